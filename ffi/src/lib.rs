@@ -1,0 +1,6 @@
+//! The system calls of volnet that need `unsafe`, behind safe functions.
+//!
+//! Everything that crosses into C lives here and nothing else does: each function does one call,
+//! checks what it can before, and turns the outcome into an owned value or an `io::Error`.
+
+#![cfg(target_os = "linux")]

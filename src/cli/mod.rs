@@ -1,0 +1,1 @@
+//! The verbs, the socket client, tables for people and JSON for scripts.

@@ -1,0 +1,1 @@
+//! Settings: flags over environment over `/etc/volnet/config.json` over defaults.

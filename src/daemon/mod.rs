@@ -1,0 +1,1 @@
+//! The only imperative shell: wait, decode, decide, execute, store, reply.

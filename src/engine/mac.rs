@@ -1,0 +1,109 @@
+//! Ethernet addresses, and the ones volnet derives.
+//!
+//! Every derived address is `02:` (locally administered, unicast; IEEE 802) and five bytes of a
+//! SHA-256 over what it belongs to, so the same VM has the same address for ever, on every run.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// A 48-bit Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// The address of a guest's interface.
+    pub fn of_guest(network: &str, vm: &str) -> Mac {
+        derived(&["guest", network, vm])
+    }
+
+    /// The address of a bridge. `host` tells hosts apart that share a segment (the machine id).
+    pub fn of_bridge(host: &str, bridge: &str) -> Mac {
+        derived(&["bridge", host, bridge])
+    }
+
+    /// Whether a guest can have it: unicast and not zero.
+    pub fn is_usable(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+}
+
+/// Hashes the parts with their lengths, so that no two lists of parts run together.
+fn derived(parts: &[&str]) -> Mac {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u32).to_be_bytes());
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    Mac([2, digest[0], digest[1], digest[2], digest[3], digest[4]])
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = String;
+
+    /// Reads six pairs of hexadecimal digits with colons between.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?} is not of the form aa:bb:cc:dd:ee:ff");
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().ok_or_else(wrong)?;
+            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(wrong());
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+        }
+        if parts.next().is_some() { Err(wrong()) } else { Ok(Mac(bytes)) }
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn derived_addresses_are_stable_and_distinct() {
+        let one = Mac::of_guest("default", "web-1");
+        assert_eq!(one, Mac::of_guest("default", "web-1"));
+        assert_ne!(one, Mac::of_guest("default", "web1"));
+        assert_ne!(one, Mac::of_guest("defaultw", "eb-1"));
+        assert_ne!(one, Mac::of_bridge("default", "web-1"));
+        assert!(one.is_usable() && one.0[0] == 2);
+    }
+
+    #[test]
+    fn reads_what_it_writes_and_nothing_else() {
+        let mac: Mac = "02:ab:CD:00:10:ff".parse().unwrap();
+        assert_eq!(mac.to_string(), "02:ab:cd:00:10:ff");
+        for text in
+            ["", "02:ab:cd:00:10", "02:ab:cd:00:10:ff:00", "2:ab:cd:00:10:ff", "+2:ab:cd:00:10:ff"]
+        {
+            assert!(text.parse::<Mac>().is_err(), "{text}");
+        }
+    }
+}

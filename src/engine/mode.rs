@@ -1,0 +1,69 @@
+//! How a VM reaches the network, and what follows from it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The network mode of a VM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A tap on the host's bridge and an address leased by the host.
+    #[default]
+    Bridged,
+    /// A tap on the host's bridge; the guest asks for its address by DHCP.
+    Dhcp,
+    /// No tap and no address, only a vsock context id.
+    Vsock,
+}
+
+impl Mode {
+    /// Whether the VM gets a tap on the bridge.
+    pub fn needs_tap_device(self) -> bool {
+        match self {
+            Mode::Bridged | Mode::Dhcp => true,
+            Mode::Vsock => false,
+        }
+    }
+
+    /// Whether the host leases the VM an address.
+    pub fn needs_ip_allocation(self) -> bool {
+        match self {
+            Mode::Bridged => true,
+            Mode::Dhcp | Mode::Vsock => false,
+        }
+    }
+
+    /// The mode as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Bridged => "bridged",
+            Mode::Dhcp => "dhcp",
+            Mode::Vsock => "vsock",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    /// Reads a mode as people write it: case and surrounding white space do not matter, and an
+    /// empty string declares nothing, which means bridged.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let word = text.trim();
+        if word.is_empty() {
+            return Ok(Mode::default());
+        }
+        [Mode::Bridged, Mode::Dhcp, Mode::Vsock]
+            .into_iter()
+            .find(|mode| word.eq_ignore_ascii_case(mode.as_str()))
+            .ok_or_else(|| format!("{word:?} is not a mode; the modes are bridged, dhcp and vsock"))
+    }
+}

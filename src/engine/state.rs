@@ -1,0 +1,114 @@
+//! What volnet knows: the networks of the host and a record of every VM.
+//!
+//! A [`Record`] is what is written to disk, one file a VM. It holds what was decided (names,
+//! addresses) and what was asked for ([`VmSpec`]), never what can be observed. What a process is
+//! lives beside it as a [`ProcessId`], because it means nothing after a reboot.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::mac::Mac;
+use super::mode::Mode;
+use super::name::{TapName, VmName};
+use super::prefix::Prefix;
+use crate::spec::VmSpec;
+
+/// The version of the record format that this binary writes. Older ones are read, newer refused.
+pub const FORMAT: u32 = 1;
+
+/// One network of the host: a bridge, its prefix and how it is joined to the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// Its name in requests and replies.
+    pub name: String,
+    /// The bridge link, at most 15 bytes.
+    pub bridge: String,
+    /// The prefix that leases come from.
+    pub subnet: Prefix,
+    /// The host's own address on the bridge: the guests' gateway.
+    pub host_ip: Ipv4Addr,
+    /// MTU of the bridge and, unless a VM asks for another, of its taps, in bytes.
+    pub mtu: u16,
+    /// Whether traffic that leaves the prefix is masqueraded.
+    pub nat: bool,
+    /// Whether VMs on it are kept from each other unless they say otherwise.
+    pub isolated: bool,
+    /// The bridge's MAC, pinned so that it does not follow the lowest port.
+    pub mac: Mac,
+}
+
+/// What stands in a VM's file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// [`FORMAT`] of the binary that wrote it.
+    pub format: u32,
+    /// The VM's name, which is also the file's.
+    pub name: VmName,
+    /// What was asked for.
+    pub spec: VmSpec,
+    /// What the VM was given of the network; `None` in vsock mode.
+    pub port: Option<Port>,
+    /// vsock context id, 3 or more.
+    pub cid: u32,
+    /// Milliseconds since the epoch.
+    pub created_at: u64,
+    /// How often the hypervisor was restarted by policy since it was last started by request.
+    pub restarts: u32,
+    /// When the hypervisor was last started, milliseconds since the epoch.
+    pub started_at: Option<u64>,
+    /// How the hypervisor last ended.
+    pub exit: Option<Exit>,
+    /// Whether the administrator wants it to run: set by start, cleared by stop.
+    pub wanted: bool,
+}
+
+/// A VM's place on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// The network's name.
+    pub network: String,
+    /// The host link.
+    pub tap: TapName,
+    /// Index of the tap once it exists.
+    pub ifindex: Option<u32>,
+    /// The guest's address on the wire.
+    pub mac: Mac,
+    /// The lease; `None` in dhcp mode.
+    pub ip: Option<Ipv4Addr>,
+}
+
+/// How a hypervisor ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// It ended by itself with this status.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It was gone when volnet looked; nobody knows how it ended.
+    Lost,
+    /// It was asked to stop, and did.
+    Requested,
+}
+
+/// Which process it is: a pid alone is reused, these three together are not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessId {
+    /// The process id.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks from boot to its start (proc(5)).
+    pub start_time: u64,
+    /// `/proc/sys/kernel/random/boot_id` when it was started.
+    pub boot_id: String,
+}
+
+impl Record {
+    /// The VM's mode.
+    pub fn mode(&self) -> Mode {
+        self.spec.network.mode
+    }
+}

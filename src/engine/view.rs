@@ -1,0 +1,140 @@
+//! What is shown of the state: the types of the interface's replies and events.
+//!
+//! Field names and meanings are those of `io.volnet.varlink`.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::mac::Mac;
+use super::mode::Mode;
+use super::name::{TapName, VmName};
+use super::prefix::Prefix;
+
+/// Where a VM is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// The network is ready, no hypervisor has been started yet.
+    Created,
+    /// The hypervisor runs.
+    Running,
+    /// It was asked to stop and has not ended yet.
+    Stopping,
+    /// It ended on request, or by itself with status 0.
+    Stopped,
+    /// It ended in any other way, or was gone when the daemon came back.
+    Crashed,
+}
+
+/// A VM as the interface shows it. Fields that its mode does not have are null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmView {
+    pub name: VmName,
+    pub mode: Mode,
+    pub status: Status,
+    pub network: Option<String>,
+    pub tap: Option<TapName>,
+    pub ifindex: Option<u32>,
+    pub mac: Option<Mac>,
+    pub ip: Option<Ipv4Addr>,
+    pub netmask: Option<Ipv4Addr>,
+    pub gateway: Option<Ipv4Addr>,
+    pub mtu: Option<u16>,
+    pub cid: u32,
+    pub kernel_args: String,
+    pub ephemeral: bool,
+    pub hypervisor: Option<String>,
+    pub pid: Option<u32>,
+    pub exit_code: Option<i32>,
+    pub exit_signal: Option<i32>,
+    pub restarts: u32,
+    pub created_at: u64,
+    pub started_at: Option<u64>,
+}
+
+/// A network as the interface shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    pub name: String,
+    pub bridge: String,
+    pub subnet: Prefix,
+    pub host_ip: Ipv4Addr,
+    pub mtu: u16,
+    pub nat: bool,
+    pub leased: u32,
+    pub free: u32,
+    pub ports: u32,
+    pub ports_free: u32,
+}
+
+/// How serious a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It may hurt.
+    Warning,
+    /// VMs will not work.
+    Error,
+}
+
+/// One thing that is or could be wrong on this host, and what mends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub check: String,
+    pub level: Level,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+/// What an event tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    VmCreated,
+    VmStarted,
+    VmStopping,
+    VmExited,
+    VmDeleted,
+    VmAdopted,
+    Drift,
+    Repaired,
+    Resync,
+}
+
+/// An unasked notice to subscribers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up by one an event.
+    pub sequence: u64,
+    /// Milliseconds since the epoch.
+    pub at: u64,
+    pub kind: EventKind,
+    pub vm: Option<VmName>,
+    pub message: String,
+    /// The process that made the change, where the kernel names it.
+    pub by_pid: Option<u32>,
+    pub by_name: Option<String>,
+}
+
+impl Status {
+    /// The status as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Stopping => "stopping",
+            Status::Stopped => "stopped",
+            Status::Crashed => "crashed",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

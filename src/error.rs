@@ -1,0 +1,157 @@
+//! The two kinds of error.
+//!
+//! A [`Refusal`] is the caller's: the request breaks a rule, nothing was changed, and its name is
+//! one of the interface's. A [`Failure`] is the world's: the kernel, the disk or a hypervisor said
+//! no to something volnet was entitled to try. They are never mixed up, because they ask different
+//! things of whoever reads them: mend the request, or mend the host.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use crate::engine::prefix::Prefix;
+use crate::engine::view::Status;
+
+/// A request that breaks a rule. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A VM of that name exists and was made with other arguments.
+    VmExists { name: String },
+    /// No VM has that name.
+    VmNotFound { name: String },
+    /// The host cannot be taken down while `count` VMs stand on it.
+    VmsExist { count: usize },
+    /// The name is not one that a VM can have.
+    InvalidName { name: String, reason: String },
+    /// The manifest is wrong at `field` (a path such as `network.mode`).
+    InvalidManifest { field: String, reason: String },
+    /// The per-VM configuration, or a setting, is wrong at `field`.
+    InvalidConfig { field: String, reason: String },
+    /// Every address of the network's pool is leased.
+    NoFreeAddress { network: String, subnet: Prefix },
+    /// The address that was asked for belongs to `owner`.
+    AddressInUse { ip: Ipv4Addr, owner: String },
+    /// The bridge has as many ports as the kernel allows.
+    BridgeFull { bridge: String, limit: usize },
+    /// The tap exists and is held by somebody else, `pid` where that is known.
+    TapBusy { tap: String, pid: Option<u32> },
+    /// The VM is not in a state in which this can be done.
+    WrongState { name: String, status: Status, wanted: &'static str },
+    /// The caller may not call this method.
+    PermissionDenied { reason: String },
+}
+
+/// Something the world refused. What had been done for the request was undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A kernel call failed: what volnet did, to what, and the kernel's own words.
+    Kernel { operation: &'static str, object: String, errno: i32, message: String },
+    /// A record could not be written.
+    State { path: String, reason: String },
+    /// The hypervisor could not be started; `log` holds the last lines that it wrote.
+    Hypervisor { name: String, reason: String, log: Option<String> },
+}
+
+/// Either kind of error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The caller's fault; nothing was changed.
+    Refused(Refusal),
+    /// The world's; what was done is undone.
+    Failed(Failure),
+}
+
+impl Failure {
+    /// A kernel failure in the words of the errno alone.
+    pub fn kernel(
+        operation: &'static str,
+        object: impl Into<String>,
+        error: &std::io::Error,
+    ) -> Self {
+        let errno = error.raw_os_error().unwrap_or(0);
+        Failure::Kernel { operation, object: object.into(), errno, message: error.to_string() }
+    }
+
+    /// The errno of a kernel failure.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Failure::Kernel { errno, .. } => Some(*errno),
+            Failure::State { .. } | Failure::Hypervisor { .. } => None,
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Error::Refused(refusal)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Error::Failed(failure)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::VmExists { name } => {
+                write!(f, "VM {name} exists and was made with other arguments")
+            }
+            Refusal::VmNotFound { name } => write!(f, "there is no VM {name}"),
+            Refusal::VmsExist { count } => {
+                write!(f, "{count} VMs exist; delete them first, or force")
+            }
+            Refusal::InvalidName { name, reason } => write!(f, "invalid name {name:?}: {reason}"),
+            Refusal::InvalidManifest { field, reason } => write!(f, "manifest: {field}: {reason}"),
+            Refusal::InvalidConfig { field, reason } => write!(f, "config: {field}: {reason}"),
+            Refusal::NoFreeAddress { network, subnet } => {
+                write!(f, "network {network}: no free address in {subnet}")
+            }
+            Refusal::AddressInUse { ip, owner } => write!(f, "address {ip} belongs to {owner}"),
+            Refusal::BridgeFull { bridge, limit } => {
+                write!(f, "bridge {bridge} has all of its {limit} ports in use")
+            }
+            Refusal::TapBusy { tap, pid: Some(pid) } => {
+                write!(f, "tap {tap} is held by process {pid}")
+            }
+            Refusal::TapBusy { tap, pid: None } => {
+                write!(f, "a link {tap} that is not this VM's exists already")
+            }
+            Refusal::WrongState { name, status, wanted } => {
+                write!(f, "VM {name} is {status}, not {wanted}")
+            }
+            Refusal::PermissionDenied { reason } => f.write_str(reason),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Kernel { operation, object, errno, message } => {
+                write!(f, "{operation} {object}: {message} (errno {errno})")
+            }
+            Failure::State { path, reason } => write!(f, "cannot write {path}: {reason}"),
+            Failure::Hypervisor { name, reason, log: None } => {
+                write!(f, "hypervisor of {name}: {reason}")
+            }
+            Failure::Hypervisor { name, reason, log: Some(log) } => {
+                write!(f, "hypervisor of {name}: {reason}\n{log}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Refused(refusal) => refusal.fmt(f),
+            Error::Failed(failure) => failure.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+impl std::error::Error for Failure {}
+impl std::error::Error for Error {}

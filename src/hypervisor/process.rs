@@ -1,0 +1,39 @@
+//! The processes of hypervisors.
+//!
+//! [`Processes`] is what the daemon asks for; the Linux backend spawns with `vfork`, watches by
+//! pidfd and signals only through it, so a reused pid is never hit.
+
+use std::path::Path;
+
+use super::{Command, Control};
+use crate::engine::name::VmName;
+use crate::engine::state::{Exit, ProcessId};
+use crate::error::Failure;
+
+/// Starting, watching and ending the processes of VMs. At most one a VM.
+pub trait Processes {
+    /// Starts the command in a process group of its own, its output in `log`, with the
+    /// environment mark by which [`Processes::find`] knows it again, and watches it.
+    fn spawn(&mut self, name: &VmName, command: &Command, log: &Path)
+    -> Result<ProcessId, Failure>;
+
+    /// Watches a process of an earlier run of the daemon. False when it is gone, is a zombie, or
+    /// is another process that has the same pid.
+    fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure>;
+
+    /// Looks for a process that was started for this VM but whose id was never recorded.
+    fn find(&mut self, name: &VmName) -> Option<ProcessId>;
+
+    /// Asks the guest to power off. Does not wait for it.
+    fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure>;
+
+    /// Asks the process to end (SIGTERM).
+    fn terminate(&mut self, name: &VmName) -> Result<(), Failure>;
+
+    /// Ends the process and its group (SIGKILL).
+    fn kill(&mut self, name: &VmName) -> Result<(), Failure>;
+
+    /// Collects the status of a process that has ended, and stops watching it. `None` while it
+    /// still runs or when none is watched.
+    fn reap(&mut self, name: &VmName) -> Option<Exit>;
+}

@@ -1,0 +1,3 @@
+//! The `volnet` command.
+
+fn main() {}

@@ -1,0 +1,145 @@
+//! Messages in a datagram: `struct nlmsghdr` (linux/netlink.h) and, for the answers, `struct
+//! nlmsgerr` with the kernel's own words (NETLINK_EXT_ACK).
+
+use super::Error;
+use super::attr::{Attrs, align};
+
+/// Bytes of a message's header.
+pub const HEADER: usize = 16;
+
+/// `NLMSG_ERROR`: an acknowledgement, or an error.
+pub const TYPE_ERROR: u16 = 2;
+/// `NLMSG_DONE`: the end of a dump.
+pub const TYPE_DONE: u16 = 3;
+/// `NLM_F_REQUEST`.
+pub const REQUEST: u16 = 0x1;
+/// `NLM_F_ACK`.
+pub const ACK: u16 = 0x4;
+/// `NLM_F_ECHO`.
+pub const ECHO: u16 = 0x8;
+/// `NLM_F_DUMP_INTR`: the dump was overtaken by a change.
+pub const DUMP_INTR: u16 = 0x10;
+/// `NLM_F_DUMP`.
+pub const DUMP: u16 = 0x300;
+/// `NLM_F_EXCL`.
+pub const EXCL: u16 = 0x200;
+/// `NLM_F_CREATE`.
+pub const CREATE: u16 = 0x400;
+/// `NLM_F_APPEND`.
+pub const APPEND: u16 = 0x800;
+/// `NLM_F_CAPPED`: the error does not echo the request.
+const CAPPED: u16 = 0x100;
+/// `NLM_F_ACK_TLVS`: attributes follow the error.
+const ACK_TLVS: u16 = 0x200;
+/// `NLMSGERR_ATTR_MSG`: the kernel's own words.
+const ATTR_MSG: u16 = 1;
+
+/// One message, borrowed from its datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// What it is.
+    pub kind: u16,
+    /// `NLM_F_*`.
+    pub flags: u16,
+    /// The sequence number of the request it answers.
+    pub sequence: u32,
+    /// The port it is addressed to.
+    pub port: u32,
+    /// What follows the header.
+    pub payload: &'a [u8],
+}
+
+/// Iterates over the messages in a datagram. After an error it ends.
+#[derive(Clone, Debug)]
+pub struct Messages<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Messages<'a> {
+    /// The messages in `datagram`.
+    pub fn new(datagram: &'a [u8]) -> Self {
+        Messages { rest: datagram }
+    }
+
+    fn step(&mut self) -> Result<Message<'a>, Error> {
+        let length = u32_at(self.rest, 0)? as usize;
+        if length < HEADER {
+            return Err(Error::TooShort);
+        }
+        let payload = self.rest.get(HEADER..length).ok_or(Error::Truncated)?;
+        let message = Message {
+            kind: u16_at(self.rest, 4)?,
+            flags: u16_at(self.rest, 6)?,
+            sequence: u32_at(self.rest, 8)?,
+            port: u32_at(self.rest, 12)?,
+            payload,
+        };
+        self.rest = self.rest.get(align(length)..).unwrap_or(&[]);
+        Ok(message)
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let item = self.step();
+        if item.is_err() {
+            self.rest = &[];
+        }
+        Some(item)
+    }
+}
+
+/// What `NLMSG_ERROR` and `NLMSG_DONE` say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// The errno, positive; 0 is an acknowledgement.
+    pub errno: i32,
+    /// The kernel's own words, where it has any.
+    pub words: Option<&'a str>,
+}
+
+impl<'a> Message<'a> {
+    /// Reads an acknowledgement or error. The request is echoed before the attributes unless
+    /// `NLM_F_CAPPED` says that it is not.
+    pub fn answer(&self) -> Result<Answer<'a>, Error> {
+        let errno = i32::from_ne_bytes(array_at(self.payload, 0)?).checked_neg().unwrap_or(0);
+        let mut words = None;
+        if self.flags & ACK_TLVS != 0 {
+            let start = match self.kind {
+                TYPE_DONE => 4,
+                _ if self.flags & CAPPED != 0 => 4 + HEADER,
+                _ => {
+                    let echoed = u32_at(self.payload, 4)? as usize;
+                    4 + align(echoed.max(HEADER))
+                }
+            };
+            for attr in Attrs::new(self.payload.get(start..).ok_or(Error::Truncated)?) {
+                let attr = attr?;
+                if attr.kind == ATTR_MSG {
+                    words = Some(attr.text()?);
+                }
+            }
+        }
+        Ok(Answer { errno, words })
+    }
+}
+
+/// `N` bytes at `offset`.
+pub(crate) fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Error> {
+    bytes.get(offset..).and_then(|rest| rest.first_chunk::<N>()).copied().ok_or(Error::Truncated)
+}
+
+/// A 16-bit integer in host order at `offset`.
+pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Result<u16, Error> {
+    array_at(bytes, offset).map(u16::from_ne_bytes)
+}
+
+/// A 32-bit integer in host order at `offset`.
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Result<u32, Error> {
+    array_at(bytes, offset).map(u32::from_ne_bytes)
+}

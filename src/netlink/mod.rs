@@ -1,0 +1,51 @@
+//! The netlink codec: bytes to values and back, with no socket and no allocation on the way in.
+//!
+//! Layers: [`message`] frames messages in a datagram (`struct nlmsghdr`, linux/netlink.h), [`attr`]
+//! walks and writes attributes (`struct nlattr`), [`writer`] is the bounded buffer that both write
+//! into. On top of them [`rtnl`] speaks links, addresses, neighbours and routes, [`nft`] speaks
+//! nf_tables. Nothing here trusts a length: what does not fit is an [`Error`], and every loop
+//! consumes at least a header a turn.
+
+pub mod attr;
+pub mod message;
+pub mod writer;
+
+use std::fmt;
+
+/// Why bytes are not a message, or a message does not fit its buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// A header or a value reaches past the end of what was received.
+    Truncated,
+    /// A length is smaller than the header that holds it.
+    TooShort,
+    /// A value has another size than its type.
+    WrongSize,
+    /// A string has no terminator where one is due, or is not UTF-8.
+    NotText,
+    /// Attributes are nested deeper than [`attr::DEPTH_MAX`].
+    TooDeep,
+    /// An attribute that must be there is missing.
+    Missing,
+    /// A value that this code does not know.
+    Unknown,
+    /// The buffer is full, or an attribute would be longer than its 16-bit length can say.
+    Full,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::Truncated => "message is cut short",
+            Error::TooShort => "length is smaller than its header",
+            Error::WrongSize => "value has the wrong size",
+            Error::NotText => "string is not valid",
+            Error::TooDeep => "attributes are nested too deep",
+            Error::Missing => "attribute is missing",
+            Error::Unknown => "value is not known",
+            Error::Full => "message does not fit",
+        })
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,28 @@
+//! Running a plan on something.
+//!
+//! Three backends: [`linux`] is the kernel; [`noop`] touches nothing and stands in on other systems
+//! and for dry runs; [`fake`] is a kernel in memory that fails on command, for tests and
+//! simulation. [`execute`] is the only caller of [`Network::apply`].
+
+use crate::engine::plan::Op;
+use crate::engine::reconcile::Observed;
+use crate::error::Failure;
+
+/// Something that a plan can be run on.
+pub trait Network {
+    /// The backend's name as `Version` shows it.
+    fn backend(&self) -> &'static str;
+
+    /// Reads everything that volnet could own or collide with. One bounded round of dumps.
+    fn observe(&mut self) -> Result<Observed, Failure>;
+
+    /// Applies one Op, whole or not at all.
+    fn apply(&mut self, op: &Op) -> Result<Applied, Failure>;
+}
+
+/// What an Op gave that only the kernel could know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The index of the link that it made.
+    pub ifindex: Option<u32>,
+}

@@ -1,0 +1,120 @@
+//! What people write: the Volant plugin manifest (schema version 1) and the per-VM configuration.
+//!
+//! [`manifest`] and [`config`] read the two documents, [`resolve`] makes one [`VmSpec`] of them:
+//! the configuration wins over the manifest, the `network` section field by field. What volnet
+//! does not act on is checked for form and kept in the record.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::mac::Mac;
+use crate::engine::mode::Mode;
+use crate::engine::prefix::Prefix;
+
+/// What was asked for of one VM, resolved from manifest, configuration and command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// How it reaches the network.
+    pub network: NetworkSpec,
+    /// What runs in it; `None` where volnet gives only the network.
+    pub machine: Option<MachineSpec>,
+    /// The record ends with the host's uptime and is not written to disk.
+    pub ephemeral: bool,
+    /// Start the hypervisor when the daemon starts.
+    pub autostart: bool,
+    /// What happens when the hypervisor ends by itself.
+    pub restart: RestartPolicy,
+}
+
+/// The network section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// The mode.
+    pub mode: Mode,
+    /// The network by name; else by `subnet` or `gateway`; else the first one.
+    pub name: Option<String>,
+    /// The network that has this prefix.
+    pub subnet: Option<Prefix>,
+    /// The network whose host address this is.
+    pub gateway: Option<Ipv4Addr>,
+    /// The address to lease.
+    pub ip: Option<Ipv4Addr>,
+    /// The guest's Ethernet address.
+    pub mac: Option<Mac>,
+    /// MTU in bytes, 68 to the network's.
+    pub mtu: Option<u16>,
+    /// Queue pairs of the guest's interface, 1 to 16; more than one needs a multi-queue tap.
+    pub queues: Option<u16>,
+    /// Keep it from other isolated VMs of the network; `None`: as the network says.
+    pub isolated: Option<bool>,
+}
+
+/// What the hypervisor is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineSpec {
+    /// `qemu`, `cloud-hypervisor`, `firecracker` or the name of a template.
+    pub hypervisor: String,
+    /// The guest's kernel.
+    pub kernel: File,
+    /// The initial RAM file system.
+    pub initramfs: Option<File>,
+    /// Disks in the order in which the guest sees them; the root file system is the first.
+    pub disks: Vec<Disk>,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mb: u64,
+    /// Kernel command line, to which the network's part is added.
+    pub cmdline: String,
+}
+
+/// A file and what its contents must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Absolute path on the host.
+    pub path: PathBuf,
+    /// SHA-256 as 64 lower-case hexadecimal digits.
+    pub sha256: Option<String>,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// The image.
+    pub file: File,
+    /// Its format.
+    pub format: DiskFormat,
+    /// Whether the guest may not write to it.
+    pub readonly: bool,
+}
+
+/// The format of a disk image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// The bytes of the disk.
+    #[default]
+    Raw,
+    /// QEMU's copy-on-write format.
+    Qcow2,
+}
+
+/// What happens when a hypervisor ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Nothing.
+    #[default]
+    No,
+    /// It is started again when it ended with a status other than 0 or by a signal.
+    OnFailure,
+    /// It is started again however it ended.
+    Always,
+}
