@@ -2,3 +2,5 @@
 //!
 //! [`frame`] finds messages in bytes, [`request`] makes a [`crate::engine::request::Request`] of
 //! one, [`reply`] makes bytes of the answer, [`service`] answers `org.varlink.service`.
+
+pub mod frame;
