@@ -1,0 +1,257 @@
+//! The addresses of one network, and who may have the next.
+//!
+//! A [`Pool`] is a bitmap in two levels: a bit an address, and above that a bit a word that says
+//! the word is full, so a search touches few words however full the pool is. The network,
+//! broadcast and host addresses are excluded for good. A /24 takes 40 bytes; a /8 takes 2 MiB and
+//! 32 KiB of address space that come zeroed from the system, of which only the pages are backed
+//! whose addresses were used.
+//!
+//! Leases are next-fit: the search starts behind the last lease. An address that is released
+//! *rests* behind all that are free, the longest rested first, because a switch, a neighbour cache
+//! or a conntrack entry somewhere may still tie it to the guest that had it. The last
+//! [`RESTING_MAX`] releases rest; an older one is free like any other.
+//!
+//! The pool does not know who holds a lease; the records do. After a restart it is built anew from
+//! them with [`Pool::lease_exactly`].
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use super::prefix::Prefix;
+
+/// The shortest prefix, that is the largest network, that a pool hands out from.
+pub const PREFIX_MIN: u8 = 8;
+/// The longest prefix: four addresses, of which one can be leased.
+pub const PREFIX_MAX: u8 = 30;
+/// How many released addresses are kept behind the free ones.
+pub const RESTING_MAX: usize = 64;
+
+/// Bits in a word of the map.
+const WORD: u32 = u64::BITS;
+
+/// The addresses of one prefix.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    prefix: Prefix,
+    host: Ipv4Addr,
+    /// A bit an address: set when it is leased, resting or excluded, and behind the prefix's end.
+    words: Vec<u64>,
+    /// A bit a word: set when all of the word's bits are, and behind the last word.
+    full: Vec<u64>,
+    /// Released addresses by position, the longest rested first. Their bits are set.
+    resting: VecDeque<u32>,
+    /// Where the next search starts.
+    cursor: u32,
+    leased: u32,
+}
+
+/// Why one address cannot be leased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is not in the prefix.
+    Outside,
+    /// It is the prefix's first address, which names the network itself.
+    Network,
+    /// It is the prefix's last address.
+    Broadcast,
+    /// It is the host's own.
+    Host,
+    /// Somebody has it.
+    Leased,
+}
+
+impl Pool {
+    /// A pool over `prefix` with nothing leased. `host` is the host's own address in it. The error
+    /// says which of the two cannot be, and why.
+    pub fn new(prefix: Prefix, host: Ipv4Addr) -> Result<Pool, String> {
+        if !(PREFIX_MIN..=PREFIX_MAX).contains(&prefix.length()) {
+            return Err(format!("{prefix} is not a /{PREFIX_MIN} to a /{PREFIX_MAX}"));
+        }
+        if !prefix.contains(host) || host == prefix.network() || host == prefix.broadcast() {
+            return Err(format!("{host} is not an address that a host can have in {prefix}"));
+        }
+        let size = 1_u32 << (32 - prefix.length());
+        let words = size.div_ceil(WORD) as usize;
+        let mut pool = Pool {
+            prefix,
+            host,
+            words: vec![0; words],
+            full: vec![0; words.div_ceil(WORD as usize)],
+            resting: VecDeque::new(),
+            cursor: 0,
+            leased: 0,
+        };
+        close_tail(&mut pool.full, words as u32);
+        close_tail(&mut pool.words, size);
+        for address in [prefix.network(), prefix.broadcast(), host] {
+            pool.set(pool.position(address));
+        }
+        Ok(pool)
+    }
+
+    /// Leases the next address. `None` when every one is leased.
+    pub fn lease(&mut self) -> Option<Ipv4Addr> {
+        let position = match self.clear_from(self.cursor).or_else(|| self.clear_from(0)) {
+            Some(position) => position,
+            None => self.resting.pop_front()?,
+        };
+        self.give(position);
+        Some(self.address(position))
+    }
+
+    /// Leases this address. The next search starts behind it, so a pool that is built from records
+    /// in the order of their making goes on where it left off.
+    pub fn lease_exactly(&mut self, address: Ipv4Addr) -> Result<(), Why> {
+        if let Some(why) = self.never_leased(address) {
+            return Err(why);
+        }
+        let position = self.position(address);
+        if self.is_set(position) {
+            let resting = self.resting.iter().position(|&at| at == position);
+            self.resting.remove(resting.ok_or(Why::Leased)?);
+        }
+        self.give(position);
+        Ok(())
+    }
+
+    /// Takes an address back. False when it was not leased.
+    pub fn release(&mut self, address: Ipv4Addr) -> bool {
+        if !self.is_leased(address) {
+            return false;
+        }
+        if self.resting.len() == RESTING_MAX
+            && let Some(rested) = self.resting.pop_front()
+        {
+            self.clear(rested);
+        }
+        self.resting.push_back(self.position(address));
+        self.leased -= 1;
+        true
+    }
+
+    /// Whether somebody has this address.
+    pub fn is_leased(&self, address: Ipv4Addr) -> bool {
+        self.never_leased(address).is_none() && {
+            let position = self.position(address);
+            self.is_set(position) && !self.resting.contains(&position)
+        }
+    }
+
+    /// How many addresses are leased.
+    pub fn leased(&self) -> u32 {
+        self.leased
+    }
+
+    /// How many more can be leased.
+    pub fn free(&self) -> u32 {
+        (1_u32 << (32 - self.prefix.length())) - 3 - self.leased
+    }
+
+    /// Why an address is not one of those that this pool hands out at all.
+    fn never_leased(&self, address: Ipv4Addr) -> Option<Why> {
+        if !self.prefix.contains(address) {
+            Some(Why::Outside)
+        } else if address == self.prefix.network() {
+            Some(Why::Network)
+        } else if address == self.prefix.broadcast() {
+            Some(Why::Broadcast)
+        } else if address == self.host {
+            Some(Why::Host)
+        } else {
+            None
+        }
+    }
+
+    fn give(&mut self, position: u32) {
+        self.set(position);
+        self.cursor = position + 1;
+        self.leased += 1;
+    }
+
+    /// The first clear position at or behind `start`.
+    fn clear_from(&self, start: u32) -> Option<u32> {
+        let first = start / WORD;
+        let word = self.words.get(first as usize)?;
+        if let Some(position) = first_clear(*word, start % WORD) {
+            return Some(first * WORD + position);
+        }
+        let open = self.open_word_from(first + 1)?;
+        let position = first_clear(self.words[open as usize], 0)?;
+        Some(open * WORD + position)
+    }
+
+    /// The first word at or behind `start` that is not full.
+    fn open_word_from(&self, start: u32) -> Option<u32> {
+        let (mut at, mut skip) = (start / WORD, start % WORD);
+        loop {
+            let word = self.full.get(at as usize)?;
+            if let Some(position) = first_clear(*word, skip) {
+                return Some(at * WORD + position);
+            }
+            (at, skip) = (at + 1, 0);
+        }
+    }
+
+    fn is_set(&self, position: u32) -> bool {
+        self.words[(position / WORD) as usize] & bit(position) != 0
+    }
+
+    fn set(&mut self, position: u32) {
+        let at = position / WORD;
+        let word = &mut self.words[at as usize];
+        *word |= bit(position);
+        if *word == u64::MAX {
+            self.full[(at / WORD) as usize] |= bit(at);
+        }
+    }
+
+    fn clear(&mut self, position: u32) {
+        let at = position / WORD;
+        self.words[at as usize] &= !bit(position);
+        self.full[(at / WORD) as usize] &= !bit(at);
+    }
+
+    fn position(&self, address: Ipv4Addr) -> u32 {
+        address.to_bits() - self.prefix.network().to_bits()
+    }
+
+    fn address(&self, position: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.prefix.network().to_bits() + position)
+    }
+}
+
+/// The mask of a position in its word.
+fn bit(position: u32) -> u64 {
+    1 << (position % WORD)
+}
+
+/// The lowest clear bit of a word at or above `from`, which is below [`WORD`].
+fn first_clear(word: u64, from: u32) -> Option<u32> {
+    let clear = !word & (u64::MAX << from);
+    (clear != 0).then(|| clear.trailing_zeros())
+}
+
+/// Sets the bits of the last word that lie behind the first `size` of a map.
+fn close_tail(map: &mut [u64], size: u32) {
+    if let Some(last) = map.last_mut()
+        && !size.is_multiple_of(WORD)
+    {
+        *last |= u64::MAX << (size % WORD);
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Why::Outside => "it is not in the network's prefix",
+            Why::Network => "it is the network address",
+            Why::Broadcast => "it is the broadcast address",
+            Why::Host => "it is the host's own address",
+            Why::Leased => "it is leased",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
