@@ -5,7 +5,7 @@ use super::Error;
 
 /// Bytes of an attribute's header.
 pub const HEADER: usize = 4;
-/// How deep attributes may be nested; nf_tables needs six.
+/// How many levels of attributes there may be, the outermost included; nf_tables needs six.
 pub const DEPTH_MAX: usize = 8;
 /// The bits of the type field that are the type; the two above mark nesting and byte order.
 const TYPE_MASK: u16 = 0x3fff;
@@ -105,9 +105,14 @@ impl<'a> Attr<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// The value as a string of bytes, up to its terminator if it has one.
+    pub fn string(self) -> &'a [u8] {
+        let end = self.value.iter().position(|&byte| byte == 0).unwrap_or(self.value.len());
+        &self.value[..end]
+    }
+
     /// The value as text, up to its terminator if it has one.
     pub fn text(self) -> Result<&'a str, Error> {
-        let end = self.value.iter().position(|&byte| byte == 0).unwrap_or(self.value.len());
-        std::str::from_utf8(&self.value[..end]).map_err(|_| Error::NotText)
+        std::str::from_utf8(self.string()).map_err(|_| Error::NotText)
     }
 }

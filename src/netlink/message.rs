@@ -97,35 +97,36 @@ impl<'a> Iterator for Messages<'a> {
 /// What `NLMSG_ERROR` and `NLMSG_DONE` say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer<'a> {
-    /// The errno, positive; 0 is an acknowledgement.
+    /// The errno, not negative; 0 is an acknowledgement.
     pub errno: i32,
     /// The kernel's own words, where it has any.
     pub words: Option<&'a str>,
 }
 
 impl<'a> Message<'a> {
-    /// Reads an acknowledgement or error. The request is echoed before the attributes unless
-    /// `NLM_F_CAPPED` says that it is not.
+    /// Reads an acknowledgement or error. The kernel's errno is never positive; its words are of
+    /// help only, so that damaged ones do not hide the errno.
     pub fn answer(&self) -> Result<Answer<'a>, Error> {
-        let errno = i32::from_ne_bytes(array_at(self.payload, 0)?).checked_neg().unwrap_or(0);
-        let mut words = None;
-        if self.flags & ACK_TLVS != 0 {
-            let start = match self.kind {
-                TYPE_DONE => 4,
-                _ if self.flags & CAPPED != 0 => 4 + HEADER,
-                _ => {
-                    let echoed = u32_at(self.payload, 4)? as usize;
-                    4 + align(echoed.max(HEADER))
-                }
-            };
-            for attr in Attrs::new(self.payload.get(start..).ok_or(Error::Truncated)?) {
-                let attr = attr?;
-                if attr.kind == ATTR_MSG {
-                    words = Some(attr.text()?);
-                }
-            }
+        let code = i32::from_ne_bytes(array_at(self.payload, 0)?);
+        let errno = code.checked_neg().filter(|errno| *errno >= 0).ok_or(Error::Unknown)?;
+        Ok(Answer { errno, words: self.words() })
+    }
+
+    /// The kernel's own words. The request is echoed before them unless `NLM_F_CAPPED` says that
+    /// it is not.
+    fn words(&self) -> Option<&'a str> {
+        if self.flags & ACK_TLVS == 0 {
+            return None;
         }
-        Ok(Answer { errno, words })
+        let echoed = match self.kind {
+            TYPE_DONE => 0,
+            _ if self.flags & CAPPED != 0 => HEADER,
+            _ => usize::try_from(u32_at(self.payload, 4).ok()?).ok()?.max(HEADER),
+        };
+        let rest = self.payload.get(4..)?;
+        let attrs = rest.get(..echoed).and_then(|_| rest.get(align(echoed)..))?;
+        let words = Attrs::new(attrs).flatten().find(|attr| attr.kind == ATTR_MSG)?;
+        words.text().ok()
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod attr;
 pub mod message;
+pub mod rtnl;
 pub mod writer;
 
 use std::fmt;

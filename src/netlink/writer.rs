@@ -1,8 +1,8 @@
 //! The buffer that requests are written into.
 //!
 //! A [`Writer`] is kept and reused, so that writing a request allocates nothing once it has grown
-//! to its working size. It remembers the first thing that did not fit, so that callers write in
-//! one go and ask once, in [`Writer::finish`].
+//! to its working size. After the first thing that could not be written it writes nothing more and
+//! remembers why, so that callers write in one go and ask once, in [`Writer::finish`].
 
 use super::Error;
 use super::attr;
@@ -17,7 +17,7 @@ const NESTED: u16 = 0x8000;
 #[derive(Debug, Default)]
 pub struct Writer {
     bytes: Vec<u8>,
-    overflow: bool,
+    fault: Option<Error>,
 }
 
 /// Where an open message or attribute begins; closing it writes its length there.
@@ -34,12 +34,12 @@ impl Writer {
     /// Forgets what was written and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.overflow = false;
+        self.fault = None;
     }
 
-    /// What was written, if all of it fitted.
+    /// What was written, if all of it could be.
     pub fn finish(&self) -> Result<&[u8], Error> {
-        if self.overflow { Err(Error::Full) } else { Ok(&self.bytes) }
+        self.fault.map_or(Ok(&self.bytes), Err)
     }
 
     /// Bytes written so far.
@@ -65,10 +65,11 @@ impl Writer {
 
     /// Ends a message.
     pub fn close_message(&mut self, open: Open) {
-        let length = self.bytes.len() - open.0;
-        debug_assert!(length >= message::HEADER);
-        if let Some(slot) = self.bytes.get_mut(open.0..open.0 + 4) {
-            slot.copy_from_slice(&(length as u32).to_ne_bytes());
+        if self.fault.is_none() {
+            let length = self.bytes.len() - open.0;
+            debug_assert!(length >= message::HEADER, "a message is open from its header on");
+            self.bytes[open.0..open.0 + 4].copy_from_slice(&(length as u32).to_ne_bytes());
+            self.pad();
         }
     }
 
@@ -82,10 +83,13 @@ impl Writer {
 
     /// Ends a nested attribute. One longer than 65535 bytes is refused: its length would wrap.
     pub fn close(&mut self, open: Open) {
-        let length = self.bytes.len() - open.0;
-        match (u16::try_from(length), self.bytes.get_mut(open.0..open.0 + 2)) {
-            (Ok(length), Some(slot)) => slot.copy_from_slice(&length.to_ne_bytes()),
-            _ => self.overflow = true,
+        if self.fault.is_none() {
+            match u16::try_from(self.bytes.len() - open.0) {
+                Ok(length) => {
+                    self.bytes[open.0..open.0 + 2].copy_from_slice(&length.to_ne_bytes());
+                }
+                Err(_) => self.fault = Some(Error::Full),
+            }
         }
     }
 
@@ -94,9 +98,18 @@ impl Writer {
         self.attr_parts(kind, value, &[]);
     }
 
-    /// Writes an attribute that holds a terminated string.
+    /// Writes an attribute that holds a terminated string. Text with a NUL in it is refused: the
+    /// kernel would take what stands before for the whole, and so mean another object.
     pub fn attr_text(&mut self, kind: u16, text: &str) {
+        if text.as_bytes().contains(&0) {
+            self.fault.get_or_insert(Error::NotText);
+        }
         self.attr_parts(kind, text.as_bytes(), &[0]);
+    }
+
+    /// Writes an attribute that holds one byte.
+    pub fn attr_u8(&mut self, kind: u16, value: u8) {
+        self.attr(kind, &[value]);
     }
 
     /// Writes an attribute that holds a 32-bit integer in host order.
@@ -112,21 +125,27 @@ impl Writer {
     /// Writes fixed fields (`struct ifinfomsg` and the like) as they are.
     pub fn raw(&mut self, bytes: &[u8]) {
         if self.bytes.len() + bytes.len() > SEND_MAX {
-            self.overflow = true;
-        } else {
+            self.fault.get_or_insert(Error::Full);
+        }
+        if self.fault.is_none() {
             self.bytes.extend_from_slice(bytes);
         }
     }
 
     fn attr_parts(&mut self, kind: u16, value: &[u8], end: &[u8]) {
         let Ok(length) = u16::try_from(attr::HEADER + value.len() + end.len()) else {
-            self.overflow = true;
+            self.fault.get_or_insert(Error::Full);
             return;
         };
         self.raw(&length.to_ne_bytes());
         self.raw(&kind.to_ne_bytes());
         self.raw(value);
         self.raw(end);
+        self.pad();
+    }
+
+    /// Fills up to the alignment of netlink.
+    fn pad(&mut self) {
         let padding = attr::align(self.bytes.len()) - self.bytes.len();
         self.raw(&[0; 3][..padding]);
     }

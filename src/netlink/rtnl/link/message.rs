@@ -1,0 +1,207 @@
+//! A link as the kernel shows it.
+
+use super::*;
+use crate::netlink::Error;
+use crate::netlink::attr::{Attr, Attrs};
+use crate::netlink::message::{u16_at, u32_at};
+
+/// A link, borrowed from its datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkMessage<'a> {
+    /// The kernel's index.
+    pub index: u32,
+    /// `ARPHRD_*` (linux/if_arp.h); 1 is Ethernet.
+    pub hardware: u16,
+    /// `IFF_*`, of which [`UP`] and [`LOWER_UP`] are named here.
+    pub flags: u32,
+    /// Its name: 1 to 15 bytes, none of them white space, `/` or `:`.
+    pub name: &'a [u8],
+    /// `ifalias`, where one is set.
+    pub alias: Option<&'a [u8]>,
+    /// What made it (`bridge`, `tun`, `veth`); none for a hardware link.
+    pub kind: Option<&'a [u8]>,
+    /// What it is a port of (`bridge`, `bond`).
+    pub slave_kind: Option<&'a [u8]>,
+    /// Index of the link it is a port of.
+    pub master: Option<u32>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Its Ethernet address; none where the address is not of six bytes.
+    pub mac: Option<[u8; 6]>,
+    /// The group it is in; 0 is where all links begin.
+    pub group: u32,
+    /// The settings of a tun or tap.
+    pub tun: Option<Tun>,
+    /// The settings of a bridge port.
+    pub port: Option<Port>,
+}
+
+/// Whether a TUN device carries packets or frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunKind {
+    /// IP packets (`IFF_TUN`).
+    Tun,
+    /// Ethernet frames (`IFF_TAP`).
+    Tap,
+}
+
+/// The settings of a TUN device (drivers/net/tun.c, `tun_fill_info`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tun {
+    /// Packets or frames.
+    pub kind: TunKind,
+    /// A virtio-net header stands before each frame.
+    pub vnet_hdr: bool,
+    /// More than one queue can be opened.
+    pub multi_queue: bool,
+    /// It outlives the last descriptor that holds it.
+    pub persistent: bool,
+    /// The user who may open it; anyone may where none is set.
+    pub owner: Option<u32>,
+}
+
+/// The settings of a bridge port (net/bridge/br_netlink.c, `br_port_fill_attrs`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// `BR_STATE_*` (linux/if_bridge.h): 0 disabled, 3 forwarding.
+    pub state: u8,
+    /// It does not exchange frames with other isolated ports.
+    pub isolated: bool,
+    /// BPDUs that it receives shut it (BPDU guard).
+    pub guard: bool,
+    /// The bridge learns addresses on it.
+    pub learning: bool,
+}
+
+/// The parts of IFLA_LINKINFO. Data may stand before the kind that says how to read it.
+#[derive(Default)]
+struct Info<'a> {
+    kind: Option<&'a [u8]>,
+    data: Option<Attr<'a>>,
+    slave_kind: Option<&'a [u8]>,
+    slave_data: Option<Attr<'a>>,
+}
+
+impl<'a> LinkMessage<'a> {
+    /// Reads the payload of `RTM_NEWLINK` or `RTM_DELLINK` of family `AF_UNSPEC`.
+    pub fn read(payload: &'a [u8]) -> Result<LinkMessage<'a>, Error> {
+        let mut link = LinkMessage {
+            index: u32_at(payload, 4)?,
+            hardware: u16_at(payload, 2)?,
+            flags: u32_at(payload, 8)?,
+            name: &[],
+            alias: None,
+            kind: None,
+            slave_kind: None,
+            master: None,
+            mtu: 0,
+            mac: None,
+            group: 0,
+            tun: None,
+            port: None,
+        };
+        for attr in Attrs::new(payload.get(HEADER..).ok_or(Error::Truncated)?) {
+            let attr = attr?;
+            match attr.kind {
+                IFNAME => link.name = attr.string(),
+                IFALIAS => link.alias = Some(attr.string()),
+                ADDRESS => link.mac = attr.array().ok(),
+                MTU => link.mtu = attr.u32()?,
+                MASTER => link.master = Some(attr.u32()?),
+                GROUP => link.group = attr.u32()?,
+                LINKINFO => link.take(Info::read(attr)?)?,
+                _ => {}
+            }
+        }
+        if link.index == 0 || link.name.is_empty() { Err(Error::Missing) } else { Ok(link) }
+    }
+
+    /// Whether it is administratively up.
+    pub fn is_up(&self) -> bool {
+        self.flags & UP != 0
+    }
+
+    /// Whether it is a bridge.
+    pub fn is_bridge(&self) -> bool {
+        self.kind == Some(KIND_BRIDGE.as_bytes())
+    }
+
+    fn take(&mut self, info: Info<'a>) -> Result<(), Error> {
+        self.kind = info.kind;
+        self.slave_kind = info.slave_kind;
+        if let Some(data) = info.data.filter(|_| info.kind == Some(KIND_TUN.as_bytes())) {
+            self.tun = Some(Tun::read(data)?);
+        }
+        let bridge = Some(KIND_BRIDGE.as_bytes());
+        if let Some(data) = info.slave_data.filter(|_| info.slave_kind == bridge) {
+            self.port = Some(Port::read(data)?);
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Info<'a> {
+    fn read(linkinfo: Attr<'a>) -> Result<Info<'a>, Error> {
+        let mut info = Info::default();
+        for attr in linkinfo.nested()? {
+            let attr = attr?;
+            match attr.kind {
+                INFO_KIND => info.kind = Some(attr.string()),
+                INFO_DATA => info.data = Some(attr),
+                INFO_SLAVE_KIND => info.slave_kind = Some(attr.string()),
+                INFO_SLAVE_DATA => info.slave_data = Some(attr),
+                _ => {}
+            }
+        }
+        Ok(info)
+    }
+}
+
+impl Tun {
+    fn read(data: Attr<'_>) -> Result<Tun, Error> {
+        let mut kind = None;
+        let (mut vnet_hdr, mut multi_queue, mut persistent, mut owner) =
+            (false, false, false, None);
+        for attr in data.nested()? {
+            let attr = attr?;
+            match attr.kind {
+                TUN_OWNER => owner = Some(attr.u32()?),
+                TUN_TYPE => kind = Some(TunKind::read(attr.u8()?)?),
+                TUN_VNET_HDR => vnet_hdr = attr.u8()? != 0,
+                TUN_PERSIST => persistent = attr.u8()? != 0,
+                TUN_MULTI_QUEUE => multi_queue = attr.u8()? != 0,
+                _ => {}
+            }
+        }
+        let kind = kind.ok_or(Error::Missing)?;
+        Ok(Tun { kind, vnet_hdr, multi_queue, persistent, owner })
+    }
+}
+
+impl TunKind {
+    /// Reads `IFF_TUN` or `IFF_TAP` (linux/if_tun.h).
+    fn read(value: u8) -> Result<TunKind, Error> {
+        match value {
+            1 => Ok(TunKind::Tun),
+            2 => Ok(TunKind::Tap),
+            _ => Err(Error::Unknown),
+        }
+    }
+}
+
+impl Port {
+    fn read(data: Attr<'_>) -> Result<Port, Error> {
+        let mut port = Port::default();
+        for attr in data.nested()? {
+            let attr = attr?;
+            match attr.kind {
+                BRPORT_STATE => port.state = attr.u8()?,
+                BRPORT_GUARD => port.guard = attr.u8()? != 0,
+                BRPORT_LEARNING => port.learning = attr.u8()? != 0,
+                BRPORT_ISOLATED => port.isolated = attr.u8()? != 0,
+                _ => {}
+            }
+        }
+        Ok(port)
+    }
+}

@@ -1,0 +1,170 @@
+//! Requests about links.
+
+use std::num::NonZeroU32;
+
+use super::*;
+use crate::netlink::message::{ACK, CREATE, DUMP, ECHO, EXCL, REQUEST};
+use crate::netlink::rtnl::{AF_INET6, AF_UNSPEC, DELLINK, GETLINK, NEWLINK, SETLINK};
+use crate::netlink::writer::{Open, Writer};
+
+/// Which link is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// The link of this index, whatever its name.
+    Index(u32),
+    /// The link of this name, whatever its index.
+    Name(&'a str),
+}
+
+/// What to change of a link; `None` leaves a setting as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkChange<'a> {
+    /// Index of the bridge to attach to; 0 detaches. A change that fails still detaches the link
+    /// from the bridge that it is on.
+    pub master: Option<u32>,
+    /// Administratively up or down.
+    pub up: Option<bool>,
+    /// MTU in bytes.
+    pub mtu: Option<u32>,
+    /// Ethernet address.
+    pub mac: Option<[u8; 6]>,
+    /// `ifalias`; an empty one takes it away.
+    pub alias: Option<&'a str>,
+    /// Keep the kernel from giving the link IPv6 addresses of its own making. The kernel does this
+    /// last, after `up`: a link that has a carrier by then has an address already. Where there is
+    /// no IPv6 the whole request fails with EAFNOSUPPORT.
+    pub no_ipv6: bool,
+    /// The group to put it in.
+    pub group: Option<u32>,
+}
+
+/// What to change of a bridge port; `None` leaves a setting as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortChange {
+    /// Exchange no frames with other isolated ports.
+    pub isolated: Option<bool>,
+    /// Shut the port when it receives a BPDU.
+    pub guard: Option<bool>,
+    /// Learn addresses on it.
+    pub learning: Option<bool>,
+}
+
+/// Asks for all links, without their statistics.
+pub fn dump(writer: &mut Writer, sequence: u32) {
+    let open = begin(writer, GETLINK, REQUEST | DUMP, sequence, Target::Index(0));
+    writer.attr_u32(EXT_MASK, SKIP_STATS);
+    writer.close_message(open);
+}
+
+/// Asks for one link, without its statistics.
+pub fn get(writer: &mut Writer, sequence: u32, target: Target<'_>) {
+    let open = begin(writer, GETLINK, REQUEST | ACK, sequence, target);
+    writer.attr_u32(EXT_MASK, SKIP_STATS);
+    writer.close_message(open);
+}
+
+/// Makes a bridge. The kernel answers with the new link and then the acknowledgement; EEXIST when
+/// the name is taken. It ignores an alias here without a word: set that by [`set`], in the same
+/// send.
+pub fn new_bridge(writer: &mut Writer, sequence: u32, name: &str, mac: [u8; 6], mtu: u32) {
+    let flags = REQUEST | CREATE | EXCL | ECHO | ACK;
+    let open = begin(writer, NEWLINK, flags, sequence, Target::Name(name));
+    writer.attr(ADDRESS, &mac);
+    writer.attr_u32(MTU, mtu);
+    let info = writer.nest(LINKINFO);
+    writer.attr_text(INFO_KIND, KIND_BRIDGE);
+    writer.close(info);
+    writer.close_message(open);
+}
+
+/// Changes a link that exists; ENODEV when it does not. The kernel makes one change after the other
+/// (address, MTU, group, alias, master, up, IPv6) and at the first that fails leaves those before
+/// it as they are. This is `RTM_SETLINK` and must stay so:
+/// `RTM_NEWLINK` with a group, no index and a name that nobody has changes *every* link of that
+/// group.
+pub fn set(writer: &mut Writer, sequence: u32, target: Target<'_>, change: &LinkChange<'_>) {
+    let up = change.up.map(|up| (if up { UP } else { 0 }, UP));
+    let open = begin_with(writer, SETLINK, REQUEST | ACK, sequence, target, up.unwrap_or((0, 0)));
+    if let Some(mac) = change.mac {
+        writer.attr(ADDRESS, &mac);
+    }
+    for (kind, value) in [(MTU, change.mtu), (MASTER, change.master), (GROUP, change.group)] {
+        if let Some(value) = value {
+            writer.attr_u32(kind, value);
+        }
+    }
+    if let Some(alias) = change.alias {
+        // Not terminated: the kernel takes the length of the alias from that of the attribute.
+        writer.attr(IFALIAS, alias.as_bytes());
+    }
+    if change.no_ipv6 {
+        let families = writer.nest(AF_SPEC);
+        let inet6 = writer.nest(AF_INET6);
+        writer.attr_u8(INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE);
+        writer.close(inet6);
+        writer.close(families);
+    }
+    writer.close_message(open);
+}
+
+/// Changes a port of a bridge. It is a message of its own, after the one that attaches: the kernel
+/// looks for the port before it does what the message says, and answers EOPNOTSUPP in one.
+pub fn set_port(writer: &mut Writer, sequence: u32, target: Target<'_>, change: &PortChange) {
+    let open = begin(writer, NEWLINK, REQUEST | ACK, sequence, target);
+    let info = writer.nest(LINKINFO);
+    writer.attr_text(INFO_SLAVE_KIND, KIND_BRIDGE);
+    let data = writer.nest(INFO_SLAVE_DATA);
+    for (kind, value) in [
+        (BRPORT_GUARD, change.guard),
+        (BRPORT_LEARNING, change.learning),
+        (BRPORT_ISOLATED, change.isolated),
+    ] {
+        if let Some(value) = value {
+            writer.attr_u8(kind, u8::from(value));
+        }
+    }
+    writer.close(data);
+    writer.close(info);
+    writer.close_message(open);
+}
+
+/// Removes a link; ENODEV when it is gone.
+pub fn delete(writer: &mut Writer, sequence: u32, target: Target<'_>) {
+    let open = begin(writer, DELLINK, REQUEST | ACK, sequence, target);
+    writer.close_message(open);
+}
+
+/// Removes all links of a group that can be removed. Never group 0: all links begin there.
+pub fn delete_group(writer: &mut Writer, sequence: u32, group: NonZeroU32) {
+    let open = begin(writer, DELLINK, REQUEST | ACK, sequence, Target::Index(0));
+    writer.attr_u32(GROUP, group.get());
+    writer.close_message(open);
+}
+
+fn begin(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, target: Target<'_>) -> Open {
+    begin_with(writer, kind, flags, sequence, target, (0, 0))
+}
+
+/// Begins a message with `struct ifinfomsg`; `state` is `IFF_*` and the mask of those that change.
+fn begin_with(
+    writer: &mut Writer,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    target: Target<'_>,
+    state: (u32, u32),
+) -> Open {
+    let index = match target {
+        Target::Index(index) => index,
+        Target::Name(_) => 0,
+    };
+    let open = writer.message(kind, flags, sequence);
+    writer.raw(&[AF_UNSPEC, 0, 0, 0]);
+    writer.raw(&index.to_ne_bytes());
+    writer.raw(&state.0.to_ne_bytes());
+    writer.raw(&state.1.to_ne_bytes());
+    if let Target::Name(name) = target {
+        writer.attr_text(IFNAME, name);
+    }
+    open
+}

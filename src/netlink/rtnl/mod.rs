@@ -1,0 +1,61 @@
+//! rtnetlink: links, addresses, neighbours and routes (linux/rtnetlink.h, rtnetlink(7)).
+//!
+//! Each kind of object has a file of the same shape: functions that write requests into a
+//! [`Writer`](super::writer::Writer), and a type that reads what the kernel sends, borrowing from
+//! the datagram. What arrives unasked on a multicast socket is any of them: [`Notice`] tells them
+//! apart.
+//!
+//! Requests are written for a socket with NETLINK_GET_STRICT_CHK on: a field of a dump's header
+//! that is not a filter the kernel knows is zero. Names and aliases are bytes when they are read,
+//! because the kernel takes nearly any byte in them and one odd link of somebody else's must not
+//! blind us to the rest; they are text when they are written, because ours are.
+
+pub mod link;
+
+use super::Error;
+use super::message::Message;
+use link::LinkMessage;
+
+/// `AF_UNSPEC` (linux/socket.h): any address family.
+pub const AF_UNSPEC: u8 = 0;
+/// `AF_INET` (linux/socket.h): IPv4.
+pub const AF_INET: u8 = 2;
+/// `AF_BRIDGE` (linux/socket.h): what a bridge says about its own ports.
+pub const AF_BRIDGE: u8 = 7;
+/// `AF_INET6` (linux/socket.h): IPv6.
+const AF_INET6: u16 = 10;
+
+/// `RTM_NEWLINK` (linux/rtnetlink.h): make or change a link; also what a link looks like.
+pub const NEWLINK: u16 = 16;
+/// `RTM_DELLINK`: remove a link.
+pub const DELLINK: u16 = 17;
+/// `RTM_GETLINK`: ask for a link or for all.
+pub const GETLINK: u16 = 18;
+/// `RTM_SETLINK`: change a link that exists.
+pub const SETLINK: u16 = 19;
+
+/// `RTNLGRP_LINK` (linux/rtnetlink.h): the multicast group of news about links.
+pub const GROUP_LINK: u32 = 1;
+
+/// News of the kernel: an object as it is now, or as it was when it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice<'a> {
+    /// A link was made or changed.
+    Link(LinkMessage<'a>),
+    /// A link is gone.
+    LinkGone(LinkMessage<'a>),
+}
+
+impl<'a> Notice<'a> {
+    /// Reads a message of a multicast group. `None` for what volnet has no use for, such as the
+    /// bridge's own view of its ports: that comes as `RTM_NEWLINK` and, when a port is *detached*,
+    /// as `RTM_DELLINK`, told from the real thing by its family alone.
+    pub fn read(message: &Message<'a>) -> Result<Option<Notice<'a>>, Error> {
+        let family = *message.payload.first().ok_or(Error::Truncated)?;
+        Ok(match (message.kind, family) {
+            (NEWLINK, AF_UNSPEC) => Some(Notice::Link(LinkMessage::read(message.payload)?)),
+            (DELLINK, AF_UNSPEC) => Some(Notice::LinkGone(LinkMessage::read(message.payload)?)),
+            _ => None,
+        })
+    }
+}
