@@ -64,13 +64,12 @@ pub fn get(writer: &mut Writer, sequence: u32, target: Target<'_>) {
 }
 
 /// Makes a bridge. The kernel answers with the new link and then the acknowledgement; EEXIST when
-/// the name is taken. It ignores an alias here without a word: set that by [`set`], in the same
-/// send.
-pub fn new_bridge(writer: &mut Writer, sequence: u32, name: &str, mac: [u8; 6], mtu: u32) {
+/// the name is taken. Alias and MTU are for [`set`], in the same send: here the kernel ignores the
+/// one without a word, and forgets the other when the first port comes or the last one goes.
+pub fn new_bridge(writer: &mut Writer, sequence: u32, name: &str, mac: [u8; 6]) {
     let flags = REQUEST | CREATE | EXCL | ECHO | ACK;
     let open = begin(writer, NEWLINK, flags, sequence, Target::Name(name));
     writer.attr(ADDRESS, &mac);
-    writer.attr_u32(MTU, mtu);
     let info = writer.nest(LINKINFO);
     writer.attr_text(INFO_KIND, KIND_BRIDGE);
     writer.close(info);
