@@ -5,10 +5,17 @@
 
 pub mod process;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::engine::mac::Mac;
 use crate::spec::MachineSpec;
+
+/// The hypervisors that volnet knows by name.
+pub const QEMU: &str = "qemu";
+/// See [`QEMU`].
+pub const CLOUD_HYPERVISOR: &str = "cloud-hypervisor";
+/// See [`QEMU`].
+pub const FIRECRACKER: &str = "firecracker";
 
 /// All that a driver needs to know of a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +24,8 @@ pub struct Launch<'a> {
     pub name: &'a str,
     /// What runs in it.
     pub machine: &'a MachineSpec,
+    /// The guest's kernel.
+    pub kernel: &'a Path,
     /// Its place on a network; `None` in vsock mode.
     pub port: Option<LaunchPort<'a>>,
     /// Its vsock context id; given to the hypervisor in vsock mode.

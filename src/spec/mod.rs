@@ -1,8 +1,18 @@
 //! What people write: the Volant plugin manifest (schema version 1) and the per-VM configuration.
 //!
-//! [`manifest`] and [`config`] read the two documents, [`resolve`] makes one [`VmSpec`] of them:
+//! `manifest` and `config` read the two documents, [`resolve`] makes one [`VmSpec`] of them:
 //! the configuration wins over the manifest, the `network` section field by field. What volnet
-//! does not act on is checked for form and kept in the record.
+//! does not act on is checked for form and kept in the record. [`resolve_machine`] fills in what
+//! the host offers.
+
+mod config;
+mod document;
+mod fields;
+mod machine;
+mod manifest;
+mod resolve;
+mod sections;
+mod text;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -12,6 +22,14 @@ use serde::{Deserialize, Serialize};
 use crate::engine::mac::Mac;
 use crate::engine::mode::Mode;
 use crate::engine::prefix::Prefix;
+
+pub use document::Kept;
+pub use machine::{MachineDefaults, ResolvedMachine, resolve_machine};
+pub use resolve::{CPUS_DEFAULT, MEMORY_MB_DEFAULT, resolve};
+pub use sections::{
+    CPUS_MAX, DISKS_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, MTU_MAX, MTU_MIN, QUEUES_MAX,
+};
+pub use text::{CMDLINE_BYTES_MAX, PATH_BYTES_MAX};
 
 /// What was asked for of one VM, resolved from manifest, configuration and command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +45,10 @@ pub struct VmSpec {
     pub autostart: bool,
     /// What happens when the hypervisor ends by itself.
     pub restart: RestartPolicy,
+    /// The manifest as it was given.
+    pub manifest: Option<Kept>,
+    /// The configuration as it was given.
+    pub config: Option<Kept>,
 }
 
 /// The network section.
@@ -57,10 +79,10 @@ pub struct NetworkSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineSpec {
-    /// `qemu`, `cloud-hypervisor`, `firecracker` or the name of a template.
-    pub hypervisor: String,
-    /// The guest's kernel.
-    pub kernel: File,
+    /// `qemu`, `cloud-hypervisor`, `firecracker` or the name of a template; `None`: the host's.
+    pub hypervisor: Option<String>,
+    /// The guest's kernel; `None`: the host's (see [`resolve_machine`]).
+    pub kernel: Option<File>,
     /// The initial RAM file system.
     pub initramfs: Option<File>,
     /// Disks in the order in which the guest sees them; the root file system is the first.
@@ -69,7 +91,8 @@ pub struct MachineSpec {
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mb: u64,
-    /// Kernel command line, to which the network's part is added.
+    /// What the VM adds to the kernel command line: it stands after what the hypervisor and the
+    /// network need, and so wins over it.
     pub cmdline: String,
 }
 

@@ -1,0 +1,82 @@
+//! The per-VM configuration: Volant's fields and volnet's own.
+//!
+//! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
+//! github.com/volantvm/volant. volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`
+//! and, in `network`, `name`, `ip`, `mac`, `mtu`, `queues` and `isolated`.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::fields::{Document, Fields, Place};
+use super::manifest::{self, Manifest};
+use super::sections::{self, Network, Resources, Source};
+use super::{RestartPolicy, text};
+use crate::error::Refusal;
+
+const KNOWN: &[&str] = &[
+    "plugin",
+    "runtime",
+    "kernel_cmdline",
+    "kernel_override",
+    "resources",
+    "api",
+    "manifest",
+    "devices",
+    "metadata",
+    "expose",
+    "cloud_init",
+    "network",
+    "initramfs",
+    "rootfs",
+    "hypervisor",
+    "ephemeral",
+    "autostart",
+    "restart",
+];
+
+/// What volnet acts on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Config<'a> {
+    pub(super) network: Network,
+    pub(super) resources: Resources,
+    pub(super) initramfs: Option<Source<'a>>,
+    pub(super) rootfs: Option<Source<'a>>,
+    pub(super) kernel: Option<PathBuf>,
+    pub(super) cmdline: Option<String>,
+    pub(super) hypervisor: Option<String>,
+    pub(super) ephemeral: bool,
+    pub(super) autostart: bool,
+    pub(super) restart: RestartPolicy,
+    /// The manifest that it carries, for when none is given beside it.
+    pub(super) manifest: Option<Manifest<'a>>,
+}
+
+/// Reads a configuration, and checks the form of the rest.
+pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
+    let fields = Fields::read(Place::root(Document::Config), value, KNOWN)?;
+    fields.text("plugin")?;
+    fields.text("runtime")?;
+    fields.table("metadata")?;
+    if let Some(api) = fields.section("api", &["host", "port"])? {
+        api.text("host")?;
+        api.text("port")?;
+    }
+    sections::check_devices(&fields)?;
+    sections::check_expose(&fields)?;
+    sections::check_cloud_init(&fields)?;
+    let embedded = fields.value("manifest");
+    Ok(Config {
+        network: sections::config_network(&fields)?,
+        resources: sections::resources(&fields)?,
+        initramfs: sections::initramfs(&fields)?,
+        rootfs: sections::rootfs(&fields)?,
+        kernel: fields.parsed("kernel_override", text::location)?,
+        cmdline: fields.parsed("kernel_cmdline", text::cmdline)?,
+        hypervisor: fields.parsed("hypervisor", text::name)?,
+        ephemeral: fields.flag("ephemeral")?.unwrap_or_default(),
+        autostart: fields.flag("autostart")?.unwrap_or_default(),
+        restart: fields.parsed("restart", text::restart)?.unwrap_or_default(),
+        manifest: embedded.map(|(place, value)| manifest::read(place, value)).transpose()?,
+    })
+}

@@ -1,0 +1,187 @@
+//! Reading a JSON document by hand, so that every refusal names the path of what is wrong.
+//!
+//! A [`Place`] is a path in one of the two documents. [`Fields`] is an object at a place; it refuses
+//! a field that the object does not have before anything is taken out of it, and every getter
+//! treats `null`, and text that is empty after trimming, as nothing declared.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use crate::error::Refusal;
+
+/// The two documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Document {
+    Manifest,
+    Config,
+}
+
+/// A path in a document, such as `network.mode` or `disks[1].source`. The root is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    document: Document,
+    path: String,
+}
+
+/// The fields of an object.
+#[derive(Clone, Debug)]
+pub(super) struct Fields<'a> {
+    pub(super) place: Place,
+    map: &'a Map<String, Value>,
+    known: &'static [&'static str],
+}
+
+impl Place {
+    pub(super) fn root(document: Document) -> Place {
+        Place { document, path: String::new() }
+    }
+
+    /// The field `name` of the object that is here.
+    pub(super) fn field(&self, name: &str) -> Place {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        Place { document: self.document, path: format!("{}{dot}{name}", self.path) }
+    }
+
+    /// The element `index` of the array that is here.
+    pub(super) fn element(&self, index: usize) -> Place {
+        Place { document: self.document, path: format!("{}[{index}]", self.path) }
+    }
+
+    /// A refusal of what is here.
+    pub(super) fn refuse(&self, reason: impl Into<String>) -> Refusal {
+        let field = if self.path.is_empty() { "(document)".into() } else { self.path.clone() };
+        let reason = reason.into();
+        match self.document {
+            Document::Manifest => Refusal::InvalidManifest { field, reason },
+            Document::Config => Refusal::InvalidConfig { field, reason },
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// The object at `place`, which has no fields but the `known` ones.
+    pub(super) fn read(
+        place: Place,
+        value: &'a Value,
+        known: &'static [&'static str],
+    ) -> Result<Fields<'a>, Refusal> {
+        let map = object(&place, value)?;
+        match map.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => Err(place.field(name).refuse("unknown field")),
+            None => Ok(Fields { place, map, known }),
+        }
+    }
+
+    /// The value of a field; `None` when it is absent or null.
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        debug_assert!(self.known.contains(&name), "{name} is taken but not known");
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Text, trimmed; `None` when nothing is left.
+    pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let text = string(&self.place.field(name), value)?.trim();
+        Ok(Some(text).filter(|text| !text.is_empty()))
+    }
+
+    /// Text that means something.
+    pub(super) fn parsed<T>(
+        &self,
+        name: &str,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Refusal> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        parse(text).map(Some).map_err(|reason| self.place.field(name).refuse(reason))
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn integer(
+        &self,
+        name: &str,
+        bounds: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Refusal> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value.as_u64() {
+            Some(number) if bounds.contains(&number) => Ok(Some(number)),
+            _ => Err(self.place.field(name).refuse(format!(
+                "{value} is not a whole number from {} to {}",
+                bounds.start(),
+                bounds.end()
+            ))),
+        }
+    }
+
+    /// True or false.
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value.as_bool() {
+            Some(flag) => Ok(Some(flag)),
+            None => {
+                Err(self.place.field(name).refuse(format!("{} is not true or false", kind(value))))
+            }
+        }
+    }
+
+    /// An object that has no fields but the `known` ones.
+    pub(super) fn section(
+        &self,
+        name: &str,
+        known: &'static [&'static str],
+    ) -> Result<Option<Fields<'a>>, Refusal> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        Fields::read(self.place.field(name), value, known).map(Some)
+    }
+
+    /// A value of which nothing is known yet, with its place.
+    pub(super) fn value(&self, name: &str) -> Option<(Place, &'a Value)> {
+        Some((self.place.field(name), self.get(name)?))
+    }
+
+    /// The elements of an array, each with its place; none when it is absent.
+    pub(super) fn list(&self, name: &str) -> Result<Vec<(Place, &'a Value)>, Refusal> {
+        let Some((place, value)) = self.value(name) else { return Ok(Vec::new()) };
+        let Some(items) = value.as_array() else {
+            return Err(place.refuse(format!("{} is not an array", kind(value))));
+        };
+        Ok(items.iter().enumerate().map(|(index, item)| (place.element(index), item)).collect())
+    }
+
+    /// The values of an object whose field names are free, each with its place.
+    pub(super) fn table(&self, name: &str) -> Result<Vec<(Place, &'a Value)>, Refusal> {
+        let Some((place, value)) = self.value(name) else { return Ok(Vec::new()) };
+        let map = object(&place, value)?;
+        Ok(map.iter().map(|(key, value)| (place.field(key), value)).collect())
+    }
+
+    /// An array of texts, checked for form.
+    pub(super) fn check_texts(&self, name: &str) -> Result<(), Refusal> {
+        self.list(name)?.iter().try_for_each(|(place, value)| string(place, value).map(drop))
+    }
+
+    /// An object of texts, checked for form.
+    pub(super) fn check_text_table(&self, name: &str) -> Result<(), Refusal> {
+        self.table(name)?.iter().try_for_each(|(place, value)| string(place, value).map(drop))
+    }
+}
+
+fn object<'a>(place: &Place, value: &'a Value) -> Result<&'a Map<String, Value>, Refusal> {
+    value.as_object().ok_or_else(|| place.refuse(format!("{} is not an object", kind(value))))
+}
+
+fn string<'a>(place: &Place, value: &'a Value) -> Result<&'a str, Refusal> {
+    value.as_str().ok_or_else(|| place.refuse(format!("{} is not text", kind(value))))
+}
+
+/// What a value is, in words.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,108 @@
+//! What a VM runs on, once the host's defaults are known.
+
+use std::path::{Path, PathBuf};
+
+use super::MachineSpec;
+use crate::error::Refusal;
+use crate::hypervisor::FIRECRACKER;
+
+/// What the host offers to a VM that does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineDefaults {
+    /// The hypervisor by name.
+    pub hypervisor: String,
+    /// A compressed kernel, which may carry an initramfs of its own.
+    pub kernel_bzimage: Option<PathBuf>,
+    /// A kernel as an ELF file.
+    pub kernel_vmlinux: Option<PathBuf>,
+}
+
+/// A machine with nothing left open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResolvedMachine<'a> {
+    /// What was asked for.
+    pub spec: &'a MachineSpec,
+    /// The hypervisor by name.
+    pub hypervisor: &'a str,
+    /// The kernel; it need not exist.
+    pub kernel: &'a Path,
+}
+
+/// Fills in what the VM does not say. The kernel is its own; else the ELF file where there is an
+/// initramfs to hand to it, or where the hypervisor reads nothing else (Firecracker); else the
+/// compressed one. Where the host has only one of the two, that one.
+pub fn resolve_machine<'a>(
+    spec: &'a MachineSpec,
+    defaults: &'a MachineDefaults,
+) -> Result<ResolvedMachine<'a>, Refusal> {
+    let hypervisor = spec.hypervisor.as_deref().unwrap_or(&defaults.hypervisor);
+    let bzimage = defaults.kernel_bzimage.as_deref();
+    let vmlinux = defaults.kernel_vmlinux.as_deref();
+    let offered = if spec.initramfs.is_some() || hypervisor == FIRECRACKER {
+        vmlinux.or(bzimage)
+    } else {
+        bzimage.or(vmlinux)
+    };
+    let own = spec.kernel.as_ref().map(|file| file.path.as_path());
+    let kernel = own.or(offered).ok_or_else(|| Refusal::InvalidConfig {
+        field: "kernel_override".into(),
+        reason: "no kernel is given, and this host has none by default".into(),
+    })?;
+    Ok(ResolvedMachine { spec, hypervisor, kernel })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::File;
+
+    fn machine() -> MachineSpec {
+        MachineSpec {
+            hypervisor: None,
+            kernel: None,
+            initramfs: None,
+            disks: Vec::new(),
+            cpus: 1,
+            memory_mb: 128,
+            cmdline: String::new(),
+        }
+    }
+
+    fn file(path: &str) -> Option<File> {
+        Some(File { path: path.into(), sha256: None })
+    }
+
+    #[test]
+    fn the_kernel_is_the_vms_own_then_the_hosts_that_fits() {
+        let defaults = MachineDefaults {
+            hypervisor: "qemu".into(),
+            kernel_bzimage: Some("/bzImage".into()),
+            kernel_vmlinux: Some("/vmlinux".into()),
+        };
+        let plain = machine();
+        let initramfs = MachineSpec { initramfs: file("/i"), ..machine() };
+        let own = MachineSpec { kernel: file("/own"), initramfs: file("/i"), ..machine() };
+        let firecracker = MachineSpec { hypervisor: Some(FIRECRACKER.into()), ..machine() };
+        for (spec, hypervisor, kernel) in [
+            (plain, "qemu", "/bzImage"),
+            (initramfs, "qemu", "/vmlinux"),
+            (own, "qemu", "/own"),
+            (firecracker, "firecracker", "/vmlinux"),
+        ] {
+            let resolved = resolve_machine(&spec, &defaults).unwrap();
+            assert_eq!((resolved.hypervisor, resolved.kernel), (hypervisor, Path::new(kernel)));
+        }
+    }
+
+    #[test]
+    fn a_host_without_kernels_is_no_default() {
+        let mut defaults = MachineDefaults {
+            hypervisor: "qemu".into(),
+            kernel_bzimage: None,
+            kernel_vmlinux: Some("/vmlinux".into()),
+        };
+        assert_eq!(resolve_machine(&machine(), &defaults).unwrap().kernel, Path::new("/vmlinux"));
+        defaults.kernel_vmlinux = None;
+        assert!(resolve_machine(&machine(), &defaults).is_err());
+    }
+}

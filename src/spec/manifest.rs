@@ -1,0 +1,115 @@
+//! The Volant plugin manifest, schema version 1.
+//!
+//! Source of the format: `docs/schemas/plugin-manifest-v1.json` and `docs/6_reference` of
+//! github.com/volantvm/volant. Beyond the schema, what the published examples have is accepted:
+//! `description`, `health_check.interval_ms`, `health_check.retries`, and the name of a file system
+//! as the format of a root file system. Nothing is required but what a VM needs to start.
+
+use serde_json::Value;
+
+use super::fields::{Fields, Place};
+use super::sections::{self, Network, Resources, Source};
+use crate::error::Refusal;
+
+/// The versions that are read. Examples from before the schema had a number carry a date.
+const SCHEMA_VERSIONS: [&str; 4] = ["1", "1.0", "v1", "2024-09"];
+/// The longest time in milliseconds that a probe or an action may ask for: a day.
+const TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+const KNOWN: &[&str] = &[
+    "$schema",
+    "schema_version",
+    "name",
+    "version",
+    "description",
+    "runtime",
+    "enabled",
+    "image",
+    "image_digest",
+    "openapi",
+    "labels",
+    "resources",
+    "rootfs",
+    "initramfs",
+    "disks",
+    "network",
+    "workload",
+    "actions",
+    "health_check",
+    "cloud_init",
+    "devices",
+];
+
+/// What volnet acts on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Manifest<'a> {
+    pub(super) network: Network,
+    pub(super) resources: Resources,
+    pub(super) initramfs: Option<Source<'a>>,
+    pub(super) rootfs: Option<Source<'a>>,
+    pub(super) disks: Vec<Source<'a>>,
+}
+
+/// Reads a manifest that stands at `place`, and checks the form of the rest.
+pub(super) fn read(place: Place, value: &Value) -> Result<Manifest<'_>, Refusal> {
+    let fields = Fields::read(place, value, KNOWN)?;
+    fields.parsed("schema_version", schema_version)?;
+    for name in
+        ["$schema", "name", "version", "description", "runtime", "image", "image_digest", "openapi"]
+    {
+        fields.text(name)?;
+    }
+    fields.flag("enabled")?;
+    fields.check_text_table("labels")?;
+    check_workload(&fields)?;
+    check_actions(&fields)?;
+    check_health_check(&fields)?;
+    sections::check_cloud_init(&fields)?;
+    sections::check_devices(&fields)?;
+    Ok(Manifest {
+        network: sections::manifest_network(&fields)?,
+        resources: sections::resources(&fields)?,
+        initramfs: sections::initramfs(&fields)?,
+        rootfs: sections::rootfs(&fields)?,
+        disks: sections::disks(&fields)?,
+    })
+}
+
+fn schema_version(text: &str) -> Result<(), String> {
+    if SCHEMA_VERSIONS.contains(&text) {
+        Ok(())
+    } else {
+        Err(format!("{text:?} is not a version that volnet reads; it reads 1.0"))
+    }
+}
+
+fn check_workload(fields: &Fields) -> Result<(), Refusal> {
+    let known = &["type", "base_url", "entrypoint", "env", "workdir"];
+    let Some(fields) = fields.section("workload", known)? else { return Ok(()) };
+    for name in ["type", "base_url", "workdir"] {
+        fields.text(name)?;
+    }
+    fields.check_texts("entrypoint")?;
+    fields.check_text_table("env")
+}
+
+fn check_actions(fields: &Fields) -> Result<(), Refusal> {
+    for (place, value) in fields.table("actions")? {
+        let fields = Fields::read(place, value, &["description", "method", "path", "timeout_ms"])?;
+        for name in ["description", "method", "path"] {
+            fields.text(name)?;
+        }
+        fields.integer("timeout_ms", 0..=TIMEOUT_MS_MAX)?;
+    }
+    Ok(())
+}
+
+fn check_health_check(fields: &Fields) -> Result<(), Refusal> {
+    let known = &["endpoint", "timeout_ms", "interval_ms", "retries"];
+    let Some(fields) = fields.section("health_check", known)? else { return Ok(()) };
+    fields.text("endpoint")?;
+    fields.integer("timeout_ms", 0..=TIMEOUT_MS_MAX)?;
+    fields.integer("interval_ms", 0..=TIMEOUT_MS_MAX)?;
+    fields.integer("retries", 0..=u64::from(u32::MAX))?;
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! From the two documents to one [`VmSpec`].
+//!
+//! The configuration wins over the manifest: in `network` and `resources` field by field, for the
+//! initramfs and the root file system as a whole, because a checksum belongs to its file. A
+//! manifest that the configuration carries counts only where none is given beside it.
+
+use serde_json::Value;
+
+use super::config::{self, Config};
+use super::document::Kept;
+use super::fields::{Document, Place};
+use super::manifest::{self, Manifest};
+use super::sections::{Network, Source};
+use super::{File, MachineSpec, NetworkSpec, VmSpec};
+use crate::error::Refusal;
+
+/// Virtual CPUs of a VM that does not say.
+pub const CPUS_DEFAULT: u32 = 1;
+/// Memory in MiB of a VM that does not say.
+pub const MEMORY_MB_DEFAULT: u64 = 512;
+
+/// Where the kernel finds a root file system that no initramfs mounts: the first virtio disk.
+const ROOT_DISK: &str = "root=/dev/vda rw";
+
+/// Resolves what was written about a VM. A document that is null declares nothing.
+pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpec, Refusal> {
+    let given = manifest.filter(|value| !value.is_null());
+    let config = config.filter(|value| !value.is_null());
+    let kept = (given.map(Kept::new), config.map(Kept::new));
+    let given =
+        given.map(|value| manifest::read(Place::root(Document::Manifest), value)).transpose()?;
+    let mut config = config.map(config::read).transpose()?.unwrap_or_default();
+    let manifest = given.or(config.manifest.take()).unwrap_or_default();
+    let network = resolve_network_config(&manifest.network, &config.network);
+    check_network(&network)?;
+    Ok(VmSpec {
+        network,
+        machine: resolve_machine_spec(&manifest, &config)?,
+        ephemeral: config.ephemeral,
+        autostart: config.autostart,
+        restart: config.restart,
+        manifest: kept.0,
+        config: kept.1,
+    })
+}
+
+/// Merges the `network` sections field by field. No mode in either means bridged.
+fn resolve_network_config(manifest: &Network, config: &Network) -> NetworkSpec {
+    NetworkSpec {
+        mode: config.mode.or(manifest.mode).unwrap_or_default(),
+        name: config.name.clone(),
+        subnet: config.subnet.or(manifest.subnet),
+        gateway: config.gateway.or(manifest.gateway),
+        ip: config.ip,
+        mac: config.mac,
+        mtu: config.mtu,
+        queues: config.queues,
+        isolated: config.isolated,
+    }
+}
+
+/// Refuses settings that the mode cannot honour. Only the configuration has them.
+fn check_network(network: &NetworkSpec) -> Result<(), Refusal> {
+    let without_lease = [("ip", network.ip.is_some())];
+    let without_tap = [
+        ("name", network.name.is_some()),
+        ("mac", network.mac.is_some()),
+        ("mtu", network.mtu.is_some()),
+        ("queues", network.queues.is_some()),
+        ("isolated", network.isolated.is_some()),
+    ];
+    let refuse = |name: &str, what: &str| {
+        let place = Place::root(Document::Config).field("network").field(name);
+        Err(place.refuse(format!("a VM in {} mode has no {what}", network.mode)))
+    };
+    let set = |settings: &[(&'static str, bool)]| {
+        settings.iter().find(|(_, set)| *set).map(|(name, _)| *name)
+    };
+    match (set(&without_lease), set(&without_tap)) {
+        (Some(name), _) if !network.mode.needs_ip_allocation() => {
+            refuse(name, "address from the host")
+        }
+        (_, Some(name)) if !network.mode.needs_tap_device() => refuse(name, "interface"),
+        _ => Ok(()),
+    }
+}
+
+/// What is to run; `None` where nothing that could run is declared.
+fn resolve_machine_spec(
+    manifest: &Manifest,
+    config: &Config,
+) -> Result<Option<MachineSpec>, Refusal> {
+    let initramfs = config.initramfs.as_ref().or(manifest.initramfs.as_ref());
+    let rootfs = config.rootfs.as_ref().or(manifest.rootfs.as_ref());
+    let declared = config.hypervisor.is_some()
+        || config.kernel.is_some()
+        || initramfs.is_some()
+        || rootfs.is_some()
+        || !manifest.disks.is_empty();
+    if !declared {
+        return Ok(None);
+    }
+    let own = config.cmdline.as_deref().unwrap_or_default();
+    let boots_disk = rootfs.is_some() && initramfs.is_none() && !names_root(own);
+    let cmdline =
+        if boots_disk { format!("{ROOT_DISK} {own}").trim_end().into() } else { own.into() };
+    Ok(Some(MachineSpec {
+        hypervisor: config.hypervisor.clone(),
+        kernel: config.kernel.clone().map(|path| File { path, sha256: None }),
+        initramfs: initramfs.map(Source::file).transpose()?,
+        disks: rootfs
+            .into_iter()
+            .chain(&manifest.disks)
+            .map(Source::disk)
+            .collect::<Result<_, _>>()?,
+        cpus: config.resources.cpus.or(manifest.resources.cpus).unwrap_or(CPUS_DEFAULT),
+        memory_mb: config
+            .resources
+            .memory_mb
+            .or(manifest.resources.memory_mb)
+            .unwrap_or(MEMORY_MB_DEFAULT),
+        cmdline,
+    }))
+}
+
+/// Whether a kernel command line says itself what the root file system is.
+fn names_root(cmdline: &str) -> bool {
+    cmdline.split_ascii_whitespace().any(|word| word.starts_with("root="))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! The sections that manifest and configuration have in common, and those of which volnet only
+//! checks the form.
+//!
+//! What may turn out not to be used (the manifest's disk, where the configuration names another) is
+//! taken as a [`Source`], which is read only when it is: a manifest whose image lies on the web is
+//! as good as any where the configuration says where the fetched one is.
+
+use std::net::Ipv4Addr;
+
+use super::fields::{Fields, Place};
+use super::{Disk, DiskFormat, File, text};
+use crate::engine::mac::Mac;
+use crate::engine::mode::Mode;
+use crate::engine::prefix::Prefix;
+use crate::error::Refusal;
+use serde_json::Value;
+
+/// The most virtual CPUs.
+pub const CPUS_MAX: u64 = 255;
+/// The least memory in MiB: less does not hold a kernel.
+pub const MEMORY_MB_MIN: u64 = 16;
+/// The most memory in MiB: 16 TiB.
+pub const MEMORY_MB_MAX: u64 = 16 << 20;
+/// The least MTU in bytes that IPv4 allows (RFC 791).
+pub const MTU_MIN: u64 = 68;
+/// The largest MTU in bytes that a tap can have (drivers/net/tun.c, MAX_MTU).
+pub const MTU_MAX: u64 = 65535;
+/// The most queue pairs of a guest's interface.
+pub const QUEUES_MAX: u64 = 16;
+/// The most disks of a VM, its root file system among them.
+pub const DISKS_MAX: usize = 16;
+/// The largest port number.
+const PORT_MAX: u64 = 65535;
+
+/// A `network` section: what it declares, and no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Network {
+    pub(super) mode: Option<Mode>,
+    pub(super) name: Option<String>,
+    pub(super) subnet: Option<Prefix>,
+    pub(super) gateway: Option<Ipv4Addr>,
+    pub(super) ip: Option<Ipv4Addr>,
+    pub(super) mac: Option<Mac>,
+    pub(super) mtu: Option<u16>,
+    pub(super) queues: Option<u16>,
+    pub(super) isolated: Option<bool>,
+}
+
+/// A `resources` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Resources {
+    pub(super) cpus: Option<u32>,
+    pub(super) memory_mb: Option<u64>,
+}
+
+/// A file that is named but not yet looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Source<'a> {
+    fields: Fields<'a>,
+    /// The field that says where it is.
+    location: &'static str,
+    pub(super) format: DiskFormat,
+    readonly: bool,
+}
+
+impl Source<'_> {
+    /// Looks at it.
+    pub(super) fn file(&self) -> Result<File, Refusal> {
+        let missing = || self.fields.place.field(self.location).refuse("it is missing");
+        let path = self.fields.parsed(self.location, text::location)?.ok_or_else(missing)?;
+        Ok(File { path, sha256: self.fields.parsed("checksum", text::checksum)? })
+    }
+
+    /// Looks at it as a disk.
+    pub(super) fn disk(&self) -> Result<Disk, Refusal> {
+        Ok(Disk { file: self.file()?, format: self.format, readonly: self.readonly })
+    }
+}
+
+/// The network section of a manifest.
+pub(super) fn manifest_network(fields: &Fields) -> Result<Network, Refusal> {
+    match fields.section("network", &["mode", "subnet", "gateway", "auto_assign"])? {
+        Some(fields) => shared_network(&fields),
+        None => Ok(Network::default()),
+    }
+}
+
+/// The network section of a configuration: the manifest's fields and volnet's own.
+pub(super) fn config_network(fields: &Fields) -> Result<Network, Refusal> {
+    const KNOWN: &[&str] = &[
+        "mode",
+        "subnet",
+        "gateway",
+        "auto_assign",
+        "name",
+        "ip",
+        "mac",
+        "mtu",
+        "queues",
+        "isolated",
+    ];
+    let Some(fields) = fields.section("network", KNOWN)? else { return Ok(Network::default()) };
+    let narrow = |number: u64| number as u16;
+    Ok(Network {
+        name: fields.parsed("name", text::name)?,
+        ip: fields.parsed("ip", address)?,
+        mac: fields.parsed("mac", mac)?,
+        mtu: fields.integer("mtu", MTU_MIN..=MTU_MAX)?.map(narrow),
+        queues: fields.integer("queues", 1..=QUEUES_MAX)?.map(narrow),
+        isolated: fields.flag("isolated")?,
+        ..shared_network(&fields)?
+    })
+}
+
+fn shared_network(fields: &Fields) -> Result<Network, Refusal> {
+    fields.flag("auto_assign")?;
+    Ok(Network {
+        mode: fields.parsed("mode", str::parse)?,
+        subnet: fields.parsed("subnet", str::parse)?,
+        gateway: fields.parsed("gateway", address)?,
+        ..Network::default()
+    })
+}
+
+fn address(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IPv4 address"))
+}
+
+fn mac(text: &str) -> Result<Mac, String> {
+    let mac: Mac = text.parse()?;
+    if mac.is_usable() {
+        Ok(mac)
+    } else {
+        Err(format!("{mac} is not the address of one interface"))
+    }
+}
+
+/// The resources section.
+pub(super) fn resources(fields: &Fields) -> Result<Resources, Refusal> {
+    let Some(fields) = fields.section("resources", &["cpu_cores", "memory_mb"])? else {
+        return Ok(Resources::default());
+    };
+    Ok(Resources {
+        cpus: fields.integer("cpu_cores", 1..=CPUS_MAX)?.map(|number| number as u32),
+        memory_mb: fields.integer("memory_mb", MEMORY_MB_MIN..=MEMORY_MB_MAX)?,
+    })
+}
+
+/// The initramfs, if one is named.
+pub(super) fn initramfs<'a>(fields: &Fields<'a>) -> Result<Option<Source<'a>>, Refusal> {
+    match fields.section("initramfs", &["url", "checksum"])? {
+        Some(fields) => source(fields),
+        None => Ok(None),
+    }
+}
+
+/// The root file system, if one is named.
+pub(super) fn rootfs<'a>(fields: &Fields<'a>) -> Result<Option<Source<'a>>, Refusal> {
+    let Some(fields) = fields.section("rootfs", &["url", "checksum", "format"])? else {
+        return Ok(None);
+    };
+    let format = fields.parsed("format", text::disk_format)?.unwrap_or_default();
+    Ok(source(fields)?.map(|source| Source { format, ..source }))
+}
+
+/// A section of which an empty `url` says that there is none. A checksum without a file would be a
+/// check that is never made.
+fn source(fields: Fields<'_>) -> Result<Option<Source<'_>>, Refusal> {
+    let checksum = fields.text("checksum")?;
+    match fields.text("url")? {
+        Some(_) => {
+            Ok(Some(Source { fields, location: "url", format: DiskFormat::Raw, readonly: false }))
+        }
+        None if checksum.is_some() => {
+            Err(fields.place.field("url").refuse("it is missing, and a checksum is given"))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The disks beside the root file system.
+pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<Source<'a>>, Refusal> {
+    const KNOWN: &[&str] = &["name", "source", "checksum", "format", "readonly", "target"];
+    let items = fields.list("disks")?;
+    if items.len() >= DISKS_MAX {
+        let reason = format!("there may be {} beside the root file system", DISKS_MAX - 1);
+        return Err(fields.place.field("disks").refuse(reason));
+    }
+    let read = |(place, value): (Place, &'a Value)| {
+        let fields = Fields::read(place, value, KNOWN)?;
+        fields.text("name")?;
+        fields.text("target")?;
+        let format = fields.parsed("format", text::disk_format)?.unwrap_or_default();
+        let readonly = fields.flag("readonly")?.unwrap_or_default();
+        Ok(Source { fields, location: "source", format, readonly })
+    };
+    items.into_iter().map(read).collect()
+}
+
+/// The form of `cloud_init`.
+pub(super) fn check_cloud_init(fields: &Fields) -> Result<(), Refusal> {
+    const KNOWN: &[&str] = &["datasource", "seed_mode", "user_data", "meta_data", "network_config"];
+    let Some(fields) = fields.section("cloud_init", KNOWN)? else { return Ok(()) };
+    fields.text("datasource")?;
+    fields.text("seed_mode")?;
+    for name in ["user_data", "meta_data", "network_config"] {
+        if let Some(fields) = fields.section(name, &["inline", "content", "path"])? {
+            fields.flag("inline")?;
+            fields.text("content")?;
+            fields.text("path")?;
+        }
+    }
+    Ok(())
+}
+
+/// The form of `devices`.
+pub(super) fn check_devices(fields: &Fields) -> Result<(), Refusal> {
+    let Some(fields) = fields.section("devices", &["pci_passthrough", "allowlist"])? else {
+        return Ok(());
+    };
+    fields.check_texts("pci_passthrough")?;
+    fields.check_texts("allowlist")
+}
+
+/// The form of `expose`.
+pub(super) fn check_expose(fields: &Fields) -> Result<(), Refusal> {
+    for (place, value) in fields.list("expose")? {
+        let known = &["name", "protocol", "port", "host_port", "mode"];
+        let fields = Fields::read(place, value, known)?;
+        for name in ["name", "protocol", "mode"] {
+            fields.text(name)?;
+        }
+        fields.integer("port", 1..=PORT_MAX)?;
+        fields.integer("host_port", 0..=PORT_MAX)?;
+    }
+    Ok(())
+}
