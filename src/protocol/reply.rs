@@ -1,0 +1,153 @@
+//! From an answer to its bytes.
+//!
+//! Every function appends one reply with its terminator to `out`. Names of errors and their
+//! parameters are those of `io.volnet.varlink` and `org.varlink.service`, no more and no less.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::engine::request;
+use crate::engine::view::{Event, Finding, NetworkView, VmView};
+use crate::error::{Error, Failure, Refusal};
+
+use super::frame::Terminator;
+use super::request::Fault;
+
+/// The parameters of a reply, as the interface names them.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Parameters<'a> {
+    Plan { plan: &'a [String] },
+    Created { vm: &'a VmView, plan: &'a [String] },
+    Vm { vm: &'a VmView },
+    Empty {},
+    Vms { vms: &'a [VmView] },
+    Args { args: &'a [String] },
+    Networks { networks: &'a [NetworkView] },
+    Version { version: &'a str, kernel: &'a str, backend: &'a str },
+    Findings { findings: &'a [Finding] },
+    Event { event: &'a Event },
+    Metrics { text: &'a str },
+}
+
+#[derive(Serialize)]
+struct Success<'a, P> {
+    parameters: &'a P,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    continues: bool,
+}
+
+/// A reply of the engine. `continues`: more replies to the same call follow.
+pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Terminator) {
+    use request::Reply;
+    let body = match reply {
+        Reply::Plan { plan } => Parameters::Plan { plan },
+        Reply::Created { vm, plan } => Parameters::Created { vm, plan },
+        Reply::Vm { vm } => Parameters::Vm { vm },
+        Reply::Deleted => Parameters::Empty {},
+        Reply::Vms { vms } | Reply::State { vms } => Parameters::Vms { vms },
+        Reply::Args { args } => Parameters::Args { args },
+        Reply::Networks { networks } => Parameters::Networks { networks },
+        Reply::Version { version, kernel, backend } => {
+            Parameters::Version { version, kernel, backend }
+        }
+        Reply::Findings { findings } => Parameters::Findings { findings },
+        Reply::Event { event } => Parameters::Event { event },
+        Reply::Metrics { text } => Parameters::Metrics { text },
+    };
+    parameters(out, &body, continues, end);
+}
+
+/// An error of either kind.
+pub fn error(out: &mut Vec<u8>, error: &Error, end: Terminator) {
+    let (name, parameters) = match error {
+        Error::Refused(refusal) => refusal_parts(refusal),
+        Error::Failed(failure) => failure_parts(failure),
+    };
+    write(out, &json!({ "error": name, "parameters": parameters }), end);
+}
+
+/// What is wrong with a message.
+pub fn fault(out: &mut Vec<u8>, fault: &Fault, end: Terminator) {
+    let (name, parameters) = match fault {
+        Fault::Message { reason } => ("io.volnet.InvalidMessage", json!({ "reason": reason })),
+        Fault::Interface { interface } => {
+            ("org.varlink.service.InterfaceNotFound", json!({ "interface": interface }))
+        }
+        Fault::Method { method } => {
+            ("org.varlink.service.MethodNotFound", json!({ "method": method }))
+        }
+        Fault::Parameter { parameter } => {
+            ("org.varlink.service.InvalidParameter", json!({ "parameter": parameter }))
+        }
+        Fault::Refused(refusal) => refusal_parts(refusal),
+    };
+    write(out, &json!({ "error": name, "parameters": parameters }), end);
+}
+
+/// Any other reply, by its parameters.
+pub(super) fn parameters<P: Serialize>(
+    out: &mut Vec<u8>,
+    parameters: &P,
+    continues: bool,
+    end: Terminator,
+) {
+    write(out, &Success { parameters, continues }, end);
+}
+
+fn write<T: Serialize>(out: &mut Vec<u8>, value: &T, end: Terminator) {
+    serde_json::to_writer(&mut *out, value).expect("memory takes all JSON");
+    out.push(end.byte());
+}
+
+fn refusal_parts(refusal: &Refusal) -> (&'static str, Value) {
+    match refusal {
+        Refusal::VmExists { name } => ("io.volnet.VmExists", json!({ "name": name })),
+        Refusal::VmNotFound { name } => ("io.volnet.VmNotFound", json!({ "name": name })),
+        Refusal::VmsExist { count } => ("io.volnet.VmsExist", json!({ "count": count })),
+        Refusal::InvalidName { name, reason } => {
+            ("io.volnet.InvalidName", json!({ "name": name, "reason": reason }))
+        }
+        Refusal::InvalidManifest { field, reason } => {
+            ("io.volnet.InvalidManifest", json!({ "field": field, "reason": reason }))
+        }
+        Refusal::InvalidConfig { field, reason } => {
+            ("io.volnet.InvalidConfig", json!({ "field": field, "reason": reason }))
+        }
+        Refusal::NoFreeAddress { network, subnet } => {
+            ("io.volnet.NoFreeAddress", json!({ "network": network, "subnet": subnet }))
+        }
+        Refusal::AddressInUse { ip, owner } => {
+            ("io.volnet.AddressInUse", json!({ "ip": ip, "owner": owner }))
+        }
+        Refusal::BridgeFull { bridge, limit } => {
+            ("io.volnet.BridgeFull", json!({ "bridge": bridge, "limit": limit }))
+        }
+        Refusal::TapBusy { tap, pid } => ("io.volnet.TapBusy", json!({ "tap": tap, "pid": pid })),
+        Refusal::WrongState { name, status, wanted } => {
+            ("io.volnet.WrongState", json!({ "name": name, "status": status, "wanted": wanted }))
+        }
+        // The interface of every service has this one, without parameters.
+        Refusal::PermissionDenied { .. } => ("org.varlink.service.PermissionDenied", json!({})),
+    }
+}
+
+fn failure_parts(failure: &Failure) -> (&'static str, Value) {
+    match failure {
+        Failure::Kernel { operation, object, errno, message } => (
+            "io.volnet.KernelRefused",
+            json!({
+                "operation": operation, "object": object, "errno": errno, "message": message
+            }),
+        ),
+        Failure::State { path, reason } => {
+            ("io.volnet.StateNotWritten", json!({ "path": path, "reason": reason }))
+        }
+        Failure::Hypervisor { name, reason, log } => {
+            ("io.volnet.HypervisorFailed", json!({ "name": name, "reason": reason, "log": log }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

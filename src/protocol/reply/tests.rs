@@ -1,0 +1,273 @@
+use super::*;
+use crate::engine::mode::Mode;
+use crate::engine::name::{TapName, VmName};
+use crate::engine::view::{EventKind, Level, Status};
+use crate::protocol::client::{self, NoReply};
+use crate::protocol::service::VOLNET;
+
+/// One error of every kind, with its reply.
+fn errors() -> Vec<(Error, Value)> {
+    let s = String::from;
+    let refused = |r: Refusal, name: &str, parameters| {
+        (r.into(), json!({ "error": name, "parameters": parameters }))
+    };
+    let failed = |f: Failure, name: &str, parameters| {
+        (f.into(), json!({ "error": name, "parameters": parameters }))
+    };
+    vec![
+        refused(
+            Refusal::VmExists { name: s("web") },
+            "io.volnet.VmExists",
+            json!({ "name": "web" }),
+        ),
+        refused(
+            Refusal::VmNotFound { name: s("web") },
+            "io.volnet.VmNotFound",
+            json!({ "name": "web" }),
+        ),
+        refused(Refusal::VmsExist { count: 3 }, "io.volnet.VmsExist", json!({ "count": 3 })),
+        refused(
+            Refusal::InvalidName { name: s("../x"), reason: s("no") },
+            "io.volnet.InvalidName",
+            json!({ "name": "../x", "reason": "no" }),
+        ),
+        refused(
+            Refusal::InvalidManifest { field: s("network.mode"), reason: s("no") },
+            "io.volnet.InvalidManifest",
+            json!({ "field": "network.mode", "reason": "no" }),
+        ),
+        refused(
+            Refusal::InvalidConfig { field: s("network.ip"), reason: s("no") },
+            "io.volnet.InvalidConfig",
+            json!({ "field": "network.ip", "reason": "no" }),
+        ),
+        refused(
+            Refusal::NoFreeAddress {
+                network: s("default"),
+                subnet: "10.0.0.0/30".parse().unwrap(),
+            },
+            "io.volnet.NoFreeAddress",
+            json!({ "network": "default", "subnet": "10.0.0.0/30" }),
+        ),
+        refused(
+            Refusal::AddressInUse { ip: [10, 0, 0, 2].into(), owner: s("db") },
+            "io.volnet.AddressInUse",
+            json!({ "ip": "10.0.0.2", "owner": "db" }),
+        ),
+        refused(
+            Refusal::BridgeFull { bridge: s("vbr0"), limit: 1023 },
+            "io.volnet.BridgeFull",
+            json!({ "bridge": "vbr0", "limit": 1023 }),
+        ),
+        refused(
+            Refusal::TapBusy { tap: s("vttap-web"), pid: Some(7) },
+            "io.volnet.TapBusy",
+            json!({ "tap": "vttap-web", "pid": 7 }),
+        ),
+        refused(
+            Refusal::TapBusy { tap: s("vttap-web"), pid: None },
+            "io.volnet.TapBusy",
+            json!({ "tap": "vttap-web", "pid": null }),
+        ),
+        refused(
+            Refusal::WrongState { name: s("web"), status: Status::Running, wanted: "stopped" },
+            "io.volnet.WrongState",
+            json!({ "name": "web", "status": "running", "wanted": "stopped" }),
+        ),
+        refused(
+            Refusal::PermissionDenied {
+                reason: s(
+                    "permission denied: root, the daemon's user and its group volnet may do this",
+                ),
+            },
+            "org.varlink.service.PermissionDenied",
+            json!({}),
+        ),
+        failed(
+            Failure::Kernel {
+                operation: "create tap",
+                object: s("vttap-web"),
+                errno: 16,
+                message: s("Device or resource busy"),
+            },
+            "io.volnet.KernelRefused",
+            json!({
+                "operation": "create tap",
+                "object": "vttap-web",
+                "errno": 16,
+                "message": "Device or resource busy"
+            }),
+        ),
+        failed(
+            Failure::State { path: s("/var/lib/volnet"), reason: s("full") },
+            "io.volnet.StateNotWritten",
+            json!({ "path": "/var/lib/volnet", "reason": "full" }),
+        ),
+        failed(
+            Failure::Hypervisor { name: s("web"), reason: s("exit 1"), log: Some(s("oops")) },
+            "io.volnet.HypervisorFailed",
+            json!({ "name": "web", "reason": "exit 1", "log": "oops" }),
+        ),
+    ]
+}
+
+#[test]
+fn every_error_has_its_name_and_its_parameters() {
+    for (error, expected) in errors() {
+        let mut out = Vec::new();
+        super::error(&mut out, &error, Terminator::Newline);
+        assert_eq!(out.pop(), Some(b'\n'));
+        assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
+    }
+}
+
+#[test]
+fn every_error_is_declared_with_exactly_these_parameters() {
+    for (_, reply) in errors() {
+        let Some(name) = reply["error"].as_str().unwrap().strip_prefix("io.volnet.") else {
+            continue;
+        };
+        let declaration = VOLNET
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("error {name}(")))
+            .unwrap_or_else(|| panic!("{name} is not declared"));
+        let mut declared: Vec<&str> = declaration
+            .trim_end_matches(')')
+            .split(", ")
+            .map(|field| field.split(':').next().unwrap())
+            .collect();
+        declared.sort_unstable();
+        let given: Vec<&String> = reply["parameters"].as_object().unwrap().keys().collect();
+        assert_eq!(given, declared, "{name}");
+    }
+}
+
+#[test]
+fn a_client_tells_an_error_in_the_words_of_the_service() {
+    for (error, reply) in errors() {
+        let NoReply::Error(read) = client::decode(reply.to_string().as_bytes()).unwrap_err() else {
+            panic!("{reply}");
+        };
+        assert_eq!(read.to_string(), error.to_string());
+    }
+}
+
+#[test]
+fn faults_are_those_of_every_varlink_service() {
+    let s = String::from;
+    let table = [
+        (
+            Fault::Message { reason: s("no") },
+            r#"{"error":"io.volnet.InvalidMessage","parameters":{"reason":"no"}}"#,
+        ),
+        (
+            Fault::Interface { interface: s("a.b") },
+            r#"{"error":"org.varlink.service.InterfaceNotFound","parameters":{"interface":"a.b"}}"#,
+        ),
+        (
+            Fault::Method { method: s("a.B") },
+            r#"{"error":"org.varlink.service.MethodNotFound","parameters":{"method":"a.B"}}"#,
+        ),
+        (
+            Fault::Parameter { parameter: s("x") },
+            r#"{"error":"org.varlink.service.InvalidParameter","parameters":{"parameter":"x"}}"#,
+        ),
+        (
+            Fault::Refused(Refusal::VmNotFound { name: s("web") }),
+            r#"{"error":"io.volnet.VmNotFound","parameters":{"name":"web"}}"#,
+        ),
+    ];
+    for (fault, expected) in table {
+        let mut out = Vec::new();
+        super::fault(&mut out, &fault, Terminator::Nul);
+        assert_eq!(out, format!("{expected}\0").as_bytes());
+    }
+}
+
+fn vm() -> VmView {
+    VmView {
+        name: VmName::new("web").unwrap(),
+        mode: Mode::Bridged,
+        status: Status::Created,
+        network: Some("default".into()),
+        tap: Some(TapName::choose(&VmName::new("web").unwrap(), |_| false)),
+        ifindex: Some(4),
+        mac: Some("02:00:00:00:00:01".parse().unwrap()),
+        ip: Some([192, 168, 127, 2].into()),
+        netmask: Some([255, 255, 255, 0].into()),
+        gateway: Some([192, 168, 127, 1].into()),
+        mtu: Some(1500),
+        cid: 3,
+        kernel_args: String::new(),
+        ephemeral: false,
+        hypervisor: None,
+        pid: None,
+        exit_code: None,
+        exit_signal: None,
+        restarts: 0,
+        created_at: 1,
+        started_at: None,
+    }
+}
+
+const VM: &str = concat!(
+    r#"{"name":"web","mode":"bridged","status":"created","network":"default","tap":"vttap-web","#,
+    r#""ifindex":4,"mac":"02:00:00:00:00:01","ip":"192.168.127.2","netmask":"255.255.255.0","#,
+    r#""gateway":"192.168.127.1","mtu":1500,"cid":3,"kernel_args":"","ephemeral":false,"#,
+    r#""hypervisor":null,"pid":null,"exit_code":null,"exit_signal":null,"restarts":0,"#,
+    r#""created_at":1,"started_at":null}"#,
+);
+
+#[test]
+fn every_reply_has_the_parameters_of_its_method() {
+    use request::Reply;
+    let s = String::from;
+    let event = Event {
+        sequence: 1,
+        at: 2,
+        kind: EventKind::VmCreated,
+        vm: None,
+        message: s("m"),
+        by_pid: None,
+        by_name: None,
+    };
+    let finding = Finding { check: s("kvm"), level: Level::Ok, message: s("m"), hint: None };
+    let version = Reply::Version { version: s("1"), kernel: s("6"), backend: s("linux") };
+    let table = [
+        (Reply::Plan { plan: vec![s("a")] }, s(r#"{"plan":["a"]}"#)),
+        (Reply::Created { vm: vm(), plan: vec![] }, format!(r#"{{"vm":{VM},"plan":[]}}"#)),
+        (Reply::Vm { vm: vm() }, format!(r#"{{"vm":{VM}}}"#)),
+        (Reply::Deleted, s("{}")),
+        (Reply::Vms { vms: vec![vm()] }, format!(r#"{{"vms":[{VM}]}}"#)),
+        (Reply::State { vms: vec![] }, s(r#"{"vms":[]}"#)),
+        (Reply::Args { args: vec![s("-x")] }, s(r#"{"args":["-x"]}"#)),
+        (Reply::Networks { networks: vec![] }, s(r#"{"networks":[]}"#)),
+        (version, s(r#"{"version":"1","kernel":"6","backend":"linux"}"#)),
+        (
+            Reply::Findings { findings: vec![finding] },
+            s(r#"{"findings":[{"check":"kvm","level":"ok","message":"m","hint":null}]}"#),
+        ),
+        (
+            Reply::Event { event },
+            s(concat!(
+                r#"{"event":{"sequence":1,"at":2,"kind":"vm_created","vm":null,"message":"m","#,
+                r#""by_pid":null,"by_name":null}}"#
+            )),
+        ),
+        (Reply::Metrics { text: s("# EOF\n") }, s(r##"{"text":"# EOF\n"}"##)),
+    ];
+    for (answer, parameters) in table {
+        let mut out = Vec::new();
+        reply(&mut out, &answer, false, Terminator::Newline);
+        assert_eq!(out, format!("{{\"parameters\":{parameters}}}\n").as_bytes());
+    }
+}
+
+#[test]
+fn replies_that_continue_say_so() {
+    let mut out = Vec::new();
+    reply(&mut out, &request::Reply::State { vms: vec![] }, true, Terminator::Nul);
+    assert_eq!(out, b"{\"parameters\":{\"vms\":[]},\"continues\":true}\0");
+    let read = client::decode(&out[..out.len() - 1]).unwrap();
+    assert!(read.continues);
+}

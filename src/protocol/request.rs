@@ -1,0 +1,439 @@
+//! From the text of a message to a call.
+//!
+//! A message is an object of `method`, `parameters` and the flags `more` and `oneway`. Nothing is
+//! guessed: a field that does not exist, or that is of another type than the interface says, is
+//! refused by its name. The two documents of Create are read by [`crate::spec`], which names the
+//! path inside them.
+
+use serde_json::{Map, Value};
+
+use crate::engine::name::VmName;
+use crate::engine::request::{Request, STOP_TIMEOUT_MS};
+use crate::error::Refusal;
+use crate::spec;
+
+use super::service::{self, ServiceCall};
+
+/// The longest time in milliseconds that a guest can be given to power off: one day.
+pub const STOP_TIMEOUT_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What a client asks, and how it wants to be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What is asked.
+    pub body: Body,
+    /// The client takes more than one reply.
+    pub more: bool,
+    /// The client takes no reply, not even an error.
+    pub oneway: bool,
+}
+
+/// What is asked, and of whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// `io.volnet`: for the engine.
+    Volnet(Request),
+    /// `org.varlink.service`: answered by [`service::answer`].
+    Service(ServiceCall),
+}
+
+/// A message that is no call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// The client takes no reply, not even this one.
+    pub oneway: bool,
+}
+
+/// What can be wrong with a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is no request at all. The connection ends with the reply to it.
+    Message { reason: String },
+    /// There is no such interface here.
+    Interface { interface: String },
+    /// The interface has no such method.
+    Method { method: String },
+    /// This parameter is missing, is of the wrong type or does not exist.
+    Parameter { parameter: String },
+    /// What a parameter says cannot be.
+    Refused(Refusal),
+}
+
+impl Call {
+    /// Whether the caller must be root, the daemon's own user or of its group. The other methods
+    /// change nothing and are for everyone whom the socket lets in. A dry run looks at files with
+    /// the daemon's rights, so it is not one of them.
+    pub fn needs_right(&self) -> bool {
+        match &self.body {
+            Body::Service(ServiceCall::GetInfo | ServiceCall::GetInterfaceDescription { .. }) => {
+                false
+            }
+            Body::Volnet(request) => match request {
+                Request::Setup { .. }
+                | Request::Teardown { .. }
+                | Request::Create { .. }
+                | Request::Start { .. }
+                | Request::Stop { .. }
+                | Request::Restart { .. }
+                | Request::Delete { .. } => true,
+                Request::Get { .. }
+                | Request::List
+                | Request::Args { .. }
+                | Request::Networks
+                | Request::Version
+                | Request::Check
+                | Request::Monitor
+                | Request::Metrics => false,
+            },
+        }
+    }
+}
+
+impl Fault {
+    /// Whether the connection ends with the reply, because what follows cannot be trusted.
+    pub fn ends_connection(&self) -> bool {
+        match self {
+            Fault::Message { .. } => true,
+            Fault::Interface { .. }
+            | Fault::Method { .. }
+            | Fault::Parameter { .. }
+            | Fault::Refused(_) => false,
+        }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Fault::Refused(refusal)
+    }
+}
+
+impl From<super::frame::FrameError> for Fault {
+    fn from(error: super::frame::FrameError) -> Self {
+        Fault::Message { reason: error.to_string() }
+    }
+}
+
+/// Reads one message.
+pub fn decode(message: &[u8]) -> Result<Call, Rejected> {
+    let rejected = |fault, oneway| Rejected { fault, oneway };
+    let envelope = serde_json::from_slice(message).map_err(|error| {
+        rejected(Fault::Message { reason: format!("the message is not JSON: {error}") }, false)
+    })?;
+    let mut envelope = Fields(envelope);
+    let oneway = envelope.flag("oneway").map_err(|fault| rejected(fault, false))?;
+    let more = envelope.flag("more").map_err(|fault| rejected(fault, oneway))?;
+    let body = body(envelope).map_err(|fault| rejected(fault, oneway))?;
+    Ok(Call { body, more, oneway })
+}
+
+fn body(mut envelope: Fields) -> Result<Body, Fault> {
+    let method = envelope.required("method")?;
+    let mut fields = Fields(envelope.object("parameters")?.unwrap_or_default());
+    envelope.finish()?;
+
+    let unknown = || Fault::Method { method: method.clone() };
+    let (interface, name) = method.rsplit_once('.').ok_or_else(unknown)?;
+    let body = match interface {
+        "io.volnet" => Body::Volnet(volnet(name, &mut fields)?.ok_or_else(unknown)?),
+        service::INTERFACE => Body::Service(service(name, &mut fields)?.ok_or_else(unknown)?),
+        _ => return Err(Fault::Interface { interface: interface.into() }),
+    };
+    fields.finish()?;
+    Ok(body)
+}
+
+/// A method of `io.volnet`; `None` if it has none of that name.
+fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
+    Ok(Some(match method {
+        "Setup" => Request::Setup { dry_run: fields.flag("dry_run")? },
+        "Teardown" => {
+            Request::Teardown { dry_run: fields.flag("dry_run")?, force: fields.flag("force")? }
+        }
+        "Create" => create(fields)?,
+        "Start" => Request::Start { name: fields.name()? },
+        "Stop" => Request::Stop { name: fields.name()?, timeout_ms: fields.timeout()? },
+        "Restart" => Request::Restart { name: fields.name()?, timeout_ms: fields.timeout()? },
+        "Delete" => Request::Delete { name: fields.name()?, timeout_ms: fields.timeout()? },
+        "Get" => Request::Get { name: fields.name()? },
+        "List" => Request::List,
+        "Args" => Request::Args { name: fields.name()?, hypervisor: fields.text("hypervisor")? },
+        "Networks" => Request::Networks,
+        "Version" => Request::Version,
+        "Check" => Request::Check,
+        "Monitor" => Request::Monitor,
+        "Metrics" => Request::Metrics,
+        _ => return Ok(None),
+    }))
+}
+
+fn create(fields: &mut Fields) -> Result<Request, Fault> {
+    let name = fields.name()?;
+    let start = fields.flag("start")?;
+    let dry_run = fields.flag("dry_run")?;
+    let manifest = fields.object("manifest")?.map(Value::Object);
+    let config = fields.object("config")?.map(Value::Object);
+    let spec = Box::new(spec::resolve(manifest.as_ref(), config.as_ref())?);
+    Ok(Request::Create { name, spec, start, dry_run })
+}
+
+/// A method of `org.varlink.service`; `None` if it has none of that name.
+fn service(method: &str, fields: &mut Fields) -> Result<Option<ServiceCall>, Fault> {
+    Ok(Some(match method {
+        "GetInfo" => ServiceCall::GetInfo,
+        "GetInterfaceDescription" => {
+            ServiceCall::GetInterfaceDescription { interface: fields.required("interface")? }
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// The fields of an object that have not been read yet. A field that is null is as good as absent.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn take(&mut self, field: &str) -> Option<Value> {
+        self.0.remove(field).filter(|value| !value.is_null())
+    }
+
+    fn flag(&mut self, field: &str) -> Result<bool, Fault> {
+        match self.take(field) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(_) => Err(wrong(field)),
+        }
+    }
+
+    fn text(&mut self, field: &str) -> Result<Option<String>, Fault> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(wrong(field)),
+        }
+    }
+
+    fn required(&mut self, field: &str) -> Result<String, Fault> {
+        self.text(field)?.ok_or_else(|| wrong(field))
+    }
+
+    fn object(&mut self, field: &str) -> Result<Option<Map<String, Value>>, Fault> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(Value::Object(object)) => Ok(Some(object)),
+            Some(_) => Err(wrong(field)),
+        }
+    }
+
+    fn name(&mut self) -> Result<VmName, Fault> {
+        Ok(VmName::new(&self.required("name")?)?)
+    }
+
+    fn timeout(&mut self) -> Result<u64, Fault> {
+        match self.take("timeout_ms") {
+            None => Ok(STOP_TIMEOUT_MS),
+            Some(value) => value
+                .as_u64()
+                .filter(|ms| *ms <= STOP_TIMEOUT_MAX_MS)
+                .ok_or_else(|| wrong("timeout_ms")),
+        }
+    }
+
+    /// Refuses what nobody has read.
+    fn finish(self) -> Result<(), Fault> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(field) => Err(wrong(field)),
+        }
+    }
+}
+
+fn wrong(parameter: &str) -> Fault {
+    Fault::Parameter { parameter: parameter.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(text: &str) -> Call {
+        decode(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e:?}"))
+    }
+
+    fn fault(text: &str) -> Fault {
+        decode(text.as_bytes()).expect_err(text).fault
+    }
+
+    fn web() -> VmName {
+        VmName::new("web").unwrap()
+    }
+
+    fn request(method: &str, parameters: &str) -> Request {
+        let text = format!("{{\"method\":\"io.volnet.{method}\",\"parameters\":{parameters}}}");
+        match call(&text).body {
+            Body::Volnet(request) => request,
+            Body::Service(call) => panic!("{call:?}"),
+        }
+    }
+
+    #[test]
+    fn every_method_of_the_interface_is_understood() {
+        let name = web();
+        let table = [
+            ("Setup", "{}", Request::Setup { dry_run: false }),
+            ("Setup", r#"{"dry_run":true}"#, Request::Setup { dry_run: true }),
+            ("Teardown", r#"{"force":true}"#, Request::Teardown { dry_run: false, force: true }),
+            ("Start", r#"{"name":"web"}"#, Request::Start { name: name.clone() }),
+            (
+                "Stop",
+                r#"{"name":"web"}"#,
+                Request::Stop { name: name.clone(), timeout_ms: STOP_TIMEOUT_MS },
+            ),
+            (
+                "Restart",
+                r#"{"name":"web","timeout_ms":0}"#,
+                Request::Restart { name: name.clone(), timeout_ms: 0 },
+            ),
+            (
+                "Delete",
+                r#"{"name":"web","timeout_ms":null}"#,
+                Request::Delete { name: name.clone(), timeout_ms: STOP_TIMEOUT_MS },
+            ),
+            ("Get", r#"{"name":"web"}"#, Request::Get { name: name.clone() }),
+            ("List", "{}", Request::List),
+            ("List", "null", Request::List),
+            (
+                "Args",
+                r#"{"name":"web","hypervisor":"qemu"}"#,
+                Request::Args { name, hypervisor: Some("qemu".into()) },
+            ),
+            ("Networks", "{}", Request::Networks),
+            ("Version", "{}", Request::Version),
+            ("Check", "{}", Request::Check),
+            ("Monitor", "{}", Request::Monitor),
+            ("Metrics", "{}", Request::Metrics),
+        ];
+        for (method, parameters, expected) in table {
+            assert_eq!(request(method, parameters), expected, "{method} {parameters}");
+        }
+    }
+
+    #[test]
+    fn no_method_of_the_interface_file_is_missing() {
+        for line in service::VOLNET.lines() {
+            let Some(rest) = line.strip_prefix("method ") else { continue };
+            let method = rest.split('(').next().unwrap();
+            let text = format!("{{\"method\":\"io.volnet.{method}\"}}");
+            match decode(text.as_bytes()) {
+                Ok(_) => {}
+                Err(rejected) => assert_eq!(rejected.fault, wrong("name"), "{method}"),
+            }
+        }
+    }
+
+    #[test]
+    fn create_hands_the_documents_to_spec() {
+        let Request::Create { name, spec, start, dry_run } =
+            request("Create", r#"{"name":"web","start":true,"config":{"ephemeral":true}}"#)
+        else {
+            panic!("not a Create");
+        };
+        assert_eq!((name, start, dry_run), (web(), true, false));
+        assert!(spec.ephemeral);
+        let unknown = r#"{"method":"io.volnet.Create",
+            "parameters":{"name":"web","config":{"network":{"colour":"red"}}}}"#;
+        let Fault::Refused(Refusal::InvalidConfig { field, .. }) = fault(unknown) else {
+            panic!("{:?}", fault(unknown));
+        };
+        assert_eq!(field, "network.colour");
+    }
+
+    #[test]
+    fn flags_of_the_envelope() {
+        let quiet = call(r#"{"method":"io.volnet.List","oneway":true}"#);
+        assert!(quiet.oneway && !quiet.more);
+        let follow = call(r#"{"method":"io.volnet.Monitor","more":true,"parameters":{}}"#);
+        assert!(follow.more && !follow.oneway);
+        assert!(decode(br#"{"method":"no.such.Method","oneway":true}"#).unwrap_err().oneway);
+    }
+
+    #[test]
+    fn service_methods() {
+        let info = call(r#"{"method":"org.varlink.service.GetInfo"}"#);
+        assert_eq!(info.body, Body::Service(ServiceCall::GetInfo));
+        let text = r#"{"method":"org.varlink.service.GetInterfaceDescription",
+            "parameters":{"interface":"io.volnet"}}"#;
+        let expected = ServiceCall::GetInterfaceDescription { interface: "io.volnet".into() };
+        assert_eq!(call(text).body, Body::Service(expected));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let method = |m: &str| Fault::Method { method: m.into() };
+        let interface = |i: &str| Fault::Interface { interface: i.into() };
+        let table = [
+            (r#"{}"#, wrong("method")),
+            (r#"{"method":1}"#, wrong("method")),
+            (r#"{"method":"List"}"#, method("List")),
+            (r#"{"method":"io.volnet.Fly"}"#, method("io.volnet.Fly")),
+            (r#"{"method":"io.volnet."}"#, method("io.volnet.")),
+            (r#"{"method":"org.varlink.service.X"}"#, method("org.varlink.service.X")),
+            (r#"{"method":"io.other.List"}"#, interface("io.other")),
+            (r#"{"method":"io.volnet.List","more":1}"#, wrong("more")),
+            (r#"{"method":"io.volnet.List","upgrade":true}"#, wrong("upgrade")),
+            (r#"{"method":"io.volnet.List","parameters":[]}"#, wrong("parameters")),
+            (r#"{"method":"io.volnet.List","parameters":{"x":1}}"#, wrong("x")),
+            (r#"{"method":"io.volnet.Get","parameters":{}}"#, wrong("name")),
+            (r#"{"method":"io.volnet.Get","parameters":{"name":7}}"#, wrong("name")),
+            (
+                r#"{"method":"io.volnet.Stop","parameters":{"name":"a","timeout_ms":-1}}"#,
+                wrong("timeout_ms"),
+            ),
+            (
+                r#"{"method":"io.volnet.Stop","parameters":{"name":"a","timeout_ms":86400001}}"#,
+                wrong("timeout_ms"),
+            ),
+            (
+                r#"{"method":"io.volnet.Create","parameters":{"name":"a","config":"x"}}"#,
+                wrong("config"),
+            ),
+        ];
+        for (text, expected) in table {
+            let fault = fault(text);
+            assert_eq!(fault, expected, "{text}");
+            assert!(!fault.ends_connection());
+        }
+    }
+
+    #[test]
+    fn names_are_checked_where_they_enter() {
+        for name in ["", "../x", ".", "a/b", "-a", &"a".repeat(64)] {
+            let text =
+                format!("{{\"method\":\"io.volnet.Get\",\"parameters\":{{\"name\":\"{name}\"}}}}");
+            let fault = fault(&text);
+            assert!(matches!(fault, Fault::Refused(Refusal::InvalidName { .. })), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_ends_the_connection() {
+        for text in ["", "{", "{]", "[]", "{\"method\":}", "\u{0}", "{\"a\":1}x"] {
+            assert!(fault(text).ends_connection(), "{text}");
+        }
+        assert!(decode(b"{\"method\":\"\xff\"}").unwrap_err().fault.ends_connection());
+    }
+
+    #[test]
+    fn methods_that_change_nothing_are_for_everyone() {
+        let open = ["Get", "Args", "List", "Networks", "Version", "Check", "Monitor", "Metrics"];
+        for line in service::VOLNET.lines() {
+            let Some(rest) = line.strip_prefix("method ") else { continue };
+            let method = rest.split('(').next().unwrap();
+            let parameters =
+                if rest.contains("(name: string") { r#"{"name":"web"}"# } else { "{}" };
+            let text = format!("{{\"method\":\"io.volnet.{method}\",\"parameters\":{parameters}}}");
+            assert_eq!(call(&text).needs_right(), !open.contains(&method), "{method}");
+        }
+    }
+}
