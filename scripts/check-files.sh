@@ -1,0 +1,28 @@
+#!/bin/bash
+# Checks what no compiler sees: scripts, the test guest's /init, the unit, the manual, completion.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bad=0
+complain() { echo "check: $*" >&2; bad=1; }
+
+for script in scripts/*.sh tests/guest/*.sh tests/guest/init tests/guest/lease .ci/run; do
+    case $(head -n 1 "$script") in
+    '#!/bin/bash') bash -n "$script" || complain "$script" ;;
+    '#!/bin/sh') sh -n "$script" || complain "$script" ;;
+    *) complain "$script: which shell?" ;;
+    esac
+done
+bash -n packaging/volnet.bash || complain packaging/volnet.bash
+
+# groff says what is wrong on standard error and ends with 0.
+words=$(groff -man -ww -Tutf8 packaging/volnet.8 2>&1 >/dev/null)
+[ -z "$words" ] || complain "packaging/volnet.8: $words"
+
+# The daemon need not be installed for its unit to be checked.
+unit=$(mktemp -d)
+trap 'rm -rf "$unit"' EXIT
+sed 's|^ExecStart=.*|ExecStart=/bin/true|' packaging/volnet.service >"$unit/volnet.service"
+words=$(systemd-analyze verify --man=no "$unit/volnet.service" 2>&1) || complain "volnet.service"
+[ -z "$words" ] || complain "volnet.service: $words"
+
+exit $bad

@@ -1,0 +1,19 @@
+#!/bin/sh
+# make fuzz: every target for FUZZ_SECONDS seconds, starting from its named corpus. What is found
+# stays in fuzz/artifacts; the corpus in the repository is left as it is.
+set -eu
+cd "$(dirname "$0")/.."
+seconds=${FUZZ_SECONDS:-30}
+
+cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
+grown=$(mktemp -d)
+trap 'rm -rf "$grown"' EXIT
+trap 'exit 1' HUP INT TERM
+for target in $(cargo fuzz list); do
+    echo "== $target, $seconds s"
+    mkdir "$grown/$target"
+    # The first corpus is the one that grows. No sanitizer: all the code is safe Rust, panics and
+    # hangs are what there is to find, and this runs on a stable compiler.
+    cargo fuzz run --sanitizer none "$target" "$grown/$target" "fuzz/corpus/$target" -- \
+        -max_total_time="$seconds" -timeout=5 -print_final_stats=1
+done
