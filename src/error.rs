@@ -45,7 +45,7 @@ pub enum Refusal {
 pub enum Failure {
     /// A kernel call failed: what volnet did, to what, and the kernel's own words.
     Kernel { operation: &'static str, object: String, errno: i32, message: String },
-    /// A record could not be written.
+    /// A file of the state could not be written or read; `reason` says which.
     State { path: String, reason: String },
     /// The hypervisor could not be started; `log` holds the last lines that it wrote.
     Hypervisor { name: String, reason: String, log: Option<String> },
@@ -132,7 +132,7 @@ impl fmt::Display for Failure {
             Failure::Kernel { operation, object, errno, message } => {
                 write!(f, "{operation} {object}: {message} (errno {errno})")
             }
-            Failure::State { path, reason } => write!(f, "cannot write {path}: {reason}"),
+            Failure::State { path, reason } => write!(f, "{path}: {reason}"),
             Failure::Hypervisor { name, reason, log: None } => {
                 write!(f, "hypervisor of {name}: {reason}")
             }

@@ -106,6 +106,39 @@ pub struct ProcessId {
     pub boot_id: String,
 }
 
+/// A change of one VM that was begun: written before the first step, removed after the last. One
+/// that is found when the daemon starts was cut short, and is completed or undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// What was begun.
+    pub action: Action,
+    /// The VM as it is to be after it; for [`Action::Delete`], as it was before.
+    pub record: Record,
+}
+
+/// What an [`Intent`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The VM is being made.
+    Create,
+    /// The VM is being removed with all that it has.
+    Delete,
+    /// Its hypervisor is being started.
+    Start,
+}
+
+/// What the host was before volnet changed it, so that teardown can put it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostRecord {
+    /// Whether IPv4 forwarding was on.
+    pub forwarding_before: bool,
+    /// The bridges that volnet made, by link name.
+    pub bridges: Vec<String>,
+}
+
 impl Record {
     /// The VM's mode.
     pub fn mode(&self) -> Mode {

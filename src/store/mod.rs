@@ -7,8 +7,188 @@
 //! | intent: a change of this VM is under way | `RUNTIME/intents/NAME.json` | temp file, rename |
 //! | process of a VM | `RUNTIME/processes/NAME.json` | temp file, rename |
 //! | what the host was before us | `RUNTIME/host.json` | temp file, rename |
+//! | which daemon it is that writes all this | `RUNTIME/lock` | flock, see [`lock`] |
 //!
 //! What describes kernel objects or processes needs no fsync: it has to outlive the daemon, and a
 //! reboot ends both it and what it describes. Only what must outlive the host is synced.
+//!
+//! The daemon takes the lock, [`Store::open`]s, [`Store::load`]s once, and from then on only
+//! writes. Every write replaces a whole file, so whatever happens midway a file holds what it held
+//! before or what it was to hold. A write that fails is a [`Failure::State`]; it may have come as
+//! far as the rename, so whoever undoes the request puts the old record back or removes it.
 
 pub mod disk;
+pub mod files;
+mod load;
+#[cfg(target_os = "linux")]
+pub mod lock;
+pub mod memory;
+mod record;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use load::Loaded;
+pub use record::exercise_record;
+
+use crate::engine::name::VmName;
+use crate::engine::state::{HostRecord, Intent, ProcessId, Record};
+use crate::error::Failure;
+use disk::Disk;
+
+/// The ending of every file that is loaded. Set-aside and temporary files end otherwise.
+const ENDING: &str = "json";
+
+/// Where everything lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    state: PathBuf,
+    runtime: PathBuf,
+}
+
+/// The files of one daemon on a [`Disk`].
+#[derive(Debug)]
+pub struct Store<D: Disk> {
+    disk: D,
+    paths: Paths,
+}
+
+impl Paths {
+    /// Lays the files out below the state and the runtime directory.
+    pub fn new(state_dir: impl Into<PathBuf>, runtime_dir: impl Into<PathBuf>) -> Paths {
+        Paths { state: state_dir.into(), runtime: runtime_dir.into() }
+    }
+
+    /// The runtime directory itself.
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// The folder of a VM's sockets and generated files.
+    pub fn folder(&self, name: &VmName) -> PathBuf {
+        self.runtime.join("vm").join(name.as_str())
+    }
+
+    fn durable_records(&self) -> PathBuf {
+        self.state.join("vms")
+    }
+
+    fn ephemeral_records(&self) -> PathBuf {
+        self.runtime.join("vms")
+    }
+
+    fn intents(&self) -> PathBuf {
+        self.runtime.join("intents")
+    }
+
+    fn processes(&self) -> PathBuf {
+        self.runtime.join("processes")
+    }
+
+    fn host(&self) -> PathBuf {
+        self.runtime.join("host.json")
+    }
+
+    fn record(&self, name: &VmName, ephemeral: bool) -> PathBuf {
+        let directory = if ephemeral { self.ephemeral_records() } else { self.durable_records() };
+        file_of(&directory, name)
+    }
+}
+
+fn file_of(directory: &Path, name: &VmName) -> PathBuf {
+    directory.join(format!("{name}.{ENDING}"))
+}
+
+fn failure(path: &Path, doing: &str, error: &io::Error) -> Failure {
+    Failure::State { path: path.display().to_string(), reason: format!("{doing}: {error}") }
+}
+
+impl<D: Disk> Store<D> {
+    /// Makes the directories that are missing.
+    pub fn open(mut disk: D, paths: Paths) -> Result<Store<D>, Failure> {
+        let directories = [
+            paths.durable_records(),
+            paths.ephemeral_records(),
+            paths.intents(),
+            paths.processes(),
+        ];
+        for directory in &directories {
+            disk.make_directory(directory)
+                .map_err(|error| failure(directory, "cannot make the directory", &error))?;
+        }
+        Ok(Store { disk, paths })
+    }
+
+    /// Where everything lies.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// Reads all there is. A file that makes no sense is moved aside and reported, the others
+    /// come up; one in a newer format than [`crate::engine::state::FORMAT`] fails the load, and
+    /// then nothing was moved.
+    pub fn load(&mut self) -> Result<Loaded, Failure> {
+        load::load(&mut self.disk, &self.paths)
+    }
+
+    /// Writes a VM's record. A durable one is on the disk when this returns.
+    pub fn put(&mut self, record: &Record) -> Result<(), Failure> {
+        let path = self.paths.record(&record.name, record.spec.ephemeral);
+        self.replace(&path, &record::encode_record(record), !record.spec.ephemeral)
+    }
+
+    /// Removes a VM's record. One that is absent is as good as removed.
+    pub fn remove(&mut self, name: &VmName, ephemeral: bool) -> Result<(), Failure> {
+        self.discard(&self.paths.record(name, ephemeral), !ephemeral)
+    }
+
+    /// Writes down that a change of a VM begins.
+    pub fn put_intent(&mut self, intent: &Intent) -> Result<(), Failure> {
+        let path = file_of(&self.paths.intents(), &intent.record.name);
+        self.replace(&path, &record::encode_intent(intent), false)
+    }
+
+    /// Writes down that it has ended.
+    pub fn clear_intent(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.discard(&file_of(&self.paths.intents(), name), false)
+    }
+
+    /// Writes which process a VM's hypervisor is.
+    pub fn put_process(&mut self, name: &VmName, process: &ProcessId) -> Result<(), Failure> {
+        let path = file_of(&self.paths.processes(), name);
+        self.replace(&path, &record::encode_process(name, process), false)
+    }
+
+    /// Forgets it.
+    pub fn remove_process(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.discard(&file_of(&self.paths.processes(), name), false)
+    }
+
+    /// Writes what the host was before volnet changed it.
+    pub fn put_host(&mut self, host: &HostRecord) -> Result<(), Failure> {
+        self.replace(&self.paths.host(), &record::encode_host(host), false)
+    }
+
+    /// Forgets it: the host is as it was.
+    pub fn remove_host(&mut self) -> Result<(), Failure> {
+        self.discard(&self.paths.host(), false)
+    }
+
+    /// Gives the disk back.
+    pub fn into_disk(self) -> D {
+        self.disk
+    }
+
+    fn replace(&mut self, path: &Path, contents: &[u8], durable: bool) -> Result<(), Failure> {
+        self.disk
+            .replace(path, contents, durable)
+            .map_err(|error| failure(path, "cannot write", &error))
+    }
+
+    fn discard(&mut self, path: &Path, durable: bool) -> Result<(), Failure> {
+        self.disk.remove(path, durable).map_err(|error| failure(path, "cannot remove", &error))
+    }
+}
+
+#[cfg(test)]
+mod tests;

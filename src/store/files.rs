@@ -1,0 +1,153 @@
+//! The real file system.
+//!
+//! Directories of ours are 0700 and files 0600: a record holds kernel command lines, and those
+//! hold secrets often enough. The directories above them (`/run/volnet` holds the socket, which
+//! the group may use) are made 0755 where they are missing and otherwise left as they are.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::disk::Disk;
+
+/// The largest file that is read, in bytes: many times a message of the interface.
+pub const FILE_MAX: u64 = 1 << 20;
+
+const DIRECTORY_MODE: u32 = 0o700;
+const PARENT_MODE: u32 = 0o755;
+const FILE_MODE: u32 = 0o600;
+
+/// The real file system.
+#[derive(Debug, Default)]
+pub struct Files;
+
+impl Disk for Files {
+    fn read(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        // Looked at before it is opened: opening a FIFO would wait for a writer.
+        let kind = match fs::metadata(path) {
+            Ok(kind) => kind,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if !kind.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
+        }
+        let mut contents = Vec::new();
+        File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut contents)?;
+        if contents.len() as u64 > FILE_MAX {
+            let reason = format!("it is longer than {FILE_MAX} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        Ok(Some(contents))
+    }
+
+    fn list(&mut self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                files.push(entry.path());
+            }
+        }
+        Ok(files)
+    }
+
+    fn make_directory(&mut self, directory: &Path) -> io::Result<()> {
+        make_directory(directory, DIRECTORY_MODE)
+    }
+
+    fn write(&mut self, path: &Path, contents: &[u8], sync: bool) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(FILE_MODE);
+        let mut file = options.open(path)?;
+        file.write_all(contents)?;
+        if sync { file.sync_all() } else { Ok(()) }
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn unlink(&mut self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_directory(&mut self, directory: &Path) -> io::Result<()> {
+        File::open(directory)?.sync_all()
+    }
+}
+
+fn make_directory(directory: &Path, mode: u32) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = directory.parent().unwrap_or(Path::new("/"));
+    make_directory(parent, PARENT_MODE)?;
+    match DirBuilder::new().mode(mode).create(directory) {
+        Ok(()) => File::open(parent)?.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::store::tests::Scratch;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn nobody_else_reads_what_is_written() {
+        let scratch = Scratch::new();
+        let directory = scratch.path().join("run/vms");
+        Files.make_directory(&directory).unwrap();
+        Files.make_directory(&directory).unwrap();
+        let file = directory.join("a.json");
+        Files.replace(&file, b"one", true).unwrap();
+        Files.replace(&file, b"two", false).unwrap();
+        assert_eq!(Files.read(&file).unwrap().unwrap(), b"two");
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(mode(&scratch.path().join("run")), 0o755);
+        assert_eq!(mode(&file), 0o600);
+        assert_eq!(Files.list(&directory).unwrap(), vec![file.clone()]);
+        Files.remove(&file, true).unwrap();
+        Files.remove(&file, true).unwrap();
+        assert_eq!(Files.read(&file).unwrap(), None);
+        assert!(Files.list(&scratch.path().join("absent")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_leaves_the_old_file() {
+        let scratch = Scratch::new();
+        let file = scratch.path().join("a.json");
+        Files.replace(&file, b"old", true).unwrap();
+        // The kernel's own full disk, where the temporary file is going to be.
+        std::os::unix::fs::symlink("/dev/full", scratch.path().join(".a.json.tmp")).unwrap();
+        let error = Files.replace(&file, b"new", true).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+        assert_eq!(Files.read(&file).unwrap().unwrap(), b"old");
+        assert_eq!(Files.list(scratch.path()).unwrap(), vec![file]);
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_long_is_not_read() {
+        let scratch = Scratch::new();
+        let fifo = scratch.path().join("fifo.json");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(Files.read(&fifo).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let long = scratch.path().join("long.json");
+        fs::write(&long, vec![b' '; FILE_MAX as usize + 1]).unwrap();
+        assert_eq!(Files.read(&long).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}

@@ -1,0 +1,155 @@
+//! Reading everything when the daemon starts.
+//!
+//! First all is read and judged, then what was judged unreadable is moved aside: a load that is
+//! refused because of a newer format has changed nothing, and the newer volnet finds its files.
+
+use std::path::{Path, PathBuf};
+
+use super::disk::{Disk, is_temporary};
+use super::record::{self, Unreadable};
+use super::{ENDING, Paths, failure};
+use crate::engine::name::VmName;
+use crate::engine::state::{FORMAT, HostRecord, Intent, ProcessId, Record};
+use crate::error::Failure;
+
+/// What the store held.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The VMs, by name: the durable ones, then the ephemeral ones.
+    pub records: Vec<Record>,
+    /// The changes that were cut short.
+    pub intents: Vec<(VmName, Intent)>,
+    /// The processes that ran when the last daemon ended.
+    pub processes: Vec<(VmName, ProcessId)>,
+    /// What the host was before volnet changed it.
+    pub host: Option<HostRecord>,
+    /// The files that made no sense, where they are now, and why.
+    pub set_aside: Vec<(PathBuf, String)>,
+}
+
+/// Files to be moved aside, and why.
+type Bad = Vec<(PathBuf, String)>;
+
+/// Reads everything, then cleans up.
+pub(super) fn load(disk: &mut impl Disk, paths: &Paths) -> Result<Loaded, Failure> {
+    let mut bad = Bad::new();
+    let mut records = records(disk, &paths.durable_records(), false, &mut bad)?;
+    for record in self::records(disk, &paths.ephemeral_records(), true, &mut bad)? {
+        match records.iter().find(|durable| durable.name == record.name) {
+            None => records.push(record),
+            Some(_) => bad.push((
+                paths.record(&record.name, true),
+                format!("there is a durable VM {} too", record.name),
+            )),
+        }
+    }
+    let intents = named(disk, &paths.intents(), &mut bad, |bytes| {
+        record::decode_intent(bytes).map(|intent| (intent.record.name.clone(), intent))
+    })?;
+    let processes = named(disk, &paths.processes(), &mut bad, record::decode_process)?;
+    let host = read(disk, &paths.host(), &mut bad, record::decode_host)?;
+
+    sweep(disk, paths)?;
+    let mut set_aside = Vec::new();
+    for (path, reason) in bad {
+        let aside = disk
+            .set_aside(&path)
+            .map_err(|error| failure(&path, "cannot move the file aside", &error))?;
+        set_aside.push((aside, reason));
+    }
+    Ok(Loaded { records, intents, processes, host, set_aside })
+}
+
+/// The records in a directory, all of which have to be ephemeral or durable as it is.
+fn records(
+    disk: &mut impl Disk,
+    directory: &Path,
+    ephemeral: bool,
+    bad: &mut Bad,
+) -> Result<Vec<Record>, Failure> {
+    let pairs = named(disk, directory, bad, |bytes| {
+        let record = record::decode_record(bytes)?;
+        match record.spec.ephemeral == ephemeral {
+            true => Ok((record.name.clone(), record)),
+            false if ephemeral => Err(damaged("it is a durable VM's and lies with the ephemeral")),
+            false => Err(damaged("it is an ephemeral VM's and lies with the durable")),
+        }
+    })?;
+    Ok(pairs.into_iter().map(|(_, record)| record).collect())
+}
+
+fn damaged(reason: &str) -> Unreadable {
+    Unreadable::Damaged(reason.into())
+}
+
+/// Reads the files of a directory by name. What a file holds has to be of the VM it is named for.
+fn named<T>(
+    disk: &mut impl Disk,
+    directory: &Path,
+    bad: &mut Bad,
+    decode: impl Fn(&[u8]) -> Result<(VmName, T), Unreadable>,
+) -> Result<Vec<(VmName, T)>, Failure> {
+    let mut found = Vec::new();
+    for path in files(disk, directory)? {
+        if path.extension().is_none_or(|ending| ending != ENDING) {
+            continue;
+        }
+        let here = |bytes: &[u8]| {
+            let (name, value) = decode(bytes)?;
+            match path.file_stem().is_some_and(|stem| stem == name.as_str()) {
+                true => Ok((name, value)),
+                false => Err(Unreadable::Damaged(format!("it is about the VM {name}"))),
+            }
+        };
+        found.extend(read(disk, &path, bad, here)?);
+    }
+    Ok(found)
+}
+
+/// Reads one file. One that cannot be used is noted in `bad`; one in a newer format is a failure.
+fn read<T>(
+    disk: &mut impl Disk,
+    path: &Path,
+    bad: &mut Bad,
+    decode: impl Fn(&[u8]) -> Result<T, Unreadable>,
+) -> Result<Option<T>, Failure> {
+    let decoded = match disk.read(path) {
+        Ok(None) => return Ok(None),
+        Ok(Some(bytes)) => decode(&bytes),
+        Err(error) => Err(Unreadable::Damaged(error.to_string())),
+    };
+    match decoded {
+        Ok(value) => Ok(Some(value)),
+        Err(Unreadable::Damaged(reason)) => {
+            bad.push((path.to_owned(), reason));
+            Ok(None)
+        }
+        Err(Unreadable::Newer(format)) => Err(Failure::State {
+            path: path.display().to_string(),
+            reason: format!(
+                "cannot read: it has format {format} and this volnet knows those up to {FORMAT}; \
+                 run the volnet that wrote it"
+            ),
+        }),
+    }
+}
+
+/// Removes the temporary files that a crash left behind.
+fn sweep(disk: &mut impl Disk, paths: &Paths) -> Result<(), Failure> {
+    let directories =
+        [paths.durable_records(), paths.ephemeral_records(), paths.intents(), paths.processes()];
+    for directory in directories.iter().map(PathBuf::as_path).chain([paths.runtime()]) {
+        for path in files(disk, directory)?.into_iter().filter(|path| is_temporary(path)) {
+            disk.remove(&path, false).map_err(|error| failure(&path, "cannot remove", &error))?;
+        }
+    }
+    Ok(())
+}
+
+fn files(disk: &mut impl Disk, directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = disk
+        .list(directory)
+        .map_err(|error| failure(directory, "cannot read the directory", &error))?;
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,100 @@
+//! One daemon at a time.
+//!
+//! The lock is a `flock` on `RUNTIME/lock`, which ends with the process however that ends; the file
+//! stays and its text, the holder's pid, is there to be shown to people only. A child would inherit
+//! the lock with the file, but the file is opened close-on-exec.
+
+use std::fs::{File, OpenOptions, create_dir_all};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::failure;
+use crate::error::Failure;
+
+/// The right to write the state. Given back when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: Flock<File>,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Where the lock is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The pid is a hint for people; a stale one only says who it was.
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// Takes the lock of a runtime directory, which is made if it is missing. A second daemon is
+/// refused, with the pid of the first.
+pub fn lock(runtime_dir: &Path) -> Result<Lock, Failure> {
+    let path = runtime_dir.join("lock");
+    create_dir_all(runtime_dir)
+        .map_err(|error| failure(runtime_dir, "cannot make the directory", &error))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| failure(&path, "cannot open", &error))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut file) => {
+            sign(&mut file).map_err(|error| failure(&path, "cannot write", &error))?;
+            Ok(Lock { file, path })
+        }
+        Err((file, Errno::EWOULDBLOCK)) => Err(held(&path, file)),
+        Err((_, errno)) => Err(failure(&path, "cannot lock", &errno.into())),
+    }
+}
+
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn held(path: &Path, file: File) -> Failure {
+    let mut holder = String::new();
+    // The bound is far above a pid: whatever else is in there is no business of ours.
+    let read = file.take(32).read_to_string(&mut holder);
+    let who = match holder.trim() {
+        pid if read.is_ok() && !pid.is_empty() => format!("process {pid}"),
+        _ => "another process".into(),
+    };
+    Failure::State {
+        path: path.display().to_string(),
+        reason: format!("{who} holds the lock: one volnet runs in this runtime directory already"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::Scratch;
+
+    #[test]
+    fn the_second_is_told_who_the_first_is() {
+        let scratch = Scratch::new();
+        let first = lock(&scratch.path().join("run")).unwrap();
+        let Failure::State { path, reason } = lock(&scratch.path().join("run")).unwrap_err() else {
+            panic!("not a state failure");
+        };
+        assert_eq!(Path::new(&path), first.path());
+        assert!(reason.contains(&format!("process {} holds", std::process::id())), "{reason}");
+        drop(first);
+        lock(&scratch.path().join("run")).unwrap();
+    }
+}

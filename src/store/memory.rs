@@ -1,0 +1,180 @@
+//! A disk in memory that fails, crashes and forgets on command, for tests and simulation.
+//!
+//! Every step that changes something is counted. A fault is set for one step: it fails with an
+//! errno, or the machine stops there and every later call fails until [`Memory::restart`]. What is
+//! left after a restart depends on what stopped: the daemon alone (all steps count), or the whole
+//! machine. Then the directories and the contents are as they were last synced, or as they were at
+//! the end, whichever is asked for: a real disk may do either, and a store has to bear both.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::disk::Disk;
+
+/// What is to go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The step fails with this errno; a write gets half of its bytes down first.
+    Errno(i32),
+    /// The machine stops before the step; a write gets half of its bytes down first.
+    Crash,
+}
+
+/// What stopped, and so what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// The daemon: everything that it did is there.
+    Daemon,
+    /// The machine: of what was never synced, this much is there.
+    Machine { entries: Unsynced, contents: Unsynced },
+}
+
+/// What becomes of what was never synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsynced {
+    /// It is there.
+    Kept,
+    /// It never was.
+    Lost,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    contents: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+/// The disk.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    inodes: Vec<Inode>,
+    entries: BTreeMap<PathBuf, usize>,
+    synced_entries: BTreeMap<PathBuf, usize>,
+    volatile: Option<PathBuf>,
+    steps: usize,
+    fault: Option<(usize, Fault)>,
+    stopped: bool,
+}
+
+impl Memory {
+    /// An empty disk. What lies below `volatile` is gone when the machine stops.
+    pub fn new(volatile: impl Into<PathBuf>) -> Memory {
+        Memory { volatile: Some(volatile.into()), ..Memory::default() }
+    }
+
+    /// How many steps have been taken.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Lets the step after `after` more ones go wrong.
+    pub fn fail(&mut self, after: usize, fault: Fault) {
+        self.fault = Some((self.steps + after, fault));
+    }
+
+    /// Starts again with what is left. No fault is set any more.
+    pub fn restart(&mut self, restart: Restart) {
+        self.stopped = false;
+        self.fault = None;
+        let Restart::Machine { entries, contents } = restart else { return };
+        if entries == Unsynced::Lost {
+            self.entries = self.synced_entries.clone();
+        }
+        if contents == Unsynced::Lost {
+            self.inodes.iter_mut().for_each(|inode| inode.contents = inode.synced.clone());
+        }
+        if let Some(volatile) = &self.volatile {
+            self.entries.retain(|path, _| !path.starts_with(volatile));
+        }
+    }
+
+    /// Puts a file there as somebody else would, synced.
+    pub fn plant(&mut self, path: impl Into<PathBuf>, contents: &[u8]) {
+        let path = path.into();
+        self.inodes.push(Inode { contents: contents.into(), synced: contents.into() });
+        self.entries.insert(path.clone(), self.inodes.len() - 1);
+        self.synced_entries.insert(path, self.inodes.len() - 1);
+    }
+
+    /// All paths there are.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.entries.keys().map(PathBuf::as_path)
+    }
+
+    fn running(&self) -> io::Result<()> {
+        if self.stopped { Err(io::Error::other("the machine has stopped")) } else { Ok(()) }
+    }
+
+    fn step(&mut self) -> io::Result<()> {
+        self.running()?;
+        let now = self.steps;
+        self.steps += 1;
+        match self.fault {
+            Some((at, Fault::Errno(errno))) if at == now => {
+                self.fault = None;
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            Some((at, Fault::Crash)) if at == now => {
+                self.stopped = true;
+                self.running()
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Disk for Memory {
+    fn read(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        self.running()?;
+        Ok(self.entries.get(path).map(|inode| self.inodes[*inode].contents.clone()))
+    }
+
+    fn list(&mut self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        self.running()?;
+        let inside = |path: &&PathBuf| path.parent() == Some(directory);
+        Ok(self.entries.keys().filter(inside).cloned().collect())
+    }
+
+    fn make_directory(&mut self, _: &Path) -> io::Result<()> {
+        self.step()
+    }
+
+    fn write(&mut self, path: &Path, contents: &[u8], sync: bool) -> io::Result<()> {
+        self.running()?;
+        // As open(2) does with O_TRUNC: what a name stands for stays the same file.
+        let inode = *self.entries.entry(path.into()).or_insert_with(|| {
+            self.inodes.push(Inode::default());
+            self.inodes.len() - 1
+        });
+        self.inodes[inode].contents = contents[..contents.len() / 2].into();
+        self.step()?;
+        self.inodes[inode].contents = contents.into();
+        if sync {
+            self.step()?;
+            self.inodes[inode].synced = contents.into();
+        }
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
+        let inode = self.entries.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        self.entries.insert(to.into(), inode);
+        Ok(())
+    }
+
+    fn unlink(&mut self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        self.entries.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(())
+    }
+
+    fn sync_directory(&mut self, directory: &Path) -> io::Result<()> {
+        self.step()?;
+        self.synced_entries.retain(|path, _| path.parent() != Some(directory));
+        let inside = self.entries.iter().filter(|(path, _)| path.parent() == Some(directory));
+        self.synced_entries.extend(inside.map(|(path, inode)| (path.clone(), *inode)));
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! How the files are written: JSON objects, each with the number of the format it is in.
+//!
+//! Only the number is read first, so that a file from a newer volnet is known as such whatever else
+//! it holds. A field that does not exist in its format makes a file unreadable: it would be lost
+//! with the next write.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::name::VmName;
+use crate::engine::state::{FORMAT, HostRecord, Intent, ProcessId, Record};
+
+/// Why a file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// It is damaged, or was never one of ours.
+    Damaged(String),
+    /// It was written by a newer volnet, in this format.
+    Newer(u32),
+}
+
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IntentFile {
+    format: u32,
+    intent: Intent,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProcessFile {
+    format: u32,
+    name: VmName,
+    process: ProcessId,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostFile {
+    format: u32,
+    host: HostRecord,
+}
+
+/// A record as it is written.
+pub(super) fn encode_record(record: &Record) -> Vec<u8> {
+    encode(record)
+}
+
+/// Reads a record.
+pub(super) fn decode_record(bytes: &[u8]) -> Result<Record, Unreadable> {
+    decode(bytes)
+}
+
+/// An intent as it is written.
+pub(super) fn encode_intent(intent: &Intent) -> Vec<u8> {
+    encode(&IntentFile { format: FORMAT, intent: intent.clone() })
+}
+
+/// Reads an intent.
+pub(super) fn decode_intent(bytes: &[u8]) -> Result<Intent, Unreadable> {
+    decode(bytes).map(|file: IntentFile| file.intent)
+}
+
+/// The process of a VM as it is written.
+pub(super) fn encode_process(name: &VmName, process: &ProcessId) -> Vec<u8> {
+    encode(&ProcessFile { format: FORMAT, name: name.clone(), process: process.clone() })
+}
+
+/// Reads the process of a VM.
+pub(super) fn decode_process(bytes: &[u8]) -> Result<(VmName, ProcessId), Unreadable> {
+    decode(bytes).map(|file: ProcessFile| (file.name, file.process))
+}
+
+/// What the host was, as it is written.
+pub(super) fn encode_host(host: &HostRecord) -> Vec<u8> {
+    encode(&HostFile { format: FORMAT, host: host.clone() })
+}
+
+/// Reads what the host was.
+pub(super) fn decode_host(bytes: &[u8]) -> Result<HostRecord, Unreadable> {
+    decode(bytes).map(|file: HostFile| file.host)
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .expect("a record has string keys only and nothing in it fails to serialise");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// Reads a file of any format that has ever been written: one arm a format, the last [`FORMAT`].
+fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Unreadable> {
+    let damaged = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
+    let head: Head = serde_json::from_slice(bytes).map_err(damaged)?;
+    match head.format {
+        0 => Err(Unreadable::Damaged("there is no format 0".into())),
+        1 => serde_json::from_slice(bytes).map_err(damaged),
+        newer => Err(Unreadable::Newer(newer)),
+    }
+}
+
+/// Reads any bytes as each kind of file; what is understood must survive being written again.
+/// For the fuzzer and for the test that replays its corpus.
+pub fn exercise_record(bytes: &[u8]) {
+    if let Ok(record) = decode_record(bytes) {
+        assert_eq!(decode_record(&encode_record(&record)), Ok(record));
+    }
+    if let Ok(intent) = decode_intent(bytes) {
+        assert_eq!(decode_intent(&encode_intent(&intent)), Ok(intent));
+    }
+    if let Ok((name, process)) = decode_process(bytes) {
+        assert_eq!(decode_process(&encode_process(&name, &process)), Ok((name, process)));
+    }
+    if let Ok(host) = decode_host(bytes) {
+        assert_eq!(decode_host(&encode_host(&host)), Ok(host));
+    }
+}

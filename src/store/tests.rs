@@ -1,0 +1,280 @@
+use std::fs;
+
+use super::files::Files;
+use super::memory::{Fault, Memory, Restart, Unsynced};
+use super::*;
+use crate::engine::state::{Action, FORMAT};
+use crate::spec::VmSpec;
+
+/// A directory of a test's own, removed with all that is in it.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Scratch {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("volnet-{}-{count}", std::process::id()));
+        // What a run with the same pid left when it was killed.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const EVERY_RESTART: [Restart; 5] = [
+    Restart::Daemon,
+    Restart::Machine { entries: Unsynced::Kept, contents: Unsynced::Kept },
+    Restart::Machine { entries: Unsynced::Kept, contents: Unsynced::Lost },
+    Restart::Machine { entries: Unsynced::Lost, contents: Unsynced::Kept },
+    Restart::Machine { entries: Unsynced::Lost, contents: Unsynced::Lost },
+];
+
+fn name(name: &str) -> VmName {
+    VmName::new(name).unwrap()
+}
+
+fn record(vm: &str, cid: u32) -> Record {
+    Record {
+        format: FORMAT,
+        name: name(vm),
+        spec: VmSpec::default(),
+        port: None,
+        cid,
+        created_at: 1,
+        restarts: 0,
+        started_at: None,
+        exit: None,
+        wanted: false,
+    }
+}
+
+fn ephemeral(vm: &str, cid: u32) -> Record {
+    let mut record = record(vm, cid);
+    record.spec.ephemeral = true;
+    record
+}
+
+fn process(pid: u32) -> ProcessId {
+    ProcessId { pid, start_time: 7, boot_id: "b".into() }
+}
+
+fn in_memory() -> Store<Memory> {
+    Store::open(Memory::new("/run"), Paths::new("/state", "/run")).unwrap()
+}
+
+fn restarted(store: Store<Memory>, restart: Restart) -> Store<Memory> {
+    let mut disk = store.into_disk();
+    disk.restart(restart);
+    Store::open(disk, Paths::new("/state", "/run")).unwrap()
+}
+
+fn records(store: &mut Store<impl Disk>) -> Vec<Record> {
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.set_aside, []);
+    loaded.records
+}
+
+#[test]
+fn everything_comes_back_from_the_real_disk() {
+    let scratch = Scratch::new();
+    let paths = Paths::new(scratch.path().join("state"), scratch.path().join("run"));
+    let mut store = Store::open(Files, paths.clone()).unwrap();
+    assert_eq!(store.load().unwrap(), Loaded::default());
+    let intent = Intent { action: Action::Start, record: record("a", 3) };
+    let host = HostRecord { forwarding_before: true, bridges: vec!["vbr0".into()] };
+    store.put(&record("a", 3)).unwrap();
+    store.put(&ephemeral("b.json", 4)).unwrap();
+    store.put_intent(&intent).unwrap();
+    store.put_process(&name("a"), &process(12)).unwrap();
+    store.put_host(&host).unwrap();
+    assert!(scratch.path().join("state/vms/a.json").is_file());
+    assert!(scratch.path().join("run/vms/b.json.json").is_file());
+    assert_eq!(paths.folder(&name("a")), scratch.path().join("run/vm/a"));
+
+    let mut store = Store::open(Files, paths).unwrap();
+    let everything = Loaded {
+        records: vec![record("a", 3), ephemeral("b.json", 4)],
+        intents: vec![(name("a"), intent)],
+        processes: vec![(name("a"), process(12))],
+        host: Some(host),
+        set_aside: vec![],
+    };
+    assert_eq!(store.load().unwrap(), everything);
+    store.remove(&name("a"), false).unwrap();
+    store.remove(&name("a"), false).unwrap();
+    store.remove(&name("b.json"), true).unwrap();
+    store.clear_intent(&name("a")).unwrap();
+    store.remove_process(&name("a")).unwrap();
+    store.remove_host().unwrap();
+    assert_eq!(store.load().unwrap(), Loaded::default());
+}
+
+/// Runs `change` with a crash at each of its steps and each kind of restart, and hands what is
+/// loaded then to `judge`, with whether the change had been reported as done.
+fn crash_everywhere(
+    before: impl Fn(&mut Store<Memory>),
+    change: impl Fn(&mut Store<Memory>) -> Result<(), Failure>,
+    judge: impl Fn(Vec<Record>, bool, Restart),
+) {
+    for restart in EVERY_RESTART {
+        for crash in 0.. {
+            let mut store = in_memory();
+            before(&mut store);
+            store.disk.fail(crash, Fault::Crash);
+            let done = change(&mut store).is_ok();
+            let mut store = restarted(store, restart);
+            judge(records(&mut store), done, restart);
+            assert!(store.disk.paths().all(|path| !disk::is_temporary(path)));
+            if done {
+                break;
+            }
+            assert!(crash < 20, "a change does not take so many steps");
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_a_record_is_replaced_leaves_the_old_one_or_the_new_one() {
+    let (old, new) = (record("a", 3), record("a", 4));
+    crash_everywhere(
+        |store| store.put(&old).unwrap(),
+        |store| store.put(&new),
+        |left, done, restart| {
+            assert!(left == [new.clone()] || (left == [old.clone()] && !done), "{restart:?}");
+        },
+    );
+}
+
+#[test]
+fn a_crash_while_a_record_is_first_written_leaves_none_or_all_of_it() {
+    let new = record("a", 3);
+    crash_everywhere(
+        |_| {},
+        |store| store.put(&new),
+        |left, done, restart| {
+            assert!(left == [new.clone()] || (left.is_empty() && !done), "{restart:?}");
+        },
+    );
+}
+
+#[test]
+fn a_removed_record_does_not_come_back() {
+    let old = record("a", 3);
+    crash_everywhere(
+        |store| store.put(&old).unwrap(),
+        |store| store.remove(&old.name, false),
+        |left, done, restart| {
+            assert!(left.is_empty() || (left == [old.clone()] && !done), "{restart:?}");
+        },
+    );
+}
+
+#[test]
+fn an_ephemeral_record_outlives_the_daemon_and_ends_with_the_machine() {
+    let (old, new) = (ephemeral("a", 3), ephemeral("a", 4));
+    crash_everywhere(
+        |store| store.put(&old).unwrap(),
+        |store| store.put(&new),
+        |left, done, restart| match restart {
+            Restart::Daemon => assert!(left == [new.clone()] || (left == [old.clone()] && !done)),
+            Restart::Machine { .. } => assert_eq!(left, []),
+        },
+    );
+}
+
+#[test]
+fn an_error_at_any_step_is_reported_and_the_store_goes_on() {
+    let (old, new) = (record("a", 3), record("a", 4));
+    for step in 0..4 {
+        let mut store = in_memory();
+        store.put(&old).unwrap();
+        store.disk.fail(step, Fault::Errno(28));
+        let failure = store.put(&new).unwrap_err();
+        let reason = "cannot write: No space left on device (os error 28)".into();
+        assert_eq!(failure, Failure::State { path: "/state/vms/a.json".into(), reason });
+        assert!(store.disk.paths().all(|path| !disk::is_temporary(path)), "step {step}");
+        let left = records(&mut store);
+        assert!(left == [old.clone()] || left == [new.clone()]);
+        store.put(&new).unwrap();
+        assert_eq!(records(&mut store), std::slice::from_ref(&new));
+    }
+}
+
+#[test]
+fn unreadable_files_are_moved_aside_and_the_others_come_up() {
+    let mut store = in_memory();
+    store.put(&record("good", 3)).unwrap();
+    let text = record::encode_record(&record("x", 5));
+    let unknown = String::from_utf8(text.clone()).unwrap().replace("\"cid\"", "\"sid\"");
+    let disk = &mut store.disk;
+    disk.plant("/state/vms/torn.json", &text[..text.len() / 2]);
+    disk.plant("/state/vms/empty.json", b"");
+    disk.plant("/state/vms/other.json", &text);
+    disk.plant("/state/vms/x.json", unknown.as_bytes());
+    disk.plant("/state/vms/zero.json", b"{\"format\":0}");
+    disk.plant("/run/vms/x.json", &text);
+    disk.plant("/run/vms/good.json", &record::encode_record(&ephemeral("good", 9)));
+    disk.plant("/run/host.json", b"[]");
+    disk.plant("/state/vms/README", b"not ours");
+    disk.plant("/state/vms/torn.json.bad-1", b"an earlier one");
+    disk.plant("/state/vms/.good.json.tmp", b"{");
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.records, [record("good", 3)]);
+    assert_eq!(loaded.host, None);
+    let mut set_aside: Vec<_> =
+        loaded.set_aside.iter().map(|(path, why)| (path.to_str().unwrap(), why.as_str())).collect();
+    set_aside.sort();
+    let paths: Vec<_> = set_aside.iter().map(|(path, _)| *path).collect();
+    let expected = [
+        "/run/host.json.bad-1",
+        "/run/vms/good.json.bad-1",
+        "/run/vms/x.json.bad-1",
+        "/state/vms/empty.json.bad-1",
+        "/state/vms/other.json.bad-1",
+        "/state/vms/torn.json.bad-2",
+        "/state/vms/x.json.bad-1",
+        "/state/vms/zero.json.bad-1",
+    ];
+    assert_eq!(paths, expected);
+    assert_eq!(set_aside[1].1, "there is a durable VM good too");
+    assert_eq!(set_aside[2].1, "it is a durable VM's and lies with the ephemeral");
+    assert_eq!(set_aside[4].1, "it is about the VM x");
+    assert!(set_aside[6].1.starts_with("unknown field `sid`"), "{}", set_aside[6].1);
+    assert_eq!(store.load().unwrap().set_aside, []);
+    assert!(store.disk.paths().all(|path| !disk::is_temporary(path)));
+}
+
+#[test]
+fn a_newer_format_refuses_the_load_and_moves_nothing() {
+    let mut store = in_memory();
+    store.disk.plant("/state/vms/a.json", b"not JSON");
+    store.disk.plant("/state/vms/b.json", b"{\"format\":2,\"what\":\"nobody knows\"}");
+    let before: Vec<PathBuf> = store.disk.paths().map(PathBuf::from).collect();
+    let Failure::State { path, reason } = store.load().unwrap_err() else {
+        panic!("not a state failure");
+    };
+    assert_eq!(path, "/state/vms/b.json");
+    assert!(reason.contains("format 2") && reason.contains("up to 1"), "{reason}");
+    assert!(store.disk.paths().eq(before.iter().map(PathBuf::as_path)));
+}
+
+#[test]
+fn any_bytes_are_read_or_refused() {
+    for bytes in [&b""[..], b"{", b"null", b"{\"format\":4294967296}", b"{\"format\":-1}"] {
+        exercise_record(bytes);
+    }
+    exercise_record(&record::encode_record(&record("a", 3)));
+    exercise_record(&record::encode_process(&name("a"), &process(2)));
+    exercise_record(&vec![b'['; 1 << 16]);
+}
