@@ -27,11 +27,19 @@ pub trait Processes {
     /// Asks the guest to power off. Does not wait for it.
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure>;
 
+    /// Whether a process that was just started answers on its control socket, and so has got
+    /// through its arguments: QEMU has sent its greeting, the others accept a connection. Does not
+    /// wait; asked again every few milliseconds. False where there is no such socket.
+    fn is_ready(&mut self, name: &VmName, control: &Control) -> bool;
+
     /// Asks the process to end (SIGTERM).
     fn terminate(&mut self, name: &VmName) -> Result<(), Failure>;
 
     /// Ends the process and its group (SIGKILL).
     fn kill(&mut self, name: &VmName) -> Result<(), Failure>;
+
+    /// Ends the process and its group, waits for that, and stops watching it: how a start is undone.
+    fn kill_and_reap(&mut self, name: &VmName) -> Result<(), Failure>;
 
     /// Collects the status of a process that has ended, and stops watching it. `None` while it
     /// still runs or when none is watched.
