@@ -12,44 +12,49 @@ use crate::error::Refusal;
 
 /// The two documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Document {
+pub(crate) enum Document {
     Manifest,
     Config,
 }
 
 /// A path in a document, such as `network.mode` or `disks[1].source`. The root is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     document: Document,
     path: String,
 }
 
 /// The fields of an object.
 #[derive(Clone, Debug)]
-pub(super) struct Fields<'a> {
-    pub(super) place: Place,
+pub(crate) struct Fields<'a> {
+    pub(crate) place: Place,
     map: &'a Map<String, Value>,
     known: &'static [&'static str],
 }
 
 impl Place {
-    pub(super) fn root(document: Document) -> Place {
+    pub(crate) fn root(document: Document) -> Place {
         Place { document, path: String::new() }
     }
 
     /// The field `name` of the object that is here.
-    pub(super) fn field(&self, name: &str) -> Place {
+    pub(crate) fn field(&self, name: &str) -> Place {
         let dot = if self.path.is_empty() { "" } else { "." };
         Place { document: self.document, path: format!("{}{dot}{name}", self.path) }
     }
 
     /// The element `index` of the array that is here.
-    pub(super) fn element(&self, index: usize) -> Place {
+    pub(crate) fn element(&self, index: usize) -> Place {
         Place { document: self.document, path: format!("{}[{index}]", self.path) }
     }
 
+    /// The path itself.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// A refusal of what is here.
-    pub(super) fn refuse(&self, reason: impl Into<String>) -> Refusal {
+    pub(crate) fn refuse(&self, reason: impl Into<String>) -> Refusal {
         let field = if self.path.is_empty() { "(document)".into() } else { self.path.clone() };
         let reason = reason.into();
         match self.document {
@@ -61,7 +66,7 @@ impl Place {
 
 impl<'a> Fields<'a> {
     /// The object at `place`, which has no fields but the `known` ones.
-    pub(super) fn read(
+    pub(crate) fn read(
         place: Place,
         value: &'a Value,
         known: &'static [&'static str],
@@ -80,14 +85,14 @@ impl<'a> Fields<'a> {
     }
 
     /// Text, trimmed; `None` when nothing is left.
-    pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let text = string(&self.place.field(name), value)?.trim();
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
     /// Text that means something.
-    pub(super) fn parsed<T>(
+    pub(crate) fn parsed<T>(
         &self,
         name: &str,
         parse: fn(&str) -> Result<T, String>,
@@ -97,7 +102,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number within bounds.
-    pub(super) fn integer(
+    pub(crate) fn integer(
         &self,
         name: &str,
         bounds: RangeInclusive<u64>,
@@ -114,7 +119,7 @@ impl<'a> Fields<'a> {
     }
 
     /// True or false.
-    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value.as_bool() {
             Some(flag) => Ok(Some(flag)),
@@ -125,7 +130,7 @@ impl<'a> Fields<'a> {
     }
 
     /// An object that has no fields but the `known` ones.
-    pub(super) fn section(
+    pub(crate) fn section(
         &self,
         name: &str,
         known: &'static [&'static str],
@@ -135,12 +140,12 @@ impl<'a> Fields<'a> {
     }
 
     /// A value of which nothing is known yet, with its place.
-    pub(super) fn value(&self, name: &str) -> Option<(Place, &'a Value)> {
+    pub(crate) fn value(&self, name: &str) -> Option<(Place, &'a Value)> {
         Some((self.place.field(name), self.get(name)?))
     }
 
     /// The elements of an array, each with its place; none when it is absent.
-    pub(super) fn list(&self, name: &str) -> Result<Vec<(Place, &'a Value)>, Refusal> {
+    pub(crate) fn list(&self, name: &str) -> Result<Vec<(Place, &'a Value)>, Refusal> {
         let Some((place, value)) = self.value(name) else { return Ok(Vec::new()) };
         let Some(items) = value.as_array() else {
             return Err(place.refuse(format!("{} is not an array", kind(value))));
@@ -149,19 +154,37 @@ impl<'a> Fields<'a> {
     }
 
     /// The values of an object whose field names are free, each with its place.
-    pub(super) fn table(&self, name: &str) -> Result<Vec<(Place, &'a Value)>, Refusal> {
+    pub(crate) fn table(&self, name: &str) -> Result<Vec<(Place, &'a Value)>, Refusal> {
+        let entries = self.entries(name)?;
+        Ok(entries.into_iter().map(|(place, _, value)| (place, value)).collect())
+    }
+
+    /// The same with the field names.
+    pub(crate) fn entries(&self, name: &str) -> Result<Vec<(Place, &'a str, &'a Value)>, Refusal> {
         let Some((place, value)) = self.value(name) else { return Ok(Vec::new()) };
         let map = object(&place, value)?;
-        Ok(map.iter().map(|(key, value)| (place.field(key), value)).collect())
+        Ok(map.iter().map(|(key, value)| (place.field(key), key.as_str(), value)).collect())
+    }
+
+    /// An array of at most `most` texts, as they are.
+    pub(crate) fn texts(&self, name: &str, most: usize) -> Result<Option<Vec<&'a str>>, Refusal> {
+        if self.get(name).is_none() {
+            return Ok(None);
+        }
+        let items = self.list(name)?;
+        if items.len() > most {
+            return Err(self.place.field(name).refuse(format!("there may be at most {most}")));
+        }
+        items.iter().map(|(place, value)| string(place, value)).collect::<Result<_, _>>().map(Some)
     }
 
     /// An array of texts, checked for form.
-    pub(super) fn check_texts(&self, name: &str) -> Result<(), Refusal> {
+    pub(crate) fn check_texts(&self, name: &str) -> Result<(), Refusal> {
         self.list(name)?.iter().try_for_each(|(place, value)| string(place, value).map(drop))
     }
 
     /// An object of texts, checked for form.
-    pub(super) fn check_text_table(&self, name: &str) -> Result<(), Refusal> {
+    pub(crate) fn check_text_table(&self, name: &str) -> Result<(), Refusal> {
         self.table(name)?.iter().try_for_each(|(place, value)| string(place, value).map(drop))
     }
 }

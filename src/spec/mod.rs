@@ -7,12 +7,12 @@
 
 mod config;
 mod document;
-mod fields;
+pub(crate) mod fields;
 mod machine;
 mod manifest;
 mod resolve;
 mod sections;
-mod text;
+pub(crate) mod text;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

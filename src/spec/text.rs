@@ -18,7 +18,7 @@ const FILE_SYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "squash
 
 /// Reads where a file is: an absolute path, or `file://` and an absolute path. What lies elsewhere
 /// has to be fetched first: volnet opens no connection.
-pub(super) fn location(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn location(text: &str) -> Result<PathBuf, String> {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     let path = match scheme.as_deref() {
         Some("http" | "https") => {
@@ -87,7 +87,7 @@ pub(super) fn restart(text: &str) -> Result<RestartPolicy, String> {
 }
 
 /// Reads the name of a hypervisor or of a network.
-pub(super) fn name(text: &str) -> Result<String, String> {
+pub(crate) fn name(text: &str) -> Result<String, String> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if text.len() > NAME_BYTES_MAX || !text.bytes().all(legal) {
         return Err(format!(

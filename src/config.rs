@@ -1,1 +1,0 @@
-//! Settings: flags over environment over `/etc/volnet/config.json` over defaults.

@@ -1,0 +1,223 @@
+//! Settings: flags over environment over `/etc/volnet/config.json` over defaults.
+//!
+//! [`resolve`] is pure and makes [`Settings`] of what was written in the three places; [`read`]
+//! fetches them first. The environment of Volant is understood too, below volnet's own and above
+//! the file. A setting that is wrong is refused by the name under which it was written: a flag, a
+//! variable, or a path in the file.
+//!
+//! Flags and variables say what a host has to say most often: one network. Further networks, and
+//! hypervisors that volnet does not know, stand in the file.
+
+mod hypervisors;
+mod network;
+mod source;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::engine::state::NetworkConfig;
+use crate::error::Refusal;
+use crate::spec::{MachineDefaults, PATH_BYTES_MAX};
+
+pub use hypervisors::{HYPERVISORS_MAX, Program, TEMPLATE_ARGS_MAX};
+pub use network::{NETWORKS_MAX, PREFIX_LENGTH_MAX, PREFIX_LENGTH_MIN};
+pub use source::{Flags, Key};
+
+use source::{Found, Sources};
+
+/// The configuration file where none is named; it need not exist.
+pub const FILE_DEFAULT: &str = "/etc/volnet/config.json";
+/// The largest configuration file in bytes.
+pub const FILE_BYTES_MAX: u64 = 256 * 1024;
+/// The longest path of a Unix socket in bytes: `sun_path` less the terminator (unix(7)).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The file itself; it has no place in the file.
+const CONFIG_FILE: Key = Key::new("", Some("config-file"), "VOLNET_CONFIG", None);
+const SOCKET: Key = Key::new("socket", Some("socket"), "VOLNET_SOCKET", None);
+const STATE_DIR: Key = Key::new("state_dir", Some("state-dir"), "VOLNET_STATE_DIR", None);
+const RUNTIME_DIR: Key =
+    Key::new("runtime_dir", Some("runtime-dir"), "VOLNET_RUNTIME_DIR", Some("VOLANT_RUNTIME_DIR"));
+const LOG_DIR: Key = Key::new("log_dir", Some("log-dir"), "VOLNET_LOG_DIR", Some("VOLANT_LOG_DIR"));
+const BACKEND: Key = Key::new("backend", Some("backend"), "VOLNET_BACKEND", None);
+const NFT_OWNER: Key = Key::new("nft_owner", Some("nft-owner"), "VOLNET_NFT_OWNER", None);
+const NET_IP_MASK: Key = Key::new("net_ip_mask", None, "VOLNET_NET_IP_MASK", None);
+const KERNEL_BZIMAGE: Key =
+    Key::new("kernel_bzimage", None, "VOLNET_KERNEL_BZIMAGE", Some("VOLANT_KERNEL_BZIMAGE"));
+const KERNEL_VMLINUX: Key =
+    Key::new("kernel_vmlinux", None, "VOLNET_KERNEL_VMLINUX", Some("VOLANT_KERNEL_VMLINUX"));
+
+/// What a client needs to find the daemon and its files.
+pub const CLIENT_KEYS: [Key; 4] = [CONFIG_FILE, SOCKET, RUNTIME_DIR, LOG_DIR];
+/// Every setting that has a flag.
+pub const KEYS: [Key; 10] = [
+    CONFIG_FILE,
+    SOCKET,
+    STATE_DIR,
+    RUNTIME_DIR,
+    LOG_DIR,
+    BACKEND,
+    NFT_OWNER,
+    network::BRIDGE,
+    network::SUBNET,
+    network::HOST_IP,
+];
+
+/// What volnet was told about this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The socket on which it is driven.
+    pub socket: PathBuf,
+    /// Where records of durable VMs are.
+    pub state_dir: PathBuf,
+    /// What ends with the host's uptime.
+    pub runtime_dir: PathBuf,
+    /// Logs of the hypervisors.
+    pub log_dir: PathBuf,
+    /// The networks; the first is that of a VM that does not say.
+    pub networks: Vec<NetworkConfig>,
+    /// Whether nf_tables keeps others from changing volnet's tables, where the kernel can.
+    pub nft_owner: bool,
+    /// What plans are run on.
+    pub backend: Backend,
+    /// What a VM runs on that does not say.
+    pub machine: MachineDefaults,
+    /// Programs of hypervisors by name, and command lines of those that volnet does not know.
+    pub hypervisors: BTreeMap<String, Program>,
+    /// Whether Cloud Hypervisor is told `ip=` and `mask=`, as Volant does. It takes them for the
+    /// host's side of the tap.
+    pub net_ip_mask: bool,
+}
+
+/// What plans are run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The kernel.
+    Linux,
+    /// Nothing: every plan succeeds and changes nothing.
+    Noop,
+}
+
+/// Makes settings of what was written. `file` is the text of the configuration file, `machine`
+/// tells this host from others: the bridges' addresses are derived from it.
+pub fn resolve(
+    flags: &Flags,
+    environment: &BTreeMap<String, String>,
+    file: Option<&str>,
+    machine: &str,
+) -> Result<Settings, Refusal> {
+    let document = source::parse(file)?;
+    let sources = Sources::new(flags, environment, &document)?;
+    let runtime_dir = path(&sources, &RUNTIME_DIR, "/run/volnet")?;
+    Ok(Settings {
+        socket: socket(&sources, &runtime_dir)?,
+        state_dir: path(&sources, &STATE_DIR, "/var/lib/volnet")?,
+        log_dir: path(&sources, &LOG_DIR, "/var/log/volnet")?,
+        networks: network::resolve(&sources, machine)?,
+        nft_owner: sources.switch(&NFT_OWNER)?.unwrap_or(true),
+        backend: backend(&sources)?,
+        machine: MachineDefaults {
+            hypervisor: hypervisors::default(&sources)?,
+            kernel_bzimage: optional_path(&sources, &KERNEL_BZIMAGE)?,
+            kernel_vmlinux: optional_path(&sources, &KERNEL_VMLINUX)?,
+        },
+        hypervisors: hypervisors::programs(&sources)?,
+        net_ip_mask: sources.switch(&NET_IP_MASK)?.unwrap_or(false),
+        runtime_dir,
+    })
+}
+
+/// Reads the environment and the file, and resolves them with the flags.
+pub fn read(flags: &Flags) -> Result<Settings, Refusal> {
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("VOL") || name == "HOME")
+        .collect();
+    let named = Sources::new(flags, &environment, &source::parse(None)?)?.text(&CONFIG_FILE)?;
+    let file = match named {
+        Some(found) => Some(
+            read_bounded(Path::new(&found.text))
+                .map_err(|e| found.refuse(format!("cannot read {}: {e}", found.text)))?,
+        ),
+        None => match read_bounded(Path::new(FILE_DEFAULT)) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => {
+                let field = FILE_DEFAULT.into();
+                return Err(Refusal::InvalidConfig { field, reason: error.to_string() });
+            }
+        },
+    };
+    resolve(flags, &environment, file.as_deref(), &machine_id())
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        let reason = format!("it is larger than {FILE_BYTES_MAX} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, reason));
+    }
+    Ok(text)
+}
+
+/// What tells this host from others: machine-id(5), or its name where it has none.
+fn machine_id() -> String {
+    ["/etc/machine-id", "/proc/sys/kernel/hostname"]
+        .into_iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .map(|text| text.trim().to_owned())
+        .find(|id| !id.is_empty())
+        .unwrap_or_default()
+}
+
+fn backend(sources: &Sources) -> Result<Backend, Refusal> {
+    let Some(found) = sources.text(&BACKEND)? else {
+        return Ok(if cfg!(target_os = "linux") { Backend::Linux } else { Backend::Noop });
+    };
+    match found.text.as_str() {
+        "linux" if cfg!(target_os = "linux") => Ok(Backend::Linux),
+        "linux" => Err(found.refuse("this is not Linux")),
+        "noop" => Ok(Backend::Noop),
+        other => Err(found.refuse(format!("{other:?} is not a backend; they are linux and noop"))),
+    }
+}
+
+/// The socket lies in the runtime directory unless it is named.
+fn socket(sources: &Sources, runtime_dir: &Path) -> Result<PathBuf, Refusal> {
+    let too_long = format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes");
+    let Some(found) = sources.text(&SOCKET)? else {
+        let socket = runtime_dir.join("volnet.sock");
+        return if socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+            Ok(socket)
+        } else {
+            Err(Refusal::InvalidConfig { field: "runtime_dir".into(), reason: too_long })
+        };
+    };
+    match absolute(&found)? {
+        path if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX => Ok(path),
+        _ => Err(found.refuse(too_long)),
+    }
+}
+
+fn path(sources: &Sources, key: &Key, default: &str) -> Result<PathBuf, Refusal> {
+    Ok(optional_path(sources, key)?.unwrap_or_else(|| default.into()))
+}
+
+fn optional_path(sources: &Sources, key: &Key) -> Result<Option<PathBuf>, Refusal> {
+    sources.text(key)?.as_ref().map(absolute).transpose()
+}
+
+fn absolute(found: &Found) -> Result<PathBuf, Refusal> {
+    if !found.text.starts_with('/') {
+        return Err(found.refuse(format!("{:?} is not an absolute path", found.text)));
+    }
+    if found.text.len() > PATH_BYTES_MAX || found.text.chars().any(char::is_control) {
+        return Err(found.refuse("it is too long, or holds a control character"));
+    }
+    Ok(PathBuf::from(&found.text))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! The networks of the host: what was written about them, checked one by one and together.
+
+use std::net::Ipv4Addr;
+
+use crate::engine::mac::Mac;
+use crate::engine::name::{TAP_PREFIX, check_link_name};
+use crate::engine::prefix::Prefix;
+use crate::engine::state::NetworkConfig;
+use crate::error::Refusal;
+use crate::spec::fields::{Fields, Place};
+use crate::spec::{MTU_MAX, MTU_MIN, text};
+
+use super::source::{Found, Key, Sources};
+
+/// The most networks of a host.
+pub const NETWORKS_MAX: usize = 64;
+/// The widest prefix of a network.
+pub const PREFIX_LENGTH_MIN: u8 = 8;
+/// The narrowest prefix of a network: the host and one guest.
+pub const PREFIX_LENGTH_MAX: u8 = 30;
+
+const NAME_DEFAULT: &str = "default";
+const BRIDGE_DEFAULT: &str = "vbr0";
+const SUBNET_DEFAULT: &str = "192.168.127.0/24";
+const MTU_DEFAULT: u16 = 1500;
+
+pub(super) const BRIDGE: Key =
+    Key::new("bridge", Some("bridge"), "VOLNET_BRIDGE", Some("VOLANT_BRIDGE"));
+pub(super) const SUBNET: Key =
+    Key::new("subnet", Some("subnet"), "VOLNET_SUBNET", Some("VOLANT_SUBNET"));
+pub(super) const HOST_IP: Key =
+    Key::new("host_ip", Some("host-ip"), "VOLNET_HOST_IP", Some("VOLANT_HOST_IP"));
+
+const KNOWN: &[&str] = &["name", "bridge", "subnet", "host_ip", "mtu", "nat", "isolated"];
+
+/// A network as it was written.
+struct Draft<'a> {
+    fields: Option<Fields<'a>>,
+    bridge: Option<Found>,
+    subnet: Option<Found>,
+    host_ip: Option<Found>,
+}
+
+/// The networks of the file; else the one of the defaults. Flags and environment speak of the
+/// first.
+pub(super) fn resolve(sources: &Sources, machine: &str) -> Result<Vec<NetworkConfig>, Refusal> {
+    let items = sources.file.list("networks")?;
+    let whole = sources.file.place.field("networks");
+    if items.len() > NETWORKS_MAX {
+        return Err(whole.refuse(format!("there may be at most {NETWORKS_MAX}")));
+    }
+    let mut drafts = Vec::new();
+    for (place, value) in items {
+        let fields = Fields::read(place, value, KNOWN)?;
+        drafts.push(Draft {
+            bridge: written(&fields, "bridge")?,
+            subnet: written(&fields, "subnet")?,
+            host_ip: written(&fields, "host_ip")?,
+            fields: Some(fields),
+        });
+    }
+    if drafts.is_empty() {
+        drafts.push(Draft { fields: None, bridge: None, subnet: None, host_ip: None });
+    }
+    override_first(&mut drafts[0], sources);
+    let networks: Vec<NetworkConfig> =
+        drafts.iter().map(|draft| network(draft, machine)).collect::<Result<_, _>>()?;
+    check_together(&networks, &whole)?;
+    Ok(networks)
+}
+
+fn written(fields: &Fields, name: &str) -> Result<Option<Found>, Refusal> {
+    let place = fields.place.field(name);
+    Ok(fields.text(name)?.map(|text| Found::in_file(text, place.path())))
+}
+
+/// A host address that was written with another subnet in mind, in a place that weighs less,
+/// counts no more.
+fn override_first(draft: &mut Draft, sources: &Sources) {
+    draft.bridge = sources.outside(&BRIDGE).or(draft.bridge.take());
+    let host_ip = sources.outside(&HOST_IP).or(draft.host_ip.take());
+    draft.subnet = sources.outside(&SUBNET).or(draft.subnet.take());
+    let rank = draft.subnet.as_ref().map(|found| found.rank);
+    draft.host_ip = host_ip.filter(|found| rank.is_none_or(|rank| found.rank >= rank));
+}
+
+fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
+    let bridge = match &draft.bridge {
+        Some(found) => found.parsed(bridge)?,
+        None => BRIDGE_DEFAULT.into(),
+    };
+    let subnet = match &draft.subnet {
+        Some(found) => found.parsed(subnet)?,
+        None => SUBNET_DEFAULT.parse().expect("the default is a prefix"),
+    };
+    let host_ip = match &draft.host_ip {
+        Some(found) => found.parsed(|text| host_ip(text, subnet))?,
+        None => Ipv4Addr::from_bits(subnet.network().to_bits() + 1),
+    };
+    let (mut name, mut mtu, mut nat, mut isolated) = (None, None, None, None);
+    if let Some(fields) = &draft.fields {
+        name = fields.parsed("name", text::name)?;
+        mtu = fields.integer("mtu", MTU_MIN..=MTU_MAX)?;
+        nat = fields.flag("nat")?;
+        isolated = fields.flag("isolated")?;
+    }
+    Ok(NetworkConfig {
+        name: name.unwrap_or_else(|| NAME_DEFAULT.into()),
+        mac: Mac::of_bridge(machine, &bridge),
+        bridge,
+        subnet,
+        host_ip,
+        mtu: mtu.map_or(MTU_DEFAULT, |mtu| mtu as u16),
+        nat: nat.unwrap_or(true),
+        isolated: isolated.unwrap_or(false),
+    })
+}
+
+fn bridge(text: &str) -> Result<String, String> {
+    check_link_name(text)?;
+    if text.starts_with(TAP_PREFIX) {
+        return Err(format!("{text:?} is the name of a tap: those begin with {TAP_PREFIX}"));
+    }
+    Ok(text.into())
+}
+
+fn subnet(text: &str) -> Result<Prefix, String> {
+    let prefix: Prefix = text.parse()?;
+    if !(PREFIX_LENGTH_MIN..=PREFIX_LENGTH_MAX).contains(&prefix.length()) {
+        return Err(format!(
+            "{prefix} is not from /{PREFIX_LENGTH_MIN} to /{PREFIX_LENGTH_MAX} long"
+        ));
+    }
+    // RFC 6890: this network, loopback; RFC 5771 and above it: multicast and what is reserved.
+    match prefix.network().octets()[0] {
+        0 | 127 | 224.. => Err(format!("{prefix} is not for hosts")),
+        _ => Ok(prefix),
+    }
+}
+
+/// The host's address on its bridge, alone or with the length of the subnet behind a slash.
+fn host_ip(text: &str, subnet: Prefix) -> Result<Ipv4Addr, String> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: Ipv4Addr =
+        address.parse().map_err(|_| format!("{address:?} is not an IPv4 address"))?;
+    if length.is_some_and(|length| length != subnet.length().to_string()) {
+        return Err(format!("{text} has not the length of the subnet {subnet}"));
+    }
+    if !subnet.contains(address) {
+        return Err(format!("{address} does not lie in the subnet {subnet}"));
+    }
+    if address == subnet.network() || address == subnet.broadcast() {
+        return Err(format!("{address} is the network or the broadcast address of {subnet}"));
+    }
+    Ok(address)
+}
+
+/// Refuses two networks that have a name, a bridge or an address in common.
+fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refusal> {
+    for (index, network) in networks.iter().enumerate() {
+        for other in &networks[..index] {
+            let place = whole.element(index);
+            if network.name == other.name {
+                let reason = format!("there is a network {:?} already", network.name);
+                return Err(place.field("name").refuse(reason));
+            }
+            if network.bridge == other.bridge {
+                let reason = format!("{} is the bridge of {:?}", network.bridge, other.name);
+                return Err(place.field("bridge").refuse(reason));
+            }
+            if network.subnet.overlaps(other.subnet) {
+                let reason = format!(
+                    "{} of {:?} and {} of {:?} overlap",
+                    other.subnet, other.name, network.subnet, network.name
+                );
+                return Err(place.field("subnet").refuse(reason));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::engine::mac::Mac;
+
+fn flags(list: &[(&'static str, &str)]) -> Flags {
+    let mut flags = Flags::default();
+    for (flag, value) in list {
+        flags.set(flag, (*value).into());
+    }
+    flags
+}
+
+fn environment(list: &[(&str, &str)]) -> BTreeMap<String, String> {
+    list.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
+fn from_file(text: &str) -> Result<Settings, Refusal> {
+    resolve(&Flags::default(), &BTreeMap::new(), Some(text), "host")
+}
+
+fn from_environment(list: &[(&str, &str)]) -> Result<Settings, Refusal> {
+    resolve(&Flags::default(), &environment(list), None, "host")
+}
+
+/// The field that a refusal names.
+fn field(refused: Result<Settings, Refusal>) -> String {
+    match refused {
+        Err(Refusal::InvalidConfig { field, .. }) => field,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn defaults() {
+    let settings = resolve(&Flags::default(), &BTreeMap::new(), None, "host").unwrap();
+    assert_eq!(settings.socket, Path::new("/run/volnet/volnet.sock"));
+    assert_eq!(settings.state_dir, Path::new("/var/lib/volnet"));
+    assert_eq!(settings.runtime_dir, Path::new("/run/volnet"));
+    assert_eq!(settings.log_dir, Path::new("/var/log/volnet"));
+    assert_eq!(
+        settings.networks,
+        [NetworkConfig {
+            name: "default".into(),
+            bridge: "vbr0".into(),
+            subnet: "192.168.127.0/24".parse().unwrap(),
+            host_ip: Ipv4Addr::new(192, 168, 127, 1),
+            mtu: 1500,
+            nat: true,
+            isolated: false,
+            mac: Mac::of_bridge("host", "vbr0"),
+        }]
+    );
+    assert!(settings.nft_owner && !settings.net_ip_mask);
+    assert_eq!(settings.machine.hypervisor, "cloud-hypervisor");
+    assert!(settings.hypervisors.is_empty());
+}
+
+#[test]
+fn flags_beat_the_environment_and_that_the_file() {
+    let file = r#"{"state_dir": "/file", "log_dir": "/file", "runtime_dir": "/file",
+        "socket": "/file.sock"}"#;
+    let environment = environment(&[
+        ("VOLNET_STATE_DIR", "/environment"),
+        ("VOLNET_LOG_DIR", "/environment"),
+        ("VOLANT_LOG_DIR", "/volant"),
+        ("VOLANT_RUNTIME_DIR", "/volant"),
+        ("VOLNET_SOCKET", "  "),
+    ]);
+    let flags = flags(&[("state-dir", "/flag")]);
+    let settings = resolve(&flags, &environment, Some(file), "host").unwrap();
+    assert_eq!(settings.state_dir, Path::new("/flag"));
+    assert_eq!(settings.log_dir, Path::new("/environment"));
+    assert_eq!(settings.runtime_dir, Path::new("/volant"));
+    assert_eq!(settings.socket, Path::new("/file.sock"));
+}
+
+#[test]
+fn the_environment_of_volant_is_understood() {
+    let settings = from_environment(&[
+        ("HOME", "/root"),
+        ("VOLANT_BRIDGE", "vol0"),
+        ("VOLANT_SUBNET", "10.9.0.0/16"),
+        ("VOLANT_HOST_IP", "10.9.0.254"),
+        ("VOLANT_RUNTIME_DIR", "~/.volant/run"),
+        ("VOLANT_LOG_DIR", "/logs"),
+        ("VOLANT_HYPERVISOR", "/opt/cloud-hypervisor"),
+        ("VOLANT_KERNEL_BZIMAGE", "/k/bzImage"),
+        ("VOLANT_KERNEL_VMLINUX", "/k/vmlinux"),
+    ])
+    .unwrap();
+    let network = &settings.networks[0];
+    assert_eq!(network.bridge, "vol0");
+    assert_eq!(network.subnet.to_string(), "10.9.0.0/16");
+    assert_eq!(network.host_ip, Ipv4Addr::new(10, 9, 0, 254));
+    assert_eq!(settings.runtime_dir, Path::new("/root/.volant/run"));
+    assert_eq!(settings.socket, Path::new("/root/.volant/run/volnet.sock"));
+    assert_eq!(settings.log_dir, Path::new("/logs"));
+    assert_eq!(settings.machine.hypervisor, "cloud-hypervisor");
+    assert_eq!(settings.hypervisors["cloud-hypervisor"].path, "/opt/cloud-hypervisor");
+    assert_eq!(settings.machine.kernel_bzimage.as_deref(), Some(Path::new("/k/bzImage")));
+    assert_eq!(settings.machine.kernel_vmlinux.as_deref(), Some(Path::new("/k/vmlinux")));
+
+    let named = from_environment(&[("VOLANT_HYPERVISOR", "qemu")]).unwrap();
+    assert_eq!(named.machine.hypervisor, "qemu");
+    assert!(named.hypervisors.is_empty());
+    let beaten =
+        from_environment(&[("VOLANT_HYPERVISOR", "/ch"), ("VOLNET_HYPERVISOR", "qemu")]).unwrap();
+    assert_eq!(beaten.machine.hypervisor, "qemu");
+    assert!(beaten.hypervisors.is_empty());
+}
+
+#[test]
+fn a_host_address_goes_with_its_subnet() {
+    let host = |settings: Settings| settings.networks[0].host_ip.to_string();
+    let moved = from_environment(&[("VOLNET_SUBNET", "10.0.0.0/24")]).unwrap();
+    assert_eq!(host(moved), "10.0.0.1");
+
+    let file = r#"{"networks": [{"subnet": "10.0.0.0/24", "host_ip": "10.0.0.9"}]}"#;
+    assert_eq!(host(from_file(file).unwrap()), "10.0.0.9");
+    let flags = flags(&[("subnet", "10.1.0.0/24")]);
+    let moved = resolve(&flags, &BTreeMap::new(), Some(file), "host").unwrap();
+    assert_eq!(host(moved), "10.1.0.1");
+
+    let long = from_environment(&[("VOLNET_HOST_IP", "192.168.127.5/24")]).unwrap();
+    assert_eq!(host(long), "192.168.127.5");
+    assert_eq!(field(from_environment(&[("VOLNET_HOST_IP", "10.0.0.1")])), "VOLNET_HOST_IP");
+}
+
+#[test]
+fn several_networks_and_hypervisors_stand_in_the_file() {
+    let file = r#"{
+        "networks": [
+            {"name": "front", "bridge": "vbr0", "subnet": "10.0.0.0/24"},
+            {"name": "back", "bridge": "vbr1", "subnet": "10.0.1.0/24", "mtu": 9000, "nat": false,
+             "isolated": true}
+        ],
+        "hypervisor": "crosvm",
+        "hypervisors": {
+            "crosvm": {"program": "crosvm", "args": ["run", "--net", "tap-name={tap}"]},
+            "qemu": {"program": "/opt/qemu/bin/qemu-system-x86_64"}
+        },
+        "backend": "noop", "nft_owner": false, "net_ip_mask": true
+    }"#;
+    let settings = from_file(file).unwrap();
+    let back = &settings.networks[1];
+    assert_eq!((back.mtu, back.nat, back.isolated), (9000, false, true));
+    assert_eq!(back.host_ip, Ipv4Addr::new(10, 0, 1, 1));
+    assert_ne!(back.mac, settings.networks[0].mac);
+    assert_eq!(settings.machine.hypervisor, "crosvm");
+    let template = settings.hypervisors["crosvm"].template.as_deref().unwrap();
+    assert_eq!(template, ["run", "--net", "tap-name={tap}"]);
+    assert_eq!(settings.hypervisors["qemu"].template, None);
+    assert_eq!(settings.backend, Backend::Noop);
+    assert!(!settings.nft_owner && settings.net_ip_mask);
+}
+
+#[test]
+fn what_is_wrong_in_the_file_is_named_by_its_path() {
+    let table = [
+        ("{", "(document)"),
+        ("[]", "(document)"),
+        (r#"{"colour": 1}"#, "colour"),
+        (r#"{"socket": 1}"#, "socket"),
+        (r#"{"socket": "volnet.sock"}"#, "socket"),
+        (r#"{"state_dir": "a/b"}"#, "state_dir"),
+        (r#"{"backend": "bsd"}"#, "backend"),
+        (r#"{"nft_owner": "yes"}"#, "nft_owner"),
+        (r#"{"hypervisor": "xen"}"#, "hypervisor"),
+        (r#"{"hypervisors": {"a b": {}}}"#, "hypervisors.a b"),
+        (r#"{"hypervisors": {"xen": {}}}"#, "hypervisors.xen.program"),
+        (r#"{"hypervisors": {"xen": {"program": "xl"}}}"#, "hypervisors.xen.args"),
+        (r#"{"hypervisors": {"xen": {"program": "./xl", "args": []}}}"#, "hypervisors.xen.program"),
+        (r#"{"hypervisors": {"qemu": {"program": "q", "args": []}}}"#, "hypervisors.qemu.args"),
+        (r#"{"hypervisors": {"xen": {"program": "x", "args": [1]}}}"#, "hypervisors.xen.args[0]"),
+        (r#"{"networks": {}}"#, "networks"),
+        (r#"{"networks": [{"colour": 1}]}"#, "networks[0].colour"),
+        (r#"{"networks": [{"name": "a/b"}]}"#, "networks[0].name"),
+        (r#"{"networks": [{"bridge": "a-name-of-16-bytes"}]}"#, "networks[0].bridge"),
+        (r#"{"networks": [{"bridge": "vttap-x"}]}"#, "networks[0].bridge"),
+        (r#"{"networks": [{"subnet": "10.0.0.0/31"}]}"#, "networks[0].subnet"),
+        (r#"{"networks": [{"subnet": "10.0.0.0/7"}]}"#, "networks[0].subnet"),
+        (r#"{"networks": [{"subnet": "10.0.0.1/24"}]}"#, "networks[0].subnet"),
+        (r#"{"networks": [{"subnet": "127.0.0.0/24"}]}"#, "networks[0].subnet"),
+        (r#"{"networks": [{"subnet": "224.0.0.0/24"}]}"#, "networks[0].subnet"),
+        (r#"{"networks": [{"host_ip": "192.168.127.0"}]}"#, "networks[0].host_ip"),
+        (r#"{"networks": [{"host_ip": "192.168.127.255"}]}"#, "networks[0].host_ip"),
+        (r#"{"networks": [{"host_ip": "192.168.128.1"}]}"#, "networks[0].host_ip"),
+        (r#"{"networks": [{"host_ip": "192.168.127.1/16"}]}"#, "networks[0].host_ip"),
+        (r#"{"networks": [{"mtu": 67}]}"#, "networks[0].mtu"),
+        (r#"{"networks": [{"nat": 1}]}"#, "networks[0].nat"),
+        (r#"{"networks": [{}, {"bridge": "b", "subnet": "10.0.0.0/8"}]}"#, "networks[1].name"),
+        (r#"{"networks": [{}, {"name": "b", "subnet": "10.0.0.0/8"}]}"#, "networks[1].bridge"),
+        (r#"{"networks": [{}, {"name": "b", "bridge": "b"}]}"#, "networks[1].subnet"),
+    ];
+    for (file, expected) in table {
+        assert_eq!(field(from_file(file)), expected, "{file}");
+    }
+}
+
+#[test]
+fn what_is_wrong_outside_the_file_is_named_by_flag_or_variable() {
+    let flagged = |flag: &'static str, value: &str| {
+        resolve(&flags(&[(flag, value)]), &BTreeMap::new(), None, "host")
+    };
+    assert_eq!(field(flagged("bridge", "")), "--bridge");
+    assert_eq!(field(flagged("nft-owner", "maybe")), "--nft-owner");
+    assert_eq!(field(flagged("socket", &format!("/{}", "x".repeat(107)))), "--socket");
+    assert_eq!(field(flagged("runtime-dir", &format!("/{}", "x".repeat(100)))), "runtime_dir");
+    assert_eq!(field(from_environment(&[("VOLNET_SUBNET", "10.0.0.0")])), "VOLNET_SUBNET");
+    assert_eq!(field(from_environment(&[("VOLANT_LOG_DIR", "logs")])), "VOLANT_LOG_DIR");
+    let no = from_environment(&[("VOLNET_NFT_OWNER", "no")]).unwrap();
+    assert!(!no.nft_owner);
+}
+
+#[test]
+fn bounds() {
+    let networks = |n: usize| {
+        let one = |i| format!(r#"{{"name":"n{i}","bridge":"b{i}","subnet":"10.0.{i}.0/24"}}"#);
+        let list: Vec<String> = (0..n).map(one).collect();
+        from_file(&format!("{{\"networks\":[{}]}}", list.join(",")))
+    };
+    assert_eq!(networks(NETWORKS_MAX).unwrap().networks.len(), NETWORKS_MAX);
+    assert_eq!(field(networks(NETWORKS_MAX + 1)), "networks");
+    let args = vec!["\"x\""; TEMPLATE_ARGS_MAX + 1].join(",");
+    let file = format!(r#"{{"hypervisors":{{"xen":{{"program":"xl","args":[{args}]}}}}}}"#);
+    assert_eq!(field(from_file(&file)), "hypervisors.xen.args");
+}
