@@ -64,6 +64,9 @@ pub struct Command {
     pub files: Vec<(PathBuf, String)>,
     /// A helper that must run beside it and ends with it (vhost-device-vsock); started first.
     pub helper: Option<Box<Command>>,
+    /// The socket that is there once it serves. A helper's is waited for before the hypervisor,
+    /// which connects to it, is started.
+    pub ready: Option<PathBuf>,
     /// How the guest is asked to power off.
     pub control: Control,
 }
