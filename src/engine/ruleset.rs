@@ -4,6 +4,7 @@
 //! printed as a whole, so there is one description of it and every reader (the kernel, `nft`, a
 //! person) is served from that.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 
 use super::mac::Mac;
@@ -33,6 +34,20 @@ pub struct Table {
     pub chains: Vec<Chain>,
 }
 
+impl Table {
+    /// A number for everything but the elements: the same for the same chains, rules and sets, in
+    /// this binary.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.family, self.name, self.sets.len()).hash(&mut hasher);
+        for set in &self.sets {
+            (set.name, set.key, set.interval).hash(&mut hasher);
+        }
+        self.chains.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
 /// A named set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
@@ -47,7 +62,7 @@ pub struct Set {
 }
 
 /// One field of a set's key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
     /// A link name, 16 bytes.
     Link,
@@ -87,7 +102,7 @@ pub struct Element {
 }
 
 /// A base chain: every chain of ours hangs on a hook.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Chain {
     /// Its name.
     pub name: &'static str,
@@ -103,7 +118,7 @@ pub struct Chain {
 }
 
 /// The type of a base chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChainKind {
     /// Accepts and drops.
     Filter,
@@ -112,7 +127,7 @@ pub enum ChainKind {
 }
 
 /// A netfilter hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hook {
     /// Everything that comes in.
     Prerouting,
@@ -123,7 +138,7 @@ pub enum Hook {
 }
 
 /// Conditions, all of which must hold, and what happens then.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// The conditions, in the order in which they are tried.
     pub matches: Vec<Match>,
@@ -132,7 +147,7 @@ pub struct Rule {
 }
 
 /// A condition of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
     /// The fields of the packet, concatenated, are (or are not) in the set.
     InSet { fields: &'static [PacketField], set: &'static str, negated: bool },
@@ -143,7 +158,7 @@ pub enum Match {
 }
 
 /// A field of a packet that a set is asked about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PacketField {
     /// The link it came in by.
     InLink,
@@ -162,7 +177,7 @@ pub enum PacketField {
 }
 
 /// What a rule does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// Let it pass this chain.
     Accept,
