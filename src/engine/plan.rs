@@ -1,8 +1,9 @@
 //! What is to be done to the kernel.
 //!
-//! An [`Op`] is one kernel request or one nf_tables batch, so it is never half done. A [`Plan`] is
-//! an ordered list of them; [`Op::undo`] is the inverse of one, and a plan that fails midway is
-//! undone by the inverses in reverse order.
+//! An [`Op`] is one kernel request or one nf_tables batch. A [`Plan`] is an ordered list of them;
+//! [`Op::undo`] is the inverse of one, and a plan that fails midway is undone by the inverses in
+//! reverse order. An Op says by itself all that its inverse needs to know: where it overwrites
+//! something, the former value stands beside the new one.
 
 use std::net::Ipv4Addr;
 
@@ -17,29 +18,35 @@ pub type Plan = Vec<Op>;
 pub enum Op {
     /// Make a bridge. Refused by the kernel when the name is taken.
     CreateBridge { name: String, mac: Mac, mtu: u16, alias: String },
-    /// Make a persistent tap with vnet_hdr. Refused when the name is taken.
-    CreateTap { name: String, owner: Option<u32>, multi_queue: bool },
-    /// Change a link's settings; `None` leaves a setting as it is.
-    SetLink { name: String, set: LinkSettings },
-    /// Remove a link. One that is gone already is as good as removed.
+    /// Make a persistent tap with vnet_hdr. Refused when the name is taken. It has the alias before
+    /// it becomes persistent, so that whatever outlives a crash says whose it is.
+    CreateTap { name: String, owner: Option<u32>, multi_queue: bool, alias: String },
+    /// Change a link's settings; `None` leaves a setting as it is. `former` holds the settings that
+    /// are overwritten, as far as there is anything to go back to. The one Op that can be half
+    /// done: the kernel goes through the settings one by one.
+    SetLink { name: String, set: LinkSettings, former: LinkSettings },
+    /// Remove a link; with an index only the one that has both. One that is gone already is as good
+    /// as removed.
     DeleteLink { name: String, index: Option<u32> },
     /// Give a link an address. `length` is that of the prefix.
     AddAddress { link: String, address: Ipv4Addr, length: u8 },
     /// Take an address from a link.
     RemoveAddress { link: String, address: Ipv4Addr, length: u8 },
-    /// Switch IPv4 forwarding (`net.ipv4.ip_forward`).
+    /// Switch IPv4 forwarding (`net.ipv4.ip_forward`), which is the other way now.
     SetForwarding { on: bool },
+    /// Make a table with all that it holds, in one batch. Refused when there is one of that name.
+    CreateTable(Box<Table>),
     /// Put a table there as it stands, in place of what was there, in one batch.
     ReplaceTable(Box<Table>),
-    /// Remove a table with all that it holds.
+    /// Remove a table with all that it holds. One that is gone already is as good as removed.
     RemoveTable { family: Family, name: &'static str },
     /// Add elements to sets of our tables, all in one batch.
     AddElements(Vec<Element>),
-    /// Remove elements; one that is absent is as good as removed.
+    /// Remove elements; one that is absent, be it with its set or table, is as good as removed.
     RemoveElements(Vec<Element>),
     /// Put an accept rule for a bridge into a chain of somebody else's `ip filter` table.
     AddAccept(Accept),
-    /// Take that rule out again.
+    /// Take that rule out again, however often it stands there.
     RemoveAccept(Accept),
 }
 
@@ -60,4 +67,44 @@ pub struct LinkSettings {
     pub no_ipv6: bool,
     /// Whether the bridge keeps this port from other isolated ports.
     pub isolated: Option<bool>,
+}
+
+impl LinkSettings {
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        *self == LinkSettings::default()
+    }
+}
+
+impl Op {
+    /// The Op that takes this one back. `made` is the index of the link that this one made, where
+    /// the kernel told. `None` where there is nothing to go back to: what was removed or replaced
+    /// as a whole stays so.
+    pub fn undo(&self, made: Option<u32>) -> Option<Op> {
+        match self {
+            Op::CreateBridge { name, .. } | Op::CreateTap { name, .. } => {
+                Some(Op::DeleteLink { name: name.clone(), index: made })
+            }
+            Op::SetLink { name, set, former } => (!former.is_empty()).then(|| Op::SetLink {
+                name: name.clone(),
+                set: former.clone(),
+                former: set.clone(),
+            }),
+            Op::AddAddress { link, address, length } => {
+                Some(Op::RemoveAddress { link: link.clone(), address: *address, length: *length })
+            }
+            Op::RemoveAddress { link, address, length } => {
+                Some(Op::AddAddress { link: link.clone(), address: *address, length: *length })
+            }
+            Op::SetForwarding { on } => Some(Op::SetForwarding { on: !on }),
+            Op::CreateTable(table) => {
+                Some(Op::RemoveTable { family: table.family, name: table.name })
+            }
+            Op::AddElements(elements) => Some(Op::RemoveElements(elements.clone())),
+            Op::RemoveElements(elements) => Some(Op::AddElements(elements.clone())),
+            Op::AddAccept(accept) => Some(Op::RemoveAccept(accept.clone())),
+            Op::RemoveAccept(accept) => Some(Op::AddAccept(accept.clone())),
+            Op::DeleteLink { .. } | Op::ReplaceTable(_) | Op::RemoveTable { .. } => None,
+        }
+    }
 }

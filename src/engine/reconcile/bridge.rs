@@ -1,0 +1,79 @@
+//! The bridge of one network: it exists, is up, and has the address of the configuration and no
+//! other.
+
+use super::{ALIAS, Link, Links, Observed};
+use crate::engine::plan::{LinkSettings, Op, Plan};
+use crate::engine::state::NetworkConfig;
+
+/// What brings a network's bridge to where it should be. The link of that name, if there is one, is
+/// ours.
+pub(super) fn attend(network: &NetworkConfig, links: &Links<'_>, observed: &Observed) -> Plan {
+    match links.by_name.get(network.bridge.as_str()) {
+        None => make(network),
+        Some(link) => settings(network, link)
+            .into_iter()
+            .chain(addresses(network, link.index, observed))
+            .collect(),
+    }
+}
+
+fn make(network: &NetworkConfig) -> Plan {
+    let name = network.bridge.clone();
+    let up = LinkSettings { up: Some(true), ..LinkSettings::default() };
+    vec![
+        Op::CreateBridge {
+            name: name.clone(),
+            mac: network.mac,
+            mtu: network.mtu,
+            alias: ALIAS.to_string(),
+        },
+        Op::SetLink { name, set: up, former: LinkSettings::default() },
+        add_address(network),
+    ]
+}
+
+/// One change of all settings that are wrong.
+fn settings(network: &NetworkConfig, link: &Link) -> Option<Op> {
+    let mut set = LinkSettings::default();
+    let mut former = LinkSettings::default();
+    if !link.up {
+        (set.up, former.up) = (Some(true), Some(false));
+    }
+    if link.mac != network.mac {
+        (set.mac, former.mac) = (Some(network.mac), Some(link.mac));
+    }
+    if link.mtu != u32::from(network.mtu) {
+        (set.mtu, former.mtu) = (Some(network.mtu), u16::try_from(link.mtu).ok());
+    }
+    (!set.is_empty()).then(|| Op::SetLink { name: link.name.clone(), set, former })
+}
+
+/// What is wrong goes before what is right comes: with the first address of a prefix the kernel
+/// takes away all others in it.
+fn addresses(network: &NetworkConfig, index: u32, observed: &Observed) -> Plan {
+    let right = (network.host_ip, network.subnet.length());
+    let present = || {
+        let on_bridge = observed.addresses.iter().filter(move |(link, ..)| *link == index);
+        on_bridge.map(|&(_, address, length)| (address, length))
+    };
+    let mut plan: Plan = present()
+        .filter(|address| *address != right)
+        .map(|(address, length)| Op::RemoveAddress {
+            link: network.bridge.clone(),
+            address,
+            length,
+        })
+        .collect();
+    if !present().any(|address| address == right) {
+        plan.push(add_address(network));
+    }
+    plan
+}
+
+fn add_address(network: &NetworkConfig) -> Op {
+    Op::AddAddress {
+        link: network.bridge.clone(),
+        address: network.host_ip,
+        length: network.subnet.length(),
+    }
+}

@@ -1,0 +1,176 @@
+//! The tap of one VM: it exists with the right flags, is attached to its bridge and up.
+
+use super::problem::describe;
+use super::{ALIAS, Link, LinkKind, Problem};
+use crate::engine::name::{TapName, VmName};
+use crate::engine::plan::{LinkSettings, Op, Plan};
+use crate::engine::ruleset::Element;
+use crate::engine::state::{NetworkConfig, Port};
+use crate::spec::NetworkSpec;
+
+/// The tap that a VM should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DesiredPort<'a> {
+    /// The VM.
+    pub vm: &'a VmName,
+    /// The link's name.
+    pub tap: &'a TapName,
+    /// The link's index, once it was made: a link that has both is ours whatever its alias.
+    pub index: Option<u32>,
+    /// The bridge it is attached to.
+    pub bridge: &'a str,
+    /// MTU in bytes.
+    pub mtu: u16,
+    /// Whether it is kept from other isolated ports.
+    pub isolated: bool,
+    /// Whether it can have more than one queue.
+    pub multi_queue: bool,
+    /// The user who may open it; `None` lets anyone.
+    pub owner: Option<u32>,
+}
+
+/// A link as it was observed.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The link.
+    pub link: &'a Link,
+    /// The name of the link that it is attached to.
+    pub master: Option<&'a str>,
+}
+
+impl<'a> DesiredPort<'a> {
+    /// The tap of a VM whose record holds `port`, on its network. It is root's until `owner` is
+    /// set otherwise.
+    pub fn new(
+        vm: &'a VmName,
+        port: &'a Port,
+        spec: &NetworkSpec,
+        network: &'a NetworkConfig,
+    ) -> DesiredPort<'a> {
+        DesiredPort {
+            vm,
+            tap: &port.tap,
+            index: port.ifindex,
+            bridge: &network.bridge,
+            mtu: spec.mtu.unwrap_or(network.mtu),
+            isolated: spec.isolated.unwrap_or(network.isolated),
+            multi_queue: spec.queues.unwrap_or(1) > 1,
+            owner: Some(0),
+        }
+    }
+
+    fn alias(&self) -> String {
+        format!("{ALIAS}{}", self.vm)
+    }
+
+    fn owns(&self, link: &Link) -> bool {
+        let known = self.index == Some(link.index) && matches!(link.kind, LinkKind::Tap { .. });
+        known || link.is_our_tap()
+    }
+
+    /// Whether a link was made as this one would be. Nothing but making it anew changes that.
+    fn fits(&self, kind: LinkKind) -> bool {
+        match kind {
+            LinkKind::Tap { vnet_hdr, multi_queue, persistent, owner } => {
+                vnet_hdr && persistent && multi_queue == self.multi_queue && owner == self.owner
+            }
+            LinkKind::Bridge | LinkKind::Other => false,
+        }
+    }
+
+    fn make(&self) -> Plan {
+        let name = self.tap.to_string();
+        let set = LinkSettings {
+            master: Some(Some(self.bridge.to_string())),
+            up: Some(true),
+            mtu: Some(self.mtu),
+            no_ipv6: true,
+            isolated: Some(self.isolated),
+            ..LinkSettings::default()
+        };
+        vec![
+            Op::CreateTap {
+                name: name.clone(),
+                owner: self.owner,
+                multi_queue: self.multi_queue,
+                alias: self.alias(),
+            },
+            Op::SetLink { name, set, former: LinkSettings::default() },
+        ]
+    }
+
+    /// One change of all settings that are wrong.
+    fn settings(&self, Seen { link, master }: Seen<'_>) -> Option<Op> {
+        let mut set = LinkSettings::default();
+        let mut former = LinkSettings::default();
+        if master != Some(self.bridge) {
+            set.master = Some(Some(self.bridge.to_string()));
+            former.master = Some(master.map(str::to_string));
+            // A port that moves takes none of its port settings along.
+            set.isolated = Some(self.isolated);
+            former.isolated = master.map(|_| link.isolated);
+        } else if link.isolated != self.isolated {
+            (set.isolated, former.isolated) = (Some(self.isolated), Some(link.isolated));
+        }
+        if !link.up {
+            (set.up, former.up) = (Some(true), Some(false));
+        }
+        if link.mtu != u32::from(self.mtu) {
+            (set.mtu, former.mtu) = (Some(self.mtu), u16::try_from(link.mtu).ok());
+        }
+        if link.alias.as_deref() != Some(self.alias().as_str()) {
+            set.alias = Some(self.alias());
+            former.alias = Some(link.alias.clone().unwrap_or_default());
+        }
+        (!set.is_empty()).then(|| Op::SetLink { name: link.name.clone(), set, former })
+    }
+}
+
+/// What gives a VM its place on the network: tap, attachment, and its elements in our sets.
+pub fn attach_plan(
+    port: &DesiredPort<'_>,
+    seen: Option<Seen<'_>>,
+    elements: Vec<Element>,
+) -> Result<Plan, Problem> {
+    let mut plan = attach(port, seen)?;
+    if !elements.is_empty() {
+        plan.push(Op::AddElements(elements));
+    }
+    Ok(plan)
+}
+
+/// What takes it away again.
+pub fn release_plan(port: &DesiredPort<'_>, elements: Vec<Element>) -> Plan {
+    let mut plan = Plan::new();
+    if !elements.is_empty() {
+        plan.push(Op::RemoveElements(elements));
+    }
+    plan.push(remove(port.tap.as_str(), port.index));
+    plan
+}
+
+/// What brings a VM's tap to where it should be.
+pub(super) fn attach(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Result<Plan, Problem> {
+    let Some(seen) = seen else {
+        return Ok(port.make());
+    };
+    let link = seen.link;
+    let (vm, tap) = (port.vm.to_string(), link.name.clone());
+    if !port.owns(link) {
+        return Err(Problem::TapTaken { vm, tap, found: describe(link) });
+    }
+    if port.fits(link.kind) {
+        return Ok(port.settings(seen).into_iter().collect());
+    }
+    if link.carrier {
+        return Err(Problem::TapInUse { vm, tap, found: describe(link) });
+    }
+    let mut plan = vec![remove(&link.name, Some(link.index))];
+    plan.append(&mut port.make());
+    Ok(plan)
+}
+
+/// What removes a link of ours.
+pub(super) fn remove(name: &str, index: Option<u32>) -> Op {
+    Op::DeleteLink { name: name.to_string(), index }
+}

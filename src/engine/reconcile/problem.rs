@@ -1,0 +1,59 @@
+//! What is wrong and not ours to change.
+
+use std::fmt;
+
+use super::{ALIAS, Link, LinkKind};
+
+/// A difference that volnet sees and leaves alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// A link that is not ours has the name of a network's bridge. Nothing is attached to it.
+    BridgeTaken { bridge: String, found: String },
+    /// A link that is not ours has the name of a VM's tap.
+    TapTaken { vm: String, tap: String, found: String },
+    /// A VM's tap is not such as it should be, and cannot be made anew because somebody has it
+    /// open.
+    TapInUse { vm: String, tap: String, found: String },
+}
+
+impl Problem {
+    pub(super) fn bridge_taken(link: &Link) -> Problem {
+        Problem::BridgeTaken { bridge: link.name.clone(), found: describe(link) }
+    }
+}
+
+/// What a link is and whose, as far as it says so.
+pub(super) fn describe(link: &Link) -> String {
+    let kind = match link.kind {
+        LinkKind::Bridge => "a bridge".to_string(),
+        LinkKind::Tap { vnet_hdr, multi_queue, owner, .. } => format!(
+            "a tap ({}{}{})",
+            if vnet_hdr { "vnet_hdr" } else { "no vnet_hdr" },
+            if multi_queue { ", multi_queue" } else { "" },
+            owner.map_or(String::new(), |owner| format!(", owner {owner}"))
+        ),
+        LinkKind::Other => "neither bridge nor tap".to_string(),
+    };
+    match &link.alias {
+        Some(alias) => format!("link {} is {kind} with the alias {alias:?}", link.index),
+        None => format!("link {} is {kind} without an alias", link.index),
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::BridgeTaken { bridge, found } => write!(
+                f,
+                "bridge {bridge} is not volnet's: {found}; remove it, choose another name, or hand \
+                 a bridge over with: ip link set dev {bridge} alias {ALIAS}"
+            ),
+            Problem::TapTaken { vm, tap, found } => {
+                write!(f, "tap {tap} of VM {vm} is not volnet's: {found}")
+            }
+            Problem::TapInUse { vm, tap, found } => {
+                write!(f, "tap {tap} of VM {vm} has other flags and is in use: {found}")
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Our tables and the accept rules in other people's chains.
+//!
+//! A table whose chains, rules and sets are right gets only the elements that differ. One that is
+//! wrong in any other way is put there anew as a whole.
+
+use std::collections::BTreeSet;
+
+use super::{Observed, ObservedTable};
+use crate::engine::plan::{Op, Plan};
+use crate::engine::ruleset::{Accept, Direction, Element, Family, Key, Table};
+use crate::engine::state::NetworkConfig;
+
+/// What is to be done to our tables.
+#[derive(Default)]
+pub(super) struct Tables {
+    /// Elements that must go.
+    pub removed_elements: Plan,
+    /// Tables that must go.
+    pub remove: Plan,
+    /// Tables and elements that must come.
+    pub put: Plan,
+}
+
+/// What is to be done to the accept rules.
+pub(super) struct Accepts {
+    pub remove: Plan,
+    pub add: Plan,
+}
+
+/// Compares the tables.
+pub(super) fn compare_tables(desired: &[Table], observed: &[ObservedTable]) -> Tables {
+    let mut tables = Tables::default();
+    let (mut added, mut removed) = (Vec::new(), Vec::new());
+    for table in desired {
+        match observed.iter().find(|seen| is_of(seen, table.family, table.name)) {
+            None => tables.put.push(Op::CreateTable(Box::new(table.clone()))),
+            Some(seen) if is_right(seen, table) => {
+                compare_sets(table, seen, &mut added, &mut removed)
+            }
+            Some(_) => tables.put.push(Op::ReplaceTable(Box::new(table.clone()))),
+        }
+    }
+    let wanted =
+        |seen: &&ObservedTable| desired.iter().any(|table| is_of(seen, table.family, table.name));
+    tables.remove = observed
+        .iter()
+        .filter(|seen| !wanted(seen))
+        .map(|seen| Op::RemoveTable { family: seen.family, name: seen.name })
+        .collect();
+    if !added.is_empty() {
+        tables.put.push(Op::AddElements(added));
+    }
+    if !removed.is_empty() {
+        tables.removed_elements.push(Op::RemoveElements(removed));
+    }
+    tables
+}
+
+fn is_of(seen: &ObservedTable, family: Family, name: &str) -> bool {
+    seen.family == family && seen.name == name
+}
+
+fn is_right(seen: &ObservedTable, table: &Table) -> bool {
+    seen.owned == table.owned && seen.fingerprint == Some(table.fingerprint())
+}
+
+/// Adds the differences between the sets of a table to the two lists.
+fn compare_sets(
+    table: &Table,
+    seen: &ObservedTable,
+    added: &mut Vec<Element>,
+    removed: &mut Vec<Element>,
+) {
+    for set in &table.sets {
+        let keys = seen.sets.iter().find(|(name, _)| name == set.name);
+        let present: BTreeSet<&Key> = keys.iter().flat_map(|(_, keys)| keys).collect();
+        let wanted: BTreeSet<&Key> = set.elements.iter().collect();
+        let element = |key: &&Key| Element {
+            family: table.family,
+            table: table.name,
+            set: set.name,
+            key: (*key).clone(),
+        };
+        added.extend(wanted.difference(&present).map(element));
+        removed.extend(present.difference(&wanted).map(element));
+    }
+}
+
+/// Compares the accept rules: one for each direction of each bridge, where there is a chain for
+/// them, and no other.
+pub(super) fn compare_accepts(networks: &[&NetworkConfig], observed: &Observed) -> Accepts {
+    let wanted: Vec<Accept> = observed
+        .accept_chain
+        .iter()
+        .flat_map(|chain| networks.iter().map(move |network| (chain, &network.bridge)))
+        .flat_map(|(chain, bridge)| {
+            [Direction::In, Direction::Out].map(|direction| Accept {
+                chain: chain.clone(),
+                bridge: bridge.clone(),
+                direction,
+            })
+        })
+        .collect();
+    let count = |accept: &Accept| observed.accepts.iter().filter(|seen| *seen == accept).count();
+    let mut unwanted: Vec<&Accept> = Vec::new();
+    for accept in &observed.accepts {
+        let wrong = !wanted.contains(accept) || count(accept) > 1;
+        if wrong && !unwanted.contains(&accept) {
+            unwanted.push(accept);
+        }
+    }
+    let missing = wanted.iter().filter(|accept| count(accept) != 1);
+    Accepts {
+        remove: unwanted.into_iter().cloned().map(Op::RemoveAccept).collect(),
+        add: missing.cloned().map(Op::AddAccept).collect(),
+    }
+}
