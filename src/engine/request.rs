@@ -10,8 +10,8 @@ pub const STOP_TIMEOUT_MS: u64 = 30_000;
 /// A request, validated for form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Prepare the host.
-    Setup { dry_run: bool },
+    /// Prepare the host; with `force` even where a subnet overlaps with what the host already has.
+    Setup { dry_run: bool, force: bool },
     /// Take the host's preparation away.
     Teardown { dry_run: bool, force: bool },
     /// Make a VM's network, and start its hypervisor if `start`.

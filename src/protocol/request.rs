@@ -148,7 +148,9 @@ fn body(mut envelope: Fields) -> Result<Body, Fault> {
 /// A method of `io.volnet`; `None` if it has none of that name.
 fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
     Ok(Some(match method {
-        "Setup" => Request::Setup { dry_run: fields.flag("dry_run")? },
+        "Setup" => {
+            Request::Setup { dry_run: fields.flag("dry_run")?, force: fields.flag("force")? }
+        }
         "Teardown" => {
             Request::Teardown { dry_run: fields.flag("dry_run")?, force: fields.flag("force")? }
         }
@@ -281,8 +283,8 @@ mod tests {
     fn every_method_of_the_interface_is_understood() {
         let name = web();
         let table = [
-            ("Setup", "{}", Request::Setup { dry_run: false }),
-            ("Setup", r#"{"dry_run":true}"#, Request::Setup { dry_run: true }),
+            ("Setup", "{}", Request::Setup { dry_run: false, force: false }),
+            ("Setup", r#"{"dry_run":true}"#, Request::Setup { dry_run: true, force: false }),
             ("Teardown", r#"{"force":true}"#, Request::Teardown { dry_run: false, force: true }),
             ("Start", r#"{"name":"web"}"#, Request::Start { name: name.clone() }),
             (
