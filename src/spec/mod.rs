@@ -129,6 +129,16 @@ pub enum DiskFormat {
     Qcow2,
 }
 
+impl DiskFormat {
+    /// The format as it is written, by people and to hypervisors.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DiskFormat::Raw => "raw",
+            DiskFormat::Qcow2 => "qcow2",
+        }
+    }
+}
+
 /// What happens when a hypervisor ends by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

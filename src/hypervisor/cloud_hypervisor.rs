@@ -1,0 +1,108 @@
+//! Cloud Hypervisor, version 51 or later (`--disk image_type=`).
+//!
+//! The serial port is `tty`, which is the hypervisor's standard output, and so the log, appended
+//! to; `file=` would begin the log anew at every start. The type of an image is always given:
+//! where it is guessed, a guest that writes another header to its disk chooses it.
+//!
+//! `ip=` and `mask=` of `--net` are the host's side of a tap that Cloud Hypervisor makes itself. The
+//! guest's address belongs on the kernel command line; see
+//! [`super::CloudHypervisorOptions::net_ip_mask`].
+
+use super::{
+    Attachment, CloudHypervisorOptions, Command, Control, Launch, LaunchPort, VSOCK_SOCKET, text,
+};
+use crate::error::Refusal;
+use crate::spec::Disk;
+
+/// What every guest is told: where its console is, and to restart when it panics.
+const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
+/// What a value within an option cannot hold: the separators and the quotes of its parser.
+const SPECIAL: [char; 4] = [',', '"', '[', ']'];
+
+/// The command that starts a VM.
+pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Command, Refusal> {
+    let machine = launch.machine;
+    if let Some(port) = launch.port
+        && u32::from(port.queues) > machine.cpus
+    {
+        let reason =
+            format!("cloud-hypervisor has at most one queue pair a CPU ({})", machine.cpus);
+        return Err(text::refuse("network.queues", reason));
+    }
+    let api = text::in_folder(&launch.folder, "api.sock")?;
+    let mut args = Vec::new();
+    let mut option = |name: &str, value: String| args.extend([name.into(), value]);
+    option("--api-socket", format!("path={}", plain(&api, "runtime_dir")?));
+    option("--kernel", text::path(launch.kernel, "kernel_override")?.into());
+    if let Some(initramfs) = &machine.initramfs {
+        option("--initramfs", text::path(&initramfs.path, "initramfs")?.into());
+    }
+    option("--cmdline", text::cmdline(CMDLINE, launch)?);
+    option("--cpus", format!("boot={}", machine.cpus));
+    option("--memory", format!("size={}M", machine.memory_mb));
+    option("--serial", "tty".into());
+    option("--console", "off".into());
+    if !machine.disks.is_empty() {
+        args.push("--disk".into());
+    }
+    for disk in &machine.disks {
+        args.push(disk_value(disk)?);
+    }
+    args.extend(network_args(&launch.attachment(), options)?);
+    Ok(Command {
+        program: options.program.clone(),
+        args,
+        files: Vec::new(),
+        helper: None,
+        ready: None,
+        control: Control::CloudHypervisor(api.into()),
+    })
+}
+
+/// The arguments that join a VM to its network.
+pub fn network_args(
+    attachment: &Attachment,
+    options: &CloudHypervisorOptions,
+) -> Result<Vec<String>, Refusal> {
+    match attachment.port {
+        Some(port) => Ok(vec!["--net".into(), net_value(port, options)]),
+        None => {
+            let socket = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
+            let socket = plain(&socket, "runtime_dir")?;
+            Ok(vec!["--vsock".into(), format!("cid={},socket={socket}", attachment.cid)])
+        }
+    }
+}
+
+fn net_value(port: LaunchPort, options: &CloudHypervisorOptions) -> String {
+    let mut value = match port.fds {
+        [] => format!("tap={}", port.tap),
+        fds => format!("fd=[{}]", fds.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
+    };
+    value += &format!(",mac={},id=net0", port.mac);
+    if port.queues > 1 {
+        // It counts receive and transmit queues, not pairs.
+        value += &format!(",num_queues={}", port.queues * 2);
+    }
+    if let (true, Some((ip, mask))) = (options.net_ip_mask, port.lease) {
+        value += &format!(",ip={ip},mask={mask}");
+    }
+    value
+}
+
+fn disk_value(disk: &Disk) -> Result<String, Refusal> {
+    let path = plain(text::path(&disk.file.path, "disks")?, "disks")?;
+    let readonly = if disk.readonly { "on" } else { "off" };
+    Ok(format!("path={path},readonly={readonly},image_type={}", disk.format.as_str()))
+}
+
+/// A value that means itself within an option.
+fn plain<'a>(value: &'a str, field: &str) -> Result<&'a str, Refusal> {
+    if value.contains(SPECIAL) || value.trim() != value {
+        let reason = format!(
+            "cloud-hypervisor cannot take {value:?}: it holds ',', '\"', '[' or ']', or ends in white space"
+        );
+        return Err(text::refuse(field, reason));
+    }
+    Ok(value)
+}

@@ -1,0 +1,96 @@
+//! Firecracker.
+//!
+//! It reads one JSON file (docs/getting-started.md and src/vmm/src/resources.rs of
+//! github.com/firecracker-microvm/firecracker); its standard output is the guest's serial port, and
+//! so the log. A tap is known to it by name only and has one queue. It boots ELF kernels from raw
+//! disks.
+
+use serde_json::{Map, Value, json};
+
+use super::{Attachment, Command, Control, FirecrackerOptions, Launch, VSOCK_SOCKET, text};
+use crate::error::Refusal;
+use crate::spec::{Disk, DiskFormat};
+
+/// What every guest is told: where its console is, and to end when it panics or restarts, which to
+/// Firecracker is the same.
+const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
+/// The most virtual CPUs (`MAX_SUPPORTED_VCPUS` in src/vmm/src/vmm_config/machine_config.rs).
+const CPUS_MAX: u32 = 32;
+
+/// The command that starts a VM.
+pub fn command(launch: &Launch, options: &FirecrackerOptions) -> Result<Command, Refusal> {
+    let machine = launch.machine;
+    if machine.cpus > CPUS_MAX {
+        let reason = format!("firecracker has at most {CPUS_MAX} CPUs");
+        return Err(text::refuse("resources.cpu_cores", reason));
+    }
+    let mut boot = Map::new();
+    let kernel = text::path(launch.kernel, "kernel_override")?;
+    boot.insert("kernel_image_path".into(), kernel.into());
+    if let Some(initramfs) = &machine.initramfs {
+        let path = text::path(&initramfs.path, "initramfs")?;
+        boot.insert("initrd_path".into(), path.into());
+    }
+    boot.insert("boot_args".into(), text::cmdline(CMDLINE, launch)?.into());
+    let drives = machine.disks.iter().enumerate().map(|(index, disk)| drive(index, disk));
+    let mut config = network(&launch.attachment())?;
+    config.insert("boot-source".into(), boot.into());
+    config.insert("drives".into(), drives.collect::<Result<Vec<_>, _>>()?.into());
+    config.insert(
+        "machine-config".into(),
+        json!({"vcpu_count": machine.cpus, "mem_size_mib": machine.memory_mb}),
+    );
+    let api = text::in_folder(&launch.folder, "api.sock")?;
+    let file = text::in_folder(&launch.folder, "fc.json")?;
+    Ok(Command {
+        program: options.program.clone(),
+        args: vec!["--api-sock".into(), api.clone(), "--config-file".into(), file.clone()],
+        files: vec![(file.into(), Value::Object(config).to_string())],
+        helper: None,
+        ready: None,
+        control: Control::Firecracker(api.into()),
+    })
+}
+
+/// The network part of the configuration, as one JSON object.
+pub fn network_args(attachment: &Attachment) -> Result<Vec<String>, Refusal> {
+    Ok(vec![Value::Object(network(attachment)?).to_string()])
+}
+
+fn network(attachment: &Attachment) -> Result<Map<String, Value>, Refusal> {
+    let mut config = Map::new();
+    let Some(port) = attachment.port else {
+        let uds = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
+        config.insert("vsock".into(), json!({"guest_cid": attachment.cid, "uds_path": uds}));
+        return Ok(config);
+    };
+    if port.queues > 1 {
+        let reason = "firecracker has one queue pair an interface";
+        return Err(text::refuse("network.queues", reason));
+    }
+    if !port.fds.is_empty() {
+        let reason = "firecracker opens a tap by name and takes no descriptor";
+        return Err(text::refuse("hypervisor", reason));
+    }
+    let interface = json!({
+        "iface_id": "net0", "guest_mac": port.mac.to_string(), "host_dev_name": port.tap
+    });
+    config.insert("network-interfaces".into(), vec![interface].into());
+    Ok(config)
+}
+
+/// A disk. None is the root device to Firecracker: it would put a `root=` of its own beside ours.
+fn drive(index: usize, disk: &Disk) -> Result<Value, Refusal> {
+    let path = text::path(&disk.file.path, "disks")?;
+    match disk.format {
+        DiskFormat::Raw => Ok(json!({
+            "drive_id": format!("disk{index}"),
+            "path_on_host": path,
+            "is_root_device": false,
+            "is_read_only": disk.readonly,
+        })),
+        DiskFormat::Qcow2 => {
+            Err(text::refuse("disks", format!("firecracker has no qcow2 disks, such as {path}")))
+        }
+    }
+}

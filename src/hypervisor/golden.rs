@@ -1,0 +1,274 @@
+//! Every driver in every mode against a whole command line, written out in
+//! `tests/golden/hypervisor` as a shell would take it. Files and helpers stand below it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::template::Template;
+use super::*;
+use crate::spec::{Disk, DiskFormat, File};
+
+/// The tap of the VM in these tests.
+const PORT: LaunchPort = LaunchPort {
+    tap: "vttap-web1",
+    mac: Mac([2, 0, 0, 0, 0, 5]),
+    queues: 1,
+    fds: &[],
+    lease: None,
+};
+const LEASE: (Ipv4Addr, Ipv4Addr) =
+    (Ipv4Addr::new(192, 168, 127, 5), Ipv4Addr::new(255, 255, 255, 0));
+const KERNEL_ARGS: &str = "ip=192.168.127.5::192.168.127.1:255.255.255.0:web1:eth0:off";
+
+fn file(path: &str) -> File {
+    File { path: path.into(), sha256: None }
+}
+
+fn disk(path: &str, format: DiskFormat, readonly: bool) -> Disk {
+    Disk { file: file(path), format, readonly }
+}
+
+/// A VM that lives in its initramfs.
+fn appliance() -> MachineSpec {
+    MachineSpec {
+        hypervisor: None,
+        kernel: None,
+        initramfs: Some(file("/srv/web.cpio.gz")),
+        disks: Vec::new(),
+        cpus: 1,
+        memory_mb: 128,
+        cmdline: String::new(),
+    }
+}
+
+/// A VM that lives on disks.
+fn server() -> MachineSpec {
+    MachineSpec {
+        initramfs: None,
+        disks: vec![
+            disk("/srv/root.img", DiskFormat::Raw, false),
+            disk("/srv/data.img", DiskFormat::Raw, true),
+        ],
+        cpus: 2,
+        memory_mb: 1024,
+        cmdline: "root=/dev/vda rw loglevel=7".into(),
+        ..appliance()
+    }
+}
+
+fn launch(machine: &MachineSpec) -> Launch<'_> {
+    Launch {
+        name: "web1",
+        machine,
+        kernel: Path::new("/boot/vmlinux"),
+        port: Some(PORT),
+        cid: 3,
+        kernel_args: "",
+        folder: "/run/volnet/machines/web1".into(),
+        log: Path::new("/var/log/volnet/web1.log"),
+        vhost_vsock: false,
+        kvm: true,
+        tsc_khz: Some(2_100_000),
+    }
+}
+
+fn bridged(machine: &MachineSpec) -> Launch<'_> {
+    let port = LaunchPort { lease: Some(LEASE), ..PORT };
+    Launch { port: Some(port), kernel_args: KERNEL_ARGS, ..launch(machine) }
+}
+
+fn vsock(machine: &MachineSpec) -> Launch<'_> {
+    Launch { port: None, ..launch(machine) }
+}
+
+fn template() -> Template {
+    let group = |words: &[&str]| words.iter().map(|word| String::from(*word)).collect();
+    let groups = vec![
+        group(&["run", "--name={name}", "--cpus", "{cpus}", "--memory", "{memory_mb}"]),
+        group(&["--kernel", "{kernel}", "--append", "{cmdline}", "--log", "{log}"]),
+        group(&["--initrd", "{initramfs}"]),
+        group(&["--disk", "{disk}:{disk_format}:ro={disk_readonly}"]),
+        group(&["--net", "{{tap={tap},mac={mac},queues={queues}}}"]),
+        group(&["--lease", "{ip}/{netmask}"]),
+        group(&["--vsock", "{vsock_cid}:{vsock_socket}"]),
+    ];
+    Template::new("other".into(), "/opt/other/vmm".into(), groups).unwrap()
+}
+
+fn options() -> Options {
+    Options { templates: vec![template()], ..Options::default() }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A command as a shell takes it, one option a line.
+fn shown(command: &Command) -> String {
+    let mut text = command.program.clone();
+    for arg in &command.args {
+        text += if arg.starts_with('-') { " \\\n  " } else { " " };
+        text += &quoted(arg);
+    }
+    text += &format!("\n# control: {:?}\n", command.control);
+    for (path, contents) in &command.files {
+        text += &format!("# file {}:\n{contents}\n", path.display());
+    }
+    if let Some(helper) = &command.helper {
+        text +=
+            &format!("# before it, until {} is there:\n", helper.ready.as_ref().unwrap().display());
+        text += &shown(helper);
+    }
+    text
+}
+
+fn check(case: &str, hypervisor: &str, launch: &Launch, options: &Options) {
+    let command = command_line(hypervisor, launch, options).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/hypervisor");
+    let golden = path.join(format!("{hypervisor}-{case}.txt"));
+    let expected = fs::read_to_string(&golden).unwrap();
+    assert_eq!(shown(&command), expected, "{}", golden.display());
+}
+
+#[test]
+fn every_driver_in_every_mode() {
+    let (appliance, server, options) = (appliance(), server(), options());
+    for hypervisor in [QEMU, CLOUD_HYPERVISOR, FIRECRACKER, "other"] {
+        for (media, machine) in [("initramfs", &appliance), ("disks", &server)] {
+            let check = |mode: &str, launch: &Launch| {
+                check(&format!("{mode}-{media}"), hypervisor, launch, &options);
+            };
+            check("bridged", &bridged(machine));
+            check("dhcp", &launch(machine));
+            check("vsock", &vsock(machine));
+        }
+    }
+}
+
+#[test]
+fn qemu_as_the_host_has_it() {
+    let (appliance, server, mut options) = (appliance(), server(), options());
+    let no_kvm = Launch { kvm: false, ..bridged(&appliance) };
+    check("no-kvm", QEMU, &no_kvm, &options);
+    let vhost = Launch { vhost_vsock: true, ..vsock(&appliance) };
+    check("vhost-vsock", QEMU, &vhost, &options);
+    let fd = Launch { port: Some(LaunchPort { fds: &[9], ..PORT }), ..launch(&appliance) };
+    check("tap-by-descriptor", QEMU, &fd, &options);
+    let queues = LaunchPort { queues: 2, ..PORT };
+    check("queues", QEMU, &Launch { port: Some(queues), ..launch(&server) }, &options);
+    let fds = LaunchPort { queues: 2, fds: &[9, 10], ..PORT };
+    check("queues-by-descriptor", QEMU, &Launch { port: Some(fds), ..launch(&server) }, &options);
+    options.qemu.machine = QemuMachine::Q35;
+    check("q35", QEMU, &bridged(&server), &options);
+    check("q35-vsock", QEMU, &vsock(&server), &options);
+}
+
+#[test]
+fn cloud_hypervisor_with_what_it_can_be_given() {
+    let (appliance, server, mut options) = (appliance(), server(), options());
+    let port = LaunchPort { queues: 2, fds: &[9, 10], ..PORT };
+    let queues = Launch { port: Some(port), ..launch(&server) };
+    check("queues-by-descriptor", CLOUD_HYPERVISOR, &queues, &options);
+    options.cloud_hypervisor.net_ip_mask = true;
+    check("net-ip-mask", CLOUD_HYPERVISOR, &bridged(&appliance), &options);
+    check("net-ip-mask-dhcp", CLOUD_HYPERVISOR, &launch(&appliance), &options);
+}
+
+#[test]
+fn the_network_part_alone() {
+    let (machine, options) = (appliance(), options());
+    let (bridged, vsock) = (bridged(&machine), vsock(&machine));
+    let args = |hypervisor, launch: &Launch| {
+        network_args(hypervisor, &launch.attachment(), &options).unwrap().join(" ")
+    };
+    for (hypervisor, on_a_bridge, by_vsock) in [
+        (
+            CLOUD_HYPERVISOR,
+            "--net tap=vttap-web1,mac=02:00:00:00:00:05,id=net0",
+            "--vsock cid=3,socket=/run/volnet/machines/web1/vsock.sock",
+        ),
+        (
+            FIRECRACKER,
+            r#"{"network-interfaces":[{"guest_mac":"02:00:00:00:00:05","host_dev_name":"vttap-web1","iface_id":"net0"}]}"#,
+            r#"{"vsock":{"guest_cid":3,"uds_path":"/run/volnet/machines/web1/vsock.sock"}}"#,
+        ),
+        (
+            QEMU,
+            "-netdev tap,id=net0,ifname=vttap-web1,script=no,downscript=no \
+             -device virtio-net-device,netdev=net0,mac=02:00:00:00:00:05",
+            "-object memory-backend-memfd,id=mem0,size=128M,share=on -machine memory-backend=mem0 \
+             -chardev socket,id=vsock0,path=/run/volnet/machines/web1/vhost-vsock.sock \
+             -device vhost-user-vsock-device,chardev=vsock0",
+        ),
+        (
+            "other",
+            "--net {tap=vttap-web1,mac=02:00:00:00:00:05,queues=1} \
+             --lease 192.168.127.5/255.255.255.0",
+            "--vsock 3:/run/volnet/machines/web1/vsock.sock",
+        ),
+    ] {
+        assert_eq!(args(hypervisor, &bridged), on_a_bridge);
+        assert_eq!(args(hypervisor, &vsock), by_vsock);
+    }
+}
+
+#[test]
+fn paths_are_escaped_or_refused() {
+    let odd = MachineSpec {
+        initramfs: Some(file("/srv/a,b.cpio")),
+        disks: vec![disk("/srv/a,b.img", DiskFormat::Raw, false)],
+        ..appliance()
+    };
+    let launch = launch(&odd);
+    let qemu = command_line(QEMU, &launch, &options()).unwrap();
+    assert!(qemu.args.iter().any(|arg| arg.ends_with("file=/srv/a,,b.img")), "{qemu:?}");
+    assert!(qemu.args.iter().any(|arg| arg == "/srv/a,b.cpio"), "{qemu:?}");
+    refused(CLOUD_HYPERVISOR, &launch, "disks");
+    let log = Launch { log: Path::new("/var/log/a\nb"), ..launch };
+    refused(QEMU, &log, "log_dir");
+}
+
+/// Checks that a launch is refused at `field`.
+fn refused(hypervisor: &str, launch: &Launch, expected: &str) {
+    match command_line(hypervisor, launch, &options()) {
+        Err(Refusal::InvalidConfig { field, .. }) => assert_eq!(field, expected),
+        other => panic!("{hypervisor}: {other:?}"),
+    }
+}
+
+#[test]
+fn what_a_hypervisor_cannot_do_is_refused() {
+    let appliance = appliance();
+    let two = Some(LaunchPort { queues: 2, ..PORT });
+    refused("bochs", &launch(&appliance), "hypervisor");
+    refused(FIRECRACKER, &Launch { port: two, ..launch(&appliance) }, "network.queues");
+    refused(CLOUD_HYPERVISOR, &Launch { port: two, ..launch(&appliance) }, "network.queues");
+    let fd = Some(LaunchPort { fds: &[9], ..PORT });
+    refused(FIRECRACKER, &Launch { port: fd, ..launch(&appliance) }, "hypervisor");
+    let cpus = MachineSpec { cpus: 33, ..appliance.clone() };
+    refused(FIRECRACKER, &launch(&cpus), "resources.cpu_cores");
+    let qcow2 =
+        MachineSpec { disks: vec![disk("/d", DiskFormat::Qcow2, false)], ..appliance.clone() };
+    refused(FIRECRACKER, &launch(&qcow2), "disks");
+    let long = MachineSpec { cmdline: "x".repeat(2040), ..appliance.clone() };
+    refused(QEMU, &launch(&long), "kernel_cmdline");
+    let folder = PathBuf::from(format!("/run/{}", "x".repeat(90)));
+    refused(QEMU, &Launch { folder, ..launch(&appliance) }, "runtime_dir");
+}
+
+#[test]
+fn templates_are_checked_when_they_are_read() {
+    let group = |word: &str| vec![vec![String::from(word)]];
+    let new = |word: &str| Template::new("t".into(), "p".into(), group(word));
+    for word in ["{tap}", "a{{b}}c", "{{{tap}}}", ""] {
+        assert!(new(word).is_ok(), "{word}");
+    }
+    for word in ["{nothing}", "{", "}", "{tap", "tap}", "{}"] {
+        assert!(new(word).is_err(), "{word}");
+    }
+}

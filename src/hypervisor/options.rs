@@ -1,0 +1,92 @@
+//! How hypervisors are run on this host: what the settings say of them.
+
+use super::template::Template;
+use super::{CLOUD_HYPERVISOR, FIRECRACKER, QEMU};
+use crate::error::Refusal;
+
+/// Settings of all hypervisors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// See [`super::qemu`].
+    pub qemu: QemuOptions,
+    /// See [`super::cloud_hypervisor`].
+    pub cloud_hypervisor: CloudHypervisorOptions,
+    /// See [`super::firecracker`].
+    pub firecracker: FirecrackerOptions,
+    /// Hypervisors that volnet does not know, by name.
+    pub templates: Vec<Template>,
+}
+
+/// Settings of QEMU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QemuOptions {
+    /// A path, or a name to be found in PATH.
+    pub program: String,
+    /// The machine.
+    pub machine: QemuMachine,
+    /// The helper that gives vsock to guests where the host's kernel has no vhost-vsock.
+    pub vsock_helper: String,
+}
+
+/// The machines of QEMU that volnet can describe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QemuMachine {
+    /// virtio-mmio and no PCI: starts fastest.
+    #[default]
+    Microvm,
+    /// A PC with PCI Express, for guests without virtio-mmio.
+    Q35,
+}
+
+/// Settings of Cloud Hypervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudHypervisorOptions {
+    /// A path, or a name to be found in PATH.
+    pub program: String,
+    /// Pass `ip=` and `mask=` as Volant does. Cloud Hypervisor means the host's side of the tap by
+    /// them, and ignores them for a tap that exists.
+    pub net_ip_mask: bool,
+}
+
+/// Settings of Firecracker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirecrackerOptions {
+    /// A path, or a name to be found in PATH.
+    pub program: String,
+}
+
+impl Options {
+    /// The template of that name.
+    pub(super) fn template(&self, name: &str) -> Result<&Template, Refusal> {
+        self.templates.iter().find(|template| template.name() == name).ok_or_else(|| {
+            let mut known = [QEMU, CLOUD_HYPERVISOR, FIRECRACKER].join(", ");
+            for template in &self.templates {
+                known = format!("{known}, {}", template.name());
+            }
+            let reason = format!("{name:?} is not a hypervisor of this host; it has {known}");
+            Refusal::InvalidConfig { field: "hypervisor".into(), reason }
+        })
+    }
+}
+
+impl Default for QemuOptions {
+    fn default() -> Self {
+        QemuOptions {
+            program: "qemu-system-x86_64".into(),
+            machine: QemuMachine::default(),
+            vsock_helper: "vhost-device-vsock".into(),
+        }
+    }
+}
+
+impl Default for CloudHypervisorOptions {
+    fn default() -> Self {
+        CloudHypervisorOptions { program: CLOUD_HYPERVISOR.into(), net_ip_mask: false }
+    }
+}
+
+impl Default for FirecrackerOptions {
+    fn default() -> Self {
+        FirecrackerOptions { program: FIRECRACKER.into() }
+    }
+}

@@ -1,0 +1,184 @@
+//! QEMU.
+//!
+//! The machine is `microvm` (virtio-mmio, no PCI) unless the settings say `q35`. QEMU gets nothing
+//! that it was not given: no default devices, no configuration of the user's.
+//!
+//! Without KVM the kernel has to be told the TSC's frequency: a microvm has neither HPET nor PM
+//! timer to measure it by, and now and then a boot hangs over it.
+//!
+//! vsock needs vhost-vsock in the host's kernel. Where that is missing a helper speaks vhost-user,
+//! for which QEMU has to share the guest's memory with it.
+
+use super::{
+    Attachment, Command, Control, Launch, LaunchPort, QemuMachine, QemuOptions, SERIAL_SOCKET,
+    VSOCK_SOCKET, text,
+};
+use crate::error::Refusal;
+use crate::spec::Disk;
+
+/// What every guest is told: where its console is, and to end rather than to hang when it panics
+/// or restarts (QEMU ends with it, as `-no-reboot` says).
+const CMDLINE: &str = "console=ttyS0 reboot=t panic=-1";
+/// The socket between QEMU and the vsock helper.
+const HELPER_SOCKET: &str = "vhost-vsock.sock";
+/// The id of the memory that is shared with the vsock helper.
+const SHARED_MEMORY: &str = "mem0";
+
+/// The command that starts a VM.
+pub fn command(launch: &Launch, options: &QemuOptions) -> Result<Command, Refusal> {
+    let machine = launch.machine;
+    let qmp = text::in_folder(&launch.folder, "qmp.sock")?;
+    let mut args = words(&["-name", launch.name, "-machine", &machine_option(launch, options)]);
+    args.extend(words(&["-cpu", if launch.kvm { "host" } else { "max" }]));
+    args.extend(["-smp".into(), machine.cpus.to_string()]);
+    args.extend(["-m".into(), format!("{}M", machine.memory_mb)]);
+    args.extend(words(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]));
+    args.extend(serial_args(launch)?);
+    args.extend(["-qmp".into(), format!("unix:{},server=on,wait=off", escaped(&qmp))]);
+    args.extend(words(&["-kernel", text::path(launch.kernel, "kernel_override")?]));
+    if let Some(initramfs) = &machine.initramfs {
+        args.extend(words(&["-initrd", text::path(&initramfs.path, "initramfs")?]));
+    }
+    args.extend(["-append".into(), cmdline(launch)?]);
+    for (index, disk) in machine.disks.iter().enumerate() {
+        args.extend(disk_args(index, disk, options)?);
+    }
+    let attachment = launch.attachment();
+    args.extend(network_args(&attachment, options)?);
+    Ok(Command {
+        program: options.program.clone(),
+        args,
+        files: Vec::new(),
+        helper: helper(&attachment, options)?.map(Box::new),
+        ready: None,
+        control: Control::Qmp(qmp.into()),
+    })
+}
+
+/// The arguments that join a VM to its network.
+pub fn network_args(
+    attachment: &Attachment,
+    options: &QemuOptions,
+) -> Result<Vec<String>, Refusal> {
+    match attachment.port {
+        Some(port) => Ok(tap_args(port, options)),
+        None => vsock_args(attachment, options),
+    }
+}
+
+fn tap_args(port: LaunchPort, options: &QemuOptions) -> Vec<String> {
+    let mut netdev = String::from("tap,id=net0,");
+    netdev += &match port.fds {
+        // QEMU refuses the script options beside a descriptor, and needs them beside a name.
+        [] => format!("ifname={},script=no,downscript=no", port.tap),
+        [fd] => format!("fd={fd}"),
+        fds => format!("fds={}", fds.iter().map(u32::to_string).collect::<Vec<_>>().join(":")),
+    };
+    let mut device =
+        format!("{},netdev=net0,mac={}", device("virtio-net", options.machine), port.mac);
+    if port.queues > 1 {
+        if port.fds.is_empty() {
+            netdev += &format!(",queues={}", port.queues);
+        }
+        device += ",mq=on";
+    }
+    if options.machine == QemuMachine::Q35 {
+        // No boot ROM: nothing is booted from the network.
+        device += ",romfile=";
+    }
+    vec!["-netdev".into(), netdev, "-device".into(), device]
+}
+
+fn vsock_args(attachment: &Attachment, options: &QemuOptions) -> Result<Vec<String>, Refusal> {
+    if attachment.vhost_vsock {
+        let device = device("vhost-vsock", options.machine);
+        return Ok(vec!["-device".into(), format!("{device},guest-cid={}", attachment.cid)]);
+    }
+    let socket = text::in_folder(attachment.folder, HELPER_SOCKET)?;
+    let size = attachment.memory_mb;
+    Ok(vec![
+        "-object".into(),
+        format!("memory-backend-memfd,id={SHARED_MEMORY},size={size}M,share=on"),
+        "-machine".into(),
+        format!("memory-backend={SHARED_MEMORY}"),
+        "-chardev".into(),
+        format!("socket,id=vsock0,path={}", escaped(&socket)),
+        "-device".into(),
+        format!("{},chardev=vsock0", device("vhost-user-vsock", options.machine)),
+    ])
+}
+
+/// The helper that gives the guest its vsock where the host's kernel does not.
+fn helper(attachment: &Attachment, options: &QemuOptions) -> Result<Option<Command>, Refusal> {
+    if attachment.port.is_some() || attachment.vhost_vsock {
+        return Ok(None);
+    }
+    let socket = text::in_folder(attachment.folder, HELPER_SOCKET)?;
+    let uds = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
+    let cid = attachment.cid.to_string();
+    Ok(Some(Command {
+        program: options.vsock_helper.clone(),
+        args: words(&["--guest-cid", &cid, "--socket", &socket, "--uds-path", &uds]),
+        files: Vec::new(),
+        helper: None,
+        ready: Some(socket.into()),
+        control: Control::Terminate,
+    }))
+}
+
+fn machine_option(launch: &Launch, options: &QemuOptions) -> String {
+    let machine = match options.machine {
+        QemuMachine::Microvm => "microvm",
+        QemuMachine::Q35 => "q35",
+    };
+    format!("{machine},accel={}", if launch.kvm { "kvm" } else { "tcg" })
+}
+
+/// The serial port: a socket for the console, and everything into the log as well.
+fn serial_args(launch: &Launch) -> Result<Vec<String>, Refusal> {
+    let socket = text::in_folder(&launch.folder, SERIAL_SOCKET)?;
+    let log = text::path(launch.log, "log_dir")?;
+    let chardev = format!(
+        "socket,id=serial0,path={},server=on,wait=off,logfile={},logappend=on",
+        escaped(&socket),
+        escaped(log)
+    );
+    Ok(words(&["-chardev", &chardev, "-serial", "chardev:serial0"]))
+}
+
+fn cmdline(launch: &Launch) -> Result<String, Refusal> {
+    match launch.tsc_khz {
+        Some(khz) if !launch.kvm => {
+            text::cmdline(&format!("{CMDLINE} tsc_early_khz={khz}"), launch)
+        }
+        Some(_) | None => text::cmdline(CMDLINE, launch),
+    }
+}
+
+fn disk_args(index: usize, disk: &Disk, options: &QemuOptions) -> Result<Vec<String>, Refusal> {
+    let path = escaped(text::path(&disk.file.path, "disks")?);
+    let format = disk.format.as_str();
+    let mut drive = format!("if=none,id=disk{index},format={format},file={path}");
+    if disk.readonly {
+        drive += ",read-only=on";
+    }
+    let device = format!("{},drive=disk{index}", device("virtio-blk", options.machine));
+    Ok(words(&["-drive", &drive, "-device", &device]))
+}
+
+/// A device as the machine's bus has it.
+fn device(name: &str, machine: QemuMachine) -> String {
+    match machine {
+        QemuMachine::Microvm => format!("{name}-device"),
+        QemuMachine::Q35 => format!("{name}-pci"),
+    }
+}
+
+/// A value within an option: QEMU takes a doubled comma for one that does not end it.
+fn escaped(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| String::from(*word)).collect()
+}

@@ -1,0 +1,239 @@
+//! Any other hypervisor, by a template in the settings.
+//!
+//! A template is a program and groups of arguments in which `{word}` stands for something of the VM:
+//!
+//! | word | stands for | absent |
+//! |---|---|---|
+//! | `{name}` `{cid}` `{folder}` `{log}` | the VM's name, vsock context id, folder and log | never |
+//! | `{cpus}` `{memory_mb}` `{kernel}` `{cmdline}` | what it runs on | never |
+//! | `{initramfs}` | path of the initramfs | without one |
+//! | `{disk}` `{disk_format}` `{disk_readonly}` | a disk: path, `raw` or `qcow2`, `on` or `off` | without one |
+//! | `{tap}` `{mac}` `{queues}` | the tap, the guest's address on it, queue pairs | in vsock mode |
+//! | `{ip}` `{netmask}` | the lease and its mask | unless bridged |
+//! | `{vsock_cid}` `{vsock_socket}` | as `{cid}`, and the Unix socket of it | unless vsock |
+//!
+//! A group of which a word is absent is left out as a whole; one that speaks of a disk comes once
+//! for each. So `["--initrd", "{initramfs}"]` disappears where there is none. `{{` and `}}` are braces.
+
+use super::{Attachment, Command, Control, Launch, VSOCK_SOCKET, text};
+use crate::error::Refusal;
+use crate::spec::Disk;
+
+/// The most groups of arguments in a template.
+pub const GROUPS_MAX: usize = 64;
+
+/// The words there are. Those of the network come first; see [`NETWORK_WORDS`].
+const WORDS: [&str; 19] = [
+    "tap",
+    "mac",
+    "queues",
+    "ip",
+    "netmask",
+    "vsock_cid",
+    "vsock_socket",
+    "name",
+    "cid",
+    "folder",
+    "log",
+    "cpus",
+    "memory_mb",
+    "kernel",
+    "cmdline",
+    "initramfs",
+    "disk",
+    "disk_format",
+    "disk_readonly",
+];
+/// How many of [`WORDS`] are the network's.
+const NETWORK_WORDS: usize = 7;
+
+/// A hypervisor that volnet does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    name: String,
+    program: String,
+    groups: Vec<Vec<String>>,
+}
+
+/// A piece of an argument.
+enum Piece<'a> {
+    Text(&'a str),
+    Word(&'a str),
+}
+
+impl Template {
+    /// Checks a template: its words are known, its braces balanced.
+    pub fn new(
+        name: String,
+        program: String,
+        groups: Vec<Vec<String>>,
+    ) -> Result<Template, Refusal> {
+        let refuse = |reason: String| Err(text::refuse(&format!("templates.{name}"), reason));
+        if program.is_empty() || groups.len() > GROUPS_MAX {
+            return refuse(format!("it needs a program and at most {GROUPS_MAX} groups"));
+        }
+        for argument in groups.iter().flatten() {
+            for piece in pieces(argument) {
+                match piece {
+                    Ok(Piece::Word(word)) if !WORDS.contains(&word) => {
+                        return refuse(format!("{argument:?}: there is no word {{{word}}}"));
+                    }
+                    Ok(_) => {}
+                    Err(()) => return refuse(format!("{argument:?}: a brace stands alone")),
+                }
+            }
+        }
+        Ok(Template { name, program, groups })
+    }
+
+    /// Its name, by which VMs ask for it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The groups, each filled in or left out.
+    fn expand(&self, values: &Values, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let mut args = Vec::new();
+        for group in self.groups.iter().filter(|group| wanted(group)) {
+            let of_disk = mentions(group, |word| word.starts_with("disk"));
+            let rounds = if of_disk { values.disks.len() } else { 1 };
+            for round in 0..rounds {
+                let filled: Option<Vec<String>> =
+                    group.iter().map(|argument| values.fill(argument, round)).collect();
+                args.extend(filled.into_iter().flatten());
+            }
+        }
+        args
+    }
+}
+
+/// The command that starts a VM. Such a hypervisor is asked to end by SIGTERM.
+pub fn command(launch: &Launch, template: &Template) -> Result<Command, Refusal> {
+    let machine = launch.machine;
+    let mut values = Values::of(&launch.attachment())?;
+    values.set("name", launch.name);
+    values.set("log", text::path(launch.log, "log_dir")?);
+    values.set("cpus", machine.cpus);
+    values.set("kernel", text::path(launch.kernel, "kernel_override")?);
+    values.set("cmdline", text::cmdline("", launch)?);
+    if let Some(initramfs) = &machine.initramfs {
+        values.set("initramfs", text::path(&initramfs.path, "initramfs")?);
+    }
+    values.disks = machine.disks.iter().map(disk).collect::<Result<_, _>>()?;
+    Ok(Command {
+        program: template.program.clone(),
+        args: template.expand(&values, |_| true),
+        files: Vec::new(),
+        helper: None,
+        ready: None,
+        control: Control::Terminate,
+    })
+}
+
+/// The groups that speak of the network.
+pub fn network_args(attachment: &Attachment, template: &Template) -> Result<Vec<String>, Refusal> {
+    let network = |group: &[String]| mentions(group, |word| WORDS[..NETWORK_WORDS].contains(&word));
+    Ok(template.expand(&Values::of(attachment)?, network))
+}
+
+/// What the words of one VM stand for.
+#[derive(Default)]
+struct Values {
+    words: Vec<(&'static str, String)>,
+    /// Path, format, whether read-only.
+    disks: Vec<[String; 3]>,
+}
+
+impl Values {
+    fn of(attachment: &Attachment) -> Result<Values, Refusal> {
+        let mut values = Values::default();
+        values.set("cid", attachment.cid);
+        values.set("folder", text::path(attachment.folder, "runtime_dir")?);
+        values.set("memory_mb", attachment.memory_mb);
+        let Some(port) = attachment.port else {
+            values.set("vsock_cid", attachment.cid);
+            values.set("vsock_socket", text::in_folder(attachment.folder, VSOCK_SOCKET)?);
+            return Ok(values);
+        };
+        values.set("tap", port.tap);
+        values.set("mac", port.mac);
+        values.set("queues", port.queues);
+        if let Some((ip, netmask)) = port.lease {
+            values.set("ip", ip);
+            values.set("netmask", netmask);
+        }
+        Ok(values)
+    }
+
+    fn set(&mut self, word: &'static str, value: impl ToString) {
+        self.words.push((word, value.to_string()));
+    }
+
+    fn get(&self, word: &str, round: usize) -> Option<&str> {
+        let disk = |part: usize| self.disks.get(round).map(|disk| disk[part].as_str());
+        match word {
+            "disk" => disk(0),
+            "disk_format" => disk(1),
+            "disk_readonly" => disk(2),
+            _ => self.words.iter().find(|(name, _)| *name == word).map(|(_, value)| value.as_str()),
+        }
+    }
+
+    /// An argument with its words filled in; `None` when one is absent.
+    fn fill(&self, argument: &str, round: usize) -> Option<String> {
+        pieces(argument)
+            .map(|piece| match piece.ok()? {
+                Piece::Text(text) => Some(text),
+                Piece::Word(word) => self.get(word, round),
+            })
+            .collect()
+    }
+}
+
+fn disk(disk: &Disk) -> Result<[String; 3], Refusal> {
+    let readonly = if disk.readonly { "on" } else { "off" };
+    let path = text::path(&disk.file.path, "disks")?;
+    Ok([path.into(), disk.format.as_str().into(), readonly.into()])
+}
+
+/// Whether a group has a word of that kind.
+fn mentions(group: &[String], kind: impl Fn(&str) -> bool) -> bool {
+    group
+        .iter()
+        .flat_map(|argument| pieces(argument))
+        .any(|piece| matches!(piece, Ok(Piece::Word(word)) if kind(word)))
+}
+
+/// An argument in pieces; an error where a brace stands alone.
+fn pieces(argument: &str) -> impl Iterator<Item = Result<Piece<'_>, ()>> {
+    let mut rest = argument;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (piece, left) = split_piece(rest);
+        rest = left;
+        Some(piece)
+    })
+}
+
+/// The first piece of an argument that is not empty, and what follows it.
+fn split_piece(argument: &str) -> (Result<Piece<'_>, ()>, &str) {
+    if let Some(left) = argument.strip_prefix("{{") {
+        return (Ok(Piece::Text("{")), left);
+    }
+    if let Some(left) = argument.strip_prefix("}}") {
+        return (Ok(Piece::Text("}")), left);
+    }
+    if let Some(left) = argument.strip_prefix('{') {
+        return match left.split_once('}') {
+            Some((word, left)) => (Ok(Piece::Word(word)), left),
+            None => (Err(()), ""),
+        };
+    }
+    if argument.starts_with('}') {
+        return (Err(()), "");
+    }
+    let end = argument.find(['{', '}']).unwrap_or(argument.len());
+    (Ok(Piece::Text(&argument[..end])), &argument[end..])
+}

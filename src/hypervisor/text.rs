@@ -1,0 +1,61 @@
+//! Pieces of a command line that all drivers need.
+
+use std::path::Path;
+
+use super::{Launch, SOCKET_PATH_BYTES_MAX};
+use crate::error::Refusal;
+use crate::spec::CMDLINE_BYTES_MAX;
+
+/// The longest name of a socket in a VM's folder.
+const LONGEST_SOCKET: &str = "vhost-vsock.sock";
+
+/// A refusal of a field of the configuration.
+pub(super) fn refuse(field: &str, reason: impl Into<String>) -> Refusal {
+    Refusal::InvalidConfig { field: field.into(), reason: reason.into() }
+}
+
+/// Whether sockets can be made in a folder.
+pub(super) fn check_folder(folder: &Path) -> Result<(), Refusal> {
+    let longest = folder.as_os_str().len() + 1 + LONGEST_SOCKET.len();
+    if longest <= SOCKET_PATH_BYTES_MAX {
+        return Ok(());
+    }
+    let reason = format!(
+        "{} is too long for the sockets in it, whose paths end at {SOCKET_PATH_BYTES_MAX} bytes",
+        folder.display()
+    );
+    Err(refuse("runtime_dir", reason))
+}
+
+/// A path as text. `field` says whose it is.
+pub(super) fn path<'a>(path: &'a Path, field: &str) -> Result<&'a str, Refusal> {
+    match path.to_str() {
+        Some(text) if !text.chars().any(char::is_control) => Ok(text),
+        Some(text) => Err(refuse(field, format!("{text:?} holds a control character"))),
+        None => Err(refuse(field, format!("{} is not UTF-8", path.display()))),
+    }
+}
+
+/// A file in the VM's folder, as text.
+pub(super) fn in_folder(folder: &Path, name: &str) -> Result<String, Refusal> {
+    Ok(format!("{}/{name}", path(folder, "runtime_dir")?))
+}
+
+/// The whole kernel command line: what the hypervisor needs, the network's part, the VM's own.
+pub(super) fn cmdline(hypervisor: &str, launch: &Launch) -> Result<String, Refusal> {
+    let mut line = String::from(hypervisor);
+    for part in [launch.kernel_args, &launch.machine.cmdline] {
+        if !line.is_empty() && !part.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(part);
+    }
+    if line.len() > CMDLINE_BYTES_MAX {
+        let reason = format!(
+            "with what volnet adds it has {} bytes, more than {CMDLINE_BYTES_MAX}",
+            line.len()
+        );
+        return Err(refuse("kernel_cmdline", reason));
+    }
+    Ok(line)
+}
