@@ -4,3 +4,6 @@
 //! checks what it can before, and turns the outcome into an owned value or an `io::Error`.
 
 #![cfg(target_os = "linux")]
+
+pub mod socket;
+pub mod tun;

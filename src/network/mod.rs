@@ -4,6 +4,9 @@
 //! and for dry runs; [`fake`] is a kernel in memory that fails on command, for tests and
 //! simulation. [`execute`] is the only caller of [`Network::apply`].
 
+#[cfg(target_os = "linux")]
+pub mod linux;
+
 use crate::engine::plan::Op;
 use crate::engine::reconcile::Observed;
 use crate::error::Failure;

@@ -1,0 +1,46 @@
+//! Options of netlink sockets (netlink(7)) that no safe crate sets.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// An option at the level of `SOL_NETLINK` that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetlinkOption {
+    /// `NETLINK_EXT_ACK`: errors come with the kernel's own words.
+    ExtAck,
+    /// `NETLINK_CAP_ACK`: errors do not echo the request.
+    CapAck,
+    /// `NETLINK_GET_STRICT_CHK`: filters of a dump are checked and obeyed.
+    StrictCheck,
+}
+
+/// Switches an option on.
+pub fn enable(socket: BorrowedFd<'_>, option: NetlinkOption) -> io::Result<()> {
+    let name = match option {
+        NetlinkOption::ExtAck => libc::NETLINK_EXT_ACK,
+        NetlinkOption::CapAck => libc::NETLINK_CAP_ACK,
+        NetlinkOption::StrictCheck => libc::NETLINK_GET_STRICT_CHK,
+    };
+    set(socket, name, 1)
+}
+
+/// Subscribes to a multicast group by its number (`RTNLGRP_*`, `NFNLGRP_*`).
+pub fn join(socket: BorrowedFd<'_>, group: u32) -> io::Result<()> {
+    let group = i32::try_from(group).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    set(socket, libc::NETLINK_ADD_MEMBERSHIP, group)
+}
+
+fn set(socket: BorrowedFd<'_>, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel reads no more than
+    // the given size from the pointer, which is that of a live integer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            name,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,108 @@
+//! TUN/TAP devices (linux/if_tun.h, Documentation/networking/tuntap.rst).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Frames rather than packets.
+pub const TAP: i32 = libc::IFF_TAP;
+/// No four bytes of flags and protocol before each frame.
+pub const NO_PI: i32 = libc::IFF_NO_PI;
+/// A virtio-net header before each frame.
+pub const VNET_HDR: i32 = libc::IFF_VNET_HDR;
+/// More than one queue can be opened.
+pub const MULTI_QUEUE: i32 = libc::IFF_MULTI_QUEUE;
+/// Make a device or fail: EBUSY where one of that name exists.
+pub const EXCLUSIVE: i32 = libc::IFF_TUN_EXCL;
+/// Only among the flags read back: the device outlives its descriptors.
+pub const PERSISTENT: i32 = libc::IFF_PERSIST;
+
+/// One queue of a device, held open. Closing it removes a device that is not persistent.
+#[derive(Debug)]
+pub struct Tun {
+    file: File,
+    name: String,
+}
+
+impl Tun {
+    /// Opens `/dev/net/tun`, non-blocking and closed on exec, and makes or opens a device.
+    ///
+    /// The kernel cuts a name after 15 bytes without a word and fills in a `%d`: compare
+    /// [`Tun::name`] with what was asked for.
+    pub fn open(name: &str, flags: i32) -> io::Result<Tun> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/net/tun")?;
+        let mut request = request(name, flags);
+        // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which lives across the call.
+        let result =
+            unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
+        check(result)?;
+        Ok(Tun { file, name: name_of(&request)? })
+    }
+
+    /// The name that the kernel gave the device.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Lets this user open the device without further rights. A device without an owner can be
+    /// opened by anyone who can open `/dev/net/tun`.
+    pub fn set_owner(&self, uid: u32) -> io::Result<()> {
+        // SAFETY: TUNSETOWNER takes its argument by value.
+        check(unsafe {
+            libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOWNER as _, libc::c_ulong::from(uid))
+        })
+    }
+
+    /// Lets the device outlive its descriptors, or not.
+    pub fn set_persistent(&self, on: bool) -> io::Result<()> {
+        // SAFETY: TUNSETPERSIST takes its argument by value.
+        check(unsafe {
+            libc::ioctl(self.file.as_raw_fd(), libc::TUNSETPERSIST as _, libc::c_ulong::from(on))
+        })
+    }
+
+    /// The flags as the device has them now.
+    pub fn flags(&self) -> io::Result<i32> {
+        let mut request = request("", 0);
+        // SAFETY: TUNGETIFF writes one `struct ifreq`, which lives across the call.
+        let result =
+            unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNGETIFF as _, &raw mut request) };
+        check(result)?;
+        // SAFETY: TUNGETIFF fills in the flags, and any bits are a valid short.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        Ok(i32::from(flags.cast_unsigned()))
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A request with a name, cut to what fits, and flags.
+fn request(name: &str, flags: i32) -> libc::ifreq {
+    // SAFETY: `struct ifreq` is integers and a union of them: all zeros is a value of it.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    request
+}
+
+/// The name in an answer of the kernel, which is UTF-8 where what we asked for was.
+fn name_of(request: &libc::ifreq) -> io::Result<String> {
+    let bytes: Vec<u8> =
+        request.ifr_name.iter().map(|&c| c as u8).take_while(|&byte| byte != 0).collect();
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

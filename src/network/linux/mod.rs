@@ -1,0 +1,3 @@
+//! The Linux kernel as a backend.
+
+pub mod socket;

@@ -1,0 +1,335 @@
+//! The request socket of rtnetlink and nf_tables (netlink(7)).
+//!
+//! The kernel executes a request inside `send`, and the answer is in the receive queue when `send`
+//! returns. So a request is a plain call: write, send once, read until every acknowledgement is
+//! there. Nothing is ever waited for: an empty queue before the last acknowledgement means that
+//! the kernel gave none, which is an error.
+//!
+//! What is received is trusted only as far as it is checked: the sender is the kernel (port 0), the
+//! datagram came whole, the sequence is one of this request's. Answers to an earlier request that
+//! was given up are passed over, up to a bound.
+//!
+//! Writing and reading allocate nothing once the buffers have grown; an error does, for its words.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvmsg, send,
+    setsockopt, socket, sockopt,
+};
+use volnet_ffi::socket::{NetlinkOption, enable};
+
+use crate::error::Failure;
+use crate::netlink;
+use crate::netlink::message::{DUMP_INTR, Message, Messages, TYPE_DONE, TYPE_ERROR};
+use crate::netlink::writer::{SEND_MAX, Writer};
+
+/// The most acknowledged messages of one send. The answers to more overrun the receive queue, and
+/// then nothing says which of them failed.
+pub const ACKS_MAX: u32 = 128;
+/// Bytes of the largest datagram: the kernel fills a dump up to 32 KiB (net/netlink/af_netlink.c,
+/// `netlink_dump`).
+const DATAGRAM_MAX: usize = 32 * 1024;
+/// Bytes of the receive queue: the answers to the largest batch, each an error with words.
+const RECEIVE_BUFFER: usize = 1024 * 1024;
+/// Bytes of the send queue: the largest batch, with the kernel's accounting on top.
+const SEND_BUFFER: usize = 2 * SEND_MAX;
+/// How often a dump that was overtaken by a change is begun again.
+const DUMPS_MAX: usize = 16;
+/// How many messages of earlier requests are passed over before the answer to this one.
+const FOREIGN_MAX: usize = 1024;
+
+/// What a socket speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// rtnetlink: links, addresses, routes, neighbours.
+    Route,
+    /// nfnetlink: nf_tables, conntrack.
+    Netfilter,
+}
+
+/// A socket for requests, kept for the life of its owner: some things in the kernel (a table with
+/// an owner) hang on it, and closing one can block.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    sequence: Sequence,
+    writer: Writer,
+    buffer: Box<[u8]>,
+}
+
+/// Where the sequence numbers of messages come from. Each message of a request takes one.
+#[derive(Debug)]
+pub struct Sequence(u32);
+
+/// Why a request was not done, or not wholly.
+#[derive(Debug)]
+pub enum Error {
+    /// The kernel refused the message of this number (the first is 0), in these words if any.
+    Refused { index: u32, errno: i32, words: Option<String> },
+    /// The socket could not send or receive.
+    Io(io::Error),
+    /// The request does not fit a message, or the answer is not well-formed.
+    Codec(netlink::Error),
+    /// A datagram was longer than any that the kernel should send.
+    Truncated,
+    /// The queue ran dry, or filled with other answers, before the answer came.
+    Silent,
+    /// Every dump was overtaken by a change.
+    Unsettled,
+}
+
+/// How the reading of answers stands.
+struct Answers {
+    first: u32,
+    messages: u32,
+    acks: u32,
+    foreign: usize,
+    error: Option<Error>,
+}
+
+impl Sequence {
+    /// The next number.
+    pub fn take(&mut self) -> u32 {
+        let taken = self.0;
+        self.0 = self.0.wrapping_add(1);
+        taken
+    }
+}
+
+impl Socket {
+    /// Opens a socket in the network namespace of the calling thread.
+    pub fn open(protocol: Protocol) -> io::Result<Socket> {
+        let fd = open(protocol)?;
+        enable(fd.as_fd(), NetlinkOption::CapAck)?;
+        enable(fd.as_fd(), NetlinkOption::ExtAck)?;
+        enable(fd.as_fd(), NetlinkOption::StrictCheck)?;
+        setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
+        setsockopt(&fd, sockopt::SndBufForce, &SEND_BUFFER)?;
+        Ok(Socket {
+            fd,
+            sequence: Sequence(1),
+            writer: Writer::new(),
+            buffer: vec![0; DATAGRAM_MAX].into(),
+        })
+    }
+
+    /// Sends what `build` writes and reads the answers. `acks` is how many acknowledgements are due
+    /// when all goes well: one a message that asks for it, at most [`ACKS_MAX`]. The error is that
+    /// of the first message that the kernel refused; the others of a plain request are done all
+    /// the same, those of an nf_tables batch are not.
+    pub fn request(
+        &mut self,
+        acks: u32,
+        build: impl FnOnce(&mut Writer, &mut Sequence),
+    ) -> Result<(), Error> {
+        self.request_and(acks, build, |_| Ok(()))
+    }
+
+    /// As [`Socket::request`], and hands `each` the messages that come before an acknowledgement:
+    /// the object that was asked for, or an echo of what was made.
+    pub fn request_and(
+        &mut self,
+        acks: u32,
+        build: impl FnOnce(&mut Writer, &mut Sequence),
+        mut each: impl FnMut(&Message<'_>) -> Result<(), netlink::Error>,
+    ) -> Result<(), Error> {
+        debug_assert!((1..=ACKS_MAX).contains(&acks), "the queue holds the answers");
+        let mut answers = self.send(build)?;
+        self.read_acks(acks, &mut answers, &mut each)?;
+        answers.error.map_or(Ok(()), Err)
+    }
+
+    /// Runs the dump that `build` asks for and returns what `read` makes of its messages. A dump
+    /// that a change overtook may lack what did not change: it is begun again, up to a bound.
+    pub fn dump<T>(
+        &mut self,
+        build: impl Fn(&mut Writer, u32),
+        read: impl Fn(&Message<'_>) -> Result<Option<T>, netlink::Error>,
+    ) -> Result<Vec<T>, Error> {
+        let mut all = Vec::new();
+        for _ in 0..DUMPS_MAX {
+            all.clear();
+            let mut answers = self.send(|writer, sequence| build(writer, sequence.take()))?;
+            let interrupted = self.read_dump(&mut answers, &mut |message| {
+                all.extend(read(message)?);
+                Ok(())
+            })?;
+            match answers.error {
+                Some(error) => return Err(error),
+                None if interrupted => {}
+                None => return Ok(all),
+            }
+        }
+        Err(Error::Unsettled)
+    }
+
+    /// Writes and sends a request.
+    fn send(&mut self, build: impl FnOnce(&mut Writer, &mut Sequence)) -> Result<Answers, Error> {
+        let first = self.sequence.0;
+        self.writer.clear();
+        build(&mut self.writer, &mut self.sequence);
+        let bytes = self.writer.finish().map_err(Error::Codec)?;
+        send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from)?;
+        let messages = self.sequence.0.wrapping_sub(first);
+        Ok(Answers { first, messages, acks: 0, foreign: 0, error: None })
+    }
+
+    /// Reads until all acknowledgements are there; once there is an error, until the queue is
+    /// empty, because a batch has any number of them and no end.
+    fn read_acks(
+        &mut self,
+        acks: u32,
+        answers: &mut Answers,
+        each: &mut dyn FnMut(&Message<'_>) -> Result<(), netlink::Error>,
+    ) -> Result<(), Error> {
+        while answers.acks < acks || answers.error.is_some() {
+            let Some(datagram) = receive(&self.fd, &mut self.buffer)? else {
+                return if answers.error.is_some() { Ok(()) } else { Err(Error::Silent) };
+            };
+            for message in Messages::new(datagram) {
+                let message = message?;
+                if !answers.own(&message)? {
+                    continue;
+                }
+                match message.kind {
+                    TYPE_ERROR => answers.take(&message)?,
+                    _ => answers.keep(each(&message)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads until the dump ends, even after an error: the kernel begins no other dump before.
+    /// Returns whether a change overtook it.
+    fn read_dump(
+        &mut self,
+        answers: &mut Answers,
+        each: &mut dyn FnMut(&Message<'_>) -> Result<(), netlink::Error>,
+    ) -> Result<bool, Error> {
+        let mut interrupted = false;
+        loop {
+            let datagram = receive(&self.fd, &mut self.buffer)?.ok_or(Error::Silent)?;
+            for message in Messages::new(datagram) {
+                let message = message?;
+                if !answers.own(&message)? {
+                    continue;
+                }
+                interrupted |= message.flags & DUMP_INTR != 0;
+                match message.kind {
+                    TYPE_DONE | TYPE_ERROR => {
+                        answers.take(&message)?;
+                        return Ok(interrupted);
+                    }
+                    _ => answers.keep(each(&message)),
+                }
+            }
+        }
+    }
+}
+
+impl Answers {
+    /// Whether the message answers this request.
+    fn own(&mut self, message: &Message<'_>) -> Result<bool, Error> {
+        if message.sequence.wrapping_sub(self.first) < self.messages {
+            return Ok(true);
+        }
+        self.foreign += 1;
+        if self.foreign > FOREIGN_MAX { Err(Error::Silent) } else { Ok(false) }
+    }
+
+    /// Takes an acknowledgement or an error; the first error stays.
+    fn take(&mut self, message: &Message<'_>) -> Result<(), Error> {
+        let answer = message.answer()?;
+        self.acks += 1;
+        if answer.errno != 0 {
+            let index = message.sequence.wrapping_sub(self.first);
+            let words = answer.words.map(str::to_owned);
+            self.error.get_or_insert(Error::Refused { index, errno: answer.errno, words });
+        }
+        Ok(())
+    }
+
+    /// Keeps the error of a reader, if it is the first.
+    fn keep(&mut self, read: Result<(), netlink::Error>) {
+        if let Err(error) = read {
+            self.error.get_or_insert(Error::Codec(error));
+        }
+    }
+}
+
+impl Error {
+    /// The errno, where it was the kernel that said no.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Error::Refused { errno, .. } => Some(*errno),
+            Error::Io(error) => error.raw_os_error(),
+            Error::Codec(_) | Error::Truncated | Error::Silent | Error::Unsettled => None,
+        }
+    }
+
+    /// What could not be done, to what, and why: the kernel's own words where it has any. What is
+    /// wrong with the conversation itself counts as EPROTO.
+    pub fn failure(self, operation: &'static str, object: &str) -> Failure {
+        let message = match self {
+            Error::Refused { errno, words: None, .. } => {
+                return Failure::kernel(operation, object, &io::Error::from_raw_os_error(errno));
+            }
+            Error::Io(error) => return Failure::kernel(operation, object, &error),
+            Error::Refused { errno, words: Some(message), .. } => {
+                return Failure::Kernel { operation, object: object.into(), errno, message };
+            }
+            Error::Codec(error) => error.to_string(),
+            Error::Truncated => "the kernel's answer is longer than expected".into(),
+            Error::Silent => "the kernel gave no answer".into(),
+            Error::Unsettled => "the kernel's state changes faster than it can be read".into(),
+        };
+        Failure::Kernel { operation, object: object.into(), errno: libc::EPROTO, message }
+    }
+}
+
+impl From<netlink::Error> for Error {
+    fn from(error: netlink::Error) -> Self {
+        Error::Codec(error)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::Io(error)
+    }
+}
+
+/// Opens and binds a socket. An unbound one never receives multicast.
+pub fn open(protocol: Protocol) -> io::Result<OwnedFd> {
+    let protocol = match protocol {
+        Protocol::Route => SockProtocol::NetlinkRoute,
+        Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    Ok(fd)
+}
+
+/// Receives one whole datagram of the kernel's; `None` when the queue is empty. What others send
+/// is dropped.
+pub fn receive<'a>(fd: &OwnedFd, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, Error> {
+    for _ in 0..FOREIGN_MAX {
+        let mut into = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let received = match recvmsg::<NetlinkAddr>(fd.as_raw_fd(), &mut into, None, flags) {
+            Ok(received) => received,
+            Err(nix::Error::EAGAIN) => return Ok(None),
+            Err(errno) => return Err(Error::Io(errno.into())),
+        };
+        let (length, cut) = (received.bytes, received.flags.contains(MsgFlags::MSG_TRUNC));
+        if received.address.is_none_or(|sender| sender.pid() != 0) {
+            continue;
+        }
+        return if cut { Err(Error::Truncated) } else { Ok(Some(&buffer[..length])) };
+    }
+    Err(Error::Silent)
+}
