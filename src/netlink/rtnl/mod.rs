@@ -10,11 +10,17 @@
 //! because the kernel takes nearly any byte in them and one odd link of somebody else's must not
 //! blind us to the rest; they are text when they are written, because ours are.
 
+pub mod address;
 pub mod link;
+pub mod neighbour;
+pub mod route;
 
 use super::Error;
 use super::message::Message;
+use address::AddressMessage;
 use link::LinkMessage;
+use neighbour::NeighbourMessage;
+use route::RouteMessage;
 
 /// `AF_UNSPEC` (linux/socket.h): any address family.
 pub const AF_UNSPEC: u8 = 0;
@@ -33,9 +39,33 @@ pub const DELLINK: u16 = 17;
 pub const GETLINK: u16 = 18;
 /// `RTM_SETLINK`: change a link that exists.
 pub const SETLINK: u16 = 19;
+/// `RTM_NEWADDR`: give a link an address; also what an address looks like.
+pub const NEWADDR: u16 = 20;
+/// `RTM_DELADDR`: take an address from a link.
+pub const DELADDR: u16 = 21;
+/// `RTM_GETADDR`: ask for addresses.
+pub const GETADDR: u16 = 22;
+/// `RTM_NEWROUTE`: what a route looks like.
+pub const NEWROUTE: u16 = 24;
+/// `RTM_DELROUTE`: what a route looked like.
+pub const DELROUTE: u16 = 25;
+/// `RTM_GETROUTE`: ask for routes.
+pub const GETROUTE: u16 = 26;
+/// `RTM_NEWNEIGH`: what a neighbour looks like.
+pub const NEWNEIGH: u16 = 28;
+/// `RTM_DELNEIGH`: forget a neighbour.
+pub const DELNEIGH: u16 = 29;
+/// `RTM_GETNEIGH`: ask for neighbours.
+pub const GETNEIGH: u16 = 30;
 
 /// `RTNLGRP_LINK` (linux/rtnetlink.h): the multicast group of news about links.
 pub const GROUP_LINK: u32 = 1;
+/// `RTNLGRP_NEIGH`: news about neighbours.
+pub const GROUP_NEIGHBOUR: u32 = 3;
+/// `RTNLGRP_IPV4_IFADDR`: news about IPv4 addresses.
+pub const GROUP_ADDRESS: u32 = 5;
+/// `RTNLGRP_IPV4_ROUTE`: news about IPv4 routes.
+pub const GROUP_ROUTE: u32 = 7;
 
 /// News of the kernel: an object as it is now, or as it was when it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +74,18 @@ pub enum Notice<'a> {
     Link(LinkMessage<'a>),
     /// A link is gone.
     LinkGone(LinkMessage<'a>),
+    /// A link has this address.
+    Address(AddressMessage),
+    /// A link has this address no more.
+    AddressGone(AddressMessage),
+    /// A neighbour was learnt or changed.
+    Neighbour(NeighbourMessage),
+    /// A neighbour was forgotten.
+    NeighbourGone(NeighbourMessage),
+    /// A route was made or changed.
+    Route(RouteMessage),
+    /// A route is gone.
+    RouteGone(RouteMessage),
 }
 
 impl<'a> Notice<'a> {
@@ -51,11 +93,18 @@ impl<'a> Notice<'a> {
     /// bridge's own view of its ports: that comes as `RTM_NEWLINK` and, when a port is *detached*,
     /// as `RTM_DELLINK`, told from the real thing by its family alone.
     pub fn read(message: &Message<'a>) -> Result<Option<Notice<'a>>, Error> {
-        let family = *message.payload.first().ok_or(Error::Truncated)?;
-        Ok(match (message.kind, family) {
-            (NEWLINK, AF_UNSPEC) => Some(Notice::Link(LinkMessage::read(message.payload)?)),
-            (DELLINK, AF_UNSPEC) => Some(Notice::LinkGone(LinkMessage::read(message.payload)?)),
-            _ => None,
-        })
+        let payload = message.payload;
+        let family = *payload.first().ok_or(Error::Truncated)?;
+        Ok(Some(match (message.kind, family) {
+            (NEWLINK, AF_UNSPEC) => Notice::Link(LinkMessage::read(payload)?),
+            (DELLINK, AF_UNSPEC) => Notice::LinkGone(LinkMessage::read(payload)?),
+            (NEWADDR, AF_INET) => Notice::Address(AddressMessage::read(payload)?),
+            (DELADDR, AF_INET) => Notice::AddressGone(AddressMessage::read(payload)?),
+            (NEWNEIGH, AF_INET) => Notice::Neighbour(NeighbourMessage::read(payload)?),
+            (DELNEIGH, AF_INET) => Notice::NeighbourGone(NeighbourMessage::read(payload)?),
+            (NEWROUTE, AF_INET) => Notice::Route(RouteMessage::read(payload)?),
+            (DELROUTE, AF_INET) => Notice::RouteGone(RouteMessage::read(payload)?),
+            _ => return Ok(None),
+        }))
     }
 }

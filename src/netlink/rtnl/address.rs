@@ -1,0 +1,75 @@
+//! IPv4 addresses of links: `struct ifaddrmsg` and `IFA_*` (linux/if_addr.h).
+
+use std::net::Ipv4Addr;
+
+use super::{AF_INET, DELADDR, GETADDR, NEWADDR};
+use crate::netlink::Error;
+use crate::netlink::attr::Attrs;
+use crate::netlink::message::{ACK, CREATE, DUMP, EXCL, REQUEST, array_at, u32_at};
+use crate::netlink::writer::Writer;
+
+/// Bytes of `struct ifaddrmsg`: family, prefix length, flags, scope, index.
+const HEADER: usize = 8;
+
+// IFA_*: linux/if_addr.h.
+const ADDRESS: u16 = 1;
+const LOCAL: u16 = 2;
+
+/// An IPv4 address of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressMessage {
+    /// Index of the link.
+    pub index: u32,
+    /// The address itself.
+    pub address: Ipv4Addr,
+    /// Length of its prefix in bits, 0 to 32.
+    pub length: u8,
+}
+
+impl AddressMessage {
+    /// Reads the payload of `RTM_NEWADDR` or `RTM_DELADDR` of family `AF_INET`.
+    pub fn read(payload: &[u8]) -> Result<AddressMessage, Error> {
+        let [family, length, ..] = array_at::<HEADER>(payload, 0)?;
+        if family != AF_INET || length > 32 {
+            return Err(Error::Unknown);
+        }
+        let (mut local, mut address) = (None, None);
+        for attr in Attrs::new(&payload[HEADER..]) {
+            let attr = attr?;
+            match attr.kind {
+                LOCAL => local = Some(Ipv4Addr::from(attr.array::<4>()?)),
+                ADDRESS => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
+                _ => {}
+            }
+        }
+        // On a point-to-point link IFA_ADDRESS is the other end's.
+        let address = local.or(address).ok_or(Error::Missing)?;
+        Ok(AddressMessage { index: u32_at(payload, 4)?, address, length })
+    }
+}
+
+/// Asks for the IPv4 addresses of all links.
+pub fn dump(writer: &mut Writer, sequence: u32) {
+    let open = writer.message(GETADDR, REQUEST | DUMP, sequence);
+    writer.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
+    writer.close_message(open);
+}
+
+/// Gives a link an address; EEXIST when it has it already.
+pub fn add(writer: &mut Writer, sequence: u32, address: &AddressMessage) {
+    change(writer, NEWADDR, REQUEST | CREATE | EXCL | ACK, sequence, address);
+}
+
+/// Takes an address from a link; EADDRNOTAVAIL when it has none such.
+pub fn delete(writer: &mut Writer, sequence: u32, address: &AddressMessage) {
+    change(writer, DELADDR, REQUEST | ACK, sequence, address);
+}
+
+fn change(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, address: &AddressMessage) {
+    let open = writer.message(kind, flags, sequence);
+    writer.raw(&[AF_INET, address.length, 0, 0]);
+    writer.raw(&address.index.to_ne_bytes());
+    writer.attr(LOCAL, &address.address.octets());
+    writer.attr(ADDRESS, &address.address.octets());
+    writer.close_message(open);
+}

@@ -1,0 +1,75 @@
+//! IPv4 neighbours, the ARP table: `struct ndmsg` and `NDA_*` (linux/neighbour.h).
+
+use std::net::Ipv4Addr;
+
+use super::{AF_INET, DELNEIGH, GETNEIGH};
+use crate::netlink::Error;
+use crate::netlink::attr::Attrs;
+use crate::netlink::message::{ACK, DUMP, REQUEST, array_at, u16_at, u32_at};
+use crate::netlink::writer::Writer;
+
+/// Bytes of `struct ndmsg`: family, padding, index, state, flags, type.
+const HEADER: usize = 12;
+
+// NDA_*: linux/neighbour.h.
+const DST: u16 = 1;
+const LLADDR: u16 = 2;
+const IFINDEX: u16 = 8;
+
+/// An entry of the ARP table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourMessage {
+    /// Index of the link it is behind.
+    pub index: u32,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its Ethernet address, where that is known.
+    pub mac: Option<[u8; 6]>,
+    /// `NUD_*` (linux/neighbour.h): a bit each; 2 reachable, 4 stale, 32 failed, 128 permanent.
+    pub state: u16,
+}
+
+impl NeighbourMessage {
+    /// Reads the payload of `RTM_NEWNEIGH` or `RTM_DELNEIGH` of family `AF_INET`.
+    pub fn read(payload: &[u8]) -> Result<NeighbourMessage, Error> {
+        let [family, ..] = array_at::<HEADER>(payload, 0)?;
+        if family != AF_INET {
+            return Err(Error::Unknown);
+        }
+        let (mut address, mut mac) = (None, None);
+        for attr in Attrs::new(&payload[HEADER..]) {
+            let attr = attr?;
+            match attr.kind {
+                DST => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
+                LLADDR => mac = attr.array().ok(),
+                _ => {}
+            }
+        }
+        let address = address.ok_or(Error::Missing)?;
+        Ok(NeighbourMessage {
+            index: u32_at(payload, 4)?,
+            address,
+            mac,
+            state: u16_at(payload, 8)?,
+        })
+    }
+}
+
+/// Asks for the IPv4 neighbours behind one link. The filter is an attribute: a dump whose header
+/// has an index is refused.
+pub fn dump(writer: &mut Writer, sequence: u32, index: u32) {
+    let open = writer.message(GETNEIGH, REQUEST | DUMP, sequence);
+    writer.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    writer.attr_u32(IFINDEX, index);
+    writer.close_message(open);
+}
+
+/// Forgets a neighbour; ENOENT when it is not known.
+pub fn delete(writer: &mut Writer, sequence: u32, index: u32, address: Ipv4Addr) {
+    let open = writer.message(DELNEIGH, REQUEST | ACK, sequence);
+    writer.raw(&[AF_INET, 0, 0, 0]);
+    writer.raw(&index.to_ne_bytes());
+    writer.raw(&[0; 4]);
+    writer.attr(DST, &address.octets());
+    writer.close_message(open);
+}

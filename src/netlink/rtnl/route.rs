@@ -1,0 +1,71 @@
+//! IPv4 routes of the main table: `struct rtmsg` and `RTA_*` (linux/rtnetlink.h).
+
+use std::net::Ipv4Addr;
+
+use super::{AF_INET, GETROUTE};
+use crate::netlink::Error;
+use crate::netlink::attr::Attrs;
+use crate::netlink::message::{DUMP, REQUEST, array_at, u32_at};
+use crate::netlink::writer::Writer;
+
+/// Bytes of `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol,
+/// scope, type, flags.
+const HEADER: usize = 12;
+/// `RT_TABLE_MAIN` (linux/rtnetlink.h).
+pub const TABLE_MAIN: u32 = 254;
+
+// RTA_*: linux/rtnetlink.h.
+const DST: u16 = 1;
+const OIF: u16 = 4;
+const MULTIPATH: u16 = 9;
+const TABLE: u16 = 15;
+
+/// An IPv4 route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteMessage {
+    /// The table it is in.
+    pub table: u32,
+    /// The first address it leads to; 0.0.0.0 with a length of 0 is the default route.
+    pub destination: Ipv4Addr,
+    /// Length of the destination's prefix in bits, 0 to 32.
+    pub length: u8,
+    /// Index of the link it leads out by, the first of several. None for a route that leads
+    /// nowhere, such as a blackhole.
+    pub link: Option<u32>,
+}
+
+impl RouteMessage {
+    /// Reads the payload of `RTM_NEWROUTE` or `RTM_DELROUTE` of family `AF_INET`.
+    pub fn read(payload: &[u8]) -> Result<RouteMessage, Error> {
+        let [family, length, _, _, table, ..] = array_at::<HEADER>(payload, 0)?;
+        if family != AF_INET || length > 32 {
+            return Err(Error::Unknown);
+        }
+        let mut route = RouteMessage {
+            table: u32::from(table),
+            destination: Ipv4Addr::UNSPECIFIED,
+            length,
+            link: None,
+        };
+        for attr in Attrs::new(&payload[HEADER..]) {
+            let attr = attr?;
+            match attr.kind {
+                DST => route.destination = Ipv4Addr::from(attr.array::<4>()?),
+                OIF => route.link = Some(attr.u32()?),
+                // `struct rtnexthop`: length, flags, hops, index.
+                MULTIPATH => route.link = Some(u32_at(attr.value, 4)?),
+                TABLE => route.table = attr.u32()?,
+                _ => {}
+            }
+        }
+        Ok(route)
+    }
+}
+
+/// Asks for the IPv4 routes of the main table. ENOENT when nothing was ever put into it, which is
+/// how a fresh namespace answers.
+pub fn dump(writer: &mut Writer, sequence: u32) {
+    let open = writer.message(GETROUTE, REQUEST | DUMP, sequence);
+    writer.raw(&[AF_INET, 0, 0, 0, TABLE_MAIN as u8, 0, 0, 0, 0, 0, 0, 0]);
+    writer.close_message(open);
+}
