@@ -116,3 +116,88 @@ impl<'a> Attr<'a> {
         std::str::from_utf8(self.string()).map_err(|_| Error::NotText)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attribute with this length in its header, whatever its value is.
+    fn raw(length: u16, kind: u16, value: &[u8]) -> Vec<u8> {
+        [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat()
+    }
+
+    fn all(bytes: &[u8]) -> Vec<Result<(u16, Vec<u8>), Error>> {
+        Attrs::new(bytes).map(|attr| attr.map(|attr| (attr.kind, attr.value.to_vec()))).collect()
+    }
+
+    fn one(value: &[u8]) -> Attr<'_> {
+        Attr { kind: 1, value, depth: 0 }
+    }
+
+    #[test]
+    fn walks_over_padding_and_masks_the_flags() {
+        let bytes = [raw(5, 3, &[7, 0, 0, 0]), raw(8, 0x8000 | 4, &[1, 2, 3, 4])].concat();
+        assert_eq!(all(&bytes), [Ok((3, vec![7])), Ok((4, vec![1, 2, 3, 4]))]);
+        assert_eq!(all(&[]), []);
+    }
+
+    #[test]
+    fn the_last_one_may_lack_its_padding() {
+        assert_eq!(all(&raw(5, 3, &[7])), [Ok((3, vec![7]))]);
+    }
+
+    #[test]
+    fn what_does_not_fit_ends_the_walk() {
+        let good = raw(8, 1, &[0; 4]);
+        for (bad, error) in [
+            (vec![8, 0, 1], Error::Truncated),
+            (raw(9, 1, &[0; 4]), Error::Truncated),
+            (raw(u16::MAX, 1, &[0; 4]), Error::Truncated),
+            (raw(3, 1, &[0; 4]), Error::TooShort),
+            (raw(0, 1, &[0; 4]), Error::TooShort),
+        ] {
+            let bytes = [&good[..], &bad, &good].concat();
+            let cut = &bytes[..good.len() + bad.len()];
+            assert_eq!(all(cut), [Ok((1, vec![0; 4])), Err(error)], "{bad:?}");
+        }
+        // A length that is wrong is not stepped over, even where something good follows.
+        let bytes = [raw(2, 1, &[0; 4]), good].concat();
+        assert_eq!(all(&bytes), [Err(Error::TooShort)]);
+    }
+
+    #[test]
+    fn nests_as_deep_as_allowed_and_no_deeper() {
+        let mut bytes = Vec::new();
+        for _ in 0..DEPTH_MAX + 1 {
+            bytes = raw((HEADER + bytes.len()) as u16, 1, &bytes);
+        }
+        let mut attrs = Attrs::new(&bytes);
+        for _ in 1..DEPTH_MAX {
+            attrs = attrs.next().unwrap().unwrap().nested().unwrap();
+        }
+        assert_eq!(attrs.next().unwrap().unwrap().nested().unwrap_err(), Error::TooDeep);
+    }
+
+    #[test]
+    fn values_have_the_size_of_their_type() {
+        let four = [0, 0, 1, 2];
+        assert_eq!(one(&four).be32(), Ok(0x102));
+        assert_eq!(one(&four).u32(), Ok(u32::from_ne_bytes(four)));
+        assert_eq!(one(&four).u8(), Err(Error::WrongSize));
+        assert_eq!(one(&four).u16(), Err(Error::WrongSize));
+        assert_eq!(one(&four).be64(), Err(Error::WrongSize));
+        assert_eq!(one(&[]).u8(), Err(Error::WrongSize));
+        assert_eq!(one(&[1, 2, 3, 4, 5, 6]).array(), Ok([1, 2, 3, 4, 5, 6]));
+    }
+
+    #[test]
+    fn text_ends_at_its_terminator_or_with_the_value() {
+        assert_eq!(one(b"vbr0\0").text(), Ok("vbr0"));
+        assert_eq!(one(b"vbr0").text(), Ok("vbr0"));
+        assert_eq!(one(b"vbr0\0tail").text(), Ok("vbr0"));
+        assert_eq!(one(b"").text(), Ok(""));
+        assert_eq!(one(b"\0").text(), Ok(""));
+        assert_eq!(one(b"v\xff\0").text(), Err(Error::NotText));
+        assert_eq!(one(b"v\xff\0").string(), b"v\xff");
+    }
+}

@@ -144,3 +144,85 @@ pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Result<u16, Error> {
 pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Result<u32, Error> {
     array_at(bytes, offset).map(u32::from_ne_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message with this length in its header, whatever its payload is.
+    fn raw(length: u32, kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend([kind.to_ne_bytes(), flags.to_ne_bytes()].concat());
+        bytes.extend([7_u32.to_ne_bytes(), 9_u32.to_ne_bytes()].concat());
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn answer(kind: u16, flags: u16, payload: &[u8]) -> Result<(i32, Option<String>), Error> {
+        let message = Message { kind, flags, sequence: 1, port: 0, payload };
+        message.answer().map(|answer| (answer.errno, answer.words.map(str::to_owned)))
+    }
+
+    /// `NLMSGERR_ATTR_MSG` that says "no".
+    const NO: [u8; 8] = [7, 0, 1, 0, b'n', b'o', 0, 0];
+
+    #[test]
+    fn walks_over_padding() {
+        let bytes = [raw(17, 16, 2, &[5, 0, 0, 0]), raw(16, 3, 0, &[])].concat();
+        let messages: Vec<_> = Messages::new(&bytes).map(Result::unwrap).collect();
+        let first = Message { kind: 16, flags: 2, sequence: 7, port: 9, payload: &[5] };
+        assert_eq!(messages[0], first);
+        assert_eq!((messages[1].kind, messages[1].payload, messages.len()), (3, &[][..], 2));
+    }
+
+    #[test]
+    fn what_does_not_fit_ends_the_walk() {
+        for (bytes, error) in [
+            (raw(16, 16, 0, &[])[..3].to_vec(), Error::Truncated),
+            (raw(16, 16, 0, &[])[..15].to_vec(), Error::Truncated),
+            (raw(21, 16, 0, &[0; 4]), Error::Truncated),
+            (raw(u32::MAX, 16, 0, &[0; 4]), Error::Truncated),
+            (raw(15, 16, 0, &[0; 4]), Error::TooShort),
+            (raw(0, 16, 0, &[0; 4]), Error::TooShort),
+        ] {
+            let found: Vec<_> = Messages::new(&bytes).collect();
+            assert_eq!(found, [Err(error)], "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn finds_the_words_after_the_echoed_request() {
+        let errno = (-17_i32).to_ne_bytes();
+        let no = |found| assert_eq!(found, Ok((17, Some("no".to_owned()))));
+        let capped = [&errno[..], &raw(64, 16, 0, &[]), &NO].concat();
+        no(answer(TYPE_ERROR, ACK_TLVS | CAPPED, &capped));
+        let echoed = [&errno[..], &raw(18, 16, 0, &[1, 2, 0, 0]), &NO].concat();
+        no(answer(TYPE_ERROR, ACK_TLVS, &echoed));
+        no(answer(TYPE_DONE, ACK_TLVS, &[&errno[..], &NO].concat()));
+        assert_eq!(answer(TYPE_ERROR, CAPPED, &capped), Ok((17, None)));
+    }
+
+    #[test]
+    fn damaged_words_do_not_hide_the_errno() {
+        let errno = (-17_i32).to_ne_bytes();
+        let header = raw(u32::MAX, 16, 0, &[]);
+        for rest in [
+            &header[..],
+            &header[..8],
+            &[],
+            &[&raw(16, 16, 0, &[])[..], &[7, 0, 1, 0, 0xff, 0xff, 0, 0]].concat(),
+            &[&raw(16, 16, 0, &[])[..], &[99, 0, 1, 0]].concat(),
+        ] {
+            let payload = [&errno[..], rest].concat();
+            assert_eq!(answer(TYPE_ERROR, ACK_TLVS, &payload), Ok((17, None)), "{rest:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_errno_is_not_an_acknowledgement() {
+        assert_eq!(answer(TYPE_ERROR, 0, &i32::MIN.to_ne_bytes()), Err(Error::Unknown));
+        assert_eq!(answer(TYPE_ERROR, 0, &1_i32.to_ne_bytes()), Err(Error::Unknown));
+        assert_eq!(answer(TYPE_ERROR, 0, &[0; 3]), Err(Error::Truncated));
+        assert_eq!(answer(TYPE_ERROR, 0, &[0; 4]), Ok((0, None)));
+    }
+}

@@ -7,9 +7,12 @@
 //! consumes at least a header a turn.
 
 pub mod attr;
+mod exercise;
 pub mod message;
 pub mod rtnl;
 pub mod writer;
+
+pub use exercise::exercise;
 
 use std::fmt;
 

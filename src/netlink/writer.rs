@@ -150,3 +150,91 @@ impl Writer {
         self.raw(&[0; 3][..padding]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::attr::Attrs;
+    use crate::netlink::message::Messages;
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let mut writer = Writer::new();
+        for sequence in [1, 2] {
+            let open = writer.message(16, message::ACK, sequence);
+            writer.raw(&[1, 2, 3, 4]);
+            writer.attr_text(3, "vbr0");
+            let nest = writer.nest(18);
+            writer.attr_u8(33, 1);
+            writer.attr_u32(4, 1400);
+            writer.close(nest);
+            writer.close_message(open);
+        }
+        let messages: Vec<_> =
+            Messages::new(writer.finish().unwrap()).map(Result::unwrap).collect();
+        assert_eq!((messages.len(), messages[1].sequence), (2, 2));
+        let attrs: Vec<_> = Attrs::new(&messages[1].payload[4..]).map(Result::unwrap).collect();
+        assert_eq!((attrs[0].kind, attrs[0].text()), (3, Ok("vbr0")));
+        let inner: Vec<_> = attrs[1].nested().unwrap().map(Result::unwrap).collect();
+        assert_eq!((inner[0].u8(), inner[1].u32(), inner.len()), (Ok(1), Ok(1400), 2));
+    }
+
+    #[test]
+    fn a_message_after_a_ragged_one_is_aligned() {
+        let mut writer = Writer::new();
+        for _ in 0..2 {
+            let open = writer.message(16, 0, 1);
+            writer.raw(&[1]);
+            writer.close_message(open);
+        }
+        let payloads = Messages::new(writer.finish().unwrap()).map(|found| found.unwrap().payload);
+        assert_eq!(payloads.collect::<Vec<_>>(), [&[1], &[1]]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_remembered_until_cleared() {
+        let mut writer = Writer::new();
+        let room = SEND_MAX - message::HEADER;
+        writer.raw(&vec![0; room + 8]);
+        // Half of a header would fit; none of it is written, and closing it harms nothing.
+        let open = writer.message(16, 0, 1);
+        let nest = writer.nest(1);
+        writer.attr_u32(2, 3);
+        writer.close(nest);
+        writer.close_message(open);
+        assert_eq!(writer.finish(), Err(Error::Full));
+        assert!(writer.len() <= SEND_MAX);
+        writer.clear();
+        assert_eq!(writer.finish(), Ok(&[][..]));
+    }
+
+    #[test]
+    fn an_attribute_is_at_most_what_its_length_can_say() {
+        let most = usize::from(u16::MAX) - attr::HEADER;
+        let mut writer = Writer::new();
+        writer.attr(1, &vec![0; most]);
+        let bytes = writer.finish().unwrap();
+        assert_eq!(Attrs::new(bytes).next().unwrap().unwrap().value.len(), most);
+        writer.attr(1, &vec![0; most + 1]);
+        assert_eq!(writer.finish(), Err(Error::Full));
+    }
+
+    #[test]
+    fn a_nest_that_would_wrap_is_refused() {
+        let mut writer = Writer::new();
+        let nest = writer.nest(1);
+        for _ in 0..2 {
+            writer.attr(1, &[0; 32 * 1024]);
+        }
+        writer.close(nest);
+        assert_eq!(writer.finish(), Err(Error::Full));
+    }
+
+    #[test]
+    fn text_with_a_nul_in_it_is_refused() {
+        let mut writer = Writer::new();
+        writer.attr_text(3, "vbr0\0x");
+        writer.attr_u32(4, 1);
+        assert_eq!(writer.finish(), Err(Error::NotText));
+    }
+}

@@ -73,3 +73,30 @@ fn change(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, address: &A
     writer.attr(ADDRESS, &address.address.octets());
     writer.close_message(open);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_only_what_is_an_ipv4_address() {
+        let attr = |kind, value: &[u8]| {
+            let mut writer = Writer::new();
+            writer.attr(kind, value);
+            writer.finish().unwrap().to_vec()
+        };
+        let (local, peer) = (attr(LOCAL, &[10, 0, 0, 1]), attr(ADDRESS, &[10, 0, 0, 2]));
+        let read = |header: [u8; 4], attrs: &[u8]| {
+            let payload = [&header[..], &3_u32.to_ne_bytes(), attrs].concat();
+            AddressMessage::read(&payload).map(|found| (found.index, found.address.octets()[3]))
+        };
+        assert_eq!(read([2, 24, 0, 0], &local), Ok((3, 1)));
+        assert_eq!(read([2, 32, 0, 0], &[&peer[..], &local].concat()), Ok((3, 1)));
+        assert_eq!(read([2, 32, 0, 0], &peer), Ok((3, 2)));
+        assert_eq!(read([2, 33, 0, 0], &local), Err(Error::Unknown));
+        assert_eq!(read([10, 24, 0, 0], &local), Err(Error::Unknown));
+        assert_eq!(read([2, 24, 0, 0], &[]), Err(Error::Missing));
+        assert_eq!(read([2, 24, 0, 0], &attr(LOCAL, &[1, 1])), Err(Error::WrongSize));
+        assert_eq!(AddressMessage::read(&[2; 7]), Err(Error::Truncated));
+    }
+}

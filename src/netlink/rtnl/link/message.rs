@@ -205,3 +205,94 @@ impl Port {
         Ok(port)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::writer::Writer;
+
+    /// A link of this index with these attributes.
+    fn payload(index: u32, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.raw(&[0; 4]);
+        writer.raw(&index.to_ne_bytes());
+        writer.raw(&[0; 8]);
+        write(&mut writer);
+        writer.finish().unwrap().to_vec()
+    }
+
+    fn tun(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        payload(2, |writer| {
+            writer.attr_text(IFNAME, "tap0");
+            let info = writer.nest(LINKINFO);
+            let data = writer.nest(INFO_DATA);
+            write(writer);
+            writer.close(data);
+            writer.attr_text(INFO_KIND, KIND_TUN);
+            writer.close(info);
+        })
+    }
+
+    #[test]
+    fn data_may_stand_before_its_kind() {
+        let bytes = tun(|writer| {
+            writer.attr_u8(TUN_TYPE, 2);
+            writer.attr_u8(TUN_VNET_HDR, 1);
+        });
+        let tun = LinkMessage::read(&bytes).unwrap().tun.unwrap();
+        assert!(tun.kind == TunKind::Tap && tun.vnet_hdr && !tun.persistent);
+    }
+
+    #[test]
+    fn data_of_another_kind_is_left_alone() {
+        let bytes = payload(2, |writer| {
+            writer.attr_text(IFNAME, "vlan0");
+            let info = writer.nest(LINKINFO);
+            writer.attr_text(INFO_KIND, "vlan");
+            writer.attr(INFO_DATA, &[1, 2, 3]);
+            writer.attr_text(INFO_SLAVE_KIND, "bond");
+            writer.attr(INFO_SLAVE_DATA, &[1, 2, 3]);
+            writer.close(info);
+        });
+        let link = LinkMessage::read(&bytes).unwrap();
+        assert_eq!((link.kind, link.tun, link.port), (Some(&b"vlan"[..]), None, None));
+    }
+
+    #[test]
+    fn odd_links_of_others_can_be_read() {
+        let bytes = payload(2, |writer| {
+            writer.attr(IFNAME, b"caf\xe9\0");
+            writer.attr(IFALIAS, b"\xff\xfe");
+            writer.attr(ADDRESS, &[0; 20]);
+        });
+        let link = LinkMessage::read(&bytes).unwrap();
+        assert_eq!((link.name, link.alias), (&b"caf\xe9"[..], Some(&b"\xff\xfe"[..])));
+        assert_eq!(link.mac, None);
+    }
+
+    #[test]
+    fn what_a_link_must_have_is_asked_for() {
+        let name = |writer: &mut Writer| writer.attr_text(IFNAME, "tap0");
+        assert!(LinkMessage::read(&payload(2, name)).is_ok());
+        assert_eq!(LinkMessage::read(&payload(0, name)), Err(Error::Missing));
+        assert_eq!(LinkMessage::read(&payload(2, |_| ())), Err(Error::Missing));
+        let empty = payload(2, |writer| writer.attr_text(IFNAME, ""));
+        assert_eq!(LinkMessage::read(&empty), Err(Error::Missing));
+        assert_eq!(LinkMessage::read(&[0; 15]), Err(Error::Truncated));
+        assert_eq!(LinkMessage::read(&tun(|_| ())), Err(Error::Missing));
+    }
+
+    #[test]
+    fn wrong_values_are_errors() {
+        for (kind, value, error) in [
+            (TUN_TYPE, &[3][..], Error::Unknown),
+            (TUN_TYPE, &[2, 0], Error::WrongSize),
+            (TUN_OWNER, &[1], Error::WrongSize),
+        ] {
+            let bytes = tun(|writer| writer.attr(kind, value));
+            assert_eq!(LinkMessage::read(&bytes), Err(error), "attribute {kind}");
+        }
+        let bytes = payload(2, |writer| writer.attr_u8(MTU, 1));
+        assert_eq!(LinkMessage::read(&bytes), Err(Error::WrongSize));
+    }
+}
