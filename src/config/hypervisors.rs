@@ -1,9 +1,10 @@
-//! Which hypervisor a VM gets that does not say, and what is executed for each.
+//! Which hypervisor a VM gets that does not say, and how each is run.
 
-use std::collections::BTreeMap;
+use serde_json::Value;
 
 use crate::error::Refusal;
-use crate::hypervisor::{CLOUD_HYPERVISOR, FIRECRACKER, QEMU};
+use crate::hypervisor::template::Template;
+use crate::hypervisor::{CLOUD_HYPERVISOR, FIRECRACKER, Options, QEMU, QemuMachine};
 use crate::spec::fields::{Fields, Place};
 use crate::spec::text;
 
@@ -11,21 +12,13 @@ use super::source::{Found, Key, Rank, Sources};
 
 /// The most hypervisors that the file can describe.
 pub const HYPERVISORS_MAX: usize = 32;
-/// The most arguments of a template.
+/// The most arguments of a template, a group of them counted as one.
 pub const TEMPLATE_ARGS_MAX: usize = 128;
 
 const HYPERVISOR: Key =
     Key::new("hypervisor", None, "VOLNET_HYPERVISOR", Some("VOLANT_HYPERVISOR"));
+const NET_IP_MASK: Key = Key::new("net_ip_mask", None, "VOLNET_NET_IP_MASK", None);
 const KNOWN: [&str; 3] = [CLOUD_HYPERVISOR, QEMU, FIRECRACKER];
-
-/// What is executed for a hypervisor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
-    /// A path, or a name to be found in PATH.
-    pub path: String,
-    /// The arguments, with placeholders, of one that volnet does not know.
-    pub template: Option<Vec<String>>,
-}
 
 /// The hypervisor of a VM that does not say.
 pub(super) fn default(sources: &Sources) -> Result<String, Refusal> {
@@ -51,44 +44,71 @@ fn volant_program(found: &Found) -> Option<&str> {
     (found.rank == Rank::Volant && !KNOWN.contains(&found.text.as_str())).then_some(&found.text)
 }
 
-/// What is executed for each hypervisor that the file describes, and for Volant's.
-pub(super) fn programs(sources: &Sources) -> Result<BTreeMap<String, Program>, Refusal> {
+/// How each hypervisor is run: as the file says, Volant's program in place of its own.
+pub(super) fn options(sources: &Sources) -> Result<Options, Refusal> {
     let table = sources.file.entries("hypervisors")?;
     if table.len() > HYPERVISORS_MAX {
         let reason = format!("there may be at most {HYPERVISORS_MAX}");
         return Err(sources.file.place.field("hypervisors").refuse(reason));
     }
-    let mut programs = BTreeMap::new();
+    let mut options = Options::default();
     for (place, name, value) in table {
         text::name(name).map_err(|reason| place.refuse(reason))?;
-        programs.insert(name.to_owned(), program(place, name, value)?);
+        describe(&mut options, place, name, value)?;
     }
     if let Some(found) = sources.outside(&HYPERVISOR)
         && let Some(path) = volant_program(&found)
     {
-        let path = found.parsed(|_| executable(path))?;
-        programs.insert(CLOUD_HYPERVISOR.into(), Program { path, template: None });
+        options.cloud_hypervisor.program = found.parsed(|_| executable(path))?;
     }
-    Ok(programs)
+    options.cloud_hypervisor.net_ip_mask = sources.switch(&NET_IP_MASK)?.unwrap_or(false);
+    Ok(options)
 }
 
-fn program(place: Place, name: &str, value: &serde_json::Value) -> Result<Program, Refusal> {
-    let missing = |place: Place| place.refuse("it is missing");
-    let fields = Fields::read(place.clone(), value, &["program", "args"])?;
-    let path = fields
-        .parsed("program", executable)?
-        .ok_or_else(|| missing(fields.place.field("program")))?;
-    let args = fields.texts("args", TEMPLATE_ARGS_MAX)?;
-    let template = match (KNOWN.contains(&name), args) {
-        (true, None) => None,
-        (true, Some(_)) => {
-            let reason = format!("volnet knows how {name} is started; give it another name");
-            return Err(place.field("args").refuse(reason));
+/// Takes over what the file says of one hypervisor.
+fn describe(options: &mut Options, place: Place, name: &str, value: &Value) -> Result<(), Refusal> {
+    match name {
+        QEMU => {
+            let fields = Fields::read(place, value, &["program", "machine", "vsock_helper"])?;
+            set(&mut options.qemu.program, fields.parsed("program", executable)?);
+            set(&mut options.qemu.machine, fields.parsed("machine", qemu_machine)?);
+            set(&mut options.qemu.vsock_helper, fields.parsed("vsock_helper", executable)?);
         }
-        (false, Some(args)) => Some(args.into_iter().map(String::from).collect()),
-        (false, None) => return Err(missing(place.field("args"))),
-    };
-    Ok(Program { path, template })
+        CLOUD_HYPERVISOR => {
+            let fields = Fields::read(place, value, &["program"])?;
+            set(&mut options.cloud_hypervisor.program, fields.parsed("program", executable)?);
+        }
+        FIRECRACKER => {
+            let fields = Fields::read(place, value, &["program"])?;
+            set(&mut options.firecracker.program, fields.parsed("program", executable)?);
+        }
+        _ => options.templates.push(template(place, name, value)?),
+    }
+    Ok(())
+}
+
+fn set<T>(setting: &mut T, found: Option<T>) {
+    if let Some(found) = found {
+        *setting = found;
+    }
+}
+
+/// The template of a hypervisor that volnet does not know.
+fn template(place: Place, name: &str, value: &Value) -> Result<Template, Refusal> {
+    let fields = Fields::read(place, value, &["program", "args"])?;
+    let missing = |name: &str| fields.place.field(name).refuse("it is missing");
+    let program = fields.parsed("program", executable)?.ok_or_else(|| missing("program"))?;
+    let (args, _) = fields.value("args").ok_or_else(|| missing("args"))?;
+    let groups = fields.text_groups("args", TEMPLATE_ARGS_MAX)?;
+    Template::new(name.into(), program, groups).map_err(|reason| args.refuse(reason))
+}
+
+fn qemu_machine(text: &str) -> Result<QemuMachine, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "microvm" => Ok(QemuMachine::Microvm),
+        "q35" => Ok(QemuMachine::Q35),
+        _ => Err(format!("{text:?} is not a machine; they are microvm and q35")),
+    }
 }
 
 /// An absolute path, or a bare name.

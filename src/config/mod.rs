@@ -18,9 +18,10 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::state::NetworkConfig;
 use crate::error::Refusal;
+use crate::hypervisor::Options;
 use crate::spec::{MachineDefaults, PATH_BYTES_MAX};
 
-pub use hypervisors::{HYPERVISORS_MAX, Program, TEMPLATE_ARGS_MAX};
+pub use hypervisors::{HYPERVISORS_MAX, TEMPLATE_ARGS_MAX};
 pub use network::{NETWORKS_MAX, PREFIX_LENGTH_MAX, PREFIX_LENGTH_MIN};
 pub use source::{Flags, Key};
 
@@ -42,7 +43,6 @@ const RUNTIME_DIR: Key =
 const LOG_DIR: Key = Key::new("log_dir", Some("log-dir"), "VOLNET_LOG_DIR", Some("VOLANT_LOG_DIR"));
 const BACKEND: Key = Key::new("backend", Some("backend"), "VOLNET_BACKEND", None);
 const NFT_OWNER: Key = Key::new("nft_owner", Some("nft-owner"), "VOLNET_NFT_OWNER", None);
-const NET_IP_MASK: Key = Key::new("net_ip_mask", None, "VOLNET_NET_IP_MASK", None);
 const KERNEL_BZIMAGE: Key =
     Key::new("kernel_bzimage", None, "VOLNET_KERNEL_BZIMAGE", Some("VOLANT_KERNEL_BZIMAGE"));
 const KERNEL_VMLINUX: Key =
@@ -83,11 +83,8 @@ pub struct Settings {
     pub backend: Backend,
     /// What a VM runs on that does not say.
     pub machine: MachineDefaults,
-    /// Programs of hypervisors by name, and command lines of those that volnet does not know.
-    pub hypervisors: BTreeMap<String, Program>,
-    /// Whether Cloud Hypervisor is told `ip=` and `mask=`, as Volant does. It takes them for the
-    /// host's side of the tap.
-    pub net_ip_mask: bool,
+    /// How each hypervisor is run.
+    pub hypervisors: Options,
 }
 
 /// What plans are run on.
@@ -122,8 +119,7 @@ pub fn resolve(
             kernel_bzimage: optional_path(&sources, &KERNEL_BZIMAGE)?,
             kernel_vmlinux: optional_path(&sources, &KERNEL_VMLINUX)?,
         },
-        hypervisors: hypervisors::programs(&sources)?,
-        net_ip_mask: sources.switch(&NET_IP_MASK)?.unwrap_or(false),
+        hypervisors: hypervisors::options(&sources)?,
         runtime_dir,
     })
 }

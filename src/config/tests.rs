@@ -2,6 +2,8 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::engine::mac::Mac;
+use crate::hypervisor::QemuMachine;
+use crate::hypervisor::template::Template;
 
 fn flags(list: &[(&'static str, &str)]) -> Flags {
     let mut flags = Flags::default();
@@ -51,9 +53,9 @@ fn defaults() {
             mac: Mac::of_bridge("host", "vbr0"),
         }]
     );
-    assert!(settings.nft_owner && !settings.net_ip_mask);
+    assert!(settings.nft_owner);
     assert_eq!(settings.machine.hypervisor, "cloud-hypervisor");
-    assert!(settings.hypervisors.is_empty());
+    assert_eq!(settings.hypervisors, Options::default());
 }
 
 #[test]
@@ -97,17 +99,17 @@ fn the_environment_of_volant_is_understood() {
     assert_eq!(settings.socket, Path::new("/root/.volant/run/volnet.sock"));
     assert_eq!(settings.log_dir, Path::new("/logs"));
     assert_eq!(settings.machine.hypervisor, "cloud-hypervisor");
-    assert_eq!(settings.hypervisors["cloud-hypervisor"].path, "/opt/cloud-hypervisor");
+    assert_eq!(settings.hypervisors.cloud_hypervisor.program, "/opt/cloud-hypervisor");
     assert_eq!(settings.machine.kernel_bzimage.as_deref(), Some(Path::new("/k/bzImage")));
     assert_eq!(settings.machine.kernel_vmlinux.as_deref(), Some(Path::new("/k/vmlinux")));
 
     let named = from_environment(&[("VOLANT_HYPERVISOR", "qemu")]).unwrap();
     assert_eq!(named.machine.hypervisor, "qemu");
-    assert!(named.hypervisors.is_empty());
+    assert_eq!(named.hypervisors, Options::default());
     let beaten =
         from_environment(&[("VOLANT_HYPERVISOR", "/ch"), ("VOLNET_HYPERVISOR", "qemu")]).unwrap();
     assert_eq!(beaten.machine.hypervisor, "qemu");
-    assert!(beaten.hypervisors.is_empty());
+    assert_eq!(beaten.hypervisors, Options::default());
 }
 
 #[test]
@@ -137,8 +139,8 @@ fn several_networks_and_hypervisors_stand_in_the_file() {
         ],
         "hypervisor": "crosvm",
         "hypervisors": {
-            "crosvm": {"program": "crosvm", "args": ["run", "--net", "tap-name={tap}"]},
-            "qemu": {"program": "/opt/qemu/bin/qemu-system-x86_64"}
+            "crosvm": {"program": "crosvm", "args": ["run", ["--net", "tap-name={tap}"]]},
+            "qemu": {"program": "/opt/qemu/bin/qemu-system-x86_64", "machine": "Q35"}
         },
         "backend": "noop", "nft_owner": false, "net_ip_mask": true
     }"#;
@@ -148,11 +150,14 @@ fn several_networks_and_hypervisors_stand_in_the_file() {
     assert_eq!(back.host_ip, Ipv4Addr::new(10, 0, 1, 1));
     assert_ne!(back.mac, settings.networks[0].mac);
     assert_eq!(settings.machine.hypervisor, "crosvm");
-    let template = settings.hypervisors["crosvm"].template.as_deref().unwrap();
-    assert_eq!(template, ["run", "--net", "tap-name={tap}"]);
-    assert_eq!(settings.hypervisors["qemu"].template, None);
+    let options = settings.hypervisors;
+    let groups = vec![vec!["run".into()], vec!["--net".into(), "tap-name={tap}".into()]];
+    let crosvm = Template::new("crosvm".into(), "crosvm".into(), groups).unwrap();
+    assert_eq!(options.templates, [crosvm]);
+    assert_eq!(options.qemu.program, "/opt/qemu/bin/qemu-system-x86_64");
+    assert_eq!(options.qemu.machine, QemuMachine::Q35);
     assert_eq!(settings.backend, Backend::Noop);
-    assert!(!settings.nft_owner && settings.net_ip_mask);
+    assert!(!settings.nft_owner && options.cloud_hypervisor.net_ip_mask);
 }
 
 #[test]
@@ -173,6 +178,15 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"hypervisors": {"xen": {"program": "./xl", "args": []}}}"#, "hypervisors.xen.program"),
         (r#"{"hypervisors": {"qemu": {"program": "q", "args": []}}}"#, "hypervisors.qemu.args"),
         (r#"{"hypervisors": {"xen": {"program": "x", "args": [1]}}}"#, "hypervisors.xen.args[0]"),
+        (
+            r#"{"hypervisors": {"xen": {"program": "x", "args": [["a", 1]]}}}"#,
+            "hypervisors.xen.args[0][1]",
+        ),
+        (
+            r#"{"hypervisors": {"xen": {"program": "x", "args": ["{nic}"]}}}"#,
+            "hypervisors.xen.args",
+        ),
+        (r#"{"hypervisors": {"qemu": {"machine": "pc"}}}"#, "hypervisors.qemu.machine"),
         (r#"{"networks": {}}"#, "networks"),
         (r#"{"networks": [{"colour": 1}]}"#, "networks[0].colour"),
         (r#"{"networks": [{"name": "a/b"}]}"#, "networks[0].name"),

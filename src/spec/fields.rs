@@ -166,16 +166,21 @@ impl<'a> Fields<'a> {
         Ok(map.iter().map(|(key, value)| (place.field(key), key.as_str(), value)).collect())
     }
 
-    /// An array of at most `most` texts, as they are.
-    pub(crate) fn texts(&self, name: &str, most: usize) -> Result<Option<Vec<&'a str>>, Refusal> {
-        if self.get(name).is_none() {
-            return Ok(None);
-        }
+    /// An array of at most `most` texts or arrays of texts, as they are; a text is a group of one.
+    pub(crate) fn text_groups(&self, name: &str, most: usize) -> Result<Vec<Vec<String>>, Refusal> {
         let items = self.list(name)?;
         if items.len() > most {
             return Err(self.place.field(name).refuse(format!("there may be at most {most}")));
         }
-        items.iter().map(|(place, value)| string(place, value)).collect::<Result<_, _>>().map(Some)
+        let group = |(place, value): &(Place, &Value)| match value.as_array() {
+            Some(texts) => texts
+                .iter()
+                .enumerate()
+                .map(|(index, text)| string(&place.element(index), text).map(String::from))
+                .collect(),
+            None => Ok(vec![string(place, value)?.into()]),
+        };
+        items.iter().map(group).collect()
     }
 
     /// An array of texts, checked for form.
