@@ -76,11 +76,10 @@ pub fn new_bridge(writer: &mut Writer, sequence: u32, name: &str, mac: [u8; 6]) 
     writer.close_message(open);
 }
 
-/// Changes a link that exists; ENODEV when it does not. The kernel makes one change after the other
-/// (address, MTU, group, alias, master, up, IPv6) and at the first that fails leaves those before
-/// it as they are. This is `RTM_SETLINK` and must stay so:
-/// `RTM_NEWLINK` with a group, no index and a name that nobody has changes *every* link of that
-/// group.
+/// Changes a link that exists; ENODEV when it does not. The kernel makes one change after the
+/// other, and when one fails, those before it stay made. This is `RTM_SETLINK` and must stay so:
+/// before Linux 5.19, `RTM_NEWLINK` with a group and a name that nobody has changes *every* link of
+/// that group.
 pub fn set(writer: &mut Writer, sequence: u32, target: Target<'_>, change: &LinkChange<'_>) {
     let up = change.up.map(|up| (if up { UP } else { 0 }, UP));
     let open = begin_with(writer, SETLINK, REQUEST | ACK, sequence, target, up.unwrap_or((0, 0)));
