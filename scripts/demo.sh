@@ -92,7 +92,7 @@ show volnet networks
 heading "volnet run"
 show volnet run web --hypervisor qemu --kernel "$PWD/$GUEST/vmlinux" \
     --initramfs "$PWD/$GUEST/initramfs" --memory 128 \
-    --cmdline "console=ttyS0 quiet panic=-1 volnet.do=ping:gateway,get:$WORLD_IP:$WORLD_PORT,hold"
+    --cmdline "quiet volnet.do=ping:gateway,get:$WORLD_IP:$WORLD_PORT,hold"
 show volnet list
 vm=$(volnet get web --json)
 guest_ip=$(jq -r .vm.ip <<<"$vm")

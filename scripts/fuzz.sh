@@ -9,11 +9,17 @@ cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuz
 grown=$(mktemp -d)
 trap 'rm -rf "$grown"' EXIT
 trap 'exit 1' HUP INT TERM
+bad=0
 for target in $(cargo fuzz list); do
-    echo "== $target, $seconds s"
     mkdir "$grown/$target"
     # The first corpus is the one that grows. No sanitizer: all the code is safe Rust, panics and
     # hangs are what there is to find, and this runs on a stable compiler.
-    cargo fuzz run --sanitizer none "$target" "$grown/$target" "fuzz/corpus/$target" -- \
-        -max_total_time="$seconds" -timeout=5 -print_final_stats=1
+    if cargo fuzz run --sanitizer none "$target" "$grown/$target" "fuzz/corpus/$target" -- \
+        -max_total_time="$seconds" -timeout=5 >"$grown/$target.log" 2>&1; then
+        echo "$target: $(grep '^Done' "$grown/$target.log")"
+    else
+        cat "$grown/$target.log"
+        bad=1
+    fi
 done
+exit $bad
