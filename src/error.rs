@@ -68,7 +68,11 @@ impl Failure {
         error: &std::io::Error,
     ) -> Self {
         let errno = error.raw_os_error().unwrap_or(0);
-        Failure::Kernel { operation, object: object.into(), errno, message: error.to_string() }
+        let mut message = error.to_string();
+        if let Some(words) = message.strip_suffix(&format!(" (os error {errno})")) {
+            message.truncate(words.len());
+        }
+        Failure::Kernel { operation, object: object.into(), errno, message }
     }
 
     /// The errno of a kernel failure.
