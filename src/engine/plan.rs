@@ -107,4 +107,48 @@ impl Op {
             Op::DeleteLink { .. } | Op::ReplaceTable(_) | Op::RemoveTable { .. } => None,
         }
     }
+
+    /// What is done and to what, as failures tell it: `("create tap", "vttap-web")`.
+    pub fn describe(&self) -> (&'static str, String) {
+        let of_elements = |elements: &[Element]| match elements {
+            [] => String::new(),
+            [one, ..] => format!("{} in set {} of table {}", elements.len(), one.set, one.table),
+        };
+        match self {
+            Op::CreateBridge { name, .. } => ("create bridge", name.clone()),
+            Op::CreateTap { name, .. } => ("create tap", name.clone()),
+            Op::SetLink { name, set, .. } => match &set.master {
+                Some(Some(bridge)) => ("attach link", format!("{name} to {bridge}")),
+                Some(None) | None => ("set link", name.clone()),
+            },
+            Op::DeleteLink { name, .. } => ("delete link", name.clone()),
+            Op::AddAddress { link, address, length } => {
+                ("add address", format!("{address}/{length} to {link}"))
+            }
+            Op::RemoveAddress { link, address, length } => {
+                ("remove address", format!("{address}/{length} from {link}"))
+            }
+            Op::SetForwarding { on } => {
+                ("set", format!("net.ipv4.ip_forward to {}", u8::from(*on)))
+            }
+            Op::CreateTable(table) => ("create table", table_name(table.family, table.name)),
+            Op::ReplaceTable(table) => ("replace table", table_name(table.family, table.name)),
+            Op::RemoveTable { family, name } => ("remove table", table_name(*family, name)),
+            Op::AddElements(elements) => ("add elements", of_elements(elements)),
+            Op::RemoveElements(elements) => ("remove elements", of_elements(elements)),
+            Op::AddAccept(accept) => {
+                ("add accept rule", format!("of {} to {}", accept.bridge, accept.chain))
+            }
+            Op::RemoveAccept(accept) => {
+                ("remove accept rule", format!("of {} from {}", accept.bridge, accept.chain))
+            }
+        }
+    }
+}
+
+fn table_name(family: Family, name: &str) -> String {
+    match family {
+        Family::Ip => format!("ip {name}"),
+        Family::Bridge => format!("bridge {name}"),
+    }
 }

@@ -225,3 +225,6 @@ impl<'a> Links<'a> {
         self.by_name.get(network.bridge.as_str()).copied().filter(|link| !link.is_our_bridge())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -4,8 +4,11 @@
 //! and for dry runs; [`fake`] is a kernel in memory that fails on command, for tests and
 //! simulation. [`execute`] is the only caller of [`Network::apply`].
 
+pub mod execute;
+pub mod fake;
 #[cfg(target_os = "linux")]
 pub mod linux;
+pub mod noop;
 
 use crate::engine::plan::Op;
 use crate::engine::reconcile::Observed;
@@ -19,7 +22,7 @@ pub trait Network {
     /// Reads everything that volnet could own or collide with. One bounded round of dumps.
     fn observe(&mut self) -> Result<Observed, Failure>;
 
-    /// Applies one Op, whole or not at all.
+    /// Applies one Op, whole or not at all; but see [`Op::SetLink`].
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure>;
 }
 

@@ -1,8 +1,11 @@
 //! The bridge of one network: it exists, is up, and has the address of the configuration and no
 //! other.
 
+use std::net::Ipv4Addr;
+
 use super::{ALIAS, Link, Links, Observed};
 use crate::engine::plan::{LinkSettings, Op, Plan};
+use crate::engine::prefix::Prefix;
 use crate::engine::state::NetworkConfig;
 
 /// What brings a network's bridge to where it should be. The link of that name, if there is one, is
@@ -48,23 +51,29 @@ fn settings(network: &NetworkConfig, link: &Link) -> Option<Op> {
     (!set.is_empty()).then(|| Op::SetLink { name: link.name.clone(), set, former })
 }
 
-/// What is wrong goes before what is right comes: with the first address of a prefix the kernel
-/// takes away all others in it.
+/// What is wrong goes before what is right comes, last to first: with the first address of a prefix
+/// the kernel takes away all others in it. The right one goes along when it stands behind such a
+/// one.
 fn addresses(network: &NetworkConfig, index: u32, observed: &Observed) -> Plan {
     let right = (network.host_ip, network.subnet.length());
-    let present = || {
-        let on_bridge = observed.addresses.iter().filter(move |(link, ..)| *link == index);
-        on_bridge.map(|&(_, address, length)| (address, length))
-    };
-    let mut plan: Plan = present()
-        .filter(|address| *address != right)
-        .map(|(address, length)| Op::RemoveAddress {
-            link: network.bridge.clone(),
-            address,
-            length,
-        })
+    let present: Vec<(Ipv4Addr, u8)> = observed
+        .addresses
+        .iter()
+        .filter(|(link, ..)| *link == index)
+        .map(|&(_, address, length)| (address, length))
         .collect();
-    if !present().any(|address| address == right) {
+    let of_subnet = |&(address, length): &(Ipv4Addr, u8)| {
+        Prefix::containing(address, length) == Some(network.subnet)
+    };
+    let kept = present.iter().position(of_subnet).filter(|&first| present[first] == right);
+    let remove = |(_, &(address, length)): (usize, &(Ipv4Addr, u8))| Op::RemoveAddress {
+        link: network.bridge.clone(),
+        address,
+        length,
+    };
+    let wrong = present.iter().enumerate().rev().filter(|(at, _)| Some(*at) != kept);
+    let mut plan: Plan = wrong.map(remove).collect();
+    if kept.is_none() {
         plan.push(add_address(network));
     }
     plan

@@ -1,0 +1,515 @@
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::mac::Mac;
+use crate::engine::name::{TapName, VmName};
+use crate::engine::plan::LinkSettings;
+use crate::engine::prefix::Prefix;
+use crate::engine::ruleset::{
+    Chain, ChainKind, Direction, Element, Field, Hook, Rule, Set, Value, Verdict,
+};
+use crate::engine::state::Port;
+use crate::network::Network;
+use crate::network::execute::{execute, execute_all};
+use crate::network::fake::Fake;
+use crate::spec::NetworkSpec;
+
+/// A host to be: networks, and the VMs on them.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) networks: Vec<NetworkConfig>,
+    pub(crate) vms: Vec<(VmName, Port, NetworkSpec)>,
+}
+
+impl Host {
+    /// Two networks and no VM.
+    pub(crate) fn new() -> Host {
+        Host { networks: vec![network("default", 0), network("lab", 1)], vms: Vec::new() }
+    }
+
+    /// The same with some VMs, on one network and the other by turns.
+    pub(crate) fn with_vms(count: u8) -> Host {
+        let mut host = Host::new();
+        for n in 0..count {
+            let spec = NetworkSpec {
+                queues: Some(1 + u16::from(n % 3)),
+                mtu: (n % 4 == 1).then_some(1400),
+                isolated: (n % 2 == 1).then_some(true),
+                ..NetworkSpec::default()
+            };
+            host.add(&format!("vm{n}"), n, spec);
+        }
+        host
+    }
+
+    fn add(&mut self, name: &str, n: u8, spec: NetworkSpec) {
+        let vm = VmName::new(name).unwrap();
+        let network = &self.networks[usize::from(n) % 2];
+        let port = Port {
+            network: network.name.clone(),
+            tap: TapName::choose(&vm, |_| false),
+            ifindex: None,
+            mac: Mac::of_guest(&network.name, name),
+            ip: Some(Ipv4Addr::from_bits(network.host_ip.to_bits() + 1 + u32::from(n))),
+        };
+        self.vms.push((vm, port, spec));
+    }
+
+    pub(crate) fn port(&self, at: usize) -> DesiredPort<'_> {
+        let (vm, port, spec) = &self.vms[at];
+        let network = self.networks.iter().find(|network| network.name == port.network).unwrap();
+        DesiredPort::new(vm, port, spec, network)
+    }
+
+    pub(crate) fn elements(&self, at: usize) -> Vec<Element> {
+        let key = vec![Value::Ipv4(self.vms[at].1.ip.unwrap())];
+        vec![Element { family: Family::Ip, table: "volnet", set: "guests", key }]
+    }
+
+    pub(crate) fn desired(&self) -> Desired<'_> {
+        Desired {
+            networks: self.networks.iter().collect(),
+            ports: (0..self.vms.len()).map(|at| self.port(at)).collect(),
+            tables: vec![self.table()],
+            forwarding: Some(true),
+        }
+    }
+
+    fn table(&self) -> Table {
+        let guests = (0..self.vms.len()).flat_map(|at| self.elements(at));
+        let guests = guests.map(|element| element.key).collect();
+        let rule = Rule { matches: vec![], verdict: Verdict::Masquerade };
+        Table {
+            family: Family::Ip,
+            name: "volnet",
+            owned: true,
+            sets: vec![Set {
+                name: "guests",
+                key: &[Field::Ipv4],
+                interval: false,
+                elements: guests,
+            }],
+            chains: vec![Chain {
+                name: "postrouting",
+                kind: ChainKind::Nat,
+                hook: Hook::Postrouting,
+                priority: 100,
+                rules: vec![rule],
+            }],
+        }
+    }
+
+    /// A kernel on which this host was set up.
+    pub(crate) fn kernel(&self) -> Fake {
+        let mut fake = bare_kernel();
+        assert_eq!(self.settle(&mut fake), []);
+        fake
+    }
+
+    /// Makes a kernel as this host should be; gives the problems that stay.
+    pub(crate) fn settle(&self, fake: &mut Fake) -> Vec<Problem> {
+        let reconciled = reconcile(&self.desired(), &fake.observe().unwrap());
+        for result in execute_all(fake, &reconciled.plan) {
+            result.unwrap();
+        }
+        reconciled.problems
+    }
+
+    fn drift(&self, fake: &mut Fake) -> Reconciled {
+        reconcile(&self.desired(), &fake.observe().unwrap())
+    }
+}
+
+/// A kernel with an uplink and a chain for accept rules, and nothing of ours.
+pub(crate) fn bare_kernel() -> Fake {
+    let mut fake = Fake::new();
+    fake.add_link("eth0", LinkKind::Other);
+    fake.kernel.observed.accept_chain = Some("DOCKER-USER".into());
+    fake
+}
+
+fn network(name: &str, n: u8) -> NetworkConfig {
+    let bridge = format!("vbr{n}");
+    NetworkConfig {
+        name: name.into(),
+        subnet: Prefix::containing(Ipv4Addr::new(10, n, 0, 0), 16).unwrap(),
+        host_ip: Ipv4Addr::new(10, n, 0, 1),
+        mtu: 1500,
+        nat: true,
+        isolated: false,
+        mac: Mac::of_bridge("host", &bridge),
+        bridge,
+    }
+}
+
+/// The one Op of a plan.
+fn only(mut reconciled: Reconciled) -> Op {
+    assert_eq!((reconciled.plan.len(), &*reconciled.problems), (1, &[][..]), "{reconciled:?}");
+    reconciled.plan.remove(0)
+}
+
+#[test]
+fn an_empty_kernel_is_set_up_in_order() {
+    let host = Host { networks: vec![network("default", 0)], vms: vec![] };
+    let plan = host.drift(&mut bare_kernel()).plan;
+    let steps: Vec<_> = plan.iter().map(|op| op.describe().0).collect();
+    assert_eq!(
+        steps,
+        [
+            "create bridge",
+            "set link",
+            "add address",
+            "create table",
+            "set",
+            "add accept rule",
+            "add accept rule"
+        ]
+    );
+}
+
+#[test]
+fn nothing_desired_takes_all_of_ours_and_nothing_else() {
+    let mut fake = Host::with_vms(5).kernel();
+    let desired = Desired { forwarding: Some(false), ..Desired::default() };
+    let reconciled = reconcile(&desired, &fake.observe().unwrap());
+    assert!(matches!(reconciled.plan.last(), Some(Op::DeleteLink { name, .. }) if name == "vbr1"));
+    execute(&mut fake, &reconciled.plan).unwrap();
+    assert_eq!(fake.kernel, bare_kernel().kernel);
+}
+
+#[test]
+fn one_vm_alone_takes_the_same_steps_as_among_all() {
+    let mut host = Host::with_vms(2);
+    let mut fake = host.kernel();
+    host.add("vm2", 2, NetworkSpec::default());
+    let general = host.drift(&mut fake).plan;
+    assert_eq!(general, attach_plan(&host.port(2), None, host.elements(2)).unwrap());
+
+    host.settle(&mut fake);
+    let elements = host.elements(2);
+    let (vm, mut port, spec) = host.vms.pop().unwrap();
+    port.ifindex = fake.link("vttap-vm2").map(|link| link.index);
+    let desired = DesiredPort::new(&vm, &port, &spec, &host.networks[0]);
+    assert_eq!(host.drift(&mut fake).plan, release_plan(&desired, elements));
+}
+
+#[test]
+fn a_link_that_others_changed_is_set_right_in_one_op() {
+    let host = Host::with_vms(2);
+    let mut fake = host.kernel();
+    let other = fake.add_link("br-other", LinkKind::Bridge);
+    let link = fake.link_mut("vttap-vm0").unwrap();
+    (link.master, link.up, link.mtu) = (Some(other), false, 9000);
+    link.alias = Some("volnet:who".into());
+    let op = only(host.drift(&mut fake));
+    let Op::SetLink { name, set, former } = &op else { panic!("{op:?}") };
+    assert_eq!(name, "vttap-vm0");
+    let expected = LinkSettings {
+        master: Some(Some("vbr0".into())),
+        up: Some(true),
+        mtu: Some(1500),
+        alias: Some("volnet:vm0".into()),
+        isolated: Some(false),
+        ..LinkSettings::default()
+    };
+    assert_eq!(*set, expected);
+    assert_eq!(former.master, Some(Some("br-other".into())));
+    let before = fake.kernel.clone();
+    fake.apply(&op).unwrap();
+    fake.apply(&op.undo(None).unwrap()).unwrap();
+    assert_eq!(fake.kernel, before);
+}
+
+#[test]
+fn a_bridge_has_the_configured_settings_and_no_other_address() {
+    let host = Host::new();
+    let mut fake = host.kernel();
+    let link = fake.link_mut("vbr0").unwrap();
+    (link.up, link.mtu, link.mac) = (false, 9000, Mac([2; 6]));
+    let index = link.index;
+    // The host's address was taken away and came back behind another one of its prefix.
+    let addresses = &mut fake.kernel.observed.addresses;
+    addresses.retain(|(link, ..)| *link != index);
+    addresses.push((index, Ipv4Addr::new(10, 0, 7, 7), 16));
+    addresses.push((index, Ipv4Addr::new(10, 0, 0, 1), 16));
+    addresses.push((index, Ipv4Addr::new(192, 0, 2, 1), 24));
+    host.settle(&mut fake);
+    assert_eq!(host.drift(&mut fake), Reconciled::default());
+    let addresses = &fake.kernel.observed.addresses;
+    assert_eq!(addresses.iter().filter(|(link, ..)| *link == index).count(), 1);
+}
+
+#[test]
+fn foreign_links_are_named_and_left_alone() {
+    let host = Host::with_vms(2);
+    let mut fake = bare_kernel();
+    fake.add_link("vbr0", LinkKind::Bridge);
+    fake.add_link("vttap-vm1", LinkKind::Other);
+    let before = fake.kernel.observed.links.clone();
+    let problems = host.settle(&mut fake);
+    let words: Vec<_> = problems.iter().map(Problem::to_string).collect();
+    assert!(
+        words[0].starts_with("bridge vbr0 is not volnet's: link 2 is a bridge without an alias")
+    );
+    assert_eq!(
+        words[1],
+        "tap vttap-vm1 of VM vm1 is not volnet's: link 3 is neither bridge nor tap without an alias"
+    );
+    assert_eq!(fake.kernel.observed.links[..3], before, "nothing was changed");
+    assert!(fake.link("vttap-vm0").is_none(), "nothing is attached to a foreign bridge");
+    fake.link_mut("vbr0").unwrap().alias = Some(ALIAS.into());
+    assert_eq!(host.settle(&mut fake).len(), 1, "a bridge can be handed over");
+    assert!(fake.link("vttap-vm0").is_some());
+}
+
+#[test]
+fn a_tap_made_otherwise_is_made_anew_unless_it_is_in_use() {
+    let host = Host::with_vms(1);
+    let mut fake = host.kernel();
+    let link = fake.link_mut("vttap-vm0").unwrap();
+    let LinkKind::Tap { multi_queue, .. } = &mut link.kind else { panic!() };
+    *multi_queue = true;
+    link.carrier = true;
+    let busy = host.drift(&mut fake);
+    assert!(busy.plan.is_empty() && matches!(busy.problems[..], [Problem::TapInUse { .. }]));
+    fake.link_mut("vttap-vm0").unwrap().carrier = false;
+    let steps: Vec<_> = host.drift(&mut fake).plan.iter().map(|op| op.describe().0).collect();
+    assert_eq!(steps, ["delete link", "create tap", "attach link"]);
+}
+
+#[test]
+fn a_known_index_proves_a_tap_that_lost_its_alias() {
+    let mut host = Host::with_vms(1);
+    let mut fake = host.kernel();
+    fake.link_mut("vttap-vm0").unwrap().alias = None;
+    assert!(matches!(host.drift(&mut fake).problems[..], [Problem::TapTaken { .. }]));
+    host.vms[0].1.ifindex = fake.link("vttap-vm0").map(|link| link.index);
+    let op = only(host.drift(&mut fake));
+    assert!(matches!(op, Op::SetLink { set, .. } if set.alias == Some("volnet:vm0".into())));
+}
+
+#[test]
+fn only_elements_that_differ_are_touched() {
+    let host = Host::with_vms(3);
+    let mut fake = host.kernel();
+    let stray = vec![Value::Ipv4(Ipv4Addr::new(192, 0, 2, 9))];
+    let lost = host.elements(1);
+    let keys = &mut fake.table_mut(Family::Ip, "volnet").unwrap().sets[0].1;
+    keys.retain(|key| *key != lost[0].key);
+    keys.push(stray.clone());
+    let stray = vec![Element { key: stray, ..lost[0].clone() }];
+    assert_eq!(host.drift(&mut fake).plan, [Op::RemoveElements(stray), Op::AddElements(lost)]);
+    fake.table_mut(Family::Ip, "volnet").unwrap().fingerprint = None;
+    assert!(matches!(only(host.drift(&mut fake)), Op::ReplaceTable(_)));
+}
+
+#[test]
+fn accept_rules_are_there_once_where_a_chain_is() {
+    let host = Host { networks: vec![network("default", 0)], vms: vec![] };
+    let mut fake = host.kernel();
+    let (one, two) = {
+        let accepts = &mut fake.kernel.observed.accepts;
+        accepts.push(accepts[0].clone());
+        let stray = Accept { bridge: "vbr9".into(), ..accepts[1].clone() };
+        accepts[1] = stray.clone();
+        (accepts[0].clone(), stray)
+    };
+    let out = Accept { direction: Direction::Out, ..one.clone() };
+    assert_eq!(
+        host.drift(&mut fake).plan,
+        [
+            Op::RemoveAccept(one.clone()),
+            Op::RemoveAccept(two),
+            Op::AddAccept(one),
+            Op::AddAccept(out)
+        ]
+    );
+    fake.kernel.observed.accept_chain = None;
+    assert!(!host.drift(&mut fake).plan.iter().any(|op| matches!(op, Op::AddAccept(_))));
+}
+
+/// One change that others make.
+#[derive(Clone, Debug)]
+enum Meddle {
+    Delete(usize),
+    Down(usize),
+    Mtu(usize),
+    Mac(usize),
+    Alias(usize, Option<&'static str>),
+    Master(usize, usize),
+    Isolate(usize),
+    Reflag(usize),
+    Carrier(usize),
+    Rename(usize, &'static str),
+    Link(&'static str, LinkKind),
+    Address(usize, u8, u8),
+    Forwarding(bool),
+    NoTable,
+    Fingerprint,
+    Owned,
+    Element(u8),
+    LoseElements,
+    Accepts(usize),
+    Chain(Option<&'static str>),
+}
+
+const NAMES: [&str; 6] = ["vbr0", "vbr1", "vttap-vm0", "vttap-vm1", "vttap-vm2", "foreign"];
+const ALIASES: [Option<&str>; 5] =
+    [None, Some("volnet:"), Some("volnet:vm0"), Some("volnet:gone"), Some("mine")];
+
+fn meddle() -> impl Strategy<Value = Meddle> {
+    let tap = any::<(bool, bool, bool)>().prop_map(|(vnet_hdr, multi_queue, persistent)| {
+        LinkKind::Tap { vnet_hdr, multi_queue, persistent, owner: None }
+    });
+    let kind = prop_oneof![Just(LinkKind::Bridge), Just(LinkKind::Other), tap];
+    let at = 0_usize..12;
+    prop_oneof![
+        at.clone().prop_map(Meddle::Delete),
+        at.clone().prop_map(Meddle::Down),
+        at.clone().prop_map(Meddle::Mtu),
+        at.clone().prop_map(Meddle::Mac),
+        (at.clone(), prop::sample::select(&ALIASES[..])).prop_map(|(at, to)| Meddle::Alias(at, to)),
+        (at.clone(), at.clone()).prop_map(|(at, to)| Meddle::Master(at, to)),
+        at.clone().prop_map(Meddle::Isolate),
+        at.clone().prop_map(Meddle::Reflag),
+        at.clone().prop_map(Meddle::Carrier),
+        (at.clone(), prop::sample::select(&NAMES[..])).prop_map(|(at, to)| Meddle::Rename(at, to)),
+        (prop::sample::select(&NAMES[..]), kind).prop_map(|(name, kind)| Meddle::Link(name, kind)),
+        (at.clone(), 0_u8..3, 0_u8..3).prop_map(|(at, n, host)| Meddle::Address(at, n, host)),
+        any::<bool>().prop_map(Meddle::Forwarding),
+        Just(Meddle::NoTable),
+        Just(Meddle::Fingerprint),
+        Just(Meddle::Owned),
+        (0_u8..5).prop_map(Meddle::Element),
+        Just(Meddle::LoseElements),
+        (0_usize..4).prop_map(Meddle::Accepts),
+        prop::sample::select(&[None, Some("FORWARD"), Some("DOCKER-USER")][..])
+            .prop_map(Meddle::Chain),
+    ]
+}
+
+impl Meddle {
+    fn apply(self, fake: &mut Fake) {
+        let names: Vec<String> =
+            fake.kernel.observed.links.iter().map(|link| link.name.clone()).collect();
+        let name = |at: usize| names[at % names.len()].clone();
+        let observed = &mut fake.kernel.observed;
+        let indices: Vec<u32> = observed.links.iter().map(|link| link.index).collect();
+        let count = observed.links.len();
+        match self {
+            Meddle::Delete(at) if count > 1 => fake.delete_link(&name(at)),
+            Meddle::Delete(_) => {}
+            Meddle::Down(at) => observed.links[at % count].up = false,
+            Meddle::Mtu(at) => observed.links[at % count].mtu = 1280,
+            Meddle::Mac(at) => observed.links[at % count].mac = Mac([6; 6]),
+            Meddle::Alias(at, to) => observed.links[at % count].alias = to.map(String::from),
+            Meddle::Master(at, to) => {
+                let bridge = &observed.links[to % count];
+                let index = (bridge.kind == LinkKind::Bridge).then_some(bridge.index);
+                let link = &mut observed.links[at % count];
+                if link.kind != LinkKind::Bridge {
+                    (link.master, link.isolated) = (index, false);
+                }
+            }
+            Meddle::Isolate(at) => {
+                let link = &mut observed.links[at % count];
+                link.isolated = link.master.is_some();
+            }
+            Meddle::Reflag(at) => {
+                if let LinkKind::Tap { vnet_hdr, .. } = &mut observed.links[at % count].kind {
+                    *vnet_hdr = !*vnet_hdr;
+                }
+            }
+            Meddle::Carrier(at) => observed.links[at % count].carrier = true,
+            Meddle::Rename(at, to) if !names.iter().any(|name| name == to) => {
+                observed.links[at % count].name = to.to_string();
+            }
+            Meddle::Link(to, kind) if !names.iter().any(|name| name == to) => {
+                fake.add_link(to, kind);
+            }
+            Meddle::Rename(..) | Meddle::Link(..) => {}
+            Meddle::Address(at, n, host) => {
+                let entry = (indices[at % count], Ipv4Addr::new(10, n, 0, host), 16);
+                if !observed.addresses.contains(&entry) {
+                    observed.addresses.push(entry);
+                }
+            }
+            Meddle::Forwarding(on) => observed.forwarding = on,
+            Meddle::NoTable => observed.tables.clear(),
+            Meddle::Fingerprint => {
+                observed.tables.iter_mut().for_each(|table| table.fingerprint = None);
+            }
+            Meddle::Owned => observed.tables.iter_mut().for_each(|table| table.owned = false),
+            Meddle::Element(n) => {
+                let key = vec![Value::Ipv4(Ipv4Addr::new(10, 0, 0, n))];
+                for (_, keys) in observed.tables.iter_mut().flat_map(|table| &mut table.sets) {
+                    if !keys.contains(&key) {
+                        keys.push(key.clone());
+                    }
+                }
+            }
+            Meddle::LoseElements => {
+                let sets = observed.tables.iter_mut().flat_map(|table| &mut table.sets);
+                sets.for_each(|(_, keys)| keys.clear());
+            }
+            Meddle::Accepts(n) => {
+                let accepts = &mut observed.accepts;
+                accepts.truncate(n);
+                accepts.extend_from_within(..);
+            }
+            Meddle::Chain(to) => {
+                observed.accept_chain = to.map(String::from);
+                if to.is_none() {
+                    observed.accepts.clear();
+                }
+            }
+        }
+    }
+}
+
+/// The links that are not ours, as they were but for what the end of our bridges does to them.
+fn foreign(fake: &Fake) -> Vec<Link> {
+    let ours = |link: &&Link| !link.is_our_bridge() && !link.is_our_tap();
+    let loose = |link: &Link| Link { master: None, isolated: false, ..link.clone() };
+    fake.kernel.observed.links.iter().filter(ours).map(loose).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever others did, one plan that never fails mends all that is ours, and what is not ours
+    /// stays as it is.
+    #[test]
+    fn one_plan_is_enough(
+        made in 0_u8..4, wanted in 0_u8..4, meddled in prop::collection::vec(meddle(), 0..12)
+    ) {
+        let mut fake = Host::with_vms(made).kernel();
+        for change in meddled {
+            change.apply(&mut fake);
+        }
+        let host = Host::with_vms(wanted);
+        let before = foreign(&fake);
+        let problems = host.settle(&mut fake);
+        prop_assert_eq!(host.drift(&mut fake), Reconciled { plan: vec![], problems });
+        prop_assert_eq!(foreign(&fake), before);
+    }
+
+    /// A daemon that died after any Op finds a state from which the rest of the way is planned.
+    #[test]
+    fn a_crash_after_any_op_is_recovered_from(vms in 0_u8..4, cut in any::<prop::sample::Index>()) {
+        let host = Host::with_vms(vms);
+        let mut fake = bare_kernel();
+        let plan = host.drift(&mut fake).plan;
+        for op in &plan[..cut.index(plan.len() + 1)] {
+            fake.apply(op).unwrap();
+        }
+        prop_assert_eq!(host.settle(&mut fake), vec![]);
+        prop_assert_eq!(host.drift(&mut fake), Reconciled::default());
+        let gone = Desired { forwarding: Some(false), ..Desired::default() };
+        let plan = reconcile(&gone, &fake.observe().unwrap()).plan;
+        execute(&mut fake, &plan).unwrap();
+        prop_assert_eq!(&fake.kernel, &bare_kernel().kernel);
+    }
+}

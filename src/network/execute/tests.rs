@@ -1,0 +1,113 @@
+use super::*;
+use crate::engine::plan::Plan;
+use crate::engine::reconcile::tests::{Host, bare_kernel};
+use crate::engine::reconcile::{attach_plan, reconcile};
+use crate::network::fake::{EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM, EXFULL, Fake, Kernel};
+
+/// What the kernel may answer when it refuses one of our requests; the last three are ENOMEM,
+/// ENOBUFS and ERESTART.
+const ERRNOS: [i32; 10] = [EPERM, ENOENT, EBUSY, EEXIST, ENODEV, EINVAL, EXFULL, 12, 105, 85];
+
+/// A kernel without the order in which it lists addresses and elements.
+fn unordered(mut kernel: Kernel) -> Kernel {
+    kernel.observed.addresses.sort_unstable();
+    for (_, keys) in kernel.observed.tables.iter_mut().flat_map(|table| &mut table.sets) {
+        keys.sort_unstable();
+    }
+    kernel
+}
+
+/// Lets a plan fail at every step with every errno, and expects the kernel to be as before.
+fn fails_without_a_trace(fake: &Fake, plan: &Plan) {
+    assert!(!plan.is_empty());
+    for step in 0..plan.len() {
+        for errno in ERRNOS {
+            let mut fake = fake.clone();
+            let before = fake.kernel.clone();
+            fake.fail(step, errno);
+            let failure = execute(&mut fake, plan).unwrap_err();
+            assert_eq!(failure.errno(), Some(errno));
+            assert_eq!(unordered(fake.kernel), unordered(before), "step {step}: {failure}");
+        }
+    }
+    assert!(execute(&mut fake.clone(), plan).is_ok());
+}
+
+#[test]
+fn a_create_that_fails_leaves_nothing_behind() {
+    let host = Host::with_vms(3);
+    let mut fake = host.kernel();
+    fake.delete_link("vttap-vm2");
+    let lost = host.elements(2);
+    fake.apply(&Op::RemoveElements(lost.clone())).unwrap();
+    let plan = attach_plan(&host.port(2), None, lost).unwrap();
+    assert_eq!(plan.len(), 3);
+    fails_without_a_trace(&fake, &plan);
+}
+
+#[test]
+fn a_setup_that_fails_leaves_nothing_behind() {
+    let fake = bare_kernel();
+    let plan = reconcile(&Host::with_vms(3).desired(), &fake.kernel.observed).plan;
+    fails_without_a_trace(&fake, &plan);
+}
+
+#[test]
+fn settings_that_were_changed_come_back() {
+    let host = Host::with_vms(2);
+    let mut fake = host.kernel();
+    for name in ["vbr0", "vttap-vm0", "vttap-vm1"] {
+        let link = fake.link_mut(name).unwrap();
+        (link.up, link.mtu, link.master, link.isolated) = (false, 1280, None, false);
+    }
+    fake.kernel.observed.forwarding = false;
+    let address = fake.kernel.observed.addresses[0];
+    fake.kernel.observed.addresses[0] = (address.0, "192.0.2.1".parse().unwrap(), 24);
+    fake.kernel.observed.accepts.truncate(1);
+    let plan = reconcile(&host.desired(), &fake.kernel.observed).plan;
+    fails_without_a_trace(&fake, &plan);
+}
+
+#[test]
+fn an_undo_that_fails_does_not_keep_the_others_from_theirs() {
+    let mut fake = bare_kernel();
+    let plan = reconcile(&Host::new().desired(), &fake.kernel.observed).plan;
+    let last = plan.len() - 1;
+    fake.fail(last, ENOENT);
+    fake.fail(last + 1, EPERM);
+    let failure = execute(&mut fake, &plan).unwrap_err();
+    assert_eq!(failure.errno(), Some(ENOENT), "the first failure is told");
+    assert_eq!(fake.kernel.observed.accepts.len(), 1, "its undo failed");
+    assert_eq!(fake.kernel.observed.links, bare_kernel().kernel.observed.links);
+}
+
+#[test]
+fn undo_takes_only_the_link_that_was_made() {
+    let mut fake = bare_kernel();
+    let create = |name: &str| Op::CreateTap {
+        name: name.into(),
+        owner: None,
+        multi_queue: false,
+        alias: "volnet:x".into(),
+    };
+    let taken = [create("vttap-x"), create("vttap-x")];
+    fake.add_link("vttap-y", crate::engine::reconcile::LinkKind::Other);
+    assert_eq!(execute(&mut fake, &[create("vttap-y")]).unwrap_err().errno(), Some(EBUSY));
+    assert!(fake.link("vttap-y").is_some(), "it was there before");
+    assert_eq!(execute(&mut fake, &taken).unwrap_err().errno(), Some(EBUSY));
+    let made = Op::DeleteLink { name: "vttap-x".into(), index: Some(3) };
+    assert_eq!(fake.log.last(), Some(&made), "removed by name and index");
+}
+
+#[test]
+fn cleaning_goes_on_behind_a_failure() {
+    let host = Host::with_vms(3);
+    let mut fake = host.kernel();
+    let plan = reconcile(&Default::default(), &fake.kernel.observed).plan;
+    fake.fail(1, EPERM);
+    let results = execute_all(&mut fake, &plan);
+    assert_eq!(results.len(), plan.len());
+    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
+    let left: Vec<_> = fake.kernel.observed.links.iter().map(|link| &*link.name).collect();
+    assert_eq!(left, ["eth0", "vttap-vm1"]);
+}

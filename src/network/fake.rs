@@ -1,0 +1,184 @@
+//! A kernel in memory, for tests and simulation.
+//!
+//! It keeps what [`Network::observe`] reports and answers every Op as Linux would: names that are
+//! taken, links that are gone, bridges that are full, tables that another process owns. On top of
+//! that it fails on command ([`Fake::fail`]), and others can change it behind volnet's back
+//! ([`Fake::add_link`], [`Fake::delete_link`], [`Fake::own_table`]).
+//!
+//! A [`Kernel`] can be cloned and compared, so a test can say that nothing changed.
+
+mod links;
+mod rules;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::{Applied, Network};
+use crate::engine::plan::Op;
+use crate::engine::reconcile::{Link, LinkKind, Observed, ObservedTable};
+use crate::engine::ruleset::Family;
+use crate::error::Failure;
+
+/// `EPERM`, as are the others here: numbers of Linux (asm-generic/errno-base.h, errno.h).
+pub const EPERM: i32 = 1;
+/// No such table, chain or set.
+pub const ENOENT: i32 = 2;
+/// A tap of that name exists.
+pub const EBUSY: i32 = 16;
+/// A bridge, an address or a table of that name exists.
+pub const EEXIST: i32 = 17;
+/// No such link.
+pub const ENODEV: i32 = 19;
+/// A value out of bounds.
+pub const EINVAL: i32 = 22;
+/// A name that is too long or empty.
+pub const ERANGE: i32 = 34;
+/// No more ports on the bridge.
+pub const EXFULL: i32 = 54;
+/// A port setting of a link that is no port.
+pub const EOPNOTSUPP: i32 = 95;
+/// An address that the link does not have.
+pub const EADDRNOTAVAIL: i32 = 99;
+
+/// Ports of one bridge: `BR_MAX_PORTS` less the reserved one (net/bridge/br_private.h).
+pub const BRIDGE_PORTS_MAX: usize = 1023;
+
+/// What the kernel holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kernel {
+    /// All that can be observed.
+    pub observed: Observed,
+    /// Tables of our names that another process owns.
+    pub foreign_tables: Vec<(Family, String)>,
+}
+
+/// A kernel, the faults that it is to show, and a log of what was done to it.
+#[derive(Clone, Debug, Default)]
+pub struct Fake {
+    /// What it holds. Tests change it as they like.
+    pub kernel: Kernel,
+    /// Every Op that was applied, failed ones too.
+    pub log: Vec<Op>,
+    /// The errno by the number of the call of [`Network::apply`], the first being 0.
+    faults: BTreeMap<usize, i32>,
+    /// The highest index of a link so far. They are never used twice.
+    last_index: u32,
+}
+
+impl Fake {
+    /// An empty kernel.
+    pub fn new() -> Fake {
+        Fake::default()
+    }
+
+    /// Lets the `nth` call of `apply` from now on fail, 0 being the next.
+    pub fn fail(&mut self, nth: usize, errno: i32) {
+        self.faults.insert(self.log.len() + nth, errno);
+    }
+
+    /// Adds a link as somebody else would. Gives its index.
+    pub fn add_link(&mut self, name: &str, kind: LinkKind) -> u32 {
+        self.kernel.observed.links.push(links::new(self.last_index + 1, name, kind));
+        self.last_index += 1;
+        self.last_index
+    }
+
+    /// Removes a link as somebody else would.
+    pub fn delete_link(&mut self, name: &str) {
+        self.kernel.delete_link(name, None);
+    }
+
+    /// A link by name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.kernel.observed.links.iter().find(|link| link.name == name)
+    }
+
+    /// A link by name, to be changed as somebody else would.
+    pub fn link_mut(&mut self, name: &str) -> Option<&mut Link> {
+        self.kernel.observed.links.iter_mut().find(|link| link.name == name)
+    }
+
+    /// Gives a table to another process, which then is the only one that may change it.
+    pub fn own_table(&mut self, family: Family, name: &str) {
+        self.kernel.foreign_tables.push((family, name.to_string()));
+    }
+
+    /// A table by family and name.
+    pub fn table_mut(&mut self, family: Family, name: &str) -> Option<&mut ObservedTable> {
+        self.kernel.table_mut(family, name)
+    }
+}
+
+impl Network for Fake {
+    fn backend(&self) -> &'static str {
+        "fake"
+    }
+
+    fn observe(&mut self) -> Result<Observed, Failure> {
+        Ok(self.kernel.observed.clone())
+    }
+
+    /// Applies an Op. A fault that hits a [`Op::SetLink`] strikes when all its settings are made:
+    /// the worst of the moments at which the kernel can give up.
+    fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
+        let fault = self.faults.remove(&self.log.len());
+        self.log.push(op.clone());
+        let result = match fault {
+            None => self.kernel.apply(op, self.last_index + 1),
+            Some(errno) => {
+                if let Op::SetLink { name, set, .. } = op {
+                    self.kernel.set_link(name, set).map_err(|errno| failure(op, errno))?;
+                }
+                Err(errno)
+            }
+        };
+        let applied = result.map_err(|errno| failure(op, errno))?;
+        self.last_index = applied.ifindex.unwrap_or(self.last_index);
+        Ok(applied)
+    }
+}
+
+impl Kernel {
+    /// Applies an Op; a link that it makes gets the index `next`. The error is an errno.
+    fn apply(&mut self, op: &Op, next: u32) -> Result<Applied, i32> {
+        let mut applied = Applied::default();
+        match op {
+            Op::CreateBridge { name, mac, mtu, alias } => {
+                self.add_bridge(next, name, *mac, *mtu, alias)?;
+                applied.ifindex = Some(next);
+            }
+            Op::CreateTap { name, owner, multi_queue, alias } => {
+                self.add_tap(next, name, *owner, *multi_queue, alias)?;
+                applied.ifindex = Some(next);
+            }
+            Op::SetLink { name, set, .. } => self.set_link(name, set)?,
+            Op::DeleteLink { name, index } => self.delete_link(name, *index),
+            Op::AddAddress { link, address, length } => {
+                self.add_address(link, *address, *length)?;
+            }
+            Op::RemoveAddress { link, address, length } => {
+                self.remove_address(link, *address, *length)?;
+            }
+            Op::SetForwarding { on } => self.observed.forwarding = *on,
+            Op::CreateTable(table) => self.create_table(table)?,
+            Op::ReplaceTable(table) => self.replace_table(table)?,
+            Op::RemoveTable { family, name } => self.remove_table(*family, name)?,
+            Op::AddElements(elements) => self.add_elements(elements)?,
+            Op::RemoveElements(elements) => self.remove_elements(elements)?,
+            Op::AddAccept(accept) => self.add_accept(accept)?,
+            Op::RemoveAccept(accept) => {
+                self.observed.accepts.retain(|present| present != accept);
+            }
+        }
+        Ok(applied)
+    }
+}
+
+/// A failure in the kernel's words.
+fn failure(op: &Op, errno: i32) -> Failure {
+    let (operation, object) = op.describe();
+    Failure::kernel(operation, object, &io::Error::from_raw_os_error(errno))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! Links and addresses of the kernel in memory.
+
+use std::net::Ipv4Addr;
+
+use super::{
+    BRIDGE_PORTS_MAX, EADDRNOTAVAIL, EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE, EXFULL,
+    Kernel,
+};
+use crate::engine::mac::Mac;
+use crate::engine::name::LINK_NAME_MAX;
+use crate::engine::plan::LinkSettings;
+use crate::engine::prefix::Prefix;
+use crate::engine::reconcile::{Link, LinkKind};
+
+/// MTUs that a tap or a bridge takes, in bytes (drivers/net/tun.c, net/bridge/br_device.c).
+const MTU: std::ops::RangeInclusive<u16> = 68..=65521;
+
+/// A link as it is when it was just made.
+pub(super) fn new(index: u32, name: &str, kind: LinkKind) -> Link {
+    let [a, b, c, d] = index.to_be_bytes();
+    Link {
+        index,
+        name: name.to_string(),
+        alias: None,
+        kind,
+        master: None,
+        up: false,
+        carrier: false,
+        mtu: 1500,
+        mac: Mac([0xfe, 0, a, b, c, d]),
+        isolated: false,
+    }
+}
+
+impl Kernel {
+    pub(super) fn add_bridge(
+        &mut self,
+        index: u32,
+        name: &str,
+        mac: Mac,
+        mtu: u16,
+        alias: &str,
+    ) -> Result<(), i32> {
+        check_name(name)?;
+        check_mtu(mtu)?;
+        if self.position(name).is_ok() {
+            return Err(EEXIST);
+        }
+        let made = new(index, name, LinkKind::Bridge);
+        let alias = Some(alias.to_string());
+        self.observed.links.push(Link { mac, mtu: mtu.into(), alias, ..made });
+        Ok(())
+    }
+
+    pub(super) fn add_tap(
+        &mut self,
+        index: u32,
+        name: &str,
+        owner: Option<u32>,
+        multi_queue: bool,
+        alias: &str,
+    ) -> Result<(), i32> {
+        check_name(name)?;
+        if self.position(name).is_ok() {
+            return Err(EBUSY);
+        }
+        let kind = LinkKind::Tap { vnet_hdr: true, multi_queue, persistent: true, owner };
+        let alias = Some(alias.to_string());
+        self.observed.links.push(Link { alias, ..new(index, name, kind) });
+        Ok(())
+    }
+
+    /// Makes the settings in the order in which Linux does, up to the one that it refuses.
+    pub(super) fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), i32> {
+        let at = self.position(name)?;
+        if let Some(mac) = set.mac {
+            self.observed.links[at].mac = mac;
+        }
+        if let Some(mtu) = set.mtu {
+            check_mtu(mtu)?;
+            self.observed.links[at].mtu = mtu.into();
+        }
+        if let Some(alias) = &set.alias {
+            self.observed.links[at].alias = (!alias.is_empty()).then(|| alias.clone());
+        }
+        if let Some(master) = &set.master {
+            self.set_master(at, master.as_deref())?;
+        }
+        let link = &mut self.observed.links[at];
+        link.up = set.up.unwrap_or(link.up);
+        match (set.isolated, link.master) {
+            (Some(_), None) => return Err(EOPNOTSUPP),
+            (Some(isolated), Some(_)) => link.isolated = isolated,
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Attaches a link, after it was taken from where it is: a refusal leaves it detached.
+    fn set_master(&mut self, at: usize, master: Option<&str>) -> Result<(), i32> {
+        let master = match master {
+            Some(name) => Some(self.position(name)?),
+            None => None,
+        };
+        self.observed.links[at].master = None;
+        self.observed.links[at].isolated = false;
+        let Some(master) = master.map(|at| &self.observed.links[at]) else {
+            return Ok(());
+        };
+        let (index, kind) = (master.index, master.kind);
+        let ports = self.observed.links.iter().filter(|link| link.master == Some(index)).count();
+        match kind {
+            LinkKind::Tap { .. } | LinkKind::Other => return Err(EOPNOTSUPP),
+            LinkKind::Bridge if ports >= BRIDGE_PORTS_MAX => return Err(EXFULL),
+            LinkKind::Bridge => {}
+        }
+        self.observed.links[at].master = Some(index);
+        Ok(())
+    }
+
+    /// Removes a link if it has that name and, where one is given, that index.
+    pub(super) fn delete_link(&mut self, name: &str, index: Option<u32>) {
+        let Ok(at) = self.position(name) else { return };
+        let gone = self.observed.links[at].index;
+        if index.is_some_and(|index| index != gone) {
+            return;
+        }
+        self.observed.links.remove(at);
+        self.observed.addresses.retain(|(link, ..)| *link != gone);
+        self.observed.routes.retain(|(link, _)| *link != gone);
+        for port in self.observed.links.iter_mut().filter(|link| link.master == Some(gone)) {
+            (port.master, port.isolated) = (None, false);
+        }
+    }
+
+    pub(super) fn add_address(
+        &mut self,
+        link: &str,
+        address: Ipv4Addr,
+        length: u8,
+    ) -> Result<(), i32> {
+        let index = self.observed.links[self.position(link)?].index;
+        let entry = (index, address, length);
+        if self.observed.addresses.contains(&entry) {
+            return Err(EEXIST);
+        }
+        self.observed.addresses.push(entry);
+        Ok(())
+    }
+
+    /// Removes an address, and with the first one of a prefix all others in it
+    /// (`net.ipv4.conf.*.promote_secondaries` is off unless set).
+    pub(super) fn remove_address(
+        &mut self,
+        link: &str,
+        address: Ipv4Addr,
+        length: u8,
+    ) -> Result<(), i32> {
+        let index = self.observed.links[self.position(link)?].index;
+        let prefix = Prefix::containing(address, length).ok_or(EINVAL)?;
+        let in_prefix = |&(at, other, other_length): &(u32, Ipv4Addr, u8)| {
+            at == index && Prefix::containing(other, other_length) == Some(prefix)
+        };
+        let addresses = &mut self.observed.addresses;
+        let entry = (index, address, length);
+        if !addresses.contains(&entry) {
+            return Err(EADDRNOTAVAIL);
+        }
+        if addresses.iter().copied().find(in_prefix) == Some(entry) {
+            addresses.retain(|other| !in_prefix(other));
+        } else {
+            addresses.retain(|other| *other != entry);
+        }
+        Ok(())
+    }
+
+    fn position(&self, name: &str) -> Result<usize, i32> {
+        self.observed.links.iter().position(|link| link.name == name).ok_or(ENODEV)
+    }
+}
+
+fn check_name(name: &str) -> Result<(), i32> {
+    if (1..=LINK_NAME_MAX).contains(&name.len()) { Ok(()) } else { Err(ERANGE) }
+}
+
+fn check_mtu(mtu: u16) -> Result<(), i32> {
+    if MTU.contains(&mtu) { Ok(()) } else { Err(EINVAL) }
+}

@@ -1,0 +1,94 @@
+//! nf_tables of the kernel in memory.
+
+use super::{EEXIST, ENOENT, EPERM, Kernel};
+use crate::engine::reconcile::ObservedTable;
+use crate::engine::ruleset::{Accept, Element, Family, Key, Table};
+
+impl Kernel {
+    pub(super) fn table_mut(&mut self, family: Family, name: &str) -> Option<&mut ObservedTable> {
+        self.observed.tables.iter_mut().find(|table| (table.family, table.name) == (family, name))
+    }
+
+    pub(super) fn create_table(&mut self, table: &Table) -> Result<(), i32> {
+        self.check_owner(table.family, table.name)?;
+        if self.table_mut(table.family, table.name).is_some() {
+            return Err(EEXIST);
+        }
+        self.put_table(table);
+        Ok(())
+    }
+
+    pub(super) fn replace_table(&mut self, table: &Table) -> Result<(), i32> {
+        self.remove_table(table.family, table.name)?;
+        self.put_table(table);
+        Ok(())
+    }
+
+    pub(super) fn remove_table(&mut self, family: Family, name: &str) -> Result<(), i32> {
+        self.check_owner(family, name)?;
+        self.observed.tables.retain(|table| (table.family, table.name) != (family, name));
+        Ok(())
+    }
+
+    /// Adds elements, all or none. Those that are there already do no harm.
+    pub(super) fn add_elements(&mut self, elements: &[Element]) -> Result<(), i32> {
+        for element in elements {
+            self.check_owner(element.family, element.table)?;
+            self.set_mut(element).ok_or(ENOENT)?;
+        }
+        for element in elements {
+            let keys = self.set_mut(element).ok_or(ENOENT)?;
+            if !keys.contains(&element.key) {
+                keys.push(element.key.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes elements, all or none. Absent ones do no harm.
+    pub(super) fn remove_elements(&mut self, elements: &[Element]) -> Result<(), i32> {
+        for element in elements {
+            self.check_owner(element.family, element.table)?;
+        }
+        for element in elements {
+            if let Some(keys) = self.set_mut(element) {
+                keys.retain(|key| *key != element.key);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_accept(&mut self, accept: &Accept) -> Result<(), i32> {
+        if self.observed.accept_chain.as_ref() != Some(&accept.chain) {
+            return Err(ENOENT);
+        }
+        self.observed.accepts.push(accept.clone());
+        Ok(())
+    }
+
+    fn put_table(&mut self, table: &Table) {
+        self.observed.tables.push(ObservedTable {
+            family: table.family,
+            name: table.name,
+            owned: table.owned,
+            fingerprint: Some(table.fingerprint()),
+            sets: table
+                .sets
+                .iter()
+                .map(|set| (set.name.to_string(), set.elements.clone()))
+                .collect(),
+        });
+    }
+
+    fn set_mut(&mut self, element: &Element) -> Option<&mut Vec<Key>> {
+        let table = self.table_mut(element.family, element.table)?;
+        let set = table.sets.iter_mut().find(|(name, _)| name == element.set);
+        set.map(|(_, keys)| keys)
+    }
+
+    fn check_owner(&self, family: Family, name: &str) -> Result<(), i32> {
+        let foreign =
+            self.foreign_tables.iter().any(|owned| (owned.0, owned.1.as_str()) == (family, name));
+        if foreign { Err(EPERM) } else { Ok(()) }
+    }
+}

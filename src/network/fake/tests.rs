@@ -1,0 +1,112 @@
+use super::*;
+use crate::engine::plan::LinkSettings;
+
+fn create_tap(name: &str) -> Op {
+    Op::CreateTap {
+        name: name.into(),
+        owner: Some(0),
+        multi_queue: false,
+        alias: "volnet:x".into(),
+    }
+}
+
+fn create_bridge(name: &str) -> Op {
+    let mac = "02:00:00:00:00:01".parse().unwrap();
+    Op::CreateBridge { name: name.into(), mac, mtu: 1500, alias: "volnet:".into() }
+}
+
+fn set(name: &str, set: LinkSettings) -> Op {
+    Op::SetLink { name: name.into(), set, former: LinkSettings::default() }
+}
+
+fn attach(name: &str, bridge: &str) -> Op {
+    let master = Some(Some(bridge.to_string()));
+    set(name, LinkSettings { master, isolated: Some(true), ..LinkSettings::default() })
+}
+
+fn address(link: &str, last: u8) -> Op {
+    Op::AddAddress { link: link.into(), address: [10, 0, 0, last].into(), length: 24 }
+}
+
+fn errno(fake: &mut Fake, op: &Op) -> Option<i32> {
+    fake.apply(op).err().and_then(|failure| failure.errno())
+}
+
+#[test]
+fn refuses_as_linux_does() {
+    let mut fake = Fake::new();
+    fake.add_link("eth0", LinkKind::Other);
+    fake.apply(&create_bridge("vbr0")).unwrap();
+    fake.apply(&create_tap("vttap-x")).unwrap();
+    fake.apply(&address("vbr0", 1)).unwrap();
+    fake.own_table(Family::Ip, "volnet");
+    let mtu = LinkSettings { mtu: Some(67), ..LinkSettings::default() };
+    let isolated = LinkSettings { isolated: Some(true), ..LinkSettings::default() };
+    let not_there = Op::RemoveAddress { link: "vbr0".into(), address: [10; 4].into(), length: 8 };
+    for (op, expected) in [
+        (create_bridge("eth0"), EEXIST),
+        (create_tap("vbr0"), EBUSY),
+        (create_tap("vttap-0123456789"), ERANGE),
+        (attach("vttap-x", "vbr1"), ENODEV),
+        (attach("vttap-y", "vbr0"), ENODEV),
+        (attach("vttap-x", "eth0"), EOPNOTSUPP),
+        (set("vttap-x", mtu), EINVAL),
+        (set("vttap-x", isolated), EOPNOTSUPP),
+        (address("vbr0", 1), EEXIST),
+        (not_there, EADDRNOTAVAIL),
+        (Op::RemoveTable { family: Family::Ip, name: "volnet" }, EPERM),
+    ] {
+        assert_eq!(errno(&mut fake, &op), Some(expected), "{op:?}");
+    }
+    let gone = Op::DeleteLink { name: "vttap-y".into(), index: None };
+    let reused = Op::DeleteLink { name: "vttap-x".into(), index: Some(99) };
+    assert_eq!((errno(&mut fake, &gone), errno(&mut fake, &reused)), (None, None));
+    assert!(fake.link("vttap-x").is_some(), "another one has that name now");
+}
+
+#[test]
+fn a_bridge_takes_1023_ports_and_lets_them_go_when_it_ends() {
+    let mut fake = Fake::new();
+    let bridge = fake.apply(&create_bridge("vbr0")).unwrap().ifindex;
+    for n in 0..=BRIDGE_PORTS_MAX {
+        let name = format!("vttap-{n}");
+        fake.apply(&create_tap(&name)).unwrap();
+        let expected = (n == BRIDGE_PORTS_MAX).then_some(EXFULL);
+        assert_eq!(errno(&mut fake, &attach(&name, "vbr0")), expected);
+    }
+    let first = fake.link("vttap-0").unwrap();
+    assert!(first.isolated && first.master == bridge && bridge == Some(1));
+    fake.delete_link("vbr0");
+    assert!(fake.kernel.observed.links.iter().all(|link| link.master.is_none() && !link.isolated));
+    assert_eq!(fake.apply(&create_bridge("vbr0")).unwrap().ifindex, Some(1026), "never reused");
+}
+
+#[test]
+fn the_first_address_of_a_prefix_takes_the_others_along() {
+    let mut fake = Fake::new();
+    fake.apply(&create_bridge("vbr0")).unwrap();
+    for last in 1..=3 {
+        fake.apply(&address("vbr0", last)).unwrap();
+    }
+    fake.apply(&address("vbr0", 3).undo(None).unwrap()).unwrap();
+    assert_eq!(fake.kernel.observed.addresses.len(), 2);
+    fake.apply(&address("vbr0", 1).undo(None).unwrap()).unwrap();
+    assert_eq!(fake.kernel.observed.addresses, []);
+}
+
+#[test]
+fn fails_once_where_it_was_told_to() {
+    let mut fake = Fake::new();
+    fake.fail(1, EPERM);
+    fake.apply(&create_tap("vttap-x")).unwrap();
+    let failure = fake.apply(&attach("vttap-x", "vbr0")).unwrap_err();
+    assert_eq!(failure.errno(), Some(ENODEV), "what Linux refuses by itself comes first");
+    fake.fail(1, EPERM);
+    fake.apply(&create_bridge("vbr0")).unwrap();
+    let failure = fake.apply(&attach("vttap-x", "vbr0")).unwrap_err();
+    assert_eq!(
+        failure.to_string(),
+        "attach link vttap-x to vbr0: Operation not permitted (errno 1)"
+    );
+    assert!(fake.link("vttap-x").unwrap().isolated, "half done at its worst");
+}

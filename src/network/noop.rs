@@ -1,0 +1,43 @@
+//! The network that touches nothing.
+//!
+//! It stands in where there is no Linux kernel, and where `--backend noop` asks for it. Everything
+//! is decided as always, names and addresses are given out, and nothing comes of it.
+
+use log::warn;
+
+use super::{Applied, Network};
+use crate::engine::plan::Op;
+use crate::engine::reconcile::Observed;
+use crate::error::Failure;
+
+/// A backend without a kernel.
+#[derive(Debug)]
+pub struct Noop(());
+
+impl Noop {
+    /// The backend. It warns, once, that nothing will be done.
+    pub fn new() -> Noop {
+        warn!("backend noop: no link, address or rule is made; VMs have no network");
+        Noop(())
+    }
+}
+
+impl Default for Noop {
+    fn default() -> Noop {
+        Noop::new()
+    }
+}
+
+impl Network for Noop {
+    fn backend(&self) -> &'static str {
+        "noop"
+    }
+
+    fn observe(&mut self) -> Result<Observed, Failure> {
+        Ok(Observed::default())
+    }
+
+    fn apply(&mut self, _op: &Op) -> Result<Applied, Failure> {
+        Ok(Applied::default())
+    }
+}
