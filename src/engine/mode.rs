@@ -67,3 +67,42 @@ impl FromStr for Mode {
             .ok_or_else(|| format!("{word:?} is not a mode; the modes are bridged, dhcp and vsock"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_modes_as_people_write_them() {
+        for (text, expected) in [
+            ("", Some(Mode::Bridged)),
+            (" \t\n", Some(Mode::Bridged)),
+            ("bridged", Some(Mode::Bridged)),
+            (" Bridged ", Some(Mode::Bridged)),
+            ("BRIDGED", Some(Mode::Bridged)),
+            ("dhcp", Some(Mode::Dhcp)),
+            ("DHCP\n", Some(Mode::Dhcp)),
+            ("vsock", Some(Mode::Vsock)),
+            ("VSOCK", Some(Mode::Vsock)),
+            ("bridge", None),
+            ("bridged,dhcp", None),
+            ("none", None),
+            ("v sock", None),
+            ("dhcp\0", None),
+        ] {
+            assert_eq!(text.parse::<Mode>().ok(), expected, "{text:?}");
+        }
+        let words = "tun".parse::<Mode>().unwrap_err();
+        assert_eq!(words, "\"tun\" is not a mode; the modes are bridged, dhcp and vsock");
+    }
+
+    #[test]
+    fn each_mode_needs_what_it_needs() {
+        for (mode, tap, address) in
+            [(Mode::Bridged, true, true), (Mode::Dhcp, true, false), (Mode::Vsock, false, false)]
+        {
+            assert_eq!((mode.needs_tap_device(), mode.needs_ip_allocation()), (tap, address));
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+    }
+}

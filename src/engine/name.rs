@@ -61,9 +61,7 @@ impl TapName {
     /// `taken` says so.
     pub fn choose(vm: &VmName, taken: impl Fn(&TapName) -> bool) -> TapName {
         let name = vm.as_str();
-        let room = LINK_NAME_MAX - TAP_PREFIX.len();
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        if name.len() <= room && name.bytes().all(plain) {
+        if fits_behind_prefix(name) {
             let tap = TapName(format!("{TAP_PREFIX}{name}").into());
             if !taken(&tap) {
                 return tap;
@@ -95,6 +93,13 @@ impl TapName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether this is 1 to 9 of `[a-z0-9]`, the part of a tap's name that is the VM's.
+fn fits_behind_prefix(rest: &str) -> bool {
+    let room = LINK_NAME_MAX - TAP_PREFIX.len();
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=room).contains(&rest.len()) && rest.bytes().all(plain)
 }
 
 /// Checks the name of a link that people choose, such as a bridge's.
@@ -139,10 +144,9 @@ impl TryFrom<String> for TapName {
     type Error = String;
 
     fn try_from(name: String) -> Result<Self, Self::Error> {
-        check_link_name(&name)?;
         match name.strip_prefix(TAP_PREFIX) {
-            Some(rest) if !rest.is_empty() => Ok(TapName(name.into())),
-            _ => Err(format!("{name:?} is not a tap of volnet")),
+            Some(rest) if fits_behind_prefix(rest) => Ok(TapName(name.into())),
+            Some(_) | None => Err(format!("{name:?} is not a tap of volnet")),
         }
     }
 }
@@ -150,5 +154,107 @@ impl TryFrom<String> for TapName {
 impl From<TapName> for String {
     fn from(name: TapName) -> Self {
         name.0.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tap(name: &str) -> TapName {
+        TapName::choose(&VmName::new(name).unwrap(), |_| false)
+    }
+
+    #[test]
+    fn names_that_look_alike_have_taps_of_their_own() {
+        let long = "a".repeat(59);
+        let names = ["web-1", "web1", "WEB_1", &format!("{long}b"), &format!("{long}c")];
+        let mut taken: Vec<TapName> = Vec::new();
+        for name in names {
+            let tap = TapName::choose(&VmName::new(name).unwrap(), |tap| taken.contains(tap));
+            assert!(!taken.contains(&tap) && tap == super::tests::tap(name), "without probing");
+            assert!(tap.as_str().len() <= LINK_NAME_MAX && tap.as_str().starts_with(TAP_PREFIX));
+            taken.push(tap);
+        }
+    }
+
+    #[test]
+    fn a_plain_short_name_is_kept_and_the_choice_is_stable() {
+        for (name, expected) in [
+            ("web1", "vttap-web1"),
+            ("123456789", "vttap-123456789"),
+            ("1234567890", "vttap-123c61eca"),
+            ("web-1", "vttap-web117c87"),
+            ("x", "vttap-x"),
+        ] {
+            assert_eq!(tap(name).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn probes_on_while_names_are_taken() {
+        let vm = VmName::new("web1").unwrap();
+        let mut taken = Vec::new();
+        for _ in 0..100 {
+            let tap = TapName::choose(&vm, |tap| taken.contains(tap));
+            assert!(!taken.contains(&tap) && TapName::try_from(tap.to_string()).is_ok());
+            taken.push(tap);
+        }
+    }
+
+    #[test]
+    fn refuses_vm_names_that_are_no_file_or_host_name() {
+        let (longest, longer) = ("a".repeat(63), "a".repeat(64));
+        for name in ["a", "0", "A.b_c-D", "v1.2", &longest] {
+            assert_eq!(VmName::new(name).unwrap().as_str(), name);
+        }
+        let bad = [
+            ("", "it is empty"),
+            (&longer, "it is longer than 63 bytes"),
+            (".", "it must begin with a letter or a digit"),
+            ("..", "it must begin with a letter or a digit"),
+            ("../x", "it must begin with a letter or a digit"),
+            ("-x", "it must begin with a letter or a digit"),
+            ("_x", "it must begin with a letter or a digit"),
+            (" x", "it must begin with a letter or a digit"),
+            ("a/b", "it may hold only letters, digits, '.', '_' and '-'"),
+            ("a b", "it may hold only letters, digits, '.', '_' and '-'"),
+            ("a\n", "it may hold only letters, digits, '.', '_' and '-'"),
+            ("a\0", "it may hold only letters, digits, '.', '_' and '-'"),
+            ("vm%d", "it may hold only letters, digits, '.', '_' and '-'"),
+            ("aé", "it may hold only letters, digits, '.', '_' and '-'"),
+        ];
+        for (name, expected) in bad {
+            let Err(Refusal::InvalidName { name: shown, reason }) = VmName::new(name) else {
+                panic!("{name:?}")
+            };
+            assert_eq!((shown.as_str(), reason.as_str()), (name, expected));
+        }
+    }
+
+    #[test]
+    fn a_refused_name_is_shown_cut() {
+        let Err(Refusal::InvalidName { name, .. }) = VmName::new(&"é".repeat(1000)) else {
+            panic!()
+        };
+        assert_eq!(name.chars().count(), VM_NAME_MAX + 1);
+    }
+
+    #[test]
+    fn reads_back_only_taps_of_ours() {
+        assert!(TapName::try_from("vttap-web1".to_string()).is_ok());
+        for name in ["vttap-", "tap0", "vttap-0123456789", "vttap-a/b", "vttap-A", ""] {
+            assert!(TapName::try_from(name.to_string()).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn link_names_are_what_the_kernel_takes_as_they_are() {
+        for name in ["vbr0", "br-lan.1", "a_b", "123456789012345"] {
+            assert_eq!(check_link_name(name), Ok(()));
+        }
+        for name in ["", ".", "..", "1234567890123456", "a/b", "a b", "vm%d", "a:b", "é"] {
+            assert!(check_link_name(name).is_err(), "{name}");
+        }
     }
 }
