@@ -5,9 +5,54 @@
 
 mod common;
 
-use common::in_namespace;
-use volnet::netlink::rtnl::link::{self, LinkMessage, Target};
-use volnet::network::linux::socket::{Error, Protocol, Socket};
+use std::io::Write;
+
+use common::{in_namespace, ip_link, link_exists, run, try_run};
+use volnet::netlink::message::{ACK, REQUEST};
+use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target};
+use volnet::netlink::rtnl::{NEWLINK, SETLINK};
+use volnet::network::linux::socket::{ACKS_MAX, Error, Protocol, Socket};
+use volnet_ffi::tun::{EXCLUSIVE, MULTI_QUEUE, NO_PI, TAP, Tun, VNET_HDR, open};
+
+/// Bytes of a bridge's MAC, chosen by us.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+/// `BR_PORT_BITS` is 10 (net/bridge/br_private.h), and port 0 is none.
+const PORTS_MAX: u32 = 1023;
+/// What the bridge answers when it has no port number left.
+const EXFULL: i32 = 54;
+
+fn tap(name: &str, flags: i32) -> std::io::Result<Tun> {
+    Tun::attach(open().unwrap(), name, TAP | NO_PI | flags)
+}
+
+fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> Option<i32> {
+    result.unwrap_err().raw_os_error()
+}
+
+fn persistent(name: &str, flags: i32) {
+    tap(name, flags).unwrap().set_persistent(true).unwrap();
+}
+
+fn bridge(socket: &mut Socket, name: &str) -> u32 {
+    let mut index = None;
+    let made = socket.request_and(
+        1,
+        |writer, sequence| link::new_bridge(writer, sequence.take(), name, MAC),
+        |message| {
+            index = Some(LinkMessage::read(message.payload)?.index);
+            Ok(())
+        },
+    );
+    made.unwrap();
+    index.expect("NLM_F_ECHO gives the new link before the acknowledgement")
+}
+
+fn attach(socket: &mut Socket, name: &str, master: u32) -> Result<(), Error> {
+    let change = LinkChange { master: Some(master), up: Some(true), ..LinkChange::default() };
+    socket.request(1, |writer, sequence| {
+        link::set(writer, sequence.take(), Target::Name(name), &change);
+    })
+}
 
 /// netlink(7): a request is executed inside `send` and its answer waits when that returns. The
 /// socket never waits, so any answer proves it.
@@ -16,19 +61,7 @@ fn an_answer_waits_when_send_returns() {
     in_namespace(|| {
         let mut socket = Socket::open(Protocol::Route).unwrap();
         for round in 0..100 {
-            let name = format!("b{round}");
-            let mut index = None;
-            socket
-                .request_and(
-                    1,
-                    |writer, sequence| link::new_bridge(writer, sequence.take(), &name, [2; 6]),
-                    |message| {
-                        index = Some(LinkMessage::read(message.payload)?.index);
-                        Ok(())
-                    },
-                )
-                .unwrap();
-            assert!(index.is_some(), "NLM_F_ECHO gives the new link before the acknowledgement");
+            bridge(&mut socket, &format!("b{round}"));
         }
     });
 }
@@ -38,16 +71,291 @@ fn an_answer_waits_when_send_returns() {
 fn a_message_that_fails_does_not_stop_the_next() {
     in_namespace(|| {
         let mut socket = Socket::open(Protocol::Route).unwrap();
-        let error = socket
-            .request(3, |writer, sequence| {
-                link::new_bridge(writer, sequence.take(), "one", [2; 6]);
-                link::delete(writer, sequence.take(), Target::Name("none"));
-                link::new_bridge(writer, sequence.take(), "two", [2; 6]);
-            })
-            .unwrap_err();
-        let Error::Refused { index: 1, errno: libc::ENODEV, .. } = error else {
-            panic!("{error:?}")
+        let result = socket.request(3, |writer, sequence| {
+            link::new_bridge(writer, sequence.take(), "one", MAC);
+            link::delete(writer, sequence.take(), Target::Name("none"));
+            link::new_bridge(writer, sequence.take(), "two", MAC);
+        });
+        let Err(Error::Refused { index: 1, errno: libc::ENODEV, .. }) = result else {
+            panic!("{result:?}")
         };
-        assert!(common::link_exists("one") && common::link_exists("two"));
+        assert!(link_exists("one") && link_exists("two"));
     });
+}
+
+/// An error comes with the kernel's own words (NETLINK_EXT_ACK), where it has any.
+#[test]
+fn errors_come_with_words() {
+    in_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        bridge(&mut socket, "vbr0");
+        let below = LinkChange { mtu: Some(1), ..LinkChange::default() };
+        let result = socket.request(1, |writer, sequence| {
+            link::set(writer, sequence.take(), Target::Name("vbr0"), &below);
+        });
+        let Err(Error::Refused { errno: libc::EINVAL, words: Some(words), .. }) = result else {
+            panic!("{result:?}")
+        };
+        assert_eq!(words, "mtu less than device minimum");
+    });
+}
+
+/// The receive queue holds the answers to the largest send, even if each is an error with words.
+#[test]
+fn the_answers_to_the_largest_send_fit_the_queue() {
+    in_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        bridge(&mut socket, "vbr0");
+        let below = LinkChange { mtu: Some(1), ..LinkChange::default() };
+        let change = |socket: &mut Socket, last: &LinkChange<'_>| {
+            socket.request(ACKS_MAX, |writer, sequence| {
+                for _ in 1..ACKS_MAX {
+                    link::set(writer, sequence.take(), Target::Name("vbr0"), last);
+                }
+                link::set(writer, sequence.take(), Target::Name("vbr0"), &below);
+            })
+        };
+        let result = change(&mut socket, &below);
+        assert!(matches!(result, Err(Error::Refused { index: 0, .. })), "{result:?}");
+        let fine = LinkChange { mtu: Some(1500), ..LinkChange::default() };
+        let result = change(&mut socket, &fine);
+        let Err(Error::Refused { index, .. }) = result else { panic!("{result:?}") };
+        assert_eq!(index, ACKS_MAX - 1);
+    });
+}
+
+/// Attaching and changing the port takes two messages, of one send if one likes. In one message
+/// RTM_SETLINK ignores what is about the port without a word, and RTM_NEWLINK looks for the port
+/// before it attaches: EOPNOTSUPP.
+#[test]
+fn attaching_and_changing_the_port_takes_two_messages() {
+    in_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let master = bridge(&mut socket, "vbr0");
+        persistent("t0", VNET_HDR);
+        let tap = ip_link("t0")["ifindex"].as_u64().unwrap() as u32;
+        let isolated = || ip_link("t0")["linkinfo"]["info_slave_data"]["isolated"].clone();
+        let one = attach_isolated(&mut socket, NEWLINK, tap, master);
+        assert_eq!(one.unwrap_err().errno(), Some(libc::EOPNOTSUPP));
+        attach_isolated(&mut socket, SETLINK, tap, master).unwrap();
+        assert_eq!(isolated(), false);
+        run("ip link set t0 nomaster");
+
+        let change = LinkChange { master: Some(master), ..LinkChange::default() };
+        let port = PortChange { isolated: Some(true), ..PortChange::default() };
+        let two = socket.request(2, |writer, sequence| {
+            link::set(writer, sequence.take(), Target::Name("t0"), &change);
+            link::set_port(writer, sequence.take(), Target::Name("t0"), &port);
+        });
+        two.unwrap();
+        assert_eq!(isolated(), true);
+    });
+}
+
+/// All in one message.
+fn attach_isolated(socket: &mut Socket, kind: u16, tap: u32, master: u32) -> Result<(), Error> {
+    // IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_ISOLATED
+    // (linux/if_link.h).
+    const MASTER: u16 = 10;
+    const LINKINFO: u16 = 18;
+    const SLAVE_KIND: u16 = 4;
+    const SLAVE_DATA: u16 = 5;
+    const ISOLATED: u16 = 33;
+    socket.request(1, |writer, sequence| {
+        let message = writer.message(kind, REQUEST | ACK, sequence.take());
+        writer.raw(&[0; 4]);
+        writer.raw(&tap.to_ne_bytes());
+        writer.raw(&[0; 8]);
+        writer.attr_u32(MASTER, master);
+        let info = writer.nest(LINKINFO);
+        writer.attr_text(SLAVE_KIND, "bridge");
+        let data = writer.nest(SLAVE_DATA);
+        writer.attr_u8(ISOLATED, 1);
+        writer.close(data);
+        writer.close(info);
+        writer.close_message(message);
+    })
+}
+
+/// A change of master that fails has detached the port all the same.
+#[test]
+fn a_failed_change_of_master_detaches() {
+    in_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let master = bridge(&mut socket, "vbr0");
+        persistent("t0", VNET_HDR);
+        attach(&mut socket, "t0", master).unwrap();
+        assert_eq!(ip_link("t0")["master"], "vbr0");
+        let loopback = 1;
+        attach(&mut socket, "t0", loopback).unwrap_err();
+        assert!(ip_link("t0")["master"].is_null());
+    });
+}
+
+/// Attaching to the bridge that a port is on changes nothing.
+#[test]
+fn attaching_again_is_no_change() {
+    in_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let master = bridge(&mut socket, "vbr0");
+        persistent("t0", VNET_HDR);
+        for _ in 0..2 {
+            attach(&mut socket, "t0", master).unwrap();
+            run("bridge link set dev t0 isolated on");
+        }
+        attach(&mut socket, "t0", master).unwrap();
+        assert_eq!(ip_link("t0")["linkinfo"]["info_slave_data"]["isolated"], true);
+    });
+}
+
+/// A bridge has the lowest MAC of its ports until it was given one.
+#[test]
+fn a_bridge_without_a_mac_of_its_own_takes_that_of_a_port() {
+    in_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        bridge(&mut socket, "set");
+        run("ip link add unset type bridge");
+        for (port, bridge, mac) in
+            [("a", "set", "02:00:00:00:00:01"), ("b", "unset", "02:00:00:00:00:02")]
+        {
+            run(&format!("ip link add dev {port} type veth peer name {port}-peer"));
+            run(&format!("ip link set dev {port} address {mac} master {bridge}"));
+        }
+        assert_eq!(ip_link("set")["address"], "02:00:00:00:00:09");
+        assert_eq!(ip_link("unset")["address"], "02:00:00:00:00:02");
+    });
+}
+
+/// A bridge has 1023 ports; the next is refused with EXFULL.
+#[test]
+fn a_full_bridge_says_exfull() {
+    in_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let master = bridge(&mut socket, "vbr0");
+        let mut taps = Vec::new();
+        for port in 0..=PORTS_MAX {
+            let name = format!("t{port}");
+            taps.push(tap(&name, VNET_HDR).unwrap());
+            let result = attach(&mut socket, &name, master);
+            if port < PORTS_MAX {
+                result.unwrap();
+            } else {
+                assert_eq!(result.unwrap_err().errno(), Some(EXFULL));
+            }
+        }
+        // All at once; by their descriptors each would make us wait.
+        run("ip link set vbr0 down");
+        for name in taps.iter().map(Tun::name) {
+            let change = LinkChange { group: Some(7), ..LinkChange::default() };
+            let group = socket.request(1, |writer, sequence| {
+                link::set(writer, sequence.take(), Target::Name(name), &change);
+            });
+            group.unwrap();
+        }
+        let group = 7.try_into().unwrap();
+        socket
+            .request(1, |writer, sequence| {
+                link::delete_group(writer, sequence.take(), group);
+            })
+            .unwrap();
+        assert!(!link_exists("t0"));
+    });
+}
+
+/// IFF_TUN_EXCL: one that exists is EBUSY, be it held or not; without it, it is opened.
+#[test]
+fn an_exclusive_tap_is_new_or_busy() {
+    in_namespace(|| {
+        persistent("t0", VNET_HDR | EXCLUSIVE);
+        assert_eq!(errno(tap("t0", VNET_HDR | EXCLUSIVE)), Some(libc::EBUSY));
+        let held = tap("t0", VNET_HDR).unwrap();
+        assert_eq!(errno(tap("t0", VNET_HDR)), Some(libc::EBUSY));
+        drop(held);
+        tap("t0", VNET_HDR).unwrap();
+    });
+}
+
+/// The kernel cuts a name to 15 bytes, and so hits another tap; "" and "%d" are templates.
+#[test]
+fn a_name_is_cut_and_filled_in() {
+    in_namespace(|| {
+        persistent("vttap-abcdefghi", VNET_HDR);
+        let other = tap("vttap-abcdefghijk", VNET_HDR).unwrap();
+        assert_eq!(other.name(), "vttap-abcdefghi");
+        assert_eq!(tap("vm%d", VNET_HDR).unwrap().name(), "vm0");
+        assert_eq!(tap("", VNET_HDR).unwrap().name(), "tap0");
+    });
+}
+
+/// A persistent tap outlives its descriptors, another goes with the last.
+#[test]
+fn only_a_persistent_tap_stays() {
+    in_namespace(|| {
+        persistent("stays", VNET_HDR);
+        drop(tap("goes", VNET_HDR).unwrap());
+        assert!(link_exists("stays") && !link_exists("goes"));
+    });
+}
+
+/// Opening a persistent tap without IFF_VNET_HDR succeeds and changes it.
+#[test]
+fn opening_without_vnet_hdr_takes_it_away() {
+    in_namespace(|| {
+        persistent("t0", VNET_HDR);
+        let vnet_hdr = || ip_link("t0")["linkinfo"]["info_data"]["vnet_hdr"].clone();
+        assert_eq!(vnet_hdr(), true);
+        drop(tap("t0", 0).unwrap());
+        assert_eq!(vnet_hdr(), false);
+        let again = tap("t0", VNET_HDR).unwrap();
+        assert_eq!(vnet_hdr(), true);
+        assert_eq!(again.flags().unwrap() & VNET_HDR, VNET_HDR);
+    });
+}
+
+/// Opening with another IFF_MULTI_QUEUE than the tap has is EINVAL.
+#[test]
+fn queues_must_match() {
+    in_namespace(|| {
+        persistent("one", VNET_HDR);
+        persistent("many", VNET_HDR | MULTI_QUEUE);
+        assert_eq!(errno(tap("one", VNET_HDR | MULTI_QUEUE)), Some(libc::EINVAL));
+        assert_eq!(errno(tap("many", VNET_HDR)), Some(libc::EINVAL));
+        let queues = [tap("many", VNET_HDR | MULTI_QUEUE), tap("many", VNET_HDR | MULTI_QUEUE)];
+        assert!(queues.iter().all(Result::is_ok));
+    });
+}
+
+/// A tap that is up has no carrier, and its port is disabled, until somebody opens it.
+#[test]
+fn an_opener_is_the_carrier() {
+    in_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let master = bridge(&mut socket, "vbr0");
+        run("ip link set vbr0 up");
+        persistent("t0", VNET_HDR);
+        attach(&mut socket, "t0", master).unwrap();
+        let state = || ip_link("t0")["linkinfo"]["info_slave_data"]["state"].clone();
+        assert_eq!(state(), "disabled");
+        let _held = tap("t0", VNET_HDR).unwrap();
+        common::eventually("a port that forwards", || state() == "forwarding");
+    });
+}
+
+/// A tap in use can be deleted; its holder is told with EBADFD.
+#[test]
+fn deleting_a_tap_in_use_cuts_its_holder_off() {
+    in_namespace(|| {
+        let held = tap("t0", 0).unwrap();
+        run("ip link set t0 up");
+        run("ip link del t0");
+        let mut file =
+            std::fs::File::from(std::os::fd::AsFd::as_fd(&held).try_clone_to_owned().unwrap());
+        assert_eq!(errno(file.write(&[0; 64])), Some(libc::EBADFD));
+    });
+}
+
+/// A tap cannot be made over rtnetlink.
+#[test]
+fn no_tap_over_rtnetlink() {
+    in_namespace(|| assert!(!try_run("ip link add t0 type tun").0));
 }

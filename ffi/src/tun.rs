@@ -18,6 +18,14 @@ pub const EXCLUSIVE: i32 = libc::IFF_TUN_EXCL;
 /// Only among the flags read back: the device outlives its descriptors.
 pub const PERSISTENT: i32 = libc::IFF_PERSIST;
 
+/// Where devices are made.
+pub const PATH: &str = "/dev/net/tun";
+
+/// Opens [`PATH`], non-blocking and closed on exec.
+pub fn open() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(PATH)
+}
+
 /// One queue of a device, held open. Closing it removes a device that is not persistent.
 #[derive(Debug)]
 pub struct Tun {
@@ -26,16 +34,11 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Opens `/dev/net/tun`, non-blocking and closed on exec, and makes or opens a device.
+    /// Makes or opens a device on what [`open`] returned.
     ///
     /// The kernel cuts a name after 15 bytes without a word and fills in a `%d`: compare
     /// [`Tun::name`] with what was asked for.
-    pub fn open(name: &str, flags: i32) -> io::Result<Tun> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open("/dev/net/tun")?;
+    pub fn attach(file: File, name: &str, flags: i32) -> io::Result<Tun> {
         let mut request = request(name, flags);
         // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which lives across the call.
         let result =

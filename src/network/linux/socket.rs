@@ -30,7 +30,7 @@ use crate::netlink::writer::{SEND_MAX, Writer};
 pub const ACKS_MAX: u32 = 128;
 /// Bytes of the largest datagram: the kernel fills a dump up to 32 KiB (net/netlink/af_netlink.c,
 /// `netlink_dump`).
-const DATAGRAM_MAX: usize = 32 * 1024;
+pub const DATAGRAM_MAX: usize = 32 * 1024;
 /// Bytes of the receive queue: the answers to the largest batch, each an error with words.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 /// Bytes of the send queue: the largest batch, with the kernel's accounting on top.

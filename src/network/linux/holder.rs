@@ -1,0 +1,53 @@
+//! Who holds a tap open. The kernel tells nobody but /proc: `iff:` in the fdinfo of a descriptor of
+//! /dev/net/tun (drivers/net/tun.c, `tun_chr_show_fdinfo`). This walks all descriptors of all
+//! processes, so it is for error messages alone, and bounded.
+
+use std::fs;
+use std::path::Path;
+
+use volnet_ffi::tun;
+
+/// How many descriptors are looked at; some 100 ms.
+const LOOKS_MAX: usize = 100_000;
+
+/// A process that has a tap open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// The name of its program, as the kernel has it (at most 15 bytes).
+    pub name: String,
+}
+
+/// The process that has the tap open, if one is found.
+pub fn of(tap: &str) -> Option<Holder> {
+    let mut looks = LOOKS_MAX;
+    let mut processes = fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    let pid = processes.find(|&pid| holds(pid, tap, &mut looks))?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(Holder { pid, name: name.trim_end().into() })
+}
+
+fn holds(pid: u32, tap: &str, looks: &mut usize) -> bool {
+    if *looks == 0 {
+        return false;
+    }
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    descriptors.flatten().any(|entry| {
+        *looks = looks.saturating_sub(1);
+        *looks > 0
+            && fs::read_link(entry.path()).is_ok_and(|path| path == Path::new(tun::PATH))
+            && is(tap, pid, &entry.file_name().to_string_lossy())
+    })
+}
+
+fn is(tap: &str, pid: u32, descriptor: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).is_ok_and(|info| {
+        info.lines().any(|line| line.strip_prefix("iff:").is_some_and(|name| name.trim() == tap))
+    })
+}

@@ -1,0 +1,43 @@
+//! Settings under /proc/sys/net.
+//!
+//! Each path is looked up in the network namespace of the thread that opens it, so a descriptor is
+//! never kept.
+
+use std::fs;
+use std::io;
+
+use crate::error::Failure;
+
+/// Whether the host passes IPv4 packets on between its links (ip-sysctl.rst, `ip_forward`).
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+/// Whether bridged IPv4 frames pass the rules for routed packets, too. Only there while the kernel
+/// module br_netfilter is (ip-sysctl.rst, `bridge-nf-call-iptables`).
+const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
+/// Whether IPv4 forwarding is on.
+pub fn forwarding() -> Result<bool, Failure> {
+    read(FORWARDING).map_err(|error| Failure::kernel("read", FORWARDING, &error))
+}
+
+/// Switches IPv4 forwarding. Writing what is there already would reset other settings of the
+/// kernel, so it is left alone then.
+pub fn set_forwarding(on: bool) -> Result<(), Failure> {
+    if forwarding()? == on {
+        return Ok(());
+    }
+    let value = if on { "1" } else { "0" };
+    fs::write(FORWARDING, value).map_err(|error| Failure::kernel("write", FORWARDING, &error))
+}
+
+/// Whether bridged frames pass the rules for routed packets.
+pub fn bridged_frames_are_filtered() -> Result<bool, Failure> {
+    match read(BRIDGE_NF) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.map_err(|error| Failure::kernel("read", BRIDGE_NF, &error)),
+    }
+}
+
+fn read(path: &str) -> io::Result<bool> {
+    let text = fs::read_to_string(path)?;
+    Ok(text.trim() != "0")
+}

@@ -1,0 +1,336 @@
+//! Links on the real kernel, read back with `ip`.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{in_namespace, ip_link, json, link_exists, run};
+use volnet::engine::mac::Mac;
+use volnet::engine::plan::LinkSettings;
+use volnet::engine::reconcile::{Link, LinkKind};
+use volnet::error::Failure;
+use volnet::netlink::rtnl::Notice;
+use volnet::network::linux::monitor::{Monitor, News};
+use volnet::network::linux::socket::{Protocol, Socket};
+use volnet::network::linux::{addresses, links, sysctl, tap};
+
+const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
+const TAP: tap::Spec<'static> =
+    tap::Spec { name: "vttap-web", owner: Some(1234), multi_queue: false, alias: "volnet:web" };
+
+fn socket() -> Socket {
+    Socket::open(Protocol::Route).unwrap()
+}
+
+fn bridge(socket: &mut Socket) -> u32 {
+    links::create_bridge(socket, "vbr0", MAC, 1400, "volnet:").unwrap()
+}
+
+fn attached() -> LinkSettings {
+    LinkSettings {
+        master: Some(Some("vbr0".into())),
+        up: Some(true),
+        mtu: Some(1400),
+        no_ipv6: true,
+        isolated: Some(true),
+        ..LinkSettings::default()
+    }
+}
+
+fn kernel(failure: Failure) -> (&'static str, String, i32, String) {
+    match failure {
+        Failure::Kernel { operation, object, errno, message } => {
+            (operation, object, errno, message)
+        }
+        other => panic!("{other}"),
+    }
+}
+
+fn observed(socket: &mut Socket, name: &str) -> Link {
+    links::observe(socket).unwrap().into_iter().find(|link| link.name == name).unwrap()
+}
+
+#[test]
+fn a_bridge_is_made_as_asked_for() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let index = bridge(&mut socket);
+        let shown = ip_link("vbr0");
+        assert_eq!(shown["ifindex"], index);
+        assert_eq!(shown["linkinfo"]["info_kind"], "bridge");
+        assert_eq!(shown["address"], "02:00:00:00:00:09");
+        assert_eq!(shown["mtu"], 1400);
+        assert_eq!(shown["ifalias"], "volnet:");
+        let seen = observed(&mut socket, "vbr0");
+        assert_eq!((seen.index, seen.kind, seen.mac), (index, LinkKind::Bridge, MAC));
+        assert_eq!((seen.mtu, seen.alias.as_deref()), (1400, Some("volnet:")));
+    });
+}
+
+#[test]
+fn a_bridge_keeps_mac_and_mtu_when_a_port_comes_and_goes() {
+    in_namespace(|| {
+        let mut socket = socket();
+        bridge(&mut socket);
+        run("ip link add low type veth peer name high");
+        run("ip link set low address 02:00:00:00:00:01 mtu 1500 master vbr0 up");
+        run("ip link del low");
+        let shown = ip_link("vbr0");
+        assert_eq!((&shown["address"], &shown["mtu"]), (&"02:00:00:00:00:09".into(), &1400.into()));
+    });
+}
+
+#[test]
+fn a_tap_is_persistent_owned_and_carries_virtio_headers() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let index = tap::create(&mut socket, &TAP).unwrap();
+        let shown = ip_link("vttap-web");
+        let tun = &shown["linkinfo"]["info_data"];
+        assert_eq!(shown["ifindex"], index);
+        assert_eq!(shown["ifalias"], "volnet:web");
+        assert_eq!(tun["type"], "tap");
+        assert_eq!((&tun["vnet_hdr"], &tun["persist"]), (&true.into(), &true.into()));
+        assert_eq!((&tun["pi"], &tun["multi_queue"]), (&false.into(), &false.into()));
+        assert_eq!(tun["user"], 1234, "{tun}");
+        let kind = LinkKind::Tap {
+            vnet_hdr: true,
+            multi_queue: false,
+            persistent: true,
+            owner: Some(1234),
+        };
+        assert_eq!(observed(&mut socket, "vttap-web").kind, kind);
+    });
+}
+
+#[test]
+fn a_tap_without_a_named_owner_is_ours_and_can_have_many_queues() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let spec = tap::Spec { owner: None, multi_queue: true, ..TAP };
+        tap::create(&mut socket, &spec).unwrap();
+        let kind =
+            LinkKind::Tap { vnet_hdr: true, multi_queue: true, persistent: true, owner: Some(0) };
+        assert_eq!(observed(&mut socket, "vttap-web").kind, kind);
+    });
+}
+
+#[test]
+fn a_tap_is_attached_up_and_isolated_in_one_change() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let master = bridge(&mut socket);
+        tap::create(&mut socket, &TAP).unwrap();
+        links::set(&mut socket, "vttap-web", &attached()).unwrap();
+        let shown = ip_link("vttap-web");
+        assert_eq!((&shown["master"], &shown["mtu"]), (&"vbr0".into(), &1400.into()));
+        assert_eq!(shown["inet6_addr_gen_mode"], "none");
+        assert_eq!(shown["linkinfo"]["info_slave_data"]["isolated"], true);
+        assert!(shown["flags"].as_array().unwrap().contains(&"UP".into()));
+        let seen = observed(&mut socket, "vttap-web");
+        assert_eq!((seen.master, seen.up, seen.isolated), (Some(master), true, true));
+        assert!(!seen.carrier, "nobody holds it open");
+
+        links::set(&mut socket, "vttap-web", &attached()).expect("twice is as good as once");
+        let apart = LinkSettings {
+            master: Some(None),
+            up: Some(false),
+            alias: Some(String::new()),
+            ..LinkSettings::default()
+        };
+        links::set(&mut socket, "vttap-web", &apart).unwrap();
+        let seen = observed(&mut socket, "vttap-web");
+        assert_eq!((seen.master, seen.up, seen.alias), (None, false, None));
+    });
+}
+
+#[test]
+fn a_link_too_small_for_ipv6_is_attached_all_the_same() {
+    in_namespace(|| {
+        let mut socket = socket();
+        links::create_bridge(&mut socket, "vbr0", MAC, 1000, "volnet:").unwrap();
+        tap::create(&mut socket, &TAP).unwrap();
+        let settings = LinkSettings { mtu: Some(1000), ..attached() };
+        links::set(&mut socket, "vttap-web", &settings).unwrap();
+        let seen = observed(&mut socket, "vttap-web");
+        assert_eq!((seen.mtu, seen.up, seen.isolated), (1000, true, true));
+    });
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused_and_left_alone() {
+    in_namespace(|| {
+        let mut socket = socket();
+        run("ip link add vttap-web type veth peer name theirs");
+        run("ip link set vttap-web alias theirs");
+        run("ip link add vbr0 mtu 1300 type bridge");
+        let before = run("ip -d link");
+
+        let failure = tap::create(&mut socket, &TAP).unwrap_err();
+        let (operation, object, errno, words) = kernel(failure);
+        assert_eq!((operation, object.as_str(), errno), ("create tap", "vttap-web", libc::EBUSY));
+        assert!(words.contains("kind veth, alias \"theirs\""), "{words}");
+
+        let failure = links::create_bridge(&mut socket, "vbr0", MAC, 1400, "volnet:").unwrap_err();
+        let (operation, object, errno, words) = kernel(failure);
+        assert_eq!((operation, object.as_str(), errno), ("create bridge", "vbr0", libc::EEXIST));
+        assert!(words.contains("kind bridge"), "{words}");
+        assert_eq!(before, run("ip -d link"));
+    });
+}
+
+#[test]
+fn a_tap_that_is_held_names_its_holder() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let file = volnet_ffi::tun::open().unwrap();
+        let held = volnet_ffi::tun::Tun::attach(file, "vttap-web", volnet_ffi::tun::TAP).unwrap();
+        let (.., words) = kernel(tap::create(&mut socket, &TAP).unwrap_err());
+        let holder = format!("held by process {}", std::process::id());
+        assert!(words.contains(&holder), "{words}");
+        drop(held);
+    });
+}
+
+#[test]
+fn a_bridge_that_is_gone_is_named_with_the_tap() {
+    in_namespace(|| {
+        let mut socket = socket();
+        tap::create(&mut socket, &TAP).unwrap();
+        let failure = links::set(&mut socket, "vttap-web", &attached()).unwrap_err();
+        let text = failure.to_string();
+        assert_eq!(text, "attach vttap-web to vbr0: No such device (errno 19)");
+    });
+}
+
+#[test]
+fn what_is_no_bridge_takes_no_port() {
+    in_namespace(|| {
+        let mut socket = socket();
+        run("ip link add vbr0 type veth peer name theirs");
+        tap::create(&mut socket, &TAP).unwrap();
+        let (operation, object, errno, words) =
+            kernel(links::set(&mut socket, "vttap-web", &attached()).unwrap_err());
+        assert_eq!((operation, object.as_str()), ("attach", "vttap-web"));
+        assert_eq!(errno, libc::EOPNOTSUPP);
+        assert!(!words.is_empty());
+    });
+}
+
+#[test]
+fn a_link_is_removed_once_and_then_gone_already() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let index = tap::create(&mut socket, &TAP).unwrap();
+        links::delete(&mut socket, "vttap-web", Some(index)).unwrap();
+        assert!(!link_exists("vttap-web"));
+        links::delete(&mut socket, "vttap-web", Some(index)).unwrap();
+        links::delete(&mut socket, "vttap-web", None).unwrap();
+    });
+}
+
+#[test]
+fn a_link_of_another_name_or_index_is_not_removed() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let index = tap::create(&mut socket, &TAP).unwrap();
+        run("ip link set vttap-web name theirs");
+        links::delete(&mut socket, "vttap-web", Some(index)).unwrap();
+        assert!(link_exists("theirs"));
+        links::delete(&mut socket, "theirs", Some(index + 1000)).unwrap();
+        assert!(link_exists("theirs"));
+        links::delete(&mut socket, "theirs", None).unwrap();
+        assert!(!link_exists("theirs"));
+    });
+}
+
+#[test]
+fn an_address_is_given_and_taken_once() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let index = bridge(&mut socket);
+        let address = "192.168.127.1".parse().unwrap();
+        for _ in 0..2 {
+            addresses::add(&mut socket, "vbr0", address, 24).unwrap();
+        }
+        let shown = json("ip -j addr show dev vbr0");
+        assert_eq!(shown[0]["addr_info"][0]["local"], "192.168.127.1");
+        assert_eq!(shown[0]["addr_info"][0]["prefixlen"], 24);
+        assert_eq!(addresses::observe(&mut socket).unwrap(), [(index, address, 24)]);
+
+        run("ip link set vbr0 up");
+        run("ip route add blackhole 10.9.0.0/16");
+        let mut routes = addresses::routes(&mut socket).unwrap();
+        routes.sort_unstable();
+        let own = (index, "192.168.127.0/24".parse().unwrap());
+        assert_eq!(routes, [(0, "10.9.0.0/16".parse().unwrap()), own]);
+
+        for _ in 0..2 {
+            addresses::remove(&mut socket, "vbr0", address, 24).unwrap();
+        }
+        assert!(addresses::observe(&mut socket).unwrap().is_empty());
+        addresses::remove(&mut socket, "none", address, 24).expect("the link is gone, too");
+        let failure = addresses::add(&mut socket, "none", address, 24).unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            "add address 192.168.127.1/24 to none: No such device (errno 19)"
+        );
+    });
+}
+
+#[test]
+fn an_empty_namespace_has_no_routes() {
+    in_namespace(|| assert!(addresses::routes(&mut socket()).unwrap().is_empty()));
+}
+
+#[test]
+fn forwarding_is_that_of_the_thread_s_namespace() {
+    let outside = sysctl::forwarding().unwrap();
+    in_namespace(|| {
+        for on in [true, false, true] {
+            sysctl::set_forwarding(on).unwrap();
+            assert_eq!(sysctl::forwarding().unwrap(), on);
+            assert_eq!(run("sysctl -n net.ipv4.ip_forward").trim() == "1", on);
+        }
+    });
+    assert_eq!(sysctl::forwarding().unwrap(), outside);
+}
+
+#[test]
+fn news_of_links_and_addresses_arrive_and_an_overrun_is_told() {
+    in_namespace(|| {
+        let mut monitor = Monitor::open().unwrap();
+        run("ip link add vbr0 type bridge");
+        run("ip addr add 10.0.0.1/24 dev vbr0");
+        run("ip link del vbr0");
+        let (mut links, mut addresses, mut gone) = (0, 0, 0);
+        while monitor
+            .read(|notice| match notice {
+                Notice::Link(link) if link.name == b"vbr0" => links += 1,
+                Notice::Address(_) => addresses += 1,
+                Notice::LinkGone(_) => gone += 1,
+                _ => {}
+            })
+            .unwrap()
+            != News::Drained
+        {}
+        assert!(links > 0 && addresses > 0 && gone > 0, "{links} {addresses} {gone}");
+
+        run("ip link add vbr0 type bridge");
+        let mut socket = socket();
+        let mut up = LinkSettings { up: Some(true), ..LinkSettings::default() };
+        let mut news = News::Drained;
+        for round in 0.. {
+            assert!(round < 20_000, "no overrun after {round} changes");
+            up.alias = Some(format!("volnet:{round}"));
+            links::set(&mut socket, "vbr0", &up).unwrap();
+            if round % 1000 == 999 {
+                news = monitor.read(|_| {}).unwrap();
+            }
+            if news == News::Overrun {
+                break;
+            }
+        }
+        while monitor.read(|_| {}).unwrap() != News::Drained {}
+    });
+}
