@@ -5,6 +5,8 @@
 //! reverse order. An Op says by itself all that its inverse needs to know: where it overwrites
 //! something, the former value stands beside the new one.
 
+mod commands;
+
 use std::net::Ipv4Addr;
 
 use super::mac::Mac;
@@ -28,9 +30,9 @@ pub enum Op {
     /// Remove a link; with an index only the one that has both. One that is gone already is as good
     /// as removed.
     DeleteLink { name: String, index: Option<u32> },
-    /// Give a link an address. `length` is that of the prefix.
+    /// Give a link an address; one that it has is as good as given. `length` is that of the prefix.
     AddAddress { link: String, address: Ipv4Addr, length: u8 },
-    /// Take an address from a link.
+    /// Take an address from a link; one that it does not have is as good as taken.
     RemoveAddress { link: String, address: Ipv4Addr, length: u8 },
     /// Switch IPv4 forwarding (`net.ipv4.ip_forward`), which is the other way now.
     SetForwarding { on: bool },

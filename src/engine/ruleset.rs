@@ -4,6 +4,8 @@
 //! printed as a whole, so there is one description of it and every reader (the kernel, `nft`, a
 //! person) is served from that.
 
+pub mod text;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 

@@ -37,9 +37,6 @@ pub const ERANGE: i32 = 34;
 pub const EXFULL: i32 = 54;
 /// A port setting of a link that is no port.
 pub const EOPNOTSUPP: i32 = 95;
-/// An address that the link does not have.
-pub const EADDRNOTAVAIL: i32 = 99;
-
 /// Ports of one bridge: `BR_MAX_PORTS` less the reserved one (net/bridge/br_private.h).
 pub const BRIDGE_PORTS_MAX: usize = 1023;
 

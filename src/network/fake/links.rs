@@ -2,10 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{
-    BRIDGE_PORTS_MAX, EADDRNOTAVAIL, EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE, EXFULL,
-    Kernel,
-};
+use super::{BRIDGE_PORTS_MAX, EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE, EXFULL, Kernel};
 use crate::engine::mac::Mac;
 use crate::engine::name::LINK_NAME_MAX;
 use crate::engine::plan::LinkSettings;
@@ -141,10 +138,9 @@ impl Kernel {
     ) -> Result<(), i32> {
         let index = self.observed.links[self.position(link)?].index;
         let entry = (index, address, length);
-        if self.observed.addresses.contains(&entry) {
-            return Err(EEXIST);
+        if !self.observed.addresses.contains(&entry) {
+            self.observed.addresses.push(entry);
         }
-        self.observed.addresses.push(entry);
         Ok(())
     }
 
@@ -156,16 +152,14 @@ impl Kernel {
         address: Ipv4Addr,
         length: u8,
     ) -> Result<(), i32> {
-        let index = self.observed.links[self.position(link)?].index;
+        let Ok(at) = self.position(link) else { return Ok(()) };
+        let index = self.observed.links[at].index;
         let prefix = Prefix::containing(address, length).ok_or(EINVAL)?;
         let in_prefix = |&(at, other, other_length): &(u32, Ipv4Addr, u8)| {
             at == index && Prefix::containing(other, other_length) == Some(prefix)
         };
         let addresses = &mut self.observed.addresses;
         let entry = (index, address, length);
-        if !addresses.contains(&entry) {
-            return Err(EADDRNOTAVAIL);
-        }
         if addresses.iter().copied().find(in_prefix) == Some(entry) {
             addresses.retain(|other| !in_prefix(other));
         } else {

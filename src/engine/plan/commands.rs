@@ -1,0 +1,126 @@
+//! An Op as the commands that do the same, for people to read and for `sh` to run.
+//!
+//! They are for ip(8), nft(8) and sysctl(8). Each is one element of the list, though one for nft
+//! may be of several lines. Two things are left out because no command can do them: a tap has its
+//! alias only after it was made, and tables are not owned.
+
+use super::{LinkSettings, Op};
+use crate::engine::ruleset::text;
+use crate::engine::ruleset::{Accept, Direction};
+
+/// The table and family of other people's accept chains.
+const FILTER: &str = "ip filter";
+
+impl Op {
+    /// The commands that do the same as this Op.
+    pub fn commands(&self) -> Vec<String> {
+        match self {
+            Op::CreateBridge { name, mac, mtu, alias } => {
+                let (name, alias) = (quoted(name), quoted(alias));
+                vec![
+                    format!("ip link add name {name} address {mac} type bridge"),
+                    format!("ip link set dev {name} mtu {mtu} alias {alias}"),
+                ]
+            }
+            Op::CreateTap { name, owner, multi_queue, alias } => {
+                let (name, alias) = (quoted(name), quoted(alias));
+                let owner = owner.map_or(String::new(), |owner| format!(" user {owner}"));
+                let queues = if *multi_queue { " multi_queue" } else { "" };
+                vec![
+                    format!("ip tuntap add dev {name} mode tap{owner} vnet_hdr{queues}"),
+                    format!("ip link set dev {name} alias {alias}"),
+                ]
+            }
+            Op::SetLink { name, set, .. } => settings(&quoted(name), set),
+            Op::DeleteLink { name, .. } => vec![format!("ip link delete dev {}", quoted(name))],
+            Op::AddAddress { link, address, length } => {
+                vec![format!("ip address add {address}/{length} dev {}", quoted(link))]
+            }
+            Op::RemoveAddress { link, address, length } => {
+                vec![format!("ip address delete {address}/{length} dev {}", quoted(link))]
+            }
+            Op::SetForwarding { on } => {
+                vec![format!("sysctl -q -w net.ipv4.ip_forward={}", u8::from(*on))]
+            }
+            Op::CreateTable(table) => vec![nft(&text::create_table(table))],
+            Op::ReplaceTable(table) => vec![nft(&text::replace_table(table))],
+            Op::RemoveTable { family, name } => vec![nft(&text::remove_table(*family, name))],
+            Op::AddElements(elements) => vec![nft(&text::add_elements(elements))],
+            Op::RemoveElements(elements) => vec![nft(&text::remove_elements(elements))],
+            Op::AddAccept(accept) => {
+                vec![nft(&format!("insert rule {FILTER} {} {}", accept.chain, accept_rule(accept)))]
+            }
+            Op::RemoveAccept(accept) => vec![remove_accept(accept)],
+        }
+    }
+}
+
+/// Two or three commands at most: what must be set before a link comes up, the link's settings, and
+/// those that it has as a port.
+fn settings(name: &str, set: &LinkSettings) -> Vec<String> {
+    let mut words = String::new();
+    match &set.master {
+        Some(Some(bridge)) => words.push_str(&format!(" master {}", quoted(bridge))),
+        Some(None) => words.push_str(" nomaster"),
+        None => {}
+    }
+    if let Some(mtu) = set.mtu {
+        words.push_str(&format!(" mtu {mtu}"));
+    }
+    if let Some(mac) = set.mac {
+        words.push_str(&format!(" address {mac}"));
+    }
+    if let Some(alias) = &set.alias {
+        words.push_str(&format!(" alias {}", quoted(alias)));
+    }
+    if let Some(up) = set.up {
+        words.push_str(if up { " up" } else { " down" });
+    }
+    let mut commands = Vec::new();
+    if set.no_ipv6 {
+        commands.push(format!("ip link set dev {name} addrgenmode none"));
+    }
+    if !words.is_empty() {
+        commands.push(format!("ip link set dev {name}{words}"));
+    }
+    if let Some(isolated) = set.isolated {
+        let isolated = if isolated { "on" } else { "off" };
+        commands.push(format!("ip link set dev {name} type bridge_slave isolated {isolated}"));
+    }
+    commands
+}
+
+fn accept_rule(accept: &Accept) -> String {
+    let direction = match accept.direction {
+        Direction::In => "iifname",
+        Direction::Out => "oifname",
+    };
+    format!("{direction} \"{}\" accept comment \"volnet\"", accept.bridge)
+}
+
+/// nft deletes rules by handle only, so it is asked for the handles first.
+fn remove_accept(accept: &Accept) -> String {
+    let rule = accept_rule(accept).replace('.', "\\.");
+    let (chain, find) = (quoted(&accept.chain), quoted(&format!("/{rule}/s/.*# handle //p")));
+    format!(
+        "nft -a list chain {FILTER} {chain} | sed -n {find} | \
+         xargs -r -n1 nft delete rule {FILTER} {chain} handle"
+    )
+}
+
+fn nft(script: &str) -> String {
+    format!("nft {}", quoted(script))
+}
+
+/// A word as `sh` reads it back, whatever is in it.
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:,@%+=".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

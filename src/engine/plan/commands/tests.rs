@@ -1,0 +1,108 @@
+use super::*;
+use crate::engine::reconcile::tests::{Host, bare_kernel};
+use crate::engine::reconcile::{Desired, attach_plan, reconcile, release_plan};
+
+fn commands(plan: &[Op]) -> Vec<String> {
+    plan.iter().flat_map(Op::commands).collect()
+}
+
+#[test]
+fn a_host_is_set_up_and_taken_down() {
+    let mut host = Host::new();
+    host.networks.truncate(1);
+    let plan = reconcile(&host.desired(), &bare_kernel().kernel.observed).plan;
+    let mac = host.networks[0].mac;
+    let add_bridge = format!("ip link add name vbr0 address {mac} type bridge");
+    let expected = [
+        &*add_bridge,
+        "ip link set dev vbr0 mtu 1500 alias volnet:",
+        "ip link set dev vbr0 up",
+        "ip address add 10.0.0.1/16 dev vbr0",
+        "nft 'create table ip volnet
+table ip volnet {
+\tset guests {
+\t\ttype ipv4_addr
+\t}
+\tchain postrouting {
+\t\ttype nat hook postrouting priority 100; policy accept
+\t\tmasquerade
+\t}
+}'",
+        "sysctl -q -w net.ipv4.ip_forward=1",
+        "nft 'insert rule ip filter DOCKER-USER iifname \"vbr0\" accept comment \"volnet\"'",
+        "nft 'insert rule ip filter DOCKER-USER oifname \"vbr0\" accept comment \"volnet\"'",
+    ];
+    assert_eq!(commands(&plan), expected);
+
+    let down = Desired { forwarding: Some(false), ..Desired::default() };
+    let plan = reconcile(&down, &host.kernel().kernel.observed).plan;
+    let handles = |direction| {
+        format!(
+            "nft -a list chain ip filter DOCKER-USER | \
+             sed -n '/{direction} \"vbr0\" accept comment \"volnet\"/s/.*# handle //p' | \
+             xargs -r -n1 nft delete rule ip filter DOCKER-USER handle"
+        )
+    };
+    let expected = [
+        &handles("iifname"),
+        &handles("oifname"),
+        "nft 'add table ip volnet\ndelete table ip volnet'",
+        "sysctl -q -w net.ipv4.ip_forward=0",
+        "ip link delete dev vbr0",
+    ];
+    assert_eq!(commands(&plan), expected);
+}
+
+#[test]
+fn a_vm_is_attached_and_released() {
+    let host = Host::with_vms(2);
+    let plan = attach_plan(&host.port(1), None, host.elements(1)).unwrap();
+    let expected = [
+        "ip tuntap add dev vttap-vm1 mode tap user 0 vnet_hdr multi_queue",
+        "ip link set dev vttap-vm1 alias volnet:vm1",
+        "ip link set dev vttap-vm1 addrgenmode none",
+        "ip link set dev vttap-vm1 master vbr1 mtu 1400 up",
+        "ip link set dev vttap-vm1 type bridge_slave isolated on",
+        "nft 'add element ip volnet guests { 10.1.0.3 }'",
+    ];
+    assert_eq!(commands(&plan), expected);
+    let expected = [
+        "nft 'add element ip volnet guests { 10.1.0.3 }\ndelete element ip volnet guests { 10.1.0.3 }'",
+        "ip link delete dev vttap-vm1",
+    ];
+    assert_eq!(commands(&release_plan(&host.port(1), host.elements(1))), expected);
+}
+
+#[test]
+fn every_setting_has_its_words() {
+    let set = LinkSettings {
+        master: Some(None),
+        up: Some(false),
+        mtu: Some(1280),
+        mac: Some("02:00:00:00:00:01".parse().unwrap()),
+        alias: Some(String::new()),
+        no_ipv6: false,
+        isolated: Some(false),
+    };
+    let expected = [
+        "ip link set dev eth0 nomaster mtu 1280 address 02:00:00:00:00:01 alias '' down",
+        "ip link set dev eth0 type bridge_slave isolated off",
+    ];
+    assert_eq!(settings("eth0", &set), expected);
+}
+
+#[test]
+fn sh_reads_words_as_they_were() {
+    for (word, expected) in [
+        ("vbr0", "vbr0"),
+        ("volnet:web-1", "volnet:web-1"),
+        ("", "''"),
+        ("a b", "'a b'"),
+        ("$(reboot)", "'$(reboot)'"),
+        ("it's; rm", "'it'\\''s; rm'"),
+        ("a\nb", "'a\nb'"),
+        ("~root", "'~root'"),
+    ] {
+        assert_eq!(quoted(word), expected);
+    }
+}

@@ -1,0 +1,289 @@
+//! The commands that a plan is shown as do what it would do: `sh` runs them in an empty namespace,
+//! `ip` and `nft` read back.
+
+mod common;
+
+use std::process::Command;
+
+use common::{in_namespace, ip_link, json, link_exists, run};
+use serde_json::{Value as Json, json};
+use volnet::engine::mac::Mac;
+use volnet::engine::name::{TapName, VmName};
+use volnet::engine::plan::{LinkSettings, Op};
+use volnet::engine::reconcile::{DesiredPort, attach_plan, release_plan};
+use volnet::engine::ruleset::{
+    Accept, Chain, ChainKind, Direction, Element, Family, Field, Hook, Match, PacketField, Rule,
+    Set, Table, Value, Verdict,
+};
+use volnet::engine::state::{NetworkConfig, Port};
+use volnet::spec::NetworkSpec;
+
+/// Runs commands as a person would who pastes them: each must succeed and say nothing.
+fn sh(ops: &[Op]) {
+    let script: Vec<String> = ops.iter().flat_map(Op::commands).collect();
+    let script = script.join("\n");
+    let output = Command::new("sh").args(["-e", "-c", &script]).output().expect("sh");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}\n{script}");
+}
+
+fn network() -> NetworkConfig {
+    NetworkConfig {
+        name: "default".into(),
+        bridge: "vbr0".into(),
+        subnet: "192.168.127.0/24".parse().unwrap(),
+        host_ip: [192, 168, 127, 1].into(),
+        mtu: 1400,
+        nat: true,
+        isolated: true,
+        mac: Mac::of_bridge("host", "vbr0"),
+    }
+}
+
+fn bridge(network: &NetworkConfig) -> Vec<Op> {
+    let name = network.bridge.clone();
+    let up = LinkSettings { up: Some(true), ..LinkSettings::default() };
+    vec![
+        Op::CreateBridge {
+            name: name.clone(),
+            mac: network.mac,
+            mtu: network.mtu,
+            alias: "volnet:".into(),
+        },
+        Op::SetLink { name: name.clone(), set: up, former: LinkSettings::default() },
+        Op::AddAddress { link: name, address: network.host_ip, length: 24 },
+        Op::SetForwarding { on: true },
+    ]
+}
+
+#[test]
+fn links_are_made_changed_and_removed() {
+    in_namespace(|| {
+        let network = network();
+        sh(&bridge(&network));
+        let link = ip_link("vbr0");
+        assert_eq!(link["address"], network.mac.to_string());
+        assert_eq!((&link["mtu"], &link["ifalias"]), (&json!(1400), &json!("volnet:")));
+        let address = &json("ip -j address show dev vbr0")[0]["addr_info"][0];
+        assert_eq!(
+            (&address["local"], &address["prefixlen"]),
+            (&json!("192.168.127.1"), &json!(24))
+        );
+        assert_eq!(run("sysctl -n net.ipv4.ip_forward").trim(), "1");
+
+        let vm = VmName::new("web-1").unwrap();
+        let tap = TapName::choose(&vm, |_| false);
+        let port = Port {
+            network: "default".into(),
+            tap: tap.clone(),
+            ifindex: None,
+            mac: Mac::of_guest("default", "web-1"),
+            ip: None,
+        };
+        let spec = NetworkSpec { queues: Some(2), ..NetworkSpec::default() };
+        let port = DesiredPort::new(&vm, &port, &spec, &network);
+        sh(&attach_plan(&port, None, vec![]).unwrap());
+        let link = ip_link(tap.as_str());
+        assert_eq!((&link["ifalias"], &link["master"]), (&json!("volnet:web-1"), &json!("vbr0")));
+        assert_eq!((&link["mtu"], &link["inet6_addr_gen_mode"]), (&json!(1400), &json!("none")));
+        assert!(link["flags"].as_array().unwrap().contains(&json!("UP")));
+        let tun = &link["linkinfo"]["info_data"];
+        let expected = json!({"vnet_hdr": true, "multi_queue": true, "persist": true, "pi": false});
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(&tun[key], value, "{key}");
+        }
+        assert_eq!((&tun["type"], &tun["user"]), (&json!("tap"), &json!("root")));
+        assert_eq!(link["linkinfo"]["info_slave_data"]["isolated"], true);
+
+        let off = LinkSettings {
+            master: Some(None),
+            up: Some(false),
+            mtu: Some(1280),
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
+            alias: Some("it's; \"$HOME\"".into()),
+            ..LinkSettings::default()
+        };
+        let name = tap.to_string();
+        sh(&[Op::SetLink { name, set: off, former: LinkSettings::default() }]);
+        let link = ip_link(tap.as_str());
+        assert_eq!((&link["ifalias"], &link["master"]), (&json!("it's; \"$HOME\""), &Json::Null));
+        assert_eq!((&link["mtu"], &link["address"]), (&json!(1280), &json!("02:00:00:00:00:01")));
+
+        sh(&release_plan(&port, vec![]));
+        let undo: Vec<Op> = bridge(&network).iter().rev().filter_map(|op| op.undo(None)).collect();
+        sh(&undo);
+        assert!(!link_exists(tap.as_str()) && !link_exists("vbr0"));
+        assert_eq!(run("sysctl -n net.ipv4.ip_forward").trim(), "0");
+    });
+}
+
+/// A table in which every kind of set, match and verdict stands once.
+fn tables() -> [Table; 2] {
+    let in_set = |fields, set, negated| Match::InSet { fields, set, negated };
+    let mac = Mac::of_guest("default", "web");
+    let tap = Value::Link("vttap-web".into());
+    let address = Value::Ipv4([192, 168, 127, 2].into());
+    let ip = Table {
+        family: Family::Ip,
+        name: "volnet",
+        owned: false,
+        sets: vec![
+            Set {
+                name: "bridges",
+                key: &[Field::Link],
+                interval: false,
+                elements: vec![vec![Value::Link("vbr0".into())]],
+            },
+            Set {
+                name: "subnets",
+                key: &[Field::Ipv4],
+                interval: true,
+                elements: vec![vec![Value::Prefix("192.168.127.0/24".parse().unwrap())]],
+            },
+        ],
+        chains: vec![
+            Chain {
+                name: "postrouting",
+                kind: ChainKind::Nat,
+                hook: Hook::Postrouting,
+                priority: 100,
+                rules: vec![Rule {
+                    matches: vec![
+                        in_set(&[PacketField::IpSource], "subnets", false),
+                        in_set(&[PacketField::OutLink], "bridges", true),
+                    ],
+                    verdict: Verdict::Masquerade,
+                }],
+            },
+            Chain {
+                name: "forward",
+                kind: ChainKind::Filter,
+                hook: Hook::Forward,
+                priority: -1,
+                rules: vec![Rule {
+                    matches: vec![
+                        Match::Established,
+                        in_set(&[PacketField::IpDestination], "subnets", false),
+                    ],
+                    verdict: Verdict::Accept,
+                }],
+            },
+        ],
+    };
+    let bridge = Table {
+        family: Family::Bridge,
+        name: "volnet",
+        owned: false,
+        sets: vec![Set {
+            name: "guests",
+            key: &[Field::Link, Field::Ether, Field::Ipv4],
+            interval: false,
+            elements: vec![vec![tap, Value::Ether(mac), address]],
+        }],
+        chains: vec![Chain {
+            name: "prerouting",
+            kind: ChainKind::Filter,
+            hook: Hook::Prerouting,
+            priority: -300,
+            rules: vec![
+                Rule {
+                    matches: vec![in_set(
+                        &[PacketField::InLink, PacketField::EtherSource, PacketField::IpSource],
+                        "guests",
+                        false,
+                    )],
+                    verdict: Verdict::Accept,
+                },
+                Rule {
+                    matches: vec![
+                        Match::EtherType(0x0806),
+                        in_set(
+                            &[
+                                PacketField::InLink,
+                                PacketField::ArpSenderEther,
+                                PacketField::ArpSenderIp,
+                            ],
+                            "guests",
+                            true,
+                        ),
+                    ],
+                    verdict: Verdict::Drop,
+                },
+                Rule { matches: vec![Match::EtherType(0x86dd)], verdict: Verdict::Drop },
+            ],
+        }],
+    };
+    [ip, bridge]
+}
+
+/// Elements of a set as `nft` shows them; none when there is no such set.
+fn elements(family: &str, set: &str) -> Json {
+    let list = json(&format!("nft -j list set {family} volnet {set}"));
+    list["nftables"][1]["set"]["elem"].clone()
+}
+
+#[test]
+fn tables_and_elements_are_made_and_removed() {
+    in_namespace(|| {
+        let [ip, bridge] = tables();
+        sh(&[Op::CreateTable(Box::new(ip.clone())), Op::CreateTable(Box::new(bridge.clone()))]);
+        let text = run("nft list ruleset");
+        for line in [
+            "ip saddr @subnets oifname != @bridges masquerade",
+            "ct state established,related ip daddr @subnets accept",
+            "iifname . ether saddr . ip saddr @guests accept",
+            "ether type ip6 drop",
+            // nft does not show the EtherType that the fields of ARP imply.
+            "iifname . arp saddr ether . arp saddr ip != @guests drop",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert_eq!(elements("ip", "bridges"), json!(["vbr0"]));
+        assert_eq!(
+            elements("ip", "subnets"),
+            json!([{"prefix": {"addr": "192.168.127.0", "len": 24}}])
+        );
+
+        let key = bridge.sets[0].elements[0].clone();
+        let element = Element { family: Family::Bridge, table: "volnet", set: "guests", key };
+        let remove = Op::RemoveElements(vec![element.clone()]);
+        sh(&[remove.clone(), remove]);
+        assert_eq!(elements("bridge", "guests"), Json::Null);
+        let add = Op::AddElements(vec![element]);
+        sh(&[add.clone(), add]);
+        assert_eq!(elements("bridge", "guests").as_array().map(Vec::len), Some(1));
+
+        sh(&[Op::ReplaceTable(Box::new(ip)), Op::ReplaceTable(Box::new(bridge))]);
+        assert_eq!(run("nft list ruleset"), text);
+        let remove = |family| Op::RemoveTable { family, name: "volnet" };
+        sh(&[remove(Family::Ip), remove(Family::Bridge), remove(Family::Ip)]);
+        assert_eq!(run("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn accept_rules_come_first_and_go_however_many_there_are() {
+    in_namespace(|| {
+        run("nft add table ip filter");
+        run("nft add chain ip filter DOCKER-USER");
+        run("nft add rule ip filter DOCKER-USER counter return");
+        let before = run("nft list ruleset");
+        let accept =
+            |direction| Accept { chain: "DOCKER-USER".into(), bridge: "v.br0".into(), direction };
+        let add = [Direction::In, Direction::Out].map(|way| Op::AddAccept(accept(way)));
+        sh(&[add[0].clone(), add[1].clone(), add[0].clone()]);
+        let list = json("nft -j list chain ip filter DOCKER-USER");
+        let rules: Vec<&Json> = list["nftables"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|o| o.get("rule").is_some())
+            .collect();
+        assert_eq!(rules.len(), 4);
+        assert!(rules[..3].iter().all(|rule| rule["rule"]["comment"] == "volnet"));
+        let remove = [Direction::In, Direction::Out].map(|way| Op::RemoveAccept(accept(way)));
+        sh(&remove);
+        sh(&remove);
+        assert_eq!(run("nft list ruleset"), before);
+    });
+}
