@@ -7,7 +7,11 @@ use std::path::Path;
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-const TARGETS: &[Target] = &[("netlink_message", volnet::netlink::exercise)];
+const TARGETS: &[Target] = &[
+    ("frame", volnet::protocol::exercise_frame),
+    ("netlink_message", volnet::netlink::exercise),
+    ("request", volnet::protocol::exercise_request),
+];
 
 fn names(folder: &str) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder);
