@@ -1,0 +1,175 @@
+//! The request socket distrusts what it receives.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::in_namespace;
+use nix::sys::socket::{MsgFlags, NetlinkAddr, getsockname, send, sendto};
+use volnet::netlink::message::{DUMP, REQUEST, TYPE_ERROR};
+use volnet::netlink::rtnl::link::{self, LinkMessage, Target};
+use volnet::netlink::rtnl::{AF_UNSPEC, GETLINK, SETLINK};
+use volnet::netlink::writer::Writer;
+use volnet::network::linux::socket::{Error, Protocol, Socket, open};
+
+fn socket() -> Socket {
+    Socket::open(Protocol::Route).unwrap()
+}
+
+/// Asks for the loopback link, which is there in every namespace.
+fn ask(socket: &mut Socket) -> Result<bool, Error> {
+    let mut found = false;
+    socket
+        .request_and(
+            1,
+            |writer, sequence| link::get(writer, sequence.take(), Target::Name("lo")),
+            |message| {
+                found = LinkMessage::read(message.payload)?.name == b"lo";
+                Ok(())
+            },
+        )
+        .map(|()| found)
+}
+
+/// An error or acknowledgement as the kernel would send it.
+fn forged(sequence: u32, errno: i32) -> Vec<u8> {
+    let mut writer = Writer::new();
+    let message = writer.message(TYPE_ERROR, 0, sequence);
+    writer.raw(&(-errno).to_ne_bytes());
+    writer.raw(&[0; 16]);
+    writer.close_message(message);
+    writer.finish().unwrap().to_vec()
+}
+
+#[test]
+fn what_another_process_sends_is_no_answer() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let address: NetlinkAddr = getsockname(socket.as_fd().as_raw_fd()).unwrap();
+        let stranger = open(Protocol::Route).unwrap();
+        for sequence in 0..100 {
+            let bytes = forged(sequence, libc::EPERM);
+            let to = NetlinkAddr::new(address.pid(), 0);
+            sendto(stranger.as_raw_fd(), &bytes, &to, MsgFlags::empty()).unwrap();
+        }
+        assert!(ask(&mut socket).unwrap());
+    });
+}
+
+#[test]
+fn the_answer_to_an_earlier_request_is_passed_over() {
+    in_namespace(|| {
+        let mut socket = socket();
+        assert!(ask(&mut socket).unwrap());
+        // A request beside the socket's own, never read: what one that was given up leaves behind.
+        let mut writer = Writer::new();
+        link::delete(&mut writer, 1, Target::Name("none"));
+        let raw = socket.as_fd().as_raw_fd();
+        send(raw, writer.finish().unwrap(), MsgFlags::empty()).unwrap();
+        assert!(ask(&mut socket).unwrap());
+    });
+}
+
+#[test]
+fn a_request_without_an_answer_is_an_error_and_not_a_wait() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let result = socket.request(1, |writer, sequence| {
+            // A change that asks for no acknowledgement.
+            let message = writer.message(SETLINK, REQUEST, sequence.take());
+            writer.raw(&[AF_UNSPEC, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            writer.close_message(message);
+        });
+        assert!(matches!(result, Err(Error::Silent)), "{result:?}");
+        let failure = result.unwrap_err().failure("ask", "nobody");
+        assert_eq!(failure.to_string(), "ask nobody: the kernel gave no answer (errno 71)");
+        assert!(ask(&mut socket).unwrap(), "the socket is good for the next");
+    });
+}
+
+#[test]
+fn a_request_that_does_not_fit_is_not_sent() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let long = "x".repeat(70_000);
+        let result = socket.request(1, |writer, sequence| {
+            link::delete(writer, sequence.take(), Target::Name(&long));
+        });
+        assert!(matches!(result, Err(Error::Codec(_))), "{result:?}");
+        assert!(ask(&mut socket).unwrap());
+    });
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_leaves_the_socket_usable() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let unreadable = volnet::netlink::Error::Unknown;
+        let dumped = socket.dump::<()>(link::dump, |_| Err(unreadable));
+        assert!(matches!(dumped, Err(Error::Codec(error)) if error == unreadable));
+        let asked = socket.request_and(
+            1,
+            |writer, sequence| link::get(writer, sequence.take(), Target::Name("lo")),
+            |_| Err(unreadable),
+        );
+        assert!(matches!(asked, Err(Error::Codec(error)) if error == unreadable));
+        assert!(ask(&mut socket).unwrap());
+        assert_eq!(socket.dump(link::dump, |_| Ok(Some(()))).unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_dump_that_a_change_overtakes_is_whole_all_the_same() {
+    const STABLE: usize = 200;
+    in_namespace(|| {
+        let mut socket = socket();
+        for number in 0..STABLE {
+            common::run(&format!("ip link add stable{number} type bridge"));
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut other = self::socket();
+                while !stop.load(Ordering::Relaxed) {
+                    let churn = other.request(2, |writer, sequence| {
+                        link::new_bridge(writer, sequence.take(), "churn", [2; 6]);
+                        link::delete(writer, sequence.take(), Target::Name("churn"));
+                    });
+                    churn.unwrap();
+                }
+            });
+            for _ in 0..50 {
+                let names = socket.dump(link::dump, |message| {
+                    Ok(Some(LinkMessage::read(message.payload)?.name.starts_with(b"stable")))
+                });
+                let stable = names.map(|all| all.into_iter().filter(|&stable| stable).count());
+                // A dump that fails here must not leave the other thread running for ever.
+                if !matches!(stable, Ok(STABLE)) {
+                    stop.store(true, Ordering::Relaxed);
+                    panic!("{stable:?}");
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    });
+}
+
+#[test]
+fn a_dump_that_the_kernel_refuses_ends_with_its_words() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let refused = socket.dump::<()>(
+            |writer, sequence| {
+                let message = writer.message(GETLINK, REQUEST | DUMP, sequence);
+                writer.raw(&[0xff; 16]);
+                writer.close_message(message);
+            },
+            |_| Ok(None),
+        );
+        let Err(Error::Refused { words: Some(words), .. }) = refused else { panic!("{refused:?}") };
+        assert!(words.contains("nvalid"), "NETLINK_GET_STRICT_CHK is on: {words}");
+    });
+}
