@@ -235,6 +235,16 @@ fn a_bridge_has_the_configured_settings_and_no_other_address() {
     addresses.push((index, Ipv4Addr::new(10, 0, 7, 7), 16));
     addresses.push((index, Ipv4Addr::new(10, 0, 0, 1), 16));
     addresses.push((index, Ipv4Addr::new(192, 0, 2, 1), 24));
+    let plan = host.drift(&mut fake).plan;
+    let steps: Vec<_> = plan.iter().map(Op::describe).collect();
+    let expected = [
+        ("set link", "vbr0"),
+        ("remove address", "192.0.2.1/24 from vbr0"),
+        ("remove address", "10.0.0.1/16 from vbr0"),
+        ("remove address", "10.0.7.7/16 from vbr0"),
+        ("add address", "10.0.0.1/16 to vbr0"),
+    ];
+    assert_eq!(steps, expected.map(|(operation, object)| (operation, object.to_string())));
     host.settle(&mut fake);
     assert_eq!(host.drift(&mut fake), Reconciled::default());
     let addresses = &fake.kernel.observed.addresses;
@@ -302,6 +312,9 @@ fn only_elements_that_differ_are_touched() {
     let stray = vec![Element { key: stray, ..lost[0].clone() }];
     assert_eq!(host.drift(&mut fake).plan, [Op::RemoveElements(stray), Op::AddElements(lost)]);
     fake.table_mut(Family::Ip, "volnet").unwrap().fingerprint = None;
+    assert!(matches!(only(host.drift(&mut fake)), Op::ReplaceTable(_)));
+    let mut fake = host.kernel();
+    fake.table_mut(Family::Ip, "volnet").unwrap().owned = false;
     assert!(matches!(only(host.drift(&mut fake)), Op::ReplaceTable(_)));
 }
 
