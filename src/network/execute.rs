@@ -18,6 +18,10 @@ pub fn execute(network: &mut dyn Network, plan: &[Op]) -> Result<Vec<Applied>, F
         match network.apply(op) {
             Ok(applied) => done.push(applied),
             Err(failure) => {
+                // The one Op that the kernel can leave half done.
+                if let Op::SetLink { .. } = op {
+                    undo_one(network, op, None);
+                }
                 undo(network, plan, &done);
                 return Err(failure);
             }
@@ -34,12 +38,9 @@ pub fn execute_all(network: &mut dyn Network, plan: &[Op]) -> Vec<Result<Applied
     plan.iter().map(apply).collect()
 }
 
-/// Takes back the first Ops of a plan, those that `done` holds the results of, and of the one that
-/// failed behind them what may be half done.
-fn undo(network: &mut dyn Network, plan: &[Op], done: &[Applied]) {
-    if let Some(op @ Op::SetLink { .. }) = plan.get(done.len()) {
-        undo_one(network, op, None);
-    }
+/// Takes back the first Ops of a plan, those that `done` holds the results of, in reverse order: for
+/// a plan that is whole but whose reason has gone. Failures are logged.
+pub fn undo(network: &mut dyn Network, plan: &[Op], done: &[Applied]) {
     for (op, applied) in plan.iter().zip(done).rev() {
         undo_one(network, op, applied.ifindex);
     }

@@ -30,7 +30,10 @@ fn fails_without_a_trace(fake: &Fake, plan: &Plan) {
             assert_eq!(unordered(fake.kernel), unordered(before), "step {step}: {failure}");
         }
     }
-    assert!(execute(&mut fake.clone(), plan).is_ok());
+    let mut whole = fake.clone();
+    let done = execute(&mut whole, plan).unwrap();
+    undo(&mut whole, plan, &done);
+    assert_eq!(unordered(whole.kernel), unordered(fake.kernel.clone()));
 }
 
 #[test]
