@@ -5,5 +5,6 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod peer;
 pub mod socket;
 pub mod tun;

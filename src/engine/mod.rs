@@ -1,21 +1,31 @@
 //! The decisions. `(state, input, now) → Decision`, with no file, clock, socket or random source.
 //!
 //! What is here, in reading order: the words ([`name`], [`mac`], [`prefix`], [`mode`]), what is
-//! handed out ([`ipam`], [`cid`], [`kernel_args`]), what is known ([`state`]), what is to be done about it
-//! ([`ruleset`], [`plan`], [`reconcile`]), the life of a hypervisor process (`supervise`), what
-//! is asked and answered ([`request`], [`view`]), and `decide`, where a request becomes a
-//! decision.
+//! handed out ([`ipam`], [`cid`], [`ledger`], [`kernel_args`]), what is known ([`state`], [`vm`]),
+//! what is to be done about it ([`ruleset`], [`desire`], [`plan`], [`reconcile`]), the life of a hypervisor
+//! process ([`supervise`], [`lifecycle`], [`recover`]), what is asked and answered ([`request`], [`view`]), and [`decide`], where a request becomes a
+//! [`decide::Decision`].
 
 pub mod cid;
+pub mod decide;
+pub mod desire;
 pub mod ipam;
 pub mod kernel_args;
+pub mod ledger;
+pub mod lifecycle;
 pub mod mac;
 pub mod mode;
 pub mod name;
 pub mod plan;
 pub mod prefix;
 pub mod reconcile;
+pub mod recover;
 pub mod request;
 pub mod ruleset;
 pub mod state;
+pub mod supervise;
 pub mod view;
+pub mod vm;
+
+#[cfg(test)]
+mod tests;

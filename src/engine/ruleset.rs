@@ -4,7 +4,10 @@
 //! printed as a whole, so there is one description of it and every reader (the kernel, `nft`, a
 //! person) is served from that.
 
+mod ours;
 pub mod text;
+
+pub use ours::{TABLE, elements, tables};
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;

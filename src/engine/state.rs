@@ -90,8 +90,6 @@ pub enum Exit {
     Signal(i32),
     /// It was gone when volnet looked; nobody knows how it ended.
     Lost,
-    /// It was asked to stop, and did.
-    Requested,
 }
 
 /// Which process it is: a pid alone is reused, these three together are not.

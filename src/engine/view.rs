@@ -121,6 +121,10 @@ pub struct Event {
 }
 
 impl Status {
+    /// Every status, in the order of a VM's life.
+    pub const ALL: [Status; 5] =
+        [Status::Created, Status::Running, Status::Stopping, Status::Stopped, Status::Crashed];
+
     /// The status as it is written.
     pub fn as_str(self) -> &'static str {
         match self {

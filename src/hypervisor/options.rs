@@ -56,6 +56,16 @@ pub struct FirecrackerOptions {
 }
 
 impl Options {
+    /// The program of the hypervisor of that name.
+    pub fn program(&self, name: &str) -> Result<&str, Refusal> {
+        Ok(match name {
+            QEMU => &self.qemu.program,
+            CLOUD_HYPERVISOR => &self.cloud_hypervisor.program,
+            FIRECRACKER => &self.firecracker.program,
+            name => self.template(name)?.program(),
+        })
+    }
+
     /// The template of that name.
     pub(super) fn template(&self, name: &str) -> Result<&Template, Refusal> {
         self.templates.iter().find(|template| template.name() == name).ok_or_else(|| {

@@ -84,6 +84,11 @@ impl Template {
         &self.name
     }
 
+    /// Its program: a path, or a name to be found in PATH.
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
     /// The groups, each filled in or left out.
     fn expand(&self, values: &Values, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
         let mut args = Vec::new();

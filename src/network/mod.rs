@@ -32,3 +32,17 @@ pub struct Applied {
     /// The index of the link that it made.
     pub ifindex: Option<u32>,
 }
+
+impl Network for Box<dyn Network> {
+    fn backend(&self) -> &'static str {
+        self.as_ref().backend()
+    }
+
+    fn observe(&mut self) -> Result<Observed, Failure> {
+        self.as_mut().observe()
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
+        self.as_mut().apply(op)
+    }
+}

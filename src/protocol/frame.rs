@@ -143,6 +143,11 @@ impl Decoder {
         }
     }
 
+    /// Whether every byte that was pushed has been looked at.
+    pub fn is_empty(&self) -> bool {
+        self.next == self.buffer.len()
+    }
+
     /// How replies on this connection end.
     pub fn terminator(&self) -> Terminator {
         self.terminator.unwrap_or_default()

@@ -1,0 +1,379 @@
+//! From a request to a [`Decision`], and from its outcome to the next state.
+//!
+//! A decision is a transaction. [`Engine::request`] reserves what it needs and says what is to be
+//! done; the caller does it, in the order of [`Decision`]'s fields, and reports with
+//! [`Engine::commit`] or [`Engine::abort`]. After an abort the engine is as it was before. The
+//! caller executes one decision at a time, so no state lies between the two.
+//!
+//! The other inputs (exits, deadlines, recovery) make decisions of the same kind; they are in
+//! [`super::lifecycle`] and [`super::recover`].
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::ledger::{Conflict, Ledger};
+use super::lifecycle::{FollowUp, Started};
+use super::name::VmName;
+use super::plan::Plan;
+use super::request::{Reply, Request};
+use super::state::{Action, FORMAT, NetworkConfig, Record};
+use super::supervise::{Life, Now, Ticket, Want};
+use super::view::{EventKind, NetworkView, Status, VmView};
+use super::vm::Vm;
+use crate::error::{Error, Failure, Refusal};
+use crate::spec::VmSpec;
+
+/// All that volnet knows, and the decisions on it.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) ledger: Ledger,
+    pub(super) vms: BTreeMap<VmName, Vm>,
+    pub(super) follow_ups: VecDeque<FollowUp>,
+    pub(super) teardown: Vec<Ticket>,
+    /// Whether our tables are to be owned.
+    pub(super) nft_owner: bool,
+    /// The hypervisor of a VM that names none.
+    hypervisor: String,
+}
+
+/// What a request comes to.
+#[derive(Debug)]
+pub enum Step {
+    /// It is answered from what is known.
+    Reply(Box<Reply>),
+    /// This is to be done, and answers it.
+    Do(Box<Decision>),
+    /// The host is to be brought to its desired state.
+    Setup { dry_run: bool, force: bool },
+    /// The host is to be freed of everything.
+    Teardown { dry_run: bool },
+    /// It is answered when a stop that is under way ends.
+    Later,
+}
+
+/// Something to be done for one VM, whole or not at all.
+#[derive(Debug)]
+pub struct Decision {
+    /// The VM.
+    pub subject: VmName,
+    /// Written before anything is done, cleared after.
+    pub intent: Option<Action>,
+    /// Done to the kernel.
+    pub plan: Plan,
+    /// Done to the process.
+    pub act: Option<Act>,
+    /// Written of the record when all is done.
+    pub write: Write,
+    /// Who is answered, and with what.
+    pub answers: Vec<(Ticket, Answer)>,
+    /// What is told to subscribers.
+    pub events: Vec<(EventKind, String)>,
+    /// The VM as it was; `None` when this decision made it.
+    pub(super) former: Option<Vm>,
+}
+
+/// What is done to a VM's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Start it.
+    Spawn,
+    /// Ask the guest to power off.
+    Ask,
+    /// SIGTERM.
+    Terminate,
+    /// SIGKILL.
+    Kill,
+}
+
+/// What is written of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Nothing: it did not change.
+    Nothing,
+    /// The record as the engine has it.
+    Put,
+    /// The VM is gone, and so is its record.
+    Remove,
+}
+
+/// How a caller is answered once a decision is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The VM, and the commands that would have made it.
+    Created(Vec<String>),
+    /// The VM.
+    Shown,
+    /// That it is gone.
+    Deleted,
+    /// That there is no such VM any more: another caller deleted it.
+    NotFound,
+    /// That its process ended at once.
+    Failed(Failure),
+}
+
+/// What the engine has to say after a decision.
+pub type Answers = Vec<(Ticket, Result<Reply, Error>)>;
+
+impl Step {
+    /// An answer.
+    pub fn reply(reply: Reply) -> Step {
+        Step::Reply(Box::new(reply))
+    }
+}
+
+impl Engine {
+    /// An engine that knows these networks and no VM. `hypervisor` is that of a VM that names
+    /// none; with `nft_owner` nobody else may change our tables, where the kernel can see to that.
+    /// The error says which network cannot be.
+    pub fn new(
+        networks: Vec<NetworkConfig>,
+        hypervisor: String,
+        nft_owner: bool,
+    ) -> Result<Engine, String> {
+        Ok(Engine {
+            ledger: Ledger::new(networks)?,
+            vms: BTreeMap::new(),
+            follow_ups: VecDeque::new(),
+            teardown: Vec::new(),
+            nft_owner,
+            hypervisor,
+        })
+    }
+
+    /// Decides on a request that concerns the state. `ticket` is who asked.
+    pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) -> Result<Step, Error> {
+        match request {
+            Request::Create { name, spec, start, dry_run } => {
+                self.create(ticket, name, spec, *start, *dry_run, now)
+            }
+            Request::Start { name } => self.start(ticket, name, Answer::Shown),
+            Request::Stop { name, timeout_ms } => {
+                self.stop(ticket, name, *timeout_ms, Want::Stopped, now)
+            }
+            Request::Restart { name, timeout_ms } => {
+                self.stop(ticket, name, *timeout_ms, Want::Restarted, now)
+            }
+            Request::Delete { name, timeout_ms } => {
+                self.stop(ticket, name, *timeout_ms, Want::Deleted, now)
+            }
+            Request::Get { name } => Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) })),
+            Request::List => Ok(Step::reply(Reply::Vms { vms: self.list() })),
+            Request::Monitor => Ok(Step::reply(Reply::State { vms: self.list() })),
+            Request::Networks => Ok(Step::reply(Reply::Networks { networks: self.networks() })),
+            Request::Setup { dry_run, force } => {
+                Ok(Step::Setup { dry_run: *dry_run, force: *force })
+            }
+            Request::Teardown { dry_run, force } => self.teardown(ticket, *dry_run, *force),
+            Request::Args { .. } | Request::Version | Request::Check | Request::Metrics => {
+                unreachable!("answered without the engine")
+            }
+        }
+    }
+
+    /// All VMs, by name.
+    pub fn list(&self) -> Vec<VmView> {
+        self.vms.values().map(|vm| self.show(vm)).collect()
+    }
+
+    /// All networks, the default one first.
+    pub fn networks(&self) -> Vec<NetworkView> {
+        self.ledger.views()
+    }
+
+    /// A VM by name.
+    pub fn vm(&self, name: &VmName) -> Result<&Vm, Refusal> {
+        self.vms.get(name).ok_or_else(|| Refusal::VmNotFound { name: name.to_string() })
+    }
+
+    /// All VMs.
+    pub fn vms(&self) -> impl Iterator<Item = &Vm> {
+        self.vms.values()
+    }
+
+    /// The network that a VM's port is on.
+    pub fn network_of(&self, record: &Record) -> Option<&NetworkConfig> {
+        record.port.as_ref().and_then(|port| self.ledger.network(&port.network))
+    }
+
+    /// The configured networks.
+    pub fn configured(&self) -> impl Iterator<Item = &NetworkConfig> {
+        self.ledger.networks()
+    }
+
+    /// A VM as the interface shows it.
+    pub fn show(&self, vm: &Vm) -> VmView {
+        vm.view(self.network_of(&vm.record), &self.hypervisor)
+    }
+
+    /// The decision is done: takes the state over and gives the answers. Who started a process is
+    /// answered later, when it has hatched.
+    pub fn commit(&mut self, decision: Decision, now: Now) -> Answers {
+        let gone = match decision.write {
+            Write::Remove => self.vms.remove(&decision.subject),
+            Write::Nothing | Write::Put => None,
+        };
+        if let Some(vm) = &gone {
+            self.ledger.release(&vm.record);
+        }
+        if decision.act == Some(Act::Spawn) && !decision.answers.is_empty() {
+            let made = decision.former.is_none();
+            self.hatch(&decision.subject, decision.answers, made, now);
+            return Vec::new();
+        }
+        self.answers(&decision.subject, decision.answers)
+    }
+
+    /// The decision could not be carried out and everything it did is undone: goes back to the
+    /// state before it, and tells those who wait.
+    pub fn abort(&mut self, decision: Decision, error: &Error) -> Answers {
+        match decision.former {
+            Some(vm) => {
+                self.vms.insert(decision.subject, vm);
+            }
+            None => {
+                if let Some(vm) = self.vms.remove(&decision.subject) {
+                    self.ledger.release(&vm.record);
+                }
+            }
+        }
+        let waiting = decision.answers.iter().map(|(ticket, _)| *ticket);
+        waiting.chain(self.teardown.drain(..)).map(|ticket| (ticket, Err(error.clone()))).collect()
+    }
+
+    /// The kernel gave the VM's tap this index.
+    pub fn attached(&mut self, name: &VmName, ifindex: u32) {
+        if let Some(port) = self.vms.get_mut(name).and_then(|vm| vm.record.port.as_mut()) {
+            port.ifindex = Some(ifindex);
+        }
+    }
+
+    /// The VM's process was started.
+    pub fn spawned(&mut self, name: &VmName, pid: u32, now: Now) {
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.life = Life::Running { pid, since: now.mono, hatching: None };
+            vm.record.started_at = Some(now.wall);
+        }
+    }
+
+    /// The replies to those who wait for `name`.
+    pub(super) fn answers(&self, name: &VmName, answers: Vec<(Ticket, Answer)>) -> Answers {
+        let reply = |(ticket, answer)| (ticket, self.answer(name, answer));
+        answers.into_iter().map(reply).collect()
+    }
+
+    fn answer(&self, name: &VmName, answer: Answer) -> Result<Reply, Error> {
+        match answer {
+            Answer::Deleted => Ok(Reply::Deleted),
+            Answer::NotFound => Err(Refusal::VmNotFound { name: name.to_string() }.into()),
+            Answer::Shown => Ok(Reply::Vm { vm: self.show(self.vm(name)?) }),
+            Answer::Created(plan) => Ok(Reply::Created { vm: self.show(self.vm(name)?), plan }),
+            Answer::Failed(failure) => Err(failure.into()),
+        }
+    }
+
+    fn create(
+        &mut self,
+        ticket: Ticket,
+        name: &VmName,
+        spec: &VmSpec,
+        start: bool,
+        dry_run: bool,
+        now: Now,
+    ) -> Result<Step, Error> {
+        if let Some(vm) = self.vms.get(name) {
+            if vm.record.spec != *spec {
+                return Err(Refusal::VmExists { name: name.to_string() }.into());
+            }
+            if !start || dry_run || vm.life.pid().is_some() {
+                let vm = self.show(vm);
+                return Ok(Step::reply(Reply::Created { vm, plan: Vec::new() }));
+            }
+            return self.start(ticket, name, Answer::Created(Vec::new()));
+        }
+        if start && spec.machine.is_none() {
+            return Err(no_machine().into());
+        }
+        let (port, cid) = self.ledger.claim(name, spec).map_err(|why| self.named(why))?;
+        let record = Record {
+            format: FORMAT,
+            name: name.clone(),
+            spec: spec.clone(),
+            port,
+            cid,
+            created_at: now.wall,
+            restarts: 0,
+            started_at: None,
+            exit: None,
+            wanted: start,
+        };
+        let plan = self.attach_plan(&record).expect("nothing was seen that could be in the way");
+        let commands = commands(&plan);
+        if dry_run {
+            self.ledger.release(&record);
+            let vm = self.show(&Vm::idle(record));
+            return Ok(Step::reply(Reply::Created { vm, plan: commands }));
+        }
+        self.vms.insert(name.clone(), Vm::idle(record));
+        let mut events = vec![(EventKind::VmCreated, format!("VM {name} was created"))];
+        if start {
+            events.push((EventKind::VmStarted, format!("VM {name} was started")));
+        }
+        Ok(Step::Do(Box::new(Decision {
+            subject: name.clone(),
+            intent: Some(Action::Create),
+            plan,
+            act: start.then_some(Act::Spawn),
+            write: Write::Put,
+            answers: vec![(ticket, Answer::Created(commands))],
+            events,
+            former: None,
+        })))
+    }
+
+    fn start(&mut self, ticket: Ticket, name: &VmName, answer: Answer) -> Result<Step, Error> {
+        let vm = self.vm(name)?;
+        if vm.record.spec.machine.is_none() {
+            return Err(no_machine().into());
+        }
+        match vm.status() {
+            Status::Created | Status::Stopped | Status::Crashed => {}
+            status @ (Status::Running | Status::Stopping) => {
+                let name = name.to_string();
+                return Err(Refusal::WrongState { name, status, wanted: "stopped" }.into());
+            }
+        }
+        Ok(Step::Do(Box::new(self.begin_start(name, vec![(ticket, answer)], Started::ByRequest))))
+    }
+
+    /// Adds the owner's name to a conflict. The ledger knows only that something is taken, so the
+    /// search is made when it is needed, not prepared for at every create.
+    fn named(&self, conflict: Conflict) -> Refusal {
+        let owner = |holds: &dyn Fn(&Record) -> bool| {
+            let vm = self.vms.values().find(|vm| holds(&vm.record));
+            vm.map_or(super::ledger::HOST_OWNER.to_string(), |vm| vm.record.name.to_string())
+        };
+        match conflict {
+            Conflict::Refused(refusal) => refusal,
+            Conflict::Ip(ip) => {
+                let holds =
+                    |record: &Record| record.port.as_ref().is_some_and(|port| port.ip == Some(ip));
+                Refusal::AddressInUse { ip, owner: owner(&holds) }
+            }
+            Conflict::Mac(mac) => {
+                let holds =
+                    |record: &Record| record.port.as_ref().is_some_and(|port| port.mac == mac);
+                let reason = format!("{mac} belongs to {}", owner(&holds));
+                Refusal::InvalidConfig { field: "network.mac".into(), reason }
+            }
+        }
+    }
+}
+
+/// A plan as the commands that would do the same.
+pub fn commands(plan: &Plan) -> Vec<String> {
+    plan.iter().flat_map(|op| op.commands()).collect()
+}
+
+fn no_machine() -> Refusal {
+    let reason = "the VM has none, so there is nothing to start".into();
+    Refusal::InvalidConfig { field: "hypervisor".into(), reason }
+}

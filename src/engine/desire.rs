@@ -1,0 +1,67 @@
+//! What the kernel should hold, as the engine's state says.
+
+use super::decide::Engine;
+use super::plan::Plan;
+use super::reconcile::{self, Desired, DesiredPort, Observed, Problem};
+use super::ruleset::{self, Element};
+use super::state::{NetworkConfig, Record};
+
+impl Engine {
+    /// All that should be: every network, and the port of every VM.
+    pub fn desired(&self) -> Desired<'_> {
+        let networks: Vec<&NetworkConfig> = self.ledger.networks().collect();
+        let ports = self.vms.values().filter_map(|vm| self.desired_port(&vm.record)).collect();
+        let elements = self.vms.values().flat_map(|vm| elements(&vm.record)).collect();
+        let tables = ruleset::tables(&networks, elements, self.nft_owner);
+        Desired { networks, ports, tables, forwarding: Some(true) }
+    }
+
+    /// What gives a new VM its place on the network.
+    pub(super) fn attach_plan(&self, record: &Record) -> Result<Plan, Problem> {
+        match self.desired_port(record) {
+            Some(port) => reconcile::attach_plan(&port, None, elements(record)),
+            None => Ok(Plan::new()),
+        }
+    }
+
+    /// What takes a VM's place on the network away.
+    pub(super) fn release_plan(&self, record: &Record) -> Plan {
+        match self.desired_port(record) {
+            Some(port) => reconcile::release_plan(&port, elements(record)),
+            None => Plan::new(),
+        }
+    }
+
+    /// A network of ours that overlaps with an address or a route that the host has elsewhere.
+    pub fn overlap(&self, observed: &Observed) -> Option<String> {
+        self.ledger.networks().find_map(|network| {
+            let ours = |index: &u32| {
+                let link = observed.links.iter().find(|link| link.index == *index);
+                link.is_some_and(|link| link.name == network.bridge)
+            };
+            let (index, prefix) = observed.routes.iter().find(|(index, prefix)| {
+                prefix.length() > 0 && prefix.overlaps(network.subnet) && !ours(index)
+            })?;
+            let link = observed.links.iter().find(|link| link.index == *index);
+            let link = link.map_or("another link", |link| &link.name);
+            Some(format!(
+                "network {} overlaps: the host has a route to {prefix} by {link}",
+                network.name
+            ))
+        })
+    }
+
+    fn desired_port<'a>(&'a self, record: &'a Record) -> Option<DesiredPort<'a>> {
+        let port = record.port.as_ref()?;
+        let network = self.ledger.network(&port.network)?;
+        Some(DesiredPort::new(&record.name, port, &record.spec.network, network))
+    }
+}
+
+/// What a VM is in the sets of our tables.
+fn elements(record: &Record) -> Vec<Element> {
+    match &record.port {
+        Some(port) => ruleset::elements(&port.tap, port.mac, port.ip),
+        None => Vec::new(),
+    }
+}

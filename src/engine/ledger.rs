@@ -1,0 +1,252 @@
+//! Who has what: leases, taps, Ethernet addresses, bridge ports and vsock context ids.
+//!
+//! The [`Ledger`] hands things out and takes them back; it never looks at the kernel. A claim is
+//! all or nothing. What a record of an earlier run holds is claimed again by [`Ledger::restore`].
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use super::cid::Cids;
+use super::ipam::{Pool, Why};
+use super::mac::Mac;
+use super::name::{TapName, VmName};
+use super::state::{NetworkConfig, Port, Record};
+use super::view::NetworkView;
+use crate::error::Refusal;
+use crate::spec::{NetworkSpec, VmSpec};
+
+/// Ports of one Linux bridge: `BR_MAX_PORTS` (net/bridge/br_private.h) less the reserved one.
+pub const BRIDGE_PORTS_MAX: usize = 1023;
+
+/// Who owns an address that is the network's own.
+pub const HOST_OWNER: &str = "the network itself";
+
+/// All that is handed out on this host.
+#[derive(Debug)]
+pub struct Ledger {
+    networks: Vec<Account>,
+    taps: BTreeSet<TapName>,
+    cids: Cids,
+}
+
+/// What is handed out on one network.
+#[derive(Debug)]
+struct Account {
+    config: NetworkConfig,
+    pool: Pool,
+    macs: BTreeSet<Mac>,
+}
+
+/// Why a wanted lease or address cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// Another VM has the address; the ledger knows that it is taken, not by whom.
+    Ip(Ipv4Addr),
+    /// Another VM has the Ethernet address.
+    Mac(Mac),
+    /// The request breaks a rule of its own.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Conflict {
+    fn from(refusal: Refusal) -> Self {
+        Conflict::Refused(refusal)
+    }
+}
+
+impl Ledger {
+    /// An empty ledger over these networks, of which the first is the default. The error says
+    /// which of them cannot be.
+    pub fn new(networks: Vec<NetworkConfig>) -> Result<Ledger, String> {
+        let account = |config: NetworkConfig| {
+            let pool = Pool::new(config.subnet, config.host_ip)
+                .map_err(|reason| format!("network {}: {reason}", config.name))?;
+            Ok(Account { pool, macs: BTreeSet::from([config.mac]), config })
+        };
+        Ok(Ledger {
+            networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
+            taps: BTreeSet::new(),
+            cids: Cids::default(),
+        })
+    }
+
+    /// The network of that name.
+    pub fn network(&self, name: &str) -> Option<&NetworkConfig> {
+        self.networks.iter().map(|account| &account.config).find(|config| config.name == name)
+    }
+
+    /// All networks, the default one first.
+    pub fn networks(&self) -> impl Iterator<Item = &NetworkConfig> {
+        self.networks.iter().map(|account| &account.config)
+    }
+
+    /// The networks with what is used and free of each.
+    pub fn views(&self) -> Vec<NetworkView> {
+        self.networks.iter().map(Account::view).collect()
+    }
+
+    /// Gives a new VM what its mode needs.
+    pub fn claim(&mut self, vm: &VmName, spec: &VmSpec) -> Result<(Option<Port>, u32), Conflict> {
+        let mode = spec.network.mode;
+        if spec.network.ip.is_some() && !mode.needs_ip_allocation() {
+            let reason = format!("volnet leases no address in {mode} mode");
+            return Err(Refusal::InvalidConfig { field: "network.ip".into(), reason }.into());
+        }
+        let port = match mode.needs_tap_device() {
+            false => None,
+            true => Some(self.claim_port(vm, spec)?),
+        };
+        match self.cids.take() {
+            Some(cid) => Ok((port, cid)),
+            None => {
+                self.release_port(port.as_ref());
+                let reason = "every vsock context id is in use".into();
+                Err(Refusal::InvalidConfig { field: "network.mode".into(), reason }.into())
+            }
+        }
+    }
+
+    /// Claims again what a record holds. An error says what stands against it.
+    pub fn restore(&mut self, record: &Record) -> Result<(), String> {
+        if let Some(port) = &record.port {
+            let account = self
+                .networks
+                .iter_mut()
+                .find(|account| account.config.name == port.network)
+                .ok_or_else(|| format!("its network {} is not configured", port.network))?;
+            if let Some(ip) = port.ip {
+                account.pool.lease_exactly(ip).map_err(|why| match why {
+                    Why::Outside => {
+                        format!("its address {ip} is outside of {}", account.config.subnet)
+                    }
+                    Why::Network | Why::Broadcast | Why::Host => {
+                        format!("its address {ip} is the network's own")
+                    }
+                    Why::Leased => format!("its address {ip} belongs to another VM"),
+                })?;
+            }
+            account.macs.insert(port.mac);
+            self.taps.insert(port.tap.clone());
+        }
+        if !self.cids.take_exactly(record.cid) {
+            return Err(format!("its context id {} belongs to another VM", record.cid));
+        }
+        Ok(())
+    }
+
+    /// Takes back what a record holds. Only when its process and its link are gone.
+    pub fn release(&mut self, record: &Record) {
+        self.release_port(record.port.as_ref());
+        self.cids.release(record.cid);
+    }
+
+    fn release_port(&mut self, port: Option<&Port>) {
+        let Some(port) = port else { return };
+        self.taps.remove(&port.tap);
+        let account = self.networks.iter_mut().find(|account| account.config.name == port.network);
+        if let Some(account) = account {
+            account.macs.remove(&port.mac);
+            if let Some(ip) = port.ip {
+                account.pool.release(ip);
+            }
+        }
+    }
+
+    fn claim_port(&mut self, vm: &VmName, spec: &VmSpec) -> Result<Port, Conflict> {
+        let chosen = self.chosen(&spec.network)?;
+        let account = &mut self.networks[chosen];
+        if account.ports() >= BRIDGE_PORTS_MAX {
+            let bridge = account.config.bridge.clone();
+            return Err(Refusal::BridgeFull { bridge, limit: BRIDGE_PORTS_MAX }.into());
+        }
+        account.check_mtu(&spec.network)?;
+        let mac = account.choose_mac(vm, &spec.network)?;
+        let ip = match spec.network.mode.needs_ip_allocation() {
+            true => Some(account.lease(&spec.network)?),
+            false => None,
+        };
+        account.macs.insert(mac);
+        let network = account.config.name.clone();
+        let tap = TapName::choose(vm, |tap| self.taps.contains(tap));
+        self.taps.insert(tap.clone());
+        Ok(Port { network, tap, ifindex: None, mac, ip })
+    }
+
+    /// The index of the network that a VM asks for: by name, by prefix, by gateway, else the first.
+    fn chosen(&self, wanted: &NetworkSpec) -> Result<usize, Refusal> {
+        let refuse = |field: &str, reason: String| {
+            Err(Refusal::InvalidConfig { field: format!("network.{field}"), reason })
+        };
+        let fits = |config: &NetworkConfig| {
+            wanted.name.as_ref().is_none_or(|name| *name == config.name)
+                && wanted.subnet.is_none_or(|subnet| subnet == config.subnet)
+                && wanted.gateway.is_none_or(|gateway| gateway == config.host_ip)
+        };
+        match (self.networks.iter().position(|account| fits(&account.config)), wanted) {
+            (Some(index), _) => Ok(index),
+            (None, NetworkSpec { name: Some(name), .. }) if self.network(name).is_none() => {
+                refuse("name", format!("there is no network {name}"))
+            }
+            (None, NetworkSpec { subnet: Some(subnet), .. }) => {
+                refuse("subnet", format!("no such network has the prefix {subnet}"))
+            }
+            (None, NetworkSpec { gateway: Some(gateway), .. }) => {
+                refuse("gateway", format!("no such network has the gateway {gateway}"))
+            }
+            (None, _) => refuse("name", "no network is configured".into()),
+        }
+    }
+}
+
+impl Account {
+    /// Ports in use: one Ethernet address a port, and one for the bridge itself.
+    fn ports(&self) -> usize {
+        self.macs.len() - 1
+    }
+
+    fn view(&self) -> NetworkView {
+        let NetworkConfig { name, bridge, subnet, host_ip, mtu, nat, .. } = self.config.clone();
+        let ports = self.ports() as u32;
+        let ports_free = (BRIDGE_PORTS_MAX as u32).saturating_sub(ports);
+        let (leased, free) = (self.pool.leased(), self.pool.free());
+        NetworkView { name, bridge, subnet, host_ip, mtu, nat, leased, free, ports, ports_free }
+    }
+
+    fn check_mtu(&self, wanted: &NetworkSpec) -> Result<(), Refusal> {
+        match wanted.mtu {
+            Some(mtu) if mtu > self.config.mtu => Err(Refusal::InvalidConfig {
+                field: "network.mtu".into(),
+                reason: format!("{mtu} is more than the {} of the network", self.config.mtu),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn choose_mac(&self, vm: &VmName, wanted: &NetworkSpec) -> Result<Mac, Conflict> {
+        let mac = wanted.mac.unwrap_or_else(|| Mac::of_guest(&self.config.name, vm.as_str()));
+        if self.macs.contains(&mac) {
+            return Err(Conflict::Mac(mac));
+        }
+        Ok(mac)
+    }
+
+    fn lease(&mut self, wanted: &NetworkSpec) -> Result<Ipv4Addr, Conflict> {
+        let NetworkConfig { name, subnet, .. } = &self.config;
+        let Some(ip) = wanted.ip else {
+            return self.pool.lease().ok_or_else(|| {
+                Refusal::NoFreeAddress { network: name.clone(), subnet: *subnet }.into()
+            });
+        };
+        match self.pool.lease_exactly(ip) {
+            Ok(()) => Ok(ip),
+            Err(Why::Leased) => Err(Conflict::Ip(ip)),
+            Err(Why::Network | Why::Broadcast | Why::Host) => {
+                Err(Refusal::AddressInUse { ip, owner: HOST_OWNER.into() }.into())
+            }
+            Err(Why::Outside) => {
+                let reason = format!("{ip} is outside of {subnet} of network {name}");
+                Err(Refusal::InvalidConfig { field: "network.ip".into(), reason }.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The state of an earlier run, taken over.
+//!
+//! Order: every record is restored, then for each the daemon says what became of its process:
+//! [`Engine::adopted`] or [`Engine::lost`]. Then [`Engine::autostart`].
+
+use super::decide::{Decision, Engine};
+use super::lifecycle::FollowUp;
+use super::name::VmName;
+use super::state::{Exit, Record};
+use super::supervise::{Life, Now};
+use super::vm::Vm;
+use crate::spec::RestartPolicy;
+
+impl Engine {
+    /// Takes a record over, with all that it holds. An error says why that cannot be: the
+    /// networks are configured otherwise now, or two records claim the same thing.
+    pub fn restore(&mut self, record: Record) -> Result<(), String> {
+        self.ledger.restore(&record)?;
+        self.vms.insert(record.name.clone(), Vm::idle(record));
+        Ok(())
+    }
+
+    /// The VM's process still runs.
+    pub fn adopted(&mut self, name: &VmName, pid: u32, now: Now) {
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.life = Life::Running { pid, since: now.mono, hatching: None };
+            vm.record.exit = None;
+        }
+    }
+
+    /// The VM has no process. If its record says that it ran, it ended unseen.
+    pub fn lost(&mut self, name: &VmName, now: Now) -> Option<Decision> {
+        let record = &self.vms.get(name)?.record;
+        let ran = record.started_at.is_some() && record.exit.is_none();
+        if ran { self.exited(name, Exit::Lost, None, now) } else { None }
+    }
+
+    /// Lets the VMs be started that are to run whenever the daemon does.
+    pub fn autostart(&mut self) {
+        for (name, vm) in &self.vms {
+            let record = &vm.record;
+            let always = record.spec.restart == RestartPolicy::Always && record.wanted;
+            if vm.life == Life::Idle
+                && record.spec.machine.is_some()
+                && (record.spec.autostart || always)
+            {
+                self.follow_ups
+                    .push_back(FollowUp::Start { name: name.clone(), answers: Vec::new() });
+            }
+        }
+    }
+}

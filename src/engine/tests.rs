@@ -1,0 +1,381 @@
+//! Whole stories told to the engine, with an executor that always says yes.
+
+use super::decide::{Act, Decision, Engine, Step, Write};
+use super::mac::Mac;
+use super::mode::Mode;
+use super::name::VmName;
+use super::plan::Op;
+use super::request::{Reply, Request};
+use super::state::{Exit, NetworkConfig};
+use super::supervise::{Now, RESTARTS_MAX, Ticket};
+use super::view::{EventKind, Status, VmView};
+use crate::error::{Error, Failure, Refusal};
+use crate::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
+
+type Replies = Vec<(Ticket, Result<Reply, Error>)>;
+
+fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConfig {
+    NetworkConfig {
+        name: name.into(),
+        bridge: bridge.into(),
+        subnet: subnet.parse().unwrap(),
+        host_ip: host_ip.parse().unwrap(),
+        mtu: 1500,
+        nat: true,
+        isolated: false,
+        mac: Mac::of_bridge("host", bridge),
+    }
+}
+
+fn engine() -> Engine {
+    let networks = vec![
+        network("default", "vbr0", "192.168.127.0/24", "192.168.127.1"),
+        network("tiny", "vbr1", "10.9.9.0/30", "10.9.9.1"),
+    ];
+    Engine::new(networks, "qemu".into(), true).unwrap()
+}
+
+fn name(text: &str) -> VmName {
+    VmName::new(text).unwrap()
+}
+
+fn at(mono: u64) -> Now {
+    Now { wall: 1_000_000 + mono, mono }
+}
+
+fn machine() -> Option<MachineSpec> {
+    Some(MachineSpec {
+        hypervisor: None,
+        kernel: None,
+        initramfs: None,
+        disks: Vec::new(),
+        cpus: 1,
+        memory_mb: 128,
+        cmdline: String::new(),
+    })
+}
+
+fn create(text: &str, spec: VmSpec, start: bool) -> Request {
+    Request::Create { name: name(text), spec: Box::new(spec), start, dry_run: false }
+}
+
+fn with_machine(restart: RestartPolicy) -> VmSpec {
+    VmSpec { machine: machine(), restart, ..VmSpec::default() }
+}
+
+fn with_ip(ip: &str) -> VmSpec {
+    let network = NetworkSpec { ip: Some(ip.parse().unwrap()), ..NetworkSpec::default() };
+    VmSpec { network, ..VmSpec::default() }
+}
+
+/// Does what a decision says, as if everything worked.
+fn done(engine: &mut Engine, decision: Decision, now: Now) -> Replies {
+    if decision.act == Some(Act::Spawn) {
+        engine.spawned(&decision.subject, 4711, now);
+    }
+    engine.commit(decision, now)
+}
+
+/// Asks, does what is decided and what follows from it, and gives all replies.
+fn ask(engine: &mut Engine, ticket: Ticket, request: &Request, now: Now) -> Replies {
+    let mut replies = match engine.request(ticket, request, now) {
+        Ok(Step::Reply(reply)) => vec![(ticket, Ok(*reply))],
+        Ok(Step::Do(decision)) => done(engine, *decision, now),
+        Ok(Step::Later) => Vec::new(),
+        Ok(step @ (Step::Setup { .. } | Step::Teardown { .. })) => panic!("{step:?}"),
+        Err(error) => vec![(ticket, Err(error))],
+    };
+    replies.append(&mut settle(engine, now));
+    replies
+}
+
+fn settle(engine: &mut Engine, now: Now) -> Replies {
+    let mut replies = Vec::new();
+    while let Some(decision) = engine.follow_up(now) {
+        replies.append(&mut done(engine, decision, now));
+    }
+    replies
+}
+
+fn exit(engine: &mut Engine, text: &str, exit: Exit, now: Now) -> Replies {
+    let decision = engine.exited(&name(text), exit, Some("last words".into()), now).unwrap();
+    let mut replies = done(engine, decision, now);
+    replies.append(&mut settle(engine, now));
+    replies
+}
+
+fn vm(replies: &Replies) -> &VmView {
+    match replies.as_slice() {
+        [(_, Ok(Reply::Created { vm, .. } | Reply::Vm { vm }))] => vm,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn status(engine: &Engine, text: &str) -> Status {
+    engine.vm(&name(text)).unwrap().status()
+}
+
+/// A VM that runs and has hatched.
+fn running(engine: &mut Engine, text: &str, restart: RestartPolicy) {
+    assert!(ask(engine, 1, &create(text, with_machine(restart), true), at(0)).is_empty());
+    assert_eq!(vm(&engine.looked_at(&name(text), true, at(5))).status, Status::Running);
+}
+
+#[test]
+fn each_mode_gets_what_it_needs() {
+    let mut engine = engine();
+    for (text, mode, has_tap, has_ip) in [
+        ("b", Mode::Bridged, true, true),
+        ("d", Mode::Dhcp, true, false),
+        ("v", Mode::Vsock, false, false),
+    ] {
+        let network = NetworkSpec { mode, ..NetworkSpec::default() };
+        let spec = VmSpec { network, ..VmSpec::default() };
+        let replies = ask(&mut engine, 1, &create(text, spec, false), at(0));
+        let vm = vm(&replies);
+        assert_eq!(
+            (vm.tap.is_some(), vm.mac.is_some(), vm.ip.is_some()),
+            (has_tap, has_tap, has_ip)
+        );
+        assert_eq!(vm.kernel_args.is_empty(), !has_ip);
+        assert!(vm.cid >= 3);
+    }
+    let cids: std::collections::BTreeSet<u32> = engine.list().iter().map(|vm| vm.cid).collect();
+    assert_eq!(cids.len(), 3);
+}
+
+#[test]
+fn creating_the_same_again_returns_it_and_another_is_refused() {
+    let mut engine = engine();
+    let first = ask(&mut engine, 1, &create("web", VmSpec::default(), false), at(0));
+    let again = ask(&mut engine, 2, &create("web", VmSpec::default(), false), at(9));
+    assert_eq!(vm(&first), vm(&again));
+    let other = ask(&mut engine, 3, &create("web", with_ip("192.168.127.9"), false), at(9));
+    assert_eq!(other[0].1, Err(Refusal::VmExists { name: "web".into() }.into()));
+}
+
+#[test]
+fn a_wanted_address_is_given_or_refused_with_its_owner() {
+    let mut engine = engine();
+    ask(&mut engine, 1, &create("a", with_ip("192.168.127.50"), false), at(0));
+    let refused =
+        |engine: &mut Engine, spec| ask(engine, 2, &create("b", spec, false), at(0))[0].1.clone();
+    let in_use = |ip: &str, owner: &str| {
+        Err(Refusal::AddressInUse { ip: ip.parse().unwrap(), owner: owner.into() }.into())
+    };
+    assert_eq!(refused(&mut engine, with_ip("192.168.127.50")), in_use("192.168.127.50", "a"));
+    assert_eq!(
+        refused(&mut engine, with_ip("192.168.127.1")),
+        in_use("192.168.127.1", super::ledger::HOST_OWNER)
+    );
+    assert!(matches!(
+        refused(&mut engine, with_ip("10.0.0.1")),
+        Err(Error::Refused(Refusal::InvalidConfig { field, .. })) if field == "network.ip"
+    ));
+    let mac = engine.vm(&name("a")).unwrap().record.port.as_ref().unwrap().mac;
+    let network = NetworkSpec { mac: Some(mac), ..NetworkSpec::default() };
+    assert!(matches!(
+        refused(&mut engine, VmSpec { network, ..VmSpec::default() }),
+        Err(Error::Refused(Refusal::InvalidConfig { field, reason }))
+            if field == "network.mac" && reason.ends_with("belongs to a")
+    ));
+    assert_eq!(engine.networks()[0].leased, 1);
+}
+
+#[test]
+fn a_network_is_chosen_by_name_prefix_or_gateway_and_can_be_full() {
+    let mut engine = engine();
+    let tiny =
+        NetworkSpec { subnet: Some("10.9.9.0/30".parse().unwrap()), ..NetworkSpec::default() };
+    let spec = VmSpec { network: tiny, ..VmSpec::default() };
+    assert_eq!(
+        vm(&ask(&mut engine, 1, &create("a", spec.clone(), false), at(0))).ip,
+        "10.9.9.2".parse().ok()
+    );
+    let full = ask(&mut engine, 1, &create("b", spec, false), at(0));
+    assert!(matches!(full[0].1, Err(Error::Refused(Refusal::NoFreeAddress { .. }))));
+    for network in [
+        NetworkSpec { name: Some("nope".into()), ..NetworkSpec::default() },
+        NetworkSpec { gateway: "1.2.3.4".parse().ok(), ..NetworkSpec::default() },
+    ] {
+        let spec = VmSpec { network, ..VmSpec::default() };
+        let refused = ask(&mut engine, 1, &create("c", spec, false), at(0));
+        assert!(matches!(refused[0].1, Err(Error::Refused(Refusal::InvalidConfig { .. }))));
+    }
+}
+
+#[test]
+fn what_is_aborted_was_never_there() {
+    let mut engine = engine();
+    let request = create("web", VmSpec::default(), false);
+    let Ok(Step::Do(decision)) = engine.request(7, &request, at(0)) else { panic!() };
+    let failure = Error::Failed(Failure::State { path: "/x".into(), reason: "full".into() });
+    assert_eq!(engine.abort(*decision, &failure), [(7, Err(failure))]);
+    assert!(engine.list().is_empty());
+    let network = &engine.networks()[0];
+    assert_eq!((network.leased, network.ports), (0, 0));
+}
+
+#[test]
+fn a_dry_run_reserves_nothing() {
+    let mut engine = engine();
+    let request =
+        Request::Create { name: name("web"), spec: Box::default(), start: false, dry_run: true };
+    let shown = ask(&mut engine, 1, &request, at(0));
+    assert_eq!(vm(&shown).ip, "192.168.127.2".parse().ok());
+    assert!(engine.list().is_empty());
+    assert_eq!(engine.networks()[0].leased, 0);
+}
+
+#[test]
+fn a_start_is_answered_when_it_has_hatched() {
+    let mut engine = engine();
+    assert!(
+        ask(&mut engine, 1, &create("web", with_machine(RestartPolicy::No), true), at(0))
+            .is_empty()
+    );
+    assert_eq!(engine.hatching(at(9)), None);
+    assert_eq!(engine.hatching(at(10)), Some(name("web")));
+    assert!(engine.looked_at(&name("web"), false, at(10)).is_empty());
+    assert_eq!(engine.deadline(), Some(20));
+    assert_eq!(vm(&engine.looked_at(&name("web"), true, at(20))).pid, Some(4711));
+    assert_eq!(engine.deadline(), None);
+}
+
+#[test]
+fn a_vm_whose_hypervisor_dies_at_once_is_not_left_behind() {
+    let mut engine = engine();
+    ask(&mut engine, 1, &create("web", with_machine(RestartPolicy::Always), true), at(0));
+    let replies = exit(&mut engine, "web", Exit::Code(1), at(3));
+    let [(1, Err(Error::Failed(Failure::Hypervisor { reason, log, .. })))] = replies.as_slice()
+    else {
+        panic!("{replies:?}")
+    };
+    assert!(reason.contains("status 1") && log.as_deref() == Some("last words"));
+    assert!(engine.list().is_empty());
+}
+
+#[test]
+fn a_stop_ends_as_stopped_and_a_crash_as_crashed() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    running(&mut engine, "b", RestartPolicy::No);
+    let stop = Request::Stop { name: name("a"), timeout_ms: 30_000 };
+    assert!(ask(&mut engine, 2, &stop, at(100)).is_empty());
+    assert_eq!(status(&engine, "a"), Status::Stopping);
+    let replies = exit(&mut engine, "a", Exit::Signal(15), at(200));
+    let stopped = vm(&replies);
+    assert_eq!((stopped.status, stopped.exit_signal), (Status::Stopped, Some(15)));
+    exit(&mut engine, "b", Exit::Signal(11), at(300));
+    assert_eq!(status(&engine, "b"), Status::Crashed);
+    let again = ask(&mut engine, 3, &stop, at(400));
+    assert!(matches!(again[0].1, Err(Error::Refused(Refusal::WrongState { .. }))));
+}
+
+#[test]
+fn a_stop_escalates_and_a_second_caller_can_hasten_it() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    ask(&mut engine, 2, &Request::Stop { name: name("a"), timeout_ms: 30_000 }, at(0));
+    assert_eq!(engine.deadline(), Some(25_000));
+    ask(&mut engine, 3, &Request::Delete { name: name("a"), timeout_ms: 1_000 }, at(0));
+    let acts: Vec<Act> =
+        [500, 1_000].into_iter().map(|mono| engine.due(at(mono)).unwrap().act.unwrap()).collect();
+    assert_eq!(acts, [Act::Terminate, Act::Kill]);
+    let replies = exit(&mut engine, "a", Exit::Signal(9), at(1_001));
+    assert!(matches!(replies[0], (2, Ok(Reply::Vm { .. }))));
+    assert_eq!(replies[1], (3, Ok(Reply::Deleted)));
+    assert!(engine.list().is_empty());
+}
+
+#[test]
+fn a_restart_starts_again_after_the_end() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    ask(&mut engine, 2, &Request::Restart { name: name("a"), timeout_ms: 9_000 }, at(0));
+    assert!(exit(&mut engine, "a", Exit::Code(0), at(50)).is_empty());
+    assert_eq!(vm(&engine.looked_at(&name("a"), true, at(60))).status, Status::Running);
+}
+
+#[test]
+fn a_restart_policy_backs_off_and_gives_up() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::OnFailure);
+    let mut mono = 10_000;
+    for round in 0..RESTARTS_MAX {
+        exit(&mut engine, "a", Exit::Code(1), at(mono));
+        assert_eq!(status(&engine, "a"), Status::Crashed);
+        let due = engine.deadline().unwrap();
+        assert_eq!(due, mono + (1_000 << round).min(60_000));
+        let decision = engine.due(at(due)).unwrap();
+        assert_eq!(decision.events[0].0, EventKind::VmStarted);
+        done(&mut engine, decision, at(due));
+        assert_eq!(engine.list()[0].restarts, round + 1);
+        mono = due + 10;
+    }
+    exit(&mut engine, "a", Exit::Code(1), at(mono));
+    assert_eq!((status(&engine, "a"), engine.deadline()), (Status::Crashed, None));
+}
+
+#[test]
+fn a_vm_that_waits_for_its_restart_can_be_stopped_and_deleted() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::Always);
+    exit(&mut engine, "a", Exit::Code(0), at(100));
+    let stopped = ask(&mut engine, 2, &Request::Stop { name: name("a"), timeout_ms: 1 }, at(200));
+    assert_eq!(vm(&stopped).status, Status::Stopped);
+    assert_eq!(engine.deadline(), None);
+    let deleted = ask(&mut engine, 3, &Request::Delete { name: name("a"), timeout_ms: 1 }, at(300));
+    assert_eq!(deleted, [(3, Ok(Reply::Deleted))]);
+}
+
+#[test]
+fn an_address_is_free_only_after_the_process_and_the_link_are_gone() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    ask(&mut engine, 2, &Request::Delete { name: name("a"), timeout_ms: 1_000 }, at(0));
+    assert_eq!(engine.networks()[0].leased, 1);
+    let decision = engine.exited(&name("a"), Exit::Code(0), None, at(10)).unwrap();
+    done(&mut engine, decision, at(10));
+    assert_eq!(engine.networks()[0].leased, 1);
+    let decision = engine.follow_up(at(10)).unwrap();
+    assert_eq!(decision.write, Write::Remove);
+    assert!(matches!(decision.plan.last(), Some(Op::DeleteLink { .. })));
+    done(&mut engine, decision, at(10));
+    assert_eq!(engine.networks()[0].leased, 0);
+}
+
+#[test]
+fn teardown_waits_for_every_vm_and_only_by_force() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    ask(&mut engine, 1, &create("b", VmSpec::default(), false), at(0));
+    let teardown = |force| Request::Teardown { dry_run: false, force };
+    let refused = ask(&mut engine, 2, &teardown(false), at(0));
+    assert_eq!(refused[0].1, Err(Refusal::VmsExist { count: 2 }.into()));
+    assert!(ask(&mut engine, 3, &teardown(true), at(0)).is_empty());
+    assert_eq!(engine.teardown_due(), None);
+    assert_eq!(engine.due(at(0)).unwrap().act, Some(Act::Kill));
+    exit(&mut engine, "a", Exit::Signal(9), at(5));
+    assert_eq!(engine.teardown_due(), Some(vec![3]));
+    assert_eq!(engine.teardown_due(), None);
+}
+
+#[test]
+fn what_was_recorded_is_taken_over() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    running(&mut engine, "b", RestartPolicy::Always);
+    let records: Vec<_> = engine.vms().map(|vm| vm.record.clone()).collect();
+    let mut next = self::engine();
+    for record in records.clone() {
+        next.restore(record).unwrap();
+    }
+    assert!(next.restore(records[0].clone()).is_err(), "the same address twice");
+    next.adopted(&name("a"), 4711, at(0));
+    let decision = next.lost(&name("b"), at(0)).unwrap();
+    done(&mut next, decision, at(0));
+    assert_eq!((status(&next, "a"), status(&next, "b")), (Status::Running, Status::Crashed));
+    assert!(next.deadline().is_some(), "its policy starts it again");
+    assert_eq!(next.networks()[0].leased, 2);
+}
