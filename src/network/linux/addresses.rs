@@ -1,66 +1,48 @@
 //! IPv4 addresses of links, and the routes that say which addresses the host reaches elsewhere.
 
-use std::io;
 use std::net::Ipv4Addr;
 
 use crate::engine::prefix::Prefix;
-use crate::error::Failure;
 use crate::netlink::rtnl::address::{self, AddressMessage};
 use crate::netlink::rtnl::route::{self, RouteMessage, TABLE_MAIN};
 
 use super::links;
-use super::socket::Socket;
+use super::socket::{Error, Socket};
 
 /// Gives a link an address. One that it has already is as good as given.
-pub fn add(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) -> Result<(), Failure> {
-    const ADD: &str = "add address";
-    let object = format!("{address}/{length} to {link}");
-    let Some(index) = links::index_of(socket, link).map_err(|error| error.failure(ADD, &object))?
-    else {
-        let error = io::Error::from_raw_os_error(libc::ENODEV);
-        return Err(Failure::kernel(ADD, object, &error));
-    };
+pub fn add(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) -> Result<(), Error> {
+    let index = links::index_of(socket, link)?;
     let given = AddressMessage { index, address, length };
     match socket.request(1, |writer, sequence| address::add(writer, sequence.take(), &given)) {
         // The kernel says so only when address and prefix are the same.
         Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
-        result => result.map_err(|error| error.failure(ADD, &object)),
+        result => result,
     }
 }
 
 /// Takes an address from a link. When either is gone, that is as good as taken.
-pub fn remove(
-    socket: &mut Socket,
-    link: &str,
-    address: Ipv4Addr,
-    length: u8,
-) -> Result<(), Failure> {
-    const REMOVE: &str = "remove address";
-    let object = || format!("{address}/{length} from {link}");
-    let index = links::index_of(socket, link).map_err(|error| error.failure(REMOVE, &object()))?;
-    let Some(index) = index else {
-        return Ok(());
-    };
-    let taken = AddressMessage { index, address, length };
-    match socket.request(1, |writer, sequence| address::delete(writer, sequence.take(), &taken)) {
+pub fn remove(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) -> Result<(), Error> {
+    let removed = links::index_of(socket, link).and_then(|index| {
+        let taken = AddressMessage { index, address, length };
+        socket.request(1, |writer, sequence| address::delete(writer, sequence.take(), &taken))
+    });
+    match removed {
         Err(error) if matches!(error.errno(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Ok(()),
-        result => result.map_err(|error| error.failure(REMOVE, &object())),
+        result => result,
     }
 }
 
 /// Reads the addresses of all links: index of the link, address, length of the prefix.
-pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Addr, u8)>, Failure> {
-    socket
-        .dump(address::dump, |message| {
-            let found = AddressMessage::read(message.payload)?;
-            Ok(Some((found.index, found.address, found.length)))
-        })
-        .map_err(|error| error.failure("read", "addresses"))
+pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Addr, u8)>, Error> {
+    socket.dump(address::dump, |message| {
+        let found = AddressMessage::read(message.payload)?;
+        Ok(Some((found.index, found.address, found.length)))
+    })
 }
 
 /// Reads the routes of the main table: index of the link (0 for a route that leads nowhere) and
 /// destination.
-pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Failure> {
+pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Error> {
     let dumped = socket.dump(route::dump, |message| {
         let route = RouteMessage::read(message.payload)?;
         let prefix = Prefix::containing(route.destination, route.length);
@@ -71,6 +53,6 @@ pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Failure> {
     match dumped {
         // Nothing was ever put into the table.
         Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
-        dumped => dumped.map_err(|error| error.failure("read", "routes")),
+        dumped => dumped,
     }
 }

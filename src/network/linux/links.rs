@@ -5,27 +5,24 @@
 //! stop those after it in the same send: nothing that could hit a foreign link stands behind a
 //! message that makes the name ours.
 
-use std::io;
-
 use crate::engine::mac::Mac;
 use crate::engine::plan::LinkSettings;
 use crate::engine::reconcile::{Link, LinkKind};
-use crate::error::Failure;
 use crate::netlink::rtnl::link::{
     self, LOWER_UP, LinkChange, LinkMessage, PortChange, Target, TunKind,
 };
 
 use super::socket::{Error, Socket};
 
-/// Makes a bridge and returns its index. Down, as the kernel makes it.
+/// Makes a bridge and returns its index. Down, as the kernel makes it. EEXIST when the name is
+/// taken: what there is, is left as it is.
 pub fn create_bridge(
     socket: &mut Socket,
     name: &str,
     mac: Mac,
     mtu: u16,
     alias: &str,
-) -> Result<u32, Failure> {
-    const CREATE: &str = "create bridge";
+) -> Result<u32, Error> {
     let mut index = None;
     let made = socket.request_and(
         1,
@@ -35,32 +32,26 @@ pub fn create_bridge(
             Ok(())
         },
     );
-    made.map_err(|error| taken(socket, error, name).failure(CREATE, name))?;
-    let index = index.ok_or(Error::Silent).map_err(|error| error.failure(CREATE, name))?;
+    made.map_err(|error| who(socket, error, name))?;
+    let index = index.ok_or(Error::Silent)?;
     let change = LinkChange { mtu: Some(mtu.into()), alias: Some(alias), ..LinkChange::default() };
     let set = socket.request(1, |writer, sequence| {
         link::set(writer, sequence.take(), Target::Index(index), &change);
     });
-    if let Err(error) = set {
-        // It is ours by its index; if even this fails, the first error says more than the second.
+    if set.is_err() {
+        // It is ours by its index; should even this fail, the first error says more.
         let _ = remove(socket, Target::Index(index));
-        return Err(error.failure(CREATE, name));
     }
-    Ok(index)
+    set.map(|()| index)
 }
 
 /// Changes a link: what is about the link in one message, what is about its place on the bridge in
 /// a second one of the same send.
-pub fn set(socket: &mut Socket, name: &str, settings: &LinkSettings) -> Result<(), Failure> {
-    let operation = match &settings.master {
-        Some(Some(_)) => "attach",
-        Some(None) => "detach",
-        None => "change",
-    };
+pub fn set(socket: &mut Socket, name: &str, settings: &LinkSettings) -> Result<(), Error> {
     let master = match &settings.master {
         None => None,
         Some(None) => Some(0),
-        Some(Some(bridge)) => Some(index_of_bridge(socket, bridge, operation, name)?),
+        Some(Some(bridge)) => Some(index_of(socket, bridge)?),
     };
     let change = LinkChange {
         master,
@@ -72,15 +63,14 @@ pub fn set(socket: &mut Socket, name: &str, settings: &LinkSettings) -> Result<(
         group: None,
     };
     let port = PortChange { isolated: settings.isolated, ..PortChange::default() };
-    let result = match send(socket, name, &change, &port) {
+    match send(socket, name, &change, &port) {
         // There is no IPv6 on this link (not in the kernel, or the MTU is below that of IPv6), so
         // the kernel will not give it addresses either.
         Err(error) if change.no_ipv6 && error.errno() == Some(libc::EAFNOSUPPORT) => {
             send(socket, name, &LinkChange { no_ipv6: false, ..change }, &port)
         }
         result => result,
-    };
-    result.map_err(|error| error.failure(operation, name))
+    }
 }
 
 fn send(
@@ -107,18 +97,20 @@ fn send(
 
 /// Removes a link: the one of that name, or with an index the one that has both. One that is gone
 /// is as good as removed. The kernel lets the caller of this wait for 12 to 20 ms.
-pub fn delete(socket: &mut Socket, name: &str, index: Option<u32>) -> Result<(), Failure> {
+pub fn delete(socket: &mut Socket, name: &str, index: Option<u32>) -> Result<(), Error> {
     let target = match index {
         None => Target::Name(name),
         Some(index) => {
-            match find(socket, Target::Index(index), |link| link.name == name.as_bytes()) {
-                Ok(Some(true)) => Target::Index(index),
-                Ok(Some(false) | None) => return Ok(()),
-                Err(error) => return Err(error.failure("delete", name)),
+            let same = |link: &LinkMessage<'_>| link.name == name.as_bytes();
+            match find(socket, Target::Index(index), same) {
+                Ok(true) => Target::Index(index),
+                Ok(false) => return Ok(()),
+                Err(error) if error.errno() == Some(libc::ENODEV) => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
     };
-    remove(socket, target).map_err(|error| error.failure("delete", name))
+    remove(socket, target)
 }
 
 fn remove(socket: &mut Socket, target: Target<'_>) -> Result<(), Error> {
@@ -129,77 +121,51 @@ fn remove(socket: &mut Socket, target: Target<'_>) -> Result<(), Error> {
 }
 
 /// Reads all links.
-pub fn observe(socket: &mut Socket) -> Result<Vec<Link>, Failure> {
-    socket
-        .dump(link::dump, |message| {
-            LinkMessage::read(message.payload).map(|link| Some(owned(&link)))
-        })
-        .map_err(|error| error.failure("read", "links"))
+pub fn observe(socket: &mut Socket) -> Result<Vec<Link>, Error> {
+    socket.dump(link::dump, |message| {
+        LinkMessage::read(message.payload).map(|link| Some(owned(&link)))
+    })
 }
 
-/// The index of a link; `None` when there is none of that name.
-pub fn index_of(socket: &mut Socket, name: &str) -> Result<Option<u32>, Error> {
+/// The index of a link; ENODEV when there is none of that name.
+pub fn index_of(socket: &mut Socket, name: &str) -> Result<u32, Error> {
     find(socket, Target::Name(name), |link| link.index)
 }
 
-/// Describes the link that has taken a name, for people.
-pub fn describe(socket: &mut Socket, name: &str) -> Option<String> {
+/// Says what has taken a name, in place of the kernel's bare errno.
+pub fn who(socket: &mut Socket, error: Error, name: &str) -> Error {
+    let Some(errno @ (libc::EEXIST | libc::EBUSY)) = error.errno() else {
+        return error;
+    };
     let describe = |link: &LinkMessage<'_>| {
         let kind = link.kind.map_or("hardware".into(), String::from_utf8_lossy);
-        let mut text = format!("a link of this name exists: index {}, kind {kind}", link.index);
-        if let Some(alias) = link.alias {
-            text.push_str(&format!(", alias {:?}", String::from_utf8_lossy(alias)));
-        }
-        text
+        let alias = link.alias.map_or_else(String::new, |alias| {
+            format!(", alias {:?}", String::from_utf8_lossy(alias))
+        });
+        format!("a link of this name exists: index {}, kind {kind}{alias}", link.index)
     };
-    find(socket, Target::Name(name), describe).ok().flatten()
+    match find(socket, Target::Name(name), describe) {
+        Ok(words) => Error::refused(errno, words),
+        Err(_) => error,
+    }
 }
 
-/// Asks for one link and returns what `read` makes of it; `None` when it is not there.
+/// Asks for one link and returns what `read` makes of it.
 fn find<T>(
     socket: &mut Socket,
     target: Target<'_>,
     read: impl Fn(&LinkMessage<'_>) -> T,
-) -> Result<Option<T>, Error> {
+) -> Result<T, Error> {
     let mut found = None;
-    let asked = socket.request_and(
+    socket.request_and(
         1,
         |writer, sequence| link::get(writer, sequence.take(), target),
         |message| {
             found = Some(read(&LinkMessage::read(message.payload)?));
             Ok(())
         },
-    );
-    match asked {
-        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
-        asked => asked.map(|()| found),
-    }
-}
-
-fn index_of_bridge(
-    socket: &mut Socket,
-    bridge: &str,
-    operation: &'static str,
-    object: &str,
-) -> Result<u32, Failure> {
-    match index_of(socket, bridge) {
-        Ok(Some(index)) => Ok(index),
-        Ok(None) => {
-            let error = io::Error::from_raw_os_error(libc::ENODEV);
-            Err(Failure::kernel(operation, format!("{object} to {bridge}"), &error))
-        }
-        Err(error) => Err(error.failure(operation, object)),
-    }
-}
-
-/// Puts who it is into the kernel's bare "File exists".
-fn taken(socket: &mut Socket, error: Error, name: &str) -> Error {
-    match error {
-        Error::Refused { index, errno: libc::EEXIST, words: None } => {
-            Error::Refused { index, errno: libc::EEXIST, words: describe(socket, name) }
-        }
-        error => error,
-    }
+    )?;
+    found.ok_or(Error::Silent)
 }
 
 fn owned(link: &LinkMessage<'_>) -> Link {

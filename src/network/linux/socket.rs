@@ -267,6 +267,11 @@ impl Answers {
 }
 
 impl Error {
+    /// A refusal in our words, where the kernel's say too little.
+    pub fn refused(errno: i32, words: String) -> Error {
+        Error::Refused { index: 0, errno, words: Some(words) }
+    }
+
     /// The errno, where it was the kernel that said no.
     pub fn errno(&self) -> Option<i32> {
         match self {
@@ -278,21 +283,22 @@ impl Error {
 
     /// What could not be done, to what, and why: the kernel's own words where it has any. What is
     /// wrong with the conversation itself counts as EPROTO.
-    pub fn failure(self, operation: &'static str, object: &str) -> Failure {
+    pub fn failure(self, operation: &'static str, object: impl Into<String>) -> Failure {
+        let object = object.into();
         let message = match self {
             Error::Refused { errno, words: None, .. } => {
                 return Failure::kernel(operation, object, &io::Error::from_raw_os_error(errno));
             }
             Error::Io(error) => return Failure::kernel(operation, object, &error),
             Error::Refused { errno, words: Some(message), .. } => {
-                return Failure::Kernel { operation, object: object.into(), errno, message };
+                return Failure::Kernel { operation, object, errno, message };
             }
             Error::Codec(error) => error.to_string(),
             Error::Truncated => "the kernel's answer is longer than expected".into(),
             Error::Silent => "the kernel gave no answer".into(),
             Error::Unsettled => "the kernel's state changes faster than it can be read".into(),
         };
-        Failure::Kernel { operation, object: object.into(), errno: libc::EPROTO, message }
+        Failure::Kernel { operation, object, errno: libc::EPROTO, message }
     }
 }
 

@@ -6,8 +6,6 @@
 use std::fs;
 use std::io;
 
-use crate::error::Failure;
-
 /// Whether the host passes IPv4 packets on between its links (ip-sysctl.rst, `ip_forward`).
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Whether bridged IPv4 frames pass the rules for routed packets, too. Only there while the kernel
@@ -15,25 +13,21 @@ const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// Whether IPv4 forwarding is on.
-pub fn forwarding() -> Result<bool, Failure> {
-    read(FORWARDING).map_err(|error| Failure::kernel("read", FORWARDING, &error))
+pub fn forwarding() -> io::Result<bool> {
+    read(FORWARDING)
 }
 
 /// Switches IPv4 forwarding. Writing what is there already would reset other settings of the
 /// kernel, so it is left alone then.
-pub fn set_forwarding(on: bool) -> Result<(), Failure> {
-    if forwarding()? == on {
-        return Ok(());
-    }
-    let value = if on { "1" } else { "0" };
-    fs::write(FORWARDING, value).map_err(|error| Failure::kernel("write", FORWARDING, &error))
+pub fn set_forwarding(on: bool) -> io::Result<()> {
+    if forwarding()? == on { Ok(()) } else { fs::write(FORWARDING, if on { "1" } else { "0" }) }
 }
 
 /// Whether bridged frames pass the rules for routed packets.
-pub fn bridged_frames_are_filtered() -> Result<bool, Failure> {
+pub fn bridged_frames_are_filtered() -> io::Result<bool> {
     match read(BRIDGE_NF) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        result => result.map_err(|error| Failure::kernel("read", BRIDGE_NF, &error)),
+        result => result,
     }
 }
 

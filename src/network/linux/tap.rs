@@ -7,11 +7,10 @@
 use nix::unistd::geteuid;
 use volnet_ffi::tun::{self, EXCLUSIVE, MULTI_QUEUE, NO_PI, TAP, Tun, VNET_HDR};
 
-use crate::error::Failure;
 use crate::netlink::rtnl::link::{self, LinkChange, LinkMessage, Target};
 
-use super::holder;
-use super::links;
+use super::holder::{self, Holder};
+use super::links::who;
 use super::socket::{Error, Socket};
 
 /// What a tap is to be.
@@ -30,27 +29,22 @@ pub struct Spec<'a> {
 
 /// Makes a tap and returns its index. It has vnet_hdr, is down and on no bridge. EBUSY when the
 /// name is taken: what there is, is left as it is.
-pub fn create(socket: &mut Socket, spec: &Spec<'_>) -> Result<u32, Failure> {
-    const CREATE: &str = "create tap";
+pub fn create(socket: &mut Socket, spec: &Spec<'_>) -> Result<u32, Error> {
     let name = spec.name;
-    let failed = |error: &std::io::Error| Failure::kernel(CREATE, name, error);
-    let file = tun::open().map_err(|error| Failure::kernel("open", tun::PATH, &error))?;
+    let file = tun::open().map_err(|error| {
+        Error::refused(error.raw_os_error().unwrap_or(0), format!("{}: {error}", tun::PATH))
+    })?;
     let queues = if spec.multi_queue { MULTI_QUEUE } else { 0 };
     let tap = Tun::attach(file, name, TAP | NO_PI | VNET_HDR | EXCLUSIVE | queues)
-        .map_err(|error| taken(socket, name, failed(&error)))?;
+        .map_err(|error| held(who(socket, error.into(), name), name))?;
     if tap.name() != name {
-        let message = format!("the kernel named it {:?}", tap.name());
-        return Err(Failure::Kernel {
-            operation: CREATE,
-            object: name.into(),
-            errno: libc::EINVAL,
-            message,
-        });
+        // What rtnetlink says of a name that is too long.
+        let words = format!("the kernel named it {:?}", tap.name());
+        return Err(Error::refused(libc::ERANGE, words));
     }
-    tap.set_owner(spec.owner.unwrap_or_else(|| geteuid().as_raw()))
-        .map_err(|error| failed(&error))?;
-    let index = mark(socket, name, spec.alias).map_err(|error| error.failure(CREATE, name))?;
-    tap.set_persistent(true).map_err(|error| failed(&error))?;
+    tap.set_owner(spec.owner.unwrap_or_else(|| geteuid().as_raw()))?;
+    let index = mark(socket, name, spec.alias)?;
+    tap.set_persistent(true)?;
     Ok(index)
 }
 
@@ -72,16 +66,15 @@ fn mark(socket: &mut Socket, name: &str, alias: &str) -> Result<u32, Error> {
     index.ok_or(Error::Silent)
 }
 
-/// Puts who it is into the kernel's bare "Device or resource busy".
-fn taken(socket: &mut Socket, name: &str, failure: Failure) -> Failure {
-    match failure {
-        Failure::Kernel { operation, object, errno: libc::EBUSY, message } => {
-            let mut message = links::describe(socket, name).unwrap_or(message);
-            if let Some(holder) = holder::of(name) {
-                message.push_str(&format!(", held by process {} ({})", holder.pid, holder.name));
+/// Adds who holds the link that has taken the name, if somebody does.
+fn held(error: Error, name: &str) -> Error {
+    match error {
+        Error::Refused { errno: libc::EBUSY, words: Some(words), .. } => match holder::of(name) {
+            Some(Holder { pid, name }) => {
+                Error::refused(libc::EBUSY, format!("{words}, held by process {pid} ({name})"))
             }
-            Failure::Kernel { operation, object, errno: libc::EBUSY, message }
-        }
-        failure => failure,
+            None => Error::refused(libc::EBUSY, words),
+        },
+        error => error,
     }
 }
