@@ -67,9 +67,15 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes the settings in the order in which Linux does, up to the one that it refuses.
+    /// Makes the settings in the order in which Linux does, up to the one that it refuses. A bridge
+    /// that is not there is found missing before any of them.
     pub(super) fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), i32> {
         let at = self.position(name)?;
+        let master = match &set.master {
+            Some(Some(bridge)) => Some(Some(self.position(bridge)?)),
+            Some(None) => Some(None),
+            None => None,
+        };
         if let Some(mac) = set.mac {
             self.observed.links[at].mac = mac;
         }
@@ -80,8 +86,8 @@ impl Kernel {
         if let Some(alias) = &set.alias {
             self.observed.links[at].alias = (!alias.is_empty()).then(|| alias.clone());
         }
-        if let Some(master) = &set.master {
-            self.set_master(at, master.as_deref())?;
+        if let Some(master) = master {
+            self.set_master(at, master)?;
         }
         let link = &mut self.observed.links[at];
         link.up = set.up.unwrap_or(link.up);
@@ -94,11 +100,7 @@ impl Kernel {
     }
 
     /// Attaches a link, after it was taken from where it is: a refusal leaves it detached.
-    fn set_master(&mut self, at: usize, master: Option<&str>) -> Result<(), i32> {
-        let master = match master {
-            Some(name) => Some(self.position(name)?),
-            None => None,
-        };
+    fn set_master(&mut self, at: usize, master: Option<usize>) -> Result<(), i32> {
         self.observed.links[at].master = None;
         self.observed.links[at].isolated = false;
         let Some(master) = master.map(|at| &self.observed.links[at]) else {
