@@ -6,33 +6,38 @@ _volnet_vms() {
 
 _volnet() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]}
-    local verbs='serve setup teardown create run start stop restart delete get list networks call
-        version help'
-    local folders='--state-dir --runtime-dir --log-dir'
-    local network='--mode --manifest --config --ip --mac --ephemeral --dry-run'
-    local machine='--hypervisor --kernel --initramfs --rootfs --cpus --memory --cmdline'
-    local choices='--socket --json'
+    local verbs='serve setup teardown create run start stop restart delete get list networks args
+        console logs check monitor call version help'
+    local choices='--json --socket --config-file --runtime-dir --log-dir --help'
+    local host='--state-dir --bridge --subnet --host-ip --nft-owner --backend'
+    local vm='--mode --manifest --config --network --ip --mac --mtu --queues --isolated
+        --ephemeral --autostart --restart --hypervisor --kernel --initramfs --rootfs --disk --cpus
+        --memory --cmdline --dry-run'
 
     case $before in
     --mode) choices='bridged dhcp vsock' ;;
-    --hypervisor) choices='qemu cloud-hypervisor firecracker' ;;
-    --socket | --state-dir | --runtime-dir | --log-dir | --manifest | --config | --kernel | \
-        --initramfs | --rootfs)
+    --restart) choices='no on-failure always' ;;
+    --nft-owner) choices='yes no' ;;
+    --backend) choices='linux noop' ;;
+    --hypervisor) choices='cloud-hypervisor qemu firecracker' ;;
+    --socket | --config-file | --runtime-dir | --log-dir | --state-dir | --unit-dir | \
+        --manifest | --config | --kernel | --initramfs | --rootfs | --disk)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
-    --ip | --mac | --cpus | --memory | --cmdline) return ;;
-    volnet) choices=$verbs ;;
+    --bridge | --subnet | --host-ip | --network | --ip | --mac | --mtu | --queues | --cpus | \
+        --memory | --cmdline | --timeout) return ;;
     *)
         case $verb in
-        serve) choices="$choices $folders" ;;
-        setup) choices="$choices $folders --dry-run" ;;
-        teardown) choices="$choices $folders --dry-run --force" ;;
-        create) choices="$choices $network" ;;
-        run) choices="$choices $network $machine" ;;
-        start | stop | restart | delete | get)
-            [[ $word == -* ]] || choices=$(_volnet_vms)
-            ;;
+        "$word" | help) choices=$verbs ;;
+        serve) choices="$choices $host" ;;
+        setup) choices="$choices $host --dry-run --force --service --unit-dir" ;;
+        teardown) choices="$choices $host --dry-run --force" ;;
+        create | run) choices="$choices $vm" ;;
+        start | get | args | console) choices="$choices $(_volnet_vms)" ;;
+        logs) choices="$choices --follow $(_volnet_vms)" ;;
+        stop | restart | delete) choices="$choices --timeout $(_volnet_vms)" ;;
+        call) choices="$choices --more" ;;
         esac
         ;;
     esac

@@ -130,9 +130,9 @@ grep -ah 'GUEST power button' -r "$folder/log" "$folder/log-kept" || fail "the g
 ip -n "$host" link show dev "$tap" 2>/dev/null && fail "$tap is still there"
 
 heading "volnet teardown"
+show volnet teardown
 kill "$daemon"
 wait "$daemon" || fail "the daemon ended with status $?"
-show on_host volnet teardown --state-dir "$folder/state" --runtime-dir "$folder/run"
 left=$(ip -n "$host" -br link | awk '$1 !~ /^(lo|uplink@)/'
     on_host nft list ruleset
     find "$folder/state" -name '*.json')
