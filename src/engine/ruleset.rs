@@ -40,15 +40,67 @@ pub struct Table {
 }
 
 impl Table {
-    /// A number for everything but the elements: the same for the same chains, rules and sets, in
-    /// this binary.
+    /// The table without its elements.
+    pub fn shape(&self) -> Shape {
+        let sets = self.sets.iter().map(|set| (set.name.into(), set.key.into(), set.interval));
+        let chains = self.chains.iter().map(|chain| ChainShape {
+            name: chain.name.into(),
+            kind: chain.kind,
+            hook: chain.hook,
+            priority: chain.priority,
+            rules: chain.rules.iter().map(Rule::tag).collect(),
+        });
+        Shape { sets: sets.collect(), chains: chains.collect() }
+    }
+
+    /// A number for everything but the elements; see [`Shape::fingerprint`].
     pub fn fingerprint(&self) -> u64 {
+        self.shape().fingerprint()
+    }
+}
+
+/// A table without its elements, as it can be read back from the kernel. Rules are known by their
+/// tags: the kernel keeps with each what we wrote there, and a rule that others add, or put in the
+/// place of one of ours, has none or another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Name, key and kind of every set.
+    pub sets: Vec<(String, Vec<Field>, bool)>,
+    /// Every chain with the tags of its rules.
+    pub chains: Vec<ChainShape>,
+}
+
+/// A chain of a [`Shape`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChainShape {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub kind: ChainKind,
+    /// Where packets meet it.
+    pub hook: Hook,
+    /// The order among the chains of a hook.
+    pub priority: i32,
+    /// The tags of its rules, first to last.
+    pub rules: Vec<u64>,
+}
+
+impl Shape {
+    /// The same number for the same shape, in whatever order its parts were read, by this binary.
+    pub fn fingerprint(mut self) -> u64 {
+        self.sets.sort();
+        self.chains.sort();
         let mut hasher = DefaultHasher::new();
-        (self.family, self.name, self.sets.len()).hash(&mut hasher);
-        for set in &self.sets {
-            (set.name, set.key, set.interval).hash(&mut hasher);
-        }
-        self.chains.hash(&mut hasher);
+        (self.sets, self.chains).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl Rule {
+    /// A number for what the rule says.
+    pub fn tag(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
         hasher.finish()
     }
 }
@@ -67,7 +119,7 @@ pub struct Set {
 }
 
 /// One field of a set's key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
     /// A link name, 16 bytes.
     Link,
@@ -123,7 +175,7 @@ pub struct Chain {
 }
 
 /// The type of a base chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ChainKind {
     /// Accepts and drops.
     Filter,
@@ -132,7 +184,7 @@ pub enum ChainKind {
 }
 
 /// A netfilter hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
     /// Everything that comes in.
     Prerouting,

@@ -2,6 +2,7 @@
 
 use super::attr::{Attrs, HEADER};
 use super::message::{Message, Messages};
+use super::nft;
 use super::rtnl::Notice;
 use super::rtnl::address::AddressMessage;
 use super::rtnl::link::LinkMessage;
@@ -27,6 +28,7 @@ fn one(message: &Message<'_>) {
     }
     let _ = Notice::read(message);
     payload(message.payload);
+    nft::exercise(message.payload);
 }
 
 fn payload(bytes: &[u8]) {

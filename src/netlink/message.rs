@@ -6,6 +6,8 @@ use super::attr::{Attrs, align};
 
 /// Bytes of a message's header.
 pub const HEADER: usize = 16;
+/// Where the flags are in it.
+pub const FLAGS_OFFSET: usize = 6;
 
 /// `NLMSG_ERROR`: an acknowledgement, or an error.
 pub const TYPE_ERROR: u16 = 2;

@@ -9,6 +9,7 @@
 pub mod attr;
 mod exercise;
 pub mod message;
+pub mod nft;
 pub mod rtnl;
 pub mod writer;
 

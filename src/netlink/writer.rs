@@ -8,8 +8,9 @@ use super::Error;
 use super::attr;
 use super::message;
 
-/// The most bytes of one send: the kernel's default send buffer (net.core.wmem_default) takes it.
-pub const SEND_MAX: usize = 200 * 1024;
+/// The most bytes of one send: tables with the elements of ten thousand VMs. The socket's send buffer
+/// must take it.
+pub const SEND_MAX: usize = 1024 * 1024;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 
@@ -17,6 +18,8 @@ const NESTED: u16 = 0x8000;
 #[derive(Debug, Default)]
 pub struct Writer {
     bytes: Vec<u8>,
+    /// Where the last message begins.
+    last: usize,
     fault: Option<Error>,
 }
 
@@ -55,6 +58,7 @@ impl Writer {
     /// Begins a message: `struct nlmsghdr`, its length left open.
     pub fn message(&mut self, kind: u16, flags: u16, sequence: u32) -> Open {
         let open = Open(self.bytes.len());
+        self.last = open.0;
         self.raw(&[0; 4]);
         self.raw(&kind.to_ne_bytes());
         self.raw(&flags.to_ne_bytes());
@@ -70,6 +74,15 @@ impl Writer {
             debug_assert!(length >= message::HEADER, "a message is open from its header on");
             self.bytes[open.0..open.0 + 4].copy_from_slice(&(length as u32).to_ne_bytes());
             self.pad();
+        }
+    }
+
+    /// Adds flags to those of the last message.
+    pub fn add_flags(&mut self, flags: u16) {
+        let place = self.last + message::FLAGS_OFFSET;
+        if let Some(slot) = self.bytes.get_mut(place..place + 2) {
+            let all = u16::from_ne_bytes([slot[0], slot[1]]) | flags;
+            slot.copy_from_slice(&all.to_ne_bytes());
         }
     }
 

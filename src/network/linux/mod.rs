@@ -1,9 +1,105 @@
 //! The Linux kernel as a backend.
+//!
+//! [`Linux`] keeps two sockets for life: one of rtnetlink, for links and addresses, and one of
+//! nfnetlink, which owns our tables and with which they would otherwise go. Both belong to the
+//! network namespace of the thread that made them, and so does all that is done through them;
+//! /proc/sys/net is that of the thread that calls, which is the same.
+//!
+//! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`addresses`]
+//! gives them addresses, [`sysctl`] holds switches, [`nft`] the rules. [`socket`] is how all of them
+//! speak with the kernel. [`monitor`] tells of what others change, and is the daemon's.
 
 pub mod addresses;
 pub mod holder;
 pub mod links;
 pub mod monitor;
+pub mod nft;
 pub mod socket;
 pub mod sysctl;
 pub mod tap;
+
+use crate::engine::plan::Op;
+use crate::engine::reconcile::Observed;
+use crate::error::Failure;
+
+use super::{Applied, Network};
+use nft::Nft;
+use socket::{Error, Protocol, Socket};
+
+/// The kernel, as seen from the network namespace of the thread that made this.
+#[derive(Debug)]
+pub struct Linux {
+    route: Socket,
+    nft: Nft,
+}
+
+impl Linux {
+    /// Opens the sockets. Needs CAP_NET_ADMIN in the namespace.
+    pub fn new() -> Result<Linux, Failure> {
+        let route = Socket::open(Protocol::Route)
+            .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
+        Ok(Linux { route, nft: Nft::new()? })
+    }
+}
+
+impl Network for Linux {
+    fn backend(&self) -> &'static str {
+        "linux"
+    }
+
+    fn observe(&mut self) -> Result<Observed, Failure> {
+        let seen = self.nft.observe().map_err(unread("nf_tables"))?;
+        Ok(Observed {
+            links: links::observe(&mut self.route).map_err(unread("links"))?,
+            addresses: addresses::observe(&mut self.route).map_err(unread("addresses"))?,
+            routes: addresses::routes(&mut self.route).map_err(unread("routes"))?,
+            forwarding: sysctl::forwarding()
+                .map_err(|error| Failure::kernel("read", "net.ipv4.ip_forward", &error))?,
+            tables: seen.tables,
+            accepts: seen.accepts,
+            accept_chain: seen.chain,
+        })
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
+        let (route, nft) = (&mut self.route, &mut self.nft);
+        let made = match op {
+            Op::CreateBridge { name, mac, mtu, alias } => {
+                links::create_bridge(route, name, *mac, *mtu, alias).map(Some)
+            }
+            Op::CreateTap { name, owner, multi_queue, alias } => {
+                let spec = tap::Spec { name, owner: *owner, multi_queue: *multi_queue, alias };
+                tap::create(route, &spec).map(Some)
+            }
+            Op::SetLink { name, set, former: _ } => none(links::set(route, name, set)),
+            Op::DeleteLink { name, index } => none(links::delete(route, name, *index)),
+            Op::AddAddress { link, address, length } => {
+                none(addresses::add(route, link, *address, *length))
+            }
+            Op::RemoveAddress { link, address, length } => {
+                none(addresses::remove(route, link, *address, *length))
+            }
+            Op::SetForwarding { on } => none(sysctl::set_forwarding(*on).map_err(Error::from)),
+            Op::CreateTable(table) => none(nft.create_table(table)),
+            Op::ReplaceTable(table) => none(nft.replace_table(table)),
+            Op::RemoveTable { family, name } => none(nft.remove_table(*family, name)),
+            Op::AddElements(elements) => none(nft.add_elements(elements)),
+            Op::RemoveElements(elements) => none(nft.remove_elements(elements)),
+            Op::AddAccept(accept) => none(nft.add_accept(accept)),
+            Op::RemoveAccept(accept) => none(nft.remove_accept(accept)),
+        };
+        made.map(|ifindex| Applied { ifindex }).map_err(|error| {
+            let (operation, object) = op.describe();
+            error.failure(operation, object)
+        })
+    }
+}
+
+/// Of an Op that makes no link.
+fn none(result: Result<(), Error>) -> Result<Option<u32>, Error> {
+    result.map(|()| None)
+}
+
+fn unread(what: &'static str) -> impl FnOnce(Error) -> Failure {
+    move |error| error.failure("read", what)
+}

@@ -15,8 +15,8 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvmsg, send,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
+    recvmsg, send, setsockopt, socket, sockopt,
 };
 use volnet_ffi::socket::{NetlinkOption, enable};
 
@@ -113,6 +113,11 @@ impl Socket {
             writer: Writer::new(),
             buffer: vec![0; DATAGRAM_MAX].into(),
         })
+    }
+
+    /// The port by which the kernel knows this socket.
+    pub fn port(&self) -> io::Result<u32> {
+        Ok(getsockname::<NetlinkAddr>(self.fd.as_raw_fd())?.pid())
     }
 
     /// Sends what `build` writes and reads the answers. `acks` is how many acknowledgements are due

@@ -1,0 +1,126 @@
+//! What is in a set.
+//!
+//! A key is bytes, each field of a concatenation padded to four. An interval is two elements: its
+//! first value, and with a flag the first value behind it.
+
+use super::super::Error;
+use super::super::attr::Attrs;
+use super::super::message::{CREATE, DUMP, REQUEST};
+use super::super::writer::{Open, Writer};
+use super::{Kind, begin, split};
+
+/// The most elements of one message: their nest must stay below 64 KiB.
+pub const PER_MESSAGE_MAX: usize = 500;
+/// `NFT_SET_ELEM_INTERVAL_END`: the interval ended before this value.
+pub const INTERVAL_END: u32 = 1;
+
+// NFTA_SET_ELEM_LIST_*.
+const LIST_TABLE: u16 = 1;
+const LIST_SET: u16 = 2;
+const LIST_ELEMENTS: u16 = 3;
+// NFTA_LIST_*, NFTA_SET_ELEM_*, NFTA_DATA_*.
+const LIST_ELEM: u16 = 1;
+const KEY: u16 = 1;
+const FLAGS: u16 = 3;
+const DATA_VALUE: u16 = 1;
+
+/// A message of elements that is being written.
+#[derive(Debug)]
+#[must_use = "an open message has no length yet"]
+pub struct Elements {
+    message: Open,
+    list: Open,
+}
+
+/// Which set is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Of<'a> {
+    /// The family of its table.
+    pub family: u8,
+    /// Its table.
+    pub table: &'a str,
+    /// Its name.
+    pub set: &'a str,
+}
+
+/// Begins a message that adds elements; one that is there already stays as it is.
+pub fn add(writer: &mut Writer, sequence: u32, of: Of<'_>) -> Elements {
+    open(writer, Kind::NewSetElem, REQUEST | CREATE, sequence, of)
+}
+
+/// Begins a message that removes elements, all of which must be there.
+pub fn remove(writer: &mut Writer, sequence: u32, of: Of<'_>) -> Elements {
+    open(writer, Kind::DelSetElem, REQUEST, sequence, of)
+}
+
+fn open(writer: &mut Writer, kind: Kind, flags: u16, sequence: u32, of: Of<'_>) -> Elements {
+    let message = begin(writer, kind, flags, sequence, of.family);
+    writer.attr_text(LIST_TABLE, of.table);
+    writer.attr_text(LIST_SET, of.set);
+    Elements { message, list: writer.nest(LIST_ELEMENTS) }
+}
+
+impl Elements {
+    /// Writes one element.
+    pub fn element(&mut self, writer: &mut Writer, key: &[u8], flags: u32) {
+        let element = writer.nest(LIST_ELEM);
+        let nest = writer.nest(KEY);
+        writer.attr(DATA_VALUE, key);
+        writer.close(nest);
+        if flags != 0 {
+            writer.attr_be32(FLAGS, flags);
+        }
+        writer.close(element);
+    }
+
+    /// Ends the message.
+    pub fn close(self, writer: &mut Writer) {
+        writer.close(self.list);
+        writer.close_message(self.message);
+    }
+}
+
+/// Asks for all elements of a set.
+pub fn dump(writer: &mut Writer, sequence: u32, of: Of<'_>) {
+    let open = begin(writer, Kind::GetSetElem, REQUEST | DUMP, sequence, of.family);
+    writer.attr_text(LIST_TABLE, of.table);
+    writer.attr_text(LIST_SET, of.set);
+    writer.close_message(open);
+}
+
+/// Reads the payload of a message of elements: hands `each` the key and the flags of every one.
+pub fn read(
+    payload: &[u8],
+    mut each: impl FnMut(&[u8], u32) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for attr in Attrs::new(split(payload)?.1) {
+        let attr = attr?;
+        if attr.kind != LIST_ELEMENTS {
+            continue;
+        }
+        for element in attr.nested()? {
+            let (mut key, mut flags) = (None, 0);
+            for attr in element?.nested()? {
+                let attr = attr?;
+                match attr.kind {
+                    KEY => key = Some(value(attr.nested()?)?),
+                    FLAGS => flags = attr.be32()?,
+                    _ => {}
+                }
+            }
+            each(key.ok_or(Error::Missing)?, flags)?;
+        }
+    }
+    Ok(())
+}
+
+/// The value among the attributes of `struct nft_data`.
+pub(super) fn value(attrs: Attrs<'_>) -> Result<&[u8], Error> {
+    for attr in attrs {
+        let attr = attr?;
+        if attr.kind == DATA_VALUE {
+            return Ok(attr.value);
+        }
+    }
+    Err(Error::Missing)
+}

@@ -1,0 +1,269 @@
+//! What a rule does: expressions that load registers, compare them and give a verdict.
+//!
+//! Sixteen 32-bit registers can be named, or four of 16 bytes, which lie on the same memory. A
+//! concatenation is loaded into consecutive 32-bit registers.
+
+use super::super::Error;
+use super::super::attr::{Attr, Attrs};
+use super::super::writer::Writer;
+use super::element;
+
+/// `NFT_REG_VERDICT`.
+const REG_VERDICT: u32 = 0;
+/// `NFT_REG32_00`: the first of the 32-bit registers.
+pub const REG32_FIRST: u32 = 8;
+
+// NFTA_LIST_*, NFTA_EXPR_*, NFTA_DATA_*, NFTA_VERDICT_*.
+const LIST_ELEM: u16 = 1;
+const NAME: u16 = 1;
+const DATA: u16 = 2;
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+
+// NFTA_META_*, NFTA_CT_*.
+const META_DREG: u16 = 1;
+const META_KEY: u16 = 2;
+// NFTA_PAYLOAD_*.
+const PAYLOAD_DREG: u16 = 1;
+const PAYLOAD_BASE: u16 = 2;
+const PAYLOAD_OFFSET: u16 = 3;
+const PAYLOAD_LEN: u16 = 4;
+// NFTA_CMP_*.
+const CMP_SREG: u16 = 1;
+const CMP_OP: u16 = 2;
+const CMP_DATA: u16 = 3;
+// NFTA_BITWISE_*.
+const BITWISE_SREG: u16 = 1;
+const BITWISE_DREG: u16 = 2;
+const BITWISE_LEN: u16 = 3;
+const BITWISE_MASK: u16 = 4;
+const BITWISE_XOR: u16 = 5;
+// NFTA_LOOKUP_*.
+const LOOKUP_SET: u16 = 1;
+const LOOKUP_SREG: u16 = 2;
+const LOOKUP_FLAGS: u16 = 5;
+/// `NFT_LOOKUP_F_INV`.
+const LOOKUP_INVERTED: u32 = 1;
+// NFTA_IMMEDIATE_*.
+const IMMEDIATE_DREG: u16 = 1;
+const IMMEDIATE_DATA: u16 = 2;
+/// `NFT_CT_STATE`.
+const CT_STATE: u32 = 0;
+/// `NF_CT_STATE_BIT` of established and related (linux/netfilter/nf_conntrack_common.h).
+const CT_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+
+/// `NFT_META_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Meta {
+    /// The name of the link that a packet came in by.
+    InName = 6,
+    /// The name of the link that it leaves by.
+    OutName = 7,
+}
+
+/// `NFT_PAYLOAD_*`: where an offset counts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Base {
+    /// The Ethernet header.
+    Link = 0,
+    /// The network header.
+    Network = 1,
+}
+
+/// `NFT_CMP_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Compare {
+    Equal = 0,
+    NotEqual = 1,
+}
+
+/// The verdicts (linux/netfilter.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Code {
+    Drop = 0,
+    Accept = 1,
+}
+
+/// Writes one expression by its name and what `data` writes.
+fn expression(writer: &mut Writer, name: &str, data: impl FnOnce(&mut Writer)) {
+    let element = writer.nest(LIST_ELEM);
+    writer.attr_text(NAME, name);
+    let nest = writer.nest(DATA);
+    data(writer);
+    writer.close(nest);
+    writer.close(element);
+}
+
+fn data_value(writer: &mut Writer, kind: u16, value: &[u8]) {
+    let nest = writer.nest(kind);
+    writer.attr(DATA_VALUE, value);
+    writer.close(nest);
+}
+
+/// Loads something about the packet into a register.
+pub fn meta(writer: &mut Writer, key: Meta, register: u32) {
+    expression(writer, "meta", |writer| {
+        writer.attr_be32(META_KEY, key as u32);
+        writer.attr_be32(META_DREG, register);
+    });
+}
+
+/// Loads bytes of the packet into a register.
+pub fn payload(writer: &mut Writer, base: Base, offset: u32, length: u32, register: u32) {
+    expression(writer, "payload", |writer| {
+        writer.attr_be32(PAYLOAD_DREG, register);
+        writer.attr_be32(PAYLOAD_BASE, base as u32);
+        writer.attr_be32(PAYLOAD_OFFSET, offset);
+        writer.attr_be32(PAYLOAD_LEN, length);
+    });
+}
+
+/// Goes on only if the register compares so with the value.
+pub fn compare(writer: &mut Writer, register: u32, compare: Compare, value: &[u8]) {
+    expression(writer, "cmp", |writer| {
+        writer.attr_be32(CMP_SREG, register);
+        writer.attr_be32(CMP_OP, compare as u32);
+        data_value(writer, CMP_DATA, value);
+    });
+}
+
+/// Goes on only if what begins in the register is in the set; `negated`: if it is not.
+pub fn lookup(writer: &mut Writer, register: u32, set: &str, negated: bool) {
+    expression(writer, "lookup", |writer| {
+        writer.attr_text(LOOKUP_SET, set);
+        writer.attr_be32(LOOKUP_SREG, register);
+        if negated {
+            writer.attr_be32(LOOKUP_FLAGS, LOOKUP_INVERTED);
+        }
+    });
+}
+
+/// Goes on only if the connection is established or related. The state is a word of the host.
+pub fn established(writer: &mut Writer) {
+    expression(writer, "ct", |writer| {
+        writer.attr_be32(META_KEY, CT_STATE);
+        writer.attr_be32(META_DREG, REG32_FIRST);
+    });
+    expression(writer, "bitwise", |writer| {
+        writer.attr_be32(BITWISE_SREG, REG32_FIRST);
+        writer.attr_be32(BITWISE_DREG, REG32_FIRST);
+        writer.attr_be32(BITWISE_LEN, 4);
+        data_value(writer, BITWISE_MASK, &CT_ESTABLISHED_OR_RELATED.to_ne_bytes());
+        data_value(writer, BITWISE_XOR, &[0; 4]);
+    });
+    compare(writer, REG32_FIRST, Compare::NotEqual, &[0; 4]);
+}
+
+/// Ends the rule with this verdict.
+pub fn verdict(writer: &mut Writer, code: Code) {
+    expression(writer, "immediate", |writer| {
+        writer.attr_be32(IMMEDIATE_DREG, REG_VERDICT);
+        let data = writer.nest(IMMEDIATE_DATA);
+        let nest = writer.nest(DATA_VERDICT);
+        writer.attr_be32(VERDICT_CODE, code as u32);
+        writer.close(nest);
+        writer.close(data);
+    });
+}
+
+/// Translates the source to the address of the outgoing link.
+pub fn masquerade(writer: &mut Writer) {
+    expression(writer, "masq", |_| {});
+}
+
+/// An expression of a rule that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expression<'a> {
+    /// Loads the name of a link.
+    LinkName(Meta),
+    /// Compares for equality with this value.
+    Equals(&'a [u8]),
+    /// Ends the rule with accept.
+    Accept,
+    /// Anything else.
+    Other,
+}
+
+impl<'a> Expression<'a> {
+    /// Reads one element of a rule's list.
+    pub(super) fn read(attr: Attr<'a>) -> Result<Expression<'a>, Error> {
+        let (mut name, mut data) = (None, None);
+        for attr in attr.nested()? {
+            let attr = attr?;
+            match attr.kind {
+                NAME => name = Some(attr.string()),
+                DATA => data = Some(attr),
+                _ => {}
+            }
+        }
+        let attrs = || data.ok_or(Error::Missing).and_then(Attr::nested);
+        match name.ok_or(Error::Missing)? {
+            b"meta" => read_meta(attrs()?),
+            b"cmp" => read_compare(attrs()?),
+            b"immediate" => read_immediate(attrs()?),
+            _ => Ok(Expression::Other),
+        }
+    }
+
+    /// The link whose name it compares with, without the padding.
+    pub fn matched_link(self) -> Option<&'a [u8]> {
+        match self {
+            Expression::Equals(value) => value.split(|&byte| byte == 0).next(),
+            Expression::LinkName(_) | Expression::Accept | Expression::Other => None,
+        }
+    }
+}
+
+fn read_meta<'a>(attrs: Attrs<'a>) -> Result<Expression<'a>, Error> {
+    for attr in attrs {
+        let attr = attr?;
+        if attr.kind == META_KEY {
+            return Ok(match attr.be32()? {
+                6 => Expression::LinkName(Meta::InName),
+                7 => Expression::LinkName(Meta::OutName),
+                _ => Expression::Other,
+            });
+        }
+    }
+    Ok(Expression::Other)
+}
+
+fn read_compare(attrs: Attrs<'_>) -> Result<Expression<'_>, Error> {
+    let (mut equal, mut value) = (false, None);
+    for attr in attrs {
+        let attr = attr?;
+        match attr.kind {
+            CMP_OP => equal = attr.be32()? == Compare::Equal as u32,
+            CMP_DATA => value = Some(element::value(attr.nested()?)?),
+            _ => {}
+        }
+    }
+    Ok(value.filter(|_| equal).map_or(Expression::Other, Expression::Equals))
+}
+
+fn read_immediate<'a>(attrs: Attrs<'a>) -> Result<Expression<'a>, Error> {
+    for attr in attrs {
+        let attr = attr?;
+        if attr.kind != IMMEDIATE_DATA {
+            continue;
+        }
+        for attr in attr.nested()? {
+            let attr = attr?;
+            if attr.kind != DATA_VERDICT {
+                continue;
+            }
+            for attr in attr.nested()? {
+                let attr = attr?;
+                if attr.kind == VERDICT_CODE && attr.be32()? == Code::Accept as u32 {
+                    return Ok(Expression::Accept);
+                }
+            }
+        }
+    }
+    Ok(Expression::Other)
+}

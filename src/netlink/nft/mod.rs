@@ -1,0 +1,93 @@
+//! nf_tables over nfnetlink (linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h).
+//!
+//! Changes travel in a batch: [`batch`] frames it, [`object`] writes and reads tables, chains,
+//! sets and rules, [`element`] what is in a set, [`expression`] what a rule does. Integers are in
+//! network order, but for those that stand for a host's own value in a register.
+
+pub mod batch;
+pub mod element;
+pub mod expression;
+pub mod object;
+
+use super::Error;
+use super::message::array_at;
+use super::writer::{Open, Writer};
+
+/// Bytes of `struct nfgenmsg`: family, version, resource id.
+pub const HEADER: usize = 4;
+/// `NFNL_SUBSYS_NFTABLES`.
+const SUBSYSTEM: u16 = 10;
+
+// NFPROTO_*: linux/netfilter.h.
+/// Every family.
+pub const FAMILY_ANY: u8 = 0;
+/// IPv4.
+pub const FAMILY_IP: u8 = 2;
+/// Frames on a bridge.
+pub const FAMILY_BRIDGE: u8 = 7;
+
+/// `NFT_MSG_*`: what a message does or tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    NewTable = 0,
+    GetTable = 1,
+    DelTable = 2,
+    NewChain = 3,
+    GetChain = 4,
+    NewRule = 6,
+    GetRule = 7,
+    DelRule = 8,
+    NewSet = 9,
+    GetSet = 10,
+    NewSetElem = 12,
+    GetSetElem = 13,
+    DelSetElem = 14,
+    NewGen = 15,
+}
+
+impl Kind {
+    /// The message type.
+    pub const fn message(self) -> u16 {
+        SUBSYSTEM << 8 | self as u16
+    }
+}
+
+/// Begins a message of nf_tables.
+pub(super) fn begin(
+    writer: &mut Writer,
+    kind: Kind,
+    flags: u16,
+    sequence: u32,
+    family: u8,
+) -> Open {
+    let open = writer.message(kind.message(), flags, sequence);
+    writer.raw(&[family, 0, 0, 0]);
+    open
+}
+
+/// The family of a message, and its attributes' bytes.
+pub(super) fn split(payload: &[u8]) -> Result<(u8, &[u8]), Error> {
+    let [family, ..] = array_at::<HEADER>(payload, 0)?;
+    Ok((family, &payload[HEADER..]))
+}
+
+/// Reads a message as each of the things that it could be; for fuzzing and for the replay of its
+/// corpus.
+pub fn exercise(payload: &[u8]) {
+    let _ = object::TableMessage::read(payload);
+    let _ = object::ChainMessage::read(payload);
+    let _ = object::SetMessage::read(payload);
+    let _ = batch::Generation::read(payload);
+    if let Ok(rule) = object::RuleMessage::read(payload) {
+        for expression in rule.expressions() {
+            let _ = expression.map(|expression| expression.matched_link());
+        }
+        let _ = rule.comment();
+        let _ = rule.tag();
+    }
+    let _ = element::read(payload, |key, flags| {
+        std::hint::black_box((key, flags));
+        Ok(())
+    });
+}

@@ -1,0 +1,240 @@
+//! Our nf_tables objects in the kernel.
+//!
+//! One socket for life: with OWNER a table belongs to the socket that made it, and to close a
+//! netlink socket after a deletion waits for an RCU grace period. With PERSIST the table outlives
+//! the socket, and the next [`Nft`] adopts it by making it again with the same flags, so rules hold
+//! without a gap from one daemon to the next. Where the kernel has neither (before 5.12, 6.9) tables
+//! are made without, and that is remembered.
+//!
+//! Every change is one batch. [`encode`] writes values of [`crate::engine::ruleset`], [`observe`]
+//! reads them back, [`accept`] cares for the rules in other people's chains.
+
+mod accept;
+mod encode;
+mod observe;
+
+use super::socket::{Error, Protocol, Sequence, Socket};
+use crate::engine::reconcile::ObservedTable;
+use crate::engine::ruleset::{Accept, Element, Family, TABLE, Table};
+use crate::error::Failure;
+use crate::netlink::nft::object::{self, NewTable, TableMessage};
+use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, batch, element};
+use crate::netlink::writer::Writer;
+
+/// The families in which we have a table.
+const FAMILIES: [Family; 2] = [Family::Ip, Family::Bridge];
+
+/// The nf_tables side of the kernel.
+#[derive(Debug)]
+pub struct Nft {
+    socket: Socket,
+    /// The port by which the kernel knows the owner of our tables.
+    port: u32,
+    /// Whether the kernel knows OWNER and PERSIST.
+    ownable: bool,
+}
+
+/// What is there of ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Our tables.
+    pub tables: Vec<ObservedTable>,
+    /// Our accept rules in other people's chains.
+    pub accepts: Vec<Accept>,
+    /// The chain that these belong into, if there is one.
+    pub chain: Option<String>,
+}
+
+/// How a table of our name stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ownership {
+    /// Nobody owns it.
+    Open,
+    /// We do.
+    Ours,
+    /// Its owner is gone, and it persists.
+    Orphan,
+    /// Another socket does.
+    Foreign,
+}
+
+impl Nft {
+    /// Opens the socket and adopts the tables that an earlier one left.
+    pub fn new() -> Result<Nft, Failure> {
+        let failed = |error: std::io::Error| Failure::kernel("open", "nf_tables", &error);
+        let socket = Socket::open(Protocol::Netfilter).map_err(failed)?;
+        let port = socket.port().map_err(failed)?;
+        let mut nft = Nft { socket, port, ownable: true };
+        nft.adopt().map_err(|error| error.failure("adopt", "nf_tables tables"))?;
+        Ok(nft)
+    }
+
+    /// Makes a table; EEXIST when it is there.
+    pub fn create_table(&mut self, table: &Table) -> Result<(), Error> {
+        self.make(table, |_, _| {})
+    }
+
+    /// Puts a table in the place of what is there, in one batch.
+    pub fn replace_table(&mut self, table: &Table) -> Result<(), Error> {
+        let family = number(table.family);
+        match self.ownership(table.family)? {
+            None => self.create_table(table),
+            Some(Ownership::Open | Ownership::Ours) => self.make(table, |writer, sequence| {
+                object::delete_table(writer, sequence.take(), family, table.name);
+            }),
+            Some(Ownership::Orphan) => self.make(table, |writer, sequence| {
+                let adopt = NewTable::Adopt;
+                object::new_table(writer, sequence.take(), family, table.name, true, adopt);
+                object::delete_table(writer, sequence.take(), family, table.name);
+            }),
+            Some(Ownership::Foreign) => Err(foreign()),
+        }
+    }
+
+    /// Removes a table; one that is gone is as good as removed.
+    pub fn remove_table(&mut self, family: Family, name: &str) -> Result<(), Error> {
+        let removed = self.batch(|writer, sequence| {
+            object::delete_table(writer, sequence.take(), number(family), name);
+        });
+        absent_is_done(removed)
+    }
+
+    /// Adds elements to sets.
+    pub fn add_elements(&mut self, elements: &[Element]) -> Result<(), Error> {
+        self.batch(|writer, sequence| {
+            encode::elements(writer, sequence, elements, &[element::add]);
+        })
+    }
+
+    /// Removes elements. One that is absent is as good as removed, and so are all of a set that is:
+    /// each is added before it is deleted, which does nothing if it is there and saves the batch if
+    /// it is not. (Linux 6.3 has a message that means this; older kernels are still about.)
+    pub fn remove_elements(&mut self, elements: &[Element]) -> Result<(), Error> {
+        let both: [encode::Begin; 2] = [element::add, element::remove];
+        let removed =
+            self.batch(|writer, sequence| encode::elements(writer, sequence, elements, &both));
+        let several_sets = || elements.windows(2).any(|pair| !encode::same_set(&pair[0], &pair[1]));
+        match removed {
+            Err(error) if error.errno() == Some(libc::ENOENT) && several_sets() => {
+                for set in elements.chunk_by(encode::same_set) {
+                    self.remove_elements(set)?;
+                }
+                Ok(())
+            }
+            removed => absent_is_done(removed),
+        }
+    }
+
+    /// Puts an accept rule at the head of its chain.
+    pub fn add_accept(&mut self, accept: &Accept) -> Result<(), Error> {
+        self.batch(|writer, sequence| accept::write(writer, sequence.take(), accept))
+    }
+
+    /// Takes all equal accept rules out.
+    pub fn remove_accept(&mut self, accept: &Accept) -> Result<(), Error> {
+        let handles = accept::handles(&mut self.socket, accept)?;
+        if handles.is_empty() {
+            return Ok(());
+        }
+        let removed = self.batch(|writer, sequence| {
+            for handle in handles {
+                accept::delete(writer, sequence.take(), accept, handle);
+            }
+        });
+        absent_is_done(removed)
+    }
+
+    /// Reads our tables, our accept rules, and which chain these belong into.
+    pub fn observe(&mut self) -> Result<Seen, Error> {
+        let mut tables = Vec::new();
+        for family in FAMILIES {
+            if let Some(ownership) = self.ownership(family)? {
+                let owned = match ownership {
+                    Ownership::Ours => true,
+                    // As owned as this kernel can have it.
+                    Ownership::Open => !self.ownable,
+                    Ownership::Orphan | Ownership::Foreign => false,
+                };
+                tables.push(observe::table(&mut self.socket, family, owned)?);
+            }
+        }
+        let (accepts, chain) = accept::observe(&mut self.socket)?;
+        Ok(Seen { tables, accepts, chain })
+    }
+
+    /// Makes a table with all that it holds, after what `first` writes into the same batch.
+    fn make(
+        &mut self,
+        table: &Table,
+        first: impl Fn(&mut Writer, &mut Sequence),
+    ) -> Result<(), Error> {
+        let owned = table.owned && self.ownable;
+        let made = self.batch(|writer, sequence| {
+            first(writer, sequence);
+            encode::table(writer, sequence, table, owned);
+        });
+        match made {
+            Err(error) if owned && error.errno() == Some(libc::EOPNOTSUPP) => {
+                self.ownable = false;
+                log::info!("this kernel has no owned tables that persist; ours can be changed");
+                self.make(table, first)
+            }
+            made => made,
+        }
+    }
+
+    /// Takes over the tables whose owner is gone.
+    fn adopt(&mut self) -> Result<(), Error> {
+        for family in FAMILIES {
+            if self.ownership(family)? == Some(Ownership::Orphan) {
+                self.batch(|writer, sequence| {
+                    let (family, how) = (number(family), NewTable::Adopt);
+                    object::new_table(writer, sequence.take(), family, TABLE, true, how);
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ownership(&mut self, family: Family) -> Result<Option<Ownership>, Error> {
+        let port = self.port;
+        let found = self.socket.dump(object::dump_tables, |message| {
+            let table = TableMessage::read(message.payload)?;
+            let ours = table.family == number(family) && table.name == TABLE.as_bytes();
+            Ok(ours.then_some(match table.owner {
+                Some(owner) if owner == port => Ownership::Ours,
+                Some(_) => Ownership::Foreign,
+                None if table.persistent => Ownership::Orphan,
+                None => Ownership::Open,
+            }))
+        })?;
+        Ok(found.into_iter().next())
+    }
+
+    fn batch(&mut self, build: impl FnOnce(&mut Writer, &mut Sequence)) -> Result<(), Error> {
+        self.socket.request(1, |writer, sequence| {
+            batch::begin(writer, sequence.take());
+            build(writer, sequence);
+            batch::end(writer, sequence.take());
+        })
+    }
+}
+
+fn number(family: Family) -> u8 {
+    match family {
+        Family::Ip => FAMILY_IP,
+        Family::Bridge => FAMILY_BRIDGE,
+    }
+}
+
+fn foreign() -> Error {
+    let words = format!("the table {TABLE} is owned by another program");
+    Error::refused(libc::EPERM, words)
+}
+
+fn absent_is_done(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
+        result => result,
+    }
+}

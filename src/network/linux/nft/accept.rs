@@ -1,0 +1,111 @@
+//! Accept rules of ours in chains of other people's `ip filter` table.
+//!
+//! Docker and others drop what is forwarded by the policy of `FORWARD`, and an accept in another
+//! table does not overrule that. So one rule for each direction of each bridge goes to the head of
+//! `DOCKER-USER`, else of `FORWARD`. They hold one comparison and a verdict, because iptables cannot
+//! list a chain with more than that in it that it did not write itself.
+
+use super::super::socket::{Error, Socket};
+use super::encode::LINK_BYTES;
+use crate::engine::ruleset::{Accept, Direction};
+use crate::netlink::nft::FAMILY_IP;
+use crate::netlink::nft::expression::{self, Code, Compare, Expression, Meta, REG32_FIRST};
+use crate::netlink::nft::object::{self, At, ChainMessage, Mark, NewRule, RuleMessage};
+use crate::netlink::writer::Writer;
+
+/// The table that iptables has its rules in.
+const FILTER: &str = "filter";
+/// Where the rules belong, the first that is there.
+const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
+/// By what we know our rules.
+const COMMENT: &str = "volnet";
+
+/// Writes the rule.
+pub(super) fn write(writer: &mut Writer, sequence: u32, accept: &Accept) {
+    let new = NewRule {
+        family: FAMILY_IP,
+        table: FILTER,
+        chain: &accept.chain,
+        at: At::Head,
+        mark: Mark::Comment(COMMENT),
+    };
+    object::new_rule(writer, sequence, &new, |writer| {
+        let mut name = [0; LINK_BYTES];
+        name[..accept.bridge.len()].copy_from_slice(accept.bridge.as_bytes());
+        expression::meta(writer, meta_of(accept.direction), REG32_FIRST);
+        expression::compare(writer, REG32_FIRST, Compare::Equal, &name);
+        expression::verdict(writer, Code::Accept);
+    });
+}
+
+/// Writes the removal of a rule.
+pub(super) fn delete(writer: &mut Writer, sequence: u32, accept: &Accept, handle: u64) {
+    object::delete_rule(writer, sequence, (FAMILY_IP, FILTER, &accept.chain), handle);
+}
+
+/// The handles of all rules that say this.
+pub(super) fn handles(socket: &mut Socket, accept: &Accept) -> Result<Vec<u64>, Error> {
+    let rules = rules(socket)?;
+    Ok(rules.into_iter().filter(|(_, seen)| seen == accept).map(|(handle, _)| handle).collect())
+}
+
+/// Our rules, and the chain that they belong into.
+pub(super) fn observe(socket: &mut Socket) -> Result<(Vec<Accept>, Option<String>), Error> {
+    let chains = socket.dump(
+        |writer, sequence| object::dump_chains(writer, sequence, FAMILY_IP),
+        |message| {
+            let chain = ChainMessage::read(message.payload)?;
+            let place = CHAINS.iter().position(|name| name.as_bytes() == chain.name);
+            Ok(place.filter(|_| chain.table == FILTER.as_bytes()))
+        },
+    )?;
+    let chain = chains.into_iter().min().map(|place| CHAINS[place].to_string());
+    let accepts = match chain {
+        Some(_) => rules(socket)?.into_iter().map(|(_, accept)| accept).collect(),
+        None => Vec::new(),
+    };
+    Ok((accepts, chain))
+}
+
+fn rules(socket: &mut Socket) -> Result<Vec<(u64, Accept)>, Error> {
+    let rules = socket.dump(
+        |writer, sequence| object::dump_rules(writer, sequence, FAMILY_IP, FILTER),
+        |message| {
+            let rule = RuleMessage::read(message.payload)?;
+            Ok(read(&rule)?.map(|accept| (rule.handle, accept)))
+        },
+    );
+    match rules {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
+        rules => rules,
+    }
+}
+
+/// One of our rules, if this is one.
+fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Error> {
+    if rule.table != FILTER.as_bytes() || rule.comment() != Some(COMMENT.as_bytes()) {
+        return Ok(None);
+    }
+    let (mut direction, mut bridge) = (None, None);
+    for expression in rule.expressions() {
+        match expression? {
+            Expression::LinkName(Meta::InName) => direction = Some(Direction::In),
+            Expression::LinkName(Meta::OutName) => direction = Some(Direction::Out),
+            expression @ Expression::Equals(_) => bridge = expression.matched_link(),
+            Expression::Accept | Expression::Other => {}
+        }
+    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(direction.zip(bridge).map(|(direction, bridge)| Accept {
+        chain: text(rule.chain),
+        bridge: text(bridge),
+        direction,
+    }))
+}
+
+fn meta_of(direction: Direction) -> Meta {
+    match direction {
+        Direction::In => Meta::InName,
+        Direction::Out => Meta::OutName,
+    }
+}

@@ -1,0 +1,216 @@
+//! From what the kernel shows of a table to values of the ruleset.
+//!
+//! What cannot be a value of ours (a chain that is no base chain, a key of another type) makes a
+//! table without a fingerprint, which is then replaced.
+
+use std::net::Ipv4Addr;
+
+use super::{encode, number};
+use crate::engine::mac::Mac;
+use crate::engine::prefix::Prefix;
+use crate::engine::reconcile::ObservedTable;
+use crate::engine::ruleset::{
+    ChainKind, ChainShape, Family, Field, Hook, Key, Shape, TABLE, Value,
+};
+use crate::netlink::nft::element::{self, INTERVAL_END, Of};
+use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, SetMessage};
+use crate::network::linux::socket::{Error, Socket};
+
+/// The keys that our sets can have.
+const KEYS: [&[Field]; 3] =
+    [&[Field::Link], &[Field::Ipv4], &[Field::Link, Field::Ether, Field::Ipv4]];
+const KINDS: [ChainKind; 2] = [ChainKind::Filter, ChainKind::Nat];
+const HOOKS: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+
+/// A set as it was read.
+struct SeenSet {
+    name: String,
+    key: Option<&'static [Field]>,
+    interval: bool,
+}
+
+/// Reads our table of a family.
+pub(super) fn table(
+    socket: &mut Socket,
+    family: Family,
+    owned: bool,
+) -> Result<ObservedTable, Error> {
+    let seen = sets(socket, family)?;
+    let chains = chains(socket, family)?;
+    let mut all = Vec::with_capacity(seen.len());
+    let mut known = Vec::with_capacity(seen.len());
+    for set in seen {
+        let keys = match set.key {
+            Some(key) => keys(socket, family, &set, key)?,
+            None => None,
+        };
+        known.push(keys.is_some().then(|| set.key.map(Vec::from)).flatten());
+        all.push((set.name, set.interval, keys.unwrap_or_default()));
+    }
+    let shapes = all
+        .iter()
+        .zip(known)
+        .map(|((name, interval, _), key)| key.map(|key| (name.clone(), key, *interval)));
+    let shape = shapes.collect::<Option<_>>().zip(chains);
+    let fingerprint = shape.map(|(sets, chains)| Shape { sets, chains }.fingerprint());
+    let sets = all.into_iter().map(|(name, _, keys)| (name, keys)).collect();
+    Ok(ObservedTable { family, name: TABLE, owned, fingerprint, sets })
+}
+
+fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
+    socket.dump(
+        |writer, sequence| object::dump_sets(writer, sequence, number(family), TABLE),
+        |message| {
+            let set = SetMessage::read(message.payload)?;
+            let key = KEYS.into_iter().find(|key| encode::key_type(key) == set.key_type);
+            let name = String::from_utf8_lossy(set.name).into_owned();
+            Ok(Some(SeenSet { name, key, interval: set.interval }))
+        },
+    )
+}
+
+/// The chains with the tags of their rules; `None` when one of them cannot be ours.
+fn chains(socket: &mut Socket, family: Family) -> Result<Option<Vec<ChainShape>>, Error> {
+    let chains = socket.dump(
+        |writer, sequence| object::dump_chains(writer, sequence, number(family)),
+        |message| {
+            let chain = ChainMessage::read(message.payload)?;
+            Ok((chain.table == TABLE.as_bytes()).then(|| shape(&chain)))
+        },
+    )?;
+    let Some(mut chains) = chains.into_iter().collect::<Option<Vec<ChainShape>>>() else {
+        return Ok(None);
+    };
+    let rules = socket.dump(
+        |writer, sequence| object::dump_rules(writer, sequence, number(family), TABLE),
+        |message| {
+            let rule = RuleMessage::read(message.payload)?;
+            let ours = rule.table == TABLE.as_bytes();
+            Ok(ours.then(|| (String::from_utf8_lossy(rule.chain).into_owned(), rule.tag())))
+        },
+    )?;
+    for (name, tag) in rules {
+        if let Some(chain) = chains.iter_mut().find(|chain| chain.name == name) {
+            chain.rules.push(tag.unwrap_or_default());
+        }
+    }
+    Ok(Some(chains))
+}
+
+fn shape(chain: &ChainMessage<'_>) -> Option<ChainShape> {
+    let (kind, hook, priority) = chain.base.filter(|_| chain.accepts)?;
+    Some(ChainShape {
+        name: String::from_utf8_lossy(chain.name).into_owned(),
+        kind: KINDS.into_iter().find(|known| encode::kind_name(*known).as_bytes() == kind)?,
+        hook: HOOKS.into_iter().find(|known| encode::hook_number(*known) == hook)?,
+        priority,
+        rules: Vec::new(),
+    })
+}
+
+/// What is in a set; `None` when it cannot be ours.
+fn keys(
+    socket: &mut Socket,
+    family: Family,
+    set: &SeenSet,
+    fields: &[Field],
+) -> Result<Option<Vec<Key>>, Error> {
+    let of = Of { family: number(family), table: TABLE, set: &set.name };
+    let elements: Vec<Vec<(Vec<u8>, u32)>> = socket.dump(
+        |writer, sequence| element::dump(writer, sequence, of),
+        |message| {
+            let mut elements = Vec::new();
+            element::read(message.payload, |key, flags| {
+                elements.push((key.to_vec(), flags));
+                Ok(())
+            })?;
+            Ok(Some(elements))
+        },
+    )?;
+    let elements: Vec<(Vec<u8>, u32)> = elements.into_iter().flatten().collect();
+    Ok(match set.interval {
+        true => prefixes(&elements),
+        false => elements.iter().map(|(key, _)| read_key(key, fields)).collect(),
+    })
+}
+
+fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
+    let mut key = Vec::with_capacity(fields.len());
+    for field in fields {
+        let (value, rest) = bytes.split_at_checked(encode::field_bytes(*field))?;
+        key.push(match field {
+            Field::Link => {
+                let end = value.iter().position(|&byte| byte == 0)?;
+                Value::Link(String::from_utf8_lossy(&value[..end]).into_owned())
+            }
+            Field::Ether => Value::Ether(Mac(*value.first_chunk()?)),
+            Field::Ipv4 => Value::Ipv4(Ipv4Addr::from(*value.first_chunk::<4>()?)),
+        });
+        bytes = rest;
+    }
+    bytes.is_empty().then_some(key)
+}
+
+/// Puts the ends of intervals together. `None` when one is no prefix.
+fn prefixes(elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
+    let mut ends = Vec::with_capacity(elements.len());
+    for (key, flags) in elements {
+        let at = u32::from_be_bytes(*key.first_chunk::<4>()?);
+        // Where one interval ends and the next begins, the end comes first.
+        ends.push((at, flags & INTERVAL_END == 0));
+    }
+    ends.sort_unstable();
+    let mut keys = Vec::new();
+    let mut open = None;
+    for (at, begins) in ends {
+        match (open, begins) {
+            (None, true) => open = Some(at),
+            // nft marks the lowest address as an end, to close what would lie before it.
+            (None, false) => {}
+            (Some(_), true) => return None,
+            (Some(start), false) => {
+                keys.push(vec![Value::Prefix(prefix(start, at - 1)?)]);
+                open = None;
+            }
+        }
+    }
+    if let Some(start) = open {
+        keys.push(vec![Value::Prefix(prefix(start, u32::MAX)?)]);
+    }
+    Some(keys)
+}
+
+fn prefix(first: u32, last: u32) -> Option<Prefix> {
+    let length = (first ^ last).leading_zeros() as u8;
+    let prefix = Prefix::containing(Ipv4Addr::from_bits(first), length)?;
+    let whole = prefix.network().to_bits() == first && prefix.broadcast().to_bits() == last;
+    whole.then_some(prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_become_prefixes() {
+        let end = |text: &str, flags| (text.parse::<Ipv4Addr>().unwrap().octets().to_vec(), flags);
+        let elements = [
+            end("10.0.1.0", 0),
+            end("10.0.2.0", INTERVAL_END),
+            end("10.0.1.0", INTERVAL_END),
+            end("10.0.0.0", 0),
+            end("0.0.0.0", INTERVAL_END),
+            end("255.255.255.0", 0),
+        ];
+        let keys = prefixes(&elements).unwrap();
+        let text: Vec<String> = keys
+            .iter()
+            .map(|key| match key.as_slice() {
+                [Value::Prefix(prefix)] => prefix.to_string(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(text, ["10.0.0.0/24", "10.0.1.0/24", "255.255.255.0/24"]);
+        assert_eq!(prefixes(&[end("10.0.0.1", 0), end("10.0.0.9", INTERVAL_END)]), None);
+    }
+}

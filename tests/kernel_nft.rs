@@ -1,0 +1,194 @@
+//! Our tables on the real kernel, read back with `nft`.
+
+mod common;
+
+use std::net::Ipv4Addr;
+
+use common::{in_namespace, run, try_run};
+use volnet::engine::mac::Mac;
+use volnet::engine::name::{TapName, VmName};
+use volnet::engine::ruleset::{self, Accept, Direction, Element, Table};
+use volnet::engine::state::NetworkConfig;
+use volnet::network::linux::nft::Nft;
+
+fn network() -> NetworkConfig {
+    NetworkConfig {
+        name: "default".into(),
+        bridge: "vbr0".into(),
+        subnet: "192.168.127.0/24".parse().unwrap(),
+        host_ip: "192.168.127.1".parse().unwrap(),
+        mtu: 1500,
+        nat: true,
+        isolated: false,
+        mac: Mac::of_bridge("host", "vbr0"),
+    }
+}
+
+fn tables(owned: bool, elements: Vec<Element>) -> Vec<Table> {
+    ruleset::tables(&[&network()], elements, owned)
+}
+
+fn guests(count: u32) -> Vec<Element> {
+    (0..count)
+        .flat_map(|number| {
+            let name = format!("g{number}");
+            let tap = TapName::choose(&VmName::new(&name).unwrap(), |_| false);
+            let ip = Ipv4Addr::from_bits(0x0a00_0000 + number);
+            ruleset::elements(&tap, Mac::of_guest("default", &name), Some(ip))
+        })
+        .collect()
+}
+
+fn installed(owned: bool, elements: Vec<Element>) -> Nft {
+    let mut nft = Nft::new().unwrap();
+    for table in tables(owned, elements) {
+        nft.create_table(&table).unwrap();
+    }
+    nft
+}
+
+fn listed() -> String {
+    run("nft list ruleset")
+}
+
+#[test]
+fn what_is_made_is_what_the_text_says() {
+    in_namespace(|| {
+        let elements = guests(3);
+        let mut nft = installed(false, elements.clone());
+        let ours = run("nft -j list ruleset");
+        for table in tables(false, elements) {
+            nft.remove_table(table.family, table.name).unwrap();
+            let path = std::env::temp_dir().join(format!("volnet-nft-{}", std::process::id()));
+            std::fs::write(&path, ruleset::text::create_table(&table)).unwrap();
+            run(&format!("nft -f {}", path.display()));
+            std::fs::remove_file(path).unwrap();
+        }
+        let strip = |text: &str| {
+            let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+            let objects = value["nftables"].as_array_mut().unwrap();
+            for object in objects.iter_mut() {
+                for (_, inner) in object.as_object_mut().unwrap() {
+                    inner.as_object_mut().unwrap().remove("handle");
+                }
+            }
+            objects.sort_by_key(ToString::to_string);
+            value
+        };
+        assert_eq!(strip(&ours), strip(&run("nft -j list ruleset")));
+    });
+}
+
+#[test]
+fn what_is_made_is_observed_as_such() {
+    in_namespace(|| {
+        for owned in [false, true] {
+            let wanted = tables(owned, guests(700));
+            let mut nft = installed(owned, guests(700));
+            let seen = nft.observe().unwrap().tables;
+            assert_eq!(seen.len(), 2);
+            for (table, seen) in wanted.iter().zip(&seen) {
+                assert_eq!(seen.fingerprint, Some(table.fingerprint()));
+                assert_eq!(seen.owned, owned);
+                for set in &table.sets {
+                    let (_, mut keys) =
+                        seen.sets.iter().find(|(name, _)| name == set.name).unwrap().clone();
+                    let mut expected = set.elements.clone();
+                    keys.sort();
+                    expected.sort();
+                    assert_eq!(keys, expected);
+                }
+                nft.replace_table(table).unwrap();
+            }
+            for table in &wanted {
+                nft.remove_table(table.family, table.name).unwrap();
+                nft.remove_table(table.family, table.name).unwrap();
+            }
+            assert_eq!(listed().trim(), "");
+        }
+    });
+}
+
+#[test]
+fn a_rule_that_others_add_is_seen() {
+    in_namespace(|| {
+        let mut nft = installed(false, Vec::new());
+        run("nft insert rule ip volnet forward accept");
+        let seen = nft.observe().unwrap().tables;
+        let table = &tables(false, Vec::new())[0];
+        assert_ne!(seen[0].fingerprint, Some(table.fingerprint()));
+        nft.replace_table(table).unwrap();
+        let seen = nft.observe().unwrap().tables;
+        assert_eq!(seen[0].fingerprint, Some(table.fingerprint()));
+    });
+}
+
+#[test]
+fn elements_come_and_go_and_the_rules_stay() {
+    in_namespace(|| {
+        let mut nft = installed(true, Vec::new());
+        let before = listed().matches(" accept").count();
+        nft.add_elements(&guests(1000)).unwrap();
+        nft.add_elements(&guests(1)).unwrap();
+        assert_eq!(listed().matches(" accept").count(), before);
+        assert!(listed().contains("10.0.3.231"));
+        nft.remove_elements(&guests(1000)).unwrap();
+        nft.remove_elements(&guests(1000)).unwrap();
+        assert!(!listed().contains("10.0.3.231"));
+        let bridge = tables(true, Vec::new()).remove(1);
+        nft.remove_table(bridge.family, bridge.name).unwrap();
+        nft.remove_elements(&guests(2)).unwrap();
+        let refused = nft.add_elements(&guests(1)).unwrap_err();
+        assert_eq!(refused.errno(), Some(libc::ENOENT));
+    });
+}
+
+#[test]
+fn owned_tables_outlive_a_flush_and_their_owner() {
+    in_namespace(|| {
+        let first = installed(true, guests(2));
+        run("nft flush ruleset");
+        assert!(listed().contains("masquerade"));
+        assert!(!try_run("nft delete table ip volnet").0);
+        let mut other = Nft::new().unwrap();
+        for table in tables(true, Vec::new()) {
+            let refused = other.replace_table(&table).unwrap_err();
+            assert_eq!(refused.errno(), Some(libc::EPERM));
+        }
+        drop((first, other));
+        assert!(listed().contains("10.0.0.1"), "the elements stay too");
+        let mut next = Nft::new().unwrap();
+        let seen = next.observe().unwrap().tables;
+        assert!(seen.iter().all(|table| table.owned), "adopted");
+        next.add_elements(&guests(3)).unwrap();
+        assert!(listed().contains("10.0.0.2"));
+    });
+}
+
+#[test]
+fn accept_rules_are_such_as_iptables_can_read() {
+    in_namespace(|| {
+        let mut nft = Nft::new().unwrap();
+        assert_eq!(nft.observe().unwrap().chain, None);
+        run("iptables-nft -P FORWARD DROP");
+        assert_eq!(nft.observe().unwrap().chain.as_deref(), Some("FORWARD"));
+        run("iptables-nft -N DOCKER-USER");
+        run("iptables-nft -A DOCKER-USER -j RETURN");
+        assert_eq!(nft.observe().unwrap().chain.as_deref(), Some("DOCKER-USER"));
+        let rule =
+            |direction| Accept { chain: "DOCKER-USER".into(), bridge: "vbr0".into(), direction };
+        let both = [rule(Direction::In), rule(Direction::Out)];
+        for accept in both.iter().chain(&both) {
+            nft.add_accept(accept).unwrap();
+        }
+        let rules = run("iptables-nft -S DOCKER-USER");
+        let lines: Vec<&str> = rules.lines().collect();
+        assert!(lines[1].contains("-o vbr0") && lines[2].contains("-i vbr0"), "{rules}");
+        assert!(lines[5].ends_with("-j RETURN"), "{rules}");
+        assert_eq!(nft.observe().unwrap().accepts.len(), 4);
+        for accept in &both {
+            nft.remove_accept(accept).unwrap();
+        }
+        assert_eq!(nft.observe().unwrap().accepts, []);
+    });
+}
