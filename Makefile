@@ -1,6 +1,6 @@
 # Every target is a script: read it there. `make` alone lists them.
 .POSIX:
-.PHONY: help demo test guest fuzz dist deps
+.PHONY: help demo test guest fuzz bench dist deps
 
 help: # what can be made
 	@sed -n 's/^\([a-z]*\):.*# /  make \1	/p' Makefile
@@ -16,6 +16,9 @@ guest: deps # the kernel and initramfs that the guest tests boot: build/guest/
 
 fuzz: # each fuzz target for FUZZ_SECONDS (30)
 	@scripts/fuzz.sh
+
+bench: # what volnet costs beside the kernel's floor and its peers; BENCH_QUICK=1: two minutes
+	@scripts/bench.sh
 
 dist: # dist/volnet: the static, stripped binary
 	@scripts/dist.sh

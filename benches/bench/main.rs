@@ -1,0 +1,131 @@
+//! `make bench`: what volnet costs, beside the floor and beside its peers, in one run.
+//!
+//! The floor is what the kernel itself takes for the same work. Everybody works in namespaces of
+//! the benchmark's own ([`stage`]) and takes turns ([`contender`]), so that what disturbs one
+//! disturbs all. Results go to `build/bench.json`, from which `scripts/performance.py` makes the
+//! tables.
+//!
+//! `BENCH_QUICK=1` takes fewer samples, and peers with fewer VMs.
+
+mod client;
+mod contender;
+mod daemon;
+mod floor;
+mod host;
+mod peers;
+mod pure;
+mod record;
+mod stage;
+mod traffic;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use contender::{Contender, Rounds, compete};
+use daemon::Daemon;
+use floor::Floor;
+use record::Record;
+use stage::Stage;
+
+/// Where results, records and logs go, below the project's root.
+pub(crate) const BUILD: &str = "build";
+/// VMs that are asked for at once, in a burst or a pipeline.
+pub(crate) const BURST: usize = 100;
+/// The prefix of the guests, for everybody.
+pub(crate) const SUBNET: &str = "10.0.0.0/16";
+
+/// How much is measured.
+struct Extent {
+    quick: bool,
+    /// VMs that are there, ascending; the last is the crowd on which the daemon as a whole is
+    /// measured.
+    vms: &'static [usize],
+    /// The most VMs that the slow peers are brought to.
+    slow_most: usize,
+    rounds: Rounds,
+    idle: Duration,
+    packets: usize,
+}
+
+const FULL: Extent = Extent {
+    quick: false,
+    vms: &[0, 100, 500, 1000],
+    slow_most: 500,
+    rounds: Rounds { all: 200, slow: 20 },
+    idle: Duration::from_secs(10),
+    packets: 10_000,
+};
+const QUICK: Extent = Extent {
+    quick: true,
+    vms: &[0, 100, 1000],
+    slow_most: 100,
+    rounds: Rounds { all: 40, slow: 5 },
+    idle: Duration::from_secs(3),
+    packets: 2000,
+};
+
+fn main() {
+    let extent = if std::env::var_os("BENCH_QUICK").is_some() { QUICK } else { FULL };
+    stage::leave();
+    let files = Path::new(BUILD).join("bench");
+    let _ = fs::remove_dir_all(&files);
+    fs::create_dir_all(&files).expect("a directory for the files");
+
+    let mut record = Record::default();
+    host::file_size(&mut record);
+    let mut floor = Floor::new("floor", Stage::new("floor"), None);
+    let files = Some(files.join("floor"));
+    let mut synced = Floor::new("floor and a synced file", Stage::new("synced"), files);
+    let mut ephemeral = Daemon::new("volnet, ephemeral", Stage::new("ephemeral"), true);
+    let mut durable = Daemon::new("volnet, durable", Stage::new("durable"), false);
+    let mut peers = peers::all(&mut record, extent.slow_most);
+    traffic::add_world(&ephemeral.stage, None);
+    traffic::add_world(&durable.stage, None);
+    traffic::plain(extent.packets, &mut record);
+    host::memory(&durable, "no VM yet", 0, &mut record);
+    host::restarts(&mut durable, 0, &mut record);
+
+    for &vms in extent.vms {
+        for daemon in [&mut ephemeral, &mut durable] {
+            grow(daemon, vms, &mut record);
+        }
+        let mut all: Vec<&mut dyn Contender> =
+            vec![&mut floor, &mut synced, &mut ephemeral, &mut durable];
+        all.extend(peers.iter_mut().map(|peer| &mut **peer as &mut dyn Contender));
+        compete(&mut all, vms, extent.rounds, &mut record);
+        host::traffic(&mut ephemeral, vms, extent.packets, &mut record);
+    }
+
+    let crowd = extent.vms.last().copied().unwrap_or_default();
+    host::system_calls(&mut ephemeral, &mut record);
+    as_a_whole(&mut durable, crowd, extent.idle, &mut record);
+    pure::measure(&floor.stage, crowd, &mut record);
+    record.write(&format!("{BUILD}/bench.json"), extent.quick);
+}
+
+/// The daemon in a crowd, and after it.
+fn as_a_whole(durable: &mut Daemon, crowd: usize, idle: Duration, record: &mut Record) {
+    host::memory(durable, "with VMs", crowd, record);
+    host::wakeups(durable, idle, crowd, record);
+    host::lists(durable, crowd, record);
+    host::system_calls(durable, record);
+    host::restarts(durable, crowd, record);
+    host::delete_all(durable, crowd, record);
+    host::memory(durable, "all VMs gone", 0, record);
+    host::disturbance(durable, record);
+}
+
+/// Brings a daemon to so many VMs, the last hundreds of them as a burst and as a pipeline.
+fn grow(daemon: &mut Daemon, vms: usize, record: &mut Record) {
+    let Some(before) = vms.checked_sub(2 * BURST) else {
+        if vms >= BURST {
+            daemon.fill(vms - BURST);
+            host::pipeline(daemon, vms - BURST, record);
+        }
+        return;
+    };
+    daemon.fill(before);
+    host::burst(daemon, before, record);
+    host::pipeline(daemon, before + BURST, record);
+}
