@@ -1,1 +1,104 @@
 //! The verbs, the socket client, tables for people and JSON for scripts.
+//!
+//! [`args`] understands the command line, [`run`] hands it to the verb. Verbs that ask the daemon
+//! share a [`Session`]; what it answers is shown by [`show`], or printed as JSON with `--json`. An
+//! error goes to standard error in one sentence, and the exit status says which kind it was.
+
+mod args;
+mod call;
+mod command;
+mod connection;
+#[cfg(target_os = "linux")]
+mod console;
+mod document;
+mod help;
+mod host;
+mod logs;
+mod session;
+mod show;
+mod table;
+mod trouble;
+mod unit;
+mod vm;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use crate::config::{self, Settings};
+use crate::engine::request::{Reply, Request};
+use crate::error::Error;
+
+use command::{Command, Invocation};
+use session::Session;
+use trouble::Trouble;
+
+/// Exit status: done.
+pub const DONE: u8 = 0;
+/// Exit status: refused or failed.
+pub const FAILED: u8 = 1;
+/// Exit status: wrong usage.
+pub const WRONG_USAGE: u8 = 2;
+/// Exit status: the daemon cannot be reached.
+pub const UNREACHABLE: u8 = 3;
+
+/// The daemon's entrances, for the verbs that are not clients of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Daemon {
+    /// Is the daemon until it is told to end.
+    pub serve: fn(&Settings) -> Result<(), Error>,
+    /// Answers one request where no daemon runs.
+    pub offline: fn(&Settings, &Request) -> Result<Reply, Error>,
+}
+
+/// Does what a command line asks for, and returns the exit status. The first of `argv` is the
+/// program's own name. What is asked for goes to `out`, errors to standard error.
+pub fn run(argv: impl IntoIterator<Item = OsString>, out: &mut dyn Write, daemon: Daemon) -> u8 {
+    let outcome = args::parse(argv).map_err(Trouble::Usage).and_then(|invocation| {
+        let status = invoke(invocation, out, daemon)?;
+        out.flush()?;
+        Ok(status)
+    });
+    match outcome {
+        Ok(status) => status,
+        Err(trouble) => {
+            trouble.tell();
+            trouble.status()
+        }
+    }
+}
+
+fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result<u8, Trouble> {
+    let Invocation { flags, json, command } = invocation;
+    if let Command::Help { verb } = &command {
+        let text = verb.as_deref().and_then(help::of).unwrap_or(help::OVERVIEW);
+        out.write_all(text.as_bytes())?;
+        return Ok(DONE);
+    }
+    let settings = config::read(&flags)?;
+    let mut session = Session { settings, json, out, daemon };
+    match command {
+        Command::Serve => host::serve(&session),
+        Command::Setup(setup) => host::setup(&mut session, &setup, &flags),
+        Command::Teardown { dry_run, force } => host::teardown(&mut session, dry_run, force),
+        Command::Create(create) => vm::create(&mut session, &create),
+        Command::Change { change, names, timeout_ms } => {
+            vm::change(&mut session, change, &names, timeout_ms)
+        }
+        Command::Get { name } => vm::get(&mut session, &name),
+        Command::List => vm::list(&mut session),
+        Command::Networks => host::networks(&mut session),
+        Command::Args { name, hypervisor } => vm::args(&mut session, &name, hypervisor),
+        Command::Call { method, parameters, more } => {
+            call::call(&mut session, &method, parameters.as_deref(), more)
+        }
+        #[cfg(target_os = "linux")]
+        Command::Console { name } => console::console(&session.settings, &name),
+        #[cfg(not(target_os = "linux"))]
+        Command::Console { .. } => Err(Trouble::Input("there is a console on Linux only".into())),
+        Command::Logs { name, follow } => logs::logs(&mut session, &name, follow),
+        Command::Monitor => call::monitor(&mut session),
+        Command::Check => host::check(&mut session),
+        Command::Version => host::version(&mut session),
+        Command::Help { .. } => Ok(DONE),
+    }
+}

@@ -41,9 +41,9 @@ impl Flags {
         self.0.insert(flag, value);
     }
 
-    /// Whether none was given.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Those that were given, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(flag, value)| (*flag, value.as_str()))
     }
 }
 

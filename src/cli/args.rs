@@ -1,0 +1,392 @@
+//! From the command line to an [`Invocation`], or to what is wrong with it.
+//!
+//! Settings that have a flag are taken from [`crate::config::KEYS`], so there is one table of them.
+//! What a verb does not have is refused: a flag that does nothing would be a lie.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser, ValueExt};
+use serde_json::Value;
+
+use crate::config::{CLIENT_KEYS, Flags, KEYS, Key};
+use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
+
+use super::command::{Change, Command, Create, Disk, Invocation, Override, Setting, Setup};
+use super::help;
+
+/// A command line that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Usage {
+    /// What is wrong with it.
+    pub(super) reason: String,
+    /// The verb whose help would help.
+    pub(super) verb: Option<String>,
+}
+
+/// Why reading stops before the end.
+enum Stop {
+    Help,
+    Version,
+    Wrong(String),
+}
+
+/// An option of a verb.
+#[derive(Clone, Copy)]
+enum Takes {
+    /// It is there or not.
+    Nothing(&'static str),
+    /// It has a value.
+    Value(&'static str),
+}
+use Takes::{Nothing as Switch, Value as Valued};
+
+/// A command line that is being read.
+struct Line {
+    parser: Parser,
+    flags: Flags,
+    json: bool,
+}
+
+/// What stands behind a verb.
+struct Given {
+    words: Vec<String>,
+    options: Vec<(&'static str, String)>,
+}
+
+/// What an option of create writes into the configuration.
+enum Kind {
+    Text,
+    Number,
+    Yes,
+    Path,
+    Image,
+}
+
+/// The options of create and run that write into the configuration: flag, section, field.
+const OVERRIDES: [(&str, Option<&str>, &str, Kind); 17] = [
+    ("mode", Some("network"), "mode", Kind::Text),
+    ("network", Some("network"), "name", Kind::Text),
+    ("ip", Some("network"), "ip", Kind::Text),
+    ("mac", Some("network"), "mac", Kind::Text),
+    ("mtu", Some("network"), "mtu", Kind::Number),
+    ("queues", Some("network"), "queues", Kind::Number),
+    ("isolated", Some("network"), "isolated", Kind::Yes),
+    ("ephemeral", None, "ephemeral", Kind::Yes),
+    ("autostart", None, "autostart", Kind::Yes),
+    ("restart", None, "restart", Kind::Text),
+    ("hypervisor", None, "hypervisor", Kind::Text),
+    ("kernel", None, "kernel_override", Kind::Path),
+    ("cmdline", None, "kernel_cmdline", Kind::Text),
+    ("initramfs", None, "initramfs", Kind::Image),
+    ("rootfs", None, "rootfs", Kind::Image),
+    ("cpus", Some("resources"), "cpu_cores", Kind::Number),
+    ("memory", Some("resources"), "memory_mb", Kind::Number),
+];
+
+/// Understands a command line; the first of `argv` is the program's own name.
+pub(super) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usage> {
+    let argv: Vec<OsString> = argv.into_iter().collect();
+    let mut line = Line { parser: Parser::from_iter(argv), flags: Flags::default(), json: false };
+    let mut verb = None;
+    let outcome = line.command(&mut verb);
+    let verb = verb.filter(|verb| help::of(verb).is_some());
+    let command = match outcome {
+        Ok(command) => command,
+        Err(Stop::Help) => Command::Help { verb },
+        Err(Stop::Version) => Command::Version,
+        Err(Stop::Wrong(reason)) => return Err(Usage { reason, verb }),
+    };
+    Ok(Invocation { flags: line.flags, json: line.json, command })
+}
+
+impl Line {
+    fn command(&mut self, verb: &mut Option<String>) -> Result<Command, Stop> {
+        let name = match self.next(&CLIENT_KEYS)? {
+            None => return Err(wrong("there is no verb")),
+            Some(Item::Option(option)) if option == "version" => return Err(Stop::Version),
+            Some(Item::Option(option)) => return Err(unknown(&option)),
+            Some(Item::Word(word)) => word,
+        };
+        *verb = Some(name.clone());
+        let command = self.verb(&name)?;
+        if self.json
+            && matches!(command, Command::Serve | Command::Console { .. } | Command::Logs { .. })
+        {
+            return Err(unknown("json"));
+        }
+        Ok(command)
+    }
+
+    fn verb(&mut self, verb: &str) -> Result<Command, Stop> {
+        match verb {
+            "serve" => self.given(&KEYS, &[])?.none().map(|()| Command::Serve),
+            "setup" => self.setup(),
+            "teardown" => {
+                let given = self.given(&KEYS, &[Switch("dry-run"), Switch("force")])?;
+                let (dry_run, force) = (given.has("dry-run"), given.has("force"));
+                given.none().map(|()| Command::Teardown { dry_run, force })
+            }
+            "create" => self.create(false),
+            "run" => self.create(true),
+            "start" => self.change(Change::Start),
+            "stop" => self.change(Change::Stop),
+            "restart" => self.change(Change::Restart),
+            "delete" => self.change(Change::Delete),
+            "get" => Ok(Command::Get { name: self.given(&CLIENT_KEYS, &[])?.one("NAME")? }),
+            "list" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::List),
+            "networks" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::Networks),
+            "args" => {
+                let mut given = self.given(&CLIENT_KEYS, &[Valued("hypervisor")])?;
+                let hypervisor = given.last("hypervisor");
+                Ok(Command::Args { name: given.one("NAME")?, hypervisor })
+            }
+            "call" => self.call(),
+            "console" => Ok(Command::Console { name: self.given(&CLIENT_KEYS, &[])?.one("NAME")? }),
+            "logs" => {
+                let given = self.given(&CLIENT_KEYS, &[Switch("follow")])?;
+                let follow = given.has("follow");
+                Ok(Command::Logs { name: given.one("NAME")?, follow })
+            }
+            "monitor" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::Monitor),
+            "check" | "doctor" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::Check),
+            "version" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::Version),
+            "help" => self.help(),
+            other => Err(wrong(format!("there is no verb {other:?}"))),
+        }
+    }
+
+    fn setup(&mut self) -> Result<Command, Stop> {
+        let options = [Switch("dry-run"), Switch("force"), Switch("service"), Valued("unit-dir")];
+        let mut given = self.given(&KEYS, &options)?;
+        let setup = Setup {
+            dry_run: given.has("dry-run"),
+            force: given.has("force"),
+            service: given.has("service"),
+            unit_dir: given.last("unit-dir").map(PathBuf::from),
+        };
+        if setup.unit_dir.is_some() && !setup.service {
+            return Err(wrong("--unit-dir says where --service goes, which is not given"));
+        }
+        given.none().map(|()| Command::Setup(setup))
+    }
+
+    fn create(&mut self, start: bool) -> Result<Command, Stop> {
+        let mut options =
+            vec![Switch("dry-run"), Valued("manifest"), Valued("config"), Valued("disk")];
+        for (flag, _, _, kind) in &OVERRIDES {
+            options.push(if matches!(kind, Kind::Yes) { Switch(flag) } else { Valued(flag) });
+        }
+        let mut given = self.given(&CLIENT_KEYS, &options)?;
+        let mut overrides = Vec::new();
+        for (flag, section, field, kind) in &OVERRIDES {
+            if let Some(text) = given.last(flag) {
+                let value = setting(flag, text, kind)?;
+                overrides.push(Override { section: *section, field, value });
+            }
+        }
+        let mut disks = Vec::new();
+        for (_, text) in given.options.iter().filter(|(name, _)| *name == "disk") {
+            disks.push(disk(text));
+        }
+        Ok(Command::Create(Box::new(Create {
+            manifest: given.last("manifest").map(PathBuf::from),
+            config: given.last("config").map(PathBuf::from),
+            dry_run: given.has("dry-run"),
+            name: given.one("NAME")?,
+            overrides,
+            disks,
+            start,
+        })))
+    }
+
+    fn change(&mut self, change: Change) -> Result<Command, Stop> {
+        let options: &[Takes] = match change {
+            Change::Start => &[],
+            Change::Stop | Change::Restart | Change::Delete => &[Valued("timeout")],
+        };
+        let mut given = self.given(&CLIENT_KEYS, options)?;
+        let timeout_ms = match given.last("timeout") {
+            None => None,
+            Some(text) => match text.parse::<u64>() {
+                Ok(seconds) if seconds <= STOP_TIMEOUT_MAX_MS / 1000 => Some(seconds * 1000),
+                _ => {
+                    let most = STOP_TIMEOUT_MAX_MS / 1000;
+                    return Err(wrong(format!("--timeout: {text:?} is not 0 to {most} seconds")));
+                }
+            },
+        };
+        if given.words.is_empty() {
+            return Err(wrong("NAME is missing"));
+        }
+        Ok(Command::Change { change, names: given.words, timeout_ms })
+    }
+
+    fn call(&mut self) -> Result<Command, Stop> {
+        let given = self.given(&CLIENT_KEYS, &[Switch("more")])?;
+        let more = given.has("more");
+        let mut words = given.words.into_iter();
+        let method = words.next().ok_or_else(|| wrong("METHOD is missing"))?;
+        let parameters = words.next();
+        match words.next() {
+            Some(word) => Err(unexpected(&word)),
+            None => Ok(Command::Call { method, parameters, more }),
+        }
+    }
+
+    fn help(&mut self) -> Result<Command, Stop> {
+        let mut words = self.given(&[], &[])?.words.into_iter();
+        let verb = words.next();
+        match (&verb, words.next()) {
+            (_, Some(word)) => Err(unexpected(&word)),
+            (Some(verb), None) if help::of(verb).is_none() => {
+                Err(wrong(format!("there is no verb {verb:?}")))
+            }
+            (_, None) => Ok(Command::Help { verb }),
+        }
+    }
+
+    /// All that follows, of which these options may be part.
+    fn given(&mut self, keys: &[Key], options: &[Takes]) -> Result<Given, Stop> {
+        let mut given = Given { words: Vec::new(), options: Vec::new() };
+        while let Some(item) = self.next(keys)? {
+            let name = match item {
+                Item::Word(word) => {
+                    given.words.push(word);
+                    continue;
+                }
+                Item::Option(name) => name,
+            };
+            let known = options.iter().find(|option| match option {
+                Switch(known) | Valued(known) => **known == *name,
+            });
+            match known {
+                Some(Switch(known)) => given.options.push((known, String::new())),
+                Some(Valued(known)) => given.options.push((known, self.value()?)),
+                None => return Err(unknown(&name)),
+            }
+        }
+        Ok(given)
+    }
+
+    /// The next word, or the next option that is neither of all verbs nor a setting of `keys`.
+    fn next(&mut self, keys: &[Key]) -> Result<Option<Item>, Stop> {
+        loop {
+            let name = match self.parser.next()? {
+                None => return Ok(None),
+                Some(Arg::Value(word)) => return Ok(Some(Item::Word(word.string()?))),
+                Some(Arg::Short('h')) => "help".to_owned(),
+                Some(Arg::Short('f')) => "follow".to_owned(),
+                Some(Arg::Short('V')) => "version".to_owned(),
+                Some(Arg::Short(short)) => return Err(wrong(format!("unknown option -{short}"))),
+                Some(Arg::Long(name)) => name.to_owned(),
+            };
+            let flag = keys.iter().filter_map(|key| key.flag).find(|flag| **flag == *name);
+            match (name.as_str(), flag) {
+                ("help", _) => return Err(Stop::Help),
+                ("json", _) => self.json = true,
+                (_, Some(flag)) => {
+                    let value = self.value()?;
+                    self.flags.set(flag, value);
+                }
+                (_, None) => return Ok(Some(Item::Option(name))),
+            }
+        }
+    }
+
+    fn value(&mut self) -> Result<String, Stop> {
+        Ok(self.parser.value()?.string()?)
+    }
+}
+
+/// What comes next on a command line.
+enum Item {
+    Word(String),
+    Option(String),
+}
+
+impl Given {
+    fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|(name, _)| *name == option)
+    }
+
+    /// The value of an option; the last where it is given more than once.
+    fn last(&mut self, option: &str) -> Option<String> {
+        let index = self.options.iter().rposition(|(name, _)| *name == option)?;
+        Some(std::mem::take(&mut self.options[index].1))
+    }
+
+    fn none(self) -> Result<(), Stop> {
+        match self.words.first() {
+            None => Ok(()),
+            Some(word) => Err(unexpected(word)),
+        }
+    }
+
+    fn one(self, what: &str) -> Result<String, Stop> {
+        let mut words = self.words.into_iter();
+        match (words.next(), words.next()) {
+            (Some(word), None) => Ok(word),
+            (None, _) => Err(wrong(format!("{what} is missing"))),
+            (Some(_), Some(word)) => Err(unexpected(&word)),
+        }
+    }
+}
+
+fn setting(flag: &str, text: String, kind: &Kind) -> Result<Setting, Stop> {
+    Ok(match kind {
+        Kind::Text => Setting::Value(Value::String(text)),
+        Kind::Yes => Setting::Value(Value::Bool(true)),
+        Kind::Path => Setting::Path(text.into()),
+        Kind::Image => Setting::Image(text.into()),
+        Kind::Number => match text.parse::<u64>() {
+            Ok(number) => Setting::Value(number.into()),
+            Err(_) => return Err(wrong(format!("--{flag}: {text:?} is not a whole number"))),
+        },
+    })
+}
+
+/// `FILE` or `FILE,readonly`.
+fn disk(text: &str) -> Disk {
+    match text.strip_suffix(",readonly") {
+        Some(path) => Disk { path: path.into(), readonly: true },
+        None => Disk { path: text.into(), readonly: false },
+    }
+}
+
+fn wrong(reason: impl Into<String>) -> Stop {
+    Stop::Wrong(reason.into())
+}
+
+fn unknown(option: &str) -> Stop {
+    wrong(format!("unknown option --{option}"))
+}
+
+fn unexpected(word: &str) -> Stop {
+    wrong(format!("{word:?} is one word too many"))
+}
+
+impl From<lexopt::Error> for Stop {
+    fn from(error: lexopt::Error) -> Self {
+        wrong(error.to_string())
+    }
+}
+
+impl From<OsString> for Stop {
+    fn from(value: OsString) -> Self {
+        wrong(format!("{value:?} is not UTF-8"))
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.verb {
+            Some(verb) => write!(f, "{}; see volnet help {verb}", self.reason),
+            None => write!(f, "{}; see volnet help", self.reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+use super::*;
+
+fn read(text: &str) -> Result<Invocation, Usage> {
+    parse(std::iter::once("volnet").chain(text.split_whitespace()).map(OsString::from))
+}
+
+fn command(text: &str) -> Command {
+    read(text).unwrap_or_else(|usage| panic!("{text}: {usage}")).command
+}
+
+fn change(change: Change, names: &[&str], timeout_ms: Option<u64>) -> Command {
+    Command::Change { change, names: names.iter().map(|n| (*n).into()).collect(), timeout_ms }
+}
+
+#[test]
+fn every_verb() {
+    let s = String::from;
+    let call = |method: &str, parameters: Option<&str>, more| Command::Call {
+        method: method.into(),
+        parameters: parameters.map(String::from),
+        more,
+    };
+    let dry = Setup { dry_run: true, ..Setup::default() };
+    let service =
+        Setup { service: true, force: true, unit_dir: Some("/u".into()), ..Setup::default() };
+    let table = [
+        ("serve", Command::Serve),
+        ("setup", Command::Setup(Setup::default())),
+        ("setup --dry-run", Command::Setup(dry)),
+        ("setup --service --force --unit-dir /u", Command::Setup(service)),
+        ("teardown", Command::Teardown { dry_run: false, force: false }),
+        ("teardown --force --dry-run", Command::Teardown { dry_run: true, force: true }),
+        ("start web", change(Change::Start, &["web"], None)),
+        ("stop web db --timeout 5", change(Change::Stop, &["web", "db"], Some(5000))),
+        ("restart --timeout=0 web", change(Change::Restart, &["web"], Some(0))),
+        ("delete -- web", change(Change::Delete, &["web"], None)),
+        ("get web", Command::Get { name: s("web") }),
+        ("list", Command::List),
+        ("networks", Command::Networks),
+        ("args web", Command::Args { name: s("web"), hypervisor: None }),
+        (
+            "args web --hypervisor qemu",
+            Command::Args { name: s("web"), hypervisor: Some(s("qemu")) },
+        ),
+        ("call List", call("List", None, false)),
+        (
+            "call io.volnet.Get {\"name\":\"web\"}",
+            call("io.volnet.Get", Some("{\"name\":\"web\"}"), false),
+        ),
+        ("call Monitor --more", call("Monitor", None, true)),
+        ("console web", Command::Console { name: s("web") }),
+        ("logs web", Command::Logs { name: s("web"), follow: false }),
+        ("logs -f web", Command::Logs { name: s("web"), follow: true }),
+        ("logs web --follow", Command::Logs { name: s("web"), follow: true }),
+        ("monitor", Command::Monitor),
+        ("check", Command::Check),
+        ("doctor", Command::Check),
+        ("version", Command::Version),
+        ("--version", Command::Version),
+        ("-V", Command::Version),
+        ("help", Command::Help { verb: None }),
+        ("help run", Command::Help { verb: Some(s("run")) }),
+        ("--help", Command::Help { verb: None }),
+        ("run --help", Command::Help { verb: Some(s("run")) }),
+        ("delete web -h", Command::Help { verb: Some(s("delete")) }),
+    ];
+    for (text, expected) in table {
+        assert_eq!(command(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn create_and_run() {
+    let Command::Create(create) = command("create web") else { panic!() };
+    let nothing = Create {
+        name: "web".into(),
+        manifest: None,
+        config: None,
+        overrides: vec![],
+        disks: vec![],
+        start: false,
+        dry_run: false,
+    };
+    assert_eq!(*create, nothing);
+
+    let text = "run web --manifest m.json --config c.json --mode dhcp --cpus 2 --kernel k \
+                --initramfs i --isolated --dry-run --disk a.img --disk b.qcow2,readonly --ip 1 \
+                --ip 10.0.0.2";
+    let Command::Create(run) = command(text) else { panic!() };
+    let network = |field, value: Value| Override {
+        section: Some("network"),
+        field,
+        value: Setting::Value(value),
+    };
+    let expected = Create {
+        name: "web".into(),
+        manifest: Some("m.json".into()),
+        config: Some("c.json".into()),
+        overrides: vec![
+            network("mode", "dhcp".into()),
+            network("ip", "10.0.0.2".into()),
+            network("isolated", true.into()),
+            Override { section: None, field: "kernel_override", value: Setting::Path("k".into()) },
+            Override { section: None, field: "initramfs", value: Setting::Image("i".into()) },
+            Override {
+                section: Some("resources"),
+                field: "cpu_cores",
+                value: Setting::Value(2.into()),
+            },
+        ],
+        disks: vec![
+            Disk { path: "a.img".into(), readonly: false },
+            Disk { path: "b.qcow2".into(), readonly: true },
+        ],
+        start: true,
+        dry_run: true,
+    };
+    assert_eq!(*run, expected);
+}
+
+#[test]
+fn settings_and_json_stand_anywhere() {
+    let mut flags = Flags::default();
+    flags.set("socket", "/s".into());
+    for text in ["--socket /s --json list", "list --json --socket=/s", "list --socket /s --json"] {
+        let invocation = read(text).unwrap();
+        assert_eq!(invocation.flags, flags, "{text}");
+        assert!(invocation.json);
+    }
+    let served = read("serve --bridge b --subnet 10.0.0.0/8 --nft-owner=no").unwrap();
+    let mut flags = Flags::default();
+    flags.set("bridge", "b".into());
+    flags.set("subnet", "10.0.0.0/8".into());
+    flags.set("nft-owner", "no".into());
+    assert_eq!(served.flags, flags);
+}
+
+#[test]
+fn wrong_usage_says_what_is_wrong_and_which_help_helps() {
+    let table = [
+        ("", "there is no verb; see volnet help"),
+        ("fly", "there is no verb \"fly\"; see volnet help"),
+        ("help fly", "there is no verb \"fly\"; see volnet help help"),
+        ("list web", "\"web\" is one word too many; see volnet help list"),
+        ("list --state-dir /x", "unknown option --state-dir; see volnet help list"),
+        ("list -x", "unknown option -x; see volnet help list"),
+        ("get", "NAME is missing; see volnet help get"),
+        ("get a b", "\"b\" is one word too many; see volnet help get"),
+        ("start", "NAME is missing; see volnet help start"),
+        ("start web --timeout 3", "unknown option --timeout; see volnet help start"),
+        (
+            "stop web --timeout soon",
+            "--timeout: \"soon\" is not 0 to 86400 seconds; see volnet help stop",
+        ),
+        (
+            "stop web --timeout 86401",
+            "--timeout: \"86401\" is not 0 to 86400 seconds; see volnet help stop",
+        ),
+        ("run web --cpus two", "--cpus: \"two\" is not a whole number; see volnet help run"),
+        ("create web --kernel", "missing argument for option '--kernel'; see volnet help create"),
+        (
+            "setup --unit-dir /u",
+            "--unit-dir says where --service goes, which is not given; see volnet help setup",
+        ),
+        ("call", "METHOD is missing; see volnet help call"),
+        ("call a b c", "\"c\" is one word too many; see volnet help call"),
+        ("serve --json", "unknown option --json; see volnet help serve"),
+        ("--bridge b list", "unknown option --bridge; see volnet help"),
+    ];
+    for (text, expected) in table {
+        match read(text) {
+            Err(usage) => assert_eq!(usage.to_string(), expected, "{text}"),
+            Ok(invocation) => panic!("{text}: {invocation:?}"),
+        }
+    }
+}

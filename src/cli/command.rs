@@ -1,0 +1,143 @@
+//! What can be asked for on the command line.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::config::Flags;
+
+/// A command line, understood.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Invocation {
+    /// Settings that were given as flags.
+    pub(super) flags: Flags,
+    /// JSON instead of tables.
+    pub(super) json: bool,
+    /// What is to be done.
+    pub(super) command: Command,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Command {
+    /// Be the daemon.
+    Serve,
+    /// Prepare the host.
+    Setup(Setup),
+    /// Take the preparation away.
+    Teardown { dry_run: bool, force: bool },
+    /// Make a VM's network, and start its hypervisor if `start`.
+    Create(Box<Create>),
+    /// Start, stop, restart or delete VMs.
+    Change { change: Change, names: Vec<String>, timeout_ms: Option<u64> },
+    /// Show one VM.
+    Get { name: String },
+    /// Show all VMs.
+    List,
+    /// Show the networks.
+    Networks,
+    /// Show the network arguments for a hypervisor.
+    Args { name: String, hypervisor: Option<String> },
+    /// Call a method and print its replies.
+    Call { method: String, parameters: Option<String>, more: bool },
+    /// Connect the terminal to a VM's serial console.
+    Console { name: String },
+    /// Show the log of a VM's hypervisor.
+    Logs { name: String, follow: bool },
+    /// Follow what happens.
+    Monitor,
+    /// Look the host over.
+    Check,
+    /// Show versions.
+    Version,
+    /// Explain a verb, or all of them.
+    Help { verb: Option<String> },
+}
+
+/// How the host is prepared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Setup {
+    /// Change nothing, show what would be.
+    pub(super) dry_run: bool,
+    /// Even where a subnet overlaps with what the host has, or another unit stands there.
+    pub(super) force: bool,
+    /// Install the systemd unit.
+    pub(super) service: bool,
+    /// Where the unit goes.
+    pub(super) unit_dir: Option<PathBuf>,
+}
+
+/// What a VM is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Create {
+    /// Its name.
+    pub(super) name: String,
+    /// A file with its manifest.
+    pub(super) manifest: Option<PathBuf>,
+    /// A file with its configuration.
+    pub(super) config: Option<PathBuf>,
+    /// What flags say; they win over the configuration.
+    pub(super) overrides: Vec<Override>,
+    /// Disks beside those of the manifest.
+    pub(super) disks: Vec<Disk>,
+    /// Start its hypervisor too.
+    pub(super) start: bool,
+    /// Change nothing, show what would be.
+    pub(super) dry_run: bool,
+}
+
+/// A field of the configuration that a flag sets.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Override {
+    /// Its section, where it is in one.
+    pub(super) section: Option<&'static str>,
+    /// The field.
+    pub(super) field: &'static str,
+    /// What it is set to.
+    pub(super) value: Setting,
+}
+
+/// What a field is set to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Setting {
+    /// This value.
+    Value(Value),
+    /// The path of a file, which may be relative.
+    Path(PathBuf),
+    /// A section that names a file by `url`, without a checksum.
+    Image(PathBuf),
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Disk {
+    /// The image, whose path may be relative.
+    pub(super) path: PathBuf,
+    /// Whether the guest may not write to it.
+    pub(super) readonly: bool,
+}
+
+/// What is done to VMs that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Start the hypervisor.
+    Start,
+    /// Stop it.
+    Stop,
+    /// Stop it and start it again.
+    Restart,
+    /// Stop it and give everything back.
+    Delete,
+}
+
+impl Change {
+    /// The method of the interface.
+    pub(super) fn method(self) -> &'static str {
+        match self {
+            Change::Start => "io.volnet.Start",
+            Change::Stop => "io.volnet.Stop",
+            Change::Restart => "io.volnet.Restart",
+            Change::Delete => "io.volnet.Delete",
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The socket client: one call after the other, each reply waited for.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::protocol::client::{self, Reply};
+
+use super::Trouble;
+
+/// The longest reply in bytes that is taken: some 100000 VMs.
+const REPLY_BYTES_MAX: usize = 64 << 20;
+/// Bytes read at once.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A connection to the daemon.
+pub(super) struct Connection {
+    stream: UnixStream,
+    socket: PathBuf,
+    /// What was received and not yet handed out.
+    buffer: Vec<u8>,
+    /// Bytes of it in which no terminator is.
+    searched: usize,
+}
+
+impl Connection {
+    /// Connects.
+    pub(super) fn open(socket: &Path) -> Result<Connection, Trouble> {
+        let unreachable = |error| Trouble::Unreachable { socket: socket.into(), error };
+        let stream = UnixStream::connect(socket).map_err(unreachable)?;
+        Ok(Connection { stream, socket: socket.into(), buffer: Vec::new(), searched: 0 })
+    }
+
+    /// Connects if a daemon is there.
+    pub(super) fn open_if_served(socket: &Path) -> Result<Option<Connection>, Trouble> {
+        match Connection::open(socket) {
+            Ok(connection) => Ok(Some(connection)),
+            Err(Trouble::Unreachable { error, .. })
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Calls a method and waits for its reply.
+    pub(super) fn call(&mut self, method: &str, parameters: Value) -> Result<Reply, Trouble> {
+        self.send(method, parameters, false)?;
+        self.receive()
+    }
+
+    /// Sends a call. `more`: more than one reply is taken.
+    pub(super) fn send(
+        &mut self,
+        method: &str,
+        parameters: Value,
+        more: bool,
+    ) -> Result<(), Trouble> {
+        let mut message = client::call(method, parameters, more);
+        message.push(0);
+        match self.stream.write_all(&message) {
+            // A daemon that has said why and hung up is heard in receive.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            outcome => outcome.map_err(|error| self.lost(error)),
+        }
+    }
+
+    /// Waits for the next reply.
+    pub(super) fn receive(&mut self) -> Result<Reply, Trouble> {
+        loop {
+            if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == 0) {
+                let end = self.searched + end;
+                let reply = client::decode(&self.buffer[..end]);
+                self.buffer.drain(..=end);
+                self.searched = 0;
+                return reply.map_err(Trouble::NoReply);
+            }
+            self.searched = self.buffer.len();
+            if self.searched > REPLY_BYTES_MAX {
+                let reason = format!("it is longer than {REPLY_BYTES_MAX} bytes");
+                return Err(Trouble::NoReply(client::NoReply::Garbled(reason)));
+            }
+            let mut piece = [0; READ_BYTES];
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
+                Ok(length) => self.buffer.extend_from_slice(&piece[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.lost(error)),
+            }
+        }
+    }
+
+    fn lost(&self, error: io::Error) -> Trouble {
+        Trouble::Unreachable { socket: self.socket.clone(), error }
+    }
+}

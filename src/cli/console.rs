@@ -1,0 +1,160 @@
+//! `console`: the terminal on one side, the serial port of a guest on the other.
+//!
+//! The terminal is raw meanwhile, so that the guest gets every key and does the echo. One key is
+//! kept: Ctrl-] detaches. However it ends (that key, the guest's power-off, SIGTERM, SIGHUP, an
+//! error), the terminal is put back as it was. What the window's size is, a serial port cannot say
+//! and the guest cannot be told; `stty rows R cols C` in the guest is how people do that.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{self, SetArg, Termios};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::config::Settings;
+use crate::engine::name::VmName;
+use crate::hypervisor::SERIAL_SOCKET;
+use crate::store::Paths;
+
+use super::session::file;
+use super::{DONE, Trouble};
+
+/// The key that detaches: Ctrl-].
+const DETACH: u8 = 0x1d;
+/// Bytes carried at once.
+const CHUNK_BYTES: usize = 4096;
+
+/// Connects the terminal to a VM's serial port.
+pub(super) fn console(settings: &Settings, name: &str) -> Result<u8, Trouble> {
+    let name = VmName::new(name)?;
+    let folder = Paths::new(&settings.state_dir, &settings.runtime_dir).folder(&name);
+    let socket = folder.join(SERIAL_SOCKET);
+    let serial = UnixStream::connect(&socket).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Trouble::Input(format!(
+            "VM {name} has no console: it does not run, or its hypervisor offers none"
+        )),
+        _ => file("cannot connect to", &socket, error),
+    })?;
+    let terminal = |error| Trouble::File { what: "terminal".into(), error };
+    let ends = endings().map_err(terminal)?;
+    let outcome = {
+        let _raw = Raw::enter().map_err(terminal)?;
+        carry(&serial, &ends)
+    };
+    if io::stdin().is_terminal() {
+        // The guest left the cursor somewhere in a line.
+        let _ = writeln!(io::stderr());
+    }
+    outcome.map(|()| DONE).map_err(|error| file("lost", &socket, error))
+}
+
+/// A stream that becomes readable when a signal says that this is the end.
+fn endings() -> io::Result<UnixStream> {
+    let (read, write) = UnixStream::pair()?;
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+    }
+    Ok(read)
+}
+
+/// The terminal in raw mode, until this is dropped.
+struct Raw(Option<Termios>);
+
+impl Raw {
+    /// Nothing where standard input is no terminal.
+    fn enter() -> io::Result<Raw> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(Raw(None));
+        }
+        let before = termios::tcgetattr(&stdin)?;
+        let mut raw = before.clone();
+        termios::cfmakeraw(&mut raw);
+        termios::tcsetattr(&stdin, SetArg::TCSADRAIN, &raw)?;
+        eprint!("Ctrl-] detaches.\r\n");
+        Ok(Raw(Some(before)))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // There is nothing else to try with a terminal that is gone.
+            let _ = termios::tcsetattr(io::stdin(), SetArg::TCSAFLUSH, before);
+        }
+    }
+}
+
+/// Carries bytes both ways until one side or a signal ends it.
+fn carry(serial: &UnixStream, ends: &UnixStream) -> io::Result<()> {
+    let stdin = io::stdin();
+    let mut keys_end = false;
+    loop {
+        let [typed, printed, ended] = ready(
+            // A standard input at its end is always readable; it is not asked any more.
+            if keys_end { None } else { Some(stdin.as_fd()) },
+            serial.as_fd(),
+            ends.as_fd(),
+        )?;
+        if ended || (printed && !print(serial)?) {
+            return Ok(());
+        }
+        if typed {
+            match type_in(serial)? {
+                Typed::Some => {}
+                Typed::End => keys_end = true,
+                Typed::Detach => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Which of the three can be read, once one can.
+fn ready(stdin: Option<BorrowedFd>, serial: BorrowedFd, ends: BorrowedFd) -> io::Result<[bool; 3]> {
+    let poll_fd = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    let mut fds = vec![poll_fd(serial), poll_fd(ends)];
+    fds.extend(stdin.map(poll_fd));
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => break,
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let any = |fd: &PollFd| fd.any().unwrap_or(true);
+    Ok([fds.get(2).is_some_and(any), any(&fds[0]), any(&fds[1])])
+}
+
+/// From the guest to the terminal; false at the end.
+fn print(mut serial: &UnixStream) -> io::Result<bool> {
+    let mut bytes = [0; CHUNK_BYTES];
+    let length = serial.read(&mut bytes)?;
+    let mut out = io::stdout().lock();
+    out.write_all(&bytes[..length])?;
+    out.flush()?;
+    Ok(length > 0)
+}
+
+/// What came from the keyboard.
+enum Typed {
+    Some,
+    End,
+    Detach,
+}
+
+/// From the keyboard to the guest.
+fn type_in(mut serial: &UnixStream) -> io::Result<Typed> {
+    let mut bytes = [0; CHUNK_BYTES];
+    // Past the buffer of std::io::stdin: what is in there would not be seen by poll.
+    let length = nix::unistd::read(io::stdin(), &mut bytes)?;
+    let keys = &bytes[..length];
+    let detach = keys.iter().position(|key| *key == DETACH);
+    serial.write_all(&keys[..detach.unwrap_or(length)])?;
+    Ok(match (detach, length) {
+        (Some(_), _) => Typed::Detach,
+        (None, 0) => Typed::End,
+        (None, _) => Typed::Some,
+    })
+}

@@ -1,0 +1,194 @@
+//! The documents of Create: what the files say, with what the flags say on top.
+//!
+//! The daemon reads and checks them; here they are only put together. It has another working
+//! directory than whoever gave the flags, so paths of flags are made absolute here.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::command::{Create, Disk, Override, Setting};
+
+/// The parameters of Create. `base` is what relative paths of flags are relative to.
+pub(super) fn parameters(
+    create: &Create,
+    mut manifest: Option<Value>,
+    config: Option<Value>,
+    base: &Path,
+) -> Result<Value, String> {
+    let mut config = config.unwrap_or_else(|| json!({}));
+    let fields = config.as_object_mut().ok_or("the configuration is not a JSON object")?;
+    for setting in &create.overrides {
+        apply(fields, setting, base)?;
+    }
+    if !create.disks.is_empty() {
+        // A manifest that the configuration carries counts only where none stands beside it.
+        if manifest.is_none() {
+            manifest = fields.remove("manifest");
+        }
+        let manifest = manifest.get_or_insert_with(|| json!({}));
+        add_disks(manifest, &create.disks, base)?;
+    }
+    let mut parameters = json!({
+        "name": create.name, "config": config, "start": create.start, "dry_run": create.dry_run
+    });
+    if let Some(manifest) = manifest {
+        parameters["manifest"] = manifest;
+    }
+    Ok(parameters)
+}
+
+fn apply(fields: &mut Map<String, Value>, setting: &Override, base: &Path) -> Result<(), String> {
+    let value = match &setting.value {
+        Setting::Value(value) => value.clone(),
+        Setting::Path(path) => Value::String(absolute(path, base)?),
+        Setting::Image(path) => image(setting.field, path, base)?,
+    };
+    let target = match setting.section {
+        None => fields,
+        Some(section) => {
+            let inner = fields.entry(section).or_insert(Value::Null);
+            if inner.is_null() {
+                *inner = json!({});
+            }
+            inner.as_object_mut().ok_or_else(|| format!("{section} is not a JSON object"))?
+        }
+    };
+    target.insert(setting.field.into(), value);
+    Ok(())
+}
+
+/// The section takes the place of the whole one: its checksum belonged to another file.
+fn image(field: &str, path: &Path, base: &Path) -> Result<Value, String> {
+    let mut section = json!({ "url": absolute(path, base)? });
+    if field == "rootfs" {
+        section["format"] = format(path).into();
+    }
+    Ok(section)
+}
+
+fn add_disks(manifest: &mut Value, disks: &[Disk], base: &Path) -> Result<(), String> {
+    let manifest = manifest.as_object_mut().ok_or("the manifest is not a JSON object")?;
+    let list = manifest.entry("disks").or_insert(Value::Null);
+    if list.is_null() {
+        *list = json!([]);
+    }
+    let list = list.as_array_mut().ok_or("disks is not a JSON array")?;
+    for disk in disks {
+        list.push(json!({
+            "source": absolute(&disk.path, base)?,
+            "format": format(&disk.path),
+            "readonly": disk.readonly
+        }));
+    }
+    Ok(())
+}
+
+/// The format of an image, by the ending of its name.
+fn format(path: &Path) -> &'static str {
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some(ending) if ending.eq_ignore_ascii_case("qcow2") => "qcow2",
+        Some(_) | None => "raw",
+    }
+}
+
+fn absolute(path: &Path, base: &Path) -> Result<String, String> {
+    if path.as_os_str().is_empty() {
+        return Err("the path of a file is empty".into());
+    }
+    match base.join(path).to_str() {
+        Some(path) => Ok(path.into()),
+        None => Err(format!("{} is not UTF-8", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create() -> Create {
+        Create {
+            name: "web".into(),
+            manifest: None,
+            config: None,
+            overrides: vec![],
+            disks: vec![],
+            start: false,
+            dry_run: false,
+        }
+    }
+
+    fn setting(section: Option<&'static str>, field: &'static str, value: Setting) -> Override {
+        Override { section, field, value }
+    }
+
+    fn merged(create: &Create, manifest: Option<Value>, config: Option<Value>) -> Value {
+        parameters(create, manifest, config, Path::new("/home/me")).unwrap()
+    }
+
+    #[test]
+    fn nothing_given_is_an_empty_configuration() {
+        let expected = json!({"name": "web", "config": {}, "start": false, "dry_run": false});
+        assert_eq!(merged(&create(), None, None), expected);
+    }
+
+    #[test]
+    fn flags_win_over_the_configuration_field_by_field() {
+        let create = Create {
+            overrides: vec![
+                setting(Some("network"), "mode", Setting::Value("dhcp".into())),
+                setting(Some("resources"), "cpu_cores", Setting::Value(2.into())),
+                setting(None, "kernel_override", Setting::Path("k/vmlinux".into())),
+                setting(None, "initramfs", Setting::Image("/i.gz".into())),
+                setting(None, "rootfs", Setting::Image("r.QCOW2".into())),
+            ],
+            ..create()
+        };
+        let config = json!({
+            "network": {"mode": "vsock", "mtu": 1400},
+            "resources": null,
+            "initramfs": {"url": "/other", "checksum": "ab"}
+        });
+        assert_eq!(
+            merged(&create, None, Some(config))["config"],
+            json!({
+                "network": {"mode": "dhcp", "mtu": 1400},
+                "resources": {"cpu_cores": 2},
+                "kernel_override": "/home/me/k/vmlinux",
+                "initramfs": {"url": "/i.gz"},
+                "rootfs": {"url": "/home/me/r.QCOW2", "format": "qcow2"}
+            })
+        );
+    }
+
+    #[test]
+    fn disks_go_to_the_manifest_that_counts() {
+        let disks = vec![
+            Disk { path: "a.img".into(), readonly: false },
+            Disk { path: "/b.qcow2".into(), readonly: true },
+        ];
+        let create = Create { disks, ..create() };
+        let a = json!({"source": "/home/me/a.img", "format": "raw", "readonly": false});
+        let b = json!({"source": "/b.qcow2", "format": "qcow2", "readonly": true});
+
+        let alone = merged(&create, None, None);
+        assert_eq!(alone["manifest"], json!({"disks": [a, b]}));
+
+        let beside = merged(&create, Some(json!({"disks": ["x"]})), None);
+        assert_eq!(beside["manifest"]["disks"], json!(["x", a, b]));
+
+        let carried = merged(&create, None, Some(json!({"manifest": {"name": "m"}})));
+        assert_eq!(carried["manifest"], json!({"name": "m", "disks": [a, b]}));
+        assert_eq!(carried["config"], json!({}));
+    }
+
+    #[test]
+    fn what_cannot_be_merged_is_said() {
+        let mode = setting(Some("network"), "mode", Setting::Value("dhcp".into()));
+        let create = Create { overrides: vec![mode], ..create() };
+        let base = Path::new("/");
+        let wrong = |config| parameters(&create, None, Some(config), base).unwrap_err();
+        assert_eq!(wrong(json!([])), "the configuration is not a JSON object");
+        assert_eq!(wrong(json!({"network": 1})), "network is not a JSON object");
+    }
+}

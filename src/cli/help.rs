@@ -1,0 +1,331 @@
+//! What `volnet help` says. Every line fits 80 columns.
+
+/// `volnet help`.
+pub(super) const OVERVIEW: &str = "\
+volnet gives the microVMs of one host their network and runs their hypervisors.
+
+Usage: volnet [OPTION]... VERB [ARGUMENT]...
+
+The host
+  setup        prepare it: bridge, address, forwarding, NAT
+  teardown     take all of that away again
+  networks     show the networks and what is free in them
+  check        say what would keep VMs from working, and what mends it (doctor)
+  serve        be the daemon
+
+VMs
+  run          make a VM's network and start its hypervisor
+  create       make its network only
+  start, stop, restart
+               start, stop or restart its hypervisor
+  delete       stop it and give everything back
+  get, list    show one VM, show all
+  args         print a VM's network as arguments for a hypervisor
+  console      connect the terminal to a VM's serial console
+  logs         show the log of a VM's hypervisor
+  monitor      follow what happens
+
+The rest
+  call         call a method of the daemon's interface and print the reply
+  version      show the versions of volnet and of the kernel
+  help         explain a verb: volnet help run
+
+Options
+  --json                print JSON instead of tables
+  --socket PATH         the daemon's socket, /run/volnet/volnet.sock
+  --config-file PATH    settings, /etc/volnet/config.json
+  --runtime-dir PATH    where the VMs' sockets are, /run/volnet
+  --log-dir PATH        where the logs are, /var/log/volnet
+  -h, --help            explain the verb
+
+Flags win over the environment (VOLNET_SOCKET and so on), the environment over
+the file. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 the daemon
+cannot be reached.
+";
+
+const SERVE: &str = "\
+Usage: volnet serve [OPTION]...
+
+Be the daemon. Brings the host and the network of every recorded VM to the
+desired state, then answers on the socket until SIGTERM. VMs go on without it.
+
+  --socket PATH         the socket, RUNTIME/volnet.sock
+  --config-file PATH    settings, /etc/volnet/config.json
+  --state-dir PATH      records of VMs, /var/lib/volnet
+  --runtime-dir PATH    what ends with the host's uptime, /run/volnet
+  --log-dir PATH        logs of hypervisors, /var/log/volnet
+  --bridge NAME         the first network's bridge, vbr0
+  --subnet PREFIX       its prefix, 192.168.127.0/24
+  --host-ip ADDRESS     the host's address in it, the first one
+  --nft-owner yes|no    keep others from changing volnet's nf_tables tables, yes
+  --backend linux|noop  noop: touch nothing, linux
+
+VOLNET_LOG sets how much is logged: error, warn, info (default), debug, trace.
+";
+
+const SETUP: &str = "\
+Usage: volnet setup [OPTION]...
+
+Prepare the host: bridge, its address, IPv4 forwarding, rules. The daemon does
+the same when it starts. Doing it again changes nothing.
+
+  --dry-run             change nothing; print each step as the ip, nft or sysctl
+                        command that would do the same
+  --force               even where a subnet overlaps with what the host has, and
+                        even over another unit file
+  --service             also install the systemd unit, volnet.service, with the
+                        settings that are given here
+  --unit-dir PATH       where the unit goes, /etc/systemd/system
+  --json                print JSON
+
+  --bridge NAME         the first network's bridge, vbr0
+  --subnet PREFIX       its prefix, 192.168.127.0/24
+  --host-ip ADDRESS     the host's address in it, the first one
+
+and the other options of serve. A daemon that runs does it with its settings.
+";
+
+const TEARDOWN: &str = "\
+Usage: volnet teardown [OPTION]...
+
+Take away everything that volnet made on this host. Refused while VMs exist.
+
+  --dry-run             change nothing; print each step as a command
+  --force               stop and delete the VMs too
+  --json                print JSON
+
+and the options of serve. A daemon that runs does it with its settings.
+";
+
+/// The options that create and run have in common.
+macro_rules! creation {
+    () => {
+        "\
+  --mode MODE           bridged: an address leased by the host (default)
+                        dhcp: the guest asks for its address
+                        vsock: no network, only a vsock context id
+  --manifest FILE       a plugin manifest
+  --config FILE         settings of this VM, which win over the manifest
+  --network NAME        the network, the first one
+  --ip ADDRESS          the address to lease
+  --mac ADDRESS         the guest's Ethernet address
+  --mtu BYTES           its MTU, the network's
+  --queues N            queue pairs of its interface, 1
+  --isolated            keep it from other isolated VMs
+  --ephemeral           the record ends with the host's uptime
+  --autostart           start it whenever the daemon starts
+  --restart POLICY      no (default), on-failure or always
+  --dry-run             change nothing; print each step as a command
+  --json                print JSON
+
+  --hypervisor NAME     cloud-hypervisor, qemu, firecracker or a template
+  --kernel FILE         the kernel
+  --initramfs FILE      the initial RAM file system
+  --rootfs FILE         the root file system: raw, or qcow2 if it ends so
+  --disk FILE[,readonly]
+                        one more disk; may be given several times
+  --cpus N              virtual CPUs, 1
+  --memory MIB          memory, 512
+  --cmdline TEXT        kernel command line; the network's part is added
+
+Flags win over the configuration. Paths of flags may be relative; those in the
+documents are absolute.
+"
+    };
+}
+
+const CREATE: &str = concat!(
+    "\
+Usage: volnet create NAME [OPTION]...
+
+Make a VM's network: tap, address and rules, as its mode needs. Making the same
+again returns it.
+
+",
+    creation!()
+);
+
+const RUN: &str = concat!(
+    "\
+Usage: volnet run NAME [OPTION]...
+
+Make a VM's network and start its hypervisor.
+
+",
+    creation!()
+);
+
+const START: &str = "\
+Usage: volnet start NAME...
+
+Start the hypervisors of VMs.
+
+  --json                print JSON, one line a VM
+";
+
+const STOP: &str = "\
+Usage: volnet stop NAME... [--timeout SECONDS]
+
+Ask the guests to power off, then SIGTERM, then SIGKILL. Waits until they ended.
+
+  --timeout SECONDS     how long before SIGKILL, 30
+  --json                print JSON, one line a VM
+";
+
+const RESTART: &str = "\
+Usage: volnet restart NAME... [--timeout SECONDS]
+
+Stop VMs and start them again.
+
+  --timeout SECONDS     how long a guest has to power off, 30
+  --json                print JSON, one line a VM
+";
+
+const DELETE: &str = "\
+Usage: volnet delete NAME... [--timeout SECONDS]
+
+Stop VMs and give everything back: address and tap once the process is gone.
+
+  --timeout SECONDS     how long a guest has to power off, 30
+  --json                print JSON, one line a VM
+";
+
+const GET: &str = "\
+Usage: volnet get NAME [--json]
+
+Show one VM: what it is, what it was given, how it is.
+";
+
+const LIST: &str = "\
+Usage: volnet list [--json]
+
+Show all VMs.
+";
+
+const NETWORKS: &str = "\
+Usage: volnet networks [--json]
+
+Show the networks: addresses leased and free, bridge ports used and free.
+";
+
+const ARGS: &str = "\
+Usage: volnet args NAME [--hypervisor NAME] [--json]
+
+Print the arguments that give this VM's network to a hypervisor that you start
+yourself, one a line. For firecracker: the network part of its configuration.
+
+  --hypervisor NAME     cloud-hypervisor, qemu, firecracker or a template
+";
+
+const CALL: &str = "\
+Usage: volnet call METHOD [JSON] [--more]
+
+Call a method of the daemon's interface with these parameters, and print those
+of the reply. A method without a dot is one of io.volnet.
+
+  --more                take more than one reply
+
+  volnet call List
+  volnet call Get '{\"name\":\"web\"}'
+  volnet call org.varlink.service.GetInfo
+";
+
+const CONSOLE: &str = "\
+Usage: volnet console NAME
+
+Connect the terminal to the VM's serial console. Ctrl-] detaches.
+";
+
+const LOGS: &str = "\
+Usage: volnet logs NAME [-f]
+
+Show the log of the VM's hypervisor.
+
+  -f, --follow          go on showing what is added
+";
+
+const MONITOR: &str = "\
+Usage: volnet monitor [--json]
+
+Show the VMs, then every event as it happens.
+";
+
+const CHECK: &str = "\
+Usage: volnet check [--json]        (also: volnet doctor)
+
+Look the host over and say what would keep VMs from working. Exit status 1 where
+something would.
+";
+
+const VERSION: &str = "\
+Usage: volnet version [--json]
+
+Show the version of the daemon, of the kernel, and what plans are run on.
+Without a daemon: the version of this program.
+";
+
+const HELP: &str = "\
+Usage: volnet help [VERB]
+
+Explain a verb, or say which there are.
+";
+
+/// Every verb with its help.
+const VERBS: [(&str, &str); 21] = [
+    ("serve", SERVE),
+    ("setup", SETUP),
+    ("teardown", TEARDOWN),
+    ("create", CREATE),
+    ("run", RUN),
+    ("start", START),
+    ("stop", STOP),
+    ("restart", RESTART),
+    ("delete", DELETE),
+    ("get", GET),
+    ("list", LIST),
+    ("networks", NETWORKS),
+    ("args", ARGS),
+    ("call", CALL),
+    ("console", CONSOLE),
+    ("logs", LOGS),
+    ("monitor", MONITOR),
+    ("check", CHECK),
+    ("doctor", CHECK),
+    ("version", VERSION),
+    ("help", HELP),
+];
+
+/// The help of a verb.
+pub(super) fn of(verb: &str) -> Option<&'static str> {
+    VERBS.iter().find(|(name, _)| *name == verb).map(|(_, text)| *text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{CLIENT_KEYS, KEYS};
+
+    #[test]
+    fn every_line_fits_80_columns() {
+        for text in VERBS.iter().map(|(_, text)| *text).chain([OVERVIEW]) {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+            assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
+        }
+    }
+
+    #[test]
+    fn every_verb_and_every_setting_is_in_it() {
+        for (verb, text) in VERBS {
+            assert!(OVERVIEW.contains(verb), "{verb}");
+            assert!(text.contains(&format!("volnet {verb}")), "{verb}");
+        }
+        for flag in KEYS.iter().filter_map(|key| key.flag) {
+            assert!(SERVE.contains(&format!("--{flag} ")), "{flag}");
+        }
+        for flag in CLIENT_KEYS.iter().filter_map(|key| key.flag) {
+            assert!(OVERVIEW.contains(&format!("--{flag} ")), "{flag}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The verbs about the host. `setup` and `teardown` go through the daemon where one runs, because
+//! it would put back what is done behind its back; else they are done here.
+
+use serde_json::{Map, Value, json};
+
+use crate::config::Flags;
+use crate::engine::request::Request;
+use crate::protocol::frame::Terminator;
+use crate::protocol::{client, reply};
+
+use super::command::Setup;
+use super::connection::Connection;
+use super::session::Session;
+use super::{DONE, FAILED, Trouble, show, unit};
+
+/// `serve`.
+pub(super) fn serve(session: &Session) -> Result<u8, Trouble> {
+    let level = env_logger::Env::new().filter_or("VOLNET_LOG", "info");
+    env_logger::Builder::from_env(level).format_timestamp(None).init();
+    (session.daemon.serve)(&session.settings)?;
+    Ok(DONE)
+}
+
+/// `setup`.
+pub(super) fn setup(session: &mut Session, setup: &Setup, flags: &Flags) -> Result<u8, Trouble> {
+    let Setup { dry_run, force, .. } = *setup;
+    let mut reply = through_daemon_or_here(
+        session,
+        "io.volnet.Setup",
+        json!({ "dry_run": dry_run, "force": force }),
+        &Request::Setup { dry_run, force },
+    )?;
+    let unit = if setup.service { Some(unit::install(setup, flags)?) } else { None };
+    if let Some(unit) = &unit {
+        reply.insert("unit".into(), unit.path.clone().into());
+    }
+    session.show(&reply, |reply| {
+        let mut text = show::plan(reply.get("plan"));
+        if text.is_empty() && !dry_run {
+            text.push_str("the host is ready\n");
+        }
+        if let Some(unit) = unit {
+            text.push_str(&unit.text);
+        }
+        text
+    })?;
+    Ok(DONE)
+}
+
+/// `teardown`.
+pub(super) fn teardown(session: &mut Session, dry_run: bool, force: bool) -> Result<u8, Trouble> {
+    let reply = through_daemon_or_here(
+        session,
+        "io.volnet.Teardown",
+        json!({ "dry_run": dry_run, "force": force }),
+        &Request::Teardown { dry_run, force },
+    )?;
+    session.show(&reply, |reply| match show::plan(reply.get("plan")) {
+        text if text.is_empty() && !dry_run => "nothing of volnet is here\n".into(),
+        text => text,
+    })?;
+    Ok(DONE)
+}
+
+fn through_daemon_or_here(
+    session: &Session,
+    method: &str,
+    parameters: Value,
+    request: &Request,
+) -> Result<Map<String, Value>, Trouble> {
+    if let Some(mut connection) = Connection::open_if_served(&session.settings.socket)? {
+        return Ok(connection.call(method, parameters)?.parameters);
+    }
+    let answer = (session.daemon.offline)(&session.settings, request)?;
+    // The same bytes that the daemon would send, so that there is one way of showing them.
+    let mut bytes = Vec::new();
+    reply::reply(&mut bytes, &answer, false, Terminator::Nul);
+    bytes.pop();
+    Ok(client::decode(&bytes).map_err(Trouble::NoReply)?.parameters)
+}
+
+/// `networks`.
+pub(super) fn networks(session: &mut Session) -> Result<u8, Trouble> {
+    let reply = session.call("io.volnet.Networks", json!({}))?;
+    let networks = reply.get("networks").unwrap_or(&Value::Null);
+    session.show(&reply, |_| show::networks(networks))?;
+    Ok(DONE)
+}
+
+/// `check`.
+pub(super) fn check(session: &mut Session) -> Result<u8, Trouble> {
+    let reply = session.call("io.volnet.Check", json!({}))?;
+    let findings = reply.get("findings").unwrap_or(&Value::Null);
+    session.show(&reply, |_| show::findings(findings))?;
+    let wrong = |finding: &Value| finding["level"] == "error";
+    let any = findings.as_array().is_some_and(|findings| findings.iter().any(wrong));
+    Ok(if any { FAILED } else { DONE })
+}
+
+/// `version`: the daemon's, or this program's own where none runs.
+pub(super) fn version(session: &mut Session) -> Result<u8, Trouble> {
+    let Some(mut connection) = Connection::open_if_served(&session.settings.socket)? else {
+        let own = env!("CARGO_PKG_VERSION");
+        let reply = Map::from_iter([("version".into(), own.into())]);
+        session.show(&reply, |_| format!("volnet {own}, no daemon\n"))?;
+        return Ok(DONE);
+    };
+    let reply = connection.call("io.volnet.Version", json!({}))?.parameters;
+    session.show(&reply, show::version)?;
+    Ok(DONE)
+}

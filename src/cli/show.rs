@@ -1,0 +1,294 @@
+//! Replies as people read them. Fields stand in the interface's order, not in that of the reply.
+
+use serde_json::{Map, Value};
+
+use super::table;
+
+const MS_PER_DAY: i64 = 86_400_000;
+
+/// The fields of a VM, in the order in which they are shown.
+const VM_FIELDS: [&str; 21] = [
+    "name",
+    "mode",
+    "status",
+    "network",
+    "ip",
+    "netmask",
+    "gateway",
+    "mac",
+    "mtu",
+    "tap",
+    "ifindex",
+    "cid",
+    "kernel_args",
+    "ephemeral",
+    "hypervisor",
+    "pid",
+    "exit_code",
+    "exit_signal",
+    "restarts",
+    "created_at",
+    "started_at",
+];
+
+/// One VM: every field that it has.
+pub(super) fn vm(vm: &Value) -> String {
+    let pairs: Vec<(&str, String)> = VM_FIELDS
+        .into_iter()
+        .filter(|field| !matches!(&vm[*field], Value::Null))
+        .map(|field| match field {
+            "created_at" | "started_at" => (field, time(&vm[field])),
+            field => (field, text(&vm[field])),
+        })
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    table::pairs(&pairs)
+}
+
+/// All VMs.
+pub(super) fn vms(vms: &Value) -> String {
+    let fields = ["name", "mode", "status", "ip", "tap", "cid"];
+    table::rows(&["NAME", "MODE", "STATUS", "IP", "TAP", "CID"], &cells(vms, &fields))
+}
+
+/// The networks.
+pub(super) fn networks(networks: &Value) -> String {
+    let heading = ["NAME", "BRIDGE", "SUBNET", "HOST", "MTU", "NAT", "LEASED", "FREE", "PORTS"];
+    let fields = ["name", "bridge", "subnet", "host_ip", "mtu", "nat", "leased", "free", "ports"];
+    table::rows(&heading, &cells(networks, &fields))
+}
+
+fn cells(items: &Value, fields: &[&str]) -> Vec<Vec<String>> {
+    let row = |item: &Value| fields.iter().map(|field| cell(&item[*field])).collect();
+    items.as_array().into_iter().flatten().map(row).collect()
+}
+
+fn cell(value: &Value) -> String {
+    match text(value) {
+        empty if empty.is_empty() => "-".into(),
+        text => text,
+    }
+}
+
+/// What Check found, each with what mends it.
+pub(super) fn findings(findings: &Value) -> String {
+    const LEVEL: usize = "warning".len() + 2;
+    let mut out = String::new();
+    for finding in findings.as_array().into_iter().flatten() {
+        let level = text(&finding["level"]);
+        out.push_str(&format!("{level:LEVEL$}"));
+        let words = format!("{}: {}", text(&finding["check"]), text(&finding["message"]));
+        table::paragraph(&mut out, &words, LEVEL);
+        if let Some(hint) = finding["hint"].as_str() {
+            out.push_str(&" ".repeat(LEVEL));
+            table::paragraph(&mut out, hint, LEVEL);
+        }
+    }
+    out
+}
+
+/// An event.
+pub(super) fn event(event: &Value) -> String {
+    let mut out = format!("{}  {:11}", time(&event["at"]), text(&event["kind"]));
+    for field in ["vm", "message"] {
+        if let Some(text) = event[field].as_str().filter(|text| !text.is_empty()) {
+            out.push_str("  ");
+            out.push_str(text);
+        }
+    }
+    match (event["by_name"].as_str(), event["by_pid"].as_u64()) {
+        (Some(name), Some(pid)) => out.push_str(&format!("  (by {name}, process {pid})")),
+        (Some(name), None) => out.push_str(&format!("  (by {name})")),
+        (None, Some(pid)) => out.push_str(&format!("  (by process {pid})")),
+        (None, None) => {}
+    }
+    out.push('\n');
+    out
+}
+
+/// The versions.
+pub(super) fn version(version: &Map<String, Value>) -> String {
+    let field = |name| version.get(name).map(text).unwrap_or_default();
+    format!("volnet {}, {} on {}\n", field("version"), field("backend"), field("kernel"))
+}
+
+/// Commands, one a line, as a shell takes them.
+pub(super) fn plan(plan: Option<&Value>) -> String {
+    let lines = plan.and_then(Value::as_array).into_iter().flatten();
+    lines.map(|line| format!("{}\n", text(line))).collect()
+}
+
+/// A value without quotes; nothing for null.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => printable(text),
+        Value::Bool(true) => "yes".into(),
+        Value::Bool(false) => "no".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Keeps what a guest or a hypervisor wrote from reaching the terminal as commands.
+fn printable(text: &str) -> String {
+    let legal = |c: char| if c.is_control() && c != '\n' { '?' } else { c };
+    text.chars().map(legal).collect()
+}
+
+/// Milliseconds since the epoch as a date and a time of day, UTC.
+fn time(value: &Value) -> String {
+    let Some(ms) = value.as_i64() else { return text(value) };
+    let (days, rest) = (ms.div_euclid(MS_PER_DAY), ms.rem_euclid(MS_PER_DAY) / 1000);
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The Gregorian date of a day since 1970-01-01. Years begin in March here, so that the leap day
+/// is the last of its year.
+fn date(days: i64) -> (i64, i64, i64) {
+    const DAYS_PER_400_YEARS: i64 = 146_097;
+    /// From 0000-03-01 to 1970-01-01.
+    const EPOCH: i64 = 719_468;
+    let days = days + EPOCH;
+    let (era, day) = (days.div_euclid(DAYS_PER_400_YEARS), days.rem_euclid(DAYS_PER_400_YEARS));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // Five months from March on have 153 days, whichever five they are.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = (year + 400 * era, (month + 2) % 12 + 1);
+    (if month <= 2 { year + 1 } else { year }, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_vm() {
+        let web = json!({
+            "name": "web", "mode": "bridged", "status": "running", "network": "default",
+            "tap": "vttap-web", "ifindex": 12, "mac": "02:5a:00:11:22:33", "ip": "192.168.127.2",
+            "netmask": "255.255.255.0", "gateway": "192.168.127.1", "mtu": 1500, "cid": 3,
+            "kernel_args": "ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off",
+            "ephemeral": false, "hypervisor": "qemu", "pid": 4711, "exit_code": null,
+            "exit_signal": null, "restarts": 0, "created_at": 1767225600000_i64,
+            "started_at": 1767225601999_i64
+        });
+        assert_eq!(
+            vm(&web),
+            "\
+name         web
+mode         bridged
+status       running
+network      default
+ip           192.168.127.2
+netmask      255.255.255.0
+gateway      192.168.127.1
+mac          02:5a:00:11:22:33
+mtu          1500
+tap          vttap-web
+ifindex      12
+cid          3
+kernel_args  ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off
+ephemeral    no
+hypervisor   qemu
+pid          4711
+restarts     0
+created_at   2026-01-01 00:00:00Z
+started_at   2026-01-01 00:00:01Z
+"
+        );
+    }
+
+    #[test]
+    fn all_vms() {
+        let list = json!([
+            {"name": "web", "mode": "bridged", "status": "running", "ip": "192.168.127.2",
+             "tap": "vttap-web", "cid": 3},
+            {"name": "vault", "mode": "vsock", "status": "created", "ip": null, "tap": null,
+             "cid": 4}
+        ]);
+        assert_eq!(
+            vms(&list),
+            "\
+NAME   MODE     STATUS   IP             TAP        CID
+web    bridged  running  192.168.127.2  vttap-web  3
+vault  vsock    created  -              -          4
+"
+        );
+    }
+
+    #[test]
+    fn all_networks() {
+        let list = json!([
+            {"name": "default", "bridge": "vbr0", "subnet": "192.168.127.0/24",
+             "host_ip": "192.168.127.1", "mtu": 1500, "nat": true, "leased": 2, "free": 251,
+             "ports": 3, "ports_free": 1020}
+        ]);
+        let table = networks(&list);
+        assert_eq!(
+            table,
+            "\
+NAME     BRIDGE  SUBNET            HOST           MTU   NAT  LEASED  FREE  PORTS
+default  vbr0    192.168.127.0/24  192.168.127.1  1500  yes  2       251   3
+"
+        );
+        assert!(table.lines().all(|line| line.len() <= table::WIDTH));
+    }
+
+    #[test]
+    fn what_check_found() {
+        let list = json!([
+            {"check": "kvm", "level": "ok", "message": "/dev/kvm can be used", "hint": null},
+            {"check": "forward", "level": "warning",
+             "message": "the policy of ip filter FORWARD is drop and there is no rule of volnet in it",
+             "hint": "volnet setup"}
+        ]);
+        assert_eq!(
+            findings(&list),
+            "\
+ok       kvm: /dev/kvm can be used
+warning  forward: the policy of ip filter FORWARD is drop and there is no rule
+         of volnet in it
+         volnet setup
+"
+        );
+    }
+
+    #[test]
+    fn events() {
+        let drift = json!({
+            "sequence": 7, "at": 951_782_400_000_i64, "kind": "drift", "vm": null,
+            "message": "table ip volnet is gone", "by_pid": 7, "by_name": "nft"
+        });
+        assert_eq!(
+            event(&drift),
+            "2000-02-29 00:00:00Z  drift        table ip volnet is gone  (by nft, process 7)\n"
+        );
+    }
+
+    #[test]
+    fn dates() {
+        for (days, expected) in [
+            (0, (1970, 1, 1)),
+            (-1, (1969, 12, 31)),
+            (11_016, (2000, 2, 29)),
+            (11_017, (2000, 3, 1)),
+            (19_782, (2024, 2, 29)),
+            (20_453, (2025, 12, 31)),
+            (47_540, (2100, 2, 28)),
+            (47_541, (2100, 3, 1)),
+        ] {
+            assert_eq!(date(days), expected, "{days}");
+        }
+    }
+
+    #[test]
+    fn what_a_guest_wrote_commands_no_terminal() {
+        assert_eq!(text(&"a\u{1b}[2Jb\nc".into()), "a?[2Jb\nc");
+    }
+}

@@ -1,0 +1,88 @@
+//! Why a verb did not do what it was asked for, in words and as an exit status.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use crate::error::{Error, Refusal};
+use crate::protocol::client::NoReply;
+
+use super::args::Usage;
+use super::{DONE, FAILED, UNREACHABLE, WRONG_USAGE};
+
+/// Why a verb did not do what it was asked for.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The command line is wrong.
+    Usage(Usage),
+    /// Refused or failed here, without the daemon.
+    Here(Error),
+    /// A file or the terminal: what was done to it, and what came of it.
+    File { what: String, error: io::Error },
+    /// What was given makes no sense.
+    Input(String),
+    /// The daemon refused or failed.
+    NoReply(NoReply),
+    /// The daemon is not there, or went away.
+    Unreachable { socket: PathBuf, error: io::Error },
+    /// What was to be shown could not be written.
+    Output(io::Error),
+}
+
+impl Trouble {
+    /// The exit status.
+    pub(super) fn status(&self) -> u8 {
+        match self {
+            Trouble::Usage(_) => WRONG_USAGE,
+            Trouble::Unreachable { .. } => UNREACHABLE,
+            Trouble::Here(_) | Trouble::File { .. } | Trouble::Input(_) | Trouble::NoReply(_) => {
+                FAILED
+            }
+            // Whoever read it has seen enough.
+            Trouble::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
+            Trouble::Output(_) => FAILED,
+        }
+    }
+
+    /// Says it on standard error.
+    pub(super) fn tell(&self) {
+        if self.status() != DONE {
+            // There is nobody left to tell that this failed.
+            let _ = writeln!(io::stderr(), "volnet: {self}");
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Usage(usage) => usage.fmt(f),
+            Trouble::Here(error) => error.fmt(f),
+            Trouble::File { what, error } => write!(f, "{what}: {error}"),
+            Trouble::Input(reason) => f.write_str(reason),
+            Trouble::NoReply(reply) => reply.fmt(f),
+            Trouble::Unreachable { socket, error } => {
+                write!(f, "cannot reach the daemon at {}: {error}", socket.display())
+            }
+            Trouble::Output(error) => write!(f, "cannot write: {error}"),
+        }
+    }
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        Trouble::Here(refusal.into())
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Trouble::Here(error)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Trouble::Output(error)
+    }
+}

@@ -1,0 +1,114 @@
+//! The verbs about VMs.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::protocol::frame::MESSAGE_MAX;
+
+use super::command::{Change, Create};
+use super::session::{Session, file};
+use super::{DONE, FAILED, Trouble, document, show};
+
+/// The most VMs that are changed at a time, each on a connection of its own.
+const AT_A_TIME: usize = 16;
+
+/// `create` and `run`.
+pub(super) fn create(session: &mut Session, create: &Create) -> Result<u8, Trouble> {
+    let manifest = create.manifest.as_deref().map(read).transpose()?;
+    let config = create.config.as_deref().map(read).transpose()?;
+    let base =
+        std::env::current_dir().map_err(|e| file("cannot tell the folder", Path::new("."), e))?;
+    let parameters =
+        document::parameters(create, manifest, config, &base).map_err(Trouble::Input)?;
+    let reply = session.call("io.volnet.Create", parameters)?;
+    session.show(&reply, |reply| {
+        let vm = show::vm(reply.get("vm").unwrap_or(&Value::Null));
+        if create.dry_run { dry_run(&vm, reply.get("plan")) } else { vm }
+    })?;
+    Ok(DONE)
+}
+
+/// The plan for a shell, with the VM as a comment before it.
+fn dry_run(vm: &str, plan: Option<&Value>) -> String {
+    let comment: String = vm.lines().map(|line| format!("# {line}\n")).collect();
+    comment + &show::plan(plan)
+}
+
+/// A document. One that is longer than a message cannot be sent.
+fn read(path: &Path) -> Result<Value, Trouble> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MESSAGE_MAX as u64 + 1).read_to_string(&mut text))
+        .map_err(|error| file("cannot read", path, error))?;
+    if text.len() > MESSAGE_MAX {
+        let reason = format!("{} is longer than {MESSAGE_MAX} bytes", path.display());
+        return Err(Trouble::Input(reason));
+    }
+    serde_json::from_str(&text)
+        .map_err(|error| Trouble::Input(format!("{} is not JSON: {error}", path.display())))
+}
+
+/// `start`, `stop`, `restart` and `delete`. One that fails does not keep the others from it.
+pub(super) fn change(
+    session: &mut Session,
+    change: Change,
+    names: &[String],
+    timeout_ms: Option<u64>,
+) -> Result<u8, Trouble> {
+    let mut status = DONE;
+    for names in names.chunks(AT_A_TIME) {
+        let mut under_way = Vec::new();
+        for name in names {
+            let mut connection = session.connect()?;
+            let mut parameters = json!({ "name": name });
+            if let Some(timeout_ms) = timeout_ms {
+                parameters["timeout_ms"] = timeout_ms.into();
+            }
+            connection.send(change.method(), parameters, false)?;
+            under_way.push((name, connection));
+        }
+        for (name, mut connection) in under_way {
+            match connection.receive() {
+                Ok(reply) => session.show(&reply.parameters, |reply| {
+                    let status = reply.get("vm").map(|vm| show::text(&vm["status"]));
+                    format!("{name}: {}\n", status.as_deref().unwrap_or("deleted"))
+                })?,
+                Err(trouble @ Trouble::NoReply(_)) => {
+                    trouble.tell();
+                    status = FAILED;
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
+    }
+    Ok(status)
+}
+
+/// `get`.
+pub(super) fn get(session: &mut Session, name: &str) -> Result<u8, Trouble> {
+    let reply = session.call("io.volnet.Get", json!({ "name": name }))?;
+    session.show(&reply, |reply| show::vm(reply.get("vm").unwrap_or(&Value::Null)))?;
+    Ok(DONE)
+}
+
+/// `list`.
+pub(super) fn list(session: &mut Session) -> Result<u8, Trouble> {
+    let reply = session.call("io.volnet.List", json!({}))?;
+    session.show(&reply, |reply| show::vms(reply.get("vms").unwrap_or(&Value::Null)))?;
+    Ok(DONE)
+}
+
+/// `args`.
+pub(super) fn args(
+    session: &mut Session,
+    name: &str,
+    hypervisor: Option<String>,
+) -> Result<u8, Trouble> {
+    let parameters = json!({ "name": name, "hypervisor": hypervisor });
+    let reply = session.call("io.volnet.Args", parameters)?;
+    session.show(&reply, |reply| show::plan(reply.get("args")))?;
+    Ok(DONE)
+}
