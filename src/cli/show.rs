@@ -131,7 +131,7 @@ pub(super) fn text(value: &Value) -> String {
 
 /// Keeps what a guest or a hypervisor wrote from reaching the terminal as commands.
 fn printable(text: &str) -> String {
-    let legal = |c: char| if c.is_control() && c != '\n' { '?' } else { c };
+    let legal = |c: char| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c };
     text.chars().map(legal).collect()
 }
 
@@ -289,6 +289,6 @@ warning  forward: the policy of ip filter FORWARD is drop and there is no rule
 
     #[test]
     fn what_a_guest_wrote_commands_no_terminal() {
-        assert_eq!(text(&"a\u{1b}[2Jb\nc".into()), "a?[2Jb\nc");
+        assert_eq!(text(&"a\u{1b}[2Jb\n\tc".into()), "a?[2Jb\n\tc");
     }
 }
