@@ -5,6 +5,8 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod descriptors;
 pub mod peer;
+pub mod pidfd;
 pub mod socket;
 pub mod tun;

@@ -3,7 +3,8 @@
 //! The drivers ([`qemu`], [`cloud_hypervisor`], [`firecracker`], [`template`]) are pure: a
 //! [`Launch`] in, a [`Command`] out. [`command_line`] chooses among them. [`network_args`] is the
 //! network part alone, for people who start their own. [`process`] spawns, watches, adopts and
-//! ends.
+//! ends; [`inputs`] sees to it that what a VM needs is there, [`folder`] holds its sockets, and
+//! [`log`] is what it said.
 //!
 //! All of them keep to the same places in a VM's folder, which is empty before a start, because a
 //! socket that is left over stops most hypervisors:
@@ -25,7 +26,13 @@
 //! init, so the VM's own words stand last.
 
 pub mod cloud_hypervisor;
+pub mod fake;
 pub mod firecracker;
+pub mod folder;
+pub mod inputs;
+#[cfg(target_os = "linux")]
+pub mod linux;
+pub mod log;
 mod options;
 pub mod process;
 pub mod qemu;

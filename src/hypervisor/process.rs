@@ -1,8 +1,10 @@
 //! The processes of hypervisors.
 //!
 //! [`Processes`] is what the daemon asks for; the Linux backend spawns with `vfork`, watches by
-//! pidfd and signals only through it, so a reused pid is never hit.
+//! pidfd and signals only through it, so a reused pid is never hit. A VM's process is watched from
+//! [`Processes::spawn`] or [`Processes::adopt`] to the [`Processes::reap`] that gives its exit.
 
+use std::os::fd::RawFd;
 use std::path::Path;
 
 use super::{Command, Control};
@@ -13,15 +15,18 @@ use crate::error::Failure;
 /// Starting, watching and ending the processes of VMs. At most one a VM.
 pub trait Processes {
     /// Starts the command in a process group of its own, its output in `log`, with the
-    /// environment mark by which [`Processes::find`] knows it again, and watches it.
+    /// environment mark by which [`Processes::find`] knows it again, and watches it. The VM's
+    /// folder is made anew for it, empty but for the command's files.
     fn spawn(&mut self, name: &VmName, command: &Command, log: &Path)
     -> Result<ProcessId, Failure>;
 
     /// Watches a process of an earlier run of the daemon. False when it is gone, is a zombie, or
-    /// is another process that has the same pid.
+    /// is another process that has the same pid; what it left, a helper and its folder, is ended
+    /// and removed then.
     fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure>;
 
-    /// Looks for a process that was started for this VM but whose id was never recorded.
+    /// Looks for a process that was started for this VM but whose id was never recorded. Where
+    /// there is none, what such a start left is ended and removed.
     fn find(&mut self, name: &VmName) -> Option<ProcessId>;
 
     /// Asks the guest to power off. Does not wait for it.
@@ -41,7 +46,14 @@ pub trait Processes {
     /// Ends the process and its group, waits for that, and stops watching it: how a start is undone.
     fn kill_and_reap(&mut self, name: &VmName) -> Result<(), Failure>;
 
-    /// Collects the status of a process that has ended, and stops watching it. `None` while it
-    /// still runs or when none is watched.
+    /// Removes what the processes of a VM that is gone left behind: its folder.
+    fn clean(&mut self, name: &VmName);
+
+    /// Collects the status of a process that has ended, and stops watching it. Its group and its
+    /// folder end with it. `None` while it still runs or when none is watched.
     fn reap(&mut self, name: &VmName) -> Option<Exit>;
+
+    /// A descriptor that becomes readable when the watched process ends, for the event loop. It is
+    /// closed by the [`Processes::reap`] that gives the exit.
+    fn pidfd(&self, name: &VmName) -> Option<RawFd>;
 }

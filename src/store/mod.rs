@@ -66,7 +66,7 @@ impl Paths {
 
     /// The folder of a VM's sockets and generated files.
     pub fn folder(&self, name: &VmName) -> PathBuf {
-        self.runtime.join("vm").join(name.as_str())
+        folder_of(&self.runtime, name)
     }
 
     fn durable_records(&self) -> PathBuf {
@@ -93,6 +93,11 @@ impl Paths {
         let directory = if ephemeral { self.ephemeral_records() } else { self.durable_records() };
         file_of(&directory, name)
     }
+}
+
+/// The folder of a VM's sockets and generated files in a runtime directory.
+pub fn folder_of(runtime_dir: &Path, name: &VmName) -> PathBuf {
+    runtime_dir.join("vm").join(name.as_str())
 }
 
 fn file_of(directory: &Path, name: &VmName) -> PathBuf {
@@ -191,4 +196,4 @@ impl<D: Disk> Store<D> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,0 +1,308 @@
+//! Processes in memory, for tests and simulation: they start, end and refuse to on command.
+//!
+//! The processes are the world's, what is watched is the daemon's: [`FakeProcesses::crash`] forgets
+//! the one and leaves the other, as the end of a daemon does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use super::process::Processes;
+use super::{Command, Control};
+use crate::engine::name::VmName;
+use crate::engine::state::{Exit, ProcessId};
+use crate::error::Failure;
+
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+
+/// What it takes to end a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Manners {
+    /// Asking the guest.
+    #[default]
+    Polite,
+    /// SIGTERM.
+    Deaf,
+    /// SIGKILL.
+    Stubborn,
+}
+
+/// Something that was done to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    Asked,
+    Terminated,
+    Killed,
+}
+
+#[derive(Clone, Debug)]
+struct Process {
+    owner: Option<VmName>,
+    id: ProcessId,
+    manners: Manners,
+    exit: Option<Exit>,
+    /// Whether a daemon that lives is its parent and will learn its status.
+    child: bool,
+}
+
+/// The processes.
+#[derive(Clone, Debug, Default)]
+pub struct FakeProcesses {
+    boot: u32,
+    clock: u64,
+    world: BTreeMap<u32, Process>,
+    watched: BTreeMap<VmName, ProcessId>,
+    unwilling: BTreeSet<VmName>,
+    manners: Manners,
+    deeds: Vec<(VmName, Deed)>,
+}
+
+impl FakeProcesses {
+    /// Lets every spawn for this VM fail from now on, or succeed again.
+    pub fn refuse(&mut self, name: &VmName, refuse: bool) {
+        if refuse {
+            self.unwilling.insert(name.clone());
+        } else {
+            self.unwilling.remove(name);
+        }
+    }
+
+    /// What it takes to end processes that are started from now on.
+    pub fn set_manners(&mut self, manners: Manners) {
+        self.manners = manners;
+    }
+
+    /// Ends a VM's process. False when it has none that runs.
+    pub fn end(&mut self, name: &VmName, exit: Exit) -> bool {
+        match self.running(name) {
+            Some(process) => {
+                process.exit = Some(exit);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The daemon ends and another one starts: nothing is watched, all that runs goes on.
+    pub fn crash(&mut self) {
+        self.watched.clear();
+        self.world.retain(|_, process| process.exit.is_none());
+        self.world.values_mut().for_each(|process| process.child = false);
+    }
+
+    /// The host starts anew: nothing runs.
+    pub fn reboot(&mut self) {
+        self.watched.clear();
+        self.world.clear();
+        self.boot += 1;
+    }
+
+    /// A VM's process is gone and another one, nobody's, has got its pid.
+    pub fn reuse_pid(&mut self, name: &VmName) {
+        self.clock += 1;
+        let start_time = self.clock;
+        if let Some(process) = self.running(name) {
+            process.owner = None;
+            process.id.start_time = start_time;
+        }
+    }
+
+    /// The watched VMs whose process has ended: those whose pidfd would be readable.
+    pub fn ended(&self) -> Vec<VmName> {
+        let ended = |(_, id): &(&VmName, &ProcessId)| match self.world.get(&id.pid) {
+            Some(process) if process.id == **id => process.exit.is_some(),
+            Some(_) | None => true,
+        };
+        self.watched.iter().filter(ended).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many processes run, whether they are watched or not.
+    pub fn count(&self, name: &VmName) -> usize {
+        self.world.values().filter(|process| process.runs_for(name)).count()
+    }
+
+    /// Everything that was done to processes, in order.
+    pub fn deeds(&self) -> &[(VmName, Deed)] {
+        &self.deeds
+    }
+
+    fn running(&mut self, name: &VmName) -> Option<&mut Process> {
+        self.world.values_mut().find(|process| process.runs_for(name))
+    }
+
+    /// Does something to a VM's watched process, which ends when that is enough.
+    fn act(&mut self, name: &VmName, deed: Deed) -> Result<(), Failure> {
+        let Some(id) = self.watched.get(name) else {
+            return Err(failure(name, "it has no process"));
+        };
+        self.deeds.push((name.clone(), deed));
+        let (enough, exit) = match deed {
+            Deed::Asked => (Manners::Polite, Exit::Code(0)),
+            Deed::Terminated => (Manners::Deaf, Exit::Signal(SIGTERM)),
+            Deed::Killed => (Manners::Stubborn, Exit::Signal(SIGKILL)),
+        };
+        let process = self.world.get_mut(&id.pid).filter(|process| process.id == *id);
+        if let Some(process) = process.filter(|process| process.manners <= enough) {
+            process.exit.get_or_insert(exit);
+        }
+        Ok(())
+    }
+}
+
+impl Process {
+    fn runs_for(&self, name: &VmName) -> bool {
+        self.owner.as_ref() == Some(name) && self.exit.is_none()
+    }
+}
+
+impl Processes for FakeProcesses {
+    fn spawn(&mut self, name: &VmName, _: &Command, _: &Path) -> Result<ProcessId, Failure> {
+        if self.unwilling.contains(name) {
+            return Err(failure(name, "cannot start it: told to fail"));
+        }
+        if self.watched.contains_key(name) {
+            return Err(failure(name, "its process is there still"));
+        }
+        self.clock += 1;
+        let pid = (1..).find(|pid| !self.world.contains_key(pid)).expect("pids do not run out");
+        let boot_id = format!("boot-{}", self.boot);
+        let id = ProcessId { pid, start_time: self.clock, boot_id };
+        let process = Process {
+            owner: Some(name.clone()),
+            id: id.clone(),
+            manners: self.manners,
+            exit: None,
+            child: true,
+        };
+        self.world.insert(pid, process);
+        self.watched.insert(name.clone(), id.clone());
+        Ok(id)
+    }
+
+    fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure> {
+        let runs = |process: &Process| process.id == *id && process.exit.is_none();
+        let found = self.world.get(&id.pid).is_some_and(runs);
+        if found {
+            self.watched.insert(name.clone(), id.clone());
+        }
+        Ok(found)
+    }
+
+    fn find(&mut self, name: &VmName) -> Option<ProcessId> {
+        self.running(name).map(|process| process.id.clone())
+    }
+
+    fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {
+        match control {
+            Control::Qmp(_) | Control::CloudHypervisor(_) | Control::Firecracker(_) => {
+                self.act(name, Deed::Asked)
+            }
+            Control::Terminate => self.terminate(name),
+        }
+    }
+
+    fn terminate(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.act(name, Deed::Terminated)
+    }
+
+    fn kill(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.act(name, Deed::Killed)
+    }
+
+    fn is_ready(&mut self, name: &VmName, control: &Control) -> bool {
+        match control {
+            Control::Qmp(_) | Control::CloudHypervisor(_) | Control::Firecracker(_) => {
+                self.watched.contains_key(name) && self.running(name).is_some()
+            }
+            Control::Terminate => false,
+        }
+    }
+
+    fn kill_and_reap(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.kill(name)?;
+        self.reap(name);
+        Ok(())
+    }
+
+    fn clean(&mut self, _: &VmName) {}
+
+    fn reap(&mut self, name: &VmName) -> Option<Exit> {
+        let id = self.watched.get(name)?;
+        let exit = match self.world.get(&id.pid) {
+            Some(process) if process.id == *id => match process.exit? {
+                exit if process.child => exit,
+                _ => Exit::Lost,
+            },
+            Some(_) | None => Exit::Lost,
+        };
+        if self.world.get(&id.pid).is_some_and(|process| process.id == *id) {
+            self.world.remove(&id.pid);
+        }
+        self.watched.remove(name);
+        Some(exit)
+    }
+
+    fn pidfd(&self, _: &VmName) -> Option<RawFd> {
+        None
+    }
+}
+
+fn failure(name: &VmName, reason: &str) -> Failure {
+    Failure::Hypervisor { name: name.to_string(), reason: reason.to_owned(), log: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(processes: &mut FakeProcesses, name: &VmName) -> ProcessId {
+        let command = Command {
+            program: "fake".into(),
+            args: vec![],
+            files: vec![],
+            helper: None,
+            ready: None,
+            control: Control::Qmp("/qmp".into()),
+        };
+        processes.spawn(name, &command, Path::new("/log")).unwrap()
+    }
+
+    #[test]
+    fn it_ends_as_its_manners_are() {
+        let name = VmName::new("a").unwrap();
+        let mut processes = FakeProcesses::default();
+        processes.set_manners(Manners::Deaf);
+        start(&mut processes, &name);
+        processes.ask(&name, &Control::Qmp("/qmp".into())).unwrap();
+        assert_eq!((processes.reap(&name), processes.ended()), (None, vec![]));
+        processes.terminate(&name).unwrap();
+        assert_eq!(processes.ended(), std::slice::from_ref(&name));
+        assert_eq!(processes.reap(&name), Some(Exit::Signal(SIGTERM)));
+        assert_eq!(processes.reap(&name), None);
+        let deeds = [(name.clone(), Deed::Asked), (name.clone(), Deed::Terminated)];
+        assert_eq!(processes.deeds(), deeds);
+        assert!(processes.kill(&name).is_err());
+    }
+
+    #[test]
+    fn a_process_outlives_the_daemon_and_its_pid_outlives_the_process() {
+        let name = VmName::new("a").unwrap();
+        let mut processes = FakeProcesses::default();
+        let id = start(&mut processes, &name);
+        processes.crash();
+        assert_eq!(processes.find(&name), Some(id.clone()));
+        assert!(processes.adopt(&name, &id).unwrap());
+        assert!(processes.end(&name, Exit::Code(1)));
+        assert_eq!(processes.reap(&name), Some(Exit::Lost));
+
+        let id = start(&mut processes, &name);
+        processes.crash();
+        processes.reuse_pid(&name);
+        assert!(!processes.adopt(&name, &id).unwrap());
+        assert_eq!(processes.count(&name), 0);
+        processes.refuse(&name, true);
+        processes.reboot();
+        assert_eq!(processes.find(&name), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! What a VM needs on the host before anything is made for it: its program, its files, and that
+//! these are what they should be.
+//!
+//! [`check`] is cheap and belongs before every start. [`verify`] also reads whole files to compare
+//! their checksums (seconds for a large one) and belongs before the first start only: a disk that
+//! the guest may write to is another one afterwards.
+
+use std::env;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::Refusal;
+use crate::spec::{File, ResolvedMachine};
+
+/// Where programs are looked for when the daemon has no `PATH`.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How much of a file is hashed at a time, in bytes.
+const CHUNK: usize = 64 << 10;
+
+/// Finds a program: a path, or a name to be looked up in `PATH`. The error names it.
+pub fn find_program(program: &str) -> Result<PathBuf, String> {
+    let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let candidates: Vec<PathBuf> = match program.contains('/') {
+        true => vec![program.into()],
+        false => env::split_paths(&path).map(|directory| directory.join(program)).collect(),
+    };
+    let mut reason = format!("cannot start {program}: it is not in PATH");
+    for candidate in candidates {
+        match executable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !program.contains('/') => {}
+            Err(error) => reason = format!("cannot start {}: {error}", candidate.display()),
+        }
+    }
+    Err(reason)
+}
+
+/// Whether a file can be executed by root, as execve(2) decides it: by any execute bit.
+fn executable(path: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(path)?;
+    match metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is no program")),
+    }
+}
+
+/// Checks that the program and all files of a machine are there and can be read, and compares the
+/// checksums of those files that have one.
+pub fn verify(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusal> {
+    find_program(program)
+        .map_err(|reason| Refusal::InvalidConfig { field: "hypervisor".into(), reason })?;
+    each(machine, |path, _, field, kind| {
+        open(path, kind).map(drop).map_err(|reason| refuse(field, path, &reason))
+    })?;
+    each(machine, |path, sha256, field, kind| {
+        let Some(expected) = sha256 else { return Ok(()) };
+        let actual = open(path, kind)
+            .and_then(|open| hash(open).map_err(|error| error.to_string()))
+            .map_err(|reason| refuse(field, path, &reason))?;
+        match actual == *expected {
+            true => Ok(()),
+            false => {
+                let reason = format!("its SHA-256 is {actual}, not {expected}");
+                Err(refuse(&format!("{field}.checksum"), path, &reason))
+            }
+        }
+    })
+}
+
+/// What a file may be.
+#[derive(Clone, Copy)]
+enum Kind {
+    Regular,
+    RegularOrBlockDevice,
+}
+
+/// Visits the files of a machine until one is refused. The first disk may have been written as
+/// `rootfs`, so disks have no number here: the path in the reason says which one it is.
+fn each(
+    machine: &ResolvedMachine<'_>,
+    mut visit: impl FnMut(&Path, Option<&str>, &str, Kind) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let spec = machine.spec;
+    let kernel_hash = spec.kernel.as_ref().and_then(|file| file.sha256.as_deref());
+    visit(machine.kernel, kernel_hash, "kernel_override", Kind::Regular)?;
+    if let Some(File { path, sha256 }) = &spec.initramfs {
+        visit(path, sha256.as_deref(), "initramfs", Kind::Regular)?;
+    }
+    for disk in &spec.disks {
+        let File { path, sha256 } = &disk.file;
+        visit(path, sha256.as_deref(), "disks", Kind::RegularOrBlockDevice)?;
+    }
+    Ok(())
+}
+
+fn refuse(field: &str, path: &Path, reason: &str) -> Refusal {
+    let reason = format!("{}: {reason}", path.display());
+    Refusal::InvalidConfig { field: field.to_owned(), reason }
+}
+
+/// Opens a file after looking at it: opening a FIFO would wait for a writer.
+fn open(path: &Path, kind: Kind) -> Result<fs::File, String> {
+    let found = fs::metadata(path).map_err(|error| error.to_string())?.file_type();
+    match kind {
+        Kind::Regular | Kind::RegularOrBlockDevice if found.is_file() => {}
+        Kind::RegularOrBlockDevice if found.is_block_device() => {}
+        Kind::Regular => return Err("it is not a regular file".into()),
+        Kind::RegularOrBlockDevice => {
+            return Err("it is neither a regular file nor a block device".into());
+        }
+    }
+    fs::File::open(path).map_err(|error| error.to_string())
+}
+
+fn hash(mut file: fs::File) -> io::Result<String> {
+    use std::fmt::Write;
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => break,
+            count => hash.update(&chunk[..count]),
+        }
+    }
+    let mut text = String::with_capacity(64);
+    for byte in hash.finalize() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Disk, DiskFormat, MachineSpec};
+    use crate::store::tests::Scratch;
+
+    // printf abc | sha256sum; also FIPS 180-2, B.1.
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn file(path: PathBuf, sha256: Option<&str>) -> File {
+        File { path, sha256: sha256.map(str::to_owned) }
+    }
+
+    fn machine(scratch: &Scratch) -> MachineSpec {
+        let path = scratch.path().join("abc");
+        fs::write(&path, "abc").unwrap();
+        let disk =
+            Disk { file: file(path.clone(), Some(ABC)), format: DiskFormat::Raw, readonly: true };
+        MachineSpec {
+            hypervisor: Some("qemu".into()),
+            kernel: Some(file(path.clone(), Some(ABC))),
+            initramfs: Some(file(path, None)),
+            disks: vec![disk],
+            cpus: 1,
+            memory_mb: 128,
+            cmdline: String::new(),
+        }
+    }
+
+    fn verify(spec: &MachineSpec) -> Result<(), Refusal> {
+        let kernel = &spec.kernel.as_ref().unwrap().path;
+        super::verify(&ResolvedMachine { spec, hypervisor: "qemu", kernel }, "/bin/sh")
+    }
+
+    fn refused(result: Result<(), Refusal>) -> (String, String) {
+        match result.unwrap_err() {
+            Refusal::InvalidConfig { field, reason } => (field, reason),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_passes() {
+        verify(&machine(&Scratch::new())).unwrap();
+    }
+
+    #[test]
+    fn every_other_file_is_refused_by_its_field() {
+        let scratch = Scratch::new();
+        let good = machine(&scratch);
+        let path = scratch.path().join("abc");
+
+        let mut bad = good.clone();
+        bad.kernel = Some(file("/nonexistent/vmlinux".into(), None));
+        let (field, reason) = refused(verify(&bad));
+        assert_eq!(field, "kernel_override");
+        assert_eq!(reason, "/nonexistent/vmlinux: No such file or directory (os error 2)");
+
+        let mut bad = good.clone();
+        bad.initramfs = Some(file(path.clone(), Some(&ABC.replace('b', "c"))));
+        let (field, reason) = refused(verify(&bad));
+        assert_eq!(field, "initramfs.checksum");
+        assert!(reason.starts_with(&format!("{}: its SHA-256 is {ABC}, not ca", path.display())));
+
+        let mut bad = good.clone();
+        bad.disks[0].file.path = scratch.path().into();
+        let (field, reason) = refused(verify(&bad));
+        assert_eq!(field, "disks");
+        assert!(reason.ends_with("neither a regular file nor a block device"));
+
+        let mut bad = good;
+        bad.initramfs = Some(file("/dev/zero".into(), None));
+        assert_eq!(refused(verify(&bad)).1, "/dev/zero: it is not a regular file");
+    }
+
+    #[test]
+    fn a_program_is_found_by_path_or_by_name() {
+        assert!(find_program("sh").unwrap().ends_with("sh"));
+        assert_eq!(find_program("/bin/sh").unwrap(), Path::new("/bin/sh"));
+        let missing = "cannot start volnet-no-such: it is not in PATH";
+        assert_eq!(find_program("volnet-no-such").unwrap_err(), missing);
+        let missing = "cannot start /x/y: No such file or directory (os error 2)";
+        assert_eq!(find_program("/x/y").unwrap_err(), missing);
+        let unfit = "cannot start /etc/passwd: it is no program";
+        assert_eq!(find_program("/etc/passwd").unwrap_err(), unfit);
+    }
+}

@@ -1,0 +1,136 @@
+//! Which process is which: `/proc/PID/stat` and the environment marks.
+//!
+//! A pid is used again; a pid with the time at which its process started is not, until the next
+//! boot. Every process that volnet starts carries the VM's name and the runtime directory in its
+//! environment, so that one whose pid was never written down is found again.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::str;
+
+use crate::engine::name::VmName;
+
+/// The environment variable that holds the VM's name, in a hypervisor's process.
+pub(super) const MARK_VM: &str = "VOLNET_VM";
+/// The same in the process of a hypervisor's helper.
+pub(super) const MARK_HELPER: &str = "VOLNET_HELPER";
+/// The environment variable that holds the runtime directory: two daemons may have VMs alike.
+pub(super) const MARK_RUNTIME: &str = "VOLNET_RUNTIME";
+
+/// The longest environment that is looked through, in bytes. Ours has three short variables.
+const ENVIRONMENT_MAX: u64 = 64 << 10;
+/// The longest `/proc/PID/stat` in bytes: 52 numbers of at most 20 digits, and a name.
+const STAT_MAX: u64 = 4 << 10;
+
+/// What `/proc/PID/stat` says of a process (proc_pid_stat(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// Field 3: `R`, `S`, … and `Z` (zombie) or `X` (dead).
+    pub(super) state: u8,
+    /// Field 5: the process group.
+    pub(super) group: u32,
+    /// Field 22: clock ticks from boot to its start.
+    pub(super) start_time: u64,
+    /// Field 52: for a zombie, its status in the form of wait(2).
+    pub(super) status: i32,
+}
+
+impl Stat {
+    /// Reads a process's line. There is an error when there is no such process.
+    pub(super) fn read(pid: u32) -> io::Result<Stat> {
+        let mut line = Vec::new();
+        File::open(format!("/proc/{pid}/stat"))?.take(STAT_MAX).read_to_end(&mut line)?;
+        Stat::parse(&line).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a stat"))
+    }
+
+    /// Whether it has ended and only waits for its parent to notice.
+    pub(super) fn is_zombie(self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+
+    /// The name in field 2 may hold anything, `)` and newlines too: fields are counted from the
+    /// last `)`.
+    fn parse(line: &[u8]) -> Option<Stat> {
+        let end_of_name = line.iter().rposition(|byte| *byte == b')')?;
+        let rest = str::from_utf8(&line[end_of_name + 1..]).ok()?;
+        let mut fields = rest.split_ascii_whitespace();
+        // Each `nth` goes on behind the field that was read last, and field 3 is the first.
+        let state = *fields.next()?.as_bytes().first()?;
+        let group = fields.nth(1)?.parse().ok()?;
+        let start_time = fields.nth(16)?.parse().ok()?;
+        let status = fields.nth(29)?.parse().ok()?;
+        Some(Stat { state, group, start_time, status })
+    }
+}
+
+/// This boot's name.
+pub(super) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+}
+
+/// Looks for the process that was started for a VM of this runtime directory. Its own children
+/// carry the marks too; it is the one that started first.
+pub(super) fn find(name: &VmName, runtime_dir: &Path) -> Option<(u32, Stat)> {
+    let marks = marks(MARK_VM, name, runtime_dir);
+    let numbers = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    numbers
+        .filter_map(|pid| marked(pid, &marks).map(|stat| (pid, stat)))
+        .min_by_key(|(pid, stat)| (stat.start_time, *pid))
+}
+
+/// Whether a process is the helper of this VM's hypervisor.
+pub(super) fn is_helper(pid: u32, name: &VmName, runtime_dir: &Path) -> bool {
+    marked(pid, &marks(MARK_HELPER, name, runtime_dir)).is_some()
+}
+
+fn marks(part: &str, name: &VmName, runtime_dir: &Path) -> [Vec<u8>; 2] {
+    let runtime_dir = runtime_dir.as_os_str().as_encoded_bytes();
+    [format!("{part}={name}").into_bytes(), [MARK_RUNTIME.as_bytes(), b"=", runtime_dir].concat()]
+}
+
+/// The stat of a process that runs and carries all the marks.
+fn marked(pid: u32, marks: &[Vec<u8>]) -> Option<Stat> {
+    let mut environment = Vec::new();
+    let before = Stat::read(pid).ok()?;
+    let file = File::open(format!("/proc/{pid}/environ")).ok()?;
+    file.take(ENVIRONMENT_MAX).read_to_end(&mut environment).ok()?;
+    let carries = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|entry| entry == mark);
+    if !marks.iter().all(carries) {
+        return None;
+    }
+    // Read again: the pid may have become another process's between the two files.
+    let after = Stat::read(pid).ok()?;
+    (before.start_time == after.start_time && !after.is_zombie()).then_some(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A line of `cat /proc/self/stat`, with the name of a process that wants to be misread.
+    const LINE: &[u8] =
+        b"1234 (a) R 1 (b) S 1230 1229 1200 34816 1234 4194304 96 0 0 0 0 0 0 0 20 \
+        0 1 0 6012345 3325952 384 18446744073709551615 1 2 3 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 4 5 \
+        6 7 8 9 10 256\n";
+
+    #[test]
+    fn fields_are_counted_from_the_last_bracket() {
+        let stat = Stat { state: b'S', group: 1229, start_time: 6_012_345, status: 256 };
+        assert_eq!(Stat::parse(LINE), Some(stat));
+        for length in 0..LINE.len() - 4 {
+            assert_eq!(Stat::parse(&LINE[..length]), None, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn this_process_is_known() {
+        let stat = Stat::read(std::process::id()).unwrap();
+        assert!(!stat.is_zombie() && stat.start_time > 0);
+        assert_eq!(boot_id().unwrap().len(), 36);
+        assert_eq!(Stat::read(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,340 @@
+//! The processes of hypervisors on Linux.
+//!
+//! A process is watched by its pidfd: that says when it ends, and signals go through it, so that
+//! they hit this process or none. There are two ways to come to one: it was spawned by this daemon
+//! and is our child, or it was adopted from an earlier daemon and is init's. The first is waited
+//! for; of the second the kernel tells the status by the pidfd since 6.15, and before that it is
+//! read from `/proc` while the process is a zombie. Else it is [`Exit::Lost`].
+//!
+//! **The group.** A hypervisor leads a process group, or joins the one that its helper leads,
+//! because the helper starts first. Who dies with a VM is this group. Signalling a group by number
+//! may hit another group that has got the number since. So it is signalled through the pidfd of
+//! its leader (Linux 6.9); before that by number, but only while the hypervisor is known to be
+//! there, if only as a zombie, and to be in this group: a number is not given out again while a
+//! group has it.
+
+mod identity;
+mod power;
+mod spawn;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use socket2::Socket;
+use volnet_ffi::pidfd;
+
+use self::identity::Stat;
+use self::spawn::{Part, Place, Spawned};
+use super::process::Processes;
+use super::{Command, Control, folder, log};
+use crate::engine::name::VmName;
+use crate::engine::state::{Exit, ProcessId};
+use crate::error::Failure;
+use crate::store::Paths;
+
+/// How long a killed helper is waited for in one turn, in milliseconds. It takes one.
+const HELPER_END_MS: u16 = 50;
+
+/// How long a killed hypervisor is waited for when its start is undone, in milliseconds.
+const KILL_MS: u16 = 2_000;
+
+/// The processes of one runtime directory.
+#[derive(Debug)]
+pub struct LinuxProcesses {
+    runtime_dir: PathBuf,
+    boot_id: String,
+    watched: BTreeMap<VmName, Watched>,
+    /// Helpers that were killed and have not been waited for.
+    ending: Vec<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    id: ProcessId,
+    pidfd: OwnedFd,
+    group: Group,
+    /// The connection on which QEMU's greeting is awaited.
+    greeted: Option<Socket>,
+    /// The connection by which the guest was asked to power off.
+    asked: Option<Socket>,
+}
+
+#[derive(Debug)]
+enum Group {
+    /// The hypervisor leads it.
+    Own,
+    /// Its helper does.
+    Helper { pid: u32, pidfd: OwnedFd },
+    /// It is in another one, which is no business of ours.
+    Foreign,
+}
+
+impl LinuxProcesses {
+    /// Watches nothing yet. The processes are marked with the runtime directory.
+    pub fn new(runtime_dir: impl Into<PathBuf>) -> Result<LinuxProcesses, Failure> {
+        let boot_id = identity::boot_id()
+            .map_err(|error| Failure::kernel("read", "/proc/sys/kernel/random/boot_id", &error))?;
+        let runtime_dir = runtime_dir.into();
+        Ok(LinuxProcesses { runtime_dir, boot_id, watched: BTreeMap::new(), ending: Vec::new() })
+    }
+
+    /// Starts the helper, if there is one, and then the hypervisor.
+    fn start(
+        &mut self,
+        name: &VmName,
+        command: &Command,
+        log: &Path,
+    ) -> Result<(Spawned, Group), String> {
+        folder::renew(&self.folder(name)).map_err(|failure| failure.to_string())?;
+        spawn::write_files(command)?;
+        let mut log = spawn::open_log(log)?;
+        writeln!(log, "{}{}", log::HEADER, command.program)
+            .map_err(|error| format!("cannot write to the log: {error}"))?;
+        let place = Place { name, runtime_dir: &self.runtime_dir, log: &log };
+        let Some(command_of_helper) = &command.helper else {
+            let spawned = spawn::spawn(command, Part::Hypervisor { group: None }, &place)?;
+            return Ok((spawned, Group::Own));
+        };
+        spawn::write_files(command_of_helper)?;
+        let helper = spawn::spawn(command_of_helper, Part::Helper, &place)?;
+        let part = Part::Hypervisor { group: Some(helper.pid) };
+        let spawned = spawn::await_ready(&helper, command_of_helper)
+            .and_then(|()| spawn::spawn(command, part, &place));
+        match spawned {
+            Ok(spawned) => Ok((spawned, Group::Helper { pid: helper.pid, pidfd: helper.pidfd })),
+            Err(reason) => {
+                let _ = pidfd::send_signal(helper.pidfd.as_fd(), libc::SIGKILL);
+                self.collect(helper.pidfd);
+                Err(reason)
+            }
+        }
+    }
+
+    fn folder(&self, name: &VmName) -> PathBuf {
+        Paths::new("", &self.runtime_dir).folder(name)
+    }
+
+    /// The group that an adopted process is in.
+    fn group_of(&self, name: &VmName, pid: u32, stat: Stat) -> Group {
+        if stat.group == pid {
+            return Group::Own;
+        }
+        // The descriptor first: what is then read of this pid is of the process that it holds, as
+        // long as that one is alive, and `is_helper` asks for that too.
+        match pidfd::open(stat.group) {
+            Ok(pidfd) if identity::is_helper(stat.group, name, &self.runtime_dir) => {
+                Group::Helper { pid: stat.group, pidfd }
+            }
+            Ok(_) | Err(_) => Group::Foreign,
+        }
+    }
+
+    /// Waits for a killed helper, now or in a later turn.
+    fn collect(&mut self, helper: OwnedFd) {
+        // Whether it has ended in time is seen by the wait below.
+        let _ = pidfd::has_ended(helper.as_fd(), HELPER_END_MS);
+        self.ending.push(helper);
+        // One that is an error to wait for is not our child, and init waits for it.
+        self.ending.retain(|helper| matches!(pidfd::wait(helper.as_fd()), Ok(None)));
+    }
+
+    fn watched(&self, name: &VmName) -> Result<&Watched, Failure> {
+        self.watched.get(name).ok_or_else(|| failure(name, "it has no process".into()))
+    }
+}
+
+impl Processes for LinuxProcesses {
+    fn spawn(
+        &mut self,
+        name: &VmName,
+        command: &Command,
+        log: &Path,
+    ) -> Result<ProcessId, Failure> {
+        if let Some(watched) = self.watched.get(name) {
+            return Err(failure(name, format!("its process {} is there still", watched.id.pid)));
+        }
+        let (spawned, group) = self.start(name, command, log).map_err(|reason| {
+            let log = log::tail_of_log(log);
+            Failure::Hypervisor { name: name.to_string(), reason, log }
+        })?;
+        let id = ProcessId {
+            pid: spawned.pid,
+            start_time: spawned.stat.start_time,
+            boot_id: self.boot_id.clone(),
+        };
+        let watched =
+            Watched { id: id.clone(), pidfd: spawned.pidfd, group, greeted: None, asked: None };
+        self.watched.insert(name.clone(), watched);
+        Ok(id)
+    }
+
+    fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure> {
+        if id.boot_id != self.boot_id {
+            return Ok(false);
+        }
+        // The descriptor first: if the process that it holds were another one, it would have
+        // started later, and what is read next would say so.
+        let pidfd = match pidfd::open(id.pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {
+                return Ok(false);
+            }
+            Err(error) => {
+                return Err(Failure::kernel("open", format!("process {}", id.pid), &error));
+            }
+        };
+        let Ok(stat) = Stat::read(id.pid) else { return Ok(false) };
+        if stat.start_time != id.start_time || stat.is_zombie() {
+            return Ok(false);
+        }
+        let group = self.group_of(name, id.pid, stat);
+        let watched = Watched { id: id.clone(), pidfd, group, greeted: None, asked: None };
+        self.watched.insert(name.clone(), watched);
+        Ok(true)
+    }
+
+    fn find(&mut self, name: &VmName) -> Option<ProcessId> {
+        let (pid, stat) = identity::find(name, &self.runtime_dir)?;
+        let boot_id = self.boot_id.clone();
+        Some(ProcessId { pid, start_time: stat.start_time, boot_id })
+    }
+
+    fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {
+        self.watched(name)?;
+        let asked = power::ask(control)
+            .map_err(|error| failure(name, format!("cannot ask it to power off: {error}")))?;
+        match (asked, self.watched.get_mut(name)) {
+            (Some(connection), Some(watched)) => {
+                watched.asked = Some(connection);
+                Ok(())
+            }
+            (Some(_), None) | (None, _) => self.terminate(name),
+        }
+    }
+
+    fn is_ready(&mut self, name: &VmName, control: &Control) -> bool {
+        let Some(watched) = self.watched.get_mut(name) else { return false };
+        power::is_ready(control, &mut watched.greeted)
+    }
+
+    fn terminate(&mut self, name: &VmName) -> Result<(), Failure> {
+        signal(name, "terminate", self.watched(name)?, libc::SIGTERM)
+    }
+
+    fn kill(&mut self, name: &VmName) -> Result<(), Failure> {
+        let watched = self.watched(name)?;
+        watched.kill_group();
+        signal(name, "kill", watched, libc::SIGKILL)
+    }
+
+    fn kill_and_reap(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.kill(name)?;
+        let ended = pidfd::has_ended(self.watched(name)?.pidfd.as_fd(), KILL_MS);
+        if !matches!(ended, Ok(true)) {
+            return Err(failure(name, "it was killed and has not ended yet".into()));
+        }
+        self.reap(name);
+        Ok(())
+    }
+
+    fn clean(&mut self, name: &VmName) {
+        if let Err(failure) = folder::remove(&self.folder(name)) {
+            ::log::warn!("{failure}");
+        }
+    }
+
+    fn reap(&mut self, name: &VmName) -> Option<Exit> {
+        let watched = self.watched.get(name)?;
+        if !matches!(pidfd::has_ended(watched.pidfd.as_fd(), 0), Ok(true)) {
+            return None;
+        }
+        // Before it is waited for: as a zombie it still holds the group's number.
+        watched.kill_group();
+        let exit = match pidfd::wait(watched.pidfd.as_fd()) {
+            Ok(Some(status)) => exit_of(status),
+            Ok(None) => return None,
+            Err(_) => watched.exit_of_stranger(),
+        };
+        if let Some(Watched { group: Group::Helper { pidfd, .. }, .. }) = self.watched.remove(name)
+        {
+            self.collect(pidfd);
+        }
+        Some(exit)
+    }
+
+    fn pidfd(&self, name: &VmName) -> Option<RawFd> {
+        self.watched.get(name).map(|watched| watched.pidfd.as_raw_fd())
+    }
+}
+
+impl Watched {
+    /// Ends everything that is in the group. What is left of it when this fails is the process
+    /// itself, which its own pidfd reaches.
+    fn kill_group(&self) {
+        let (number, leader): (u32, BorrowedFd<'_>) = match &self.group {
+            Group::Own => (self.id.pid, self.pidfd.as_fd()),
+            Group::Helper { pid, pidfd } => (*pid, pidfd.as_fd()),
+            Group::Foreign => return,
+        };
+        match pidfd::send_signal_to_group(leader, libc::SIGKILL) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.kill_number(number),
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// The same for kernels before 6.9, see the top of this module.
+    fn kill_number(&self, number: u32) {
+        let Ok(stat) = Stat::read(self.id.pid) else { return };
+        if let (true, Ok(group)) =
+            (stat.start_time == self.id.start_time && stat.group == number, number.try_into())
+        {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+    }
+
+    /// How a process ended that is not our child and has ended.
+    fn exit_of_stranger(&self) -> Exit {
+        let reaped = || pidfd::status_of_reaped(self.pidfd.as_fd()).ok().flatten();
+        let zombie = || {
+            let stat = Stat::read(self.id.pid).ok()?;
+            (stat.start_time == self.id.start_time && stat.is_zombie())
+                .then(|| ExitStatus::from_raw(stat.status))
+        };
+        // Asked again at the end: its parent may have collected it between the two questions.
+        reaped().or_else(zombie).or_else(reaped).map_or(Exit::Lost, exit_of)
+    }
+}
+
+/// Sends a signal to a hypervisor. One that has ended needs none.
+fn signal(name: &VmName, verb: &str, watched: &Watched, signal: i32) -> Result<(), Failure> {
+    match pidfd::send_signal(watched.pidfd.as_fd(), signal) {
+        Ok(()) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        Err(error) => Err(cannot_signal(name, verb, watched.id.pid, &error)),
+    }
+}
+
+fn cannot_signal(name: &VmName, verb: &str, pid: u32, error: &io::Error) -> Failure {
+    failure(name, format!("cannot {verb} process {pid}: {error}"))
+}
+
+fn failure(name: &VmName, reason: String) -> Failure {
+    Failure::Hypervisor { name: name.to_string(), reason, log: None }
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests;

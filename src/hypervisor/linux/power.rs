@@ -1,0 +1,86 @@
+//! Asking a guest to power off, each hypervisor in its own way.
+//!
+//! The request is written to the hypervisor's socket in one go and nobody waits for the answer: if
+//! the guest powers off, the pidfd says so, and if not, the deadline of the stop does. Connecting
+//! and writing do not block; a full backlog is an error. The connection is kept until the process
+//! is reaped, because QEMU drops what it has not yet executed when its client goes away. What the
+//! hypervisor answers, and the events that follow, stay unread in the socket's buffer.
+
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use nix::sys::socket::{MsgFlags, recv};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::hypervisor::Control;
+
+/// docs/interop/qmp-spec.rst of QEMU: capabilities first, then commands; both may be sent ahead.
+const QMP: &str = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"system_powerdown\"}\n";
+/// Its first line alone.
+const QMP_CAPABILITIES: &str = "{\"execute\":\"qmp_capabilities\"}\n";
+/// Bytes in which QEMU's greeting and the answer to the first command fit.
+const QMP_ANSWER_MAX: usize = 2048;
+/// docs/api.md of Cloud Hypervisor: an ACPI power button. It takes HTTP/1.1 without a `Host`.
+const CLOUD_HYPERVISOR: &str = "PUT /api/v1/vm.power-button HTTP/1.1\r\nHost: localhost\r\n\
+    Accept: */*\r\n\r\n";
+/// docs/api_requests/actions.md of Firecracker: the keys that an x86 guest shuts down by.
+const FIRECRACKER: &str = "PUT /actions HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\
+    Content-Type: application/json\r\nContent-Length: 32\r\n\r\n\
+    {\"action_type\":\"SendCtrlAltDel\"}";
+
+/// Asks. The socket is to be kept as long as the process lives; `None` when this hypervisor has no
+/// way to ask the guest.
+pub(super) fn ask(control: &Control) -> io::Result<Option<Socket>> {
+    match control {
+        Control::Qmp(socket) => send(socket, QMP).map(Some),
+        Control::CloudHypervisor(socket) => send(socket, CLOUD_HYPERVISOR).map(Some),
+        Control::Firecracker(socket) => send(socket, FIRECRACKER).map(Some),
+        Control::Terminate => Ok(None),
+    }
+}
+
+/// Whether a hypervisor that was just started has got through its arguments. QEMU greets whoever
+/// connects at once, but answers the first command only when its main loop runs. `asked` is the
+/// connection on which that answer is awaited, kept from one look to the next and closed when it
+/// is there, because QEMU serves one client at a time.
+pub(super) fn is_ready(control: &Control, asked: &mut Option<Socket>) -> bool {
+    let path = match control {
+        Control::Qmp(path) => path,
+        Control::CloudHypervisor(path) | Control::Firecracker(path) => {
+            return connect(path).is_ok();
+        }
+        Control::Terminate => return false,
+    };
+    if asked.is_none() {
+        *asked = send(path, QMP_CAPABILITIES).ok();
+    }
+    let Some(connection) = asked else { return false };
+    let mut buffer = [0; QMP_ANSWER_MAX];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let ready = match recv(connection.as_raw_fd(), &mut buffer, flags) {
+        Ok(0) => {
+            *asked = None;
+            false
+        }
+        Ok(length) => buffer[..length].windows(8).any(|window| window == b"\"return\""),
+        Err(_) => false,
+    };
+    if ready {
+        *asked = None;
+    }
+    ready
+}
+
+fn connect(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket)
+}
+
+fn send(path: &Path, request: &str) -> io::Result<Socket> {
+    let mut socket = connect(path)?;
+    socket.write_all(request.as_bytes())?;
+    Ok(socket)
+}

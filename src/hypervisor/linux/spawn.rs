@@ -1,0 +1,131 @@
+//! Starting one process: what it gets and what it does not.
+//!
+//! It gets an empty input, the VM's log as output, `PATH` and the marks as environment, and a
+//! process group. It does not get volnet's other descriptors (all are close-on-exec) nor its signal
+//! mask. The program is looked up here, because the standard library forks instead of using vfork
+//! when it is to search a `PATH` that it also sets.
+
+use std::env;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{self, Stdio};
+
+use volnet_ffi::pidfd;
+
+use super::identity::{MARK_HELPER, MARK_RUNTIME, MARK_VM, Stat};
+use crate::engine::name::VmName;
+use crate::hypervisor::{Command, inputs};
+
+const FILE_MODE: u32 = 0o600;
+const LOG_MODE: u32 = 0o640;
+const LOG_DIRECTORY_MODE: u32 = 0o750;
+
+/// How long a helper has to get ready, in turns of one millisecond. vhost-device-vsock takes 5.
+const READY_TURNS: u32 = 500;
+
+/// Where a process belongs.
+pub(super) struct Place<'a> {
+    /// The VM.
+    pub(super) name: &'a VmName,
+    /// The daemon's runtime directory.
+    pub(super) runtime_dir: &'a Path,
+    /// The VM's log.
+    pub(super) log: &'a File,
+}
+
+/// What a process is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// It is the hypervisor. It joins the group that its helper leads, if it has one.
+    Hypervisor { group: Option<u32> },
+    /// It helps the hypervisor, and leads the group.
+    Helper,
+}
+
+/// A process of ours.
+#[derive(Debug)]
+pub(super) struct Spawned {
+    pub(super) pid: u32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) stat: Stat,
+}
+
+/// Writes the files that a command needs.
+pub(super) fn write_files(command: &Command) -> Result<(), String> {
+    for (path, contents) in &command.files {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(FILE_MODE);
+        options
+            .open(path)
+            .and_then(|mut file| file.write_all(contents.as_bytes()))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Opens a VM's log to be added to, and makes its directory if that is missing.
+pub(super) fn open_log(path: &Path) -> Result<File, String> {
+    let open = || {
+        if let Some(directory) = path.parent() {
+            DirBuilder::new().recursive(true).mode(LOG_DIRECTORY_MODE).create(directory)?;
+        }
+        OpenOptions::new().append(true).create(true).mode(LOG_MODE).open(path)
+    };
+    open().map_err(|error: io::Error| format!("cannot open the log {}: {error}", path.display()))
+}
+
+/// Starts a process. It is our child: until it is waited for, its pid is its own.
+pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<Spawned, String> {
+    let cannot = |error: io::Error| format!("cannot start {}: {error}", command.program);
+    let program = inputs::find_program(&command.program)?;
+    let (mark, group) = match part {
+        Part::Hypervisor { group } => (MARK_VM, group.unwrap_or(0)),
+        Part::Helper => (MARK_HELPER, 0),
+    };
+    let group = i32::try_from(group).map_err(|_| "a process group is not a pid".to_owned())?;
+    let output = place.log.try_clone().map_err(cannot)?;
+    let errors = place.log.try_clone().map_err(cannot)?;
+    let mut child = process::Command::new(&program)
+        .args(&command.args)
+        .env_clear()
+        .env("PATH", env::var_os("PATH").unwrap_or_else(|| inputs::DEFAULT_PATH.into()))
+        .env(mark, place.name.as_str())
+        .env(MARK_RUNTIME, place.runtime_dir)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .process_group(group)
+        .spawn()
+        .map_err(cannot)?;
+    let pid = child.id();
+    let watched = pidfd::open(pid).and_then(|pidfd| Ok((pidfd, Stat::read(pid)?)));
+    match watched {
+        Ok((pidfd, stat)) => Ok(Spawned { pid, pidfd, stat }),
+        Err(error) => {
+            // Out of descriptors: what cannot be watched must not run.
+            let _ = child.kill().and_then(|()| child.wait());
+            Err(cannot(error))
+        }
+    }
+}
+
+/// Waits until a helper serves. This is the one wait in the daemon's loop for a process: its bound
+/// is half a second, and a helper that works takes milliseconds.
+pub(super) fn await_ready(helper: &Spawned, command: &Command) -> Result<(), String> {
+    let Some(socket) = &command.ready else { return Ok(()) };
+    for _ in 0..READY_TURNS {
+        if socket.exists() {
+            return Ok(());
+        }
+        match pidfd::has_ended(helper.pidfd.as_fd(), 1) {
+            Ok(false) => {}
+            Ok(true) => return Err(format!("{} ended at once", command.program)),
+            Err(error) => return Err(format!("cannot watch {}: {error}", command.program)),
+        }
+    }
+    Err(format!("{} did not make {} in time", command.program, socket.display()))
+}

@@ -1,0 +1,398 @@
+//! With real processes: `/bin/sh` in the place of hypervisors.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::store::tests::Scratch;
+
+/// How long anything here may take. It takes milliseconds.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A runtime directory and a VM whose hypervisor is a shell script.
+struct Bench {
+    scratch: Scratch,
+    name: VmName,
+    processes: LinuxProcesses,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let scratch = Scratch::new();
+        let processes = LinuxProcesses::new(scratch.path()).unwrap();
+        Bench { scratch, name: VmName::new("vm-1").unwrap(), processes }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    fn spawn(&mut self, command: &Command) -> Result<ProcessId, Failure> {
+        let log = self.path("logs/vm-1.log");
+        self.processes.spawn(&self.name, command, &log)
+    }
+
+    fn run(&mut self, script: &str) -> ProcessId {
+        self.spawn(&shell(script)).unwrap()
+    }
+
+    /// Waits for the end of the process and reaps it.
+    fn exit(&mut self) -> Exit {
+        let mut exit = None;
+        until(|| {
+            exit = self.processes.reap(&self.name);
+            exit.is_some()
+        });
+        exit.unwrap()
+    }
+
+    /// Another daemon takes over. The process stays our child: it is the same test process.
+    fn restart(&mut self) {
+        self.processes = LinuxProcesses::new(self.scratch.path()).unwrap();
+    }
+
+    /// The pid that a script wrote to a file.
+    fn pid_in(&self, file: &str) -> u32 {
+        until(|| self.text(file).ends_with('\n'));
+        self.text(file).trim().parse().unwrap()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = self.processes.kill(&self.name);
+    }
+}
+
+fn shell(script: &str) -> Command {
+    Command {
+        program: "sh".into(),
+        args: vec!["-c".into(), script.into()],
+        files: vec![],
+        helper: None,
+        ready: None,
+        control: Control::Terminate,
+    }
+}
+
+fn until(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "it did not happen in time");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a process is gone, or is a zombie that init has not come to yet.
+fn is_over(pid: u32) -> bool {
+    Stat::read(pid).map_or(true, Stat::is_zombie)
+}
+
+/// Starts a process for the VM that is not our child: its parent ends at once. Returns its id.
+fn spawn_stranger(bench: &mut Bench, script: &str) -> ProcessId {
+    let file = bench.path("stranger");
+    let _ = fs::remove_file(&file);
+    let inner = format!("echo $$ > {0}.new; mv {0}.new {0}; {script}", file.display());
+    // `setsid` gives it a group of its own, as a hypervisor has.
+    let outer = shell(&format!("setsid sh -c '{inner}' & exit 0"));
+    // A parent that is reaped takes its group along, but the stranger has left that one.
+    bench.spawn(&outer).unwrap();
+    let pid = bench.pid_in("stranger");
+    assert_eq!(bench.exit(), Exit::Code(0));
+    let start_time = Stat::read(pid).unwrap().start_time;
+    ProcessId { pid, start_time, boot_id: bench.processes.boot_id.clone() }
+}
+
+#[test]
+fn a_process_gets_what_is_named_and_nothing_else() {
+    let mut bench = Bench::new();
+    // What the test's own parent left open is not what this is about.
+    volnet_ffi::descriptors::keep_from_children().unwrap();
+    let script = "env | sort; echo oops >&2; ls /proc/self/fd; cat; cat $0; exit 7";
+    let mut command = shell(script);
+    let file = bench.path("fc.json");
+    command.args.push(file.display().to_string());
+    command.files = vec![(file, "{}\n".into())];
+    bench.spawn(&command).unwrap();
+    assert_eq!(bench.exit(), Exit::Code(7));
+    let log = bench.text("logs/vm-1.log");
+    let path = env!("PATH");
+    let runtime = bench.scratch.path().display();
+    // `ls` has 3 open for the directory itself; a shell may set PWD and the like on its own.
+    assert!(log.starts_with("--- volnet starts sh\n"), "{log}");
+    assert!(log.contains(&format!("PATH={path}\n")) || std::env::var("PATH").unwrap() != path);
+    assert!(log.contains(&format!("\nVOLNET_RUNTIME={runtime}\nVOLNET_VM=vm-1\n")), "{log}");
+    assert!(log.ends_with("\noops\n0\n1\n2\n3\n{}\n"), "{log}");
+    assert!(!log.contains("HOME="), "{log}");
+    assert_eq!(log::tail_of_log(&bench.path("logs/vm-1.log")).unwrap().lines().last(), Some("{}"));
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_named() {
+    let mut bench = Bench::new();
+    let text = bench.path("text");
+    fs::write(&text, "not a program").unwrap();
+    let mut permissions = fs::metadata(&text).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
+    fs::set_permissions(&text, permissions).unwrap();
+    let text = text.display().to_string();
+    for (program, why) in [
+        ("volnet-no-such".to_owned(), "it is not in PATH"),
+        ("/etc/passwd".to_owned(), "it is no program"),
+        (text, "Exec format error (os error 8)"),
+    ] {
+        let command = Command { program: program.clone(), ..shell("") };
+        let reason = format!("cannot start {program}: {why}");
+        let failure = Failure::Hypervisor { name: "vm-1".into(), reason, log: None };
+        assert_eq!(bench.spawn(&command).unwrap_err(), failure);
+        assert_eq!(bench.processes.pidfd(&bench.name), None);
+    }
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let mut bench = Bench::new();
+    bench.run("exec sleep 600");
+    assert!(bench.spawn(&shell("exit 0")).is_err());
+    assert!(bench.processes.pidfd(&bench.name).is_some());
+    assert_eq!(bench.processes.reap(&bench.name), None);
+    bench.processes.terminate(&bench.name).unwrap();
+    assert_eq!(bench.exit(), Exit::Signal(libc::SIGTERM));
+    assert!(bench.processes.terminate(&bench.name).is_err());
+    bench.run("exit 0");
+    assert_eq!(bench.exit(), Exit::Code(0));
+}
+
+#[test]
+fn kill_takes_the_group() {
+    let mut bench = Bench::new();
+    let file = bench.path("pid").display().to_string();
+    bench.run(&format!("trap '' TERM; sleep 600 & echo $! > {file}; wait; wait"));
+    let sleep = bench.pid_in("pid");
+    assert!(!is_over(sleep));
+    bench.processes.kill(&bench.name).unwrap();
+    assert_eq!(bench.exit(), Exit::Signal(libc::SIGKILL));
+    until(|| is_over(sleep));
+}
+
+#[test]
+fn the_group_is_killed_by_number_only_with_its_member() {
+    let mut bench = Bench::new();
+    let file = bench.path("pid").display().to_string();
+    let id = bench.run(&format!("sleep 600 & echo $! > {file}; wait"));
+    let sleep = bench.pid_in("pid");
+    let watched = bench.processes.watched.get_mut(&bench.name).unwrap();
+    watched.kill_number(id.pid + 1);
+    watched.id.start_time += 1;
+    watched.kill_number(id.pid);
+    assert!(!is_over(sleep) && !is_over(id.pid));
+    watched.id.start_time -= 1;
+    watched.kill_number(id.pid);
+    until(|| is_over(sleep));
+    assert_eq!(bench.exit(), Exit::Signal(libc::SIGKILL));
+}
+
+#[test]
+fn what_a_hypervisor_leaves_in_its_group_ends_with_it() {
+    let mut bench = Bench::new();
+    let file = bench.path("pid").display().to_string();
+    bench.run(&format!("sleep 600 & echo $! > {file}; exit 3"));
+    assert_eq!(bench.exit(), Exit::Code(3));
+    let sleep = bench.pid_in("pid");
+    until(|| is_over(sleep));
+}
+
+#[test]
+fn a_child_is_adopted_by_the_next_daemon() {
+    let mut bench = Bench::new();
+    let id = bench.run("read line < /dev/zero & wait; exit 1");
+    bench.restart();
+    assert_eq!(bench.processes.reap(&bench.name), None);
+    assert_eq!(bench.processes.find(&bench.name), Some(id.clone()));
+    assert!(bench.processes.adopt(&bench.name, &id).unwrap());
+    bench.processes.kill(&bench.name).unwrap();
+    assert_eq!(bench.exit(), Exit::Signal(libc::SIGKILL));
+    assert!(!bench.processes.adopt(&bench.name, &id).unwrap());
+    until(|| bench.processes.find(&bench.name).is_none());
+}
+
+#[test]
+fn a_strangers_status_is_known() {
+    let mut bench = Bench::new();
+    let go = bench.path("go").display().to_string();
+    let script = format!("while ! [ -e {go} ]; do sleep 0.01; done; exit 9");
+    let id = spawn_stranger(&mut bench, &script);
+    assert!(bench.processes.adopt(&bench.name, &id).unwrap());
+    assert_eq!(bench.processes.reap(&bench.name), None);
+    fs::write(&go, "").unwrap();
+    assert_eq!(bench.exit(), Exit::Code(9));
+
+    let id = spawn_stranger(&mut bench, "exec sleep 600");
+    assert!(bench.processes.adopt(&bench.name, &id).unwrap());
+    bench.processes.terminate(&bench.name).unwrap();
+    assert_eq!(bench.exit(), Exit::Signal(libc::SIGTERM));
+}
+
+#[test]
+fn another_process_with_the_same_pid_is_told_apart() {
+    let mut bench = Bench::new();
+    let id = bench.run("exec sleep 600");
+    let (other, pids) = (id.clone(), bench.processes.boot_id.clone());
+    assert_eq!(other.boot_id, pids);
+    let later = ProcessId { start_time: id.start_time + 1, ..id.clone() };
+    let reboot = ProcessId { boot_id: "another".into(), ..id.clone() };
+    let nobody = ProcessId { pid: i32::MAX as u32, ..id.clone() };
+    let no_pid = ProcessId { pid: u32::MAX, ..id };
+    let name = VmName::new("vm-2").unwrap();
+    for id in [later, reboot, nobody, no_pid] {
+        assert!(!bench.processes.adopt(&name, &id).unwrap(), "{id:?}");
+        assert_eq!(bench.processes.pidfd(&name), None);
+    }
+}
+
+#[test]
+fn a_zombie_is_told_apart() {
+    let mut bench = Bench::new();
+    let id = bench.run("exit 0");
+    until(|| Stat::read(id.pid).unwrap().is_zombie());
+    let mut next = LinuxProcesses::new(bench.scratch.path()).unwrap();
+    assert!(!next.adopt(&bench.name, &id).unwrap());
+    assert_eq!(next.find(&bench.name), None);
+    assert_eq!(bench.exit(), Exit::Code(0));
+}
+
+#[test]
+fn a_vm_of_the_same_name_in_another_runtime_directory_is_not_found() {
+    let mut bench = Bench::new();
+    let id = bench.run("exec sleep 600");
+    let mut other = LinuxProcesses::new("/another").unwrap();
+    assert_eq!(other.find(&bench.name), None);
+    assert_eq!(bench.processes.find(&VmName::new("vm-10").unwrap()), None);
+    assert_eq!(bench.processes.find(&bench.name), Some(id));
+}
+
+/// A hypervisor with a helper that writes its pid to `helper` and makes the file `ready`.
+fn helped(bench: &Bench, script: &str) -> Command {
+    let (pid, ready) = (bench.path("helper"), bench.path("ready"));
+    let (pid, made) = (pid.display(), ready.display());
+    let helper = shell(&format!("echo $$ > {pid}; echo > {made}; exec sleep 600"));
+    let helper = Command { ready: Some(ready), ..helper };
+    Command { helper: Some(Box::new(helper)), ..shell(script) }
+}
+
+#[test]
+fn a_helper_lives_as_long_as_its_hypervisor() {
+    let mut bench = Bench::new();
+    let ready = bench.path("ready").display().to_string();
+    let command = helped(&bench, &format!("[ -e {ready} ] && exit 4"));
+    bench.spawn(&command).unwrap();
+    let helper = bench.pid_in("helper");
+    assert_eq!(bench.exit(), Exit::Code(4));
+    until(|| is_over(helper));
+    assert!(Stat::read(helper).is_err(), "the helper is a zombie");
+
+    fs::remove_file(bench.path("helper")).unwrap();
+    let id = bench.spawn(&helped(&bench, "exec sleep 600")).unwrap();
+    let helper = bench.pid_in("helper");
+    assert_eq!(Stat::read(id.pid).unwrap().group, helper);
+    bench.restart();
+    // In the middle of an execve(2) a process shows no environment.
+    until(|| bench.processes.find(&bench.name) == Some(id.clone()));
+    assert!(bench.processes.adopt(&bench.name, &id).unwrap());
+    bench.processes.kill(&bench.name).unwrap();
+    assert_eq!(bench.exit(), Exit::Signal(libc::SIGKILL));
+    until(|| is_over(helper));
+}
+
+#[test]
+fn a_helper_that_fails_is_the_start_that_fails() {
+    let mut bench = Bench::new();
+    let mut command = shell("exec sleep 600");
+    let ready = Some(bench.path("never"));
+    let helper = Command { ready, ..shell("echo no such socket; exit 1") };
+    command.helper = Some(Box::new(helper));
+    let reason = "sh ended at once".into();
+    let log = Some("no such socket".into());
+    let failure = Failure::Hypervisor { name: "vm-1".into(), reason, log };
+    assert_eq!(bench.spawn(&command).unwrap_err(), failure);
+
+    let mut command = helped(&bench, "");
+    command.program = "/nonexistent".into();
+    bench.spawn(&command).unwrap_err();
+    let helper = bench.pid_in("helper");
+    assert!(Stat::read(helper).is_err(), "the helper is there still");
+}
+
+/// Asks a process whose control socket is ours, and returns what was sent there.
+fn asked(control: impl Fn(PathBuf) -> Control, length: usize) -> String {
+    let mut bench = Bench::new();
+    let socket = bench.path("control.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    bench.run("exec sleep 600");
+    bench.processes.ask(&bench.name, &control(socket)).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut request = vec![0; length];
+    stream.read_exact(&mut request).unwrap();
+    // Nothing follows and the connection is kept: QEMU would forget what it has not executed.
+    stream.set_nonblocking(true).unwrap();
+    let more = stream.read(&mut [0]).unwrap_err();
+    assert_eq!(more.kind(), io::ErrorKind::WouldBlock);
+    bench.processes.kill(&bench.name).unwrap();
+    assert_eq!(bench.exit(), Exit::Signal(libc::SIGKILL));
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    String::from_utf8(request).unwrap()
+}
+
+#[test]
+fn each_hypervisor_is_asked_in_its_own_way() {
+    let qmp = asked(Control::Qmp, 62);
+    let commands: Vec<_> = qmp.lines().collect();
+    let expected = ["{\"execute\":\"qmp_capabilities\"}", "{\"execute\":\"system_powerdown\"}"];
+    assert_eq!((commands.as_slice(), qmp.ends_with('\n')), (expected.as_slice(), true));
+
+    let http = asked(Control::CloudHypervisor, 70);
+    assert!(http.starts_with("PUT /api/v1/vm.power-button HTTP/1.1\r\n"), "{http}");
+    assert!(http.ends_with("\r\n\r\n"), "{http}");
+
+    let http = asked(Control::Firecracker, 139);
+    let (head, body) = http.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("PUT /actions HTTP/1.1\r\n"), "{head}");
+    assert!(head.ends_with(&format!("\r\nContent-Length: {}", body.len())), "{head}");
+    assert_eq!(body, "{\"action_type\":\"SendCtrlAltDel\"}");
+}
+
+#[test]
+fn one_that_cannot_be_asked_is_an_error_at_once() {
+    let mut bench = Bench::new();
+    bench.run("exec sleep 600");
+    let socket = bench.path("control.sock");
+    let ask = |bench: &mut Bench| {
+        let control = Control::Qmp(bench.path("control.sock"));
+        match bench.processes.ask(&bench.name, &control).unwrap_err() {
+            Failure::Hypervisor { reason, .. } => reason,
+            other => panic!("{other}"),
+        }
+    };
+    let absent = ask(&mut bench);
+    assert!(absent.ends_with("No such file or directory (os error 2)"), "{absent}");
+    // Somebody who listens and never accepts: the backlog is full after a few.
+    let _listener = Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)
+        .and_then(|listener| {
+            listener.bind(&socket2::SockAddr::unix(&socket)?)?;
+            listener.listen(0)?;
+            Ok(listener)
+        })
+        .unwrap();
+    let _first = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    let full = ask(&mut bench);
+    assert!(full.ends_with("Resource temporarily unavailable (os error 11)"), "{full}");
+    bench.processes.ask(&bench.name, &Control::Terminate).unwrap();
+    assert_eq!(bench.exit(), Exit::Signal(libc::SIGTERM));
+}

@@ -1,0 +1,69 @@
+//! The end of a VM's log, to be shown when its hypervisor failed.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// How much of a log is shown, in bytes and in lines.
+const TAIL_BYTES: u64 = 2048;
+const TAIL_LINES: usize = 10;
+
+/// What a line begins with that is written to the log when a hypervisor is started. What stands
+/// before it is from an earlier run and no explanation of this one.
+pub(super) const HEADER: &str = "--- volnet starts ";
+
+/// The last lines of a log that are of the last start: at most 10 and 2048 bytes, without control
+/// characters, which could play with the terminal of whoever reads them. `None` when nothing was
+/// written.
+pub fn tail_of_log(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines: Vec<&str> = text.lines().collect();
+    if length > TAIL_BYTES && lines.len() > 1 {
+        // The first one was most likely cut.
+        lines.remove(0);
+    }
+    let start = lines.iter().rposition(|line| line.starts_with(HEADER)).map_or(0, |at| at + 1);
+    let last = lines.len().saturating_sub(TAIL_LINES).max(start);
+    let plain = |line: &&str| line.chars().filter(|c| !c.is_control()).collect::<String>();
+    let shown = lines[last..].iter().map(plain).collect::<Vec<_>>().join("\n");
+    (!shown.is_empty()).then_some(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::store::tests::Scratch;
+
+    fn tail(contents: &[u8]) -> Option<String> {
+        let scratch = Scratch::new();
+        let log = scratch.path().join("log");
+        fs::write(&log, contents).unwrap();
+        tail_of_log(&log)
+    }
+
+    #[test]
+    fn the_end_of_the_last_start_is_shown() {
+        let log = format!("old\n{HEADER}qemu\nfailed\n{HEADER}qemu\n\x1b[1mno tap\x07\r\nbye");
+        assert_eq!(tail(log.as_bytes()).unwrap(), "[1mno tap\nbye");
+        assert_eq!(tail(format!("old\n{HEADER}qemu\n").as_bytes()), None);
+        assert_eq!(tail_of_log(Path::new("/nonexistent")), None);
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let many: String = (0..1000).map(|n| format!("line {n}\n")).collect();
+        let shown = tail(many.as_bytes()).unwrap();
+        assert_eq!(shown.lines().count(), TAIL_LINES);
+        assert!(shown.ends_with("line 999"));
+        let long = tail(&[b'x'; 10_000]).unwrap();
+        assert_eq!(long.len() as u64, TAIL_BYTES);
+        assert!(tail(&[0xff; 10_000]).unwrap().chars().all(|c| c == '\u{fffd}'));
+    }
+}
