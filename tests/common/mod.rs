@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod daemon;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 

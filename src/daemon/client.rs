@@ -1,0 +1,143 @@
+//! One connection: bytes in, messages out of them, replies into a queue, bytes out.
+//!
+//! A connection has one request under way at a time, because replies come in the order of the
+//! requests; what it sends meanwhile waits, first in our buffer and then in the kernel's. So a
+//! client that floods us or never reads slows down nobody but itself, and what we keep for it is
+//! bounded: [`READ_PER_TURN`] and one message of input, one reply and [`QUEUE_MAX`] of output.
+
+use std::io::{self, Read, Write};
+
+use mio::net::UnixStream;
+
+use super::peer::Peer;
+use crate::protocol::frame::{Decoder, FrameError, Terminator};
+
+/// Bytes taken from one connection in one turn of the loop.
+pub(super) const READ_PER_TURN: usize = 64 * 1024;
+/// Bytes of output after which a connection gets no further request handled and no more events.
+pub(super) const QUEUE_MAX: usize = 256 * 1024;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// The socket.
+    pub stream: UnixStream,
+    /// Who is at its other end.
+    pub peer: Peer,
+    /// Tells this connection from an earlier one in the same slot.
+    pub serial: u64,
+    /// What it is waiting for.
+    pub state: State,
+    decoder: Decoder,
+    output: Vec<u8>,
+    sent: usize,
+    /// The client sends no more.
+    eof: bool,
+    /// There may be more to read than was read.
+    more: bool,
+}
+
+/// What a connection is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The client's next request.
+    Idle,
+    /// Our answer. With `silent` it wants none.
+    Asked { silent: bool },
+    /// Events, for ever. `lost`: some did not fit, so the state is due again.
+    Subscribed { lost: bool },
+    /// The end: what is queued is sent, then the connection is closed.
+    Closing,
+}
+
+impl Client {
+    pub(super) fn new(stream: UnixStream, peer: Peer, serial: u64) -> Client {
+        let (state, decoder) = (State::Idle, Decoder::default());
+        let (output, sent, eof, more) = (Vec::new(), 0, false, true);
+        Client { stream, peer, serial, state, decoder, output, sent, eof, more }
+    }
+
+    /// Reads what has arrived, as much as one turn allows. An error ends the connection.
+    pub(super) fn read(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 16 * 1024];
+        let mut budget = READ_PER_TURN;
+        while self.more && !self.eof && budget > 0 && self.wants_input() {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => self.eof = true,
+                Ok(length) => {
+                    self.decoder.push(&buffer[..length]);
+                    budget = budget.saturating_sub(length);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.more = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel says that there is something to read.
+    pub(super) fn readable(&mut self) {
+        self.more = true;
+    }
+
+    /// The next request, if it is time for one.
+    pub(super) fn next_message(&mut self) -> Option<Result<Vec<u8>, FrameError>> {
+        if !self.wants_input() {
+            return None;
+        }
+        match self.decoder.take().map(|message| message.map(<[u8]>::to_vec)) {
+            Ok(None) if self.eof => {
+                self.decoder.finish().map(|message| message.map(<[u8]>::to_vec)).transpose()
+            }
+            taken => taken.transpose(),
+        }
+    }
+
+    /// Whether a further turn is due without waiting for the kernel.
+    pub(super) fn has_work(&self) -> bool {
+        self.wants_input() && ((self.more && !self.eof) || !self.decoder.is_empty())
+    }
+
+    /// Whether all is said and done on this connection.
+    pub(super) fn is_over(&self) -> bool {
+        let nothing_queued = self.sent == self.output.len();
+        match self.state {
+            State::Closing => nothing_queued,
+            State::Idle => self.eof && nothing_queued,
+            State::Asked { .. } | State::Subscribed { .. } => false,
+        }
+    }
+
+    /// Whether an event would be queued beyond the bound.
+    pub(super) fn is_full(&self) -> bool {
+        self.output.len() - self.sent > QUEUE_MAX
+    }
+
+    /// Queues what `write` appends and sends what the socket takes. An error ends the connection.
+    pub(super) fn send(&mut self, write: impl FnOnce(&mut Vec<u8>, Terminator)) -> io::Result<()> {
+        write(&mut self.output, self.decoder.terminator());
+        self.flush()
+    }
+
+    /// Sends what is queued, as far as the socket takes it.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        while self.sent < self.output.len() {
+            match self.stream.write(&self.output[self.sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => self.sent += length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // A large reply is rare; its memory is given back, not kept for the next.
+        self.output = Vec::new();
+        self.sent = 0;
+        Ok(())
+    }
+
+    fn wants_input(&self) -> bool {
+        self.state == State::Idle && !self.is_full()
+    }
+}

@@ -1,0 +1,386 @@
+//! The loop: wait, let each source that is ready have its turn, tell what there is to tell.
+//!
+//! mio is edge-triggered: a source is drained until it would block, except for clients, which get
+//! a bounded turn each; those with more to do are remembered and the next wait does not block.
+//! The only timer is the timeout of the wait, so an idle daemon is not woken.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::net::UnixListener;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::client::{Client, State};
+use super::peer::{GROUP, Peer};
+use super::shell::{Output, Shell};
+use super::source::{Slab, Source};
+use crate::engine::name::VmName;
+use crate::engine::request::{Reply, Request};
+use crate::engine::supervise::{Now, Ticket};
+use crate::engine::view::Event;
+use crate::error::{Error, Refusal};
+use crate::hypervisor::process::Processes;
+use crate::network::Network;
+use crate::protocol::request::{Body, Fault, Rejected};
+use crate::protocol::{reply, request, service};
+use crate::store::disk::Disk;
+
+/// Connections at a time; more are closed as they come.
+const CLIENTS_MAX: usize = 512;
+/// Connections at a time of one user other than root.
+const CLIENTS_PER_USER_MAX: usize = 64;
+/// Events taken from the kernel in one turn.
+const EVENTS_PER_TURN: usize = 256;
+/// Bits of a ticket that say in which slot the connection is; the rest is its serial number.
+const SLOT_BITS: u32 = 16;
+
+/// The ticket of our own request; serial numbers of connections begin with 1.
+const OWN_TICKET: Ticket = 0;
+
+/// The daemon's loop and all that it waits for.
+pub(super) struct EventLoop<N, D: Disk, P> {
+    poll: Poll,
+    sources: Slab,
+    shell: Shell<N, D, P>,
+    /// `None` where one request is handled without serving others.
+    listener: Option<UnixListener>,
+    /// Kept because the poll only borrows it.
+    _signals: mio::net::UnixStream,
+    /// The answer to the request of [`EventLoop::run_one`].
+    own_answer: Option<Result<Reply, Error>>,
+    /// Slots of the processes that are watched.
+    watched: HashMap<VmName, usize>,
+    /// Clients that have more to do than their last turn allowed.
+    again: Vec<usize>,
+    serial: u64,
+    started: Instant,
+    ending: bool,
+}
+
+impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+    /// A loop over these. `signals` becomes readable when the daemon is to end.
+    pub(super) fn new(
+        shell: Shell<N, D, P>,
+        mut listener: Option<UnixListener>,
+        mut signals: mio::net::UnixStream,
+        started: Instant,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut sources = Slab::default();
+        if let Some(listener) = &mut listener {
+            let token = Token(sources.insert(Source::Listener));
+            poll.registry().register(listener, token, Interest::READABLE)?;
+        }
+        let token = Token(sources.insert(Source::Signals));
+        poll.registry().register(&mut signals, token, Interest::READABLE)?;
+        Ok(EventLoop {
+            poll,
+            sources,
+            shell,
+            listener,
+            _signals: signals,
+            own_answer: None,
+            watched: HashMap::new(),
+            again: Vec::new(),
+            serial: 0,
+            started,
+            ending: false,
+        })
+    }
+
+    /// Runs until a signal says that it is enough.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        self.tell()?;
+        while !self.ending {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                outcome => outcome?,
+            }
+            for client in std::mem::take(&mut self.again) {
+                self.serve(client);
+            }
+            for event in &events {
+                self.ready(event);
+            }
+            self.shell.tick(self.now());
+            self.tell()?;
+        }
+        Ok(())
+    }
+
+    /// Handles one request of our own and runs until it is answered; `None` if a signal came first.
+    pub(super) fn run_one(
+        &mut self,
+        request: &Request,
+    ) -> io::Result<Option<Result<Reply, Error>>> {
+        self.shell.request(OWN_TICKET, request, self.now());
+        self.run()?;
+        Ok(self.own_answer.take())
+    }
+
+    fn now(&self) -> Now {
+        now(self.started)
+    }
+
+    /// How long the wait may last: not at all while a client has more to do, else until the next
+    /// deadline. A millisecond is added because the wait is cut to whole milliseconds.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let left = self.shell.deadline()?.saturating_sub(self.now().mono);
+        Some(Duration::from_millis(if left == 0 { 0 } else { left + 1 }))
+    }
+
+    fn ready(&mut self, event: &mio::event::Event) {
+        let slot = event.token().0;
+        match self.sources.get_mut(slot) {
+            None => {}
+            Some(Source::Listener) => self.accept(),
+            Some(Source::Signals) => self.ending = true,
+            Some(Source::Process(name)) => {
+                let name = name.clone();
+                self.unwatch(&name);
+                self.shell.exited(&name, self.now());
+            }
+            Some(Source::Client(client)) => {
+                if event.is_readable() {
+                    client.readable();
+                }
+                if event.is_read_closed() && event.is_write_closed() {
+                    self.close(slot);
+                } else {
+                    self.serve(slot);
+                }
+            }
+        }
+    }
+
+    /// Takes every connection that waits. One that is over a bound is closed at once.
+    fn accept(&mut self) {
+        loop {
+            let Some(listener) = &self.listener else { return };
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Out of file descriptors, say. The connection waits in the kernel; the next
+                    // one to come wakes us again.
+                    log::warn!("cannot accept a connection: {error}");
+                    return;
+                }
+            };
+            match self.admit(stream) {
+                Ok(slot) => self.serve(slot),
+                Err(error) => log::warn!("connection refused: {error}"),
+            }
+        }
+    }
+
+    fn admit(&mut self, mut stream: mio::net::UnixStream) -> io::Result<usize> {
+        let peer = Peer::of(&stream)?;
+        let theirs =
+            self.sources.clients().filter(|(_, client)| client.peer.uid == peer.uid).count();
+        let all = self.sources.clients().count();
+        if all >= CLIENTS_MAX || (peer.uid != 0 && theirs >= CLIENTS_PER_USER_MAX) {
+            return Err(io::Error::other(format!(
+                "user {} has {theirs} connections, all have {all}",
+                peer.uid
+            )));
+        }
+        self.serial += 1;
+        let (registry, serial) = (self.poll.registry(), self.serial);
+        let slot = self.sources.next_slot();
+        registry.register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(self.sources.insert(Source::Client(Box::new(Client::new(stream, peer, serial)))))
+    }
+
+    /// A client's turn: its requests are handled as far as one turn goes.
+    fn serve(&mut self, slot: usize) {
+        if self.turn(slot).is_err() {
+            return self.close(slot);
+        }
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
+        if client.is_over() {
+            self.close(slot);
+        } else if client.has_work() && !self.again.contains(&slot) {
+            self.again.push(slot);
+        }
+    }
+
+    /// An error ends the connection.
+    fn turn(&mut self, slot: usize) -> io::Result<()> {
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        client.flush()?;
+        client.read()?;
+        self.resync(slot)?;
+        loop {
+            let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+            match client.next_message() {
+                None => return Ok(()),
+                Some(Ok(message)) => self.handle(slot, &message)?,
+                Some(Err(error)) => {
+                    // What follows cannot be told from what was wrong, so this is the end of it.
+                    client.state = State::Closing;
+                    let fault = Fault::Message { reason: error.to_string() };
+                    return client.send(|out, end| reply::fault(out, &fault, end));
+                }
+            }
+            self.tell()?;
+        }
+    }
+
+    /// One message of a client.
+    fn handle(&mut self, slot: usize, message: &[u8]) -> io::Result<()> {
+        let now = self.now();
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        let call = match request::decode(message) {
+            Ok(call) => call,
+            Err(Rejected { oneway: true, .. }) => return Ok(()),
+            Err(Rejected { fault, oneway: false }) => {
+                if fault.ends_connection() {
+                    client.state = State::Closing;
+                }
+                return client.send(|out, end| reply::fault(out, &fault, end));
+            }
+        };
+        let denied = call.needs_right() && !client.peer.may_change;
+        let asked = match call.body {
+            Body::Service(service) => {
+                return client.send(|out, end| service::answer(out, &service, end));
+            }
+            Body::Volnet(asked) => asked,
+        };
+        if denied {
+            let Peer { uid, pid, .. } = client.peer;
+            let reason = format!("user {uid} is not a member of the group {GROUP}");
+            log::warn!("refused a call of process {pid}: {reason}");
+            let refusal = Error::from(Refusal::PermissionDenied { reason });
+            return client.send(|out, end| reply::error(out, &refusal, end));
+        }
+        let ticket = client.serial << SLOT_BITS | slot as u64;
+        client.state = match asked {
+            Request::Monitor if call.more => State::Subscribed { lost: false },
+            _ => State::Asked { silent: call.oneway },
+        };
+        self.shell.request(ticket, &asked, now);
+        Ok(())
+    }
+
+    /// Passes on what the shell has to tell, and watches the processes that it started.
+    pub(super) fn tell(&mut self) -> io::Result<()> {
+        for output in self.shell.take_outputs() {
+            match output {
+                Output::Reply { ticket: OWN_TICKET, result } => {
+                    self.own_answer = Some(result);
+                    self.ending = true;
+                }
+                Output::Reply { ticket, result } => self.tell_one(ticket, &result),
+                Output::Event(event) => self.tell_all(&event),
+            }
+        }
+        self.watch()
+    }
+
+    fn tell_one(&mut self, ticket: Ticket, result: &Result<Reply, Error>) {
+        let slot = (ticket & ((1 << SLOT_BITS) - 1)) as usize;
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
+        if client.serial != ticket >> SLOT_BITS {
+            return;
+        }
+        let (continues, silent) = match client.state {
+            State::Asked { silent } => {
+                client.state = State::Idle;
+                (false, silent)
+            }
+            State::Subscribed { .. } => (true, false),
+            State::Idle | State::Closing => return,
+        };
+        let sent = match result {
+            _ if silent => Ok(()),
+            Ok(reply) => client.send(|out, end| reply::reply(out, reply, continues, end)),
+            Err(error) => client.send(|out, end| reply::error(out, error, end)),
+        };
+        match sent {
+            Err(_) => self.close(slot),
+            Ok(()) if client.is_over() => self.close(slot),
+            Ok(()) if client.has_work() && !self.again.contains(&slot) => self.again.push(slot),
+            Ok(()) => {}
+        }
+    }
+
+    /// Subscribers that are too far behind lose events; once they have caught up they are told so
+    /// and get the state instead.
+    fn tell_all(&mut self, event: &Event) {
+        let mut gone = Vec::new();
+        for (slot, client) in self.sources.clients() {
+            let State::Subscribed { lost } = &mut client.state else { continue };
+            if *lost || client.is_full() {
+                client.state = State::Subscribed { lost: true };
+                continue;
+            }
+            let reply = Reply::Event { event: event.clone() };
+            if client.send(|out, end| reply::reply(out, &reply, true, end)).is_err() {
+                gone.push(slot);
+            }
+        }
+        for slot in gone {
+            self.close(slot);
+        }
+    }
+
+    /// Tells a subscriber that has caught up what it missed.
+    fn resync(&mut self, slot: usize) -> io::Result<()> {
+        let now = self.now();
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        if client.state != (State::Subscribed { lost: true }) || client.is_full() {
+            return Ok(());
+        }
+        client.state = State::Subscribed { lost: false };
+        let event = self.shell.resync_event(now);
+        let state = Reply::State { vms: self.shell.engine().list() };
+        client.send(|out, end| {
+            reply::reply(out, &Reply::Event { event }, true, end);
+            reply::reply(out, &state, true, end);
+        })
+    }
+
+    /// Registers the pidfds of processes that are new.
+    fn watch(&mut self) -> io::Result<()> {
+        for name in self.shell.take_started() {
+            self.unwatch(&name);
+            let Some(pidfd) = self.shell.processes().pidfd(&name) else { continue };
+            let slot = self.sources.insert(Source::Process(name.clone()));
+            let registry = self.poll.registry();
+            registry.register(&mut SourceFd(&pidfd), Token(slot), Interest::READABLE)?;
+            self.watched.insert(name, slot);
+        }
+        Ok(())
+    }
+
+    fn unwatch(&mut self, name: &VmName) {
+        if let Some(slot) = self.watched.remove(name) {
+            self.sources.remove(slot);
+            if let Some(pidfd) = self.shell.processes().pidfd(name) {
+                // Closing the pidfd takes it out of the poll too; this is for one that stays open.
+                let _ = self.poll.registry().deregister(&mut SourceFd(&pidfd));
+            }
+        }
+    }
+
+    fn close(&mut self, slot: usize) {
+        if let Some(Source::Client(mut client)) = self.sources.remove(slot) {
+            let _ = self.poll.registry().deregister(&mut client.stream);
+        }
+        self.again.retain(|&other| other != slot);
+    }
+}
+
+/// Reads both clocks.
+pub(super) fn now(started: Instant) -> Now {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { wall: since_epoch.as_millis() as u64, mono: started.elapsed().as_millis() as u64 }
+}

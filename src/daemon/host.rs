@@ -1,0 +1,179 @@
+//! The host as a whole: setup, teardown, and the takeover of what an earlier run left.
+//!
+//! All three observe the kernel, compare with what should be, and run the one plan that comes out
+//! of it. They are the only places that dump kernel state; a create or a delete never does.
+
+use std::collections::BTreeMap;
+
+use super::shell::Shell;
+use crate::engine::decide::commands;
+use crate::engine::name::VmName;
+use crate::engine::reconcile::{Desired, Observed, Problem, reconcile};
+use crate::engine::request::Reply;
+use crate::engine::state::{Action, HostRecord, Intent, ProcessId};
+use crate::engine::supervise::Now;
+use crate::engine::view::EventKind;
+use crate::error::{Error, Failure, Refusal};
+use crate::hypervisor::process::Processes;
+use crate::network::{Network, execute};
+use crate::store::disk::Disk;
+
+impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+    /// Brings the host to its desired state. With `dry_run` only says what that would take.
+    /// A network that overlaps with what the host has already is refused unless by `force`.
+    pub(super) fn setup(&mut self, dry_run: bool, force: bool) -> Result<Reply, Error> {
+        let observed = self.network.observe()?;
+        let reconciled = reconcile(&self.engine.desired(), &observed);
+        let overlap = if force { None } else { self.engine.overlap(&observed) };
+        if let Some(reason) = reconciled.problems.first().map(Problem::to_string).or(overlap) {
+            return Err(Refusal::InvalidConfig { field: "networks".into(), reason }.into());
+        }
+        let plan = commands(&reconciled.plan);
+        if !dry_run {
+            self.remember_host(&observed)?;
+            execute::execute(&mut self.network, &reconciled.plan)?;
+        }
+        Ok(Reply::Plan { plan })
+    }
+
+    /// Frees the host of everything. Goes on when a step fails and reports the first failure.
+    pub(super) fn teardown(&mut self, dry_run: bool) -> Result<Reply, Error> {
+        let observed = self.network.observe()?;
+        let forwarding = self.host.as_ref().map(|host| host.forwarding_before);
+        let nothing = Desired { forwarding, ..Desired::default() };
+        let reconciled = reconcile(&nothing, &observed);
+        let plan = commands(&reconciled.plan);
+        if !dry_run {
+            let results = execute::execute_all(&mut self.network, &reconciled.plan);
+            results.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.host = None;
+            self.store.remove_host()?;
+        }
+        Ok(Reply::Plan { plan })
+    }
+
+    /// Takes over what an earlier run left, and brings host and VMs to what the records say.
+    pub fn recover(&mut self, now: Now) -> Result<(), Error> {
+        let intents = self.load(now)?;
+        if let Err(error) = self.repair() {
+            log::error!("{error}");
+        }
+        for (name, _) in intents {
+            if let Err(failure) = self.store.clear_intent(&name) {
+                log::warn!("{failure}");
+            }
+        }
+        self.engine.autostart();
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Mends what can be mended. What cannot is said, and does not keep the rest from being served.
+    fn repair(&mut self) -> Result<(), Failure> {
+        let observed = self.network.observe()?;
+        let reconciled = reconcile(&self.engine.desired(), &observed);
+        for problem in &reconciled.problems {
+            log::error!("{problem}");
+        }
+        self.remember_host(&observed)?;
+        execute::execute_all(&mut self.network, &reconciled.plan);
+        Ok(())
+    }
+
+    /// Reads what an earlier run left and takes its processes over; the kernel is not touched.
+    /// Gives the changes that were cut short. Errors are for what nobody can go on with:
+    /// unreadable directories, records of networks that are not configured any more.
+    pub fn load(&mut self, now: Now) -> Result<Vec<(VmName, Intent)>, Error> {
+        let loaded = self.store.load()?;
+        for (path, reason) in &loaded.set_aside {
+            log::error!("moved aside as {}: {reason}", path.display());
+        }
+        self.host = loaded.host;
+        for record in loaded.records {
+            let name = record.name.clone();
+            self.engine.restore(record).map_err(|reason| Refusal::InvalidConfig {
+                field: "networks".into(),
+                reason: format!("VM {name} cannot be taken over: {reason}"),
+            })?;
+        }
+        self.take_over_processes(loaded.processes, &loaded.intents, now);
+        Ok(loaded.intents)
+    }
+
+    /// Adopts the processes that still run, and has the others' ends told. A process whose start
+    /// was cut short before it was written down is found by its environment.
+    fn take_over_processes(
+        &mut self,
+        processes: Vec<(VmName, ProcessId)>,
+        intents: &[(VmName, Intent)],
+        now: Now,
+    ) {
+        let mut known: BTreeMap<VmName, ProcessId> = processes.into_iter().collect();
+        for (name, intent) in intents {
+            let started = match intent.action {
+                Action::Create => intent.record.wanted,
+                Action::Start => true,
+                Action::Delete => false,
+            };
+            if started
+                && !known.contains_key(name)
+                && let Some(id) = self.processes.find(name)
+            {
+                known.insert(name.clone(), id);
+            }
+        }
+        let names: Vec<VmName> = self.engine.vms().map(|vm| vm.record.name.clone()).collect();
+        for name in names {
+            match known.remove(&name) {
+                Some(id) if self.adopt(&name, &id, now) => {}
+                Some(_) | None => {
+                    self.forget_process(&name);
+                    if let Some(decision) = self.engine.lost(&name, now) {
+                        self.carry_out(decision, now);
+                    }
+                }
+            }
+        }
+        for (name, id) in known {
+            self.end_orphan(&name, &id);
+        }
+    }
+
+    fn adopt(&mut self, name: &VmName, id: &ProcessId, now: Now) -> bool {
+        match self.processes.adopt(name, id) {
+            Ok(true) => {
+                self.engine.adopted(name, id.pid, now);
+                self.started.push(name.clone());
+                let message = format!("VM {name} was adopted, process {}", id.pid);
+                self.event(EventKind::VmAdopted, Some(name.clone()), message, now);
+                true
+            }
+            Ok(false) => false,
+            Err(failure) => {
+                log::error!("VM {name}: {failure}");
+                false
+            }
+        }
+    }
+
+    /// A process of ours whose VM does not exist: its create was cut short.
+    fn end_orphan(&mut self, name: &VmName, id: &ProcessId) {
+        if self.processes.adopt(name, id).is_ok_and(|adopted| adopted)
+            && let Err(failure) = self.processes.kill_and_reap(name)
+        {
+            log::error!("left over of VM {name}: {failure}");
+        }
+        self.forget_process(name);
+    }
+
+    /// Writes down what the host was before the first change to it, so that teardown can undo it.
+    fn remember_host(&mut self, observed: &Observed) -> Result<(), Failure> {
+        if self.host.is_none() {
+            let bridges = self.engine.configured().map(|network| network.bridge.clone()).collect();
+            let host = HostRecord { forwarding_before: observed.forwarding, bridges };
+            self.store.put_host(&host)?;
+            self.host = Some(host);
+        }
+        Ok(())
+    }
+}

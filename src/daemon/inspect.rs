@@ -1,0 +1,129 @@
+//! Questions about the host and the daemon itself: Version, Check, Metrics, Args.
+
+use std::fmt::Write;
+use std::fs::{self, File};
+
+use super::shell::Shell;
+use crate::engine::name::VmName;
+use crate::engine::reconcile::reconcile;
+use crate::engine::request::Reply;
+use crate::engine::view::{Finding, Level, Status};
+use crate::error::Error;
+use crate::hypervisor::process::Processes;
+use crate::network::Network;
+use crate::store::disk::Disk;
+
+/// The device through which taps are made.
+const TUN: &str = "/dev/net/tun";
+/// The device of hardware virtualisation.
+const KVM: &str = "/dev/kvm";
+/// Whether bridged frames pass the rules of iptables (Documentation/networking/ip-sysctl.rst).
+const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
+impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+    /// Who answers here, and on what.
+    pub(super) fn version(&self) -> Reply {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Reply::Version {
+            version: env!("CARGO_PKG_VERSION").into(),
+            kernel: kernel.trim().into(),
+            backend: self.network.backend().into(),
+        }
+    }
+
+    /// The network arguments of a VM, for people who start their own hypervisor.
+    pub(super) fn args(&self, name: &VmName, hypervisor: Option<&str>) -> Result<Reply, Error> {
+        let record = &self.engine.vm(name)?.record;
+        let network = self.engine.network_of(record);
+        let args = self.launcher.args(record, network, hypervisor, self.store.paths())?;
+        Ok(Reply::Args { args })
+    }
+
+    /// Looks the host over: the devices, then what differs from the desired state.
+    pub(super) fn check(&mut self) -> Result<Reply, Error> {
+        let mut findings = vec![
+            device(TUN, Level::Error, "taps cannot be made", "load the module tun"),
+            device(
+                KVM,
+                Level::Warning,
+                "guests run in emulation, slowly",
+                "load kvm_intel or kvm_amd",
+            ),
+            bridge_nf(),
+        ];
+        findings.extend(self.launcher.check());
+        let observed = self.network.observe()?;
+        let reconciled = reconcile(&self.engine.desired(), &observed);
+        let drift = reconciled.plan.iter().flat_map(|op| op.commands());
+        findings.extend(
+            reconciled
+                .problems
+                .iter()
+                .map(|problem| finding("network", Level::Error, problem.to_string(), None)),
+        );
+        findings.extend(drift.map(|command| {
+            let message = "the host differs from what volnet wants".into();
+            finding(
+                "drift",
+                Level::Warning,
+                message,
+                Some(format!("volnet setup would run: {command}")),
+            )
+        }));
+        if reconciled.plan.is_empty() && reconciled.problems.is_empty() {
+            let message = "bridge, addresses, taps and rules are as they should be".into();
+            findings.push(finding("network", Level::Ok, message, None));
+        }
+        Ok(Reply::Findings { findings })
+    }
+
+    /// Counters and gauges as OpenMetrics text (openmetrics.io, 1.0).
+    pub(super) fn metrics(&self) -> Reply {
+        let mut text = String::from("# TYPE volnet_vms gauge\n");
+        for status in Status::ALL {
+            let count = self.engine.vms().filter(|vm| vm.status() == status).count();
+            let _ = writeln!(text, "volnet_vms{{status=\"{status}\"}} {count}");
+        }
+        let networks = self.engine.networks();
+        let mut gauge = |name: &str, value: &dyn Fn(usize) -> u32| {
+            let _ = writeln!(text, "# TYPE {name} gauge");
+            for (index, network) in networks.iter().enumerate() {
+                let _ = writeln!(text, "{name}{{network=\"{}\"}} {}", network.name, value(index));
+            }
+        };
+        gauge("volnet_leases", &|at| networks[at].leased);
+        gauge("volnet_addresses_free", &|at| networks[at].free);
+        gauge("volnet_ports", &|at| networks[at].ports);
+        gauge("volnet_ports_free", &|at| networks[at].ports_free);
+        let _ =
+            writeln!(text, "# TYPE volnet_events counter\nvolnet_events_total {}", self.sequence);
+        text.push_str("# EOF\n");
+        Reply::Metrics { text }
+    }
+}
+
+fn finding(check: &str, level: Level, message: String, hint: Option<String>) -> Finding {
+    Finding { check: check.into(), level, message, hint }
+}
+
+/// Whether a device can be opened; `level` and `consequence` tell what it means when it cannot.
+fn device(path: &str, level: Level, consequence: &str, hint: &str) -> Finding {
+    match File::options().read(true).write(true).open(path) {
+        Ok(_) => finding(path, Level::Ok, "it can be opened".into(), None),
+        Err(error) => finding(path, level, format!("{error}: {consequence}"), Some(hint.into())),
+    }
+}
+
+fn bridge_nf() -> Finding {
+    let on = fs::read_to_string(BRIDGE_NF).is_ok_and(|value| value.trim() == "1");
+    match on {
+        false => finding("bridge-nf", Level::Ok, "bridged frames pass no IP rules".into(), None),
+        true => finding(
+            "bridge-nf",
+            Level::Warning,
+            "bridged frames pass the rules of iptables, which may drop guest to guest traffic"
+                .into(),
+            Some("sysctl -w net.bridge.bridge-nf-call-iptables=0".into()),
+        ),
+    }
+}

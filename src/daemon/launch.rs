@@ -1,0 +1,177 @@
+//! From a VM's record to the command that starts it, on this host.
+//!
+//! The drivers are pure; what they cannot know is gathered here once, when the daemon starts:
+//! the settings, and what the host offers (KVM, vhost-vsock, the TSC's frequency).
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use crate::config::Settings;
+use crate::engine::name::VmName;
+use crate::engine::state::{NetworkConfig, Record};
+use crate::engine::view::{Finding, Level};
+use crate::engine::vm;
+use crate::error::{Error, Refusal};
+use crate::hypervisor::{
+    self, Attachment, CLOUD_HYPERVISOR, Command, Control, FIRECRACKER, Launch, LaunchPort, Options,
+    QEMU, inputs, log,
+};
+use crate::spec::{MEMORY_MB_DEFAULT, MachineDefaults, MachineSpec, resolve_machine};
+use crate::store::Paths;
+
+/// Hardware virtualisation (Documentation/virt/kvm/api.rst of Linux).
+const KVM: &str = "/dev/kvm";
+/// vsock of the host's kernel for guests of QEMU.
+const VHOST_VSOCK: &str = "/dev/vhost-vsock";
+
+/// What is needed to start hypervisors on this host.
+#[derive(Debug)]
+pub struct Launcher {
+    defaults: MachineDefaults,
+    options: Options,
+    logs: PathBuf,
+    kvm: bool,
+    vhost_vsock: bool,
+    tsc_khz: Option<u64>,
+}
+
+impl Launcher {
+    /// Reads what the settings say and what the host offers.
+    pub fn new(settings: &Settings) -> Launcher {
+        let opens = |path| File::options().read(true).write(true).open(path).is_ok();
+        Launcher {
+            defaults: settings.machine.clone(),
+            options: settings.hypervisors.clone(),
+            logs: settings.log_dir.clone(),
+            kvm: opens(KVM),
+            vhost_vsock: opens(VHOST_VSOCK),
+            tsc_khz: tsc_khz(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+        }
+    }
+
+    /// Whether everything that a machine names is there and is what it should be. Reads whole
+    /// files where there are checksums.
+    pub(super) fn verify(&self, machine: &MachineSpec) -> Result<(), Refusal> {
+        let resolved = resolve_machine(machine, &self.defaults)?;
+        inputs::verify(&resolved, self.options.program(resolved.hypervisor)?)
+    }
+
+    /// The command that starts a VM, and the log that it writes.
+    pub(super) fn command(
+        &self,
+        record: &Record,
+        network: Option<&NetworkConfig>,
+        paths: &Paths,
+    ) -> Result<(Command, PathBuf), Error> {
+        let machine = record.spec.machine.as_ref().ok_or_else(no_machine)?;
+        let resolved = resolve_machine(machine, &self.defaults)?;
+        let log = self.log(&record.name);
+        let launch = Launch {
+            name: record.name.as_str(),
+            machine,
+            kernel: resolved.kernel,
+            port: port(record, network),
+            cid: record.cid,
+            kernel_args: &vm::kernel_args_of(record, network),
+            folder: paths.folder(&record.name),
+            log: &log,
+            vhost_vsock: self.vhost_vsock,
+            kvm: self.kvm,
+            tsc_khz: self.tsc_khz,
+        };
+        let command = hypervisor::command_line(resolved.hypervisor, &launch, &self.options)?;
+        Ok((command, log))
+    }
+
+    /// How the VM's guest is asked to power off.
+    pub(super) fn control(
+        &self,
+        record: &Record,
+        network: Option<&NetworkConfig>,
+        paths: &Paths,
+    ) -> Result<Control, Error> {
+        Ok(self.command(record, network, paths)?.0.control)
+    }
+
+    /// The arguments that give the VM's network to a hypervisor.
+    pub(super) fn args(
+        &self,
+        record: &Record,
+        network: Option<&NetworkConfig>,
+        hypervisor: Option<&str>,
+        paths: &Paths,
+    ) -> Result<Vec<String>, Refusal> {
+        let machine = record.spec.machine.as_ref();
+        let own = machine.and_then(|machine| machine.hypervisor.as_deref());
+        let attachment = Attachment {
+            port: port(record, network),
+            cid: record.cid,
+            folder: &paths.folder(&record.name),
+            vhost_vsock: self.vhost_vsock,
+            memory_mb: machine.map_or(MEMORY_MB_DEFAULT, |machine| machine.memory_mb),
+        };
+        let hypervisor = hypervisor.or(own).unwrap_or(&self.defaults.hypervisor);
+        hypervisor::network_args(hypervisor, &attachment, &self.options)
+    }
+
+    /// The last lines that a VM's hypervisor wrote.
+    pub(super) fn tail_of_log(&self, name: &VmName) -> Option<String> {
+        log::tail_of_log(&self.log(name))
+    }
+
+    /// Which of the known hypervisors are installed.
+    pub(super) fn check(&self) -> Vec<Finding> {
+        let found = |name: &&str| {
+            self.options.program(name).is_ok_and(|program| inputs::find_program(program).is_ok())
+        };
+        let installed: Vec<&str> = [CLOUD_HYPERVISOR, QEMU, FIRECRACKER]
+            .iter()
+            .filter(|name| found(name))
+            .copied()
+            .collect();
+        let (level, message) = match installed.as_slice() {
+            [] => (Level::Warning, "no hypervisor was found".to_string()),
+            some => (Level::Ok, format!("found: {}", some.join(", "))),
+        };
+        vec![Finding { check: "hypervisors".into(), level, message, hint: None }]
+    }
+
+    fn log(&self, name: &VmName) -> PathBuf {
+        self.logs.join(format!("{name}.log"))
+    }
+}
+
+fn no_machine() -> Refusal {
+    let reason = "the VM has none, so there is nothing to start".into();
+    Refusal::InvalidConfig { field: "hypervisor".into(), reason }
+}
+
+fn port<'a>(record: &'a Record, network: Option<&NetworkConfig>) -> Option<LaunchPort<'a>> {
+    let port = record.port.as_ref()?;
+    Some(LaunchPort {
+        tap: port.tap.as_str(),
+        mac: port.mac,
+        queues: record.spec.network.queues.unwrap_or(1),
+        fds: &[],
+        lease: port.ip.zip(network.map(|network| network.subnet.netmask())),
+    })
+}
+
+/// The frequency of the first processor as proc(5) shows it, which is that of the TSC where it is
+/// constant.
+fn tsc_khz(cpuinfo: &str) -> Option<u64> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("cpu MHz"))?;
+    let mhz: f64 = line.split(':').nth(1)?.trim().parse().ok()?;
+    Some((mhz * 1000.0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frequency_is_read_from_cpuinfo() {
+        assert_eq!(tsc_khz("processor\t: 0\ncpu MHz\t\t: 2595.124\n"), Some(2_595_124));
+        assert_eq!(tsc_khz("processor\t: 0\n"), None);
+    }
+}

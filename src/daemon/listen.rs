@@ -1,0 +1,47 @@
+//! The socket that the daemon is driven by.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use mio::net::UnixListener;
+
+use super::peer::{GROUP, GROUP_FILE, group_id};
+use crate::error::Failure;
+
+/// Who may connect: the owner and the group.
+const MODE: u32 = 0o660;
+
+/// The socket's file, removed when the daemon ends.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Listens at `path`. The caller holds the lock, so a socket that is there already is one that a
+/// daemon left when it was killed. Anything else of that name is not ours to remove.
+pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), Failure> {
+    let failed =
+        |error: io::Error| Failure::kernel("listen on", path.display().to_string(), &error);
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(failed)?;
+    }
+    let is_socket =
+        |metadata: &fs::Metadata| std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type());
+    if fs::symlink_metadata(path).is_ok_and(|metadata| is_socket(&metadata)) {
+        fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    let file = SocketFile(path.into());
+    fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(failed)?;
+    let groups = fs::read_to_string(GROUP_FILE).unwrap_or_default();
+    if let Some(group) = group_id(&groups, GROUP) {
+        chown(path, None, Some(group)).map_err(failed)?;
+    }
+    Ok((listener, file))
+}

@@ -1,0 +1,79 @@
+//! Who is at the other end of a connection, and what they may ask.
+//!
+//! The kernel says who connected (SO_PEERCRED and SO_PEERGROUPS, unix(7)); nothing that the client
+//! says counts. Root, the daemon's own user and members of the group `volnet` may call everything;
+//! anybody else whom the socket's mode lets in may only look.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::{getsockopt, sockopt};
+
+/// The group whose members may change things.
+pub const GROUP: &str = "volnet";
+/// Where groups are listed (group(5)). Read directly: a static binary cannot ask NSS.
+pub(super) const GROUP_FILE: &str = "/etc/group";
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its process, for the log.
+    pub pid: i32,
+    /// Whether it may call methods that change something.
+    pub may_change: bool,
+}
+
+impl Peer {
+    /// Asks the kernel who is at the other end of `socket`.
+    pub fn of(socket: &impl AsFd) -> io::Result<Peer> {
+        let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
+        let uid = credentials.uid();
+        let own = nix::unistd::geteuid().as_raw();
+        let may_change = uid == 0
+            || uid == own
+            || group_id(&fs::read_to_string(GROUP_FILE).unwrap_or_default(), GROUP)
+                .is_some_and(|group| is_member(socket, credentials.gid(), group));
+        Ok(Peer { uid, pid: credentials.pid(), may_change })
+    }
+}
+
+fn is_member(socket: &impl AsFd, gid: u32, group: u32) -> bool {
+    gid == group
+        || volnet_ffi::peer::peer_groups(socket.as_fd()).is_ok_and(|groups| groups.contains(&group))
+}
+
+/// The id of a group in a file of the form `name:password:id:members`.
+pub(super) fn group_id(file: &str, name: &str) -> Option<u32> {
+    let mut lines = file.lines().map(|line| line.split(':'));
+    lines.find_map(|mut fields| {
+        if fields.next()? != name {
+            return None;
+        }
+        fields.nth(1)?.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_group_is_found_by_its_whole_name() {
+        let file = "root:x:0:\nvolnets:x:7:\nvolnet:x:998:ann,bob\n";
+        assert_eq!(group_id(file, "volnet"), Some(998));
+        assert_eq!(group_id(file, "vol"), None);
+        assert_eq!(group_id("volnet:x:\nvolnet", "volnet"), None);
+    }
+
+    #[test]
+    fn ourselves_may_change_things() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let peer = Peer::of(&ours).unwrap();
+        assert_eq!(peer.uid, nix::unistd::getuid().as_raw());
+        assert!(peer.may_change);
+    }
+}

@@ -1,0 +1,364 @@
+//! Carries decisions out.
+//!
+//! The shell owns the engine and the three things it acts on: the network, the store and the
+//! processes. It knows neither sockets nor clocks: inputs come as calls with the time, what is to
+//! be told comes out of [`Shell::take_outputs`]. The event loop drives it in production, the
+//! simulation in tests.
+//!
+//! A decision runs in a fixed order, and each step that fails undoes those before it:
+//!
+//! ```text
+//! intent ▶ plan ▶ act ▶ record ▶ intent cleared ▶ commit ▶ replies, events
+//!            ╰──────┴──────┴── failure: undone in reverse ▶ abort ▶ error replies
+//! ```
+
+use super::launch::Launcher;
+use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
+use crate::engine::name::VmName;
+use crate::engine::request::{Reply, Request};
+use crate::engine::state::{HostRecord, Intent, Record};
+use crate::engine::supervise::{Now, Ticket};
+use crate::engine::view::{Event, EventKind};
+use crate::error::{Error, Failure, Refusal};
+use crate::hypervisor::Control;
+use crate::hypervisor::process::Processes;
+use crate::network::{Network, execute};
+use crate::store::Store;
+use crate::store::disk::Disk;
+
+/// `EXFULL` (asm-generic/errno.h): what the kernel says when a bridge has no port left.
+const EXFULL: i32 = 54;
+
+/// The engine and all that it acts on.
+pub struct Shell<N, D: Disk, P> {
+    pub(super) engine: Engine,
+    pub(super) network: N,
+    pub(super) store: Store<D>,
+    pub(super) processes: P,
+    pub(super) launcher: Launcher,
+    /// What the host was before setup; `None` while it is not set up.
+    pub(super) host: Option<HostRecord>,
+    pub(super) sequence: u64,
+    outputs: Vec<Output>,
+    /// VMs whose process is new to whoever watches them.
+    pub(super) started: Vec<VmName>,
+}
+
+/// What is to be told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// The answer to a request.
+    Reply { ticket: Ticket, result: Result<Reply, Error> },
+    /// Something happened.
+    Event(Event),
+}
+
+impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+    /// A shell around these, with nothing loaded yet.
+    pub fn new(
+        engine: Engine,
+        network: N,
+        store: Store<D>,
+        processes: P,
+        launcher: Launcher,
+    ) -> Self {
+        let (host, sequence, outputs, started) = (None, 0, Vec::new(), Vec::new());
+        Shell { engine, network, store, processes, launcher, host, sequence, outputs, started }
+    }
+
+    /// Takes what there is to tell, in order.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Takes the VMs whose processes are to be watched from now on.
+    pub fn take_started(&mut self) -> Vec<VmName> {
+        std::mem::take(&mut self.started)
+    }
+
+    /// The next moment of the monotonic clock at which [`Shell::tick`] has something to do.
+    pub fn deadline(&self) -> Option<u64> {
+        self.engine.deadline()
+    }
+
+    /// The processes, for the event loop to watch.
+    pub fn processes(&self) -> &P {
+        &self.processes
+    }
+
+    /// The network, for tests and for the event loop.
+    pub fn network(&mut self) -> &mut N {
+        &mut self.network
+    }
+
+    /// The engine, to look at.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Handles one request. The reply is among the outputs, now or when what it waits for is done.
+    pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) {
+        match self.step(ticket, request, now) {
+            Ok(Step::Reply(reply)) => self.reply(ticket, Ok(*reply)),
+            Ok(Step::Do(decision)) => self.carry_out(*decision, now),
+            Ok(Step::Setup { dry_run, force }) => {
+                let result = self.setup(dry_run, force);
+                self.reply(ticket, result);
+            }
+            Ok(Step::Teardown { dry_run }) => {
+                let result = self.teardown(dry_run);
+                self.reply(ticket, result);
+            }
+            Ok(Step::Later) => {}
+            Err(error) => self.reply(ticket, Err(error)),
+        }
+        self.settle(now);
+    }
+
+    /// A watched process is said to have ended.
+    pub fn exited(&mut self, name: &VmName, now: Now) {
+        let Some(exit) = self.processes.reap(name) else { return };
+        self.forget_process(name);
+        let log = self.launcher.tail_of_log(name);
+        if let Some(decision) = self.engine.exited(name, exit, log, now) {
+            self.carry_out(decision, now);
+        }
+        self.settle(now);
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Now) {
+        while let Some(decision) = self.engine.due(now) {
+            self.carry_out(decision, now);
+        }
+        while let Some(name) = self.engine.hatching(now) {
+            let ready = self.is_ready(&name);
+            let answers = self.engine.looked_at(&name, ready, now);
+            self.answer(answers);
+        }
+        self.settle(now);
+    }
+
+    /// Whether a process that was just started has got through its arguments.
+    fn is_ready(&mut self, name: &VmName) -> bool {
+        let control = self.control(name);
+        control.is_ok_and(|control| self.processes.is_ready(name, &control))
+    }
+
+    /// Carries out what follows from what was done, until nothing does.
+    pub(super) fn settle(&mut self, now: Now) {
+        while let Some(decision) = self.engine.follow_up(now) {
+            self.carry_out(decision, now);
+        }
+        if let Some(tickets) = self.engine.teardown_due() {
+            let result = self.teardown(false);
+            for ticket in tickets {
+                self.reply(ticket, result.clone());
+            }
+        }
+    }
+
+    /// What the engine cannot answer is looked up or checked here, before it decides.
+    fn step(&mut self, ticket: Ticket, request: &Request, now: Now) -> Result<Step, Error> {
+        match request {
+            Request::Version => Ok(Step::reply(self.version())),
+            Request::Check => Ok(Step::reply(self.check()?)),
+            Request::Metrics => Ok(Step::reply(self.metrics())),
+            Request::Args { name, hypervisor } => {
+                Ok(Step::reply(self.args(name, hypervisor.as_deref())?))
+            }
+            Request::Create { spec, start, dry_run, .. } => {
+                if let Some(machine) = &spec.machine
+                    && (*start || *dry_run)
+                {
+                    self.launcher.verify(machine)?;
+                }
+                if spec.network.mode.needs_tap_device() && !dry_run && self.host.is_none() {
+                    self.setup(false, true)?;
+                }
+                self.engine.request(ticket, request, now)
+            }
+            Request::Start { name } => {
+                if let Some(machine) = &self.engine.vm(name)?.record.spec.machine {
+                    self.launcher.verify(machine)?;
+                }
+                self.engine.request(ticket, request, now)
+            }
+            Request::Setup { .. }
+            | Request::Teardown { .. }
+            | Request::Stop { .. }
+            | Request::Restart { .. }
+            | Request::Delete { .. }
+            | Request::Get { .. }
+            | Request::List
+            | Request::Networks
+            | Request::Monitor => self.engine.request(ticket, request, now),
+        }
+    }
+
+    /// Runs a decision from its intent to its answers.
+    pub(super) fn carry_out(&mut self, mut decision: Decision, now: Now) {
+        let result = self.run(&decision, now);
+        let answers = match result {
+            Ok(()) => {
+                let name = decision.subject.clone();
+                for (kind, message) in std::mem::take(&mut decision.events) {
+                    self.event(kind, Some(name.clone()), message, now);
+                }
+                self.engine.commit(decision, now)
+            }
+            Err(error) => {
+                log::warn!("VM {}: {error}", decision.subject);
+                self.engine.abort(decision, &error)
+            }
+        };
+        self.answer(answers);
+    }
+
+    fn run(&mut self, decision: &Decision, now: Now) -> Result<(), Error> {
+        let name = &decision.subject;
+        if let Some(action) = decision.intent {
+            let record = self.record(name)?;
+            self.store.put_intent(&Intent { action, record })?;
+        }
+        let result = self.steps(decision, now);
+        if decision.intent.is_some()
+            && let Err(failure) = self.store.clear_intent(name)
+        {
+            // An intent that stays behind is looked at, and found done or undone, at the next start.
+            log::warn!("{failure}");
+        }
+        result
+    }
+
+    fn steps(&mut self, decision: &Decision, now: Now) -> Result<(), Error> {
+        let name = &decision.subject;
+        let applied = execute::execute(&mut self.network, &decision.plan)
+            .map_err(|failure| self.named(name, failure))?;
+        if let Some(ifindex) = applied.iter().find_map(|applied| applied.ifindex) {
+            self.engine.attached(name, ifindex);
+        }
+        let result = self.act(decision, now).and_then(|()| self.write(decision));
+        if result.is_err() {
+            execute::undo(&mut self.network, &decision.plan, &applied);
+        }
+        result
+    }
+
+    fn act(&mut self, decision: &Decision, now: Now) -> Result<(), Error> {
+        let name = &decision.subject;
+        match decision.act {
+            None => Ok(()),
+            Some(Act::Spawn) => self.spawn(name, now),
+            Some(Act::Ask) => {
+                let asked = self
+                    .control(name)
+                    .and_then(|control| Ok(self.processes.ask(name, &control)?));
+                if let Err(error) = asked {
+                    // A guest that cannot be asked is not waited for.
+                    log::info!("VM {name}: cannot ask for power-off, ends it: {error}");
+                    self.processes.terminate(name)?;
+                }
+                Ok(())
+            }
+            Some(Act::Terminate) => Ok(self.processes.terminate(name)?),
+            Some(Act::Kill) => Ok(self.processes.kill(name)?),
+        }
+    }
+
+    fn control(&self, name: &VmName) -> Result<Control, Error> {
+        let record = &self.engine.vm(name)?.record;
+        self.launcher.control(record, self.engine.network_of(record), self.store.paths())
+    }
+
+    fn spawn(&mut self, name: &VmName, now: Now) -> Result<(), Error> {
+        let record = self.record(name)?;
+        let network = self.engine.network_of(&record);
+        let (command, log) = self.launcher.command(&record, network, self.store.paths())?;
+        let id = self.processes.spawn(name, &command, &log)?;
+        self.engine.spawned(name, id.pid, now);
+        self.started.push(name.clone());
+        if let Err(failure) = self.store.put_process(name, &id) {
+            self.end_spawned(name);
+            return Err(failure.into());
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, decision: &Decision) -> Result<(), Error> {
+        let name = &decision.subject;
+        let written = match decision.write {
+            Write::Nothing => Ok(()),
+            Write::Put => self.record(name).and_then(|record| Ok(self.store.put(&record)?)),
+            Write::Remove => self
+                .record(name)
+                .and_then(|record| Ok(self.store.remove(name, record.spec.ephemeral)?)),
+        };
+        if written.is_err() && decision.act == Some(Act::Spawn) {
+            self.end_spawned(name);
+        }
+        written
+    }
+
+    /// Undoes a spawn: the process is killed and collected before anything else goes on.
+    fn end_spawned(&mut self, name: &VmName) {
+        if let Err(failure) = self.processes.kill_and_reap(name) {
+            log::error!("VM {name}: {failure}");
+        }
+        self.forget_process(name);
+    }
+
+    pub(super) fn forget_process(&mut self, name: &VmName) {
+        if let Err(failure) = self.store.remove_process(name) {
+            log::warn!("{failure}");
+        }
+    }
+
+    fn record(&self, name: &VmName) -> Result<Record, Error> {
+        Ok(self.engine.vm(name)?.record.clone())
+    }
+
+    /// A kernel error that has a name of its own in the interface.
+    fn named(&self, name: &VmName, failure: Failure) -> Error {
+        let network = self.engine.vm(name).ok().and_then(|vm| self.engine.network_of(&vm.record));
+        match (failure.errno(), network) {
+            (Some(EXFULL), Some(network)) => {
+                let limit = crate::engine::ledger::BRIDGE_PORTS_MAX;
+                Refusal::BridgeFull { bridge: network.bridge.clone(), limit }.into()
+            }
+            (_, _) => failure.into(),
+        }
+    }
+
+    pub(super) fn reply(&mut self, ticket: Ticket, result: Result<Reply, Error>) {
+        self.outputs.push(Output::Reply { ticket, result });
+    }
+
+    fn answer(&mut self, answers: Answers) {
+        let replies = answers.into_iter().map(|(ticket, result)| Output::Reply { ticket, result });
+        self.outputs.extend(replies);
+    }
+
+    pub(super) fn event(&mut self, kind: EventKind, vm: Option<VmName>, message: String, now: Now) {
+        log::info!("{message}");
+        let event = self.next_event(kind, vm, message, now);
+        self.outputs.push(Output::Event(event));
+    }
+
+    /// The event that tells a subscriber that it missed some.
+    pub fn resync_event(&mut self, now: Now) -> Event {
+        self.next_event(EventKind::Resync, None, "events were lost; the state follows".into(), now)
+    }
+
+    fn next_event(
+        &mut self,
+        kind: EventKind,
+        vm: Option<VmName>,
+        message: String,
+        now: Now,
+    ) -> Event {
+        self.sequence += 1;
+        let (sequence, at) = (self.sequence, now.wall);
+        Event { sequence, at, kind, vm, message, by_pid: None, by_name: None }
+    }
+}

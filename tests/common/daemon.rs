@@ -1,0 +1,191 @@
+//! A daemon of a test's own: the real binary, its files in a folder that goes with it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use super::eventually;
+
+/// How long a reply may take before the test fails.
+const REPLY_MAX: Duration = Duration::from_secs(60);
+
+/// A daemon in the caller's network namespace.
+pub(crate) struct Daemon {
+    /// Its folder: `state`, `run`, `log`, `volnet.sock`, `daemon.log`.
+    pub(crate) folder: PathBuf,
+    flags: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Starts a daemon with these further flags and waits until it answers.
+    pub(crate) fn start(flags: &[&str]) -> Daemon {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("volnet-test-{}-{count}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("config.json"), "{}").expect("a configuration");
+        let flags = flags.iter().map(|flag| (*flag).to_string()).collect();
+        let mut daemon = Daemon { folder, flags, child: None };
+        daemon.start_again();
+        daemon
+    }
+
+    /// Starts the daemon on the files that are there.
+    pub(crate) fn start_again(&mut self) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("daemon.log"))
+            .expect("a log");
+        let child = self
+            .command(&["serve"])
+            .args(&self.flags)
+            .env("RUST_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the daemon starts");
+        self.child = Some(child);
+        eventually("the daemon answers", || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());
+            UnixStream::connect(self.socket()).is_ok()
+        });
+    }
+
+    /// The command line tool, pointed at this daemon.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_volnet"));
+        command.args(args).env("VOLNET_CONFIG", self.folder.join("config.json"));
+        for (flag, path) in [
+            ("--socket", "volnet.sock"),
+            ("--state-dir", "state"),
+            ("--runtime-dir", "run"),
+            ("--log-dir", "log"),
+        ] {
+            command.arg(flag).arg(self.folder.join(path));
+        }
+        command
+    }
+
+    /// Runs the command line tool and gives what came of it.
+    pub(crate) fn volnet(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("volnet runs")
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("volnet.sock")
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// What it wrote to its log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("daemon.log")).unwrap_or_default()
+    }
+
+    /// A new connection.
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::to(&self.socket())
+    }
+
+    /// Calls a method on a connection of its own.
+    pub(crate) fn call(&self, method: &str, parameters: Value) -> Value {
+        self.connect().call(method, parameters)
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) fn crash(&mut self) {
+        self.end(Signal::SIGKILL);
+    }
+
+    /// Ends it as the service manager would.
+    pub(crate) fn stop(&mut self) {
+        self.end(Signal::SIGTERM);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        if let Some(mut child) = self.child.take() {
+            kill(Pid::from_raw(child.id() as i32), signal).expect("it runs");
+            child.wait().expect("it is ours");
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- daemon.log\n{}", self.log());
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A connection that speaks in lines.
+pub(crate) struct Connection(BufReader<UnixStream>);
+
+impl Connection {
+    /// Connects to a socket.
+    pub(crate) fn to(socket: &Path) -> Connection {
+        let stream = UnixStream::connect(socket).expect("the daemon listens");
+        stream.set_read_timeout(Some(REPLY_MAX)).expect("a timeout");
+        Connection(BufReader::new(stream))
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).expect("the daemon reads");
+    }
+
+    /// Sends bytes to a daemon that may have hung up.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.get_mut().write_all(bytes)
+    }
+
+    /// The next line, parsed; `None` at the end of the connection, even if that is not a clean one.
+    pub(crate) fn try_receive(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        self.0.read_line(&mut line).ok()?;
+        (!line.is_empty()).then(|| serde_json::from_str(&line).expect("a line of JSON"))
+    }
+
+    /// What comes up to a byte, without it.
+    pub(crate) fn receive_until(&mut self, end: u8) -> String {
+        let mut bytes = Vec::new();
+        self.0.read_until(end, &mut bytes).expect("the daemon answers in time");
+        assert_eq!(bytes.pop(), Some(end));
+        String::from_utf8(bytes).expect("text")
+    }
+
+    /// The next line, parsed; `None` at the end of the connection.
+    pub(crate) fn receive(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("the daemon answers in time");
+        (!line.is_empty()).then(|| serde_json::from_str(&line).expect("a line of JSON"))
+    }
+
+    /// Calls a method and gives its whole answer.
+    pub(crate) fn call(&mut self, method: &str, parameters: Value) -> Value {
+        let call = json!({ "method": format!("io.volnet.{method}"), "parameters": parameters });
+        self.send(format!("{call}\n").as_bytes());
+        self.receive().expect("an answer")
+    }
+}

@@ -1,0 +1,259 @@
+//! The daemon end to end: the real binary on the real kernel, in a namespace of its own, driven
+//! over its socket and read back with foreign tools.
+
+mod common;
+
+use serde_json::{Value, json};
+
+use common::daemon::Daemon;
+use common::{eventually, in_namespace, ip_link, json as tool, link_exists, run};
+
+/// What `nft` lists of our tables.
+fn ruleset() -> String {
+    run("nft list ruleset")
+}
+
+fn vm(answer: &Value) -> &Value {
+    let vm = &answer["parameters"]["vm"];
+    assert!(vm.is_object(), "{answer}");
+    vm
+}
+
+fn error(answer: &Value) -> &str {
+    answer["error"].as_str().unwrap_or_else(|| panic!("{answer}"))
+}
+
+fn forwarding() -> String {
+    // The test's thread has the namespace; `cat` inherits it.
+    run("cat /proc/sys/net/ipv4/ip_forward").trim().to_string()
+}
+
+#[test]
+fn the_host_is_set_up_and_taken_down() {
+    in_namespace(|| {
+        let before = forwarding();
+        let daemon = Daemon::start(&[]);
+        let bridge = ip_link("vbr0");
+        assert_eq!(bridge["linkinfo"]["info_kind"], "bridge");
+        assert!(bridge["flags"].as_array().unwrap().contains(&json!("UP")));
+        let address = &tool("ip -j -4 addr show dev vbr0")[0]["addr_info"][0];
+        assert_eq!(
+            (&address["local"], &address["prefixlen"]),
+            (&json!("192.168.127.1"), &json!(24))
+        );
+        assert_eq!(forwarding(), "1");
+        assert!(ruleset().contains("masquerade"));
+
+        let again = daemon.call("Setup", json!({}));
+        assert_eq!(again["parameters"]["plan"], json!([]), "a second setup changes nothing");
+
+        let answer = daemon.call("Teardown", json!({}));
+        assert!(answer["parameters"]["plan"].as_array().is_some_and(|plan| !plan.is_empty()));
+        assert!(!link_exists("vbr0"));
+        assert_eq!(ruleset().trim(), "");
+        assert_eq!(forwarding(), before);
+    });
+}
+
+#[test]
+fn a_vm_gets_its_tap_and_its_elements_and_gives_them_back() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let rules_before = ruleset().matches("accept").count();
+        let answer = daemon.call("Create", json!({ "name": "web" }));
+        let vm = vm(&answer);
+        assert_eq!((&vm["tap"], &vm["ip"]), (&json!("vttap-web"), &json!("192.168.127.2")));
+        assert_eq!(vm["kernel_args"], "ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off");
+        let tap = ip_link("vttap-web");
+        assert_eq!(tap["master"], "vbr0");
+        assert_eq!(tap["ifalias"], "volnet:web");
+        assert_eq!(tap["linkinfo"]["info_data"]["vnet_hdr"], true);
+        assert_eq!(tap["ifindex"], vm["ifindex"]);
+        assert!(tap["flags"].as_array().unwrap().contains(&json!("UP")));
+        assert_ne!(tap["address"], vm["mac"], "the tap's own address is not the guest's");
+        assert!(!run("ip -4 addr show dev vttap-web").contains("inet"));
+        assert!(ruleset().contains("192.168.127.2"));
+        assert_eq!(
+            ruleset().matches("accept").count(),
+            rules_before,
+            "VMs are elements, not rules"
+        );
+
+        assert_eq!(daemon.call("Delete", json!({ "name": "web" })), json!({ "parameters": {} }));
+        assert!(!link_exists("vttap-web"));
+        assert!(!ruleset().contains("192.168.127.2"));
+        let networks = daemon.call("Networks", json!({}));
+        assert_eq!(networks["parameters"]["networks"][0]["leased"], 0);
+    });
+}
+
+#[test]
+fn five_similar_names_get_five_taps() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let long = "a".repeat(59);
+        let names =
+            ["web-1".into(), "web1".into(), "WEB_1".into(), format!("{long}1"), format!("{long}2")];
+        let taps: std::collections::BTreeSet<String> = names
+            .iter()
+            .map(|name| vm(&daemon.call("Create", json!({ "name": name })))["tap"].to_string())
+            .collect();
+        assert_eq!(taps.len(), 5);
+        let ports = tool("ip -j link show master vbr0");
+        assert_eq!(ports.as_array().unwrap().len(), 5);
+    });
+}
+
+#[test]
+fn bad_input_is_answered_and_changes_nothing() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let (links, rules) = (run("ip link"), ruleset());
+        let long = "x".repeat(64);
+        let network = |network: Value| json!({ "name": "web", "config": { "network": network } });
+        for (parameters, name) in [
+            (json!({ "name": long }), "io.volnet.InvalidName"),
+            (json!({ "name": "../x" }), "io.volnet.InvalidName"),
+            (json!({ "name": "" }), "io.volnet.InvalidName"),
+            (json!({ "name": "web", "nome": 1 }), "org.varlink.service.InvalidParameter"),
+            (json!({ "name": "web", "config": { "netwrk": {} } }), "io.volnet.InvalidConfig"),
+            (network(json!({ "mode": "bridge" })), "io.volnet.InvalidConfig"),
+            (network(json!({ "ip": "10.0.0.1" })), "io.volnet.InvalidConfig"),
+            (network(json!({ "ip": "192.168.127.1" })), "io.volnet.AddressInUse"),
+            (network(json!({ "name": "other" })), "io.volnet.InvalidConfig"),
+        ] {
+            let answer = daemon.call("Create", parameters);
+            assert_eq!(error(&answer), name, "{answer}");
+        }
+        assert_eq!(error(&daemon.call("Nope", json!({}))), "org.varlink.service.MethodNotFound");
+        assert_eq!(error(&daemon.call("Get", json!({ "name": "web" }))), "io.volnet.VmNotFound");
+        assert_eq!((run("ip link"), ruleset()), (links, rules));
+        assert_eq!(daemon.call("List", json!({}))["parameters"]["vms"], json!([]));
+    });
+}
+
+#[test]
+fn broken_messages_end_their_connection_and_nothing_else() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let huge = format!("{{\"method\":\"{}", "x".repeat(1024 * 1024));
+        let deep = "{\"a\":".repeat(40);
+        for broken in
+            [huge.as_bytes(), deep.as_bytes(), b"\x80\xff\x00\x01binary", b"GET / HTTP/1.1\r\n\r\n"]
+        {
+            let mut connection = daemon.connect();
+            // The daemon may hang up before it has read everything.
+            let _ = connection.try_send(broken);
+            let answer = connection.try_receive();
+            assert!(answer.is_none_or(|answer| answer["error"].is_string()));
+            assert!(connection.try_receive().is_none(), "the connection ends");
+        }
+        let mut half = daemon.connect();
+        half.send(b"{\"method\":\"io.volnet.Li");
+        assert!(daemon.call("List", json!({}))["parameters"]["vms"].is_array());
+        half.send(b"st\"}\n");
+        assert!(half.receive().unwrap()["parameters"]["vms"].is_array());
+    });
+}
+
+#[test]
+fn a_connection_ends_its_replies_as_the_client_ends_its_requests() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let mut pretty = daemon.connect();
+        pretty
+            .send(b"{\n  \"method\": \"io.volnet.List\"\n}\n{\"method\":\"io.volnet.Version\"}\n");
+        assert!(pretty.receive().unwrap()["parameters"]["vms"].is_array());
+        assert!(pretty.receive().unwrap()["parameters"]["version"].is_string());
+        let mut varlink = daemon.connect();
+        varlink.send(b"{\"method\":\"org.varlink.service.GetInfo\"}\0");
+        assert!(varlink.receive_until(0).contains("io.volnet"));
+    });
+}
+
+#[test]
+fn a_name_that_a_foreign_link_has_fails_and_leaves_nothing() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        run("ip tuntap add dev vttap-web mode tap");
+        let (links, rules) = (run("ip -o link"), ruleset());
+        let answer = daemon.call("Create", json!({ "name": "web" }));
+        assert_eq!(error(&answer), "io.volnet.KernelRefused", "{answer}");
+        let parameters = &answer["parameters"];
+        assert_eq!(parameters["object"], "vttap-web");
+        assert!(parameters["errno"].as_i64().unwrap() > 0);
+        assert!(!parameters["message"].as_str().unwrap().is_empty());
+        assert_eq!((run("ip -o link"), ruleset()), (links, rules));
+        assert_eq!(daemon.call("List", json!({}))["parameters"]["vms"], json!([]));
+    });
+}
+
+#[test]
+fn vms_survive_the_daemon() {
+    in_namespace(|| {
+        let mut daemon = Daemon::start(&[]);
+        daemon.call("Create", json!({ "name": "durable" }));
+        daemon.call("Create", json!({ "name": "passing", "config": { "ephemeral": true } }));
+        let before = daemon.call("List", json!({}));
+        let index = ip_link("vttap-durable")["ifindex"].clone();
+        daemon.crash();
+        assert!(link_exists("vttap-durable"));
+        daemon.start_again();
+        assert_eq!(daemon.call("List", json!({})), before);
+        assert_eq!(ip_link("vttap-durable")["ifindex"], index, "the tap was not made anew");
+        daemon.stop();
+        run("ip link del vttap-durable");
+        run("ip link del vbr0");
+        daemon.start_again();
+        assert_eq!(ip_link("vttap-durable")["master"], "vbr0", "what was lost is made again");
+    });
+}
+
+#[test]
+fn a_hypervisor_that_fails_at_once_says_why_and_leaves_nothing() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let parameters = json!({ "name": "web", "start": true, "config": {
+            "hypervisor": "qemu", "kernel_override": "/etc/hostname",
+            "resources": { "cpu_cores": 1, "memory_mb": 64 } } });
+        let answer = daemon.call("Create", parameters);
+        assert_eq!(error(&answer), "io.volnet.HypervisorFailed", "{answer}");
+        assert!(
+            answer["parameters"]["log"].as_str().is_some_and(|log| !log.is_empty()),
+            "{answer}"
+        );
+        eventually("the VM is gone", || {
+            daemon.call("List", json!({}))["parameters"]["vms"] == json!([])
+        });
+        assert!(!link_exists("vttap-web"));
+    });
+}
+
+#[test]
+fn subscribers_see_what_happens() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let mut monitor = daemon.connect();
+        monitor.send(b"{\"method\":\"io.volnet.Monitor\",\"more\":true}\n");
+        let first = monitor.receive().unwrap();
+        assert_eq!((&first["parameters"]["vms"], &first["continues"]), (&json!([]), &json!(true)));
+        daemon.call("Create", json!({ "name": "web" }));
+        daemon.call("Delete", json!({ "name": "web" }));
+        let kinds: Vec<Value> = (0..2)
+            .map(|_| monitor.receive().unwrap()["parameters"]["event"]["kind"].clone())
+            .collect();
+        assert_eq!(kinds, [json!("vm_created"), json!("vm_deleted")]);
+    });
+}
+
+#[test]
+fn a_second_daemon_is_refused_with_the_holders_pid() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let second = daemon.volnet(&["serve"]);
+        assert_eq!(second.status.code(), Some(1));
+        let words = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert!(words.contains(&daemon.pid().to_string()), "{words}");
+        assert!(daemon.call("List", json!({}))["parameters"]["vms"].is_array());
+    });
+}
