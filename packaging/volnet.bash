@@ -9,7 +9,7 @@ _volnet() {
     local verbs='serve setup teardown create run start stop restart delete get list networks args
         console logs check monitor call version help'
     local choices='--json --socket --config-file --runtime-dir --log-dir --help'
-    local host='--state-dir --bridge --subnet --host-ip --nft-owner --backend'
+    local host='--state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend'
     local vm='--mode --manifest --config --network --ip --mac --mtu --queues --isolated
         --ephemeral --autostart --restart --hypervisor --kernel --initramfs --rootfs --disk --cpus
         --memory --cmdline --dry-run'
@@ -17,7 +17,7 @@ _volnet() {
     case $before in
     --mode) choices='bridged dhcp vsock' ;;
     --restart) choices='no on-failure always' ;;
-    --nft-owner) choices='yes no' ;;
+    --nft-owner | --kvm) choices='yes no' ;;
     --backend) choices='linux noop' ;;
     --hypervisor) choices='cloud-hypervisor qemu firecracker' ;;
     --socket | --config-file | --runtime-dir | --log-dir | --state-dir | --unit-dir | \

@@ -81,7 +81,7 @@ heading "volnet serve"
 PATH=$PWD/target/release:$PATH
 export VOLNET_SOCKET=$folder/run/volnet.sock
 # The unit of packaging/ does the same at boot.
-ip netns exec "$host" volnet serve --state-dir "$folder/state" --runtime-dir "$folder/run" \
+ip netns exec "$host" volnet serve --kvm no --state-dir "$folder/state" --runtime-dir "$folder/run" \
     --log-dir "$folder/log" >"$folder/daemon.log" 2>&1 &
 daemon=$!
 pids+=($daemon)

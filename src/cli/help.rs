@@ -58,6 +58,7 @@ desired state, then answers on the socket until SIGTERM. VMs go on without it.
   --subnet PREFIX       its prefix, 192.168.127.0/24
   --host-ip ADDRESS     the host's address in it, the first one
   --nft-owner yes|no    keep others from changing volnet's nf_tables tables, yes
+  --kvm yes|no          let hypervisors use KVM where the host has it, yes
   --backend linux|noop  noop: touch nothing, linux
 
 VOLNET_LOG sets how much is logged: error, warn, info (default), debug, trace.

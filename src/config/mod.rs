@@ -43,6 +43,7 @@ const RUNTIME_DIR: Key =
 const LOG_DIR: Key = Key::new("log_dir", Some("log-dir"), "VOLNET_LOG_DIR", Some("VOLANT_LOG_DIR"));
 const BACKEND: Key = Key::new("backend", Some("backend"), "VOLNET_BACKEND", None);
 const NFT_OWNER: Key = Key::new("nft_owner", Some("nft-owner"), "VOLNET_NFT_OWNER", None);
+const KVM: Key = Key::new("kvm", Some("kvm"), "VOLNET_KVM", None);
 const KERNEL_BZIMAGE: Key =
     Key::new("kernel_bzimage", None, "VOLNET_KERNEL_BZIMAGE", Some("VOLANT_KERNEL_BZIMAGE"));
 const KERNEL_VMLINUX: Key =
@@ -51,7 +52,7 @@ const KERNEL_VMLINUX: Key =
 /// What a client needs to find the daemon and its files.
 pub const CLIENT_KEYS: [Key; 4] = [CONFIG_FILE, SOCKET, RUNTIME_DIR, LOG_DIR];
 /// Every setting that has a flag.
-pub const KEYS: [Key; 10] = [
+pub const KEYS: [Key; 11] = [
     CONFIG_FILE,
     SOCKET,
     STATE_DIR,
@@ -59,6 +60,7 @@ pub const KEYS: [Key; 10] = [
     LOG_DIR,
     BACKEND,
     NFT_OWNER,
+    KVM,
     network::BRIDGE,
     network::SUBNET,
     network::HOST_IP,
@@ -79,6 +81,9 @@ pub struct Settings {
     pub networks: Vec<NetworkConfig>,
     /// Whether nf_tables keeps others from changing volnet's tables, where the kernel can.
     pub nft_owner: bool,
+    /// Whether hypervisors may use KVM where the host has it. A host that is itself a VM may offer
+    /// one that is slower than none.
+    pub kvm: bool,
     /// What plans are run on.
     pub backend: Backend,
     /// What a VM runs on that does not say.
@@ -113,6 +118,7 @@ pub fn resolve(
         log_dir: path(&sources, &LOG_DIR, "/var/log/volnet")?,
         networks: network::resolve(&sources, machine)?,
         nft_owner: sources.switch(&NFT_OWNER)?.unwrap_or(true),
+        kvm: sources.switch(&KVM)?.unwrap_or(true),
         backend: backend(&sources)?,
         machine: MachineDefaults {
             hypervisor: hypervisors::default(&sources)?,

@@ -98,6 +98,7 @@ const KNOWN: &[&str] = &[
     "log_dir",
     "backend",
     "networks",
+    "kvm",
     "nft_owner",
     "hypervisor",
     "hypervisors",

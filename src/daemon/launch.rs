@@ -43,7 +43,7 @@ impl Launcher {
             defaults: settings.machine.clone(),
             options: settings.hypervisors.clone(),
             logs: settings.log_dir.clone(),
-            kvm: opens(KVM),
+            kvm: settings.kvm && opens(KVM),
             vhost_vsock: opens(VHOST_VSOCK),
             tsc_khz: tsc_khz(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
         }
