@@ -4,8 +4,13 @@
 //! requests; what it sends meanwhile waits, first in our buffer and then in the kernel's. So a
 //! client that floods us or never reads slows down nobody but itself, and what we keep for it is
 //! bounded: [`READ_PER_TURN`] and one message of input, one reply and [`QUEUE_MAX`] of output.
+//!
+//! A connection that ends because of what came on it is shut down for writing behind the reply, and
+//! what still comes is thrown away: a client that is busy writing a message that is too long would
+//! else meet an error there, and never get to the reply that says so.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 
 use mio::net::UnixStream;
 
@@ -16,6 +21,8 @@ use crate::protocol::frame::{Decoder, FrameError, Terminator};
 pub(super) const READ_PER_TURN: usize = 64 * 1024;
 /// Bytes of output after which a connection gets no further request handled and no more events.
 pub(super) const QUEUE_MAX: usize = 256 * 1024;
+/// Bytes thrown away of a connection that is ending; after these it is closed in any case.
+const DISCARD_MAX: usize = 16 << 20;
 
 /// A connection.
 #[derive(Debug)]
@@ -35,6 +42,8 @@ pub(super) struct Client {
     eof: bool,
     /// There may be more to read than was read.
     more: bool,
+    /// Bytes thrown away in [`State::Closing`].
+    discarded: usize,
 }
 
 /// What a connection is waiting for.
@@ -46,26 +55,30 @@ pub(super) enum State {
     Asked { silent: bool },
     /// Events, for ever. `lost`: some did not fit, so the state is due again.
     Subscribed { lost: bool },
-    /// The end: what is queued is sent, then the connection is closed.
+    /// The end: what is queued is sent, what comes is thrown away until the client ends it too.
     Closing,
 }
 
 impl Client {
     pub(super) fn new(stream: UnixStream, peer: Peer, serial: u64) -> Client {
         let (state, decoder) = (State::Idle, Decoder::default());
-        let (output, sent, eof, more) = (Vec::new(), 0, false, true);
-        Client { stream, peer, serial, state, decoder, output, sent, eof, more }
+        let (output, sent, eof, more, discarded) = (Vec::new(), 0, false, true, 0);
+        Client { stream, peer, serial, state, decoder, output, sent, eof, more, discarded }
     }
 
     /// Reads what has arrived, as much as one turn allows. An error ends the connection.
     pub(super) fn read(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
         let mut budget = READ_PER_TURN;
-        while self.more && !self.eof && budget > 0 && self.wants_input() {
+        while self.more && !self.eof && budget > 0 && (self.wants_input() || self.is_closing()) {
             match self.stream.read(&mut buffer) {
                 Ok(0) => self.eof = true,
                 Ok(length) => {
-                    self.decoder.push(&buffer[..length]);
+                    if self.is_closing() {
+                        self.discarded += length;
+                    } else {
+                        self.decoder.push(&buffer[..length]);
+                    }
                     budget = budget.saturating_sub(length);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.more = false,
@@ -96,14 +109,16 @@ impl Client {
 
     /// Whether a further turn is due without waiting for the kernel.
     pub(super) fn has_work(&self) -> bool {
-        self.wants_input() && ((self.more && !self.eof) || !self.decoder.is_empty())
+        let unread = self.more && !self.eof;
+        (self.wants_input() && (unread || !self.decoder.is_empty()))
+            || (self.is_closing() && unread)
     }
 
     /// Whether all is said and done on this connection.
     pub(super) fn is_over(&self) -> bool {
         let nothing_queued = self.sent == self.output.len();
         match self.state {
-            State::Closing => nothing_queued,
+            State::Closing => nothing_queued && (self.eof || self.discarded > DISCARD_MAX),
             State::Idle => self.eof && nothing_queued,
             State::Asked { .. } | State::Subscribed { .. } => false,
         }
@@ -134,7 +149,15 @@ impl Client {
         // A large reply is rare; its memory is given back, not kept for the next.
         self.output = Vec::new();
         self.sent = 0;
+        if self.is_closing() {
+            // A client that is gone already needs no word of it.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
         Ok(())
+    }
+
+    fn is_closing(&self) -> bool {
+        self.state == State::Closing
     }
 
     fn wants_input(&self) -> bool {

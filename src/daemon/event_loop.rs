@@ -249,6 +249,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         };
         let denied = call.needs_right() && !client.peer.may_change;
         let asked = match call.body {
+            Body::Service(_) if call.oneway => return Ok(()),
             Body::Service(service) => {
                 return client.send(|out, end| service::answer(out, &service, end));
             }
@@ -258,6 +259,9 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             let Peer { uid, pid, .. } = client.peer;
             let reason = format!("user {uid} is not a member of the group {GROUP}");
             log::warn!("refused a call of process {pid}: {reason}");
+            if call.oneway {
+                return Ok(());
+            }
             let refusal = Error::from(Refusal::PermissionDenied { reason });
             return client.send(|out, end| reply::error(out, &refusal, end));
         }
