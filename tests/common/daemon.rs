@@ -155,11 +155,6 @@ impl Connection {
         self.0.get_mut().write_all(bytes).expect("the daemon reads");
     }
 
-    /// Sends bytes to a daemon that may have hung up.
-    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.get_mut().write_all(bytes)
-    }
-
     /// The next line, parsed; `None` at the end of the connection, even if that is not a clean one.
     pub(crate) fn try_receive(&mut self) -> Option<Value> {
         let mut line = String::new();
