@@ -1,0 +1,130 @@
+//! Real Linux guests in QEMU, in each mode, under the real daemon.
+
+#![cfg(target_os = "linux")]
+
+mod lab;
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use lab::{Lab, UPLINK_IP, WORLD_IP, WORLD_PORT};
+
+#[test]
+fn bridged_the_guest_has_its_lease_and_reaches_the_world() {
+    let lab = Lab::new();
+    let orders = format!("volnet.do=ping:gateway,get:{WORLD_IP}:{WORLD_PORT},hold");
+    lab.run_guest("web", &[], &orders);
+    lab.wait_for_line("web", "GUEST ready");
+    let vm = lab.vm("web");
+    let (ip, mac) = (vm["ip"].as_str().unwrap(), vm["mac"].as_str().unwrap());
+    assert_eq!(vm["status"], "running");
+    let console = lab.console("web");
+    assert!(
+        console.contains(&format!("eth0 mac {mac} address {ip}/24 gateway 192.168.127.1 host web"))
+    );
+    assert!(console.contains("GUEST ping 192.168.127.1: ok"), "{console}");
+    let seen = format!("GUEST get {WORLD_IP}:{WORLD_PORT}: you are {UPLINK_IP}");
+    assert!(console.contains(&seen), "{console}");
+    lab.on_host(&["ping", "-c", "2", "-i", "0.2", "-W", "5", ip]);
+
+    lab.volnet(&["stop", "web"]);
+    let stopped = lab.vm("web");
+    assert_eq!((&stopped["status"], stopped["exit_code"].as_i64()), (&"stopped".into(), Some(0)));
+    lab.wait_for_line("web", "GUEST power button: powering off");
+
+    lab.volnet(&["start", "web"]);
+    assert_eq!(lab.vm("web")["ip"], ip, "the lease is the VM's until it is deleted");
+    lab.volnet(&["delete", "web", "--timeout", "1"]);
+    assert!(!lab.on_host(&["ip", "-o", "link"]).contains("vttap-"));
+}
+
+#[test]
+fn two_guests_reach_each_other_and_outlive_the_daemon() {
+    let mut lab = Lab::new();
+    lab.run_guest("one", &[], "volnet.do=hold");
+    lab.wait_for_line("one", "GUEST ready");
+    let first = lab.vm("one");
+    let ip = first["ip"].as_str().unwrap().to_owned();
+    lab.stop_daemon();
+    lab.on_host(&["ping", "-c", "1", "-W", "5", &ip]);
+    lab.start_daemon();
+    assert_eq!(lab.vm("one")["pid"], first["pid"], "adopted");
+    lab.run_guest("two", &[], &format!("volnet.do=ping:{ip},hold"));
+    lab.wait_for_line("two", &format!("GUEST ping {ip}: ok"));
+    lab.volnet(&["stop", "one", "--timeout", "1"]);
+    assert_eq!(lab.vm("one")["status"], "stopped", "an adopted process is watched like a child");
+    lab.volnet(&["teardown", "--force"]);
+    assert_eq!(lab.on_host(&["nft", "list", "ruleset"]).trim(), "");
+}
+
+#[test]
+fn dhcp_the_guest_asks_and_dnsmasq_answers() {
+    let mut lab = Lab::new();
+    let leases = lab.folder().join("leases").display().to_string();
+    let lease_file = format!("--dhcp-leasefile={leases}");
+    lab.spawn(
+        &[
+            "dnsmasq",
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--port=0",
+            "--interface=vbr0",
+            "--bind-interfaces",
+            "--no-ping",
+            "--dhcp-range=192.168.127.100,192.168.127.150,1h",
+            &lease_file,
+            "--user=root",
+        ],
+        "dnsmasq",
+    );
+    lab.run_guest("asks", &["--mode", "dhcp"], "ip=dhcp volnet.do=ping:gateway,hold");
+    lab.wait_for_line("asks", "GUEST ready");
+    let vm = lab.vm("asks");
+    assert!(vm["ip"].is_null() && vm["tap"].is_string() && vm["kernel_args"] == "");
+    let lease = lab.wait_for_line("asks", "GUEST lease 192.168.127.1");
+    let ip = lease.split(['/', ' ']).nth(2).unwrap().to_owned();
+    assert!(lab.console("asks").contains("GUEST ping 192.168.127.1: ok"));
+    lab.on_host(&["ping", "-c", "1", "-W", "5", &ip]);
+}
+
+#[test]
+fn vsock_bytes_go_both_ways_without_a_network() {
+    let lab = Lab::new();
+    lab.run_guest("other", &["--mode", "vsock"], "volnet.do=hold");
+    lab.run_guest(
+        "quiet",
+        &["--mode", "vsock"],
+        "volnet.do=vsock-serve:5000,vsock-send:2:6000,hold",
+    );
+    let (one, other) = (lab.vm("quiet"), lab.vm("other"));
+    assert!(one["tap"].is_null() && one["ip"].is_null() && one["cid"].as_u64() >= Some(3));
+    assert_ne!(one["cid"], other["cid"]);
+    // What a guest sends to port N of the host goes to the socket's path and _N.
+    let socket = lab.folder().join("run/vm/quiet/vsock.sock");
+    let listener = UnixListener::bind(format!("{}_6000", socket.display())).unwrap();
+    let (mut from_guest, _) = listener.accept().unwrap();
+    let mut line = [0; 64];
+    let length = from_guest.read(&mut line).unwrap();
+    assert!(String::from_utf8_lossy(&line[..length]).starts_with("hello from the guest"));
+    from_guest.write_all(b"hello from the host\n").unwrap();
+    drop(from_guest);
+    lab.wait_for_line("quiet", "GUEST ready");
+
+    let mut to_guest = UnixStream::connect(&socket).unwrap();
+    to_guest.write_all(b"CONNECT 5000\n").unwrap();
+    let length = to_guest.read(&mut line).unwrap();
+    assert!(line[..length].starts_with(b"OK "));
+    to_guest.write_all(b"are you there\n").unwrap();
+    let length = to_guest.read(&mut line).unwrap();
+    assert!(length > 0, "the guest answers");
+}
+
+#[test]
+fn a_guest_that_fails_is_started_again() {
+    let lab = Lab::new();
+    // The kernel that cannot find its init panics, and QEMU ends; its status is 0, so the policy
+    // that restarts whatever the status is asked for.
+    lab.run_guest("loop", &["--restart", "always"], "panic=-1 rdinit=/nonexistent root=/dev/none");
+    lab.wait_for("a restart", || (lab.vm("loop")["restarts"].as_u64() >= Some(1)).then_some(()));
+    lab.volnet(&["delete", "loop", "--timeout", "1"]);
+}

@@ -1,0 +1,273 @@
+//! A host for real guests: network namespaces, a daemon in one of them, and what the guests say.
+//!
+//! A [`Lab`] is two namespaces with names of their own: the *host*, where the daemon runs, and
+//! the *world* behind its uplink, which has no way back to the guests. Everything, the guests'
+//! hypervisors included, ends with the value. Waiting is always for something that can be seen,
+//! with [`PATIENCE`] as the limit: a guest under emulation on a busy machine takes its time.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before the test has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at what is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The host's address on its uplink.
+pub(crate) const UPLINK_IP: &str = "203.0.113.1";
+/// The address of the world.
+pub(crate) const WORLD_IP: &str = "203.0.113.2";
+/// The port where the world tells its callers what address they have.
+pub(crate) const WORLD_PORT: &str = "7";
+
+const WHO_CALLS: &str = r#"
+import socket, sys
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+while True:
+    peer, address = server.accept()
+    peer.sendall(f"you are {address[0]}\n".encode())
+    peer.close()
+"#;
+
+/// Namespaces, a folder, and the processes that this test started.
+pub(crate) struct Lab {
+    host: String,
+    world: String,
+    folder: PathBuf,
+    daemon: Option<Child>,
+    children: Vec<Child>,
+}
+
+impl Lab {
+    /// The namespaces, with a world that answers, and a daemon that does.
+    pub(crate) fn new() -> Lab {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("vt{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(&name);
+        fs::create_dir(&folder).expect("a folder of this test's own");
+        let (host, world) = (format!("{name}-host"), format!("{name}-world"));
+        let mut lab = Lab { host, world, folder, daemon: None, children: Vec::new() };
+        lab.make_namespaces();
+        lab.children.push(lab.spawn_in(
+            &lab.world,
+            &["python3", "-c", WHO_CALLS, WORLD_IP, WORLD_PORT],
+            "world",
+        ));
+        lab.start_daemon();
+        lab
+    }
+
+    fn make_namespaces(&self) {
+        let (host, world) = (self.host.as_str(), self.world.as_str());
+        for command in [
+            format!("netns add {host}"),
+            format!("netns add {world}"),
+            format!("-n {host} link set lo up"),
+            format!("-n {world} link set lo up"),
+            format!("-n {host} link add uplink type veth peer name hosts netns {world}"),
+            format!("-n {host} addr add {UPLINK_IP}/24 dev uplink"),
+            format!("-n {host} link set uplink up"),
+            format!("-n {world} addr add {WORLD_IP}/24 dev hosts"),
+            format!("-n {world} link set hosts up"),
+        ] {
+            success(Command::new("ip").args(command.split(' ')));
+        }
+    }
+
+    /// Starts the daemon, and waits until it answers.
+    pub(crate) fn start_daemon(&mut self) {
+        let folder = self.folder.display();
+        let (state, run, log) =
+            (format!("{folder}/state"), format!("{folder}/run"), format!("{folder}/log"));
+        let volnet = env!("CARGO_BIN_EXE_volnet");
+        let command = [
+            volnet,
+            "serve",
+            "--state-dir",
+            &state,
+            "--runtime-dir",
+            &run,
+            "--log-dir",
+            &log,
+            "--socket",
+            &self.socket(),
+            "--kvm",
+            "no",
+        ];
+        self.daemon = Some(self.spawn_in(&self.host, &command, "daemon"));
+        self.wait_for("the daemon", || self.run(&["list"]).status.success().then_some(()));
+    }
+
+    /// Ends the daemon with SIGTERM, and waits until it has ended well.
+    pub(crate) fn stop_daemon(&mut self) {
+        let mut daemon = self.daemon.take().expect("a daemon runs");
+        success(Command::new("kill").arg(daemon.id().to_string()));
+        let status = daemon.wait().expect("the daemon is our child");
+        assert!(status.success(), "the daemon ended with {status}\n{}", self.report());
+    }
+
+    /// Starts a process in a namespace, its output in a file of that name in the lab's folder.
+    fn spawn_in(&self, namespace: &str, command: &[&str], name: &str) -> Child {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join(format!("{name}.out")))
+            .expect("a log file");
+        Command::new("ip")
+            .args(["netns", "exec", namespace])
+            .args(command)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log file"))
+            .stderr(log)
+            .spawn()
+            .expect("ip can be started")
+    }
+
+    /// Starts a process on the host, which ends with the lab.
+    pub(crate) fn spawn(&mut self, command: &[&str], name: &str) {
+        self.children.push(self.spawn_in(&self.host, command, name));
+    }
+
+    /// What a process of [`Lab::spawn`] has printed.
+    pub(crate) fn output_of(&self, name: &str) -> String {
+        read(&self.folder.join(format!("{name}.out")))
+    }
+
+    /// The lab's own folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn socket(&self) -> String {
+        format!("{}/run/volnet.sock", self.folder.display())
+    }
+
+    /// Runs a command on the host, which must succeed.
+    pub(crate) fn on_host(&self, command: &[&str]) -> String {
+        success(Command::new("ip").args(["netns", "exec", &self.host]).args(command))
+    }
+
+    /// Runs `volnet` with these words.
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_volnet"))
+            .args(words)
+            .env("VOLNET_SOCKET", self.socket())
+            .output()
+            .expect("volnet can be started")
+    }
+
+    /// Runs `volnet`, which must succeed.
+    pub(crate) fn volnet(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "volnet {words:?}: {out}{err}\n{}", self.report());
+        out.into_owned()
+    }
+
+    /// Runs the test guest under QEMU: `words` are more words for `volnet run`, `orders` what the
+    /// guest is to do.
+    pub(crate) fn run_guest(&self, name: &str, words: &[&str], orders: &str) {
+        let (kernel, initramfs) = (guest_file("vmlinux"), guest_file("initramfs"));
+        let cmdline = format!("quiet {orders}");
+        let mut command = vec!["run", name, "--hypervisor", "qemu", "--memory", "128"];
+        command.extend(["--kernel", &kernel, "--initramfs", &initramfs, "--cmdline", &cmdline]);
+        command.extend(words);
+        self.volnet(&command);
+    }
+
+    /// A VM as `volnet get` has it.
+    pub(crate) fn vm(&self, name: &str) -> Value {
+        let text = self.volnet(&["get", name, "--json"]);
+        serde_json::from_str::<Value>(&text).expect("JSON")["vm"].clone()
+    }
+
+    /// What the guest has printed on its console.
+    pub(crate) fn console(&self, name: &str) -> String {
+        read(&self.folder.join("log").join(format!("{name}.log"))).replace('\r', "")
+    }
+
+    /// Waits for a line of the guest's console that contains `text`, and returns it.
+    pub(crate) fn wait_for_line(&self, name: &str, text: &str) -> String {
+        self.wait_for(&format!("{name} to say {text:?}"), || {
+            self.console(name).lines().find(|line| line.contains(text)).map(str::to_owned)
+        })
+    }
+
+    /// Looks again and again until there is something to see.
+    pub(crate) fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(seen) = look() {
+                return seen;
+            }
+            assert!(Instant::now() < end, "waited in vain for {what}\n{}", self.report());
+            std::thread::park_timeout(LOOK_AGAIN);
+        }
+    }
+
+    /// All that was printed, for a test that has failed.
+    fn report(&self) -> String {
+        let mut report = String::new();
+        for folder in [self.folder.clone(), self.folder.join("log")] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().is_file() {
+                    let _ =
+                        writeln!(report, "--- {}\n{}", entry.path().display(), read(&entry.path()));
+                }
+            }
+        }
+        report
+    }
+
+    fn vm_names(&self) -> Vec<String> {
+        let list = self.run(&["list", "--json"]).stdout;
+        let list: Value = serde_json::from_slice(&list).unwrap_or_default();
+        let vms = list["vms"].as_array().cloned().unwrap_or_default();
+        vms.iter().filter_map(|vm| vm["name"].as_str().map(str::to_owned)).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in self.vm_names() {
+            self.run(&["delete", &name, "--timeout", "1"]);
+        }
+        for child in self.daemon.iter_mut().chain(&mut self.children) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for namespace in [&self.host, &self.world] {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A file of the test guest.
+fn guest_file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/guest").join(name);
+    assert!(path.exists(), "{} is missing: run make guest first", path.display());
+    path.to_str().expect("a path in UTF-8").into()
+}
+
+/// Runs a command, which must succeed, and returns what it printed.
+fn success(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}: {text}{error}", output.status);
+    text
+}
+
+fn read(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}

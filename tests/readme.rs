@@ -1,0 +1,66 @@
+//! The commands that README.md shows work as they stand there, one after the other.
+//!
+//! Blocks marked `sh` are run, by one shell as root, in namespaces of their own: network, mounts
+//! (with /run, /var/lib and /var/log empty) and processes, so that whatever they start ends with
+//! them. Blocks marked `console` are for reading: they would change the machine.
+
+#![cfg(target_os = "linux")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const README: &str = include_str!("../README.md");
+
+/// What the commands find: an empty machine with volnet on it.
+const BEFORE: &str = r#"
+set -eu -o pipefail
+ip link set lo up
+for folder in /run /var/lib /var/log; do mount -t tmpfs tmpfs "$folder"; done
+mount -t sysfs sysfs /sys
+# A person types on when the daemon is there.
+ready() { timeout 20 sh -c 'until volnet list; do sleep 0.05; done' >/dev/null 2>&1; }
+"#;
+
+#[test]
+fn the_commands_of_the_readme_work() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert!(root.join("build/guest/vmlinux").exists(), "run make guest first");
+    let mut script = String::from(BEFORE);
+    for block in blocks("sh") {
+        for command in block.lines() {
+            script.push_str(command);
+            script.push('\n');
+        }
+        if block.contains("volnet serve") {
+            script.push_str("ready\n");
+        }
+    }
+    let volnet = Path::new(env!("CARGO_BIN_EXE_volnet")).parent().expect("a folder");
+    let helper = root.join("build/bin");
+    let path = std::env::var("PATH").expect("PATH");
+    let output = Command::new("unshare")
+        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["timeout", "120", "bash", "-xc", &script])
+        .env("PATH", format!("{}:{}:{path}", volnet.display(), helper.display()))
+        // Not every KVM that a test machine offers is of use.
+        .env("VOLNET_KVM", "no")
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare");
+    assert!(
+        output.status.success(),
+        "{}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The blocks of a kind, in their order.
+fn blocks(kind: &str) -> Vec<&'static str> {
+    let opening = format!("\n```{kind}\n");
+    let parts: Vec<&str> = README.split(opening.as_str()).skip(1).collect();
+    assert!(!parts.is_empty(), "README.md has no {kind} block");
+    parts.iter().map(|part| part.split("\n```").next().expect("a first part")).collect()
+}
