@@ -10,6 +10,7 @@ type Target = (&'static str, fn(&[u8]));
 const TARGETS: &[Target] = &[
     ("frame", volnet::protocol::exercise_frame),
     ("netlink_message", volnet::netlink::exercise),
+    ("record", volnet::store::exercise_record),
     ("request", volnet::protocol::exercise_request),
 ];
 
