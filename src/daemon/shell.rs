@@ -290,9 +290,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let written = match decision.write {
             Write::Nothing => Ok(()),
             Write::Put => self.record(name).and_then(|record| Ok(self.store.put(&record)?)),
-            Write::Remove => self
-                .record(name)
-                .and_then(|record| Ok(self.store.remove(name, record.spec.ephemeral)?)),
+            Write::Remove => self.record(name).and_then(|record| {
+                self.store.remove(name, record.spec.ephemeral)?;
+                self.processes.clean(name);
+                Ok(())
+            }),
         };
         if written.is_err() && decision.act == Some(Act::Spawn) {
             self.end_spawned(name);

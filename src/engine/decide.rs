@@ -292,6 +292,8 @@ impl Engine {
         if start && spec.machine.is_none() {
             return Err(no_machine().into());
         }
+        // What a dry run shows is what the next create gets, so it must not move the pool on.
+        let before = dry_run.then(|| self.ledger.clone());
         let (port, cid) = self.ledger.claim(name, spec).map_err(|why| self.named(why))?;
         let record = Record {
             format: FORMAT,
@@ -307,8 +309,8 @@ impl Engine {
         };
         let plan = self.attach_plan(&record).expect("nothing was seen that could be in the way");
         let commands = commands(&plan);
-        if dry_run {
-            self.ledger.release(&record);
+        if let Some(before) = before {
+            self.ledger = before;
             let vm = self.show(&Vm::idle(record));
             return Ok(Step::reply(Reply::Created { vm, plan: commands }));
         }

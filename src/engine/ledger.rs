@@ -22,7 +22,7 @@ pub const BRIDGE_PORTS_MAX: usize = 1023;
 pub const HOST_OWNER: &str = "the network itself";
 
 /// All that is handed out on this host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ledger {
     networks: Vec<Account>,
     taps: BTreeSet<TapName>,
@@ -30,7 +30,7 @@ pub struct Ledger {
 }
 
 /// What is handed out on one network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Account {
     config: NetworkConfig,
     pool: Pool,

@@ -225,6 +225,8 @@ fn a_dry_run_reserves_nothing() {
     assert_eq!(vm(&shown).ip, "192.168.127.2".parse().ok());
     assert!(engine.list().is_empty());
     assert_eq!(engine.networks()[0].leased, 0);
+    let made = ask(&mut engine, 1, &create("web", VmSpec::default(), false), at(0));
+    assert_eq!(vm(&made), vm(&shown), "and the next create gets what was shown");
 }
 
 #[test]

@@ -27,6 +27,22 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts a daemon with these further flags and waits until it answers.
     pub(crate) fn start(flags: &[&str]) -> Daemon {
+        let mut daemon = Daemon::without(flags);
+        daemon.start_again();
+        daemon
+    }
+
+    /// Starts a daemon with this configuration file.
+    pub(crate) fn configured(configuration: &Value) -> Daemon {
+        let mut daemon = Daemon::without(&[]);
+        let file = daemon.folder.join("config.json");
+        std::fs::write(file, configuration.to_string()).expect("a configuration");
+        daemon.start_again();
+        daemon
+    }
+
+    /// The files of a daemon that has not been started.
+    pub(crate) fn without(flags: &[&str]) -> Daemon {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = format!("volnet-test-{}-{count}", std::process::id());
@@ -34,9 +50,7 @@ impl Daemon {
         std::fs::create_dir_all(&folder).expect("a folder");
         std::fs::write(folder.join("config.json"), "{}").expect("a configuration");
         let flags = flags.iter().map(|flag| (*flag).to_string()).collect();
-        let mut daemon = Daemon { folder, flags, child: None };
-        daemon.start_again();
-        daemon
+        Daemon { folder, flags, child: None }
     }
 
     /// Starts the daemon on the files that are there.

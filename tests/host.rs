@@ -1,0 +1,198 @@
+//! The host as a whole through the command line: dry runs that a shell carries out, overlaps,
+//! several networks, the noop backend.
+
+mod common;
+
+use serde_json::{Value, json};
+
+use common::daemon::Daemon;
+use common::{in_namespace, link_exists, run, try_run};
+
+/// What the kernel shows, without what differs from one making to the next.
+fn shown() -> Value {
+    let mut links: Value = serde_json::from_str(&run("ip -d -j link")).unwrap();
+    let mut rules: Value = serde_json::from_str(&run("nft -j list ruleset")).unwrap();
+    for link in links.as_array_mut().unwrap() {
+        let tap = link["linkinfo"]["info_kind"] == "tun";
+        let link = link.as_object_mut().unwrap();
+        for volatile in ["ifindex", "link_index", "operstate"] {
+            link.remove(volatile);
+        }
+        if tap {
+            // The kernel makes up the tap's own address.
+            link.remove("address");
+        }
+        // Carrier comes and goes on its own time.
+        let flags = link["flags"].as_array_mut().unwrap();
+        flags.retain(|flag| flag != "LOWER_UP" && flag != "NO-CARRIER");
+        if let Some(data) = link.get_mut("linkinfo") {
+            strip(data, &["bridge_id", "root_id", "hello_timer", "gc_timer", "tcn_timer"]);
+            strip(data, &["topology_change_timer", "message_age_timer", "forward_delay_timer"]);
+            strip(data, &["state", "hold_timer", "designated_bridge", "designated_root"]);
+        }
+    }
+    strip(&mut rules, &["handle"]);
+    let objects = rules["nftables"].as_array_mut().unwrap();
+    objects.sort_by_key(ToString::to_string);
+    json!({
+        "links": links,
+        "addresses": run("ip -o -4 addr show dev vbr0").split_whitespace().nth(3),
+        "forwarding": run("cat /proc/sys/net/ipv4/ip_forward"),
+        "rules": rules,
+    })
+}
+
+/// Removes fields of these names, however deep.
+fn strip(value: &mut Value, names: &[&str]) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !names.contains(&name.as_str()));
+            fields.values_mut().for_each(|value| strip(value, names));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| strip(value, names)),
+        _ => {}
+    }
+}
+
+fn plan_of(answer: &Value) -> String {
+    let plan = answer["parameters"]["plan"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    let lines: Vec<&str> = plan.iter().map(|line| line.as_str().unwrap()).collect();
+    lines.join("\n")
+}
+
+fn sh(script: &str) {
+    let output = std::process::Command::new("sh").args(["-ec", script]).output().unwrap();
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_a_dry_run_prints_is_what_volnet_does() {
+    let vm = json!({ "name": "web", "config": { "network": { "isolated": true, "mtu": 1400 } } });
+    let (by_volnet, create) = in_namespace(|| {
+        run("ip link set lo up");
+        let daemon = Daemon::start(&["--nft-owner", "no"]);
+        let mut dry = vm.clone();
+        dry["dry_run"] = json!(true);
+        let create = plan_of(&daemon.call("Create", dry));
+        assert!(!link_exists("vttap-web"), "a dry run changes nothing");
+        assert_eq!(daemon.call("List", json!({}))["parameters"]["vms"], json!([]));
+        daemon.call("Create", vm.clone());
+        (shown(), create)
+    });
+    let by_shell = in_namespace(|| {
+        run("ip link set lo up");
+        let daemon = Daemon::without(&[]);
+        let output = daemon.volnet(&["setup", "--dry-run", "--nft-owner", "no"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let setup = String::from_utf8(output.stdout).unwrap();
+        assert!(!link_exists("vbr0"), "a dry run changes nothing");
+        sh(&setup);
+        sh(&create);
+        shown()
+    });
+    assert_eq!(by_volnet, by_shell);
+}
+
+#[test]
+fn setup_and_teardown_work_without_a_daemon() {
+    in_namespace(|| {
+        let daemon = Daemon::without(&[]);
+        for _ in 0..2 {
+            assert!(daemon.volnet(&["setup"]).status.success());
+        }
+        assert!(link_exists("vbr0"));
+        assert_eq!(run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
+        assert!(daemon.volnet(&["teardown"]).status.success());
+        assert!(!link_exists("vbr0"));
+        assert_eq!(run("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
+        assert_eq!(run("nft list ruleset").trim(), "");
+    });
+}
+
+#[test]
+fn an_overlap_is_refused_by_its_name_unless_forced() {
+    in_namespace(|| {
+        run("ip link add lan type bridge");
+        run("ip addr add 192.168.127.9/25 dev lan");
+        run("ip link set lan up");
+        let daemon = Daemon::without(&[]);
+        let refused = daemon.volnet(&["setup"]);
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(words.contains("192.168.127.0/25") && words.contains("lan"), "{words}");
+        assert!(!link_exists("vbr0"));
+        assert!(daemon.volnet(&["setup", "--force"]).status.success());
+        assert!(link_exists("vbr0"));
+    });
+}
+
+#[test]
+fn every_network_of_the_configuration_is_made_and_removed() {
+    in_namespace(|| {
+        let daemon = Daemon::configured(&json!({ "networks": [
+            { "name": "default", "bridge": "vbr0", "subnet": "192.168.127.0/24" },
+            { "name": "lab", "bridge": "vbr1", "subnet": "10.7.0.0/16", "host_ip": "10.7.0.1" }
+        ] }));
+        for (bridge, address) in [("vbr0", "192.168.127.1/24"), ("vbr1", "10.7.0.1/16")] {
+            assert!(run(&format!("ip -o -4 addr show dev {bridge}")).contains(address));
+        }
+        for (name, network, tap) in [
+            ("by-name", json!({ "name": "lab" }), "vttap-byn"),
+            ("by-subnet", json!({ "subnet": "10.7.0.0/16" }), "vttap-bys"),
+            ("by-gateway", json!({ "gateway": "10.7.0.1" }), "vttap-byg"),
+        ] {
+            let answer =
+                daemon.call("Create", json!({ "name": name, "config": { "network": network } }));
+            let vm = &answer["parameters"]["vm"];
+            assert_eq!(vm["network"], "lab", "{answer}");
+            assert!(vm["ip"].as_str().unwrap().starts_with("10.7.0."));
+            assert!(vm["tap"].as_str().unwrap().starts_with(tap));
+        }
+        assert_eq!(run("ip -o link show master vbr1").lines().count(), 3);
+        assert_eq!(daemon.call("Teardown", json!({}))["error"], "io.volnet.VmsExist");
+        let answer = daemon.call("Teardown", json!({ "force": true }));
+        assert!(answer["error"].is_null(), "{answer}");
+        assert_eq!(run("ip -o link").lines().count(), 1, "only lo is left");
+    });
+}
+
+#[test]
+fn the_noop_backend_touches_nothing() {
+    in_namespace(|| {
+        let before = (run("ip -o link"), run("nft list ruleset"));
+        let daemon = Daemon::start(&["--backend", "noop"]);
+        let answer = daemon.call("Create", json!({ "name": "web" }));
+        assert_eq!(answer["parameters"]["vm"]["tap"], "vttap-web", "{answer}");
+        assert_eq!(daemon.call("Version", json!({}))["parameters"]["backend"], "noop");
+        assert_eq!((run("ip -o link"), run("nft list ruleset")), before);
+        assert!(daemon.log().contains("WARN"), "{}", daemon.log());
+        assert!(!try_run("ip link show dev vttap-web").0);
+    });
+}
+
+#[test]
+fn a_hypervisor_of_ones_own_is_restarted_when_it_fails() {
+    in_namespace(|| {
+        let daemon = Daemon::configured(&json!({ "hypervisors": { "fails": {
+            "program": "sh",
+            "args": [["-c", "echo {tap} {ip} {mac} {cid}; sleep 1.3; exit 3"]]
+        } } }));
+        let answer = daemon.call(
+            "Create",
+            json!({ "name": "web", "start": true, "config": {
+            "hypervisor": "fails", "restart": "on-failure", "kernel_override": "/etc/hostname" } }),
+        );
+        assert_eq!(answer["parameters"]["vm"]["status"], "running", "{answer}");
+        common::eventually("its policy starts it again", || {
+            daemon.call("Get", json!({ "name": "web" }))["parameters"]["vm"]["restarts"]
+                .as_u64()
+                .is_some_and(|restarts| restarts >= 1)
+        });
+        let log = daemon.folder.join("log/web.log");
+        let said = std::fs::read_to_string(log).unwrap();
+        assert!(said.contains("vttap-web 192.168.127.2 02:"), "{said}");
+        let answer = daemon.call("Delete", json!({ "name": "web", "timeout_ms": 1000 }));
+        assert!(answer["error"].is_null(), "{answer}");
+        assert!(!daemon.folder.join("run/vm/web").exists(), "its folder goes with it");
+    });
+}
