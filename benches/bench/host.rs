@@ -18,8 +18,8 @@ use crate::traffic::{Guest, bytes_of};
 
 /// How often the daemon is restarted.
 const RESTARTS: usize = 7;
-/// How many lists are asked for.
-const LISTS: usize = 50;
+/// How many requests of a kind are made that change nothing.
+const ROUND_TRIPS: usize = 200;
 /// How many VMs come and go while others are watched.
 const OTHERS: usize = 500;
 /// How often a guest sends a packet meanwhile.
@@ -62,12 +62,14 @@ pub(crate) fn restarts(daemon: &mut Daemon, vms: usize, record: &mut Record) {
     assert_eq!(found, Some(vms), "VMs after a restart");
 }
 
-/// A list of all VMs.
-pub(crate) fn lists(daemon: &mut Daemon, vms: usize, record: &mut Record) {
-    let list = message("List", json!({}));
+/// The way to the daemon and back, with nearly nothing and with a list of all VMs.
+pub(crate) fn round_trips(daemon: &mut Daemon, vms: usize, record: &mut Record) {
     let mut client = Client::connect(&daemon.socket()).expect("a connection");
-    let times: Vec<Duration> = (0..LISTS).map(|_| client.timed(&list)).collect();
-    record.times("List", daemon.name(), vms, &times);
+    for method in ["Version", "List"] {
+        let request = message(method, json!({}));
+        let times: Vec<Duration> = (0..ROUND_TRIPS).map(|_| client.timed(&request)).collect();
+        record.times(method, daemon.name(), vms, &times);
+    }
 }
 
 /// Creates in one write, of VMs that stay.

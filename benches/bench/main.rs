@@ -52,7 +52,7 @@ const FULL: Extent = Extent {
     quick: false,
     vms: &[0, 100, 500, 1000],
     slow_most: 500,
-    rounds: Rounds { all: 200, slow: 20 },
+    rounds: Rounds { all: 40, slow: 20 },
     idle: Duration::from_secs(10),
     packets: 10_000,
 };
@@ -60,7 +60,7 @@ const QUICK: Extent = Extent {
     quick: true,
     vms: &[0, 100, 1000],
     slow_most: 100,
-    rounds: Rounds { all: 40, slow: 5 },
+    rounds: Rounds { all: 8, slow: 4 },
     idle: Duration::from_secs(3),
     packets: 2000,
 };
@@ -108,7 +108,7 @@ fn main() {
 fn as_a_whole(durable: &mut Daemon, crowd: usize, idle: Duration, record: &mut Record) {
     host::memory(durable, "with VMs", crowd, record);
     host::wakeups(durable, idle, crowd, record);
-    host::lists(durable, crowd, record);
+    host::round_trips(durable, crowd, record);
     host::system_calls(durable, record);
     host::restarts(durable, crowd, record);
     host::delete_all(durable, crowd, record);
