@@ -7,10 +7,11 @@ step() { echo "== $*"; }
 
 [ "$(id -u)" = 0 ] || { echo "make test needs root (it makes network namespaces)" >&2; exit 1; }
 
-step packages, test guest, vhost-device-vsock
+step packages, test guest, vhost-device-vsock, a Varlink client
 scripts/deps.sh
 tests/guest/build.sh
 scripts/vsock-device.sh
+scripts/varlink-client.sh
 PATH=$PWD/build/bin:$PATH
 export PATH
 
@@ -22,6 +23,9 @@ cargo fmt --all --check
 
 step lints
 cargo clippy --locked --workspace --all-targets -- -D warnings
+
+step other systems
+scripts/foreign.sh
 
 step tests
 cargo test --locked --workspace --no-fail-fast

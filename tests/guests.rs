@@ -128,3 +128,40 @@ fn a_guest_that_fails_is_started_again() {
     lab.wait_for("a restart", || (lab.vm("loop")["restarts"].as_u64() >= Some(1)).then_some(()));
     lab.volnet(&["delete", "loop", "--timeout", "1"]);
 }
+
+#[test]
+fn the_console_is_used_through_a_terminal() {
+    let lab = Lab::new();
+    lab.run_guest("shell", &[], "volnet.do=shell");
+    lab.wait_for_line("shell", "GUEST ready");
+    let tmux = lab.folder().join("tmux").display().to_string();
+    let tmux =
+        |words: &[&str]| lab.on_host(&[&["tmux", "-S", &tmux, "-f", "/dev/null"], words].concat());
+    let screen = || tmux(&["capture-pane", "-p"]);
+    let shows = |text: &str| {
+        lab.wait_for(&format!("the screen to show {text:?}"), || {
+            screen().contains(text).then_some(())
+        });
+    };
+    tmux(&["new-session", "-d", "-x", "80", "-y", "24", "sh"]);
+    let command = format!(
+        "PS1='host> '; {} console shell --runtime-dir {}/run; echo status $?",
+        env!("CARGO_BIN_EXE_volnet"),
+        lab.folder().display()
+    );
+    tmux(&["send-keys", &command, "Enter"]);
+    // Typed until the console is there to read it.
+    lab.wait_for("the guest to answer", || {
+        tmux(&["send-keys", "echo in the guest: $((6*7))", "Enter"]);
+        screen().contains("in the guest: 42").then_some(())
+    });
+    tmux(&["resize-window", "-x", "100", "-y", "30"]);
+    tmux(&["send-keys", "echo still $((40+2))", "Enter"]);
+    shows("still 42");
+    tmux(&["send-keys", "C-]"]);
+    shows("status 0");
+    tmux(&["send-keys", "echo back $((1+1))", "Enter"]);
+    shows("back 2");
+    tmux(&["kill-server"]);
+    assert_eq!(lab.vm("shell")["status"], "running", "the console's end is not the guest's");
+}

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
@@ -122,7 +122,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     }
 
     fn now(&self) -> Now {
-        now(self.started)
+        super::now(self.started)
     }
 
     /// How long the wait may last: not at all while a client has more to do, else until the next
@@ -381,10 +381,4 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
         self.again.retain(|&other| other != slot);
     }
-}
-
-/// Reads both clocks.
-pub(super) fn now(started: Instant) -> Now {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Now { wall: since_epoch.as_millis() as u64, mono: started.elapsed().as_millis() as u64 }
 }

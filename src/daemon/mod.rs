@@ -2,103 +2,41 @@
 //!
 //! [`shell`] carries decisions out and knows neither sockets nor clocks; `host` and `inspect` are
 //! its parts for the host as a whole, [`launch`] is what it knows of hypervisors. `event_loop` and
-//! what that waits for (`source`, `client`) drive it. [`serve`] is the daemon, [`offline`] the same
-//! shell for one request where no daemon runs.
+//! what that waits for (`source`, `client`) drive it. [`serve()`] is the daemon, [`offline`] the same
+//! shell for one request where no daemon runs. On systems other than Linux both are in `foreign`.
 
+#[cfg(target_os = "linux")]
 mod client;
+#[cfg(target_os = "linux")]
 mod event_loop;
+#[cfg(not(target_os = "linux"))]
+mod foreign;
 mod host;
 mod inspect;
 pub mod launch;
+#[cfg(target_os = "linux")]
 mod listen;
+#[cfg(target_os = "linux")]
 mod notify;
+#[cfg(target_os = "linux")]
 pub mod peer;
+#[cfg(target_os = "linux")]
+mod serve;
 pub mod shell;
+#[cfg(target_os = "linux")]
 mod source;
 
-use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::low_level::pipe;
+#[cfg(not(target_os = "linux"))]
+pub use foreign::{offline, serve};
+#[cfg(target_os = "linux")]
+pub use serve::{offline, serve};
 
-use self::event_loop::EventLoop;
-use self::launch::Launcher;
-use self::shell::Shell;
-use crate::config::{Backend, Settings};
-use crate::engine::decide::Engine;
-use crate::engine::request::{Reply, Request};
-use crate::error::{Error, Failure, Refusal};
-use crate::hypervisor::linux::LinuxProcesses;
-use crate::network::Network;
-use crate::network::linux::Linux;
-use crate::network::noop::Noop;
-use crate::store::files::Files;
-use crate::store::lock::{self, Lock};
-use crate::store::{Paths, Store};
+use crate::engine::supervise::Now;
 
-/// The shell on a real host.
-type HostShell = Shell<Box<dyn Network>, Files, LinuxProcesses>;
-
-/// Runs the daemon until SIGTERM or SIGINT. VMs run on after it.
-pub fn serve(settings: &Settings) -> Result<(), Error> {
-    let started = Instant::now();
-    volnet_ffi::descriptors::keep_from_children()
-        .map_err(|error| Failure::kernel("keep", "inherited file descriptors", &error))?;
-    let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
-    let _lock = lock::lock(&settings.runtime_dir)?;
-    let mut shell = shell(settings)?;
-    shell.recover(event_loop::now(started))?;
-    let (listener, _path) = listen::listen(&settings.socket)?;
-    let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
-    let mut event_loop = EventLoop::new(shell, Some(listener), signals, started).map_err(failed)?;
-    notify::notify("READY=1");
-    log::info!("serves on {}", settings.socket.display());
-    event_loop.run().map_err(failed)?;
-    notify::notify("STOPPING=1");
-    Ok(())
-}
-
-/// Answers one request where no daemon runs. What it starts to stop is waited for. Refused while
-/// a daemon holds the lock.
-pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
-    let started = Instant::now();
-    let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
-    let _lock: Lock = lock::lock(&settings.runtime_dir)?;
-    let mut shell = shell(settings)?;
-    shell.load(event_loop::now(started))?;
-    let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
-    EventLoop::new(shell, None, signals, started)
-        .and_then(|mut event_loop| event_loop.run_one(request))
-        .map_err(failed)?
-        .unwrap_or_else(|| {
-            let (operation, object) = ("wait for", "the request".to_string());
-            let message = "interrupted by a signal".into();
-            Err(Failure::Kernel { operation, object, errno: libc::EINTR, message }.into())
-        })
-}
-
-fn shell(settings: &Settings) -> Result<HostShell, Error> {
-    let engine = Engine::new(
-        settings.networks.clone(),
-        settings.machine.hypervisor.clone(),
-        settings.nft_owner,
-    )
-    .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?;
-    let network: Box<dyn Network> = match settings.backend {
-        Backend::Linux => Box::new(Linux::new()?),
-        Backend::Noop => Box::new(Noop::new()),
-    };
-    let store = Store::open(Files, Paths::new(&settings.state_dir, &settings.runtime_dir))?;
-    let processes = LinuxProcesses::new(&settings.runtime_dir)?;
-    Ok(Shell::new(engine, network, store, processes, Launcher::new(settings)))
-}
-
-/// A stream that becomes readable when the daemon is asked to end.
-fn signals() -> std::io::Result<mio::net::UnixStream> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    pipe::register(SIGINT, theirs.try_clone()?)?;
-    pipe::register(SIGTERM, theirs)?;
-    Ok(mio::net::UnixStream::from_std(ours))
+/// Reads both clocks.
+fn now(started: Instant) -> Now {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { wall: since_epoch.as_millis() as u64, mono: started.elapsed().as_millis() as u64 }
 }

@@ -1,0 +1,194 @@
+//! The daemon on systems other than Linux: the noop backend behind a plain socket.
+//!
+//! It answers what the real one would (names, addresses, plans) and touches nothing, so that tools
+//! can be written and tried anywhere. Nothing that it is told outlives it, because nothing exists
+//! that would have to be found again. One connection is served at a time; hypervisors are not
+//! started here.
+
+use std::io::{self, Read, Write};
+use std::os::fd::RawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Instant;
+
+use super::launch::Launcher;
+use super::now;
+use super::shell::{Output, Shell};
+use crate::config::Settings;
+use crate::engine::decide::Engine;
+use crate::engine::name::VmName;
+use crate::engine::request::{Reply, Request};
+use crate::engine::state::{Exit, ProcessId};
+use crate::error::{Error, Failure, Refusal};
+use crate::hypervisor::process::Processes;
+use crate::hypervisor::{Command, Control};
+use crate::network::noop::Noop;
+use crate::protocol::frame::Decoder;
+use crate::protocol::request::{Body, Fault, Rejected};
+use crate::protocol::{reply, request, service};
+use crate::store::memory::Memory;
+use crate::store::{Paths, Store};
+
+/// Bytes read from a connection at a time.
+const READ: usize = 16 * 1024;
+
+/// The runtime directory of a store that is in memory alone.
+const RUNTIME: &str = "/runtime";
+
+/// The shell with nothing under it.
+type NoopShell = Shell<Noop, Memory, NoProcesses>;
+
+/// Serves until the process is ended.
+pub fn serve(settings: &Settings) -> Result<(), Error> {
+    let started = Instant::now();
+    let failed = |error: io::Error| {
+        Failure::kernel("listen on", settings.socket.display().to_string(), &error)
+    };
+    let mut shell = shell(settings)?;
+    let _ = std::fs::remove_file(&settings.socket);
+    let listener = UnixListener::bind(&settings.socket).map_err(failed)?;
+    for stream in listener.incoming() {
+        if let Err(error) = stream.and_then(|stream| converse(stream, &mut shell, started)) {
+            log::info!("a connection ended: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// Answers one request without serving others.
+pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
+    ask(&mut shell(settings)?, request, Instant::now())
+}
+
+fn shell(settings: &Settings) -> Result<NoopShell, Error> {
+    let engine = Engine::new(
+        settings.networks.clone(),
+        settings.machine.hypervisor.clone(),
+        settings.nft_owner,
+    )
+    .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?;
+    let store = Store::open(Memory::new(Path::new(RUNTIME)), Paths::new("/state", RUNTIME))?;
+    Ok(Shell::new(engine, Noop::new(), store, NoProcesses, Launcher::new(settings)))
+}
+
+/// Answers the requests of one connection, one after the other.
+fn converse(mut stream: UnixStream, shell: &mut NoopShell, started: Instant) -> io::Result<()> {
+    let mut decoder = Decoder::default();
+    let mut buffer = [0; READ];
+    loop {
+        let length = stream.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        decoder.push(&buffer[..length]);
+        loop {
+            let mut out = Vec::new();
+            let message = decoder.take().map(|message| message.map(<[u8]>::to_vec));
+            let end = decoder.terminator();
+            let last = match message {
+                Ok(None) => break,
+                Ok(Some(message)) => answer(&mut out, &message, end, shell, started),
+                Err(error) => {
+                    reply::fault(&mut out, &Fault::Message { reason: error.to_string() }, end);
+                    true
+                }
+            };
+            stream.write_all(&out)?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Appends the answer to a message; true if it is the last of the connection.
+fn answer(
+    out: &mut Vec<u8>,
+    message: &[u8],
+    end: crate::protocol::frame::Terminator,
+    shell: &mut NoopShell,
+    started: Instant,
+) -> bool {
+    match request::decode(message) {
+        Err(Rejected { fault, oneway }) => {
+            if !oneway {
+                reply::fault(out, &fault, end);
+            }
+            return fault.ends_connection();
+        }
+        Ok(call) => match (call.body, call.oneway) {
+            (Body::Service(call), false) => service::answer(out, &call, end),
+            (Body::Service(_), true) => {}
+            (Body::Volnet(asked), oneway) => match (ask(shell, &asked, started), oneway) {
+                (_, true) => {}
+                (Ok(given), false) => reply::reply(out, &given, false, end),
+                (Err(error), false) => reply::error(out, &error, end),
+            },
+        },
+    }
+    false
+}
+
+fn ask(shell: &mut NoopShell, request: &Request, started: Instant) -> Result<Reply, Error> {
+    shell.request(1, request, now(started));
+    let outputs = shell.take_outputs().into_iter();
+    let answers = outputs.filter_map(|output| match output {
+        Output::Reply { result, .. } => Some(result),
+        Output::Event(_) => None,
+    });
+    // Nothing here takes time: without processes there is no end to wait for.
+    answers.last().unwrap_or_else(|| Err(refused("the request was not answered").into()))
+}
+
+/// No process is ever started here.
+struct NoProcesses;
+
+fn refused(reason: &str) -> Failure {
+    let (name, reason) = (String::new(), reason.into());
+    Failure::Hypervisor { name, reason, log: None }
+}
+
+impl Processes for NoProcesses {
+    fn spawn(&mut self, name: &VmName, _: &Command, _: &Path) -> Result<ProcessId, Failure> {
+        let reason = "hypervisors are started on Linux only".into();
+        Err(Failure::Hypervisor { name: name.to_string(), reason, log: None })
+    }
+
+    fn adopt(&mut self, _: &VmName, _: &ProcessId) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    fn find(&mut self, _: &VmName) -> Option<ProcessId> {
+        None
+    }
+
+    fn ask(&mut self, _: &VmName, _: &Control) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn is_ready(&mut self, _: &VmName, _: &Control) -> bool {
+        false
+    }
+
+    fn terminate(&mut self, _: &VmName) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn kill(&mut self, _: &VmName) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn kill_and_reap(&mut self, _: &VmName) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn clean(&mut self, _: &VmName) {}
+
+    fn reap(&mut self, _: &VmName) -> Option<Exit> {
+        None
+    }
+
+    fn pidfd(&self, _: &VmName) -> Option<RawFd> {
+        None
+    }
+}

@@ -1,0 +1,89 @@
+//! The daemon on Linux: the shell on a real host, behind the event loop.
+
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+
+use super::event_loop::EventLoop;
+use super::launch::Launcher;
+use super::shell::Shell;
+use super::{listen, notify, now};
+use crate::config::{Backend, Settings};
+use crate::engine::decide::Engine;
+use crate::engine::request::{Reply, Request};
+use crate::error::{Error, Failure, Refusal};
+use crate::hypervisor::linux::LinuxProcesses;
+use crate::network::Network;
+use crate::network::linux::Linux;
+use crate::network::noop::Noop;
+use crate::store::files::Files;
+use crate::store::lock::{self, Lock};
+use crate::store::{Paths, Store};
+
+/// The shell on a real host.
+type HostShell = Shell<Box<dyn Network>, Files, LinuxProcesses>;
+
+/// Runs the daemon until SIGTERM or SIGINT. VMs run on after it.
+pub fn serve(settings: &Settings) -> Result<(), Error> {
+    let started = Instant::now();
+    volnet_ffi::descriptors::keep_from_children()
+        .map_err(|error| Failure::kernel("keep", "inherited file descriptors", &error))?;
+    let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
+    let _lock = lock::lock(&settings.runtime_dir)?;
+    let mut shell = shell(settings)?;
+    shell.recover(now(started))?;
+    let (listener, _path) = listen::listen(&settings.socket)?;
+    let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
+    let mut event_loop = EventLoop::new(shell, Some(listener), signals, started).map_err(failed)?;
+    notify::notify("READY=1");
+    log::info!("serves on {}", settings.socket.display());
+    event_loop.run().map_err(failed)?;
+    notify::notify("STOPPING=1");
+    Ok(())
+}
+
+/// Answers one request where no daemon runs. What it starts to stop is waited for. Refused while
+/// a daemon holds the lock.
+pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
+    let started = Instant::now();
+    let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
+    let _lock: Lock = lock::lock(&settings.runtime_dir)?;
+    let mut shell = shell(settings)?;
+    shell.load(now(started))?;
+    let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
+    EventLoop::new(shell, None, signals, started)
+        .and_then(|mut event_loop| event_loop.run_one(request))
+        .map_err(failed)?
+        .unwrap_or_else(|| {
+            let (operation, object) = ("wait for", "the request".to_string());
+            let message = "interrupted by a signal".into();
+            Err(Failure::Kernel { operation, object, errno: libc::EINTR, message }.into())
+        })
+}
+
+fn shell(settings: &Settings) -> Result<HostShell, Error> {
+    let engine = Engine::new(
+        settings.networks.clone(),
+        settings.machine.hypervisor.clone(),
+        settings.nft_owner,
+    )
+    .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?;
+    let network: Box<dyn Network> = match settings.backend {
+        Backend::Linux => Box::new(Linux::new()?),
+        Backend::Noop => Box::new(Noop::new()),
+    };
+    let store = Store::open(Files, Paths::new(&settings.state_dir, &settings.runtime_dir))?;
+    let processes = LinuxProcesses::new(&settings.runtime_dir)?;
+    Ok(Shell::new(engine, network, store, processes, Launcher::new(settings)))
+}
+
+/// A stream that becomes readable when the daemon is asked to end.
+fn signals() -> std::io::Result<mio::net::UnixStream> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    pipe::register(SIGINT, theirs.try_clone()?)?;
+    pipe::register(SIGTERM, theirs)?;
+    Ok(mio::net::UnixStream::from_std(ours))
+}
