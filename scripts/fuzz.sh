@@ -12,10 +12,14 @@ trap 'exit 1' HUP INT TERM
 bad=0
 for target in $(cargo fuzz list); do
     mkdir "$grown/$target"
+    words=
+    if ls "fuzz/corpus/$target"/*.json >/dev/null 2>&1; then
+        words=-dict=fuzz/json.dict
+    fi
     # The first corpus is the one that grows. No sanitizer: all the code is safe Rust, panics and
     # hangs are what there is to find, and this runs on a stable compiler.
     if cargo fuzz run --sanitizer none "$target" "$grown/$target" "fuzz/corpus/$target" -- \
-        -max_total_time="$seconds" -timeout=5 >"$grown/$target.log" 2>&1; then
+        -max_total_time="$seconds" -timeout=5 $words >"$grown/$target.log" 2>&1; then
         echo "$target: $(grep '^Done' "$grown/$target.log")"
     else
         cat "$grown/$target.log"

@@ -1,22 +1,29 @@
 //! Replays the corpus of every fuzz target, so that a crash once found stays found.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use volnet::{netlink, protocol, store};
 
 /// The name of a target, and the function that it calls.
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 const TARGETS: &[Target] = &[
-    ("frame", volnet::protocol::exercise_frame),
-    ("netlink_message", volnet::netlink::exercise),
-    ("record", volnet::store::exercise_record),
-    ("request", volnet::protocol::exercise_request),
+    ("datagram", netlink::exercise::datagram),
+    ("frame", protocol::exercise::frame),
+    ("record", store::exercise::record),
+    ("reply", protocol::exercise::reply),
+    ("request", protocol::exercise::request),
+    ("state", store::exercise::state),
 ];
 
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
 fn names(folder: &str) -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder);
-    let mut names: Vec<String> = fs::read_dir(folder)
+    let mut names: Vec<String> = fs::read_dir(fuzz().join(folder))
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
@@ -25,19 +32,21 @@ fn names(folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_target_is_replayed() {
-    let mut targets: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
-    targets.sort();
+fn every_target_is_built_and_replayed() {
+    let targets: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
+    assert!(targets.is_sorted());
     assert_eq!(names("fuzz_targets"), targets);
     assert_eq!(names("corpus"), targets);
+    let package = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
+    let built = package.lines().filter_map(|line| line.strip_prefix("path = \"fuzz_targets/"));
+    assert_eq!(built.map(|line| line.trim_end_matches(".rs\"")).collect::<Vec<_>>(), targets);
 }
 
 #[test]
 fn corpora_do_no_harm() {
     for (name, body) in TARGETS {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
         let mut files = 0;
-        for entry in fs::read_dir(folder).unwrap() {
+        for entry in fs::read_dir(fuzz().join("corpus").join(name)).unwrap() {
             let path = entry.unwrap().path();
             println!("{}", path.display());
             body(&fs::read(&path).unwrap());

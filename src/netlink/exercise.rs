@@ -1,4 +1,4 @@
-//! Everything the codec can read, read in one go.
+//! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
 
 use super::attr::{Attrs, HEADER};
 use super::message::{Message, Messages};
@@ -10,9 +10,8 @@ use super::rtnl::neighbour::NeighbourMessage;
 use super::rtnl::route::RouteMessage;
 
 /// Reads everything as everything: whatever the bytes are, they are taken for a datagram, each
-/// message in it for every kind of message, and each value for every type. Used by fuzzing and by
-/// the test that replays its corpus; it panics where the codec breaks a promise.
-pub fn exercise(datagram: &[u8]) {
+/// message in it for every kind of message, and each value for every type.
+pub fn datagram(datagram: &[u8]) {
     payload(datagram);
     let mut left = datagram.len();
     for message in Messages::new(datagram).flatten() {

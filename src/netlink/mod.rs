@@ -7,13 +7,11 @@
 //! consumes at least a header a turn.
 
 pub mod attr;
-mod exercise;
+pub mod exercise;
 pub mod message;
 pub mod nft;
 pub mod rtnl;
 pub mod writer;
-
-pub use exercise::exercise;
 
 use std::fmt;
 

@@ -76,7 +76,7 @@ impl ErrorReply {
     }
 
     /// The error that the service had, where its text depends on nothing else.
-    fn original(&self) -> Option<Error> {
+    pub(super) fn original(&self) -> Option<Error> {
         let text = |parameter| self.text(parameter);
         let refusal = match self.error.strip_prefix("io.volnet.")? {
             "VmExists" => Refusal::VmExists { name: text("name") },

@@ -18,6 +18,7 @@
 //! far as the rename, so whoever undoes the request puts the old record back or removes it.
 
 pub mod disk;
+pub mod exercise;
 pub mod files;
 mod load;
 #[cfg(target_os = "linux")]
@@ -29,7 +30,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use load::Loaded;
-pub use record::exercise_record;
 
 use crate::engine::name::VmName;
 use crate::engine::state::{HostRecord, Intent, ProcessId, Record};

@@ -102,20 +102,3 @@ fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Unreadable> {
         newer => Err(Unreadable::Newer(newer)),
     }
 }
-
-/// Reads any bytes as each kind of file; what is understood must survive being written again.
-/// For the fuzzer and for the test that replays its corpus.
-pub fn exercise_record(bytes: &[u8]) {
-    if let Ok(record) = decode_record(bytes) {
-        assert_eq!(decode_record(&encode_record(&record)), Ok(record));
-    }
-    if let Ok(intent) = decode_intent(bytes) {
-        assert_eq!(decode_intent(&encode_intent(&intent)), Ok(intent));
-    }
-    if let Ok((name, process)) = decode_process(bytes) {
-        assert_eq!(decode_process(&encode_process(&name, &process)), Ok((name, process)));
-    }
-    if let Ok(host) = decode_host(bytes) {
-        assert_eq!(decode_host(&encode_host(&host)), Ok(host));
-    }
-}

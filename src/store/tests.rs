@@ -268,13 +268,3 @@ fn a_newer_format_refuses_the_load_and_moves_nothing() {
     assert!(reason.contains("format 2") && reason.contains("up to 1"), "{reason}");
     assert!(store.disk.paths().eq(before.iter().map(PathBuf::as_path)));
 }
-
-#[test]
-fn any_bytes_are_read_or_refused() {
-    for bytes in [&b""[..], b"{", b"null", b"{\"format\":4294967296}", b"{\"format\":-1}"] {
-        exercise_record(bytes);
-    }
-    exercise_record(&record::encode_record(&record("a", 3)));
-    exercise_record(&record::encode_process(&name("a"), &process(2)));
-    exercise_record(&vec![b'['; 1 << 16]);
-}
