@@ -6,10 +6,10 @@ mod common;
 
 use common::{in_namespace, ip_link, json, link_exists, run};
 use volnet::engine::mac::Mac;
+use volnet::engine::news::News;
 use volnet::engine::plan::LinkSettings;
 use volnet::engine::reconcile::{Link, LinkKind};
-use volnet::netlink::rtnl::Notice;
-use volnet::network::linux::monitor::{Monitor, News};
+use volnet::network::linux::monitor::Monitor;
 use volnet::network::linux::socket::{Error, Protocol, Socket};
 use volnet::network::linux::{addresses, links, sysctl, tap};
 
@@ -290,40 +290,47 @@ fn forwarding_is_that_of_the_thread_s_namespace() {
 }
 
 #[test]
-fn news_of_links_and_addresses_arrive_and_an_overrun_is_told() {
+fn the_last_word_on_each_thing_is_news_and_an_overrun_is_told() {
     in_namespace(|| {
-        let mut monitor = Monitor::open().unwrap();
+        let mut monitor = Monitor::open(0).unwrap();
         run("ip link add vbr0 type bridge");
         run("ip addr add 10.0.0.1/24 dev vbr0");
+        run("ip link add vbr1 type bridge");
         run("ip link del vbr0");
-        let (mut links, mut addresses, mut gone) = (0, 0, 0);
-        while monitor
-            .read(|notice| match notice {
-                Notice::Link(link) if link.name == b"vbr0" => links += 1,
-                Notice::Address(_) => addresses += 1,
-                Notice::LinkGone(_) => gone += 1,
-                _ => {}
-            })
-            .unwrap()
-            != News::Drained
-        {}
-        assert!(links > 0 && addresses > 0 && gone > 0, "{links} {addresses} {gone}");
+        run("sysctl -qw net.ipv4.ip_forward=1");
+        run("nft add table ip volnet");
+        let news = monitor.drain();
+        let told = |name: &str| news.links.values().find(|(link, _)| link.name == name).unwrap().1;
+        assert!(!told("vbr0") && told("vbr1"), "{news:?}");
+        assert_eq!(news.addresses.values().collect::<Vec<_>>(), [&false]);
+        assert_eq!(news.forwarding, Some(true));
+        assert_eq!(news.rules.as_ref().map(|by| by.name.as_str()), Some("nft"));
+        assert!(!news.lost);
+        run("nft add table ip other");
+        assert_eq!(monitor.drain(), News::default());
 
-        run("ip link add vbr0 type bridge");
         let mut socket = socket();
         let mut up = LinkSettings { up: Some(true), ..LinkSettings::default() };
-        let mut news = News::Drained;
         for round in 0.. {
             assert!(round < 20_000, "no overrun after {round} changes");
             up.alias = Some(format!("volnet:{round}"));
-            links::set(&mut socket, "vbr0", &up).unwrap();
-            if round % 1000 == 999 {
-                news = monitor.read(|_| {}).unwrap();
-            }
-            if news == News::Overrun {
+            links::set(&mut socket, "vbr1", &up).unwrap();
+            if round % 4000 == 3999 && monitor.drain().lost {
                 break;
             }
         }
-        while monitor.read(|_| {}).unwrap() != News::Drained {}
+        assert_eq!(monitor.drain(), News::default());
+    });
+}
+
+#[test]
+fn a_bridge_keeps_its_mtu_when_a_port_has_a_smaller_one() {
+    in_namespace(|| {
+        let mut socket = socket();
+        links::create_bridge(&mut socket, "vbr0", MAC, 1500, "volnet:").unwrap();
+        tap::create(&mut socket, &TAP).unwrap();
+        links::set(&mut socket, "vttap-web", &attached()).unwrap();
+        assert_eq!(ip_link("vttap-web")["mtu"], 1400);
+        assert_eq!(ip_link("vbr0")["mtu"], 1500);
     });
 }

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use volnet::netlink::rtnl::Notice;
-use volnet::network::linux::monitor::{Monitor, News};
+use volnet::network::linux::monitor::Monitor;
 
 use crate::client::{self, Client, assert_good, message};
 use crate::contender::{Contender, Detached};
@@ -120,7 +119,7 @@ impl Contender for Daemon {
     fn detach(&mut self, vm: &str) -> Detached {
         self.stage.enter();
         let (request, tap) = (client::delete(vm), tap(&mut self.client, vm));
-        let mut monitor = Monitor::open().expect("news of links");
+        let mut monitor = Monitor::open(0).expect("news of links");
         let start = Instant::now();
         self.client.send(&request);
         let reply = self.client.receive();
@@ -147,15 +146,10 @@ pub(crate) fn tap(client: &mut Client, vm: &str) -> String {
 
 /// Reads news of links until they say that this one is gone.
 fn wait_until_gone(monitor: &mut Monitor, tap: &str) {
-    let (start, mut gone) = (Instant::now(), false);
-    while !gone {
-        let news = monitor.read(|notice| {
-            gone |= matches!(notice, Notice::LinkGone(link) if link.name == tap.as_bytes());
-        });
+    let start = Instant::now();
+    while !monitor.drain().links.values().any(|(link, present)| !present && link.name == tap) {
         assert!(start.elapsed() < PATIENCE, "{tap} does not go");
-        if matches!(news, Ok(News::Drained)) {
-            std::thread::sleep(LOOK_AGAIN);
-        }
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

@@ -23,6 +23,7 @@ use crate::engine::view::Event;
 use crate::error::{Error, Refusal};
 use crate::hypervisor::process::Processes;
 use crate::network::Network;
+use crate::network::linux::monitor::Monitor;
 use crate::protocol::request::{Body, Fault, Rejected};
 use crate::protocol::{reply, request, service};
 use crate::store::disk::Disk;
@@ -46,6 +47,10 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     shell: Shell<N, D, P>,
     /// `None` where one request is handled without serving others.
     listener: Option<UnixListener>,
+    /// News of the kernel; `None` where nobody watches it.
+    monitor: Option<Monitor>,
+    /// There are news to be read.
+    told: bool,
     /// Kept because the poll only borrows it.
     _signals: mio::net::UnixStream,
     /// The answer to the request of [`EventLoop::run_one`].
@@ -60,10 +65,11 @@ pub(super) struct EventLoop<N, D: Disk, P> {
 }
 
 impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
-    /// A loop over these. `signals` becomes readable when the daemon is to end.
+    /// A loop over these. What `monitor` has to tell already is read in the first turn. `signals` becomes readable when the daemon is to end.
     pub(super) fn new(
         shell: Shell<N, D, P>,
         mut listener: Option<UnixListener>,
+        monitor: Option<Monitor>,
         mut signals: mio::net::UnixStream,
         started: Instant,
     ) -> io::Result<Self> {
@@ -73,6 +79,10 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             let token = Token(sources.insert(Source::Listener));
             poll.registry().register(listener, token, Interest::READABLE)?;
         }
+        for fd in monitor.iter().flat_map(Monitor::descriptors) {
+            let token = Token(sources.insert(Source::Monitor));
+            poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        }
         let token = Token(sources.insert(Source::Signals));
         poll.registry().register(&mut signals, token, Interest::READABLE)?;
         Ok(EventLoop {
@@ -80,6 +90,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             sources,
             shell,
             listener,
+            monitor,
+            told: true,
             _signals: signals,
             own_answer: None,
             watched: HashMap::new(),
@@ -93,6 +105,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// Runs until a signal says that it is enough.
     pub(super) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        self.listen_to_kernel();
         self.tell()?;
         while !self.ending {
             match self.poll.poll(&mut events, self.timeout()) {
@@ -105,10 +118,21 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             for event in &events {
                 self.ready(event);
             }
+            self.listen_to_kernel();
             self.shell.tick(self.now());
             self.tell()?;
         }
         Ok(())
+    }
+
+    /// Passes on the news of the kernel. After the requests of a turn, so that what these did is
+    /// told to its end.
+    fn listen_to_kernel(&mut self) {
+        if let Some(monitor) = self.monitor.as_mut().filter(|_| std::mem::take(&mut self.told)) {
+            let news = monitor.drain();
+            let now = super::now(self.started);
+            self.shell.news(news, now);
+        }
     }
 
     /// Handles one request of our own and runs until it is answered; `None` if a signal came first.
@@ -141,6 +165,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             None => {}
             Some(Source::Listener) => self.accept(),
             Some(Source::Signals) => self.ending = true,
+            Some(Source::Monitor) => self.told = true,
             Some(Source::Process(name)) => {
                 let name = name.clone();
                 self.unwatch(&name);

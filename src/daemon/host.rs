@@ -21,7 +21,7 @@ use crate::store::disk::Disk;
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Brings the host to its desired state. With `dry_run` only says what that would take.
     /// A network that overlaps with what the host has already is refused unless by `force`.
-    pub(super) fn setup(&mut self, dry_run: bool, force: bool) -> Result<Reply, Error> {
+    pub(super) fn setup(&mut self, dry_run: bool, force: bool, now: Now) -> Result<Reply, Error> {
         let observed = self.network.observe()?;
         let reconciled = reconcile(&self.engine.desired(), &observed);
         let overlap = if force { None } else { self.engine.overlap(&observed) };
@@ -31,7 +31,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let plan = commands(&reconciled.plan);
         if !dry_run {
             self.remember_host(&observed)?;
-            execute::execute(&mut self.network, &reconciled.plan)?;
+            let applied = execute::execute(&mut self.network, &reconciled.plan)?;
+            for (op, applied) in reconciled.plan.iter().zip(applied) {
+                self.remade(op, applied, now);
+            }
         }
         Ok(Reply::Plan { plan })
     }
@@ -55,7 +58,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Takes over what an earlier run left, and brings host and VMs to what the records say.
     pub fn recover(&mut self, now: Now) -> Result<(), Error> {
         let intents = self.load(now)?;
-        if let Err(error) = self.repair() {
+        if let Err(error) = self.resume(now) {
             log::error!("{error}");
         }
         for (name, _) in intents {
@@ -68,15 +71,17 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// Mends what can be mended. What cannot is said, and does not keep the rest from being served.
-    fn repair(&mut self) -> Result<(), Failure> {
+    /// Brings the kernel to what the records say, as far as that goes. What does not is said, and
+    /// does not keep the rest from being served.
+    fn resume(&mut self, now: Now) -> Result<(), Failure> {
         let observed = self.network.observe()?;
+        self.engine.observed(&observed.links);
         let reconciled = reconcile(&self.engine.desired(), &observed);
         for problem in &reconciled.problems {
             log::error!("{problem}");
         }
         self.remember_host(&observed)?;
-        execute::execute_all(&mut self.network, &reconciled.plan);
+        self.apply_all(&reconciled.plan, now);
         Ok(())
     }
 
@@ -145,7 +150,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 self.engine.adopted(name, id.pid, now);
                 self.started.push(name.clone());
                 let message = format!("VM {name} was adopted, process {}", id.pid);
-                self.event(EventKind::VmAdopted, Some(name.clone()), message, now);
+                self.event(EventKind::VmAdopted, Some(name.clone()), message, None, now);
                 true
             }
             Ok(false) => false,

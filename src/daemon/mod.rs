@@ -1,7 +1,7 @@
 //! The only imperative shell: wait, decode, decide, execute, store, reply.
 //!
-//! [`shell`] carries decisions out and knows neither sockets nor clocks; `host` and `inspect` are
-//! its parts for the host as a whole, [`launch`] is what it knows of hypervisors. `event_loop` and
+//! [`shell`] carries decisions out and knows neither sockets nor clocks; `host`, `heal` and
+//! `inspect` are its parts for the host as a whole, [`launch`] is what it knows of hypervisors. `event_loop` and
 //! what that waits for (`source`, `client`) drive it. [`serve()`] is the daemon, [`offline`] the same
 //! shell for one request where no daemon runs. On systems other than Linux both are in `foreign`.
 
@@ -11,6 +11,7 @@ mod client;
 mod event_loop;
 #[cfg(not(target_os = "linux"))]
 mod foreign;
+mod heal;
 mod host;
 mod inspect;
 pub mod launch;

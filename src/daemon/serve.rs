@@ -17,6 +17,7 @@ use crate::error::{Error, Failure, Refusal};
 use crate::hypervisor::linux::LinuxProcesses;
 use crate::network::Network;
 use crate::network::linux::Linux;
+use crate::network::linux::monitor::Monitor;
 use crate::network::noop::Noop;
 use crate::store::files::Files;
 use crate::store::lock::{self, Lock};
@@ -32,11 +33,12 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
         .map_err(|error| Failure::kernel("keep", "inherited file descriptors", &error))?;
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
     let _lock = lock::lock(&settings.runtime_dir)?;
-    let mut shell = shell(settings)?;
+    let (mut shell, monitor) = shell(settings)?;
     shell.recover(now(started))?;
     let (listener, _path) = listen::listen(&settings.socket)?;
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
-    let mut event_loop = EventLoop::new(shell, Some(listener), signals, started).map_err(failed)?;
+    let mut event_loop =
+        EventLoop::new(shell, Some(listener), monitor, signals, started).map_err(failed)?;
     notify::notify("READY=1");
     log::info!("serves on {}", settings.socket.display());
     event_loop.run().map_err(failed)?;
@@ -50,10 +52,10 @@ pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
     let started = Instant::now();
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
     let _lock: Lock = lock::lock(&settings.runtime_dir)?;
-    let mut shell = shell(settings)?;
+    let (mut shell, _) = shell(settings)?;
     shell.load(now(started))?;
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
-    EventLoop::new(shell, None, signals, started)
+    EventLoop::new(shell, None, None, signals, started)
         .and_then(|mut event_loop| event_loop.run_one(request))
         .map_err(failed)?
         .unwrap_or_else(|| {
@@ -63,20 +65,26 @@ pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
         })
 }
 
-fn shell(settings: &Settings) -> Result<HostShell, Error> {
+/// The shell, and the news of the kernel that it works on; these begin before anything is looked at.
+fn shell(settings: &Settings) -> Result<(HostShell, Option<Monitor>), Error> {
     let engine = Engine::new(
         settings.networks.clone(),
         settings.machine.hypervisor.clone(),
         settings.nft_owner,
     )
     .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?;
-    let network: Box<dyn Network> = match settings.backend {
-        Backend::Linux => Box::new(Linux::new()?),
-        Backend::Noop => Box::new(Noop::new()),
+    let (network, monitor): (Box<dyn Network>, _) = match settings.backend {
+        Backend::Linux => {
+            let linux = Linux::new()?;
+            let monitor = linux.monitor()?;
+            (Box::new(linux), Some(monitor))
+        }
+        Backend::Noop => (Box::new(Noop::new()), None),
     };
     let store = Store::open(Files, Paths::new(&settings.state_dir, &settings.runtime_dir))?;
     let processes = LinuxProcesses::new(&settings.runtime_dir)?;
-    Ok(Shell::new(engine, network, store, processes, Launcher::new(settings)))
+    let shell = Shell::new(engine, network, store, processes, Launcher::new(settings));
+    Ok((shell, monitor))
 }
 
 /// A stream that becomes readable when the daemon is asked to end.

@@ -12,9 +12,11 @@
 //!            ╰──────┴──────┴── failure: undone in reverse ▶ abort ▶ error replies
 //! ```
 
+use super::heal::Healing;
 use super::launch::Launcher;
 use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
 use crate::engine::name::VmName;
+use crate::engine::news::Culprit;
 use crate::engine::request::{Reply, Request};
 use crate::engine::state::{HostRecord, Intent, Record};
 use crate::engine::supervise::{Now, Ticket};
@@ -39,6 +41,8 @@ pub struct Shell<N, D: Disk, P> {
     /// What the host was before setup; `None` while it is not set up.
     pub(super) host: Option<HostRecord>,
     pub(super) sequence: u64,
+    /// What it knows of drift.
+    pub(super) healing: Healing,
     outputs: Vec<Output>,
     /// VMs whose process is new to whoever watches them.
     pub(super) started: Vec<VmName>,
@@ -62,8 +66,18 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         processes: P,
         launcher: Launcher,
     ) -> Self {
-        let (host, sequence, outputs, started) = (None, 0, Vec::new(), Vec::new());
-        Shell { engine, network, store, processes, launcher, host, sequence, outputs, started }
+        Shell {
+            engine,
+            network,
+            store,
+            processes,
+            launcher,
+            host: None,
+            sequence: 0,
+            healing: Healing::default(),
+            outputs: Vec::new(),
+            started: Vec::new(),
+        }
     }
 
     /// Takes what there is to tell, in order.
@@ -78,7 +92,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// The next moment of the monotonic clock at which [`Shell::tick`] has something to do.
     pub fn deadline(&self) -> Option<u64> {
-        self.engine.deadline()
+        self.engine.deadline().into_iter().chain(self.healing.deadline()).min()
     }
 
     /// The processes, for the event loop to watch.
@@ -102,7 +116,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             Ok(Step::Reply(reply)) => self.reply(ticket, Ok(*reply)),
             Ok(Step::Do(decision)) => self.carry_out(*decision, now),
             Ok(Step::Setup { dry_run, force }) => {
-                let result = self.setup(dry_run, force);
+                let result = self.setup(dry_run, force, now);
                 self.reply(ticket, result);
             }
             Ok(Step::Teardown { dry_run }) => {
@@ -136,6 +150,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             let answers = self.engine.looked_at(&name, ready, now);
             self.answer(answers);
         }
+        self.heal(now);
         self.settle(now);
     }
 
@@ -174,7 +189,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                     self.launcher.verify(machine)?;
                 }
                 if spec.network.mode.needs_tap_device() && !dry_run && self.host.is_none() {
-                    self.setup(false, true)?;
+                    self.setup(false, true, now)?;
                 }
                 self.engine.request(ticket, request, now)
             }
@@ -203,7 +218,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             Ok(()) => {
                 let name = decision.subject.clone();
                 for (kind, message) in std::mem::take(&mut decision.events) {
-                    self.event(kind, Some(name.clone()), message, now);
+                    self.event(kind, Some(name.clone()), message, None, now);
                 }
                 self.engine.commit(decision, now)
             }
@@ -341,9 +356,21 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.outputs.extend(replies);
     }
 
-    pub(super) fn event(&mut self, kind: EventKind, vm: Option<VmName>, message: String, now: Now) {
-        log::info!("{message}");
-        let event = self.next_event(kind, vm, message, now);
+    /// Tells subscribers, and the log, that something happened; `by` is whose doing it was.
+    pub(super) fn event(
+        &mut self,
+        kind: EventKind,
+        vm: Option<VmName>,
+        message: String,
+        by: Option<&Culprit>,
+        now: Now,
+    ) {
+        match by {
+            Some(by) => log::warn!("{message}, by process {} ({})", by.pid, by.name),
+            None => log::info!("{message}"),
+        }
+        let mut event = self.next_event(kind, vm, message, now);
+        (event.by_pid, event.by_name) = (by.map(|by| by.pid), by.map(|by| by.name.clone()));
         self.outputs.push(Output::Event(event));
     }
 

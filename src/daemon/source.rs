@@ -14,6 +14,8 @@ pub(super) enum Source {
     Listener,
     /// The pipe that signal handlers write to.
     Signals,
+    /// One of the sockets with news of the kernel.
+    Monitor,
     /// A connection.
     Client(Box<Client>),
     /// The pidfd of a VM's process.
@@ -65,7 +67,8 @@ impl Slab {
     pub(super) fn clients(&mut self) -> impl Iterator<Item = (usize, &mut Client)> {
         self.slots.iter_mut().enumerate().filter_map(|(slot, source)| match source {
             Some(Source::Client(client)) => Some((slot, client.as_mut())),
-            Some(Source::Listener | Source::Signals | Source::Process(_)) | None => None,
+            Some(Source::Listener | Source::Signals | Source::Monitor | Source::Process(_))
+            | None => None,
         })
     }
 }

@@ -29,6 +29,8 @@ pub struct Engine {
     pub(super) vms: BTreeMap<VmName, Vm>,
     pub(super) follow_ups: VecDeque<FollowUp>,
     pub(super) teardown: Vec<Ticket>,
+    /// Our bridges by the kernel's index.
+    pub(super) bridges: BTreeMap<u32, String>,
     /// Whether our tables are to be owned.
     pub(super) nft_owner: bool,
     /// The hypervisor of a VM that names none.
@@ -134,6 +136,7 @@ impl Engine {
             vms: BTreeMap::new(),
             follow_ups: VecDeque::new(),
             teardown: Vec::new(),
+            bridges: BTreeMap::new(),
             nft_owner,
             hypervisor,
         })

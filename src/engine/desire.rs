@@ -51,7 +51,7 @@ impl Engine {
         })
     }
 
-    fn desired_port<'a>(&'a self, record: &'a Record) -> Option<DesiredPort<'a>> {
+    pub(super) fn desired_port<'a>(&'a self, record: &'a Record) -> Option<DesiredPort<'a>> {
         let port = record.port.as_ref()?;
         let network = self.ledger.network(&port.network)?;
         Some(DesiredPort::new(&record.name, port, &record.spec.network, network))

@@ -3,7 +3,7 @@
 //! The [`Ledger`] hands things out and takes them back; it never looks at the kernel. A claim is
 //! all or nothing. What a record of an earlier run holds is claimed again by [`Ledger::restore`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::cid::Cids;
@@ -25,7 +25,7 @@ pub const HOST_OWNER: &str = "the network itself";
 #[derive(Clone, Debug)]
 pub struct Ledger {
     networks: Vec<Account>,
-    taps: BTreeSet<TapName>,
+    taps: BTreeMap<TapName, VmName>,
     cids: Cids,
 }
 
@@ -65,7 +65,7 @@ impl Ledger {
         };
         Ok(Ledger {
             networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
-            taps: BTreeSet::new(),
+            taps: BTreeMap::new(),
             cids: Cids::default(),
         })
     }
@@ -126,12 +126,17 @@ impl Ledger {
                 })?;
             }
             account.macs.insert(port.mac);
-            self.taps.insert(port.tap.clone());
+            self.taps.insert(port.tap.clone(), record.name.clone());
         }
         if !self.cids.take_exactly(record.cid) {
             return Err(format!("its context id {} belongs to another VM", record.cid));
         }
         Ok(())
+    }
+
+    /// The VM that has the tap of that name.
+    pub fn owner_of_tap(&self, name: &str) -> Option<&VmName> {
+        self.taps.get(name)
     }
 
     /// Takes back what a record holds. Only when its process and its link are gone.
@@ -167,8 +172,8 @@ impl Ledger {
         };
         account.macs.insert(mac);
         let network = account.config.name.clone();
-        let tap = TapName::choose(vm, |tap| self.taps.contains(tap));
-        self.taps.insert(tap.clone());
+        let tap = TapName::choose(vm, |tap| self.taps.contains_key(tap));
+        self.taps.insert(tap.clone(), vm.clone());
         Ok(Port { network, tap, ifindex: None, mac, ip })
     }
 

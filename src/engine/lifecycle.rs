@@ -6,10 +6,12 @@
 
 use super::decide::{Act, Answer, Answers, Decision, Engine, Step, Write};
 use super::name::VmName;
+use super::request::STOP_TIMEOUT_MS;
 use super::state::{Action, Exit};
 use super::supervise::{self, Escalation, Hatching, Life, Now, Stop, Ticket, Want};
 use super::view::EventKind;
 use crate::error::{Error, Failure, Refusal};
+use crate::spec::RestartPolicy;
 
 /// What is due for a VM after another decision on it.
 #[derive(Debug)]
@@ -199,6 +201,29 @@ impl Engine {
         }
         decision.events.push((EventKind::VmExited, message));
         Some(decision)
+    }
+
+    /// The VM's tap was made anew; what its hypervisor has open, if it runs, is dead. Nothing but a
+    /// new start mends that, which its restart policy may allow.
+    pub fn tap_lost(&mut self, name: &VmName, now: Now) -> Option<Decision> {
+        let vm = self.vms.get(name)?;
+        if !matches!(vm.life, Life::Running { .. }) {
+            return None;
+        }
+        let lost = format!("the hypervisor of VM {name} has lost its tap");
+        if vm.record.spec.restart == RestartPolicy::No {
+            let mut decision = Decision::of(name.clone(), None, Write::Nothing, vm.clone());
+            let hint = format!("{lost}; its guest has no network until it is restarted");
+            decision.events.push((EventKind::Drift, hint));
+            return Some(decision);
+        }
+        match self.begin_stop(None, name, STOP_TIMEOUT_MS, Want::Restarted, now) {
+            Step::Do(mut decision) => {
+                decision.events = vec![(EventKind::VmStopping, format!("{lost}: it is restarted"))];
+                Some(*decision)
+            }
+            Step::Reply(_) | Step::Setup { .. } | Step::Teardown { .. } | Step::Later => None,
+        }
     }
 
     /// Stop, Restart and Delete: all end the process first, if there is one.

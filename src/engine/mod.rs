@@ -3,12 +3,13 @@
 //! What is here, in reading order: the words ([`name`], [`mac`], [`prefix`], [`mode`]), what is
 //! handed out ([`ipam`], [`cid`], [`ledger`], [`kernel_args`]), what is known ([`state`], [`vm`]),
 //! what is to be done about it ([`ruleset`], [`desire`], [`plan`], [`reconcile`]), the life of a hypervisor
-//! process ([`supervise`], [`lifecycle`], [`recover`]), what is asked and answered ([`request`], [`view`]), and [`decide`], where a request becomes a
+//! process ([`supervise`], [`lifecycle`], [`recover`]), what the kernel tells ([`news`], [`drift`]), what is asked and answered ([`request`], [`view`]), and [`decide`], where a request becomes a
 //! [`decide::Decision`].
 
 pub mod cid;
 pub mod decide;
 pub mod desire;
+pub mod drift;
 pub mod ipam;
 pub mod kernel_args;
 pub mod ledger;
@@ -16,6 +17,7 @@ pub mod lifecycle;
 pub mod mac;
 pub mod mode;
 pub mod name;
+pub mod news;
 pub mod plan;
 pub mod prefix;
 pub mod reconcile;

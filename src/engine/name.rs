@@ -4,6 +4,7 @@
 //! part of an interface alias without another look. A [`TapName`] fits `IFNAMSIZ`; the kernel cuts
 //! longer ones without a word and so hits another link.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -137,6 +138,12 @@ impl TryFrom<String> for VmName {
 impl From<VmName> for String {
     fn from(name: VmName) -> Self {
         name.0.into()
+    }
+}
+
+impl Borrow<str> for TapName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

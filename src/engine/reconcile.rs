@@ -22,6 +22,7 @@ mod rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+pub use self::bridge::is_right as bridge_is_right;
 pub use self::port::{DesiredPort, Seen, attach_plan, release_plan};
 pub use self::problem::Problem;
 use super::mac::Mac;

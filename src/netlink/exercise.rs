@@ -26,6 +26,7 @@ fn one(message: &Message<'_>) {
         assert!(answer.errno >= 0);
     }
     let _ = Notice::read(message);
+    let _ = nft::notice::Notice::read(message);
     payload(message.payload);
     nft::exercise(message.payload);
 }

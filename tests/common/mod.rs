@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod daemon;
+pub(crate) mod shown;
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -19,6 +19,8 @@ impl Op {
                 let (name, alias) = (quoted(name), quoted(alias));
                 vec![
                     format!("ip link add name {name} address {mac} type bridge"),
+                    // Only an MTU that was changed stays; else the bridge follows its lowest port.
+                    format!("ip link set dev {name} mtu {}", mtu - 1),
                     format!("ip link set dev {name} mtu {mtu} alias {alias}"),
                 ]
             }

@@ -35,6 +35,11 @@ fn make(network: &NetworkConfig) -> Plan {
     ]
 }
 
+/// Whether our bridge has the settings that it should have; its addresses stand elsewhere.
+pub fn is_right(network: &NetworkConfig, link: &Link) -> bool {
+    settings(network, link).is_none()
+}
+
 /// One change of all settings that are wrong.
 fn settings(network: &NetworkConfig, link: &Link) -> Option<Op> {
     let mut set = LinkSettings::default();

@@ -78,6 +78,11 @@ impl<'a> DesiredPort<'a> {
         }
     }
 
+    /// Whether a link is all that this one should be.
+    pub fn is_right(&self, seen: Seen<'_>) -> bool {
+        self.owns(seen.link) && self.fits(seen.link.kind) && self.settings(seen).is_none()
+    }
+
     fn make(&self) -> Plan {
         let name = self.tap.to_string();
         let set = LinkSettings {

@@ -13,13 +13,15 @@
 pub mod address;
 pub mod link;
 pub mod neighbour;
+pub mod netconf;
 pub mod route;
 
 use super::Error;
 use super::message::Message;
 use address::AddressMessage;
-use link::LinkMessage;
+use link::{LinkMessage, PortMessage};
 use neighbour::NeighbourMessage;
+use netconf::NetconfMessage;
 use route::RouteMessage;
 
 /// `AF_UNSPEC` (linux/socket.h): any address family.
@@ -57,6 +59,8 @@ pub const NEWNEIGH: u16 = 28;
 pub const DELNEIGH: u16 = 29;
 /// `RTM_GETNEIGH`: ask for neighbours.
 pub const GETNEIGH: u16 = 30;
+/// `RTM_NEWNETCONF`: what a switch of a link looks like.
+pub const NEWNETCONF: u16 = 80;
 
 /// `RTNLGRP_LINK` (linux/rtnetlink.h): the multicast group of news about links.
 pub const GROUP_LINK: u32 = 1;
@@ -66,6 +70,8 @@ pub const GROUP_NEIGHBOUR: u32 = 3;
 pub const GROUP_ADDRESS: u32 = 5;
 /// `RTNLGRP_IPV4_ROUTE`: news about IPv4 routes.
 pub const GROUP_ROUTE: u32 = 7;
+/// `RTNLGRP_IPV4_NETCONF`: news about switches of IPv4.
+pub const GROUP_NETCONF: u32 = 24;
 
 /// News of the kernel: an object as it is now, or as it was when it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +80,8 @@ pub enum Notice<'a> {
     Link(LinkMessage<'a>),
     /// A link is gone.
     LinkGone(LinkMessage<'a>),
+    /// A bridge changed a port of its own.
+    Port(PortMessage<'a>),
     /// A link has this address.
     Address(AddressMessage),
     /// A link has this address no more.
@@ -86,24 +94,31 @@ pub enum Notice<'a> {
     Route(RouteMessage),
     /// A route is gone.
     RouteGone(RouteMessage),
+    /// A switch was turned.
+    Netconf(NetconfMessage),
 }
 
 impl<'a> Notice<'a> {
-    /// Reads a message of a multicast group. `None` for what volnet has no use for, such as the
-    /// bridge's own view of its ports: that comes as `RTM_NEWLINK` and, when a port is *detached*,
-    /// as `RTM_DELLINK`, told from the real thing by its family alone.
+    /// Reads a message of a multicast group. `None` for what volnet has no use for. A bridge's own
+    /// view of its ports comes as `RTM_NEWLINK` and, when a port is *detached*, as `RTM_DELLINK`,
+    /// told from the real thing by its family alone; of the bridge itself it has no settings.
     pub fn read(message: &Message<'a>) -> Result<Option<Notice<'a>>, Error> {
         let payload = message.payload;
         let family = *payload.first().ok_or(Error::Truncated)?;
         Ok(Some(match (message.kind, family) {
             (NEWLINK, AF_UNSPEC) => Notice::Link(LinkMessage::read(payload)?),
             (DELLINK, AF_UNSPEC) => Notice::LinkGone(LinkMessage::read(payload)?),
+            (NEWLINK, AF_BRIDGE) => match PortMessage::read(payload) {
+                Err(Error::Missing) => return Ok(None),
+                port => Notice::Port(port?),
+            },
             (NEWADDR, AF_INET) => Notice::Address(AddressMessage::read(payload)?),
             (DELADDR, AF_INET) => Notice::AddressGone(AddressMessage::read(payload)?),
             (NEWNEIGH, AF_INET) => Notice::Neighbour(NeighbourMessage::read(payload)?),
             (DELNEIGH, AF_INET) => Notice::NeighbourGone(NeighbourMessage::read(payload)?),
             (NEWROUTE, AF_INET) => Notice::Route(RouteMessage::read(payload)?),
             (DELROUTE, AF_INET) => Notice::RouteGone(RouteMessage::read(payload)?),
+            (NEWNETCONF, AF_INET) => Notice::Netconf(NetconfMessage::read(payload)?),
             _ => return Ok(None),
         }))
     }

@@ -35,7 +35,11 @@ pub fn create_bridge(
     made.map_err(|error| who(socket, error, name))?;
     let index = index.ok_or(Error::Silent)?;
     let change = LinkChange { mtu: Some(mtu.into()), alias: Some(alias), ..LinkChange::default() };
-    let set = socket.request(1, |writer, sequence| {
+    // Only an MTU that was changed stays; else the bridge follows its lowest port
+    // (net/bridge/br_if.c, `br_mtu_auto_adjust`).
+    let other = LinkChange { mtu: Some(u32::from(mtu) - 1), ..LinkChange::default() };
+    let set = socket.request(2, |writer, sequence| {
+        link::set(writer, sequence.take(), Target::Index(index), &other);
         link::set(writer, sequence.take(), Target::Index(index), &change);
     });
     if set.is_err() {
@@ -168,7 +172,8 @@ fn find<T>(
     found.ok_or(Error::Silent)
 }
 
-fn owned(link: &LinkMessage<'_>) -> Link {
+/// A link as a value of its own.
+pub fn owned(link: &LinkMessage<'_>) -> Link {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let kind = match link.tun {
         Some(tun) if tun.kind == TunKind::Tap => LinkKind::Tap {

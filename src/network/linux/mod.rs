@@ -23,6 +23,7 @@ use crate::engine::reconcile::Observed;
 use crate::error::Failure;
 
 use super::{Applied, Network};
+use monitor::Monitor;
 use nft::Nft;
 use socket::{Error, Protocol, Socket};
 
@@ -39,6 +40,11 @@ impl Linux {
         let route = Socket::open(Protocol::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
         Ok(Linux { route, nft: Nft::new()? })
+    }
+
+    /// Subscribes to news of what others change.
+    pub fn monitor(&self) -> Result<Monitor, Failure> {
+        Monitor::open(self.nft.port())
     }
 }
 

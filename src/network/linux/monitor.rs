@@ -1,78 +1,161 @@
-//! News of links and addresses, as the kernel sends them to everyone who subscribes.
+//! News of what happens in the kernel, as it tells everyone who subscribes.
 //!
-//! The daemon waits for the socket to become readable, and then reads until nothing is left: its
-//! event loop tells of a change only. When news come faster than they are read the kernel drops
-//! some and says so once ([`News::Overrun`]); what was missed can only be observed anew.
+//! Two sockets: rtnetlink tells of links, IPv4 addresses and the switch of forwarding, nfnetlink of
+//! rules. The daemon waits for either to become readable, and then drains both: its event loop
+//! tells of a change only. What is drained is a digest, the last word on each thing. When news come
+//! faster than they are read the kernel drops some and says so once; that, and whatever makes no
+//! sense, is news that are lost, and can only be observed anew.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::engine::news::{Culprit, News};
+use crate::engine::ruleset::TABLE;
 use crate::error::Failure;
-use crate::netlink::message::Messages;
-use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, Notice};
+use crate::netlink::message::{Message, Messages};
+use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP};
+use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, GROUP_NETCONF, Notice};
 
-use super::socket::{DATAGRAM_MAX, Error, Protocol, open, receive};
+use super::links::owned;
+use super::nft::ACCEPT_TABLE;
+use super::socket::{DATAGRAM_MAX, Protocol, open, receive};
 
-/// Bytes of the receive queue: news of some thousand links in one turn of the loop.
+/// Bytes of each receive queue: news of some thousand links in one turn of the loop.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Datagrams of each socket that are read at a time; more at once are as good as lost.
+const DATAGRAMS_MAX: usize = 1 << 16;
 
-/// A subscription to news of links and IPv4 addresses.
+/// The subscriptions.
 #[derive(Debug)]
 pub struct Monitor {
-    fd: OwnedFd,
+    route: OwnedFd,
+    rules: OwnedFd,
+    /// The port of the socket by which we change rules: its changes are no news.
+    own: u32,
+    /// Something that concerns us was touched in the change of rules that is being told.
+    touched: bool,
     buffer: Box<[u8]>,
 }
 
-/// What one reading gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// One datagram was read; there may be more.
-    Some,
-    /// Nothing is left.
-    Drained,
-    /// News were lost: observe everything anew, then read on.
-    Overrun,
-}
-
 impl Monitor {
-    /// Subscribes in the network namespace of the calling thread.
-    pub fn open() -> Result<Monitor, Failure> {
-        let opened = || {
-            let fd = open(Protocol::Route)?;
+    /// Subscribes in the network namespace of the calling thread. What comes from the port `own`
+    /// is passed over.
+    pub fn open(own: u32) -> Result<Monitor, Failure> {
+        let subscribe = |protocol, groups: &[u32]| {
+            let fd = open(protocol)?;
             setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
-            for group in [GROUP_LINK, GROUP_ADDRESS] {
-                volnet_ffi::socket::join(fd.as_fd(), group)?;
+            for group in groups {
+                volnet_ffi::socket::join(fd.as_fd(), *group)?;
             }
-            Ok(Monitor { fd, buffer: vec![0; DATAGRAM_MAX].into() })
+            Ok(fd)
         };
-        opened().map_err(|error| Failure::kernel("subscribe to", "links", &error))
+        let failed =
+            |what| move |error: std::io::Error| Failure::kernel("subscribe to", what, &error);
+        let groups = [GROUP_LINK, GROUP_ADDRESS, GROUP_NETCONF];
+        Ok(Monitor {
+            route: subscribe(Protocol::Route, &groups).map_err(failed("news of links"))?,
+            rules: subscribe(Protocol::Netfilter, &[nft::notice::GROUP])
+                .map_err(failed("news of rules"))?,
+            own,
+            touched: false,
+            buffer: vec![0; DATAGRAM_MAX].into(),
+        })
     }
 
-    /// Reads one datagram, if there is one, and hands `each` what is in it.
-    pub fn read(&mut self, mut each: impl FnMut(&Notice<'_>)) -> Result<News, Failure> {
-        let datagram = match receive(&self.fd, &mut self.buffer) {
-            Ok(Some(datagram)) => datagram,
-            Ok(None) => return Ok(News::Drained),
-            // Cut or dropped, it is news that are lost.
-            Err(Error::Truncated | Error::Silent) => return Ok(News::Overrun),
-            Err(error) if error.errno() == Some(libc::ENOBUFS) => return Ok(News::Overrun),
-            Err(error) => return Err(error.failure("read", "news of links")),
-        };
-        for message in Messages::new(datagram) {
-            let Ok(notice) = message.and_then(|message| Notice::read(&message)) else {
-                return Ok(News::Overrun);
-            };
-            if let Some(notice) = notice {
-                each(&notice);
+    /// What becomes readable when there are news.
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        [self.route.as_raw_fd(), self.rules.as_raw_fd()]
+    }
+
+    /// Reads all there is.
+    pub fn drain(&mut self) -> News {
+        let mut news = News::default();
+        drain(&self.route, &mut self.buffer, &mut news, take_route);
+        let (own, touched) = (self.own, &mut self.touched);
+        drain(&self.rules, &mut self.buffer, &mut news, |message, news| {
+            take_rules(message, news, own, touched)
+        });
+        news
+    }
+}
+
+/// Reads a socket until it would block, and lets `take` see every message; what it returns `None`
+/// for is lost.
+fn drain(
+    fd: &OwnedFd,
+    buffer: &mut [u8],
+    news: &mut News,
+    mut take: impl FnMut(&Message<'_>, &mut News) -> Option<()>,
+) {
+    for _ in 0..DATAGRAMS_MAX {
+        match receive(fd, buffer) {
+            Ok(None) => return,
+            Ok(Some(datagram)) => {
+                for message in Messages::new(datagram) {
+                    let taken = message.ok().and_then(|message| take(&message, news));
+                    news.lost |= taken.is_none();
+                }
+            }
+            // ENOBUFS, or a datagram that was cut: the next may be well.
+            Err(_) => news.lost = true,
+        }
+    }
+    news.lost = true;
+}
+
+fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {
+    match Notice::read(message).ok()? {
+        Some(Notice::Link(link)) => {
+            news.ports.remove(&link.index);
+            news.links.insert(link.index, (owned(&link), true));
+        }
+        Some(Notice::LinkGone(link)) => {
+            news.ports.remove(&link.index);
+            news.links.insert(link.index, (owned(&link), false));
+        }
+        Some(Notice::Port(told)) => match news.links.get_mut(&told.index) {
+            Some((link, _)) => link.isolated = told.port.isolated,
+            None => {
+                let name = String::from_utf8_lossy(told.name).into_owned();
+                news.ports.insert(told.index, (name, told.port.isolated));
+            }
+        },
+        Some(Notice::Address(at)) => {
+            news.addresses.insert((at.index, at.address, at.length), true);
+        }
+        Some(Notice::AddressGone(at)) => {
+            news.addresses.insert((at.index, at.address, at.length), false);
+        }
+        Some(Notice::Netconf(netconf)) => {
+            news.forwarding = netconf.forwarding.or(news.forwarding);
+        }
+        Some(
+            Notice::Neighbour(_)
+            | Notice::NeighbourGone(_)
+            | Notice::Route(_)
+            | Notice::RouteGone(_),
+        )
+        | None => {}
+    }
+    Some(())
+}
+
+fn take_rules(message: &Message<'_>, news: &mut News, own: u32, touched: &mut bool) -> Option<()> {
+    match nft::notice::Notice::read(message).ok()? {
+        Some(nft::notice::Notice::Touched { family, table }) => {
+            let ours = matches!(family, FAMILY_IP | FAMILY_BRIDGE) && table == TABLE.as_bytes();
+            let accepts = family == FAMILY_IP && table == ACCEPT_TABLE.as_bytes();
+            *touched |= ours || accepts;
+        }
+        Some(nft::notice::Notice::Generation(made)) => {
+            let foreign = std::mem::take(touched) && message.port != own;
+            if foreign {
+                let (pid, name) = (made.pid.unwrap_or(0), made.name.unwrap_or_default().into());
+                news.rules = Some(Culprit { pid, name });
             }
         }
-        Ok(News::Some)
+        None => {}
     }
-}
-
-impl AsFd for Monitor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+    Some(())
 }

@@ -13,6 +13,8 @@ mod accept;
 mod encode;
 mod observe;
 
+pub use accept::FILTER as ACCEPT_TABLE;
+
 use super::socket::{Error, Protocol, Sequence, Socket};
 use crate::engine::reconcile::ObservedTable;
 use crate::engine::ruleset::{Accept, Element, Family, TABLE, Table};
@@ -67,6 +69,11 @@ impl Nft {
         let mut nft = Nft { socket, port, ownable: true };
         nft.adopt().map_err(|error| error.failure("adopt", "nf_tables tables"))?;
         Ok(nft)
+    }
+
+    /// The port of the socket by which rules are changed.
+    pub fn port(&self) -> u32 {
+        self.port
     }
 
     /// Makes a table; EEXIST when it is there.

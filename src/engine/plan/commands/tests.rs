@@ -15,6 +15,7 @@ fn a_host_is_set_up_and_taken_down() {
     let add_bridge = format!("ip link add name vbr0 address {mac} type bridge");
     let expected = [
         &*add_bridge,
+        "ip link set dev vbr0 mtu 1499",
         "ip link set dev vbr0 mtu 1500 alias volnet:",
         "ip link set dev vbr0 up",
         "ip address add 10.0.0.1/16 dev vbr0",

@@ -73,6 +73,17 @@ pub struct Port {
     pub learning: bool,
 }
 
+/// A port as its bridge shows it, borrowed from its datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortMessage<'a> {
+    /// The kernel's index of the link that is the port.
+    pub index: u32,
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its settings.
+    pub port: Port,
+}
+
 /// The parts of IFLA_LINKINFO. Data may stand before the kind that says how to read it.
 #[derive(Default)]
 struct Info<'a> {
@@ -137,6 +148,23 @@ impl<'a> LinkMessage<'a> {
             self.port = Some(Port::read(data)?);
         }
         Ok(())
+    }
+}
+
+impl<'a> PortMessage<'a> {
+    /// Reads the payload of `RTM_NEWLINK` of family `AF_BRIDGE`.
+    pub fn read(payload: &'a [u8]) -> Result<PortMessage<'a>, Error> {
+        let (mut name, mut port) = (None, None);
+        for attr in Attrs::new(payload.get(HEADER..).ok_or(Error::Truncated)?) {
+            let attr = attr?;
+            match attr.kind {
+                IFNAME => name = Some(attr.string()),
+                PROTINFO => port = Some(Port::read(attr)?),
+                _ => {}
+            }
+        }
+        let (name, port) = name.zip(port).ok_or(Error::Missing)?;
+        Ok(PortMessage { index: u32_at(payload, 4)?, name, port })
     }
 }
 

@@ -3,7 +3,7 @@
 mod message;
 mod request;
 
-pub use message::{LinkMessage, Port, Tun, TunKind};
+pub use message::{LinkMessage, Port, PortMessage, Tun, TunKind};
 pub use request::{
     LinkChange, PortChange, Target, delete, delete_group, dump, get, new_bridge, set, set_port,
 };
@@ -21,6 +21,7 @@ const ADDRESS: u16 = 1;
 const IFNAME: u16 = 3;
 const MTU: u16 = 4;
 const MASTER: u16 = 10;
+const PROTINFO: u16 = 12;
 const LINKINFO: u16 = 18;
 const IFALIAS: u16 = 20;
 const AF_SPEC: u16 = 26;
@@ -40,7 +41,8 @@ const TUN_VNET_HDR: u16 = 5;
 const TUN_PERSIST: u16 = 6;
 const TUN_MULTI_QUEUE: u16 = 7;
 
-// IFLA_BRPORT_*: linux/if_link.h, inside IFLA_INFO_SLAVE_DATA of kind "bridge".
+// IFLA_BRPORT_*: linux/if_link.h, inside IFLA_INFO_SLAVE_DATA of kind "bridge", and inside
+// IFLA_PROTINFO of family AF_BRIDGE.
 const BRPORT_STATE: u16 = 1;
 const BRPORT_GUARD: u16 = 5;
 const BRPORT_LEARNING: u16 = 8;

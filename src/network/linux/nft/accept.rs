@@ -14,7 +14,7 @@ use crate::netlink::nft::object::{self, At, ChainMessage, Mark, NewRule, RuleMes
 use crate::netlink::writer::Writer;
 
 /// The table that iptables has its rules in.
-const FILTER: &str = "filter";
+pub const FILTER: &str = "filter";
 /// Where the rules belong, the first that is there.
 const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
 /// By what we know our rules.

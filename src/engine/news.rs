@@ -1,0 +1,117 @@
+//! News of the kernel's, and whether they concern us.
+//!
+//! The kernel tells everybody of every change, our own included. [`News`] keeps the last that was
+//! said of each thing: what lies between is over, and after changes of our own the last word is
+//! what we wanted. [`Engine::is_drift`] compares that with what should be, link by link, without
+//! looking at anything else. It may err on the side of looking: what is really wrong is found by
+//! observing everything, which is done only then.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use super::decide::Engine;
+use super::reconcile::{self, DesiredPort, Link, Seen};
+
+/// What was told since the last look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Links by index, as they are; `false` for those that are gone, as they were.
+    pub links: BTreeMap<u32, (Link, bool)>,
+    /// Ports by index of their link, with its name: whether they are isolated, where nothing else
+    /// was told of the link.
+    pub ports: BTreeMap<u32, (String, bool)>,
+    /// Addresses by link and length of the prefix, and whether they are there.
+    pub addresses: BTreeMap<(u32, Ipv4Addr, u8), bool>,
+    /// Whether IPv4 is forwarded.
+    pub forwarding: Option<bool>,
+    /// Somebody else changed rules of ours, or where rules of ours are.
+    pub rules: Option<Culprit>,
+    /// Some were lost.
+    pub lost: bool,
+}
+
+/// Who changed something, where the kernel says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    /// The process.
+    pub pid: u32,
+    /// The name of its program, as in `/proc/PID/comm`.
+    pub name: String,
+}
+
+impl Engine {
+    /// Whether something may not be as it should.
+    pub fn is_drift(&mut self, news: &News) -> bool {
+        for (link, _) in news.links.values().filter(|(_, present)| *present) {
+            self.know_bridge(link);
+        }
+        news.lost
+            || news.rules.is_some()
+            || news.forwarding == Some(false)
+            || news.links.values().any(|(link, present)| !self.is_link_right(link, *present))
+            || news.ports.values().any(|(name, isolated)| {
+                self.owner_of(name).is_some_and(|port| port.isolated != *isolated)
+            })
+            || news
+                .addresses
+                .iter()
+                .any(|(address, present)| self.is_address_wrong(address, *present))
+    }
+
+    /// Takes over what the kernel alone knows of our links: their indexes.
+    pub fn observed(&mut self, links: &[Link]) {
+        let taps: BTreeMap<&str, u32> = links
+            .iter()
+            .filter(|link| link.is_our_tap())
+            .map(|link| (link.name.as_str(), link.index))
+            .collect();
+        for port in self.vms.values_mut().filter_map(|vm| vm.record.port.as_mut()) {
+            if let Some(index) = taps.get(port.tap.as_str()) {
+                port.ifindex = Some(*index);
+            }
+        }
+        self.bridges.clear();
+        for link in links {
+            self.know_bridge(link);
+        }
+    }
+
+    fn know_bridge(&mut self, link: &Link) {
+        if link.is_our_bridge() {
+            self.bridges.insert(link.index, link.name.clone());
+        }
+    }
+
+    fn is_link_right(&self, link: &Link, present: bool) -> bool {
+        if let Some(network) = self.ledger.networks().find(|network| network.bridge == link.name) {
+            return present && link.is_our_bridge() && reconcile::bridge_is_right(network, link);
+        }
+        match self.owner_of(&link.name) {
+            // One that was replaced since may have gone.
+            Some(port) if !present => port.index != Some(link.index),
+            Some(port) => {
+                let master = link.master.and_then(|index| self.bridges.get(&index));
+                port.is_right(Seen { link, master: master.map(String::as_str) })
+            }
+            None => !(present && (link.is_our_bridge() || link.is_our_tap())),
+        }
+    }
+
+    /// The port that has the tap of that name.
+    fn owner_of(&self, tap: &str) -> Option<DesiredPort<'_>> {
+        self.desired_port(&self.vms.get(self.ledger.owner_of_tap(tap)?)?.record)
+    }
+
+    fn is_address_wrong(
+        &self,
+        (link, address, length): &(u32, Ipv4Addr, u8),
+        present: bool,
+    ) -> bool {
+        let Some(bridge) = self.bridges.get(link) else { return false };
+        let wanted = self.ledger.networks().any(|network| {
+            network.bridge == *bridge
+                && (network.host_ip, network.subnet.length()) == (*address, *length)
+        });
+        wanted != present
+    }
+}
