@@ -3,13 +3,12 @@
 //! Order: every record is restored, then for each the daemon says what became of its process:
 //! [`Engine::adopted`] or [`Engine::lost`]. Then [`Engine::autostart`].
 
-use super::decide::{Decision, Engine};
+use super::decide::{Decision, Engine, Write};
 use super::lifecycle::FollowUp;
 use super::name::VmName;
 use super::state::{Exit, Record};
-use super::supervise::{Life, Now};
+use super::supervise::{self, Life, Now};
 use super::vm::Vm;
-use crate::spec::RestartPolicy;
 
 impl Engine {
     /// Takes a record over, with all that it holds. An error says why that cannot be: the
@@ -20,12 +19,19 @@ impl Engine {
         Ok(())
     }
 
-    /// The VM's process still runs.
-    pub fn adopted(&mut self, name: &VmName, pid: u32, now: Now) {
-        if let Some(vm) = self.vms.get_mut(name) {
-            vm.life = Life::Running { pid, since: now.mono, hatching: None };
-            vm.record.exit = None;
+    /// The VM's process still runs. If its record does not say that it was started, the start was
+    /// cut short before that was written; it is completed.
+    pub fn adopted(&mut self, name: &VmName, pid: u32, now: Now) -> Option<Decision> {
+        let vm = self.vms.get_mut(name)?;
+        vm.life = Life::Running { pid, since: now.mono, hatching: None };
+        let former = vm.clone();
+        let exit = vm.record.exit.take();
+        if exit.is_none() && vm.record.started_at.is_some() {
+            return None;
         }
+        vm.record.started_at = Some(now.wall);
+        vm.record.wanted = true;
+        Some(Decision::of(name.clone(), None, Write::Put, former))
     }
 
     /// The VM has no process. If its record says that it ran, it ended unseen.
@@ -35,14 +41,17 @@ impl Engine {
         if ran { self.exited(name, Exit::Lost, None, now) } else { None }
     }
 
-    /// Lets the VMs be started that are to run whenever the daemon does.
+    /// Lets the VMs be started that are to run whenever the daemon does, and those whose policy was
+    /// about to start them when the last one ended. How often it had done so in a row is not known
+    /// any more.
     pub fn autostart(&mut self) {
         for (name, vm) in &self.vms {
             let record = &vm.record;
-            let always = record.spec.restart == RestartPolicy::Always && record.wanted;
+            let exit = record.exit.unwrap_or(Exit::Lost);
+            let again = supervise::restart_after(record.spec.restart, exit, 0).is_some();
             if vm.life == Life::Idle
                 && record.spec.machine.is_some()
-                && (record.spec.autostart || always)
+                && (record.spec.autostart || record.wanted && again)
             {
                 self.follow_ups
                     .push_back(FollowUp::Start { name: name.clone(), answers: Vec::new() });

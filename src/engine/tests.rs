@@ -374,10 +374,45 @@ fn what_was_recorded_is_taken_over() {
         next.restore(record).unwrap();
     }
     assert!(next.restore(records[0].clone()).is_err(), "the same address twice");
-    next.adopted(&name("a"), 4711, at(0));
+    assert!(next.adopted(&name("a"), 4711, at(0)).is_none());
     let decision = next.lost(&name("b"), at(0)).unwrap();
     done(&mut next, decision, at(0));
     assert_eq!((status(&next, "a"), status(&next, "b")), (Status::Running, Status::Crashed));
     assert!(next.deadline().is_some(), "its policy starts it again");
     assert_eq!(next.networks()[0].leased, 2);
+}
+
+#[test]
+fn a_start_that_was_cut_short_is_completed() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    exit(&mut engine, "a", Exit::Code(1), at(0));
+    let record = engine.vm(&name("a")).unwrap().record.clone();
+    let mut next = self::engine();
+    next.restore(record).unwrap();
+    let decision = next.adopted(&name("a"), 4711, at(9)).unwrap();
+    assert_eq!(decision.write, Write::Put);
+    done(&mut next, decision, at(9));
+    let record = &next.vm(&name("a")).unwrap().record;
+    assert_eq!((record.started_at, record.exit, record.wanted), (Some(1_000_009), None, true));
+}
+
+#[test]
+fn a_restart_that_was_due_when_the_daemon_ended_is_made_by_the_next() {
+    for (policy, exit_code, started) in [
+        (RestartPolicy::No, 1, false),
+        (RestartPolicy::OnFailure, 0, false),
+        (RestartPolicy::OnFailure, 1, true),
+        (RestartPolicy::Always, 0, true),
+    ] {
+        let mut engine = engine();
+        running(&mut engine, "a", policy);
+        exit(&mut engine, "a", Exit::Code(exit_code), at(0));
+        let mut next = self::engine();
+        next.restore(engine.vm(&name("a")).unwrap().record.clone()).unwrap();
+        assert!(next.lost(&name("a"), at(0)).is_none(), "its end is known");
+        next.autostart();
+        let act = next.follow_up(at(0)).and_then(|decision| decision.act);
+        assert_eq!(act, started.then_some(Act::Spawn), "{policy:?} {exit_code}");
+    }
 }
