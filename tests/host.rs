@@ -5,6 +5,7 @@ mod common;
 
 use serde_json::{Value, json};
 
+use common::agreement::Agreement;
 use common::daemon::Daemon;
 use common::shown::shown;
 use common::{in_namespace, link_exists, run, try_run};
@@ -149,5 +150,24 @@ fn a_hypervisor_of_ones_own_is_restarted_when_it_fails() {
         let answer = daemon.call("Delete", json!({ "name": "web", "timeout_ms": 1000 }));
         assert!(answer["error"].is_null(), "{answer}");
         assert!(!daemon.folder.join("run/vm/web").exists(), "its folder goes with it");
+    });
+}
+
+#[test]
+fn a_create_whose_hypervisor_cannot_be_executed_leaves_nothing() {
+    in_namespace(|| {
+        let mut daemon = Daemon::without(&[]);
+        let program = daemon.folder.join("text");
+        std::fs::write(&program, "not a program").unwrap();
+        run(&format!("chmod 755 {}", program.display()));
+        let configuration =
+            json!({ "hypervisors": { "text": { "program": program, "args": [] } } });
+        std::fs::write(daemon.folder.join("config.json"), configuration.to_string()).unwrap();
+        daemon.start_again();
+        let agreement = Agreement::with(&daemon);
+        let config = json!({ "hypervisor": "text", "kernel_override": "/etc/hostname" });
+        let answer = daemon.call("Create", json!({ "name": "a", "start": true, "config": config }));
+        assert_eq!(answer["error"], "io.volnet.HypervisorFailed", "{answer}");
+        assert_eq!(agreement.check(&daemon), [] as [Value; 0]);
     });
 }

@@ -62,6 +62,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             log::error!("{error}");
         }
         for (name, _) in intents {
+            if self.engine.vm(&name).is_err() {
+                self.processes.clean(&name);
+            }
             if let Err(failure) = self.store.clear_intent(&name) {
                 log::warn!("{failure}");
             }
@@ -124,6 +127,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 && !known.contains_key(name)
                 && let Some(id) = self.processes.find(name)
             {
+                if let Err(failure) = self.store.put_process(name, &id) {
+                    log::error!("{failure}");
+                }
                 known.insert(name.clone(), id);
             }
         }
@@ -147,10 +153,13 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     fn adopt(&mut self, name: &VmName, id: &ProcessId, now: Now) -> bool {
         match self.processes.adopt(name, id) {
             Ok(true) => {
-                self.engine.adopted(name, id.pid, now);
+                let completed = self.engine.adopted(name, id.pid, now);
                 self.started.push(name.clone());
                 let message = format!("VM {name} was adopted, process {}", id.pid);
                 self.event(EventKind::VmAdopted, Some(name.clone()), message, None, now);
+                if let Some(decision) = completed {
+                    self.carry_out(decision, now);
+                }
                 true
             }
             Ok(false) => false,
@@ -168,6 +177,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         {
             log::error!("left over of VM {name}: {failure}");
         }
+        self.processes.clean(name);
         self.forget_process(name);
     }
 

@@ -18,7 +18,7 @@ use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
 use crate::engine::name::VmName;
 use crate::engine::news::Culprit;
 use crate::engine::request::{Reply, Request};
-use crate::engine::state::{HostRecord, Intent, Record};
+use crate::engine::state::{Action, HostRecord, Intent, Record};
 use crate::engine::supervise::{Now, Ticket};
 use crate::engine::view::{Event, EventKind};
 use crate::error::{Error, Failure, Refusal};
@@ -256,6 +256,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let result = self.act(decision, now).and_then(|()| self.write(decision));
         if result.is_err() {
             execute::undo(&mut self.network, &decision.plan, &applied);
+            if decision.intent == Some(Action::Create) {
+                self.processes.clean(name);
+            }
         }
         result
     }

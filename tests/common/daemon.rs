@@ -1,5 +1,6 @@
 //! A daemon of a test's own: the real binary, its files in a folder that goes with it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
@@ -53,8 +54,18 @@ impl Daemon {
         Daemon { folder, flags, child: None }
     }
 
-    /// Starts the daemon on the files that are there.
+    /// Starts the daemon on the files that are there, and waits until it answers.
     pub(crate) fn start_again(&mut self) {
+        self.spawn();
+        eventually("the daemon answers", || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());
+            UnixStream::connect(self.socket()).is_ok()
+        });
+    }
+
+    /// Starts the daemon and does not wait for it.
+    pub(crate) fn spawn(&mut self) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -70,11 +81,6 @@ impl Daemon {
             .spawn()
             .expect("the daemon starts");
         self.child = Some(child);
-        eventually("the daemon answers", || {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());
-            UnixStream::connect(self.socket()).is_ok()
-        });
     }
 
     /// The command line tool, pointed at this daemon.
@@ -110,6 +116,27 @@ impl Daemon {
     /// What it wrote to its log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("daemon.log")).unwrap_or_default()
+    }
+
+    /// The process groups of its hypervisors, with their VMs, as the marks in their environments
+    /// tell. Those that have ended and wait to be collected do not count.
+    pub(crate) fn hypervisors(&self) -> BTreeSet<(String, u32)> {
+        let run = format!("VOLNET_RUNTIME={}", self.folder.join("run").display());
+        let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter_map(|pid| {
+            let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).ok()?;
+            let mut entries = environment.split('\0');
+            let vm = entries.clone().find_map(|entry| entry.strip_prefix("VOLNET_VM="))?;
+            if !entries.any(|entry| entry == run) {
+                return None;
+            }
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+            let (state, group) = (fields.next()?, fields.nth(1)?.parse().ok()?);
+            (state != "Z").then_some((vm.to_string(), group))
+        })
+        .collect()
     }
 
     /// A new connection.
@@ -148,6 +175,9 @@ impl Drop for Daemon {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        for (_, group) in self.hypervisors() {
+            let _ = killpg(Pid::from_raw(group as i32), Signal::SIGKILL);
         }
         let _ = std::fs::remove_dir_all(&self.folder);
     }

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod agreement;
 pub(crate) mod daemon;
 pub(crate) mod shown;
 
@@ -16,7 +17,7 @@ use serde_json::Value;
 /// How long [`eventually`] waits before it gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two looks at a condition.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Runs `body` in a thread with network and mount namespaces of its own, so that nothing it does
 /// reaches the host, and nothing other tests do reaches it. Children that it spawns, the sockets it
