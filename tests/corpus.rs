@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use volnet::{netlink, protocol, store};
+use volnet::{config, hypervisor, netlink, protocol, spec, store};
 
 /// The name of a target, and the function that it calls.
 type Target = (&'static str, fn(&[u8]));
@@ -12,10 +12,14 @@ type Target = (&'static str, fn(&[u8]));
 const TARGETS: &[Target] = &[
     ("datagram", netlink::exercise::datagram),
     ("frame", protocol::exercise::frame),
+    ("launch", hypervisor::exercise::launch),
+    ("manifest", spec::exercise::manifest),
     ("record", store::exercise::record),
     ("reply", protocol::exercise::reply),
     ("request", protocol::exercise::request),
+    ("settings", config::exercise::settings),
     ("state", store::exercise::state),
+    ("vm_config", spec::exercise::vm_config),
 ];
 
 fn fuzz() -> PathBuf {

@@ -6,8 +6,10 @@
 //! variable, or a path in the file.
 //!
 //! Flags and variables say what a host has to say most often: one network. Further networks, and
-//! hypervisors that volnet does not know, stand in the file.
+//! hypervisors that volnet does not know, stand in the file. [`exercise`] holds the bodies of the
+//! fuzz targets.
 
+pub mod exercise;
 mod hypervisors;
 mod network;
 mod source;

@@ -4,7 +4,7 @@
 //! [`Launch`] in, a [`Command`] out. [`command_line`] chooses among them. [`network_args`] is the
 //! network part alone, for people who start their own. [`process`] spawns, watches, adopts and
 //! ends; [`inputs`] sees to it that what a VM needs is there, [`folder`] holds its sockets, and
-//! [`log`] is what it said.
+//! [`log`] is what it said, and [`exercise`] the bodies of the fuzz targets.
 //!
 //! All of them keep to the same places in a VM's folder, which is empty before a start, because a
 //! socket that is left over stops most hypervisors:
@@ -26,6 +26,7 @@
 //! init, so the VM's own words stand last.
 
 pub mod cloud_hypervisor;
+pub mod exercise;
 pub mod fake;
 pub mod firecracker;
 pub mod folder;

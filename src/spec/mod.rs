@@ -3,10 +3,11 @@
 //! `manifest` and `config` read the two documents, [`resolve`] makes one [`VmSpec`] of them:
 //! the configuration wins over the manifest, the `network` section field by field. What volnet
 //! does not act on is checked for form and kept in the record. [`resolve_machine`] fills in what
-//! the host offers.
+//! the host offers. [`exercise`] holds the bodies of the fuzz targets.
 
 mod config;
 mod document;
+pub mod exercise;
 pub(crate) mod fields;
 mod machine;
 mod manifest;

@@ -23,8 +23,9 @@ pub const MEMORY_MB_MIN: u64 = 16;
 pub const MEMORY_MB_MAX: u64 = 16 << 20;
 /// The least MTU in bytes that IPv4 allows (RFC 791).
 pub const MTU_MIN: u64 = 68;
-/// The largest MTU in bytes that a tap can have (drivers/net/tun.c, MAX_MTU).
-pub const MTU_MAX: u64 = 65535;
+/// The largest MTU in bytes that a tap can have: `MAX_MTU` less an Ethernet header
+/// (drivers/net/tun.c, tun_net_initialize).
+pub const MTU_MAX: u64 = 65521;
 /// The most queue pairs of a guest's interface.
 pub const QUEUES_MAX: u64 = 16;
 /// The most disks of a VM, its root file system among them.

@@ -1,0 +1,41 @@
+//! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
+
+use super::*;
+use crate::engine::ledger::Ledger;
+
+/// Settings that are taken are such that the daemon can start with them. Before the first brace,
+/// where the file begins, stand flags (`--subnet=10.0.0.0/24`) and variables (`VOLNET_KVM=no`), one
+/// a line.
+pub fn settings(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (outside, file) = text.split_at(text.find('{').unwrap_or(text.len()));
+    let (mut flags, mut environment) = (Flags::default(), BTreeMap::new());
+    for (name, value) in outside.lines().filter_map(|line| line.split_once('=')) {
+        let named = |key: &Key| key.flag.filter(|flag| name.strip_prefix("--") == Some(flag));
+        match KEYS.iter().find_map(named) {
+            Some(flag) => flags.set(flag, value.into()),
+            None => drop(environment.insert(name.into(), value.into())),
+        }
+    }
+    let file = (!file.is_empty()).then_some(file);
+    match resolve(&flags, &environment, file, "host") {
+        Ok(settings) => check(&settings),
+        Err(Refusal::InvalidConfig { field, .. }) => assert!(!field.is_empty()),
+        Err(refusal) => panic!("{refusal:?}"),
+    }
+}
+
+fn check(settings: &Settings) {
+    let Settings { socket, state_dir, runtime_dir, log_dir, .. } = settings;
+    assert!([socket, state_dir, runtime_dir, log_dir].into_iter().all(|path| path.is_absolute()));
+    assert!(socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX);
+    settings.hypervisors.program(&settings.machine.hypervisor).expect("the default is described");
+    assert!((1..=NETWORKS_MAX).contains(&settings.networks.len()));
+    Ledger::new(settings.networks.clone()).expect("every network can be");
+    for (index, network) in settings.networks.iter().enumerate() {
+        for other in &settings.networks[..index] {
+            assert!(network.name != other.name && network.bridge != other.bridge);
+            assert!(!network.subnet.overlaps(other.subnet) && network.mac != other.mac);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
+
+use serde_json::Value;
+
+use super::template::Template;
+use super::*;
+use crate::spec;
+
+/// The name of a hypervisor that is described by a template.
+const TEMPLATE: &str = "other";
+const KERNEL_ARGS: &str = "ip=10.0.0.2::10.0.0.1:255.255.255.0:web:eth0:off";
+
+/// A VM's configuration makes a command line for every hypervisor, or is refused; and in each the
+/// paths of its disks mean those files and nothing else.
+pub fn launch(bytes: &[u8]) {
+    let Ok(config) = serde_json::from_slice::<Value>(bytes) else { return };
+    let Ok(spec) = spec::resolve(None, Some(&config)) else { return };
+    let Some(machine) = &spec.machine else { return };
+    let port = LaunchPort {
+        tap: "vttap-web",
+        mac: Mac([2, 0, 0, 0, 0, 5]),
+        queues: spec.network.queues.unwrap_or(1),
+        fds: &[],
+        lease: None,
+    };
+    let launch = Launch {
+        name: "web",
+        machine,
+        kernel: machine.kernel.as_ref().map_or(Path::new("/boot/vmlinux"), |file| &file.path),
+        port: spec.network.mode.needs_tap_device().then_some(port),
+        cid: 3,
+        kernel_args: if spec.network.mode.needs_ip_allocation() { KERNEL_ARGS } else { "" },
+        folder: "/run/volnet/vm/web".into(),
+        log: Path::new("/var/log/volnet/web.log"),
+        vhost_vsock: false,
+        kvm: false,
+        tsc_khz: Some(2_100_000),
+    };
+    let options = options();
+    for hypervisor in [QEMU, CLOUD_HYPERVISOR, FIRECRACKER, TEMPLATE] {
+        let Ok(command) = command_line(hypervisor, &launch, &options) else { continue };
+        assert!(!command.args.iter().any(|arg| arg.contains(char::is_control)), "{command:?}");
+        let wanted = machine.disks.iter().map(|disk| disk.file.path.to_str().unwrap());
+        assert!(disks(hypervisor, &command).iter().eq(wanted), "{command:?}");
+    }
+}
+
+fn options() -> Options {
+    let groups = vec![vec!["{disk}".into()]];
+    let template = Template::new(TEMPLATE.into(), "/other".into(), groups).expect("a template");
+    Options { templates: vec![template], ..Options::default() }
+}
+
+/// The paths of the disks as the hypervisor reads them.
+fn disks(hypervisor: &str, command: &Command) -> Vec<String> {
+    match hypervisor {
+        // A comma ends a field, but for two of them, which stand for one.
+        QEMU => {
+            let unescaped = |text: &str| text.replace(",,", "\0");
+            let drives = command.args.windows(2).filter(|pair| pair[0] == "-drive");
+            let paths = drives.map(|pair| field(&unescaped(&pair[1]), "file"));
+            paths.map(|path| path.replace('\0', ",")).collect()
+        }
+        CLOUD_HYPERVISOR => {
+            let disks = command.args.iter().skip_while(|arg| *arg != "--disk").skip(1);
+            let disks = disks.take_while(|arg| !arg.starts_with("--"));
+            disks.map(|disk| field(disk, "path")).collect()
+        }
+        FIRECRACKER => {
+            let config: Value = command.files[0].1.parse().expect("a configuration is JSON");
+            let drives = config["drives"].as_array().expect("drives is an array");
+            drives.iter().map(|drive| drive["path_on_host"].as_str().unwrap().into()).collect()
+        }
+        _ => command.args.clone(),
+    }
+}
+
+/// The one value of a field.
+fn field(option: &str, name: &str) -> String {
+    let named = |field: &str| field.strip_prefix(name)?.strip_prefix('=').map(String::from);
+    let values: Vec<String> = option.split(',').filter_map(named).collect();
+    let [value] = values.try_into().expect("one value");
+    value
+}

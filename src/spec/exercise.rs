@@ -1,0 +1,76 @@
+//! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
+
+use serde_json::Value;
+
+use super::*;
+use crate::error::Refusal;
+
+/// A manifest makes the same VM whenever it is read, or is refused where it is wrong.
+pub fn manifest(bytes: &[u8]) {
+    document(bytes, |value| resolve(Some(value), None), |spec| spec.manifest.as_ref());
+}
+
+/// So does a configuration.
+pub fn vm_config(bytes: &[u8]) {
+    document(bytes, |value| resolve(None, Some(value)), |spec| spec.config.as_ref());
+}
+
+fn document(
+    bytes: &[u8],
+    resolve: fn(&Value) -> Result<VmSpec, Refusal>,
+    kept: fn(&VmSpec) -> Option<&Kept>,
+) {
+    let Ok(value) = serde_json::from_slice(bytes) else { return };
+    match resolve(&value) {
+        Ok(spec) => {
+            check(&spec);
+            let written = serde_json::to_vec(&spec).expect("a record can be written");
+            assert_eq!(serde_json::from_slice::<VmSpec>(&written).unwrap(), spec);
+            let kept = kept(&spec).map_or(Value::Null, |kept| kept.as_str().parse().unwrap());
+            assert_eq!(resolve(&kept), Ok(spec));
+        }
+        Err(Refusal::InvalidManifest { field, .. } | Refusal::InvalidConfig { field, .. }) => {
+            assert!(leads_somewhere(&field, "", &value), "{field:?} is nowhere in {value}");
+        }
+        Err(refusal) => panic!("{refusal:?}"),
+    }
+}
+
+/// What everything that takes a VM relies on.
+fn check(spec: &VmSpec) {
+    let network = &spec.network;
+    assert!(network.ip.is_none() || network.mode.needs_ip_allocation());
+    assert!(network.mac.is_none_or(|mac| mac.is_usable() && network.mode.needs_tap_device()));
+    assert!(network.mtu.is_none_or(|mtu| (MTU_MIN..=MTU_MAX).contains(&mtu.into())));
+    assert!(network.queues.is_none_or(|queues| (1..=QUEUES_MAX).contains(&queues.into())));
+    let Some(machine) = &spec.machine else { return };
+    assert!((1..=CPUS_MAX).contains(&machine.cpus.into()));
+    assert!((MEMORY_MB_MIN..=MEMORY_MB_MAX).contains(&machine.memory_mb));
+    assert!(machine.disks.len() <= DISKS_MAX);
+    let disks = machine.disks.iter().map(|disk| &disk.file);
+    for file in disks.chain(&machine.kernel).chain(&machine.initramfs) {
+        assert!(file.path.is_absolute() && file.path.as_os_str().len() <= PATH_BYTES_MAX);
+        assert!(file.sha256.as_ref().is_none_or(|digits| digits.len() == 64));
+    }
+}
+
+/// Whether a field is a place in the value that is at `path`, or one that an object there lacks.
+fn leads_somewhere(field: &str, path: &str, value: &Value) -> bool {
+    let joined = |name: &str| if path.is_empty() { name.into() } else { format!("{path}.{name}") };
+    let below = |(path, value): (String, &Value)| {
+        field.starts_with(&path) && leads_somewhere(field, &path, value)
+    };
+    let here = field == path || path.is_empty() && field == "(document)";
+    here || match value {
+        Value::Object(map) => {
+            let lacks = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            map.iter().map(|(name, value)| (joined(name), value)).any(below)
+                || field.strip_prefix(&joined("")).is_some_and(lacks)
+        }
+        Value::Array(items) => {
+            let items = items.iter().enumerate();
+            items.map(|(index, value)| (format!("{path}[{index}]"), value)).any(below)
+        }
+        _ => false,
+    }
+}
