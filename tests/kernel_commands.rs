@@ -15,7 +15,7 @@ use volnet::engine::ruleset::{
     Accept, Chain, ChainKind, Direction, Element, Family, Field, Hook, Match, PacketField, Rule,
     Set, Table, Value, Verdict,
 };
-use volnet::engine::state::{NetworkConfig, Port};
+use volnet::engine::state::{Dhcp, NetworkConfig, Port};
 use volnet::spec::NetworkSpec;
 
 /// Runs commands as a person would who pastes them: each must succeed and say nothing.
@@ -36,6 +36,7 @@ fn network() -> NetworkConfig {
         mtu: 1400,
         nat: true,
         isolated: true,
+        dhcp: Dhcp::Builtin,
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }
@@ -79,6 +80,7 @@ fn links_are_made_changed_and_removed() {
             ifindex: None,
             mac: Mac::of_guest("default", "web-1"),
             ip: None,
+            lease: None,
         };
         let spec = NetworkSpec { queues: Some(2), ..NetworkSpec::default() };
         let port = DesiredPort::new(&vm, &port, &spec, &network);

@@ -8,7 +8,7 @@ use common::{in_namespace, run, try_run};
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
 use volnet::engine::ruleset::{self, Accept, Direction, Element, Table};
-use volnet::engine::state::NetworkConfig;
+use volnet::engine::state::{Dhcp, NetworkConfig};
 use volnet::network::linux::nft::Nft;
 
 fn network() -> NetworkConfig {
@@ -20,6 +20,7 @@ fn network() -> NetworkConfig {
         mtu: 1500,
         nat: true,
         isolated: false,
+        dhcp: Dhcp::Builtin,
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use crate::engine::mac::Mac;
 use crate::engine::name::{TAP_PREFIX, check_link_name};
 use crate::engine::prefix::Prefix;
-use crate::engine::state::NetworkConfig;
+use crate::engine::state::{Dhcp, NetworkConfig};
 use crate::error::Refusal;
 use crate::spec::fields::{Fields, Place};
 use crate::spec::{MTU_MAX, MTU_MIN, text};
@@ -31,7 +31,7 @@ pub(super) const SUBNET: Key =
 pub(super) const HOST_IP: Key =
     Key::new("host_ip", Some("host-ip"), "VOLNET_HOST_IP", Some("VOLANT_HOST_IP"));
 
-const KNOWN: &[&str] = &["name", "bridge", "subnet", "host_ip", "mtu", "nat", "isolated"];
+const KNOWN: &[&str] = &["name", "bridge", "subnet", "host_ip", "mtu", "nat", "isolated", "dhcp"];
 
 /// A network as it was written.
 struct Draft<'a> {
@@ -97,13 +97,17 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         Some(found) => found.parsed(|text| host_ip(text, subnet))?,
         None => Ipv4Addr::from_bits(subnet.network().to_bits() + 1),
     };
-    let (mut name, mut mtu, mut nat, mut isolated) = (None, None, None, None);
+    let (mut name, mut mtu, mut nat, mut isolated, mut dhcp) = (None, None, None, None, None);
     if let Some(fields) = &draft.fields {
         name = fields.parsed("name", text::name)?;
         mtu = fields.integer("mtu", MTU_MIN..=MTU_MAX)?;
         nat = fields.flag("nat")?;
         isolated = fields.flag("isolated")?;
+        dhcp = fields.parsed("dhcp", str::parse)?;
     }
+    let nat = nat.unwrap_or(true);
+    // A network that has no NAT has an uplink, and there is a server behind that.
+    let dhcp = dhcp.unwrap_or(if nat { Dhcp::Builtin } else { Dhcp::External });
     Ok(NetworkConfig {
         name: name.unwrap_or_else(|| NAME_DEFAULT.into()),
         mac: Mac::of_bridge(machine, &bridge),
@@ -111,8 +115,9 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         subnet,
         host_ip,
         mtu: mtu.map_or(MTU_DEFAULT, |mtu| mtu as u16),
-        nat: nat.unwrap_or(true),
+        nat,
         isolated: isolated.unwrap_or(false),
+        dhcp,
     })
 }
 

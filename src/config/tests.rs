@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::engine::mac::Mac;
+use crate::engine::state::Dhcp;
 use crate::hypervisor::QemuMachine;
 use crate::hypervisor::template::Template;
 
@@ -50,6 +51,7 @@ fn defaults() {
             mtu: 1500,
             nat: true,
             isolated: false,
+            dhcp: Dhcp::Builtin,
             mac: Mac::of_bridge("host", "vbr0"),
         }]
     );
@@ -127,6 +129,23 @@ fn a_host_address_goes_with_its_subnet() {
     let long = from_environment(&[("VOLNET_HOST_IP", "192.168.127.5/24")]).unwrap();
     assert_eq!(host(long), "192.168.127.5");
     assert_eq!(field(from_environment(&[("VOLNET_HOST_IP", "10.0.0.1")])), "VOLNET_HOST_IP");
+}
+
+#[test]
+fn who_answers_dhcp_follows_from_nat_unless_it_is_said() {
+    for (said, expected) in [
+        ("", Dhcp::Builtin),
+        (r#","nat": true"#, Dhcp::Builtin),
+        (r#","nat": false"#, Dhcp::External),
+        (r#","nat": false, "dhcp": "builtin""#, Dhcp::Builtin),
+        (r#","dhcp": "external""#, Dhcp::External),
+        (r#","dhcp": " off ""#, Dhcp::Off),
+    ] {
+        let file = format!(r#"{{"networks": [{{"bridge": "vbr0"{said}}}]}}"#);
+        assert_eq!(from_file(&file).unwrap().networks[0].dhcp, expected, "{said}");
+    }
+    let wrong = from_file(r#"{"networks": [{"dhcp": "on"}]}"#);
+    assert_eq!(field(wrong), "networks[0].dhcp");
 }
 
 #[test]

@@ -230,6 +230,7 @@ impl Engine {
     pub fn abort(&mut self, decision: Decision, error: &Error) -> Answers {
         match decision.former {
             Some(vm) => {
+                self.take_lease_back(&vm.record);
                 self.vms.insert(decision.subject, vm);
             }
             None => {
@@ -359,8 +360,12 @@ impl Engine {
         match conflict {
             Conflict::Refused(refusal) => refusal,
             Conflict::Ip(ip) => {
-                let holds =
-                    |record: &Record| record.port.as_ref().is_some_and(|port| port.ip == Some(ip));
+                let holds = |record: &Record| {
+                    let port = record.port.as_ref();
+                    port.is_some_and(|port| {
+                        port.ip.or(port.lease.map(|lease| lease.ip)) == Some(ip)
+                    })
+                };
                 Refusal::AddressInUse { ip, owner: owner(&holds) }
             }
             Conflict::Mac(mac) => {

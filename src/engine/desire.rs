@@ -1,7 +1,7 @@
 //! What the kernel should hold, as the engine's state says.
 
 use super::decide::Engine;
-use super::plan::Plan;
+use super::plan::{Op, Plan};
 use super::reconcile::{self, Desired, DesiredPort, Observed, Problem};
 use super::ruleset::{self, Element};
 use super::state::{NetworkConfig, Record};
@@ -56,6 +56,23 @@ impl Engine {
         let network = self.ledger.network(&port.network)?;
         Some(DesiredPort::new(&record.name, port, &record.spec.network, network))
     }
+}
+
+/// What a change of a VM's record means for the sets of our tables.
+pub(super) fn exchange_plan(before: &Record, after: &Record) -> Plan {
+    let (before, after) = (elements(before), elements(after));
+    let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
+        these.iter().filter(|element| !those.contains(element)).cloned().collect()
+    };
+    let (gone, new) = (without(&before, &after), without(&after, &before));
+    let mut plan = Plan::new();
+    if !gone.is_empty() {
+        plan.push(Op::RemoveElements(gone));
+    }
+    if !new.is_empty() {
+        plan.push(Op::AddElements(new));
+    }
+    plan
 }
 
 /// What a VM is in the sets of our tables.

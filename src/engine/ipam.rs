@@ -90,14 +90,17 @@ impl Pool {
         Ok(pool)
     }
 
+    /// The address that [`Pool::lease`] would give.
+    pub fn peek(&self) -> Option<Ipv4Addr> {
+        let clear = self.clear_from(self.cursor).or_else(|| self.clear_from(0));
+        clear.or_else(|| self.resting.front().copied()).map(|position| self.address(position))
+    }
+
     /// Leases the next address. `None` when every one is leased.
     pub fn lease(&mut self) -> Option<Ipv4Addr> {
-        let position = match self.clear_from(self.cursor).or_else(|| self.clear_from(0)) {
-            Some(position) => position,
-            None => self.resting.pop_front()?,
-        };
-        self.give(position);
-        Some(self.address(position))
+        let address = self.peek()?;
+        self.lease_exactly(address).ok()?;
+        Some(address)
     }
 
     /// Leases this address. The next search starts behind it, so a pool that is built from records
@@ -128,6 +131,11 @@ impl Pool {
         self.resting.push_back(self.position(address));
         self.leased -= 1;
         true
+    }
+
+    /// Whether [`Pool::lease_exactly`] would give this address.
+    pub fn is_free(&self, address: Ipv4Addr) -> bool {
+        self.never_leased(address).is_none() && !self.is_leased(address)
     }
 
     /// Whether somebody has this address.

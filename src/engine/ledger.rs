@@ -9,8 +9,9 @@ use std::net::Ipv4Addr;
 use super::cid::Cids;
 use super::ipam::{Pool, Why};
 use super::mac::Mac;
+use super::mode::Mode;
 use super::name::{TapName, VmName};
-use super::state::{NetworkConfig, Port, Record};
+use super::state::{Dhcp, Lease, NetworkConfig, Port, Record};
 use super::view::NetworkView;
 use crate::error::Refusal;
 use crate::spec::{NetworkSpec, VmSpec};
@@ -106,9 +107,10 @@ impl Ledger {
         }
     }
 
-    /// Claims again what a record holds. An error says what stands against it.
-    pub fn restore(&mut self, record: &Record) -> Result<(), String> {
-        if let Some(port) = &record.port {
+    /// Claims again what a record holds. An error says what stands against it. Only a guest's lease
+    /// that cannot be had any more is dropped from the record: the guest asks for another.
+    pub fn restore(&mut self, record: &mut Record) -> Result<(), String> {
+        if let Some(port) = &mut record.port {
             let account = self
                 .networks
                 .iter_mut()
@@ -125,6 +127,8 @@ impl Ledger {
                     Why::Leased => format!("its address {ip} belongs to another VM"),
                 })?;
             }
+            let held = |lease: &Lease| account.pool.lease_exactly(lease.ip).is_ok();
+            port.lease = port.lease.filter(held);
             account.macs.insert(port.mac);
             self.taps.insert(port.tap.clone(), record.name.clone());
         }
@@ -151,10 +155,45 @@ impl Ledger {
         let account = self.networks.iter_mut().find(|account| account.config.name == port.network);
         if let Some(account) = account {
             account.macs.remove(&port.mac);
-            if let Some(ip) = port.ip {
+            for ip in port.ip.into_iter().chain(port.lease.map(|lease| lease.ip)) {
                 account.pool.release(ip);
             }
         }
+    }
+
+    /// Whether a port of this network has this Ethernet address.
+    pub fn has_mac(&self, network: &str, mac: Mac) -> bool {
+        let account = self.networks.iter().find(|account| account.config.name == network);
+        account.is_some_and(|account| account.macs.contains(&mac) && account.config.mac != mac)
+    }
+
+    /// The address that a guest of this network would be lent: the one that it wants if it is free,
+    /// else the next.
+    pub fn candidate(&self, network: &str, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let pool = &self.networks.iter().find(|account| account.config.name == network)?.pool;
+        wanted.filter(|wanted| pool.is_free(*wanted)).or_else(|| pool.peek())
+    }
+
+    /// Exchanges what a guest of this network is lent. False, and nothing is changed, when what it
+    /// is to have is not free.
+    pub fn exchange(
+        &mut self,
+        network: &str,
+        from: Option<Ipv4Addr>,
+        to: Option<Ipv4Addr>,
+    ) -> bool {
+        let account = self.networks.iter_mut().find(|account| account.config.name == network);
+        let Some(Account { pool, .. }) = account else { return false };
+        if from == to {
+            return true;
+        }
+        if to.is_some_and(|to| pool.lease_exactly(to).is_err()) {
+            return false;
+        }
+        if let Some(from) = from {
+            pool.release(from);
+        }
+        true
     }
 
     fn claim_port(&mut self, vm: &VmName, spec: &VmSpec) -> Result<Port, Conflict> {
@@ -165,6 +204,10 @@ impl Ledger {
             return Err(Refusal::BridgeFull { bridge, limit: BRIDGE_PORTS_MAX }.into());
         }
         account.check_mtu(&spec.network)?;
+        if spec.network.mode == Mode::Dhcp && account.config.dhcp == Dhcp::Off {
+            let reason = format!("dhcp is off on the network {}", account.config.name);
+            return Err(Refusal::InvalidConfig { field: "network.mode".into(), reason }.into());
+        }
         let mac = account.choose_mac(vm, &spec.network)?;
         let ip = match spec.network.mode.needs_ip_allocation() {
             true => Some(account.lease(&spec.network)?),
@@ -174,7 +217,7 @@ impl Ledger {
         let network = account.config.name.clone();
         let tap = TapName::choose(vm, |tap| self.taps.contains_key(tap));
         self.taps.insert(tap.clone(), vm.clone());
-        Ok(Port { network, tap, ifindex: None, mac, ip })
+        Ok(Port { network, tap, ifindex: None, mac, ip, lease: None })
     }
 
     /// The index of the network that a VM asks for: by name, by prefix, by gateway, else the first.
@@ -210,11 +253,24 @@ impl Account {
     }
 
     fn view(&self) -> NetworkView {
-        let NetworkConfig { name, bridge, subnet, host_ip, mtu, nat, .. } = self.config.clone();
+        let NetworkConfig { name, bridge, subnet, host_ip, mtu, nat, dhcp, .. } =
+            self.config.clone();
         let ports = self.ports() as u32;
         let ports_free = (BRIDGE_PORTS_MAX as u32).saturating_sub(ports);
         let (leased, free) = (self.pool.leased(), self.pool.free());
-        NetworkView { name, bridge, subnet, host_ip, mtu, nat, leased, free, ports, ports_free }
+        NetworkView {
+            name,
+            bridge,
+            subnet,
+            host_ip,
+            mtu,
+            nat,
+            dhcp,
+            leased,
+            free,
+            ports,
+            ports_free,
+        }
     }
 
     fn check_mtu(&self, wanted: &NetworkSpec) -> Result<(), Refusal> {

@@ -2,9 +2,10 @@
 //!
 //! What is here, in reading order: the words ([`name`], [`mac`], [`prefix`], [`mode`]), what is
 //! handed out ([`ipam`], [`cid`], [`ledger`], [`kernel_args`]), what is known ([`state`], [`vm`]),
-//! what is to be done about it ([`ruleset`], [`desire`], [`plan`], [`reconcile`]), the life of a hypervisor
-//! process ([`supervise`], [`lifecycle`], [`recover`]), what the kernel tells ([`news`], [`drift`]), what is asked and answered ([`request`], [`view`]), and [`decide`], where a request becomes a
-//! [`decide::Decision`].
+//! what is to be done about it ([`ruleset`], [`desire`], [`plan`], [`reconcile`]), the life of a
+//! hypervisor process ([`supervise`], [`lifecycle`], [`recover`]), what the kernel tells ([`news`],
+//! [`drift`]), the addresses that guests ask for ([`lease`]), what is asked and answered
+//! ([`request`], [`view`]), and [`decide`], where a request becomes a [`decide::Decision`].
 
 pub mod cid;
 pub mod decide;
@@ -12,6 +13,7 @@ pub mod desire;
 pub mod drift;
 pub mod ipam;
 pub mod kernel_args;
+pub mod lease;
 pub mod ledger;
 pub mod lifecycle;
 pub mod mac;

@@ -13,8 +13,8 @@ use super::vm::Vm;
 impl Engine {
     /// Takes a record over, with all that it holds. An error says why that cannot be: the
     /// networks are configured otherwise now, or two records claim the same thing.
-    pub fn restore(&mut self, record: Record) -> Result<(), String> {
-        self.ledger.restore(&record)?;
+    pub fn restore(&mut self, mut record: Record) -> Result<(), String> {
+        self.ledger.restore(&mut record)?;
         self.vms.insert(record.name.clone(), Vm::idle(record));
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! lives beside it as a [`ProcessId`], because it means nothing after a reboot.
 
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +35,22 @@ pub struct NetworkConfig {
     pub nat: bool,
     /// Whether VMs on it are kept from each other unless they say otherwise.
     pub isolated: bool,
+    /// Who answers guests that ask for an address.
+    pub dhcp: Dhcp,
     /// The bridge's MAC, pinned so that it does not follow the lowest port.
     pub mac: Mac,
+}
+
+/// Who answers the guests of a network that ask for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dhcp {
+    /// volnet, from the network's pool.
+    Builtin,
+    /// A server that others run on the bridge or behind its uplink.
+    External,
+    /// Nobody: there are no VMs in dhcp mode on the network.
+    Off,
 }
 
 /// What stands in a VM's file.
@@ -76,8 +91,24 @@ pub struct Port {
     pub ifindex: Option<u32>,
     /// The guest's address on the wire.
     pub mac: Mac,
-    /// The lease; `None` in dhcp mode.
+    /// The address that the VM has for as long as it exists; `None` in dhcp mode.
     pub ip: Option<Ipv4Addr>,
+    /// What the guest was given when it asked; `None` but in dhcp mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+}
+
+/// An address that the built-in DHCP server lends to a guest. It is the guest's beyond its end, too,
+/// until another one needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// When it ends, milliseconds since the epoch.
+    pub until: u64,
+    /// Whether the guest has it; else it was only offered.
+    pub given: bool,
 }
 
 /// How a hypervisor ended.
@@ -135,6 +166,35 @@ pub struct HostRecord {
     pub forwarding_before: bool,
     /// The bridges that volnet made, by link name.
     pub bridges: Vec<String>,
+}
+
+impl Dhcp {
+    /// The word as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dhcp::Builtin => "builtin",
+            Dhcp::External => "external",
+            Dhcp::Off => "off",
+        }
+    }
+}
+
+impl FromStr for Dhcp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Dhcp, String> {
+        [Dhcp::Builtin, Dhcp::External, Dhcp::Off]
+            .into_iter()
+            .find(|dhcp| text == dhcp.as_str())
+            .ok_or_else(|| format!("{text:?} is none of builtin, external and off"))
+    }
+}
+
+impl Port {
+    /// The address that the guest uses, as far as volnet knows it.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.ip.or(self.lease.filter(|lease| lease.given).map(|lease| lease.ip))
+    }
 }
 
 impl Record {

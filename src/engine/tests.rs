@@ -1,12 +1,14 @@
 //! Whole stories told to the engine, with an executor that always says yes.
 
+mod lease;
+
 use super::decide::{Act, Decision, Engine, Step, Write};
 use super::mac::Mac;
 use super::mode::Mode;
 use super::name::VmName;
 use super::plan::Op;
 use super::request::{Reply, Request};
-use super::state::{Exit, NetworkConfig};
+use super::state::{Dhcp, Exit, NetworkConfig};
 use super::supervise::{Now, RESTARTS_MAX, Ticket};
 use super::view::{EventKind, Status, VmView};
 use crate::error::{Error, Failure, Refusal};
@@ -23,6 +25,7 @@ fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConf
         mtu: 1500,
         nat: true,
         isolated: false,
+        dhcp: Dhcp::Builtin,
         mac: Mac::of_bridge("host", bridge),
     }
 }

@@ -11,6 +11,7 @@ use super::mac::Mac;
 use super::mode::Mode;
 use super::name::{TapName, VmName};
 use super::prefix::Prefix;
+use super::state::Dhcp;
 
 /// Where a VM is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,7 @@ pub struct NetworkView {
     pub host_ip: Ipv4Addr,
     pub mtu: u16,
     pub nat: bool,
+    pub dhcp: Dhcp,
     pub leased: u32,
     pub free: u32,
     pub ports: u32,
@@ -100,6 +102,10 @@ pub enum EventKind {
     VmExited,
     VmDeleted,
     VmAdopted,
+    /// The guest was given an address by the built-in DHCP server.
+    LeaseGiven,
+    /// It gave the address back, or its time was over and somebody else needed it.
+    LeaseEnded,
     Drift,
     Repaired,
     Resync,

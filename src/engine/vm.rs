@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::kernel_args::kernel_args;
-use super::state::{Exit, NetworkConfig, Record};
+use super::lease::Pace;
+use super::state::{Exit, NetworkConfig, Port, Record};
 use super::supervise::Life;
 use super::view::{Status, VmView};
 
@@ -16,12 +17,14 @@ pub struct Vm {
     pub life: Life,
     /// Restarts by policy since the last steady run.
     pub in_a_row: u32,
+    /// How many changes of its lease the guest may still ask for now.
+    pub pace: Pace,
 }
 
 impl Vm {
     /// A VM without a process.
     pub fn idle(record: Record) -> Vm {
-        Vm { record, life: Life::Idle, in_a_row: 0 }
+        Vm { record, life: Life::Idle, in_a_row: 0, pace: Pace::default() }
     }
 
     /// Where it is in its life, as the interface tells it.
@@ -42,7 +45,7 @@ impl Vm {
         let record = &self.record;
         let machine = record.spec.machine.as_ref();
         let port = record.port.as_ref();
-        let leased = port.and_then(|port| port.ip);
+        let leased = port.and_then(Port::address);
         let of_lease = |config: &NetworkConfig| leased.map(|_| config.subnet.netmask());
         VmView {
             name: record.name.clone(),
@@ -71,7 +74,7 @@ impl Vm {
     }
 }
 
-/// What is added to a guest's kernel command line; empty unless there is a lease.
+/// What is added to a guest's kernel command line; empty unless the host gives it its address.
 pub fn kernel_args_of(record: &Record, network: Option<&NetworkConfig>) -> String {
     match (record.port.as_ref().and_then(|port| port.ip), network) {
         (Some(ip), Some(config)) => kernel_args(&record.name, ip, config.host_ip, config.subnet),

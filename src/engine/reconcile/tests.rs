@@ -10,7 +10,7 @@ use crate::engine::prefix::Prefix;
 use crate::engine::ruleset::{
     Chain, ChainKind, Direction, Element, Field, Hook, Rule, Set, Value, Verdict,
 };
-use crate::engine::state::Port;
+use crate::engine::state::{Dhcp, Port};
 use crate::network::Network;
 use crate::network::execute::{execute, execute_all};
 use crate::network::fake::Fake;
@@ -53,6 +53,7 @@ impl Host {
             ifindex: None,
             mac: Mac::of_guest(&network.name, name),
             ip: Some(Ipv4Addr::from_bits(network.host_ip.to_bits() + 1 + u32::from(n))),
+            lease: None,
         };
         self.vms.push((vm, port, spec));
     }
@@ -139,6 +140,7 @@ fn network(name: &str, n: u8) -> NetworkConfig {
         mtu: 1500,
         nat: true,
         isolated: false,
+        dhcp: Dhcp::Builtin,
         mac: Mac::of_bridge("host", &bridge),
         bridge,
     }

@@ -1,0 +1,180 @@
+//! The addresses that guests ask for.
+//!
+//! A bridged VM has its address for as long as it exists. A VM in dhcp mode is lent one when its
+//! guest asks, from the same pool: offered first, given when the guest takes the offer up. Both are
+//! written down before the guest is told, so a daemon that is killed between the two goes on where
+//! it was.
+//!
+//! A lease whose time is over is not taken away: nothing wakes up for it, and a guest that comes
+//! back finds what it had. Only when the pool has nothing else is the lease that ended longest ago
+//! given to somebody new ([`Engine::reclaim`]).
+//!
+//! What a message means for a lease is not decided here but in [`crate::dhcp`].
+
+use std::net::Ipv4Addr;
+
+use super::decide::{Decision, Engine, Write};
+use super::desire;
+use super::mac::Mac;
+use super::name::VmName;
+use super::state::{Lease, NetworkConfig, Port, Record};
+use super::supervise::Now;
+use super::view::EventKind;
+
+/// Changes of its lease that a guest may ask for at once; each is a write to the disk.
+const CHANGES_MAX: u64 = 12;
+/// Milliseconds in which it may ask for one more.
+const CHANGE_EVERY_MS: u64 = 5_000;
+
+/// A guest that asks for its address, and what it has.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest<'a> {
+    /// The VM.
+    pub vm: &'a VmName,
+    /// Its place on the network.
+    pub port: &'a Port,
+    /// The network.
+    pub network: &'a NetworkConfig,
+    /// MTU of its link in bytes.
+    pub mtu: u16,
+    /// What it has, or could have.
+    pub claim: Claim,
+}
+
+/// What a guest has, or could have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// This address is its own.
+    Reserved(Ipv4Addr),
+    /// This lease is its own.
+    Leased(Lease),
+    /// It has none and would get this address.
+    Free(Ipv4Addr),
+    /// It has none and there is none.
+    Nothing,
+}
+
+/// What is to become of a guest's lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is this one from now on.
+    Lease(Lease),
+    /// The guest gives it back.
+    Release,
+    /// The guest found the address in use by somebody else.
+    Decline,
+}
+
+/// How many changes a guest may still ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// When all that it asked for would have been due, had it come in steps of [`CHANGE_EVERY_MS`].
+    even_at: u64,
+}
+
+impl Pace {
+    fn allows(&mut self, now: Now) -> bool {
+        let even_at = self.even_at.max(now.mono) + CHANGE_EVERY_MS;
+        let allowed = even_at - now.mono <= CHANGES_MAX * CHANGE_EVERY_MS;
+        if allowed {
+            self.even_at = even_at;
+        }
+        allowed
+    }
+}
+
+impl Engine {
+    /// The guest of a network that has this Ethernet address. `wanted` is the address that it would
+    /// like to have.
+    pub fn guest(&self, network: &str, mac: Mac, wanted: Option<Ipv4Addr>) -> Option<Guest<'_>> {
+        if !self.ledger.has_mac(network, mac) {
+            return None;
+        }
+        let (record, port) = self.vms.values().find_map(|vm| {
+            let port = vm.record.port.as_ref()?;
+            (port.mac == mac && port.network == network).then_some((&vm.record, port))
+        })?;
+        let network = self.ledger.network(network)?;
+        let claim = match (port.ip, port.lease) {
+            (Some(ip), _) => Claim::Reserved(ip),
+            (None, Some(lease)) => Claim::Leased(lease),
+            (None, None) => match self.ledger.candidate(&network.name, wanted) {
+                Some(ip) => Claim::Free(ip),
+                None => Claim::Nothing,
+            },
+        };
+        let mtu = record.spec.network.mtu.unwrap_or(network.mtu);
+        Some(Guest { vm: &record.name, port, network, mtu, claim })
+    }
+
+    /// Changes a guest's lease. `None` when it has asked for too many changes, or the address has
+    /// gone to somebody else.
+    pub fn change_lease(&mut self, name: &VmName, change: Change, now: Now) -> Option<Decision> {
+        let vm = self.vms.get_mut(name)?;
+        if !vm.pace.allows(now) {
+            log::debug!("VM {name}: its guest asks for too many changes of its lease");
+            return None;
+        }
+        let before = vm.record.port.as_ref()?.lease;
+        let ended = |words: &dyn Fn(Ipv4Addr) -> String| {
+            before.map(|before| (EventKind::LeaseEnded, words(before.ip)))
+        };
+        let (lease, event) = match change {
+            Change::Lease(lease) => {
+                let had = before.is_some_and(|before| before.given && before.ip == lease.ip);
+                let words = || format!("VM {name} was given {}", lease.ip);
+                let new = lease.given && !had;
+                (Some(lease), new.then(|| (EventKind::LeaseGiven, words())))
+            }
+            Change::Release => (None, ended(&|ip| format!("VM {name} gave {ip} back"))),
+            Change::Decline => {
+                (None, ended(&|ip| format!("VM {name} found {ip} in use by somebody else")))
+            }
+        };
+        let mut decision = self.put_lease(name, lease)?;
+        decision.events.extend(event);
+        Some(decision)
+    }
+
+    /// Makes room on a network whose pool has nothing left: takes the lease back that ended longest
+    /// ago. `None` when none has ended.
+    pub fn reclaim(&mut self, network: &str, now: Now) -> Option<Decision> {
+        let over = self.vms.values().filter_map(|vm| {
+            let port = vm.record.port.as_ref().filter(|port| port.network == network)?;
+            let lease = port.lease.filter(|lease| lease.until <= now.wall)?;
+            Some((lease.until, lease, vm.record.name.clone()))
+        });
+        let (_, lease, name) = over.min_by_key(|(until, ..)| *until)?;
+        let mut decision = self.put_lease(&name, None)?;
+        if lease.given {
+            let message = format!("VM {name} has {} no more: its time was over", lease.ip);
+            decision.events.push((EventKind::LeaseEnded, message));
+        }
+        Some(decision)
+    }
+
+    /// A decision that makes this a guest's lease.
+    fn put_lease(&mut self, name: &VmName, lease: Option<Lease>) -> Option<Decision> {
+        let vm = self.vms.get_mut(name)?;
+        let former = vm.clone();
+        let port = vm.record.port.as_mut()?;
+        if !self.ledger.exchange(&port.network, address(port.lease), address(lease)) {
+            return None;
+        }
+        port.lease = lease;
+        let plan = desire::exchange_plan(&former.record, &vm.record);
+        Some(Decision { plan, ..Decision::of(name.clone(), None, Write::Put, former) })
+    }
+
+    /// Puts the ledger back to a record as it was before a decision that could not be carried out.
+    pub(super) fn take_lease_back(&mut self, former: &Record) {
+        let now = self.vms.get(&former.name).and_then(|vm| vm.record.port.as_ref());
+        if let (Some(now), Some(former)) = (now, &former.port) {
+            self.ledger.exchange(&former.network, address(now.lease), address(former.lease));
+        }
+    }
+}
+
+fn address(lease: Option<Lease>) -> Option<Ipv4Addr> {
+    lease.map(|lease| lease.ip)
+}

@@ -1,0 +1,156 @@
+//! Leases of guests that ask.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::engine::lease::{Change, Claim};
+use crate::engine::state::{Lease, Record};
+
+const HOUR: u64 = 3_600_000;
+
+fn asks() -> VmSpec {
+    VmSpec {
+        network: NetworkSpec { mode: Mode::Dhcp, ..NetworkSpec::default() },
+        ..VmSpec::default()
+    }
+}
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn mac(engine: &Engine, text: &str) -> Mac {
+    record(engine, text).port.unwrap().mac
+}
+
+fn record(engine: &Engine, text: &str) -> Record {
+    engine.vm(&name(text)).unwrap().record.clone()
+}
+
+fn claim(engine: &Engine, text: &str) -> Claim {
+    engine.guest("default", mac(engine, text), None).unwrap().claim
+}
+
+fn given(address: &str, until: u64) -> Change {
+    Change::Lease(Lease { ip: ip(address), until, given: true })
+}
+
+fn change(engine: &mut Engine, text: &str, change: Change, now: Now) -> Decision {
+    engine.change_lease(&name(text), change, now).unwrap()
+}
+
+/// An engine with a VM that has a lease until 2000 seconds after the epoch.
+fn with_lease() -> Engine {
+    let mut engine = engine();
+    ask(&mut engine, 1, &create("asks", asks(), false), at(0));
+    let decision = change(&mut engine, "asks", given("192.168.127.9", 2_000_000), at(0));
+    assert_eq!(decision.write, Write::Put, "it is written before the guest is told");
+    assert_eq!(decision.events.len(), 1);
+    done(&mut engine, decision, at(0));
+    engine
+}
+
+#[test]
+fn a_lease_is_shown_and_is_nobody_elses() {
+    let mut engine = with_lease();
+    let replies = ask(&mut engine, 1, &Request::Get { name: name("asks") }, at(0));
+    let view = vm(&replies);
+    assert_eq!(view.ip, Some(ip("192.168.127.9")));
+    assert_eq!((view.gateway, view.kernel_args.as_str()), (Some(ip("192.168.127.1")), ""));
+    let replies = ask(&mut engine, 1, &create("web", with_ip("192.168.127.9"), false), at(0));
+    let refusal = Refusal::AddressInUse { ip: ip("192.168.127.9"), owner: "asks".into() };
+    assert_eq!(replies, [(1, Err(Error::Refused(refusal)))]);
+    // Another one cannot be given it either, whatever it was promised before.
+    ask(&mut engine, 1, &create("other", asks(), false), at(0));
+    let change = given("192.168.127.9", 2_000_000);
+    assert!(engine.change_lease(&name("other"), change, at(0)).is_none());
+}
+
+#[test]
+fn a_renewal_is_no_event_and_a_change_that_fails_has_not_been() {
+    let mut engine = with_lease();
+    let decision = change(&mut engine, "asks", given("192.168.127.9", 3_000_000), at(1));
+    assert!(decision.events.is_empty() && decision.plan.is_empty());
+    done(&mut engine, decision, at(1));
+    let failure = Failure::State { path: "/state".into(), reason: "full".into() };
+    for wish in [given("192.168.127.10", 4_000_000), Change::Release, Change::Decline] {
+        let decision = change(&mut engine, "asks", wish, at(2));
+        assert!(engine.abort(decision, &Error::Failed(failure.clone())).is_empty());
+        let lease = Lease { ip: ip("192.168.127.9"), until: 3_000_000, given: true };
+        assert_eq!(claim(&engine, "asks"), Claim::Leased(lease));
+        assert_eq!(engine.networks()[0].leased, 1);
+    }
+    assert!(matches!(claim(&engine, "asks"), Claim::Leased(_)));
+}
+
+#[test]
+fn a_vm_that_goes_gives_its_lease_back() {
+    let mut engine = with_lease();
+    let delete = Request::Delete { name: name("asks"), timeout_ms: 0 };
+    assert_eq!(ask(&mut engine, 2, &delete, at(0)), [(2, Ok(Reply::Deleted))]);
+    assert_eq!(engine.networks()[0].leased, 0);
+    assert!(engine.guest("default", Mac::of_guest("default", "asks"), None).is_none());
+}
+
+#[test]
+fn a_lease_that_has_ended_goes_only_when_it_is_needed() {
+    let mut engine = engine();
+    let on_tiny = |mode| NetworkSpec { name: Some("tiny".into()), mode, ..NetworkSpec::default() };
+    for text in ["one", "two"] {
+        let spec = VmSpec { network: on_tiny(Mode::Dhcp), ..VmSpec::default() };
+        ask(&mut engine, 1, &create(text, spec, false), at(0));
+    }
+    let lease = given("10.9.9.2", at(HOUR).wall);
+    let decision = change(&mut engine, "one", lease, at(0));
+    done(&mut engine, decision, at(0));
+    let two = Mac::of_guest("tiny", "two");
+    assert_eq!(engine.guest("tiny", two, None).unwrap().claim, Claim::Nothing);
+    assert!(engine.reclaim("tiny", at(HOUR - 1)).is_none());
+    assert!(engine.reclaim("default", at(HOUR)).is_none());
+    let decision = engine.reclaim("tiny", at(HOUR)).unwrap();
+    assert_eq!((decision.subject.as_str(), decision.events.len()), ("one", 1));
+    done(&mut engine, decision, at(HOUR));
+    assert_eq!(engine.guest("tiny", two, None).unwrap().claim, Claim::Free(ip("10.9.9.2")));
+}
+
+#[test]
+fn leases_are_taken_over_and_what_cannot_be_had_any_more_is_dropped() {
+    let old = with_lease();
+    let kept = record(&old, "asks");
+    let mut next = engine();
+    next.restore(kept.clone()).unwrap();
+    assert_eq!(record(&next, "asks"), kept);
+    assert_eq!(next.networks()[0].leased, 1);
+
+    // A record that was written before there were leases has none.
+    let mut json = serde_json::to_value(&kept).unwrap();
+    assert!(json["port"].as_object_mut().unwrap().remove("lease").is_some());
+    let older: Record = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(older.port.as_ref().unwrap().lease, None);
+    assert_eq!(serde_json::to_value(&older).unwrap(), json);
+
+    // The subnet is another one now; then, the address is somebody else's.
+    let networks = vec![network("default", "vbr0", "10.1.0.0/24", "10.1.0.1")];
+    let mut moved = Engine::new(networks, "qemu".into(), true).unwrap();
+    moved.restore(kept.clone()).unwrap();
+    assert!(matches!(claim(&moved, "asks"), Claim::Free(_)));
+    let mut taken = engine();
+    ask(&mut taken, 1, &create("web", with_ip("192.168.127.9"), false), at(0));
+    taken.restore(Record { cid: 99, ..kept }).unwrap();
+    assert!(matches!(claim(&taken, "asks"), Claim::Free(_)));
+    assert_eq!(taken.networks()[0].leased, 1);
+}
+
+#[test]
+fn where_dhcp_is_off_nobody_may_ask() {
+    let config = network("default", "vbr0", "192.168.127.0/24", "192.168.127.1");
+    let networks = vec![NetworkConfig { dhcp: Dhcp::Off, ..config }];
+    let mut engine = Engine::new(networks, "qemu".into(), true).unwrap();
+    let replies = ask(&mut engine, 1, &create("asks", asks(), false), at(0));
+    let [(1, Err(Error::Refused(Refusal::InvalidConfig { field, .. })))] = &replies[..] else {
+        panic!("{replies:?}")
+    };
+    assert_eq!(field, "network.mode");
+    assert_eq!(engine.networks()[0].ports, 0);
+    assert!(ask(&mut engine, 1, &create("web", VmSpec::default(), false), at(0))[0].1.is_ok());
+}
