@@ -1,0 +1,153 @@
+//! A host without a kernel that answers guests, for fuzzing and for tests.
+
+use std::net::Ipv4Addr;
+
+use super::Query;
+use super::decide::{Step, decide};
+use super::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
+use super::message::{Kind, Message, option};
+use crate::engine::decide::{Engine, Step as Requested};
+use crate::engine::mac::Mac;
+use crate::engine::mode::Mode;
+use crate::engine::name::VmName;
+use crate::engine::request::Request;
+use crate::engine::state::{Dhcp, NetworkConfig};
+use crate::engine::supervise::Now;
+use crate::spec::{NetworkSpec, VmSpec};
+
+/// The name servers of the host.
+pub(super) const RESOLVERS: [Ipv4Addr; 1] = [Ipv4Addr::new(192, 0, 2, 53)];
+
+/// An engine whose decisions always work.
+pub(super) struct Host {
+    pub(super) engine: Engine,
+}
+
+impl Host {
+    /// A host with one network and no VM.
+    pub(super) fn new(subnet: &str) -> Host {
+        let network = NetworkConfig {
+            name: "default".into(),
+            bridge: "vbr0".into(),
+            subnet: subnet.parse().expect("a prefix"),
+            host_ip: Ipv4Addr::new(192, 168, 127, 1),
+            mtu: 1500,
+            nat: true,
+            isolated: false,
+            dhcp: Dhcp::Builtin,
+            mac: Mac::of_bridge("host", "vbr0"),
+        };
+        let engine = Engine::new(vec![network], "qemu".into(), true).expect("one network");
+        Host { engine }
+    }
+
+    /// Makes a VM and gives its Ethernet address.
+    pub(super) fn create(&mut self, name: &str, network: NetworkSpec) -> Mac {
+        let name = VmName::new(name).expect("a name");
+        let spec = Box::new(VmSpec { network, ..VmSpec::default() });
+        let request = Request::Create { name: name.clone(), spec, start: false, dry_run: false };
+        let Ok(Requested::Do(decision)) = self.engine.request(1, &request, Now::default()) else {
+            panic!("a VM can be made");
+        };
+        self.engine.commit(*decision, Now::default());
+        self.engine
+            .vm(&name)
+            .ok()
+            .and_then(|vm| Some(vm.record.port.as_ref()?.mac))
+            .expect("a port")
+    }
+
+    /// A frame comes from a guest; gives the frame that answers it.
+    pub(super) fn hear(&mut self, frame: &[u8], now: Now) -> Option<Vec<u8>> {
+        let query = Query::read(frame).ok()?;
+        let reply = loop {
+            match decide(&mut self.engine, "default", &query, now) {
+                Step::Nothing => return None,
+                Step::MakeRoom(decision) => drop(self.engine.commit(decision, now)),
+                Step::Do { decision, reply } => {
+                    if let Some(decision) = decision {
+                        self.engine.commit(decision, now);
+                    }
+                    break reply?;
+                }
+            }
+        };
+        let guest = self.engine.guest("default", query.mac(), None)?;
+        Some(reply.frame(&guest, &query, &RESOLVERS))
+    }
+}
+
+/// Takes any bytes for what guests send: first for one frame, then for messages of four guests,
+/// each behind a byte that says whose it is and how much later it comes, and two for its length.
+/// What is answered must be an answer, and no address may be two guests'. For the fuzzer and for
+/// the test that replays its corpus.
+pub fn exercise(bytes: &[u8]) {
+    // One address too few for those who ask.
+    let mut host = Host::new("192.168.127.0/29");
+    let own = ["a", "b", "c"].map(|name| host.create(name, NetworkSpec::default()));
+    let asks = NetworkSpec { mode: Mode::Dhcp, ..NetworkSpec::default() };
+    let asking = ["d", "e", "f"].map(|name| host.create(name, asks.clone()));
+    let macs = [own[0], asking[0], asking[1], asking[2]];
+    let mut now = Now { wall: 1_700_000_000_000, mono: 0 };
+    check(&mut host, bytes, now);
+    let mut rest = bytes;
+    while let Some((&[who, high, low], behind)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([high, low])).min(behind.len());
+        let (payload, behind) = behind.split_at(length);
+        rest = behind;
+        let later = 1000 << (who >> 3);
+        now = Now { wall: now.wall + later, mono: now.mono + later };
+        let mac = macs[usize::from(who) % macs.len()];
+        // Most of what a fuzzer writes would fail for its Ethernet address alone.
+        let mut payload = payload.to_vec();
+        if let Some(chaddr) = payload.get_mut(28..34) {
+            chaddr.copy_from_slice(&mac.0);
+        }
+        check(&mut host, &ask(mac, &payload), now);
+    }
+}
+
+/// The frame in which a guest without an address sends this to whoever serves.
+pub(super) fn ask(mac: Mac, payload: &[u8]) -> Vec<u8> {
+    frame::build(&Datagram {
+        addresses: Addresses {
+            from: mac,
+            to: Mac([0xff; 6]),
+            source: Ipv4Addr::UNSPECIFIED,
+            destination: Ipv4Addr::BROADCAST,
+        },
+        source_port: CLIENT_PORT,
+        destination_port: SERVER_PORT,
+        payload,
+    })
+}
+
+fn check(host: &mut Host, frame: &[u8], now: Now) {
+    let asked = Query::read(frame).ok();
+    let answer = host.hear(frame, now);
+    let networks = host.engine.networks();
+    let held = host.engine.vms().filter_map(|vm| {
+        let port = vm.record.port.as_ref()?;
+        port.ip.or(port.lease.map(|lease| lease.ip))
+    });
+    let mut held: Vec<Ipv4Addr> = held.collect();
+    assert_eq!(held.len(), networks[0].leased as usize, "every address is somebody's");
+    held.sort();
+    held.dedup();
+    assert_eq!(held.len(), networks[0].leased as usize, "and nobody else's");
+
+    let (Some(asked), Some(answer)) = (asked, answer) else { return };
+    let datagram = frame::parse(&answer).expect("an answer is a frame");
+    let message = Message::read(datagram.payload).expect("with a message in it");
+    assert!(message.head.reply && message.head.chaddr == asked.mac());
+    assert_eq!(message.head.xid, asked.message.head.xid);
+    assert_eq!(message.address(option::SERVER_ID), Some(networks[0].host_ip));
+    let lent = message.head.yiaddr;
+    match message.kind {
+        Kind::Offer | Kind::Ack if message.number(option::LEASE_TIME).is_some() => {
+            assert!(held.contains(&lent), "what is lent is the guest's");
+        }
+        Kind::Ack | Kind::Nak => assert!(lent.is_unspecified()),
+        other => panic!("{other:?} is no answer"),
+    }
+}

@@ -1,0 +1,52 @@
+//! What a guest asks.
+
+use std::net::Ipv4Addr;
+
+use super::Malformed;
+use super::frame::{self, SERVER_PORT};
+use super::message::{Kind, Message, option};
+use crate::engine::mac::Mac;
+
+/// A message of a guest: sent by the Ethernet address that it speaks of, and directly to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// The message.
+    pub message: Message<'a>,
+}
+
+impl<'a> Query<'a> {
+    /// Reads the frame that a guest sent.
+    pub fn read(frame: &'a [u8]) -> Result<Query<'a>, Malformed> {
+        let datagram = frame::parse(frame)?;
+        if datagram.destination_port != SERVER_PORT {
+            return Err(Malformed::NotOurs);
+        }
+        let message = Message::read(datagram.payload)?;
+        let head = message.head;
+        if head.reply || head.chaddr != datagram.addresses.from || !head.giaddr.is_unspecified() {
+            return Err(Malformed::NotOurs);
+        }
+        Ok(Query { message })
+    }
+
+    /// Who asks.
+    pub fn mac(&self) -> Mac {
+        self.message.head.chaddr
+    }
+
+    /// What for.
+    pub fn kind(&self) -> Kind {
+        self.message.kind
+    }
+
+    /// The address that it has, or would like to have.
+    pub fn wanted(&self) -> Option<Ipv4Addr> {
+        let has = Some(self.message.head.ciaddr).filter(|address| !address.is_unspecified());
+        self.message.address(option::REQUESTED_IP).or(has)
+    }
+
+    /// The server that it has chosen.
+    pub fn server(&self) -> Option<Ipv4Addr> {
+        self.message.address(option::SERVER_ID)
+    }
+}

@@ -1,0 +1,97 @@
+//! The answer to a query, from what was decided to the frame that is sent.
+
+use std::net::Ipv4Addr;
+
+use super::Query;
+use super::frame::{Addresses, CLIENT_PORT, Datagram, SERVER_PORT, build};
+use super::message::{Head, Kind, Writer, option};
+use crate::engine::kernel_args::host_name;
+use crate::engine::lease::Guest;
+use crate::engine::mac::Mac;
+
+/// What a guest is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It may have this address, for so many seconds.
+    Offer { address: Ipv4Addr, seconds: u32 },
+    /// It has this address, for so many seconds.
+    Ack { address: Ipv4Addr, seconds: u32 },
+    /// It cannot have what it asked for.
+    Nak,
+    /// What else there is to know for a guest that has an address of its own.
+    Inform,
+}
+
+impl Reply {
+    /// The frame that says it. `resolvers` are the name servers that the guest is told of.
+    pub fn frame(&self, guest: &Guest<'_>, query: &Query<'_>, resolvers: &[Ipv4Addr]) -> Vec<u8> {
+        let payload = self.message(guest, query, resolvers);
+        let (to, destination) = self.receiver(query);
+        let (from, source) = (guest.network.mac, guest.network.host_ip);
+        build(&Datagram {
+            addresses: Addresses { from, to, source, destination },
+            source_port: SERVER_PORT,
+            destination_port: CLIENT_PORT,
+            payload: &payload,
+        })
+    }
+
+    /// Where it goes (RFC 2131, 4.1): to the address that the guest has, else to the one that it
+    /// gets, unless it cannot be reached there yet and says so.
+    fn receiver(&self, query: &Query<'_>) -> (Mac, Ipv4Addr) {
+        let Head { broadcast, ciaddr, chaddr, .. } = query.message.head;
+        let everybody = (Mac([0xff; 6]), Ipv4Addr::BROADCAST);
+        let given = match self {
+            Reply::Nak => return everybody,
+            Reply::Offer { address, .. } | Reply::Ack { address, .. } => *address,
+            Reply::Inform => ciaddr,
+        };
+        match (ciaddr.is_unspecified(), broadcast) {
+            (false, _) => (chaddr, ciaddr),
+            (true, true) => everybody,
+            (true, false) => (chaddr, given),
+        }
+    }
+
+    fn message(&self, guest: &Guest<'_>, query: &Query<'_>, resolvers: &[Ipv4Addr]) -> Vec<u8> {
+        let asked = query.message.head;
+        let (kind, lent) = match self {
+            Reply::Offer { address, seconds } => (Kind::Offer, Some((*address, *seconds))),
+            Reply::Ack { address, seconds } => (Kind::Ack, Some((*address, *seconds))),
+            Reply::Inform => (Kind::Ack, None),
+            Reply::Nak => (Kind::Nak, None),
+        };
+        let head = Head {
+            reply: true,
+            ciaddr: if kind == Kind::Ack { asked.ciaddr } else { Ipv4Addr::UNSPECIFIED },
+            yiaddr: lent.map_or(Ipv4Addr::UNSPECIFIED, |(address, _)| address),
+            ..asked
+        };
+        let mut writer = Writer::new(&head, kind);
+        writer.address(option::SERVER_ID, guest.network.host_ip);
+        if let Some(id) = query.message.option(option::CLIENT_ID) {
+            writer.option(option::CLIENT_ID, id);
+        }
+        if let Some((_, seconds)) = lent {
+            writer.number(option::LEASE_TIME, seconds);
+            writer.number(option::RENEWAL_TIME, seconds / 2);
+            writer.number(option::REBINDING_TIME, seconds - seconds / 8);
+        }
+        if kind != Kind::Nak {
+            configure(&mut writer, guest, resolvers);
+        }
+        writer.finish()
+    }
+}
+
+/// What every guest of the network is told. The mask stands before the router (RFC 2132, 3.3).
+fn configure(writer: &mut Writer, guest: &Guest<'_>, resolvers: &[Ipv4Addr]) {
+    writer.address(option::SUBNET_MASK, guest.network.subnet.netmask());
+    writer.address(option::ROUTER, guest.network.host_ip);
+    if !resolvers.is_empty() {
+        let octets: Vec<u8> = resolvers.iter().flat_map(|resolver| resolver.octets()).collect();
+        writer.option(option::DNS, &octets);
+    }
+    writer.option(option::MTU, &guest.mtu.to_be_bytes());
+    writer.option(option::HOST_NAME, host_name(guest.vm).as_bytes());
+}

@@ -1,0 +1,39 @@
+//! The name servers that the host asks, for its guests to ask as well (resolv.conf(5)).
+
+use std::net::Ipv4Addr;
+
+/// The most name servers that are passed on: what a resolver uses (`MAXNS`, resolv.h).
+pub const RESOLVERS_MAX: usize = 3;
+
+/// The IPv4 name servers of a resolv.conf. Those that only the host can reach are left out: what
+/// listens on loopback, such as a stub, is nobody to a guest.
+pub fn resolvers(text: &str) -> Vec<Ipv4Addr> {
+    let address = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let address: Ipv4Addr = match (words.next(), words.next()) {
+            (Some("nameserver"), Some(word)) => word.parse().ok()?,
+            _ => return None,
+        };
+        let reachable = !address.is_loopback()
+            && !address.is_unspecified()
+            && !address.is_multicast()
+            && !address.is_broadcast();
+        reachable.then_some(address)
+    };
+    text.lines().filter_map(address).take(RESOLVERS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_get_the_name_servers_that_they_can_reach() {
+        let text = "# nameserver 9.9.9.9\nsearch lan\n nameserver\t192.0.2.1 \nnameserver 127.0.0.53\n\
+                    nameserver fe80::1%eth0\nnameserver 2001:db8::1\nnameserver 0.0.0.0\nnameserver\n\
+                    nameserver 192.0.2.2\noptions ndots:1\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n";
+        let expected = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        assert_eq!(resolvers(text), expected.map(|ip| ip.parse::<Ipv4Addr>().unwrap()));
+        assert!(resolvers("").is_empty());
+    }
+}
