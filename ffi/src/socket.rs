@@ -1,4 +1,4 @@
-//! Options of netlink sockets (netlink(7)) that no safe crate sets.
+//! What no safe crate asks of netlink sockets: their options (netlink(7)), and the index of a link.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -28,6 +28,24 @@ pub fn enable(socket: BorrowedFd<'_>, option: NetlinkOption) -> io::Result<()> {
 pub fn join(socket: BorrowedFd<'_>, group: u32) -> io::Result<()> {
     let group = i32::try_from(group).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     set(socket, libc::NETLINK_ADD_MEMBERSHIP, group)
+}
+
+/// The index of the link of that name, by SIOCGIFINDEX (netdevice(7)), which any socket answers;
+/// ENODEV when there is none. The name is cut after 15 bytes.
+pub fn link_index(socket: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
+    // SAFETY: `struct ifreq` is integers and a union of them: all zeros is a value of it.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: SIOCGIFINDEX reads and writes one `struct ifreq`, which lives across the call.
+    let result =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX as _, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: SIOCGIFINDEX fills in the index, and any bits are a valid integer.
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned())
 }
 
 fn set(socket: BorrowedFd<'_>, name: libc::c_int, value: libc::c_int) -> io::Result<()> {

@@ -42,6 +42,8 @@ pub(super) struct Client {
     eof: bool,
     /// There may be more to read than was read.
     more: bool,
+    /// The kernel said that the client's end is in sight.
+    last: bool,
     /// Bytes thrown away in [`State::Closing`].
     discarded: usize,
 }
@@ -62,8 +64,19 @@ pub(super) enum State {
 impl Client {
     pub(super) fn new(stream: UnixStream, peer: Peer, serial: u64) -> Client {
         let (state, decoder) = (State::Idle, Decoder::default());
-        let (output, sent, eof, more, discarded) = (Vec::new(), 0, false, true, 0);
-        Client { stream, peer, serial, state, decoder, output, sent, eof, more, discarded }
+        Client {
+            stream,
+            peer,
+            serial,
+            state,
+            decoder,
+            output: Vec::new(),
+            sent: 0,
+            eof: false,
+            more: true,
+            last: false,
+            discarded: 0,
+        }
     }
 
     /// Reads what has arrived, as much as one turn allows. An error ends the connection.
@@ -74,6 +87,8 @@ impl Client {
             match self.stream.read(&mut buffer) {
                 Ok(0) => self.eof = true,
                 Ok(length) => {
+                    // Less than there was room for was all there is (epoll(7)), but for an end.
+                    self.more = self.last || length == buffer.len();
                     if self.is_closing() {
                         self.discarded += length;
                     } else {
@@ -89,9 +104,10 @@ impl Client {
         Ok(())
     }
 
-    /// The kernel says that there is something to read.
-    pub(super) fn readable(&mut self) {
+    /// The kernel says that there is something to read, and whether the end stands behind it.
+    pub(super) fn readable(&mut self, last: bool) {
         self.more = true;
+        self.last |= last;
     }
 
     /// The next request, if it is time for one.

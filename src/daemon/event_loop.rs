@@ -32,6 +32,9 @@ use crate::store::disk::Disk;
 const CLIENTS_MAX: usize = 512;
 /// Connections at a time of one user other than root.
 const CLIENTS_PER_USER_MAX: usize = 64;
+/// Milliseconds for which news of the kernel wait: most are of our own doing, and many at a time
+/// cost little more than one.
+const NEWS_DELAY_MS: u64 = 1;
 /// Events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
 /// Bits of a ticket that say in which slot the connection is; the rest is its serial number.
@@ -49,8 +52,8 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     listener: Option<UnixListener>,
     /// News of the kernel; `None` where nobody watches it.
     monitor: Option<Monitor>,
-    /// There are news to be read.
-    told: bool,
+    /// When news of the kernel are to be read, if there are any.
+    news_at: Option<u64>,
     /// Kept because the poll only borrows it.
     _signals: mio::net::UnixStream,
     /// The answer to the request of [`EventLoop::run_one`].
@@ -91,7 +94,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             shell,
             listener,
             monitor,
-            told: true,
+            news_at: Some(0),
             _signals: signals,
             own_answer: None,
             watched: HashMap::new(),
@@ -125,13 +128,15 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(())
     }
 
-    /// Passes on the news of the kernel. After the requests of a turn, so that what these did is
-    /// told to its end.
+    /// Passes on the news of the kernel, when it is time. After the requests of a turn, so that what
+    /// these did is told to its end.
     fn listen_to_kernel(&mut self) {
-        if let Some(monitor) = self.monitor.as_mut().filter(|_| std::mem::take(&mut self.told)) {
-            let news = monitor.drain();
-            let now = super::now(self.started);
-            self.shell.news(news, now);
+        let now = self.now();
+        if let Some(monitor) = &mut self.monitor
+            && self.news_at.is_some_and(|at| at <= now.mono)
+        {
+            self.news_at = None;
+            self.shell.news(monitor.drain(), now);
         }
     }
 
@@ -155,17 +160,20 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        let left = self.shell.deadline()?.saturating_sub(self.now().mono);
+        let next = self.shell.deadline().into_iter().chain(self.news_at).min()?;
+        let left = next.saturating_sub(self.now().mono);
         Some(Duration::from_millis(if left == 0 { 0 } else { left + 1 }))
     }
 
     fn ready(&mut self, event: &mio::event::Event) {
-        let slot = event.token().0;
+        let (slot, now) = (event.token().0, self.now().mono);
         match self.sources.get_mut(slot) {
             None => {}
             Some(Source::Listener) => self.accept(),
             Some(Source::Signals) => self.ending = true,
-            Some(Source::Monitor) => self.told = true,
+            Some(Source::Monitor) => {
+                self.news_at.get_or_insert(now + NEWS_DELAY_MS);
+            }
             Some(Source::Process(name)) => {
                 let name = name.clone();
                 self.unwatch(&name);
@@ -173,7 +181,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             }
             Some(Source::Client(client)) => {
                 if event.is_readable() {
-                    client.readable();
+                    client.readable(event.is_read_closed());
                 }
                 if event.is_read_closed() && event.is_write_closed() {
                     self.close(slot);
@@ -299,8 +307,10 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(())
     }
 
-    /// Passes on what the shell has to tell, and watches the processes that it started.
+    /// Passes on what the shell has to tell, and watches the processes that it started. Those who
+    /// wait come before those who watch.
     pub(super) fn tell(&mut self) -> io::Result<()> {
+        let mut events = Vec::new();
         for output in self.shell.take_outputs() {
             match output {
                 Output::Reply { ticket: OWN_TICKET, result } => {
@@ -308,8 +318,12 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                     self.ending = true;
                 }
                 Output::Reply { ticket, result } => self.tell_one(ticket, &result),
-                Output::Event(event) => self.tell_all(&event),
+                Output::Event(event) => events.push(event),
             }
+        }
+        for event in events {
+            write_to_log(&event);
+            self.tell_all(&event);
         }
         self.watch()
     }
@@ -405,5 +419,13 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             let _ = self.poll.registry().deregister(&mut client.stream);
         }
         self.again.retain(|&other| other != slot);
+    }
+}
+
+/// Events are the daemon's log, too.
+fn write_to_log(event: &Event) {
+    match (&event.by_pid, &event.by_name) {
+        (Some(pid), Some(name)) => log::warn!("{}, by process {pid} ({name})", event.message),
+        (_, _) => log::info!("{}", event.message),
     }
 }

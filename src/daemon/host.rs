@@ -121,7 +121,6 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             let started = match intent.action {
                 Action::Create => intent.record.wanted,
                 Action::Start => true,
-                Action::Delete => false,
             };
             if started
                 && !known.contains_key(name)

@@ -309,9 +309,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             Write::Nothing => Ok(()),
             Write::Put => self.record(name).and_then(|record| Ok(self.store.put(&record)?)),
             Write::Remove => self.record(name).and_then(|record| {
-                self.store.remove(name, record.spec.ephemeral)?;
                 self.processes.clean(name);
-                Ok(())
+                Ok(self.store.remove(name, record.spec.ephemeral)?)
             }),
         };
         if written.is_err() && decision.act == Some(Act::Spawn) {
@@ -359,7 +358,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.outputs.extend(replies);
     }
 
-    /// Tells subscribers, and the log, that something happened; `by` is whose doing it was.
+    /// Tells that something happened; `by` is whose doing it was.
     pub(super) fn event(
         &mut self,
         kind: EventKind,
@@ -368,10 +367,6 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         by: Option<&Culprit>,
         now: Now,
     ) {
-        match by {
-            Some(by) => log::warn!("{message}, by process {} ({})", by.pid, by.name),
-            None => log::info!("{message}"),
-        }
         let mut event = self.next_event(kind, vm, message, now);
         (event.by_pid, event.by_name) = (by.map(|by| by.pid), by.map(|by| by.name.clone()));
         self.outputs.push(Output::Event(event));

@@ -57,7 +57,7 @@ pub enum Step {
 pub struct Decision {
     /// The VM.
     pub subject: VmName,
-    /// Written before anything is done, cleared after.
+    /// Written before anything is done, cleared after: where a process is started.
     pub intent: Option<Action>,
     /// Done to the kernel.
     pub plan: Plan,
@@ -325,7 +325,7 @@ impl Engine {
         }
         Ok(Step::Do(Box::new(Decision {
             subject: name.clone(),
-            intent: Some(Action::Create),
+            intent: start.then_some(Action::Create),
             plan,
             act: start.then_some(Act::Spawn),
             write: Write::Put,

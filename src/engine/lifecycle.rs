@@ -343,7 +343,6 @@ impl Engine {
     ) -> Decision {
         let vm = &self.vms[name];
         Decision {
-            intent: Some(Action::Delete),
             plan: self.release_plan(&vm.record),
             answers,
             events: vec![(EventKind::VmDeleted, format!("VM {name} was deleted"))],

@@ -135,14 +135,15 @@ pub struct ProcessId {
     pub boot_id: String,
 }
 
-/// A change of one VM that was begun: written before the first step, removed after the last. One
-/// that is found when the daemon starts was cut short, and is completed or undone.
+/// A change of one VM that starts a process: written before the first step, removed after the last.
+/// One that is found when the daemon starts was cut short, and is completed or undone. Whatever else
+/// is cut short shows in the kernel, by alias and by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Intent {
     /// What was begun.
     pub action: Action,
-    /// The VM as it is to be after it; for [`Action::Delete`], as it was before.
+    /// The VM as it is to be after it.
     pub record: Record,
 }
 
@@ -152,8 +153,6 @@ pub struct Intent {
 pub enum Action {
     /// The VM is being made.
     Create,
-    /// The VM is being removed with all that it has.
-    Delete,
     /// Its hypervisor is being started.
     Start,
 }

@@ -90,7 +90,7 @@ impl<'a> DesiredPort<'a> {
             up: Some(true),
             mtu: Some(self.mtu),
             no_ipv6: true,
-            isolated: Some(self.isolated),
+            isolated: self.isolated.then_some(true),
             ..LinkSettings::default()
         };
         vec![

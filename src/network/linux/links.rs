@@ -5,6 +5,8 @@
 //! stop those after it in the same send: nothing that could hit a foreign link stands behind a
 //! message that makes the name ours.
 
+use std::os::fd::AsFd;
+
 use crate::engine::mac::Mac;
 use crate::engine::plan::LinkSettings;
 use crate::engine::reconcile::{Link, LinkKind};
@@ -132,8 +134,13 @@ pub fn observe(socket: &mut Socket) -> Result<Vec<Link>, Error> {
 }
 
 /// The index of a link; ENODEV when there is none of that name.
-pub fn index_of(socket: &mut Socket, name: &str) -> Result<u32, Error> {
-    find(socket, Target::Name(name), |link| link.index)
+pub fn index_of(socket: &Socket, name: &str) -> Result<u32, Error> {
+    volnet_ffi::socket::link_index(socket.as_fd(), name).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::ENODEV) => Error::refused(libc::ENODEV, format!("there is no link {name}")),
+            _ => error.into(),
+        }
+    })
 }
 
 /// Says what has taken a name, in place of the kernel's bare errno.

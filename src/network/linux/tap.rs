@@ -7,10 +7,10 @@
 use nix::unistd::geteuid;
 use volnet_ffi::tun::{self, EXCLUSIVE, MULTI_QUEUE, NO_PI, TAP, Tun, VNET_HDR};
 
-use crate::netlink::rtnl::link::{self, LinkChange, LinkMessage, Target};
+use crate::netlink::rtnl::link::{self, LinkChange, Target};
 
 use super::holder::{self, Holder};
-use super::links::who;
+use super::links::{index_of, who};
 use super::socket::{Error, Socket};
 
 /// What a tap is to be.
@@ -43,27 +43,13 @@ pub fn create(socket: &mut Socket, spec: &Spec<'_>) -> Result<u32, Error> {
         return Err(Error::refused(libc::ERANGE, words));
     }
     tap.set_owner(spec.owner.unwrap_or_else(|| geteuid().as_raw()))?;
-    let index = mark(socket, name, spec.alias)?;
+    let index = index_of(socket, name)?;
+    let change = LinkChange { alias: Some(spec.alias), ..LinkChange::default() };
+    socket.request(1, |writer, sequence| {
+        link::set(writer, sequence.take(), Target::Index(index), &change);
+    })?;
     tap.set_persistent(true)?;
     Ok(index)
-}
-
-/// Gives the tap its alias and asks for its index, in one send.
-fn mark(socket: &mut Socket, name: &str, alias: &str) -> Result<u32, Error> {
-    let mut index = None;
-    let change = LinkChange { alias: Some(alias), ..LinkChange::default() };
-    socket.request_and(
-        2,
-        |writer, sequence| {
-            link::set(writer, sequence.take(), Target::Name(name), &change);
-            link::get(writer, sequence.take(), Target::Name(name));
-        },
-        |message| {
-            index = Some(LinkMessage::read(message.payload)?.index);
-            Ok(())
-        },
-    )?;
-    index.ok_or(Error::Silent)
 }
 
 /// Adds who holds the link that has taken the name, if somebody does.
