@@ -114,9 +114,14 @@ pub fn resolve(
     let document = source::parse(file)?;
     let sources = Sources::new(flags, environment, &document)?;
     let runtime_dir = path(&sources, &RUNTIME_DIR, "/run/volnet")?;
+    let state_dir = path(&sources, &STATE_DIR, "/var/lib/volnet")?;
+    if state_dir == runtime_dir {
+        let reason = "it is the runtime directory, which ends with the host's uptime".into();
+        return Err(Refusal::InvalidConfig { field: "state_dir".into(), reason });
+    }
     Ok(Settings {
         socket: socket(&sources, &runtime_dir)?,
-        state_dir: path(&sources, &STATE_DIR, "/var/lib/volnet")?,
+        state_dir,
         log_dir: path(&sources, &LOG_DIR, "/var/log/volnet")?,
         networks: network::resolve(&sources, machine)?,
         nft_owner: sources.switch(&NFT_OWNER)?.unwrap_or(true),

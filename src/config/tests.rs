@@ -188,6 +188,7 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"socket": 1}"#, "socket"),
         (r#"{"socket": "volnet.sock"}"#, "socket"),
         (r#"{"state_dir": "a/b"}"#, "state_dir"),
+        (r#"{"state_dir": "/run/volnet"}"#, "state_dir"),
         (r#"{"backend": "bsd"}"#, "backend"),
         (r#"{"nft_owner": "yes"}"#, "nft_owner"),
         (r#"{"hypervisor": "xen"}"#, "hypervisor"),

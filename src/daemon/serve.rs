@@ -32,7 +32,7 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
     volnet_ffi::descriptors::keep_from_children()
         .map_err(|error| Failure::kernel("keep", "inherited file descriptors", &error))?;
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
-    let _lock = lock::lock(&settings.runtime_dir)?;
+    let _locks = lock(settings)?;
     let (mut shell, monitor) = shell(settings)?;
     shell.recover(now(started))?;
     let (listener, _path) = listen::listen(&settings.socket)?;
@@ -47,11 +47,11 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
 }
 
 /// Answers one request where no daemon runs. What it starts to stop is waited for. Refused while
-/// a daemon holds the lock.
+/// a daemon holds the locks.
 pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
     let started = Instant::now();
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
-    let _lock: Lock = lock::lock(&settings.runtime_dir)?;
+    let _locks = lock(settings)?;
     let (mut shell, _) = shell(settings)?;
     shell.load(now(started))?;
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
@@ -63,6 +63,11 @@ pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
             let message = "interrupted by a signal".into();
             Err(Failure::Kernel { operation, object, errno: libc::EINTR, message }.into())
         })
+}
+
+/// The right to all that is written, for as long as these are held.
+fn lock(settings: &Settings) -> Result<[Lock; 2], Failure> {
+    Ok([lock::lock(&settings.runtime_dir)?, lock::lock(&settings.state_dir)?])
 }
 
 /// The shell, and the news of the kernel that it works on; these begin before anything is looked at.

@@ -1,8 +1,10 @@
 //! One daemon at a time.
 //!
-//! The lock is a `flock` on `RUNTIME/lock`, which ends with the process however that ends; the file
-//! stays and its text, the holder's pid, is there to be shown to people only. A child would inherit
-//! the lock with the file, but the file is opened close-on-exec.
+//! The lock is a `flock` on the file `lock` of a directory, which ends with the process however that
+//! ends; the file stays and its text, the holder's pid, is there to be shown to people only. A child
+//! would inherit the lock with the file, but the file is opened close-on-exec. Both directories are
+//! locked: the runtime directory is what a daemon answers for, and two of them with one state
+//! directory would write over each other's records.
 
 use std::fs::{File, OpenOptions, create_dir_all};
 use std::io::{self, Read, Seek, Write};
@@ -36,27 +38,34 @@ impl Drop for Lock {
     }
 }
 
-/// Takes the lock of a runtime directory, which is made if it is missing. A second daemon is
-/// refused, with the pid of the first.
-pub fn lock(runtime_dir: &Path) -> Result<Lock, Failure> {
-    let path = runtime_dir.join("lock");
-    create_dir_all(runtime_dir)
-        .map_err(|error| failure(runtime_dir, "cannot make the directory", &error))?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| failure(&path, "cannot open", &error))?;
+/// Takes the lock of a directory, which is made if it is missing. A second daemon is refused, with
+/// the pid of the first.
+pub fn lock(directory: &Path) -> Result<Lock, Failure> {
+    let path = directory.join("lock");
+    create_dir_all(directory)
+        .map_err(|error| failure(directory, "cannot make the directory", &error))?;
+    let file = open(&path).map_err(|error| failure(&path, "cannot open", &error))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut file) => {
-            sign(&mut file).map_err(|error| failure(&path, "cannot write", &error))?;
+            // The disk may be full: the second daemon is not told who the first is then.
+            let _ = sign(&mut file);
             Ok(Lock { file, path })
         }
         Err((file, Errno::EWOULDBLOCK)) => Err(held(&path, file)),
         Err((_, errno)) => Err(failure(&path, "cannot lock", &errno.into())),
+    }
+}
+
+/// Opens the file. Where nothing can be written it need not be there, and the directory itself is
+/// as good.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            File::open(path).or_else(|_| File::open(path.parent().unwrap_or(path)))
+        }
+        result => result,
     }
 }
 
@@ -76,7 +85,7 @@ fn held(path: &Path, file: File) -> Failure {
     };
     Failure::State {
         path: path.display().to_string(),
-        reason: format!("{who} holds the lock: one volnet runs in this runtime directory already"),
+        reason: format!("{who} holds the lock: one volnet runs on this directory already"),
     }
 }
 

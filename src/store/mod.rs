@@ -7,12 +7,12 @@
 //! | intent: a change of this VM is under way | `RUNTIME/intents/NAME.json` | temp file, rename |
 //! | process of a VM | `RUNTIME/processes/NAME.json` | temp file, rename |
 //! | what the host was before us | `RUNTIME/host.json` | temp file, rename |
-//! | which daemon it is that writes all this | `RUNTIME/lock` | flock, see [`lock`] |
+//! | which daemon it is that writes all this | `RUNTIME/lock`, `STATE/lock` | flock, see [`lock`] |
 //!
 //! What describes kernel objects or processes needs no fsync: it has to outlive the daemon, and a
 //! reboot ends both it and what it describes. Only what must outlive the host is synced.
 //!
-//! The daemon takes the lock, [`Store::open`]s, [`Store::load`]s once, and from then on only
+//! The daemon takes the locks, [`Store::open`]s, [`Store::load`]s once, and from then on only
 //! writes. Every write replaces a whole file, so whatever happens midway a file holds what it held
 //! before or what it was to hold. A write that fails is a [`Failure::State`]; it may have come as
 //! far as the rename, so whoever undoes the request puts the old record back or removes it.

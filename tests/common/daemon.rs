@@ -21,6 +21,8 @@ const REPLY_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Daemon {
     /// Its folder: `state`, `run`, `log`, `volnet.sock`, `daemon.log`.
     pub(crate) folder: PathBuf,
+    /// The binary that the next start runs.
+    pub(crate) program: PathBuf,
     flags: Vec<String>,
     child: Option<Child>,
 }
@@ -51,7 +53,8 @@ impl Daemon {
         std::fs::create_dir_all(&folder).expect("a folder");
         std::fs::write(folder.join("config.json"), "{}").expect("a configuration");
         let flags = flags.iter().map(|flag| (*flag).to_string()).collect();
-        Daemon { folder, flags, child: None }
+        let program = env!("CARGO_BIN_EXE_volnet").into();
+        Daemon { folder, program, flags, child: None }
     }
 
     /// Starts the daemon on the files that are there, and waits until it answers.
@@ -85,7 +88,7 @@ impl Daemon {
 
     /// The command line tool, pointed at this daemon.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_volnet"));
+        let mut command = Command::new(&self.program);
         command.args(args).env("VOLNET_CONFIG", self.folder.join("config.json"));
         for (flag, path) in [
             ("--socket", "volnet.sock"),

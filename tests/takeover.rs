@@ -1,0 +1,196 @@
+//! What the next daemon makes of what the last one left: locks, processes that are others by now,
+//! records of other formats, and the upgrade of the binary.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use common::agreement::{Agreement, list};
+use common::daemon::Daemon;
+use common::{eventually, in_namespace, ip_link, link_exists, run};
+
+/// A daemon whose hypervisor `plain` sleeps.
+fn daemon() -> Daemon {
+    Daemon::configured(&json!({ "hypervisors": {
+        "plain": { "program": "sleep", "args": [["100000"]] }
+    } }))
+}
+
+fn create(daemon: &Daemon, name: &str) -> Value {
+    let config = json!({ "hypervisor": "plain", "kernel_override": "/etc/hostname" });
+    let mut answer =
+        daemon.call("Create", json!({ "name": name, "start": true, "config": config }));
+    assert!(answer["error"].is_null(), "{answer}");
+    answer["parameters"]["vm"].take()
+}
+
+fn get(daemon: &Daemon, name: &str) -> Value {
+    daemon.call("Get", json!({ "name": name }))["parameters"]["vm"].take()
+}
+
+/// The field of `/proc/PID/stat` that says when a process started (proc_pid_stat(5), 22).
+fn start_time(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let mut fields = stat[stat.rfind(')').expect("a name") + 1..].split_ascii_whitespace();
+    fields.nth(19).and_then(|field| field.parse().ok()).expect("a start time")
+}
+
+fn is_zombie(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+fn spawn(program: &str, argument: &str) -> Child {
+    Command::new(program).arg(argument).stdin(Stdio::null()).spawn().expect("it starts")
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_is_refused_with_the_holders_pid() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let other = daemon.folder.join("other");
+        for verb in ["serve", "setup"] {
+            let second = Command::new(&daemon.program)
+                .arg(verb)
+                .env("VOLNET_CONFIG", daemon.folder.join("config.json"))
+                .env("VOLNET_STATE_DIR", daemon.folder.join("state"))
+                .env("VOLNET_RUNTIME_DIR", &other)
+                .env("VOLNET_LOG_DIR", &other)
+                .output()
+                .unwrap();
+            assert_eq!(second.status.code(), Some(1));
+            let words = String::from_utf8_lossy(&second.stderr).into_owned();
+            assert!(words.contains(&format!("process {} holds", daemon.pid())), "{words}");
+        }
+        assert!(list(&daemon).is_empty());
+    });
+}
+
+#[test]
+fn a_process_that_is_another_by_now_is_neither_adopted_nor_touched() {
+    in_namespace(|| {
+        let mut daemon = daemon();
+        let agreement = Agreement::with(&daemon);
+        let pid = create(&daemon, "web")["pid"].as_u64().unwrap();
+        daemon.crash();
+        run(&format!("kill -9 {pid}"));
+        let file = daemon.folder.join("run/processes/web.json");
+        let written: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let boot = &written["process"]["boot_id"];
+        let mut bystander = spawn("sleep", "100000");
+        let mut zombie = spawn("sleep", "0");
+        eventually("it has ended", || is_zombie(zombie.id()));
+        let (alive, dead) = (bystander.id(), zombie.id());
+        for (pid, start, boot) in [
+            (alive, &written["process"]["start_time"], boot),
+            (alive, &json!(start_time(alive)), &json!("00000000-0000-0000-0000-000000000000")),
+            (dead, &json!(start_time(dead)), boot),
+        ] {
+            let mut record = written.clone();
+            record["process"] = json!({ "pid": pid, "start_time": start, "boot_id": boot });
+            fs::write(&file, record.to_string()).unwrap();
+            daemon.start_again();
+            let vm = get(&daemon, "web");
+            assert_eq!((&vm["status"], &vm["pid"]), (&json!("crashed"), &Value::Null), "{vm}");
+            assert!(bystander.try_wait().unwrap().is_none(), "it was somebody else's");
+            agreement.check(&daemon);
+            daemon.crash();
+        }
+        for child in [&mut bystander, &mut zombie] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    });
+}
+
+/// Another build of the binary: it has other bytes and does the same.
+fn build(path: &Path) {
+    let mut bytes = fs::read(env!("CARGO_BIN_EXE_volnet")).unwrap();
+    bytes.extend_from_slice(path.as_os_str().as_encoded_bytes());
+    fs::write(path, bytes).unwrap();
+    run(&format!("chmod 755 {}", path.display()));
+}
+
+#[test]
+fn vms_run_on_over_an_upgrade() {
+    in_namespace(|| {
+        let mut daemon = daemon();
+        let agreement = Agreement::with(&daemon);
+        daemon.stop();
+        daemon.program = daemon.folder.join("volnet");
+        build(&daemon.program);
+        daemon.start_again();
+        create(&daemon, "web");
+        create(&daemon, "db");
+        let before = agreement.check(&daemon);
+
+        let new = daemon.folder.join("volnet.new");
+        build(&new);
+        fs::rename(&new, &daemon.program).unwrap();
+        assert_eq!(list(&daemon), before, "the old one does not mind");
+        daemon.stop();
+        daemon.start_again();
+        assert_eq!(agreement.check(&daemon), before);
+        let answer = daemon.call("Delete", json!({ "name": "web", "timeout_ms": 1000 }));
+        assert!(answer["error"].is_null(), "{answer}");
+        assert_eq!(agreement.check(&daemon).len(), 1);
+    });
+}
+
+#[test]
+fn records_of_each_format_are_read() {
+    in_namespace(|| {
+        let mut daemon = Daemon::start(&[]);
+        let agreement = Agreement::with(&daemon);
+        daemon.stop();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/record");
+        let mut names = Vec::new();
+        for entry in fs::read_dir(golden).unwrap() {
+            let record = fs::read(entry.unwrap().path()).unwrap();
+            let value: Value = serde_json::from_slice(&record).unwrap();
+            let home = if value["spec"]["ephemeral"] == true { "run" } else { "state" };
+            let name = value["name"].as_str().unwrap();
+            fs::write(daemon.folder.join(format!("{home}/vms/{name}.json")), record).unwrap();
+            names.push((name.to_string(), value));
+        }
+        daemon.start_again();
+        let vms = agreement.check(&daemon);
+        assert_eq!((vms.len(), names.len()), (2, 2));
+        for (name, record) in names {
+            let vm = vms.iter().find(|vm| vm["name"] == name).unwrap();
+            for field in ["tap", "mac", "ip"] {
+                assert_eq!(vm[field], record["port"][field], "{vm}");
+            }
+            assert_eq!((&vm["cid"], &vm["status"]), (&record["cid"], &json!("created")), "{vm}");
+        }
+    });
+}
+
+#[test]
+fn a_record_of_a_newer_format_is_refused_and_vms_run_on() {
+    in_namespace(|| {
+        let mut daemon = daemon();
+        let agreement = Agreement::with(&daemon);
+        create(&daemon, "web");
+        let before = agreement.check(&daemon);
+        daemon.stop();
+        let rules = run("nft list ruleset");
+        let newer = daemon.folder.join("state/vms/db.json");
+        fs::write(&newer, r#"{ "format": 99, "what": "nobody knows" }"#).unwrap();
+        let refused = daemon.volnet(&["serve"]);
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(words.contains("db.json") && words.contains("format 99"), "{words}");
+        assert!(newer.exists() && link_exists("vttap-web"));
+        assert_eq!(ip_link("vttap-web")["ifindex"], before[0]["ifindex"]);
+        assert_eq!(run("nft list ruleset"), rules);
+        assert_eq!(daemon.hypervisors().len(), 1);
+
+        fs::remove_file(newer).unwrap();
+        daemon.start_again();
+        assert_eq!(agreement.check(&daemon), before);
+    });
+}
