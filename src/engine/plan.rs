@@ -110,6 +110,27 @@ impl Op {
         }
     }
 
+    /// Whether it does the same when it is applied once more. The others find what they made the
+    /// first time, and fail or make it twice.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Op::CreateBridge { .. }
+            | Op::CreateTap { .. }
+            | Op::CreateTable(_)
+            | Op::AddAccept(_) => false,
+            Op::SetLink { .. }
+            | Op::DeleteLink { .. }
+            | Op::AddAddress { .. }
+            | Op::RemoveAddress { .. }
+            | Op::SetForwarding { .. }
+            | Op::ReplaceTable(_)
+            | Op::RemoveTable { .. }
+            | Op::AddElements(_)
+            | Op::RemoveElements(_)
+            | Op::RemoveAccept(_) => true,
+        }
+    }
+
     /// What is done and to what, as failures tell it: `("create tap", "vttap-web")`.
     pub fn describe(&self) -> (&'static str, String) {
         let of_elements = |elements: &[Element]| match elements {

@@ -10,16 +10,19 @@ use super::{Applied, Network};
 use crate::engine::plan::Op;
 use crate::error::Failure;
 
+/// `EPROTO` (asm-generic/errno.h): the conversation with the kernel went wrong, so the change may
+/// have been made although nobody said so. It is asked for once more where that does no harm.
+const EPROTO: i32 = 71;
+
 /// Applies a plan in order. When one Op fails, what was done is undone in reverse order and the
 /// failure returned; an undo that fails as well is logged and the others still run.
 pub fn execute(network: &mut dyn Network, plan: &[Op]) -> Result<Vec<Applied>, Failure> {
     let mut done = Vec::with_capacity(plan.len());
     for op in plan {
-        match network.apply(op) {
+        match apply(network, op) {
             Ok(applied) => done.push(applied),
             Err(failure) => {
-                // The one Op that the kernel can leave half done.
-                if let Op::SetLink { .. } = op {
+                if is_open(op, &failure) {
                     undo_one(network, op, None);
                 }
                 undo(network, plan, &done);
@@ -34,7 +37,7 @@ pub fn execute(network: &mut dyn Network, plan: &[Op]) -> Result<Vec<Applied>, F
 /// the plan; failures are logged.
 pub fn execute_all(network: &mut dyn Network, plan: &[Op]) -> Vec<Result<Applied, Failure>> {
     let apply =
-        |op| network.apply(op).inspect_err(|failure| error!("{failure}; going on with the rest"));
+        |op| apply(network, op).inspect_err(|failure| error!("{failure}; going on with the rest"));
     plan.iter().map(apply).collect()
 }
 
@@ -46,8 +49,26 @@ pub fn undo(network: &mut dyn Network, plan: &[Op], done: &[Applied]) {
     }
 }
 
+fn apply(network: &mut dyn Network, op: &Op) -> Result<Applied, Failure> {
+    match network.apply(op) {
+        Err(failure) if failure.errno() == Some(EPROTO) && op.is_repeatable() => network.apply(op),
+        result => result,
+    }
+}
+
+/// Whether an Op that failed can have left something. A link that was to be made is not among that:
+/// whoever makes it knows what became of it, and one that has its name may be somebody else's.
+fn is_open(op: &Op, failure: &Failure) -> bool {
+    match op {
+        // The one Op that the kernel can leave half done.
+        Op::SetLink { .. } => true,
+        Op::CreateBridge { .. } | Op::CreateTap { .. } => false,
+        _ => failure.errno() == Some(EPROTO),
+    }
+}
+
 fn undo_one(network: &mut dyn Network, op: &Op, made: Option<u32>) {
-    let undone = op.undo(made).map(|undo| network.apply(&undo));
+    let undone = op.undo(made).map(|undo| apply(network, &undo));
     if let Some(Err(failure)) = undone {
         error!("while undoing: {failure}; going on with the rest");
     }
