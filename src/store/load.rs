@@ -3,6 +3,7 @@
 //! First all is read and judged, then what was judged unreadable is moved aside: a load that is
 //! refused because of a newer format has changed nothing, and the newer volnet finds its files.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, is_temporary};
@@ -21,6 +22,8 @@ pub struct Loaded {
     pub intents: Vec<(VmName, Intent)>,
     /// The processes that ran when the last daemon ended.
     pub processes: Vec<(VmName, ProcessId)>,
+    /// VMs that may have a process, because the file that would tell makes no sense.
+    pub in_doubt: Vec<VmName>,
     /// What the host was before volnet changed it.
     pub host: Option<HostRecord>,
     /// The files that made no sense, where they are now, and why.
@@ -49,6 +52,8 @@ pub(super) fn load(disk: &mut impl Disk, paths: &Paths) -> Result<Loaded, Failur
     let processes = named(disk, &paths.processes(), &mut bad, record::decode_process)?;
     let host = read(disk, &paths.host(), &mut bad, record::decode_host)?;
 
+    let in_doubt = in_doubt(&bad, paths);
+
     sweep(disk, paths)?;
     let mut set_aside = Vec::new();
     for (path, reason) in bad {
@@ -57,7 +62,7 @@ pub(super) fn load(disk: &mut impl Disk, paths: &Paths) -> Result<Loaded, Failur
             .map_err(|error| failure(&path, "cannot move the file aside", &error))?;
         set_aside.push((aside, reason));
     }
-    Ok(Loaded { records, intents, processes, host, set_aside })
+    Ok(Loaded { records, intents, processes, in_doubt, host, set_aside })
 }
 
 /// The records in a directory, all of which have to be ephemeral or durable as it is.
@@ -106,6 +111,25 @@ fn named<T>(
     Ok(found)
 }
 
+/// The VMs whose intents or processes are among the bad files.
+fn in_doubt(bad: &Bad, paths: &Paths) -> Vec<VmName> {
+    let telling = [paths.intents(), paths.processes()];
+    let named = |(path, _): &(PathBuf, String)| {
+        let of_interest = telling.iter().any(|directory| path.parent() == Some(directory));
+        of_interest.then(|| VmName::new(path.file_stem()?.to_str()?).ok()).flatten()
+    };
+    bad.iter().filter_map(named).collect()
+}
+
+/// Whether the next read of this file would fail as well. Any other error is the host's (no file
+/// descriptors, no memory) and says nothing of the file.
+fn is_of_the_file(error: &io::Error) -> bool {
+    /// `EIO` (asm-generic/errno-base.h): the disk cannot read it.
+    const EIO: i32 = 5;
+    let of_the_file = matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::PermissionDenied);
+    of_the_file || error.raw_os_error() == Some(EIO)
+}
+
 /// Reads one file. One that cannot be used is noted in `bad`; one in a newer format is a failure.
 fn read<T>(
     disk: &mut impl Disk,
@@ -116,7 +140,8 @@ fn read<T>(
     let decoded = match disk.read(path) {
         Ok(None) => return Ok(None),
         Ok(Some(bytes)) => decode(&bytes),
-        Err(error) => Err(Unreadable::Damaged(error.to_string())),
+        Err(error) if is_of_the_file(&error) => Err(Unreadable::Damaged(error.to_string())),
+        Err(error) => return Err(failure(path, "cannot read", &error)),
     };
     match decoded {
         Ok(value) => Ok(Some(value)),

@@ -107,6 +107,7 @@ fn everything_comes_back_from_the_real_disk() {
         records: vec![record("a", 3), ephemeral("b.json", 4)],
         intents: vec![(name("a"), intent)],
         processes: vec![(name("a"), process(12))],
+        in_doubt: vec![],
         host: Some(host),
         set_aside: vec![],
     };
