@@ -30,8 +30,16 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         let plan = commands(&reconciled.plan);
         if !dry_run {
+            let first = self.host.is_none();
             self.remember_host(&observed)?;
-            let applied = execute::execute(&mut self.network, &reconciled.plan)?;
+            let applied = execute::execute(&mut self.network, &reconciled.plan);
+            if applied.is_err()
+                && first
+                && let Err(failure) = self.forget_host()
+            {
+                log::error!("while undoing: {failure}");
+            }
+            let applied = applied?;
             for (op, applied) in reconciled.plan.iter().zip(applied) {
                 self.remade(op, applied, now);
             }
@@ -49,10 +57,15 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         if !dry_run {
             let results = execute::execute_all(&mut self.network, &reconciled.plan);
             results.into_iter().collect::<Result<Vec<_>, _>>()?;
-            self.host = None;
-            self.store.remove_host()?;
+            self.forget_host()?;
         }
         Ok(Reply::Plan { plan })
+    }
+
+    /// The host is as it was before the first setup.
+    fn forget_host(&mut self) -> Result<(), Failure> {
+        self.host = None;
+        self.store.remove_host()
     }
 
     /// Takes over what an earlier run left, and brings host and VMs to what the records say.
@@ -89,8 +102,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     /// Reads what an earlier run left and takes its processes over; the kernel is not touched.
-    /// Gives the changes that were cut short. Errors are for what nobody can go on with:
-    /// unreadable directories, records of networks that are not configured any more.
+    /// Gives the changes that were cut short. A process whose start was cut short before it was
+    /// written down is found by its environment, and so is one whose file cannot be read. Errors
+    /// are for what nobody can go on with: unreadable directories, records of networks that are not
+    /// configured any more, a process that runs and cannot be watched.
     pub fn load(&mut self, now: Now) -> Result<Vec<(VmName, Intent)>, Error> {
         let loaded = self.store.load()?;
         for (path, reason) in &loaded.set_aside {
@@ -104,80 +119,72 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 reason: format!("VM {name} cannot be taken over: {reason}"),
             })?;
         }
-        self.take_over_processes(loaded.processes, &loaded.intents, now);
-        Ok(loaded.intents)
-    }
-
-    /// Adopts the processes that still run, and has the others' ends told. A process whose start
-    /// was cut short before it was written down is found by its environment.
-    fn take_over_processes(
-        &mut self,
-        processes: Vec<(VmName, ProcessId)>,
-        intents: &[(VmName, Intent)],
-        now: Now,
-    ) {
-        let mut known: BTreeMap<VmName, ProcessId> = processes.into_iter().collect();
-        for (name, intent) in intents {
-            let started = match intent.action {
-                Action::Create => intent.record.wanted,
-                Action::Start => true,
-            };
-            if started
-                && !known.contains_key(name)
+        let mut known: BTreeMap<VmName, ProcessId> = loaded.processes.into_iter().collect();
+        let started = loaded.intents.iter().filter(|(_, intent)| match intent.action {
+            Action::Create => intent.record.wanted,
+            Action::Start => true,
+        });
+        for name in started.map(|(name, _)| name).chain(&loaded.in_doubt) {
+            if !known.contains_key(name)
                 && let Some(id) = self.processes.find(name)
             {
-                if let Err(failure) = self.store.put_process(name, &id) {
-                    log::error!("{failure}");
-                }
+                self.store.put_process(name, &id)?;
                 known.insert(name.clone(), id);
             }
         }
+        self.take_over_processes(known, now)?;
+        Ok(loaded.intents)
+    }
+
+    /// Adopts the processes that still run, and has the others' ends told.
+    fn take_over_processes(
+        &mut self,
+        mut known: BTreeMap<VmName, ProcessId>,
+        now: Now,
+    ) -> Result<(), Failure> {
         let names: Vec<VmName> = self.engine.vms().map(|vm| vm.record.name.clone()).collect();
         for name in names {
-            match known.remove(&name) {
-                Some(id) if self.adopt(&name, &id, now) => {}
-                Some(_) | None => {
-                    self.forget_process(&name);
-                    if let Some(decision) = self.engine.lost(&name, now) {
-                        self.carry_out(decision, now);
-                    }
-                }
-            }
-        }
-        for (name, id) in known {
-            self.end_orphan(&name, &id);
-        }
-    }
-
-    fn adopt(&mut self, name: &VmName, id: &ProcessId, now: Now) -> bool {
-        match self.processes.adopt(name, id) {
-            Ok(true) => {
-                let completed = self.engine.adopted(name, id.pid, now);
-                self.started.push(name.clone());
-                let message = format!("VM {name} was adopted, process {}", id.pid);
-                self.event(EventKind::VmAdopted, Some(name.clone()), message, None, now);
-                if let Some(decision) = completed {
+            let adopted = match known.remove(&name) {
+                Some(id) => self.adopt(&name, &id, now)?,
+                None => false,
+            };
+            if !adopted {
+                self.forget_process(&name);
+                if let Some(decision) = self.engine.lost(&name, now) {
                     self.carry_out(decision, now);
                 }
-                true
-            }
-            Ok(false) => false,
-            Err(failure) => {
-                log::error!("VM {name}: {failure}");
-                false
             }
         }
+        known.iter().try_for_each(|(name, id)| self.end_orphan(name, id))
     }
 
-    /// A process of ours whose VM does not exist: its create was cut short.
-    fn end_orphan(&mut self, name: &VmName, id: &ProcessId) {
-        if self.processes.adopt(name, id).is_ok_and(|adopted| adopted)
+    /// Watches a process again; false when it has ended.
+    fn adopt(&mut self, name: &VmName, id: &ProcessId, now: Now) -> Result<bool, Failure> {
+        if !self.processes.adopt(name, id)? {
+            return Ok(false);
+        }
+        let completed = self.engine.adopted(name, id.pid, now);
+        self.started.push(name.clone());
+        let message = format!("VM {name} was adopted, process {}", id.pid);
+        self.event(EventKind::VmAdopted, Some(name.clone()), message, None, now);
+        if let Some(decision) = completed {
+            self.carry_out(decision, now);
+        }
+        Ok(true)
+    }
+
+    /// A process of ours whose VM does not exist: its create was cut short. One that does not end
+    /// is kept in mind for the next start of the daemon.
+    fn end_orphan(&mut self, name: &VmName, id: &ProcessId) -> Result<(), Failure> {
+        if self.processes.adopt(name, id)?
             && let Err(failure) = self.processes.kill_and_reap(name)
         {
             log::error!("left over of VM {name}: {failure}");
+            return Ok(());
         }
         self.processes.clean(name);
         self.forget_process(name);
+        Ok(())
     }
 
     /// Writes down what the host was before the first change to it, so that teardown can undo it.

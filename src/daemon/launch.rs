@@ -25,7 +25,7 @@ const KVM: &str = "/dev/kvm";
 const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
 /// What is needed to start hypervisors on this host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Launcher {
     defaults: MachineDefaults,
     options: Options,

@@ -11,6 +11,8 @@
 //! intent ▶ plan ▶ act ▶ record ▶ intent cleared ▶ commit ▶ replies, events
 //!            ╰──────┴──────┴── failure: undone in reverse ▶ abort ▶ error replies
 //! ```
+//!
+//! A delete has the record before the plan, because the last step of that cannot be undone.
 
 use super::heal::Healing;
 use super::launch::Launcher;
@@ -236,7 +238,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             let record = self.record(name)?;
             self.store.put_intent(&Intent { action, record })?;
         }
-        let result = self.steps(decision, now);
+        let result = match decision.write {
+            Write::Remove => self.remove(decision),
+            Write::Nothing | Write::Put => self.steps(decision, now),
+        };
         if decision.intent.is_some()
             && let Err(failure) = self.store.clear_intent(name)
         {
@@ -261,6 +266,16 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             }
         }
         result
+    }
+
+    /// The record goes first: to put it back is possible, to bring a link back is not.
+    fn remove(&mut self, decision: &Decision) -> Result<(), Error> {
+        self.write(decision)?;
+        if let Err(failure) = execute::execute(&mut self.network, &decision.plan) {
+            self.write_back(decision);
+            return Err(failure.into());
+        }
+        Ok(())
     }
 
     fn act(&mut self, decision: &Decision, now: Now) -> Result<(), Error> {
@@ -313,10 +328,26 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 Ok(self.store.remove(name, record.spec.ephemeral)?)
             }),
         };
-        if written.is_err() && decision.act == Some(Act::Spawn) {
-            self.end_spawned(name);
+        if written.is_err() {
+            if decision.act == Some(Act::Spawn) {
+                self.end_spawned(name);
+            }
+            self.write_back(decision);
         }
         written
+    }
+
+    /// Undoes a write, which may have come as far as the name of the file before it failed.
+    fn write_back(&mut self, decision: &Decision) {
+        let name = &decision.subject;
+        let written = match (decision.former_record(), self.engine.vm(name)) {
+            (Some(former), _) => self.store.put(former),
+            (None, Ok(vm)) => self.store.remove(name, vm.record.spec.ephemeral),
+            (None, Err(_)) => Ok(()),
+        };
+        if let Err(failure) = written {
+            log::error!("while undoing: {failure}");
+        }
     }
 
     /// Undoes a spawn: the process is killed and collected before anything else goes on.

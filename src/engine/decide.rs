@@ -115,6 +115,13 @@ pub enum Answer {
 /// What the engine has to say after a decision.
 pub type Answers = Vec<(Ticket, Result<Reply, Error>)>;
 
+impl Decision {
+    /// The record as it was; `None` when this decision made the VM.
+    pub fn former_record(&self) -> Option<&Record> {
+        self.former.as_ref().map(|vm| &vm.record)
+    }
+}
+
 impl Step {
     /// An answer.
     pub fn reply(reply: Reply) -> Step {
