@@ -122,6 +122,12 @@ impl FakeProcesses {
         self.world.values().filter(|process| process.runs_for(name)).count()
     }
 
+    /// All processes that run, and for which VM, whether they are watched or not.
+    pub fn living(&self) -> impl Iterator<Item = (&VmName, &ProcessId)> {
+        let living = self.world.values().filter(|process| process.exit.is_none());
+        living.filter_map(|process| Some((process.owner.as_ref()?, &process.id)))
+    }
+
     /// Everything that was done to processes, in order.
     pub fn deeds(&self) -> &[(VmName, Deed)] {
         &self.deeds

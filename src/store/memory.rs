@@ -73,6 +73,11 @@ impl Memory {
         self.fault = Some((self.steps + after, fault));
     }
 
+    /// Lets nothing go wrong any more.
+    pub fn disarm(&mut self) {
+        self.fault = None;
+    }
+
     /// Starts again with what is left. No fault is set any more.
     pub fn restart(&mut self, restart: Restart) {
         self.stopped = false;

@@ -1,0 +1,182 @@
+//! What must hold whenever the daemon has come to rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::path::Path;
+
+use volnet::engine::mode::Mode;
+use volnet::engine::name::VmName;
+use volnet::engine::reconcile::{Desired, Reconciled, reconcile};
+use volnet::engine::ruleset::Family;
+use volnet::engine::state::{ProcessId, Record};
+use volnet::engine::view::VmView;
+use volnet::store::disk::is_temporary;
+use volnet::store::{Loaded, Paths, Store};
+
+use crate::sim::Sim;
+use crate::world::{RUNTIME, STATE, World};
+
+/// What may lie about: files that could not be removed are looked at by the next daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Litter {
+    None,
+    Allowed,
+}
+
+/// All that does not hold; empty when all is well.
+pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
+    let mut wrong = Wrong(Vec::new());
+    let Some(shell) = &sim.shell else { return vec!["no daemon runs".into()] };
+    let views = shell.engine().list();
+    let world = sim.world.borrow();
+    let loaded = loaded(&world);
+    let desired = match loaded.host {
+        Some(_) => shell.engine().desired(),
+        None => Desired { forwarding: Some(false), ..Desired::default() },
+    };
+    let drift = reconcile(&desired, &world.network.kernel.observed);
+    wrong.unless_same("kernel and records differ", &drift, &Reconciled::default());
+    kernel(&world, &views, &mut wrong);
+    unique(&views, &mut wrong);
+    for network in shell.engine().networks() {
+        let here = |vm: &&VmView| vm.network.as_ref() == Some(&network.name);
+        let ports = views.iter().filter(here).count();
+        let leased = views.iter().filter(here).filter(|vm| vm.ip.is_some()).count();
+        let counted = (network.ports as usize, network.leased as usize);
+        wrong.unless_same("ports and leases", &counted, &(ports, leased));
+    }
+    processes(&world, &views, &mut wrong);
+    let records: Vec<Record> = shell.engine().vms().map(|vm| lasting(&vm.record)).collect();
+    disk(&loaded, records, &mut wrong);
+    files_of_processes(&world, &loaded, litter, &mut wrong);
+    if litter == Litter::None {
+        clean(&world, &loaded, &mut wrong);
+    }
+    let unreadable = unreadable(&world);
+    drop(world);
+    let died = std::mem::take(&mut sim.world.borrow_mut().died);
+    died.iter().for_each(|name| sim.promises.ended(name));
+    wrong.0.extend(sim.promises.broken(&views, &unreadable));
+    wrong.0
+}
+
+/// The VMs whose records were moved aside.
+fn unreadable(world: &World) -> Vec<VmName> {
+    let records =
+        world.disk.paths().filter(|path| path.parent().is_some_and(|in_| in_.ends_with("vms")));
+    let aside = |path: &Path| {
+        let (name, _) = path.file_name()?.to_str()?.split_once(".json.bad-")?;
+        VmName::new(name).ok()
+    };
+    records.filter_map(aside).collect()
+}
+
+/// What is found wrong.
+struct Wrong(Vec<String>);
+
+impl Wrong {
+    fn unless_same<T: PartialEq + Debug>(&mut self, what: &str, is: &T, should: &T) {
+        if is != should {
+            self.0.push(format!("{what}: {is:?}, not {should:?}"));
+        }
+    }
+}
+
+/// The files, read as a daemon would.
+pub(crate) fn loaded(world: &World) -> Loaded {
+    let mut disk = world.disk.clone();
+    disk.disarm();
+    let store = Store::open(disk, Paths::new(STATE, RUNTIME));
+    store.and_then(|mut store| store.load()).expect("the files can be read")
+}
+
+/// Counts what is marked as ours, without asking the code that made it.
+fn kernel(world: &World, views: &[VmView], wrong: &mut Wrong) {
+    let observed = &world.network.kernel.observed;
+    let marked = observed.links.iter().filter_map(|link| {
+        let vm = link.alias.as_deref()?.strip_prefix("volnet:")?;
+        (!vm.is_empty()).then(|| (vm.to_string(), link.name.clone(), link.index))
+    });
+    let taps: BTreeSet<_> = marked.collect();
+    let should: BTreeSet<_> = views
+        .iter()
+        .filter(|vm| vm.mode != Mode::Vsock)
+        .filter_map(|vm| Some((vm.name.to_string(), vm.tap.as_ref()?.to_string(), vm.ifindex?)))
+        .collect();
+    wrong.unless_same("taps", &taps, &should);
+    let tables = observed.tables.iter().filter(|table| table.family == Family::Bridge);
+    let guests = tables.flat_map(|table| &table.sets).filter(|(name, _)| name == "guests");
+    let elements: usize = guests.map(|(_, keys)| keys.len()).sum();
+    let leases = views.iter().filter(|vm| vm.ip.is_some()).count();
+    wrong.unless_same("elements", &elements, &leases);
+}
+
+/// Nothing has two owners.
+fn unique(views: &[VmView], wrong: &mut Wrong) {
+    fn once<T: Ord + Debug>(what: &str, values: impl Iterator<Item = T>, wrong: &mut Wrong) {
+        let mut seen = BTreeSet::new();
+        for value in values {
+            let shown = format!("{what} {value:?} has two owners");
+            if !seen.insert(value) {
+                wrong.0.push(shown);
+            }
+        }
+    }
+    once("address", views.iter().filter_map(|vm| vm.ip), wrong);
+    once("MAC", views.iter().filter_map(|vm| vm.mac), wrong);
+    once("tap", views.iter().filter_map(|vm| vm.tap.clone()), wrong);
+    once("context id", views.iter().map(|vm| vm.cid), wrong);
+    if views.iter().any(|vm| vm.cid as usize >= 3 + views.len()) {
+        // The lowest free one is given, but a VM keeps its own while those below it go.
+        let most = 3 + crate::script::NAMES.len();
+        let past = views.iter().find(|vm| vm.cid as usize >= most);
+        wrong.0.extend(past.map(|vm| format!("context ids leak: {vm:?}")));
+    }
+}
+
+/// Every process has a VM, and every VM that runs has its own.
+fn processes(world: &World, views: &[VmView], wrong: &mut Wrong) {
+    let living: Vec<(String, ProcessId)> =
+        world.processes.living().map(|(name, id)| (name.to_string(), id.clone())).collect();
+    let running = views.iter().filter_map(|vm| Some((vm.name.to_string(), vm.pid?)));
+    let pids: BTreeSet<_> = living.iter().map(|(name, id)| (name.clone(), id.pid)).collect();
+    wrong.unless_same("processes", &pids, &running.collect());
+    wrong.unless_same("number of processes", &living.len(), &pids.len());
+}
+
+/// Every process has a file.
+fn files_of_processes(world: &World, loaded: &Loaded, litter: Litter, wrong: &mut Wrong) {
+    let living: Vec<(&VmName, &ProcessId)> = world.processes.living().collect();
+    let there = |file: &&(VmName, ProcessId)| {
+        litter == Litter::None || living.contains(&(&file.0, &file.1))
+    };
+    let written: BTreeMap<&VmName, &ProcessId> =
+        loaded.processes.iter().filter(there).map(|(name, id)| (name, id)).collect();
+    wrong.unless_same("process files", &written, &living.into_iter().collect());
+}
+
+/// The files say what the daemon thinks.
+fn disk(loaded: &Loaded, mut records: Vec<Record>, wrong: &mut Wrong) {
+    let mut written: Vec<Record> = loaded.records.iter().map(lasting).collect();
+    records.sort_by(|a, b| a.name.cmp(&b.name));
+    written.sort_by(|a, b| a.name.cmp(&b.name));
+    wrong.unless_same("records", &written, &records);
+    wrong.unless_same("files moved aside", &loaded.set_aside, &Vec::new());
+}
+
+/// Nothing is left over among the files.
+fn clean(world: &World, loaded: &Loaded, wrong: &mut Wrong) {
+    wrong.unless_same("intents", &loaded.intents, &Vec::new());
+    let left: Vec<&Path> = world.disk.paths().filter(|path| is_temporary(path)).collect();
+    wrong.unless_same("temporary files", &left, &Vec::new());
+}
+
+/// A record without what may change behind it: the index of a tap that was made anew is written
+/// with the next change.
+fn lasting(record: &Record) -> Record {
+    let mut record = record.clone();
+    if let Some(port) = &mut record.port {
+        port.ifindex = None;
+    }
+    record
+}

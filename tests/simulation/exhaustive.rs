@@ -1,0 +1,245 @@
+//! Every scenario with every fault at every effect.
+//!
+//! A scenario runs once to count its effects. Then it runs again for each fault that each of them
+//! can show. After an error the scenario goes on, and all that must hold is checked, before and
+//! after one more restart. After a crash there are: the restart of the daemon, that of the host with
+//! all that the disk may have kept or lost, and for the daemon's restart the same again: every
+//! fault at every effect of the recovery itself.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use volnet::engine::mode::Mode;
+use volnet::engine::state::Exit;
+use volnet::hypervisor::fake::Manners;
+use volnet::store::memory::Unsynced::{self, Kept, Lost};
+
+use crate::check::{Litter, check};
+use crate::fault::Fault;
+use crate::script::*;
+use crate::sim::{Sim, Step};
+
+/// What a restart of the host may make of what was not synced: entries, contents.
+const REBOOTS: [(Unsynced, Unsynced); 4] = [(Kept, Kept), (Kept, Lost), (Lost, Kept), (Lost, Lost)];
+
+/// What there is before, and what happens.
+type Scenario = (&'static str, Vec<Step>, Vec<Step>);
+
+fn scenarios() -> Vec<Scenario> {
+    let dhcp = || on("lab", Mode::Dhcp);
+    let vsock = || on("", Mode::Vsock);
+    let stubborn =
+        |manners| vec![Step::Manners(manners), create_and_start("a", spec()), Step::Settle];
+    vec![
+        ("create", vec![], vec![create("a", spec())]),
+        ("create ephemeral", vec![], vec![create("a", ephemeral())]),
+        ("create vsock", vec![], vec![create("a", vsock())]),
+        ("create dhcp", vec![], vec![create("a", dhcp())]),
+        ("create and start", vec![], vec![create_and_start("a", spec()), Step::Settle]),
+        (
+            "create and start ephemeral",
+            vec![create("web1", spec())],
+            vec![create_and_start("web-1", ephemeral()), Step::Settle],
+        ),
+        ("start", vec![create("a", spec())], vec![start("a"), Step::Settle]),
+        (
+            "restart always",
+            vec![create_and_start("a", always()), Step::Settle],
+            vec![Step::End(name("a"), Exit::Code(1)), Step::Settle],
+        ),
+        ("stop", stubborn(Manners::Polite), vec![stop("a", 1_000), Step::Settle]),
+        ("stop the deaf", stubborn(Manners::Deaf), vec![stop("a", 1_000), Step::Settle]),
+        ("kill", stubborn(Manners::Stubborn), vec![stop("a", 1_000), Step::Settle]),
+        ("restart", stubborn(Manners::Polite), vec![restart("a"), Step::Settle]),
+        ("delete", vec![create("a", spec())], vec![delete("a", 0)]),
+        ("delete ephemeral", vec![create("a", ephemeral())], vec![delete("a", 0)]),
+        ("delete while it runs", stubborn(Manners::Stubborn), vec![delete("a", 500), Step::Settle]),
+        (
+            "several",
+            vec![create("a", spec()), create("web-1", dhcp())],
+            vec![
+                create("web1", ephemeral()),
+                delete("a", 0),
+                create_and_start("c.3", spec()),
+                Step::Settle,
+                create("D", vsock()),
+                delete("c.3", 0),
+                Step::Settle,
+            ],
+        ),
+        ("setup", vec![teardown()], vec![setup()]),
+        ("setup by the first create", vec![teardown()], vec![create("a", spec())]),
+        (
+            "teardown",
+            vec![create("a", spec()), create_and_start("web1", dhcp()), Step::Settle],
+            vec![teardown(), Step::Settle, teardown()],
+        ),
+    ]
+}
+
+/// How many of the failures are shown.
+const SHOWN: usize = 20;
+
+#[test]
+fn every_fault_at_every_effect_is_recovered_from() {
+    let scenarios = scenarios();
+    let next = AtomicUsize::new(0);
+    let explore = || {
+        let mine = || scenarios.get(next.fetch_add(1, Ordering::Relaxed));
+        std::iter::from_fn(mine).map(Scene::explored).collect::<Vec<_>>()
+    };
+    let scenes: Vec<Scene<'_>> = std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(explore)).collect();
+        running.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let mut total = Count::default();
+    for scene in &scenes {
+        println!("{}: {}", scene.name, scene.count);
+        total.add(&scene.count);
+    }
+    println!("{} scenarios: {total}", scenarios.len());
+    let wrong: Vec<&str> = scenes.iter().flat_map(|scene| &scene.wrong).map(|w| &**w).collect();
+    let shown = &wrong[..wrong.len().min(SHOWN)];
+    assert!(wrong.is_empty(), "{} failures:\n\n{}", wrong.len(), shown.join("\n\n"));
+}
+
+/// How much was tried.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    /// Effects of the scenarios.
+    effects: usize,
+    /// Runs of them, each with one fault.
+    faults: usize,
+    /// Restarts after a crash.
+    restarts: usize,
+    /// Recoveries that were struck by a fault themselves.
+    recoveries: usize,
+}
+
+impl Count {
+    fn add(&mut self, other: &Count) {
+        self.effects += other.effects;
+        self.faults += other.faults;
+        self.restarts += other.restarts;
+        self.recoveries += other.recoveries;
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count { effects, faults, restarts, recoveries } = self;
+        write!(
+            f,
+            "{effects} effects, {faults} faults at them, {restarts} restarts after a crash, "
+        )?;
+        write!(f, "{recoveries} faults at the effects of a recovery")
+    }
+}
+
+/// A scenario, and what came of it.
+struct Scene<'a> {
+    name: &'a str,
+    before: &'a [Step],
+    steps: &'a [Step],
+    count: Count,
+    wrong: Vec<String>,
+}
+
+impl<'a> Scene<'a> {
+    /// Tries everything with one scenario.
+    fn explored((name, before, steps): &'a Scenario) -> Scene<'a> {
+        let (count, wrong) = (Count::default(), Vec::new());
+        let mut scene = Scene { name, before, steps, count, wrong };
+        scene.explore();
+        scene
+    }
+
+    fn explore(&mut self) {
+        let mut sim = self.ready();
+        sim.world.borrow_mut().record();
+        self.steps.iter().for_each(|step| sim.step(step));
+        let trace = sim.world.borrow_mut().recorded();
+        self.expect(&mut sim, "without a fault", Litter::None);
+        self.count.effects = trace.len();
+        for (effect, faults) in trace.into_iter().enumerate() {
+            for fault in faults {
+                self.count.faults += 1;
+                self.strike(effect, fault);
+            }
+        }
+    }
+
+    /// The world before the steps.
+    fn ready(&mut self) -> Sim {
+        let mut sim = Sim::new();
+        self.before.iter().for_each(|step| sim.step(step));
+        self.expect(&mut sim, "before it begins", Litter::None);
+        sim
+    }
+
+    fn strike(&mut self, effect: usize, fault: Fault) {
+        let mut sim = self.ready();
+        sim.arm(effect, fault);
+        for step in self.steps {
+            sim.step(step);
+            if sim.shell.is_none() {
+                return self.restart(&sim);
+            }
+        }
+        assert_eq!(sim.world.borrow().struck.len(), 1, "{}: {fault:?} at {effect}", self.name);
+        self.expect(&mut sim, "after an error", Litter::Allowed);
+        sim.crash();
+        sim.start();
+        sim.settle();
+        self.expect(&mut sim, "after an error and a restart", Litter::None);
+    }
+
+    /// Restarts after a crash, in every way.
+    fn restart(&mut self, crashed: &Sim) {
+        for (entries, contents) in REBOOTS {
+            let mut sim = crashed.abandoned();
+            sim.reboot(entries, contents);
+            sim.start();
+            sim.settle();
+            self.expect(&mut sim, "after a reboot", Litter::None);
+            self.count.restarts += 1;
+        }
+        let mut sim = crashed.abandoned();
+        sim.crash();
+        sim.world.borrow_mut().record();
+        sim.start();
+        let trace = sim.world.borrow_mut().recorded();
+        sim.settle();
+        self.expect(&mut sim, "after a crash", Litter::None);
+        self.count.restarts += 1;
+        for (effect, faults) in trace.into_iter().enumerate() {
+            for fault in faults {
+                self.recover(crashed, effect, fault);
+                self.count.recoveries += 1;
+            }
+        }
+    }
+
+    /// A recovery that is struck itself, and the one after it.
+    fn recover(&mut self, crashed: &Sim, effect: usize, fault: Fault) {
+        let mut sim = crashed.abandoned();
+        sim.crash();
+        sim.arm(effect, fault);
+        sim.start();
+        sim.settle();
+        sim.crash();
+        sim.start();
+        sim.settle();
+        self.expect(&mut sim, "after a recovery that was struck", Litter::None);
+    }
+
+    fn expect(&mut self, sim: &mut Sim, when: &str, litter: Litter) {
+        let wrong = check(sim, litter);
+        if !wrong.is_empty() {
+            let struck = sim.world.borrow().struck.join("\n");
+            let name = self.name;
+            self.wrong.push(format!("{name}, {when}:\n{struck}\n{}", wrong.join("\n")));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The words that scripts are made of.
+
+use volnet::engine::mode::Mode;
+use volnet::engine::name::VmName;
+use volnet::engine::request::Request;
+use volnet::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
+
+use crate::sim::Step;
+
+/// The names of the VMs. Two of them want the same tap.
+pub(crate) const NAMES: [&str; 6] = ["a", "web-1", "web1", "c.3", "D", "longer-than-a-tap"];
+
+pub(crate) fn name(name: &str) -> VmName {
+    VmName::new(name).expect("a name")
+}
+
+/// A bridged, durable VM with a machine.
+pub(crate) fn spec() -> VmSpec {
+    let machine = MachineSpec {
+        hypervisor: None,
+        kernel: None,
+        initramfs: None,
+        disks: Vec::new(),
+        cpus: 1,
+        memory_mb: 64,
+        cmdline: String::new(),
+    };
+    VmSpec { machine: Some(machine), ..VmSpec::default() }
+}
+
+/// The same on another network, or on none.
+pub(crate) fn on(network: &str, mode: Mode) -> VmSpec {
+    let name = (mode != Mode::Vsock).then(|| network.to_string());
+    VmSpec { network: NetworkSpec { mode, name, ..NetworkSpec::default() }, ..spec() }
+}
+
+pub(crate) fn ephemeral() -> VmSpec {
+    VmSpec { ephemeral: true, ..spec() }
+}
+
+pub(crate) fn always() -> VmSpec {
+    VmSpec { restart: RestartPolicy::Always, ..spec() }
+}
+
+pub(crate) fn create(vm: &str, spec: VmSpec) -> Step {
+    made(vm, spec, false)
+}
+
+pub(crate) fn create_and_start(vm: &str, spec: VmSpec) -> Step {
+    made(vm, spec, true)
+}
+
+fn made(vm: &str, spec: VmSpec, start: bool) -> Step {
+    Step::Ask(Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run: false })
+}
+
+pub(crate) fn start(vm: &str) -> Step {
+    Step::Ask(Request::Start { name: name(vm) })
+}
+
+pub(crate) fn stop(vm: &str, timeout_ms: u64) -> Step {
+    Step::Ask(Request::Stop { name: name(vm), timeout_ms })
+}
+
+pub(crate) fn restart(vm: &str) -> Step {
+    Step::Ask(Request::Restart { name: name(vm), timeout_ms: 1_000 })
+}
+
+pub(crate) fn delete(vm: &str, timeout_ms: u64) -> Step {
+    Step::Ask(Request::Delete { name: name(vm), timeout_ms })
+}
+
+pub(crate) fn setup() -> Step {
+    Step::Ask(Request::Setup { dry_run: false, force: false })
+}
+
+pub(crate) fn teardown() -> Step {
+    Step::Ask(Request::Teardown { dry_run: false, force: true })
+}

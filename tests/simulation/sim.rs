@@ -1,0 +1,251 @@
+//! The daemon in its world: what the event loop does, on a clock that is only ever told to go on.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+
+use volnet::config::{self, Flags, Settings};
+use volnet::daemon::launch::Launcher;
+use volnet::daemon::shell::{Output, Shell};
+use volnet::engine::decide::Engine;
+use volnet::engine::name::VmName;
+use volnet::engine::request::Request;
+use volnet::engine::state::Exit;
+use volnet::engine::supervise::{Now, Ticket};
+use volnet::error::Error;
+use volnet::hypervisor::fake::Manners;
+use volnet::store::memory::{Restart, Unsynced};
+use volnet::store::{Paths, Store};
+
+use crate::fault::Fault;
+use crate::promise::Promises;
+use crate::world::{Crash, Handle, RUNTIME, STATE, World};
+
+/// Milliseconds since the epoch at which the virtual clock begins.
+const EPOCH: u64 = 1_700_000_000_000;
+/// Turns after which a daemon that is left alone must have come to rest.
+const TURNS_MAX: usize = 10_000;
+/// How long [`Sim::settle`] lets the clock go on, in milliseconds: longer than any stop or
+/// back-off.
+const SETTLE_MS: u64 = 600_000;
+
+/// Two small networks, one of which keeps its guests apart, and a hypervisor that can be asked.
+const SETTINGS: &str = r#"{
+    "networks": [
+        {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29"},
+        {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "isolated": true, "nat": false}
+    ],
+    "hypervisor": "qemu",
+    "hypervisors": {"qemu": {"program": "/bin/sh"}},
+    "kernel_vmlinux": "/bin/sh",
+    "kvm": false
+}"#;
+
+/// Something that happens.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Step {
+    /// Somebody asks.
+    Ask(Request),
+    /// The clock goes on until nothing is due any more.
+    Settle,
+    /// A hypervisor ends by itself.
+    End(VmName, Exit),
+    /// What it takes to end processes that are started from now on.
+    Manners(Manners),
+}
+
+/// A daemon and its world.
+pub(crate) struct Sim {
+    pub(crate) world: Rc<RefCell<World>>,
+    /// `None` while no daemon runs.
+    pub(crate) shell: Option<Shell<Handle, Handle, Handle>>,
+    pub(crate) promises: Promises,
+    ground: Rc<Ground>,
+    /// The processes whose end the event loop waits for.
+    watching: BTreeSet<VmName>,
+    /// The monotonic clock in milliseconds.
+    clock: u64,
+    tickets: Ticket,
+}
+
+/// What is the same for every daemon.
+struct Ground {
+    settings: Settings,
+    launcher: Launcher,
+}
+
+impl Sim {
+    /// A daemon that was just started on a host that never had one.
+    pub(crate) fn new() -> Sim {
+        let settings =
+            config::resolve(&Flags::default(), &BTreeMap::new(), Some(SETTINGS), "simulation")
+                .expect("the settings are right");
+        let launcher = Launcher::new(&settings);
+        let mut sim = Sim {
+            world: Rc::new(RefCell::new(World::new())),
+            shell: None,
+            promises: Promises::default(),
+            ground: Rc::new(Ground { settings, launcher }),
+            watching: BTreeSet::new(),
+            clock: 0,
+            tickets: 0,
+        };
+        sim.start();
+        sim
+    }
+
+    /// The same world, without the daemon.
+    pub(crate) fn abandoned(&self) -> Sim {
+        Sim {
+            world: Rc::new(RefCell::new(self.world.borrow().clone())),
+            shell: None,
+            promises: self.promises.clone(),
+            ground: self.ground.clone(),
+            watching: BTreeSet::new(),
+            clock: self.clock,
+            tickets: self.tickets,
+        }
+    }
+
+    /// Starts a daemon, which takes over what it finds. It may fail to.
+    pub(crate) fn start(&mut self) {
+        let now = self.now();
+        let started = self.survive(|sim| sim.recovered(now));
+        self.shell = started.and_then(Result::ok);
+        self.turn();
+    }
+
+    fn recovered(&self, now: Now) -> Result<Shell<Handle, Handle, Handle>, Error> {
+        let handle = || Handle(self.world.clone());
+        let settings = &self.ground.settings;
+        let hypervisor = settings.machine.hypervisor.clone();
+        let engine = Engine::new(settings.networks.clone(), hypervisor, settings.nft_owner)
+            .expect("the networks are right");
+        let store = Store::open(handle(), Paths::new(STATE, RUNTIME))?;
+        let launcher = self.ground.launcher.clone();
+        let mut shell = Shell::new(engine, handle(), store, handle(), launcher);
+        shell.recover(now)?;
+        Ok(shell)
+    }
+
+    /// The daemon is killed, if it was not yet, and what is left of its world stays.
+    pub(crate) fn crash(&mut self) {
+        self.fall();
+        self.promises.crashed();
+        self.world.borrow_mut().crash();
+    }
+
+    /// The host ends.
+    pub(crate) fn reboot(&mut self, entries: Unsynced, contents: Unsynced) {
+        self.fall();
+        self.promises.rebooted();
+        self.world.borrow_mut().reboot(Restart::Machine { entries, contents });
+    }
+
+    fn fall(&mut self) {
+        self.shell = None;
+        self.watching.clear();
+    }
+
+    /// Lets the effect after `after` more ones go wrong.
+    pub(crate) fn arm(&self, after: usize, fault: Fault) {
+        self.world.borrow_mut().arm(after, fault);
+    }
+
+    /// Lets something happen.
+    pub(crate) fn step(&mut self, step: &Step) {
+        match step {
+            Step::Ask(request) => self.ask(request),
+            Step::Settle => self.settle(),
+            Step::End(name, exit) => {
+                self.world.borrow_mut().processes.end(name, *exit);
+                self.promises.ended(name);
+                self.turn();
+            }
+            Step::Manners(manners) => self.world.borrow_mut().processes.set_manners(*manners),
+        }
+    }
+
+    fn ask(&mut self, request: &Request) {
+        if self.shell.is_none() {
+            return;
+        }
+        self.tickets += 1;
+        let (ticket, now) = (self.tickets, self.now());
+        self.promises.asked(ticket, request);
+        self.with(|shell| shell.request(ticket, request, now));
+        self.turn();
+    }
+
+    fn wait(&mut self, time: u64) {
+        let until = self.clock + time;
+        for _ in 0..TURNS_MAX {
+            self.turn();
+            match self.shell.as_ref().and_then(Shell::deadline) {
+                Some(due) if due <= until => self.clock = self.clock.max(due),
+                Some(_) | None => {
+                    self.clock = until;
+                    return;
+                }
+            }
+        }
+        panic!("the daemon does not come to rest");
+    }
+
+    /// Lets the clock go on until nothing is due: every process has started or ended.
+    pub(crate) fn settle(&mut self) {
+        self.wait(SETTLE_MS);
+    }
+
+    /// One turn of the event loop, and more while processes end.
+    fn turn(&mut self) {
+        for _ in 0..TURNS_MAX {
+            let Some(shell) = &mut self.shell else { return };
+            self.watching.extend(shell.take_started());
+            for output in shell.take_outputs() {
+                if let Output::Reply { ticket, result } = output {
+                    self.promises.answered(ticket, &result);
+                }
+            }
+            let now = self.now();
+            let ended = self.world.borrow().processes.ended();
+            let Some(name) = ended.into_iter().find(|name| self.watching.remove(name)) else {
+                let due =
+                    |shell: &Shell<_, _, _>| shell.deadline().is_some_and(|at| at <= now.mono);
+                if !self.shell.as_ref().is_some_and(due) {
+                    return;
+                }
+                self.with(|shell| shell.tick(now));
+                continue;
+            };
+            self.with(|shell| shell.exited(&name, now));
+        }
+        panic!("the daemon is not done with its turn");
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: EPOCH + self.clock, mono: self.clock }
+    }
+
+    /// Runs the daemon; a crash ends it.
+    fn with(&mut self, run: impl FnOnce(&mut Shell<Handle, Handle, Handle>)) {
+        let Some(mut shell) = self.shell.take() else { return };
+        self.shell = self.survive(|_| {
+            run(&mut shell);
+            shell
+        });
+    }
+
+    /// Runs something that a crash may end; `None` when it did.
+    fn survive<T>(&mut self, run: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(|| run(self))) {
+            Ok(result) => Some(result),
+            Err(payload) if payload.is::<Crash>() => {
+                self.fall();
+                None
+            }
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+}

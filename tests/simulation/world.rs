@@ -1,0 +1,366 @@
+//! The world: kernel, disk and processes in memory, with one count of what the daemon does to them.
+//!
+//! The daemon gets the world as three [`Handle`]s. Every call by which it reaches out is an
+//! [`Effect`], and the effects are numbered; a [`Fault`] is set for a number. A crash is a panic
+//! that no hook hears: it unwinds the daemon from the very call in which it ends, and the world
+//! stays as it is.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::RawFd;
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use volnet::engine::name::VmName;
+use volnet::engine::plan::Op;
+use volnet::engine::reconcile::{LinkKind, Observed};
+use volnet::engine::state::{Exit, ProcessId};
+use volnet::error::Failure;
+use volnet::hypervisor::fake::FakeProcesses;
+use volnet::hypervisor::process::Processes;
+use volnet::hypervisor::{Command, Control};
+use volnet::network::fake::Fake;
+use volnet::network::{Applied, Network};
+use volnet::store::disk::Disk;
+use volnet::store::memory::{self, Memory, Restart};
+
+use crate::fault::{Effect, Fault, When};
+
+/// The runtime directory.
+pub(crate) const RUNTIME: &str = "/run";
+/// The state directory.
+pub(crate) const STATE: &str = "/state";
+/// `EPROTO` (asm-generic/errno.h): what an answer that did not come is told as.
+const EPROTO: i32 = 71;
+
+/// What a crash unwinds with.
+pub(crate) struct Crash;
+
+/// Everything that is not the daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) network: Fake,
+    pub(crate) disk: Memory,
+    pub(crate) processes: FakeProcesses,
+    /// Effects so far.
+    effects: usize,
+    /// What goes wrong at which effect.
+    faults: BTreeMap<usize, Fault>,
+    /// What could have gone wrong at each effect, where that is asked for.
+    trace: Option<Vec<Vec<Fault>>>,
+    /// What did go wrong, in words.
+    pub(crate) struck: Vec<String>,
+    /// VMs whose processes a fault ended.
+    pub(crate) died: Vec<VmName>,
+}
+
+impl World {
+    /// A host with an uplink and a chain for accept rules, on which volnet has never been.
+    pub(crate) fn new() -> World {
+        World {
+            network: bare(),
+            disk: Memory::new(RUNTIME),
+            processes: FakeProcesses::default(),
+            effects: 0,
+            faults: BTreeMap::new(),
+            trace: None,
+            struck: Vec::new(),
+            died: Vec::new(),
+        }
+    }
+
+    /// Lets the effect after `after` more ones go wrong.
+    pub(crate) fn arm(&mut self, after: usize, fault: Fault) {
+        self.faults.insert(self.effects + after, fault);
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn disarm(&mut self) {
+        self.faults.clear();
+    }
+
+    /// Notes from now on what could go wrong.
+    pub(crate) fn record(&mut self) {
+        self.trace = Some(Vec::new());
+    }
+
+    /// What could have gone wrong at each effect since [`World::record`].
+    pub(crate) fn recorded(&mut self) -> Vec<Vec<Fault>> {
+        self.trace.take().unwrap_or_default()
+    }
+
+    /// The daemon ends; the world goes on.
+    pub(crate) fn crash(&mut self) {
+        self.processes.crash();
+        self.disk.restart(Restart::Daemon);
+        self.disarm();
+    }
+
+    /// The host starts anew.
+    pub(crate) fn reboot(&mut self, restart: Restart) {
+        self.processes.reboot();
+        self.disk.restart(restart);
+        self.network = bare();
+        self.disarm();
+    }
+
+    /// Counts an effect and says what goes wrong with it.
+    fn next(&mut self, effect: Effect<'_>) -> Option<Fault> {
+        let now = self.effects;
+        self.effects += 1;
+        if let Some(trace) = &mut self.trace {
+            trace.push(effect.faults());
+        }
+        let fault = self.faults.remove(&now)?;
+        self.struck.push(format!("{fault:?} at effect {now}, {effect:?}"));
+        Some(fault)
+    }
+}
+
+/// A kernel with an uplink and a chain for accept rules.
+fn bare() -> Fake {
+    let mut network = Fake::new();
+    network.add_link("eth0", LinkKind::Other);
+    network.kernel.observed.accept_chain = Some("DOCKER-USER".into());
+    network
+}
+
+/// The world as the daemon has it.
+#[derive(Clone)]
+pub(crate) struct Handle(pub(crate) Rc<RefCell<World>>);
+
+impl Handle {
+    fn world(&self) -> RefMut<'_, World> {
+        self.0.borrow_mut()
+    }
+
+    /// Does an effect, or what becomes of it. `refuse` makes the error of a fault.
+    fn effect<T>(
+        &self,
+        effect: Effect<'_>,
+        perform: impl FnOnce(&mut World) -> T,
+        refuse: impl FnOnce(&mut World, Fault) -> T,
+    ) -> T {
+        let mut world = self.world();
+        let fault = world.next(effect);
+        match fault {
+            None => perform(&mut world),
+            Some(Fault::Crash(When::Before)) => end(world),
+            Some(Fault::Crash(When::After)) => {
+                let _ = perform(&mut world);
+                end(world)
+            }
+            Some(fault @ Fault::Crash(When::Torn | When::Unsynced)) => {
+                let _ = refuse(&mut world, fault);
+                end(world)
+            }
+            Some(fault) => refuse(&mut world, fault),
+        }
+    }
+
+    /// An effect of the disk that is one step.
+    fn step<T>(
+        &self,
+        effect: Effect<'_>,
+        perform: impl FnOnce(&mut Memory) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.effect(
+            effect,
+            |world| perform(&mut world.disk),
+            |_, fault| match fault {
+                Fault::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
+                other => unreachable!("{other:?} of a step of the disk"),
+            },
+        )
+    }
+
+    /// An effect on a process that is done or refused.
+    fn deed<T>(
+        &self,
+        name: &VmName,
+        effect: Effect<'_>,
+        perform: impl FnOnce(&mut FakeProcesses) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.effect(
+            effect,
+            |world| perform(&mut world.processes),
+            |_, _| Err(failure(name, "told to fail")),
+        )
+    }
+}
+
+/// Ends the daemon.
+fn end(world: RefMut<'_, World>) -> ! {
+    drop(world);
+    panic::resume_unwind(Box::new(Crash))
+}
+
+fn failure(name: &VmName, reason: &str) -> Failure {
+    Failure::Hypervisor { name: name.to_string(), reason: reason.into(), log: None }
+}
+
+fn refused(op: &Op, errno: i32) -> Failure {
+    let (operation, object) = op.describe();
+    Failure::kernel(operation, object, &io::Error::from_raw_os_error(errno))
+}
+
+impl Network for Handle {
+    fn backend(&self) -> &'static str {
+        "simulation"
+    }
+
+    fn observe(&mut self) -> Result<Observed, Failure> {
+        self.effect(
+            Effect::Observe,
+            |world| world.network.observe(),
+            |_, fault| match fault {
+                Fault::Errno(errno) => {
+                    Err(Failure::kernel("read", "links", &io::Error::from_raw_os_error(errno)))
+                }
+                other => unreachable!("{other:?} of a dump"),
+            },
+        )
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
+        self.effect(
+            Effect::Apply(op),
+            |world| world.network.apply(op),
+            |world, fault| match fault {
+                Fault::Errno(errno) => {
+                    world.network.fail(0, errno);
+                    world.network.apply(op)
+                }
+                Fault::Lost => world.network.apply(op).and_then(|_| Err(refused(op, EPROTO))),
+                other => unreachable!("{other:?} of an Op"),
+            },
+        )
+    }
+}
+
+impl Disk for Handle {
+    fn read(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        self.step(Effect::Read, |disk| disk.read(path))
+    }
+
+    fn list(&mut self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        self.step(Effect::List, |disk| disk.list(directory))
+    }
+
+    fn make_directory(&mut self, directory: &Path) -> io::Result<()> {
+        self.step(Effect::MakeDirectory, |disk| disk.make_directory(directory))
+    }
+
+    fn write(&mut self, path: &Path, contents: &[u8], synced: bool) -> io::Result<()> {
+        self.effect(
+            Effect::Write { synced },
+            |world| world.disk.write(path, contents, synced),
+            |world, fault| {
+                let (step, fault) = match fault {
+                    Fault::Errno(errno) => (0, memory::Fault::Errno(errno)),
+                    Fault::Sync(errno) => (1, memory::Fault::Errno(errno)),
+                    Fault::Crash(When::Torn) => (0, memory::Fault::Crash),
+                    Fault::Crash(When::Unsynced) => (1, memory::Fault::Crash),
+                    other => unreachable!("{other:?} of a write"),
+                };
+                world.disk.fail(step, fault);
+                world.disk.write(path, contents, synced)
+            },
+        )
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step(Effect::Rename, |disk| disk.rename(from, to))
+    }
+
+    fn unlink(&mut self, path: &Path) -> io::Result<()> {
+        self.step(Effect::Unlink, |disk| disk.unlink(path))
+    }
+
+    fn sync_directory(&mut self, directory: &Path) -> io::Result<()> {
+        self.step(Effect::SyncDirectory, |disk| disk.sync_directory(directory))
+    }
+}
+
+impl Processes for Handle {
+    fn spawn(
+        &mut self,
+        name: &VmName,
+        command: &Command,
+        log: &Path,
+    ) -> Result<ProcessId, Failure> {
+        self.effect(
+            Effect::Spawn,
+            |world| world.processes.spawn(name, command, log),
+            |world, fault| match fault {
+                Fault::Dies => {
+                    let id = world.processes.spawn(name, command, log)?;
+                    world.processes.end(name, Exit::Code(1));
+                    Ok(id)
+                }
+                _ => Err(failure(name, "told not to start")),
+            },
+        )
+    }
+
+    fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure> {
+        self.effect(
+            Effect::Adopt,
+            |world| world.processes.adopt(name, id),
+            |world, fault| match fault {
+                Fault::Dies => {
+                    world.processes.end(name, Exit::Code(1));
+                    world.died.push(name.clone());
+                    world.processes.adopt(name, id)
+                }
+                _ => Err(failure(name, "told not to be watched")),
+            },
+        )
+    }
+
+    fn find(&mut self, name: &VmName) -> Option<ProcessId> {
+        self.effect(Effect::Find, |world| world.processes.find(name), |_, _| None)
+    }
+
+    fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {
+        self.deed(name, Effect::Ask, |processes| processes.ask(name, control))
+    }
+
+    fn is_ready(&mut self, name: &VmName, control: &Control) -> bool {
+        self.effect(Effect::Ready, |world| world.processes.is_ready(name, control), |_, _| false)
+    }
+
+    fn terminate(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.deed(name, Effect::Terminate, |processes| processes.terminate(name))
+    }
+
+    fn kill(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.deed(name, Effect::Kill, |processes| processes.kill(name))
+    }
+
+    /// Refused, the process was killed and has not ended in time.
+    fn kill_and_reap(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.effect(
+            Effect::KillAndReap,
+            |world| world.processes.kill_and_reap(name),
+            |world, _| {
+                world.processes.kill(name)?;
+                Err(failure(name, "it was killed and has not ended yet"))
+            },
+        )
+    }
+
+    fn clean(&mut self, name: &VmName) {
+        self.effect(Effect::Clean, |world| world.processes.clean(name), |_, _| ());
+    }
+
+    fn reap(&mut self, name: &VmName) -> Option<Exit> {
+        self.effect(Effect::Reap, |world| world.processes.reap(name), |_, _| None)
+    }
+
+    fn pidfd(&self, _: &VmName) -> Option<RawFd> {
+        None
+    }
+}
