@@ -2,20 +2,28 @@
 //!
 //! The lock is a `flock` on the file `lock` of a directory, which ends with the process however that
 //! ends; the file stays and its text, the holder's pid, is there to be shown to people only. A child
-//! would inherit the lock with the file, but the file is opened close-on-exec. Both directories are
-//! locked: the runtime directory is what a daemon answers for, and two of them with one state
-//! directory would write over each other's records.
+//! would inherit the lock with the file, but the file is opened close-on-exec: it has the lock for
+//! the moment from its start to its exec, and when the daemon is killed in this moment the next one
+//! waits for it to pass. Both directories are locked: the runtime directory is what a daemon answers
+//! for, and two of them with one state directory would write over each other's records.
 
 use std::fs::{File, OpenOptions, create_dir_all};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::failure;
 use crate::error::Failure;
+
+/// How long a lock that another process holds is waited for, in turns.
+const TURNS: u32 = 50;
+/// How long a turn is.
+const TURN: Duration = Duration::from_millis(10);
 
 /// The right to write the state. Given back when dropped.
 #[derive(Debug)]
@@ -45,7 +53,13 @@ pub fn lock(directory: &Path) -> Result<Lock, Failure> {
     create_dir_all(directory)
         .map_err(|error| failure(directory, "cannot make the directory", &error))?;
     let file = open(&path).map_err(|error| failure(&path, "cannot open", &error))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    let mut taken = take(file);
+    for _ in 1..TURNS {
+        let Err((file, Errno::EWOULDBLOCK)) = taken else { break };
+        sleep(TURN);
+        taken = take(file);
+    }
+    match taken {
         Ok(mut file) => {
             // The disk may be full: the second daemon is not told who the first is then.
             let _ = sign(&mut file);
@@ -54,6 +68,10 @@ pub fn lock(directory: &Path) -> Result<Lock, Failure> {
         Err((file, Errno::EWOULDBLOCK)) => Err(held(&path, file)),
         Err((_, errno)) => Err(failure(&path, "cannot lock", &errno.into())),
     }
+}
+
+fn take(file: File) -> Result<Flock<File>, (File, Errno)> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
 }
 
 /// Opens the file. Where nothing can be written it need not be there, and the directory itself is
@@ -105,5 +123,17 @@ mod tests {
         assert!(reason.contains(&format!("process {} holds", std::process::id())), "{reason}");
         drop(first);
         lock(&scratch.path().join("run")).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_held_for_a_moment_is_waited_for() {
+        let scratch = Scratch::new();
+        let first = lock(scratch.path()).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| lock(scratch.path()).map(drop));
+            sleep(TURN);
+            drop(first);
+            second.join().unwrap().unwrap();
+        });
     }
 }

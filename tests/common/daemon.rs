@@ -1,7 +1,7 @@
 //! A daemon of a test's own: the real binary, its files in a folder that goes with it.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -63,8 +63,17 @@ impl Daemon {
         eventually("the daemon answers", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());
-            UnixStream::connect(self.socket()).is_ok()
+            // A connection alone may be to what is left of the daemon before this one.
+            self.answers()
         });
+    }
+
+    /// Whether it answers.
+    fn answers(&self) -> bool {
+        UnixStream::connect(self.socket()).is_ok_and(|mut stream| {
+            let sent = stream.write_all(b"{\"method\":\"io.volnet.List\"}\n");
+            sent.is_ok() && stream.read(&mut [0; 1]).is_ok_and(|length| length > 0)
+        })
     }
 
     /// Starts the daemon and does not wait for it.
