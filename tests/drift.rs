@@ -56,6 +56,10 @@ const CHANGES: &[(&str, &str)] = &[
     ("ip link set vttap-web mtu 1400", "link vttap-web has the MTU 1400, not 1500"),
     ("ip link set vttap-db type bridge_slave isolated on", "link vttap-db is isolated"),
     ("bridge link set dev vttap-db isolated on", "link vttap-db is isolated"),
+    (
+        "ip link set vttap-db type bridge_slave group_fwd_mask 0",
+        "link vttap-db has its frames to link-local groups taken aside",
+    ),
     ("ip link set vttap-db alias mine", "link vttap-db has not the alias volnet:db"),
     ("ip link set vttap-db down name mine", "link mine is left over"),
     ("sysctl -qw net.ipv4.ip_forward=0", "IPv4 forwarding is off"),

@@ -122,6 +122,8 @@ fn links_are_made_changed_and_removed() {
 /// A table in which every kind of set, match and verdict stands once.
 fn tables() -> [Table; 2] {
     let in_set = |fields, set, negated| Match::InSet { fields, set, negated };
+    let is = |field, mask, value| Match::Is { field, mask, value };
+    let ether_type = |value| is(PacketField::EtherType, None, value);
     let mac = Mac::of_guest("default", "web");
     let tap = Value::Link("vttap-web".into());
     let address = Value::Ipv4([192, 168, 127, 2].into());
@@ -198,7 +200,7 @@ fn tables() -> [Table; 2] {
                 },
                 Rule {
                     matches: vec![
-                        Match::EtherType(0x0806),
+                        ether_type(0x0806),
                         in_set(
                             &[
                                 PacketField::InLink,
@@ -211,7 +213,11 @@ fn tables() -> [Table; 2] {
                     ],
                     verdict: Verdict::Drop,
                 },
-                Rule { matches: vec![Match::EtherType(0x86dd)], verdict: Verdict::Drop },
+                Rule { matches: vec![ether_type(0x86dd)], verdict: Verdict::Drop },
+                Rule {
+                    matches: vec![is(PacketField::IpDestination, Some(0xffff_0000), 0xa9fe_0000)],
+                    verdict: Verdict::Drop,
+                },
             ],
         }],
     };
@@ -235,6 +241,7 @@ fn tables_and_elements_are_made_and_removed() {
             "ct state established,related ip daddr @subnets accept",
             "iifname . ether saddr . ip saddr @guests accept",
             "ether type ip6 drop",
+            "ip daddr 169.254.0.0/16 drop",
             // nft does not show the EtherType that the fields of ARP imply.
             "iifname . arp saddr ether . arp saddr ip != @guests drop",
         ] {

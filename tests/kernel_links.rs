@@ -7,7 +7,7 @@ mod common;
 use common::{in_namespace, ip_link, json, link_exists, run};
 use volnet::engine::mac::Mac;
 use volnet::engine::news::News;
-use volnet::engine::plan::LinkSettings;
+use volnet::engine::plan::{LinkSettings, PortSettings};
 use volnet::engine::reconcile::{Link, LinkKind};
 use volnet::network::linux::monitor::Monitor;
 use volnet::network::linux::socket::{Error, Protocol, Socket};
@@ -16,6 +16,8 @@ use volnet::network::linux::{addresses, links, sysctl, tap};
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 const TAP: tap::Spec<'static> =
     tap::Spec { name: "vttap-web", owner: Some(1234), multi_queue: false, alias: "volnet:web" };
+
+const PORT: PortSettings = PortSettings { isolated: true, group_forward: 8 };
 
 fn socket() -> Socket {
     Socket::open(Protocol::Route).unwrap()
@@ -31,7 +33,7 @@ fn attached() -> LinkSettings {
         up: Some(true),
         mtu: Some(1400),
         no_ipv6: true,
-        isolated: Some(true),
+        port: Some(PORT),
         ..LinkSettings::default()
     }
 }
@@ -125,7 +127,7 @@ fn a_tap_is_attached_up_and_isolated_in_one_change() {
         assert_eq!(shown["linkinfo"]["info_slave_data"]["isolated"], true);
         assert!(shown["flags"].as_array().unwrap().contains(&"UP".into()));
         let seen = observed(&mut socket, "vttap-web");
-        assert_eq!((seen.master, seen.up, seen.isolated), (Some(master), true, true));
+        assert_eq!((seen.master, seen.up, seen.port), (Some(master), true, PORT));
         assert!(!seen.carrier, "nobody holds it open");
 
         links::set(&mut socket, "vttap-web", &attached()).expect("twice is as good as once");
@@ -150,7 +152,7 @@ fn a_link_too_small_for_ipv6_is_attached_all_the_same() {
         let settings = LinkSettings { mtu: Some(1000), ..attached() };
         links::set(&mut socket, "vttap-web", &settings).unwrap();
         let seen = observed(&mut socket, "vttap-web");
-        assert_eq!((seen.mtu, seen.up, seen.isolated), (1000, true, true));
+        assert_eq!((seen.mtu, seen.up, seen.port), (1000, true, PORT));
     });
 }
 

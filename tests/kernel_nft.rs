@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use common::{in_namespace, run, try_run};
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
-use volnet::engine::ruleset::{self, Accept, Direction, Element, Table};
+use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
 use volnet::engine::state::{Dhcp, NetworkConfig};
 use volnet::network::linux::nft::Nft;
 
@@ -35,7 +35,9 @@ fn guests(count: u32) -> Vec<Element> {
             let name = format!("g{number}");
             let tap = TapName::choose(&VmName::new(&name).unwrap(), |_| false);
             let ip = Ipv4Addr::from_bits(0x0a00_0000 + number);
-            ruleset::elements(&tap, Mac::of_guest("default", &name), Some(ip))
+            let mac = Mac::of_guest("default", &name);
+            let isolated = number % 2 == 0;
+            ruleset::elements(&Guest { tap: &tap, mac, ip: Some(ip), isolated })
         })
         .collect()
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use volnet::config::{self, Flags};
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
-use volnet::engine::ruleset::{self, Element};
+use volnet::engine::reconcile::GROUP_FORWARD;
+use volnet::engine::ruleset::{self, Element, Guest};
 use volnet::engine::state::NetworkConfig;
 use volnet::netlink::rtnl::link::{self, LinkChange, PortChange, Target};
 use volnet::netlink::writer::Writer;
@@ -109,7 +110,11 @@ impl Floor {
             no_ipv6: true,
             ..LinkChange::default()
         };
-        let port = PortChange { isolated: Some(false), ..PortChange::default() };
+        let port = PortChange {
+            isolated: Some(false),
+            group_forward: Some(GROUP_FORWARD),
+            ..PortChange::default()
+        };
         let build = |writer: &mut Writer, sequence: &mut Sequence| {
             link::set(writer, sequence.take(), Target::Name(name), &change);
             link::set_port(writer, sequence.take(), Target::Name(name), &port);
@@ -175,7 +180,12 @@ impl Vm {
         Vm {
             name: name.into(),
             alias: format!("volnet:{name}"),
-            elements: ruleset::elements(&tap, Mac::of_guest(&network.name, name), Some(ip)),
+            elements: ruleset::elements(&Guest {
+                tap: &tap,
+                mac: Mac::of_guest(&network.name, name),
+                ip: Some(ip),
+                isolated: false,
+            }),
             tap: tap.to_string(),
         }
     }

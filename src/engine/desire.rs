@@ -3,7 +3,7 @@
 use super::decide::Engine;
 use super::plan::{Op, Plan};
 use super::reconcile::{self, Desired, DesiredPort, Observed, Problem};
-use super::ruleset::{self, Element};
+use super::ruleset::{self, Element, Guest};
 use super::state::{NetworkConfig, Record};
 
 impl Engine {
@@ -11,7 +11,7 @@ impl Engine {
     pub fn desired(&self) -> Desired<'_> {
         let networks: Vec<&NetworkConfig> = self.ledger.networks().collect();
         let ports = self.vms.values().filter_map(|vm| self.desired_port(&vm.record)).collect();
-        let elements = self.vms.values().flat_map(|vm| elements(&vm.record)).collect();
+        let elements = self.vms.values().flat_map(|vm| self.elements(&vm.record)).collect();
         let tables = ruleset::tables(&networks, elements, self.nft_owner);
         Desired { networks, ports, tables, forwarding: Some(true) }
     }
@@ -19,7 +19,7 @@ impl Engine {
     /// What gives a new VM its place on the network.
     pub(super) fn attach_plan(&self, record: &Record) -> Result<Plan, Problem> {
         match self.desired_port(record) {
-            Some(port) => reconcile::attach_plan(&port, None, elements(record)),
+            Some(port) => reconcile::attach_plan(&port, None, self.elements(record)),
             None => Ok(Plan::new()),
         }
     }
@@ -27,7 +27,7 @@ impl Engine {
     /// What takes a VM's place on the network away.
     pub(super) fn release_plan(&self, record: &Record) -> Plan {
         match self.desired_port(record) {
-            Some(port) => reconcile::release_plan(&port, elements(record)),
+            Some(port) => reconcile::release_plan(&port, self.elements(record)),
             None => Plan::new(),
         }
     }
@@ -56,29 +56,33 @@ impl Engine {
         let network = self.ledger.network(&port.network)?;
         Some(DesiredPort::new(&record.name, port, &record.spec.network, network))
     }
-}
 
-/// What a change of a VM's record means for the sets of our tables.
-pub(super) fn exchange_plan(before: &Record, after: &Record) -> Plan {
-    let (before, after) = (elements(before), elements(after));
-    let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
-        these.iter().filter(|element| !those.contains(element)).cloned().collect()
-    };
-    let (gone, new) = (without(&before, &after), without(&after, &before));
-    let mut plan = Plan::new();
-    if !gone.is_empty() {
-        plan.push(Op::RemoveElements(gone));
+    /// What a change of a VM's record means for the sets of our tables.
+    pub(super) fn exchange_plan(&self, before: &Record, after: &Record) -> Plan {
+        let (before, after) = (self.elements(before), self.elements(after));
+        let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
+            these.iter().filter(|element| !those.contains(element)).cloned().collect()
+        };
+        let (gone, new) = (without(&before, &after), without(&after, &before));
+        let mut plan = Plan::new();
+        if !gone.is_empty() {
+            plan.push(Op::RemoveElements(gone));
+        }
+        if !new.is_empty() {
+            plan.push(Op::AddElements(new));
+        }
+        plan
     }
-    if !new.is_empty() {
-        plan.push(Op::AddElements(new));
-    }
-    plan
-}
 
-/// What a VM is in the sets of our tables.
-fn elements(record: &Record) -> Vec<Element> {
-    match &record.port {
-        Some(port) => ruleset::elements(&port.tap, port.mac, port.ip),
-        None => Vec::new(),
+    /// What a VM is in the sets of our tables.
+    fn elements(&self, record: &Record) -> Vec<Element> {
+        let Some(port) = &record.port else { return Vec::new() };
+        let Some(network) = self.ledger.network(&port.network) else { return Vec::new() };
+        ruleset::elements(&Guest {
+            tap: &port.tap,
+            mac: port.mac,
+            ip: port.ip,
+            isolated: record.spec.network.isolated.unwrap_or(network.isolated),
+        })
     }
 }

@@ -159,8 +159,15 @@ fn settings(set: &LinkSettings, former: &LinkSettings) -> String {
     if let Some(alias) = &set.alias {
         wrong.push(format!("has not the alias {alias}"));
     }
-    if let (Some(right), None) = (set.isolated, &set.master) {
-        wrong.push(if right { "is not isolated".into() } else { "is isolated".into() });
+    if let (Some(right), Some(is), None) = (set.port, former.port, &set.master) {
+        match (right.isolated, is.isolated) {
+            (true, false) => wrong.push("is not isolated".into()),
+            (false, true) => wrong.push("is isolated".into()),
+            (true, true) | (false, false) => {}
+        }
+        if right.group_forward != is.group_forward {
+            wrong.push("has its frames to link-local groups taken aside".into());
+        }
     }
     if wrong.is_empty() { "has other settings".into() } else { wrong.join(", ") }
 }

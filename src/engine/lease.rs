@@ -14,7 +14,6 @@
 use std::net::Ipv4Addr;
 
 use super::decide::{Decision, Engine, Write};
-use super::desire;
 use super::mac::Mac;
 use super::name::VmName;
 use super::state::{Lease, NetworkConfig, Port, Record};
@@ -162,7 +161,7 @@ impl Engine {
             return None;
         }
         port.lease = lease;
-        let plan = desire::exchange_plan(&former.record, &vm.record);
+        let plan = self.exchange_plan(&former.record, &self.vms.get(name)?.record);
         Some(Decision { plan, ..Decision::of(name.clone(), None, Write::Put, former) })
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::decide::Engine;
+use super::plan::PortSettings;
 use super::reconcile::{self, DesiredPort, Link, Seen};
 
 /// What was told since the last look.
@@ -17,9 +18,8 @@ use super::reconcile::{self, DesiredPort, Link, Seen};
 pub struct News {
     /// Links by index, as they are; `false` for those that are gone, as they were.
     pub links: BTreeMap<u32, (Link, bool)>,
-    /// Ports by index of their link, with its name: whether they are isolated, where nothing else
-    /// was told of the link.
-    pub ports: BTreeMap<u32, (String, bool)>,
+    /// Ports by index of their link, with its name, where nothing else was told of the link.
+    pub ports: BTreeMap<u32, (String, PortSettings)>,
     /// Addresses by link and length of the prefix, and whether they are there.
     pub addresses: BTreeMap<(u32, Ipv4Addr, u8), bool>,
     /// Whether IPv4 is forwarded.
@@ -49,8 +49,8 @@ impl Engine {
             || news.rules.is_some()
             || news.forwarding == Some(false)
             || news.links.values().any(|(link, present)| !self.is_link_right(link, *present))
-            || news.ports.values().any(|(name, isolated)| {
-                self.owner_of(name).is_some_and(|port| port.isolated != *isolated)
+            || news.ports.values().any(|(name, is)| {
+                self.owner_of(name).is_some_and(|port| port.port_settings() != *is)
             })
             || news
                 .addresses

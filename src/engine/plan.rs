@@ -67,8 +67,20 @@ pub struct LinkSettings {
     pub alias: Option<String>,
     /// Keep the kernel from giving the link an IPv6 address of its own.
     pub no_ipv6: bool,
-    /// Whether the bridge keeps this port from other isolated ports.
-    pub isolated: Option<bool>,
+    /// What it is as a port of its bridge.
+    pub port: Option<PortSettings>,
+}
+
+/// What a link is as a port of a bridge. The default is what each port begins as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortSettings {
+    /// Whether the bridge keeps it from other isolated ports.
+    pub isolated: bool,
+    /// Which frames to the groups 01:80:c2:00:00:00 to :0f (a bit for each last byte) go the way of
+    /// all others. The kernel takes the rest aside as the host's own: they pass no rule before the
+    /// bridge has learned their source, and IPv4 in them reaches the host as if the port had an
+    /// address of its own.
+    pub group_forward: u16,
 }
 
 impl LinkSettings {

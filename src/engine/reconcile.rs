@@ -23,10 +23,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 pub use self::bridge::is_right as bridge_is_right;
-pub use self::port::{DesiredPort, Seen, attach_plan, release_plan};
+pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, release_plan};
 pub use self::problem::Problem;
 use super::mac::Mac;
-use super::plan::{Op, Plan};
+use super::plan::{Op, Plan, PortSettings};
 use super::ruleset::{Accept, Family, Key, Table};
 use super::state::NetworkConfig;
 
@@ -95,8 +95,8 @@ pub struct Link {
     pub mtu: u32,
     /// Hardware address.
     pub mac: Mac,
-    /// Whether its bridge keeps it from other isolated ports.
-    pub isolated: bool,
+    /// What it is as a port of that bridge.
+    pub port: PortSettings,
 }
 
 /// The kinds of link that volnet tells apart.
@@ -127,6 +127,11 @@ pub struct ObservedTable {
 }
 
 impl Link {
+    /// It is taken off its bridge, and with that loses what it was as a port.
+    pub fn leave(&mut self) {
+        (self.master, self.port) = (None, PortSettings::default());
+    }
+
     /// Whether it is a bridge that volnet made.
     pub fn is_our_bridge(&self) -> bool {
         self.kind == LinkKind::Bridge && self.alias.as_deref() == Some(ALIAS)

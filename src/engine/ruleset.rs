@@ -7,7 +7,7 @@
 mod ours;
 pub mod text;
 
-pub use ours::{TABLE, elements, tables};
+pub use ours::{Guest, TABLE, elements, tables};
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
@@ -190,6 +190,8 @@ pub enum Hook {
     Prerouting,
     /// What goes through.
     Forward,
+    /// What the host sends, or passes on itself.
+    Output,
     /// Everything that goes out.
     Postrouting,
 }
@@ -208,19 +210,22 @@ pub struct Rule {
 pub enum Match {
     /// The fields of the packet, concatenated, are (or are not) in the set.
     InSet { fields: &'static [PacketField], set: &'static str, negated: bool },
-    /// The EtherType is this one; only in the bridge family.
-    EtherType(u16),
+    /// The field of the packet, of which only the bits of `mask` count if there is one, has this
+    /// value.
+    Is { field: PacketField, mask: Option<u64>, value: u64 },
     /// The connection is established or related.
     Established,
 }
 
-/// A field of a packet that a set is asked about.
+/// A field of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PacketField {
     /// The link it came in by.
     InLink,
     /// The link it leaves by.
     OutLink,
+    /// EtherType; that of the tag where there is one, and a length in frames of IEEE 802.3.
+    EtherType,
     /// Ethernet source address.
     EtherSource,
     /// IPv4 source address.

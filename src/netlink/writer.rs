@@ -125,6 +125,11 @@ impl Writer {
         self.attr(kind, &[value]);
     }
 
+    /// Writes an attribute that holds a 16-bit integer in host order.
+    pub fn attr_u16(&mut self, kind: u16, value: u16) {
+        self.attr(kind, &value.to_ne_bytes());
+    }
+
     /// Writes an attribute that holds a 32-bit integer in host order.
     pub fn attr_u32(&mut self, kind: u16, value: u32) {
         self.attr(kind, &value.to_ne_bytes());

@@ -15,7 +15,12 @@ use super::{LOOK_AGAIN, PATIENCE, json as tool};
 pub(crate) struct Agreement {
     /// The rules of a host without VMs.
     rules: Value,
+    /// What the networks are in the sets of the bridge's table.
+    networks: Elements,
 }
+
+/// Elements as text, by set.
+type Elements = BTreeMap<String, BTreeSet<String>>;
 
 /// What was found of one kind, and what `List` says there should be.
 struct Compared {
@@ -28,7 +33,8 @@ impl Agreement {
     /// Remembers the rules of a daemon that has no VM.
     pub(crate) fn with(daemon: &Daemon) -> Agreement {
         assert_eq!(list(daemon), [] as [Value; 0]);
-        Agreement { rules: ruleset().0 }
+        let (rules, networks) = ruleset();
+        Agreement { rules, networks }
     }
 
     /// Waits until everything agrees, which is at once but for processes that were told to end and
@@ -66,7 +72,7 @@ impl Agreement {
             compared("links", links(), wanted_links(vms)),
             compared("addresses", addresses(), json!([["vbr0", "192.168.127.1/24"]])),
             compared("rules", rules, self.rules.clone()),
-            compared("elements", json!(elements), json!(wanted_elements(vms))),
+            compared("elements", json!(elements), json!(wanted_elements(&self.networks, vms))),
             compared("processes", json!(daemon.hypervisors()), json!(running)),
             compared("VMs that run and were never started", json!(unstarted), json!([])),
             compared("durable records", files(&folder.join("state/vms")), names(&durable)),
@@ -132,9 +138,9 @@ fn addresses() -> Value {
 }
 
 /// All tables without their elements and handles, and the elements of each set.
-fn ruleset() -> (Value, BTreeMap<String, BTreeSet<String>>) {
+fn ruleset() -> (Value, Elements) {
     let mut rules = tool("nft -j list ruleset");
-    let mut elements: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut elements = Elements::new();
     for object in rules["nftables"].as_array_mut().expect("objects") {
         for object in object.as_object_mut().expect("an object").values_mut() {
             let fields = object.as_object_mut().expect("fields");
@@ -150,8 +156,9 @@ fn ruleset() -> (Value, BTreeMap<String, BTreeSet<String>>) {
     (rules, elements)
 }
 
-fn wanted_elements(vms: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
-    let mut elements: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+/// Those of the networks, and those of the VMs.
+fn wanted_elements(networks: &Elements, vms: &[Value]) -> Elements {
+    let mut elements = networks.clone();
     for vm in vms.iter().filter(|vm| !vm["ip"].is_null()) {
         let guest = json!({ "concat": [vm["tap"], vm["mac"], vm["ip"]] });
         elements.entry("guests".into()).or_default().insert(guest.to_string());

@@ -134,13 +134,15 @@ fn links_are_written_as_meant() {
     let kind = info.get_attr_handle().get_attr_payload_as_with_len::<String>(IflaInfo::Kind);
     assert_eq!(kind.unwrap(), "bridge");
 
-    let change = PortChange { isolated: Some(true), guard: None, learning: None };
+    let change =
+        PortChange { isolated: Some(true), group_forward: Some(8), ..PortChange::default() };
     let port: Ifinfomsg = written(|w| link::set_port(w, 1, Target::Index(3), &change));
     let info: RtBuffer<IflaInfo, Buffer> = decode(&nest(port.rtattrs(), Ifla::Linkinfo));
     let kind = info.get_attr_handle().get_attr_payload_as_with_len::<String>(IflaInfo::SlaveKind);
     assert_eq!(kind.unwrap(), "bridge");
     let isolated = [&5_u16.to_ne_bytes()[..], &33_u16.to_ne_bytes(), &[1, 0, 0, 0]].concat();
-    assert_eq!(nest(&info, IflaInfo::SlaveData), isolated);
+    let groups = [6_u16, 31, 8, 0].map(u16::to_ne_bytes).concat();
+    assert_eq!(nest(&info, IflaInfo::SlaveData), [isolated, groups].concat());
 }
 
 #[test]

@@ -62,7 +62,8 @@ fn reads_a_dump_of_links() {
     };
     assert_eq!(tap.tun, Some(tun));
     // A tap that nobody holds open has no carrier, and its port is disabled.
-    let port = link::Port { state: 0, isolated: true, guard: true, learning: false };
+    let port =
+        link::Port { state: 0, isolated: true, guard: true, learning: false, group_forward: 0 };
     assert_eq!(tap.port, Some(port));
 
     let plain = link(&links, "vttap-db").tun.unwrap();
@@ -240,7 +241,12 @@ fn changes_links_as_ip_does() {
         ..Default::default()
     };
     assert_eq!(set(3, change), theirs("rtnl/attach", IFINFOMSG));
-    let change = PortChange { isolated: Some(true), guard: Some(true), learning: Some(false) };
+    let change = PortChange {
+        isolated: Some(true),
+        guard: Some(true),
+        learning: Some(false),
+        group_forward: None,
+    };
     let mut expected = theirs("rtnl/port", IFINFOMSG);
     // ip(8) names a kind that no kernel has, and the kernel goes by the master's. We name that.
     assert_eq!(expected.attrs[0], (vec![18, 1], b"bridge_slave".to_vec()));

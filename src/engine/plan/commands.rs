@@ -4,7 +4,7 @@
 //! may be of several lines. Two things are left out because no command can do them: a tap has its
 //! alias only after it was made, and tables are not owned.
 
-use super::{LinkSettings, Op};
+use super::{LinkSettings, Op, PortSettings};
 use crate::engine::ruleset::text;
 use crate::engine::ruleset::{Accept, Direction};
 
@@ -85,9 +85,12 @@ fn settings(name: &str, set: &LinkSettings) -> Vec<String> {
     if !words.is_empty() {
         commands.push(format!("ip link set dev {name}{words}"));
     }
-    if let Some(isolated) = set.isolated {
+    if let Some(PortSettings { isolated, group_forward }) = set.port {
         let isolated = if isolated { "on" } else { "off" };
-        commands.push(format!("ip link set dev {name} type bridge_slave isolated {isolated}"));
+        commands.push(format!(
+            "ip link set dev {name} type bridge_slave isolated {isolated} \
+             group_fwd_mask {group_forward}"
+        ));
     }
     commands
 }

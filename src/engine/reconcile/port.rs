@@ -3,7 +3,7 @@
 use super::problem::describe;
 use super::{ALIAS, Link, LinkKind, Problem};
 use crate::engine::name::{TapName, VmName};
-use crate::engine::plan::{LinkSettings, Op, Plan};
+use crate::engine::plan::{LinkSettings, Op, Plan, PortSettings};
 use crate::engine::ruleset::Element;
 use crate::engine::state::{NetworkConfig, Port};
 use crate::spec::NetworkSpec;
@@ -28,6 +28,10 @@ pub struct DesiredPort<'a> {
     /// The user who may open it; `None` lets anyone.
     pub owner: Option<u32>,
 }
+
+/// All link-local groups, but for that of PAUSE frames, which no bridge forwards
+/// (net/bridge/br_private.h, `BR_GROUPFWD_MACPAUSE`).
+pub const GROUP_FORWARD: u16 = !(1 << 1);
 
 /// A link as it was observed.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +61,11 @@ impl<'a> DesiredPort<'a> {
             multi_queue: spec.queues.unwrap_or(1) > 1,
             owner: Some(0),
         }
+    }
+
+    /// What the tap is as a port of its bridge.
+    pub fn port_settings(&self) -> PortSettings {
+        PortSettings { isolated: self.isolated, group_forward: GROUP_FORWARD }
     }
 
     fn alias(&self) -> String {
@@ -90,7 +99,7 @@ impl<'a> DesiredPort<'a> {
             up: Some(true),
             mtu: Some(self.mtu),
             no_ipv6: true,
-            isolated: self.isolated.then_some(true),
+            port: Some(self.port_settings()),
             ..LinkSettings::default()
         };
         vec![
@@ -112,10 +121,10 @@ impl<'a> DesiredPort<'a> {
             set.master = Some(Some(self.bridge.to_string()));
             former.master = Some(master.map(str::to_string));
             // A port that moves takes none of its port settings along.
-            set.isolated = Some(self.isolated);
-            former.isolated = master.map(|_| link.isolated);
-        } else if link.isolated != self.isolated {
-            (set.isolated, former.isolated) = (Some(self.isolated), Some(link.isolated));
+            set.port = Some(self.port_settings());
+            former.port = master.map(|_| link.port);
+        } else if link.port != self.port_settings() {
+            (set.port, former.port) = (Some(self.port_settings()), Some(link.port));
         }
         if !link.up {
             (set.up, former.up) = (Some(true), Some(false));

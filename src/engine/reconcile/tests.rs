@@ -213,7 +213,7 @@ fn a_link_that_others_changed_is_set_right_in_one_op() {
         up: Some(true),
         mtu: Some(1500),
         alias: Some("volnet:vm0".into()),
-        isolated: Some(false),
+        port: Some(PortSettings { isolated: false, group_forward: GROUP_FORWARD }),
         ..LinkSettings::default()
     };
     assert_eq!(*set, expected);
@@ -355,6 +355,7 @@ enum Meddle {
     Alias(usize, Option<&'static str>),
     Master(usize, usize),
     Isolate(usize),
+    Groups(usize),
     Reflag(usize),
     Carrier(usize),
     Rename(usize, &'static str),
@@ -388,6 +389,7 @@ fn meddle() -> impl Strategy<Value = Meddle> {
         (at.clone(), prop::sample::select(&ALIASES[..])).prop_map(|(at, to)| Meddle::Alias(at, to)),
         (at.clone(), at.clone()).prop_map(|(at, to)| Meddle::Master(at, to)),
         at.clone().prop_map(Meddle::Isolate),
+        at.clone().prop_map(Meddle::Groups),
         at.clone().prop_map(Meddle::Reflag),
         at.clone().prop_map(Meddle::Carrier),
         (at.clone(), prop::sample::select(&NAMES[..])).prop_map(|(at, to)| Meddle::Rename(at, to)),
@@ -425,12 +427,17 @@ impl Meddle {
                 let index = (bridge.kind == LinkKind::Bridge).then_some(bridge.index);
                 let link = &mut observed.links[at % count];
                 if link.kind != LinkKind::Bridge {
-                    (link.master, link.isolated) = (index, false);
+                    link.leave();
+                    link.master = index;
                 }
             }
             Meddle::Isolate(at) => {
                 let link = &mut observed.links[at % count];
-                link.isolated = link.master.is_some();
+                link.port.isolated = link.master.is_some();
+            }
+            Meddle::Groups(at) => {
+                let link = &mut observed.links[at % count];
+                link.port.group_forward = u16::from(link.master.is_some());
             }
             Meddle::Reflag(at) => {
                 if let LinkKind::Tap { vnet_hdr, .. } = &mut observed.links[at % count].kind {
@@ -487,7 +494,11 @@ impl Meddle {
 /// The links that are not ours, as they were but for what the end of our bridges does to them.
 fn foreign(fake: &Fake) -> Vec<Link> {
     let ours = |link: &&Link| !link.is_our_bridge() && !link.is_our_tap();
-    let loose = |link: &Link| Link { master: None, isolated: false, ..link.clone() };
+    let loose = |link: &Link| {
+        let mut link = link.clone();
+        link.leave();
+        link
+    };
     fake.kernel.observed.links.iter().filter(ours).map(loose).collect()
 }
 

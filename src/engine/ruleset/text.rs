@@ -5,11 +5,13 @@
 //! adding a thing before it is deleted, in the same batch, removes it whether it was there or not.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 use super::{
     Chain, ChainKind, Element, Family, Field, Hook, Key, Match, PacketField, Rule, Set, Table,
     Value, Verdict,
 };
+use crate::engine::mac::Mac;
 
 /// A table that is not there yet.
 pub fn create_table(table: &Table) -> String {
@@ -78,6 +80,7 @@ fn write_chain(text: &mut String, chain: &Chain) {
     let hook = match chain.hook {
         Hook::Prerouting => "prerouting",
         Hook::Forward => "forward",
+        Hook::Output => "output",
         Hook::Postrouting => "postrouting",
     };
     let (name, priority) = (chain.name, chain.priority);
@@ -110,7 +113,14 @@ fn match_text(condition: &Match) -> String {
             let fields: Vec<&str> = fields.iter().map(|field| packet_field(*field)).collect();
             format!("{} {}@{set}", fields.join(" . "), if *negated { "!= " } else { "" })
         }
-        Match::EtherType(value) => format!("ether type {value:#06x}"),
+        Match::Is { field, mask, value } => {
+            let name = packet_field(*field);
+            let value = value_text(*field, *value);
+            match mask {
+                Some(mask) => format!("{name} & {} == {value}", value_text(*field, *mask)),
+                None => format!("{name} {value}"),
+            }
+        }
         Match::Established => "ct state established,related".to_string(),
     }
 }
@@ -119,11 +129,27 @@ fn packet_field(field: PacketField) -> &'static str {
     match field {
         PacketField::InLink => "iifname",
         PacketField::OutLink => "oifname",
+        PacketField::EtherType => "ether type",
         PacketField::EtherSource => "ether saddr",
         PacketField::IpSource => "ip saddr",
         PacketField::IpDestination => "ip daddr",
         PacketField::ArpSenderIp => "arp saddr ip",
         PacketField::ArpSenderEther => "arp saddr ether",
+    }
+}
+
+/// A value that a field is compared with, as nft takes it for that field.
+fn value_text(field: PacketField, value: u64) -> String {
+    match field {
+        PacketField::IpSource | PacketField::IpDestination | PacketField::ArpSenderIp => {
+            Ipv4Addr::from_bits(value as u32).to_string()
+        }
+        PacketField::EtherType => format!("{value:#06x}"),
+        PacketField::EtherSource | PacketField::ArpSenderEther => {
+            let [_, _, mac @ ..] = value.to_be_bytes();
+            Mac(mac).to_string()
+        }
+        PacketField::InLink | PacketField::OutLink => unreachable!("no value of 8 bytes"),
     }
 }
 

@@ -143,19 +143,24 @@ pub fn lookup(writer: &mut Writer, register: u32, set: &str, negated: bool) {
     });
 }
 
+/// Clears the bits of a register that are not in the mask, which says how many bytes there are.
+pub fn mask(writer: &mut Writer, register: u32, mask: &[u8]) {
+    expression(writer, "bitwise", |writer| {
+        writer.attr_be32(BITWISE_SREG, register);
+        writer.attr_be32(BITWISE_DREG, register);
+        writer.attr_be32(BITWISE_LEN, mask.len() as u32);
+        data_value(writer, BITWISE_MASK, mask);
+        data_value(writer, BITWISE_XOR, &[0; 16][..mask.len()]);
+    });
+}
+
 /// Goes on only if the connection is established or related. The state is a word of the host.
 pub fn established(writer: &mut Writer) {
     expression(writer, "ct", |writer| {
         writer.attr_be32(META_KEY, CT_STATE);
         writer.attr_be32(META_DREG, REG32_FIRST);
     });
-    expression(writer, "bitwise", |writer| {
-        writer.attr_be32(BITWISE_SREG, REG32_FIRST);
-        writer.attr_be32(BITWISE_DREG, REG32_FIRST);
-        writer.attr_be32(BITWISE_LEN, 4);
-        data_value(writer, BITWISE_MASK, &CT_ESTABLISHED_OR_RELATED.to_ne_bytes());
-        data_value(writer, BITWISE_XOR, &[0; 4]);
-    });
+    mask(writer, REG32_FIRST, &CT_ESTABLISHED_OR_RELATED.to_ne_bytes());
     compare(writer, REG32_FIRST, Compare::NotEqual, &[0; 4]);
 }
 

@@ -61,7 +61,8 @@ fn settings_that_were_changed_come_back() {
     let mut fake = host.kernel();
     for name in ["vbr0", "vttap-vm0", "vttap-vm1"] {
         let link = fake.link_mut(name).unwrap();
-        (link.up, link.mtu, link.master, link.isolated) = (false, 1280, None, false);
+        (link.up, link.mtu) = (false, 1280);
+        link.leave();
     }
     fake.kernel.observed.forwarding = false;
     let address = fake.kernel.observed.addresses[0];

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::{BRIDGE_PORTS_MAX, EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE, EXFULL, Kernel};
 use crate::engine::mac::Mac;
 use crate::engine::name::LINK_NAME_MAX;
-use crate::engine::plan::LinkSettings;
+use crate::engine::plan::{LinkSettings, PortSettings};
 use crate::engine::prefix::Prefix;
 use crate::engine::reconcile::{Link, LinkKind};
 
@@ -25,7 +25,7 @@ pub(super) fn new(index: u32, name: &str, kind: LinkKind) -> Link {
         carrier: false,
         mtu: 1500,
         mac: Mac([0xfe, 0, a, b, c, d]),
-        isolated: false,
+        port: PortSettings::default(),
     }
 }
 
@@ -91,9 +91,9 @@ impl Kernel {
         }
         let link = &mut self.observed.links[at];
         link.up = set.up.unwrap_or(link.up);
-        match (set.isolated, link.master) {
+        match (set.port, link.master) {
             (Some(_), None) => return Err(EOPNOTSUPP),
-            (Some(isolated), Some(_)) => link.isolated = isolated,
+            (Some(port), Some(_)) => link.port = port,
             (None, _) => {}
         }
         Ok(())
@@ -101,8 +101,7 @@ impl Kernel {
 
     /// Attaches a link, after it was taken from where it is: a refusal leaves it detached.
     fn set_master(&mut self, at: usize, master: Option<usize>) -> Result<(), i32> {
-        self.observed.links[at].master = None;
-        self.observed.links[at].isolated = false;
+        self.observed.links[at].leave();
         let Some(master) = master.map(|at| &self.observed.links[at]) else {
             return Ok(());
         };
@@ -128,7 +127,7 @@ impl Kernel {
         self.observed.addresses.retain(|(link, ..)| *link != gone);
         self.observed.routes.retain(|(link, _)| *link != gone);
         for port in self.observed.links.iter_mut().filter(|link| link.master == Some(gone)) {
-            (port.master, port.isolated) = (None, false);
+            port.leave();
         }
     }
 

@@ -1,5 +1,7 @@
 use super::*;
-use crate::engine::plan::LinkSettings;
+use crate::engine::plan::{LinkSettings, PortSettings};
+
+const ISOLATED: PortSettings = PortSettings { isolated: true, group_forward: 8 };
 
 fn create_tap(name: &str) -> Op {
     Op::CreateTap {
@@ -21,7 +23,7 @@ fn set(name: &str, set: LinkSettings) -> Op {
 
 fn attach(name: &str, bridge: &str) -> Op {
     let master = Some(Some(bridge.to_string()));
-    set(name, LinkSettings { master, isolated: Some(true), ..LinkSettings::default() })
+    set(name, LinkSettings { master, port: Some(ISOLATED), ..LinkSettings::default() })
 }
 
 fn address(link: &str, last: u8) -> Op {
@@ -41,7 +43,7 @@ fn refuses_as_linux_does() {
     fake.apply(&address("vbr0", 1)).unwrap();
     fake.own_table(Family::Ip, "volnet");
     let mtu = LinkSettings { mtu: Some(67), ..LinkSettings::default() };
-    let isolated = LinkSettings { isolated: Some(true), ..LinkSettings::default() };
+    let isolated = LinkSettings { port: Some(ISOLATED), ..LinkSettings::default() };
     for (op, expected) in [
         (create_bridge("eth0"), EEXIST),
         (create_tap("vbr0"), EBUSY),
@@ -75,9 +77,15 @@ fn a_bridge_takes_1023_ports_and_lets_them_go_when_it_ends() {
         assert_eq!(errno(&mut fake, &attach(&name, "vbr0")), expected);
     }
     let first = fake.link("vttap-0").unwrap();
-    assert!(first.isolated && first.master == bridge && bridge == Some(1));
+    assert!(first.port == ISOLATED && first.master == bridge && bridge == Some(1));
     fake.delete_link("vbr0");
-    assert!(fake.kernel.observed.links.iter().all(|link| link.master.is_none() && !link.isolated));
+    assert!(
+        fake.kernel
+            .observed
+            .links
+            .iter()
+            .all(|link| link.master.is_none() && link.port == PortSettings::default())
+    );
     assert_eq!(fake.apply(&create_bridge("vbr0")).unwrap().ifindex, Some(1026), "never reused");
 }
 
@@ -108,5 +116,5 @@ fn fails_once_where_it_was_told_to() {
         failure.to_string(),
         "attach link vttap-x to vbr0: Operation not permitted (errno 1)"
     );
-    assert!(fake.link("vttap-x").unwrap().isolated, "half done at its worst");
+    assert!(fake.link("vttap-x").unwrap().port == ISOLATED, "half done at its worst");
 }

@@ -8,7 +8,7 @@
 use std::os::fd::AsFd;
 
 use crate::engine::mac::Mac;
-use crate::engine::plan::LinkSettings;
+use crate::engine::plan::{LinkSettings, PortSettings};
 use crate::engine::reconcile::{Link, LinkKind};
 use crate::netlink::rtnl::link::{
     self, LOWER_UP, LinkChange, LinkMessage, PortChange, Target, TunKind,
@@ -68,7 +68,11 @@ pub fn set(socket: &mut Socket, name: &str, settings: &LinkSettings) -> Result<(
         no_ipv6: settings.no_ipv6,
         group: None,
     };
-    let port = PortChange { isolated: settings.isolated, ..PortChange::default() };
+    let port = PortChange {
+        isolated: settings.port.map(|port| port.isolated),
+        group_forward: settings.port.map(|port| port.group_forward),
+        ..PortChange::default()
+    };
     match send(socket, name, &change, &port) {
         // There is no IPv6 on this link (not in the kernel, or the MTU is below that of IPv6), so
         // the kernel will not give it addresses either.
@@ -202,6 +206,11 @@ pub fn owned(link: &LinkMessage<'_>) -> Link {
         carrier: link.flags & LOWER_UP != 0,
         mtu: link.mtu,
         mac: Mac(link.mac.unwrap_or([0; 6])),
-        isolated: link.port.is_some_and(|port| port.isolated),
+        port: link.port.as_ref().map(port_settings).unwrap_or_default(),
     }
+}
+
+/// What we care about of a port.
+pub(super) fn port_settings(port: &link::Port) -> PortSettings {
+    PortSettings { isolated: port.isolated, group_forward: port.group_forward }
 }

@@ -17,7 +17,7 @@ use crate::netlink::message::{Message, Messages};
 use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP};
 use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, GROUP_NETCONF, Notice};
 
-use super::links::owned;
+use super::links::{owned, port_settings};
 use super::nft::ACCEPT_TABLE;
 use super::socket::{DATAGRAM_MAX, Protocol, open, receive};
 
@@ -115,10 +115,10 @@ fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {
             news.links.insert(link.index, (owned(&link), false));
         }
         Some(Notice::Port(told)) => match news.links.get_mut(&told.index) {
-            Some((link, _)) => link.isolated = told.port.isolated,
+            Some((link, _)) => link.port = port_settings(&told.port),
             None => {
                 let name = String::from_utf8_lossy(told.name).into_owned();
-                news.ports.insert(told.index, (name, told.port.isolated));
+                news.ports.insert(told.index, (name, port_settings(&told.port)));
             }
         },
         Some(Notice::Address(at)) => {

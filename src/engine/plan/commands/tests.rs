@@ -63,7 +63,7 @@ fn a_vm_is_attached_and_released() {
         "ip link set dev vttap-vm1 alias volnet:vm1",
         "ip link set dev vttap-vm1 addrgenmode none",
         "ip link set dev vttap-vm1 master vbr1 mtu 1400 up",
-        "ip link set dev vttap-vm1 type bridge_slave isolated on",
+        "ip link set dev vttap-vm1 type bridge_slave isolated on group_fwd_mask 65533",
         "nft 'add element ip volnet guests { 10.1.0.3 }'",
     ];
     assert_eq!(commands(&plan), expected);
@@ -83,11 +83,11 @@ fn every_setting_has_its_words() {
         mac: Some("02:00:00:00:00:01".parse().unwrap()),
         alias: Some(String::new()),
         no_ipv6: false,
-        isolated: Some(false),
+        port: Some(PortSettings { isolated: false, group_forward: 8 }),
     };
     let expected = [
         "ip link set dev eth0 nomaster mtu 1280 address 02:00:00:00:00:01 alias '' down",
-        "ip link set dev eth0 type bridge_slave isolated off",
+        "ip link set dev eth0 type bridge_slave isolated off group_fwd_mask 8",
     ];
     assert_eq!(settings("eth0", &set), expected);
 }

@@ -71,6 +71,9 @@ pub struct Port {
     pub guard: bool,
     /// The bridge learns addresses on it.
     pub learning: bool,
+    /// A bit for each last byte of the groups 01:80:c2:00:00:00 to :0f: frames to those are
+    /// forwarded like others, rather than taken by the host itself past all rules.
+    pub group_forward: u16,
 }
 
 /// A port as its bridge shows it, borrowed from its datagram.
@@ -226,6 +229,7 @@ impl Port {
                 BRPORT_STATE => port.state = attr.u8()?,
                 BRPORT_GUARD => port.guard = attr.u8()? != 0,
                 BRPORT_LEARNING => port.learning = attr.u8()? != 0,
+                BRPORT_GROUP_FWD_MASK => port.group_forward = attr.u16()?,
                 BRPORT_ISOLATED => port.isolated = attr.u8()? != 0,
                 _ => {}
             }

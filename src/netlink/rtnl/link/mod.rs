@@ -46,6 +46,7 @@ const TUN_MULTI_QUEUE: u16 = 7;
 const BRPORT_STATE: u16 = 1;
 const BRPORT_GUARD: u16 = 5;
 const BRPORT_LEARNING: u16 = 8;
+const BRPORT_GROUP_FWD_MASK: u16 = 31;
 const BRPORT_ISOLATED: u16 = 33;
 
 /// `IFLA_INET6_ADDR_GEN_MODE` (linux/if_link.h), inside `AF_INET6` of IFLA_AF_SPEC.

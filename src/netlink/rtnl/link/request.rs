@@ -47,6 +47,8 @@ pub struct PortChange {
     pub guard: Option<bool>,
     /// Learn addresses on it.
     pub learning: Option<bool>,
+    /// Which link-local groups are forwarded; see [`Port::group_forward`].
+    pub group_forward: Option<u16>,
 }
 
 /// Asks for all links, without their statistics.
@@ -120,6 +122,9 @@ pub fn set_port(writer: &mut Writer, sequence: u32, target: Target<'_>, change: 
         if let Some(value) = value {
             writer.attr_u8(kind, u8::from(value));
         }
+    }
+    if let Some(mask) = change.group_forward {
+        writer.attr_u16(BRPORT_GROUP_FWD_MASK, mask);
     }
     writer.close(data);
     writer.close(info);

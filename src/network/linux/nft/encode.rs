@@ -133,8 +133,8 @@ fn write_key(writer: &mut Writer, message: &mut Elements, key: &Key) {
     message.element(writer, &bytes[..length], 0);
 }
 
-/// The longest key: a link, an Ethernet and an IPv4 address.
-const KEY_BYTES_MAX: usize = LINK_BYTES + 8 + 4;
+/// The longest key: two links.
+const KEY_BYTES_MAX: usize = 2 * LINK_BYTES;
 
 /// Writes a value and gives the bytes that it takes, padded to four.
 fn write_value(into: &mut [u8], value: &Value) -> usize {
@@ -165,10 +165,14 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
                 load_all(writer, fields);
                 expression::lookup(writer, REG32_FIRST, set, *negated);
             }
-            Match::EtherType(value) => {
-                expression::payload(writer, Base::Link, 12, 2, REG32_FIRST);
+            Match::Is { field, mask, value } => {
+                let length = load(writer, *field, REG32_FIRST) as usize;
+                if let Some(mask) = mask {
+                    expression::mask(writer, REG32_FIRST, low_bytes(&mask.to_be_bytes(), length));
+                }
                 let value = value.to_be_bytes();
-                expression::compare(writer, REG32_FIRST, Compare::Equal, &value);
+                let value = low_bytes(&value, length);
+                expression::compare(writer, REG32_FIRST, Compare::Equal, value);
             }
             Match::Established => expression::established(writer),
         }
@@ -184,18 +188,27 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
 fn load_all(writer: &mut Writer, fields: &[PacketField]) {
     let mut register = REG32_FIRST;
     for field in fields {
-        let length = match load_of(*field) {
-            Load::Meta(key) => {
-                expression::meta(writer, key, register);
-                LINK_BYTES as u32
-            }
-            Load::Payload { base, offset, length } => {
-                expression::payload(writer, base, offset, length, register);
-                length
-            }
-        };
-        register += length.div_ceil(4);
+        register += load(writer, *field, register).div_ceil(4);
     }
+}
+
+/// Loads a field and gives the bytes that it has.
+fn load(writer: &mut Writer, field: PacketField, register: u32) -> u32 {
+    match load_of(field) {
+        Load::Meta(key) => {
+            expression::meta(writer, key, register);
+            LINK_BYTES as u32
+        }
+        Load::Payload { base, offset, length } => {
+            expression::payload(writer, base, offset, length, register);
+            length
+        }
+    }
+}
+
+/// The last bytes of a number in network order.
+fn low_bytes(bytes: &[u8; 8], length: usize) -> &[u8] {
+    &bytes[bytes.len() - length..]
 }
 
 /// Offsets are those of `struct ethhdr`, `struct iphdr`, and an ARP packet for Ethernet and IPv4
@@ -206,6 +219,7 @@ fn load_of(field: PacketField) -> Load {
         PacketField::InLink => Load::Meta(Meta::InName),
         PacketField::OutLink => Load::Meta(Meta::OutName),
         PacketField::EtherSource => payload(Base::Link, 6, 6),
+        PacketField::EtherType => payload(Base::Link, 12, 2),
         PacketField::IpSource => payload(Base::Network, 12, 4),
         PacketField::IpDestination => payload(Base::Network, 16, 4),
         PacketField::ArpSenderEther => payload(Base::Network, 8, 6),
@@ -244,6 +258,7 @@ pub(super) fn hook_number(hook: Hook) -> u32 {
     match hook {
         Hook::Prerouting => 0,
         Hook::Forward => 2,
+        Hook::Output => 3,
         Hook::Postrouting => 4,
     }
 }

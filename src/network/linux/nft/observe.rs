@@ -17,10 +17,14 @@ use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, SetMessage};
 use crate::network::linux::socket::{Error, Socket};
 
 /// The keys that our sets can have.
-const KEYS: [&[Field]; 3] =
-    [&[Field::Link], &[Field::Ipv4], &[Field::Link, Field::Ether, Field::Ipv4]];
+const KEYS: [&[Field]; 4] = [
+    &[Field::Link],
+    &[Field::Ipv4],
+    &[Field::Link, Field::Link],
+    &[Field::Link, Field::Ether, Field::Ipv4],
+];
 const KINDS: [ChainKind; 2] = [ChainKind::Filter, ChainKind::Nat];
-const HOOKS: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+const HOOKS: [Hook; 4] = [Hook::Prerouting, Hook::Forward, Hook::Output, Hook::Postrouting];
 
 /// A set as it was read.
 struct SeenSet {
