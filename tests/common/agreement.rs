@@ -156,13 +156,20 @@ fn ruleset() -> (Value, Elements) {
     (rules, elements)
 }
 
-/// Those of the networks, and those of the VMs.
+/// Those of the networks, and those of the VMs. `List` does not tell who is isolated, but the
+/// kernel does of each port.
 fn wanted_elements(networks: &Elements, vms: &[Value]) -> Elements {
     let mut elements = networks.clone();
     for vm in vms.iter().filter(|vm| !vm["ip"].is_null()) {
         let guest = json!({ "concat": [vm["tap"], vm["mac"], vm["ip"]] });
         elements.entry("guests".into()).or_default().insert(guest.to_string());
         elements.entry("ports".into()).or_default().insert(vm["tap"].to_string());
+    }
+    let links = tool("ip -d -j link show");
+    for link in links.as_array().expect("links") {
+        if link["linkinfo"]["info_slave_data"]["isolated"] == true {
+            elements.entry("isolated".into()).or_default().insert(link["ifname"].to_string());
+        }
     }
     elements
 }
