@@ -57,6 +57,49 @@ fn two_guests_reach_each_other_and_outlive_the_daemon() {
     assert_eq!(lab.on_host(&["nft", "list", "ruleset"]).trim(), "");
 }
 
+/// Waits until a guest has sent some more.
+fn wait_for_packets(lab: &Lab, tap: &str) {
+    let file = format!("/sys/class/net/{tap}/statistics/rx_packets");
+    let count = || lab.on_host(&["cat", &file]).trim().parse::<u64>().unwrap();
+    let before = count();
+    lab.wait_for("packets", || (count() >= before + 10).then_some(()));
+}
+
+#[test]
+fn no_packet_is_lost_over_restarts_crashes_and_an_upgrade() {
+    const STOP: &str = "8";
+    let mut lab = Lab::new();
+    lab.run_guest("pings", &[], &format!("volnet.do=ping-until:{WORLD_IP}:{STOP},hold"));
+    lab.wait_for_line("pings", "GUEST pinging");
+    let before = lab.vm("pings");
+    for _ in 0..3 {
+        let stops: [fn(&mut Lab); 2] = [Lab::stop_daemon, Lab::crash_daemon];
+        for stop in stops {
+            wait_for_packets(&lab, "vttap-pings");
+            stop(&mut lab);
+            wait_for_packets(&lab, "vttap-pings");
+            lab.start_daemon();
+        }
+    }
+    // Another binary, which even wants other rules: the table that belonged to the daemon becomes
+    // everybody's.
+    let upgraded = lab.folder().join("volnet");
+    std::fs::copy(&lab.program, &upgraded).unwrap();
+    lab.program = upgraded;
+    lab.flags = vec!["--nft-owner", "no"];
+    wait_for_packets(&lab, "vttap-pings");
+    lab.stop_daemon();
+    lab.start_daemon();
+    wait_for_packets(&lab, "vttap-pings");
+    assert!(!lab.on_host(&["nft", "list", "ruleset"]).contains("owner"));
+    lab.open_in_world(STOP);
+    let line = lab.wait_for_line("pings", "GUEST pinged");
+    let counts: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [received, sent] = counts[..] else { panic!("{line}") };
+    assert!(received == sent && sent >= 200, "{line}");
+    assert_eq!(lab.vm("pings")["pid"], before["pid"], "the guest is the same");
+}
+
 #[test]
 fn dhcp_the_guest_asks_and_dnsmasq_answers() {
     let mut lab = Lab::new();

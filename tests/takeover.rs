@@ -126,6 +126,8 @@ fn vms_run_on_over_an_upgrade() {
         create(&daemon, "web");
         create(&daemon, "db");
         let before = agreement.check(&daemon);
+        // With the handles, which things that are made anew do not keep.
+        let rules = run("nft -a list ruleset");
 
         let new = daemon.folder.join("volnet.new");
         build(&new);
@@ -134,6 +136,7 @@ fn vms_run_on_over_an_upgrade() {
         daemon.stop();
         daemon.start_again();
         assert_eq!(agreement.check(&daemon), before);
+        assert_eq!(run("nft -a list ruleset"), rules, "the rules were never gone");
         let answer = daemon.call("Delete", json!({ "name": "web", "timeout_ms": 1000 }));
         assert!(answer["error"].is_null(), "{answer}");
         assert_eq!(agreement.check(&daemon).len(), 1);

@@ -42,6 +42,9 @@ pub(crate) struct Lab {
     host: String,
     world: String,
     folder: PathBuf,
+    /// The binary that the next daemon runs, and more flags for it.
+    pub(crate) program: PathBuf,
+    pub(crate) flags: Vec<&'static str>,
     daemon: Option<Child>,
     children: Vec<Child>,
 }
@@ -54,13 +57,17 @@ impl Lab {
         let folder = std::env::temp_dir().join(&name);
         fs::create_dir(&folder).expect("a folder of this test's own");
         let (host, world) = (format!("{name}-host"), format!("{name}-world"));
-        let mut lab = Lab { host, world, folder, daemon: None, children: Vec::new() };
+        let mut lab = Lab {
+            host,
+            world,
+            folder,
+            program: env!("CARGO_BIN_EXE_volnet").into(),
+            flags: Vec::new(),
+            daemon: None,
+            children: Vec::new(),
+        };
         lab.make_namespaces();
-        lab.children.push(lab.spawn_in(
-            &lab.world,
-            &["python3", "-c", WHO_CALLS, WORLD_IP, WORLD_PORT],
-            "world",
-        ));
+        lab.open_in_world(WORLD_PORT);
         lab.start_daemon();
         lab
     }
@@ -82,14 +89,20 @@ impl Lab {
         }
     }
 
+    /// Lets the world tell those who call this port what address they have.
+    pub(crate) fn open_in_world(&mut self, port: &str) {
+        let server = ["python3", "-c", WHO_CALLS, WORLD_IP, port];
+        self.children.push(self.spawn_in(&self.world, &server, "world"));
+    }
+
     /// Starts the daemon, and waits until it answers.
     pub(crate) fn start_daemon(&mut self) {
         let folder = self.folder.display();
         let (state, run, log) =
             (format!("{folder}/state"), format!("{folder}/run"), format!("{folder}/log"));
-        let volnet = env!("CARGO_BIN_EXE_volnet");
-        let command = [
-            volnet,
+        let socket = self.socket();
+        let mut command = vec![
+            self.program.to_str().expect("a path in UTF-8"),
             "serve",
             "--state-dir",
             &state,
@@ -98,10 +111,11 @@ impl Lab {
             "--log-dir",
             &log,
             "--socket",
-            &self.socket(),
+            &socket,
             "--kvm",
             "no",
         ];
+        command.extend(&self.flags);
         self.daemon = Some(self.spawn_in(&self.host, &command, "daemon"));
         self.wait_for("the daemon", || self.run(&["list"]).status.success().then_some(()));
     }
@@ -112,6 +126,13 @@ impl Lab {
         success(Command::new("kill").arg(daemon.id().to_string()));
         let status = daemon.wait().expect("the daemon is our child");
         assert!(status.success(), "the daemon ended with {status}\n{}", self.report());
+    }
+
+    /// Ends the daemon at once, as a crash would.
+    pub(crate) fn crash_daemon(&mut self) {
+        let mut daemon = self.daemon.take().expect("a daemon runs");
+        daemon.kill().expect("the daemon is our child");
+        daemon.wait().expect("the daemon is our child");
     }
 
     /// Starts a process in a namespace, its output in a file of that name in the lab's folder.
