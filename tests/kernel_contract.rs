@@ -8,9 +8,12 @@ mod common;
 use std::io::Write;
 
 use common::{in_namespace, ip_link, link_exists, run, try_run};
-use volnet::netlink::message::{ACK, REQUEST};
+use volnet::netlink::attr::Attrs;
+use volnet::netlink::conntrack::{self, End};
+use volnet::netlink::message::{ACK, Messages, REQUEST};
 use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target};
-use volnet::netlink::rtnl::{NEWLINK, SETLINK};
+use volnet::netlink::rtnl::{NEWLINK, SETLINK, neighbour};
+use volnet::netlink::writer::Writer;
 use volnet::network::linux::socket::{ACKS_MAX, Error, Protocol, Socket};
 use volnet_ffi::tun::{EXCLUSIVE, MULTI_QUEUE, NO_PI, TAP, Tun, VNET_HDR, open};
 
@@ -358,4 +361,92 @@ fn deleting_a_tap_in_use_cuts_its_holder_off() {
 #[test]
 fn no_tap_over_rtnetlink() {
     in_namespace(|| assert!(!try_run("ip link add t0 type tun").0));
+}
+
+/// The conntrack table of a namespace, as `conntrack` lists it.
+fn tracked() -> usize {
+    run("conntrack -L").lines().filter(|line| line.contains("src=")).count()
+}
+
+/// Linux 6.12 deletes connections by a filter. The acknowledgement comes once they are gone, and
+/// only where it was asked for.
+#[test]
+fn connections_are_deleted_by_a_filter() {
+    in_namespace(|| {
+        for guest in ["10.0.0.2", "10.0.0.3"] {
+            run(&format!("conntrack -I -p udp -t 600 -s {guest} -d 10.0.1.1 --sport 5 --dport 6"));
+        }
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let delete = |socket: &mut Socket, address: &str| {
+            socket.request(1, |writer, sequence| {
+                for end in End::BOTH {
+                    let address = address.parse().unwrap();
+                    conntrack::delete_all(writer, sequence.take(), end, address);
+                }
+                writer.add_flags(ACK);
+            })
+        };
+        delete(&mut socket, "10.0.0.4").unwrap();
+        assert_eq!(tracked(), 2);
+        delete(&mut socket, "10.0.0.2").unwrap();
+        assert_eq!(tracked(), 1);
+        // Both end there.
+        delete(&mut socket, "10.0.1.1").unwrap();
+        assert_eq!(tracked(), 0);
+    });
+}
+
+/// An older kernel does not know the filter, and what is left of the message names one connection
+/// in part: EINVAL, and nothing is deleted. So does a kernel without ctnetlink answer.
+#[test]
+fn what_older_kernels_make_of_a_filter_is_einval() {
+    /// An attribute that no kernel knows, in the place of CTA_FILTER.
+    const UNKNOWN: u16 = 0x3fff;
+    /// A subsystem that none has.
+    const NOBODY: u16 = 0x77 << 8;
+    in_namespace(|| {
+        run("conntrack -I -p udp -t 600 -s 10.0.0.2 -d 10.0.1.1 --sport 5 --dport 6");
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        for end in End::BOTH {
+            let mut known = Writer::new();
+            conntrack::delete_all(&mut known, 0, end, [10, 0, 0, 2].into());
+            let known = Messages::new(known.finish().unwrap()).next().unwrap().unwrap();
+            for (kind, filter) in [(known.kind, UNKNOWN), (NOBODY, 25)] {
+                let refused = socket.request(1, |writer, sequence| {
+                    let open = writer.message(kind, REQUEST | ACK, sequence.take());
+                    writer.raw(&known.payload[..4]);
+                    for attr in Attrs::new(&known.payload[4..]).map(Result::unwrap) {
+                        let nest = writer.nest(if attr.kind == 25 { filter } else { attr.kind });
+                        writer.raw(attr.value);
+                        writer.close(nest);
+                    }
+                    writer.close_message(open);
+                });
+                assert_eq!(refused.unwrap_err().errno(), Some(libc::EINVAL));
+            }
+        }
+        assert_eq!(tracked(), 1);
+    });
+}
+
+/// A permanent neighbour is forgotten like any other; one that is not there is ENOENT, one behind
+/// a link that is not there ENODEV.
+#[test]
+fn a_permanent_neighbour_can_be_forgotten() {
+    in_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let index = bridge(&mut socket, "vbr0");
+        run("ip link set vbr0 up");
+        run("ip neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 nud permanent dev vbr0");
+        let mut forget = |index| {
+            let gone = socket.request(1, |writer, sequence| {
+                neighbour::delete(writer, sequence.take(), index, [10, 0, 0, 2].into());
+            });
+            gone.err().and_then(|error| error.errno())
+        };
+        assert_eq!(forget(index), None);
+        assert_eq!(run("ip -4 neigh show dev vbr0"), "");
+        assert_eq!(forget(index), Some(libc::ENOENT));
+        assert_eq!(forget(index + 1), Some(libc::ENODEV));
+    });
 }

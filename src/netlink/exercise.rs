@@ -1,6 +1,7 @@
 //! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
 
 use super::attr::{Attrs, HEADER};
+use super::conntrack::FlowMessage;
 use super::message::{Message, Messages};
 use super::nft;
 use super::rtnl::Notice;
@@ -42,6 +43,7 @@ fn payload(bytes: &[u8]) {
     ];
     assert!(lengths.into_iter().flatten().all(|length| length <= 32));
     let _ = NeighbourMessage::read(bytes);
+    let _ = FlowMessage::read(bytes);
     // Attributes begin after a header of one of these sizes (`struct nfgenmsg` is the smallest).
     for start in [0, 4, 8, 12, 16] {
         attributes(Attrs::new(bytes.get(start..).unwrap_or_default()), bytes.len());

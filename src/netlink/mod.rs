@@ -3,10 +3,11 @@
 //! Layers: [`message`] frames messages in a datagram (`struct nlmsghdr`, linux/netlink.h), [`attr`]
 //! walks and writes attributes (`struct nlattr`), [`writer`] is the bounded buffer that both write
 //! into. On top of them [`rtnl`] speaks links, addresses, neighbours and routes, [`nft`] speaks
-//! nf_tables. Nothing here trusts a length: what does not fit is an [`Error`], and every loop
-//! consumes at least a header a turn.
+//! nf_tables, [`conntrack`] tracked connections. Nothing here trusts a length: what does not fit is
+//! an [`Error`], and every loop consumes at least a header a turn.
 
 pub mod attr;
+pub mod conntrack;
 pub mod exercise;
 pub mod message;
 pub mod nft;

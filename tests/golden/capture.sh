@@ -1,7 +1,8 @@
 #!/bin/sh
-# Captures what ip(8) and the kernel say to each other, in a fresh network namespace.
+# Captures what ip(8), conntrack(8) and the kernel say to each other, in a fresh network namespace.
 #
-#   tests/golden/capture.sh          writes tests/golden/rtnl/*.hex anew; needs root, ip, strace
+#   tests/golden/capture.sh          writes tests/golden/{rtnl,conntrack}/*.hex anew; needs root,
+#                                    ip, conntrack, strace
 #
 # A file begins with the command. Then come the datagrams: a line `>` for one that was sent or `<`
 # for one that was received, and its bytes in hexadecimal. Sequence numbers and ports differ from
@@ -88,3 +89,11 @@ wait || true
 
 capture delete-group ip link delete group 77
 capture delete ip link delete dev vbr0
+
+# A guest begins one connection and answers another through NAT; a third is somebody else's.
+cd ../conntrack
+track() { conntrack -I -t 600 "$@" >/dev/null 2>&1; }
+track -p tcp -s 192.168.127.9 -d 203.0.113.1 --sport 40000 --dport 443 --state ESTABLISHED
+track -p udp -s 198.51.100.7 -d 192.0.2.1 --sport 5000 --dport 53 --dst-nat 192.168.127.9
+track -p udp -s 192.168.127.8 -d 203.0.113.1 --sport 40001 --dport 53 --zone 7
+capture delete conntrack -D -s 192.168.127.9

@@ -10,6 +10,7 @@
 //! speak with the kernel. [`monitor`] tells of what others change, and is the daemon's.
 
 pub mod addresses;
+pub mod conntrack;
 pub mod holder;
 pub mod links;
 pub mod monitor;

@@ -1,0 +1,178 @@
+//! Tracked connections, ctnetlink: `CTA_*` (linux/netfilter/nfnetlink_conntrack.h) over nfnetlink.
+//!
+//! A connection has two tuples: the one of what was sent first, and the one of what answers. The
+//! source of the first is who began it, the source of the second who answers, each by the address
+//! that it really has; the destinations are what the other side takes it for when NAT stands between
+//! them. So whoever has an address is found as one of the two sources ([`End`]).
+//!
+//! [`delete_all`] lets the kernel choose by a filter (Linux 6.12). A kernel that does not know that
+//! takes the same message for the deletion of one connection that is named in part, and refuses it
+//! with EINVAL; it never takes it for the deletion of all. What older kernels can do is to [`dump`]
+//! (by a filter since 5.8, before that everything) and to [`delete`] one by one.
+
+use std::net::Ipv4Addr;
+
+use super::Error;
+use super::attr::{Attr, Attrs};
+use super::message::{DUMP, REQUEST};
+use super::nft::{FAMILY_IP, split};
+use super::writer::Writer;
+
+/// `NFNL_SUBSYS_CTNETLINK` (linux/netfilter/nfnetlink.h).
+const SUBSYSTEM: u16 = 1;
+// IPCTNL_MSG_CT_*.
+const GET: u16 = 1;
+const DELETE: u16 = 2;
+
+// CTA_*.
+const TUPLE_ORIG: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+const FILTER: u16 = 25;
+// CTA_TUPLE_*, CTA_IP_*.
+const TUPLE_IP: u16 = 1;
+const IP_V4_SRC: u16 = 1;
+// CTA_FILTER_*: which fields of the tuple are meant, by flags that no header of the kernel's
+// publishes (`CTA_FILTER_F_CTA_IP_SRC` in net/netfilter/nf_internals.h).
+const FILTER_ORIG_FLAGS: u16 = 1;
+const FILTER_REPLY_FLAGS: u16 = 2;
+const BY_SOURCE: u32 = 1;
+
+/// Which side of a connection somebody is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The one that began it.
+    Began,
+    /// The one that answers.
+    Answers,
+}
+
+impl End {
+    /// Both ends.
+    pub const BOTH: [End; 2] = [End::Began, End::Answers];
+
+    /// The tuple whose source this end is, and the attribute of its flags in a filter.
+    fn attributes(self) -> (u16, u16) {
+        match self {
+            End::Began => (TUPLE_ORIG, FILTER_ORIG_FLAGS),
+            End::Answers => (TUPLE_REPLY, FILTER_REPLY_FLAGS),
+        }
+    }
+}
+
+/// An IPv4 connection, and what names it to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowMessage<'a> {
+    /// The address of who began it.
+    pub began: Ipv4Addr,
+    /// The address of who answers.
+    pub answers: Ipv4Addr,
+    /// The attributes of the first tuple, as they came.
+    pub tuple: &'a [u8],
+    /// The kernel's number for it: another connection of the same tuple has another.
+    pub id: u32,
+    /// Its zone, where that is not 0.
+    pub zone: Option<u16>,
+}
+
+impl<'a> FlowMessage<'a> {
+    /// Reads the payload of a message about a connection.
+    pub fn read(payload: &'a [u8]) -> Result<FlowMessage<'a>, Error> {
+        let (family, attrs) = split(payload)?;
+        if family != FAMILY_IP {
+            return Err(Error::Unknown);
+        }
+        let (mut tuple, mut reply, mut id, mut zone) = (None, None, None, None);
+        for attr in Attrs::new(attrs) {
+            let attr = attr?;
+            match attr.kind {
+                TUPLE_ORIG => tuple = Some(attr),
+                TUPLE_REPLY => reply = Some(attr),
+                ID => id = Some(attr.be32()?),
+                ZONE => zone = Some(attr.array().map(u16::from_be_bytes)?),
+                _ => {}
+            }
+        }
+        let tuple = tuple.ok_or(Error::Missing)?;
+        Ok(FlowMessage {
+            began: source(tuple)?,
+            answers: source(reply.ok_or(Error::Missing)?)?,
+            tuple: tuple.value,
+            id: id.ok_or(Error::Missing)?,
+            zone,
+        })
+    }
+
+    /// The address at one end.
+    pub fn at(&self, end: End) -> Ipv4Addr {
+        match end {
+            End::Began => self.began,
+            End::Answers => self.answers,
+        }
+    }
+}
+
+/// The source address of a tuple.
+fn source(tuple: Attr<'_>) -> Result<Ipv4Addr, Error> {
+    find(find(tuple, TUPLE_IP)?, IP_V4_SRC)?.array::<4>().map(Ipv4Addr::from)
+}
+
+/// The first attribute of a kind that is nested in another.
+fn find(nest: Attr<'_>, kind: u16) -> Result<Attr<'_>, Error> {
+    for attr in nest.nested()? {
+        let attr = attr?;
+        if attr.kind == kind {
+            return Ok(attr);
+        }
+    }
+    Err(Error::Missing)
+}
+
+/// Deletes every connection that has this address at this end. Asks for no acknowledgement; an
+/// error is answered all the same.
+pub fn delete_all(writer: &mut Writer, sequence: u32, end: End, address: Ipv4Addr) {
+    filtered(writer, DELETE, REQUEST, sequence, end, address);
+}
+
+/// Asks for every connection that has this address at this end. A kernel that knows no filter
+/// answers with all there are.
+pub fn dump(writer: &mut Writer, sequence: u32, end: End, address: Ipv4Addr) {
+    filtered(writer, GET, REQUEST | DUMP, sequence, end, address);
+}
+
+/// Deletes one connection; ENOENT when it is gone. Asks for no acknowledgement.
+pub fn delete(writer: &mut Writer, sequence: u32, tuple: &[u8], id: u32, zone: Option<u16>) {
+    let open = writer.message(SUBSYSTEM << 8 | DELETE, REQUEST, sequence);
+    writer.raw(&[FAMILY_IP, 0, 0, 0]);
+    let nest = writer.nest(TUPLE_ORIG);
+    writer.raw(tuple);
+    writer.close(nest);
+    writer.attr_be32(ID, id);
+    if let Some(zone) = zone {
+        writer.attr(ZONE, &zone.to_be_bytes());
+    }
+    writer.close_message(open);
+}
+
+fn filtered(
+    writer: &mut Writer,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    end: End,
+    address: Ipv4Addr,
+) {
+    let (tuple, filter_flags) = end.attributes();
+    let open = writer.message(SUBSYSTEM << 8 | kind, flags, sequence);
+    writer.raw(&[FAMILY_IP, 0, 0, 0]);
+    let nest = writer.nest(tuple);
+    let ip = writer.nest(TUPLE_IP);
+    writer.attr(IP_V4_SRC, &address.octets());
+    writer.close(ip);
+    writer.close(nest);
+    let filter = writer.nest(FILTER);
+    writer.attr_u32(filter_flags, BY_SOURCE);
+    writer.close(filter);
+    writer.close_message(open);
+}

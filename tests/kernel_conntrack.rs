@@ -1,0 +1,79 @@
+//! Tracked connections of an address on the real kernel, planted and read back with `conntrack`.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::net::Ipv4Addr;
+
+use common::{in_namespace, run};
+use volnet::network::linux::conntrack::Conntrack;
+use volnet::network::linux::socket::{Protocol, Socket};
+
+const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 9);
+
+/// Connections of the guest: begun and answered, as itself and behind NAT, in a zone.
+const GUESTS: [&str; 5] = [
+    "-p tcp --state ESTABLISHED -s 192.168.127.9 -d 203.0.113.1 --sport 40000 --dport 443",
+    "-p udp -s 192.168.127.9 -d 203.0.113.1 --sport 40001 --dport 53 --src-nat 192.0.2.1",
+    "-p udp -s 192.168.127.1 -d 192.168.127.9 --sport 40002 --dport 53",
+    "-p udp -s 198.51.100.7 -d 192.0.2.1 --sport 40003 --dport 53 --dst-nat 192.168.127.9",
+    "-p udp -s 192.168.127.9 -d 203.0.113.1 --sport 40001 --dport 53 --zone 7",
+];
+/// Connections of others, with the guest's in every way but the address.
+const OTHERS: [&str; 2] = [
+    "-p udp -s 192.168.127.8 -d 203.0.113.1 --sport 40001 --dport 53",
+    "-p udp -s 192.168.127.1 -d 192.168.127.90 --sport 40002 --dport 53",
+];
+
+fn plant(flows: &[&str]) {
+    for flow in flows {
+        run(&format!("conntrack -I -t 600 {flow}"));
+    }
+}
+
+fn tracked() -> usize {
+    run("conntrack -L").lines().filter(|line| line.contains("src=")).count()
+}
+
+#[test]
+fn the_connections_of_an_address_go_and_no_others() {
+    for how in [Conntrack::Filter, Conntrack::Single] {
+        in_namespace(|| {
+            let (mut socket, mut conntrack) = (Socket::open(Protocol::Netfilter).unwrap(), how);
+            conntrack.forget(&mut socket, GUEST).unwrap();
+            plant(&GUESTS);
+            plant(&OTHERS);
+            assert_eq!(tracked(), 7);
+            for _ in 0..2 {
+                conntrack.forget(&mut socket, GUEST).unwrap();
+                assert_eq!(tracked(), 2);
+                assert!(!run("conntrack -L").contains("192.168.127.9 "));
+            }
+            assert_eq!(conntrack, how, "the kernel did as it was asked");
+        });
+    }
+}
+
+/// More than are read at a time, and more than are deleted in one send.
+#[test]
+fn many_connections_go_in_rounds() {
+    in_namespace(|| {
+        let plant: String = (0..5000)
+            .map(|n| {
+                format!(
+                    "-I -p udp -t 600 -s 192.168.127.9 -d 203.0.113.1 --sport {} --dport 53\n",
+                    1024 + n
+                )
+            })
+            .collect();
+        let file = std::env::temp_dir().join(format!("volnet-flows-{}", std::process::id()));
+        std::fs::write(&file, plant).unwrap();
+        run(&format!("conntrack --load-file {}", file.display()));
+        std::fs::remove_file(file).unwrap();
+        assert_eq!(tracked(), 5000);
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        Conntrack::Single.forget(&mut socket, GUEST).unwrap();
+        assert_eq!(tracked(), 0);
+    });
+}
