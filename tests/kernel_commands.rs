@@ -9,7 +9,7 @@ use common::{in_namespace, ip_link, json, link_exists, run};
 use serde_json::{Value as Json, json};
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
-use volnet::engine::plan::{LinkSettings, Op};
+use volnet::engine::plan::{Handover, LinkSettings, Op};
 use volnet::engine::reconcile::{DesiredPort, attach_plan, release_plan};
 use volnet::engine::ruleset::{
     Accept, Chain, ChainKind, Direction, Element, Family, Field, Hook, Match, PacketField, Rule,
@@ -294,5 +294,32 @@ fn accept_rules_come_first_and_go_however_many_there_are() {
         sh(&remove);
         sh(&remove);
         assert_eq!(run("nft list ruleset"), before);
+    });
+}
+
+#[test]
+fn an_address_is_forgotten_be_there_anything_or_not() {
+    in_namespace(|| {
+        run("ip link add vbr0 type bridge");
+        run("ip link set vbr0 up");
+        let (link, address) = ("vbr0".into(), [10, 0, 0, 2].into());
+        let forget = Op::ForgetAddress { link, address, at: Handover::Assigned };
+        sh(std::slice::from_ref(&forget));
+        for (address, mac) in [("10.0.0.2", "02:00:00:00:00:02"), ("10.0.0.3", "02:00:00:00:00:03")]
+        {
+            run(&format!("ip neigh add {address} lladdr {mac} dev vbr0"));
+            run(&format!(
+                "conntrack -I -p udp -t 600 -s {address} -d 10.0.1.1 --sport 5 --dport 6"
+            ));
+            run(&format!(
+                "conntrack -I -p udp -t 600 -s 10.0.1.1 -d {address} --sport 5 --dport 6"
+            ));
+        }
+        sh(&[forget]);
+        let shown = json("ip -j neigh show dev vbr0");
+        assert_eq!((shown.as_array().unwrap().len(), &shown[0]["dst"]), (1, &json!("10.0.0.3")));
+        let tracked = run("conntrack -L");
+        assert_eq!(tracked.matches(" src=").count(), 4, "two connections: {tracked}");
+        assert!(!tracked.contains("10.0.0.2 "), "{tracked}");
     });
 }

@@ -7,6 +7,9 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::{in_namespace, run};
+use volnet::engine::plan::{Handover, Op};
+use volnet::network::Network;
+use volnet::network::linux::Linux;
 use volnet::network::linux::conntrack::Conntrack;
 use volnet::network::linux::socket::{Protocol, Socket};
 
@@ -53,6 +56,24 @@ fn the_connections_of_an_address_go_and_no_others() {
             assert_eq!(conntrack, how, "the kernel did as it was asked");
         });
     }
+}
+
+#[test]
+fn an_address_of_which_nothing_is_kept_is_as_good_as_forgotten() {
+    in_namespace(|| {
+        let mut linux = Linux::new().unwrap();
+        let (link, at) = ("vbr0".to_string(), Handover::Assigned);
+        let forget = Op::ForgetAddress { link, address: GUEST, at };
+        plant(&GUESTS);
+        linux.apply(&forget).expect("without the link");
+        assert_eq!(tracked(), 0);
+        run("ip link add vbr0 type bridge");
+        linux.apply(&forget).expect("with no neighbour");
+        run("ip link set vbr0 up");
+        run("ip neigh add 192.168.127.9 lladdr 02:00:00:00:00:09 dev vbr0");
+        linux.apply(&forget).unwrap();
+        assert_eq!(run("ip -4 neigh show dev vbr0"), "");
+    });
 }
 
 /// More than are read at a time, and more than are deleted in one send.

@@ -1,7 +1,7 @@
 //! What the kernel should hold, as the engine's state says.
 
 use super::decide::Engine;
-use super::plan::{Op, Plan};
+use super::plan::{Handover, Op, Plan};
 use super::reconcile::{self, Desired, DesiredPort, Observed, Problem};
 use super::ruleset::{self, Element, Guest};
 use super::state::{NetworkConfig, Record};
@@ -57,8 +57,12 @@ impl Engine {
         Some(DesiredPort::new(&record.name, port, &record.spec.network, network))
     }
 
-    /// What a change of a VM's record means for the sets of our tables.
+    /// What a change of a VM's address means for what the kernel keeps of it, and for the sets of
+    /// our tables.
     pub(super) fn exchange_plan(&self, before: &Record, after: &Record) -> Plan {
+        let (had, has) = (self.desired_port(before), self.desired_port(after));
+        let same = had.map(|port| port.address) == has.map(|port| port.address);
+        let forget = |port: Option<DesiredPort<'_>>, at| port.filter(|_| !same)?.forget(at);
         let (before, after) = (self.elements(before), self.elements(after));
         let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
             these.iter().filter(|element| !those.contains(element)).cloned().collect()
@@ -68,6 +72,8 @@ impl Engine {
         if !gone.is_empty() {
             plan.push(Op::RemoveElements(gone));
         }
+        plan.extend(forget(had, Handover::Released));
+        plan.extend(forget(has, Handover::Assigned));
         if !new.is_empty() {
             plan.push(Op::AddElements(new));
         }

@@ -65,7 +65,9 @@ pub fn objects(op: &Op) -> (String, Option<&str>) {
         Op::SetLink { name, set, .. } => {
             (name.clone(), set.master.as_ref().and_then(|to| to.as_deref()))
         }
-        Op::AddAddress { link, .. } | Op::RemoveAddress { link, .. } => (link.clone(), None),
+        Op::AddAddress { link, .. }
+        | Op::RemoveAddress { link, .. }
+        | Op::ForgetAddress { link, .. } => (link.clone(), None),
         Op::SetForwarding { .. } => ("net.ipv4.ip_forward".into(), None),
         Op::CreateTable(_) | Op::ReplaceTable(_) | Op::RemoveTable { .. } => {
             (op.describe().1, None)
@@ -109,6 +111,8 @@ fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
         Op::CreateBridge { name, .. } => format!("bridge {name} is gone"),
         Op::CreateTap { name, .. } => format!("tap {name} is gone"),
         _ if follows => return None,
+        // The address of a tap that is made or gone.
+        Op::ForgetAddress { .. } => return None,
         Op::DeleteLink { name, .. } => format!("link {name} is left over"),
         Op::SetLink { name, set, former } => format!("link {name} {}", settings(set, former)),
         Op::AddAddress { link, address, length } => {

@@ -50,6 +50,19 @@ pub enum Op {
     AddAccept(Accept),
     /// Take that rule out again, however often it stands there.
     RemoveAccept(Accept),
+    /// Delete what the kernel keeps of an address: the neighbour behind a link, and the connections
+    /// that it began or answers. What is not there, be it the link, is as good as deleted, so that
+    /// half of this is as good as none.
+    ForgetAddress { link: String, address: Ipv4Addr, at: Handover },
+}
+
+/// When an address is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// Before a VM gets it.
+    Assigned,
+    /// When the VM that had it has it no more.
+    Released,
 }
 
 /// Settings of a link and of its place on a bridge.
@@ -118,7 +131,10 @@ impl Op {
             Op::RemoveElements(elements) => Some(Op::AddElements(elements.clone())),
             Op::AddAccept(accept) => Some(Op::RemoveAccept(accept.clone())),
             Op::RemoveAccept(accept) => Some(Op::AddAccept(accept.clone())),
-            Op::DeleteLink { .. } | Op::ReplaceTable(_) | Op::RemoveTable { .. } => None,
+            Op::DeleteLink { .. }
+            | Op::ReplaceTable(_)
+            | Op::RemoveTable { .. }
+            | Op::ForgetAddress { .. } => None,
         }
     }
 
@@ -139,8 +155,16 @@ impl Op {
             | Op::RemoveTable { .. }
             | Op::AddElements(_)
             | Op::RemoveElements(_)
-            | Op::RemoveAccept(_) => true,
+            | Op::RemoveAccept(_)
+            | Op::ForgetAddress { .. } => true,
         }
+    }
+
+    /// Whether a plan goes on when this one fails. An address that was released can be forgotten
+    /// later: its VM's link is gone and does not come back, and whoever gets the address next gets
+    /// it forgotten once more, or not at all.
+    pub fn can_wait(&self) -> bool {
+        matches!(self, Op::ForgetAddress { at: Handover::Released, .. })
     }
 
     /// What is done and to what, as failures tell it: `("create tap", "vttap-web")`.
@@ -176,6 +200,9 @@ impl Op {
             }
             Op::RemoveAccept(accept) => {
                 ("remove accept rule", format!("of {} from {}", accept.bridge, accept.chain))
+            }
+            Op::ForgetAddress { link, address, .. } => {
+                ("forget address", format!("{address} behind {link}"))
             }
         }
     }

@@ -26,7 +26,7 @@ pub use self::bridge::is_right as bridge_is_right;
 pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, release_plan};
 pub use self::problem::Problem;
 use super::mac::Mac;
-use super::plan::{Op, Plan, PortSettings};
+use super::plan::{Handover, Op, Plan, PortSettings};
 use super::ruleset::{Accept, Family, Key, Table};
 use super::state::NetworkConfig;
 
@@ -164,9 +164,11 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
 
     let tables = rules::compare_tables(&desired.tables, &observed.tables);
     let accepts = rules::compare_accepts(&networks, observed);
+    let forgotten = forgotten(desired, &tables.left);
     let mut plan = tables.removed_elements;
     let remove = |link: &&Link| port::remove(&link.name, Some(link.index));
     plan.extend(stale.iter().filter(|link| link.is_our_tap()).map(remove));
+    plan.extend(forgotten);
     plan.extend(accepts.remove);
     plan.extend(tables.remove);
     plan.extend(forwarding(desired, observed, false));
@@ -196,6 +198,17 @@ fn stale<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Vec<&'a Link> {
         link.is_our_bridge() && !bridges.contains(name) || link.is_our_tap() && !taps.contains(name)
     };
     observed.links.iter().filter(unwanted).collect()
+}
+
+/// What has the kernel forget the addresses that VMs had and none has now. Which those are only our
+/// sets tell; links do not.
+fn forgotten(desired: &Desired<'_>, left: &[Ipv4Addr]) -> Plan {
+    let leased: BTreeSet<Ipv4Addr> = desired.ports.iter().filter_map(|port| port.address).collect();
+    let of_network = |&address: &Ipv4Addr| {
+        let network = desired.networks.iter().find(|network| network.subnet.contains(address))?;
+        Some(port::forget(&network.bridge, address, Handover::Released))
+    };
+    left.iter().filter(|address| !leased.contains(address)).filter_map(of_network).collect()
 }
 
 /// The switch of forwarding, if it has to be turned to `on`.

@@ -6,7 +6,7 @@ use super::decide::{Act, Decision, Engine, Step, Write};
 use super::mac::Mac;
 use super::mode::Mode;
 use super::name::VmName;
-use super::plan::Op;
+use super::plan::{Handover, Op};
 use super::request::{Reply, Request};
 use super::state::{Dhcp, Exit, NetworkConfig};
 use super::supervise::{Now, RESTARTS_MAX, Ticket};
@@ -145,6 +145,28 @@ fn each_mode_gets_what_it_needs() {
     }
     let cids: std::collections::BTreeSet<u32> = engine.list().iter().map(|vm| vm.cid).collect();
     assert_eq!(cids.len(), 3);
+}
+
+#[test]
+fn a_leased_address_is_forgotten_before_anything_else_is_done() {
+    let mut engine = engine();
+    for mode in [Mode::Bridged, Mode::Dhcp, Mode::Vsock] {
+        let network = NetworkSpec { mode, ..NetworkSpec::default() };
+        let request = create("a", VmSpec { network, ..VmSpec::default() }, false);
+        let Ok(Step::Do(decision)) = engine.request(1, &request, at(0)) else { panic!() };
+        let forgets = |op: &Op| matches!(op, Op::ForgetAddress { .. });
+        assert_eq!(
+            decision.plan.iter().filter(|op| forgets(op)).count(),
+            usize::from(mode == Mode::Bridged)
+        );
+        if mode == Mode::Bridged {
+            let (link, address) = ("vbr0".into(), "192.168.127.2".parse().unwrap());
+            let first = Op::ForgetAddress { link, address, at: Handover::Assigned };
+            assert_eq!(decision.plan.first(), Some(&first));
+        }
+        let failure = Error::Failed(Failure::State { path: "/x".into(), reason: "full".into() });
+        engine.abort(*decision, &failure);
+    }
 }
 
 #[test]
@@ -345,7 +367,11 @@ fn an_address_is_free_only_after_the_process_and_the_link_are_gone() {
     assert_eq!(engine.networks()[0].leased, 1);
     let decision = engine.follow_up(at(10)).unwrap();
     assert_eq!(decision.write, Write::Remove);
-    assert!(matches!(decision.plan.last(), Some(Op::DeleteLink { .. })));
+    let [.., Op::DeleteLink { .. }, Op::ForgetAddress { at: Handover::Released, .. }] =
+        decision.plan.as_slice()
+    else {
+        panic!("{:?}", decision.plan)
+    };
     done(&mut engine, decision, at(10));
     assert_eq!(engine.networks()[0].leased, 0);
 }

@@ -15,12 +15,17 @@ use crate::error::Failure;
 const EPROTO: i32 = 71;
 
 /// Applies a plan in order. When one Op fails, what was done is undone in reverse order and the
-/// failure returned; an undo that fails as well is logged and the others still run.
+/// failure returned; an undo that fails as well is logged and the others still run. The failure of
+/// one that can wait is logged.
 pub fn execute(network: &mut dyn Network, plan: &[Op]) -> Result<Vec<Applied>, Failure> {
     let mut done = Vec::with_capacity(plan.len());
     for op in plan {
         match apply(network, op) {
             Ok(applied) => done.push(applied),
+            Err(failure) if op.can_wait() => {
+                error!("{failure}; going on without");
+                done.push(Applied::default());
+            }
             Err(failure) => {
                 if is_open(op, &failure) {
                     undo_one(network, op, None);

@@ -10,8 +10,9 @@
 mod links;
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::Ipv4Addr;
 
 use super::{Applied, Network};
 use crate::engine::plan::Op;
@@ -47,6 +48,10 @@ pub struct Kernel {
     pub observed: Observed,
     /// Tables of our names that another process owns.
     pub foreign_tables: Vec<(Family, String)>,
+    /// The neighbours that it knows: index of the link, address.
+    pub neighbours: BTreeSet<(u32, Ipv4Addr)>,
+    /// The connections that it tracks: who began it, who answers.
+    pub flows: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
 }
 
 /// A kernel, the faults that it is to show, and a log of what was done to it.
@@ -166,6 +171,7 @@ impl Kernel {
             Op::RemoveAccept(accept) => {
                 self.observed.accepts.retain(|present| present != accept);
             }
+            Op::ForgetAddress { link, address, .. } => self.forget_address(link, *address),
         }
         Ok(applied)
     }

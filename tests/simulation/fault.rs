@@ -164,5 +164,6 @@ fn errnos_of(op: &Op) -> &'static [i32] {
         Op::RemoveElements(_) => &[EPERM, ENOMEM, EBUSY, ENFILE, ERESTART, ENOBUFS],
         Op::AddAccept(_) => &[EPERM, ENOENT, ENOMEM, EINVAL, ERESTART, ENOBUFS],
         Op::RemoveAccept(_) => &[EPERM, ENOMEM, ERESTART, EPROTO, ENOBUFS],
+        Op::ForgetAddress { .. } => &[EPERM, ENOMEM, EBUSY, EPROTO, ENOBUFS],
     }
 }

@@ -1,7 +1,7 @@
 //! An Op as the commands that do the same, for people to read and for `sh` to run.
 //!
-//! They are for ip(8), nft(8) and sysctl(8). Each is one element of the list, though one for nft
-//! may be of several lines. Two things are left out because no command can do them: a tap has its
+//! They are for ip(8), nft(8), sysctl(8) and conntrack(8). Each is one element of the list, though
+//! one for nft may be of several lines. Two things are left out because no command can do them: a tap has its
 //! alias only after it was made, and tables are not owned.
 
 use super::{LinkSettings, Op, PortSettings};
@@ -53,6 +53,11 @@ impl Op {
                 vec![nft(&format!("insert rule {FILTER} {} {}", accept.chain, accept_rule(accept)))]
             }
             Op::RemoveAccept(accept) => vec![remove_accept(accept)],
+            Op::ForgetAddress { link, address, .. } => vec![
+                if_there(&format!("ip neighbour delete {address} dev {}", quoted(link))),
+                if_there(&format!("conntrack -D -s {address}")),
+                if_there(&format!("conntrack -D -r {address}")),
+            ],
         }
     }
 }
@@ -111,6 +116,11 @@ fn remove_accept(accept: &Accept) -> String {
         "nft -a list chain {FILTER} {chain} | sed -n {find} | \
          xargs -r -n1 nft delete rule {FILTER} {chain} handle"
     )
+}
+
+/// A command that deletes what may be absent, which both ip and conntrack call a failure.
+fn if_there(command: &str) -> String {
+    format!("{command} >/dev/null 2>&1 || :")
 }
 
 fn nft(script: &str) -> String {

@@ -1,9 +1,11 @@
 //! The tap of one VM: it exists with the right flags, is attached to its bridge and up.
 
+use std::net::Ipv4Addr;
+
 use super::problem::describe;
 use super::{ALIAS, Link, LinkKind, Problem};
 use crate::engine::name::{TapName, VmName};
-use crate::engine::plan::{LinkSettings, Op, Plan, PortSettings};
+use crate::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings};
 use crate::engine::ruleset::Element;
 use crate::engine::state::{NetworkConfig, Port};
 use crate::spec::NetworkSpec;
@@ -19,6 +21,8 @@ pub struct DesiredPort<'a> {
     pub index: Option<u32>,
     /// The bridge it is attached to.
     pub bridge: &'a str,
+    /// The VM's address, if it has one.
+    pub address: Option<Ipv4Addr>,
     /// MTU in bytes.
     pub mtu: u16,
     /// Whether it is kept from other isolated ports.
@@ -56,6 +60,7 @@ impl<'a> DesiredPort<'a> {
             tap: &port.tap,
             index: port.ifindex,
             bridge: &network.bridge,
+            address: port.address(),
             mtu: spec.mtu.unwrap_or(network.mtu),
             isolated: spec.isolated.unwrap_or(network.isolated),
             multi_queue: spec.queues.unwrap_or(1) > 1,
@@ -92,6 +97,8 @@ impl<'a> DesiredPort<'a> {
         self.owns(seen.link) && self.fits(seen.link.kind) && self.settings(seen).is_none()
     }
 
+    /// The tap is new to its VM, and so is the address: whatever the kernel keeps of that is of
+    /// somebody else, or of a guest that lost its link.
     fn make(&self) -> Plan {
         let name = self.tap.to_string();
         let set = LinkSettings {
@@ -102,7 +109,7 @@ impl<'a> DesiredPort<'a> {
             port: Some(self.port_settings()),
             ..LinkSettings::default()
         };
-        vec![
+        let made = [
             Op::CreateTap {
                 name: name.clone(),
                 owner: self.owner,
@@ -110,7 +117,13 @@ impl<'a> DesiredPort<'a> {
                 alias: self.alias(),
             },
             Op::SetLink { name, set, former: LinkSettings::default() },
-        ]
+        ];
+        self.forget(Handover::Assigned).into_iter().chain(made).collect()
+    }
+
+    /// What has the kernel forget the VM's address, if it has one.
+    pub fn forget(&self, at: Handover) -> Option<Op> {
+        self.address.map(|address| forget(self.bridge, address, at))
     }
 
     /// One change of all settings that are wrong.
@@ -140,7 +153,8 @@ impl<'a> DesiredPort<'a> {
     }
 }
 
-/// What gives a VM its place on the network: tap, attachment, and its elements in our sets.
+/// What gives a VM its place on the network: an address without a past, tap, attachment, and its
+/// elements in our sets.
 pub fn attach_plan(
     port: &DesiredPort<'_>,
     seen: Option<Seen<'_>>,
@@ -160,6 +174,8 @@ pub fn release_plan(port: &DesiredPort<'_>, elements: Vec<Element>) -> Plan {
         plan.push(Op::RemoveElements(elements));
     }
     plan.push(remove(port.tap.as_str(), port.index));
+    // Last, when no packet of the VM's or to it brings back what was deleted.
+    plan.extend(port.forget(Handover::Released));
     plan
 }
 
@@ -187,4 +203,9 @@ pub(super) fn attach(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Result<P
 /// What removes a link of ours.
 pub(super) fn remove(name: &str, index: Option<u32>) -> Op {
     Op::DeleteLink { name: name.to_string(), index }
+}
+
+/// What has the kernel forget an address behind a bridge.
+pub(super) fn forget(bridge: &str, address: Ipv4Addr, at: Handover) -> Op {
+    Op::ForgetAddress { link: bridge.to_string(), address, at }
 }

@@ -4,10 +4,11 @@
 //! wrong in any other way is put there anew as a whole.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use super::{Observed, ObservedTable};
 use crate::engine::plan::{Op, Plan};
-use crate::engine::ruleset::{Accept, Direction, Element, Family, Key, Table};
+use crate::engine::ruleset::{Accept, Direction, Element, Family, Key, Table, Value};
 use crate::engine::state::NetworkConfig;
 
 /// What is to be done to our tables.
@@ -15,6 +16,8 @@ use crate::engine::state::NetworkConfig;
 pub(super) struct Tables {
     /// Elements that must go.
     pub removed_elements: Plan,
+    /// The addresses in them.
+    pub left: Vec<Ipv4Addr>,
     /// Tables that must go.
     pub remove: Plan,
     /// Tables and elements that must come.
@@ -51,9 +54,17 @@ pub(super) fn compare_tables(desired: &[Table], observed: &[ObservedTable]) -> T
         tables.put.push(Op::AddElements(added));
     }
     if !removed.is_empty() {
+        tables.left = removed.iter().flat_map(|element| addresses(&element.key)).collect();
         tables.removed_elements.push(Op::RemoveElements(removed));
     }
     tables
+}
+
+fn addresses(key: &Key) -> impl Iterator<Item = Ipv4Addr> {
+    key.iter().filter_map(|value| match value {
+        Value::Ipv4(address) => Some(*address),
+        Value::Link(_) | Value::Ether(_) | Value::Prefix(_) => None,
+    })
 }
 
 fn is_of(seen: &ObservedTable, family: Family, name: &str) -> bool {

@@ -288,7 +288,7 @@ fn a_tap_made_otherwise_is_made_anew_unless_it_is_in_use() {
     assert!(busy.plan.is_empty() && matches!(busy.problems[..], [Problem::TapInUse { .. }]));
     fake.link_mut("vttap-vm0").unwrap().carrier = false;
     let steps: Vec<_> = host.drift(&mut fake).plan.iter().map(|op| op.describe().0).collect();
-    assert_eq!(steps, ["delete link", "create tap", "attach link"]);
+    assert_eq!(steps, ["delete link", "forget address", "create tap", "attach link"]);
 }
 
 #[test]
@@ -318,6 +318,26 @@ fn only_elements_that_differ_are_touched() {
     let mut fake = host.kernel();
     fake.table_mut(Family::Ip, "volnet").unwrap().owned = false;
     assert!(matches!(only(host.drift(&mut fake)), Op::ReplaceTable(_)));
+}
+
+#[test]
+fn an_address_that_a_vm_had_is_forgotten_unless_another_has_it() {
+    let mut fake = Host::with_vms(3).kernel();
+    let host = Host::with_vms(2);
+    let (lost, kept) = (Ipv4Addr::new(10, 0, 0, 4), Ipv4Addr::new(10, 0, 0, 2));
+    let bridge = fake.link("vbr0").unwrap().index;
+    fake.kernel.neighbours = [(bridge, lost), (bridge, kept)].into();
+    fake.kernel.flows = [(lost, kept), (kept, Ipv4Addr::LOCALHOST)].into();
+    // An element too many for an address that a VM has, and one of an address that is not ours.
+    let keys = &mut fake.table_mut(Family::Ip, "volnet").unwrap().sets[0].1;
+    keys.push(vec![Value::Link("vttap-x".into()), Value::Ipv4(kept)]);
+    keys.push(vec![Value::Ipv4(Ipv4Addr::new(192, 0, 2, 9))]);
+    let plan = host.drift(&mut fake).plan;
+    let steps: Vec<_> = plan.iter().map(|op| op.describe().0).collect();
+    assert_eq!(steps, ["remove elements", "delete link", "forget address"]);
+    host.settle(&mut fake);
+    assert_eq!(fake.kernel.neighbours, [(bridge, kept)].into());
+    assert_eq!(fake.kernel.flows, [(kept, Ipv4Addr::LOCALHOST)].into());
 }
 
 #[test]

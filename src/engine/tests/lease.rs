@@ -84,6 +84,31 @@ fn a_renewal_is_no_event_and_a_change_that_fails_has_not_been() {
 }
 
 #[test]
+fn an_address_is_forgotten_when_it_is_given_and_when_it_is_given_back() {
+    let mut engine = engine();
+    ask(&mut engine, 1, &create("asks", asks(), false), at(0));
+    let forget =
+        |address: &str, at| Op::ForgetAddress { link: "vbr0".into(), address: ip(address), at };
+    let lease = Lease { ip: ip("192.168.127.9"), until: 2_000_000, given: false };
+    let plan = |engine: &mut Engine, wish| {
+        let decision = change(engine, "asks", wish, at(0));
+        let plan = decision.plan.clone();
+        done(engine, decision, at(0));
+        plan
+    };
+    assert_eq!(plan(&mut engine, Change::Lease(lease)), [], "an offer is nobody's yet");
+    let taken = plan(&mut engine, given("192.168.127.9", 2_000_000));
+    assert_eq!(taken, [forget("192.168.127.9", Handover::Assigned)]);
+    assert_eq!(plan(&mut engine, given("192.168.127.9", 3_000_000)), [], "renewed");
+    let exchanged = plan(&mut engine, given("192.168.127.10", 3_000_000));
+    let (gone, new) =
+        (forget("192.168.127.9", Handover::Released), forget("192.168.127.10", Handover::Assigned));
+    assert_eq!(exchanged, [gone, new]);
+    let back = plan(&mut engine, Change::Release);
+    assert_eq!(back, [forget("192.168.127.10", Handover::Released)]);
+}
+
+#[test]
 fn a_vm_that_goes_gives_its_lease_back() {
     let mut engine = with_lease();
     let delete = Request::Delete { name: name("asks"), timeout_ms: 0 };

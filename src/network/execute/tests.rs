@@ -1,7 +1,7 @@
 use super::*;
 use crate::engine::plan::Plan;
 use crate::engine::reconcile::tests::{Host, bare_kernel};
-use crate::engine::reconcile::{attach_plan, reconcile};
+use crate::engine::reconcile::{attach_plan, reconcile, release_plan};
 use crate::network::fake::{EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM, EXFULL, Fake, Kernel};
 
 /// What the kernel may answer when it refuses one of our requests; the last three are ENOMEM,
@@ -44,8 +44,27 @@ fn a_create_that_fails_leaves_nothing_behind() {
     let lost = host.elements(2);
     fake.apply(&Op::RemoveElements(lost.clone())).unwrap();
     let plan = attach_plan(&host.port(2), None, lost).unwrap();
-    assert_eq!(plan.len(), 3);
+    assert_eq!(plan.len(), 4);
     fails_without_a_trace(&fake, &plan);
+}
+
+#[test]
+fn a_release_goes_on_when_an_address_cannot_be_forgotten() {
+    let host = Host::with_vms(1);
+    let mut fake = host.kernel();
+    let plan = release_plan(&host.port(0), host.elements(0));
+    let forget = plan.len() - 1;
+    assert!(plan[forget].can_wait() && !plan[..forget].iter().any(Op::can_wait));
+    fake.fail(forget, EPERM);
+    assert_eq!(execute(&mut fake, &plan).unwrap().len(), plan.len());
+    assert!(fake.link("vttap-vm0").is_none());
+    let again = attach_plan(&host.port(0), None, host.elements(0)).unwrap();
+    fake.fail(0, EPERM);
+    let failure = execute(&mut fake, &again).unwrap_err();
+    assert_eq!(
+        failure.to_string(),
+        "forget address 10.0.0.2 behind vbr0: Operation not permitted (errno 1)"
+    );
 }
 
 #[test]

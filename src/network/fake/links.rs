@@ -126,6 +126,7 @@ impl Kernel {
         self.observed.links.remove(at);
         self.observed.addresses.retain(|(link, ..)| *link != gone);
         self.observed.routes.retain(|(link, _)| *link != gone);
+        self.neighbours.retain(|(link, _)| *link != gone);
         for port in self.observed.links.iter_mut().filter(|link| link.master == Some(gone)) {
             port.leave();
         }
@@ -167,6 +168,14 @@ impl Kernel {
             addresses.retain(|other| *other != entry);
         }
         Ok(())
+    }
+
+    /// Forgets an address as a neighbour behind a link, and as an end of a connection.
+    pub(super) fn forget_address(&mut self, link: &str, address: Ipv4Addr) {
+        if let Ok(at) = self.position(link) {
+            self.neighbours.remove(&(self.observed.links[at].index, address));
+        }
+        self.flows.retain(|(began, answers)| *began != address && *answers != address);
     }
 
     fn position(&self, name: &str) -> Result<usize, i32> {

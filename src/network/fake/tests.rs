@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::plan::{LinkSettings, PortSettings};
+use crate::engine::plan::{Handover, LinkSettings, PortSettings};
 
 const ISOLATED: PortSettings = PortSettings { isolated: true, group_forward: 8 };
 
@@ -100,6 +100,23 @@ fn the_first_address_of_a_prefix_takes_the_others_along() {
     assert_eq!(fake.kernel.observed.addresses.len(), 2);
     fake.apply(&address("vbr0", 1).undo(None).unwrap()).unwrap();
     assert_eq!(fake.kernel.observed.addresses, []);
+}
+
+#[test]
+fn what_it_keeps_of_an_address_goes_when_it_is_told_so_or_with_the_link() {
+    let mut fake = Fake::new();
+    let bridge = fake.apply(&create_bridge("vbr0")).unwrap().ifindex.unwrap();
+    let [one, two, three] = [1, 2, 3].map(|last| Ipv4Addr::new(10, 0, 0, last));
+    fake.kernel.neighbours = [(bridge, one), (bridge, two), (bridge + 1, one)].into();
+    fake.kernel.flows = [(one, two), (two, three), (three, one)].into();
+    let at = Handover::Assigned;
+    fake.apply(&Op::ForgetAddress { link: "vbr0".into(), address: one, at }).unwrap();
+    assert_eq!(fake.kernel.neighbours, [(bridge, two), (bridge + 1, one)].into());
+    assert_eq!(fake.kernel.flows, [(two, three)].into());
+    fake.delete_link("vbr0");
+    assert_eq!(fake.kernel.neighbours, [(bridge + 1, one)].into());
+    let gone = Op::ForgetAddress { link: "vbr0".into(), address: two, at };
+    assert_eq!((errno(&mut fake, &gone), fake.kernel.flows.len()), (None, 0));
 }
 
 #[test]

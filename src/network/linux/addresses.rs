@@ -1,9 +1,11 @@
-//! IPv4 addresses of links, and the routes that say which addresses the host reaches elsewhere.
+//! IPv4 addresses of links, the neighbours behind them, and the routes that say which addresses the
+//! host reaches elsewhere.
 
 use std::net::Ipv4Addr;
 
 use crate::engine::prefix::Prefix;
 use crate::netlink::rtnl::address::{self, AddressMessage};
+use crate::netlink::rtnl::neighbour;
 use crate::netlink::rtnl::route::{self, RouteMessage, TABLE_MAIN};
 
 use super::links;
@@ -28,6 +30,20 @@ pub fn remove(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) ->
     });
     match removed {
         Err(error) if matches!(error.errno(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Ok(()),
+        result => result,
+    }
+}
+
+/// Forgets the neighbour of this address behind a link. When either is gone, that is as good as
+/// forgotten.
+pub fn forget_neighbour(socket: &mut Socket, link: &str, address: Ipv4Addr) -> Result<(), Error> {
+    let forgotten = links::index_of(socket, link).and_then(|index| {
+        socket.request(1, |writer, sequence| {
+            neighbour::delete(writer, sequence.take(), index, address);
+        })
+    });
+    match forgotten {
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
         result => result,
     }
 }

@@ -6,8 +6,9 @@
 //! /proc/sys/net is that of the thread that calls, which is the same.
 //!
 //! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`addresses`]
-//! gives them addresses, [`sysctl`] holds switches, [`nft`] the rules. [`socket`] is how all of them
-//! speak with the kernel. [`monitor`] tells of what others change, and is the daemon's.
+//! gives them addresses, [`sysctl`] holds switches, [`nft`] the rules. The exception is to forget an
+//! address, which takes [`addresses`] and [`conntrack`]. [`socket`] is how all of them speak with the
+//! kernel. [`monitor`] tells of what others change, and is the daemon's.
 
 pub mod addresses;
 pub mod conntrack;
@@ -24,6 +25,7 @@ use crate::engine::reconcile::Observed;
 use crate::error::Failure;
 
 use super::{Applied, Network};
+use conntrack::Conntrack;
 use monitor::Monitor;
 use nft::Nft;
 use socket::{Error, Protocol, Socket};
@@ -33,6 +35,7 @@ use socket::{Error, Protocol, Socket};
 pub struct Linux {
     route: Socket,
     nft: Nft,
+    conntrack: Conntrack,
 }
 
 impl Linux {
@@ -40,7 +43,7 @@ impl Linux {
     pub fn new() -> Result<Linux, Failure> {
         let route = Socket::open(Protocol::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
-        Ok(Linux { route, nft: Nft::new()? })
+        Ok(Linux { route, nft: Nft::new()?, conntrack: Conntrack::default() })
     }
 
     /// Subscribes to news of what others change.
@@ -94,6 +97,11 @@ impl Network for Linux {
             Op::RemoveElements(elements) => none(nft.remove_elements(elements)),
             Op::AddAccept(accept) => none(nft.add_accept(accept)),
             Op::RemoveAccept(accept) => none(nft.remove_accept(accept)),
+            Op::ForgetAddress { link, address, .. } => {
+                let neighbour = addresses::forget_neighbour(route, link, *address);
+                let connections = self.conntrack.forget(nft.socket(), *address);
+                none(neighbour.and(connections))
+            }
         };
         made.map(|ifindex| Applied { ifindex }).map_err(|error| {
             let (operation, object) = op.describe();

@@ -58,6 +58,11 @@ table ip volnet {
 fn a_vm_is_attached_and_released() {
     let host = Host::with_vms(2);
     let plan = attach_plan(&host.port(1), None, host.elements(1)).unwrap();
+    let forget = [
+        "ip neighbour delete 10.1.0.3 dev vbr1 >/dev/null 2>&1 || :",
+        "conntrack -D -s 10.1.0.3 >/dev/null 2>&1 || :",
+        "conntrack -D -r 10.1.0.3 >/dev/null 2>&1 || :",
+    ];
     let expected = [
         "ip tuntap add dev vttap-vm1 mode tap user 0 vnet_hdr multi_queue",
         "ip link set dev vttap-vm1 alias volnet:vm1",
@@ -66,12 +71,13 @@ fn a_vm_is_attached_and_released() {
         "ip link set dev vttap-vm1 type bridge_slave isolated on group_fwd_mask 65533",
         "nft 'add element ip volnet guests { 10.1.0.3 }'",
     ];
-    assert_eq!(commands(&plan), expected);
+    assert_eq!(commands(&plan), [&forget[..], &expected].concat());
     let expected = [
         "nft 'add element ip volnet guests { 10.1.0.3 }\ndelete element ip volnet guests { 10.1.0.3 }'",
         "ip link delete dev vttap-vm1",
     ];
-    assert_eq!(commands(&release_plan(&host.port(1), host.elements(1))), expected);
+    let plan = release_plan(&host.port(1), host.elements(1));
+    assert_eq!(commands(&plan), [&expected[..], &forget].concat());
 }
 
 #[test]
