@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod dhcp;
 pub mod engine;
 pub mod error;
+mod exercise;
 pub mod hypervisor;
 pub mod netlink;
 pub mod network;

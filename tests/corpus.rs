@@ -3,20 +3,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use volnet::{config, hypervisor, netlink, protocol, spec, store};
+use volnet::{config, hypervisor, netlink, network, protocol, spec, store};
 
 /// The name of a target, and the function that it calls.
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 const TARGETS: &[Target] = &[
+    ("connections", netlink::exercise::connections),
     ("datagram", netlink::exercise::datagram),
+    ("ext_ack", netlink::exercise::ext_ack),
     ("frame", protocol::exercise::frame),
     ("launch", hypervisor::exercise::launch),
     ("manifest", spec::exercise::manifest),
+    ("nf_tables", netlink::exercise::nf_tables),
     ("record", store::exercise::record),
     ("reply", protocol::exercise::reply),
     ("request", protocol::exercise::request),
+    ("rtnetlink", netlink::exercise::rtnetlink),
+    ("ruleset", network::linux::nft::exercise::ruleset),
     ("settings", config::exercise::settings),
     ("state", store::exercise::state),
     ("vm_config", spec::exercise::vm_config),

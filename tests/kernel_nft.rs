@@ -127,6 +127,22 @@ fn a_rule_that_others_add_is_seen() {
 }
 
 #[test]
+fn an_element_that_volnet_could_not_write_is_seen() {
+    in_namespace(|| {
+        let mut nft = installed(false, Vec::new());
+        let path = std::env::temp_dir().join(format!("volnet-odd-{}", std::process::id()));
+        let odd = b"add element ip volnet bridges { \"\xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8\" }";
+        std::fs::write(&path, odd).unwrap();
+        run(&format!("nft -f {}", path.display()));
+        std::fs::remove_file(path).unwrap();
+        let table = &tables(false, Vec::new())[0];
+        assert_eq!(nft.observe().unwrap().tables[0].fingerprint, None);
+        nft.replace_table(table).unwrap();
+        assert_eq!(nft.observe().unwrap().tables[0].fingerprint, Some(table.fingerprint()));
+    });
+}
+
+#[test]
 fn elements_come_and_go_and_the_rules_stay() {
     in_namespace(|| {
         let mut nft = installed(true, Vec::new());

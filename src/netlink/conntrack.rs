@@ -21,12 +21,14 @@ use super::writer::Writer;
 /// `NFNL_SUBSYS_CTNETLINK` (linux/netfilter/nfnetlink.h).
 const SUBSYSTEM: u16 = 1;
 // IPCTNL_MSG_CT_*.
+/// What a connection looks like.
+pub(super) const NEW: u16 = SUBSYSTEM << 8;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
 
 // CTA_*.
 const TUPLE_ORIG: u16 = 1;
-const TUPLE_REPLY: u16 = 2;
+pub(super) const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;

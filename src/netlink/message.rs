@@ -30,11 +30,11 @@ pub const CREATE: u16 = 0x400;
 /// `NLM_F_APPEND`.
 pub const APPEND: u16 = 0x800;
 /// `NLM_F_CAPPED`: the error does not echo the request.
-const CAPPED: u16 = 0x100;
+pub(super) const CAPPED: u16 = 0x100;
 /// `NLM_F_ACK_TLVS`: attributes follow the error.
-const ACK_TLVS: u16 = 0x200;
+pub(super) const ACK_TLVS: u16 = 0x200;
 /// `NLMSGERR_ATTR_MSG`: the kernel's own words.
-const ATTR_MSG: u16 = 1;
+pub(super) const ATTR_MSG: u16 = 1;
 
 /// One message, borrowed from its datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

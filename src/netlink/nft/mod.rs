@@ -73,23 +73,3 @@ pub(super) fn split(payload: &[u8]) -> Result<(u8, &[u8]), Error> {
     let [family, ..] = array_at::<HEADER>(payload, 0)?;
     Ok((family, &payload[HEADER..]))
 }
-
-/// Reads a message as each of the things that it could be; for fuzzing and for the replay of its
-/// corpus.
-pub fn exercise(payload: &[u8]) {
-    let _ = object::TableMessage::read(payload);
-    let _ = object::ChainMessage::read(payload);
-    let _ = object::SetMessage::read(payload);
-    let _ = batch::Generation::read(payload);
-    if let Ok(rule) = object::RuleMessage::read(payload) {
-        for expression in rule.expressions() {
-            let _ = expression.map(|expression| expression.matched_link());
-        }
-        let _ = rule.comment();
-        let _ = rule.tag();
-    }
-    let _ = element::read(payload, |key, flags| {
-        std::hint::black_box((key, flags));
-        Ok(())
-    });
-}

@@ -7,10 +7,12 @@
 //! are made without, and that is remembered.
 //!
 //! Every change is one batch. [`encode`] writes values of [`crate::engine::ruleset`], [`observe`]
-//! reads them back, [`accept`] cares for the rules in other people's chains.
+//! reads them back, [`accept`] cares for the rules in other people's chains, [`exercise`] holds the
+//! bodies of the fuzz targets.
 
 mod accept;
 mod encode;
+pub mod exercise;
 mod observe;
 
 pub use accept::FILTER as ACCEPT_TABLE;

@@ -60,7 +60,7 @@ pub struct Socket {
 }
 
 /// Where the sequence numbers of messages come from. Each message of a request takes one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sequence(u32);
 
 /// Why a request was not done, or not wholly.

@@ -7,6 +7,7 @@
 
 use super::super::socket::{Error, Socket};
 use super::encode::LINK_BYTES;
+use crate::engine::name::check_link_name;
 use crate::engine::ruleset::{Accept, Direction};
 use crate::netlink::nft::FAMILY_IP;
 use crate::netlink::nft::expression::{self, Code, Compare, Expression, Meta, REG32_FIRST};
@@ -82,7 +83,7 @@ fn rules(socket: &mut Socket) -> Result<Vec<(u64, Accept)>, Error> {
 }
 
 /// One of our rules, if this is one.
-fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Error> {
+pub(super) fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Error> {
     if rule.table != FILTER.as_bytes() || rule.comment() != Some(COMMENT.as_bytes()) {
         return Ok(None);
     }
@@ -95,12 +96,14 @@ fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Error>
             Expression::Accept | Expression::Other => {}
         }
     }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(direction.zip(bridge).map(|(direction, bridge)| Accept {
-        chain: text(rule.chain),
-        bridge: text(bridge),
-        direction,
-    }))
+    let bridge = bridge.and_then(|name| str::from_utf8(name).ok());
+    let bridge = bridge.filter(|name| check_link_name(name).is_ok());
+    let (Some(direction), Some(bridge), Ok(chain)) =
+        (direction, bridge, str::from_utf8(rule.chain))
+    else {
+        return Ok(None);
+    };
+    Ok(Some(Accept { chain: chain.into(), bridge: bridge.into(), direction }))
 }
 
 fn meta_of(direction: Direction) -> Meta {

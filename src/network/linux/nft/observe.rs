@@ -17,7 +17,7 @@ use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, SetMessage};
 use crate::network::linux::socket::{Error, Socket};
 
 /// The keys that our sets can have.
-const KEYS: [&[Field]; 4] = [
+pub(super) const KEYS: [&[Field]; 4] = [
     &[Field::Link],
     &[Field::Ipv4],
     &[Field::Link, Field::Link],
@@ -101,7 +101,7 @@ fn chains(socket: &mut Socket, family: Family) -> Result<Option<Vec<ChainShape>>
     Ok(Some(chains))
 }
 
-fn shape(chain: &ChainMessage<'_>) -> Option<ChainShape> {
+pub(super) fn shape(chain: &ChainMessage<'_>) -> Option<ChainShape> {
     let (kind, hook, priority) = chain.base.filter(|_| chain.accepts)?;
     Some(ChainShape {
         name: String::from_utf8_lossy(chain.name).into_owned(),
@@ -138,16 +138,19 @@ fn keys(
     })
 }
 
-fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
+/// Reads a key. `None` for one that volnet would not have written: it could not be removed again.
+pub(super) fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
     let mut key = Vec::with_capacity(fields.len());
     for field in fields {
         let (value, rest) = bytes.split_at_checked(encode::field_bytes(*field))?;
         key.push(match field {
             Field::Link => {
-                let end = value.iter().position(|&byte| byte == 0)?;
-                Value::Link(String::from_utf8_lossy(&value[..end]).into_owned())
+                let (name, end) = value.split_at(value.iter().position(|&byte| byte == 0)?);
+                Value::Link(str::from_utf8(name).ok().filter(|_| is_padding(end))?.into())
             }
-            Field::Ether => Value::Ether(Mac(*value.first_chunk()?)),
+            Field::Ether => {
+                Value::Ether(Mac(*value.first_chunk().filter(|_| is_padding(&value[6..]))?))
+            }
             Field::Ipv4 => Value::Ipv4(Ipv4Addr::from(*value.first_chunk::<4>()?)),
         });
         bytes = rest;
@@ -155,8 +158,12 @@ fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
     bytes.is_empty().then_some(key)
 }
 
+fn is_padding(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+}
+
 /// Puts the ends of intervals together. `None` when one is no prefix.
-fn prefixes(elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
+pub(super) fn prefixes(elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
     let mut ends = Vec::with_capacity(elements.len());
     for (key, flags) in elements {
         let at = u32::from_be_bytes(*key.first_chunk::<4>()?);

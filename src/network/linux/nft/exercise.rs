@@ -1,0 +1,56 @@
+//! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
+
+use super::{accept, encode, observe};
+use crate::engine::ruleset::{Element, Family, Key, TABLE};
+use crate::netlink::exercise::of_nf_tables;
+use crate::netlink::message::Messages;
+use crate::netlink::nft::element;
+use crate::netlink::nft::object::{ChainMessage, RuleMessage};
+use crate::netlink::writer::Writer;
+use crate::network::linux::socket::Sequence;
+
+/// An element as it is read: its key and its flags.
+type Raw = (Vec<u8>, u32);
+
+/// Whatever others put into our tables is read or taken for theirs, and what is read can be
+/// written: that is how it is removed.
+pub fn ruleset(bytes: &[u8]) {
+    let mut raw = Vec::new();
+    of_nf_tables(bytes, |message| {
+        let _ = ChainMessage::read(message.payload).map(|chain| observe::shape(&chain));
+        if let Ok(Ok(Some(rule))) =
+            RuleMessage::read(message.payload).map(|rule| accept::read(&rule))
+        {
+            accept::write(&mut Writer::new(), 1, &rule);
+        }
+        raw.extend(elements(message.payload));
+    });
+    for fields in observe::KEYS {
+        for (bytes, _) in &raw {
+            let read = observe::read_key(bytes, fields);
+            assert!(read.is_none_or(|key| written(&[key]) == [(bytes.clone(), 0)]), "{bytes:?}");
+        }
+    }
+    if let Some(keys) = observe::prefixes(&raw) {
+        assert_eq!(observe::prefixes(&written(&keys)), Some(keys));
+    }
+}
+
+fn elements(payload: &[u8]) -> Vec<Raw> {
+    let mut elements = Vec::new();
+    let _ = element::read(payload, |key, flags| {
+        elements.push((key.to_vec(), flags));
+        Ok(())
+    });
+    elements
+}
+
+/// The keys as they are sent to the kernel.
+fn written(keys: &[Key]) -> Vec<Raw> {
+    let of = |key: &Key| Element { family: Family::Ip, table: TABLE, set: "set", key: key.clone() };
+    let keys: Vec<Element> = keys.iter().map(of).collect();
+    let mut writer = Writer::new();
+    encode::elements(&mut writer, &mut Sequence::default(), &keys, &[element::add]);
+    let messages = Messages::new(writer.finish().expect("all of it fits"));
+    messages.flat_map(|message| elements(message.expect("it was written").payload)).collect()
+}
