@@ -3,11 +3,15 @@
 //! Directories of ours are 0700 and files 0600: a record holds kernel command lines, and those
 //! hold secrets often enough. The directories above them (`/run/volnet` holds the socket, which
 //! the group may use) are made 0755 where they are missing and otherwise left as they are.
+//!
+//! What is read tells which programs are run, so it has to be root's or our own user's.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
 
 use super::disk::Disk;
 
@@ -32,6 +36,11 @@ impl Disk for Files {
         };
         if !kind.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
+        }
+        let own = geteuid().as_raw();
+        if kind.uid() != 0 && kind.uid() != own {
+            let reason = format!("it belongs to user {}, not to {own}: chown it", kind.uid());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
         }
         let mut contents = Vec::new();
         File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut contents)?;
@@ -141,11 +150,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_or_too_long_is_not_read() {
+    fn what_is_no_file_or_too_long_or_somebody_elses_is_not_read() {
         let scratch = Scratch::new();
         let fifo = scratch.path().join("fifo.json");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(Files.read(&fifo).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let theirs = scratch.path().join("theirs.json");
+        fs::write(&theirs, "{}").unwrap();
+        std::os::unix::fs::chown(&theirs, Some(12345), None).unwrap();
+        let error = Files.read(&theirs).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("user 12345"), "{error}");
         let long = scratch.path().join("long.json");
         fs::write(&long, vec![b' '; FILE_MAX as usize + 1]).unwrap();
         assert_eq!(Files.read(&long).unwrap_err().kind(), io::ErrorKind::InvalidData);

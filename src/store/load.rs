@@ -122,12 +122,12 @@ fn in_doubt(bad: &Bad, paths: &Paths) -> Vec<VmName> {
 }
 
 /// Whether the next read of this file would fail as well. Any other error is the host's (no file
-/// descriptors, no memory) and says nothing of the file.
+/// descriptors, no memory) or the administrator's (an owner whom nobody can trust), and says nothing
+/// of what the file holds: once that is mended it is read.
 fn is_of_the_file(error: &io::Error) -> bool {
     /// `EIO` (asm-generic/errno-base.h): the disk cannot read it.
     const EIO: i32 = 5;
-    let of_the_file = matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::PermissionDenied);
-    of_the_file || error.raw_os_error() == Some(EIO)
+    error.kind() == ErrorKind::InvalidData || error.raw_os_error() == Some(EIO)
 }
 
 /// Reads one file. One that cannot be used is noted in `bad`; one in a newer format is a failure.

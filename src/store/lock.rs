@@ -7,8 +7,8 @@
 //! waits for it to pass. Both directories are locked: the runtime directory is what a daemon answers
 //! for, and two of them with one state directory would write over each other's records.
 
-use std::fs::{File, OpenOptions, create_dir_all};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{File, OpenOptions, create_dir_all, write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -28,7 +28,7 @@ const TURN: Duration = Duration::from_millis(10);
 /// The right to write the state. Given back when dropped.
 #[derive(Debug)]
 pub struct Lock {
-    file: Flock<File>,
+    _file: Flock<File>,
     path: PathBuf,
 }
 
@@ -42,7 +42,7 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // The pid is a hint for people; a stale one only says who it was.
-        let _ = self.file.set_len(0);
+        let _ = write(&self.path, "");
     }
 }
 
@@ -60,10 +60,10 @@ pub fn lock(directory: &Path) -> Result<Lock, Failure> {
         taken = take(file);
     }
     match taken {
-        Ok(mut file) => {
+        Ok(file) => {
             // The disk may be full: the second daemon is not told who the first is then.
-            let _ = sign(&mut file);
-            Ok(Lock { file, path })
+            let _ = write(&path, format!("{}\n", std::process::id()));
+            Ok(Lock { _file: file, path })
         }
         Err((file, Errno::EWOULDBLOCK)) => Err(held(&path, file)),
         Err((_, errno)) => Err(failure(&path, "cannot lock", &errno.into())),
@@ -74,23 +74,16 @@ fn take(file: File) -> Result<Flock<File>, (File, Errno)> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
 }
 
-/// Opens the file. Where nothing can be written it need not be there, and the directory itself is
-/// as good.
+/// Opens the file for reading: one that is open for writing would keep the file system from being
+/// remounted read-only. Where nothing can be written the file need not be there, and the directory
+/// itself is as good.
 fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    match options.open(path) {
+    match OpenOptions::new().append(true).create(true).mode(0o600).open(path) {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
             File::open(path).or_else(|_| File::open(path.parent().unwrap_or(path)))
         }
-        result => result,
+        made => made.and_then(|_| File::open(path)),
     }
-}
-
-fn sign(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())
 }
 
 fn held(path: &Path, file: File) -> Failure {

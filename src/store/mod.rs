@@ -19,6 +19,7 @@
 
 pub mod disk;
 pub mod exercise;
+#[cfg(target_os = "linux")]
 pub mod files;
 mod load;
 #[cfg(target_os = "linux")]

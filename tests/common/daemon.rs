@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -191,6 +192,8 @@ impl Drop for Daemon {
         for (_, group) in self.hypervisors() {
             let _ = killpg(Pid::from_raw(group as i32), Signal::SIGKILL);
         }
+        // A test may have mounted a file system there.
+        let _ = umount2(&self.folder.join("state"), MntFlags::MNT_DETACH);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
