@@ -6,6 +6,7 @@
 pub(crate) mod agreement;
 pub(crate) mod daemon;
 pub(crate) mod shown;
+pub(crate) mod space;
 
 use std::process::Command;
 use std::time::{Duration, Instant};

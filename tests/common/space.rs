@@ -1,0 +1,143 @@
+//! Network namespaces beside the test's own: a world behind the host's uplink, and the guest's side
+//! of a VM's tap, joined to it by a pump of frames in the place of a hypervisor.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{read, write};
+use serde_json::Value;
+use volnet_ffi::tun::{self, NO_PI, TAP, Tun, VNET_HDR};
+
+use super::{eventually, run, try_run};
+
+/// The address of the world, which has no way back to the guests.
+pub(crate) const WORLD_IP: &str = "203.0.113.2";
+/// The longest frame with its header, in bytes.
+const FRAME_MAX: usize = 65_536;
+/// How often a pump looks whether it is over, in milliseconds.
+const LOOK_MS: u16 = 20;
+
+/// A network namespace, kept by a process that sleeps in it.
+pub(crate) struct Space(Child);
+
+/// A guest's side of its tap. The link there is `eth0`.
+pub(crate) struct Guest {
+    space: Space,
+    over: Arc<AtomicBool>,
+    pump: Option<JoinHandle<()>>,
+}
+
+impl Space {
+    pub(crate) fn new() -> Space {
+        let child = Command::new("unshare")
+            .args(["-n", "sleep", "1000"])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("unshare starts");
+        let space = Space(child);
+        let ours = std::fs::read_link("/proc/thread-self/ns/net").expect("a namespace");
+        eventually("a namespace of its own", || {
+            std::fs::read_link(space.file()).is_ok_and(|theirs| theirs != ours)
+        });
+        space.run("ip link set lo up");
+        space
+    }
+
+    /// A machine behind an uplink of the host's.
+    pub(crate) fn world() -> Space {
+        let world = Space::new();
+        run(&format!("ip link add uplink type veth peer name eth0 netns {}", world.0.id()));
+        run("ip addr add 203.0.113.1/24 dev uplink");
+        run("ip link set uplink up");
+        world.run(&format!("ip addr add {WORLD_IP}/24 dev eth0"));
+        world.run("ip link set eth0 up");
+        world
+    }
+
+    /// Runs a command line in it, which must succeed.
+    pub(crate) fn run(&self, line: &str) -> String {
+        run(&self.inside(line))
+    }
+
+    /// Whether an address answers from here.
+    pub(crate) fn reaches(&self, address: &str) -> bool {
+        try_run(&self.inside(&format!("ping -q -c 2 -i 0.2 -W 2 {address}"))).0
+    }
+
+    fn inside(&self, line: &str) -> String {
+        format!("nsenter -t {} -n {line}", self.0.id())
+    }
+
+    fn file(&self) -> String {
+        format!("/proc/{}/ns/net", self.0.id())
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Guest {
+    /// Plays the guest of a bridged VM, which is as `Create` answers.
+    pub(crate) fn of(vm: &Value) -> Guest {
+        let text = |field: &str| vm[field].as_str().unwrap_or_else(|| panic!("{field} of {vm}"));
+        let (space, over) = (Space::new(), Arc::new(AtomicBool::new(false)));
+        let (host, file) = (attach(text("tap")), File::open(space.file()).expect("a namespace"));
+        let pump = std::thread::spawn({
+            let over = Arc::clone(&over);
+            move || {
+                setns(file, CloneFlags::CLONE_NEWNET).expect("to enter it");
+                pump(&host, &attach("eth0"), &over);
+            }
+        });
+        eventually("the guest's link", || try_run(&space.inside("ip link show dev eth0")).0);
+        space.run(&format!("ip link set eth0 address {}", text("mac")));
+        space.run(&format!("ip addr add {}/24 dev eth0", text("ip")));
+        space.run("ip link set eth0 up");
+        space.run(&format!("ip route add default via {}", text("gateway")));
+        let guest = Guest { space, over, pump: Some(pump) };
+        // A bridge opens a port some time after its tap has found a reader.
+        eventually("the host answers", || guest.reaches(text("gateway")));
+        guest
+    }
+
+    /// Whether an address answers the guest.
+    pub(crate) fn reaches(&self, address: &str) -> bool {
+        self.space.reaches(address)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.pump.take().map(JoinHandle::join);
+    }
+}
+
+fn attach(tap: &str) -> Tun {
+    Tun::attach(tun::open().expect("tun"), tap, TAP | NO_PI | VNET_HDR).expect("a tap")
+}
+
+/// Carries frames between two taps.
+fn pump(one: &Tun, other: &Tun, over: &AtomicBool) {
+    let mut frame = vec![0; FRAME_MAX];
+    while !over.load(Ordering::Relaxed) {
+        let mut both = [one, other].map(|tap| PollFd::new(tap.as_fd(), PollFlags::POLLIN));
+        let _ = poll(&mut both, PollTimeout::from(LOOK_MS));
+        for (from, to) in [(one, other), (other, one)] {
+            while let Ok(length) = read(from.as_fd(), &mut frame) {
+                // What a link that is down does not take is lost, as on a wire.
+                let _ = write(to.as_fd(), &frame[..length]);
+            }
+        }
+    }
+}
