@@ -111,7 +111,9 @@ fn links_are_made_changed_and_removed() {
         assert_eq!((&link["ifalias"], &link["master"]), (&json!("it's; \"$HOME\""), &Json::Null));
         assert_eq!((&link["mtu"], &link["address"]), (&json!(1280), &json!("02:00:00:00:00:01")));
 
-        sh(&release_plan(&port, vec![]));
+        let made =
+            DesiredPort { index: link["ifindex"].as_u64().map(|index| index as u32), ..port };
+        sh(&release_plan(&made, vec![]));
         let undo: Vec<Op> = bridge(&network).iter().rev().filter_map(|op| op.undo(None)).collect();
         sh(&undo);
         assert!(!link_exists(tap.as_str()) && !link_exists("vbr0"));

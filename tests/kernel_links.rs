@@ -7,11 +7,12 @@ mod common;
 use common::{in_namespace, ip_link, json, link_exists, run};
 use volnet::engine::mac::Mac;
 use volnet::engine::news::News;
-use volnet::engine::plan::{LinkSettings, PortSettings};
-use volnet::engine::reconcile::{Link, LinkKind};
+use volnet::engine::plan::{LinkSettings, Op, PortSettings};
+use volnet::engine::reconcile::{Desired, Link, LinkKind, reconcile};
+use volnet::network::Network;
 use volnet::network::linux::monitor::Monitor;
 use volnet::network::linux::socket::{Error, Protocol, Socket};
-use volnet::network::linux::{addresses, links, sysctl, tap};
+use volnet::network::linux::{Linux, addresses, links, sysctl, tap};
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 const TAP: tap::Spec<'static> =
@@ -219,27 +220,62 @@ fn a_name_that_the_kernel_would_change_makes_no_link() {
 fn a_link_is_removed_once_and_then_gone_already() {
     in_namespace(|| {
         let mut socket = socket();
-        let index = tap::create(&mut socket, &TAP).unwrap();
-        links::delete(&mut socket, "vttap-web", Some(index)).unwrap();
+        tap::create(&mut socket, &TAP).unwrap();
+        links::delete(&mut socket, "vttap-web").unwrap();
         assert!(!link_exists("vttap-web"));
-        links::delete(&mut socket, "vttap-web", Some(index)).unwrap();
-        links::delete(&mut socket, "vttap-web", None).unwrap();
+        links::delete(&mut socket, "vttap-web").unwrap();
     });
 }
 
 #[test]
-fn a_link_of_another_name_or_index_is_not_removed() {
+fn a_retired_link_is_cut_off_at_once_and_gone_soon() {
     in_namespace(|| {
-        let mut socket = socket();
-        let index = tap::create(&mut socket, &TAP).unwrap();
-        run("ip link set vttap-web name theirs");
-        links::delete(&mut socket, "vttap-web", Some(index)).unwrap();
-        assert!(link_exists("theirs"));
-        links::delete(&mut socket, "theirs", Some(index + 1000)).unwrap();
-        assert!(link_exists("theirs"));
-        links::delete(&mut socket, "theirs", None).unwrap();
-        assert!(!link_exists("theirs"));
+        let mut linux = Linux::new().unwrap();
+        let make = Op::CreateTap {
+            name: "vttap-web".into(),
+            owner: None,
+            multi_queue: false,
+            alias: "volnet:web".into(),
+        };
+        let mut last = 0;
+        for _ in 0..100 {
+            let index = linux.apply(&make).unwrap().ifindex.unwrap();
+            assert!(index > last, "a name is free again before its link is gone");
+            last = index;
+            linux.apply(&up("vttap-web")).unwrap();
+            linux.apply(&remove("vttap-web", index)).unwrap();
+            linux.apply(&remove("vttap-web", index)).unwrap();
+            assert!(!link_exists("vttap-web"));
+            let links = linux.observe().unwrap().links;
+            assert!(links.iter().all(|link| link.name == "lo"), "{links:?}");
+        }
+        linux.flush();
+        assert_eq!(run("ip -o link").lines().count(), 1);
     });
+}
+
+#[test]
+fn what_a_dead_daemon_retired_is_found_again() {
+    in_namespace(|| {
+        run("ip tuntap add vttap-web mode tap");
+        run("ip link set vttap-web alias volnet:");
+        run("ip link add theirs type bridge");
+        let mut linux = Linux::new().unwrap();
+        let plan = reconcile(&Desired::default(), &linux.observe().unwrap()).plan;
+        assert_eq!(plan.len(), 1, "{plan:?}");
+        linux.apply(&plan[0]).unwrap();
+        drop(linux);
+        assert!(!link_exists("vttap-web") && link_exists("theirs"));
+    });
+}
+
+fn up(name: &str) -> Op {
+    let set = LinkSettings { up: Some(true), ..LinkSettings::default() };
+    Op::SetLink { name: name.into(), set, former: LinkSettings::default() }
+}
+
+fn remove(name: &str, index: u32) -> Op {
+    Op::DeleteLink { name: name.into(), index: Some(index) }
 }
 
 #[test]

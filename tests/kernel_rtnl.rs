@@ -49,6 +49,7 @@ fn a_tap_is_attached_and_set_in_one_send() {
             alias: Some("volnet:a"),
             no_ipv6: true,
             group: Some(77),
+            name: None,
         };
         let port = PortChange {
             isolated: Some(true),

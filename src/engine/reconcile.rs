@@ -142,6 +142,11 @@ impl Link {
         let vm = self.alias.as_deref().and_then(|alias| alias.strip_prefix(ALIAS));
         matches!(self.kind, LinkKind::Tap { .. }) && vm.is_some_and(|vm| !vm.is_empty())
     }
+
+    /// Whether it is a tap that volnet was about to remove: it has no VM's name any more.
+    pub fn is_retired(&self) -> bool {
+        matches!(self.kind, LinkKind::Tap { .. }) && self.alias.as_deref() == Some(ALIAS)
+    }
 }
 
 /// Compares, and plans what makes the two the same.
@@ -166,8 +171,8 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     let accepts = rules::compare_accepts(&networks, observed);
     let forgotten = forgotten(desired, &tables.left);
     let mut plan = tables.removed_elements;
-    let remove = |link: &&Link| port::remove(&link.name, Some(link.index));
-    plan.extend(stale.iter().filter(|link| link.is_our_tap()).map(remove));
+    let remove = |link: &&Link| port::remove(&link.name, link.index);
+    plan.extend(stale.iter().filter(|link| !link.is_our_bridge()).map(remove));
     plan.extend(forgotten);
     plan.extend(accepts.remove);
     plan.extend(tables.remove);
@@ -195,7 +200,9 @@ fn stale<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Vec<&'a Link> {
     let taps: BTreeSet<&str> = desired.ports.iter().map(|port| port.tap.as_str()).collect();
     let unwanted = |link: &&Link| {
         let name = link.name.as_str();
-        link.is_our_bridge() && !bridges.contains(name) || link.is_our_tap() && !taps.contains(name)
+        link.is_retired()
+            || link.is_our_bridge() && !bridges.contains(name)
+            || link.is_our_tap() && !taps.contains(name)
     };
     observed.links.iter().filter(unwanted).collect()
 }

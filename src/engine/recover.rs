@@ -15,6 +15,10 @@ impl Engine {
     /// networks are configured otherwise now, or two records claim the same thing.
     pub fn restore(&mut self, mut record: Record) -> Result<(), String> {
         self.ledger.restore(&mut record)?;
+        if let Some(port) = &mut record.port {
+            // Perhaps of another boot, and then another link's.
+            port.ifindex = None;
+        }
         self.vms.insert(record.name.clone(), Vm::idle(record));
         Ok(())
     }

@@ -316,20 +316,6 @@ fn a_stop_escalates_and_a_second_caller_can_hasten_it() {
 }
 
 #[test]
-fn a_signal_that_cannot_be_sent_is_tried_again_later() {
-    let mut engine = engine();
-    running(&mut engine, "a", RestartPolicy::No);
-    ask(&mut engine, 2, &Request::Stop { name: name("a"), timeout_ms: 0 }, at(0));
-    let decision = engine.due(at(0)).unwrap();
-    assert_eq!(decision.act, Some(Act::Kill));
-    let failure = Failure::Hypervisor { name: "a".into(), reason: "no".into(), log: None };
-    assert!(engine.abort(decision, &failure.into()).is_empty());
-    assert!(engine.due(at(0)).is_none(), "the loop goes on with other things");
-    assert_eq!(engine.deadline(), Some(1_000));
-    assert_eq!(engine.due(at(1_000)).unwrap().act, Some(Act::Kill));
-}
-
-#[test]
 fn a_restart_starts_again_after_the_end() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
@@ -374,6 +360,7 @@ fn a_vm_that_waits_for_its_restart_can_be_stopped_and_deleted() {
 fn an_address_is_free_only_after_the_process_and_the_link_are_gone() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
+    engine.attached(&name("a"), 7);
     ask(&mut engine, 2, &Request::Delete { name: name("a"), timeout_ms: 1_000 }, at(0));
     assert_eq!(engine.networks()[0].leased, 1);
     let decision = engine.exited(&name("a"), Exit::Code(0), None, at(10)).unwrap();

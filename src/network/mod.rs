@@ -24,6 +24,9 @@ pub trait Network {
 
     /// Applies one Op, whole or not at all; but see [`Op::SetLink`].
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure>;
+
+    /// Waits until links that were removed are gone for everybody to see.
+    fn flush(&mut self) {}
 }
 
 /// What an Op gave that only the kernel could know.
@@ -44,5 +47,9 @@ impl Network for Box<dyn Network> {
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
         self.as_mut().apply(op)
+    }
+
+    fn flush(&mut self) {
+        self.as_mut().flush();
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn shown() -> Value {
             strip(data, &["bridge_id", "root_id", "hello_timer", "gc_timer", "tcn_timer"]);
             strip(data, &["topology_change_timer", "message_age_timer", "forward_delay_timer"]);
             strip(data, &["state", "hold_timer", "designated_bridge", "designated_root"]);
+            strip(data, &["id", "no", "designated_port"]);
         }
     }
     links.as_array_mut().unwrap().sort_by_key(|link| link["ifname"].to_string());

@@ -113,6 +113,7 @@ fn links_are_written_as_meant() {
         alias: Some("volnet:web-1"),
         no_ipv6: true,
         group: Some(77),
+        name: None,
     };
     let link: Ifinfomsg = written(|w| link::set(w, 1, Target::Name("vttap-web1"), &change));
     assert_eq!((*link.ifi_index(), *link.ifi_family()), (0, RtAddrFamily::Unspecified));
@@ -124,6 +125,10 @@ fn links_are_written_as_meant() {
     assert_eq!(number(&link, Ifla::Group), Some(77));
     let handle = link.rtattrs().get_attr_handle();
     assert_eq!(handle.get_attr_payload_as::<[u8; 6]>(Ifla::Address).unwrap(), [2, 0, 0, 0, 0, 7]);
+
+    let named = LinkChange { name: Some("vtgone3"), ..LinkChange::default() };
+    let named: Ifinfomsg = written(|w| link::set(w, 1, Target::Index(3), &named));
+    assert_eq!(text(&named, Ifla::Ifname).as_deref(), Some("vtgone3"));
 
     let nothing: Ifinfomsg = written(|w| link::set(w, 1, Target::Index(3), &LinkChange::default()));
     assert_eq!((*nothing.ifi_index(), *nothing.ifi_change()), (3, Iff::empty()));

@@ -173,7 +173,8 @@ pub fn release_plan(port: &DesiredPort<'_>, elements: Vec<Element>) -> Plan {
     if !elements.is_empty() {
         plan.push(Op::RemoveElements(elements));
     }
-    plan.push(remove(port.tap.as_str(), port.index));
+    // Without an index it was never seen to be ours.
+    plan.extend(port.index.map(|index| remove(port.tap.as_str(), index)));
     // Last, when no packet of the VM's or to it brings back what was deleted.
     plan.extend(port.forget(Handover::Released));
     plan
@@ -195,14 +196,14 @@ pub(super) fn attach(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Result<P
     if link.carrier {
         return Err(Problem::TapInUse { vm, tap, found: describe(link) });
     }
-    let mut plan = vec![remove(&link.name, Some(link.index))];
+    let mut plan = vec![remove(&link.name, link.index)];
     plan.append(&mut port.make());
     Ok(plan)
 }
 
 /// What removes a link of ours.
-pub(super) fn remove(name: &str, index: Option<u32>) -> Op {
-    Op::DeleteLink { name: name.to_string(), index }
+pub(super) fn remove(name: &str, index: u32) -> Op {
+    Op::DeleteLink { name: name.to_string(), index: Some(index) }
 }
 
 /// What has the kernel forget an address behind a bridge.

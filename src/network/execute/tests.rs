@@ -1,7 +1,7 @@
 use super::*;
 use crate::engine::plan::Plan;
 use crate::engine::reconcile::tests::{Host, bare_kernel};
-use crate::engine::reconcile::{attach_plan, reconcile, release_plan};
+use crate::engine::reconcile::{DesiredPort, attach_plan, reconcile, release_plan};
 use crate::network::fake::{EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM, EXFULL, Fake, Kernel};
 
 /// What the kernel may answer when it refuses one of our requests; the last three are ENOMEM,
@@ -52,7 +52,9 @@ fn a_create_that_fails_leaves_nothing_behind() {
 fn a_release_goes_on_when_an_address_cannot_be_forgotten() {
     let host = Host::with_vms(1);
     let mut fake = host.kernel();
-    let plan = release_plan(&host.port(0), host.elements(0));
+    let index = fake.link("vttap-vm0").map(|link| link.index);
+    let port = DesiredPort { index, ..host.port(0) };
+    let plan = release_plan(&port, host.elements(0));
     let forget = plan.len() - 1;
     assert!(plan[forget].can_wait() && !plan[..forget].iter().any(Op::can_wait));
     fake.fail(forget, EPERM);

@@ -66,7 +66,7 @@ pub fn set(socket: &mut Socket, name: &str, settings: &LinkSettings) -> Result<(
         mac: settings.mac.map(|mac| mac.0),
         alias: settings.alias.as_deref(),
         no_ipv6: settings.no_ipv6,
-        group: None,
+        ..LinkChange::default()
     };
     let port = PortChange {
         isolated: settings.port.map(|port| port.isolated),
@@ -105,22 +105,10 @@ fn send(
     })
 }
 
-/// Removes a link: the one of that name, or with an index the one that has both. One that is gone
-/// is as good as removed. The kernel lets the caller of this wait for 12 to 20 ms.
-pub fn delete(socket: &mut Socket, name: &str, index: Option<u32>) -> Result<(), Error> {
-    let target = match index {
-        None => Target::Name(name),
-        Some(index) => {
-            let same = |link: &LinkMessage<'_>| link.name == name.as_bytes();
-            match find(socket, Target::Index(index), same) {
-                Ok(true) => Target::Index(index),
-                Ok(false) => return Ok(()),
-                Err(error) if error.errno() == Some(libc::ENODEV) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    remove(socket, target)
+/// Removes the link of that name. One that is gone is as good as removed. The kernel lets the caller
+/// of this wait for 12 to 20 ms.
+pub fn delete(socket: &mut Socket, name: &str) -> Result<(), Error> {
+    remove(socket, Target::Name(name))
 }
 
 fn remove(socket: &mut Socket, target: Target<'_>) -> Result<(), Error> {

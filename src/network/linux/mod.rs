@@ -8,7 +8,7 @@
 //! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`addresses`]
 //! gives them addresses, [`sysctl`] holds switches, [`nft`] the rules. The exception is to forget an
 //! address, which takes [`addresses`] and [`conntrack`]. [`socket`] is how all of them speak with the
-//! kernel. [`monitor`] tells of what others change, and is the daemon's.
+//! kernel. [`reaper`] removes links aside. [`monitor`] tells of what others change, and is the daemon's.
 
 pub mod addresses;
 pub mod conntrack;
@@ -16,11 +16,12 @@ pub mod holder;
 pub mod links;
 pub mod monitor;
 pub mod nft;
+pub mod reaper;
 pub mod socket;
 pub mod sysctl;
 pub mod tap;
 
-use crate::engine::plan::Op;
+use crate::engine::plan::{LinkSettings, Op};
 use crate::engine::reconcile::Observed;
 use crate::error::Failure;
 
@@ -28,6 +29,7 @@ use super::{Applied, Network};
 use conntrack::Conntrack;
 use monitor::Monitor;
 use nft::Nft;
+use reaper::Reaper;
 use socket::{Error, Protocol, Socket};
 
 /// The kernel, as seen from the network namespace of the thread that made this.
@@ -36,6 +38,7 @@ pub struct Linux {
     route: Socket,
     nft: Nft,
     conntrack: Conntrack,
+    reaper: Reaper,
 }
 
 impl Linux {
@@ -43,7 +46,8 @@ impl Linux {
     pub fn new() -> Result<Linux, Failure> {
         let route = Socket::open(Protocol::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
-        Ok(Linux { route, nft: Nft::new()?, conntrack: Conntrack::default() })
+        let (conntrack, reaper) = (Conntrack::default(), Reaper::default());
+        Ok(Linux { route, nft: Nft::new()?, conntrack, reaper })
     }
 
     /// Subscribes to news of what others change.
@@ -58,9 +62,13 @@ impl Network for Linux {
     }
 
     fn observe(&mut self) -> Result<Observed, Failure> {
+        // Before the dump: what is gone by then is in neither.
+        let retired = self.reaper.pending();
         let seen = self.nft.observe().map_err(unread("nf_tables"))?;
+        let mut links = links::observe(&mut self.route).map_err(unread("links"))?;
+        links.retain(|link| !retired.contains(&link.index));
         Ok(Observed {
-            links: links::observe(&mut self.route).map_err(unread("links"))?,
+            links,
             addresses: addresses::observe(&mut self.route).map_err(unread("addresses"))?,
             routes: addresses::routes(&mut self.route).map_err(unread("routes"))?,
             forwarding: sysctl::forwarding()
@@ -81,8 +89,11 @@ impl Network for Linux {
                 let spec = tap::Spec { name, owner: *owner, multi_queue: *multi_queue, alias };
                 tap::create(route, &spec).map(Some)
             }
-            Op::SetLink { name, set, former: _ } => none(links::set(route, name, set)),
-            Op::DeleteLink { name, index } => none(links::delete(route, name, *index)),
+            Op::SetLink { name, set, former: _ } => none(self.set_link(name, set)),
+            Op::DeleteLink { name, index: None } => none(links::delete(route, name)),
+            Op::DeleteLink { name: _, index: Some(index) } => {
+                none(self.reaper.retire(route, *index))
+            }
             Op::AddAddress { link, address, length } => {
                 none(addresses::add(route, link, *address, *length))
             }
@@ -107,6 +118,23 @@ impl Network for Linux {
             let (operation, object) = op.describe();
             error.failure(operation, object)
         })
+    }
+
+    fn flush(&mut self) {
+        self.reaper.flush();
+    }
+}
+
+impl Linux {
+    /// Changes a link. A bridge that is full may be full of retired ports, which are waited for.
+    fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), Error> {
+        match links::set(&mut self.route, name, set) {
+            Err(error) if error.errno() == Some(libc::EXFULL) => {
+                self.reaper.flush();
+                links::set(&mut self.route, name, set)
+            }
+            set => set,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::engine::reconcile::tests::{Host, bare_kernel};
-use crate::engine::reconcile::{Desired, attach_plan, reconcile, release_plan};
+use crate::engine::reconcile::{Desired, DesiredPort, attach_plan, reconcile, release_plan};
 
 fn commands(plan: &[Op]) -> Vec<String> {
     plan.iter().flat_map(Op::commands).collect()
@@ -76,7 +76,8 @@ fn a_vm_is_attached_and_released() {
         "nft 'add element ip volnet guests { 10.1.0.3 }\ndelete element ip volnet guests { 10.1.0.3 }'",
         "ip link delete dev vttap-vm1",
     ];
-    let plan = release_plan(&host.port(1), host.elements(1));
+    let made = DesiredPort { index: Some(7), ..host.port(1) };
+    let plan = release_plan(&made, host.elements(1));
     assert_eq!(commands(&plan), [&expected[..], &forget].concat());
 }
 

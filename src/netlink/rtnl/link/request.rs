@@ -36,6 +36,8 @@ pub struct LinkChange<'a> {
     pub no_ipv6: bool,
     /// The group to put it in.
     pub group: Option<u32>,
+    /// Its new name, where it is meant by its index. Before Linux 6.2 it must be down.
+    pub name: Option<&'a str>,
 }
 
 /// What to change of a bridge port; `None` leaves a setting as it is.
@@ -92,6 +94,9 @@ pub fn set(writer: &mut Writer, sequence: u32, target: Target<'_>, change: &Link
         if let Some(value) = value {
             writer.attr_u32(kind, value);
         }
+    }
+    if let Some(name) = change.name {
+        writer.attr_text(IFNAME, name);
     }
     if let Some(alias) = change.alias {
         // Not terminated: the kernel takes the length of the alias from that of the attribute.
