@@ -44,6 +44,17 @@ impl Healing {
         let due = self.due.as_ref().map(|(at, _)| *at);
         due.into_iter().chain(self.patience.deadline()).min()
     }
+
+    /// Something failed, or its undoing may have: the kernel is looked at in a while.
+    pub(super) fn retry(&mut self, now: Now) {
+        let by = self.due.take().and_then(|(_, by)| by);
+        self.due = Some((now.mono + RETRY_MS, by));
+    }
+
+    /// Nothing is to be looked at any more.
+    pub(super) fn forget(&mut self) {
+        *self = Healing::default();
+    }
 }
 
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
@@ -72,10 +83,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         let by = self.healing.due.take().and_then(|(_, by)| by);
         self.healing.observed_at = Some(now.mono);
-        if self.host.is_none() {
-            return;
-        }
-        if let Err(failure) = self.repair(by.as_ref(), now) {
+        let healed = match self.host {
+            Some(_) => self.repair(by.as_ref(), now),
+            None => self.resume(now),
+        };
+        if let Err(failure) = healed {
             log::error!("{failure}");
             self.healing.due = Some((now.mono + RETRY_MS, by));
         }

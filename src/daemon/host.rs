@@ -38,6 +38,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 && let Err(failure) = self.forget_host()
             {
                 log::error!("while undoing: {failure}");
+                self.healing.retry(now);
             }
             let applied = applied?;
             for (op, applied) in reconciled.plan.iter().zip(applied) {
@@ -47,14 +48,16 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(Reply::Plan { plan })
     }
 
-    /// Frees the host of everything. Goes on when a step fails and reports the first failure.
-    pub(super) fn teardown(&mut self, dry_run: bool) -> Result<Reply, Error> {
+    /// Frees the host of everything. Goes on when a step fails and reports the first failure; then
+    /// what is gone comes back, as after any request that failed.
+    pub(super) fn teardown(&mut self, dry_run: bool, now: Now) -> Result<Reply, Error> {
         let observed = self.network.observe()?;
         let forwarding = self.host.as_ref().map(|host| host.forwarding_before);
         let nothing = Desired { forwarding, ..Desired::default() };
         let reconciled = reconcile(&nothing, &observed);
         let plan = commands(&reconciled.plan);
         if !dry_run {
+            self.healing.retry(now);
             let results = execute::execute_all(&mut self.network, &reconciled.plan);
             self.network.flush();
             results.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -63,10 +66,13 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(Reply::Plan { plan })
     }
 
-    /// The host is as it was before the first setup.
+    /// The host is as it was before the first setup. While that cannot be written down it counts as
+    /// set up, and is so again soon.
     fn forget_host(&mut self) -> Result<(), Failure> {
+        self.store.remove_host()?;
         self.host = None;
-        self.store.remove_host()
+        self.healing.forget();
+        Ok(())
     }
 
     /// Takes over what an earlier run left, and brings host and VMs to what the records say.
@@ -74,6 +80,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let intents = self.load(now)?;
         if let Err(error) = self.resume(now) {
             log::error!("{error}");
+            self.healing.retry(now);
         }
         for (name, _) in intents {
             if self.engine.vm(&name).is_err() {
@@ -90,7 +97,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// Brings the kernel to what the records say, as far as that goes. What does not is said, and
     /// does not keep the rest from being served.
-    fn resume(&mut self, now: Now) -> Result<(), Failure> {
+    pub(super) fn resume(&mut self, now: Now) -> Result<(), Failure> {
         let observed = self.network.observe()?;
         self.engine.observed(&observed.links);
         let reconciled = reconcile(&self.engine.desired(), &observed);
@@ -98,7 +105,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             log::error!("{problem}");
         }
         self.remember_host(&observed)?;
-        self.apply_all(&reconciled.plan, now);
+        if self.apply_all(&reconciled.plan, now) {
+            self.healing.retry(now);
+        }
         Ok(())
     }
 

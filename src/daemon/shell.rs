@@ -122,7 +122,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 self.reply(ticket, result);
             }
             Ok(Step::Teardown { dry_run }) => {
-                let result = self.teardown(dry_run);
+                let result = self.teardown(dry_run, now);
                 self.reply(ticket, result);
             }
             Ok(Step::Later) => {}
@@ -168,7 +168,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.carry_out(decision, now);
         }
         if let Some(tickets) = self.engine.teardown_due() {
-            let result = self.teardown(false);
+            let result = self.teardown(false, now);
             for ticket in tickets {
                 self.reply(ticket, result.clone());
             }
@@ -226,6 +226,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             }
             Err(error) => {
                 log::warn!("VM {}: {error}", decision.subject);
+                if !decision.plan.is_empty() && self.host.is_some() {
+                    // Should its undoing have failed as well, this finds what was left.
+                    self.healing.retry(now);
+                }
                 self.engine.abort(decision, &error)
             }
         };

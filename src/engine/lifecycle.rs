@@ -39,7 +39,16 @@ impl Engine {
         loop {
             match self.follow_ups.pop_front()? {
                 FollowUp::Start { name, answers } if self.vms.contains_key(&name) => {
-                    return Some(self.begin_start(&name, answers, Started::ByRequest));
+                    let nobody_waits = answers.is_empty();
+                    let mut decision = self.begin_start(&name, answers, Started::ByRequest);
+                    if nobody_waits && let Some(former) = &mut decision.former {
+                        // Nobody is told should it fail: then its policy goes on from there.
+                        let policy = former.record.spec.restart;
+                        let wait = supervise::restart_after(policy, Exit::Lost, former.in_a_row);
+                        former.life = wait
+                            .map_or(Life::Idle, |wait| Life::Waiting { until: now.mono + wait });
+                    }
+                    return Some(decision);
                 }
                 FollowUp::Delete { name, answers } if self.vms.contains_key(&name) => {
                     return Some(self.begin_delete(&name, answers));
@@ -101,7 +110,10 @@ impl Engine {
         };
         let vm = self.vms.values_mut().find(due)?;
         let name = vm.record.name.clone();
-        let former = vm.clone();
+        let mut former = vm.clone();
+        if let Life::Stopping { stop, .. } = &mut former.life {
+            stop.put_off(now.mono);
+        }
         match &mut vm.life {
             Life::Stopping { stop, .. } => {
                 let act = match stop.escalate(now.mono)? {
@@ -287,6 +299,10 @@ impl Engine {
         vm.record.wanted = want == Want::Restarted;
         match &mut vm.life {
             Life::Stopping { stop, .. } => {
+                if want == Want::Stopped {
+                    // A restart that nobody asked for is not made against somebody's will.
+                    stop.waiters.retain(|waiter| *waiter != (None, Want::Restarted));
+                }
                 stop.waiters.append(&mut wish.waiters);
                 stop.hasten(wish);
                 Step::Later

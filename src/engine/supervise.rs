@@ -23,6 +23,8 @@ pub type Ticket = u64;
 
 /// Milliseconds from SIGTERM to SIGKILL, unless the whole time is shorter than twice that.
 pub const TERMINATE_GRACE_MS: u64 = 5_000;
+/// Milliseconds after which a signal that could not be sent is tried again.
+pub const SIGNAL_RETRY_MS: u64 = 1_000;
 /// Milliseconds of back-off before the first restart; doubled each time.
 pub const BACKOFF_FIRST_MS: u64 = 1_000;
 /// The longest back-off in milliseconds.
@@ -140,6 +142,13 @@ impl Stop {
             |mine: Option<u64>, other: Option<u64>| mine.map(|at| other.map_or(at, |o| at.min(o)));
         self.terminate_at = earlier(self.terminate_at, other.terminate_at);
         self.kill_at = earlier(self.kill_at, other.kill_at);
+    }
+
+    /// What is due at `now` could not be done: it is due again in a while.
+    pub fn put_off(&mut self, now: u64) {
+        let later =
+            |at: Option<u64>| at.map(|at| if at <= now { now + SIGNAL_RETRY_MS } else { at });
+        (self.terminate_at, self.kill_at) = (later(self.terminate_at), later(self.kill_at));
     }
 
     /// The signal that is due at `now`; asking again before the next is due gives `None`.

@@ -316,6 +316,20 @@ fn a_stop_escalates_and_a_second_caller_can_hasten_it() {
 }
 
 #[test]
+fn a_signal_that_cannot_be_sent_is_tried_again_later() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    ask(&mut engine, 2, &Request::Stop { name: name("a"), timeout_ms: 0 }, at(0));
+    let decision = engine.due(at(0)).unwrap();
+    assert_eq!(decision.act, Some(Act::Kill));
+    let failure = Failure::Hypervisor { name: "a".into(), reason: "no".into(), log: None };
+    assert!(engine.abort(decision, &failure.into()).is_empty());
+    assert!(engine.due(at(0)).is_none(), "the loop goes on with other things");
+    assert_eq!(engine.deadline(), Some(1_000));
+    assert_eq!(engine.due(at(1_000)).unwrap().act, Some(Act::Kill));
+}
+
+#[test]
 fn a_restart_starts_again_after_the_end() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);

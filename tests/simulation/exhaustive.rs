@@ -18,6 +18,7 @@ use crate::check::{Litter, check};
 use crate::fault::Fault;
 use crate::script::*;
 use crate::sim::{Sim, Step};
+use crate::world::Choice;
 
 /// What a restart of the host may make of what was not synced: entries, contents.
 const REBOOTS: [(Unsynced, Unsynced); 4] = [(Kept, Kept), (Kept, Lost), (Lost, Kept), (Lost, Lost)];
@@ -180,7 +181,7 @@ impl<'a> Scene<'a> {
 
     fn strike(&mut self, effect: usize, fault: Fault) {
         let mut sim = self.ready();
-        sim.arm(effect, fault);
+        sim.arm(effect, Choice::This(fault));
         for step in self.steps {
             sim.step(step);
             if sim.shell.is_none() {
@@ -225,9 +226,12 @@ impl<'a> Scene<'a> {
     fn recover(&mut self, crashed: &Sim, effect: usize, fault: Fault) {
         let mut sim = crashed.abandoned();
         sim.crash();
-        sim.arm(effect, fault);
+        sim.arm(effect, Choice::This(fault));
         sim.start();
         sim.settle();
+        if sim.shell.is_some() {
+            self.expect(&mut sim, "after a recovery that went on", Litter::Allowed);
+        }
         sim.crash();
         sim.start();
         sim.settle();

@@ -86,6 +86,20 @@ impl Effect<'_> {
         errnos.chain(self.others().iter().copied()).collect()
     }
 
+    /// Whether it is one of the disk's.
+    pub(crate) fn is_of_disk(self) -> bool {
+        matches!(
+            self,
+            Effect::Read
+                | Effect::List
+                | Effect::MakeDirectory
+                | Effect::Write { .. }
+                | Effect::Rename
+                | Effect::Unlink
+                | Effect::SyncDirectory
+        )
+    }
+
     fn errnos(self) -> &'static [i32] {
         match self {
             Effect::Apply(op) => errnos_of(op),

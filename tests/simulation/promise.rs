@@ -5,12 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use volnet::engine::decide::Engine;
 use volnet::engine::name::VmName;
 use volnet::engine::request::{Reply, Request};
 use volnet::engine::supervise::Ticket;
-use volnet::engine::view::VmView;
-use volnet::error::Error;
+use volnet::engine::view::{Status, VmView};
+use volnet::error::{Error, Failure};
 use volnet::spec::{RestartPolicy, VmSpec};
+
+use crate::foreign::Foreign;
 
 /// What is known from replies alone.
 #[derive(Clone, Debug, Default)]
@@ -18,9 +21,11 @@ pub(crate) struct Promises {
     vms: BTreeMap<VmName, Promised>,
     /// VMs that may be there or not.
     open: BTreeSet<VmName>,
-    /// What was last asked for under a name.
-    asked_of: BTreeMap<VmName, VmSpec>,
+    /// VMs in whose place others of their name were made, although nobody had deleted them.
+    replaced: BTreeSet<VmName>,
     pending: BTreeMap<Ticket, Request>,
+    /// Whether more than one thing goes wrong at a time, so that a failure may not be undone.
+    pub(crate) undoing_fails: bool,
 }
 
 /// A VM that was promised to be.
@@ -32,14 +37,16 @@ struct Promised {
     runs: Option<bool>,
 }
 
+impl Promised {
+    /// Whether it is the same VM, and not another one of its name.
+    fn is(&self, other: &VmView) -> bool {
+        self.view.created_at == other.created_at
+    }
+}
+
 impl Promises {
     /// Somebody asks.
     pub(crate) fn asked(&mut self, ticket: Ticket, request: &Request) {
-        if let Request::Create { name, spec, dry_run: false, .. } = request
-            && !self.vms.contains_key(name)
-        {
-            self.asked_of.insert(name.clone(), (**spec).clone());
-        }
         self.pending.insert(ticket, request.clone());
     }
 
@@ -52,14 +59,35 @@ impl Promises {
                 _,
             ) => {}
             (Request::Create { name, spec, start, .. }, Ok(Reply::Created { vm, .. })) => {
-                let former = self.vms.get(name).map_or(Some(false), |former| former.runs);
+                let open = self.open.contains(name);
+                let former = match self.vms.get(name) {
+                    Some(former) if former.is(vm) => former.runs,
+                    Some(_) if !open => {
+                        self.replaced.insert(name.clone());
+                        Some(false)
+                    }
+                    Some(_) | None => (!open).then_some(false),
+                };
                 let runs = if *start { Some(true) } else { former };
                 let promised = Promised { view: vm.clone(), spec: (**spec).clone(), runs };
                 self.vms.insert(name.clone(), promised);
                 self.open.remove(name);
+                if vm.status == Status::Stopping {
+                    // Somebody has asked for its end meanwhile.
+                    self.runs(name, None);
+                    self.open.insert(name.clone());
+                }
             }
-            (Request::Start { name } | Request::Restart { name, .. }, Ok(_)) => {
-                self.runs(name, Some(true));
+            (Request::Start { name } | Request::Restart { name, .. }, Ok(Reply::Vm { vm })) => {
+                self.runs(name, (vm.status == Status::Running).then_some(true))
+            }
+            (
+                Request::Create { name, start: true, .. },
+                Err(Error::Failed(Failure::Hypervisor { .. })),
+            ) if self.undoing_fails => {
+                // It was made, its hypervisor ended, and then the kernel did not let go of it.
+                self.runs(name, None);
+                self.open.insert(name.clone());
             }
             (Request::Stop { name, .. }, Ok(_)) => self.runs(name, Some(false)),
             (Request::Start { name }, Err(Error::Failed(_))) => {
@@ -92,6 +120,13 @@ impl Promises {
         self.runs(name, None);
     }
 
+    /// Others did something. A hypervisor that loses its tap may be restarted for it.
+    pub(crate) fn meddled(&mut self, foreign: Foreign) {
+        if let Foreign::Delete(_) = foreign {
+            self.vms.values_mut().for_each(|vm| vm.runs = None);
+        }
+    }
+
     /// The daemon ended, and with it all requests that were not answered.
     pub(crate) fn crashed(&mut self) {
         for request in std::mem::take(&mut self.pending).into_values() {
@@ -118,29 +153,37 @@ impl Promises {
         self.crashed();
         self.vms.retain(|_, vm| !vm.spec.ephemeral);
         for vm in self.vms.values_mut() {
-            let again = vm.spec.autostart || vm.spec.restart == RestartPolicy::Always;
+            let again = vm.spec.autostart || vm.spec.restart != RestartPolicy::No;
             vm.runs = if again { vm.runs } else { Some(false) };
         }
     }
 
     /// What was promised and is not so. What was left open is known from now on. The records in
     /// `unreadable` were moved aside: that is said, and all that can be done.
-    pub(crate) fn broken(&mut self, there: &[VmView], unreadable: &[VmName]) -> Vec<String> {
+    pub(crate) fn broken(&mut self, engine: &Engine, unreadable: &[VmName]) -> Vec<String> {
         let mut broken = Vec::new();
+        let there: Vec<(VmView, &VmSpec)> =
+            engine.vms().map(|vm| (engine.show(vm), &vm.record.spec)).collect();
+        for name in std::mem::take(&mut self.replaced) {
+            if !unreadable.contains(&name) {
+                broken.push(format!("{name} was promised and made anew"));
+            }
+        }
         self.open.extend(unreadable.iter().cloned());
         let open = std::mem::take(&mut self.open);
         for name in &open {
-            match there.iter().find(|vm| vm.name == *name) {
+            match there.iter().find(|(vm, _)| vm.name == *name) {
                 None => drop(self.vms.remove(name)),
-                Some(vm) if !self.vms.contains_key(name) => {
-                    let spec = self.asked_of[name].clone();
-                    let promised = Promised { view: vm.clone(), spec, runs: None };
+                // Made, or deleted and made anew.
+                Some((vm, spec)) if !self.vms.get(name).is_some_and(|old| old.is(vm)) => {
+                    let (view, spec) = (vm.clone(), (*spec).clone());
+                    let promised = Promised { view, spec, runs: None };
                     self.vms.insert(name.clone(), promised);
                 }
                 Some(_) => {}
             }
         }
-        for vm in there {
+        for (vm, _) in &there {
             let Some(promised) = self.vms.get(&vm.name) else {
                 broken.push(format!("{vm:?} was not promised"));
                 continue;
@@ -153,7 +196,7 @@ impl Promises {
             }
         }
         for name in self.vms.keys() {
-            if !there.iter().any(|vm| vm.name == *name) {
+            if !there.iter().any(|(vm, _)| vm.name == *name) {
                 broken.push(format!("{name} was promised and is not there"));
             }
         }
@@ -175,7 +218,7 @@ impl Promises {
 /// What never changes of a VM. The index of its tap does: a tap that was lost is made anew.
 fn identity(vm: &VmView) -> VmView {
     VmView {
-        status: volnet::engine::view::Status::Created,
+        status: Status::Created,
         ifindex: None,
         pid: None,
         exit_code: None,

@@ -10,6 +10,8 @@ use volnet::daemon::launch::Launcher;
 use volnet::daemon::shell::{Output, Shell};
 use volnet::engine::decide::Engine;
 use volnet::engine::name::VmName;
+use volnet::engine::news::News;
+use volnet::engine::reconcile::Observed;
 use volnet::engine::request::Request;
 use volnet::engine::state::Exit;
 use volnet::engine::supervise::{Now, Ticket};
@@ -18,9 +20,9 @@ use volnet::hypervisor::fake::Manners;
 use volnet::store::memory::{Restart, Unsynced};
 use volnet::store::{Paths, Store};
 
-use crate::fault::Fault;
+use crate::foreign::{self, Foreign};
 use crate::promise::Promises;
-use crate::world::{Crash, Handle, RUNTIME, STATE, World};
+use crate::world::{Choice, Crash, Handle, RUNTIME, STATE, World};
 
 /// Milliseconds since the epoch at which the virtual clock begins.
 const EPOCH: u64 = 1_700_000_000_000;
@@ -47,12 +49,24 @@ const SETTINGS: &str = r#"{
 pub(crate) enum Step {
     /// Somebody asks.
     Ask(Request),
+    /// The clock goes on by so many milliseconds.
+    Wait(u64),
     /// The clock goes on until nothing is due any more.
     Settle,
     /// A hypervisor ends by itself.
     End(VmName, Exit),
     /// What it takes to end processes that are started from now on.
     Manners(Manners),
+    /// Others change something.
+    Meddle(Foreign),
+    /// They change so much that the kernel's news of it are lost.
+    Overrun(Foreign),
+    /// The daemon is killed.
+    Kill,
+    /// It is started.
+    Start,
+    /// The host starts anew, with or without what was not synced: entries, contents.
+    Reboot(Unsynced, Unsynced),
 }
 
 /// A daemon and its world.
@@ -64,6 +78,12 @@ pub(crate) struct Sim {
     ground: Rc<Ground>,
     /// The processes whose end the event loop waits for.
     watching: BTreeSet<VmName>,
+    /// The kernel as its news have told it so far.
+    told: Observed,
+    /// Others changed rules since.
+    rules_changed: bool,
+    /// News were lost since.
+    news_lost: bool,
     /// The monotonic clock in milliseconds.
     clock: u64,
     tickets: Ticket,
@@ -88,6 +108,9 @@ impl Sim {
             promises: Promises::default(),
             ground: Rc::new(Ground { settings, launcher }),
             watching: BTreeSet::new(),
+            told: Observed::default(),
+            rules_changed: false,
+            news_lost: false,
             clock: 0,
             tickets: 0,
         };
@@ -103,14 +126,22 @@ impl Sim {
             promises: self.promises.clone(),
             ground: self.ground.clone(),
             watching: BTreeSet::new(),
+            told: Observed::default(),
+            rules_changed: false,
+            news_lost: false,
             clock: self.clock,
             tickets: self.tickets,
         }
     }
 
-    /// Starts a daemon, which takes over what it finds. It may fail to.
+    /// Starts a daemon, if none runs, which takes over what it finds. It may fail to.
     pub(crate) fn start(&mut self) {
+        if self.shell.is_some() {
+            return;
+        }
         let now = self.now();
+        self.told = self.world.borrow().network.kernel.observed.clone();
+        (self.rules_changed, self.news_lost) = (false, false);
         let started = self.survive(|sim| sim.recovered(now));
         self.shell = started.and_then(Result::ok);
         self.turn();
@@ -149,14 +180,15 @@ impl Sim {
     }
 
     /// Lets the effect after `after` more ones go wrong.
-    pub(crate) fn arm(&self, after: usize, fault: Fault) {
-        self.world.borrow_mut().arm(after, fault);
+    pub(crate) fn arm(&self, after: usize, choice: Choice) {
+        self.world.borrow_mut().arm(after, choice);
     }
 
     /// Lets something happen.
     pub(crate) fn step(&mut self, step: &Step) {
         match step {
             Step::Ask(request) => self.ask(request),
+            Step::Wait(time) => self.wait(*time),
             Step::Settle => self.settle(),
             Step::End(name, exit) => {
                 self.world.borrow_mut().processes.end(name, *exit);
@@ -164,7 +196,23 @@ impl Sim {
                 self.turn();
             }
             Step::Manners(manners) => self.world.borrow_mut().processes.set_manners(*manners),
+            Step::Meddle(foreign) => self.meddle(*foreign, false),
+            Step::Overrun(foreign) => self.meddle(*foreign, true),
+            Step::Kill => self.crash(),
+            Step::Start => self.start(),
+            Step::Reboot(entries, contents) => {
+                self.reboot(*entries, *contents);
+                self.start();
+            }
         }
+    }
+
+    /// Others change something; the daemon, if it runs, is told.
+    fn meddle(&mut self, foreign: Foreign, lost: bool) {
+        self.rules_changed |= foreign.apply(&mut self.world.borrow_mut().network);
+        self.news_lost |= lost;
+        self.promises.meddled(foreign);
+        self.turn();
     }
 
     fn ask(&mut self, request: &Request) {
@@ -172,6 +220,8 @@ impl Sim {
             return;
         }
         self.tickets += 1;
+        // No two VMs are made at the same moment: that is how one is told from its successor.
+        self.clock += 1;
         let (ticket, now) = (self.tickets, self.now());
         self.promises.asked(ticket, request);
         self.with(|shell| shell.request(ticket, request, now));
@@ -198,30 +248,53 @@ impl Sim {
         self.wait(SETTLE_MS);
     }
 
-    /// One turn of the event loop, and more while processes end.
+    /// Turns of the event loop, until nothing is ready.
     fn turn(&mut self) {
         for _ in 0..TURNS_MAX {
-            let Some(shell) = &mut self.shell else { return };
-            self.watching.extend(shell.take_started());
-            for output in shell.take_outputs() {
-                if let Output::Reply { ticket, result } = output {
-                    self.promises.answered(ticket, &result);
-                }
+            if !self.turn_once() {
+                return;
             }
-            let now = self.now();
-            let ended = self.world.borrow().processes.ended();
-            let Some(name) = ended.into_iter().find(|name| self.watching.remove(name)) else {
-                let due =
-                    |shell: &Shell<_, _, _>| shell.deadline().is_some_and(|at| at <= now.mono);
-                if !self.shell.as_ref().is_some_and(due) {
-                    return;
-                }
-                self.with(|shell| shell.tick(now));
-                continue;
-            };
-            self.with(|shell| shell.exited(&name, now));
         }
         panic!("the daemon is not done with its turn");
+    }
+
+    /// Tells what there is to tell, and does one thing that is due. False when there is none.
+    fn turn_once(&mut self) -> bool {
+        let Some(shell) = &mut self.shell else { return false };
+        self.watching.extend(shell.take_started());
+        for output in shell.take_outputs() {
+            if let Output::Reply { ticket, result } = output {
+                self.promises.answered(ticket, &result);
+            }
+        }
+        let now = self.now();
+        let due = self.shell.as_ref().and_then(Shell::deadline).is_some_and(|at| at <= now.mono);
+        let ended = self.world.borrow().processes.ended();
+        if let Some(name) = ended.into_iter().find(|name| self.watching.remove(name)) {
+            self.with(|shell| shell.exited(&name, now));
+        } else if let Some(news) = self.news() {
+            self.with(|shell| shell.news(news, now));
+        } else if due {
+            self.with(|shell| shell.tick(now));
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// What the kernel has told since the last time.
+    fn news(&mut self) -> Option<News> {
+        let world = self.world.borrow();
+        let observed = &world.network.kernel.observed;
+        if self.told == *observed && !self.rules_changed {
+            return None;
+        }
+        let mut news = foreign::news(&self.told, observed, std::mem::take(&mut self.rules_changed));
+        if std::mem::take(&mut self.news_lost) {
+            news = News { lost: true, ..News::default() };
+        }
+        self.told = observed.clone();
+        Some(news)
     }
 
     fn now(&self) -> Now {

@@ -47,13 +47,22 @@ pub(crate) struct World {
     /// Effects so far.
     effects: usize,
     /// What goes wrong at which effect.
-    faults: BTreeMap<usize, Fault>,
+    faults: BTreeMap<usize, Choice>,
     /// What could have gone wrong at each effect, where that is asked for.
     trace: Option<Vec<Vec<Fault>>>,
     /// What did go wrong, in words.
     pub(crate) struck: Vec<String>,
     /// VMs whose processes a fault ended.
     pub(crate) died: Vec<VmName>,
+}
+
+/// Which fault it is: this one; one of those that can be, by number; or one of those, but none that
+/// strikes the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    This(Fault),
+    Any(usize),
+    OffDisk(usize),
 }
 
 impl World {
@@ -72,8 +81,8 @@ impl World {
     }
 
     /// Lets the effect after `after` more ones go wrong.
-    pub(crate) fn arm(&mut self, after: usize, fault: Fault) {
-        self.faults.insert(self.effects + after, fault);
+    pub(crate) fn arm(&mut self, after: usize, choice: Choice) {
+        self.faults.insert(self.effects + after, choice);
     }
 
     /// Nothing goes wrong any more.
@@ -113,7 +122,14 @@ impl World {
         if let Some(trace) = &mut self.trace {
             trace.push(effect.faults());
         }
-        let fault = self.faults.remove(&now)?;
+        let fault = match self.faults.remove(&now)? {
+            Choice::This(fault) => fault,
+            Choice::OffDisk(_) if effect.is_of_disk() => return None,
+            Choice::Any(number) | Choice::OffDisk(number) => {
+                let faults = effect.faults();
+                faults[number % faults.len()]
+            }
+        };
         self.struck.push(format!("{fault:?} at effect {now}, {effect:?}"));
         Some(fault)
     }

@@ -1,0 +1,157 @@
+//! What others do to the kernel behind the daemon's back, and what the kernel tells of it.
+
+use std::net::Ipv4Addr;
+
+use volnet::engine::mac::Mac;
+use volnet::engine::news::{Culprit, News};
+use volnet::engine::reconcile::{Link, LinkKind, Observed};
+use volnet::engine::ruleset::Value;
+use volnet::network::fake::Fake;
+
+/// Something that others do. A number picks among the links that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    Delete(usize),
+    Down(usize),
+    Mtu(usize),
+    Mac(usize),
+    Alias(usize),
+    Detach(usize),
+    Isolate(usize),
+    Address(usize, u8),
+    NoAddresses,
+    NoForwarding,
+    NoTable(usize),
+    ChangedTable(usize),
+    OpenTable(usize),
+    NoElements,
+    Element,
+    NoAccepts,
+    Accepts,
+    Chain,
+    /// Docker comes, or goes.
+    NoChain,
+}
+
+impl Foreign {
+    /// Does it. True if it was done to rules, of which the kernel says who did it.
+    pub(crate) fn apply(self, kernel: &mut Fake) -> bool {
+        let names: Vec<String> = links(kernel).map(|link| link.name.clone()).collect();
+        let pick = |number: usize| names[number % names.len()].clone();
+        if names.is_empty() && self.picks() {
+            return false;
+        }
+        let mut change = |number: usize, change: &dyn Fn(&mut Link)| {
+            let link = kernel.link_mut(&pick(number));
+            link.into_iter().for_each(change);
+        };
+        match self {
+            Foreign::Delete(number) => kernel.delete_link(&pick(number)),
+            Foreign::Down(number) => change(number, &|link| link.up = false),
+            Foreign::Mtu(number) => change(number, &|link| link.mtu = 1280),
+            Foreign::Mac(number) => change(number, &|link| link.mac = Mac([6; 6])),
+            // The kernel tells taps without an alias from foreign ones by their index alone.
+            Foreign::Alias(number) => change(number, &|link| {
+                if link.kind != LinkKind::Bridge {
+                    link.alias = Some("volnet:somebody".into());
+                }
+            }),
+            Foreign::Detach(number) => change(number, &|link| link.leave()),
+            Foreign::Isolate(number) => change(number, &|link| {
+                link.port.isolated = link.master.is_some() && !link.port.isolated;
+            }),
+            Foreign::Address(number, host) => {
+                let index = kernel.link(&pick(number)).map(|link| link.index);
+                let address = (index.unwrap_or_default(), Ipv4Addr::new(10, 1, 0, host % 8), 29);
+                let addresses = &mut kernel.kernel.observed.addresses;
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+            Foreign::NoAddresses => kernel.kernel.observed.addresses.clear(),
+            Foreign::NoForwarding => kernel.kernel.observed.forwarding = false,
+            _ => return self.apply_to_rules(&mut kernel.kernel.observed),
+        }
+        false
+    }
+
+    fn apply_to_rules(self, observed: &mut Observed) -> bool {
+        let count = observed.tables.len().max(1);
+        let mut tables = observed.tables.iter_mut();
+        match self {
+            Foreign::NoTable(number) if tables.len() > 0 => {
+                observed.tables.remove(number % count);
+            }
+            Foreign::ChangedTable(number) => {
+                tables.nth(number % count).into_iter().for_each(|table| table.fingerprint = None);
+            }
+            Foreign::OpenTable(number) => {
+                tables.nth(number % count).into_iter().for_each(|table| table.owned = false);
+            }
+            Foreign::NoElements => {
+                tables.flat_map(|table| &mut table.sets).for_each(|(_, keys)| keys.clear());
+            }
+            Foreign::Element => {
+                let ports = tables.flat_map(|table| &mut table.sets);
+                for (_, keys) in ports.filter(|(name, _)| name == "ports") {
+                    let key = vec![Value::Link("vttap-foreign".into())];
+                    if !keys.contains(&key) {
+                        keys.push(key);
+                    }
+                }
+            }
+            Foreign::NoAccepts => observed.accepts.clear(),
+            Foreign::Accepts => observed.accepts.extend_from_within(..),
+            Foreign::Chain => observed.accept_chain = Some("DOCKER-USER".into()),
+            Foreign::NoChain => {
+                observed.accept_chain = None;
+                observed.accepts.clear();
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn picks(self) -> bool {
+        use Foreign::{Address, Alias, Delete, Detach, Down, Isolate, Mac, Mtu};
+        matches!(
+            self,
+            Delete(_) | Down(_) | Mtu(_) | Mac(_) | Alias(_) | Detach(_) | Isolate(_) | Address(..)
+        )
+    }
+}
+
+/// The links that are volnet's.
+fn links(kernel: &Fake) -> impl Iterator<Item = &Link> {
+    let ours = |link: &&Link| link.name.starts_with("vbr") || link.name.starts_with("vttap");
+    kernel.kernel.observed.links.iter().filter(ours)
+}
+
+/// What the monitors of the kernel tell of what lies between two moments. `rules` says that
+/// others changed rules in between: of what the daemon itself does to them nothing is told.
+pub(crate) fn news(before: &Observed, after: &Observed, rules: bool) -> News {
+    let mut news = News::default();
+    for link in &after.links {
+        match before.links.iter().find(|old| old.index == link.index) {
+            Some(old) if old == link => {}
+            Some(old) if *old == (Link { port: old.port, ..link.clone() }) => {
+                news.ports.insert(link.index, (link.name.clone(), link.port));
+            }
+            Some(_) | None => {
+                news.links.insert(link.index, (link.clone(), true));
+            }
+        }
+    }
+    let gone = |old: &&Link| !after.links.iter().any(|link| link.index == old.index);
+    news.links
+        .extend(before.links.iter().filter(gone).map(|old| (old.index, (old.clone(), false))));
+    let of = |from: &Observed, other: &Observed, present| {
+        let new = from.addresses.iter().filter(|address| !other.addresses.contains(address));
+        new.map(|address| (*address, present)).collect::<Vec<_>>()
+    };
+    news.addresses.extend(of(before, after, false));
+    news.addresses.extend(of(after, before, true));
+    news.forwarding = (before.forwarding != after.forwarding).then_some(after.forwarding);
+    news.rules = rules.then(|| Culprit { pid: 4711, name: "nft".into() });
+    news
+}

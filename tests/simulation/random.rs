@@ -1,0 +1,256 @@
+//! Random scripts, from seeds.
+//!
+//! A seed makes a script of [`SCRIPT_STEPS`] steps; faults lie between its steps and within them. At
+//! times everything is left to come to rest and all that must hold is checked. A script that fails
+//! is made as short as it can be while it still fails, and printed with its seed.
+//!
+//! `VOLNET_SIM_STEPS` says how many steps there are to be (more than the default take long),
+//! `VOLNET_SIM_SEED` with which seed to begin.
+
+use std::env;
+use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use volnet::engine::mode::Mode;
+use volnet::engine::request::Request;
+use volnet::engine::state::Exit;
+use volnet::hypervisor::fake::Manners;
+use volnet::spec::{RestartPolicy, VmSpec};
+use volnet::store::memory::Unsynced;
+
+use crate::check::{Litter, check};
+use crate::foreign::Foreign;
+use crate::script::*;
+use crate::sim::{Sim, Step};
+use crate::world::Choice;
+
+/// Steps of one script.
+const SCRIPT_STEPS: u64 = 200;
+/// Steps of all scripts, where nothing else is asked for.
+const STEPS: u64 = 100_000;
+/// Effects within which the faults of a step lie.
+const EFFECTS_MAX: u64 = 24;
+
+/// A step, and what goes wrong with it: after so many effects.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) step: Step,
+    pub(crate) faults: Vec<(usize, Choice)>,
+}
+
+#[test]
+fn whatever_happens_is_recovered_from() {
+    let number = |name: &str, default| match env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text:?}")),
+        Err(_) => default,
+    };
+    let seeds = number("VOLNET_SIM_STEPS", STEPS).div_ceil(SCRIPT_STEPS);
+    let first = number("VOLNET_SIM_SEED", 0);
+    let next = AtomicU64::new(first);
+    let search = || {
+        let mine =
+            || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < first + seeds);
+        std::iter::from_fn(mine).find_map(|seed| Some((seed, run(&script(seed)).err()?)))
+    };
+    let failed = std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
+        running.into_iter().filter_map(|thread| thread.join().expect("caught")).min()
+    });
+    println!("{} steps of {seeds} seeds", seeds * SCRIPT_STEPS);
+    if let Some((seed, why)) = failed {
+        panic!("seed {seed}: {why}\n\nshrunk:\n{}", shown(&shrunk(script(seed))));
+    }
+}
+
+/// Runs a script, and comes to rest at its end.
+pub(crate) fn run(script: &[Event]) -> Result<(), String> {
+    let run = || {
+        let mut sim = Sim::new();
+        sim.promises.undoing_fails = true;
+        for (number, event) in script.iter().enumerate() {
+            let result = play(&mut sim, event);
+            result.map_err(|wrong| format!("step {number}, {event:?}:\n{wrong}"))?;
+        }
+        rest(&mut sim)?;
+        sim.step(&Step::Kill);
+        rest(&mut sim)?;
+        expect(&mut sim, Litter::None)
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str);
+        Err(format!("panic: {}", words.or(panic.downcast_ref::<&str>().copied()).unwrap_or("")))
+    })
+}
+
+fn play(sim: &mut Sim, event: &Event) -> Result<(), String> {
+    for (after, choice) in &event.faults {
+        sim.arm(*after, *choice);
+    }
+    if sim.shell.is_none() && matches!(event.step, Step::Ask(_)) {
+        sim.start();
+    }
+    sim.step(&event.step);
+    sim.world.borrow_mut().disarm();
+    if sim.shell.is_none() {
+        sim.crash();
+    }
+    if event.step == Step::Settle { rest(sim) } else { Ok(()) }
+}
+
+/// Comes to rest, with a daemon that runs and nothing that goes wrong.
+fn rest(sim: &mut Sim) -> Result<(), String> {
+    sim.world.borrow_mut().disarm();
+    sim.start();
+    sim.settle();
+    expect(sim, Litter::Allowed)
+}
+
+fn expect(sim: &mut Sim, litter: Litter) -> Result<(), String> {
+    let wrong = check(sim, litter);
+    let struck = std::mem::take(&mut sim.world.borrow_mut().struck);
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{}\nsince the last rest: {}", wrong.join("\n"), struck.join("\n")))
+}
+
+/// Leaves out what the failure does not need.
+fn shrunk(mut script: Vec<Event>) -> Vec<Event> {
+    let mut piece = script.len() / 2;
+    while piece > 0 {
+        let mut at = 0;
+        while at < script.len() {
+            let mut shorter = script.clone();
+            shorter.drain(at..(at + piece).min(script.len()));
+            if run(&shorter).is_err() {
+                script = shorter;
+            } else {
+                at += piece;
+            }
+        }
+        piece /= 2;
+    }
+    for at in 0..script.len() {
+        for fault in (0..script[at].faults.len()).rev() {
+            let mut simpler = script.clone();
+            simpler[at].faults.remove(fault);
+            if run(&simpler).is_err() {
+                script = simpler;
+            }
+        }
+    }
+    script
+}
+
+fn shown(script: &[Event]) -> String {
+    let mut text = String::new();
+    for Event { step, faults } in script {
+        let _ = writeln!(text, "{step:?} {faults:?}");
+    }
+    let why = run(script).err().unwrap_or_default();
+    text + &why
+}
+
+/// The script of a seed.
+fn script(seed: u64) -> Vec<Event> {
+    let mut dice = Dice(seed);
+    (0..SCRIPT_STEPS).map(|_| event(&mut dice)).collect()
+}
+
+fn event(dice: &mut Dice) -> Event {
+    let step = step(dice);
+    let faults = match dice.roll(16) {
+        0..4 => vec![(dice.below(EFFECTS_MAX), Choice::Any(dice.below(64)))],
+        4 => (0..3).map(|_| (dice.below(EFFECTS_MAX), Choice::OffDisk(dice.below(64)))).collect(),
+        _ => Vec::new(),
+    };
+    Event { step, faults }
+}
+
+fn step(dice: &mut Dice) -> Step {
+    let vm = NAMES[dice.below(NAMES.len() as u64)];
+    let timeout = [0, 1, 2_000, 30_000][dice.below(4)];
+    match dice.roll(100) {
+        0..22 => random_create(dice, vm),
+        22..32 => start(vm),
+        32..38 => stop(vm, timeout),
+        38..42 => restart(vm),
+        42..54 => delete(vm, timeout),
+        54..56 => setup(),
+        56 => teardown(),
+        57 => Step::Ask(Request::Teardown { dry_run: true, force: true }),
+        58 => Step::Ask(Request::Get { name: name(vm) }),
+        59 => Step::Ask(Request::List),
+        60..70 => Step::Wait(dice.roll(3_000)),
+        70..78 => Step::Settle,
+        78..84 => {
+            Step::End(name(vm), [Exit::Code(0), Exit::Code(1), Exit::Signal(9)][dice.below(3)])
+        }
+        84..87 => Step::Manners([Manners::Polite, Manners::Deaf, Manners::Stubborn][dice.below(3)]),
+        87..90 => Step::Kill,
+        90 => {
+            let kept = |dice: &mut Dice| [Unsynced::Kept, Unsynced::Lost][dice.below(2)];
+            Step::Reboot(kept(dice), kept(dice))
+        }
+        91..93 => Step::Start,
+        93 => Step::Overrun(foreign(dice)),
+        _ => Step::Meddle(foreign(dice)),
+    }
+}
+
+fn random_create(dice: &mut Dice, vm: &str) -> Step {
+    let mode = [Mode::Bridged, Mode::Bridged, Mode::Dhcp, Mode::Vsock][dice.below(4)];
+    let restart = [RestartPolicy::No, RestartPolicy::OnFailure, RestartPolicy::Always];
+    let spec = VmSpec {
+        ephemeral: dice.roll(3) == 0,
+        autostart: dice.roll(6) == 0,
+        restart: restart[dice.below(3)],
+        ..on(["default", "lab"][dice.below(2)], mode)
+    };
+    let (start, dry_run) = (dice.roll(2) == 0, dice.roll(12) == 0);
+    Step::Ask(Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run })
+}
+
+fn foreign(dice: &mut Dice) -> Foreign {
+    let link = dice.below(64);
+    match dice.roll(22) {
+        0..3 => Foreign::Delete(link),
+        3 => Foreign::Down(link),
+        4 => Foreign::Mtu(link),
+        5 => Foreign::Mac(link),
+        6 => Foreign::Alias(link),
+        7 => Foreign::Detach(link),
+        8 => Foreign::Isolate(link),
+        9 => Foreign::Address(link, dice.roll(8) as u8),
+        10 => Foreign::NoAddresses,
+        11 => Foreign::NoForwarding,
+        12 => Foreign::NoTable(link),
+        13 => Foreign::ChangedTable(link),
+        14 => Foreign::OpenTable(link),
+        15 => Foreign::NoElements,
+        16 => Foreign::Element,
+        17 => Foreign::NoAccepts,
+        18 => Foreign::Accepts,
+        19 => Foreign::NoChain,
+        _ => Foreign::Chain,
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): enough for dice, and the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+
+    fn below(&mut self, bound: u64) -> usize {
+        self.roll(bound) as usize
+    }
+}
