@@ -6,9 +6,8 @@ mod common;
 use serde_json::{Value, json};
 
 use common::daemon::Daemon;
-use common::in_namespace;
-use common::run;
 use common::space::{Guest, Space, WORLD_IP};
+use common::{eventually, in_namespace, run};
 
 fn create(daemon: &Daemon, name: &str) -> Value {
     let mut answer = daemon.call("Create", json!({ "name": name }));
@@ -79,5 +78,108 @@ fn guests_reach_each_other_whether_or_not_bridged_frames_pass_iptables() {
         }
         run("iptables -I DOCKER-USER -i vbr0 -o vbr0 -j DROP");
         assert!(!one.reaches(there), "they do pass it");
+    });
+}
+
+/// The findings of `Check` on one thing: level and hint of each.
+fn check(daemon: &Daemon, what: &str) -> Vec<(String, String)> {
+    let answer = daemon.call("Check", json!({}));
+    let findings =
+        answer["parameters"]["findings"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let of_interest = findings.iter().filter(|finding| finding["check"] == what);
+    of_interest.map(|finding| (text(&finding["level"]), text(&finding["hint"]))).collect()
+}
+
+fn warning(hint: &str) -> Vec<(String, String)> {
+    vec![("warning".into(), hint.into())]
+}
+
+fn fine() -> Vec<(String, String)> {
+    vec![("ok".into(), String::new())]
+}
+
+fn nft(script: &str) {
+    let output = std::process::Command::new("nft").arg(script).output().expect("nft");
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn firewalld_is_seen_with_what_it_needs() {
+    in_namespace(|| {
+        let _world = Space::world();
+        let daemon = Daemon::start(&[]);
+        let guest = Guest::of(&create(&daemon, "web"));
+        assert!(guest.reaches(WORLD_IP));
+        assert_eq!(check(&daemon, "firewalld"), []);
+        // What firewalld 1.3 makes of a zone `public` for the uplink, as far as it matters here.
+        nft("add table inet firewalld
+            add chain inet firewalld filter_FORWARD {
+                type filter hook forward priority filter + 10; }
+            add chain inet firewalld filter_FORWARD_ZONES
+            add chain inet firewalld filter_FWD_public
+            add chain inet firewalld filter_FWD_trusted { accept; }
+            add rule inet firewalld filter_FORWARD ct state { established, related } accept
+            add rule inet firewalld filter_FORWARD iifname \"lo\" accept
+            add rule inet firewalld filter_FORWARD jump filter_FORWARD_ZONES
+            add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited
+            add rule inet firewalld filter_FORWARD_ZONES iifname \"uplink\" goto filter_FWD_public
+            add rule inet firewalld filter_FORWARD_ZONES goto filter_FWD_public");
+        assert!(!guest.reaches(WORLD_IP));
+        let hint = "firewall-cmd --permanent --zone=trusted --add-interface=vbr0 && \
+                    firewall-cmd --reload";
+        assert_eq!(check(&daemon, "firewalld"), warning(hint));
+        // What these commands come to.
+        nft("insert rule inet firewalld filter_FORWARD_ZONES iifname \"vbr0\" \
+             goto filter_FWD_trusted");
+        assert!(guest.reaches(WORLD_IP));
+        assert_eq!(check(&daemon, "firewalld"), fine());
+    });
+}
+
+#[test]
+fn ufw_is_seen_with_what_it_needs() {
+    in_namespace(|| {
+        let _world = Space::world();
+        let daemon = Daemon::start(&[]);
+        let guest = Guest::of(&create(&daemon, "web"));
+        assert_eq!(check(&daemon, "ufw"), []);
+        // What `ufw enable` makes, as far as it matters here.
+        for words in [
+            "-P INPUT DROP",
+            "-P FORWARD DROP",
+            "-N ufw-user-input",
+            "-N ufw-user-forward",
+            "-A INPUT -j ufw-user-input",
+            "-A FORWARD -j ufw-user-forward",
+            "-A ufw-user-input -p tcp --dport 22 -j ACCEPT",
+        ] {
+            run(&format!("iptables {words}"));
+        }
+        eventually("volnet's rules are there", || guest.reaches(WORLD_IP));
+        assert!(!guest.reaches("192.168.127.1"));
+        assert_eq!(check(&daemon, "ufw"), warning("ufw allow in on vbr0"));
+        run("iptables -A ufw-user-input -i vbr0 -j ACCEPT");
+        assert!(guest.reaches("192.168.127.1"));
+        assert_eq!(check(&daemon, "ufw"), fine());
+    });
+}
+
+#[test]
+fn rules_of_iptables_legacy_are_seen() {
+    in_namespace(|| {
+        let _world = Space::world();
+        let daemon = Daemon::start(&[]);
+        let guest = Guest::of(&create(&daemon, "web"));
+        assert!(guest.reaches(WORLD_IP));
+        assert_eq!(check(&daemon, "iptables-legacy"), []);
+        run("iptables-legacy -P FORWARD DROP");
+        assert!(!guest.reaches(WORLD_IP));
+        let found = check(&daemon, "iptables-legacy");
+        let hint = found[0].1.clone();
+        assert_eq!(found, warning(&hint));
+        // The hint mends it.
+        hint.split(" && ").for_each(|command| drop(run(command)));
+        assert!(guest.reaches(WORLD_IP), "{hint}");
     });
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs::{self, File};
 
 use super::shell::Shell;
+use crate::engine::firewall;
 use crate::engine::name::VmName;
 use crate::engine::reconcile::reconcile;
 use crate::engine::request::Reply;
@@ -17,8 +18,6 @@ use crate::store::disk::Disk;
 const TUN: &str = "/dev/net/tun";
 /// The device of hardware virtualisation.
 const KVM: &str = "/dev/kvm";
-/// Whether bridged frames pass the rules of iptables (Documentation/networking/ip-sysctl.rst).
-const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Who answers here, and on what.
@@ -39,7 +38,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(Reply::Args { args })
     }
 
-    /// Looks the host over: the devices, then what differs from the desired state.
+    /// Looks the host over: the devices, what others have in the way, then what differs from the desired state.
     pub(super) fn check(&mut self) -> Result<Reply, Error> {
         let mut findings = vec![
             device(TUN, Level::Error, "taps cannot be made", "load the module tun"),
@@ -49,9 +48,12 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 "guests run in emulation, slowly",
                 "load kvm_intel or kvm_amd",
             ),
-            bridge_nf(),
         ];
         findings.extend(self.launcher.check());
+        let surroundings = self.network.surroundings()?;
+        let bridges: Vec<&str> =
+            self.engine.configured().map(|network| network.bridge.as_str()).collect();
+        findings.extend(firewall::findings(&surroundings, &bridges));
         let observed = self.network.observe()?;
         let reconciled = reconcile(&self.engine.desired(), &observed);
         let drift = reconciled.plan.iter().flat_map(|op| op.commands());
@@ -111,19 +113,5 @@ fn device(path: &str, level: Level, consequence: &str, hint: &str) -> Finding {
     match File::options().read(true).write(true).open(path) {
         Ok(_) => finding(path, Level::Ok, "it can be opened".into(), None),
         Err(error) => finding(path, level, format!("{error}: {consequence}"), Some(hint.into())),
-    }
-}
-
-fn bridge_nf() -> Finding {
-    let on = fs::read_to_string(BRIDGE_NF).is_ok_and(|value| value.trim() == "1");
-    match on {
-        false => finding("bridge-nf", Level::Ok, "bridged frames pass no IP rules".into(), None),
-        true => finding(
-            "bridge-nf",
-            Level::Warning,
-            "bridged frames pass the rules of iptables, which may drop guest to guest traffic"
-                .into(),
-            Some("sysctl -w net.bridge.bridge-nf-call-iptables=0".into()),
-        ),
     }
 }

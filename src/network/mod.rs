@@ -10,6 +10,7 @@ pub mod fake;
 pub mod linux;
 pub mod noop;
 
+use crate::engine::firewall::Surroundings;
 use crate::engine::plan::Op;
 use crate::engine::reconcile::Observed;
 use crate::error::Failure;
@@ -21,6 +22,11 @@ pub trait Network {
 
     /// Reads everything that volnet could own or collide with. One bounded round of dumps.
     fn observe(&mut self) -> Result<Observed, Failure>;
+
+    /// Looks at what others have in the way of packets, for people to be told of.
+    fn surroundings(&mut self) -> Result<Surroundings, Failure> {
+        Ok(Surroundings::default())
+    }
 
     /// Applies one Op, whole or not at all; but see [`Op::SetLink`].
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure>;
@@ -43,6 +49,10 @@ impl Network for Box<dyn Network> {
 
     fn observe(&mut self) -> Result<Observed, Failure> {
         self.as_mut().observe()
+    }
+
+    fn surroundings(&mut self) -> Result<Surroundings, Failure> {
+        self.as_mut().surroundings()
     }
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {

@@ -23,6 +23,8 @@ const SUBSYSTEM: u16 = 10;
 // NFPROTO_*: linux/netfilter.h.
 /// Every family.
 pub const FAMILY_ANY: u8 = 0;
+/// IPv4 and IPv6 together.
+pub const FAMILY_INET: u8 = 1;
 /// IPv4.
 pub const FAMILY_IP: u8 = 2;
 /// Frames on a bridge.

@@ -21,6 +21,7 @@ pub mod socket;
 pub mod sysctl;
 pub mod tap;
 
+use crate::engine::firewall::Surroundings;
 use crate::engine::plan::{LinkSettings, Op};
 use crate::engine::reconcile::Observed;
 use crate::error::Failure;
@@ -77,6 +78,14 @@ impl Network for Linux {
             accepts: seen.accepts,
             accept_chain: seen.chain,
         })
+    }
+
+    fn surroundings(&mut self) -> Result<Surroundings, Failure> {
+        let bridged_filtered = sysctl::bridged_frames_are_filtered().map_err(|error| {
+            Failure::kernel("read", "net.bridge.bridge-nf-call-iptables", &error)
+        })?;
+        let firewalls = self.nft.firewalls().map_err(unread("nf_tables"))?;
+        Ok(Surroundings { bridged_filtered, firewalls })
     }
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {

@@ -7,17 +7,19 @@
 //! are made without, and that is remembered.
 //!
 //! Every change is one batch. [`encode`] writes values of [`crate::engine::ruleset`], [`observe`]
-//! reads them back, [`accept`] cares for the rules in other people's chains, [`exercise`] holds the
-//! bodies of the fuzz targets.
+//! reads them back, [`accept`] cares for the rules in other people's chains, [`others`] looks for
+//! what else these have in the way, [`exercise`] holds the bodies of the fuzz targets.
 
 mod accept;
 mod encode;
 pub mod exercise;
 mod observe;
+mod others;
 
 pub use accept::FILTER as ACCEPT_TABLE;
 
 use super::socket::{Error, Protocol, Sequence, Socket};
+use crate::engine::firewall::Firewall;
 use crate::engine::reconcile::ObservedTable;
 use crate::engine::ruleset::{Accept, Element, Family, TABLE, Table};
 use crate::error::Failure;
@@ -174,6 +176,11 @@ impl Nft {
         }
         let (accepts, chain) = accept::observe(&mut self.socket)?;
         Ok(Seen { tables, accepts, chain })
+    }
+
+    /// Other people's firewalls.
+    pub fn firewalls(&mut self) -> Result<Vec<Firewall>, Error> {
+        others::observe(&mut self.socket)
     }
 
     /// Makes a table with all that it holds, after what `first` writes into the same batch.
