@@ -3,27 +3,32 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use volnet::{config, hypervisor, netlink, network, protocol, spec, store};
+use volnet::{cli, config, daemon, hypervisor, netlink, network, protocol, spec, store};
 
 /// The name of a target, and the function that it calls.
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 const TARGETS: &[Target] = &[
+    ("command_line", cli::exercise::command_line),
     ("connections", netlink::exercise::connections),
     ("datagram", netlink::exercise::datagram),
     ("ext_ack", netlink::exercise::ext_ack),
     ("frame", protocol::exercise::frame),
+    ("host_files", daemon::exercise::host_files),
     ("launch", hypervisor::exercise::launch),
     ("manifest", spec::exercise::manifest),
     ("nf_tables", netlink::exercise::nf_tables),
+    ("process_stat", hypervisor::linux::exercise::process_stat),
     ("record", store::exercise::record),
     ("reply", protocol::exercise::reply),
     ("request", protocol::exercise::request),
     ("rtnetlink", netlink::exercise::rtnetlink),
     ("ruleset", network::linux::nft::exercise::ruleset),
     ("settings", config::exercise::settings),
+    ("show", cli::exercise::show),
     ("state", store::exercise::state),
+    ("tap_holder", network::linux::exercise::tap_holder),
     ("vm_config", spec::exercise::vm_config),
 ];
 

@@ -3,6 +3,7 @@
 //! [`args`] understands the command line, [`run`] hands it to the verb. Verbs that ask the daemon
 //! share a [`Session`]; what it answers is shown by [`show`], or printed as JSON with `--json`. An
 //! error goes to standard error in one sentence, and the exit status says which kind it was.
+//! [`exercise`] holds the bodies of the fuzz targets.
 
 mod args;
 mod call;
@@ -11,6 +12,7 @@ mod connection;
 #[cfg(target_os = "linux")]
 mod console;
 mod document;
+pub mod exercise;
 mod help;
 mod host;
 mod logs;

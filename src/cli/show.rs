@@ -79,9 +79,10 @@ pub(super) fn findings(findings: &Value) -> String {
         out.push_str(&format!("{level:LEVEL$}"));
         let words = format!("{}: {}", text(&finding["check"]), text(&finding["message"]));
         table::paragraph(&mut out, &words, LEVEL);
-        if let Some(hint) = finding["hint"].as_str() {
+        let hint = text(&finding["hint"]);
+        if !hint.is_empty() {
             out.push_str(&" ".repeat(LEVEL));
-            table::paragraph(&mut out, hint, LEVEL);
+            table::paragraph(&mut out, &hint, LEVEL);
         }
     }
     out
@@ -91,16 +92,17 @@ pub(super) fn findings(findings: &Value) -> String {
 pub(super) fn event(event: &Value) -> String {
     let mut out = format!("{}  {:11}", time(&event["at"]), text(&event["kind"]));
     for field in ["vm", "message"] {
-        if let Some(text) = event[field].as_str().filter(|text| !text.is_empty()) {
+        let text = text(&event[field]);
+        if !text.is_empty() {
             out.push_str("  ");
-            out.push_str(text);
+            out.push_str(&text);
         }
     }
-    match (event["by_name"].as_str(), event["by_pid"].as_u64()) {
-        (Some(name), Some(pid)) => out.push_str(&format!("  (by {name}, process {pid})")),
-        (Some(name), None) => out.push_str(&format!("  (by {name})")),
-        (None, Some(pid)) => out.push_str(&format!("  (by process {pid})")),
-        (None, None) => {}
+    match (text(&event["by_name"]).as_str(), event["by_pid"].as_u64()) {
+        ("", None) => {}
+        ("", Some(pid)) => out.push_str(&format!("  (by process {pid})")),
+        (name, None) => out.push_str(&format!("  (by {name})")),
+        (name, Some(pid)) => out.push_str(&format!("  (by {name}, process {pid})")),
     }
     out.push('\n');
     out
@@ -129,8 +131,9 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// Keeps what a guest or a hypervisor wrote from reaching the terminal as commands.
-fn printable(text: &str) -> String {
+/// Keeps what a guest or a hypervisor wrote, or how a process calls itself, from reaching the
+/// terminal as commands.
+pub(super) fn printable(text: &str) -> String {
     let legal = |c: char| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c };
     text.chars().map(legal).collect()
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Refusal};
 use crate::protocol::client::NoReply;
 
 use super::args::Usage;
-use super::{DONE, FAILED, UNREACHABLE, WRONG_USAGE};
+use super::{DONE, FAILED, UNREACHABLE, WRONG_USAGE, show};
 
 /// Why a verb did not do what it was asked for.
 #[derive(Debug)]
@@ -48,8 +48,13 @@ impl Trouble {
     pub(super) fn tell(&self) {
         if self.status() != DONE {
             // There is nobody left to tell that this failed.
-            let _ = writeln!(io::stderr(), "volnet: {self}");
+            let _ = writeln!(io::stderr(), "volnet: {}", self.words());
         }
+    }
+
+    /// What is said.
+    pub(super) fn words(&self) -> String {
+        show::printable(&self.to_string())
     }
 }
 

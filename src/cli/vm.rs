@@ -63,11 +63,7 @@ pub(super) fn change(
         let mut under_way = Vec::new();
         for name in names {
             let mut connection = session.connect()?;
-            let mut parameters = json!({ "name": name });
-            if let Some(timeout_ms) = timeout_ms {
-                parameters["timeout_ms"] = timeout_ms.into();
-            }
-            connection.send(change.method(), parameters, false)?;
+            connection.send(change.method(), of_change(name, timeout_ms), false)?;
             under_way.push((name, connection));
         }
         for (name, mut connection) in under_way {
@@ -85,6 +81,15 @@ pub(super) fn change(
         }
     }
     Ok(status)
+}
+
+/// The parameters of a change.
+pub(super) fn of_change(name: &str, timeout_ms: Option<u64>) -> Value {
+    let mut parameters = json!({ "name": name });
+    if let Some(timeout_ms) = timeout_ms {
+        parameters["timeout_ms"] = timeout_ms.into();
+    }
+    parameters
 }
 
 /// `get`.

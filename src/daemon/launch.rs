@@ -159,7 +159,7 @@ fn port<'a>(record: &'a Record, network: Option<&NetworkConfig>) -> Option<Launc
 
 /// The frequency of the first processor as proc(5) shows it, which is that of the TSC where it is
 /// constant.
-fn tsc_khz(cpuinfo: &str) -> Option<u64> {
+pub(super) fn tsc_khz(cpuinfo: &str) -> Option<u64> {
     let line = cpuinfo.lines().find(|line| line.starts_with("cpu MHz"))?;
     let mhz: f64 = line.split(':').nth(1)?.trim().parse().ok()?;
     Some((mhz * 1000.0) as u64)

@@ -9,6 +9,8 @@
 mod client;
 #[cfg(target_os = "linux")]
 mod event_loop;
+#[cfg(target_os = "linux")]
+pub mod exercise;
 #[cfg(not(target_os = "linux"))]
 mod foreign;
 mod heal;

@@ -51,7 +51,7 @@ impl Stat {
 
     /// The name in field 2 may hold anything, `)` and newlines too: fields are counted from the
     /// last `)`.
-    fn parse(line: &[u8]) -> Option<Stat> {
+    pub(super) fn parse(line: &[u8]) -> Option<Stat> {
         let end_of_name = line.iter().rposition(|byte| *byte == b')')?;
         let rest = str::from_utf8(&line[end_of_name + 1..]).ok()?;
         let mut fields = rest.split_ascii_whitespace();

@@ -13,6 +13,7 @@
 //! there, if only as a zombie, and to be in this group: a number is not given out again while a
 //! group has it.
 
+pub mod exercise;
 mod identity;
 mod power;
 mod spawn;

@@ -47,7 +47,11 @@ fn holds(pid: u32, tap: &str, looks: &mut usize) -> bool {
 }
 
 fn is(tap: &str, pid: u32, descriptor: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).is_ok_and(|info| {
-        info.lines().any(|line| line.strip_prefix("iff:").is_some_and(|name| name.trim() == tap))
-    })
+    let path = format!("/proc/{pid}/fdinfo/{descriptor}");
+    fs::read_to_string(path).is_ok_and(|info| names(&info, tap))
+}
+
+/// Whether what the kernel says of a descriptor names the tap.
+pub(super) fn names(info: &str, tap: &str) -> bool {
+    info.lines().any(|line| line.strip_prefix("iff:").is_some_and(|name| name.trim() == tap))
 }

@@ -12,6 +12,7 @@
 
 pub mod addresses;
 pub mod conntrack;
+pub mod exercise;
 pub mod holder;
 pub mod links;
 pub mod monitor;
