@@ -20,7 +20,7 @@ _volnet() {
     --nft-owner | --kvm) choices='yes no' ;;
     --backend) choices='linux noop' ;;
     --hypervisor) choices='cloud-hypervisor qemu firecracker' ;;
-    --socket | --config-file | --runtime-dir | --log-dir | --state-dir | --unit-dir | \
+    --socket | --config-file | --runtime-dir | --log-dir | --state-dir | --root | \
         --manifest | --config | --kernel | --initramfs | --rootfs | --disk)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
@@ -31,8 +31,7 @@ _volnet() {
         case $verb in
         "$word" | help) choices=$verbs ;;
         serve) choices="$choices $host" ;;
-        setup) choices="$choices $host --dry-run --force --service --unit-dir" ;;
-        teardown) choices="$choices $host --dry-run --force" ;;
+        setup | teardown) choices="$choices $host --dry-run --force --service --root" ;;
         create | run) choices="$choices $vm" ;;
         start | get | args | console) choices="$choices $(_volnet_vms)" ;;
         logs) choices="$choices --follow $(_volnet_vms)" ;;

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 
@@ -344,36 +344,63 @@ fn a_vm_that_does_not_run_has_no_console() {
 }
 
 #[test]
-fn the_unit_is_installed_once_and_replaced_by_force_only() {
-    let folder = Folder::new("unit");
-    let units = folder.0.join("units");
-    fs::create_dir(&units).unwrap();
-    let unit = units.join("volnet.service");
+fn the_service_is_installed_once_and_what_others_wrote_is_replaced_by_force_only() {
+    let folder = Folder::new("service");
+    let root = folder.0.join("root");
+    let files = [
+        ("etc/systemd/system/volnet.service", "systemctl daemon-reload"),
+        ("etc/systemd/network/10-volnet.network", "networkctl reload, if systemd-networkd runs"),
+        (
+            "etc/NetworkManager/conf.d/90-volnet.conf",
+            "nmcli general reload, if NetworkManager runs",
+        ),
+    ];
+    let lines = |what: &dyn Fn(&str) -> String| {
+        let line = |(path, notice): &(&str, &str)| {
+            format!("# {} {}\n", root.join(path).display(), what(notice))
+        };
+        files.iter().map(line).collect::<String>()
+    };
+    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap();
     let ready = || vec![json!({"parameters": {"plan": []}})];
-    let daemon = folder.daemon((0..5).map(|_| ready()).collect());
-    let line = format!("setup --service --unit-dir {}", units.display());
+    let daemon = folder.daemon((0..7).map(|_| ready()).collect());
+    let line = format!("setup --service --root {} --bridge vmbr9", root.display());
 
-    let shown = unit.display();
     let dry = folder.run(&format!("{line} --dry-run"));
-    assert_eq!(dry, (0, format!("# {shown} would be installed\n"), String::new()));
-    assert!(!unit.exists());
+    assert_eq!(dry, (0, lines(&|_| "would be installed".into()), String::new()));
+    assert!(!root.exists());
 
     let (status, out, _) = folder.run(&line);
-    assert_eq!(status, 0);
-    let installed = format!("# {shown} is installed; now: systemctl daemon-reload\n");
-    assert_eq!(out, format!("the host is ready\n{installed}"));
-    let text = fs::read_to_string(&unit).unwrap();
-    assert!(text.contains(&format!("\nExecStart={VOLNET} serve\n")), "{text}");
+    let installed = lines(&|notice| format!("is installed; now: {notice}"));
+    assert_eq!((status, out), (0, format!("the host is ready\n{installed}")));
+    let unit = text(files[0].0);
+    assert!(unit.contains(&format!("\nExecStart={VOLNET} serve --bridge=vmbr9\n")), "{unit}");
+    assert!(text(files[1].0).contains("\nName=vmbr9 vttap-*\n"), "{}", text(files[1].0));
+    let kept_off = "\nmatch-device=interface-name:vmbr9,interface-name:vttap-*\nmanaged=0\n";
+    assert!(text(files[2].0).contains(kept_off), "{}", text(files[2].0));
 
     let again = folder.run(&line);
-    assert_eq!(again.1, format!("the host is ready\n# {shown} is installed\n"));
+    assert_eq!(again.1, format!("the host is ready\n{}", lines(&|_| "is installed".into())));
 
-    fs::write(&unit, "mine").unwrap();
+    // Refused before the daemon is asked for anything.
+    fs::write(root.join(files[0].0), "mine").unwrap();
     assert_eq!(folder.run(&line).0, 1);
-    assert_eq!(fs::read_to_string(&unit).unwrap(), "mine");
+    assert_eq!(folder.run(&line.replace("setup", "teardown")).0, 1);
+    assert_eq!(text(files[0].0), "mine");
     assert_eq!(folder.run(&format!("{line} --force")).0, 0);
-    assert_eq!(fs::read_to_string(&unit).unwrap(), text);
-    let left: Vec<_> = fs::read_dir(Path::new(&units)).unwrap().collect();
-    assert_eq!(left.len(), 1);
+    assert_eq!(text(files[0].0), unit);
+
+    let line = line.replace("setup", "teardown");
+    let dry = folder.run(&format!("{line} --dry-run"));
+    assert_eq!(dry, (0, lines(&|_| "would be removed".into()), String::new()));
+    let removed = lines(&|notice| format!("is removed; now: {notice}"));
+    assert_eq!(folder.run(&line), (0, removed, String::new()));
+    let none = folder.run(&line);
+    assert_eq!(none, (0, "nothing of volnet is here\n".into(), String::new()));
+    for (path, _) in files {
+        let directory = root.join(path);
+        let left = fs::read_dir(directory.parent().unwrap()).unwrap().count();
+        assert_eq!(left, 0, "nothing is left beside {path}");
+    }
     daemon.join().unwrap();
 }

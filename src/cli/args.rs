@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::config::{CLIENT_KEYS, Flags, KEYS, Key};
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
-use super::command::{Change, Command, Create, Disk, Invocation, Override, Setting, Setup};
+use super::command::{Change, Command, Create, Disk, Invocation, Override, Preparation, Setting};
 use super::help;
 
 /// A command line that is wrong.
@@ -122,12 +122,8 @@ impl Line {
     fn verb(&mut self, verb: &str) -> Result<Command, Stop> {
         match verb {
             "serve" => self.given(&KEYS, &[])?.none().map(|()| Command::Serve),
-            "setup" => self.setup(),
-            "teardown" => {
-                let given = self.given(&KEYS, &[Switch("dry-run"), Switch("force")])?;
-                let (dry_run, force) = (given.has("dry-run"), given.has("force"));
-                given.none().map(|()| Command::Teardown { dry_run, force })
-            }
+            "setup" => self.preparation().map(Command::Setup),
+            "teardown" => self.preparation().map(Command::Teardown),
             "create" => self.create(false),
             "run" => self.create(true),
             "start" => self.change(Change::Start),
@@ -157,19 +153,19 @@ impl Line {
         }
     }
 
-    fn setup(&mut self) -> Result<Command, Stop> {
-        let options = [Switch("dry-run"), Switch("force"), Switch("service"), Valued("unit-dir")];
+    fn preparation(&mut self) -> Result<Preparation, Stop> {
+        let options = [Switch("dry-run"), Switch("force"), Switch("service"), Valued("root")];
         let mut given = self.given(&KEYS, &options)?;
-        let setup = Setup {
+        let root = given.last("root").map(PathBuf::from);
+        if root.is_some() && !given.has("service") {
+            return Err(wrong("--root is for the files of --service, which is not given"));
+        }
+        let preparation = Preparation {
             dry_run: given.has("dry-run"),
             force: given.has("force"),
-            service: given.has("service"),
-            unit_dir: given.last("unit-dir").map(PathBuf::from),
+            service: given.has("service").then(|| root.unwrap_or_else(|| "/".into())),
         };
-        if setup.unit_dir.is_some() && !setup.service {
-            return Err(wrong("--unit-dir says where --service goes, which is not given"));
-        }
-        given.none().map(|()| Command::Setup(setup))
+        given.none().map(|()| preparation)
     }
 
     fn create(&mut self, start: bool) -> Result<Command, Stop> {

@@ -23,9 +23,9 @@ pub(super) enum Command {
     /// Be the daemon.
     Serve,
     /// Prepare the host.
-    Setup(Setup),
+    Setup(Preparation),
     /// Take the preparation away.
-    Teardown { dry_run: bool, force: bool },
+    Teardown(Preparation),
     /// Make a VM's network, and start its hypervisor if `start`.
     Create(Box<Create>),
     /// Start, stop, restart or delete VMs.
@@ -54,17 +54,16 @@ pub(super) enum Command {
     Help { verb: Option<String> },
 }
 
-/// How the host is prepared.
+/// How the host is prepared, or the preparation taken away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Setup {
+pub(super) struct Preparation {
     /// Change nothing, show what would be.
     pub(super) dry_run: bool,
-    /// Even where a subnet overlaps with what the host has, or another unit stands there.
+    /// Even where a subnet overlaps with what the host has, while VMs exist, or where a file says
+    /// something else.
     pub(super) force: bool,
-    /// Install the systemd unit.
-    pub(super) service: bool,
-    /// Where the unit goes.
-    pub(super) unit_dir: Option<PathBuf>,
+    /// The files of the service, too, below this root.
+    pub(super) service: Option<PathBuf>,
 }
 
 /// What a VM is made of.

@@ -73,10 +73,11 @@ the same when it starts. Doing it again changes nothing.
   --dry-run             change nothing; print each step as the ip, nft or sysctl
                         command that would do the same
   --force               even where a subnet overlaps with what the host has, and
-                        even over another unit file
+                        even over files that say something else
   --service             also install the systemd unit, volnet.service, with the
-                        settings that are given here
-  --unit-dir PATH       where the unit goes, /etc/systemd/system
+                        settings that are given here, and the files that keep
+                        systemd-networkd and NetworkManager off volnet's links
+  --root PATH           below which etc/ these files go, /
   --json                print JSON
 
   --bridge NAME         the first network's bridge, vbr0
@@ -93,6 +94,9 @@ Take away everything that volnet made on this host. Refused while VMs exist.
 
   --dry-run             change nothing; print each step as a command
   --force               stop and delete the VMs too
+  --service             also remove the files that setup --service installs;
+                        they have to be as it would install them, or --force
+  --root PATH           below which etc/ these files are, /
   --json                print JSON
 
 and the options of serve. A daemon that runs does it with its settings.

@@ -8,10 +8,11 @@ use crate::engine::request::Request;
 use crate::protocol::frame::Terminator;
 use crate::protocol::{client, reply};
 
-use super::command::Setup;
+use super::command::Preparation;
 use super::connection::Connection;
+use super::service::Service;
 use super::session::Session;
-use super::{DONE, FAILED, Trouble, show, unit};
+use super::{DONE, FAILED, Trouble, show};
 
 /// `serve`.
 pub(super) fn serve(session: &Session) -> Result<u8, Trouble> {
@@ -22,40 +23,48 @@ pub(super) fn serve(session: &Session) -> Result<u8, Trouble> {
 }
 
 /// `setup`.
-pub(super) fn setup(session: &mut Session, setup: &Setup, flags: &Flags) -> Result<u8, Trouble> {
-    let Setup { dry_run, force, .. } = *setup;
+pub(super) fn setup(
+    session: &mut Session,
+    setup: &Preparation,
+    flags: &Flags,
+) -> Result<u8, Trouble> {
+    let Preparation { dry_run, force, .. } = *setup;
+    let service = Service::look(setup, flags, &session.settings)?;
     let mut reply = through_daemon_or_here(
         session,
         "io.volnet.Setup",
         json!({ "dry_run": dry_run, "force": force }),
         &Request::Setup { dry_run, force },
     )?;
-    let unit = if setup.service { Some(unit::install(setup, flags)?) } else { None };
-    if let Some(unit) = &unit {
-        reply.insert("unit".into(), unit.path.clone().into());
-    }
+    let done = service.install()?;
+    reply.insert("files".into(), done.files.into());
     session.show(&reply, |reply| {
         let mut text = show::plan(reply.get("plan"));
         if text.is_empty() && !dry_run {
             text.push_str("the host is ready\n");
         }
-        if let Some(unit) = unit {
-            text.push_str(&unit.text);
-        }
-        text
+        text + &done.text
     })?;
     Ok(DONE)
 }
 
 /// `teardown`.
-pub(super) fn teardown(session: &mut Session, dry_run: bool, force: bool) -> Result<u8, Trouble> {
-    let reply = through_daemon_or_here(
+pub(super) fn teardown(
+    session: &mut Session,
+    teardown: &Preparation,
+    flags: &Flags,
+) -> Result<u8, Trouble> {
+    let Preparation { dry_run, force, .. } = *teardown;
+    let service = Service::look(teardown, flags, &session.settings)?;
+    let mut reply = through_daemon_or_here(
         session,
         "io.volnet.Teardown",
         json!({ "dry_run": dry_run, "force": force }),
         &Request::Teardown { dry_run, force },
     )?;
-    session.show(&reply, |reply| match show::plan(reply.get("plan")) {
+    let done = service.remove()?;
+    reply.insert("files".into(), done.files.into());
+    session.show(&reply, |reply| match show::plan(reply.get("plan")) + &done.text {
         text if text.is_empty() && !dry_run => "nothing of volnet is here\n".into(),
         text => text,
     })?;

@@ -16,11 +16,11 @@ pub mod exercise;
 mod help;
 mod host;
 mod logs;
+mod service;
 mod session;
 mod show;
 mod table;
 mod trouble;
-mod unit;
 mod vm;
 
 use std::ffi::OsString;
@@ -81,7 +81,7 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
     match command {
         Command::Serve => host::serve(&session),
         Command::Setup(setup) => host::setup(&mut session, &setup, &flags),
-        Command::Teardown { dry_run, force } => host::teardown(&mut session, dry_run, force),
+        Command::Teardown(teardown) => host::teardown(&mut session, &teardown, &flags),
         Command::Create(create) => vm::create(&mut session, &create),
         Command::Change { change, names, timeout_ms } => {
             vm::change(&mut session, change, &names, timeout_ms)

@@ -20,16 +20,19 @@ fn every_verb() {
         parameters: parameters.map(String::from),
         more,
     };
-    let dry = Setup { dry_run: true, ..Setup::default() };
-    let service =
-        Setup { service: true, force: true, unit_dir: Some("/u".into()), ..Setup::default() };
+    let plain = Preparation::default;
+    let dry = Preparation { dry_run: true, ..plain() };
+    let service = |root: &str| Preparation { service: Some(root.into()), ..plain() };
+    let forced = Preparation { force: true, ..service("/r") };
     let table = [
         ("serve", Command::Serve),
-        ("setup", Command::Setup(Setup::default())),
-        ("setup --dry-run", Command::Setup(dry)),
-        ("setup --service --force --unit-dir /u", Command::Setup(service)),
-        ("teardown", Command::Teardown { dry_run: false, force: false }),
-        ("teardown --force --dry-run", Command::Teardown { dry_run: true, force: true }),
+        ("setup", Command::Setup(plain())),
+        ("setup --dry-run", Command::Setup(dry.clone())),
+        ("setup --service", Command::Setup(service("/"))),
+        ("setup --service --force --root /r", Command::Setup(forced)),
+        ("teardown", Command::Teardown(plain())),
+        ("teardown --dry-run", Command::Teardown(dry)),
+        ("teardown --service", Command::Teardown(service("/"))),
         ("start web", change(Change::Start, &["web"], None)),
         ("stop web db --timeout 5", change(Change::Stop, &["web", "db"], Some(5000))),
         ("restart --timeout=0 web", change(Change::Restart, &["web"], Some(0))),
@@ -159,8 +162,8 @@ fn wrong_usage_says_what_is_wrong_and_which_help_helps() {
         ("run web --cpus two", "--cpus: \"two\" is not a whole number; see volnet help run"),
         ("create web --kernel", "missing argument for option '--kernel'; see volnet help create"),
         (
-            "setup --unit-dir /u",
-            "--unit-dir says where --service goes, which is not given; see volnet help setup",
+            "setup --root /r",
+            "--root is for the files of --service, which is not given; see volnet help setup",
         ),
         ("call", "METHOD is missing; see volnet help call"),
         ("call a b c", "\"c\" is one word too many; see volnet help call"),

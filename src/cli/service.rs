@@ -1,0 +1,240 @@
+//! The files that `setup --service` installs and `teardown --service` takes away.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `volnet.service` | systemd runs the daemon: this program, with the settings that were given as flags |
+//! | `10-volnet.network` | systemd-networkd leaves our links alone (systemd.network(5)) |
+//! | `90-volnet.conf` | so does NetworkManager (NetworkManager.conf(5)) |
+//!
+//! A file that stands there and says something else is somebody's work, and is replaced or removed
+//! only by force. All are looked at before the first is touched.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Flags, Settings};
+
+use super::Trouble;
+use super::command::Preparation;
+use super::session::file;
+
+/// The unit as it is packaged.
+const UNIT: &str = include_str!("../../packaging/volnet.service");
+/// The command in it that is replaced.
+const COMMAND: &str = "/usr/local/bin/volnet serve";
+/// What keeps systemd-networkd away, as it is packaged.
+const NETWORKD: &str = include_str!("../../packaging/10-volnet.network");
+/// What keeps NetworkManager away, as it is packaged.
+const NETWORK_MANAGER: &str = include_str!("../../packaging/90-volnet.conf");
+/// The bridge in these two that is replaced.
+const BRIDGE: &str = "vbr0";
+
+/// What was or would be done.
+#[derive(Default)]
+pub(super) struct Done {
+    /// The paths of the files.
+    pub(super) files: Vec<String>,
+    /// What to tell about it.
+    pub(super) text: String,
+}
+
+/// One of the files.
+struct Item {
+    path: PathBuf,
+    text: String,
+    /// The command by which its reader takes notice.
+    notice: &'static str,
+}
+
+/// How an item is found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Present {
+    No,
+    Same,
+    Other,
+}
+
+/// The files, as they are found and as they are to be.
+pub(super) struct Service {
+    items: Vec<(Item, Present)>,
+    dry_run: bool,
+}
+
+impl Service {
+    /// Looks at the files; there are none if there is no question of them.
+    pub(super) fn look(
+        how: &Preparation,
+        flags: &Flags,
+        settings: &Settings,
+    ) -> Result<Service, Trouble> {
+        let mut service = Service { items: Vec::new(), dry_run: how.dry_run };
+        let Some(root) = &how.service else { return Ok(service) };
+        for item in items(root, flags, settings)? {
+            let present = item.present()?;
+            if present == Present::Other && !how.force {
+                let shown = item.path.display();
+                let reason = format!("{shown} is there and says something else; see --force");
+                return Err(Trouble::Input(reason));
+            }
+            service.items.push((item, present));
+        }
+        Ok(service)
+    }
+
+    /// Installs what is not there.
+    pub(super) fn install(&self) -> Result<Done, Trouble> {
+        let mut done = Done::default();
+        for (item, present) in &self.items {
+            match present {
+                Present::Same => done.tell(item, "is installed"),
+                Present::No | Present::Other if self.dry_run => {
+                    done.tell(item, "would be installed");
+                }
+                Present::No | Present::Other => {
+                    write(item)?;
+                    done.tell(item, &format!("is installed; now: {}", item.notice));
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Takes away what is there.
+    pub(super) fn remove(&self) -> Result<Done, Trouble> {
+        let mut done = Done::default();
+        for (item, present) in &self.items {
+            match present {
+                Present::No => {}
+                Present::Same | Present::Other if self.dry_run => {
+                    done.tell(item, "would be removed");
+                }
+                Present::Same | Present::Other => {
+                    fs::remove_file(&item.path)
+                        .map_err(|error| file("cannot remove", &item.path, error))?;
+                    done.tell(item, &format!("is removed; now: {}", item.notice));
+                }
+            }
+        }
+        Ok(done)
+    }
+}
+
+impl Done {
+    /// Adds a file, with what became of it.
+    fn tell(&mut self, item: &Item, what: &str) {
+        let path = item.path.display().to_string();
+        self.text += &format!("# {path} {what}\n");
+        self.files.push(path);
+    }
+}
+
+impl Item {
+    fn present(&self) -> Result<Present, Trouble> {
+        match fs::read_to_string(&self.path) {
+            Ok(text) if text == self.text => Ok(Present::Same),
+            Ok(_) => Ok(Present::Other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Present::No),
+            Err(error) => Err(file("cannot read", &self.path, error)),
+        }
+    }
+}
+
+fn items(root: &Path, flags: &Flags, settings: &Settings) -> Result<[Item; 3], Trouble> {
+    let program = std::env::current_exe()
+        .map_err(|error| file("cannot tell the program", Path::new("volnet"), error))?;
+    let bridges: Vec<&str> =
+        settings.networks.iter().map(|network| network.bridge.as_str()).collect();
+    let path = |path: &str| root.join(path);
+    Ok([
+        Item {
+            path: path("etc/systemd/system/volnet.service"),
+            text: unit(&program, flags)?,
+            notice: "systemctl daemon-reload",
+        },
+        Item {
+            path: path("etc/systemd/network/10-volnet.network"),
+            text: NETWORKD.replace(BRIDGE, &bridges.join(" ")),
+            notice: "networkctl reload, if systemd-networkd runs",
+        },
+        Item {
+            path: path("etc/NetworkManager/conf.d/90-volnet.conf"),
+            text: NETWORK_MANAGER.replace(BRIDGE, &bridges.join(",interface-name:")),
+            notice: "nmcli general reload, if NetworkManager runs",
+        },
+    ])
+}
+
+/// Readers see the old file or the new one, never a part.
+fn write(item: &Item) -> Result<(), Trouble> {
+    let Item { path, text, .. } = item;
+    let mut temporary = path.clone().into_os_string();
+    temporary.push(".new");
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)
+            .map_err(|error| file("cannot make the directory", directory, error))?;
+    }
+    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        file("cannot write", path, error)
+    })
+}
+
+/// The unit for this program and these settings.
+fn unit(program: &Path, flags: &Flags) -> Result<String, Trouble> {
+    let program = program.to_str().ok_or_else(|| {
+        Trouble::Input(format!("a unit cannot name {}: it is not UTF-8", program.display()))
+    })?;
+    let mut command = format!("{} serve", quote(program));
+    for (flag, value) in flags.iter() {
+        command.push_str(&format!(" --{flag}={}", quote(value)));
+    }
+    Ok(UNIT.replace(COMMAND, &command))
+}
+
+/// A word of a command line as systemd reads it (systemd.service(5), "Command lines").
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-,:+=@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into();
+    }
+    let mut quoted = String::from("\"");
+    for c in word.chars() {
+        match c {
+            '%' => quoted.push_str("%%"),
+            '$' => quoted.push_str("$$"),
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_runs_this_program_with_these_settings() {
+        let mut flags = Flags::default();
+        flags.set("bridge", "br 0%".into());
+        flags.set("subnet", "10.0.0.0/8".into());
+        let unit = unit(Path::new("/opt/volnet/bin/volnet"), &flags).unwrap();
+        let line = unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
+        let expected =
+            "ExecStart=/opt/volnet/bin/volnet serve --bridge=\"br 0%%\" --subnet=10.0.0.0/8";
+        assert_eq!(line, expected);
+        assert!(unit.contains("KillMode=process") && unit.contains("Type=notify"));
+    }
+
+    #[test]
+    fn what_is_packaged_has_what_is_replaced() {
+        assert_eq!(UNIT.matches(COMMAND).count(), 1);
+        assert_eq!(NETWORKD.matches(BRIDGE).count(), 1);
+        assert_eq!(NETWORK_MANAGER.matches(&format!("interface-name:{BRIDGE}")).count(), 1);
+        assert_eq!(NETWORK_MANAGER.matches(BRIDGE).count(), 1);
+    }
+}
