@@ -21,7 +21,7 @@ use common::daemon::{Connection, Daemon};
 use common::in_namespace;
 
 /// Crashes where the environment does not say.
-const CRASHES: usize = 240;
+const CRASHES: usize = 300;
 /// Clients at a time.
 const CLIENTS: usize = 3;
 /// VMs of each; [`config`] says what they are.

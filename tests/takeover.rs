@@ -106,6 +106,27 @@ fn a_process_that_is_another_by_now_is_neither_adopted_nor_touched() {
     });
 }
 
+#[test]
+fn links_that_carry_our_alias_and_belong_to_nobody_go_and_others_stay() {
+    in_namespace(|| {
+        let mut daemon = daemon();
+        let agreement = Agreement::with(&daemon);
+        create(&daemon, "web");
+        let before = agreement.check(&daemon);
+        daemon.stop();
+        for link in ["vttap-ghost", "vttap-mine"] {
+            run(&format!("ip tuntap add {link} mode tap vnet_hdr"));
+        }
+        run("ip link add vbr7 type bridge");
+        run("ip link set vttap-ghost alias volnet:ghost master vbr0 up");
+        run("ip link set vbr7 alias volnet:");
+        daemon.start_again();
+        assert!(!link_exists("vttap-ghost") && !link_exists("vbr7"));
+        run("ip link del vttap-mine");
+        assert_eq!(agreement.check(&daemon), before);
+    });
+}
+
 /// Another build of the binary: it has other bytes and does the same.
 fn build(path: &Path) {
     let mut bytes = fs::read(env!("CARGO_BIN_EXE_volnet")).unwrap();
