@@ -34,6 +34,8 @@ pub const ENODEV: i32 = 19;
 pub const EINVAL: i32 = 22;
 /// A name that is too long or empty.
 pub const ERANGE: i32 = 34;
+/// A bridge cannot be a port of one.
+pub const ELOOP: i32 = 40;
 /// No more ports on the bridge.
 pub const EXFULL: i32 = 54;
 /// A port setting of a link that is no port.

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{BRIDGE_PORTS_MAX, EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE, EXFULL, Kernel};
+use super::{
+    BRIDGE_PORTS_MAX, EBUSY, EEXIST, EINVAL, ELOOP, ENODEV, EOPNOTSUPP, ERANGE, EXFULL, Kernel,
+};
 use crate::engine::mac::Mac;
 use crate::engine::name::LINK_NAME_MAX;
 use crate::engine::plan::{LinkSettings, PortSettings};
@@ -67,15 +69,38 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes the settings in the order in which Linux does, up to the one that it refuses. A bridge
-    /// that is not there is found missing before any of them.
+    /// Makes the settings of the link in the order in which Linux does, up to the one that it
+    /// refuses, and those of the port whatever became of them: they are two messages of one send. A
+    /// bridge that is not there is found missing before any of them.
     pub(super) fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), i32> {
+        if set.is_empty() {
+            return Ok(());
+        }
         let at = self.position(name)?;
         let master = match &set.master {
             Some(Some(bridge)) => Some(Some(self.position(bridge)?)),
             Some(None) => Some(None),
             None => None,
         };
+        let of_link = self.set_itself(at, set, master);
+        let link = &mut self.observed.links[at];
+        let of_port = match (set.port, link.master) {
+            (Some(_), None) => Err(EOPNOTSUPP),
+            (Some(port), Some(_)) => {
+                link.port = port;
+                Ok(())
+            }
+            (None, _) => Ok(()),
+        };
+        of_link.and(of_port)
+    }
+
+    fn set_itself(
+        &mut self,
+        at: usize,
+        set: &LinkSettings,
+        master: Option<Option<usize>>,
+    ) -> Result<(), i32> {
         if let Some(mac) = set.mac {
             self.observed.links[at].mac = mac;
         }
@@ -86,21 +111,21 @@ impl Kernel {
         if let Some(alias) = &set.alias {
             self.observed.links[at].alias = (!alias.is_empty()).then(|| alias.clone());
         }
-        if let Some(master) = master {
-            self.set_master(at, master)?;
-        }
         let link = &mut self.observed.links[at];
         link.up = set.up.unwrap_or(link.up);
-        match (set.port, link.master) {
-            (Some(_), None) => return Err(EOPNOTSUPP),
-            (Some(port), Some(_)) => link.port = port,
-            (None, _) => {}
+        match master {
+            Some(master) => self.set_master(at, master),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Attaches a link, after it was taken from where it is: a refusal leaves it detached.
+    /// Attaches a link, after it was taken from where it is: a refusal leaves it detached. One that
+    /// is there already is left alone.
     fn set_master(&mut self, at: usize, master: Option<usize>) -> Result<(), i32> {
+        let wanted = master.map(|at| self.observed.links[at].index);
+        if wanted == self.observed.links[at].master {
+            return Ok(());
+        }
         self.observed.links[at].leave();
         let Some(master) = master.map(|at| &self.observed.links[at]) else {
             return Ok(());
@@ -109,6 +134,9 @@ impl Kernel {
         let ports = self.observed.links.iter().filter(|link| link.master == Some(index)).count();
         match kind {
             LinkKind::Tap { .. } | LinkKind::Other => return Err(EOPNOTSUPP),
+            LinkKind::Bridge if self.observed.links[at].kind == LinkKind::Bridge => {
+                return Err(ELOOP);
+            }
             LinkKind::Bridge if ports >= BRIDGE_PORTS_MAX => return Err(EXFULL),
             LinkKind::Bridge => {}
         }

@@ -1,0 +1,346 @@
+//! The kernel in memory beside the real one: the same plans on both, then both are compared.
+//!
+//! What the simulation shows is worth as much as its kernel is like Linux. Here random plans, good
+//! ones and bad ones, are executed on both; each time the errors must be the same, and so must all
+//! that is observed, but for what only one of them can know: indices, addresses that nobody set,
+//! carriers, and the routes that come with an address.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::net::Ipv4Addr;
+
+use common::{in_namespace, run};
+use volnet::engine::mac::Mac;
+use volnet::engine::name::{TapName, VmName};
+use volnet::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings};
+use volnet::engine::reconcile::{Link, LinkKind, Observed};
+use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
+use volnet::engine::state::{Dhcp, NetworkConfig};
+use volnet::error::Failure;
+use volnet::network::execute::execute;
+use volnet::network::fake::Fake;
+use volnet::network::linux::Linux;
+use volnet::network::{Applied, Network};
+
+/// Seeds. (400 were tried once.)
+const SEEDS: u64 = 24;
+/// Plans of one seed.
+const PLANS: usize = 60;
+/// Where accept rules belong.
+const CHAIN: &str = "DOCKER-USER";
+const BRIDGES: [&str; 2] = ["vbr0", "vbr1"];
+/// Links of every kind, and one that is there seldom.
+const LINKS: [&str; 6] = ["vbr0", "vbr1", "vttap-a", "vttap-b", "other", "absent"];
+/// What no link can be named.
+const UNFIT: [&str; 2] = ["sixteen-bytes-or", ""];
+
+/// Both kernels.
+struct Twins {
+    real: Real,
+    fake: Fake,
+}
+
+/// The real one. A bridge that it removes goes a little later, and until then its ports are ports:
+/// that is waited for. A tap has no such trace.
+struct Real(Linux);
+
+impl Network for Real {
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+
+    fn observe(&mut self) -> Result<Observed, Failure> {
+        self.0.observe()
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
+        let applied = self.0.apply(op);
+        if let Op::DeleteLink { name, .. } = op
+            && BRIDGES.contains(&name.as_str())
+        {
+            self.0.flush();
+        }
+        applied
+    }
+}
+
+#[test]
+fn both_do_the_same() {
+    for seed in 0..SEEDS {
+        in_namespace(|| {
+            let mut twins = Twins::new();
+            let mut dice = Dice(seed);
+            for round in 0..PLANS {
+                let plan = plan(&mut dice);
+                twins.execute(&plan, &format!("seed {seed}, plan {round}: {plan:#?}"));
+            }
+        });
+    }
+}
+
+#[test]
+fn both_refuse_what_another_program_owns() {
+    in_namespace(|| {
+        let mut twins = Twins::new();
+        let mut other = Linux::new().unwrap();
+        let [ip, bridge] = tables(true, 1);
+        other.apply(&Op::CreateTable(Box::new(ip.clone()))).unwrap();
+        twins.fake.apply(&Op::CreateTable(Box::new(ip.clone()))).unwrap();
+        twins.fake.own_table(ip.family, ip.name);
+        twins.fake.table_mut(ip.family, ip.name).unwrap().owned = false;
+        for op in [
+            Op::CreateTable(Box::new(bridge)),
+            Op::CreateTable(Box::new(ip.clone())),
+            Op::ReplaceTable(Box::new(ip.clone())),
+            Op::RemoveTable { family: ip.family, name: ip.name },
+        ] {
+            let told = format!("{op:?}");
+            twins.execute(&[op], &told);
+        }
+    });
+}
+
+#[test]
+fn both_fill_a_bridge_to_the_same_port() {
+    in_namespace(|| {
+        let mut twins = Twins::new();
+        twins.execute(&[create_bridge(0)], "the bridge");
+        for n in 0..=1023 {
+            let name = format!("vttap-{n}");
+            let attach =
+                LinkSettings { master: Some(Some(BRIDGES[0].into())), ..LinkSettings::default() };
+            let set = Op::SetLink { name: name.clone(), set: attach, former: Default::default() };
+            let told = format!("port {n}");
+            assert_eq!(twins.run(&[create_tap(&name), set]).is_err(), n == 1023, "{told}");
+        }
+        twins.compare("all ports");
+    });
+}
+
+impl Twins {
+    fn new() -> Twins {
+        run("ip link add other type veth peer name peer");
+        run(&format!("iptables -N {CHAIN}"));
+        run("sysctl -qw net.ipv4.ip_forward=0");
+        let mut fake = Fake::new();
+        fake.add_link("other", LinkKind::Other);
+        fake.kernel.observed.accept_chain = Some(CHAIN.into());
+        let mut twins = Twins { real: Real(Linux::new().unwrap()), fake };
+        twins.compare("before all");
+        twins
+    }
+
+    fn execute(&mut self, plan: &[Op], what: &str) {
+        self.run_as(plan, what).ok();
+        self.compare(what);
+    }
+
+    fn run(&mut self, plan: &[Op]) -> Result<Vec<Applied>, i32> {
+        self.run_as(plan, "")
+    }
+
+    /// Executes a plan on both, with the same outcome.
+    fn run_as(&mut self, plan: &[Op], what: &str) -> Result<Vec<Applied>, i32> {
+        let (to_real, to_fake) = (resolved(plan, &self.real_observed()), self.of_fake(plan));
+        let real = execute(&mut self.real, &to_real);
+        let fake = execute(&mut self.fake, &to_fake);
+        let words = format!("{what}\nreal: {real:?}\nfake: {fake:?}");
+        let errno = |failure: Failure| failure.errno().unwrap_or(0);
+        let (real, fake) = (real.map_err(errno), fake.map_err(errno));
+        let made = |applied: &[Applied]| -> Vec<bool> {
+            applied.iter().map(|applied| applied.ifindex.is_some()).collect()
+        };
+        let outcome = real.as_deref().map(made);
+        assert_eq!(outcome, fake.as_deref().map(made), "{words}");
+        real
+    }
+
+    fn real_observed(&mut self) -> Observed {
+        self.real.observe().unwrap()
+    }
+
+    fn of_fake(&mut self, plan: &[Op]) -> Plan {
+        resolved(plan, &self.fake.kernel.observed)
+    }
+
+    fn compare(&mut self, what: &str) {
+        let (real, fake) = (seen(&self.real_observed()), seen(&self.fake.kernel.observed));
+        assert_eq!(real, fake, "real and fake differ after {what}");
+    }
+}
+
+/// The index that stands for that of the link, which each kernel gives as it likes.
+const RIGHT: u32 = 1_000_000;
+
+/// The plan with the indices of one kernel.
+fn resolved(plan: &[Op], observed: &Observed) -> Plan {
+    let mut plan = plan.to_vec();
+    for op in &mut plan {
+        if let Op::DeleteLink { name, index: Some(index) } = op
+            && *index == RIGHT
+            && let Some(link) = observed.links.iter().find(|link| link.name == *name)
+        {
+            *index = link.index;
+        }
+    }
+    plan
+}
+
+/// What must be the same, as lines in an order of their own.
+fn seen(observed: &Observed) -> Vec<String> {
+    // A tap that was removed and is not gone yet is not told, but its addresses are.
+    let name = |index: u32| {
+        let link = observed.links.iter().find(|link| link.index == index);
+        link.map(|link| link.name.clone())
+    };
+    // The other end of the foreign link comes and goes with it.
+    let alone = |link: &&Link| link.name != "lo" && link.name != "peer";
+    let links = observed.links.iter().filter(alone).map(|link| {
+        // A tap has an address of its own, and so has the foreign link.
+        let mac = (link.kind == LinkKind::Bridge).then_some(link.mac);
+        let Link { alias, kind, up, mtu, port, .. } = link;
+        let master = link.master.and_then(name);
+        format!("{} {alias:?} {kind:?} {master:?} {up} {mtu} {mac:?} {port:?}", link.name)
+    });
+    let addresses = observed.addresses.iter().filter_map(|(link, address, length)| {
+        Some(format!("{address}/{length} on {}", name(*link)?))
+    });
+    let tables = observed.tables.iter().map(|table| {
+        let mut sets = table.sets.clone();
+        sets.iter_mut().for_each(|(_, keys)| keys.sort());
+        sets.sort();
+        format!("{:?} {} {:?} {sets:?}", table.family, table.owned, table.fingerprint)
+    });
+    let accepts = observed.accepts.iter().map(|accept| format!("{accept:?}"));
+    let mut lines: Vec<String> = links.chain(addresses).chain(tables).chain(accepts).collect();
+    lines.push(format!("forwarding {}, {:?}", observed.forwarding, observed.accept_chain));
+    lines.sort();
+    lines
+}
+
+fn plan(dice: &mut Dice) -> Plan {
+    (0..1 + dice.below(3)).map(|_| op(dice)).collect()
+}
+
+fn op(dice: &mut Dice) -> Op {
+    let link = LINKS[dice.below(LINKS.len())].to_string();
+    let address = Ipv4Addr::new(10, 0, dice.below(2) as u8, 1 + dice.below(3) as u8);
+    match dice.below(20) {
+        0 | 1 => create_bridge(dice.below(2)),
+        2..4 => create_tap(&link),
+        4 => create_tap(UNFIT[dice.below(2)]),
+        5..9 => Op::SetLink { name: link, set: settings(dice), former: settings(dice) },
+        9 => Op::DeleteLink { name: link, index: [None, Some(RIGHT), Some(77_777)][dice.below(3)] },
+        10 | 11 => Op::AddAddress { link, address, length: 24 },
+        12 => Op::RemoveAddress { link, address, length: 24 },
+        13 => Op::SetForwarding { on: dice.below(2) == 0 },
+        14 => Op::CreateTable(Box::new(a_table(dice))),
+        15 => Op::ReplaceTable(Box::new(a_table(dice))),
+        16 => {
+            let table = a_table(dice);
+            Op::RemoveTable { family: table.family, name: table.name }
+        }
+        17 => match dice.below(2) {
+            0 => Op::AddElements(elements(dice.below(4))),
+            _ => Op::RemoveElements(elements(dice.below(4))),
+        },
+        18 => {
+            let chain = [CHAIN, CHAIN, "FORWARD"][dice.below(3)].to_string();
+            let direction = [Direction::In, Direction::Out][dice.below(2)];
+            let accept = Accept { chain, bridge: BRIDGES[dice.below(2)].into(), direction };
+            match dice.below(2) {
+                0 => Op::AddAccept(accept),
+                _ => Op::RemoveAccept(accept),
+            }
+        }
+        _ => Op::ForgetAddress { link, address, at: Handover::Assigned },
+    }
+}
+
+fn create_bridge(number: usize) -> Op {
+    let name = BRIDGES[number].to_string();
+    let mac = Mac([2, 0, 0, 0, 0, 1 + number as u8]);
+    Op::CreateBridge { name, mac, mtu: 1400 + number as u16, alias: "volnet:".into() }
+}
+
+fn create_tap(name: &str) -> Op {
+    Op::CreateTap {
+        name: name.into(),
+        owner: Some(0),
+        multi_queue: name.ends_with('b'),
+        alias: format!("volnet:{name}"),
+    }
+}
+
+fn settings(dice: &mut Dice) -> LinkSettings {
+    let mut sometimes = |sides: usize| dice.below(sides) == 0;
+    let master = sometimes(2);
+    let mut set = LinkSettings {
+        up: sometimes(3).then_some(true),
+        no_ipv6: sometimes(3),
+        ..LinkSettings::default()
+    };
+    if sometimes(6) {
+        set.up = Some(false);
+    }
+    if sometimes(3) {
+        set.port = Some(PortSettings { isolated: sometimes(2), ..PortSettings::default() });
+    }
+    let (alias, mtu, to) = (dice.below(6), dice.below(8), dice.below(8));
+    set.alias = ["", "volnet:x"].get(alias).map(|alias| alias.to_string());
+    set.mtu = [1280, 1500, 67].get(mtu).copied();
+    if master {
+        let masters =
+            [None, Some("vbr0"), Some("vbr0"), Some("vbr1"), Some("other"), Some("absent")];
+        set.master = masters.get(to).map(|master| master.map(str::to_string));
+    }
+    set
+}
+
+fn a_table(dice: &mut Dice) -> Table {
+    let [ip, bridge] = tables(dice.below(3) > 0, dice.below(4));
+    if dice.below(2) == 0 { ip } else { bridge }
+}
+
+fn tables(owned: bool, guests: usize) -> [Table; 2] {
+    let network = NetworkConfig {
+        name: "default".into(),
+        bridge: "vbr0".into(),
+        subnet: "10.0.0.0/24".parse().unwrap(),
+        host_ip: "10.0.0.1".parse().unwrap(),
+        mtu: 1500,
+        nat: true,
+        isolated: false,
+        dhcp: Dhcp::Builtin,
+        mac: Mac::of_bridge("host", "vbr0"),
+    };
+    let tables = ruleset::tables(&[&network], elements(guests), owned);
+    tables.try_into().expect("two tables")
+}
+
+/// What some guests are in the sets.
+fn elements(count: usize) -> Vec<Element> {
+    let of_one = |number: usize| {
+        let name = VmName::new(&format!("g{number}")).unwrap();
+        let tap = TapName::choose(&name, |_| false);
+        let mac = Mac::of_guest("default", name.as_str());
+        let ip = Some(Ipv4Addr::new(10, 0, 0, 10 + number as u8));
+        ruleset::elements(&Guest { tap: &tap, mac, ip, isolated: number == 1 })
+    };
+    (0..=count).flat_map(of_one).collect()
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
+    }
+}
