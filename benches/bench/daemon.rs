@@ -118,13 +118,13 @@ impl Contender for Daemon {
 
     fn detach(&mut self, vm: &str) -> Detached {
         self.stage.enter();
-        let (request, tap) = (client::delete(vm), tap(&mut self.client, vm));
+        let (request, link) = (client::delete(vm), link(&mut self.client, vm));
         let mut monitor = Monitor::open(0).expect("news of links");
         let start = Instant::now();
         self.client.send(&request);
         let reply = self.client.receive();
         let answered = start.elapsed();
-        wait_until_gone(&mut monitor, &tap);
+        wait_until_gone(&mut monitor, link);
         let gone = start.elapsed();
         assert_good(&reply);
         Detached { answered, gone }
@@ -137,18 +137,18 @@ impl Contender for Daemon {
     }
 }
 
-/// The name of a VM's tap.
-pub(crate) fn tap(client: &mut Client, vm: &str) -> String {
+/// The index of a VM's tap: its name goes before it does.
+fn link(client: &mut Client, vm: &str) -> u32 {
     let reply = client.call(&message("Get", serde_json::json!({ "name": vm })));
     let reply: serde_json::Value = serde_json::from_str(&reply).expect("JSON");
-    reply["parameters"]["vm"]["tap"].as_str().expect("a tap").to_owned()
+    reply["parameters"]["vm"]["ifindex"].as_u64().expect("a tap") as u32
 }
 
 /// Reads news of links until they say that this one is gone.
-fn wait_until_gone(monitor: &mut Monitor, tap: &str) {
+fn wait_until_gone(monitor: &mut Monitor, index: u32) {
     let start = Instant::now();
-    while !monitor.drain().links.values().any(|(link, present)| !present && link.name == tap) {
-        assert!(start.elapsed() < PATIENCE, "{tap} does not go");
+    while monitor.drain().links.get(&index).is_none_or(|(_, present)| *present) {
+        assert!(start.elapsed() < PATIENCE, "link {index} does not go");
         std::thread::sleep(LOOK_AGAIN);
     }
 }

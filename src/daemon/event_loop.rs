@@ -231,7 +231,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(self.sources.insert(Source::Client(Box::new(Client::new(stream, peer, serial)))))
     }
 
-    /// A client's turn: its requests are handled as far as one turn goes.
+    /// A client's turn: one request, however many it has sent, so that nobody waits for another's
+    /// queue.
     fn serve(&mut self, slot: usize) {
         if self.turn(slot).is_err() {
             return self.close(slot);
@@ -250,19 +251,19 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         client.flush()?;
         client.read()?;
         self.resync(slot)?;
-        loop {
-            let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
-            match client.next_message() {
-                None => return Ok(()),
-                Some(Ok(message)) => self.handle(slot, &message)?,
-                Some(Err(error)) => {
-                    // What follows cannot be told from what was wrong, so this is the end of it.
-                    client.state = State::Closing;
-                    let fault = Fault::Message { reason: error.to_string() };
-                    return client.send(|out, end| reply::fault(out, &fault, end));
-                }
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        match client.next_message() {
+            None => Ok(()),
+            Some(Ok(message)) => {
+                self.handle(slot, &message)?;
+                self.tell()
             }
-            self.tell()?;
+            Some(Err(error)) => {
+                // What follows cannot be told from what was wrong, so this is the end of it.
+                client.state = State::Closing;
+                let fault = Fault::Message { reason: error.to_string() };
+                client.send(|out, end| reply::fault(out, &fault, end))
+            }
         }
     }
 
