@@ -66,6 +66,7 @@ fn an_address_of_which_nothing_is_kept_is_as_good_as_forgotten() {
         let forget = Op::ForgetAddress { link, address: GUEST, at };
         plant(&GUESTS);
         linux.apply(&forget).expect("without the link");
+        linux.flush();
         assert_eq!(tracked(), 0);
         run("ip link add vbr0 type bridge");
         linux.apply(&forget).expect("with no neighbour");

@@ -8,16 +8,17 @@
 //! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`addresses`]
 //! gives them addresses, [`sysctl`] holds switches, [`nft`] the rules. The exception is to forget an
 //! address, which takes [`addresses`] and [`conntrack`]. [`socket`] is how all of them speak with the
-//! kernel. [`reaper`] removes links aside. [`monitor`] tells of what others change, and is the daemon's.
+//! kernel; what takes long is done [`aside`]. [`monitor`] tells of what others change, and is the
+//! daemon's.
 
 pub mod addresses;
+pub mod aside;
 pub mod conntrack;
 pub mod exercise;
 pub mod holder;
 pub mod links;
 pub mod monitor;
 pub mod nft;
-pub mod reaper;
 pub mod socket;
 pub mod sysctl;
 pub mod tap;
@@ -28,10 +29,9 @@ use crate::engine::reconcile::Observed;
 use crate::error::Failure;
 
 use super::{Applied, Network};
-use conntrack::Conntrack;
+use aside::Aside;
 use monitor::Monitor;
 use nft::Nft;
-use reaper::Reaper;
 use socket::{Error, Protocol, Socket};
 
 /// The kernel, as seen from the network namespace of the thread that made this.
@@ -39,8 +39,7 @@ use socket::{Error, Protocol, Socket};
 pub struct Linux {
     route: Socket,
     nft: Nft,
-    conntrack: Conntrack,
-    reaper: Reaper,
+    aside: Aside,
 }
 
 impl Linux {
@@ -48,8 +47,7 @@ impl Linux {
     pub fn new() -> Result<Linux, Failure> {
         let route = Socket::open(Protocol::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
-        let (conntrack, reaper) = (Conntrack::default(), Reaper::default());
-        Ok(Linux { route, nft: Nft::new()?, conntrack, reaper })
+        Ok(Linux { route, nft: Nft::new()?, aside: Aside::default() })
     }
 
     /// Subscribes to news of what others change.
@@ -65,7 +63,7 @@ impl Network for Linux {
 
     fn observe(&mut self) -> Result<Observed, Failure> {
         // Before the dump: what is gone by then is in neither.
-        let retired = self.reaper.pending();
+        let retired = self.aside.retired();
         let seen = self.nft.observe().map_err(unread("nf_tables"))?;
         let mut links = links::observe(&mut self.route).map_err(unread("links"))?;
         links.retain(|link| !retired.contains(&link.index));
@@ -102,7 +100,7 @@ impl Network for Linux {
             Op::SetLink { name, set, former: _ } => none(self.set_link(name, set)),
             Op::DeleteLink { name, index: None } => none(links::delete(route, name)),
             Op::DeleteLink { name: _, index: Some(index) } => {
-                none(self.reaper.retire(route, *index))
+                none(self.aside.retire(route, *index))
             }
             Op::AddAddress { link, address, length } => {
                 none(addresses::add(route, link, *address, *length))
@@ -120,8 +118,7 @@ impl Network for Linux {
             Op::RemoveAccept(accept) => none(nft.remove_accept(accept)),
             Op::ForgetAddress { link, address, .. } => {
                 let neighbour = addresses::forget_neighbour(route, link, *address);
-                let connections = self.conntrack.forget(nft.socket(), *address);
-                none(neighbour.and(connections))
+                none(neighbour.and(self.aside.forget(*address)))
             }
         };
         made.map(|ifindex| Applied { ifindex }).map_err(|error| {
@@ -131,7 +128,7 @@ impl Network for Linux {
     }
 
     fn flush(&mut self) {
-        self.reaper.flush();
+        self.aside.flush();
     }
 }
 
@@ -140,7 +137,7 @@ impl Linux {
     fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), Error> {
         match links::set(&mut self.route, name, set) {
             Err(error) if error.errno() == Some(libc::EXFULL) => {
-                self.reaper.flush();
+                self.aside.flush();
                 links::set(&mut self.route, name, set)
             }
             set => set,

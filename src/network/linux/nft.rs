@@ -80,11 +80,6 @@ impl Nft {
         self.port
     }
 
-    /// The socket, for what else is asked of nfnetlink.
-    pub fn socket(&mut self) -> &mut Socket {
-        &mut self.socket
-    }
-
     /// Makes a table; EEXIST when it is there.
     pub fn create_table(&mut self, table: &Table) -> Result<(), Error> {
         self.make(table, |_, _| {})

@@ -1,0 +1,243 @@
+//! What waits, done aside: one thread, the only one that volnet has besides the one that decides.
+//!
+//! Two things take the kernel long. Whoever removes a link waits for 12 to 20 ms after the kernel has
+//! let go of its lock (net/core/dev.c, `netdev_run_todo`: an RCU barrier). And to find the tracked
+//! connections of an address it walks the table of all, half a millisecond where there are a
+//! thousand. Nobody who asks for a VM waits for either:
+//!
+//! - A link is *retired* by the caller: it goes down, which ends all traffic on it, gives its name
+//!   up, loses its VM's name in the alias and joins a group. The thread removes group after group;
+//!   until then the link is not among what is observed. Groups are small, because the kernel holds
+//!   its lock while it removes one.
+//! - Connections are forgotten by the thread, before it goes on with links. They are gone before a
+//!   guest can have booted.
+//!
+//! A daemon that dies leaves links without a VM's name; the next one finds and retires them anew.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::engine::reconcile::ALIAS;
+use crate::netlink::rtnl::link::{self, LinkChange, Target};
+
+use super::conntrack::Conntrack;
+use super::socket::{Error, Protocol, Socket};
+
+/// The first of our groups. Nobody counts up to it, and who chooses one does not choose this: to
+/// remove a group removes all that is in it.
+const GROUP_FIRST: u32 = 0x766f_6c00;
+/// How many groups there are; they are used in turn.
+const GROUPS: u32 = 256;
+/// Links of one group: some 4 ms of the kernel's lock.
+const GROUP_MAX: u32 = 8;
+/// What the names of retired links begin with; the index follows, so nobody else has one.
+const NAME: &str = "vtoff";
+/// Bytes of the thread's stack.
+const STACK: usize = 128 * 1024;
+
+/// The thread, and what it has still to do.
+#[derive(Debug, Default)]
+pub struct Aside {
+    shared: Arc<Shared>,
+    thread: Option<(Sender<Task>, JoinHandle<()>)>,
+    /// How many links were retired so far.
+    count: u32,
+}
+
+/// One thing to do.
+#[derive(Clone, Copy, Debug)]
+enum Task {
+    /// Remove a link, with its group.
+    Remove { index: u32, group: NonZeroU32 },
+    /// Forget the connections of an address.
+    Forget(Ipv4Addr),
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    done: Condvar,
+}
+
+/// What is not done yet.
+#[derive(Debug, Default)]
+struct Pending {
+    /// The indexes of links that are retired and not gone.
+    links: BTreeSet<u32>,
+    /// How many addresses have connections that are to be forgotten.
+    forgets: usize,
+}
+
+impl Aside {
+    /// Retires a link, once. One that is gone is as good as retired.
+    pub fn retire(&mut self, socket: &mut Socket, index: u32) -> Result<(), Error> {
+        if self.shared.lock().links.contains(&index) {
+            return Ok(());
+        }
+        let number = GROUP_FIRST + self.count / GROUP_MAX % GROUPS;
+        let group = NonZeroU32::new(number).expect("the first is not 0");
+        let change = LinkChange {
+            up: Some(false),
+            alias: Some(ALIAS),
+            group: Some(number),
+            ..LinkChange::default()
+        };
+        let name = format!("{NAME}{index}");
+        let rename = LinkChange { name: Some(&name), ..LinkChange::default() };
+        let retired = socket.request(2, |writer, sequence| {
+            link::set(writer, sequence.take(), Target::Index(index), &change);
+            // Before Linux 6.2 a link must be down for that, so it is a message of its own.
+            link::set(writer, sequence.take(), Target::Index(index), &rename);
+        });
+        match retired {
+            Err(error) if error.errno() == Some(libc::ENODEV) => return Ok(()),
+            retired => retired?,
+        }
+        self.count = self.count.wrapping_add(1);
+        self.give(Task::Remove { index, group })
+    }
+
+    /// Has the connections of an address forgotten. What fails there is logged.
+    pub fn forget(&mut self, address: Ipv4Addr) -> Result<(), Error> {
+        self.give(Task::Forget(address))
+    }
+
+    /// The links that are retired and not gone yet.
+    pub fn retired(&self) -> BTreeSet<u32> {
+        self.shared.lock().links.clone()
+    }
+
+    /// Waits until all is done.
+    pub fn flush(&self) {
+        let mut pending = self.shared.lock();
+        while !pending.links.is_empty() || pending.forgets > 0 {
+            pending = self.shared.done.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Gives the thread something to do, and starts it with the first.
+    fn give(&mut self, task: Task) -> Result<(), Error> {
+        if self.thread.is_none() {
+            self.thread = Some(start(Arc::clone(&self.shared))?);
+        }
+        let mut pending = self.shared.lock();
+        match task {
+            Task::Remove { index, .. } => drop(pending.links.insert(index)),
+            Task::Forget(_) => pending.forgets += 1,
+        }
+        drop(pending);
+        if let Some((sender, _)) = &self.thread {
+            // It ends only when this end is dropped.
+            let _ = sender.send(task);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some((sender, thread)) = self.thread.take() {
+            drop(sender);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn start(shared: Arc<Shared>) -> Result<(Sender<Task>, JoinHandle<()>), Error> {
+    let mut worker = Worker {
+        route: Socket::open(Protocol::Route)?,
+        netfilter: Socket::open(Protocol::Netfilter)?,
+        conntrack: Conntrack::default(),
+        forgets: VecDeque::new(),
+        links: VecDeque::new(),
+        shared,
+    };
+    let (sender, receiver) = channel();
+    let thread = std::thread::Builder::new().name("aside".into()).stack_size(STACK);
+    Ok((sender, thread.spawn(move || worker.run(&receiver))?))
+}
+
+/// What the thread has.
+struct Worker {
+    route: Socket,
+    netfilter: Socket,
+    conntrack: Conntrack,
+    forgets: VecDeque<Ipv4Addr>,
+    links: VecDeque<(u32, NonZeroU32)>,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    /// Does what comes until nothing can come any more.
+    fn run(&mut self, receiver: &Receiver<Task>) {
+        while let Ok(task) = receiver.recv() {
+            self.take(task);
+            while !self.forgets.is_empty() || !self.links.is_empty() {
+                match self.forgets.pop_front() {
+                    Some(address) => self.forget(address),
+                    None => self.remove_group(),
+                }
+                while let Ok(task) = receiver.try_recv() {
+                    self.take(task);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, task: Task) {
+        match task {
+            Task::Forget(address) => self.forgets.push_back(address),
+            Task::Remove { index, group } => self.links.push_back((index, group)),
+        }
+    }
+
+    fn forget(&mut self, address: Ipv4Addr) {
+        if let Err(error) = self.conntrack.forget(&mut self.netfilter, address) {
+            log::warn!("{}", error.failure("forget the connections of", address.to_string()));
+        }
+        self.shared.lock().forgets -= 1;
+        self.shared.done.notify_all();
+    }
+
+    /// Removes the links that are first and of one group.
+    fn remove_group(&mut self) {
+        let Some(&(_, group)) = self.links.front() else { return };
+        let count = self.links.iter().take_while(|(_, of)| *of == group).count();
+        let indexes: Vec<u32> = self.links.drain(..count).map(|(index, _)| index).collect();
+        self.remove(group, &indexes);
+        self.shared.lock().links.retain(|index| !indexes.contains(index));
+        self.shared.done.notify_all();
+    }
+
+    /// Removes a group; where that fails, link by link, so that one that cannot go keeps no other.
+    fn remove(&mut self, group: NonZeroU32, indexes: &[u32]) {
+        let gone = |result: Result<(), Error>| match result {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+            result => result,
+        };
+        let removed = self.route.request(1, |writer, sequence| {
+            link::delete_group(writer, sequence.take(), group);
+        });
+        if gone(removed).is_ok() {
+            return;
+        }
+        for index in indexes {
+            let removed = self.route.request(1, |writer, sequence| {
+                link::delete(writer, sequence.take(), Target::Index(*index));
+            });
+            if let Err(error) = gone(removed) {
+                log::error!("{}", error.failure("delete link", format!("index {index}")));
+            }
+        }
+    }
+}
