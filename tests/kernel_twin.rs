@@ -10,12 +10,13 @@
 mod common;
 
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 
 use common::{in_namespace, run};
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
 use volnet::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings};
-use volnet::engine::reconcile::{Link, LinkKind, Observed};
+use volnet::engine::reconcile::{DesiredPort, Link, LinkKind, Observed};
 use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
 use volnet::engine::state::{Dhcp, NetworkConfig};
 use volnet::error::Failure;
@@ -63,6 +64,10 @@ impl Network for Real {
             self.0.flush();
         }
         applied
+    }
+
+    fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
+        self.0.open_tap(port)
     }
 }
 

@@ -112,7 +112,13 @@ impl Line {
         *verb = Some(name.clone());
         let command = self.verb(&name)?;
         if self.json
-            && matches!(command, Command::Serve | Command::Console { .. } | Command::Logs { .. })
+            && matches!(
+                command,
+                Command::Serve
+                    | Command::Console { .. }
+                    | Command::Exec { .. }
+                    | Command::Logs { .. }
+            )
         {
             return Err(unknown("json"));
         }
@@ -138,6 +144,7 @@ impl Line {
                 let hypervisor = given.last("hypervisor");
                 Ok(Command::Args { name: given.one("NAME")?, hypervisor })
             }
+            "exec" => self.exec(),
             "call" => self.call(),
             "console" => Ok(Command::Console { name: self.given(&CLIENT_KEYS, &[])?.one("NAME")? }),
             "logs" => {
@@ -217,6 +224,13 @@ impl Line {
             return Err(wrong("NAME is missing"));
         }
         Ok(Command::Change { change, names: given.words, timeout_ms })
+    }
+
+    fn exec(&mut self) -> Result<Command, Stop> {
+        let mut words = self.given(&CLIENT_KEYS, &[])?.words.into_iter();
+        let name = words.next().ok_or_else(|| wrong("NAME is missing"))?;
+        let program = words.next().ok_or_else(|| wrong("COMMAND is missing"))?;
+        Ok(Command::Exec { name, program, args: words.collect() })
     }
 
     fn call(&mut self) -> Result<Command, Stop> {

@@ -38,6 +38,8 @@ pub(super) enum Command {
     Networks,
     /// Show the network arguments for a hypervisor.
     Args { name: String, hypervisor: Option<String> },
+    /// Run a program with a VM's tap open.
+    Exec { name: String, program: String, args: Vec<String> },
     /// Call a method and print its replies.
     Call { method: String, parameters: Option<String>, more: bool },
     /// Connect the terminal to a VM's serial console.

@@ -1,9 +1,13 @@
 //! The socket client: one call after the other, each reply waited for.
 
 use std::io::{self, Read, Write};
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+#[cfg(target_os = "linux")]
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::Value;
 
 use crate::protocol::client::{self, Reply};
@@ -53,6 +57,39 @@ impl Connection {
     pub(super) fn call(&mut self, method: &str, parameters: Value) -> Result<Reply, Trouble> {
         self.send(method, parameters, false)?;
         self.receive()
+    }
+
+    /// Calls a method that passes a descriptor on, which stays open across execve(2).
+    #[cfg(target_os = "linux")]
+    pub(super) fn call_for_descriptor(
+        &mut self,
+        method: &str,
+        parameters: Value,
+    ) -> Result<RawFd, Trouble> {
+        self.send(method, parameters, false)?;
+        // It comes with the first byte of the reply, which is the first on this connection.
+        let descriptor = self.read_with_descriptor().map_err(|error| self.lost(error))?;
+        self.receive()?;
+        descriptor.ok_or_else(|| {
+            let reason = "it came without a descriptor".into();
+            Trouble::NoReply(client::NoReply::Garbled(reason))
+        })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_with_descriptor(&mut self) -> io::Result<Option<RawFd>> {
+        let mut piece = [0; READ_BYTES];
+        let mut room = nix::cmsg_space!([RawFd; 1]);
+        let mut bytes = [io::IoSliceMut::new(&mut piece)];
+        let (socket, flags) = (self.stream.as_raw_fd(), MsgFlags::empty());
+        let message = recvmsg::<()>(socket, &mut bytes, Some(&mut room), flags)?;
+        let descriptor = message.cmsgs()?.find_map(|part| match part {
+            ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+            _ => None,
+        });
+        let length = message.bytes;
+        self.buffer.extend_from_slice(&piece[..length]);
+        Ok(descriptor)
     }
 
     /// Sends a call. `more`: more than one reply is taken.

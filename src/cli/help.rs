@@ -21,6 +21,7 @@ VMs
   delete       stop it and give everything back
   get, list    show one VM, show all
   args         print a VM's network as arguments for a hypervisor
+  exec         run a program of yours with a VM's tap open
   console      connect the terminal to a VM's serial console
   logs         show the log of a VM's hypervisor
   monitor      follow what happens
@@ -222,6 +223,16 @@ yourself, one a line. For firecracker: the network part of its configuration.
   --hypervisor NAME     cloud-hypervisor, qemu, firecracker or a template
 ";
 
+const EXEC: &str = "\
+Usage: volnet exec NAME -- COMMAND [ARGUMENT]...
+
+Run a program of yours with the VM's tap open. Every {fd} in its arguments is
+replaced by the number of the descriptor. It needs no rights to use it, unlike
+the tap's name.
+
+  volnet exec web -- qemu-system-x86_64 -netdev tap,id=net0,fd={fd} ...
+";
+
 const CALL: &str = "\
 Usage: volnet call METHOD [JSON] [--more]
 
@@ -276,7 +287,7 @@ Explain a verb, or say which there are.
 ";
 
 /// Every verb with its help.
-const VERBS: [(&str, &str); 21] = [
+const VERBS: [(&str, &str); 22] = [
     ("serve", SERVE),
     ("setup", SETUP),
     ("teardown", TEARDOWN),
@@ -290,6 +301,7 @@ const VERBS: [(&str, &str); 21] = [
     ("list", LIST),
     ("networks", NETWORKS),
     ("args", ARGS),
+    ("exec", EXEC),
     ("call", CALL),
     ("console", CONSOLE),
     ("logs", LOGS),

@@ -12,6 +12,8 @@ mod connection;
 #[cfg(target_os = "linux")]
 mod console;
 mod document;
+#[cfg(target_os = "linux")]
+mod exec;
 pub mod exercise;
 mod help;
 mod host;
@@ -97,6 +99,10 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Console { name } => console::console(&session.settings, &name),
         #[cfg(not(target_os = "linux"))]
         Command::Console { .. } => Err(Trouble::Input("there is a console on Linux only".into())),
+        #[cfg(target_os = "linux")]
+        Command::Exec { name, program, args } => exec::exec(&session, &name, &program, &args),
+        #[cfg(not(target_os = "linux"))]
+        Command::Exec { .. } => Err(Trouble::Input("there are taps on Linux only".into())),
         Command::Logs { name, follow } => logs::logs(&mut session, &name, follow),
         Command::Monitor => call::monitor(&mut session),
         Command::Check => host::check(&mut session),

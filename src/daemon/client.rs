@@ -9,12 +9,16 @@
 //! what still comes is thrown away: a client that is busy writing a message that is too long would
 //! else meet an error there, and never get to the reply that says so.
 
-use std::io::{self, Read, Write};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd};
 
 use mio::net::UnixStream;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::peer::Peer;
+use crate::engine::request::OpenFile;
 use crate::protocol::frame::{Decoder, FrameError, Terminator};
 
 /// Bytes taken from one connection in one turn of the loop.
@@ -38,6 +42,8 @@ pub(super) struct Client {
     decoder: Decoder,
     output: Vec<u8>,
     sent: usize,
+    /// Descriptors to be passed on, each with the byte of `output` at which its reply begins.
+    files: VecDeque<(usize, OpenFile)>,
     /// The client sends no more.
     eof: bool,
     /// There may be more to read than was read.
@@ -72,6 +78,7 @@ impl Client {
             decoder,
             output: Vec::new(),
             sent: 0,
+            files: VecDeque::new(),
             eof: false,
             more: true,
             last: false,
@@ -147,6 +154,17 @@ impl Client {
 
     /// Queues what `write` appends and sends what the socket takes. An error ends the connection.
     pub(super) fn send(&mut self, write: impl FnOnce(&mut Vec<u8>, Terminator)) -> io::Result<()> {
+        self.send_with(None, write)
+    }
+
+    /// The same, and a descriptor with it.
+    pub(super) fn send_with(
+        &mut self,
+        file: Option<&OpenFile>,
+        write: impl FnOnce(&mut Vec<u8>, Terminator),
+    ) -> io::Result<()> {
+        let begin = self.output.len();
+        self.files.extend(file.map(|file| (begin, file.clone())));
         write(&mut self.output, self.decoder.terminator());
         self.flush()
     }
@@ -154,9 +172,18 @@ impl Client {
     /// Sends what is queued, as far as the socket takes it.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while self.sent < self.output.len() {
-            match self.stream.write(&self.output[self.sent..]) {
+            // What stands before a reply with a descriptor goes before it.
+            let file = self.files.front().filter(|(begin, _)| *begin == self.sent);
+            let next = self.files.get(usize::from(file.is_some())).map(|(begin, _)| *begin);
+            let bytes = &self.output[self.sent..next.unwrap_or(self.output.len())];
+            match pass(&self.stream, bytes, file.map(|(_, file)| file)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => self.sent += length,
+                Ok(length) => {
+                    if file.is_some() {
+                        self.files.pop_front();
+                    }
+                    self.sent += length;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -179,4 +206,12 @@ impl Client {
     fn wants_input(&self) -> bool {
         self.state == State::Idle && !self.is_full()
     }
+}
+
+/// Sends bytes, and a descriptor with the first of them (SCM_RIGHTS, unix(7)).
+fn pass(stream: &UnixStream, bytes: &[u8], file: Option<&OpenFile>) -> io::Result<usize> {
+    let descriptor = file.map(|file| [file.as_fd().as_raw_fd()]);
+    let rights = descriptor.as_ref().map(|descriptor| ControlMessage::ScmRights(descriptor));
+    let (bytes, flags) = ([IoSlice::new(bytes)], MsgFlags::MSG_NOSIGNAL);
+    Ok(sendmsg::<()>(stream.as_raw_fd(), &bytes, rights.as_slice(), flags, None)?)
 }

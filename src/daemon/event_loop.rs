@@ -345,7 +345,9 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         };
         let sent = match result {
             _ if silent => Ok(()),
-            Ok(reply) => client.send(|out, end| reply::reply(out, reply, continues, end)),
+            Ok(reply) => {
+                client.send_with(reply.file(), |out, end| reply::reply(out, reply, continues, end))
+            }
             Err(error) => client.send(|out, end| reply::error(out, error, end)),
         };
         match sent {

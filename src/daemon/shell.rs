@@ -184,6 +184,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             Request::Args { name, hypervisor } => {
                 Ok(Step::reply(self.args(name, hypervisor.as_deref())?))
             }
+            Request::OpenTap { name } => {
+                let file = self.network.open_tap(&self.engine.tap_to_open(name)?)?.into();
+                Ok(Step::reply(Reply::Tap { file }))
+            }
             Request::Create { spec, start, dry_run, .. } => {
                 if let Some(machine) = &spec.machine
                     && (*start || *dry_run)

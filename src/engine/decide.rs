@@ -173,9 +173,11 @@ impl Engine {
                 Ok(Step::Setup { dry_run: *dry_run, force: *force })
             }
             Request::Teardown { dry_run, force } => self.teardown(ticket, *dry_run, *force),
-            Request::Args { .. } | Request::Version | Request::Check | Request::Metrics => {
-                unreachable!("answered without the engine")
-            }
+            Request::Args { .. }
+            | Request::OpenTap { .. }
+            | Request::Version
+            | Request::Check
+            | Request::Metrics => unreachable!("answered without a decision"),
         }
     }
 

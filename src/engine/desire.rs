@@ -1,10 +1,12 @@
 //! What the kernel should hold, as the engine's state says.
 
 use super::decide::Engine;
+use super::name::VmName;
 use super::plan::{Handover, Op, Plan};
 use super::reconcile::{self, Desired, DesiredPort, Observed, Problem};
 use super::ruleset::{self, Element, Guest};
 use super::state::{NetworkConfig, Record};
+use crate::error::Refusal;
 
 impl Engine {
     /// All that should be: every network, and the port of every VM.
@@ -49,6 +51,20 @@ impl Engine {
                 network.name
             ))
         })
+    }
+
+    /// The tap of a VM, for somebody who opens it. While a hypervisor of ours has it, nobody else
+    /// can: a second queue would take frames from the guest.
+    pub fn tap_to_open(&self, name: &VmName) -> Result<DesiredPort<'_>, Refusal> {
+        let vm = self.vm(name)?;
+        let port = self.desired_port(&vm.record).ok_or_else(|| {
+            let reason = "a VM of this mode has no tap".into();
+            Refusal::InvalidConfig { field: "network.mode".into(), reason }
+        })?;
+        match vm.life.pid() {
+            Some(pid) => Err(Refusal::TapBusy { tap: port.tap.to_string(), pid: Some(pid) }),
+            None => Ok(port),
+        }
     }
 
     pub(super) fn desired_port<'a>(&'a self, record: &'a Record) -> Option<DesiredPort<'a>> {

@@ -1,5 +1,8 @@
 //! What is asked of the engine, and what it answers. Neither knows how it travels.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
 use super::name::VmName;
 use super::view::{Event, Finding, NetworkView, VmView};
 use crate::spec::VmSpec;
@@ -30,6 +33,8 @@ pub enum Request {
     List,
     /// The network arguments of a VM for a hypervisor.
     Args { name: VmName, hypervisor: Option<String> },
+    /// Open a VM's tap.
+    OpenTap { name: VmName },
     /// Show the networks.
     Networks,
     /// Version of volnet, of the kernel, and the backend.
@@ -57,6 +62,8 @@ pub enum Reply {
     Vms { vms: Vec<VmView> },
     /// Args.
     Args { args: Vec<String> },
+    /// OpenTap: the descriptor, which goes to the caller beside the reply.
+    Tap { file: OpenFile },
     /// Networks.
     Networks { networks: Vec<NetworkView> },
     /// Version.
@@ -69,4 +76,49 @@ pub enum Reply {
     Event { event: Event },
     /// Metrics.
     Metrics { text: String },
+}
+
+/// A descriptor on its way to a caller. It is closed here when it is there, or when nobody wants it
+/// any more.
+#[derive(Clone, Debug)]
+pub struct OpenFile(Rc<OwnedFd>);
+
+impl Reply {
+    /// The descriptor that goes with it.
+    pub fn file(&self) -> Option<&OpenFile> {
+        match self {
+            Reply::Tap { file } => Some(file),
+            Reply::Plan { .. }
+            | Reply::Created { .. }
+            | Reply::Vm { .. }
+            | Reply::Deleted
+            | Reply::Vms { .. }
+            | Reply::Args { .. }
+            | Reply::Networks { .. }
+            | Reply::Version { .. }
+            | Reply::Findings { .. }
+            | Reply::State { .. }
+            | Reply::Event { .. }
+            | Reply::Metrics { .. } => None,
+        }
+    }
+}
+
+impl From<OwnedFd> for OpenFile {
+    fn from(descriptor: OwnedFd) -> OpenFile {
+        OpenFile(Rc::new(descriptor))
+    }
+}
+
+impl AsFd for OpenFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl PartialEq for OpenFile {
+    /// Whether it is the same descriptor.
+    fn eq(&self, other: &OpenFile) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
 }

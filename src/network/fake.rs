@@ -11,12 +11,14 @@ mod links;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 
 use super::{Applied, Network};
 use crate::engine::plan::Op;
-use crate::engine::reconcile::{Link, LinkKind, Observed, ObservedTable};
+use crate::engine::reconcile::{DesiredPort, Link, LinkKind, Observed, ObservedTable};
 use crate::engine::ruleset::Family;
 use crate::error::Failure;
 
@@ -139,6 +141,17 @@ impl Network for Fake {
         let applied = result.map_err(|errno| failure(op, errno))?;
         self.last_index = applied.ifindex.unwrap_or(self.last_index);
         Ok(applied)
+    }
+
+    /// Something else that can be open, in the place of a tap.
+    fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
+        let refused = |error: &io::Error| Failure::kernel("open tap", port.tap.as_str(), error);
+        match self.link(port.tap.as_str()) {
+            Some(link) if Some(link.index) == port.index => {
+                File::open("/dev/null").map(OwnedFd::from).map_err(|error| refused(&error))
+            }
+            Some(_) | None => Err(refused(&io::Error::from_raw_os_error(ENODEV))),
+        }
     }
 }
 

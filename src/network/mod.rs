@@ -10,9 +10,11 @@ pub mod fake;
 pub mod linux;
 pub mod noop;
 
+use std::os::fd::OwnedFd;
+
 use crate::engine::firewall::Surroundings;
 use crate::engine::plan::Op;
-use crate::engine::reconcile::Observed;
+use crate::engine::reconcile::{DesiredPort, Observed};
 use crate::error::Failure;
 
 /// Something that a plan can be run on.
@@ -30,6 +32,9 @@ pub trait Network {
 
     /// Applies one Op, whole or not at all; but see [`Op::SetLink`].
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure>;
+
+    /// Opens one queue of a VM's tap, which stands. Nothing is made where it is missing.
+    fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure>;
 
     /// Waits until links that were removed are gone for everybody to see.
     fn flush(&mut self) {}
@@ -57,6 +62,10 @@ impl Network for Box<dyn Network> {
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
         self.as_mut().apply(op)
+    }
+
+    fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
+        self.as_mut().open_tap(port)
     }
 
     fn flush(&mut self) {

@@ -3,11 +3,14 @@
 //! It stands in where there is no Linux kernel, and where `--backend noop` asks for it. Everything
 //! is decided as always, names and addresses are given out, and nothing comes of it.
 
+use std::io;
+use std::os::fd::OwnedFd;
+
 use log::warn;
 
 use super::{Applied, Network};
 use crate::engine::plan::Op;
-use crate::engine::reconcile::Observed;
+use crate::engine::reconcile::{DesiredPort, Observed};
 use crate::error::Failure;
 
 /// A backend without a kernel.
@@ -39,5 +42,10 @@ impl Network for Noop {
 
     fn apply(&mut self, _op: &Op) -> Result<Applied, Failure> {
         Ok(Applied::default())
+    }
+
+    fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
+        let error = io::Error::new(io::ErrorKind::Unsupported, "the backend noop has no taps");
+        Err(Failure::kernel("open tap", port.tap.as_str(), &error))
     }
 }

@@ -23,6 +23,7 @@ enum Parameters<'a> {
     Empty {},
     Vms { vms: &'a [VmView] },
     Args { args: &'a [String] },
+    Descriptor { fd: usize },
     Networks { networks: &'a [NetworkView] },
     Version { version: &'a str, kernel: &'a str, backend: &'a str },
     Findings { findings: &'a [Finding] },
@@ -47,6 +48,8 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
         Reply::Deleted => Parameters::Empty {},
         Reply::Vms { vms } | Reply::State { vms } => Parameters::Vms { vms },
         Reply::Args { args } => Parameters::Args { args },
+        // It is the only one that goes with the reply, and so the first.
+        Reply::Tap { .. } => Parameters::Descriptor { fd: 0 },
         Reply::Networks { networks } => Parameters::Networks { networks },
         Reply::Version { version, kernel, backend } => {
             Parameters::Version { version, kernel, backend }

@@ -77,7 +77,8 @@ impl Call {
                 | Request::Start { .. }
                 | Request::Stop { .. }
                 | Request::Restart { .. }
-                | Request::Delete { .. } => true,
+                | Request::Delete { .. }
+                | Request::OpenTap { .. } => true,
                 Request::Get { .. }
                 | Request::List
                 | Request::Args { .. }
@@ -162,6 +163,7 @@ fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
         "Get" => Request::Get { name: fields.name()? },
         "List" => Request::List,
         "Args" => Request::Args { name: fields.name()?, hypervisor: fields.text("hypervisor")? },
+        "OpenTap" => Request::OpenTap { name: fields.name()? },
         "Networks" => Request::Networks,
         "Version" => Request::Version,
         "Check" => Request::Check,
@@ -308,8 +310,9 @@ mod tests {
             (
                 "Args",
                 r#"{"name":"web","hypervisor":"qemu"}"#,
-                Request::Args { name, hypervisor: Some("qemu".into()) },
+                Request::Args { name: name.clone(), hypervisor: Some("qemu".into()) },
             ),
+            ("OpenTap", r#"{"name":"web"}"#, Request::OpenTap { name }),
             ("Networks", "{}", Request::Networks),
             ("Version", "{}", Request::Version),
             ("Check", "{}", Request::Check),

@@ -8,6 +8,7 @@ use volnet::engine::plan::Op;
 pub(crate) enum Effect<'a> {
     Apply(&'a Op),
     Observe,
+    OpenTap,
     Read,
     List,
     MakeDirectory,
@@ -104,6 +105,7 @@ impl Effect<'_> {
         match self {
             Effect::Apply(op) => errnos_of(op),
             Effect::Observe => &[EPERM, ENOMEM, EMFILE, ENOBUFS, EPROTO],
+            Effect::OpenTap => &[EPERM, EACCES, EBUSY, ENODEV, EINVAL, EMFILE],
             Effect::Read => &[EIO, EACCES, ENOMEM, EMFILE],
             Effect::List => &[EIO, EACCES, ENOMEM, EMFILE],
             Effect::MakeDirectory => &[EACCES, ENOSPC, EROFS],
@@ -152,7 +154,9 @@ impl Effect<'_> {
             Effect::Ready => &[Refused, Crash(Before)],
             Effect::Reap => &[Crash(Before), Crash(After)],
             // Nothing changes by these: to end before one is to end after the one before.
-            Effect::Observe | Effect::Read | Effect::List | Effect::Find => &[Crash(Before)],
+            Effect::Observe | Effect::OpenTap | Effect::Read | Effect::List | Effect::Find => {
+                &[Crash(Before)]
+            }
             Effect::Clean => &[Crash(Before)],
         }
     }

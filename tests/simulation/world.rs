@@ -8,14 +8,14 @@
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use volnet::engine::name::VmName;
 use volnet::engine::plan::Op;
-use volnet::engine::reconcile::{LinkKind, Observed};
+use volnet::engine::reconcile::{DesiredPort, LinkKind, Observed};
 use volnet::engine::state::{Exit, ProcessId};
 use volnet::error::Failure;
 use volnet::hypervisor::fake::FakeProcesses;
@@ -251,6 +251,20 @@ impl Network for Handle {
                 }
                 Fault::Lost => world.network.apply(op).and_then(|_| Err(refused(op, EPROTO))),
                 other => unreachable!("{other:?} of an Op"),
+            },
+        )
+    }
+
+    fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
+        self.effect(
+            Effect::OpenTap,
+            |world| world.network.open_tap(port),
+            |_, fault| match fault {
+                Fault::Errno(errno) => {
+                    let error = io::Error::from_raw_os_error(errno);
+                    Err(Failure::kernel("open tap", port.tap.as_str(), &error))
+                }
+                other => unreachable!("{other:?} of a tap"),
             },
         )
     }

@@ -52,6 +52,10 @@ fn every_verb() {
         ),
         ("call Monitor --more", call("Monitor", None, true)),
         ("console web", Command::Console { name: s("web") }),
+        (
+            "exec web -- sh -c {fd}",
+            Command::Exec { name: s("web"), program: s("sh"), args: vec![s("-c"), s("{fd}")] },
+        ),
         ("logs web", Command::Logs { name: s("web"), follow: false }),
         ("logs -f web", Command::Logs { name: s("web"), follow: true }),
         ("logs web --follow", Command::Logs { name: s("web"), follow: true }),

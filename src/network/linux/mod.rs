@@ -23,9 +23,11 @@ pub mod socket;
 pub mod sysctl;
 pub mod tap;
 
+use std::os::fd::OwnedFd;
+
 use crate::engine::firewall::Surroundings;
 use crate::engine::plan::{LinkSettings, Op};
-use crate::engine::reconcile::Observed;
+use crate::engine::reconcile::{DesiredPort, Observed};
 use crate::error::Failure;
 
 use super::{Applied, Network};
@@ -125,6 +127,12 @@ impl Network for Linux {
             let (operation, object) = op.describe();
             error.failure(operation, object)
         })
+    }
+
+    fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
+        let name = port.tap.as_str();
+        tap::open(&self.route, name, port.index, port.multi_queue)
+            .map_err(|error| error.failure("open tap", name))
     }
 
     fn flush(&mut self) {

@@ -4,6 +4,9 @@
 //! owner and its alias: whatever fails or dies before leaves nothing behind, and whatever stays
 //! says whose it is.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
 use nix::unistd::geteuid;
 use volnet_ffi::tun::{self, EXCLUSIVE, MULTI_QUEUE, NO_PI, TAP, Tun, VNET_HDR};
 
@@ -31,11 +34,7 @@ pub struct Spec<'a> {
 /// name is taken: what there is, is left as it is.
 pub fn create(socket: &mut Socket, spec: &Spec<'_>) -> Result<u32, Error> {
     let name = spec.name;
-    let file = tun::open().map_err(|error| {
-        Error::refused(error.raw_os_error().unwrap_or(0), format!("{}: {error}", tun::PATH))
-    })?;
-    let queues = if spec.multi_queue { MULTI_QUEUE } else { 0 };
-    let tap = Tun::attach(file, name, TAP | NO_PI | VNET_HDR | EXCLUSIVE | queues)
+    let tap = Tun::attach(device()?, name, flags(spec.multi_queue) | EXCLUSIVE)
         .map_err(|error| held(who(socket, error.into(), name), name))?;
     if tap.name() != name {
         // What rtnetlink says of a name that is too long.
@@ -50,6 +49,38 @@ pub fn create(socket: &mut Socket, spec: &Spec<'_>) -> Result<u32, Error> {
     })?;
     tap.set_persistent(true)?;
     Ok(index)
+}
+
+/// Opens one queue of a persistent tap of this name and index. The kernel opens by name alone, and
+/// makes what is missing, so the index is compared before, to leave others' links as they are, and
+/// after, when it cannot become another's any more.
+pub fn open(
+    socket: &Socket,
+    name: &str,
+    index: Option<u32>,
+    multi_queue: bool,
+) -> Result<OwnedFd, Error> {
+    let is_there = || match index_of(socket, name)? {
+        found if Some(found) == index => Ok(()),
+        _ => Err(Error::refused(libc::ENODEV, "the link of this name is another one".into())),
+    };
+    is_there()?;
+    let tap = Tun::attach(device()?, name, flags(multi_queue)).map_err(|error| {
+        let words = error.to_string();
+        held(Error::refused(error.raw_os_error().unwrap_or(0), words), name)
+    })?;
+    is_there()?;
+    Ok(tap.into())
+}
+
+fn device() -> Result<File, Error> {
+    tun::open().map_err(|error| {
+        Error::refused(error.raw_os_error().unwrap_or(0), format!("{}: {error}", tun::PATH))
+    })
+}
+
+fn flags(multi_queue: bool) -> i32 {
+    TAP | NO_PI | VNET_HDR | if multi_queue { MULTI_QUEUE } else { 0 }
 }
 
 /// Adds who holds the link that has taken the name, if somebody does.

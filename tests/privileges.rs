@@ -1,0 +1,191 @@
+//! Who needs which rights: taps that are handed over open.
+
+mod common;
+
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use common::daemon::Daemon;
+use common::{eventually, in_namespace, run, try_run};
+
+/// Calls OpenTap as a program would that knows nothing of volnet, and says what came.
+const OPENER: &str = r#"
+import fcntl, json, os, socket, struct, sys
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+call = {"method": "io.volnet.OpenTap", "parameters": {"name": sys.argv[2]}}
+client.sendall(json.dumps(call).encode() + b"\0" + b'{"method":"io.volnet.List"}\0')
+data, fds = b"", []
+while data.count(b"\0") < 2:
+    piece, more, _, _ = socket.recv_fds(client, 65536, 8)
+    data, fds = data + piece, fds + more
+reply = json.loads(data.split(b"\0")[0])
+if "error" not in reply:
+    request = fcntl.ioctl(fds[reply["parameters"]["fd"]], 0x800454D2, bytes(40))  # TUNGETIFF
+    reply["name"] = request[:16].rstrip(b"\0").decode()
+    reply["flags"] = struct.unpack_from("H", request, 16)[0]
+    reply["blocking"] = os.get_blocking(fds[0])
+reply["count"] = len(fds)
+print(json.dumps(reply))
+"#;
+
+/// A guest that does nothing but to answer ARP and pings: descriptor, MAC and IPv4 address of its
+/// tap.
+const GUEST: &str = r#"
+import os, select, socket, sys
+tap, mac, ip = int(sys.argv[1]), bytes.fromhex(sys.argv[2].replace(":", "")), socket.inet_aton(sys.argv[3])
+def checksum(data):
+    total = sum(int.from_bytes(data[at:at + 2], "big") for at in range(0, len(data), 2))
+    total = (total >> 16) + (total & 0xffff)
+    return (~(total + (total >> 16)) & 0xffff).to_bytes(2, "big")
+while True:
+    select.select([tap], [], [])
+    frame = os.read(tap, 65536)[10:]
+    peer, kind, body = frame[6:12], frame[12:14], frame[14:]
+    if kind == b"\x08\x06" and body[24:28] == ip:
+        body = body[:6] + b"\0\2" + mac + ip + body[8:18]
+    elif kind == b"\x08\0" and body[9] == 1 and body[20] == 8:
+        echo = b"\0\0\0\0" + body[24:]
+        echo = echo[:2] + checksum(echo) + echo[4:]
+        body = body[:12] + ip + body[12:16] + echo
+    else:
+        continue
+    os.write(tap, bytes(10) + peer + mac + kind + body)
+"#;
+
+/// What a process gets that may do nothing.
+const NOBODY: [&str; 7] = [
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--no-new-privs",
+    "--inh-caps=-all",
+    "--bounding-set=-all",
+];
+
+/// A process that ends with the value.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        Running(command.stdin(Stdio::null()).spawn().expect("it starts"))
+    }
+
+    fn status(&self, field: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
+        line.expect("a field").trim().to_string()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What OpenTap answers somebody who knows nothing of volnet.
+fn open_tap(daemon: &Daemon, name: &str) -> Value {
+    let output = Command::new("python3")
+        .args(["-c", OPENER])
+        .arg(daemon.socket())
+        .arg(name)
+        .output()
+        .expect("python runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{error}"))
+}
+
+fn create(daemon: &Daemon, parameters: Value) -> Value {
+    let mut answer = daemon.call("Create", parameters);
+    assert!(answer["error"].is_null(), "{answer}");
+    answer["parameters"]["vm"].take()
+}
+
+#[test]
+fn a_tap_comes_open_with_the_reply() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        create(&daemon, json!({ "name": "web" }));
+        create(&daemon, json!({ "name": "wide", "config": { "network": { "queues": 2 } } }));
+        // IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_PERSIST, and IFF_MULTI_QUEUE (linux/if_tun.h).
+        for (name, flags) in [("web", 0x5802), ("wide", 0x5902)] {
+            // Twice: what is not wanted any more is not kept open.
+            for _ in 0..2 {
+                let reply = open_tap(&daemon, name);
+                assert_eq!(reply["parameters"], json!({ "fd": 0 }), "{reply}");
+                assert_eq!(reply["name"], format!("vttap-{name}"));
+                assert_eq!((&reply["flags"], &reply["count"]), (&json!(flags), &json!(1)));
+                assert_eq!(reply["blocking"], false);
+            }
+        }
+    });
+}
+
+#[test]
+fn whoever_is_given_an_open_tap_needs_no_rights() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let vm = create(&daemon, json!({ "name": "web" }));
+        let text = |field: &str| vm[field].as_str().expect("a text");
+        let guest = Running::start(
+            Command::new(&daemon.program)
+                .args(["exec", "web", "--"])
+                .args(NOBODY)
+                // Not one of PATH, which may lie where only root can look.
+                .args(["/usr/bin/python3", "-c", GUEST, "{fd}", text("mac"), text("ip")])
+                .env("VOLNET_CONFIG", daemon.folder.join("config.json"))
+                .env("VOLNET_SOCKET", daemon.socket()),
+        );
+        let ping = format!("ping -c 1 -W 1 {}", text("ip"));
+        eventually("an answer", || try_run(&ping).0);
+        assert_eq!(guest.status("Uid"), "65534\t65534\t65534\t65534");
+        assert_eq!(guest.status("CapPrm"), "0000000000000000");
+        let held = open_tap(&daemon, "web");
+        assert_eq!(held["error"], "io.volnet.KernelRefused", "{held}");
+        assert_eq!(held["parameters"]["errno"], libc::EBUSY);
+        drop(guest);
+        assert_eq!(open_tap(&daemon, "web")["count"], 1);
+    });
+}
+
+#[test]
+fn a_tap_that_is_missing_or_not_ours_is_not_opened() {
+    in_namespace(|| {
+        let daemon = Daemon::configured(&json!({ "hypervisors": {
+            "plain": { "program": "sleep", "args": [["100000"]] }
+        } }));
+        let plain = json!({ "hypervisor": "plain", "kernel_override": "/etc/hostname" });
+        let busy = create(&daemon, json!({ "name": "busy", "start": true, "config": plain }));
+        create(&daemon, json!({ "name": "deaf", "config": { "network": { "mode": "vsock" } } }));
+        let refused = |name: &str| {
+            let mut reply = open_tap(&daemon, name);
+            assert_eq!(reply["count"], 0, "{reply}");
+            (reply["error"].take(), reply["parameters"].take())
+        };
+        let running = json!({ "tap": "vttap-busy", "pid": busy["pid"] });
+        assert_eq!(refused("busy"), (json!("io.volnet.TapBusy"), running));
+        assert_eq!(refused("deaf").1["field"], "network.mode");
+        assert_eq!(refused("none").0, "io.volnet.VmNotFound");
+
+        // Another link of its name, which a daemon that sleeps cannot put right before it is asked.
+        create(&daemon, json!({ "name": "web" }));
+        let pid = Pid::from_raw(daemon.pid() as i32);
+        kill(pid, Signal::SIGSTOP).expect("it runs");
+        let mut client = daemon.connect();
+        client.send(b"{\"method\":\"io.volnet.OpenTap\",\"parameters\":{\"name\":\"web\"}}\n");
+        run("ip link del vttap-web");
+        run("ip tuntap add dev vttap-web mode tap");
+        kill(pid, Signal::SIGCONT).expect("it runs");
+        let answer = client.receive().expect("an answer");
+        assert_eq!(answer["error"], "io.volnet.KernelRefused", "{answer}");
+        assert_eq!(answer["parameters"]["errno"], libc::ENODEV);
+        assert!(!run("ip -d link show vttap-web").contains("vnet_hdr on"), "it is left as it is");
+    });
+}
