@@ -135,14 +135,18 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             Action::Start => true,
         });
         for name in started.map(|(name, _)| name).chain(&loaded.in_doubt) {
-            if !known.contains_key(name)
-                && let Some(id) = self.processes.find(name)
+            // The file may be there and speak of an earlier process, which it outlived.
+            if let Some(id) = self.processes.find(name)
+                && known.get(name) != Some(&id)
             {
                 self.store.put_process(name, &id)?;
                 known.insert(name.clone(), id);
             }
         }
         self.take_over_processes(known, now)?;
+        for name in loaded.in_doubt.iter().filter(|name| self.engine.vm(name).is_err()) {
+            self.processes.clean(name);
+        }
         Ok(loaded.intents)
     }
 

@@ -54,6 +54,8 @@ pub struct FakeProcesses {
     world: BTreeMap<u32, Process>,
     watched: BTreeMap<VmName, ProcessId>,
     unwilling: BTreeSet<VmName>,
+    /// The VMs that have a folder.
+    folders: BTreeSet<VmName>,
     manners: Manners,
     deeds: Vec<(VmName, Deed)>,
 }
@@ -95,6 +97,7 @@ impl FakeProcesses {
     pub fn reboot(&mut self) {
         self.watched.clear();
         self.world.clear();
+        self.folders.clear();
         self.boot += 1;
     }
 
@@ -126,6 +129,11 @@ impl FakeProcesses {
     pub fn living(&self) -> impl Iterator<Item = (&VmName, &ProcessId)> {
         let living = self.world.values().filter(|process| process.exit.is_none());
         living.filter_map(|process| Some((process.owner.as_ref()?, &process.id)))
+    }
+
+    /// The VMs that have a folder.
+    pub fn folders(&self) -> impl Iterator<Item = &VmName> {
+        self.folders.iter()
     }
 
     /// Everything that was done to processes, in order.
@@ -181,6 +189,7 @@ impl Processes for FakeProcesses {
             exit: None,
             child: true,
         };
+        self.folders.insert(name.clone());
         self.world.insert(pid, process);
         self.watched.insert(name.clone(), id.clone());
         Ok(id)
@@ -231,7 +240,9 @@ impl Processes for FakeProcesses {
         Ok(())
     }
 
-    fn clean(&mut self, _: &VmName) {}
+    fn clean(&mut self, name: &VmName) {
+        self.folders.remove(name);
+    }
 
     fn reap(&mut self, name: &VmName) -> Option<Exit> {
         let id = self.watched.get(name)?;

@@ -22,7 +22,7 @@ pub struct Loaded {
     pub intents: Vec<(VmName, Intent)>,
     /// The processes that ran when the last daemon ended.
     pub processes: Vec<(VmName, ProcessId)>,
-    /// VMs that may have a process, because the file that would tell makes no sense.
+    /// VMs that may have left something, because a file that would tell makes no sense.
     pub in_doubt: Vec<VmName>,
     /// What the host was before volnet changed it.
     pub host: Option<HostRecord>,
@@ -115,9 +115,10 @@ fn named<T>(
     Ok(found)
 }
 
-/// The VMs whose intents or processes are among the bad files.
+/// The VMs that the bad files are named for.
 fn in_doubt(bad: &Bad, paths: &Paths) -> Vec<VmName> {
-    let telling = [paths.intents(), paths.processes()];
+    let telling =
+        [paths.durable_records(), paths.ephemeral_records(), paths.intents(), paths.processes()];
     let named = |(path, _): &(PathBuf, String)| {
         let of_interest = telling.iter().any(|directory| path.parent() == Some(directory));
         of_interest.then(|| VmName::new(path.file_stem()?.to_str()?).ok()).flatten()
