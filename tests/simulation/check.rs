@@ -56,8 +56,9 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     disk(&loaded, records, &mut wrong);
     files_of_processes(&world, &loaded, litter, &mut wrong);
     if litter == Litter::None {
-        clean(&world, &loaded, &mut wrong);
+        clean(&world, &loaded, &views, &mut wrong);
     }
+    sim.talk.check(&world, &views, &mut wrong.0);
     let unreadable = unreadable(&world);
     drop(world);
     let died = std::mem::take(&mut sim.world.borrow_mut().died);
@@ -176,7 +177,10 @@ fn disk(loaded: &Loaded, mut records: Vec<Record>, wrong: &mut Wrong) {
 }
 
 /// Nothing is left over among the files.
-fn clean(world: &World, loaded: &Loaded, wrong: &mut Wrong) {
+fn clean(world: &World, loaded: &Loaded, views: &[VmView], wrong: &mut Wrong) {
+    let strange = |name: &&VmName| !views.iter().any(|vm| vm.name == **name);
+    let folders: Vec<&VmName> = world.processes.folders().filter(strange).collect();
+    wrong.unless_same("folders of VMs that are not there", &folders, &Vec::new());
     wrong.unless_same("intents", &loaded.intents, &Vec::new());
     let left: Vec<&Path> = world.disk.paths().filter(|path| is_temporary(path)).collect();
     wrong.unless_same("temporary files", &left, &Vec::new());

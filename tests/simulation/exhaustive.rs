@@ -3,8 +3,8 @@
 //! A scenario runs once to count its effects. Then it runs again for each fault that each of them
 //! can show. After an error the scenario goes on, and all that must hold is checked, before and
 //! after one more restart. After a crash there are: the restart of the daemon, that of the host with
-//! all that the disk may have kept or lost, and for the daemon's restart the same again: every
-//! fault at every effect of the recovery itself.
+//! all that the disk may have kept or lost, and for the daemon's restart the same again: each kind
+//! of fault at every effect of the recovery itself.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +16,7 @@ use volnet::store::memory::Unsynced::{self, Kept, Lost};
 
 use crate::check::{Litter, check};
 use crate::fault::Fault;
+use crate::foreign::Foreign;
 use crate::script::*;
 use crate::sim::{Sim, Step};
 use crate::world::Choice;
@@ -65,6 +66,31 @@ fn scenarios() -> Vec<Scenario> {
                 Step::Settle,
                 create("D", vsock()),
                 delete("c.3", 0),
+                Step::Settle,
+            ],
+        ),
+        (
+            "the address of one that talked",
+            vec![create_and_start("a", fixed()), Step::Settle, Step::Talk(name("a"))],
+            vec![delete("a", 0), Step::Settle, create("web1", fixed())],
+        ),
+        (
+            "a tap is deleted under its hypervisor",
+            vec![create_and_start("a", always()), create("web1", dhcp()), Step::Settle],
+            vec![Step::Meddle(Foreign::Delete(2)), Step::Settle],
+        ),
+        (
+            "a bridge is deleted",
+            vec![create("a", spec()), create("web1", dhcp())],
+            vec![Step::Meddle(Foreign::Delete(1)), Step::Settle],
+        ),
+        (
+            "news of much are lost",
+            vec![create("a", spec())],
+            vec![
+                Step::Overrun(Foreign::NoTable(1)),
+                Step::Overrun(Foreign::Down(0)),
+                Step::Overrun(Foreign::NoForwarding),
                 Step::Settle,
             ],
         ),
@@ -158,7 +184,7 @@ impl<'a> Scene<'a> {
 
     fn explore(&mut self) {
         let mut sim = self.ready();
-        sim.world.borrow_mut().record();
+        sim.world.borrow_mut().record(|effect| effect.faults());
         self.steps.iter().for_each(|step| sim.step(step));
         let trace = sim.world.borrow_mut().recorded();
         self.expect(&mut sim, "without a fault", Litter::None);
@@ -208,7 +234,7 @@ impl<'a> Scene<'a> {
         }
         let mut sim = crashed.abandoned();
         sim.crash();
-        sim.world.borrow_mut().record();
+        sim.world.borrow_mut().record(|effect| effect.faults_in_brief());
         sim.start();
         let trace = sim.world.borrow_mut().recorded();
         sim.settle();

@@ -87,6 +87,17 @@ impl Effect<'_> {
         errnos.chain(self.others().iter().copied()).collect()
     }
 
+    /// The same with one errno for all, but where it makes a difference which: a recovery goes on,
+    /// or does not, whatever the kernel or the disk said when it refused something.
+    pub(crate) fn faults_in_brief(self) -> Vec<Fault> {
+        let errnos = match self {
+            Effect::Read => self.errnos(),
+            _ => &self.errnos()[..self.errnos().len().min(1)],
+        };
+        let errnos = errnos.iter().copied().map(Fault::Errno);
+        errnos.chain(self.others().iter().copied()).collect()
+    }
+
     /// Whether it is one of the disk's.
     pub(crate) fn is_of_disk(self) -> bool {
         matches!(
@@ -152,12 +163,11 @@ impl Effect<'_> {
                 &[Refused, Crash(Before), Crash(After)]
             }
             Effect::Ready => &[Refused, Crash(Before)],
-            Effect::Reap => &[Crash(Before), Crash(After)],
+            Effect::Reap | Effect::Clean => &[Crash(Before), Crash(After)],
             // Nothing changes by these: to end before one is to end after the one before.
             Effect::Observe | Effect::OpenTap | Effect::Read | Effect::List | Effect::Find => {
                 &[Crash(Before)]
             }
-            Effect::Clean => &[Crash(Before)],
         }
     }
 }

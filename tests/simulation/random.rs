@@ -177,13 +177,15 @@ fn step(dice: &mut Dice) -> Step {
         22..32 => start(vm),
         32..38 => stop(vm, timeout),
         38..42 => restart(vm),
-        42..54 => delete(vm, timeout),
+        42..52 => delete(vm, timeout),
+        52..54 => Step::Talk(name(vm)),
         54..56 => setup(),
         56 => teardown(),
         57 => Step::Ask(Request::Teardown { dry_run: true, force: true }),
         58 => Step::Ask(Request::Get { name: name(vm) }),
         59 => Step::Ask(Request::List),
-        60..70 => Step::Wait(dice.roll(3_000)),
+        60..64 => Step::Talk(name(vm)),
+        64..70 => Step::Wait(dice.roll(3_000)),
         70..78 => Step::Settle,
         78..84 => {
             Step::End(name(vm), [Exit::Code(0), Exit::Code(1), Exit::Signal(9)][dice.below(3)])

@@ -34,6 +34,12 @@ pub(crate) fn on(network: &str, mode: Mode) -> VmSpec {
     VmSpec { network: NetworkSpec { mode, name, ..NetworkSpec::default() }, ..spec() }
 }
 
+/// A VM that wants the same address as others of this kind.
+pub(crate) fn fixed() -> VmSpec {
+    let ip = Some([10, 1, 0, 3].into());
+    VmSpec { network: NetworkSpec { ip, ..NetworkSpec::default() }, ..spec() }
+}
+
 pub(crate) fn ephemeral() -> VmSpec {
     VmSpec { ephemeral: true, ..spec() }
 }

@@ -22,6 +22,7 @@ use volnet::store::{Paths, Store};
 
 use crate::foreign::{self, Foreign};
 use crate::promise::Promises;
+use crate::talk::Talk;
 use crate::world::{Choice, Crash, Handle, RUNTIME, STATE, World};
 
 /// Milliseconds since the epoch at which the virtual clock begins.
@@ -57,6 +58,8 @@ pub(crate) enum Step {
     End(VmName, Exit),
     /// What it takes to end processes that are started from now on.
     Manners(Manners),
+    /// A guest talks.
+    Talk(VmName),
     /// Others change something.
     Meddle(Foreign),
     /// They change so much that the kernel's news of it are lost.
@@ -75,6 +78,7 @@ pub(crate) struct Sim {
     /// `None` while no daemon runs.
     pub(crate) shell: Option<Shell<Handle, Handle, Handle>>,
     pub(crate) promises: Promises,
+    pub(crate) talk: Talk,
     ground: Rc<Ground>,
     /// The processes whose end the event loop waits for.
     watching: BTreeSet<VmName>,
@@ -106,6 +110,7 @@ impl Sim {
             world: Rc::new(RefCell::new(World::new())),
             shell: None,
             promises: Promises::default(),
+            talk: Talk::default(),
             ground: Rc::new(Ground { settings, launcher }),
             watching: BTreeSet::new(),
             told: Observed::default(),
@@ -124,6 +129,7 @@ impl Sim {
             world: Rc::new(RefCell::new(self.world.borrow().clone())),
             shell: None,
             promises: self.promises.clone(),
+            talk: self.talk.clone(),
             ground: self.ground.clone(),
             watching: BTreeSet::new(),
             told: Observed::default(),
@@ -196,6 +202,7 @@ impl Sim {
                 self.turn();
             }
             Step::Manners(manners) => self.world.borrow_mut().processes.set_manners(*manners),
+            Step::Talk(name) => self.talk(name),
             Step::Meddle(foreign) => self.meddle(*foreign, false),
             Step::Overrun(foreign) => self.meddle(*foreign, true),
             Step::Kill => self.crash(),
@@ -204,6 +211,13 @@ impl Sim {
                 self.reboot(*entries, *contents);
                 self.start();
             }
+        }
+    }
+
+    fn talk(&mut self, name: &VmName) {
+        let views = self.shell.as_ref().map(|shell| shell.engine().list()).unwrap_or_default();
+        if let Some(vm) = views.iter().find(|vm| vm.name == *name && vm.pid.is_some()) {
+            self.talk.talk(&mut self.world.borrow_mut(), vm);
         }
     }
 

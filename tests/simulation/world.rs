@@ -38,6 +38,9 @@ const EPROTO: i32 = 71;
 /// What a crash unwinds with.
 pub(crate) struct Crash;
 
+/// What can go wrong at an effect.
+type FaultsOf = fn(Effect<'_>) -> Vec<Fault>;
+
 /// Everything that is not the daemon.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
@@ -49,7 +52,7 @@ pub(crate) struct World {
     /// What goes wrong at which effect.
     faults: BTreeMap<usize, Choice>,
     /// What could have gone wrong at each effect, where that is asked for.
-    trace: Option<Vec<Vec<Fault>>>,
+    trace: Option<(FaultsOf, Vec<Vec<Fault>>)>,
     /// What did go wrong, in words.
     pub(crate) struck: Vec<String>,
     /// VMs whose processes a fault ended.
@@ -91,13 +94,13 @@ impl World {
     }
 
     /// Notes from now on what could go wrong.
-    pub(crate) fn record(&mut self) {
-        self.trace = Some(Vec::new());
+    pub(crate) fn record(&mut self, faults: FaultsOf) {
+        self.trace = Some((faults, Vec::new()));
     }
 
     /// What could have gone wrong at each effect since [`World::record`].
     pub(crate) fn recorded(&mut self) -> Vec<Vec<Fault>> {
-        self.trace.take().unwrap_or_default()
+        self.trace.take().map(|(_, trace)| trace).unwrap_or_default()
     }
 
     /// The daemon ends; the world goes on.
@@ -119,8 +122,8 @@ impl World {
     fn next(&mut self, effect: Effect<'_>) -> Option<Fault> {
         let now = self.effects;
         self.effects += 1;
-        if let Some(trace) = &mut self.trace {
-            trace.push(effect.faults());
+        if let Some((faults, trace)) = &mut self.trace {
+            trace.push(faults(effect));
         }
         let fault = match self.faults.remove(&now)? {
             Choice::This(fault) => fault,

@@ -1,0 +1,108 @@
+//! Scripts that failed once, as they were shrunk.
+
+use volnet::hypervisor::fake::Manners;
+use volnet::store::memory::Unsynced;
+
+use crate::fault::{Fault, When};
+use crate::foreign::Foreign;
+use crate::random::{Event, run};
+use crate::script::*;
+use crate::sim::Step;
+use crate::world::Choice;
+
+/// `EIO` (asm-generic/errno-base.h).
+const EIO: i32 = 5;
+/// `EPROTO` (asm-generic/errno.h).
+const EPROTO: i32 = 71;
+
+fn well(step: Step) -> Event {
+    Event { step, faults: Vec::new() }
+}
+
+/// A step of which the effect after so many goes wrong.
+fn struck(step: Step, after: usize, fault: Fault) -> Event {
+    Event { step, faults: vec![(after, Choice::This(fault))] }
+}
+
+fn holds(script: &[Event]) {
+    if let Err(why) = run(script) {
+        panic!("{why}");
+    }
+}
+
+#[test]
+fn who_stops_a_vm_that_is_being_restarted_for_its_tap_has_it_stopped() {
+    holds(&[
+        well(Step::Manners(Manners::Stubborn)),
+        well(create_and_start("a", always())),
+        well(Step::Settle),
+        well(Step::Meddle(Foreign::Delete(2))),
+        well(stop("a", 0)),
+        well(Step::Settle),
+    ]);
+}
+
+#[test]
+fn a_restart_for_a_lost_tap_that_fails_is_tried_again() {
+    for after in 0..16 {
+        holds(&[
+            well(create_and_start("a", always())),
+            well(Step::Settle),
+            well(Step::Meddle(Foreign::Delete(2))),
+            struck(Step::Settle, after, Fault::Refused),
+        ]);
+    }
+}
+
+#[test]
+fn a_vm_that_was_seen_to_be_gone_does_not_come_back() {
+    holds(&[
+        well(create("a", spec())),
+        struck(delete("a", 0), 2, Fault::Crash(When::Before)),
+        well(Step::Settle),
+        well(Step::Reboot(Unsynced::Lost, Unsynced::Lost)),
+        well(Step::Settle),
+    ]);
+}
+
+#[test]
+fn a_kernel_that_could_not_be_read_at_the_start_is_read_later() {
+    for errno in [EIO, EPROTO] {
+        for after in 0..40 {
+            holds(&[
+                well(create("a", spec())),
+                well(Step::Kill),
+                well(Step::Meddle(Foreign::Element)),
+                struck(Step::Start, after, Fault::Errno(errno)),
+                well(Step::Settle),
+            ]);
+        }
+    }
+}
+
+#[test]
+fn a_process_file_that_could_not_be_removed_does_not_hide_the_next_process() {
+    // Killed, collected, and then the file is to be removed.
+    let removal = 2;
+    for after in 0..6 {
+        holds(&[
+            well(create_and_start("a", spec())),
+            well(Step::Settle),
+            struck(delete("a", 0), removal, Fault::Errno(EIO)),
+            well(create("a", spec())),
+            struck(start("a"), after, Fault::Crash(When::After)),
+            well(Step::Settle),
+        ]);
+    }
+}
+
+#[test]
+fn a_teardown_that_fails_at_its_end_is_as_if_it_had_not_begun() {
+    for after in 0..30 {
+        holds(&[
+            well(create("a", spec())),
+            struck(teardown(), after, Fault::Errno(EIO)),
+            well(Step::Settle),
+        ]);
+    }
+}

@@ -1,0 +1,44 @@
+//! What the kernel remembers of guests that talk: neighbours and connections, by address.
+//!
+//! Who gets an address after another must not get what the kernel kept of that one.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use volnet::engine::view::VmView;
+
+use crate::world::World;
+
+/// Somebody on the other side.
+const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Who talked last from each address: the moment at which that VM was made.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Talk(BTreeMap<Ipv4Addr, u64>);
+
+impl Talk {
+    /// A guest talks to the host and to the world.
+    pub(crate) fn talk(&mut self, world: &mut World, vm: &VmView) {
+        let Some(ip) = vm.ip else { return };
+        let port = vm.ifindex.and_then(|index| {
+            world.network.kernel.observed.links.iter().find(|link| link.index == index)
+        });
+        let Some(bridge) = port.and_then(|port| port.master) else { return };
+        world.network.kernel.neighbours.insert((bridge, ip));
+        world.network.kernel.flows.extend([(ip, PEER), (PEER, ip)]);
+        self.0.insert(ip, vm.created_at);
+    }
+
+    /// Finds what is left of another VM's.
+    pub(crate) fn check(&self, world: &World, views: &[VmView], wrong: &mut Vec<String>) {
+        let kernel = &world.network.kernel;
+        for vm in views {
+            let Some(ip) = vm.ip else { continue };
+            let known = kernel.neighbours.iter().any(|(_, neighbour)| *neighbour == ip)
+                || kernel.flows.iter().any(|(began, answers)| *began == ip || *answers == ip);
+            if known && self.0.get(&ip) != Some(&vm.created_at) {
+                wrong.push(format!("{} has got what the kernel kept of another {ip}", vm.name));
+            }
+        }
+    }
+}
