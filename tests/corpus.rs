@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use volnet::{cli, config, daemon, hypervisor, netlink, network, protocol, spec, store};
+use volnet::{cli, config, daemon, dhcp, hypervisor, netlink, network, protocol, spec, store};
 
 /// The name of a target, and the function that it calls.
 type Target = (&'static str, fn(&[u8]));
@@ -13,6 +13,7 @@ const TARGETS: &[Target] = &[
     ("command_line", cli::exercise::command_line),
     ("connections", netlink::exercise::connections),
     ("datagram", netlink::exercise::datagram),
+    ("dhcp", dhcp::exercise::conversation),
     ("ext_ack", netlink::exercise::ext_ack),
     ("frame", protocol::exercise::frame),
     ("host_files", daemon::exercise::host_files),

@@ -81,7 +81,7 @@ impl Host {
 /// each behind a byte that says whose it is and how much later it comes, and two for its length.
 /// What is answered must be an answer, and no address may be two guests'. For the fuzzer and for
 /// the test that replays its corpus.
-pub fn exercise(bytes: &[u8]) {
+pub fn conversation(bytes: &[u8]) {
     // One address too few for those who ask.
     let mut host = Host::new("192.168.127.0/29");
     let own = ["a", "b", "c"].map(|name| host.create(name, NetworkSpec::default()));

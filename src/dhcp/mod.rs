@@ -22,7 +22,7 @@
 //! are dropped before the bridge (the table `bridge volnet`).
 
 pub mod decide;
-mod exercise;
+pub mod exercise;
 pub mod frame;
 pub mod message;
 pub mod query;
@@ -31,7 +31,6 @@ pub mod resolvers;
 pub mod respond;
 
 pub use decide::{Step, decide};
-pub use exercise::exercise;
 pub use query::Query;
 pub use reply::Reply;
 
