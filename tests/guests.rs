@@ -101,8 +101,36 @@ fn no_packet_is_lost_over_restarts_crashes_and_an_upgrade() {
 }
 
 #[test]
-fn dhcp_the_guest_asks_and_dnsmasq_answers() {
-    let mut lab = Lab::new();
+fn dhcp_the_guest_asks_and_volnet_answers() {
+    let lab = Lab::new();
+    let orders =
+        "ip=dhcp volnet.do=ping:gateway,lease:get,lease:renew,lease:release,lease:get,hold";
+    lab.run_guest("asks", &["--mode", "dhcp"], orders);
+    lab.wait_for_line("asks", "GUEST ready");
+    let console = lab.console("asks");
+    let said = |words: &str| -> Vec<&str> {
+        let lines = console.lines().filter_map(|line| line.strip_prefix(words));
+        lines.map(|line| line.trim()).collect()
+    };
+    // Once at boot, and once by a client that stays; then given back and asked for anew.
+    let leases = said("GUEST lease ");
+    assert_eq!(leases.len(), 3, "{console}");
+    assert!(leases.iter().all(|lease| {
+        lease.ends_with("/24 router 192.168.127.1 server 192.168.127.1 mtu 1500 name asks")
+    }));
+    let ip = leases[0].split('/').next().unwrap();
+    assert!(leases.iter().all(|lease| lease.starts_with(ip)), "it asks for what it had: {console}");
+    assert_eq!(said("GUEST renewed "), [ip]);
+    assert_eq!(said("GUEST gave back"), [""]);
+    assert!(console.contains("GUEST ping 192.168.127.1: ok"), "{console}");
+    let vm = lab.vm("asks");
+    assert_eq!((&vm["ip"], &vm["kernel_args"]), (&ip.into(), &"".into()));
+    lab.on_host(&["ping", "-c", "1", "-W", "5", ip]);
+}
+
+#[test]
+fn dhcp_the_guest_asks_and_a_server_beside_volnet_answers() {
+    let mut lab = Lab::configured(r#"{ "networks": [{ "dhcp": "external" }] }"#);
     let leases = lab.folder().join("leases").display().to_string();
     let lease_file = format!("--dhcp-leasefile={leases}");
     lab.spawn(

@@ -13,11 +13,13 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use super::client::{Client, State};
+use super::ear::Ear;
 use super::peer::{GROUP, Peer};
 use super::shell::{Output, Shell};
 use super::source::{Slab, Source};
 use crate::engine::name::VmName;
 use crate::engine::request::{Reply, Request};
+use crate::engine::state::{Dhcp, NetworkConfig};
 use crate::engine::supervise::{Now, Ticket};
 use crate::engine::view::Event;
 use crate::error::{Error, Refusal};
@@ -60,7 +62,7 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     own_answer: Option<Result<Reply, Error>>,
     /// Slots of the processes that are watched.
     watched: HashMap<VmName, usize>,
-    /// Clients that have more to do than their last turn allowed.
+    /// Clients and networks that have more to do than their last turn allowed.
     again: Vec<usize>,
     serial: u64,
     started: Instant,
@@ -115,8 +117,9 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 outcome => outcome?,
             }
-            for client in std::mem::take(&mut self.again) {
-                self.serve(client);
+            for slot in std::mem::take(&mut self.again) {
+                self.serve(slot);
+                self.hear(slot);
             }
             for event in &events {
                 self.ready(event);
@@ -174,6 +177,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             Some(Source::Monitor) => {
                 self.news_at.get_or_insert(now + NEWS_DELAY_MS);
             }
+            Some(Source::Guests(_)) => self.hear(slot),
             Some(Source::Process(name)) => {
                 let name = name.clone();
                 self.unwatch(&name);
@@ -190,6 +194,45 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 }
             }
         }
+    }
+
+    /// A turn of the guests of a network: they are answered as far as one turn goes.
+    fn hear(&mut self, slot: usize) {
+        let now = self.now();
+        let Some(Source::Guests(ear)) = self.sources.get_mut(slot) else { return };
+        let shell = &mut self.shell;
+        let more = ear.turn(|network, frame| shell.guest_asks(network, frame, now));
+        if more && !self.again.contains(&slot) {
+            self.again.push(slot);
+        }
+    }
+
+    /// Listens on bridges that are new. Only where the kernel is watched: a single request serves
+    /// no guests, and a backend without a kernel has none.
+    fn listen_to_guests(&mut self) -> io::Result<()> {
+        for bridge in self.shell.take_bridges() {
+            let here = |network: &&NetworkConfig| {
+                network.bridge == bridge && network.dhcp == Dhcp::Builtin
+            };
+            let network = self.shell.engine().configured().find(here);
+            let Some(network) = network.filter(|_| self.monitor.is_some()) else { continue };
+            if let Some(slot) = self.sources.guests_of(&network.name) {
+                // Its end takes it out of the poll, too.
+                self.sources.remove(slot);
+                self.again.retain(|&other| other != slot);
+            }
+            let ear = match Ear::open(network) {
+                Ok(ear) => ear,
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+                Err(error) => {
+                    log::error!("network {}: its guests cannot be heard: {error}", network.name);
+                    continue;
+                }
+            };
+            let (fd, slot) = (ear.descriptor(), self.sources.insert(Source::Guests(Box::new(ear))));
+            self.poll.registry().register(&mut SourceFd(&fd), Token(slot), Interest::READABLE)?;
+        }
+        Ok(())
     }
 
     /// Takes every connection that waits. One that is over a bound is closed at once.
@@ -308,7 +351,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(())
     }
 
-    /// Passes on what the shell has to tell, and watches the processes that it started. Those who
+    /// Passes on what the shell has to tell, and watches what it started or made. Those who
     /// wait come before those who watch.
     pub(super) fn tell(&mut self) -> io::Result<()> {
         let mut events = Vec::new();
@@ -326,7 +369,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             write_to_log(&event);
             self.tell_all(&event);
         }
-        self.watch()
+        self.watch()?;
+        self.listen_to_guests()
     }
 
     fn tell_one(&mut self, ticket: Ticket, result: &Result<Reply, Error>) {

@@ -156,8 +156,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     /// A tap that was made anew has another index, and a hypervisor that had the old one open has a
-    /// dead descriptor.
+    /// dead descriptor. So has whoever listens on a bridge.
     pub(super) fn remade(&mut self, op: &Op, applied: Applied, now: Now) {
+        if let Op::CreateBridge { name, .. } = op {
+            self.bridges.push(name.clone());
+        }
         let Op::CreateTap { alias, .. } = op else { return };
         let Some(Ok(vm)) = alias.strip_prefix(ALIAS).map(VmName::new) else { return };
         if let Some(ifindex) = applied.ifindex {

@@ -60,6 +60,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.healing.retry(now);
             let results = execute::execute_all(&mut self.network, &reconciled.plan);
             self.network.flush();
+            self.bridges.extend(self.engine.configured().map(|network| network.bridge.clone()));
             results.into_iter().collect::<Result<Vec<_>, _>>()?;
             self.forget_host()?;
         }

@@ -1,18 +1,22 @@
 //! The only imperative shell: wait, decode, decide, execute, store, reply.
 //!
 //! [`shell`] carries decisions out and knows neither sockets nor clocks; `host`, `heal` and
-//! `inspect` are its parts for the host as a whole, [`launch`] is what it knows of hypervisors. `event_loop` and
-//! what that waits for (`source`, `client`) drive it. [`serve()`] is the daemon, [`offline`] the same
+//! `inspect` are its parts for the host as a whole, `guests` for what these ask, [`launch`] is what
+//! it knows of hypervisors. `event_loop` and what that waits for (`source`, `client`, `ear`) drive
+//! it. [`serve()`] is the daemon, [`offline`] the same
 //! shell for one request where no daemon runs. On systems other than Linux both are in `foreign`.
 
 #[cfg(target_os = "linux")]
 mod client;
+#[cfg(target_os = "linux")]
+mod ear;
 #[cfg(target_os = "linux")]
 mod event_loop;
 #[cfg(target_os = "linux")]
 pub mod exercise;
 #[cfg(not(target_os = "linux"))]
 mod foreign;
+mod guests;
 mod heal;
 mod host;
 mod inspect;

@@ -48,6 +48,8 @@ pub struct Shell<N, D: Disk, P> {
     outputs: Vec<Output>,
     /// VMs whose process is new to whoever watches them.
     pub(super) started: Vec<VmName>,
+    /// Bridges that are new, or gone, to whoever listens on them.
+    pub(super) bridges: Vec<String>,
 }
 
 /// What is to be told.
@@ -68,6 +70,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         processes: P,
         launcher: Launcher,
     ) -> Self {
+        let bridges = engine.configured().map(|network| network.bridge.clone()).collect();
         Shell {
             engine,
             network,
@@ -79,6 +82,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             healing: Healing::default(),
             outputs: Vec::new(),
             started: Vec::new(),
+            bridges,
         }
     }
 
@@ -90,6 +94,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Takes the VMs whose processes are to be watched from now on.
     pub fn take_started(&mut self) -> Vec<VmName> {
         std::mem::take(&mut self.started)
+    }
+
+    /// Takes the bridges that may have been made or removed since this was last asked.
+    pub fn take_bridges(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.bridges)
     }
 
     /// The next moment of the monotonic clock at which [`Shell::tick`] has something to do.
@@ -116,7 +125,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) {
         match self.step(ticket, request, now) {
             Ok(Step::Reply(reply)) => self.reply(ticket, Ok(*reply)),
-            Ok(Step::Do(decision)) => self.carry_out(*decision, now),
+            Ok(Step::Do(decision)) => {
+                self.carry_out(*decision, now);
+            }
             Ok(Step::Setup { dry_run, force }) => {
                 let result = self.setup(dry_run, force, now);
                 self.reply(ticket, result);
@@ -217,9 +228,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Runs a decision from its intent to its answers.
-    pub(super) fn carry_out(&mut self, mut decision: Decision, now: Now) {
+    /// Runs a decision from its intent to its answers, and says whether it was done.
+    pub(super) fn carry_out(&mut self, mut decision: Decision, now: Now) -> bool {
         let result = self.run(&decision, now);
+        let done = result.is_ok();
         let answers = match result {
             Ok(()) => {
                 let name = decision.subject.clone();
@@ -238,6 +250,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             }
         };
         self.answer(answers);
+        done
     }
 
     fn run(&mut self, decision: &Decision, now: Now) -> Result<(), Error> {

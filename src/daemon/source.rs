@@ -5,6 +5,7 @@
 //! at worst, wakes another for nothing: every source is drained until it would block anyway.
 
 use super::client::Client;
+use super::ear::Ear;
 use crate::engine::name::VmName;
 
 /// Something that can become ready.
@@ -18,6 +19,8 @@ pub(super) enum Source {
     Monitor,
     /// A connection.
     Client(Box<Client>),
+    /// What the guests of a network ask.
+    Guests(Box<Ear>),
     /// The pidfd of a VM's process.
     Process(VmName),
 }
@@ -67,9 +70,22 @@ impl Slab {
     pub(super) fn clients(&mut self) -> impl Iterator<Item = (usize, &mut Client)> {
         self.slots.iter_mut().enumerate().filter_map(|(slot, source)| match source {
             Some(Source::Client(client)) => Some((slot, client.as_mut())),
-            Some(Source::Listener | Source::Signals | Source::Monitor | Source::Process(_))
+            Some(
+                Source::Listener
+                | Source::Signals
+                | Source::Monitor
+                | Source::Guests(_)
+                | Source::Process(_),
+            )
             | None => None,
         })
+    }
+
+    /// The slot in which the guests of a network are heard.
+    pub(super) fn guests_of(&self, network: &str) -> Option<usize> {
+        self.slots.iter().position(
+            |source| matches!(source, Some(Source::Guests(ear)) if ear.network == network),
+        )
     }
 }
 

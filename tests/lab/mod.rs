@@ -52,10 +52,16 @@ pub(crate) struct Lab {
 impl Lab {
     /// The namespaces, with a world that answers, and a daemon that does.
     pub(crate) fn new() -> Lab {
+        Lab::configured("{}")
+    }
+
+    /// The same, and the daemon has this configuration file.
+    pub(crate) fn configured(configuration: &str) -> Lab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("vt{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(&name);
         fs::create_dir(&folder).expect("a folder of this test's own");
+        fs::write(folder.join("config.json"), configuration).expect("a configuration");
         let (host, world) = (format!("{name}-host"), format!("{name}-world"));
         let mut lab = Lab {
             host,
@@ -101,9 +107,12 @@ impl Lab {
         let (state, run, log) =
             (format!("{folder}/state"), format!("{folder}/run"), format!("{folder}/log"));
         let socket = self.socket();
+        let configuration = format!("{folder}/config.json");
         let mut command = vec![
             self.program.to_str().expect("a path in UTF-8"),
             "serve",
+            "--config-file",
+            &configuration,
             "--state-dir",
             &state,
             "--runtime-dir",

@@ -8,8 +8,8 @@
 //! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`addresses`]
 //! gives them addresses, [`sysctl`] holds switches, [`nft`] the rules. The exception is to forget an
 //! address, which takes [`addresses`] and [`conntrack`]. [`socket`] is how all of them speak with the
-//! kernel; what takes long is done [`aside`]. [`monitor`] tells of what others change, and is the
-//! daemon's.
+//! kernel; what takes long is done [`aside`]. [`monitor`] tells of what others change and [`packets`] of
+//! what guests ask: those two are the daemon's.
 
 pub mod addresses;
 pub mod aside;
@@ -19,6 +19,7 @@ pub mod holder;
 pub mod links;
 pub mod monitor;
 pub mod nft;
+pub mod packets;
 pub mod socket;
 pub mod sysctl;
 pub mod tap;

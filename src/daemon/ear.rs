@@ -1,0 +1,55 @@
+//! Where the guests of one network are heard.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use crate::engine::state::NetworkConfig;
+use crate::network::linux::packets::{FRAME_MAX, Packets};
+
+/// Frames that are answered in one turn of the loop.
+const FRAMES_PER_TURN: usize = 64;
+
+/// The socket for what guests of a network ask.
+#[derive(Debug)]
+pub(super) struct Ear {
+    /// The network's name.
+    pub(super) network: String,
+    packets: Packets,
+}
+
+impl Ear {
+    /// Listens on the bridge of a network, which has to be there.
+    pub(super) fn open(network: &NetworkConfig) -> io::Result<Ear> {
+        let packets = Packets::open(&network.bridge)?;
+        Ok(Ear { network: network.name.clone(), packets })
+    }
+
+    /// What is to be waited for.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.packets.descriptor()
+    }
+
+    /// One turn: `answer` gives the frame that answers a frame, and the index of the link that it
+    /// goes out of. Says whether there may be more.
+    pub(super) fn turn(
+        &mut self,
+        mut answer: impl FnMut(&str, &[u8]) -> Option<(u32, Vec<u8>)>,
+    ) -> bool {
+        let mut buffer = [0; FRAME_MAX];
+        for _ in 0..FRAMES_PER_TURN {
+            match self.packets.receive(&mut buffer) {
+                Ok(None) => return false,
+                Ok(Some(frame)) => {
+                    let Some((link, frame)) = answer(&self.network, frame) else { continue };
+                    if let Err(error) = self.packets.send(link, &frame) {
+                        // The guest has gone, or does not read; it will ask again.
+                        log::debug!("network {}: cannot answer: {error}", self.network);
+                    }
+                }
+                // The bridge is down, or gone; see there.
+                Err(error) => log::debug!("network {}: {error}", self.network),
+            }
+        }
+        true
+    }
+}

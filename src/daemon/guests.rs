@@ -1,0 +1,56 @@
+//! Guests that ask for their address: from the frame that one sent to the frame that it gets.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::Ipv4Addr;
+
+use super::shell::Shell;
+use crate::dhcp::resolvers::resolvers;
+use crate::dhcp::{Query, Step, decide};
+use crate::engine::supervise::Now;
+use crate::hypervisor::process::Processes;
+use crate::network::Network;
+use crate::store::disk::Disk;
+
+/// The name servers of the host; and, where those are a stub of systemd-resolved's that only the
+/// host can reach, the ones behind it (systemd-resolved.service(8)).
+const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+/// Bytes of such a file that are read.
+const RESOLV_CONF_MAX: u64 = 64 * 1024;
+
+impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+    /// A guest of this network sent a frame. Gives the answer, if there is one, and the index of
+    /// the tap that it goes out of. What the answer promises is written down.
+    pub fn guest_asks(&mut self, network: &str, frame: &[u8], now: Now) -> Option<(u32, Vec<u8>)> {
+        let query = Query::read(frame)
+            .inspect_err(|reason| log::debug!("network {network}: a frame is ignored: {reason}"))
+            .ok()?;
+        let reply = loop {
+            match decide(&mut self.engine, network, &query, now) {
+                Step::Nothing => return None,
+                Step::MakeRoom(decision) => {
+                    if !self.carry_out(decision, now) {
+                        return None;
+                    }
+                }
+                Step::Do { decision, reply } => {
+                    if decision.is_some_and(|decision| !self.carry_out(decision, now)) {
+                        return None;
+                    }
+                    break reply?;
+                }
+            }
+        };
+        let guest = self.engine.guest(network, query.mac(), None)?;
+        Some((guest.port.ifindex?, reply.frame(&guest, &query, &resolvers_of_the_host())))
+    }
+}
+
+fn resolvers_of_the_host() -> Vec<Ipv4Addr> {
+    let read = |path: &&str| {
+        let mut text = String::new();
+        File::open(path).ok()?.take(RESOLV_CONF_MAX).read_to_string(&mut text).ok()?;
+        Some(resolvers(&text)).filter(|found| !found.is_empty())
+    };
+    RESOLV_CONF.iter().find_map(read).unwrap_or_default()
+}

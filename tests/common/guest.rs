@@ -1,0 +1,189 @@
+//! A guest that the test itself plays: it has a VM's tap open, as a hypervisor would, and sends and
+//! gets whole frames.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{read, write};
+use serde_json::Value;
+
+use volnet::dhcp::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
+use volnet::dhcp::message::{Head, Kind, Message, Writer, option};
+use volnet::engine::mac::Mac;
+use volnet_ffi::tun::{NO_PI, TAP, Tun, VNET_HDR, open};
+
+use super::{PATIENCE, eventually, run};
+
+/// Bytes of `struct virtio_net_hdr` before each frame, all zero: nothing is left to the card.
+const VNET_HEADER: usize = 10;
+/// The longest frame that a test expects.
+const FRAME_MAX: usize = 4096;
+
+/// A guest.
+pub(crate) struct Guest {
+    tun: Tun,
+    /// Its Ethernet address.
+    pub(crate) mac: Mac,
+}
+
+/// What a DHCP server told a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) kind: Kind,
+    pub(crate) ip: Ipv4Addr,
+    /// Seconds of the lease.
+    pub(crate) seconds: Option<u32>,
+    pub(crate) dns: Vec<u8>,
+    pub(crate) mtu: Vec<u8>,
+    pub(crate) host_name: String,
+}
+
+/// Opens a device of this name as hypervisors do.
+pub(crate) fn open_tap(name: &str) -> Tun {
+    Tun::attach(open().unwrap(), name, TAP | NO_PI | VNET_HDR).unwrap()
+}
+
+impl Guest {
+    /// The guest of a VM, as the interface shows it.
+    pub(crate) fn of(vm: &Value) -> Guest {
+        let tap = vm["tap"].as_str().expect("a tap");
+        let tun = open_tap(tap);
+        // The kernel takes note of the carrier in its own time, and drops what is sent before.
+        eventually("the link is up", || {
+            run(&format!("ip -o link show dev {tap}")).contains("state UP")
+        });
+        Guest { tun, mac: vm["mac"].as_str().expect("an address").parse().unwrap() }
+    }
+
+    /// Sends a frame.
+    pub(crate) fn send(&self, frame: &[u8]) {
+        let bytes = [&[0; VNET_HEADER], frame].concat();
+        assert_eq!(write(&self.tun, &bytes), Ok(bytes.len()));
+    }
+
+    /// The next frame that has come, if there is one.
+    pub(crate) fn try_receive(&self) -> Option<Vec<u8>> {
+        let mut frame = vec![0; FRAME_MAX];
+        match read(&self.tun, &mut frame) {
+            Ok(length) => Some(frame[VNET_HEADER..length].to_vec()),
+            Err(nix::Error::EAGAIN) => None,
+            Err(error) => panic!("the tap: {error}"),
+        }
+    }
+
+    /// Asks for an address.
+    pub(crate) fn discover(&self) {
+        self.say(self.mac, self.mac, Kind::Discover, &[]);
+    }
+
+    /// Asks for this one, which was offered by this server.
+    pub(crate) fn select(&self, ip: Ipv4Addr, server: Ipv4Addr) {
+        let options =
+            [(option::REQUESTED_IP, &ip.octets()[..]), (option::SERVER_ID, &server.octets())];
+        self.say(self.mac, self.mac, Kind::Request, &options);
+    }
+
+    /// Says something to whoever serves: `from` one Ethernet address, in the name of another.
+    pub(crate) fn say(&self, from: Mac, chaddr: Mac, kind: Kind, options: &[(u8, &[u8])]) {
+        let none = Ipv4Addr::UNSPECIFIED;
+        self.say_with(from, &Head { chaddr, ..head(none) }, kind, options);
+    }
+
+    /// Says something with an address of its own.
+    pub(crate) fn say_as(&self, own: Ipv4Addr, kind: Kind) {
+        self.say_with(self.mac, &Head { chaddr: self.mac, ..head(own) }, kind, &[]);
+    }
+
+    fn say_with(&self, from: Mac, head: &Head, kind: Kind, options: &[(u8, &[u8])]) {
+        let mut writer = Writer::new(head, kind);
+        for (code, value) in options {
+            writer.option(*code, value);
+        }
+        self.send(&frame::build(&Datagram {
+            addresses: Addresses {
+                from,
+                to: Mac([0xff; 6]),
+                source: head.ciaddr,
+                destination: Ipv4Addr::BROADCAST,
+            },
+            source_port: CLIENT_PORT,
+            destination_port: SERVER_PORT,
+            payload: &writer.finish(),
+        }));
+    }
+
+    /// What a server says next on this tap, whoever it is meant for; fails the test when it does not.
+    pub(crate) fn hear(&self) -> Told {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(told) = self.try_hear() {
+                return told;
+            }
+            assert!(Instant::now() < end, "no server said anything");
+            let mut fds = [PollFd::new(self.tun.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::from(1000_u16)).unwrap();
+        }
+    }
+
+    /// What a server has said, if it has.
+    pub(crate) fn try_hear(&self) -> Option<Told> {
+        loop {
+            let frame = self.try_receive()?;
+            let Ok(datagram) = frame::parse(&frame) else { continue };
+            if datagram.destination_port != CLIENT_PORT {
+                continue;
+            }
+            let message = Message::read(datagram.payload).expect("a message");
+            let option = |code| message.option(code).unwrap_or_default().to_vec();
+            return Some(Told {
+                kind: message.kind,
+                ip: message.head.yiaddr,
+                seconds: message.number(option::LEASE_TIME),
+                dns: option(option::DNS),
+                mtu: option(option::MTU),
+                host_name: String::from_utf8(option(option::HOST_NAME)).expect("text"),
+            });
+        }
+    }
+
+    /// Gets a lease, from the first word to the last.
+    pub(crate) fn get_lease(&self, server: Ipv4Addr) -> Ipv4Addr {
+        self.discover();
+        let offer = self.hear();
+        assert_eq!(offer.kind, Kind::Offer, "{offer:?}");
+        self.select(offer.ip, server);
+        let ack = self.hear();
+        assert_eq!((ack.kind, ack.ip), (Kind::Ack, offer.ip), "{ack:?}");
+        ack.ip
+    }
+}
+
+fn head(ciaddr: Ipv4Addr) -> Head {
+    let none = Ipv4Addr::UNSPECIFIED;
+    Head {
+        reply: false,
+        xid: 7,
+        broadcast: false,
+        ciaddr,
+        yiaddr: none,
+        giaddr: none,
+        chaddr: Mac([0; 6]),
+    }
+}
+
+/// Carries frames between two devices until `ended` says that it is enough.
+pub(crate) fn join(one: &Tun, other: &Tun, ended: impl Fn() -> bool) {
+    let mut frame = vec![0; FRAME_MAX];
+    while !ended() {
+        for (from, to) in [(one, other), (other, one)] {
+            while let Ok(length) = read(from, &mut frame) {
+                // A device that is still down takes nothing.
+                let _ = write(to, &frame[..length]);
+            }
+        }
+        let mut both = [one, other].map(|tun| PollFd::new(tun.as_fd(), PollFlags::POLLIN));
+        poll(&mut both, PollTimeout::from(20_u8)).unwrap();
+    }
+}
