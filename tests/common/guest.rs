@@ -48,13 +48,18 @@ pub(crate) fn open_tap(name: &str) -> Tun {
 impl Guest {
     /// The guest of a VM, as the interface shows it.
     pub(crate) fn of(vm: &Value) -> Guest {
-        let tap = vm["tap"].as_str().expect("a tap");
+        let mac = vm["mac"].as_str().expect("an address").parse().unwrap();
+        Guest::on(vm["tap"].as_str().expect("a tap"), mac)
+    }
+
+    /// A guest on this tap, which is on a bridge and up.
+    pub(crate) fn on(tap: &str, mac: Mac) -> Guest {
         let tun = open_tap(tap);
         // The kernel takes note of the carrier in its own time, and drops what is sent before.
         eventually("the link is up", || {
             run(&format!("ip -o link show dev {tap}")).contains("state UP")
         });
-        Guest { tun, mac: vm["mac"].as_str().expect("an address").parse().unwrap() }
+        Guest { tun, mac }
     }
 
     /// Sends a frame.
