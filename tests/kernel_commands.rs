@@ -12,10 +12,10 @@ use volnet::engine::name::{TapName, VmName};
 use volnet::engine::plan::{Handover, LinkSettings, Op};
 use volnet::engine::reconcile::{DesiredPort, attach_plan, release_plan};
 use volnet::engine::ruleset::{
-    Accept, Chain, ChainKind, Direction, Element, Family, Field, Hook, Match, PacketField, Rule,
-    Set, Table, Value, Verdict,
+    Accept, Bytes, Chain, ChainKind, Direction, Element, Family, Field, Hook, Layer, Match,
+    PacketField, Rate, Rule, Set, SetKind, Table, Value, Verdict,
 };
-use volnet::engine::state::{Dhcp, NetworkConfig, Port};
+use volnet::engine::state::{Dhcp, NetworkConfig, Port, Service};
 use volnet::spec::NetworkSpec;
 
 /// Runs commands as a person would who pastes them: each must succeed and say nothing.
@@ -37,6 +37,9 @@ fn network() -> NetworkConfig {
         nat: true,
         isolated: true,
         dhcp: Dhcp::Builtin,
+        antispoof: true,
+        ipv6: false,
+        host_services: vec![Service::Ping],
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }
@@ -121,11 +124,87 @@ fn links_are_made_changed_and_removed() {
     });
 }
 
+const ETHER: Bytes = Bytes { layer: Layer::Link, offset: 6, length: 6 };
+const SOURCE: Bytes = Bytes { layer: Layer::Network, offset: 12, length: 4 };
+
+/// Rules for frames, with what they say when `nft` shows them.
+fn shown_rules() -> Vec<(Rule, &'static str)> {
+    use PacketField::*;
+    let is = |field, mask, value| Match::Is { field, mask, value, negated: false };
+    let ether_type = |value| is(EtherType, None, value);
+    let drop = |matches| Rule { matches, verdict: Verdict::Drop };
+    let in_set = |fields, set, negated| Match::InSet { fields, set, negated };
+    let lease: &[PacketField] = &[InLink, PacketField::Bytes(ETHER), PacketField::Bytes(SOURCE)];
+    let rate = Rate { per_second: 100, burst: 50 };
+    vec![
+        (
+            Rule {
+                matches: vec![in_set(&[InLink, EtherSource, IpSource], "guests", false)],
+                verdict: Verdict::Accept,
+            },
+            "iifname . ether saddr . ip saddr @guests accept",
+        ),
+        (
+            // nft does not show the EtherType that the fields of ARP or IPv4 imply.
+            drop(vec![
+                ether_type(0x0806),
+                in_set(&[InLink, ArpSenderEther, ArpSenderIp], "guests", true),
+            ]),
+            "iifname . arp saddr ether . arp saddr ip != @guests drop",
+        ),
+        (drop(vec![ether_type(0x86dd)]), "ether type ip6 drop"),
+        (
+            drop(vec![is(IpDestination, Some(0xffff_0000), 0xa9fe_0000)]),
+            "ip daddr 169.254.0.0/16 drop",
+        ),
+        (
+            drop(vec![is(EtherDestination, Some(1 << 40), 1 << 40)]),
+            "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop",
+        ),
+        (
+            drop(vec![Match::Is {
+                field: IpFragment,
+                mask: Some(0x3fff),
+                value: 0,
+                negated: true,
+            }]),
+            "ip frag-off & 16383 != 0 drop",
+        ),
+        (drop(vec![is(Protocol, None, 17), is(SourcePort, None, 67)]), "udp sport 67 drop"),
+        (
+            drop(vec![in_set(&[InLink, Protocol, DestinationPort], "services", true)]),
+            "iifname . meta l4proto . th dport != @services drop",
+        ),
+        (
+            drop(vec![in_set(&[InLink, PacketField::Bytes(ETHER)], "macs", true)]),
+            "iifname . ether saddr != @macs drop",
+        ),
+        (
+            drop(vec![Match::Faster { fields: &[InLink], set: "storms", rate }]),
+            "update @storms { iifname limit rate over 100/second burst 50 packets } drop",
+        ),
+        (
+            Rule {
+                matches: vec![ether_type(0x0800), Match::Put { fields: lease, set: "leases" }],
+                verdict: Verdict::Accept,
+            },
+            "update @leases { iifname . ether saddr . ip saddr } accept",
+        ),
+        (
+            Rule { matches: vec![], verdict: Verdict::SetPriority(0x0010_0020) },
+            "meta priority set 10:20",
+        ),
+        (drop(vec![is(Priority, None, 0x0010_0020)]), "meta priority 10:20 drop"),
+    ]
+}
+
+fn bridge_rules() -> Vec<Rule> {
+    shown_rules().into_iter().map(|(rule, _)| rule).collect()
+}
+
 /// A table in which every kind of set, match and verdict stands once.
 fn tables() -> [Table; 2] {
     let in_set = |fields, set, negated| Match::InSet { fields, set, negated };
-    let is = |field, mask, value| Match::Is { field, mask, value };
-    let ether_type = |value| is(PacketField::EtherType, None, value);
     let mac = Mac::of_guest("default", "web");
     let tap = Value::Link("vttap-web".into());
     let address = Value::Ipv4([192, 168, 127, 2].into());
@@ -137,13 +216,15 @@ fn tables() -> [Table; 2] {
             Set {
                 name: "bridges",
                 key: &[Field::Link],
-                interval: false,
+                kind: SetKind::Values,
+                kept: false,
                 elements: vec![vec![Value::Link("vbr0".into())]],
             },
             Set {
                 name: "subnets",
                 key: &[Field::Ipv4],
-                interval: true,
+                kind: SetKind::Prefixes,
+                kept: false,
                 elements: vec![vec![Value::Prefix("192.168.127.0/24".parse().unwrap())]],
             },
         ],
@@ -176,51 +257,45 @@ fn tables() -> [Table; 2] {
             },
         ],
     };
+    let set = |name, key, kind, elements| Set { name, key, kind, kept: false, elements };
+    let learned = SetKind::Learned { timeout_s: 60 };
     let bridge = Table {
         family: Family::Bridge,
         name: "volnet",
         owned: false,
-        sets: vec![Set {
-            name: "guests",
-            key: &[Field::Link, Field::Ether, Field::Ipv4],
-            interval: false,
-            elements: vec![vec![tap, Value::Ether(mac), address]],
-        }],
+        sets: vec![
+            set(
+                "guests",
+                &[Field::Link, Field::Ether, Field::Ipv4],
+                SetKind::Values,
+                vec![vec![tap.clone(), Value::Ether(mac), address]],
+            ),
+            set(
+                "services",
+                &[Field::Link, Field::Protocol, Field::Port],
+                SetKind::Values,
+                vec![vec![tap.clone(), Value::Protocol(17), Value::Port(53)]],
+            ),
+            set(
+                "macs",
+                &[Field::Link, Field::Bytes(ETHER)],
+                SetKind::Values,
+                vec![vec![tap, Value::Bytes(mac.0.to_vec())]],
+            ),
+            set(
+                "leases",
+                &[Field::Link, Field::Bytes(ETHER), Field::Bytes(SOURCE)],
+                learned,
+                vec![],
+            ),
+            set("storms", &[Field::Link], learned, vec![]),
+        ],
         chains: vec![Chain {
             name: "prerouting",
             kind: ChainKind::Filter,
             hook: Hook::Prerouting,
             priority: -300,
-            rules: vec![
-                Rule {
-                    matches: vec![in_set(
-                        &[PacketField::InLink, PacketField::EtherSource, PacketField::IpSource],
-                        "guests",
-                        false,
-                    )],
-                    verdict: Verdict::Accept,
-                },
-                Rule {
-                    matches: vec![
-                        ether_type(0x0806),
-                        in_set(
-                            &[
-                                PacketField::InLink,
-                                PacketField::ArpSenderEther,
-                                PacketField::ArpSenderIp,
-                            ],
-                            "guests",
-                            true,
-                        ),
-                    ],
-                    verdict: Verdict::Drop,
-                },
-                Rule { matches: vec![ether_type(0x86dd)], verdict: Verdict::Drop },
-                Rule {
-                    matches: vec![is(PacketField::IpDestination, Some(0xffff_0000), 0xa9fe_0000)],
-                    verdict: Verdict::Drop,
-                },
-            ],
+            rules: bridge_rules(),
         }],
     };
     [ip, bridge]
@@ -241,12 +316,10 @@ fn tables_and_elements_are_made_and_removed() {
         for line in [
             "ip saddr @subnets oifname != @bridges masquerade",
             "ct state established,related ip daddr @subnets accept",
-            "iifname . ether saddr . ip saddr @guests accept",
-            "ether type ip6 drop",
-            "ip daddr 169.254.0.0/16 drop",
-            // nft does not show the EtherType that the fields of ARP imply.
-            "iifname . arp saddr ether . arp saddr ip != @guests drop",
-        ] {
+        ]
+        .into_iter()
+        .chain(shown_rules().into_iter().map(|(_, shown)| shown))
+        {
             assert!(text.contains(line), "{line}\n{text}");
         }
         assert_eq!(elements("ip", "bridges"), json!(["vbr0"]));

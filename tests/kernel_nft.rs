@@ -8,7 +8,7 @@ use common::{in_namespace, run, try_run};
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
 use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
-use volnet::engine::state::{Dhcp, NetworkConfig};
+use volnet::engine::state::{Dhcp, NetworkConfig, Service};
 use volnet::network::linux::nft::Nft;
 
 fn network() -> NetworkConfig {
@@ -21,6 +21,9 @@ fn network() -> NetworkConfig {
         nat: true,
         isolated: false,
         dhcp: Dhcp::Builtin,
+        antispoof: true,
+        ipv6: false,
+        host_services: vec![Service::Ping],
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }
@@ -36,8 +39,9 @@ fn guests(count: u32) -> Vec<Element> {
             let tap = TapName::choose(&VmName::new(&name).unwrap(), |_| false);
             let ip = Ipv4Addr::from_bits(0x0a00_0000 + number);
             let mac = Mac::of_guest("default", &name);
-            let isolated = number % 2 == 0;
-            ruleset::elements(&Guest { tap: &tap, mac, ip: Some(ip), isolated })
+            let (isolated, ipv6, asks_others) = (number % 2 == 0, number % 3 == 0, number % 5 == 0);
+            let (tap, ip, antispoof) = (&tap, Some(ip), number % 7 != 0);
+            ruleset::elements(&Guest { tap, mac, ip, asks_others, antispoof, ipv6, isolated })
         })
         .collect()
 }
@@ -89,7 +93,7 @@ fn what_is_made_is_observed_as_such() {
             let wanted = tables(owned, guests(700));
             let mut nft = installed(owned, guests(700));
             let seen = nft.observe().unwrap().tables;
-            assert_eq!(seen.len(), 2);
+            assert_eq!(seen.len(), 3);
             for (table, seen) in wanted.iter().zip(&seen) {
                 assert_eq!(seen.fingerprint, Some(table.fingerprint()));
                 assert_eq!(seen.owned, owned);
@@ -154,7 +158,7 @@ fn elements_come_and_go_and_the_rules_stay() {
         nft.remove_elements(&guests(1000)).unwrap();
         nft.remove_elements(&guests(1000)).unwrap();
         assert!(!listed().contains("10.0.3.231"));
-        let bridge = tables(true, Vec::new()).remove(1);
+        let bridge = tables(true, Vec::new()).remove(2);
         nft.remove_table(bridge.family, bridge.name).unwrap();
         nft.remove_elements(&guests(2)).unwrap();
         let refused = nft.add_elements(&guests(1)).unwrap_err();

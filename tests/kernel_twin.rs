@@ -18,7 +18,7 @@ use volnet::engine::name::{TapName, VmName};
 use volnet::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings};
 use volnet::engine::reconcile::{DesiredPort, Link, LinkKind, Observed};
 use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
-use volnet::engine::state::{Dhcp, NetworkConfig};
+use volnet::engine::state::{Dhcp, NetworkConfig, Service};
 use volnet::error::Failure;
 use volnet::network::execute::execute;
 use volnet::network::fake::Fake;
@@ -90,7 +90,7 @@ fn both_refuse_what_another_program_owns() {
     in_namespace(|| {
         let mut twins = Twins::new();
         let mut other = Linux::new().unwrap();
-        let [ip, bridge] = tables(true, 1);
+        let [ip, _, bridge] = tables(true, 1).try_into().expect("three tables");
         other.apply(&Op::CreateTable(Box::new(ip.clone()))).unwrap();
         twins.fake.apply(&Op::CreateTable(Box::new(ip.clone()))).unwrap();
         twins.fake.own_table(ip.family, ip.name);
@@ -305,11 +305,12 @@ fn settings(dice: &mut Dice) -> LinkSettings {
 }
 
 fn a_table(dice: &mut Dice) -> Table {
-    let [ip, bridge] = tables(dice.below(3) > 0, dice.below(4));
-    if dice.below(2) == 0 { ip } else { bridge }
+    let mut tables = tables(dice.below(3) > 0, dice.below(4));
+    tables.swap_remove(dice.below(3))
 }
 
-fn tables(owned: bool, guests: usize) -> [Table; 2] {
+/// Those of IPv4, of IPv6 and of the bridges.
+fn tables(owned: bool, guests: usize) -> Vec<Table> {
     let network = NetworkConfig {
         name: "default".into(),
         bridge: "vbr0".into(),
@@ -319,10 +320,12 @@ fn tables(owned: bool, guests: usize) -> [Table; 2] {
         nat: true,
         isolated: false,
         dhcp: Dhcp::Builtin,
+        antispoof: true,
+        ipv6: false,
+        host_services: vec![Service::Ping],
         mac: Mac::of_bridge("host", "vbr0"),
     };
-    let tables = ruleset::tables(&[&network], elements(guests), owned);
-    tables.try_into().expect("two tables")
+    ruleset::tables(&[&network], elements(guests), owned)
 }
 
 /// What some guests are in the sets.
@@ -332,7 +335,10 @@ fn elements(count: usize) -> Vec<Element> {
         let tap = TapName::choose(&name, |_| false);
         let mac = Mac::of_guest("default", name.as_str());
         let ip = Some(Ipv4Addr::new(10, 0, 0, 10 + number as u8));
-        ruleset::elements(&Guest { tap: &tap, mac, ip, isolated: number == 1 })
+        let (isolated, antispoof) = (number == 1, number != 2);
+        let guest =
+            Guest { tap: &tap, mac, ip, asks_others: false, antispoof, ipv6: false, isolated };
+        ruleset::elements(&guest)
     };
     (0..=count).flat_map(of_one).collect()
 }

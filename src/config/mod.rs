@@ -24,7 +24,7 @@ use crate::hypervisor::Options;
 use crate::spec::{MachineDefaults, PATH_BYTES_MAX};
 
 pub use hypervisors::{HYPERVISORS_MAX, TEMPLATE_ARGS_MAX};
-pub use network::{NETWORKS_MAX, PREFIX_LENGTH_MAX, PREFIX_LENGTH_MIN};
+pub use network::{NETWORKS_MAX, PREFIX_LENGTH_MAX, PREFIX_LENGTH_MIN, SERVICES_MAX};
 pub use source::{Flags, Key};
 
 use source::{Found, Sources};

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use crate::engine::mac::Mac;
 use crate::engine::name::{TAP_PREFIX, check_link_name};
 use crate::engine::prefix::Prefix;
-use crate::engine::state::{Dhcp, NetworkConfig};
+use crate::engine::ruleset::is_guarded;
+use crate::engine::state::{Dhcp, NetworkConfig, Protocol, Service};
 use crate::error::Refusal;
 use crate::spec::fields::{Fields, Place};
 use crate::spec::{MTU_MAX, MTU_MIN, text};
@@ -14,6 +15,8 @@ use super::source::{Found, Key, Sources};
 
 /// The most networks of a host.
 pub const NETWORKS_MAX: usize = 64;
+/// The most services of the host on one network.
+pub const SERVICES_MAX: usize = 64;
 /// The widest prefix of a network.
 pub const PREFIX_LENGTH_MIN: u8 = 8;
 /// The narrowest prefix of a network: the host and one guest.
@@ -22,6 +25,8 @@ pub const PREFIX_LENGTH_MAX: u8 = 30;
 const NAME_DEFAULT: &str = "default";
 const BRIDGE_DEFAULT: &str = "vbr0";
 const SUBNET_DEFAULT: &str = "192.168.127.0/24";
+/// The port of a DHCP server (RFC 2131).
+const DHCP_SERVER: u16 = 67;
 const MTU_DEFAULT: u16 = 1500;
 
 pub(super) const BRIDGE: Key =
@@ -31,7 +36,19 @@ pub(super) const SUBNET: Key =
 pub(super) const HOST_IP: Key =
     Key::new("host_ip", Some("host-ip"), "VOLNET_HOST_IP", Some("VOLANT_HOST_IP"));
 
-const KNOWN: &[&str] = &["name", "bridge", "subnet", "host_ip", "mtu", "nat", "isolated", "dhcp"];
+const KNOWN: &[&str] = &[
+    "name",
+    "bridge",
+    "subnet",
+    "host_ip",
+    "mtu",
+    "nat",
+    "isolated",
+    "dhcp",
+    "antispoof",
+    "ipv6",
+    "host_services",
+];
 
 /// A network as it was written.
 struct Draft<'a> {
@@ -98,12 +115,16 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         None => Ipv4Addr::from_bits(subnet.network().to_bits() + 1),
     };
     let (mut name, mut mtu, mut nat, mut isolated, mut dhcp) = (None, None, None, None, None);
+    let (mut antispoof, mut ipv6, mut host_services) = (None, None, None);
     if let Some(fields) = &draft.fields {
         name = fields.parsed("name", text::name)?;
         mtu = fields.integer("mtu", MTU_MIN..=MTU_MAX)?;
         nat = fields.flag("nat")?;
         isolated = fields.flag("isolated")?;
         dhcp = fields.parsed("dhcp", str::parse)?;
+        antispoof = fields.flag("antispoof")?;
+        ipv6 = fields.flag("ipv6")?;
+        host_services = fields.parsed_list("host_services", SERVICES_MAX, service)?;
     }
     let nat = nat.unwrap_or(true);
     // A network that has no NAT has an uplink, and there is a server behind that.
@@ -118,6 +139,9 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         nat,
         isolated: isolated.unwrap_or(false),
         dhcp,
+        antispoof: antispoof.unwrap_or(true),
+        ipv6: ipv6.unwrap_or(false),
+        host_services: host_services.unwrap_or_else(|| services(dhcp)),
     })
 }
 
@@ -127,6 +151,32 @@ fn bridge(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} is the name of a tap: those begin with {TAP_PREFIX}"));
     }
     Ok(text.into())
+}
+
+/// What the host answers where nothing is said. A DHCP server that others run may be on it.
+fn services(dhcp: Dhcp) -> Vec<Service> {
+    match dhcp {
+        Dhcp::External => vec![Service::Ping, Service::Port(Protocol::Udp, DHCP_SERVER)],
+        Dhcp::Builtin | Dhcp::Off => vec![Service::Ping],
+    }
+}
+
+/// `ping`, or a protocol and a port as `tcp/22`.
+fn service(text: &str) -> Result<Service, String> {
+    let wrong = || format!("{text:?} is neither ping nor such as tcp/22 or udp/53");
+    if text == "ping" {
+        return Ok(Service::Ping);
+    }
+    let (protocol, port) = text.split_once('/').ok_or_else(wrong)?;
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return Err(wrong()),
+    };
+    match port.parse() {
+        Ok(port) if port != 0 => Ok(Service::Port(protocol, port)),
+        Ok(_) | Err(_) => Err(wrong()),
+    }
 }
 
 fn subnet(text: &str) -> Result<Prefix, String> {
@@ -163,9 +213,15 @@ fn host_ip(text: &str, subnet: Prefix) -> Result<Ipv4Addr, String> {
     Ok(address)
 }
 
-/// Refuses two networks that have a name, a bridge or an address in common.
+/// Refuses two networks that have a name, a bridge or an address in common, and isolation on a host
+/// that has no rules for its bridges: the way by the gateway would be open.
 fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refusal> {
+    let guarded = is_guarded(networks.iter());
     for (index, network) in networks.iter().enumerate() {
+        if network.isolated && !guarded {
+            let reason = "it needs a network with antispoof, and there is none";
+            return Err(whole.element(index).field("isolated").refuse(reason));
+        }
         for other in &networks[..index] {
             let place = whole.element(index);
             if network.name == other.name {

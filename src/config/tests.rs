@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::engine::mac::Mac;
-use crate::engine::state::Dhcp;
+use crate::engine::state::{Dhcp, Protocol, Service};
 use crate::hypervisor::QemuMachine;
 use crate::hypervisor::template::Template;
 
@@ -52,6 +52,9 @@ fn defaults() {
             nat: true,
             isolated: false,
             dhcp: Dhcp::Builtin,
+            antispoof: true,
+            ipv6: false,
+            host_services: vec![Service::Ping],
             mac: Mac::of_bridge("host", "vbr0"),
         }]
     );
@@ -223,6 +226,13 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"networks": [{"host_ip": "192.168.127.1/16"}]}"#, "networks[0].host_ip"),
         (r#"{"networks": [{"mtu": 67}]}"#, "networks[0].mtu"),
         (r#"{"networks": [{"nat": 1}]}"#, "networks[0].nat"),
+        (r#"{"networks": [{"antispoof": "no"}]}"#, "networks[0].antispoof"),
+        (r#"{"networks": [{"antispoof": false, "isolated": true}]}"#, "networks[0].isolated"),
+        (r#"{"networks": [{"host_services": "ping"}]}"#, "networks[0].host_services"),
+        (r#"{"networks": [{"host_services": ["ping", 22]}]}"#, "networks[0].host_services[1]"),
+        (r#"{"networks": [{"host_services": ["sctp/22"]}]}"#, "networks[0].host_services[0]"),
+        (r#"{"networks": [{"host_services": ["tcp/0"]}]}"#, "networks[0].host_services[0]"),
+        (r#"{"networks": [{"host_services": ["tcp/65536"]}]}"#, "networks[0].host_services[0]"),
         (r#"{"networks": [{}, {"bridge": "b", "subnet": "10.0.0.0/8"}]}"#, "networks[1].name"),
         (r#"{"networks": [{}, {"name": "b", "subnet": "10.0.0.0/8"}]}"#, "networks[1].bridge"),
         (r#"{"networks": [{}, {"name": "b", "bridge": "b"}]}"#, "networks[1].subnet"),
@@ -248,6 +258,23 @@ fn what_is_wrong_outside_the_file_is_named_by_flag_or_variable() {
 }
 
 #[test]
+fn the_host_answers_what_is_listed_and_a_server_that_may_be_on_it() {
+    let services = |network: &str| {
+        let settings = from_file(&format!(r#"{{"networks": [{network}]}}"#)).unwrap();
+        settings.networks[0].host_services.clone()
+    };
+    let dhcp = Service::Port(Protocol::Udp, 67);
+    assert_eq!(services("{}"), [Service::Ping]);
+    assert_eq!(services(r#"{"nat": false}"#), [Service::Ping, dhcp]);
+    assert_eq!(services(r#"{"dhcp": "external"}"#), [Service::Ping, dhcp]);
+    assert_eq!(services(r#"{"dhcp": "external", "host_services": []}"#), []);
+    assert_eq!(
+        services(r#"{"host_services": ["tcp/22", " udp/67 ", "ping"]}"#),
+        [Service::Port(Protocol::Tcp, 22), dhcp, Service::Ping]
+    );
+}
+
+#[test]
 fn bounds() {
     let networks = |n: usize| {
         let one = |i| format!(r#"{{"name":"n{i}","bridge":"b{i}","subnet":"10.0.{i}.0/24"}}"#);
@@ -256,6 +283,9 @@ fn bounds() {
     };
     assert_eq!(networks(NETWORKS_MAX).unwrap().networks.len(), NETWORKS_MAX);
     assert_eq!(field(networks(NETWORKS_MAX + 1)), "networks");
+    let services = vec!["\"ping\""; SERVICES_MAX + 1].join(",");
+    let file = format!(r#"{{"networks":[{{"host_services":[{services}]}}]}}"#);
+    assert_eq!(field(from_file(&file)), "networks[0].host_services");
     let args = vec!["\"x\""; TEMPLATE_ARGS_MAX + 1].join(",");
     let file = format!(r#"{{"hypervisors":{{"xen":{{"program":"xl","args":[{args}]}}}}}}"#);
     assert_eq!(field(from_file(&file)), "hypervisors.xen.args");

@@ -6,8 +6,9 @@ use std::fs::{self, File};
 use super::shell::Shell;
 use crate::engine::firewall;
 use crate::engine::name::VmName;
-use crate::engine::reconcile::reconcile;
+use crate::engine::reconcile::{Desired, Observed, reconcile};
 use crate::engine::request::Reply;
+use crate::engine::ruleset::Family;
 use crate::engine::view::{Finding, Level, Status};
 use crate::error::Error;
 use crate::hypervisor::process::Processes;
@@ -55,7 +56,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.engine.configured().map(|network| network.bridge.as_str()).collect();
         findings.extend(firewall::findings(&surroundings, &bridges));
         let observed = self.network.observe()?;
-        let reconciled = reconcile(&self.engine.desired(), &observed);
+        let desired = self.engine.desired();
+        findings.extend(antispoof(&desired, &observed));
+        let reconciled = reconcile(&desired, &observed);
         let drift = reconciled.plan.iter().flat_map(|op| op.commands());
         findings.extend(
             reconciled
@@ -106,6 +109,26 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
 fn finding(check: &str, level: Level, message: String, hint: Option<String>) -> Finding {
     Finding { check: check.into(), level, message, hint }
+}
+
+/// Whether guests are held to their own addresses: by the rules that are there, and on which
+/// networks not at all.
+fn antispoof(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
+    let without = desired.networks.iter().filter(|network| !network.antispoof).map(|network| {
+        let message = format!("guests of network {} may send from any address", network.name);
+        let hint = "set its antispoof to true, if the kernel has nf_tables for bridges".into();
+        finding("antispoof", Level::Warning, message, Some(hint))
+    });
+    let wanted = desired.tables.iter().any(|table| table.family == Family::Bridge);
+    let there = observed.tables.iter().any(|table| table.family == Family::Bridge);
+    let message = "table bridge volnet is missing: guests cannot be held to their addresses";
+    let hint = "volnet setup says why; where the kernel has no nf_tables for bridges \
+                (CONFIG_NF_TABLES_BRIDGE), set antispoof of every network to false";
+    let missing = (wanted && !there)
+        .then(|| finding("antispoof", Level::Error, message.into(), Some(hint.into())));
+    let held = "guests are held to their own addresses".into();
+    let well = (wanted && there).then(|| finding("antispoof", Level::Ok, held, None));
+    without.chain(missing).chain(well).collect()
 }
 
 /// Whether a device can be opened; `level` and `consequence` tell what it means when it cannot.

@@ -11,7 +11,7 @@ use crate::engine::mac::Mac;
 use crate::engine::mode::Mode;
 use crate::engine::name::VmName;
 use crate::engine::request::Request;
-use crate::engine::state::{Dhcp, NetworkConfig};
+use crate::engine::state::{Dhcp, NetworkConfig, Service};
 use crate::engine::supervise::Now;
 use crate::spec::{NetworkSpec, VmSpec};
 
@@ -35,6 +35,9 @@ impl Host {
             nat: true,
             isolated: false,
             dhcp: Dhcp::Builtin,
+            antispoof: true,
+            ipv6: false,
+            host_services: vec![Service::Ping],
             mac: Mac::of_bridge("host", "vbr0"),
         };
         let engine = Engine::new(vec![network], "qemu".into(), true).expect("one network");

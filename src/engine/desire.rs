@@ -1,11 +1,12 @@
 //! What the kernel should hold, as the engine's state says.
 
 use super::decide::Engine;
+use super::mode::Mode;
 use super::name::VmName;
 use super::plan::{Handover, Op, Plan};
 use super::reconcile::{self, Desired, DesiredPort, Observed, Problem};
 use super::ruleset::{self, Element, Guest};
-use super::state::{NetworkConfig, Record};
+use super::state::{Dhcp, NetworkConfig, Record};
 use crate::error::Refusal;
 
 impl Engine {
@@ -100,11 +101,18 @@ impl Engine {
     fn elements(&self, record: &Record) -> Vec<Element> {
         let Some(port) = &record.port else { return Vec::new() };
         let Some(network) = self.ledger.network(&port.network) else { return Vec::new() };
+        if !ruleset::is_guarded(self.ledger.networks()) {
+            return Vec::new();
+        }
+        let (spec, given) = (&record.spec.network, port.lease.filter(|lease| lease.given));
         ruleset::elements(&Guest {
             tap: &port.tap,
             mac: port.mac,
-            ip: port.ip,
-            isolated: record.spec.network.isolated.unwrap_or(network.isolated),
+            ip: port.ip.or(given.map(|lease| lease.ip)),
+            asks_others: spec.mode == Mode::Dhcp && network.dhcp == Dhcp::External,
+            antispoof: spec.antispoof.unwrap_or(network.antispoof),
+            ipv6: network.ipv6,
+            isolated: spec.isolated.unwrap_or(network.isolated),
         })
     }
 }

@@ -11,6 +11,7 @@ use super::ipam::{Pool, Why};
 use super::mac::Mac;
 use super::mode::Mode;
 use super::name::{TapName, VmName};
+use super::ruleset::is_guarded;
 use super::state::{Dhcp, Lease, NetworkConfig, Port, Record};
 use super::view::NetworkView;
 use crate::error::Refusal;
@@ -198,6 +199,7 @@ impl Ledger {
 
     fn claim_port(&mut self, vm: &VmName, spec: &VmSpec) -> Result<Port, Conflict> {
         let chosen = self.chosen(&spec.network)?;
+        self.check_guard(&spec.network, &self.networks[chosen].config)?;
         let account = &mut self.networks[chosen];
         if account.ports() >= BRIDGE_PORTS_MAX {
             let bridge = account.config.bridge.clone();
@@ -218,6 +220,25 @@ impl Ledger {
         let tap = TapName::choose(vm, |tap| self.taps.contains_key(tap));
         self.taps.insert(tap.clone(), vm.clone());
         Ok(Port { network, tap, ifindex: None, mac, ip, lease: None })
+    }
+
+    /// Refuses what nobody would see to on a host without rules for its bridges.
+    fn check_guard(&self, wanted: &NetworkSpec, config: &NetworkConfig) -> Result<(), Refusal> {
+        if is_guarded(self.networks()) {
+            return Ok(());
+        }
+        let refuse = |field: &str| {
+            let field = format!("network.{field}");
+            let reason = "no network of this host has antispoof, which it needs".into();
+            Err(Refusal::InvalidConfig { field, reason })
+        };
+        if wanted.isolated.unwrap_or(config.isolated) {
+            return refuse("isolated");
+        }
+        match wanted.antispoof {
+            Some(true) => refuse("antispoof"),
+            Some(false) | None => Ok(()),
+        }
     }
 
     /// The index of the network that a VM asks for: by name, by prefix, by gateway, else the first.

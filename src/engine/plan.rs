@@ -171,7 +171,10 @@ impl Op {
     pub fn describe(&self) -> (&'static str, String) {
         let of_elements = |elements: &[Element]| match elements {
             [] => String::new(),
-            [one, ..] => format!("{} in set {} of table {}", elements.len(), one.set, one.table),
+            [one, ..] => {
+                let table = table_name(one.family, one.table);
+                format!("{} in set {} of table {table}", elements.len(), one.set)
+            }
         };
         match self {
             Op::CreateBridge { name, .. } => ("create bridge", name.clone()),
@@ -211,6 +214,7 @@ impl Op {
 fn table_name(family: Family, name: &str) -> String {
     match family {
         Family::Ip => format!("ip {name}"),
+        Family::Ip6 => format!("ip6 {name}"),
         Family::Bridge => format!("bridge {name}"),
     }
 }

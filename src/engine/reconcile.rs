@@ -66,6 +66,8 @@ pub struct Observed {
     pub routes: Vec<(u32, super::prefix::Prefix)>,
     /// Whether IPv4 forwarding is on.
     pub forwarding: bool,
+    /// Whether the kernel does not speak IPv6.
+    pub without_ipv6: bool,
     /// The tables of ours that are there.
     pub tables: Vec<ObservedTable>,
     /// Accept rules of ours in other people's chains.
@@ -167,7 +169,7 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     let networks: Vec<_> =
         desired.networks.iter().copied().filter(|network| free(&network.bridge)).collect();
 
-    let tables = rules::compare_tables(&desired.tables, &observed.tables);
+    let tables = rules::compare_tables(&desired.tables, observed);
     let accepts = rules::compare_accepts(&networks, observed);
     let forgotten = forgotten(desired, &tables.left);
     let mut plan = tables.removed_elements;

@@ -7,7 +7,7 @@
 mod ours;
 pub mod text;
 
-pub use ours::{Guest, TABLE, elements, tables};
+pub use ours::{Guest, KEYS, TABLE, elements, is_guarded, tables};
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
@@ -20,6 +20,8 @@ use super::prefix::Prefix;
 pub enum Family {
     /// IPv4.
     Ip,
+    /// IPv6.
+    Ip6,
     /// Frames on a bridge.
     Bridge,
 }
@@ -42,7 +44,7 @@ pub struct Table {
 impl Table {
     /// The table without its elements.
     pub fn shape(&self) -> Shape {
-        let sets = self.sets.iter().map(|set| (set.name.into(), set.key.into(), set.interval));
+        let sets = self.sets.iter().map(|set| (set.name.into(), set.key.into(), set.kind));
         let chains = self.chains.iter().map(|chain| ChainShape {
             name: chain.name.into(),
             kind: chain.kind,
@@ -65,7 +67,7 @@ impl Table {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     /// Name, key and kind of every set.
-    pub sets: Vec<(String, Vec<Field>, bool)>,
+    pub sets: Vec<(String, Vec<Field>, SetKind)>,
     /// Every chain with the tags of its rules.
     pub chains: Vec<ChainShape>,
 }
@@ -112,11 +114,29 @@ pub struct Set {
     pub name: &'static str,
     /// What its keys are, concatenated in this order.
     pub key: &'static [Field],
-    /// Whether its elements are prefixes rather than single values.
-    pub interval: bool,
+    /// How it is filled.
+    pub kind: SetKind,
+    /// Whether what packets put into it is taken along when the table is put there anew.
+    pub kept: bool,
     /// What is in it.
     pub elements: Vec<Key>,
 }
+
+/// How a set is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SetKind {
+    /// By us, with single values.
+    Values,
+    /// By us, with prefixes.
+    Prefixes,
+    /// By packets, as [`Match::Faster`] and [`Match::Put`] say. What is in it is the kernel's to say:
+    /// it is neither desired nor foreign. An element goes by itself after so many seconds
+    /// without such a packet.
+    Learned { timeout_s: u32 },
+}
+
+/// The most elements that packets can put into a set.
+pub const LEARNED_MAX: u32 = 65_535;
 
 /// One field of a set's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,6 +147,34 @@ pub enum Field {
     Ether,
     /// An IPv4 address, 4 bytes.
     Ipv4,
+    /// A protocol of IP, 1 byte.
+    Protocol,
+    /// A port, 2 bytes.
+    Port,
+    /// Bytes such as stand there in a packet, whatever they mean.
+    Bytes(Bytes),
+}
+
+/// Bytes of a packet. nft knows them by where they stand, and compares them only with bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Bytes {
+    /// The header that the offset counts from.
+    pub layer: Layer,
+    /// How many bytes stand before them.
+    pub offset: u8,
+    /// How many they are, 1 to 8.
+    pub length: u8,
+}
+
+/// A header of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Layer {
+    /// Ethernet.
+    Link,
+    /// IP or ARP.
+    Network,
+    /// UDP and the like.
+    Transport,
 }
 
 /// The key of one element: its fields are those of the set, in their order.
@@ -141,8 +189,14 @@ pub enum Value {
     Ether(Mac),
     /// One IPv4 address.
     Ipv4(Ipv4Addr),
-    /// All the addresses of a prefix; only in interval sets.
+    /// All the addresses of a prefix; only in sets of prefixes.
     Prefix(Prefix),
+    /// A protocol of IP.
+    Protocol(u8),
+    /// A port.
+    Port(u16),
+    /// Bytes.
+    Bytes(Vec<u8>),
 }
 
 /// An element and the set it belongs to.
@@ -188,6 +242,8 @@ pub enum ChainKind {
 pub enum Hook {
     /// Everything that comes in.
     Prerouting,
+    /// What is for the host itself.
+    Input,
     /// What goes through.
     Forward,
     /// What the host sends, or passes on itself.
@@ -210,11 +266,25 @@ pub struct Rule {
 pub enum Match {
     /// The fields of the packet, concatenated, are (or are not) in the set.
     InSet { fields: &'static [PacketField], set: &'static str, negated: bool },
-    /// The field of the packet, of which only the bits of `mask` count if there is one, has this
-    /// value.
-    Is { field: PacketField, mask: Option<u64>, value: u64 },
+    /// The field of the packet, of which only the bits of `mask` count if there is one, has (or has
+    /// not) this value.
+    Is { field: PacketField, mask: Option<u64>, value: u64, negated: bool },
+    /// There are more packets like this one than so many a second. Like this one are those whose
+    /// fields are the same; the set keeps count of each kind.
+    Faster { fields: &'static [PacketField], set: &'static str, rate: Rate },
+    /// Always; the fields of the packet, concatenated, are in the set from now on, or still.
+    Put { fields: &'static [PacketField], set: &'static str },
     /// The connection is established or related.
     Established,
+}
+
+/// How many packets may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// So many a second, all the time.
+    pub per_second: u32,
+    /// So many more at once.
+    pub burst: u32,
 }
 
 /// A field of a packet.
@@ -224,21 +294,49 @@ pub enum PacketField {
     InLink,
     /// The link it leaves by.
     OutLink,
+    /// The priority that a rule gave it; 0 if none did.
+    Priority,
+    /// The protocol that the IP packet carries, behind all extension headers.
+    Protocol,
     /// EtherType; that of the tag where there is one, and a length in frames of IEEE 802.3.
     EtherType,
+    /// Ethernet destination address.
+    EtherDestination,
     /// Ethernet source address.
     EtherSource,
+    /// Flags and offset of an IPv4 fragment.
+    IpFragment,
     /// IPv4 source address.
     IpSource,
     /// IPv4 destination address.
     IpDestination,
-    /// ARP sender IPv4 address (RFC 826).
+    /// ARP hardware type (RFC 826).
+    ArpHardware,
+    /// ARP protocol type.
+    ArpProtocol,
+    /// Bytes of a hardware address of ARP.
+    ArpHardwareLength,
+    /// Bytes of a protocol address of ARP.
+    ArpProtocolLength,
+    /// ARP sender IPv4 address.
     ArpSenderIp,
     /// ARP sender Ethernet address.
     ArpSenderEther,
+    /// Source port.
+    SourcePort,
+    /// Destination port.
+    DestinationPort,
+    /// Type of an ICMP message.
+    IcmpType,
+    /// Type of an ICMPv6 message.
+    Icmp6Type,
+    /// Type of an IGMP message.
+    IgmpType,
+    /// Bytes, whatever they mean.
+    Bytes(Bytes),
 }
 
-/// What a rule does.
+/// What a rule does. After what is no verdict in the kernel's sense, the next rule is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// Let it pass this chain.
@@ -247,6 +345,8 @@ pub enum Verdict {
     Drop,
     /// Source NAT to the address of the outgoing link.
     Masquerade,
+    /// Give it a priority, which later chains can see.
+    SetPriority(u32),
 }
 
 /// A plain accept rule in `ip filter`, where Docker and others drop what is forwarded. It carries

@@ -37,8 +37,32 @@ pub struct NetworkConfig {
     pub isolated: bool,
     /// Who answers guests that ask for an address.
     pub dhcp: Dhcp,
+    /// Whether VMs on it are held to their own addresses unless they say otherwise.
+    pub antispoof: bool,
+    /// Whether VMs on it may speak IPv6.
+    pub ipv6: bool,
+    /// What the host answers to VMs on it.
+    pub host_services: Vec<Service>,
     /// The bridge's MAC, pinned so that it does not follow the lowest port.
     pub mac: Mac,
+}
+
+/// Something that the host answers to its guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Echo requests.
+    Ping,
+    /// A port, 1 to 65535.
+    Port(Protocol, u16),
+}
+
+/// A protocol that has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
 /// Who answers the guests of a network that ask for an address.

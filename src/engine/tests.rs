@@ -7,8 +7,10 @@ use super::mac::Mac;
 use super::mode::Mode;
 use super::name::VmName;
 use super::plan::{Handover, Op};
+use super::reconcile::Desired;
 use super::request::{Reply, Request};
-use super::state::{Dhcp, Exit, NetworkConfig};
+use super::ruleset::Family;
+use super::state::{Dhcp, Exit, NetworkConfig, Service};
 use super::supervise::{Now, RESTARTS_MAX, Ticket};
 use super::view::{EventKind, Status, VmView};
 use crate::error::{Error, Failure, Refusal};
@@ -26,6 +28,9 @@ fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConf
         nat: true,
         isolated: false,
         dhcp: Dhcp::Builtin,
+        antispoof: true,
+        ipv6: false,
+        host_services: vec![Service::Ping],
         mac: Mac::of_bridge("host", bridge),
     }
 }
@@ -227,6 +232,42 @@ fn a_network_is_chosen_by_name_prefix_or_gateway_and_can_be_full() {
         let refused = ask(&mut engine, 1, &create("c", spec, false), at(0));
         assert!(matches!(refused[0].1, Err(Error::Refused(Refusal::InvalidConfig { .. }))));
     }
+}
+
+#[test]
+fn a_host_without_rules_for_its_bridges_keeps_no_guest_apart() {
+    let open = NetworkConfig {
+        antispoof: false,
+        ..network("default", "vbr0", "192.168.127.0/24", "192.168.127.1")
+    };
+    let mut engine = Engine::new(vec![open.clone()], "qemu".into(), true).unwrap();
+    let with = |isolated, antispoof: Option<bool>| {
+        let network = NetworkSpec { isolated, antispoof, ..NetworkSpec::default() };
+        let name = if antispoof.is_some() { "db" } else { "web" };
+        create(name, VmSpec { network, ..VmSpec::default() }, false)
+    };
+    let refused = |engine: &mut Engine, request| match engine.request(1, &request, at(0)) {
+        Err(Error::Refused(Refusal::InvalidConfig { field, .. })) => field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&mut engine, with(Some(true), None)), "network.isolated");
+    assert_eq!(refused(&mut engine, with(None, Some(true))), "network.antispoof");
+    ask(&mut engine, 1, &with(None, None), at(0));
+    let bridged = |desired: &Desired<'_>| {
+        let tables = desired.tables.iter().filter(|table| table.family == Family::Bridge);
+        tables.flat_map(|table| &table.sets).map(|set| set.elements.len()).sum::<usize>()
+    };
+    assert_eq!(engine.desired().tables.len(), 2);
+    assert_eq!(bridged(&engine.desired()), 0);
+
+    // Where another network has them, a VM can be held to its addresses here, too.
+    let networks = vec![open, network("lab", "vbr1", "10.9.9.0/24", "10.9.9.1")];
+    let mut engine = Engine::new(networks, "qemu".into(), true).unwrap();
+    let before = bridged(&engine.desired());
+    ask(&mut engine, 1, &with(None, None), at(0));
+    assert_eq!(bridged(&engine.desired()) - before, 2, "a port that is trusted");
+    ask(&mut engine, 2, &with(None, Some(true)), at(0));
+    assert_eq!(bridged(&engine.desired()) - before, 2 + 3, "one with its addresses");
 }
 
 #[test]

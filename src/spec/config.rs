@@ -2,7 +2,8 @@
 //!
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
 //! github.com/volantvm/volant. volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`
-//! and, in `network`, `name`, `ip`, `mac`, `mtu`, `queues` and `isolated`.
+//! and, in `network`, `name`, `ip`, `mac`, `mtu`, `queues`, `isolated`
+//! and `antispoof`.
 
 use std::path::PathBuf;
 

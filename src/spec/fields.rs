@@ -183,6 +183,26 @@ impl<'a> Fields<'a> {
         items.iter().map(group).collect()
     }
 
+    /// An array of at most `most` texts that mean something; `None` when it is absent.
+    pub(crate) fn parsed_list<T>(
+        &self,
+        name: &str,
+        most: usize,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Result<Option<Vec<T>>, Refusal> {
+        if self.get(name).is_none() {
+            return Ok(None);
+        }
+        let items = self.list(name)?;
+        if items.len() > most {
+            return Err(self.place.field(name).refuse(format!("there may be at most {most}")));
+        }
+        let item = |(place, value): &(Place, &Value)| {
+            parse(string(place, value)?.trim()).map_err(|reason| place.refuse(reason))
+        };
+        items.iter().map(item).collect::<Result<_, _>>().map(Some)
+    }
+
     /// An array of texts, checked for form.
     pub(crate) fn check_texts(&self, name: &str) -> Result<(), Refusal> {
         self.list(name)?.iter().try_for_each(|(place, value)| string(place, value).map(drop))

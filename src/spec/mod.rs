@@ -74,6 +74,8 @@ pub struct NetworkSpec {
     pub queues: Option<u16>,
     /// Keep it from other isolated VMs of the network; `None`: as the network says.
     pub isolated: Option<bool>,
+    /// Hold it to its own addresses; `None`: as the network says.
+    pub antispoof: Option<bool>,
 }
 
 /// What the hypervisor is told.

@@ -56,6 +56,7 @@ fn resolve_network_config(manifest: &Network, config: &Network) -> NetworkSpec {
         mtu: config.mtu,
         queues: config.queues,
         isolated: config.isolated,
+        antispoof: config.antispoof,
     }
 }
 
@@ -68,6 +69,7 @@ fn check_network(network: &NetworkSpec) -> Result<(), Refusal> {
         ("mtu", network.mtu.is_some()),
         ("queues", network.queues.is_some()),
         ("isolated", network.isolated.is_some()),
+        ("antispoof", network.antispoof.is_some()),
     ];
     let refuse = |name: &str, what: &str| {
         let place = Place::root(Document::Config).field("network").field(name);

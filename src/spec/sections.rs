@@ -45,6 +45,7 @@ pub(super) struct Network {
     pub(super) mtu: Option<u16>,
     pub(super) queues: Option<u16>,
     pub(super) isolated: Option<bool>,
+    pub(super) antispoof: Option<bool>,
 }
 
 /// A `resources` section.
@@ -99,6 +100,7 @@ pub(super) fn config_network(fields: &Fields) -> Result<Network, Refusal> {
         "mtu",
         "queues",
         "isolated",
+        "antispoof",
     ];
     let Some(fields) = fields.section("network", KNOWN)? else { return Ok(Network::default()) };
     let narrow = |number: u64| number as u16;
@@ -109,6 +111,7 @@ pub(super) fn config_network(fields: &Fields) -> Result<Network, Refusal> {
         mtu: fields.integer("mtu", MTU_MIN..=MTU_MAX)?.map(narrow),
         queues: fields.integer("queues", 1..=QUEUES_MAX)?.map(narrow),
         isolated: fields.flag("isolated")?,
+        antispoof: fields.flag("antispoof")?,
         ..shared_network(&fields)?
     })
 }

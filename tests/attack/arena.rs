@@ -6,7 +6,7 @@
 //! was sent behind it has arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsFd;
 
 use nix::unistd::{read, write};
@@ -15,7 +15,7 @@ use volnet_ffi::tun::{self, NO_PI, TAP, Tun, VNET_HDR};
 
 use crate::common::daemon::Daemon;
 use crate::common::{eventually, ip_link, run};
-use crate::frame::{IPV4, Mac, Tag, ethernet, udp};
+use crate::frame::{ARP, ARP_REQUEST, IPV4, Mac, Tag, arp, ethernet, udp};
 
 /// Who can send and receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,8 +27,17 @@ pub(crate) enum Party {
     /// Two guests there that are isolated.
     Left,
     Right,
-    /// A guest on another network, which is routed and not NATed.
+    /// A guest there that has not been given its address yet.
+    Fresh,
+    /// A guest there that is not held to anything.
+    Trusted,
+    /// A guest on another network, which is routed and not NATed, and has IPv6.
     Stranger,
+    /// Two guests there that ask a DHCP server which is not volnet's.
+    Asker,
+    Other,
+    /// That server: a port of that network's bridge that is not volnet's.
+    Server,
     /// A port of the default network's bridge that is not volnet's.
     Wire,
     /// A machine behind the host's uplink.
@@ -37,24 +46,37 @@ pub(crate) enum Party {
     Host,
 }
 
-use Party::{Attacker, Host, Left, Right, Stranger, Victim, Wire, World};
+use Party::{
+    Asker, Attacker, Fresh, Host, Left, Other, Right, Server, Stranger, Trusted, Victim, Wire,
+    World,
+};
 
-const GUESTS: [(Party, &str, &str); 5] = [
+const GUESTS: [(Party, &str, &str); 9] = [
     (Attacker, "attacker", r#"{}"#),
     (Victim, "victim", r#"{}"#),
     (Left, "left", r#"{"isolated": true}"#),
     (Right, "right", r#"{"isolated": true}"#),
+    (Fresh, "fresh", r#"{"mode": "dhcp"}"#),
+    (Trusted, "trusted", r#"{"antispoof": false}"#),
     (Stranger, "stranger", r#"{"name": "lab"}"#),
+    (Asker, "asker", r#"{"name": "lab", "mode": "dhcp"}"#),
+    (Other, "other", r#"{"name": "lab", "mode": "dhcp"}"#),
 ];
 
 /// The address of the world, and that of the host towards it.
 const WORLD_IP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
-const UPLINK_IP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+pub(crate) const UPLINK_IP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const WORLD_MAC: Mac = [0x02, 0, 0, 0, 0, 0x77];
-/// The host's address on the default network.
+/// The host's addresses on the two networks, and one that it has besides.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 1);
+pub(crate) const LAB_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
+pub(crate) const LAB_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub(crate) const OTHER_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// A port of the host that the default network lists, and one that no network does.
+pub(crate) const LISTED: u16 = 7000;
+pub(crate) const UNLISTED: u16 = 7777;
 /// The ports on which the host listens.
-const HOST_PORTS: [u16; 2] = [67, 7777];
+const HOST_PORTS: [u16; 3] = [67, LISTED, UNLISTED];
 /// Bytes of `struct virtio_net_hdr` in front of each frame; all zeros means nothing special.
 const VNET_HDR_BYTES: usize = 10;
 const FRAME_BYTES_MAX: usize = 2048;
@@ -71,15 +93,19 @@ pub(crate) struct Case {
 type Make = dyn Fn(&Cast, Tag) -> Vec<u8>;
 
 /// The addresses of everybody.
-pub(crate) struct Cast(BTreeMap<Party, (Mac, Ipv4Addr)>);
+pub(crate) struct Cast {
+    addresses: BTreeMap<Party, (Mac, Ipv4Addr)>,
+    /// How often the cases were tried: what is given by DHCP is another address each time.
+    pub(crate) time: u8,
+}
 
 impl Cast {
     pub(crate) fn mac(&self, party: Party) -> Mac {
-        self.0[&party].0
+        self.addresses[&party].0
     }
 
     pub(crate) fn ip(&self, party: Party) -> Ipv4Addr {
-        self.0[&party].1
+        self.addresses[&party].1
     }
 }
 
@@ -92,26 +118,44 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// A host with two networks and the guests of [`GUESTS`], all of them open.
+    /// A host with two networks and the guests of [`GUESTS`].
     pub(crate) fn new() -> Arena {
+        Arena::guarded(true)
+    }
+
+    /// The same without rules for bridges, where no guest is held to its addresses or isolated.
+    pub(crate) fn unguarded() -> Arena {
+        Arena::guarded(false)
+    }
+
+    fn guarded(antispoof: bool) -> Arena {
         run("ip link set lo up");
         let daemon = Daemon::configured(&json!({ "networks": [
-            { "name": "default", "bridge": "vbr0", "subnet": "10.10.0.0/16" },
-            { "name": "lab", "bridge": "vbr1", "subnet": "10.20.0.0/16", "nat": false },
+            { "name": "default", "bridge": "vbr0", "subnet": "10.10.0.0/16",
+              "antispoof": antispoof,
+              "host_services": ["ping", format!("tcp/{LISTED}"), format!("udp/{LISTED}")] },
+            { "name": "lab", "bridge": "vbr1", "subnet": "10.20.0.0/16", "nat": false,
+              "antispoof": antispoof, "ipv6": true },
         ] }));
         let mut arena = Arena {
             daemon,
-            cast: Cast(BTreeMap::new()),
+            cast: Cast { addresses: BTreeMap::new(), time: 0 },
             taps: BTreeMap::new(),
             sockets: HOST_PORTS.map(bind).into(),
             sent: 0,
         };
         arena.add_uplink();
-        arena.add_wire();
+        arena.add_wire(Wire, "wire", "vbr0", Ipv4Addr::new(10, 10, 250, 250));
+        arena.add_wire(Server, "server", "vbr1", Ipv4Addr::new(10, 20, 250, 250));
         for (party, name, network) in GUESTS {
-            arena.add_guest(party, name, network);
+            let mut network: Value = serde_json::from_str(network).expect("JSON");
+            if !antispoof {
+                network.as_object_mut().expect("an object").remove("isolated");
+            }
+            arena.add_guest(party, name, &network);
         }
-        arena.cast.0.insert(Host, (mac_of("vbr0"), GATEWAY));
+        arena.cast.addresses.insert(Host, (mac_of("vbr0"), GATEWAY));
+        run(&format!("ip addr add {LAB_GATEWAY6}/64 dev vbr1 nodad"));
         arena.wait_for_ports();
         arena
     }
@@ -119,29 +163,35 @@ impl Arena {
     fn add_uplink(&mut self) {
         run("ip tuntap add uplink mode tap vnet_hdr");
         run(&format!("ip addr add {UPLINK_IP}/24 dev uplink"));
+        run(&format!("ip addr add {OTHER_IP}/16 dev uplink"));
         run("ip link set uplink up");
         run(&format!("ip route add default via {WORLD_IP}"));
         know(WORLD_IP, WORLD_MAC, "uplink");
-        self.cast.0.insert(World, (mac_of("uplink"), WORLD_IP));
+        self.cast.addresses.insert(World, (mac_of("uplink"), WORLD_IP));
         self.taps.insert(World, open("uplink"));
     }
 
-    fn add_wire(&mut self) {
-        run("ip tuntap add wire mode tap vnet_hdr");
-        run("ip link set wire master vbr0 addrgenmode none up");
-        self.cast.0.insert(Wire, ([0x02, 0, 0, 0, 0, 0x88], Ipv4Addr::new(10, 10, 250, 250)));
-        self.taps.insert(Wire, open("wire"));
+    fn add_wire(&mut self, party: Party, name: &str, bridge: &str, ip: Ipv4Addr) {
+        run(&format!("ip tuntap add {name} mode tap vnet_hdr"));
+        run(&format!("ip link set {name} master {bridge} addrgenmode none up"));
+        self.cast.addresses.insert(party, ([0x02, 0, 0, 0, 0x88, party as u8], ip));
+        self.taps.insert(party, open(name));
     }
 
-    fn add_guest(&mut self, party: Party, name: &str, network: &str) {
-        let network: Value = serde_json::from_str(network).expect("JSON");
+    fn add_guest(&mut self, party: Party, name: &str, network: &Value) {
         let answer =
             self.daemon.call("Create", json!({ "name": name, "config": { "network": network } }));
         let vm = &answer["parameters"]["vm"];
         let text = |field: &str| vm[field].as_str().unwrap_or_else(|| panic!("{answer}"));
-        let (mac, ip) = (bytes_of(text("mac")), text("ip").parse().expect("an address"));
-        know(ip, mac, if vm["network"] == "lab" { "vbr1" } else { "vbr0" });
-        self.cast.0.insert(party, (mac, ip));
+        let mac = bytes_of(text("mac"));
+        let ip = match vm["ip"].as_str() {
+            Some(ip) => ip.parse().expect("an address"),
+            None => Ipv4Addr::UNSPECIFIED,
+        };
+        if !ip.is_unspecified() {
+            know(ip, mac, if vm["network"] == "lab" { "vbr1" } else { "vbr0" });
+        }
+        self.cast.addresses.insert(party, (mac, ip));
         self.taps.insert(party, open(text("tap")));
     }
 
@@ -195,6 +245,7 @@ impl Arena {
 
     /// Sends the frames of the cases and compares whom they reached with whom they should.
     pub(crate) fn check(&mut self, cases: &[Case]) {
+        self.cast.time += 1;
         let seen = self.run(cases);
         let mut wrong = String::new();
         for (number, Case { name, from, to, .. }) in cases.iter().enumerate() {
@@ -207,6 +258,28 @@ impl Arena {
             }
         }
         assert!(wrong.is_empty(), "{wrong}{}", run("nft list ruleset"));
+    }
+
+    /// Sends a frame again and again, and gives how often it reached somebody.
+    pub(crate) fn repeat(&mut self, case: &Case, times: usize, to: Party) -> usize {
+        let tag = self.send(case);
+        let frame = [&[0; VNET_HDR_BYTES][..], &(case.frame)(&self.cast, tag)].concat();
+        let (mut arrived, mut bytes) = (0, [0; FRAME_BYTES_MAX]);
+        for sent in 1..=times {
+            while let Ok(length) = read(self.taps[&to].as_fd(), &mut bytes) {
+                arrived += usize::from(Tag::of(&bytes[VNET_HDR_BYTES..length]) == Some(tag));
+            }
+            if sent < times {
+                write(self.taps[&case.from].as_fd(), &frame).expect("to write a frame");
+            }
+        }
+        arrived
+    }
+
+    /// Lets the host send a datagram from a port of its own.
+    pub(crate) fn call(&self, port: u16, to: Party, to_port: u16) {
+        let at = HOST_PORTS.iter().position(|bound| *bound == port).expect("a port of the host");
+        self.sockets[at].send_to(b"hello", (self.cast.ip(to), to_port)).expect("to send");
     }
 
     /// Reads everything that has arrived anywhere.
@@ -230,37 +303,46 @@ impl Arena {
 
 /// Datagrams that every rule lets pass: from each, and to each.
 fn couriers() -> Vec<Case> {
-    let courier = |from, hop, to: &'static [Party]| {
+    let courier = |from, frame: Box<Make>, to| Case { name: "courier", from, frame, to };
+    let by = |hop: fn(&Cast) -> Mac, from, to: &'static [Party]| {
         let frame = move |cast: &Cast, tag: Tag| {
-            let packet = udp((cast.ip(from), 9), (cast.ip(to[0]), HOST_PORTS[0]), &tag.text());
-            let hop = match hop {
-                Hop::None => cast.mac(to[0]),
-                Hop::Bridge(name) => mac_of(name),
-            };
-            ethernet(hop, cast.mac(from), IPV4, &packet)
+            let packet = udp((cast.ip(from), 9), (cast.ip(to[0]), LISTED), &tag.text());
+            ethernet(hop(cast), cast.mac(from), IPV4, &packet)
         };
-        Case { name: "courier", from, frame: Box::new(frame), to }
+        courier(from, Box::new(frame), to)
+    };
+    // Who has no address asks whether somebody has one.
+    let asks = |from, to: &'static [Party; 1]| {
+        let frame = move |cast: &Cast, tag: Tag| {
+            let sender = (cast.mac(from), Ipv4Addr::UNSPECIFIED);
+            let packet = arp(ARP_REQUEST, sender, Ipv4Addr::new(10, 9, 9, 9), &tag.text());
+            let [to] = to;
+            ethernet(cast.mac(*to), cast.mac(from), ARP, &packet)
+        };
+        courier(from, Box::new(frame), to)
     };
     vec![
-        courier(Attacker, Hop::None, &[Wire]),
-        courier(Victim, Hop::None, &[Wire]),
-        courier(Left, Hop::None, &[Wire]),
-        courier(Right, Hop::None, &[Wire]),
-        courier(Wire, Hop::None, &[Attacker]),
-        courier(Wire, Hop::None, &[Victim]),
-        courier(Wire, Hop::None, &[Left]),
-        courier(Wire, Hop::None, &[Right]),
-        courier(Wire, Hop::None, &[Host]),
-        courier(Stranger, Hop::Bridge("vbr1"), &[World]),
-        courier(World, Hop::Bridge("uplink"), &[Stranger]),
+        by(|cast| cast.mac(Wire), Attacker, &[Wire]),
+        by(|cast| cast.mac(Wire), Victim, &[Wire]),
+        by(|cast| cast.mac(Wire), Left, &[Wire]),
+        by(|cast| cast.mac(Wire), Right, &[Wire]),
+        by(|cast| cast.mac(Wire), Trusted, &[Wire]),
+        asks(Fresh, &[Wire]),
+        by(|cast| cast.mac(Attacker), Wire, &[Attacker]),
+        by(|cast| cast.mac(Victim), Wire, &[Victim]),
+        by(|cast| cast.mac(Left), Wire, &[Left]),
+        by(|cast| cast.mac(Right), Wire, &[Right]),
+        by(|cast| cast.mac(Fresh), Wire, &[Fresh]),
+        by(|cast| cast.mac(Trusted), Wire, &[Trusted]),
+        by(|cast| cast.mac(Host), Wire, &[Host]),
+        by(|cast| cast.mac(Server), Stranger, &[Server]),
+        asks(Asker, &[Server]),
+        asks(Other, &[Server]),
+        by(|cast| cast.mac(Asker), Server, &[Asker]),
+        by(|cast| cast.mac(Other), Server, &[Other]),
+        by(|_| mac_of("vbr1"), Stranger, &[World]),
+        by(|_| mac_of("uplink"), World, &[Stranger]),
     ]
-}
-
-/// By way of whom something is sent.
-#[derive(Clone, Copy)]
-enum Hop {
-    None,
-    Bridge(&'static str),
 }
 
 fn open(tap: &str) -> Tun {
@@ -268,8 +350,9 @@ fn open(tap: &str) -> Tun {
     Tun::attach(file, tap, TAP | NO_PI | VNET_HDR).expect("the tap")
 }
 
+/// A socket of IPv6, which takes IPv4 as well.
 fn bind(port: u16) -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a port of the host");
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a port of the host");
     socket.set_nonblocking(true).expect("a socket that does not wait");
     socket
 }

@@ -1,22 +1,44 @@
 //! Every frame that is tried, and whom it may reach.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::arena::Party::{self, Attacker, Host, Left, Right, Stranger, Victim, Wire, World};
-use crate::arena::{Case, Cast, GATEWAY, mac_of};
+use crate::arena::Party::{
+    self, Asker, Attacker, Fresh, Host, Left, Other, Right, Server, Stranger, Trusted, Victim,
+    Wire, World,
+};
+use crate::arena::{
+    Case, Cast, GATEWAY, LAB_GATEWAY, LAB_GATEWAY6, LISTED, OTHER_IP, UNLISTED, UPLINK_IP, mac_of,
+};
 use crate::frame::{
-    ARP, ARP_REPLY, ARP_REQUEST, BROADCAST, IPV4, Mac, Tag, arp, echo, ethernet, udp,
+    ARP, ARP_REPLY, ARP_REQUEST, BROADCAST, DHCP_DISCOVER, DHCP_OFFER, DHCP_RELEASE, IGMP, IPV4,
+    IPV6, Mac, SERVICE_VLAN, Tag, VLAN, arp, dhcp, echo, ethernet, first_fragment, icmp6, ipv4,
+    llc, syn, tagged, udp, udp6,
 };
 
 /// An address that nobody has.
 const NOBODY_IP: Ipv4Addr = Ipv4Addr::new(10, 10, 99, 99);
 const NOBODY_MAC: Mac = [0x02, 0, 0, 0, 0, 0x99];
+/// Who else is on the default network, by its ports.
+const ALL: &[Party] = &[Victim, Left, Right, Fresh, Trusted, Wire];
 /// Where clouds hand out credentials.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// All of them.
 pub(crate) fn all() -> Vec<Case> {
-    [spoofing(), groups(), isolation(), routes(), host()].into_iter().flatten().collect()
+    let lists = [
+        spoofing(),
+        groups(),
+        strange(),
+        servers(),
+        without_address(),
+        leased_elsewhere(),
+        ipv6(),
+        trusted(),
+        isolation(),
+        routes(),
+        host(),
+    ];
+    lists.into_iter().flatten().collect()
 }
 
 fn case(
@@ -56,9 +78,34 @@ fn own(cast: &Cast) -> Mac {
     cast.mac(Attacker)
 }
 
+/// A question by ARP to everybody.
+pub(crate) fn question(from: Party) -> Case {
+    let ask = move |c: &Cast, tag: Tag| {
+        let packet = arp(ARP_REQUEST, (c.mac(from), c.ip(from)), NOBODY_IP, &tag.text());
+        ethernet(BROADCAST, c.mac(from), ARP, &packet)
+    };
+    case("a question", from, ask, &[])
+}
+
+/// A datagram from one to the other.
+pub(crate) fn word(from: Party, to: Party) -> Case {
+    case("a word", from, direct(from, to), &[])
+}
+
+/// The host alone.
+pub(crate) const HOST: &[Party] = &[Host];
+
+/// A datagram from a port of the attacker's to one that the host does not list.
+pub(crate) fn answer(from: u16, to: &'static [Party]) -> Case {
+    let answer = move |c: &Cast, tag: Tag| {
+        let packet = udp((c.ip(Attacker), from), (GATEWAY, UNLISTED), &tag.text());
+        ethernet(c.mac(Host), own(c), IPV4, &packet)
+    };
+    case("an answer", Attacker, answer, to)
+}
+
 /// Frames that say they come from somebody else.
 fn spoofing() -> Vec<Case> {
-    const ALL: &[Party] = &[Victim, Left, Right, Wire];
     let ask = |sender: fn(&Cast) -> (Mac, Ipv4Addr)| {
         move |cast: &Cast, tag: Tag| arp(ARP_REQUEST, sender(cast), NOBODY_IP, &tag.text())
     };
@@ -149,7 +196,7 @@ fn groups() -> Vec<Case> {
             "a datagram to a link-local group",
             Attacker,
             move |c, tag| {
-                let packet = udp((c.ip(Victim), 9), (GATEWAY, 7777), &tag.text());
+                let packet = udp((c.ip(Victim), 9), (GATEWAY, LISTED), &tag.text());
                 ethernet([0x01, 0x80, 0xc2, 0, 0, last], c.mac(Victim), IPV4, &packet)
             },
             &[],
@@ -158,6 +205,369 @@ fn groups() -> Vec<Case> {
     let mut cases: Vec<Case> = (0..16).map(to_group).collect();
     cases.push(case("the victim is where it was", Wire, direct(Wire, Victim), &[Victim]));
     cases
+}
+
+/// Frames of the attacker's own that are no plain IPv4 or ARP.
+fn strange() -> Vec<Case> {
+    const STP: Mac = [0x01, 0x80, 0xc2, 0, 0, 0];
+    const CISCO: Mac = [0x01, 0, 0x0c, 0xcc, 0xcc, 0xcc];
+    let plain = direct(Attacker, Victim);
+    let mut cases = vec![
+        case(
+            "spanning tree",
+            Attacker,
+            |c, tag| llc(STP, own(c), [0x42, 0x42, 3], &tag.text()),
+            &[],
+        ),
+        case(
+            "spanning tree to one",
+            Attacker,
+            |c, tag| llc(c.mac(Victim), own(c), [0x42, 0x42, 3], &tag.text()),
+            &[],
+        ),
+        case("SNAP", Attacker, |c, tag| llc(CISCO, own(c), [0xaa, 0xaa, 3], &tag.text()), &[]),
+        case("a VLAN tag", Attacker, move |c, tag| tagged(VLAN, &plain(c, tag)), &[]),
+        case(
+            "a service VLAN tag",
+            Attacker,
+            |c, tag| tagged(SERVICE_VLAN, &direct(Attacker, Victim)(c, tag)),
+            &[],
+        ),
+        case(
+            "two VLAN tags",
+            Attacker,
+            |c, tag| tagged(SERVICE_VLAN, &tagged(VLAN, &direct(Attacker, Victim)(c, tag))),
+            &[],
+        ),
+        case(
+            "a VLAN tag for the host",
+            Attacker,
+            |c, tag| {
+                let packet = udp((c.ip(Attacker), 9), (GATEWAY, LISTED), &tag.text());
+                tagged(VLAN, &ethernet(c.mac(Host), own(c), IPV4, &packet))
+            },
+            &[],
+        ),
+        case(
+            "a membership query",
+            Attacker,
+            |c, tag| {
+                let query = [&[0x11, 0, 0xee, 0xff, 0, 0, 0, 0], &tag.text()[..]].concat();
+                let all = Ipv4Addr::new(224, 0, 0, 1);
+                let packet = ipv4(c.ip(Attacker), all, IGMP, &query);
+                ethernet([0x01, 0, 0x5e, 0, 0, 1], own(c), IPV4, &packet)
+            },
+            &[],
+        ),
+    ];
+    // Nothing, the loopback of Ethernet, RARP, AppleTalk, PPPoE, 802.1X, AoE, LLDP, PTP, nothing.
+    for kind in [0, 0x0060, 0x9000, 0x8035, 0x809b, 0x8863, 0x888e, 0x88a2, 0x88cc, 0x88f7, 0xffff]
+    {
+        cases.push(case(
+            "an EtherType that is neither",
+            Attacker,
+            move |c, tag| ethernet(c.mac(Victim), own(c), kind, &tag.text()),
+            &[],
+        ));
+    }
+    // Hardware, protocol, and the lengths of their addresses, each wrong by itself.
+    for (at, value) in [(1, 6), (2, 0x86), (4, 8), (5, 16)] {
+        cases.push(case(
+            "ARP of another kind",
+            Attacker,
+            move |c, tag| {
+                let sender = (own(c), c.ip(Attacker));
+                let mut packet = arp(ARP_REQUEST, sender, NOBODY_IP, &tag.text());
+                packet[at] = value;
+                ethernet(BROADCAST, own(c), ARP, &packet)
+            },
+            &[],
+        ));
+    }
+    cases
+}
+
+/// An offer of DHCP to a guest that asks, by whom.
+fn offer(
+    from: impl Fn(&Cast) -> (Mac, Ipv4Addr) + 'static,
+    to: impl Fn(&Cast) -> Mac + 'static,
+    client: Party,
+    yours: impl Fn(&Cast) -> Ipv4Addr + 'static,
+) -> impl Fn(&Cast, Tag) -> Vec<u8> {
+    move |c, tag| {
+        let ((mac, ip), message) =
+            (from(c), dhcp(DHCP_OFFER, c.mac(client), yours(c), &tag.text()));
+        let packet = udp((ip, 67), (Ipv4Addr::BROADCAST, 68), &message);
+        ethernet(to(c), mac, IPV4, &packet)
+    }
+}
+
+/// What only servers and routers say.
+fn servers() -> Vec<Case> {
+    let attacker = |c: &Cast| (own(c), c.ip(Attacker));
+    let anywhere = |_: &Cast| NOBODY_IP;
+    vec![
+        case("an offer to all", Attacker, offer(attacker, |_| BROADCAST, Fresh, anywhere), &[]),
+        case("an offer to one", Attacker, offer(attacker, |c| c.mac(Fresh), Fresh, anywhere), &[]),
+        case(
+            "an offer in the host's name",
+            Attacker,
+            offer(|c| (own(c), GATEWAY), |c| c.mac(Fresh), Fresh, anywhere),
+            &[],
+        ),
+        case(
+            "the first fragment of an offer",
+            Attacker,
+            |c, tag| {
+                let message = [&tag.text()[..], &[0; 300]].concat();
+                let packet = udp((c.ip(Attacker), 67), (Ipv4Addr::BROADCAST, 68), &message);
+                ethernet(BROADCAST, own(c), IPV4, &first_fragment(&packet, 64))
+            },
+            &[],
+        ),
+        case(
+            "a release of another's lease",
+            Attacker,
+            |c, tag| {
+                let message = dhcp(DHCP_RELEASE, c.mac(Victim), Ipv4Addr::UNSPECIFIED, &tag.text());
+                let packet = udp((c.ip(Attacker), 68), (c.ip(Wire), 67), &message);
+                ethernet(c.mac(Wire), own(c), IPV4, &packet)
+            },
+            &[],
+        ),
+        case(
+            "the same in fragments",
+            Attacker,
+            |c, tag| {
+                let message = [&tag.text()[..], &[0; 300]].concat();
+                let packet = udp((c.ip(Attacker), 68), (c.ip(Wire), 67), &message);
+                ethernet(c.mac(Wire), own(c), IPV4, &first_fragment(&packet, 32))
+            },
+            &[],
+        ),
+        case(
+            "a release of its own",
+            Attacker,
+            |c, tag| {
+                let message = dhcp(DHCP_RELEASE, own(c), Ipv4Addr::UNSPECIFIED, &tag.text());
+                let packet = udp((c.ip(Attacker), 68), (c.ip(Wire), 67), &message);
+                ethernet(c.mac(Wire), own(c), IPV4, &packet)
+            },
+            &[Wire],
+        ),
+        case(
+            "an offer from the wire",
+            Wire,
+            offer(|c| (c.mac(Wire), c.ip(Wire)), |c| c.mac(Fresh), Fresh, anywhere),
+            &[Fresh],
+        ),
+    ]
+}
+
+/// A guest that has no address yet.
+fn without_address() -> Vec<Case> {
+    const NONE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+    const OTHERS: &[Party] = &[Attacker, Victim, Left, Right, Trusted, Wire];
+    let asks = |from: (Ipv4Addr, u16), to: u16, client: Party| {
+        move |c: &Cast, tag: Tag| {
+            let message = dhcp(DHCP_DISCOVER, c.mac(client), NONE, &tag.text());
+            let packet = udp(from, (Ipv4Addr::BROADCAST, to), &message);
+            ethernet(BROADCAST, c.mac(Fresh), IPV4, &packet)
+        }
+    };
+    let probe = |sender: Party| {
+        move |c: &Cast, tag: Tag| {
+            let packet = arp(ARP_REQUEST, (c.mac(sender), NONE), NOBODY_IP, &tag.text());
+            ethernet(BROADCAST, c.mac(Fresh), ARP, &packet)
+        }
+    };
+    vec![
+        case("it asks by DHCP", Fresh, asks((NONE, 68), 67, Fresh), OTHERS),
+        case("it asks for another", Fresh, asks((NONE, 68), 67, Victim), &[]),
+        case("it asks from a wrong port", Fresh, asks((NONE, 1068), 67, Fresh), &[]),
+        case("it asks on a wrong port", Fresh, asks((NONE, 68), LISTED, Fresh), &[]),
+        case("it asks with an address", Fresh, asks((NOBODY_IP, 68), 67, Fresh), &[]),
+        case("it asks by ARP who has one", Fresh, probe(Fresh), OTHERS),
+        case("it asks so for another", Fresh, probe(Victim), &[]),
+        case(
+            "it says by ARP that it has one",
+            Fresh,
+            |c, tag| {
+                let packet = arp(ARP_REQUEST, (c.mac(Fresh), NOBODY_IP), NOBODY_IP, &tag.text());
+                ethernet(BROADCAST, c.mac(Fresh), ARP, &packet)
+            },
+            &[],
+        ),
+        case(
+            "it takes an address",
+            Fresh,
+            |c, tag| {
+                let packet = udp((NOBODY_IP, 9), (c.ip(Victim), 9), &tag.text());
+                ethernet(c.mac(Victim), c.mac(Fresh), IPV4, &packet)
+            },
+            &[],
+        ),
+        case(
+            "a datagram from no address",
+            Attacker,
+            |c, tag| {
+                let packet = udp((NONE, 9), (c.ip(Victim), 9), &tag.text());
+                ethernet(c.mac(Victim), own(c), IPV4, &packet)
+            },
+            &[],
+        ),
+    ]
+}
+
+/// Guests whose addresses are given by a server that is not volnet's: they have what it gave them.
+fn leased_elsewhere() -> Vec<Case> {
+    let address = |last: u8| move |c: &Cast| Ipv4Addr::new(10, 20, 100 + c.time, last);
+    let server = |c: &Cast| (c.mac(Server), c.ip(Server));
+    let uses = |who: Party, last: u8| {
+        move |c: &Cast, tag: Tag| {
+            let packet = udp((address(last)(c), 9), (c.ip(Stranger), 9), &tag.text());
+            ethernet(c.mac(Stranger), c.mac(who), IPV4, &packet)
+        }
+    };
+    let says = |who: Party, last: u8| {
+        move |c: &Cast, tag: Tag| {
+            let packet = arp(ARP_REPLY, (c.mac(who), address(last)(c)), GATEWAY, &tag.text());
+            ethernet(c.mac(Stranger), c.mac(who), ARP, &packet)
+        }
+    };
+    let asks = |c: &Cast, tag: Tag| {
+        let none = Ipv4Addr::UNSPECIFIED;
+        let message = dhcp(DHCP_DISCOVER, c.mac(Asker), none, &tag.text());
+        let packet = udp((none, 68), (Ipv4Addr::BROADCAST, 67), &message);
+        ethernet(BROADCAST, c.mac(Asker), IPV4, &packet)
+    };
+    let to_asker = |c: &Cast| c.mac(Asker);
+    let everybody = |_: &Cast| BROADCAST;
+    vec![
+        case("before it was given one", Asker, uses(Asker, 50), &[]),
+        case("it asks", Asker, asks, &[Server, Stranger, Other, Host]),
+        case("it is given one", Server, offer(server, to_asker, Asker, address(50)), &[Asker]),
+        case("it uses it", Asker, uses(Asker, 50), &[Stranger]),
+        case("it says so by ARP", Asker, says(Asker, 50), &[Stranger]),
+        case("it uses another", Asker, uses(Asker, 51), &[]),
+        case("it says another by ARP", Asker, says(Asker, 51), &[]),
+        case("another uses it", Other, uses(Other, 50), &[]),
+        case("another says so by ARP", Other, says(Other, 50), &[]),
+        case(
+            "all hear what one is given",
+            Server,
+            offer(server, everybody, Other, address(60)),
+            &[Asker, Other, Stranger],
+        ),
+        case("he uses it", Other, uses(Other, 60), &[Stranger]),
+        case("nobody else does", Asker, uses(Asker, 60), &[]),
+        case(
+            "an offer from another network",
+            Server,
+            offer(|c| (c.mac(Server), c.ip(World)), to_asker, Asker, address(70)),
+            &[Asker],
+        ),
+        case("it is not believed", Asker, uses(Asker, 70), &[]),
+        case(
+            "an offer by a guest",
+            Stranger,
+            offer(|c| (c.mac(Stranger), c.ip(Stranger)), to_asker, Asker, address(80)),
+            &[],
+        ),
+        case("it is not believed either", Asker, uses(Asker, 80), &[]),
+    ]
+}
+
+/// An address by which a party could be known on its link.
+fn link_local(party: Party) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x100 + party as u16)
+}
+
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const TO_ALL_NODES: Mac = [0x33, 0x33, 0, 0, 0, 1];
+
+fn ipv6() -> Vec<Case> {
+    let datagram6 = |from: Party, to: Party, port: u16| {
+        move |c: &Cast, tag: Tag| {
+            let packet = udp6((link_local(from), port), (link_local(to), 9), &tag.text());
+            ethernet(c.mac(to), c.mac(from), IPV6, &packet)
+        }
+    };
+    let message = |from: Party, kind: u8| {
+        move |c: &Cast, tag: Tag| {
+            let body = [&[0; 20], &tag.text()[..]].concat();
+            let packet = icmp6(link_local(from), ALL_NODES, kind, &body);
+            ethernet(TO_ALL_NODES, c.mac(from), IPV6, &packet)
+        }
+    };
+    let to_host = |port: u16| {
+        move |c: &Cast, tag: Tag| {
+            let packet = udp6((link_local(Stranger), 9), (LAB_GATEWAY6, port), &tag.text());
+            ethernet(mac_of("vbr1"), c.mac(Stranger), IPV6, &packet)
+        }
+    };
+    const LAB: &[Party] = &[Asker, Other, Server];
+    vec![
+        case("without IPv6: a datagram", Attacker, datagram6(Attacker, Victim, 9), &[]),
+        case("without IPv6: a question", Attacker, message(Attacker, 135), &[]),
+        case("without IPv6: a router", Attacker, message(Attacker, 134), &[]),
+        case("with IPv6: a datagram", Stranger, datagram6(Stranger, Asker, 9), &[Asker]),
+        case("with IPv6: a question", Stranger, message(Stranger, 135), LAB),
+        case("with IPv6: a router", Stranger, message(Stranger, 134), &[]),
+        case("with IPv6: a redirect", Stranger, message(Stranger, 137), &[]),
+        case("with IPv6: a listener query", Stranger, message(Stranger, 130), &[]),
+        case("with IPv6: a DHCP server", Stranger, datagram6(Stranger, Asker, 547), &[]),
+        case(
+            "with IPv6: another's Ethernet address",
+            Stranger,
+            |c, tag| {
+                let packet = udp6((link_local(Other), 9), (link_local(Asker), 9), &tag.text());
+                ethernet(c.mac(Asker), c.mac(Other), IPV6, &packet)
+            },
+            &[],
+        ),
+        case("with IPv6: what the host lists", Stranger, to_host(67), &[Host]),
+        case("with IPv6: what it does not", Stranger, to_host(UNLISTED), &[]),
+        case("a router on the wire", Server, message(Server, 134), &[Asker, Other, Stranger]),
+    ]
+}
+
+/// A guest that is not held to anything may be a router, or a server, or a bridge; the host is as
+/// closed to it as to others.
+fn trusted() -> Vec<Case> {
+    let trusted = |c: &Cast| (c.mac(Trusted), c.ip(Trusted));
+    vec![
+        case(
+            "trusted: another's addresses",
+            Trusted,
+            |c, tag| {
+                let packet = udp((NOBODY_IP, 9), (c.ip(Victim), 9), &tag.text());
+                ethernet(c.mac(Victim), NOBODY_MAC, IPV4, &packet)
+            },
+            &[Victim],
+        ),
+        case(
+            "trusted: an offer",
+            Trusted,
+            offer(trusted, |c| c.mac(Fresh), Fresh, |_| NOBODY_IP),
+            &[Fresh],
+        ),
+        case(
+            "trusted: a VLAN tag",
+            Trusted,
+            |c, tag| tagged(VLAN, &direct(Trusted, Victim)(c, tag)),
+            &[Victim],
+        ),
+        case(
+            "trusted: what the host does not list",
+            Trusted,
+            |c, tag| {
+                let packet = udp((c.ip(Trusted), 9), (GATEWAY, UNLISTED), &tag.text());
+                ethernet(c.mac(Host), c.mac(Trusted), IPV4, &packet)
+            },
+            &[],
+        ),
+    ]
 }
 
 /// Isolated guests, on the straight way and by way of the gateway.
@@ -214,10 +624,106 @@ fn direct_in(to: Party) -> impl Fn(&Cast, Tag) -> Vec<u8> {
 
 /// What the host is asked by a guest.
 fn host() -> Vec<Case> {
-    let ping = |ip: Ipv4Addr| {
+    let ping = |from: Party, bridge: &'static str, ip: Ipv4Addr| {
         move |c: &Cast, tag: Tag| {
-            ethernet(c.mac(Host), own(c), IPV4, &echo(c.ip(Attacker), ip, &tag.text()))
+            let packet = echo(c.ip(from), ip, &tag.text());
+            ethernet(mac_of(bridge), c.mac(from), IPV4, &packet)
         }
     };
-    vec![case("ping", Attacker, ping(GATEWAY), &[Attacker])]
+    let send = |from: Party, ip: Ipv4Addr, port: u16, mac: fn(&Cast) -> Mac| {
+        move |c: &Cast, tag: Tag| {
+            let packet = udp((c.ip(from), 9), (ip, port), &tag.text());
+            ethernet(mac(c), c.mac(from), IPV4, &packet)
+        }
+    };
+    let connect = |port: u16| {
+        move |c: &Cast, tag: Tag| {
+            let packet = syn(c.ip(Attacker), (GATEWAY, port), tag);
+            ethernet(c.mac(Host), own(c), IPV4, &packet)
+        }
+    };
+    let host = |c: &Cast| c.mac(Host);
+    let broadcast = |_: &Cast| BROADCAST;
+    const WITH_HOST: &[Party] = &[Victim, Left, Right, Fresh, Trusted, Wire, Host];
+    vec![
+        case("ping", Attacker, ping(Attacker, "vbr0", GATEWAY), &[Attacker]),
+        case("ping on the lab", Stranger, ping(Stranger, "vbr1", LAB_GATEWAY), &[Stranger]),
+        case("ping its other bridge", Attacker, ping(Attacker, "vbr0", LAB_GATEWAY), &[]),
+        case("ping its uplink", Attacker, ping(Attacker, "vbr0", UPLINK_IP), &[]),
+        case("ping its link-local address", Attacker, ping(Attacker, "vbr0", OTHER_IP), &[]),
+        case("a port that is listed", Attacker, send(Attacker, GATEWAY, LISTED, host), &[Host]),
+        case("a connection to it", Attacker, connect(LISTED), &[Attacker]),
+        case("a port that is not", Attacker, send(Attacker, GATEWAY, UNLISTED, host), &[]),
+        case("a connection to that", Attacker, connect(UNLISTED), &[]),
+        case("the DHCP server's port", Attacker, send(Attacker, GATEWAY, 67, host), &[]),
+        case(
+            "a listed port of its other bridge",
+            Attacker,
+            send(Attacker, LAB_GATEWAY, LISTED, host),
+            &[],
+        ),
+        case("a listed port of its uplink", Attacker, send(Attacker, UPLINK_IP, LISTED, host), &[]),
+        case(
+            "a port that is listed elsewhere",
+            Stranger,
+            send(Stranger, LAB_GATEWAY, LISTED, |_| mac_of("vbr1")),
+            &[],
+        ),
+        case(
+            "a listed port of everybody",
+            Attacker,
+            send(Attacker, Ipv4Addr::BROADCAST, LISTED, broadcast),
+            WITH_HOST,
+        ),
+        case(
+            "a port of everybody",
+            Attacker,
+            send(Attacker, Ipv4Addr::BROADCAST, UNLISTED, broadcast),
+            ALL,
+        ),
+        case("a port, from the wire", Wire, send(Wire, GATEWAY, UNLISTED, host), &[Host]),
+        case(
+            "a port, from the world",
+            World,
+            send(World, UPLINK_IP, UNLISTED, |c| c.mac(World)),
+            &[Host],
+        ),
+    ]
+}
+
+/// What is left where no guest is held to its addresses: the host is closed to whoever comes from
+/// one of its bridges, and the networks are kept apart.
+pub(crate) fn without_antispoof() -> Vec<Case> {
+    let send = |from: Party, ip: Ipv4Addr, port: u16| {
+        move |c: &Cast, tag: Tag| {
+            let packet = udp((c.ip(from), 9), (ip, port), &tag.text());
+            ethernet(c.mac(Host), c.mac(from), IPV4, &packet)
+        }
+    };
+    vec![
+        case(
+            "another's addresses",
+            Attacker,
+            |c, tag| {
+                let packet = udp((NOBODY_IP, 9), (c.ip(Victim), 9), &tag.text());
+                ethernet(c.mac(Victim), NOBODY_MAC, IPV4, &packet)
+            },
+            &[Victim],
+        ),
+        case("a port that is listed", Attacker, send(Attacker, GATEWAY, LISTED), HOST),
+        case("a port that is not", Attacker, send(Attacker, GATEWAY, UNLISTED), &[]),
+        case("one of its uplink", Attacker, send(Attacker, UPLINK_IP, LISTED), &[]),
+        case("a port, from the wire", Wire, send(Wire, GATEWAY, UNLISTED), &[]),
+        case("to another network", Attacker, routed(Attacker, "vbr0", Stranger), &[]),
+        case(
+            "a port by IPv6",
+            Stranger,
+            |c, tag| {
+                let to = (LAB_GATEWAY6, UNLISTED);
+                let packet = udp6((link_local(Stranger), 9), to, &tag.text());
+                ethernet(mac_of("vbr1"), c.mac(Stranger), IPV6, &packet)
+            },
+            &[],
+        ),
+    ]
 }

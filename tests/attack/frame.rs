@@ -1,6 +1,6 @@
 //! Frames of the test's own making: bytes, as they would be on a wire.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub(crate) type Mac = [u8; 6];
 
@@ -10,7 +10,16 @@ pub(crate) const ARP: u16 = 0x0806;
 pub(crate) const ARP_REQUEST: u16 = 1;
 pub(crate) const ARP_REPLY: u16 = 2;
 
+pub(crate) const IPV6: u16 = 0x86dd;
+pub(crate) const VLAN: u16 = 0x8100;
+pub(crate) const SERVICE_VLAN: u16 = 0x88a8;
+pub(crate) const DHCP_OFFER: u8 = 2;
+pub(crate) const DHCP_DISCOVER: u8 = 1;
+pub(crate) const DHCP_RELEASE: u8 = 7;
+pub(crate) const IGMP: u8 = 2;
+
 const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
 /// The type of ICMP messages that redirect (RFC 792).
 const REDIRECT: u8 = 5;
 const TCP: u8 = 6;
@@ -77,6 +86,19 @@ pub(crate) fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) ->
     ipv4(from.0, to.0, UDP, &[&header[..], payload].concat())
 }
 
+/// The first segment of a connection in its packet, from a port that tells it by its tag.
+pub(crate) fn syn(from: Ipv4Addr, to: (Ipv4Addr, u16), tag: Tag) -> Vec<u8> {
+    let mut segment = [0_u8; 20];
+    segment[..2].copy_from_slice(&(TCP_PORT_FIRST + tag.0).to_be_bytes());
+    segment[2..4].copy_from_slice(&to.1.to_be_bytes());
+    // Length of the header in words; SYN; window.
+    (segment[12], segment[13], segment[14]) = (5 << 4, 2, 0x20);
+    let pseudo = [&from.octets()[..], &to.0.octets(), &[0, TCP, 0, 20]].concat();
+    let sum = checksum(&[&pseudo[..], &segment].concat());
+    segment[16..18].copy_from_slice(&sum);
+    ipv4(from, to.0, TCP, &segment)
+}
+
 /// An echo request in its packet.
 pub(crate) fn echo(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let mut message = [&[8, 0, 0, 0, 0, 1, 0, 1], payload].concat();
@@ -98,6 +120,75 @@ pub(crate) fn arp(kind: u16, sender: (Mac, Ipv4Addr), target: Ipv4Addr, tail: &[
         tail,
     ];
     parts.concat()
+}
+
+/// A frame with a tag of a virtual network (IEEE 802.1Q) around it.
+pub(crate) fn tagged(kind: u16, frame: &[u8]) -> Vec<u8> {
+    let tag = [kind, 1].map(u16::to_be_bytes).concat();
+    [&frame[..12], &tag, &frame[12..]].concat()
+}
+
+/// A frame of IEEE 802.3, with a length in place of an EtherType and the header of LLC behind it.
+pub(crate) fn llc(to: Mac, from: Mac, header: [u8; 3], payload: &[u8]) -> Vec<u8> {
+    let body = [&header[..], payload].concat();
+    ethernet(to, from, body.len() as u16, &body)
+}
+
+/// The first of two fragments of a packet, with so many bytes of payload; they go in eights.
+pub(crate) fn first_fragment(packet: &[u8], length: usize) -> Vec<u8> {
+    let mut packet = packet[..20 + length].to_vec();
+    packet[2..4].copy_from_slice(&(20 + length as u16).to_be_bytes());
+    // More fragments follow.
+    packet[6] = 0x20;
+    packet[10..12].fill(0);
+    let sum = checksum(&packet[..20]);
+    packet[10..12].copy_from_slice(&sum);
+    packet
+}
+
+/// A message of DHCP (RFC 2131): of a client if `client` is the address that asks, with what a
+/// server gives it.
+pub(crate) fn dhcp(kind: u8, client: Mac, yours: Ipv4Addr, tail: &[u8]) -> Vec<u8> {
+    let mut message = [0_u8; 240];
+    let reply = matches!(kind, DHCP_OFFER);
+    // Operation, hardware type, length of its addresses.
+    (message[0], message[1], message[2]) = (if reply { 2 } else { 1 }, 1, 6);
+    message[16..20].copy_from_slice(&yours.octets());
+    message[28..34].copy_from_slice(&client);
+    message[236..240].copy_from_slice(&[99, 130, 83, 99]);
+    [&message[..], &[53, 1, kind, 255], tail].concat()
+}
+
+pub(crate) fn ipv6(from: Ipv6Addr, to: Ipv6Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut header = [0_u8; 40];
+    // Version, next header, hop limit.
+    (header[0], header[6], header[7]) = (0x60, protocol, 255);
+    header[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+    header[8..24].copy_from_slice(&from.octets());
+    header[24..].copy_from_slice(&to.octets());
+    [&header[..], payload].concat()
+}
+
+/// A message of ICMPv6 in its packet.
+pub(crate) fn icmp6(from: Ipv6Addr, to: Ipv6Addr, kind: u8, body: &[u8]) -> Vec<u8> {
+    let message = [&[kind, 0, 0, 0][..], body].concat();
+    ipv6(from, to, ICMP6, &with_sum(from, to, ICMP6, message, 2))
+}
+
+/// A datagram in its packet.
+pub(crate) fn udp6(from: (Ipv6Addr, u16), to: (Ipv6Addr, u16), payload: &[u8]) -> Vec<u8> {
+    let header = [from.1, to.1, 8 + payload.len() as u16, 0].map(u16::to_be_bytes).concat();
+    let datagram = with_sum(from.0, to.0, UDP, [&header, payload].concat(), 6);
+    ipv6(from.0, to.0, UDP, &datagram)
+}
+
+/// A payload of IPv6 with its checksum (RFC 8200, 8.1), which is at this place of it.
+fn with_sum(from: Ipv6Addr, to: Ipv6Addr, protocol: u8, mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
+    let length = (bytes.len() as u32).to_be_bytes();
+    let pseudo = [&from.octets()[..], &to.octets(), &length, &[0, 0, 0, protocol]].concat();
+    let sum = checksum(&[&pseudo[..], &bytes].concat());
+    bytes[at..at + 2].copy_from_slice(&sum);
+    bytes
 }
 
 /// The checksum of the Internet (RFC 1071).

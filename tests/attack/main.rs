@@ -9,8 +9,12 @@ mod cases;
 mod common;
 mod frame;
 
-use arena::Arena;
-use common::in_namespace;
+use std::time::Instant;
+
+use arena::Party::{Attacker, Victim};
+use arena::{Arena, UNLISTED};
+use common::{in_namespace, run};
+use serde_json::json;
 
 /// With those that the test plays, a thousand guests.
 const CROWD: usize = 995;
@@ -31,5 +35,48 @@ fn the_same_among_a_thousand_guests() {
         let mut arena = Arena::new();
         arena.add_crowd(CROWD);
         arena.check(&cases::all());
+    });
+}
+
+#[test]
+fn what_the_host_begins_is_answered() {
+    in_namespace(|| {
+        let mut arena = Arena::new();
+        arena.check(&[cases::answer(4242, &[])]);
+        arena.call(UNLISTED, Attacker, 4242);
+        arena.check(&[cases::answer(4242, cases::HOST), cases::answer(4243, &[])]);
+    });
+}
+
+/// Frames that go to everybody, in a storm.
+const STORM: usize = 5000;
+/// How many of them may come at once, and how many a second.
+const BURST: usize = 250;
+const PER_SECOND: f64 = 250.0;
+
+#[test]
+fn a_storm_is_bounded_for_its_port_and_for_no_other() {
+    in_namespace(|| {
+        let mut arena = Arena::new();
+        let began = Instant::now();
+        let arrived = arena.repeat(&cases::question(Attacker), STORM, Victim);
+        let most = BURST + 1 + (began.elapsed().as_secs_f64() * PER_SECOND) as usize;
+        assert!((BURST / 2..=most).contains(&arrived), "{arrived} of at most {most}");
+        // The others shout as before, and the one who shouted too much can speak.
+        let arrived = arena.repeat(&cases::question(Victim), BURST / 2, Attacker);
+        assert_eq!(arrived, BURST / 2);
+        let arrived = arena.repeat(&cases::word(Attacker, Victim), STORM, Victim);
+        assert_eq!(arrived, STORM);
+    });
+}
+
+#[test]
+fn without_rules_for_bridges_the_host_is_guarded_all_the_same() {
+    in_namespace(|| {
+        let mut arena = Arena::unguarded();
+        assert!(!run("nft list tables").contains("bridge"));
+        arena.check(&cases::without_antispoof());
+        let check = arena.daemon.call("Check", json!({})).to_string();
+        assert!(check.contains("guests of network default may send from any address"), "{check}");
     });
 }

@@ -160,15 +160,23 @@ fn ruleset() -> (Value, Elements) {
 /// kernel does of each port.
 fn wanted_elements(networks: &Elements, vms: &[Value]) -> Elements {
     let mut elements = networks.clone();
-    for vm in vms.iter().filter(|vm| !vm["ip"].is_null()) {
-        let guest = json!({ "concat": [vm["tap"], vm["mac"], vm["ip"]] });
-        elements.entry("guests".into()).or_default().insert(guest.to_string());
-        elements.entry("ports".into()).or_default().insert(vm["tap"].to_string());
+    let mut put = |set: &str, element: Value| {
+        elements.entry(set.into()).or_default().insert(element.to_string());
+    };
+    for vm in vms.iter().filter(|vm| !vm["tap"].is_null()) {
+        // nft shows what is compared with bytes of a packet as a number.
+        let digits = text(&vm["mac"]).replace(':', "");
+        let mac = u64::from_str_radix(&digits, 16).expect("an Ethernet address");
+        put("macs", json!({ "concat": [vm["tap"], mac] }));
+        put("ports", vm["tap"].clone());
+        if !vm["ip"].is_null() {
+            put("guests", json!({ "concat": [vm["tap"], vm["mac"], vm["ip"]] }));
+        }
     }
     let links = tool("ip -d -j link show");
     for link in links.as_array().expect("links") {
         if link["linkinfo"]["info_slave_data"]["isolated"] == true {
-            elements.entry("isolated".into()).or_default().insert(link["ifname"].to_string());
+            put("isolated", link["ifname"].clone());
         }
     }
     elements

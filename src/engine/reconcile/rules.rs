@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use super::{Observed, ObservedTable};
 use crate::engine::plan::{Op, Plan};
-use crate::engine::ruleset::{Accept, Direction, Element, Family, Key, Table, Value};
+use crate::engine::ruleset::{Accept, Direction, Element, Family, Key, Set, SetKind, Table, Value};
 use crate::engine::state::NetworkConfig;
 
 /// What is to be done to our tables.
@@ -31,16 +31,19 @@ pub(super) struct Accepts {
 }
 
 /// Compares the tables.
-pub(super) fn compare_tables(desired: &[Table], observed: &[ObservedTable]) -> Tables {
+pub(super) fn compare_tables(desired: &[Table], observed: &Observed) -> Tables {
     let mut tables = Tables::default();
     let (mut added, mut removed) = (Vec::new(), Vec::new());
-    for table in desired {
+    // Where nobody speaks IPv6, the kernel may have no tables for it either.
+    let possible = |table: &&Table| table.family != Family::Ip6 || !observed.without_ipv6;
+    let observed = &observed.tables;
+    for table in desired.iter().filter(possible) {
         match observed.iter().find(|seen| is_of(seen, table.family, table.name)) {
             None => tables.put.push(Op::CreateTable(Box::new(table.clone()))),
             Some(seen) if is_right(seen, table) => {
                 compare_sets(table, seen, &mut added, &mut removed)
             }
-            Some(_) => tables.put.push(Op::ReplaceTable(Box::new(table.clone()))),
+            Some(seen) => tables.put.push(Op::ReplaceTable(Box::new(keeping(table, seen)))),
         }
     }
     let wanted =
@@ -63,7 +66,12 @@ pub(super) fn compare_tables(desired: &[Table], observed: &[ObservedTable]) -> T
 fn addresses(key: &Key) -> impl Iterator<Item = Ipv4Addr> {
     key.iter().filter_map(|value| match value {
         Value::Ipv4(address) => Some(*address),
-        Value::Link(_) | Value::Ether(_) | Value::Prefix(_) => None,
+        Value::Link(_)
+        | Value::Ether(_)
+        | Value::Prefix(_)
+        | Value::Protocol(_)
+        | Value::Port(_)
+        | Value::Bytes(_) => None,
     })
 }
 
@@ -75,6 +83,16 @@ fn is_right(seen: &ObservedTable, table: &Table) -> bool {
     seen.owned == table.owned && seen.fingerprint == Some(table.fingerprint())
 }
 
+/// A table with what packets taught the one in whose place it comes.
+fn keeping(table: &Table, seen: &ObservedTable) -> Table {
+    let mut table = table.clone();
+    for set in table.sets.iter_mut().filter(|set| set.kept) {
+        let keys = seen.sets.iter().find(|(name, _)| name == set.name);
+        set.elements.extend(keys.iter().flat_map(|(_, keys)| keys).cloned());
+    }
+    table
+}
+
 /// Adds the differences between the sets of a table to the two lists.
 fn compare_sets(
     table: &Table,
@@ -82,7 +100,8 @@ fn compare_sets(
     added: &mut Vec<Element>,
     removed: &mut Vec<Element>,
 ) {
-    for set in &table.sets {
+    let ours = |set: &&Set| !matches!(set.kind, SetKind::Learned { .. });
+    for set in table.sets.iter().filter(ours) {
         let keys = seen.sets.iter().find(|(name, _)| name == set.name);
         let present: BTreeSet<&Key> = keys.iter().flat_map(|(_, keys)| keys).collect();
         let wanted: BTreeSet<&Key> = set.elements.iter().collect();

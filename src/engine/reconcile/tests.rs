@@ -8,9 +8,9 @@ use crate::engine::name::{TapName, VmName};
 use crate::engine::plan::LinkSettings;
 use crate::engine::prefix::Prefix;
 use crate::engine::ruleset::{
-    Chain, ChainKind, Direction, Element, Field, Hook, Rule, Set, Value, Verdict,
+    self, Chain, ChainKind, Direction, Element, Field, Hook, Rule, Set, SetKind, Value, Verdict,
 };
-use crate::engine::state::{Dhcp, Port};
+use crate::engine::state::{Dhcp, Port, Service};
 use crate::network::Network;
 use crate::network::execute::{execute, execute_all};
 use crate::network::fake::Fake;
@@ -89,7 +89,8 @@ impl Host {
             sets: vec![Set {
                 name: "guests",
                 key: &[Field::Ipv4],
-                interval: false,
+                kind: SetKind::Values,
+                kept: false,
                 elements: guests,
             }],
             chains: vec![Chain {
@@ -141,6 +142,9 @@ fn network(name: &str, n: u8) -> NetworkConfig {
         nat: true,
         isolated: false,
         dhcp: Dhcp::Builtin,
+        antispoof: true,
+        ipv6: false,
+        host_services: vec![Service::Ping],
         mac: Mac::of_bridge("host", &bridge),
         bridge,
     }
@@ -318,6 +322,56 @@ fn only_elements_that_differ_are_touched() {
     let mut fake = host.kernel();
     fake.table_mut(Family::Ip, "volnet").unwrap().owned = false;
     assert!(matches!(only(host.drift(&mut fake)), Op::ReplaceTable(_)));
+}
+
+#[test]
+fn what_packets_taught_is_left_alone_and_taken_along() {
+    let host = Host::with_vms(1);
+    let networks: Vec<&NetworkConfig> = host.networks.iter().collect();
+    let desired = Desired { tables: ruleset::tables(&networks, vec![], true), ..host.desired() };
+    let mut fake = bare_kernel();
+    let plan = reconcile(&desired, &fake.kernel.observed).plan;
+    execute(&mut fake, &plan).unwrap();
+    let lease = vec![
+        Value::Link("vttap-vm0".into()),
+        Value::Bytes(vec![2; 6]),
+        Value::Bytes(vec![10, 0, 0, 9]),
+    ];
+    let table = fake.table_mut(Family::Bridge, "volnet").unwrap();
+    for (name, keys) in &mut table.sets {
+        match name.as_str() {
+            "leases" => keys.push(lease.clone()),
+            "storms" => keys.push(lease[..1].to_vec()),
+            _ => {}
+        }
+    }
+    assert_eq!(reconcile(&desired, &fake.kernel.observed).plan, []);
+    fake.table_mut(Family::Bridge, "volnet").unwrap().fingerprint = None;
+    let op = only(reconcile(&desired, &fake.kernel.observed));
+    let Op::ReplaceTable(table) = op else { panic!("{op:?}") };
+    let learned: Vec<&Set> =
+        table.sets.iter().filter(|set| matches!(set.kind, SetKind::Learned { .. })).collect();
+    assert_eq!(learned.iter().map(|set| set.name).collect::<Vec<_>>(), ["leases", "storms"]);
+    assert_eq!((&learned[0].elements, &learned[1].elements), (&vec![lease], &vec![]));
+}
+
+#[test]
+fn a_kernel_without_ipv6_needs_no_rules_for_it() {
+    let host = Host::new();
+    let networks: Vec<&NetworkConfig> = host.networks.iter().collect();
+    let desired = Desired { tables: ruleset::tables(&networks, vec![], true), ..host.desired() };
+    let mut fake = bare_kernel();
+    let made = |fake: &Fake| {
+        let plan = reconcile(&desired, &fake.kernel.observed).plan;
+        let of_table = |op: &Op| match op {
+            Op::CreateTable(table) => Some(table.family),
+            _ => None,
+        };
+        plan.iter().filter_map(of_table).collect::<Vec<_>>()
+    };
+    assert_eq!(made(&fake), [Family::Ip, Family::Ip6, Family::Bridge]);
+    fake.kernel.observed.without_ipv6 = true;
+    assert_eq!(made(&fake), [Family::Ip, Family::Bridge]);
 }
 
 #[test]

@@ -4,12 +4,13 @@
 //! the nft that made it. It keeps to what nftables 1.0.6 understands, which has no `destroy`:
 //! adding a thing before it is deleted, in the same batch, removes it whether it was there or not.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use super::{
-    Chain, ChainKind, Element, Family, Field, Hook, Key, Match, PacketField, Rule, Set, Table,
-    Value, Verdict,
+    Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, LEARNED_MAX, Layer, Match,
+    PacketField, Rule, Set, SetKind, Table, Value, Verdict,
 };
 use crate::engine::mac::Mac;
 
@@ -60,10 +61,18 @@ fn lines(elements: &[Element], verbs: &[&str]) -> String {
 }
 
 fn write_set(text: &mut String, set: &Set) {
-    let fields: Vec<&str> = set.key.iter().map(|field| field_type(*field)).collect();
-    let _ = write!(text, "\tset {} {{\n\t\ttype {}\n", set.name, fields.join(" . "));
-    if set.interval {
-        text.push_str("\t\tflags interval\n");
+    let bytes = set.key.iter().any(|field| matches!(field, Field::Bytes(_)));
+    let (word, name): (_, fn(Field) -> String) =
+        if bytes { ("typeof", field_source) } else { ("type", field_type) };
+    let fields: Vec<String> = set.key.iter().map(|field| name(*field)).collect();
+    let _ = write!(text, "\tset {} {{\n\t\t{word} {}\n", set.name, fields.join(" . "));
+    match set.kind {
+        SetKind::Values => {}
+        SetKind::Prefixes => text.push_str("\t\tflags interval\n"),
+        SetKind::Learned { timeout_s } => {
+            let _ = writeln!(text, "\t\tsize {LEARNED_MAX}\n\t\tflags dynamic,timeout");
+            let _ = writeln!(text, "\t\ttimeout {timeout_s}s");
+        }
     }
     if !set.elements.is_empty() {
         let keys: Vec<String> = set.elements.iter().map(key_text).collect();
@@ -79,6 +88,7 @@ fn write_chain(text: &mut String, chain: &Chain) {
     };
     let hook = match chain.hook {
         Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
         Hook::Forward => "forward",
         Hook::Output => "output",
         Hook::Postrouting => "postrouting",
@@ -96,46 +106,77 @@ fn write_chain(text: &mut String, chain: &Chain) {
 
 fn rule_text(rule: &Rule) -> String {
     let mut words: Vec<String> = rule.matches.iter().map(match_text).collect();
-    words.push(
-        match rule.verdict {
-            Verdict::Accept => "accept",
-            Verdict::Drop => "drop",
-            Verdict::Masquerade => "masquerade",
-        }
-        .to_string(),
-    );
+    words.push(match rule.verdict {
+        Verdict::Accept => "accept".into(),
+        Verdict::Drop => "drop".into(),
+        Verdict::Masquerade => "masquerade".into(),
+        Verdict::SetPriority(value) => format!("meta priority set {}", handle(value.into())),
+    });
     words.join(" ")
 }
 
 fn match_text(condition: &Match) -> String {
     match condition {
         Match::InSet { fields, set, negated } => {
-            let fields: Vec<&str> = fields.iter().map(|field| packet_field(*field)).collect();
-            format!("{} {}@{set}", fields.join(" . "), if *negated { "!= " } else { "" })
+            format!("{} {}@{set}", packet_fields(fields), if *negated { "!= " } else { "" })
         }
-        Match::Is { field, mask, value } => {
-            let name = packet_field(*field);
-            let value = value_text(*field, *value);
-            match mask {
-                Some(mask) => format!("{name} & {} == {value}", value_text(*field, *mask)),
-                None => format!("{name} {value}"),
-            }
+        Match::Is { field, mask, value, negated } => {
+            let mask = mask.map(|mask| format!(" & {}", value_text(*field, mask)));
+            let how = if *negated { "!=" } else { "==" };
+            let (name, value) = (packet_field(*field), value_text(*field, *value));
+            format!("{name}{} {how} {value}", mask.unwrap_or_default())
         }
+        Match::Put { fields, set } => format!("update @{set} {{ {} }}", packet_fields(fields)),
+        Match::Faster { fields, set, rate } => format!(
+            "update @{set} {{ {} limit rate over {}/second burst {} packets }}",
+            packet_fields(fields),
+            rate.per_second,
+            rate.burst
+        ),
         Match::Established => "ct state established,related".to_string(),
     }
 }
 
-fn packet_field(field: PacketField) -> &'static str {
-    match field {
+fn packet_fields(fields: &[PacketField]) -> String {
+    let fields: Vec<Cow<'static, str>> = fields.iter().map(|field| packet_field(*field)).collect();
+    fields.join(" . ")
+}
+
+fn packet_field(field: PacketField) -> Cow<'static, str> {
+    Cow::Borrowed(match field {
         PacketField::InLink => "iifname",
         PacketField::OutLink => "oifname",
+        PacketField::Priority => "meta priority",
+        PacketField::Protocol => "meta l4proto",
         PacketField::EtherType => "ether type",
+        PacketField::EtherDestination => "ether daddr",
+        PacketField::IpFragment => "ip frag-off",
         PacketField::EtherSource => "ether saddr",
         PacketField::IpSource => "ip saddr",
         PacketField::IpDestination => "ip daddr",
+        PacketField::ArpHardware => "arp htype",
+        PacketField::ArpProtocol => "arp ptype",
+        PacketField::ArpHardwareLength => "arp hlen",
+        PacketField::ArpProtocolLength => "arp plen",
         PacketField::ArpSenderIp => "arp saddr ip",
         PacketField::ArpSenderEther => "arp saddr ether",
-    }
+        PacketField::SourcePort => "th sport",
+        PacketField::DestinationPort => "th dport",
+        PacketField::IcmpType => "icmp type",
+        PacketField::Icmp6Type => "icmpv6 type",
+        PacketField::IgmpType => "igmp type",
+        PacketField::Bytes(bytes) => return Cow::Owned(bytes_text(bytes)),
+    })
+}
+
+/// Bytes as nft names them, by bits.
+fn bytes_text(Bytes { layer, offset, length }: Bytes) -> String {
+    let layer = match layer {
+        Layer::Link => "ll",
+        Layer::Network => "nh",
+        Layer::Transport => "th",
+    };
+    format!("@{layer},{},{}", 8 * u32::from(offset), 8 * u32::from(length))
 }
 
 /// A value that a field is compared with, as nft takes it for that field.
@@ -144,20 +185,49 @@ fn value_text(field: PacketField, value: u64) -> String {
         PacketField::IpSource | PacketField::IpDestination | PacketField::ArpSenderIp => {
             Ipv4Addr::from_bits(value as u32).to_string()
         }
-        PacketField::EtherType => format!("{value:#06x}"),
-        PacketField::EtherSource | PacketField::ArpSenderEther => {
+        PacketField::EtherType | PacketField::ArpProtocol => format!("{value:#06x}"),
+        PacketField::EtherDestination | PacketField::EtherSource | PacketField::ArpSenderEther => {
             let [_, _, mac @ ..] = value.to_be_bytes();
             Mac(mac).to_string()
         }
-        PacketField::InLink | PacketField::OutLink => unreachable!("no value of 8 bytes"),
+        PacketField::Priority => handle(value),
+        PacketField::Protocol
+        | PacketField::IpFragment
+        | PacketField::ArpHardware
+        | PacketField::ArpHardwareLength
+        | PacketField::ArpProtocolLength
+        | PacketField::SourcePort
+        | PacketField::DestinationPort
+        | PacketField::IcmpType
+        | PacketField::Icmp6Type
+        | PacketField::IgmpType => value.to_string(),
+        PacketField::InLink | PacketField::OutLink | PacketField::Bytes(_) => {
+            unreachable!("compared with sets only")
+        }
     }
 }
 
-fn field_type(field: Field) -> &'static str {
+/// A priority, which nft takes for the handle of a class of traffic (tc(8)).
+fn handle(value: u64) -> String {
+    format!("{:04x}:{:04x}", value >> 16, value & 0xffff)
+}
+
+fn field_type(field: Field) -> String {
     match field {
-        Field::Link => "ifname",
-        Field::Ether => "ether_addr",
-        Field::Ipv4 => "ipv4_addr",
+        Field::Link => "ifname".into(),
+        Field::Ether => "ether_addr".into(),
+        Field::Ipv4 => "ipv4_addr".into(),
+        Field::Protocol => "inet_proto".into(),
+        Field::Port => "inet_service".into(),
+        Field::Bytes(bytes) => bytes_text(bytes),
+    }
+}
+
+/// A field of a key that is told by what is of its type.
+fn field_source(field: Field) -> String {
+    match field {
+        Field::Link => packet_field(PacketField::InLink).into(),
+        _ => field_type(field),
     }
 }
 
@@ -169,6 +239,12 @@ fn key_text(key: &Key) -> String {
             Value::Ether(mac) => mac.to_string(),
             Value::Ipv4(address) => address.to_string(),
             Value::Prefix(prefix) => prefix.to_string(),
+            Value::Protocol(protocol) => protocol.to_string(),
+            Value::Port(port) => port.to_string(),
+            Value::Bytes(bytes) => {
+                let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("0x{digits}")
+            }
         })
         .collect();
     values.join(" . ")
@@ -177,6 +253,7 @@ fn key_text(key: &Key) -> String {
 fn family(family: Family) -> &'static str {
     match family {
         Family::Ip => "ip",
+        Family::Ip6 => "ip6",
         Family::Bridge => "bridge",
     }
 }

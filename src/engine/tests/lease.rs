@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::engine::lease::{Change, Claim};
+use crate::engine::ruleset::{Element, Value};
 use crate::engine::state::{Lease, Record};
 
 const HOUR: u64 = 3_600_000;
@@ -89,6 +90,12 @@ fn an_address_is_forgotten_when_it_is_given_and_when_it_is_given_back() {
     ask(&mut engine, 1, &create("asks", asks(), false), at(0));
     let forget =
         |address: &str, at| Op::ForgetAddress { link: "vbr0".into(), address: ip(address), at };
+    // What lets the guest use the address.
+    let own = |last| {
+        let (link, mac) = (Value::Link("vttap-asks".into()), Mac::of_guest("default", "asks"));
+        let key = vec![link, Value::Ether(mac), Value::Ipv4([192, 168, 127, last].into())];
+        vec![Element { family: Family::Bridge, table: "volnet", set: "guests", key }]
+    };
     let lease = Lease { ip: ip("192.168.127.9"), until: 2_000_000, given: false };
     let plan = |engine: &mut Engine, wish| {
         let decision = change(engine, "asks", wish, at(0));
@@ -98,14 +105,16 @@ fn an_address_is_forgotten_when_it_is_given_and_when_it_is_given_back() {
     };
     assert_eq!(plan(&mut engine, Change::Lease(lease)), [], "an offer is nobody's yet");
     let taken = plan(&mut engine, given("192.168.127.9", 2_000_000));
-    assert_eq!(taken, [forget("192.168.127.9", Handover::Assigned)]);
+    assert_eq!(taken, [forget("192.168.127.9", Handover::Assigned), Op::AddElements(own(9))]);
     assert_eq!(plan(&mut engine, given("192.168.127.9", 3_000_000)), [], "renewed");
     let exchanged = plan(&mut engine, given("192.168.127.10", 3_000_000));
     let (gone, new) =
         (forget("192.168.127.9", Handover::Released), forget("192.168.127.10", Handover::Assigned));
-    assert_eq!(exchanged, [gone, new]);
+    let (out, into) = (Op::RemoveElements(own(9)), Op::AddElements(own(10)));
+    assert_eq!(exchanged, [out, gone, new, into]);
     let back = plan(&mut engine, Change::Release);
-    assert_eq!(back, [forget("192.168.127.10", Handover::Released)]);
+    let out = Op::RemoveElements(own(10));
+    assert_eq!(back, [out, forget("192.168.127.10", Handover::Released)]);
 }
 
 #[test]

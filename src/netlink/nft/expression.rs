@@ -24,6 +24,7 @@ const VERDICT_CODE: u16 = 1;
 // NFTA_META_*, NFTA_CT_*.
 const META_DREG: u16 = 1;
 const META_KEY: u16 = 2;
+const META_SREG: u16 = 3;
 // NFTA_PAYLOAD_*.
 const PAYLOAD_DREG: u16 = 1;
 const PAYLOAD_BASE: u16 = 2;
@@ -48,6 +49,23 @@ const LOOKUP_INVERTED: u32 = 1;
 // NFTA_IMMEDIATE_*.
 const IMMEDIATE_DREG: u16 = 1;
 const IMMEDIATE_DATA: u16 = 2;
+// NFTA_DYNSET_*.
+const DYNSET_SET: u16 = 1;
+const DYNSET_OP: u16 = 3;
+const DYNSET_SREG_KEY: u16 = 4;
+const DYNSET_EXPRESSION: u16 = 7;
+/// `NFT_DYNSET_OP_UPDATE`.
+const OP_UPDATE: u32 = 1;
+// NFTA_LIMIT_*.
+const LIMIT_RATE: u16 = 1;
+const LIMIT_UNIT: u16 = 2;
+const LIMIT_BURST: u16 = 3;
+const LIMIT_TYPE: u16 = 4;
+const LIMIT_FLAGS: u16 = 5;
+/// `NFT_LIMIT_PKTS`.
+const LIMIT_PACKETS: u32 = 0;
+/// `NFT_LIMIT_F_INV`: what is over the limit matches.
+const LIMIT_OVER: u32 = 1;
 /// `NFT_CT_STATE`.
 const CT_STATE: u32 = 0;
 /// `NF_CT_STATE_BIT` of established and related (linux/netfilter/nf_conntrack_common.h).
@@ -57,10 +75,14 @@ const CT_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Meta {
+    /// What orders it among others, and is free to be used otherwise; a word of the host.
+    Priority = 2,
     /// The name of the link that a packet came in by.
     InName = 6,
     /// The name of the link that it leaves by.
     OutName = 7,
+    /// The protocol that an IP packet carries; a byte.
+    Protocol = 16,
 }
 
 /// `NFT_PAYLOAD_*`: where an offset counts from.
@@ -71,6 +93,8 @@ pub enum Base {
     Link = 0,
     /// The network header.
     Network = 1,
+    /// The transport header.
+    Transport = 2,
 }
 
 /// `NFT_CMP_*`.
@@ -113,6 +137,18 @@ pub fn meta(writer: &mut Writer, key: Meta, register: u32) {
     });
 }
 
+/// Sets something about the packet to a word of the host.
+pub fn set_meta(writer: &mut Writer, key: Meta, value: u32) {
+    expression(writer, "immediate", |writer| {
+        writer.attr_be32(IMMEDIATE_DREG, REG32_FIRST);
+        data_value(writer, IMMEDIATE_DATA, &value.to_ne_bytes());
+    });
+    expression(writer, "meta", |writer| {
+        writer.attr_be32(META_KEY, key as u32);
+        writer.attr_be32(META_SREG, REG32_FIRST);
+    });
+}
+
 /// Loads bytes of the packet into a register.
 pub fn payload(writer: &mut Writer, base: Base, offset: u32, length: u32, register: u32) {
     expression(writer, "payload", |writer| {
@@ -140,6 +176,36 @@ pub fn lookup(writer: &mut Writer, register: u32, set: &str, negated: bool) {
         if negated {
             writer.attr_be32(LOOKUP_FLAGS, LOOKUP_INVERTED);
         }
+    });
+}
+
+/// Puts what begins in the register into the set, whose elements must have a timeout; if it is there
+/// already, its timeout begins anew.
+pub fn put(writer: &mut Writer, register: u32, set: &str) {
+    expression(writer, "dynset", |writer| update(writer, register, set));
+}
+
+fn update(writer: &mut Writer, register: u32, set: &str) {
+    writer.attr_be32(DYNSET_SREG_KEY, register);
+    writer.attr_be32(DYNSET_OP, OP_UPDATE);
+    writer.attr_text(DYNSET_SET, set);
+}
+
+/// Goes on only if more packets than so many a second, and a burst of so many more, had the same in
+/// the register. The set keeps count, as in [`put`].
+pub fn faster(writer: &mut Writer, register: u32, set: &str, per_second: u32, burst: u32) {
+    expression(writer, "dynset", |writer| {
+        update(writer, register, set);
+        let limit = writer.nest(DYNSET_EXPRESSION);
+        writer.attr_text(NAME, "limit");
+        let nest = writer.nest(DATA);
+        writer.attr(LIMIT_RATE, &u64::from(per_second).to_be_bytes());
+        writer.attr(LIMIT_UNIT, &1_u64.to_be_bytes());
+        writer.attr_be32(LIMIT_BURST, burst);
+        writer.attr_be32(LIMIT_TYPE, LIMIT_PACKETS);
+        writer.attr_be32(LIMIT_FLAGS, LIMIT_OVER);
+        writer.close(nest);
+        writer.close(limit);
     });
 }
 

@@ -27,6 +27,8 @@ pub const FAMILY_ANY: u8 = 0;
 pub const FAMILY_INET: u8 = 1;
 /// IPv4.
 pub const FAMILY_IP: u8 = 2;
+/// IPv6.
+pub const FAMILY_IP6: u8 = 10;
 /// Frames on a bridge.
 pub const FAMILY_BRIDGE: u8 = 7;
 

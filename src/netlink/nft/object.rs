@@ -13,6 +13,10 @@ const TABLE_OWNER: u32 = 2;
 const TABLE_PERSIST: u32 = 4;
 /// `NFT_SET_INTERVAL`.
 const SET_INTERVAL: u32 = 4;
+/// `NFT_SET_TIMEOUT`.
+const SET_HAS_TIMEOUT: u32 = 0x10;
+/// `NFT_SET_EVAL`.
+const SET_DYNAMIC: u32 = 0x20;
 /// `NF_ACCEPT`, as the policy of a chain.
 const POLICY_ACCEPT: u32 = 1;
 
@@ -34,8 +38,11 @@ const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
 const SET_KEY_TYPE: u16 = 4;
 const SET_KEY_LEN: u16 = 5;
+const SET_DESC: u16 = 9;
 const SET_ID: u16 = 10;
+const SET_TIMEOUT: u16 = 11;
 const SET_USERDATA: u16 = 13;
+const DESC_SIZE: u16 = 1;
 // NFTA_RULE_*.
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
@@ -47,8 +54,6 @@ const RULE_USERDATA: u16 = 7;
 const UDATA_COMMENT: u8 = 0;
 /// The tag of a rule of ours; no type that libnftnl knows, so nft passes it over.
 const UDATA_TAG: u8 = 0x76;
-/// `NFTNL_UDATA_SET_KEYBYTEORDER` (libnftnl, udata.h): how nft shows keys.
-const UDATA_KEY_BYTE_ORDER: u8 = 0;
 
 /// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,10 +226,21 @@ pub struct SetMessage<'a> {
     pub table: &'a [u8],
     /// Its name.
     pub name: &'a [u8],
-    /// Whether its elements are intervals.
-    pub interval: bool,
+    /// How it is filled.
+    pub filled: Filled,
     /// The types of its key, six bits each, the last field lowest; nft's numbers.
     pub key_type: u32,
+}
+
+/// How a set is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// By requests, with single values.
+    Values,
+    /// By requests, with intervals.
+    Intervals,
+    /// By packets. Elements have a timeout of so many milliseconds.
+    ByPackets { timeout_ms: u64 },
 }
 
 impl<'a> SetMessage<'a> {
@@ -232,6 +248,7 @@ impl<'a> SetMessage<'a> {
     pub fn read(payload: &'a [u8]) -> Result<SetMessage<'a>, Error> {
         let (family, attrs) = split(payload)?;
         let (mut table, mut name, mut flags, mut key_type) = (None, None, 0, 0);
+        let mut timeout_ms = 0;
         for attr in Attrs::new(attrs) {
             let attr = attr?;
             match attr.kind {
@@ -239,12 +256,17 @@ impl<'a> SetMessage<'a> {
                 SET_NAME => name = Some(attr.string()),
                 SET_FLAGS => flags = attr.be32()?,
                 SET_KEY_TYPE => key_type = attr.be32()?,
+                SET_TIMEOUT => timeout_ms = attr.be64()?,
                 _ => {}
             }
         }
         let (table, name) = (table.ok_or(Error::Missing)?, name.ok_or(Error::Missing)?);
-        let interval = flags & SET_INTERVAL != 0;
-        Ok(SetMessage { family, table, name, interval, key_type })
+        let filled = match flags & (SET_INTERVAL | SET_DYNAMIC) {
+            0 => Filled::Values,
+            SET_INTERVAL => Filled::Intervals,
+            _ => Filled::ByPackets { timeout_ms },
+        };
+        Ok(SetMessage { family, table, name, filled, key_type })
     }
 }
 
@@ -257,14 +279,16 @@ pub struct NewSet<'a> {
     pub table: &'a str,
     /// Its name.
     pub name: &'a str,
-    /// Whether its elements are intervals.
-    pub interval: bool,
+    /// How it is filled.
+    pub filled: Filled,
+    /// The most elements that packets put into it.
+    pub size: Option<u32>,
     /// As in [`SetMessage::key_type`].
     pub key_type: u32,
     /// Bytes of a key.
     pub key_length: u32,
-    /// How nft shows the key: 1 in host order, 2 in network order.
-    pub byte_order: u32,
+    /// By what nft knows how to show the key (libnftnl, udata.h).
+    pub userdata: &'a [u8],
     /// A number by which the same batch could name it; the kernel wants one.
     pub id: u32,
 }
@@ -274,12 +298,24 @@ pub fn new_set(writer: &mut Writer, sequence: u32, set: &NewSet<'_>) {
     let open = begin(writer, Kind::NewSet, REQUEST | CREATE, sequence, set.family);
     writer.attr_text(SET_TABLE, set.table);
     writer.attr_text(SET_NAME, set.name);
-    writer.attr_be32(SET_FLAGS, if set.interval { SET_INTERVAL } else { 0 });
+    let (flags, timeout_ms) = match set.filled {
+        Filled::Values => (0, None),
+        Filled::Intervals => (SET_INTERVAL, None),
+        Filled::ByPackets { timeout_ms } => (SET_DYNAMIC | SET_HAS_TIMEOUT, Some(timeout_ms)),
+    };
+    writer.attr_be32(SET_FLAGS, flags);
     writer.attr_be32(SET_KEY_TYPE, set.key_type);
     writer.attr_be32(SET_KEY_LEN, set.key_length);
     writer.attr_be32(SET_ID, set.id);
-    let [a, b, c, d] = set.byte_order.to_ne_bytes();
-    writer.attr(SET_USERDATA, &[UDATA_KEY_BYTE_ORDER, 4, a, b, c, d]);
+    if let Some(size) = set.size {
+        let description = writer.nest(SET_DESC);
+        writer.attr_be32(DESC_SIZE, size);
+        writer.close(description);
+    }
+    if let Some(timeout_ms) = timeout_ms {
+        writer.attr(SET_TIMEOUT, &timeout_ms.to_be_bytes());
+    }
+    writer.attr(SET_USERDATA, set.userdata);
     writer.close_message(open);
 }
 

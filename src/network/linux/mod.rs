@@ -76,6 +76,7 @@ impl Network for Linux {
             routes: addresses::routes(&mut self.route).map_err(unread("routes"))?,
             forwarding: sysctl::forwarding()
                 .map_err(|error| Failure::kernel("read", "net.ipv4.ip_forward", &error))?,
+            without_ipv6: !sysctl::has_ipv6(),
             tables: seen.tables,
             accepts: seen.accepts,
             accept_chain: seen.chain,

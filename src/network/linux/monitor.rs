@@ -14,7 +14,7 @@ use crate::engine::news::{Culprit, News};
 use crate::engine::ruleset::TABLE;
 use crate::error::Failure;
 use crate::netlink::message::{Message, Messages};
-use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP};
+use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6};
 use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, GROUP_NETCONF, Notice};
 
 use super::links::{owned, port_settings};
@@ -144,7 +144,8 @@ fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {
 fn take_rules(message: &Message<'_>, news: &mut News, own: u32, touched: &mut bool) -> Option<()> {
     match nft::notice::Notice::read(message).ok()? {
         Some(nft::notice::Notice::Touched { family, table }) => {
-            let ours = matches!(family, FAMILY_IP | FAMILY_BRIDGE) && table == TABLE.as_bytes();
+            let ours = matches!(family, FAMILY_IP | FAMILY_IP6 | FAMILY_BRIDGE)
+                && table == TABLE.as_bytes();
             let accepts = family == FAMILY_IP && table == ACCEPT_TABLE.as_bytes();
             *touched |= ours || accepts;
         }

@@ -15,6 +15,7 @@ mod encode;
 pub mod exercise;
 mod observe;
 mod others;
+mod shown;
 
 pub use accept::FILTER as ACCEPT_TABLE;
 
@@ -24,11 +25,11 @@ use crate::engine::reconcile::ObservedTable;
 use crate::engine::ruleset::{Accept, Element, Family, TABLE, Table};
 use crate::error::Failure;
 use crate::netlink::nft::object::{self, NewTable, TableMessage};
-use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, batch, element};
+use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6, batch, element};
 use crate::netlink::writer::Writer;
 
 /// The families in which we have a table.
-const FAMILIES: [Family; 2] = [Family::Ip, Family::Bridge];
+const FAMILIES: [Family; 3] = [Family::Ip, Family::Ip6, Family::Bridge];
 
 /// The nf_tables side of the kernel.
 #[derive(Debug)]
@@ -239,6 +240,7 @@ impl Nft {
 fn number(family: Family) -> u8 {
     match family {
         Family::Ip => FAMILY_IP,
+        Family::Ip6 => FAMILY_IP6,
         Family::Bridge => FAMILY_BRIDGE,
     }
 }

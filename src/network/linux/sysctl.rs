@@ -5,9 +5,12 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 /// Whether the host passes IPv4 packets on between its links (ip-sysctl.rst, `ip_forward`).
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+/// There unless the kernel was built or started without IPv6.
+const IPV6: &str = "/proc/sys/net/ipv6";
 /// Whether bridged IPv4 frames pass the rules for routed packets, too. Only there while the kernel
 /// module br_netfilter is (ip-sysctl.rst, `bridge-nf-call-iptables`).
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
@@ -21,6 +24,11 @@ pub fn forwarding() -> io::Result<bool> {
 /// kernel, so it is left alone then.
 pub fn set_forwarding(on: bool) -> io::Result<()> {
     if forwarding()? == on { Ok(()) } else { fs::write(FORWARDING, if on { "1" } else { "0" }) }
+}
+
+/// Whether the kernel speaks IPv6.
+pub fn has_ipv6() -> bool {
+    Path::new(IPV6).exists()
 }
 
 /// Whether bridged frames pass the rules for routed packets.

@@ -224,6 +224,7 @@ fn the_configuration_wins() {
             mtu: Some(1400),
             queues: Some(2),
             isolated: Some(false),
+            antispoof: None,
         }
     );
     assert!(spec.ephemeral && spec.autostart);

@@ -1,60 +1,128 @@
 //! `bridge volnet`: frames as they come from guests and go to them.
 //!
-//! A port whose guest has a lease sends IPv4 from its own Ethernet and IPv4 address, and ARP that
-//! says the same thing in the frame's header and in the packet; everything else is dropped before
-//! the bridge learns from it or floods it. A port without a lease is not among them, because nobody
-//! has told us its address. For this to hold, all frames of a port must come by here: see
-//! [`crate::engine::plan::LinkSettings::group_forward`].
+//! **What a guest may send** is decided before the bridge learns from a frame or floods it. For this
+//! to hold, all frames of a port must come by here: see
+//! [`crate::engine::plan::PortSettings::group_forward`]. By the order of the rules:
 //!
-//! Two isolated ports exchange no frames, which is the bridge's own doing. They could still send
+//! - ports that are not ours, and guests that are trusted (`antispoof: false`), send what they like;
+//! - nothing goes to a link-local group (spanning tree, LLDP, port authentication), and to groups
+//!   and everybody goes only so much a second, because each such frame is sent to all ports;
+//! - no guest is a DHCP server, asks the network's multicast listeners who they are, or speaks in
+//!   another's name with a DHCP server;
+//! - IPv4 comes from the guest's own addresses, and ARP says these and no others. A guest that has no
+//!   address yet may ask for one by DHCP, and by ARP whether somebody has it (RFC 5227);
+//! - IPv6, where the network has it, comes from the guest's own Ethernet address, and neither
+//!   advertises a router, nor redirects, nor is a DHCP server. Which IPv6 addresses a guest uses is
+//!   not checked;
+//! - everything else is dropped: VLAN tags, IEEE 802.3, and EtherTypes that are none of these.
+//!
+//! **Its own address** is known for a guest that has it from us, on its kernel command line or by
+//! DHCP: (link, Ethernet, IPv4) is in `guests`. One that asks a DHCP server of somebody else is
+//! believed what that server answers it: the answer, on its way to the port, puts the address into
+//! `leases`. Only who is not a guest can answer, and only to the port whose guest it names. Of when
+//! a lease ends the kernel knows nothing: what a guest has been given it may use for as long as it
+//! does.
+//!
+//! **Two isolated ports** exchange no frames, which is the bridge's own doing. They could still send
 //! each other packets by way of the host, as their gateway. Such a packet goes out to the one with
 //! an address of the network as its source that is not the host's, and is dropped there. Frames
 //! that pass from port to port are not seen in that chain, so it says nothing about others.
 
 use super::{
-    Chain, ChainKind, Element, Family, Field, Guest, Hook, Match, NetworkConfig, PacketField, Rule,
-    TABLE, Table, Value, Verdict, is, outside, prefixes, rule, set, within,
+    Bytes, Element, Family, Field, GUEST, Guest, Hook, ICMP6, IGMP, Layer, Match, NetworkConfig,
+    PacketField, Rate, Rule, Set, SetKind, TABLE, Table, UDP, Value, Verdict, filter, is, masked,
+    outside, prefixes, rule, set, within,
 };
 
 /// Before everything else that looks at a frame: `NF_BR_PRI_NAT_DST_BRIDGED`
 /// (linux/netfilter_bridge.h).
 const PRIORITY_FIRST: i32 = -300;
-/// Behind what others do to what the host sends: `NF_BR_PRI_FILTER_OTHER`.
+/// Behind what others do to frames of the host: `NF_BR_PRI_FILTER_OTHER`.
 const PRIORITY_FILTER_OTHER: i32 = 200;
+/// Where source NAT of bridges is: `NF_BR_PRI_NAT_SRC`.
+const PRIORITY_NAT_SOURCE: i32 = 300;
+
 /// `ETH_P_IP` (linux/if_ether.h).
 const IPV4: Match = is(PacketField::EtherType, 0x0800);
 /// `ETH_P_ARP`.
 const ARP: Match = is(PacketField::EtherType, 0x0806);
+/// `ETH_P_IPV6`.
+const IPV6: Match = is(PacketField::EtherType, 0x86dd);
+/// 01:80:c2:00:00:00 to :0f, which no bridge forwards (IEEE 802.1Q, 8.6.3).
+const TO_LINK_LOCAL_GROUP: Match =
+    masked(PacketField::EtherDestination, 0xffff_ffff_fff0, 0x0180_c200_0000);
+/// Broadcast and multicast.
+const TO_GROUP: Match = masked(PacketField::EtherDestination, 0x0100_0000_0000, 0x0100_0000_0000);
+/// To groups and to everybody from one port. ARP of a guest that looks for a whole /24 is within
+/// it, a stream by multicast is not.
+const GROUP_RATE: Rate = Rate { per_second: 250, burst: 250 };
+/// How long a guest that is silent, and does not renew its lease, may use it: a week.
+const LEASE_TIMEOUT_S: u32 = 7 * 24 * 3600;
+/// How long a port without such frames is remembered.
+const STORM_TIMEOUT_S: u32 = 10;
+
+/// Ports of DHCP (RFC 2131) and of its servers for IPv6 (RFC 8415).
+const FROM_DHCP_SERVER: Match = is(PacketField::SourcePort, 67);
+const TO_DHCP_SERVER: Match = is(PacketField::DestinationPort, 67);
+const FROM_DHCP_CLIENT: Match = is(PacketField::SourcePort, 68);
+const TO_DHCP_CLIENT: Match = is(PacketField::DestinationPort, 68);
+const FROM_DHCP6_SERVER: Match = is(PacketField::SourcePort, 547);
+/// More fragments follow, or this is not the first (RFC 791).
+const FRAGMENT: Match =
+    Match::Is { field: PacketField::IpFragment, mask: Some(0x3fff), value: 0, negated: true };
+/// A membership query (RFC 3376) and a multicast listener query (RFC 2710).
+const IGMP_QUERY: Match = is(PacketField::IgmpType, 0x11);
+const LISTENER_QUERY: Match = is(PacketField::Icmp6Type, 130);
+/// Router advertisement and redirect (RFC 4861).
+const ROUTER: Match = is(PacketField::Icmp6Type, 134);
+const REDIRECT: Match = is(PacketField::Icmp6Type, 137);
+
+/// Fields that are compared with bytes of a DHCP message, and so have to be bytes themselves.
+const ETHER_SOURCE: Bytes = Bytes { layer: Layer::Link, offset: 6, length: 6 };
+const IP_SOURCE: Bytes = Bytes { layer: Layer::Network, offset: 12, length: 4 };
+const ARP_SENDER_ETHER: Bytes = Bytes { layer: Layer::Network, offset: 8, length: 6 };
+const ARP_SENDER_IP: Bytes = Bytes { layer: Layer::Network, offset: 14, length: 4 };
+/// `chaddr` and `yiaddr` (RFC 2131, 2) behind the UDP header: who asks, and what it is given.
+const DHCP_CLIENT: Bytes = Bytes { layer: Layer::Transport, offset: 8 + 28, length: 6 };
+const DHCP_YOURS: Bytes = Bytes { layer: Layer::Transport, offset: 8 + 16, length: 4 };
+
+/// A link and the Ethernet address of its guest.
+pub(super) const MAC: &[Field] = &[Field::Link, Field::Bytes(ETHER_SOURCE)];
+/// The same and an address that the guest was given.
+pub(super) const LEASE: &[Field] =
+    &[Field::Link, Field::Bytes(ETHER_SOURCE), Field::Bytes(IP_SOURCE)];
 
 pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
-    let all = || networks.iter().copied();
-    let hosts = all().map(|network| vec![Value::Ipv4(network.host_ip)]).collect();
+    let hosts = networks.iter().map(|network| vec![Value::Ipv4(network.host_ip)]).collect();
+    let learned = |name, key, timeout_s, kept| Set {
+        name,
+        key,
+        kind: SetKind::Learned { timeout_s },
+        kept,
+        elements: Vec::new(),
+    };
     Table {
         family: Family::Bridge,
         name: TABLE,
         owned,
         sets: vec![
             set("ports", &[Field::Link], Vec::new()),
+            set("trusted", &[Field::Link], Vec::new()),
             set("guests", &[Field::Link, Field::Ether, Field::Ipv4], Vec::new()),
+            set("macs", MAC, Vec::new()),
+            set("asking", MAC, Vec::new()),
+            learned("leases", LEASE, LEASE_TIMEOUT_S, true),
+            learned("storms", &[Field::Link], STORM_TIMEOUT_S, false),
+            set("ipv6", &[Field::Link], Vec::new()),
             set("isolated", &[Field::Link], Vec::new()),
-            prefixes("subnets", all()),
+            prefixes("subnets", networks.iter().copied()),
             set("hosts", &[Field::Ipv4], hosts),
         ],
         chains: vec![
-            Chain {
-                name: "prerouting",
-                kind: ChainKind::Filter,
-                hook: Hook::Prerouting,
-                priority: PRIORITY_FIRST,
-                rules: from_guests(),
-            },
-            Chain {
-                name: "output",
-                kind: ChainKind::Filter,
-                hook: Hook::Output,
-                priority: PRIORITY_FILTER_OTHER,
-                rules: from_host(),
-            },
+            filter("prerouting", Hook::Prerouting, PRIORITY_FIRST, from_guests()),
+            filter("input", Hook::Input, PRIORITY_FILTER_OTHER, to_host()),
+            filter("output", Hook::Output, PRIORITY_FILTER_OTHER, from_host()),
+            filter("postrouting", Hook::Postrouting, PRIORITY_NAT_SOURCE, to_guests()),
         ],
     }
 }
@@ -62,33 +130,103 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
 /// What a guest is in the sets.
 pub(super) fn elements(guest: &Guest<'_>) -> Vec<Element> {
     let link = || Value::Link(guest.tap.to_string());
-    let element = |set, key| Element { family: Family::Bridge, table: TABLE, set, key };
-    let mut elements = Vec::new();
-    if let Some(ip) = guest.ip {
-        let key = vec![link(), Value::Ether(guest.mac), Value::Ipv4(ip)];
-        elements.extend([element("guests", key), element("ports", vec![link()])]);
+    let mac = || vec![link(), Value::Bytes(guest.mac.0.to_vec())];
+    let own = guest.ip.map(|ip| vec![link(), Value::Ether(guest.mac), Value::Ipv4(ip)]);
+    let mut keys = vec![("ports", vec![link()])];
+    if guest.antispoof {
+        keys.push(("macs", mac()));
+        keys.extend(own.map(|key| ("guests", key)));
+        keys.extend(guest.asks_others.then(|| ("asking", mac())));
+        keys.extend(guest.ipv6.then(|| ("ipv6", vec![link()])));
+    } else {
+        keys.push(("trusted", vec![link()]));
     }
-    if guest.isolated {
-        elements.push(element("isolated", vec![link()]));
-    }
-    elements
+    keys.extend(guest.isolated.then(|| ("isolated", vec![link()])));
+    let element = |(set, key)| Element { family: Family::Bridge, table: TABLE, set, key };
+    keys.into_iter().map(element).collect()
 }
 
 fn from_guests() -> Vec<Rule> {
-    use PacketField::{ArpSenderEther, ArpSenderIp, EtherSource, InLink, IpSource};
-    vec![
+    use PacketField::InLink;
+    const CLIENT: PacketField = PacketField::Bytes(DHCP_CLIENT);
+    let too_fast = Match::Faster { fields: &[InLink], set: "storms", rate: GROUP_RATE };
+    let mut rules = vec![
         rule([outside(&[InLink], "ports")], Verdict::Accept),
+        rule([within(&[InLink], "trusted")], Verdict::Accept),
+        rule([TO_LINK_LOCAL_GROUP], Verdict::Drop),
+        rule([TO_GROUP, too_fast], Verdict::Drop),
+        rule([UDP, FROM_DHCP_SERVER], Verdict::Drop),
+        rule([UDP, TO_DHCP_SERVER, IPV4, FRAGMENT], Verdict::Drop),
+        rule([UDP, TO_DHCP_SERVER, outside(&[InLink, CLIENT], "macs")], Verdict::Drop),
+        rule([IGMP, IGMP_QUERY], Verdict::Drop),
+    ];
+    rules.extend(ipv4());
+    rules.extend(arp());
+    rules.extend(ipv6());
+    rules.push(rule([], Verdict::Drop));
+    rules
+}
+
+/// IPv4 of the guest's own. Behind the first rule, which is for nearly all that comes, frames have
+/// the guest's own Ethernet address.
+fn ipv4() -> [Rule; 4] {
+    use PacketField::{EtherSource, InLink, IpSource};
+    const ETHER: PacketField = PacketField::Bytes(ETHER_SOURCE);
+    const IP: PacketField = PacketField::Bytes(IP_SOURCE);
+    let asks = [IPV4, is(IpSource, 0), UDP, FROM_DHCP_CLIENT, TO_DHCP_SERVER];
+    let asking = within(&[InLink, ETHER], "asking");
+    let leased = within(&[InLink, ETHER, IP], "leases");
+    let still = Match::Put { fields: &[InLink, ETHER, IP], set: "leases" };
+    [
         rule([IPV4, within(&[InLink, EtherSource, IpSource], "guests")], Verdict::Accept),
-        rule(
-            [
-                ARP,
-                within(&[InLink, ArpSenderEther, ArpSenderIp], "guests"),
-                within(&[InLink, EtherSource, ArpSenderIp], "guests"),
-            ],
-            Verdict::Accept,
-        ),
-        rule([], Verdict::Drop),
+        rule([outside(&[InLink, ETHER], "macs")], Verdict::Drop),
+        rule([IPV4, asking, leased, still], Verdict::Accept),
+        rule(asks, Verdict::Accept),
     ]
+}
+
+/// ARP of Ethernet and IPv4 that says the guest's own addresses, or asks whether somebody has one.
+fn arp() -> [Rule; 3] {
+    use PacketField::{
+        ArpHardware, ArpHardwareLength, ArpProtocol, ArpProtocolLength, ArpSenderEther,
+        ArpSenderIp, InLink,
+    };
+    const ETHER: PacketField = PacketField::Bytes(ARP_SENDER_ETHER);
+    const IP: PacketField = PacketField::Bytes(ARP_SENDER_IP);
+    let rule = |matches: &[Match]| {
+        let usual = [
+            ARP,
+            is(ArpHardware, 1),
+            is(ArpProtocol, 0x0800),
+            is(ArpHardwareLength, 6),
+            is(ArpProtocolLength, 4),
+        ];
+        Rule { matches: [&usual, matches].concat(), verdict: Verdict::Accept }
+    };
+    [
+        rule(&[within(&[InLink, ArpSenderEther, ArpSenderIp], "guests")]),
+        rule(&[
+            within(&[InLink, ETHER], "asking"),
+            within(&[InLink, ETHER, IP], "leases"),
+            Match::Put { fields: &[InLink, ETHER, IP], set: "leases" },
+        ]),
+        rule(&[is(ArpSenderIp, 0), within(&[InLink, ETHER], "macs")]),
+    ]
+}
+
+fn ipv6() -> [Rule; 5] {
+    let drop = |kind| rule([IPV6, ICMP6, kind], Verdict::Drop);
+    [
+        drop(ROUTER),
+        drop(REDIRECT),
+        drop(LISTENER_QUERY),
+        rule([IPV6, UDP, FROM_DHCP6_SERVER], Verdict::Drop),
+        rule([IPV6, within(&[PacketField::InLink], "ipv6")], Verdict::Accept),
+    ]
+}
+
+fn to_host() -> Vec<Rule> {
+    vec![rule([within(&[PacketField::InLink], "ports")], Verdict::SetPriority(GUEST))]
 }
 
 fn from_host() -> Vec<Rule> {
@@ -102,4 +240,19 @@ fn from_host() -> Vec<Rule> {
         ],
         Verdict::Drop,
     )]
+}
+
+/// A DHCP server answers from the network itself, for which a relay stands in; one that answers from
+/// elsewhere could be anybody.
+fn to_guests() -> Vec<Rule> {
+    use PacketField::{IpSource, OutLink};
+    const CLIENT: PacketField = PacketField::Bytes(DHCP_CLIENT);
+    const YOURS: PacketField = PacketField::Bytes(DHCP_YOURS);
+    let answer = vec![IPV4, UDP, FROM_DHCP_SERVER, TO_DHCP_CLIENT];
+    let learn = vec![
+        within(&[IpSource], "subnets"),
+        within(&[OutLink, CLIENT], "asking"),
+        Match::Put { fields: &[OutLink, CLIENT, YOURS], set: "leases" },
+    ];
+    vec![Rule { matches: [answer, learn].concat(), verdict: Verdict::Accept }]
 }

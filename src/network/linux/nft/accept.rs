@@ -93,7 +93,9 @@ pub(super) fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netl
             Expression::LinkName(Meta::InName) => direction = Some(Direction::In),
             Expression::LinkName(Meta::OutName) => direction = Some(Direction::Out),
             expression @ Expression::Equals(_) => bridge = expression.matched_link(),
-            Expression::Accept | Expression::Other => {}
+            Expression::LinkName(Meta::Priority | Meta::Protocol)
+            | Expression::Accept
+            | Expression::Other => {}
         }
     }
     let bridge = bridge.and_then(|name| str::from_utf8(name).ok());

@@ -1,32 +1,28 @@
 //! From values of the ruleset to messages.
 
 use crate::engine::ruleset::{
-    Chain, ChainKind, Element, Field, Hook, Key, Match, PacketField, Rule, Set, Table, Value,
-    Verdict,
+    Bytes, Chain, ChainKind, Element, Field, Hook, Key, LEARNED_MAX, Layer, Match, PacketField,
+    Rule, Set, SetKind, Table, Value, Verdict,
 };
 use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX};
 use crate::netlink::nft::expression::{self, Base, Code, Compare, Meta, REG32_FIRST};
-use crate::netlink::nft::object::{self, At, Mark, NewChain, NewRule, NewSet, NewTable};
+use crate::netlink::nft::object::{self, At, Filled, Mark, NewChain, NewRule, NewSet, NewTable};
 use crate::netlink::writer::Writer;
 
-use super::number;
+use super::{number, shown};
 use crate::network::linux::socket::Sequence;
 
 /// Bytes of a link name in a register and in a key (`IFNAMSIZ`).
 pub(super) const LINK_BYTES: usize = 16;
 /// Bits of one type in the type of a concatenation (nftables, `TYPE_BITS`).
 const TYPE_BITS: u32 = 6;
-/// How nft shows a key: `BYTEORDER_HOST_ENDIAN`, for link names.
-const SHOWN_IN_HOST_ORDER: u32 = 1;
-/// `BYTEORDER_BIG_ENDIAN`, for addresses.
-const SHOWN_IN_NETWORK_ORDER: u32 = 2;
 
 /// Begins a message of elements: adding or removing.
 pub(super) type Begin = fn(&mut Writer, u32, Of<'_>) -> Elements;
 
 /// A field of a packet: where it is loaded from, and how many bytes it has.
 enum Load {
-    Meta(Meta),
+    Meta(Meta, u32),
     Payload { base: Base, offset: u32, length: u32 },
 }
 
@@ -39,13 +35,11 @@ pub(super) fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table,
             family,
             table: table.name,
             name: set.name,
-            interval: set.interval,
+            filled: filled(set.kind),
+            size: matches!(set.kind, SetKind::Learned { .. }).then_some(LEARNED_MAX),
             key_type: key_type(set.key),
             key_length: set.key.iter().map(|field| field_bytes(*field) as u32).sum(),
-            byte_order: match set.key {
-                [Field::Link] => SHOWN_IN_HOST_ORDER,
-                _ => SHOWN_IN_NETWORK_ORDER,
-            },
+            userdata: &shown::key(set.key),
             id,
         };
         object::new_set(writer, sequence.take(), &new);
@@ -155,6 +149,18 @@ fn write_value(into: &mut [u8], value: &Value) -> usize {
             into[..4].copy_from_slice(&prefix.network().octets());
             4
         }
+        Value::Protocol(protocol) => {
+            into[0] = *protocol;
+            4
+        }
+        Value::Port(port) => {
+            into[..2].copy_from_slice(&port.to_be_bytes());
+            4
+        }
+        Value::Bytes(bytes) => {
+            into[..bytes.len()].copy_from_slice(bytes);
+            bytes.len().next_multiple_of(4)
+        }
     }
 }
 
@@ -165,14 +171,21 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
                 load_all(writer, fields);
                 expression::lookup(writer, REG32_FIRST, set, *negated);
             }
-            Match::Is { field, mask, value } => {
-                let length = load(writer, *field, REG32_FIRST) as usize;
+            Match::Is { field, mask, value, negated } => {
+                load(writer, *field, REG32_FIRST);
                 if let Some(mask) = mask {
-                    expression::mask(writer, REG32_FIRST, low_bytes(&mask.to_be_bytes(), length));
+                    expression::mask(writer, REG32_FIRST, &number_of(*field, *mask));
                 }
-                let value = value.to_be_bytes();
-                let value = low_bytes(&value, length);
-                expression::compare(writer, REG32_FIRST, Compare::Equal, value);
+                let how = if *negated { Compare::NotEqual } else { Compare::Equal };
+                expression::compare(writer, REG32_FIRST, how, &number_of(*field, *value));
+            }
+            Match::Put { fields, set } => {
+                load_all(writer, fields);
+                expression::put(writer, REG32_FIRST, set);
+            }
+            Match::Faster { fields, set, rate } => {
+                load_all(writer, fields);
+                expression::faster(writer, REG32_FIRST, set, rate.per_second, rate.burst);
             }
             Match::Established => expression::established(writer),
         }
@@ -181,6 +194,7 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
         Verdict::Accept => expression::verdict(writer, Code::Accept),
         Verdict::Drop => expression::verdict(writer, Code::Drop),
         Verdict::Masquerade => expression::masquerade(writer),
+        Verdict::SetPriority(value) => expression::set_meta(writer, Meta::Priority, value),
     }
 }
 
@@ -195,9 +209,9 @@ fn load_all(writer: &mut Writer, fields: &[PacketField]) {
 /// Loads a field and gives the bytes that it has.
 fn load(writer: &mut Writer, field: PacketField, register: u32) -> u32 {
     match load_of(field) {
-        Load::Meta(key) => {
+        Load::Meta(key, length) => {
             expression::meta(writer, key, register);
-            LINK_BYTES as u32
+            length
         }
         Load::Payload { base, offset, length } => {
             expression::payload(writer, base, offset, length, register);
@@ -206,9 +220,13 @@ fn load(writer: &mut Writer, field: PacketField, register: u32) -> u32 {
     }
 }
 
-/// The last bytes of a number in network order.
-fn low_bytes(bytes: &[u8; 8], length: usize) -> &[u8] {
-    &bytes[bytes.len() - length..]
+/// A number as a field holds it: in network order where it stands in the packet, else in the host's.
+fn number_of(field: PacketField, number: u64) -> Vec<u8> {
+    match load_of(field) {
+        Load::Meta(_, 1) => vec![number as u8],
+        Load::Meta(..) => (number as u32).to_ne_bytes().to_vec(),
+        Load::Payload { length, .. } => number.to_be_bytes()[8 - length as usize..].to_vec(),
+    }
 }
 
 /// Offsets are those of `struct ethhdr`, `struct iphdr`, and an ARP packet for Ethernet and IPv4
@@ -216,14 +234,48 @@ fn low_bytes(bytes: &[u8; 8], length: usize) -> &[u8] {
 fn load_of(field: PacketField) -> Load {
     let payload = |base, offset, length| Load::Payload { base, offset, length };
     match field {
-        PacketField::InLink => Load::Meta(Meta::InName),
-        PacketField::OutLink => Load::Meta(Meta::OutName),
+        PacketField::InLink => Load::Meta(Meta::InName, LINK_BYTES as u32),
+        PacketField::OutLink => Load::Meta(Meta::OutName, LINK_BYTES as u32),
+        PacketField::Priority => Load::Meta(Meta::Priority, 4),
+        PacketField::Protocol => Load::Meta(Meta::Protocol, 1),
+        PacketField::EtherDestination => payload(Base::Link, 0, 6),
         PacketField::EtherSource => payload(Base::Link, 6, 6),
         PacketField::EtherType => payload(Base::Link, 12, 2),
+        PacketField::IpFragment => payload(Base::Network, 6, 2),
         PacketField::IpSource => payload(Base::Network, 12, 4),
         PacketField::IpDestination => payload(Base::Network, 16, 4),
+        PacketField::ArpHardware => payload(Base::Network, 0, 2),
+        PacketField::ArpProtocol => payload(Base::Network, 2, 2),
+        PacketField::ArpHardwareLength => payload(Base::Network, 4, 1),
+        PacketField::ArpProtocolLength => payload(Base::Network, 5, 1),
         PacketField::ArpSenderEther => payload(Base::Network, 8, 6),
         PacketField::ArpSenderIp => payload(Base::Network, 14, 4),
+        PacketField::SourcePort => payload(Base::Transport, 0, 2),
+        PacketField::DestinationPort => payload(Base::Transport, 2, 2),
+        PacketField::IcmpType | PacketField::Icmp6Type | PacketField::IgmpType => {
+            payload(Base::Transport, 0, 1)
+        }
+        PacketField::Bytes(Bytes { layer, offset, length }) => {
+            payload(base(layer), offset.into(), length.into())
+        }
+    }
+}
+
+fn base(layer: Layer) -> Base {
+    match layer {
+        Layer::Link => Base::Link,
+        Layer::Network => Base::Network,
+        Layer::Transport => Base::Transport,
+    }
+}
+
+pub(super) fn filled(kind: SetKind) -> Filled {
+    match kind {
+        SetKind::Values => Filled::Values,
+        SetKind::Prefixes => Filled::Intervals,
+        SetKind::Learned { timeout_s } => {
+            Filled::ByPackets { timeout_ms: 1000 * u64::from(timeout_s) }
+        }
     }
 }
 
@@ -233,6 +285,9 @@ pub(super) fn key_type(key: &[Field]) -> u32 {
         Field::Ipv4 => 7,
         Field::Ether => 9,
         Field::Link => 41,
+        Field::Protocol => 12,
+        Field::Port => 13,
+        Field::Bytes(_) => 4,
     };
     key.iter().fold(0, |all, field| all << TYPE_BITS | number(field))
 }
@@ -242,7 +297,8 @@ pub(super) fn field_bytes(field: Field) -> usize {
     match field {
         Field::Link => LINK_BYTES,
         Field::Ether => 8,
-        Field::Ipv4 => 4,
+        Field::Ipv4 | Field::Protocol | Field::Port => 4,
+        Field::Bytes(bytes) => usize::from(bytes.length).next_multiple_of(4),
     }
 }
 
@@ -257,6 +313,7 @@ pub(super) fn kind_name(kind: ChainKind) -> &'static str {
 pub(super) fn hook_number(hook: Hook) -> u32 {
     match hook {
         Hook::Prerouting => 0,
+        Hook::Input => 1,
         Hook::Forward => 2,
         Hook::Output => 3,
         Hook::Postrouting => 4,

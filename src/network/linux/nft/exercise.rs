@@ -1,7 +1,7 @@
 //! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
 
 use super::{accept, encode, observe};
-use crate::engine::ruleset::{Element, Family, Key, TABLE};
+use crate::engine::ruleset::{Element, Family, KEYS, Key, TABLE};
 use crate::netlink::exercise::of_nf_tables;
 use crate::netlink::message::Messages;
 use crate::netlink::nft::element;
@@ -25,7 +25,7 @@ pub fn ruleset(bytes: &[u8]) {
         }
         raw.extend(elements(message.payload));
     });
-    for fields in observe::KEYS {
+    for fields in KEYS {
         for (bytes, _) in &raw {
             let read = observe::read_key(bytes, fields);
             assert!(read.is_none_or(|key| written(&[key]) == [(bytes.clone(), 0)]), "{bytes:?}");

@@ -10,27 +10,21 @@ use crate::engine::mac::Mac;
 use crate::engine::prefix::Prefix;
 use crate::engine::reconcile::ObservedTable;
 use crate::engine::ruleset::{
-    ChainKind, ChainShape, Family, Field, Hook, Key, Shape, TABLE, Value,
+    ChainKind, ChainShape, Family, Field, Hook, KEYS, Key, SetKind, Shape, TABLE, Value,
 };
 use crate::netlink::nft::element::{self, INTERVAL_END, Of};
-use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, SetMessage};
+use crate::netlink::nft::object::{self, ChainMessage, Filled, RuleMessage, SetMessage};
 use crate::network::linux::socket::{Error, Socket};
 
-/// The keys that our sets can have.
-pub(super) const KEYS: [&[Field]; 4] = [
-    &[Field::Link],
-    &[Field::Ipv4],
-    &[Field::Link, Field::Link],
-    &[Field::Link, Field::Ether, Field::Ipv4],
-];
 const KINDS: [ChainKind; 2] = [ChainKind::Filter, ChainKind::Nat];
-const HOOKS: [Hook; 4] = [Hook::Prerouting, Hook::Forward, Hook::Output, Hook::Postrouting];
+const HOOKS: [Hook; 5] =
+    [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
 
 /// A set as it was read.
 struct SeenSet {
     name: String,
     key: Option<&'static [Field]>,
-    interval: bool,
+    kind: SetKind,
 }
 
 /// Reads our table of a family.
@@ -49,12 +43,12 @@ pub(super) fn table(
             None => None,
         };
         known.push(keys.is_some().then(|| set.key.map(Vec::from)).flatten());
-        all.push((set.name, set.interval, keys.unwrap_or_default()));
+        all.push((set.name, set.kind, keys.unwrap_or_default()));
     }
     let shapes = all
         .iter()
         .zip(known)
-        .map(|((name, interval, _), key)| key.map(|key| (name.clone(), key, *interval)));
+        .map(|((name, kind, _), key)| key.map(|key| (name.clone(), key, *kind)));
     let shape = shapes.collect::<Option<_>>().zip(chains);
     let fingerprint = shape.map(|(sets, chains)| Shape { sets, chains }.fingerprint());
     let sets = all.into_iter().map(|(name, _, keys)| (name, keys)).collect();
@@ -66,9 +60,17 @@ fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
         |writer, sequence| object::dump_sets(writer, sequence, number(family), TABLE),
         |message| {
             let set = SetMessage::read(message.payload)?;
-            let key = KEYS.into_iter().find(|key| encode::key_type(key) == set.key_type);
+            let of_type = |key: &&&[Field]| encode::key_type(key) == set.key_type;
+            let key = KEYS.iter().find(of_type).copied();
             let name = String::from_utf8_lossy(set.name).into_owned();
-            Ok(Some(SeenSet { name, key, interval: set.interval }))
+            let kind = match set.filled {
+                Filled::Values => SetKind::Values,
+                Filled::Intervals => SetKind::Prefixes,
+                Filled::ByPackets { timeout_ms } => {
+                    SetKind::Learned { timeout_s: (timeout_ms / 1000) as u32 }
+                }
+            };
+            Ok(Some(SeenSet { name, key, kind }))
         },
     )
 }
@@ -132,9 +134,11 @@ fn keys(
         },
     )?;
     let elements: Vec<(Vec<u8>, u32)> = elements.into_iter().flatten().collect();
-    Ok(match set.interval {
-        true => prefixes(&elements),
-        false => elements.iter().map(|(key, _)| read_key(key, fields)).collect(),
+    Ok(match set.kind {
+        SetKind::Prefixes => prefixes(&elements),
+        SetKind::Values | SetKind::Learned { .. } => {
+            elements.iter().map(|(key, _)| read_key(key, fields)).collect()
+        }
     })
 }
 
@@ -152,6 +156,15 @@ pub(super) fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
                 Value::Ether(Mac(*value.first_chunk().filter(|_| is_padding(&value[6..]))?))
             }
             Field::Ipv4 => Value::Ipv4(Ipv4Addr::from(*value.first_chunk::<4>()?)),
+            Field::Protocol => Value::Protocol(*value.first().filter(|_| is_padding(&value[1..]))?),
+            Field::Port => {
+                let port = value.first_chunk().filter(|_| is_padding(&value[2..]))?;
+                Value::Port(u16::from_be_bytes(*port))
+            }
+            Field::Bytes(bytes) => {
+                let (bytes, end) = value.split_at(bytes.length.into());
+                Value::Bytes(is_padding(end).then(|| bytes.to_vec())?)
+            }
         });
         bytes = rest;
     }
