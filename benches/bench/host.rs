@@ -16,6 +16,8 @@ use crate::daemon::{BINARY, Daemon};
 use crate::record::Record;
 use crate::traffic::{Guest, bytes_of};
 
+/// How long the kernel has late news of links: it looks at carriers once a second.
+const SETTLED: Duration = Duration::from_secs(2);
 /// How often the daemon is restarted.
 const RESTARTS: usize = 7;
 /// How many requests of a kind are made that change nothing.
@@ -43,9 +45,10 @@ pub(crate) fn memory(daemon: &Daemon, what: &str, vms: usize, record: &mut Recor
     }
 }
 
-/// How often it wakes up when nobody asks anything.
+/// How often it wakes up when nobody asks anything, and the kernel has told all that it had to.
 pub(crate) fn wakeups(daemon: &Daemon, idle: Duration, vms: usize, record: &mut Record) {
     let count = || daemon.proc("status", "voluntary_ctxt_switches");
+    std::thread::sleep(SETTLED);
     let before = count();
     std::thread::sleep(idle);
     let what = format!("wake-ups in {} s idle", idle.as_secs());

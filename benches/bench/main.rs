@@ -10,6 +10,7 @@
 mod client;
 mod contender;
 mod daemon;
+mod drift;
 mod floor;
 mod host;
 mod peers;
@@ -109,6 +110,7 @@ fn as_a_whole(durable: &mut Daemon, crowd: usize, idle: Duration, record: &mut R
     host::memory(durable, "with VMs", crowd, record);
     host::wakeups(durable, idle, crowd, record);
     host::round_trips(durable, crowd, record);
+    drift::repairs(durable, crowd, record);
     host::system_calls(durable, record);
     host::restarts(durable, crowd, record);
     host::delete_all(durable, crowd, record);
