@@ -61,7 +61,7 @@ fn the_connections_of_an_address_go_and_no_others() {
 #[test]
 fn an_address_of_which_nothing_is_kept_is_as_good_as_forgotten() {
     in_namespace(|| {
-        let mut linux = Linux::new().unwrap();
+        let mut linux = Linux::new(0).unwrap();
         let (link, at) = ("vbr0".to_string(), Handover::Assigned);
         let forget = Op::ForgetAddress { link, address: GUEST, at };
         plant(&GUESTS);

@@ -230,7 +230,7 @@ fn a_link_is_removed_once_and_then_gone_already() {
 #[test]
 fn a_retired_link_is_cut_off_at_once_and_gone_soon() {
     in_namespace(|| {
-        let mut linux = Linux::new().unwrap();
+        let mut linux = Linux::new(0).unwrap();
         let make = Op::CreateTap {
             name: "vttap-web".into(),
             owner: None,
@@ -255,12 +255,77 @@ fn a_retired_link_is_cut_off_at_once_and_gone_soon() {
 }
 
 #[test]
+fn a_tap_that_was_made_ahead_is_like_any_other() {
+    in_namespace(|| {
+        let mut socket = socket();
+        links::create_bridge(&mut socket, "vbr0", MAC, 1500, "volnet:").unwrap();
+        run("ip link add vbr1 type bridge");
+        let mut linux = Linux::new(2).unwrap();
+        let make = |linux: &mut Linux, vm: &str, bridge: &str| {
+            let name = format!("vttap-{vm}");
+            let (owner, alias) = (Some(1234), format!("volnet:{vm}"));
+            let tap = Op::CreateTap { name: name.clone(), owner, multi_queue: false, alias };
+            let index = linux.apply(&tap).unwrap().ifindex.unwrap();
+            let set = LinkSettings { master: Some(Some(bridge.into())), ..attached() };
+            linux.apply(&Op::SetLink { name, set, former: LinkSettings::default() }).unwrap();
+            index
+        };
+        let alike = |one: &str, other: &str| {
+            let shown = |vm: &str| {
+                let tap = format!("vttap-{vm}");
+                shown_link(&tap).replace(&tap, "TAP").replace(&format!("volnet:{vm}"), "ALIAS")
+            };
+            assert_eq!(shown(one), shown(other));
+        };
+        assert!(!linux.has_spare_work(), "nobody knows yet what is needed");
+        make(&mut linux, "a", "vbr0");
+        while linux.has_spare_work() {
+            linux.do_spare_work();
+        }
+        let before = run("ip -o link").lines().count();
+        assert_eq!(before, 4 + 2);
+        let seen = linux.observe().unwrap().links.len();
+        assert_eq!(seen, 4, "what is ready is not shown");
+        let ahead = ip_link("vtnew0")["ifindex"].as_u64().unwrap();
+        assert_eq!(u64::from(make(&mut linux, "b", "vbr0")), ahead);
+        assert_eq!(run("ip -o link").lines().count(), before);
+        alike("a", "b");
+        make(&mut linux, "c", "vbr0");
+        alike("a", "c");
+        make(&mut linux, "d", "vbr0");
+        alike("a", "d");
+        linux.do_spare_work();
+        make(&mut linux, "e", "vbr1");
+        assert_eq!(ip_link("vttap-e")["master"], "vbr1", "another kind is made to be so");
+        linux.do_spare_work();
+        run("ip link del vtnew0");
+        make(&mut linux, "f", "vbr1");
+        alike("e", "f");
+        drop(linux);
+        assert!(!run("ip -o link").contains("vtnew") && !run("ip -o link").contains("vtoff"));
+    });
+}
+
+/// A link as `ip` shows it, without what differs from one making to the next.
+fn shown_link(name: &str) -> String {
+    let mut link = ip_link(name);
+    for volatile in ["ifindex", "address", "operstate"] {
+        link.as_object_mut().unwrap().remove(volatile);
+    }
+    for volatile in ["id", "no", "designated_port", "hold_timer"] {
+        let port = link["linkinfo"]["info_slave_data"].as_object_mut().unwrap();
+        port.remove(volatile);
+    }
+    link.to_string()
+}
+
+#[test]
 fn what_a_dead_daemon_retired_is_found_again() {
     in_namespace(|| {
         run("ip tuntap add vttap-web mode tap");
         run("ip link set vttap-web alias volnet:");
         run("ip link add theirs type bridge");
-        let mut linux = Linux::new().unwrap();
+        let mut linux = Linux::new(0).unwrap();
         let plan = reconcile(&Desired::default(), &linux.observe().unwrap()).plan;
         assert_eq!(plan.len(), 1, "{plan:?}");
         linux.apply(&plan[0]).unwrap();

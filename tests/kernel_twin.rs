@@ -89,7 +89,7 @@ fn both_do_the_same() {
 fn both_refuse_what_another_program_owns() {
     in_namespace(|| {
         let mut twins = Twins::new();
-        let mut other = Linux::new().unwrap();
+        let mut other = Linux::new(0).unwrap();
         let [ip, _, bridge] = tables(true, 1).try_into().expect("three tables");
         other.apply(&Op::CreateTable(Box::new(ip.clone()))).unwrap();
         twins.fake.apply(&Op::CreateTable(Box::new(ip.clone()))).unwrap();
@@ -132,7 +132,7 @@ impl Twins {
         let mut fake = Fake::new();
         fake.add_link("other", LinkKind::Other);
         fake.kernel.observed.accept_chain = Some(CHAIN.into());
-        let mut twins = Twins { real: Real(Linux::new().unwrap()), fake };
+        let mut twins = Twins { real: Real(Linux::new(0).unwrap()), fake };
         twins.compare("before all");
         twins
     }

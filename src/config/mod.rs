@@ -45,11 +45,17 @@ const RUNTIME_DIR: Key =
 const LOG_DIR: Key = Key::new("log_dir", Some("log-dir"), "VOLNET_LOG_DIR", Some("VOLANT_LOG_DIR"));
 const BACKEND: Key = Key::new("backend", Some("backend"), "VOLNET_BACKEND", None);
 const NFT_OWNER: Key = Key::new("nft_owner", Some("nft-owner"), "VOLNET_NFT_OWNER", None);
+const POOL: Key = Key::new("pool", None, "VOLNET_POOL", None);
 const KVM: Key = Key::new("kvm", Some("kvm"), "VOLNET_KVM", None);
 const KERNEL_BZIMAGE: Key =
     Key::new("kernel_bzimage", None, "VOLNET_KERNEL_BZIMAGE", Some("VOLANT_KERNEL_BZIMAGE"));
 const KERNEL_VMLINUX: Key =
     Key::new("kernel_vmlinux", None, "VOLNET_KERNEL_VMLINUX", Some("VOLANT_KERNEL_VMLINUX"));
+
+/// Taps that are made ahead where nothing is said: as many as come at once on a small host.
+const POOL_DEFAULT: usize = 8;
+/// The most: a quarter of the ports of a bridge.
+const POOL_MAX: usize = 256;
 
 /// What a client needs to find the daemon and its files.
 pub const CLIENT_KEYS: [Key; 4] = [CONFIG_FILE, SOCKET, RUNTIME_DIR, LOG_DIR];
@@ -83,6 +89,8 @@ pub struct Settings {
     pub networks: Vec<NetworkConfig>,
     /// Whether nf_tables keeps others from changing volnet's tables, where the kernel can.
     pub nft_owner: bool,
+    /// How many taps are made ahead.
+    pub pool: usize,
     /// Whether hypervisors may use KVM where the host has it. A host that is itself a VM may offer
     /// one that is slower than none.
     pub kvm: bool,
@@ -125,6 +133,7 @@ pub fn resolve(
         log_dir: path(&sources, &LOG_DIR, "/var/log/volnet")?,
         networks: network::resolve(&sources, machine)?,
         nft_owner: sources.switch(&NFT_OWNER)?.unwrap_or(true),
+        pool: sources.number(&POOL, POOL_MAX)?.unwrap_or(POOL_DEFAULT),
         kvm: sources.switch(&KVM)?.unwrap_or(true),
         backend: backend(&sources)?,
         machine: MachineDefaults {

@@ -100,6 +100,7 @@ const KNOWN: &[&str] = &[
     "networks",
     "kvm",
     "nft_owner",
+    "pool",
     "hypervisor",
     "hypervisors",
     "kernel_bzimage",
@@ -144,6 +145,20 @@ impl<'a> Sources<'a> {
         match self.outside(key) {
             Some(found) => found.parsed(on_or_off).map(Some),
             None => self.file.flag(key.field),
+        }
+    }
+
+    /// A whole number from 0 to `most`.
+    pub(super) fn number(&self, key: &Key, most: usize) -> Result<Option<usize>, Refusal> {
+        let parse = |text: &str| match text.parse() {
+            Ok(number) if number <= most => Ok(number),
+            _ => Err(format!("{text:?} is not a whole number from 0 to {most}")),
+        };
+        match self.outside(key) {
+            Some(found) => found.parsed(parse).map(Some),
+            None => {
+                Ok(self.file.integer(key.field, 0..=most as u64)?.map(|number| number as usize))
+            }
         }
     }
 

@@ -194,6 +194,8 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"state_dir": "/run/volnet"}"#, "state_dir"),
         (r#"{"backend": "bsd"}"#, "backend"),
         (r#"{"nft_owner": "yes"}"#, "nft_owner"),
+        (r#"{"pool": 257}"#, "pool"),
+        (r#"{"pool": -1}"#, "pool"),
         (r#"{"hypervisor": "xen"}"#, "hypervisor"),
         (r#"{"hypervisors": {"a b": {}}}"#, "hypervisors.a b"),
         (r#"{"hypervisors": {"xen": {}}}"#, "hypervisors.xen.program"),

@@ -37,6 +37,8 @@ const CLIENTS_PER_USER_MAX: usize = 64;
 /// Milliseconds for which news of the kernel wait: most are of our own doing, and many at a time
 /// cost little more than one.
 const NEWS_DELAY_MS: u64 = 1;
+/// Milliseconds without a request after which there is time for what nobody waits for.
+const QUIET_MS: u64 = 10;
 /// Events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
 /// Bits of a ticket that say in which slot the connection is; the rest is its serial number.
@@ -54,6 +56,8 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     listener: Option<UnixListener>,
     /// News of the kernel; `None` where nobody watches it.
     monitor: Option<Monitor>,
+    /// Until when it is not quiet.
+    busy_until: u64,
     /// When news of the kernel are to be read, if there are any.
     news_at: Option<u64>,
     /// Kept because the poll only borrows it.
@@ -96,6 +100,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             shell,
             listener,
             monitor,
+            busy_until: 0,
             news_at: Some(0),
             _signals: signals,
             own_answer: None,
@@ -113,7 +118,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         self.listen_to_kernel();
         self.tell()?;
         while !self.ending {
-            match self.poll.poll(&mut events, self.timeout()) {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 outcome => outcome?,
             }
@@ -127,8 +133,16 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             self.listen_to_kernel();
             self.shell.tick(self.now());
             self.tell()?;
+            if self.has_spare_work() && self.busy_until <= self.now().mono {
+                self.shell.network().do_spare_work();
+            }
         }
         Ok(())
+    }
+
+    /// Whether there is something to prepare, for requests that may come.
+    fn has_spare_work(&mut self) -> bool {
+        self.listener.is_some() && self.shell.network().has_spare_work()
     }
 
     /// Passes on the news of the kernel, when it is time. After the requests of a turn, so that what
@@ -159,11 +173,12 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
 
     /// How long the wait may last: not at all while a client has more to do, else until the next
     /// deadline. A millisecond is added because the wait is cut to whole milliseconds.
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = self.shell.deadline().into_iter().chain(self.news_at).min()?;
+        let spare = self.has_spare_work().then_some(self.busy_until);
+        let next = self.shell.deadline().into_iter().chain(self.news_at).chain(spare).min()?;
         let left = next.saturating_sub(self.now().mono);
         Some(Duration::from_millis(if left == 0 { 0 } else { left + 1 }))
     }
@@ -343,6 +358,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             return client.send(|out, end| reply::error(out, &refusal, end));
         }
         let ticket = client.serial << SLOT_BITS | slot as u64;
+        self.busy_until = now.mono + QUIET_MS;
         client.state = match asked {
             Request::Monitor if call.more => State::Subscribed { lost: false },
             _ => State::Asked { silent: call.oneway },

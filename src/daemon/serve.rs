@@ -80,7 +80,7 @@ fn shell(settings: &Settings) -> Result<(HostShell, Option<Monitor>), Error> {
     .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?;
     let (network, monitor): (Box<dyn Network>, _) = match settings.backend {
         Backend::Linux => {
-            let linux = Linux::new()?;
+            let linux = Linux::new(settings.pool)?;
             let monitor = linux.monitor()?;
             (Box::new(linux), Some(monitor))
         }

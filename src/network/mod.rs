@@ -36,7 +36,16 @@ pub trait Network {
     /// Opens one queue of a VM's tap, which stands. Nothing is made where it is missing.
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure>;
 
-    /// Waits until links that were removed are gone for everybody to see.
+    /// Whether there is something to prepare that nobody waits for yet.
+    fn has_spare_work(&self) -> bool {
+        false
+    }
+
+    /// Does some of it: half a millisecond's worth.
+    fn do_spare_work(&mut self) {}
+
+    /// Gives up what was prepared, and waits until links that were removed are gone for everybody to
+    /// see.
     fn flush(&mut self) {}
 }
 
@@ -66,6 +75,14 @@ impl Network for Box<dyn Network> {
 
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
         self.as_mut().open_tap(port)
+    }
+
+    fn has_spare_work(&self) -> bool {
+        self.as_ref().has_spare_work()
+    }
+
+    fn do_spare_work(&mut self) {
+        self.as_mut().do_spare_work();
     }
 
     fn flush(&mut self) {

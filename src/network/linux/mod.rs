@@ -20,6 +20,7 @@ pub mod links;
 pub mod monitor;
 pub mod nft;
 pub mod packets;
+pub mod pool;
 pub mod socket;
 pub mod sysctl;
 pub mod tap;
@@ -35,6 +36,7 @@ use super::{Applied, Network};
 use aside::Aside;
 use monitor::Monitor;
 use nft::Nft;
+use pool::Pool;
 use socket::{Error, Protocol, Socket};
 
 /// The kernel, as seen from the network namespace of the thread that made this.
@@ -43,14 +45,19 @@ pub struct Linux {
     route: Socket,
     nft: Nft,
     aside: Aside,
+    pool: Pool,
+    /// Owner and queues of the tap that was made last, until it is attached.
+    fresh: Option<(Option<u32>, bool)>,
 }
 
 impl Linux {
-    /// Opens the sockets. Needs CAP_NET_ADMIN in the namespace.
-    pub fn new() -> Result<Linux, Failure> {
+    /// Opens the sockets. Needs CAP_NET_ADMIN in the namespace. So many taps are made ahead, once it
+    /// is known what kind is needed.
+    pub fn new(pool: usize) -> Result<Linux, Failure> {
         let route = Socket::open(Protocol::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
-        Ok(Linux { route, nft: Nft::new()?, aside: Aside::default() })
+        let (aside, pool) = (Aside::default(), Pool::new(pool));
+        Ok(Linux { route, nft: Nft::new()?, aside, pool, fresh: None })
     }
 
     /// Subscribes to news of what others change.
@@ -66,10 +73,11 @@ impl Network for Linux {
 
     fn observe(&mut self) -> Result<Observed, Failure> {
         // Before the dump: what is gone by then is in neither.
-        let retired = self.aside.retired();
+        let mut hidden = self.aside.retired();
+        hidden.extend(self.pool.ready());
         let seen = self.nft.observe().map_err(unread("nf_tables"))?;
         let mut links = links::observe(&mut self.route).map_err(unread("links"))?;
-        links.retain(|link| !retired.contains(&link.index));
+        links.retain(|link| !hidden.contains(&link.index));
         Ok(Observed {
             links,
             addresses: addresses::observe(&mut self.route).map_err(unread("addresses"))?,
@@ -99,7 +107,7 @@ impl Network for Linux {
             }
             Op::CreateTap { name, owner, multi_queue, alias } => {
                 let spec = tap::Spec { name, owner: *owner, multi_queue: *multi_queue, alias };
-                tap::create(route, &spec).map(Some)
+                self.create_tap(&spec).map(Some)
             }
             Op::SetLink { name, set, former: _ } => none(self.set_link(name, set)),
             Op::DeleteLink { name, index: None } => none(links::delete(route, name)),
@@ -137,21 +145,69 @@ impl Network for Linux {
             .map_err(|error| error.failure("open tap", name))
     }
 
+    fn has_spare_work(&self) -> bool {
+        self.pool.is_wanting()
+    }
+
+    fn do_spare_work(&mut self) {
+        if let Err(error) = self.pool.make(&mut self.route) {
+            log::info!("{}", error.failure("make", "a tap ahead"));
+        }
+    }
+
     fn flush(&mut self) {
+        let spare = self.pool.empty();
+        self.retire_all(&spare);
         self.aside.flush();
     }
 }
 
 impl Linux {
-    /// Changes a link. A bridge that is full may be full of retired ports, which are waited for.
+    /// Makes a tap, or takes one that was made ahead.
+    fn create_tap(&mut self, spec: &tap::Spec<'_>) -> Result<u32, Error> {
+        if let Some(index) = self.pool.take(&mut self.route, spec) {
+            return Ok(index);
+        }
+        let index = tap::create(&mut self.route, spec)?;
+        self.fresh = Some((spec.owner, spec.multi_queue));
+        Ok(index)
+    }
+
+    /// Retires links that no VM had.
+    fn retire_all(&mut self, indexes: &[u32]) {
+        for index in indexes {
+            if let Err(error) = self.aside.retire(&mut self.route, *index) {
+                log::warn!("{}", error.failure("delete link", format!("index {index}")));
+            }
+        }
+    }
+
+    /// Changes a link. A bridge that is full may be full of ports that no VM has; these go first.
     fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), Error> {
+        if self.pool.is_done(name, set) {
+            return Ok(());
+        }
+        let fresh = self.fresh.take();
         match links::set(&mut self.route, name, set) {
             Err(error) if error.errno() == Some(libc::EXFULL) => {
-                self.aside.flush();
+                self.flush();
                 links::set(&mut self.route, name, set)
             }
-            set => set,
+            Err(error) => Err(error),
+            Ok(()) => {
+                let spare = self.pool.learn(fresh, set);
+                self.retire_all(&spare);
+                Ok(())
+            }
         }
+    }
+}
+
+impl Drop for Linux {
+    /// What was made ahead is nobody's.
+    fn drop(&mut self) {
+        let spare = self.pool.empty();
+        self.retire_all(&spare);
     }
 }
 

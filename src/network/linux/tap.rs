@@ -33,16 +33,32 @@ pub struct Spec<'a> {
 /// Makes a tap and returns its index. It has vnet_hdr, is down and on no bridge. EBUSY when the
 /// name is taken: what there is, is left as it is.
 pub fn create(socket: &mut Socket, spec: &Spec<'_>) -> Result<u32, Error> {
-    let name = spec.name;
-    let tap = Tun::attach(device()?, name, flags(spec.multi_queue) | EXCLUSIVE)
-        .map_err(|error| held(who(socket, error.into(), name), name))?;
-    if tap.name() != name {
+    let tap = make(socket, spec)?;
+    if tap.name() != spec.name {
         // What rtnetlink says of a name that is too long.
         let words = format!("the kernel named it {:?}", tap.name());
         return Err(Error::refused(libc::ERANGE, words));
     }
+    keep(socket, &tap, spec)
+}
+
+/// As [`create`], under a name that the kernel makes of that in `spec`, which has a `%d` in it. Gives
+/// the name, too.
+pub fn create_any(socket: &mut Socket, spec: &Spec<'_>) -> Result<(u32, String), Error> {
+    let tap = make(socket, spec)?;
+    Ok((keep(socket, &tap, spec)?, tap.name().to_owned()))
+}
+
+fn make(socket: &mut Socket, spec: &Spec<'_>) -> Result<Tun, Error> {
+    let name = spec.name;
+    Tun::attach(device()?, name, flags(spec.multi_queue) | EXCLUSIVE)
+        .map_err(|error| held(who(socket, error.into(), name), name))
+}
+
+/// Gives a tap its owner and its alias, and then lets it stay.
+fn keep(socket: &mut Socket, tap: &Tun, spec: &Spec<'_>) -> Result<u32, Error> {
     tap.set_owner(spec.owner.unwrap_or_else(|| geteuid().as_raw()))?;
-    let index = index_of(socket, name)?;
+    let index = index_of(socket, tap.name())?;
     let change = LinkChange { alias: Some(spec.alias), ..LinkChange::default() };
     socket.request(1, |writer, sequence| {
         link::set(writer, sequence.take(), Target::Index(index), &change);
