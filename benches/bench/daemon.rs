@@ -32,15 +32,17 @@ pub(crate) struct Daemon {
     client: Client,
     /// How many VMs stay.
     filled: usize,
+    /// How many taps it makes ahead.
+    pool: usize,
 }
 
 impl Daemon {
     /// Starts it with no VMs.
-    pub(crate) fn new(name: &'static str, stage: Stage, ephemeral: bool) -> Daemon {
+    pub(crate) fn new(name: &'static str, stage: Stage, ephemeral: bool, pool: usize) -> Daemon {
         let _ = fs::remove_dir_all(state_dir(&stage));
-        let child = spawn(&stage);
+        let child = spawn(&stage, pool);
         let client = connect(&stage);
-        Daemon { name, stage, ephemeral, child, client, filled: 0 }
+        Daemon { name, stage, ephemeral, child, client, filled: 0, pool }
     }
 
     /// Its process.
@@ -64,7 +66,7 @@ impl Daemon {
         self.end();
         let list = message("List", serde_json::json!({}));
         let start = Instant::now();
-        self.child = spawn(&self.stage);
+        self.child = spawn(&self.stage, self.pool);
         self.client = connect(&self.stage);
         self.client.call(&list);
         start.elapsed()
@@ -153,12 +155,13 @@ fn wait_until_gone(monitor: &mut Monitor, index: u32) {
     }
 }
 
-fn spawn(stage: &Stage) -> Child {
+fn spawn(stage: &Stage, pool: usize) -> Child {
     stage.enter();
     let log = fs::File::options().append(true).create(true).open(log(stage)).expect("a log");
     Command::new(BINARY)
         .arg("serve")
         .env("VOLNET_SUBNET", SUBNET)
+        .env("VOLNET_POOL", pool.to_string())
         .env("VOLNET_STATE_DIR", state_dir(stage))
         .env("VOLNET_RUNTIME_DIR", runtime_dir(stage))
         .env("VOLNET_LOG_DIR", state_dir(stage).join("log"))

@@ -17,6 +17,8 @@ use crate::record::Record;
 const ROUNDS: usize = 6;
 /// How long a repair may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two changes: the daemon looks at everything at most every 50 ms.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The bridge that volnet makes.
 const BRIDGE: &str = "vbr0";
 
@@ -37,6 +39,7 @@ pub(crate) fn repairs(daemon: &Daemon, vms: usize, record: &mut Record) {
         let mut monitor = Monitor::open(0).expect("news");
         let times: Vec<Duration> = (0..ROUNDS)
             .map(|round| {
+                std::thread::sleep(PAUSE);
                 make(round);
                 wait(&mut monitor, undone)
             })

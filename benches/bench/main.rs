@@ -78,8 +78,9 @@ fn main() {
     let mut floor = Floor::new("floor", Stage::new("floor"), None);
     let files = Some(files.join("floor"));
     let mut synced = Floor::new("floor and a synced file", Stage::new("synced"), files);
-    let mut ephemeral = Daemon::new("volnet, ephemeral", Stage::new("ephemeral"), true);
-    let mut durable = Daemon::new("volnet, durable", Stage::new("durable"), false);
+    let mut ephemeral = Daemon::new("volnet, ephemeral", Stage::new("ephemeral"), true, 0);
+    let mut pooled = Daemon::new("volnet, ephemeral, pool of 16", Stage::new("pooled"), true, 16);
+    let mut durable = Daemon::new("volnet, durable", Stage::new("durable"), false, 0);
     let mut peers = peers::all(&mut record, extent.slow_most);
     traffic::add_world(&ephemeral.stage, None);
     traffic::add_world(&durable.stage, None);
@@ -88,11 +89,11 @@ fn main() {
     host::restarts(&mut durable, 0, &mut record);
 
     for &vms in extent.vms {
-        for daemon in [&mut ephemeral, &mut durable] {
+        for daemon in [&mut ephemeral, &mut pooled, &mut durable] {
             grow(daemon, vms, &mut record);
         }
         let mut all: Vec<&mut dyn Contender> =
-            vec![&mut floor, &mut synced, &mut ephemeral, &mut durable];
+            vec![&mut floor, &mut synced, &mut ephemeral, &mut pooled, &mut durable];
         all.extend(peers.iter_mut().map(|peer| &mut **peer as &mut dyn Contender));
         compete(&mut all, vms, extent.rounds, &mut record);
         host::traffic(&mut ephemeral, vms, extent.packets, &mut record);

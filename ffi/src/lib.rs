@@ -6,6 +6,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod descriptors;
+pub mod heap;
 pub mod packet;
 pub mod peer;
 pub mod pidfd;

@@ -52,9 +52,7 @@ const KERNEL_BZIMAGE: Key =
 const KERNEL_VMLINUX: Key =
     Key::new("kernel_vmlinux", None, "VOLNET_KERNEL_VMLINUX", Some("VOLANT_KERNEL_VMLINUX"));
 
-/// Taps that are made ahead where nothing is said: as many as come at once on a small host.
-const POOL_DEFAULT: usize = 8;
-/// The most: a quarter of the ports of a bridge.
+/// The most taps that are made ahead: a quarter of the ports of a bridge.
 const POOL_MAX: usize = 256;
 
 /// What a client needs to find the daemon and its files.
@@ -89,7 +87,8 @@ pub struct Settings {
     pub networks: Vec<NetworkConfig>,
     /// Whether nf_tables keeps others from changing volnet's tables, where the kernel can.
     pub nft_owner: bool,
-    /// How many taps are made ahead.
+    /// How many taps are made ahead; none unless asked for, because they are links like any other to
+    /// whoever counts them.
     pub pool: usize,
     /// Whether hypervisors may use KVM where the host has it. A host that is itself a VM may offer
     /// one that is slower than none.
@@ -133,7 +132,7 @@ pub fn resolve(
         log_dir: path(&sources, &LOG_DIR, "/var/log/volnet")?,
         networks: network::resolve(&sources, machine)?,
         nft_owner: sources.switch(&NFT_OWNER)?.unwrap_or(true),
-        pool: sources.number(&POOL, POOL_MAX)?.unwrap_or(POOL_DEFAULT),
+        pool: sources.number(&POOL, POOL_MAX)?.unwrap_or(0),
         kvm: sources.switch(&KVM)?.unwrap_or(true),
         backend: backend(&sources)?,
         machine: MachineDefaults {

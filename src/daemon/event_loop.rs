@@ -58,6 +58,8 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     monitor: Option<Monitor>,
     /// Until when it is not quiet.
     busy_until: u64,
+    /// Memory may have been freed since it was last given back.
+    untidy: bool,
     /// When news of the kernel are to be read, if there are any.
     news_at: Option<u64>,
     /// Kept because the poll only borrows it.
@@ -101,6 +103,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             listener,
             monitor,
             busy_until: 0,
+            untidy: true,
             news_at: Some(0),
             _signals: signals,
             own_answer: None,
@@ -134,15 +137,24 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             self.shell.tick(self.now());
             self.tell()?;
             if self.has_spare_work() && self.busy_until <= self.now().mono {
-                self.shell.network().do_spare_work();
+                self.do_spare_work();
             }
         }
         Ok(())
     }
 
-    /// Whether there is something to prepare, for requests that may come.
+    /// Whether there is something to do that nobody waits for.
     fn has_spare_work(&mut self) -> bool {
-        self.listener.is_some() && self.shell.network().has_spare_work()
+        self.listener.is_some() && (self.untidy || self.shell.network().has_spare_work())
+    }
+
+    fn do_spare_work(&mut self) {
+        if self.shell.network().has_spare_work() {
+            self.shell.network().do_spare_work();
+        } else {
+            volnet_ffi::heap::trim();
+            self.untidy = false;
+        }
     }
 
     /// Passes on the news of the kernel, when it is time. After the requests of a turn, so that what
@@ -358,7 +370,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             return client.send(|out, end| reply::error(out, &refusal, end));
         }
         let ticket = client.serial << SLOT_BITS | slot as u64;
-        self.busy_until = now.mono + QUIET_MS;
+        (self.busy_until, self.untidy) = (now.mono + QUIET_MS, true);
         client.state = match asked {
             Request::Monitor if call.more => State::Subscribed { lost: false },
             _ => State::Asked { silent: call.oneway },
