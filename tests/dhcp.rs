@@ -54,6 +54,9 @@ fn a_guest_gets_renews_gives_back_and_gets_again() {
         std::fs::write(&resolvers, "nameserver 127.0.0.53\nnameserver 192.0.2.7\n").unwrap();
         run(&format!("mount --bind {} /etc/resolv.conf", resolvers.display()));
         daemon.start_again();
+        let findings = daemon.call("Check", json!({}))["parameters"]["findings"].take();
+        let told = findings.as_array().unwrap().iter().find(|f| f["check"] == "name servers");
+        assert_eq!(told.unwrap()["message"], "guests are told of 192.0.2.7");
         let vm = create(&daemon, "web.1_x", json!({ "mode": "dhcp", "mtu": 1400 }));
         assert!(vm["ip"].is_null() && vm["gateway"].is_null(), "{vm}");
         let guest = Guest::of(&vm);

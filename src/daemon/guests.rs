@@ -8,6 +8,7 @@ use super::shell::Shell;
 use crate::dhcp::resolvers::resolvers;
 use crate::dhcp::{Query, Step, decide};
 use crate::engine::supervise::Now;
+use crate::engine::view::{Finding, Level};
 use crate::hypervisor::process::Processes;
 use crate::network::Network;
 use crate::store::disk::Disk;
@@ -44,6 +45,22 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let guest = self.engine.guest(network, query.mac(), None)?;
         Some((guest.port.ifindex?, reply.frame(&guest, &query, &resolvers_of_the_host())))
     }
+}
+
+/// Whether guests can be told of a name server.
+pub(super) fn name_servers() -> Finding {
+    let known: Vec<String> = resolvers_of_the_host().iter().map(Ipv4Addr::to_string).collect();
+    let (level, message, hint) = match known.as_slice() {
+        [] => (
+            Level::Warning,
+            "guests that ask for an address are told of no name server: the host has none that \
+             they could reach"
+                .into(),
+            Some("name one in /etc/resolv.conf".into()),
+        ),
+        some => (Level::Ok, format!("guests are told of {}", some.join(", ")), None),
+    };
+    Finding { check: "name servers".into(), level, message, hint }
 }
 
 fn resolvers_of_the_host() -> Vec<Ipv4Addr> {

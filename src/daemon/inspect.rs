@@ -3,12 +3,14 @@
 use std::fmt::Write;
 use std::fs::{self, File};
 
+use super::guests;
 use super::shell::Shell;
 use crate::engine::firewall;
 use crate::engine::name::VmName;
 use crate::engine::reconcile::{Desired, Observed, reconcile};
 use crate::engine::request::Reply;
 use crate::engine::ruleset::Family;
+use crate::engine::state::Dhcp;
 use crate::engine::view::{Finding, Level, Status};
 use crate::error::Error;
 use crate::hypervisor::process::Processes;
@@ -51,6 +53,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             ),
         ];
         findings.extend(self.launcher.check());
+        if self.engine.configured().any(|network| network.dhcp == Dhcp::Builtin) {
+            findings.push(guests::name_servers());
+        }
         let surroundings = self.network.surroundings()?;
         let bridges: Vec<&str> =
             self.engine.configured().map(|network| network.bridge.as_str()).collect();

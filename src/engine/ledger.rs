@@ -91,7 +91,7 @@ impl Ledger {
     pub fn claim(&mut self, vm: &VmName, spec: &VmSpec) -> Result<(Option<Port>, u32), Conflict> {
         let mode = spec.network.mode;
         if spec.network.ip.is_some() && !mode.needs_ip_allocation() {
-            let reason = format!("volnet leases no address in {mode} mode");
+            let reason = format!("a VM in {mode} mode has no address of its own");
             return Err(Refusal::InvalidConfig { field: "network.ip".into(), reason }.into());
         }
         let port = match mode.needs_tap_device() {
@@ -128,7 +128,8 @@ impl Ledger {
                     Why::Leased => format!("its address {ip} belongs to another VM"),
                 })?;
             }
-            let held = |lease: &Lease| account.pool.lease_exactly(lease.ip).is_ok();
+            let served = account.config.dhcp == Dhcp::Builtin;
+            let held = |lease: &Lease| served && account.pool.lease_exactly(lease.ip).is_ok();
             port.lease = port.lease.filter(held);
             account.macs.insert(port.mac);
             self.taps.insert(port.tap.clone(), record.name.clone());

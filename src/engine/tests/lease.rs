@@ -163,7 +163,12 @@ fn leases_are_taken_over_and_what_cannot_be_had_any_more_is_dropped() {
     assert_eq!(older.port.as_ref().unwrap().lease, None);
     assert_eq!(serde_json::to_value(&older).unwrap(), json);
 
-    // The subnet is another one now; then, the address is somebody else's.
+    // Others answer there now; the subnet is another one; the address is somebody else's.
+    let config = network("default", "vbr0", "192.168.127.0/24", "192.168.127.1");
+    let networks = vec![NetworkConfig { dhcp: Dhcp::External, ..config }];
+    let mut left = Engine::new(networks, "qemu".into(), true).unwrap();
+    left.restore(kept.clone()).unwrap();
+    assert_eq!((record(&left, "asks").port.unwrap().lease, left.networks()[0].leased), (None, 0));
     let networks = vec![network("default", "vbr0", "10.1.0.0/24", "10.1.0.1")];
     let mut moved = Engine::new(networks, "qemu".into(), true).unwrap();
     moved.restore(kept.clone()).unwrap();
