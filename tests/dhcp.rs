@@ -75,12 +75,20 @@ fn a_guest_gets_renews_gives_back_and_gets_again() {
             (&json!("192.168.127.1"), &json!("255.255.255.0"))
         );
         assert_eq!(vm["kernel_args"], "", "the guest asks; nobody tells it");
+        let tap = vm["tap"].as_str().unwrap().to_string();
+        let may_send = |ip: Ipv4Addr| {
+            let element = format!("{{ {tap} . {} . {ip} }}", guest.mac);
+            let mut nft = Command::new("nft");
+            nft.args(["get", "element", "bridge", "volnet", "guests", &element]);
+            nft.output().unwrap().status.success()
+        };
+        assert!(may_send(offer.ip), "from now on the guest may use it");
         guest.say_as(offer.ip, Kind::Request);
         assert_eq!((guest.hear().kind, leased(&daemon)), (Kind::Ack, 1));
 
         guest.say_as(offer.ip, Kind::Release);
         eventually("the lease is given back", || shown_ip(&daemon, "web.1_x").is_none());
-        assert_eq!(leased(&daemon), 0);
+        assert!(leased(&daemon) == 0 && !may_send(offer.ip));
         let again = guest.get_lease(SERVER);
         assert_eq!(shown_ip(&daemon, "web.1_x"), Some(again));
         let log = daemon.log();
@@ -212,6 +220,10 @@ fn a_rogue_gets_no_answer() {
                 rogue.say(from, chaddr, kind, &[(option::REQUESTED_IP, &ip.octets())]);
             }
         }
+        for kind in [Kind::Release, Kind::Request] {
+            rogue.say_for(victim.mac, ip, kind);
+        }
+        rogue.say(victim.mac, victim.mac, Kind::Decline, &[(option::REQUESTED_IP, &ip.octets())]);
         // Frames are answered in their order: what comes next is the first answer there is.
         rogue.discover();
         let offer = rogue.hear();
@@ -219,6 +231,7 @@ fn a_rogue_gets_no_answer() {
         assert_ne!(offer.ip, ip);
         assert_eq!(shown_ip(&daemon, "victim"), Some(ip));
         assert_eq!(leased(&daemon), 2);
+        assert_eq!(victim.try_hear(), None, "and nobody is told what he did not ask");
     });
 }
 

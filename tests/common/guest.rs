@@ -98,7 +98,12 @@ impl Guest {
 
     /// Says something with an address of its own.
     pub(crate) fn say_as(&self, own: Ipv4Addr, kind: Kind) {
-        self.say_with(self.mac, &Head { chaddr: self.mac, ..head(own) }, kind, &[]);
+        self.say_for(self.mac, own, kind);
+    }
+
+    /// Says something with the addresses of somebody, be it itself.
+    pub(crate) fn say_for(&self, mac: Mac, ip: Ipv4Addr, kind: Kind) {
+        self.say_with(mac, &Head { chaddr: mac, ..head(ip) }, kind, &[]);
     }
 
     fn say_with(&self, from: Mac, head: &Head, kind: Kind, options: &[(u8, &[u8])]) {
