@@ -1,4 +1,5 @@
-//! What no safe crate asks of netlink sockets: their options (netlink(7)), and the index of a link.
+//! What no safe crate asks of sockets: options of netlink (netlink(7)) and of Unix sockets, and the
+//! index of a link.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -14,6 +15,10 @@ pub enum NetlinkOption {
     StrictCheck,
 }
 
+/// Whether descriptors can be sent to a Unix socket (SO_PASSRIGHTS of asm-generic/socket.h, Linux
+/// 6.16). libc does not have it.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
 /// Switches an option on.
 pub fn enable(socket: BorrowedFd<'_>, option: NetlinkOption) -> io::Result<()> {
     let name = match option {
@@ -21,13 +26,19 @@ pub fn enable(socket: BorrowedFd<'_>, option: NetlinkOption) -> io::Result<()> {
         NetlinkOption::CapAck => libc::NETLINK_CAP_ACK,
         NetlinkOption::StrictCheck => libc::NETLINK_GET_STRICT_CHK,
     };
-    set(socket, name, 1)
+    set(socket, libc::SOL_NETLINK, name, 1)
 }
 
 /// Subscribes to a multicast group by its number (`RTNLGRP_*`, `NFNLGRP_*`).
 pub fn join(socket: BorrowedFd<'_>, group: u32) -> io::Result<()> {
     let group = i32::try_from(group).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    set(socket, libc::NETLINK_ADD_MEMBERSHIP, group)
+    set(socket, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group)
+}
+
+/// Has the kernel refuse descriptors that are sent to a Unix socket, or to those that it accepts
+/// from now on. `ENOPROTOOPT` before Linux 6.16.
+pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, 0)
 }
 
 /// The index of the link of that name, by SIOCGIFINDEX (netdevice(7)), which any socket answers;
@@ -48,13 +59,18 @@ pub fn link_index(socket: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
     Ok(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned())
 }
 
-fn set(socket: BorrowedFd<'_>, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+fn set(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the descriptor is open as long as it is borrowed, and the kernel reads no more than
     // the given size from the pointer, which is that of a live integer.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_NETLINK,
+            level,
             name,
             (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,

@@ -86,8 +86,12 @@ impl Client {
         }
     }
 
-    /// Reads what has arrived, as much as one turn allows. An error ends the connection.
+    /// Reads what has arrived, as much as one turn allows, once there is no whole request left of
+    /// what was read before. An error ends the connection.
     pub(super) fn read(&mut self) -> io::Result<()> {
+        if !self.decoder.is_empty() && !self.is_closing() {
+            return Ok(());
+        }
         let mut buffer = [0; 16 * 1024];
         let mut budget = READ_PER_TURN;
         while self.more && !self.eof && budget > 0 && (self.wants_input() || self.is_closing()) {
@@ -149,7 +153,12 @@ impl Client {
 
     /// Whether an event would be queued beyond the bound.
     pub(super) fn is_full(&self) -> bool {
-        self.output.len() - self.sent > QUEUE_MAX
+        self.queued() > QUEUE_MAX
+    }
+
+    /// Bytes of output that the client has not read.
+    pub(super) fn queued(&self) -> usize {
+        self.output.len() - self.sent
     }
 
     /// Queues what `write` appends and sends what the socket takes. An error ends the connection.

@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::client::{Client, State};
 use super::ear::Ear;
 use super::peer::{GROUP, Peer};
+use super::refusals::Refusals;
 use super::shell::{Output, Shell};
 use super::source::{Slab, Source};
 use crate::engine::name::VmName;
@@ -32,8 +33,16 @@ use crate::store::disk::Disk;
 
 /// Connections at a time; more are closed as they come.
 const CLIENTS_MAX: usize = 512;
+/// Connections at a time of all users other than root: the rest is for whoever has to put an end to
+/// what they do.
+const CLIENTS_OF_USERS_MAX: usize = 480;
 /// Connections at a time of one user other than root.
 const CLIENTS_PER_USER_MAX: usize = 64;
+/// Connections that are taken in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// Bytes of output that one user other than root may leave unread on all connections together.
+/// The connection whose reply does not fit is closed; one reply may be some megabytes long.
+const QUEUE_PER_USER_MAX: usize = 32 << 20;
 /// Milliseconds for which news of the kernel wait: most are of our own doing, and many at a time
 /// cost little more than one.
 const NEWS_DELAY_MS: u64 = 1;
@@ -68,8 +77,9 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     own_answer: Option<Result<Reply, Error>>,
     /// Slots of the processes that are watched.
     watched: HashMap<VmName, usize>,
-    /// Clients and networks that have more to do than their last turn allowed.
+    /// Sources that have more to do than their last turn allowed.
     again: Vec<usize>,
+    refusals: Refusals,
     serial: u64,
     started: Instant,
     ending: bool,
@@ -109,6 +119,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             own_answer: None,
             watched: HashMap::new(),
             again: Vec::new(),
+            refusals: Refusals::default(),
             serial: 0,
             started,
             ending: false,
@@ -127,8 +138,12 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 outcome => outcome?,
             }
             for slot in std::mem::take(&mut self.again) {
-                self.serve(slot);
-                self.hear(slot);
+                match self.sources.get_mut(slot) {
+                    Some(Source::Listener) => self.accept(slot),
+                    Some(Source::Guests(_)) => self.hear(slot),
+                    Some(Source::Client(_)) => self.serve(slot),
+                    Some(Source::Signals | Source::Monitor | Source::Process(_)) | None => {}
+                }
             }
             for event in &events {
                 self.ready(event);
@@ -199,7 +214,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         let (slot, now) = (event.token().0, self.now().mono);
         match self.sources.get_mut(slot) {
             None => {}
-            Some(Source::Listener) => self.accept(),
+            Some(Source::Listener) => self.accept(slot),
             Some(Source::Signals) => self.ending = true,
             Some(Source::Monitor) => {
                 self.news_at.get_or_insert(now + NEWS_DELAY_MS);
@@ -229,8 +244,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         let Some(Source::Guests(ear)) = self.sources.get_mut(slot) else { return };
         let shell = &mut self.shell;
         let more = ear.turn(|network, frame| shell.guest_asks(network, frame, now));
-        if more && !self.again.contains(&slot) {
-            self.again.push(slot);
+        if more {
+            self.come_back(slot);
         }
     }
 
@@ -262,9 +277,9 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(())
     }
 
-    /// Takes every connection that waits. One that is over a bound is closed at once.
-    fn accept(&mut self) {
-        loop {
+    /// Takes connections that wait. One that is over a bound is closed at once.
+    fn accept(&mut self, slot: usize) {
+        for _ in 0..ACCEPTS_PER_TURN {
             let Some(listener) = &self.listener else { return };
             let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
@@ -278,8 +293,18 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             };
             match self.admit(stream) {
                 Ok(slot) => self.serve(slot),
-                Err(error) => log::warn!("connection refused: {error}"),
+                Err(error) => {
+                    self.refusals.log(self.now().mono, format_args!("a connection: {error}"));
+                }
             }
+        }
+        self.come_back(slot);
+    }
+
+    /// Lets a source have another turn without waiting for the kernel.
+    fn come_back(&mut self, slot: usize) {
+        if !self.again.contains(&slot) {
+            self.again.push(slot);
         }
     }
 
@@ -288,10 +313,14 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         let theirs =
             self.sources.clients().filter(|(_, client)| client.peer.uid == peer.uid).count();
         let all = self.sources.clients().count();
-        if all >= CLIENTS_MAX || (peer.uid != 0 && theirs >= CLIENTS_PER_USER_MAX) {
+        let is_full = match peer.uid {
+            0 => all >= CLIENTS_MAX,
+            _ => all >= CLIENTS_OF_USERS_MAX || theirs >= CLIENTS_PER_USER_MAX,
+        };
+        if is_full {
+            let Peer { uid, pid, .. } = peer;
             return Err(io::Error::other(format!(
-                "user {} has {theirs} connections, all have {all}",
-                peer.uid
+                "process {pid} of user {uid}, who has {theirs} of all {all}"
             )));
         }
         self.serial += 1;
@@ -310,8 +339,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
         if client.is_over() {
             self.close(slot);
-        } else if client.has_work() && !self.again.contains(&slot) {
-            self.again.push(slot);
+        } else if client.has_work() {
+            self.come_back(slot);
         }
     }
 
@@ -362,7 +391,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         if denied {
             let Peer { uid, pid, .. } = client.peer;
             let reason = format!("user {uid} is not a member of the group {GROUP}");
-            log::warn!("refused a call of process {pid}: {reason}");
+            self.refusals.log(now.mono, format_args!("a call of process {pid}: {reason}"));
             if call.oneway {
                 return Ok(());
             }
@@ -425,8 +454,24 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         match sent {
             Err(_) => self.close(slot),
             Ok(()) if client.is_over() => self.close(slot),
-            Ok(()) if client.has_work() && !self.again.contains(&slot) => self.again.push(slot),
-            Ok(()) => {}
+            Ok(()) if client.has_work() => self.come_back(slot),
+            Ok(()) => self.bound_queues(slot),
+        }
+    }
+
+    /// Closes a connection that waits to be read, when its user has left too much unread.
+    fn bound_queues(&mut self, slot: usize) {
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
+        let Peer { uid, pid, .. } = client.peer;
+        if client.queued() == 0 || uid == 0 {
+            return;
+        }
+        let theirs = self.sources.clients().filter(|(_, client)| client.peer.uid == uid);
+        let unread: usize = theirs.map(|(_, client)| client.queued()).sum();
+        if unread > QUEUE_PER_USER_MAX {
+            let words = format_args!("process {pid} of user {uid}, who has {unread} bytes unread");
+            self.refusals.log(super::now(self.started).mono, words);
+            self.close(slot);
         }
     }
 

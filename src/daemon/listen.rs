@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,7 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), Failure>
         fs::remove_file(path).map_err(failed)?;
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
+    refuse_descriptors(&listener);
     let file = SocketFile(path.into());
     fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(failed)?;
     let groups = fs::read_to_string(GROUP_FILE).unwrap_or_default();
@@ -44,4 +46,13 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), Failure>
         chown(path, None, Some(group)).map_err(failed)?;
     }
     Ok((listener, file))
+}
+
+/// Has the kernel refuse descriptors that clients send. Nobody asks for them, and to close one can
+/// take long: that of a connection that lingers, say (SO_LINGER, socket(7)). Before Linux 6.16 the
+/// kernel closes them while it reads.
+fn refuse_descriptors(listener: &UnixListener) {
+    if let Err(error) = volnet_ffi::socket::refuse_descriptors(listener.as_fd()) {
+        log::debug!("clients can send descriptors, which are closed: {error}");
+    }
 }

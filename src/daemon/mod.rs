@@ -28,6 +28,8 @@ mod notify;
 #[cfg(target_os = "linux")]
 pub mod peer;
 #[cfg(target_os = "linux")]
+mod refusals;
+#[cfg(target_os = "linux")]
 mod serve;
 pub mod shell;
 #[cfg(target_os = "linux")]

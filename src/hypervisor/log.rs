@@ -1,7 +1,8 @@
 //! The end of a VM's log, to be shown when its hypervisor failed.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// How much of a log is shown, in bytes and in lines.
@@ -16,8 +17,14 @@ pub(super) const HEADER: &str = "--- volnet starts ";
 /// characters, which could play with the terminal of whoever reads them. `None` when nothing was
 /// written.
 pub fn tail_of_log(path: &Path) -> Option<String> {
+    // What is shown to callers is the log itself, never what a link in its place points to.
+    let named = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
     let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
+    let opened = file.metadata().ok()?;
+    if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
+        return None;
+    }
+    let length = opened.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
@@ -36,7 +43,7 @@ pub fn tail_of_log(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::os::unix::fs::symlink;
 
     use super::*;
     use crate::store::tests::Scratch;
@@ -54,6 +61,15 @@ mod tests {
         assert_eq!(tail(log.as_bytes()).unwrap(), "[1mno tap\nbye");
         assert_eq!(tail(format!("old\n{HEADER}qemu\n").as_bytes()), None);
         assert_eq!(tail_of_log(Path::new("/nonexistent")), None);
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let scratch = Scratch::new();
+        let (log, secret) = (scratch.path().join("log"), scratch.path().join("secret"));
+        fs::write(&secret, "secret").unwrap();
+        symlink(&secret, &log).unwrap();
+        assert_eq!(tail_of_log(&log), None);
     }
 
     #[test]

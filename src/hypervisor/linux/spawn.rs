@@ -73,7 +73,16 @@ pub(super) fn open_log(path: &Path) -> Result<File, String> {
         if let Some(directory) = path.parent() {
             DirBuilder::new().recursive(true).mode(LOG_DIRECTORY_MODE).create(directory)?;
         }
-        OpenOptions::new().append(true).create(true).mode(LOG_MODE).open(path)
+        // What is there and is no plain file was put there by somebody: a link would lead us astray,
+        // a FIFO would keep us waiting.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let mut options = OpenOptions::new();
+        let log =
+            options.append(true).create(true).mode(LOG_MODE).custom_flags(flags).open(path)?;
+        match log.metadata()?.is_file() {
+            true => Ok(log),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
+        }
     };
     open().map_err(|error: io::Error| format!("cannot open the log {}: {error}", path.display()))
 }

@@ -396,3 +396,17 @@ fn one_that_cannot_be_asked_is_an_error_at_once() {
     bench.processes.ask(&bench.name, &Control::Terminate).unwrap();
     assert_eq!(bench.exit(), Exit::Signal(libc::SIGTERM));
 }
+
+#[test]
+fn a_log_that_is_a_link_or_a_fifo_is_not_written_to() {
+    let mut bench = Bench::new();
+    fs::create_dir(bench.path("logs")).unwrap();
+    fs::write(bench.path("precious"), "precious").unwrap();
+    let log = bench.path("logs/vm-1.log");
+    std::os::unix::fs::symlink(bench.path("precious"), &log).unwrap();
+    assert!(bench.spawn(&shell("echo overwritten")).is_err());
+    fs::remove_file(&log).unwrap();
+    nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(bench.spawn(&shell("echo overwritten")).is_err());
+    assert_eq!(bench.text("precious"), "precious");
+}
