@@ -113,6 +113,40 @@ fn every_network_of_the_configuration_is_made_and_removed() {
 }
 
 #[test]
+fn a_vm_more_than_a_bridge_has_ports_just_works() {
+    in_namespace(|| {
+        let daemon = Daemon::configured(&json!({ "networks": [
+            { "name": "vms", "bridge": "vbr0", "subnet": "10.7.0.0/16", "bridges": 2 }
+        ] }));
+        let mut connection = daemon.connect();
+        let mut last = Value::Null;
+        for number in 0..1030 {
+            let config = json!({ "ephemeral": true });
+            let create = json!({ "name": format!("vm{number}"), "config": config });
+            last = connection.call("Create", create);
+            assert!(last["error"].is_null(), "{last}");
+        }
+        let vm = &last["parameters"]["vm"];
+        assert_eq!(vm["network"], "vms-2", "{last}");
+        assert_eq!((&vm["ip"], &vm["gateway"]), (&json!("10.7.128.8"), &json!("10.7.128.1")));
+        assert_eq!(run("ip -o link show master vbr0").lines().count(), 1023);
+        assert_eq!(run("ip -o link show master vbr0-2").lines().count(), 7);
+        let within = run("nft list set ip volnet within");
+        assert!(within.contains("\"vbr0\" . \"vbr0-2\""), "{within}");
+        // What is free again is the first part's, and is found there.
+        assert!(connection.call("Delete", json!({ "name": "vm7" }))["error"].is_null());
+        let again = connection.call("Create", json!({ "name": "again" }));
+        assert_eq!(again["parameters"]["vm"]["network"], "vms", "{again}");
+        let config = json!({ "network": { "name": "vms", "ip": "10.7.200.9" } });
+        let placed = connection.call("Create", json!({ "name": "placed", "config": config }));
+        assert_eq!(placed["parameters"]["vm"]["network"], "vms-2", "{placed}");
+        let answer = connection.call("Teardown", json!({ "force": true }));
+        assert!(answer["error"].is_null(), "{answer}");
+        assert_eq!(run("ip -o link").lines().count(), 1, "only lo is left");
+    });
+}
+
+#[test]
 fn the_noop_backend_touches_nothing() {
     in_namespace(|| {
         let before = (run("ip -o link"), run("nft list ruleset"));

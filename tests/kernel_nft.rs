@@ -14,6 +14,7 @@ use volnet::network::linux::nft::Nft;
 fn network() -> NetworkConfig {
     NetworkConfig {
         name: "default".into(),
+        whole: "default".into(),
         bridge: "vbr0".into(),
         subnet: "192.168.127.0/24".parse().unwrap(),
         host_ip: "192.168.127.1".parse().unwrap(),

@@ -313,6 +313,7 @@ fn a_table(dice: &mut Dice) -> Table {
 fn tables(owned: bool, guests: usize) -> Vec<Table> {
     let network = NetworkConfig {
         name: "default".into(),
+        whole: "default".into(),
         bridge: "vbr0".into(),
         subnet: "10.0.0.0/24".parse().unwrap(),
         host_ip: "10.0.0.1".parse().unwrap(),

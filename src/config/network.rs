@@ -22,6 +22,10 @@ pub const PREFIX_LENGTH_MIN: u8 = 8;
 /// The narrowest prefix of a network: the host and one guest.
 pub const PREFIX_LENGTH_MAX: u8 = 30;
 
+/// The most bridges of one network: of the 1023 ports of each, more VMs than a host can run.
+const BRIDGES_MAX: u32 = 64;
+/// The longest prefix of a part: one that has two addresses to give away is none too many.
+const PART_LENGTH_MAX: u8 = 29;
 const NAME_DEFAULT: &str = "default";
 const BRIDGE_DEFAULT: &str = "vbr0";
 const SUBNET_DEFAULT: &str = "192.168.127.0/24";
@@ -39,6 +43,7 @@ pub(super) const HOST_IP: Key =
 const KNOWN: &[&str] = &[
     "name",
     "bridge",
+    "bridges",
     "subnet",
     "host_ip",
     "mtu",
@@ -80,10 +85,58 @@ pub(super) fn resolve(sources: &Sources, machine: &str) -> Result<Vec<NetworkCon
         drafts.push(Draft { fields: None, bridge: None, subnet: None, host_ip: None });
     }
     override_first(&mut drafts[0], sources);
-    let networks: Vec<NetworkConfig> =
-        drafts.iter().map(|draft| network(draft, machine)).collect::<Result<_, _>>()?;
+    let mut networks = Vec::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        let place = whole.element(index);
+        networks.extend(parts(network(draft, machine)?, bridges(draft)?, machine, &place)?);
+    }
     check_together(&networks, &whole)?;
     Ok(networks)
+}
+
+/// Over how many bridges a network is spread.
+fn bridges(draft: &Draft) -> Result<u32, Refusal> {
+    let Some(fields) = &draft.fields else { return Ok(1) };
+    let bridges = fields.integer("bridges", 1..=u64::from(BRIDGES_MAX))?;
+    Ok(bridges.map_or(1, |bridges| bridges as u32))
+}
+
+/// A network as so many parts, each with a bridge and an equal share of the prefix of its own. The
+/// first keeps the name of the whole.
+fn parts(
+    whole: NetworkConfig,
+    count: u32,
+    machine: &str,
+    place: &Place,
+) -> Result<Vec<NetworkConfig>, Refusal> {
+    let length = whole.subnet.length() + count.next_power_of_two().trailing_zeros() as u8;
+    if length > PART_LENGTH_MAX {
+        let reason = format!("{} is too small for so many", whole.subnet);
+        return Err(place.field("bridges").refuse(reason));
+    }
+    let part = |number: u32| {
+        let base = whole.subnet.network().to_bits() + (number << (32 - length));
+        let subnet =
+            Prefix::containing(Ipv4Addr::from_bits(base), length).expect("a length of 32 at most");
+        if number == 0 {
+            if !subnet.contains(whole.host_ip) || whole.host_ip == subnet.broadcast() {
+                let reason = format!("{} is not in {subnet}, its first part", whole.host_ip);
+                return Err(place.field("host_ip").refuse(reason));
+            }
+            return Ok(NetworkConfig { subnet, ..whole.clone() });
+        }
+        let bridge = format!("{}-{}", whole.bridge, number + 1);
+        check_link_name(&bridge).map_err(|reason| place.field("bridge").refuse(reason))?;
+        Ok(NetworkConfig {
+            name: format!("{}-{}", whole.name, number + 1),
+            mac: Mac::of_bridge(machine, &bridge),
+            bridge,
+            subnet,
+            host_ip: Ipv4Addr::from_bits(base + 1),
+            ..whole.clone()
+        })
+    };
+    (0..count).map(part).collect()
 }
 
 fn written(fields: &Fields, name: &str) -> Result<Option<Found>, Refusal> {
@@ -129,8 +182,10 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
     let nat = nat.unwrap_or(true);
     // A network that has no NAT has an uplink, and there is a server behind that.
     let dhcp = dhcp.unwrap_or(if nat { Dhcp::Builtin } else { Dhcp::External });
+    let name = name.unwrap_or_else(|| NAME_DEFAULT.into());
     Ok(NetworkConfig {
-        name: name.unwrap_or_else(|| NAME_DEFAULT.into()),
+        whole: name.clone(),
+        name,
         mac: Mac::of_bridge(machine, &bridge),
         bridge,
         subnet,

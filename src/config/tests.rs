@@ -45,6 +45,7 @@ fn defaults() {
         settings.networks,
         [NetworkConfig {
             name: "default".into(),
+            whole: "default".into(),
             bridge: "vbr0".into(),
             subnet: "192.168.127.0/24".parse().unwrap(),
             host_ip: Ipv4Addr::new(192, 168, 127, 1),
@@ -180,6 +181,41 @@ fn several_networks_and_hypervisors_stand_in_the_file() {
     assert_eq!(options.qemu.machine, QemuMachine::Q35);
     assert_eq!(settings.backend, Backend::Noop);
     assert!(!settings.nft_owner && options.cloud_hypervisor.net_ip_mask);
+}
+
+#[test]
+fn a_network_is_spread_over_bridges() {
+    let file = r#"{"networks": [
+        {"name": "vms", "bridge": "vbr0", "subnet": "10.0.0.0/16", "bridges": 3, "nat": false},
+        {"name": "back", "bridge": "vbr1", "subnet": "10.1.0.0/16"}
+    ]}"#;
+    let networks = from_file(file).unwrap().networks;
+    let shown: Vec<String> = networks
+        .iter()
+        .map(|part| {
+            let NetworkConfig { name, whole, bridge, subnet, host_ip, nat, .. } = part;
+            format!("{name} of {whole} {bridge} {subnet} {host_ip} {nat}")
+        })
+        .collect();
+    let expected = [
+        "vms of vms vbr0 10.0.0.0/18 10.0.0.1 false",
+        "vms-2 of vms vbr0-2 10.0.64.0/18 10.0.64.1 false",
+        "vms-3 of vms vbr0-3 10.0.128.0/18 10.0.128.1 false",
+        "back of back vbr1 10.1.0.0/16 10.1.0.1 true",
+    ];
+    assert_eq!(shown, expected);
+    for (wrong, at) in [
+        (r#"{"bridges": 0}"#, "networks[0].bridges"),
+        (r#"{"bridges": 65}"#, "networks[0].bridges"),
+        (r#"{"bridges": 64, "subnet": "10.0.0.0/24"}"#, "networks[0].bridges"),
+        (
+            r#"{"bridges": 2, "subnet": "10.0.0.0/24", "host_ip": "10.0.0.129"}"#,
+            "networks[0].host_ip",
+        ),
+        (r#"{"bridges": 2, "bridge": "a-bridge-of-15b"}"#, "networks[0].bridge"),
+    ] {
+        assert_eq!(field(from_file(&format!(r#"{{"networks": [{wrong}]}}"#))), at, "{wrong}");
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ impl Host {
     pub(super) fn new(subnet: &str) -> Host {
         let network = NetworkConfig {
             name: "default".into(),
+            whole: "default".into(),
             bridge: "vbr0".into(),
             subnet: subnet.parse().expect("a prefix"),
             host_ip: Ipv4Addr::new(192, 168, 127, 1),

@@ -243,16 +243,25 @@ impl Ledger {
     }
 
     /// The index of the network that a VM asks for: by name, by prefix, by gateway, else the first.
+    /// Of one that has parts it is the first part with room, or else the first.
     fn chosen(&self, wanted: &NetworkSpec) -> Result<usize, Refusal> {
         let refuse = |field: &str, reason: String| {
             Err(Refusal::InvalidConfig { field: format!("network.{field}"), reason })
         };
         let fits = |config: &NetworkConfig| {
-            wanted.name.as_ref().is_none_or(|name| *name == config.name)
+            wanted.name.as_ref().is_none_or(|name| *name == config.name || *name == config.whole)
                 && wanted.subnet.is_none_or(|subnet| subnet == config.subnet)
                 && wanted.gateway.is_none_or(|gateway| gateway == config.host_ip)
         };
-        match (self.networks.iter().position(|account| fits(&account.config)), wanted) {
+        let first = self.networks.iter().position(|account| fits(&account.config));
+        let with_room = first.and_then(|first| {
+            let whole = &self.networks[first].config.whole;
+            let part = |account: &Account| {
+                account.config.whole == *whole && fits(&account.config) && account.has_room(wanted)
+            };
+            self.networks.iter().position(part)
+        });
+        match (with_room.or(first), wanted) {
             (Some(index), _) => Ok(index),
             (None, NetworkSpec { name: Some(name), .. }) if self.network(name).is_none() => {
                 refuse("name", format!("there is no network {name}"))
@@ -269,6 +278,15 @@ impl Ledger {
 }
 
 impl Account {
+    /// Whether there is a port, and the address that a VM wants, or any.
+    fn has_room(&self, wanted: &NetworkSpec) -> bool {
+        let has_address = match wanted.ip {
+            Some(ip) => self.config.subnet.contains(ip),
+            None => !wanted.mode.needs_ip_allocation() || self.pool.free() > 0,
+        };
+        self.ports() < BRIDGE_PORTS_MAX && has_address
+    }
+
     /// Ports in use: one Ethernet address a port, and one for the bridge itself.
     fn ports(&self) -> usize {
         self.macs.len() - 1

@@ -23,6 +23,8 @@ pub const FORMAT: u32 = 1;
 pub struct NetworkConfig {
     /// Its name in requests and replies.
     pub name: String,
+    /// The network that it is a part of, by name: its own where it is all of one.
+    pub whole: String,
     /// The bridge link, at most 15 bytes.
     pub bridge: String,
     /// The prefix that leases come from.

@@ -21,6 +21,7 @@ type Replies = Vec<(Ticket, Result<Reply, Error>)>;
 fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConfig {
     NetworkConfig {
         name: name.into(),
+        whole: name.into(),
         bridge: bridge.into(),
         subnet: subnet.parse().unwrap(),
         host_ip: host_ip.parse().unwrap(),

@@ -136,6 +136,7 @@ fn network(name: &str, n: u8) -> NetworkConfig {
     let bridge = format!("vbr{n}");
     NetworkConfig {
         name: name.into(),
+        whole: name.into(),
         subnet: Prefix::containing(Ipv4Addr::new(10, n, 0, 0), 16).unwrap(),
         host_ip: Ipv4Addr::new(10, n, 0, 1),
         mtu: 1500,

@@ -114,7 +114,10 @@ fn from_elsewhere(networks: &[&NetworkConfig]) -> Match {
 /// Sets that IPv4 and IPv6 have alike: bridges by themselves and in pairs, and what the host
 /// answers there.
 fn shared_sets(networks: &[&NetworkConfig]) -> Vec<Set> {
-    let pairs = networks.iter().map(|network| vec![bridge(network), bridge(network)]);
+    let pairs = networks.iter().flat_map(|network| {
+        let parts = networks.iter().filter(|other| other.whole == network.whole);
+        parts.map(|part| vec![bridge(network), bridge(part)])
+    });
     let bridges = networks.iter().map(|network| vec![bridge(network)]);
     let nat = networks.iter().filter(|network| network.nat);
     let pings = networks.iter().filter(|network| network.host_services.contains(&Service::Ping));
