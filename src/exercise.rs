@@ -25,6 +25,11 @@ impl<'a> Choices<'a> {
         byte
     }
 
+    /// One of two.
+    pub(crate) fn flag(&mut self) -> bool {
+        self.byte() & 1 != 0
+    }
+
     /// Any `N` bytes.
     pub(crate) fn array<const N: usize>(&mut self) -> [u8; N] {
         let mut array = [0; N];

@@ -14,6 +14,7 @@ const TARGETS: &[Target] = &[
     ("connections", netlink::exercise::connections),
     ("datagram", netlink::exercise::datagram),
     ("dhcp", dhcp::exercise::conversation),
+    ("engine", network::exercise::engine),
     ("ext_ack", netlink::exercise::ext_ack),
     ("frame", protocol::exercise::frame),
     ("host_files", daemon::exercise::host_files),
@@ -59,6 +60,7 @@ fn every_target_is_built_and_replayed() {
 
 #[test]
 fn corpora_do_no_harm() {
+    env_logger::init();
     for (name, body) in TARGETS {
         let mut files = 0;
         for entry in fs::read_dir(fuzz().join("corpus").join(name)).unwrap() {

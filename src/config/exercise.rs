@@ -1,7 +1,10 @@
 //! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::engine::ledger::Ledger;
+use crate::engine::prefix::Prefix;
 
 /// Settings that are taken are such that the daemon can start with them. Before the first brace,
 /// where the file begins, stand flags (`--subnet=10.0.0.0/24`) and variables (`VOLNET_KVM=no`), one
@@ -30,12 +33,12 @@ fn check(settings: &Settings) {
     assert!([socket, state_dir, runtime_dir, log_dir].into_iter().all(|path| path.is_absolute()));
     assert!(socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX);
     settings.hypervisors.program(&settings.machine.hypervisor).expect("the default is described");
-    assert!((1..=NETWORKS_MAX).contains(&settings.networks.len()));
-    Ledger::new(settings.networks.clone()).expect("every network can be");
-    for (index, network) in settings.networks.iter().enumerate() {
-        for other in &settings.networks[..index] {
-            assert!(network.name != other.name && network.bridge != other.bridge);
-            assert!(!network.subnet.overlaps(other.subnet) && network.mac != other.mac);
-        }
-    }
+    let networks = &settings.networks;
+    Ledger::new(networks.clone()).expect("every network can be");
+    let names: BTreeSet<&str> = networks.iter().map(|network| network.name.as_str()).collect();
+    let bridges: BTreeSet<_> = networks.iter().map(|it| (it.bridge.as_str(), it.mac)).collect();
+    assert_eq!((names.len(), bridges.len()), (networks.len(), networks.len()));
+    let mut subnets: Vec<Prefix> = networks.iter().map(|network| network.subnet).collect();
+    subnets.sort_by_key(|subnet| subnet.network());
+    assert!(subnets.windows(2).all(|pair| !pair[0].overlaps(pair[1])) && !subnets.is_empty());
 }

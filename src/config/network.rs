@@ -110,7 +110,7 @@ fn parts(
     place: &Place,
 ) -> Result<Vec<NetworkConfig>, Refusal> {
     let length = whole.subnet.length() + count.next_power_of_two().trailing_zeros() as u8;
-    if length > PART_LENGTH_MAX {
+    if count > 1 && length > PART_LENGTH_MAX {
         let reason = format!("{} is too small for so many", whole.subnet);
         return Err(place.field("bridges").refuse(reason));
     }

@@ -204,6 +204,8 @@ fn a_network_is_spread_over_bridges() {
         "back of back vbr1 10.1.0.0/16 10.1.0.1 true",
     ];
     assert_eq!(shown, expected);
+    let narrowest = from_file(r#"{"networks": [{"subnet": "10.0.0.0/30"}]}"#).unwrap();
+    assert_eq!(narrowest.networks.len(), 1, "one bridge needs no second address");
     for (wrong, at) in [
         (r#"{"bridges": 0}"#, "networks[0].bridges"),
         (r#"{"bridges": 65}"#, "networks[0].bridges"),

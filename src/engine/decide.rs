@@ -235,21 +235,29 @@ impl Engine {
     }
 
     /// The decision could not be carried out and everything it did is undone: goes back to the
-    /// state before it, and tells those who wait.
+    /// state before it, and tells those who wait. Who waited before it still does.
     pub fn abort(&mut self, decision: Decision, error: &Error) -> Answers {
+        let name = decision.subject;
+        let mut waiting: Vec<Ticket> = decision.answers.iter().map(|(it, _)| *it).collect();
+        waiting.extend(self.vms.get(&name).into_iter().flat_map(|vm| vm.life.tickets()));
         match decision.former {
             Some(vm) => {
+                let still = vm.life.tickets();
+                waiting.retain(|ticket| !still.contains(ticket));
                 self.take_lease_back(&vm.record);
-                self.vms.insert(decision.subject, vm);
+                self.vms.insert(name, vm);
             }
             None => {
-                if let Some(vm) = self.vms.remove(&decision.subject) {
+                if let Some(vm) = self.vms.remove(&name) {
                     self.ledger.release(&vm.record);
                 }
             }
         }
-        let waiting = decision.answers.iter().map(|(ticket, _)| *ticket);
-        waiting.chain(self.teardown.drain(..)).map(|ticket| (ticket, Err(error.clone()))).collect()
+        if decision.write == Write::Remove {
+            // The VM stays, and so does the host as it is.
+            waiting.append(&mut self.teardown);
+        }
+        waiting.into_iter().map(|ticket| (ticket, Err(error.clone()))).collect()
     }
 
     /// The kernel gave the VM's tap this index.

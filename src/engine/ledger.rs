@@ -108,35 +108,49 @@ impl Ledger {
         }
     }
 
-    /// Claims again what a record holds. An error says what stands against it. Only a guest's lease
-    /// that cannot be had any more is dropped from the record: the guest asks for another.
+    /// Claims again what a record holds, all of it or nothing. An error says what stands against it.
+    /// Only a guest's lease that cannot be had any more is dropped from the record: the guest asks
+    /// for another.
     pub fn restore(&mut self, record: &mut Record) -> Result<(), String> {
-        if let Some(port) = &mut record.port {
-            let account = self
-                .networks
-                .iter_mut()
-                .find(|account| account.config.name == port.network)
-                .ok_or_else(|| format!("its network {} is not configured", port.network))?;
-            if let Some(ip) = port.ip {
-                account.pool.lease_exactly(ip).map_err(|why| match why {
-                    Why::Outside => {
-                        format!("its address {ip} is outside of {}", account.config.subnet)
-                    }
-                    Why::Network | Why::Broadcast | Why::Host => {
-                        format!("its address {ip} is the network's own")
-                    }
-                    Why::Leased => format!("its address {ip} belongs to another VM"),
-                })?;
-            }
-            let served = account.config.dhcp == Dhcp::Builtin;
-            let held = |lease: &Lease| served && account.pool.lease_exactly(lease.ip).is_ok();
-            port.lease = port.lease.filter(held);
-            account.macs.insert(port.mac);
-            self.taps.insert(port.tap.clone(), record.name.clone());
-        }
         if !self.cids.take_exactly(record.cid) {
             return Err(format!("its context id {} belongs to another VM", record.cid));
         }
+        let Some(port) = &mut record.port else { return Ok(()) };
+        let restored = self.restore_port(&record.name, port);
+        if restored.is_err() {
+            self.cids.release(record.cid);
+        }
+        restored
+    }
+
+    fn restore_port(&mut self, vm: &VmName, port: &mut Port) -> Result<(), String> {
+        let account = self
+            .networks
+            .iter_mut()
+            .find(|account| account.config.name == port.network)
+            .ok_or_else(|| format!("its network {} is not configured", port.network))?;
+        if let Some(owner) = self.taps.get(&port.tap) {
+            return Err(format!("its tap {} belongs to VM {owner}", port.tap));
+        }
+        if account.macs.contains(&port.mac) {
+            return Err(format!("its Ethernet address {} belongs to another", port.mac));
+        }
+        if let Some(ip) = port.ip {
+            account.pool.lease_exactly(ip).map_err(|why| match why {
+                Why::Outside => {
+                    format!("its address {ip} is outside of {}", account.config.subnet)
+                }
+                Why::Network | Why::Broadcast | Why::Host => {
+                    format!("its address {ip} is the network's own")
+                }
+                Why::Leased => format!("its address {ip} belongs to another VM"),
+            })?;
+        }
+        let served = account.config.dhcp == Dhcp::Builtin;
+        let held = |lease: &Lease| served && account.pool.lease_exactly(lease.ip).is_ok();
+        port.lease = port.lease.filter(held);
+        account.macs.insert(port.mac);
+        self.taps.insert(port.tap.clone(), vm.clone());
         Ok(())
     }
 

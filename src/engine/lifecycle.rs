@@ -37,6 +37,10 @@ impl Engine {
     /// The next decision that follows from those already done; ask until there is none.
     pub fn follow_up(&mut self, now: Now) -> Option<Decision> {
         loop {
+            if self.follow_ups.is_empty() && !self.teardown.is_empty() {
+                // VMs that were made meanwhile go, too.
+                self.clear_out();
+            }
             match self.follow_ups.pop_front()? {
                 FollowUp::Start { name, answers } if self.vms.contains_key(&name) => {
                     let nobody_waits = answers.is_empty();
@@ -80,15 +84,20 @@ impl Engine {
             (_, true) if dry_run => return Ok(Step::Teardown { dry_run }),
             (_, true) => {}
         }
+        self.teardown.push(ticket);
+        Ok(Step::Later)
+    }
+
+    /// Lets every VM go that is not about to.
+    fn clear_out(&mut self) {
         for (name, vm) in &self.vms {
             let name = name.clone();
-            self.follow_ups.push_back(match vm.life {
+            self.follow_ups.push_back(match &vm.life {
+                Life::Stopping { stop, .. } if stop.wants(Want::Deleted) => continue,
                 Life::Running { .. } | Life::Stopping { .. } => FollowUp::KillAndDelete { name },
                 Life::Idle | Life::Waiting { .. } => FollowUp::Delete { name, answers: Vec::new() },
             });
         }
-        self.teardown.push(ticket);
-        Ok(Step::Later)
     }
 
     /// Those who wait for a teardown, once no VM stands in its way.

@@ -120,10 +120,22 @@ impl Life {
     /// The next moment at which something is due.
     pub fn deadline(&self) -> Option<u64> {
         match self {
-            Life::Stopping { stop, .. } => stop.terminate_at.or(stop.kill_at),
+            Life::Stopping { stop, .. } => stop.terminate_at.into_iter().chain(stop.kill_at).min(),
             Life::Waiting { until } => Some(*until),
             Life::Running { hatching, .. } => hatching.as_ref().map(|hatching| hatching.check_at),
             Life::Idle => None,
+        }
+    }
+
+    /// The callers that wait for what becomes of the process.
+    pub(super) fn tickets(&self) -> Vec<Ticket> {
+        match self {
+            Life::Running { hatching, .. } => {
+                let answers = hatching.iter().flat_map(|hatching| &hatching.answers);
+                answers.map(|(ticket, _)| *ticket).collect()
+            }
+            Life::Stopping { stop, .. } => stop.waiters.iter().filter_map(|(it, _)| *it).collect(),
+            Life::Idle | Life::Waiting { .. } => Vec::new(),
         }
     }
 }
@@ -134,6 +146,11 @@ impl Stop {
         let grace = TERMINATE_GRACE_MS.min(timeout_ms / 2);
         let kill_at = now.saturating_add(timeout_ms);
         Stop { terminate_at: Some(kill_at - grace), kill_at: Some(kill_at), waiters: Vec::new() }
+    }
+
+    /// Whether somebody wants this of the end.
+    pub fn wants(&self, want: Want) -> bool {
+        self.waiters.iter().any(|(_, wanted)| *wanted == want)
     }
 
     /// A second wish for the same end: the earlier deadline holds.

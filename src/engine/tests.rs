@@ -10,7 +10,7 @@ use super::plan::{Handover, Op};
 use super::reconcile::Desired;
 use super::request::{Reply, Request};
 use super::ruleset::Family;
-use super::state::{Dhcp, Exit, NetworkConfig, Service};
+use super::state::{Dhcp, Exit, NetworkConfig, Port, Service};
 use super::supervise::{Now, RESTARTS_MAX, Ticket};
 use super::view::{EventKind, Status, VmView};
 use crate::error::{Error, Failure, Refusal};
@@ -447,6 +447,58 @@ fn teardown_waits_for_every_vm_and_only_by_force() {
     exit(&mut engine, "a", Exit::Signal(9), at(5));
     assert_eq!(engine.teardown_due(), Some(vec![3]));
     assert_eq!(engine.teardown_due(), None);
+}
+
+#[test]
+fn a_teardown_takes_what_is_made_meanwhile() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    ask(&mut engine, 2, &Request::Teardown { dry_run: false, force: true }, at(0));
+    ask(&mut engine, 3, &create("b", VmSpec::default(), false), at(0));
+    exit(&mut engine, "a", Exit::Signal(9), at(5));
+    assert_eq!((engine.list(), engine.teardown_due()), (vec![], Some(vec![2])));
+}
+
+#[test]
+fn a_failure_is_told_to_those_whom_it_concerns() {
+    let failure = Error::Failed(Failure::State { path: "/x".into(), reason: "full".into() });
+    let told = vec![(3, Err(failure.clone()))];
+    let fails = |engine: &mut Engine, request| match engine.request(3, &request, at(0)) {
+        Ok(Step::Do(decision)) => engine.abort(*decision, &failure),
+        other => panic!("{other:?}"),
+    };
+    let mut engine = engine();
+    ask(&mut engine, 1, &create("a", with_machine(RestartPolicy::No), true), at(0));
+    let stop = Request::Stop { name: name("a"), timeout_ms: 1 };
+    assert_eq!(fails(&mut engine, stop), told, "not to who waits for its start");
+    assert_eq!(engine.looked_at(&name("a"), true, at(5)).len(), 1);
+    ask(&mut engine, 2, &Request::Teardown { dry_run: false, force: true }, at(9));
+    let create = create("b", VmSpec::default(), false);
+    assert_eq!(fails(&mut engine, create), told, "not to who tears the host down");
+}
+
+#[test]
+fn no_two_records_claim_the_same_thing() {
+    let mut engine = engine();
+    for text in ["a", "b"] {
+        ask(&mut engine, 1, &create(text, VmSpec::default(), false), at(0));
+    }
+    let records: Vec<_> = engine.vms().map(|vm| vm.record.clone()).collect();
+    let [a, b] = records.as_slice() else { panic!("{records:?}") };
+    let port = a.port.clone().unwrap();
+    let claims: [fn(&mut Port, &Port); 3] = [
+        |own, other| own.tap = other.tap.clone(),
+        |own, other| own.mac = other.mac,
+        |own, other| own.ip = other.ip,
+    ];
+    for claim in claims {
+        let mut odd = b.clone();
+        claim(odd.port.as_mut().unwrap(), &port);
+        let mut next = self::engine();
+        next.restore(a.clone()).unwrap();
+        next.restore(odd).unwrap_err();
+        next.restore(b.clone()).expect("nothing was kept of it");
+    }
 }
 
 #[test]

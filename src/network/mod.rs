@@ -2,9 +2,11 @@
 //!
 //! Three backends: [`linux`] is the kernel; [`noop`] touches nothing and stands in on other systems
 //! and for dry runs; [`fake`] is a kernel in memory that fails on command, for tests and
-//! simulation. [`execute`] is the only caller of [`Network::apply`].
+//! simulation. [`execute`] is the only caller of [`Network::apply`]; [`exercise`]
+//! holds the bodies of the fuzz targets.
 
 pub mod execute;
+pub mod exercise;
 pub mod fake;
 #[cfg(target_os = "linux")]
 pub mod linux;

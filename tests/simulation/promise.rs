@@ -47,6 +47,9 @@ impl Promised {
 impl Promises {
     /// Somebody asks.
     pub(crate) fn asked(&mut self, ticket: Ticket, request: &Request) {
+        if is_clearing(request) {
+            self.all_open();
+        }
         self.pending.insert(ticket, request.clone());
     }
 
@@ -72,8 +75,8 @@ impl Promises {
                 let promised = Promised { view: vm.clone(), spec: (**spec).clone(), runs };
                 self.vms.insert(name.clone(), promised);
                 self.open.remove(name);
-                if vm.status == Status::Stopping {
-                    // Somebody has asked for its end meanwhile.
+                if vm.status == Status::Stopping || self.pending.values().any(is_clearing) {
+                    // Somebody has asked for its end meanwhile, or for that of all.
                     self.runs(name, None);
                     self.open.insert(name.clone());
                 }
@@ -213,6 +216,11 @@ impl Promises {
             vm.runs = runs;
         }
     }
+}
+
+/// Whether every VM goes, those too that are made before it is answered.
+fn is_clearing(request: &Request) -> bool {
+    matches!(request, Request::Teardown { dry_run: false, force: true })
 }
 
 /// What never changes of a VM. The index of its tap does: a tap that was lost is made anew.

@@ -1,0 +1,96 @@
+//! Requests, as bytes choose them. There are few names and few addresses, so that they meet.
+
+use std::collections::BTreeMap;
+
+use crate::config::{self, Flags};
+use crate::engine::mac::Mac;
+use crate::engine::mode::Mode;
+use crate::engine::name::VmName;
+use crate::engine::request::Request;
+use crate::engine::state::NetworkConfig;
+use crate::exercise::Choices;
+use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
+use crate::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
+
+/// The names of VMs. Some of them want the same tap.
+const NAMES: [&str; 6] = ["a", "web1", "web-1", "WEB_1", "longer-than-a-tap", "longer-than-a-tap2"];
+/// Networks with few addresses; one is spread over two bridges and keeps its guests apart.
+const SETTINGS: &str = r#"{"networks": [
+    {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29"},
+    {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "bridges": 2, "isolated": true},
+    {"name": "tiny", "bridge": "vbr2", "subnet": "10.3.0.0/30", "nat": false}
+]}"#;
+const NETWORKS: [&str; 4] = ["default", "lab", "lab-2", "tiny"];
+
+pub(super) fn networks() -> Vec<NetworkConfig> {
+    let settings = config::resolve(&Flags::default(), &BTreeMap::new(), Some(SETTINGS), "host");
+    settings.expect("they can be").networks
+}
+
+pub(super) fn name(choices: &mut Choices<'_>) -> VmName {
+    VmName::new(choices.one_of(&NAMES)).expect("a name")
+}
+
+/// Any request that the engine decides on.
+pub(super) fn request(choices: &mut Choices<'_>) -> Request {
+    let name = name(choices);
+    let timeout_ms = choices.one_of(&[30_000, 0, 1, 3_000, STOP_TIMEOUT_MAX_MS]);
+    match choices.byte() % 16 {
+        0..7 => create(name, choices),
+        7..9 => Request::Start { name },
+        9 => Request::Stop { name, timeout_ms },
+        10 => Request::Restart { name, timeout_ms },
+        11..13 => Request::Delete { name, timeout_ms },
+        13 => Request::Get { name },
+        14 => Request::Setup { dry_run: choices.flag(), force: choices.flag() },
+        _ => Request::Teardown { dry_run: choices.flag(), force: choices.flag() },
+    }
+}
+
+fn create(name: VmName, choices: &mut Choices<'_>) -> Request {
+    let machine = MachineSpec {
+        hypervisor: None,
+        kernel: None,
+        initramfs: None,
+        disks: Vec::new(),
+        cpus: 1,
+        memory_mb: 64,
+        cmdline: String::new(),
+    };
+    let spec = VmSpec {
+        network: network(choices),
+        machine: (choices.byte() % 8 != 7).then_some(machine),
+        ephemeral: choices.flag(),
+        autostart: choices.flag(),
+        restart: choices.one_of(&[
+            RestartPolicy::No,
+            RestartPolicy::OnFailure,
+            RestartPolicy::Always,
+        ]),
+        ..VmSpec::default()
+    };
+    let (start, dry_run) = (choices.flag(), choices.byte() % 8 == 7);
+    Request::Create { name, spec: Box::new(spec), start, dry_run }
+}
+
+/// What a configuration can declare, and things that it cannot.
+fn network(choices: &mut Choices<'_>) -> NetworkSpec {
+    let mode = choices.one_of(&[Mode::Bridged, Mode::Dhcp, Mode::Vsock]);
+    // A bit says of each setting whether it is declared.
+    let declared = choices.byte();
+    let is = |bit: u8| declared & 1 << bit != 0;
+    let (name, host, mtu) = (choices.one_of(&NETWORKS), choices.byte(), choices.byte());
+    let address = [10, 1 + host / 16 % 3, 0, host % 16];
+    NetworkSpec {
+        mode,
+        name: is(0).then(|| name.into()),
+        subnet: is(1).then(|| "10.3.0.0/30".parse().expect("a prefix")),
+        gateway: is(2).then(|| [10, 2, 0, 1].into()),
+        ip: is(3).then(|| address.into()),
+        mac: is(4).then_some(Mac([2, 0, 0, 0, 0, host])),
+        mtu: is(5).then(|| 68 + u16::from(mtu) * 8),
+        queues: is(6).then_some(2),
+        isolated: is(7).then_some(true),
+        antispoof: (host > 127).then_some(false),
+    }
+}

@@ -1,0 +1,74 @@
+//! What must hold whenever nothing is under way.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use super::world::World;
+use crate::engine::decide::Engine;
+use crate::engine::reconcile::{Desired, Reconciled, reconcile};
+use crate::engine::state::{Port, Record};
+
+/// Panics where something does not hold.
+pub(super) fn all(world: &World<'_>) {
+    owners(&world.engine);
+    kernel(world);
+    processes(world);
+    disk(world);
+}
+
+/// Nothing has two owners, and what is handed out is what the VMs have.
+pub(super) fn owners(engine: &Engine) {
+    let records: Vec<&Record> = engine.vms().map(|vm| &vm.record).collect();
+    let ports: Vec<_> = records.iter().filter_map(|record| record.port.as_ref()).collect();
+    once(records.iter().map(|record| record.cid));
+    once(ports.iter().map(|port| &port.tap));
+    once(ports.iter().map(|port| (&port.network, port.mac)));
+    // What was offered is nobody else's either.
+    let held = |port: &&Port| port.ip.or(port.lease.map(|lease| lease.ip));
+    once(ports.iter().copied().filter_map(|port| held(&port)));
+    for network in engine.networks() {
+        let here = ports.iter().filter(|port| port.network == network.name);
+        let leased = here.clone().filter(|port| held(port).is_some()).count();
+        assert_eq!((network.ports as usize, network.leased as usize), (here.count(), leased));
+    }
+}
+
+fn once<T: Ord + Debug>(all: impl Iterator<Item = T>) {
+    let mut seen = BTreeSet::new();
+    for one in all {
+        let shown = format!("{one:?} has two owners");
+        assert!(seen.insert(one), "{shown}");
+    }
+}
+
+/// The kernel holds what should be, and nothing else of ours.
+fn kernel(world: &World<'_>) {
+    let desired = match world.set_up {
+        true => world.engine.desired(),
+        false => Desired { forwarding: Some(false), ..Desired::default() },
+    };
+    let observed = &world.kernel.kernel.observed;
+    assert_eq!(reconcile(&desired, observed), Reconciled::default());
+    assert!(world.engine.deadline().is_none_or(|at| at > world.now.mono), "something is overdue");
+}
+
+/// Who runs has a process, and there is no other.
+fn processes(world: &World<'_>) {
+    let running = world.engine.vms().filter_map(|vm| Some((&vm.record.name, vm.life.pid()?)));
+    let processes = world.processes.iter().map(|(name, (pid, _))| (name, *pid));
+    assert_eq!(running.collect::<Vec<_>>(), processes.collect::<Vec<_>>());
+}
+
+/// What a VM is and has is written as it is known; and the next daemon would hand out what this one
+/// does. What becomes of a process is not put off because it cannot be written down.
+fn disk(world: &World<'_>) {
+    let lasting = |record: &Record| {
+        let mut record =
+            Record { wanted: false, exit: None, restarts: 0, started_at: None, ..record.clone() };
+        record.port.iter_mut().for_each(|port| port.ifindex = None);
+        record
+    };
+    let known: Vec<Record> = world.engine.vms().map(|vm| lasting(&vm.record)).collect();
+    assert_eq!(world.disk.values().map(lasting).collect::<Vec<_>>(), known);
+    assert_eq!(world.next_engine().networks(), world.engine.networks());
+}
