@@ -32,17 +32,22 @@ pub(crate) struct Daemon {
     client: Client,
     /// How many VMs stay.
     filled: usize,
-    /// How many taps it makes ahead.
-    pool: usize,
+    /// Its configuration file.
+    configuration: &'static str,
 }
 
 impl Daemon {
     /// Starts it with no VMs.
-    pub(crate) fn new(name: &'static str, stage: Stage, ephemeral: bool, pool: usize) -> Daemon {
+    pub(crate) fn new(
+        name: &'static str,
+        stage: Stage,
+        ephemeral: bool,
+        configuration: &'static str,
+    ) -> Daemon {
         let _ = fs::remove_dir_all(state_dir(&stage));
-        let child = spawn(&stage, pool);
+        let child = spawn(&stage, configuration);
         let client = connect(&stage);
-        Daemon { name, stage, ephemeral, child, client, filled: 0, pool }
+        Daemon { name, stage, ephemeral, child, client, filled: 0, configuration }
     }
 
     /// Its process.
@@ -66,7 +71,7 @@ impl Daemon {
         self.end();
         let list = message("List", serde_json::json!({}));
         let start = Instant::now();
-        self.child = spawn(&self.stage, self.pool);
+        self.child = spawn(&self.stage, self.configuration);
         self.client = connect(&self.stage);
         self.client.call(&list);
         start.elapsed()
@@ -155,13 +160,15 @@ fn wait_until_gone(monitor: &mut Monitor, index: u32) {
     }
 }
 
-fn spawn(stage: &Stage, pool: usize) -> Child {
+fn spawn(stage: &Stage, configuration: &str) -> Child {
     stage.enter();
     let log = fs::File::options().append(true).create(true).open(log(stage)).expect("a log");
+    let file = format!("{}.json", runtime_dir(stage));
+    fs::write(&file, configuration).expect("a configuration");
     Command::new(BINARY)
         .arg("serve")
         .env("VOLNET_SUBNET", SUBNET)
-        .env("VOLNET_POOL", pool.to_string())
+        .env("VOLNET_CONFIG", file)
         .env("VOLNET_STATE_DIR", state_dir(stage))
         .env("VOLNET_RUNTIME_DIR", runtime_dir(stage))
         .env("VOLNET_LOG_DIR", state_dir(stage).join("log"))

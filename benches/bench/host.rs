@@ -141,7 +141,7 @@ pub(crate) fn system_calls(daemon: &mut Daemon, record: &mut Record) {
 pub(crate) fn traffic(daemon: &mut Daemon, vms: usize, packets: usize, record: &mut Record) {
     let name = format!("guest{vms}");
     let mut guest = guest(daemon, &name);
-    guest.measure("volnet", vms + 1, packets, record);
+    guest.measure(daemon.name(), vms + 1, packets, record);
     drop(guest);
     daemon.detach(&name);
 }

@@ -78,25 +78,32 @@ fn main() {
     let mut floor = Floor::new("floor", Stage::new("floor"), None);
     let files = Some(files.join("floor"));
     let mut synced = Floor::new("floor and a synced file", Stage::new("synced"), files);
-    let mut ephemeral = Daemon::new("volnet, ephemeral", Stage::new("ephemeral"), true, 0);
-    let mut pooled = Daemon::new("volnet, ephemeral, pool of 16", Stage::new("pooled"), true, 16);
-    let mut durable = Daemon::new("volnet, durable", Stage::new("durable"), false, 0);
+    let mut ephemeral = Daemon::new("volnet, ephemeral", Stage::new("ephemeral"), true, "{}");
+    let pool = r#"{ "pool": 16 }"#;
+    let mut pooled = Daemon::new("volnet, ephemeral, pool of 16", Stage::new("pooled"), true, pool);
+    // What it costs that guests are held to what they are.
+    let open = r#"{ "networks": [{ "antispoof": false }] }"#;
+    let mut open = Daemon::new("volnet, ephemeral, no antispoof", Stage::new("open"), true, open);
+    let mut durable = Daemon::new("volnet, durable", Stage::new("durable"), false, "{}");
     let mut peers = peers::all(&mut record, extent.slow_most);
     traffic::add_world(&ephemeral.stage, None);
     traffic::add_world(&durable.stage, None);
+    traffic::add_world(&open.stage, None);
     traffic::plain(extent.packets, &mut record);
     host::memory(&durable, "no VM yet", 0, &mut record);
     host::restarts(&mut durable, 0, &mut record);
 
     for &vms in extent.vms {
-        for daemon in [&mut ephemeral, &mut pooled, &mut durable] {
+        for daemon in [&mut ephemeral, &mut pooled, &mut open, &mut durable] {
             grow(daemon, vms, &mut record);
         }
         let mut all: Vec<&mut dyn Contender> =
-            vec![&mut floor, &mut synced, &mut ephemeral, &mut pooled, &mut durable];
+            vec![&mut floor, &mut synced, &mut ephemeral, &mut pooled, &mut open, &mut durable];
         all.extend(peers.iter_mut().map(|peer| &mut **peer as &mut dyn Contender));
         compete(&mut all, vms, extent.rounds, &mut record);
-        host::traffic(&mut ephemeral, vms, extent.packets, &mut record);
+        for daemon in [&mut ephemeral, &mut open] {
+            host::traffic(daemon, vms, extent.packets, &mut record);
+        }
     }
 
     let crowd = extent.vms.last().copied().unwrap_or_default();

@@ -15,7 +15,7 @@ use volnet_ffi::tun::{self, NO_PI, TAP, Tun, VNET_HDR};
 
 use crate::common::daemon::Daemon;
 use crate::common::{eventually, ip_link, run};
-use crate::frame::{ARP, ARP_REQUEST, IPV4, Mac, Tag, arp, ethernet, udp};
+use crate::frame::{ARP, ARP_REQUEST, IPV4, IPV6, Mac, Tag, arp, ethernet, udp, udp6};
 
 /// Who can send and receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +72,8 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 1);
 pub(crate) const LAB_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
 pub(crate) const LAB_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 pub(crate) const OTHER_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// Where clouds hand out credentials.
+pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// A port of the host that the default network lists, and one that no network does.
 pub(crate) const LISTED: u16 = 7000;
 pub(crate) const UNLISTED: u16 = 7777;
@@ -167,6 +169,7 @@ impl Arena {
         run("ip link set uplink up");
         run(&format!("ip route add default via {WORLD_IP}"));
         know(WORLD_IP, WORLD_MAC, "uplink");
+        know(METADATA, WORLD_MAC, "uplink");
         self.cast.addresses.insert(World, (mac_of("uplink"), WORLD_IP));
         self.taps.insert(World, open("uplink"));
     }
@@ -260,6 +263,11 @@ impl Arena {
         assert!(wrong.is_empty(), "{wrong}{}", run("nft list ruleset"));
     }
 
+    /// How often cases were tried.
+    pub(crate) fn times(&self) -> u8 {
+        self.cast.time
+    }
+
     /// Sends a frame again and again, and gives how often it reached somebody.
     pub(crate) fn repeat(&mut self, case: &Case, times: usize, to: Party) -> usize {
         let tag = self.send(case);
@@ -340,9 +348,17 @@ fn couriers() -> Vec<Case> {
         asks(Other, &[Server]),
         by(|cast| cast.mac(Asker), Server, &[Asker]),
         by(|cast| cast.mac(Other), Server, &[Other]),
+        courier(Stranger, Box::new(to_lab_gateway6), &[Host]),
         by(|_| mac_of("vbr1"), Stranger, &[World]),
         by(|_| mac_of("uplink"), World, &[Stranger]),
     ]
+}
+
+/// A datagram of IPv6 to a port that the lab lists. The host takes some time to have its address.
+fn to_lab_gateway6(cast: &Cast, tag: Tag) -> Vec<u8> {
+    let from = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+    let packet = udp6((from, 9), (LAB_GATEWAY6, HOST_PORTS[0]), &tag.text());
+    ethernet(mac_of("vbr1"), cast.mac(Stranger), IPV6, &packet)
 }
 
 fn open(tap: &str) -> Tun {

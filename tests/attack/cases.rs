@@ -7,12 +7,13 @@ use crate::arena::Party::{
     Wire, World,
 };
 use crate::arena::{
-    Case, Cast, GATEWAY, LAB_GATEWAY, LAB_GATEWAY6, LISTED, OTHER_IP, UNLISTED, UPLINK_IP, mac_of,
+    Case, Cast, GATEWAY, LAB_GATEWAY, LAB_GATEWAY6, LISTED, METADATA, OTHER_IP, UNLISTED,
+    UPLINK_IP, mac_of,
 };
 use crate::frame::{
     ARP, ARP_REPLY, ARP_REQUEST, BROADCAST, DHCP_DISCOVER, DHCP_OFFER, DHCP_RELEASE, IGMP, IPV4,
-    IPV6, Mac, SERVICE_VLAN, Tag, VLAN, arp, dhcp, echo, ethernet, first_fragment, icmp6, ipv4,
-    llc, syn, tagged, udp, udp6,
+    IPV6, Mac, SERVICE_VLAN, Tag, VLAN, arp, dhcp, echo, ethernet, first_fragment, icmp6,
+    igmp_query, ipv4, llc, syn, tagged, udp, udp6,
 };
 
 /// An address that nobody has.
@@ -20,8 +21,6 @@ const NOBODY_IP: Ipv4Addr = Ipv4Addr::new(10, 10, 99, 99);
 const NOBODY_MAC: Mac = [0x02, 0, 0, 0, 0, 0x99];
 /// Who else is on the default network, by its ports.
 const ALL: &[Party] = &[Victim, Left, Right, Fresh, Trusted, Wire];
-/// Where clouds hand out credentials.
-const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// All of them.
 pub(crate) fn all() -> Vec<Case> {
@@ -202,7 +201,18 @@ fn groups() -> Vec<Case> {
             &[],
         )
     };
-    let mut cases: Vec<Case> = (0..16).map(to_group).collect();
+    let own_to_group = |last: u8| {
+        case(
+            "a datagram of its own to a link-local group",
+            Attacker,
+            move |c, tag| {
+                let packet = udp((c.ip(Attacker), 9), (GATEWAY, LISTED), &tag.text());
+                ethernet([0x01, 0x80, 0xc2, 0, 0, last], own(c), IPV4, &packet)
+            },
+            &[],
+        )
+    };
+    let mut cases: Vec<Case> = (0..16).map(to_group).chain((0..16).map(own_to_group)).collect();
     cases.push(case("the victim is where it was", Wire, direct(Wire, Victim), &[Victim]));
     cases
 }
@@ -252,7 +262,7 @@ fn strange() -> Vec<Case> {
             "a membership query",
             Attacker,
             |c, tag| {
-                let query = [&[0x11, 0, 0xee, 0xff, 0, 0, 0, 0], &tag.text()[..]].concat();
+                let query = igmp_query(&tag.text());
                 let all = Ipv4Addr::new(224, 0, 0, 1);
                 let packet = ipv4(c.ip(Attacker), all, IGMP, &query);
                 ethernet([0x01, 0, 0x5e, 0, 0, 1], own(c), IPV4, &packet)
@@ -418,6 +428,9 @@ fn without_address() -> Vec<Case> {
         ),
     ]
 }
+
+/// How many addresses [`leased_elsewhere`] has given to guests that may use them.
+pub(crate) const LEASES: usize = 2;
 
 /// Guests whose addresses are given by a server that is not volnet's: they have what it gave them.
 fn leased_elsewhere() -> Vec<Case> {

@@ -99,6 +99,14 @@ pub(crate) fn syn(from: Ipv4Addr, to: (Ipv4Addr, u16), tag: Tag) -> Vec<u8> {
     ipv4(from, to.0, TCP, &segment)
 }
 
+/// A general query for the members of groups (RFC 2236), with something behind it.
+pub(crate) fn igmp_query(tail: &[u8]) -> Vec<u8> {
+    let mut query = [&[0x11, 100, 0, 0, 0, 0, 0, 0], tail].concat();
+    let sum = checksum(&query);
+    query[2..4].copy_from_slice(&sum);
+    query
+}
+
 /// An echo request in its packet.
 pub(crate) fn echo(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let mut message = [&[8, 0, 0, 0, 0, 1, 0, 1], payload].concat();

@@ -9,13 +9,16 @@ mod cases;
 mod common;
 mod frame;
 
+use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use arena::Party::{Attacker, Victim};
 use arena::{Arena, UNLISTED};
-use common::{in_namespace, run};
-use serde_json::json;
+use common::{in_namespace, json, run};
 
+/// Documentation/networking/ip-sysctl.rst, `bridge-nf-call-iptables`.
+const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 /// With those that the test plays, a thousand guests.
 const CROWD: usize = 995;
 
@@ -26,7 +29,19 @@ fn forbidden_frames_reach_nobody_and_allowed_ones_whom_they_should() {
         arena.check(&cases::all());
         arena.daemon.crash();
         arena.check(&cases::all());
+        // Whether bridged frames pass the rules for routed packets, too.
+        for on in ["0", "1"].into_iter().filter(|_| Path::new(BRIDGE_NF).exists()) {
+            fs::write(BRIDGE_NF, on).unwrap();
+            arena.check(&cases::all());
+        }
+        assert_eq!(leases(), cases::LEASES * usize::from(arena.times()));
     });
+}
+
+/// How many addresses of guests were learned.
+fn leases() -> usize {
+    let set = json("nft -j list set bridge volnet leases");
+    set["nftables"][1]["set"]["elem"].as_array().map_or(0, Vec::len)
 }
 
 #[test]
@@ -76,7 +91,7 @@ fn without_rules_for_bridges_the_host_is_guarded_all_the_same() {
         let mut arena = Arena::unguarded();
         assert!(!run("nft list tables").contains("bridge"));
         arena.check(&cases::without_antispoof());
-        let check = arena.daemon.call("Check", json!({})).to_string();
+        let check = arena.daemon.call("Check", serde_json::json!({})).to_string();
         assert!(check.contains("guests of network default may send from any address"), "{check}");
     });
 }
