@@ -8,6 +8,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use crate::engine::expose::Protocol;
 use crate::engine::prefix::Prefix;
 use crate::engine::view::Status;
 
@@ -30,6 +31,8 @@ pub enum Refusal {
     NoFreeAddress { network: String, subnet: Prefix },
     /// The address that was asked for belongs to `owner`.
     AddressInUse { ip: Ipv4Addr, owner: String },
+    /// The port of the host leads to `owner`.
+    PortInUse { protocol: Protocol, port: u16, owner: String },
     /// The bridge has as many ports as the kernel allows.
     BridgeFull { bridge: String, limit: usize },
     /// The tap exists and is held by somebody else, `pid` where that is known.
@@ -113,6 +116,9 @@ impl fmt::Display for Refusal {
                 write!(f, "network {network}: no free address in {subnet}")
             }
             Refusal::AddressInUse { ip, owner } => write!(f, "address {ip} belongs to {owner}"),
+            Refusal::PortInUse { protocol, port, owner } => {
+                write!(f, "{protocol} port {port} of the host leads to {owner}")
+            }
             Refusal::BridgeFull { bridge, limit } => {
                 write!(f, "bridge {bridge} has all of its {limit} ports in use")
             }

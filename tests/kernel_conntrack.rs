@@ -10,7 +10,7 @@ use common::{in_namespace, run};
 use volnet::engine::plan::{Handover, Op};
 use volnet::network::Network;
 use volnet::network::linux::Linux;
-use volnet::network::linux::conntrack::Conntrack;
+use volnet::network::linux::conntrack::{Conntrack, Past};
 use volnet::network::linux::socket::{Protocol, Socket};
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 9);
@@ -44,14 +44,48 @@ fn the_connections_of_an_address_go_and_no_others() {
     for how in [Conntrack::Filter, Conntrack::Single] {
         in_namespace(|| {
             let (mut socket, mut conntrack) = (Socket::open(Protocol::Netfilter).unwrap(), how);
-            conntrack.forget(&mut socket, GUEST).unwrap();
+            conntrack.forget(&mut socket, Past::Of(GUEST)).unwrap();
             plant(&GUESTS);
             plant(&OTHERS);
             assert_eq!(tracked(), 7);
             for _ in 0..2 {
-                conntrack.forget(&mut socket, GUEST).unwrap();
+                conntrack.forget(&mut socket, Past::Of(GUEST)).unwrap();
                 assert_eq!(tracked(), 2);
                 assert!(!run("conntrack -L").contains("192.168.127.9 "));
+            }
+            assert_eq!(conntrack, how, "the kernel did as it was asked");
+        });
+    }
+}
+
+/// Connections that a port of the host led to the guest, and some that it did not.
+#[test]
+fn the_connections_of_a_port_that_leads_nowhere_go_and_no_others() {
+    let led = [
+        "-p tcp --state ESTABLISHED -s 198.51.100.7 -d 192.0.2.1 --sport 4000 --dport 8080 \
+         --dst-nat 192.168.127.9:80",
+        "-p tcp --state ESTABLISHED -s 192.168.127.8 -d 192.168.127.1 --sport 4001 --dport 8080 \
+         --dst-nat 192.168.127.9:80 --src-nat 192.168.127.1",
+    ];
+    let others = [
+        "-p tcp --state ESTABLISHED -s 198.51.100.7 -d 192.0.2.1 --sport 4000 --dport 8081 \
+         --dst-nat 192.168.127.9:80",
+        "-p tcp --state ESTABLISHED -s 192.168.127.1 -d 192.168.127.9 --sport 4002 --dport 80",
+        "-p udp -s 198.51.100.7 -d 192.0.2.1 --sport 4000 --dport 8080 --dst-nat 192.168.127.9:80",
+        "-p tcp --state ESTABLISHED -s 198.51.100.7 -d 192.0.2.2 --sport 4000 --dport 8080 \
+         --dst-nat 192.168.127.8:80",
+        "-p icmp -s 198.51.100.7 -d 192.168.127.9 --icmp-type 8 --icmp-code 0",
+    ];
+    for how in [Conntrack::Filter, Conntrack::Single] {
+        in_namespace(|| {
+            let (mut socket, mut conntrack) = (Socket::open(Protocol::Netfilter).unwrap(), how);
+            plant(&led);
+            plant(&others);
+            assert_eq!(tracked(), 7);
+            let past = Past::Led { protocol: 6, host_port: 8080, address: GUEST, port: 80 };
+            for _ in 0..2 {
+                conntrack.forget(&mut socket, past).unwrap();
+                assert_eq!(tracked(), 5);
             }
             assert_eq!(conntrack, how, "the kernel did as it was asked");
         });
@@ -95,7 +129,7 @@ fn many_connections_go_in_rounds() {
         std::fs::remove_file(file).unwrap();
         assert_eq!(tracked(), 5000);
         let mut socket = Socket::open(Protocol::Netfilter).unwrap();
-        Conntrack::Single.forget(&mut socket, GUEST).unwrap();
+        Conntrack::Single.forget(&mut socket, Past::Of(GUEST)).unwrap();
         assert_eq!(tracked(), 0);
     });
 }

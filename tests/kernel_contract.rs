@@ -9,7 +9,7 @@ use std::io::Write;
 
 use common::{in_namespace, ip_link, link_exists, run, try_run};
 use volnet::netlink::attr::Attrs;
-use volnet::netlink::conntrack::{self, End};
+use volnet::netlink::conntrack::{self, End, Flows};
 use volnet::netlink::message::{ACK, Messages, REQUEST};
 use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target};
 use volnet::netlink::rtnl::{NEWLINK, SETLINK, neighbour};
@@ -381,7 +381,7 @@ fn connections_are_deleted_by_a_filter() {
             socket.request(1, |writer, sequence| {
                 for end in End::BOTH {
                     let address = address.parse().unwrap();
-                    conntrack::delete_all(writer, sequence.take(), end, address);
+                    conntrack::delete_all(writer, sequence.take(), Flows::At(end, address));
                 }
                 writer.add_flags(ACK);
             })
@@ -409,7 +409,7 @@ fn what_older_kernels_make_of_a_filter_is_einval() {
         let mut socket = Socket::open(Protocol::Netfilter).unwrap();
         for end in End::BOTH {
             let mut known = Writer::new();
-            conntrack::delete_all(&mut known, 0, end, [10, 0, 0, 2].into());
+            conntrack::delete_all(&mut known, 0, Flows::At(end, [10, 0, 0, 2].into()));
             let known = Messages::new(known.finish().unwrap()).next().unwrap().unwrap();
             for (kind, filter) in [(known.kind, UNKNOWN), (NOBODY, 25)] {
                 let refused = socket.request(1, |writer, sequence| {

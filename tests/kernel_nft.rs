@@ -5,6 +5,7 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::{in_namespace, run, try_run};
+use volnet::engine::expose::{Expose, Protocol};
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
 use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
@@ -42,9 +43,21 @@ fn guests(count: u32) -> Vec<Element> {
             let mac = Mac::of_guest("default", &name);
             let (isolated, ipv6, asks_others) = (number % 2 == 0, number % 3 == 0, number % 5 == 0);
             let (tap, ip, antispoof) = (&tap, Some(ip), number % 7 != 0);
-            ruleset::elements(&Guest { tap, mac, ip, asks_others, antispoof, ipv6, isolated })
+            let guest = Guest { tap, mac, ip, asks_others, antispoof, ipv6, isolated };
+            [ruleset::elements(&guest), ruleset::exposed(ip, &exposed(number))].concat()
         })
         .collect()
+}
+
+/// A port of each address of the host, and one of one.
+fn exposed(number: u32) -> [Expose; 2] {
+    [None, Some(Ipv4Addr::from_bits(number))].map(|host_ip| Expose {
+        protocol: [Protocol::Tcp, Protocol::Udp][number as usize % 2],
+        port: 80,
+        host_port: 1000 + number as u16,
+        host_ip,
+        name: None,
+    })
 }
 
 fn installed(owned: bool, elements: Vec<Element>) -> Nft {

@@ -5,12 +5,14 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::{CLIENT_KEYS, Flags, KEYS, Key};
+use crate::engine::expose::Protocol;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 use super::command::{Change, Command, Create, Disk, Invocation, Override, Preparation, Setting};
@@ -136,6 +138,19 @@ impl Line {
             "stop" => self.change(Change::Stop),
             "restart" => self.change(Change::Restart),
             "delete" => self.change(Change::Delete),
+            "expose" => {
+                let (name, word) = self.given(&CLIENT_KEYS, &[])?.two("NAME", "PORT")?;
+                let mut parameters = exposed(&word)?;
+                parameters["name"] = name.into();
+                Ok(Command::Adjust { method: "io.volnet.Expose", parameters })
+            }
+            "unexpose" => {
+                let (name, word) = self.given(&CLIENT_KEYS, &[])?.two("NAME", "PORT")?;
+                let mut parameters = exposed(&word)?;
+                parameters["name"] = name.into();
+                parameters.as_object_mut().expect("it is one").remove("port");
+                Ok(Command::Adjust { method: "io.volnet.Unexpose", parameters })
+            }
             "get" => Ok(Command::Get { name: self.given(&CLIENT_KEYS, &[])?.one("NAME")? }),
             "list" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::List),
             "networks" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::Networks),
@@ -176,8 +191,13 @@ impl Line {
     }
 
     fn create(&mut self, start: bool) -> Result<Command, Stop> {
-        let mut options =
-            vec![Switch("dry-run"), Valued("manifest"), Valued("config"), Valued("disk")];
+        let mut options = vec![
+            Switch("dry-run"),
+            Valued("manifest"),
+            Valued("config"),
+            Valued("disk"),
+            Valued("expose"),
+        ];
         for (flag, _, _, kind) in &OVERRIDES {
             options.push(if matches!(kind, Kind::Yes) { Switch(flag) } else { Valued(flag) });
         }
@@ -193,7 +213,10 @@ impl Line {
         for (_, text) in given.options.iter().filter(|(name, _)| *name == "disk") {
             disks.push(disk(text));
         }
+        let exposes = given.options.iter().filter(|(name, _)| *name == "expose");
+        let expose = exposes.map(|(_, word)| exposed(word)).collect::<Result<_, _>>()?;
         Ok(Command::Create(Box::new(Create {
+            expose,
             manifest: given.last("manifest").map(PathBuf::from),
             config: given.last("config").map(PathBuf::from),
             dry_run: given.has("dry-run"),
@@ -334,6 +357,13 @@ impl Given {
         }
     }
 
+    fn two(self, first: &str, second: &str) -> Result<(String, String), Stop> {
+        let mut words = self.words.into_iter();
+        let one = words.next().ok_or_else(|| wrong(format!("{first} is missing")))?;
+        let two = words.next().ok_or_else(|| wrong(format!("{second} is missing")))?;
+        words.next().map_or(Ok((one, two)), |word| Err(unexpected(&word)))
+    }
+
     fn one(self, what: &str) -> Result<String, Stop> {
         let mut words = self.words.into_iter();
         match (words.next(), words.next()) {
@@ -355,6 +385,35 @@ fn setting(flag: &str, text: String, kind: &Kind) -> Result<Setting, Stop> {
             Err(_) => return Err(wrong(format!("--{flag}: {text:?} is not a whole number"))),
         },
     })
+}
+
+/// `[PROTOCOL:][[HOST_IP:]HOST_PORT:]PORT`, as an element of `expose`.
+fn exposed(word: &str) -> Result<Value, Stop> {
+    let refuse = || wrong(format!("{word:?} is not such as tcp:8080:80"));
+    let mut parts: Vec<&str> = word.split(':').collect();
+    let protocol = match parts.first().map(|part| part.parse::<Protocol>()) {
+        Some(Ok(protocol)) => {
+            parts.remove(0);
+            protocol
+        }
+        Some(Err(_)) | None => Protocol::default(),
+    };
+    let host_ip = match parts.len() {
+        3 => Some(parts.remove(0).parse::<Ipv4Addr>().map_err(|_| refuse())?),
+        _ => None,
+    };
+    let ports: Vec<u16> = parts
+        .iter()
+        .map(|part| part.parse().ok().filter(|port| *port != 0).ok_or_else(refuse))
+        .collect::<Result<_, _>>()?;
+    let (host_port, port) = match ports[..] {
+        [port] => (port, port),
+        [host_port, port] => (host_port, port),
+        _ => return Err(refuse()),
+    };
+    Ok(json!({
+        "protocol": protocol, "port": port, "host_port": host_port, "host_ip": host_ip
+    }))
 }
 
 /// `FILE` or `FILE,readonly`.

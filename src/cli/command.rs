@@ -30,6 +30,8 @@ pub(super) enum Command {
     Create(Box<Create>),
     /// Start, stop, restart or delete VMs.
     Change { change: Change, names: Vec<String>, timeout_ms: Option<u64> },
+    /// Change what a VM may do or how it is reached, by a method of the interface.
+    Adjust { method: &'static str, parameters: Value },
     /// Show one VM.
     Get { name: String },
     /// Show all VMs.
@@ -81,6 +83,8 @@ pub(super) struct Create {
     pub(super) overrides: Vec<Override>,
     /// Disks beside those of the manifest.
     pub(super) disks: Vec<Disk>,
+    /// Ports of the host that lead to it, as elements of `expose`, beside those of the configuration.
+    pub(super) expose: Vec<Value>,
     /// Start its hypervisor too.
     pub(super) start: bool,
     /// Change nothing, show what would be.

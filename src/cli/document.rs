@@ -21,6 +21,14 @@ pub(super) fn parameters(
     for setting in &create.overrides {
         apply(fields, setting, base)?;
     }
+    if !create.expose.is_empty() {
+        let list = fields.entry("expose").or_insert(Value::Null);
+        if list.is_null() {
+            *list = json!([]);
+        }
+        let list = list.as_array_mut().ok_or("expose is not a JSON array")?;
+        list.extend(create.expose.iter().cloned());
+    }
     if !create.disks.is_empty() {
         // A manifest that the configuration carries counts only where none stands beside it.
         if manifest.is_none() {
@@ -113,6 +121,7 @@ mod tests {
             config: None,
             overrides: vec![],
             disks: vec![],
+            expose: vec![],
             start: false,
             dry_run: false,
         }

@@ -45,6 +45,9 @@ pub fn command_line(bytes: &[u8]) {
         Ok(Invocation { command: Command::Change { change, names, timeout_ms }, .. }) => {
             (change.method(), vm::of_change(&names[0], timeout_ms))
         }
+        Ok(Invocation { command: Command::Adjust { method, parameters }, .. }) => {
+            (method, parameters)
+        }
         Ok(_) => return,
         Err(usage) => return assert!(!usage.reason.is_empty()),
     };

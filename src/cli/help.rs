@@ -19,6 +19,8 @@ VMs
   start, stop, restart
                start, stop or restart its hypervisor
   delete       stop it and give everything back
+  expose, unexpose
+               make a port of a VM one of the host's, take it back
   get, list    show one VM, show all
   args         print a VM's network as arguments for a hypervisor
   exec         run a program of yours with a VM's tap open
@@ -118,6 +120,9 @@ macro_rules! creation {
   --mtu BYTES           its MTU, the network's
   --queues N            queue pairs of its interface, 1
   --isolated            keep it from other isolated VMs
+  --expose [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT
+                        a port of the host that leads to the VM; may be given
+                        several times
   --ephemeral           the record ends with the host's uptime
   --autostart           start it whenever the daemon starts
   --restart POLICY      no (default), on-failure or always
@@ -194,6 +199,26 @@ Stop VMs and give everything back: address and tap once the process is gone.
 
   --timeout SECONDS     how long a guest has to power off, 30
   --json                print JSON, one line a VM
+";
+
+const EXPOSE: &str = "\
+Usage: volnet expose NAME [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT [--json]
+
+Make a port of a VM one of the host's: who connects to HOST_PORT of the host
+(PORT where it is not given) comes to PORT of the VM, from outside, from the
+host itself by any of its addresses but 127.0.0.1, and from other VMs.
+
+  volnet expose web tcp:8080:80
+  volnet expose dns udp:203.0.113.1:53:53
+";
+
+const UNEXPOSE: &str = "\
+Usage: volnet unexpose NAME [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT [--json]
+
+Take a port back that expose made one of the host's, in the same words.
+Connections through it end.
+
+  volnet unexpose web tcp:8080:80
 ";
 
 const GET: &str = "\
@@ -287,7 +312,7 @@ Explain a verb, or say which there are.
 ";
 
 /// Every verb with its help.
-const VERBS: [(&str, &str); 22] = [
+const VERBS: [(&str, &str); 24] = [
     ("serve", SERVE),
     ("setup", SETUP),
     ("teardown", TEARDOWN),
@@ -297,6 +322,8 @@ const VERBS: [(&str, &str); 22] = [
     ("stop", STOP),
     ("restart", RESTART),
     ("delete", DELETE),
+    ("expose", EXPOSE),
+    ("unexpose", UNEXPOSE),
     ("get", GET),
     ("list", LIST),
     ("networks", NETWORKS),

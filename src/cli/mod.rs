@@ -88,6 +88,7 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Change { change, names, timeout_ms } => {
             vm::change(&mut session, change, &names, timeout_ms)
         }
+        Command::Adjust { method, parameters } => vm::adjust(&mut session, method, parameters),
         Command::Get { name } => vm::get(&mut session, &name),
         Command::List => vm::list(&mut session),
         Command::Networks => host::networks(&mut session),

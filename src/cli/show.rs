@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 21] = [
+const VM_FIELDS: [&str; 22] = [
     "name",
     "mode",
     "status",
@@ -17,6 +17,7 @@ const VM_FIELDS: [&str; 21] = [
     "gateway",
     "mac",
     "mtu",
+    "expose",
     "tap",
     "ifindex",
     "cid",
@@ -38,11 +39,21 @@ pub(super) fn vm(vm: &Value) -> String {
         .filter(|field| !matches!(&vm[*field], Value::Null))
         .map(|field| match field {
             "created_at" | "started_at" => (field, time(&vm[field])),
+            "expose" => (field, exposed(&vm[field])),
             field => (field, text(&vm[field])),
         })
         .filter(|(_, value)| !value.is_empty())
         .collect();
     table::pairs(&pairs)
+}
+
+/// Ports as `expose` takes them.
+fn exposed(ports: &Value) -> String {
+    let word = |port: &Value| {
+        let parts = ["protocol", "host_ip", "host_port", "port"].map(|field| text(&port[field]));
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(":")
+    };
+    ports.as_array().into_iter().flatten().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// All VMs.
@@ -174,7 +185,11 @@ mod tests {
     fn one_vm() {
         let web = json!({
             "name": "web", "mode": "bridged", "status": "running", "network": "default",
-            "tap": "vttap-web", "ifindex": 12, "mac": "02:5a:00:11:22:33", "ip": "192.168.127.2",
+            "tap": "vttap-web", "ifindex": 12,
+            "expose": [
+                {"protocol": "tcp", "port": 80, "host_port": 8080, "host_ip": null},
+                {"protocol": "udp", "port": 53, "host_port": 53, "host_ip": "203.0.113.1"}
+            ], "mac": "02:5a:00:11:22:33", "ip": "192.168.127.2",
             "netmask": "255.255.255.0", "gateway": "192.168.127.1", "mtu": 1500, "cid": 3,
             "kernel_args": "ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off",
             "ephemeral": false, "hypervisor": "qemu", "pid": 4711, "exit_code": null,
@@ -193,6 +208,7 @@ netmask      255.255.255.0
 gateway      192.168.127.1
 mac          02:5a:00:11:22:33
 mtu          1500
+expose       tcp:8080:80 udp:203.0.113.1:53:53
 tap          vttap-web
 ifindex      12
 cid          3

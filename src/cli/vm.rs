@@ -92,6 +92,17 @@ pub(super) fn of_change(name: &str, timeout_ms: Option<u64>) -> Value {
     parameters
 }
 
+/// `expose` and `unexpose`.
+pub(super) fn adjust(
+    session: &mut Session,
+    method: &str,
+    parameters: Value,
+) -> Result<u8, Trouble> {
+    let reply = session.call(method, parameters)?;
+    session.show(&reply, |reply| show::vm(reply.get("vm").unwrap_or(&Value::Null)))?;
+    Ok(DONE)
+}
+
 /// `get`.
 pub(super) fn get(session: &mut Session, name: &str) -> Result<u8, Trouble> {
     let reply = session.call("io.volnet.Get", json!({ "name": name }))?;

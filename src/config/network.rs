@@ -2,11 +2,12 @@
 
 use std::net::Ipv4Addr;
 
+use crate::engine::expose::Protocol;
 use crate::engine::mac::Mac;
 use crate::engine::name::{TAP_PREFIX, check_link_name};
 use crate::engine::prefix::Prefix;
 use crate::engine::ruleset::is_guarded;
-use crate::engine::state::{Dhcp, NetworkConfig, Protocol, Service};
+use crate::engine::state::{Dhcp, NetworkConfig, Service};
 use crate::error::Refusal;
 use crate::spec::fields::{Fields, Place};
 use crate::spec::{MTU_MAX, MTU_MIN, text};
@@ -223,11 +224,7 @@ fn service(text: &str) -> Result<Service, String> {
         return Ok(Service::Ping);
     }
     let (protocol, port) = text.split_once('/').ok_or_else(wrong)?;
-    let protocol = match protocol {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        _ => return Err(wrong()),
-    };
+    let protocol: Protocol = protocol.parse().map_err(|_| wrong())?;
     match port.parse() {
         Ok(port) if port != 0 => Ok(Service::Port(protocol, port)),
         Ok(_) | Err(_) => Err(wrong()),

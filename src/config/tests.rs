@@ -1,8 +1,9 @@
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::engine::expose::Protocol;
 use crate::engine::mac::Mac;
-use crate::engine::state::{Dhcp, Protocol, Service};
+use crate::engine::state::{Dhcp, Service};
 use crate::hypervisor::QemuMachine;
 use crate::hypervisor::template::Template;
 

@@ -221,6 +221,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             | Request::Stop { .. }
             | Request::Restart { .. }
             | Request::Delete { .. }
+            | Request::Expose { .. }
+            | Request::Unexpose { .. }
             | Request::Get { .. }
             | Request::List
             | Request::Networks

@@ -165,6 +165,8 @@ impl Engine {
             Request::Delete { name, timeout_ms } => {
                 self.stop(ticket, name, *timeout_ms, Want::Deleted, now)
             }
+            Request::Expose { name, port } => self.expose(ticket, name, port),
+            Request::Unexpose { name, at } => self.unexpose(ticket, name, *at),
             Request::Get { name } => Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) })),
             Request::List => Ok(Step::reply(Reply::Vms { vms: self.list() })),
             Request::Monitor => Ok(Step::reply(Reply::State { vms: self.list() })),
@@ -321,6 +323,7 @@ impl Engine {
             name: name.clone(),
             spec: spec.clone(),
             port,
+            exposed: spec.expose.clone(),
             cid,
             created_at: now.wall,
             restarts: 0,
@@ -328,6 +331,13 @@ impl Engine {
             exit: None,
             wanted: start,
         };
+        if let Err(refusal) = self.check_exposed(&record) {
+            match before {
+                Some(before) => self.ledger = before,
+                None => self.ledger.release(&record),
+            }
+            return Err(refusal.into());
+        }
         let plan = self.attach_plan(&record).expect("nothing was seen that could be in the way");
         let commands = commands(&plan);
         if let Some(before) = before {

@@ -74,8 +74,8 @@ impl Engine {
         Some(DesiredPort::new(&record.name, port, &record.spec.network, network))
     }
 
-    /// What a change of a VM's address means for what the kernel keeps of it, and for the sets of
-    /// our tables.
+    /// What a change of a VM's address or its ports means for what the kernel keeps of them, and for
+    /// the sets of our tables.
     pub(super) fn exchange_plan(&self, before: &Record, after: &Record) -> Plan {
         let (had, has) = (self.desired_port(before), self.desired_port(after));
         let same = had.map(|port| port.address) == has.map(|port| port.address);
@@ -86,9 +86,11 @@ impl Engine {
         };
         let (gone, new) = (without(&before, &after), without(&after, &before));
         let mut plan = Plan::new();
+        let closed: Plan = gone.iter().filter_map(Op::forget_flows).collect();
         if !gone.is_empty() {
             plan.push(Op::RemoveElements(gone));
         }
+        plan.extend(closed);
         plan.extend(forget(had, Handover::Released));
         plan.extend(forget(has, Handover::Assigned));
         if !new.is_empty() {
@@ -101,11 +103,12 @@ impl Engine {
     fn elements(&self, record: &Record) -> Vec<Element> {
         let Some(port) = &record.port else { return Vec::new() };
         let Some(network) = self.ledger.network(&port.network) else { return Vec::new() };
+        let mut elements = ruleset::exposed(port.address(), &record.exposed);
         if !ruleset::is_guarded(self.ledger.networks()) {
-            return Vec::new();
+            return elements;
         }
         let (spec, given) = (&record.spec.network, port.lease.filter(|lease| lease.given));
-        ruleset::elements(&Guest {
+        elements.extend(ruleset::elements(&Guest {
             tap: &port.tap,
             mac: port.mac,
             ip: port.ip.or(given.map(|lease| lease.ip)),
@@ -113,6 +116,7 @@ impl Engine {
             antispoof: spec.antispoof.unwrap_or(network.antispoof),
             ipv6: network.ipv6,
             isolated: spec.isolated.unwrap_or(network.isolated),
-        })
+        }));
+        elements
     }
 }

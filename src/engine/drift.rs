@@ -68,6 +68,7 @@ pub fn objects(op: &Op) -> (String, Option<&str>) {
         Op::AddAddress { link, .. }
         | Op::RemoveAddress { link, .. }
         | Op::ForgetAddress { link, .. } => (link.clone(), None),
+        Op::ForgetFlows { address, .. } => (format!("connections of {address}"), None),
         Op::SetForwarding { .. } => ("net.ipv4.ip_forward".into(), None),
         Op::CreateTable(_) | Op::ReplaceTable(_) | Op::RemoveTable { .. } => {
             (op.describe().1, None)
@@ -111,8 +112,8 @@ fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
         Op::CreateBridge { name, .. } => format!("bridge {name} is gone"),
         Op::CreateTap { name, .. } => format!("tap {name} is gone"),
         _ if follows => return None,
-        // The address of a tap that is made or gone.
-        Op::ForgetAddress { .. } => return None,
+        // The address of a tap that is made or gone, the connections of a port that leads nowhere.
+        Op::ForgetAddress { .. } | Op::ForgetFlows { .. } => return None,
         Op::DeleteLink { name, .. } => format!("link {name} is left over"),
         Op::SetLink { name, set, former } => format!("link {name} {}", settings(set, former)),
         Op::AddAddress { link, address, length } => {

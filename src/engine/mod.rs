@@ -4,13 +4,15 @@
 //! handed out ([`ipam`], [`cid`], [`ledger`], [`kernel_args`]), what is known ([`state`], [`vm`]),
 //! what is to be done about it ([`ruleset`], [`desire`], [`plan`], [`reconcile`]), the life of a
 //! hypervisor process ([`supervise`], [`lifecycle`], [`recover`]), what the kernel tells ([`news`],
-//! [`drift`]), what others have in the way ([`firewall`]), the addresses that guests ask for ([`lease`]), what is asked and answered
+//! [`drift`]), what others have in the way ([`firewall`]), the addresses that guests ask for ([`lease`]), the ports of the host
+//! that lead to guests ([`expose`]), what is asked and answered
 //! ([`request`], [`view`]), and [`decide`], where a request becomes a [`decide::Decision`].
 
 pub mod cid;
 pub mod decide;
 pub mod desire;
 pub mod drift;
+pub mod expose;
 pub mod firewall;
 pub mod ipam;
 pub mod kernel_args;

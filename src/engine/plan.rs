@@ -10,7 +10,7 @@ mod commands;
 use std::net::Ipv4Addr;
 
 use super::mac::Mac;
-use super::ruleset::{Accept, Element, Family, Table};
+use super::ruleset::{Accept, Element, Family, Table, Value};
 
 /// Ops in the order in which they are applied.
 pub type Plan = Vec<Op>;
@@ -54,6 +54,9 @@ pub enum Op {
     /// that it began or answers. What is not there, be it the link, is as good as deleted, so that
     /// half of this is as good as none.
     ForgetAddress { link: String, address: Ipv4Addr, at: Handover },
+    /// Delete the connections that were led from a port of the host to one of a guest, whose address
+    /// this is; `protocol` is its number in IP. Half of this is as good as none.
+    ForgetFlows { protocol: u8, host_port: u16, address: Ipv4Addr, port: u16 },
 }
 
 /// When an address is forgotten.
@@ -104,6 +107,19 @@ impl LinkSettings {
 }
 
 impl Op {
+    /// What has the connections forgotten that were led by an element of a map that is gone.
+    pub fn forget_flows(gone: &Element) -> Option<Op> {
+        match *gone.key.as_slice() {
+            [
+                ..,
+                Value::Protocol(protocol),
+                Value::Port(host_port),
+                Value::Target(address, port),
+            ] => Some(Op::ForgetFlows { protocol, host_port, address, port }),
+            _ => None,
+        }
+    }
+
     /// The Op that takes this one back. `made` is the index of the link that this one made, where
     /// the kernel told. `None` where there is nothing to go back to: what was removed or replaced
     /// as a whole stays so.
@@ -134,7 +150,8 @@ impl Op {
             Op::DeleteLink { .. }
             | Op::ReplaceTable(_)
             | Op::RemoveTable { .. }
-            | Op::ForgetAddress { .. } => None,
+            | Op::ForgetAddress { .. }
+            | Op::ForgetFlows { .. } => None,
         }
     }
 
@@ -156,15 +173,17 @@ impl Op {
             | Op::AddElements(_)
             | Op::RemoveElements(_)
             | Op::RemoveAccept(_)
-            | Op::ForgetAddress { .. } => true,
+            | Op::ForgetAddress { .. }
+            | Op::ForgetFlows { .. } => true,
         }
     }
 
     /// Whether a plan goes on when this one fails. An address that was released can be forgotten
     /// later: its VM's link is gone and does not come back, and whoever gets the address next gets
-    /// it forgotten once more, or not at all.
+    /// it forgotten once more, or not at all. And no packet begins a connection by a map that leads
+    /// nowhere.
     pub fn can_wait(&self) -> bool {
-        matches!(self, Op::ForgetAddress { at: Handover::Released, .. })
+        matches!(self, Op::ForgetAddress { at: Handover::Released, .. } | Op::ForgetFlows { .. })
     }
 
     /// What is done and to what, as failures tell it: `("create tap", "vttap-web")`.
@@ -206,6 +225,9 @@ impl Op {
             }
             Op::ForgetAddress { link, address, .. } => {
                 ("forget address", format!("{address} behind {link}"))
+            }
+            Op::ForgetFlows { host_port, address, port, .. } => {
+                ("forget connections", format!("from port {host_port} to {address}:{port}"))
             }
         }
     }

@@ -175,6 +175,7 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     let mut plan = tables.removed_elements;
     let remove = |link: &&Link| port::remove(&link.name, link.index);
     plan.extend(stale.iter().filter(|link| !link.is_our_bridge()).map(remove));
+    plan.extend(tables.closed);
     plan.extend(forgotten);
     plan.extend(accepts.remove);
     plan.extend(tables.remove);

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
+use super::expose::{Expose, HostPort};
 use super::name::VmName;
 use super::view::{Event, Finding, NetworkView, VmView};
 use crate::spec::VmSpec;
@@ -27,6 +28,10 @@ pub enum Request {
     Restart { name: VmName, timeout_ms: u64 },
     /// Stop it and give everything back.
     Delete { name: VmName, timeout_ms: u64 },
+    /// Make a port of the guest one of the host's.
+    Expose { name: VmName, port: Expose },
+    /// Take it back.
+    Unexpose { name: VmName, at: HostPort },
     /// Show one VM.
     Get { name: VmName },
     /// Show all VMs.
@@ -54,7 +59,7 @@ pub enum Reply {
     Plan { plan: Vec<String> },
     /// Create.
     Created { vm: VmView, plan: Vec<String> },
-    /// Start, Stop, Restart, Get.
+    /// Start, Stop, Restart, Expose, Unexpose, Get.
     Vm { vm: VmView },
     /// Delete.
     Deleted,

@@ -7,7 +7,7 @@
 mod ours;
 pub mod text;
 
-pub use ours::{Guest, KEYS, TABLE, elements, is_guarded, tables};
+pub use ours::{Guest, KEYS, TABLE, elements, exposed, is_guarded, tables};
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
@@ -122,6 +122,13 @@ pub struct Set {
     pub elements: Vec<Key>,
 }
 
+impl Set {
+    /// Whether its keys lead somewhere.
+    pub fn is_map(&self) -> bool {
+        self.key.last() == Some(&Field::Target)
+    }
+}
+
 /// How a set is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SetKind {
@@ -153,6 +160,9 @@ pub enum Field {
     Port,
     /// Bytes such as stand there in a packet, whatever they mean.
     Bytes(Bytes),
+    /// An IPv4 address and a port that the rest of the key leads to: a set whose last field this is,
+    /// is a map.
+    Target,
 }
 
 /// Bytes of a packet. nft knows them by where they stand, and compares them only with bytes.
@@ -197,6 +207,8 @@ pub enum Value {
     Port(u16),
     /// Bytes.
     Bytes(Vec<u8>),
+    /// What the values before it lead to; only in maps.
+    Target(Ipv4Addr, u16),
 }
 
 /// An element and the set it belongs to.
@@ -276,6 +288,10 @@ pub enum Match {
     Put { fields: &'static [PacketField], set: &'static str },
     /// The connection is established or related.
     Established,
+    /// The destination of the connection was translated.
+    Translated,
+    /// The packet is for an address of the host's own.
+    Local,
 }
 
 /// How many packets may come.
@@ -347,6 +363,9 @@ pub enum Verdict {
     Masquerade,
     /// Give it a priority, which later chains can see.
     SetPriority(u32),
+    /// Destination NAT to what the fields of the packet, concatenated, lead to by the map; if they
+    /// lead nowhere, the next rule is tried.
+    Translate { fields: &'static [PacketField], map: &'static str },
 }
 
 /// A plain accept rule in `ip filter`, where Docker and others drop what is forwarded. It carries

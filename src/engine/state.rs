@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::expose::{Expose, Protocol};
 use super::mac::Mac;
 use super::mode::Mode;
 use super::name::{TapName, VmName};
@@ -58,15 +59,6 @@ pub enum Service {
     Port(Protocol, u16),
 }
 
-/// A protocol that has ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
 /// Who answers the guests of a network that ask for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -91,6 +83,10 @@ pub struct Record {
     pub spec: VmSpec,
     /// What the VM was given of the network; `None` in vsock mode.
     pub port: Option<Port>,
+    /// The ports of the host that lead to the guest: those that were asked for, as they were
+    /// changed since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<Expose>,
     /// vsock context id, 3 or more.
     pub cid: u32,
     /// Milliseconds since the epoch.

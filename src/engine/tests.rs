@@ -1,5 +1,6 @@
 //! Whole stories told to the engine, with an executor that always says yes.
 
+mod expose;
 mod lease;
 
 use super::decide::{Act, Decision, Engine, Step, Write};

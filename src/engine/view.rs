@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::expose::Expose;
 use super::mac::Mac;
 use super::mode::Mode;
 use super::name::{TapName, VmName};
@@ -43,6 +44,7 @@ pub struct VmView {
     pub netmask: Option<Ipv4Addr>,
     pub gateway: Option<Ipv4Addr>,
     pub mtu: Option<u16>,
+    pub expose: Vec<Expose>,
     pub cid: u32,
     pub kernel_args: String,
     pub ephemeral: bool,
@@ -106,6 +108,8 @@ pub enum EventKind {
     LeaseGiven,
     /// It gave the address back, or its time was over and somebody else needed it.
     LeaseEnded,
+    /// What the guest may do, or how it is reached, was changed.
+    VmChanged,
     Drift,
     Repaired,
     Resync,

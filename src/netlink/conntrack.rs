@@ -3,7 +3,8 @@
 //! A connection has two tuples: the one of what was sent first, and the one of what answers. The
 //! source of the first is who began it, the source of the second who answers, each by the address
 //! that it really has; the destinations are what the other side takes it for when NAT stands between
-//! them. So whoever has an address is found as one of the two sources ([`End`]).
+//! them. So whoever has an address is found as one of the two sources ([`End`]), and who was led
+//! somewhere by the port that it sent to and the address and port that answer ([`Flows::Led`]).
 //!
 //! [`delete_all`] lets the kernel choose by a filter (Linux 6.12). A kernel that does not know that
 //! takes the same message for the deletion of one connection that is named in part, and refuses it
@@ -32,14 +33,31 @@ pub(super) const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;
-// CTA_TUPLE_*, CTA_IP_*.
+// CTA_TUPLE_*, CTA_IP_*, CTA_PROTO_*.
 const TUPLE_IP: u16 = 1;
+const TUPLE_PROTO: u16 = 2;
 const IP_V4_SRC: u16 = 1;
+const PROTO_NUMBER: u16 = 1;
+const PROTO_SOURCE_PORT: u16 = 2;
+const PROTO_DESTINATION_PORT: u16 = 3;
 // CTA_FILTER_*: which fields of the tuple are meant, by flags that no header of the kernel's
 // publishes (`CTA_FILTER_F_CTA_IP_SRC` in net/netfilter/nf_internals.h).
 const FILTER_ORIG_FLAGS: u16 = 1;
 const FILTER_REPLY_FLAGS: u16 = 2;
 const BY_SOURCE: u32 = 1;
+const BY_PROTOCOL: u32 = 1 << 3;
+const BY_SOURCE_PORT: u32 = 1 << 4;
+const BY_DESTINATION_PORT: u32 = 1 << 5;
+
+/// Which connections are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flows {
+    /// Those that have this address at this end.
+    At(End, Ipv4Addr),
+    /// Those of a protocol (its number in IP) that began as one to the port `to` and that this
+    /// address and port answer.
+    Led { protocol: u8, to: u16, from: (Ipv4Addr, u16) },
+}
 
 /// Which side of a connection somebody is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +88,8 @@ pub struct FlowMessage<'a> {
     pub began: Ipv4Addr,
     /// The address of who answers.
     pub answers: Ipv4Addr,
+    /// The protocol, the port that was sent to, and the one that answers, where it has ports.
+    pub ports: Option<(u8, u16, u16)>,
     /// The attributes of the first tuple, as they came.
     pub tuple: &'a [u8],
     /// The kernel's number for it: another connection of the same tuple has another.
@@ -96,21 +116,27 @@ impl<'a> FlowMessage<'a> {
                 _ => {}
             }
         }
-        let tuple = tuple.ok_or(Error::Missing)?;
+        let (tuple, reply) = (tuple.ok_or(Error::Missing)?, reply.ok_or(Error::Missing)?);
+        let to = protocol(tuple, PROTO_DESTINATION_PORT);
+        let from = protocol(reply, PROTO_SOURCE_PORT);
         Ok(FlowMessage {
             began: source(tuple)?,
-            answers: source(reply.ok_or(Error::Missing)?)?,
+            answers: source(reply)?,
+            ports: to.zip(from).map(|((protocol, to), (_, from))| (protocol, to, from)),
             tuple: tuple.value,
             id: id.ok_or(Error::Missing)?,
             zone,
         })
     }
 
-    /// The address at one end.
-    pub fn at(&self, end: End) -> Ipv4Addr {
-        match end {
-            End::Began => self.began,
-            End::Answers => self.answers,
+    /// Whether it is one of these.
+    pub fn is_of(&self, flows: Flows) -> bool {
+        match flows {
+            Flows::At(End::Began, address) => self.began == address,
+            Flows::At(End::Answers, address) => self.answers == address,
+            Flows::Led { protocol, to, from: (address, port) } => {
+                self.answers == address && self.ports == Some((protocol, to, port))
+            }
         }
     }
 }
@@ -118,6 +144,14 @@ impl<'a> FlowMessage<'a> {
 /// The source address of a tuple.
 fn source(tuple: Attr<'_>) -> Result<Ipv4Addr, Error> {
     find(find(tuple, TUPLE_IP)?, IP_V4_SRC)?.array::<4>().map(Ipv4Addr::from)
+}
+
+/// The protocol of a tuple and one of its ports, if it has ports.
+fn protocol(tuple: Attr<'_>, port: u16) -> Option<(u8, u16)> {
+    let nest = find(tuple, TUPLE_PROTO).ok()?;
+    let number = find(nest, PROTO_NUMBER).and_then(|attr| attr.array::<1>()).ok()?;
+    let port = find(nest, port).and_then(|attr| attr.array()).ok()?;
+    Some((number[0], u16::from_be_bytes(port)))
 }
 
 /// The first attribute of a kind that is nested in another.
@@ -131,16 +165,14 @@ fn find(nest: Attr<'_>, kind: u16) -> Result<Attr<'_>, Error> {
     Err(Error::Missing)
 }
 
-/// Deletes every connection that has this address at this end. Asks for no acknowledgement; an
-/// error is answered all the same.
-pub fn delete_all(writer: &mut Writer, sequence: u32, end: End, address: Ipv4Addr) {
-    filtered(writer, DELETE, REQUEST, sequence, end, address);
+/// Deletes all of these connections. Asks for no acknowledgement; an error is answered all the same.
+pub fn delete_all(writer: &mut Writer, sequence: u32, flows: Flows) {
+    filtered(writer, DELETE, REQUEST, sequence, flows);
 }
 
-/// Asks for every connection that has this address at this end. A kernel that knows no filter
-/// answers with all there are.
-pub fn dump(writer: &mut Writer, sequence: u32, end: End, address: Ipv4Addr) {
-    filtered(writer, GET, REQUEST | DUMP, sequence, end, address);
+/// Asks for all of these connections. A kernel that knows no filter answers with all there are.
+pub fn dump(writer: &mut Writer, sequence: u32, flows: Flows) {
+    filtered(writer, GET, REQUEST | DUMP, sequence, flows);
 }
 
 /// Deletes one connection; ENOENT when it is gone. Asks for no acknowledgement.
@@ -157,24 +189,45 @@ pub fn delete(writer: &mut Writer, sequence: u32, tuple: &[u8], id: u32, zone: O
     writer.close_message(open);
 }
 
-fn filtered(
-    writer: &mut Writer,
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    end: End,
-    address: Ipv4Addr,
-) {
-    let (tuple, filter_flags) = end.attributes();
+fn filtered(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, flows: Flows) {
     let open = writer.message(SUBSYSTEM << 8 | kind, flags, sequence);
     writer.raw(&[FAMILY_IP, 0, 0, 0]);
-    let nest = writer.nest(tuple);
-    let ip = writer.nest(TUPLE_IP);
-    writer.attr(IP_V4_SRC, &address.octets());
-    writer.close(ip);
-    writer.close(nest);
-    let filter = writer.nest(FILTER);
-    writer.attr_u32(filter_flags, BY_SOURCE);
-    writer.close(filter);
+    match flows {
+        Flows::At(end, address) => {
+            let (tuple, filter_flags) = end.attributes();
+            let nest = writer.nest(tuple);
+            write_source(writer, address);
+            writer.close(nest);
+            let filter = writer.nest(FILTER);
+            writer.attr_u32(filter_flags, BY_SOURCE);
+            writer.close(filter);
+        }
+        Flows::Led { protocol, to, from: (address, port) } => {
+            let nest = writer.nest(TUPLE_ORIG);
+            write_protocol(writer, protocol, PROTO_DESTINATION_PORT, to);
+            writer.close(nest);
+            let nest = writer.nest(TUPLE_REPLY);
+            write_source(writer, address);
+            write_protocol(writer, protocol, PROTO_SOURCE_PORT, port);
+            writer.close(nest);
+            let filter = writer.nest(FILTER);
+            writer.attr_u32(FILTER_ORIG_FLAGS, BY_PROTOCOL | BY_DESTINATION_PORT);
+            writer.attr_u32(FILTER_REPLY_FLAGS, BY_SOURCE | BY_PROTOCOL | BY_SOURCE_PORT);
+            writer.close(filter);
+        }
+    }
     writer.close_message(open);
+}
+
+fn write_source(writer: &mut Writer, address: Ipv4Addr) {
+    let nest = writer.nest(TUPLE_IP);
+    writer.attr(IP_V4_SRC, &address.octets());
+    writer.close(nest);
+}
+
+fn write_protocol(writer: &mut Writer, protocol: u8, which: u16, port: u16) {
+    let nest = writer.nest(TUPLE_PROTO);
+    writer.attr_u8(PROTO_NUMBER, protocol);
+    writer.attr(which, &port.to_be_bytes());
+    writer.close(nest);
 }

@@ -193,8 +193,8 @@ fn nf_tables_payload(bytes: &[u8]) {
         }
         let _ = (rule.comment(), rule.tag());
     }
-    let _ = element::read(bytes, |key, flags| {
-        black_box((key, flags));
+    let _ = element::read(bytes, |key, data, flags| {
+        black_box((key, data, flags));
         Ok(())
     });
 }

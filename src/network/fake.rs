@@ -187,6 +187,9 @@ impl Kernel {
                 self.observed.accepts.retain(|present| present != accept);
             }
             Op::ForgetAddress { link, address, .. } => self.forget_address(link, *address),
+            Op::ForgetFlows { address, .. } => {
+                self.flows.retain(|(_, answers)| answers != address);
+            }
         }
         Ok(applied)
     }

@@ -96,6 +96,11 @@ impl ErrorReply {
             "AddressInUse" => {
                 Refusal::AddressInUse { ip: text("ip").parse().ok()?, owner: text("owner") }
             }
+            "PortInUse" => Refusal::PortInUse {
+                protocol: text("protocol").parse().ok()?,
+                port: self.number("port")?,
+                owner: text("owner"),
+            },
             "BridgeFull" => {
                 Refusal::BridgeFull { bridge: text("bridge"), limit: self.number("limit")? }
             }

@@ -123,6 +123,9 @@ fn refusal_parts(refusal: &Refusal) -> (&'static str, Value) {
         Refusal::AddressInUse { ip, owner } => {
             ("io.volnet.AddressInUse", json!({ "ip": ip, "owner": owner }))
         }
+        Refusal::PortInUse { protocol, port, owner } => {
+            ("io.volnet.PortInUse", json!({ "protocol": protocol, "port": port, "owner": owner }))
+        }
         Refusal::BridgeFull { bridge, limit } => {
             ("io.volnet.BridgeFull", json!({ "bridge": bridge, "limit": limit }))
         }

@@ -5,8 +5,11 @@
 //! refused by its name. The two documents of Create are read by [`crate::spec`], which names the
 //! path inside them.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Map, Value};
 
+use crate::engine::expose::{Expose, HostPort, Protocol};
 use crate::engine::name::VmName;
 use crate::engine::request::{Request, STOP_TIMEOUT_MS};
 use crate::error::Refusal;
@@ -78,7 +81,9 @@ impl Call {
                 | Request::Stop { .. }
                 | Request::Restart { .. }
                 | Request::Delete { .. }
-                | Request::OpenTap { .. } => true,
+                | Request::OpenTap { .. }
+                | Request::Expose { .. }
+                | Request::Unexpose { .. } => true,
                 Request::Get { .. }
                 | Request::List
                 | Request::Args { .. }
@@ -160,6 +165,15 @@ fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
         "Stop" => Request::Stop { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Restart" => Request::Restart { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Delete" => Request::Delete { name: fields.name()?, timeout_ms: fields.timeout()? },
+        "Expose" => expose(fields)?,
+        "Unexpose" => Request::Unexpose {
+            name: fields.name()?,
+            at: HostPort {
+                protocol: fields.protocol()?,
+                port: fields.port("host_port")?.ok_or_else(|| wrong("host_port"))?,
+                ip: fields.address("host_ip")?,
+            },
+        },
         "Get" => Request::Get { name: fields.name()? },
         "List" => Request::List,
         "Args" => Request::Args { name: fields.name()?, hypervisor: fields.text("hypervisor")? },
@@ -181,6 +195,19 @@ fn create(fields: &mut Fields) -> Result<Request, Fault> {
     let config = fields.object("config")?.map(Value::Object);
     let spec = Box::new(spec::resolve(manifest.as_ref(), config.as_ref())?);
     Ok(Request::Create { name, spec, start, dry_run })
+}
+
+fn expose(fields: &mut Fields) -> Result<Request, Fault> {
+    let name = fields.name()?;
+    let port = fields.port("port")?.ok_or_else(|| wrong("port"))?;
+    let expose = Expose {
+        protocol: fields.protocol()?,
+        port,
+        host_port: fields.port("host_port")?.unwrap_or(port),
+        host_ip: fields.address("host_ip")?,
+        name: fields.text("label")?,
+    };
+    Ok(Request::Expose { name, port: expose })
 }
 
 /// A method of `org.varlink.service`; `None` if it has none of that name.
@@ -232,6 +259,24 @@ impl Fields {
 
     fn name(&mut self) -> Result<VmName, Fault> {
         Ok(VmName::new(&self.required("name")?)?)
+    }
+
+    fn protocol(&mut self) -> Result<Protocol, Fault> {
+        match self.text("protocol")? {
+            None => Ok(Protocol::default()),
+            Some(text) => text.parse().map_err(|_| wrong("protocol")),
+        }
+    }
+
+    fn port(&mut self, field: &str) -> Result<Option<u16>, Fault> {
+        let Some(value) = self.take(field) else { return Ok(None) };
+        let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
+        port.filter(|port| *port != 0).map(Some).ok_or_else(|| wrong(field))
+    }
+
+    fn address(&mut self, field: &str) -> Result<Option<Ipv4Addr>, Fault> {
+        let Some(text) = self.text(field)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| wrong(field))
     }
 
     fn timeout(&mut self) -> Result<u64, Fault> {
@@ -435,8 +480,13 @@ mod tests {
         for line in service::VOLNET.lines() {
             let Some(rest) = line.strip_prefix("method ") else { continue };
             let method = rest.split('(').next().unwrap();
-            let parameters =
-                if rest.contains("(name: string") { r#"{"name":"web"}"# } else { "{}" };
+            let parameters = match method {
+                "Expose" | "Unexpose" => r#"{"name":"web","PORT":80}"#,
+                _ if rest.contains("(name: string") => r#"{"name":"web"}"#,
+                _ => "{}",
+            };
+            let port = if rest.contains(", port: int") { "port" } else { "host_port" };
+            let parameters = parameters.replace("PORT", port);
             let text = format!("{{\"method\":\"io.volnet.{method}\",\"parameters\":{parameters}}}");
             assert_eq!(call(&text).needs_right(), !open.contains(&method), "{method}");
         }

@@ -13,6 +13,7 @@ use super::fields::{Document, Fields, Place};
 use super::manifest::{self, Manifest};
 use super::sections::{self, Network, Resources, Source};
 use super::{RestartPolicy, text};
+use crate::engine::expose::Expose;
 use crate::error::Refusal;
 
 const KNOWN: &[&str] = &[
@@ -49,6 +50,7 @@ pub(super) struct Config<'a> {
     pub(super) ephemeral: bool,
     pub(super) autostart: bool,
     pub(super) restart: RestartPolicy,
+    pub(super) expose: Vec<Expose>,
     /// The manifest that it carries, for when none is given beside it.
     pub(super) manifest: Option<Manifest<'a>>,
 }
@@ -64,7 +66,6 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         api.text("port")?;
     }
     sections::check_devices(&fields)?;
-    sections::check_expose(&fields)?;
     sections::check_cloud_init(&fields)?;
     let embedded = fields.value("manifest");
     Ok(Config {
@@ -78,6 +79,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         ephemeral: fields.flag("ephemeral")?.unwrap_or_default(),
         autostart: fields.flag("autostart")?.unwrap_or_default(),
         restart: fields.parsed("restart", text::restart)?.unwrap_or_default(),
+        expose: sections::expose(&fields)?,
         manifest: embedded.map(|(place, value)| manifest::read(place, value)).transpose()?,
     })
 }

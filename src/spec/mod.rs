@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::expose::Expose;
 use crate::engine::mac::Mac;
 use crate::engine::mode::Mode;
 use crate::engine::prefix::Prefix;
@@ -46,6 +47,9 @@ pub struct VmSpec {
     pub autostart: bool,
     /// What happens when the hypervisor ends by itself.
     pub restart: RestartPolicy,
+    /// The ports of the host that lead to the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expose: Vec<Expose>,
     /// The manifest as it was given.
     pub manifest: Option<Kept>,
     /// The configuration as it was given.

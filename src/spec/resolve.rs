@@ -39,6 +39,7 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
         ephemeral: config.ephemeral,
         autostart: config.autostart,
         restart: config.restart,
+        expose: config.expose,
         manifest: kept.0,
         config: kept.1,
     })

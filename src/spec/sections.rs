@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 
 use super::fields::{Fields, Place};
 use super::{Disk, DiskFormat, File, text};
+use crate::engine::expose::{EXPOSED_MAX, Expose};
 use crate::engine::mac::Mac;
 use crate::engine::mode::Mode;
 use crate::engine::prefix::Prefix;
@@ -226,16 +227,33 @@ pub(super) fn check_devices(fields: &Fields) -> Result<(), Refusal> {
     fields.check_texts("allowlist")
 }
 
-/// The form of `expose`.
-pub(super) fn check_expose(fields: &Fields) -> Result<(), Refusal> {
-    for (place, value) in fields.list("expose")? {
-        let known = &["name", "protocol", "port", "host_port", "mode"];
-        let fields = Fields::read(place, value, known)?;
-        for name in ["name", "protocol", "mode"] {
-            fields.text(name)?;
-        }
-        fields.integer("port", 1..=PORT_MAX)?;
-        fields.integer("host_port", 0..=PORT_MAX)?;
+/// The ports that the host has for the guest. A host port that is 0 or not said is the guest's own.
+pub(super) fn expose(fields: &Fields) -> Result<Vec<Expose>, Refusal> {
+    const KNOWN: &[&str] = &["name", "protocol", "port", "host_port", "host_ip", "mode"];
+    let items = fields.list("expose")?;
+    if items.len() > EXPOSED_MAX {
+        let reason = format!("there may be at most {EXPOSED_MAX}");
+        return Err(fields.place.field("expose").refuse(reason));
     }
-    Ok(())
+    let mut exposed: Vec<Expose> = Vec::with_capacity(items.len());
+    for (place, value) in items {
+        let fields = Fields::read(place, value, KNOWN)?;
+        fields.text("mode")?;
+        let missing = || fields.place.field("port").refuse("it is missing");
+        let port = fields.integer("port", 1..=PORT_MAX)?.ok_or_else(missing)?;
+        let host_port = fields.integer("host_port", 0..=PORT_MAX)?.filter(|port| *port != 0);
+        let expose = Expose {
+            protocol: fields.parsed("protocol", str::parse)?.unwrap_or_default(),
+            port: port as u16,
+            host_port: host_port.unwrap_or(port) as u16,
+            host_ip: fields.parsed("host_ip", address)?,
+            name: fields.text("name")?.map(String::from),
+        };
+        if exposed.iter().any(|other| other.at().meets(&expose.at())) {
+            let reason = format!("{} leads somewhere else already", expose.at());
+            return Err(fields.place.field("host_port").refuse(reason));
+        }
+        exposed.push(expose);
+    }
+    Ok(exposed)
 }

@@ -50,6 +50,7 @@ fn record(vm: &str, cid: u32) -> Record {
         name: name(vm),
         spec: VmSpec::default(),
         port: None,
+        exposed: Vec::new(),
         cid,
         created_at: 1,
         restarts: 0,

@@ -28,7 +28,7 @@ pub(crate) struct Space(Child);
 
 /// A guest's side of its tap. The link there is `eth0`.
 pub(crate) struct Guest {
-    space: Space,
+    pub(crate) space: Space,
     over: Arc<AtomicBool>,
     pump: Option<JoinHandle<()>>,
 }
@@ -68,6 +68,13 @@ impl Space {
     /// Whether an address answers from here.
     pub(crate) fn reaches(&self, address: &str) -> bool {
         try_run(&self.inside(&format!("ping -q -c 2 -i 0.2 -W 2 {address}"))).0
+    }
+
+    /// A command in it that is yet to be run.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.0.id().to_string(), "-n", program]);
+        command
     }
 
     fn inside(&self, line: &str) -> String {

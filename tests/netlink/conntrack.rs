@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use crate::golden;
 use volnet::netlink::Error;
 use volnet::netlink::attr::Attrs;
-use volnet::netlink::conntrack::{self, End, FlowMessage};
+use volnet::netlink::conntrack::{self, End, FlowMessage, Flows};
 use volnet::netlink::message::{Message, Messages, REQUEST};
 use volnet::netlink::writer::Writer;
 
@@ -83,9 +83,9 @@ fn writes_a_filter_by_hand() {
         12, 0, 25, 0x80,  8, 0, flags, 0, 1, 0, 0, 0,
     ];
     for (end, number) in [(End::Began, 1), (End::Answers, 2)] {
-        let ours = written(|writer| conntrack::delete_all(writer, 7, end, GUEST));
+        let ours = written(|writer| conntrack::delete_all(writer, 7, Flows::At(end, GUEST)));
         assert_eq!(ours, expected(number, number));
-        let dump = written(|writer| conntrack::dump(writer, 7, end, GUEST));
+        let dump = written(|writer| conntrack::dump(writer, 7, Flows::At(end, GUEST)));
         assert_eq!((&dump[4..8], &dump[8..]), (&[1, 1, 1, 3][..], &ours[8..]));
     }
 }

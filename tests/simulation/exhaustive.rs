@@ -94,6 +94,19 @@ fn scenarios() -> Vec<Scenario> {
                 Step::Settle,
             ],
         ),
+        ("create exposed", vec![], vec![create("a", exposed(&[8080, 8443]))]),
+        ("expose", vec![create("a", exposed(&[8080]))], vec![expose("a", 8443)]),
+        ("unexpose", vec![create("a", exposed(&[8080]))], vec![unexpose("a", 8080)]),
+        (
+            "a port changes hands",
+            vec![create("a", exposed(&[8080])), create("web1", spec())],
+            vec![
+                expose("web1", 8080),
+                unexpose("a", 8080),
+                expose("web1", 8080),
+                delete("web1", 0),
+            ],
+        ),
         ("setup", vec![teardown()], vec![setup()]),
         ("setup by the first create", vec![teardown()], vec![create("a", spec())]),
         (

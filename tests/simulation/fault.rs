@@ -192,6 +192,8 @@ fn errnos_of(op: &Op) -> &'static [i32] {
         Op::RemoveElements(_) => &[EPERM, ENOMEM, EBUSY, ENFILE, ERESTART, ENOBUFS],
         Op::AddAccept(_) => &[EPERM, ENOENT, ENOMEM, EINVAL, ERESTART, ENOBUFS],
         Op::RemoveAccept(_) => &[EPERM, ENOMEM, ERESTART, EPROTO, ENOBUFS],
-        Op::ForgetAddress { .. } => &[EPERM, ENOMEM, EBUSY, EPROTO, ENOBUFS],
+        Op::ForgetAddress { .. } | Op::ForgetFlows { .. } => {
+            &[EPERM, ENOMEM, EBUSY, EPROTO, ENOBUFS]
+        }
     }
 }

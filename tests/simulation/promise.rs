@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use volnet::engine::decide::Engine;
+use volnet::engine::expose::Expose;
 use volnet::engine::name::VmName;
 use volnet::engine::request::{Reply, Request};
 use volnet::engine::supervise::Ticket;
@@ -21,8 +22,9 @@ pub(crate) struct Promises {
     vms: BTreeMap<VmName, Promised>,
     /// VMs that may be there or not.
     open: BTreeSet<VmName>,
-    /// VMs in whose place others of their name were made, although nobody had deleted them.
-    replaced: BTreeSet<VmName>,
+    /// VMs in whose place others of their name were made, although nobody had deleted them, and
+    /// whether they were ephemeral.
+    replaced: BTreeMap<VmName, bool>,
     pending: BTreeMap<Ticket, Request>,
     /// Whether more than one thing goes wrong at a time, so that a failure may not be undone.
     pub(crate) undoing_fails: bool,
@@ -35,6 +37,8 @@ struct Promised {
     spec: VmSpec,
     /// Whether it runs, where that was said last.
     runs: Option<bool>,
+    /// The ports that lead to it, where that was said last.
+    exposed: Option<Vec<Expose>>,
 }
 
 impl Promised {
@@ -65,14 +69,16 @@ impl Promises {
                 let open = self.open.contains(name);
                 let former = match self.vms.get(name) {
                     Some(former) if former.is(vm) => former.runs,
-                    Some(_) if !open => {
-                        self.replaced.insert(name.clone());
+                    Some(former) if !open => {
+                        let ephemeral = former.spec.ephemeral;
+                        self.replaced.insert(name.clone(), ephemeral);
                         Some(false)
                     }
                     Some(_) | None => (!open).then_some(false),
                 };
                 let runs = if *start { Some(true) } else { former };
-                let promised = Promised { view: vm.clone(), spec: (**spec).clone(), runs };
+                let (view, exposed) = (vm.clone(), Some(vm.expose.clone()));
+                let promised = Promised { view, spec: (**spec).clone(), runs, exposed };
                 self.vms.insert(name.clone(), promised);
                 self.open.remove(name);
                 if vm.status == Status::Stopping || self.pending.values().any(is_clearing) {
@@ -92,6 +98,14 @@ impl Promises {
                 self.runs(name, None);
                 self.open.insert(name.clone());
             }
+            (
+                Request::Expose { name, .. } | Request::Unexpose { name, .. },
+                Ok(Reply::Vm { vm }),
+            ) => self.exposed(name, Some(vm.expose.clone())),
+            (
+                Request::Expose { name, .. } | Request::Unexpose { name, .. },
+                Err(Error::Failed(_)),
+            ) if self.undoing_fails => self.exposed(name, None),
             (Request::Stop { name, .. }, Ok(_)) => self.runs(name, Some(false)),
             (Request::Start { name }, Err(Error::Failed(_))) => {
                 let left = |vm: &Promised| vm.spec.restart == RestartPolicy::No;
@@ -141,6 +155,9 @@ impl Promises {
                 Request::Start { name }
                 | Request::Stop { name, .. }
                 | Request::Restart { name, .. } => self.runs(&name, None),
+                Request::Expose { name, .. } | Request::Unexpose { name, .. } => {
+                    self.exposed(&name, None);
+                }
                 Request::Teardown { .. } => self.all_open(),
                 _ => {}
             }
@@ -155,6 +172,8 @@ impl Promises {
     pub(crate) fn rebooted(&mut self) {
         self.crashed();
         self.vms.retain(|_, vm| !vm.spec.ephemeral);
+        // A record that was moved aside went with the others, so nobody can tell that it was.
+        self.replaced.retain(|_, ephemeral| !*ephemeral);
         for vm in self.vms.values_mut() {
             let again = vm.spec.autostart || vm.spec.restart != RestartPolicy::No;
             vm.runs = if again { vm.runs } else { Some(false) };
@@ -167,7 +186,7 @@ impl Promises {
         let mut broken = Vec::new();
         let there: Vec<(VmView, &VmSpec)> =
             engine.vms().map(|vm| (engine.show(vm), &vm.record.spec)).collect();
-        for name in std::mem::take(&mut self.replaced) {
+        for name in std::mem::take(&mut self.replaced).into_keys() {
             if !unreadable.contains(&name) {
                 broken.push(format!("{name} was promised and made anew"));
             }
@@ -180,7 +199,7 @@ impl Promises {
                 // Made, or deleted and made anew.
                 Some((vm, spec)) if !self.vms.get(name).is_some_and(|old| old.is(vm)) => {
                     let (view, spec) = (vm.clone(), (*spec).clone());
-                    let promised = Promised { view, spec, runs: None };
+                    let promised = Promised { view, spec, runs: None, exposed: None };
                     self.vms.insert(name.clone(), promised);
                 }
                 Some(_) => {}
@@ -193,6 +212,9 @@ impl Promises {
             };
             if identity(vm) != identity(&promised.view) {
                 broken.push(format!("{vm:?} was promised as {:?}", promised.view));
+            }
+            if promised.exposed.as_ref().is_some_and(|exposed| *exposed != vm.expose) {
+                broken.push(format!("{vm:?} was promised with {:?}", promised.exposed));
             }
             if promised.runs.is_some_and(|runs| runs != vm.pid.is_some()) {
                 broken.push(format!("{vm:?} was promised with runs = {:?}", promised.runs));
@@ -209,6 +231,12 @@ impl Promises {
     fn all_open(&mut self) {
         self.open.extend(self.vms.keys().cloned());
         self.vms.values_mut().for_each(|vm| vm.runs = None);
+    }
+
+    fn exposed(&mut self, name: &VmName, exposed: Option<Vec<Expose>>) {
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.exposed = exposed;
+        }
     }
 
     fn runs(&mut self, name: &VmName, runs: Option<bool>) {
@@ -228,6 +256,7 @@ fn identity(vm: &VmView) -> VmView {
     VmView {
         status: Status::Created,
         ifindex: None,
+        expose: Vec::new(),
         pid: None,
         exit_code: None,
         exit_signal: None,

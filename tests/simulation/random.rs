@@ -185,7 +185,9 @@ fn step(dice: &mut Dice) -> Step {
         58 => Step::Ask(Request::Get { name: name(vm) }),
         59 => Step::Ask(Request::List),
         60..64 => Step::Talk(name(vm)),
-        64..70 => Step::Wait(dice.roll(3_000)),
+        64 | 65 => expose(vm, 8080 + dice.below(3) as u16),
+        66 => unexpose(vm, 8080 + dice.below(3) as u16),
+        67..70 => Step::Wait(dice.roll(3_000)),
         70..78 => Step::Settle,
         78..84 => {
             Step::End(name(vm), [Exit::Code(0), Exit::Code(1), Exit::Signal(9)][dice.below(3)])

@@ -1,5 +1,6 @@
 //! The words that scripts are made of.
 
+use volnet::engine::expose::{Expose, Protocol};
 use volnet::engine::mode::Mode;
 use volnet::engine::name::VmName;
 use volnet::engine::request::Request;
@@ -74,6 +75,23 @@ pub(crate) fn restart(vm: &str) -> Step {
 
 pub(crate) fn delete(vm: &str, timeout_ms: u64) -> Step {
     Step::Ask(Request::Delete { name: name(vm), timeout_ms })
+}
+
+/// A port of the host that leads to a guest.
+pub(crate) fn port(host_port: u16) -> Expose {
+    Expose { protocol: Protocol::Tcp, port: 80, host_port, host_ip: None, name: None }
+}
+
+pub(crate) fn exposed(ports: &[u16]) -> VmSpec {
+    VmSpec { expose: ports.iter().copied().map(port).collect(), ..spec() }
+}
+
+pub(crate) fn expose(vm: &str, host_port: u16) -> Step {
+    Step::Ask(Request::Expose { name: name(vm), port: port(host_port) })
+}
+
+pub(crate) fn unexpose(vm: &str, host_port: u16) -> Step {
+    Step::Ask(Request::Unexpose { name: name(vm), at: port(host_port).at() })
 }
 
 pub(crate) fn setup() -> Step {

@@ -20,6 +20,13 @@ fn every_verb() {
         parameters: parameters.map(String::from),
         more,
     };
+    let adjusted = |method: &str, given: Value| {
+        let mut parameters = json!({"name": "web", "protocol": "tcp", "host_ip": null});
+        let fields = parameters.as_object_mut().unwrap();
+        fields.extend(given.as_object().unwrap().clone());
+        let method = if method == "Expose" { "io.volnet.Expose" } else { "io.volnet.Unexpose" };
+        Command::Adjust { method, parameters }
+    };
     let plain = Preparation::default;
     let dry = Preparation { dry_run: true, ..plain() };
     let service = |root: &str| Preparation { service: Some(root.into()), ..plain() };
@@ -37,6 +44,15 @@ fn every_verb() {
         ("stop web db --timeout 5", change(Change::Stop, &["web", "db"], Some(5000))),
         ("restart --timeout=0 web", change(Change::Restart, &["web"], Some(0))),
         ("delete -- web", change(Change::Delete, &["web"], None)),
+        ("expose web tcp:8080:80", adjusted("Expose", json!({"port": 80, "host_port": 8080}))),
+        (
+            "expose web udp:10.0.0.1:53:5353",
+            adjusted(
+                "Expose",
+                json!({"protocol": "udp", "port": 5353, "host_port": 53, "host_ip": "10.0.0.1"}),
+            ),
+        ),
+        ("unexpose web 80", adjusted("Unexpose", json!({"host_port": 80}))),
         ("get web", Command::Get { name: s("web") }),
         ("list", Command::List),
         ("networks", Command::Networks),
@@ -80,6 +96,7 @@ fn every_verb() {
 fn create_and_run() {
     let Command::Create(create) = command("create web") else { panic!() };
     let nothing = Create {
+        expose: vec![],
         name: "web".into(),
         manifest: None,
         config: None,
@@ -100,6 +117,7 @@ fn create_and_run() {
         value: Setting::Value(value),
     };
     let expected = Create {
+        expose: vec![],
         name: "web".into(),
         manifest: Some("m.json".into()),
         config: Some("c.json".into()),

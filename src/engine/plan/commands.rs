@@ -58,6 +58,10 @@ impl Op {
                 if_there(&format!("conntrack -D -s {address}")),
                 if_there(&format!("conntrack -D -r {address}")),
             ],
+            Op::ForgetFlows { protocol, host_port, address, port } => vec![if_there(&format!(
+                "conntrack -D -p {protocol} --orig-port-dst {host_port} -r {address} \
+                 --reply-port-src {port}"
+            ))],
         }
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Tables {
     pub removed_elements: Plan,
     /// The addresses in them.
     pub left: Vec<Ipv4Addr>,
+    /// What has their connections forgotten, where they led to guests.
+    pub closed: Plan,
     /// Tables that must go.
     pub remove: Plan,
     /// Tables and elements that must come.
@@ -57,7 +59,10 @@ pub(super) fn compare_tables(desired: &[Table], observed: &Observed) -> Tables {
         tables.put.push(Op::AddElements(added));
     }
     if !removed.is_empty() {
-        tables.left = removed.iter().flat_map(|element| addresses(&element.key)).collect();
+        tables.closed = removed.iter().filter_map(Op::forget_flows).collect();
+        let leads = |element: &&Element| Op::forget_flows(element).is_some();
+        let of_guests = removed.iter().filter(|element| !leads(element));
+        tables.left = of_guests.flat_map(|element| addresses(&element.key)).collect();
         tables.removed_elements.push(Op::RemoveElements(removed));
     }
     tables
@@ -71,6 +76,7 @@ fn addresses(key: &Key) -> impl Iterator<Item = Ipv4Addr> {
         | Value::Prefix(_)
         | Value::Protocol(_)
         | Value::Port(_)
+        | Value::Target(..)
         | Value::Bytes(_) => None,
     })
 }

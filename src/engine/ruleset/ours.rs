@@ -3,7 +3,8 @@
 //! - `bridge volnet` ([`bridged`]) holds guests to what they are where their frames come in, and
 //!   keeps isolated ones apart.
 //! - `ip volnet` ([`routed`]) joins the networks to the world, keeps them apart, and guards the
-//!   host from guests. `ip6 volnet` ([`routed6`]) does the latter two for IPv6.
+//!   host from guests. `ip6 volnet` ([`routed6`]) does the latter two for IPv6. Ports of the host
+//!   lead to guests by maps ([`exposed`]).
 //!
 //! The rules are the same whatever VMs there are: a VM is elements of sets, a network too. What is
 //! dropped is dropped by the kernel alone, so it is dropped while no daemon runs.
@@ -19,6 +20,7 @@
 //! their addresses, and whoever comes from a bridge of ours is a guest to the host.
 
 mod bridged;
+mod exposed;
 mod routed;
 mod routed6;
 
@@ -28,9 +30,10 @@ use super::{
     Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, Layer, Match, PacketField, Rate,
     Rule, Set, SetKind, Table, Value, Verdict,
 };
+use crate::engine::expose::Expose;
 use crate::engine::mac::Mac;
 use crate::engine::name::TapName;
-use crate::engine::state::{NetworkConfig, Protocol, Service};
+use crate::engine::state::{NetworkConfig, Service};
 
 /// The name of our tables.
 pub const TABLE: &str = "volnet";
@@ -43,6 +46,8 @@ pub const KEYS: &[&[Field]] = &[
     &[Field::Link, Field::Ipv4],
     &[Field::Link, Field::Protocol, Field::Port],
     &[Field::Link, Field::Ether, Field::Ipv4],
+    exposed::PORTS,
+    exposed::PORTS_AT,
     bridged::MAC,
     bridged::LEASE,
 ];
@@ -103,6 +108,11 @@ pub fn elements(guest: &Guest<'_>) -> Vec<Element> {
     bridged::elements(guest)
 }
 
+/// What the ports of the host that lead to a VM are in the maps, while its address is known.
+pub fn exposed(address: Option<Ipv4Addr>, ports: &[Expose]) -> Vec<Element> {
+    address.map(|address| exposed::elements(address, ports)).unwrap_or_default()
+}
+
 /// The condition that a packet for the host does not come from a guest.
 fn from_elsewhere(networks: &[&NetworkConfig]) -> Match {
     match is_guarded(networks.iter().copied()) {
@@ -125,10 +135,7 @@ fn shared_sets(networks: &[&NetworkConfig]) -> Vec<Set> {
         network.host_services.iter().filter_map(|service| match service {
             Service::Ping => None,
             Service::Port(protocol, port) => {
-                let protocol = Value::Protocol(match protocol {
-                    Protocol::Tcp => 6,
-                    Protocol::Udp => 17,
-                });
+                let protocol = Value::Protocol(protocol.number());
                 Some(vec![bridge(network), protocol, Value::Port(*port)])
             }
         })

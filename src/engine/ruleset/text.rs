@@ -65,7 +65,11 @@ fn write_set(text: &mut String, set: &Set) {
     let (word, name): (_, fn(Field) -> String) =
         if bytes { ("typeof", field_source) } else { ("type", field_type) };
     let fields: Vec<String> = set.key.iter().map(|field| name(*field)).collect();
-    let _ = write!(text, "\tset {} {{\n\t\t{word} {}\n", set.name, fields.join(" . "));
+    let (what, types) = match fields.split_last() {
+        Some((to, key)) if set.is_map() => ("map", format!("{} : {to}", key.join(" . "))),
+        Some(_) | None => ("set", fields.join(" . ")),
+    };
+    let _ = write!(text, "\t{what} {} {{\n\t\t{word} {types}\n", set.name);
     match set.kind {
         SetKind::Values => {}
         SetKind::Prefixes => text.push_str("\t\tflags interval\n"),
@@ -111,6 +115,9 @@ fn rule_text(rule: &Rule) -> String {
         Verdict::Drop => "drop".into(),
         Verdict::Masquerade => "masquerade".into(),
         Verdict::SetPriority(value) => format!("meta priority set {}", handle(value.into())),
+        Verdict::Translate { fields, map } => {
+            format!("dnat ip to {} map @{map}", packet_fields(fields))
+        }
     });
     words.join(" ")
 }
@@ -134,6 +141,8 @@ fn match_text(condition: &Match) -> String {
             rate.burst
         ),
         Match::Established => "ct state established,related".to_string(),
+        Match::Translated => "ct status dnat".to_string(),
+        Match::Local => "fib daddr type local".to_string(),
     }
 }
 
@@ -219,6 +228,7 @@ fn field_type(field: Field) -> String {
         Field::Ipv4 => "ipv4_addr".into(),
         Field::Protocol => "inet_proto".into(),
         Field::Port => "inet_service".into(),
+        Field::Target => "ipv4_addr . inet_service".into(),
         Field::Bytes(bytes) => bytes_text(bytes),
     }
 }
@@ -232,22 +242,26 @@ fn field_source(field: Field) -> String {
 }
 
 fn key_text(key: &Key) -> String {
-    let values: Vec<String> = key
-        .iter()
-        .map(|value| match value {
+    let mut text = String::new();
+    for value in key {
+        if !text.is_empty() {
+            text.push_str(if matches!(value, Value::Target(..)) { " : " } else { " . " });
+        }
+        text.push_str(&match value {
             Value::Link(name) => format!("\"{name}\""),
             Value::Ether(mac) => mac.to_string(),
             Value::Ipv4(address) => address.to_string(),
             Value::Prefix(prefix) => prefix.to_string(),
             Value::Protocol(protocol) => protocol.to_string(),
             Value::Port(port) => port.to_string(),
+            Value::Target(address, port) => format!("{address} . {port}"),
             Value::Bytes(bytes) => {
                 let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
                 format!("0x{digits}")
             }
-        })
-        .collect();
-    values.join(" . ")
+        });
+    }
+    text
 }
 
 fn family(family: Family) -> &'static str {

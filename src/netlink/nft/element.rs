@@ -1,7 +1,8 @@
 //! What is in a set.
 //!
 //! A key is bytes, each field of a concatenation padded to four. An interval is two elements: its
-//! first value, and with a flag the first value behind it.
+//! first value, and with a flag the first value behind it. An element of a map has what its key leads
+//! to beside it.
 
 use super::super::Error;
 use super::super::attr::Attrs;
@@ -21,6 +22,7 @@ const LIST_ELEMENTS: u16 = 3;
 // NFTA_LIST_*, NFTA_SET_ELEM_*, NFTA_DATA_*.
 const LIST_ELEM: u16 = 1;
 const KEY: u16 = 1;
+const DATA: u16 = 2;
 const FLAGS: u16 = 3;
 const DATA_VALUE: u16 = 1;
 
@@ -61,12 +63,17 @@ fn open(writer: &mut Writer, kind: Kind, flags: u16, sequence: u32, of: Of<'_>) 
 }
 
 impl Elements {
-    /// Writes one element.
-    pub fn element(&mut self, writer: &mut Writer, key: &[u8], flags: u32) {
+    /// Writes one element; `data` is what its key leads to, or empty.
+    pub fn element(&mut self, writer: &mut Writer, key: &[u8], data: &[u8], flags: u32) {
         let element = writer.nest(LIST_ELEM);
         let nest = writer.nest(KEY);
         writer.attr(DATA_VALUE, key);
         writer.close(nest);
+        if !data.is_empty() {
+            let nest = writer.nest(DATA);
+            writer.attr(DATA_VALUE, data);
+            writer.close(nest);
+        }
         if flags != 0 {
             writer.attr_be32(FLAGS, flags);
         }
@@ -88,10 +95,11 @@ pub fn dump(writer: &mut Writer, sequence: u32, of: Of<'_>) {
     writer.close_message(open);
 }
 
-/// Reads the payload of a message of elements: hands `each` the key and the flags of every one.
+/// Reads the payload of a message of elements: hands `each` the key of every one, what
+/// that leads to (nothing, but in maps) and the flags.
 pub fn read(
     payload: &[u8],
-    mut each: impl FnMut(&[u8], u32) -> Result<(), Error>,
+    mut each: impl FnMut(&[u8], &[u8], u32) -> Result<(), Error>,
 ) -> Result<(), Error> {
     for attr in Attrs::new(split(payload)?.1) {
         let attr = attr?;
@@ -99,16 +107,17 @@ pub fn read(
             continue;
         }
         for element in attr.nested()? {
-            let (mut key, mut flags) = (None, 0);
+            let (mut key, mut data, mut flags): (_, &[u8], _) = (None, &[], 0);
             for attr in element?.nested()? {
                 let attr = attr?;
                 match attr.kind {
                     KEY => key = Some(value(attr.nested()?)?),
+                    DATA => data = value(attr.nested()?).unwrap_or_default(),
                     FLAGS => flags = attr.be32()?,
                     _ => {}
                 }
             }
-            each(key.ok_or(Error::Missing)?, flags)?;
+            each(key.ok_or(Error::Missing)?, data, flags)?;
         }
     }
     Ok(())

@@ -43,6 +43,7 @@ const BITWISE_XOR: u16 = 5;
 // NFTA_LOOKUP_*.
 const LOOKUP_SET: u16 = 1;
 const LOOKUP_SREG: u16 = 2;
+const LOOKUP_DREG: u16 = 3;
 const LOOKUP_FLAGS: u16 = 5;
 /// `NFT_LOOKUP_F_INV`.
 const LOOKUP_INVERTED: u32 = 1;
@@ -66,8 +67,26 @@ const LIMIT_FLAGS: u16 = 5;
 const LIMIT_PACKETS: u32 = 0;
 /// `NFT_LIMIT_F_INV`: what is over the limit matches.
 const LIMIT_OVER: u32 = 1;
+// NFTA_NAT_*, `NFT_NAT_DNAT`.
+const NAT_TYPE: u16 = 1;
+const NAT_FAMILY: u16 = 2;
+const NAT_ADDRESS: u16 = 3;
+const NAT_PORT: u16 = 5;
+const NAT_DESTINATION: u32 = 1;
+// NFTA_FIB_*, `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`.
+const FIB_DREG: u16 = 1;
+const FIB_RESULT: u16 = 2;
+const FIB_FLAGS: u16 = 3;
+const FIB_ADDRESS_TYPE: u32 = 3;
+const FIB_OF_DESTINATION: u32 = 2;
+/// `RTN_LOCAL` (linux/rtnetlink.h).
+const LOCAL: u32 = 2;
 /// `NFT_CT_STATE`.
 const CT_STATE: u32 = 0;
+/// `NFT_CT_STATUS`.
+const CT_STATUS: u32 = 2;
+/// `IPS_DST_NAT` (linux/netfilter/nf_conntrack_common.h).
+const CT_TRANSLATED: u32 = 1 << 5;
 /// `NF_CT_STATE_BIT` of established and related (linux/netfilter/nf_conntrack_common.h).
 const CT_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 
@@ -220,14 +239,53 @@ pub fn mask(writer: &mut Writer, register: u32, mask: &[u8]) {
     });
 }
 
-/// Goes on only if the connection is established or related. The state is a word of the host.
+/// Goes on only if the connection is established or related.
 pub fn established(writer: &mut Writer) {
+    connection(writer, CT_STATE, CT_ESTABLISHED_OR_RELATED);
+}
+
+/// Goes on only if the destination of the connection was translated.
+pub fn translated(writer: &mut Writer) {
+    connection(writer, CT_STATUS, CT_TRANSLATED);
+}
+
+/// Goes on only if one of these bits is set, in a word of the host.
+fn connection(writer: &mut Writer, key: u32, bits: u32) {
     expression(writer, "ct", |writer| {
-        writer.attr_be32(META_KEY, CT_STATE);
+        writer.attr_be32(META_KEY, key);
         writer.attr_be32(META_DREG, REG32_FIRST);
     });
-    mask(writer, REG32_FIRST, &CT_ESTABLISHED_OR_RELATED.to_ne_bytes());
+    mask(writer, REG32_FIRST, &bits.to_ne_bytes());
     compare(writer, REG32_FIRST, Compare::NotEqual, &[0; 4]);
+}
+
+/// Goes on only if the destination is an address of the host's own. The type is a word of the host.
+pub fn local(writer: &mut Writer) {
+    expression(writer, "fib", |writer| {
+        writer.attr_be32(FIB_DREG, REG32_FIRST);
+        writer.attr_be32(FIB_RESULT, FIB_ADDRESS_TYPE);
+        writer.attr_be32(FIB_FLAGS, FIB_OF_DESTINATION);
+    });
+    compare(writer, REG32_FIRST, Compare::Equal, &LOCAL.to_ne_bytes());
+}
+
+/// Goes on only if the map has what begins in the register, with what that leads to in its place.
+pub fn follow(writer: &mut Writer, register: u32, map: &str) {
+    expression(writer, "lookup", |writer| {
+        writer.attr_text(LOOKUP_SET, map);
+        writer.attr_be32(LOOKUP_SREG, register);
+        writer.attr_be32(LOOKUP_DREG, register);
+    });
+}
+
+/// Translates the destination to the IPv4 address and the port in consecutive registers.
+pub fn translate(writer: &mut Writer, family: u8, register: u32) {
+    expression(writer, "nat", |writer| {
+        writer.attr_be32(NAT_TYPE, NAT_DESTINATION);
+        writer.attr_be32(NAT_FAMILY, family.into());
+        writer.attr_be32(NAT_ADDRESS, register);
+        writer.attr_be32(NAT_PORT, register + 1);
+    });
 }
 
 /// Ends the rule with this verdict.

@@ -13,6 +13,8 @@ const TABLE_OWNER: u32 = 2;
 const TABLE_PERSIST: u32 = 4;
 /// `NFT_SET_INTERVAL`.
 const SET_INTERVAL: u32 = 4;
+/// `NFT_SET_MAP`.
+const SET_MAP: u32 = 8;
 /// `NFT_SET_TIMEOUT`.
 const SET_HAS_TIMEOUT: u32 = 0x10;
 /// `NFT_SET_EVAL`.
@@ -38,6 +40,8 @@ const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
 const SET_KEY_TYPE: u16 = 4;
 const SET_KEY_LEN: u16 = 5;
+const SET_DATA_TYPE: u16 = 6;
+const SET_DATA_LEN: u16 = 7;
 const SET_DESC: u16 = 9;
 const SET_ID: u16 = 10;
 const SET_TIMEOUT: u16 = 11;
@@ -230,6 +234,8 @@ pub struct SetMessage<'a> {
     pub filled: Filled,
     /// The types of its key, six bits each, the last field lowest; nft's numbers.
     pub key_type: u32,
+    /// The types of what its keys lead to, if it is a map.
+    pub data_type: Option<u32>,
 }
 
 /// How a set is filled.
@@ -248,7 +254,7 @@ impl<'a> SetMessage<'a> {
     pub fn read(payload: &'a [u8]) -> Result<SetMessage<'a>, Error> {
         let (family, attrs) = split(payload)?;
         let (mut table, mut name, mut flags, mut key_type) = (None, None, 0, 0);
-        let mut timeout_ms = 0;
+        let (mut timeout_ms, mut data_type) = (0, None);
         for attr in Attrs::new(attrs) {
             let attr = attr?;
             match attr.kind {
@@ -256,6 +262,7 @@ impl<'a> SetMessage<'a> {
                 SET_NAME => name = Some(attr.string()),
                 SET_FLAGS => flags = attr.be32()?,
                 SET_KEY_TYPE => key_type = attr.be32()?,
+                SET_DATA_TYPE => data_type = Some(attr.be32()?),
                 SET_TIMEOUT => timeout_ms = attr.be64()?,
                 _ => {}
             }
@@ -266,7 +273,8 @@ impl<'a> SetMessage<'a> {
             SET_INTERVAL => Filled::Intervals,
             _ => Filled::ByPackets { timeout_ms },
         };
-        Ok(SetMessage { family, table, name, filled, key_type })
+        let data_type = data_type.filter(|_| flags & SET_MAP != 0);
+        Ok(SetMessage { family, table, name, filled, key_type, data_type })
     }
 }
 
@@ -287,6 +295,8 @@ pub struct NewSet<'a> {
     pub key_type: u32,
     /// Bytes of a key.
     pub key_length: u32,
+    /// Types and bytes of what the keys lead to, if it is a map.
+    pub data: Option<(u32, u32)>,
     /// By what nft knows how to show the key (libnftnl, udata.h).
     pub userdata: &'a [u8],
     /// A number by which the same batch could name it; the kernel wants one.
@@ -303,9 +313,13 @@ pub fn new_set(writer: &mut Writer, sequence: u32, set: &NewSet<'_>) {
         Filled::Intervals => (SET_INTERVAL, None),
         Filled::ByPackets { timeout_ms } => (SET_DYNAMIC | SET_HAS_TIMEOUT, Some(timeout_ms)),
     };
-    writer.attr_be32(SET_FLAGS, flags);
+    writer.attr_be32(SET_FLAGS, flags | if set.data.is_some() { SET_MAP } else { 0 });
     writer.attr_be32(SET_KEY_TYPE, set.key_type);
     writer.attr_be32(SET_KEY_LEN, set.key_length);
+    if let Some((data_type, length)) = set.data {
+        writer.attr_be32(SET_DATA_TYPE, data_type);
+        writer.attr_be32(SET_DATA_LEN, length);
+    }
     writer.attr_be32(SET_ID, set.id);
     if let Some(size) = set.size {
         let description = writer.nest(SET_DESC);

@@ -15,7 +15,6 @@
 //! A daemon that dies leaves links without a VM's name; the next one finds and retires them anew.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,7 +23,7 @@ use std::thread::JoinHandle;
 use crate::engine::reconcile::ALIAS;
 use crate::netlink::rtnl::link::{self, LinkChange, Target};
 
-use super::conntrack::Conntrack;
+use super::conntrack::{Conntrack, Past};
 use super::socket::{Error, Protocol, Socket};
 
 /// The first of our groups. Nobody counts up to it, and who chooses one does not choose this: to
@@ -53,8 +52,8 @@ pub struct Aside {
 enum Task {
     /// Remove a link, with its group.
     Remove { index: u32, group: NonZeroU32 },
-    /// Forget the connections of an address.
-    Forget(Ipv4Addr),
+    /// Forget these connections.
+    Forget(Past),
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +67,7 @@ struct Shared {
 struct Pending {
     /// The indexes of links that are retired and not gone.
     links: BTreeSet<u32>,
-    /// How many addresses have connections that are to be forgotten.
+    /// How many times connections are still to be forgotten.
     forgets: usize,
 }
 
@@ -101,9 +100,9 @@ impl Aside {
         self.give(Task::Remove { index, group })
     }
 
-    /// Has the connections of an address forgotten. What fails there is logged.
-    pub fn forget(&mut self, address: Ipv4Addr) -> Result<(), Error> {
-        self.give(Task::Forget(address))
+    /// Has connections forgotten. What fails there is logged.
+    pub fn forget(&mut self, past: Past) -> Result<(), Error> {
+        self.give(Task::Forget(past))
     }
 
     /// The links that are retired and not gone yet.
@@ -172,7 +171,7 @@ struct Worker {
     route: Socket,
     netfilter: Socket,
     conntrack: Conntrack,
-    forgets: VecDeque<Ipv4Addr>,
+    forgets: VecDeque<Past>,
     links: VecDeque<(u32, NonZeroU32)>,
     shared: Arc<Shared>,
 }
@@ -184,7 +183,7 @@ impl Worker {
             self.take(task);
             while !self.forgets.is_empty() || !self.links.is_empty() {
                 match self.forgets.pop_front() {
-                    Some(address) => self.forget(address),
+                    Some(past) => self.forget(past),
                     None => self.remove_group(),
                 }
                 while let Ok(task) = receiver.try_recv() {
@@ -196,14 +195,14 @@ impl Worker {
 
     fn take(&mut self, task: Task) {
         match task {
-            Task::Forget(address) => self.forgets.push_back(address),
+            Task::Forget(past) => self.forgets.push_back(past),
             Task::Remove { index, group } => self.links.push_back((index, group)),
         }
     }
 
-    fn forget(&mut self, address: Ipv4Addr) {
-        if let Err(error) = self.conntrack.forget(&mut self.netfilter, address) {
-            log::warn!("{}", error.failure("forget the connections of", address.to_string()));
+    fn forget(&mut self, past: Past) {
+        if let Err(error) = self.conntrack.forget(&mut self.netfilter, past) {
+            log::warn!("{}", error.failure("forget connections", past.to_string()));
         }
         self.shared.lock().forgets -= 1;
         self.shared.done.notify_all();

@@ -1,5 +1,5 @@
 //! Tracked connections: those of an address are forgotten, so that nothing of its last owner
-//! meets the next.
+//! meets the next, and those that were led by a port of the host that leads nowhere any more.
 //!
 //! The kernel has no index by address. It walks its table twice, once for each end of a connection,
 //! unless the namespace tracks nothing at all; that is in the kernel, in one send. Linux before 6.12
@@ -8,9 +8,10 @@
 //! remembered: asking again would have the kernel look for a module each time.
 
 use std::cell::Cell;
+use std::fmt;
 use std::net::Ipv4Addr;
 
-use crate::netlink::conntrack::{self, End, FlowMessage};
+use crate::netlink::conntrack::{self, End, FlowMessage, Flows};
 use crate::netlink::message::ACK;
 
 use super::socket::{ACKS_MAX, Error, Socket};
@@ -40,13 +41,45 @@ struct Flow {
     zone: Option<u16>,
 }
 
+/// What is to be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// Every connection that this address began or answers.
+    Of(Ipv4Addr),
+    /// Every connection that a port of the host led to one of a guest.
+    Led { protocol: u8, host_port: u16, address: Ipv4Addr, port: u16 },
+}
+
+impl Past {
+    /// The connections that are meant.
+    fn flows(self) -> Vec<Flows> {
+        match self {
+            Past::Of(address) => End::BOTH.map(|end| Flows::At(end, address)).into(),
+            Past::Led { protocol, host_port, address, port } => {
+                vec![Flows::Led { protocol, to: host_port, from: (address, port) }]
+            }
+        }
+    }
+}
+
+impl fmt::Display for Past {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Past::Of(address) => write!(f, "of {address}"),
+            Past::Led { host_port, address, port, .. } => {
+                write!(f, "from port {host_port} to {address}:{port}")
+            }
+        }
+    }
+}
+
 impl Conntrack {
-    /// Deletes every connection that this address began or answers. `socket` is one of nfnetlink.
-    pub fn forget(&mut self, socket: &mut Socket, address: Ipv4Addr) -> Result<(), Error> {
+    /// Deletes connections. `socket` is one of nfnetlink.
+    pub fn forget(&mut self, socket: &mut Socket, past: Past) -> Result<(), Error> {
         loop {
             let (deleted, else_try) = match self {
-                Conntrack::Filter => (by_filter(socket, address), Conntrack::Single),
-                Conntrack::Single => (one_by_one(socket, address), Conntrack::Never),
+                Conntrack::Filter => (by_filter(socket, past), Conntrack::Single),
+                Conntrack::Single => (one_by_one(socket, past), Conntrack::Never),
                 Conntrack::Never => return Ok(()),
             };
             match deleted {
@@ -61,35 +94,35 @@ impl Conntrack {
     }
 }
 
-fn by_filter(socket: &mut Socket, address: Ipv4Addr) -> Result<(), Error> {
+fn by_filter(socket: &mut Socket, past: Past) -> Result<(), Error> {
     socket.request(1, |writer, sequence| {
-        for end in End::BOTH {
-            conntrack::delete_all(writer, sequence.take(), end, address);
+        for flows in past.flows() {
+            conntrack::delete_all(writer, sequence.take(), flows);
         }
         writer.add_flags(ACK);
     })
 }
 
-fn one_by_one(socket: &mut Socket, address: Ipv4Addr) -> Result<(), Error> {
-    for end in End::BOTH {
+fn one_by_one(socket: &mut Socket, past: Past) -> Result<(), Error> {
+    for flows in past.flows() {
         let mut rounds = 0..ROUNDS_MAX;
-        while delete_some(socket, end, address)? {
+        while delete_some(socket, flows)? {
             rounds.next().ok_or(Error::Unsettled)?;
         }
     }
     Ok(())
 }
 
-/// Deletes the connections that have this address at this end, up to [`FLOWS_MAX`]. Gives whether
+/// Deletes these connections, up to [`FLOWS_MAX`]. Gives whether
 /// there may be more.
-fn delete_some(socket: &mut Socket, end: End, address: Ipv4Addr) -> Result<bool, Error> {
+fn delete_some(socket: &mut Socket, wanted: Flows) -> Result<bool, Error> {
     let left = Cell::new(FLOWS_MAX);
     let flows = socket.dump(
-        |writer, sequence| conntrack::dump(writer, sequence, end, address),
+        |writer, sequence| conntrack::dump(writer, sequence, wanted),
         |message| {
             let flow = FlowMessage::read(message.payload)?;
             // Linux before 5.8 has not heard of the filter.
-            if flow.at(end) != address || left.get() == 0 {
+            if !flow.is_of(wanted) || left.get() == 0 {
                 return Ok(None);
             }
             left.set(left.get() - 1);

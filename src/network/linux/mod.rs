@@ -34,6 +34,7 @@ use crate::error::Failure;
 
 use super::{Applied, Network};
 use aside::Aside;
+use conntrack::Past;
 use monitor::Monitor;
 use nft::Nft;
 use pool::Pool;
@@ -130,7 +131,12 @@ impl Network for Linux {
             Op::RemoveAccept(accept) => none(nft.remove_accept(accept)),
             Op::ForgetAddress { link, address, .. } => {
                 let neighbour = addresses::forget_neighbour(route, link, *address);
-                none(neighbour.and(self.aside.forget(*address)))
+                none(neighbour.and(self.aside.forget(Past::Of(*address))))
+            }
+            Op::ForgetFlows { protocol, host_port, address, port } => {
+                let (protocol, host_port) = (*protocol, *host_port);
+                let (address, port) = (*address, *port);
+                none(self.aside.forget(Past::Led { protocol, host_port, address, port }))
             }
         };
         made.map(|ifindex| Applied { ifindex }).map_err(|error| {

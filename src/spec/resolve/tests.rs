@@ -227,6 +227,8 @@ fn the_configuration_wins() {
             antispoof: None,
         }
     );
+    let [port] = &spec.expose[..] else { panic!("{spec:?}") };
+    assert_eq!((port.port, port.host_port, port.name.as_deref()), (80, 8080, Some("web")));
     assert!(spec.ephemeral && spec.autostart);
     assert_eq!(spec.restart, RestartPolicy::OnFailure);
     let machine = spec.machine.unwrap();
@@ -305,6 +307,10 @@ fn refusals_of_a_configuration_name_the_field() {
         (json!({"api": {"port": 7777}}), "api.port"),
         (json!({"metadata": []}), "metadata"),
         (json!({"expose": [{"port": 65536}]}), "expose[0].port"),
+        (json!({"expose": [{"host_port": 80}]}), "expose[0].port"),
+        (json!({"expose": [{"port": 80, "protocol": "sctp"}]}), "expose[0].protocol"),
+        (json!({"expose": [{"port": 80, "host_ip": "::1"}]}), "expose[0].host_ip"),
+        (json!({"expose": [{"port": 80}, {"port": 81, "host_port": 80}]}), "expose[1].host_port"),
         (json!({"restart": "sometimes"}), "restart"),
         (json!({"ephemeral": 1}), "ephemeral"),
         (json!({"hypervisor": "a b"}), "hypervisor"),

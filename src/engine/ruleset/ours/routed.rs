@@ -15,7 +15,7 @@ use std::net::Ipv4Addr;
 
 use super::{
     Chain, ChainKind, Family, Field, Hook, ICMP, Match, NetworkConfig, PRIORITY_FILTER,
-    PacketField, Rule, TABLE, Table, Value, Verdict, bridge, filter, from_elsewhere, is,
+    PacketField, Rule, TABLE, Table, Value, Verdict, bridge, exposed, filter, from_elsewhere, is,
     is_service, keep_apart, masked, outside, prefixes, rule, set, shared_sets, within,
 };
 
@@ -37,6 +37,7 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
     });
     let mut sets = shared_sets(networks);
     sets.push(prefixes("subnets", nat));
+    sets.extend(exposed::sets(networks));
     sets.push(set("answers", &[Field::Link, Field::Ipv4], answers.collect()));
     Table {
         family: Family::Ip,
@@ -49,10 +50,12 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
                 kind: ChainKind::Nat,
                 hook: Hook::Postrouting,
                 priority: PRIORITY_SOURCE_NAT,
-                rules: vec![masquerade],
+                rules: vec![exposed::masqueraded(), masquerade],
             },
             filter("forward", Hook::Forward, PRIORITY_FILTER, forwarded()),
             filter("input", Hook::Input, PRIORITY_FILTER, to_host(networks)),
+            exposed::prerouting(),
+            exposed::output(),
         ],
     }
 }
@@ -60,6 +63,7 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
 fn forwarded() -> Vec<Rule> {
     let mut rules = vec![
         rule([Match::Established], Verdict::Accept),
+        exposed::forwarded(),
         rule([within(&[PacketField::InLink], "bridges"), LINK_LOCAL], Verdict::Drop),
     ];
     rules.extend(keep_apart());

@@ -4,6 +4,7 @@ use crate::engine::ruleset::{
     Bytes, Chain, ChainKind, Element, Field, Hook, Key, LEARNED_MAX, Layer, Match, PacketField,
     Rule, Set, SetKind, Table, Value, Verdict,
 };
+use crate::netlink::nft::FAMILY_IP;
 use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX};
 use crate::netlink::nft::expression::{self, Base, Code, Compare, Meta, REG32_FIRST};
 use crate::netlink::nft::object::{self, At, Filled, Mark, NewChain, NewRule, NewSet, NewTable};
@@ -38,7 +39,8 @@ pub(super) fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table,
             filled: filled(set.kind),
             size: matches!(set.kind, SetKind::Learned { .. }).then_some(LEARNED_MAX),
             key_type: key_type(set.key),
-            key_length: set.key.iter().map(|field| field_bytes(*field) as u32).sum(),
+            key_length: length(set.key),
+            data: set.is_map().then(|| (TARGET, field_bytes(Field::Target) as u32)),
             userdata: &shown::key(set.key),
             id,
         };
@@ -50,6 +52,14 @@ pub(super) fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table,
     for set in &table.sets {
         write_set(writer, sequence, table, set);
     }
+}
+
+/// Bytes of a key.
+fn length(key: &[Field]) -> u32 {
+    key.iter()
+        .filter(|field| **field != Field::Target)
+        .map(|field| field_bytes(*field) as u32)
+        .sum()
 }
 
 fn write_chain(writer: &mut Writer, sequence: &mut Sequence, table: &Table, chain: &Chain) {
@@ -113,18 +123,23 @@ pub(super) fn same_set(one: &Element, other: &Element) -> bool {
 /// is the end of all addresses.
 fn write_key(writer: &mut Writer, message: &mut Elements, key: &Key) {
     if let [Value::Prefix(prefix)] = key.as_slice() {
-        message.element(writer, &prefix.network().octets(), 0);
+        message.element(writer, &prefix.network().octets(), &[], 0);
         if let Some(behind) = prefix.broadcast().to_bits().checked_add(1) {
-            message.element(writer, &behind.to_be_bytes(), INTERVAL_END);
+            message.element(writer, &behind.to_be_bytes(), &[], INTERVAL_END);
         }
         return;
     }
     let mut bytes = [0; KEY_BYTES_MAX];
     let mut length = 0;
+    let mut data = 0;
     for value in key {
+        if let Value::Target(..) = value {
+            data = field_bytes(Field::Target);
+        }
         length += write_value(&mut bytes[length..], value);
     }
-    message.element(writer, &bytes[..length], 0);
+    let (key, data) = bytes[..length].split_at(length - data);
+    message.element(writer, key, data, 0);
 }
 
 /// The longest key: two links.
@@ -157,6 +172,11 @@ fn write_value(into: &mut [u8], value: &Value) -> usize {
             into[..2].copy_from_slice(&port.to_be_bytes());
             4
         }
+        Value::Target(address, port) => {
+            into[..4].copy_from_slice(&address.octets());
+            into[4..6].copy_from_slice(&port.to_be_bytes());
+            field_bytes(Field::Target)
+        }
         Value::Bytes(bytes) => {
             into[..bytes.len()].copy_from_slice(bytes);
             bytes.len().next_multiple_of(4)
@@ -188,12 +208,19 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
                 expression::faster(writer, REG32_FIRST, set, rate.per_second, rate.burst);
             }
             Match::Established => expression::established(writer),
+            Match::Translated => expression::translated(writer),
+            Match::Local => expression::local(writer),
         }
     }
     match rule.verdict {
         Verdict::Accept => expression::verdict(writer, Code::Accept),
         Verdict::Drop => expression::verdict(writer, Code::Drop),
         Verdict::Masquerade => expression::masquerade(writer),
+        Verdict::Translate { fields, map } => {
+            load_all(writer, fields);
+            expression::follow(writer, REG32_FIRST, map);
+            expression::translate(writer, FAMILY_IP, REG32_FIRST);
+        }
         Verdict::SetPriority(value) => expression::set_meta(writer, Meta::Priority, value),
     }
 }
@@ -282,15 +309,20 @@ pub(super) fn filled(kind: SetKind) -> Filled {
 /// nft's number for the type of a key (nftables, `enum datatypes`).
 pub(super) fn key_type(key: &[Field]) -> u32 {
     let number = |field: &Field| match field {
-        Field::Ipv4 => 7,
-        Field::Ether => 9,
-        Field::Link => 41,
-        Field::Protocol => 12,
-        Field::Port => 13,
-        Field::Bytes(_) => 4,
+        Field::Ipv4 => Some(7),
+        Field::Ether => Some(9),
+        Field::Link => Some(41),
+        Field::Protocol => Some(12),
+        Field::Port => Some(13),
+        Field::Bytes(_) => Some(4),
+        // It is not of the key, but what that leads to.
+        Field::Target => None,
     };
-    key.iter().fold(0, |all, field| all << TYPE_BITS | number(field))
+    key.iter().filter_map(number).fold(0, |all, number| all << TYPE_BITS | number)
 }
+
+/// The type of what leads to an address and a port.
+pub(super) const TARGET: u32 = 7 << TYPE_BITS | 13;
 
 /// Bytes of a field in a key, padded to four.
 pub(super) fn field_bytes(field: Field) -> usize {
@@ -298,6 +330,7 @@ pub(super) fn field_bytes(field: Field) -> usize {
         Field::Link => LINK_BYTES,
         Field::Ether => 8,
         Field::Ipv4 | Field::Protocol | Field::Port => 4,
+        Field::Target => 8,
         Field::Bytes(bytes) => usize::from(bytes.length).next_multiple_of(4),
     }
 }

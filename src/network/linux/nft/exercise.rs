@@ -38,8 +38,8 @@ pub fn ruleset(bytes: &[u8]) {
 
 fn elements(payload: &[u8]) -> Vec<Raw> {
     let mut elements = Vec::new();
-    let _ = element::read(payload, |key, flags| {
-        elements.push((key.to_vec(), flags));
+    let _ = element::read(payload, |key, data, flags| {
+        elements.push(([key, data].concat(), flags));
         Ok(())
     });
     elements

@@ -60,7 +60,11 @@ fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
         |writer, sequence| object::dump_sets(writer, sequence, number(family), TABLE),
         |message| {
             let set = SetMessage::read(message.payload)?;
-            let of_type = |key: &&&[Field]| encode::key_type(key) == set.key_type;
+            let of_type = |key: &&&[Field]| {
+                let leads = key.last() == Some(&Field::Target);
+                encode::key_type(key) == set.key_type
+                    && set.data_type == leads.then_some(encode::TARGET)
+            };
             let key = KEYS.iter().find(of_type).copied();
             let name = String::from_utf8_lossy(set.name).into_owned();
             let kind = match set.filled {
@@ -126,8 +130,8 @@ fn keys(
         |writer, sequence| element::dump(writer, sequence, of),
         |message| {
             let mut elements = Vec::new();
-            element::read(message.payload, |key, flags| {
-                elements.push((key.to_vec(), flags));
+            element::read(message.payload, |key, data, flags| {
+                elements.push(([key, data].concat(), flags));
                 Ok(())
             })?;
             Ok(Some(elements))
@@ -157,9 +161,9 @@ pub(super) fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
             }
             Field::Ipv4 => Value::Ipv4(Ipv4Addr::from(*value.first_chunk::<4>()?)),
             Field::Protocol => Value::Protocol(*value.first().filter(|_| is_padding(&value[1..]))?),
-            Field::Port => {
-                let port = value.first_chunk().filter(|_| is_padding(&value[2..]))?;
-                Value::Port(u16::from_be_bytes(*port))
+            Field::Port => Value::Port(port(value)?),
+            Field::Target => {
+                Value::Target(Ipv4Addr::from(*value.first_chunk::<4>()?), port(&value[4..])?)
             }
             Field::Bytes(bytes) => {
                 let (bytes, end) = value.split_at(bytes.length.into());
@@ -169,6 +173,11 @@ pub(super) fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
         bytes = rest;
     }
     bytes.is_empty().then_some(key)
+}
+
+/// A port, padded to four bytes.
+fn port(bytes: &[u8]) -> Option<u16> {
+    bytes.first_chunk().filter(|_| is_padding(&bytes[2..])).map(|port| u16::from_be_bytes(*port))
 }
 
 fn is_padding(bytes: &[u8]) -> bool {

@@ -43,7 +43,7 @@ fn of_field(field: Field) -> Vec<u8> {
     let (kind, data) = match field {
         Field::Link => (META, word(0, IN_NAME)),
         Field::Bytes(bytes) => (PAYLOAD, of_bytes(bytes)),
-        Field::Ether | Field::Ipv4 | Field::Protocol | Field::Port => {
+        Field::Ether | Field::Ipv4 | Field::Protocol | Field::Port | Field::Target => {
             unreachable!("no set of ours has it beside bytes")
         }
     };

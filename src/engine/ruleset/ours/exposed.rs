@@ -1,0 +1,87 @@
+//! Ports of the host that lead to guests: maps of `ip volnet`.
+//!
+//! A connection to one of them gets the guest's address and port as its destination: in prerouting
+//! where it comes from elsewhere, be it from a guest, and in output where the host itself begins it.
+//! What the host sends to loopback stays there. The tracked connection translates all further
+//! packets and the answers, so these rules see one packet of each.
+//!
+//! A guest that answers somebody of its own network would do so past the host, which could not
+//! translate that back. So to connections that come from one of our prefixes the host is what they
+//! come from: a guest can even reach itself that way. Not so where bridged frames go through these
+//! rules (`bridge-nf-call-iptables`): there the bridge passes such a packet on as a frame, which it
+//! never sends back to where it came from.
+
+use std::net::Ipv4Addr;
+
+use super::{
+    Chain, ChainKind, Element, Expose, Family, Field, Hook, Match, NetworkConfig, PacketField,
+    Rule, Set, TABLE, Value, Verdict, masked, prefixes, rule, set, within,
+};
+
+/// The keys of the maps.
+pub(super) const PORTS: &[Field] = &[Field::Protocol, Field::Port, Field::Target];
+pub(super) const PORTS_AT: &[Field] = &[Field::Ipv4, Field::Protocol, Field::Port, Field::Target];
+/// `NF_IP_PRI_NAT_DST` (linux/netfilter_ipv4.h).
+const PRIORITY_DESTINATION_NAT: i32 = -100;
+/// 127.0.0.0/8 (RFC 1122).
+const LOOPBACK: Match = masked(PacketField::IpDestination, 0xff00_0000, 0x7f00_0000);
+
+pub(super) fn sets(networks: &[&NetworkConfig]) -> [Set; 3] {
+    [
+        set("exposed", PORTS, Vec::new()),
+        set("exposed_at", PORTS_AT, Vec::new()),
+        prefixes("inside", networks.iter().copied()),
+    ]
+}
+
+/// Where connections come from elsewhere.
+pub(super) fn prerouting() -> Chain {
+    chain("exposed_prerouting", Hook::Prerouting, translated().into())
+}
+
+/// Where the host begins them.
+pub(super) fn output() -> Chain {
+    let mut rules = vec![rule([LOOPBACK], Verdict::Accept)];
+    rules.extend(translated());
+    chain("exposed_output", Hook::Output, rules)
+}
+
+fn chain(name: &'static str, hook: Hook, rules: Vec<Rule>) -> Chain {
+    Chain { name, kind: ChainKind::Nat, hook, priority: PRIORITY_DESTINATION_NAT, rules }
+}
+
+fn translated() -> [Rule; 2] {
+    use PacketField::{DestinationPort, IpDestination, Protocol};
+    let to = |fields, map| rule([Match::Local], Verdict::Translate { fields, map });
+    [
+        to(&[IpDestination, Protocol, DestinationPort], "exposed_at"),
+        to(&[Protocol, DestinationPort], "exposed"),
+    ]
+}
+
+/// Connections that were led to a guest are forwarded to it, wherever they come from.
+pub(super) fn forwarded() -> Rule {
+    rule([Match::Translated, within(&[PacketField::OutLink], "bridges")], Verdict::Accept)
+}
+
+/// Those of guests come from the host.
+pub(super) fn masqueraded() -> Rule {
+    use PacketField::{IpSource, OutLink};
+    let of_guests =
+        [Match::Translated, within(&[IpSource], "inside"), within(&[OutLink], "bridges")];
+    rule(of_guests, Verdict::Masquerade)
+}
+
+/// What these ports are in the maps.
+pub(super) fn elements(address: Ipv4Addr, ports: &[Expose]) -> Vec<Element> {
+    let element = |set, key| Element { family: Family::Ip, table: TABLE, set, key };
+    let of_port = |port: &Expose| {
+        let protocol = Value::Protocol(port.protocol.number());
+        let (at, to) = (Value::Port(port.host_port), Value::Target(address, port.port));
+        match port.host_ip {
+            Some(ip) => element("exposed_at", vec![Value::Ipv4(ip), protocol, at, to]),
+            None => element("exposed", vec![protocol, at, to]),
+        }
+    };
+    ports.iter().map(of_port).collect()
+}

@@ -1,0 +1,277 @@
+//! What a guest is reached by and what it may do, on the real kernel: ports of the host that lead to
+//! it. Guests are namespaces behind their taps.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use common::daemon::Daemon;
+use common::space::{Guest, Space, WORLD_IP};
+use common::{eventually, in_namespace, run};
+
+/// The host, as the world and its guests know it.
+const HOST: &str = "203.0.113.1";
+const GATEWAY: &str = "192.168.127.1";
+
+/// Tells whoever comes by TCP or UDP to a port by which address it comes; by TCP, sends everything
+/// back that follows.
+const SERVER: &str = r#"
+import socket, sys, threading
+port = int(sys.argv[1])
+def serve(peer, address):
+    peer.sendall((address[0] + "\n").encode())
+    while data := peer.recv(4096):
+        peer.sendall(data)
+def tcp():
+    server = socket.create_server(("", port))
+    while True:
+        threading.Thread(target=serve, args=server.accept(), daemon=True).start()
+threading.Thread(target=tcp, daemon=True).start()
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("", port))
+print("ready", flush=True)
+while True:
+    _, address = server.recvfrom(4096)
+    server.sendto((address[0] + "\n").encode(), address)
+"#;
+
+/// Prints what the server says first, and then for each line of its input what comes back.
+const CLIENT: &str = r#"
+import socket, sys
+protocol, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+try:
+    if protocol == "tcp":
+        server = socket.create_connection((address, port), 1.5)
+    else:
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.settimeout(1.5)
+        server.connect((address, port))
+        server.send(b"hello\n")
+    print(server.recv(4096).decode().strip(), flush=True)
+    for line in sys.stdin:
+        server.sendall(line.encode())
+        print(server.recv(4096).decode().strip() or "end", flush=True)
+except OSError as error:
+    print("gone:", error, flush=True)
+"#;
+
+/// A process that ends with the value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A connection that was made.
+struct Flow {
+    _client: Running,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+    /// The address that the server says it comes by; `None` if there was no answer.
+    known_as: Option<String>,
+}
+
+impl Flow {
+    /// From a namespace, or from the host.
+    fn open(from: Option<&Space>, protocol: &str, address: &str, port: u16) -> Flow {
+        let mut command = python(from);
+        let mut client = command
+            .args(["-c", CLIENT, protocol, address, &port.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 runs");
+        let to = client.stdin.take().expect("a pipe");
+        let from = BufReader::new(client.stdout.take().expect("a pipe"));
+        let mut flow = Flow { _client: Running(client), to, from, known_as: None };
+        let first = flow.line();
+        flow.known_as = Some(first).filter(|line| !line.starts_with("gone"));
+        flow
+    }
+
+    /// What comes back of a line.
+    fn echo(&mut self, text: &str) -> String {
+        let _ = writeln!(self.to, "{text}");
+        self.line()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.from.read_line(&mut line).expect("text");
+        line.trim().into()
+    }
+}
+
+fn python(space: Option<&Space>) -> Command {
+    space.map_or_else(|| Command::new("python3"), |space| space.command("python3"))
+}
+
+/// By which address a server says that it is reached.
+fn ask(from: Option<&Space>, protocol: &str, address: &str, port: u16) -> Option<String> {
+    Flow::open(from, protocol, address, port).known_as
+}
+
+fn serve(space: &Space, port: u16) -> Running {
+    let mut child = python(Some(space))
+        .args(["-c", SERVER, &port.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("text");
+    assert_eq!(line, "ready\n");
+    Running(child)
+}
+
+fn create(daemon: &Daemon, name: &str, config: Value) -> Value {
+    let mut answer = daemon.call("Create", json!({ "name": name, "config": config }));
+    assert!(answer["error"].is_null(), "{answer}");
+    answer["parameters"]["vm"].take()
+}
+
+/// Runs the command line tool, which must succeed, and gives what it printed.
+fn volnet(daemon: &Daemon, line: &str) -> String {
+    let output = try_volnet(daemon, line);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn try_volnet(daemon: &Daemon, line: &str) -> Output {
+    let mut command = Command::new(&daemon.program);
+    command.args(line.split(' ')).env("VOLNET_SOCKET", daemon.socket());
+    command.output().expect("volnet runs")
+}
+
+#[test]
+fn a_port_of_the_host_leads_to_a_guest_from_everywhere() {
+    in_namespace(|| {
+        run("ip link set lo up");
+        let world = Space::world();
+        let mut daemon = Daemon::start(&[]);
+        let expose = json!([
+            { "port": 80, "host_port": 8080, "name": "web" },
+            { "protocol": "udp", "port": 80, "host_port": 5353 }
+        ]);
+        let vm = create(&daemon, "web", json!({ "expose": expose }));
+        assert_eq!(vm["expose"][0]["host_port"], 8080, "{vm}");
+        let web = Guest::of(&vm);
+        let other = Guest::of(&create(&daemon, "other", json!({})));
+        let _server = serve(&web.space, 80);
+        let reached = |daemon: &Daemon, bridged: &str| {
+            // Whether others have bridged frames go through the rules of what is routed.
+            let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", bridged);
+            for (protocol, port) in [("tcp", 8080), ("udp", 5353)] {
+                let ask = |from, address| ask(from, protocol, address, port);
+                let from = |address: &str| Some(address.to_string());
+                let log = || format!("{protocol}\n{}", daemon.log());
+                assert_eq!(ask(Some(&world), HOST), from(WORLD_IP), "outside {}", log());
+                assert_eq!(ask(None, HOST), from(HOST), "the host {}", log());
+                assert_eq!(ask(None, GATEWAY), from(GATEWAY), "the host {}", log());
+                for address in [HOST, GATEWAY] {
+                    let neighbour = ask(Some(&other.space), address);
+                    assert_eq!(neighbour, from(GATEWAY), "a neighbour {}", log());
+                    let itself = ask(Some(&web.space), address);
+                    // Then the bridge would have to send a frame back to where it came from.
+                    let expected = from(GATEWAY).filter(|_| bridged == "0");
+                    assert_eq!(itself, expected, "itself {}", log());
+                }
+                assert_eq!(ask(None, "127.0.0.1"), None, "loopback stays on the host");
+            }
+        };
+        reached(&daemon, "1");
+        reached(&daemon, "0");
+        // What a guest has to say to others on that port is none of the host's business.
+        assert_eq!(ask(Some(&other.space), "tcp", WORLD_IP, 8080), None);
+        daemon.crash();
+        daemon.start_again();
+        reached(&daemon, "0");
+    });
+}
+
+#[test]
+fn a_port_is_exposed_and_taken_back_while_the_guest_runs() {
+    in_namespace(|| {
+        run("ip link set lo up");
+        let world = Space::world();
+        let daemon = Daemon::start(&[]);
+        let web = Guest::of(&create(&daemon, "web", json!({})));
+        let other = Guest::of(&create(&daemon, "other", json!({})));
+        let _server = serve(&web.space, 80);
+        assert_eq!(ask(Some(&world), "tcp", HOST, 8080), None);
+        let rules = || run("nft list ruleset").matches(" accept").count();
+        let before = rules();
+
+        let shown = volnet(&daemon, "expose web tcp:8080:80");
+        assert!(shown.contains("expose       tcp:8080:80\n"), "{shown}");
+        volnet(&daemon, "expose web udp:203.0.113.1:5353:80");
+        assert_eq!(volnet(&daemon, "expose web tcp:8080:80").lines().count(), {
+            shown.lines().count()
+        });
+        assert_eq!(ask(Some(&world), "udp", HOST, 5353).as_deref(), Some(WORLD_IP));
+        assert_eq!(ask(None, "udp", GATEWAY, 5353), None, "not of this address");
+        assert_eq!(rules(), before);
+
+        let taken = try_volnet(&daemon, "expose other tcp:203.0.113.1:8080:22");
+        let words = String::from_utf8_lossy(&taken.stderr).into_owned();
+        assert_eq!(taken.status.code(), Some(1));
+        assert!(words.contains("tcp port 8080 of the host leads to web"), "{words}");
+        let config = json!({ "expose": [{ "port": 8080 }] });
+        let answer = daemon.call("Create", json!({ "name": "third", "config": config }));
+        assert_eq!(answer["error"], "io.volnet.PortInUse", "{answer}");
+        assert_eq!(answer["parameters"]["owner"], "web");
+
+        let flow = |from| Flow::open(from, "tcp", HOST, 8080);
+        let mut flows = [flow(Some(&world)), flow(None), flow(Some(&other.space))];
+        for flow in &mut flows {
+            assert!(flow.known_as.is_some());
+            assert_eq!(flow.echo("hello"), "hello");
+        }
+        let shown = volnet(&daemon, "unexpose web tcp:8080:80");
+        assert!(shown.contains("expose       udp:203.0.113.1:5353:80\n"), "{shown}");
+        let tracked = || run("conntrack -L -p tcp").contains("dport=8080 ");
+        eventually("its connections are gone", || !tracked());
+        for flow in &mut flows {
+            let echo = flow.echo("still there?");
+            assert!(echo.starts_with("gone") || echo == "end", "{echo}");
+        }
+        for from in [Some(&world), None, Some(&other.space)] {
+            assert_eq!(ask(from, "tcp", HOST, 8080), None);
+        }
+        assert_eq!(ask(Some(&world), "udp", HOST, 5353).as_deref(), Some(WORLD_IP));
+        volnet(&daemon, "expose other tcp:8080:22");
+        volnet(&daemon, "delete web");
+        assert_eq!(run("nft -j list map ip volnet exposed_at").matches("elem").count(), 0);
+    });
+}
+
+#[test]
+fn a_map_that_others_change_is_put_right() {
+    in_namespace(|| {
+        let world = Space::world();
+        let daemon = Daemon::start(&["--nft-owner", "no"]);
+        let expose = json!([{ "port": 80, "host_port": 8080 }]);
+        let web = Guest::of(&create(&daemon, "web", json!({ "expose": expose })));
+        let _server = serve(&web.space, 80);
+        let reached = |port| ask(Some(&world), "tcp", HOST, port).is_some();
+        for change in [
+            "nft delete element ip volnet exposed { tcp . 8080 }",
+            "nft flush map ip volnet exposed",
+            "nft delete table ip volnet",
+        ] {
+            assert!(reached(8080), "before {change}");
+            run(change);
+            eventually("it is reached again", || reached(8080));
+        }
+        run("nft add element ip volnet exposed { tcp . 9090 : 192.168.127.2 . 80 }");
+        eventually("nothing more leads there", || !reached(9090));
+    });
+}
