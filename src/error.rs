@@ -107,7 +107,9 @@ impl fmt::Display for Refusal {
             }
             Refusal::VmNotFound { name } => write!(f, "there is no VM {name}"),
             Refusal::VmsExist { count } => {
-                write!(f, "{count} VMs exist; delete them first, or force")
+                let (vms, them) =
+                    if *count == 1 { ("VM exists", "it") } else { ("VMs exist", "them") };
+                write!(f, "{count} {vms}; delete {them} first, or force")
             }
             Refusal::InvalidName { name, reason } => write!(f, "invalid name {name:?}: {reason}"),
             Refusal::InvalidManifest { field, reason } => write!(f, "manifest: {field}: {reason}"),
