@@ -8,7 +8,7 @@
 //! The other inputs (exits, deadlines, recovery) make decisions of the same kind; they are in
 //! [`super::lifecycle`] and [`super::recover`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::ledger::{Conflict, Ledger};
 use super::lifecycle::{FollowUp, Started};
@@ -27,6 +27,8 @@ use crate::spec::VmSpec;
 pub struct Engine {
     pub(super) ledger: Ledger,
     pub(super) vms: BTreeMap<VmName, Vm>,
+    /// The VMs for which something may be due at some time: few of many. Others may be among them.
+    pub(super) timed: BTreeSet<VmName>,
     pub(super) follow_ups: VecDeque<FollowUp>,
     pub(super) teardown: Vec<Ticket>,
     /// Our bridges by the kernel's index.
@@ -141,6 +143,7 @@ impl Engine {
         Ok(Engine {
             ledger: Ledger::new(networks)?,
             vms: BTreeMap::new(),
+            timed: BTreeSet::new(),
             follow_ups: VecDeque::new(),
             teardown: Vec::new(),
             bridges: BTreeMap::new(),
@@ -247,6 +250,7 @@ impl Engine {
                 let still = vm.life.tickets();
                 waiting.retain(|ticket| !still.contains(ticket));
                 self.take_lease_back(&vm.record);
+                self.timed.insert(name.clone());
                 self.vms.insert(name, vm);
             }
             None => {

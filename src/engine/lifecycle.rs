@@ -108,17 +108,21 @@ impl Engine {
 
     /// The next moment of the monotonic clock at which [`Engine::due`] has something to do.
     pub fn deadline(&self) -> Option<u64> {
-        self.vms.values().filter_map(|vm| vm.life.deadline()).min()
+        let vms = self.timed.iter().filter_map(|name| self.vms.get(name));
+        vms.filter_map(|vm| vm.life.deadline()).min()
     }
 
     /// A decision whose time has come; ask until there is none.
     pub fn due(&mut self, now: Now) -> Option<Decision> {
-        let late = |at: u64| at <= now.mono;
-        let due = |vm: &&mut super::vm::Vm| {
-            !matches!(vm.life, Life::Running { .. }) && vm.life.deadline().is_some_and(late)
+        let vms = &self.vms;
+        let deadline = |name: &VmName| vms.get(name).and_then(|vm| vm.life.deadline());
+        self.timed.retain(|name| deadline(name).is_some());
+        let due = |name: &&VmName| {
+            deadline(name).is_some_and(|at| at <= now.mono)
+                && !matches!(vms[*name].life, Life::Running { .. })
         };
-        let vm = self.vms.values_mut().find(due)?;
-        let name = vm.record.name.clone();
+        let name = self.timed.iter().find(due)?.clone();
+        let vm = self.vms.get_mut(&name)?;
         let mut former = vm.clone();
         if let Life::Stopping { stop, .. } = &mut former.life {
             stop.put_off(now.mono);
@@ -157,16 +161,18 @@ impl Engine {
             let check_at = now.mono + supervise::HATCH_CHECK_MS;
             let until = now.mono + supervise::HATCH_MAX_MS;
             *hatching = Some(Hatching { answers, made, check_at, until });
+            self.timed.insert(name.clone());
         }
     }
 
     /// A VM whose process is to be looked at now; ask until there is none.
     pub fn hatching(&self, now: Now) -> Option<VmName> {
-        let due = |vm: &&super::vm::Vm| {
-            matches!(&vm.life, Life::Running { hatching: Some(hatching), .. }
-                if hatching.check_at <= now.mono)
+        let due = |name: &&VmName| {
+            matches!(self.vms.get(*name).map(|vm| &vm.life),
+                Some(Life::Running { hatching: Some(hatching), .. })
+                    if hatching.check_at <= now.mono)
         };
-        self.vms.values().find(due).map(|vm| vm.record.name.clone())
+        self.timed.iter().find(due).cloned()
     }
 
     /// The process was looked at. Once it is `ready`, or has had its time, its callers are told.
@@ -214,6 +220,7 @@ impl Engine {
                 let policy = vm.record.spec.restart;
                 if let Some(wait) = supervise::restart_after(policy, exit, vm.in_a_row) {
                     vm.life = Life::Waiting { until: now.mono + wait };
+                    self.timed.insert(name.clone());
                     message =
                         format!("{message}; it is started again in {} s", wait.div_ceil(1000));
                 }
@@ -323,6 +330,7 @@ impl Engine {
                     Life::Idle | Life::Waiting { .. } | Life::Stopping { .. } => None,
                 };
                 *life = Life::Stopping { pid, stop: wish };
+                self.timed.insert(name.clone());
                 let act = if timeout_ms == 0 { None } else { Some(Act::Ask) };
                 // Nothing is written: should the daemon end now, so has the request, unanswered.
                 let mut decision = Decision::of(name.clone(), act, Write::Nothing, former);
