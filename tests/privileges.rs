@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -76,7 +79,7 @@ impl Running {
     }
 
     fn status(&self, field: &str) -> String {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()));
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
         let status = status.expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
         line.expect("a field").trim().to_string()
@@ -100,6 +103,41 @@ fn open_tap(daemon: &Daemon, name: &str) -> Value {
         .expect("python runs");
     let error = String::from_utf8_lossy(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{error}"))
+}
+
+/// What a process has open, and for a tap which one it is.
+fn descriptors(pid: &Value) -> Vec<String> {
+    let folder = PathBuf::from(format!("/proc/{pid}"));
+    let numbers = fs::read_dir(folder.join("fd")).expect("it runs").flatten();
+    let mut all: Vec<String> = numbers
+        .map(|entry| {
+            let path = fs::read_link(entry.path()).expect("a descriptor").display().to_string();
+            let info = folder.join("fdinfo").join(entry.file_name());
+            let info = fs::read_to_string(info).expect("a descriptor");
+            let tap = info.lines().find_map(|line| line.strip_prefix("iff:"));
+            tap.map_or(path, |tap| tap.trim().to_string())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// A daemon whose hypervisors do nothing but run.
+fn idle_hypervisors(mut settings: Value) -> Daemon {
+    let mut daemon = Daemon::without(&[]);
+    let program = daemon.folder.join("idle");
+    fs::write(&program, "#!/bin/sh\nexec sleep 100000\n").expect("a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
+    settings["hypervisors"] = json!({
+        "qemu": { "program": program },
+        "cloud-hypervisor": { "program": program },
+        "firecracker": { "program": program },
+        "other": { "program": program, "args": ["{tap}"] },
+    });
+    settings["kernel_vmlinux"] = "/etc/hostname".into();
+    fs::write(daemon.folder.join("config.json"), settings.to_string()).expect("settings");
+    daemon.start_again();
+    daemon
 }
 
 fn create(daemon: &Daemon, parameters: Value) -> Value {
@@ -158,11 +196,9 @@ fn whoever_is_given_an_open_tap_needs_no_rights() {
 #[test]
 fn a_tap_that_is_missing_or_not_ours_is_not_opened() {
     in_namespace(|| {
-        let daemon = Daemon::configured(&json!({ "hypervisors": {
-            "plain": { "program": "sleep", "args": [["100000"]] }
-        } }));
-        let plain = json!({ "hypervisor": "plain", "kernel_override": "/etc/hostname" });
-        let busy = create(&daemon, json!({ "name": "busy", "start": true, "config": plain }));
+        let daemon = idle_hypervisors(json!({}));
+        let other = json!({ "hypervisor": "other" });
+        let busy = create(&daemon, json!({ "name": "busy", "start": true, "config": other }));
         create(&daemon, json!({ "name": "deaf", "config": { "network": { "mode": "vsock" } } }));
         let refused = |name: &str| {
             let mut reply = open_tap(&daemon, name);
@@ -187,5 +223,33 @@ fn a_tap_that_is_missing_or_not_ours_is_not_opened() {
         assert_eq!(answer["error"], "io.volnet.KernelRefused", "{answer}");
         assert_eq!(answer["parameters"]["errno"], libc::ENODEV);
         assert!(!run("ip -d link show vttap-web").contains("vnet_hdr on"), "it is left as it is");
+    });
+}
+
+#[test]
+fn a_hypervisor_has_its_tap_and_its_log_and_nothing_else() {
+    in_namespace(|| {
+        let daemon = idle_hypervisors(json!({}));
+        let log = |name: &str| daemon.folder.join(format!("log/{name}.log")).display().to_string();
+        for (hypervisor, queues, logs, taps) in [
+            ("qemu", 1, 3, 1),
+            ("qemu", 4, 3, 4),
+            ("cloud-hypervisor", 1, 2, 1),
+            ("cloud-hypervisor", 2, 2, 2),
+            ("firecracker", 1, 2, 0),
+            ("other", 1, 2, 0),
+        ] {
+            let name = format!("{}{queues}", &hypervisor[..1]);
+            let config = json!({
+                "hypervisor": hypervisor,
+                "resources": { "cpu_cores": 4 },
+                "network": { "queues": queues },
+            });
+            let vm = create(&daemon, json!({ "name": name, "start": true, "config": config }));
+            let mut expected = vec!["/dev/null".to_string()];
+            expected.extend(vec![log(&name); logs]);
+            expected.extend(vec![format!("vttap-{name}"); taps]);
+            assert_eq!(descriptors(&vm["pid"]), expected, "{hypervisor}");
+        }
     });
 }

@@ -6,7 +6,7 @@
 //! started here.
 
 use std::io::{self, Read, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Instant;
@@ -20,7 +20,7 @@ use crate::engine::name::VmName;
 use crate::engine::request::{Reply, Request};
 use crate::engine::state::{Exit, ProcessId};
 use crate::error::{Error, Failure, Refusal};
-use crate::hypervisor::process::Processes;
+use crate::hypervisor::process::{Descriptors, Processes};
 use crate::hypervisor::{Command, Control};
 use crate::network::noop::Noop;
 use crate::protocol::frame::Decoder;
@@ -149,9 +149,13 @@ fn refused(reason: &str) -> Failure {
 }
 
 impl Processes for NoProcesses {
-    fn spawn(&mut self, name: &VmName, _: &Command, _: &Path) -> Result<ProcessId, Failure> {
+    fn open_log(&mut self, name: &VmName, _: &Path) -> Result<OwnedFd, Failure> {
         let reason = "hypervisors are started on Linux only".into();
         Err(Failure::Hypervisor { name: name.to_string(), reason, log: None })
+    }
+
+    fn spawn(&mut self, name: &VmName, _: &Command, _: Descriptors) -> Result<ProcessId, Failure> {
+        unreachable!("VM {name} has no log")
     }
 
     fn adopt(&mut self, _: &VmName, _: &ProcessId) -> Result<bool, Failure> {

@@ -4,6 +4,7 @@
 //! the settings, and what the host offers (KVM, vhost-vsock, the TSC's frequency).
 
 use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::config::Settings;
@@ -12,6 +13,7 @@ use crate::engine::state::{NetworkConfig, Record};
 use crate::engine::view::{Finding, Level};
 use crate::engine::vm;
 use crate::error::{Error, Refusal};
+use crate::hypervisor::process::Descriptors;
 use crate::hypervisor::{
     self, Attachment, CLOUD_HYPERVISOR, Command, Control, FIRECRACKER, Launch, LaunchPort, Options,
     QEMU, inputs, log,
@@ -56,41 +58,57 @@ impl Launcher {
         inputs::verify(&resolved, self.options.program(resolved.hypervisor)?)
     }
 
-    /// The command that starts a VM, and the log that it writes.
+    /// The command that starts a VM with what is open for it.
     pub(super) fn command(
         &self,
         record: &Record,
         network: Option<&NetworkConfig>,
         paths: &Paths,
-    ) -> Result<(Command, PathBuf), Error> {
+        given: &Descriptors,
+    ) -> Result<Command, Error> {
         let machine = record.spec.machine.as_ref().ok_or_else(no_machine)?;
         let resolved = resolve_machine(machine, &self.defaults)?;
         let log = self.log(&record.name);
+        let number = |descriptor: &OwnedFd| descriptor.as_raw_fd().cast_unsigned();
+        let taps: Vec<u32> = given.taps.iter().map(number).collect();
+        let port = port(record, network).map(|port| LaunchPort { fds: &taps, ..port });
         let launch = Launch {
             name: record.name.as_str(),
             machine,
             kernel: resolved.kernel,
-            port: port(record, network),
+            port,
             cid: record.cid,
             kernel_args: &vm::kernel_args_of(record, network),
             folder: paths.folder(&record.name),
             log: &log,
+            log_fd: number(&given.log),
             vhost_vsock: self.vhost_vsock,
             kvm: self.kvm,
             tsc_khz: self.tsc_khz,
         };
-        let command = hypervisor::command_line(resolved.hypervisor, &launch, &self.options)?;
-        Ok((command, log))
+        Ok(hypervisor::command_line(resolved.hypervisor, &launch, &self.options)?)
+    }
+
+    /// How many descriptors of its tap a VM's hypervisor is handed: one a queue, or none.
+    pub(super) fn taps_of(&self, record: &Record) -> u16 {
+        let takes = hypervisor::takes_open_tap(self.hypervisor(record));
+        match (&record.port, takes) {
+            (Some(_), true) => queues(record),
+            (Some(_), false) | (None, _) => 0,
+        }
     }
 
     /// How the VM's guest is asked to power off.
-    pub(super) fn control(
-        &self,
-        record: &Record,
-        network: Option<&NetworkConfig>,
-        paths: &Paths,
-    ) -> Result<Control, Error> {
-        Ok(self.command(record, network, paths)?.0.control)
+    pub(super) fn control(&self, record: &Record, paths: &Paths) -> Result<Control, Error> {
+        let folder = paths.folder(&record.name);
+        Ok(hypervisor::control(self.hypervisor(record), &folder)?)
+    }
+
+    /// The VM's hypervisor by name.
+    fn hypervisor<'a>(&'a self, record: &'a Record) -> &'a str {
+        let machine = record.spec.machine.as_ref();
+        let own = machine.and_then(|machine| machine.hypervisor.as_deref());
+        own.unwrap_or(&self.defaults.hypervisor)
     }
 
     /// The arguments that give the VM's network to a hypervisor.
@@ -102,7 +120,6 @@ impl Launcher {
         paths: &Paths,
     ) -> Result<Vec<String>, Refusal> {
         let machine = record.spec.machine.as_ref();
-        let own = machine.and_then(|machine| machine.hypervisor.as_deref());
         let attachment = Attachment {
             port: port(record, network),
             cid: record.cid,
@@ -110,7 +127,7 @@ impl Launcher {
             vhost_vsock: self.vhost_vsock,
             memory_mb: machine.map_or(MEMORY_MB_DEFAULT, |machine| machine.memory_mb),
         };
-        let hypervisor = hypervisor.or(own).unwrap_or(&self.defaults.hypervisor);
+        let hypervisor = hypervisor.unwrap_or(self.hypervisor(record));
         hypervisor::network_args(hypervisor, &attachment, &self.options)
     }
 
@@ -136,7 +153,8 @@ impl Launcher {
         vec![Finding { check: "hypervisors".into(), level, message, hint: None }]
     }
 
-    fn log(&self, name: &VmName) -> PathBuf {
+    /// Where a VM's log is.
+    pub(super) fn log(&self, name: &VmName) -> PathBuf {
         self.logs.join(format!("{name}.log"))
     }
 }
@@ -146,12 +164,16 @@ fn no_machine() -> Refusal {
     Refusal::InvalidConfig { field: "hypervisor".into(), reason }
 }
 
+fn queues(record: &Record) -> u16 {
+    record.spec.network.queues.unwrap_or(1)
+}
+
 fn port<'a>(record: &'a Record, network: Option<&NetworkConfig>) -> Option<LaunchPort<'a>> {
     let port = record.port.as_ref()?;
     Some(LaunchPort {
         tap: port.tap.as_str(),
         mac: port.mac,
-        queues: record.spec.network.queues.unwrap_or(1),
+        queues: queues(record),
         fds: &[],
         lease: port.ip.zip(network.map(|network| network.subnet.netmask())),
     })

@@ -20,12 +20,12 @@ use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
 use crate::engine::name::VmName;
 use crate::engine::news::Culprit;
 use crate::engine::request::{Reply, Request};
-use crate::engine::state::{Action, HostRecord, Intent, Record};
+use crate::engine::state::{Action, HostRecord, Intent, ProcessId, Record};
 use crate::engine::supervise::{Now, Ticket};
 use crate::engine::view::{Event, EventKind};
 use crate::error::{Error, Failure, Refusal};
 use crate::hypervisor::Control;
-use crate::hypervisor::process::Processes;
+use crate::hypervisor::process::{Descriptors, Processes};
 use crate::network::{Network, execute};
 use crate::store::Store;
 use crate::store::disk::Disk;
@@ -324,14 +324,17 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     fn control(&self, name: &VmName) -> Result<Control, Error> {
         let record = &self.engine.vm(name)?.record;
-        self.launcher.control(record, self.engine.network_of(record), self.store.paths())
+        self.launcher.control(record, self.store.paths())
     }
 
     fn spawn(&mut self, name: &VmName, now: Now) -> Result<(), Error> {
-        let record = self.record(name)?;
-        let network = self.engine.network_of(&record);
-        let (command, log) = self.launcher.command(&record, network, self.store.paths())?;
-        let id = self.processes.spawn(name, &command, &log)?;
+        let id = self.begin(name).map_err(|error| match error {
+            Error::Failed(Failure::Hypervisor { name: vm, reason, log: None }) => {
+                let log = self.launcher.tail_of_log(name);
+                Failure::Hypervisor { name: vm, reason, log }.into()
+            }
+            error => error,
+        })?;
         self.engine.spawned(name, id.pid, now);
         self.started.push(name.clone());
         if let Err(failure) = self.store.put_process(name, &id) {
@@ -339,6 +342,20 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             return Err(failure.into());
         }
         Ok(())
+    }
+
+    /// Starts a VM's process, with what is open for it.
+    fn begin(&mut self, name: &VmName) -> Result<ProcessId, Error> {
+        let record = self.record(name)?;
+        let mut taps = Vec::new();
+        for _ in 0..self.launcher.taps_of(&record) {
+            taps.push(self.network.open_tap(&self.engine.tap_to_open(name)?)?);
+        }
+        let log = self.processes.open_log(name, &self.launcher.log(name))?;
+        let given = Descriptors { log, taps };
+        let network = self.engine.network_of(&record);
+        let command = self.launcher.command(&record, network, self.store.paths(), &given)?;
+        Ok(self.processes.spawn(name, &command, given)?)
     }
 
     fn write(&mut self, decision: &Decision) -> Result<(), Error> {

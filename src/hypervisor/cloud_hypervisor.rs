@@ -8,6 +8,8 @@
 //! guest's address belongs on the kernel command line; see
 //! [`super::CloudHypervisorOptions::net_ip_mask`].
 
+use std::path::Path;
+
 use super::{
     Attachment, CloudHypervisorOptions, Command, Control, Launch, LaunchPort, VSOCK_SOCKET, text,
 };
@@ -16,6 +18,8 @@ use crate::spec::Disk;
 
 /// What every guest is told: where its console is, and to restart when it panics.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
+/// The socket of its API.
+const API_SOCKET: &str = "api.sock";
 /// What a value within an option cannot hold: the separators and the quotes of its parser.
 const SPECIAL: [char; 4] = [',', '"', '[', ']'];
 
@@ -29,7 +33,7 @@ pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Comm
             format!("cloud-hypervisor has at most one queue pair a CPU ({})", machine.cpus);
         return Err(text::refuse("network.queues", reason));
     }
-    let api = text::in_folder(&launch.folder, "api.sock")?;
+    let api = text::in_folder(&launch.folder, API_SOCKET)?;
     let mut args = Vec::new();
     let mut option = |name: &str, value: String| args.extend([name.into(), value]);
     option("--api-socket", format!("path={}", plain(&api, "runtime_dir")?));
@@ -53,10 +57,16 @@ pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Comm
         program: options.program.clone(),
         args,
         files: Vec::new(),
+        inherits: launch.port.map_or(Vec::new(), |port| port.fds.to_vec()),
         helper: None,
         ready: None,
-        control: Control::CloudHypervisor(api.into()),
+        control: control(&launch.folder)?,
     })
+}
+
+/// How it is asked to power its guest off.
+pub fn control(folder: &Path) -> Result<Control, Refusal> {
+    Ok(Control::CloudHypervisor(text::in_folder(folder, API_SOCKET)?.into()))
 }
 
 /// The arguments that join a VM to its network.

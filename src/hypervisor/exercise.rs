@@ -32,6 +32,7 @@ pub fn launch(bytes: &[u8]) {
         kernel_args: if spec.network.mode.needs_ip_allocation() { KERNEL_ARGS } else { "" },
         folder: "/run/volnet/vm/web".into(),
         log: Path::new("/var/log/volnet/web.log"),
+        log_fd: 9,
         vhost_vsock: false,
         kvm: false,
         tsc_khz: Some(2_100_000),

@@ -4,10 +4,11 @@
 //! the one and leaves the other, as the end of a daemon does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::RawFd;
+use std::fs::File;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
-use super::process::Processes;
+use super::process::{Descriptors, Processes};
 use super::{Command, Control};
 use crate::engine::name::VmName;
 use crate::engine::state::{Exit, ProcessId};
@@ -171,7 +172,11 @@ impl Process {
 }
 
 impl Processes for FakeProcesses {
-    fn spawn(&mut self, name: &VmName, _: &Command, _: &Path) -> Result<ProcessId, Failure> {
+    fn open_log(&mut self, name: &VmName, _: &Path) -> Result<OwnedFd, Failure> {
+        File::open("/dev/null").map(OwnedFd::from).map_err(|_| failure(name, "no log"))
+    }
+
+    fn spawn(&mut self, name: &VmName, _: &Command, _: Descriptors) -> Result<ProcessId, Failure> {
         if self.unwilling.contains(name) {
             return Err(failure(name, "cannot start it: told to fail"));
         }
@@ -275,6 +280,7 @@ mod tests {
 
     fn start(processes: &mut FakeProcesses, name: &VmName) -> ProcessId {
         let command = Command {
+            inherits: Vec::new(),
             program: "fake".into(),
             args: vec![],
             files: vec![],
@@ -282,7 +288,8 @@ mod tests {
             ready: None,
             control: Control::Qmp("/qmp".into()),
         };
-        processes.spawn(name, &command, Path::new("/log")).unwrap()
+        let log = processes.open_log(name, Path::new("/log")).unwrap();
+        processes.spawn(name, &command, Descriptors { log, taps: Vec::new() }).unwrap()
     }
 
     #[test]

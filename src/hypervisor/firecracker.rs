@@ -5,6 +5,8 @@
 //! so the log. A tap is known to it by name only and has one queue. It boots ELF kernels from raw
 //! disks.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use super::{Attachment, Command, Control, FirecrackerOptions, Launch, VSOCK_SOCKET, text};
@@ -14,6 +16,8 @@ use crate::spec::{Disk, DiskFormat};
 /// What every guest is told: where its console is, and to end when it panics or restarts, which to
 /// Firecracker is the same.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
+/// The socket of its API.
+const API_SOCKET: &str = "api.sock";
 /// The most virtual CPUs (`MAX_SUPPORTED_VCPUS` in src/vmm/src/vmm_config/machine_config.rs).
 const CPUS_MAX: u32 = 32;
 
@@ -40,16 +44,22 @@ pub fn command(launch: &Launch, options: &FirecrackerOptions) -> Result<Command,
         "machine-config".into(),
         json!({"vcpu_count": machine.cpus, "mem_size_mib": machine.memory_mb}),
     );
-    let api = text::in_folder(&launch.folder, "api.sock")?;
+    let api = text::in_folder(&launch.folder, API_SOCKET)?;
     let file = text::in_folder(&launch.folder, "fc.json")?;
     Ok(Command {
         program: options.program.clone(),
-        args: vec!["--api-sock".into(), api.clone(), "--config-file".into(), file.clone()],
+        args: vec!["--api-sock".into(), api, "--config-file".into(), file.clone()],
         files: vec![(file.into(), Value::Object(config).to_string())],
+        inherits: Vec::new(),
         helper: None,
         ready: None,
-        control: Control::Firecracker(api.into()),
+        control: control(&launch.folder)?,
     })
+}
+
+/// How it is asked to power its guest off.
+pub fn control(folder: &Path) -> Result<Control, Refusal> {
+    Ok(Control::Firecracker(text::in_folder(folder, API_SOCKET)?.into()))
 }
 
 /// The network part of the configuration, as one JSON object.

@@ -66,6 +66,7 @@ fn launch(machine: &MachineSpec) -> Launch<'_> {
         kernel_args: "",
         folder: "/run/volnet/machines/web1".into(),
         log: Path::new("/var/log/volnet/web1.log"),
+        log_fd: 8,
         vhost_vsock: false,
         kvm: true,
         tsc_khz: Some(2_100_000),
@@ -230,7 +231,7 @@ fn paths_are_escaped_or_refused() {
     assert!(qemu.args.iter().any(|arg| arg == "/srv/a,b.cpio"), "{qemu:?}");
     refused(CLOUD_HYPERVISOR, &launch, "disks");
     let log = Launch { log: Path::new("/var/log/a\nb"), ..launch };
-    refused(QEMU, &log, "log_dir");
+    refused("other", &log, "log_dir");
 }
 
 /// Checks that a launch is refused at `field`.

@@ -82,6 +82,8 @@ pub struct Launch<'a> {
     pub folder: PathBuf,
     /// The VM's log, to which the hypervisor's own output is appended.
     pub log: &'a Path,
+    /// The descriptor by which the hypervisor may inherit the open log.
+    pub log_fd: u32,
     /// Whether the host's kernel offers vhost-vsock.
     pub vhost_vsock: bool,
     /// Whether KVM can be used.
@@ -130,6 +132,8 @@ pub struct Command {
     pub args: Vec<String>,
     /// Files to be written before it starts.
     pub files: Vec<(PathBuf, String)>,
+    /// The descriptors of which its arguments speak: it inherits these, and no others.
+    pub inherits: Vec<u32>,
     /// A helper that must run beside it and ends with it (vhost-device-vsock); started first.
     pub helper: Option<Box<Command>>,
     /// The socket that is there once it serves. A helper's is waited for before the hypervisor,
@@ -178,6 +182,21 @@ pub fn command_line(
         FIRECRACKER => firecracker::command(launch, &options.firecracker),
         name => template::command(launch, options.template(name)?),
     }
+}
+
+/// How the hypervisor of that name is asked to power its guest off.
+pub fn control(hypervisor: &str, folder: &Path) -> Result<Control, Refusal> {
+    match hypervisor {
+        QEMU => qemu::control(folder),
+        CLOUD_HYPERVISOR => cloud_hypervisor::control(folder),
+        FIRECRACKER => firecracker::control(folder),
+        _ => Ok(Control::Terminate),
+    }
+}
+
+/// Whether the hypervisor of that name is handed its tap open. Others open it by name.
+pub fn takes_open_tap(hypervisor: &str) -> bool {
+    matches!(hypervisor, QEMU | CLOUD_HYPERVISOR)
 }
 
 /// The arguments that give a VM's network to the hypervisor of that name, each as one element;

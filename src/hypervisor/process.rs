@@ -4,7 +4,7 @@
 //! pidfd and signals only through it, so a reused pid is never hit. A VM's process is watched from
 //! [`Processes::spawn`] or [`Processes::adopt`] to the [`Processes::reap`] that gives its exit.
 
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 use super::{Command, Control};
@@ -12,13 +12,29 @@ use crate::engine::name::VmName;
 use crate::engine::state::{Exit, ProcessId};
 use crate::error::Failure;
 
+/// What is open for a process that is started. It is closed here once that has it.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// The VM's log, to be added to.
+    pub log: OwnedFd,
+    /// The VM's tap, one descriptor a queue, where the hypervisor is handed it open.
+    pub taps: Vec<OwnedFd>,
+}
+
 /// Starting, watching and ending the processes of VMs. At most one a VM.
 pub trait Processes {
-    /// Starts the command in a process group of its own, its output in `log`, with the
+    /// Opens a VM's log to be added to.
+    fn open_log(&mut self, name: &VmName, path: &Path) -> Result<OwnedFd, Failure>;
+
+    /// Starts the command in a process group of its own, its output in the log, with the
     /// environment mark by which [`Processes::find`] knows it again, and watches it. The VM's
     /// folder is made anew for it, empty but for the command's files.
-    fn spawn(&mut self, name: &VmName, command: &Command, log: &Path)
-    -> Result<ProcessId, Failure>;
+    fn spawn(
+        &mut self,
+        name: &VmName,
+        command: &Command,
+        given: Descriptors,
+    ) -> Result<ProcessId, Failure>;
 
     /// Watches a process of an earlier run of the daemon. False when it is gone, is a zombie, or
     /// is another process that has the same pid; what it left, a helper and its folder, is ended

@@ -6,8 +6,13 @@
 //! Without KVM the kernel has to be told the TSC's frequency: a microvm has neither HPET nor PM
 //! timer to measure it by, and now and then a boot hangs over it.
 //!
+//! The guest's serial port goes to the log as well, which QEMU inherits open, as a set of descriptors
+//! (`-add-fd`): it could not open it by name when it runs as another user.
+//!
 //! vsock needs vhost-vsock in the host's kernel. Where that is missing a helper speaks vhost-user,
 //! for which QEMU has to share the guest's memory with it.
+
+use std::path::Path;
 
 use super::{
     Attachment, Command, Control, Launch, LaunchPort, QemuMachine, QemuOptions, SERIAL_SOCKET,
@@ -19,6 +24,8 @@ use crate::spec::Disk;
 /// What every guest is told: where its console is, and to end rather than to hang when it panics
 /// or restarts (QEMU ends with it, as `-no-reboot` says).
 const CMDLINE: &str = "console=ttyS0 reboot=t panic=-1";
+/// The socket of its machine protocol.
+const QMP_SOCKET: &str = "qmp.sock";
 /// The socket between QEMU and the vsock helper.
 const HELPER_SOCKET: &str = "vhost-vsock.sock";
 /// The id of the memory that is shared with the vsock helper.
@@ -27,7 +34,7 @@ const SHARED_MEMORY: &str = "mem0";
 /// The command that starts a VM.
 pub fn command(launch: &Launch, options: &QemuOptions) -> Result<Command, Refusal> {
     let machine = launch.machine;
-    let qmp = text::in_folder(&launch.folder, "qmp.sock")?;
+    let qmp = text::in_folder(&launch.folder, QMP_SOCKET)?;
     let mut args = words(&["-name", launch.name, "-machine", &machine_option(launch, options)]);
     args.extend(words(&["-cpu", if launch.kvm { "host" } else { "max" }]));
     args.extend(["-smp".into(), machine.cpus.to_string()]);
@@ -45,14 +52,21 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<Command, Refusa
     }
     let attachment = launch.attachment();
     args.extend(network_args(&attachment, options)?);
+    let taps = launch.port.iter().flat_map(|port| port.fds);
     Ok(Command {
         program: options.program.clone(),
         args,
         files: Vec::new(),
+        inherits: taps.chain([&launch.log_fd]).copied().collect(),
         helper: helper(&attachment, options)?.map(Box::new),
         ready: None,
-        control: Control::Qmp(qmp.into()),
+        control: control(&launch.folder)?,
     })
+}
+
+/// How it is asked to power its guest off.
+pub fn control(folder: &Path) -> Result<Control, Refusal> {
+    Ok(Control::Qmp(text::in_folder(folder, QMP_SOCKET)?.into()))
 }
 
 /// The arguments that join a VM to its network.
@@ -120,6 +134,7 @@ fn helper(attachment: &Attachment, options: &QemuOptions) -> Result<Option<Comma
         program: options.vsock_helper.clone(),
         args: words(&["--guest-cid", &cid, "--socket", &socket, "--uds-path", &uds]),
         files: Vec::new(),
+        inherits: Vec::new(),
         helper: None,
         ready: Some(socket.into()),
         control: Control::Terminate,
@@ -137,13 +152,12 @@ fn machine_option(launch: &Launch, options: &QemuOptions) -> String {
 /// The serial port: a socket for the console, and everything into the log as well.
 fn serial_args(launch: &Launch) -> Result<Vec<String>, Refusal> {
     let socket = text::in_folder(&launch.folder, SERIAL_SOCKET)?;
-    let log = text::path(launch.log, "log_dir")?;
+    let log = format!("fd={},set=1", launch.log_fd);
     let chardev = format!(
-        "socket,id=serial0,path={},server=on,wait=off,logfile={},logappend=on",
-        escaped(&socket),
-        escaped(log)
+        "socket,id=serial0,path={},server=on,wait=off,logfile=/dev/fdset/1,logappend=on",
+        escaped(&socket)
     );
-    Ok(words(&["-chardev", &chardev, "-serial", "chardev:serial0"]))
+    Ok(words(&["-add-fd", &log, "-chardev", &chardev, "-serial", "chardev:serial0"]))
 }
 
 fn cmdline(launch: &Launch) -> Result<String, Refusal> {

@@ -122,6 +122,7 @@ pub fn command(launch: &Launch, template: &Template) -> Result<Command, Refusal>
         program: template.program.clone(),
         args: template.expand(&values, |_| true),
         files: Vec::new(),
+        inherits: Vec::new(),
         helper: None,
         ready: None,
         control: Control::Terminate,

@@ -16,6 +16,7 @@ pub(crate) enum Effect<'a> {
     Rename,
     Unlink,
     SyncDirectory,
+    OpenLog,
     Spawn,
     Adopt,
     Find,
@@ -123,6 +124,7 @@ impl Effect<'_> {
             Effect::Write { .. } => &[EIO, EACCES, EMFILE, ENOSPC, EROFS, EDQUOT],
             Effect::Rename | Effect::Unlink => &[EIO, EACCES, ENOSPC, EROFS],
             Effect::SyncDirectory => &[EIO, EMFILE, ENOSPC],
+            Effect::OpenLog => &[],
             Effect::Spawn
             | Effect::Adopt
             | Effect::Find
@@ -157,6 +159,7 @@ impl Effect<'_> {
             Effect::MakeDirectory | Effect::Rename | Effect::Unlink | Effect::SyncDirectory => {
                 &[Crash(Before), Crash(After)]
             }
+            Effect::OpenLog => &[Refused, Crash(Before)],
             Effect::Spawn => &[Refused, Dies, Crash(Before), Crash(After)],
             Effect::Adopt => &[Refused, Dies, Crash(Before), Crash(After)],
             Effect::Ask | Effect::Terminate | Effect::Kill | Effect::KillAndReap => {

@@ -5,7 +5,7 @@
 //! that no hook hears: it unwinds the daemon from the very call in which it ends, and the world
 //! stays as it is.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -19,7 +19,7 @@ use volnet::engine::reconcile::{DesiredPort, LinkKind, Observed};
 use volnet::engine::state::{Exit, ProcessId};
 use volnet::error::Failure;
 use volnet::hypervisor::fake::FakeProcesses;
-use volnet::hypervisor::process::Processes;
+use volnet::hypervisor::process::{Descriptors, Processes};
 use volnet::hypervisor::{Command, Control};
 use volnet::network::fake::Fake;
 use volnet::network::{Applied, Network};
@@ -318,24 +318,28 @@ impl Disk for Handle {
 }
 
 impl Processes for Handle {
+    fn open_log(&mut self, name: &VmName, path: &Path) -> Result<OwnedFd, Failure> {
+        self.deed(name, Effect::OpenLog, |processes| processes.open_log(name, path))
+    }
+
     fn spawn(
         &mut self,
         name: &VmName,
         command: &Command,
-        log: &Path,
+        given: Descriptors,
     ) -> Result<ProcessId, Failure> {
-        self.effect(
-            Effect::Spawn,
-            |world| world.processes.spawn(name, command, log),
-            |world, fault| match fault {
-                Fault::Dies => {
-                    let id = world.processes.spawn(name, command, log)?;
-                    world.processes.end(name, Exit::Code(1));
-                    Ok(id)
-                }
-                _ => Err(failure(name, "told not to start")),
-            },
-        )
+        let given = Cell::new(Some(given));
+        let spawn = |world: &mut World| {
+            world.processes.spawn(name, command, given.take().expect("started once"))
+        };
+        self.effect(Effect::Spawn, spawn, |world, fault| match fault {
+            Fault::Dies => {
+                let id = spawn(world)?;
+                world.processes.end(name, Exit::Code(1));
+                Ok(id)
+            }
+            _ => Err(failure(name, "told not to start")),
+        })
     }
 
     fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure> {

@@ -19,6 +19,7 @@ mod power;
 mod spawn;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
@@ -32,7 +33,7 @@ use volnet_ffi::pidfd;
 
 use self::identity::Stat;
 use self::spawn::{Part, Place, Spawned};
-use super::process::Processes;
+use super::process::{Descriptors, Processes};
 use super::{Command, Control, folder, log};
 use crate::engine::name::VmName;
 use crate::engine::state::{Exit, ProcessId};
@@ -90,14 +91,15 @@ impl LinuxProcesses {
         &mut self,
         name: &VmName,
         command: &Command,
-        log: &Path,
+        given: Descriptors,
     ) -> Result<(Spawned, Group), String> {
         folder::renew(&self.folder(name)).map_err(|failure| failure.to_string())?;
         spawn::write_files(command)?;
-        let mut log = spawn::open_log(log)?;
+        let mut log = File::from(given.log);
         writeln!(log, "{}{}", log::HEADER, command.program)
             .map_err(|error| format!("cannot write to the log: {error}"))?;
-        let place = Place { name, runtime_dir: &self.runtime_dir, log: &log };
+        let (runtime_dir, taps) = (self.runtime_dir.as_path(), given.taps.as_slice());
+        let place = Place { name, runtime_dir, log: &log, taps };
         let Some(command_of_helper) = &command.helper else {
             let spawned = spawn::spawn(command, Part::Hypervisor { group: None }, &place)?;
             return Ok((spawned, Group::Own));
@@ -151,19 +153,21 @@ impl LinuxProcesses {
 }
 
 impl Processes for LinuxProcesses {
+    fn open_log(&mut self, name: &VmName, path: &Path) -> Result<OwnedFd, Failure> {
+        spawn::open_log(path).map(OwnedFd::from).map_err(|reason| failure(name, reason))
+    }
+
     fn spawn(
         &mut self,
         name: &VmName,
         command: &Command,
-        log: &Path,
+        given: Descriptors,
     ) -> Result<ProcessId, Failure> {
         if let Some(watched) = self.watched.get(name) {
             return Err(failure(name, format!("its process {} is there still", watched.id.pid)));
         }
-        let (spawned, group) = self.start(name, command, log).map_err(|reason| {
-            let log = log::tail_of_log(log);
-            Failure::Hypervisor { name: name.to_string(), reason, log }
-        })?;
+        let (spawned, group) =
+            self.start(name, command, given).map_err(|reason| failure(name, reason))?;
         let id = ProcessId {
             pid: spawned.pid,
             start_time: spawned.stat.start_time,

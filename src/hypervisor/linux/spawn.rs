@@ -1,19 +1,20 @@
 //! Starting one process: what it gets and what it does not.
 //!
 //! It gets an empty input, the VM's log as output, `PATH` and the marks as environment, and a
-//! process group. It does not get volnet's other descriptors (all are close-on-exec) nor its signal
-//! mask. The program is looked up here, because the standard library forks instead of using vfork
+//! process group. Of volnet's other descriptors, which all are close-on-exec, it gets those of which
+//! its arguments speak, and it does not get its signal mask. The program is looked up here, because the standard library forks instead of using vfork
 //! when it is to search a `PATH` that it also sets.
 
 use std::env;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Stdio};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use volnet_ffi::pidfd;
 
 use super::identity::{MARK_HELPER, MARK_RUNTIME, MARK_VM, Stat};
@@ -35,6 +36,20 @@ pub(super) struct Place<'a> {
     pub(super) runtime_dir: &'a Path,
     /// The VM's log.
     pub(super) log: &'a File,
+    /// The VM's tap.
+    pub(super) taps: &'a [OwnedFd],
+}
+
+impl Place<'_> {
+    /// Keeps those descriptors open across exec that have these numbers. They are closed here once
+    /// the process has them, and nothing else is started before.
+    fn hand_over(&self, numbers: &[u32]) -> io::Result<()> {
+        let all = self.taps.iter().map(AsFd::as_fd).chain([self.log.as_fd()]);
+        for descriptor in all.filter(|fd| numbers.contains(&fd.as_raw_fd().cast_unsigned())) {
+            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    }
 }
 
 /// What a process is there for.
@@ -96,6 +111,7 @@ pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<
         Part::Helper => (MARK_HELPER, 0),
     };
     let group = i32::try_from(group).map_err(|_| "a process group is not a pid".to_owned())?;
+    place.hand_over(&command.inherits).map_err(cannot)?;
     let output = place.log.try_clone().map_err(cannot)?;
     let errors = place.log.try_clone().map_err(cannot)?;
     let mut child = process::Command::new(&program)

@@ -34,8 +34,8 @@ impl Bench {
     }
 
     fn spawn(&mut self, command: &Command) -> Result<ProcessId, Failure> {
-        let log = self.path("logs/vm-1.log");
-        self.processes.spawn(&self.name, command, &log)
+        let log = self.processes.open_log(&self.name, &self.path("logs/vm-1.log"))?;
+        self.processes.spawn(&self.name, command, Descriptors { log, taps: Vec::new() })
     }
 
     fn run(&mut self, script: &str) -> ProcessId {
@@ -74,6 +74,7 @@ fn shell(script: &str) -> Command {
     Command {
         program: "sh".into(),
         args: vec!["-c".into(), script.into()],
+        inherits: Vec::new(),
         files: vec![],
         helper: None,
         ready: None,
@@ -318,9 +319,10 @@ fn a_helper_that_fails_is_the_start_that_fails() {
     let helper = Command { ready, ..shell("echo no such socket; exit 1") };
     command.helper = Some(Box::new(helper));
     let reason = "sh ended at once".into();
-    let log = Some("no such socket".into());
-    let failure = Failure::Hypervisor { name: "vm-1".into(), reason, log };
+    let failure = Failure::Hypervisor { name: "vm-1".into(), reason, log: None };
     assert_eq!(bench.spawn(&command).unwrap_err(), failure);
+    let said = log::tail_of_log(&bench.path("logs/vm-1.log"));
+    assert_eq!(said.as_deref(), Some("no such socket"));
 
     let mut command = helped(&bench, "");
     command.program = "/nonexistent".into();
