@@ -47,7 +47,10 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     for network in shell.engine().networks() {
         let here = |vm: &&VmView| vm.network.as_ref() == Some(&network.name);
         let ports = views.iter().filter(here).count();
-        let leased = views.iter().filter(here).filter(|vm| vm.ip.is_some()).count();
+        // What was offered and not taken yet is not shown.
+        let held = shell.engine().vms().filter_map(|vm| vm.record.port.as_ref());
+        let held = held.filter(|port| port.network == network.name);
+        let leased = held.filter(|port| port.ip.is_some() || port.lease.is_some()).count();
         let counted = (network.ports as usize, network.leased as usize);
         wrong.unless_same("ports and leases", &counted, &(ports, leased));
     }
@@ -59,6 +62,7 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
         clean(&world, &loaded, &views, &mut wrong);
     }
     sim.talk.check(&world, &views, &mut wrong.0);
+    sim.leases.check(&views, sim.now().wall, &mut wrong.0);
     let unreadable = unreadable(&world);
     drop(world);
     let died = std::mem::take(&mut sim.world.borrow_mut().died);

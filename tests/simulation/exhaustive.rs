@@ -12,11 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use volnet::engine::mode::Mode;
 use volnet::engine::state::Exit;
 use volnet::hypervisor::fake::Manners;
+use volnet::spec::VmSpec;
 use volnet::store::memory::Unsynced::{self, Kept, Lost};
 
 use crate::check::{Litter, check};
 use crate::fault::Fault;
 use crate::foreign::Foreign;
+use crate::lease::Word;
 use crate::script::*;
 use crate::sim::{Sim, Step};
 use crate::world::Choice;
@@ -24,11 +26,15 @@ use crate::world::Choice;
 /// What a restart of the host may make of what was not synced: entries, contents.
 const REBOOTS: [(Unsynced, Unsynced); 4] = [(Kept, Kept), (Kept, Lost), (Lost, Kept), (Lost, Lost)];
 
+/// Milliseconds after which a guest renews its lease.
+const HALF_AN_HOUR: u64 = 1_800_000;
+
 /// What there is before, and what happens.
 type Scenario = (&'static str, Vec<Step>, Vec<Step>);
 
 fn scenarios() -> Vec<Scenario> {
     let dhcp = || on("lab", Mode::Dhcp);
+    let asks = || on("default", Mode::Dhcp);
     let vsock = || on("", Mode::Vsock);
     let stubborn =
         |manners| vec![Step::Manners(manners), create_and_start("a", spec()), Step::Settle];
@@ -105,6 +111,37 @@ fn scenarios() -> Vec<Scenario> {
                 unexpose("a", 8080),
                 expose("web1", 8080),
                 delete("web1", 0),
+            ],
+        ),
+        (
+            "a guest asks for its address",
+            vec![create("a", asks())],
+            vec![
+                lease("a", Word::Get),
+                Step::Wait(HALF_AN_HOUR),
+                lease("a", Word::Renew),
+                lease("a", Word::Release),
+                lease("a", Word::Get),
+                delete("a", 0),
+            ],
+        ),
+        (
+            "the guest of an ephemeral VM asks",
+            vec![create("a", VmSpec { ephemeral: true, ..asks() })],
+            vec![lease("a", Word::Get), lease("a", Word::Renew)],
+        ),
+        (
+            "a guest asks when no address is free",
+            ["a", "web-1", "web1", "c.3", "D"]
+                .into_iter()
+                .flat_map(|vm| [create(vm, asks()), lease(vm, Word::Get)])
+                .chain([create("longer-than-a-tap", asks())])
+                .collect(),
+            vec![
+                lease("longer-than-a-tap", Word::Get),
+                Step::Wait(2 * HALF_AN_HOUR),
+                lease("longer-than-a-tap", Word::Get),
+                lease("a", Word::Renew),
             ],
         ),
         ("setup", vec![teardown()], vec![setup()]),

@@ -17,6 +17,7 @@ mod exhaustive;
 mod fault;
 mod foreign;
 mod known;
+mod lease;
 mod promise;
 mod random;
 mod script;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use volnet::engine::decide::Engine;
 use volnet::engine::expose::Expose;
+use volnet::engine::mode::Mode;
 use volnet::engine::name::VmName;
 use volnet::engine::request::{Reply, Request};
 use volnet::engine::supervise::Ticket;
@@ -251,9 +252,14 @@ fn is_clearing(request: &Request) -> bool {
     matches!(request, Request::Teardown { dry_run: false, force: true })
 }
 
-/// What never changes of a VM. The index of its tap does: a tap that was lost is made anew.
+/// What never changes of a VM. The index of its tap does: a tap that was lost is made anew; and so
+/// does the address of a guest that asks for one.
 fn identity(vm: &VmView) -> VmView {
+    let own = vm.mode != Mode::Dhcp;
     VmView {
+        ip: vm.ip.filter(|_| own),
+        netmask: vm.netmask.filter(|_| own),
+        gateway: vm.gateway.filter(|_| own),
         status: Status::Created,
         ifindex: None,
         expose: Vec::new(),

@@ -21,6 +21,7 @@ use volnet::store::memory::Unsynced;
 
 use crate::check::{Litter, check};
 use crate::foreign::Foreign;
+use crate::lease::Word;
 use crate::script::*;
 use crate::sim::{Sim, Step};
 use crate::world::Choice;
@@ -184,7 +185,7 @@ fn step(dice: &mut Dice) -> Step {
         57 => Step::Ask(Request::Teardown { dry_run: true, force: true }),
         58 => Step::Ask(Request::Get { name: name(vm) }),
         59 => Step::Ask(Request::List),
-        60..64 => Step::Talk(name(vm)),
+        60..64 => lease(vm, [Word::Get, Word::Get, Word::Renew, Word::Release][dice.below(4)]),
         64 | 65 => expose(vm, 8080 + dice.below(3) as u16),
         66 => unexpose(vm, 8080 + dice.below(3) as u16),
         67..70 => Step::Wait(dice.roll(3_000)),

@@ -6,6 +6,7 @@ use volnet::engine::name::VmName;
 use volnet::engine::request::Request;
 use volnet::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 
+use crate::lease::Word;
 use crate::sim::Step;
 
 /// The names of the VMs. Two of them want the same tap.
@@ -92,6 +93,10 @@ pub(crate) fn expose(vm: &str, host_port: u16) -> Step {
 
 pub(crate) fn unexpose(vm: &str, host_port: u16) -> Step {
     Step::Ask(Request::Unexpose { name: name(vm), at: port(host_port).at() })
+}
+
+pub(crate) fn lease(vm: &str, word: Word) -> Step {
+    Step::Lease(name(vm), word)
 }
 
 pub(crate) fn setup() -> Step {

@@ -9,18 +9,21 @@ use volnet::config::{self, Flags, Settings};
 use volnet::daemon::launch::Launcher;
 use volnet::daemon::shell::{Output, Shell};
 use volnet::engine::decide::Engine;
+use volnet::engine::mode::Mode;
 use volnet::engine::name::VmName;
 use volnet::engine::news::News;
 use volnet::engine::reconcile::Observed;
 use volnet::engine::request::Request;
 use volnet::engine::state::Exit;
 use volnet::engine::supervise::{Now, Ticket};
+use volnet::engine::view::VmView;
 use volnet::error::Error;
 use volnet::hypervisor::fake::Manners;
 use volnet::store::memory::{Restart, Unsynced};
 use volnet::store::{Paths, Store};
 
 use crate::foreign::{self, Foreign};
+use crate::lease::{self, Answer, Leases, Whose, Word};
 use crate::promise::Promises;
 use crate::talk::Talk;
 use crate::world::{Choice, Crash, Handle, RUNTIME, STATE, World};
@@ -45,6 +48,9 @@ const SETTINGS: &str = r#"{
     "kvm": false
 }"#;
 
+/// The network whose guests the daemon answers: the one with NAT.
+const SERVED: &str = "default";
+
 /// Something that happens.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
@@ -60,6 +66,8 @@ pub(crate) enum Step {
     Manners(Manners),
     /// A guest talks.
     Talk(VmName),
+    /// A guest does something about its address.
+    Lease(VmName, Word),
     /// Others change something.
     Meddle(Foreign),
     /// They change so much that the kernel's news of it are lost.
@@ -79,6 +87,7 @@ pub(crate) struct Sim {
     pub(crate) shell: Option<Shell<Handle, Handle, Handle>>,
     pub(crate) promises: Promises,
     pub(crate) talk: Talk,
+    pub(crate) leases: Leases,
     ground: Rc<Ground>,
     /// The processes whose end the event loop waits for.
     watching: BTreeSet<VmName>,
@@ -111,6 +120,7 @@ impl Sim {
             shell: None,
             promises: Promises::default(),
             talk: Talk::default(),
+            leases: Leases::default(),
             ground: Rc::new(Ground { settings, launcher }),
             watching: BTreeSet::new(),
             told: Observed::default(),
@@ -130,6 +140,7 @@ impl Sim {
             shell: None,
             promises: self.promises.clone(),
             talk: self.talk.clone(),
+            leases: self.leases.clone(),
             ground: self.ground.clone(),
             watching: BTreeSet::new(),
             told: Observed::default(),
@@ -203,6 +214,7 @@ impl Sim {
             }
             Step::Manners(manners) => self.world.borrow_mut().processes.set_manners(*manners),
             Step::Talk(name) => self.talk(name),
+            Step::Lease(name, word) => self.lease(name, *word),
             Step::Meddle(foreign) => self.meddle(*foreign, false),
             Step::Overrun(foreign) => self.meddle(*foreign, true),
             Step::Kill => self.crash(),
@@ -219,6 +231,43 @@ impl Sim {
         if let Some(vm) = views.iter().find(|vm| vm.name == *name && vm.pid.is_some()) {
             self.talk.talk(&mut self.world.borrow_mut(), vm);
         }
+    }
+
+    /// A guest on the network that is served does something about its address.
+    fn lease(&mut self, name: &VmName, word: Word) {
+        let views = self.shell.as_ref().map(|shell| shell.engine().list()).unwrap_or_default();
+        let served = |vm: &&VmView| {
+            vm.name == *name && vm.mode == Mode::Dhcp && vm.network.as_deref() == Some(SERVED)
+        };
+        let Some(vm) = views.iter().find(served) else { return };
+        let (mac, whose) = (vm.mac.expect("it has a tap"), (name.clone(), vm.created_at));
+        match (word, vm.ip) {
+            (Word::Get, _) => {
+                if let Some(offer) = self.hear(&lease::discover(mac), &whose) {
+                    self.hear(&lease::request(mac, offer.ip), &whose);
+                }
+            }
+            (Word::Renew, Some(ip)) => {
+                self.hear(&lease::renew(mac, ip), &whose);
+            }
+            (Word::Release, Some(ip)) => {
+                self.leases.given_back(&whose);
+                self.hear(&lease::release(mac, ip), &whose);
+            }
+            (Word::Renew | Word::Release, None) => {}
+        }
+        self.turn();
+    }
+
+    /// The daemon hears a frame of a guest. Gives the answer.
+    fn hear(&mut self, frame: &[u8], whose: &Whose) -> Option<Answer> {
+        let now = self.now();
+        let mut answer = None;
+        self.with(|shell| answer = shell.guest_asks(SERVED, frame, now));
+        let (_, frame) = answer?;
+        let answer = Answer::read(&frame);
+        self.leases.told(whose, &answer, now.wall);
+        Some(answer)
     }
 
     /// Others change something; the daemon, if it runs, is told.
@@ -311,7 +360,7 @@ impl Sim {
         Some(news)
     }
 
-    fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         Now { wall: EPOCH + self.clock, mono: self.clock }
     }
 
