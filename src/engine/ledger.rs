@@ -292,10 +292,14 @@ impl Ledger {
 }
 
 impl Account {
-    /// Whether there is a port, and the address that a VM wants, or any.
+    /// Whether there is a port, and the address that a VM wants, or any. A guest that has not asked
+    /// for its address yet will.
     fn has_room(&self, wanted: &NetworkSpec) -> bool {
+        let all = (self.pool.leased() + self.pool.free()) as usize;
+        let asks_us = wanted.mode == Mode::Dhcp && self.config.dhcp == Dhcp::Builtin;
         let has_address = match wanted.ip {
             Some(ip) => self.config.subnet.contains(ip),
+            None if asks_us => self.ports() < all,
             None => !wanted.mode.needs_ip_allocation() || self.pool.free() > 0,
         };
         self.ports() < BRIDGE_PORTS_MAX && has_address

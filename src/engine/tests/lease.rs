@@ -181,6 +181,20 @@ fn leases_are_taken_over_and_what_cannot_be_had_any_more_is_dropped() {
 }
 
 #[test]
+fn guests_that_will_ask_are_spread_over_the_parts_of_a_network_as_the_addresses_are() {
+    let part = |name: &str, n: u8| NetworkConfig {
+        whole: "wide".into(),
+        ..network(name, name, &format!("10.1.{n}.0/30"), &format!("10.1.{n}.1"))
+    };
+    let networks = vec![part("wide", 0), part("wide-2", 1)];
+    let mut engine = Engine::new(networks, "qemu".into(), true).unwrap();
+    for (text, placed) in [("a", "wide"), ("b", "wide-2"), ("c", "wide")] {
+        ask(&mut engine, 1, &create(text, asks(), false), at(0));
+        assert_eq!(record(&engine, text).port.unwrap().network, placed, "{text}");
+    }
+}
+
+#[test]
 fn where_dhcp_is_off_nobody_may_ask() {
     let config = network("default", "vbr0", "192.168.127.0/24", "192.168.127.1");
     let networks = vec![NetworkConfig { dhcp: Dhcp::Off, ..config }];
