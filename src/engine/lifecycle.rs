@@ -138,9 +138,9 @@ impl Engine {
             Life::Waiting { .. } => {
                 vm.record.restarts += 1;
                 vm.in_a_row += 1;
-                // A restart that fails is an end like any other: the policy goes on from there.
-                let exit = vm.record.exit.unwrap_or(Exit::Lost);
-                let wait = supervise::restart_after(vm.record.spec.restart, exit, vm.in_a_row);
+                // A restart that fails is a failure like any other: the policy goes on from there.
+                let policy = vm.record.spec.restart;
+                let wait = supervise::restart_after(policy, Exit::Lost, vm.in_a_row);
                 vm.life = wait.map_or(Life::Idle, |wait| Life::Waiting { until: now.mono + wait });
                 Some(self.begin_start(&name, Vec::new(), Started::ByPolicy))
             }

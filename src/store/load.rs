@@ -53,10 +53,6 @@ pub(super) fn load(disk: &mut impl Disk, paths: &Paths) -> Result<Loaded, Failur
     let host = read(disk, &paths.host(), &mut bad, record::decode_host)?;
 
     let in_doubt = in_doubt(&bad, paths);
-    // What the last daemon was about to write or remove durably may have come no further than the
-    // page cache. Whoever is told of it now can rely on it.
-    let durable = paths.durable_records();
-    disk.sync_directory(&durable).map_err(|error| failure(&durable, "cannot sync", &error))?;
 
     sweep(disk, paths)?;
     let mut set_aside = Vec::new();
@@ -66,6 +62,10 @@ pub(super) fn load(disk: &mut impl Disk, paths: &Paths) -> Result<Loaded, Failur
             .map_err(|error| failure(&path, "cannot move the file aside", &error))?;
         set_aside.push((aside, reason));
     }
+    // What the last daemon was about to write or remove durably may have come no further than the
+    // page cache. Whoever is told of it now can rely on it.
+    let durable = paths.durable_records();
+    disk.sync_directory(&durable).map_err(|error| failure(&durable, "cannot sync", &error))?;
     Ok(Loaded { records, intents, processes, in_doubt, host, set_aside })
 }
 

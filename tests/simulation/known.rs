@@ -106,3 +106,15 @@ fn a_teardown_that_fails_at_its_end_is_as_if_it_had_not_begun() {
         ]);
     }
 }
+
+#[test]
+fn a_stop_that_cannot_be_begun_is_answered_and_the_start_before_it_only_once() {
+    for step in [restart("a"), stop("a", 1_000), delete("a", 1_000)] {
+        let refused = |after| (after, Choice::This(Fault::Refused));
+        holds(&[
+            well(create_and_start("a", spec())),
+            Event { step, faults: vec![refused(0), refused(1)] },
+            well(Step::Settle),
+        ]);
+    }
+}

@@ -187,6 +187,9 @@ impl Promises {
         let mut broken = Vec::new();
         let there: Vec<(VmView, &VmSpec)> =
             engine.vms().map(|vm| (engine.show(vm), &vm.record.spec)).collect();
+        for request in self.pending.values() {
+            broken.push(format!("{request:?} was not answered"));
+        }
         for name in std::mem::take(&mut self.replaced).into_keys() {
             if !unreadable.contains(&name) {
                 broken.push(format!("{name} was promised and made anew"));
