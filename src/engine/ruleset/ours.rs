@@ -11,8 +11,8 @@
 //!
 //! **Who is a guest.** On a bridge the port tells. A packet on its way to the host has lost it: the
 //! link it came in by is the bridge, which may have an uplink behind it as well, with machines that
-//! are none of volnet's business. So frames of guests get a [`GUEST`] priority when the bridge hands
-//! them up, and the host's own rules look at that. (A mark would do the same, but marks belong to
+//! are none of volnet's business. So frames of guests get a priority of their own ([`GUEST`]) as they
+//! come in, and the host's own rules look at that. (A mark would do the same, but marks belong to
 //! the administrator's routing.) The kernel gives a packet that it forwards another one.
 //!
 //! **Without the bridge family.** A kernel may have no nf_tables for bridges. Then a host whose
@@ -52,8 +52,9 @@ pub const KEYS: &[&[Field]] = &[
     bridged::LEASE,
 ];
 
-/// The priority of what comes from a guest: "voln".
-const GUEST: u32 = u32::from_be_bytes(*b"voln");
+/// The priority of what comes from a guest. Queues and maps of priorities go by the last four bits,
+/// which are those of any packet.
+const GUEST: u32 = u32::from_be_bytes(*b"vol\0");
 /// `NF_IP_PRI_FILTER` and `NF_IP6_PRI_FILTER` (linux/netfilter_ipv4.h, linux/netfilter_ipv6.h).
 const PRIORITY_FILTER: i32 = 0;
 

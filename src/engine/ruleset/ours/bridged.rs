@@ -4,7 +4,8 @@
 //! to hold, all frames of a port must come by here: see
 //! [`crate::engine::plan::PortSettings::group_forward`]. By the order of the rules:
 //!
-//! - ports that are not ours, and guests that are trusted (`antispoof: false`), send what they like;
+//! - ports that are not ours send what they like; what comes from ours is marked as a guest's, for
+//!   the host's own rules; guests that are trusted (`antispoof: false`) send what they like, too;
 //! - nothing goes to a link-local group (spanning tree, LLDP, port authentication), and to groups
 //!   and everybody goes only so much a second, because each such frame is sent to all ports;
 //! - no guest is a DHCP server, asks the network's multicast listeners who they are, or speaks in
@@ -120,7 +121,6 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
         ],
         chains: vec![
             filter("prerouting", Hook::Prerouting, PRIORITY_FIRST, from_guests()),
-            filter("input", Hook::Input, PRIORITY_FILTER_OTHER, to_host()),
             filter("output", Hook::Output, PRIORITY_FILTER_OTHER, from_host()),
             filter("postrouting", Hook::Postrouting, PRIORITY_NAT_SOURCE, to_guests()),
         ],
@@ -152,6 +152,7 @@ fn from_guests() -> Vec<Rule> {
     let too_fast = Match::Faster { fields: &[InLink], set: "storms", rate: GROUP_RATE };
     let mut rules = vec![
         rule([outside(&[InLink], "ports")], Verdict::Accept),
+        rule([], Verdict::SetPriority(GUEST)),
         rule([within(&[InLink], "trusted")], Verdict::Accept),
         rule([TO_LINK_LOCAL_GROUP], Verdict::Drop),
         rule([TO_GROUP, too_fast], Verdict::Drop),
@@ -223,10 +224,6 @@ fn ipv6() -> [Rule; 5] {
         rule([IPV6, UDP, FROM_DHCP6_SERVER], Verdict::Drop),
         rule([IPV6, within(&[PacketField::InLink], "ipv6")], Verdict::Accept),
     ]
-}
-
-fn to_host() -> Vec<Rule> {
-    vec![rule([within(&[PacketField::InLink], "ports")], Verdict::SetPriority(GUEST))]
 }
 
 fn from_host() -> Vec<Rule> {
