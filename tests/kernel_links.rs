@@ -13,6 +13,7 @@ use volnet::network::Network;
 use volnet::network::linux::monitor::Monitor;
 use volnet::network::linux::socket::{Error, Protocol, Socket};
 use volnet::network::linux::{Linux, addresses, links, sysctl, tap};
+use volnet::spec::{MTU_MAX, MTU_MIN};
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 const TAP: tap::Spec<'static> =
@@ -155,6 +156,21 @@ fn a_link_too_small_for_ipv6_is_attached_all_the_same() {
         let seen = observed(&mut socket, "vttap-web");
         assert_eq!((seen.mtu, seen.up, seen.port), (1000, true, PORT));
     });
+}
+
+#[test]
+fn an_mtu_is_what_a_configuration_may_say() {
+    for mtu in [MTU_MIN, MTU_MAX].map(|mtu| mtu as u16) {
+        in_namespace(|| {
+            let mut socket = socket();
+            links::create_bridge(&mut socket, "vbr0", MAC, mtu, "volnet:").unwrap();
+            tap::create(&mut socket, &TAP).unwrap();
+            let settings = LinkSettings { mtu: Some(mtu), ..attached() };
+            links::set(&mut socket, "vttap-web", &settings).unwrap();
+            assert_eq!(observed(&mut socket, "vbr0").mtu, u32::from(mtu));
+            assert_eq!(observed(&mut socket, "vttap-web").mtu, u32::from(mtu));
+        });
+    }
 }
 
 #[test]

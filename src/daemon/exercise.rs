@@ -2,9 +2,10 @@
 
 use super::launch::tsc_khz;
 use super::peer::{GROUP, group_id};
+use crate::dhcp::resolvers::{RESOLVERS_MAX, resolvers};
 
 /// Whatever else stands in the files that describe the host, the group is found whose members may
-/// change things, and the first processor's frequency.
+/// change things, the first processor's frequency, and name servers that a guest can reach.
 pub fn host_files(bytes: &[u8]) {
     // A carriage return is part of a line or of its end, by what is put behind it.
     let text = String::from_utf8_lossy(bytes).replace('\r', " ");
@@ -16,5 +17,8 @@ pub fn host_files(bytes: &[u8]) {
     assert_eq!(tsc_khz(&format!("{mhz}\n{text}")), Some(2_595_124));
     let last = format!("{text}\n{line}\n{mhz}");
     assert_eq!(group_id(&last, GROUP), group.or(Some(998)));
+    let servers = resolvers(&format!("nameserver 192.0.2.1\n{text}"));
+    assert!(servers[0].octets() == [192, 0, 2, 1] && servers.len() <= RESOLVERS_MAX);
+    assert!(!servers.iter().any(|server| server.is_loopback() || server.is_unspecified()));
     assert!(frequency.is_none_or(|_| tsc_khz(&last) == frequency));
 }

@@ -46,6 +46,18 @@ pub fn launch(bytes: &[u8]) {
     }
 }
 
+/// Whatever a hypervisor or its guest writes, what is shown of it is a few lines of plain text, and
+/// of the last start.
+pub fn log_tail(bytes: &[u8]) {
+    for cut in [false, true] {
+        let shown = log::last_lines(bytes, cut).unwrap_or_default();
+        assert!(shown.lines().count() <= log::TAIL_LINES);
+        assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+        let again = format!("{}\n{}qemu\nbye\n", String::from_utf8_lossy(bytes), log::HEADER);
+        assert_eq!(log::last_lines(again.as_bytes(), cut).as_deref(), Some("bye"));
+    }
+}
+
 fn options() -> Options {
     let groups = vec![vec!["{disk}".into()]];
     let template = Template::new(TEMPLATE.into(), "/other".into(), groups).expect("a template");

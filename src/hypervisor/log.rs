@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// How much of a log is shown, in bytes and in lines.
 const TAIL_BYTES: u64 = 2048;
-const TAIL_LINES: usize = 10;
+pub(super) const TAIL_LINES: usize = 10;
 
 /// What a line begins with that is written to the log when a hypervisor is started. What stands
 /// before it is from an earlier run and no explanation of this one.
@@ -28,10 +28,14 @@ pub fn tail_of_log(path: &Path) -> Option<String> {
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
+    last_lines(&bytes, length > TAIL_BYTES)
+}
+
+/// What is shown of the end of a log, whose first line was most likely cut if `cut`.
+pub(super) fn last_lines(bytes: &[u8], cut: bool) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
     let mut lines: Vec<&str> = text.lines().collect();
-    if length > TAIL_BYTES && lines.len() > 1 {
-        // The first one was most likely cut.
+    if cut && lines.len() > 1 {
         lines.remove(0);
     }
     let start = lines.iter().rposition(|line| line.starts_with(HEADER)).map_or(0, |at| at + 1);

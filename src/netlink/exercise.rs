@@ -33,6 +33,11 @@ pub fn datagram(datagram: &[u8]) {
 /// Messages of rtnetlink with attributes of any kind in any order, each with the bytes of its
 /// fixed header, are read as they were written.
 pub fn rtnetlink(bytes: &[u8]) {
+    of_rtnetlink(bytes, one);
+}
+
+/// Reads messages of rtnetlink and hands each over.
+pub(crate) fn of_rtnetlink(bytes: &[u8], each: impl FnMut(&Message<'_>)) {
     const KINDS: [(u16, usize); 9] = [
         (rtnl::NEWLINK, 16),
         (rtnl::DELLINK, 16),
@@ -44,7 +49,7 @@ pub fn rtnetlink(bytes: &[u8]) {
         (rtnl::DELROUTE, 12),
         (rtnl::NEWNETCONF, 4),
     ];
-    well_formed(bytes, &KINDS, one);
+    well_formed(bytes, &KINDS, each);
 }
 
 /// So are messages of nf_tables.

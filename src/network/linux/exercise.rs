@@ -1,7 +1,30 @@
 //! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
 
-use super::holder;
+use std::collections::BTreeMap;
+
+use super::{holder, monitor};
+use crate::config::{self, Flags};
+use crate::engine::decide::Engine;
 use crate::engine::name::check_link_name;
+use crate::engine::news::News;
+use crate::netlink::exercise::{of_nf_tables, of_rtnetlink};
+
+/// Whatever the kernel tells, be it of others' odd links, it is news or lost, and the engine can say
+/// whether it is drift.
+pub fn news(bytes: &[u8]) {
+    let (mut news, mut touched) = (News::default(), false);
+    of_rtnetlink(bytes, |message| {
+        news.lost |= monitor::take_route(message, &mut news).is_none();
+    });
+    of_nf_tables(bytes, |message| {
+        news.lost |= monitor::take_rules(message, &mut news, 1, &mut touched).is_none();
+    });
+    assert!(!news.links.contains_key(&0));
+    let settings = config::resolve(&Flags::default(), &BTreeMap::new(), None, "host");
+    let networks = settings.expect("the defaults are right").networks;
+    let mut engine = Engine::new(networks, "qemu".into(), true).expect("they can be");
+    assert!(engine.is_drift(&news) || !news.lost);
+}
 
 /// Whatever else stands in what the kernel says of a descriptor, it is found to hold the tap that
 /// it names, and no other.

@@ -38,8 +38,8 @@ pub fn create_bridge(
     let index = index.ok_or(Error::Silent)?;
     let change = LinkChange { mtu: Some(mtu.into()), alias: Some(alias), ..LinkChange::default() };
     // Only an MTU that was changed stays; else the bridge follows its lowest port
-    // (net/bridge/br_if.c, `br_mtu_auto_adjust`).
-    let other = LinkChange { mtu: Some(u32::from(mtu) - 1), ..LinkChange::default() };
+    // (net/bridge/br_if.c, `br_mtu_auto_adjust`). The other is as legal as the right one.
+    let other = LinkChange { mtu: Some(u32::from(mtu ^ 1)), ..LinkChange::default() };
     let set = socket.request(2, |writer, sequence| {
         link::set(writer, sequence.take(), Target::Index(index), &other);
         link::set(writer, sequence.take(), Target::Index(index), &change);

@@ -104,7 +104,7 @@ fn drain(
     news.lost = true;
 }
 
-fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {
+pub(super) fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {
     match Notice::read(message).ok()? {
         Some(Notice::Link(link)) => {
             news.ports.remove(&link.index);
@@ -141,7 +141,12 @@ fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {
     Some(())
 }
 
-fn take_rules(message: &Message<'_>, news: &mut News, own: u32, touched: &mut bool) -> Option<()> {
+pub(super) fn take_rules(
+    message: &Message<'_>,
+    news: &mut News,
+    own: u32,
+    touched: &mut bool,
+) -> Option<()> {
     match nft::notice::Notice::read(message).ok()? {
         Some(nft::notice::Notice::Touched { family, table }) => {
             let ours = matches!(family, FAMILY_IP | FAMILY_IP6 | FAMILY_BRIDGE)
