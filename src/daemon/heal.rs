@@ -159,7 +159,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// dead descriptor. So has whoever listens on a bridge.
     pub(super) fn remade(&mut self, op: &Op, applied: Applied, now: Now) {
         if let Op::CreateBridge { name, .. } = op {
-            self.bridges.push(name.clone());
+            self.bridges.insert(name.clone());
         }
         let Op::CreateTap { alias, .. } = op else { return };
         let Some(Ok(vm)) = alias.strip_prefix(ALIAS).map(VmName::new) else { return };

@@ -14,6 +14,8 @@
 //!
 //! A delete has the record before the plan, because the last step of that cannot be undone.
 
+use std::collections::BTreeSet;
+
 use super::heal::Healing;
 use super::launch::Launcher;
 use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
@@ -49,7 +51,7 @@ pub struct Shell<N, D: Disk, P> {
     /// VMs whose process is new to whoever watches them.
     pub(super) started: Vec<VmName>,
     /// Bridges that are new, or gone, to whoever listens on them.
-    pub(super) bridges: Vec<String>,
+    pub(super) bridges: BTreeSet<String>,
 }
 
 /// What is to be told.
@@ -97,7 +99,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     /// Takes the bridges that may have been made or removed since this was last asked.
-    pub fn take_bridges(&mut self) -> Vec<String> {
+    pub fn take_bridges(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.bridges)
     }
 
