@@ -143,3 +143,41 @@ fn device(path: &str, level: Level, consequence: &str, hint: &str) -> Finding {
         Err(error) => finding(path, level, format!("{error}: {consequence}"), Some(hint.into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ruleset;
+    use crate::network::Network;
+    use crate::network::execute::execute_all;
+    use crate::network::fake::{EOPNOTSUPP, Fake};
+
+    #[test]
+    fn guests_that_cannot_be_held_are_told_of() {
+        let flags = crate::config::Flags::default();
+        let levels = |configuration: &str, errno: Option<i32>| -> Vec<Level> {
+            let settings =
+                crate::config::resolve(&flags, &Default::default(), Some(configuration), "host");
+            let networks = settings.expect("a configuration").networks;
+            let networks: Vec<_> = networks.iter().collect();
+            let tables = ruleset::tables(&networks, Vec::new(), false);
+            let desired = Desired { networks, tables, ..Desired::default() };
+            let mut fake = Fake::new();
+            let plan = reconcile(&desired, &fake.observe().expect("a kernel")).plan;
+            let of_bridges = plan.iter().position(|op| op.describe().1 == "bridge volnet");
+            if let (Some(at), Some(errno)) = (of_bridges, errno) {
+                fake.fail(at, errno);
+            }
+            execute_all(&mut fake, &plan);
+            let observed = fake.observe().expect("a kernel");
+            antispoof(&desired, &observed).iter().map(|finding| finding.level).collect()
+        };
+        assert_eq!(levels("{}", None), [Level::Ok]);
+        assert_eq!(levels("{}", Some(EOPNOTSUPP)), [Level::Error]);
+        let open = r#"{"networks": [{"antispoof": false}]}"#;
+        assert_eq!(levels(open, None), [Level::Warning]);
+        let both = r#"{"networks": [{"antispoof": false},
+            {"name": "lab", "bridge": "vbr1", "subnet": "10.0.0.0/24"}]}"#;
+        assert_eq!(levels(both, None), [Level::Warning, Level::Ok]);
+    }
+}

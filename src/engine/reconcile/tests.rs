@@ -8,12 +8,13 @@ use crate::engine::name::{TapName, VmName};
 use crate::engine::plan::LinkSettings;
 use crate::engine::prefix::Prefix;
 use crate::engine::ruleset::{
-    self, Chain, ChainKind, Direction, Element, Field, Hook, Rule, Set, SetKind, Value, Verdict,
+    self, Chain, ChainKind, Direction, Element, Field, Guest, Hook, Rule, Set, SetKind, Value,
+    Verdict,
 };
 use crate::engine::state::{Dhcp, Port, Service};
 use crate::network::Network;
 use crate::network::execute::{execute, execute_all};
-use crate::network::fake::Fake;
+use crate::network::fake::{EOPNOTSUPP, Fake};
 use crate::spec::NetworkSpec;
 
 /// A host to be: networks, and the VMs on them.
@@ -354,6 +355,36 @@ fn what_packets_taught_is_left_alone_and_taken_along() {
         table.sets.iter().filter(|set| matches!(set.kind, SetKind::Learned { .. })).collect();
     assert_eq!(learned.iter().map(|set| set.name).collect::<Vec<_>>(), ["leases", "storms"]);
     assert_eq!((&learned[0].elements, &learned[1].elements), (&vec![lease], &vec![]));
+}
+
+#[test]
+fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
+    let host = Host::with_vms(1);
+    let networks: Vec<&NetworkConfig> = host.networks.iter().collect();
+    let tables = ruleset::tables(&networks, vec![], true);
+    let desired = Desired { tables, ports: vec![], ..host.desired() };
+    let mut fake = bare_kernel();
+    let plan = reconcile(&desired, &fake.kernel.observed).plan;
+    let of_bridges =
+        |op: &Op| matches!(op, Op::CreateTable(table) if table.family == Family::Bridge);
+    fake.fail(plan.iter().position(of_bridges).unwrap(), EOPNOTSUPP);
+    let failed = execute_all(&mut fake, &plan).into_iter().filter(Result::is_err).count();
+    assert_eq!(failed, 1);
+    let before = fake.kernel.clone();
+    let (_, port, _) = &host.vms[0];
+    let elements = ruleset::elements(&Guest {
+        tap: &port.tap,
+        mac: port.mac,
+        ip: port.ip,
+        asks_others: false,
+        antispoof: true,
+        ipv6: false,
+        isolated: false,
+    });
+    let plan = attach_plan(&host.port(0), None, elements).unwrap();
+    let failure = execute(&mut fake, &plan).unwrap_err().to_string();
+    assert!(failure.contains("table bridge volnet"), "{failure}");
+    assert_eq!(fake.kernel, before);
 }
 
 #[test]
