@@ -138,7 +138,7 @@ impl Engine {
     }
 
     /// Refuses ports that others have.
-    fn check_free(&self, name: &VmName, wanted: &[Expose]) -> Result<(), Refusal> {
+    pub(super) fn check_free(&self, name: &VmName, wanted: &[Expose]) -> Result<(), Refusal> {
         let others = self.vms.values().filter(|vm| vm.record.name != *name);
         for Vm { record, .. } in others {
             let taken = |wanted: &&Expose| {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::{self, Flags};
+use crate::engine::expose::{Expose, Protocol};
 use crate::engine::mac::Mac;
 use crate::engine::mode::Mode;
 use crate::engine::name::VmName;
@@ -41,9 +42,21 @@ pub(super) fn request(choices: &mut Choices<'_>) -> Request {
         9 => Request::Stop { name, timeout_ms },
         10 => Request::Restart { name, timeout_ms },
         11..13 => Request::Delete { name, timeout_ms },
-        13 => Request::Get { name },
+        13 if choices.flag() => Request::Expose { name, port: exposed(choices) },
+        13 => Request::Unexpose { name, at: exposed(choices).at() },
         14 => Request::Setup { dry_run: choices.flag(), force: choices.flag() },
         _ => Request::Teardown { dry_run: choices.flag(), force: choices.flag() },
+    }
+}
+
+/// One of few ports of the host, at one of its addresses or at all.
+fn exposed(choices: &mut Choices<'_>) -> Expose {
+    Expose {
+        protocol: choices.one_of(&[Protocol::Tcp, Protocol::Udp]),
+        port: choices.one_of(&[80, 81]),
+        host_port: choices.one_of(&[8080, 8081]),
+        host_ip: choices.one_of(&[None, Some([192, 0, 2, 1].into()), Some([192, 0, 2, 2].into())]),
+        name: None,
     }
 }
 
@@ -67,6 +80,7 @@ fn create(name: VmName, choices: &mut Choices<'_>) -> Request {
             RestartPolicy::OnFailure,
             RestartPolicy::Always,
         ]),
+        expose: if choices.byte() % 4 == 3 { vec![exposed(choices)] } else { Vec::new() },
         ..VmSpec::default()
     };
     let (start, dry_run) = (choices.flag(), choices.byte() % 8 == 7);

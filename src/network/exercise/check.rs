@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use super::world::World;
 use crate::engine::decide::Engine;
+use crate::engine::expose::Expose;
 use crate::engine::reconcile::{Desired, Reconciled, reconcile};
 use crate::engine::state::{Port, Record};
 
@@ -26,6 +27,11 @@ pub(super) fn owners(engine: &Engine) {
     // What was offered is nobody else's either.
     let held = |port: &&Port| port.ip.or(port.lease.map(|lease| lease.ip));
     once(ports.iter().copied().filter_map(|port| held(&port)));
+    for (at, record) in records.iter().enumerate() {
+        let others = records[..at].iter().flat_map(|record| &record.exposed);
+        let meets = |port: &Expose| others.clone().any(|other| other.at().meets(&port.at()));
+        assert!(!record.exposed.iter().any(meets), "{record:?} has another's port");
+    }
     for network in engine.networks() {
         let here = ports.iter().filter(|port| port.network == network.name);
         let leased = here.clone().filter(|port| held(port).is_some()).count();

@@ -247,10 +247,11 @@ impl<'a> World<'a> {
         let mut records = self.disk.clone();
         let source = records.get(&from).cloned();
         if let (Some(source), Some(odd)) = (source, records.get_mut(&to)) {
-            match (source.port, &mut odd.port, self.choices.byte() % 4) {
+            match (source.port, &mut odd.port, self.choices.byte() % 5) {
                 (Some(port), Some(odd), 0) => odd.tap = port.tap,
                 (Some(port), Some(odd), 1) => (odd.network, odd.mac) = (port.network, port.mac),
                 (Some(port), Some(odd), 2) => (odd.network, odd.ip) = (port.network, port.ip),
+                (_, _, 3) => odd.exposed = source.exposed,
                 _ => odd.cid = source.cid,
             }
         }
