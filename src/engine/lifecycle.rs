@@ -201,8 +201,11 @@ impl Engine {
         now: Now,
     ) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
-        vm.record.exit = Some(exit);
         let life = std::mem::take(&mut vm.life);
+        // An end that was made so that it starts again is none of its own: should that be cut short,
+        // its policy goes on from there.
+        let made = matches!(&life, Life::Stopping { stop, .. } if stop.is_nobodys());
+        vm.record.exit = Some(if made { Exit::Lost } else { exit });
         let steady = matches!(life, Life::Running { since, .. }
             if now.mono.saturating_sub(since) >= supervise::STEADY_MS);
         if steady {

@@ -153,6 +153,11 @@ impl Stop {
         self.waiters.iter().any(|(_, wanted)| *wanted == want)
     }
 
+    /// Whether nobody asked for it: the VM is restarted for its own sake.
+    pub fn is_nobodys(&self) -> bool {
+        self.waiters.iter().all(|waiter| *waiter == (None, Want::Restarted))
+    }
+
     /// A second wish for the same end: the earlier deadline holds.
     pub fn hasten(&mut self, other: Stop) {
         let earlier =

@@ -1,6 +1,7 @@
 //! Scripts that failed once, as they were shrunk.
 
 use volnet::hypervisor::fake::Manners;
+use volnet::spec::{RestartPolicy, VmSpec};
 use volnet::store::memory::Unsynced;
 
 use crate::fault::{Fault, When};
@@ -50,6 +51,20 @@ fn a_restart_for_a_lost_tap_that_fails_is_tried_again() {
             well(Step::Settle),
             well(Step::Meddle(Foreign::Delete(2))),
             struck(Step::Settle, after, Fault::Refused),
+        ]);
+    }
+}
+
+#[test]
+fn a_restart_for_a_lost_tap_that_is_cut_short_is_made_by_the_next_daemon() {
+    let on_failure = VmSpec { restart: RestartPolicy::OnFailure, ..spec() };
+    for after in 0..24 {
+        holds(&[
+            well(create_and_start("a", on_failure.clone())),
+            well(Step::Settle),
+            well(Step::Meddle(Foreign::Delete(2))),
+            struck(Step::Settle, after, Fault::Crash(When::Before)),
+            well(Step::Settle),
         ]);
     }
 }
