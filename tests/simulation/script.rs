@@ -46,6 +46,10 @@ pub(crate) fn ephemeral() -> VmSpec {
     VmSpec { ephemeral: true, ..spec() }
 }
 
+pub(crate) fn on_failure() -> VmSpec {
+    VmSpec { restart: RestartPolicy::OnFailure, ..spec() }
+}
+
 pub(crate) fn always() -> VmSpec {
     VmSpec { restart: RestartPolicy::Always, ..spec() }
 }
