@@ -41,6 +41,7 @@ fn network() -> NetworkConfig {
         antispoof: true,
         ipv6: false,
         host_services: vec![Service::Ping],
+        policy: "open".into(),
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }
@@ -134,7 +135,10 @@ fn shown_rules() -> Vec<(Rule, &'static str)> {
     let is = |field, mask, value| Match::Is { field, mask, value, negated: false };
     let ether_type = |value| is(EtherType, None, value);
     let drop = |matches| Rule { matches, verdict: Verdict::Drop };
-    let in_set = |fields, set, negated| Match::InSet { fields, set, negated };
+    let in_set = |fields, set: &'static str, negated| {
+        let set = set.into();
+        Match::InSet { fields, set, negated }
+    };
     let lease: &[PacketField] = &[InLink, PacketField::Bytes(ETHER), PacketField::Bytes(SOURCE)];
     let rate = Rate { per_second: 100, burst: 50 };
     vec![
@@ -205,7 +209,10 @@ fn bridge_rules() -> Vec<Rule> {
 
 /// A table in which every kind of set, match and verdict stands once.
 fn tables() -> [Table; 2] {
-    let in_set = |fields, set, negated| Match::InSet { fields, set, negated };
+    let in_set = |fields, set: &'static str, negated| {
+        let set = set.into();
+        Match::InSet { fields, set, negated }
+    };
     let mac = Mac::of_guest("default", "web");
     let tap = Value::Link("vttap-web".into());
     let address = Value::Ipv4([192, 168, 127, 2].into());
@@ -215,14 +222,14 @@ fn tables() -> [Table; 2] {
         owned: false,
         sets: vec![
             Set {
-                name: "bridges",
+                name: "bridges".into(),
                 key: &[Field::Link],
                 kind: SetKind::Values,
                 kept: false,
                 elements: vec![vec![Value::Link("vbr0".into())]],
             },
             Set {
-                name: "subnets",
+                name: "subnets".into(),
                 key: &[Field::Ipv4],
                 kind: SetKind::Prefixes,
                 kept: false,
@@ -258,7 +265,13 @@ fn tables() -> [Table; 2] {
             },
         ],
     };
-    let set = |name, key, kind, elements| Set { name, key, kind, kept: false, elements };
+    let set = |name: &'static str, key, kind, elements| Set {
+        name: name.into(),
+        key,
+        kind,
+        kept: false,
+        elements,
+    };
     let learned = SetKind::Learned { timeout_s: 60 };
     let bridge = Table {
         family: Family::Bridge,
@@ -330,7 +343,8 @@ fn tables_and_elements_are_made_and_removed() {
         );
 
         let key = bridge.sets[0].elements[0].clone();
-        let element = Element { family: Family::Bridge, table: "volnet", set: "guests", key };
+        let element =
+            Element { family: Family::Bridge, table: "volnet", set: "guests".into(), key };
         let remove = Op::RemoveElements(vec![element.clone()]);
         sh(&[remove.clone(), remove]);
         assert_eq!(elements("bridge", "guests"), Json::Null);

@@ -8,6 +8,7 @@ use common::{in_namespace, run, try_run};
 use volnet::engine::expose::{Expose, Protocol};
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
+use volnet::engine::policy::Policy;
 use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
 use volnet::engine::state::{Dhcp, NetworkConfig, Service};
 use volnet::network::linux::nft::Nft;
@@ -26,12 +27,13 @@ fn network() -> NetworkConfig {
         antispoof: true,
         ipv6: false,
         host_services: vec![Service::Ping],
+        policy: "open".into(),
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }
 
 fn tables(owned: bool, elements: Vec<Element>) -> Vec<Table> {
-    ruleset::tables(&[&network()], elements, owned)
+    ruleset::tables(&[&network()], &Policy::built_in(), elements, owned)
 }
 
 fn guests(count: u32) -> Vec<Element> {
@@ -113,7 +115,7 @@ fn what_is_made_is_observed_as_such() {
                 assert_eq!(seen.owned, owned);
                 for set in &table.sets {
                     let (_, mut keys) =
-                        seen.sets.iter().find(|(name, _)| name == set.name).unwrap().clone();
+                        seen.sets.iter().find(|(name, _)| **name == *set.name).unwrap().clone();
                     let mut expected = set.elements.clone();
                     keys.sort();
                     expected.sort();

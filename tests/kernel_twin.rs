@@ -16,6 +16,7 @@ use common::{in_namespace, run};
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
 use volnet::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings};
+use volnet::engine::policy::Policy;
 use volnet::engine::reconcile::{DesiredPort, Link, LinkKind, Observed};
 use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
 use volnet::engine::state::{Dhcp, NetworkConfig, Service};
@@ -324,9 +325,10 @@ fn tables(owned: bool, guests: usize) -> Vec<Table> {
         antispoof: true,
         ipv6: false,
         host_services: vec![Service::Ping],
+        policy: "open".into(),
         mac: Mac::of_bridge("host", "vbr0"),
     };
-    ruleset::tables(&[&network], elements(guests), owned)
+    ruleset::tables(&[&network], &Policy::built_in(), elements(guests), owned)
 }
 
 /// What some guests are in the sets.

@@ -1,5 +1,5 @@
-//! What a guest is reached by and what it may do, on the real kernel: ports of the host that lead to
-//! it. Guests are namespaces behind their taps.
+//! What a guest is reached by and what it may send, on the real kernel: ports of the host that lead to
+//! it, policies. Guests are namespaces behind their taps.
 
 #![cfg(target_os = "linux")]
 
@@ -273,5 +273,128 @@ fn a_map_that_others_change_is_put_right() {
         }
         run("nft add element ip volnet exposed { tcp . 9090 : 192.168.127.2 . 80 }");
         eventually("nothing more leads there", || !reached(9090));
+    });
+}
+
+/// What the world has beside its own address: private, shared, and where clouds have their metadata.
+const PRIVATE: &str = "10.9.9.9";
+const SHARED: &str = "100.64.0.9";
+const METADATA: &str = "169.254.169.254";
+
+/// A world that has all of these addresses, and a server on each.
+fn wide_world() -> (Space, Running) {
+    let world = Space::world();
+    for address in [PRIVATE, SHARED, METADATA] {
+        world.run(&format!("ip addr add {address}/32 dev lo"));
+        run(&format!("ip route add {address}/32 via {WORLD_IP}"));
+    }
+    let server = serve(&world, 80);
+    (world, server)
+}
+
+/// Packets that a VM was allowed and denied.
+fn counted(daemon: &Daemon, vm: &str) -> (u64, u64) {
+    let answer = daemon.call("Metrics", json!({}));
+    let text = answer["parameters"]["text"].as_str().expect("a text").to_string();
+    let count = |verdict: &str| {
+        let name = format!("volnet_sent_packets_total{{vm=\"{vm}\",verdict=\"{verdict}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("{name} in {text}")).parse().expect("a number")
+    };
+    (count("allowed"), count("denied"))
+}
+
+#[test]
+fn a_policy_says_where_a_guest_gets() {
+    in_namespace(|| {
+        run("ip link set lo up");
+        let (world, _server) = wide_world();
+        let daemon = Daemon::configured(&json!({
+            "policies": {
+                "list": [
+                    "deny 203.0.113.2/32 tcp/80", "allow 10.0.0.0/8", "allow 203.0.113.0/24 udp/80"
+                ]
+            }
+        }));
+        let vm = create(&daemon, "web", json!({}));
+        assert_eq!(vm["policy"], "open");
+        let web = Guest::of(&vm);
+        let expose = json!([{ "port": 80, "host_port": 8080 }]);
+        let other = Guest::of(&create(&daemon, "other", json!({ "expose": expose })));
+        let other_ip = daemon.call("Get", json!({ "name": "other" }));
+        let other_ip = other_ip["parameters"]["vm"]["ip"].as_str().expect("an address").to_string();
+        let _other = serve(&other.space, 80);
+        let _web = serve(&web.space, 80);
+        let rules = || run("nft list chain ip volnet policies");
+        let before = rules();
+        for (policy, world_ip, private, shared, exposed) in [
+            ("open", true, true, true, true),
+            ("internet", true, false, false, true),
+            ("none", false, false, false, false),
+            ("list", false, true, false, false),
+        ] {
+            volnet(&daemon, &format!("policy web {policy}"));
+            for bridged in ["0", "1"] {
+                let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", bridged);
+                let reaches = |address: &str| ask(Some(&web.space), "tcp", address, 80).is_some();
+                assert_eq!(reaches(WORLD_IP), world_ip, "{policy}: the world\n{}", rules());
+                assert_eq!(reaches(PRIVATE), private, "{policy}: what is private\n{}", rules());
+                assert_eq!(reaches(SHARED), shared, "{policy}: what is shared");
+                assert!(!reaches(METADATA), "{policy}: the metadata service");
+                assert!(reaches(&other_ip), "{policy}: a neighbour");
+            }
+            let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
+            assert!(web.reaches(GATEWAY), "{policy}: the gateway");
+            let through = ask(Some(&web.space), "tcp", HOST, 8080).is_some();
+            // From one port of a bridge to another it stays within the network.
+            assert!(through, "{policy}: what a neighbour exposes ({exposed})");
+            // Answers to others pass.
+            volnet(&daemon, "expose web tcp:8081:80");
+            assert!(ask(Some(&world), "tcp", HOST, 8081).is_some(), "{policy}: from outside");
+        }
+        assert!(ask(Some(&web.space), "udp", WORLD_IP, 80).is_some(), "by protocol and port");
+        assert_eq!(before.lines().count(), rules().lines().count());
+        let answer = daemon.call("SetPolicy", json!({ "name": "web", "policy": "nonesuch" }));
+        assert_eq!(answer["parameters"]["field"], "network.policy", "{answer}");
+    });
+}
+
+#[test]
+fn a_policy_that_changes_holds_for_connections_that_stand_and_is_counted() {
+    in_namespace(|| {
+        let (_world, _server) = wide_world();
+        let mut daemon = Daemon::start(&[]);
+        let config = json!({ "network": { "policy": "internet" } });
+        let web = Guest::of(&create(&daemon, "web", config));
+        let other = Guest::of(&create(&daemon, "other", json!({})));
+        let mut flow = Flow::open(Some(&web.space), "tcp", WORLD_IP, 80);
+        assert_eq!(flow.echo("hello"), "hello");
+        let (allowed, denied) = counted(&daemon, "web");
+        assert!(allowed >= 4 && denied == 0, "{allowed} {denied}");
+        assert_eq!(counted(&daemon, "other"), (0, 0));
+
+        volnet(&daemon, "policy web none");
+        assert!(flow.echo("still there?").starts_with("gone"));
+        assert_eq!(counted(&daemon, "web").0, allowed);
+        assert!(counted(&daemon, "web").1 >= 1);
+        // Of an answer nothing is counted, and one that is not let out has none.
+        for (policy, to, count) in
+            [("open", WORLD_IP, (1, 0)), ("internet", PRIVATE, (1, 1)), ("none", WORLD_IP, (1, 2))]
+        {
+            volnet(&daemon, &format!("policy other {policy}"));
+            let answered = ask(Some(&other.space), "udp", to, 80).is_some();
+            assert_eq!(answered, policy == "open");
+            assert_eq!(counted(&daemon, "other"), count, "{policy}");
+        }
+        daemon.crash();
+        daemon.start_again();
+        assert!(ask(Some(&web.space), "tcp", WORLD_IP, 80).is_none());
+        volnet(&daemon, "policy web open");
+        assert!(ask(Some(&web.space), "tcp", PRIVATE, 80).is_some());
+        volnet(&daemon, "delete web");
+        for set in ["policy_none", "allowed", "denied"] {
+            let list = run(&format!("nft list set ip volnet {set}"));
+            assert_eq!(list.matches("192.168.127.").count(), 1, "{list}");
+        }
     });
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use volnet::config::{self, Flags};
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
+use volnet::engine::policy::Policy;
 use volnet::engine::reconcile::GROUP_FORWARD;
 use volnet::engine::ruleset::{self, Element, Guest};
 use volnet::engine::state::NetworkConfig;
@@ -72,7 +73,7 @@ impl Floor {
             })
             .expect("a bridge that is up");
         let mut rules = Nft::new().expect("nf_tables");
-        for table in ruleset::tables(&[&network], Vec::new(), true) {
+        for table in ruleset::tables(&[&network], &Policy::built_in(), Vec::new(), true) {
             rules.create_table(&table).expect("a table");
         }
         sysctl::set_forwarding(true).expect("to forward");

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use volnet::engine::mac::Mac;
+use volnet::engine::policy::Policy;
 use volnet::engine::ruleset;
 use volnet::network::linux::nft::Nft;
 
@@ -63,7 +64,7 @@ impl Script {
         run(&format!("ip addr add {}/16 dev vbr0", network.host_ip));
         run("ip link set vbr0 up");
         let mut rules = Nft::new().expect("nf_tables");
-        for table in ruleset::tables(&[&network], Vec::new(), false) {
+        for table in ruleset::tables(&[&network], &Policy::built_in(), Vec::new(), false) {
             rules.create_table(&table).expect("a table");
         }
         Script { stage, attached: 0, filled: 0, there: BTreeMap::new() }

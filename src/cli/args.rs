@@ -67,13 +67,14 @@ enum Kind {
 }
 
 /// The options of create and run that write into the configuration: flag, section, field.
-const OVERRIDES: [(&str, Option<&str>, &str, Kind); 17] = [
+const OVERRIDES: [(&str, Option<&str>, &str, Kind); 18] = [
     ("mode", Some("network"), "mode", Kind::Text),
     ("network", Some("network"), "name", Kind::Text),
     ("ip", Some("network"), "ip", Kind::Text),
     ("mac", Some("network"), "mac", Kind::Text),
     ("mtu", Some("network"), "mtu", Kind::Number),
     ("queues", Some("network"), "queues", Kind::Number),
+    ("policy", Some("network"), "policy", Kind::Text),
     ("isolated", Some("network"), "isolated", Kind::Yes),
     ("ephemeral", None, "ephemeral", Kind::Yes),
     ("autostart", None, "autostart", Kind::Yes),
@@ -150,6 +151,11 @@ impl Line {
                 parameters["name"] = name.into();
                 parameters.as_object_mut().expect("it is one").remove("port");
                 Ok(Command::Adjust { method: "io.volnet.Unexpose", parameters })
+            }
+            "policy" => {
+                let (name, policy) = self.given(&CLIENT_KEYS, &[])?.two("NAME", "POLICY")?;
+                let parameters = json!({ "name": name, "policy": policy });
+                Ok(Command::Adjust { method: "io.volnet.SetPolicy", parameters })
             }
             "get" => Ok(Command::Get { name: self.given(&CLIENT_KEYS, &[])?.one("NAME")? }),
             "list" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::List),

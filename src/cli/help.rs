@@ -21,6 +21,7 @@ VMs
   delete       stop it and give everything back
   expose, unexpose
                make a port of a VM one of the host's, take it back
+  policy       say what a VM may send beyond its network
   get, list    show one VM, show all
   args         print a VM's network as arguments for a hypervisor
   exec         run a program of yours with a VM's tap open
@@ -120,6 +121,8 @@ macro_rules! creation {
   --mtu BYTES           its MTU, the network's
   --queues N            queue pairs of its interface, 1
   --isolated            keep it from other isolated VMs
+  --policy NAME         what it may send beyond its network, the network's:
+                        open, internet, none or one of the settings
   --expose [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT
                         a port of the host that leads to the VM; may be given
                         several times
@@ -221,6 +224,13 @@ Connections through it end.
   volnet unexpose web tcp:8080:80
 ";
 
+const POLICY: &str = "\
+Usage: volnet policy NAME POLICY [--json]
+
+Say what a VM may send beyond its network, from now on: open, internet (nothing
+private, shared or link-local), none, or a policy of the settings.
+";
+
 const GET: &str = "\
 Usage: volnet get NAME [--json]
 
@@ -312,7 +322,7 @@ Explain a verb, or say which there are.
 ";
 
 /// Every verb with its help.
-const VERBS: [(&str, &str); 24] = [
+const VERBS: [(&str, &str); 25] = [
     ("serve", SERVE),
     ("setup", SETUP),
     ("teardown", TEARDOWN),
@@ -324,6 +334,7 @@ const VERBS: [(&str, &str); 24] = [
     ("delete", DELETE),
     ("expose", EXPOSE),
     ("unexpose", UNEXPOSE),
+    ("policy", POLICY),
     ("get", GET),
     ("list", LIST),
     ("networks", NETWORKS),

@@ -12,12 +12,14 @@
 pub mod exercise;
 mod hypervisors;
 mod network;
+mod policies;
 mod source;
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::engine::policy::Policy;
 use crate::engine::state::NetworkConfig;
 use crate::error::Refusal;
 use crate::hypervisor::Options;
@@ -85,6 +87,8 @@ pub struct Settings {
     pub log_dir: PathBuf,
     /// The networks; the first is that of a VM that does not say.
     pub networks: Vec<NetworkConfig>,
+    /// What guests may be allowed, beside what is built in.
+    pub policies: Vec<Policy>,
     /// Whether nf_tables keeps others from changing volnet's tables, where the kernel can.
     pub nft_owner: bool,
     /// How many taps are made ahead; none unless asked for, because they are links like any other to
@@ -126,11 +130,13 @@ pub fn resolve(
         let reason = "it is the runtime directory, which ends with the host's uptime".into();
         return Err(Refusal::InvalidConfig { field: "state_dir".into(), reason });
     }
+    let networks = network::resolve(&sources, machine)?;
     Ok(Settings {
         socket: socket(&sources, &runtime_dir)?,
         state_dir,
         log_dir: path(&sources, &LOG_DIR, "/var/log/volnet")?,
-        networks: network::resolve(&sources, machine)?,
+        policies: policies::resolve(&sources, &networks)?,
+        networks,
         nft_owner: sources.switch(&NFT_OWNER)?.unwrap_or(true),
         pool: sources.number(&POOL, POOL_MAX)?.unwrap_or(0),
         kvm: sources.switch(&KVM)?.unwrap_or(true),

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use crate::engine::expose::Protocol;
 use crate::engine::mac::Mac;
 use crate::engine::name::{TAP_PREFIX, check_link_name};
+use crate::engine::policy::OPEN;
 use crate::engine::prefix::Prefix;
 use crate::engine::ruleset::is_guarded;
 use crate::engine::state::{Dhcp, NetworkConfig, Service};
@@ -54,6 +55,7 @@ const KNOWN: &[&str] = &[
     "antispoof",
     "ipv6",
     "host_services",
+    "policy",
 ];
 
 /// A network as it was written.
@@ -170,6 +172,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
     };
     let (mut name, mut mtu, mut nat, mut isolated, mut dhcp) = (None, None, None, None, None);
     let (mut antispoof, mut ipv6, mut host_services) = (None, None, None);
+    let mut policy = None;
     if let Some(fields) = &draft.fields {
         name = fields.parsed("name", text::name)?;
         mtu = fields.integer("mtu", MTU_MIN..=MTU_MAX)?;
@@ -178,6 +181,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         dhcp = fields.parsed("dhcp", str::parse)?;
         antispoof = fields.flag("antispoof")?;
         ipv6 = fields.flag("ipv6")?;
+        policy = fields.parsed("policy", text::name)?;
         host_services = fields.parsed_list("host_services", SERVICES_MAX, service)?;
     }
     let nat = nat.unwrap_or(true);
@@ -197,6 +201,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         dhcp,
         antispoof: antispoof.unwrap_or(true),
         ipv6: ipv6.unwrap_or(false),
+        policy: policy.unwrap_or_else(|| OPEN.into()),
         host_services: host_services.unwrap_or_else(|| services(dhcp)),
     })
 }

@@ -98,6 +98,7 @@ const KNOWN: &[&str] = &[
     "log_dir",
     "backend",
     "networks",
+    "policies",
     "kvm",
     "nft_owner",
     "pool",

@@ -57,6 +57,7 @@ fn defaults() {
             antispoof: true,
             ipv6: false,
             host_services: vec![Service::Ping],
+            policy: "open".into(),
             mac: Mac::of_bridge("host", "vbr0"),
         }]
     );
@@ -268,6 +269,11 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"networks": [{"mtu": 67}]}"#, "networks[0].mtu"),
         (r#"{"networks": [{"nat": 1}]}"#, "networks[0].nat"),
         (r#"{"networks": [{"antispoof": "no"}]}"#, "networks[0].antispoof"),
+        (r#"{"networks": [{"policy": "nonesuch"}]}"#, "networks"),
+        (r#"{"policies": {"open": []}}"#, "policies.open"),
+        (r#"{"policies": {"a b": []}}"#, "policies.a b"),
+        (r#"{"policies": {"mine": "allow any"}}"#, "policies.mine"),
+        (r#"{"policies": {"mine": ["allow any", "allow all"]}}"#, "policies.mine[1]"),
         (r#"{"networks": [{"antispoof": false, "isolated": true}]}"#, "networks[0].isolated"),
         (r#"{"networks": [{"host_services": "ping"}]}"#, "networks[0].host_services"),
         (r#"{"networks": [{"host_services": ["ping", 22]}]}"#, "networks[0].host_services[1]"),

@@ -66,7 +66,8 @@ fn shell(settings: &Settings) -> Result<NoopShell, Error> {
         settings.machine.hypervisor.clone(),
         settings.nft_owner,
     )
-    .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?;
+    .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?
+    .with_policies(settings.policies.clone());
     let store = Store::open(Memory::new(Path::new(RUNTIME)), Paths::new("/state", RUNTIME))?;
     Ok(Shell::new(engine, Noop::new(), store, NoProcesses, Launcher::new(settings)))
 }

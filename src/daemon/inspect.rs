@@ -1,5 +1,6 @@
 //! Questions about the host and the daemon itself: Version, Check, Metrics, Args.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::{self, File};
 
@@ -14,7 +15,7 @@ use crate::engine::state::Dhcp;
 use crate::engine::view::{Finding, Level, Status};
 use crate::error::Error;
 use crate::hypervisor::process::Processes;
-use crate::network::Network;
+use crate::network::{Counted, Network};
 use crate::store::disk::Disk;
 
 /// The device through which taps are made.
@@ -88,7 +89,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     /// Counters and gauges as OpenMetrics text (openmetrics.io, 1.0).
-    pub(super) fn metrics(&self) -> Reply {
+    pub(super) fn metrics(&mut self) -> Result<Reply, Error> {
         let mut text = String::from("# TYPE volnet_vms gauge\n");
         for status in Status::ALL {
             let count = self.engine.vms().filter(|vm| vm.status() == status).count();
@@ -105,10 +106,34 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         gauge("volnet_addresses_free", &|at| networks[at].free);
         gauge("volnet_ports", &|at| networks[at].ports);
         gauge("volnet_ports_free", &|at| networks[at].ports_free);
+        self.counters(&mut text)?;
         let _ =
             writeln!(text, "# TYPE volnet_events counter\nvolnet_events_total {}", self.sequence);
         text.push_str("# EOF\n");
-        Reply::Metrics { text }
+        Ok(Reply::Metrics { text })
+    }
+
+    /// What was allowed and denied of each VM.
+    fn counters(&mut self, text: &mut String) -> Result<(), Error> {
+        let counted = self.network.counted()?;
+        let owners: BTreeMap<_, _> = self
+            .engine
+            .vms()
+            .filter_map(|vm| Some((vm.record.port.as_ref()?.address()?, &vm.record.name)))
+            .collect();
+        for (unit, value) in [
+            ("packets", (|counted| counted.packets) as fn(&Counted) -> u64),
+            ("bytes", |counted| counted.bytes),
+        ] {
+            let _ = writeln!(text, "# TYPE volnet_sent_{unit} counter");
+            for one in &counted {
+                let Some(vm) = owners.get(&one.address) else { continue };
+                let verdict = if one.allowed { "allowed" } else { "denied" };
+                let labels = format!("vm=\"{vm}\",verdict=\"{verdict}\"");
+                let _ = writeln!(text, "volnet_sent_{unit}_total{{{labels}}} {}", value(one));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -160,7 +185,7 @@ mod tests {
                 crate::config::resolve(&flags, &Default::default(), Some(configuration), "host");
             let networks = settings.expect("a configuration").networks;
             let networks: Vec<_> = networks.iter().collect();
-            let tables = ruleset::tables(&networks, Vec::new(), false);
+            let tables = ruleset::tables(&networks, &[], Vec::new(), false);
             let desired = Desired { networks, tables, ..Desired::default() };
             let mut fake = Fake::new();
             let plan = reconcile(&desired, &fake.observe().expect("a kernel")).plan;

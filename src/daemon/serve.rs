@@ -78,7 +78,8 @@ fn shell(settings: &Settings) -> Result<(HostShell, Option<Monitor>), Error> {
         settings.machine.hypervisor.clone(),
         settings.nft_owner,
     )
-    .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?;
+    .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?
+    .with_policies(settings.policies.clone());
     let (network, monitor): (Box<dyn Network>, _) = match settings.backend {
         Backend::Linux => {
             let linux = Linux::new(settings.pool)?;

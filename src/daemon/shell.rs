@@ -193,7 +193,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         match request {
             Request::Version => Ok(Step::reply(self.version())),
             Request::Check => Ok(Step::reply(self.check()?)),
-            Request::Metrics => Ok(Step::reply(self.metrics())),
+            Request::Metrics => Ok(Step::reply(self.metrics()?)),
             Request::Args { name, hypervisor } => {
                 Ok(Step::reply(self.args(name, hypervisor.as_deref())?))
             }
@@ -225,6 +225,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             | Request::Delete { .. }
             | Request::Expose { .. }
             | Request::Unexpose { .. }
+            | Request::SetPolicy { .. }
             | Request::Get { .. }
             | Request::List
             | Request::Networks

@@ -39,6 +39,7 @@ impl Host {
             antispoof: true,
             ipv6: false,
             host_services: vec![Service::Ping],
+            policy: "open".into(),
             mac: Mac::of_bridge("host", "vbr0"),
         };
         let engine = Engine::new(vec![network], "qemu".into(), true).expect("one network");

@@ -14,6 +14,7 @@ use super::ledger::{Conflict, Ledger};
 use super::lifecycle::{FollowUp, Started};
 use super::name::VmName;
 use super::plan::Plan;
+use super::policy::Policy;
 use super::request::{Reply, Request};
 use super::state::{Action, FORMAT, NetworkConfig, Record};
 use super::supervise::{Life, Now, Ticket, Want};
@@ -35,6 +36,8 @@ pub struct Engine {
     pub(super) bridges: BTreeMap<u32, String>,
     /// Whether our tables are to be owned.
     pub(super) nft_owner: bool,
+    /// What guests may be allowed.
+    pub(super) policies: Vec<Policy>,
     /// The hypervisor of a VM that names none.
     hypervisor: String,
 }
@@ -148,6 +151,7 @@ impl Engine {
             teardown: Vec::new(),
             bridges: BTreeMap::new(),
             nft_owner,
+            policies: Policy::built_in(),
             hypervisor,
         })
     }
@@ -169,6 +173,7 @@ impl Engine {
                 self.stop(ticket, name, *timeout_ms, Want::Deleted, now)
             }
             Request::Expose { name, port } => self.expose(ticket, name, port),
+            Request::SetPolicy { name, policy } => self.set_policy(ticket, name, policy),
             Request::Unexpose { name, at } => self.unexpose(ticket, name, *at),
             Request::Get { name } => Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) })),
             Request::List => Ok(Step::reply(Reply::Vms { vms: self.list() })),
@@ -218,7 +223,8 @@ impl Engine {
 
     /// A VM as the interface shows it.
     pub fn show(&self, vm: &Vm) -> VmView {
-        vm.view(self.network_of(&vm.record), &self.hypervisor)
+        let policy = self.policy_of(&vm.record).map(String::from);
+        VmView { policy, ..vm.view(self.network_of(&vm.record), &self.hypervisor) }
     }
 
     /// The decision is done: takes the state over and gives the answers. Who started a process is
@@ -328,6 +334,7 @@ impl Engine {
             spec: spec.clone(),
             port,
             exposed: spec.expose.clone(),
+            policy: spec.network.policy.clone(),
             cid,
             created_at: now.wall,
             restarts: 0,
@@ -335,7 +342,7 @@ impl Engine {
             exit: None,
             wanted: start,
         };
-        if let Err(refusal) = self.check_exposed(&record) {
+        if let Err(refusal) = self.check_traffic(&record) {
             match before {
                 Some(before) => self.ledger = before,
                 None => self.ledger.release(&record),

@@ -15,7 +15,7 @@ impl Engine {
         let networks: Vec<&NetworkConfig> = self.ledger.networks().collect();
         let ports = self.vms.values().filter_map(|vm| self.desired_port(&vm.record)).collect();
         let elements = self.vms.values().flat_map(|vm| self.elements(&vm.record)).collect();
-        let tables = ruleset::tables(&networks, elements, self.nft_owner);
+        let tables = ruleset::tables(&networks, &self.policies, elements, self.nft_owner);
         Desired { networks, ports, tables, forwarding: Some(true) }
     }
 
@@ -100,10 +100,13 @@ impl Engine {
     }
 
     /// What a VM is in the sets of our tables.
-    fn elements(&self, record: &Record) -> Vec<Element> {
+    pub(super) fn elements(&self, record: &Record) -> Vec<Element> {
         let Some(port) = &record.port else { return Vec::new() };
         let Some(network) = self.ledger.network(&port.network) else { return Vec::new() };
         let mut elements = ruleset::exposed(port.address(), &record.exposed);
+        if let Some((address, policy)) = port.address().zip(self.policy_of(record)) {
+            elements.extend(ruleset::policy(address, policy));
+        }
         if !ruleset::is_guarded(self.ledger.networks()) {
             return elements;
         }

@@ -73,7 +73,9 @@ pub fn objects(op: &Op) -> (String, Option<&str>) {
         Op::CreateTable(_) | Op::ReplaceTable(_) | Op::RemoveTable { .. } => {
             (op.describe().1, None)
         }
-        Op::AddElements(elements) | Op::RemoveElements(elements) => {
+        Op::AddElements(elements)
+        | Op::RemoveElements(elements)
+        | Op::ExchangeElements { new: elements, .. } => {
             let table = elements.first().map_or("", |element| element.table);
             (format!("elements of {table}"), None)
         }
@@ -99,6 +101,7 @@ fn is_of_rules(op: &Op) -> bool {
             | Op::RemoveTable { .. }
             | Op::AddElements(_)
             | Op::RemoveElements(_)
+            | Op::ExchangeElements { .. }
             | Op::AddAccept(_)
             | Op::RemoveAccept(_)
     )
@@ -131,6 +134,7 @@ fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
         Op::AddElements(elements) => {
             format!("{} elements are missing from table {}", elements.len(), elements[0].table)
         }
+        Op::ExchangeElements { .. } => format!("elements of {object} are other ones"),
         Op::RemoveElements(elements) => {
             format!("{} foreign elements are in table {}", elements.len(), elements[0].table)
         }

@@ -128,8 +128,11 @@ impl fmt::Display for HostPort {
 }
 
 impl Engine {
-    /// Refuses what a new VM cannot have of the host's ports.
-    pub(super) fn check_exposed(&self, record: &Record) -> Result<(), Refusal> {
+    /// Refuses what a new VM cannot have of the host's ports, and a policy that cannot be.
+    pub(super) fn check_traffic(&self, record: &Record) -> Result<(), Refusal> {
+        if let Some(policy) = &record.policy {
+            self.check_policy(record, policy)?;
+        }
         if record.exposed.is_empty() {
             return Ok(());
         }
@@ -154,6 +157,12 @@ impl Engine {
 
     /// Refuses ports of a guest whose address nobody here knows.
     fn check_reachable(&self, mode: Mode, port: Option<&Port>) -> Result<(), Refusal> {
+        let refuse = |reason| Refusal::InvalidConfig { field: "expose".into(), reason };
+        self.check_addressed(mode, port).map_err(refuse)
+    }
+
+    /// Says why volnet gives a guest no address, if so it is.
+    pub(super) fn check_addressed(&self, mode: Mode, port: Option<&Port>) -> Result<(), String> {
         let network = port.and_then(|port| self.ledger.network(&port.network));
         let known = match mode {
             Mode::Bridged => true,
@@ -163,8 +172,7 @@ impl Engine {
         if known {
             return Ok(());
         }
-        let reason = format!("volnet leases no address to this VM in {mode} mode");
-        Err(Refusal::InvalidConfig { field: "expose".into(), reason })
+        Err(format!("volnet leases no address to this VM in {mode} mode"))
     }
 
     /// Makes a port of a VM one of the host's. To do it again changes nothing.

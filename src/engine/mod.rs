@@ -5,7 +5,7 @@
 //! what is to be done about it ([`ruleset`], [`desire`], [`plan`], [`reconcile`]), the life of a
 //! hypervisor process ([`supervise`], [`lifecycle`], [`recover`]), what the kernel tells ([`news`],
 //! [`drift`]), what others have in the way ([`firewall`]), the addresses that guests ask for ([`lease`]), the ports of the host
-//! that lead to guests ([`expose`]), what is asked and answered
+//! that lead to guests ([`expose`]), what guests may send ([`policy`]), what is asked and answered
 //! ([`request`], [`view`]), and [`decide`], where a request becomes a [`decide::Decision`].
 
 pub mod cid;
@@ -24,6 +24,7 @@ pub mod mode;
 pub mod name;
 pub mod news;
 pub mod plan;
+pub mod policy;
 pub mod prefix;
 pub mod reconcile;
 pub mod recover;

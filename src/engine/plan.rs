@@ -46,6 +46,8 @@ pub enum Op {
     AddElements(Vec<Element>),
     /// Remove elements; one that is absent, be it with its set or table, is as good as removed.
     RemoveElements(Vec<Element>),
+    /// Take elements away and add others, all in one batch.
+    ExchangeElements { gone: Vec<Element>, new: Vec<Element> },
     /// Put an accept rule for a bridge into a chain of somebody else's `ip filter` table.
     AddAccept(Accept),
     /// Take that rule out again, however often it stands there.
@@ -145,6 +147,9 @@ impl Op {
             }
             Op::AddElements(elements) => Some(Op::RemoveElements(elements.clone())),
             Op::RemoveElements(elements) => Some(Op::AddElements(elements.clone())),
+            Op::ExchangeElements { gone, new } => {
+                Some(Op::ExchangeElements { gone: new.clone(), new: gone.clone() })
+            }
             Op::AddAccept(accept) => Some(Op::RemoveAccept(accept.clone())),
             Op::RemoveAccept(accept) => Some(Op::AddAccept(accept.clone())),
             Op::DeleteLink { .. }
@@ -172,6 +177,7 @@ impl Op {
             | Op::RemoveTable { .. }
             | Op::AddElements(_)
             | Op::RemoveElements(_)
+            | Op::ExchangeElements { .. }
             | Op::RemoveAccept(_)
             | Op::ForgetAddress { .. }
             | Op::ForgetFlows { .. } => true,
@@ -216,6 +222,7 @@ impl Op {
             Op::ReplaceTable(table) => ("replace table", table_name(table.family, table.name)),
             Op::RemoveTable { family, name } => ("remove table", table_name(*family, name)),
             Op::AddElements(elements) => ("add elements", of_elements(elements)),
+            Op::ExchangeElements { new, .. } => ("exchange elements", of_elements(new)),
             Op::RemoveElements(elements) => ("remove elements", of_elements(elements)),
             Op::AddAccept(accept) => {
                 ("add accept rule", format!("of {} to {}", accept.bridge, accept.chain))

@@ -30,6 +30,8 @@ pub enum Request {
     Delete { name: VmName, timeout_ms: u64 },
     /// Make a port of the guest one of the host's.
     Expose { name: VmName, port: Expose },
+    /// Say what the guest may send beyond its network.
+    SetPolicy { name: VmName, policy: String },
     /// Take it back.
     Unexpose { name: VmName, at: HostPort },
     /// Show one VM.

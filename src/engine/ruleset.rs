@@ -7,8 +7,11 @@
 mod ours;
 pub mod text;
 
-pub use ours::{Guest, KEYS, TABLE, elements, exposed, is_guarded, tables};
+pub use ours::{
+    ALLOWED, DENIED, Guest, KEYS, TABLE, elements, exposed, is_guarded, policy, tables,
+};
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 
@@ -44,7 +47,7 @@ pub struct Table {
 impl Table {
     /// The table without its elements.
     pub fn shape(&self) -> Shape {
-        let sets = self.sets.iter().map(|set| (set.name.into(), set.key.into(), set.kind));
+        let sets = self.sets.iter().map(|set| (set.name.to_string(), set.key.into(), set.kind));
         let chains = self.chains.iter().map(|chain| ChainShape {
             name: chain.name.into(),
             kind: chain.kind,
@@ -111,7 +114,7 @@ impl Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What its keys are, concatenated in this order.
     pub key: &'static [Field],
     /// How it is filled.
@@ -136,6 +139,8 @@ pub enum SetKind {
     Values,
     /// By us, with prefixes.
     Prefixes,
+    /// By us, with single values, each of which counts the packets that it was found for.
+    Counting,
     /// By packets, as [`Match::Faster`] and [`Match::Put`] say. What is in it is the kernel's to say:
     /// it is neither desired nor foreign. An element goes by itself after so many seconds
     /// without such a packet.
@@ -219,7 +224,7 @@ pub struct Element {
     /// The table's name.
     pub table: &'static str,
     /// The set's name.
-    pub set: &'static str,
+    pub set: Cow<'static, str>,
     /// The element itself.
     pub key: Key,
 }
@@ -274,10 +279,10 @@ pub struct Rule {
 }
 
 /// A condition of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
     /// The fields of the packet, concatenated, are (or are not) in the set.
-    InSet { fields: &'static [PacketField], set: &'static str, negated: bool },
+    InSet { fields: &'static [PacketField], set: Cow<'static, str>, negated: bool },
     /// The field of the packet, of which only the bits of `mask` count if there is one, has (or has
     /// not) this value.
     Is { field: PacketField, mask: Option<u64>, value: u64, negated: bool },
@@ -290,6 +295,8 @@ pub enum Match {
     Established,
     /// The destination of the connection was translated.
     Translated,
+    /// The packet answers, on a connection that another side began.
+    Answer,
     /// The packet is for an address of the host's own.
     Local,
 }

@@ -38,6 +38,8 @@ pub struct NetworkConfig {
     pub nat: bool,
     /// Whether VMs on it are kept from each other unless they say otherwise.
     pub isolated: bool,
+    /// What its guests may send beyond it, by the name of a policy, unless they say otherwise.
+    pub policy: String,
     /// Who answers guests that ask for an address.
     pub dhcp: Dhcp,
     /// Whether VMs on it are held to their own addresses unless they say otherwise.
@@ -87,6 +89,9 @@ pub struct Record {
     /// changed since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed: Vec<Expose>,
+    /// What the guest may send beyond its network; `None`: as the network says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// vsock context id, 3 or more.
     pub cid: u32,
     /// Milliseconds since the epoch.

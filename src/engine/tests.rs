@@ -33,6 +33,7 @@ fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConf
         antispoof: true,
         ipv6: false,
         host_services: vec![Service::Ping],
+        policy: "open".into(),
         mac: Mac::of_bridge("host", bridge),
     }
 }

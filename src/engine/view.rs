@@ -44,6 +44,7 @@ pub struct VmView {
     pub netmask: Option<Ipv4Addr>,
     pub gateway: Option<Ipv4Addr>,
     pub mtu: Option<u16>,
+    pub policy: Option<String>,
     pub expose: Vec<Expose>,
     pub cid: u32,
     pub kernel_args: String,

@@ -59,6 +59,7 @@ impl Vm {
             netmask: network.and_then(of_lease),
             gateway: network.and_then(|config| leased.map(|_| config.host_ip)),
             mtu: network.map(|config| record.spec.network.mtu.unwrap_or(config.mtu)),
+            policy: None,
             expose: record.exposed.clone(),
             cid: record.cid,
             kernel_args: kernel_args_of(record, network),

@@ -181,6 +181,14 @@ impl Kernel {
             Op::ReplaceTable(table) => self.replace_table(table)?,
             Op::RemoveTable { family, name } => self.remove_table(*family, name)?,
             Op::AddElements(elements) => self.add_elements(elements)?,
+            Op::ExchangeElements { gone, new } => {
+                let there: Vec<_> = self.observed.tables.clone();
+                self.remove_elements(gone)?;
+                if let Err(errno) = self.add_elements(new) {
+                    self.observed.tables = there;
+                    return Err(errno);
+                }
+            }
             Op::RemoveElements(elements) => self.remove_elements(elements)?,
             Op::AddAccept(accept) => self.add_accept(accept)?,
             Op::RemoveAccept(accept) => {

@@ -14,6 +14,8 @@ pub mod noop;
 
 use std::os::fd::OwnedFd;
 
+use std::net::Ipv4Addr;
+
 use crate::engine::firewall::Surroundings;
 use crate::engine::plan::Op;
 use crate::engine::reconcile::{DesiredPort, Observed};
@@ -30,6 +32,11 @@ pub trait Network {
     /// Looks at what others have in the way of packets, for people to be told of.
     fn surroundings(&mut self) -> Result<Surroundings, Failure> {
         Ok(Surroundings::default())
+    }
+
+    /// What was allowed and denied of each address that has a policy, since its table was made.
+    fn counted(&mut self) -> Result<Vec<Counted>, Failure> {
+        Ok(Vec::new())
     }
 
     /// Applies one Op, whole or not at all; but see [`Op::SetLink`].
@@ -58,7 +65,24 @@ pub struct Applied {
     pub ifindex: Option<u32>,
 }
 
+/// What a guest sent beyond its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The guest's address.
+    pub address: Ipv4Addr,
+    /// Whether it was allowed.
+    pub allowed: bool,
+    /// How many packets that was.
+    pub packets: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
 impl Network for Box<dyn Network> {
+    fn counted(&mut self) -> Result<Vec<Counted>, Failure> {
+        self.as_mut().counted()
+    }
+
     fn backend(&self) -> &'static str {
         self.as_ref().backend()
     }

@@ -83,7 +83,8 @@ impl Call {
                 | Request::Delete { .. }
                 | Request::OpenTap { .. }
                 | Request::Expose { .. }
-                | Request::Unexpose { .. } => true,
+                | Request::Unexpose { .. }
+                | Request::SetPolicy { .. } => true,
                 Request::Get { .. }
                 | Request::List
                 | Request::Args { .. }
@@ -166,6 +167,9 @@ fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
         "Restart" => Request::Restart { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Delete" => Request::Delete { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Expose" => expose(fields)?,
+        "SetPolicy" => {
+            Request::SetPolicy { name: fields.name()?, policy: fields.required("policy")? }
+        }
         "Unexpose" => Request::Unexpose {
             name: fields.name()?,
             at: HostPort {
@@ -481,6 +485,7 @@ mod tests {
             let Some(rest) = line.strip_prefix("method ") else { continue };
             let method = rest.split('(').next().unwrap();
             let parameters = match method {
+                "SetPolicy" => r#"{"name":"web","policy":"open"}"#,
                 "Expose" | "Unexpose" => r#"{"name":"web","PORT":80}"#,
                 _ if rest.contains("(name: string") => r#"{"name":"web"}"#,
                 _ => "{}",

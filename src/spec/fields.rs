@@ -214,6 +214,25 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// An array of at most `most` texts, each with its place.
+pub(crate) fn texts<'a>(
+    place: &Place,
+    value: &'a Value,
+    most: usize,
+) -> Result<Vec<(Place, &'a str)>, Refusal> {
+    let Some(items) = value.as_array() else {
+        return Err(place.refuse(format!("{} is not an array", kind(value))));
+    };
+    if items.len() > most {
+        return Err(place.refuse(format!("there may be at most {most}")));
+    }
+    let text = |(index, item)| {
+        let place = place.element(index);
+        string(&place, item).map(|text| (place.clone(), text))
+    };
+    items.iter().enumerate().map(text).collect()
+}
+
 fn object<'a>(place: &Place, value: &'a Value) -> Result<&'a Map<String, Value>, Refusal> {
     value.as_object().ok_or_else(|| place.refuse(format!("{} is not an object", kind(value))))
 }

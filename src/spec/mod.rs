@@ -76,6 +76,9 @@ pub struct NetworkSpec {
     pub mtu: Option<u16>,
     /// Queue pairs of the guest's interface, 1 to 16; more than one needs a multi-queue tap.
     pub queues: Option<u16>,
+    /// What it may send beyond its network, by the name of a policy; `None`: as the network says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// Keep it from other isolated VMs of the network; `None`: as the network says.
     pub isolated: Option<bool>,
     /// Hold it to its own addresses; `None`: as the network says.

@@ -56,6 +56,7 @@ fn resolve_network_config(manifest: &Network, config: &Network) -> NetworkSpec {
         mac: config.mac,
         mtu: config.mtu,
         queues: config.queues,
+        policy: config.policy.clone(),
         isolated: config.isolated,
         antispoof: config.antispoof,
     }
@@ -69,6 +70,7 @@ fn check_network(network: &NetworkSpec) -> Result<(), Refusal> {
         ("mac", network.mac.is_some()),
         ("mtu", network.mtu.is_some()),
         ("queues", network.queues.is_some()),
+        ("policy", network.policy.is_some()),
         ("isolated", network.isolated.is_some()),
         ("antispoof", network.antispoof.is_some()),
     ];

@@ -45,6 +45,7 @@ pub(super) struct Network {
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u16>,
     pub(super) queues: Option<u16>,
+    pub(super) policy: Option<String>,
     pub(super) isolated: Option<bool>,
     pub(super) antispoof: Option<bool>,
 }
@@ -101,6 +102,7 @@ pub(super) fn config_network(fields: &Fields) -> Result<Network, Refusal> {
         "mtu",
         "queues",
         "isolated",
+        "policy",
         "antispoof",
     ];
     let Some(fields) = fields.section("network", KNOWN)? else { return Ok(Network::default()) };
@@ -111,6 +113,7 @@ pub(super) fn config_network(fields: &Fields) -> Result<Network, Refusal> {
         mac: fields.parsed("mac", mac)?,
         mtu: fields.integer("mtu", MTU_MIN..=MTU_MAX)?.map(narrow),
         queues: fields.integer("queues", 1..=QUEUES_MAX)?.map(narrow),
+        policy: fields.parsed("policy", text::name)?,
         isolated: fields.flag("isolated")?,
         antispoof: fields.flag("antispoof")?,
         ..shared_network(&fields)?

@@ -51,6 +51,7 @@ fn record(vm: &str, cid: u32) -> Record {
         spec: VmSpec::default(),
         port: None,
         exposed: Vec::new(),
+        policy: None,
         cid,
         created_at: 1,
         restarts: 0,

@@ -102,6 +102,7 @@ fn scenarios() -> Vec<Scenario> {
         ),
         ("create exposed", vec![], vec![create("a", exposed(&[8080, 8443]))]),
         ("expose", vec![create("a", exposed(&[8080]))], vec![expose("a", 8443)]),
+        ("policy", vec![create("a", spec())], vec![set_policy("a", "internet")]),
         ("unexpose", vec![create("a", exposed(&[8080]))], vec![unexpose("a", 8080)]),
         (
             "a port changes hands",

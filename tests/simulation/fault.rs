@@ -191,7 +191,9 @@ fn errnos_of(op: &Op) -> &'static [i32] {
             &[EPERM, ENOENT, ENOMEM, EBUSY, EEXIST, EINVAL, ERESTART, EOPNOTSUPP, ENOBUFS]
         }
         Op::RemoveTable { .. } => &[EPERM, ENOMEM, EBUSY, ERESTART, ENOBUFS],
-        Op::AddElements(_) => &[EPERM, ENOENT, ENOMEM, EEXIST, ENFILE, ERESTART, ENOBUFS],
+        Op::AddElements(_) | Op::ExchangeElements { .. } => {
+            &[EPERM, ENOENT, ENOMEM, EEXIST, ENFILE, ERESTART, ENOBUFS]
+        }
         Op::RemoveElements(_) => &[EPERM, ENOMEM, EBUSY, ENFILE, ERESTART, ENOBUFS],
         Op::AddAccept(_) => &[EPERM, ENOENT, ENOMEM, EINVAL, ERESTART, ENOBUFS],
         Op::RemoveAccept(_) => &[EPERM, ENOMEM, ERESTART, EPROTO, ENOBUFS],

@@ -38,8 +38,14 @@ struct Promised {
     spec: VmSpec,
     /// Whether it runs, where that was said last.
     runs: Option<bool>,
-    /// The ports that lead to it, where that was said last.
-    exposed: Option<Vec<Expose>>,
+    /// The ports that lead to it and its policy, where that was said last.
+    traffic: Option<Traffic>,
+}
+
+type Traffic = (Vec<Expose>, Option<String>);
+
+fn traffic(vm: &VmView) -> Traffic {
+    (vm.expose.clone(), vm.policy.clone())
 }
 
 impl Promised {
@@ -78,8 +84,8 @@ impl Promises {
                     Some(_) | None => (!open).then_some(false),
                 };
                 let runs = if *start { Some(true) } else { former };
-                let (view, exposed) = (vm.clone(), Some(vm.expose.clone()));
-                let promised = Promised { view, spec: (**spec).clone(), runs, exposed };
+                let (view, traffic) = (vm.clone(), Some(traffic(vm)));
+                let promised = Promised { view, spec: (**spec).clone(), runs, traffic };
                 self.vms.insert(name.clone(), promised);
                 self.open.remove(name);
                 if vm.status == Status::Stopping || self.pending.values().any(is_clearing) {
@@ -100,13 +106,17 @@ impl Promises {
                 self.open.insert(name.clone());
             }
             (
-                Request::Expose { name, .. } | Request::Unexpose { name, .. },
+                Request::Expose { name, .. }
+                | Request::Unexpose { name, .. }
+                | Request::SetPolicy { name, .. },
                 Ok(Reply::Vm { vm }),
-            ) => self.exposed(name, Some(vm.expose.clone())),
+            ) => self.traffic(name, Some(traffic(vm))),
             (
-                Request::Expose { name, .. } | Request::Unexpose { name, .. },
+                Request::Expose { name, .. }
+                | Request::Unexpose { name, .. }
+                | Request::SetPolicy { name, .. },
                 Err(Error::Failed(_)),
-            ) if self.undoing_fails => self.exposed(name, None),
+            ) if self.undoing_fails => self.traffic(name, None),
             (Request::Stop { name, .. }, Ok(_)) => self.runs(name, Some(false)),
             (Request::Start { name }, Err(Error::Failed(_))) => {
                 let left = |vm: &Promised| vm.spec.restart == RestartPolicy::No;
@@ -156,8 +166,10 @@ impl Promises {
                 Request::Start { name }
                 | Request::Stop { name, .. }
                 | Request::Restart { name, .. } => self.runs(&name, None),
-                Request::Expose { name, .. } | Request::Unexpose { name, .. } => {
-                    self.exposed(&name, None);
+                Request::Expose { name, .. }
+                | Request::Unexpose { name, .. }
+                | Request::SetPolicy { name, .. } => {
+                    self.traffic(&name, None);
                 }
                 Request::Teardown { .. } => self.all_open(),
                 _ => {}
@@ -203,7 +215,7 @@ impl Promises {
                 // Made, or deleted and made anew.
                 Some((vm, spec)) if !self.vms.get(name).is_some_and(|old| old.is(vm)) => {
                     let (view, spec) = (vm.clone(), (*spec).clone());
-                    let promised = Promised { view, spec, runs: None, exposed: None };
+                    let promised = Promised { view, spec, runs: None, traffic: None };
                     self.vms.insert(name.clone(), promised);
                 }
                 Some(_) => {}
@@ -217,8 +229,8 @@ impl Promises {
             if identity(vm) != identity(&promised.view) {
                 broken.push(format!("{vm:?} was promised as {:?}", promised.view));
             }
-            if promised.exposed.as_ref().is_some_and(|exposed| *exposed != vm.expose) {
-                broken.push(format!("{vm:?} was promised with {:?}", promised.exposed));
+            if promised.traffic.as_ref().is_some_and(|promised| *promised != traffic(vm)) {
+                broken.push(format!("{vm:?} was promised with {:?}", promised.traffic));
             }
             if promised.runs.is_some_and(|runs| runs != vm.pid.is_some()) {
                 broken.push(format!("{vm:?} was promised with runs = {:?}", promised.runs));
@@ -237,9 +249,9 @@ impl Promises {
         self.vms.values_mut().for_each(|vm| vm.runs = None);
     }
 
-    fn exposed(&mut self, name: &VmName, exposed: Option<Vec<Expose>>) {
+    fn traffic(&mut self, name: &VmName, traffic: Option<Traffic>) {
         if let Some(vm) = self.vms.get_mut(name) {
-            vm.exposed = exposed;
+            vm.traffic = traffic;
         }
     }
 
@@ -266,6 +278,7 @@ fn identity(vm: &VmView) -> VmView {
         status: Status::Created,
         ifindex: None,
         expose: Vec::new(),
+        policy: None,
         pid: None,
         exit_code: None,
         exit_signal: None,

@@ -188,7 +188,8 @@ fn step(dice: &mut Dice) -> Step {
         60..64 => lease(vm, [Word::Get, Word::Get, Word::Renew, Word::Release][dice.below(4)]),
         64 | 65 => expose(vm, 8080 + dice.below(3) as u16),
         66 => unexpose(vm, 8080 + dice.below(3) as u16),
-        67..70 => Step::Wait(dice.roll(3_000)),
+        67 => set_policy(vm, ["open", "internet", "none"][dice.below(3)]),
+        68..70 => Step::Wait(dice.roll(3_000)),
         70..78 => Step::Settle,
         78..84 => {
             Step::End(name(vm), [Exit::Code(0), Exit::Code(1), Exit::Signal(9)][dice.below(3)])

@@ -103,6 +103,10 @@ pub(crate) fn lease(vm: &str, word: Word) -> Step {
     Step::Lease(name(vm), word)
 }
 
+pub(crate) fn set_policy(vm: &str, policy: &str) -> Step {
+    Step::Ask(Request::SetPolicy { name: name(vm), policy: policy.into() })
+}
+
 pub(crate) fn setup() -> Step {
     Step::Ask(Request::Setup { dry_run: false, force: false })
 }

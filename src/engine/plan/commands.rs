@@ -49,6 +49,10 @@ impl Op {
             Op::RemoveTable { family, name } => vec![nft(&text::remove_table(*family, name))],
             Op::AddElements(elements) => vec![nft(&text::add_elements(elements))],
             Op::RemoveElements(elements) => vec![nft(&text::remove_elements(elements))],
+            Op::ExchangeElements { gone, new } => {
+                let parts = [text::remove_elements(gone), text::add_elements(new)];
+                vec![nft(&parts.join("\n"))]
+            }
             Op::AddAccept(accept) => {
                 vec![nft(&format!("insert rule {FILTER} {} {}", accept.chain, accept_rule(accept)))]
             }

@@ -93,7 +93,7 @@ fn is_right(seen: &ObservedTable, table: &Table) -> bool {
 fn keeping(table: &Table, seen: &ObservedTable) -> Table {
     let mut table = table.clone();
     for set in table.sets.iter_mut().filter(|set| set.kept) {
-        let keys = seen.sets.iter().find(|(name, _)| name == set.name);
+        let keys = seen.sets.iter().find(|(name, _)| **name == *set.name);
         set.elements.extend(keys.iter().flat_map(|(_, keys)| keys).cloned());
     }
     table
@@ -108,13 +108,13 @@ fn compare_sets(
 ) {
     let ours = |set: &&Set| !matches!(set.kind, SetKind::Learned { .. });
     for set in table.sets.iter().filter(ours) {
-        let keys = seen.sets.iter().find(|(name, _)| name == set.name);
+        let keys = seen.sets.iter().find(|(name, _)| **name == *set.name);
         let present: BTreeSet<&Key> = keys.iter().flat_map(|(_, keys)| keys).collect();
         let wanted: BTreeSet<&Key> = set.elements.iter().collect();
         let element = |key: &&Key| Element {
             family: table.family,
             table: table.name,
-            set: set.name,
+            set: set.name.clone(),
             key: (*key).clone(),
         };
         added.extend(wanted.difference(&present).map(element));

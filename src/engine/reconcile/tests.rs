@@ -67,7 +67,7 @@ impl Host {
 
     pub(crate) fn elements(&self, at: usize) -> Vec<Element> {
         let key = vec![Value::Ipv4(self.vms[at].1.ip.unwrap())];
-        vec![Element { family: Family::Ip, table: "volnet", set: "guests", key }]
+        vec![Element { family: Family::Ip, table: "volnet", set: "guests".into(), key }]
     }
 
     pub(crate) fn desired(&self) -> Desired<'_> {
@@ -88,7 +88,7 @@ impl Host {
             name: "volnet",
             owned: true,
             sets: vec![Set {
-                name: "guests",
+                name: "guests".into(),
                 key: &[Field::Ipv4],
                 kind: SetKind::Values,
                 kept: false,
@@ -147,6 +147,7 @@ fn network(name: &str, n: u8) -> NetworkConfig {
         antispoof: true,
         ipv6: false,
         host_services: vec![Service::Ping],
+        policy: "open".into(),
         mac: Mac::of_bridge("host", &bridge),
         bridge,
     }
@@ -330,7 +331,8 @@ fn only_elements_that_differ_are_touched() {
 fn what_packets_taught_is_left_alone_and_taken_along() {
     let host = Host::with_vms(1);
     let networks: Vec<&NetworkConfig> = host.networks.iter().collect();
-    let desired = Desired { tables: ruleset::tables(&networks, vec![], true), ..host.desired() };
+    let desired =
+        Desired { tables: ruleset::tables(&networks, &[], vec![], true), ..host.desired() };
     let mut fake = bare_kernel();
     let plan = reconcile(&desired, &fake.kernel.observed).plan;
     execute(&mut fake, &plan).unwrap();
@@ -353,7 +355,10 @@ fn what_packets_taught_is_left_alone_and_taken_along() {
     let Op::ReplaceTable(table) = op else { panic!("{op:?}") };
     let learned: Vec<&Set> =
         table.sets.iter().filter(|set| matches!(set.kind, SetKind::Learned { .. })).collect();
-    assert_eq!(learned.iter().map(|set| set.name).collect::<Vec<_>>(), ["leases", "storms"]);
+    assert_eq!(
+        learned.iter().map(|set| set.name.as_ref()).collect::<Vec<_>>(),
+        ["leases", "storms"]
+    );
     assert_eq!((&learned[0].elements, &learned[1].elements), (&vec![lease], &vec![]));
 }
 
@@ -361,7 +366,7 @@ fn what_packets_taught_is_left_alone_and_taken_along() {
 fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
     let host = Host::with_vms(1);
     let networks: Vec<&NetworkConfig> = host.networks.iter().collect();
-    let tables = ruleset::tables(&networks, vec![], true);
+    let tables = ruleset::tables(&networks, &[], vec![], true);
     let desired = Desired { tables, ports: vec![], ..host.desired() };
     let mut fake = bare_kernel();
     let plan = reconcile(&desired, &fake.kernel.observed).plan;
@@ -391,7 +396,8 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
 fn a_kernel_without_ipv6_needs_no_rules_for_it() {
     let host = Host::new();
     let networks: Vec<&NetworkConfig> = host.networks.iter().collect();
-    let desired = Desired { tables: ruleset::tables(&networks, vec![], true), ..host.desired() };
+    let desired =
+        Desired { tables: ruleset::tables(&networks, &[], vec![], true), ..host.desired() };
     let mut fake = bare_kernel();
     let made = |fake: &Fake| {
         let plan = reconcile(&desired, &fake.kernel.observed).plan;

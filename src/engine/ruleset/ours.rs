@@ -21,6 +21,7 @@
 
 mod bridged;
 mod exposed;
+mod policies;
 mod routed;
 mod routed6;
 
@@ -33,6 +34,7 @@ use super::{
 use crate::engine::expose::Expose;
 use crate::engine::mac::Mac;
 use crate::engine::name::TapName;
+use crate::engine::policy::Policy;
 use crate::engine::state::{NetworkConfig, Service};
 
 /// The name of our tables.
@@ -89,8 +91,14 @@ pub fn is_guarded<'a>(mut networks: impl Iterator<Item = &'a NetworkConfig>) -> 
 }
 
 /// All tables, with these elements in their sets beside those of the networks.
-pub fn tables(networks: &[&NetworkConfig], elements: Vec<Element>, owned: bool) -> Vec<Table> {
-    let mut tables = vec![routed::table(networks, owned), routed6::table(networks, owned)];
+pub fn tables(
+    networks: &[&NetworkConfig],
+    policies: &[Policy],
+    elements: Vec<Element>,
+    owned: bool,
+) -> Vec<Table> {
+    let mut tables =
+        vec![routed::table(networks, policies, owned), routed6::table(networks, owned)];
     if is_guarded(networks.iter().copied()) {
         tables.push(bridged::table(networks, owned));
     }
@@ -113,6 +121,15 @@ pub fn elements(guest: &Guest<'_>) -> Vec<Element> {
 pub fn exposed(address: Option<Ipv4Addr>, ports: &[Expose]) -> Vec<Element> {
     address.map(|address| exposed::elements(address, ports)).unwrap_or_default()
 }
+
+/// What a VM that has this address is in the sets of its policy.
+pub fn policy(address: Ipv4Addr, policy: &str) -> Vec<Element> {
+    policies::elements(address, policy)
+}
+
+/// The sets that count what was allowed, and denied, of each VM.
+pub const ALLOWED: &str = policies::ALLOWED;
+pub const DENIED: &str = policies::DENIED;
 
 /// The condition that a packet for the host does not come from a guest.
 fn from_elsewhere(networks: &[&NetworkConfig]) -> Match {
@@ -178,13 +195,13 @@ fn filter(name: &'static str, hook: Hook, priority: i32, rules: Vec<Rule>) -> Ch
 }
 
 fn set(name: &'static str, key: &'static [Field], elements: Vec<Key>) -> Set {
-    Set { name, key, kind: SetKind::Values, kept: false, elements }
+    Set { name: name.into(), key, kind: SetKind::Values, kept: false, elements }
 }
 
 /// A set of prefixes.
 fn prefixes<'a>(name: &'static str, networks: impl Iterator<Item = &'a NetworkConfig>) -> Set {
     let elements = networks.map(|network| vec![Value::Prefix(network.subnet)]).collect();
-    Set { name, key: &[Field::Ipv4], kind: SetKind::Prefixes, kept: false, elements }
+    Set { name: name.into(), key: &[Field::Ipv4], kind: SetKind::Prefixes, kept: false, elements }
 }
 
 /// The link name of a network's bridge.
@@ -197,11 +214,11 @@ fn rule<const N: usize>(matches: [Match; N], verdict: Verdict) -> Rule {
 }
 
 fn within(fields: &'static [PacketField], set: &'static str) -> Match {
-    Match::InSet { fields, set, negated: false }
+    Match::InSet { fields, set: set.into(), negated: false }
 }
 
 fn outside(fields: &'static [PacketField], set: &'static str) -> Match {
-    Match::InSet { fields, set, negated: true }
+    Match::InSet { fields, set: set.into(), negated: true }
 }
 
 const fn is(field: PacketField, value: u64) -> Match {

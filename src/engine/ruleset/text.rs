@@ -73,6 +73,7 @@ fn write_set(text: &mut String, set: &Set) {
     match set.kind {
         SetKind::Values => {}
         SetKind::Prefixes => text.push_str("\t\tflags interval\n"),
+        SetKind::Counting => text.push_str("\t\tcounter\n"),
         SetKind::Learned { timeout_s } => {
             let _ = writeln!(text, "\t\tsize {LEARNED_MAX}\n\t\tflags dynamic,timeout");
             let _ = writeln!(text, "\t\ttimeout {timeout_s}s");
@@ -142,6 +143,7 @@ fn match_text(condition: &Match) -> String {
         ),
         Match::Established => "ct state established,related".to_string(),
         Match::Translated => "ct status dnat".to_string(),
+        Match::Answer => "ct direction reply".to_string(),
         Match::Local => "fib daddr type local".to_string(),
     }
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::engine::lease::{Change, Claim};
-use crate::engine::ruleset::{Element, Value};
+use crate::engine::ruleset::{self, Element, Value};
 use crate::engine::state::{Lease, Record};
 
 const HOUR: u64 = 3_600_000;
@@ -94,7 +94,8 @@ fn an_address_is_forgotten_when_it_is_given_and_when_it_is_given_back() {
     let own = |last| {
         let (link, mac) = (Value::Link("vttap-asks".into()), Mac::of_guest("default", "asks"));
         let key = vec![link, Value::Ether(mac), Value::Ipv4([192, 168, 127, last].into())];
-        vec![Element { family: Family::Bridge, table: "volnet", set: "guests", key }]
+        let guest = Element { family: Family::Bridge, table: "volnet", set: "guests".into(), key };
+        [ruleset::policy([192, 168, 127, last].into(), "open"), vec![guest]].concat()
     };
     let lease = Lease { ip: ip("192.168.127.9"), until: 2_000_000, given: false };
     let plan = |engine: &mut Engine, wish| {

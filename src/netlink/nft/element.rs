@@ -5,7 +5,7 @@
 //! to beside it.
 
 use super::super::Error;
-use super::super::attr::Attrs;
+use super::super::attr::{Attr, Attrs};
 use super::super::message::{CREATE, DUMP, REQUEST};
 use super::super::writer::{Open, Writer};
 use super::{Kind, begin, split};
@@ -24,6 +24,11 @@ const LIST_ELEM: u16 = 1;
 const KEY: u16 = 1;
 const DATA: u16 = 2;
 const FLAGS: u16 = 3;
+const EXPRESSION: u16 = 7;
+// NFTA_EXPR_DATA, NFTA_COUNTER_*.
+const EXPRESSION_DATA: u16 = 2;
+const COUNTER_BYTES: u16 = 1;
+const COUNTER_PACKETS: u16 = 2;
 const DATA_VALUE: u16 = 1;
 
 /// A message of elements that is being written.
@@ -121,6 +126,53 @@ pub fn read(
         }
     }
     Ok(())
+}
+
+/// Reads the payload of a message of elements that count and have keys of four bytes: the key,
+/// packets and bytes.
+pub fn read_counters(payload: &[u8]) -> Result<Vec<([u8; 4], u64, u64)>, Error> {
+    let mut counters = Vec::new();
+    for attr in Attrs::new(split(payload)?.1) {
+        let attr = attr?;
+        if attr.kind != LIST_ELEMENTS {
+            continue;
+        }
+        for element in attr.nested()? {
+            let (mut key, mut count) = (None, None);
+            for attr in element?.nested()? {
+                let attr = attr?;
+                match attr.kind {
+                    KEY => key = Some(value(attr.nested()?)?),
+                    EXPRESSION => count = Some(counter(attr)?),
+                    _ => {}
+                }
+            }
+            let key = key.ok_or(Error::Missing)?.try_into().map_err(|_| Error::TooShort)?;
+            let (packets, bytes) = count.ok_or(Error::Missing)?;
+            counters.push((key, packets, bytes));
+        }
+    }
+    Ok(counters)
+}
+
+/// Packets and bytes of the expression of an element that counts.
+fn counter(expression: Attr<'_>) -> Result<(u64, u64), Error> {
+    let (mut packets, mut bytes) = (None, None);
+    for attr in expression.nested()? {
+        let attr = attr?;
+        if attr.kind != EXPRESSION_DATA {
+            continue;
+        }
+        for attr in attr.nested()? {
+            let attr = attr?;
+            match attr.kind {
+                COUNTER_BYTES => bytes = Some(attr.be64()?),
+                COUNTER_PACKETS => packets = Some(attr.be64()?),
+                _ => {}
+            }
+        }
+    }
+    packets.zip(bytes).ok_or(Error::Missing)
 }
 
 /// The value among the attributes of `struct nft_data`.

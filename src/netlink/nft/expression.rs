@@ -83,6 +83,9 @@ const FIB_OF_DESTINATION: u32 = 2;
 const LOCAL: u32 = 2;
 /// `NFT_CT_STATE`.
 const CT_STATE: u32 = 0;
+/// `NFT_CT_DIRECTION`, a byte, and `IP_CT_DIR_REPLY`.
+const CT_DIRECTION: u32 = 1;
+const CT_REPLY: u8 = 1;
 /// `NFT_CT_STATUS`.
 const CT_STATUS: u32 = 2;
 /// `IPS_DST_NAT` (linux/netfilter/nf_conntrack_common.h).
@@ -247,6 +250,15 @@ pub fn established(writer: &mut Writer) {
 /// Goes on only if the destination of the connection was translated.
 pub fn translated(writer: &mut Writer) {
     connection(writer, CT_STATUS, CT_TRANSLATED);
+}
+
+/// Goes on only if the packet answers, on a connection that another side began.
+pub fn answer(writer: &mut Writer) {
+    expression(writer, "ct", |writer| {
+        writer.attr_be32(META_KEY, CT_DIRECTION);
+        writer.attr_be32(META_DREG, REG32_FIRST);
+    });
+    compare(writer, REG32_FIRST, Compare::Equal, &[CT_REPLY]);
 }
 
 /// Goes on only if one of these bits is set, in a word of the host.

@@ -46,6 +46,10 @@ const SET_DESC: u16 = 9;
 const SET_ID: u16 = 10;
 const SET_TIMEOUT: u16 = 11;
 const SET_USERDATA: u16 = 13;
+const SET_EXPRESSION: u16 = 17;
+// NFTA_EXPR_*.
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
 const DESC_SIZE: u16 = 1;
 // NFTA_RULE_*.
 const RULE_TABLE: u16 = 1;
@@ -245,6 +249,8 @@ pub enum Filled {
     Values,
     /// By requests, with intervals.
     Intervals,
+    /// By requests, with single values that count the packets that they were found for.
+    Counting,
     /// By packets. Elements have a timeout of so many milliseconds.
     ByPackets { timeout_ms: u64 },
 }
@@ -254,7 +260,7 @@ impl<'a> SetMessage<'a> {
     pub fn read(payload: &'a [u8]) -> Result<SetMessage<'a>, Error> {
         let (family, attrs) = split(payload)?;
         let (mut table, mut name, mut flags, mut key_type) = (None, None, 0, 0);
-        let (mut timeout_ms, mut data_type) = (0, None);
+        let (mut timeout_ms, mut data_type, mut counts) = (0, None, false);
         for attr in Attrs::new(attrs) {
             let attr = attr?;
             match attr.kind {
@@ -263,12 +269,14 @@ impl<'a> SetMessage<'a> {
                 SET_FLAGS => flags = attr.be32()?,
                 SET_KEY_TYPE => key_type = attr.be32()?,
                 SET_DATA_TYPE => data_type = Some(attr.be32()?),
+                SET_EXPRESSION => counts = true,
                 SET_TIMEOUT => timeout_ms = attr.be64()?,
                 _ => {}
             }
         }
         let (table, name) = (table.ok_or(Error::Missing)?, name.ok_or(Error::Missing)?);
         let filled = match flags & (SET_INTERVAL | SET_DYNAMIC) {
+            0 if counts => Filled::Counting,
             0 => Filled::Values,
             SET_INTERVAL => Filled::Intervals,
             _ => Filled::ByPackets { timeout_ms },
@@ -311,6 +319,7 @@ pub fn new_set(writer: &mut Writer, sequence: u32, set: &NewSet<'_>) {
     let (flags, timeout_ms) = match set.filled {
         Filled::Values => (0, None),
         Filled::Intervals => (SET_INTERVAL, None),
+        Filled::Counting => (0, None),
         Filled::ByPackets { timeout_ms } => (SET_DYNAMIC | SET_HAS_TIMEOUT, Some(timeout_ms)),
     };
     writer.attr_be32(SET_FLAGS, flags | if set.data.is_some() { SET_MAP } else { 0 });
@@ -330,6 +339,13 @@ pub fn new_set(writer: &mut Writer, sequence: u32, set: &NewSet<'_>) {
         writer.attr(SET_TIMEOUT, &timeout_ms.to_be_bytes());
     }
     writer.attr(SET_USERDATA, set.userdata);
+    if set.filled == Filled::Counting {
+        let nest = writer.nest(SET_EXPRESSION);
+        writer.attr_text(EXPRESSION_NAME, "counter");
+        let data = writer.nest(EXPRESSION_DATA);
+        writer.close(data);
+        writer.close(nest);
+    }
     writer.close_message(open);
 }
 

@@ -105,6 +105,7 @@ fn network(choices: &mut Choices<'_>) -> NetworkSpec {
         mtu: is(5).then(|| 68 + u16::from(mtu) * 8),
         queues: is(6).then_some(2),
         isolated: is(7).then_some(true),
+        policy: None,
         antispoof: (host > 127).then_some(false),
     }
 }

@@ -82,7 +82,7 @@ impl Kernel {
 
     fn set_mut(&mut self, element: &Element) -> Option<&mut Vec<Key>> {
         let table = self.table_mut(element.family, element.table)?;
-        let set = table.sets.iter_mut().find(|(name, _)| name == element.set);
+        let set = table.sets.iter_mut().find(|(name, _)| **name == *element.set);
         set.map(|(_, keys)| keys)
     }
 

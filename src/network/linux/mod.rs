@@ -30,9 +30,10 @@ use std::os::fd::OwnedFd;
 use crate::engine::firewall::Surroundings;
 use crate::engine::plan::{LinkSettings, Op};
 use crate::engine::reconcile::{DesiredPort, Observed};
+use crate::engine::ruleset::{ALLOWED, DENIED};
 use crate::error::Failure;
 
-use super::{Applied, Network};
+use super::{Applied, Counted, Network};
 use aside::Aside;
 use conntrack::Past;
 use monitor::Monitor;
@@ -126,6 +127,7 @@ impl Network for Linux {
             Op::ReplaceTable(table) => none(nft.replace_table(table)),
             Op::RemoveTable { family, name } => none(nft.remove_table(*family, name)),
             Op::AddElements(elements) => none(nft.add_elements(elements)),
+            Op::ExchangeElements { gone, new } => none(nft.exchange_elements(gone, new)),
             Op::RemoveElements(elements) => none(nft.remove_elements(elements)),
             Op::AddAccept(accept) => none(nft.add_accept(accept)),
             Op::RemoveAccept(accept) => none(nft.remove_accept(accept)),
@@ -159,6 +161,24 @@ impl Network for Linux {
         if let Err(error) = self.pool.make(&mut self.route) {
             log::info!("{}", error.failure("make", "a tap ahead"));
         }
+    }
+
+    fn counted(&mut self) -> Result<Vec<Counted>, Failure> {
+        let mut all = Vec::new();
+        for (set, allowed) in [(ALLOWED, true), (DENIED, false)] {
+            let counted = match self.nft.counted(set) {
+                Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
+                counted => counted.map_err(unread("what was counted"))?,
+            };
+            let counted = counted.into_iter();
+            all.extend(counted.map(|(address, packets, bytes)| Counted {
+                address,
+                allowed,
+                packets,
+                bytes,
+            }));
+        }
+        Ok(all)
     }
 
     fn flush(&mut self) {

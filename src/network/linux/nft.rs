@@ -19,6 +19,8 @@ mod shown;
 
 pub use accept::FILTER as ACCEPT_TABLE;
 
+use std::net::Ipv4Addr;
+
 use super::socket::{Error, Protocol, Sequence, Socket};
 use crate::engine::firewall::Firewall;
 use crate::engine::reconcile::ObservedTable;
@@ -135,6 +137,25 @@ impl Nft {
             }
             removed => absent_is_done(removed),
         }
+    }
+
+    /// Takes elements away and adds others, in one batch. Their sets must be there.
+    pub fn exchange_elements(&mut self, gone: &[Element], new: &[Element]) -> Result<(), Error> {
+        self.batch(|writer, sequence| {
+            encode::elements(writer, sequence, gone, &[element::add, element::remove]);
+            encode::elements(writer, sequence, new, &[element::add]);
+        })
+    }
+
+    /// What the elements of a set of ours have counted: an address, packets and bytes.
+    pub fn counted(&mut self, set: &str) -> Result<Vec<(Ipv4Addr, u64, u64)>, Error> {
+        let of = element::Of { family: FAMILY_IP, table: TABLE, set };
+        let counted: Vec<Vec<_>> = self.socket.dump(
+            |writer, sequence| element::dump(writer, sequence, of),
+            |message| Ok(Some(element::read_counters(message.payload)?)),
+        )?;
+        let address = |(key, packets, bytes): ([u8; 4], u64, u64)| (key.into(), packets, bytes);
+        Ok(counted.into_iter().flatten().map(address).collect())
     }
 
     /// Puts an accept rule at the head of its chain.

@@ -200,7 +200,7 @@ fn the_configuration_wins() {
         "cloud_init": null,
         "network": {
             "name": "lab", "ip": "10.1.0.9", "mac": "02:00:00:00:00:09", "mtu": 1400, "queues": 2,
-            "isolated": false, "gateway": "10.1.0.254"
+            "isolated": false, "policy": "internet", "gateway": "10.1.0.254"
         },
         "rootfs": {"url": "/other.qcow2", "format": "QCOW2"},
         "hypervisor": "qemu",
@@ -223,6 +223,7 @@ fn the_configuration_wins() {
             mac: Some("02:00:00:00:00:09".parse().unwrap()),
             mtu: Some(1400),
             queues: Some(2),
+            policy: Some("internet".into()),
             isolated: Some(false),
             antispoof: None,
         }

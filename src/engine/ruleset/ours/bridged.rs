@@ -95,8 +95,8 @@ pub(super) const LEASE: &[Field] =
 
 pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
     let hosts = networks.iter().map(|network| vec![Value::Ipv4(network.host_ip)]).collect();
-    let learned = |name, key, timeout_s, kept| Set {
-        name,
+    let learned = |name: &'static str, key, timeout_s, kept| Set {
+        name: name.into(),
         key,
         kind: SetKind::Learned { timeout_s },
         kept,
@@ -142,7 +142,12 @@ pub(super) fn elements(guest: &Guest<'_>) -> Vec<Element> {
         keys.push(("trusted", vec![link()]));
     }
     keys.extend(guest.isolated.then(|| ("isolated", vec![link()])));
-    let element = |(set, key)| Element { family: Family::Bridge, table: TABLE, set, key };
+    let element = |(set, key): (&'static str, Vec<Value>)| Element {
+        family: Family::Bridge,
+        table: TABLE,
+        set: set.into(),
+        key,
+    };
     keys.into_iter().map(element).collect()
 }
 

@@ -74,7 +74,8 @@ pub(super) fn masqueraded() -> Rule {
 
 /// What these ports are in the maps.
 pub(super) fn elements(address: Ipv4Addr, ports: &[Expose]) -> Vec<Element> {
-    let element = |set, key| Element { family: Family::Ip, table: TABLE, set, key };
+    let element =
+        |set: &'static str, key| Element { family: Family::Ip, table: TABLE, set: set.into(), key };
     let of_port = |port: &Expose| {
         let protocol = Value::Protocol(port.protocol.number());
         let (at, to) = (Value::Port(port.host_port), Value::Target(address, port.port));

@@ -16,8 +16,10 @@ use std::net::Ipv4Addr;
 use super::{
     Chain, ChainKind, Family, Field, Hook, ICMP, Match, NetworkConfig, PRIORITY_FILTER,
     PacketField, Rule, TABLE, Table, Value, Verdict, bridge, exposed, filter, from_elsewhere, is,
-    is_service, keep_apart, masked, outside, prefixes, rule, set, shared_sets, within,
+    is_service, keep_apart, masked, outside, policies, prefixes, rule, set, shared_sets, within,
 };
+
+use crate::engine::policy::Policy;
 
 /// `NF_IP_PRI_NAT_SRC` (linux/netfilter_ipv4.h).
 const PRIORITY_SOURCE_NAT: i32 = 100;
@@ -26,7 +28,7 @@ const LINK_LOCAL: Match = masked(PacketField::IpDestination, 0xffff_0000, 0xa9fe
 /// `ICMP_ECHO` (linux/icmp.h).
 const ECHO: Match = is(PacketField::IcmpType, 8);
 
-pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
+pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: bool) -> Table {
     use PacketField::{IpSource, OutLink};
     let nat = networks.iter().copied().filter(|network| network.nat);
     let masquerade =
@@ -38,6 +40,7 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
     let mut sets = shared_sets(networks);
     sets.push(prefixes("subnets", nat));
     sets.extend(exposed::sets(networks));
+    sets.extend(policies::sets(networks, policies));
     sets.push(set("answers", &[Field::Link, Field::Ipv4], answers.collect()));
     Table {
         family: Family::Ip,
@@ -52,6 +55,7 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
                 priority: PRIORITY_SOURCE_NAT,
                 rules: vec![exposed::masqueraded(), masquerade],
             },
+            policies::chain(policies),
             filter("forward", Hook::Forward, PRIORITY_FILTER, forwarded()),
             filter("input", Hook::Input, PRIORITY_FILTER, to_host(networks)),
             exposed::prerouting(),

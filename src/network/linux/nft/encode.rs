@@ -35,7 +35,7 @@ pub(super) fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table,
         let new = NewSet {
             family,
             table: table.name,
-            name: set.name,
+            name: &set.name,
             filled: filled(set.kind),
             size: matches!(set.kind, SetKind::Learned { .. }).then_some(LEARNED_MAX),
             key_type: key_type(set.key),
@@ -82,7 +82,7 @@ fn write_chain(writer: &mut Writer, sequence: &mut Sequence, table: &Table, chai
 }
 
 fn write_set(writer: &mut Writer, sequence: &mut Sequence, table: &Table, set: &Set) {
-    let of = Of { family: number(table.family), table: table.name, set: set.name };
+    let of = Of { family: number(table.family), table: table.name, set: &set.name };
     for keys in set.elements.chunks(PER_MESSAGE_MAX / 2) {
         let begin: Begin = crate::netlink::nft::element::add;
         let mut message = begin(writer, sequence.take(), of);
@@ -101,7 +101,7 @@ pub(super) fn elements(
     begins: &[Begin],
 ) {
     for same in elements.chunk_by(same_set) {
-        let of = Of { family: number(same[0].family), table: same[0].table, set: same[0].set };
+        let of = Of { family: number(same[0].family), table: same[0].table, set: &same[0].set };
         for part in same.chunks(PER_MESSAGE_MAX / 2) {
             for begin in begins {
                 let mut message = begin(writer, sequence.take(), of);
@@ -116,7 +116,7 @@ pub(super) fn elements(
 
 /// Whether two elements belong to the same set.
 pub(super) fn same_set(one: &Element, other: &Element) -> bool {
-    (one.family, one.table, one.set) == (other.family, other.table, other.set)
+    (one.family, one.table, &one.set) == (other.family, other.table, &other.set)
 }
 
 /// Writes a key; a prefix as the two ends of an interval, of which the upper is left out where it
@@ -209,6 +209,7 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
             }
             Match::Established => expression::established(writer),
             Match::Translated => expression::translated(writer),
+            Match::Answer => expression::answer(writer),
             Match::Local => expression::local(writer),
         }
     }
@@ -300,6 +301,7 @@ pub(super) fn filled(kind: SetKind) -> Filled {
     match kind {
         SetKind::Values => Filled::Values,
         SetKind::Prefixes => Filled::Intervals,
+        SetKind::Counting => Filled::Counting,
         SetKind::Learned { timeout_s } => {
             Filled::ByPackets { timeout_ms: 1000 * u64::from(timeout_s) }
         }

@@ -47,7 +47,12 @@ fn elements(payload: &[u8]) -> Vec<Raw> {
 
 /// The keys as they are sent to the kernel.
 fn written(keys: &[Key]) -> Vec<Raw> {
-    let of = |key: &Key| Element { family: Family::Ip, table: TABLE, set: "set", key: key.clone() };
+    let of = |key: &Key| Element {
+        family: Family::Ip,
+        table: TABLE,
+        set: "set".into(),
+        key: key.clone(),
+    };
     let keys: Vec<Element> = keys.iter().map(of).collect();
     let mut writer = Writer::new();
     encode::elements(&mut writer, &mut Sequence::default(), &keys, &[element::add]);

@@ -70,6 +70,7 @@ fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
             let kind = match set.filled {
                 Filled::Values => SetKind::Values,
                 Filled::Intervals => SetKind::Prefixes,
+                Filled::Counting => SetKind::Counting,
                 Filled::ByPackets { timeout_ms } => {
                     SetKind::Learned { timeout_s: (timeout_ms / 1000) as u32 }
                 }
@@ -140,7 +141,7 @@ fn keys(
     let elements: Vec<(Vec<u8>, u32)> = elements.into_iter().flatten().collect();
     Ok(match set.kind {
         SetKind::Prefixes => prefixes(&elements),
-        SetKind::Values | SetKind::Learned { .. } => {
+        SetKind::Values | SetKind::Counting | SetKind::Learned { .. } => {
             elements.iter().map(|(key, _)| read_key(key, fields)).collect()
         }
     })

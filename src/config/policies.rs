@@ -1,0 +1,41 @@
+//! What guests may be allowed, beside what is built in.
+
+use super::source::Sources;
+use crate::engine::policy::{POLICIES_MAX, Policy, PolicyRule, RULES_MAX};
+use crate::engine::state::NetworkConfig;
+use crate::error::Refusal;
+use crate::spec::fields::{Place, texts};
+
+/// The policies of the file. Those that networks name must be known.
+pub(super) fn resolve(
+    sources: &Sources,
+    networks: &[NetworkConfig],
+) -> Result<Vec<Policy>, Refusal> {
+    let described = sources.file.entries("policies")?;
+    if described.len() > POLICIES_MAX {
+        let reason = format!("there may be at most {POLICIES_MAX}");
+        return Err(sources.file.place.field("policies").refuse(reason));
+    }
+    let mut all = Policy::built_in();
+    let built_in = all.len();
+    for (place, name, value) in described {
+        Policy::check_name(name).map_err(|reason| place.refuse(reason))?;
+        if all.iter().any(|policy| policy.name == name) {
+            return Err(place.refuse(format!("{name} is built in")));
+        }
+        let rules = texts(&place, value, RULES_MAX)?;
+        let rule = |(place, text): (_, &str)| read(&place, text);
+        let rules = rules.into_iter().map(rule).collect::<Result<_, _>>()?;
+        all.push(Policy { name: name.into(), rules });
+    }
+    let known = |name: &str| all.iter().any(|policy| policy.name == name);
+    if let Some(network) = networks.iter().find(|network| !known(&network.policy)) {
+        let reason = format!("network {}: there is no policy {:?}", network.name, network.policy);
+        return Err(sources.file.place.field("networks").refuse(reason));
+    }
+    Ok(all.split_off(built_in))
+}
+
+fn read(place: &Place, text: &str) -> Result<PolicyRule, Refusal> {
+    text.parse().map_err(|reason: String| place.refuse(reason))
+}

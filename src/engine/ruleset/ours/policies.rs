@@ -1,0 +1,97 @@
+//! What guests may send beyond their network: a chain of `ip volnet` before the one that forwards.
+//!
+//! A VM's address is in the set of its policy, so a policy is some rules whoever has it. A packet
+//! that is allowed goes on to the chains behind, which keep networks apart. They see each packet that
+//! a guest sends, also those of connections that stand: a policy that is changed holds at once.
+//!
+//! Of each address it is counted what was allowed and what was denied, by the last look-up before the
+//! verdict, in a set whose elements count.
+
+use std::borrow::Cow;
+use std::net::Ipv4Addr;
+
+use super::{
+    Chain, Element, Family, Field, Hook, Match, NetworkConfig, PRIORITY_FILTER, PacketField, Rule,
+    Set, SetKind, TABLE, Value, Verdict, bridge, filter, is, masked, outside, set, within,
+};
+use crate::engine::policy::{OPEN, Policy, PolicyRule, To};
+
+/// The sets that count.
+pub(super) const ALLOWED: &str = "allowed";
+pub(super) const DENIED: &str = "denied";
+
+pub(super) fn sets(networks: &[&NetworkConfig], policies: &[Policy]) -> Vec<Set> {
+    let counting = |name: &'static str| Set {
+        kind: SetKind::Counting,
+        ..set(name, &[Field::Ipv4], Vec::new())
+    };
+    let restricted = networks.iter().filter(|network| network.policy != OPEN);
+    let restricted = restricted.map(|network| vec![bridge(network)]).collect();
+    let mut sets =
+        vec![counting(ALLOWED), counting(DENIED), set("restricted", &[Field::Link], restricted)];
+    sets.extend(
+        policies.iter().map(|policy| Set {
+            name: members(&policy.name),
+            ..set("", &[Field::Ipv4], Vec::new())
+        }),
+    );
+    sets
+}
+
+/// The set of those who have a policy.
+fn members(policy: &str) -> Cow<'static, str> {
+    format!("policy_{policy}").into()
+}
+
+pub(super) fn chain(policies: &[Policy]) -> Chain {
+    use PacketField::{InLink, IpSource, OutLink};
+    let mut rules = vec![
+        Rule { matches: vec![within(&[InLink, OutLink], "within")], verdict: Verdict::Accept },
+        Rule { matches: vec![Match::Established, Match::Answer], verdict: Verdict::Accept },
+    ];
+    for policy in policies {
+        rules.extend(policy.rules.iter().map(|rule| of_rule(policy, rule)));
+        rules.push(verdict(Vec::new(), policy, false));
+    }
+    let elsewhere = vec![within(&[InLink], "restricted"), outside(&[IpSource], ALLOWED)];
+    rules.push(Rule { matches: elsewhere, verdict: Verdict::Drop });
+    filter("policies", Hook::Forward, PRIORITY_FILTER - 1, rules)
+}
+
+/// The packet is looked at before its sender is looked up, which takes longer.
+fn of_rule(policy: &Policy, rule: &PolicyRule) -> Rule {
+    use PacketField::{DestinationPort, IpDestination, Protocol};
+    let mut matches = Vec::new();
+    match rule.to {
+        To::Any => {}
+        To::Exposed => matches.push(Match::Translated),
+        To::Prefix(prefix) => {
+            let number = |address: Ipv4Addr| u64::from(address.to_bits());
+            let (mask, value) = (number(prefix.netmask()), number(prefix.network()));
+            matches.push(masked(IpDestination, mask, value));
+        }
+    }
+    matches.extend(rule.protocol.map(|protocol| is(Protocol, protocol.into())));
+    matches.extend(rule.port.map(|port| is(DestinationPort, port.into())));
+    verdict(matches, policy, rule.allow)
+}
+
+fn verdict(mut matches: Vec<Match>, policy: &Policy, allow: bool) -> Rule {
+    use PacketField::IpSource;
+    let (count, verdict) = if allow { (ALLOWED, Verdict::Accept) } else { (DENIED, Verdict::Drop) };
+    matches.push(Match::InSet { fields: &[IpSource], set: members(&policy.name), negated: false });
+    matches.push(within(&[IpSource], count));
+    Rule { matches, verdict }
+}
+
+/// What a VM is in these sets.
+pub(super) fn elements(address: Ipv4Addr, policy: &str) -> Vec<Element> {
+    [members(policy), ALLOWED.into(), DENIED.into()]
+        .map(|set| Element {
+            family: Family::Ip,
+            table: TABLE,
+            set,
+            key: vec![Value::Ipv4(address)],
+        })
+        .into()
+}
