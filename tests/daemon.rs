@@ -261,3 +261,38 @@ fn a_second_daemon_is_refused_with_the_holders_pid() {
         assert!(daemon.call("List", json!({}))["parameters"]["vms"].is_array());
     });
 }
+
+#[test]
+fn a_subscriber_that_was_too_slow_is_told_so_and_gets_the_state() {
+    /// Enough for all that the daemon and the kernel keep for a subscriber.
+    const PAIRS: usize = 4000;
+    in_namespace(|| {
+        let daemon = Daemon::start(&["--backend", "noop"]);
+        let mut monitor = daemon.connect();
+        monitor.send(b"{\"method\":\"io.volnet.Monitor\",\"more\":true}\n");
+        assert!(monitor.receive().unwrap()["parameters"]["vms"].is_array());
+        let mut other = daemon.connect();
+        for _ in 0..PAIRS {
+            let config = json!({ "ephemeral": true, "network": { "mode": "vsock" } });
+            other.call("Create", json!({ "name": "comes", "config": config }));
+            other.call("Delete", json!({ "name": "comes" }));
+        }
+        other.call("Create", json!({ "name": "stays" }));
+        let mut seen = 0;
+        let resync = loop {
+            let event = monitor.receive().unwrap()["parameters"]["event"].take();
+            if event["kind"] == "resync" {
+                break event;
+            }
+            seen += 1;
+            assert_eq!(event["sequence"], seen, "none is missing before");
+        };
+        assert!(seen < 2 * PAIRS, "some were lost: {seen} came");
+        let state = monitor.receive().unwrap();
+        assert_eq!(state["parameters"]["vms"][0]["name"], "stays", "{state}");
+        other.call("Delete", json!({ "name": "stays" }));
+        let next = monitor.receive().unwrap()["parameters"]["event"].take();
+        assert_eq!(next["kind"], "vm_deleted", "{next}");
+        assert_eq!(next["sequence"].as_u64(), resync["sequence"].as_u64().map(|at| at + 1));
+    });
+}
