@@ -318,6 +318,9 @@ impl Engine {
             }
             if !start || dry_run || vm.life.pid().is_some() {
                 let vm = self.show(vm);
+                if !dry_run {
+                    self.keep(name);
+                }
                 return Ok(Step::reply(Reply::Created { vm, plan: Vec::new() }));
             }
             return self.start(ticket, name, Answer::Created(Vec::new()));

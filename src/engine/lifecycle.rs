@@ -165,6 +165,15 @@ impl Engine {
         }
     }
 
+    /// Somebody else was told that the VM is there: it stays even if its process does not hatch.
+    pub(super) fn keep(&mut self, name: &VmName) {
+        if let Some(Life::Running { hatching: Some(hatching), .. }) =
+            self.vms.get_mut(name).map(|vm| &mut vm.life)
+        {
+            hatching.made = false;
+        }
+    }
+
     /// A VM whose process is to be looked at now; ask until there is none.
     pub fn hatching(&self, now: Now) -> Option<VmName> {
         let due = |name: &&VmName| {

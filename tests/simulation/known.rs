@@ -1,5 +1,6 @@
 //! Scripts that failed once, as they were shrunk.
 
+use volnet::engine::state::Exit;
 use volnet::hypervisor::fake::Manners;
 use volnet::spec::VmSpec;
 use volnet::store::memory::Unsynced;
@@ -136,4 +137,14 @@ fn a_stop_that_cannot_be_begun_is_answered_and_the_start_before_it_only_once() {
             well(Step::Settle),
         ]);
     }
+}
+
+#[test]
+fn a_vm_that_two_have_created_stays_when_it_does_not_start() {
+    holds(&[
+        well(create_and_start("a", spec())),
+        well(create("a", spec())),
+        well(Step::End(name("a"), Exit::Code(1))),
+        well(Step::Settle),
+    ]);
 }

@@ -100,7 +100,7 @@ impl Promises {
             (
                 Request::Create { name, start: true, .. },
                 Err(Error::Failed(Failure::Hypervisor { .. })),
-            ) if self.undoing_fails => {
+            ) if self.undoing_fails && !self.vms.contains_key(name) => {
                 // It was made, its hypervisor ended, and then the kernel did not let go of it.
                 self.runs(name, None);
                 self.open.insert(name.clone());
