@@ -17,5 +17,7 @@ pub mod hypervisor;
 pub mod netlink;
 pub mod network;
 pub mod protocol;
+#[cfg(target_os = "linux")]
+pub mod rights;
 pub mod spec;
 pub mod store;

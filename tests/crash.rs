@@ -149,7 +149,7 @@ fn ends_by_itself(name: &str) -> bool {
 
 fn configuration() -> Value {
     let shell = |script: &str| json!({ "program": "sh", "args": [["-c", script]] });
-    json!({ "hypervisors": {
+    json!({ "hypervisor_user": "65534", "hypervisors": {
         "plain": { "program": "sleep", "args": [["100000"]] },
         "slow": shell("trap 'sleep 0.05; exit 0' TERM; while :; do sleep 0.02; done"),
         "fails": shell("sleep 1.5; exit 3"),

@@ -5,9 +5,26 @@
 mod lab;
 
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use lab::{Lab, UPLINK_IP, WORLD_IP, WORLD_PORT};
+
+/// Checks that a hypervisor is nobody, and that its tap was handed to it.
+fn assert_has_no_rights(pid: &serde_json::Value) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for line in [
+        "Uid:\t65534\t65534\t65534\t65534\n",
+        "Gid:\t65534\t65534\t65534\t65534\n",
+        "Groups:\t \n",
+        "CapPrm:\t0000000000000000\n",
+        "CapEff:\t0000000000000000\n",
+    ] {
+        assert!(status.contains(line), "{line:?} in {status}");
+    }
+    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(command.contains("tap,id=net0,fd="), "{command:?}");
+}
 
 #[test]
 fn bridged_the_guest_has_its_lease_and_reaches_the_world() {
@@ -18,6 +35,7 @@ fn bridged_the_guest_has_its_lease_and_reaches_the_world() {
     let vm = lab.vm("web");
     let (ip, mac) = (vm["ip"].as_str().unwrap(), vm["mac"].as_str().unwrap());
     assert_eq!(vm["status"], "running");
+    assert_has_no_rights(&vm["pid"]);
     let console = lab.console("web");
     assert!(
         console.contains(&format!("eth0 mac {mac} address {ip}/24 gateway 192.168.127.1 host web"))
@@ -172,7 +190,10 @@ fn vsock_bytes_go_both_ways_without_a_network() {
     assert_ne!(one["cid"], other["cid"]);
     // What a guest sends to port N of the host goes to the socket's path and _N.
     let socket = lab.folder().join("run/vm/quiet/vsock.sock");
-    let listener = UnixListener::bind(format!("{}_6000", socket.display())).unwrap();
+    let to_host = format!("{}_6000", socket.display());
+    let listener = UnixListener::bind(&to_host).unwrap();
+    // It is the hypervisor's user who connects.
+    std::fs::set_permissions(&to_host, std::fs::Permissions::from_mode(0o777)).unwrap();
     let (mut from_guest, _) = listener.accept().unwrap();
     let mut line = [0; 64];
     let length = from_guest.read(&mut line).unwrap();

@@ -1,9 +1,12 @@
-//! Who needs which rights: taps that are handed over open.
+//! Who has which rights: hypervisors have none, and taps are handed over open. What stands here of
+//! processes is read from `/proc`.
 
 mod common;
 
+use std::fmt::Display;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -12,7 +15,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use common::daemon::Daemon;
-use common::{eventually, in_namespace, run, try_run};
+use common::{eventually, in_namespace, ip_link, link_exists, run, try_run};
 
 /// Calls OpenTap as a program would that knows nothing of volnet, and says what came.
 const OPENER: &str = r#"
@@ -79,10 +82,7 @@ impl Running {
     }
 
     fn status(&self, field: &str) -> String {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
-        let status = status.expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
-        line.expect("a field").trim().to_string()
+        status(self.0.id(), field)
     }
 }
 
@@ -91,6 +91,13 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A field of `/proc/PID/status`.
+fn status(pid: impl Display, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
+    line.expect("a field").trim().to_string()
 }
 
 /// What OpenTap answers somebody who knows nothing of volnet.
@@ -138,6 +145,18 @@ fn idle_hypervisors(mut settings: Value) -> Daemon {
     fs::write(daemon.folder.join("config.json"), settings.to_string()).expect("settings");
     daemon.start_again();
     daemon
+}
+
+/// What a VM needs for its hypervisor to be started.
+fn started(name: &str, config: Value) -> Value {
+    json!({ "name": name, "start": true, "config": config })
+}
+
+fn refused(daemon: &Daemon, parameters: Value) -> (Value, String) {
+    let mut answer = daemon.call("Create", parameters);
+    assert_eq!(answer["error"], "io.volnet.InvalidConfig", "{answer}");
+    let reason = answer["parameters"]["reason"].as_str().expect("a reason").to_string();
+    (answer["parameters"]["field"].take(), reason)
 }
 
 fn create(daemon: &Daemon, parameters: Value) -> Value {
@@ -251,5 +270,174 @@ fn a_hypervisor_has_its_tap_and_its_log_and_nothing_else() {
             expected.extend(vec![format!("vttap-{name}"); taps]);
             assert_eq!(descriptors(&vm["pid"]), expected, "{hypervisor}");
         }
+    });
+}
+
+#[test]
+fn a_hypervisor_is_nobody_and_outlives_the_daemon_as_such() {
+    in_namespace(|| {
+        let mut daemon = idle_hypervisors(json!({ "hypervisor_user": "nobody" }));
+        let vm = create(&daemon, started("web", json!({ "hypervisor": "qemu" })));
+        let pid = vm["pid"].clone();
+        for (field, expected) in [
+            ("Uid", "65534\t65534\t65534\t65534"),
+            ("Gid", "65534\t65534\t65534\t65534"),
+            ("Groups", ""),
+            ("CapInh", "0000000000000000"),
+            ("CapPrm", "0000000000000000"),
+            ("CapEff", "0000000000000000"),
+            ("CapAmb", "0000000000000000"),
+        ] {
+            assert_eq!(status(&pid, field), expected, "{field}");
+        }
+        let log = daemon.folder.join("log/web.log").display().to_string();
+        let expected = ["/dev/null", &log, &log, &log, "vttap-web"];
+        assert_eq!(descriptors(&pid), expected);
+        let owner = |path: &str| fs::metadata(daemon.folder.join(path)).expect("a file").uid();
+        assert_eq!((owner("run/vm/web"), owner("run/vm"), owner("log/web.log")), (65534, 0, 0));
+
+        daemon.crash();
+        daemon.start_again();
+        let adopted = daemon.call("Get", json!({ "name": "web" }));
+        assert_eq!(adopted["parameters"]["vm"]["pid"], pid, "{adopted}");
+        // Not our child, and not of our user: the kernel tells how it ended all the same.
+        run(&format!("kill -9 {pid}"));
+        eventually("its end is seen", || {
+            let vm = daemon.call("Get", json!({ "name": "web" }));
+            vm["parameters"]["vm"]["exit_signal"] == 9
+        });
+        let again = daemon.call("Start", json!({ "name": "web" }));
+        assert!(again["error"].is_null(), "{again}");
+        let stopped = daemon.call("Stop", json!({ "name": "web", "timeout_ms": 1 }));
+        assert_eq!(stopped["parameters"]["vm"]["exit_signal"], 15, "{stopped}");
+        assert_eq!(daemon.call("Delete", json!({ "name": "web" })), json!({ "parameters": {} }));
+        assert!(!daemon.folder.join("run/vm/web").exists());
+    });
+}
+
+#[test]
+fn a_vm_has_the_files_of_its_hypervisors_user_and_no_others() {
+    in_namespace(|| {
+        let daemon = idle_hypervisors(json!({ "hypervisor_user": "65534" }));
+        let file = |name: &str, mode: u32| {
+            let path = daemon.folder.join(name);
+            fs::write(&path, "x").expect("a file");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("a file");
+            path.display().to_string()
+        };
+        let (secret, public) = (file("secret", 0o600), file("public", 0o644));
+        let denied = format!("{secret}: Permission denied (os error 13), for user nobody");
+        let config = json!({ "hypervisor": "qemu", "kernel_override": secret });
+        assert_eq!(refused(&daemon, started("web", config)), ("kernel_override".into(), denied));
+        // Not even whether it is what somebody thinks it is.
+        let initramfs = json!({ "url": secret, "checksum": format!("sha256:{:064}", 0) });
+        let config = json!({ "hypervisor": "qemu", "initramfs": initramfs });
+        assert_eq!(refused(&daemon, started("web", config)).0, "initramfs");
+        let disk = |path: &str, readonly: bool| {
+            let disk = json!({ "source": path, "readonly": readonly });
+            let mut parameters = started("web", json!({ "hypervisor": "qemu" }));
+            parameters["manifest"] = json!({ "disks": [disk] });
+            parameters
+        };
+        assert_eq!(refused(&daemon, disk(&secret, true)).0, "disks");
+        assert_eq!(refused(&daemon, disk(&public, false)).0, "disks");
+        assert_eq!(daemon.call("List", json!({}))["parameters"]["vms"], json!([]));
+        assert!(!link_exists("vttap-web"));
+        create(&daemon, disk(&public, true));
+    });
+}
+
+/// Opens a tap by name as Firecracker does, and says what came of it.
+const BY_NAME: &str = r#"#!/usr/bin/python3
+import fcntl, json, os, struct, sys, time
+def attach(name):
+    tap = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(tap, 0x400454ca, struct.pack("16sH22x", name.encode(), 0x5002))
+if "--config-file" in sys.argv:
+    config = json.load(open(sys.argv[sys.argv.index("--config-file") + 1]))
+    attach(config["network-interfaces"][0]["host_dev_name"])
+    try:
+        attach("vttap-other")
+    except PermissionError as error:
+        print("others' taps:", error, flush=True)
+time.sleep(1000)
+"#;
+
+#[test]
+fn a_tap_that_is_opened_by_name_belongs_to_its_hypervisors_user() {
+    in_namespace(|| {
+        let daemon = idle_hypervisors(json!({ "hypervisor_user": "65534" }));
+        fs::write(daemon.folder.join("idle"), BY_NAME).expect("a program");
+        // Where udev is, anybody can open this one.
+        let tun = daemon.folder.join("tun").display().to_string();
+        run(&format!("mknod -m 666 {tun} c 10 200"));
+        run(&format!("mount --bind {tun} /dev/net/tun"));
+        create(&daemon, json!({ "name": "other", "config": { "hypervisor": "qemu" } }));
+        let vm = create(&daemon, started("web", json!({ "hypervisor": "firecracker" })));
+        eventually("it has its tap", || descriptors(&vm["pid"]).contains(&"vttap-web".into()));
+        let logs = || fs::read_to_string(daemon.folder.join("log/web.log")).unwrap_or_default();
+        eventually("it was denied the other", || logs().contains("Operation not permitted"));
+        let owner = |tap: &str| ip_link(tap)["linkinfo"]["info_data"]["user"].clone();
+        assert_eq!((owner("vttap-web"), owner("vttap-other")), (json!("nobody"), json!("root")));
+    });
+}
+
+/// Asks for a VM with a file of its own as a member of the group `volnet`, and prints the answer.
+const MEMBER: &str = r#"
+import json, socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+config = {"hypervisor": "qemu", "kernel_override": "/etc/shadow"} if sys.argv[2] == "file" else {}
+call = {"method": "io.volnet.Create", "parameters": {"name": "web", "config": config, "dry_run": True}}
+client.sendall(json.dumps(call).encode() + b"\n")
+print(client.makefile().readline())
+"#;
+
+#[test]
+fn where_hypervisors_are_root_only_root_names_their_files() {
+    in_namespace(|| {
+        let mut daemon = Daemon::without(&[]);
+        let groups = daemon.folder.join("group");
+        let listed = fs::read_to_string("/etc/group").expect("groups");
+        fs::write(&groups, format!("volnet:x:60001:\n{listed}")).expect("groups");
+        run(&format!("mount --bind {} /etc/group", groups.display()));
+        let member = |daemon: &Daemon, word: &str| -> Value {
+            let output = Command::new("setpriv")
+                .args(["--reuid=60000", "--regid=60000", "--groups=60001"])
+                .args(["/usr/bin/python3", "-c", MEMBER])
+                .args([daemon.socket().as_os_str(), word.as_ref()])
+                .output()
+                .expect("setpriv runs");
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+        };
+        for (user, word) in [("root", "only root may name their files"), ("65534", "user nobody")] {
+            let settings = json!({ "hypervisor_user": user });
+            fs::write(daemon.folder.join("config.json"), settings.to_string()).expect("settings");
+            daemon.start_again();
+            let denied = member(&daemon, "file");
+            assert_eq!(denied["error"], "io.volnet.InvalidConfig", "{denied}");
+            assert!(denied["parameters"]["reason"].as_str().unwrap().contains(word), "{denied}");
+            assert!(member(&daemon, "none")["error"].is_null());
+            daemon.stop();
+        }
+    });
+}
+
+#[test]
+fn a_link_in_the_place_of_a_socket_leads_nowhere() {
+    in_namespace(|| {
+        let daemon = idle_hypervisors(json!({ "hypervisor_user": "65534" }));
+        create(&daemon, started("web", json!({ "hypervisor": "qemu" })));
+        let private = daemon.folder.join("private");
+        fs::create_dir(&private).expect("a folder");
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).expect("a folder");
+        let listener = UnixListener::bind(private.join("root.sock")).expect("a socket");
+        listener.set_nonblocking(true).expect("a socket");
+        symlink(private.join("root.sock"), daemon.folder.join("run/vm/web/qmp.sock"))
+            .expect("a link");
+        let stopped = daemon.call("Stop", json!({ "name": "web", "timeout_ms": 5000 }));
+        assert_eq!(stopped["parameters"]["vm"]["exit_signal"], 15, "{stopped}");
+        let asked = listener.accept();
+        assert_eq!(asked.expect_err("nobody comes").kind(), std::io::ErrorKind::WouldBlock);
     });
 }

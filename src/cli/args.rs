@@ -166,6 +166,7 @@ impl Line {
                 Ok(Command::Args { name: given.one("NAME")?, hypervisor })
             }
             "exec" => self.exec(),
+            "exec-as" => Ok(Command::ExecAs { words: self.given(&[], &[])?.words }),
             "call" => self.call(),
             "console" => Ok(Command::Console { name: self.given(&CLIENT_KEYS, &[])?.one("NAME")? }),
             "logs" => {

@@ -42,6 +42,8 @@ pub(super) enum Command {
     Args { name: String, hypervisor: Option<String> },
     /// Run a program with a VM's tap open.
     Exec { name: String, program: String, args: Vec<String> },
+    /// Become a hypervisor, with the rights of its user: how the daemon starts one.
+    ExecAs { words: Vec<String> },
     /// Call a method and print its replies.
     Call { method: String, parameters: Option<String>, more: bool },
     /// Connect the terminal to a VM's serial console.

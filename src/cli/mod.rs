@@ -78,6 +78,9 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         out.write_all(text.as_bytes())?;
         return Ok(DONE);
     }
+    if let Command::ExecAs { words } = &command {
+        return exec_as(words);
+    }
     let settings = config::read(&flags)?;
     let mut session = Session { settings, json, out, daemon };
     match command {
@@ -108,6 +111,22 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Monitor => call::monitor(&mut session),
         Command::Check => host::check(&mut session),
         Command::Version => host::version(&mut session),
-        Command::Help { .. } => Ok(DONE),
+        Command::Help { .. } | Command::ExecAs { .. } => Ok(DONE),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn exec_as(words: &[String]) -> Result<u8, Trouble> {
+    match crate::hypervisor::linux::confine::exec(words) {
+        Ok(never) => match never {},
+        Err(error) => {
+            let program = words.get(3).map_or("nothing", String::as_str);
+            Err(Trouble::File { what: format!("cannot start {program}"), error })
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exec_as(_: &[String]) -> Result<u8, Trouble> {
+    Err(Trouble::Input("hypervisors are started on Linux only".into()))
 }

@@ -48,6 +48,7 @@ const LOG_DIR: Key = Key::new("log_dir", Some("log-dir"), "VOLNET_LOG_DIR", Some
 const BACKEND: Key = Key::new("backend", Some("backend"), "VOLNET_BACKEND", None);
 const NFT_OWNER: Key = Key::new("nft_owner", Some("nft-owner"), "VOLNET_NFT_OWNER", None);
 const POOL: Key = Key::new("pool", None, "VOLNET_POOL", None);
+const HYPERVISOR_USER: Key = Key::new("hypervisor_user", None, "VOLNET_HYPERVISOR_USER", None);
 const KVM: Key = Key::new("kvm", Some("kvm"), "VOLNET_KVM", None);
 const KERNEL_BZIMAGE: Key =
     Key::new("kernel_bzimage", None, "VOLNET_KERNEL_BZIMAGE", Some("VOLANT_KERNEL_BZIMAGE"));
@@ -103,6 +104,8 @@ pub struct Settings {
     pub machine: MachineDefaults,
     /// How each hypervisor is run.
     pub hypervisors: Options,
+    /// As whom, by name or number; `None`: see [`crate::hypervisor::user::DEFAULT`].
+    pub hypervisor_user: Option<String>,
 }
 
 /// What plans are run on.
@@ -147,6 +150,7 @@ pub fn resolve(
             kernel_vmlinux: optional_path(&sources, &KERNEL_VMLINUX)?,
         },
         hypervisors: hypervisors::options(&sources)?,
+        hypervisor_user: sources.text(&HYPERVISOR_USER)?.map(|found| found.text),
         runtime_dir,
     })
 }

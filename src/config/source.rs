@@ -104,6 +104,7 @@ const KNOWN: &[&str] = &[
     "pool",
     "hypervisor",
     "hypervisors",
+    "hypervisor_user",
     "kernel_bzimage",
     "kernel_vmlinux",
     "net_ip_mask",

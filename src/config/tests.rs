@@ -64,6 +64,7 @@ fn defaults() {
     assert!(settings.nft_owner);
     assert_eq!(settings.machine.hypervisor, "cloud-hypervisor");
     assert_eq!(settings.hypervisors, Options::default());
+    assert_eq!(settings.hypervisor_user, None);
 }
 
 #[test]
@@ -167,7 +168,7 @@ fn several_networks_and_hypervisors_stand_in_the_file() {
             "crosvm": {"program": "crosvm", "args": ["run", ["--net", "tap-name={tap}"]]},
             "qemu": {"program": "/opt/qemu/bin/qemu-system-x86_64", "machine": "Q35"}
         },
-        "backend": "noop", "nft_owner": false, "net_ip_mask": true
+        "backend": "noop", "nft_owner": false, "net_ip_mask": true, "hypervisor_user": "990"
     }"#;
     let settings = from_file(file).unwrap();
     let back = &settings.networks[1];
@@ -182,6 +183,7 @@ fn several_networks_and_hypervisors_stand_in_the_file() {
     assert_eq!(options.qemu.program, "/opt/qemu/bin/qemu-system-x86_64");
     assert_eq!(options.qemu.machine, QemuMachine::Q35);
     assert_eq!(settings.backend, Backend::Noop);
+    assert_eq!(settings.hypervisor_user.as_deref(), Some("990"));
     assert!(!settings.nft_owner && options.cloud_hypervisor.net_ip_mask);
 }
 

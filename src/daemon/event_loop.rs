@@ -25,6 +25,7 @@ use crate::engine::supervise::{Now, Ticket};
 use crate::engine::view::Event;
 use crate::error::{Error, Refusal};
 use crate::hypervisor::process::Processes;
+use crate::hypervisor::user;
 use crate::network::Network;
 use crate::network::linux::monitor::Monitor;
 use crate::protocol::request::{Body, Fault, Rejected};
@@ -397,6 +398,15 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             }
             let refusal = Error::from(Refusal::PermissionDenied { reason });
             return client.send(|out, end| reply::error(out, &refusal, end));
+        }
+        if asked.names_files() && !client.peer.is_root && self.shell.runs_hypervisors_as_root() {
+            let reason = "hypervisors run as root on this host, so only root may name their files";
+            let refusal =
+                Refusal::InvalidConfig { field: user::FIELD.into(), reason: reason.into() };
+            if call.oneway {
+                return Ok(());
+            }
+            return client.send(|out, end| reply::error(out, &refusal.into(), end));
         }
         let ticket = client.serial << SLOT_BITS | slot as u64;
         (self.busy_until, self.untidy) = (now.mono + QUIET_MS, true);

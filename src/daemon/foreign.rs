@@ -69,7 +69,7 @@ fn shell(settings: &Settings) -> Result<NoopShell, Error> {
     .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?
     .with_policies(settings.policies.clone());
     let store = Store::open(Memory::new(Path::new(RUNTIME)), Paths::new("/state", RUNTIME))?;
-    Ok(Shell::new(engine, Noop::new(), store, NoProcesses, Launcher::new(settings)))
+    Ok(Shell::new(engine, Noop::new(), store, NoProcesses, Launcher::new(settings, None)))
 }
 
 /// Answers the requests of one connection, one after the other.

@@ -14,6 +14,7 @@ use crate::engine::view::{Finding, Level};
 use crate::engine::vm;
 use crate::error::{Error, Refusal};
 use crate::hypervisor::process::Descriptors;
+use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
     self, Attachment, CLOUD_HYPERVISOR, Command, Control, FIRECRACKER, Launch, LaunchPort, Options,
     QEMU, inputs, log,
@@ -35,27 +36,51 @@ pub struct Launcher {
     kvm: bool,
     vhost_vsock: bool,
     tsc_khz: Option<u64>,
+    /// As whom hypervisors run; `None`: as the daemon does.
+    user: Option<User>,
 }
 
 impl Launcher {
-    /// Reads what the settings say and what the host offers.
-    pub fn new(settings: &Settings) -> Launcher {
-        let opens = |path| File::options().read(true).write(true).open(path).is_ok();
+    /// Reads what the settings say and what the host offers to the user of hypervisors.
+    pub fn new(settings: &Settings, mut user: Option<User>) -> Launcher {
+        let mut opens = |path| {
+            let works = File::options().read(true).write(true).open(path).is_ok();
+            works && user.as_mut().is_none_or(|user| user.reaches(path))
+        };
+        let (kvm, vhost_vsock) = (settings.kvm && opens(KVM), opens(VHOST_VSOCK));
         Launcher {
             defaults: settings.machine.clone(),
             options: settings.hypervisors.clone(),
             logs: settings.log_dir.clone(),
-            kvm: settings.kvm && opens(KVM),
-            vhost_vsock: opens(VHOST_VSOCK),
+            kvm,
+            vhost_vsock,
             tsc_khz: tsc_khz(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            user,
         }
     }
 
-    /// Whether everything that a machine names is there and is what it should be. Reads whole
-    /// files where there are checksums.
+    /// As whom hypervisors run; `None`: as the daemon does.
+    pub(super) fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+
+    /// Whether everything that a machine names is there and is what it should be, as the user of
+    /// hypervisors sees it. Reads whole files where there are checksums.
     pub(super) fn verify(&self, machine: &MachineSpec) -> Result<(), Refusal> {
         let resolved = resolve_machine(machine, &self.defaults)?;
-        inputs::verify(&resolved, self.options.program(resolved.hypervisor)?)
+        let program = self.options.program(resolved.hypervisor)?;
+        let verify = || inputs::verify(&resolved, program);
+        let Some(user) = &self.user else { return verify() };
+        let verified = user.act(verify).unwrap_or_else(|error| {
+            Err(Refusal::InvalidConfig { field: user::FIELD.into(), reason: error.to_string() })
+        });
+        verified.map_err(|refusal| match refusal {
+            Refusal::InvalidConfig { field, reason } => {
+                let reason = format!("{reason}, for user {}", user.name);
+                Refusal::InvalidConfig { field, reason }
+            }
+            refusal => refusal,
+        })
     }
 
     /// The command that starts a VM with what is open for it.
@@ -150,7 +175,25 @@ impl Launcher {
             [] => (Level::Warning, "no hypervisor was found".to_string()),
             some => (Level::Ok, format!("found: {}", some.join(", "))),
         };
-        vec![Finding { check: "hypervisors".into(), level, message, hint: None }]
+        let installed = Finding { check: "hypervisors".into(), level, message, hint: None };
+        vec![installed, self.check_user()]
+    }
+
+    fn check_user(&self) -> Finding {
+        let check = user::FIELD.into();
+        match &self.user {
+            Some(User { name, uid, .. }) => {
+                let message = format!("hypervisors run as user {name} ({uid})");
+                Finding { check, level: Level::Ok, message, hint: None }
+            }
+            None => {
+                let message = "hypervisors run as root: a guest that breaks out of one has the host, \
+                    and only root may say which files they open";
+                let hint = format!("make the user {}, or name one", user::DEFAULT);
+                let (level, message) = (Level::Warning, message.into());
+                Finding { check, level, message, hint: Some(hint) }
+            }
+        }
     }
 
     /// Where a VM's log is.

@@ -2,7 +2,8 @@
 //!
 //! The kernel says who connected (SO_PEERCRED and SO_PEERGROUPS, unix(7)); nothing that the client
 //! says counts. Root, the daemon's own user and members of the group `volnet` may call everything;
-//! anybody else whom the socket's mode lets in may only look.
+//! anybody else whom the socket's mode lets in may only look. Where hypervisors run as root, whoever
+//! says which files they open has all files of the host, so that is for root and the daemon's user.
 
 use std::fs;
 use std::io;
@@ -22,6 +23,8 @@ pub struct Peer {
     pub uid: u32,
     /// Its process, for the log.
     pub pid: i32,
+    /// Whether it is root, or the daemon's own user.
+    pub is_root: bool,
     /// Whether it may call methods that change something.
     pub may_change: bool,
 }
@@ -31,12 +34,11 @@ impl Peer {
     pub fn of(socket: &impl AsFd) -> io::Result<Peer> {
         let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
         let uid = credentials.uid();
-        let own = nix::unistd::geteuid().as_raw();
-        let may_change = uid == 0
-            || uid == own
+        let is_root = uid == 0 || uid == nix::unistd::geteuid().as_raw();
+        let may_change = is_root
             || group_id(&fs::read_to_string(GROUP_FILE).unwrap_or_default(), GROUP)
                 .is_some_and(|group| is_member(socket, credentials.gid(), group));
-        Ok(Peer { uid, pid: credentials.pid(), may_change })
+        Ok(Peer { uid, pid: credentials.pid(), is_root, may_change })
     }
 }
 

@@ -14,7 +14,9 @@ use crate::config::{Backend, Settings};
 use crate::engine::decide::Engine;
 use crate::engine::request::{Reply, Request};
 use crate::error::{Error, Failure, Refusal};
+use crate::hypervisor;
 use crate::hypervisor::linux::LinuxProcesses;
+use crate::hypervisor::user::{self, User};
 use crate::network::Network;
 use crate::network::linux::Linux;
 use crate::network::linux::monitor::Monitor;
@@ -80,6 +82,11 @@ fn shell(settings: &Settings) -> Result<(HostShell, Option<Monitor>), Error> {
     )
     .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?
     .with_policies(settings.policies.clone());
+    let launcher = Launcher::new(settings, user(settings)?);
+    let engine = match launcher.user() {
+        Some(user) => engine.with_tap_owner(user.uid, hypervisor::takes_open_tap),
+        None => engine,
+    };
     let (network, monitor): (Box<dyn Network>, _) = match settings.backend {
         Backend::Linux => {
             let linux = Linux::new(settings.pool)?;
@@ -89,9 +96,27 @@ fn shell(settings: &Settings) -> Result<(HostShell, Option<Monitor>), Error> {
         Backend::Noop => (Box::new(Noop::new()), None),
     };
     let store = Store::open(Files, Paths::new(&settings.state_dir, &settings.runtime_dir))?;
-    let processes = LinuxProcesses::new(&settings.runtime_dir)?;
-    let shell = Shell::new(engine, network, store, processes, Launcher::new(settings));
+    let processes = LinuxProcesses::new(&settings.runtime_dir, launcher.user().cloned())?;
+    let shell = Shell::new(engine, network, store, processes, launcher);
     Ok((shell, monitor))
+}
+
+/// The user as which hypervisors run. One that we may not act as is refused if the settings name it,
+/// and else done without: an older unit gives the daemon fewer rights.
+fn user(settings: &Settings) -> Result<Option<User>, Refusal> {
+    let named = settings.hypervisor_user.as_deref();
+    let Some(user) = User::configured(named)? else { return Ok(None) };
+    match (user.act(|| ()), named) {
+        (Ok(()), _) => Ok(Some(user)),
+        (Err(error), None) => {
+            log::warn!("hypervisors run as root: cannot act as user {}: {error}", user.name);
+            Ok(None)
+        }
+        (Err(error), Some(_)) => {
+            let reason = format!("cannot act as user {}: {error}", user.name);
+            Err(Refusal::InvalidConfig { field: user::FIELD.into(), reason })
+        }
+    }
 }
 
 /// A stream that becomes readable when the daemon is asked to end.

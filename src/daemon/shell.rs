@@ -118,6 +118,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         &mut self.network
     }
 
+    /// Whether hypervisors have the rights of the daemon, and not those of a user of their own.
+    pub fn runs_hypervisors_as_root(&self) -> bool {
+        self.launcher.user().is_none()
+    }
+
     /// The engine, to look at.
     pub fn engine(&self) -> &Engine {
         &self.engine

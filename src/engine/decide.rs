@@ -38,6 +38,8 @@ pub struct Engine {
     pub(super) nft_owner: bool,
     /// What guests may be allowed.
     pub(super) policies: Vec<Policy>,
+    /// The user who may open a tap by name, and which hypervisors need not.
+    pub(super) tap_owner: (u32, fn(&str) -> bool),
     /// The hypervisor of a VM that names none.
     hypervisor: String,
 }
@@ -152,8 +154,21 @@ impl Engine {
             bridges: BTreeMap::new(),
             nft_owner,
             policies: Policy::built_in(),
+            tap_owner: (0, |_| true),
             hypervisor,
         })
+    }
+
+    /// Lets this user open the taps of those VMs whose hypervisors are not handed theirs open. All
+    /// others are root's.
+    pub fn with_tap_owner(self, uid: u32, is_handed: fn(&str) -> bool) -> Engine {
+        Engine { tap_owner: (uid, is_handed), ..self }
+    }
+
+    /// The hypervisor of a VM by name; `None` where volnet starts none.
+    pub(super) fn hypervisor_of<'a>(&'a self, record: &'a Record) -> Option<&'a str> {
+        let machine = record.spec.machine.as_ref()?;
+        Some(machine.hypervisor.as_deref().unwrap_or(&self.hypervisor))
     }
 
     /// Decides on a request that concerns the state. `ticket` is who asked.

@@ -71,7 +71,12 @@ impl Engine {
     pub(super) fn desired_port<'a>(&'a self, record: &'a Record) -> Option<DesiredPort<'a>> {
         let port = record.port.as_ref()?;
         let network = self.ledger.network(&port.network)?;
-        Some(DesiredPort::new(&record.name, port, &record.spec.network, network))
+        let mut desired = DesiredPort::new(&record.name, port, &record.spec.network, network);
+        let (user, is_handed) = self.tap_owner;
+        if self.hypervisor_of(record).is_some_and(|hypervisor| !is_handed(hypervisor)) {
+            desired.owner = Some(user);
+        }
+        Some(desired)
     }
 
     /// What a change of a VM's address or its ports means for what the kernel keeps of them, and for

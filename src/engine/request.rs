@@ -85,6 +85,16 @@ pub enum Reply {
     Metrics { text: String },
 }
 
+impl Request {
+    /// Whether it says which files a hypervisor opens.
+    pub fn names_files(&self) -> bool {
+        let Request::Create { spec, .. } = self else { return false };
+        spec.machine.as_ref().is_some_and(|machine| {
+            machine.kernel.is_some() || machine.initramfs.is_some() || !machine.disks.is_empty()
+        })
+    }
+}
+
 /// A descriptor on its way to a caller. It is closed here when it is there, or when nobody wants it
 /// any more.
 #[derive(Clone, Debug)]

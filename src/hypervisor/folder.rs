@@ -1,30 +1,40 @@
 //! The folder of a VM's sockets and generated files, `RUNTIME/vm/NAME`.
 //!
 //! It is made anew before each start: a socket that an earlier hypervisor left behind keeps the
-//! next one from starting. It is removed with the VM.
+//! next one from starting. It is removed with the VM. It belongs to the user as which the hypervisor
+//! runs, and what is done in it is done with that user's rights.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::Path;
 
+use super::user::User;
 use crate::error::Failure;
+use crate::rights;
 
 const MODE: u32 = 0o700;
+/// The folder of all the folders: who knows a name gets to it, and nobody sees the names.
+const PARENT_MODE: u32 = 0o711;
 
-/// Makes the folder, empty.
-pub fn renew(folder: &Path) -> Result<(), Failure> {
+/// Makes the folder, empty, and gives it to a user if one is named.
+pub fn renew(folder: &Path, user: Option<&User>) -> Result<(), Failure> {
     remove(folder)?;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(MODE)
-        .create(folder)
-        .map_err(|error| failure(folder, "cannot make the folder", &error))
+    let make = || {
+        let parent = folder.parent().unwrap_or(folder);
+        DirBuilder::new().recursive(true).create(parent)?;
+        fs::set_permissions(parent, Permissions::from_mode(PARENT_MODE))?;
+        DirBuilder::new().mode(MODE).create(folder)?;
+        user.map_or(Ok(()), |user| chown(folder, Some(user.uid), Some(user.gid)))
+    };
+    make().map_err(|error| failure(folder, "cannot make the folder", &error))
 }
 
 /// Removes the folder with all that is in it; links in it are removed, never followed.
 pub fn remove(folder: &Path) -> Result<(), Failure> {
-    match fs::remove_dir_all(folder) {
+    // Whose it is may empty it, but not take it out of its parent; what is left is seen by that.
+    let _ = rights::act_as_owner(folder, || fs::remove_dir_all(folder));
+    match fs::remove_dir(folder) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failure(folder, "cannot remove the folder", &error)),
@@ -47,15 +57,35 @@ mod tests {
     fn stale_sockets_go_and_what_links_point_to_stays() {
         let scratch = Scratch::new();
         let folder = scratch.path().join("vm/a");
-        renew(&folder).unwrap();
+        renew(&folder, None).unwrap();
         drop(UnixListener::bind(folder.join("vsock.sock")).unwrap());
         fs::write(scratch.path().join("precious"), "x").unwrap();
         std::os::unix::fs::symlink(scratch.path(), folder.join("link")).unwrap();
-        renew(&folder).unwrap();
+        renew(&folder, None).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         remove(&folder).unwrap();
         remove(&folder).unwrap();
         assert!(!folder.exists() && scratch.path().join("precious").exists());
+    }
+
+    #[test]
+    fn a_users_folder_goes_with_what_the_user_put_there() {
+        let scratch = Scratch::new();
+        fs::set_permissions(scratch.path(), Permissions::from_mode(0o711)).unwrap();
+        let folder = scratch.path().join("vm/a");
+        let uid = if nix::unistd::geteuid().is_root() { 65534 } else { return };
+        let user = User { name: "nobody".into(), uid, gid: uid, groups: Vec::new() };
+        renew(&folder, Some(&user)).unwrap();
+        let put = || {
+            fs::create_dir(folder.join("deep"))?;
+            fs::write(folder.join("deep/file"), "x")?;
+            std::os::unix::fs::symlink("/etc/passwd", folder.join("link"))
+        };
+        rights::act_as_owner(&folder, put).unwrap();
+        renew(&folder, Some(&user)).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        remove(&folder).unwrap();
+        assert!(!folder.exists() && Path::new("/etc/passwd").exists());
     }
 }

@@ -49,8 +49,9 @@ fn executable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Checks that the program and all files of a machine are there and can be read, and compares the
-/// checksums of those files that have one.
+/// Checks that the program and all files of a machine are there and can be read, and disks written to
+/// unless they are only read, with the rights of whoever calls; compares the checksums of those files
+/// that have one.
 pub fn verify(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusal> {
     find_program(program)
         .map_err(|reason| Refusal::InvalidConfig { field: "hypervisor".into(), reason })?;
@@ -77,6 +78,8 @@ pub fn verify(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusa
 enum Kind {
     Regular,
     RegularOrBlockDevice,
+    /// One that is written to.
+    Written,
 }
 
 /// Visits the files of a machine until one is refused. The first disk may have been written as
@@ -93,7 +96,8 @@ fn each(
     }
     for disk in &spec.disks {
         let File { path, sha256 } = &disk.file;
-        visit(path, sha256.as_deref(), "disks", Kind::RegularOrBlockDevice)?;
+        let kind = if disk.readonly { Kind::RegularOrBlockDevice } else { Kind::Written };
+        visit(path, sha256.as_deref(), "disks", kind)?;
     }
     Ok(())
 }
@@ -107,14 +111,16 @@ fn refuse(field: &str, path: &Path, reason: &str) -> Refusal {
 fn open(path: &Path, kind: Kind) -> Result<fs::File, String> {
     let found = fs::metadata(path).map_err(|error| error.to_string())?.file_type();
     match kind {
-        Kind::Regular | Kind::RegularOrBlockDevice if found.is_file() => {}
-        Kind::RegularOrBlockDevice if found.is_block_device() => {}
+        Kind::Regular | Kind::RegularOrBlockDevice | Kind::Written if found.is_file() => {}
+        Kind::RegularOrBlockDevice | Kind::Written if found.is_block_device() => {}
         Kind::Regular => return Err("it is not a regular file".into()),
-        Kind::RegularOrBlockDevice => {
+        Kind::RegularOrBlockDevice | Kind::Written => {
             return Err("it is neither a regular file nor a block device".into());
         }
     }
-    fs::File::open(path).map_err(|error| error.to_string())
+    // To close a block device that was open for writing has udev look at it anew.
+    let write = matches!(kind, Kind::Written) && found.is_file();
+    fs::File::options().read(true).write(write).open(path).map_err(|error| error.to_string())
 }
 
 fn hash(mut file: fs::File) -> io::Result<String> {

@@ -3,8 +3,8 @@
 //! The drivers ([`qemu`], [`cloud_hypervisor`], [`firecracker`], [`template`]) are pure: a
 //! [`Launch`] in, a [`Command`] out. [`command_line`] chooses among them. [`network_args`] is the
 //! network part alone, for people who start their own. [`process`] spawns, watches, adopts and
-//! ends; [`inputs`] sees to it that what a VM needs is there, [`folder`] holds its sockets, and
-//! [`log`] is what it said, and [`exercise`] the bodies of the fuzz targets.
+//! ends; [`user`] is who they run as,
+//! [`inputs`] sees to it that what a VM needs is there, `folder` holds its sockets, and [`log`] is what it said, and [`exercise`] the bodies of the fuzz targets.
 //!
 //! All of them keep to the same places in a VM's folder, which is empty before a start, because a
 //! socket that is left over stops most hypervisors:
@@ -29,6 +29,7 @@ pub mod cloud_hypervisor;
 pub mod exercise;
 pub mod fake;
 pub mod firecracker;
+#[cfg(target_os = "linux")]
 pub mod folder;
 pub mod inputs;
 #[cfg(target_os = "linux")]
@@ -39,6 +40,7 @@ pub mod process;
 pub mod qemu;
 pub mod template;
 mod text;
+pub mod user;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

@@ -28,6 +28,9 @@ pub(crate) const WORLD_IP: &str = "203.0.113.2";
 /// The port where the world tells its callers what address they have.
 pub(crate) const WORLD_PORT: &str = "7";
 
+/// As whom hypervisors run: somebody without any rights.
+pub(crate) const HYPERVISOR_USER: &str = "65534";
+
 const WHO_CALLS: &str = r#"
 import socket, sys
 server = socket.create_server((sys.argv[1], int(sys.argv[2])))
@@ -154,6 +157,7 @@ impl Lab {
         Command::new("ip")
             .args(["netns", "exec", namespace])
             .args(command)
+            .env("VOLNET_HYPERVISOR_USER", HYPERVISOR_USER)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle of the log file"))
             .stderr(log)

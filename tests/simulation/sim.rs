@@ -114,7 +114,7 @@ impl Sim {
         let settings =
             config::resolve(&Flags::default(), &BTreeMap::new(), Some(SETTINGS), "simulation")
                 .expect("the settings are right");
-        let launcher = Launcher::new(&settings);
+        let launcher = Launcher::new(&settings, None);
         let mut sim = Sim {
             world: Rc::new(RefCell::new(World::new())),
             shell: None,

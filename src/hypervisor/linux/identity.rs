@@ -6,10 +6,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::str;
+use std::thread::sleep;
+use std::time::Duration;
 
+use super::confine;
 use crate::engine::name::VmName;
+use crate::rights;
+use crate::store::Paths;
 
 /// The environment variable that holds the VM's name, in a hypervisor's process.
 pub(super) const MARK_VM: &str = "VOLNET_VM";
@@ -22,6 +28,11 @@ pub(super) const MARK_RUNTIME: &str = "VOLNET_RUNTIME";
 const ENVIRONMENT_MAX: u64 = 64 << 10;
 /// The longest `/proc/PID/stat` in bytes: 52 numbers of at most 20 digits, and a name.
 const STAT_MAX: u64 = 4 << 10;
+
+/// How long processes are waited for that are about to become hypervisors, in turns of a
+/// millisecond. They take less than one.
+const START_TURNS: u32 = 1000;
+const START_TURN: Duration = Duration::from_millis(1);
 
 /// What `/proc/PID/stat` says of a process (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +50,8 @@ pub(super) struct Stat {
 impl Stat {
     /// Reads a process's line. There is an error when there is no such process.
     pub(super) fn read(pid: u32) -> io::Result<Stat> {
-        let mut line = Vec::new();
-        File::open(format!("/proc/{pid}/stat"))?.take(STAT_MAX).read_to_end(&mut line)?;
+        // Who may not look into a process is told that its status is 0.
+        let line = read(pid, "stat", STAT_MAX)?;
         Stat::parse(&line).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a stat"))
     }
 
@@ -64,6 +75,20 @@ impl Stat {
     }
 }
 
+/// Reads a file of a process, with the rights of the user as which it runs.
+fn read(pid: u32, file: &str, most: u64) -> io::Result<Vec<u8>> {
+    let folder = folder_of(pid);
+    let mut contents = Vec::new();
+    rights::act_as_owner(&folder, || {
+        File::open(folder.join(file))?.take(most).read_to_end(&mut contents)
+    })?;
+    Ok(contents)
+}
+
+fn folder_of(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
+
 /// This boot's name.
 pub(super) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
@@ -72,34 +97,64 @@ pub(super) fn boot_id() -> io::Result<String> {
 /// Looks for the process that was started for a VM of this runtime directory. Its own children
 /// carry the marks too; it is the one that started first.
 pub(super) fn find(name: &VmName, runtime_dir: &Path) -> Option<(u32, Stat)> {
-    let marks = marks(MARK_VM, name, runtime_dir);
-    let numbers = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    numbers
+    await_starts();
+    let marks = Marks::new(MARK_VM, name, runtime_dir);
+    numbers()
         .filter_map(|pid| marked(pid, &marks).map(|stat| (pid, stat)))
         .min_by_key(|(pid, stat)| (stat.start_time, *pid))
 }
 
-/// Whether a process is the helper of this VM's hypervisor.
-pub(super) fn is_helper(pid: u32, name: &VmName, runtime_dir: &Path) -> bool {
-    marked(pid, &marks(MARK_HELPER, name, runtime_dir)).is_some()
+/// Waits for processes that are about to become hypervisors: for a moment nobody can look into them.
+fn await_starts() {
+    let starts = |pid: u32| {
+        let name = read(pid, "comm", STAT_MAX).unwrap_or_default();
+        name.trim_ascii_end() == confine::NAME.as_bytes()
+    };
+    for _ in 0..START_TURNS {
+        if !numbers().any(starts) {
+            return;
+        }
+        sleep(START_TURN);
+    }
 }
 
-fn marks(part: &str, name: &VmName, runtime_dir: &Path) -> [Vec<u8>; 2] {
-    let runtime_dir = runtime_dir.as_os_str().as_encoded_bytes();
-    [format!("{part}={name}").into_bytes(), [MARK_RUNTIME.as_bytes(), b"=", runtime_dir].concat()]
+/// The processes there are.
+fn numbers() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process is the helper of this VM's hypervisor.
+pub(super) fn is_helper(pid: u32, name: &VmName, runtime_dir: &Path) -> bool {
+    marked(pid, &Marks::new(MARK_HELPER, name, runtime_dir)).is_some()
+}
+
+/// How the processes of a VM are known.
+struct Marks {
+    environment: [Vec<u8>; 2],
+    /// The user to whom the VM's folder belongs. Others can name their variables as they like.
+    uid: u32,
+}
+
+impl Marks {
+    fn new(part: &str, name: &VmName, runtime_dir: &Path) -> Marks {
+        let own = nix::unistd::geteuid().as_raw();
+        let uid = fs::metadata(Paths::new("", runtime_dir).folder(name)).map_or(own, |of| of.uid());
+        let runtime_dir = runtime_dir.as_os_str().as_encoded_bytes();
+        let runtime_dir = [MARK_RUNTIME.as_bytes(), b"=", runtime_dir].concat();
+        Marks { environment: [format!("{part}={name}").into_bytes(), runtime_dir], uid }
+    }
 }
 
 /// The stat of a process that runs and carries all the marks.
-fn marked(pid: u32, marks: &[Vec<u8>]) -> Option<Stat> {
-    let mut environment = Vec::new();
+fn marked(pid: u32, marks: &Marks) -> Option<Stat> {
+    if fs::metadata(folder_of(pid)).ok()?.uid() != marks.uid {
+        return None;
+    }
     let before = Stat::read(pid).ok()?;
-    let file = File::open(format!("/proc/{pid}/environ")).ok()?;
-    file.take(ENVIRONMENT_MAX).read_to_end(&mut environment).ok()?;
+    let environment = read(pid, "environ", ENVIRONMENT_MAX).ok()?;
     let carries = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|entry| entry == mark);
-    if !marks.iter().all(carries) {
+    if !marks.environment.iter().all(carries) {
         return None;
     }
     // Read again: the pid may have become another process's between the two files.

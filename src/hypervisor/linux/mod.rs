@@ -13,6 +13,7 @@
 //! there, if only as a zombie, and to be in this group: a number is not given out again while a
 //! group has it.
 
+pub mod confine;
 pub mod exercise;
 mod identity;
 mod power;
@@ -34,6 +35,7 @@ use volnet_ffi::pidfd;
 use self::identity::Stat;
 use self::spawn::{Part, Place, Spawned};
 use super::process::{Descriptors, Processes};
+use super::user::User;
 use super::{Command, Control, folder, log};
 use crate::engine::name::VmName;
 use crate::engine::state::{Exit, ProcessId};
@@ -50,6 +52,8 @@ const KILL_MS: u16 = 2_000;
 #[derive(Debug)]
 pub struct LinuxProcesses {
     runtime_dir: PathBuf,
+    /// As whom hypervisors run; `None`: as we do.
+    user: Option<User>,
     boot_id: String,
     watched: BTreeMap<VmName, Watched>,
     /// Helpers that were killed and have not been waited for.
@@ -79,11 +83,15 @@ enum Group {
 
 impl LinuxProcesses {
     /// Watches nothing yet. The processes are marked with the runtime directory.
-    pub fn new(runtime_dir: impl Into<PathBuf>) -> Result<LinuxProcesses, Failure> {
+    pub fn new(
+        runtime_dir: impl Into<PathBuf>,
+        user: Option<User>,
+    ) -> Result<LinuxProcesses, Failure> {
         let boot_id = identity::boot_id()
             .map_err(|error| Failure::kernel("read", "/proc/sys/kernel/random/boot_id", &error))?;
         let runtime_dir = runtime_dir.into();
-        Ok(LinuxProcesses { runtime_dir, boot_id, watched: BTreeMap::new(), ending: Vec::new() })
+        let (watched, ending) = (BTreeMap::new(), Vec::new());
+        Ok(LinuxProcesses { runtime_dir, user, boot_id, watched, ending })
     }
 
     /// Starts the helper, if there is one, and then the hypervisor.
@@ -93,13 +101,14 @@ impl LinuxProcesses {
         command: &Command,
         given: Descriptors,
     ) -> Result<(Spawned, Group), String> {
-        folder::renew(&self.folder(name)).map_err(|failure| failure.to_string())?;
+        folder::renew(&self.folder(name), self.user.as_ref())
+            .map_err(|failure| failure.to_string())?;
         spawn::write_files(command)?;
         let mut log = File::from(given.log);
         writeln!(log, "{}{}", log::HEADER, command.program)
             .map_err(|error| format!("cannot write to the log: {error}"))?;
         let (runtime_dir, taps) = (self.runtime_dir.as_path(), given.taps.as_slice());
-        let place = Place { name, runtime_dir, log: &log, taps };
+        let place = Place { name, runtime_dir, user: self.user.as_ref(), log: &log, taps };
         let Some(command_of_helper) = &command.helper else {
             let spawned = spawn::spawn(command, Part::Hypervisor { group: None }, &place)?;
             return Ok((spawned, Group::Own));

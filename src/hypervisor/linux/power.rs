@@ -14,6 +14,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::hypervisor::Control;
+use crate::rights;
 
 /// docs/interop/qmp-spec.rst of QEMU: capabilities first, then commands; both may be sent ahead.
 const QMP: &str = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"system_powerdown\"}\n";
@@ -72,10 +73,12 @@ pub(super) fn is_ready(control: &Control, asked: &mut Option<Socket>) -> bool {
     ready
 }
 
+/// Connects with the rights of the hypervisor's user, who may have put anything in that place.
 fn connect(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.connect(&SockAddr::unix(path)?)?;
+    let address = SockAddr::unix(path)?;
+    rights::act_as_owner(path.parent().unwrap_or(path), || socket.connect(&address))?;
     Ok(socket)
 }
 

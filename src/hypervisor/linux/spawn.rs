@@ -1,6 +1,6 @@
 //! Starting one process: what it gets and what it does not.
 //!
-//! It gets an empty input, the VM's log as output, `PATH` and the marks as environment, and a
+//! It runs as the user of hypervisors, if there is one (see [`confine`]). It gets an empty input, the VM's log as output, `PATH` and the marks as environment, and a
 //! process group. Of volnet's other descriptors, which all are close-on-exec, it gets those of which
 //! its arguments speak, and it does not get its signal mask. The program is looked up here, because the standard library forks instead of using vfork
 //! when it is to search a `PATH` that it also sets.
@@ -17,9 +17,12 @@ use std::process::{self, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use volnet_ffi::pidfd;
 
+use super::confine;
 use super::identity::{MARK_HELPER, MARK_RUNTIME, MARK_VM, Stat};
 use crate::engine::name::VmName;
+use crate::hypervisor::user::User;
 use crate::hypervisor::{Command, inputs};
+use crate::rights;
 
 const FILE_MODE: u32 = 0o600;
 const LOG_MODE: u32 = 0o640;
@@ -34,6 +37,8 @@ pub(super) struct Place<'a> {
     pub(super) name: &'a VmName,
     /// The daemon's runtime directory.
     pub(super) runtime_dir: &'a Path,
+    /// As whom it runs; `None`: as we do.
+    pub(super) user: Option<&'a User>,
     /// The VM's log.
     pub(super) log: &'a File,
     /// The VM's tap.
@@ -74,9 +79,8 @@ pub(super) fn write_files(command: &Command) -> Result<(), String> {
     for (path, contents) in &command.files {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
-        options
-            .open(path)
-            .and_then(|mut file| file.write_all(contents.as_bytes()))
+        let write = || options.open(path)?.write_all(contents.as_bytes());
+        rights::act_as_owner(path.parent().unwrap_or(path), write)
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     Ok(())
@@ -105,7 +109,11 @@ pub(super) fn open_log(path: &Path) -> Result<File, String> {
 /// Starts a process. It is our child: until it is waited for, its pid is its own.
 pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<Spawned, String> {
     let cannot = |error: io::Error| format!("cannot start {}: {error}", command.program);
-    let program = inputs::find_program(&command.program)?;
+    let find = || inputs::find_program(&command.program);
+    let program = match place.user {
+        None => find()?,
+        Some(user) => user.act(find).map_err(cannot)??,
+    };
     let (mark, group) = match part {
         Part::Hypervisor { group } => (MARK_VM, group.unwrap_or(0)),
         Part::Helper => (MARK_HELPER, 0),
@@ -114,7 +122,15 @@ pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<
     place.hand_over(&command.inherits).map_err(cannot)?;
     let output = place.log.try_clone().map_err(cannot)?;
     let errors = place.log.try_clone().map_err(cannot)?;
-    let mut child = process::Command::new(&program)
+    let mut start = match place.user {
+        None => process::Command::new(&program),
+        Some(user) => {
+            let mut start = process::Command::new(confine::PROGRAM);
+            start.args(confine::words(user, &program));
+            start
+        }
+    };
+    let mut child = start
         .args(&command.args)
         .env_clear()
         .env("PATH", env::var_os("PATH").unwrap_or_else(|| inputs::DEFAULT_PATH.into()))
@@ -142,8 +158,9 @@ pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<
 /// is half a second, and a helper that works takes milliseconds.
 pub(super) fn await_ready(helper: &Spawned, command: &Command) -> Result<(), String> {
     let Some(socket) = &command.ready else { return Ok(()) };
+    let folder = socket.parent().unwrap_or(socket);
     for _ in 0..READY_TURNS {
-        if socket.exists() {
+        if rights::act_as_owner(folder, || socket.try_exists()).unwrap_or(false) {
             return Ok(());
         }
         match pidfd::has_ended(helper.pidfd.as_fd(), 1) {

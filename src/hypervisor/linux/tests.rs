@@ -21,7 +21,7 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let scratch = Scratch::new();
-        let processes = LinuxProcesses::new(scratch.path()).unwrap();
+        let processes = LinuxProcesses::new(scratch.path(), None).unwrap();
         Bench { scratch, name: VmName::new("vm-1").unwrap(), processes }
     }
 
@@ -54,7 +54,7 @@ impl Bench {
 
     /// Another daemon takes over. The process stays our child: it is the same test process.
     fn restart(&mut self) {
-        self.processes = LinuxProcesses::new(self.scratch.path()).unwrap();
+        self.processes = LinuxProcesses::new(self.scratch.path(), None).unwrap();
     }
 
     /// The pid that a script wrote to a file.
@@ -262,7 +262,7 @@ fn a_zombie_is_told_apart() {
     let mut bench = Bench::new();
     let id = bench.run("exit 0");
     until(|| Stat::read(id.pid).unwrap().is_zombie());
-    let mut next = LinuxProcesses::new(bench.scratch.path()).unwrap();
+    let mut next = LinuxProcesses::new(bench.scratch.path(), None).unwrap();
     assert!(!next.adopt(&bench.name, &id).unwrap());
     assert_eq!(next.find(&bench.name), None);
     assert_eq!(bench.exit(), Exit::Code(0));
@@ -272,7 +272,7 @@ fn a_zombie_is_told_apart() {
 fn a_vm_of_the_same_name_in_another_runtime_directory_is_not_found() {
     let mut bench = Bench::new();
     let id = bench.run("exec sleep 600");
-    let mut other = LinuxProcesses::new("/another").unwrap();
+    let mut other = LinuxProcesses::new("/another", None).unwrap();
     assert_eq!(other.find(&bench.name), None);
     assert_eq!(bench.processes.find(&VmName::new("vm-10").unwrap()), None);
     assert_eq!(bench.processes.find(&bench.name), Some(id));

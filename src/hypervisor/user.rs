@@ -1,0 +1,150 @@
+//! The user as which hypervisors run.
+//!
+//! A hypervisor is what stands between a guest and the host, so it runs as somebody who may do
+//! nothing there. Whatever a VM names (kernel, disks) has to be in that user's reach, and nothing
+//! that is not can be had by naming it. All VMs of a host have the same user.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use crate::error::Refusal;
+
+/// Who it is where the settings do not say, if there is such a user.
+pub const DEFAULT: &str = "volnet-vm";
+/// The setting.
+pub const FIELD: &str = "hypervisor_user";
+/// Where users are listed (passwd(5)). Read directly: a static binary cannot ask NSS.
+const PASSWD: &str = "/etc/passwd";
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The name, or the number where it has none.
+    pub name: String,
+    /// The number.
+    pub uid: u32,
+    /// The main group.
+    pub gid: u32,
+    /// The groups that are needed for devices, and no others of which the user may be a member.
+    pub groups: Vec<u32>,
+}
+
+/// What it takes a user to use a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Nothing.
+    Free,
+    /// This group.
+    Group(u32),
+    /// What the user cannot be given.
+    None,
+}
+
+impl User {
+    /// The user that the settings name, or the default. `None`: hypervisors run as the daemon does,
+    /// because it was said so (`root`), or because there is no such user on this host.
+    pub fn configured(setting: Option<&str>) -> Result<Option<User>, Refusal> {
+        let refuse = |reason: String| Refusal::InvalidConfig { field: FIELD.into(), reason };
+        let passwd = fs::read_to_string(PASSWD).unwrap_or_default();
+        let found = find(&passwd, setting.unwrap_or(DEFAULT));
+        match (found, setting) {
+            (Some(user), _) => Ok((user.uid != 0).then_some(user)),
+            (None, None) => Ok(None),
+            (None, Some(name)) => Err(refuse(format!("there is no user {name:?} in {PASSWD}"))),
+        }
+    }
+
+    /// Does something with the user's rights, as [`crate::rights::act_as`] has it.
+    #[cfg(target_os = "linux")]
+    pub fn act<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
+        crate::rights::act_as(self.uid, self.gid, act)
+    }
+
+    /// Hypervisors run on Linux only, and nothing is done for them elsewhere.
+    #[cfg(not(target_os = "linux"))]
+    pub fn act<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
+        Ok(act())
+    }
+
+    /// Lets the user have the group of a device that is there, if that is what it takes to use it.
+    /// Says whether it can be used then.
+    pub fn reaches(&mut self, device: &str) -> bool {
+        match fs::metadata(device).map(|device| self.reach(&device)) {
+            Ok(Reach::Free) => true,
+            Ok(Reach::Group(group)) => {
+                if !self.groups.contains(&group) {
+                    self.groups.push(group);
+                }
+                true
+            }
+            Ok(Reach::None) | Err(_) => false,
+        }
+    }
+
+    fn reach(&self, device: &Metadata) -> Reach {
+        let may = |shift: u32| device.mode() >> shift & 0o6 == 0o6;
+        if device.uid() == self.uid {
+            return if may(6) { Reach::Free } else { Reach::None };
+        }
+        let in_group = device.gid() == self.gid || self.groups.contains(&device.gid());
+        match (in_group, may(3), may(0)) {
+            (true, true, _) | (false, _, true) => Reach::Free,
+            // root's group is good for more than one device.
+            (false, true, false) if device.gid() != 0 => Reach::Group(device.gid()),
+            (true, false, _) | (false, _, false) => Reach::None,
+        }
+    }
+}
+
+/// A user by name or number. A number need not be listed.
+fn find(passwd: &str, wanted: &str) -> Option<User> {
+    let number = wanted.parse::<u32>().ok().filter(|uid| *uid != u32::MAX);
+    let listed = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let is_wanted = name == wanted || number == Some(uid);
+        is_wanted.then(|| User { name: name.into(), uid, gid, groups: Vec::new() })
+    });
+    let unlisted = |uid| User { name: wanted.into(), uid, gid: uid, groups: Vec::new() };
+    listed.or_else(|| number.map(unlisted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_name_or_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nvm:x:990:991::/:/bin/false\n";
+        let ids = |wanted| find(passwd, wanted).map(|user| (user.name, user.uid, user.gid));
+        assert_eq!(ids("vm"), Some(("vm".into(), 990, 991)));
+        assert_eq!(ids("990"), Some(("vm".into(), 990, 991)));
+        assert_eq!(ids("70000"), Some(("70000".into(), 70000, 70000)));
+        assert_eq!(ids("v"), None);
+        assert_eq!(ids("4294967295"), None);
+        assert_eq!(ids("-1"), None);
+    }
+
+    #[test]
+    fn root_is_nobody_else() {
+        assert_eq!(User::configured(Some("0")), Ok(None));
+        let Err(Refusal::InvalidConfig { field, .. }) = User::configured(Some("no such user"))
+        else {
+            panic!("there is none");
+        };
+        assert_eq!(field, FIELD);
+    }
+
+    #[test]
+    fn a_device_may_take_a_group() {
+        let mut user = find("", "70000").unwrap();
+        assert!(user.reaches("/dev/null"));
+        assert!(user.groups.is_empty());
+        // root:root 0600 at most, wherever this runs.
+        assert!(!user.reaches("/proc/1/mem"));
+        assert!(!user.reaches("/nonexistent"));
+    }
+}

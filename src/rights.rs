@@ -1,0 +1,80 @@
+//! Acting with the rights of others.
+//!
+//! What belongs to a hypervisor (its folder, its sockets, what `/proc` says of it) and what callers
+//! name (kernels, disks) is opened with the rights of the user as which the hypervisor runs, and so
+//! with no more than that user has: a link that somebody put there leads nowhere else.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
+
+/// A value that no id has: to set it only asks what the id is (setfsuid(2)).
+const ASK: u32 = u32::MAX;
+
+/// Does something with the rights that a user has on files and processes, and no others: the kernel
+/// takes away what root may do to files meanwhile (capabilities(7), "Effect of user ID changes").
+/// Concerns the calling thread alone. An error when we may not act as that user.
+pub fn act_as<T>(uid: u32, gid: u32, act: impl FnOnce() -> T) -> io::Result<T> {
+    let own = Own { uid: geteuid(), gid: getegid() };
+    if own.uid.as_raw() == uid {
+        return Ok(act());
+    }
+    // Dropped, and so undone, whatever comes.
+    let _own = own;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setfsgid(gid);
+    setfsuid(uid);
+    if (setfsuid(Uid::from_raw(ASK)), setfsgid(Gid::from_raw(ASK))) != (uid, gid) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(act())
+}
+
+/// Does something with the rights of the owner of a file; of a link's, if it is one.
+pub fn act_as_owner<T>(path: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let owner = fs::symlink_metadata(path)?;
+    act_as(owner.uid(), owner.gid(), act)?
+}
+
+/// What this process acts as otherwise.
+struct Own {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        setfsuid(self.uid);
+        setfsgid(self.gid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use super::*;
+    use crate::store::tests::Scratch;
+
+    #[test]
+    fn others_have_no_more_than_their_rights_and_we_get_ours_back() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let scratch = Scratch::new();
+        let secret = scratch.path().join("secret");
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&secret).unwrap();
+        let denied = act_as(65534, 65534, || File::open(&secret)).unwrap().unwrap_err();
+        assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
+        assert!(act_as(65534, 65534, || File::open("/etc/passwd")).unwrap().is_ok());
+        File::open(&secret).unwrap();
+        let caught = std::panic::catch_unwind(|| act_as(65534, 65534, || panic!("undone")));
+        assert!(caught.is_err());
+        File::open(&secret).unwrap();
+        act_as_owner(&secret, || File::open(&secret)).unwrap();
+    }
+}
