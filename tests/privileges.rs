@@ -287,6 +287,7 @@ fn a_hypervisor_is_nobody_and_outlives_the_daemon_as_such() {
             ("CapPrm", "0000000000000000"),
             ("CapEff", "0000000000000000"),
             ("CapAmb", "0000000000000000"),
+            ("NoNewPrivs", "1"),
         ] {
             assert_eq!(status(&pid, field), expected, "{field}");
         }
@@ -439,5 +440,42 @@ fn a_link_in_the_place_of_a_socket_leads_nowhere() {
         assert_eq!(stopped["parameters"]["vm"]["exit_signal"], 15, "{stopped}");
         let asked = listener.accept();
         assert_eq!(asked.expect_err("nobody comes").kind(), std::io::ErrorKind::WouldBlock);
+    });
+}
+
+/// CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_NET_RAW (linux/capability.h).
+const KEPT: u64 = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 12 | 1 << 13;
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+
+#[test]
+fn the_daemon_keeps_the_capabilities_that_it_needs() {
+    in_namespace(|| {
+        for (user, kept) in [("65534", KEPT), ("root", KEPT | CAP_DAC_OVERRIDE)] {
+            let daemon = idle_hypervisors(json!({ "hypervisor_user": user }));
+            // It starts a thread with the first link that is removed.
+            create(&daemon, json!({ "name": "web" }));
+            daemon.call("Delete", json!({ "name": "web" }));
+            let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs");
+            let tasks: Vec<String> =
+                tasks.flatten().map(|task| task.file_name().to_string_lossy().into()).collect();
+            assert!(tasks.len() > 1, "{tasks:?}");
+            for task in &tasks {
+                for field in ["CapPrm", "CapEff", "CapBnd"] {
+                    assert_eq!(status(task, field), format!("{kept:016x}"), "{field} of {task}");
+                }
+                for field in ["CapInh", "CapAmb"] {
+                    assert_eq!(status(task, field), format!("{:016x}", 0), "{field} of {task}");
+                }
+                assert_eq!(
+                    (status(task, "NoNewPrivs"), status(task, "Groups")),
+                    ("1".into(), "".into())
+                );
+            }
+            // Without a user of its own, a hypervisor is as the daemon.
+            let vm = create(&daemon, started("vm", json!({ "hypervisor": "qemu" })));
+            let its = if user == "root" { kept } else { 0 };
+            assert_eq!(status(&vm["pid"], "CapEff"), format!("{its:016x}"));
+            assert_eq!(status(&vm["pid"], "CapBnd"), format!("{kept:016x}"));
+        }
     });
 }

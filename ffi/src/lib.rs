@@ -5,6 +5,7 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod capabilities;
 pub mod descriptors;
 pub mod heap;
 pub mod packet;

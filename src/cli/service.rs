@@ -217,6 +217,15 @@ fn quote(word: &str) -> String {
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_packaged_unit_gives_the_daemon_what_it_keeps() {
+        use crate::rights::{KEPT, KEPT_FOR_ROOT};
+        let line = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+        let kept = KEPT.iter().chain([&KEPT_FOR_ROOT]).map(|(_, name)| *name);
+        assert!(line.unwrap().split(' ').eq(kept), "{line:?}");
+    }
+
     #[test]
     fn the_unit_runs_this_program_with_these_settings() {
         let mut flags = Flags::default();

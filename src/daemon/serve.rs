@@ -21,6 +21,7 @@ use crate::network::Network;
 use crate::network::linux::Linux;
 use crate::network::linux::monitor::Monitor;
 use crate::network::noop::Noop;
+use crate::rights;
 use crate::store::files::Files;
 use crate::store::lock::{self, Lock};
 use crate::store::{Paths, Store};
@@ -34,9 +35,10 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
     volnet_ffi::heap::share();
     volnet_ffi::descriptors::keep_from_children()
         .map_err(|error| Failure::kernel("keep", "inherited file descriptors", &error))?;
+    let user = give_up_rights(settings)?;
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
     let _locks = lock(settings)?;
-    let (mut shell, monitor) = shell(settings)?;
+    let (mut shell, monitor) = shell(settings, user)?;
     shell.recover(now(started))?;
     let (listener, _path) = listen::listen(&settings.socket)?;
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
@@ -53,9 +55,10 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
 /// a daemon holds the locks.
 pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
     let started = Instant::now();
+    let user = give_up_rights(settings)?;
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
     let _locks = lock(settings)?;
-    let (mut shell, _) = shell(settings)?;
+    let (mut shell, _) = shell(settings, user)?;
     shell.load(now(started))?;
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
     EventLoop::new(shell, None, None, signals, started)
@@ -74,7 +77,7 @@ fn lock(settings: &Settings) -> Result<[Lock; 2], Failure> {
 }
 
 /// The shell, and the news of the kernel that it works on; these begin before anything is looked at.
-fn shell(settings: &Settings) -> Result<(HostShell, Option<Monitor>), Error> {
+fn shell(settings: &Settings, user: Option<User>) -> Result<(HostShell, Option<Monitor>), Error> {
     let engine = Engine::new(
         settings.networks.clone(),
         settings.machine.hypervisor.clone(),
@@ -82,7 +85,7 @@ fn shell(settings: &Settings) -> Result<(HostShell, Option<Monitor>), Error> {
     )
     .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?
     .with_policies(settings.policies.clone());
-    let launcher = Launcher::new(settings, user(settings)?);
+    let launcher = Launcher::new(settings, user);
     let engine = match launcher.user() {
         Some(user) => engine.with_tap_owner(user.uid, hypervisor::takes_open_tap),
         None => engine,
@@ -99,6 +102,14 @@ fn shell(settings: &Settings) -> Result<(HostShell, Option<Monitor>), Error> {
     let processes = LinuxProcesses::new(&settings.runtime_dir, launcher.user().cloned())?;
     let shell = Shell::new(engine, network, store, processes, launcher);
     Ok((shell, monitor))
+}
+
+/// Keeps the rights that are needed, and says as whom hypervisors run; `None`: as the daemon.
+fn give_up_rights(settings: &Settings) -> Result<Option<User>, Error> {
+    let user = user(settings)?;
+    rights::give_up(user.is_none())
+        .map_err(|error| Failure::kernel("give up", "capabilities", &error))?;
+    Ok(user)
 }
 
 /// The user as which hypervisors run. One that we may not act as is refused if the settings name it,

@@ -1,11 +1,14 @@
 //! Who holds a tap open. The kernel tells nobody but /proc: `iff:` in the fdinfo of a descriptor of
 //! /dev/net/tun (drivers/net/tun.c, `tun_chr_show_fdinfo`). This walks all descriptors of all
-//! processes, so it is for error messages alone, and bounded.
+//! processes, so it is for error messages alone, and bounded. Of processes that have rights that we
+//! have not the kernel does not tell.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use volnet_ffi::tun;
+
+use crate::rights;
 
 /// How many descriptors are looked at; some 100 ms.
 const LOOKS_MAX: usize = 100_000;
@@ -35,15 +38,17 @@ fn holds(pid: u32, tap: &str, looks: &mut usize) -> bool {
     if *looks == 0 {
         return false;
     }
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
-    };
-    descriptors.flatten().any(|entry| {
-        *looks = looks.saturating_sub(1);
-        *looks > 0
-            && fs::read_link(entry.path()).is_ok_and(|path| path == Path::new(tun::PATH))
-            && is(tap, pid, &entry.file_name().to_string_lossy())
-    })
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let looked = rights::act_as_owner(&process, || {
+        let descriptors = fs::read_dir(process.join("fd"))?;
+        Ok(descriptors.flatten().any(|entry| {
+            *looks = looks.saturating_sub(1);
+            *looks > 0
+                && fs::read_link(entry.path()).is_ok_and(|path| path == Path::new(tun::PATH))
+                && is(tap, pid, &entry.file_name().to_string_lossy())
+        }))
+    });
+    looked.unwrap_or(false)
 }
 
 fn is(tap: &str, pid: u32, descriptor: &str) -> bool {
