@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use common::daemon::{Connection, Daemon};
-use common::in_namespace;
+use common::{eventually, in_namespace};
 
 /// What all of them begin with: `connect`, and `ready`, which tells the test that it is in place.
 const PRELUDE: &str = r#"
@@ -322,5 +322,46 @@ fn everybody_has_a_turn() {
         // Connections are taken in the turn in which those taken before have their first turn.
         assert!(before <= 3 * CLIENTS, "{before} requests of others came before");
         drop(greedy);
+    });
+}
+
+/// A file that takes hours to be compared with its checksum keeps nobody waiting but who named it, and
+/// nobody at all once that one is gone.
+#[test]
+fn a_file_without_an_end() {
+    in_namespace(|| {
+        let settings = json!({ "hypervisor_user": "65534", "kernel_vmlinux": "/etc/hostname" });
+        let daemon = Daemon::configured(&settings);
+        let endless = daemon.folder.join("endless");
+        fs::File::create(&endless).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
+        let threads = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs");
+            let names = tasks.flatten().map(|task| fs::read_to_string(task.path().join("comm")));
+            names.filter(|name| name.as_ref().is_ok_and(|name| name == "compare\n")).count()
+        };
+        let ask = |path: &Path, sha256: &str| {
+            let initramfs = json!({ "url": path, "checksum": sha256 });
+            let config = json!({ "hypervisor": "qemu", "initramfs": initramfs });
+            json!({ "name": "web", "start": true, "config": config })
+        };
+        let mut hostile = daemon.connect();
+        let call =
+            json!({ "method": "io.volnet.Create", "parameters": ask(&endless, &"0".repeat(64)) });
+        hostile.send(format!("{call}\n").as_bytes());
+        eventually("it is read", || threads() == 1);
+        serves(&daemon, memory(&daemon));
+        assert_eq!(threads(), 1);
+        drop(hostile);
+        eventually("it is not read any more", || threads() == 0);
+
+        // sha256sum of nothing.
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let file = daemon.folder.join("file");
+        fs::write(&file, "not nothing").expect("a file");
+        let wrong = daemon.call("Create", ask(&file, empty));
+        assert_eq!(wrong["parameters"]["field"], "initramfs.checksum", "{wrong}");
+        fs::write(&file, "").expect("a file");
+        let right = daemon.call("Create", ask(&file, empty));
+        assert_ne!(right["error"], "io.volnet.InvalidConfig", "{right}");
     });
 }

@@ -11,5 +11,6 @@ pub mod heap;
 pub mod packet;
 pub mod peer;
 pub mod pidfd;
+pub mod priority;
 pub mod socket;
 pub mod tun;

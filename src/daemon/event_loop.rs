@@ -13,6 +13,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use super::client::{Client, State};
+use super::compare::{Compared, Comparisons};
 use super::ear::Ear;
 use super::peer::{GROUP, Peer};
 use super::refusals::Refusals;
@@ -23,7 +24,7 @@ use crate::engine::request::{Reply, Request};
 use crate::engine::state::{Dhcp, NetworkConfig};
 use crate::engine::supervise::{Now, Ticket};
 use crate::engine::view::Event;
-use crate::error::{Error, Refusal};
+use crate::error::{Error, Failure, Refusal};
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user;
 use crate::network::Network;
@@ -60,6 +61,7 @@ const OWN_TICKET: Ticket = 0;
 /// The daemon's loop and all that it waits for.
 pub(super) struct EventLoop<N, D: Disk, P> {
     poll: Poll,
+    comparisons: Comparisons,
     sources: Slab,
     shell: Shell<N, D, P>,
     /// `None` where one request is handled without serving others.
@@ -107,8 +109,12 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
         let token = Token(sources.insert(Source::Signals));
         poll.registry().register(&mut signals, token, Interest::READABLE)?;
+        let token = Token(sources.insert(Source::Comparisons));
+        let user = shell.hypervisor_user().cloned();
+        let comparisons = Comparisons::new(poll.registry(), token, user)?;
         Ok(EventLoop {
             poll,
+            comparisons,
             sources,
             shell,
             listener,
@@ -143,7 +149,13 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                     Some(Source::Listener) => self.accept(slot),
                     Some(Source::Guests(_)) => self.hear(slot),
                     Some(Source::Client(_)) => self.serve(slot),
-                    Some(Source::Signals | Source::Monitor | Source::Process(_)) | None => {}
+                    Some(
+                        Source::Signals
+                        | Source::Monitor
+                        | Source::Comparisons
+                        | Source::Process(_),
+                    )
+                    | None => {}
                 }
             }
             for event in &events {
@@ -217,6 +229,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             None => {}
             Some(Source::Listener) => self.accept(slot),
             Some(Source::Signals) => self.ending = true,
+            Some(Source::Comparisons) => self.compared(),
             Some(Source::Monitor) => {
                 self.news_at.get_or_insert(now + NEWS_DELAY_MS);
             }
@@ -399,7 +412,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             let refusal = Error::from(Refusal::PermissionDenied { reason });
             return client.send(|out, end| reply::error(out, &refusal, end));
         }
-        if asked.names_files() && !client.peer.is_root && self.shell.runs_hypervisors_as_root() {
+        if asked.names_files() && !client.peer.is_root && self.shell.hypervisor_user().is_none() {
             let reason = "hypervisors run as root on this host, so only root may name their files";
             let refusal =
                 Refusal::InvalidConfig { field: user::FIELD.into(), reason: reason.into() };
@@ -408,14 +421,30 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             }
             return client.send(|out, end| reply::error(out, &refusal.into(), end));
         }
-        let ticket = client.serial << SLOT_BITS | slot as u64;
+        let ticket = ticket(client, slot);
         (self.busy_until, self.untidy) = (now.mono + QUIET_MS, true);
         client.state = match asked {
             Request::Monitor if call.more => State::Subscribed { lost: false },
             _ => State::Asked { silent: call.oneway },
         };
-        self.shell.request(ticket, &asked, now);
+        let files = self.shell.checksums(&asked);
+        if files.is_empty() {
+            self.shell.request(ticket, &asked, now);
+        } else if let Err(error) = self.comparisons.begin(ticket, &asked, files) {
+            let failure = Failure::kernel("start", "a thread that compares checksums", &error);
+            self.tell_one(ticket, &Err(failure.into()));
+        }
         Ok(())
+    }
+
+    /// Handles the requests whose files were compared.
+    fn compared(&mut self) {
+        while let Some(Compared { ticket, request, result }) = self.comparisons.take() {
+            match result {
+                Ok(()) => self.shell.request(ticket, &request, self.now()),
+                Err(refusal) => self.tell_one(ticket, &Err(refusal.into())),
+            }
+        }
     }
 
     /// Passes on what the shell has to tell, and watches what it started or made. Those who
@@ -546,10 +575,16 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
 
     fn close(&mut self, slot: usize) {
         if let Some(Source::Client(mut client)) = self.sources.remove(slot) {
+            self.comparisons.call_off(ticket(&client, slot));
             let _ = self.poll.registry().deregister(&mut client.stream);
         }
         self.again.retain(|&other| other != slot);
     }
+}
+
+/// Who asks, for as long as this connection is there.
+fn ticket(client: &Client, slot: usize) -> Ticket {
+    client.serial << SLOT_BITS | slot as u64
 }
 
 /// Events are the daemon's log, too.

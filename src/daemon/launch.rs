@@ -13,6 +13,7 @@ use crate::engine::state::{NetworkConfig, Record};
 use crate::engine::view::{Finding, Level};
 use crate::engine::vm;
 use crate::error::{Error, Refusal};
+use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::process::Descriptors;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
@@ -64,12 +65,17 @@ impl Launcher {
         self.user.as_ref()
     }
 
-    /// Whether everything that a machine names is there and is what it should be, as the user of
-    /// hypervisors sees it. Reads whole files where there are checksums.
+    /// The files of a machine whose contents are known beforehand, and have to be compared.
+    pub(super) fn checksums(&self, machine: &MachineSpec) -> Result<Vec<Checksum>, Refusal> {
+        Ok(inputs::checksums(&resolve_machine(machine, &self.defaults)?))
+    }
+
+    /// Whether everything that a machine names is there, for the user of hypervisors. What is in its
+    /// files is another question, see [`Launcher::checksums`].
     pub(super) fn verify(&self, machine: &MachineSpec) -> Result<(), Refusal> {
         let resolved = resolve_machine(machine, &self.defaults)?;
         let program = self.options.program(resolved.hypervisor)?;
-        let verify = || inputs::verify(&resolved, program);
+        let verify = || inputs::check(&resolved, program);
         let Some(user) = &self.user else { return verify() };
         let verified = user.act(verify).unwrap_or_else(|error| {
             Err(Refusal::InvalidConfig { field: user::FIELD.into(), reason: error.to_string() })

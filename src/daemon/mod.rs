@@ -9,6 +9,8 @@
 #[cfg(target_os = "linux")]
 mod client;
 #[cfg(target_os = "linux")]
+mod compare;
+#[cfg(target_os = "linux")]
 mod ear;
 #[cfg(target_os = "linux")]
 mod event_loop;

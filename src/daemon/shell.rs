@@ -27,7 +27,9 @@ use crate::engine::supervise::{Now, Ticket};
 use crate::engine::view::{Event, EventKind};
 use crate::error::{Error, Failure, Refusal};
 use crate::hypervisor::Control;
+use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::process::{Descriptors, Processes};
+use crate::hypervisor::user::User;
 use crate::network::{Network, execute};
 use crate::store::Store;
 use crate::store::disk::Disk;
@@ -118,17 +120,37 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         &mut self.network
     }
 
-    /// Whether hypervisors have the rights of the daemon, and not those of a user of their own.
-    pub fn runs_hypervisors_as_root(&self) -> bool {
-        self.launcher.user().is_none()
-    }
-
     /// The engine, to look at.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// Handles one request. The reply is among the outputs, now or when what it waits for is done.
+    /// The files that have to be compared before a request is handled: the caller does that, because
+    /// it takes time. None where one of them is missing, which the request is told.
+    pub fn checksums(&self, request: &Request) -> Vec<Checksum> {
+        let machine = match request {
+            Request::Create { spec, start, dry_run, .. } if *start || *dry_run => {
+                spec.machine.as_ref()
+            }
+            Request::Start { name } => {
+                self.engine.vm(name).ok().and_then(|vm| vm.record.spec.machine.as_ref())
+            }
+            _ => None,
+        };
+        let Some(machine) = machine else { return Vec::new() };
+        let checksums = self.launcher.checksums(machine).unwrap_or_default();
+        if checksums.is_empty() || self.launcher.verify(machine).is_err() {
+            return Vec::new();
+        }
+        checksums
+    }
+
+    /// Who hypervisors run as; `None`: as the daemon.
+    pub fn hypervisor_user(&self) -> Option<&User> {
+        self.launcher.user()
+    }
+
+    /// Handles one request, whose checksums were compared. The reply is among the outputs, now or when what it waits for is done.
     pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) {
         match self.step(ticket, request, now) {
             Ok(Step::Reply(reply)) => self.reply(ticket, Ok(*reply)),

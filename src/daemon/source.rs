@@ -21,6 +21,8 @@ pub(super) enum Source {
     Client(Box<Client>),
     /// What the guests of a network ask.
     Guests(Box<Ear>),
+    /// Requests whose files were compared.
+    Comparisons,
     /// The pidfd of a VM's process.
     Process(VmName),
 }
@@ -74,6 +76,7 @@ impl Slab {
                 Source::Listener
                 | Source::Signals
                 | Source::Monitor
+                | Source::Comparisons
                 | Source::Guests(_)
                 | Source::Process(_),
             )

@@ -1,9 +1,9 @@
 //! What a VM needs on the host before anything is made for it: its program, its files, and that
 //! these are what they should be.
 //!
-//! [`check`] is cheap and belongs before every start. [`verify`] also reads whole files to compare
-//! their checksums (seconds for a large one) and belongs before the first start only: a disk that
-//! the guest may write to is another one afterwards.
+//! [`check`] is cheap and belongs before every start. A [`Checksum`] reads a whole file, which can take
+//! as long as a file is large, and belongs before those starts only that somebody asks for: a disk
+//! that the guest may write to is another one afterwards.
 
 use std::env;
 use std::fs;
@@ -50,18 +50,48 @@ fn executable(path: &Path) -> io::Result<()> {
 }
 
 /// Checks that the program and all files of a machine are there and can be read, and disks written to
-/// unless they are only read, with the rights of whoever calls; compares the checksums of those files
-/// that have one.
-pub fn verify(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusal> {
+/// unless they are only read, with the rights of whoever calls.
+pub fn check(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusal> {
     find_program(program)
         .map_err(|reason| Refusal::InvalidConfig { field: "hypervisor".into(), reason })?;
     each(machine, |path, _, field, kind| {
         open(path, kind).map(drop).map_err(|reason| refuse(field, path, &reason))
-    })?;
-    each(machine, |path, sha256, field, kind| {
-        let Some(expected) = sha256 else { return Ok(()) };
-        let actual = open(path, kind)
-            .and_then(|open| hash(open).map_err(|error| error.to_string()))
+    })
+}
+
+/// The files of a machine whose contents are known beforehand.
+pub fn checksums(machine: &ResolvedMachine<'_>) -> Vec<Checksum> {
+    let mut all = Vec::new();
+    let _ = each(machine, |path, sha256, field, kind| {
+        let (path, field) = (path.to_owned(), field.to_owned());
+        all.extend(sha256.map(|expected| Checksum {
+            path,
+            expected: expected.into(),
+            field,
+            kind,
+        }));
+        Ok(())
+    });
+    all
+}
+
+/// A file, and what its contents should be.
+#[derive(Clone, Debug)]
+pub struct Checksum {
+    path: PathBuf,
+    /// SHA-256 as 64 lower-case hexadecimal digits.
+    expected: String,
+    field: String,
+    kind: Kind,
+}
+
+impl Checksum {
+    /// Reads the file and compares. Between two pieces of it `is_over` is asked whether anybody still
+    /// wants to know.
+    pub fn compare(&self, is_over: impl Fn() -> bool) -> Result<(), Refusal> {
+        let Checksum { path, expected, field, kind } = self;
+        let actual = open(path, *kind)
+            .and_then(|open| hash(open, is_over).map_err(|error| error.to_string()))
             .map_err(|reason| refuse(field, path, &reason))?;
         match actual == *expected {
             true => Ok(()),
@@ -70,11 +100,11 @@ pub fn verify(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusa
                 Err(refuse(&format!("{field}.checksum"), path, &reason))
             }
         }
-    })
+    }
 }
 
 /// What a file may be.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Regular,
     RegularOrBlockDevice,
@@ -123,12 +153,13 @@ fn open(path: &Path, kind: Kind) -> Result<fs::File, String> {
     fs::File::options().read(true).write(write).open(path).map_err(|error| error.to_string())
 }
 
-fn hash(mut file: fs::File) -> io::Result<String> {
+fn hash(mut file: fs::File, is_over: impl Fn() -> bool) -> io::Result<String> {
     use std::fmt::Write;
     let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK];
     loop {
         match file.read(&mut chunk)? {
+            _ if is_over() => return Err(io::ErrorKind::Interrupted.into()),
             0 => break,
             count => hash.update(&chunk[..count]),
         }
@@ -171,7 +202,9 @@ mod tests {
 
     fn verify(spec: &MachineSpec) -> Result<(), Refusal> {
         let kernel = &spec.kernel.as_ref().unwrap().path;
-        super::verify(&ResolvedMachine { spec, hypervisor: "qemu", kernel }, "/bin/sh")
+        let machine = ResolvedMachine { spec, hypervisor: "qemu", kernel };
+        check(&machine, "/bin/sh")?;
+        checksums(&machine).iter().try_for_each(|file| file.compare(|| false))
     }
 
     fn refused(result: Result<(), Refusal>) -> (String, String) {
@@ -184,6 +217,15 @@ mod tests {
     #[test]
     fn what_is_as_it_should_be_passes() {
         verify(&machine(&Scratch::new())).unwrap();
+    }
+
+    #[test]
+    fn what_nobody_wants_to_know_any_more_is_not_read_to_its_end() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("endless");
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let (expected, field, kind) = (ABC.into(), "disks".into(), Kind::Regular);
+        Checksum { path, expected, field, kind }.compare(|| true).unwrap_err();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What waits, done aside: one thread, the only one that volnet has besides the one that decides.
+//! What waits, done aside: one thread beside the one that decides.
 //!
 //! Two things take the kernel long. Whoever removes a link waits for 12 to 20 ms after the kernel has
 //! let go of its lock (net/core/dev.c, `netdev_run_todo`: an RCU barrier). And to find the tracked
