@@ -30,8 +30,7 @@ wait_for() { # DESCRIPTION COMMAND...: until it succeeds
 heading "Packages, test guest, volnet"
 scripts/deps.sh
 tests/guest/build.sh
-cargo build --locked --release --quiet
-ls -l target/release/volnet
+scripts/dist.sh
 
 links_before=$(ip -o link | cut -d' ' -f2 | sort)
 addresses_before=$(ip -o addr | awk '{ print $2, $4 }' | sort)
@@ -78,7 +77,7 @@ ip -n "$host" -br addr
 forwarding_before=$(on_host cat /proc/sys/net/ipv4/ip_forward)
 
 heading "volnet serve"
-PATH=$PWD/target/release:$PATH
+PATH=$PWD/dist:$PATH
 export VOLNET_SOCKET=$folder/run/volnet.sock
 # The unit of packaging/ does the same at boot.
 ip netns exec "$host" volnet serve --kvm no --state-dir "$folder/state" --runtime-dir "$folder/run" \

@@ -29,3 +29,6 @@ scripts/foreign.sh
 
 step tests
 cargo test --locked --workspace --no-fail-fast
+
+step the demo, with the binary that is shipped
+scripts/demo.sh

@@ -1,4 +1,5 @@
-//! The allocator of the C library (mallopt(3), malloc_trim(3)): what is freed goes back to the system.
+//! The allocator of the C library: what is freed goes back to the system. That of musl does so by
+//! itself; glibc's must be told (mallopt(3), malloc_trim(3)).
 
 /// Keeps all threads to one heap. By default glibc gives each its own, which only grows.
 pub fn share() {
