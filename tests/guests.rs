@@ -118,6 +118,39 @@ fn no_packet_is_lost_over_restarts_crashes_and_an_upgrade() {
     assert_eq!(lab.vm("pings")["pid"], before["pid"], "the guest is the same");
 }
 
+/// Pings so often, a hundred times a second, all of which must be answered. The times of the quickest,
+/// the mean and the slowest, in milliseconds.
+fn ping(lab: &Lab, ip: &str, count: u32) -> [f64; 3] {
+    let count = count.to_string();
+    let told = lab.on_host(&["ping", "-q", "-i", "0.01", "-W", "5", "-c", &count, ip]);
+    assert!(told.contains(" 0% packet loss"), "{told}");
+    let times = told.lines().find_map(|line| line.strip_prefix("rtt min/avg/max/mdev = "));
+    let mut times = times.expect("a summary").split('/').map(|time| time.parse().unwrap());
+    std::array::from_fn(|_| times.next().expect("three times"))
+}
+
+#[test]
+fn the_traffic_of_a_guest_goes_on_while_500_vms_come_and_go() {
+    const ROUNDS: usize = 5;
+    let lab = Lab::new();
+    lab.run_guest("stays", &[], "volnet.do=hold");
+    lab.wait_for_line("stays", "GUEST ready");
+    let ip = lab.vm("stays")["ip"].as_str().unwrap().to_owned();
+    println!("alone: min, mean, max {:?} ms", ping(&lab, &ip, 500));
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                let names: Vec<String> = (0..100).map(|number| format!("vm{number}")).collect();
+                names.iter().for_each(|name| drop(lab.volnet(&["create", name])));
+                names.iter().for_each(|name| drop(lab.volnet(&["delete", name])));
+            }
+        });
+        while !others.is_finished() {
+            println!("others come and go: {:?} ms", ping(&lab, &ip, 100));
+        }
+    });
+}
+
 #[test]
 fn dhcp_the_guest_asks_and_volnet_answers() {
     let lab = Lab::new();
