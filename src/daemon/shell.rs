@@ -435,7 +435,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     fn record(&self, name: &VmName) -> Result<Record, Error> {
-        Ok(self.engine.vm(name)?.record.clone())
+        Ok(Record::clone(&self.engine.vm(name)?.record))
     }
 
     /// A kernel error that has a name of its own in the interface.

@@ -125,7 +125,7 @@ pub type Answers = Vec<(Ticket, Result<Reply, Error>)>;
 impl Decision {
     /// The record as it was; `None` when this decision made the VM.
     pub fn former_record(&self) -> Option<&Record> {
-        self.former.as_ref().map(|vm| &vm.record)
+        self.former.as_ref().map(|vm| &*vm.record)
     }
 }
 

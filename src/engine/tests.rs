@@ -11,7 +11,7 @@ use super::plan::{Handover, Op};
 use super::reconcile::Desired;
 use super::request::{Reply, Request};
 use super::ruleset::Family;
-use super::state::{Dhcp, Exit, NetworkConfig, Port, Service};
+use super::state::{Dhcp, Exit, NetworkConfig, Port, Record, Service};
 use super::supervise::{Now, RESTARTS_MAX, Ticket};
 use super::view::{EventKind, Status, VmView};
 use crate::error::{Error, Failure, Refusal};
@@ -71,7 +71,7 @@ fn create(text: &str, spec: VmSpec, start: bool) -> Request {
 }
 
 fn with_machine(restart: RestartPolicy) -> VmSpec {
-    VmSpec { machine: machine(), restart, ..VmSpec::default() }
+    VmSpec { machine: machine().map(Box::new), restart, ..VmSpec::default() }
 }
 
 fn with_ip(ip: &str) -> VmSpec {
@@ -497,9 +497,9 @@ fn no_two_records_claim_the_same_thing() {
         let mut odd = b.clone();
         claim(odd.port.as_mut().unwrap(), &port);
         let mut next = self::engine();
-        next.restore(a.clone()).unwrap();
-        next.restore(odd).unwrap_err();
-        next.restore(b.clone()).expect("nothing was kept of it");
+        next.restore(*a.clone()).unwrap();
+        next.restore(*odd).unwrap_err();
+        next.restore(*b.clone()).expect("nothing was kept of it");
     }
 }
 
@@ -511,9 +511,9 @@ fn what_was_recorded_is_taken_over() {
     let records: Vec<_> = engine.vms().map(|vm| vm.record.clone()).collect();
     let mut next = self::engine();
     for record in records.clone() {
-        next.restore(record).unwrap();
+        next.restore(*record).unwrap();
     }
-    assert!(next.restore(records[0].clone()).is_err(), "the same address twice");
+    assert!(next.restore(*records[0].clone()).is_err(), "the same address twice");
     assert!(next.adopted(&name("a"), 4711, at(0)).is_none());
     let decision = next.lost(&name("b"), at(0)).unwrap();
     done(&mut next, decision, at(0));
@@ -529,7 +529,7 @@ fn a_start_that_was_cut_short_is_completed() {
     exit(&mut engine, "a", Exit::Code(1), at(0));
     let record = engine.vm(&name("a")).unwrap().record.clone();
     let mut next = self::engine();
-    next.restore(record).unwrap();
+    next.restore(*record).unwrap();
     let decision = next.adopted(&name("a"), 4711, at(9)).unwrap();
     assert_eq!(decision.write, Write::Put);
     done(&mut next, decision, at(9));
@@ -549,7 +549,7 @@ fn a_restart_that_was_due_when_the_daemon_ended_is_made_by_the_next() {
         running(&mut engine, "a", policy);
         exit(&mut engine, "a", Exit::Code(exit_code), at(0));
         let mut next = self::engine();
-        next.restore(engine.vm(&name("a")).unwrap().record.clone()).unwrap();
+        next.restore(Record::clone(&engine.vm(&name("a")).unwrap().record)).unwrap();
         assert!(next.lost(&name("a"), at(0)).is_none(), "its end is known");
         next.autostart();
         let act = next.follow_up(at(0)).and_then(|decision| decision.act);

@@ -11,8 +11,8 @@ use super::view::{Status, VmView};
 /// A VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vm {
-    /// What is written down.
-    pub record: Record,
+    /// What is written down. Boxed, so that the map of VMs wastes little in nodes that are not full.
+    pub record: Box<Record>,
     /// What its process is doing.
     pub life: Life,
     /// Restarts by policy since the last steady run.
@@ -24,7 +24,7 @@ pub struct Vm {
 impl Vm {
     /// A VM without a process.
     pub fn idle(record: Record) -> Vm {
-        Vm { record, life: Life::Idle, in_a_row: 0, pace: Pace::default() }
+        Vm { record: Box::new(record), life: Life::Idle, in_a_row: 0, pace: Pace::default() }
     }
 
     /// Where it is in its life, as the interface tells it.

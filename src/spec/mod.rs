@@ -39,8 +39,8 @@ pub use text::{CMDLINE_BYTES_MAX, PATH_BYTES_MAX};
 pub struct VmSpec {
     /// How it reaches the network.
     pub network: NetworkSpec,
-    /// What runs in it; `None` where volnet gives only the network.
-    pub machine: Option<MachineSpec>,
+    /// What runs in it; `None` where volnet gives only the network. Boxed: then it takes no room.
+    pub machine: Option<Box<MachineSpec>>,
     /// The record ends with the host's uptime and is not written to disk.
     pub ephemeral: bool,
     /// Start the hypervisor when the daemon starts.

@@ -35,7 +35,7 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
     check_network(&network)?;
     Ok(VmSpec {
         network,
-        machine: resolve_machine_spec(&manifest, &config)?,
+        machine: resolve_machine_spec(&manifest, &config)?.map(Box::new),
         ephemeral: config.ephemeral,
         autostart: config.autostart,
         restart: config.restart,

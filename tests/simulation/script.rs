@@ -27,7 +27,7 @@ pub(crate) fn spec() -> VmSpec {
         memory_mb: 64,
         cmdline: String::new(),
     };
-    VmSpec { machine: Some(machine), ..VmSpec::default() }
+    VmSpec { machine: Some(Box::new(machine)), ..VmSpec::default() }
 }
 
 /// The same on another network, or on none.

@@ -25,7 +25,7 @@ fn mac(engine: &Engine, text: &str) -> Mac {
 }
 
 fn record(engine: &Engine, text: &str) -> Record {
-    engine.vm(&name(text)).unwrap().record.clone()
+    Record::clone(&engine.vm(&name(text)).unwrap().record)
 }
 
 fn claim(engine: &Engine, text: &str) -> Claim {

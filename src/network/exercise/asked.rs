@@ -72,7 +72,7 @@ fn create(name: VmName, choices: &mut Choices<'_>) -> Request {
     };
     let spec = VmSpec {
         network: network(choices),
-        machine: (choices.byte() % 8 != 7).then_some(machine),
+        machine: (choices.byte() % 8 != 7).then(|| Box::new(machine)),
         ephemeral: choices.flag(),
         autostart: choices.flag(),
         restart: choices.one_of(&[

@@ -19,7 +19,7 @@ pub(super) fn all(world: &World<'_>) {
 
 /// Nothing has two owners, and what is handed out is what the VMs have.
 pub(super) fn owners(engine: &Engine) {
-    let records: Vec<&Record> = engine.vms().map(|vm| &vm.record).collect();
+    let records: Vec<&Record> = engine.vms().map(|vm| &*vm.record).collect();
     let ports: Vec<_> = records.iter().filter_map(|record| record.port.as_ref()).collect();
     once(records.iter().map(|record| record.cid));
     once(ports.iter().map(|port| &port.tap));

@@ -363,7 +363,7 @@ impl<'a> World<'a> {
             (Write::Put | Write::Remove, Trouble::Write) => return Err(failure("write")),
             (Write::Put, _) => {
                 let record = self.engine.vm(&decision.subject)?.record.clone();
-                self.disk.insert(decision.subject.clone(), record);
+                self.disk.insert(decision.subject.clone(), *record);
             }
             (Write::Remove, _) => drop(self.disk.remove(&decision.subject)),
         }
