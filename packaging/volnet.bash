@@ -6,13 +6,13 @@ _volnet_vms() {
 
 _volnet() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]}
-    local verbs='serve setup teardown create run start stop restart delete expose unexpose policy get
-        list networks args exec console logs check monitor call version help'
+    local verbs='serve setup teardown create run start stop restart delete expose unexpose policy limit
+        get list networks args exec console logs check monitor call version help'
     local choices='--json --socket --config-file --runtime-dir --log-dir --help'
     local host='--state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend'
     local vm='--mode --manifest --config --network --ip --mac --mtu --queues --isolated
         --ephemeral --autostart --restart --hypervisor --kernel --initramfs --rootfs --disk --cpus
-        --memory --cmdline --expose --policy --dry-run'
+        --memory --cmdline --expose --policy --rx --tx --burst --pps --dry-run'
 
     case $before in
     --mode) choices='bridged dhcp vsock' ;;
@@ -35,6 +35,7 @@ _volnet() {
         setup | teardown) choices="$choices $host --dry-run --force --service --root" ;;
         create | run) choices="$choices $vm" ;;
         start | get | expose | unexpose | policy | args | exec | console) choices="$choices $(_volnet_vms)" ;;
+        limit) choices="$choices --rx --tx --burst --pps $(_volnet_vms)" ;;
         logs) choices="$choices --follow $(_volnet_vms)" ;;
         stop | restart | delete) choices="$choices --timeout $(_volnet_vms)" ;;
         call) choices="$choices --more" ;;

@@ -63,6 +63,19 @@ const CHANGES: &[(&str, &str)] = &[
     ("ip link set vttap-db alias mine", "link vttap-db has not the alias volnet:db"),
     ("ip link set vttap-db down name mine", "link mine is left over"),
     ("sysctl -qw net.ipv4.ip_forward=0", "IPv4 forwarding is off"),
+    ("tc qdisc del dev vttap-db root", "link vttap-db is not limited to 12500000 bytes/s"),
+    (
+        "tc qdisc replace dev vttap-db root handle 1: tbf rate 1gbit burst 64kb limit 64kb",
+        "link vttap-db is not limited to 12500000 bytes/s",
+    ),
+    (
+        "tc qdisc change dev vttap-db root handle 766f: tbf rate 8mbit burst 128kb limit 64kb",
+        "link vttap-db is limited to 1000000 bytes/s, not 12500000",
+    ),
+    (
+        "tc qdisc add dev vttap-web root handle 766f: tbf rate 8mbit burst 128kb limit 64kb",
+        "link vttap-web is limited",
+    ),
 ];
 
 #[test]
@@ -70,8 +83,9 @@ fn every_change_of_links_addresses_and_forwarding_is_named_and_put_right() {
     in_namespace(|| {
         let daemon = Daemon::start(&[]);
         run("ip link add vbr1 address 02:00:00:00:00:66 type bridge");
-        for name in ["db", "web"] {
-            let answer = daemon.call("Create", json!({ "name": name }));
+        for (name, limits) in [("db", json!({ "rx_mbit": 100 })), ("web", json!({}))] {
+            let config = json!({ "network": { "limits": limits } });
+            let answer = daemon.call("Create", json!({ "name": name, "config": config }));
             assert!(answer["error"].is_null(), "{answer}");
         }
         let before = shown();
@@ -101,7 +115,9 @@ fn rules_that_others_change_are_put_right_and_it_is_said_who_did() {
     in_namespace(|| {
         run("iptables -N DOCKER-USER");
         let daemon = Daemon::start(&["--nft-owner", "no"]);
-        assert!(daemon.call("Create", json!({ "name": "web" }))["error"].is_null());
+        let limits = json!({ "network": { "limits": { "tx_mbit": 8 } } });
+        let answer = daemon.call("Create", json!({ "name": "web", "config": limits }));
+        assert!(answer["error"].is_null(), "{answer}");
         let mut events = subscribe(&daemon);
         let before = shown();
         let mut repaired = |words: &str| {
@@ -119,6 +135,18 @@ fn rules_that_others_change_are_put_right_and_it_is_said_who_did() {
                 "nft flush set bridge volnet ports",
                 "nft",
                 "1 elements are missing from table volnet",
+            ),
+            (
+                "nft delete element bridge volnet limited { \"vttap-web\" }",
+                "nft",
+                "1 elements are missing from table volnet",
+            ),
+            (
+                "nft delete element bridge volnet limited { \"vttap-web\" } ; \
+                 add element bridge volnet limited \
+                 { \"vttap-web\" limit rate over 9 mbytes/second burst 1 mbytes }",
+                "nft",
+                "1 foreign elements are in table volnet",
             ),
             (
                 "iptables -F DOCKER-USER",

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use common::{in_namespace, ip_link, json, link_exists, run};
 use serde_json::{Value as Json, json};
+use volnet::engine::limits::Limits;
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
 use volnet::engine::plan::{Handover, LinkSettings, Op};
@@ -42,6 +43,7 @@ fn network() -> NetworkConfig {
         ipv6: false,
         host_services: vec![Service::Ping],
         policy: "open".into(),
+        limits: Limits::default(),
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use common::{in_namespace, run, try_run};
 use volnet::engine::expose::{Expose, Protocol};
+use volnet::engine::limits::Limits;
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
 use volnet::engine::policy::Policy;
@@ -28,6 +29,7 @@ fn network() -> NetworkConfig {
         ipv6: false,
         host_services: vec![Service::Ping],
         policy: "open".into(),
+        limits: Limits::default(),
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }
@@ -45,7 +47,12 @@ fn guests(count: u32) -> Vec<Element> {
             let mac = Mac::of_guest("default", &name);
             let (isolated, ipv6, asks_others) = (number % 2 == 0, number % 3 == 0, number % 5 == 0);
             let (tap, ip, antispoof) = (&tap, Some(ip), number % 7 != 0);
-            let guest = Guest { tap, mac, ip, asks_others, antispoof, ipv6, isolated };
+            let limits = Limits {
+                tx_mbit: (number % 4 == 0).then_some(number),
+                pps: (number % 3 == 0).then_some(number),
+                ..Limits::default()
+            };
+            let guest = Guest { tap, mac, ip, asks_others, antispoof, ipv6, isolated, limits };
             [ruleset::elements(&guest), ruleset::exposed(ip, &exposed(number))].concat()
         })
         .collect()

@@ -13,9 +13,10 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use common::{in_namespace, run};
+use volnet::engine::limits::Limits;
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
-use volnet::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings};
+use volnet::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings, Shaping};
 use volnet::engine::policy::Policy;
 use volnet::engine::reconcile::{DesiredPort, Link, LinkKind, Observed};
 use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
@@ -206,9 +207,12 @@ fn seen(observed: &Observed) -> Vec<String> {
     let links = observed.links.iter().filter(alone).map(|link| {
         // A tap has an address of its own, and so has the foreign link.
         let mac = (link.kind == LinkKind::Bridge).then_some(link.mac);
-        let Link { alias, kind, up, mtu, port, .. } = link;
+        let Link { alias, kind, up, mtu, port, shaping, .. } = link;
         let master = link.master.and_then(name);
-        format!("{} {alias:?} {kind:?} {master:?} {up} {mtu} {mac:?} {port:?}", link.name)
+        format!(
+            "{} {alias:?} {kind:?} {master:?} {up} {mtu} {mac:?} {port:?} {shaping:?}",
+            link.name
+        )
     });
     let addresses = observed.addresses.iter().filter_map(|(link, address, length)| {
         Some(format!("{address}/{length} on {}", name(*link)?))
@@ -233,7 +237,7 @@ fn plan(dice: &mut Dice) -> Plan {
 fn op(dice: &mut Dice) -> Op {
     let link = LINKS[dice.below(LINKS.len())].to_string();
     let address = Ipv4Addr::new(10, 0, dice.below(2) as u8, 1 + dice.below(3) as u8);
-    match dice.below(20) {
+    match dice.below(22) {
         0 | 1 => create_bridge(dice.below(2)),
         2..4 => create_tap(&link),
         4 => create_tap(UNFIT[dice.below(2)]),
@@ -249,10 +253,15 @@ fn op(dice: &mut Dice) -> Op {
             Op::RemoveTable { family: table.family, name: table.name }
         }
         17 => match dice.below(2) {
-            0 => Op::AddElements(elements(dice.below(4))),
-            _ => Op::RemoveElements(elements(dice.below(4))),
+            0 => Op::AddElements(elements(dice.below(4), dice.below(3))),
+            _ => Op::RemoveElements(elements(dice.below(4), dice.below(3))),
         },
         18 => {
+            let (gone, new) = (dice.below(4), dice.below(4));
+            Op::ExchangeElements { gone: elements(gone, 1), new: elements(new, 2) }
+        }
+        19 => Op::ShapeLink { name: link, to: shaping(dice), former: shaping(dice) },
+        20 => {
             let chain = [CHAIN, CHAIN, "FORWARD"][dice.below(3)].to_string();
             let direction = [Direction::In, Direction::Out][dice.below(2)];
             let accept = Accept { chain, bridge: BRIDGES[dice.below(2)].into(), direction };
@@ -326,21 +335,32 @@ fn tables(owned: bool, guests: usize) -> Vec<Table> {
         ipv6: false,
         host_services: vec![Service::Ping],
         policy: "open".into(),
+        limits: Limits::default(),
         mac: Mac::of_bridge("host", "vbr0"),
     };
-    ruleset::tables(&[&network], &Policy::built_in(), elements(guests), owned)
+    ruleset::tables(&[&network], &Policy::built_in(), elements(guests, 1), owned)
 }
 
-/// What some guests are in the sets.
-fn elements(count: usize) -> Vec<Element> {
+/// How fast a link sends.
+fn shaping(dice: &mut Dice) -> Option<Shaping> {
+    let rx_mbit = [None, Some(1), Some(100), Some(32_000)][dice.below(4)];
+    let burst_kb = [None, Some(64), Some(32 * 1024)][dice.below(3)];
+    Limits { rx_mbit, burst_kb, ..Limits::default() }.shaping()
+}
+
+/// What some guests are in the sets; some send only as fast as `limit` says.
+fn elements(count: usize, limit: usize) -> Vec<Element> {
     let of_one = |number: usize| {
         let name = VmName::new(&format!("g{number}")).unwrap();
         let tap = TapName::choose(&name, |_| false);
         let mac = Mac::of_guest("default", name.as_str());
         let ip = Some(Ipv4Addr::new(10, 0, 0, 10 + number as u8));
         let (isolated, antispoof) = (number == 1, number != 2);
+        let limit = (number < 3).then_some(limit as u32);
+        let limits = Limits { tx_mbit: limit, pps: limit, ..Limits::default() };
+        let tap = &tap;
         let guest =
-            Guest { tap: &tap, mac, ip, asks_others: false, antispoof, ipv6: false, isolated };
+            Guest { tap, mac, ip, asks_others: false, antispoof, ipv6: false, isolated, limits };
         ruleset::elements(&guest)
     };
     (0..=count).flat_map(of_one).collect()

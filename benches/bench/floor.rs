@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use volnet::config::{self, Flags};
+use volnet::engine::limits::Limits;
 use volnet::engine::mac::Mac;
 use volnet::engine::name::{TapName, VmName};
 use volnet::engine::policy::Policy;
@@ -189,6 +190,7 @@ impl Vm {
                 antispoof: true,
                 ipv6: false,
                 isolated: false,
+                limits: Limits::default(),
             }),
             tap: tap.to_string(),
         }

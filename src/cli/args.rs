@@ -66,8 +66,11 @@ enum Kind {
     Image,
 }
 
-/// The options of create and run that write into the configuration: flag, section, field.
-const OVERRIDES: [(&str, Option<&str>, &str, Kind); 18] = [
+/// The section of a configuration that limits a VM.
+const LIMITS: &str = "network.limits";
+
+/// The options of create and run that write into the configuration: flag, section by its path, field.
+const OVERRIDES: [(&str, Option<&str>, &str, Kind); 22] = [
     ("mode", Some("network"), "mode", Kind::Text),
     ("network", Some("network"), "name", Kind::Text),
     ("ip", Some("network"), "ip", Kind::Text),
@@ -75,6 +78,10 @@ const OVERRIDES: [(&str, Option<&str>, &str, Kind); 18] = [
     ("mtu", Some("network"), "mtu", Kind::Number),
     ("queues", Some("network"), "queues", Kind::Number),
     ("policy", Some("network"), "policy", Kind::Text),
+    ("rx", Some(LIMITS), "rx_mbit", Kind::Number),
+    ("tx", Some(LIMITS), "tx_mbit", Kind::Number),
+    ("burst", Some(LIMITS), "burst_kb", Kind::Number),
+    ("pps", Some(LIMITS), "pps", Kind::Number),
     ("isolated", Some("network"), "isolated", Kind::Yes),
     ("ephemeral", None, "ephemeral", Kind::Yes),
     ("autostart", None, "autostart", Kind::Yes),
@@ -157,6 +164,7 @@ impl Line {
                 let parameters = json!({ "name": name, "policy": policy });
                 Ok(Command::Adjust { method: "io.volnet.SetPolicy", parameters })
             }
+            "limit" => self.limit(),
             "get" => Ok(Command::Get { name: self.given(&CLIENT_KEYS, &[])?.one("NAME")? }),
             "list" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::List),
             "networks" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::Networks),
@@ -254,6 +262,26 @@ impl Line {
             return Err(wrong("NAME is missing"));
         }
         Ok(Command::Change { change, names: given.words, timeout_ms })
+    }
+
+    /// Each option is the parameter that create's of the same name writes.
+    fn limit(&mut self) -> Result<Command, Stop> {
+        let limits = || OVERRIDES.iter().filter(|(_, section, ..)| *section == Some(LIMITS));
+        let options: Vec<Takes> = limits().map(|(flag, ..)| Valued(flag)).collect();
+        let mut given = self.given(&CLIENT_KEYS, &options)?;
+        let mut parameters = json!({});
+        for (flag, _, field, kind) in limits() {
+            if let Some(text) = given.last(flag)
+                && let Setting::Value(value) = setting(flag, text, kind)?
+            {
+                parameters[*field] = value;
+            }
+        }
+        if parameters == json!({}) {
+            return Err(wrong("there is no limit: --rx, --tx, --burst or --pps"));
+        }
+        parameters["name"] = given.one("NAME")?.into();
+        Ok(Command::Adjust { method: "io.volnet.SetLimits", parameters })
     }
 
     fn exec(&mut self) -> Result<Command, Stop> {

@@ -52,16 +52,14 @@ fn apply(fields: &mut Map<String, Value>, setting: &Override, base: &Path) -> Re
         Setting::Path(path) => Value::String(absolute(path, base)?),
         Setting::Image(path) => image(setting.field, path, base)?,
     };
-    let target = match setting.section {
-        None => fields,
-        Some(section) => {
-            let inner = fields.entry(section).or_insert(Value::Null);
-            if inner.is_null() {
-                *inner = json!({});
-            }
-            inner.as_object_mut().ok_or_else(|| format!("{section} is not a JSON object"))?
+    let mut target = fields;
+    for section in setting.section.into_iter().flat_map(|path| path.split('.')) {
+        let inner = target.entry(section).or_insert(Value::Null);
+        if inner.is_null() {
+            *inner = json!({});
         }
-    };
+        target = inner.as_object_mut().ok_or_else(|| format!("{section} is not a JSON object"))?;
+    }
     target.insert(setting.field.into(), value);
     Ok(())
 }
@@ -146,6 +144,7 @@ mod tests {
         let create = Create {
             overrides: vec![
                 setting(Some("network"), "mode", Setting::Value("dhcp".into())),
+                setting(Some("network.limits"), "rx_mbit", Setting::Value(100.into())),
                 setting(Some("resources"), "cpu_cores", Setting::Value(2.into())),
                 setting(None, "kernel_override", Setting::Path("k/vmlinux".into())),
                 setting(None, "initramfs", Setting::Image("/i.gz".into())),
@@ -154,14 +153,14 @@ mod tests {
             ..create()
         };
         let config = json!({
-            "network": {"mode": "vsock", "mtu": 1400},
+            "network": {"mode": "vsock", "mtu": 1400, "limits": {"rx_mbit": 1, "pps": 5}},
             "resources": null,
             "initramfs": {"url": "/other", "checksum": "ab"}
         });
         assert_eq!(
             merged(&create, None, Some(config))["config"],
             json!({
-                "network": {"mode": "dhcp", "mtu": 1400},
+                "network": {"mode": "dhcp", "mtu": 1400, "limits": {"rx_mbit": 100, "pps": 5}},
                 "resources": {"cpu_cores": 2},
                 "kernel_override": "/home/me/k/vmlinux",
                 "initramfs": {"url": "/i.gz"},

@@ -22,6 +22,7 @@ VMs
   expose, unexpose
                make a port of a VM one of the host's, take it back
   policy       say what a VM may send beyond its network
+  limit        say how much a VM may receive and send
   get, list    show one VM, show all
   args         print a VM's network as arguments for a hypervisor
   exec         run a program of yours with a VM's tap open
@@ -123,6 +124,9 @@ macro_rules! creation {
   --isolated            keep it from other isolated VMs
   --policy NAME         what it may send beyond its network, the network's:
                         open, internet, none or one of the settings
+  --rx MBIT, --tx MBIT  the most it receives and sends a second, the network's
+  --burst KIB           what may come at once beyond that, by the rate
+  --pps N               the most packets it sends a second, the network's
   --expose [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT
                         a port of the host that leads to the VM; may be given
                         several times
@@ -231,6 +235,21 @@ Say what a VM may send beyond its network, from now on: open, internet (nothing
 private, shared or link-local), none, or a policy of the settings.
 ";
 
+const LIMIT: &str = "\
+Usage: volnet limit NAME [OPTION]...
+
+Say how much a VM may receive and send, from now on. What is not given stays as
+it is; 0 is no limit.
+
+  --rx MBIT     the most that it receives, in Mbit/s
+  --tx MBIT     the most that it sends, in Mbit/s; what is over is dropped
+  --burst KIB   what may come at once beyond these rates, 64 to 32768
+  --pps N       the most packets a second that it sends
+  --json        print JSON
+
+  volnet limit web --rx 100 --tx 50
+";
+
 const GET: &str = "\
 Usage: volnet get NAME [--json]
 
@@ -322,7 +341,7 @@ Explain a verb, or say which there are.
 ";
 
 /// Every verb with its help.
-const VERBS: [(&str, &str); 25] = [
+const VERBS: [(&str, &str); 26] = [
     ("serve", SERVE),
     ("setup", SETUP),
     ("teardown", TEARDOWN),
@@ -335,6 +354,7 @@ const VERBS: [(&str, &str); 25] = [
     ("expose", EXPOSE),
     ("unexpose", UNEXPOSE),
     ("policy", POLICY),
+    ("limit", LIMIT),
     ("get", GET),
     ("list", LIST),
     ("networks", NETWORKS),

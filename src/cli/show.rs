@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 23] = [
+const VM_FIELDS: [&str; 24] = [
     "name",
     "mode",
     "status",
@@ -18,6 +18,7 @@ const VM_FIELDS: [&str; 23] = [
     "mac",
     "mtu",
     "policy",
+    "limits",
     "expose",
     "tap",
     "ifindex",
@@ -41,11 +42,21 @@ pub(super) fn vm(vm: &Value) -> String {
         .map(|field| match field {
             "created_at" | "started_at" => (field, time(&vm[field])),
             "expose" => (field, exposed(&vm[field])),
+            "limits" => (field, limits(&vm[field])),
             field => (field, text(&vm[field])),
         })
         .filter(|(_, value)| !value.is_empty())
         .collect();
     table::pairs(&pairs)
+}
+
+/// Limits as `limit` takes them; nothing where there is none.
+fn limits(limits: &Value) -> String {
+    let options = [("rx", "rx_mbit"), ("tx", "tx_mbit"), ("burst", "burst_kb"), ("pps", "pps")];
+    let given = options.map(|(flag, field)| (flag, text(&limits[field])));
+    let word = |(flag, value): (&str, String)| format!("--{flag} {value}");
+    let given = given.into_iter().filter(|(_, value)| !value.is_empty());
+    given.map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Ports as `expose` takes them.
@@ -187,6 +198,7 @@ mod tests {
         let web = json!({
             "name": "web", "mode": "bridged", "status": "running", "network": "default",
             "tap": "vttap-web", "ifindex": 12,
+            "limits": {"rx_mbit": 100, "tx_mbit": null, "burst_kb": null, "pps": 5000},
             "expose": [
                 {"protocol": "tcp", "port": 80, "host_port": 8080, "host_ip": null},
                 {"protocol": "udp", "port": 53, "host_port": 53, "host_ip": "203.0.113.1"}
@@ -209,6 +221,7 @@ netmask      255.255.255.0
 gateway      192.168.127.1
 mac          02:5a:00:11:22:33
 mtu          1500
+limits       --rx 100 --pps 5000
 expose       tcp:8080:80 udp:203.0.113.1:53:53
 tap          vttap-web
 ifindex      12

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::engine::expose::Protocol;
+use crate::engine::limits::{Limits, UNGUARDED};
 use crate::engine::mac::Mac;
 use crate::engine::name::{TAP_PREFIX, check_link_name};
 use crate::engine::policy::OPEN;
@@ -11,7 +12,7 @@ use crate::engine::ruleset::is_guarded;
 use crate::engine::state::{Dhcp, NetworkConfig, Service};
 use crate::error::Refusal;
 use crate::spec::fields::{Fields, Place};
-use crate::spec::{MTU_MAX, MTU_MIN, text};
+use crate::spec::{self, MTU_MAX, MTU_MIN, text};
 
 use super::source::{Found, Key, Sources};
 
@@ -56,6 +57,7 @@ const KNOWN: &[&str] = &[
     "ipv6",
     "host_services",
     "policy",
+    "limits",
 ];
 
 /// A network as it was written.
@@ -172,7 +174,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
     };
     let (mut name, mut mtu, mut nat, mut isolated, mut dhcp) = (None, None, None, None, None);
     let (mut antispoof, mut ipv6, mut host_services) = (None, None, None);
-    let mut policy = None;
+    let (mut policy, mut limits) = (None, Limits::default());
     if let Some(fields) = &draft.fields {
         name = fields.parsed("name", text::name)?;
         mtu = fields.integer("mtu", MTU_MIN..=MTU_MAX)?;
@@ -182,6 +184,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         antispoof = fields.flag("antispoof")?;
         ipv6 = fields.flag("ipv6")?;
         policy = fields.parsed("policy", text::name)?;
+        limits = spec::limits(fields)?;
         host_services = fields.parsed_list("host_services", SERVICES_MAX, service)?;
     }
     let nat = nat.unwrap_or(true);
@@ -202,6 +205,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         antispoof: antispoof.unwrap_or(true),
         ipv6: ipv6.unwrap_or(false),
         policy: policy.unwrap_or_else(|| OPEN.into()),
+        limits,
         host_services: host_services.unwrap_or_else(|| services(dhcp)),
     })
 }
@@ -270,14 +274,18 @@ fn host_ip(text: &str, subnet: Prefix) -> Result<Ipv4Addr, String> {
     Ok(address)
 }
 
-/// Refuses two networks that have a name, a bridge or an address in common, and isolation on a host
-/// that has no rules for its bridges: the way by the gateway would be open.
+/// Refuses two networks that have a name, a bridge or an address in common, and on a host that has no
+/// rules for its bridges isolation, because the way by the gateway would be open, and limits of what
+/// guests send.
 fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refusal> {
     let guarded = is_guarded(networks.iter());
     for (index, network) in networks.iter().enumerate() {
         if network.isolated && !guarded {
-            let reason = "it needs a network with antispoof, and there is none";
-            return Err(whole.element(index).field("isolated").refuse(reason));
+            return Err(whole.element(index).field("isolated").refuse(UNGUARDED));
+        }
+        if let (Some(field), false) = (network.limits.of_sending(), guarded) {
+            let limits = whole.element(index).field("limits");
+            return Err(limits.field(field).refuse(UNGUARDED));
         }
         for other in &networks[..index] {
             let place = whole.element(index);

@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::engine::expose::Protocol;
+use crate::engine::limits::Limits;
 use crate::engine::mac::Mac;
 use crate::engine::state::{Dhcp, Service};
 use crate::hypervisor::QemuMachine;
@@ -58,6 +59,7 @@ fn defaults() {
             ipv6: false,
             host_services: vec![Service::Ping],
             policy: "open".into(),
+            limits: Limits::default(),
             mac: Mac::of_bridge("host", "vbr0"),
         }]
     );

@@ -62,8 +62,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.engine.configured().map(|network| network.bridge.as_str()).collect();
         findings.extend(firewall::findings(&surroundings, &bridges));
         let observed = self.network.observe()?;
+        let can_shape = self.network.can_shape();
         let desired = self.engine.desired();
         findings.extend(antispoof(&desired, &observed));
+        findings.push(limits(can_shape, &desired));
         let reconciled = reconcile(&desired, &observed);
         let drift = reconciled.plan.iter().flat_map(|op| op.commands());
         findings.extend(
@@ -159,6 +161,26 @@ fn antispoof(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
     let held = "guests are held to their own addresses".into();
     let well = (wanted && there).then(|| finding("antispoof", Level::Ok, held, None));
     without.chain(missing).chain(well).collect()
+}
+
+/// What cannot be limited of guests.
+fn limits(can_shape: bool, desired: &Desired<'_>) -> Finding {
+    let guarded = desired.tables.iter().any(|table| table.family == Family::Bridge);
+    let (message, hint) = match (can_shape, guarded) {
+        (true, true) => {
+            let message = "what guests receive and send can be limited".into();
+            return finding("limits", Level::Ok, message, None);
+        }
+        (false, _) => (
+            "what guests receive cannot be limited: the kernel has no token buckets",
+            "load the module sch_tbf",
+        ),
+        (true, false) => (
+            "what guests send cannot be limited: no network has antispoof",
+            "set antispoof of one network to true, if the kernel has nf_tables for bridges",
+        ),
+    };
+    finding("limits", Level::Warning, message.into(), Some(hint.into()))
 }
 
 /// Whether a device can be opened; `level` and `consequence` tell what it means when it cannot.

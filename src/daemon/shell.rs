@@ -253,6 +253,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             | Request::Expose { .. }
             | Request::Unexpose { .. }
             | Request::SetPolicy { .. }
+            | Request::SetLimits { .. }
             | Request::Get { .. }
             | Request::List
             | Request::Networks

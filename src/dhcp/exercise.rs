@@ -7,6 +7,7 @@ use super::decide::{Step, decide};
 use super::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
 use super::message::{Kind, Message, option};
 use crate::engine::decide::{Engine, Step as Requested};
+use crate::engine::limits::Limits;
 use crate::engine::mac::Mac;
 use crate::engine::mode::Mode;
 use crate::engine::name::VmName;
@@ -40,6 +41,7 @@ impl Host {
             ipv6: false,
             host_services: vec![Service::Ping],
             policy: "open".into(),
+            limits: Limits::default(),
             mac: Mac::of_bridge("host", "vbr0"),
         };
         let engine = Engine::new(vec![network], "qemu".into(), true).expect("one network");

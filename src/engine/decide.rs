@@ -189,6 +189,7 @@ impl Engine {
             }
             Request::Expose { name, port } => self.expose(ticket, name, port),
             Request::SetPolicy { name, policy } => self.set_policy(ticket, name, policy),
+            Request::SetLimits { name, limits } => self.set_limits(ticket, name, *limits),
             Request::Unexpose { name, at } => self.unexpose(ticket, name, *at),
             Request::Get { name } => Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) })),
             Request::List => Ok(Step::reply(Reply::Vms { vms: self.list() })),
@@ -239,7 +240,8 @@ impl Engine {
     /// A VM as the interface shows it.
     pub fn show(&self, vm: &Vm) -> VmView {
         let policy = self.policy_of(&vm.record).map(String::from);
-        VmView { policy, ..vm.view(self.network_of(&vm.record), &self.hypervisor) }
+        let limits = self.limits_of(&vm.record).map(Box::new);
+        VmView { policy, limits, ..vm.view(self.network_of(&vm.record), &self.hypervisor) }
     }
 
     /// The decision is done: takes the state over and gives the answers. Who started a process is
@@ -353,6 +355,7 @@ impl Engine {
             port,
             exposed: spec.expose.clone(),
             policy: spec.network.policy.clone(),
+            limits: spec.network.limits,
             cid,
             created_at: now.wall,
             restarts: 0,

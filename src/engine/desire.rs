@@ -76,6 +76,7 @@ impl Engine {
         if self.hypervisor_of(record).is_some_and(|hypervisor| !is_handed(hypervisor)) {
             desired.owner = Some(user);
         }
+        desired.shaping = record.limits.or(network.limits).shaping();
         Some(desired)
     }
 
@@ -85,11 +86,7 @@ impl Engine {
         let (had, has) = (self.desired_port(before), self.desired_port(after));
         let same = had.map(|port| port.address) == has.map(|port| port.address);
         let forget = |port: Option<DesiredPort<'_>>, at| port.filter(|_| !same)?.forget(at);
-        let (before, after) = (self.elements(before), self.elements(after));
-        let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
-            these.iter().filter(|element| !those.contains(element)).cloned().collect()
-        };
-        let (gone, new) = (without(&before, &after), without(&after, &before));
+        let (gone, new) = self.differences(before, after);
         let mut plan = Plan::new();
         let closed: Plan = gone.iter().filter_map(Op::forget_flows).collect();
         if !gone.is_empty() {
@@ -104,6 +101,29 @@ impl Engine {
         plan
     }
 
+    /// What a change that concerns only what a VM is in our sets means for them: one batch, or nothing.
+    pub(super) fn exchange(&self, before: &Record, after: &Record) -> Plan {
+        let (gone, new) = self.differences(before, after);
+        if gone.is_empty() && new.is_empty() {
+            return Plan::new();
+        }
+        vec![Op::ExchangeElements { gone, new }]
+    }
+
+    /// The elements that only one of two records has: those of the first, those of the second.
+    fn differences(&self, before: &Record, after: &Record) -> (Vec<Element>, Vec<Element>) {
+        let (before, after) = (self.elements(before), self.elements(after));
+        let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
+            these.iter().filter(|element| !those.contains(element)).cloned().collect()
+        };
+        (without(&before, &after), without(&after, &before))
+    }
+
+    /// Whether the host has rules for its bridges.
+    pub(super) fn is_guarded(&self) -> bool {
+        ruleset::is_guarded(self.ledger.networks())
+    }
+
     /// What a VM is in the sets of our tables.
     pub(super) fn elements(&self, record: &Record) -> Vec<Element> {
         let Some(port) = &record.port else { return Vec::new() };
@@ -112,7 +132,7 @@ impl Engine {
         if let Some((address, policy)) = port.address().zip(self.policy_of(record)) {
             elements.extend(ruleset::policy(address, policy));
         }
-        if !ruleset::is_guarded(self.ledger.networks()) {
+        if !self.is_guarded() {
             return elements;
         }
         let (spec, given) = (&record.spec.network, port.lease.filter(|lease| lease.given));
@@ -124,6 +144,7 @@ impl Engine {
             antispoof: spec.antispoof.unwrap_or(network.antispoof),
             ipv6: network.ipv6,
             isolated: spec.isolated.unwrap_or(network.isolated),
+            limits: record.limits.or(network.limits),
         }));
         elements
     }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::name::VmName;
-use super::plan::{LinkSettings, Op};
+use super::plan::{LinkSettings, Op, Shaping};
 use super::reconcile::DesiredPort;
 
 /// Repairs of one thing within [`WINDOW_MS`] after which the next is put off.
@@ -61,6 +61,7 @@ pub fn objects(op: &Op) -> (String, Option<&str>) {
     match op {
         Op::CreateBridge { name, .. }
         | Op::CreateTap { name, .. }
+        | Op::ShapeLink { name, .. }
         | Op::DeleteLink { name, .. } => (name.clone(), None),
         Op::SetLink { name, set, .. } => {
             (name.clone(), set.master.as_ref().and_then(|to| to.as_deref()))
@@ -119,6 +120,7 @@ fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
         Op::ForgetAddress { .. } | Op::ForgetFlows { .. } => return None,
         Op::DeleteLink { name, .. } => format!("link {name} is left over"),
         Op::SetLink { name, set, former } => format!("link {name} {}", settings(set, former)),
+        Op::ShapeLink { name, to, former } => format!("link {name} {}", shaping(*to, *former)),
         Op::AddAddress { link, address, length } => {
             format!("bridge {link} has lost its address {address}/{length}")
         }
@@ -179,6 +181,18 @@ fn settings(set: &LinkSettings, former: &LinkSettings) -> String {
         }
     }
     if wrong.is_empty() { "has other settings".into() } else { wrong.join(", ") }
+}
+
+/// What is wrong with how fast a link sends.
+fn shaping(right: Option<Shaping>, is: Option<Shaping>) -> String {
+    match (right, is) {
+        (Some(right), None) => format!("is not limited to {} bytes/s", right.rate),
+        (Some(right), Some(is)) if right.rate != is.rate => {
+            format!("is limited to {} bytes/s, not {}", is.rate, right.rate)
+        }
+        (Some(_), Some(_)) => "is limited otherwise".into(),
+        (None, _) => "is limited".into(),
+    }
 }
 
 /// How often things were repaired, and which are held back.

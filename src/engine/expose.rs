@@ -128,11 +128,12 @@ impl fmt::Display for HostPort {
 }
 
 impl Engine {
-    /// Refuses what a new VM cannot have of the host's ports, and a policy that cannot be.
+    /// Refuses what a new VM cannot have of the host's ports, and a policy and limits that cannot be.
     pub(super) fn check_traffic(&self, record: &Record) -> Result<(), Refusal> {
         if let Some(policy) = &record.policy {
             self.check_policy(record, policy)?;
         }
+        self.check_limits(record)?;
         if record.exposed.is_empty() {
             return Ok(());
         }

@@ -19,6 +19,7 @@ pub mod kernel_args;
 pub mod lease;
 pub mod ledger;
 pub mod lifecycle;
+pub mod limits;
 pub mod mac;
 pub mod mode;
 pub mod name;

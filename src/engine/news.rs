@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::decide::Engine;
-use super::plan::PortSettings;
+use super::plan::{PortSettings, Shaping};
 use super::reconcile::{self, DesiredPort, Link, Seen};
 
 /// What was told since the last look.
@@ -20,6 +20,8 @@ pub struct News {
     pub links: BTreeMap<u32, (Link, bool)>,
     /// Ports by index of their link, with its name, where nothing else was told of the link.
     pub ports: BTreeMap<u32, (String, PortSettings)>,
+    /// How fast links send, by index, where that changed.
+    pub shapings: BTreeMap<u32, Option<Shaping>>,
     /// Addresses by link and length of the prefix, and whether they are there.
     pub addresses: BTreeMap<(u32, Ipv4Addr, u8), bool>,
     /// Whether IPv4 is forwarded.
@@ -52,6 +54,7 @@ impl Engine {
             || news.ports.values().any(|(name, is)| {
                 self.owner_of(name).is_some_and(|port| port.port_settings() != *is)
             })
+            || self.is_shaping_wrong(&news.shapings)
             || news
                 .addresses
                 .iter()
@@ -100,6 +103,14 @@ impl Engine {
     /// The port that has the tap of that name.
     fn owner_of(&self, tap: &str) -> Option<DesiredPort<'_>> {
         self.desired_port(&self.vms.get(self.ledger.owner_of_tap(tap)?)?.record)
+    }
+
+    fn is_shaping_wrong(&self, told: &BTreeMap<u32, Option<Shaping>>) -> bool {
+        !told.is_empty()
+            && self.vms.values().filter_map(|vm| self.desired_port(&vm.record)).any(|port| {
+                let is = port.index.and_then(|index| told.get(&index));
+                is.is_some_and(|is| port.shaping != *is)
+            })
     }
 
     fn is_address_wrong(

@@ -30,6 +30,8 @@ pub enum Op {
     /// Remove a link; with an index only the one that has both. One that is gone already is as good
     /// as removed.
     DeleteLink { name: String, index: Option<u32> },
+    /// Hold what a link sends back to a rate; `None` no more. `former` is how it was.
+    ShapeLink { name: String, to: Option<Shaping>, former: Option<Shaping> },
     /// Give a link an address; one that it has is as good as given. `length` is that of the prefix.
     AddAddress { link: String, address: Ipv4Addr, length: u8 },
     /// Take an address from a link; one that it does not have is as good as taken.
@@ -101,6 +103,17 @@ pub struct PortSettings {
     pub group_forward: u16,
 }
 
+/// How fast a link sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shaping {
+    /// Bytes of frames a second.
+    pub rate: u32,
+    /// What may be sent at once, in KiB.
+    pub burst_kb: u32,
+    /// How many bytes may wait; what comes then is dropped.
+    pub queue: u32,
+}
+
 impl LinkSettings {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
@@ -135,6 +148,9 @@ impl Op {
                 set: former.clone(),
                 former: set.clone(),
             }),
+            Op::ShapeLink { name, to, former } => {
+                Some(Op::ShapeLink { name: name.clone(), to: *former, former: *to })
+            }
             Op::AddAddress { link, address, length } => {
                 Some(Op::RemoveAddress { link: link.clone(), address: *address, length: *length })
             }
@@ -169,6 +185,7 @@ impl Op {
             | Op::CreateTable(_)
             | Op::AddAccept(_) => false,
             Op::SetLink { .. }
+            | Op::ShapeLink { .. }
             | Op::DeleteLink { .. }
             | Op::AddAddress { .. }
             | Op::RemoveAddress { .. }
@@ -209,6 +226,7 @@ impl Op {
                 Some(None) | None => ("set link", name.clone()),
             },
             Op::DeleteLink { name, .. } => ("delete link", name.clone()),
+            Op::ShapeLink { name, .. } => ("limit link", name.clone()),
             Op::AddAddress { link, address, length } => {
                 ("add address", format!("{address}/{length} to {link}"))
             }

@@ -18,10 +18,8 @@ use std::str::FromStr;
 
 use super::decide::{Answer, Decision, Engine, Step, Write};
 use super::name::VmName;
-use super::plan::Op;
 use super::prefix::Prefix;
 use super::request::Reply;
-use super::ruleset::Element;
 use super::state::Record;
 use super::supervise::Ticket;
 use super::view::EventKind;
@@ -198,15 +196,8 @@ impl Engine {
         let vm = self.vms.get_mut(name).expect("it was looked up");
         let former = vm.clone();
         vm.record.policy = Some(policy.to_string());
-        let (before, after) =
-            (self.elements(&former.record), self.elements(&self.vms[name].record));
-        let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
-            these.iter().filter(|element| !those.contains(element)).cloned().collect()
-        };
-        let (gone, new) = (without(&before, &after), without(&after, &before));
-        let change = Op::ExchangeElements { gone, new };
         Ok(Step::Do(Box::new(Decision {
-            plan: if before == after { Vec::new() } else { vec![change] },
+            plan: self.exchange(&former.record, &self.vms[name].record),
             answers: vec![(ticket, Answer::Shown)],
             events: vec![(EventKind::VmChanged, format!("VM {name} has the policy {policy}"))],
             ..Decision::of(name.clone(), None, Write::Put, former)

@@ -26,7 +26,7 @@ pub use self::bridge::is_right as bridge_is_right;
 pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, release_plan};
 pub use self::problem::Problem;
 use super::mac::Mac;
-use super::plan::{Handover, Op, Plan, PortSettings};
+use super::plan::{Handover, Op, Plan, PortSettings, Shaping};
 use super::ruleset::{Accept, Family, Key, Table};
 use super::state::NetworkConfig;
 
@@ -99,6 +99,8 @@ pub struct Link {
     pub mac: Mac,
     /// What it is as a port of that bridge.
     pub port: PortSettings,
+    /// To what we hold it back. News of a link do not tell, but others do.
+    pub shaping: Option<Shaping>,
 }
 
 /// The kinds of link that volnet tells apart.

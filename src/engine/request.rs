@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::expose::{Expose, HostPort};
+use super::limits::Limits;
 use super::name::VmName;
 use super::view::{Event, Finding, NetworkView, VmView};
 use crate::spec::VmSpec;
@@ -32,6 +33,8 @@ pub enum Request {
     Expose { name: VmName, port: Expose },
     /// Say what the guest may send beyond its network.
     SetPolicy { name: VmName, policy: String },
+    /// Say how much the guest may receive and send, where that is named.
+    SetLimits { name: VmName, limits: Limits },
     /// Take it back.
     Unexpose { name: VmName, at: HostPort },
     /// Show one VM.
@@ -61,7 +64,7 @@ pub enum Reply {
     Plan { plan: Vec<String> },
     /// Create.
     Created { vm: VmView, plan: Vec<String> },
-    /// Start, Stop, Restart, Expose, Unexpose, Get.
+    /// Start, Stop, Restart, Expose, Unexpose, SetPolicy, SetLimits, Get.
     Vm { vm: VmView },
     /// Delete.
     Deleted,

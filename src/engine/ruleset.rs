@@ -141,6 +141,9 @@ pub enum SetKind {
     Prefixes,
     /// By us, with single values, each of which counts the packets that it was found for.
     Counting,
+    /// By us, with single values, each of which has a rate ([`Field::Rate`]) and is found for what is
+    /// over that.
+    Limiting,
     /// By packets, as [`Match::Faster`] and [`Match::Put`] say. What is in it is the kernel's to say:
     /// it is neither desired nor foreign. An element goes by itself after so many seconds
     /// without such a packet.
@@ -168,6 +171,17 @@ pub enum Field {
     /// An IPv4 address and a port that the rest of the key leads to: a set whose last field this is,
     /// is a map.
     Target,
+    /// How much may come, in this unit: the last field of a set that limits.
+    Rate(Unit),
+}
+
+/// What a rate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Unit {
+    /// Packets; one of a guest that segments nothing itself may be of 64 KiB.
+    Packets,
+    /// Their bytes, without the Ethernet header.
+    Bytes,
 }
 
 /// Bytes of a packet. nft knows them by where they stand, and compares them only with bytes.
@@ -214,6 +228,8 @@ pub enum Value {
     Bytes(Vec<u8>),
     /// What the values before it lead to; only in maps.
     Target(Ipv4Addr, u16),
+    /// How much may come; only in sets that limit.
+    Rate(Unit, Rate),
 }
 
 /// An element and the set it belongs to.
@@ -281,7 +297,8 @@ pub struct Rule {
 /// A condition of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
-    /// The fields of the packet, concatenated, are (or are not) in the set.
+    /// The fields of the packet, concatenated, are (or are not) in the set; in one that limits: there
+    /// comes more like it than the element's rate.
     InSet { fields: &'static [PacketField], set: Cow<'static, str>, negated: bool },
     /// The field of the packet, of which only the bits of `mask` count if there is one, has (or has
     /// not) this value.
@@ -301,8 +318,9 @@ pub enum Match {
     Local,
 }
 
-/// How many packets may come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How many packets, or bytes, may come. Of bytes the kernel lets a second's worth more come at once
+/// than the burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rate {
     /// So many a second, all the time.
     pub per_second: u32,

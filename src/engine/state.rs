@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::expose::{Expose, Protocol};
+use super::limits::Limits;
 use super::mac::Mac;
 use super::mode::Mode;
 use super::name::{TapName, VmName};
@@ -40,6 +41,8 @@ pub struct NetworkConfig {
     pub isolated: bool,
     /// What its guests may send beyond it, by the name of a policy, unless they say otherwise.
     pub policy: String,
+    /// How much its guests may receive and send unless they say otherwise.
+    pub limits: Limits,
     /// Who answers guests that ask for an address.
     pub dhcp: Dhcp,
     /// Whether VMs on it are held to their own addresses unless they say otherwise.
@@ -92,6 +95,9 @@ pub struct Record {
     /// What the guest may send beyond its network; `None`: as the network says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// How much the guest may receive and send, where its network does not say.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
     /// vsock context id, 3 or more.
     pub cid: u32,
     /// Milliseconds since the epoch.

@@ -4,6 +4,7 @@ mod expose;
 mod lease;
 
 use super::decide::{Act, Decision, Engine, Step, Write};
+use super::limits::Limits;
 use super::mac::Mac;
 use super::mode::Mode;
 use super::name::VmName;
@@ -34,6 +35,7 @@ fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConf
         ipv6: false,
         host_services: vec![Service::Ping],
         policy: "open".into(),
+        limits: Limits::default(),
         mac: Mac::of_bridge("host", bridge),
     }
 }

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use super::expose::Expose;
+use super::limits::Limits;
 use super::mac::Mac;
 use super::mode::Mode;
 use super::name::{TapName, VmName};
@@ -45,6 +46,7 @@ pub struct VmView {
     pub gateway: Option<Ipv4Addr>,
     pub mtu: Option<u16>,
     pub policy: Option<String>,
+    pub limits: Option<Box<Limits>>,
     pub expose: Vec<Expose>,
     pub cid: u32,
     pub kernel_args: String,

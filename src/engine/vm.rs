@@ -60,6 +60,7 @@ impl Vm {
             gateway: network.and_then(|config| leased.map(|_| config.host_ip)),
             mtu: network.map(|config| record.spec.network.mtu.unwrap_or(config.mtu)),
             policy: None,
+            limits: None,
             expose: record.exposed.clone(),
             cid: record.cid,
             kernel_args: kernel_args_of(record, network),

@@ -38,7 +38,7 @@ pub fn rtnetlink(bytes: &[u8]) {
 
 /// Reads messages of rtnetlink and hands each over.
 pub(crate) fn of_rtnetlink(bytes: &[u8], each: impl FnMut(&Message<'_>)) {
-    const KINDS: [(u16, usize); 9] = [
+    const KINDS: [(u16, usize); 11] = [
         (rtnl::NEWLINK, 16),
         (rtnl::DELLINK, 16),
         (rtnl::NEWADDR, 8),
@@ -48,6 +48,8 @@ pub(crate) fn of_rtnetlink(bytes: &[u8], each: impl FnMut(&Message<'_>)) {
         (rtnl::NEWROUTE, 12),
         (rtnl::DELROUTE, 12),
         (rtnl::NEWNETCONF, 4),
+        (rtnl::NEWQDISC, 20),
+        (rtnl::DELQDISC, 20),
     ];
     well_formed(bytes, &KINDS, each);
 }
@@ -101,7 +103,7 @@ fn well_formed(bytes: &[u8], kinds: &[(u16, usize)], mut each: impl FnMut(&Messa
         let open = writer.message(kind, 0, written.len() as u32);
         let fixed = choices.bytes(header);
         writer.raw(fixed);
-        writer.raw(&[0; 16][..header - fixed.len()]);
+        writer.raw(&[0; 20][..header - fixed.len()]);
         let tree = Tree::read(&mut choices);
         tree.write(&mut writer);
         writer.close_message(open);
@@ -198,8 +200,8 @@ fn nf_tables_payload(bytes: &[u8]) {
         }
         let _ = (rule.comment(), rule.tag());
     }
-    let _ = element::read(bytes, |key, data, flags| {
-        black_box((key, data, flags));
+    let _ = element::read(bytes, |key, with, flags| {
+        black_box((key, with, flags));
         Ok(())
     });
 }

@@ -23,6 +23,8 @@ pub const ECHO: u16 = 0x8;
 pub const DUMP_INTR: u16 = 0x10;
 /// `NLM_F_DUMP`.
 pub const DUMP: u16 = 0x300;
+/// `NLM_F_REPLACE`: put it in the place of what is there.
+pub const REPLACE: u16 = 0x100;
 /// `NLM_F_EXCL`.
 pub const EXCL: u16 = 0x200;
 /// `NLM_F_CREATE`.

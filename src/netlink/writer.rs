@@ -8,9 +8,9 @@ use super::Error;
 use super::attr;
 use super::message;
 
-/// The most bytes of one send: tables with the elements of ten thousand VMs. The socket's send buffer
-/// must take it.
-pub const SEND_MAX: usize = 1024 * 1024;
+/// The most bytes of one send: tables with the elements of ten thousand VMs, be they limited. The
+/// socket's send buffer must take it.
+pub const SEND_MAX: usize = 4 * 1024 * 1024;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 

@@ -169,6 +169,7 @@ impl Kernel {
                 applied.ifindex = Some(next);
             }
             Op::SetLink { name, set, .. } => self.set_link(name, set)?,
+            Op::ShapeLink { name, to, .. } => self.shape_link(name, *to)?,
             Op::DeleteLink { name, index } => self.delete_link(name, *index),
             Op::AddAddress { link, address, length } => {
                 self.add_address(link, *address, *length)?;

@@ -34,6 +34,11 @@ pub trait Network {
         Ok(Surroundings::default())
     }
 
+    /// Whether it can hold back what links send.
+    fn can_shape(&mut self) -> bool {
+        true
+    }
+
     /// What was allowed and denied of each address that has a policy, since its table was made.
     fn counted(&mut self) -> Result<Vec<Counted>, Failure> {
         Ok(Vec::new())
@@ -93,6 +98,10 @@ impl Network for Box<dyn Network> {
 
     fn surroundings(&mut self) -> Result<Surroundings, Failure> {
         self.as_mut().surroundings()
+    }
+
+    fn can_shape(&mut self) -> bool {
+        self.as_mut().can_shape()
     }
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {

@@ -6,10 +6,12 @@
 //! path inside them.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
 use crate::engine::expose::{Expose, HostPort, Protocol};
+use crate::engine::limits::Limits;
 use crate::engine::name::VmName;
 use crate::engine::request::{Request, STOP_TIMEOUT_MS};
 use crate::error::Refusal;
@@ -84,7 +86,8 @@ impl Call {
                 | Request::OpenTap { .. }
                 | Request::Expose { .. }
                 | Request::Unexpose { .. }
-                | Request::SetPolicy { .. } => true,
+                | Request::SetPolicy { .. }
+                | Request::SetLimits { .. } => true,
                 Request::Get { .. }
                 | Request::List
                 | Request::Args { .. }
@@ -170,6 +173,10 @@ fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
         "SetPolicy" => {
             Request::SetPolicy { name: fields.name()?, policy: fields.required("policy")? }
         }
+        "SetLimits" => Request::SetLimits {
+            name: fields.name()?,
+            limits: Limits::read(|field, bounds| fields.limit(field, bounds))?,
+        },
         "Unexpose" => Request::Unexpose {
             name: fields.name()?,
             at: HostPort {
@@ -281,6 +288,17 @@ impl Fields {
     fn address(&mut self, field: &str) -> Result<Option<Ipv4Addr>, Fault> {
         let Some(text) = self.text(field)? else { return Ok(None) };
         text.parse().map(Some).map_err(|_| wrong(field))
+    }
+
+    fn limit(&mut self, field: &str, bounds: RangeInclusive<u64>) -> Result<Option<u64>, Fault> {
+        let Some(value) = self.take(field) else { return Ok(None) };
+        let number = value.as_u64().ok_or_else(|| wrong(field))?;
+        if bounds.contains(&number) {
+            return Ok(Some(number));
+        }
+        let reason = format!("{number} is not from {} to {}", bounds.start(), bounds.end());
+        let field = format!("network.limits.{field}");
+        Err(Refusal::InvalidConfig { field, reason }.into())
     }
 
     fn timeout(&mut self) -> Result<u64, Fault> {
@@ -486,6 +504,7 @@ mod tests {
             let method = rest.split('(').next().unwrap();
             let parameters = match method {
                 "SetPolicy" => r#"{"name":"web","policy":"open"}"#,
+                "SetLimits" => r#"{"name":"web","rx_mbit":100}"#,
                 "Expose" | "Unexpose" => r#"{"name":"web","PORT":80}"#,
                 _ if rest.contains("(name: string") => r#"{"name":"web"}"#,
                 _ => "{}",

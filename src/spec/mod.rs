@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::expose::Expose;
+use crate::engine::limits::Limits;
 use crate::engine::mac::Mac;
 use crate::engine::mode::Mode;
 use crate::engine::prefix::Prefix;
@@ -28,6 +29,7 @@ use crate::engine::prefix::Prefix;
 pub use document::Kept;
 pub use machine::{MachineDefaults, ResolvedMachine, resolve_machine};
 pub use resolve::{CPUS_DEFAULT, MEMORY_MB_DEFAULT, resolve};
+pub(crate) use sections::limits;
 pub use sections::{
     CPUS_MAX, DISKS_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, MTU_MAX, MTU_MIN, QUEUES_MAX,
 };
@@ -79,6 +81,9 @@ pub struct NetworkSpec {
     /// What it may send beyond its network, by the name of a policy; `None`: as the network says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// How much it may receive and send; what is not named is as the network says.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
     /// Keep it from other isolated VMs of the network; `None`: as the network says.
     pub isolated: Option<bool>,
     /// Hold it to its own addresses; `None`: as the network says.

@@ -57,6 +57,7 @@ fn resolve_network_config(manifest: &Network, config: &Network) -> NetworkSpec {
         mtu: config.mtu,
         queues: config.queues,
         policy: config.policy.clone(),
+        limits: config.limits,
         isolated: config.isolated,
         antispoof: config.antispoof,
     }
@@ -71,6 +72,7 @@ fn check_network(network: &NetworkSpec) -> Result<(), Refusal> {
         ("mtu", network.mtu.is_some()),
         ("queues", network.queues.is_some()),
         ("policy", network.policy.is_some()),
+        ("limits", !network.limits.is_empty()),
         ("isolated", network.isolated.is_some()),
         ("antispoof", network.antispoof.is_some()),
     ];

@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use super::fields::{Fields, Place};
 use super::{Disk, DiskFormat, File, text};
 use crate::engine::expose::{EXPOSED_MAX, Expose};
+use crate::engine::limits::Limits;
 use crate::engine::mac::Mac;
 use crate::engine::mode::Mode;
 use crate::engine::prefix::Prefix;
@@ -46,6 +47,7 @@ pub(super) struct Network {
     pub(super) mtu: Option<u16>,
     pub(super) queues: Option<u16>,
     pub(super) policy: Option<String>,
+    pub(super) limits: Limits,
     pub(super) isolated: Option<bool>,
     pub(super) antispoof: Option<bool>,
 }
@@ -103,6 +105,7 @@ pub(super) fn config_network(fields: &Fields) -> Result<Network, Refusal> {
         "queues",
         "isolated",
         "policy",
+        "limits",
         "antispoof",
     ];
     let Some(fields) = fields.section("network", KNOWN)? else { return Ok(Network::default()) };
@@ -114,10 +117,19 @@ pub(super) fn config_network(fields: &Fields) -> Result<Network, Refusal> {
         mtu: fields.integer("mtu", MTU_MIN..=MTU_MAX)?.map(narrow),
         queues: fields.integer("queues", 1..=QUEUES_MAX)?.map(narrow),
         policy: fields.parsed("policy", text::name)?,
+        limits: limits(&fields)?,
         isolated: fields.flag("isolated")?,
         antispoof: fields.flag("antispoof")?,
         ..shared_network(&fields)?
     })
+}
+
+/// The limits that a network section names.
+pub(crate) fn limits(fields: &Fields) -> Result<Limits, Refusal> {
+    match fields.section("limits", &["rx_mbit", "tx_mbit", "burst_kb", "pps"])? {
+        Some(fields) => Limits::read(|name, bounds| fields.integer(name, bounds)),
+        None => Ok(Limits::default()),
+    }
 }
 
 fn shared_network(fields: &Fields) -> Result<Network, Refusal> {

@@ -52,6 +52,7 @@ fn record(vm: &str, cid: u32) -> Record {
         port: None,
         exposed: Vec::new(),
         policy: None,
+        limits: Default::default(),
         cid,
         created_at: 1,
         restarts: 0,

@@ -32,11 +32,14 @@ pub(crate) fn shown() -> Value {
     strip(&mut rules, &["handle"]);
     let objects = rules["nftables"].as_array_mut().unwrap();
     objects.sort_by_key(ToString::to_string);
+    let mut qdiscs: Value = serde_json::from_str(&run("tc -j qdisc")).unwrap();
+    qdiscs.as_array_mut().unwrap().sort_by_key(ToString::to_string);
     json!({
         "links": links,
         "addresses": run("ip -o -4 addr show dev vbr0").split_whitespace().nth(3),
         "forwarding": run("cat /proc/sys/net/ipv4/ip_forward"),
         "rules": rules,
+        "qdiscs": qdiscs,
     })
 }
 

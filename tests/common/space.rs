@@ -65,6 +65,17 @@ impl Space {
         run(&self.inside(line))
     }
 
+    /// Runs a command line in it, whatever becomes of that, and gives what it printed.
+    pub(crate) fn run_any(&self, line: &str) -> String {
+        try_run(&self.inside(line)).1
+    }
+
+    /// Moves the calling thread into it.
+    pub(crate) fn enter(&self) {
+        let file = File::open(self.file()).expect("a namespace");
+        setns(file, CloneFlags::CLONE_NEWNET).expect("to enter it");
+    }
+
     /// Whether an address answers from here.
     pub(crate) fn reaches(&self, address: &str) -> bool {
         try_run(&self.inside(&format!("ping -q -c 2 -i 0.2 -W 2 {address}"))).0

@@ -103,6 +103,23 @@ fn scenarios() -> Vec<Scenario> {
         ("create exposed", vec![], vec![create("a", exposed(&[8080, 8443]))]),
         ("expose", vec![create("a", exposed(&[8080]))], vec![expose("a", 8443)]),
         ("policy", vec![create("a", spec())], vec![set_policy("a", "internet")]),
+        ("create limited", vec![], vec![create("a", limited(100))]),
+        (
+            "limits",
+            vec![create("a", spec()), create("web1", limited(100))],
+            vec![set_limits("a", 100, 50), set_limits("web1", 200, 0), set_limits("web1", 0, 10)],
+        ),
+        (
+            "limits are taken away by others",
+            vec![create("a", limited(100))],
+            vec![
+                Step::Meddle(Foreign::Shape(1)),
+                Step::Settle,
+                Step::Meddle(Foreign::NoElements),
+                Step::Settle,
+                delete("a", 0),
+            ],
+        ),
         ("unexpose", vec![create("a", exposed(&[8080]))], vec![unexpose("a", 8080)]),
         (
             "a port changes hands",

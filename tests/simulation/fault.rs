@@ -190,6 +190,7 @@ fn errnos_of(op: &Op) -> &'static [i32] {
         Op::CreateTable(_) | Op::ReplaceTable(_) => {
             &[EPERM, ENOENT, ENOMEM, EBUSY, EEXIST, EINVAL, ERESTART, EOPNOTSUPP, ENOBUFS]
         }
+        Op::ShapeLink { .. } => &[EPERM, ENODEV, ENOENT, ENOMEM, ENOBUFS],
         Op::RemoveTable { .. } => &[EPERM, ENOMEM, EBUSY, ERESTART, ENOBUFS],
         Op::AddElements(_) | Op::ExchangeElements { .. } => {
             &[EPERM, ENOENT, ENOMEM, EEXIST, ENFILE, ERESTART, ENOBUFS]

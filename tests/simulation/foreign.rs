@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use volnet::engine::mac::Mac;
 use volnet::engine::news::{Culprit, News};
+use volnet::engine::plan::Shaping;
 use volnet::engine::reconcile::{Link, LinkKind, Observed};
 use volnet::engine::ruleset::Value;
 use volnet::network::fake::Fake;
@@ -18,6 +19,8 @@ pub(crate) enum Foreign {
     Alias(usize),
     Detach(usize),
     Isolate(usize),
+    /// Its queueing discipline goes, or is another one.
+    Shape(usize),
     Address(usize, u8),
     NoAddresses,
     NoForwarding,
@@ -59,6 +62,12 @@ impl Foreign {
             Foreign::Detach(number) => change(number, &|link| link.leave()),
             Foreign::Isolate(number) => change(number, &|link| {
                 link.port.isolated = link.master.is_some() && !link.port.isolated;
+            }),
+            Foreign::Shape(number) => change(number, &|link| {
+                link.shaping = match link.shaping {
+                    Some(_) => None,
+                    None => Some(Shaping { rate: 1, burst_kb: 64, queue: 1 }),
+                };
             }),
             Foreign::Address(number, host) => {
                 let index = kernel.link(&pick(number)).map(|link| link.index);
@@ -113,10 +122,18 @@ impl Foreign {
     }
 
     fn picks(self) -> bool {
-        use Foreign::{Address, Alias, Delete, Detach, Down, Isolate, Mac, Mtu};
+        use Foreign::{Address, Alias, Delete, Detach, Down, Isolate, Mac, Mtu, Shape};
         matches!(
             self,
-            Delete(_) | Down(_) | Mtu(_) | Mac(_) | Alias(_) | Detach(_) | Isolate(_) | Address(..)
+            Delete(_)
+                | Down(_)
+                | Mtu(_)
+                | Mac(_)
+                | Alias(_)
+                | Detach(_)
+                | Isolate(_)
+                | Shape(_)
+                | Address(..)
         )
     }
 }
@@ -132,6 +149,12 @@ fn links(kernel: &Fake) -> impl Iterator<Item = &Link> {
 pub(crate) fn news(before: &Observed, after: &Observed, rules: bool) -> News {
     let mut news = News::default();
     for link in &after.links {
+        let old = before.links.iter().find(|old| old.index == link.index);
+        if old.is_some_and(|old| old.shaping != link.shaping) {
+            news.shapings.insert(link.index, link.shaping);
+        }
+        // Of a link that is new, too, the kernel tells apart.
+        let link = &Link { shaping: old.and_then(|old| old.shaping), ..link.clone() };
         match before.links.iter().find(|old| old.index == link.index) {
             Some(old) if old == link => {}
             Some(old) if *old == (Link { port: old.port, ..link.clone() }) => {

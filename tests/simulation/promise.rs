@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use volnet::engine::decide::Engine;
 use volnet::engine::expose::Expose;
+use volnet::engine::limits::Limits;
 use volnet::engine::mode::Mode;
 use volnet::engine::name::VmName;
 use volnet::engine::request::{Reply, Request};
@@ -38,14 +39,14 @@ struct Promised {
     spec: VmSpec,
     /// Whether it runs, where that was said last.
     runs: Option<bool>,
-    /// The ports that lead to it and its policy, where that was said last.
+    /// The ports that lead to it, its policy and its limits, where that was said last.
     traffic: Option<Traffic>,
 }
 
-type Traffic = (Vec<Expose>, Option<String>);
+type Traffic = (Vec<Expose>, Option<String>, Option<Box<Limits>>);
 
 fn traffic(vm: &VmView) -> Traffic {
-    (vm.expose.clone(), vm.policy.clone())
+    (vm.expose.clone(), vm.policy.clone(), vm.limits.clone())
 }
 
 impl Promised {
@@ -108,13 +109,15 @@ impl Promises {
             (
                 Request::Expose { name, .. }
                 | Request::Unexpose { name, .. }
-                | Request::SetPolicy { name, .. },
+                | Request::SetPolicy { name, .. }
+                | Request::SetLimits { name, .. },
                 Ok(Reply::Vm { vm }),
             ) => self.traffic(name, Some(traffic(vm))),
             (
                 Request::Expose { name, .. }
                 | Request::Unexpose { name, .. }
-                | Request::SetPolicy { name, .. },
+                | Request::SetPolicy { name, .. }
+                | Request::SetLimits { name, .. },
                 Err(Error::Failed(_)),
             ) if self.undoing_fails => self.traffic(name, None),
             (Request::Stop { name, .. }, Ok(_)) => self.runs(name, Some(false)),
@@ -168,7 +171,8 @@ impl Promises {
                 | Request::Restart { name, .. } => self.runs(&name, None),
                 Request::Expose { name, .. }
                 | Request::Unexpose { name, .. }
-                | Request::SetPolicy { name, .. } => {
+                | Request::SetPolicy { name, .. }
+                | Request::SetLimits { name, .. } => {
                     self.traffic(&name, None);
                 }
                 Request::Teardown { .. } => self.all_open(),
@@ -279,6 +283,7 @@ fn identity(vm: &VmView) -> VmView {
         ifindex: None,
         expose: Vec::new(),
         policy: None,
+        limits: None,
         pid: None,
         exit_code: None,
         exit_signal: None,

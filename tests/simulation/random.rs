@@ -12,11 +12,12 @@ use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use volnet::engine::limits::Limits;
 use volnet::engine::mode::Mode;
 use volnet::engine::request::Request;
 use volnet::engine::state::Exit;
 use volnet::hypervisor::fake::Manners;
-use volnet::spec::{RestartPolicy, VmSpec};
+use volnet::spec::{NetworkSpec, RestartPolicy, VmSpec};
 use volnet::store::memory::Unsynced;
 
 use crate::check::{Litter, check};
@@ -189,7 +190,8 @@ fn step(dice: &mut Dice) -> Step {
         64 | 65 => expose(vm, 8080 + dice.below(3) as u16),
         66 => unexpose(vm, 8080 + dice.below(3) as u16),
         67 => set_policy(vm, ["open", "internet", "none"][dice.below(3)]),
-        68..70 => Step::Wait(dice.roll(3_000)),
+        68 => set_limits(vm, [0, 10, 100][dice.below(3)], [0, 10, 100][dice.below(3)]),
+        69 => Step::Wait(dice.roll(3_000)),
         70..78 => Step::Settle,
         78..84 => {
             Step::End(name(vm), [Exit::Code(0), Exit::Code(1), Exit::Signal(9)][dice.below(3)])
@@ -209,11 +211,15 @@ fn step(dice: &mut Dice) -> Step {
 fn random_create(dice: &mut Dice, vm: &str) -> Step {
     let mode = [Mode::Bridged, Mode::Bridged, Mode::Dhcp, Mode::Vsock][dice.below(4)];
     let restart = [RestartPolicy::No, RestartPolicy::OnFailure, RestartPolicy::Always];
+    let network = on(["default", "lab"][dice.below(2)], mode).network;
+    let limits = Limits { rx_mbit: (dice.roll(4) == 0).then_some(10), ..Limits::default() };
+    let limits = if mode == Mode::Vsock { Limits::default() } else { limits };
     let spec = VmSpec {
         ephemeral: dice.roll(3) == 0,
         autostart: dice.roll(6) == 0,
         restart: restart[dice.below(3)],
-        ..on(["default", "lab"][dice.below(2)], mode)
+        network: NetworkSpec { limits, ..network },
+        ..VmSpec::default()
     };
     let (start, dry_run) = (dice.roll(2) == 0, dice.roll(12) == 0);
     Step::Ask(Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run })
@@ -221,7 +227,7 @@ fn random_create(dice: &mut Dice, vm: &str) -> Step {
 
 fn foreign(dice: &mut Dice) -> Foreign {
     let link = dice.below(64);
-    match dice.roll(22) {
+    match dice.roll(23) {
         0..3 => Foreign::Delete(link),
         3 => Foreign::Down(link),
         4 => Foreign::Mtu(link),
@@ -240,6 +246,7 @@ fn foreign(dice: &mut Dice) -> Foreign {
         17 => Foreign::NoAccepts,
         18 => Foreign::Accepts,
         19 => Foreign::NoChain,
+        20 => Foreign::Shape(link),
         _ => Foreign::Chain,
     }
 }

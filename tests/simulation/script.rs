@@ -1,6 +1,7 @@
 //! The words that scripts are made of.
 
 use volnet::engine::expose::{Expose, Protocol};
+use volnet::engine::limits::Limits;
 use volnet::engine::mode::Mode;
 use volnet::engine::name::VmName;
 use volnet::engine::request::Request;
@@ -105,6 +106,19 @@ pub(crate) fn lease(vm: &str, word: Word) -> Step {
 
 pub(crate) fn set_policy(vm: &str, policy: &str) -> Step {
     Step::Ask(Request::SetPolicy { name: name(vm), policy: policy.into() })
+}
+
+/// A VM whose guest receives so much.
+pub(crate) fn limited(rx_mbit: u32) -> VmSpec {
+    let limits = Limits { rx_mbit: Some(rx_mbit), tx_mbit: Some(50), ..Limits::default() };
+    VmSpec { network: NetworkSpec { limits, ..spec().network }, ..spec() }
+}
+
+/// It receives and sends so much from now on.
+pub(crate) fn set_limits(vm: &str, rx_mbit: u32, tx_mbit: u32) -> Step {
+    let (rx_mbit, tx_mbit) = (Some(rx_mbit), Some(tx_mbit));
+    let limits = Limits { rx_mbit, tx_mbit, ..Limits::default() };
+    Step::Ask(Request::SetLimits { name: name(vm), limits })
 }
 
 pub(crate) fn setup() -> Step {

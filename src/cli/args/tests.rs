@@ -61,6 +61,13 @@ fn every_verb() {
             "args web --hypervisor qemu",
             Command::Args { name: s("web"), hypervisor: Some(s("qemu")) },
         ),
+        (
+            "limit web --rx 100 --pps 0",
+            Command::Adjust {
+                method: "io.volnet.SetLimits",
+                parameters: json!({ "name": "web", "rx_mbit": 100, "pps": 0 }),
+            },
+        ),
         ("call List", call("List", None, false)),
         (
             "call io.volnet.Get {\"name\":\"web\"}",

@@ -1,15 +1,17 @@
 //! An Op as the commands that do the same, for people to read and for `sh` to run.
 //!
-//! They are for ip(8), nft(8), sysctl(8) and conntrack(8). Each is one element of the list, though
+//! They are for ip(8), tc(8), nft(8), sysctl(8) and conntrack(8). Each is one element of the list, though
 //! one for nft may be of several lines. Two things are left out because no command can do them: a tap has its
 //! alias only after it was made, and tables are not owned.
 
-use super::{LinkSettings, Op, PortSettings};
+use super::{LinkSettings, Op, PortSettings, Shaping};
 use crate::engine::ruleset::text;
 use crate::engine::ruleset::{Accept, Direction};
 
 /// The table and family of other people's accept chains.
 const FILTER: &str = "ip filter";
+/// The handle by which what holds back a link of ours is known.
+const SHAPED: &str = "766f";
 
 impl Op {
     /// The commands that do the same as this Op.
@@ -34,6 +36,7 @@ impl Op {
                 ]
             }
             Op::SetLink { name, set, .. } => settings(&quoted(name), set),
+            Op::ShapeLink { name, to, .. } => vec![shape(&quoted(name), *to)],
             Op::DeleteLink { name, .. } => vec![format!("ip link delete dev {}", quoted(name))],
             Op::AddAddress { link, address, length } => {
                 vec![format!("ip address add {address}/{length} dev {}", quoted(link))]
@@ -106,6 +109,17 @@ fn settings(name: &str, set: &LinkSettings) -> Vec<String> {
         ));
     }
     commands
+}
+
+/// The handle says that it is ours. tc takes bytes a second as `bps`.
+fn shape(name: &str, to: Option<Shaping>) -> String {
+    match to {
+        Some(Shaping { rate, burst_kb, queue }) => format!(
+            "tc qdisc replace dev {name} root handle {SHAPED}: tbf rate {rate}bps \
+             burst {burst_kb}kb limit {queue}b"
+        ),
+        None => if_there(&format!("tc qdisc delete dev {name} root")),
+    }
 }
 
 fn accept_rule(accept: &Accept) -> String {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::problem::describe;
 use super::{ALIAS, Link, LinkKind, Problem};
 use crate::engine::name::{TapName, VmName};
-use crate::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings};
+use crate::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings, Shaping};
 use crate::engine::ruleset::Element;
 use crate::engine::state::{NetworkConfig, Port};
 use crate::spec::NetworkSpec;
@@ -31,6 +31,8 @@ pub struct DesiredPort<'a> {
     pub multi_queue: bool,
     /// The user who may open it; `None` lets anyone.
     pub owner: Option<u32>,
+    /// To what the guest's receiving is held back.
+    pub shaping: Option<Shaping>,
 }
 
 /// All link-local groups, but for that of PAUSE frames, which no bridge forwards
@@ -47,8 +49,8 @@ pub struct Seen<'a> {
 }
 
 impl<'a> DesiredPort<'a> {
-    /// The tap of a VM whose record holds `port`, on its network. It is root's until `owner` is
-    /// set otherwise.
+    /// The tap of a VM whose record holds `port`, on its network. It is root's, and held back to
+    /// nothing, until `owner` and `shaping` are set otherwise.
     pub fn new(
         vm: &'a VmName,
         port: &'a Port,
@@ -65,6 +67,7 @@ impl<'a> DesiredPort<'a> {
             isolated: spec.isolated.unwrap_or(network.isolated),
             multi_queue: spec.queues.unwrap_or(1) > 1,
             owner: Some(0),
+            shaping: None,
         }
     }
 
@@ -92,7 +95,7 @@ impl<'a> DesiredPort<'a> {
         }
     }
 
-    /// Whether a link is all that this one should be.
+    /// Whether a link is all that this one should be, but for how fast it sends.
     pub fn is_right(&self, seen: Seen<'_>) -> bool {
         self.owns(seen.link) && self.fits(seen.link.kind) && self.settings(seen).is_none()
     }
@@ -118,7 +121,13 @@ impl<'a> DesiredPort<'a> {
             },
             Op::SetLink { name, set, former: LinkSettings::default() },
         ];
-        self.forget(Handover::Assigned).into_iter().chain(made).collect()
+        self.forget(Handover::Assigned).into_iter().chain(made).chain(self.shape(None)).collect()
+    }
+
+    /// What has the link send as fast as it should, where it does not.
+    pub fn shape(&self, former: Option<Shaping>) -> Option<Op> {
+        let name = self.tap.to_string();
+        (self.shaping != former).then_some(Op::ShapeLink { name, to: self.shaping, former })
     }
 
     /// What has the kernel forget the VM's address, if it has one.
@@ -191,7 +200,7 @@ pub(super) fn attach(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Result<P
         return Err(Problem::TapTaken { vm, tap, found: describe(link) });
     }
     if port.fits(link.kind) {
-        return Ok(port.settings(seen).into_iter().collect());
+        return Ok(port.settings(seen).into_iter().chain(port.shape(link.shaping)).collect());
     }
     if link.carrier {
         return Err(Problem::TapInUse { vm, tap, found: describe(link) });

@@ -77,6 +77,7 @@ fn addresses(key: &Key) -> impl Iterator<Item = Ipv4Addr> {
         | Value::Protocol(_)
         | Value::Port(_)
         | Value::Target(..)
+        | Value::Rate(..)
         | Value::Bytes(_) => None,
     })
 }

@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::limits::Limits;
 use crate::engine::mac::Mac;
 use crate::engine::name::{TapName, VmName};
 use crate::engine::plan::LinkSettings;
@@ -62,7 +63,8 @@ impl Host {
     pub(crate) fn port(&self, at: usize) -> DesiredPort<'_> {
         let (vm, port, spec) = &self.vms[at];
         let network = self.networks.iter().find(|network| network.name == port.network).unwrap();
-        DesiredPort::new(vm, port, spec, network)
+        let shaping = spec.limits.shaping();
+        DesiredPort { shaping, ..DesiredPort::new(vm, port, spec, network) }
     }
 
     pub(crate) fn elements(&self, at: usize) -> Vec<Element> {
@@ -148,6 +150,7 @@ fn network(name: &str, n: u8) -> NetworkConfig {
         ipv6: false,
         host_services: vec![Service::Ping],
         policy: "open".into(),
+        limits: Limits::default(),
         mac: Mac::of_bridge("host", &bridge),
         bridge,
     }
@@ -258,6 +261,38 @@ fn a_bridge_has_the_configured_settings_and_no_other_address() {
     assert_eq!(host.drift(&mut fake), Reconciled::default());
     let addresses = &fake.kernel.observed.addresses;
     assert_eq!(addresses.iter().filter(|(link, ..)| *link == index).count(), 1);
+}
+
+#[test]
+fn a_link_sends_as_fast_as_it_should() {
+    let limits = |rx_mbit| Limits { rx_mbit, ..Limits::default() };
+    let with = |rx_mbit| {
+        let mut host = Host::with_vms(2);
+        host.vms[1].2.limits = limits(rx_mbit);
+        host
+    };
+    let right = limits(Some(100)).shaping();
+    let mut fake = with(None).kernel();
+    let shaping = |fake: &Fake| fake.link("vttap-vm1").unwrap().shaping;
+    for (rx_mbit, expected) in [(Some(100), right), (Some(0), None)] {
+        let before = fake.kernel.clone();
+        let op = only(with(rx_mbit).drift(&mut fake));
+        fake.apply(&op).unwrap();
+        assert_eq!(shaping(&fake), expected);
+        fake.apply(&op.undo(None).unwrap()).unwrap();
+        assert_eq!(fake.kernel, before);
+        fake.apply(&op).unwrap();
+    }
+    // A tap that is made anew is held back as the former was, and one that is held back otherwise is
+    // put right.
+    let host = with(Some(100));
+    host.settle(&mut fake);
+    fake.delete_link("vttap-vm1");
+    host.settle(&mut fake);
+    assert_eq!(shaping(&fake), right);
+    fake.link_mut("vttap-vm1").unwrap().shaping = limits(Some(1)).shaping();
+    let Op::ShapeLink { to, former, .. } = only(host.drift(&mut fake)) else { panic!() };
+    assert_eq!((to, former), (right, limits(Some(1)).shaping()));
 }
 
 #[test]
@@ -385,6 +420,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
         antispoof: true,
         ipv6: false,
         isolated: false,
+        limits: Limits::default(),
     });
     let plan = attach_plan(&host.port(0), None, elements).unwrap();
     let failure = execute(&mut fake, &plan).unwrap_err().to_string();

@@ -29,9 +29,10 @@ use std::net::Ipv4Addr;
 
 use super::{
     Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, Layer, Match, PacketField, Rate,
-    Rule, Set, SetKind, Table, Value, Verdict,
+    Rule, Set, SetKind, Table, Unit, Value, Verdict,
 };
 use crate::engine::expose::Expose;
+use crate::engine::limits::Limits;
 use crate::engine::mac::Mac;
 use crate::engine::name::TapName;
 use crate::engine::policy::Policy;
@@ -52,6 +53,8 @@ pub const KEYS: &[&[Field]] = &[
     exposed::PORTS_AT,
     bridged::MAC,
     bridged::LEASE,
+    bridged::BYTES,
+    bridged::PACKETS,
 ];
 
 /// The priority of what comes from a guest. Queues and maps of priorities go by the last four bits,
@@ -83,6 +86,8 @@ pub struct Guest<'a> {
     pub ipv6: bool,
     /// Whether it is kept from other isolated guests.
     pub isolated: bool,
+    /// How much it may send.
+    pub limits: Limits,
 }
 
 /// Whether the host has a table for its bridges.

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 use super::{
     Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, LEARNED_MAX, Layer, Match,
-    PacketField, Rule, Set, SetKind, Table, Value, Verdict,
+    PacketField, Rate, Rule, Set, SetKind, Table, Unit, Value, Verdict,
 };
 use crate::engine::mac::Mac;
 
@@ -64,7 +64,8 @@ fn write_set(text: &mut String, set: &Set) {
     let bytes = set.key.iter().any(|field| matches!(field, Field::Bytes(_)));
     let (word, name): (_, fn(Field) -> String) =
         if bytes { ("typeof", field_source) } else { ("type", field_type) };
-    let fields: Vec<String> = set.key.iter().map(|field| name(*field)).collect();
+    let of_key = set.key.iter().filter(|field| !matches!(field, Field::Rate(_)));
+    let fields: Vec<String> = of_key.map(|field| name(*field)).collect();
     let (what, types) = match fields.split_last() {
         Some((to, key)) if set.is_map() => ("map", format!("{} : {to}", key.join(" . "))),
         Some(_) | None => ("set", fields.join(" . ")),
@@ -74,6 +75,15 @@ fn write_set(text: &mut String, set: &Set) {
         SetKind::Values => {}
         SetKind::Prefixes => text.push_str("\t\tflags interval\n"),
         SetKind::Counting => text.push_str("\t\tcounter\n"),
+        SetKind::Limiting => {
+            // What an element has that says nothing.
+            let rate = Rate { per_second: u32::MAX, burst: 1 };
+            for field in set.key {
+                if let Field::Rate(unit) = field {
+                    let _ = writeln!(text, "\t\t{}", rate_text(*unit, rate));
+                }
+            }
+        }
         SetKind::Learned { timeout_s } => {
             let _ = writeln!(text, "\t\tsize {LEARNED_MAX}\n\t\tflags dynamic,timeout");
             let _ = writeln!(text, "\t\ttimeout {timeout_s}s");
@@ -136,15 +146,22 @@ fn match_text(condition: &Match) -> String {
         }
         Match::Put { fields, set } => format!("update @{set} {{ {} }}", packet_fields(fields)),
         Match::Faster { fields, set, rate } => format!(
-            "update @{set} {{ {} limit rate over {}/second burst {} packets }}",
+            "update @{set} {{ {} {} }}",
             packet_fields(fields),
-            rate.per_second,
-            rate.burst
+            rate_text(Unit::Packets, *rate)
         ),
         Match::Established => "ct state established,related".to_string(),
         Match::Translated => "ct status dnat".to_string(),
         Match::Answer => "ct direction reply".to_string(),
         Match::Local => "fib daddr type local".to_string(),
+    }
+}
+
+/// What is over a rate.
+fn rate_text(unit: Unit, Rate { per_second, burst }: Rate) -> String {
+    match unit {
+        Unit::Packets => format!("limit rate over {per_second}/second burst {burst} packets"),
+        Unit::Bytes => format!("limit rate over {per_second} bytes/second burst {burst} bytes"),
     }
 }
 
@@ -231,6 +248,7 @@ fn field_type(field: Field) -> String {
         Field::Protocol => "inet_proto".into(),
         Field::Port => "inet_service".into(),
         Field::Target => "ipv4_addr . inet_service".into(),
+        Field::Rate(_) => unreachable!("it is not of the key"),
         Field::Bytes(bytes) => bytes_text(bytes),
     }
 }
@@ -247,7 +265,11 @@ fn key_text(key: &Key) -> String {
     let mut text = String::new();
     for value in key {
         if !text.is_empty() {
-            text.push_str(if matches!(value, Value::Target(..)) { " : " } else { " . " });
+            text.push_str(match value {
+                Value::Target(..) => " : ",
+                Value::Rate(..) => " ",
+                _ => " . ",
+            });
         }
         text.push_str(&match value {
             Value::Link(name) => format!("\"{name}\""),
@@ -257,6 +279,7 @@ fn key_text(key: &Key) -> String {
             Value::Protocol(protocol) => protocol.to_string(),
             Value::Port(port) => port.to_string(),
             Value::Target(address, port) => format!("{address} . {port}"),
+            Value::Rate(unit, rate) => rate_text(*unit, *rate),
             Value::Bytes(bytes) => {
                 let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
                 format!("0x{digits}")

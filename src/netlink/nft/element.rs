@@ -2,12 +2,13 @@
 //!
 //! A key is bytes, each field of a concatenation padded to four. An interval is two elements: its
 //! first value, and with a flag the first value behind it. An element of a map has what its key leads
-//! to beside it.
+//! to beside it, one of a set that limits its limit.
 
 use super::super::Error;
 use super::super::attr::{Attr, Attrs};
 use super::super::message::{CREATE, DUMP, REQUEST};
 use super::super::writer::{Open, Writer};
+use super::limit::{self, Limit};
 use super::{Kind, begin, split};
 
 /// The most elements of one message: their nest must stay below 64 KiB.
@@ -39,6 +40,17 @@ pub struct Elements {
     list: Open,
 }
 
+/// What an element has beside its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum With<'a> {
+    /// Nothing that is ours to say.
+    Nothing,
+    /// What the key leads to.
+    Data(&'a [u8]),
+    /// A limit of its own.
+    Limit(Limit),
+}
+
 /// Which set is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Of<'a> {
@@ -68,16 +80,24 @@ fn open(writer: &mut Writer, kind: Kind, flags: u16, sequence: u32, of: Of<'_>) 
 }
 
 impl Elements {
-    /// Writes one element; `data` is what its key leads to, or empty.
-    pub fn element(&mut self, writer: &mut Writer, key: &[u8], data: &[u8], flags: u32) {
+    /// Writes one element.
+    pub fn element(&mut self, writer: &mut Writer, key: &[u8], with: With<'_>, flags: u32) {
         let element = writer.nest(LIST_ELEM);
         let nest = writer.nest(KEY);
         writer.attr(DATA_VALUE, key);
         writer.close(nest);
-        if !data.is_empty() {
-            let nest = writer.nest(DATA);
-            writer.attr(DATA_VALUE, data);
-            writer.close(nest);
+        match with {
+            With::Nothing => {}
+            With::Data(data) => {
+                let nest = writer.nest(DATA);
+                writer.attr(DATA_VALUE, data);
+                writer.close(nest);
+            }
+            With::Limit(limit) => {
+                let nest = writer.nest(EXPRESSION);
+                limit::write(writer, &limit);
+                writer.close(nest);
+            }
         }
         if flags != 0 {
             writer.attr_be32(FLAGS, flags);
@@ -100,11 +120,11 @@ pub fn dump(writer: &mut Writer, sequence: u32, of: Of<'_>) {
     writer.close_message(open);
 }
 
-/// Reads the payload of a message of elements: hands `each` the key of every one, what
-/// that leads to (nothing, but in maps) and the flags.
+/// Reads the payload of a message of elements: hands `each` the key of every one, what it has beside
+/// that, and the flags.
 pub fn read(
     payload: &[u8],
-    mut each: impl FnMut(&[u8], &[u8], u32) -> Result<(), Error>,
+    mut each: impl FnMut(&[u8], With<'_>, u32) -> Result<(), Error>,
 ) -> Result<(), Error> {
     for attr in Attrs::new(split(payload)?.1) {
         let attr = attr?;
@@ -112,17 +132,18 @@ pub fn read(
             continue;
         }
         for element in attr.nested()? {
-            let (mut key, mut data, mut flags): (_, &[u8], _) = (None, &[], 0);
+            let (mut key, mut with, mut flags) = (None, With::Nothing, 0);
             for attr in element?.nested()? {
                 let attr = attr?;
                 match attr.kind {
                     KEY => key = Some(value(attr.nested()?)?),
-                    DATA => data = value(attr.nested()?).unwrap_or_default(),
+                    DATA => with = With::Data(value(attr.nested()?).unwrap_or_default()),
+                    EXPRESSION => with = limit::read(attr)?.map_or(with, With::Limit),
                     FLAGS => flags = attr.be32()?,
                     _ => {}
                 }
             }
-            each(key.ok_or(Error::Missing)?, data, flags)?;
+            each(key.ok_or(Error::Missing)?, with, flags)?;
         }
     }
     Ok(())

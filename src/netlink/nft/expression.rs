@@ -7,6 +7,7 @@ use super::super::Error;
 use super::super::attr::{Attr, Attrs};
 use super::super::writer::Writer;
 use super::element;
+use super::limit::{self, Limit, Unit};
 
 /// `NFT_REG_VERDICT`.
 const REG_VERDICT: u32 = 0;
@@ -57,16 +58,6 @@ const DYNSET_SREG_KEY: u16 = 4;
 const DYNSET_EXPRESSION: u16 = 7;
 /// `NFT_DYNSET_OP_UPDATE`.
 const OP_UPDATE: u32 = 1;
-// NFTA_LIMIT_*.
-const LIMIT_RATE: u16 = 1;
-const LIMIT_UNIT: u16 = 2;
-const LIMIT_BURST: u16 = 3;
-const LIMIT_TYPE: u16 = 4;
-const LIMIT_FLAGS: u16 = 5;
-/// `NFT_LIMIT_PKTS`.
-const LIMIT_PACKETS: u32 = 0;
-/// `NFT_LIMIT_F_INV`: what is over the limit matches.
-const LIMIT_OVER: u32 = 1;
 // NFTA_NAT_*, `NFT_NAT_DNAT`.
 const NAT_TYPE: u16 = 1;
 const NAT_FAMILY: u16 = 2;
@@ -219,14 +210,7 @@ pub fn faster(writer: &mut Writer, register: u32, set: &str, per_second: u32, bu
     expression(writer, "dynset", |writer| {
         update(writer, register, set);
         let limit = writer.nest(DYNSET_EXPRESSION);
-        writer.attr_text(NAME, "limit");
-        let nest = writer.nest(DATA);
-        writer.attr(LIMIT_RATE, &u64::from(per_second).to_be_bytes());
-        writer.attr(LIMIT_UNIT, &1_u64.to_be_bytes());
-        writer.attr_be32(LIMIT_BURST, burst);
-        writer.attr_be32(LIMIT_TYPE, LIMIT_PACKETS);
-        writer.attr_be32(LIMIT_FLAGS, LIMIT_OVER);
-        writer.close(nest);
+        limit::write(writer, &Limit { unit: Unit::Packets, per_second, burst });
         writer.close(limit);
     });
 }

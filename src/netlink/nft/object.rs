@@ -5,6 +5,7 @@ use super::super::attr::{Attr, Attrs};
 use super::super::message::{APPEND, CREATE, DUMP, EXCL, REQUEST};
 use super::super::writer::Writer;
 use super::expression::Expression;
+use super::limit::{self, Limit, Unit};
 use super::{FAMILY_ANY, Kind, begin, split};
 
 /// `NFT_TABLE_F_OWNER`: only the socket that made it may change it.
@@ -251,6 +252,9 @@ pub enum Filled {
     Intervals,
     /// By requests, with single values that count the packets that they were found for.
     Counting,
+    /// By requests, with single values each of which has a limit of its own, in this unit: it is
+    /// found for what is over that.
+    Limiting(Unit),
     /// By packets. Elements have a timeout of so many milliseconds.
     ByPackets { timeout_ms: u64 },
 }
@@ -260,7 +264,7 @@ impl<'a> SetMessage<'a> {
     pub fn read(payload: &'a [u8]) -> Result<SetMessage<'a>, Error> {
         let (family, attrs) = split(payload)?;
         let (mut table, mut name, mut flags, mut key_type) = (None, None, 0, 0);
-        let (mut timeout_ms, mut data_type, mut counts) = (0, None, false);
+        let (mut timeout_ms, mut data_type, mut each) = (0, None, None);
         for attr in Attrs::new(attrs) {
             let attr = attr?;
             match attr.kind {
@@ -269,15 +273,17 @@ impl<'a> SetMessage<'a> {
                 SET_FLAGS => flags = attr.be32()?,
                 SET_KEY_TYPE => key_type = attr.be32()?,
                 SET_DATA_TYPE => data_type = Some(attr.be32()?),
-                SET_EXPRESSION => counts = true,
+                SET_EXPRESSION => {
+                    let limiting = |limit: Limit| Filled::Limiting(limit.unit);
+                    each = Some(limit::read(attr)?.map_or(Filled::Counting, limiting));
+                }
                 SET_TIMEOUT => timeout_ms = attr.be64()?,
                 _ => {}
             }
         }
         let (table, name) = (table.ok_or(Error::Missing)?, name.ok_or(Error::Missing)?);
         let filled = match flags & (SET_INTERVAL | SET_DYNAMIC) {
-            0 if counts => Filled::Counting,
-            0 => Filled::Values,
+            0 => each.unwrap_or(Filled::Values),
             SET_INTERVAL => Filled::Intervals,
             _ => Filled::ByPackets { timeout_ms },
         };
@@ -319,7 +325,7 @@ pub fn new_set(writer: &mut Writer, sequence: u32, set: &NewSet<'_>) {
     let (flags, timeout_ms) = match set.filled {
         Filled::Values => (0, None),
         Filled::Intervals => (SET_INTERVAL, None),
-        Filled::Counting => (0, None),
+        Filled::Counting | Filled::Limiting(_) => (0, None),
         Filled::ByPackets { timeout_ms } => (SET_DYNAMIC | SET_HAS_TIMEOUT, Some(timeout_ms)),
     };
     writer.attr_be32(SET_FLAGS, flags | if set.data.is_some() { SET_MAP } else { 0 });
@@ -339,12 +345,21 @@ pub fn new_set(writer: &mut Writer, sequence: u32, set: &NewSet<'_>) {
         writer.attr(SET_TIMEOUT, &timeout_ms.to_be_bytes());
     }
     writer.attr(SET_USERDATA, set.userdata);
-    if set.filled == Filled::Counting {
-        let nest = writer.nest(SET_EXPRESSION);
-        writer.attr_text(EXPRESSION_NAME, "counter");
-        let data = writer.nest(EXPRESSION_DATA);
-        writer.close(data);
-        writer.close(nest);
+    match set.filled {
+        Filled::Counting => {
+            let nest = writer.nest(SET_EXPRESSION);
+            writer.attr_text(EXPRESSION_NAME, "counter");
+            let data = writer.nest(EXPRESSION_DATA);
+            writer.close(data);
+            writer.close(nest);
+        }
+        // What an element has that says nothing.
+        Filled::Limiting(unit) => {
+            let nest = writer.nest(SET_EXPRESSION);
+            limit::write(writer, &Limit { unit, per_second: u32::MAX, burst: 1 });
+            writer.close(nest);
+        }
+        Filled::Values | Filled::Intervals | Filled::ByPackets { .. } => {}
     }
     writer.close_message(open);
 }

@@ -1,4 +1,4 @@
-//! rtnetlink: links, addresses, neighbours and routes (linux/rtnetlink.h, rtnetlink(7)).
+//! rtnetlink: links, addresses, neighbours, routes and queueing disciplines (linux/rtnetlink.h, rtnetlink(7)).
 //!
 //! Each kind of object has a file of the same shape: functions that write requests into a
 //! [`Writer`](super::writer::Writer), and a type that reads what the kernel sends, borrowing from
@@ -14,6 +14,7 @@ pub mod address;
 pub mod link;
 pub mod neighbour;
 pub mod netconf;
+pub mod qdisc;
 pub mod route;
 
 use super::Error;
@@ -22,6 +23,7 @@ use address::AddressMessage;
 use link::{LinkMessage, PortMessage};
 use neighbour::NeighbourMessage;
 use netconf::NetconfMessage;
+use qdisc::QdiscMessage;
 use route::RouteMessage;
 
 /// `AF_UNSPEC` (linux/socket.h): any address family.
@@ -59,6 +61,12 @@ pub const NEWNEIGH: u16 = 28;
 pub const DELNEIGH: u16 = 29;
 /// `RTM_GETNEIGH`: ask for neighbours.
 pub const GETNEIGH: u16 = 30;
+/// `RTM_NEWQDISC`: set a queueing discipline; also what one looks like.
+pub const NEWQDISC: u16 = 36;
+/// `RTM_DELQDISC`: take one away; also what it looked like.
+pub const DELQDISC: u16 = 37;
+/// `RTM_GETQDISC`: ask for queueing disciplines.
+pub const GETQDISC: u16 = 38;
 /// `RTM_NEWNETCONF`: what a switch of a link looks like.
 pub const NEWNETCONF: u16 = 80;
 
@@ -66,6 +74,8 @@ pub const NEWNETCONF: u16 = 80;
 pub const GROUP_LINK: u32 = 1;
 /// `RTNLGRP_NEIGH`: news about neighbours.
 pub const GROUP_NEIGHBOUR: u32 = 3;
+/// `RTNLGRP_TC`: news about queueing disciplines.
+pub const GROUP_QDISC: u32 = 4;
 /// `RTNLGRP_IPV4_IFADDR`: news about IPv4 addresses.
 pub const GROUP_ADDRESS: u32 = 5;
 /// `RTNLGRP_IPV4_ROUTE`: news about IPv4 routes.
@@ -96,6 +106,10 @@ pub enum Notice<'a> {
     RouteGone(RouteMessage),
     /// A switch was turned.
     Netconf(NetconfMessage),
+    /// A queueing discipline was set or changed.
+    Qdisc(QdiscMessage<'a>),
+    /// One is gone.
+    QdiscGone(QdiscMessage<'a>),
 }
 
 impl<'a> Notice<'a> {
@@ -119,6 +133,8 @@ impl<'a> Notice<'a> {
             (NEWROUTE, AF_INET) => Notice::Route(RouteMessage::read(payload)?),
             (DELROUTE, AF_INET) => Notice::RouteGone(RouteMessage::read(payload)?),
             (NEWNETCONF, AF_INET) => Notice::Netconf(NetconfMessage::read(payload)?),
+            (NEWQDISC, AF_UNSPEC) => Notice::Qdisc(QdiscMessage::read(payload)?),
+            (DELQDISC, AF_UNSPEC) => Notice::QdiscGone(QdiscMessage::read(payload)?),
             _ => return Ok(None),
         }))
     }

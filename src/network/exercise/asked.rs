@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::{self, Flags};
 use crate::engine::expose::{Expose, Protocol};
+use crate::engine::limits::Limits;
 use crate::engine::mac::Mac;
 use crate::engine::mode::Mode;
 use crate::engine::name::VmName;
@@ -44,6 +45,7 @@ pub(super) fn request(choices: &mut Choices<'_>) -> Request {
         11..13 => Request::Delete { name, timeout_ms },
         13 if choices.flag() => Request::Expose { name, port: exposed(choices) },
         13 => Request::Unexpose { name, at: exposed(choices).at() },
+        14 if choices.flag() => Request::SetLimits { name, limits: limits(choices) },
         14 => Request::Setup { dry_run: choices.flag(), force: choices.flag() },
         _ => Request::Teardown { dry_run: choices.flag(), force: choices.flag() },
     }
@@ -57,6 +59,17 @@ fn exposed(choices: &mut Choices<'_>) -> Expose {
         host_port: choices.one_of(&[8080, 8081]),
         host_ip: choices.one_of(&[None, Some([192, 0, 2, 1].into()), Some([192, 0, 2, 2].into())]),
         name: None,
+    }
+}
+
+/// Few limits, and none.
+fn limits(choices: &mut Choices<'_>) -> Limits {
+    const SOME: [Option<u32>; 4] = [None, Some(0), Some(100), Some(200)];
+    Limits {
+        rx_mbit: choices.one_of(&SOME),
+        tx_mbit: choices.one_of(&SOME),
+        burst_kb: choices.one_of(&[None, Some(64)]),
+        pps: choices.one_of(&SOME),
     }
 }
 
@@ -106,6 +119,7 @@ fn network(choices: &mut Choices<'_>) -> NetworkSpec {
         queues: is(6).then_some(2),
         isolated: is(7).then_some(true),
         policy: None,
+        limits: if is(5) { limits(choices) } else { Limits::default() },
         antispoof: (host > 127).then_some(false),
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::engine::mac::Mac;
 use crate::engine::name::LINK_NAME_MAX;
-use crate::engine::plan::{LinkSettings, PortSettings};
+use crate::engine::plan::{LinkSettings, PortSettings, Shaping};
 use crate::engine::prefix::Prefix;
 use crate::engine::reconcile::{Link, LinkKind};
 
@@ -28,6 +28,7 @@ pub(super) fn new(index: u32, name: &str, kind: LinkKind) -> Link {
         mtu: 1500,
         mac: Mac([0xfe, 0, a, b, c, d]),
         port: PortSettings::default(),
+        shaping: None,
     }
 }
 
@@ -141,6 +142,16 @@ impl Kernel {
             LinkKind::Bridge => {}
         }
         self.observed.links[at].master = Some(index);
+        Ok(())
+    }
+
+    /// Holds a link back. One that is gone is held back no more.
+    pub(super) fn shape_link(&mut self, name: &str, to: Option<Shaping>) -> Result<(), i32> {
+        match (self.position(name), to) {
+            (Ok(at), to) => self.observed.links[at].shaping = to,
+            (Err(errno), Some(_)) => return Err(errno),
+            (Err(_), None) => {}
+        }
         Ok(())
     }
 

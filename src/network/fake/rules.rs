@@ -2,7 +2,7 @@
 
 use super::{EEXIST, ENOENT, EPERM, Kernel};
 use crate::engine::reconcile::ObservedTable;
-use crate::engine::ruleset::{Accept, Element, Family, Key, Table};
+use crate::engine::ruleset::{Accept, Element, Family, Key, Table, Value};
 
 impl Kernel {
     pub(super) fn table_mut(&mut self, family: Family, name: &str) -> Option<&mut ObservedTable> {
@@ -38,7 +38,7 @@ impl Kernel {
         }
         for element in elements {
             let keys = self.set_mut(element).ok_or(ENOENT)?;
-            if !keys.contains(&element.key) {
+            if !keys.iter().any(|key| is_same(key, &element.key)) {
                 keys.push(element.key.clone());
             }
         }
@@ -52,7 +52,7 @@ impl Kernel {
         }
         for element in elements {
             if let Some(keys) = self.set_mut(element) {
-                keys.retain(|key| *key != element.key);
+                keys.retain(|key| !is_same(key, &element.key));
             }
         }
         Ok(())
@@ -90,5 +90,13 @@ impl Kernel {
         let foreign =
             self.foreign_tables.iter().any(|owned| (owned.0, owned.1.as_str()) == (family, name));
         if foreign { Err(EPERM) } else { Ok(()) }
+    }
+}
+
+/// Whether two keys are the same to the kernel: what stands beside a key does not tell elements apart.
+fn is_same(one: &Key, other: &Key) -> bool {
+    match (one.as_slice(), other.as_slice()) {
+        ([one @ .., Value::Rate(..)], [other @ .., Value::Rate(..)]) => one == other,
+        (one, other) => one == other,
     }
 }

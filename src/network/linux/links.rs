@@ -195,6 +195,7 @@ pub fn owned(link: &LinkMessage<'_>) -> Link {
         mtu: link.mtu,
         mac: Mac(link.mac.unwrap_or([0; 6])),
         port: link.port.as_ref().map(port_settings).unwrap_or_default(),
+        shaping: None,
     }
 }
 

@@ -5,8 +5,8 @@
 //! network namespace of the thread that made them, and so does all that is done through them;
 //! /proc/sys/net is that of the thread that calls, which is the same.
 //!
-//! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`addresses`]
-//! gives them addresses, [`sysctl`] holds switches, [`nft`] the rules. The exception is to forget an
+//! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`qdiscs`] holds
+//! them back, [`addresses`] gives them addresses, [`sysctl`] holds switches, [`nft`] the rules. The exception is to forget an
 //! address, which takes [`addresses`] and [`conntrack`]. [`socket`] is how all of them speak with the
 //! kernel; what takes long is done [`aside`]. [`monitor`] tells of what others change and [`packets`] of
 //! what guests ask: those two are the daemon's.
@@ -21,15 +21,17 @@ pub mod monitor;
 pub mod nft;
 pub mod packets;
 pub mod pool;
+pub mod qdiscs;
 pub mod socket;
 pub mod sysctl;
 pub mod tap;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::engine::firewall::Surroundings;
-use crate::engine::plan::{LinkSettings, Op};
-use crate::engine::reconcile::{DesiredPort, Observed};
+use crate::engine::plan::{LinkSettings, Op, Shaping};
+use crate::engine::reconcile::{DesiredPort, Link, Observed};
 use crate::engine::ruleset::{ALLOWED, DENIED};
 use crate::error::Failure;
 
@@ -80,6 +82,7 @@ impl Network for Linux {
         let seen = self.nft.observe().map_err(unread("nf_tables"))?;
         let mut links = links::observe(&mut self.route).map_err(unread("links"))?;
         links.retain(|link| !hidden.contains(&link.index));
+        self.observe_shaping(&mut links)?;
         Ok(Observed {
             links,
             addresses: addresses::observe(&mut self.route).map_err(unread("addresses"))?,
@@ -101,6 +104,10 @@ impl Network for Linux {
         Ok(Surroundings { bridged_filtered, firewalls })
     }
 
+    fn can_shape(&mut self) -> bool {
+        qdiscs::is_possible(&mut self.route)
+    }
+
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
         let (route, nft) = (&mut self.route, &mut self.nft);
         let made = match op {
@@ -112,6 +119,7 @@ impl Network for Linux {
                 self.create_tap(&spec).map(Some)
             }
             Op::SetLink { name, set, former: _ } => none(self.set_link(name, set)),
+            Op::ShapeLink { name, to, former } => none(qdiscs::shape(route, name, *to, *former)),
             Op::DeleteLink { name, index: None } => none(links::delete(route, name)),
             Op::DeleteLink { name: _, index: Some(index) } => {
                 none(self.aside.retire(route, *index))
@@ -197,6 +205,16 @@ impl Linux {
         let index = tap::create(&mut self.route, spec)?;
         self.fresh = Some((spec.owner, spec.multi_queue));
         Ok(index)
+    }
+
+    /// Adds to links how fast they send.
+    fn observe_shaping(&mut self, links: &mut [Link]) -> Result<(), Failure> {
+        let shaped = qdiscs::observe(&mut self.route).map_err(unread("queueing disciplines"))?;
+        let shaped: BTreeMap<u32, Shaping> = shaped.into_iter().collect();
+        for link in links {
+            link.shaping = shaped.get(&link.index).copied();
+        }
+        Ok(())
     }
 
     /// Retires links that no VM had.

@@ -15,10 +15,12 @@ use crate::engine::ruleset::TABLE;
 use crate::error::Failure;
 use crate::netlink::message::{Message, Messages};
 use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6};
-use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, GROUP_NETCONF, Notice};
+use crate::netlink::rtnl::qdisc::ROOT;
+use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, GROUP_NETCONF, GROUP_QDISC, Notice};
 
 use super::links::{owned, port_settings};
 use super::nft::ACCEPT_TABLE;
+use super::qdiscs;
 use super::socket::{DATAGRAM_MAX, Protocol, open, receive};
 
 /// Bytes of each receive queue: news of some thousand links in one turn of the loop.
@@ -52,7 +54,7 @@ impl Monitor {
         };
         let failed =
             |what| move |error: std::io::Error| Failure::kernel("subscribe to", what, &error);
-        let groups = [GROUP_LINK, GROUP_ADDRESS, GROUP_NETCONF];
+        let groups = [GROUP_LINK, GROUP_ADDRESS, GROUP_NETCONF, GROUP_QDISC];
         Ok(Monitor {
             route: subscribe(Protocol::Route, &groups).map_err(failed("news of links"))?,
             rules: subscribe(Protocol::Netfilter, &[nft::notice::GROUP])
@@ -130,8 +132,16 @@ pub(super) fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {
         Some(Notice::Netconf(netconf)) => {
             news.forwarding = netconf.forwarding.or(news.forwarding);
         }
+        Some(Notice::Qdisc(told)) if told.parent == ROOT => {
+            news.shapings.insert(told.index, qdiscs::shaping(&told));
+        }
+        Some(Notice::QdiscGone(told)) if told.parent == ROOT => {
+            news.shapings.insert(told.index, None);
+        }
         Some(
-            Notice::Neighbour(_)
+            Notice::Qdisc(_)
+            | Notice::QdiscGone(_)
+            | Notice::Neighbour(_)
             | Notice::NeighbourGone(_)
             | Notice::Route(_)
             | Notice::RouteGone(_),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::limits::Limits;
 use crate::engine::mode::Mode;
 use crate::engine::name::{TapName, VmName};
 use crate::engine::view::{EventKind, Level, Status};
@@ -198,6 +199,7 @@ fn vm() -> VmView {
         gateway: Some([192, 168, 127, 1].into()),
         mtu: Some(1500),
         policy: Some("open".into()),
+        limits: Some(Limits { rx_mbit: Some(100), ..Limits::default() }.into()),
         expose: vec![],
         cid: 3,
         kernel_args: String::new(),
@@ -215,7 +217,9 @@ fn vm() -> VmView {
 const VM: &str = concat!(
     r#"{"name":"web","mode":"bridged","status":"created","network":"default","tap":"vttap-web","#,
     r#""ifindex":4,"mac":"02:00:00:00:00:01","ip":"192.168.127.2","netmask":"255.255.255.0","#,
-    r#""gateway":"192.168.127.1","mtu":1500,"policy":"open","expose":[],"cid":3,"kernel_args":"","ephemeral":false,"#,
+    r#""gateway":"192.168.127.1","mtu":1500,"policy":"open","#,
+    r#""limits":{"rx_mbit":100,"tx_mbit":null,"burst_kb":null,"pps":null},"expose":[],"cid":3,"#,
+    r#""kernel_args":"","ephemeral":false,"#,
     r#""hypervisor":null,"pid":null,"exit_code":null,"exit_signal":null,"restarts":0,"#,
     r#""created_at":1,"started_at":null}"#,
 );

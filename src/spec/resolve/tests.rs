@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::super::{DiskFormat, RestartPolicy};
 use super::*;
+use crate::engine::limits::Limits;
 use crate::engine::mode::Mode;
 
 fn of_manifest(manifest: Value) -> Result<VmSpec, Refusal> {
@@ -200,7 +201,8 @@ fn the_configuration_wins() {
         "cloud_init": null,
         "network": {
             "name": "lab", "ip": "10.1.0.9", "mac": "02:00:00:00:00:09", "mtu": 1400, "queues": 2,
-            "isolated": false, "policy": "internet", "gateway": "10.1.0.254"
+            "isolated": false, "policy": "internet", "gateway": "10.1.0.254",
+            "limits": {"tx_mbit": 50, "pps": 0, "rx_mbit": null}
         },
         "rootfs": {"url": "/other.qcow2", "format": "QCOW2"},
         "hypervisor": "qemu",
@@ -224,6 +226,7 @@ fn the_configuration_wins() {
             mtu: Some(1400),
             queues: Some(2),
             policy: Some("internet".into()),
+            limits: Limits { tx_mbit: Some(50), pps: Some(0), ..Limits::default() },
             isolated: Some(false),
             antispoof: None,
         }

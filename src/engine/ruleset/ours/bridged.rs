@@ -5,7 +5,9 @@
 //! [`crate::engine::plan::PortSettings::group_forward`]. By the order of the rules:
 //!
 //! - ports that are not ours send what they like; what comes from ours is marked as a guest's, for
-//!   the host's own rules; guests that are trusted (`antispoof: false`) send what they like, too;
+//!   the host's own rules;
+//! - what is over a guest's limits is dropped, be it in bytes or in packets, also of guests that are
+//!   trusted (`antispoof: false`), which send what they like beside that;
 //! - nothing goes to a link-local group (spanning tree, LLDP, port authentication), and to groups
 //!   and everybody goes only so much a second, because each such frame is sent to all ports;
 //! - no guest is a DHCP server, asks the network's multicast listeners who they are, or speaks in
@@ -31,8 +33,8 @@
 
 use super::{
     Bytes, Element, Family, Field, GUEST, Guest, Hook, ICMP6, IGMP, Layer, Match, NetworkConfig,
-    PacketField, Rate, Rule, Set, SetKind, TABLE, Table, UDP, Value, Verdict, filter, is, masked,
-    outside, prefixes, rule, set, within,
+    PacketField, Rate, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict, filter, is,
+    masked, outside, prefixes, rule, set, within,
 };
 
 /// Before everything else that looks at a frame: `NF_BR_PRI_NAT_DST_BRIDGED`
@@ -93,6 +95,10 @@ pub(super) const MAC: &[Field] = &[Field::Link, Field::Bytes(ETHER_SOURCE)];
 pub(super) const LEASE: &[Field] =
     &[Field::Link, Field::Bytes(ETHER_SOURCE), Field::Bytes(IP_SOURCE)];
 
+/// A link and how much comes from it.
+pub(super) const BYTES: &[Field] = &[Field::Link, Field::Rate(Unit::Bytes)];
+pub(super) const PACKETS: &[Field] = &[Field::Link, Field::Rate(Unit::Packets)];
+
 pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
     let hosts = networks.iter().map(|network| vec![Value::Ipv4(network.host_ip)]).collect();
     let learned = |name: &'static str, key, timeout_s, kept| Set {
@@ -102,12 +108,15 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
         kept,
         elements: Vec::new(),
     };
+    let limiting = |name, key| Set { kind: SetKind::Limiting, ..set(name, key, Vec::new()) };
     Table {
         family: Family::Bridge,
         name: TABLE,
         owned,
         sets: vec![
             set("ports", &[Field::Link], Vec::new()),
+            limiting("limited", BYTES),
+            limiting("paced", PACKETS),
             set("trusted", &[Field::Link], Vec::new()),
             set("guests", &[Field::Link, Field::Ether, Field::Ipv4], Vec::new()),
             set("macs", MAC, Vec::new()),
@@ -141,6 +150,9 @@ pub(super) fn elements(guest: &Guest<'_>) -> Vec<Element> {
     } else {
         keys.push(("trusted", vec![link()]));
     }
+    let rate = |unit, rate| vec![link(), Value::Rate(unit, rate)];
+    keys.extend(guest.limits.bytes().map(|bytes| ("limited", rate(Unit::Bytes, bytes))));
+    keys.extend(guest.limits.packets().map(|packets| ("paced", rate(Unit::Packets, packets))));
     keys.extend(guest.isolated.then(|| ("isolated", vec![link()])));
     let element = |(set, key): (&'static str, Vec<Value>)| Element {
         family: Family::Bridge,
@@ -158,6 +170,8 @@ fn from_guests() -> Vec<Rule> {
     let mut rules = vec![
         rule([outside(&[InLink], "ports")], Verdict::Accept),
         rule([], Verdict::SetPriority(GUEST)),
+        rule([within(&[InLink], "limited")], Verdict::Drop),
+        rule([within(&[InLink], "paced")], Verdict::Drop),
         rule([within(&[InLink], "trusted")], Verdict::Accept),
         rule([TO_LINK_LOCAL_GROUP], Verdict::Drop),
         rule([TO_GROUP, too_fast], Verdict::Drop),

@@ -2,11 +2,12 @@
 
 use crate::engine::ruleset::{
     Bytes, Chain, ChainKind, Element, Field, Hook, Key, LEARNED_MAX, Layer, Match, PacketField,
-    Rule, Set, SetKind, Table, Value, Verdict,
+    Rate, Rule, Set, SetKind, Table, Unit, Value, Verdict,
 };
 use crate::netlink::nft::FAMILY_IP;
-use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX};
+use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX, With};
 use crate::netlink::nft::expression::{self, Base, Code, Compare, Meta, REG32_FIRST};
+use crate::netlink::nft::limit::{self, Limit};
 use crate::netlink::nft::object::{self, At, Filled, Mark, NewChain, NewRule, NewSet, NewTable};
 use crate::netlink::writer::Writer;
 
@@ -36,7 +37,7 @@ pub(super) fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table,
             family,
             table: table.name,
             name: &set.name,
-            filled: filled(set.kind),
+            filled: filled(set),
             size: matches!(set.kind, SetKind::Learned { .. }).then_some(LEARNED_MAX),
             key_type: key_type(set.key),
             key_length: length(set.key),
@@ -57,7 +58,7 @@ pub(super) fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table,
 /// Bytes of a key.
 fn length(key: &[Field]) -> u32 {
     key.iter()
-        .filter(|field| **field != Field::Target)
+        .filter(|field| !matches!(field, Field::Target | Field::Rate(_)))
         .map(|field| field_bytes(*field) as u32)
         .sum()
 }
@@ -123,23 +124,36 @@ pub(super) fn same_set(one: &Element, other: &Element) -> bool {
 /// is the end of all addresses.
 fn write_key(writer: &mut Writer, message: &mut Elements, key: &Key) {
     if let [Value::Prefix(prefix)] = key.as_slice() {
-        message.element(writer, &prefix.network().octets(), &[], 0);
+        message.element(writer, &prefix.network().octets(), With::Nothing, 0);
         if let Some(behind) = prefix.broadcast().to_bits().checked_add(1) {
-            message.element(writer, &behind.to_be_bytes(), &[], INTERVAL_END);
+            message.element(writer, &behind.to_be_bytes(), With::Nothing, INTERVAL_END);
         }
         return;
     }
     let mut bytes = [0; KEY_BYTES_MAX];
-    let mut length = 0;
-    let mut data = 0;
-    for value in key {
-        if let Value::Target(..) = value {
-            data = field_bytes(Field::Target);
+    let length =
+        key.iter().fold(0, |length, value| length + write_value(&mut bytes[length..], value));
+    let bytes = &bytes[..length];
+    let (key, with) = match key.last() {
+        Some(Value::Target(..)) => {
+            let (key, data) = bytes.split_at(length - field_bytes(Field::Target));
+            (key, With::Data(data))
         }
-        length += write_value(&mut bytes[length..], value);
+        Some(Value::Rate(unit, rate)) => (bytes, With::Limit(limit(*unit, *rate))),
+        Some(_) | None => (bytes, With::Nothing),
+    };
+    message.element(writer, key, with, 0);
+}
+
+fn limit(counted: Unit, Rate { per_second, burst }: Rate) -> Limit {
+    Limit { unit: unit(counted), per_second, burst }
+}
+
+fn unit(unit: Unit) -> limit::Unit {
+    match unit {
+        Unit::Packets => limit::Unit::Packets,
+        Unit::Bytes => limit::Unit::Bytes,
     }
-    let (key, data) = bytes[..length].split_at(length - data);
-    message.element(writer, key, data, 0);
 }
 
 /// The longest key: two links.
@@ -177,6 +191,8 @@ fn write_value(into: &mut [u8], value: &Value) -> usize {
             into[4..6].copy_from_slice(&port.to_be_bytes());
             field_bytes(Field::Target)
         }
+        // It stands beside the key.
+        Value::Rate(..) => 0,
         Value::Bytes(bytes) => {
             into[..bytes.len()].copy_from_slice(bytes);
             bytes.len().next_multiple_of(4)
@@ -297,14 +313,23 @@ fn base(layer: Layer) -> Base {
     }
 }
 
-pub(super) fn filled(kind: SetKind) -> Filled {
-    match kind {
+fn filled(set: &Set) -> Filled {
+    match set.kind {
         SetKind::Values => Filled::Values,
         SetKind::Prefixes => Filled::Intervals,
         SetKind::Counting => Filled::Counting,
+        SetKind::Limiting => limited(set.key).map_or(Filled::Values, Filled::Limiting),
         SetKind::Learned { timeout_s } => {
             Filled::ByPackets { timeout_ms: 1000 * u64::from(timeout_s) }
         }
+    }
+}
+
+/// The unit of the rates in a set that limits.
+pub(super) fn limited(key: &[Field]) -> Option<limit::Unit> {
+    match key.last() {
+        Some(Field::Rate(counted)) => Some(unit(*counted)),
+        Some(_) | None => None,
     }
 }
 
@@ -317,8 +342,8 @@ pub(super) fn key_type(key: &[Field]) -> u32 {
         Field::Protocol => Some(12),
         Field::Port => Some(13),
         Field::Bytes(_) => Some(4),
-        // It is not of the key, but what that leads to.
-        Field::Target => None,
+        // It is not of the key, but beside it.
+        Field::Target | Field::Rate(_) => None,
     };
     key.iter().filter_map(number).fold(0, |all, number| all << TYPE_BITS | number)
 }
@@ -332,7 +357,7 @@ pub(super) fn field_bytes(field: Field) -> usize {
         Field::Link => LINK_BYTES,
         Field::Ether => 8,
         Field::Ipv4 | Field::Protocol | Field::Port => 4,
-        Field::Target => 8,
+        Field::Target | Field::Rate(_) => 8,
         Field::Bytes(bytes) => usize::from(bytes.length).next_multiple_of(4),
     }
 }

@@ -38,8 +38,8 @@ pub fn ruleset(bytes: &[u8]) {
 
 fn elements(payload: &[u8]) -> Vec<Raw> {
     let mut elements = Vec::new();
-    let _ = element::read(payload, |key, data, flags| {
-        elements.push(([key, data].concat(), flags));
+    let _ = element::read(payload, |key, with, flags| {
+        elements.push((observe::raw(key, with), flags));
         Ok(())
     });
     elements

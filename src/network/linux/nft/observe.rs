@@ -10,9 +10,9 @@ use crate::engine::mac::Mac;
 use crate::engine::prefix::Prefix;
 use crate::engine::reconcile::ObservedTable;
 use crate::engine::ruleset::{
-    ChainKind, ChainShape, Family, Field, Hook, KEYS, Key, SetKind, Shape, TABLE, Value,
+    ChainKind, ChainShape, Family, Field, Hook, KEYS, Key, Rate, SetKind, Shape, TABLE, Value,
 };
-use crate::netlink::nft::element::{self, INTERVAL_END, Of};
+use crate::netlink::nft::element::{self, INTERVAL_END, Of, With};
 use crate::netlink::nft::object::{self, ChainMessage, Filled, RuleMessage, SetMessage};
 use crate::network::linux::socket::{Error, Socket};
 
@@ -62,8 +62,13 @@ fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
             let set = SetMessage::read(message.payload)?;
             let of_type = |key: &&&[Field]| {
                 let leads = key.last() == Some(&Field::Target);
+                let limits = match set.filled {
+                    Filled::Limiting(unit) => Some(unit),
+                    _ => None,
+                };
                 encode::key_type(key) == set.key_type
                     && set.data_type == leads.then_some(encode::TARGET)
+                    && encode::limited(key) == limits
             };
             let key = KEYS.iter().find(of_type).copied();
             let name = String::from_utf8_lossy(set.name).into_owned();
@@ -71,6 +76,7 @@ fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
                 Filled::Values => SetKind::Values,
                 Filled::Intervals => SetKind::Prefixes,
                 Filled::Counting => SetKind::Counting,
+                Filled::Limiting(_) => SetKind::Limiting,
                 Filled::ByPackets { timeout_ms } => {
                     SetKind::Learned { timeout_s: (timeout_ms / 1000) as u32 }
                 }
@@ -131,8 +137,8 @@ fn keys(
         |writer, sequence| element::dump(writer, sequence, of),
         |message| {
             let mut elements = Vec::new();
-            element::read(message.payload, |key, data, flags| {
-                elements.push(([key, data].concat(), flags));
+            element::read(message.payload, |key, with, flags| {
+                elements.push((raw(key, with), flags));
                 Ok(())
             })?;
             Ok(Some(elements))
@@ -141,10 +147,21 @@ fn keys(
     let elements: Vec<(Vec<u8>, u32)> = elements.into_iter().flatten().collect();
     Ok(match set.kind {
         SetKind::Prefixes => prefixes(&elements),
-        SetKind::Values | SetKind::Counting | SetKind::Learned { .. } => {
+        SetKind::Values | SetKind::Counting | SetKind::Limiting | SetKind::Learned { .. } => {
             elements.iter().map(|(key, _)| read_key(key, fields)).collect()
         }
     })
+}
+
+/// A key and what stands beside it, one behind the other.
+pub(super) fn raw(key: &[u8], with: With<'_>) -> Vec<u8> {
+    match with {
+        With::Nothing => key.to_vec(),
+        With::Data(data) => [key, data].concat(),
+        With::Limit(limit) => {
+            [key, &limit.per_second.to_be_bytes(), &limit.burst.to_be_bytes()].concat()
+        }
+    }
 }
 
 /// Reads a key. `None` for one that volnet would not have written: it could not be removed again.
@@ -165,6 +182,10 @@ pub(super) fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
             Field::Port => Value::Port(port(value)?),
             Field::Target => {
                 Value::Target(Ipv4Addr::from(*value.first_chunk::<4>()?), port(&value[4..])?)
+            }
+            Field::Rate(unit) => {
+                let word = |at| value.get(at..)?.first_chunk().copied().map(u32::from_be_bytes);
+                Value::Rate(*unit, Rate { per_second: word(0)?, burst: word(4)? })
             }
             Field::Bytes(bytes) => {
                 let (bytes, end) = value.split_at(bytes.length.into());

@@ -26,7 +26,8 @@ const IN_NAME: u32 = 6;
 
 /// What a set with this key says.
 pub(super) fn key(key: &[Field]) -> Vec<u8> {
-    let order = if key == [Field::Link] { HOST_ORDER } else { NETWORK_ORDER };
+    let alone = matches!(key, [Field::Link] | [Field::Link, Field::Rate(_)]);
+    let order = if alone { HOST_ORDER } else { NETWORK_ORDER };
     let mut said = word(BYTE_ORDER, order);
     // Types that have a name tell their own length.
     if key.iter().any(|field| matches!(field, Field::Bytes(_))) {
@@ -43,9 +44,12 @@ fn of_field(field: Field) -> Vec<u8> {
     let (kind, data) = match field {
         Field::Link => (META, word(0, IN_NAME)),
         Field::Bytes(bytes) => (PAYLOAD, of_bytes(bytes)),
-        Field::Ether | Field::Ipv4 | Field::Protocol | Field::Port | Field::Target => {
-            unreachable!("no set of ours has it beside bytes")
-        }
+        Field::Ether
+        | Field::Ipv4
+        | Field::Protocol
+        | Field::Port
+        | Field::Target
+        | Field::Rate(_) => unreachable!("no set of ours has it beside bytes"),
     };
     [word(EXPRESSION, kind), value(DATA, &data)].concat()
 }

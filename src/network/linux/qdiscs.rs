@@ -1,0 +1,97 @@
+//! How fast links send: the token bucket at the root of a tap.
+//!
+//! It is ours by its handle. What others put there, on a tap that volnet does not hold back, is theirs
+//! and not seen here; on one that it does, it is replaced.
+//!
+//! A bucket is changed where it stands, and loses nothing that waits in it, unless its burst becomes
+//! smaller: what waits could be larger than that (a packet that is not segmented yet), and the kernel
+//! would never send it, nor what is behind it. Then another takes its place, in one request.
+
+use crate::engine::plan::Shaping;
+use crate::netlink::rtnl::qdisc::{self, Bucket, OURS, QdiscMessage, ROOT};
+
+use super::links;
+use super::socket::{Error, Socket};
+
+const KIB: u32 = 1024;
+/// A link that there always is.
+const LOOPBACK: &str = "lo";
+
+/// Holds what a link sends back to a rate, or no more; `former` is how it was. A link that is gone, or
+/// has nothing of ours, is held back no more already.
+pub fn shape(
+    socket: &mut Socket,
+    link: &str,
+    to: Option<Shaping>,
+    former: Option<Shaping>,
+) -> Result<(), Error> {
+    let Some(shaping) = to else { return free(socket, link) };
+    let index = links::index_of(socket, link)?;
+    let mut handle = OURS[0];
+    if let Some(former) = former {
+        let is = ours_of(socket, index)?.unwrap_or(handle);
+        let shrinks = shaping.burst_kb < former.burst_kb;
+        handle = OURS.into_iter().find(|other| (*other == is) != shrinks).unwrap_or(is);
+    }
+    let Shaping { rate, burst_kb, queue } = shaping;
+    let bucket = Bucket { rate, burst: burst_kb.saturating_mul(KIB), queue };
+    socket.request(1, |writer, sequence| {
+        qdisc::set(writer, sequence.take(), index, handle, &bucket);
+    })
+}
+
+fn free(socket: &mut Socket, link: &str) -> Result<(), Error> {
+    let freed = links::index_of(socket, link).and_then(|index| match ours_of(socket, index)? {
+        Some(handle) => socket.request(1, |writer, sequence| {
+            qdisc::delete(writer, sequence.take(), index, handle);
+        }),
+        None => Ok(()),
+    });
+    match freed {
+        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+        freed => freed,
+    }
+}
+
+/// The handle of what is ours at the root of a link.
+fn ours_of(socket: &mut Socket, index: u32) -> Result<Option<u32>, Error> {
+    let mut found = None;
+    let asked = socket.request_and(
+        1,
+        |writer, sequence| qdisc::get(writer, sequence.take(), index),
+        |message| {
+            found = Some(QdiscMessage::read(message.payload)?.handle);
+            Ok(())
+        },
+    );
+    match asked {
+        // There is none but what the link has by itself.
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+        asked => asked.map(|()| found.filter(|handle| OURS.contains(handle))),
+    }
+}
+
+/// Whether the kernel can hold links back at all.
+pub fn is_possible(socket: &mut Socket) -> bool {
+    let probed = links::index_of(socket, LOOPBACK).and_then(|index| {
+        socket.request(1, |writer, sequence| qdisc::probe(writer, sequence.take(), index))
+    });
+    !matches!(probed, Err(error) if error.errno() == Some(libc::ENOENT))
+}
+
+/// Reads which links are held back, by index.
+pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Shaping)>, Error> {
+    socket.dump(qdisc::dump, |message| {
+        let told = QdiscMessage::read(message.payload)?;
+        Ok(Some(told.index).zip(shaping(&told)))
+    })
+}
+
+/// What is ours of what was told.
+pub(super) fn shaping(told: &QdiscMessage<'_>) -> Option<Shaping> {
+    let ours = told.parent == ROOT && OURS.contains(&told.handle);
+    let bucket = told.bucket.filter(|_| ours)?;
+    // The kernel tells the burst less exactly than it was told.
+    let burst_kb = bucket.burst.saturating_add(KIB / 2) / KIB;
+    Some(Shaping { rate: bucket.rate, burst_kb, queue: bucket.queue })
+}
