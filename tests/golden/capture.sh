@@ -1,8 +1,8 @@
 #!/bin/sh
-# Captures what ip(8), conntrack(8) and the kernel say to each other, in a fresh network namespace.
+# Captures what ip(8), tc(8), conntrack(8) and the kernel say to each other, in a fresh network namespace.
 #
 #   tests/golden/capture.sh          writes tests/golden/{rtnl,conntrack}/*.hex anew; needs root,
-#                                    ip, conntrack, strace
+#                                    ip, tc, conntrack, strace
 #
 # A file begins with the command. Then come the datagrams: a line `>` for one that was sent or `<`
 # for one that was received, and its bytes in hexadecimal. Sequence numbers and ports differ from
@@ -70,6 +70,10 @@ ip neighbour add 192.168.127.9 lladdr 02:00:00:00:00:09 dev vbr0 nud reachable
 capture neighbour-dump ip -4 neighbour show dev vbr0
 capture neighbour-delete ip neighbour delete 192.168.127.9 dev vbr0
 capture address-delete ip address delete 192.168.127.1/24 dev vbr0
+
+capture qdisc-set tc qdisc replace dev vttap-web1 root handle 766f: tbf rate 12500000bps burst 128kb limit 625000b
+capture qdisc-dump tc qdisc show
+capture qdisc-delete tc qdisc delete dev vttap-web1 root handle 766f:
 
 # A tap is attached, detached and removed, as others hear of it. strace writes a call when it
 # returns, so that the bind is how we know that ip listens.

@@ -1,13 +1,14 @@
-//! The rtnetlink codec against bytes that ip(8) and the kernel exchanged (`golden/capture.sh`).
+//! The rtnetlink codec against bytes that ip(8), tc(8) and the kernel exchanged (`golden/capture.sh`).
 
 use std::net::Ipv4Addr;
 
 use crate::golden;
-use volnet::netlink::attr::Attrs;
+use volnet::netlink::attr::{Attr, Attrs};
 use volnet::netlink::message::{DUMP, ECHO, Message, Messages, REQUEST, TYPE_DONE, TYPE_ERROR};
 use volnet::netlink::rtnl::address::{self, AddressMessage};
 use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target, TunKind};
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
+use volnet::netlink::rtnl::qdisc::{self, Bucket, OURS, QdiscMessage, ROOT};
 use volnet::netlink::rtnl::route::{self, RouteMessage};
 use volnet::netlink::rtnl::{self, Notice};
 use volnet::netlink::writer::Writer;
@@ -273,6 +274,66 @@ fn changes_addresses_and_neighbours_as_ip_does() {
     assert_eq!(ours(NDMSG, |w| neighbour::delete(w, 1, 2, guest)), expected);
 }
 
+/// A token bucket of 100 Mbit/s.
+const BUCKET: Bucket = Bucket { rate: 12_500_000, burst: 128 << 10, queue: 625_000 };
+/// `TCA_OPTIONS`, and `TCA_TBF_BURST` in it.
+const OPTIONS: u16 = 2;
+const BURST: u16 = 6;
+
+fn within<'a>(mut attrs: Attrs<'a>, kind: u16) -> Option<Attr<'a>> {
+    attrs.find_map(|attr| attr.ok().filter(|attr| attr.kind == kind))
+}
+
+#[test]
+fn sets_and_deletes_queueing_disciplines_as_tc_does() {
+    let message = |bytes: &[u8]| {
+        let message = Messages::new(bytes).next().unwrap().unwrap();
+        (message.kind, message.flags, message.payload.to_vec())
+    };
+    let theirs = |name: &str| message(golden::read(name).sent.last().unwrap());
+    let ours = |write: &dyn Fn(&mut Writer)| {
+        let mut writer = Writer::new();
+        write(&mut writer);
+        message(writer.finish().unwrap())
+    };
+    assert_eq!(ours(&|w| qdisc::delete(w, 1, 3, OURS[0])), {
+        let (kind, flags, payload) = theirs("rtnl/qdisc-delete");
+        // tc(8) names a kind that it was not told: none.
+        (kind, flags, payload[..20].to_vec())
+    });
+    // tc(8) sends a table that the kernel has no use for, and what that is like.
+    let (ours, theirs) =
+        (ours(&|w| qdisc::set(w, 1, 3, OURS[0], &BUCKET)), theirs("rtnl/qdisc-set"));
+    assert_eq!((ours.0, ours.1), (theirs.0, theirs.1));
+    let meant = |payload: &[u8]| {
+        within(Attrs::new(&payload[20..]), OPTIONS)
+            .and_then(|options| within(options.nested().unwrap(), BURST))
+            .map(|burst| burst.u32().unwrap())
+    };
+    assert_eq!(meant(&ours.2), meant(&theirs.2));
+    let read = |payload| {
+        let mut read = QdiscMessage::read(payload).unwrap();
+        // As a time it is rounded to microseconds by tc(8).
+        read.bucket.iter_mut().for_each(|bucket| bucket.burst = BUCKET.burst);
+        read
+    };
+    assert_eq!(read(&ours.2), read(&theirs.2));
+    assert_eq!(read(&ours.2).bucket, Some(BUCKET));
+}
+
+#[test]
+fn reads_a_dump_of_queueing_disciplines() {
+    let golden = golden::read("rtnl/qdisc-dump");
+    let messages = of_kind(&received(&golden), rtnl::NEWQDISC);
+    let all = messages.iter().map(|message| QdiscMessage::read(message.payload).unwrap());
+    let roots: Vec<_> = all.filter(|qdisc| qdisc.parent == ROOT && qdisc.handle != 0).collect();
+    let [ours] = roots[..] else { panic!("{roots:?}") };
+    assert_eq!((ours.index, ours.handle, ours.kind), (3, OURS[0], &b"tbf"[..]));
+    let bucket = ours.bucket.unwrap();
+    assert_eq!((bucket.rate, bucket.queue), (BUCKET.rate, BUCKET.queue));
+    assert!(BUCKET.burst - bucket.burst < 10, "{bucket:?}");
+}
+
 #[test]
 fn asks_with_clean_headers() {
     let mut writer = Writer::new();
@@ -280,11 +341,13 @@ fn asks_with_clean_headers() {
     address::dump(&mut writer, 2);
     neighbour::dump(&mut writer, 3, 9);
     route::dump(&mut writer, 4);
-    let headers: [&[u8]; 4] = [
+    qdisc::dump(&mut writer, 5);
+    let headers: [&[u8]; 5] = [
         &[0; 16],
         &[2, 0, 0, 0, 0, 0, 0, 0],
         &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         &[2, 0, 0, 0, 254, 0, 0, 0, 0, 0, 0, 0],
+        &[0; 20],
     ];
     for (message, header) in Messages::new(writer.finish().unwrap()).zip(headers) {
         let message = message.unwrap();
