@@ -32,7 +32,9 @@ pub(crate) fn shown() -> Value {
     strip(&mut rules, &["handle"]);
     let objects = rules["nftables"].as_array_mut().unwrap();
     objects.sort_by_key(ToString::to_string);
-    let mut qdiscs: Value = serde_json::from_str(&run("tc -j qdisc")).unwrap();
+    // Of our two handles one is as good as the other.
+    let qdiscs = run("tc -j qdisc").replace("7670:", "766f:");
+    let mut qdiscs: Value = serde_json::from_str(&qdiscs).unwrap();
     qdiscs.as_array_mut().unwrap().sort_by_key(ToString::to_string);
     json!({
         "links": links,
