@@ -6,12 +6,15 @@
 mod common;
 
 use std::io::Write;
+use std::net::UdpSocket;
+use std::time::Duration;
 
-use common::{in_namespace, ip_link, link_exists, run, try_run};
+use common::{in_namespace, ip_link, json, link_exists, run, try_run};
 use volnet::netlink::attr::Attrs;
 use volnet::netlink::conntrack::{self, End, Flows};
 use volnet::netlink::message::{ACK, Messages, REQUEST};
 use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target};
+use volnet::netlink::rtnl::qdisc::{self, Bucket, OURS};
 use volnet::netlink::rtnl::{NEWLINK, SETLINK, neighbour};
 use volnet::netlink::writer::Writer;
 use volnet::network::linux::socket::{ACKS_MAX, Error, Protocol, Socket};
@@ -448,5 +451,67 @@ fn a_permanent_neighbour_can_be_forgotten() {
         assert_eq!(run("ip -4 neigh show dev vbr0"), "");
         assert_eq!(forget(index), Some(libc::ENOENT));
         assert_eq!(forget(index + 1), Some(libc::ENODEV));
+    });
+}
+
+/// Two ends of UDP on the loopback, whose packets can be of 64 KiB.
+fn datagrams() -> (UdpSocket, UdpSocket) {
+    run("ip link set lo up");
+    let [one, other] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    one.connect(other.local_addr().unwrap()).unwrap();
+    other.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    (one, other)
+}
+
+/// net/netfilter/nft_limit.c, `nft_limit_init`: a rate of bytes lets a second's worth more come at once
+/// than its burst.
+#[test]
+fn a_rate_of_bytes_holds_a_second_beside_its_burst() {
+    in_namespace(|| {
+        let (one, _other) = datagrams();
+        run("nft add table ip t");
+        run("nft add chain ip t c { type filter hook output priority 0 ; }");
+        run("nft add rule ip t c limit rate over 1000000 bytes/second burst 65536 bytes drop");
+        run("nft add rule ip t c counter");
+        for _ in 0..2000 {
+            let _ = one.send(&[0; 1000]);
+        }
+        let rules = json("nft -j list chain ip t c");
+        let passed = rules["nftables"][3]["rule"]["expr"][0]["counter"]["bytes"].as_u64().unwrap();
+        assert!((1_065_000..1_900_000).contains(&passed), "{passed}");
+    });
+}
+
+/// net/sched/sch_tbf.c, `tbf_change`: what waits in a bucket stays as it is. A packet that is larger
+/// than the burst has become is never sent, nor is what is behind it; another bucket in its place drops
+/// both.
+#[test]
+fn a_bucket_that_shrinks_is_stuck_and_another_one_is_not() {
+    in_namespace(|| {
+        let (one, other) = datagrams();
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut set = |handle, burst| {
+            let bucket = Bucket { rate: 1_000_000, burst, queue: 1 << 20 };
+            let set = |writer: &mut Writer, sequence: u32| {
+                qdisc::set(writer, sequence, 1, handle, &bucket);
+            };
+            socket.request(1, |writer, sequence| set(writer, sequence.take())).unwrap();
+        };
+        let mut buffer = vec![0; 1 << 16];
+        let mut receive = || other.recv(&mut buffer).ok();
+        set(OURS[0], 128 << 10);
+        for _ in 0..8 {
+            one.send(&[0; 60_000]).unwrap();
+        }
+        set(OURS[0], 32 << 10);
+        one.send(&[1]).unwrap();
+        while receive().is_some_and(|length| length > 1) {}
+        let waits = || json("tc -s -j qdisc show dev lo")[0]["backlog"].as_u64().unwrap();
+        let stuck = waits();
+        assert!(stuck > 60_000, "{stuck} bytes wait for ever");
+        set(OURS[1], 32 << 10);
+        assert_eq!(waits(), 0);
+        one.send(&[2]).unwrap();
+        assert_eq!(receive(), Some(1));
     });
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use common::daemon::Daemon;
 use common::space::{Guest, Space};
-use common::{in_namespace, json as shown_json, run, try_run};
+use common::{eventually, in_namespace, json as shown_json, run, try_run};
 
 const GATEWAY: &str = "192.168.127.1";
 /// Where transfers go, which the host lets its guests reach.
@@ -235,6 +235,24 @@ fn limits_are_set_changed_and_taken_away() {
         volnet(&daemon, "limit web --tx 10 --pps 7");
         volnet(&daemon, "delete web");
         assert_eq!((limits("limited"), limits("paced")), (vec![], vec![]));
+    });
+}
+
+#[test]
+fn a_tap_that_was_made_ahead_is_limited_as_its_vm_is() {
+    in_namespace(|| {
+        let daemon = Daemon::configured(&json!({ "pool": 2 }));
+        let made_ahead = || run("ip -o link").matches("vtnew").count() == 2;
+        for (name, limits, rate) in [
+            ("first", json!({ "rx_mbit": 10 }), 1_250_000),
+            ("other", json!({}), 0),
+            ("again", json!({ "rx_mbit": 20 }), 2_500_000),
+        ] {
+            let vm = create(&daemon, name, limits);
+            assert_eq!(root(text(&vm, "tap")).1, rate, "{name}");
+            eventually("taps are made ahead", made_ahead);
+            volnet(&daemon, &format!("delete {name}"));
+        }
     });
 }
 
