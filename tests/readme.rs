@@ -1,4 +1,4 @@
-//! The commands that README.md shows work as they stand there, one after the other.
+//! The commands that README.md and docs/ show work as they stand there, one after the other.
 //!
 //! Blocks marked `sh` are run, by one shell as root, in namespaces of their own: network, mounts
 //! (with /run, /var/lib and /var/log empty) and processes, so that whatever they start ends with
@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const README: &str = include_str!("../README.md");
+const TRAFFIC: &str = include_str!("../docs/TRAFFIC.md");
 
 /// What the commands find: an empty machine with volnet on it.
 const BEFORE: &str = r#"
@@ -23,24 +24,29 @@ ready() { timeout 20 sh -c 'until volnet list; do sleep 0.05; done' >/dev/null 2
 
 #[test]
 fn the_commands_of_the_readme_work() {
+    let script =
+        blocks(README, "sh").into_iter().map(|block| match block.contains("volnet serve") {
+            true => format!("{block}\nready\n"),
+            false => format!("{block}\n"),
+        });
+    run(&script.collect::<String>());
+}
+
+#[test]
+fn the_commands_of_docs_work() {
+    run(&format!("volnet serve &\nready\n{}\n", blocks(TRAFFIC, "sh").join("\n")));
+}
+
+/// Runs commands, all of which must succeed.
+fn run(commands: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     assert!(root.join("build/guest/vmlinux").exists(), "run make guest first");
-    let mut script = String::from(BEFORE);
-    for block in blocks("sh") {
-        for command in block.lines() {
-            script.push_str(command);
-            script.push('\n');
-        }
-        if block.contains("volnet serve") {
-            script.push_str("ready\n");
-        }
-    }
     let volnet = Path::new(env!("CARGO_BIN_EXE_volnet")).parent().expect("a folder");
     let helper = root.join("build/bin");
     let path = std::env::var("PATH").expect("PATH");
     let output = Command::new("unshare")
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .args(["timeout", "120", "bash", "-xc", &script])
+        .args(["timeout", "120", "bash", "-xc", &format!("{BEFORE}{commands}")])
         .env("PATH", format!("{}:{}:{path}", volnet.display(), helper.display()))
         // Not every KVM that a test machine offers is of use.
         .env("VOLNET_KVM", "no")
@@ -58,9 +64,9 @@ fn the_commands_of_the_readme_work() {
 }
 
 /// The blocks of a kind, in their order.
-fn blocks(kind: &str) -> Vec<&'static str> {
+fn blocks(text: &'static str, kind: &str) -> Vec<&'static str> {
     let opening = format!("\n```{kind}\n");
-    let parts: Vec<&str> = README.split(opening.as_str()).skip(1).collect();
-    assert!(!parts.is_empty(), "README.md has no {kind} block");
+    let parts: Vec<&str> = text.split(opening.as_str()).skip(1).collect();
+    assert!(!parts.is_empty(), "there is no {kind} block");
     parts.iter().map(|part| part.split("\n```").next().expect("a first part")).collect()
 }
