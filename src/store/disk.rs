@@ -25,9 +25,12 @@ pub trait Disk {
     /// Makes a directory and those above it, where missing, so that a power loss keeps them.
     fn make_directory(&mut self, directory: &Path) -> io::Result<()>;
 
-    /// Step: makes a file, or empties it, and writes it. With `sync`, its contents have reached
-    /// the disk when this returns.
-    fn write(&mut self, path: &Path, contents: &[u8], sync: bool) -> io::Result<()>;
+    /// Step: makes a file, or empties it, and writes it. One that is to be `durable` is on its way
+    /// to the disk, so that those that are written together arrive together.
+    fn write(&mut self, path: &Path, contents: &[u8], durable: bool) -> io::Result<()>;
+
+    /// Step: the contents of a file have reached the disk when this returns.
+    fn sync(&mut self, path: &Path) -> io::Result<()>;
 
     /// Step: moves a file over another or to a new name in the same directory.
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
@@ -38,18 +41,48 @@ pub trait Disk {
     /// Step: after this, a power loss keeps the directory's entries as they are.
     fn sync_directory(&mut self, directory: &Path) -> io::Result<()>;
 
-    /// Replaces a file: readers see the old contents or the new, never a part. With `durable` the
-    /// new contents have reached the disk when this returns.
-    fn replace(&mut self, path: &Path, contents: &[u8], durable: bool) -> io::Result<()> {
+    /// Replaces a file: readers see the old contents or the new, never a part. A power
+    /// loss may undo that.
+    fn replace(&mut self, path: &Path, contents: &[u8]) -> io::Result<()> {
         let temporary = temporary(path);
-        let written =
-            self.write(&temporary, contents, durable).and_then(|()| self.rename(&temporary, path));
-        if let Err(error) = written {
-            // A full disk must not be kept full by what did not fit on it.
-            let _ = self.unlink(&temporary);
-            return Err(error);
+        let replaced =
+            self.write(&temporary, contents, false).and_then(|()| self.rename(&temporary, path));
+        replaced.inspect_err(|_| self.give_up(&temporary))
+    }
+
+    /// Replaces files of one directory, each another, so that a power loss keeps the new contents
+    /// when this returns. What is dear is shared: a journal that is committed for the first sync has
+    /// what was written for all. What became of each stands in their order.
+    fn replace_durably(&mut self, files: &[(PathBuf, Vec<u8>)]) -> Vec<io::Result<()>> {
+        let mut results: Vec<io::Result<()>> = files
+            .iter()
+            .map(|(path, contents)| self.write(&temporary(path), contents, true))
+            .collect();
+        let mut each = |step: &mut dyn FnMut(&mut Self, &Path) -> io::Result<()>| {
+            for ((path, _), result) in files.iter().zip(&mut results) {
+                if result.is_ok() {
+                    *result = step(self, path);
+                }
+            }
+        };
+        each(&mut |disk, path| disk.sync(&temporary(path)));
+        each(&mut |disk, path| disk.rename(&temporary(path), path));
+        for ((path, _), _) in files.iter().zip(&results).filter(|(_, result)| result.is_err()) {
+            self.give_up(&temporary(path));
         }
-        if durable { self.sync_directory(parent(path)) } else { Ok(()) }
+        let renamed = files.iter().zip(&results).find(|(_, result)| result.is_ok());
+        if let Some(((path, _), _)) = renamed
+            && let Err(error) = self.sync_directory(parent(path))
+        {
+            let same = || io::Error::new(error.kind(), error.to_string());
+            results.iter_mut().filter(|result| result.is_ok()).for_each(|it| *it = Err(same()));
+        }
+        results
+    }
+
+    /// Removes a temporary file: a full disk must not be kept full by what did not fit on it.
+    fn give_up(&mut self, temporary: &Path) {
+        let _ = self.unlink(temporary);
     }
 
     /// Removes a file; one that is absent is as good as removed. With `durable` a power loss does

@@ -145,7 +145,7 @@ impl Disk for Memory {
         self.step()
     }
 
-    fn write(&mut self, path: &Path, contents: &[u8], sync: bool) -> io::Result<()> {
+    fn write(&mut self, path: &Path, contents: &[u8], _: bool) -> io::Result<()> {
         self.running()?;
         // As open(2) does with O_TRUNC: what a name stands for stays the same file.
         let inode = *self.entries.entry(path.into()).or_insert_with(|| {
@@ -155,10 +155,13 @@ impl Disk for Memory {
         self.inodes[inode].contents = contents[..contents.len() / 2].into();
         self.step()?;
         self.inodes[inode].contents = contents.into();
-        if sync {
-            self.step()?;
-            self.inodes[inode].synced = contents.into();
-        }
+        Ok(())
+    }
+
+    fn sync(&mut self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        let inode = *self.entries.get(path).ok_or(io::ErrorKind::NotFound)?;
+        self.inodes[inode].synced = self.inodes[inode].contents.clone();
         Ok(())
     }
 

@@ -15,7 +15,9 @@
 //! The daemon takes the locks, [`Store::open`]s, [`Store::load`]s once, and from then on only
 //! writes. Every write replaces a whole file, so whatever happens midway a file holds what it held
 //! before or what it was to hold. A write that fails is a [`Failure::State`]; it may have come as
-//! far as the rename, so whoever undoes the request puts the old record back or removes it.
+//! far as the rename, so whoever undoes the request puts the old record back or removes it. Records
+//! that are written together share a round: all files are written, then all synced, then all
+//! renamed, and the directory is synced once.
 
 pub mod disk;
 pub mod exercise;
@@ -109,6 +111,10 @@ fn failure(path: &Path, doing: &str, error: &io::Error) -> Failure {
     Failure::State { path: path.display().to_string(), reason: format!("{doing}: {error}") }
 }
 
+fn unwritten(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
+    |error| failure(path, "cannot write", &error)
+}
+
 impl<D: Disk> Store<D> {
     /// Makes the directories that are missing.
     pub fn open(mut disk: D, paths: Paths) -> Result<Store<D>, Failure> {
@@ -139,8 +145,22 @@ impl<D: Disk> Store<D> {
 
     /// Writes a VM's record. A durable one is on the disk when this returns.
     pub fn put(&mut self, record: &Record) -> Result<(), Failure> {
-        let path = self.paths.record(&record.name, record.spec.ephemeral);
-        self.replace(&path, &record::encode_record(record), !record.spec.ephemeral)
+        if record.spec.ephemeral {
+            let path = self.paths.record(&record.name, true);
+            return self.replace(&path, &record::encode_record(record));
+        }
+        self.put_durable(&[record]).pop().expect("one for each")
+    }
+
+    /// Writes the records of several durable VMs in one round of syncs. What became of each stands in
+    /// their order; those that were written are on the disk when this returns.
+    pub fn put_durable(&mut self, records: &[&Record]) -> Vec<Result<(), Failure>> {
+        let file = |record: &&Record| {
+            (self.paths.record(&record.name, false), record::encode_record(record))
+        };
+        let files: Vec<_> = records.iter().map(file).collect();
+        let results = self.disk.replace_durably(&files).into_iter().zip(&files);
+        results.map(|(result, (path, _))| result.map_err(unwritten(path))).collect()
     }
 
     /// Removes a VM's record. One that is absent is as good as removed.
@@ -151,7 +171,7 @@ impl<D: Disk> Store<D> {
     /// Writes down that a change of a VM begins.
     pub fn put_intent(&mut self, intent: &Intent) -> Result<(), Failure> {
         let path = file_of(&self.paths.intents(), &intent.record.name);
-        self.replace(&path, &record::encode_intent(intent), false)
+        self.replace(&path, &record::encode_intent(intent))
     }
 
     /// Writes down that it has ended.
@@ -162,7 +182,7 @@ impl<D: Disk> Store<D> {
     /// Writes which process a VM's hypervisor is.
     pub fn put_process(&mut self, name: &VmName, process: &ProcessId) -> Result<(), Failure> {
         let path = file_of(&self.paths.processes(), name);
-        self.replace(&path, &record::encode_process(name, process), false)
+        self.replace(&path, &record::encode_process(name, process))
     }
 
     /// Forgets it.
@@ -172,7 +192,7 @@ impl<D: Disk> Store<D> {
 
     /// Writes what the host was before volnet changed it.
     pub fn put_host(&mut self, host: &HostRecord) -> Result<(), Failure> {
-        self.replace(&self.paths.host(), &record::encode_host(host), false)
+        self.replace(&self.paths.host(), &record::encode_host(host))
     }
 
     /// Forgets it: the host is as it was.
@@ -185,10 +205,8 @@ impl<D: Disk> Store<D> {
         self.disk
     }
 
-    fn replace(&mut self, path: &Path, contents: &[u8], durable: bool) -> Result<(), Failure> {
-        self.disk
-            .replace(path, contents, durable)
-            .map_err(|error| failure(path, "cannot write", &error))
+    fn replace(&mut self, path: &Path, contents: &[u8]) -> Result<(), Failure> {
+        self.disk.replace(path, contents).map_err(unwritten(path))
     }
 
     fn discard(&mut self, path: &Path, durable: bool) -> Result<(), Failure> {

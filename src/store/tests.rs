@@ -216,6 +216,51 @@ fn an_error_at_any_step_is_reported_and_the_store_goes_on() {
 }
 
 #[test]
+fn records_that_are_written_together_share_a_sync_of_their_directory() {
+    let (a, b, c) = (record("a", 3), record("b", 4), record("c", 5));
+    let mut store = in_memory();
+    let before = store.disk.steps();
+    assert_eq!(store.put_durable(&[&a, &b, &c]), [Ok(()), Ok(()), Ok(())]);
+    assert_eq!(store.disk.steps() - before, 3 * 3 + 1, "written, synced, renamed; and once more");
+    assert_eq!(store.put_durable(&[]), []);
+    assert_eq!(records(&mut store), [a, b, c]);
+}
+
+#[test]
+fn a_crash_while_records_are_written_together_leaves_each_old_or_new() {
+    let (old, new) = ([record("a", 3), record("b", 4)], [record("a", 5), record("b", 6)]);
+    crash_everywhere(
+        |store| old.iter().for_each(|record| store.put(record).unwrap()),
+        |store| store.put_durable(&[&new[0], &new[1]]).into_iter().collect(),
+        |left, done, restart| {
+            assert_eq!(left.len(), 2);
+            for (left, (old, new)) in left.iter().zip(old.iter().zip(&new)) {
+                assert!(left == new || (left == old && !done), "{restart:?}");
+            }
+        },
+    );
+}
+
+#[test]
+fn of_records_that_are_written_together_one_that_fails_fails_alone() {
+    let (a, b) = (record("a", 3), record("b", 4));
+    // Written, synced, renamed: a's and b's in turn.
+    for step in 0..6 {
+        let mut store = in_memory();
+        store.disk.fail(step, Fault::Errno(28));
+        let results = store.put_durable(&[&a, &b]);
+        let (failed, done) = if step % 2 == 0 { (0, &b) } else { (1, &a) };
+        assert!(results[failed].is_err() && results[1 - failed].is_ok(), "step {step}");
+        assert!(store.disk.paths().all(|path| !disk::is_temporary(path)), "step {step}");
+        let mut store = restarted(store, EVERY_RESTART[4]);
+        assert_eq!(records(&mut store), std::slice::from_ref(done), "step {step}");
+    }
+    let mut store = in_memory();
+    store.disk.fail(6, Fault::Errno(28));
+    assert!(store.put_durable(&[&a, &b]).iter().all(Result::is_err), "the directory is theirs");
+}
+
+#[test]
 fn unreadable_files_are_moved_aside_and_the_others_come_up() {
     let mut store = in_memory();
     store.put(&record("good", 3)).unwrap();

@@ -12,7 +12,8 @@ pub(crate) enum Effect<'a> {
     Read,
     List,
     MakeDirectory,
-    Write { synced: bool },
+    Write,
+    Sync,
     Rename,
     Unlink,
     SyncDirectory,
@@ -34,8 +35,6 @@ pub(crate) enum Effect<'a> {
 pub(crate) enum Fault {
     /// It is refused with this errno. A change of a link and a write are half done then.
     Errno(i32),
-    /// The write is done, its sync fails.
-    Sync(i32),
     /// It is done, but the answer does not come.
     Lost,
     /// A process that is started ends at once; one that is to be adopted has ended.
@@ -52,8 +51,6 @@ pub(crate) enum When {
     Before,
     /// With half of the bytes written.
     Torn,
-    /// With all bytes written and not synced.
-    Unsynced,
     After,
 }
 
@@ -106,7 +103,8 @@ impl Effect<'_> {
             Effect::Read
                 | Effect::List
                 | Effect::MakeDirectory
-                | Effect::Write { .. }
+                | Effect::Write
+                | Effect::Sync
                 | Effect::Rename
                 | Effect::Unlink
                 | Effect::SyncDirectory
@@ -121,7 +119,8 @@ impl Effect<'_> {
             Effect::Read => &[EIO, EACCES, ENOMEM, EMFILE],
             Effect::List => &[EIO, EACCES, ENOMEM, EMFILE],
             Effect::MakeDirectory => &[EACCES, ENOSPC, EROFS],
-            Effect::Write { .. } => &[EIO, EACCES, EMFILE, ENOSPC, EROFS, EDQUOT],
+            Effect::Write => &[EIO, EACCES, EMFILE, ENOSPC, EROFS, EDQUOT],
+            Effect::Sync => &[EIO, EMFILE, ENOSPC],
             Effect::Rename | Effect::Unlink => &[EIO, EACCES, ENOSPC, EROFS],
             Effect::SyncDirectory => &[EIO, EMFILE, ENOSPC],
             Effect::OpenLog => &[],
@@ -139,26 +138,20 @@ impl Effect<'_> {
     }
 
     fn others(self) -> &'static [Fault] {
-        use Fault::{Crash, Dies, Lost, Refused, Sync};
-        use When::{After, Before, Torn, Unsynced};
+        use Fault::{Crash, Dies, Lost, Refused};
+        use When::{After, Before, Torn};
         match self {
             // These two are made by more than one request and find out by themselves.
             Effect::Apply(Op::CreateBridge { .. } | Op::CreateTap { .. }) => {
                 &[Crash(Before), Crash(After)]
             }
             Effect::Apply(_) => &[Lost, Crash(Before), Crash(After)],
-            Effect::Write { synced: false } => &[Crash(Before), Crash(Torn), Crash(After)],
-            Effect::Write { synced: true } => &[
-                Sync(EIO),
-                Sync(ENOSPC),
-                Crash(Before),
-                Crash(Torn),
-                Crash(Unsynced),
-                Crash(After),
-            ],
-            Effect::MakeDirectory | Effect::Rename | Effect::Unlink | Effect::SyncDirectory => {
-                &[Crash(Before), Crash(After)]
-            }
+            Effect::Write => &[Crash(Before), Crash(Torn), Crash(After)],
+            Effect::MakeDirectory
+            | Effect::Sync
+            | Effect::Rename
+            | Effect::Unlink
+            | Effect::SyncDirectory => &[Crash(Before), Crash(After)],
             Effect::OpenLog => &[Refused, Crash(Before)],
             Effect::Spawn => &[Refused, Dies, Crash(Before), Crash(After)],
             Effect::Adopt => &[Refused, Dies, Crash(Before), Crash(After)],

@@ -171,7 +171,7 @@ impl Handle {
                 let _ = perform(&mut world);
                 end(world)
             }
-            Some(fault @ Fault::Crash(When::Torn | When::Unsynced)) => {
+            Some(fault @ Fault::Crash(When::Torn)) => {
                 let _ = refuse(&mut world, fault);
                 end(world)
             }
@@ -286,22 +286,24 @@ impl Disk for Handle {
         self.step(Effect::MakeDirectory, |disk| disk.make_directory(directory))
     }
 
-    fn write(&mut self, path: &Path, contents: &[u8], synced: bool) -> io::Result<()> {
+    fn write(&mut self, path: &Path, contents: &[u8], durable: bool) -> io::Result<()> {
         self.effect(
-            Effect::Write { synced },
-            |world| world.disk.write(path, contents, synced),
+            Effect::Write,
+            |world| world.disk.write(path, contents, durable),
             |world, fault| {
-                let (step, fault) = match fault {
-                    Fault::Errno(errno) => (0, memory::Fault::Errno(errno)),
-                    Fault::Sync(errno) => (1, memory::Fault::Errno(errno)),
-                    Fault::Crash(When::Torn) => (0, memory::Fault::Crash),
-                    Fault::Crash(When::Unsynced) => (1, memory::Fault::Crash),
+                let fault = match fault {
+                    Fault::Errno(errno) => memory::Fault::Errno(errno),
+                    Fault::Crash(When::Torn) => memory::Fault::Crash,
                     other => unreachable!("{other:?} of a write"),
                 };
-                world.disk.fail(step, fault);
-                world.disk.write(path, contents, synced)
+                world.disk.fail(0, fault);
+                world.disk.write(path, contents, durable)
             },
         )
+    }
+
+    fn sync(&mut self, path: &Path) -> io::Result<()> {
+        self.step(Effect::Sync, |disk| disk.sync(path))
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
