@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
@@ -113,6 +113,54 @@ fn a_full_state_directory_fails_what_needs_it_and_nothing_else() {
         let answer = create(&daemon, "db", true, json!({}));
         assert!(answer["error"].is_null(), "{answer}");
         assert_eq!(agreement.check(&daemon).len(), 2);
+    });
+}
+
+#[test]
+fn of_creates_that_come_together_the_one_that_cannot_be_written_fails_alone() {
+    in_namespace(|| {
+        let (daemon, agreement) = daemon();
+        let mut expected: Vec<String> = vec!["idle".into(), "web".into()];
+        // Where the record of one goes by is the kernel's own full disk.
+        let full = record(&daemon, "vm20").with_file_name(".vm20.json.tmp");
+        symlink("/dev/full", full).unwrap();
+        let create = |name: String, more: Value| {
+            let parameters = json!({ "name": name, "config": { "network": more } });
+            json!({ "method": "io.volnet.Create", "parameters": parameters }).to_string() + "\n"
+        };
+        let ip = json!({ "ip": "192.168.127.200" });
+        let mut requests: Vec<String> =
+            (0..50).map(|number| create(format!("vm{number}"), json!({}))).collect();
+        requests.push(create("first".into(), ip.clone()));
+        requests.push(create("second".into(), ip));
+        requests.push(create("vm0".into(), json!({})));
+        let mut client = daemon.connect();
+        client.send(requests.concat().as_bytes());
+        for number in 0..50 {
+            let (answer, name) = (client.receive().unwrap(), format!("vm{number}"));
+            if number == 20 {
+                not_written(&daemon, &answer, &name, "No space left");
+            } else {
+                assert_eq!(answer["parameters"]["vm"]["name"], *name, "{answer}");
+                assert!(record(&daemon, &name).is_file(), "{name} was answered before");
+                expected.push(name);
+            }
+        }
+        assert_eq!(client.receive().unwrap()["parameters"]["vm"]["name"], "first");
+        let answer = client.receive().unwrap();
+        assert_eq!(answer["error"], "io.volnet.AddressInUse", "{answer}");
+        assert_eq!(answer["parameters"]["owner"], "first", "{answer}");
+        assert_eq!(client.receive().unwrap()["parameters"]["vm"]["name"], "vm0");
+        expected.push("first".into());
+        expected.sort();
+        let vms = agreement.check(&daemon);
+        let mut names: Vec<&str> = vms.iter().map(|vm| vm["name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, expected);
+        assert!(!link_exists("vttap-vm20"));
+        let answer = daemon.call("Create", json!({ "name": "vm20", "config": {} }));
+        assert!(answer["error"].is_null(), "{answer}");
+        agreement.check(&daemon);
     });
 }
 

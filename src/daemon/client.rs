@@ -1,7 +1,8 @@
 //! One connection: bytes in, messages out of them, replies into a queue, bytes out.
 //!
 //! A connection has one request under way at a time, because replies come in the order of the
-//! requests; what it sends meanwhile waits, first in our buffer and then in the kernel's. So a
+//! requests, or several that are carried out together and answered in one go; what it sends meanwhile
+//! waits, first in our buffer and then in the kernel's. So a
 //! client that floods us or never reads slows down nobody but itself, and what we keep for it is
 //! bounded: [`READ_PER_TURN`] and one message of input, one reply and [`QUEUE_MAX`] of output.
 //!
@@ -61,6 +62,8 @@ pub(super) enum State {
     Idle,
     /// Our answer. With `silent` it wants none.
     Asked { silent: bool },
+    /// Our answers to so many requests that are carried out together.
+    Together { open: usize },
     /// Events, for ever. `lost`: some did not fit, so the state is due again.
     Subscribed { lost: bool },
     /// The end: what is queued is sent, what comes is thrown away until the client ends it too.
@@ -147,7 +150,7 @@ impl Client {
         match self.state {
             State::Closing => nothing_queued && (self.eof || self.discarded > DISCARD_MAX),
             State::Idle => self.eof && nothing_queued,
-            State::Asked { .. } | State::Subscribed { .. } => false,
+            State::Asked { .. } | State::Together { .. } | State::Subscribed { .. } => false,
         }
     }
 
@@ -208,12 +211,17 @@ impl Client {
         Ok(())
     }
 
+    /// Whether requests of it wait to be carried out together.
+    pub(super) fn is_gathering(&self) -> bool {
+        matches!(self.state, State::Together { .. })
+    }
+
     fn is_closing(&self) -> bool {
         self.state == State::Closing
     }
 
     fn wants_input(&self) -> bool {
-        self.state == State::Idle && !self.is_full()
+        matches!(self.state, State::Idle | State::Together { .. }) && !self.is_full()
     }
 }
 

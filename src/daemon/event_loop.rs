@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::client::{Client, State};
 use super::compare::{Compared, Comparisons};
 use super::ear::Ear;
+use super::gather::GROUP_MAX;
 use super::peer::{GROUP, Peer};
 use super::refusals::Refusals;
 use super::shell::{Output, Shell};
@@ -49,7 +50,7 @@ const QUEUE_PER_USER_MAX: usize = 32 << 20;
 /// cost little more than one.
 const NEWS_DELAY_MS: u64 = 1;
 /// Milliseconds without a request after which there is time for what nobody waits for.
-const QUIET_MS: u64 = 10;
+pub(super) const QUIET_MS: u64 = 10;
 /// Events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
 /// Bits of a ticket that say in which slot the connection is; the rest is its serial number.
@@ -62,16 +63,16 @@ const OWN_TICKET: Ticket = 0;
 pub(super) struct EventLoop<N, D: Disk, P> {
     poll: Poll,
     comparisons: Comparisons,
-    sources: Slab,
-    shell: Shell<N, D, P>,
+    pub(super) sources: Slab,
+    pub(super) shell: Shell<N, D, P>,
     /// `None` where one request is handled without serving others.
     listener: Option<UnixListener>,
     /// News of the kernel; `None` where nobody watches it.
     monitor: Option<Monitor>,
     /// Until when it is not quiet.
-    busy_until: u64,
+    pub(super) busy_until: u64,
     /// Memory may have been freed since it was last given back.
-    untidy: bool,
+    pub(super) untidy: bool,
     /// When news of the kernel are to be read, if there are any.
     news_at: Option<u64>,
     /// Kept because the poll only borrows it.
@@ -82,6 +83,10 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     watched: HashMap<VmName, usize>,
     /// Sources that have more to do than their last turn allowed.
     again: Vec<usize>,
+    /// Requests of this turn that are to be carried out together.
+    pub(super) gathered: Vec<(Ticket, Request)>,
+    /// How many more of them a client may add to its first in this turn.
+    room: usize,
     refusals: Refusals,
     serial: u64,
     started: Instant,
@@ -126,6 +131,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             own_answer: None,
             watched: HashMap::new(),
             again: Vec::new(),
+            gathered: Vec::new(),
+            room: 0,
             refusals: Refusals::default(),
             serial: 0,
             started,
@@ -144,6 +151,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 outcome => outcome?,
             }
+            self.room = GROUP_MAX;
             for slot in std::mem::take(&mut self.again) {
                 match self.sources.get_mut(slot) {
                     Some(Source::Listener) => self.accept(slot),
@@ -161,6 +169,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             for event in &events {
                 self.ready(event);
             }
+            self.carry_out_gathered()?;
             self.listen_to_kernel();
             self.shell.tick(self.now());
             self.tell()?;
@@ -207,7 +216,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(self.own_answer.take())
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         super::now(self.started)
     }
 
@@ -345,7 +354,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     }
 
     /// A client's turn: one request, however many it has sent, so that nobody waits for another's
-    /// queue.
+    /// queue; or several that cost little more than one, as long as there is room for them.
     fn serve(&mut self, slot: usize) {
         if self.turn(slot).is_err() {
             return self.close(slot);
@@ -364,27 +373,48 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         client.flush()?;
         client.read()?;
         self.resync(slot)?;
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        while self.next(slot)? && self.room > 0 {
+            self.room -= 1;
+        }
+        Ok(())
+    }
+
+    /// Handles the next message of a client, and says whether it may have another one handled.
+    fn next(&mut self, slot: usize) -> io::Result<bool> {
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(false) };
         match client.next_message() {
-            None => Ok(()),
+            None => Ok(false),
             Some(Ok(message)) => {
                 self.handle(slot, &message)?;
-                self.tell()
+                self.tell()?;
+                let client = self.sources.get_mut(slot);
+                Ok(matches!(client, Some(Source::Client(client)) if client.is_gathering()))
             }
             Some(Err(error)) => {
+                self.carry_out_gathered()?;
+                let Some(Source::Client(client)) = self.sources.get_mut(slot) else {
+                    return Ok(false);
+                };
                 // What follows cannot be told from what was wrong, so this is the end of it.
                 client.state = State::Closing;
                 let fault = Fault::Message { reason: error.to_string() };
-                client.send(|out, end| reply::fault(out, &fault, end))
+                client.send(|out, end| reply::fault(out, &fault, end))?;
+                Ok(false)
             }
         }
     }
 
     /// One message of a client.
     fn handle(&mut self, slot: usize, message: &[u8]) -> io::Result<()> {
+        let call = match request::decode(message) {
+            Ok(call) if self.goes_together(slot, &call) => return self.gather(slot, call),
+            call => call,
+        };
+        // Whatever else comes is handled, and answered, behind what was gathered.
+        self.carry_out_gathered()?;
         let now = self.now();
         let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
-        let call = match request::decode(message) {
+        let call = match call {
             Ok(call) => call,
             Err(Rejected { oneway: true, .. }) => return Ok(()),
             Err(Rejected { fault, oneway: false }) => {
@@ -479,6 +509,13 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             State::Asked { silent } => {
                 client.state = State::Idle;
                 (false, silent)
+            }
+            State::Together { open } => {
+                client.state = match open {
+                    0 | 1 => State::Idle,
+                    _ => State::Together { open: open - 1 },
+                };
+                (false, false)
             }
             State::Subscribed { .. } => (true, false),
             State::Idle | State::Closing => return,
@@ -583,7 +620,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
 }
 
 /// Who asks, for as long as this connection is there.
-fn ticket(client: &Client, slot: usize) -> Ticket {
+pub(super) fn ticket(client: &Client, slot: usize) -> Ticket {
     client.serial << SLOT_BITS | slot as u64
 }
 

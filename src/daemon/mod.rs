@@ -1,9 +1,9 @@
 //! The only imperative shell: wait, decode, decide, execute, store, reply.
 //!
 //! [`shell`] carries decisions out and knows neither sockets nor clocks; `host`, `heal` and
-//! `inspect` are its parts for the host as a whole, `guests` for what these ask, [`launch`] is what
-//! it knows of hypervisors. `event_loop` and what that waits for (`source`, `client`, `ear`) drive
-//! it. [`serve()`] is the daemon, [`offline`] the same
+//! `inspect` are its parts for the host as a whole, `guests` for what these ask, `together` for
+//! requests that come together, [`launch`] is what it knows of hypervisors. `event_loop` with what it waits for (`source`, `client`, `ear`) and
+//! what it gathers (`gather`) drives it. [`serve()`] is the daemon, [`offline`] the same
 //! shell for one request where no daemon runs. On systems other than Linux both are in `foreign`.
 
 #[cfg(target_os = "linux")]
@@ -18,6 +18,8 @@ mod event_loop;
 pub mod exercise;
 #[cfg(not(target_os = "linux"))]
 mod foreign;
+#[cfg(target_os = "linux")]
+mod gather;
 mod guests;
 mod heal;
 mod host;
@@ -36,6 +38,7 @@ mod serve;
 pub mod shell;
 #[cfg(target_os = "linux")]
 mod source;
+mod together;
 
 use std::time::{Instant, SystemTime};
 

@@ -12,7 +12,8 @@
 //!            ╰──────┴──────┴── failure: undone in reverse ▶ abort ▶ error replies
 //! ```
 //!
-//! A delete has the record before the plan, because the last step of that cannot be undone.
+//! A delete has the record before the plan, because the last step of that cannot be undone. Creates
+//! that come together share a step, see [`super::together`].
 
 use std::collections::BTreeSet;
 
@@ -30,7 +31,7 @@ use crate::hypervisor::Control;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::process::{Descriptors, Processes};
 use crate::hypervisor::user::User;
-use crate::network::{Network, execute};
+use crate::network::{Applied, Network, execute};
 use crate::store::Store;
 use crate::store::disk::Disk;
 
@@ -262,8 +263,18 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     /// Runs a decision from its intent to its answers, and says whether it was done.
-    pub(super) fn carry_out(&mut self, mut decision: Decision, now: Now) -> bool {
+    pub(super) fn carry_out(&mut self, decision: Decision, now: Now) -> bool {
         let result = self.run(&decision, now);
+        self.conclude(decision, result, now)
+    }
+
+    /// Takes over what became of a decision and tells it, and says whether it was done.
+    pub(super) fn conclude(
+        &mut self,
+        mut decision: Decision,
+        result: Result<(), Error>,
+        now: Now,
+    ) -> bool {
         let done = result.is_ok();
         let answers = match result {
             Ok(()) => {
@@ -306,20 +317,26 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     fn steps(&mut self, decision: &Decision, now: Now) -> Result<(), Error> {
+        let applied = self.apply(decision)?;
+        let result = self.act(decision, now).and_then(|()| self.write(decision));
+        if result.is_err() {
+            execute::undo(&mut self.network, &decision.plan, &applied);
+            if decision.intent == Some(Action::Create) {
+                self.processes.clean(&decision.subject);
+            }
+        }
+        result
+    }
+
+    /// Does to the kernel what is to be done.
+    pub(super) fn apply(&mut self, decision: &Decision) -> Result<Vec<Applied>, Error> {
         let name = &decision.subject;
         let applied = execute::execute(&mut self.network, &decision.plan)
             .map_err(|failure| self.named(name, failure))?;
         if let Some(ifindex) = applied.iter().find_map(|applied| applied.ifindex) {
             self.engine.attached(name, ifindex);
         }
-        let result = self.act(decision, now).and_then(|()| self.write(decision));
-        if result.is_err() {
-            execute::undo(&mut self.network, &decision.plan, &applied);
-            if decision.intent == Some(Action::Create) {
-                self.processes.clean(name);
-            }
-        }
-        result
+        Ok(applied)
     }
 
     /// The record goes first: to put it back is possible, to bring a link back is not.
@@ -409,7 +426,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     /// Undoes a write, which may have come as far as the name of the file before it failed.
-    fn write_back(&mut self, decision: &Decision) {
+    pub(super) fn write_back(&mut self, decision: &Decision) {
         let name = &decision.subject;
         let written = match (decision.former_record(), self.engine.vm(name)) {
             (Some(former), _) => self.store.put(former),

@@ -3,7 +3,8 @@
 //! A decision is a transaction. [`Engine::request`] reserves what it needs and says what is to be
 //! done; the caller does it, in the order of [`Decision`]'s fields, and reports with
 //! [`Engine::commit`] or [`Engine::abort`]. After an abort the engine is as it was before. The
-//! caller executes one decision at a time, so no state lies between the two.
+//! caller executes one decision at a time, so no state lies between the two; or several, which make
+//! new VMs: these do not touch each other.
 //!
 //! The other inputs (exits, deadlines, recovery) make decisions of the same kind; they are in
 //! [`super::lifecycle`] and [`super::recover`].

@@ -89,6 +89,12 @@ pub enum Reply {
 }
 
 impl Request {
+    /// Whether it gains from being carried out with others of its kind: it makes a durable VM, whose
+    /// record has to reach the disk, and starts nothing.
+    pub fn goes_together(&self) -> bool {
+        matches!(self, Request::Create { spec, start: false, dry_run: false, .. } if !spec.ephemeral)
+    }
+
     /// Whether it says which files a hypervisor opens.
     pub fn names_files(&self) -> bool {
         let Request::Create { spec, .. } = self else { return false };

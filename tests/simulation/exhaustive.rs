@@ -1,7 +1,7 @@
 //! Every scenario with every fault at every effect.
 //!
 //! A scenario runs once to count its effects. Then it runs again for each fault that each of them
-//! can show. After an error the scenario goes on, and all that must hold is checked, before and
+//! can show. What was answered in the first run outlives the host. After an error the scenario goes on, and all that must hold is checked, before and
 //! after one more restart. After a crash there are: the restart of the daemon, that of the host with
 //! all that the disk may have kept or lost, and for the daemon's restart the same again: each kind
 //! of fault at every effect of the recovery itself.
@@ -99,6 +99,46 @@ fn scenarios() -> Vec<Scenario> {
                 Step::Overrun(Foreign::NoForwarding),
                 Step::Settle,
             ],
+        ),
+        (
+            "creates that come together",
+            vec![create("D", spec())],
+            vec![together([
+                create("a", spec()),
+                create("web-1", exposed(&[8080])),
+                create("web1", vsock()),
+            ])],
+        ),
+        (
+            "creates that depend on each other",
+            vec![create("D", spec())],
+            vec![together([
+                create("a", fixed()),
+                create("web1", fixed()),
+                create("a", fixed()),
+                create("web-1", exposed(&[8080])),
+                create("c.3", exposed(&[8080])),
+            ])],
+        ),
+        (
+            "creates between other requests",
+            vec![create("D", spec())],
+            vec![
+                together([
+                    create("a", spec()),
+                    create("web-1", spec()),
+                    delete("a", 0),
+                    create("web1", ephemeral()),
+                    create("c.3", spec()),
+                    create_and_start("longer-than-a-tap", spec()),
+                ]),
+                Step::Settle,
+            ],
+        ),
+        (
+            "setup by the first of several creates",
+            vec![teardown()],
+            vec![together([create("a", spec()), create("web1", vsock()), create("D", spec())])],
         ),
         ("create exposed", vec![], vec![create("a", exposed(&[8080, 8443]))]),
         ("expose", vec![create("a", exposed(&[8080]))], vec![expose("a", 8443)]),
@@ -256,6 +296,7 @@ impl<'a> Scene<'a> {
         self.steps.iter().for_each(|step| sim.step(step));
         let trace = sim.world.borrow_mut().recorded();
         self.expect(&mut sim, "without a fault", Litter::None);
+        self.reboot(&sim);
         self.count.effects = trace.len();
         for (effect, faults) in trace.into_iter().enumerate() {
             for fault in faults {
@@ -292,14 +333,7 @@ impl<'a> Scene<'a> {
 
     /// Restarts after a crash, in every way.
     fn restart(&mut self, crashed: &Sim) {
-        for (entries, contents) in REBOOTS {
-            let mut sim = crashed.abandoned();
-            sim.reboot(entries, contents);
-            sim.start();
-            sim.settle();
-            self.expect(&mut sim, "after a reboot", Litter::None);
-            self.count.restarts += 1;
-        }
+        self.reboot(crashed);
         let mut sim = crashed.abandoned();
         sim.crash();
         sim.world.borrow_mut().record(|effect| effect.faults_in_brief());
@@ -313,6 +347,18 @@ impl<'a> Scene<'a> {
                 self.recover(crashed, effect, fault);
                 self.count.recoveries += 1;
             }
+        }
+    }
+
+    /// Restarts of the host.
+    fn reboot(&mut self, crashed: &Sim) {
+        for (entries, contents) in REBOOTS {
+            let mut sim = crashed.abandoned();
+            sim.reboot(entries, contents);
+            sim.start();
+            sim.settle();
+            self.expect(&mut sim, "after a reboot", Litter::None);
+            self.count.restarts += 1;
         }
     }
 

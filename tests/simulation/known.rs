@@ -9,7 +9,7 @@ use crate::fault::{Fault, When};
 use crate::foreign::Foreign;
 use crate::random::{Event, run};
 use crate::script::*;
-use crate::sim::Step;
+use crate::sim::{Sim, Step};
 use crate::world::Choice;
 
 /// `EIO` (asm-generic/errno-base.h).
@@ -147,4 +147,21 @@ fn a_vm_that_two_have_created_stays_when_it_does_not_start() {
         well(Step::End(name("a"), Exit::Code(1))),
         well(Step::Settle),
     ]);
+}
+
+/// Two creates come together, and the first fails at the effect after so many: the second is what it
+/// would have been without it.
+#[test]
+fn a_create_is_not_refused_for_one_before_it_that_fails() {
+    let both = || together([create("a", fixed()), create("web1", fixed())]);
+    let mut failed = 0;
+    for after in 0..8 {
+        let mut sim = Sim::new();
+        sim.arm(after, Choice::This(Fault::Errno(EIO)));
+        sim.step(&both());
+        let there = |vm: &str| sim.shell.as_ref().unwrap().engine().vm(&name(vm)).is_ok();
+        assert!(there("a") != there("web1"), "at effect {after}: one has the address");
+        failed += usize::from(there("web1"));
+    }
+    assert!(failed >= 4, "{failed}");
 }

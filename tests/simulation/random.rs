@@ -90,7 +90,7 @@ fn play(sim: &mut Sim, event: &Event) -> Result<(), String> {
     for (after, choice) in &event.faults {
         sim.arm(*after, *choice);
     }
-    if sim.shell.is_none() && matches!(event.step, Step::Ask(_)) {
+    if sim.shell.is_none() && matches!(event.step, Step::Ask(_) | Step::Together(_)) {
         sim.start();
     }
     sim.step(&event.step);
@@ -175,7 +175,8 @@ fn step(dice: &mut Dice) -> Step {
     let vm = NAMES[dice.below(NAMES.len() as u64)];
     let timeout = [0, 1, 2_000, 30_000][dice.below(4)];
     match dice.roll(100) {
-        0..22 => random_create(dice, vm),
+        0..18 => Step::Ask(random_create(dice, vm)),
+        18..22 => random_group(dice),
         22..32 => start(vm),
         32..38 => stop(vm, timeout),
         38..42 => restart(vm),
@@ -208,7 +209,7 @@ fn step(dice: &mut Dice) -> Step {
     }
 }
 
-fn random_create(dice: &mut Dice, vm: &str) -> Step {
+fn random_create(dice: &mut Dice, vm: &str) -> Request {
     let mode = [Mode::Bridged, Mode::Bridged, Mode::Dhcp, Mode::Vsock][dice.below(4)];
     let restart = [RestartPolicy::No, RestartPolicy::OnFailure, RestartPolicy::Always];
     let network = on(["default", "lab"][dice.below(2)], mode).network;
@@ -222,7 +223,24 @@ fn random_create(dice: &mut Dice, vm: &str) -> Step {
         ..VmSpec::default()
     };
     let (start, dry_run) = (dice.roll(2) == 0, dice.roll(12) == 0);
-    Step::Ask(Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run })
+    Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run }
+}
+
+/// Creates, most of them such as are carried out together.
+fn random_group(dice: &mut Dice) -> Step {
+    let one = |dice: &mut Dice| {
+        let vm = NAMES[dice.below(NAMES.len() as u64)];
+        match dice.roll(5) {
+            0 => random_create(dice, vm),
+            _ => Request::Create {
+                name: name(vm),
+                spec: Box::new(on(["default", "lab"][dice.below(2)], Mode::Bridged)),
+                start: false,
+                dry_run: false,
+            },
+        }
+    };
+    Step::Together((0..2 + dice.roll(4)).map(|_| one(dice)).collect())
 }
 
 fn foreign(dice: &mut Dice) -> Foreign {

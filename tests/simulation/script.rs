@@ -67,6 +67,15 @@ fn made(vm: &str, spec: VmSpec, start: bool) -> Step {
     Step::Ask(Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run: false })
 }
 
+/// What these ask, at once.
+pub(crate) fn together(steps: impl IntoIterator<Item = Step>) -> Step {
+    let request = |step| match step {
+        Step::Ask(request) => request,
+        other => panic!("{other:?} is nothing that is asked"),
+    };
+    Step::Together(steps.into_iter().map(request).collect())
+}
+
 pub(crate) fn start(vm: &str) -> Step {
     Step::Ask(Request::Start { name: name(vm) })
 }

@@ -56,6 +56,8 @@ const SERVED: &str = "default";
 pub(crate) enum Step {
     /// Somebody asks.
     Ask(Request),
+    /// Requests come together.
+    Together(Vec<Request>),
     /// The clock goes on by so many milliseconds.
     Wait(u64),
     /// The clock goes on until nothing is due any more.
@@ -204,7 +206,8 @@ impl Sim {
     /// Lets something happen.
     pub(crate) fn step(&mut self, step: &Step) {
         match step {
-            Step::Ask(request) => self.ask(request),
+            Step::Ask(request) => self.ask(std::slice::from_ref(request)),
+            Step::Together(requests) => self.ask(requests),
             Step::Wait(time) => self.wait(*time),
             Step::Settle => self.settle(),
             Step::End(name, exit) => {
@@ -278,16 +281,21 @@ impl Sim {
         self.turn();
     }
 
-    fn ask(&mut self, request: &Request) {
+    fn ask(&mut self, requests: &[Request]) {
         if self.shell.is_none() {
             return;
         }
-        self.tickets += 1;
-        // No two VMs are made at the same moment: that is how one is told from its successor.
+        // No two VMs of a name are made at the same moment: that is how one is told from its
+        // successor.
         self.clock += 1;
-        let (ticket, now) = (self.tickets, self.now());
-        self.promises.asked(ticket, request);
-        self.with(|shell| shell.request(ticket, request, now));
+        let now = self.now();
+        let mut asked = Vec::new();
+        for request in requests {
+            self.tickets += 1;
+            self.promises.asked(self.tickets, request);
+            asked.push((self.tickets, request.clone()));
+        }
+        self.with(|shell| shell.requests(&asked, now));
         self.turn();
     }
 

@@ -1,0 +1,55 @@
+//! Requests of one turn of the loop that are carried out together, see [`super::together`].
+//!
+//! They are gathered as clients have their turns, one of each, and more of those that have sent more
+//! while there is room. They are carried out when there are [`GROUP_MAX`], before anything else is
+//! handled, and at the end of the turn: so a connection has its answers in order, and all requests are
+//! handled in the order in which they were read.
+
+use std::io;
+
+use super::client::State;
+use super::event_loop::{EventLoop, QUIET_MS, ticket};
+use super::source::Source;
+use crate::hypervisor::process::Processes;
+use crate::network::Network;
+use crate::protocol::request::{Body, Call};
+use crate::store::disk::Disk;
+
+/// Requests that are carried out together. Whoever comes next waits for so many creates, about a
+/// millisecond each.
+pub(super) const GROUP_MAX: usize = 32;
+
+impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+    /// Whether a client's call is carried out with others: none that it may not make, or wants no
+    /// answer to.
+    pub(super) fn goes_together(&mut self, slot: usize, call: &Call) -> bool {
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return false };
+        let Body::Volnet(request) = &call.body else { return false };
+        let may_ask = client.peer.may_change && (client.peer.is_root || !request.names_files());
+        may_ask && !call.oneway && request.goes_together()
+    }
+
+    /// Keeps such a call.
+    pub(super) fn gather(&mut self, slot: usize, call: Call) -> io::Result<()> {
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        let Body::Volnet(request) = call.body else { return Ok(()) };
+        let open = match client.state {
+            State::Together { open } => open + 1,
+            State::Idle | State::Asked { .. } | State::Subscribed { .. } | State::Closing => 1,
+        };
+        client.state = State::Together { open };
+        self.gathered.push((ticket(client, slot), request));
+        if self.gathered.len() < GROUP_MAX { Ok(()) } else { self.carry_out_gathered() }
+    }
+
+    /// Carries out what was gathered.
+    pub(super) fn carry_out_gathered(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let (now, gathered) = (self.now(), std::mem::take(&mut self.gathered));
+        (self.busy_until, self.untidy) = (now.mono + QUIET_MS, true);
+        self.shell.requests(&gathered, now);
+        self.tell()
+    }
+}
