@@ -15,6 +15,7 @@ SYSTEM_CALLS = "system calls of a create: "
 # Measured with several numbers of VMs, by everybody: one table each.
 MATRICES = {
     ATTACH: "Attach a VM, ms",
+    "attach, a hundred at once": "Attach a hundred at once up to so many, ms a VM",
     "detach, answered": "Detach a VM until the answer, ms",
     "detach, link gone": "Detach a VM until its link is gone, ms",
 }

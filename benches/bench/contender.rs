@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::BURST;
 use crate::record::Record;
 
 /// How long a detach took.
@@ -34,9 +35,12 @@ pub(crate) trait Contender {
     /// Detaches it again. Only when the kernel has let go of the link does this return.
     fn detach(&mut self, vm: &str) -> Detached;
 
-    /// Attaches VMs that stay, `vm0` and on, until there are so many.
-    fn fill(&mut self, vms: usize);
+    /// Attaches VMs that stay, `vm0` and on, until there are so many, and returns what that took.
+    fn fill(&mut self, vms: usize) -> Duration;
 }
+
+/// What [`bring`] measures, for each VM.
+const TOGETHER: &str = "attach, a hundred at once";
 
 /// VMs that a fast contender attaches in its turn, one at a time: the first finds cold caches and a
 /// sleeping processor, which is what p99 shows; p50 is that of one who is at work.
@@ -51,6 +55,23 @@ pub(crate) struct Rounds {
     pub(crate) slow: usize,
 }
 
+/// Brings everybody to so many VMs, a hundred in each turn: volnet is asked for these in one write,
+/// the floor makes one after the other.
+pub(crate) fn bring(contenders: &mut [&mut dyn Contender], vms: usize, record: &mut Record) {
+    let mut times = vec![Vec::new(); contenders.len()];
+    for there in (0..vms).step_by(BURST) {
+        for (contender, times) in contenders.iter_mut().zip(&mut times) {
+            let took = contender.fill(there + BURST);
+            if !took.is_zero() {
+                times.push(took / BURST as u32);
+            }
+        }
+    }
+    for (contender, times) in contenders.iter().zip(times).filter(|(_, times)| !times.is_empty()) {
+        record.times(TOGETHER, contender.name(), vms, &times);
+    }
+}
+
 /// Lets everybody attach and detach one VM after the other, with `vms` there. They take turns, and
 /// each round somebody else begins, so that what disturbs one disturbs all.
 pub(crate) fn compete(
@@ -61,7 +82,9 @@ pub(crate) fn compete(
 ) {
     let mut present: Vec<&mut &mut dyn Contender> =
         contenders.iter_mut().filter(|contender| vms <= contender.most()).collect();
-    present.iter_mut().for_each(|contender| contender.fill(vms));
+    for contender in &mut present {
+        contender.fill(vms);
+    }
     let mut attached = vec![Vec::new(); present.len()];
     let mut detached: Vec<Vec<Detached>> = vec![Vec::new(); present.len()];
     let stride = rounds.all.div_ceil(rounds.slow);

@@ -137,10 +137,9 @@ impl Contender for Daemon {
         Detached { answered, gone }
     }
 
-    fn fill(&mut self, vms: usize) {
-        for some in self.creates(vms).chunks(BURST) {
-            self.pipelined(some);
-        }
+    fn fill(&mut self, vms: usize) -> Duration {
+        let requests = self.creates(vms);
+        requests.chunks(BURST).map(|some| self.pipelined(some) * some.len() as u32).sum()
     }
 }
 

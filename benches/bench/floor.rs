@@ -164,11 +164,10 @@ impl Contender for Floor {
         Detached { answered: gone, gone }
     }
 
-    fn fill(&mut self, vms: usize) {
-        for number in self.filled..vms {
-            self.attach(&format!("vm{number}"));
-        }
+    fn fill(&mut self, vms: usize) -> Duration {
+        let numbers = self.filled..vms;
         self.filled = vms;
+        numbers.map(|number| self.attach(&format!("vm{number}"))).sum()
     }
 }
 

@@ -75,13 +75,6 @@ pub(crate) fn round_trips(daemon: &mut Daemon, vms: usize, record: &mut Record) 
     }
 }
 
-/// Creates in one write, of VMs that stay.
-pub(crate) fn pipeline(daemon: &mut Daemon, vms: usize, record: &mut Record) {
-    let requests = daemon.creates(vms + BURST);
-    let each = daemon.pipelined(&requests);
-    record.times(&format!("attach, {BURST} pipelined, each"), daemon.name(), vms, &[each]);
-}
-
 /// Creates at once, each on a connection of its own, of VMs that stay.
 pub(crate) fn burst(daemon: &mut Daemon, vms: usize, record: &mut Record) {
     let requests = daemon.creates(vms + BURST);

@@ -23,7 +23,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use contender::{Contender, Rounds, compete};
+use contender::{Contender, Rounds, bring, compete};
 use daemon::Daemon;
 use floor::Floor;
 use record::Record;
@@ -94,9 +94,9 @@ fn main() {
     host::restarts(&mut durable, 0, &mut record);
 
     for &vms in extent.vms {
-        for daemon in [&mut ephemeral, &mut pooled, &mut open, &mut durable] {
-            grow(daemon, vms, &mut record);
-        }
+        let floors = [&mut floor, &mut synced];
+        let daemons = [&mut ephemeral, &mut pooled, &mut open, &mut durable];
+        grow(floors, daemons, vms, &mut record);
         let mut all: Vec<&mut dyn Contender> =
             vec![&mut floor, &mut synced, &mut ephemeral, &mut pooled, &mut open, &mut durable];
         all.extend(peers.iter_mut().map(|peer| &mut **peer as &mut dyn Contender));
@@ -126,16 +126,16 @@ fn as_a_whole(durable: &mut Daemon, crowd: usize, idle: Duration, record: &mut R
     host::disturbance(durable, record);
 }
 
-/// Brings a daemon to so many VMs, the last hundreds of them as a burst and as a pipeline.
-fn grow(daemon: &mut Daemon, vms: usize, record: &mut Record) {
-    let Some(before) = vms.checked_sub(2 * BURST) else {
-        if vms >= BURST {
-            daemon.fill(vms - BURST);
-            host::pipeline(daemon, vms - BURST, record);
-        }
-        return;
-    };
-    daemon.fill(before);
-    host::burst(daemon, before, record);
-    host::pipeline(daemon, before + BURST, record);
+/// Brings all to so many VMs, in turns of a hundred; the last hundred comes to a daemon as a burst.
+fn grow(floors: [&mut Floor; 2], daemons: [&mut Daemon; 4], vms: usize, record: &mut Record) {
+    let mut daemons = daemons;
+    let before = vms.checked_sub(BURST).filter(|before| *before >= BURST);
+    let as_contender = |daemon| daemon as &mut dyn Contender;
+    let mut all: Vec<&mut dyn Contender> = Vec::new();
+    all.extend(floors.map(|floor| floor as &mut dyn Contender));
+    all.extend(daemons.iter_mut().map(|daemon| as_contender(&mut **daemon)));
+    bring(&mut all, before.unwrap_or(vms), record);
+    if let Some(before) = before {
+        daemons.iter_mut().for_each(|daemon| host::burst(daemon, before, record));
+    }
 }

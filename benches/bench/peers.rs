@@ -112,11 +112,10 @@ impl Contender for Script {
         Detached { answered: gone, gone }
     }
 
-    fn fill(&mut self, vms: usize) {
-        for number in self.filled..vms {
-            self.attach(&format!("vm{number}"));
-        }
+    fn fill(&mut self, vms: usize) -> Duration {
+        let numbers = self.filled..vms;
         self.filled = vms;
+        numbers.map(|number| self.attach(&format!("vm{number}"))).sum()
     }
 }
 
@@ -256,13 +255,15 @@ impl Contender for Plugin {
         Detached { answered: gone, gone }
     }
 
-    fn fill(&mut self, vms: usize) {
+    fn fill(&mut self, vms: usize) -> Duration {
+        let mut took = Duration::ZERO;
         for number in self.filled.len()..vms {
             let vm = format!("vm{number}");
             run(&format!("ip netns add {}-{vm}", self.guest.name()));
             self.filled.insert(vm.clone());
-            self.attach(&vm);
+            took += self.attach(&vm);
         }
+        took
     }
 }
 
