@@ -10,7 +10,7 @@ target=x86_64-unknown-linux-musl
 if rustup target add "$target" 2>/dev/null; then
     # A panic aborts, so that nobody reads the tables of frames: a seventh of the file. What is
     # alike in several functions is made a function of its own.
-    small="-C link-arg=-Wl,-T,$PWD/scripts/no-frames.ld -C link-arg=-Wl,--no-eh-frame-hdr
+    small="-C link-arg=-Wl,-T,scripts/no-frames.ld -C link-arg=-Wl,--no-eh-frame-hdr
         -C llvm-args=--enable-machine-outliner=always"
 else
     target=x86_64-unknown-linux-gnu small=''
