@@ -50,15 +50,21 @@ pub(crate) fn run(line: &str) -> String {
     output
 }
 
-/// Runs a command line and returns whether it succeeded, and what it wrote.
+/// Runs a command line and returns whether it succeeded, and what it wrote. iproute2 says when things
+/// changed while it looked at them; then it has to look again.
 pub(crate) fn try_run(line: &str) -> (bool, String) {
     let mut words = line.split_ascii_whitespace();
     let program = words.next().expect("a program");
-    let output =
-        Command::new(program).args(words).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.push_str(&String::from_utf8_lossy(&output.stderr));
-    (output.status.success(), text)
+    let words: Vec<&str> = words.collect();
+    loop {
+        let output = Command::new(program).args(&words).output();
+        let output = output.unwrap_or_else(|e| panic!("{program}: {e}"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if !errors.contains("Dump was interrupted") {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned() + &errors;
+            return (output.status.success(), text);
+        }
+    }
 }
 
 /// Runs a command line that writes JSON.
