@@ -85,7 +85,7 @@ impl Daemon {
     /// The requests of VMs that stay, until there are so many. They are taken to be sent.
     pub(crate) fn creates(&mut self, vms: usize) -> Vec<Vec<u8>> {
         let numbers = self.filled..vms;
-        self.filled = vms;
+        self.filled = self.filled.max(vms);
         numbers.map(|number| client::create(&format!("vm{number}"), self.ephemeral)).collect()
     }
 

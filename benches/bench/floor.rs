@@ -166,7 +166,7 @@ impl Contender for Floor {
 
     fn fill(&mut self, vms: usize) -> Duration {
         let numbers = self.filled..vms;
-        self.filled = vms;
+        self.filled = self.filled.max(vms);
         numbers.map(|number| self.attach(&format!("vm{number}"))).sum()
     }
 }
