@@ -158,6 +158,9 @@ fn of_creates_that_come_together_the_one_that_cannot_be_written_fails_alone() {
         names.sort_unstable();
         assert_eq!(names, expected);
         assert!(!link_exists("vttap-vm20"));
+        // It was undone, not found and healed.
+        let log = daemon.log();
+        assert!(!log.contains("left over") && !log.contains("repaired"), "{log}");
         let answer = daemon.call("Create", json!({ "name": "vm20", "config": {} }));
         assert!(answer["error"].is_null(), "{answer}");
         agreement.check(&daemon);

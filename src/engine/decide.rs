@@ -410,6 +410,30 @@ impl Engine {
         Ok(Step::Do(Box::new(self.begin_start(name, vec![(ticket, answer)], Started::ByRequest))))
     }
 
+    /// Changes the record of a VM, which is there, and shows the VM. What changes nothing is not written.
+    pub(super) fn change(
+        &mut self,
+        ticket: Ticket,
+        name: &VmName,
+        message: String,
+        change: impl FnOnce(&mut Record),
+    ) -> Step {
+        let vm = self.vms.get_mut(name).expect("looked up by the caller");
+        let former = vm.clone();
+        change(&mut vm.record);
+        let vm = &self.vms[name];
+        if vm.record == former.record {
+            return Step::reply(Reply::Vm { vm: self.show(vm) });
+        }
+        let plan = self.exchange_plan(&former.record, &vm.record);
+        Step::Do(Box::new(Decision {
+            plan,
+            answers: vec![(ticket, Answer::Shown)],
+            events: vec![(EventKind::VmChanged, message)],
+            ..Decision::of(name.clone(), None, Write::Put, former)
+        }))
+    }
+
     /// Adds the owner's name to a conflict. The ledger knows only that something is taken, so the
     /// search is made when it is needed, not prepared for at every create.
     fn named(&self, conflict: Conflict) -> Refusal {

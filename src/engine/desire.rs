@@ -80,34 +80,29 @@ impl Engine {
         Some(desired)
     }
 
-    /// What a change of a VM's address or its ports means for what the kernel keeps of them, and for
-    /// the sets of our tables.
+    /// What a change of a VM's record means for the kernel: for its sets, in one batch unless something
+    /// is to be forgotten between, and for how fast the VM's tap sends.
     pub(super) fn exchange_plan(&self, before: &Record, after: &Record) -> Plan {
         let (had, has) = (self.desired_port(before), self.desired_port(after));
         let same = had.map(|port| port.address) == has.map(|port| port.address);
         let forget = |port: Option<DesiredPort<'_>>, at| port.filter(|_| !same)?.forget(at);
         let (gone, new) = self.differences(before, after);
+        let mut forgotten: Plan = gone.iter().filter_map(Op::forget_flows).collect();
+        forgotten.extend(forget(had, Handover::Released));
+        forgotten.extend(forget(has, Handover::Assigned));
         let mut plan = Plan::new();
-        let closed: Plan = gone.iter().filter_map(Op::forget_flows).collect();
-        if !gone.is_empty() {
-            plan.push(Op::RemoveElements(gone));
+        match (gone.is_empty(), new.is_empty()) {
+            (false, false) if forgotten.is_empty() => {
+                plan.push(Op::ExchangeElements { gone, new });
+            }
+            (nothing_gone, nothing_new) => {
+                plan.extend((!nothing_gone).then_some(Op::RemoveElements(gone)));
+                plan.extend(forgotten);
+                plan.extend((!nothing_new).then_some(Op::AddElements(new)));
+            }
         }
-        plan.extend(closed);
-        plan.extend(forget(had, Handover::Released));
-        plan.extend(forget(has, Handover::Assigned));
-        if !new.is_empty() {
-            plan.push(Op::AddElements(new));
-        }
+        plan.extend(has.and_then(|port| port.shape(had.and_then(|had| had.shaping))));
         plan
-    }
-
-    /// What a change that concerns only what a VM is in our sets means for them: one batch, or nothing.
-    pub(super) fn exchange(&self, before: &Record, after: &Record) -> Plan {
-        let (gone, new) = self.differences(before, after);
-        if gone.is_empty() && new.is_empty() {
-            return Plan::new();
-        }
-        vec![Op::ExchangeElements { gone, new }]
     }
 
     /// The elements that only one of two records has: those of the first, those of the second.

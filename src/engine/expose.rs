@@ -15,13 +15,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Answer, Decision, Engine, Step, Write};
+use super::decide::{Engine, Step};
 use super::mode::Mode;
 use super::name::VmName;
 use super::request::Reply;
 use super::state::{Dhcp, Port, Record};
 use super::supervise::Ticket;
-use super::view::EventKind;
 use super::vm::Vm;
 use crate::error::{Error, Refusal};
 
@@ -133,7 +132,7 @@ impl Engine {
         if let Some(policy) = &record.policy {
             self.check_policy(record, policy)?;
         }
-        self.check_limits(record)?;
+        self.check_limits(record, &record.limits)?;
         if record.exposed.is_empty() {
             return Ok(());
         }
@@ -200,9 +199,7 @@ impl Engine {
         }
         self.check_free(name, std::slice::from_ref(wanted))?;
         let message = format!("VM {name}: {} leads to its port {}", wanted.at(), wanted.port);
-        let decision =
-            self.change_exposed(ticket, name, message, |exposed| exposed.push(wanted.clone()));
-        Ok(Step::Do(Box::new(decision)))
+        Ok(self.change(ticket, name, message, |record| record.exposed.push(wanted.clone())))
     }
 
     /// Takes a port back; the connections through it end. One that is not there is as good as taken.
@@ -212,33 +209,10 @@ impl Engine {
         name: &VmName,
         at: HostPort,
     ) -> Result<Step, Error> {
-        let record = &self.vm(name)?.record;
-        if !record.exposed.iter().any(|there| there.at() == at) {
-            return Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) }));
-        }
+        self.vm(name)?;
         let message = format!("VM {name}: {at} leads to it no more");
-        let decision = self.change_exposed(ticket, name, message, |exposed| {
-            exposed.retain(|there| there.at() != at);
-        });
-        Ok(Step::Do(Box::new(decision)))
-    }
-
-    fn change_exposed(
-        &mut self,
-        ticket: Ticket,
-        name: &VmName,
-        message: String,
-        change: impl FnOnce(&mut Vec<Expose>),
-    ) -> Decision {
-        let vm = self.vms.get_mut(name).expect("looked up by the caller");
-        let former = vm.clone();
-        change(&mut vm.record.exposed);
-        let plan = self.exchange_plan(&former.record, &self.vms[name].record);
-        Decision {
-            plan,
-            answers: vec![(ticket, Answer::Shown)],
-            events: vec![(EventKind::VmChanged, message)],
-            ..Decision::of(name.clone(), None, Write::Put, former)
-        }
+        Ok(self.change(ticket, name, message, |record| {
+            record.exposed.retain(|there| there.at() != at);
+        }))
     }
 }

@@ -12,14 +12,12 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Answer, Decision, Engine, Step, Write};
+use super::decide::{Engine, Step};
 use super::name::VmName;
 use super::plan::Shaping;
-use super::request::Reply;
 use super::ruleset::Rate;
 use super::state::Record;
 use super::supervise::Ticket;
-use super::view::EventKind;
 use crate::error::{Error, Refusal};
 
 /// The highest rate in Mbit/s: as bytes a second it is a word.
@@ -142,12 +140,12 @@ impl Engine {
     }
 
     /// Refuses limits that a VM cannot have.
-    pub(super) fn check_limits(&self, record: &Record) -> Result<(), Refusal> {
+    pub(super) fn check_limits(&self, record: &Record, limits: &Limits) -> Result<(), Refusal> {
         let refuse = |field: &str, reason: &str| {
             Err(Refusal::InvalidConfig { field: field.into(), reason: reason.into() })
         };
-        match record.limits.of_sending() {
-            _ if record.limits.is_empty() => Ok(()),
+        match limits.of_sending() {
+            _ if limits.is_empty() => Ok(()),
             _ if record.port.is_none() => {
                 refuse("network.limits", "a VM of this mode has no interface")
             }
@@ -166,24 +164,10 @@ impl Engine {
         limits: Limits,
     ) -> Result<Step, Error> {
         let record = &self.vm(name)?.record;
-        let mut changed = record.clone();
-        changed.limits = limits.or(record.limits);
-        self.check_limits(&changed)?;
-        if changed.limits == record.limits {
-            return Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) }));
-        }
-        let mut plan = self.exchange(record, &changed);
-        let had = self.desired_port(record).and_then(|port| port.shaping);
-        plan.extend(self.desired_port(&changed).and_then(|port| port.shape(had)));
-        let vm = self.vms.get_mut(name).expect("it was looked up");
-        let former = vm.clone();
-        vm.record = changed;
-        Ok(Step::Do(Box::new(Decision {
-            plan,
-            answers: vec![(ticket, Answer::Shown)],
-            events: vec![(EventKind::VmChanged, format!("VM {name} has other limits"))],
-            ..Decision::of(name.clone(), None, Write::Put, former)
-        })))
+        let limits = limits.or(record.limits);
+        self.check_limits(record, &limits)?;
+        let message = format!("VM {name} has other limits");
+        Ok(self.change(ticket, name, message, |record| record.limits = limits))
     }
 }
 

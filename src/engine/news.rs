@@ -107,9 +107,12 @@ impl Engine {
 
     fn is_shaping_wrong(&self, told: &BTreeMap<u32, Option<Shaping>>) -> bool {
         !told.is_empty()
-            && self.vms.values().filter_map(|vm| self.desired_port(&vm.record)).any(|port| {
-                let is = port.index.and_then(|index| told.get(&index));
-                is.is_some_and(|is| port.shaping != *is)
+            && self.vms.values().any(|vm| {
+                let index = vm.record.port.as_ref().and_then(|port| port.ifindex);
+                let is = index.and_then(|index| told.get(&index));
+                is.is_some_and(|is| {
+                    self.desired_port(&vm.record).is_some_and(|port| port.shaping != *is)
+                })
             })
     }
 

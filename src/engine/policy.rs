@@ -16,13 +16,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::decide::{Answer, Decision, Engine, Step, Write};
+use super::decide::{Engine, Step};
 use super::name::VmName;
 use super::prefix::Prefix;
-use super::request::Reply;
 use super::state::Record;
 use super::supervise::Ticket;
-use super::view::EventKind;
 use crate::error::{Error, Refusal};
 
 /// The policy of a network that names none.
@@ -190,18 +188,8 @@ impl Engine {
     ) -> Result<Step, Error> {
         let record = &self.vm(name)?.record;
         self.check_policy(record, policy)?;
-        if record.policy.as_deref() == Some(policy) {
-            return Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) }));
-        }
-        let vm = self.vms.get_mut(name).expect("it was looked up");
-        let former = vm.clone();
-        vm.record.policy = Some(policy.to_string());
-        Ok(Step::Do(Box::new(Decision {
-            plan: self.exchange(&former.record, &self.vms[name].record),
-            answers: vec![(ticket, Answer::Shown)],
-            events: vec![(EventKind::VmChanged, format!("VM {name} has the policy {policy}"))],
-            ..Decision::of(name.clone(), None, Write::Put, former)
-        })))
+        let message = format!("VM {name} has the policy {policy}");
+        Ok(self.change(ticket, name, message, |record| record.policy = Some(policy.to_string())))
     }
 }
 
