@@ -3,6 +3,12 @@
 //! mio is edge-triggered: a source is drained until it would block, except for clients, which get
 //! a bounded turn each; those with more to do are remembered and the next wait does not block.
 //! The only timer is the timeout of the wait, so an idle daemon is not woken.
+//!
+//! What comes on connections is handled in [`clients`]; what of it is carried out together waits in
+//! [`gather`] for the end of the turn.
+
+mod clients;
+mod gather;
 
 use std::collections::HashMap;
 use std::io;
@@ -12,11 +18,8 @@ use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::client::{Client, State};
-use super::compare::{Compared, Comparisons};
+use super::compare::Comparisons;
 use super::ear::Ear;
-use super::gather::GROUP_MAX;
-use super::peer::{GROUP, Peer};
 use super::refusals::Refusals;
 use super::shell::{Output, Shell};
 use super::source::{Slab, Source};
@@ -25,36 +28,19 @@ use crate::engine::request::{Reply, Request};
 use crate::engine::state::{Dhcp, NetworkConfig};
 use crate::engine::supervise::{Now, Ticket};
 use crate::engine::view::Event;
-use crate::error::{Error, Failure, Refusal};
+use crate::error::Error;
 use crate::hypervisor::process::Processes;
-use crate::hypervisor::user;
 use crate::network::Network;
 use crate::network::linux::monitor::Monitor;
-use crate::protocol::request::{Body, Fault, Rejected};
-use crate::protocol::{reply, request, service};
 use crate::store::disk::Disk;
 
-/// Connections at a time; more are closed as they come.
-const CLIENTS_MAX: usize = 512;
-/// Connections at a time of all users other than root: the rest is for whoever has to put an end to
-/// what they do.
-const CLIENTS_OF_USERS_MAX: usize = 480;
-/// Connections at a time of one user other than root.
-const CLIENTS_PER_USER_MAX: usize = 64;
-/// Connections that are taken in one turn.
-const ACCEPTS_PER_TURN: usize = 64;
-/// Bytes of output that one user other than root may leave unread on all connections together.
-/// The connection whose reply does not fit is closed; one reply may be some megabytes long.
-const QUEUE_PER_USER_MAX: usize = 32 << 20;
 /// Milliseconds for which news of the kernel wait: most are of our own doing, and many at a time
 /// cost little more than one.
 const NEWS_DELAY_MS: u64 = 1;
 /// Milliseconds without a request after which there is time for what nobody waits for.
-pub(super) const QUIET_MS: u64 = 10;
+const QUIET_MS: u64 = 10;
 /// Events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
-/// Bits of a ticket that say in which slot the connection is; the rest is its serial number.
-const SLOT_BITS: u32 = 16;
 
 /// The ticket of our own request; serial numbers of connections begin with 1.
 const OWN_TICKET: Ticket = 0;
@@ -63,16 +49,16 @@ const OWN_TICKET: Ticket = 0;
 pub(super) struct EventLoop<N, D: Disk, P> {
     poll: Poll,
     comparisons: Comparisons,
-    pub(super) sources: Slab,
-    pub(super) shell: Shell<N, D, P>,
+    sources: Slab,
+    shell: Shell<N, D, P>,
     /// `None` where one request is handled without serving others.
     listener: Option<UnixListener>,
     /// News of the kernel; `None` where nobody watches it.
     monitor: Option<Monitor>,
     /// Until when it is not quiet.
-    pub(super) busy_until: u64,
+    busy_until: u64,
     /// Memory may have been freed since it was last given back.
-    pub(super) untidy: bool,
+    untidy: bool,
     /// When news of the kernel are to be read, if there are any.
     news_at: Option<u64>,
     /// Kept because the poll only borrows it.
@@ -84,7 +70,7 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     /// Sources that have more to do than their last turn allowed.
     again: Vec<usize>,
     /// Requests of this turn that are to be carried out together.
-    pub(super) gathered: Vec<(Ticket, Request)>,
+    gathered: Vec<(Ticket, Request)>,
     /// How many more of them a client may add to its first in this turn.
     room: usize,
     refusals: Refusals,
@@ -151,7 +137,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 outcome => outcome?,
             }
-            self.room = GROUP_MAX;
+            self.room = gather::GROUP_MAX;
             for slot in std::mem::take(&mut self.again) {
                 match self.sources.get_mut(slot) {
                     Some(Source::Listener) => self.accept(slot),
@@ -216,7 +202,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(self.own_answer.take())
     }
 
-    pub(super) fn now(&self) -> Now {
+    fn now(&self) -> Now {
         super::now(self.started)
     }
 
@@ -300,30 +286,6 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(())
     }
 
-    /// Takes connections that wait. One that is over a bound is closed at once.
-    fn accept(&mut self, slot: usize) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = &self.listener else { return };
-            let stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    // Out of file descriptors, say. The connection waits in the kernel; the next
-                    // one to come wakes us again.
-                    log::warn!("cannot accept a connection: {error}");
-                    return;
-                }
-            };
-            match self.admit(stream) {
-                Ok(slot) => self.serve(slot),
-                Err(error) => {
-                    self.refusals.log(self.now().mono, format_args!("a connection: {error}"));
-                }
-            }
-        }
-        self.come_back(slot);
-    }
-
     /// Lets a source have another turn without waiting for the kernel.
     fn come_back(&mut self, slot: usize) {
         if !self.again.contains(&slot) {
@@ -331,155 +293,9 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    fn admit(&mut self, mut stream: mio::net::UnixStream) -> io::Result<usize> {
-        let peer = Peer::of(&stream)?;
-        let theirs =
-            self.sources.clients().filter(|(_, client)| client.peer.uid == peer.uid).count();
-        let all = self.sources.clients().count();
-        let is_full = match peer.uid {
-            0 => all >= CLIENTS_MAX,
-            _ => all >= CLIENTS_OF_USERS_MAX || theirs >= CLIENTS_PER_USER_MAX,
-        };
-        if is_full {
-            let Peer { uid, pid, .. } = peer;
-            return Err(io::Error::other(format!(
-                "process {pid} of user {uid}, who has {theirs} of all {all}"
-            )));
-        }
-        self.serial += 1;
-        let (registry, serial) = (self.poll.registry(), self.serial);
-        let slot = self.sources.next_slot();
-        registry.register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-        Ok(self.sources.insert(Source::Client(Box::new(Client::new(stream, peer, serial)))))
-    }
-
-    /// A client's turn: one request, however many it has sent, so that nobody waits for another's
-    /// queue; or several that cost little more than one, as long as there is room for them.
-    fn serve(&mut self, slot: usize) {
-        if self.turn(slot).is_err() {
-            return self.close(slot);
-        }
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
-        if client.is_over() {
-            self.close(slot);
-        } else if client.has_work() {
-            self.come_back(slot);
-        }
-    }
-
-    /// An error ends the connection.
-    fn turn(&mut self, slot: usize) -> io::Result<()> {
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
-        client.flush()?;
-        client.read()?;
-        self.resync(slot)?;
-        while self.next(slot)? && self.room > 0 {
-            self.room -= 1;
-        }
-        Ok(())
-    }
-
-    /// Handles the next message of a client, and says whether it may have another one handled.
-    fn next(&mut self, slot: usize) -> io::Result<bool> {
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(false) };
-        match client.next_message() {
-            None => Ok(false),
-            Some(Ok(message)) => {
-                self.handle(slot, &message)?;
-                self.tell()?;
-                let client = self.sources.get_mut(slot);
-                Ok(matches!(client, Some(Source::Client(client)) if client.is_gathering()))
-            }
-            Some(Err(error)) => {
-                self.carry_out_gathered()?;
-                let Some(Source::Client(client)) = self.sources.get_mut(slot) else {
-                    return Ok(false);
-                };
-                // What follows cannot be told from what was wrong, so this is the end of it.
-                client.state = State::Closing;
-                let fault = Fault::Message { reason: error.to_string() };
-                client.send(|out, end| reply::fault(out, &fault, end))?;
-                Ok(false)
-            }
-        }
-    }
-
-    /// One message of a client.
-    fn handle(&mut self, slot: usize, message: &[u8]) -> io::Result<()> {
-        let call = match request::decode(message) {
-            Ok(call) if self.goes_together(slot, &call) => return self.gather(slot, call),
-            call => call,
-        };
-        // Whatever else comes is handled, and answered, behind what was gathered.
-        self.carry_out_gathered()?;
-        let now = self.now();
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
-        let call = match call {
-            Ok(call) => call,
-            Err(Rejected { oneway: true, .. }) => return Ok(()),
-            Err(Rejected { fault, oneway: false }) => {
-                if fault.ends_connection() {
-                    client.state = State::Closing;
-                }
-                return client.send(|out, end| reply::fault(out, &fault, end));
-            }
-        };
-        let denied = call.needs_right() && !client.peer.may_change;
-        let asked = match call.body {
-            Body::Service(_) if call.oneway => return Ok(()),
-            Body::Service(service) => {
-                return client.send(|out, end| service::answer(out, &service, end));
-            }
-            Body::Volnet(asked) => asked,
-        };
-        if denied {
-            let Peer { uid, pid, .. } = client.peer;
-            let reason = format!("user {uid} is not a member of the group {GROUP}");
-            self.refusals.log(now.mono, format_args!("a call of process {pid}: {reason}"));
-            if call.oneway {
-                return Ok(());
-            }
-            let refusal = Error::from(Refusal::PermissionDenied { reason });
-            return client.send(|out, end| reply::error(out, &refusal, end));
-        }
-        if asked.names_files() && !client.peer.is_root && self.shell.hypervisor_user().is_none() {
-            let reason = "hypervisors run as root on this host, so only root may name their files";
-            let refusal =
-                Refusal::InvalidConfig { field: user::FIELD.into(), reason: reason.into() };
-            if call.oneway {
-                return Ok(());
-            }
-            return client.send(|out, end| reply::error(out, &refusal.into(), end));
-        }
-        let ticket = ticket(client, slot);
-        (self.busy_until, self.untidy) = (now.mono + QUIET_MS, true);
-        client.state = match asked {
-            Request::Monitor if call.more => State::Subscribed { lost: false },
-            _ => State::Asked { silent: call.oneway },
-        };
-        let files = self.shell.checksums(&asked);
-        if files.is_empty() {
-            self.shell.request(ticket, &asked, now);
-        } else if let Err(error) = self.comparisons.begin(ticket, &asked, files) {
-            let failure = Failure::kernel("start", "a thread that compares checksums", &error);
-            self.tell_one(ticket, &Err(failure.into()));
-        }
-        Ok(())
-    }
-
-    /// Handles the requests whose files were compared.
-    fn compared(&mut self) {
-        while let Some(Compared { ticket, request, result }) = self.comparisons.take() {
-            match result {
-                Ok(()) => self.shell.request(ticket, &request, self.now()),
-                Err(refusal) => self.tell_one(ticket, &Err(refusal.into())),
-            }
-        }
-    }
-
     /// Passes on what the shell has to tell, and watches what it started or made. Those who
     /// wait come before those who watch.
-    pub(super) fn tell(&mut self) -> io::Result<()> {
+    fn tell(&mut self) -> io::Result<()> {
         let mut events = Vec::new();
         for output in self.shell.take_outputs() {
             match output {
@@ -497,94 +313,6 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
         self.watch()?;
         self.listen_to_guests()
-    }
-
-    fn tell_one(&mut self, ticket: Ticket, result: &Result<Reply, Error>) {
-        let slot = (ticket & ((1 << SLOT_BITS) - 1)) as usize;
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
-        if client.serial != ticket >> SLOT_BITS {
-            return;
-        }
-        let (continues, silent) = match client.state {
-            State::Asked { silent } => {
-                client.state = State::Idle;
-                (false, silent)
-            }
-            State::Together { open } => {
-                client.state = match open {
-                    0 | 1 => State::Idle,
-                    _ => State::Together { open: open - 1 },
-                };
-                (false, false)
-            }
-            State::Subscribed { .. } => (true, false),
-            State::Idle | State::Closing => return,
-        };
-        let sent = match result {
-            _ if silent => Ok(()),
-            Ok(reply) => {
-                client.send_with(reply.file(), |out, end| reply::reply(out, reply, continues, end))
-            }
-            Err(error) => client.send(|out, end| reply::error(out, error, end)),
-        };
-        match sent {
-            Err(_) => self.close(slot),
-            Ok(()) if client.is_over() => self.close(slot),
-            Ok(()) if client.has_work() => self.come_back(slot),
-            Ok(()) => self.bound_queues(slot),
-        }
-    }
-
-    /// Closes a connection that waits to be read, when its user has left too much unread.
-    fn bound_queues(&mut self, slot: usize) {
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
-        let Peer { uid, pid, .. } = client.peer;
-        if client.queued() == 0 || uid == 0 {
-            return;
-        }
-        let theirs = self.sources.clients().filter(|(_, client)| client.peer.uid == uid);
-        let unread: usize = theirs.map(|(_, client)| client.queued()).sum();
-        if unread > QUEUE_PER_USER_MAX {
-            let words = format_args!("process {pid} of user {uid}, who has {unread} bytes unread");
-            self.refusals.log(super::now(self.started).mono, words);
-            self.close(slot);
-        }
-    }
-
-    /// Subscribers that are too far behind lose events; once they have caught up they are told so
-    /// and get the state instead.
-    fn tell_all(&mut self, event: &Event) {
-        let mut gone = Vec::new();
-        for (slot, client) in self.sources.clients() {
-            let State::Subscribed { lost } = &mut client.state else { continue };
-            if *lost || client.is_full() {
-                client.state = State::Subscribed { lost: true };
-                continue;
-            }
-            let reply = Reply::Event { event: event.clone() };
-            if client.send(|out, end| reply::reply(out, &reply, true, end)).is_err() {
-                gone.push(slot);
-            }
-        }
-        for slot in gone {
-            self.close(slot);
-        }
-    }
-
-    /// Tells a subscriber that has caught up what it missed.
-    fn resync(&mut self, slot: usize) -> io::Result<()> {
-        let now = self.now();
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
-        if client.state != (State::Subscribed { lost: true }) || client.is_full() {
-            return Ok(());
-        }
-        client.state = State::Subscribed { lost: false };
-        let event = self.shell.resync_event(now);
-        let state = Reply::State { vms: self.shell.engine().list() };
-        client.send(|out, end| {
-            reply::reply(out, &Reply::Event { event }, true, end);
-            reply::reply(out, &state, true, end);
-        })
     }
 
     /// Registers the pidfds of processes that are new.
@@ -609,19 +337,6 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             }
         }
     }
-
-    fn close(&mut self, slot: usize) {
-        if let Some(Source::Client(mut client)) = self.sources.remove(slot) {
-            self.comparisons.call_off(ticket(&client, slot));
-            let _ = self.poll.registry().deregister(&mut client.stream);
-        }
-        self.again.retain(|&other| other != slot);
-    }
-}
-
-/// Who asks, for as long as this connection is there.
-pub(super) fn ticket(client: &Client, slot: usize) -> Ticket {
-    client.serial << SLOT_BITS | slot as u64
 }
 
 /// Events are the daemon's log, too.

@@ -2,8 +2,8 @@
 //!
 //! [`shell`] carries decisions out and knows neither sockets nor clocks; `host`, `heal` and
 //! `inspect` are its parts for the host as a whole, `guests` for what these ask, `together` for
-//! requests that come together, [`launch`] is what it knows of hypervisors. `event_loop` with what it waits for (`source`, `client`, `ear`) and
-//! what it gathers (`gather`) drives it. [`serve()`] is the daemon, [`offline`] the same
+//! requests that come together, [`launch`] is what it knows of hypervisors. `event_loop` with what it
+//! waits for (`source`, `client`, `ear`) drives it. [`serve()`] is the daemon, [`offline`] the same
 //! shell for one request where no daemon runs. On systems other than Linux both are in `foreign`.
 
 #[cfg(target_os = "linux")]
@@ -18,8 +18,6 @@ mod event_loop;
 pub mod exercise;
 #[cfg(not(target_os = "linux"))]
 mod foreign;
-#[cfg(target_os = "linux")]
-mod gather;
 mod guests;
 mod heal;
 mod host;

@@ -1,4 +1,4 @@
-//! Requests of one turn of the loop that are carried out together, see [`super::together`].
+//! Requests of one turn of the loop that are carried out together, see [`crate::daemon::together`].
 //!
 //! They are gathered as clients have their turns, one of each, and more of those that have sent more
 //! while there is room. They are carried out when there are [`GROUP_MAX`], before anything else is
@@ -7,9 +7,10 @@
 
 use std::io;
 
-use super::client::State;
-use super::event_loop::{EventLoop, QUIET_MS, ticket};
-use super::source::Source;
+use super::clients::{refusal, ticket};
+use super::{EventLoop, QUIET_MS};
+use crate::daemon::client::State;
+use crate::daemon::source::Source;
 use crate::hypervisor::process::Processes;
 use crate::network::Network;
 use crate::protocol::request::{Body, Call};
@@ -25,8 +26,9 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     pub(super) fn goes_together(&mut self, slot: usize, call: &Call) -> bool {
         let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return false };
         let Body::Volnet(request) = &call.body else { return false };
-        let may_ask = client.peer.may_change && (client.peer.is_root || !request.names_files());
-        may_ask && !call.oneway && request.goes_together()
+        !call.oneway
+            && request.goes_together()
+            && refusal(&self.shell, &client.peer, call).is_none()
     }
 
     /// Keeps such a call.

@@ -1,0 +1,320 @@
+//! Connections and what comes on them: taken, served in turns, answered, closed.
+//!
+//! Nobody waits for another's queue, and what is kept for a user is bounded, see [`Client`].
+
+use std::io;
+
+use mio::{Interest, Token};
+
+use super::{EventLoop, QUIET_MS};
+use crate::daemon::client::{Client, State};
+use crate::daemon::compare::Compared;
+use crate::daemon::peer::{GROUP, Peer};
+use crate::daemon::shell::Shell;
+use crate::daemon::source::Source;
+use crate::engine::request::{Reply, Request};
+use crate::engine::supervise::Ticket;
+use crate::engine::view::Event;
+use crate::error::{Error, Failure, Refusal};
+use crate::hypervisor::process::Processes;
+use crate::hypervisor::user;
+use crate::network::Network;
+use crate::protocol::request::{Body, Call, Fault, Rejected};
+use crate::protocol::{reply, request, service};
+use crate::store::disk::Disk;
+
+/// Connections at a time; more are closed as they come.
+const CLIENTS_MAX: usize = 512;
+/// Connections at a time of all users other than root: the rest is for whoever has to put an end to
+/// what they do.
+const CLIENTS_OF_USERS_MAX: usize = 480;
+/// Connections at a time of one user other than root.
+const CLIENTS_PER_USER_MAX: usize = 64;
+/// Connections that are taken in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// Bytes of output that one user other than root may leave unread on all connections together.
+/// The connection whose reply does not fit is closed; one reply may be some megabytes long.
+const QUEUE_PER_USER_MAX: usize = 32 << 20;
+/// Bits of a ticket that say in which slot the connection is; the rest is its serial number.
+const SLOT_BITS: u32 = 16;
+
+impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+    /// Takes connections that wait. One that is over a bound is closed at once.
+    pub(super) fn accept(&mut self, slot: usize) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = &self.listener else { return };
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Out of file descriptors, say. The connection waits in the kernel; the next
+                    // one to come wakes us again.
+                    log::warn!("cannot accept a connection: {error}");
+                    return;
+                }
+            };
+            match self.admit(stream) {
+                Ok(slot) => self.serve(slot),
+                Err(error) => {
+                    self.refusals.log(self.now().mono, format_args!("a connection: {error}"));
+                }
+            }
+        }
+        self.come_back(slot);
+    }
+
+    fn admit(&mut self, mut stream: mio::net::UnixStream) -> io::Result<usize> {
+        let peer = Peer::of(&stream)?;
+        let theirs =
+            self.sources.clients().filter(|(_, client)| client.peer.uid == peer.uid).count();
+        let all = self.sources.clients().count();
+        let is_full = match peer.uid {
+            0 => all >= CLIENTS_MAX,
+            _ => all >= CLIENTS_OF_USERS_MAX || theirs >= CLIENTS_PER_USER_MAX,
+        };
+        if is_full {
+            let Peer { uid, pid, .. } = peer;
+            return Err(io::Error::other(format!(
+                "process {pid} of user {uid}, who has {theirs} of all {all}"
+            )));
+        }
+        self.serial += 1;
+        let (registry, serial) = (self.poll.registry(), self.serial);
+        let slot = self.sources.next_slot();
+        registry.register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(self.sources.insert(Source::Client(Box::new(Client::new(stream, peer, serial)))))
+    }
+
+    /// A client's turn: one request, however many it has sent, so that nobody waits for another's
+    /// queue; or several that cost little more than one, as long as there is room for them.
+    pub(super) fn serve(&mut self, slot: usize) {
+        if self.turn(slot).is_err() {
+            return self.close(slot);
+        }
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
+        if client.is_over() {
+            self.close(slot);
+        } else if client.has_work() {
+            self.come_back(slot);
+        }
+    }
+
+    /// An error ends the connection.
+    fn turn(&mut self, slot: usize) -> io::Result<()> {
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        client.flush()?;
+        client.read()?;
+        self.resync(slot)?;
+        while self.next(slot)? && self.room > 0 {
+            self.room -= 1;
+        }
+        Ok(())
+    }
+
+    /// Handles the next message of a client, and says whether it may have another one handled.
+    fn next(&mut self, slot: usize) -> io::Result<bool> {
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(false) };
+        match client.next_message() {
+            None => Ok(false),
+            Some(Ok(message)) => {
+                self.handle(slot, &message)?;
+                self.tell()?;
+                let client = self.sources.get_mut(slot);
+                Ok(matches!(client, Some(Source::Client(client)) if client.is_gathering()))
+            }
+            Some(Err(error)) => {
+                self.carry_out_gathered()?;
+                let Some(Source::Client(client)) = self.sources.get_mut(slot) else {
+                    return Ok(false);
+                };
+                // What follows cannot be told from what was wrong, so this is the end of it.
+                client.state = State::Closing;
+                let fault = Fault::Message { reason: error.to_string() };
+                client.send(|out, end| reply::fault(out, &fault, end))?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// One message of a client.
+    fn handle(&mut self, slot: usize, message: &[u8]) -> io::Result<()> {
+        let call = match request::decode(message) {
+            Ok(call) if self.goes_together(slot, &call) => return self.gather(slot, call),
+            call => call,
+        };
+        // Whatever else comes is handled, and answered, behind what was gathered.
+        self.carry_out_gathered()?;
+        let now = self.now();
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        let call = match call {
+            Ok(call) => call,
+            Err(Rejected { oneway: true, .. }) => return Ok(()),
+            Err(Rejected { fault, oneway: false }) => {
+                if fault.ends_connection() {
+                    client.state = State::Closing;
+                }
+                return client.send(|out, end| reply::fault(out, &fault, end));
+            }
+        };
+        if let Some(refusal) = refusal(&self.shell, &client.peer, &call) {
+            if let Refusal::PermissionDenied { reason } = &refusal {
+                let pid = client.peer.pid;
+                self.refusals.log(now.mono, format_args!("a call of process {pid}: {reason}"));
+            }
+            if call.oneway {
+                return Ok(());
+            }
+            return client.send(|out, end| reply::error(out, &refusal.into(), end));
+        }
+        let asked = match call.body {
+            Body::Service(_) if call.oneway => return Ok(()),
+            Body::Service(service) => {
+                return client.send(|out, end| service::answer(out, &service, end));
+            }
+            Body::Volnet(asked) => asked,
+        };
+        let ticket = ticket(client, slot);
+        (self.busy_until, self.untidy) = (now.mono + QUIET_MS, true);
+        client.state = match asked {
+            Request::Monitor if call.more => State::Subscribed { lost: false },
+            _ => State::Asked { silent: call.oneway },
+        };
+        let files = self.shell.checksums(&asked);
+        if files.is_empty() {
+            self.shell.request(ticket, &asked, now);
+        } else if let Err(error) = self.comparisons.begin(ticket, &asked, files) {
+            let failure = Failure::kernel("start", "a thread that compares checksums", &error);
+            self.tell_one(ticket, &Err(failure.into()));
+        }
+        Ok(())
+    }
+
+    /// Handles the requests whose files were compared.
+    pub(super) fn compared(&mut self) {
+        while let Some(Compared { ticket, request, result }) = self.comparisons.take() {
+            match result {
+                Ok(()) => self.shell.request(ticket, &request, self.now()),
+                Err(refusal) => self.tell_one(ticket, &Err(refusal.into())),
+            }
+        }
+    }
+
+    pub(super) fn tell_one(&mut self, ticket: Ticket, result: &Result<Reply, Error>) {
+        let slot = (ticket & ((1 << SLOT_BITS) - 1)) as usize;
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
+        if client.serial != ticket >> SLOT_BITS {
+            return;
+        }
+        let (continues, silent) = match client.state {
+            State::Asked { silent } => {
+                client.state = State::Idle;
+                (false, silent)
+            }
+            State::Together { open } => {
+                client.state = match open {
+                    0 | 1 => State::Idle,
+                    _ => State::Together { open: open - 1 },
+                };
+                (false, false)
+            }
+            State::Subscribed { .. } => (true, false),
+            State::Idle | State::Closing => return,
+        };
+        let sent = match result {
+            _ if silent => Ok(()),
+            Ok(reply) => {
+                client.send_with(reply.file(), |out, end| reply::reply(out, reply, continues, end))
+            }
+            Err(error) => client.send(|out, end| reply::error(out, error, end)),
+        };
+        match sent {
+            Err(_) => self.close(slot),
+            Ok(()) if client.is_over() => self.close(slot),
+            Ok(()) if client.has_work() => self.come_back(slot),
+            Ok(()) => self.bound_queues(slot),
+        }
+    }
+
+    /// Closes a connection that waits to be read, when its user has left too much unread.
+    fn bound_queues(&mut self, slot: usize) {
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
+        let Peer { uid, pid, .. } = client.peer;
+        if client.queued() == 0 || uid == 0 {
+            return;
+        }
+        let theirs = self.sources.clients().filter(|(_, client)| client.peer.uid == uid);
+        let unread: usize = theirs.map(|(_, client)| client.queued()).sum();
+        if unread > QUEUE_PER_USER_MAX {
+            let words = format_args!("process {pid} of user {uid}, who has {unread} bytes unread");
+            self.refusals.log(self.now().mono, words);
+            self.close(slot);
+        }
+    }
+
+    /// Subscribers that are too far behind lose events; once they have caught up they are told so
+    /// and get the state instead.
+    pub(super) fn tell_all(&mut self, event: &Event) {
+        let mut gone = Vec::new();
+        for (slot, client) in self.sources.clients() {
+            let State::Subscribed { lost } = &mut client.state else { continue };
+            if *lost || client.is_full() {
+                client.state = State::Subscribed { lost: true };
+                continue;
+            }
+            let reply = Reply::Event { event: event.clone() };
+            if client.send(|out, end| reply::reply(out, &reply, true, end)).is_err() {
+                gone.push(slot);
+            }
+        }
+        for slot in gone {
+            self.close(slot);
+        }
+    }
+
+    /// Tells a subscriber that has caught up what it missed.
+    fn resync(&mut self, slot: usize) -> io::Result<()> {
+        let now = self.now();
+        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        if client.state != (State::Subscribed { lost: true }) || client.is_full() {
+            return Ok(());
+        }
+        client.state = State::Subscribed { lost: false };
+        let event = self.shell.resync_event(now);
+        let state = Reply::State { vms: self.shell.engine().list() };
+        client.send(|out, end| {
+            reply::reply(out, &Reply::Event { event }, true, end);
+            reply::reply(out, &state, true, end);
+        })
+    }
+
+    pub(super) fn close(&mut self, slot: usize) {
+        if let Some(Source::Client(mut client)) = self.sources.remove(slot) {
+            self.comparisons.call_off(ticket(&client, slot));
+            let _ = self.poll.registry().deregister(&mut client.stream);
+        }
+        self.again.retain(|&other| other != slot);
+    }
+}
+
+/// Why a caller may not make a call, if so it is.
+pub(super) fn refusal<N: Network, D: Disk, P: Processes>(
+    shell: &Shell<N, D, P>,
+    peer: &Peer,
+    call: &Call,
+) -> Option<Refusal> {
+    if call.needs_right() && !peer.may_change {
+        let reason = format!("user {} is not a member of the group {GROUP}", peer.uid);
+        return Some(Refusal::PermissionDenied { reason });
+    }
+    let Body::Volnet(request) = &call.body else { return None };
+    if request.names_files() && !peer.is_root && shell.hypervisor_user().is_none() {
+        let reason = "hypervisors run as root on this host, so only root may name their files";
+        return Some(Refusal::InvalidConfig { field: user::FIELD.into(), reason: reason.into() });
+    }
+    None
+}
+
+/// Who asks, for as long as this connection is there.
+pub(super) fn ticket(client: &Client, slot: usize) -> Ticket {
+    client.serial << SLOT_BITS | slot as u64
+}
