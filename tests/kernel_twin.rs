@@ -60,10 +60,10 @@ impl Network for Real {
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
         let applied = self.0.apply(op);
-        if let Op::DeleteLink { name, .. } = op
-            && BRIDGES.contains(&name.as_str())
-        {
-            self.0.flush();
+        if let Op::DeleteLink { name, .. } = op {
+            if BRIDGES.contains(&name.as_str()) {
+                self.0.flush();
+            }
         }
         applied
     }
@@ -185,10 +185,9 @@ const RIGHT: u32 = 1_000_000;
 fn resolved(plan: &[Op], observed: &Observed) -> Plan {
     let mut plan = plan.to_vec();
     for op in &mut plan {
-        if let Op::DeleteLink { name, index: Some(index) } = op
-            && *index == RIGHT
-            && let Some(link) = observed.links.iter().find(|link| link.name == *name)
-        {
+        let Op::DeleteLink { name, index: Some(index) } = op else { continue };
+        let found = observed.links.iter().find(|link| link.name == *name);
+        if let Some(link) = found.filter(|_| *index == RIGHT) {
             *index = link.index;
         }
     }

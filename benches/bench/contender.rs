@@ -91,7 +91,7 @@ pub(crate) fn compete(
     for round in 0..rounds.all {
         let order: Vec<usize> = (0..present.len())
             .map(|at| (at + round) % present.len())
-            .filter(|&at| !present[at].is_slow() || round.is_multiple_of(stride))
+            .filter(|&at| !present[at].is_slow() || round % stride == 0)
             .collect();
         let turn = |contender: &dyn Contender| if contender.is_slow() { 1 } else { TURN };
         for &at in &order {

@@ -5,6 +5,7 @@
 //! makes beforehand and does not count.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -269,9 +270,8 @@ impl Contender for Plugin {
 
 /// Runs a command on this input; it must succeed.
 fn feed(command: &mut Command, input: &str) {
-    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     // It all fits the pipe, so nobody waits.
-    writer.write_all(input.as_bytes()).expect("to write into a pipe");
-    drop(writer);
+    File::from(writer).write_all(input.as_bytes()).expect("to write into a pipe");
     output_of(command.stdin(Stdio::from(reader)));
 }

@@ -56,7 +56,7 @@ pub fn link_index(socket: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: SIOCGIFINDEX fills in the index, and any bits are a valid integer.
-    Ok(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned())
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32)
 }
 
 fn set(

@@ -78,7 +78,7 @@ impl Tun {
         check(result)?;
         // SAFETY: TUNGETIFF fills in the flags, and any bits are a valid short.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
-        Ok(i32::from(flags.cast_unsigned()))
+        Ok(i32::from(flags as u16))
     }
 }
 

@@ -271,10 +271,10 @@ impl Line {
         let mut given = self.given(&CLIENT_KEYS, &options)?;
         let mut parameters = json!({});
         for (flag, _, field, kind) in limits() {
-            if let Some(text) = given.last(flag)
-                && let Setting::Value(value) = setting(flag, text, kind)?
-            {
-                parameters[*field] = value;
+            if let Some(text) = given.last(flag) {
+                if let Setting::Value(value) = setting(flag, text, kind)? {
+                    parameters[*field] = value;
+                }
             }
         }
         if parameters == json!({}) {

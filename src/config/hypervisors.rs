@@ -56,10 +56,10 @@ pub(super) fn options(sources: &Sources) -> Result<Options, Refusal> {
         text::name(name).map_err(|reason| place.refuse(reason))?;
         describe(&mut options, place, name, value)?;
     }
-    if let Some(found) = sources.outside(&HYPERVISOR)
-        && let Some(path) = volant_program(&found)
-    {
-        options.cloud_hypervisor.program = found.parsed(|_| executable(path))?;
+    if let Some(found) = sources.outside(&HYPERVISOR) {
+        if let Some(path) = volant_program(&found) {
+            options.cloud_hypervisor.program = found.parsed(|_| executable(path))?;
+        }
     }
     options.cloud_hypervisor.net_ip_mask = sources.switch(&NET_IP_MASK)?.unwrap_or(false);
     Ok(options)

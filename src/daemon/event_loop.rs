@@ -184,9 +184,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// these did is told to its end.
     fn listen_to_kernel(&mut self) {
         let now = self.now();
-        if let Some(monitor) = &mut self.monitor
-            && self.news_at.is_some_and(|at| at <= now.mono)
-        {
+        let Some(monitor) = &mut self.monitor else { return };
+        if self.news_at.is_some_and(|at| at <= now.mono) {
             self.news_at = None;
             self.shell.news(monitor.drain(), now);
         }

@@ -33,12 +33,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             let first = self.host.is_none();
             self.remember_host(&observed)?;
             let applied = execute::execute(&mut self.network, &reconciled.plan);
-            if applied.is_err()
-                && first
-                && let Err(failure) = self.forget_host()
-            {
-                log::error!("while undoing: {failure}");
-                self.healing.retry(now);
+            if applied.is_err() && first {
+                if let Err(failure) = self.forget_host() {
+                    log::error!("while undoing: {failure}");
+                    self.healing.retry(now);
+                }
             }
             let applied = applied?;
             for (op, applied) in reconciled.plan.iter().zip(applied) {
@@ -137,9 +136,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         });
         for name in started.map(|(name, _)| name).chain(&loaded.in_doubt) {
             // The file may be there and speak of an earlier process, which it outlived.
-            if let Some(id) = self.processes.find(name)
-                && known.get(name) != Some(&id)
-            {
+            let Some(id) = self.processes.find(name) else { continue };
+            if known.get(name) != Some(&id) {
                 self.store.put_process(name, &id)?;
                 known.insert(name.clone(), id);
             }
@@ -191,11 +189,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// A process of ours whose VM does not exist: its create was cut short. One that does not end
     /// is kept in mind for the next start of the daemon.
     fn end_orphan(&mut self, name: &VmName, id: &ProcessId) -> Result<(), Failure> {
-        if self.processes.adopt(name, id)?
-            && let Err(failure) = self.processes.kill_and_reap(name)
-        {
-            log::error!("left over of VM {name}: {failure}");
-            return Ok(());
+        if self.processes.adopt(name, id)? {
+            if let Err(failure) = self.processes.kill_and_reap(name) {
+                log::error!("left over of VM {name}: {failure}");
+                return Ok(());
+            }
         }
         self.processes.clean(name);
         self.forget_process(name);

@@ -100,7 +100,7 @@ impl Launcher {
         let machine = record.spec.machine.as_ref().ok_or_else(no_machine)?;
         let resolved = resolve_machine(machine, &self.defaults)?;
         let log = self.log(&record.name);
-        let number = |descriptor: &OwnedFd| descriptor.as_raw_fd().cast_unsigned();
+        let number = |descriptor: &OwnedFd| descriptor.as_raw_fd() as u32;
         let taps: Vec<u32> = given.taps.iter().map(number).collect();
         let port = port(record, network).map(|port| LaunchPort { fds: &taps, ..port });
         let launch = Launch {

@@ -230,9 +230,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 Ok(Step::reply(Reply::Tap { file }))
             }
             Request::Create { spec, start, dry_run, .. } => {
-                if let Some(machine) = &spec.machine
-                    && (*start || *dry_run)
-                {
+                if let Some(machine) = spec.machine.as_ref().filter(|_| *start || *dry_run) {
                     self.launcher.verify(machine)?;
                 }
                 if spec.network.mode.needs_tap_device() && !dry_run && self.host.is_none() {
@@ -307,11 +305,12 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             Write::Remove => self.remove(decision),
             Write::Nothing | Write::Put => self.steps(decision, now),
         };
-        if decision.intent.is_some()
-            && let Err(failure) = self.store.clear_intent(name)
-        {
-            // An intent that stays behind is looked at, and found done or undone, at the next start.
-            log::warn!("{failure}");
+        if decision.intent.is_some() {
+            if let Err(failure) = self.store.clear_intent(name) {
+                // An intent that stays behind is looked at, and found done or undone, at the next
+                // start.
+                log::warn!("{failure}");
+            }
         }
         result
     }

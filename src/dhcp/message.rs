@@ -251,9 +251,7 @@ impl Writer {
     /// Adds an option, unless it does not fit or its length cannot be said.
     pub fn option(&mut self, code: u8, value: &[u8]) -> &mut Writer {
         let fits = self.bytes.len() + 2 + value.len() < BYTES_MAX;
-        if let Ok(length) = u8::try_from(value.len())
-            && fits
-        {
+        if let Some(length) = u8::try_from(value.len()).ok().filter(|_| fits) {
             self.bytes.extend([code, length]);
             self.bytes.extend(value);
         }

@@ -123,10 +123,10 @@ impl Pool {
         if !self.is_leased(address) {
             return false;
         }
-        if self.resting.len() == RESTING_MAX
-            && let Some(rested) = self.resting.pop_front()
-        {
-            self.clear(rested);
+        if self.resting.len() == RESTING_MAX {
+            if let Some(rested) = self.resting.pop_front() {
+                self.clear(rested);
+            }
         }
         self.resting.push_back(self.position(address));
         self.leased -= 1;
@@ -242,10 +242,9 @@ fn first_clear(word: u64, from: u32) -> Option<u32> {
 
 /// Sets the bits of the last word that lie behind the first `size` of a map.
 fn close_tail(map: &mut [u64], size: u32) {
-    if let Some(last) = map.last_mut()
-        && !size.is_multiple_of(WORD)
-    {
-        *last |= u64::MAX << (size % WORD);
+    let used = size % WORD;
+    if let Some(last) = map.last_mut().filter(|_| used != 0) {
+        *last |= u64::MAX << used;
     }
 }
 

@@ -45,7 +45,7 @@ impl Engine {
                 FollowUp::Start { name, answers } if self.vms.contains_key(&name) => {
                     let nobody_waits = answers.is_empty();
                     let mut decision = self.begin_start(&name, answers, Started::ByRequest);
-                    if nobody_waits && let Some(former) = &mut decision.former {
+                    if let Some(former) = decision.former.as_mut().filter(|_| nobody_waits) {
                         // Nobody is told should it fail: then its policy goes on from there.
                         let policy = former.record.spec.restart;
                         let wait = supervise::restart_after(policy, Exit::Lost, former.in_a_row);
@@ -190,10 +190,8 @@ impl Engine {
         else {
             return Vec::new();
         };
-        if let Some(waiting) = hatching
-            && !ready
-            && now.mono < waiting.until
-        {
+        let waits = |waiting: &&mut Hatching| !ready && now.mono < waiting.until;
+        if let Some(waiting) = hatching.as_mut().filter(waits) {
             waiting.check_at = now.mono + supervise::HATCH_CHECK_MS;
             return Vec::new();
         }

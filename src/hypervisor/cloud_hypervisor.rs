@@ -26,9 +26,7 @@ const SPECIAL: [char; 4] = [',', '"', '[', ']'];
 /// The command that starts a VM.
 pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Command, Refusal> {
     let machine = launch.machine;
-    if let Some(port) = launch.port
-        && u32::from(port.queues) > machine.cpus
-    {
+    if launch.port.is_some_and(|port| u32::from(port.queues) > machine.cpus) {
         let reason =
             format!("cloud-hypervisor has at most one queue pair a CPU ({})", machine.cpus);
         return Err(text::refuse("network.queues", reason));

@@ -63,9 +63,8 @@ pub fn reply(bytes: &[u8]) {
         }
         Err(error) => {
             let words = error.to_string();
-            if let client::NoReply::Error(error) = error
-                && let Some(original) = error.original()
-            {
+            let client::NoReply::Error(error) = error else { return };
+            if let Some(original) = error.original() {
                 let again = written(|out, end| reply::error(out, &original, end));
                 let again = client::decode(&again).expect_err("an error reply");
                 assert_eq!(again.to_string(), words);

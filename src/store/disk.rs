@@ -71,9 +71,8 @@ pub trait Disk {
             self.give_up(&temporary(path));
         }
         let renamed = files.iter().zip(&results).find(|(_, result)| result.is_ok());
-        if let Some(((path, _), _)) = renamed
-            && let Err(error) = self.sync_directory(parent(path))
-        {
+        let synced = renamed.map_or(Ok(()), |((path, _), _)| self.sync_directory(parent(path)));
+        if let Err(error) = synced {
             let same = || io::Error::new(error.kind(), error.to_string());
             results.iter_mut().filter(|result| result.is_ok()).for_each(|it| *it = Err(same()));
         }

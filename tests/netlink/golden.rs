@@ -57,6 +57,6 @@ fn parse(text: &str) -> Golden {
 }
 
 fn hex(line: &str) -> impl Iterator<Item = u8> {
-    assert!(line.len().is_multiple_of(2), "half a byte in {line:?}");
+    assert!(line.len() % 2 == 0, "half a byte in {line:?}");
     (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap())
 }

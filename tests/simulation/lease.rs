@@ -52,10 +52,8 @@ impl Leases {
     pub(crate) fn check(&self, views: &[VmView], now: u64, wrong: &mut Vec<String>) {
         for vm in views {
             let told = self.0.get(&(vm.name.clone(), vm.created_at));
-            if let Some((ip, until)) = told
-                && *until > now
-                && vm.ip != Some(*ip)
-            {
+            let Some((ip, until)) = told else { continue };
+            if *until > now && vm.ip != Some(*ip) {
                 wrong.push(format!("the guest of {} was told {ip}, it has {:?}", vm.name, vm.ip));
             }
         }

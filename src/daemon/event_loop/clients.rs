@@ -245,8 +245,11 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         let theirs = self.sources.clients().filter(|(_, client)| client.peer.uid == uid);
         let unread: usize = theirs.map(|(_, client)| client.queued()).sum();
         if unread > QUEUE_PER_USER_MAX {
-            let words = format_args!("process {pid} of user {uid}, who has {unread} bytes unread");
-            self.refusals.log(self.now().mono, words);
+            let now = self.now().mono;
+            self.refusals.log(
+                now,
+                format_args!("process {pid} of user {uid}, who has {unread} bytes unread"),
+            );
             self.close(slot);
         }
     }

@@ -64,7 +64,7 @@ impl Stat {
     /// last `)`.
     pub(super) fn parse(line: &[u8]) -> Option<Stat> {
         let end_of_name = line.iter().rposition(|byte| *byte == b')')?;
-        let rest = str::from_utf8(&line[end_of_name + 1..]).ok()?;
+        let rest = std::str::from_utf8(&line[end_of_name + 1..]).ok()?;
         let mut fields = rest.split_ascii_whitespace();
         // Each `nth` goes on behind the field that was read last, and field 3 is the first.
         let state = *fields.next()?.as_bytes().first()?;

@@ -50,7 +50,7 @@ impl Place<'_> {
     /// the process has them, and nothing else is started before.
     fn hand_over(&self, numbers: &[u32]) -> io::Result<()> {
         let all = self.taps.iter().map(AsFd::as_fd).chain([self.log.as_fd()]);
-        for descriptor in all.filter(|fd| numbers.contains(&fd.as_raw_fd().cast_unsigned())) {
+        for descriptor in all.filter(|fd| numbers.contains(&(fd.as_raw_fd() as u32))) {
             fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
         Ok(())

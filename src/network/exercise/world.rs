@@ -111,10 +111,10 @@ impl<'a> World<'a> {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         self.waiting.insert(ticket);
-        if let Request::Create { spec, dry_run: false, .. } = &request
-            && spec.network.mode.needs_tap_device()
-        {
-            self.set_up();
+        if let Request::Create { spec, dry_run: false, .. } = &request {
+            if spec.network.mode.needs_tap_device() {
+                self.set_up();
+            }
         }
         trace!("{}: caller {ticket}: {request:?}", self.now.mono);
         match self.engine.request(ticket, &request, self.now) {
@@ -147,10 +147,10 @@ impl<'a> World<'a> {
 
     fn exited(&mut self, name: &VmName, exit: Exit) {
         trace!("{}: {name} {exit}", self.now.mono);
-        if self.processes.remove(name).is_some()
-            && let Some(decision) = self.engine.exited(name, exit, None, self.now)
-        {
-            self.carry_out(decision);
+        if self.processes.remove(name).is_some() {
+            if let Some(decision) = self.engine.exited(name, exit, None, self.now) {
+                self.carry_out(decision);
+            }
         }
         self.settle();
     }

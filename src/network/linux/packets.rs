@@ -79,7 +79,7 @@ fn to_a_server() -> [Instruction; 11] {
         BPF_ABS, BPF_B, BPF_H, BPF_IND, BPF_JEQ, BPF_JGT, BPF_JMP, BPF_JSET, BPF_K, BPF_LD,
     };
     use libc::{BPF_LDX, BPF_MSH, BPF_RET, BPF_W, PACKET_BROADCAST};
-    let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
+    let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
     let step = |code: u32, k: u32| Instruction { code: code as u16, jt: 0, jf: 0, k };
     let jump = |code: u32, k: u32, jt: u8, jf: u8| Instruction {
         jt,

@@ -98,10 +98,10 @@ pub(super) fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netl
             | Expression::Other => {}
         }
     }
-    let bridge = bridge.and_then(|name| str::from_utf8(name).ok());
+    let bridge = bridge.and_then(|name| std::str::from_utf8(name).ok());
     let bridge = bridge.filter(|name| check_link_name(name).is_ok());
     let (Some(direction), Some(bridge), Ok(chain)) =
-        (direction, bridge, str::from_utf8(rule.chain))
+        (direction, bridge, std::str::from_utf8(rule.chain))
     else {
         return Ok(None);
     };

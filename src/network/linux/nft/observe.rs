@@ -172,7 +172,7 @@ pub(super) fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
         key.push(match field {
             Field::Link => {
                 let (name, end) = value.split_at(value.iter().position(|&byte| byte == 0)?);
-                Value::Link(str::from_utf8(name).ok().filter(|_| is_padding(end))?.into())
+                Value::Link(std::str::from_utf8(name).ok().filter(|_| is_padding(end))?.into())
             }
             Field::Ether => {
                 Value::Ether(Mac(*value.first_chunk().filter(|_| is_padding(&value[6..]))?))
