@@ -1,15 +1,24 @@
 # Every target is a script: read it there. `make` alone lists them.
 .POSIX:
-.PHONY: help demo test guest fuzz bench dist deps
+.PHONY: help demo check test test-kernel test-guests guest fuzz bench dist deps
 
 help: # what can be made
-	@sed -n 's/^\([a-z]*\):.*# /  make \1	/p' Makefile
+	@awk -F ':.*# ' '/^[a-z-]*:.*# / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: # a real guest on a bridged network, from nothing to nothing, in namespaces of its own
+demo: # a real guest on a bridged network, from nothing to nothing, in namespaces; root
 	@scripts/demo.sh
 
-test: # everything that must hold: format, lints, tests on the real kernel and with real guests
-	@scripts/test.sh
+check: # what needs neither root nor network: format, lints, documentation, quick tests
+	@scripts/test.sh check
+
+test: deps # everything that must hold: check, test-kernel and test-guests; root
+	@scripts/test.sh check kernel guests
+
+test-kernel: # tests on the real kernel, in network namespaces; root
+	@scripts/test.sh kernel
+
+test-guests: # tests with real guests in QEMU, and the demo; root
+	@scripts/test.sh guests
 
 guest: deps # the kernel and initramfs that the guest tests boot: build/guest/
 	@tests/guest/build.sh

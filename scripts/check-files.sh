@@ -1,18 +1,19 @@
 #!/bin/bash
 # Checks what no compiler sees: scripts, the test guest's /init, the unit, the manual, completion.
+# A tool that is missing is a failure: make deps installs it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bad=0
 complain() { echo "check: $*" >&2; bad=1; }
 
-for script in scripts/*.sh tests/guest/*.sh tests/guest/init tests/guest/lease .ci/run; do
-    case $(head -n 1 "$script") in
-    '#!/bin/bash') bash -n "$script" || complain "$script" ;;
-    '#!/bin/sh') sh -n "$script" || complain "$script" ;;
-    *) complain "$script: which shell?" ;;
-    esac
+for tool in shellcheck groff systemd-analyze; do
+    command -v "$tool" >/dev/null || complain "$tool is missing: run make deps"
 done
-bash -n packaging/volnet.bash || complain packaging/volnet.bash
+[ "$bad" = 0 ] || exit 1
+
+shellcheck scripts/*.sh tests/guest/*.sh tests/guest/init tests/guest/lease .ci/run ||
+    complain "shellcheck: see above"
+shellcheck --shell=bash packaging/volnet.bash || complain packaging/volnet.bash
 
 # groff says what is wrong on standard error and ends with 0.
 words=$(groff -man -ww -Tutf8 packaging/volnet.8 2>&1 >/dev/null)

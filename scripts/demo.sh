@@ -83,7 +83,7 @@ export VOLNET_SOCKET=$folder/run/volnet.sock
 ip netns exec "$host" volnet serve --kvm no --state-dir "$folder/state" --runtime-dir "$folder/run" \
     --log-dir "$folder/log" >"$folder/daemon.log" 2>&1 &
 daemon=$!
-pids+=($daemon)
+pids+=("$daemon")
 wait_for "the daemon" volnet list
 ip -n "$host" -br addr show dev vbr0
 show volnet networks

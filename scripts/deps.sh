@@ -27,6 +27,7 @@ wanted="
     strace:strace
     man:man-db
     groff:groff-base
+    shellcheck:shellcheck
     systemd-analyze:systemd
 "
 

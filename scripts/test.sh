@@ -1,34 +1,85 @@
 #!/bin/sh
-# make test: all that must hold. Needs root, for the kernel is the judge: the tests make network
-# namespaces of their own and touch nothing outside them.
+# All that must hold, in parts: scripts/test.sh PART...
+#
+#   check   format, lints, documentation, scripts, and the tests that need neither root nor network
+#   kernel  tests on the real kernel, in network namespaces; needs root
+#   guests  tests with real guests in QEMU, the commands of the README, the demo; needs root
+#
+# A test file that no list names belongs to "kernel".
 set -eu
 cd "$(dirname "$0")/.."
+
+CHECK_TESTS='corpus netlink'
+GUEST_TESTS='guests readme'
+# Steps of the random simulation in "check". "kernel" runs the whole simulation.
+CHECK_SIMULATION_STEPS=20000
+
 step() { echo "== $*"; }
+need_root() {
+    [ "$(id -u)" = 0 ] || { echo "$1 needs root: it makes network namespaces" >&2; exit 1; }
+}
+# Runs the named files of tests/.
+run_tests() {
+    flags=''
+    for name in "$@"; do flags="$flags --test $name"; done
+    # shellcheck disable=SC2086 # a list of words
+    cargo test --locked --no-fail-fast $flags
+}
+# The names of all files of tests/ that no list above has.
+kernel_tests() {
+    for path in tests/*.rs tests/*/main.rs; do
+        name=${path#tests/} name=${name%/main.rs} name=${name%.rs}
+        case " $CHECK_TESTS $GUEST_TESTS " in *" $name "*) ;; *) echo "$name" ;; esac
+    done
+}
 
-[ "$(id -u)" = 0 ] || { echo "make test needs root (it makes network namespaces)" >&2; exit 1; }
+check() {
+    step scripts, unit, manual
+    scripts/check-files.sh
+    step format
+    cargo fmt --all --check
+    step lints
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    step systems other than Linux
+    scripts/foreign.sh
+    step documentation
+    RUSTDOCFLAGS='-D warnings' \
+        cargo doc --locked --quiet --workspace --no-deps --document-private-items
+    step tests without root
+    cargo test --locked --workspace --no-fail-fast --lib --bins
+    # shellcheck disable=SC2086 # a list of words
+    run_tests $CHECK_TESTS
+    step a short simulation
+    VOLNET_SIM_STEPS=$CHECK_SIMULATION_STEPS cargo test --locked --test simulation random
+}
 
-step packages, test guest, vhost-device-vsock, a Varlink client
-scripts/deps.sh
-tests/guest/build.sh
-scripts/vsock-device.sh
-scripts/varlink-client.sh
-PATH=$PWD/build/bin:$PATH
-export PATH
+kernel() {
+    need_root 'make test-kernel'
+    scripts/deps.sh
+    scripts/varlink-client.sh
+    step tests beside the code that need root
+    cargo test --locked --workspace --no-fail-fast --lib -- --ignored
+    step tests on the real kernel, and the whole simulation
+    # shellcheck disable=SC2046 # a list of words
+    run_tests $(kernel_tests)
+}
 
-step scripts, unit, manual
-scripts/check-files.sh
+guests() {
+    need_root 'make test-guests'
+    scripts/deps.sh
+    tests/guest/build.sh
+    scripts/vsock-device.sh
+    step tests with real guests
+    # shellcheck disable=SC2086 # a list of words
+    PATH=$PWD/build/bin:$PATH run_tests $GUEST_TESTS
+    step the demo, with the binary that is shipped
+    scripts/demo.sh
+}
 
-step format
-cargo fmt --all --check
-
-step lints
-cargo clippy --locked --workspace --all-targets -- -D warnings
-
-step other systems
-scripts/foreign.sh
-
-step tests
-cargo test --locked --workspace --no-fail-fast
-
-step the demo, with the binary that is shipped
-scripts/demo.sh
+[ $# -gt 0 ] || { echo "usage: scripts/test.sh check|kernel|guests ..." >&2; exit 2; }
+for part in "$@"; do
+    case $part in
+    check | kernel | guests) "$part" ;;
+    *) echo "test: there is no part $part" >&2; exit 2 ;;
+    esac
+done

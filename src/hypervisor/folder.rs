@@ -70,11 +70,12 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_users_folder_goes_with_what_the_user_put_there() {
         let scratch = Scratch::new();
         fs::set_permissions(scratch.path(), Permissions::from_mode(0o711)).unwrap();
         let folder = scratch.path().join("vm/a");
-        let uid = if nix::unistd::geteuid().is_root() { 65534 } else { return };
+        let uid = 65534;
         let user = User { name: "nobody".into(), uid, gid: uid, groups: Vec::new() };
         renew(&folder, Some(&user)).unwrap();
         let put = || {

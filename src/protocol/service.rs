@@ -74,6 +74,7 @@ mod tests {
     fn says_what_it_is() {
         let info = &answered(ServiceCall::GetInfo)["parameters"];
         assert_eq!(info["product"], "volnet");
+        assert_eq!(info["url"], "man:volnet(8)");
         assert_eq!(info["interfaces"][1], "io.volnet");
     }
 

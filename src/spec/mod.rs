@@ -1,6 +1,6 @@
 //! What people write: the Volant plugin manifest (schema version 1) and the per-VM configuration.
 //!
-//! `manifest` and `config` read the two documents, [`resolve`] makes one [`VmSpec`] of them:
+//! `manifest` and `config` read the two documents, [`mod@resolve`] makes one [`VmSpec`] of them:
 //! the configuration wins over the manifest, the `network` section field by field. What volnet
 //! does not act on is checked for form and kept in the record. [`resolve_machine`] fills in what
 //! the host offers. [`exercise`] holds the bodies of the fuzz targets.

@@ -4,7 +4,7 @@
 //!   keeps isolated ones apart.
 //! - `ip volnet` ([`routed`]) joins the networks to the world, keeps them apart, and guards the
 //!   host from guests. `ip6 volnet` ([`routed6`]) does the latter two for IPv6. Ports of the host
-//!   lead to guests by maps ([`exposed`]).
+//!   lead to guests by maps ([`mod@exposed`]).
 //!
 //! The rules are the same whatever VMs there are: a VM is elements of sets, a network too. What is
 //! dropped is dropped by the kernel alone, so it is dropped while no daemon runs.

@@ -57,7 +57,7 @@ pub fn write(writer: &mut Writer, limit: &Limit) {
     writer.close(nest);
 }
 
-/// Reads an expression. `None` for one that is no limit, or none that [`write`] could have written.
+/// Reads an expression. `None` for one that is no limit, or none that [`write()`] could have written.
 pub fn read(expression: Attr<'_>) -> Result<Option<Limit>, Error> {
     let (mut is_limit, mut data) = (false, None);
     for attr in expression.nested()? {
