@@ -10,6 +10,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const README: &str = include_str!("../README.md");
+const MODES: &str = include_str!("../docs/MODES.md");
+const SCRIPTS: &str = include_str!("../docs/SCRIPTS.md");
 const TRAFFIC: &str = include_str!("../docs/TRAFFIC.md");
 
 /// What the commands find: an empty machine with volnet on it.
@@ -33,8 +35,23 @@ fn the_commands_of_the_readme_work() {
 }
 
 #[test]
-fn the_commands_of_docs_work() {
-    run(&format!("volnet serve &\nready\n{}\n", blocks(TRAFFIC, "sh").join("\n")));
+fn the_commands_about_modes_work() {
+    with_a_daemon(MODES);
+}
+
+#[test]
+fn the_commands_about_scripts_work() {
+    with_a_daemon(SCRIPTS);
+}
+
+#[test]
+fn the_commands_about_traffic_work() {
+    with_a_daemon(TRAFFIC);
+}
+
+/// Runs the commands of a page that takes a daemon for granted.
+fn with_a_daemon(page: &'static str) {
+    run(&format!("volnet serve &\nready\n{}\n", blocks(page, "sh").join("\n")));
 }
 
 /// Runs commands, all of which must succeed.
@@ -46,7 +63,8 @@ fn run(commands: &str) {
     let path = std::env::var("PATH").expect("PATH");
     let output = Command::new("unshare")
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .args(["timeout", "120", "bash", "-xc", &format!("{BEFORE}{commands}")])
+        // Only commands that hang take so long.
+        .args(["timeout", "900", "bash", "-xc", &format!("{BEFORE}{commands}")])
         .env("PATH", format!("{}:{}:{path}", volnet.display(), helper.display()))
         // Not every KVM that a test machine offers is of use.
         .env("VOLNET_KVM", "no")
