@@ -11,11 +11,12 @@ pub mod config;
 pub mod daemon;
 pub mod dhcp;
 pub mod engine;
-pub mod error;
 mod exercise;
 pub mod hypervisor;
+pub mod model;
 pub mod netlink;
 pub mod network;
+pub mod plan;
 pub mod protocol;
 #[cfg(target_os = "linux")]
 pub mod rights;

@@ -16,7 +16,7 @@ use common::daemon::Daemon;
 use common::guest::{Guest, join, open_tap};
 use common::{eventually, in_namespace, run};
 use volnet::dhcp::message::{Kind, option};
-use volnet::engine::mac::Mac;
+use volnet::model::mac::Mac;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
 

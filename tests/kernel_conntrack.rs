@@ -7,11 +7,11 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::{in_namespace, run};
-use volnet::engine::plan::{Handover, Op};
 use volnet::network::Network;
 use volnet::network::linux::Linux;
 use volnet::network::linux::conntrack::{Conntrack, Past};
 use volnet::network::linux::socket::{Protocol, Socket};
+use volnet::plan::op::{Handover, Op};
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 9);
 

@@ -7,12 +7,12 @@ use std::net::Ipv4Addr;
 use common::{in_namespace, run, try_run};
 use volnet::engine::expose::{Expose, Protocol};
 use volnet::engine::limits::Limits;
-use volnet::engine::mac::Mac;
-use volnet::engine::name::{TapName, VmName};
 use volnet::engine::policy::Policy;
-use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
-use volnet::engine::state::{Dhcp, NetworkConfig, Service};
+use volnet::model::mac::Mac;
+use volnet::model::name::{TapName, VmName};
+use volnet::model::record::{Dhcp, NetworkConfig, Service};
 use volnet::network::linux::nft::Nft;
+use volnet::plan::ruleset::{self, Accept, Direction, Element, Guest, Table};
 
 fn network() -> NetworkConfig {
     NetworkConfig {

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use common::guest::Guest;
 use common::{in_namespace, run};
 use volnet::dhcp::frame::{Addresses, Datagram, build};
-use volnet::engine::mac::Mac;
+use volnet::model::mac::Mac;
 use volnet::network::linux::packets::{FRAME_MAX, Packets};
 
 const BRIDGE: Mac = Mac([2, 0, 0, 0, 0, 9]);

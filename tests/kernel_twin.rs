@@ -14,18 +14,18 @@ use std::os::fd::OwnedFd;
 
 use common::{in_namespace, run};
 use volnet::engine::limits::Limits;
-use volnet::engine::mac::Mac;
-use volnet::engine::name::{TapName, VmName};
-use volnet::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings, Shaping};
 use volnet::engine::policy::Policy;
-use volnet::engine::reconcile::{DesiredPort, Link, LinkKind, Observed};
-use volnet::engine::ruleset::{self, Accept, Direction, Element, Guest, Table};
-use volnet::engine::state::{Dhcp, NetworkConfig, Service};
-use volnet::error::Failure;
+use volnet::model::error::Failure;
+use volnet::model::mac::Mac;
+use volnet::model::name::{TapName, VmName};
+use volnet::model::record::{Dhcp, NetworkConfig, Service};
 use volnet::network::execute::execute;
 use volnet::network::fake::Fake;
 use volnet::network::linux::Linux;
 use volnet::network::{Applied, Network};
+use volnet::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings, Shaping};
+use volnet::plan::reconcile::{DesiredPort, Link, LinkKind, Observed};
+use volnet::plan::ruleset::{self, Accept, Direction, Element, Guest, Table};
 
 /// Seeds. (400 were tried once.)
 const SEEDS: u64 = 24;

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use volnet::engine::news::News;
-use volnet::engine::plan::LinkSettings;
 use volnet::network::linux::monitor::Monitor;
 use volnet::network::linux::socket::{Protocol, Socket};
 use volnet::network::linux::{addresses, links, sysctl};
+use volnet::plan::op::LinkSettings;
 
 use crate::contender::Contender;
 use crate::daemon::Daemon;
@@ -46,7 +46,7 @@ pub(crate) fn repairs(daemon: &Daemon, vms: usize, record: &mut Record) {
             .collect();
         record.times(&format!("repaired: {what}"), daemon.name(), vms, &times);
     };
-    let is = |news: &News, right: &dyn Fn(&volnet::engine::reconcile::Link) -> bool| {
+    let is = |news: &News, right: &dyn Fn(&volnet::plan::reconcile::Link) -> bool| {
         let taps = || news.links.values().filter(|(link, _)| link.name.starts_with("vttap-"));
         taps().count() > 0 && taps().all(|(link, _)| right(link))
     };

@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 use volnet::config::{self, Flags};
 use volnet::engine::limits::Limits;
-use volnet::engine::mac::Mac;
-use volnet::engine::name::{TapName, VmName};
 use volnet::engine::policy::Policy;
-use volnet::engine::reconcile::GROUP_FORWARD;
-use volnet::engine::ruleset::{self, Element, Guest};
-use volnet::engine::state::NetworkConfig;
+use volnet::model::mac::Mac;
+use volnet::model::name::{TapName, VmName};
+use volnet::model::record::NetworkConfig;
 use volnet::netlink::rtnl::link::{self, LinkChange, PortChange, Target};
 use volnet::netlink::writer::Writer;
 use volnet::network::linux::nft::Nft;
 use volnet::network::linux::socket::{Protocol, Sequence, Socket};
 use volnet::network::linux::{addresses, links, sysctl};
+use volnet::plan::reconcile::GROUP_FORWARD;
+use volnet::plan::ruleset::{self, Element, Guest};
 use volnet_ffi::tun::{self, EXCLUSIVE, NO_PI, TAP, Tun, VNET_HDR};
 
 use crate::SUBNET;

@@ -13,10 +13,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use volnet::engine::mac::Mac;
 use volnet::engine::policy::Policy;
-use volnet::engine::ruleset;
+use volnet::model::mac::Mac;
 use volnet::network::linux::nft::Nft;
+use volnet::plan::ruleset;
 
 use crate::contender::{Contender, Detached};
 use crate::floor::network;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::{read, write};
 use serde_json::Value;
-use volnet::engine::mac::Mac;
+use volnet::model::mac::Mac;
 use volnet::network::linux::sysctl;
 use volnet_ffi::tun::{self, NO_PI, TAP, Tun, VNET_HDR};
 

@@ -14,8 +14,8 @@ use nix::sys::termios::{self, SetArg, Termios};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Settings;
-use crate::engine::name::VmName;
 use crate::hypervisor::SERIAL_SOCKET;
+use crate::model::name::VmName;
 use crate::store::Paths;
 
 use super::session::file;

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::Flags;
-use crate::engine::request::Request;
+use crate::model::request::Request;
 use crate::protocol::frame::Terminator;
 use crate::protocol::{client, reply};
 

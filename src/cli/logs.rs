@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::engine::name::VmName;
+use crate::model::name::VmName;
 
 use super::session::{Session, file};
 use super::{DONE, Trouble};

@@ -29,8 +29,8 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use crate::config::{self, Settings};
-use crate::engine::request::{Reply, Request};
-use crate::error::Error;
+use crate::model::error::Error;
+use crate::model::request::{Reply, Request};
 
 use command::{Command, Invocation};
 use session::Session;

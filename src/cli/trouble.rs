@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::error::{Error, Refusal};
+use crate::model::error::{Error, Refusal};
 use crate::protocol::client::NoReply;
 
 use super::args::Usage;

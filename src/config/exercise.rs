@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::engine::ledger::Ledger;
-use crate::engine::prefix::Prefix;
+use crate::model::prefix::Prefix;
 
 /// Settings that are taken are such that the daemon can start with them. Before the first brace,
 /// where the file begins, stand flags (`--subnet=10.0.0.0/24`) and variables (`VOLNET_KVM=no`), one

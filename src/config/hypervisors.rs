@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::error::Refusal;
 use crate::hypervisor::template::Template;
 use crate::hypervisor::{CLOUD_HYPERVISOR, FIRECRACKER, Options, QEMU, QemuMachine};
+use crate::model::error::Refusal;
 use crate::spec::fields::{Fields, Place};
 use crate::spec::text;
 

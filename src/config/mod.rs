@@ -20,9 +20,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::engine::policy::Policy;
-use crate::engine::state::NetworkConfig;
-use crate::error::Refusal;
 use crate::hypervisor::Options;
+use crate::model::error::Refusal;
+use crate::model::record::NetworkConfig;
 use crate::spec::{MachineDefaults, PATH_BYTES_MAX};
 
 pub use hypervisors::{HYPERVISORS_MAX, TEMPLATE_ARGS_MAX};

@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 
 use crate::engine::expose::Protocol;
 use crate::engine::limits::{Limits, UNGUARDED};
-use crate::engine::mac::Mac;
-use crate::engine::name::{TAP_PREFIX, check_link_name};
 use crate::engine::policy::OPEN;
-use crate::engine::prefix::Prefix;
-use crate::engine::ruleset::is_guarded;
-use crate::engine::state::{Dhcp, NetworkConfig, Service};
-use crate::error::Refusal;
+use crate::model::error::Refusal;
+use crate::model::mac::Mac;
+use crate::model::name::{TAP_PREFIX, check_link_name};
+use crate::model::prefix::Prefix;
+use crate::model::record::{Dhcp, NetworkConfig, Service};
+use crate::plan::ruleset::is_guarded;
 use crate::spec::fields::{Fields, Place};
 use crate::spec::{self, MTU_MAX, MTU_MIN, text};
 

@@ -2,8 +2,8 @@
 
 use super::source::Sources;
 use crate::engine::policy::{POLICIES_MAX, Policy, PolicyRule, RULES_MAX};
-use crate::engine::state::NetworkConfig;
-use crate::error::Refusal;
+use crate::model::error::Refusal;
+use crate::model::record::NetworkConfig;
 use crate::spec::fields::{Place, texts};
 
 /// The policies of the file. Those that networks name must be known.

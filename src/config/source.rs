@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 use crate::spec::fields::{Document, Fields, Place};
 
 /// The names of one setting.

@@ -3,10 +3,10 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::engine::expose::Protocol;
 use crate::engine::limits::Limits;
-use crate::engine::mac::Mac;
-use crate::engine::state::{Dhcp, Service};
 use crate::hypervisor::QemuMachine;
 use crate::hypervisor::template::Template;
+use crate::model::mac::Mac;
+use crate::model::record::{Dhcp, Service};
 
 fn flags(list: &[(&'static str, &str)]) -> Flags {
     let mut flags = Flags::default();

@@ -19,7 +19,7 @@ use mio::net::UnixStream;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::peer::Peer;
-use crate::engine::request::OpenFile;
+use crate::model::request::OpenFile;
 use crate::protocol::frame::{Decoder, FrameError, Terminator};
 
 /// Bytes taken from one connection in one turn of the loop.

@@ -8,8 +8,8 @@ use super::shell::Shell;
 use crate::dhcp::resolvers::resolvers;
 use crate::dhcp::{Query, Step, decide};
 use crate::engine::supervise::Now;
-use crate::engine::view::{Finding, Level};
 use crate::hypervisor::process::Processes;
+use crate::model::view::{Finding, Level};
 use crate::network::Network;
 use crate::store::disk::Disk;
 

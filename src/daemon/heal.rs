@@ -4,21 +4,21 @@
 //! observation of everything and the one plan that comes out of it, the same as at the start of the
 //! daemon. Observations keep [`INTERVAL_MS`] between them, whatever the news; what fails is tried
 //! again after [`RETRY_MS`]. What is put right again and again is held back
-//! ([`crate::engine::drift::Patience`]).
+//! ([`crate::plan::drift::Patience`]).
 
 use std::collections::BTreeSet;
 
 use super::shell::Shell;
-use crate::engine::drift::{self, Drift, Patience, Verdict};
-use crate::engine::name::VmName;
 use crate::engine::news::{Culprit, News};
-use crate::engine::plan::{Op, Plan};
-use crate::engine::reconcile::{ALIAS, Problem, reconcile};
 use crate::engine::supervise::Now;
-use crate::engine::view::EventKind;
-use crate::error::Failure;
 use crate::hypervisor::process::Processes;
+use crate::model::error::Failure;
+use crate::model::name::VmName;
+use crate::model::view::EventKind;
 use crate::network::{Applied, Network, execute};
+use crate::plan::drift::{self, Drift, Patience, Verdict};
+use crate::plan::op::{Op, Plan};
+use crate::plan::reconcile::{ALIAS, Problem, reconcile};
 use crate::store::disk::Disk;
 
 /// Milliseconds between two observations.

@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 
 use super::shell::Shell;
 use crate::engine::decide::commands;
-use crate::engine::name::VmName;
-use crate::engine::reconcile::{Desired, Observed, Problem, reconcile};
-use crate::engine::request::Reply;
-use crate::engine::state::{Action, HostRecord, Intent, ProcessId};
 use crate::engine::supervise::Now;
-use crate::engine::view::EventKind;
-use crate::error::{Error, Failure, Refusal};
 use crate::hypervisor::process::Processes;
+use crate::model::error::{Error, Failure, Refusal};
+use crate::model::name::VmName;
+use crate::model::record::{Action, HostRecord, Intent, ProcessId};
+use crate::model::request::Reply;
+use crate::model::view::EventKind;
 use crate::network::{Network, execute};
+use crate::plan::reconcile::{Desired, Observed, Problem, reconcile};
 use crate::store::disk::Disk;
 
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {

@@ -6,16 +6,16 @@ use std::fs::{self, File};
 
 use super::guests;
 use super::shell::Shell;
-use crate::engine::firewall;
-use crate::engine::name::VmName;
-use crate::engine::reconcile::{Desired, Observed, reconcile};
-use crate::engine::request::Reply;
-use crate::engine::ruleset::Family;
-use crate::engine::state::Dhcp;
-use crate::engine::view::{Finding, Level, Status};
-use crate::error::Error;
 use crate::hypervisor::process::Processes;
+use crate::model::error::Error;
+use crate::model::name::VmName;
+use crate::model::record::Dhcp;
+use crate::model::request::Reply;
+use crate::model::view::{Finding, Level, Status};
 use crate::network::{Counted, Network};
+use crate::plan::firewall;
+use crate::plan::reconcile::{Desired, Observed, reconcile};
+use crate::plan::ruleset::Family;
 use crate::store::disk::Disk;
 
 /// The device through which taps are made.
@@ -194,10 +194,10 @@ fn device(path: &str, level: Level, consequence: &str, hint: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::ruleset;
     use crate::network::Network;
     use crate::network::execute::execute_all;
     use crate::network::fake::{EOPNOTSUPP, Fake};
+    use crate::plan::ruleset;
 
     #[test]
     fn guests_that_cannot_be_held_are_told_of() {

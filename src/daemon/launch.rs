@@ -8,11 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::config::Settings;
-use crate::engine::name::VmName;
-use crate::engine::state::{NetworkConfig, Record};
-use crate::engine::view::{Finding, Level};
 use crate::engine::vm;
-use crate::error::{Error, Refusal};
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::process::Descriptors;
 use crate::hypervisor::user::{self, User};
@@ -20,6 +16,10 @@ use crate::hypervisor::{
     self, Attachment, CLOUD_HYPERVISOR, Command, Control, FIRECRACKER, Launch, LaunchPort, Options,
     QEMU, inputs, log,
 };
+use crate::model::error::{Error, Refusal};
+use crate::model::name::VmName;
+use crate::model::record::{NetworkConfig, Record};
+use crate::model::view::{Finding, Level};
 use crate::spec::{MEMORY_MB_DEFAULT, MachineDefaults, MachineSpec, resolve_machine};
 use crate::store::Paths;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use mio::net::UnixListener;
 
 use super::peer::{GROUP, GROUP_FILE, group_id};
-use crate::error::Failure;
+use crate::model::error::Failure;
 
 /// Who may connect: the owner and the group.
 const MODE: u32 = 0o660;

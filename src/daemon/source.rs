@@ -6,7 +6,7 @@
 
 use super::client::Client;
 use super::ear::Ear;
-use crate::engine::name::VmName;
+use crate::model::name::VmName;
 
 /// Something that can become ready.
 #[derive(Debug)]

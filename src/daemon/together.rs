@@ -17,11 +17,11 @@
 
 use super::shell::Shell;
 use crate::engine::decide::{Decision, Step};
-use crate::engine::request::Request;
-use crate::engine::state::Record;
 use crate::engine::supervise::{Now, Ticket};
-use crate::error::Error;
 use crate::hypervisor::process::Processes;
+use crate::model::error::Error;
+use crate::model::record::Record;
+use crate::model::request::Request;
 use crate::network::{Applied, Network, execute};
 use crate::store::disk::Disk;
 

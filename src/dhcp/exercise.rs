@@ -8,12 +8,12 @@ use super::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
 use super::message::{Kind, Message, option};
 use crate::engine::decide::{Engine, Step as Requested};
 use crate::engine::limits::Limits;
-use crate::engine::mac::Mac;
-use crate::engine::mode::Mode;
-use crate::engine::name::VmName;
-use crate::engine::request::Request;
-use crate::engine::state::{Dhcp, NetworkConfig, Service};
 use crate::engine::supervise::Now;
+use crate::model::mac::Mac;
+use crate::model::mode::Mode;
+use crate::model::name::VmName;
+use crate::model::record::{Dhcp, NetworkConfig, Service};
+use crate::model::request::Request;
 use crate::spec::{NetworkSpec, VmSpec};
 
 /// The name servers of the host.

@@ -8,7 +8,7 @@
 use std::net::Ipv4Addr;
 
 use super::Malformed;
-use crate::engine::mac::Mac;
+use crate::model::mac::Mac;
 
 /// The port that servers listen on.
 pub const SERVER_PORT: u16 = 67;

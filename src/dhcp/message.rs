@@ -8,7 +8,7 @@
 use std::net::Ipv4Addr;
 
 use super::Malformed;
-use crate::engine::mac::Mac;
+use crate::model::mac::Mac;
 
 /// The longest message that is written: the 576 bytes that every client must take (RFC 2131, 2)
 /// less the headers of IPv4 and UDP.

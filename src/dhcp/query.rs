@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::Malformed;
 use super::frame::{self, SERVER_PORT};
 use super::message::{Kind, Message, option};
-use crate::engine::mac::Mac;
+use crate::model::mac::Mac;
 
 /// A message of a guest: sent by the Ethernet address that it speaks of, and directly to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use super::Query;
 use super::frame::{Addresses, CLIENT_PORT, Datagram, SERVER_PORT, build};
 use super::message::{Head, Kind, Writer, option};
-use crate::engine::kernel_args::host_name;
 use crate::engine::lease::Guest;
-use crate::engine::mac::Mac;
+use crate::model::kernel_args::host_name;
+use crate::model::mac::Mac;
 
 /// What a guest is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::Query;
 use super::message::{Kind, option};
 use super::reply::Reply;
 use crate::engine::lease::{Change, Claim, Guest};
-use crate::engine::state::Lease;
+use crate::model::record::Lease;
 
 /// Milliseconds for which an address is lent.
 pub const LEASE_MS: u64 = 3_600_000;

@@ -6,11 +6,11 @@ use super::exercise::{Host, RESOLVERS, ask};
 use super::frame::{self, Addresses, Datagram};
 use super::message::{Head, Kind, Message, Writer, option};
 use super::{Malformed, Query};
-use crate::engine::mac::Mac;
-use crate::engine::mode::Mode;
-use crate::engine::name::VmName;
-use crate::engine::state::Lease;
 use crate::engine::supervise::Now;
+use crate::model::mac::Mac;
+use crate::model::mode::Mode;
+use crate::model::name::VmName;
+use crate::model::record::Lease;
 use crate::spec::NetworkSpec;
 
 const HOST_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);

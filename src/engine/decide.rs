@@ -11,17 +11,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::ledger::{Conflict, Ledger};
-use super::lifecycle::{FollowUp, Started};
-use super::name::VmName;
-use super::plan::Plan;
-use super::policy::Policy;
-use super::request::{Reply, Request};
-use super::state::{Action, FORMAT, NetworkConfig, Record};
-use super::supervise::{Life, Now, Ticket, Want};
-use super::view::{EventKind, NetworkView, Status, VmView};
-use super::vm::Vm;
-use crate::error::{Error, Failure, Refusal};
+use crate::engine::ledger::{Conflict, Ledger};
+use crate::engine::lifecycle::{FollowUp, Started};
+use crate::engine::policy::Policy;
+use crate::engine::supervise::{Life, Now, Ticket, Want};
+use crate::engine::vm::Vm;
+use crate::model::error::{Error, Failure, Refusal};
+use crate::model::name::VmName;
+use crate::model::record::{Action, FORMAT, NetworkConfig, Record};
+use crate::model::request::{Reply, Request};
+use crate::model::view::{EventKind, NetworkView, Status, VmView};
+use crate::plan::op::Plan;
 use crate::spec::VmSpec;
 
 /// All that volnet knows, and the decisions on it.

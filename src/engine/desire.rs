@@ -1,13 +1,13 @@
 //! What the kernel should hold, as the engine's state says.
 
-use super::decide::Engine;
-use super::mode::Mode;
-use super::name::VmName;
-use super::plan::{Handover, Op, Plan};
-use super::reconcile::{self, Desired, DesiredPort, Observed, Problem};
-use super::ruleset::{self, Element, Guest};
-use super::state::{Dhcp, NetworkConfig, Record};
-use crate::error::Refusal;
+use crate::engine::decide::Engine;
+use crate::model::error::Refusal;
+use crate::model::mode::Mode;
+use crate::model::name::VmName;
+use crate::model::record::{Dhcp, NetworkConfig, Record};
+use crate::plan::op::{Handover, Op, Plan};
+use crate::plan::reconcile::{self, Desired, DesiredPort, Observed, Problem};
+use crate::plan::ruleset::{self, Element, Guest};
 
 impl Engine {
     /// All that should be: every network, and the port of every VM.

@@ -15,14 +15,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Engine, Step};
-use super::mode::Mode;
-use super::name::VmName;
-use super::request::Reply;
-use super::state::{Dhcp, Port, Record};
-use super::supervise::Ticket;
-use super::vm::Vm;
-use crate::error::{Error, Refusal};
+use crate::engine::decide::{Engine, Step};
+use crate::engine::supervise::Ticket;
+use crate::engine::vm::Vm;
+use crate::model::error::{Error, Refusal};
+use crate::model::mode::Mode;
+use crate::model::name::VmName;
+use crate::model::record::{Dhcp, Port, Record};
+use crate::model::request::Reply;
 
 /// The most ports of one VM.
 pub const EXPOSED_MAX: usize = 64;

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use super::prefix::Prefix;
+use crate::model::prefix::Prefix;
 
 /// The shortest prefix, that is the largest network, that a pool hands out from.
 pub const PREFIX_MIN: u8 = 8;

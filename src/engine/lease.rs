@@ -13,12 +13,12 @@
 
 use std::net::Ipv4Addr;
 
-use super::decide::{Decision, Engine, Write};
-use super::mac::Mac;
-use super::name::VmName;
-use super::state::{Lease, NetworkConfig, Port, Record};
-use super::supervise::Now;
-use super::view::EventKind;
+use crate::engine::decide::{Decision, Engine, Write};
+use crate::engine::supervise::Now;
+use crate::model::mac::Mac;
+use crate::model::name::VmName;
+use crate::model::record::{Lease, NetworkConfig, Port, Record};
+use crate::model::view::EventKind;
 
 /// Changes of its lease that a guest may ask for at once; each is a write to the disk.
 const CHANGES_MAX: u64 = 12;

@@ -6,15 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::cid::Cids;
-use super::ipam::{Pool, Why};
-use super::mac::Mac;
-use super::mode::Mode;
-use super::name::{TapName, VmName};
-use super::ruleset::is_guarded;
-use super::state::{Dhcp, Lease, NetworkConfig, Port, Record};
-use super::view::NetworkView;
-use crate::error::Refusal;
+use crate::engine::cid::Cids;
+use crate::engine::ipam::{Pool, Why};
+use crate::model::error::Refusal;
+use crate::model::mac::Mac;
+use crate::model::mode::Mode;
+use crate::model::name::{TapName, VmName};
+use crate::model::record::{Dhcp, Lease, NetworkConfig, Port, Record};
+use crate::model::view::NetworkView;
+use crate::plan::ruleset::is_guarded;
 use crate::spec::{NetworkSpec, VmSpec};
 
 /// Ports of one Linux bridge: `BR_MAX_PORTS` (net/bridge/br_private.h) less the reserved one.

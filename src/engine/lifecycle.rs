@@ -4,13 +4,13 @@
 //! delete) is another, so that each can fail on its own: a restart that fails leaves a VM that has
 //! ended, not one that is still stopping.
 
-use super::decide::{Act, Answer, Answers, Decision, Engine, Step, Write};
-use super::name::VmName;
-use super::request::STOP_TIMEOUT_MS;
-use super::state::{Action, Exit};
-use super::supervise::{self, Escalation, Hatching, Life, Now, Stop, Ticket, Want};
-use super::view::EventKind;
-use crate::error::{Error, Failure, Refusal};
+use crate::engine::decide::{Act, Answer, Answers, Decision, Engine, Step, Write};
+use crate::engine::supervise::{self, Escalation, Hatching, Life, Now, Stop, Ticket, Want};
+use crate::model::error::{Error, Failure, Refusal};
+use crate::model::name::VmName;
+use crate::model::record::{Action, Exit};
+use crate::model::request::STOP_TIMEOUT_MS;
+use crate::model::view::EventKind;
 use crate::spec::RestartPolicy;
 
 /// What is due for a VM after another decision on it.

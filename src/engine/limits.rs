@@ -12,13 +12,13 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Engine, Step};
-use super::name::VmName;
-use super::plan::Shaping;
-use super::ruleset::Rate;
-use super::state::Record;
-use super::supervise::Ticket;
-use crate::error::{Error, Refusal};
+use crate::engine::decide::{Engine, Step};
+use crate::engine::supervise::Ticket;
+use crate::model::error::{Error, Refusal};
+use crate::model::name::VmName;
+use crate::model::record::Record;
+use crate::plan::op::Shaping;
+use crate::plan::ruleset::Rate;
 
 /// The highest rate in Mbit/s: as bytes a second it is a word.
 pub const MBIT_MAX: u64 = 32_000;

@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use super::decide::Engine;
-use super::plan::{PortSettings, Shaping};
-use super::reconcile::{self, DesiredPort, Link, Seen};
+use crate::engine::decide::Engine;
+use crate::plan::op::{PortSettings, Shaping};
+use crate::plan::reconcile::{self, DesiredPort, Link, Seen};
 
 /// What was told since the last look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

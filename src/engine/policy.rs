@@ -16,12 +16,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::decide::{Engine, Step};
-use super::name::VmName;
-use super::prefix::Prefix;
-use super::state::Record;
-use super::supervise::Ticket;
-use crate::error::{Error, Refusal};
+use crate::engine::decide::{Engine, Step};
+use crate::engine::supervise::Ticket;
+use crate::model::error::{Error, Refusal};
+use crate::model::name::VmName;
+use crate::model::prefix::Prefix;
+use crate::model::record::Record;
 
 /// The policy of a network that names none.
 pub const OPEN: &str = "open";

@@ -3,12 +3,12 @@
 //! Order: every record is restored, then for each the daemon says what became of its process:
 //! [`Engine::adopted`] or [`Engine::lost`]. Then [`Engine::autostart`].
 
-use super::decide::{Decision, Engine, Write};
-use super::lifecycle::FollowUp;
-use super::name::VmName;
-use super::state::{Exit, Record};
-use super::supervise::{self, Life, Now};
-use super::vm::Vm;
+use crate::engine::decide::{Decision, Engine, Write};
+use crate::engine::lifecycle::FollowUp;
+use crate::engine::supervise::{self, Life, Now};
+use crate::engine::vm::Vm;
+use crate::model::name::VmName;
+use crate::model::record::{Exit, Record};
 
 impl Engine {
     /// Takes a record over, with all that it holds. An error says why that cannot be: the

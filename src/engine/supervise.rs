@@ -14,8 +14,8 @@
 //! A stop goes from mild to hard: the guest is asked to power off, then the process gets SIGTERM,
 //! at the caller's deadline SIGKILL. Everything here is arithmetic on times that are given.
 
-use super::decide::Answer;
-use super::state::Exit;
+use crate::engine::decide::Answer;
+use crate::model::record::Exit;
 use crate::spec::RestartPolicy;
 
 /// A caller that waits for a reply; the daemon knows which connection it stands for.

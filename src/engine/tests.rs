@@ -3,19 +3,19 @@
 mod expose;
 mod lease;
 
-use super::decide::{Act, Decision, Engine, Step, Write};
-use super::limits::Limits;
-use super::mac::Mac;
-use super::mode::Mode;
-use super::name::VmName;
-use super::plan::{Handover, Op};
-use super::reconcile::Desired;
-use super::request::{Reply, Request};
-use super::ruleset::Family;
-use super::state::{Dhcp, Exit, NetworkConfig, Port, Record, Service};
-use super::supervise::{Now, RESTARTS_MAX, Ticket};
-use super::view::{EventKind, Status, VmView};
-use crate::error::{Error, Failure, Refusal};
+use crate::engine::decide::{Act, Decision, Engine, Step, Write};
+use crate::engine::limits::Limits;
+use crate::engine::supervise::{Now, RESTARTS_MAX, Ticket};
+use crate::model::error::{Error, Failure, Refusal};
+use crate::model::mac::Mac;
+use crate::model::mode::Mode;
+use crate::model::name::VmName;
+use crate::model::record::{Dhcp, Exit, NetworkConfig, Port, Record, Service};
+use crate::model::request::{Reply, Request};
+use crate::model::view::{EventKind, Status, VmView};
+use crate::plan::op::{Handover, Op};
+use crate::plan::reconcile::Desired;
+use crate::plan::ruleset::Family;
 use crate::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 
 type Replies = Vec<(Ticket, Result<Reply, Error>)>;

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::kernel_args::kernel_args;
-use super::lease::Pace;
-use super::state::{Exit, NetworkConfig, Port, Record};
-use super::supervise::Life;
-use super::view::{Status, VmView};
+use crate::engine::lease::Pace;
+use crate::engine::supervise::Life;
+use crate::model::kernel_args::kernel_args;
+use crate::model::record::{Exit, NetworkConfig, Port, Record};
+use crate::model::view::{Status, VmView};
 
 /// A VM.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::path::Path;
 use super::{
     Attachment, CloudHypervisorOptions, Command, Control, Launch, LaunchPort, VSOCK_SOCKET, text,
 };
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 use crate::spec::Disk;
 
 /// What every guest is told: where its console is, and to restart when it panics.

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use super::process::{Descriptors, Processes};
 use super::{Command, Control};
-use crate::engine::name::VmName;
-use crate::engine::state::{Exit, ProcessId};
-use crate::error::Failure;
+use crate::model::error::Failure;
+use crate::model::name::VmName;
+use crate::model::record::{Exit, ProcessId};
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::{Attachment, Command, Control, FirecrackerOptions, Launch, VSOCK_SOCKET, text};
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 use crate::spec::{Disk, DiskFormat};
 
 /// What every guest is told: where its console is, and to end when it panics or restarts, which to

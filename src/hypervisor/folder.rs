@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::Path;
 
 use super::user::User;
-use crate::error::Failure;
+use crate::model::error::Failure;
 use crate::rights;
 
 const MODE: u32 = 0o700;

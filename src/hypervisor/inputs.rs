@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 use crate::spec::{File, ResolvedMachine};
 
 /// Where programs are looked for when the daemon has no `PATH`.

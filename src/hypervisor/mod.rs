@@ -45,8 +45,8 @@ pub mod user;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use crate::engine::mac::Mac;
-use crate::error::Refusal;
+use crate::model::error::Refusal;
+use crate::model::mac::Mac;
 use crate::spec::MachineSpec;
 
 pub use options::{CloudHypervisorOptions, FirecrackerOptions, Options, QemuMachine, QemuOptions};

@@ -2,7 +2,7 @@
 
 use super::template::Template;
 use super::{CLOUD_HYPERVISOR, FIRECRACKER, QEMU};
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 
 /// Settings of all hypervisors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 use super::{Command, Control};
-use crate::engine::name::VmName;
-use crate::engine::state::{Exit, ProcessId};
-use crate::error::Failure;
+use crate::model::error::Failure;
+use crate::model::name::VmName;
+use crate::model::record::{Exit, ProcessId};
 
 /// What is open for a process that is started. It is closed here once that has it.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use super::{
     Attachment, Command, Control, Launch, LaunchPort, QemuMachine, QemuOptions, SERIAL_SOCKET,
     VSOCK_SOCKET, text,
 };
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 use crate::spec::Disk;
 
 /// What every guest is told: where its console is, and to end rather than to hang when it panics

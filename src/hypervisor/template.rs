@@ -16,7 +16,7 @@
 //! for each. So `["--initrd", "{initramfs}"]` disappears where there is none. `{{` and `}}` are braces.
 
 use super::{Attachment, Command, Control, Launch, VSOCK_SOCKET, text};
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 use crate::spec::Disk;
 
 /// The words there are. Those of the network come first; see [`NETWORK_WORDS`].

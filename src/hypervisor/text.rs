@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Launch, SOCKET_PATH_BYTES_MAX};
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 use crate::spec::CMDLINE_BYTES_MAX;
 
 /// The longest name of a socket in a VM's folder.

@@ -8,7 +8,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 
 /// Who it is where the settings do not say, if there is such a user.
 pub const DEFAULT: &str = "volnet-vm";

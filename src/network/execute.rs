@@ -7,8 +7,8 @@
 use log::error;
 
 use super::{Applied, Network};
-use crate::engine::plan::Op;
-use crate::error::Failure;
+use crate::model::error::Failure;
+use crate::plan::op::Op;
 
 /// `EPROTO` (asm-generic/errno.h): the conversation with the kernel went wrong, so the change may
 /// have been made although nobody said so. It is asked for once more where that does no harm.

@@ -17,10 +17,10 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use super::{Applied, Network};
-use crate::engine::plan::Op;
-use crate::engine::reconcile::{DesiredPort, Link, LinkKind, Observed, ObservedTable};
-use crate::engine::ruleset::Family;
-use crate::error::Failure;
+use crate::model::error::Failure;
+use crate::plan::op::Op;
+use crate::plan::reconcile::{DesiredPort, Link, LinkKind, Observed, ObservedTable};
+use crate::plan::ruleset::Family;
 
 /// `EPERM`, as are the others here: numbers of Linux (asm-generic/errno-base.h, errno.h).
 pub const EPERM: i32 = 1;

@@ -16,10 +16,10 @@ use std::os::fd::OwnedFd;
 
 use std::net::Ipv4Addr;
 
-use crate::engine::firewall::Surroundings;
-use crate::engine::plan::Op;
-use crate::engine::reconcile::{DesiredPort, Observed};
-use crate::error::Failure;
+use crate::model::error::Failure;
+use crate::plan::firewall::Surroundings;
+use crate::plan::op::Op;
+use crate::plan::reconcile::{DesiredPort, Observed};
 
 /// Something that a plan can be run on.
 pub trait Network {

@@ -9,9 +9,9 @@ use std::os::fd::OwnedFd;
 use log::warn;
 
 use super::{Applied, Network};
-use crate::engine::plan::Op;
-use crate::engine::reconcile::{DesiredPort, Observed};
-use crate::error::Failure;
+use crate::model::error::Failure;
+use crate::plan::op::Op;
+use crate::plan::reconcile::{DesiredPort, Observed};
 
 /// A backend without a kernel.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Failure, Refusal};
+use crate::model::error::{Error, Failure, Refusal};
 
 /// A reply that is not an error.
 #[derive(Clone, Debug, PartialEq)]

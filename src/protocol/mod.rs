@@ -1,6 +1,6 @@
 //! The wire: Varlink over a Unix socket, with a newline allowed in place of NUL.
 //!
-//! [`frame`] finds messages in bytes, [`request`] makes a [`crate::engine::request::Request`] of
+//! [`frame`] finds messages in bytes, [`request`] makes a [`crate::model::request::Request`] of
 //! one, [`reply`] makes bytes of the answer, [`service`] answers `org.varlink.service`. [`client`]
 //! is the other side. None of them reads or writes anything: bytes in, bytes out. [`exercise`] holds
 //! the bodies of the fuzz targets.

@@ -6,9 +6,9 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::engine::request;
-use crate::engine::view::{Event, Finding, NetworkView, VmView};
-use crate::error::{Error, Failure, Refusal};
+use crate::model::error::{Error, Failure, Refusal};
+use crate::model::request;
+use crate::model::view::{Event, Finding, NetworkView, VmView};
 
 use super::frame::Terminator;
 use super::request::Fault;

@@ -12,9 +12,9 @@ use serde_json::{Map, Value};
 
 use crate::engine::expose::{Expose, HostPort, Protocol};
 use crate::engine::limits::Limits;
-use crate::engine::name::VmName;
-use crate::engine::request::{Request, STOP_TIMEOUT_MS};
-use crate::error::Refusal;
+use crate::model::error::Refusal;
+use crate::model::name::VmName;
+use crate::model::request::{Request, STOP_TIMEOUT_MS};
 use crate::spec;
 
 use super::service::{self, ServiceCall};

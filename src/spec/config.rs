@@ -14,7 +14,7 @@ use super::manifest::{self, Manifest};
 use super::sections::{self, Network, Resources, Source};
 use super::{RestartPolicy, text};
 use crate::engine::expose::Expose;
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 
 const KNOWN: &[&str] = &[
     "plugin",

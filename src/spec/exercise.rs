@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 
 /// A manifest makes the same VM whenever it is read, or is refused where it is wrong.
 pub fn manifest(bytes: &[u8]) {

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 
 /// The two documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::MachineSpec;
-use crate::error::Refusal;
 use crate::hypervisor::FIRECRACKER;
+use crate::model::error::Refusal;
 
 /// What the host offers to a VM that does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::fields::{Fields, Place};
 use super::sections::{self, Network, Resources, Source};
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 
 /// The versions that are read. Examples from before the schema had a number carry a date.
 const SCHEMA_VERSIONS: [&str; 4] = ["1", "1.0", "v1", "2024-09"];

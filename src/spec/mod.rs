@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::expose::Expose;
 use crate::engine::limits::Limits;
-use crate::engine::mac::Mac;
-use crate::engine::mode::Mode;
-use crate::engine::prefix::Prefix;
+use crate::model::mac::Mac;
+use crate::model::mode::Mode;
+use crate::model::prefix::Prefix;
 
 pub use document::Kept;
 pub use machine::{MachineDefaults, ResolvedMachine, resolve_machine};

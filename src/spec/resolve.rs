@@ -12,7 +12,7 @@ use super::fields::{Document, Place};
 use super::manifest::{self, Manifest};
 use super::sections::{Network, Source};
 use super::{File, MachineSpec, NetworkSpec, VmSpec};
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 
 /// Virtual CPUs of a VM that does not say.
 pub const CPUS_DEFAULT: u32 = 1;

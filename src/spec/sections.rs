@@ -11,10 +11,10 @@ use super::fields::{Fields, Place};
 use super::{Disk, DiskFormat, File, text};
 use crate::engine::expose::{EXPOSED_MAX, Expose};
 use crate::engine::limits::Limits;
-use crate::engine::mac::Mac;
-use crate::engine::mode::Mode;
-use crate::engine::prefix::Prefix;
-use crate::error::Refusal;
+use crate::model::error::Refusal;
+use crate::model::mac::Mac;
+use crate::model::mode::Mode;
+use crate::model::prefix::Prefix;
 use serde_json::Value;
 
 /// The most virtual CPUs.

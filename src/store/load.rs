@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use super::disk::{Disk, is_temporary};
 use super::record::{self, Unreadable};
 use super::{ENDING, Paths, failure};
-use crate::engine::name::VmName;
-use crate::engine::state::{FORMAT, HostRecord, Intent, ProcessId, Record};
-use crate::error::Failure;
+use crate::model::error::Failure;
+use crate::model::name::VmName;
+use crate::model::record::{FORMAT, HostRecord, Intent, ProcessId, Record};
 
 /// What the store held.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

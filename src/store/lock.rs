@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::failure;
-use crate::error::Failure;
+use crate::model::error::Failure;
 
 /// How long a lock that another process holds is waited for, in turns.
 const TURNS: u32 = 50;

@@ -34,9 +34,9 @@ use std::path::{Path, PathBuf};
 
 pub use load::Loaded;
 
-use crate::engine::name::VmName;
-use crate::engine::state::{HostRecord, Intent, ProcessId, Record};
-use crate::error::Failure;
+use crate::model::error::Failure;
+use crate::model::name::VmName;
+use crate::model::record::{HostRecord, Intent, ProcessId, Record};
 use disk::Disk;
 
 /// The ending of every file that is loaded. Set-aside and temporary files end otherwise.
@@ -137,7 +137,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Reads all there is. A file that makes no sense is moved aside and reported, the others
-    /// come up; one in a newer format than [`crate::engine::state::FORMAT`] fails the load, and
+    /// come up; one in a newer format than [`crate::model::record::FORMAT`] fails the load, and
     /// then nothing was moved.
     pub fn load(&mut self) -> Result<Loaded, Failure> {
         load::load(&mut self.disk, &self.paths)

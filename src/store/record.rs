@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::name::VmName;
-use crate::engine::state::{FORMAT, HostRecord, Intent, ProcessId, Record};
+use crate::model::name::VmName;
+use crate::model::record::{FORMAT, HostRecord, Intent, ProcessId, Record};
 
 /// Why a file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@ use std::fs;
 use super::files::Files;
 use super::memory::{Fault, Memory, Restart, Unsynced};
 use super::*;
-use crate::engine::state::{Action, FORMAT};
+use crate::model::record::{Action, FORMAT};
 use crate::spec::VmSpec;
 
 /// A directory of a test's own, removed with all that is in it.

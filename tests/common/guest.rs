@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use volnet::dhcp::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
 use volnet::dhcp::message::{Head, Kind, Message, Writer, option};
-use volnet::engine::mac::Mac;
+use volnet::model::mac::Mac;
 use volnet_ffi::tun::{NO_PI, TAP, Tun, VNET_HDR, open};
 
 use super::{PATIENCE, eventually, run};

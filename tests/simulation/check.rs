@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::Path;
 
-use volnet::engine::mode::Mode;
-use volnet::engine::name::VmName;
-use volnet::engine::reconcile::{Desired, Reconciled, reconcile};
-use volnet::engine::ruleset::Family;
-use volnet::engine::state::{ProcessId, Record};
-use volnet::engine::view::VmView;
+use volnet::model::mode::Mode;
+use volnet::model::name::VmName;
+use volnet::model::record::{ProcessId, Record};
+use volnet::model::view::VmView;
+use volnet::plan::reconcile::{Desired, Reconciled, reconcile};
+use volnet::plan::ruleset::Family;
 use volnet::store::disk::is_temporary;
 use volnet::store::{Loaded, Paths, Store};
 

@@ -9,9 +9,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use volnet::engine::mode::Mode;
-use volnet::engine::state::Exit;
 use volnet::hypervisor::fake::Manners;
+use volnet::model::mode::Mode;
+use volnet::model::record::Exit;
 use volnet::spec::VmSpec;
 use volnet::store::memory::Unsynced::{self, Kept, Lost};
 

@@ -1,7 +1,7 @@
 //! What can go wrong at an effect: every errno that it can return, an answer that is lost, half a
 //! write, and the end of the daemon before it, within it and after it.
 
-use volnet::engine::plan::Op;
+use volnet::plan::op::Op;
 
 /// One effect: a call by which the daemon reaches the world.
 #[derive(Clone, Copy, Debug)]

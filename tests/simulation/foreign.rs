@@ -2,12 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use volnet::engine::mac::Mac;
 use volnet::engine::news::{Culprit, News};
-use volnet::engine::plan::Shaping;
-use volnet::engine::reconcile::{Link, LinkKind, Observed};
-use volnet::engine::ruleset::Value;
+use volnet::model::mac::Mac;
 use volnet::network::fake::Fake;
+use volnet::plan::op::Shaping;
+use volnet::plan::reconcile::{Link, LinkKind, Observed};
+use volnet::plan::ruleset::Value;
 
 /// Something that others do. A number picks among the links that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

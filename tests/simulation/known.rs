@@ -1,7 +1,7 @@
 //! Scripts that failed once, as they were shrunk.
 
-use volnet::engine::state::Exit;
 use volnet::hypervisor::fake::Manners;
+use volnet::model::record::Exit;
 use volnet::spec::VmSpec;
 use volnet::store::memory::Unsynced;
 

@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 
 use volnet::dhcp::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
 use volnet::dhcp::message::{Head, Kind, Message, Writer, option};
-use volnet::engine::mac::Mac;
-use volnet::engine::name::VmName;
-use volnet::engine::view::VmView;
+use volnet::model::mac::Mac;
+use volnet::model::name::VmName;
+use volnet::model::view::VmView;
 
 /// What a guest does about its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

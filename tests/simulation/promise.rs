@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use volnet::engine::decide::Engine;
 use volnet::engine::expose::Expose;
 use volnet::engine::limits::Limits;
-use volnet::engine::mode::Mode;
-use volnet::engine::name::VmName;
-use volnet::engine::request::{Reply, Request};
 use volnet::engine::supervise::Ticket;
-use volnet::engine::view::{Status, VmView};
-use volnet::error::{Error, Failure};
+use volnet::model::error::{Error, Failure};
+use volnet::model::mode::Mode;
+use volnet::model::name::VmName;
+use volnet::model::request::{Reply, Request};
+use volnet::model::view::{Status, VmView};
 use volnet::spec::{RestartPolicy, VmSpec};
 
 use crate::foreign::Foreign;

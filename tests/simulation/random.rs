@@ -13,10 +13,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use volnet::engine::limits::Limits;
-use volnet::engine::mode::Mode;
-use volnet::engine::request::Request;
-use volnet::engine::state::Exit;
 use volnet::hypervisor::fake::Manners;
+use volnet::model::mode::Mode;
+use volnet::model::record::Exit;
+use volnet::model::request::Request;
 use volnet::spec::{NetworkSpec, RestartPolicy, VmSpec};
 use volnet::store::memory::Unsynced;
 

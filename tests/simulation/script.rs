@@ -2,9 +2,9 @@
 
 use volnet::engine::expose::{Expose, Protocol};
 use volnet::engine::limits::Limits;
-use volnet::engine::mode::Mode;
-use volnet::engine::name::VmName;
-use volnet::engine::request::Request;
+use volnet::model::mode::Mode;
+use volnet::model::name::VmName;
+use volnet::model::request::Request;
 use volnet::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 
 use crate::lease::Word;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use volnet::engine::view::VmView;
+use volnet::model::view::VmView;
 
 use crate::world::World;
 

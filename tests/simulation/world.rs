@@ -13,16 +13,16 @@ use std::panic;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use volnet::engine::name::VmName;
-use volnet::engine::plan::Op;
-use volnet::engine::reconcile::{DesiredPort, LinkKind, Observed};
-use volnet::engine::state::{Exit, ProcessId};
-use volnet::error::Failure;
 use volnet::hypervisor::fake::FakeProcesses;
 use volnet::hypervisor::process::{Descriptors, Processes};
 use volnet::hypervisor::{Command, Control};
+use volnet::model::error::Failure;
+use volnet::model::name::VmName;
+use volnet::model::record::{Exit, ProcessId};
 use volnet::network::fake::Fake;
 use volnet::network::{Applied, Network};
+use volnet::plan::op::Op;
+use volnet::plan::reconcile::{DesiredPort, LinkKind, Observed};
 use volnet::store::disk::Disk;
 use volnet::store::memory::{self, Memory, Restart};
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::engine::expose::{Expose, HostPort, Protocol};
 use crate::engine::lease::Change;
-use crate::engine::ruleset::Value;
-use crate::engine::state::Lease;
+use crate::model::record::Lease;
+use crate::plan::ruleset::Value;
 
 fn port(host_port: u16, host_ip: Option<[u8; 4]>) -> Expose {
     let host_ip = host_ip.map(Into::into);

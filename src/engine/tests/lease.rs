@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::engine::lease::{Change, Claim};
-use crate::engine::ruleset::{self, Element, Value};
-use crate::engine::state::{Lease, Record};
+use crate::model::record::{Lease, Record};
+use crate::plan::ruleset::{self, Element, Value};
 
 const HOUR: u64 = 3_600_000;
 

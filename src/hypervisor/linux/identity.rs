@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::confine;
-use crate::engine::name::VmName;
+use crate::model::name::VmName;
 use crate::rights;
 use crate::store::Paths;
 

@@ -37,9 +37,9 @@ use self::spawn::{Part, Place, Spawned};
 use super::process::{Descriptors, Processes};
 use super::user::User;
 use super::{Command, Control, folder, log};
-use crate::engine::name::VmName;
-use crate::engine::state::{Exit, ProcessId};
-use crate::error::Failure;
+use crate::model::error::Failure;
+use crate::model::name::VmName;
+use crate::model::record::{Exit, ProcessId};
 use crate::store::Paths;
 
 /// How long a killed helper is waited for in one turn, in milliseconds. It takes one.

@@ -19,9 +19,9 @@ use volnet_ffi::pidfd;
 
 use super::confine;
 use super::identity::{MARK_HELPER, MARK_RUNTIME, MARK_VM, Stat};
-use crate::engine::name::VmName;
 use crate::hypervisor::user::User;
 use crate::hypervisor::{Command, inputs};
+use crate::model::name::VmName;
 use crate::rights;
 
 const FILE_MODE: u32 = 0o600;

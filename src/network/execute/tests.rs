@@ -1,8 +1,8 @@
 use super::*;
-use crate::engine::plan::Plan;
-use crate::engine::reconcile::tests::{Host, bare_kernel};
-use crate::engine::reconcile::{DesiredPort, attach_plan, reconcile, release_plan};
 use crate::network::fake::{EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM, EXFULL, Fake, Kernel};
+use crate::plan::op::Plan;
+use crate::plan::reconcile::tests::{Host, bare_kernel};
+use crate::plan::reconcile::{DesiredPort, attach_plan, reconcile, release_plan};
 
 /// What the kernel may answer when it refuses one of our requests; the last three are ENOMEM,
 /// ENOBUFS and ERESTART.
@@ -116,7 +116,7 @@ fn undo_takes_only_the_link_that_was_made() {
         alias: "volnet:x".into(),
     };
     let taken = [create("vttap-x"), create("vttap-x")];
-    fake.add_link("vttap-y", crate::engine::reconcile::LinkKind::Other);
+    fake.add_link("vttap-y", crate::plan::reconcile::LinkKind::Other);
     assert_eq!(execute(&mut fake, &[create("vttap-y")]).unwrap_err().errno(), Some(EBUSY));
     assert!(fake.link("vttap-y").is_some(), "it was there before");
     assert_eq!(execute(&mut fake, &taken).unwrap_err().errno(), Some(EBUSY));

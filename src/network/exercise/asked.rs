@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use crate::config::{self, Flags};
 use crate::engine::expose::{Expose, Protocol};
 use crate::engine::limits::Limits;
-use crate::engine::mac::Mac;
-use crate::engine::mode::Mode;
-use crate::engine::name::VmName;
-use crate::engine::request::Request;
-use crate::engine::state::NetworkConfig;
 use crate::exercise::Choices;
+use crate::model::mac::Mac;
+use crate::model::mode::Mode;
+use crate::model::name::VmName;
+use crate::model::record::NetworkConfig;
+use crate::model::request::Request;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 use crate::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use super::world::World;
 use crate::engine::decide::Engine;
 use crate::engine::expose::Expose;
-use crate::engine::reconcile::{Desired, Reconciled, reconcile};
-use crate::engine::state::{Port, Record};
+use crate::model::record::{Port, Record};
+use crate::plan::reconcile::{Desired, Reconciled, reconcile};
 
 /// Panics where something does not hold.
 pub(super) fn all(world: &World<'_>) {

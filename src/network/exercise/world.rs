@@ -10,16 +10,16 @@ use log::trace;
 use super::asked;
 use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
 use crate::engine::lease::{Change, Claim};
-use crate::engine::name::VmName;
-use crate::engine::reconcile::{Desired, reconcile};
-use crate::engine::request::{Reply, Request};
-use crate::engine::state::{Exit, Lease, NetworkConfig, Record};
 use crate::engine::supervise::{Now, Ticket};
-use crate::error::{Error, Failure};
 use crate::exercise::Choices;
+use crate::model::error::{Error, Failure};
+use crate::model::name::VmName;
+use crate::model::record::{Exit, Lease, NetworkConfig, Record};
+use crate::model::request::{Reply, Request};
 use crate::network::Applied;
 use crate::network::execute::{execute, execute_all, undo};
 use crate::network::fake::{EPERM, Fake};
+use crate::plan::reconcile::{Desired, reconcile};
 
 /// Decisions that may follow from one another at one moment, and moments until all is at rest.
 const MANY: usize = 1000;

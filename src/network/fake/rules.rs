@@ -1,8 +1,8 @@
 //! nf_tables of the kernel in memory.
 
 use super::{EEXIST, ENOENT, EPERM, Kernel};
-use crate::engine::reconcile::ObservedTable;
-use crate::engine::ruleset::{Accept, Element, Family, Key, Table, Value};
+use crate::plan::reconcile::ObservedTable;
+use crate::plan::ruleset::{Accept, Element, Family, Key, Table, Value};
 
 impl Kernel {
     pub(super) fn table_mut(&mut self, family: Family, name: &str) -> Option<&mut ObservedTable> {

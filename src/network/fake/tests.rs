@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::plan::{Handover, LinkSettings, PortSettings};
+use crate::plan::op::{Handover, LinkSettings, PortSettings};
 
 const ISOLATED: PortSettings = PortSettings { isolated: true, group_forward: 8 };
 

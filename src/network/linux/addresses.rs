@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::engine::prefix::Prefix;
+use crate::model::prefix::Prefix;
 use crate::netlink::rtnl::address::{self, AddressMessage};
 use crate::netlink::rtnl::neighbour;
 use crate::netlink::rtnl::route::{self, RouteMessage, TABLE_MAIN};

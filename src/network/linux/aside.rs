@@ -20,8 +20,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::engine::reconcile::ALIAS;
 use crate::netlink::rtnl::link::{self, LinkChange, Target};
+use crate::plan::reconcile::ALIAS;
 
 use super::conntrack::{Conntrack, Past};
 use super::socket::{Error, Protocol, Socket};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{holder, monitor};
 use crate::config::{self, Flags};
 use crate::engine::decide::Engine;
-use crate::engine::name::check_link_name;
 use crate::engine::news::News;
+use crate::model::name::check_link_name;
 use crate::netlink::exercise::{of_nf_tables, of_rtnetlink};
 
 /// Whatever the kernel tells, be it of others' odd links, it is news or lost, and the engine can say

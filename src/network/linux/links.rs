@@ -7,12 +7,12 @@
 
 use std::os::fd::AsFd;
 
-use crate::engine::mac::Mac;
-use crate::engine::plan::{LinkSettings, PortSettings};
-use crate::engine::reconcile::{Link, LinkKind};
+use crate::model::mac::Mac;
 use crate::netlink::rtnl::link::{
     self, LOWER_UP, LinkChange, LinkMessage, PortChange, Target, TunKind,
 };
+use crate::plan::op::{LinkSettings, PortSettings};
+use crate::plan::reconcile::{Link, LinkKind};
 
 use super::socket::{Error, Socket};
 

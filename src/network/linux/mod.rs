@@ -29,11 +29,11 @@ pub mod tap;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use crate::engine::firewall::Surroundings;
-use crate::engine::plan::{LinkSettings, Op, Shaping};
-use crate::engine::reconcile::{DesiredPort, Link, Observed};
-use crate::engine::ruleset::{ALLOWED, DENIED};
-use crate::error::Failure;
+use crate::model::error::Failure;
+use crate::plan::firewall::Surroundings;
+use crate::plan::op::{LinkSettings, Op, Shaping};
+use crate::plan::reconcile::{DesiredPort, Link, Observed};
+use crate::plan::ruleset::{ALLOWED, DENIED};
 
 use super::{Applied, Counted, Network};
 use aside::Aside;

@@ -11,12 +11,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::engine::news::{Culprit, News};
-use crate::engine::ruleset::TABLE;
-use crate::error::Failure;
+use crate::model::error::Failure;
 use crate::netlink::message::{Message, Messages};
 use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6};
 use crate::netlink::rtnl::qdisc::ROOT;
 use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, GROUP_NETCONF, GROUP_QDISC, Notice};
+use crate::plan::ruleset::TABLE;
 
 use super::links::{owned, port_settings};
 use super::nft::ACCEPT_TABLE;

@@ -6,7 +6,7 @@
 //! without a gap from one daemon to the next. Where the kernel has neither (before 5.12, 6.9) tables
 //! are made without, and that is remembered.
 //!
-//! Every change is one batch. [`encode`] writes values of [`crate::engine::ruleset`], [`observe`]
+//! Every change is one batch. [`encode`] writes values of [`crate::plan::ruleset`], [`observe`]
 //! reads them back, [`accept`] cares for the rules in other people's chains, [`others`] looks for
 //! what else these have in the way, [`exercise`] holds the bodies of the fuzz targets.
 
@@ -22,13 +22,13 @@ pub use accept::FILTER as ACCEPT_TABLE;
 use std::net::Ipv4Addr;
 
 use super::socket::{Error, Protocol, Sequence, Socket};
-use crate::engine::firewall::Firewall;
-use crate::engine::reconcile::ObservedTable;
-use crate::engine::ruleset::{Accept, Element, Family, TABLE, Table};
-use crate::error::Failure;
+use crate::model::error::Failure;
 use crate::netlink::nft::object::{self, NewTable, TableMessage};
 use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6, batch, element};
 use crate::netlink::writer::Writer;
+use crate::plan::firewall::Firewall;
+use crate::plan::reconcile::ObservedTable;
+use crate::plan::ruleset::{Accept, Element, Family, TABLE, Table};
 
 /// The families in which we have a table.
 const FAMILIES: [Family; 3] = [Family::Ip, Family::Ip6, Family::Bridge];

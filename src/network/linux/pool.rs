@@ -11,9 +11,9 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::plan::LinkSettings;
-use crate::engine::reconcile::ALIAS;
 use crate::netlink::rtnl::link::{self, LinkChange, Target};
+use crate::plan::op::LinkSettings;
+use crate::plan::reconcile::ALIAS;
 
 use super::links;
 use super::socket::{Error, Socket};

@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 use volnet_ffi::socket::{NetlinkOption, enable};
 
-use crate::error::Failure;
+use crate::model::error::Failure;
 use crate::netlink;
 use crate::netlink::message::{DUMP_INTR, Message, Messages, TYPE_DONE, TYPE_ERROR};
 use crate::netlink::writer::{SEND_MAX, Writer};

@@ -1,8 +1,8 @@
 use super::*;
 use crate::engine::limits::Limits;
-use crate::engine::mode::Mode;
-use crate::engine::name::{TapName, VmName};
-use crate::engine::view::{EventKind, Level, Status};
+use crate::model::mode::Mode;
+use crate::model::name::{TapName, VmName};
+use crate::model::view::{EventKind, Level, Status};
 use crate::protocol::client::{self, NoReply};
 use crate::protocol::service::VOLNET;
 

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::super::{DiskFormat, RestartPolicy};
 use super::*;
 use crate::engine::limits::Limits;
-use crate::engine::mode::Mode;
+use crate::model::mode::Mode;
 
 fn of_manifest(manifest: Value) -> Result<VmSpec, Refusal> {
     resolve(Some(&manifest), None)

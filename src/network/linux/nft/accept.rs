@@ -7,12 +7,12 @@
 
 use super::super::socket::{Error, Socket};
 use super::encode::LINK_BYTES;
-use crate::engine::name::check_link_name;
-use crate::engine::ruleset::{Accept, Direction};
+use crate::model::name::check_link_name;
 use crate::netlink::nft::FAMILY_IP;
 use crate::netlink::nft::expression::{self, Code, Compare, Expression, Meta, REG32_FIRST};
 use crate::netlink::nft::object::{self, At, ChainMessage, Mark, NewRule, RuleMessage};
 use crate::netlink::writer::Writer;
+use crate::plan::ruleset::{Accept, Direction};
 
 /// The table that iptables has its rules in.
 pub const FILTER: &str = "filter";

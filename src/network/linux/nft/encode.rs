@@ -1,15 +1,15 @@
 //! From values of the ruleset to messages.
 
-use crate::engine::ruleset::{
-    Bytes, Chain, ChainKind, Element, Field, Hook, Key, LEARNED_MAX, Layer, Match, PacketField,
-    Rate, Rule, Set, SetKind, Table, Unit, Value, Verdict,
-};
 use crate::netlink::nft::FAMILY_IP;
 use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX, With};
 use crate::netlink::nft::expression::{self, Base, Code, Compare, Meta, REG32_FIRST};
 use crate::netlink::nft::limit::{self, Limit};
 use crate::netlink::nft::object::{self, At, Filled, Mark, NewChain, NewRule, NewSet, NewTable};
 use crate::netlink::writer::Writer;
+use crate::plan::ruleset::{
+    Bytes, Chain, ChainKind, Element, Field, Hook, Key, LEARNED_MAX, Layer, Match, PacketField,
+    Rate, Rule, Set, SetKind, Table, Unit, Value, Verdict,
+};
 
 use super::{number, shown};
 use crate::network::linux::socket::Sequence;

@@ -1,13 +1,13 @@
 //! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
 
 use super::{accept, encode, observe};
-use crate::engine::ruleset::{Element, Family, KEYS, Key, TABLE};
 use crate::netlink::exercise::of_nf_tables;
 use crate::netlink::message::Messages;
 use crate::netlink::nft::element;
 use crate::netlink::nft::object::{ChainMessage, RuleMessage};
 use crate::netlink::writer::Writer;
 use crate::network::linux::socket::Sequence;
+use crate::plan::ruleset::{Element, Family, KEYS, Key, TABLE};
 
 /// An element as it is read: its key and its flags.
 type Raw = (Vec<u8>, u32);

@@ -6,15 +6,15 @@
 use std::net::Ipv4Addr;
 
 use super::{encode, number};
-use crate::engine::mac::Mac;
-use crate::engine::prefix::Prefix;
-use crate::engine::reconcile::ObservedTable;
-use crate::engine::ruleset::{
-    ChainKind, ChainShape, Family, Field, Hook, KEYS, Key, Rate, SetKind, Shape, TABLE, Value,
-};
+use crate::model::mac::Mac;
+use crate::model::prefix::Prefix;
 use crate::netlink::nft::element::{self, INTERVAL_END, Of, With};
 use crate::netlink::nft::object::{self, ChainMessage, Filled, RuleMessage, SetMessage};
 use crate::network::linux::socket::{Error, Socket};
+use crate::plan::reconcile::ObservedTable;
+use crate::plan::ruleset::{
+    ChainKind, ChainShape, Family, Field, Hook, KEYS, Key, Rate, SetKind, Shape, TABLE, Value,
+};
 
 const KINDS: [ChainKind; 2] = [ChainKind::Filter, ChainKind::Nat];
 const HOOKS: [Hook; 5] =

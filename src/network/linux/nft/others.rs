@@ -7,10 +7,10 @@ use std::fs;
 
 use super::super::socket::{Error, Socket};
 use super::accept::FILTER;
-use crate::engine::firewall::{Firewall, FirewallKind};
 use crate::netlink::nft::expression::{Expression, Meta};
 use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, TableMessage};
 use crate::netlink::nft::{FAMILY_INET, FAMILY_IP};
+use crate::plan::firewall::{Firewall, FirewallKind};
 
 /// The table of firewalld (`TABLE_NAME` in its `core/nftables.py`). A link that was put into a zone
 /// is named in the rules that go to the zone's chains.

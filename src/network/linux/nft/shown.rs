@@ -4,7 +4,7 @@
 //! bytes, one inside the other (libnftnl, udata.h; nftables, `set_make_key` and the `*_build_udata`
 //! of its expressions). Numbers are the host's words.
 
-use crate::engine::ruleset::{Bytes, Field, Layer};
+use crate::plan::ruleset::{Bytes, Field, Layer};
 
 /// `NFTNL_UDATA_SET_KEYBYTEORDER`.
 const BYTE_ORDER: u8 = 0;

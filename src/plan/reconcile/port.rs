@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 
 use super::problem::describe;
 use super::{ALIAS, Link, LinkKind, Problem};
-use crate::engine::name::{TapName, VmName};
-use crate::engine::plan::{Handover, LinkSettings, Op, Plan, PortSettings, Shaping};
-use crate::engine::ruleset::Element;
-use crate::engine::state::{NetworkConfig, Port};
+use crate::model::name::{TapName, VmName};
+use crate::model::record::{NetworkConfig, Port};
+use crate::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings, Shaping};
+use crate::plan::ruleset::Element;
 use crate::spec::NetworkSpec;
 
 /// The tap that a VM should have.

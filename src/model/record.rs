@@ -9,12 +9,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::expose::{Expose, Protocol};
-use super::limits::Limits;
-use super::mac::Mac;
-use super::mode::Mode;
-use super::name::{TapName, VmName};
-use super::prefix::Prefix;
+use crate::engine::expose::{Expose, Protocol};
+use crate::engine::limits::Limits;
+use crate::model::mac::Mac;
+use crate::model::mode::Mode;
+use crate::model::name::{TapName, VmName};
+use crate::model::prefix::Prefix;
 use crate::spec::VmSpec;
 
 /// The version of the record format that this binary writes. Older ones are read, newer refused.

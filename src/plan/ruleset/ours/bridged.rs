@@ -2,7 +2,7 @@
 //!
 //! **What a guest may send** is decided before the bridge learns from a frame or floods it. For this
 //! to hold, all frames of a port must come by here: see
-//! [`crate::engine::plan::PortSettings::group_forward`]. By the order of the rules:
+//! [`crate::plan::op::PortSettings::group_forward`]. By the order of the rules:
 //!
 //! - ports that are not ours send what they like; what comes from ours is marked as a guest's, for
 //!   the host's own rules;

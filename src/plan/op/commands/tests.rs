@@ -1,6 +1,6 @@
 use super::*;
-use crate::engine::reconcile::tests::{Host, bare_kernel};
-use crate::engine::reconcile::{Desired, DesiredPort, attach_plan, reconcile, release_plan};
+use crate::plan::reconcile::tests::{Host, bare_kernel};
+use crate::plan::reconcile::{Desired, DesiredPort, attach_plan, reconcile, release_plan};
 
 fn commands(plan: &[Op]) -> Vec<String> {
     plan.iter().flat_map(Op::commands).collect()

@@ -9,8 +9,8 @@ mod commands;
 
 use std::net::Ipv4Addr;
 
-use super::mac::Mac;
-use super::ruleset::{Accept, Element, Family, Table, Value};
+use crate::model::mac::Mac;
+use crate::plan::ruleset::{Accept, Element, Family, Table, Value};
 
 /// Ops in the order in which they are applied.
 pub type Plan = Vec<Op>;

@@ -25,10 +25,10 @@ use std::net::Ipv4Addr;
 pub use self::bridge::is_right as bridge_is_right;
 pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, release_plan};
 pub use self::problem::Problem;
-use super::mac::Mac;
-use super::plan::{Handover, Op, Plan, PortSettings, Shaping};
-use super::ruleset::{Accept, Family, Key, Table};
-use super::state::NetworkConfig;
+use crate::model::mac::Mac;
+use crate::model::record::NetworkConfig;
+use crate::plan::op::{Handover, Op, Plan, PortSettings, Shaping};
+use crate::plan::ruleset::{Accept, Family, Key, Table};
 
 /// What the alias of everything that is ours begins with.
 pub const ALIAS: &str = "volnet:";
@@ -63,7 +63,7 @@ pub struct Observed {
     /// Every IPv4 address: index of its link, the address, length of its prefix.
     pub addresses: Vec<(u32, Ipv4Addr, u8)>,
     /// Destinations of the host's IPv4 routes in the main table, with the index of the link.
-    pub routes: Vec<(u32, super::prefix::Prefix)>,
+    pub routes: Vec<(u32, crate::model::prefix::Prefix)>,
     /// Whether IPv4 forwarding is on.
     pub forwarding: bool,
     /// Whether the kernel does not speak IPv6.

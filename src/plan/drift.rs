@@ -8,9 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::name::VmName;
-use super::plan::{LinkSettings, Op, Shaping};
-use super::reconcile::DesiredPort;
+use crate::model::name::VmName;
+use crate::plan::op::{LinkSettings, Op, Shaping};
+use crate::plan::reconcile::DesiredPort;
 
 /// Repairs of one thing within [`WINDOW_MS`] after which the next is put off.
 pub const REPAIRS_MAX: u32 = 8;

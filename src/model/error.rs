@@ -9,8 +9,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use crate::engine::expose::Protocol;
-use crate::engine::prefix::Prefix;
-use crate::engine::view::Status;
+use crate::model::prefix::Prefix;
+use crate::model::view::Status;
 
 /// A request that breaks a rule. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]

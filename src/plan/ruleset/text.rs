@@ -12,7 +12,7 @@ use super::{
     Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, LEARNED_MAX, Layer, Match,
     PacketField, Rate, Rule, Set, SetKind, Table, Unit, Value, Verdict,
 };
-use crate::engine::mac::Mac;
+use crate::model::mac::Mac;
 
 /// A table that is not there yet.
 pub fn create_table(table: &Table) -> String {

@@ -5,8 +5,8 @@
 //! alias only after it was made, and tables are not owned.
 
 use super::{LinkSettings, Op, PortSettings, Shaping};
-use crate::engine::ruleset::text;
-use crate::engine::ruleset::{Accept, Direction};
+use crate::plan::ruleset::text;
+use crate::plan::ruleset::{Accept, Direction};
 
 /// The table and family of other people's accept chains.
 const FILTER: &str = "ip filter";

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::{Observed, ObservedTable};
-use crate::engine::plan::{Op, Plan};
-use crate::engine::ruleset::{Accept, Direction, Element, Family, Key, Set, SetKind, Table, Value};
-use crate::engine::state::NetworkConfig;
+use crate::model::record::NetworkConfig;
+use crate::plan::op::{Op, Plan};
+use crate::plan::ruleset::{Accept, Direction, Element, Family, Key, Set, SetKind, Table, Value};
 
 /// What is to be done to our tables.
 #[derive(Default)]

@@ -7,13 +7,13 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::expose::Expose;
-use super::limits::Limits;
-use super::mac::Mac;
-use super::mode::Mode;
-use super::name::{TapName, VmName};
-use super::prefix::Prefix;
-use super::state::Dhcp;
+use crate::engine::expose::Expose;
+use crate::engine::limits::Limits;
+use crate::model::mac::Mac;
+use crate::model::mode::Mode;
+use crate::model::name::{TapName, VmName};
+use crate::model::prefix::Prefix;
+use crate::model::record::Dhcp;
 
 /// Where a VM is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

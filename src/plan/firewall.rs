@@ -4,7 +4,7 @@
 //! with chains elsewhere drops all the same what it does not know; it has to be told of our bridges,
 //! in its own words, by the administrator.
 
-use super::view::{Finding, Level};
+use crate::model::view::{Finding, Level};
 
 /// What was seen of others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::name::VmName;
-use super::prefix::Prefix;
+use crate::model::name::VmName;
+use crate::model::prefix::Prefix;
 
 /// The link's name as the guest's kernel gives it before anything renames it.
 const GUEST_LINK: &str = "eth0";

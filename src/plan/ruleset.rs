@@ -15,8 +15,8 @@ use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 
-use super::mac::Mac;
-use super::prefix::Prefix;
+use crate::model::mac::Mac;
+use crate::model::prefix::Prefix;
 
 /// The address family of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

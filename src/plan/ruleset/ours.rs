@@ -33,10 +33,10 @@ use super::{
 };
 use crate::engine::expose::Expose;
 use crate::engine::limits::Limits;
-use crate::engine::mac::Mac;
-use crate::engine::name::TapName;
 use crate::engine::policy::Policy;
-use crate::engine::state::{NetworkConfig, Service};
+use crate::model::mac::Mac;
+use crate::model::name::TapName;
+use crate::model::record::{NetworkConfig, Service};
 
 /// The name of our tables.
 pub const TABLE: &str = "volnet";

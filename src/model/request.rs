@@ -3,10 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use super::expose::{Expose, HostPort};
-use super::limits::Limits;
-use super::name::VmName;
-use super::view::{Event, Finding, NetworkView, VmView};
+use crate::engine::expose::{Expose, HostPort};
+use crate::engine::limits::Limits;
+use crate::model::name::VmName;
+use crate::model::view::{Event, Finding, NetworkView, VmView};
 use crate::spec::VmSpec;
 
 /// Milliseconds that Stop, Restart and Delete give a guest when the caller names no time.

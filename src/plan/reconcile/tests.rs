@@ -4,18 +4,18 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::limits::Limits;
-use crate::engine::mac::Mac;
-use crate::engine::name::{TapName, VmName};
-use crate::engine::plan::LinkSettings;
-use crate::engine::prefix::Prefix;
-use crate::engine::ruleset::{
-    self, Chain, ChainKind, Direction, Element, Field, Guest, Hook, Rule, Set, SetKind, Value,
-    Verdict,
-};
-use crate::engine::state::{Dhcp, Port, Service};
+use crate::model::mac::Mac;
+use crate::model::name::{TapName, VmName};
+use crate::model::prefix::Prefix;
+use crate::model::record::{Dhcp, Port, Service};
 use crate::network::Network;
 use crate::network::execute::{execute, execute_all};
 use crate::network::fake::{EOPNOTSUPP, Fake};
+use crate::plan::op::LinkSettings;
+use crate::plan::ruleset::{
+    self, Chain, ChainKind, Direction, Element, Field, Guest, Hook, Rule, Set, SetKind, Value,
+    Verdict,
+};
 use crate::spec::NetworkSpec;
 
 /// A host to be: networks, and the VMs on them.

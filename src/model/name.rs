@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::Refusal;
+use crate::model::error::Refusal;
 
 /// The longest VM name in bytes: what one label of a host name may have (RFC 1035, 2.3.4).
 pub const VM_NAME_MAX: usize = 63;
