@@ -82,6 +82,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             return;
         }
         let by = self.healing.due.take().and_then(|(_, by)| by);
+        self.healing.patience.release(now.mono);
         self.healing.observed_at = Some(now.mono);
         let healed = match self.host {
             Some(_) => self.repair(by.as_ref(), now),
@@ -117,7 +118,6 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// Tells what is wrong, and keeps what is repaired now.
     fn judge(&mut self, drifts: Vec<Drift>, by: Option<&Culprit>, now: Now) -> Vec<Drift> {
-        self.healing.patience.forget(now.mono);
         let mut kept = Vec::new();
         for drift in drifts {
             let mut message = drift.message.clone();

@@ -38,6 +38,10 @@ use crate::store::disk::Disk;
 /// `EXFULL` (asm-generic/errno.h): what the kernel says when a bridge has no port left.
 const EXFULL: i32 = 54;
 
+/// Times that what is due at one moment may make something else due at the same moment: a process
+/// that is killed at once is, by whatever is due before it.
+const ROUNDS_MAX: usize = 8;
+
 /// The engine and all that it acts on.
 pub struct Shell<N, D: Disk, P> {
     pub(super) engine: Engine,
@@ -183,8 +187,19 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.settle(now);
     }
 
-    /// Does what is due.
+    /// Does what is due, and what becomes due by that: afterwards [`Shell::deadline`] lies ahead. A
+    /// deadline that did not would keep the event loop awake, with a processor of its own.
     pub fn tick(&mut self, now: Now) {
+        for _ in 0..ROUNDS_MAX {
+            self.tick_once(now);
+            if self.deadline().is_none_or(|at| now.mono < at) {
+                return;
+            }
+        }
+        debug_assert!(false, "due at {:?}, and it is {}", self.deadline(), now.mono);
+    }
+
+    fn tick_once(&mut self, now: Now) {
         while let Some(decision) = self.engine.due(now) {
             self.carry_out(decision, now);
         }

@@ -204,9 +204,11 @@ pub struct Patience {
 /// The repairs of one thing.
 #[derive(Debug)]
 struct Repairs {
+    /// When the first of those that count together was made, or the last hold ended.
     since: u64,
     count: u32,
     holds: u32,
+    /// After each [`Patience::release`] this lies ahead.
     held_until: Option<u64>,
 }
 
@@ -222,14 +224,29 @@ pub enum Verdict {
 }
 
 impl Patience {
-    /// Judges one repair at `now`, milliseconds of the monotonic clock.
+    /// Ends the holds whose time is over at `now`, milliseconds of the monotonic clock, and forgets
+    /// what has been quiet for long. Whoever waited for [`Patience::deadline`] calls this, also if
+    /// nothing is wrong any more: somebody else may have put the thing right, or removed it.
+    pub fn release(&mut self, now: u64) {
+        for repairs in self.things.values_mut() {
+            if repairs.held_until.is_some_and(|until| until <= now) {
+                (repairs.held_until, repairs.since, repairs.count) = (None, now, 0);
+            }
+        }
+        self.things.retain(|_, repairs| {
+            repairs.held_until.is_some() || now < repairs.since.saturating_add(HOLD_MAX_MS)
+        });
+    }
+
+    /// Judges one repair at `now`.
     pub fn judge(&mut self, object: &str, now: u64) -> Verdict {
+        self.release(now);
         let fresh = Repairs { since: now, count: 0, holds: 0, held_until: None };
         let repairs = self.things.entry(object.to_owned()).or_insert(fresh);
-        if repairs.held_until.is_some_and(|until| now < until) {
+        if repairs.held_until.is_some() {
             return Verdict::Held;
         }
-        if repairs.held_until.take().is_some() || now - repairs.since > WINDOW_MS {
+        if now - repairs.since > WINDOW_MS {
             (repairs.since, repairs.count) = (now, 0);
         }
         if repairs.count < REPAIRS_MAX {
@@ -247,17 +264,9 @@ impl Patience {
         self.things.get(object).is_some_and(|repairs| repairs.held_until.is_some_and(|at| now < at))
     }
 
-    /// The next moment at which something is held back no more.
+    /// The next moment at which something is held back no more: then [`Patience::release`] is due.
     pub fn deadline(&self) -> Option<u64> {
         self.things.values().filter_map(|repairs| repairs.held_until).min()
-    }
-
-    /// Forgets what has been quiet for long.
-    pub fn forget(&mut self, now: u64) {
-        self.things.retain(|_, repairs| {
-            let since = repairs.held_until.unwrap_or(repairs.since);
-            now < since.saturating_add(HOLD_MAX_MS)
-        });
     }
 }
 
@@ -292,7 +301,22 @@ mod tests {
         for at in 0..100 {
             assert_eq!(patience.judge("vbr0", at * (WINDOW_MS + 1)), Verdict::Repair);
         }
-        patience.forget(u64::MAX);
+        patience.release(u64::MAX);
         assert!(patience.things.is_empty());
+    }
+
+    #[test]
+    fn a_hold_ends_by_itself_when_the_thing_was_put_right_meanwhile() {
+        let mut patience = Patience::default();
+        while patience.judge("vbr0", 0) == Verdict::Repair {}
+        let end = patience.deadline().unwrap();
+        patience.release(end - 1);
+        assert_eq!(patience.deadline(), Some(end));
+        patience.release(end);
+        assert_eq!(patience.deadline(), None, "nothing is due any more");
+        while patience.judge("vbr0", end) == Verdict::Repair {}
+        assert_eq!(patience.deadline(), Some(end + 2 * HOLD_FIRST_MS), "it is not forgotten");
+        patience.release(u64::MAX);
+        assert_eq!(patience.deadline(), None);
     }
 }

@@ -101,6 +101,18 @@ fn scenarios() -> Vec<Scenario> {
             ],
         ),
         (
+            "somebody insists, and somebody else puts it right",
+            vec![create("a", spec())],
+            vec![
+                Step::Insist(Foreign::Down(2)),
+                Step::PutRight,
+                Step::Settle,
+                Step::Insist(Foreign::NoTable(0)),
+                delete("a", 0),
+                Step::Settle,
+            ],
+        ),
+        (
             "creates that come together",
             vec![create("D", spec())],
             vec![together([

@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 
 use volnet::engine::news::{Culprit, News};
 use volnet::model::mac::Mac;
+use volnet::network::execute::execute_all;
 use volnet::network::fake::Fake;
-use volnet::plan::op::Shaping;
-use volnet::plan::reconcile::{Link, LinkKind, Observed};
+use volnet::plan::op::{Op, Shaping};
+use volnet::plan::reconcile::{Desired, Link, LinkKind, Observed, reconcile};
 use volnet::plan::ruleset::Value;
 
 /// Something that others do. A number picks among the links that there are.
@@ -39,7 +40,9 @@ pub(crate) enum Foreign {
 impl Foreign {
     /// Does it. True if it was done to rules, of which the kernel says who did it.
     pub(crate) fn apply(self, kernel: &mut Fake) -> bool {
-        let names: Vec<String> = links(kernel).map(|link| link.name.clone()).collect();
+        let mut names: Vec<String> = links(kernel).map(|link| link.name.clone()).collect();
+        // A link that was deleted and made anew is the same one to whoever goes for it again.
+        names.sort();
         let pick = |number: usize| names[number % names.len()].clone();
         if names.is_empty() && self.picks() {
             return false;
@@ -136,6 +139,18 @@ impl Foreign {
                 | Address(..)
         )
     }
+}
+
+/// Somebody puts right by hand what is not as the daemon wants it, but for taps: those only the
+/// daemon makes. True if he changed rules.
+pub(crate) fn put_right(desired: &Desired<'_>, kernel: &mut Fake) -> bool {
+    let mut plan = reconcile(desired, &kernel.kernel.observed).plan;
+    plan.retain(|op| !matches!(op, Op::CreateTap { .. }));
+    let rules = |observed: &Observed| (observed.tables.clone(), observed.accepts.clone());
+    let before = rules(&kernel.kernel.observed);
+    // What needs a tap that is not there fails.
+    let _ = execute_all(kernel, &plan);
+    rules(&kernel.kernel.observed) != before
 }
 
 /// The links that are volnet's.

@@ -205,6 +205,8 @@ fn step(dice: &mut Dice) -> Step {
         }
         91..93 => Step::Start,
         93 => Step::Overrun(foreign(dice)),
+        94 => Step::Insist(foreign(dice)),
+        95 => Step::PutRight,
         _ => Step::Meddle(foreign(dice)),
     }
 }

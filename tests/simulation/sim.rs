@@ -18,11 +18,13 @@ use volnet::model::name::VmName;
 use volnet::model::record::Exit;
 use volnet::model::request::Request;
 use volnet::model::view::VmView;
+use volnet::plan::drift::REPAIRS_MAX;
 use volnet::plan::reconcile::Observed;
 use volnet::store::memory::{Restart, Unsynced};
 use volnet::store::{Paths, Store};
 
-use crate::foreign::{self, Foreign};
+use crate::check::loaded;
+use crate::foreign::{self, Foreign, put_right};
 use crate::lease::{self, Answer, Leases, Whose, Word};
 use crate::promise::Promises;
 use crate::talk::Talk;
@@ -32,6 +34,10 @@ use crate::world::{Choice, Crash, Handle, RUNTIME, STATE, World};
 const EPOCH: u64 = 1_700_000_000_000;
 /// Turns after which a daemon that is left alone must have come to rest.
 const TURNS_MAX: usize = 10_000;
+/// Times that somebody who insists does the same thing, and the milliseconds between: time enough to
+/// have it repaired each time, and all within the window in which repairs are counted together.
+const INSISTS: u32 = REPAIRS_MAX + 4;
+const INSIST_EVERY_MS: u64 = 200;
 /// How long [`Sim::settle`] lets the clock go on, in milliseconds: longer than any stop or
 /// back-off.
 const SETTLE_MS: u64 = 600_000;
@@ -74,6 +80,10 @@ pub(crate) enum Step {
     Meddle(Foreign),
     /// They change so much that the kernel's news of it are lost.
     Overrun(Foreign),
+    /// They do the same again each time it was put right, more often than the daemon has patience.
+    Insist(Foreign),
+    /// Somebody puts everything right by hand.
+    PutRight,
     /// The daemon is killed.
     Kill,
     /// It is started.
@@ -220,6 +230,13 @@ impl Sim {
             Step::Lease(name, word) => self.lease(name, *word),
             Step::Meddle(foreign) => self.meddle(*foreign, false),
             Step::Overrun(foreign) => self.meddle(*foreign, true),
+            Step::Insist(foreign) => {
+                for _ in 0..INSISTS {
+                    self.meddle(*foreign, false);
+                    self.wait(INSIST_EVERY_MS);
+                }
+            }
+            Step::PutRight => self.put_right(),
             Step::Kill => self.crash(),
             Step::Start => self.start(),
             Step::Reboot(entries, contents) => {
@@ -278,6 +295,17 @@ impl Sim {
         self.rules_changed |= foreign.apply(&mut self.world.borrow_mut().network);
         self.news_lost |= lost;
         self.promises.meddled(foreign);
+        self.turn();
+    }
+
+    /// Somebody makes the kernel what the daemon, if it runs and has set the host up, wants it to be.
+    fn put_right(&mut self) {
+        let Some(shell) = &self.shell else { return };
+        let mut world = self.world.borrow_mut();
+        if loaded(&world).host.is_some() {
+            self.rules_changed |= put_right(&shell.engine().desired(), &mut world.network);
+        }
+        drop(world);
         self.turn();
     }
 
@@ -347,6 +375,8 @@ impl Sim {
             self.with(|shell| shell.news(news, now));
         } else if due {
             self.with(|shell| shell.tick(now));
+            let deadline = self.shell.as_ref().and_then(Shell::deadline);
+            assert!(deadline.is_none_or(|at| now.mono < at), "{deadline:?} is not after {now:?}");
         } else {
             return false;
         }
