@@ -12,13 +12,21 @@ use std::time::Duration;
 use common::{in_namespace, ip_link, json, link_exists, run, try_run};
 use volnet::netlink::attr::Attrs;
 use volnet::netlink::conntrack::{self, End, Flows};
-use volnet::netlink::message::{ACK, Messages, REQUEST};
-use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target};
+use volnet::netlink::message::{ACK, CREATE, EXCL, Messages, REQUEST};
+use volnet::netlink::rtnl::link::{self, LinkChange, PortChange, Target};
 use volnet::netlink::rtnl::qdisc::{self, Bucket, OURS};
 use volnet::netlink::rtnl::{NEWLINK, SETLINK, neighbour};
 use volnet::netlink::writer::Writer;
+use volnet::network::linux::links;
 use volnet::network::linux::socket::{ACKS_MAX, Error, Protocol, Socket};
 use volnet_ffi::tun::{EXCLUSIVE, MULTI_QUEUE, NO_PI, TAP, Tun, VNET_HDR, open};
+
+// IFLA_* and IFLA_INFO_KIND (linux/if_link.h).
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_GROUP: u16 = 27;
+const IFLA_INFO_KIND: u16 = 1;
 
 /// Bytes of a bridge's MAC, chosen by us.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -40,17 +48,11 @@ fn persistent(name: &str, flags: i32) {
 }
 
 fn bridge(socket: &mut Socket, name: &str) -> u32 {
-    let mut index = None;
-    let made = socket.request_and(
-        1,
-        |writer, sequence| link::new_bridge(writer, sequence.take(), name, MAC),
-        |message| {
-            index = Some(LinkMessage::read(message.payload)?.index);
-            Ok(())
-        },
-    );
+    let made = socket.request(1, |writer, sequence| {
+        link::new_bridge(writer, sequence.take(), name, MAC, None);
+    });
     made.unwrap();
-    index.expect("NLM_F_ECHO gives the new link before the acknowledgement")
+    links::index_of(socket, name).unwrap()
 }
 
 fn attach(socket: &mut Socket, name: &str, master: u32) -> Result<(), Error> {
@@ -78,14 +80,37 @@ fn a_message_that_fails_does_not_stop_the_next() {
     in_namespace(|| {
         let mut socket = Socket::open(Protocol::Route).unwrap();
         let result = socket.request(3, |writer, sequence| {
-            link::new_bridge(writer, sequence.take(), "one", MAC);
+            link::new_bridge(writer, sequence.take(), "one", MAC, None);
             link::delete(writer, sequence.take(), Target::Name("none"));
-            link::new_bridge(writer, sequence.take(), "two", MAC);
+            link::new_bridge(writer, sequence.take(), "two", MAC, None);
         });
         let Err(Error::Refused { index: 1, errno: libc::ENODEV, .. }) = result else {
             panic!("{result:?}")
         };
         assert!(link_exists("one") && link_exists("two"));
+    });
+}
+
+/// The request that makes a link takes a group (net/core/rtnetlink.c, `rtnl_create_link`), but no
+/// alias: so the group is what marks a bridge until it has its alias.
+#[test]
+fn a_link_is_made_with_a_group_and_without_an_alias() {
+    in_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let made = socket.request(1, |writer, sequence| {
+            let message = writer.message(NEWLINK, REQUEST | CREATE | EXCL | ACK, sequence.take());
+            writer.raw(&[0; 16]);
+            writer.attr_text(IFLA_IFNAME, "vbr0");
+            writer.attr(IFLA_IFALIAS, b"volnet:");
+            writer.attr_u32(IFLA_GROUP, 77);
+            let info = writer.nest(IFLA_LINKINFO);
+            writer.attr_text(IFLA_INFO_KIND, "bridge");
+            writer.close(info);
+            writer.close_message(message);
+        });
+        made.unwrap();
+        let shown = ip_link("vbr0");
+        assert_eq!((&shown["group"], shown.get("ifalias")), (&"77".into(), None));
     });
 }
 

@@ -7,6 +7,7 @@ mod common;
 use common::{eventually, in_namespace, ip_link, json, link_exists, run};
 use volnet::engine::news::News;
 use volnet::model::mac::Mac;
+use volnet::netlink::rtnl::link;
 use volnet::network::Network;
 use volnet::network::linux::monitor::Monitor;
 use volnet::network::linux::socket::{Error, Protocol, Socket};
@@ -65,6 +66,32 @@ fn a_bridge_is_made_as_asked_for() {
         let seen = observed(&mut socket, "vbr0");
         assert_eq!((seen.index, seen.kind, seen.mac), (index, LinkKind::Bridge, MAC));
         assert_eq!((seen.mtu, seen.alias.as_deref()), (1400, Some("volnet:")));
+        assert_eq!((&shown["group"], seen.unfinished), (&"default".into(), false));
+    });
+}
+
+/// A daemon that ends between the request that makes a bridge and the one that gives it its alias.
+#[test]
+fn a_bridge_that_was_cut_short_is_made_anew() {
+    in_namespace(|| {
+        let mut socket = socket();
+        let made = socket.request(1, |writer, sequence| {
+            link::new_bridge(writer, sequence.take(), "vbr0", MAC.0, Some(links::UNFINISHED));
+        });
+        made.unwrap();
+        let cut_short = ip_link("vbr0")["ifindex"].clone();
+        let mut linux = Linux::new(0).unwrap();
+        let seen = linux.observe().unwrap();
+        assert!(seen.links.iter().any(|link| link.name == "vbr0" && link.unfinished));
+        for op in reconcile(&Desired::default(), &seen).plan {
+            linux.apply(&op).unwrap();
+        }
+        assert!(!link_exists("vbr0"), "the name is free at once");
+        bridge(&mut socket);
+        assert_ne!(ip_link("vbr0")["ifindex"], cut_short);
+        run("ip link add vbr1 type bridge");
+        let theirs = observed(&mut socket, "vbr1");
+        assert!(!theirs.unfinished, "what others make is theirs");
     });
 }
 

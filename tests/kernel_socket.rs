@@ -135,7 +135,7 @@ fn a_dump_that_a_change_overtakes_is_whole_all_the_same() {
                 let mut other = self::socket();
                 while !stop.load(Ordering::Relaxed) {
                     let churn = other.request(2, |writer, sequence| {
-                        link::new_bridge(writer, sequence.take(), "churn", [2; 6]);
+                        link::new_bridge(writer, sequence.take(), "churn", [2; 6], None);
                         link::delete(writer, sequence.take(), Target::Name("churn"));
                     });
                     churn.unwrap();

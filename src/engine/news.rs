@@ -96,7 +96,7 @@ impl Engine {
                 let master = link.master.and_then(|index| self.bridges.get(&index));
                 port.is_right(Seen { link, master: master.map(String::as_str) })
             }
-            None => !(present && (link.is_our_bridge() || link.is_our_tap())),
+            None => !present || !(link.is_our_bridge() || link.is_our_tap() || link.unfinished),
         }
     }
 

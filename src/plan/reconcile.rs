@@ -101,6 +101,8 @@ pub struct Link {
     pub port: PortSettings,
     /// To what we hold it back. News of a link do not tell, but others do.
     pub shaping: Option<Shaping>,
+    /// It is a bridge that volnet made and did not come to give its alias.
+    pub unfinished: bool,
 }
 
 /// The kinds of link that volnet tells apart.
@@ -206,6 +208,7 @@ fn stale<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Vec<&'a Link> {
     let unwanted = |link: &&Link| {
         let name = link.name.as_str();
         link.is_retired()
+            || link.unfinished
             || link.is_our_bridge() && !bridges.contains(name)
             || link.is_our_tap() && !taps.contains(name)
     };

@@ -134,7 +134,7 @@ fn links_are_written_as_meant() {
     assert_eq!((*nothing.ifi_index(), *nothing.ifi_change()), (3, Iff::empty()));
     assert_eq!(nothing.rtattrs().get_attr_handle().iter().count(), 0);
 
-    let bridge: Ifinfomsg = written(|w| link::new_bridge(w, 1, "vbr0", [2; 6]));
+    let bridge: Ifinfomsg = written(|w| link::new_bridge(w, 1, "vbr0", [2; 6], None));
     let info: RtBuffer<IflaInfo, Buffer> = decode(&nest(bridge.rtattrs(), Ifla::Linkinfo));
     let kind = info.get_attr_handle().get_attr_payload_as_with_len::<String>(IflaInfo::Kind);
     assert_eq!(kind.unwrap(), "bridge");

@@ -29,6 +29,7 @@ pub(super) fn new(index: u32, name: &str, kind: LinkKind) -> Link {
         mac: Mac([0xfe, 0, a, b, c, d]),
         port: PortSettings::default(),
         shaping: None,
+        unfinished: false,
     }
 }
 

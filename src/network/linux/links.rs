@@ -5,6 +5,7 @@
 //! stop those after it in the same send: nothing that could hit a foreign link stands behind a
 //! message that makes the name ours.
 
+use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 
 use crate::model::mac::Mac;
@@ -16,8 +17,14 @@ use crate::plan::reconcile::{Link, LinkKind};
 
 use super::socket::{Error, Socket};
 
-/// Makes a bridge and returns its index. Down, as the kernel makes it. EEXIST when the name is
-/// taken: what there is, is left as it is.
+/// The group of a bridge between the request that makes it and the one that gives it its alias. The
+/// kernel takes no alias when it makes a link, but a group: whatever stops us between the two, the
+/// bridge says that it is ours and unfinished. Nobody counts up to this number.
+pub const UNFINISHED: NonZeroU32 = NonZeroU32::new(0x766f_6b00).expect("it is not 0");
+
+/// Makes a bridge and returns its index. The bridge is down. EEXIST when the name is taken: the link
+/// that has it is left as it is. If a step behind the first fails, the bridge is removed; if that
+/// fails as well, it stays unfinished and is removed by the next reconciliation.
 pub fn create_bridge(
     socket: &mut Socket,
     name: &str,
@@ -25,30 +32,46 @@ pub fn create_bridge(
     mtu: u16,
     alias: &str,
 ) -> Result<u32, Error> {
-    let mut index = None;
-    let made = socket.request_and(
-        1,
-        |writer, sequence| link::new_bridge(writer, sequence.take(), name, mac.0),
-        |message| {
-            index = Some(LinkMessage::read(message.payload)?.index);
-            Ok(())
-        },
-    );
-    made.map_err(|error| who(socket, error, name))?;
-    let index = index.ok_or(Error::Silent)?;
+    let made = socket.request(1, |writer, sequence| {
+        link::new_bridge(writer, sequence.take(), name, mac.0, Some(UNFINISHED));
+    });
+    let index = match made {
+        Ok(()) => unfinished(socket, name)?,
+        // Its answer did not come: the bridge may be there.
+        Err(error) if error.errno().is_none() => unfinished(socket, name).map_err(|_| error)?,
+        Err(error) => return Err(who(socket, error, name)),
+    };
+    finish(socket, index, mtu, alias).inspect_err(|_| {
+        // It is ours by its index; should even this fail, the first error says more.
+        let _ = remove(socket, Target::Index(index));
+    })?;
+    Ok(index)
+}
+
+/// The index of the bridge of this name that was made and has no alias yet.
+fn unfinished(socket: &mut Socket, name: &str) -> Result<u32, Error> {
+    let found = find(socket, Target::Name(name), |link| is_unfinished(link).then_some(link.index))?;
+    found.ok_or_else(|| Error::refused(libc::ENODEV, "the link of this name is another one".into()))
+}
+
+fn is_unfinished(link: &LinkMessage<'_>) -> bool {
+    link.is_bridge() && link.alias.is_none() && link.group == UNFINISHED.get()
+}
+
+/// Gives a bridge its MTU and its alias, and takes it out of the group.
+fn finish(socket: &mut Socket, index: u32, mtu: u16, alias: &str) -> Result<(), Error> {
+    let target = Target::Index(index);
     let change = LinkChange { mtu: Some(mtu.into()), alias: Some(alias), ..LinkChange::default() };
     // Only an MTU that was changed stays; else the bridge follows its lowest port
     // (net/bridge/br_if.c, `br_mtu_auto_adjust`). The other is as legal as the right one.
     let other = LinkChange { mtu: Some(u32::from(mtu ^ 1)), ..LinkChange::default() };
-    let set = socket.request(2, |writer, sequence| {
-        link::set(writer, sequence.take(), Target::Index(index), &other);
-        link::set(writer, sequence.take(), Target::Index(index), &change);
-    });
-    if set.is_err() {
-        // It is ours by its index; should even this fail, the first error says more.
-        let _ = remove(socket, Target::Index(index));
-    }
-    set.map(|()| index)
+    socket.request(2, |writer, sequence| {
+        link::set(writer, sequence.take(), target, &other);
+        link::set(writer, sequence.take(), target, &change);
+    })?;
+    // Behind the alias: the kernel changes the group first.
+    let change = LinkChange { group: Some(0), ..LinkChange::default() };
+    socket.request(1, |writer, sequence| link::set(writer, sequence.take(), target, &change))
 }
 
 /// Changes a link: what is about the link in one message, what is about its place on the bridge in
@@ -196,6 +219,7 @@ pub fn owned(link: &LinkMessage<'_>) -> Link {
         mac: Mac(link.mac.unwrap_or([0; 6])),
         port: link.port.as_ref().map(port_settings).unwrap_or_default(),
         shaping: None,
+        unfinished: is_unfinished(link),
     }
 }
 

@@ -4,7 +4,7 @@
 //! netlink socket after a deletion waits for an RCU grace period. With PERSIST the table outlives
 //! the socket, and the next [`Nft`] adopts it by making it again with the same flags, so rules hold
 //! without a gap from one daemon to the next. Where the kernel has neither (before 5.12, 6.9) tables
-//! are made without, and that is remembered.
+//! are made without: the kernel is asked once.
 //!
 //! Every change is one batch. [`encode`] writes values of [`crate::plan::ruleset`], [`observe`]
 //! reads them back, [`accept`] cares for the rules in other people's chains, [`others`] looks for
@@ -32,6 +32,10 @@ use crate::plan::ruleset::{Accept, Element, Family, TABLE, Table};
 
 /// The families in which we have a table.
 const FAMILIES: [Family; 3] = [Family::Ip, Family::Ip6, Family::Bridge];
+/// A table that is asked for and never made.
+const PROBE: &str = "volnet-probe";
+/// A table that nobody has.
+const ABSENT: &str = "volnet-absent";
 
 /// The nf_tables side of the kernel.
 #[derive(Debug)]
@@ -73,7 +77,13 @@ impl Nft {
         let failed = |error: std::io::Error| Failure::kernel("open", "nf_tables", &error);
         let socket = Socket::open(Protocol::Netfilter).map_err(failed)?;
         let port = socket.port().map_err(failed)?;
-        let mut nft = Nft { socket, port, ownable: true };
+        let mut nft = Nft { socket, port, ownable: false };
+        nft.ownable = nft
+            .has_owned_tables()
+            .map_err(|error| error.failure("ask for", "nf_tables tables that are owned"))?;
+        if !nft.ownable {
+            log::info!("this kernel has no owned tables that persist; ours can be changed");
+        }
         nft.adopt().map_err(|error| error.failure("adopt", "nf_tables tables"))?;
         Ok(nft)
     }
@@ -207,17 +217,28 @@ impl Nft {
         first: impl Fn(&mut Writer, &mut Sequence),
     ) -> Result<(), Error> {
         let owned = table.owned && self.ownable;
-        let made = self.batch(|writer, sequence| {
+        self.batch(|writer, sequence| {
             first(writer, sequence);
             encode::table(writer, sequence, table, owned);
+        })
+    }
+
+    /// Asks the kernel for a table that is owned and persists, in a batch that it undoes because its
+    /// last message cannot be done. Linux before 5.12 knows neither flag, before 6.9 not PERSIST.
+    fn has_owned_tables(&mut self) -> Result<bool, Error> {
+        const MADE: u32 = 1;
+        let probed = self.batch(|writer, sequence| {
+            let how = NewTable::Create;
+            object::new_table(writer, sequence.take(), FAMILY_IP, PROBE, true, how);
+            object::delete_table(writer, sequence.take(), FAMILY_IP, ABSENT);
         });
-        match made {
-            Err(error) if owned && error.errno() == Some(libc::EOPNOTSUPP) => {
-                self.ownable = false;
-                log::info!("this kernel has no owned tables that persist; ours can be changed");
-                self.make(table, first)
+        match probed {
+            Err(Error::Refused { index: MADE, errno: libc::EOPNOTSUPP | libc::EINVAL, .. }) => {
+                Ok(false)
             }
-            made => made,
+            Err(Error::Refused { index, errno: libc::ENOENT, .. }) if index > MADE => Ok(true),
+            Err(error) => Err(error),
+            Ok(()) => Err(Error::Silent),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::netlink::message::{ACK, CREATE, DUMP, ECHO, EXCL, REQUEST};
+use crate::netlink::message::{ACK, CREATE, DUMP, EXCL, REQUEST};
 use crate::netlink::rtnl::{AF_INET6, AF_UNSPEC, DELLINK, GETLINK, NEWLINK, SETLINK};
 use crate::netlink::writer::{Open, Writer};
 
@@ -67,13 +67,22 @@ pub fn get(writer: &mut Writer, sequence: u32, target: Target<'_>) {
     writer.close_message(open);
 }
 
-/// Makes a bridge. The kernel answers with the new link and then the acknowledgement; EEXIST when
-/// the name is taken. Alias and MTU are for [`set`], in the same send: here the kernel ignores the
-/// one without a word, and forgets the other when the first port comes or the last one goes.
-pub fn new_bridge(writer: &mut Writer, sequence: u32, name: &str, mac: [u8; 6]) {
-    let flags = REQUEST | CREATE | EXCL | ECHO | ACK;
+/// Makes a bridge, in this group. EEXIST when the name is taken. Alias and MTU are for [`set`]: here
+/// the kernel ignores the alias without a word, and forgets the MTU when the first port comes or the
+/// last one goes. The index is for [`get`]: NLM_F_ECHO is answered since Linux 6.2 only.
+pub fn new_bridge(
+    writer: &mut Writer,
+    sequence: u32,
+    name: &str,
+    mac: [u8; 6],
+    group: Option<NonZeroU32>,
+) {
+    let flags = REQUEST | CREATE | EXCL | ACK;
     let open = begin(writer, NEWLINK, flags, sequence, Target::Name(name));
     writer.attr(ADDRESS, &mac);
+    if let Some(group) = group {
+        writer.attr_u32(GROUP, group.get());
+    }
     let info = writer.nest(LINKINFO);
     writer.attr_text(INFO_KIND, KIND_BRIDGE);
     writer.close(info);
