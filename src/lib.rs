@@ -1,8 +1,13 @@
 //! volnet gives the microVMs of one host their network and runs their hypervisors.
 //!
-//! The modules stand in the order in which data flows: what people write becomes a request, the
-//! engine decides, the network executes, the store remembers, the daemon ties them together.
-//! Dependencies point one way, from the bottom of this list to its top.
+//! Each module is a room, and a room imports from those before it only (`tests/rooms.rs`):
+//!
+//! 1. [`model`]: words and values;
+//! 2. [`plan`]: what the kernel should hold; [`netlink`]: the kernel's messages;
+//! 3. [`engine`]: the decisions;
+//! 4. [`spec`], [`config`], [`protocol`], [`store`], [`dhcp`]: what is read and written;
+//! 5. [`network`], [`hypervisor`]: the kernel and the processes;
+//! 6. [`daemon`], [`cli`]: the programs.
 
 #![forbid(unsafe_code)]
 

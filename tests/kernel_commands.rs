@@ -7,17 +7,19 @@ use std::process::Command;
 
 use common::{in_namespace, ip_link, json, link_exists, run};
 use serde_json::{Value as Json, json};
-use volnet::engine::limits::Limits;
+use volnet::model::limits::Limits;
+use volnet::model::limits::Rate;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::record::{Dhcp, NetworkConfig, Port, Service};
+use volnet::model::net::{Dhcp, NetworkConfig, Service};
+use volnet::model::record::Port;
+use volnet::model::spec::NetworkSpec;
 use volnet::plan::op::{Handover, LinkSettings, Op};
 use volnet::plan::reconcile::{DesiredPort, attach_plan, release_plan};
 use volnet::plan::ruleset::{
     Accept, Bytes, Chain, ChainKind, Direction, Element, Family, Field, Hook, Layer, Match,
-    PacketField, Rate, Rule, Set, SetKind, Table, Value, Verdict,
+    PacketField, Rule, Set, SetKind, Table, Value, Verdict,
 };
-use volnet::spec::NetworkSpec;
 
 /// Runs commands as a person would who pastes them: each must succeed and say nothing.
 fn sh(ops: &[Op]) {

@@ -5,13 +5,13 @@
 mod common;
 
 use common::{eventually, in_namespace, ip_link, json, link_exists, run};
-use volnet::engine::news::News;
 use volnet::model::mac::Mac;
 use volnet::netlink::rtnl::link;
 use volnet::network::Network;
 use volnet::network::linux::monitor::Monitor;
 use volnet::network::linux::socket::{Error, Protocol, Socket};
 use volnet::network::linux::{Linux, addresses, links, sysctl, tap};
+use volnet::plan::news::News;
 use volnet::plan::op::{LinkSettings, Op, PortSettings};
 use volnet::plan::reconcile::{Desired, Link, LinkKind, reconcile};
 use volnet::spec::{MTU_MAX, MTU_MIN};

@@ -5,12 +5,12 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::{in_namespace, run, try_run};
-use volnet::engine::expose::{Expose, Protocol};
-use volnet::engine::limits::Limits;
-use volnet::engine::policy::Policy;
+use volnet::model::expose::{Expose, Protocol};
+use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::record::{Dhcp, NetworkConfig, Service};
+use volnet::model::net::{Dhcp, NetworkConfig, Service};
+use volnet::model::policy::Policy;
 use volnet::network::linux::nft::Nft;
 use volnet::plan::ruleset::{self, Accept, Direction, Element, Guest, Table};
 

@@ -13,17 +13,18 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use common::{in_namespace, run};
-use volnet::engine::limits::Limits;
-use volnet::engine::policy::Policy;
 use volnet::model::error::Failure;
+use volnet::model::limits::Limits;
+use volnet::model::limits::Shaping;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::record::{Dhcp, NetworkConfig, Service};
+use volnet::model::net::{Dhcp, NetworkConfig, Service};
+use volnet::model::policy::Policy;
 use volnet::network::execute::execute;
 use volnet::network::fake::Fake;
 use volnet::network::linux::Linux;
 use volnet::network::{Applied, Network};
-use volnet::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings, Shaping};
+use volnet::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings};
 use volnet::plan::reconcile::{DesiredPort, Link, LinkKind, Observed};
 use volnet::plan::ruleset::{self, Accept, Direction, Element, Guest, Table};
 

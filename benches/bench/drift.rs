@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use volnet::engine::news::News;
 use volnet::network::linux::monitor::Monitor;
 use volnet::network::linux::socket::{Protocol, Socket};
 use volnet::network::linux::{addresses, links, sysctl};
+use volnet::plan::news::News;
 use volnet::plan::op::LinkSettings;
 
 use crate::contender::Contender;

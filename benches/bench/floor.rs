@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use volnet::config::{self, Flags};
-use volnet::engine::limits::Limits;
-use volnet::engine::policy::Policy;
+use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::record::NetworkConfig;
+use volnet::model::net::NetworkConfig;
+use volnet::model::policy::Policy;
 use volnet::netlink::rtnl::link::{self, LinkChange, PortChange, Target};
 use volnet::netlink::writer::Writer;
 use volnet::network::linux::nft::Nft;

@@ -13,8 +13,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use volnet::engine::policy::Policy;
 use volnet::model::mac::Mac;
+use volnet::model::policy::Policy;
 use volnet::network::linux::nft::Nft;
 use volnet::plan::ruleset;
 

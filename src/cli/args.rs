@@ -12,7 +12,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use serde_json::{Value, json};
 
 use crate::config::{CLIENT_KEYS, Flags, KEYS, Key};
-use crate::engine::expose::Protocol;
+use crate::model::expose::Protocol;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 use super::command::{Change, Command, Create, Disk, Invocation, Override, Preparation, Setting};

@@ -19,11 +19,12 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::engine::policy::Policy;
 use crate::hypervisor::Options;
+use crate::hypervisor::machine::MachineDefaults;
 use crate::model::error::Refusal;
-use crate::model::record::NetworkConfig;
-use crate::spec::{MachineDefaults, PATH_BYTES_MAX};
+use crate::model::net::NetworkConfig;
+use crate::model::policy::Policy;
+use crate::spec::PATH_BYTES_MAX;
 
 pub use hypervisors::{HYPERVISORS_MAX, TEMPLATE_ARGS_MAX};
 pub use network::{NETWORKS_MAX, PREFIX_LENGTH_MAX, PREFIX_LENGTH_MIN, SERVICES_MAX};

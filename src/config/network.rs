@@ -2,15 +2,15 @@
 
 use std::net::Ipv4Addr;
 
-use crate::engine::expose::Protocol;
-use crate::engine::limits::{Limits, UNGUARDED};
-use crate::engine::policy::OPEN;
 use crate::model::error::Refusal;
+use crate::model::expose::Protocol;
+use crate::model::limits::{Limits, UNGUARDED};
 use crate::model::mac::Mac;
 use crate::model::name::{TAP_PREFIX, check_link_name};
+use crate::model::net::is_guarded;
+use crate::model::net::{Dhcp, NetworkConfig, Service};
+use crate::model::policy::OPEN;
 use crate::model::prefix::Prefix;
-use crate::model::record::{Dhcp, NetworkConfig, Service};
-use crate::plan::ruleset::is_guarded;
 use crate::spec::fields::{Fields, Place};
 use crate::spec::{self, MTU_MAX, MTU_MIN, text};
 

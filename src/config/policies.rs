@@ -1,9 +1,9 @@
 //! What guests may be allowed, beside what is built in.
 
 use super::source::Sources;
-use crate::engine::policy::{POLICIES_MAX, Policy, PolicyRule, RULES_MAX};
 use crate::model::error::Refusal;
-use crate::model::record::NetworkConfig;
+use crate::model::net::NetworkConfig;
+use crate::model::policy::{POLICIES_MAX, Policy, PolicyRule, RULES_MAX};
 use crate::spec::fields::{Place, texts};
 
 /// The policies of the file. Those that networks name must be known.

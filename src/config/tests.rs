@@ -1,12 +1,12 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::engine::expose::Protocol;
-use crate::engine::limits::Limits;
 use crate::hypervisor::QemuMachine;
 use crate::hypervisor::template::Template;
+use crate::model::expose::Protocol;
+use crate::model::limits::Limits;
 use crate::model::mac::Mac;
-use crate::model::record::{Dhcp, Service};
+use crate::model::net::{Dhcp, Service};
 
 fn flags(list: &[(&'static str, &str)]) -> Flags {
     let mut flags = Flags::default();

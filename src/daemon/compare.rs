@@ -15,11 +15,11 @@ use std::thread;
 
 use mio::{Registry, Token, Waker};
 
-use crate::engine::supervise::Ticket;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::user::{self, User};
 use crate::model::error::Refusal;
 use crate::model::request::Request;
+use crate::model::request::Ticket;
 
 /// Bytes of a thread's stack; what is read is not on it.
 const STACK: usize = 128 * 1024;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use crate::model::record::NetworkConfig;
+use crate::model::net::NetworkConfig;
 use crate::network::linux::packets::{FRAME_MAX, Packets};
 
 /// Frames that are answered in one turn of the loop.

@@ -9,14 +9,14 @@
 use std::collections::BTreeSet;
 
 use super::shell::Shell;
-use crate::engine::news::{Culprit, News};
-use crate::engine::supervise::Now;
 use crate::hypervisor::process::Processes;
+use crate::model::clock::Now;
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::view::EventKind;
 use crate::network::{Applied, Network, execute};
 use crate::plan::drift::{self, Drift, Patience, Verdict};
+use crate::plan::news::{Culprit, News};
 use crate::plan::op::{Op, Plan};
 use crate::plan::reconcile::{ALIAS, Problem, reconcile};
 use crate::store::disk::Disk;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use super::shell::Shell;
 use crate::engine::decide::commands;
-use crate::engine::supervise::Now;
 use crate::hypervisor::process::Processes;
+use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
 use crate::model::record::{Action, HostRecord, Intent, ProcessId};

@@ -9,7 +9,7 @@ use super::shell::Shell;
 use crate::hypervisor::process::Processes;
 use crate::model::error::Error;
 use crate::model::name::VmName;
-use crate::model::record::Dhcp;
+use crate::model::net::Dhcp;
 use crate::model::request::Reply;
 use crate::model::view::{Finding, Level, Status};
 use crate::network::{Counted, Network};

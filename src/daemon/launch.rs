@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::config::Settings;
 use crate::engine::vm;
 use crate::hypervisor::inputs::Checksum;
+use crate::hypervisor::machine::{MachineDefaults, resolve_machine};
 use crate::hypervisor::process::Descriptors;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
@@ -18,9 +19,11 @@ use crate::hypervisor::{
 };
 use crate::model::error::{Error, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{NetworkConfig, Record};
+use crate::model::net::NetworkConfig;
+use crate::model::record::Record;
+use crate::model::spec::MachineSpec;
 use crate::model::view::{Finding, Level};
-use crate::spec::{MEMORY_MB_DEFAULT, MachineDefaults, MachineSpec, resolve_machine};
+use crate::spec::MEMORY_MB_DEFAULT;
 use crate::store::Paths;
 
 /// Hardware virtualisation (Documentation/virt/kvm/api.rst of Linux).

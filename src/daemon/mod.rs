@@ -45,7 +45,7 @@ pub use foreign::{offline, serve};
 #[cfg(target_os = "linux")]
 pub use serve::{offline, serve};
 
-use crate::engine::supervise::Now;
+use crate::model::clock::Now;
 
 /// Reads both clocks.
 fn now(started: Instant) -> Now {

@@ -17,11 +17,12 @@
 
 use super::shell::Shell;
 use crate::engine::decide::{Decision, Step};
-use crate::engine::supervise::{Now, Ticket};
 use crate::hypervisor::process::Processes;
+use crate::model::clock::Now;
 use crate::model::error::Error;
 use crate::model::record::Record;
 use crate::model::request::Request;
+use crate::model::request::Ticket;
 use crate::network::{Applied, Network, execute};
 use crate::store::disk::Disk;
 

@@ -3,7 +3,7 @@
 use super::respond::{Outcome, respond};
 use super::{Query, Reply};
 use crate::engine::decide::{Decision, Engine};
-use crate::engine::supervise::Now;
+use crate::model::clock::Now;
 
 /// What a query comes to.
 #[derive(Debug)]

@@ -7,14 +7,14 @@ use super::decide::{Step, decide};
 use super::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
 use super::message::{Kind, Message, option};
 use crate::engine::decide::{Engine, Step as Requested};
-use crate::engine::limits::Limits;
-use crate::engine::supervise::Now;
+use crate::model::clock::Now;
+use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::record::{Dhcp, NetworkConfig, Service};
+use crate::model::net::{Dhcp, NetworkConfig, Service};
 use crate::model::request::Request;
-use crate::spec::{NetworkSpec, VmSpec};
+use crate::model::spec::{NetworkSpec, VmSpec};
 
 /// The name servers of the host.
 pub(super) const RESOLVERS: [Ipv4Addr; 1] = [Ipv4Addr::new(192, 0, 2, 53)];

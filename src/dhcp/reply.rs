@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use super::Query;
 use super::frame::{Addresses, CLIENT_PORT, Datagram, SERVER_PORT, build};
 use super::message::{Head, Kind, Writer, option};
-use crate::engine::lease::Guest;
 use crate::model::kernel_args::host_name;
+use crate::model::lease::Guest;
 use crate::model::mac::Mac;
 
 /// What a guest is told.

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use super::Query;
 use super::message::{Kind, option};
 use super::reply::Reply;
-use crate::engine::lease::{Change, Claim, Guest};
+use crate::model::lease::{Change, Claim, Guest};
 use crate::model::record::Lease;
 
 /// Milliseconds for which an address is lent.

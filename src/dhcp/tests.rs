@@ -6,12 +6,12 @@ use super::exercise::{Host, RESOLVERS, ask};
 use super::frame::{self, Addresses, Datagram};
 use super::message::{Head, Kind, Message, Writer, option};
 use super::{Malformed, Query};
-use crate::engine::supervise::Now;
+use crate::model::clock::Now;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::record::Lease;
-use crate::spec::NetworkSpec;
+use crate::model::spec::NetworkSpec;
 
 const HOST_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
 const HOUR: u64 = 3_600_000;

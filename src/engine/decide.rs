@@ -13,16 +13,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::engine::ledger::{Conflict, Ledger};
 use crate::engine::lifecycle::{FollowUp, Started};
-use crate::engine::policy::Policy;
-use crate::engine::supervise::{Life, Now, Ticket, Want};
+use crate::engine::supervise::{Life, Want};
 use crate::engine::vm::Vm;
+use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{Action, FORMAT, NetworkConfig, Record};
+use crate::model::net::NetworkConfig;
+use crate::model::policy::Policy;
+use crate::model::record::{Action, FORMAT, Record};
+use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
+use crate::model::spec::VmSpec;
 use crate::model::view::{EventKind, NetworkView, Status, VmView};
 use crate::plan::op::Plan;
-use crate::spec::VmSpec;
 
 /// All that volnet knows, and the decisions on it.
 #[derive(Debug)]

@@ -4,7 +4,9 @@ use crate::engine::decide::Engine;
 use crate::model::error::Refusal;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::record::{Dhcp, NetworkConfig, Record};
+use crate::model::net::is_guarded;
+use crate::model::net::{Dhcp, NetworkConfig};
+use crate::model::record::Record;
 use crate::plan::op::{Handover, Op, Plan};
 use crate::plan::reconcile::{self, Desired, DesiredPort, Observed, Problem};
 use crate::plan::ruleset::{self, Element, Guest};
@@ -116,7 +118,7 @@ impl Engine {
 
     /// Whether the host has rules for its bridges.
     pub(super) fn is_guarded(&self) -> bool {
-        ruleset::is_guarded(self.ledger.networks())
+        is_guarded(self.ledger.networks())
     }
 
     /// What a VM is in the sets of our tables.

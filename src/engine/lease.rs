@@ -14,55 +14,17 @@
 use std::net::Ipv4Addr;
 
 use crate::engine::decide::{Decision, Engine, Write};
-use crate::engine::supervise::Now;
+use crate::model::clock::Now;
+use crate::model::lease::{Change, Claim, Guest};
 use crate::model::mac::Mac;
 use crate::model::name::VmName;
-use crate::model::record::{Lease, NetworkConfig, Port, Record};
+use crate::model::record::{Lease, Record};
 use crate::model::view::EventKind;
 
 /// Changes of its lease that a guest may ask for at once; each is a write to the disk.
 const CHANGES_MAX: u64 = 12;
 /// Milliseconds in which it may ask for one more.
 const CHANGE_EVERY_MS: u64 = 5_000;
-
-/// A guest that asks for its address, and what it has.
-#[derive(Clone, Copy, Debug)]
-pub struct Guest<'a> {
-    /// The VM.
-    pub vm: &'a VmName,
-    /// Its place on the network.
-    pub port: &'a Port,
-    /// The network.
-    pub network: &'a NetworkConfig,
-    /// MTU of its link in bytes.
-    pub mtu: u16,
-    /// What it has, or could have.
-    pub claim: Claim,
-}
-
-/// What a guest has, or could have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// This address is its own.
-    Reserved(Ipv4Addr),
-    /// This lease is its own.
-    Leased(Lease),
-    /// It has none and would get this address.
-    Free(Ipv4Addr),
-    /// It has none and there is none.
-    Nothing,
-}
-
-/// What is to become of a guest's lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It is this one from now on.
-    Lease(Lease),
-    /// The guest gives it back.
-    Release,
-    /// The guest found the address in use by somebody else.
-    Decline,
-}
 
 /// How many changes a guest may still ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,10 +12,11 @@ use crate::model::error::Refusal;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
-use crate::model::record::{Dhcp, Lease, NetworkConfig, Port, Record};
+use crate::model::net::is_guarded;
+use crate::model::net::{Dhcp, NetworkConfig};
+use crate::model::record::{Lease, Port, Record};
+use crate::model::spec::{NetworkSpec, VmSpec};
 use crate::model::view::NetworkView;
-use crate::plan::ruleset::is_guarded;
-use crate::spec::{NetworkSpec, VmSpec};
 
 /// Ports of one Linux bridge: `BR_MAX_PORTS` (net/bridge/br_private.h) less the reserved one.
 pub const BRIDGE_PORTS_MAX: usize = 1023;

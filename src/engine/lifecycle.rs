@@ -5,13 +5,15 @@
 //! ended, not one that is still stopping.
 
 use crate::engine::decide::{Act, Answer, Answers, Decision, Engine, Step, Write};
-use crate::engine::supervise::{self, Escalation, Hatching, Life, Now, Stop, Ticket, Want};
+use crate::engine::supervise::{self, Escalation, Hatching, Life, Stop, Want};
+use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
 use crate::model::record::{Action, Exit};
 use crate::model::request::STOP_TIMEOUT_MS;
+use crate::model::request::Ticket;
+use crate::model::spec::RestartPolicy;
 use crate::model::view::EventKind;
-use crate::spec::RestartPolicy;
 
 /// What is due for a VM after another decision on it.
 #[derive(Debug)]

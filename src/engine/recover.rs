@@ -5,8 +5,9 @@
 
 use crate::engine::decide::{Decision, Engine, Write};
 use crate::engine::lifecycle::FollowUp;
-use crate::engine::supervise::{self, Life, Now};
+use crate::engine::supervise::{self, Life};
 use crate::engine::vm::Vm;
+use crate::model::clock::Now;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, Record};
 

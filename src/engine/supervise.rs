@@ -16,10 +16,8 @@
 
 use crate::engine::decide::Answer;
 use crate::model::record::Exit;
-use crate::spec::RestartPolicy;
-
-/// A caller that waits for a reply; the daemon knows which connection it stands for.
-pub type Ticket = u64;
+use crate::model::request::Ticket;
+use crate::model::spec::RestartPolicy;
 
 /// Milliseconds from SIGTERM to SIGKILL, unless the whole time is shorter than twice that.
 pub const TERMINATE_GRACE_MS: u64 = 5_000;
@@ -37,15 +35,6 @@ pub const HATCH_MAX_MS: u64 = 1_000;
 pub const STEADY_MS: u64 = 60_000;
 /// Restarts without a steady run after which `on-failure` gives up.
 pub const RESTARTS_MAX: u32 = 8;
-
-/// The two clocks, read once a turn of the loop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Now {
-    /// Milliseconds since the epoch: for people.
-    pub wall: u64,
-    /// Milliseconds on a clock that never jumps: for deadlines.
-    pub mono: u64,
-}
 
 /// Where the process of a VM is in its life.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

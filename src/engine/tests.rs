@@ -4,19 +4,22 @@ mod expose;
 mod lease;
 
 use crate::engine::decide::{Act, Decision, Engine, Step, Write};
-use crate::engine::limits::Limits;
-use crate::engine::supervise::{Now, RESTARTS_MAX, Ticket};
+use crate::engine::supervise::RESTARTS_MAX;
+use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
+use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::record::{Dhcp, Exit, NetworkConfig, Port, Record, Service};
+use crate::model::net::{Dhcp, NetworkConfig, Service};
+use crate::model::record::{Exit, Port, Record};
+use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
+use crate::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 use crate::model::view::{EventKind, Status, VmView};
 use crate::plan::op::{Handover, Op};
 use crate::plan::reconcile::Desired;
 use crate::plan::ruleset::Family;
-use crate::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 
 type Replies = Vec<(Ticket, Result<Reply, Error>)>;
 

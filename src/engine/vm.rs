@@ -1,11 +1,10 @@
 //! One VM as the engine holds it: its record, and the life of its process.
 
-use std::fmt;
-
 use crate::engine::lease::Pace;
 use crate::engine::supervise::Life;
 use crate::model::kernel_args::kernel_args;
-use crate::model::record::{Exit, NetworkConfig, Port, Record};
+use crate::model::net::NetworkConfig;
+use crate::model::record::{Exit, Port, Record};
 use crate::model::view::{Status, VmView};
 
 /// A VM.
@@ -82,32 +81,5 @@ pub fn kernel_args_of(record: &Record, network: Option<&NetworkConfig>) -> Strin
     match (record.port.as_ref().and_then(|port| port.ip), network) {
         (Some(ip), Some(config)) => kernel_args(&record.name, ip, config.host_ip, config.subnet),
         (None, _) | (_, None) => String::new(),
-    }
-}
-
-impl Exit {
-    fn code(self) -> Option<i32> {
-        match self {
-            Exit::Code(code) => Some(code),
-            Exit::Signal(_) | Exit::Lost => None,
-        }
-    }
-
-    fn signal(self) -> Option<i32> {
-        match self {
-            Exit::Signal(signal) => Some(signal),
-            Exit::Code(_) | Exit::Lost => None,
-        }
-    }
-}
-
-impl fmt::Display for Exit {
-    /// As the predicate of a sentence: "ended with status 1".
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Exit::Code(code) => write!(f, "ended with status {code}"),
-            Exit::Signal(signal) => write!(f, "was ended by signal {signal}"),
-            Exit::Lost => f.write_str("ended unseen"),
-        }
     }
 }

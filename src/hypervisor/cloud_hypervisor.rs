@@ -14,7 +14,7 @@ use super::{
     Attachment, CloudHypervisorOptions, Command, Control, Launch, LaunchPort, VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
-use crate::spec::Disk;
+use crate::model::spec::Disk;
 
 /// What every guest is told: where its console is, and to restart when it panics.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";

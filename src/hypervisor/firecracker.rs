@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Attachment, Command, Control, FirecrackerOptions, Launch, VSOCK_SOCKET, text};
 use crate::model::error::Refusal;
-use crate::spec::{Disk, DiskFormat};
+use crate::model::spec::{Disk, DiskFormat};
 
 /// What every guest is told: where its console is, and to end when it panics or restarts, which to
 /// Firecracker is the same.

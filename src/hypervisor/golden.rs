@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::template::Template;
 use super::*;
-use crate::spec::{Disk, DiskFormat, File};
+use crate::model::spec::{Disk, DiskFormat, File};
 
 /// The tap of the VM in these tests.
 const PORT: LaunchPort = LaunchPort {

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::hypervisor::machine::ResolvedMachine;
 use crate::model::error::Refusal;
-use crate::spec::{File, ResolvedMachine};
+use crate::model::spec::File;
 
 /// Where programs are looked for when the daemon has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -174,7 +175,7 @@ fn hash(mut file: fs::File, is_over: impl Fn() -> bool) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Disk, DiskFormat, MachineSpec};
+    use crate::model::spec::{Disk, DiskFormat, MachineSpec};
     use crate::store::tests::Scratch;
 
     // printf abc | sha256sum; also FIPS 180-2, B.1.

@@ -35,6 +35,7 @@ pub mod inputs;
 #[cfg(target_os = "linux")]
 pub mod linux;
 pub mod log;
+pub mod machine;
 mod options;
 pub mod process;
 pub mod qemu;
@@ -47,7 +48,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::error::Refusal;
 use crate::model::mac::Mac;
-use crate::spec::MachineSpec;
+use crate::model::spec::MachineSpec;
 
 pub use options::{CloudHypervisorOptions, FirecrackerOptions, Options, QemuMachine, QemuOptions};
 

@@ -19,7 +19,7 @@ use super::{
     VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
-use crate::spec::Disk;
+use crate::model::spec::Disk;
 
 /// What every guest is told: where its console is, and to end rather than to hang when it panics
 /// or restarts (QEMU ends with it, as `-no-reboot` says).

@@ -17,7 +17,7 @@
 
 use super::{Attachment, Command, Control, Launch, VSOCK_SOCKET, text};
 use crate::model::error::Refusal;
-use crate::spec::Disk;
+use crate::model::spec::Disk;
 
 /// The words there are. Those of the network come first; see [`NETWORK_WORDS`].
 const WORDS: [&str; 19] = [

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use crate::engine::expose::Protocol;
+use crate::model::expose::Protocol;
 use crate::model::prefix::Prefix;
 use crate::model::view::Status;
 

@@ -2,15 +2,26 @@
 //! nothing is imported from another room.
 //!
 //! In reading order: the words, each checked where it is made ([`name`], [`mac`], [`prefix`],
-//! [`mode`]), what a VM is written down as ([`record`]), what is asked and answered ([`request`],
-//! [`view`]), and what can go wrong ([`error`]).
+//! [`mode`], [`kernel_args`]), the networks of the host ([`net`]), what was asked for of a VM
+//! ([`spec`], [`document`]) and what it may do with its network ([`expose`], [`policy`],
+//! [`limits`]), what is written of it ([`record`]), what guests that ask for their address get
+//! ([`lease`]), the time ([`clock`]), what is asked and answered ([`request`], [`view`]), and what
+//! can go wrong ([`error`]).
 
+pub mod clock;
+pub mod document;
 pub mod error;
+pub mod expose;
 pub mod kernel_args;
+pub mod lease;
+pub mod limits;
 pub mod mac;
 pub mod mode;
 pub mod name;
+pub mod net;
+pub mod policy;
 pub mod prefix;
 pub mod record;
 pub mod request;
+pub mod spec;
 pub mod view;

@@ -3,14 +3,17 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use crate::engine::expose::{Expose, HostPort};
-use crate::engine::limits::Limits;
+use crate::model::expose::{Expose, HostPort};
+use crate::model::limits::Limits;
 use crate::model::name::VmName;
+use crate::model::spec::VmSpec;
 use crate::model::view::{Event, Finding, NetworkView, VmView};
-use crate::spec::VmSpec;
 
 /// Milliseconds that Stop, Restart and Delete give a guest when the caller names no time.
 pub const STOP_TIMEOUT_MS: u64 = 30_000;
+
+/// A caller that waits for a reply; the daemon knows which connection it stands for.
+pub type Ticket = u64;
 
 /// A request, validated for form.
 #[derive(Clone, Debug, PartialEq, Eq)]

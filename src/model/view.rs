@@ -7,13 +7,13 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::expose::Expose;
-use crate::engine::limits::Limits;
+use crate::model::expose::Expose;
+use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
+use crate::model::net::Dhcp;
 use crate::model::prefix::Prefix;
-use crate::model::record::Dhcp;
 
 /// Where a VM is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,8 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::limits::Shaping;
 use crate::model::name::VmName;
-use crate::plan::op::{LinkSettings, Op, Shaping};
+use crate::plan::op::{LinkSettings, Op};
 use crate::plan::reconcile::DesiredPort;
 
 /// Repairs of one thing within [`WINDOW_MS`] after which the next is put off.

@@ -9,6 +9,7 @@ mod commands;
 
 use std::net::Ipv4Addr;
 
+use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::plan::ruleset::{Accept, Element, Family, Table, Value};
 
@@ -101,17 +102,6 @@ pub struct PortSettings {
     /// bridge has learned their source, and IPv4 in them reaches the host as if the port had an
     /// address of its own.
     pub group_forward: u16,
-}
-
-/// How fast a link sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shaping {
-    /// Bytes of frames a second.
-    pub rate: u32,
-    /// What may be sent at once, in KiB.
-    pub burst_kb: u32,
-    /// How many bytes may wait; what comes then is dropped.
-    pub queue: u32,
 }
 
 impl LinkSettings {

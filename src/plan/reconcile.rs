@@ -25,9 +25,10 @@ use std::net::Ipv4Addr;
 pub use self::bridge::is_right as bridge_is_right;
 pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, release_plan};
 pub use self::problem::Problem;
+use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
-use crate::model::record::NetworkConfig;
-use crate::plan::op::{Handover, Op, Plan, PortSettings, Shaping};
+use crate::model::net::NetworkConfig;
+use crate::plan::op::{Handover, Op, Plan, PortSettings};
 use crate::plan::ruleset::{Accept, Family, Key, Table};
 
 /// What the alias of everything that is ours begins with.

@@ -7,14 +7,13 @@
 mod ours;
 pub mod text;
 
-pub use ours::{
-    ALLOWED, DENIED, Guest, KEYS, TABLE, elements, exposed, is_guarded, policy, tables,
-};
+pub use ours::{ALLOWED, DENIED, Guest, KEYS, TABLE, elements, exposed, policy, tables};
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 
+use crate::model::limits::Rate;
 use crate::model::mac::Mac;
 use crate::model::prefix::Prefix;
 
@@ -316,16 +315,6 @@ pub enum Match {
     Answer,
     /// The packet is for an address of the host's own.
     Local,
-}
-
-/// How many packets, or bytes, may come. Of bytes the kernel lets a second's worth more come at once
-/// than the burst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Rate {
-    /// So many a second, all the time.
-    pub per_second: u32,
-    /// So many more at once.
-    pub burst: u32,
 }
 
 /// A field of a packet.

@@ -10,9 +10,9 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::engine::expose::{Expose, HostPort, Protocol};
-use crate::engine::limits::Limits;
 use crate::model::error::Refusal;
+use crate::model::expose::{Expose, HostPort, Protocol};
+use crate::model::limits::Limits;
 use crate::model::name::VmName;
 use crate::model::request::{Request, STOP_TIMEOUT_MS};
 use crate::spec;

@@ -12,9 +12,10 @@ use serde_json::Value;
 use super::fields::{Document, Fields, Place};
 use super::manifest::{self, Manifest};
 use super::sections::{self, Network, Resources, Source};
-use super::{RestartPolicy, text};
-use crate::engine::expose::Expose;
+use super::text;
 use crate::model::error::Refusal;
+use crate::model::expose::Expose;
+use crate::model::spec::RestartPolicy;
 
 const KNOWN: &[&str] = &[
     "plugin",

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::*;
+use crate::model::document::Kept;
 use crate::model::error::Refusal;
+use crate::model::spec::VmSpec;
 
 /// A manifest makes the same VM whenever it is read, or is refused where it is wrong.
 pub fn manifest(bytes: &[u8]) {

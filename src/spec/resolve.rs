@@ -7,12 +7,12 @@
 use serde_json::Value;
 
 use super::config::{self, Config};
-use super::document::Kept;
 use super::fields::{Document, Place};
 use super::manifest::{self, Manifest};
 use super::sections::{Network, Source};
-use super::{File, MachineSpec, NetworkSpec, VmSpec};
+use crate::model::document::Kept;
 use crate::model::error::Refusal;
+use crate::model::spec::{File, MachineSpec, NetworkSpec, VmSpec};
 
 /// Virtual CPUs of a VM that does not say.
 pub const CPUS_DEFAULT: u32 = 1;

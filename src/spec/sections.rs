@@ -8,13 +8,14 @@
 use std::net::Ipv4Addr;
 
 use super::fields::{Fields, Place};
-use super::{Disk, DiskFormat, File, text};
-use crate::engine::expose::{EXPOSED_MAX, Expose};
-use crate::engine::limits::Limits;
+use super::text;
 use crate::model::error::Refusal;
+use crate::model::expose::{EXPOSED_MAX, Expose};
+use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::prefix::Prefix;
+use crate::model::spec::{Disk, DiskFormat, File};
 use serde_json::Value;
 
 /// The most virtual CPUs.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{DiskFormat, RestartPolicy};
+use crate::model::spec::{DiskFormat, RestartPolicy};
 
 /// The longest path in bytes: `PATH_MAX` less the terminator (linux/limits.h).
 pub const PATH_BYTES_MAX: usize = 4095;

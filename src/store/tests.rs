@@ -4,7 +4,7 @@ use super::files::Files;
 use super::memory::{Fault, Memory, Restart, Unsynced};
 use super::*;
 use crate::model::record::{Action, FORMAT};
-use crate::spec::VmSpec;
+use crate::model::spec::VmSpec;
 
 /// A directory of a test's own, removed with all that is in it.
 pub(crate) struct Scratch(PathBuf);

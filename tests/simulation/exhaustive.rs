@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use volnet::hypervisor::fake::Manners;
 use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
-use volnet::spec::VmSpec;
+use volnet::model::spec::VmSpec;
 use volnet::store::memory::Unsynced::{self, Kept, Lost};
 
 use crate::check::{Litter, check};

@@ -2,11 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use volnet::engine::news::{Culprit, News};
+use volnet::model::limits::Shaping;
 use volnet::model::mac::Mac;
 use volnet::network::execute::execute_all;
 use volnet::network::fake::Fake;
-use volnet::plan::op::{Op, Shaping};
+use volnet::plan::news::{Culprit, News};
+use volnet::plan::op::Op;
 use volnet::plan::reconcile::{Desired, Link, LinkKind, Observed, reconcile};
 use volnet::plan::ruleset::Value;
 

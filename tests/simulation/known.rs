@@ -2,7 +2,7 @@
 
 use volnet::hypervisor::fake::Manners;
 use volnet::model::record::Exit;
-use volnet::spec::VmSpec;
+use volnet::model::spec::VmSpec;
 use volnet::store::memory::Unsynced;
 
 use crate::fault::{Fault, When};

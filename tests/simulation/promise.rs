@@ -6,15 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use volnet::engine::decide::Engine;
-use volnet::engine::expose::Expose;
-use volnet::engine::limits::Limits;
-use volnet::engine::supervise::Ticket;
 use volnet::model::error::{Error, Failure};
+use volnet::model::expose::Expose;
+use volnet::model::limits::Limits;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
+use volnet::model::request::Ticket;
 use volnet::model::request::{Reply, Request};
+use volnet::model::spec::{RestartPolicy, VmSpec};
 use volnet::model::view::{Status, VmView};
-use volnet::spec::{RestartPolicy, VmSpec};
 
 use crate::foreign::Foreign;
 

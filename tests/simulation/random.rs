@@ -12,12 +12,12 @@ use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use volnet::engine::limits::Limits;
 use volnet::hypervisor::fake::Manners;
+use volnet::model::limits::Limits;
 use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
 use volnet::model::request::Request;
-use volnet::spec::{NetworkSpec, RestartPolicy, VmSpec};
+use volnet::model::spec::{NetworkSpec, RestartPolicy, VmSpec};
 use volnet::store::memory::Unsynced;
 
 use crate::check::{Litter, check};

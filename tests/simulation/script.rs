@@ -1,11 +1,11 @@
 //! The words that scripts are made of.
 
-use volnet::engine::expose::{Expose, Protocol};
-use volnet::engine::limits::Limits;
+use volnet::model::expose::{Expose, Protocol};
+use volnet::model::limits::Limits;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
 use volnet::model::request::Request;
-use volnet::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
+use volnet::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 
 use crate::lease::Word;
 use crate::sim::Step;

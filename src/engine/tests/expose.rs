@@ -1,8 +1,8 @@
 //! Ports of the host that lead to guests.
 
 use super::*;
-use crate::engine::expose::{Expose, HostPort, Protocol};
-use crate::engine::lease::Change;
+use crate::model::expose::{Expose, HostPort, Protocol};
+use crate::model::lease::Change;
 use crate::model::record::Lease;
 use crate::plan::ruleset::Value;
 

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::engine::lease::{Change, Claim};
+use crate::model::lease::{Change, Claim};
 use crate::model::record::{Lease, Record};
 use crate::plan::ruleset::{self, Element, Value};
 

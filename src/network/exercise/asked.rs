@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use crate::config::{self, Flags};
-use crate::engine::expose::{Expose, Protocol};
-use crate::engine::limits::Limits;
 use crate::exercise::Choices;
+use crate::model::expose::{Expose, Protocol};
+use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::record::NetworkConfig;
+use crate::model::net::NetworkConfig;
 use crate::model::request::Request;
+use crate::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
-use crate::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 
 /// The names of VMs. Some of them want the same tap.
 const NAMES: [&str; 6] = ["a", "web1", "web-1", "WEB_1", "longer-than-a-tap", "longer-than-a-tap2"];

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use super::world::World;
 use crate::engine::decide::Engine;
-use crate::engine::expose::Expose;
+use crate::model::expose::Expose;
 use crate::model::record::{Port, Record};
 use crate::plan::reconcile::{Desired, Reconciled, reconcile};
 

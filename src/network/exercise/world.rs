@@ -9,12 +9,14 @@ use log::trace;
 
 use super::asked;
 use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
-use crate::engine::lease::{Change, Claim};
-use crate::engine::supervise::{Now, Ticket};
 use crate::exercise::Choices;
+use crate::model::clock::Now;
 use crate::model::error::{Error, Failure};
+use crate::model::lease::{Change, Claim};
 use crate::model::name::VmName;
-use crate::model::record::{Exit, Lease, NetworkConfig, Record};
+use crate::model::net::NetworkConfig;
+use crate::model::record::{Exit, Lease, Record};
+use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
 use crate::network::Applied;
 use crate::network::execute::{execute, execute_all, undo};

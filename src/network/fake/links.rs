@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 use super::{
     BRIDGE_PORTS_MAX, EBUSY, EEXIST, EINVAL, ELOOP, ENODEV, EOPNOTSUPP, ERANGE, EXFULL, Kernel,
 };
+use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::name::LINK_NAME_MAX;
 use crate::model::prefix::Prefix;
-use crate::plan::op::{LinkSettings, PortSettings, Shaping};
+use crate::plan::op::{LinkSettings, PortSettings};
 use crate::plan::reconcile::{Link, LinkKind};
 
 /// MTUs that a tap or a bridge takes, in bytes (drivers/net/tun.c, net/bridge/br_device.c).

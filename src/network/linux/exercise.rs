@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::{holder, monitor};
 use crate::config::{self, Flags};
 use crate::engine::decide::Engine;
-use crate::engine::news::News;
 use crate::model::name::check_link_name;
 use crate::netlink::exercise::{of_nf_tables, of_rtnetlink};
+use crate::plan::news::News;
 
 /// Whatever the kernel tells, be it of others' odd links, it is news or lost, and the engine can say
 /// whether it is drift.

@@ -30,8 +30,9 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::model::error::Failure;
+use crate::model::limits::Shaping;
 use crate::plan::firewall::Surroundings;
-use crate::plan::op::{LinkSettings, Op, Shaping};
+use crate::plan::op::{LinkSettings, Op};
 use crate::plan::reconcile::{DesiredPort, Link, Observed};
 use crate::plan::ruleset::{ALLOWED, DENIED};
 

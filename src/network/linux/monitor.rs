@@ -10,12 +10,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::engine::news::{Culprit, News};
 use crate::model::error::Failure;
 use crate::netlink::message::{Message, Messages};
 use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6};
 use crate::netlink::rtnl::qdisc::ROOT;
 use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, GROUP_NETCONF, GROUP_QDISC, Notice};
+use crate::plan::news::{Culprit, News};
 use crate::plan::ruleset::TABLE;
 
 use super::links::{owned, port_settings};

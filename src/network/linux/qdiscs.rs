@@ -7,8 +7,8 @@
 //! smaller: what waits could be larger than that (a packet that is not segmented yet), and the kernel
 //! would never send it, nor what is behind it. Then another takes its place, in one request.
 
+use crate::model::limits::Shaping;
 use crate::netlink::rtnl::qdisc::{self, Bucket, OURS, QdiscMessage, ROOT};
-use crate::plan::op::Shaping;
 
 use super::links;
 use super::socket::{Error, Socket};

@@ -4,7 +4,8 @@
 //! one for nft may be of several lines. Two things are left out because no command can do them: a tap has its
 //! alias only after it was made, and tables are not owned.
 
-use super::{LinkSettings, Op, PortSettings, Shaping};
+use super::{LinkSettings, Op, PortSettings};
+use crate::model::limits::Shaping;
 use crate::plan::ruleset::text;
 use crate::plan::ruleset::{Accept, Direction};
 

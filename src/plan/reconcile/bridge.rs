@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 
 use super::{ALIAS, Link, Links, Observed};
+use crate::model::net::NetworkConfig;
 use crate::model::prefix::Prefix;
-use crate::model::record::NetworkConfig;
 use crate::plan::op::{LinkSettings, Op, Plan};
 
 /// What brings a network's bridge to where it should be. The link of that name, if there is one, is

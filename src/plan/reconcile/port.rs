@@ -4,11 +4,13 @@ use std::net::Ipv4Addr;
 
 use super::problem::describe;
 use super::{ALIAS, Link, LinkKind, Problem};
+use crate::model::limits::Shaping;
 use crate::model::name::{TapName, VmName};
-use crate::model::record::{NetworkConfig, Port};
-use crate::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings, Shaping};
+use crate::model::net::NetworkConfig;
+use crate::model::record::Port;
+use crate::model::spec::NetworkSpec;
+use crate::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings};
 use crate::plan::ruleset::Element;
-use crate::spec::NetworkSpec;
 
 /// The tap that a VM should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

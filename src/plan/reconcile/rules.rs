@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::{Observed, ObservedTable};
-use crate::model::record::NetworkConfig;
+use crate::model::net::NetworkConfig;
 use crate::plan::op::{Op, Plan};
 use crate::plan::ruleset::{Accept, Direction, Element, Family, Key, Set, SetKind, Table, Value};
 

@@ -3,11 +3,13 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::limits::Limits;
+use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::name::{TapName, VmName};
+use crate::model::net::{Dhcp, Service};
 use crate::model::prefix::Prefix;
-use crate::model::record::{Dhcp, Port, Service};
+use crate::model::record::Port;
+use crate::model::spec::NetworkSpec;
 use crate::network::Network;
 use crate::network::execute::{execute, execute_all};
 use crate::network::fake::{EOPNOTSUPP, Fake};
@@ -16,7 +18,6 @@ use crate::plan::ruleset::{
     self, Chain, ChainKind, Direction, Element, Field, Guest, Hook, Rule, Set, SetKind, Value,
     Verdict,
 };
-use crate::spec::NetworkSpec;
 
 /// A host to be: networks, and the VMs on them.
 #[derive(Clone, Debug)]

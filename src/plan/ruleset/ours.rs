@@ -28,15 +28,16 @@ mod routed6;
 use std::net::Ipv4Addr;
 
 use super::{
-    Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, Layer, Match, PacketField, Rate,
-    Rule, Set, SetKind, Table, Unit, Value, Verdict,
+    Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, Layer, Match, PacketField, Rule,
+    Set, SetKind, Table, Unit, Value, Verdict,
 };
-use crate::engine::expose::Expose;
-use crate::engine::limits::Limits;
-use crate::engine::policy::Policy;
+use crate::model::expose::Expose;
+use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::name::TapName;
-use crate::model::record::{NetworkConfig, Service};
+use crate::model::net::is_guarded;
+use crate::model::net::{NetworkConfig, Service};
+use crate::model::policy::Policy;
 
 /// The name of our tables.
 pub const TABLE: &str = "volnet";
@@ -88,11 +89,6 @@ pub struct Guest<'a> {
     pub isolated: bool,
     /// How much it may send.
     pub limits: Limits,
-}
-
-/// Whether the host has a table for its bridges.
-pub fn is_guarded<'a>(mut networks: impl Iterator<Item = &'a NetworkConfig>) -> bool {
-    networks.any(|network| network.antispoof)
 }
 
 /// All tables, with these elements in their sets beside those of the networks.

@@ -10,8 +10,9 @@ use std::net::Ipv4Addr;
 
 use super::{
     Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, LEARNED_MAX, Layer, Match,
-    PacketField, Rate, Rule, Set, SetKind, Table, Unit, Value, Verdict,
+    PacketField, Rule, Set, SetKind, Table, Unit, Value, Verdict,
 };
+use crate::model::limits::Rate;
 use crate::model::mac::Mac;
 
 /// A table that is not there yet.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::limits::Limits;
+use crate::model::limits::Limits;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
 use crate::model::view::{EventKind, Level, Status};

@@ -1,9 +1,9 @@
 use serde_json::json;
 
-use super::super::{DiskFormat, RestartPolicy};
 use super::*;
-use crate::engine::limits::Limits;
+use crate::model::limits::Limits;
 use crate::model::mode::Mode;
+use crate::model::spec::{DiskFormat, RestartPolicy};
 
 fn of_manifest(manifest: Value) -> Result<VmSpec, Refusal> {
     resolve(Some(&manifest), None)

@@ -1,5 +1,6 @@
 //! From values of the ruleset to messages.
 
+use crate::model::limits::Rate;
 use crate::netlink::nft::FAMILY_IP;
 use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX, With};
 use crate::netlink::nft::expression::{self, Base, Code, Compare, Meta, REG32_FIRST};
@@ -8,7 +9,7 @@ use crate::netlink::nft::object::{self, At, Filled, Mark, NewChain, NewRule, New
 use crate::netlink::writer::Writer;
 use crate::plan::ruleset::{
     Bytes, Chain, ChainKind, Element, Field, Hook, Key, LEARNED_MAX, Layer, Match, PacketField,
-    Rate, Rule, Set, SetKind, Table, Unit, Value, Verdict,
+    Rule, Set, SetKind, Table, Unit, Value, Verdict,
 };
 
 use super::{number, shown};

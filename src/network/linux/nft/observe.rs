@@ -6,6 +6,7 @@
 use std::net::Ipv4Addr;
 
 use super::{encode, number};
+use crate::model::limits::Rate;
 use crate::model::mac::Mac;
 use crate::model::prefix::Prefix;
 use crate::netlink::nft::element::{self, INTERVAL_END, Of, With};
@@ -13,7 +14,7 @@ use crate::netlink::nft::object::{self, ChainMessage, Filled, RuleMessage, SetMe
 use crate::network::linux::socket::{Error, Socket};
 use crate::plan::reconcile::ObservedTable;
 use crate::plan::ruleset::{
-    ChainKind, ChainShape, Family, Field, Hook, KEYS, Key, Rate, SetKind, Shape, TABLE, Value,
+    ChainKind, ChainShape, Family, Field, Hook, KEYS, Key, SetKind, Shape, TABLE, Value,
 };
 
 const KINDS: [ChainKind; 2] = [ChainKind::Filter, ChainKind::Nat];

@@ -33,9 +33,10 @@
 
 use super::{
     Bytes, Element, Family, Field, GUEST, Guest, Hook, ICMP6, IGMP, Layer, Match, NetworkConfig,
-    PacketField, Rate, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict, filter, is,
-    masked, outside, prefixes, rule, set, within,
+    PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict, filter, is, masked,
+    outside, prefixes, rule, set, within,
 };
+use crate::model::limits::Rate;
 
 /// Before everything else that looks at a frame: `NF_BR_PRI_NAT_DST_BRIDGED`
 /// (linux/netfilter_bridge.h).

@@ -14,7 +14,7 @@ use super::{
     Chain, Element, Family, Field, Hook, Match, NetworkConfig, PRIORITY_FILTER, PacketField, Rule,
     Set, SetKind, TABLE, Value, Verdict, bridge, filter, is, masked, outside, set, within,
 };
-use crate::engine::policy::{OPEN, Policy, PolicyRule, To};
+use crate::model::policy::{OPEN, Policy, PolicyRule, To};
 
 /// The sets that count.
 pub(super) const ALLOWED: &str = "allowed";

@@ -19,7 +19,7 @@ use super::{
     is_service, keep_apart, masked, outside, policies, prefixes, rule, set, shared_sets, within,
 };
 
-use crate::engine::policy::Policy;
+use crate::model::policy::Policy;
 
 /// `NF_IP_PRI_NAT_SRC` (linux/netfilter_ipv4.h).
 const PRIORITY_SOURCE_NAT: i32 = 100;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::MachineSpec;
 use crate::hypervisor::FIRECRACKER;
 use crate::model::error::Refusal;
+use crate::model::spec::MachineSpec;
 
 /// What the host offers to a VM that does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn resolve_machine<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::File;
+    use crate::model::spec::File;
 
     fn machine() -> MachineSpec {
         MachineSpec {

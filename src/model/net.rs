@@ -1,0 +1,94 @@
+//! The networks of the host, as the settings describe them.
+
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::expose::Protocol;
+use super::limits::Limits;
+use super::mac::Mac;
+use super::prefix::Prefix;
+
+/// One network of the host: a bridge, its prefix and how it is joined to the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// Its name in requests and replies.
+    pub name: String,
+    /// The network that it is a part of, by name: its own where it is all of one.
+    pub whole: String,
+    /// The bridge link, at most 15 bytes.
+    pub bridge: String,
+    /// The prefix that leases come from.
+    pub subnet: Prefix,
+    /// The host's own address on the bridge: the guests' gateway.
+    pub host_ip: Ipv4Addr,
+    /// MTU of the bridge and, unless a VM asks for another, of its taps, in bytes.
+    pub mtu: u16,
+    /// Whether traffic that leaves the prefix is masqueraded.
+    pub nat: bool,
+    /// Whether VMs on it are kept from each other unless they say otherwise.
+    pub isolated: bool,
+    /// What its guests may send beyond it, by the name of a policy, unless they say otherwise.
+    pub policy: String,
+    /// How much its guests may receive and send unless they say otherwise.
+    pub limits: Limits,
+    /// Who answers guests that ask for an address.
+    pub dhcp: Dhcp,
+    /// Whether VMs on it are held to their own addresses unless they say otherwise.
+    pub antispoof: bool,
+    /// Whether VMs on it may speak IPv6.
+    pub ipv6: bool,
+    /// What the host answers to VMs on it.
+    pub host_services: Vec<Service>,
+    /// The bridge's MAC, pinned so that it does not follow the lowest port.
+    pub mac: Mac,
+}
+
+/// Something that the host answers to its guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Echo requests.
+    Ping,
+    /// A port, 1 to 65535.
+    Port(Protocol, u16),
+}
+
+/// Who answers the guests of a network that ask for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dhcp {
+    /// volnet, from the network's pool.
+    Builtin,
+    /// A server that others run on the bridge or behind its uplink.
+    External,
+    /// Nobody: there are no VMs in dhcp mode on the network.
+    Off,
+}
+
+impl Dhcp {
+    /// The word as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dhcp::Builtin => "builtin",
+            Dhcp::External => "external",
+            Dhcp::Off => "off",
+        }
+    }
+}
+
+impl FromStr for Dhcp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Dhcp, String> {
+        [Dhcp::Builtin, Dhcp::External, Dhcp::Off]
+            .into_iter()
+            .find(|dhcp| text == dhcp.as_str())
+            .ok_or_else(|| format!("{text:?} is none of builtin, external and off"))
+    }
+}
+
+/// Whether the host has a table for its bridges.
+pub fn is_guarded<'a>(mut networks: impl Iterator<Item = &'a NetworkConfig>) -> bool {
+    networks.any(|network| network.antispoof)
+}

@@ -1,0 +1,147 @@
+//! What was asked for of one VM, once manifest, configuration and command line are one.
+//!
+//! [`crate::spec`] reads it out of what people write.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::document::Kept;
+use super::expose::Expose;
+use super::limits::Limits;
+use super::mac::Mac;
+use super::mode::Mode;
+use super::prefix::Prefix;
+
+/// What was asked for of one VM, resolved from manifest, configuration and command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// How it reaches the network.
+    pub network: NetworkSpec,
+    /// What runs in it; `None` where volnet gives only the network. Boxed: then it takes no room.
+    pub machine: Option<Box<MachineSpec>>,
+    /// The record ends with the host's uptime and is not written to disk.
+    pub ephemeral: bool,
+    /// Start the hypervisor when the daemon starts.
+    pub autostart: bool,
+    /// What happens when the hypervisor ends by itself.
+    pub restart: RestartPolicy,
+    /// The ports of the host that lead to the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expose: Vec<Expose>,
+    /// The manifest as it was given.
+    pub manifest: Option<Kept>,
+    /// The configuration as it was given.
+    pub config: Option<Kept>,
+}
+
+/// The network section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// The mode.
+    pub mode: Mode,
+    /// The network by name; else by `subnet` or `gateway`; else the first one.
+    pub name: Option<String>,
+    /// The network that has this prefix.
+    pub subnet: Option<Prefix>,
+    /// The network whose host address this is.
+    pub gateway: Option<Ipv4Addr>,
+    /// The address to lease.
+    pub ip: Option<Ipv4Addr>,
+    /// The guest's Ethernet address.
+    pub mac: Option<Mac>,
+    /// MTU in bytes, 68 to the network's.
+    pub mtu: Option<u16>,
+    /// Queue pairs of the guest's interface, 1 to 16; more than one needs a multi-queue tap.
+    pub queues: Option<u16>,
+    /// What it may send beyond its network, by the name of a policy; `None`: as the network says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// How much it may receive and send; what is not named is as the network says.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+    /// Keep it from other isolated VMs of the network; `None`: as the network says.
+    pub isolated: Option<bool>,
+    /// Hold it to its own addresses; `None`: as the network says.
+    pub antispoof: Option<bool>,
+}
+
+/// What the hypervisor is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineSpec {
+    /// `qemu`, `cloud-hypervisor`, `firecracker` or the name of a template; `None`: the host's.
+    pub hypervisor: Option<String>,
+    /// The guest's kernel; `None`: the host's (see `crate::hypervisor::machine`).
+    pub kernel: Option<File>,
+    /// The initial RAM file system.
+    pub initramfs: Option<File>,
+    /// Disks in the order in which the guest sees them; the root file system is the first.
+    pub disks: Vec<Disk>,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mb: u64,
+    /// What the VM adds to the kernel command line: it stands after what the hypervisor and the
+    /// network need, and so wins over it.
+    pub cmdline: String,
+}
+
+/// A file and what its contents must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Absolute path on the host.
+    pub path: PathBuf,
+    /// SHA-256 as 64 lower-case hexadecimal digits.
+    pub sha256: Option<String>,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// The image.
+    pub file: File,
+    /// Its format.
+    pub format: DiskFormat,
+    /// Whether the guest may not write to it.
+    pub readonly: bool,
+}
+
+/// The format of a disk image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// The bytes of the disk.
+    #[default]
+    Raw,
+    /// QEMU's copy-on-write format.
+    Qcow2,
+}
+
+impl DiskFormat {
+    /// The format as it is written, by people and to hypervisors.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DiskFormat::Raw => "raw",
+            DiskFormat::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// What happens when a hypervisor ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Nothing.
+    #[default]
+    No,
+    /// It is started again when it ended with a status other than 0 or by a signal.
+    OnFailure,
+    /// It is started again however it ended.
+    Always,
+}
