@@ -56,7 +56,7 @@ fn a_guest_gets_renews_gives_back_and_gets_again() {
         daemon.start_again();
         let findings = daemon.call("Check", json!({}))["parameters"]["findings"].take();
         let told = findings.as_array().unwrap().iter().find(|f| f["check"] == "name servers");
-        assert_eq!(told.unwrap()["message"], "guests are told of 192.0.2.7");
+        assert_eq!(told.unwrap()["message"], "guests get 192.0.2.7 by DHCP");
         let vm = create(&daemon, "web.1_x", json!({ "mode": "dhcp", "mtu": 1400 }));
         assert!(vm["ip"].is_null() && vm["gateway"].is_null(), "{vm}");
         let guest = Guest::of(&vm);
@@ -92,7 +92,9 @@ fn a_guest_gets_renews_gives_back_and_gets_again() {
         let again = guest.get_lease(SERVER);
         assert_eq!(shown_ip(&daemon, "web.1_x"), Some(again));
         let log = daemon.log();
-        for words in [format!("was given {}", offer.ip), format!("gave {} back", offer.ip)] {
+        for words in
+            [format!("got the address {}", offer.ip), format!("released the address {}", offer.ip)]
+        {
             assert!(log.contains(&words), "{log}");
         }
         drop(guest);

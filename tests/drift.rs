@@ -43,7 +43,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("ip link del vbr0", "bridge vbr0 is gone"),
     ("ip link set vbr0 down", "link vbr0 is down"),
     ("ip addr del 192.168.127.1/24 dev vbr0", "bridge vbr0 has lost its address 192.168.127.1/24"),
-    ("ip addr add 10.9.9.9/24 dev vbr0", "bridge vbr0 has the foreign address 10.9.9.9/24"),
+    ("ip addr add 10.9.9.9/24 dev vbr0", "bridge vbr0 has the address 10.9.9.9/24"),
     (
         "ip link set vbr0 address 02:00:00:00:00:77",
         "link vbr0 has the address 02:00:00:00:00:77, not",
@@ -51,16 +51,16 @@ const CHANGES: &[(&str, &str)] = &[
     ("ip link set vbr0 mtu 1300", "link vbr0 has the MTU 1300, not 1500"),
     ("ip link del vttap-web", "tap vttap-web is gone"),
     ("ip link set vttap-web down", "link vttap-web is down"),
-    ("ip link set vttap-web nomaster", "link vttap-web is no port of vbr0"),
+    ("ip link set vttap-web nomaster", "link vttap-web is not a port of vbr0"),
     ("ip link set vttap-web master vbr1", "link vttap-web is a port of vbr1, not of vbr0"),
     ("ip link set vttap-web mtu 1400", "link vttap-web has the MTU 1400, not 1500"),
     ("ip link set vttap-db type bridge_slave isolated on", "link vttap-db is isolated"),
     ("bridge link set dev vttap-db isolated on", "link vttap-db is isolated"),
     (
         "ip link set vttap-db type bridge_slave group_fwd_mask 0",
-        "link vttap-db has its frames to link-local groups taken aside",
+        "link vttap-db has another group_fwd_mask",
     ),
-    ("ip link set vttap-db alias mine", "link vttap-db has not the alias volnet:db"),
+    ("ip link set vttap-db alias mine", "link vttap-db does not have the alias volnet:db"),
     ("ip link set vttap-db down name mine", "link mine is left over"),
     ("sysctl -qw net.ipv4.ip_forward=0", "IPv4 forwarding is off"),
     ("tc qdisc del dev vttap-db root", "link vttap-db is not limited to 12500000 bytes/s"),
@@ -74,7 +74,7 @@ const CHANGES: &[(&str, &str)] = &[
     ),
     (
         "tc qdisc add dev vttap-web root handle 766f: tbf rate 8mbit burst 128kb limit 64kb",
-        "link vttap-web is limited",
+        "link vttap-web has a limit",
     ),
 ];
 
@@ -126,37 +126,33 @@ fn rules_that_others_change_are_put_right_and_it_is_said_who_did() {
         run("nft flush ruleset");
         repaired("table bridge volnet is gone");
         run("iptables -N DOCKER-USER");
-        repaired("the accept rule of vbr0 is missing");
+        repaired("the accept rule for vbr0 is missing");
         eventually("all is there again", || shown() == before);
         for (change, program, words) in [
             ("nft delete table bridge volnet", "nft", "table bridge volnet is gone"),
             ("nft flush chain ip volnet forward", "nft", "table ip volnet was changed"),
-            (
-                "nft flush set bridge volnet ports",
-                "nft",
-                "1 elements are missing from table volnet",
-            ),
+            ("nft flush set bridge volnet ports", "nft", "table volnet lacks 1 element"),
             (
                 "nft delete element bridge volnet limited { \"vttap-web\" }",
                 "nft",
-                "1 elements are missing from table volnet",
+                "table volnet lacks 1 element",
             ),
             (
                 "nft delete element bridge volnet limited { \"vttap-web\" } ; \
                  add element bridge volnet limited \
                  { \"vttap-web\" limit rate over 9 mbytes/second burst 1 mbytes }",
                 "nft",
-                "1 foreign elements are in table volnet",
+                "table volnet has 1 element too many",
             ),
             (
                 "iptables -F DOCKER-USER",
                 "iptables",
-                "the accept rule of vbr0 is missing from chain",
+                "the accept rule for vbr0 is missing from chain",
             ),
             (
                 "iptables -D DOCKER-USER 1",
                 "iptables",
-                "the accept rule of vbr0 is missing from chain",
+                "the accept rule for vbr0 is missing from chain",
             ),
         ] {
             run(change);
@@ -187,12 +183,15 @@ fn who_does_it_again_and_again_is_not_fought() {
         for _ in 0..20 {
             run("ip link set vttap-web down");
             last = next(&mut events, "drift")["message"].as_str().unwrap().to_string();
-            if last.contains("again and again") {
+            if last.contains("the next repair is in") {
                 break;
             }
             next(&mut events, "repaired");
         }
-        assert_eq!(last, "link vttap-web is down again and again; it is left so for 10 s");
+        assert_eq!(
+            last,
+            "link vttap-web is down; it was repaired several times, so the next repair is in 10 s"
+        );
         run("ip link set vbr0 down");
         assert_eq!(next(&mut events, "repaired")["message"], "link vbr0 is down: repaired");
         assert!(!common::ip_link("vttap-web")["flags"].to_string().contains("\"UP\""));

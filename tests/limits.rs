@@ -315,7 +315,7 @@ fn a_host_without_rules_for_its_bridges_limits_only_what_guests_receive() {
             assert!(reason.contains("antispoof"), "{answer}");
         }
         let check = volnet(&daemon, "check");
-        assert!(check.contains("limits: what guests send cannot be limited"), "{check}");
+        assert!(check.contains("limits: the send rate of guests cannot be limited"), "{check}");
     });
 }
 

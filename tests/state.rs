@@ -224,7 +224,7 @@ fn a_record_that_was_cut_short_is_moved_aside_and_the_others_come_up() {
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         daemon.start_again();
         let aside = path.with_extension("json.bad-1");
-        let said = format!("moved aside as {}", aside.display());
+        let said = format!("cannot use a file, moved it to {}", aside.display());
         assert!(daemon.log().contains(&said), "{}", daemon.log());
         assert_eq!(fs::read(&aside).unwrap().len(), whole.len() / 2);
         fs::remove_file(aside).unwrap();

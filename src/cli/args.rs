@@ -114,7 +114,7 @@ pub(super) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocati
 impl Line {
     fn command(&mut self, verb: &mut Option<String>) -> Result<Command, Stop> {
         let name = match self.next(&CLIENT_KEYS)? {
-            None => return Err(wrong("there is no verb")),
+            None => return Err(wrong("no verb is given")),
             Some(Item::Option(option)) if option == "version" => return Err(Stop::Version),
             Some(Item::Option(option)) => return Err(unknown(&option)),
             Some(Item::Word(word)) => word,
@@ -195,7 +195,7 @@ impl Line {
         let mut given = self.given(&KEYS, &options)?;
         let root = given.last("root").map(PathBuf::from);
         if root.is_some() && !given.has("service") {
-            return Err(wrong("--root is for the files of --service, which is not given"));
+            return Err(wrong("--root needs --service"));
         }
         let preparation = Preparation {
             dry_run: given.has("dry-run"),
@@ -278,7 +278,7 @@ impl Line {
             }
         }
         if parameters == json!({}) {
-            return Err(wrong("there is no limit: --rx, --tx, --burst or --pps"));
+            return Err(wrong("give at least one limit: --rx, --tx, --burst or --pps"));
         }
         parameters["name"] = given.one("NAME")?.into();
         Ok(Command::Adjust { method: "io.volnet.SetLimits", parameters })
@@ -424,7 +424,7 @@ fn setting(flag: &str, text: String, kind: &Kind) -> Result<Setting, Stop> {
 
 /// `[PROTOCOL:][[HOST_IP:]HOST_PORT:]PORT`, as an element of `expose`.
 fn exposed(word: &str) -> Result<Value, Stop> {
-    let refuse = || wrong(format!("{word:?} is not such as tcp:8080:80"));
+    let refuse = || wrong(format!("{word:?} is not a port such as tcp:8080:80"));
     let mut parts: Vec<&str> = word.split(':').collect();
     let protocol = match parts.first().map(|part| part.parse::<Protocol>()) {
         Some(Ok(protocol)) => {
@@ -468,7 +468,7 @@ fn unknown(option: &str) -> Stop {
 }
 
 fn unexpected(word: &str) -> Stop {
-    wrong(format!("{word:?} is one word too many"))
+    wrong(format!("{word:?} is an argument too many"))
 }
 
 impl From<lexopt::Error> for Stop {

@@ -71,7 +71,7 @@ impl Connection {
         let descriptor = self.read_with_descriptor().map_err(|error| self.lost(error))?;
         self.receive()?;
         descriptor.ok_or_else(|| {
-            let reason = "it came without a descriptor".into();
+            let reason = "it has no file descriptor".into();
             Trouble::NoReply(client::NoReply::Garbled(reason))
         })
     }

@@ -33,7 +33,7 @@ pub(super) fn console(settings: &Settings, name: &str) -> Result<u8, Trouble> {
     let socket = folder.join(SERIAL_SOCKET);
     let serial = UnixStream::connect(&socket).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Trouble::Input(format!(
-            "VM {name} has no console: it does not run, or its hypervisor offers none"
+            "VM {name} has no console: it is not running, or its hypervisor has none"
         )),
         _ => file("cannot connect to", &socket, error),
     })?;

@@ -102,11 +102,11 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         #[cfg(target_os = "linux")]
         Command::Console { name } => console::console(&session.settings, &name),
         #[cfg(not(target_os = "linux"))]
-        Command::Console { .. } => Err(Trouble::Input("there is a console on Linux only".into())),
+        Command::Console { .. } => Err(Trouble::Input("a console needs Linux".into())),
         #[cfg(target_os = "linux")]
         Command::Exec { name, program, args } => exec::exec(&session, &name, &program, &args),
         #[cfg(not(target_os = "linux"))]
-        Command::Exec { .. } => Err(Trouble::Input("there are taps on Linux only".into())),
+        Command::Exec { .. } => Err(Trouble::Input("a tap needs Linux".into())),
         Command::Logs { name, follow } => logs::logs(&mut session, &name, follow),
         Command::Monitor => call::monitor(&mut session),
         Command::Check => host::check(&mut session),
@@ -128,5 +128,5 @@ fn exec_as(words: &[String]) -> Result<u8, Trouble> {
 
 #[cfg(not(target_os = "linux"))]
 fn exec_as(_: &[String]) -> Result<u8, Trouble> {
-    Err(Trouble::Input("hypervisors are started on Linux only".into()))
+    Err(Trouble::Input("a hypervisor needs Linux".into()))
 }

@@ -74,7 +74,8 @@ impl Service {
             let present = item.present()?;
             if present == Present::Other && !how.force {
                 let shown = item.path.display();
-                let reason = format!("{shown} is there and says something else; see --force");
+                let reason =
+                    format!("{shown} exists and has other contents; use --force to overrule it");
                 return Err(Trouble::Input(reason));
             }
             service.items.push((item, present));
@@ -141,8 +142,9 @@ impl Item {
 }
 
 fn items(root: &Path, flags: &Flags, settings: &Settings) -> Result<[Item; 3], Trouble> {
-    let program = std::env::current_exe()
-        .map_err(|error| file("cannot tell the program", Path::new("volnet"), error))?;
+    let program = std::env::current_exe().map_err(|error| {
+        file("cannot find the path of this program", Path::new("volnet"), error)
+    })?;
     let bridges: Vec<&str> =
         settings.networks.iter().map(|network| network.bridge.as_str()).collect();
     let path = |path: &str| root.join(path);

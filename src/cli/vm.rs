@@ -19,8 +19,8 @@ const AT_A_TIME: usize = 16;
 pub(super) fn create(session: &mut Session, create: &Create) -> Result<u8, Trouble> {
     let manifest = create.manifest.as_deref().map(read).transpose()?;
     let config = create.config.as_deref().map(read).transpose()?;
-    let base =
-        std::env::current_dir().map_err(|e| file("cannot tell the folder", Path::new("."), e))?;
+    let base = std::env::current_dir()
+        .map_err(|e| file("cannot find the current directory", Path::new("."), e))?;
     let parameters =
         document::parameters(create, manifest, config, &base).map_err(Trouble::Input)?;
     let reply = session.call("io.volnet.Create", parameters)?;

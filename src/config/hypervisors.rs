@@ -48,7 +48,7 @@ fn volant_program(found: &Found) -> Option<&str> {
 pub(super) fn options(sources: &Sources) -> Result<Options, Refusal> {
     let table = sources.file.entries("hypervisors")?;
     if table.len() > HYPERVISORS_MAX {
-        let reason = format!("there may be at most {HYPERVISORS_MAX}");
+        let reason = format!("at most {HYPERVISORS_MAX} hypervisors are allowed");
         return Err(sources.file.place.field("hypervisors").refuse(reason));
     }
     let mut options = Options::default();

@@ -131,7 +131,8 @@ pub fn resolve(
     let runtime_dir = path(&sources, &RUNTIME_DIR, "/run/volnet")?;
     let state_dir = path(&sources, &STATE_DIR, "/var/lib/volnet")?;
     if state_dir == runtime_dir {
-        let reason = "it is the runtime directory, which ends with the host's uptime".into();
+        let reason =
+            "it is the runtime directory, which does not survive a reboot of the host".into();
         return Err(Refusal::InvalidConfig { field: "state_dir".into(), reason });
     }
     let networks = network::resolve(&sources, machine)?;

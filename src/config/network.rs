@@ -74,7 +74,7 @@ pub(super) fn resolve(sources: &Sources, machine: &str) -> Result<Vec<NetworkCon
     let items = sources.file.list("networks")?;
     let whole = sources.file.place.field("networks");
     if items.len() > NETWORKS_MAX {
-        return Err(whole.refuse(format!("there may be at most {NETWORKS_MAX}")));
+        return Err(whole.refuse(format!("at most {NETWORKS_MAX} networks are allowed")));
     }
     let mut drafts = Vec::new();
     for (place, value) in items {
@@ -116,7 +116,7 @@ fn parts(
 ) -> Result<Vec<NetworkConfig>, Refusal> {
     let length = whole.subnet.length() + count.next_power_of_two().trailing_zeros() as u8;
     if count > 1 && length > PART_LENGTH_MAX {
-        let reason = format!("{} is too small for so many", whole.subnet);
+        let reason = format!("{} is too small for so many bridges bridges", whole.subnet);
         return Err(place.field("bridges").refuse(reason));
     }
     let part = |number: u32| {
@@ -125,7 +125,8 @@ fn parts(
             Prefix::containing(Ipv4Addr::from_bits(base), length).expect("a length of 32 at most");
         if number == 0 {
             if !subnet.contains(whole.host_ip) || whole.host_ip == subnet.broadcast() {
-                let reason = format!("{} is not in {subnet}, its first part", whole.host_ip);
+                let reason =
+                    format!("{} is not in {subnet}, the part of the first bridge", whole.host_ip);
                 return Err(place.field("host_ip").refuse(reason));
             }
             return Ok(NetworkConfig { subnet, ..whole.clone() });
@@ -228,7 +229,7 @@ fn services(dhcp: Dhcp) -> Vec<Service> {
 
 /// `ping`, or a protocol and a port as `tcp/22`.
 fn service(text: &str) -> Result<Service, String> {
-    let wrong = || format!("{text:?} is neither ping nor such as tcp/22 or udp/53");
+    let wrong = || format!("{text:?} is neither ping nor a port such as tcp/22 or udp/53");
     if text == "ping" {
         return Ok(Service::Ping);
     }
@@ -244,12 +245,12 @@ fn subnet(text: &str) -> Result<Prefix, String> {
     let prefix: Prefix = text.parse()?;
     if !(PREFIX_LENGTH_MIN..=PREFIX_LENGTH_MAX).contains(&prefix.length()) {
         return Err(format!(
-            "{prefix} is not from /{PREFIX_LENGTH_MIN} to /{PREFIX_LENGTH_MAX} long"
+            "the prefix length of {prefix} is not from {PREFIX_LENGTH_MIN} to {PREFIX_LENGTH_MAX}"
         ));
     }
     // RFC 6890: this network, loopback; RFC 5771 and above it: multicast and what is reserved.
     match prefix.network().octets()[0] {
-        0 | 127 | 224.. => Err(format!("{prefix} is not for hosts")),
+        0 | 127 | 224.. => Err(format!("hosts cannot have addresses in {prefix}")),
         _ => Ok(prefix),
     }
 }
@@ -263,10 +264,10 @@ fn host_ip(text: &str, subnet: Prefix) -> Result<Ipv4Addr, String> {
     let address: Ipv4Addr =
         address.parse().map_err(|_| format!("{address:?} is not an IPv4 address"))?;
     if length.is_some_and(|length| length != subnet.length().to_string()) {
-        return Err(format!("{text} has not the length of the subnet {subnet}"));
+        return Err(format!("the prefix length in {text} is not that of the subnet {subnet}"));
     }
     if !subnet.contains(address) {
-        return Err(format!("{address} does not lie in the subnet {subnet}"));
+        return Err(format!("{address} is not in the subnet {subnet}"));
     }
     if address == subnet.network() || address == subnet.broadcast() {
         return Err(format!("{address} is the network or the broadcast address of {subnet}"));
@@ -290,7 +291,7 @@ fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refus
         for other in &networks[..index] {
             let place = whole.element(index);
             if network.name == other.name {
-                let reason = format!("there is a network {:?} already", network.name);
+                let reason = format!("another network has the name {:?}", network.name);
                 return Err(place.field("name").refuse(reason));
             }
             if network.bridge == other.bridge {

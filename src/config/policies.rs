@@ -13,7 +13,7 @@ pub(super) fn resolve(
 ) -> Result<Vec<Policy>, Refusal> {
     let described = sources.file.entries("policies")?;
     if described.len() > POLICIES_MAX {
-        let reason = format!("there may be at most {POLICIES_MAX}");
+        let reason = format!("at most {POLICIES_MAX} policies are allowed");
         return Err(sources.file.place.field("policies").refuse(reason));
     }
     let mut all = Policy::built_in();
@@ -21,7 +21,7 @@ pub(super) fn resolve(
     for (place, name, value) in described {
         Policy::check_name(name).map_err(|reason| place.refuse(reason))?;
         if all.iter().any(|policy| policy.name == name) {
-            return Err(place.refuse(format!("{name} is built in")));
+            return Err(place.refuse(format!("{name} is a built-in policy")));
         }
         let rules = texts(&place, value, RULES_MAX)?;
         let rule = |(place, text): (_, &str)| read(&place, text);

@@ -276,7 +276,10 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 Ok(ear) => ear,
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
                 Err(error) => {
-                    log::error!("network {}: its guests cannot be heard: {error}", network.name);
+                    log::error!(
+                        "network {}: cannot receive DHCP from its guests: {error}",
+                        network.name
+                    );
                     continue;
                 }
             };

@@ -151,7 +151,7 @@ fn refused(reason: &str) -> Failure {
 
 impl Processes for NoProcesses {
     fn open_log(&mut self, name: &VmName, _: &Path) -> Result<OwnedFd, Failure> {
-        let reason = "hypervisors are started on Linux only".into();
+        let reason = "a hypervisor needs Linux".into();
         Err(Failure::Hypervisor { name: name.to_string(), reason, log: None })
     }
 

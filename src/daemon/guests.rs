@@ -53,12 +53,10 @@ pub(super) fn name_servers() -> Finding {
     let (level, message, hint) = match known.as_slice() {
         [] => (
             Level::Warning,
-            "guests that ask for an address are told of no name server: the host has none that \
-             they could reach"
-                .into(),
-            Some("name one in /etc/resolv.conf".into()),
+            "guests get no name server by DHCP: the host has none that guests can reach".into(),
+            Some("add one to /etc/resolv.conf".into()),
         ),
-        some => (Level::Ok, format!("guests are told of {}", some.join(", ")), None),
+        some => (Level::Ok, format!("guests get {} by DHCP", some.join(", ")), None),
     };
     Finding { check: "name servers".into(), level, message, hint }
 }

@@ -126,7 +126,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 Verdict::Repair => {}
                 Verdict::Hold { for_ms } => {
                     let seconds = for_ms / 1000;
-                    message += &format!(" again and again; it is left so for {seconds} s");
+                    message += &format!(
+                        "; it was repaired several times, so the next repair is in {seconds} s"
+                    );
                 }
             }
             let by = by.filter(|_| drift.rules);

@@ -119,7 +119,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     pub fn load(&mut self, now: Now) -> Result<Vec<(VmName, Intent)>, Error> {
         let loaded = self.store.load()?;
         for (path, reason) in &loaded.set_aside {
-            log::error!("moved aside as {}: {reason}", path.display());
+            log::error!("cannot use a file, moved it to {}: {reason}", path.display());
         }
         self.host = loaded.host;
         for record in loaded.records {
@@ -191,7 +191,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     fn end_orphan(&mut self, name: &VmName, id: &ProcessId) -> Result<(), Failure> {
         if self.processes.adopt(name, id)? {
             if let Err(failure) = self.processes.kill_and_reap(name) {
-                log::error!("left over of VM {name}: {failure}");
+                log::error!("cannot remove the rest of VM {name}: {failure}");
                 return Ok(());
             }
         }

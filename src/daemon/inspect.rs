@@ -45,11 +45,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Looks the host over: the devices, what others have in the way, then what differs from the desired state.
     pub(super) fn check(&mut self) -> Result<Reply, Error> {
         let mut findings = vec![
-            device(TUN, Level::Error, "taps cannot be made", "load the module tun"),
+            device(TUN, Level::Error, "volnet cannot make taps", "load the module tun"),
             device(
                 KVM,
                 Level::Warning,
-                "guests run in emulation, slowly",
+                "guests run without KVM, slowly",
                 "load kvm_intel or kvm_amd",
             ),
         ];
@@ -143,7 +143,7 @@ fn finding(check: &str, level: Level, message: String, hint: Option<String>) -> 
     Finding { check: check.into(), level, message, hint }
 }
 
-/// Whether guests are held to their own addresses: by the rules that are there, and on which
+/// Whether guests can use only their own addresses: by the rules that are there, and on which
 /// networks not at all.
 fn antispoof(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
     let without = desired.networks.iter().filter(|network| !network.antispoof).map(|network| {
@@ -153,12 +153,12 @@ fn antispoof(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
     });
     let wanted = desired.tables.iter().any(|table| table.family == Family::Bridge);
     let there = observed.tables.iter().any(|table| table.family == Family::Bridge);
-    let message = "table bridge volnet is missing: guests cannot be held to their addresses";
-    let hint = "volnet setup says why; where the kernel has no nf_tables for bridges \
+    let message = "table bridge volnet is missing: guests can use any address";
+    let hint = "volnet setup says why; if the kernel has no nf_tables for bridges \
                 (CONFIG_NF_TABLES_BRIDGE), set antispoof of every network to false";
     let missing = (wanted && !there)
         .then(|| finding("antispoof", Level::Error, message.into(), Some(hint.into())));
-    let held = "guests are held to their own addresses".into();
+    let held = "guests can use only their own addresses".into();
     let well = (wanted && there).then(|| finding("antispoof", Level::Ok, held, None));
     without.chain(missing).chain(well).collect()
 }
@@ -168,15 +168,15 @@ fn limits(can_shape: bool, desired: &Desired<'_>) -> Finding {
     let guarded = desired.tables.iter().any(|table| table.family == Family::Bridge);
     let (message, hint) = match (can_shape, guarded) {
         (true, true) => {
-            let message = "what guests receive and send can be limited".into();
+            let message = "the rates of guests can be limited".into();
             return finding("limits", Level::Ok, message, None);
         }
         (false, _) => (
-            "what guests receive cannot be limited: the kernel has no token buckets",
+            "the receive rate of guests cannot be limited: the kernel has no token buckets",
             "load the module sch_tbf",
         ),
         (true, false) => (
-            "what guests send cannot be limited: no network has antispoof",
+            "the send rate of guests cannot be limited: no network has antispoof",
             "set antispoof of one network to true, if the kernel has nf_tables for bridges",
         ),
     };

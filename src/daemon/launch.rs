@@ -196,9 +196,9 @@ impl Launcher {
                 Finding { check, level: Level::Ok, message, hint: None }
             }
             None => {
-                let message = "hypervisors run as root: a guest that breaks out of one has the host, \
-                    and only root may say which files they open";
-                let hint = format!("make the user {}, or name one", user::DEFAULT);
+                let message = "hypervisors run as root: a guest that breaks out owns the host, \
+                    and only root may name files of VMs";
+                let hint = format!("create the user {}, or set hypervisor_user", user::DEFAULT);
                 let (level, message) = (Level::Warning, message.into());
                 Finding { check, level, message, hint: Some(hint) }
             }
@@ -212,7 +212,7 @@ impl Launcher {
 }
 
 fn no_machine() -> Refusal {
-    let reason = "the VM has none, so there is nothing to start".into();
+    let reason = "the VM was created without a hypervisor, so there is nothing to start".into();
     Refusal::InvalidConfig { field: "hypervisor".into(), reason }
 }
 

@@ -53,6 +53,6 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), Failure>
 /// kernel closes them while it reads.
 fn refuse_descriptors(listener: &UnixListener) {
     if let Err(error) = volnet_ffi::socket::refuse_descriptors(listener.as_fd()) {
-        log::debug!("clients can send descriptors, which are closed: {error}");
+        log::debug!("cannot keep clients from sending descriptors, which are closed: {error}");
     }
 }

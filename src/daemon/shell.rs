@@ -375,7 +375,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                     .and_then(|control| Ok(self.processes.ask(name, &control)?));
                 if let Err(error) = asked {
                     // A guest that cannot be asked is not waited for.
-                    log::info!("VM {name}: cannot ask for power-off, ends it: {error}");
+                    log::info!(
+                        "VM {name}: cannot ask the guest to power off, ending its hypervisor: {error}"
+                    );
                     self.processes.terminate(name)?;
                 }
                 Ok(())

@@ -19,7 +19,7 @@ pub enum Step {
 /// Decides on a query that came in on this network.
 pub fn decide(engine: &mut Engine, network: &str, query: &Query<'_>, now: Now) -> Step {
     let Some(guest) = engine.guest(network, query.mac(), query.wanted()) else {
-        log::debug!("network {network}: {} is no guest of ours", query.mac());
+        log::debug!("network {network}: no VM has the Ethernet address {}", query.mac());
         return Step::Nothing;
     };
     let name = guest.vm.clone();

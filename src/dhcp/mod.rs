@@ -50,9 +50,9 @@ pub enum Malformed {
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Malformed::Cut => "it is cut short",
-            Malformed::Checksum => "its checksum is wrong",
-            Malformed::NotOurs => "it is no DHCP message for a server",
+            Malformed::Cut => "the frame is cut short",
+            Malformed::Checksum => "the checksum is wrong",
+            Malformed::NotOurs => "it is not a DHCP message to a server",
         })
     }
 }

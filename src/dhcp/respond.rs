@@ -34,19 +34,19 @@ pub enum Outcome {
 pub fn respond(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
     let ours = query.server().is_none_or(|server| server == guest.network.host_ip);
     match query.kind() {
-        _ if !ours => Outcome::Ignore("it speaks to another server"),
+        _ if !ours => Outcome::Ignore("it is a message to another server"),
         Kind::Discover => discover(guest, now),
         Kind::Request => request(guest, query, now),
         Kind::Inform if query.message.head.ciaddr.is_unspecified() => {
-            Outcome::Ignore("it names no address")
+            Outcome::Ignore("it has no address")
         }
         Kind::Inform => answer(None, Reply::Inform),
         Kind::Release => give_back(guest, query.message.head.ciaddr, Change::Release),
         Kind::Decline => match query.message.address(option::REQUESTED_IP) {
             Some(address) => give_back(guest, address, Change::Decline),
-            None => Outcome::Ignore("it names no address"),
+            None => Outcome::Ignore("it has no address"),
         },
-        Kind::Offer | Kind::Ack | Kind::Nak => Outcome::Ignore("it is a server's"),
+        Kind::Offer | Kind::Ack | Kind::Nak => Outcome::Ignore("it is a message of a server"),
     }
 }
 
@@ -69,7 +69,7 @@ fn discover(guest: &Guest<'_>, now: u64) -> Outcome {
 
 fn request(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
     let Some(wanted) = query.wanted() else {
-        return Outcome::Ignore("it names no address");
+        return Outcome::Ignore("it has no address");
     };
     let whole = Lease { ip: wanted, until: now.saturating_add(LEASE_MS), given: true };
     let (change, left) = match guest.claim {
@@ -100,7 +100,7 @@ fn give_back(guest: &Guest<'_>, address: Ipv4Addr, change: Change) -> Outcome {
             Outcome::Do { change: Some(change), reply: None }
         }
         Claim::Leased(_) | Claim::Reserved(_) | Claim::Free(_) | Claim::Nothing => {
-            Outcome::Ignore("it gives back what it was not lent")
+            Outcome::Ignore("it releases an address that the guest does not have")
         }
     }
 }

@@ -471,6 +471,6 @@ pub fn commands(plan: &Plan) -> Vec<String> {
 }
 
 fn no_machine() -> Refusal {
-    let reason = "the VM has none, so there is nothing to start".into();
+    let reason = "the VM was created without a hypervisor, so there is nothing to start".into();
     Refusal::InvalidConfig { field: "hypervisor".into(), reason }
 }

@@ -79,11 +79,12 @@ impl Engine {
             return Err(Refusal::PortInUse { protocol, port, owner }.into());
         }
         if record.exposed.len() >= EXPOSED_MAX {
-            let reason = format!("there may be at most {EXPOSED_MAX} of one VM");
+            let reason = format!("a VM may have at most {EXPOSED_MAX} exposed ports");
             return Err(Refusal::InvalidConfig { field: "expose".into(), reason }.into());
         }
         self.check_free(name, std::slice::from_ref(wanted))?;
-        let message = format!("VM {name}: {} leads to its port {}", wanted.at(), wanted.port);
+        let message =
+            format!("VM {name}: {} of the host now leads to its port {}", wanted.at(), wanted.port);
         Ok(self.change(ticket, name, message, |record| record.exposed.push(wanted.clone())))
     }
 
@@ -95,7 +96,7 @@ impl Engine {
         at: HostPort,
     ) -> Result<Step, Error> {
         self.vm(name)?;
-        let message = format!("VM {name}: {at} leads to it no more");
+        let message = format!("VM {name}: {at} of the host no longer leads to it");
         Ok(self.change(ticket, name, message, |record| {
             record.exposed.retain(|there| there.at() != at);
         }))

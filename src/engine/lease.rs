@@ -73,7 +73,7 @@ impl Engine {
     pub fn change_lease(&mut self, name: &VmName, change: Change, now: Now) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
         if !vm.pace.allows(now) {
-            log::debug!("VM {name}: its guest asks for too many changes of its lease");
+            log::debug!("VM {name}: the guest changes its lease too often");
             return None;
         }
         let before = vm.record.port.as_ref()?.lease;
@@ -83,13 +83,13 @@ impl Engine {
         let (lease, event) = match change {
             Change::Lease(lease) => {
                 let had = before.is_some_and(|before| before.given && before.ip == lease.ip);
-                let words = || format!("VM {name} was given {}", lease.ip);
+                let words = || format!("VM {name} got the address {}", lease.ip);
                 let new = lease.given && !had;
                 (Some(lease), new.then(|| (EventKind::LeaseGiven, words())))
             }
-            Change::Release => (None, ended(&|ip| format!("VM {name} gave {ip} back"))),
+            Change::Release => (None, ended(&|ip| format!("VM {name} released the address {ip}"))),
             Change::Decline => {
-                (None, ended(&|ip| format!("VM {name} found {ip} in use by somebody else")))
+                (None, ended(&|ip| format!("VM {name} declined {ip}: another machine uses it")))
             }
         };
         let mut decision = self.put_lease(name, lease)?;

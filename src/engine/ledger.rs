@@ -134,7 +134,7 @@ impl Ledger {
             return Err(format!("its tap {} belongs to VM {owner}", port.tap));
         }
         if account.macs.contains(&port.mac) {
-            return Err(format!("its Ethernet address {} belongs to another", port.mac));
+            return Err(format!("its Ethernet address {} belongs to another VM VM", port.mac));
         }
         if let Some(ip) = port.ip {
             account.pool.lease_exactly(ip).map_err(|why| match why {
@@ -142,7 +142,7 @@ impl Ledger {
                     format!("its address {ip} is outside of {}", account.config.subnet)
                 }
                 Why::Network | Why::Broadcast | Why::Host => {
-                    format!("its address {ip} is the network's own")
+                    format!("its address {ip} is reserved in its network")
                 }
                 Why::Leased => format!("its address {ip} belongs to another VM"),
             })?;
@@ -245,7 +245,7 @@ impl Ledger {
         }
         let refuse = |field: &str| {
             let field = format!("network.{field}");
-            let reason = "no network of this host has antispoof, which it needs".into();
+            let reason = "it needs a network with antispoof, and this host has none".into();
             Err(Refusal::InvalidConfig { field, reason })
         };
         if wanted.isolated.unwrap_or(config.isolated) {
@@ -282,10 +282,10 @@ impl Ledger {
                 refuse("name", format!("there is no network {name}"))
             }
             (None, NetworkSpec { subnet: Some(subnet), .. }) => {
-                refuse("subnet", format!("no such network has the prefix {subnet}"))
+                refuse("subnet", format!("no matching network has the subnet {subnet}"))
             }
             (None, NetworkSpec { gateway: Some(gateway), .. }) => {
-                refuse("gateway", format!("no such network has the gateway {gateway}"))
+                refuse("gateway", format!("no matching network has the gateway {gateway}"))
             }
             (None, _) => refuse("name", "no network is configured".into()),
         }
@@ -336,7 +336,7 @@ impl Account {
         match wanted.mtu {
             Some(mtu) if mtu > self.config.mtu => Err(Refusal::InvalidConfig {
                 field: "network.mtu".into(),
-                reason: format!("{mtu} is more than the {} of the network", self.config.mtu),
+                reason: format!("{mtu} is more than the MTU of the network, {}", self.config.mtu),
             }),
             Some(_) | None => Ok(()),
         }

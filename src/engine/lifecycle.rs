@@ -225,7 +225,7 @@ impl Engine {
         match life {
             Life::Stopping { stop, .. } => self.ended_on_request(&mut decision, stop),
             Life::Running { hatching: Some(hatching), .. } => {
-                let reason = format!("it {exit} as soon as it was started");
+                let reason = format!("it {exit} right after its start");
                 self.never_hatched(&mut decision, hatching, reason, log);
             }
             Life::Running { hatching: None, .. } | Life::Idle | Life::Waiting { .. } => {

@@ -41,7 +41,7 @@ impl Engine {
         let record = &self.vm(name)?.record;
         let limits = limits.or(record.limits);
         self.check_limits(record, &limits)?;
-        let message = format!("VM {name} has other limits");
+        let message = format!("VM {name} has new limits");
         Ok(self.change(ticket, name, message, |record| record.limits = limits))
     }
 }

@@ -41,7 +41,7 @@ impl Engine {
         Some(Decision::of(name.clone(), None, Write::Put, former))
     }
 
-    /// The VM has no process. If its record says that it ran, it ended unseen.
+    /// The VM has no process. If its record says that it ran, it ended with an unknown status.
     pub fn lost(&mut self, name: &VmName, now: Now) -> Option<Decision> {
         let record = &self.vms.get(name)?.record;
         let ran = record.started_at.is_some() && record.exit.is_none();

@@ -28,7 +28,7 @@ pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Comm
     let machine = launch.machine;
     if launch.port.is_some_and(|port| u32::from(port.queues) > machine.cpus) {
         let reason =
-            format!("cloud-hypervisor has at most one queue pair a CPU ({})", machine.cpus);
+            format!("cloud-hypervisor supports at most one queue pair per CPU ({})", machine.cpus);
         return Err(text::refuse("network.queues", reason));
     }
     let api = text::in_folder(&launch.folder, API_SOCKET)?;
@@ -108,7 +108,7 @@ fn disk_value(disk: &Disk) -> Result<String, Refusal> {
 fn plain<'a>(value: &'a str, field: &str) -> Result<&'a str, Refusal> {
     if value.contains(SPECIAL) || value.trim() != value {
         let reason = format!(
-            "cloud-hypervisor cannot take {value:?}: it holds ',', '\"', '[' or ']', or ends in white space"
+            "cloud-hypervisor cannot take {value:?}: it has ',', '\"', '[', ']' or a space at an end"
         );
         return Err(text::refuse(field, reason));
     }

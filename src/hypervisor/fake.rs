@@ -181,7 +181,7 @@ impl Processes for FakeProcesses {
             return Err(failure(name, "cannot start it: told to fail"));
         }
         if self.watched.contains_key(name) {
-            return Err(failure(name, "its process is there still"));
+            return Err(failure(name, "its process still exists"));
         }
         self.clock += 1;
         let pid = (1..).find(|pid| !self.world.contains_key(pid)).expect("pids do not run out");

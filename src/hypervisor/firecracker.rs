@@ -25,7 +25,7 @@ const CPUS_MAX: u32 = 32;
 pub fn command(launch: &Launch, options: &FirecrackerOptions) -> Result<Command, Refusal> {
     let machine = launch.machine;
     if machine.cpus > CPUS_MAX {
-        let reason = format!("firecracker has at most {CPUS_MAX} CPUs");
+        let reason = format!("firecracker supports at most {CPUS_MAX} CPUs");
         return Err(text::refuse("resources.cpu_cores", reason));
     }
     let mut boot = Map::new();
@@ -75,7 +75,7 @@ fn network(attachment: &Attachment) -> Result<Map<String, Value>, Refusal> {
         return Ok(config);
     };
     if port.queues > 1 {
-        let reason = "firecracker has one queue pair an interface";
+        let reason = "firecracker supports one queue pair per interface";
         return Err(text::refuse("network.queues", reason));
     }
     if !port.fds.is_empty() {
@@ -100,7 +100,7 @@ fn drive(index: usize, disk: &Disk) -> Result<Value, Refusal> {
             "is_read_only": disk.readonly,
         })),
         DiskFormat::Qcow2 => {
-            Err(text::refuse("disks", format!("firecracker has no qcow2 disks, such as {path}")))
+            Err(text::refuse("disks", format!("firecracker cannot use a qcow2 disk: {path}")))
         }
     }
 }

@@ -46,7 +46,9 @@ fn executable(path: &Path) -> io::Result<()> {
     let metadata = fs::metadata(path)?;
     match metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
         true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is no program")),
+        false => {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not an executable file"))
+        }
     }
 }
 
@@ -266,7 +268,7 @@ mod tests {
         assert_eq!(find_program("volnet-no-such").unwrap_err(), missing);
         let missing = "cannot start /x/y: No such file or directory (os error 2)";
         assert_eq!(find_program("/x/y").unwrap_err(), missing);
-        let unfit = "cannot start /etc/passwd: it is no program";
+        let unfit = "cannot start /etc/passwd: it is not an executable file";
         assert_eq!(find_program("/etc/passwd").unwrap_err(), unfit);
     }
 }

@@ -73,7 +73,7 @@ impl Options {
             for template in &self.templates {
                 known = format!("{known}, {}", template.name());
             }
-            let reason = format!("{name:?} is not a hypervisor of this host; it has {known}");
+            let reason = format!("{name:?} is not a hypervisor of this host, which has {known}");
             Refusal::InvalidConfig { field: "hypervisor".into(), reason }
         })
     }

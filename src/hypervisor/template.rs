@@ -69,10 +69,12 @@ impl Template {
             for piece in pieces(argument) {
                 match piece {
                     Ok(Piece::Word(word)) if !WORDS.contains(&word) => {
-                        return Err(format!("{argument:?}: there is no word {{{word}}}"));
+                        return Err(format!("{argument:?}: unknown word {{{word}}}"));
                     }
                     Ok(Piece::Word(_) | Piece::Text(_)) => {}
-                    Err(()) => return Err(format!("{argument:?}: a brace stands alone")),
+                    Err(()) => {
+                        return Err(format!("{argument:?}: a brace is not closed or not opened"));
+                    }
                 }
             }
         }
@@ -203,7 +205,7 @@ fn mentions(group: &[String], kind: impl Fn(&str) -> bool) -> bool {
         .any(|piece| matches!(piece, Ok(Piece::Word(word)) if kind(word)))
 }
 
-/// An argument in pieces; an error where a brace stands alone.
+/// An argument in pieces; an error where a brace is not closed or not opened.
 fn pieces(argument: &str) -> impl Iterator<Item = Result<Piece<'_>, ()>> {
     let mut rest = argument;
     std::iter::from_fn(move || {

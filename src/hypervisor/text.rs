@@ -21,7 +21,7 @@ pub(super) fn check_folder(folder: &Path) -> Result<(), Refusal> {
         return Ok(());
     }
     let reason = format!(
-        "{} is too long for the sockets in it, whose paths end at {SOCKET_PATH_BYTES_MAX} bytes",
+        "{} is too long: a path of a socket in it may have at most {SOCKET_PATH_BYTES_MAX} bytes",
         folder.display()
     );
     Err(refuse("runtime_dir", reason))
@@ -52,7 +52,7 @@ pub(super) fn cmdline(hypervisor: &str, launch: &Launch) -> Result<String, Refus
     }
     if line.len() > CMDLINE_BYTES_MAX {
         let reason = format!(
-            "with what volnet adds it has {} bytes, more than {CMDLINE_BYTES_MAX}",
+            "with volnet's part it has {} bytes, more than {CMDLINE_BYTES_MAX}",
             line.len()
         );
         return Err(refuse("kernel_cmdline", reason));

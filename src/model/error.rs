@@ -109,7 +109,7 @@ impl fmt::Display for Refusal {
             Refusal::VmsExist { count } => {
                 let (vms, them) =
                     if *count == 1 { ("VM exists", "it") } else { ("VMs exist", "them") };
-                write!(f, "{count} {vms}; delete {them} first, or force")
+                write!(f, "{count} {vms}; delete {them} first, or use force")
             }
             Refusal::InvalidName { name, reason } => write!(f, "invalid name {name:?}: {reason}"),
             Refusal::InvalidManifest { field, reason } => write!(f, "manifest: {field}: {reason}"),
@@ -128,7 +128,7 @@ impl fmt::Display for Refusal {
                 write!(f, "tap {tap} is held by process {pid}")
             }
             Refusal::TapBusy { tap, pid: None } => {
-                write!(f, "a link {tap} that is not this VM's exists already")
+                write!(f, "link {tap} exists and does not belong to this VM")
             }
             Refusal::WrongState { name, status, wanted } => {
                 write!(f, "VM {name} is {status}, not {wanted}")

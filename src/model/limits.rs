@@ -21,7 +21,7 @@ pub const BURST_KB_MAX: u64 = 32 * 1024;
 /// The most packets a second.
 pub const PPS_MAX: u64 = 10_000_000;
 /// Why there is no limit of what guests send.
-pub const UNGUARDED: &str = "it needs a network with antispoof, and there is none";
+pub const UNGUARDED: &str = "it needs a network with antispoof, and this host has none";
 
 /// Bytes a second of 1 Mbit/s.
 const MBIT: u32 = 125_000;

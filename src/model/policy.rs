@@ -87,7 +87,7 @@ impl FromStr for PolicyRule {
     /// at will `tcp`, `udp` or `icmp`, the first two with a port at will.
     fn from_str(text: &str) -> Result<PolicyRule, String> {
         let mut words = text.split_ascii_whitespace();
-        let wrong = || format!("{text:?} is not such as \"allow 10.1.0.0/16 tcp/5432\"");
+        let wrong = || format!("{text:?} is not a rule such as \"allow 10.1.0.0/16 tcp/5432\"");
         let allow = match words.next() {
             Some("allow") => true,
             Some("deny") => false,

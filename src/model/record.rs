@@ -181,7 +181,7 @@ impl fmt::Display for Exit {
         match self {
             Exit::Code(code) => write!(f, "ended with status {code}"),
             Exit::Signal(signal) => write!(f, "was ended by signal {signal}"),
-            Exit::Lost => f.write_str("ended unseen"),
+            Exit::Lost => f.write_str("ended with an unknown status"),
         }
     }
 }

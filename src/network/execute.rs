@@ -23,7 +23,7 @@ pub fn execute(network: &mut dyn Network, plan: &[Op]) -> Result<Vec<Applied>, F
         match apply(network, op) {
             Ok(applied) => done.push(applied),
             Err(failure) if op.can_wait() => {
-                error!("{failure}; going on without");
+                error!("{failure}; continuing without it");
                 done.push(Applied::default());
             }
             Err(failure) => {
@@ -41,8 +41,9 @@ pub fn execute(network: &mut dyn Network, plan: &[Op]) -> Result<Vec<Applied>, F
 /// Applies every Op of a plan, whatever becomes of the others. The results stand in the order of
 /// the plan; failures are logged.
 pub fn execute_all(network: &mut dyn Network, plan: &[Op]) -> Vec<Result<Applied, Failure>> {
-    let apply =
-        |op| apply(network, op).inspect_err(|failure| error!("{failure}; going on with the rest"));
+    let apply = |op| {
+        apply(network, op).inspect_err(|failure| error!("{failure}; continuing with the rest"))
+    };
     plan.iter().map(apply).collect()
 }
 
@@ -75,7 +76,7 @@ fn is_open(op: &Op, failure: &Failure) -> bool {
 fn undo_one(network: &mut dyn Network, op: &Op, made: Option<u32>) {
     let undone = op.undo(made).map(|undo| apply(network, &undo));
     if let Some(Err(failure)) = undone {
-        error!("while undoing: {failure}; going on with the rest");
+        error!("while undoing: {failure}; continuing with the rest");
     }
 }
 

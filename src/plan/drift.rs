@@ -12,6 +12,7 @@ use crate::model::limits::Shaping;
 use crate::model::name::VmName;
 use crate::plan::op::{LinkSettings, Op};
 use crate::plan::reconcile::DesiredPort;
+use crate::plan::ruleset::Element;
 
 /// Repairs of one thing within [`WINDOW_MS`] after which the next is put off.
 pub const REPAIRS_MAX: u32 = 8;
@@ -126,7 +127,7 @@ fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
             format!("bridge {link} has lost its address {address}/{length}")
         }
         Op::RemoveAddress { link, address, length } => {
-            format!("bridge {link} has the foreign address {address}/{length}")
+            format!("bridge {link} has the address {address}/{length}, which is not volnet's")
         }
         Op::SetForwarding { on } => {
             format!("IPv4 forwarding is {}", if *on { "off" } else { "on" })
@@ -135,19 +136,28 @@ fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
         Op::ReplaceTable(_) => format!("table {object} was changed"),
         Op::RemoveTable { .. } => format!("table {object} is left over"),
         Op::AddElements(elements) => {
-            format!("{} elements are missing from table {}", elements.len(), elements[0].table)
+            format!("table {} lacks {}", elements[0].table, count(elements))
         }
-        Op::ExchangeElements { .. } => format!("elements of {object} are other ones"),
+        Op::ExchangeElements { new, .. } => {
+            format!("table {} has other values for {}", new[0].table, count(new))
+        }
         Op::RemoveElements(elements) => {
-            format!("{} foreign elements are in table {}", elements.len(), elements[0].table)
+            format!("table {} has {} too many", elements[0].table, count(elements))
         }
         Op::AddAccept(accept) => {
-            format!("the accept rule of {} is missing from chain {}", accept.bridge, accept.chain)
+            format!("the accept rule for {} is missing from chain {}", accept.bridge, accept.chain)
         }
         Op::RemoveAccept(accept) => {
-            format!("an accept rule of {} too many is in chain {}", accept.bridge, accept.chain)
+            format!("chain {} has too many accept rules for {}", accept.chain, accept.bridge)
         }
     })
+}
+
+fn count(elements: &[Element]) -> String {
+    match elements {
+        [_] => "1 element".into(),
+        more => format!("{} elements", more.len()),
+    }
 }
 
 /// What is wrong with a link that needs these settings in place of the former.
@@ -156,7 +166,7 @@ fn settings(set: &LinkSettings, former: &LinkSettings) -> String {
     if let Some(Some(bridge)) = &set.master {
         wrong.push(match &former.master {
             Some(Some(other)) => format!("is a port of {other}, not of {bridge}"),
-            Some(None) | None => format!("is no port of {bridge}"),
+            Some(None) | None => format!("is not a port of {bridge}"),
         });
     }
     if set.up == Some(true) {
@@ -169,7 +179,7 @@ fn settings(set: &LinkSettings, former: &LinkSettings) -> String {
         wrong.push(format!("has the address {is}, not {right}"));
     }
     if let Some(alias) = &set.alias {
-        wrong.push(format!("has not the alias {alias}"));
+        wrong.push(format!("does not have the alias {alias}"));
     }
     if let (Some(right), Some(is), None) = (set.port, former.port, &set.master) {
         match (right.isolated, is.isolated) {
@@ -178,7 +188,7 @@ fn settings(set: &LinkSettings, former: &LinkSettings) -> String {
             (true, true) | (false, false) => {}
         }
         if right.group_forward != is.group_forward {
-            wrong.push("has its frames to link-local groups taken aside".into());
+            wrong.push("has another group_fwd_mask".into());
         }
     }
     if wrong.is_empty() { "has other settings".into() } else { wrong.join(", ") }
@@ -191,8 +201,8 @@ fn shaping(right: Option<Shaping>, is: Option<Shaping>) -> String {
         (Some(right), Some(is)) if right.rate != is.rate => {
             format!("is limited to {} bytes/s, not {}", is.rate, right.rate)
         }
-        (Some(_), Some(_)) => "is limited otherwise".into(),
-        (None, _) => "is limited".into(),
+        (Some(_), Some(_)) => "has another burst".into(),
+        (None, _) => "has a limit that it should not have".into(),
     }
 }
 

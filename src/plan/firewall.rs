@@ -48,17 +48,15 @@ impl FirewallKind {
     /// What may be lost where it does not let in what comes by these bridges.
     fn message(self, bridges: &str) -> String {
         match self {
-            FirewallKind::Firewalld => format!(
-                "it knows nothing of {bridges}: it may reject what guests send, and what is for them"
-            ),
-            FirewallKind::Ufw => format!(
-                "it knows nothing of {bridges}: it drops what guests send to this host itself"
-            ),
-            FirewallKind::Legacy => {
-                "it has rules, which cannot be seen from here; what they drop, \
-                no rule of volnet's can accept"
-                    .into()
+            FirewallKind::Firewalld => {
+                format!("it has no rule for {bridges}: it may reject packets from and to guests")
             }
+            FirewallKind::Ufw => {
+                format!("it has no rule for {bridges}: it drops packets from guests to this host")
+            }
+            FirewallKind::Legacy => "it has rules that volnet cannot see; if they drop a packet, \
+                no rule of volnet can accept it"
+                .into(),
         }
     }
 
@@ -96,8 +94,8 @@ pub fn findings(surroundings: &Surroundings, bridges: &[&str]) -> Vec<Finding> {
 /// chains and in those of `iptables`.
 fn bridged(filtered: bool) -> Finding {
     let message = match filtered {
-        false => "bridged frames pass no rules for packets",
-        true => "bridged frames pass the rules for packets, and volnet's let them through",
+        false => "bridged frames do not pass the rules for routed packets",
+        true => "bridged frames pass the rules for routed packets, and volnet's rules accept them",
     };
     Finding { check: "bridge-nf".into(), level: Level::Ok, message: message.into(), hint: None }
 }
@@ -108,7 +106,7 @@ impl Firewall {
             bridges.iter().copied().filter(|bridge| !self.knows(bridge)).collect();
         let check = self.kind.name().into();
         if unknown.is_empty() {
-            let message = format!("it knows {}", bridges.join(", "));
+            let message = format!("it has rules for {}", bridges.join(", "));
             return Finding { check, level: Level::Ok, message, hint: None };
         }
         let message = self.kind.message(&unknown.join(", "));
@@ -144,7 +142,7 @@ mod tests {
         let surroundings = firewall(FirewallKind::Firewalld, &["vbr0"]);
         let finding = findings(&surroundings, &["vbr0", "vbr1"]).pop().unwrap();
         assert_eq!((finding.check.as_str(), finding.level), ("firewalld", Level::Warning));
-        assert!(finding.message.starts_with("it knows nothing of vbr1: "), "{finding:?}");
+        assert!(finding.message.starts_with("it has no rule for vbr1: "), "{finding:?}");
         let hint = "firewall-cmd --permanent --zone=trusted --add-interface=vbr1 && \
                     firewall-cmd --reload";
         assert_eq!(finding.hint.as_deref(), Some(hint));

@@ -239,10 +239,10 @@ impl Op {
                 ("remove accept rule", format!("of {} from {}", accept.bridge, accept.chain))
             }
             Op::ForgetAddress { link, address, .. } => {
-                ("forget address", format!("{address} behind {link}"))
+                ("delete neighbour", format!("{address} on {link}"))
             }
             Op::ForgetFlows { host_port, address, port, .. } => {
-                ("forget connections", format!("from port {host_port} to {address}:{port}"))
+                ("delete connections", format!("from port {host_port} to {address}:{port}"))
             }
         }
     }

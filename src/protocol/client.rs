@@ -140,7 +140,7 @@ impl fmt::Display for ErrorReply {
             ),
             "io.volnet.InvalidMessage" => f.write_str(&text("reason")),
             "org.varlink.service.PermissionDenied" => f.write_str(
-                "permission denied: root, the daemon's user and its group volnet may do this",
+                "permission denied: only root, the daemon's user and the group volnet may do this",
             ),
             "org.varlink.service.InvalidParameter" => {
                 write!(f, "parameter {} is missing, wrong or unknown", text("parameter"))

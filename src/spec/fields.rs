@@ -170,7 +170,10 @@ impl<'a> Fields<'a> {
     pub(crate) fn text_groups(&self, name: &str, most: usize) -> Result<Vec<Vec<String>>, Refusal> {
         let items = self.list(name)?;
         if items.len() > most {
-            return Err(self.place.field(name).refuse(format!("there may be at most {most}")));
+            return Err(self
+                .place
+                .field(name)
+                .refuse(format!("at most {most} entries are allowed")));
         }
         let group = |(place, value): &(Place, &Value)| match value.as_array() {
             Some(texts) => texts
@@ -195,7 +198,10 @@ impl<'a> Fields<'a> {
         }
         let items = self.list(name)?;
         if items.len() > most {
-            return Err(self.place.field(name).refuse(format!("there may be at most {most}")));
+            return Err(self
+                .place
+                .field(name)
+                .refuse(format!("at most {most} entries are allowed")));
         }
         let item = |(place, value): &(Place, &Value)| {
             parse(string(place, value)?.trim()).map_err(|reason| place.refuse(reason))
@@ -224,7 +230,7 @@ pub(crate) fn texts<'a>(
         return Err(place.refuse(format!("{} is not an array", kind(value))));
     };
     if items.len() > most {
-        return Err(place.refuse(format!("there may be at most {most}")));
+        return Err(place.refuse(format!("at most {most} entries are allowed")));
     }
     let text = |(index, item)| {
         let place = place.element(index);

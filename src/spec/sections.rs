@@ -149,11 +149,7 @@ fn address(text: &str) -> Result<Ipv4Addr, String> {
 
 fn mac(text: &str) -> Result<Mac, String> {
     let mac: Mac = text.parse()?;
-    if mac.is_usable() {
-        Ok(mac)
-    } else {
-        Err(format!("{mac} is not the address of one interface"))
-    }
+    if mac.is_usable() { Ok(mac) } else { Err(format!("{mac} is not a unicast address")) }
 }
 
 /// The resources section.
@@ -193,7 +189,7 @@ fn source(fields: Fields<'_>) -> Result<Option<Source<'_>>, Refusal> {
             Ok(Some(Source { fields, location: "url", format: DiskFormat::Raw, readonly: false }))
         }
         None if checksum.is_some() => {
-            Err(fields.place.field("url").refuse("it is missing, and a checksum is given"))
+            Err(fields.place.field("url").refuse("it is missing, but a checksum is given"))
         }
         None => Ok(None),
     }
@@ -204,7 +200,8 @@ pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<Source<'a>>, Refusal>
     const KNOWN: &[&str] = &["name", "source", "checksum", "format", "readonly", "target"];
     let items = fields.list("disks")?;
     if items.len() >= DISKS_MAX {
-        let reason = format!("there may be {} beside the root file system", DISKS_MAX - 1);
+        let reason =
+            format!("at most {} disks are allowed besides the root file system", DISKS_MAX - 1);
         return Err(fields.place.field("disks").refuse(reason));
     }
     let read = |(place, value): (Place, &'a Value)| {
@@ -248,7 +245,7 @@ pub(super) fn expose(fields: &Fields) -> Result<Vec<Expose>, Refusal> {
     const KNOWN: &[&str] = &["name", "protocol", "port", "host_port", "host_ip", "mode"];
     let items = fields.list("expose")?;
     if items.len() > EXPOSED_MAX {
-        let reason = format!("there may be at most {EXPOSED_MAX}");
+        let reason = format!("a VM may have at most {EXPOSED_MAX} exposed ports");
         return Err(fields.place.field("expose").refuse(reason));
     }
     let mut exposed: Vec<Expose> = Vec::with_capacity(items.len());
@@ -266,7 +263,7 @@ pub(super) fn expose(fields: &Fields) -> Result<Vec<Expose>, Refusal> {
             name: fields.text("name")?.map(String::from),
         };
         if exposed.iter().any(|other| other.at().meets(&expose.at())) {
-            let reason = format!("{} leads somewhere else already", expose.at());
+            let reason = format!("{} is exposed twice", expose.at());
             return Err(fields.place.field("host_port").refuse(reason));
         }
         exposed.push(expose);

@@ -30,7 +30,9 @@ pub(crate) fn location(text: &str) -> Result<PathBuf, String> {
         _ => text,
     };
     if !path.starts_with('/') {
-        return Err(format!("{text:?} is not an absolute path, nor file:// and an absolute path"));
+        return Err(format!(
+            "{text:?} is neither an absolute path nor file:// with an absolute path"
+        ));
     }
     if path.len() > PATH_BYTES_MAX {
         return Err(format!("the path is longer than {PATH_BYTES_MAX} bytes"));
@@ -45,7 +47,7 @@ pub(crate) fn location(text: &str) -> Result<PathBuf, String> {
 pub(super) fn checksum(text: &str) -> Result<String, String> {
     let (algorithm, digits) = text.split_once(':').unwrap_or(("sha256", text));
     if !algorithm.eq_ignore_ascii_case("sha256") {
-        return Err(format!("{algorithm:?} is not an algorithm that volnet has; use sha256"));
+        return Err(format!("volnet does not know the algorithm {algorithm:?}; use sha256"));
     }
     let digits = digits.trim();
     if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {

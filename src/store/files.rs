@@ -40,7 +40,10 @@ impl Disk for Files {
         }
         let own = geteuid().as_raw();
         if kind.uid() != 0 && kind.uid() != own {
-            let reason = format!("it belongs to user {}, not to {own}: chown it", kind.uid());
+            let reason = format!(
+                "it belongs to user {}, not to user {own}: change its owner with chown",
+                kind.uid()
+            );
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
         }
         let mut contents = Vec::new();

@@ -42,7 +42,7 @@ pub(super) fn load(disk: &mut impl Disk, paths: &Paths) -> Result<Loaded, Failur
             None => records.push(record),
             Some(_) => bad.push((
                 paths.record(&record.name, true),
-                format!("there is a durable VM {} too", record.name),
+                format!("a durable VM {} exists, too", record.name),
             )),
         }
     }
@@ -80,8 +80,10 @@ fn records(
         let record = record::decode_record(bytes)?;
         match record.spec.ephemeral == ephemeral {
             true => Ok((record.name.clone(), record)),
-            false if ephemeral => Err(damaged("it is a durable VM's and lies with the ephemeral")),
-            false => Err(damaged("it is an ephemeral VM's and lies with the durable")),
+            false if ephemeral => {
+                Err(damaged("it is the record of a durable VM among ephemeral ones"))
+            }
+            false => Err(damaged("it is the record of an ephemeral VM among durable ones")),
         }
     })?;
     Ok(pairs.into_iter().map(|(_, record)| record).collect())
@@ -107,7 +109,7 @@ fn named<T>(
             let (name, value) = decode(bytes)?;
             match path.file_stem().is_some_and(|stem| stem == name.as_str()) {
                 true => Ok((name, value)),
-                false => Err(Unreadable::Damaged(format!("it is about the VM {name}"))),
+                false => Err(Unreadable::Damaged(format!("it is the record of VM {name}"))),
             }
         };
         found.extend(read(disk, &path, bad, here)?);
@@ -157,7 +159,7 @@ fn read<T>(
         Err(Unreadable::Newer(format)) => Err(Failure::State {
             path: path.display().to_string(),
             reason: format!(
-                "cannot read: it has format {format} and this volnet knows those up to {FORMAT}; \
+                "cannot read: it has format {format}, and this volnet knows formats up to {FORMAT}; \
                  run the volnet that wrote it"
             ),
         }),

@@ -96,7 +96,7 @@ fn held(path: &Path, file: File) -> Failure {
     };
     Failure::State {
         path: path.display().to_string(),
-        reason: format!("{who} holds the lock: one volnet runs on this directory already"),
+        reason: format!("{who} holds the lock: another volnet uses this directory"),
     }
 }
 

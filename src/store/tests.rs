@@ -296,9 +296,9 @@ fn unreadable_files_are_moved_aside_and_the_others_come_up() {
         "/state/vms/zero.json.bad-1",
     ];
     assert_eq!(paths, expected);
-    assert_eq!(set_aside[1].1, "there is a durable VM good too");
-    assert_eq!(set_aside[2].1, "it is a durable VM's and lies with the ephemeral");
-    assert_eq!(set_aside[4].1, "it is about the VM x");
+    assert_eq!(set_aside[1].1, "a durable VM good exists, too");
+    assert_eq!(set_aside[2].1, "it is the record of a durable VM among ephemeral ones");
+    assert_eq!(set_aside[4].1, "it is the record of VM x");
     assert!(set_aside[6].1.starts_with("unknown field `sid`"), "{}", set_aside[6].1);
     assert_eq!(store.load().unwrap().set_aside, []);
     assert!(store.disk.paths().all(|path| !disk::is_temporary(path)));

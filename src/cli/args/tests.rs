@@ -170,14 +170,14 @@ fn settings_and_json_stand_anywhere() {
 #[test]
 fn wrong_usage_says_what_is_wrong_and_which_help_helps() {
     let table = [
-        ("", "there is no verb; see volnet help"),
+        ("", "no verb is given; see volnet help"),
         ("fly", "there is no verb \"fly\"; see volnet help"),
         ("help fly", "there is no verb \"fly\"; see volnet help help"),
-        ("list web", "\"web\" is one word too many; see volnet help list"),
+        ("list web", "\"web\" is an argument too many; see volnet help list"),
         ("list --state-dir /x", "unknown option --state-dir; see volnet help list"),
         ("list -x", "unknown option -x; see volnet help list"),
         ("get", "NAME is missing; see volnet help get"),
-        ("get a b", "\"b\" is one word too many; see volnet help get"),
+        ("get a b", "\"b\" is an argument too many; see volnet help get"),
         ("start", "NAME is missing; see volnet help start"),
         ("start web --timeout 3", "unknown option --timeout; see volnet help start"),
         (
@@ -190,12 +190,9 @@ fn wrong_usage_says_what_is_wrong_and_which_help_helps() {
         ),
         ("run web --cpus two", "--cpus: \"two\" is not a whole number; see volnet help run"),
         ("create web --kernel", "missing argument for option '--kernel'; see volnet help create"),
-        (
-            "setup --root /r",
-            "--root is for the files of --service, which is not given; see volnet help setup",
-        ),
+        ("setup --root /r", "--root needs --service; see volnet help setup"),
         ("call", "METHOD is missing; see volnet help call"),
-        ("call a b c", "\"c\" is one word too many; see volnet help call"),
+        ("call a b c", "\"c\" is an argument too many; see volnet help call"),
         ("serve --json", "unknown option --json; see volnet help serve"),
         ("--bridge b list", "unknown option --bridge; see volnet help"),
     ];

@@ -75,7 +75,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         if is_full {
             let Peer { uid, pid, .. } = peer;
             return Err(io::Error::other(format!(
-                "process {pid} of user {uid}, who has {theirs} of all {all}"
+                "process {pid} of user {uid}: the user has {theirs} of all {all} connections"
             )));
         }
         self.serial += 1;
@@ -248,7 +248,9 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             let now = self.now().mono;
             self.refusals.log(
                 now,
-                format_args!("process {pid} of user {uid}, who has {unread} bytes unread"),
+                format_args!(
+                    "process {pid} of user {uid}: the user has not read {unread} bytes of replies"
+                ),
             );
             self.close(slot);
         }

@@ -173,7 +173,7 @@ impl Processes for LinuxProcesses {
         given: Descriptors,
     ) -> Result<ProcessId, Failure> {
         if let Some(watched) = self.watched.get(name) {
-            return Err(failure(name, format!("its process {} is there still", watched.id.pid)));
+            return Err(failure(name, format!("its process {} still exists", watched.id.pid)));
         }
         let (spawned, group) =
             self.start(name, command, given).map_err(|reason| failure(name, reason))?;

@@ -145,7 +145,7 @@ fn a_program_that_cannot_be_executed_is_named() {
     let text = text.display().to_string();
     for (program, why) in [
         ("volnet-no-such".to_owned(), "it is not in PATH"),
-        ("/etc/passwd".to_owned(), "it is no program"),
+        ("/etc/passwd".to_owned(), "it is not an executable file"),
         (text, "Exec format error (os error 8)"),
     ] {
         let command = Command { program: program.clone(), ..shell("") };
@@ -328,7 +328,7 @@ fn a_helper_that_fails_is_the_start_that_fails() {
     command.program = "/nonexistent".into();
     bench.spawn(&command).unwrap_err();
     let helper = bench.pid_in("helper");
-    assert!(Stat::read(helper).is_err(), "the helper is there still");
+    assert!(Stat::read(helper).is_err(), "the helper still exists");
 }
 
 /// Asks a process whose control socket is ours, and returns what was sent there.

@@ -65,7 +65,7 @@ fn a_release_goes_on_when_an_address_cannot_be_forgotten() {
     let failure = execute(&mut fake, &again).unwrap_err();
     assert_eq!(
         failure.to_string(),
-        "forget address 10.0.0.2 behind vbr0: Operation not permitted (errno 1)"
+        "delete neighbour 10.0.0.2 on vbr0: Operation not permitted (errno 1)"
     );
 }
 

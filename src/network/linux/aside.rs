@@ -202,7 +202,7 @@ impl Worker {
 
     fn forget(&mut self, past: Past) {
         if let Err(error) = self.conntrack.forget(&mut self.netfilter, past) {
-            log::warn!("{}", error.failure("forget connections", past.to_string()));
+            log::warn!("{}", error.failure("delete connections", past.to_string()));
         }
         self.shared.lock().forgets -= 1;
         self.shared.done.notify_all();

@@ -88,7 +88,7 @@ impl Conntrack {
                 deleted => return deleted,
             }
             if *self == Conntrack::Never {
-                log::warn!("this kernel has no ctnetlink; connections outlive their VMs in it");
+                log::warn!("this kernel has no ctnetlink: it keeps the connections of deleted VMs");
             }
         }
     }

@@ -51,7 +51,7 @@ pub fn create_bridge(
 /// The index of the bridge of this name that was made and has no alias yet.
 fn unfinished(socket: &mut Socket, name: &str) -> Result<u32, Error> {
     let found = find(socket, Target::Name(name), |link| is_unfinished(link).then_some(link.index))?;
-    found.ok_or_else(|| Error::refused(libc::ENODEV, "the link of this name is another one".into()))
+    found.ok_or_else(|| Error::refused(libc::ENODEV, "another link took its name".into()))
 }
 
 fn is_unfinished(link: &LinkMessage<'_>) -> bool {

@@ -68,7 +68,9 @@ impl Pool {
             }
             Err(error) => {
                 if error.errno() == Some(libc::EBUSY) {
-                    log::info!("this kernel renames no link that is up; no taps are made ahead");
+                    log::info!(
+                        "this kernel cannot rename a link that is up: volnet makes no taps ahead"
+                    );
                     self.size = 0;
                 }
                 // Whatever is wrong with it, or with the name, making one will tell.

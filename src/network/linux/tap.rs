@@ -78,7 +78,7 @@ pub fn open(
 ) -> Result<OwnedFd, Error> {
     let is_there = || match index_of(socket, name)? {
         found if Some(found) == index => Ok(()),
-        _ => Err(Error::refused(libc::ENODEV, "the link of this name is another one".into())),
+        _ => Err(Error::refused(libc::ENODEV, "another link took its name".into())),
     };
     is_there()?;
     let tap = Tun::attach(device()?, name, flags(multi_queue)).map_err(|error| {

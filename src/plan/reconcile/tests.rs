@@ -331,7 +331,7 @@ fn a_tap_made_otherwise_is_made_anew_unless_it_is_in_use() {
     assert!(busy.plan.is_empty() && matches!(busy.problems[..], [Problem::TapInUse { .. }]));
     fake.link_mut("vttap-vm0").unwrap().carrier = false;
     let steps: Vec<_> = host.drift(&mut fake).plan.iter().map(|op| op.describe().0).collect();
-    assert_eq!(steps, ["delete link", "forget address", "create tap", "attach link"]);
+    assert_eq!(steps, ["delete link", "delete neighbour", "create tap", "attach link"]);
 }
 
 #[test]
@@ -463,7 +463,7 @@ fn an_address_that_a_vm_had_is_forgotten_unless_another_has_it() {
     keys.push(vec![Value::Ipv4(Ipv4Addr::new(192, 0, 2, 9))]);
     let plan = host.drift(&mut fake).plan;
     let steps: Vec<_> = plan.iter().map(|op| op.describe().0).collect();
-    assert_eq!(steps, ["remove elements", "delete link", "forget address"]);
+    assert_eq!(steps, ["remove elements", "delete link", "delete neighbour"]);
     host.settle(&mut fake);
     assert_eq!(fake.kernel.neighbours, [(bridge, kept)].into());
     assert_eq!(fake.kernel.flows, [(kept, Ipv4Addr::LOCALHOST)].into());

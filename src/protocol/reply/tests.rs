@@ -78,7 +78,7 @@ fn errors() -> Vec<(Error, Value)> {
         refused(
             Refusal::PermissionDenied {
                 reason: s(
-                    "permission denied: root, the daemon's user and its group volnet may do this",
+                    "permission denied: only root, the daemon's user and the group volnet may do this",
                 ),
             },
             "org.varlink.service.PermissionDenied",
