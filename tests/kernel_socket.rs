@@ -13,7 +13,9 @@ use volnet::netlink::message::{DUMP, REQUEST, TYPE_ERROR};
 use volnet::netlink::rtnl::link::{self, LinkMessage, Target};
 use volnet::netlink::rtnl::{AF_UNSPEC, GETLINK, SETLINK};
 use volnet::netlink::writer::Writer;
+use volnet::network::linux::aside::Aside;
 use volnet::network::linux::socket::{Error, Protocol, Socket, open};
+use volnet::network::linux::{addresses, links, tap};
 
 fn socket() -> Socket {
     Socket::open(Protocol::Route).unwrap()
@@ -121,39 +123,85 @@ fn an_answer_that_cannot_be_read_leaves_the_socket_usable() {
     });
 }
 
+fn make_bridges(socket: &mut Socket, count: usize) {
+    for number in 0..count {
+        let made = socket.request(1, |writer, sequence| {
+            let name = format!("stable{number}");
+            link::new_bridge(writer, sequence.take(), &name, [2; 6], None);
+        });
+        made.unwrap();
+    }
+}
+
+/// Makes and removes links as fast as it can until it is told to stop.
+fn churn(stop: &AtomicBool, name: &str) {
+    let mut other = socket();
+    while !stop.load(Ordering::Relaxed) {
+        let churn = other.request(2, |writer, sequence| {
+            link::new_bridge(writer, sequence.take(), name, [2; 6], None);
+            link::delete(writer, sequence.take(), Target::Name(name));
+        });
+        churn.unwrap();
+    }
+}
+
+/// However fast others make and remove links, reading them comes to an end, and none is missing that
+/// was there all the time.
 #[test]
-fn a_dump_that_a_change_overtakes_is_whole_all_the_same() {
-    const STABLE: usize = 200;
+fn links_are_read_while_others_change_them_without_end() {
+    const STABLE: usize = 400;
+    const CHURNING: [&str; 4] = ["churn0", "churn1", "churn2", "churn3"];
     in_namespace(|| {
         let mut socket = socket();
-        for number in 0..STABLE {
-            common::run(&format!("ip link add stable{number} type bridge"));
-        }
+        make_bridges(&mut socket, STABLE);
         let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut other = self::socket();
-                while !stop.load(Ordering::Relaxed) {
-                    let churn = other.request(2, |writer, sequence| {
-                        link::new_bridge(writer, sequence.take(), "churn", [2; 6], None);
-                        link::delete(writer, sequence.take(), Target::Name("churn"));
-                    });
-                    churn.unwrap();
-                }
-            });
-            for _ in 0..50 {
-                let names = socket.dump(link::dump, |message| {
-                    Ok(Some(LinkMessage::read(message.payload)?.name.starts_with(b"stable")))
-                });
-                let stable = names.map(|all| all.into_iter().filter(|&stable| stable).count());
-                // A dump that fails here must not leave the other thread running for ever.
-                if !matches!(stable, Ok(STABLE)) {
-                    stop.store(true, Ordering::Relaxed);
-                    panic!("{stable:?}");
-                }
+        let mut overtaken = 0;
+        let read = std::thread::scope(|scope| {
+            for name in CHURNING {
+                let stop = &stop;
+                scope.spawn(move || churn(stop, name));
             }
+            let read = (0..10).try_for_each(|round| {
+                let dumped = socket.dump_once(link::dump, |_| Ok(Some(()))).map_err(|e| (round, e));
+                overtaken += usize::from(!dumped?.whole);
+                let links = links::observe(&mut socket).map_err(|error| (round, error))?;
+                let stable = links.iter().filter(|link| link.name.starts_with("stable")).count();
+                assert_eq!(stable, STABLE);
+                addresses::observe(&mut socket).map_err(|error| (round, error))?;
+                addresses::routes(&mut socket).map_err(|error| (round, error)).map(drop)
+            });
+            // A panic before this would leave the others running for ever.
             stop.store(true, Ordering::Relaxed);
+            read
         });
+        read.unwrap();
+        assert!(overtaken > 0, "nobody was in the way");
+    });
+}
+
+/// A dump is not overtaken by the links that we remove ourselves.
+#[test]
+fn links_that_we_remove_wait_for_whoever_reads() {
+    const RETIRED: u32 = 64;
+    const STABLE: usize = 200;
+    in_namespace(|| {
+        let (mut socket, mut aside) = (socket(), Aside::default());
+        make_bridges(&mut socket, STABLE);
+        for number in 0..RETIRED {
+            let name = format!("vttap-{number}");
+            let alias = format!("volnet:{number}");
+            let spec = tap::Spec { name: &name, owner: None, multi_queue: false, alias: &alias };
+            let index = tap::create(&mut socket, &spec).unwrap();
+            aside.retire(&mut socket, index).unwrap();
+        }
+        for _ in 0..20 {
+            let still = aside.pause();
+            let dumped = socket.dump_once(link::dump, |_| Ok(Some(()))).unwrap();
+            assert!(dumped.whole);
+            drop(still);
+        }
+        aside.flush();
+        assert_eq!(links::observe(&mut socket).unwrap().len(), 1 + STABLE);
     });
 }
 

@@ -48,18 +48,21 @@ pub fn forget_neighbour(socket: &mut Socket, link: &str, address: Ipv4Addr) -> R
     }
 }
 
-/// Reads the addresses of all links: index of the link, address, length of the prefix.
+/// Reads the addresses of all links: index of the link, address, length of the prefix. One may be
+/// missing where others change links without end; to give it to its link once more does no harm.
 pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Addr, u8)>, Error> {
-    socket.dump(address::dump, |message| {
+    let dumped = socket.dump_or_last(address::dump, |message| {
         let found = AddressMessage::read(message.payload)?;
         Ok(Some((found.index, found.address, found.length)))
-    })
+    })?;
+    Ok(dumped.items)
 }
 
 /// Reads the routes of the main table: index of the link (0 for a route that leads nowhere) and
-/// destination.
+/// destination. One may be missing where others change routes without end: then a warning of a
+/// network that overlaps is.
 pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Error> {
-    let dumped = socket.dump(route::dump, |message| {
+    let dumped = socket.dump_or_last(route::dump, |message| {
         let route = RouteMessage::read(message.payload)?;
         let prefix = Prefix::containing(route.destination, route.length);
         Ok(prefix
@@ -69,6 +72,6 @@ pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Error> {
     match dumped {
         // Nothing was ever put into the table.
         Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
-        dumped => dumped,
+        dumped => dumped.map(|dumped| dumped.items),
     }
 }

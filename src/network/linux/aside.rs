@@ -12,6 +12,9 @@
 //! - Connections are forgotten by the thread, before it goes on with links. They are gone before a
 //!   guest can have booted.
 //!
+//! While the links of the host are read the thread removes none ([`Aside::pause`]): a dump that a
+//! change overtakes has to be begun again.
+//!
 //! A daemon that dies leaves links without a VM's name; the next one finds and retires them anew.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -59,7 +62,7 @@ enum Task {
 #[derive(Debug, Default)]
 struct Shared {
     pending: Mutex<Pending>,
-    done: Condvar,
+    changed: Condvar,
 }
 
 /// What is not done yet.
@@ -69,7 +72,15 @@ struct Pending {
     links: BTreeSet<u32>,
     /// How many times connections are still to be forgotten.
     forgets: usize,
+    /// Links are being read: none is removed meanwhile.
+    paused: bool,
+    /// Links are being removed.
+    removing: bool,
 }
+
+/// While this lives no link is removed by the thread.
+#[derive(Debug)]
+pub struct Pause(Arc<Shared>);
 
 impl Aside {
     /// Retires a link, once. One that is gone is as good as retired.
@@ -105,6 +116,15 @@ impl Aside {
         self.give(Task::Forget(past))
     }
 
+    /// Has the thread remove no link for as long as the result lives, so that a dump of links is not
+    /// overtaken by our own work. Waits until the group that is being removed is gone.
+    pub fn pause(&self) -> Pause {
+        let mut pending = self.shared.lock();
+        pending.paused = true;
+        drop(self.shared.wait_while(pending, |pending| pending.removing));
+        Pause(Arc::clone(&self.shared))
+    }
+
     /// The links that are retired and not gone yet.
     pub fn retired(&self) -> BTreeSet<u32> {
         self.shared.lock().links.clone()
@@ -112,10 +132,8 @@ impl Aside {
 
     /// Waits until all is done.
     pub fn flush(&self) {
-        let mut pending = self.shared.lock();
-        while !pending.links.is_empty() || pending.forgets > 0 {
-            pending = self.shared.done.wait(pending).unwrap_or_else(PoisonError::into_inner);
-        }
+        let is_busy = |pending: &Pending| !pending.links.is_empty() || pending.forgets > 0;
+        drop(self.shared.wait_while(self.shared.lock(), is_busy));
     }
 
     /// Gives the thread something to do, and starts it with the first.
@@ -149,6 +167,22 @@ impl Drop for Aside {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while<'a>(
+        &self,
+        pending: MutexGuard<'a, Pending>,
+        is_so: impl Fn(&Pending) -> bool,
+    ) -> MutexGuard<'a, Pending> {
+        let waited = self.changed.wait_while(pending, |pending| is_so(pending));
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.0.lock().paused = false;
+        self.0.changed.notify_all();
     }
 }
 
@@ -205,7 +239,7 @@ impl Worker {
             log::warn!("{}", error.failure("delete connections", past.to_string()));
         }
         self.shared.lock().forgets -= 1;
-        self.shared.done.notify_all();
+        self.shared.changed.notify_all();
     }
 
     /// Removes the links that are first and of one group.
@@ -213,9 +247,13 @@ impl Worker {
         let Some(&(_, group)) = self.links.front() else { return };
         let count = self.links.iter().take_while(|(_, of)| *of == group).count();
         let indexes: Vec<u32> = self.links.drain(..count).map(|(index, _)| index).collect();
+        self.shared.wait_while(self.shared.lock(), |pending| pending.paused).removing = true;
         self.remove(group, &indexes);
-        self.shared.lock().links.retain(|index| !indexes.contains(index));
-        self.shared.done.notify_all();
+        let mut pending = self.shared.lock();
+        pending.links.retain(|index| !indexes.contains(index));
+        pending.removing = false;
+        drop(pending);
+        self.shared.changed.notify_all();
     }
 
     /// Removes a group; where that fails, link by link, so that one that cannot go keeps no other.

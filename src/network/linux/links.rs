@@ -5,6 +5,7 @@
 //! stop those after it in the same send: nothing that could hit a foreign link stands behind a
 //! message that makes the name ours.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 
@@ -15,7 +16,7 @@ use crate::netlink::rtnl::link::{
 use crate::plan::op::{LinkSettings, PortSettings};
 use crate::plan::reconcile::{Link, LinkKind};
 
-use super::socket::{Error, Socket};
+use super::socket::{DUMPS_TO_LAST, Error, Socket};
 
 /// The group of a bridge between the request that makes it and the one that gives it its alias. The
 /// kernel takes no alias when it makes a link, but a group: whatever stops us between the two, the
@@ -142,10 +143,35 @@ fn remove(socket: &mut Socket, target: Target<'_>) -> Result<(), Error> {
 }
 
 /// Reads all links.
+///
+/// Where others make and remove links without end, no dump comes to its end undisturbed. Then what
+/// several dumps told counts together. One of them can lack a link that was there all the time: before
+/// Linux 6.9 the kernel counts its way through the links of a hash bucket, and skips one if another of
+/// that bucket goes between two datagrams (net/core/rtnetlink.c, `rtnl_dump_ifinfo`). That all of them
+/// lack the same link is next to impossible. Links that the last dump does not tell are asked for one
+/// by one.
 pub fn observe(socket: &mut Socket) -> Result<Vec<Link>, Error> {
-    socket.dump(link::dump, |message| {
-        LinkMessage::read(message.payload).map(|link| Some(owned(&link)))
-    })
+    let mut seen = BTreeMap::new();
+    let mut missing: Vec<u32> = Vec::new();
+    for _ in 0..DUMPS_TO_LAST {
+        let dumped = socket.dump_once(link::dump, |message| {
+            LinkMessage::read(message.payload).map(|link| Some(owned(&link)))
+        })?;
+        if dumped.whole {
+            return Ok(dumped.items);
+        }
+        let told: BTreeSet<u32> = dumped.items.iter().map(|link| link.index).collect();
+        seen.extend(dumped.items.into_iter().map(|link| (link.index, link)));
+        missing = seen.keys().copied().filter(|index| !told.contains(index)).collect();
+    }
+    for index in missing {
+        match find(socket, Target::Index(index), owned) {
+            Ok(link) => drop(seen.insert(index, link)),
+            Err(error) if error.errno() == Some(libc::ENODEV) => drop(seen.remove(&index)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(seen.into_values().collect())
 }
 
 /// The index of a link; ENODEV when there is none of that name.

@@ -77,6 +77,7 @@ impl Network for Linux {
     }
 
     fn observe(&mut self) -> Result<Observed, Failure> {
+        let _still = self.aside.pause();
         // Before the dump: what is gone by then is in neither.
         let mut hidden = self.aside.retired();
         hidden.extend(self.pool.ready());

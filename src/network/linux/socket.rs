@@ -35,8 +35,11 @@ pub const DATAGRAM_MAX: usize = 32 * 1024;
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 /// Bytes of the send queue: the largest batch, with the kernel's accounting on top.
 const SEND_BUFFER: usize = 2 * SEND_MAX;
-/// How often a dump that was overtaken by a change is begun again.
+/// How often a dump that was overtaken by a change is begun, where nothing may be missing.
 const DUMPS_MAX: usize = 16;
+/// The same where something may be missing, or is asked for in another way: each costs time, most of
+/// all where others keep the kernel busy.
+pub const DUMPS_TO_LAST: usize = 4;
 /// How many messages of earlier requests are passed over before the answer to this one.
 const FOREIGN_MAX: usize = 1024;
 
@@ -78,6 +81,15 @@ pub enum Error {
     Silent,
     /// Every dump was overtaken by a change.
     Unsettled,
+}
+
+/// What a dump gave.
+#[derive(Debug)]
+pub struct Dumped<T> {
+    /// What was read, in the kernel's order.
+    pub items: Vec<T>,
+    /// No change overtook it.
+    pub whole: bool,
 }
 
 /// How the reading of answers stands.
@@ -153,21 +165,51 @@ impl Socket {
         build: impl Fn(&mut Writer, u32),
         read: impl Fn(&Message<'_>) -> Result<Option<T>, netlink::Error>,
     ) -> Result<Vec<T>, Error> {
-        let mut all = Vec::new();
-        for _ in 0..DUMPS_MAX {
-            all.clear();
-            let mut answers = self.send(|writer, sequence| build(writer, sequence.take()))?;
-            let interrupted = self.read_dump(&mut answers, &mut |message| {
-                all.extend(read(message)?);
-                Ok(())
-            })?;
-            match answers.error {
-                Some(error) => return Err(error),
-                None if interrupted => {}
-                None => return Ok(all),
+        let last = self.dump_until(DUMPS_MAX, build, read)?;
+        if last.whole { Ok(last.items) } else { Err(Error::Unsettled) }
+    }
+
+    /// As [`Socket::dump`], and when every dump was overtaken by a change, gives the last one: for
+    /// what does no harm when it is missing.
+    pub fn dump_or_last<T>(
+        &mut self,
+        build: impl Fn(&mut Writer, u32),
+        read: impl Fn(&Message<'_>) -> Result<Option<T>, netlink::Error>,
+    ) -> Result<Dumped<T>, Error> {
+        self.dump_until(DUMPS_TO_LAST, build, read)
+    }
+
+    fn dump_until<T>(
+        &mut self,
+        most: usize,
+        build: impl Fn(&mut Writer, u32),
+        read: impl Fn(&Message<'_>) -> Result<Option<T>, netlink::Error>,
+    ) -> Result<Dumped<T>, Error> {
+        for _ in 1..most {
+            let dumped = self.dump_once(&build, &read)?;
+            if dumped.whole {
+                return Ok(dumped);
             }
         }
-        Err(Error::Unsettled)
+        self.dump_once(build, read)
+    }
+
+    /// Runs a dump once.
+    pub fn dump_once<T>(
+        &mut self,
+        build: impl Fn(&mut Writer, u32),
+        read: impl Fn(&Message<'_>) -> Result<Option<T>, netlink::Error>,
+    ) -> Result<Dumped<T>, Error> {
+        let mut items = Vec::new();
+        let mut answers = self.send(|writer, sequence| build(writer, sequence.take()))?;
+        let interrupted = self.read_dump(&mut answers, &mut |message| {
+            items.extend(read(message)?);
+            Ok(())
+        })?;
+        match answers.error {
+            Some(error) => Err(error),
+            None => Ok(Dumped { items, whole: !interrupted }),
+        }
     }
 
     /// Writes and sends a request.
