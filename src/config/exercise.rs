@@ -1,4 +1,4 @@
-//! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
+//! Bodies of fuzz targets. Each takes any bytes, and panics if this module breaks a promise.
 
 use std::collections::BTreeSet;
 
@@ -6,9 +6,8 @@ use super::*;
 use crate::engine::ledger::Ledger;
 use crate::model::prefix::Prefix;
 
-/// Settings that are taken are such that the daemon can start with them. Before the first brace,
-/// where the file begins, stand flags (`--subnet=10.0.0.0/24`) and variables (`VOLNET_KVM=no`), one
-/// a line.
+/// The daemon can start with all accepted settings. The file begins at the first brace. Before it
+/// are flags (`--subnet=10.0.0.0/24`) and variables (`VOLNET_KVM=no`), one per line.
 pub fn settings(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (outside, file) = text.split_at(text.find('{').unwrap_or(text.len()));

@@ -1,4 +1,4 @@
-//! Which hypervisor a VM gets that does not say, and how each is run.
+//! The default hypervisor, and how each hypervisor is run.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use super::source::{Found, Key, Rank, Sources};
 
 /// The most hypervisors that the file can describe.
 pub const HYPERVISORS_MAX: usize = 32;
-/// The most arguments of a template, a group of them counted as one.
+/// The most arguments of a template. A group counts as one.
 pub const TEMPLATE_ARGS_MAX: usize = 128;
 
 const HYPERVISOR: Key =
@@ -20,7 +20,7 @@ const HYPERVISOR: Key =
 const NET_IP_MASK: Key = Key::new("net_ip_mask", None, "VOLNET_NET_IP_MASK", None);
 const KNOWN: [&str; 3] = [CLOUD_HYPERVISOR, QEMU, FIRECRACKER];
 
-/// The hypervisor of a VM that does not say.
+/// The hypervisor of a VM that names none.
 pub(super) fn default(sources: &Sources) -> Result<String, Refusal> {
     let Some(found) = sources.text(&HYPERVISOR)? else { return Ok(CLOUD_HYPERVISOR.into()) };
     if volant_program(&found).is_some() {
@@ -38,13 +38,14 @@ pub(super) fn default(sources: &Sources) -> Result<String, Refusal> {
     )))
 }
 
-/// Volant's variable is the program of Cloud Hypervisor, the only one that it has. The name of one
-/// of ours means that one.
+/// Volant's variable is the program of Cloud Hypervisor, the only hypervisor that Volant has. If it
+/// is the name of one of our hypervisors, it means that one.
 fn volant_program(found: &Found) -> Option<&str> {
     (found.rank == Rank::Volant && !KNOWN.contains(&found.text.as_str())).then_some(&found.text)
 }
 
-/// How each hypervisor is run: as the file says, Volant's program in place of its own.
+/// How each hypervisor is run, from the file. Volant's variable replaces the program of Cloud
+/// Hypervisor.
 pub(super) fn options(sources: &Sources) -> Result<Options, Refusal> {
     let table = sources.file.entries("hypervisors")?;
     if table.len() > HYPERVISORS_MAX {
@@ -65,7 +66,7 @@ pub(super) fn options(sources: &Sources) -> Result<Options, Refusal> {
     Ok(options)
 }
 
-/// Takes over what the file says of one hypervisor.
+/// Reads the entry of one hypervisor.
 fn describe(options: &mut Options, place: Place, name: &str, value: &Value) -> Result<(), Refusal> {
     match name {
         QEMU => {

@@ -1,13 +1,13 @@
 //! Settings: flags over environment over `/etc/volnet/config.json` over defaults.
 //!
-//! [`resolve`] is pure and makes [`Settings`] of what was written in the three places; [`read`]
-//! fetches them first. The environment of Volant is understood too, below volnet's own and above
-//! the file. A setting that is wrong is refused by the name under which it was written: a flag, a
-//! variable, or a path in the file.
+//! [`resolve`] is pure: it makes [`Settings`] from the three places. [`read`] fetches them first.
+//! Volant's environment is read, too; it ranks below volnet's own and above the file. If a setting
+//! is wrong, the refusal has the name under which it was written: a flag, a variable, or a path in
+//! the file.
 //!
-//! Flags and variables say what a host has to say most often: one network. Further networks, and
-//! hypervisors that volnet does not know, stand in the file. [`exercise`] holds the bodies of the
-//! fuzz targets.
+//! Flags and variables describe the usual host, which has one network. More networks, and
+//! hypervisors that volnet does not know, need the file. [`exercise`] has the bodies of the fuzz
+//! targets.
 
 pub mod exercise;
 mod hypervisors;
@@ -32,14 +32,14 @@ pub use source::{Flags, Key};
 
 use source::{Found, Sources};
 
-/// The configuration file where none is named; it need not exist.
+/// The default configuration file. It may be missing.
 pub const FILE_DEFAULT: &str = "/etc/volnet/config.json";
 /// The largest configuration file in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// The longest path of a Unix socket in bytes: `sun_path` less the terminator (unix(7)).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// The file itself; it has no place in the file.
+/// The path of the file itself, which cannot be set in the file.
 const CONFIG_FILE: Key = Key::new("", Some("config-file"), "VOLNET_CONFIG", None);
 const SOCKET: Key = Key::new("socket", Some("socket"), "VOLNET_SOCKET", None);
 const STATE_DIR: Key = Key::new("state_dir", Some("state-dir"), "VOLNET_STATE_DIR", None);
@@ -59,7 +59,7 @@ const KERNEL_VMLINUX: Key =
 /// The most taps that are made ahead: a quarter of the ports of a bridge.
 const POOL_MAX: usize = 256;
 
-/// What a client needs to find the daemon and its files.
+/// The settings that a client needs to find the daemon and its files.
 pub const CLIENT_KEYS: [Key; 4] = [CONFIG_FILE, SOCKET, RUNTIME_DIR, LOG_DIR];
 /// Every setting that has a flag.
 pub const KEYS: [Key; 11] = [
@@ -76,40 +76,41 @@ pub const KEYS: [Key; 11] = [
     network::HOST_IP,
 ];
 
-/// What volnet was told about this host.
+/// The settings of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The socket on which it is driven.
+    /// The socket of the daemon.
     pub socket: PathBuf,
-    /// Where records of durable VMs are.
+    /// The directory of durable records.
     pub state_dir: PathBuf,
-    /// What ends with the host's uptime.
+    /// The directory of files that a reboot removes.
     pub runtime_dir: PathBuf,
-    /// Logs of the hypervisors.
+    /// The directory of hypervisor logs.
     pub log_dir: PathBuf,
-    /// The networks; the first is that of a VM that does not say.
+    /// The networks. The first is the default.
     pub networks: Vec<NetworkConfig>,
-    /// What guests may be allowed, beside what is built in.
+    /// The policies of the settings, in addition to the built-in ones.
     pub policies: Vec<Policy>,
-    /// Whether nf_tables keeps others from changing volnet's tables, where the kernel can.
+    /// Whether nf_tables keeps others from changing volnet's tables, if the kernel can do this.
     pub nft_owner: bool,
-    /// How many taps are made ahead; none unless asked for, because they are links like any other to
-    /// whoever counts them.
+    /// How many taps are made ahead. The default is none, because other programs see these links,
+    /// too.
     pub pool: usize,
-    /// Whether hypervisors may use KVM where the host has it. A host that is itself a VM may offer
-    /// one that is slower than none.
+    /// Whether hypervisors may use KVM if the host has it. On a host that is itself a VM, KVM can
+    /// be slower than emulation.
     pub kvm: bool,
-    /// What plans are run on.
+    /// The backend that runs plans.
     pub backend: Backend,
-    /// What a VM runs on that does not say.
+    /// The defaults for the machine of a VM.
     pub machine: MachineDefaults,
     /// How each hypervisor is run.
     pub hypervisors: Options,
-    /// As whom, by name or number; `None`: see [`crate::hypervisor::user::DEFAULT`].
+    /// The user of the hypervisors, by name or number; `None`: see
+    /// [`crate::hypervisor::user::DEFAULT`].
     pub hypervisor_user: Option<String>,
 }
 
-/// What plans are run on.
+/// The backend that runs plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// The kernel.
@@ -118,8 +119,8 @@ pub enum Backend {
     Noop,
 }
 
-/// Makes settings of what was written. `file` is the text of the configuration file, `machine`
-/// tells this host from others: the bridges' addresses are derived from it.
+/// Makes settings from the three places. `file` is the text of the configuration file. `machine`
+/// identifies this host: the Ethernet addresses of the bridges are derived from it.
 pub fn resolve(
     flags: &Flags,
     environment: &BTreeMap<String, String>,
@@ -191,7 +192,7 @@ fn read_bounded(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// What tells this host from others: machine-id(5), or its name where it has none.
+/// An identifier of this host: machine-id(5), or its name if it has none.
 fn machine_id() -> String {
     ["/etc/machine-id", "/proc/sys/kernel/hostname"]
         .into_iter()
@@ -213,7 +214,7 @@ fn backend(sources: &Sources) -> Result<Backend, Refusal> {
     }
 }
 
-/// The socket lies in the runtime directory unless it is named.
+/// The default socket is in the runtime directory.
 fn socket(sources: &Sources, runtime_dir: &Path) -> Result<PathBuf, Refusal> {
     let too_long = format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes");
     let Some(found) = sources.text(&SOCKET)? else {

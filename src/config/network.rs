@@ -1,4 +1,4 @@
-//! The networks of the host: what was written about them, checked one by one and together.
+//! The networks of the host, from their settings: each is checked alone, then all together.
 
 use std::net::Ipv4Addr;
 
@@ -25,9 +25,9 @@ pub const PREFIX_LENGTH_MIN: u8 = 8;
 /// The narrowest prefix of a network: the host and one guest.
 pub const PREFIX_LENGTH_MAX: u8 = 30;
 
-/// The most bridges of one network: of the 1023 ports of each, more VMs than a host can run.
+/// The most bridges of one network. With 1023 ports each, this is for more VMs than a host can run.
 const BRIDGES_MAX: u32 = 64;
-/// The longest prefix of a part: one that has two addresses to give away is none too many.
+/// The longest prefix of a part: it has two addresses for guests.
 const PART_LENGTH_MAX: u8 = 29;
 const NAME_DEFAULT: &str = "default";
 const BRIDGE_DEFAULT: &str = "vbr0";
@@ -68,8 +68,7 @@ struct Draft<'a> {
     host_ip: Option<Found>,
 }
 
-/// The networks of the file; else the one of the defaults. Flags and environment speak of the
-/// first.
+/// The networks of the file, or the default one. Flags and environment set fields of the first.
 pub(super) fn resolve(sources: &Sources, machine: &str) -> Result<Vec<NetworkConfig>, Refusal> {
     let items = sources.file.list("networks")?;
     let whole = sources.file.place.field("networks");
@@ -99,15 +98,15 @@ pub(super) fn resolve(sources: &Sources, machine: &str) -> Result<Vec<NetworkCon
     Ok(networks)
 }
 
-/// Over how many bridges a network is spread.
+/// The number of bridges of a network.
 fn bridges(draft: &Draft) -> Result<u32, Refusal> {
     let Some(fields) = &draft.fields else { return Ok(1) };
     let bridges = fields.integer("bridges", 1..=u64::from(BRIDGES_MAX))?;
     Ok(bridges.map_or(1, |bridges| bridges as u32))
 }
 
-/// A network as so many parts, each with a bridge and an equal share of the prefix of its own. The
-/// first keeps the name of the whole.
+/// Splits a network into `count` parts. Each has its own bridge and an equal share of the prefix.
+/// The first part keeps the name.
 fn parts(
     whole: NetworkConfig,
     count: u32,
@@ -150,8 +149,8 @@ fn written(fields: &Fields, name: &str) -> Result<Option<Found>, Refusal> {
     Ok(fields.text(name)?.map(|text| Found::in_file(text, place.path())))
 }
 
-/// A host address that was written with another subnet in mind, in a place that weighs less,
-/// counts no more.
+/// If the subnet comes from a place of higher rank, a host address from a lower one is ignored: it
+/// was written for another subnet.
 fn override_first(draft: &mut Draft, sources: &Sources) {
     draft.bridge = sources.outside(&BRIDGE).or(draft.bridge.take());
     let host_ip = sources.outside(&HOST_IP).or(draft.host_ip.take());
@@ -189,7 +188,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         host_services = fields.parsed_list("host_services", SERVICES_MAX, service)?;
     }
     let nat = nat.unwrap_or(true);
-    // A network that has no NAT has an uplink, and there is a server behind that.
+    // A network without NAT has an uplink, with a DHCP server behind it.
     let dhcp = dhcp.unwrap_or(if nat { Dhcp::Builtin } else { Dhcp::External });
     let name = name.unwrap_or_else(|| NAME_DEFAULT.into());
     Ok(NetworkConfig {
@@ -219,7 +218,7 @@ fn bridge(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// What the host answers where nothing is said. A DHCP server that others run may be on it.
+/// The default services. Somebody's DHCP server may run on the host itself.
 fn services(dhcp: Dhcp) -> Vec<Service> {
     match dhcp {
         Dhcp::External => vec![Service::Ping, Service::Port(Protocol::Udp, DHCP_SERVER)],
@@ -248,14 +247,14 @@ fn subnet(text: &str) -> Result<Prefix, String> {
             "the prefix length of {prefix} is not from {PREFIX_LENGTH_MIN} to {PREFIX_LENGTH_MAX}"
         ));
     }
-    // RFC 6890: this network, loopback; RFC 5771 and above it: multicast and what is reserved.
+    // RFC 6890: this network and loopback. RFC 5771 and above it: multicast and reserved addresses.
     match prefix.network().octets()[0] {
         0 | 127 | 224.. => Err(format!("hosts cannot have addresses in {prefix}")),
         _ => Ok(prefix),
     }
 }
 
-/// The host's address on its bridge, alone or with the length of the subnet behind a slash.
+/// The host's address on its bridge, alone or with a slash and the length of the subnet.
 fn host_ip(text: &str, subnet: Prefix) -> Result<Ipv4Addr, String> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
@@ -275,9 +274,9 @@ fn host_ip(text: &str, subnet: Prefix) -> Result<Ipv4Addr, String> {
     Ok(address)
 }
 
-/// Refuses two networks that have a name, a bridge or an address in common, and on a host that has no
-/// rules for its bridges isolation, because the way by the gateway would be open, and limits of what
-/// guests send.
+/// Refuses networks that share a name, a bridge or an address. If the host has no rules for its
+/// bridges, it also refuses isolation, because the way by the gateway would be open, and limits for
+/// sending.
 fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refusal> {
     let guarded = is_guarded(networks.iter());
     for (index, network) in networks.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What guests may be allowed, beside what is built in.
+//! The policies of the settings, in addition to the built-in ones.
 
 use super::source::Sources;
 use crate::model::error::Refusal;
@@ -6,7 +6,7 @@ use crate::model::net::NetworkConfig;
 use crate::model::policy::{POLICIES_MAX, Policy, PolicyRule, RULES_MAX};
 use crate::spec::fields::{Place, texts};
 
-/// The policies of the file. Those that networks name must be known.
+/// The policies of the file. If a network names a policy, it must exist.
 pub(super) fn resolve(
     sources: &Sources,
     networks: &[NetworkConfig],

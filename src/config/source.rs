@@ -1,4 +1,4 @@
-//! Where a setting was written, and which of the places wins.
+//! The places where a setting can be written, and which place wins.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::spec::fields::{Document, Fields, Place};
 /// The names of one setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// The field of the configuration file; of `networks[0]` for a setting of a network.
+    /// The field of the configuration file. For a setting of a network, the field of `networks[0]`.
     pub field: &'static str,
     /// The flag, without its dashes.
     pub flag: Option<&'static str>,
     /// The variable.
     pub variable: &'static str,
-    /// Volant's variable of the same meaning.
+    /// Volant's variable with the same meaning.
     pub volant: Option<&'static str>,
 }
 
@@ -31,7 +31,7 @@ impl Key {
     }
 }
 
-/// The flags that were given, by name without dashes. The last of several wins.
+/// The flags that were given, by name without dashes. If a flag comes twice, the last wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags(BTreeMap<&'static str, String>);
 
@@ -41,13 +41,13 @@ impl Flags {
         self.0.insert(flag, value);
     }
 
-    /// Those that were given, in the order of their names.
+    /// The given flags, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(flag, value)| (*flag, value.as_str()))
     }
 }
 
-/// How much a place weighs; the higher wins.
+/// The rank of a place; the higher wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     File,
@@ -56,7 +56,7 @@ pub(super) enum Rank {
     Flag,
 }
 
-/// What was found, and where.
+/// A value that was found, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) text: String,
@@ -74,7 +74,7 @@ impl Found {
         Refusal::InvalidConfig { field: self.place.clone(), reason: reason.into() }
     }
 
-    /// Text that means something.
+    /// Text that is parsed.
     pub(super) fn parsed<T>(
         &self,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -130,7 +130,7 @@ impl<'a> Sources<'a> {
         Ok(Sources { flags, environment, file })
     }
 
-    /// A setting that is text, from the place that weighs most.
+    /// A setting that is text, from the place of the highest rank.
     pub(super) fn text(&self, key: &Key) -> Result<Option<Found>, Refusal> {
         if let Some(found) = self.outside(key) {
             return Ok(Some(found));
@@ -164,7 +164,7 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// What flags and environment say; an empty variable says nothing.
+    /// The value from flags or environment. An empty variable does not count.
     pub(super) fn outside(&self, key: &Key) -> Option<Found> {
         if let Some((flag, text)) = key.flag.and_then(|flag| self.flags.0.get_key_value(flag)) {
             let place = format!("--{flag}");
@@ -177,7 +177,7 @@ impl<'a> Sources<'a> {
         };
         variable(key.variable, Rank::Environment).or_else(|| {
             let mut found = variable(key.volant?, Rank::Volant)?;
-            // Volant's own defaults begin with a tilde, and it expands them itself.
+            // Volant's own defaults begin with a tilde, which it expands itself.
             if let (Some(rest), Some(home)) =
                 (found.text.strip_prefix("~/"), self.environment.get("HOME"))
             {

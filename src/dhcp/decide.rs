@@ -1,22 +1,22 @@
-//! From a query to a decision of the engine's and the answer that follows when it is carried out.
+//! Decides on a query: the engine's decision, and the reply to send after it is carried out.
 
 use super::respond::{Outcome, respond};
 use super::{Query, Reply};
 use crate::engine::decide::{Decision, Engine};
 use crate::model::clock::Now;
 
-/// What a query comes to.
+/// The outcome of a query.
 #[derive(Debug)]
 pub enum Step {
     /// Nothing.
     Nothing,
-    /// This is to be carried out, which frees an address, and then the query decided anew.
+    /// Carry this decision out, which frees an address. Then decide on the query again.
     MakeRoom(Decision),
-    /// The decision is to be carried out, and when that has worked, the guest answered.
+    /// Carry the decision out. If that succeeds, send the reply.
     Do { decision: Option<Decision>, reply: Option<Reply> },
 }
 
-/// Decides on a query that came in on this network.
+/// Decides on a query from this network.
 pub fn decide(engine: &mut Engine, network: &str, query: &Query<'_>, now: Now) -> Step {
     let Some(guest) = engine.guest(network, query.mac(), query.wanted()) else {
         log::debug!("network {network}: no VM has the Ethernet address {}", query.mac());

@@ -1,4 +1,4 @@
-//! A host without a kernel that answers guests, for fuzzing and for tests.
+//! A host without a kernel that answers guests, for fuzzing and tests.
 
 use std::net::Ipv4Addr;
 
@@ -19,7 +19,7 @@ use crate::model::spec::{NetworkSpec, VmSpec};
 /// The name servers of the host.
 pub(super) const RESOLVERS: [Ipv4Addr; 1] = [Ipv4Addr::new(192, 0, 2, 53)];
 
-/// An engine whose decisions always work.
+/// An engine whose decisions always succeed.
 pub(super) struct Host {
     pub(super) engine: Engine,
 }
@@ -64,7 +64,7 @@ impl Host {
             .expect("a port")
     }
 
-    /// A frame comes from a guest; gives the frame that answers it.
+    /// Takes a frame from a guest and returns the frame that answers it.
     pub(super) fn hear(&mut self, frame: &[u8], now: Now) -> Option<Vec<u8>> {
         let query = Query::read(frame).ok()?;
         let reply = loop {
@@ -84,12 +84,12 @@ impl Host {
     }
 }
 
-/// Takes any bytes for what guests send: first for one frame, then for messages of four guests,
-/// each behind a byte that says whose it is and how much later it comes, and two for its length.
-/// What is answered must be an answer, and no address may be two guests'. For the fuzzer and for
-/// the test that replays its corpus.
+/// Takes any bytes as frames of guests: first as one frame, then as messages of four guests. Each
+/// message has a header: a byte for its guest and its delay, and two bytes for its length. An
+/// answer must be a valid answer, and no two guests may have one address. The fuzzer and the test
+/// of its corpus call this.
 pub fn conversation(bytes: &[u8]) {
-    // One address too few for those who ask.
+    // The pool has one address too few.
     let mut host = Host::new("192.168.127.0/29");
     let own = ["a", "b", "c"].map(|name| host.create(name, NetworkSpec::default()));
     let asks = NetworkSpec { mode: Mode::Dhcp, ..NetworkSpec::default() };
@@ -105,7 +105,7 @@ pub fn conversation(bytes: &[u8]) {
         let later = 1000 << (who >> 3);
         now = Now { wall: now.wall + later, mono: now.mono + later };
         let mac = macs[usize::from(who) % macs.len()];
-        // Most of what a fuzzer writes would fail for its Ethernet address alone.
+        // Otherwise most inputs of a fuzzer would fail because of the Ethernet address.
         let mut payload = payload.to_vec();
         if let Some(chaddr) = payload.get_mut(28..34) {
             chaddr.copy_from_slice(&mac.0);
@@ -114,7 +114,7 @@ pub fn conversation(bytes: &[u8]) {
     }
 }
 
-/// The frame in which a guest without an address sends this to whoever serves.
+/// The broadcast frame with this message, from a guest without an address.
 pub(super) fn ask(mac: Mac, payload: &[u8]) -> Vec<u8> {
     frame::build(&Datagram {
         addresses: Addresses {

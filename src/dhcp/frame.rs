@@ -1,9 +1,8 @@
 //! The frame around a message: Ethernet, IPv4 and UDP (IEEE 802.3, RFC 791, RFC 768).
 //!
-//! A client without an address cannot be spoken to through a socket of the IP stack, so frames are
-//! read and written whole. Every checksum of ours is complete: a frame that goes into a tap with a
-//! checksum still to be filled in reaches a guest whose DHCP client, looking at raw frames itself,
-//! throws it away.
+//! A socket of the IP stack cannot reach a client without an address, so volnet reads and writes
+//! whole frames. It always writes complete checksums: a DHCP client reads raw frames and drops a
+//! frame whose checksum is left to the network card.
 
 use std::net::Ipv4Addr;
 
@@ -28,7 +27,7 @@ const PROTOCOL_UDP: u8 = 17;
 const FRAGMENT: u16 = 0x3fff;
 const HOPS: u8 = 64;
 
-/// Who sends something to whom.
+/// The addresses of sender and receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// The sender on the wire.
@@ -44,17 +43,17 @@ pub struct Addresses {
 /// A UDP datagram in its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram<'a> {
-    /// Who sent it to whom.
+    /// Its sender and receiver.
     pub addresses: Addresses,
-    /// The port it comes from.
+    /// The source port.
     pub source_port: u16,
-    /// The port it goes to.
+    /// The destination port.
     pub destination_port: u16,
-    /// What it says.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
-/// Finds the datagram in a frame. One that is in fragments is refused: no message is that long.
+/// Finds the datagram in a frame. Fragments are refused: no message is that long.
 pub fn parse(frame: &[u8]) -> Result<Datagram<'_>, Malformed> {
     let (ether, packet) = frame.split_at_checked(ETHER).ok_or(Malformed::Cut)?;
     if word(ether, 12)? != ETHERTYPE_IPV4 {
@@ -115,15 +114,15 @@ pub fn build(datagram: &Datagram<'_>) -> Vec<u8> {
     frame.extend([0, 0]);
     frame.extend(datagram.payload);
     let checksum = !fold(pseudo(source, destination, segment_length) + sum(&frame[start..]));
-    // Zero means "none" here, and its other form is all ones.
+    // Zero means that there is no checksum, so a sum of zero is written as all ones.
     let checksum = if checksum == 0 { u16::MAX } else { checksum };
     frame[start + 6..start + 8].copy_from_slice(&checksum.to_be_bytes());
     frame
 }
 
-/// Whether a segment has no checksum, a right one, or one that is still to be completed: the kernel
-/// of a guest leaves that to the network card, which a tap is not. What stands there then is the
-/// sum over the pseudo header (`CHECKSUM_PARTIAL`, linux/skbuff.h).
+/// Whether a segment has no checksum, a right one, or an incomplete one. A guest's kernel leaves
+/// the checksum to the network card, and a tap does not fill it in. An incomplete one is the sum
+/// over the pseudo header (`CHECKSUM_PARTIAL`, linux/skbuff.h).
 fn is_intact(source: Ipv4Addr, destination: Ipv4Addr, segment: &[u8]) -> Result<bool, Malformed> {
     let around = pseudo(source, destination, segment.len() as u16);
     let stands = word(segment, 6)?;
@@ -135,14 +134,14 @@ fn pseudo(source: Ipv4Addr, destination: Ipv4Addr, length: u16) -> u32 {
     sum(&source.octets()) + sum(&destination.octets()) + u32::from(PROTOCOL_UDP) + u32::from(length)
 }
 
-/// The sum of the 16-bit words, the last filled up with zero. 64 KiB cannot overflow it.
+/// The sum of the 16-bit words; the last is padded with zero. 64 KiB cannot overflow it.
 fn sum(bytes: &[u8]) -> u32 {
     let word =
         |pair: &[u8]| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
     bytes.chunks(2).map(word).sum()
 }
 
-/// Adds what was carried over back in (RFC 1071).
+/// Adds the carry (RFC 1071).
 fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
     ((once & 0xffff) + (once >> 16)) as u16
@@ -191,7 +190,7 @@ mod tests {
         for payload in [&b""[..], b"x", b"xy", &[0xff; 548]] {
             let frame = build(&datagram(payload));
             assert_eq!(parse(&frame), Ok(datagram(payload)));
-            // Ethernet pads short frames, and that is no part of the datagram.
+            // Ethernet pads short frames. The padding is not part of the datagram.
             let padded = [&frame[..], &[0; 18]].concat();
             assert_eq!(parse(&padded), Ok(datagram(payload)));
         }

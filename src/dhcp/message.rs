@@ -1,19 +1,18 @@
-//! The message itself: BOOTP's fixed part and DHCP's options (RFC 2131, RFC 2132).
+//! The DHCP message: BOOTP's fixed part and DHCP's options (RFC 2131, RFC 2132).
 //!
-//! Reading borrows from the frame and allocates nothing. All options are walked once when a message
-//! is read, so what is asked of it afterwards cannot fail halfway. Writing fills at most
-//! [`BYTES_MAX`], which every client takes without being asked; an option that does not fit is left
-//! out.
+//! Reading borrows from the frame and allocates nothing. All options are checked when a message is
+//! read, so later lookups cannot fail. Writing fills at most [`BYTES_MAX`], which every client must
+//! accept. An option that does not fit is left out.
 
 use std::net::Ipv4Addr;
 
 use super::Malformed;
 use crate::model::mac::Mac;
 
-/// The longest message that is written: the 576 bytes that every client must take (RFC 2131, 2)
+/// The longest message that is written: the 576 bytes that every client must accept (RFC 2131, 2),
 /// less the headers of IPv4 and UDP.
 pub const BYTES_MAX: usize = 548;
-/// The shortest message that is written: what BOOTP had (RFC 951), which some clients insist on.
+/// The shortest message that is written: the length of BOOTP (RFC 951), which some clients require.
 pub const BYTES_MIN: usize = 300;
 
 /// Bytes before the options: the fixed part and the magic cookie.
@@ -58,33 +57,33 @@ pub enum Kind {
     Inform,
 }
 
-/// The fixed part, without what DHCP has no use for.
+/// The fixed part, without the fields that DHCP does not use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Whether it goes from server to client.
     pub reply: bool,
     /// The client's number for the exchange.
     pub xid: u32,
-    /// Whether the client can only be answered by broadcast.
+    /// Whether the client needs the answer by broadcast.
     pub broadcast: bool,
-    /// The address that the client has and can be reached at; else 0.0.0.0.
+    /// The address at which the client can be reached; otherwise 0.0.0.0.
     pub ciaddr: Ipv4Addr,
     /// The address that the client is given.
     pub yiaddr: Ipv4Addr,
-    /// The relay that the message came through; 0.0.0.0 for none.
+    /// The relay of the message; 0.0.0.0 if it had none.
     pub giaddr: Ipv4Addr,
     /// The client's Ethernet address.
     pub chaddr: Mac,
 }
 
-/// A message as it was received.
+/// A received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     /// Its fixed part.
     pub head: Head,
     /// What it is for.
     pub kind: Kind,
-    /// The fields that hold its options, in the order of reading.
+    /// The fields with its options, in the order of reading.
     fields: [&'a [u8]; 3],
 }
 
@@ -125,7 +124,7 @@ impl<'a> Message<'a> {
         Ok(Message { head, kind, fields })
     }
 
-    /// The value of an option, the first where it is there twice.
+    /// The value of an option. If it is there twice, the first.
     pub fn option(&self, code: u8) -> Option<&'a [u8]> {
         find(&self.fields, code).ok().flatten()
     }
@@ -170,7 +169,7 @@ impl Kind {
     }
 }
 
-/// Walks over options; after an error it ends.
+/// Iterates over options. It ends after an error.
 struct Options<'a> {
     fields: [&'a [u8]; 3],
     at: usize,
@@ -193,7 +192,7 @@ impl<'a> Iterator for Options<'a> {
                     *field = rest;
                     continue;
                 }
-                // A field may also just stop.
+                // A field may also end without an end option.
                 Some((&option::END, _)) | None => {
                     self.at += 1;
                     continue;
@@ -248,7 +247,7 @@ impl Writer {
         writer
     }
 
-    /// Adds an option, unless it does not fit or its length cannot be said.
+    /// Adds an option. It is left out if it does not fit or is too long for its length field.
     pub fn option(&mut self, code: u8, value: &[u8]) -> &mut Writer {
         let fits = self.bytes.len() + 2 + value.len() < BYTES_MAX;
         if let Some(length) = u8::try_from(value.len()).ok().filter(|_| fits) {
@@ -349,7 +348,7 @@ mod tests {
     #[test]
     fn what_is_not_dhcp_over_ethernet_is_not_ours() {
         let good = written(&[]);
-        // Operation, hardware type and length, cookie, the option 53 and what it says.
+        // Operation, hardware type and length, cookie, and option 53 with its value.
         for (at, byte) in [(0, 3), (1, 6), (2, 16), (236, 0), (HEAD, 12), (HEAD + 2, 9)] {
             let mut bytes = good.clone();
             bytes[at] = byte;

@@ -1,4 +1,5 @@
-//! The built-in DHCPv4 server (RFC 2131): pure, from the frame of a guest to the frame of the answer.
+//! The built-in DHCPv4 server (RFC 2131). It is pure: it turns the frame of a guest into the frame
+//! of the answer.
 //!
 //! ```text
 //! frame ─ frame::parse ─▶ datagram ─ Message::read ─▶ message ─▶ Query
@@ -9,17 +10,17 @@
 //! ```
 //!
 //! - [`frame`] and [`message`] are the codec. They borrow, are bounded, and trust no length.
-//! - [`query`] is what makes a message a question of one of our guests: it comes from the Ethernet
-//!   address that it speaks of, and through no relay.
-//! - [`respond`] decides. What a guest has, and could have, is the engine's to say
-//!   ([`crate::engine::lease`]); [`decide()`] makes a decision of the engine's of what is to become
-//!   of it. That is on the disk before the reply goes out.
-//! - [`reply`] makes the answer.
+//! - [`query`] accepts a message as a query of a guest if it comes from the Ethernet address that
+//!   it names, and through no relay.
+//! - [`respond`] chooses the reply. The engine knows the lease of a guest and the free addresses
+//!   ([`crate::engine::lease`]). [`decide()`] turns a change of the lease into a decision of the
+//!   engine, which is on the disk before the reply goes out.
+//! - [`reply`] writes the answer.
 //!
-//! An answer goes out of the tap of the guest whose Ethernet address was asked for, not onto the
-//! bridge: whoever asks in another's name is answered with silence, and a broadcast reaches nobody
-//! else. So that nobody *releases* in another's name either, frames with a foreign source address
-//! are dropped before the bridge (the table `bridge volnet`).
+//! An answer goes to the tap of the guest with that Ethernet address, not to the bridge. So a guest
+//! that asks in another's name gets no answer, and a broadcast reaches nobody else. The table
+//! `bridge volnet` drops frames with a wrong source address before the bridge, so nobody can
+//! *release* in another's name either.
 
 pub mod decide;
 pub mod exercise;
@@ -39,11 +40,11 @@ use std::fmt;
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// A length reaches past the end of what was received.
+    /// A length goes beyond the end of the received bytes.
     Cut,
     /// A checksum is wrong.
     Checksum,
-    /// It is something else: another protocol, a fragment, another hardware, no DHCP.
+    /// It is another protocol, a fragment, for other hardware, or not DHCP.
     NotOurs,
 }
 

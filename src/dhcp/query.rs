@@ -1,4 +1,4 @@
-//! What a guest asks.
+//! The queries of guests.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use super::frame::{self, SERVER_PORT};
 use super::message::{Kind, Message, option};
 use crate::model::mac::Mac;
 
-/// A message of a guest: sent by the Ethernet address that it speaks of, and directly to us.
+/// A message of a guest. It comes from the Ethernet address that it names, and directly to volnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query<'a> {
     /// The message.
@@ -15,7 +15,7 @@ pub struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Reads the frame that a guest sent.
+    /// Reads the frame of a guest.
     pub fn read(frame: &'a [u8]) -> Result<Query<'a>, Malformed> {
         let datagram = frame::parse(frame)?;
         if datagram.destination_port != SERVER_PORT {
@@ -29,17 +29,17 @@ impl<'a> Query<'a> {
         Ok(Query { message })
     }
 
-    /// Who asks.
+    /// The guest's Ethernet address.
     pub fn mac(&self) -> Mac {
         self.message.head.chaddr
     }
 
-    /// What for.
+    /// The kind of the message.
     pub fn kind(&self) -> Kind {
         self.message.kind
     }
 
-    /// The address that it has, or would like to have.
+    /// The address that the guest has or wants.
     pub fn wanted(&self) -> Option<Ipv4Addr> {
         let has = Some(self.message.head.ciaddr).filter(|address| !address.is_unspecified());
         self.message.address(option::REQUESTED_IP).or(has)

@@ -1,4 +1,4 @@
-//! The answer to a query, from what was decided to the frame that is sent.
+//! Writes the frame that answers a query.
 
 use std::net::Ipv4Addr;
 
@@ -9,21 +9,21 @@ use crate::model::kernel_args::host_name;
 use crate::model::lease::Guest;
 use crate::model::mac::Mac;
 
-/// What a guest is told.
+/// The content of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// It may have this address, for so many seconds.
+    /// An offer of this address for `seconds`.
     Offer { address: Ipv4Addr, seconds: u32 },
-    /// It has this address, for so many seconds.
+    /// A lease of this address for `seconds`.
     Ack { address: Ipv4Addr, seconds: u32 },
-    /// It cannot have what it asked for.
+    /// A refusal.
     Nak,
-    /// What else there is to know for a guest that has an address of its own.
+    /// The settings of the network, for a guest that has its own address.
     Inform,
 }
 
 impl Reply {
-    /// The frame that says it. `resolvers` are the name servers that the guest is told of.
+    /// The frame. `resolvers` are the name servers for the guest.
     pub fn frame(&self, guest: &Guest<'_>, query: &Query<'_>, resolvers: &[Ipv4Addr]) -> Vec<u8> {
         let payload = self.message(guest, query, resolvers);
         let (to, destination) = self.receiver(query);
@@ -36,8 +36,8 @@ impl Reply {
         })
     }
 
-    /// Where it goes (RFC 2131, 4.1): to the address that the guest has, else to the one that it
-    /// gets, unless it cannot be reached there yet and says so.
+    /// The destination (RFC 2131, 4.1): the address that the guest has, otherwise the new one, or
+    /// broadcast if the guest asks for it.
     fn receiver(&self, query: &Query<'_>) -> (Mac, Ipv4Addr) {
         let Head { broadcast, ciaddr, chaddr, .. } = query.message.head;
         let everybody = (Mac([0xff; 6]), Ipv4Addr::BROADCAST);
@@ -84,7 +84,8 @@ impl Reply {
     }
 }
 
-/// What every guest of the network is told. The mask stands before the router (RFC 2132, 3.3).
+/// The options for every guest of the network. The mask must come before the router (RFC 2132,
+/// 3.3).
 fn configure(writer: &mut Writer, guest: &Guest<'_>, resolvers: &[Ipv4Addr]) {
     writer.address(option::SUBNET_MASK, guest.network.subnet.netmask());
     writer.address(option::ROUTER, guest.network.host_ip);

@@ -1,12 +1,12 @@
-//! The name servers that the host asks, for its guests to ask as well (resolv.conf(5)).
+//! The name servers of the host, for its guests (resolv.conf(5)).
 
 use std::net::Ipv4Addr;
 
-/// The most name servers that are passed on: what a resolver uses (`MAXNS`, resolv.h).
+/// The most name servers for guests: a resolver uses so many (`MAXNS`, resolv.h).
 pub const RESOLVERS_MAX: usize = 3;
 
-/// The IPv4 name servers of a resolv.conf. Those that only the host can reach are left out: what
-/// listens on loopback, such as a stub, is nobody to a guest.
+/// The IPv4 name servers of a resolv.conf. A server on loopback, such as a stub resolver, is left
+/// out: guests cannot reach it.
 pub fn resolvers(text: &str) -> Vec<Ipv4Addr> {
     let address = |line: &str| {
         let mut words = line.split_ascii_whitespace();

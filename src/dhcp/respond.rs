@@ -1,10 +1,10 @@
-//! What is said and done about a query. Pure: the guest as the engine knows it, the query and the
-//! time in, an [`Outcome`] out.
+//! Chooses the reply to a query. It is pure: it takes the guest as the engine knows it, the query
+//! and the time, and returns an [`Outcome`].
 //!
-//! The rules are those of RFC 2131, 4.3. Where it leaves a choice: we are the only server of the
-//! network and know every guest on it, so a guest that asks for an address that it cannot have is
-//! told so (NAK) and not left waiting. A lease that was renewed just now is confirmed with what is
-//! left of it, so a guest that asks again and again is no burden on the disk.
+//! The rules are those of RFC 2131, 4.3. It leaves one choice: a guest may ask for an address that
+//! it cannot have. volnet is the only server of the network and knows every guest on it, so it
+//! sends a NAK and does not let the guest wait. A lease that was renewed a moment ago is confirmed
+//! with its remaining time. So a guest that asks again and again causes no writes.
 
 use std::net::Ipv4Addr;
 
@@ -14,19 +14,19 @@ use super::reply::Reply;
 use crate::model::lease::{Change, Claim, Guest};
 use crate::model::record::Lease;
 
-/// Milliseconds for which an address is lent.
+/// The length of a lease in milliseconds.
 pub const LEASE_MS: u64 = 3_600_000;
-/// Milliseconds for which an offer stands.
+/// How long an offer stands, in milliseconds.
 pub const OFFER_MS: u64 = 60_000;
 
-/// What comes of a query.
+/// The outcome of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing; why not.
+    /// No reply; this is why.
     Ignore(&'static str),
-    /// Nothing, for want of a free address. Another try is due when one was reclaimed.
+    /// No reply, because no address is free. Try again after one is reclaimed.
     Exhausted,
-    /// First the lease is changed, then the guest is answered.
+    /// Change the lease, then reply.
     Do { change: Option<Change>, reply: Option<Reply> },
 }
 
@@ -86,14 +86,14 @@ fn request(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
     answer(change, Reply::Ack { address: wanted, seconds: seconds(left) })
 }
 
-/// Whether a lease needs no renewal yet: an eighth of its time has not gone by. One that ends later
-/// than any that is given now was written by a clock that has been set back since.
+/// Whether a lease needs no renewal yet: less than an eighth of its time has passed. A lease that
+/// ends later than a new one was written before the clock was set back.
 fn is_fresh(lease: &Lease, now: u64) -> bool {
     let longest = now.saturating_add(LEASE_MS);
     lease.given && lease.until <= longest && lease.until >= longest - LEASE_MS / 8
 }
 
-/// What a guest gives back has to be what it was lent.
+/// A guest can release only the address of its own lease.
 fn give_back(guest: &Guest<'_>, address: Ipv4Addr, change: Change) -> Outcome {
     match guest.claim {
         Claim::Leased(lease) if lease.ip == address => {

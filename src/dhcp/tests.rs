@@ -1,4 +1,4 @@
-//! What real clients and a real server said, and whole conversations.
+//! Captures of real clients and a real server, and whole conversations.
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +16,7 @@ use crate::model::spec::NetworkSpec;
 const HOST_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
 const HOUR: u64 = 3_600_000;
 
-/// What was captured, see `tests/golden/capture-dhcp.sh`.
+/// A capture, see `tests/golden/capture-dhcp.sh`.
 const UDHCPC: &str = include_str!("../../tests/golden/dhcp/udhcpc.hex");
 const DHCLIENT: &str = include_str!("../../tests/golden/dhcp/dhclient.hex");
 const RELEASE: &str = include_str!("../../tests/golden/dhcp/dhclient-release.hex");
@@ -51,7 +51,7 @@ fn head(mac: Mac) -> Head {
     Head { reply: false, xid: 7, broadcast: false, ciaddr, yiaddr, giaddr, chaddr: mac }
 }
 
-/// What a VM asks for whose guest asks for its address.
+/// The request for a VM in dhcp mode.
 fn asks() -> NetworkSpec {
     NetworkSpec { mode: Mode::Dhcp, ..NetworkSpec::default() }
 }
@@ -63,7 +63,7 @@ fn with_guest() -> (Host, Mac) {
     (host, mac)
 }
 
-/// What a client may say, in the words of RFC 2131.
+/// The messages of a client, in the words of RFC 2131.
 fn discover(mac: Mac, requested: Option<Ipv4Addr>) -> Vec<u8> {
     let mut writer = Writer::new(&head(mac), Kind::Discover);
     if let Some(requested) = requested {
@@ -144,7 +144,7 @@ fn what_real_clients_say_is_understood() {
         let queries: Vec<Query<'_>> = client.iter().map(|f| Query::read(f).unwrap()).collect();
         assert_eq!(queries.iter().map(Query::kind).collect::<Vec<_>>(), expected);
         assert!(queries.iter().all(|query| query.mac() == Mac([2, 0, 0, 0, 0, 2])));
-        // What the server says is no query, but it is a message.
+        // A message of the server is a message, but not a query.
         for frame in &server {
             assert_eq!(Query::read(frame), Err(Malformed::NotOurs));
             let message = Message::read(frame::parse(frame).unwrap().payload).unwrap();
@@ -183,7 +183,7 @@ fn real_clients_are_answered_as_dnsmasq_answered_them() {
                 match code {
                     // The broadcast address follows from the mask.
                     28 => {}
-                    // These it sends only to clients that ask for them.
+                    // dnsmasq sends these only to clients that ask for them.
                     option::MTU | option::HOST_NAME if theirs.option(code).is_none() => {}
                     option::CLIENT_ID => {
                         // RFC 6842 is younger than its default.
@@ -211,7 +211,7 @@ fn get_renew_release_and_get_again() {
     assert_eq!(shown(&host, "asks"), Some(address));
     assert_eq!(lease(&host, "asks").unwrap().until, at(20 + HOUR).wall);
 
-    // Too early to be worth a write; then due.
+    // First it is too early for a write; then the renewal is due.
     let ack = host.hear(&renew(mac, address), at(60_020)).unwrap();
     assert_eq!(answer(&ack), (Kind::Ack, address, Some(3540)));
     assert_eq!(lease(&host, "asks").unwrap().until, at(20 + HOUR).wall);
@@ -229,7 +229,7 @@ fn a_guest_that_knows_what_it_wants_gets_it_if_that_is_free() {
     let (mut host, mac) = with_guest();
     let (wish, other) = (Ipv4Addr::new(192, 168, 127, 9), Ipv4Addr::new(192, 168, 127, 10));
     assert_eq!(offered(&mut host, mac, Some(wish), at(0)), wish);
-    // It took an offer of somebody else's, it says.
+    // It says that it took another server's offer.
     assert_eq!(host.hear(&select(mac, wish, other), at(1)), None);
     // After a restart of the guest, with what it remembers.
     assert!(is_refused(&mut host, &reboot(mac, other), at(2)));
@@ -241,7 +241,7 @@ fn a_guest_that_knows_what_it_wants_gets_it_if_that_is_free() {
     assert!(is_refused(&mut host, &reboot(second, wish), at(5)));
     assert!(is_refused(&mut host, &renew(second, Ipv4Addr::new(10, 0, 0, 1)), at(6)));
     assert!(is_refused(&mut host, &renew(second, HOST_IP), at(7)));
-    // What it remembers and nobody knows of any more, such as after our files were lost.
+    // An address that only the guest remembers, for example after our files were lost.
     let third = host.create("third", asks());
     let old = Ipv4Addr::new(192, 168, 127, 20);
     let ack = host.hear(&renew(third, old), at(8)).unwrap();
@@ -270,7 +270,7 @@ fn strangers_and_other_peoples_words_are_met_with_silence() {
     assert_eq!(host.hear(&discover(stranger, None), at(0)), None);
     let bridge = host.engine.configured().next().unwrap().mac;
     assert_eq!(host.hear(&discover(bridge, None), at(0)), None);
-    // The frame is one's, the message another's.
+    // The frame is from one guest, and the message names another.
     let message = Writer::new(&head(mac), Kind::Discover).finish();
     assert_eq!(host.hear(&ask(stranger, &message), at(0)), None);
     // Through a relay; a reply; to another port.
@@ -347,7 +347,7 @@ fn when_the_pool_is_empty_the_lease_that_ended_first_makes_room() {
     let addresses = macs.map(|mac| bound(&mut host, mac, at(0)));
     host.hear(&renew(macs[0], addresses[0]), at(HOUR / 2)).unwrap();
     assert_eq!(host.hear(&discover(late, None), at(HOUR - 1)), None, "nothing has ended");
-    // All but the first have: they stay what they were until somebody needs an address.
+    // All but the first have expired. They stay as they are until somebody needs an address.
     assert_eq!(shown(&host, "b"), Some(addresses[1]));
     assert_eq!(bound(&mut host, late, at(HOUR)), addresses[1]);
     assert_eq!((shown(&host, "a"), shown(&host, "b")), (Some(addresses[0]), None));
@@ -369,7 +369,7 @@ fn a_guest_that_asks_for_change_after_change_is_slowed_down() {
     }
     assert!(rounds >= 3);
     assert!(host.hear(&discover(mac, None), at(60_000)).is_some(), "it may again later");
-    // Confirming what it has costs nothing, so it is never refused.
+    // To confirm the lease costs no write, so it is never refused.
     let address = bound(&mut host, mac, at(60_000));
     for _ in 0..1000 {
         let ack = host.hear(&renew(mac, address), at(60_000)).unwrap();

@@ -2,9 +2,10 @@
 //!
 //! A connection has two tuples: the one of what was sent first, and the one of what answers. The
 //! source of the first is who began it, the source of the second who answers, each by the address
-//! that it really has; the destinations are what the other side takes it for when NAT stands between
-//! them. So whoever has an address is found as one of the two sources ([`End`]), and who was led
-//! somewhere by the port that it sent to and the address and port that answer ([`Flows::Led`]).
+//! that it really has; the destinations are what the other side takes it for when NAT stands
+//! between them. So whoever has an address is found as one of the two sources ([`End`]), and who
+//! was led somewhere by the port that it sent to and the address and port that answer
+//! ([`Flows::Led`]).
 //!
 //! [`delete_all`] lets the kernel choose by a filter (Linux 6.12). A kernel that does not know that
 //! takes the same message for the deletion of one connection that is named in part, and refuses it
@@ -165,7 +166,8 @@ fn find(nest: Attr<'_>, kind: u16) -> Result<Attr<'_>, Error> {
     Err(Error::Missing)
 }
 
-/// Deletes all of these connections. Asks for no acknowledgement; an error is answered all the same.
+/// Deletes all of these connections. Asks for no acknowledgement; an error is answered all the
+/// same.
 pub fn delete_all(writer: &mut Writer, sequence: u32, flows: Flows) {
     filtered(writer, DELETE, REQUEST, sequence, flows);
 }

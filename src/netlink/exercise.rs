@@ -1,4 +1,4 @@
-//! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
+//! Bodies of fuzz targets. Each takes any bytes, and panics if this module breaks a promise.
 
 mod tree;
 

@@ -19,7 +19,7 @@ pub const REQUEST: u16 = 0x1;
 pub const ACK: u16 = 0x4;
 /// `NLM_F_ECHO`.
 pub const ECHO: u16 = 0x8;
-/// `NLM_F_DUMP_INTR`: the dump was overtaken by a change.
+/// `NLM_F_DUMP_INTR`: objects changed during the dump.
 pub const DUMP_INTR: u16 = 0x10;
 /// `NLM_F_DUMP`.
 pub const DUMP: u16 = 0x300;
@@ -49,7 +49,7 @@ pub struct Message<'a> {
     pub sequence: u32,
     /// The port it is addressed to.
     pub port: u32,
-    /// What follows the header.
+    /// The bytes after the header.
     pub payload: &'a [u8],
 }
 
@@ -103,13 +103,13 @@ impl<'a> Iterator for Messages<'a> {
 pub struct Answer<'a> {
     /// The errno, not negative; 0 is an acknowledgement.
     pub errno: i32,
-    /// The kernel's own words, where it has any.
+    /// The kernel's own words, if it sent any.
     pub words: Option<&'a str>,
 }
 
 impl<'a> Message<'a> {
-    /// Reads an acknowledgement or error. The kernel's errno is never positive; its words are of
-    /// help only, so that damaged ones do not hide the errno.
+    /// Reads an acknowledgement or error. The kernel's errno is never positive. If its words are
+    /// damaged, the errno still counts.
     pub fn answer(&self) -> Result<Answer<'a>, Error> {
         let code = i32::from_ne_bytes(array_at(self.payload, 0)?);
         let errno = code.checked_neg().filter(|errno| *errno >= 0).ok_or(Error::Unknown)?;

@@ -1,4 +1,4 @@
-//! The client's side: calls to bytes, replies from bytes, and error replies in words.
+//! The client: it encodes calls, decodes replies, and turns error replies into sentences.
 
 use std::fmt;
 
@@ -24,12 +24,12 @@ pub struct ErrorReply {
     pub parameters: Map<String, Value>,
 }
 
-/// Why there is no reply: the service said no, or what it said is no reply.
+/// Why there is no reply: the service returned an error, or the bytes are not a reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NoReply {
     /// An error reply.
     Error(ErrorReply),
-    /// Not a reply; why not.
+    /// The bytes are not a reply; this is why.
     Garbled(String),
 }
 
@@ -62,7 +62,7 @@ pub fn decode(message: &[u8]) -> Result<Reply, NoReply> {
 }
 
 impl ErrorReply {
-    /// A parameter as text; a string without its quotes.
+    /// A parameter as text. A string has no quotes.
     fn text(&self, parameter: &str) -> String {
         match self.parameters.get(parameter) {
             Some(Value::String(text)) => text.clone(),
@@ -75,7 +75,7 @@ impl ErrorReply {
         self.parameters.get(parameter)?.as_u64()?.try_into().ok()
     }
 
-    /// The error that the service had, where its text depends on nothing else.
+    /// The error of the service, if its text depends on nothing else.
     pub(super) fn original(&self) -> Option<Error> {
         let text = |parameter| self.text(parameter);
         let refusal = match self.error.strip_prefix("io.volnet.")? {
@@ -120,7 +120,7 @@ impl ErrorReply {
 }
 
 impl fmt::Display for ErrorReply {
-    /// The words in which the service itself would have told it.
+    /// The same sentence that the service itself would write.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(error) = self.original() {
             return error.fmt(f);

@@ -1,10 +1,10 @@
-//! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
+//! Bodies of fuzz targets. Each takes any bytes, and panics if this module breaks a promise.
 
 use super::frame::{Decoder, MESSAGE_MAX, Terminator};
 use super::{client, reply, request};
 
-/// Bytes that are cut at places which they choose themselves give the messages, and the error,
-/// that they give in one piece.
+/// Bytes that arrive in pieces give the same messages and the same error as in one piece. The bytes
+/// choose where they are cut.
 pub fn frame(bytes: &[u8]) {
     let piece = 1 + usize::from(bytes.first().copied().unwrap_or(0));
     let (messages, error) = messages(std::iter::once(bytes));
@@ -15,7 +15,7 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
-/// The messages in the pieces of a stream, and what is wrong with what follows them.
+/// The messages in the pieces of a stream, and the error after them.
 fn messages<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<String>) {
     let mut decoder = Decoder::default();
     let mut messages = Vec::new();
@@ -38,7 +38,7 @@ fn messages<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option
     }
 }
 
-/// A message is a call or a fault, and a fault can be answered.
+/// A message decodes to a call or to a fault, and volnet can answer a fault.
 pub fn request(bytes: &[u8]) {
     match request::decode(bytes) {
         Ok(call) => {
@@ -51,8 +51,8 @@ pub fn request(bytes: &[u8]) {
     }
 }
 
-/// What the client understands it understands again when the daemon says it, and an error that
-/// both know is told in the same words.
+/// If the client decodes a reply, it also decodes the daemon's encoding of it. Both print the same
+/// text for an error that both know.
 pub fn reply(bytes: &[u8]) {
     match client::decode(bytes) {
         Ok(reply) => {
@@ -73,7 +73,7 @@ pub fn reply(bytes: &[u8]) {
     }
 }
 
-/// What is written, without its terminator.
+/// The written message, without its terminator.
 fn written(write: impl FnOnce(&mut Vec<u8>, Terminator)) -> Vec<u8> {
     let mut out = Vec::new();
     write(&mut out, Terminator::Nul);

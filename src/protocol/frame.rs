@@ -1,42 +1,42 @@
-//! Where a message ends.
+//! Finds the end of each message.
 //!
-//! Bytes are pushed as they arrive, complete messages are taken out. A message is one JSON object,
-//! so its end is the brace that closes it, found by counting braces and brackets outside strings;
-//! what follows it is NUL (Varlink) or a newline (scripts). The first of these on a connection
-//! decides how replies on it end. White space, empty lines and stray terminators between messages
-//! are skipped, so pretty-printed JSON works too.
+//! The caller pushes bytes as they arrive and takes complete messages out. A message is one JSON
+//! object. It ends with the brace that closes it, which is found by counting braces and brackets
+//! outside strings. After the brace comes NUL (Varlink) or a newline (scripts). The first
+//! terminator on a connection decides how replies on it end. White space, empty lines and extra
+//! terminators between messages are skipped, so pretty-printed JSON works, too.
 //!
-//! Every byte is looked at once, whatever the pieces it arrives in. What cannot become a message
-//! is an error as soon as that is certain, and stays one: the caller answers it and ends the
-//! connection.
+//! Each byte is read once, however the bytes are cut into pieces. Bytes that cannot become a
+//! message are an error as soon as that is certain. The error is final: the caller answers it and
+//! ends the connection.
 
 use std::fmt;
 
 /// The longest message in bytes, from its first brace to its terminator.
 pub const MESSAGE_MAX: usize = 64 * 1024;
-/// How deep objects and arrays may lie in each other, the message itself being the first.
+/// The deepest nesting of objects and arrays. The message itself is level 1.
 pub const DEPTH_MAX: usize = 32;
 
 /// What ends a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Terminator {
-    /// A NUL byte, as Varlink has it.
+    /// A NUL byte, as Varlink requires.
     Nul,
     /// A newline, for scripts and people.
     #[default]
     Newline,
 }
 
-/// Bytes that are no message.
+/// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// No end within [`MESSAGE_MAX`] bytes.
+    /// The message does not end within [`MESSAGE_MAX`] bytes.
     TooLong,
-    /// More than [`DEPTH_MAX`] objects and arrays in each other.
+    /// Objects and arrays are nested deeper than [`DEPTH_MAX`].
     TooDeep,
     /// It does not begin with a brace.
     NotAnObject,
-    /// A control character inside a string, where JSON has none (RFC 8259, 7).
+    /// A control character inside a string. JSON forbids this (RFC 8259, 7).
     ControlInString,
     /// NUL before the object was closed.
     Unfinished,
@@ -46,25 +46,25 @@ pub enum FrameError {
     Truncated,
 }
 
-/// What the next byte belongs to.
+/// Where the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing of a message has come yet.
+    /// Before a message.
     Between,
     /// Inside the object, outside strings.
     Inside,
     /// Inside a string.
     InString,
-    /// Behind a backslash in a string.
+    /// After a backslash in a string.
     Escaped,
-    /// The object is closed; its terminator is still to come.
+    /// After the object, before its terminator.
     Closed,
 }
 
 /// Finds messages in the bytes of one connection.
 ///
-/// Holds at most one message and what was pushed with its end: take messages until there is none
-/// before more is pushed.
+/// Holds at most one message and the bytes that were pushed with its end. Take all messages before
+/// you push more.
 #[derive(Debug)]
 pub struct Decoder {
     buffer: Vec<u8>,
@@ -98,7 +98,7 @@ impl Default for Decoder {
 impl Decoder {
     /// Adds bytes in the order in which they arrived.
     pub fn push(&mut self, bytes: &[u8]) {
-        // What is moved is never more than what was taken out, so each byte moves once on average.
+        // Never more bytes are moved than were taken out. So each byte moves once on average.
         if self.start > 0 && self.start >= self.buffer.len() / 2 {
             self.buffer.drain(..self.start);
             self.next -= self.start;
@@ -185,8 +185,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// A byte of the object that is not in a string. Which bracket closes which is the JSON
-    /// parser's affair.
+    /// A byte of the object outside of strings. The JSON parser checks which bracket closes which.
     fn inside(&mut self, byte: u8) -> Result<(), FrameError> {
         match byte {
             b'"' => self.state = State::InString,
@@ -204,7 +203,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Hands out the closed message and begins the next.
+    /// Returns the closed message and begins the next.
     fn complete(&mut self, terminator: Terminator) -> &[u8] {
         self.terminator.get_or_insert(terminator);
         let message = self.start..self.close;
@@ -341,7 +340,7 @@ mod tests {
         assert_eq!(good(filled(MESSAGE_MAX).as_bytes()).0.len(), 1);
         assert_eq!(bad(filled(MESSAGE_MAX + 1).as_bytes()), FrameError::TooLong);
         assert_eq!(bad(format!("{{}}{}", " ".repeat(MESSAGE_MAX)).as_bytes()), FrameError::TooLong);
-        // Space between messages belongs to none of them and is not kept.
+        // Space between messages is not kept.
         assert_eq!(good(format!("{}{{}}\n", " ".repeat(2 * MESSAGE_MAX)).as_bytes()).0, ["{}"]);
     }
 

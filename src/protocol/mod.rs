@@ -1,9 +1,9 @@
 //! The wire: Varlink over a Unix socket, with a newline allowed in place of NUL.
 //!
-//! [`frame`] finds messages in bytes, [`request`] makes a [`crate::model::request::Request`] of
-//! one, [`reply`] makes bytes of the answer, [`service`] answers `org.varlink.service`. [`client`]
-//! is the other side. None of them reads or writes anything: bytes in, bytes out. [`exercise`] holds
-//! the bodies of the fuzz targets.
+//! [`frame`] finds messages in bytes. [`request`] decodes a message to a
+//! [`crate::model::request::Request`], and [`reply`] encodes the answer. [`service`] answers
+//! `org.varlink.service`. [`client`] is the other side. No module here does I/O: bytes in, bytes
+//! out. [`exercise`] has the bodies of the fuzz targets.
 
 pub mod client;
 pub mod exercise;

@@ -1,7 +1,7 @@
-//! From an answer to its bytes.
+//! Encodes answers.
 //!
-//! Every function appends one reply with its terminator to `out`. Names of errors and their
-//! parameters are those of `io.volnet.varlink` and `org.varlink.service`, no more and no less.
+//! Every function appends one reply with its terminator to `out`. The names of errors and of their
+//! parameters are exactly those of `io.volnet.varlink` and `org.varlink.service`.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
         Reply::Deleted => Parameters::Empty {},
         Reply::Vms { vms } | Reply::State { vms } => Parameters::Vms { vms },
         Reply::Args { args } => Parameters::Args { args },
-        // It is the only one that goes with the reply, and so the first.
+        // No other descriptor goes with the reply, so its index is 0.
         Reply::Tap { .. } => Parameters::Descriptor { fd: 0 },
         Reply::Networks { networks } => Parameters::Networks { networks },
         Reply::Version { version, kernel, backend } => {
@@ -88,7 +88,7 @@ pub fn fault(out: &mut Vec<u8>, fault: &Fault, end: Terminator) {
     write(out, &json!({ "error": name, "parameters": parameters }), end);
 }
 
-/// Any other reply, by its parameters.
+/// Any other reply, from its parameters.
 pub(super) fn parameters<P: Serialize>(
     out: &mut Vec<u8>,
     parameters: &P,
@@ -133,7 +133,7 @@ fn refusal_parts(refusal: &Refusal) -> (&'static str, Value) {
         Refusal::WrongState { name, status, wanted } => {
             ("io.volnet.WrongState", json!({ "name": name, "status": status, "wanted": wanted }))
         }
-        // The interface of every service has this one, without parameters.
+        // `org.varlink.service` has this error, without parameters.
         Refusal::PermissionDenied { .. } => ("org.varlink.service.PermissionDenied", json!({})),
     }
 }

@@ -1,9 +1,8 @@
-//! From the text of a message to a call.
+//! Decodes a message to a call.
 //!
-//! A message is an object of `method`, `parameters` and the flags `more` and `oneway`. Nothing is
-//! guessed: a field that does not exist, or that is of another type than the interface says, is
-//! refused by its name. The two documents of Create are read by [`crate::spec`], which names the
-//! path inside them.
+//! A message is an object with `method`, `parameters` and the flags `more` and `oneway`. Nothing is
+//! guessed: if a field does not exist or has the wrong type, the refusal names it. [`crate::spec`]
+//! reads the two documents of Create, and names the path inside them.
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -22,7 +21,7 @@ use super::service::{self, ServiceCall};
 /// The longest time in milliseconds that a guest can be given to power off: one day.
 pub const STOP_TIMEOUT_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// What a client asks, and how it wants to be answered.
+/// A client's call, and how the client wants the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// What is asked.
@@ -33,7 +32,7 @@ pub struct Call {
     pub oneway: bool,
 }
 
-/// What is asked, and of whom.
+/// The call, by interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// `io.volnet`: for the engine.
@@ -42,7 +41,7 @@ pub enum Body {
     Service(ServiceCall),
 }
 
-/// A message that is no call.
+/// A message that is not a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// What is wrong with it.
@@ -54,22 +53,22 @@ pub struct Rejected {
 /// What can be wrong with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is no request at all. The connection ends with the reply to it.
+    /// It is not a request. The connection ends with the reply to it.
     Message { reason: String },
-    /// There is no such interface here.
+    /// volnet does not have this interface.
     Interface { interface: String },
     /// The interface has no such method.
     Method { method: String },
     /// This parameter is missing, is of the wrong type or does not exist.
     Parameter { parameter: String },
-    /// What a parameter says cannot be.
+    /// The value of a parameter is not allowed.
     Refused(Refusal),
 }
 
 impl Call {
-    /// Whether the caller must be root, the daemon's own user or of its group. The other methods
-    /// change nothing and are for everyone whom the socket lets in. A dry run looks at files with
-    /// the daemon's rights, so it is not one of them.
+    /// Whether the caller must be root, the daemon's own user or a member of its group. The other
+    /// methods change nothing, and everybody whom the socket admits may call them. A dry run opens
+    /// files with the daemon's rights, so it needs the right, too.
     pub fn needs_right(&self) -> bool {
         match &self.body {
             Body::Service(ServiceCall::GetInfo | ServiceCall::GetInterfaceDescription { .. }) => {
@@ -102,7 +101,7 @@ impl Call {
 }
 
 impl Fault {
-    /// Whether the connection ends with the reply, because what follows cannot be trusted.
+    /// Whether the connection ends with the reply, because the bytes that follow cannot be trusted.
     pub fn ends_connection(&self) -> bool {
         match self {
             Fault::Message { .. } => true,
@@ -232,7 +231,7 @@ fn service(method: &str, fields: &mut Fields) -> Result<Option<ServiceCall>, Fau
     }))
 }
 
-/// The fields of an object that have not been read yet. A field that is null is as good as absent.
+/// The fields of an object that have not been read yet. A field that is null counts as absent.
 struct Fields(Map<String, Value>);
 
 impl Fields {
@@ -311,7 +310,7 @@ impl Fields {
         }
     }
 
-    /// Refuses what nobody has read.
+    /// Refuses the fields that nobody has read.
     fn finish(self) -> Result<(), Fault> {
         match self.0.keys().next() {
             None => Ok(()),

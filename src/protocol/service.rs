@@ -1,4 +1,4 @@
-//! `org.varlink.service`: what volnet says about itself.
+//! `org.varlink.service`: volnet describes itself.
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ const SERVICE: &str = include_str!("org.varlink.service.varlink");
 /// A call of `org.varlink.service`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceCall {
-    /// Who made it, what it is, and which interfaces it has.
+    /// The vendor, product, version and interfaces.
     GetInfo,
     /// The description of one interface.
     GetInterfaceDescription { interface: String },

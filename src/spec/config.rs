@@ -1,4 +1,4 @@
-//! The per-VM configuration: Volant's fields and volnet's own.
+//! The configuration of a VM: Volant's fields and volnet's own.
 //!
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
 //! github.com/volantvm/volant. volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`
@@ -38,7 +38,7 @@ const KNOWN: &[&str] = &[
     "restart",
 ];
 
-/// What volnet acts on.
+/// The fields that volnet uses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Config<'a> {
     pub(super) network: Network,
@@ -52,11 +52,11 @@ pub(super) struct Config<'a> {
     pub(super) autostart: bool,
     pub(super) restart: RestartPolicy,
     pub(super) expose: Vec<Expose>,
-    /// The manifest that it carries, for when none is given beside it.
+    /// The manifest inside it. It counts only if no other is given.
     pub(super) manifest: Option<Manifest<'a>>,
 }
 
-/// Reads a configuration, and checks the form of the rest.
+/// Reads a configuration, and checks the form of the other fields.
 pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
     let fields = Fields::read(Place::root(Document::Config), value, KNOWN)?;
     fields.text("plugin")?;

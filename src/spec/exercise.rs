@@ -1,4 +1,4 @@
-//! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
+//! Bodies of fuzz targets. Each takes any bytes, and panics if this module breaks a promise.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::model::document::Kept;
 use crate::model::error::Refusal;
 use crate::model::spec::VmSpec;
 
-/// A manifest makes the same VM whenever it is read, or is refused where it is wrong.
+/// A manifest makes the same VM each time it is read, or the refusal names the wrong field.
 pub fn manifest(bytes: &[u8]) {
     document(bytes, |value| resolve(Some(value), None), |spec| spec.manifest.as_ref());
 }
@@ -38,7 +38,7 @@ fn document(
     }
 }
 
-/// What everything that takes a VM relies on.
+/// The properties that other code relies on.
 fn check(spec: &VmSpec) {
     let network = &spec.network;
     assert!(network.ip.is_none() || network.mode.needs_ip_allocation());
@@ -56,7 +56,7 @@ fn check(spec: &VmSpec) {
     }
 }
 
-/// Whether a field is a place in the value that is at `path`, or one that an object there lacks.
+/// Whether a field is a place inside the value at `path`, or is missing from an object there.
 fn leads_somewhere(field: &str, path: &str, value: &Value) -> bool {
     let joined = |name: &str| if path.is_empty() { name.into() } else { format!("{path}.{name}") };
     let below = |(path, value): (String, &Value)| {

@@ -1,8 +1,8 @@
-//! Reading a JSON document by hand, so that every refusal names the path of what is wrong.
+//! Reads a JSON document field by field, so that every refusal names the path of the wrong value.
 //!
-//! A [`Place`] is a path in one of the two documents. [`Fields`] is an object at a place; it refuses
-//! a field that the object does not have before anything is taken out of it, and every getter
-//! treats `null`, and text that is empty after trimming, as nothing declared.
+//! A [`Place`] is a path in one of the two documents. [`Fields`] is an object at a place; it
+//! refuses unknown fields before any field is read. Every getter treats `null`, and text that is
+//! empty after trimming, as absent.
 
 use std::ops::RangeInclusive;
 
@@ -37,13 +37,13 @@ impl Place {
         Place { document, path: String::new() }
     }
 
-    /// The field `name` of the object that is here.
+    /// The field `name` of the object here.
     pub(crate) fn field(&self, name: &str) -> Place {
         let dot = if self.path.is_empty() { "" } else { "." };
         Place { document: self.document, path: format!("{}{dot}{name}", self.path) }
     }
 
-    /// The element `index` of the array that is here.
+    /// The element `index` of the array here.
     pub(crate) fn element(&self, index: usize) -> Place {
         Place { document: self.document, path: format!("{}[{index}]", self.path) }
     }
@@ -53,7 +53,7 @@ impl Place {
         &self.path
     }
 
-    /// A refusal of what is here.
+    /// A refusal of the value here.
     pub(crate) fn refuse(&self, reason: impl Into<String>) -> Refusal {
         let field = if self.path.is_empty() { "(document)".into() } else { self.path.clone() };
         let reason = reason.into();
@@ -65,7 +65,7 @@ impl Place {
 }
 
 impl<'a> Fields<'a> {
-    /// The object at `place`, which has no fields but the `known` ones.
+    /// The object at `place`. Fields other than the `known` ones are refused.
     pub(crate) fn read(
         place: Place,
         value: &'a Value,
@@ -78,20 +78,20 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The value of a field; `None` when it is absent or null.
+    /// The value of a field; `None` if it is absent or null.
     fn get(&self, name: &str) -> Option<&'a Value> {
         debug_assert!(self.known.contains(&name), "{name} is taken but not known");
         self.map.get(name).filter(|value| !value.is_null())
     }
 
-    /// Text, trimmed; `None` when nothing is left.
+    /// Trimmed text; `None` if nothing is left.
     pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let text = string(&self.place.field(name), value)?.trim();
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
-    /// Text that means something.
+    /// Text that is parsed.
     pub(crate) fn parsed<T>(
         &self,
         name: &str,
@@ -129,7 +129,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An object that has no fields but the `known` ones.
+    /// An object. Fields other than the `known` ones are refused.
     pub(crate) fn section(
         &self,
         name: &str,
@@ -139,12 +139,12 @@ impl<'a> Fields<'a> {
         Fields::read(self.place.field(name), value, known).map(Some)
     }
 
-    /// A value of which nothing is known yet, with its place.
+    /// A value as it is, with its place.
     pub(crate) fn value(&self, name: &str) -> Option<(Place, &'a Value)> {
         Some((self.place.field(name), self.get(name)?))
     }
 
-    /// The elements of an array, each with its place; none when it is absent.
+    /// The elements of an array, each with its place; none if the array is absent.
     pub(crate) fn list(&self, name: &str) -> Result<Vec<(Place, &'a Value)>, Refusal> {
         let Some((place, value)) = self.value(name) else { return Ok(Vec::new()) };
         let Some(items) = value.as_array() else {
@@ -166,7 +166,7 @@ impl<'a> Fields<'a> {
         Ok(map.iter().map(|(key, value)| (place.field(key), key.as_str(), value)).collect())
     }
 
-    /// An array of at most `most` texts or arrays of texts, as they are; a text is a group of one.
+    /// An array of at most `most` texts or arrays of texts, unparsed. A text is a group of one.
     pub(crate) fn text_groups(&self, name: &str, most: usize) -> Result<Vec<Vec<String>>, Refusal> {
         let items = self.list(name)?;
         if items.len() > most {
@@ -186,7 +186,7 @@ impl<'a> Fields<'a> {
         items.iter().map(group).collect()
     }
 
-    /// An array of at most `most` texts that mean something; `None` when it is absent.
+    /// An array of at most `most` texts that are parsed; `None` if it is absent.
     pub(crate) fn parsed_list<T>(
         &self,
         name: &str,
@@ -247,7 +247,7 @@ fn string<'a>(place: &Place, value: &'a Value) -> Result<&'a str, Refusal> {
     value.as_str().ok_or_else(|| place.refuse(format!("{} is not text", kind(value))))
 }
 
-/// What a value is, in words.
+/// The type of a value, in words.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,9 +1,10 @@
 //! The Volant plugin manifest, schema version 1.
 //!
 //! Source of the format: `docs/schemas/plugin-manifest-v1.json` and `docs/6_reference` of
-//! github.com/volantvm/volant. Beyond the schema, what the published examples have is accepted:
-//! `description`, `health_check.interval_ms`, `health_check.retries`, and the name of a file system
-//! as the format of a root file system. Nothing is required but what a VM needs to start.
+//! github.com/volantvm/volant. volnet also accepts fields that the published examples have beyond
+//! the schema: `description`, `health_check.interval_ms`, `health_check.retries`, and the name of a
+//! file system as the format of a root file system. Only the fields that a VM needs to start are
+//! required.
 
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use super::fields::{Fields, Place};
 use super::sections::{self, Network, Resources, Source};
 use crate::model::error::Refusal;
 
-/// The versions that are read. Examples from before the schema had a number carry a date.
+/// The versions that volnet reads. Examples that are older than the numbers have a date.
 const SCHEMA_VERSIONS: [&str; 4] = ["1", "1.0", "v1", "2024-09"];
 /// The longest time in milliseconds that a probe or an action may ask for: a day.
 const TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -40,7 +41,7 @@ const KNOWN: &[&str] = &[
     "devices",
 ];
 
-/// What volnet acts on.
+/// The fields that volnet uses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Manifest<'a> {
     pub(super) network: Network,
@@ -50,7 +51,7 @@ pub(super) struct Manifest<'a> {
     pub(super) disks: Vec<Source<'a>>,
 }
 
-/// Reads a manifest that stands at `place`, and checks the form of the rest.
+/// Reads a manifest at `place`, and checks the form of the other fields.
 pub(super) fn read(place: Place, value: &Value) -> Result<Manifest<'_>, Refusal> {
     let fields = Fields::read(place, value, KNOWN)?;
     fields.parsed("schema_version", schema_version)?;

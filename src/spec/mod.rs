@@ -1,8 +1,9 @@
-//! What people write: the Volant plugin manifest (schema version 1) and the per-VM configuration.
+//! The documents of a VM: the Volant plugin manifest (schema version 1) and the configuration.
 //!
-//! `manifest` and `config` read the two documents, [`mod@resolve`] makes one [`crate::model::spec::VmSpec`] of them:
-//! the configuration wins over the manifest, the `network` section field by field. What volnet
-//! does not act on is checked for form and kept in the record. [`exercise`] holds the bodies of the fuzz targets.
+//! `manifest` and `config` read the two documents, and [`mod@resolve`] makes one
+//! [`crate::model::spec::VmSpec`] of them: the configuration wins over the manifest, the `network`
+//! section field by field. Fields that volnet does not use are checked for form and kept in the
+//! record. [`exercise`] has the bodies of the fuzz targets.
 
 mod config;
 pub mod exercise;

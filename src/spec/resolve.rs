@@ -1,8 +1,8 @@
-//! From the two documents to one [`VmSpec`].
+//! Merges the two documents into one [`VmSpec`].
 //!
-//! The configuration wins over the manifest: in `network` and `resources` field by field, for the
-//! initramfs and the root file system as a whole, because a checksum belongs to its file. A
-//! manifest that the configuration carries counts only where none is given beside it.
+//! The configuration wins over the manifest: field by field in `network` and `resources`, and as a
+//! whole for the initramfs and the root file system, because a checksum belongs to its file. A
+//! manifest inside the configuration counts only if no other is given.
 
 use serde_json::Value;
 
@@ -14,15 +14,15 @@ use crate::model::document::Kept;
 use crate::model::error::Refusal;
 use crate::model::spec::{File, MachineSpec, NetworkSpec, VmSpec};
 
-/// Virtual CPUs of a VM that does not say.
+/// Virtual CPUs of a VM, if none are given.
 pub const CPUS_DEFAULT: u32 = 1;
-/// Memory in MiB of a VM that does not say.
+/// Memory of a VM in MiB, if none is given.
 pub const MEMORY_MB_DEFAULT: u64 = 512;
 
-/// Where the kernel finds a root file system that no initramfs mounts: the first virtio disk.
+/// Where the kernel finds the root file system without an initramfs: the first virtio disk.
 const ROOT_DISK: &str = "root=/dev/vda rw";
 
-/// Resolves what was written about a VM. A document that is null declares nothing.
+/// Resolves the documents of a VM. A document that is null declares nothing.
 pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpec, Refusal> {
     let given = manifest.filter(|value| !value.is_null());
     let config = config.filter(|value| !value.is_null());
@@ -63,7 +63,7 @@ fn resolve_network_config(manifest: &Network, config: &Network) -> NetworkSpec {
     }
 }
 
-/// Refuses settings that the mode cannot honour. Only the configuration has them.
+/// Refuses settings that have no meaning in this mode. Only the configuration has them.
 fn check_network(network: &NetworkSpec) -> Result<(), Refusal> {
     let without_lease = [("ip", network.ip.is_some())];
     let without_tap = [
@@ -92,7 +92,7 @@ fn check_network(network: &NetworkSpec) -> Result<(), Refusal> {
     }
 }
 
-/// What is to run; `None` where nothing that could run is declared.
+/// The machine to run; `None` if the documents declare none.
 fn resolve_machine_spec(
     manifest: &Manifest,
     config: &Config,
@@ -130,7 +130,7 @@ fn resolve_machine_spec(
     }))
 }
 
-/// Whether a kernel command line says itself what the root file system is.
+/// Whether a kernel command line names the root file system itself.
 fn names_root(cmdline: &str) -> bool {
     cmdline.split_ascii_whitespace().any(|word| word.starts_with("root="))
 }

@@ -1,9 +1,9 @@
-//! The sections that manifest and configuration have in common, and those of which volnet only
-//! checks the form.
+//! The sections that manifest and configuration share, and the sections of which volnet only checks
+//! the form.
 //!
-//! What may turn out not to be used (the manifest's disk, where the configuration names another) is
-//! taken as a [`Source`], which is read only when it is: a manifest whose image lies on the web is
-//! as good as any where the configuration says where the fetched one is.
+//! A file may turn out to be unused: the manifest's disk, if the configuration names another. So it
+//! is taken as a [`Source`], which is parsed only if it is used. A manifest whose image is on the
+//! web is accepted if the configuration names the fetched file.
 
 use std::net::Ipv4Addr;
 
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 /// The most virtual CPUs.
 pub const CPUS_MAX: u64 = 255;
-/// The least memory in MiB: less does not hold a kernel.
+/// The least memory in MiB: a kernel does not fit in less.
 pub const MEMORY_MB_MIN: u64 = 16;
 /// The most memory in MiB: 16 TiB.
 pub const MEMORY_MB_MAX: u64 = 16 << 20;
@@ -36,7 +36,7 @@ pub const DISKS_MAX: usize = 16;
 /// The largest port number.
 const PORT_MAX: u64 = 65535;
 
-/// A `network` section: what it declares, and no more.
+/// The fields that a `network` section declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Network {
     pub(super) mode: Option<Mode>,
@@ -60,25 +60,25 @@ pub(super) struct Resources {
     pub(super) memory_mb: Option<u64>,
 }
 
-/// A file that is named but not yet looked at.
+/// A file that is named but not yet parsed.
 #[derive(Clone, Debug)]
 pub(super) struct Source<'a> {
     fields: Fields<'a>,
-    /// The field that says where it is.
+    /// The field with its place.
     location: &'static str,
     pub(super) format: DiskFormat,
     readonly: bool,
 }
 
 impl Source<'_> {
-    /// Looks at it.
+    /// Parses it.
     pub(super) fn file(&self) -> Result<File, Refusal> {
         let missing = || self.fields.place.field(self.location).refuse("it is missing");
         let path = self.fields.parsed(self.location, text::location)?.ok_or_else(missing)?;
         Ok(File { path, sha256: self.fields.parsed("checksum", text::checksum)? })
     }
 
-    /// Looks at it as a disk.
+    /// Parses it as a disk.
     pub(super) fn disk(&self) -> Result<Disk, Refusal> {
         Ok(Disk { file: self.file()?, format: self.format, readonly: self.readonly })
     }
@@ -180,8 +180,8 @@ pub(super) fn rootfs<'a>(fields: &Fields<'a>) -> Result<Option<Source<'a>>, Refu
     Ok(source(fields)?.map(|source| Source { format, ..source }))
 }
 
-/// A section of which an empty `url` says that there is none. A checksum without a file would be a
-/// check that is never made.
+/// A section whose `url` is empty names no file. A checksum without a file is refused: nobody would
+/// check it.
 fn source(fields: Fields<'_>) -> Result<Option<Source<'_>>, Refusal> {
     let checksum = fields.text("checksum")?;
     match fields.text("url")? {
@@ -195,7 +195,7 @@ fn source(fields: Fields<'_>) -> Result<Option<Source<'_>>, Refusal> {
     }
 }
 
-/// The disks beside the root file system.
+/// The disks besides the root file system.
 pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<Source<'a>>, Refusal> {
     const KNOWN: &[&str] = &["name", "source", "checksum", "format", "readonly", "target"];
     let items = fields.list("disks")?;
@@ -215,7 +215,7 @@ pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<Source<'a>>, Refusal>
     items.into_iter().map(read).collect()
 }
 
-/// The form of `cloud_init`.
+/// Checks the form of `cloud_init`.
 pub(super) fn check_cloud_init(fields: &Fields) -> Result<(), Refusal> {
     const KNOWN: &[&str] = &["datasource", "seed_mode", "user_data", "meta_data", "network_config"];
     let Some(fields) = fields.section("cloud_init", KNOWN)? else { return Ok(()) };
@@ -231,7 +231,7 @@ pub(super) fn check_cloud_init(fields: &Fields) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The form of `devices`.
+/// Checks the form of `devices`.
 pub(super) fn check_devices(fields: &Fields) -> Result<(), Refusal> {
     let Some(fields) = fields.section("devices", &["pci_passthrough", "allowlist"])? else {
         return Ok(());
@@ -240,7 +240,7 @@ pub(super) fn check_devices(fields: &Fields) -> Result<(), Refusal> {
     fields.check_texts("allowlist")
 }
 
-/// The ports that the host has for the guest. A host port that is 0 or not said is the guest's own.
+/// The exposed ports. If the host port is 0 or absent, it is the guest's port.
 pub(super) fn expose(fields: &Fields) -> Result<Vec<Expose>, Refusal> {
     const KNOWN: &[&str] = &["name", "protocol", "port", "host_port", "host_ip", "mode"];
     let items = fields.list("expose")?;

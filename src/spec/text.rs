@@ -12,12 +12,12 @@ pub const CMDLINE_BYTES_MAX: usize = 2047;
 /// The longest name of a hypervisor or of a network in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 63;
 
-/// What a disk image may be called by the file system inside it. Such an image is a raw disk
-/// without a partition table.
+/// Names of file systems that are accepted as the format of a disk image. Such an image is a raw
+/// disk without a partition table.
 const FILE_SYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "squashfs", "erofs"];
 
-/// Reads where a file is: an absolute path, or `file://` and an absolute path. What lies elsewhere
-/// has to be fetched first: volnet opens no connection.
+/// Reads the place of a file: an absolute path, or `file://` and an absolute path. volnet opens no
+/// connection, so a file elsewhere must be fetched first.
 pub(crate) fn location(text: &str) -> Result<PathBuf, String> {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     let path = match scheme.as_deref() {
@@ -78,7 +78,7 @@ pub(super) fn cmdline(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// Reads what is to happen when a hypervisor ends by itself.
+/// Reads the restart policy: what to do if a hypervisor ends by itself.
 pub(super) fn restart(text: &str) -> Result<RestartPolicy, String> {
     match text.to_ascii_lowercase().as_str() {
         "no" => Ok(RestartPolicy::No),

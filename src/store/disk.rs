@@ -1,48 +1,48 @@
-//! Files as the store needs them: read whole, replaced whole.
+//! Files as the store needs them: each is read and replaced as a whole.
 //!
-//! An implementation supplies single steps, each of which a crash can fall behind; what is made of
-//! them (the order of temp file, sync, rename and sync of the directory) stands here once, so the
-//! disk in memory that crashes at every step tries the very sequence that runs on the real one.
+//! An implementation supplies single steps, and a crash can happen after each. The sequence of the
+//! steps (temporary file, sync, rename, sync of the directory) is written here once. So the disk in
+//! memory, which crashes at every step, tries the same sequence that runs on the real disk.
 //!
-//! A temporary file is `.NAME.tmp` and a file set aside `NAME.bad-N`. Neither can be mistaken for
-//! a file of the store, which begins with a letter or a digit and ends in `.json`.
+//! A temporary file is `.NAME.tmp` and a file set aside `NAME.bad-N`. A file of the store begins
+//! with a letter or a digit and ends in `.json`, so it cannot be confused with either.
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How many files of one name are kept aside; the last place is used over and over.
+/// How many files of one name are kept aside. The last place is reused.
 const ASIDE_MAX: usize = 100;
 
-/// A file system that can be the real one, or one in memory that fails and tears on command.
+/// The real file system, or one in memory that fails and tears writes on command.
 pub trait Disk {
-    /// Reads a file whole. `Ok(None)` when there is none.
+    /// Reads a whole file. `Ok(None)` if there is none.
     fn read(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>>;
 
-    /// The files in a directory, in no order; none when there is no such directory.
+    /// The files in a directory, in no order. A directory that does not exist has none.
     fn list(&mut self, directory: &Path) -> io::Result<Vec<PathBuf>>;
 
-    /// Makes a directory and those above it, where missing, so that a power loss keeps them.
+    /// Makes a directory and its missing parents, and syncs them.
     fn make_directory(&mut self, directory: &Path) -> io::Result<()>;
 
-    /// Step: makes a file, or empties it, and writes it. One that is to be `durable` is on its way
-    /// to the disk, so that those that are written together arrive together.
+    /// Step: makes a file, or empties it, and writes it. With `durable`, write-back begins at once,
+    /// so that files that are written together reach the disk together.
     fn write(&mut self, path: &Path, contents: &[u8], durable: bool) -> io::Result<()>;
 
-    /// Step: the contents of a file have reached the disk when this returns.
+    /// Step: syncs the contents of a file to the disk.
     fn sync(&mut self, path: &Path) -> io::Result<()>;
 
     /// Step: moves a file over another or to a new name in the same directory.
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Step: removes a file. An absent one is an error of kind `NotFound`.
+    /// Step: removes a file. If it is absent, the error is `NotFound`.
     fn unlink(&mut self, path: &Path) -> io::Result<()>;
 
-    /// Step: after this, a power loss keeps the directory's entries as they are.
+    /// Step: syncs the entries of a directory to the disk.
     fn sync_directory(&mut self, directory: &Path) -> io::Result<()>;
 
-    /// Replaces a file: readers see the old contents or the new, never a part. A power
-    /// loss may undo that.
+    /// Replaces a file. Readers see the old contents or the new, never a part. A power loss may
+    /// undo it.
     fn replace(&mut self, path: &Path, contents: &[u8]) -> io::Result<()> {
         let temporary = temporary(path);
         let replaced =
@@ -50,9 +50,9 @@ pub trait Disk {
         replaced.inspect_err(|_| self.give_up(&temporary))
     }
 
-    /// Replaces files of one directory, each another, so that a power loss keeps the new contents
-    /// when this returns. What is dear is shared: a journal that is committed for the first sync has
-    /// what was written for all. What became of each stands in their order.
+    /// Replaces different files of one directory durably: after this a power loss keeps the new
+    /// contents. The expensive part is shared: the journal commit for the first sync includes the
+    /// writes of all. Returns the result of each file, in their order.
     fn replace_durably(&mut self, files: &[(PathBuf, Vec<u8>)]) -> Vec<io::Result<()>> {
         let mut results: Vec<io::Result<()>> = files
             .iter()
@@ -79,13 +79,13 @@ pub trait Disk {
         results
     }
 
-    /// Removes a temporary file: a full disk must not be kept full by what did not fit on it.
+    /// Removes a temporary file, so that a file that did not fit does not keep the disk full.
     fn give_up(&mut self, temporary: &Path) {
         let _ = self.unlink(temporary);
     }
 
-    /// Removes a file; one that is absent is as good as removed. With `durable` a power loss does
-    /// not bring it back.
+    /// Removes a file. If it is absent, nothing is to do. With `durable`, a power loss does not
+    /// bring it back.
     fn remove(&mut self, path: &Path, durable: bool) -> io::Result<()> {
         match self.unlink(path) {
             Ok(()) => {}
@@ -95,7 +95,7 @@ pub trait Disk {
         if durable { self.sync_directory(parent(path)) } else { Ok(()) }
     }
 
-    /// Moves a file aside, so that a person can look at it, and says where it is now.
+    /// Moves a file aside, so that a person can look at it, and returns its new path.
     fn set_aside(&mut self, path: &Path) -> io::Result<PathBuf> {
         let there = self.list(parent(path))?;
         let place = |n: usize| {
@@ -115,7 +115,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// The temporary file that a file is written by.
+/// The temporary file for a file.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -123,7 +123,7 @@ fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Whether a file is a temporary one: what a crash left behind, since only one daemon writes.
+/// Whether a file is a temporary one. A crash left it, because only one daemon writes.
 pub fn is_temporary(path: &Path) -> bool {
     let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
     name.starts_with(b".") && name.ends_with(b".tmp")

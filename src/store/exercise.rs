@@ -1,4 +1,4 @@
-//! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
+//! Bodies of fuzz targets. Each takes any bytes, and panics if this module breaks a promise.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::record::{
 };
 use super::{Paths, Store};
 
-/// What is understood of a file survives being written again.
+/// A file that decodes is the same after it is encoded and decoded again.
 pub fn record(bytes: &[u8]) {
     if let Ok(record) = decode_record(bytes) {
         assert_eq!(decode_record(&encode_record(&record)), Ok(record));
@@ -36,9 +36,9 @@ const FILES: [&str; 7] = [
     "/run/lock",
 ];
 
-/// Whatever lies in every place where the daemon looks, it comes up with what makes sense, and what
-/// does not is out of its way the next time; or it says that a newer one wrote this, and leaves all
-/// as it is.
+/// Any bytes may lie in every place where the daemon looks. The daemon loads the files that make
+/// sense and moves the others aside, so that the next load has only good files. Or it says that a
+/// newer volnet wrote a file, and changes nothing.
 pub fn state(bytes: &[u8]) {
     let mut disk = Memory::new("/run");
     for path in FILES {

@@ -1,10 +1,10 @@
 //! The real file system.
 //!
-//! Directories of ours are 0700 and files 0600: a record holds kernel command lines, and those
-//! hold secrets often enough. The directories above them (`/run/volnet` holds the socket, which
-//! the group may use) are made 0755 where they are missing and otherwise left as they are.
+//! Our directories are 0700 and our files 0600: a record has kernel command lines, and these often
+//! have secrets. Directories above them (`/run/volnet` has the socket, which the group may use) are
+//! made 0755 if they are missing. Otherwise they stay as they are.
 //!
-//! What is read tells which programs are run, so it has to be root's or our own user's.
+//! The files say which programs to run, so they must belong to root or to our own user.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 
 use super::disk::Disk;
 
-/// The largest file that is read, in bytes: many times a message of the interface.
+/// The largest file that is read, in bytes. It is many times the largest message.
 pub const FILE_MAX: u64 = 1 << 20;
 
 const DIRECTORY_MODE: u32 = 0o700;
@@ -29,7 +29,7 @@ pub struct Files;
 
 impl Disk for Files {
     fn read(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        // Looked at before it is opened: opening a FIFO would wait for a writer.
+        // Check the type before opening: to open a FIFO would wait for a writer.
         let kind = match fs::metadata(path) {
             Ok(kind) => kind,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -81,15 +81,16 @@ impl Disk for Files {
         let mut file = options.open(path)?;
         file.write_all(contents)?;
         if durable {
-            // Linux begins to write out what it is told to drop (mm/fadvise.c). Without that, ext4
-            // finds room for a file only when it is synced, in a commit of the journal for each.
+            // Linux begins write-back of pages that it is told to drop (mm/fadvise.c). Without
+            // this, ext4 allocates blocks for a file only at its sync, with a journal commit for
+            // each file.
             let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
         Ok(())
     }
 
-    /// By another descriptor than it was written by: an error of the disk that nobody was told of yet
-    /// is told here all the same (Documentation/core-api/errseq.rst of Linux).
+    /// This descriptor is not the one that wrote the file. Linux still reports a write error that
+    /// nobody has seen yet (Documentation/core-api/errseq.rst).
     fn sync(&mut self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }

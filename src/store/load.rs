@@ -1,7 +1,7 @@
 //! Reading everything when the daemon starts.
 //!
-//! First all is read and judged, then what was judged unreadable is moved aside: a load that is
-//! refused because of a newer format has changed nothing, and the newer volnet finds its files.
+//! First all files are read, then the unreadable ones are moved aside. So a load that is refused
+//! because of a newer format has changed nothing, and the newer volnet finds its files.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -22,18 +22,18 @@ pub struct Loaded {
     pub intents: Vec<(VmName, Intent)>,
     /// The processes that ran when the last daemon ended.
     pub processes: Vec<(VmName, ProcessId)>,
-    /// VMs that may have left something, because a file that would tell makes no sense.
+    /// VMs that may have left something behind: a file about them cannot be understood.
     pub in_doubt: Vec<VmName>,
-    /// What the host was before volnet changed it.
+    /// The state of the host before volnet changed it.
     pub host: Option<HostRecord>,
-    /// The files that made no sense, where they are now, and why.
+    /// The files that could not be understood: their new paths, and why.
     pub set_aside: Vec<(PathBuf, String)>,
 }
 
 /// Files to be moved aside, and why.
 type Bad = Vec<(PathBuf, String)>;
 
-/// Reads everything, then cleans up.
+/// Reads all files, then cleans up.
 pub(super) fn load(disk: &mut impl Disk, paths: &Paths) -> Result<Loaded, Failure> {
     let mut bad = Bad::new();
     let mut records = records(disk, &paths.durable_records(), false, &mut bad)?;
@@ -62,14 +62,14 @@ pub(super) fn load(disk: &mut impl Disk, paths: &Paths) -> Result<Loaded, Failur
             .map_err(|error| failure(&path, "cannot move the file aside", &error))?;
         set_aside.push((aside, reason));
     }
-    // What the last daemon was about to write or remove durably may have come no further than the
-    // page cache. Whoever is told of it now can rely on it.
+    // A durable write or removal of the last daemon may have reached only the page cache. After
+    // this sync, callers can rely on it.
     let durable = paths.durable_records();
     disk.sync_directory(&durable).map_err(|error| failure(&durable, "cannot sync", &error))?;
     Ok(Loaded { records, intents, processes, in_doubt, host, set_aside })
 }
 
-/// The records in a directory, all of which have to be ephemeral or durable as it is.
+/// The records in a directory. All must be ephemeral, or all durable, as the directory is.
 fn records(
     disk: &mut impl Disk,
     directory: &Path,
@@ -93,7 +93,7 @@ fn damaged(reason: &str) -> Unreadable {
     Unreadable::Damaged(reason.into())
 }
 
-/// Reads the files of a directory by name. What a file holds has to be of the VM it is named for.
+/// Reads the files of a directory by name. A file must be about the VM that it is named after.
 fn named<T>(
     disk: &mut impl Disk,
     directory: &Path,
@@ -117,7 +117,7 @@ fn named<T>(
     Ok(found)
 }
 
-/// The VMs that the bad files are named for.
+/// The VMs that the bad files are named after.
 fn in_doubt(bad: &Bad, paths: &Paths) -> Vec<VmName> {
     let telling =
         [paths.durable_records(), paths.ephemeral_records(), paths.intents(), paths.processes()];
@@ -128,16 +128,16 @@ fn in_doubt(bad: &Bad, paths: &Paths) -> Vec<VmName> {
     bad.iter().filter_map(named).collect()
 }
 
-/// Whether the next read of this file would fail as well. Any other error is the host's (no file
-/// descriptors, no memory) or the administrator's (an owner whom nobody can trust), and says nothing
-/// of what the file holds: once that is mended it is read.
+/// Whether the next read of this file would fail as well. Any other error comes from the host (no
+/// file descriptors, no memory) or from the administrator (an owner that is not trusted). It says
+/// nothing about the contents: once it is mended, the file can be read.
 fn is_of_the_file(error: &io::Error) -> bool {
     /// `EIO` (asm-generic/errno-base.h): the disk cannot read it.
     const EIO: i32 = 5;
     error.kind() == ErrorKind::InvalidData || error.raw_os_error() == Some(EIO)
 }
 
-/// Reads one file. One that cannot be used is noted in `bad`; one in a newer format is a failure.
+/// Reads one file. A file that cannot be used is added to `bad`. A newer format is a failure.
 fn read<T>(
     disk: &mut impl Disk,
     path: &Path,

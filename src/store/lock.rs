@@ -1,11 +1,10 @@
 //! One daemon at a time.
 //!
-//! The lock is a `flock` on the file `lock` of a directory, which ends with the process however that
-//! ends; the file stays and its text, the holder's pid, is there to be shown to people only. A child
-//! would inherit the lock with the file, but the file is opened close-on-exec: it has the lock for
-//! the moment from its start to its exec, and when the daemon is killed in this moment the next one
-//! waits for it to pass. Both directories are locked: the runtime directory is what a daemon answers
-//! for, and two of them with one state directory would write over each other's records.
+//! The lock is a `flock` on the file `lock` of a directory. It ends with the process, however the
+//! process ends. The file stays. Its text is the holder's pid, for people only. A child has the
+//! lock from its start to its exec, because the file is close-on-exec. If the daemon is killed in
+//! that moment, the next daemon waits. Both directories are locked: two daemons must share neither
+//! the runtime directory nor the state directory, where they would overwrite each other's records.
 
 use std::fs::{File, OpenOptions, create_dir_all, write};
 use std::io::{self, Read};
@@ -20,9 +19,9 @@ use nix::fcntl::{Flock, FlockArg};
 use super::failure;
 use crate::model::error::Failure;
 
-/// How long a lock that another process holds is waited for, in turns.
+/// How many turns to wait for a lock that another process holds.
 const TURNS: u32 = 50;
-/// How long a turn is.
+/// The length of a turn.
 const TURN: Duration = Duration::from_millis(10);
 
 /// The right to write the state. Given back when dropped.
@@ -41,13 +40,13 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // The pid is a hint for people; a stale one only says who it was.
+        // The pid is a hint for people. A stale one only says who it was.
         let _ = write(&self.path, "");
     }
 }
 
-/// Takes the lock of a directory, which is made if it is missing. A second daemon is refused, with
-/// the pid of the first.
+/// Takes the lock of a directory, and makes the directory if it is missing. A second daemon is
+/// refused, with the pid of the first.
 pub fn lock(directory: &Path) -> Result<Lock, Failure> {
     let path = directory.join("lock");
     create_dir_all(directory)
@@ -61,7 +60,7 @@ pub fn lock(directory: &Path) -> Result<Lock, Failure> {
     }
     match taken {
         Ok(file) => {
-            // The disk may be full: the second daemon is not told who the first is then.
+            // The disk may be full. Then a second daemon is not told the pid of the first.
             let _ = write(&path, format!("{}\n", std::process::id()));
             Ok(Lock { _file: file, path })
         }
@@ -74,9 +73,9 @@ fn take(file: File) -> Result<Flock<File>, (File, Errno)> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
 }
 
-/// Opens the file for reading: one that is open for writing would keep the file system from being
-/// remounted read-only. Where nothing can be written the file need not be there, and the directory
-/// itself is as good.
+/// Opens the file for reading: a file that is open for writing keeps the file system from being
+/// remounted read-only. If nothing can be written, the file may be missing, and the directory
+/// itself serves as well.
 fn open(path: &Path) -> io::Result<File> {
     match OpenOptions::new().append(true).create(true).mode(0o600).open(path) {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
@@ -88,7 +87,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn held(path: &Path, file: File) -> Failure {
     let mut holder = String::new();
-    // The bound is far above a pid: whatever else is in there is no business of ours.
+    // The bound is far above the length of a pid. Other contents do not matter.
     let read = file.take(32).read_to_string(&mut holder);
     let who = match holder.trim() {
         pid if read.is_ok() && !pid.is_empty() => format!("process {pid}"),

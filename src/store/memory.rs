@@ -1,10 +1,10 @@
-//! A disk in memory that fails, crashes and forgets on command, for tests and simulation.
+//! A disk in memory for tests and simulation. It fails, crashes and loses data on command.
 //!
-//! Every step that changes something is counted. A fault is set for one step: it fails with an
-//! errno, or the machine stops there and every later call fails until [`Memory::restart`]. What is
-//! left after a restart depends on what stopped: the daemon alone (all steps count), or the whole
-//! machine. Then the directories and the contents are as they were last synced, or as they were at
-//! the end, whichever is asked for: a real disk may do either, and a store has to bear both.
+//! Every step that changes something is counted. A fault is set for one step: the step fails with
+//! an errno, or the machine stops there and every later call fails until [`Memory::restart`]. If
+//! only the daemon stopped, all steps count after the restart. If the machine stopped, directories
+//! and contents are as they were last synced or as they were at the end, as the caller chooses: a
+//! real disk may do either, and the store must cope with both.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
 
-/// What is to go wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The step fails with this errno; a write gets half of its bytes down first.
@@ -21,21 +21,21 @@ pub enum Fault {
     Crash,
 }
 
-/// What stopped, and so what is left.
+/// What stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
-    /// The daemon: everything that it did is there.
+    /// The daemon. All its steps count.
     Daemon,
-    /// The machine: of what was never synced, this much is there.
+    /// The machine. This becomes of data that was never synced.
     Machine { entries: Unsynced, contents: Unsynced },
 }
 
-/// What becomes of what was never synced.
+/// What becomes of data that was never synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsynced {
     /// It is there.
     Kept,
-    /// It never was.
+    /// It is gone.
     Lost,
 }
 
@@ -58,7 +58,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An empty disk. What lies below `volatile` is gone when the machine stops.
+    /// An empty disk. Everything below `volatile` is gone when the machine stops.
     pub fn new(volatile: impl Into<PathBuf>) -> Memory {
         Memory { volatile: Some(volatile.into()), ..Memory::default() }
     }
@@ -68,17 +68,17 @@ impl Memory {
         self.steps
     }
 
-    /// Lets the step after `after` more ones go wrong.
+    /// Sets a fault for the step after the next `after` steps.
     pub fn fail(&mut self, after: usize, fault: Fault) {
         self.fault = Some((self.steps + after, fault));
     }
 
-    /// Lets nothing go wrong any more.
+    /// Removes the fault.
     pub fn disarm(&mut self) {
         self.fault = None;
     }
 
-    /// Starts again with what is left. No fault is set any more.
+    /// Starts again with the data that is left, without a fault.
     pub fn restart(&mut self, restart: Restart) {
         self.stopped = false;
         self.fault = None;
@@ -147,7 +147,7 @@ impl Disk for Memory {
 
     fn write(&mut self, path: &Path, contents: &[u8], _: bool) -> io::Result<()> {
         self.running()?;
-        // As open(2) does with O_TRUNC: what a name stands for stays the same file.
+        // As open(2) does with O_TRUNC: the name keeps the same file.
         let inode = *self.entries.entry(path.into()).or_insert_with(|| {
             self.inodes.push(Inode::default());
             self.inodes.len() - 1

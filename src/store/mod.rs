@@ -1,23 +1,23 @@
-//! What is remembered across a crash, a restart and a reboot.
+//! The files that outlive a crash, a restart and a reboot.
 //!
 //! | what | where | written |
 //! |---|---|---|
 //! | record of a durable VM | `STATE/vms/NAME.json` | temp file, fsync, rename, fsync of the directory |
 //! | record of an ephemeral VM | `RUNTIME/vms/NAME.json` | temp file, rename |
-//! | intent: a change of this VM is under way | `RUNTIME/intents/NAME.json` | temp file, rename |
+//! | intent: a change of this VM has begun | `RUNTIME/intents/NAME.json` | temp file, rename |
 //! | process of a VM | `RUNTIME/processes/NAME.json` | temp file, rename |
-//! | what the host was before us | `RUNTIME/host.json` | temp file, rename |
-//! | which daemon it is that writes all this | `RUNTIME/lock`, `STATE/lock` | flock, see [`lock`] |
+//! | the state of the host before volnet changed it | `RUNTIME/host.json` | temp file, rename |
+//! | the lock of the daemon that writes all this | `RUNTIME/lock`, `STATE/lock` | flock, see [`lock`] |
 //!
-//! What describes kernel objects or processes needs no fsync: it has to outlive the daemon, and a
-//! reboot ends both it and what it describes. Only what must outlive the host is synced.
+//! A file about kernel objects or processes needs no fsync: it must outlive the daemon, but a
+//! reboot ends the objects as well as the file. Only a file that must outlive a reboot is synced.
 //!
-//! The daemon takes the locks, [`Store::open`]s, [`Store::load`]s once, and from then on only
-//! writes. Every write replaces a whole file, so whatever happens midway a file holds what it held
-//! before or what it was to hold. A write that fails is a [`Failure::State`]; it may have come as
-//! far as the rename, so whoever undoes the request puts the old record back or removes it. Records
-//! that are written together share a round: all files are written, then all synced, then all
-//! renamed, and the directory is synced once.
+//! The daemon takes the locks, calls [`Store::open`] and [`Store::load`] once, and only writes
+//! after that. Every write replaces a whole file, so at any moment a file has its old or its new
+//! contents. A failed write is a [`Failure::State`]. It may have got as far as the rename, so
+//! whoever undoes the request writes the old record again or removes it. Records that are written
+//! together share a round: all files are written, then all are synced, then all are renamed, and
+//! the directory is synced once.
 
 pub mod disk;
 pub mod exercise;
@@ -42,7 +42,7 @@ use disk::Disk;
 /// The ending of every file that is loaded. Set-aside and temporary files end otherwise.
 const ENDING: &str = "json";
 
-/// Where everything lies.
+/// The paths of all files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     state: PathBuf,
@@ -57,7 +57,7 @@ pub struct Store<D: Disk> {
 }
 
 impl Paths {
-    /// Lays the files out below the state and the runtime directory.
+    /// The paths below the state and the runtime directory.
     pub fn new(state_dir: impl Into<PathBuf>, runtime_dir: impl Into<PathBuf>) -> Paths {
         Paths { state: state_dir.into(), runtime: runtime_dir.into() }
     }
@@ -131,13 +131,13 @@ impl<D: Disk> Store<D> {
         Ok(Store { disk, paths })
     }
 
-    /// Where everything lies.
+    /// The paths of all files.
     pub fn paths(&self) -> &Paths {
         &self.paths
     }
 
-    /// Reads all there is. A file that makes no sense is moved aside and reported, the others
-    /// come up; one in a newer format than [`crate::model::record::FORMAT`] fails the load, and
+    /// Reads all files. A file that cannot be understood is moved aside and reported, and the
+    /// others load. A file in a newer format than [`crate::model::record::FORMAT`] fails the load;
     /// then nothing was moved.
     pub fn load(&mut self) -> Result<Loaded, Failure> {
         load::load(&mut self.disk, &self.paths)
@@ -152,8 +152,8 @@ impl<D: Disk> Store<D> {
         self.put_durable(&[record]).pop().expect("one for each")
     }
 
-    /// Writes the records of several durable VMs in one round of syncs. What became of each stands in
-    /// their order; those that were written are on the disk when this returns.
+    /// Writes the records of several durable VMs in one round of syncs. Returns the result of each,
+    /// in their order. The written records are on the disk when this returns.
     pub fn put_durable(&mut self, records: &[&Record]) -> Vec<Result<(), Failure>> {
         let file = |record: &&Record| {
             (self.paths.record(&record.name, false), record::encode_record(record))
@@ -163,23 +163,23 @@ impl<D: Disk> Store<D> {
         results.map(|(result, (path, _))| result.map_err(unwritten(path))).collect()
     }
 
-    /// Removes a VM's record. One that is absent is as good as removed.
+    /// Removes a VM's record. If it is absent, nothing is to do.
     pub fn remove(&mut self, name: &VmName, ephemeral: bool) -> Result<(), Failure> {
         self.discard(&self.paths.record(name, ephemeral), !ephemeral)
     }
 
-    /// Writes down that a change of a VM begins.
+    /// Records that a change of a VM begins.
     pub fn put_intent(&mut self, intent: &Intent) -> Result<(), Failure> {
         let path = file_of(&self.paths.intents(), &intent.record.name);
         self.replace(&path, &record::encode_intent(intent))
     }
 
-    /// Writes down that it has ended.
+    /// Records that the change has ended.
     pub fn clear_intent(&mut self, name: &VmName) -> Result<(), Failure> {
         self.discard(&file_of(&self.paths.intents(), name), false)
     }
 
-    /// Writes which process a VM's hypervisor is.
+    /// Writes the process of a VM's hypervisor.
     pub fn put_process(&mut self, name: &VmName, process: &ProcessId) -> Result<(), Failure> {
         let path = file_of(&self.paths.processes(), name);
         self.replace(&path, &record::encode_process(name, process))
@@ -190,17 +190,17 @@ impl<D: Disk> Store<D> {
         self.discard(&file_of(&self.paths.processes(), name), false)
     }
 
-    /// Writes what the host was before volnet changed it.
+    /// Writes the state of the host before volnet changed it.
     pub fn put_host(&mut self, host: &HostRecord) -> Result<(), Failure> {
         self.replace(&self.paths.host(), &record::encode_host(host))
     }
 
-    /// Forgets it: the host is as it was.
+    /// Removes that file: the host is as it was.
     pub fn remove_host(&mut self) -> Result<(), Failure> {
         self.discard(&self.paths.host(), false)
     }
 
-    /// Gives the disk back.
+    /// Returns the disk.
     pub fn into_disk(self) -> D {
         self.disk
     }

@@ -1,8 +1,7 @@
-//! How the files are written: JSON objects, each with the number of the format it is in.
+//! The contents of the files: JSON objects, each with the number of its format.
 //!
-//! Only the number is read first, so that a file from a newer volnet is known as such whatever else
-//! it holds. A field that does not exist in its format makes a file unreadable: it would be lost
-//! with the next write.
+//! The number is read first, so that a file of a newer volnet is recognised whatever else it has. A
+//! field that its format does not have makes a file unreadable: the next write would lose it.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +11,7 @@ use crate::model::record::{FORMAT, HostRecord, Intent, ProcessId, Record};
 /// Why a file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
-    /// It is damaged, or was never one of ours.
+    /// It is damaged, or was never a file of volnet.
     Damaged(String),
     /// It was written by a newer volnet, in this format.
     Newer(u32),
@@ -45,42 +44,42 @@ struct HostFile {
     host: HostRecord,
 }
 
-/// A record as it is written.
+/// Encodes a record.
 pub(super) fn encode_record(record: &Record) -> Vec<u8> {
     encode(record)
 }
 
-/// Reads a record.
+/// Decodes a record.
 pub(super) fn decode_record(bytes: &[u8]) -> Result<Record, Unreadable> {
     decode(bytes)
 }
 
-/// An intent as it is written.
+/// Encodes an intent.
 pub(super) fn encode_intent(intent: &Intent) -> Vec<u8> {
     encode(&IntentFile { format: FORMAT, intent: intent.clone() })
 }
 
-/// Reads an intent.
+/// Decodes an intent.
 pub(super) fn decode_intent(bytes: &[u8]) -> Result<Intent, Unreadable> {
     decode(bytes).map(|file: IntentFile| file.intent)
 }
 
-/// The process of a VM as it is written.
+/// Encodes the process of a VM.
 pub(super) fn encode_process(name: &VmName, process: &ProcessId) -> Vec<u8> {
     encode(&ProcessFile { format: FORMAT, name: name.clone(), process: process.clone() })
 }
 
-/// Reads the process of a VM.
+/// Decodes the process of a VM.
 pub(super) fn decode_process(bytes: &[u8]) -> Result<(VmName, ProcessId), Unreadable> {
     decode(bytes).map(|file: ProcessFile| (file.name, file.process))
 }
 
-/// What the host was, as it is written.
+/// Encodes the former state of the host.
 pub(super) fn encode_host(host: &HostRecord) -> Vec<u8> {
     encode(&HostFile { format: FORMAT, host: host.clone() })
 }
 
-/// Reads what the host was.
+/// Decodes the former state of the host.
 pub(super) fn decode_host(bytes: &[u8]) -> Result<HostRecord, Unreadable> {
     decode(bytes).map(|file: HostFile| file.host)
 }
@@ -92,7 +91,8 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Reads a file of any format that has ever been written: one arm a format, the last [`FORMAT`].
+/// Reads a file of any format that was ever written. Each format has an arm; the last is
+/// [`FORMAT`].
 fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Unreadable> {
     let damaged = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
     let head: Head = serde_json::from_slice(bytes).map_err(damaged)?;

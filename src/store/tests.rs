@@ -6,7 +6,7 @@ use super::*;
 use crate::model::record::{Action, FORMAT};
 use crate::model::spec::VmSpec;
 
-/// A directory of a test's own, removed with all that is in it.
+/// A directory of its own for a test. It is removed with its contents.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -15,7 +15,7 @@ impl Scratch {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("volnet-{}-{count}", std::process::id()));
-        // What a run with the same pid left when it was killed.
+        // A run with the same pid may have left it when it was killed.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         Scratch(path)
@@ -124,8 +124,8 @@ fn everything_comes_back_from_the_real_disk() {
     assert_eq!(store.load().unwrap(), Loaded::default());
 }
 
-/// Runs `change` with a crash at each of its steps and each kind of restart, and hands what is
-/// loaded then to `judge`, with whether the change had been reported as done.
+/// Runs `change` with a crash at each of its steps and each kind of restart. Then passes the loaded
+/// state to `judge`, and whether the change was reported as done.
 fn crash_everywhere(
     before: impl Fn(&mut Store<Memory>),
     change: impl Fn(&mut Store<Memory>) -> Result<(), Failure>,

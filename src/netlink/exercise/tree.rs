@@ -1,4 +1,4 @@
-//! Attributes that are well-formed whatever the bytes are that describe them.
+//! Well-formed attributes from any bytes.
 //!
 //! A byte says what comes: 0 ends a level; the lowest six bits are a type, the highest says that
 //! attributes are nested in it. A value has its length in the byte that follows, of which six bits

@@ -1,7 +1,7 @@
 //! The frame of a batch, and the generation that it makes.
 //!
-//! What stands between begin and end is done as a whole or not at all. The kernel answers each
-//! message that it refuses; the one that asks for an acknowledgement is answered when all is done.
+//! The kernel applies all messages between begin and end, or none. It answers each message that it
+//! refuses. It answers the message that asks for an acknowledgement when all is done.
 
 use super::super::Error;
 use super::super::attr::Attrs;
@@ -24,8 +24,8 @@ pub fn begin(writer: &mut Writer, sequence: u32) {
     bracket(writer, BEGIN, sequence);
 }
 
-/// Ends a batch. Its last message asks for the acknowledgement of it all: only since Linux 6.10
-/// could the end itself do that.
+/// Ends a batch. The last message before the end asks for the acknowledgement: the end itself can
+/// do so only since Linux 6.10.
 pub fn end(writer: &mut Writer, sequence: u32) {
     writer.add_flags(ACK);
     bracket(writer, END, sequence);

@@ -1,8 +1,8 @@
-//! What is in a set.
+//! The elements of a set.
 //!
 //! A key is bytes, each field of a concatenation padded to four. An interval is two elements: its
-//! first value, and with a flag the first value behind it. An element of a map has what its key leads
-//! to beside it, one of a set that limits its limit.
+//! first value, and with a flag the first value behind it. An element of a map has what its key
+//! leads to beside it, one of a set that limits its limit.
 
 use super::super::Error;
 use super::super::attr::{Attr, Attrs};
@@ -45,7 +45,7 @@ pub struct Elements {
 pub enum With<'a> {
     /// Nothing that is ours to say.
     Nothing,
-    /// What the key leads to.
+    /// The value of the key.
     Data(&'a [u8]),
     /// A limit of its own.
     Limit(Limit),
@@ -120,8 +120,8 @@ pub fn dump(writer: &mut Writer, sequence: u32, of: Of<'_>) {
     writer.close_message(open);
 }
 
-/// Reads the payload of a message of elements: hands `each` the key of every one, what it has beside
-/// that, and the flags.
+/// Reads the payload of a message of elements: hands `each` the key of every one, what it has
+/// beside that, and the flags.
 pub fn read(
     payload: &[u8],
     mut each: impl FnMut(&[u8], With<'_>, u32) -> Result<(), Error>,

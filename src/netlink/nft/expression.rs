@@ -1,4 +1,4 @@
-//! What a rule does: expressions that load registers, compare them and give a verdict.
+//! The expressions of a rule: they load registers, compare them and give a verdict.
 //!
 //! Sixteen 32-bit registers can be named, or four of 16 bytes, which lie on the same memory. A
 //! concatenation is loaded into consecutive 32-bit registers.
@@ -192,8 +192,8 @@ pub fn lookup(writer: &mut Writer, register: u32, set: &str, negated: bool) {
     });
 }
 
-/// Puts what begins in the register into the set, whose elements must have a timeout; if it is there
-/// already, its timeout begins anew.
+/// Puts what begins in the register into the set, whose elements must have a timeout; if it is
+/// there already, its timeout begins anew.
 pub fn put(writer: &mut Writer, register: u32, set: &str) {
     expression(writer, "dynset", |writer| update(writer, register, set));
 }

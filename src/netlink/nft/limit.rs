@@ -1,8 +1,8 @@
 //! How much may pass in a second: the expression `limit`, in an element of a set or in a rule.
 //!
-//! It is a bucket of tokens that fills by so many a second. What finds too few of them is over the
-//! limit and takes none. One that counts packets holds the burst; one that counts bytes holds a
-//! second's worth more than that (net/netfilter/nft_limit.c, `nft_limit_init`).
+//! It is a token bucket. A packet that finds too few tokens is over the limit and takes none. A
+//! bucket that counts packets holds the burst. A bucket that counts bytes holds the burst and one
+//! second's worth of tokens (net/netfilter/nft_limit.c, `nft_limit_init`).
 
 use super::super::Error;
 use super::super::attr::Attr;
@@ -24,7 +24,7 @@ const SECOND: u64 = 1;
 /// `NFT_LIMIT_F_INV`: what is over the limit matches.
 const OVER: u32 = 1;
 
-/// A limit that what is over it matches.
+/// A limit that matches packets over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// What is counted.
@@ -57,7 +57,7 @@ pub fn write(writer: &mut Writer, limit: &Limit) {
     writer.close(nest);
 }
 
-/// Reads an expression. `None` for one that is no limit, or none that [`write()`] could have written.
+/// Reads an expression. `None` if it is not a limit, or not one that [`write()`] can write.
 pub fn read(expression: Attr<'_>) -> Result<Option<Limit>, Error> {
     let (mut is_limit, mut data) = (false, None);
     for attr in expression.nested()? {

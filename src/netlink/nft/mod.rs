@@ -1,9 +1,9 @@
 //! nf_tables over nfnetlink (linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h).
 //!
-//! Changes travel in a batch: [`batch`] frames it, [`object`] writes and reads tables, chains,
-//! sets and rules, [`element`] what is in a set, [`expression`] what a rule does, [`limit`] how much
-//! may pass. [`notice`] is what comes unasked. Integers are in network order, but for those that stand for a host's own value in
-//! a register.
+//! Changes travel in a batch: [`batch`] frames it, [`object`] writes and reads tables, chains, sets
+//! and rules, [`element`] what is in a set, [`expression`] what a rule does, [`limit`] how much may
+//! pass. [`notice`] is what comes unasked. Integers are in network order, but for those that stand
+//! for a host's own value in a register.
 
 pub mod batch;
 pub mod element;

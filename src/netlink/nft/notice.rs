@@ -1,5 +1,5 @@
-//! What the kernel tells the multicast group of nf_tables: each object of a change, then the
-//! generation that it made and who made it (net/netfilter/nf_tables_api.c, `nf_tables_commit`).
+//! Messages to the multicast group of nf_tables: each object of a change, then the new generation
+//! and the process that made it (net/netfilter/nf_tables_api.c, `nf_tables_commit`).
 
 use super::super::Error;
 use super::super::attr::Attrs;
@@ -23,7 +23,7 @@ pub enum Notice<'a> {
 }
 
 impl<'a> Notice<'a> {
-    /// Reads a message. `None` for those of other subsystems, and for what is in no table.
+    /// Reads a message. `None` for other subsystems, and for objects without a table.
     pub fn read(message: &Message<'a>) -> Result<Option<Notice<'a>>, Error> {
         if message.kind >> 8 != SUBSYSTEM {
             return Ok(None);

@@ -61,7 +61,7 @@ const RULE_USERDATA: u16 = 7;
 
 /// `NFTNL_UDATA_RULE_COMMENT` (libnftnl, udata.h): a rule's comment, with its terminator.
 const UDATA_COMMENT: u8 = 0;
-/// The tag of a rule of ours; no type that libnftnl knows, so nft passes it over.
+/// The tag of our rules. libnftnl does not know this type, so nft ignores it.
 const UDATA_TAG: u8 = 0x76;
 
 /// A table.
@@ -239,7 +239,7 @@ pub struct SetMessage<'a> {
     pub filled: Filled,
     /// The types of its key, six bits each, the last field lowest; nft's numbers.
     pub key_type: u32,
-    /// The types of what its keys lead to, if it is a map.
+    /// The types of its values, if it is a map.
     pub data_type: Option<u32>,
 }
 
@@ -255,7 +255,7 @@ pub enum Filled {
     /// By requests, with single values each of which has a limit of its own, in this unit: it is
     /// found for what is over that.
     Limiting(Unit),
-    /// By packets. Elements have a timeout of so many milliseconds.
+    /// By packets. Elements have a timeout in milliseconds.
     ByPackets { timeout_ms: u64 },
 }
 
@@ -309,7 +309,7 @@ pub struct NewSet<'a> {
     pub key_type: u32,
     /// Bytes of a key.
     pub key_length: u32,
-    /// Types and bytes of what the keys lead to, if it is a map.
+    /// Types and bytes of its values, if it is a map.
     pub data: Option<(u32, u32)>,
     /// By what nft knows how to show the key (libnftnl, udata.h).
     pub userdata: &'a [u8],
@@ -353,7 +353,7 @@ pub fn new_set(writer: &mut Writer, sequence: u32, set: &NewSet<'_>) {
             writer.close(data);
             writer.close(nest);
         }
-        // What an element has that says nothing.
+        // The type of an element without a value.
         Filled::Limiting(unit) => {
             let nest = writer.nest(SET_EXPRESSION);
             limit::write(writer, &Limit { unit, per_second: u32::MAX, burst: 1 });
@@ -439,7 +439,7 @@ impl<'a> RuleMessage<'a> {
     }
 }
 
-/// What a rule is marked with.
+/// The mark of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark<'a> {
     /// A number that only volnet reads.
@@ -468,7 +468,7 @@ pub struct NewRule<'a> {
     pub chain: &'a str,
     /// Where in it.
     pub at: At,
-    /// What it is marked with.
+    /// Its mark.
     pub mark: Mark<'a>,
 }
 

@@ -1,4 +1,5 @@
-//! rtnetlink: links, addresses, neighbours, routes and queueing disciplines (linux/rtnetlink.h, rtnetlink(7)).
+//! rtnetlink: links, addresses, neighbours, routes and queueing disciplines (linux/rtnetlink.h,
+//! rtnetlink(7)).
 //!
 //! Each kind of object has a file of the same shape: functions that write requests into a
 //! [`Writer`](super::writer::Writer), and a type that reads what the kernel sends, borrowing from
@@ -94,7 +95,7 @@ pub enum Notice<'a> {
     Port(PortMessage<'a>),
     /// A link has this address.
     Address(AddressMessage),
-    /// A link has this address no more.
+    /// A link lost this address.
     AddressGone(AddressMessage),
     /// A neighbour was learnt or changed.
     Neighbour(NeighbourMessage),

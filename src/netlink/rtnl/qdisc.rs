@@ -1,9 +1,9 @@
-//! Queueing disciplines, of which the one at the root of a link says how fast it sends: `struct tcmsg`
-//! and `TCA_*` (linux/rtnetlink.h, linux/pkt_sched.h).
+//! Queueing disciplines, of which the one at the root of a link says how fast it sends: `struct
+//! tcmsg` and `TCA_*` (linux/rtnetlink.h, linux/pkt_sched.h).
 //!
-//! The one that volnet sets is a token bucket (`tbf`). The kernel holds its burst as a time, in ticks
-//! of 64 ns, and tells no more than that: what is read back in bytes is right to within 300 of them at
-//! the highest rate.
+//! The one that volnet sets is a token bucket (`tbf`). The kernel holds its burst as a time, in
+//! ticks of 64 ns, and tells no more than that: what is read back in bytes is right to within 300
+//! of them at the highest rate.
 
 use super::{AF_UNSPEC, DELQDISC, GETQDISC, NEWQDISC};
 use crate::netlink::Error;
@@ -15,8 +15,8 @@ use crate::netlink::writer::{Open, Writer};
 const HEADER: usize = 20;
 /// `TC_H_ROOT`: in the place of a parent.
 pub const ROOT: u32 = u32::MAX;
-/// The handles of those that we set, by which they are told from others': `766f:`, for "vo", and the
-/// next. There are two, so that one can take the place of the other.
+/// The handles of those that we set, by which they are told from others': `766f:`, for "vo", and
+/// the next. There are two, so that one can take the place of the other.
 pub const OURS: [u32; 2] = [0x766f_0000, 0x7670_0000];
 
 // TCA_*: linux/rtnetlink.h.
@@ -131,16 +131,16 @@ pub fn dump(writer: &mut Writer, sequence: u32) {
     writer.close_message(open);
 }
 
-/// Asks for the one at the root of a link. What a link has by itself may not be told. The kernel tells
-/// it to all who listen to news, and to who asked only as an echo.
+/// Asks for the one at the root of a link. What a link has by itself may not be told. The kernel
+/// tells it to all who listen to news, and to who asked only as an echo.
 pub fn get(writer: &mut Writer, sequence: u32, index: u32) {
     let open = begin(writer, GETQDISC, REQUEST | ECHO | ACK, sequence, index, (0, ROOT));
     writer.close_message(open);
 }
 
-/// Puts a token bucket of this handle at the root of a link, in the place of what is there, with all
-/// that waits in it. If that has the same handle it is changed, and what waits goes on waiting: of it,
-/// what is larger than the new burst waits for ever, and all behind it.
+/// Puts a token bucket of this handle at the root of a link, in the place of what is there, with
+/// all that waits in it. If that has the same handle it is changed, and what waits goes on waiting:
+/// of it, what is larger than the new burst waits for ever, and all behind it.
 pub fn set(writer: &mut Writer, sequence: u32, index: u32, handle: u32, bucket: &Bucket) {
     let flags = REQUEST | CREATE | REPLACE | ACK;
     let open = begin(writer, NEWQDISC, flags, sequence, index, (handle, ROOT));
@@ -152,8 +152,8 @@ pub fn set(writer: &mut Writer, sequence: u32, index: u32, handle: u32, bucket: 
     writer.close_message(open);
 }
 
-/// Asks for a token bucket without saying what kind of one: EINVAL where the kernel has them, ENOENT
-/// where it does not. It changes nothing.
+/// Asks for a token bucket without saying what kind of one: EINVAL where the kernel has them,
+/// ENOENT where it does not. It changes nothing.
 pub fn probe(writer: &mut Writer, sequence: u32, index: u32) {
     let flags = REQUEST | CREATE | EXCL | ACK;
     let open = begin(writer, NEWQDISC, flags, sequence, index, (OURS[0], ROOT));

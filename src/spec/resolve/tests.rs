@@ -22,7 +22,7 @@ fn refused(result: Result<VmSpec, Refusal>) -> String {
     }
 }
 
-/// Every case of the decision: what is declared, the mode, and what the mode needs.
+/// Every case of the decision: the declaration, the mode, and the needs of the mode.
 #[test]
 fn the_mode_and_what_it_needs() {
     use Mode::{Bridged, Dhcp, Vsock};
@@ -74,7 +74,8 @@ fn the_mode_and_what_it_needs() {
     assert_eq!(needs(Vsock), (false, false));
 }
 
-/// Shaped after the OCI image examples in Volant's documentation: a bare checksum, a digest, labels.
+/// Shaped after the OCI image examples in Volant's documentation: a bare checksum, a digest,
+/// labels.
 fn server_on_a_disk() -> Value {
     json!({
         "$schema": "https://example.com/schemas/plugin-manifest-v1.json",
@@ -240,7 +241,7 @@ fn the_configuration_wins() {
     assert_eq!(machine.kernel.unwrap().path.to_str(), Some("/boot/own"));
     assert_eq!((machine.cpus, machine.memory_mb), (2, 2048));
     assert_eq!(machine.cmdline, "root=/dev/vda rw loglevel=7");
-    // The file is another, so the manifest's checksum is not its.
+    // It is another file, so the manifest's checksum does not apply.
     let disk = &machine.disks[0];
     assert_eq!((disk.format, disk.file.sha256.as_ref()), (DiskFormat::Qcow2, None));
 }

@@ -67,9 +67,9 @@ pub fn get(writer: &mut Writer, sequence: u32, target: Target<'_>) {
     writer.close_message(open);
 }
 
-/// Makes a bridge, in this group. EEXIST when the name is taken. Alias and MTU are for [`set`]: here
-/// the kernel ignores the alias without a word, and forgets the MTU when the first port comes or the
-/// last one goes. The index is for [`get`]: NLM_F_ECHO is answered since Linux 6.2 only.
+/// Makes a bridge, in this group. EEXIST when the name is taken. Alias and MTU are for [`set`]:
+/// here the kernel ignores the alias without a word, and forgets the MTU when the first port comes
+/// or the last one goes. The index is for [`get`]: NLM_F_ECHO is answered since Linux 6.2 only.
 pub fn new_bridge(
     writer: &mut Writer,
     sequence: u32,
