@@ -59,6 +59,108 @@ fn vms_reach_the_outside_though_others_drop_what_is_forwarded() {
     }
 }
 
+/// What `iptables-persistent` does at a shutdown and at the next boot.
+#[test]
+fn rules_that_iptables_saved_and_put_back_are_still_volnets() {
+    for others in [like_docker as fn(), like_a_firewall] {
+        in_namespace(|| {
+            others();
+            let before = run("iptables -S");
+            let daemon = Daemon::start(&[]);
+            let chain = if before.contains("DOCKER-USER") { "DOCKER-USER" } else { "FORWARD" };
+            let ours = || {
+                let rules = run("iptables -S");
+                rules.lines().filter(|line| line.contains("--comment volnet ")).count()
+            };
+            assert_eq!(ours(), 2);
+            let file = daemon.folder.join("saved");
+            std::fs::write(&file, run("iptables-save")).expect("a file");
+            run(&format!("iptables-restore {}", file.display()));
+            assert_eq!(check(&daemon, "drift"), []);
+            // Somebody restores twice, or appends what he saved.
+            run(&format!("iptables-restore -n {}", file.display()));
+            eventually("there is one of each", || ours() == 2);
+            // A rule that says more than ours is not ours, whatever its comment.
+            let theirs = format!("{chain} -i vbr0 -p tcp -m comment --comment volnet -j DROP");
+            run(&format!("iptables -A {theirs}"));
+            assert_eq!(check(&daemon, "drift"), []);
+            run(&format!("iptables -D {theirs}"));
+
+            let answer = daemon.call("Teardown", json!({ "force": true }));
+            assert!(answer["error"].is_null(), "{answer}");
+            let left = run("iptables -S");
+            assert!(!left.contains("--comment volnet "), "{left}");
+        });
+    }
+}
+
+/// Policies, ports, limits, and sets that packets fill: all that a listing can have in it.
+fn used_in_every_way() -> (Daemon, Guest) {
+    let daemon = Daemon::configured(&json!({
+        "nft_owner": false,
+        "policies": { "web": ["allow 192.0.2.0/24 tcp/443"] },
+    }));
+    let network = json!({
+        "policy": "web",
+        "limits": { "rx_mbit": 100, "tx_mbit": 100, "pps": 10000 },
+    });
+    let config = json!({ "network": network, "expose": [{ "port": 80, "host_port": 8080 }] });
+    let mut answer = daemon.call("Create", json!({ "name": "web", "config": config }));
+    assert!(answer["error"].is_null(), "{answer}");
+    let asks = json!({ "network": { "mode": "dhcp", "isolated": true } });
+    let other = daemon.call("Create", json!({ "name": "asks", "config": asks }));
+    assert!(other["error"].is_null(), "{other}");
+    // Its ARP is a broadcast, and puts it into the set that counts those.
+    let guest = Guest::of(&answer["parameters"]["vm"].take());
+    nft("add element bridge volnet leases { \"vttap-asks\" . 0x00010203 . 0xc0a8 . 0x7f63 }");
+    (daemon, guest)
+}
+
+#[test]
+fn a_saved_ruleset_is_read_back_and_the_next_daemon_has_its_way() {
+    in_namespace(|| {
+        let (daemon, _guest) = used_in_every_way();
+        let listing = run("nft list ruleset");
+        assert!(listing.contains("limit rate over 250/second burst 250 packets expires"));
+        let saved = daemon.folder.join("saved.nft");
+        let filter = "table inet filter {\nchain input {\ntype filter hook input priority 0\n}\n}";
+        std::fs::write(&saved, format!("flush ruleset\n{filter}\n{listing}")).expect("a file");
+        in_namespace(|| {
+            run(&format!("nft -f {}", saved.display()));
+            let tables = run("nft list tables");
+            for table in ["inet filter", "ip volnet", "ip6 volnet", "bridge volnet"] {
+                assert!(tables.contains(&format!("table {table}\n")), "{tables}");
+            }
+            // The copy is of a host with other VMs than those of the daemon that finds it.
+            let daemon = Daemon::start(&[]);
+            assert_eq!(check(&daemon, "drift"), []);
+            let guest = Guest::of(&create(&daemon, "db"));
+            assert!(guest.reaches("192.168.127.1"));
+            let ports = run("nft list set bridge volnet ports");
+            assert!(ports.contains("vttap-db") && !ports.contains("vttap-web"), "{ports}");
+        });
+    });
+}
+
+#[test]
+fn what_packets_put_into_sets_is_no_drift() {
+    in_namespace(|| {
+        let (daemon, _guest) = used_in_every_way();
+        let tables = || run("nft -a list tables");
+        let (before, storms) = (tables(), run("nft list set bridge volnet storms"));
+        assert!(storms.contains("vttap-web"), "{storms}");
+        assert_eq!(check(&daemon, "drift"), []);
+        let setup = daemon.call("Setup", json!({ "dry_run": true }));
+        assert_eq!(setup["parameters"]["plan"], json!([]));
+        // A repair of something else leaves them, and what they counted, alone.
+        run("sysctl -qw net.ipv4.ip_forward=0");
+        eventually("it is on again", || run("sysctl -n net.ipv4.ip_forward").trim() == "1");
+        run("ip link set vttap-web down");
+        eventually("it is up", || run("ip -br link show vttap-web").contains(" UP "));
+        assert_eq!(tables(), before);
+    });
+}
+
 /// A namespace has this switch where the module br_netfilter is there.
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 

@@ -7,11 +7,13 @@
 mod ours;
 pub mod text;
 
-pub use ours::{ALLOWED, DENIED, Guest, KEYS, TABLE, elements, exposed, policy, tables};
+pub use ours::{ALLOWED, DENIED, Guest, TABLE, elements, exposed, key, keys, policy, tables};
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
+
+use sha2::{Digest, Sha256};
 
 use crate::model::limits::Rate;
 use crate::model::mac::Mac;
@@ -90,7 +92,8 @@ pub struct ChainShape {
 }
 
 impl Shape {
-    /// The same number for the same shape, in whatever order its parts were read, by this binary.
+    /// The same number for the same shape, in whatever order its parts were read. It holds for as
+    /// long as this process runs, and is kept nowhere.
     pub fn fingerprint(mut self) -> u64 {
         self.sets.sort();
         self.chains.sort();
@@ -101,11 +104,11 @@ impl Shape {
 }
 
 impl Rule {
-    /// A number for what the rule says.
+    /// A number for what the rule says: the beginning of a hash of its text. The kernel keeps it for
+    /// whichever binary comes next, so it depends on nothing that a compiler may change.
     pub fn tag(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        hasher.finish()
+        let hash = Sha256::digest(text::rule(self));
+        hash.iter().take(8).fold(0, |tag, byte| tag << 8 | u64::from(*byte))
     }
 }
 
@@ -401,4 +404,26 @@ pub enum Direction {
     In,
     /// `oifname`.
     Out,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_of_a_rule_is_the_same_in_every_build() {
+        let rule =
+            Rule { matches: vec![Match::Established, Match::Answer], verdict: Verdict::Accept };
+        assert_eq!(text::rule(&rule), "ct state established,related ct direction reply accept");
+        // printf '%s' 'ct state ... accept' | sha256sum | cut -c1-16
+        assert_eq!(format!("{:016x}", rule.tag()), "3b7a2700d3c636c9");
+    }
+
+    #[test]
+    fn every_set_of_ours_is_known_by_its_name_and_no_other() {
+        assert_eq!(key(Family::Ip, "bridges"), Some(&[Field::Link][..]));
+        assert_eq!(key(Family::Ip, "policy_web"), Some(&[Field::Ipv4][..]));
+        assert_eq!(key(Family::Bridge, "bridges"), None);
+        assert_eq!(key(Family::Ip6, "policy_web"), None);
+    }
 }

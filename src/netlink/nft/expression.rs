@@ -58,6 +58,9 @@ const DYNSET_SREG_KEY: u16 = 4;
 const DYNSET_EXPRESSION: u16 = 7;
 /// `NFT_DYNSET_OP_UPDATE`.
 const OP_UPDATE: u32 = 1;
+// NFTA_MATCH_*.
+const MATCH_NAME: u16 = 1;
+const MATCH_INFO: u16 = 3;
 // NFTA_NAT_*, `NFT_NAT_DNAT`.
 const NAT_TYPE: u16 = 1;
 const NAT_FAMILY: u16 = 2;
@@ -310,6 +313,11 @@ pub enum Expression<'a> {
     Equals(&'a [u8]),
     /// Ends the rule with accept.
     Accept,
+    /// Counts.
+    Counter,
+    /// Says something, in the form of iptables: a match that always holds
+    /// (linux/netfilter/xt_comment.h).
+    Comment(&'a [u8]),
     /// Anything else.
     Other,
 }
@@ -331,6 +339,8 @@ impl<'a> Expression<'a> {
             b"meta" => read_meta(attrs()?),
             b"cmp" => read_compare(attrs()?),
             b"immediate" => read_immediate(attrs()?),
+            b"counter" => Ok(Expression::Counter),
+            b"match" => read_match(attrs()?),
             _ => Ok(Expression::Other),
         }
     }
@@ -339,7 +349,11 @@ impl<'a> Expression<'a> {
     pub fn matched_link(self) -> Option<&'a [u8]> {
         match self {
             Expression::Equals(value) => value.split(|&byte| byte == 0).next(),
-            Expression::LinkName(_) | Expression::Accept | Expression::Other => None,
+            Expression::LinkName(_)
+            | Expression::Accept
+            | Expression::Counter
+            | Expression::Comment(_)
+            | Expression::Other => None,
         }
     }
 }
@@ -369,6 +383,20 @@ fn read_compare(attrs: Attrs<'_>) -> Result<Expression<'_>, Error> {
         }
     }
     Ok(value.filter(|_| equal).map_or(Expression::Other, Expression::Equals))
+}
+
+fn read_match(attrs: Attrs<'_>) -> Result<Expression<'_>, Error> {
+    let (mut name, mut info): (&[u8], &[u8]) = (&[], &[]);
+    for attr in attrs {
+        let attr = attr?;
+        match attr.kind {
+            MATCH_NAME => name = attr.string(),
+            MATCH_INFO => info = attr.value,
+            _ => {}
+        }
+    }
+    let text = info.split(|&byte| byte == 0).next().unwrap_or_default();
+    Ok(if name == b"comment" { Expression::Comment(text) } else { Expression::Other })
 }
 
 fn read_immediate<'a>(attrs: Attrs<'a>) -> Result<Expression<'a>, Error> {

@@ -42,22 +42,6 @@ use crate::model::policy::Policy;
 /// The name of our tables.
 pub const TABLE: &str = "volnet";
 
-/// The keys that our sets have.
-pub const KEYS: &[&[Field]] = &[
-    &[Field::Link],
-    &[Field::Ipv4],
-    &[Field::Link, Field::Link],
-    &[Field::Link, Field::Ipv4],
-    &[Field::Link, Field::Protocol, Field::Port],
-    &[Field::Link, Field::Ether, Field::Ipv4],
-    exposed::PORTS,
-    exposed::PORTS_AT,
-    bridged::MAC,
-    bridged::LEASE,
-    bridged::BYTES,
-    bridged::PACKETS,
-];
-
 /// The priority of what comes from a guest. Queues and maps of priorities go by the last four bits,
 /// which are those of any packet.
 const GUEST: u32 = u32::from_be_bytes(*b"vol\0");
@@ -111,6 +95,25 @@ pub fn tables(
         }
     }
     tables
+}
+
+/// The key of a set of ours, by its name; `None` where we have no such set.
+pub fn key(family: Family, set: &str) -> Option<&'static [Field]> {
+    if family == Family::Ip && policies::is_members(set) {
+        return Some(policies::MEMBERS);
+    }
+    let sets = declared().into_iter().find(|table| table.family == family)?.sets;
+    sets.iter().find(|declared| declared.name == set).map(|declared| declared.key)
+}
+
+/// The keys that our sets have.
+pub fn keys() -> Vec<&'static [Field]> {
+    declared().iter().flat_map(|table| &table.sets).map(|set| set.key).collect()
+}
+
+/// The tables of a host without networks and policies.
+fn declared() -> [Table; 3] {
+    [routed::table(&[], &[], false), routed6::table(&[], false), bridged::table(&[], false)]
 }
 
 /// What a VM is in the sets of a host that is guarded.

@@ -115,12 +115,13 @@ fn write_chain(text: &mut String, chain: &Chain) {
         "\tchain {name} {{\n\t\ttype {kind} hook {hook} priority {priority}; policy accept\n"
     );
     for rule in &chain.rules {
-        let _ = writeln!(text, "\t\t{}", rule_text(rule));
+        let _ = writeln!(text, "\t\t{}", self::rule(rule));
     }
     text.push_str("\t}\n");
 }
 
-fn rule_text(rule: &Rule) -> String {
+/// A rule.
+pub(super) fn rule(rule: &Rule) -> String {
     let mut words: Vec<String> = rule.matches.iter().map(match_text).collect();
     words.push(match rule.verdict {
         Verdict::Accept => "accept".into(),

@@ -82,21 +82,32 @@ fn rules(socket: &mut Socket) -> Result<Vec<(u64, Accept)>, Error> {
     }
 }
 
-/// One of our rules, if this is one.
+/// One of our rules, if this is one: in the form of [`write`], or in the one that `iptables-restore`
+/// makes of what `iptables-save` printed, which has a counter and has the comment in a match. A rule
+/// that says anything else is not ours, whatever its comment.
 pub(super) fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Error> {
-    if rule.table != FILTER.as_bytes() || rule.comment() != Some(COMMENT.as_bytes()) {
+    if rule.table != FILTER.as_bytes() {
         return Ok(None);
     }
+    let (mut comment, mut accepts) = (rule.comment(), false);
     let (mut direction, mut bridge) = (None, None);
     for expression in rule.expressions() {
         match expression? {
-            Expression::LinkName(Meta::InName) => direction = Some(Direction::In),
-            Expression::LinkName(Meta::OutName) => direction = Some(Direction::Out),
+            Expression::LinkName(Meta::InName) if direction.is_none() => {
+                direction = Some(Direction::In);
+            }
+            Expression::LinkName(Meta::OutName) if direction.is_none() => {
+                direction = Some(Direction::Out);
+            }
             expression @ Expression::Equals(_) => bridge = expression.matched_link(),
-            Expression::LinkName(Meta::Priority | Meta::Protocol)
-            | Expression::Accept
-            | Expression::Other => {}
+            Expression::Comment(text) => comment = Some(text),
+            Expression::Counter => {}
+            Expression::Accept => accepts = true,
+            Expression::LinkName(_) | Expression::Other => return Ok(None),
         }
+    }
+    if !accepts || comment != Some(COMMENT.as_bytes()) {
+        return Ok(None);
     }
     let bridge = bridge.and_then(|name| std::str::from_utf8(name).ok());
     let bridge = bridge.filter(|name| check_link_name(name).is_ok());

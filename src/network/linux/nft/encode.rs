@@ -334,15 +334,23 @@ pub(super) fn limited(key: &[Field]) -> Option<limit::Unit> {
     }
 }
 
-/// nft's number for the type of a key (nftables, `enum datatypes`).
+// nft's numbers for types (nftables, `enum datatypes`).
+const TYPE_INTEGER: u32 = 4;
+const TYPE_IPADDR: u32 = 7;
+const TYPE_ETHERADDR: u32 = 9;
+const TYPE_INET_PROTOCOL: u32 = 12;
+const TYPE_INET_SERVICE: u32 = 13;
+const TYPE_IFNAME: u32 = 41;
+
+/// nft's number for the type of a key.
 pub(super) fn key_type(key: &[Field]) -> u32 {
     let number = |field: &Field| match field {
-        Field::Ipv4 => Some(7),
-        Field::Ether => Some(9),
-        Field::Link => Some(41),
-        Field::Protocol => Some(12),
-        Field::Port => Some(13),
-        Field::Bytes(_) => Some(4),
+        Field::Ipv4 => Some(TYPE_IPADDR),
+        Field::Ether => Some(TYPE_ETHERADDR),
+        Field::Link => Some(TYPE_IFNAME),
+        Field::Protocol => Some(TYPE_INET_PROTOCOL),
+        Field::Port => Some(TYPE_INET_SERVICE),
+        Field::Bytes(_) => Some(TYPE_INTEGER),
         // It is not of the key, but beside it.
         Field::Target | Field::Rate(_) => None,
     };
@@ -350,7 +358,7 @@ pub(super) fn key_type(key: &[Field]) -> u32 {
 }
 
 /// The type of what leads to an address and a port.
-pub(super) const TARGET: u32 = 7 << TYPE_BITS | 13;
+pub(super) const TARGET: u32 = TYPE_IPADDR << TYPE_BITS | TYPE_INET_SERVICE;
 
 /// Bytes of a field in a key, padded to four.
 pub(super) fn field_bytes(field: Field) -> usize {

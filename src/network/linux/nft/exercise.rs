@@ -7,7 +7,7 @@ use crate::netlink::nft::element;
 use crate::netlink::nft::object::{ChainMessage, RuleMessage};
 use crate::netlink::writer::Writer;
 use crate::network::linux::socket::Sequence;
-use crate::plan::ruleset::{Element, Family, KEYS, Key, TABLE};
+use crate::plan::ruleset::{self, Element, Family, Field, Key, TABLE};
 
 /// An element as it is read: its key and its flags.
 type Raw = (Vec<u8>, u32);
@@ -23,30 +23,34 @@ pub fn ruleset(bytes: &[u8]) {
         {
             accept::write(&mut Writer::new(), 1, &rule);
         }
-        raw.extend(elements(message.payload));
+        raw.push(message.payload.to_vec());
     });
-    for fields in KEYS {
-        for (bytes, _) in &raw {
-            let read = observe::read_key(bytes, fields);
-            assert!(read.is_none_or(|key| written(&[key]) == [(bytes.clone(), 0)]), "{bytes:?}");
+    let elements = |fields| raw.iter().flat_map(move |payload| elements(payload, fields));
+    for fields in ruleset::keys() {
+        for (bytes, _) in elements(fields) {
+            let read = observe::read_key(&bytes, fields);
+            let same = |key| written(&[key], fields) == [(bytes.clone(), 0)];
+            assert!(read.is_none_or(same), "{bytes:?}");
         }
     }
+    const PREFIX: &[Field] = &[Field::Ipv4];
+    let raw: Vec<Raw> = elements(PREFIX).collect();
     if let Some(keys) = observe::prefixes(&raw) {
-        assert_eq!(observe::prefixes(&written(&keys)), Some(keys));
+        assert_eq!(observe::prefixes(&written(&keys, PREFIX)), Some(keys));
     }
 }
 
-fn elements(payload: &[u8]) -> Vec<Raw> {
+fn elements(payload: &[u8], fields: &[Field]) -> Vec<Raw> {
     let mut elements = Vec::new();
     let _ = element::read(payload, |key, with, flags| {
-        elements.push((observe::raw(key, with), flags));
+        elements.push((observe::raw(key, with, fields), flags));
         Ok(())
     });
     elements
 }
 
 /// The keys as they are sent to the kernel.
-fn written(keys: &[Key]) -> Vec<Raw> {
+fn written(keys: &[Key], fields: &[Field]) -> Vec<Raw> {
     let of = |key: &Key| Element {
         family: Family::Ip,
         table: TABLE,
@@ -57,5 +61,7 @@ fn written(keys: &[Key]) -> Vec<Raw> {
     let mut writer = Writer::new();
     encode::elements(&mut writer, &mut Sequence::default(), &keys, &[element::add]);
     let messages = Messages::new(writer.finish().expect("all of it fits"));
-    messages.flat_map(|message| elements(message.expect("it was written").payload)).collect()
+    messages
+        .flat_map(|message| elements(message.expect("it was written").payload, fields))
+        .collect()
 }

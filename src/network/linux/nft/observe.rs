@@ -14,7 +14,7 @@ use crate::netlink::nft::object::{self, ChainMessage, Filled, RuleMessage, SetMe
 use crate::network::linux::socket::{Error, Socket};
 use crate::plan::reconcile::ObservedTable;
 use crate::plan::ruleset::{
-    ChainKind, ChainShape, Family, Field, Hook, KEYS, Key, SetKind, Shape, TABLE, Value,
+    self, ChainKind, ChainShape, Family, Field, Hook, Key, SetKind, Shape, TABLE, Value,
 };
 
 const KINDS: [ChainKind; 2] = [ChainKind::Filter, ChainKind::Nat];
@@ -61,7 +61,7 @@ fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
         |writer, sequence| object::dump_sets(writer, sequence, number(family), TABLE),
         |message| {
             let set = SetMessage::read(message.payload)?;
-            let of_type = |key: &&&[Field]| {
+            let of_type = |key: &&'static [Field]| {
                 let leads = key.last() == Some(&Field::Target);
                 let limits = match set.filled {
                     Filled::Limiting(unit) => Some(unit),
@@ -71,8 +71,8 @@ fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
                     && set.data_type == leads.then_some(encode::TARGET)
                     && encode::limited(key) == limits
             };
-            let key = KEYS.iter().find(of_type).copied();
             let name = String::from_utf8_lossy(set.name).into_owned();
+            let key = ruleset::key(family, &name).filter(of_type);
             let kind = match set.filled {
                 Filled::Values => SetKind::Values,
                 Filled::Intervals => SetKind::Prefixes,
@@ -139,7 +139,7 @@ fn keys(
         |message| {
             let mut elements = Vec::new();
             element::read(message.payload, |key, with, flags| {
-                elements.push((raw(key, with), flags));
+                elements.push((raw(key, with, fields), flags));
                 Ok(())
             })?;
             Ok(Some(elements))
@@ -154,14 +154,15 @@ fn keys(
     })
 }
 
-/// A key and what stands beside it, one behind the other.
-pub(super) fn raw(key: &[u8], with: With<'_>) -> Vec<u8> {
-    match with {
-        With::Nothing => key.to_vec(),
-        With::Data(data) => [key, data].concat(),
-        With::Limit(limit) => {
+/// A key and those things beside it that the set's fields name, one behind the other. Others are
+/// the kernel's: what packets put into a set has the rate of the rule that put it there.
+pub(super) fn raw(key: &[u8], with: With<'_>, fields: &[Field]) -> Vec<u8> {
+    match (with, fields.last()) {
+        (With::Data(data), Some(Field::Target)) => [key, data].concat(),
+        (With::Limit(limit), Some(Field::Rate(_))) => {
             [key, &limit.per_second.to_be_bytes(), &limit.burst.to_be_bytes()].concat()
         }
+        (With::Nothing | With::Data(_) | With::Limit(_), _) => key.to_vec(),
     }
 }
 

@@ -90,7 +90,11 @@ fn incoming(rule: &RuleMessage<'_>) -> Result<Option<String>, crate::netlink::Er
                 let name = equals.matched_link().map(String::from_utf8_lossy);
                 return Ok(name.map(|name| name.into_owned()));
             }
-            Expression::Equals(_) | Expression::Accept | Expression::Other => {}
+            Expression::Equals(_)
+            | Expression::Accept
+            | Expression::Counter
+            | Expression::Comment(_)
+            | Expression::Other => {}
         }
     }
     Ok(None)

@@ -81,20 +81,51 @@ const LISTENER_QUERY: Match = is(PacketField::Icmp6Type, 130);
 const ROUTER: Match = is(PacketField::Icmp6Type, 134);
 const REDIRECT: Match = is(PacketField::Icmp6Type, 137);
 
-/// Fields that are compared with bytes of a DHCP message, and so have to be bytes themselves.
-const ETHER_SOURCE: Bytes = Bytes { layer: Layer::Link, offset: 6, length: 6 };
-const IP_SOURCE: Bytes = Bytes { layer: Layer::Network, offset: 12, length: 4 };
-const ARP_SENDER_ETHER: Bytes = Bytes { layer: Layer::Network, offset: 8, length: 6 };
-const ARP_SENDER_IP: Bytes = Bytes { layer: Layer::Network, offset: 14, length: 4 };
+/// Fields that are compared with bytes of a DHCP message, and so have to be bytes themselves, in two
+/// parts. nft shows the whole of a field by its name, which has another type than bytes: it would not
+/// read its own listing back. A part of a field has no name.
+const ETHER_SOURCE: [Bytes; 2] = parts(Layer::Link, 6, 6);
+const IP_SOURCE: [Bytes; 2] = parts(Layer::Network, 12, 4);
+const ARP_SENDER_ETHER: [Bytes; 2] = parts(Layer::Network, 8, 6);
+const ARP_SENDER_IP: [Bytes; 2] = parts(Layer::Network, 14, 4);
 /// `chaddr` and `yiaddr` (RFC 2131, 2) behind the UDP header: who asks, and what it is given.
-const DHCP_CLIENT: Bytes = Bytes { layer: Layer::Transport, offset: 8 + 28, length: 6 };
-const DHCP_YOURS: Bytes = Bytes { layer: Layer::Transport, offset: 8 + 16, length: 4 };
+const DHCP_CLIENT: [Bytes; 2] = parts(Layer::Transport, 8 + 28, 6);
+const DHCP_YOURS: [Bytes; 2] = parts(Layer::Transport, 8 + 16, 4);
+
+/// The first two bytes of a field, and the others.
+const fn parts(layer: Layer, offset: u8, length: u8) -> [Bytes; 2] {
+    let rest = length - PART;
+    [Bytes { layer, offset, length: PART }, Bytes { layer, offset: offset + PART, length: rest }]
+}
+
+/// Bytes of the first part.
+const PART: u8 = 2;
 
 /// A link and the Ethernet address of its guest.
-pub(super) const MAC: &[Field] = &[Field::Link, Field::Bytes(ETHER_SOURCE)];
-/// The same and an address that the guest was given.
-pub(super) const LEASE: &[Field] =
-    &[Field::Link, Field::Bytes(ETHER_SOURCE), Field::Bytes(IP_SOURCE)];
+pub(super) const MAC: &[Field] =
+    &[Field::Link, Field::Bytes(ETHER_SOURCE[0]), Field::Bytes(ETHER_SOURCE[1])];
+/// A link, what tells its guest from a former one, and an address that the guest was given. The
+/// whole Ethernet address is compared with `asking`: of a key of five parts nft shows no types.
+pub(super) const LEASE: &[Field] = &[
+    Field::Link,
+    Field::Bytes(ETHER_SOURCE[1]),
+    Field::Bytes(IP_SOURCE[0]),
+    Field::Bytes(IP_SOURCE[1]),
+];
+
+/// The fields of a packet that are compared with [`MAC`].
+const fn mac([first, rest]: [Bytes; 2], link: PacketField) -> [PacketField; 3] {
+    [link, PacketField::Bytes(first), PacketField::Bytes(rest)]
+}
+
+/// The fields of a packet that are compared with [`LEASE`].
+const fn lease(
+    ether: [Bytes; 2],
+    [first, rest]: [Bytes; 2],
+    link: PacketField,
+) -> [PacketField; 4] {
+    [link, PacketField::Bytes(ether[1]), PacketField::Bytes(first), PacketField::Bytes(rest)]
+}
 
 /// A link and how much comes from it.
 pub(super) const BYTES: &[Field] = &[Field::Link, Field::Rate(Unit::Bytes)];
@@ -140,7 +171,10 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
 /// What a guest is in the sets.
 pub(super) fn elements(guest: &Guest<'_>) -> Vec<Element> {
     let link = || Value::Link(guest.tap.to_string());
-    let mac = || vec![link(), Value::Bytes(guest.mac.0.to_vec())];
+    let mac = || {
+        let (first, rest) = guest.mac.0.split_at(PART.into());
+        vec![link(), Value::Bytes(first.to_vec()), Value::Bytes(rest.to_vec())]
+    };
     let own = guest.ip.map(|ip| vec![link(), Value::Ether(guest.mac), Value::Ipv4(ip)]);
     let mut keys = vec![("ports", vec![link()])];
     if guest.antispoof {
@@ -166,7 +200,7 @@ pub(super) fn elements(guest: &Guest<'_>) -> Vec<Element> {
 
 fn from_guests() -> Vec<Rule> {
     use PacketField::InLink;
-    const CLIENT: PacketField = PacketField::Bytes(DHCP_CLIENT);
+    const CLIENT: &[PacketField] = &mac(DHCP_CLIENT, InLink);
     let too_fast = Match::Faster { fields: &[InLink], set: "storms", rate: GROUP_RATE };
     let mut rules = vec![
         rule([outside(&[InLink], "ports")], Verdict::Accept),
@@ -178,7 +212,7 @@ fn from_guests() -> Vec<Rule> {
         rule([TO_GROUP, too_fast], Verdict::Drop),
         rule([UDP, FROM_DHCP_SERVER], Verdict::Drop),
         rule([UDP, TO_DHCP_SERVER, IPV4, FRAGMENT], Verdict::Drop),
-        rule([UDP, TO_DHCP_SERVER, outside(&[InLink, CLIENT], "macs")], Verdict::Drop),
+        rule([UDP, TO_DHCP_SERVER, outside(CLIENT, "macs")], Verdict::Drop),
         rule([IGMP, IGMP_QUERY], Verdict::Drop),
     ];
     rules.extend(ipv4());
@@ -192,15 +226,15 @@ fn from_guests() -> Vec<Rule> {
 /// the guest's own Ethernet address.
 fn ipv4() -> [Rule; 4] {
     use PacketField::{EtherSource, InLink, IpSource};
-    const ETHER: PacketField = PacketField::Bytes(ETHER_SOURCE);
-    const IP: PacketField = PacketField::Bytes(IP_SOURCE);
+    const MAC: &[PacketField] = &mac(ETHER_SOURCE, InLink);
+    const LEASE: &[PacketField] = &lease(ETHER_SOURCE, IP_SOURCE, InLink);
     let asks = [IPV4, is(IpSource, 0), UDP, FROM_DHCP_CLIENT, TO_DHCP_SERVER];
-    let asking = within(&[InLink, ETHER], "asking");
-    let leased = within(&[InLink, ETHER, IP], "leases");
-    let still = Match::Put { fields: &[InLink, ETHER, IP], set: "leases" };
+    let asking = within(MAC, "asking");
+    let leased = within(LEASE, "leases");
+    let still = Match::Put { fields: LEASE, set: "leases" };
     [
         rule([IPV4, within(&[InLink, EtherSource, IpSource], "guests")], Verdict::Accept),
-        rule([outside(&[InLink, ETHER], "macs")], Verdict::Drop),
+        rule([outside(MAC, "macs")], Verdict::Drop),
         rule([IPV4, asking, leased, still], Verdict::Accept),
         rule(asks, Verdict::Accept),
     ]
@@ -212,8 +246,8 @@ fn arp() -> [Rule; 3] {
         ArpHardware, ArpHardwareLength, ArpProtocol, ArpProtocolLength, ArpSenderEther,
         ArpSenderIp, InLink,
     };
-    const ETHER: PacketField = PacketField::Bytes(ARP_SENDER_ETHER);
-    const IP: PacketField = PacketField::Bytes(ARP_SENDER_IP);
+    const MAC: &[PacketField] = &mac(ARP_SENDER_ETHER, InLink);
+    const LEASE: &[PacketField] = &lease(ARP_SENDER_ETHER, ARP_SENDER_IP, InLink);
     let rule = |matches: &[Match]| {
         let usual = [
             ARP,
@@ -227,11 +261,11 @@ fn arp() -> [Rule; 3] {
     [
         rule(&[within(&[InLink, ArpSenderEther, ArpSenderIp], "guests")]),
         rule(&[
-            within(&[InLink, ETHER], "asking"),
-            within(&[InLink, ETHER, IP], "leases"),
-            Match::Put { fields: &[InLink, ETHER, IP], set: "leases" },
+            within(MAC, "asking"),
+            within(LEASE, "leases"),
+            Match::Put { fields: LEASE, set: "leases" },
         ]),
-        rule(&[is(ArpSenderIp, 0), within(&[InLink, ETHER], "macs")]),
+        rule(&[is(ArpSenderIp, 0), within(MAC, "macs")]),
     ]
 }
 
@@ -263,13 +297,13 @@ fn from_host() -> Vec<Rule> {
 /// elsewhere could be anybody.
 fn to_guests() -> Vec<Rule> {
     use PacketField::{IpSource, OutLink};
-    const CLIENT: PacketField = PacketField::Bytes(DHCP_CLIENT);
-    const YOURS: PacketField = PacketField::Bytes(DHCP_YOURS);
+    const CLIENT: &[PacketField] = &mac(DHCP_CLIENT, OutLink);
+    const LEASE: &[PacketField] = &lease(DHCP_CLIENT, DHCP_YOURS, OutLink);
     let answer = vec![IPV4, UDP, FROM_DHCP_SERVER, TO_DHCP_CLIENT];
     let learn = vec![
         within(&[IpSource], "subnets"),
-        within(&[OutLink, CLIENT], "asking"),
-        Match::Put { fields: &[OutLink, CLIENT, YOURS], set: "leases" },
+        within(CLIENT, "asking"),
+        Match::Put { fields: LEASE, set: "leases" },
     ];
     vec![Rule { matches: [answer, learn].concat(), verdict: Verdict::Accept }]
 }

@@ -30,17 +30,25 @@ pub(super) fn sets(networks: &[&NetworkConfig], policies: &[Policy]) -> Vec<Set>
     let mut sets =
         vec![counting(ALLOWED), counting(DENIED), set("restricted", &[Field::Link], restricted)];
     sets.extend(
-        policies.iter().map(|policy| Set {
-            name: members(&policy.name),
-            ..set("", &[Field::Ipv4], Vec::new())
-        }),
+        policies
+            .iter()
+            .map(|policy| Set { name: members(&policy.name), ..set("", MEMBERS, Vec::new()) }),
     );
     sets
 }
 
+/// How the sets begin of those who have a policy, and what is in them.
+const MEMBERS_PREFIX: &str = "policy_";
+pub(super) const MEMBERS: &[Field] = &[Field::Ipv4];
+
 /// The set of those who have a policy.
 fn members(policy: &str) -> Cow<'static, str> {
-    format!("policy_{policy}").into()
+    format!("{MEMBERS_PREFIX}{policy}").into()
+}
+
+/// Whether it is a set of those who have some policy.
+pub(super) fn is_members(set: &str) -> bool {
+    set.starts_with(MEMBERS_PREFIX)
 }
 
 pub(super) fn chain(policies: &[Policy]) -> Chain {
