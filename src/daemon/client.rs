@@ -36,8 +36,6 @@ pub(super) struct Client {
     pub stream: UnixStream,
     /// Who is at its other end.
     pub peer: Peer,
-    /// Tells this connection from an earlier one in the same slot.
-    pub serial: u64,
     /// What it is waiting for.
     pub state: State,
     decoder: Decoder,
@@ -71,12 +69,11 @@ pub(super) enum State {
 }
 
 impl Client {
-    pub(super) fn new(stream: UnixStream, peer: Peer, serial: u64) -> Client {
+    pub(super) fn new(stream: UnixStream, peer: Peer) -> Client {
         let (state, decoder) = (State::Idle, Decoder::default());
         Client {
             stream,
             peer,
-            serial,
             state,
             decoder,
             output: Vec::new(),

@@ -9,6 +9,8 @@
 
 mod clients;
 mod gather;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;
@@ -22,7 +24,8 @@ use super::compare::Comparisons;
 use super::ear::Ear;
 use super::refusals::Refusals;
 use super::shell::{Output, Shell};
-use super::source::{Slab, Source};
+use super::source::Source;
+use super::sources::{Key, Sources};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::Error;
@@ -43,14 +46,14 @@ const QUIET_MS: u64 = 10;
 /// Events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 256;
 
-/// The ticket of our own request; serial numbers of connections begin with 1.
+/// The ticket of our own request: no connection has this key.
 const OWN_TICKET: Ticket = 0;
 
 /// The daemon's loop and all that it waits for.
 pub(super) struct EventLoop<N, D: Disk, P> {
     poll: Poll,
     comparisons: Comparisons,
-    sources: Slab,
+    sources: Sources<Source>,
     shell: Shell<N, D, P>,
     /// `None` where one request is handled without serving others.
     listener: Option<UnixListener>,
@@ -66,16 +69,15 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     _signals: mio::net::UnixStream,
     /// The answer to the request of [`EventLoop::run_one`].
     own_answer: Option<Result<Reply, Error>>,
-    /// Slots of the processes that are watched.
-    watched: HashMap<VmName, usize>,
+    /// Keys of the processes that are watched.
+    watched: HashMap<VmName, Key>,
     /// Sources that have more to do than their last turn allowed.
-    again: Vec<usize>,
+    again: Vec<Key>,
     /// Requests of this turn that are to be carried out together.
     gathered: Vec<(Ticket, Request)>,
     /// How many more of them a client may add to its first in this turn.
     room: usize,
     refusals: Refusals,
-    serial: u64,
     started: Instant,
     ending: bool,
 }
@@ -90,20 +92,23 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         started: Instant,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let mut sources = Slab::default();
+        let mut sources = Sources::default();
+        let mut token = |source| {
+            let key = sources.key();
+            sources.insert(key, source);
+            Token(key)
+        };
+        let registry = poll.registry();
         if let Some(listener) = &mut listener {
-            let token = Token(sources.insert(Source::Listener));
-            poll.registry().register(listener, token, Interest::READABLE)?;
+            registry.register(listener, token(Source::Listener), Interest::READABLE)?;
         }
         for fd in monitor.iter().flat_map(Monitor::descriptors) {
-            let token = Token(sources.insert(Source::Monitor));
-            poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+            registry.register(&mut SourceFd(&fd), token(Source::Monitor), Interest::READABLE)?;
         }
-        let token = Token(sources.insert(Source::Signals));
-        poll.registry().register(&mut signals, token, Interest::READABLE)?;
-        let token = Token(sources.insert(Source::Comparisons));
+        registry.register(&mut signals, token(Source::Signals), Interest::READABLE)?;
+        let news_at = monitor.as_ref().map(|_| 0);
         let user = shell.hypervisor_user().cloned();
-        let comparisons = Comparisons::new(poll.registry(), token, user)?;
+        let comparisons = Comparisons::new(registry, token(Source::Comparisons), user)?;
         Ok(EventLoop {
             poll,
             comparisons,
@@ -113,7 +118,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             monitor,
             busy_until: 0,
             untidy: true,
-            news_at: Some(0),
+            news_at,
             _signals: signals,
             own_answer: None,
             watched: HashMap::new(),
@@ -121,48 +126,53 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             gathered: Vec::new(),
             room: 0,
             refusals: Refusals::default(),
-            serial: 0,
             started,
             ending: false,
         })
     }
 
-    /// Runs until a signal says that it is enough.
+    /// Runs until a signal says that it is enough. An error is one of the wait itself: without it
+    /// nothing can go on. What is wrong with one source ends that source, or is tried again.
     pub(super) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        self.listen_to_kernel();
-        self.tell()?;
+        self.listen_to_kernel(self.now());
+        self.tell();
         while !self.ending {
-            let timeout = self.timeout();
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                outcome => outcome?,
+            self.round(&mut events)?;
+        }
+        Ok(())
+    }
+
+    /// Waits, and lets each source that is ready have its turn.
+    fn round(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.timeout();
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            outcome => outcome?,
+        }
+        self.room = gather::GROUP_MAX;
+        for key in std::mem::take(&mut self.again) {
+            match self.sources.get_mut(key) {
+                Some(Source::Listener) => self.accept(key),
+                Some(Source::Guests(_)) => self.hear(key),
+                Some(Source::Client(_)) => self.serve(key),
+                Some(
+                    Source::Signals | Source::Monitor | Source::Comparisons | Source::Process(_),
+                )
+                | None => {}
             }
-            self.room = gather::GROUP_MAX;
-            for slot in std::mem::take(&mut self.again) {
-                match self.sources.get_mut(slot) {
-                    Some(Source::Listener) => self.accept(slot),
-                    Some(Source::Guests(_)) => self.hear(slot),
-                    Some(Source::Client(_)) => self.serve(slot),
-                    Some(
-                        Source::Signals
-                        | Source::Monitor
-                        | Source::Comparisons
-                        | Source::Process(_),
-                    )
-                    | None => {}
-                }
-            }
-            for event in &events {
-                self.ready(event);
-            }
-            self.carry_out_gathered()?;
-            self.listen_to_kernel();
-            self.shell.tick(self.now());
-            self.tell()?;
-            if self.has_spare_work() && self.busy_until <= self.now().mono {
-                self.do_spare_work();
-            }
+        }
+        for event in &*events {
+            self.ready(event);
+        }
+        self.carry_out_gathered();
+        let now = self.now();
+        self.listen_to_kernel(now);
+        self.shell.tick(now);
+        debug_assert!(self.deadline().is_none_or(|at| now.mono < at), "due after its turn");
+        self.tell();
+        if self.has_spare_work() && self.busy_until <= self.now().mono {
+            self.do_spare_work();
         }
         Ok(())
     }
@@ -183,8 +193,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
 
     /// Passes on the news of the kernel, when it is time. After the requests of a turn, so that what
     /// these did is told to its end.
-    fn listen_to_kernel(&mut self) {
-        let now = self.now();
+    fn listen_to_kernel(&mut self, now: Now) {
         let Some(monitor) = &mut self.monitor else { return };
         if self.news_at.is_some_and(|at| at <= now.mono) {
             self.news_at = None;
@@ -213,22 +222,27 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             return Some(Duration::ZERO);
         }
         let spare = self.has_spare_work().then_some(self.busy_until);
-        let next = self.shell.deadline().into_iter().chain(self.news_at).chain(spare).min()?;
+        let next = self.deadline().into_iter().chain(spare).min()?;
         let left = next.saturating_sub(self.now().mono);
         Some(Duration::from_millis(if left == 0 { 0 } else { left + 1 }))
     }
 
+    /// When something is due though no source is ready. After each turn this lies ahead.
+    fn deadline(&self) -> Option<u64> {
+        self.shell.deadline().into_iter().chain(self.news_at).min()
+    }
+
     fn ready(&mut self, event: &mio::event::Event) {
-        let (slot, now) = (event.token().0, self.now().mono);
-        match self.sources.get_mut(slot) {
+        let (key, now) = (event.token().0, self.now().mono);
+        match self.sources.get_mut(key) {
             None => {}
-            Some(Source::Listener) => self.accept(slot),
+            Some(Source::Listener) => self.accept(key),
             Some(Source::Signals) => self.ending = true,
             Some(Source::Comparisons) => self.compared(),
             Some(Source::Monitor) => {
                 self.news_at.get_or_insert(now + NEWS_DELAY_MS);
             }
-            Some(Source::Guests(_)) => self.hear(slot),
+            Some(Source::Guests(_)) => self.hear(key),
             Some(Source::Process(name)) => {
                 let name = name.clone();
                 self.unwatch(&name);
@@ -239,66 +253,65 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                     client.readable(event.is_read_closed());
                 }
                 if event.is_read_closed() && event.is_write_closed() {
-                    self.close(slot);
+                    self.close(key);
                 } else {
-                    self.serve(slot);
+                    self.serve(key);
                 }
             }
         }
     }
 
     /// A turn of the guests of a network: they are answered as far as one turn goes.
-    fn hear(&mut self, slot: usize) {
+    fn hear(&mut self, key: Key) {
         let now = self.now();
-        let Some(Source::Guests(ear)) = self.sources.get_mut(slot) else { return };
+        let Some(Source::Guests(ear)) = self.sources.get_mut(key) else { return };
         let shell = &mut self.shell;
         let more = ear.turn(|network, frame| shell.guest_asks(network, frame, now));
         if more {
-            self.come_back(slot);
+            self.come_back(key);
         }
     }
 
     /// Listens on bridges that are new. Only where the kernel is watched: a single request serves
     /// no guests, and a backend without a kernel has none.
-    fn listen_to_guests(&mut self) -> io::Result<()> {
+    fn listen_to_guests(&mut self) {
         for bridge in self.shell.take_bridges() {
             let here = |network: &&NetworkConfig| {
                 network.bridge == bridge && network.dhcp == Dhcp::Builtin
             };
             let network = self.shell.engine().configured().find(here);
             let Some(network) = network.filter(|_| self.monitor.is_some()) else { continue };
-            if let Some(slot) = self.sources.guests_of(&network.name) {
+            if let Some(key) = self.sources.guests_of(&network.name) {
                 // Its end takes it out of the poll, too.
-                self.sources.remove(slot);
-                self.again.retain(|&other| other != slot);
+                self.sources.remove(key);
             }
-            let ear = match Ear::open(network) {
-                Ok(ear) => ear,
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+            let (name, key) = (&network.name, self.sources.key());
+            let ear = Ear::open(network).and_then(|ear| {
+                let fd = ear.descriptor();
+                let registry = self.poll.registry();
+                registry.register(&mut SourceFd(&fd), Token(key), Interest::READABLE)?;
+                Ok(ear)
+            });
+            match ear {
+                Ok(ear) => self.sources.insert(key, Source::Guests(Box::new(ear))),
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
                 Err(error) => {
-                    log::error!(
-                        "network {}: cannot receive DHCP from its guests: {error}",
-                        network.name
-                    );
-                    continue;
+                    log::error!("network {name}: cannot receive DHCP from its guests: {error}");
                 }
-            };
-            let (fd, slot) = (ear.descriptor(), self.sources.insert(Source::Guests(Box::new(ear))));
-            self.poll.registry().register(&mut SourceFd(&fd), Token(slot), Interest::READABLE)?;
+            }
         }
-        Ok(())
     }
 
     /// Lets a source have another turn without waiting for the kernel.
-    fn come_back(&mut self, slot: usize) {
-        if !self.again.contains(&slot) {
-            self.again.push(slot);
+    fn come_back(&mut self, key: Key) {
+        if !self.again.contains(&key) {
+            self.again.push(key);
         }
     }
 
     /// Passes on what the shell has to tell, and watches what it started or made. Those who
     /// wait come before those who watch.
-    fn tell(&mut self) -> io::Result<()> {
+    fn tell(&mut self) {
         let mut events = Vec::new();
         for output in self.shell.take_outputs() {
             match output {
@@ -314,26 +327,33 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             write_to_log(&event);
             self.tell_all(&event);
         }
-        self.watch()?;
-        self.listen_to_guests()
+        self.watch();
+        self.listen_to_guests();
     }
 
-    /// Registers the pidfds of processes that are new.
-    fn watch(&mut self) -> io::Result<()> {
+    /// Registers the pidfds of processes that are new. One that cannot be registered is looked at by
+    /// the shell, and comes here again.
+    fn watch(&mut self) {
         for name in self.shell.take_started() {
             self.unwatch(&name);
             let Some(pidfd) = self.shell.processes().pidfd(&name) else { continue };
-            let slot = self.sources.insert(Source::Process(name.clone()));
-            let registry = self.poll.registry();
-            registry.register(&mut SourceFd(&pidfd), Token(slot), Interest::READABLE)?;
-            self.watched.insert(name, slot);
+            let (registry, key) = (self.poll.registry(), self.sources.key());
+            match registry.register(&mut SourceFd(&pidfd), Token(key), Interest::READABLE) {
+                Ok(()) => {
+                    self.sources.insert(key, Source::Process(name.clone()));
+                    self.watched.insert(name, key);
+                }
+                Err(error) => {
+                    log::warn!("VM {name}: the end of its process cannot be waited for: {error}");
+                    self.shell.watch_later(&name, self.now());
+                }
+            }
         }
-        Ok(())
     }
 
     fn unwatch(&mut self, name: &VmName) {
-        if let Some(slot) = self.watched.remove(name) {
-            self.sources.remove(slot);
+        if let Some(key) = self.watched.remove(name) {
+            self.sources.remove(key);
             if let Some(pidfd) = self.shell.processes().pidfd(name) {
                 // Closing the pidfd takes it out of the poll too; this is for one that stays open.
                 let _ = self.poll.registry().deregister(&mut SourceFd(&pidfd));

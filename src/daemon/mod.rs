@@ -3,7 +3,7 @@
 //! [`shell`] carries decisions out and knows neither sockets nor clocks; `host`, `heal` and
 //! `inspect` are its parts for the host as a whole, `guests` for what these ask, `together` for
 //! requests that come together, [`launch`] is what it knows of hypervisors. `event_loop` with what it
-//! waits for (`source`, `client`, `ear`) drives it. [`serve()`] is the daemon, [`offline`] the same
+//! waits for ([`sources`], `source`, `client`, `ear`) drives it. [`serve()`] is the daemon, [`offline`] the same
 //! shell for one request where no daemon runs. On systems other than Linux both are in `foreign`.
 
 #[cfg(target_os = "linux")]
@@ -36,6 +36,7 @@ mod serve;
 pub mod shell;
 #[cfg(target_os = "linux")]
 mod source;
+pub mod sources;
 mod together;
 
 use std::time::{Instant, SystemTime};

@@ -15,7 +15,7 @@
 //! A delete has the record before the plan, because the last step of that cannot be undone. Creates
 //! that come together share a step, see [`super::together`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::heal::Healing;
 use super::launch::Launcher;
@@ -39,6 +39,9 @@ use crate::store::disk::Disk;
 /// `EXFULL` (asm-generic/errno.h): what the kernel says when a bridge has no port left.
 const EXFULL: i32 = 54;
 
+/// Milliseconds after which a process that could not be watched, or whose end could not be collected,
+/// is looked at.
+const WATCH_RETRY_MS: u64 = 1_000;
 /// Times that what is due at one moment may make something else due at the same moment: a process
 /// that is killed at once is, by whatever is due before it.
 const ROUNDS_MAX: usize = 8;
@@ -58,6 +61,9 @@ pub struct Shell<N, D: Disk, P> {
     outputs: Vec<Output>,
     /// VMs whose process is new to whoever watches them.
     pub(super) started: Vec<VmName>,
+    /// VMs whose process is not watched, or whose end could not be collected, and when it is looked
+    /// at next.
+    unwatched: BTreeMap<VmName, u64>,
     /// Bridges that are new, or gone, to whoever listens on them.
     pub(super) bridges: BTreeSet<String>,
 }
@@ -92,6 +98,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             healing: Healing::default(),
             outputs: Vec::new(),
             started: Vec::new(),
+            unwatched: BTreeMap::new(),
             bridges,
         }
     }
@@ -113,7 +120,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// The next moment of the monotonic clock at which [`Shell::tick`] has something to do.
     pub fn deadline(&self) -> Option<u64> {
-        self.engine.deadline().into_iter().chain(self.healing.deadline()).min()
+        let unwatched = self.unwatched.values().copied().min();
+        self.engine.deadline().into_iter().chain(self.healing.deadline()).chain(unwatched).min()
     }
 
     /// The processes, for the event loop to watch.
@@ -177,15 +185,42 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.settle(now);
     }
 
+    /// A process of [`Shell::take_started`] cannot be watched. It is looked at in a while, and is
+    /// among those again then.
+    pub fn watch_later(&mut self, name: &VmName, now: Now) {
+        self.unwatched.insert(name.clone(), now.mono + WATCH_RETRY_MS);
+    }
+
+    /// Looks at processes that nobody watches, and has those that run watched again.
+    fn look_at_unwatched(&mut self, now: Now) {
+        let due = |(_, at): &(&VmName, &u64)| **at <= now.mono;
+        while let Some((name, _)) = self.unwatched.iter().find(due) {
+            let name = name.clone();
+            self.unwatched.remove(&name);
+            if !self.collect(&name, now) && self.processes.pidfd(&name).is_some() {
+                self.started.push(name);
+            }
+        }
+    }
+
     /// A watched process is said to have ended.
     pub fn exited(&mut self, name: &VmName, now: Now) {
-        let Some(exit) = self.processes.reap(name) else { return };
+        if !self.collect(name, now) && self.processes.pidfd(name).is_some() {
+            // It runs, or cannot be asked now. Whoever said that it has ended says so only once.
+            self.watch_later(name, now);
+        }
+    }
+
+    /// Collects a process that has ended, and says whether there was one.
+    fn collect(&mut self, name: &VmName, now: Now) -> bool {
+        let Some(exit) = self.processes.reap(name) else { return false };
         self.forget_process(name);
         let log = self.launcher.tail_of_log(name);
         if let Some(decision) = self.engine.exited(name, exit, log, now) {
             self.carry_out(decision, now);
         }
         self.settle(now);
+        true
     }
 
     /// Does what is due, and what becomes due by that: afterwards [`Shell::deadline`] lies ahead. A
@@ -201,10 +236,14 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     fn tick_once(&mut self, now: Now) {
+        self.look_at_unwatched(now);
         while let Some(decision) = self.engine.due(now) {
             self.carry_out(decision, now);
         }
         while let Some(name) = self.engine.hatching(now) {
+            if self.unwatched.contains_key(&name) && self.collect(&name, now) {
+                continue;
+            }
             let ready = self.is_ready(&name);
             let answers = self.engine.looked_at(&name, ready, now);
             self.answer(answers);

@@ -12,6 +12,7 @@ use crate::daemon::compare::Compared;
 use crate::daemon::peer::{GROUP, Peer};
 use crate::daemon::shell::Shell;
 use crate::daemon::source::Source;
+use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user;
 use crate::model::error::{Error, Failure, Refusal};
@@ -35,12 +36,10 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// Bytes of output that one user other than root may leave unread on all connections together.
 /// The connection whose reply does not fit is closed; one reply may be some megabytes long.
 const QUEUE_PER_USER_MAX: usize = 32 << 20;
-/// Bits of a ticket that say in which slot the connection is; the rest is its serial number.
-const SLOT_BITS: u32 = 16;
 
 impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// Takes connections that wait. One that is over a bound is closed at once.
-    pub(super) fn accept(&mut self, slot: usize) {
+    pub(super) fn accept(&mut self, key: Key) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(listener) = &self.listener else { return };
             let stream = match listener.accept() {
@@ -54,16 +53,16 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 }
             };
             match self.admit(stream) {
-                Ok(slot) => self.serve(slot),
+                Ok(key) => self.serve(key),
                 Err(error) => {
                     self.refusals.log(self.now().mono, format_args!("a connection: {error}"));
                 }
             }
         }
-        self.come_back(slot);
+        self.come_back(key);
     }
 
-    fn admit(&mut self, mut stream: mio::net::UnixStream) -> io::Result<usize> {
+    pub(super) fn admit(&mut self, mut stream: mio::net::UnixStream) -> io::Result<Key> {
         let peer = Peer::of(&stream)?;
         let theirs =
             self.sources.clients().filter(|(_, client)| client.peer.uid == peer.uid).count();
@@ -78,53 +77,51 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 "process {pid} of user {uid}: the user has {theirs} of all {all} connections"
             )));
         }
-        self.serial += 1;
-        let (registry, serial) = (self.poll.registry(), self.serial);
-        let slot = self.sources.next_slot();
-        registry.register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-        Ok(self.sources.insert(Source::Client(Box::new(Client::new(stream, peer, serial)))))
+        let (key, both) = (self.sources.key(), Interest::READABLE | Interest::WRITABLE);
+        self.poll.registry().register(&mut stream, Token(key), both)?;
+        self.sources.insert(key, Source::Client(Box::new(Client::new(stream, peer))));
+        Ok(key)
     }
 
     /// A client's turn: one request, however many it has sent, so that nobody waits for another's
     /// queue; or several that cost little more than one, as long as there is room for them.
-    pub(super) fn serve(&mut self, slot: usize) {
-        if self.turn(slot).is_err() {
-            return self.close(slot);
+    pub(super) fn serve(&mut self, key: Key) {
+        if self.turn(key).is_err() {
+            return self.close(key);
         }
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
+        let Some(client) = self.sources.client(key) else { return };
         if client.is_over() {
-            self.close(slot);
+            self.close(key);
         } else if client.has_work() {
-            self.come_back(slot);
+            self.come_back(key);
         }
     }
 
     /// An error ends the connection.
-    fn turn(&mut self, slot: usize) -> io::Result<()> {
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+    fn turn(&mut self, key: Key) -> io::Result<()> {
+        let Some(client) = self.sources.client(key) else { return Ok(()) };
         client.flush()?;
         client.read()?;
-        self.resync(slot)?;
-        while self.next(slot)? && self.room > 0 {
+        self.resync(key)?;
+        while self.next(key)? && self.room > 0 {
             self.room -= 1;
         }
         Ok(())
     }
 
     /// Handles the next message of a client, and says whether it may have another one handled.
-    fn next(&mut self, slot: usize) -> io::Result<bool> {
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(false) };
+    fn next(&mut self, key: Key) -> io::Result<bool> {
+        let Some(client) = self.sources.client(key) else { return Ok(false) };
         match client.next_message() {
             None => Ok(false),
             Some(Ok(message)) => {
-                self.handle(slot, &message)?;
-                self.tell()?;
-                let client = self.sources.get_mut(slot);
-                Ok(matches!(client, Some(Source::Client(client)) if client.is_gathering()))
+                self.handle(key, &message)?;
+                self.tell();
+                Ok(self.sources.client(key).is_some_and(|client| client.is_gathering()))
             }
             Some(Err(error)) => {
-                self.carry_out_gathered()?;
-                let Some(Source::Client(client)) = self.sources.get_mut(slot) else {
+                self.carry_out_gathered();
+                let Some(client) = self.sources.client(key) else {
                     return Ok(false);
                 };
                 // What follows cannot be told from what was wrong, so this is the end of it.
@@ -137,15 +134,18 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     }
 
     /// One message of a client.
-    fn handle(&mut self, slot: usize, message: &[u8]) -> io::Result<()> {
+    fn handle(&mut self, key: Key, message: &[u8]) -> io::Result<()> {
         let call = match request::decode(message) {
-            Ok(call) if self.goes_together(slot, &call) => return self.gather(slot, call),
+            Ok(call) if self.goes_together(key, &call) => {
+                self.gather(key, call);
+                return Ok(());
+            }
             call => call,
         };
         // Whatever else comes is handled, and answered, behind what was gathered.
-        self.carry_out_gathered()?;
+        self.carry_out_gathered();
         let now = self.now();
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        let Some(client) = self.sources.client(key) else { return Ok(()) };
         let call = match call {
             Ok(call) => call,
             Err(Rejected { oneway: true, .. }) => return Ok(()),
@@ -173,7 +173,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             }
             Body::Volnet(asked) => asked,
         };
-        let ticket = ticket(client, slot);
+        let ticket = ticket(key);
         (self.busy_until, self.untidy) = (now.mono + QUIET_MS, true);
         client.state = match asked {
             Request::Monitor if call.more => State::Subscribed { lost: false },
@@ -200,11 +200,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     }
 
     pub(super) fn tell_one(&mut self, ticket: Ticket, result: &Result<Reply, Error>) {
-        let slot = (ticket & ((1 << SLOT_BITS) - 1)) as usize;
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
-        if client.serial != ticket >> SLOT_BITS {
-            return;
-        }
+        let key = ticket as Key;
+        let Some(client) = self.sources.client(key) else { return };
         let (continues, silent) = match client.state {
             State::Asked { silent } => {
                 client.state = State::Idle;
@@ -228,16 +225,16 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             Err(error) => client.send(|out, end| reply::error(out, error, end)),
         };
         match sent {
-            Err(_) => self.close(slot),
-            Ok(()) if client.is_over() => self.close(slot),
-            Ok(()) if client.has_work() => self.come_back(slot),
-            Ok(()) => self.bound_queues(slot),
+            Err(_) => self.close(key),
+            Ok(()) if client.is_over() => self.close(key),
+            Ok(()) if client.has_work() => self.come_back(key),
+            Ok(()) => self.bound_queues(key),
         }
     }
 
     /// Closes a connection that waits to be read, when its user has left too much unread.
-    fn bound_queues(&mut self, slot: usize) {
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return };
+    fn bound_queues(&mut self, key: Key) {
+        let Some(client) = self.sources.client(key) else { return };
         let Peer { uid, pid, .. } = client.peer;
         if client.queued() == 0 || uid == 0 {
             return;
@@ -252,7 +249,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                     "process {pid} of user {uid}: the user has not read {unread} bytes of replies"
                 ),
             );
-            self.close(slot);
+            self.close(key);
         }
     }
 
@@ -260,7 +257,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// and get the state instead.
     pub(super) fn tell_all(&mut self, event: &Event) {
         let mut gone = Vec::new();
-        for (slot, client) in self.sources.clients() {
+        for (key, client) in self.sources.clients() {
             let State::Subscribed { lost } = &mut client.state else { continue };
             if *lost || client.is_full() {
                 client.state = State::Subscribed { lost: true };
@@ -268,18 +265,18 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             }
             let reply = Reply::Event { event: event.clone() };
             if client.send(|out, end| reply::reply(out, &reply, true, end)).is_err() {
-                gone.push(slot);
+                gone.push(key);
             }
         }
-        for slot in gone {
-            self.close(slot);
+        for key in gone {
+            self.close(key);
         }
     }
 
     /// Tells a subscriber that has caught up what it missed.
-    fn resync(&mut self, slot: usize) -> io::Result<()> {
+    fn resync(&mut self, key: Key) -> io::Result<()> {
         let now = self.now();
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
+        let Some(client) = self.sources.client(key) else { return Ok(()) };
         if client.state != (State::Subscribed { lost: true }) || client.is_full() {
             return Ok(());
         }
@@ -292,12 +289,11 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         })
     }
 
-    pub(super) fn close(&mut self, slot: usize) {
-        if let Some(Source::Client(mut client)) = self.sources.remove(slot) {
-            self.comparisons.call_off(ticket(&client, slot));
+    pub(super) fn close(&mut self, key: Key) {
+        if let Some(Source::Client(mut client)) = self.sources.remove(key) {
+            self.comparisons.call_off(ticket(key));
             let _ = self.poll.registry().deregister(&mut client.stream);
         }
-        self.again.retain(|&other| other != slot);
     }
 }
 
@@ -319,7 +315,7 @@ pub(super) fn refusal<N: Network, D: Disk, P: Processes>(
     None
 }
 
-/// Who asks, for as long as this connection is there.
-pub(super) fn ticket(client: &Client, slot: usize) -> Ticket {
-    client.serial << SLOT_BITS | slot as u64
+/// Who asks: a connection, by its key.
+pub(super) fn ticket(key: Key) -> Ticket {
+    key as Ticket
 }

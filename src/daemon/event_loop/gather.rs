@@ -5,12 +5,10 @@
 //! handled, and at the end of the turn: so a connection has its answers in order, and all requests are
 //! handled in the order in which they were read.
 
-use std::io;
-
 use super::clients::{refusal, ticket};
 use super::{EventLoop, QUIET_MS};
 use crate::daemon::client::State;
-use crate::daemon::source::Source;
+use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
 use crate::network::Network;
 use crate::protocol::request::{Body, Call};
@@ -23,8 +21,8 @@ pub(super) const GROUP_MAX: usize = 32;
 impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// Whether a client's call is carried out with others: none that it may not make, or wants no
     /// answer to.
-    pub(super) fn goes_together(&mut self, slot: usize, call: &Call) -> bool {
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return false };
+    pub(super) fn goes_together(&mut self, key: Key, call: &Call) -> bool {
+        let Some(client) = self.sources.client(key) else { return false };
         let Body::Volnet(request) = &call.body else { return false };
         !call.oneway
             && request.goes_together()
@@ -32,26 +30,28 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     }
 
     /// Keeps such a call.
-    pub(super) fn gather(&mut self, slot: usize, call: Call) -> io::Result<()> {
-        let Some(Source::Client(client)) = self.sources.get_mut(slot) else { return Ok(()) };
-        let Body::Volnet(request) = call.body else { return Ok(()) };
+    pub(super) fn gather(&mut self, key: Key, call: Call) {
+        let Some(client) = self.sources.client(key) else { return };
+        let Body::Volnet(request) = call.body else { return };
         let open = match client.state {
             State::Together { open } => open + 1,
             State::Idle | State::Asked { .. } | State::Subscribed { .. } | State::Closing => 1,
         };
         client.state = State::Together { open };
-        self.gathered.push((ticket(client, slot), request));
-        if self.gathered.len() < GROUP_MAX { Ok(()) } else { self.carry_out_gathered() }
+        self.gathered.push((ticket(key), request));
+        if self.gathered.len() == GROUP_MAX {
+            self.carry_out_gathered();
+        }
     }
 
     /// Carries out what was gathered.
-    pub(super) fn carry_out_gathered(&mut self) -> io::Result<()> {
+    pub(super) fn carry_out_gathered(&mut self) {
         if self.gathered.is_empty() {
-            return Ok(());
+            return;
         }
         let (now, gathered) = (self.now(), std::mem::take(&mut self.gathered));
         (self.busy_until, self.untidy) = (now.mono + QUIET_MS, true);
         self.shell.requests(&gathered, now);
-        self.tell()
+        self.tell();
     }
 }

@@ -1,0 +1,307 @@
+//! The loop with the kernel's own poll: things that become ready in one batch, in every order.
+//!
+//! Connections are pairs of sockets, and so is the pidfd of a process: its other end is closed when
+//! the process ends. Kernel, disk and processes behind the shell are in memory.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Instant;
+
+use mio::Events;
+
+use super::{EventLoop, Source};
+use crate::config::{self, Flags};
+use crate::daemon::launch::Launcher;
+use crate::daemon::shell::Shell;
+use crate::daemon::sources::Key;
+use crate::engine::decide::Engine;
+use crate::hypervisor::fake::FakeProcesses;
+use crate::hypervisor::process::{Descriptors, Processes};
+use crate::hypervisor::{Command, Control};
+use crate::model::error::Failure;
+use crate::model::name::VmName;
+use crate::model::record::{Exit, ProcessId};
+use crate::network::fake::Fake;
+use crate::store::memory::Memory;
+use crate::store::{Paths, Store};
+
+const SETTINGS: &str = r#"{
+    "networks": [{"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/24"}],
+    "hypervisor": "qemu",
+    "hypervisors": {"qemu": {"program": "/bin/sh"}},
+    "kernel_vmlinux": "/bin/sh",
+    "kvm": false
+}"#;
+/// The key of no source.
+const NOBODY: Key = 0;
+/// Rounds of the loop until everybody has been answered, at most.
+const ROUNDS_MAX: usize = 200;
+
+/// Processes in memory, with descriptors that the kernel can wait for.
+#[derive(Debug, Default)]
+struct Watchable {
+    processes: FakeProcesses,
+    /// The descriptor of each process, and its other end while the process runs.
+    pidfds: BTreeMap<VmName, (OwnedFd, Option<UnixStream>)>,
+    /// How many of the next descriptors are such as the kernel cannot wait for.
+    unwatchable: usize,
+}
+
+/// Shared by the loop and the test.
+#[derive(Clone, Default)]
+struct Shared(Rc<RefCell<Watchable>>);
+
+impl Shared {
+    /// Has processes done something to, and lets descriptors say which have ended.
+    fn with<T>(&self, run: impl FnOnce(&mut FakeProcesses) -> T) -> T {
+        let mut this = self.0.borrow_mut();
+        let result = run(&mut this.processes);
+        for name in this.processes.ended() {
+            this.pidfds.get_mut(&name).expect("it was started").1 = None;
+        }
+        result
+    }
+}
+
+impl Processes for Shared {
+    fn open_log(&mut self, name: &VmName, path: &Path) -> Result<OwnedFd, Failure> {
+        self.with(|processes| processes.open_log(name, path))
+    }
+
+    fn spawn(
+        &mut self,
+        name: &VmName,
+        command: &Command,
+        given: Descriptors,
+    ) -> Result<ProcessId, Failure> {
+        let mut this = self.0.borrow_mut();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let pidfd = match this.unwatchable.checked_sub(1) {
+            None => (ours.into(), Some(theirs)),
+            Some(left) => {
+                this.unwatchable = left;
+                // epoll_ctl(2): EPERM, a file does not support epoll.
+                (File::open("/proc/self/exe").unwrap().into(), None)
+            }
+        };
+        this.pidfds.insert(name.clone(), pidfd);
+        this.processes.spawn(name, command, given)
+    }
+
+    fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure> {
+        self.with(|processes| processes.adopt(name, id))
+    }
+
+    fn find(&mut self, name: &VmName) -> Option<ProcessId> {
+        self.with(|processes| processes.find(name))
+    }
+
+    fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {
+        self.with(|processes| processes.ask(name, control))
+    }
+
+    fn is_ready(&mut self, name: &VmName, control: &Control) -> bool {
+        self.with(|processes| processes.is_ready(name, control))
+    }
+
+    fn terminate(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.with(|processes| processes.terminate(name))
+    }
+
+    fn kill(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.with(|processes| processes.kill(name))
+    }
+
+    fn kill_and_reap(&mut self, name: &VmName) -> Result<(), Failure> {
+        self.with(|processes| processes.kill(name))?;
+        self.reap(name);
+        Ok(())
+    }
+
+    fn clean(&mut self, name: &VmName) {
+        self.with(|processes| processes.clean(name));
+    }
+
+    fn reap(&mut self, name: &VmName) -> Option<Exit> {
+        let exit = self.with(|processes| processes.reap(name))?;
+        self.0.borrow_mut().pidfds.remove(name);
+        Some(exit)
+    }
+
+    fn pidfd(&self, name: &VmName) -> Option<RawFd> {
+        self.0.borrow().pidfds.get(name).map(|(pidfd, _)| pidfd.as_raw_fd())
+    }
+}
+
+/// A loop, and what is on the other side of its sources.
+struct Stage {
+    event_loop: EventLoop<Fake, Memory, Shared>,
+    events: Events,
+    processes: Shared,
+    _signals: UnixStream,
+}
+
+/// A connection, as its client has it.
+struct Caller {
+    stream: UnixStream,
+    answers: BufReader<UnixStream>,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let settings =
+            config::resolve(&Flags::default(), &BTreeMap::new(), Some(SETTINGS), "host").unwrap();
+        let hypervisor = settings.machine.hypervisor.clone();
+        let engine = Engine::new(settings.networks.clone(), hypervisor, true).unwrap();
+        let store = Store::open(Memory::new("/run"), Paths::new("/state", "/run")).unwrap();
+        let (processes, launcher) = (Shared::default(), Launcher::new(&settings, None));
+        let shell = Shell::new(engine, Fake::new(), store, processes.clone(), launcher);
+        let (signals, _signals) = UnixStream::pair().unwrap();
+        signals.set_nonblocking(true).unwrap();
+        let signals = mio::net::UnixStream::from_std(signals);
+        let event_loop = EventLoop::new(shell, None, None, signals, Instant::now()).unwrap();
+        Stage { event_loop, events: Events::with_capacity(256), processes, _signals }
+    }
+
+    fn connect(&mut self) -> Caller {
+        let (stream, other) = UnixStream::pair().unwrap();
+        other.set_nonblocking(true).unwrap();
+        self.event_loop.admit(mio::net::UnixStream::from_std(other)).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let answers = BufReader::new(stream.try_clone().unwrap());
+        Caller { stream, answers }
+    }
+
+    /// Runs the loop until this caller is answered.
+    fn answer(&mut self, caller: &mut Caller) -> String {
+        let mut line = String::new();
+        for _ in 0..ROUNDS_MAX {
+            if caller.answers.read_line(&mut line).is_ok() {
+                return line;
+            }
+            self.round();
+        }
+        panic!("no answer");
+    }
+
+    /// One turn of the loop. All that is ready has its turn in it, and it does not wait for what only
+    /// this test could do.
+    fn round(&mut self) {
+        if self.event_loop.timeout().is_none() {
+            self.event_loop.come_back(NOBODY);
+        }
+        self.event_loop.round(&mut self.events).unwrap();
+        self.event_loop.tell();
+    }
+
+    /// Asks by a new connection, and has the answer.
+    fn ask(&mut self, method: &str, parameters: &str) -> String {
+        let mut caller = self.connect();
+        caller.say(method, parameters);
+        let answer = self.answer(&mut caller);
+        assert!(!answer.contains("\"error\""), "{method}: {answer}");
+        answer
+    }
+
+    /// How many sources wait for the end of this VM's process.
+    fn watchers(&self, name: &str) -> usize {
+        let of = |source: &Source| matches!(source, Source::Process(vm) if vm.as_str() == name);
+        self.event_loop.sources.iter().filter(|(_, source)| of(source)).count()
+    }
+}
+
+impl Caller {
+    fn say(&mut self, method: &str, parameters: &str) {
+        let call = format!("{{\"method\":\"io.volnet.{method}\",\"parameters\":{parameters}}}\n");
+        self.stream.write_all(call.as_bytes()).unwrap();
+    }
+}
+
+/// All orders of so many things.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    if count == 0 {
+        return vec![Vec::new()];
+    }
+    let with_last = |order: Vec<usize>| {
+        (0..count).map(move |at| {
+            let mut order = order.clone();
+            order.insert(at, count - 1);
+            order
+        })
+    };
+    orders(count - 1).into_iter().flat_map(with_last).collect()
+}
+
+fn created(stage: &mut Stage, name: &str, start: bool) {
+    let config = r#"{"ephemeral": true, "kernel_override": "/bin/sh"}"#;
+    stage.ask("Create", &format!(r#"{{"name": "{name}", "start": {start}, "config": {config}}}"#));
+}
+
+/// Two clients start VMs, two that watch hang up, a process ends, and a client deletes a VM that runs:
+/// all in one batch. Whoever asked is answered, and each process is watched by one source.
+#[test]
+fn whatever_becomes_ready_together_nothing_is_lost() {
+    for order in orders(5) {
+        let mut stage = Stage::new();
+        for (name, start) in [("a", false), ("b", true), ("c", true)] {
+            created(&mut stage, name, start);
+        }
+        let mut watchers = [stage.connect(), stage.connect()].map(Some);
+        for watcher in watchers.iter_mut().flatten() {
+            let call = r#"{"method": "io.volnet.Monitor", "more": true}"#;
+            writeln!(watcher.stream, "{call}").unwrap();
+            stage.answer(watcher);
+        }
+        let (mut starter, mut deleter) = (stage.connect(), stage.connect());
+        // What is said of a new connection, that it can be written to, is no part of the batch.
+        stage.round();
+        for thing in &order {
+            match thing {
+                0 => starter.say("Start", r#"{"name": "a"}"#),
+                1 => watchers[0] = None,
+                2 => watchers[1] = None,
+                3 => {
+                    let name = VmName::new("b").unwrap();
+                    stage.processes.with(|processes| processes.end(&name, Exit::Code(1)));
+                }
+                _ => deleter.say("Delete", r#"{"name": "c", "timeout_ms": 500}"#),
+            }
+        }
+        stage.round();
+        let seen = stage.events.iter().count();
+        assert!(seen >= order.len(), "one batch: {seen} of {order:?}");
+        for caller in [&mut starter, &mut deleter] {
+            let answer = stage.answer(caller);
+            assert!(!answer.contains("\"error\""), "{order:?}: {answer}");
+        }
+        let watched = ["a", "b", "c"].map(|name| stage.watchers(name));
+        assert_eq!(watched, [1, 0, 0], "{order:?}");
+        stage.ask("Delete", r#"{"name": "a", "timeout_ms": 500}"#);
+        assert_eq!(stage.watchers("a"), 0);
+    }
+}
+
+/// The kernel may refuse to watch a process. Its end is found out all the same, its caller is
+/// answered, and nobody's connection ends.
+#[test]
+fn a_process_that_cannot_be_watched_is_looked_at() {
+    let mut stage = Stage::new();
+    stage.processes.0.borrow_mut().unwatchable = 1;
+    let mut caller = stage.connect();
+    caller.say(
+        "Create",
+        r#"{"name": "a", "start": true, "config": {"ephemeral": true, "kernel_override": "/bin/sh"}}"#,
+    );
+    let answer = stage.answer(&mut caller);
+    assert!(!answer.contains("\"error\""), "{answer}");
+    assert_eq!(stage.watchers("a"), 0);
+    caller.say("Delete", r#"{"name": "a", "timeout_ms": 500}"#);
+    let answer = stage.answer(&mut caller);
+    assert!(!answer.contains("\"error\""), "{answer}");
+}
