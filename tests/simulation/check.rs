@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::os::fd::RawFd;
 use std::path::Path;
 
+use volnet::hypervisor::process::Processes;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
 use volnet::model::record::{ProcessId, Record};
@@ -55,6 +57,7 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
         wrong.unless_same("ports and leases", &counted, &(ports, leased));
     }
     processes(&world, &views, &mut wrong);
+    watched(sim, &world, &mut wrong);
     let records: Vec<Record> = shell.engine().vms().map(|vm| lasting(&vm.record)).collect();
     disk(&loaded, records, &mut wrong);
     files_of_processes(&world, &loaded, litter, &mut wrong);
@@ -158,6 +161,18 @@ fn processes(world: &World, views: &[VmView], wrong: &mut Wrong) {
     let pids: BTreeSet<_> = living.iter().map(|(name, id)| (name.clone(), id.pid)).collect();
     wrong.unless_same("processes", &pids, &running.collect());
     wrong.unless_same("number of processes", &living.len(), &pids.len());
+}
+
+/// Every process is watched by one source, and each source watches one.
+fn watched(sim: &Sim, world: &World, wrong: &mut Wrong) {
+    let living = world.processes.living();
+    let mut living: Vec<(VmName, Option<RawFd>)> =
+        living.map(|(name, _)| (name.clone(), world.processes.pidfd(name))).collect();
+    let mut watching: Vec<(VmName, Option<RawFd>)> =
+        sim.watching().into_iter().map(|(name, pidfd)| (name, Some(pidfd))).collect();
+    living.sort();
+    watching.sort();
+    wrong.unless_same("watched processes", &watching, &living);
 }
 
 /// Every process has a file.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use volnet::hypervisor::fake::Manners;
 use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
+use volnet::model::request::Request;
 use volnet::model::spec::VmSpec;
 use volnet::store::memory::Unsynced::{self, Kept, Lost};
 
@@ -20,7 +21,7 @@ use crate::fault::Fault;
 use crate::foreign::Foreign;
 use crate::lease::Word;
 use crate::script::*;
-use crate::sim::{Sim, Step};
+use crate::sim::{Ready, Sim, Step};
 use crate::world::Choice;
 
 /// What a restart of the host may make of what was not synced: entries, contents.
@@ -109,6 +110,24 @@ fn scenarios() -> Vec<Scenario> {
                 Step::Settle,
                 Step::Insist(Foreign::NoTable(0)),
                 delete("a", 0),
+                Step::Settle,
+            ],
+        ),
+        (
+            "a start beside one who hangs up, and an end",
+            vec![create("a", spec()), create_and_start("web1", always()), Step::Settle],
+            vec![
+                Step::Batch(
+                    vec![
+                        Ready::Asked(Request::Start { name: name("a") }),
+                        Ready::HungUp,
+                        Ready::Ended(name("web1"), Exit::Code(1)),
+                        Ready::HungUp,
+                    ],
+                    0,
+                ),
+                Step::Settle,
+                delete("a", 500),
                 Step::Settle,
             ],
         ),

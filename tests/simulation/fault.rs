@@ -28,6 +28,7 @@ pub(crate) enum Effect<'a> {
     KillAndReap,
     Clean,
     Reap,
+    Watch,
 }
 
 /// What goes wrong.
@@ -133,7 +134,8 @@ impl Effect<'_> {
             | Effect::Kill
             | Effect::KillAndReap
             | Effect::Clean
-            | Effect::Reap => &[],
+            | Effect::Reap
+            | Effect::Watch => &[],
         }
     }
 
@@ -158,8 +160,9 @@ impl Effect<'_> {
             Effect::Ask | Effect::Terminate | Effect::Kill | Effect::KillAndReap => {
                 &[Refused, Crash(Before), Crash(After)]
             }
-            Effect::Ready => &[Refused, Crash(Before)],
-            Effect::Reap | Effect::Clean => &[Crash(Before), Crash(After)],
+            Effect::Ready | Effect::Watch => &[Refused, Crash(Before)],
+            Effect::Reap => &[Refused, Crash(Before), Crash(After)],
+            Effect::Clean => &[Crash(Before), Crash(After)],
             // Nothing changes by these: to end before one is to end after the one before.
             Effect::Observe | Effect::OpenTap | Effect::Read | Effect::List | Effect::Find => {
                 &[Crash(Before)]

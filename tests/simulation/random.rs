@@ -24,7 +24,7 @@ use crate::check::{Litter, check};
 use crate::foreign::Foreign;
 use crate::lease::Word;
 use crate::script::*;
-use crate::sim::{Sim, Step};
+use crate::sim::{Ready, Sim, Step};
 use crate::world::Choice;
 
 /// Steps of one script.
@@ -90,7 +90,9 @@ fn play(sim: &mut Sim, event: &Event) -> Result<(), String> {
     for (after, choice) in &event.faults {
         sim.arm(*after, *choice);
     }
-    if sim.shell.is_none() && matches!(event.step, Step::Ask(_) | Step::Together(_)) {
+    if sim.shell.is_none()
+        && matches!(event.step, Step::Ask(_) | Step::Together(_) | Step::Batch(..))
+    {
         sim.start();
     }
     sim.step(&event.step);
@@ -176,11 +178,13 @@ fn step(dice: &mut Dice) -> Step {
     let timeout = [0, 1, 2_000, 30_000][dice.below(4)];
     match dice.roll(100) {
         0..18 => Step::Ask(random_create(dice, vm)),
-        18..22 => random_group(dice),
+        18..21 => random_group(dice),
+        21 => random_batch(dice),
         22..32 => start(vm),
         32..38 => stop(vm, timeout),
         38..42 => restart(vm),
-        42..52 => delete(vm, timeout),
+        42..50 => delete(vm, timeout),
+        50 | 51 => random_batch(dice),
         52..54 => Step::Talk(name(vm)),
         54..56 => setup(),
         56 => teardown(),
@@ -243,6 +247,22 @@ fn random_group(dice: &mut Dice) -> Step {
         }
     };
     Step::Together((0..2 + dice.roll(4)).map(|_| one(dice)).collect())
+}
+
+/// What starts and ends VMs, beside clients that hang up and hypervisors that end.
+fn random_batch(dice: &mut Dice) -> Step {
+    let one = |dice: &mut Dice| {
+        let name = name(NAMES[dice.below(NAMES.len() as u64)]);
+        match dice.roll(6) {
+            0 => Ready::HungUp,
+            1 => Ready::Ended(name, Exit::Code(1)),
+            2 => Ready::Asked(Request::Delete { name, timeout_ms: [0, 2_000][dice.below(2)] }),
+            3 => Ready::Asked(Request::Restart { name, timeout_ms: [0, 2_000][dice.below(2)] }),
+            _ => Ready::Asked(Request::Start { name }),
+        }
+    };
+    let things = (0..2 + dice.roll(4)).map(|_| one(dice)).collect();
+    Step::Batch(things, dice.roll(u64::MAX))
 }
 
 fn foreign(dice: &mut Dice) -> Foreign {

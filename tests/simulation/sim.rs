@@ -1,15 +1,18 @@
 //! The daemon in its world: what the event loop does, on a clock that is only ever told to go on.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use volnet::config::{self, Flags, Settings};
 use volnet::daemon::launch::Launcher;
 use volnet::daemon::shell::{Output, Shell};
+use volnet::daemon::sources::{Key, Sources};
 use volnet::engine::decide::Engine;
 use volnet::hypervisor::fake::Manners;
+use volnet::hypervisor::process::Processes;
 use volnet::model::clock::Now;
 use volnet::model::error::Error;
 use volnet::model::mode::Mode;
@@ -65,6 +68,8 @@ pub(crate) enum Step {
     Ask(Request),
     /// Requests come together.
     Together(Vec<Request>),
+    /// All this becomes ready in the same moment, and has its turn in the order of this number.
+    Batch(Vec<Ready>, u64),
     /// The clock goes on by so many milliseconds.
     Wait(u64),
     /// The clock goes on until nothing is due any more.
@@ -93,6 +98,28 @@ pub(crate) enum Step {
     Reboot(Unsynced, Unsynced),
 }
 
+/// Something that becomes ready beside others.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Ready {
+    /// A client has asked.
+    Asked(Request),
+    /// A client that watches has hung up.
+    HungUp,
+    /// A hypervisor has ended by itself.
+    Ended(VmName, Exit),
+}
+
+/// What the model of the event loop waits for.
+#[derive(Clone, Debug, PartialEq)]
+enum Source {
+    /// A client that has asked.
+    Client(Request),
+    /// A client that watches, and has hung up: to tell it something fails.
+    Watcher,
+    /// The process of a VM, by its descriptor.
+    Process(VmName, RawFd),
+}
+
 /// A daemon and its world.
 pub(crate) struct Sim {
     pub(crate) world: Rc<RefCell<World>>,
@@ -102,8 +129,10 @@ pub(crate) struct Sim {
     pub(crate) talk: Talk,
     pub(crate) leases: Leases,
     ground: Rc<Ground>,
-    /// The processes whose end the event loop waits for.
-    watching: BTreeSet<VmName>,
+    /// What the event loop waits for.
+    sources: Sources<Source>,
+    /// Keys of the processes that are watched.
+    watched: BTreeMap<VmName, Key>,
     /// The kernel as its news have told it so far.
     told: Observed,
     /// Others changed rules since.
@@ -135,7 +164,8 @@ impl Sim {
             talk: Talk::default(),
             leases: Leases::default(),
             ground: Rc::new(Ground { settings, launcher }),
-            watching: BTreeSet::new(),
+            sources: Sources::default(),
+            watched: BTreeMap::new(),
             told: Observed::default(),
             rules_changed: false,
             news_lost: false,
@@ -155,7 +185,8 @@ impl Sim {
             talk: self.talk.clone(),
             leases: self.leases.clone(),
             ground: self.ground.clone(),
-            watching: BTreeSet::new(),
+            sources: Sources::default(),
+            watched: BTreeMap::new(),
             told: Observed::default(),
             rules_changed: false,
             news_lost: false,
@@ -206,7 +237,7 @@ impl Sim {
 
     fn fall(&mut self) {
         self.shell = None;
-        self.watching.clear();
+        (self.sources, self.watched) = (Sources::default(), BTreeMap::new());
     }
 
     /// Lets the effect after `after` more ones go wrong.
@@ -219,6 +250,7 @@ impl Sim {
         match step {
             Step::Ask(request) => self.ask(std::slice::from_ref(request)),
             Step::Together(requests) => self.ask(requests),
+            Step::Batch(things, order) => self.batch(things, *order),
             Step::Wait(time) => self.wait(*time),
             Step::Settle => self.settle(),
             Step::End(name, exit) => {
@@ -311,6 +343,11 @@ impl Sim {
     }
 
     fn ask(&mut self, requests: &[Request]) {
+        self.requests(requests);
+        self.turn();
+    }
+
+    fn requests(&mut self, requests: &[Request]) {
         if self.shell.is_none() {
             return;
         }
@@ -325,7 +362,114 @@ impl Sim {
             asked.push((self.tickets, request.clone()));
         }
         self.with(|shell| shell.requests(&asked, now));
+        self.tell();
+    }
+
+    /// One turn of the loop with all of this.
+    fn batch(&mut self, things: &[Ready], mut order: u64) {
+        if self.shell.is_none() {
+            return;
+        }
+        let mut ready = Vec::new();
+        for thing in things {
+            match thing {
+                Ready::Asked(request) => ready.push(self.add(Source::Client(request.clone()))),
+                Ready::HungUp => ready.push(self.add(Source::Watcher)),
+                Ready::Ended(name, exit) => {
+                    self.world.borrow_mut().processes.end(name, *exit);
+                    self.promises.ended(name);
+                }
+            }
+        }
+        ready.extend(self.ended());
+        for left in (1..=ready.len()).rev() {
+            // The digits of the number, to a base that shrinks, choose one order of all.
+            let key = ready.remove((order % left as u64) as usize);
+            order /= left as u64;
+            self.deliver(key);
+        }
         self.turn();
+    }
+
+    fn add(&mut self, source: Source) -> Key {
+        let key = self.sources.key();
+        self.sources.insert(key, source);
+        key
+    }
+
+    /// The processes that are watched and have ended.
+    fn ended(&self) -> Vec<Key> {
+        let world = self.world.borrow();
+        let ended = world.processes.ended();
+        let is = |source: &Source| match source {
+            Source::Process(name, pidfd) => {
+                ended.contains(name) && world.processes.pidfd(name) == Some(*pidfd)
+            }
+            Source::Client(_) | Source::Watcher => false,
+        };
+        self.sources.iter().filter(|(_, source)| is(source)).map(|(key, _)| key).collect()
+    }
+
+    /// A source that was ready has its turn, if it is there still.
+    fn deliver(&mut self, key: Key) {
+        let now = self.now();
+        match self.sources.remove(key) {
+            None | Some(Source::Watcher) => {}
+            Some(Source::Client(request)) => self.requests(&[request]),
+            Some(Source::Process(name, pidfd)) => {
+                // Who was woken for another's sake would lose its own wake-up.
+                let ended = self.world.borrow().processes.ended().contains(&name);
+                assert!(ended, "{name} has not ended, by descriptor {pidfd}");
+                self.watched.remove(&name);
+                self.with(|shell| shell.exited(&name, now));
+                self.tell();
+            }
+        }
+    }
+
+    /// The processes that are watched, by their descriptors.
+    pub(crate) fn watching(&self) -> Vec<(VmName, RawFd)> {
+        let of = |source: &Source| match source {
+            Source::Process(name, pidfd) => Some((name.clone(), *pidfd)),
+            Source::Client(_) | Source::Watcher => None,
+        };
+        self.sources.iter().filter_map(|(_, source)| of(source)).collect()
+    }
+
+    /// Tells what there is to tell, and watches the processes that are new.
+    fn tell(&mut self) {
+        let Some(shell) = &mut self.shell else { return };
+        for output in shell.take_outputs() {
+            match output {
+                Output::Reply { ticket, result } => self.promises.answered(ticket, &result),
+                Output::Event(_) => {
+                    let gone = |(_, source): &(Key, &Source)| **source == Source::Watcher;
+                    let gone: Vec<Key> =
+                        self.sources.iter().filter(gone).map(|(key, _)| key).collect();
+                    gone.into_iter().for_each(|key| drop(self.sources.remove(key)));
+                }
+            }
+        }
+        for name in shell.take_started() {
+            self.watch(&name);
+        }
+    }
+
+    fn watch(&mut self, name: &VmName) {
+        if let Some(key) = self.watched.remove(name) {
+            self.sources.remove(key);
+        }
+        let pidfd = self.world.borrow().processes.pidfd(name);
+        let Some(pidfd) = pidfd else { return };
+        let handle = Handle(self.world.clone());
+        let Some(watched) = self.survive(|_| handle.watch()) else { return };
+        if watched {
+            let key = self.add(Source::Process(name.clone(), pidfd));
+            self.watched.insert(name.clone(), key);
+        } else {
+            let now = self.now();
+            self.with(|shell| shell.watch_later(name, now));
+        }
     }
 
     fn wait(&mut self, time: u64) {
@@ -360,18 +504,14 @@ impl Sim {
 
     /// Tells what there is to tell, and does one thing that is due. False when there is none.
     fn turn_once(&mut self) -> bool {
-        let Some(shell) = &mut self.shell else { return false };
-        self.watching.extend(shell.take_started());
-        for output in shell.take_outputs() {
-            if let Output::Reply { ticket, result } = output {
-                self.promises.answered(ticket, &result);
-            }
+        self.tell();
+        if self.shell.is_none() {
+            return false;
         }
         let now = self.now();
         let due = self.shell.as_ref().and_then(Shell::deadline).is_some_and(|at| at <= now.mono);
-        let ended = self.world.borrow().processes.ended();
-        if let Some(name) = ended.into_iter().find(|name| self.watching.remove(name)) {
-            self.with(|shell| shell.exited(&name, now));
+        if let Some(key) = self.ended().first() {
+            self.deliver(*key);
         } else if let Some(news) = self.news() {
             self.with(|shell| shell.news(news, now));
         } else if due {

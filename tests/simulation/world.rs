@@ -225,6 +225,14 @@ fn refused(op: &Op, errno: i32) -> Failure {
     Failure::kernel(operation, object, &io::Error::from_raw_os_error(errno))
 }
 
+/// What the event loop does to the world.
+impl Handle {
+    /// Has the kernel say when this VM's process ends. False if it refuses to.
+    pub(crate) fn watch(&self) -> bool {
+        self.effect(Effect::Watch, |_| true, |_, _| false)
+    }
+}
+
 impl Network for Handle {
     fn backend(&self) -> &'static str {
         "simulation"
@@ -399,7 +407,7 @@ impl Processes for Handle {
         self.effect(Effect::Reap, |world| world.processes.reap(name), |_, _| None)
     }
 
-    fn pidfd(&self, _: &VmName) -> Option<RawFd> {
-        None
+    fn pidfd(&self, name: &VmName) -> Option<RawFd> {
+        self.world().processes.pidfd(name)
     }
 }
