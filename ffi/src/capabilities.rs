@@ -1,4 +1,5 @@
-//! Capabilities of the calling thread (capabilities(7), linux/capability.h), as bits of their numbers.
+//! Capabilities of the calling thread (capabilities(7), linux/capability.h), as bits of their
+//! numbers.
 
 use std::io;
 
@@ -23,20 +24,19 @@ struct Data {
     inheritable: u32,
 }
 
-/// The capabilities that the thread may use.
+/// The permitted capabilities of the thread.
 pub fn permitted() -> io::Result<u64> {
     let mut header = Header { version: VERSION, pid: 0 };
     let mut data = [Data::default(); 2];
-    // SAFETY: of this version the kernel reads one header and writes two words of data, all of which
-    // live through the call.
+    // SAFETY: of this version the kernel reads one header and writes two words of data, all of
+    // which live through the call.
     let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
     check(result)?;
     Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
 }
 
-/// Gives up every capability but these, now and for programs to come; of these, the thread keeps
-/// those that it has. What programs may get (the bounding set) is left where the thread may not
-/// change it.
+/// Gives up every capability except these, for itself and for later programs. Of these, the thread
+/// keeps those that it has. The bounding set stays as it is if the thread may not change it.
 pub fn keep(wanted: u64) -> io::Result<()> {
     let kept = permitted()? & wanted;
     for number in (0..NUMBERS).filter(|number| kept >> number & 1 == 0) {

@@ -8,9 +8,9 @@ const FIRST: libc::c_uint = 3;
 /// Where a process finds its own descriptors.
 const OWN: &str = "/proc/self/fd";
 
-/// Marks every descriptor that this process has, but the standard three, as close-on-exec: those
-/// it was itself given would otherwise go on to its children (close_range(2), Linux 5.11; one by one
-/// before).
+/// Marks every descriptor of this process except the standard three as close-on-exec. Otherwise
+/// children would inherit the descriptors that the process itself inherited. Uses close_range(2)
+/// since Linux 5.11; before, it marks them one by one.
 pub fn keep_from_children() -> io::Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_uint;
     // SAFETY: the call sets a flag on descriptors and touches no memory; nothing is closed here.
@@ -27,7 +27,7 @@ pub fn keep_from_children() -> io::Result<()> {
 }
 
 fn keep_one_by_one() -> io::Result<()> {
-    // Listed before any is marked: the listing has a descriptor of its own.
+    // List all before marking any: the listing has a descriptor of its own.
     let own: Vec<_> = fs::read_dir(OWN)?.collect::<io::Result<_>>()?;
     let numbers = own.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for descriptor in numbers.filter(|number: &libc::c_int| *number >= FIRST as libc::c_int) {
@@ -35,7 +35,7 @@ fn keep_one_by_one() -> io::Result<()> {
         let marked = unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
         match (marked, io::Error::last_os_error()) {
             (0.., _) => {}
-            // That of the listing, which is closed by now.
+            // The descriptor of the listing is closed by now.
             (_, error) if error.raw_os_error() == Some(libc::EBADF) => {}
             (_, error) => return Err(error),
         }

@@ -1,7 +1,7 @@
 //! The system calls of volnet that need `unsafe`, behind safe functions.
 //!
-//! Everything that crosses into C lives here and nothing else does: each function does one call,
-//! checks what it can before, and turns the outcome into an owned value or an `io::Error`.
+//! All calls into C are here, and nothing else is. Each function makes one call, checks its
+//! arguments before, and returns an owned value or an `io::Error`.
 
 #![cfg(target_os = "linux")]
 

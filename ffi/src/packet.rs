@@ -1,4 +1,4 @@
-//! Packet sockets (packet(7)): frames as they are, from one link and to any.
+//! Packet sockets (packet(7)): whole frames, from one link and to any link.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// An instruction of a classic BPF program (Documentation/networking/filter.rst of Linux).
 pub type Instruction = libc::sock_filter;
 
-/// Lets a socket get only what a program returns a length for.
+/// Filters a socket: it gets only frames for which the program returns a length.
 pub fn filter(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let length =
         program.len().try_into().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
@@ -24,7 +24,7 @@ pub fn filter(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()>
     })
 }
 
-/// Has a packet socket get what comes in by the link of this index and is of this EtherType.
+/// Binds a packet socket to the link of this index and to this EtherType.
 pub fn bind(socket: BorrowedFd<'_>, ifindex: u32, ethertype: u16) -> io::Result<()> {
     let address = address(ifindex, ethertype)?;
     // SAFETY: the descriptor is open as long as it is borrowed, and the kernel reads no more than
@@ -32,7 +32,7 @@ pub fn bind(socket: BorrowedFd<'_>, ifindex: u32, ethertype: u16) -> io::Result<
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), SIZE) })
 }
 
-/// Sends a frame out of the link of this index.
+/// Sends a frame by the link of this index.
 pub fn send(socket: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<()> {
     let address = address(ifindex, 0)?;
     // SAFETY: the descriptor is open as long as it is borrowed, and the kernel only reads: from the

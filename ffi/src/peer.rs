@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// More groups than this of one process are cut off (`NGROUPS_MAX` is 65536; nobody has them).
+/// More groups than this are cut off (`NGROUPS_MAX` is 65536, but nobody has so many).
 const GROUPS_MAX: usize = 1024;
 
 /// The supplementary groups of the peer when it connected: SO_PEERGROUPS (linux 4.13).

@@ -1,4 +1,4 @@
-//! Processes by file descriptor (pidfd_open(2)): a pid is used again, a pidfd never.
+//! Processes by file descriptor (pidfd_open(2)): a pid can be reused, a pidfd cannot.
 
 use std::io;
 use std::mem;
@@ -39,7 +39,7 @@ fn send(pidfd: BorrowedFd<'_>, signal: i32, flags: libc::c_uint) -> io::Result<(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether the process has ended, waiting up to `timeout_ms` for it. A zombie has.
+/// Whether the process has ended, after waiting up to `timeout_ms`. A zombie has ended.
 pub fn has_ended(pidfd: BorrowedFd<'_>, timeout_ms: u16) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: `poll` is one valid pollfd and lives through the call.
@@ -67,13 +67,13 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     if pid == 0 {
         return Ok(None);
     }
-    // Back into the form of wait(2), which is the one that ExitStatus is made of.
+    // Convert to the form of wait(2), which ExitStatus needs.
     let raw = if info.si_code == libc::CLD_EXITED { (status & 0xff) << 8 } else { status };
     Ok(Some(ExitStatus::from_raw(raw)))
 }
 
-/// The status of a process that was somebody else's child, once its parent has collected it;
-/// `None` before. Linux 6.15; `ENOTTY` or `EINVAL` before.
+/// The status of a process that is another process's child; `None` until its parent has reaped it.
+/// Linux 6.15; `ENOTTY` or `EINVAL` before.
 pub fn status_of_reaped(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     let wanted = u64::from(libc::PIDFD_INFO_EXIT);
     // SAFETY: pidfd_info is plain integers, for which all zeroes is a value.

@@ -1,12 +1,12 @@
-//! Who gets the processor first.
+//! The priority of a thread.
 
 use std::io;
 
-/// The last of all (setpriority(2)).
+/// The lowest priority (setpriority(2)).
 const LAST: libc::c_int = 19;
 
-/// Lets all others go before the calling thread, from now on. (POSIX has it be the process; on Linux
-/// it is the thread.)
+/// Gives the calling thread the lowest priority from now on. (In POSIX this is for the process; on
+/// Linux it is for the thread.)
 pub fn yield_to_others() -> io::Result<()> {
     // SAFETY: the call takes integers and touches no memory of ours.
     match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LAST) } {

@@ -1,5 +1,5 @@
-//! What no safe crate asks of sockets: options of netlink (netlink(7)) and of Unix sockets, and the
-//! index of a link.
+//! Socket calls that no safe crate has: options of netlink (netlink(7)) and of Unix sockets, and
+//! the index of a link.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -35,8 +35,8 @@ pub fn join(socket: BorrowedFd<'_>, group: u32) -> io::Result<()> {
     set(socket, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group)
 }
 
-/// Has the kernel refuse descriptors that are sent to a Unix socket, or to those that it accepts
-/// from now on. `ENOPROTOOPT` before Linux 6.16.
+/// Makes the kernel refuse descriptors that are sent to a Unix socket, or to the sockets that it
+/// accepts from now on. `ENOPROTOOPT` before Linux 6.16.
 pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, 0)
 }

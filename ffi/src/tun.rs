@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// Frames rather than packets.
+/// Frames, not packets.
 pub const TAP: i32 = libc::IFF_TAP;
 /// No four bytes of flags and protocol before each frame.
 pub const NO_PI: i32 = libc::IFF_NO_PI;
@@ -34,10 +34,10 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Makes or opens a device on what [`open`] returned.
+    /// Makes or opens a device on a file of [`open`].
     ///
-    /// The kernel cuts a name after 15 bytes without a word and fills in a `%d`: compare
-    /// [`Tun::name`] with what was asked for.
+    /// The kernel cuts a name silently after 15 bytes and fills in a `%d`: compare [`Tun::name`]
+    /// with the requested name.
     pub fn attach(file: File, name: &str, flags: i32) -> io::Result<Tun> {
         let mut request = request(name, flags);
         // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which lives across the call.
@@ -52,8 +52,8 @@ impl Tun {
         &self.name
     }
 
-    /// Lets this user open the device without further rights. A device without an owner can be
-    /// opened by anyone who can open `/dev/net/tun`.
+    /// Allows this user to open the device without further rights. Anyone who can open
+    /// `/dev/net/tun` can open a device without an owner.
     pub fn set_owner(&self, uid: u32) -> io::Result<()> {
         // SAFETY: TUNSETOWNER takes its argument by value.
         check(unsafe {
@@ -94,7 +94,7 @@ impl From<Tun> for OwnedFd {
     }
 }
 
-/// A request with a name, cut to what fits, and flags.
+/// A request with flags and a name, which is cut if it does not fit.
 fn request(name: &str, flags: i32) -> libc::ifreq {
     // SAFETY: `struct ifreq` is integers and a union of them: all zeros is a value of it.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -105,7 +105,7 @@ fn request(name: &str, flags: i32) -> libc::ifreq {
     request
 }
 
-/// The name in an answer of the kernel, which is UTF-8 where what we asked for was.
+/// The name in an answer of the kernel. It is UTF-8 if the requested name was.
 fn name_of(request: &libc::ifreq) -> io::Result<String> {
     let bytes: Vec<u8> =
         request.ifr_name.iter().map(|&c| c as u8).take_while(|&byte| byte != 0).collect();

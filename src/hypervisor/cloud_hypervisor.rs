@@ -1,11 +1,11 @@
 //! Cloud Hypervisor, version 51 or later (`--disk image_type=`).
 //!
-//! The serial port is `tty`, which is the hypervisor's standard output, and so the log, appended
-//! to; `file=` would begin the log anew at every start. The type of an image is always given:
-//! where it is guessed, a guest that writes another header to its disk chooses it.
+//! The serial port is `tty`: the hypervisor's standard output, which appends to the log. `file=`
+//! would truncate the log at every start. The type of an image is always given: otherwise it is
+//! guessed, and a guest could choose it by writing another header to its disk.
 //!
-//! `ip=` and `mask=` of `--net` are the host's side of a tap that Cloud Hypervisor makes itself. The
-//! guest's address belongs on the kernel command line; see
+//! `ip=` and `mask=` of `--net` are the host's side of a tap that Cloud Hypervisor makes itself.
+//! The guest's address is on the kernel command line; see
 //! [`super::CloudHypervisorOptions::net_ip_mask`].
 
 use std::path::Path;
@@ -16,11 +16,11 @@ use super::{
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
 
-/// What every guest is told: where its console is, and to restart when it panics.
+/// The kernel command line of every guest: its console, and to restart on a panic.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
 /// The socket of its API.
 const API_SOCKET: &str = "api.sock";
-/// What a value within an option cannot hold: the separators and the quotes of its parser.
+/// Characters that a value within an option cannot have: the separators and quotes of the parser.
 const SPECIAL: [char; 4] = [',', '"', '[', ']'];
 
 /// The command that starts a VM.
@@ -62,12 +62,12 @@ pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Comm
     })
 }
 
-/// How it is asked to power its guest off.
+/// How to ask it to power its guest off.
 pub fn control(folder: &Path) -> Result<Control, Refusal> {
     Ok(Control::CloudHypervisor(text::in_folder(folder, API_SOCKET)?.into()))
 }
 
-/// The arguments that join a VM to its network.
+/// The arguments that connect a VM to its network.
 pub fn network_args(
     attachment: &Attachment,
     options: &CloudHypervisorOptions,
@@ -89,7 +89,7 @@ fn net_value(port: LaunchPort, options: &CloudHypervisorOptions) -> String {
     };
     value += &format!(",mac={},id=net0", port.mac);
     if port.queues > 1 {
-        // It counts receive and transmit queues, not pairs.
+        // Cloud Hypervisor counts receive and transmit queues, not pairs.
         value += &format!(",num_queues={}", port.queues * 2);
     }
     if let (true, Some((ip, mask))) = (options.net_ip_mask, port.lease) {
@@ -104,7 +104,7 @@ fn disk_value(disk: &Disk) -> Result<String, Refusal> {
     Ok(format!("path={path},readonly={readonly},image_type={}", disk.format.as_str()))
 }
 
-/// A value that means itself within an option.
+/// A value within an option, which must not need quoting.
 fn plain<'a>(value: &'a str, field: &str) -> Result<&'a str, Refusal> {
     if value.contains(SPECIAL) || value.trim() != value {
         let reason = format!(

@@ -6,12 +6,12 @@ use super::template::Template;
 use super::*;
 use crate::spec;
 
-/// The name of a hypervisor that is described by a template.
+/// The name of the hypervisor of the template.
 const TEMPLATE: &str = "other";
 const KERNEL_ARGS: &str = "ip=10.0.0.2::10.0.0.1:255.255.255.0:web:eth0:off";
 
-/// A VM's configuration makes a command line for every hypervisor, or is refused; and in each the
-/// paths of its disks mean those files and nothing else.
+/// Every hypervisor makes a command line from a VM's configuration, or refuses it. In each command
+/// line the paths of the disks mean exactly those files.
 pub fn launch(bytes: &[u8]) {
     let Ok(config) = serde_json::from_slice::<Value>(bytes) else { return };
     let Ok(spec) = spec::resolve(None, Some(&config)) else { return };
@@ -46,8 +46,8 @@ pub fn launch(bytes: &[u8]) {
     }
 }
 
-/// Whatever a hypervisor or its guest writes, what is shown of it is a few lines of plain text, and
-/// of the last start.
+/// Whatever a hypervisor or its guest writes, callers see a few lines of plain text from the last
+/// start.
 pub fn log_tail(bytes: &[u8]) {
     for cut in [false, true] {
         let shown = log::last_lines(bytes, cut).unwrap_or_default();
@@ -67,7 +67,7 @@ fn options() -> Options {
 /// The paths of the disks as the hypervisor reads them.
 fn disks(hypervisor: &str, command: &Command) -> Vec<String> {
     match hypervisor {
-        // A comma ends a field, but for two of them, which stand for one.
+        // A comma ends a field. Two commas are one comma of the value.
         QEMU => {
             let unescaped = |text: &str| text.replace(",,", "\0");
             let drives = command.args.windows(2).filter(|pair| pair[0] == "-drive");

@@ -1,7 +1,7 @@
-//! Processes in memory, for tests and simulation: they start, end and refuse to on command.
+//! Processes in memory, for tests and simulation. They start, end, or fail on command.
 //!
-//! The processes are the world's, what is watched is the daemon's: [`FakeProcesses::crash`] forgets
-//! the one and leaves the other, as the end of a daemon does.
+//! The processes belong to the world, and the watching to the daemon. [`FakeProcesses::crash`]
+//! forgets the watching and keeps the processes, as the end of a daemon does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -29,7 +29,7 @@ pub enum Manners {
     Stubborn,
 }
 
-/// Something that was done to a process.
+/// An action on a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     Asked,
@@ -43,7 +43,7 @@ struct Process {
     id: ProcessId,
     manners: Manners,
     exit: Option<Exit>,
-    /// Whether a daemon that lives is its parent and will learn its status.
+    /// Whether a living daemon is its parent and will get its status.
     child: bool,
 }
 
@@ -62,7 +62,7 @@ pub struct FakeProcesses {
 }
 
 impl FakeProcesses {
-    /// Lets every spawn for this VM fail from now on, or succeed again.
+    /// Makes every spawn for this VM fail from now on, or succeed again.
     pub fn refuse(&mut self, name: &VmName, refuse: bool) {
         if refuse {
             self.unwilling.insert(name.clone());
@@ -71,12 +71,12 @@ impl FakeProcesses {
         }
     }
 
-    /// What it takes to end processes that are started from now on.
+    /// Sets what ends the processes that are started from now on.
     pub fn set_manners(&mut self, manners: Manners) {
         self.manners = manners;
     }
 
-    /// Ends a VM's process. False when it has none that runs.
+    /// Ends a VM's process. False if it has no running process.
     pub fn end(&mut self, name: &VmName, exit: Exit) -> bool {
         match self.running(name) {
             Some(process) => {
@@ -87,14 +87,14 @@ impl FakeProcesses {
         }
     }
 
-    /// The daemon ends and another one starts: nothing is watched, all that runs goes on.
+    /// The daemon ends and another one starts: no process is watched, and all processes run on.
     pub fn crash(&mut self) {
         self.watched.clear();
         self.world.retain(|_, process| process.exit.is_none());
         self.world.values_mut().for_each(|process| process.child = false);
     }
 
-    /// The host starts anew: nothing runs.
+    /// The host reboots: no process runs.
     pub fn reboot(&mut self) {
         self.watched.clear();
         self.world.clear();
@@ -102,7 +102,7 @@ impl FakeProcesses {
         self.boot += 1;
     }
 
-    /// A VM's process is gone and another one, nobody's, has got its pid.
+    /// A VM's process is gone, and a foreign process has its pid.
     pub fn reuse_pid(&mut self, name: &VmName) {
         self.clock += 1;
         let start_time = self.clock;
@@ -121,12 +121,12 @@ impl FakeProcesses {
         self.watched.iter().filter(ended).map(|(name, _)| name.clone()).collect()
     }
 
-    /// How many processes run, whether they are watched or not.
+    /// How many processes run, watched or not.
     pub fn count(&self, name: &VmName) -> usize {
         self.world.values().filter(|process| process.runs_for(name)).count()
     }
 
-    /// All processes that run, and for which VM, whether they are watched or not.
+    /// All running processes and their VMs, watched or not.
     pub fn living(&self) -> impl Iterator<Item = (&VmName, &ProcessId)> {
         let living = self.world.values().filter(|process| process.exit.is_none());
         living.filter_map(|process| Some((process.owner.as_ref()?, &process.id)))
@@ -137,7 +137,7 @@ impl FakeProcesses {
         self.folders.iter()
     }
 
-    /// Everything that was done to processes, in order.
+    /// All actions on processes, in order.
     pub fn deeds(&self) -> &[(VmName, Deed)] {
         &self.deeds
     }
@@ -146,7 +146,7 @@ impl FakeProcesses {
         self.world.values_mut().find(|process| process.runs_for(name))
     }
 
-    /// Does something to a VM's watched process, which ends when that is enough.
+    /// Acts on a VM's watched process, which ends if the action suffices.
     fn act(&mut self, name: &VmName, deed: Deed) -> Result<(), Failure> {
         let Some(id) = self.watched.get(name) else {
             return Err(failure(name, "it has no process"));

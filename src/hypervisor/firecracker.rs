@@ -1,9 +1,8 @@
 //! Firecracker.
 //!
 //! It reads one JSON file (docs/getting-started.md and src/vmm/src/resources.rs of
-//! github.com/firecracker-microvm/firecracker); its standard output is the guest's serial port, and
-//! so the log. A tap is known to it by name only and has one queue. It boots ELF kernels from raw
-//! disks.
+//! github.com/firecracker-microvm/firecracker). Its standard output is the guest's serial port, and
+//! so the log. It opens a tap by name, with one queue. It boots ELF kernels from raw disks.
 
 use std::path::Path;
 
@@ -13,8 +12,8 @@ use super::{Attachment, Command, Control, FirecrackerOptions, Launch, VSOCK_SOCK
 use crate::model::error::Refusal;
 use crate::model::spec::{Disk, DiskFormat};
 
-/// What every guest is told: where its console is, and to end when it panics or restarts, which to
-/// Firecracker is the same.
+/// The kernel command line of every guest: its console, and to end on a panic or a restart, which
+/// are the same for Firecracker.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
 /// The socket of its API.
 const API_SOCKET: &str = "api.sock";
@@ -57,7 +56,7 @@ pub fn command(launch: &Launch, options: &FirecrackerOptions) -> Result<Command,
     })
 }
 
-/// How it is asked to power its guest off.
+/// How to ask it to power its guest off.
 pub fn control(folder: &Path) -> Result<Control, Refusal> {
     Ok(Control::Firecracker(text::in_folder(folder, API_SOCKET)?.into()))
 }
@@ -89,7 +88,7 @@ fn network(attachment: &Attachment) -> Result<Map<String, Value>, Refusal> {
     Ok(config)
 }
 
-/// A disk. None is the root device to Firecracker: it would put a `root=` of its own beside ours.
+/// A disk. No disk is the root device, because Firecracker would add a `root=` of its own to ours.
 fn drive(index: usize, disk: &Disk) -> Result<Value, Refusal> {
     let path = text::path(&disk.file.path, "disks")?;
     match disk.format {

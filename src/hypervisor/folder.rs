@@ -1,8 +1,8 @@
 //! The folder of a VM's sockets and generated files, `RUNTIME/vm/NAME`.
 //!
 //! It is made anew before each start: a socket that an earlier hypervisor left behind keeps the
-//! next one from starting. It is removed with the VM. It belongs to the user as which the hypervisor
-//! runs, and what is done in it is done with that user's rights.
+//! next one from starting. It is removed with the VM. It belongs to the user of the hypervisor, and
+//! volnet uses only that user's rights in it.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -14,7 +14,8 @@ use crate::model::error::Failure;
 use crate::rights;
 
 const MODE: u32 = 0o700;
-/// The folder of all the folders: who knows a name gets to it, and nobody sees the names.
+/// The mode of the parent folder: who knows a name can open its folder, and nobody can list the
+/// names.
 const PARENT_MODE: u32 = 0o711;
 
 /// Makes the folder, empty, and gives it to a user if one is named.
@@ -30,9 +31,10 @@ pub fn renew(folder: &Path, user: Option<&User>) -> Result<(), Failure> {
     make().map_err(|error| failure(folder, "cannot make the folder", &error))
 }
 
-/// Removes the folder with all that is in it; links in it are removed, never followed.
+/// Removes the folder and its contents. Links in it are removed, never followed.
 pub fn remove(folder: &Path) -> Result<(), Failure> {
-    // Whose it is may empty it, but not take it out of its parent; what is left is seen by that.
+    // The owner may empty the folder, but not remove it from its parent. The removal shows if
+    // anything is left.
     let _ = rights::act_as_owner(folder, || fs::remove_dir_all(folder));
     match fs::remove_dir(folder) {
         Ok(()) => Ok(()),

@@ -1,5 +1,5 @@
-//! Every driver in every mode against a whole command line, written out in
-//! `tests/golden/hypervisor` as a shell would take it. Files and helpers stand below it.
+//! Every driver in every mode against a whole command line in `tests/golden/hypervisor`, in the
+//! syntax of a shell. Files and helpers come after it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn disk(path: &str, format: DiskFormat, readonly: bool) -> Disk {
     Disk { file: file(path), format, readonly }
 }
 
-/// A VM that lives in its initramfs.
+/// A VM whose root file system is its initramfs.
 fn appliance() -> MachineSpec {
     MachineSpec {
         hypervisor: None,
@@ -41,7 +41,7 @@ fn appliance() -> MachineSpec {
     }
 }
 
-/// A VM that lives on disks.
+/// A VM with disks.
 fn server() -> MachineSpec {
     MachineSpec {
         initramfs: None,
@@ -100,7 +100,7 @@ fn options() -> Options {
     Options { templates: vec![template()], ..Options::default() }
 }
 
-/// A word as a shell takes it.
+/// A word in the syntax of a shell.
 fn quoted(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {
@@ -109,7 +109,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A command as a shell takes it, one option a line.
+/// A command in the syntax of a shell, one option per line.
 fn shown(command: &Command) -> String {
     let mut text = command.program.clone();
     for arg in &command.args {

@@ -1,9 +1,8 @@
-//! What a VM needs on the host before anything is made for it: its program, its files, and that
-//! these are what they should be.
+//! Checks the program and the files of a VM before anything is made for it.
 //!
-//! [`check`] is cheap and belongs before every start. A [`Checksum`] reads a whole file, which can take
-//! as long as a file is large, and belongs before those starts only that somebody asks for: a disk
-//! that the guest may write to is another one afterwards.
+//! [`check`] is cheap and comes before every start. A [`Checksum`] reads a whole file, which takes
+//! long for a large file. It comes only before a start that a client asks for: after the first
+//! start, a disk that the guest may write to has other contents.
 
 use std::env;
 use std::fs;
@@ -17,7 +16,7 @@ use crate::hypervisor::machine::ResolvedMachine;
 use crate::model::error::Refusal;
 use crate::model::spec::File;
 
-/// Where programs are looked for when the daemon has no `PATH`.
+/// Where programs are looked up if the daemon has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How much of a file is hashed at a time, in bytes.
@@ -52,8 +51,8 @@ fn executable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Checks that the program and all files of a machine are there and can be read, and disks written to
-/// unless they are only read, with the rights of whoever calls.
+/// Checks with the caller's rights that the program and all files of a machine exist and can be
+/// read, and that disks can be written unless they are read-only.
 pub fn check(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusal> {
     find_program(program)
         .map_err(|reason| Refusal::InvalidConfig { field: "hypervisor".into(), reason })?;
@@ -62,7 +61,7 @@ pub fn check(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusal
     })
 }
 
-/// The files of a machine whose contents are known beforehand.
+/// The files of a machine that have a checksum.
 pub fn checksums(machine: &ResolvedMachine<'_>) -> Vec<Checksum> {
     let mut all = Vec::new();
     let _ = each(machine, |path, sha256, field, kind| {
@@ -78,7 +77,7 @@ pub fn checksums(machine: &ResolvedMachine<'_>) -> Vec<Checksum> {
     all
 }
 
-/// A file, and what its contents should be.
+/// A file and its expected checksum.
 #[derive(Clone, Debug)]
 pub struct Checksum {
     path: PathBuf,
@@ -89,8 +88,8 @@ pub struct Checksum {
 }
 
 impl Checksum {
-    /// Reads the file and compares. Between two pieces of it `is_over` is asked whether anybody still
-    /// wants to know.
+    /// Reads the file and compares. Between two chunks it calls `is_over`, which says whether
+    /// nobody waits for the result any more.
     pub fn compare(&self, is_over: impl Fn() -> bool) -> Result<(), Refusal> {
         let Checksum { path, expected, field, kind } = self;
         let actual = open(path, *kind)
@@ -106,17 +105,17 @@ impl Checksum {
     }
 }
 
-/// What a file may be.
+/// The use of a file.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Regular,
     RegularOrBlockDevice,
-    /// One that is written to.
+    /// A file that is written to.
     Written,
 }
 
-/// Visits the files of a machine until one is refused. The first disk may have been written as
-/// `rootfs`, so disks have no number here: the path in the reason says which one it is.
+/// Visits the files of a machine until one is refused. The first disk may come from `rootfs`, so
+/// disks have no number here: the path in the reason identifies the disk.
 fn each(
     machine: &ResolvedMachine<'_>,
     mut visit: impl FnMut(&Path, Option<&str>, &str, Kind) -> Result<(), Refusal>,
@@ -140,7 +139,7 @@ fn refuse(field: &str, path: &Path, reason: &str) -> Refusal {
     Refusal::InvalidConfig { field: field.to_owned(), reason }
 }
 
-/// Opens a file after looking at it: opening a FIFO would wait for a writer.
+/// Checks the type of a file, then opens it: to open a FIFO would wait for a writer.
 fn open(path: &Path, kind: Kind) -> Result<fs::File, String> {
     let found = fs::metadata(path).map_err(|error| error.to_string())?.file_type();
     match kind {
@@ -151,7 +150,7 @@ fn open(path: &Path, kind: Kind) -> Result<fs::File, String> {
             return Err("it is neither a regular file nor a block device".into());
         }
     }
-    // To close a block device that was open for writing has udev look at it anew.
+    // If a block device that was open for writing is closed, udev probes it again.
     let write = matches!(kind, Kind::Written) && found.is_file();
     fs::File::options().read(true).write(write).open(path).map_err(|error| error.to_string())
 }

@@ -9,15 +9,15 @@ use std::path::Path;
 const TAIL_BYTES: u64 = 2048;
 pub(super) const TAIL_LINES: usize = 10;
 
-/// What a line begins with that is written to the log when a hypervisor is started. What stands
-/// before it is from an earlier run and no explanation of this one.
+/// The beginning of the line that is written to the log when a hypervisor is started. Earlier lines
+/// are from an earlier run.
 pub(super) const HEADER: &str = "--- volnet starts ";
 
-/// The last lines of a log that are of the last start: at most 10 and 2048 bytes, without control
-/// characters, which could play with the terminal of whoever reads them. `None` when nothing was
-/// written.
+/// The last lines of a log since the last start: at most 10 lines and 2048 bytes. Control
+/// characters are removed, because they could manipulate the reader's terminal. `None` if nothing
+/// was written.
 pub fn tail_of_log(path: &Path) -> Option<String> {
-    // What is shown to callers is the log itself, never what a link in its place points to.
+    // Callers see only the log itself, never the target of a link in its place.
     let named = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
     let mut file = File::open(path).ok()?;
     let opened = file.metadata().ok()?;
@@ -31,7 +31,7 @@ pub fn tail_of_log(path: &Path) -> Option<String> {
     last_lines(&bytes, length > TAIL_BYTES)
 }
 
-/// What is shown of the end of a log, whose first line was most likely cut if `cut`.
+/// The lines to show from the end of a log. With `cut`, the first line is probably incomplete.
 pub(super) fn last_lines(bytes: &[u8], cut: bool) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines: Vec<&str> = text.lines().collect();

@@ -1,4 +1,4 @@
-//! What a VM runs on, once the host's defaults are known.
+//! The machine of a VM, after the host's defaults are filled in.
 
 use std::path::{Path, PathBuf};
 
@@ -6,21 +6,21 @@ use crate::hypervisor::FIRECRACKER;
 use crate::model::error::Refusal;
 use crate::model::spec::MachineSpec;
 
-/// What the host offers to a VM that does not say.
+/// The host's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineDefaults {
     /// The hypervisor by name.
     pub hypervisor: String,
-    /// A compressed kernel, which may carry an initramfs of its own.
+    /// A compressed kernel, which may have its own initramfs.
     pub kernel_bzimage: Option<PathBuf>,
     /// A kernel as an ELF file.
     pub kernel_vmlinux: Option<PathBuf>,
 }
 
-/// A machine with nothing left open.
+/// A machine with all defaults filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResolvedMachine<'a> {
-    /// What was asked for.
+    /// The request.
     pub spec: &'a MachineSpec,
     /// The hypervisor by name.
     pub hypervisor: &'a str,
@@ -28,9 +28,9 @@ pub struct ResolvedMachine<'a> {
     pub kernel: &'a Path,
 }
 
-/// Fills in what the VM does not say. The kernel is its own; else the ELF file where there is an
-/// initramfs to hand to it, or where the hypervisor reads nothing else (Firecracker); else the
-/// compressed one. Where the host has only one of the two, that one.
+/// Fills in the defaults. The kernel is the VM's own. If it names none, it is the ELF file if the
+/// VM has an initramfs or the hypervisor reads nothing else (Firecracker), and otherwise the
+/// compressed one. If the host has only one of the two, it is that one.
 pub fn resolve_machine<'a>(
     spec: &'a MachineSpec,
     defaults: &'a MachineDefaults,

@@ -1,13 +1,14 @@
-//! Hypervisors: which command line starts one, and the process it becomes.
+//! Hypervisors: their command lines and their processes.
 //!
-//! The drivers ([`qemu`], [`cloud_hypervisor`], [`firecracker`], [`template`]) are pure: a
-//! [`Launch`] in, a [`Command`] out. [`command_line`] chooses among them. [`network_args`] is the
-//! network part alone, for people who start their own. [`process`] spawns, watches, adopts and
-//! ends; [`user`] is who they run as,
-//! [`inputs`] sees to it that what a VM needs is there, `folder` holds its sockets, and [`log`] is what it said, and [`exercise`] the bodies of the fuzz targets.
+//! The drivers ([`qemu`], [`cloud_hypervisor`], [`firecracker`], [`template`]) are pure: they turn
+//! a [`Launch`] into a [`Command`]. [`command_line`] chooses among them. [`network_args`] is only
+//! the network part, for people who start their own hypervisor. [`process`] spawns, watches, adopts
+//! and ends processes. [`user`] is their user, [`inputs`] checks the files of a VM, `folder` has
+//! its sockets, [`log`] reads the end of its log, and [`exercise`] has the bodies of the fuzz
+//! targets.
 //!
-//! All of them keep to the same places in a VM's folder, which is empty before a start, because a
-//! socket that is left over stops most hypervisors:
+//! All use the same names in a VM's folder. The folder is empty before a start, because an old
+//! socket stops most hypervisors:
 //!
 //! | file | what it is |
 //! |---|---|
@@ -17,13 +18,13 @@
 //! | `vhost-vsock.sock` | between QEMU and its helper |
 //! | `fc.json` | Firecracker's configuration |
 //!
-//! The guest's serial output goes to the VM's log. QEMU gives the serial port a socket too; Cloud
-//! Hypervisor has either a socket or a file, and Firecracker only its standard output, so there the
-//! log is all there is.
+//! The guest's serial output goes to the VM's log. QEMU also has a socket for the serial port.
+//! Cloud Hypervisor has either a socket or a file, and Firecracker only its standard output, so
+//! these two have only the log.
 //!
-//! The kernel command line is what the hypervisor needs, then what the network needs, then what
-//! the VM says. The kernel lets the last of several equal words win, and hands all after `--` to
-//! init, so the VM's own words stand last.
+//! The kernel command line has the hypervisor's part, then the network's part, then the VM's own.
+//! If a parameter comes twice, the last wins, and the kernel passes everything after `--` to init.
+//! So the VM's own part is last.
 
 pub mod cloud_hypervisor;
 pub mod exercise;
@@ -66,20 +67,20 @@ pub const VSOCK_SOCKET: &str = "vsock.sock";
 /// The longest path of a Unix socket in bytes: `sun_path` less the terminator (unix(7)).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// All that a driver needs to know of a VM.
+/// The input of a driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch<'a> {
     /// The VM's name.
     pub name: &'a str,
-    /// What runs in it.
+    /// The machine.
     pub machine: &'a MachineSpec,
     /// The guest's kernel.
     pub kernel: &'a Path,
-    /// Its place on a network; `None` in vsock mode.
+    /// Its tap; `None` in vsock mode.
     pub port: Option<LaunchPort<'a>>,
     /// Its vsock context id; given to the hypervisor in vsock mode.
     pub cid: u32,
-    /// What volnet adds to the kernel command line; empty unless bridged.
+    /// volnet's part of the kernel command line; empty unless bridged.
     pub kernel_args: &'a str,
     /// The folder of this VM's sockets and generated files; it exists and is empty.
     pub folder: PathBuf,
@@ -95,10 +96,10 @@ pub struct Launch<'a> {
     pub tsc_khz: Option<u64>,
 }
 
-/// How a VM is joined to the world: what a hypervisor has to know of it.
+/// The connection of a VM to the network, for its hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attachment<'a> {
-    /// Its place on a network; `None` in vsock mode.
+    /// Its tap; `None` in vsock mode.
     pub port: Option<LaunchPort<'a>>,
     /// Its vsock context id.
     pub cid: u32,
@@ -110,7 +111,7 @@ pub struct Attachment<'a> {
     pub memory_mb: u64,
 }
 
-/// A tap as a hypervisor opens it.
+/// A tap, for its hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchPort<'a> {
     /// Link name.
@@ -119,14 +120,15 @@ pub struct LaunchPort<'a> {
     pub mac: Mac,
     /// Queue pairs.
     pub queues: u16,
-    /// The open tap as the hypervisor inherits it, one descriptor a queue pair; empty: it opens the
-    /// tap by name.
+    /// The open tap that the hypervisor inherits, one descriptor per queue pair. If empty, it opens
+    /// the tap by name.
     pub fds: &'a [u32],
-    /// The lease and its mask, in bridged mode. Only Cloud Hypervisor is told, and only on request.
+    /// The lease and its mask, in bridged mode. Only Cloud Hypervisor gets it, and only if the
+    /// settings say so.
     pub lease: Option<(Ipv4Addr, Ipv4Addr)>,
 }
 
-/// What is to be executed.
+/// A command to execute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// The program: a path, or a name to be found in PATH.
@@ -135,18 +137,18 @@ pub struct Command {
     pub args: Vec<String>,
     /// Files to be written before it starts.
     pub files: Vec<(PathBuf, String)>,
-    /// The descriptors of which its arguments speak: it inherits these, and no others.
+    /// The descriptors that its arguments name. It inherits only these.
     pub inherits: Vec<u32>,
     /// A helper that must run beside it and ends with it (vhost-device-vsock); started first.
     pub helper: Option<Box<Command>>,
-    /// The socket that is there once it serves. A helper's is waited for before the hypervisor,
-    /// which connects to it, is started.
+    /// A socket that exists once the program serves. The hypervisor is started after the helper's
+    /// socket exists, because it connects to it.
     pub ready: Option<PathBuf>,
-    /// How the guest is asked to power off.
+    /// How to ask the guest to power off.
     pub control: Control,
 }
 
-/// How a hypervisor is asked to power its guest off.
+/// How to ask a hypervisor to power its guest off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// QEMU's machine protocol on this socket: `system_powerdown`.
@@ -155,12 +157,12 @@ pub enum Control {
     CloudHypervisor(PathBuf),
     /// Firecracker's API socket: `SendCtrlAltDel`.
     Firecracker(PathBuf),
-    /// Nothing but SIGTERM.
+    /// Only SIGTERM.
     Terminate,
 }
 
 impl Launch<'_> {
-    /// How the VM is joined to the world.
+    /// The connection of the VM to the network.
     pub fn attachment(&self) -> Attachment<'_> {
         Attachment {
             port: self.port,
@@ -187,7 +189,7 @@ pub fn command_line(
     }
 }
 
-/// How the hypervisor of that name is asked to power its guest off.
+/// How to ask the hypervisor of that name to power its guest off.
 pub fn control(hypervisor: &str, folder: &Path) -> Result<Control, Refusal> {
     match hypervisor {
         QEMU => qemu::control(folder),
@@ -197,13 +199,13 @@ pub fn control(hypervisor: &str, folder: &Path) -> Result<Control, Refusal> {
     }
 }
 
-/// Whether the hypervisor of that name is handed its tap open. Others open it by name.
+/// Whether the hypervisor of that name gets its tap open. Others open it by name.
 pub fn takes_open_tap(hypervisor: &str) -> bool {
     matches!(hypervisor, QEMU | CLOUD_HYPERVISOR)
 }
 
-/// The arguments that give a VM's network to the hypervisor of that name, each as one element;
-/// Firecracker's is one JSON object, the network part of its configuration.
+/// The network arguments of the hypervisor of that name, each as one element. For Firecracker it is
+/// one JSON object, the network part of its configuration.
 pub fn network_args(
     hypervisor: &str,
     attachment: &Attachment,

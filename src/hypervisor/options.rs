@@ -1,4 +1,4 @@
-//! How hypervisors are run on this host: what the settings say of them.
+//! How hypervisors are run on this host, from the settings.
 
 use super::template::Template;
 use super::{CLOUD_HYPERVISOR, FIRECRACKER, QEMU};
@@ -43,8 +43,8 @@ pub enum QemuMachine {
 pub struct CloudHypervisorOptions {
     /// A path, or a name to be found in PATH.
     pub program: String,
-    /// Pass `ip=` and `mask=` as Volant does. Cloud Hypervisor means the host's side of the tap by
-    /// them, and ignores them for a tap that exists.
+    /// Pass `ip=` and `mask=` as Volant does. For Cloud Hypervisor they mean the host's side of the
+    /// tap, and it ignores them if the tap exists.
     pub net_ip_mask: bool,
 }
 

@@ -1,8 +1,8 @@
 //! The processes of hypervisors.
 //!
-//! [`Processes`] is what the daemon asks for; the Linux backend spawns with `vfork`, watches by
-//! pidfd and signals only through it, so a reused pid is never hit. A VM's process is watched from
-//! [`Processes::spawn`] or [`Processes::adopt`] to the [`Processes::reap`] that gives its exit.
+//! The daemon uses the trait [`Processes`]. The Linux backend spawns with `vfork`, watches a pidfd
+//! and sends signals only through it, so a reused pid is never hit. A VM's process is watched from
+//! [`Processes::spawn`] or [`Processes::adopt`] to the [`Processes::reap`] that returns its exit.
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
@@ -12,23 +12,23 @@ use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId};
 
-/// What is open for a process that is started. It is closed here once that has it.
+/// Open descriptors for a new process. They are closed here once the process has them.
 #[derive(Debug)]
 pub struct Descriptors {
-    /// The VM's log, to be added to.
+    /// The VM's log, open for appending.
     pub log: OwnedFd,
-    /// The VM's tap, one descriptor a queue, where the hypervisor is handed it open.
+    /// The VM's open tap, one descriptor per queue, if the hypervisor gets it open.
     pub taps: Vec<OwnedFd>,
 }
 
-/// Starting, watching and ending the processes of VMs. At most one a VM.
+/// Starts, watches and ends the processes of VMs. A VM has at most one.
 pub trait Processes {
-    /// Opens a VM's log to be added to.
+    /// Opens a VM's log for appending.
     fn open_log(&mut self, name: &VmName, path: &Path) -> Result<OwnedFd, Failure>;
 
-    /// Starts the command in a process group of its own, its output in the log, with the
-    /// environment mark by which [`Processes::find`] knows it again, and watches it. The VM's
-    /// folder is made anew for it, empty but for the command's files.
+    /// Starts the command in a process group of its own and watches it. Its output goes to the log.
+    /// Its environment has the mark by which [`Processes::find`] recognises it. The VM's folder is
+    /// made anew and has only the command's files.
     fn spawn(
         &mut self,
         name: &VmName,
@@ -36,21 +36,20 @@ pub trait Processes {
         given: Descriptors,
     ) -> Result<ProcessId, Failure>;
 
-    /// Watches a process of an earlier run of the daemon. False when it is gone, is a zombie, or
-    /// is another process that has the same pid; what it left, a helper and its folder, is ended
-    /// and removed then.
+    /// Watches a process of an earlier run of the daemon. False if it is gone, is a zombie, or is
+    /// another process with the same pid. Then its helper is ended and its folder is removed.
     fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure>;
 
-    /// Looks for a process that was started for this VM but whose id was never recorded. Where
-    /// there is none, what such a start left is ended and removed.
+    /// Looks for a process that was started for this VM but whose id was never recorded. If there
+    /// is none, the helper and the folder of such a start are removed.
     fn find(&mut self, name: &VmName) -> Option<ProcessId>;
 
-    /// Asks the guest to power off. Does not wait for it.
+    /// Asks the guest to power off. Does not wait.
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure>;
 
-    /// Whether a process that was just started answers on its control socket, and so has got
-    /// through its arguments: QEMU has sent its greeting, the others accept a connection. Does not
-    /// wait; asked again every few milliseconds. False where there is no such socket.
+    /// Whether a new process answers on its control socket, and so has accepted its arguments: QEMU
+    /// has sent its greeting, the others accept a connection. Does not wait: the caller asks again
+    /// every few milliseconds. False if there is no such socket.
     fn is_ready(&mut self, name: &VmName, control: &Control) -> bool;
 
     /// Asks the process to end (SIGTERM).
@@ -59,17 +58,17 @@ pub trait Processes {
     /// Ends the process and its group (SIGKILL).
     fn kill(&mut self, name: &VmName) -> Result<(), Failure>;
 
-    /// Ends the process and its group, waits for that, and stops watching it: how a start is undone.
+    /// Ends the process and its group, waits for that, and stops watching it. This undoes a start.
     fn kill_and_reap(&mut self, name: &VmName) -> Result<(), Failure>;
 
-    /// Removes what the processes of a VM that is gone left behind: its folder.
+    /// Removes the folder of a VM that is gone.
     fn clean(&mut self, name: &VmName);
 
     /// Collects the status of a process that has ended, and stops watching it. Its group and its
-    /// folder end with it. `None` while it still runs or when none is watched.
+    /// folder end with it. `None` if it still runs or no process is watched.
     fn reap(&mut self, name: &VmName) -> Option<Exit>;
 
-    /// A descriptor that becomes readable when the watched process ends, for the event loop. It is
-    /// closed by the [`Processes::reap`] that gives the exit.
+    /// A descriptor that becomes readable when the watched process ends, for the event loop. The
+    /// [`Processes::reap`] that returns the exit closes it.
     fn pidfd(&self, name: &VmName) -> Option<RawFd>;
 }

@@ -1,16 +1,16 @@
 //! QEMU.
 //!
-//! The machine is `microvm` (virtio-mmio, no PCI) unless the settings say `q35`. QEMU gets nothing
-//! that it was not given: no default devices, no configuration of the user's.
+//! The machine is `microvm` (virtio-mmio, no PCI) unless the settings say `q35`. QEMU has only the
+//! devices of its arguments: no default devices, no configuration of the user.
 //!
-//! Without KVM the kernel has to be told the TSC's frequency: a microvm has neither HPET nor PM
-//! timer to measure it by, and now and then a boot hangs over it.
+//! Without KVM the kernel command line must have the TSC's frequency: a microvm has neither HPET
+//! nor PM timer to measure it, and some boots hang.
 //!
-//! The guest's serial port goes to the log as well, which QEMU inherits open, as a set of descriptors
-//! (`-add-fd`): it could not open it by name when it runs as another user.
+//! The guest's serial port also goes to the log. QEMU inherits the open log as a set of descriptors
+//! (`-add-fd`), because another user could not open it by name.
 //!
-//! vsock needs vhost-vsock in the host's kernel. Where that is missing a helper speaks vhost-user,
-//! for which QEMU has to share the guest's memory with it.
+//! vsock needs vhost-vsock in the host's kernel. Without it, a helper speaks vhost-user, and QEMU
+//! shares the guest's memory with the helper.
 
 use std::path::Path;
 
@@ -21,8 +21,8 @@ use super::{
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
 
-/// What every guest is told: where its console is, and to end rather than to hang when it panics
-/// or restarts (QEMU ends with it, as `-no-reboot` says).
+/// The kernel command line of every guest: its console, and to end on a panic or a restart instead
+/// of hanging (with `-no-reboot`, QEMU ends, too).
 const CMDLINE: &str = "console=ttyS0 reboot=t panic=-1";
 /// The socket of its machine protocol.
 const QMP_SOCKET: &str = "qmp.sock";
@@ -64,12 +64,12 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<Command, Refusa
     })
 }
 
-/// How it is asked to power its guest off.
+/// How to ask it to power its guest off.
 pub fn control(folder: &Path) -> Result<Control, Refusal> {
     Ok(Control::Qmp(text::in_folder(folder, QMP_SOCKET)?.into()))
 }
 
-/// The arguments that join a VM to its network.
+/// The arguments that connect a VM to its network.
 pub fn network_args(
     attachment: &Attachment,
     options: &QemuOptions,
@@ -83,7 +83,7 @@ pub fn network_args(
 fn tap_args(port: LaunchPort, options: &QemuOptions) -> Vec<String> {
     let mut netdev = String::from("tap,id=net0,");
     netdev += &match port.fds {
-        // QEMU refuses the script options beside a descriptor, and needs them beside a name.
+        // QEMU refuses the script options with a descriptor, and needs them with a name.
         [] => format!("ifname={},script=no,downscript=no", port.tap),
         [fd] => format!("fd={fd}"),
         fds => format!("fds={}", fds.iter().map(u32::to_string).collect::<Vec<_>>().join(":")),
@@ -122,7 +122,7 @@ fn vsock_args(attachment: &Attachment, options: &QemuOptions) -> Result<Vec<Stri
     ])
 }
 
-/// The helper that gives the guest its vsock where the host's kernel does not.
+/// The helper for the guest's vsock, if the host's kernel has none.
 fn helper(attachment: &Attachment, options: &QemuOptions) -> Result<Option<Command>, Refusal> {
     if attachment.port.is_some() || attachment.vhost_vsock {
         return Ok(None);
@@ -149,7 +149,7 @@ fn machine_option(launch: &Launch, options: &QemuOptions) -> String {
     format!("{machine},accel={}", if launch.kvm { "kvm" } else { "tcg" })
 }
 
-/// The serial port: a socket for the console, and everything into the log as well.
+/// The serial port: a socket for the console, and a copy in the log.
 fn serial_args(launch: &Launch) -> Result<Vec<String>, Refusal> {
     let socket = text::in_folder(&launch.folder, SERIAL_SOCKET)?;
     let log = format!("fd={},set=1", launch.log_fd);
@@ -180,7 +180,7 @@ fn disk_args(index: usize, disk: &Disk, options: &QemuOptions) -> Result<Vec<Str
     Ok(words(&["-drive", &drive, "-device", &device]))
 }
 
-/// A device as the machine's bus has it.
+/// The name of a device on the machine's bus.
 fn device(name: &str, machine: QemuMachine) -> String {
     match machine {
         QemuMachine::Microvm => format!("{name}-device"),
@@ -188,7 +188,7 @@ fn device(name: &str, machine: QemuMachine) -> String {
     }
 }
 
-/// A value within an option: QEMU takes a doubled comma for one that does not end it.
+/// A value within an option. QEMU reads a doubled comma as a comma of the value.
 fn escaped(value: &str) -> String {
     value.replace(',', ",,")
 }

@@ -1,6 +1,6 @@
 //! Any other hypervisor, by a template in the settings.
 //!
-//! A template is a program and groups of arguments in which `{word}` stands for something of the VM:
+//! A template is a program and groups of arguments. `{word}` in them stands for a value of the VM:
 //!
 //! | word | stands for | absent |
 //! |---|---|---|
@@ -12,14 +12,15 @@
 //! | `{ip}` `{netmask}` | the lease and its mask | unless bridged |
 //! | `{vsock_cid}` `{vsock_socket}` | as `{cid}`, and the Unix socket of it | unless vsock |
 //!
-//! A group of which a word is absent is left out as a whole; one that speaks of a disk comes once
-//! for each. So `["--initrd", "{initramfs}"]` disappears where there is none. `{{` and `}}` are braces.
+//! If a word of a group is absent, the whole group is left out. A group with a disk comes once for
+//! each disk. So `["--initrd", "{initramfs}"]` disappears if there is no initramfs. `{{` and `}}`
+//! are braces.
 
 use super::{Attachment, Command, Control, Launch, VSOCK_SOCKET, text};
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
 
-/// The words there are. Those of the network come first; see [`NETWORK_WORDS`].
+/// All words. Those of the network come first; see [`NETWORK_WORDS`].
 const WORDS: [&str; 19] = [
     "tap",
     "mac",
@@ -81,7 +82,7 @@ impl Template {
         Ok(Template { name, program, groups })
     }
 
-    /// Its name, by which VMs ask for it.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -91,7 +92,7 @@ impl Template {
         &self.program
     }
 
-    /// The groups, each filled in or left out.
+    /// The arguments: each group is filled in or left out.
     fn expand(&self, values: &Values, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
         let mut args = Vec::new();
         for group in self.groups.iter().filter(|group| wanted(group)) {
@@ -107,7 +108,7 @@ impl Template {
     }
 }
 
-/// The command that starts a VM. Such a hypervisor is asked to end by SIGTERM.
+/// The command that starts a VM. SIGTERM asks such a hypervisor to end.
 pub fn command(launch: &Launch, template: &Template) -> Result<Command, Refusal> {
     let machine = launch.machine;
     let mut values = Values::of(&launch.attachment())?;
@@ -131,13 +132,13 @@ pub fn command(launch: &Launch, template: &Template) -> Result<Command, Refusal>
     })
 }
 
-/// The groups that speak of the network.
+/// The groups with words of the network.
 pub fn network_args(attachment: &Attachment, template: &Template) -> Result<Vec<String>, Refusal> {
     let network = |group: &[String]| mentions(group, |word| WORDS[..NETWORK_WORDS].contains(&word));
     Ok(template.expand(&Values::of(attachment)?, network))
 }
 
-/// What the words of one VM stand for.
+/// The values of the words for one VM.
 #[derive(Default)]
 struct Values {
     words: Vec<(&'static str, String)>,
@@ -180,7 +181,7 @@ impl Values {
         }
     }
 
-    /// An argument with its words filled in; `None` when one is absent.
+    /// An argument with its words filled in; `None` if a word is absent.
     fn fill(&self, argument: &str, round: usize) -> Option<String> {
         pieces(argument)
             .map(|piece| match piece.ok()? {
@@ -218,7 +219,7 @@ fn pieces(argument: &str) -> impl Iterator<Item = Result<Piece<'_>, ()>> {
     })
 }
 
-/// The first piece of an argument that is not empty, and what follows it.
+/// The first piece of a non-empty argument, and the rest.
 fn split_piece(argument: &str) -> (Result<Piece<'_>, ()>, &str) {
     if let Some(left) = argument.strip_prefix("{{") {
         return (Ok(Piece::Text("{")), left);

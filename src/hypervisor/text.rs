@@ -1,4 +1,4 @@
-//! Pieces of a command line that all drivers need.
+//! Parts of a command line that all drivers need.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(super) fn check_folder(folder: &Path) -> Result<(), Refusal> {
     Err(refuse("runtime_dir", reason))
 }
 
-/// A path as text. `field` says whose it is.
+/// A path as text. `field` is for the refusal.
 pub(super) fn path<'a>(path: &'a Path, field: &str) -> Result<&'a str, Refusal> {
     match path.to_str() {
         Some(text) if !text.chars().any(char::is_control) => Ok(text),
@@ -41,7 +41,7 @@ pub(super) fn in_folder(folder: &Path, name: &str) -> Result<String, Refusal> {
     Ok(format!("{}/{name}", path(folder, "runtime_dir")?))
 }
 
-/// The whole kernel command line: what the hypervisor needs, the network's part, the VM's own.
+/// The whole kernel command line: the hypervisor's part, the network's part, the VM's own.
 pub(super) fn cmdline(hypervisor: &str, launch: &Launch) -> Result<String, Refusal> {
     let mut line = String::from(hypervisor);
     for part in [launch.kernel_args, &launch.machine.cmdline] {

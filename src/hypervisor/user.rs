@@ -1,8 +1,8 @@
-//! The user as which hypervisors run.
+//! The user of the hypervisors.
 //!
-//! A hypervisor is what stands between a guest and the host, so it runs as somebody who may do
-//! nothing there. Whatever a VM names (kernel, disks) has to be in that user's reach, and nothing
-//! that is not can be had by naming it. All VMs of a host have the same user.
+//! A hypervisor is the barrier between a guest and the host, so it runs as a user without rights.
+//! This user must be able to open all files that a VM names (kernel, disks), and a VM cannot get
+//! other files by naming them. All VMs of a host have the same user.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::model::error::Refusal;
 
-/// Who it is where the settings do not say, if there is such a user.
+/// The default user, if it exists.
 pub const DEFAULT: &str = "volnet-vm";
 /// The setting.
 pub const FIELD: &str = "hypervisor_user";
@@ -26,24 +26,24 @@ pub struct User {
     pub uid: u32,
     /// The main group.
     pub gid: u32,
-    /// The groups that are needed for devices, and no others of which the user may be a member.
+    /// The groups that devices need. The user's other groups do not count.
     pub groups: Vec<u32>,
 }
 
-/// What it takes a user to use a device.
+/// What a user needs to use a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
     /// Nothing.
     Free,
     /// This group.
     Group(u32),
-    /// What the user cannot be given.
+    /// It needs rights that the user cannot get.
     None,
 }
 
 impl User {
-    /// The user that the settings name, or the default. `None`: hypervisors run as the daemon does,
-    /// because it was said so (`root`), or because there is no such user on this host.
+    /// The user that the settings name, or the default. `None`: hypervisors run as the daemon's
+    /// user, because the settings say so (`root`), or because this host has no such user.
     pub fn configured(setting: Option<&str>) -> Result<Option<User>, Refusal> {
         let refuse = |reason: String| Refusal::InvalidConfig { field: FIELD.into(), reason };
         let passwd = fs::read_to_string(PASSWD).unwrap_or_default();
@@ -55,20 +55,20 @@ impl User {
         }
     }
 
-    /// Does something with the user's rights, as [`crate::rights::act_as`] has it.
+    /// Acts with the user's rights, see [`crate::rights::act_as`].
     #[cfg(target_os = "linux")]
     pub fn act<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
         crate::rights::act_as(self.uid, self.gid, act)
     }
 
-    /// Hypervisors run on Linux only, and nothing is done for them elsewhere.
+    /// Hypervisors run only on Linux, so there is nothing to do elsewhere.
     #[cfg(not(target_os = "linux"))]
     pub fn act<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
         Ok(act())
     }
 
-    /// Lets the user have the group of a device that is there, if that is what it takes to use it.
-    /// Says whether it can be used then.
+    /// Gives the user the group of a device, if the device exists and the group is needed. Returns
+    /// whether the user can use the device.
     pub fn reaches(&mut self, device: &str) -> bool {
         match fs::metadata(device).map(|device| self.reach(&device)) {
             Ok(Reach::Free) => true,
@@ -90,7 +90,7 @@ impl User {
         let in_group = device.gid() == self.gid || self.groups.contains(&device.gid());
         match (in_group, may(3), may(0)) {
             (true, true, _) | (false, _, true) => Reach::Free,
-            // root's group is good for more than one device.
+            // root's group can open more than one device.
             (false, true, false) if device.gid() != 0 => Reach::Group(device.gid()),
             (true, false, _) | (false, _, false) => Reach::None,
         }

@@ -1,16 +1,15 @@
 //! Tracked connections, ctnetlink: `CTA_*` (linux/netfilter/nfnetlink_conntrack.h) over nfnetlink.
 //!
-//! A connection has two tuples: the one of what was sent first, and the one of what answers. The
-//! source of the first is who began it, the source of the second who answers, each by the address
-//! that it really has; the destinations are what the other side takes it for when NAT stands
-//! between them. So whoever has an address is found as one of the two sources ([`End`]), and who
-//! was led somewhere by the port that it sent to and the address and port that answer
-//! ([`Flows::Led`]).
+//! A connection has two tuples, one for each direction. The source of the first is the side that
+//! began it, and the source of the second is the side that answers, each with its real address.
+//! With NAT the destinations are translated addresses. So the owner of an address is found as one
+//! of the two sources ([`End`]). A connection by an exposed port is found by the port that it was
+//! sent to and the address and port that answer ([`Flows::Led`]).
 //!
-//! [`delete_all`] lets the kernel choose by a filter (Linux 6.12). A kernel that does not know that
-//! takes the same message for the deletion of one connection that is named in part, and refuses it
-//! with EINVAL; it never takes it for the deletion of all. What older kernels can do is to [`dump`]
-//! (by a filter since 5.8, before that everything) and to [`delete`] one by one.
+//! [`delete_all`] deletes by a filter (Linux 6.12). An older kernel takes the same message as the
+//! deletion of one connection with an incomplete name, and refuses it with EINVAL. It never takes
+//! it as the deletion of all. Older kernels can [`dump`] (with a filter since 5.8, before that
+//! everything) and [`delete`] one by one.
 
 use std::net::Ipv4Addr;
 
@@ -23,7 +22,7 @@ use super::writer::Writer;
 /// `NFNL_SUBSYS_CTNETLINK` (linux/netfilter/nfnetlink.h).
 const SUBSYSTEM: u16 = 1;
 // IPCTNL_MSG_CT_*.
-/// What a connection looks like.
+/// A message with a connection.
 pub(super) const NEW: u16 = SUBSYSTEM << 8;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
@@ -41,8 +40,8 @@ const IP_V4_SRC: u16 = 1;
 const PROTO_NUMBER: u16 = 1;
 const PROTO_SOURCE_PORT: u16 = 2;
 const PROTO_DESTINATION_PORT: u16 = 3;
-// CTA_FILTER_*: which fields of the tuple are meant, by flags that no header of the kernel's
-// publishes (`CTA_FILTER_F_CTA_IP_SRC` in net/netfilter/nf_internals.h).
+// CTA_FILTER_*: the fields of the tuple that count, as flags that no public header of the kernel
+// has (`CTA_FILTER_F_CTA_IP_SRC` in net/netfilter/nf_internals.h).
 const FILTER_ORIG_FLAGS: u16 = 1;
 const FILTER_REPLY_FLAGS: u16 = 2;
 const BY_SOURCE: u32 = 1;
@@ -50,17 +49,17 @@ const BY_PROTOCOL: u32 = 1 << 3;
 const BY_SOURCE_PORT: u32 = 1 << 4;
 const BY_DESTINATION_PORT: u32 = 1 << 5;
 
-/// Which connections are meant.
+/// A selection of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flows {
-    /// Those that have this address at this end.
+    /// Connections with this address at this end.
     At(End, Ipv4Addr),
-    /// Those of a protocol (its number in IP) that began as one to the port `to` and that this
-    /// address and port answer.
+    /// Connections of a protocol (its number in IP) that were sent to port `to` and are answered by
+    /// this address and port.
     Led { protocol: u8, to: u16, from: (Ipv4Addr, u16) },
 }
 
-/// Which side of a connection somebody is on.
+/// The end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The one that began it.
@@ -82,20 +81,20 @@ impl End {
     }
 }
 
-/// An IPv4 connection, and what names it to the kernel.
+/// An IPv4 connection, and the attributes by which the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowMessage<'a> {
-    /// The address of who began it.
+    /// The address of the side that began it.
     pub began: Ipv4Addr,
-    /// The address of who answers.
+    /// The address of the side that answers.
     pub answers: Ipv4Addr,
-    /// The protocol, the port that was sent to, and the one that answers, where it has ports.
+    /// The protocol, the port that it was sent to, and the port that answers, if it has ports.
     pub ports: Option<(u8, u16, u16)>,
-    /// The attributes of the first tuple, as they came.
+    /// The attributes of the first tuple, as received.
     pub tuple: &'a [u8],
-    /// The kernel's number for it: another connection of the same tuple has another.
+    /// The kernel's number for it. Another connection with the same tuple has another number.
     pub id: u32,
-    /// Its zone, where that is not 0.
+    /// Its zone, if it is not 0.
     pub zone: Option<u16>,
 }
 
@@ -130,7 +129,7 @@ impl<'a> FlowMessage<'a> {
         })
     }
 
-    /// Whether it is one of these.
+    /// Whether the connection matches.
     pub fn is_of(&self, flows: Flows) -> bool {
         match flows {
             Flows::At(End::Began, address) => self.began == address,
@@ -166,13 +165,13 @@ fn find(nest: Attr<'_>, kind: u16) -> Result<Attr<'_>, Error> {
     Err(Error::Missing)
 }
 
-/// Deletes all of these connections. Asks for no acknowledgement; an error is answered all the
-/// same.
+/// Deletes all of these connections. Asks for no acknowledgement, but the kernel still answers an
+/// error.
 pub fn delete_all(writer: &mut Writer, sequence: u32, flows: Flows) {
     filtered(writer, DELETE, REQUEST, sequence, flows);
 }
 
-/// Asks for all of these connections. A kernel that knows no filter answers with all there are.
+/// Asks for all of these connections. A kernel without filters answers with all connections.
 pub fn dump(writer: &mut Writer, sequence: u32, flows: Flows) {
     filtered(writer, GET, REQUEST | DUMP, sequence, flows);
 }

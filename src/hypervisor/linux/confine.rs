@@ -1,14 +1,13 @@
-//! The last step before a hypervisor: a process of the daemon's rights becomes one of a user's.
+//! The last step before a hypervisor: a process with the daemon's rights takes a user's rights.
 //!
-//! It is a step of its own, a program that becomes the hypervisor, because whoever is to change
-//! between fork and exec cannot be started by vfork: that took the daemon's only thread 0.3 to 1.5 ms
-//! by its size, and this takes 0.08 ms of it. The program is the daemon's own
-//! (`/proc/self/exe`, which stays the same over an upgrade), by a verb that is not for people.
+//! This is a program of its own that becomes the hypervisor. A process that changes its user
+//! between fork and exec cannot be started by vfork: a fork took the daemon's only thread 0.3 to
+//! 1.5 ms, depending on its size, and this takes 0.08 ms. The program is the daemon's own
+//! (`/proc/self/exe`, which stays the same over an upgrade), with a verb that is not for people.
 //!
-//! Its descriptors, its place among the processes and its environment it has from
-//! [`super::spawn`]. What is left of the daemon's rights goes with its user: a process that changes
-//! from root to another user loses all capabilities, and does not get them back because
-//! the daemon has set `no_new_privs`.
+//! [`super::spawn`] sets its descriptors, process group and environment. It loses the daemon's
+//! rights with the change of user: a process that changes from root to another user loses all
+//! capabilities. It does not get them back, because the daemon has set `no_new_privs`.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -26,7 +25,8 @@ use crate::hypervisor::user::User;
 pub const VERB: &str = "exec-as";
 /// The program.
 pub(super) const PROGRAM: &str = "/proc/self/exe";
-/// What the process is called until it is the hypervisor: nobody can look into it for a moment.
+/// The name of the process until it is the hypervisor. For a moment nobody can read its
+/// environment.
 pub(super) const NAME: &str = "volnet-start";
 
 /// The words before the hypervisor's own.
@@ -43,7 +43,7 @@ pub(super) fn words(user: &User, program: &Path) -> Vec<String> {
     ]
 }
 
-/// Becomes a program of another user. `words` are what [`words`] gave, less the verb, and the
+/// Becomes a program of another user. `words` are those of [`words`] without the verb, and then the
 /// program's own.
 pub fn exec(words: &[String]) -> io::Result<Infallible> {
     let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "not a user and a program");
@@ -57,7 +57,7 @@ pub fn exec(words: &[String]) -> io::Result<Infallible> {
     setgroups(&groups)?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;
-    // Whoever looks for a VM's process reads its environment, as its user.
+    // The daemon reads the environment of a VM's process, with the rights of its user.
     prctl::set_dumpable(true)?;
     Err(Command::new(program).args(args).exec())
 }

@@ -2,10 +2,10 @@
 
 use super::identity::Stat;
 
-/// Whatever a process calls itself, the fields behind its name are found.
+/// The fields after the name are found, whatever the name of a process is.
 pub fn process_stat(bytes: &[u8]) {
     let _ = Stat::parse(bytes);
-    // proc_pid_stat(5), with numbers that say which field they are.
+    // proc_pid_stat(5): each number is that of its field.
     let before = b"1 (".as_slice();
     let behind =
         b") S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 \

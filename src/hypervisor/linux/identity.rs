@@ -1,8 +1,8 @@
-//! Which process is which: `/proc/PID/stat` and the environment marks.
+//! Identifies processes by `/proc/PID/stat` and by marks in their environment.
 //!
-//! A pid is used again; a pid with the time at which its process started is not, until the next
-//! boot. Every process that volnet starts carries the VM's name and the runtime directory in its
-//! environment, so that one whose pid was never written down is found again.
+//! A pid can be reused, but a pid with its start time cannot, until the next boot. Every process
+//! that volnet starts has the VM's name and the runtime directory in its environment. So volnet
+//! finds a process whose pid was never recorded.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -17,24 +17,24 @@ use crate::model::name::VmName;
 use crate::rights;
 use crate::store::Paths;
 
-/// The environment variable that holds the VM's name, in a hypervisor's process.
+/// The environment variable with the VM's name, in a hypervisor's process.
 pub(super) const MARK_VM: &str = "VOLNET_VM";
 /// The same in the process of a hypervisor's helper.
 pub(super) const MARK_HELPER: &str = "VOLNET_HELPER";
-/// The environment variable that holds the runtime directory: two daemons may have VMs alike.
+/// The environment variable with the runtime directory: two daemons may have VMs of the same name.
 pub(super) const MARK_RUNTIME: &str = "VOLNET_RUNTIME";
 
-/// The longest environment that is looked through, in bytes. Ours has three short variables.
+/// The longest environment that is searched, in bytes. Ours has three short variables.
 const ENVIRONMENT_MAX: u64 = 64 << 10;
 /// The longest `/proc/PID/stat` in bytes: 52 numbers of at most 20 digits, and a name.
 const STAT_MAX: u64 = 4 << 10;
 
-/// How long processes are waited for that are about to become hypervisors, in turns of a
-/// millisecond. They take less than one.
+/// How long to wait for processes that are about to become hypervisors, in turns of a millisecond.
+/// They take less than one.
 const START_TURNS: u32 = 1000;
 const START_TURN: Duration = Duration::from_millis(1);
 
-/// What `/proc/PID/stat` says of a process (proc_pid_stat(5)).
+/// The fields of `/proc/PID/stat` (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
     /// Field 3: `R`, `S`, … and `Z` (zombie) or `X` (dead).
@@ -48,9 +48,9 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    /// Reads a process's line. There is an error when there is no such process.
+    /// Reads a process's line. If there is no such process, it is an error.
     pub(super) fn read(pid: u32) -> io::Result<Stat> {
-        // Who may not look into a process is told that its status is 0.
+        // A reader without the right to inspect a process sees the status 0.
         let line = read(pid, "stat", STAT_MAX)?;
         Stat::parse(&line).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a stat"))
     }
@@ -60,13 +60,13 @@ impl Stat {
         matches!(self.state, b'Z' | b'X')
     }
 
-    /// The name in field 2 may hold anything, `)` and newlines too: fields are counted from the
-    /// last `)`.
+    /// The name in field 2 may have any character, also `)` and newlines. So fields are counted
+    /// from the last `)`.
     pub(super) fn parse(line: &[u8]) -> Option<Stat> {
         let end_of_name = line.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(&line[end_of_name + 1..]).ok()?;
         let mut fields = rest.split_ascii_whitespace();
-        // Each `nth` goes on behind the field that was read last, and field 3 is the first.
+        // Each `nth` continues after the last field that was read. The first is field 3.
         let state = *fields.next()?.as_bytes().first()?;
         let group = fields.nth(1)?.parse().ok()?;
         let start_time = fields.nth(16)?.parse().ok()?;
@@ -75,7 +75,7 @@ impl Stat {
     }
 }
 
-/// Reads a file of a process, with the rights of the user as which it runs.
+/// Reads a file of a process, with the rights of its user.
 fn read(pid: u32, file: &str, most: u64) -> io::Result<Vec<u8>> {
     let folder = folder_of(pid);
     let mut contents = Vec::new();
@@ -89,13 +89,13 @@ fn folder_of(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
 }
 
-/// This boot's name.
+/// The id of this boot.
 pub(super) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
 }
 
-/// Looks for the process that was started for a VM of this runtime directory. Its own children
-/// carry the marks too; it is the one that started first.
+/// Looks for the process that was started for a VM of this runtime directory. Its own children have
+/// the marks, too: the process is the one that started first.
 pub(super) fn find(name: &VmName, runtime_dir: &Path) -> Option<(u32, Stat)> {
     await_starts();
     let marks = Marks::new(MARK_VM, name, runtime_dir);
@@ -104,7 +104,8 @@ pub(super) fn find(name: &VmName, runtime_dir: &Path) -> Option<(u32, Stat)> {
         .min_by_key(|(pid, stat)| (stat.start_time, *pid))
 }
 
-/// Waits for processes that are about to become hypervisors: for a moment nobody can look into them.
+/// Waits for processes that are about to become hypervisors: for a moment nobody can read their
+/// environment.
 fn await_starts() {
     let starts = |pid: u32| {
         let name = read(pid, "comm", STAT_MAX).unwrap_or_default();
@@ -118,7 +119,7 @@ fn await_starts() {
     }
 }
 
-/// The processes there are.
+/// All processes.
 fn numbers() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -129,10 +130,11 @@ pub(super) fn is_helper(pid: u32, name: &VmName, runtime_dir: &Path) -> bool {
     marked(pid, &Marks::new(MARK_HELPER, name, runtime_dir)).is_some()
 }
 
-/// How the processes of a VM are known.
+/// The marks of a VM's processes.
 struct Marks {
     environment: [Vec<u8>; 2],
-    /// The user to whom the VM's folder belongs. Others can name their variables as they like.
+    /// The owner of the VM's folder. Processes of other users may have any variables, and do not
+    /// count.
     uid: u32,
 }
 
@@ -146,7 +148,7 @@ impl Marks {
     }
 }
 
-/// The stat of a process that runs and carries all the marks.
+/// The stat of a running process that has all the marks.
 fn marked(pid: u32, marks: &Marks) -> Option<Stat> {
     if fs::metadata(folder_of(pid)).ok()?.uid() != marks.uid {
         return None;
@@ -157,7 +159,7 @@ fn marked(pid: u32, marks: &Marks) -> Option<Stat> {
     if !marks.environment.iter().all(carries) {
         return None;
     }
-    // Read again: the pid may have become another process's between the two files.
+    // Read it again: the pid may belong to another process since the other file was read.
     let after = Stat::read(pid).ok()?;
     (before.start_time == after.start_time && !after.is_zombie()).then_some(after)
 }

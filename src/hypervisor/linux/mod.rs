@@ -1,17 +1,16 @@
 //! The processes of hypervisors on Linux.
 //!
-//! A process is watched by its pidfd: that says when it ends, and signals go through it, so that
-//! they hit this process or none. There are two ways to come to one: it was spawned by this daemon
-//! and is our child, or it was adopted from an earlier daemon and is init's. The first is waited
-//! for; of the second the kernel tells the status by the pidfd since 6.15, and before that it is
-//! read from `/proc` while the process is a zombie. Else it is [`Exit::Lost`].
+//! A process is watched by its pidfd. The pidfd shows when the process ends, and signals go through
+//! it, so that they hit this process or none. This daemon spawned the process, which is then our
+//! child, or adopted it from an earlier daemon, and then it is init's child. For a child, waitid
+//! gives the status. For an adopted process, the pidfd gives the status since Linux 6.15; before
+//! that it is read from `/proc` while the process is a zombie. Otherwise it is [`Exit::Lost`].
 //!
-//! **The group.** A hypervisor leads a process group, or joins the one that its helper leads,
-//! because the helper starts first. Who dies with a VM is this group. Signalling a group by number
-//! may hit another group that has got the number since. So it is signalled through the pidfd of
-//! its leader (Linux 6.9); before that by number, but only while the hypervisor is known to be
-//! there, if only as a zombie, and to be in this group: a number is not given out again while a
-//! group has it.
+//! **The group.** A hypervisor leads a process group, or joins the group of its helper, because the
+//! helper starts first. This group ends with the VM. A signal to a group by number may hit a later
+//! group with the same number. So the signal goes through the pidfd of the leader (Linux 6.9). On
+//! older kernels it goes by number, but only while the hypervisor still exists, at least as a
+//! zombie, and is in this group: the kernel does not reuse the number of a group that exists.
 
 pub mod confine;
 pub mod exercise;
@@ -42,17 +41,17 @@ use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId};
 use crate::store::Paths;
 
-/// How long a killed helper is waited for in one turn, in milliseconds. It takes one.
+/// How long to wait for a killed helper in one turn, in milliseconds. It takes one.
 const HELPER_END_MS: u16 = 50;
 
-/// How long a killed hypervisor is waited for when its start is undone, in milliseconds.
+/// How long to wait for a killed hypervisor when its start is undone, in milliseconds.
 const KILL_MS: u16 = 2_000;
 
 /// The processes of one runtime directory.
 #[derive(Debug)]
 pub struct LinuxProcesses {
     runtime_dir: PathBuf,
-    /// As whom hypervisors run; `None`: as we do.
+    /// The user of the hypervisors; `None`: the daemon's.
     user: Option<User>,
     boot_id: String,
     watched: BTreeMap<VmName, Watched>,
@@ -65,7 +64,7 @@ struct Watched {
     id: ProcessId,
     pidfd: OwnedFd,
     group: Group,
-    /// The connection on which QEMU's greeting is awaited.
+    /// The connection that waits for QEMU's greeting.
     greeted: Option<Socket>,
     /// The connection by which the guest was asked to power off.
     asked: Option<Socket>,
@@ -77,12 +76,12 @@ enum Group {
     Own,
     /// Its helper does.
     Helper { pid: u32, pidfd: OwnedFd },
-    /// It is in another one, which is no business of ours.
+    /// It is in another group, which is not ours.
     Foreign,
 }
 
 impl LinuxProcesses {
-    /// Watches nothing yet. The processes are marked with the runtime directory.
+    /// Watches no process yet. New processes are marked with the runtime directory.
     pub fn new(
         runtime_dir: impl Into<PathBuf>,
         user: Option<User>,
@@ -137,8 +136,8 @@ impl LinuxProcesses {
         if stat.group == pid {
             return Group::Own;
         }
-        // The descriptor first: what is then read of this pid is of the process that it holds, as
-        // long as that one is alive, and `is_helper` asks for that too.
+        // Open the descriptor first. Then the files of this pid belong to its process as long as
+        // the process is alive. `is_helper` checks this, too.
         match pidfd::open(stat.group) {
             Ok(pidfd) if identity::is_helper(stat.group, name, &self.runtime_dir) => {
                 Group::Helper { pid: stat.group, pidfd }
@@ -152,7 +151,7 @@ impl LinuxProcesses {
         // Whether it has ended in time is seen by the wait below.
         let _ = pidfd::has_ended(helper.as_fd(), HELPER_END_MS);
         self.ending.push(helper);
-        // One that is an error to wait for is not our child, and init waits for it.
+        // If waiting is an error, the helper is not our child, and init waits for it.
         self.ending.retain(|helper| matches!(pidfd::wait(helper.as_fd()), Ok(None)));
     }
 
@@ -192,8 +191,8 @@ impl Processes for LinuxProcesses {
         if id.boot_id != self.boot_id {
             return Ok(false);
         }
-        // The descriptor first: if the process that it holds were another one, it would have
-        // started later, and what is read next would say so.
+        // Open the descriptor first. If it held another process, that process would have started
+        // later, and the next read would show it.
         let pidfd = match pidfd::open(id.pid) {
             Ok(pidfd) => pidfd,
             Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {
@@ -268,7 +267,7 @@ impl Processes for LinuxProcesses {
         if !matches!(pidfd::has_ended(watched.pidfd.as_fd(), 0), Ok(true)) {
             return None;
         }
-        // Before it is waited for: as a zombie it still holds the group's number.
+        // Before the wait: as a zombie it still keeps the group's number.
         watched.kill_group();
         let exit = match pidfd::wait(watched.pidfd.as_fd()) {
             Ok(Some(status)) => exit_of(status),
@@ -288,8 +287,8 @@ impl Processes for LinuxProcesses {
 }
 
 impl Watched {
-    /// Ends everything that is in the group. What is left of it when this fails is the process
-    /// itself, which its own pidfd reaches.
+    /// Ends all processes of the group. If this fails, the process itself can still be reached by
+    /// its own pidfd.
     fn kill_group(&self) {
         let (number, leader): (u32, BorrowedFd<'_>) = match &self.group {
             Group::Own => (self.id.pid, self.pidfd.as_fd()),
@@ -312,7 +311,7 @@ impl Watched {
         }
     }
 
-    /// How a process ended that is not our child and has ended.
+    /// The exit of a process that has ended and is not our child.
     fn exit_of_stranger(&self) -> Exit {
         let reaped = || pidfd::status_of_reaped(self.pidfd.as_fd()).ok().flatten();
         let zombie = || {
@@ -320,12 +319,12 @@ impl Watched {
             (stat.start_time == self.id.start_time && stat.is_zombie())
                 .then(|| ExitStatus::from_raw(stat.status))
         };
-        // Asked again at the end: its parent may have collected it between the two questions.
+        // Ask again at the end: its parent may have reaped it between the two questions.
         reaped().or_else(zombie).or_else(reaped).map_or(Exit::Lost, exit_of)
     }
 }
 
-/// Sends a signal to a hypervisor. One that has ended needs none.
+/// Sends a signal to a hypervisor, unless it has ended.
 fn signal(name: &VmName, verb: &str, watched: &Watched, signal: i32) -> Result<(), Failure> {
     match pidfd::send_signal(watched.pidfd.as_fd(), signal) {
         Ok(()) => Ok(()),

@@ -1,10 +1,10 @@
-//! Asking a guest to power off, each hypervisor in its own way.
+//! Asks a guest to power off, by each hypervisor's own means.
 //!
-//! The request is written to the hypervisor's socket in one go and nobody waits for the answer: if
-//! the guest powers off, the pidfd says so, and if not, the deadline of the stop does. Connecting
-//! and writing do not block; a full backlog is an error. The connection is kept until the process
-//! is reaped, because QEMU drops what it has not yet executed when its client goes away. What the
-//! hypervisor answers, and the events that follow, stay unread in the socket's buffer.
+//! The request is written to the hypervisor's socket at once, and nobody waits for the answer. If
+//! the guest powers off, the pidfd shows it. If it does not, the deadline of the stop passes.
+//! Connecting and writing do not block; a full backlog is an error. The connection is kept until
+//! the process is reaped, because QEMU drops commands that it has not executed when its client
+//! disconnects. The hypervisor's answer and later events stay unread in the socket's buffer.
 
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -18,20 +18,20 @@ use crate::rights;
 
 /// docs/interop/qmp-spec.rst of QEMU: capabilities first, then commands; both may be sent ahead.
 const QMP: &str = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"system_powerdown\"}\n";
-/// Its first line alone.
+/// Only its first line.
 const QMP_CAPABILITIES: &str = "{\"execute\":\"qmp_capabilities\"}\n";
-/// Bytes in which QEMU's greeting and the answer to the first command fit.
+/// The most bytes of QEMU's greeting and its answer to the first command.
 const QMP_ANSWER_MAX: usize = 2048;
 /// docs/api.md of Cloud Hypervisor: an ACPI power button. It takes HTTP/1.1 without a `Host`.
 const CLOUD_HYPERVISOR: &str = "PUT /api/v1/vm.power-button HTTP/1.1\r\nHost: localhost\r\n\
     Accept: */*\r\n\r\n";
-/// docs/api_requests/actions.md of Firecracker: the keys that an x86 guest shuts down by.
+/// docs/api_requests/actions.md of Firecracker: the keys by which an x86 guest shuts down.
 const FIRECRACKER: &str = "PUT /actions HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\
     Content-Type: application/json\r\nContent-Length: 32\r\n\r\n\
     {\"action_type\":\"SendCtrlAltDel\"}";
 
-/// Asks. The socket is to be kept as long as the process lives; `None` when this hypervisor has no
-/// way to ask the guest.
+/// Asks. Keep the socket as long as the process lives. `None` if this hypervisor has no way to ask
+/// the guest.
 pub(super) fn ask(control: &Control) -> io::Result<Option<Socket>> {
     match control {
         Control::Qmp(socket) => send(socket, QMP).map(Some),
@@ -41,10 +41,10 @@ pub(super) fn ask(control: &Control) -> io::Result<Option<Socket>> {
     }
 }
 
-/// Whether a hypervisor that was just started has got through its arguments. QEMU greets whoever
-/// connects at once, but answers the first command only when its main loop runs. `asked` is the
-/// connection on which that answer is awaited, kept from one look to the next and closed when it
-/// is there, because QEMU serves one client at a time.
+/// Whether a new hypervisor has accepted its arguments. QEMU greets a client at once, but it
+/// answers the first command only when its main loop runs. `asked` is the connection that waits for
+/// this answer. It is kept between calls and closed when the answer is there, because QEMU serves
+/// one client at a time.
 pub(super) fn is_ready(control: &Control, asked: &mut Option<Socket>) -> bool {
     let path = match control {
         Control::Qmp(path) => path,
@@ -73,7 +73,7 @@ pub(super) fn is_ready(control: &Control, asked: &mut Option<Socket>) -> bool {
     ready
 }
 
-/// Connects with the rights of the hypervisor's user, who may have put anything in that place.
+/// Connects with the rights of the hypervisor's user, who may have put any file there.
 fn connect(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

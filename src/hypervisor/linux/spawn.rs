@@ -1,9 +1,10 @@
-//! Starting one process: what it gets and what it does not.
+//! Starts one process, and decides what it inherits.
 //!
-//! It runs as the user of hypervisors, if there is one (see [`confine`]). It gets an empty input, the VM's log as output, `PATH` and the marks as environment, and a
-//! process group. Of volnet's other descriptors, which all are close-on-exec, it gets those of which
-//! its arguments speak, and it does not get its signal mask. The program is looked up here, because the standard library forks instead of using vfork
-//! when it is to search a `PATH` that it also sets.
+//! The process runs as the user of hypervisors, if there is one (see [`confine`]). It gets an empty
+//! input, the VM's log as output, `PATH` and the marks as environment, and a process group. All
+//! other descriptors of volnet are close-on-exec; the process gets only those that its arguments
+//! name. It does not inherit volnet's signal mask. The program is looked up here, because the
+//! standard library forks instead of using vfork if it must search a `PATH` that it also sets.
 
 use std::env;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -28,16 +29,16 @@ const FILE_MODE: u32 = 0o600;
 const LOG_MODE: u32 = 0o640;
 const LOG_DIRECTORY_MODE: u32 = 0o750;
 
-/// How long a helper has to get ready, in turns of one millisecond. vhost-device-vsock takes 5.
+/// How long a helper may take to be ready, in turns of one millisecond. vhost-device-vsock takes 5.
 const READY_TURNS: u32 = 500;
 
-/// Where a process belongs.
+/// The VM and the environment of a process.
 pub(super) struct Place<'a> {
     /// The VM.
     pub(super) name: &'a VmName,
     /// The daemon's runtime directory.
     pub(super) runtime_dir: &'a Path,
-    /// As whom it runs; `None`: as we do.
+    /// The user of the process; `None`: the daemon's.
     pub(super) user: Option<&'a User>,
     /// The VM's log.
     pub(super) log: &'a File,
@@ -46,8 +47,8 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Keeps those descriptors open across exec that have these numbers. They are closed here once
-    /// the process has them, and nothing else is started before.
+    /// Keeps the descriptors with these numbers open across exec. They are closed here once the
+    /// process has them, and no other process is started before that.
     fn hand_over(&self, numbers: &[u32]) -> io::Result<()> {
         let all = self.taps.iter().map(AsFd::as_fd).chain([self.log.as_fd()]);
         for descriptor in all.filter(|fd| numbers.contains(&(fd.as_raw_fd() as u32))) {
@@ -57,10 +58,10 @@ impl Place<'_> {
     }
 }
 
-/// What a process is there for.
+/// The role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// It is the hypervisor. It joins the group that its helper leads, if it has one.
+    /// It is the hypervisor. If it has a helper, it joins the helper's group.
     Hypervisor { group: Option<u32> },
     /// It helps the hypervisor, and leads the group.
     Helper,
@@ -86,14 +87,14 @@ pub(super) fn write_files(command: &Command) -> Result<(), String> {
     Ok(())
 }
 
-/// Opens a VM's log to be added to, and makes its directory if that is missing.
+/// Opens a VM's log for appending, and makes its directory if it is missing.
 pub(super) fn open_log(path: &Path) -> Result<File, String> {
     let open = || {
         if let Some(directory) = path.parent() {
             DirBuilder::new().recursive(true).mode(LOG_DIRECTORY_MODE).create(directory)?;
         }
-        // What is there and is no plain file was put there by somebody: a link would lead us astray,
-        // a FIFO would keep us waiting.
+        // If the log is not a regular file, somebody put it there: a link would lead elsewhere, and
+        // a FIFO would block.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let mut options = OpenOptions::new();
         let log =
@@ -106,7 +107,7 @@ pub(super) fn open_log(path: &Path) -> Result<File, String> {
     open().map_err(|error: io::Error| format!("cannot open the log {}: {error}", path.display()))
 }
 
-/// Starts a process. It is our child: until it is waited for, its pid is its own.
+/// Starts a process. It is our child, so nobody else gets its pid until we wait for it.
 pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<Spawned, String> {
     let cannot = |error: io::Error| format!("cannot start {}: {error}", command.program);
     let find = || inputs::find_program(&command.program);
@@ -147,7 +148,7 @@ pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<
     match watched {
         Ok((pidfd, stat)) => Ok(Spawned { pid, pidfd, stat }),
         Err(error) => {
-            // Out of descriptors: what cannot be watched must not run.
+            // No descriptor is free. A process that cannot be watched must not run.
             let _ = child.kill().and_then(|()| child.wait());
             Err(cannot(error))
         }

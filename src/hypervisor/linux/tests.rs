@@ -1,4 +1,4 @@
-//! With real processes: `/bin/sh` in the place of hypervisors.
+//! Tests with real processes: `/bin/sh` instead of hypervisors.
 
 use std::fs;
 use std::io::Read;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::store::tests::Scratch;
 
-/// How long anything here may take. It takes milliseconds.
+/// How long a test waits at most. It takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A runtime directory and a VM whose hypervisor is a shell script.
@@ -90,7 +90,7 @@ fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process is gone, or is a zombie that init has not come to yet.
+/// Whether a process is gone, or is a zombie that init has not reaped yet.
 fn is_over(pid: u32) -> bool {
     Stat::read(pid).map_or(true, Stat::is_zombie)
 }
@@ -102,7 +102,7 @@ fn spawn_stranger(bench: &mut Bench, script: &str) -> ProcessId {
     let inner = format!("echo $$ > {0}.new; mv {0}.new {0}; {script}", file.display());
     // `setsid` gives it a group of its own, as a hypervisor has.
     let outer = shell(&format!("setsid sh -c '{inner}' & exit 0"));
-    // A parent that is reaped takes its group along, but the stranger has left that one.
+    // Reaping the parent ends its group, but the stranger has left that group.
     bench.spawn(&outer).unwrap();
     let pid = bench.pid_in("stranger");
     assert_eq!(bench.exit(), Exit::Code(0));
@@ -113,7 +113,7 @@ fn spawn_stranger(bench: &mut Bench, script: &str) -> ProcessId {
 #[test]
 fn a_process_gets_what_is_named_and_nothing_else() {
     let mut bench = Bench::new();
-    // What the test's own parent left open is not what this is about.
+    // Descriptors that the test inherited do not count.
     volnet_ffi::descriptors::keep_from_children().unwrap();
     let script = "env | sort; echo oops >&2; ls /proc/self/fd; cat; cat $0; exit 7";
     let mut command = shell(script);
@@ -331,7 +331,7 @@ fn a_helper_that_fails_is_the_start_that_fails() {
     assert!(Stat::read(helper).is_err(), "the helper still exists");
 }
 
-/// Asks a process whose control socket is ours, and returns what was sent there.
+/// Asks a process whose control socket is ours, and returns the bytes that were sent to it.
 fn asked(control: impl Fn(PathBuf) -> Control, length: usize) -> String {
     let mut bench = Bench::new();
     let socket = bench.path("control.sock");
@@ -384,7 +384,7 @@ fn one_that_cannot_be_asked_is_an_error_at_once() {
     };
     let absent = ask(&mut bench);
     assert!(absent.ends_with("No such file or directory (os error 2)"), "{absent}");
-    // Somebody who listens and never accepts: the backlog is full after a few.
+    // A listener that never accepts: its backlog is full after a few connections.
     let _listener = Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)
         .and_then(|listener| {
             listener.bind(&socket2::SockAddr::unix(&socket)?)?;

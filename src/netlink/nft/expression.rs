@@ -1,7 +1,7 @@
 //! The expressions of a rule: they load registers, compare them and give a verdict.
 //!
-//! Sixteen 32-bit registers can be named, or four of 16 bytes, which lie on the same memory. A
-//! concatenation is loaded into consecutive 32-bit registers.
+//! There are sixteen 32-bit registers, or four of 16 bytes in the same memory. A concatenation is
+//! loaded into consecutive 32-bit registers.
 
 use super::super::Error;
 use super::super::attr::{Attr, Attrs};
@@ -91,7 +91,7 @@ const CT_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Meta {
-    /// What orders it among others, and is free to be used otherwise; a word of the host.
+    /// The priority of the packet, which is free for other uses; a word of the host.
     Priority = 2,
     /// The name of the link that a packet came in by.
     InName = 6,
@@ -129,7 +129,7 @@ pub enum Code {
     Accept = 1,
 }
 
-/// Writes one expression by its name and what `data` writes.
+/// Writes one expression: its name, and its data by `data`.
 fn expression(writer: &mut Writer, name: &str, data: impl FnOnce(&mut Writer)) {
     let element = writer.nest(LIST_ELEM);
     writer.attr_text(NAME, name);
@@ -175,7 +175,7 @@ pub fn payload(writer: &mut Writer, base: Base, offset: u32, length: u32, regist
     });
 }
 
-/// Goes on only if the register compares so with the value.
+/// Continues only if the comparison of the register with the value holds.
 pub fn compare(writer: &mut Writer, register: u32, compare: Compare, value: &[u8]) {
     expression(writer, "cmp", |writer| {
         writer.attr_be32(CMP_SREG, register);
@@ -184,7 +184,7 @@ pub fn compare(writer: &mut Writer, register: u32, compare: Compare, value: &[u8
     });
 }
 
-/// Goes on only if what begins in the register is in the set; `negated`: if it is not.
+/// Continues only if the key that begins in the register is in the set; `negated`: if it is not.
 pub fn lookup(writer: &mut Writer, register: u32, set: &str, negated: bool) {
     expression(writer, "lookup", |writer| {
         writer.attr_text(LOOKUP_SET, set);
@@ -195,8 +195,8 @@ pub fn lookup(writer: &mut Writer, register: u32, set: &str, negated: bool) {
     });
 }
 
-/// Puts what begins in the register into the set, whose elements must have a timeout; if it is
-/// there already, its timeout begins anew.
+/// Puts the key that begins in the register into the set, whose elements must have a timeout. If
+/// the key is there already, its timeout begins anew.
 pub fn put(writer: &mut Writer, register: u32, set: &str) {
     expression(writer, "dynset", |writer| update(writer, register, set));
 }
@@ -207,8 +207,8 @@ fn update(writer: &mut Writer, register: u32, set: &str) {
     writer.attr_text(DYNSET_SET, set);
 }
 
-/// Goes on only if more packets than so many a second, and a burst of so many more, had the same in
-/// the register. The set keeps count, as in [`put`].
+/// Continues only if packets with the same key in the register exceed a rate and a burst. The set
+/// counts them, as in [`put`].
 pub fn faster(writer: &mut Writer, register: u32, set: &str, per_second: u32, burst: u32) {
     expression(writer, "dynset", |writer| {
         update(writer, register, set);
@@ -218,7 +218,8 @@ pub fn faster(writer: &mut Writer, register: u32, set: &str, per_second: u32, bu
     });
 }
 
-/// Clears the bits of a register that are not in the mask, which says how many bytes there are.
+/// Clears the bits of a register that are not in the mask. The length of the mask is the number of
+/// bytes.
 pub fn mask(writer: &mut Writer, register: u32, mask: &[u8]) {
     expression(writer, "bitwise", |writer| {
         writer.attr_be32(BITWISE_SREG, register);
@@ -229,17 +230,17 @@ pub fn mask(writer: &mut Writer, register: u32, mask: &[u8]) {
     });
 }
 
-/// Goes on only if the connection is established or related.
+/// Continues only if the connection is established or related.
 pub fn established(writer: &mut Writer) {
     connection(writer, CT_STATE, CT_ESTABLISHED_OR_RELATED);
 }
 
-/// Goes on only if the destination of the connection was translated.
+/// Continues only if the destination of the connection was translated.
 pub fn translated(writer: &mut Writer) {
     connection(writer, CT_STATUS, CT_TRANSLATED);
 }
 
-/// Goes on only if the packet answers, on a connection that another side began.
+/// Continues only if the packet is a reply in its connection.
 pub fn answer(writer: &mut Writer) {
     expression(writer, "ct", |writer| {
         writer.attr_be32(META_KEY, CT_DIRECTION);
@@ -248,7 +249,7 @@ pub fn answer(writer: &mut Writer) {
     compare(writer, REG32_FIRST, Compare::Equal, &[CT_REPLY]);
 }
 
-/// Goes on only if one of these bits is set, in a word of the host.
+/// Continues only if one of these bits is set, in a word of the host.
 fn connection(writer: &mut Writer, key: u32, bits: u32) {
     expression(writer, "ct", |writer| {
         writer.attr_be32(META_KEY, key);
@@ -258,7 +259,7 @@ fn connection(writer: &mut Writer, key: u32, bits: u32) {
     compare(writer, REG32_FIRST, Compare::NotEqual, &[0; 4]);
 }
 
-/// Goes on only if the destination is an address of the host's own. The type is a word of the host.
+/// Continues only if the destination is an address of the host. The type is a word of the host.
 pub fn local(writer: &mut Writer) {
     expression(writer, "fib", |writer| {
         writer.attr_be32(FIB_DREG, REG32_FIRST);
@@ -268,7 +269,7 @@ pub fn local(writer: &mut Writer) {
     compare(writer, REG32_FIRST, Compare::Equal, &LOCAL.to_ne_bytes());
 }
 
-/// Goes on only if the map has what begins in the register, with what that leads to in its place.
+/// Continues only if the map has the key that begins in the register. The value replaces the key.
 pub fn follow(writer: &mut Writer, register: u32, map: &str) {
     expression(writer, "lookup", |writer| {
         writer.attr_text(LOOKUP_SET, map);

@@ -60,7 +60,7 @@ pub fn add(writer: &mut Writer, sequence: u32, address: &AddressMessage) {
     change(writer, NEWADDR, REQUEST | CREATE | EXCL | ACK, sequence, address);
 }
 
-/// Takes an address from a link; EADDRNOTAVAIL when it has none such.
+/// Takes an address from a link; EADDRNOTAVAIL when it does not have it.
 pub fn delete(writer: &mut Writer, sequence: u32, address: &AddressMessage) {
     change(writer, DELADDR, REQUEST | ACK, sequence, address);
 }

@@ -3,13 +3,12 @@
 //!
 //! Each kind of object has a file of the same shape: functions that write requests into a
 //! [`Writer`](super::writer::Writer), and a type that reads what the kernel sends, borrowing from
-//! the datagram. What arrives unasked on a multicast socket is any of them: [`Notice`] tells them
-//! apart.
+//! the datagram. A multicast socket receives all of them: [`Notice`] tells them apart.
 //!
-//! Requests are written for a socket with NETLINK_GET_STRICT_CHK on: a field of a dump's header
-//! that is not a filter the kernel knows is zero. Names and aliases are bytes when they are read,
-//! because the kernel takes nearly any byte in them and one odd link of somebody else's must not
-//! blind us to the rest; they are text when they are written, because ours are.
+//! Requests are written for a socket with NETLINK_GET_STRICT_CHK: a field of a dump's header is
+//! zero unless it is a filter that the kernel knows. Names and aliases are bytes when they are
+//! read: the kernel accepts nearly any byte, and one odd link of another program must not hide the
+//! rest. They are text when they are written, because ours are.
 
 pub mod address;
 pub mod link;
@@ -31,12 +30,12 @@ use route::RouteMessage;
 pub const AF_UNSPEC: u8 = 0;
 /// `AF_INET` (linux/socket.h): IPv4.
 pub const AF_INET: u8 = 2;
-/// `AF_BRIDGE` (linux/socket.h): what a bridge says about its own ports.
+/// `AF_BRIDGE` (linux/socket.h): the ports of a bridge.
 pub const AF_BRIDGE: u8 = 7;
 /// `AF_INET6` (linux/socket.h): IPv6.
 const AF_INET6: u16 = 10;
 
-/// `RTM_NEWLINK` (linux/rtnetlink.h): make or change a link; also what a link looks like.
+/// `RTM_NEWLINK` (linux/rtnetlink.h): make or change a link; also news of one.
 pub const NEWLINK: u16 = 16;
 /// `RTM_DELLINK`: remove a link.
 pub const DELLINK: u16 = 17;
@@ -44,31 +43,31 @@ pub const DELLINK: u16 = 17;
 pub const GETLINK: u16 = 18;
 /// `RTM_SETLINK`: change a link that exists.
 pub const SETLINK: u16 = 19;
-/// `RTM_NEWADDR`: give a link an address; also what an address looks like.
+/// `RTM_NEWADDR`: give a link an address; also news of one.
 pub const NEWADDR: u16 = 20;
 /// `RTM_DELADDR`: take an address from a link.
 pub const DELADDR: u16 = 21;
 /// `RTM_GETADDR`: ask for addresses.
 pub const GETADDR: u16 = 22;
-/// `RTM_NEWROUTE`: what a route looks like.
+/// `RTM_NEWROUTE`: news of a route.
 pub const NEWROUTE: u16 = 24;
-/// `RTM_DELROUTE`: what a route looked like.
+/// `RTM_DELROUTE`: news that a route is gone.
 pub const DELROUTE: u16 = 25;
 /// `RTM_GETROUTE`: ask for routes.
 pub const GETROUTE: u16 = 26;
-/// `RTM_NEWNEIGH`: what a neighbour looks like.
+/// `RTM_NEWNEIGH`: news of a neighbour.
 pub const NEWNEIGH: u16 = 28;
 /// `RTM_DELNEIGH`: forget a neighbour.
 pub const DELNEIGH: u16 = 29;
 /// `RTM_GETNEIGH`: ask for neighbours.
 pub const GETNEIGH: u16 = 30;
-/// `RTM_NEWQDISC`: set a queueing discipline; also what one looks like.
+/// `RTM_NEWQDISC`: set a queueing discipline; also news of one.
 pub const NEWQDISC: u16 = 36;
-/// `RTM_DELQDISC`: take one away; also what it looked like.
+/// `RTM_DELQDISC`: remove a queueing discipline; also news that one is gone.
 pub const DELQDISC: u16 = 37;
 /// `RTM_GETQDISC`: ask for queueing disciplines.
 pub const GETQDISC: u16 = 38;
-/// `RTM_NEWNETCONF`: what a switch of a link looks like.
+/// `RTM_NEWNETCONF`: news of a switch of a link.
 pub const NEWNETCONF: u16 = 80;
 
 /// `RTNLGRP_LINK` (linux/rtnetlink.h): the multicast group of news about links.
@@ -84,7 +83,7 @@ pub const GROUP_ROUTE: u32 = 7;
 /// `RTNLGRP_IPV4_NETCONF`: news about switches of IPv4.
 pub const GROUP_NETCONF: u32 = 24;
 
-/// News of the kernel: an object as it is now, or as it was when it went.
+/// News from the kernel: an object as it is now, or as it was before it was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice<'a> {
     /// A link was made or changed.
@@ -114,9 +113,10 @@ pub enum Notice<'a> {
 }
 
 impl<'a> Notice<'a> {
-    /// Reads a message of a multicast group. `None` for what volnet has no use for. A bridge's own
-    /// view of its ports comes as `RTM_NEWLINK` and, when a port is *detached*, as `RTM_DELLINK`,
-    /// told from the real thing by its family alone; of the bridge itself it has no settings.
+    /// Reads a message of a multicast group. `None` if volnet does not use it. A bridge also sends
+    /// its own view of its ports, as `RTM_NEWLINK` and, when a port is *detached*, as
+    /// `RTM_DELLINK`. Only the family distinguishes these from messages about the link itself. They
+    /// have no settings of the bridge.
     pub fn read(message: &Message<'a>) -> Result<Option<Notice<'a>>, Error> {
         let payload = message.payload;
         let family = *payload.first().ok_or(Error::Truncated)?;

@@ -1,9 +1,8 @@
 //! Queueing disciplines, of which the one at the root of a link says how fast it sends: `struct
 //! tcmsg` and `TCA_*` (linux/rtnetlink.h, linux/pkt_sched.h).
 //!
-//! The one that volnet sets is a token bucket (`tbf`). The kernel holds its burst as a time, in
-//! ticks of 64 ns, and tells no more than that: what is read back in bytes is right to within 300
-//! of them at the highest rate.
+//! volnet sets a token bucket (`tbf`). The kernel keeps its burst as a time, in ticks of 64 ns, and
+//! reports only that. So the bytes that are read back can be off by up to 300 at the highest rate.
 
 use super::{AF_UNSPEC, DELQDISC, GETQDISC, NEWQDISC};
 use crate::netlink::Error;
@@ -15,8 +14,8 @@ use crate::netlink::writer::{Open, Writer};
 const HEADER: usize = 20;
 /// `TC_H_ROOT`: in the place of a parent.
 pub const ROOT: u32 = u32::MAX;
-/// The handles of those that we set, by which they are told from others': `766f:`, for "vo", and
-/// the next. There are two, so that one can take the place of the other.
+/// The handles that identify our queueing disciplines: `766f:`, for "vo", and the next. There are
+/// two, so that one can replace the other.
 pub const OURS: [u32; 2] = [0x766f_0000, 0x7670_0000];
 
 // TCA_*: linux/rtnetlink.h.
@@ -29,11 +28,11 @@ const KIND_TBF: &str = "tbf";
 
 /// Bytes of `struct tc_tbf_qopt`: two rates of 12 bytes each, limit, buffer, mtu.
 const TBF_BYTES: usize = 36;
-/// Where the rate in bytes a second stands in it, and the other two that we use.
+/// The offset of the rate in bytes a second, and of the other two fields that we use.
 const TBF_RATE_AT: usize = 8;
 const TBF_LIMIT_AT: usize = 24;
 const TBF_BUFFER_AT: usize = 28;
-/// `TC_LINKLAYER_ETHERNET`: the kernel reckons by itself and needs no table.
+/// `TC_LINKLAYER_ETHERNET`: the kernel computes by itself and needs no table.
 const ETHERNET: u8 = 1;
 /// Nanoseconds of a tick (include/net/pkt_sched.h, `PSCHED_SHIFT`).
 const TICK_NS: u64 = 64;
@@ -44,24 +43,24 @@ const SECOND_NS: u64 = 1_000_000_000;
 pub struct QdiscMessage<'a> {
     /// Index of its link.
     pub index: u32,
-    /// Its handle; 0 for what a link has by itself.
+    /// Its handle; 0 for the default one of a link.
     pub handle: u32,
     /// What it is attached to.
     pub parent: u32,
     /// Its kind.
     pub kind: &'a [u8],
-    /// What it holds back, if it is a token bucket.
+    /// Its settings, if it is a token bucket.
     pub bucket: Option<Bucket>,
 }
 
 /// A token bucket, in bytes of whole frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// So many a second.
+    /// The rate: bytes a second.
     pub rate: u32,
-    /// So many more at once. A packet that is larger is cut up, or dropped where it cannot be.
+    /// The burst. A larger packet is segmented, or dropped if that is not possible.
     pub burst: u32,
-    /// So many may wait.
+    /// How many bytes may wait.
     pub queue: u32,
 }
 
@@ -131,16 +130,16 @@ pub fn dump(writer: &mut Writer, sequence: u32) {
     writer.close_message(open);
 }
 
-/// Asks for the one at the root of a link. What a link has by itself may not be told. The kernel
-/// tells it to all who listen to news, and to who asked only as an echo.
+/// Asks for the queueing discipline at the root of a link. The kernel may not report the default
+/// one. It sends the answer to all listeners for news, and to the caller only as an echo.
 pub fn get(writer: &mut Writer, sequence: u32, index: u32) {
     let open = begin(writer, GETQDISC, REQUEST | ECHO | ACK, sequence, index, (0, ROOT));
     writer.close_message(open);
 }
 
-/// Puts a token bucket of this handle at the root of a link, in the place of what is there, with
-/// all that waits in it. If that has the same handle it is changed, and what waits goes on waiting:
-/// of it, what is larger than the new burst waits for ever, and all behind it.
+/// Puts a token bucket with this handle at the root of a link. It replaces the present one and
+/// drops its waiting packets. If the present one has the same handle, it is changed and its packets
+/// go on waiting. Then a packet larger than the new burst waits for ever, and so do all behind it.
 pub fn set(writer: &mut Writer, sequence: u32, index: u32, handle: u32, bucket: &Bucket) {
     let flags = REQUEST | CREATE | REPLACE | ACK;
     let open = begin(writer, NEWQDISC, flags, sequence, index, (handle, ROOT));
@@ -152,8 +151,8 @@ pub fn set(writer: &mut Writer, sequence: u32, index: u32, handle: u32, bucket: 
     writer.close_message(open);
 }
 
-/// Asks for a token bucket without saying what kind of one: EINVAL where the kernel has them,
-/// ENOENT where it does not. It changes nothing.
+/// Asks for a token bucket without options: EINVAL if the kernel has token buckets, ENOENT if not.
+/// It changes nothing.
 pub fn probe(writer: &mut Writer, sequence: u32, index: u32) {
     let flags = REQUEST | CREATE | EXCL | ACK;
     let open = begin(writer, NEWQDISC, flags, sequence, index, (OURS[0], ROOT));
@@ -161,7 +160,8 @@ pub fn probe(writer: &mut Writer, sequence: u32, index: u32) {
     writer.close_message(open);
 }
 
-/// Takes what is at the root of a link away, if it has this handle; EINVAL if it has not.
+/// Removes the queueing discipline at the root of a link if it has this handle. EINVAL if it has
+/// not.
 pub fn delete(writer: &mut Writer, sequence: u32, index: u32, handle: u32) {
     let open = begin(writer, DELQDISC, REQUEST | ACK, sequence, index, (handle, ROOT));
     writer.close_message(open);
