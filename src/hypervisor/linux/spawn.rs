@@ -155,8 +155,7 @@ pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<
     }
 }
 
-/// Waits until a helper serves. This is the one wait in the daemon's loop for a process: its bound
-/// is half a second, and a helper that works takes milliseconds.
+/// Waits until a helper serves, see "Waits" in [`super`]. A helper that works takes milliseconds.
 pub(super) fn await_ready(helper: &Spawned, command: &Command) -> Result<(), String> {
     let Some(socket) = &command.ready else { return Ok(()) };
     let folder = socket.parent().unwrap_or(socket);
