@@ -16,6 +16,8 @@ use crate::store::disk::Disk;
 /// The name servers of the host; and, where those are a stub of systemd-resolved's that only the
 /// host can reach, the ones behind it (systemd-resolved.service(8)).
 const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+/// Milliseconds for which name servers that were read are told to guests.
+const RESOLVERS_MS: u64 = 1_000;
 /// Bytes of such a file that are read.
 const RESOLV_CONF_MAX: u64 = 64 * 1024;
 
@@ -43,7 +45,26 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             }
         };
         let guest = self.engine.guest(network, query.mac(), None)?;
-        Some((guest.port.ifindex?, reply.frame(&guest, &query, &resolvers_of_the_host())))
+        let resolvers = self.resolvers.known(now, resolvers_of_the_host);
+        Some((guest.port.ifindex?, reply.frame(&guest, &query, resolvers)))
+    }
+}
+
+/// The name servers of the host, as they were read last. Guests choose how often they ask, so this
+/// bounds how often the files are read.
+#[derive(Debug, Default)]
+pub(super) struct Resolvers {
+    read_at: Option<u64>,
+    known: Vec<Ipv4Addr>,
+}
+
+impl Resolvers {
+    /// The name servers, read anew if that was last done [`RESOLVERS_MS`] ago.
+    fn known(&mut self, now: Now, read: impl FnOnce() -> Vec<Ipv4Addr>) -> &[Ipv4Addr] {
+        if self.read_at.is_none_or(|at| at + RESOLVERS_MS <= now.mono) {
+            (self.read_at, self.known) = (Some(now.mono), read());
+        }
+        &self.known
     }
 }
 
@@ -68,4 +89,23 @@ fn resolvers_of_the_host() -> Vec<Ipv4Addr> {
         Some(resolvers(&text)).filter(|found| !found.is_empty())
     };
     RESOLV_CONF.iter().find_map(read).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_that_ask_without_end_have_the_name_servers_read_once_a_second() {
+        let (mut resolvers, mut reads) = (Resolvers::default(), 0);
+        for mono in 0..10 * RESOLVERS_MS {
+            let known = resolvers.known(Now { wall: 0, mono }, || {
+                reads += 1;
+                vec![Ipv4Addr::new(192, 0, 2, reads)]
+            });
+            assert_eq!(known.len(), 1);
+        }
+        assert_eq!(reads, 10);
+        assert_eq!(resolvers.known, [Ipv4Addr::new(192, 0, 2, 10)], "and they are new then");
+    }
 }

@@ -17,6 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::guests::Resolvers;
 use super::heal::Healing;
 use super::launch::Launcher;
 use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
@@ -58,6 +59,8 @@ pub struct Shell<N, D: Disk, P> {
     pub(super) sequence: u64,
     /// What it knows of drift.
     pub(super) healing: Healing,
+    /// The name servers that guests are told.
+    pub(super) resolvers: Resolvers,
     outputs: Vec<Output>,
     /// VMs whose process is new to whoever watches them.
     pub(super) started: Vec<VmName>,
@@ -96,6 +99,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             host: None,
             sequence: 0,
             healing: Healing::default(),
+            resolvers: Resolvers::default(),
             outputs: Vec::new(),
             started: Vec::new(),
             unwatched: BTreeMap::new(),

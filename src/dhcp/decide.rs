@@ -22,12 +22,17 @@ pub fn decide(engine: &mut Engine, network: &str, query: &Query<'_>, now: Now) -
         log::debug!("network {network}: no VM has the Ethernet address {}", query.mac());
         return Step::Nothing;
     };
-    let name = guest.vm.clone();
-    match respond(&guest, query, now.wall) {
-        Outcome::Ignore(reason) => {
-            log::debug!("VM {name}: {:?} is not answered: {reason}", query.kind());
-            Step::Nothing
-        }
+    let (name, outcome) = (guest.vm.clone(), respond(&guest, query, now.wall));
+    if let Outcome::Ignore(reason) = outcome {
+        log::debug!("VM {name}: {:?} is not answered: {reason}", query.kind());
+        return Step::Nothing;
+    }
+    if !engine.may_answer(&name, now) {
+        log::debug!("VM {name}: the guest sends too many DHCP messages");
+        return Step::Nothing;
+    }
+    match outcome {
+        Outcome::Ignore(_) => Step::Nothing,
         Outcome::Exhausted => match engine.reclaim(network, now) {
             Some(decision) => Step::MakeRoom(decision),
             None => {

@@ -369,12 +369,24 @@ fn a_guest_that_asks_for_change_after_change_is_slowed_down() {
     }
     assert!(rounds >= 3);
     assert!(host.hear(&discover(mac, None), at(60_000)).is_some(), "it may again later");
-    // To confirm the lease costs no write, so it is never refused.
-    let address = bound(&mut host, mac, at(60_000));
-    for _ in 0..1000 {
-        let ack = host.hear(&renew(mac, address), at(60_000)).unwrap();
-        assert_eq!(answer(&ack).0, Kind::Ack);
-    }
+}
+
+#[test]
+fn a_guest_that_asks_without_end_is_answered_at_a_pace() {
+    let (mut host, mac) = with_guest();
+    let other = host.create("other", asks());
+    let address = bound(&mut host, mac, at(0));
+    let mut answered = |from: u64, seconds: u64| {
+        let asked = (0..1000 * seconds).map(|number| from + number);
+        asked.filter(|ms| host.hear(&renew(mac, address), at(*ms)).is_some()).count()
+    };
+    // To confirm a lease costs no write, but it costs an answer.
+    let (first, second) = (answered(0, 10), answered(10_000, 10));
+    assert!((30..=40).contains(&first), "some at once: {first}");
+    assert_eq!(second, 10, "then one a second");
+    assert!(host.hear(&discover(other, None), at(20_000)).is_some(), "others do not feel it");
+    let ack = host.hear(&renew(mac, address), at(60_000)).unwrap();
+    assert_eq!(answer(&ack).0, Kind::Ack);
 }
 
 #[test]

@@ -21,22 +21,30 @@ use crate::model::name::VmName;
 use crate::model::record::{Lease, Record};
 use crate::model::view::EventKind;
 
-/// Changes of its lease that a guest may ask for at once; each is a write to the disk.
-const CHANGES_MAX: u64 = 12;
-/// Milliseconds in which it may ask for one more.
-const CHANGE_EVERY_MS: u64 = 5_000;
+/// Changes of its lease that a guest may ask for. Each is a write to the disk.
+const CHANGES: Bound = Bound { at_once: 12, every_ms: 5_000 };
+/// Messages of a guest that are answered, changes among them. A client of DHCP sends a few when it
+/// starts and then one in minutes.
+const ANSWERS: Bound = Bound { at_once: 30, every_ms: 1_000 };
 
-/// How many changes a guest may still ask for.
+/// So many at once, and after that one more in so many milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    at_once: u64,
+    every_ms: u64,
+}
+
+/// How much of a [`Bound`] a guest has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
-    /// When all that it asked for would have been due, had it come in steps of [`CHANGE_EVERY_MS`].
+    /// When all that it asked for would have been due, had it come in even steps.
     even_at: u64,
 }
 
 impl Pace {
-    fn allows(&mut self, now: Now) -> bool {
-        let even_at = self.even_at.max(now.mono) + CHANGE_EVERY_MS;
-        let allowed = even_at - now.mono <= CHANGES_MAX * CHANGE_EVERY_MS;
+    fn allows(&mut self, bound: Bound, now: Now) -> bool {
+        let even_at = self.even_at.max(now.mono) + bound.every_ms;
+        let allowed = even_at - now.mono <= bound.at_once * bound.every_ms;
         if allowed {
             self.even_at = even_at;
         }
@@ -48,13 +56,8 @@ impl Engine {
     /// The guest of a network that has this Ethernet address. `wanted` is the address that it would
     /// like to have.
     pub fn guest(&self, network: &str, mac: Mac, wanted: Option<Ipv4Addr>) -> Option<Guest<'_>> {
-        if !self.ledger.has_mac(network, mac) {
-            return None;
-        }
-        let (record, port) = self.vms.values().find_map(|vm| {
-            let port = vm.record.port.as_ref()?;
-            (port.mac == mac && port.network == network).then_some((&vm.record, port))
-        })?;
+        let record = &self.vms.get(self.ledger.owner_of_mac(network, mac)?)?.record;
+        let port = record.port.as_ref()?;
         let network = self.ledger.network(network)?;
         let claim = match (port.ip, port.lease) {
             (Some(ip), _) => Claim::Reserved(ip),
@@ -68,11 +71,17 @@ impl Engine {
         Some(Guest { vm: &record.name, port, network, mtu, claim })
     }
 
+    /// Whether another message of a guest may be answered. A guest that asks without end is answered
+    /// at a pace, whatever it asks.
+    pub fn may_answer(&mut self, name: &VmName, now: Now) -> bool {
+        self.vms.get_mut(name).is_some_and(|vm| vm.answers.allows(ANSWERS, now))
+    }
+
     /// Changes a guest's lease. `None` when it has asked for too many changes, or the address has
     /// gone to somebody else.
     pub fn change_lease(&mut self, name: &VmName, change: Change, now: Now) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
-        if !vm.pace.allows(now) {
+        if !vm.changes.allows(CHANGES, now) {
             log::debug!("VM {name}: the guest changes its lease too often");
             return None;
         }

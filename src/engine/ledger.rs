@@ -3,7 +3,7 @@
 //! The [`Ledger`] hands things out and takes them back; it never looks at the kernel. A claim is
 //! all or nothing. What a record of an earlier run holds is claimed again by [`Ledger::restore`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use crate::engine::cid::Cids;
@@ -37,7 +37,8 @@ pub struct Ledger {
 struct Account {
     config: NetworkConfig,
     pool: Pool,
-    macs: BTreeSet<Mac>,
+    /// Who has which Ethernet address; `None` is the bridge.
+    macs: BTreeMap<Mac, Option<VmName>>,
 }
 
 /// Why a wanted lease or address cannot be had.
@@ -64,7 +65,7 @@ impl Ledger {
         let account = |config: NetworkConfig| {
             let pool = Pool::new(config.subnet, config.host_ip)
                 .map_err(|reason| format!("network {}: {reason}", config.name))?;
-            Ok(Account { pool, macs: BTreeSet::from([config.mac]), config })
+            Ok(Account { pool, macs: BTreeMap::from([(config.mac, None)]), config })
         };
         Ok(Ledger {
             networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
@@ -133,7 +134,7 @@ impl Ledger {
         if let Some(owner) = self.taps.get(&port.tap) {
             return Err(format!("its tap {} belongs to VM {owner}", port.tap));
         }
-        if account.macs.contains(&port.mac) {
+        if account.macs.contains_key(&port.mac) {
             return Err(format!("its Ethernet address {} belongs to another VM VM", port.mac));
         }
         if let Some(ip) = port.ip {
@@ -150,7 +151,7 @@ impl Ledger {
         let served = account.config.dhcp == Dhcp::Builtin;
         let held = |lease: &Lease| served && account.pool.lease_exactly(lease.ip).is_ok();
         port.lease = port.lease.filter(held);
-        account.macs.insert(port.mac);
+        account.macs.insert(port.mac, Some(vm.clone()));
         self.taps.insert(port.tap.clone(), vm.clone());
         Ok(())
     }
@@ -178,10 +179,10 @@ impl Ledger {
         }
     }
 
-    /// Whether a port of this network has this Ethernet address.
-    pub fn has_mac(&self, network: &str, mac: Mac) -> bool {
-        let account = self.networks.iter().find(|account| account.config.name == network);
-        account.is_some_and(|account| account.macs.contains(&mac) && account.config.mac != mac)
+    /// The VM whose port on this network has this Ethernet address.
+    pub fn owner_of_mac(&self, network: &str, mac: Mac) -> Option<&VmName> {
+        let account = self.networks.iter().find(|account| account.config.name == network)?;
+        account.macs.get(&mac)?.as_ref()
     }
 
     /// The address that a guest of this network would be lent: the one that it wants if it is free,
@@ -231,7 +232,7 @@ impl Ledger {
             true => Some(account.lease(&spec.network)?),
             false => None,
         };
-        account.macs.insert(mac);
+        account.macs.insert(mac, Some(vm.clone()));
         let network = account.config.name.clone();
         let tap = TapName::choose(vm, |tap| self.taps.contains_key(tap));
         self.taps.insert(tap.clone(), vm.clone());
@@ -344,7 +345,7 @@ impl Account {
 
     fn choose_mac(&self, vm: &VmName, wanted: &NetworkSpec) -> Result<Mac, Conflict> {
         let mac = wanted.mac.unwrap_or_else(|| Mac::of_guest(&self.config.name, vm.as_str()));
-        if self.macs.contains(&mac) {
+        if self.macs.contains_key(&mac) {
             return Err(Conflict::Mac(mac));
         }
         Ok(mac)

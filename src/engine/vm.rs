@@ -16,14 +16,22 @@ pub struct Vm {
     pub life: Life,
     /// Restarts by policy since the last steady run.
     pub in_a_row: u32,
-    /// How many changes of its lease the guest may still ask for now.
-    pub pace: Pace,
+    /// How many changes of its lease the guest has asked for.
+    pub changes: Pace,
+    /// How many messages of the guest were answered.
+    pub answers: Pace,
 }
 
 impl Vm {
     /// A VM without a process.
     pub fn idle(record: Record) -> Vm {
-        Vm { record: Box::new(record), life: Life::Idle, in_a_row: 0, pace: Pace::default() }
+        Vm {
+            record: Box::new(record),
+            life: Life::Idle,
+            in_a_row: 0,
+            changes: Pace::default(),
+            answers: Pace::default(),
+        }
     }
 
     /// Where it is in its life, as the interface tells it.
