@@ -82,7 +82,7 @@ fn rules(socket: &mut Socket) -> Result<Vec<(u64, Accept)>, Error> {
     }
 }
 
-/// One of our rules, if this is one: in the form of [`write`], or in the one that `iptables-restore`
+/// One of our rules, if this is one: in the form of [`write()`], or in the one that `iptables-restore`
 /// makes of what `iptables-save` printed, which has a counter and has the comment in a match. A rule
 /// that says anything else is not ours, whatever its comment.
 pub(super) fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Error> {
