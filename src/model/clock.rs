@@ -1,6 +1,6 @@
-//! The time, as the daemon hands it to everything that decides.
+//! The time, which the daemon passes to every decision.
 
-/// The two clocks, read once a turn of the loop.
+/// The two clocks, which are read once per turn of the loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// Milliseconds since the epoch: for people.

@@ -1,11 +1,10 @@
-//! A document as it was given, kept for whoever asks and to tell two requests apart.
+//! A document as the client sent it. It is kept to show it and to compare requests.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// A JSON document as compact text, its objects sorted by name: equal documents are equal texts,
-/// and a thousand of them cost their bytes and no more. In a record it is JSON within JSON, not
-/// quoted text.
+/// A JSON document as compact text, with sorted objects: equal documents are equal texts, and the
+/// text needs little memory. In a record it is JSON inside JSON, not quoted text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept(Box<str>);
 

@@ -1,13 +1,12 @@
-//! Ports of a guest that the host has as its own.
+//! Exposed ports: ports of the host that lead to a guest.
 //!
-//! An [`Expose`] is one of them: what comes to this port of the host goes to that port of the guest,
-//! from wherever it comes. The host is meant by each of its addresses but 127.0.0.0/8, or by the one
-//! that is named. To have loopback lead out of the host, the kernel would have to take packets for
-//! 127.0.0.1 from the bridge as well (`route_localnet`), and with them each service that relies on
-//! being reached from the host alone.
+//! An [`Expose`] is one of them: packets to this port of the host go to that port of the guest,
+//! wherever they come from. This holds for all addresses of the host except 127.0.0.0/8, or for one
+//! given address. For loopback, the kernel would have to accept packets for 127.0.0.1 from the
+//! bridge (`route_localnet`). Then guests could reach every service that trusts the host itself.
 //!
-//! A VM's ports live as elements of maps for as long as its guest has an address: a guest that asks
-//! for its address by DHCP is reached once it has one.
+//! A VM's ports are elements of maps as long as its guest has an address. In dhcp mode, a guest is
+//! reached once it has a lease.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -41,21 +40,21 @@ pub struct Expose {
     pub port: u16,
     /// The host's port.
     pub host_port: u16,
-    /// The address of the host that is meant; `None`: each that it has, but those of loopback.
+    /// The address of the host; `None`: all its addresses except loopback.
     pub host_ip: Option<Ipv4Addr>,
-    /// What it is called, for people.
+    /// Its name, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// Where the host is reached: what two exposed ports cannot have in common.
+/// The host's side of an exposed port. Two exposed ports must not overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPort {
     /// The protocol.
     pub protocol: Protocol,
     /// The port.
     pub port: u16,
-    /// The address; `None`: each.
+    /// The address; `None`: all.
     pub ip: Option<Ipv4Addr>,
 }
 
@@ -95,14 +94,14 @@ impl fmt::Display for Protocol {
 }
 
 impl Expose {
-    /// Where the host is reached.
+    /// The host's side.
     pub fn at(&self) -> HostPort {
         HostPort { protocol: self.protocol, port: self.host_port, ip: self.host_ip }
     }
 }
 
 impl HostPort {
-    /// Whether a packet can be meant for both.
+    /// Whether a packet can match both.
     pub fn meets(&self, other: &HostPort) -> bool {
         let same = (self.protocol, self.port) == (other.protocol, other.port);
         same && self.ip.zip(other.ip).is_none_or(|(one, other)| one == other)

@@ -1,78 +1,77 @@
 //! How much guests may receive and send.
 //!
-//! What a guest receives waits at its tap until its rate lets it pass ([`Shaping`]). What it sends
-//! cannot wait, because it comes from there: what is over the rate is dropped as it comes in, by an
-//! element of a set whose elements have rates. So TCP finds the rate in both directions, with and
-//! without losses. A rate of bytes lets a second's worth more come at once, which a sender that lost
-//! much and waits for its timer needs to come up to its rate on average.
+//! Packets to a guest wait at its tap until the rate allows them ([`Shaping`]). Packets from a
+//! guest cannot wait: they are dropped where they come in if they exceed the rate. This is an
+//! element of a set whose elements have rates. So TCP finds the rate in both directions, with or
+//! without losses. A rate of bytes allows one second's worth more at once. TCP needs this to reach
+//! the rate on average after it lost packets and waited for its timer.
 //!
-//! A limit that a VM does not name is its network's; 0 is none.
+//! A limit that a VM does not set is its network's; 0 is no limit.
 
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// The highest rate in Mbit/s: as bytes a second it is a word.
+/// The highest rate in Mbit/s: in bytes a second it fits a 32-bit integer.
 pub const MBIT_MAX: u64 = 32_000;
-/// The least burst in KiB: the longest frame of a guest that segments nothing itself.
+/// The least burst in KiB: the longest frame of a guest that leaves segmentation to the host.
 pub const BURST_KB_MIN: u64 = 64;
-/// The largest burst in KiB. At 1 Mbit/s the kernel can just about hold it as a time.
+/// The largest burst in KiB. At 1 Mbit/s it just fits the kernel's representation as a time.
 pub const BURST_KB_MAX: u64 = 32 * 1024;
 /// The most packets a second.
 pub const PPS_MAX: u64 = 10_000_000;
-/// Why there is no limit of what guests send.
+/// Why guests can have no limit for sending.
 pub const UNGUARDED: &str = "it needs a network with antispoof, and this host has none";
 
 /// Bytes a second of 1 Mbit/s.
 const MBIT: u32 = 125_000;
 const KIB: u32 = 1024;
-/// The burst that is not named holds what comes in a hundredth of a second.
+/// The default burst is what the rate gives in a hundredth of a second.
 const BURSTS_PER_SECOND: u32 = 100;
-/// What waits for a guest waits at most for a twentieth of a second, where there is enough of it.
+/// Packets to a guest wait at most a twentieth of a second, if the queue is not at its minimum.
 const QUEUES_PER_SECOND: u32 = 20;
 /// The shortest queue in bytes.
 const QUEUE_MIN: u32 = 64 * KIB;
-/// Of packets, a tenth of a second's may come at once, and so many in any case.
+/// The burst of packets is what the rate gives in a tenth of a second, and at least the minimum.
 const PACKET_BURSTS_PER_SECOND: u32 = 10;
 const PACKET_BURST_MIN: u32 = 64;
 
-/// Limits of a guest, as they are asked for; `None`: as the network says, or as is fit.
+/// The requested limits of a guest; `None`: the network's, or the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// What it receives, in Mbit/s (10^6 bits) of whole frames; 0: any.
+    /// The rate for receiving, in Mbit/s (10^6 bits) of whole frames; 0: no limit.
     pub rx_mbit: Option<u32>,
-    /// What it sends, in Mbit/s of frames without their Ethernet header; 0: any.
+    /// The rate for sending, in Mbit/s of frames without their Ethernet header; 0: no limit.
     pub tx_mbit: Option<u32>,
-    /// What may come at once beyond these rates, in KiB.
+    /// The burst beyond these rates, in KiB.
     pub burst_kb: Option<u32>,
-    /// How many packets a second it sends; 0: any.
+    /// The most packets a second that it sends; 0: no limit.
     pub pps: Option<u32>,
 }
 
-/// How fast a link sends.
+/// The rate at which a link sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shaping {
     /// Bytes of frames a second.
     pub rate: u32,
-    /// What may be sent at once, in KiB.
+    /// The burst, in KiB.
     pub burst_kb: u32,
-    /// How many bytes may wait; what comes then is dropped.
+    /// How many bytes may wait. Further packets are dropped.
     pub queue: u32,
 }
 
-/// How many packets, or bytes, may come. Of bytes the kernel lets a second's worth more come at once
-/// than the burst.
+/// A rate of packets or bytes. For bytes, the kernel adds one second's worth to the burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rate {
-    /// So many a second, all the time.
+    /// The rate a second.
     pub per_second: u32,
-    /// So many more at once.
+    /// The burst.
     pub burst: u32,
 }
 
 impl Limits {
-    /// Takes the numbers from where they were written. `number` gives that of a field, within bounds.
+    /// Reads the limits. `number` returns the value of a field, within bounds.
     pub fn read<E>(
         mut number: impl FnMut(&'static str, RangeInclusive<u64>) -> Result<Option<u64>, E>,
     ) -> Result<Limits, E> {
@@ -85,12 +84,12 @@ impl Limits {
         })
     }
 
-    /// Whether nothing is asked for.
+    /// Whether no limit is set.
     pub fn is_empty(&self) -> bool {
         *self == Limits::default()
     }
 
-    /// These where they are named, else those.
+    /// These limits, and `those` where they are not set.
     pub fn or(self, those: Limits) -> Limits {
         Limits {
             rx_mbit: self.rx_mbit.or(those.rx_mbit),
@@ -100,7 +99,7 @@ impl Limits {
         }
     }
 
-    /// As they hold: what is 0 is no limit.
+    /// The limits in force: 0 becomes no limit.
     pub fn in_force(self) -> Limits {
         let limit = |limit: Option<u32>| limit.filter(|limit| *limit != 0);
         Limits {
@@ -111,20 +110,20 @@ impl Limits {
         }
     }
 
-    /// To what the tap is held back.
+    /// The shaping of the tap.
     pub fn shaping(&self) -> Option<Shaping> {
         let rate = self.in_force().rx_mbit? * MBIT;
         let queue = (rate / QUEUES_PER_SECOND).max(QUEUE_MIN);
         Some(Shaping { rate, burst_kb: self.burst_kb(rate), queue })
     }
 
-    /// The bytes that the guest may send.
+    /// The rate of bytes for sending.
     pub fn bytes(&self) -> Option<Rate> {
         let per_second = self.in_force().tx_mbit? * MBIT;
         Some(Rate { per_second, burst: self.burst_kb(per_second) * KIB })
     }
 
-    /// The packets that it may send.
+    /// The rate of packets for sending.
     pub fn packets(&self) -> Option<Rate> {
         let per_second = self.in_force().pps?;
         Some(Rate {
@@ -133,7 +132,7 @@ impl Limits {
         })
     }
 
-    /// The field of a limit of what the guest sends, if there is one.
+    /// The field of a limit for sending, if there is one.
     pub fn of_sending(&self) -> Option<&'static str> {
         let limits = self.in_force();
         limits.tx_mbit.map(|_| "tx_mbit").or(limits.pps.map(|_| "pps"))
@@ -170,7 +169,7 @@ mod tests {
         };
         assert_eq!([of(1, None), of(200, None), of(32_000, None)], [64, 244, 32_768]);
         assert_eq!(of(200, Some(1000)), 1000);
-        // In bytes and in bytes a second, both are words.
+        // In bytes and in bytes a second, both fit a 32-bit integer.
         let most = Limits {
             tx_mbit: Some(MBIT_MAX as u32),
             burst_kb: Some(BURST_KB_MAX as u32),

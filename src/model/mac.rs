@@ -1,7 +1,7 @@
 //! Ethernet addresses, and the ones volnet derives.
 //!
 //! Every derived address is `02:` (locally administered, unicast; IEEE 802) and five bytes of a
-//! SHA-256 over what it belongs to, so the same VM has the same address for ever, on every run.
+//! SHA-256 over its owner. So a VM always has the same address.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,18 +20,19 @@ impl Mac {
         derived(&["guest", network, vm])
     }
 
-    /// The address of a bridge. `host` tells hosts apart that share a segment (the machine id).
+    /// The address of a bridge. `host` (the machine id) makes it differ between hosts on one
+    /// segment.
     pub fn of_bridge(host: &str, bridge: &str) -> Mac {
         derived(&["bridge", host, bridge])
     }
 
-    /// Whether a guest can have it: unicast and not zero.
+    /// Whether a guest can have it: it is unicast and not zero.
     pub fn is_usable(self) -> bool {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
     }
 }
 
-/// Hashes the parts with their lengths, so that no two lists of parts run together.
+/// Hashes the parts with their lengths, so that different lists never have the same input.
 fn derived(parts: &[&str]) -> Mac {
     let mut hash = Sha256::new();
     for part in parts {
@@ -52,7 +53,7 @@ impl fmt::Display for Mac {
 impl FromStr for Mac {
     type Err = String;
 
-    /// Reads six pairs of hexadecimal digits with colons between.
+    /// Reads six pairs of hexadecimal digits, separated by colons.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || format!("{text:?} is not of the form aa:bb:cc:dd:ee:ff");
         let mut bytes = [0; 6];

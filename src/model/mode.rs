@@ -1,4 +1,4 @@
-//! How a VM reaches the network, and what follows from it.
+//! The network mode of a VM, and its consequences.
 
 use std::fmt;
 use std::str::FromStr;
@@ -54,8 +54,7 @@ impl fmt::Display for Mode {
 impl FromStr for Mode {
     type Err = String;
 
-    /// Reads a mode as people write it: case and surrounding white space do not matter, and an
-    /// empty string declares nothing, which means bridged.
+    /// Reads a mode. Case and surrounding white space do not matter. An empty string means bridged.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let word = text.trim();
         if word.is_empty() {

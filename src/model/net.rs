@@ -10,12 +10,12 @@ use super::limits::Limits;
 use super::mac::Mac;
 use super::prefix::Prefix;
 
-/// One network of the host: a bridge, its prefix and how it is joined to the world.
+/// One network of the host: a bridge, its prefix and its connection to the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkConfig {
     /// Its name in requests and replies.
     pub name: String,
-    /// The network that it is a part of, by name: its own where it is all of one.
+    /// The name of the whole network that this is a part of. It is its own name if it is the whole.
     pub whole: String,
     /// The bridge link, at most 15 bytes.
     pub bridge: String,
@@ -23,29 +23,29 @@ pub struct NetworkConfig {
     pub subnet: Prefix,
     /// The host's own address on the bridge: the guests' gateway.
     pub host_ip: Ipv4Addr,
-    /// MTU of the bridge and, unless a VM asks for another, of its taps, in bytes.
+    /// MTU of the bridge in bytes. It is also the MTU of the taps, unless a VM has its own.
     pub mtu: u16,
     /// Whether traffic that leaves the prefix is masqueraded.
     pub nat: bool,
-    /// Whether VMs on it are kept from each other unless they say otherwise.
+    /// Whether VMs on it are kept from each other. A VM can override this.
     pub isolated: bool,
-    /// What its guests may send beyond it, by the name of a policy, unless they say otherwise.
+    /// The name of the policy for traffic beyond it. A VM can override this.
     pub policy: String,
-    /// How much its guests may receive and send unless they say otherwise.
+    /// The limits of each guest. A VM can override each.
     pub limits: Limits,
-    /// Who answers guests that ask for an address.
+    /// Who answers guests that ask for an address by DHCP.
     pub dhcp: Dhcp,
-    /// Whether VMs on it are held to their own addresses unless they say otherwise.
+    /// Whether VMs on it may use only their own addresses. A VM can override this.
     pub antispoof: bool,
     /// Whether VMs on it may speak IPv6.
     pub ipv6: bool,
-    /// What the host answers to VMs on it.
+    /// The services of the host for VMs on it.
     pub host_services: Vec<Service>,
     /// The bridge's MAC, pinned so that it does not follow the lowest port.
     pub mac: Mac,
 }
 
-/// Something that the host answers to its guests.
+/// A service of the host for its guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     /// Echo requests.
@@ -67,7 +67,7 @@ pub enum Dhcp {
 }
 
 impl Dhcp {
-    /// The word as it is written.
+    /// The word in settings.
     pub fn as_str(self) -> &'static str {
         match self {
             Dhcp::Builtin => "builtin",

@@ -1,26 +1,27 @@
-//! What guests may send beyond their network.
+//! Policies: what guests may send beyond their network.
 //!
-//! A [`Policy`] is a list of rules, of which the first that fits a packet decides; what none fits is
-//! denied. Three are built in, others stand in the settings. It is about what leaves a network by the
-//! host: what the guests of one network send each other is a matter of isolation, and what the host
-//! answers one of `host_services`. Answers of a guest to what others began pass under each policy.
+//! A [`Policy`] is a list of rules. The first rule that matches a packet decides, and a packet
+//! without a matching rule is denied. Three policies are built in, others are in the settings. A
+//! policy is about packets that leave a network by way of the host. Packets between guests of one
+//! network are a matter of isolation, and packets to the host one of `host_services`. A guest's
+//! replies to others pass under every policy.
 //!
-//! A guest is told by its address, so a policy needs one that volnet gave. On a network whose policy
-//! is not `open`, what comes from any other address goes nowhere.
+//! A guest is identified by its address, so a policy needs an address that volnet gave. On a
+//! network whose policy is not `open`, packets from any other address are dropped.
 //!
-//! `open` is what a network has that names none. A sandbox wants `internet`; but what a host has its
-//! names resolved by often has a private address, which the built-in DHCP server tells guests, and a
-//! default that takes that away from guests that run would be found out the hard way. So it is one
-//! word in the settings, `"policy": "internet"`. The metadata service of a cloud is denied anyhow.
+//! `open` is the default. A sandbox wants `internet`. But the host's DNS resolver often has a
+//! private address, which the built-in DHCP server gives to guests. `internet` would block it, and
+//! running guests would lose name resolution. So `internet` is one word in the settings: `"policy":
+//! "internet"`. The metadata service of a cloud is always denied.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::prefix::Prefix;
 
-/// The policy of a network that names none.
+/// The default policy of a network.
 pub const OPEN: &str = "open";
-/// The policy of a VM whose own is not known any more.
+/// The policy of a VM whose own policy is no longer in the settings.
 pub const NONE: &str = "none";
 /// The most policies that the settings can describe.
 pub const POLICIES_MAX: usize = 64;
@@ -29,9 +30,9 @@ pub const RULES_MAX: usize = 256;
 /// The longest name of one, in bytes.
 pub const NAME_MAX: usize = 32;
 
-/// What `internet` denies: what is private, shared, link-local, loopback, for protocols and
-/// tests, multicast or reserved (IANA, IPv4 special-purpose address registry), and the address of
-/// the host of Azure.
+/// The prefixes that `internet` denies: private, shared, link-local, loopback, for protocols and
+/// tests, multicast and reserved (IANA, IPv4 special-purpose address registry), and the address of
+/// Azure's host.
 const NOT_INTERNET: [&str; 12] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -47,29 +48,29 @@ const NOT_INTERNET: [&str; 12] = [
     "168.63.129.16/32",
 ];
 
-/// What guests that have it may send.
+/// A policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Its name.
     pub name: String,
-    /// Its rules, of which the first that fits decides.
+    /// Its rules. The first match decides.
     pub rules: Vec<PolicyRule>,
 }
 
 /// A rule of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyRule {
-    /// Whether what fits may pass.
+    /// Whether a matching packet may pass.
     pub allow: bool,
-    /// Where it is sent to.
+    /// The destination.
     pub to: To,
     /// The protocol by its number in IP; `None`: any.
     pub protocol: Option<u8>,
-    /// The port it is sent to; `None`: any.
+    /// The destination port; `None`: any.
     pub port: Option<u16>,
 }
 
-/// Where a packet is sent to.
+/// The destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To {
     /// Anywhere.
@@ -83,8 +84,8 @@ pub enum To {
 impl FromStr for PolicyRule {
     type Err = String;
 
-    /// Reads `allow 10.1.0.0/16 tcp/5432`: `allow` or `deny`, then `any`, `exposed` or a prefix, then
-    /// at will `tcp`, `udp` or `icmp`, the first two with a port at will.
+    /// Reads `allow 10.1.0.0/16 tcp/5432`: `allow` or `deny`, then `any`, `exposed` or a prefix,
+    /// then optionally `tcp`, `udp` or `icmp`, the first two optionally with a port.
     fn from_str(text: &str) -> Result<PolicyRule, String> {
         let mut words = text.split_ascii_whitespace();
         let wrong = || format!("{text:?} is not a rule such as \"allow 10.1.0.0/16 tcp/5432\"");
@@ -118,7 +119,7 @@ impl FromStr for PolicyRule {
 }
 
 impl Policy {
-    /// Those that every host has.
+    /// The built-in policies.
     pub fn built_in() -> Vec<Policy> {
         let read = |text: &str| text.parse::<PolicyRule>().expect("a rule of ours");
         let denied = NOT_INTERNET.iter().map(|prefix| read(&format!("deny {prefix}")));
@@ -132,7 +133,7 @@ impl Policy {
         ]
     }
 
-    /// Checks a name, which becomes part of the name of a set.
+    /// Checks a name. It becomes part of the name of a set.
     pub fn check_name(name: &str) -> Result<(), String> {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(legal) {

@@ -1,4 +1,4 @@
-//! An IPv4 prefix in CIDR notation, as a network has it (RFC 4632).
+//! An IPv4 prefix in CIDR notation (RFC 4632).
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -69,8 +69,8 @@ impl fmt::Display for Prefix {
 impl FromStr for Prefix {
     type Err = String;
 
-    /// Reads `a.b.c.d/n`. Host bits that are not zero are an error: it is more likely a slip than
-    /// a wish.
+    /// Reads `a.b.c.d/n`. Host bits that are not zero are an error, because they are probably a
+    /// mistake.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (address, length) =
             text.split_once('/').ok_or_else(|| format!("{text:?} is not of the form a.b.c.d/n"))?;

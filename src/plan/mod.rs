@@ -1,9 +1,9 @@
-//! What the kernel should hold, as values; and how the difference to what it holds becomes a plan.
+//! The desired state of the kernel as values, and the plan that leads to it from the observed
+//! state.
 //!
-//! In reading order: one change of the kernel ([`op`]), our tables ([`ruleset`]), the plan that
-//! takes the kernel from what it holds to what it should hold ([`reconcile`]), what the kernel
-//! tells of others' changes ([`news`]), a repair in words ([`drift`]), and what others have in the
-//! way of packets ([`firewall`]).
+//! In reading order: one change of the kernel ([`op`]), our tables ([`ruleset`]), the plan from the
+//! observed to the desired state ([`reconcile`]), news from the kernel about changes ([`news`]),
+//! repairs in words ([`drift`]), and other programs' firewalls ([`firewall`]).
 //!
 //! Pure: no file, clock or socket. The engine decides with it, the network executes it.
 

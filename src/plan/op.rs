@@ -1,9 +1,9 @@
-//! What is to be done to the kernel.
+//! Changes of the kernel's state.
 //!
-//! An [`Op`] is one kernel request or one nf_tables batch. A [`Plan`] is an ordered list of them;
-//! [`Op::undo`] is the inverse of one, and a plan that fails midway is undone by the inverses in
-//! reverse order. An Op says by itself all that its inverse needs to know: where it overwrites
-//! something, the former value stands beside the new one.
+//! An [`Op`] is one kernel request or one nf_tables batch. A [`Plan`] is an ordered list of Ops.
+//! [`Op::undo`] is the inverse of an Op. If a plan fails midway, it is undone by the inverses in
+//! reverse order. An Op has all values that its inverse needs: if it overwrites a value, it has the
+//! former value, too.
 
 mod commands;
 
@@ -19,57 +19,58 @@ pub type Plan = Vec<Op>;
 /// One atomic change of the kernel's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Make a bridge. Refused by the kernel when the name is taken.
+    /// Make a bridge. The kernel refuses it if the name is taken.
     CreateBridge { name: String, mac: Mac, mtu: u16, alias: String },
-    /// Make a persistent tap with vnet_hdr. Refused when the name is taken. It has the alias before
-    /// it becomes persistent, so that whatever outlives a crash says whose it is.
+    /// Make a persistent tap with vnet_hdr. It is refused if the name is taken. The tap gets its
+    /// alias before it becomes persistent, so that a tap that outlives a crash has a mark.
     CreateTap { name: String, owner: Option<u32>, multi_queue: bool, alias: String },
-    /// Change a link's settings; `None` leaves a setting as it is. `former` holds the settings that
-    /// are overwritten, as far as there is anything to go back to. The one Op that can be half
-    /// done: the kernel goes through the settings one by one.
+    /// Change a link's settings; `None` leaves a setting as it is. `former` has the overwritten
+    /// settings, if they can be restored. This is the only Op that can be half done: the kernel
+    /// applies the settings one by one.
     SetLink { name: String, set: LinkSettings, former: LinkSettings },
-    /// Remove a link; with an index only the one that has both. One that is gone already is as good
-    /// as removed.
+    /// Remove a link. With an index, only the link that has both name and index. If it is gone
+    /// already, that is success.
     DeleteLink { name: String, index: Option<u32> },
-    /// Hold what a link sends back to a rate; `None` no more. `former` is how it was.
+    /// Limit the rate at which a link sends. `None` removes the limit. `former` is the previous
+    /// limit.
     ShapeLink { name: String, to: Option<Shaping>, former: Option<Shaping> },
-    /// Give a link an address; one that it has is as good as given. `length` is that of the prefix.
+    /// Give a link an address. If the link has it already, that is success. `length` is that of the
+    /// prefix.
     AddAddress { link: String, address: Ipv4Addr, length: u8 },
-    /// Take an address from a link; one that it does not have is as good as taken.
+    /// Take an address from a link. If the link does not have it, that is success.
     RemoveAddress { link: String, address: Ipv4Addr, length: u8 },
-    /// Switch IPv4 forwarding (`net.ipv4.ip_forward`), which is the other way now.
+    /// Switch IPv4 forwarding (`net.ipv4.ip_forward`). It has the other value now.
     SetForwarding { on: bool },
-    /// Make a table with all that it holds, in one batch. Refused when there is one of that name.
+    /// Make a table with its content, in one batch. It is refused if a table has the name.
     CreateTable(Box<Table>),
-    /// Put a table there as it stands, in place of what was there, in one batch.
+    /// Replace a table with this one, in one batch.
     ReplaceTable(Box<Table>),
-    /// Remove a table with all that it holds. One that is gone already is as good as removed.
+    /// Remove a table with its content. If it is gone already, that is success.
     RemoveTable { family: Family, name: &'static str },
     /// Add elements to sets of our tables, all in one batch.
     AddElements(Vec<Element>),
-    /// Remove elements; one that is absent, be it with its set or table, is as good as removed.
+    /// Remove elements. If an element, its set or its table is absent, that is success.
     RemoveElements(Vec<Element>),
-    /// Take elements away and add others, all in one batch.
+    /// Remove elements and add others, all in one batch.
     ExchangeElements { gone: Vec<Element>, new: Vec<Element> },
-    /// Put an accept rule for a bridge into a chain of somebody else's `ip filter` table.
+    /// Put an accept rule for a bridge into a chain of the `ip filter` table, which is not ours.
     AddAccept(Accept),
-    /// Take that rule out again, however often it stands there.
+    /// Remove that rule, however often it is there.
     RemoveAccept(Accept),
-    /// Delete what the kernel keeps of an address: the neighbour behind a link, and the connections
-    /// that it began or answers. What is not there, be it the link, is as good as deleted, so that
-    /// half of this is as good as none.
+    /// Delete the kernel's memory of an address: the neighbour entry on a link, and its
+    /// connections. If these, or the link, do not exist, that is success. So it can be repeated.
     ForgetAddress { link: String, address: Ipv4Addr, at: Handover },
-    /// Delete the connections that were led from a port of the host to one of a guest, whose address
-    /// this is; `protocol` is its number in IP. Half of this is as good as none.
+    /// Delete the connections from a port of the host to a port of the guest with this address.
+    /// `protocol` is its number in IP. It can be repeated.
     ForgetFlows { protocol: u8, host_port: u16, address: Ipv4Addr, port: u16 },
 }
 
 /// When an address is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handover {
-    /// Before a VM gets it.
+    /// Before a VM gets the address.
     Assigned,
-    /// When the VM that had it has it no more.
+    /// After the VM with the address lost it.
     Released,
 }
 
@@ -88,19 +89,19 @@ pub struct LinkSettings {
     pub alias: Option<String>,
     /// Keep the kernel from giving the link an IPv6 address of its own.
     pub no_ipv6: bool,
-    /// What it is as a port of its bridge.
+    /// Its settings as a port of its bridge.
     pub port: Option<PortSettings>,
 }
 
-/// What a link is as a port of a bridge. The default is what each port begins as.
+/// The settings of a bridge port. The default is that of a new port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortSettings {
-    /// Whether the bridge keeps it from other isolated ports.
+    /// Whether it is kept from other isolated ports.
     pub isolated: bool,
-    /// Which frames to the groups 01:80:c2:00:00:00 to :0f (a bit for each last byte) go the way of
-    /// all others. The kernel takes the rest aside as the host's own: they pass no rule before the
-    /// bridge has learned their source, and IPv4 in them reaches the host as if the port had an
-    /// address of its own.
+    /// `group_fwd_mask`: the groups 01:80:c2:00:00:00 to :0f (a bit for each last byte) whose
+    /// frames are forwarded like others. The kernel takes frames to the other groups as the host's
+    /// own. They pass no rule before the bridge learns their source, and IPv4 in them reaches the
+    /// host as if the port had its own address.
     pub group_forward: u16,
 }
 
@@ -112,7 +113,7 @@ impl LinkSettings {
 }
 
 impl Op {
-    /// What has the connections forgotten that were led by an element of a map that is gone.
+    /// The Op that deletes the connections of a removed map element.
     pub fn forget_flows(gone: &Element) -> Option<Op> {
         match *gone.key.as_slice() {
             [
@@ -125,9 +126,9 @@ impl Op {
         }
     }
 
-    /// The Op that takes this one back. `made` is the index of the link that this one made, where
-    /// the kernel told. `None` where there is nothing to go back to: what was removed or replaced
-    /// as a whole stays so.
+    /// The inverse of this Op. `made` is the index of the link that this Op made, if the kernel
+    /// reported it. `None` if there is no inverse: an object that was removed or replaced as a
+    /// whole stays so.
     pub fn undo(&self, made: Option<u32>) -> Option<Op> {
         match self {
             Op::CreateBridge { name, .. } | Op::CreateTap { name, .. } => {
@@ -166,8 +167,8 @@ impl Op {
         }
     }
 
-    /// Whether it does the same when it is applied once more. The others find what they made the
-    /// first time, and fail or make it twice.
+    /// Whether it can be applied twice with the same effect. The other Ops would find their own
+    /// result, and fail or make it twice.
     pub fn is_repeatable(&self) -> bool {
         match self {
             Op::CreateBridge { .. }
@@ -191,15 +192,15 @@ impl Op {
         }
     }
 
-    /// Whether a plan goes on when this one fails. An address that was released can be forgotten
-    /// later: its VM's link is gone and does not come back, and whoever gets the address next gets
-    /// it forgotten once more, or not at all. And no packet begins a connection by a map that leads
-    /// nowhere.
+    /// Whether a plan goes on if this Op fails. The memory of a released address can be deleted
+    /// later: the link of its VM is gone, and it is deleted once more before another VM gets the
+    /// address, or that VM does not get it. And no packet begins a connection by an element that is
+    /// gone.
     pub fn can_wait(&self) -> bool {
         matches!(self, Op::ForgetAddress { at: Handover::Released, .. } | Op::ForgetFlows { .. })
     }
 
-    /// What is done and to what, as failures tell it: `("create tap", "vttap-web")`.
+    /// The operation and the object, for failures: `("create tap", "vttap-web")`.
     pub fn describe(&self) -> (&'static str, String) {
         let of_elements = |elements: &[Element]| match elements {
             [] => String::new(),

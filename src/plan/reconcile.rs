@@ -1,18 +1,19 @@
-//! From what should be and what is, to what is to be done.
+//! Makes a plan from the desired and the observed state.
 //!
-//! [`reconcile`] compares everything; the plan that it makes is empty when nothing is wrong.
-//! Setup, recovery at start, repair of drift and teardown (nothing desired) are this one function.
-//! Making and removing one VM is its restriction to one port, [`attach_plan`] and [`release_plan`],
-//! which take the same steps without looking at the rest of the host.
+//! [`reconcile`] compares everything; its plan is empty if nothing is wrong. Setup, recovery at
+//! start, repair of drift and teardown (nothing desired) are this one function. [`attach_plan`] and
+//! [`release_plan`] make and remove one VM: they take the same steps for one port, without
+//! comparing the rest of the host.
 //!
-//! What is ours is told by the alias that we give it when we make it, never by its name: `volnet:`
-//! on a bridge, `volnet:` and the VM's name on a tap. Whatever else has a name that we need is
-//! somebody's: it is never changed or deleted, it is a [`Problem`] that says what was found. That
-//! holds for a bridge which the administrator made before us, too; giving it the alias hands it
-//! over, and then its settings and addresses are those of the configuration.
+//! Our links are recognised by the alias that we give them when we make them, never by their name:
+//! `volnet:` on a bridge, `volnet:` and the VM's name on a tap. Any other link with a name that we
+//! need belongs to somebody else: it is never changed or deleted, and it is a [`Problem`] that
+//! describes it. This is also so for a bridge that the administrator made before. If the
+//! administrator gives it the alias, it becomes ours, and gets the settings and addresses of the
+//! configuration.
 //!
-//! Order of a plan: what must go goes first, taps before bridges; then links, so that rules and
-//! elements never name one that is missing; forwarding is switched on when the rules stand.
+//! Order of a plan: removals come first, taps before bridges. Then come links, so that rules and
+//! elements never name a missing link. Forwarding is switched on after the rules exist.
 
 mod bridge;
 mod port;
@@ -31,10 +32,10 @@ use crate::model::net::NetworkConfig;
 use crate::plan::op::{Handover, Op, Plan, PortSettings};
 use crate::plan::ruleset::{Accept, Family, Key, Table};
 
-/// What the alias of everything that is ours begins with.
+/// The prefix of the aliases of our links.
 pub const ALIAS: &str = "volnet:";
 
-/// What should be. The default is nothing at all.
+/// The desired state. The default is empty.
 #[derive(Clone, Debug, Default)]
 pub struct Desired<'a> {
     /// The networks.
@@ -47,16 +48,16 @@ pub struct Desired<'a> {
     pub forwarding: Option<bool>,
 }
 
-/// What a comparison comes to.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reconciled {
-    /// What is to be done; empty when all is as it should be.
+    /// The plan; empty if nothing is wrong.
     pub plan: Plan,
-    /// What is wrong and not ours to change.
+    /// Problems: differences that volnet may not change.
     pub problems: Vec<Problem>,
 }
 
-/// What the kernel says.
+/// The observed state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// Every link of the namespace.
@@ -69,44 +70,45 @@ pub struct Observed {
     pub forwarding: bool,
     /// Whether the kernel does not speak IPv6.
     pub without_ipv6: bool,
-    /// The tables of ours that are there.
+    /// Our tables.
     pub tables: Vec<ObservedTable>,
-    /// Accept rules of ours in other people's chains.
+    /// Our accept rules in other programs' chains.
     pub accepts: Vec<Accept>,
-    /// The chain in `ip filter` that our accept rules belong into, if there is one.
+    /// The chain in `ip filter` for our accept rules, if there is one.
     pub accept_chain: Option<String>,
 }
 
-/// A link as the kernel shows it.
+/// An observed link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// The kernel's index.
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// `ifalias`, how ownership is marked.
+    /// `ifalias`, which marks the owner.
     pub alias: Option<String>,
-    /// What it is.
+    /// Its kind.
     pub kind: LinkKind,
     /// Index of the bridge it is attached to.
     pub master: Option<u32>,
     /// Administratively up.
     pub up: bool,
-    /// It has a carrier (`IFF_LOWER_UP`, linux/if.h): of a tap that is up, somebody has it open.
+    /// It has a carrier (`IFF_LOWER_UP`, linux/if.h): a tap that is up has one if a process has it
+    /// open.
     pub carrier: bool,
     /// MTU in bytes.
     pub mtu: u32,
     /// Hardware address.
     pub mac: Mac,
-    /// What it is as a port of that bridge.
+    /// Its settings as a port of that bridge.
     pub port: PortSettings,
-    /// To what we hold it back. News of a link do not tell, but others do.
+    /// Its shaping by us. News about a link does not have it, but other news does.
     pub shaping: Option<Shaping>,
-    /// It is a bridge that volnet made and did not come to give its alias.
+    /// It is a bridge that volnet made, but had not given its alias yet.
     pub unfinished: bool,
 }
 
-/// The kinds of link that volnet tells apart.
+/// The kinds of link that volnet distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
     /// A bridge.
@@ -117,7 +119,7 @@ pub enum LinkKind {
     Other,
 }
 
-/// A table of ours as the kernel shows it.
+/// One of our tables, observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedTable {
     /// Its family.
@@ -126,15 +128,15 @@ pub struct ObservedTable {
     pub name: &'static str,
     /// Whether it is owned and persistent.
     pub owned: bool,
-    /// Whether chains, rules and sets are exactly those that this binary makes
-    /// (see [`super::ruleset::Table::fingerprint`]).
+    /// Whether chains, rules and sets are exactly those of this binary (see
+    /// [`super::ruleset::Table::fingerprint`]).
     pub fingerprint: Option<u64>,
     /// The sets with their elements.
     pub sets: Vec<(String, Vec<Key>)>,
 }
 
 impl Link {
-    /// It is taken off its bridge, and with that loses what it was as a port.
+    /// It leaves its bridge, and loses its settings as a port.
     pub fn leave(&mut self) {
         (self.master, self.port) = (None, PortSettings::default());
     }
@@ -150,13 +152,13 @@ impl Link {
         matches!(self.kind, LinkKind::Tap { .. }) && vm.is_some_and(|vm| !vm.is_empty())
     }
 
-    /// Whether it is a tap that volnet was about to remove: it has no VM's name any more.
+    /// Whether it is a tap that volnet was about to remove: its alias has no VM.
     pub fn is_retired(&self) -> bool {
         matches!(self.kind, LinkKind::Tap { .. }) && self.alias.as_deref() == Some(ALIAS)
     }
 }
 
-/// Compares, and plans what makes the two the same.
+/// Compares the two, and plans the steps that make them equal.
 pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     let stale = stale(desired, observed);
     let links = Links::of(observed, &stale);
@@ -201,7 +203,7 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     Reconciled { plan, problems }
 }
 
-/// The links of ours that nobody wants any more.
+/// Our links that are no longer desired.
 fn stale<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Vec<&'a Link> {
     let bridges: BTreeSet<&str> =
         desired.networks.iter().map(|network| network.bridge.as_str()).collect();
@@ -216,8 +218,8 @@ fn stale<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Vec<&'a Link> {
     observed.links.iter().filter(unwanted).collect()
 }
 
-/// What has the kernel forget the addresses that VMs had and none has now. Which those are only our
-/// sets tell; links do not.
+/// The Ops that delete the kernel's memory of addresses that no VM has any more. Only our sets have
+/// these addresses; links do not.
 fn forgotten(desired: &Desired<'_>, left: &[Ipv4Addr]) -> Plan {
     let leased: BTreeSet<Ipv4Addr> = desired.ports.iter().filter_map(|port| port.address).collect();
     let of_network = |&address: &Ipv4Addr| {
@@ -227,13 +229,13 @@ fn forgotten(desired: &Desired<'_>, left: &[Ipv4Addr]) -> Plan {
     left.iter().filter(|address| !leased.contains(address)).filter_map(of_network).collect()
 }
 
-/// The switch of forwarding, if it has to be turned to `on`.
+/// The Op that switches forwarding to `on`, if needed.
 fn forwarding(desired: &Desired<'_>, observed: &Observed, on: bool) -> Option<Op> {
     (desired.forwarding == Some(on) && observed.forwarding != on)
         .then_some(Op::SetForwarding { on })
 }
 
-/// The links that stay, by name and by index.
+/// The links that stay, by name and index.
 struct Links<'a> {
     by_name: BTreeMap<&'a str, &'a Link>,
     names: BTreeMap<u32, &'a str>,
@@ -249,13 +251,13 @@ impl<'a> Links<'a> {
         }
     }
 
-    /// A link by name, with the name of the one that it is attached to.
+    /// A link by name, with the name of its bridge.
     fn seen(&self, name: &str) -> Option<Seen<'a>> {
         let link = *self.by_name.get(name)?;
         Some(Seen { link, master: link.master.and_then(|index| self.names.get(&index).copied()) })
     }
 
-    /// The link that has the name of a network's bridge and is not ours.
+    /// The link that has the name of a network's bridge but is not ours.
     fn taken(&self, network: &NetworkConfig) -> Option<&'a Link> {
         self.by_name.get(network.bridge.as_str()).copied().filter(|link| !link.is_our_bridge())
     }

@@ -1,8 +1,8 @@
 //! The nf_tables rules of volnet as values.
 //!
 //! The number of rules is constant; VMs are elements of sets. A table is compared, replaced and
-//! printed as a whole, so there is one description of it and every reader (the kernel, `nft`, a
-//! person) is served from that.
+//! printed as a whole. So there is one description of it for every reader (the kernel, `nft`, a
+//! person).
 
 mod ours;
 pub mod text;
@@ -37,7 +37,7 @@ pub struct Table {
     pub family: Family,
     /// Its name.
     pub name: &'static str,
-    /// Whether it is owned by our socket and persists without it (OWNER|PERSIST).
+    /// Whether our socket owns it, and it persists without the socket (OWNER|PERSIST).
     pub owned: bool,
     /// Its sets, with their elements.
     pub sets: Vec<Set>,
@@ -65,9 +65,9 @@ impl Table {
     }
 }
 
-/// A table without its elements, as it can be read back from the kernel. Rules are known by their
-/// tags: the kernel keeps with each what we wrote there, and a rule that others add, or put in the
-/// place of one of ours, has none or another.
+/// A table without its elements, as it can be read back from the kernel. Rules are recognised by
+/// their tags, which the kernel stores with each rule. A rule of another program has no tag, or
+/// another one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     /// Name, key and kind of every set.
@@ -81,9 +81,9 @@ pub struct Shape {
 pub struct ChainShape {
     /// Its name.
     pub name: String,
-    /// What it does.
+    /// Its type.
     pub kind: ChainKind,
-    /// Where packets meet it.
+    /// Its hook.
     pub hook: Hook,
     /// The order among the chains of a hook.
     pub priority: i32,
@@ -92,8 +92,8 @@ pub struct ChainShape {
 }
 
 impl Shape {
-    /// The same number for the same shape, in whatever order its parts were read. It holds for as
-    /// long as this process runs, and is kept nowhere.
+    /// The same number for the same shape, in whatever order its parts were read. It is valid only
+    /// in this process, and is not stored.
     pub fn fingerprint(mut self) -> u64 {
         self.sets.sort();
         self.chains.sort();
@@ -104,8 +104,8 @@ impl Shape {
 }
 
 impl Rule {
-    /// A number for what the rule says: the beginning of a hash of its text. The kernel keeps it for
-    /// whichever binary comes next, so it depends on nothing that a compiler may change.
+    /// A number for the content of the rule: the beginning of a hash of its text. The kernel stores
+    /// it, and a later binary reads it, so it must not depend on the compiler.
     pub fn tag(&self) -> u64 {
         let hash = Sha256::digest(text::rule(self));
         hash.iter().take(8).fold(0, |tag, byte| tag << 8 | u64::from(*byte))
@@ -117,18 +117,18 @@ impl Rule {
 pub struct Set {
     /// Its name.
     pub name: Cow<'static, str>,
-    /// What its keys are, concatenated in this order.
+    /// The fields of its keys, concatenated in this order.
     pub key: &'static [Field],
     /// How it is filled.
     pub kind: SetKind,
-    /// Whether what packets put into it is taken along when the table is put there anew.
+    /// Whether elements that packets added are kept when the table is replaced.
     pub kept: bool,
-    /// What is in it.
+    /// Its elements.
     pub elements: Vec<Key>,
 }
 
 impl Set {
-    /// Whether its keys lead somewhere.
+    /// Whether it is a map.
     pub fn is_map(&self) -> bool {
         self.key.last() == Some(&Field::Target)
     }
@@ -141,13 +141,12 @@ pub enum SetKind {
     Values,
     /// By us, with prefixes.
     Prefixes,
-    /// By us, with single values, each of which counts the packets that it was found for.
+    /// By us, with single values that count their packets.
     Counting,
-    /// By us, with single values, each of which has a rate ([`Field::Rate`]) and is found for what is
-    /// over that.
+    /// By us, with single values that each have a rate ([`Field::Rate`]) and match packets over it.
     Limiting,
-    /// By packets, as [`Match::Faster`] and [`Match::Put`] say. What is in it is the kernel's to say:
-    /// it is neither desired nor foreign. An element goes by itself after so many seconds
+    /// By packets, with [`Match::Faster`] and [`Match::Put`]. The kernel decides about its
+    /// elements: they are neither desired nor foreign. An element expires after this many seconds
     /// without such a packet.
     Learned { timeout_s: u32 },
 }
@@ -168,32 +167,32 @@ pub enum Field {
     Protocol,
     /// A port, 2 bytes.
     Port,
-    /// Bytes such as stand there in a packet, whatever they mean.
+    /// Bytes of a packet, without a meaning.
     Bytes(Bytes),
-    /// An IPv4 address and a port that the rest of the key leads to: a set whose last field this is,
-    /// is a map.
+    /// An IPv4 address and a port, the value of the other fields: a set with this last field is a
+    /// map.
     Target,
-    /// How much may come, in this unit: the last field of a set that limits.
+    /// A rate in this unit: the last field of a set that limits.
     Rate(Unit),
 }
 
 /// What a rate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Unit {
-    /// Packets; one of a guest that segments nothing itself may be of 64 KiB.
+    /// Packets. If the guest leaves segmentation to the host, a packet may have 64 KiB.
     Packets,
     /// Their bytes, without the Ethernet header.
     Bytes,
 }
 
-/// Bytes of a packet. nft knows them by where they stand, and compares them only with bytes.
+/// Bytes of a packet. nft identifies them by their offset, and compares them only with bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Bytes {
-    /// The header that the offset counts from.
+    /// The header at which the offset begins.
     pub layer: Layer,
-    /// How many bytes stand before them.
+    /// The offset in bytes.
     pub offset: u8,
-    /// How many they are, 1 to 8.
+    /// The length, 1 to 8 bytes.
     pub length: u8,
 }
 
@@ -208,7 +207,7 @@ pub enum Layer {
     Transport,
 }
 
-/// The key of one element: its fields are those of the set, in their order.
+/// The key of one element: the fields of the set, in their order.
 pub type Key = Vec<Value>;
 
 /// A value of one field.
@@ -220,7 +219,7 @@ pub enum Value {
     Ether(Mac),
     /// One IPv4 address.
     Ipv4(Ipv4Addr),
-    /// All the addresses of a prefix; only in sets of prefixes.
+    /// All addresses of a prefix; only in sets of prefixes.
     Prefix(Prefix),
     /// A protocol of IP.
     Protocol(u8),
@@ -228,9 +227,9 @@ pub enum Value {
     Port(u16),
     /// Bytes.
     Bytes(Vec<u8>),
-    /// What the values before it lead to; only in maps.
+    /// The value of the key; only in maps.
     Target(Ipv4Addr, u16),
-    /// How much may come; only in sets that limit.
+    /// A rate; only in sets that limit.
     Rate(Unit, Rate),
 }
 
@@ -247,19 +246,19 @@ pub struct Element {
     pub key: Key,
 }
 
-/// A base chain: every chain of ours hangs on a hook.
+/// A base chain: each of our chains has a hook.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Chain {
     /// Its name.
     pub name: &'static str,
-    /// What it does: `filter` or `nat`.
+    /// Its type: `filter` or `nat`.
     pub kind: ChainKind,
-    /// Where packets meet it.
+    /// Its hook.
     pub hook: Hook,
     /// The order among the chains of a hook.
     pub priority: i32,
-    /// Its rules, first to last. The policy is always accept: we drop by rule, so that what is
-    /// dropped can be read.
+    /// Its rules, first to last. The policy is always accept. Only rules drop packets, so that a
+    /// reader sees which packets are dropped.
     pub rules: Vec<Rule>,
 }
 
@@ -275,48 +274,48 @@ pub enum ChainKind {
 /// A netfilter hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
-    /// Everything that comes in.
+    /// All packets that come in.
     Prerouting,
-    /// What is for the host itself.
+    /// Packets to the host itself.
     Input,
-    /// What goes through.
+    /// Packets that are forwarded.
     Forward,
-    /// What the host sends, or passes on itself.
+    /// Packets that the host itself sends or passes on.
     Output,
-    /// Everything that goes out.
+    /// All packets that go out.
     Postrouting,
 }
 
-/// Conditions, all of which must hold, and what happens then.
+/// A rule: if all conditions hold, the verdict applies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
-    /// The conditions, in the order in which they are tried.
+    /// The conditions, in their order.
     pub matches: Vec<Match>,
-    /// What happens.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
 /// A condition of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
-    /// The fields of the packet, concatenated, are (or are not) in the set; in one that limits: there
-    /// comes more like it than the element's rate.
+    /// The concatenated fields of the packet are (or are not) in the set. If the set limits, the
+    /// packets of this element exceed its rate.
     InSet { fields: &'static [PacketField], set: Cow<'static, str>, negated: bool },
-    /// The field of the packet, of which only the bits of `mask` count if there is one, has (or has
-    /// not) this value.
+    /// The field of the packet has (or has not) this value. If there is a `mask`, only its bits
+    /// count.
     Is { field: PacketField, mask: Option<u64>, value: u64, negated: bool },
-    /// There are more packets like this one than so many a second. Like this one are those whose
-    /// fields are the same; the set keeps count of each kind.
+    /// Matches packets above `rate` per second, counted separately for each value of `fields` in
+    /// `set`.
     Faster { fields: &'static [PacketField], set: &'static str, rate: Rate },
-    /// Always; the fields of the packet, concatenated, are in the set from now on, or still.
+    /// Always matches. Puts the concatenated fields of the packet into the set.
     Put { fields: &'static [PacketField], set: &'static str },
     /// The connection is established or related.
     Established,
     /// The destination of the connection was translated.
     Translated,
-    /// The packet answers, on a connection that another side began.
+    /// The packet is a reply in its connection.
     Answer,
-    /// The packet is for an address of the host's own.
+    /// The packet is for an address of the host.
     Local,
 }
 
@@ -331,7 +330,7 @@ pub enum PacketField {
     Priority,
     /// The protocol that the IP packet carries, behind all extension headers.
     Protocol,
-    /// EtherType; that of the tag where there is one, and a length in frames of IEEE 802.3.
+    /// EtherType. If the frame has a tag, the tag's; in frames of IEEE 802.3 it is a length.
     EtherType,
     /// Ethernet destination address.
     EtherDestination,
@@ -369,7 +368,8 @@ pub enum PacketField {
     Bytes(Bytes),
 }
 
-/// What a rule does. After what is no verdict in the kernel's sense, the next rule is tried.
+/// The action of a rule. After an action that is not a verdict of the kernel, the next rule is
+/// tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// Let it pass this chain.
@@ -380,20 +380,20 @@ pub enum Verdict {
     Masquerade,
     /// Give it a priority, which later chains can see.
     SetPriority(u32),
-    /// Destination NAT to what the fields of the packet, concatenated, lead to by the map; if they
-    /// lead nowhere, the next rule is tried.
+    /// Destination NAT to the value of the concatenated fields in the map. If the map does not have
+    /// them, the next rule is tried.
     Translate { fields: &'static [PacketField], map: &'static str },
 }
 
-/// A plain accept rule in `ip filter`, where Docker and others drop what is forwarded. It carries
-/// the comment `volnet` and nothing that iptables could not read.
+/// A plain accept rule in `ip filter`, where Docker and others drop forwarded packets. It has the
+/// comment `volnet`, and iptables can read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accept {
     /// The chain: `DOCKER-USER` or `FORWARD`.
     pub chain: String,
     /// The bridge.
     pub bridge: String,
-    /// Whether packets that come in by the bridge are meant, or those that leave by it.
+    /// Whether it is for packets that come in by the bridge, or for those that leave by it.
     pub direction: Direction,
 }
 

@@ -1,17 +1,17 @@
-//! An Op as the commands that do the same, for people to read and for `sh` to run.
+//! Commands that do the same as an Op, for people to read and for `sh` to run.
 //!
-//! They are for ip(8), tc(8), nft(8), sysctl(8) and conntrack(8). Each is one element of the list, though
-//! one for nft may be of several lines. Two things are left out because no command can do them: a tap has its
-//! alias only after it was made, and tables are not owned.
+//! They use ip(8), tc(8), nft(8), sysctl(8) and conntrack(8). Each command is one element of the
+//! list; one for nft may have several lines. Commands cannot do two things: give a tap its alias
+//! while it is made, and own tables.
 
 use super::{LinkSettings, Op, PortSettings};
 use crate::model::limits::Shaping;
 use crate::plan::ruleset::text;
 use crate::plan::ruleset::{Accept, Direction};
 
-/// The table and family of other people's accept chains.
+/// The family and table of other programs' chains.
 const FILTER: &str = "ip filter";
-/// The handle by which what holds back a link of ours is known.
+/// The handle of our queueing discipline.
 const SHAPED: &str = "766f";
 
 impl Op {
@@ -22,7 +22,7 @@ impl Op {
                 let (name, alias) = (quoted(name), quoted(alias));
                 vec![
                     format!("ip link add name {name} address {mac} type bridge"),
-                    // Only an MTU that was changed stays; else the bridge follows its lowest port.
+                    // Only an MTU that was set stays; otherwise the bridge follows its lowest port.
                     format!("ip link set dev {name} mtu {}", mtu - 1),
                     format!("ip link set dev {name} mtu {mtu} alias {alias}"),
                 ]
@@ -74,8 +74,8 @@ impl Op {
     }
 }
 
-/// Two or three commands at most: what must be set before a link comes up, the link's settings, and
-/// those that it has as a port.
+/// At most three commands: the settings before the link comes up, the link's settings, and its
+/// settings as a port.
 fn settings(name: &str, set: &LinkSettings) -> Vec<String> {
     let mut words = String::new();
     match &set.master {
@@ -112,7 +112,7 @@ fn settings(name: &str, set: &LinkSettings) -> Vec<String> {
     commands
 }
 
-/// The handle says that it is ours. tc takes bytes a second as `bps`.
+/// The handle marks it as ours. `bps` in tc means bytes a second.
 fn shape(name: &str, to: Option<Shaping>) -> String {
     match to {
         Some(Shaping { rate, burst_kb, queue }) => format!(
@@ -131,7 +131,7 @@ fn accept_rule(accept: &Accept) -> String {
     format!("{direction} \"{}\" accept comment \"volnet\"", accept.bridge)
 }
 
-/// nft deletes rules by handle only, so it is asked for the handles first.
+/// nft deletes rules only by handle, so the command asks for the handles first.
 fn remove_accept(accept: &Accept) -> String {
     let rule = accept_rule(accept).replace('.', "\\.");
     let (chain, find) = (quoted(&accept.chain), quoted(&format!("/{rule}/s/.*# handle //p")));
@@ -141,7 +141,7 @@ fn remove_accept(accept: &Accept) -> String {
     )
 }
 
-/// A command that deletes what may be absent, which both ip and conntrack call a failure.
+/// A command that deletes an object that may be absent. For ip and conntrack that is a failure.
 fn if_there(command: &str) -> String {
     format!("{command} >/dev/null 2>&1 || :")
 }
@@ -150,7 +150,7 @@ fn nft(script: &str) -> String {
     format!("nft {}", quoted(script))
 }
 
-/// A word as `sh` reads it back, whatever is in it.
+/// A word quoted for `sh`.
 fn quoted(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:,@%+=".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {

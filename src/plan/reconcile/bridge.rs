@@ -1,5 +1,4 @@
-//! The bridge of one network: it exists, is up, and has the address of the configuration and no
-//! other.
+//! The bridge of one network: it exists, is up, and has only the address of the configuration.
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +7,7 @@ use crate::model::net::NetworkConfig;
 use crate::model::prefix::Prefix;
 use crate::plan::op::{LinkSettings, Op, Plan};
 
-/// What brings a network's bridge to where it should be. The link of that name, if there is one, is
+/// The Ops that bring a network's bridge to the desired state. If a link of that name exists, it is
 /// ours.
 pub(super) fn attend(network: &NetworkConfig, links: &Links<'_>, observed: &Observed) -> Plan {
     match links.by_name.get(network.bridge.as_str()) {
@@ -35,12 +34,12 @@ fn make(network: &NetworkConfig) -> Plan {
     ]
 }
 
-/// Whether our bridge has the settings that it should have; its addresses stand elsewhere.
+/// Whether our bridge has the desired settings. This does not include its addresses.
 pub fn is_right(network: &NetworkConfig, link: &Link) -> bool {
     settings(network, link).is_none()
 }
 
-/// One change of all settings that are wrong.
+/// One Op for all settings that are wrong.
 fn settings(network: &NetworkConfig, link: &Link) -> Option<Op> {
     let mut set = LinkSettings::default();
     let mut former = LinkSettings::default();
@@ -56,9 +55,8 @@ fn settings(network: &NetworkConfig, link: &Link) -> Option<Op> {
     (!set.is_empty()).then(|| Op::SetLink { name: link.name.clone(), set, former })
 }
 
-/// What is wrong goes before what is right comes, last to first: with the first address of a prefix
-/// the kernel takes away all others in it. The right one goes along when it stands behind such a
-/// one.
+/// Remove wrong addresses first, in reverse order. If the first address of a prefix is deleted, the
+/// kernel deletes the others in it. If ours is among them, add it again.
 fn addresses(network: &NetworkConfig, index: u32, observed: &Observed) -> Plan {
     let right = (network.host_ip, network.subnet.length());
     let present: Vec<(Ipv4Addr, u8)> = observed

@@ -1,18 +1,17 @@
-//! What is wrong and not ours to change.
+//! Problems: differences that volnet may not change.
 
 use std::fmt;
 
 use super::{ALIAS, Link, LinkKind};
 
-/// A difference that volnet sees and leaves alone.
+/// A difference that volnet leaves alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// A link that is not ours has the name of a network's bridge. Nothing is attached to it.
     BridgeTaken { bridge: String, found: String },
     /// A link that is not ours has the name of a VM's tap.
     TapTaken { vm: String, tap: String, found: String },
-    /// A VM's tap is not such as it should be, and cannot be made anew because somebody has it
-    /// open.
+    /// A VM's tap has the wrong flags, and cannot be made anew because a process has it open.
     TapInUse { vm: String, tap: String, found: String },
 }
 
@@ -22,7 +21,7 @@ impl Problem {
     }
 }
 
-/// What a link is and whose, as far as it says so.
+/// The kind and the owner of a link.
 pub(super) fn describe(link: &Link) -> String {
     let kind = match link.kind {
         LinkKind::Bridge => "a bridge".to_string(),

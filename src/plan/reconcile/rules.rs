@@ -1,7 +1,7 @@
-//! Our tables and the accept rules in other people's chains.
+//! Our tables, and our accept rules in other programs' chains.
 //!
-//! A table whose chains, rules and sets are right gets only the elements that differ. One that is
-//! wrong in any other way is put there anew as a whole.
+//! If the chains, rules and sets of a table are right, only the different elements are changed.
+//! Otherwise the whole table is replaced.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -11,22 +11,22 @@ use crate::model::net::NetworkConfig;
 use crate::plan::op::{Op, Plan};
 use crate::plan::ruleset::{Accept, Direction, Element, Family, Key, Set, SetKind, Table, Value};
 
-/// What is to be done to our tables.
+/// The changes of our tables.
 #[derive(Default)]
 pub(super) struct Tables {
-    /// Elements that must go.
+    /// Elements to remove.
     pub removed_elements: Plan,
     /// The addresses in them.
     pub left: Vec<Ipv4Addr>,
-    /// What has their connections forgotten, where they led to guests.
+    /// The Ops that delete their connections, if they were exposed ports.
     pub closed: Plan,
-    /// Tables that must go.
+    /// Tables to remove.
     pub remove: Plan,
-    /// Tables and elements that must come.
+    /// Tables and elements to add.
     pub put: Plan,
 }
 
-/// What is to be done to the accept rules.
+/// The changes of the accept rules.
 pub(super) struct Accepts {
     pub remove: Plan,
     pub add: Plan,
@@ -36,7 +36,7 @@ pub(super) struct Accepts {
 pub(super) fn compare_tables(desired: &[Table], observed: &Observed) -> Tables {
     let mut tables = Tables::default();
     let (mut added, mut removed) = (Vec::new(), Vec::new());
-    // Where nobody speaks IPv6, the kernel may have no tables for it either.
+    // A kernel without IPv6 may have no tables for it.
     let possible = |table: &&Table| table.family != Family::Ip6 || !observed.without_ipv6;
     let observed = &observed.tables;
     for table in desired.iter().filter(possible) {
@@ -90,7 +90,7 @@ fn is_right(seen: &ObservedTable, table: &Table) -> bool {
     seen.owned == table.owned && seen.fingerprint == Some(table.fingerprint())
 }
 
-/// A table with what packets taught the one in whose place it comes.
+/// A table with the elements that packets added to the table that it replaces.
 fn keeping(table: &Table, seen: &ObservedTable) -> Table {
     let mut table = table.clone();
     for set in table.sets.iter_mut().filter(|set| set.kept) {
@@ -123,8 +123,8 @@ fn compare_sets(
     }
 }
 
-/// Compares the accept rules: one for each direction of each bridge, where there is a chain for
-/// them, and no other.
+/// Compares the accept rules: one for each direction of each bridge, if there is a chain for them,
+/// and no others.
 pub(super) fn compare_accepts(networks: &[&NetworkConfig], observed: &Observed) -> Accepts {
     let wanted: Vec<Accept> = observed
         .accept_chain

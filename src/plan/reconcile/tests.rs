@@ -284,8 +284,8 @@ fn a_link_sends_as_fast_as_it_should() {
         assert_eq!(fake.kernel, before);
         fake.apply(&op).unwrap();
     }
-    // A tap that is made anew is held back as the former was, and one that is held back otherwise is
-    // put right.
+    // A tap that is made anew is held back as the former was, and one that is held back otherwise
+    // is put right.
     let host = with(Some(100));
     host.settle(&mut fake);
     fake.delete_link("vttap-vm1");

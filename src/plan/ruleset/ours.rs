@@ -1,23 +1,23 @@
-//! The tables of volnet, and what a VM is in their sets.
+//! The tables of volnet, and the elements of a VM in their sets.
 //!
-//! - `bridge volnet` ([`bridged`]) holds guests to what they are where their frames come in, and
-//!   keeps isolated ones apart.
-//! - `ip volnet` ([`routed`]) joins the networks to the world, keeps them apart, and guards the
-//!   host from guests. `ip6 volnet` ([`routed6`]) does the latter two for IPv6. Ports of the host
-//!   lead to guests by maps ([`mod@exposed`]).
+//! - `bridge volnet` ([`bridged`]) checks the frames of guests where they come in, and keeps
+//!   isolated guests apart.
+//! - `ip volnet` ([`routed`]) connects the networks to the world, keeps them apart, and guards the
+//!   host from guests. `ip6 volnet` ([`routed6`]) does the latter two for IPv6. Exposed ports are
+//!   maps ([`mod@exposed`]).
 //!
-//! The rules are the same whatever VMs there are: a VM is elements of sets, a network too. What is
-//! dropped is dropped by the kernel alone, so it is dropped while no daemon runs.
+//! The rules do not depend on the VMs: a VM is elements of sets, and so is a network. The kernel
+//! alone drops packets, also while no daemon runs.
 //!
-//! **Who is a guest.** On a bridge the port tells. A packet on its way to the host has lost it: the
-//! link it came in by is the bridge, which may have an uplink behind it as well, with machines that
-//! are none of volnet's business. So frames of guests get a priority of their own ([`GUEST`]) as they
-//! come in, and the host's own rules look at that. (A mark would do the same, but marks belong to
-//! the administrator's routing.) The kernel gives a packet that it forwards another one.
+//! **Who is a guest.** On a bridge, the port shows it. A packet to the host has lost its port: its
+//! incoming link is the bridge, which may also have an uplink, with machines that are not volnet's.
+//! So frames of guests get a priority of their own ([`GUEST`]) where they come in, and the rules
+//! for the host check it. (A mark would do the same, but marks belong to the administrator's
+//! routing.) The kernel sets another priority when it forwards a packet.
 //!
-//! **Without the bridge family.** A kernel may have no nf_tables for bridges. Then a host whose
-//! networks all say so (`antispoof: false`) has no table `bridge volnet`, its guests are not held to
-//! their addresses, and whoever comes from a bridge of ours is a guest to the host.
+//! **Without the bridge family.** A kernel may have no nf_tables for bridges. Then all networks
+//! must have `antispoof: false`, and there is no table `bridge volnet`. Guests can use any address,
+//! and the host treats all packets from our bridges as those of guests.
 
 mod bridged;
 mod exposed;
@@ -42,8 +42,8 @@ use crate::model::policy::Policy;
 /// The name of our tables.
 pub const TABLE: &str = "volnet";
 
-/// The priority of what comes from a guest. Queues and maps of priorities go by the last four bits,
-/// which are those of any packet.
+/// The priority of packets from guests. Queues and priority maps use only the last four bits, which
+/// are the default ones.
 const GUEST: u32 = u32::from_be_bytes(*b"vol\0");
 /// `NF_IP_PRI_FILTER` and `NF_IP6_PRI_FILTER` (linux/netfilter_ipv4.h, linux/netfilter_ipv6.h).
 const PRIORITY_FILTER: i32 = 0;
@@ -54,28 +54,28 @@ const IGMP: Match = is(PacketField::Protocol, 2);
 const UDP: Match = is(PacketField::Protocol, 17);
 const ICMP6: Match = is(PacketField::Protocol, 58);
 
-/// A VM with a tap, as the rules know it.
+/// A VM with a tap, for the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guest<'a> {
-    /// Its link on the host.
+    /// Its tap.
     pub tap: &'a TapName,
-    /// Its address on the wire.
+    /// Its Ethernet address.
     pub mac: Mac,
-    /// Its address, where it is we who give it one.
+    /// Its IPv4 address, if volnet gives it.
     pub ip: Option<Ipv4Addr>,
-    /// Whether it asks others for its address.
+    /// Whether it gets its address from another DHCP server.
     pub asks_others: bool,
-    /// Whether it is held to its addresses.
+    /// Whether it may use only its own addresses.
     pub antispoof: bool,
     /// Whether it may speak IPv6.
     pub ipv6: bool,
     /// Whether it is kept from other isolated guests.
     pub isolated: bool,
-    /// How much it may send.
+    /// Its limits for sending.
     pub limits: Limits,
 }
 
-/// All tables, with these elements in their sets beside those of the networks.
+/// All tables, with these elements and those of the networks in their sets.
 pub fn tables(
     networks: &[&NetworkConfig],
     policies: &[Policy],
@@ -97,7 +97,7 @@ pub fn tables(
     tables
 }
 
-/// The key of a set of ours, by its name; `None` where we have no such set.
+/// The key of one of our sets, by its name; `None` if we have no such set.
 pub fn key(family: Family, set: &str) -> Option<&'static [Field]> {
     if family == Family::Ip && policies::is_members(set) {
         return Some(policies::MEMBERS);
@@ -106,7 +106,7 @@ pub fn key(family: Family, set: &str) -> Option<&'static [Field]> {
     sets.iter().find(|declared| declared.name == set).map(|declared| declared.key)
 }
 
-/// The keys that our sets have.
+/// The keys of our sets.
 pub fn keys() -> Vec<&'static [Field]> {
     declared().iter().flat_map(|table| &table.sets).map(|set| set.key).collect()
 }
@@ -116,26 +116,26 @@ fn declared() -> [Table; 3] {
     [routed::table(&[], &[], false), routed6::table(&[], false), bridged::table(&[], false)]
 }
 
-/// What a VM is in the sets of a host that is guarded.
+/// The elements of a VM on a host with `bridge volnet`.
 pub fn elements(guest: &Guest<'_>) -> Vec<Element> {
     bridged::elements(guest)
 }
 
-/// What the ports of the host that lead to a VM are in the maps, while its address is known.
+/// The map elements of a VM's exposed ports, if its address is known.
 pub fn exposed(address: Option<Ipv4Addr>, ports: &[Expose]) -> Vec<Element> {
     address.map(|address| exposed::elements(address, ports)).unwrap_or_default()
 }
 
-/// What a VM that has this address is in the sets of its policy.
+/// The elements of a VM with this address in the sets of its policy.
 pub fn policy(address: Ipv4Addr, policy: &str) -> Vec<Element> {
     policies::elements(address, policy)
 }
 
-/// The sets that count what was allowed, and denied, of each VM.
+/// The sets that count allowed and denied packets of each VM.
 pub const ALLOWED: &str = policies::ALLOWED;
 pub const DENIED: &str = policies::DENIED;
 
-/// The condition that a packet for the host does not come from a guest.
+/// The condition that a packet to the host does not come from a guest.
 fn from_elsewhere(networks: &[&NetworkConfig]) -> Match {
     match is_guarded(networks.iter().copied()) {
         true => is_not(PacketField::Priority, GUEST.into()),
@@ -143,8 +143,7 @@ fn from_elsewhere(networks: &[&NetworkConfig]) -> Match {
     }
 }
 
-/// Sets that IPv4 and IPv6 have alike: bridges by themselves and in pairs, and what the host
-/// answers there.
+/// Sets that IPv4 and IPv6 share: bridges, pairs of bridges, and the host's services there.
 fn shared_sets(networks: &[&NetworkConfig]) -> Vec<Set> {
     let pairs = networks.iter().flat_map(|network| {
         let parts = networks.iter().filter(|other| other.whole == network.whole);
@@ -171,8 +170,8 @@ fn shared_sets(networks: &[&NetworkConfig]) -> Vec<Set> {
     ]
 }
 
-/// What begins on one of our bridges is not forwarded to another, and nothing that begins outside
-/// is forwarded to a NATed network.
+/// A connection from one of our bridges is not forwarded to another. A connection from outside is
+/// not forwarded to a network with NAT.
 fn keep_apart() -> [Rule; 2] {
     use PacketField::{InLink, OutLink};
     [
@@ -188,7 +187,7 @@ fn keep_apart() -> [Rule; 2] {
     ]
 }
 
-/// A port of the host that is listed for the bridge that the packet came in by.
+/// A port of the host that is listed for the packet's bridge.
 fn is_service() -> Match {
     use PacketField::{DestinationPort, InLink, Protocol};
     within(&[InLink, Protocol, DestinationPort], "services")

@@ -1,8 +1,8 @@
-//! The rules as nft(8) reads them.
+//! The rules in the syntax of nft(8).
 //!
-//! The text holds everything but the ownership of a table: a table that nft owned would end with
-//! the nft that made it. It keeps to what nftables 1.0.6 understands, which has no `destroy`:
-//! adding a thing before it is deleted, in the same batch, removes it whether it was there or not.
+//! The text has everything except the ownership of a table: a table that nft owned would end with
+//! the nft process. It uses only syntax of nftables 1.0.6, which has no `destroy`: to remove an
+//! object that may be absent, it is added and deleted in the same batch.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -15,7 +15,7 @@ use super::{
 use crate::model::limits::Rate;
 use crate::model::mac::Mac;
 
-/// A table that is not there yet.
+/// Makes a table.
 pub fn create_table(table: &Table) -> String {
     let (family, name) = (family(table.family), table.name);
     let mut text = format!("create table {family} {name}\ntable {family} {name} {{\n");
@@ -29,23 +29,23 @@ pub fn create_table(table: &Table) -> String {
     text
 }
 
-/// A table in place of what is there.
+/// Replaces a table.
 pub fn replace_table(table: &Table) -> String {
     format!("{}\n{}", remove_table(table.family, table.name), create_table(table))
 }
 
-/// No table of that name.
+/// Removes a table.
 pub fn remove_table(of: Family, name: &str) -> String {
     let family = family(of);
     format!("add table {family} {name}\ndelete table {family} {name}")
 }
 
-/// These elements in their sets.
+/// Adds elements to their sets.
 pub fn add_elements(elements: &[Element]) -> String {
     lines(elements, &["add"])
 }
 
-/// These elements no longer in their sets.
+/// Removes elements from their sets.
 pub fn remove_elements(elements: &[Element]) -> String {
     lines(elements, &["add", "delete"])
 }
@@ -159,7 +159,7 @@ fn match_text(condition: &Match) -> String {
     }
 }
 
-/// What is over a rate.
+/// A match for packets over a rate.
 fn rate_text(unit: Unit, Rate { per_second, burst }: Rate) -> String {
     match unit {
         Unit::Packets => format!("limit rate over {per_second}/second burst {burst} packets"),
@@ -199,7 +199,7 @@ fn packet_field(field: PacketField) -> Cow<'static, str> {
     })
 }
 
-/// Bytes as nft names them, by bits.
+/// Bytes in the syntax of nft, by bits.
 fn bytes_text(Bytes { layer, offset, length }: Bytes) -> String {
     let layer = match layer {
         Layer::Link => "ll",
@@ -209,7 +209,7 @@ fn bytes_text(Bytes { layer, offset, length }: Bytes) -> String {
     format!("@{layer},{},{}", 8 * u32::from(offset), 8 * u32::from(length))
 }
 
-/// A value that a field is compared with, as nft takes it for that field.
+/// A value in the syntax of nft for its field.
 fn value_text(field: PacketField, value: u64) -> String {
     match field {
         PacketField::IpSource | PacketField::IpDestination | PacketField::ArpSenderIp => {
@@ -237,7 +237,7 @@ fn value_text(field: PacketField, value: u64) -> String {
     }
 }
 
-/// A priority, which nft takes for the handle of a class of traffic (tc(8)).
+/// A priority, which nft writes as the handle of a traffic class (tc(8)).
 fn handle(value: u64) -> String {
     format!("{:04x}:{:04x}", value >> 16, value & 0xffff)
 }
@@ -255,7 +255,7 @@ fn field_type(field: Field) -> String {
     }
 }
 
-/// A field of a key that is told by what is of its type.
+/// A field of a key, by an expression of its type.
 fn field_source(field: Field) -> String {
     match field {
         Field::Link => packet_field(PacketField::InLink).into(),

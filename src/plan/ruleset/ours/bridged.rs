@@ -1,35 +1,34 @@
-//! `bridge volnet`: frames as they come from guests and go to them.
+//! `bridge volnet`: frames from guests and to guests.
 //!
-//! **What a guest may send** is decided before the bridge learns from a frame or floods it. For this
-//! to hold, all frames of a port must come by here: see
-//! [`crate::plan::op::PortSettings::group_forward`]. By the order of the rules:
+//! **What a guest may send** is decided before the bridge learns from a frame or floods it. So all
+//! frames of a port must pass these rules: see [`crate::plan::op::PortSettings::group_forward`]. In
+//! the order of the rules:
 //!
-//! - ports that are not ours send what they like; what comes from ours is marked as a guest's, for
-//!   the host's own rules;
-//! - what is over a guest's limits is dropped, be it in bytes or in packets, also of guests that are
-//!   trusted (`antispoof: false`), which send what they like beside that;
-//! - nothing goes to a link-local group (spanning tree, LLDP, port authentication), and to groups
-//!   and everybody goes only so much a second, because each such frame is sent to all ports;
-//! - no guest is a DHCP server, asks the network's multicast listeners who they are, or speaks in
-//!   another's name with a DHCP server;
-//! - IPv4 comes from the guest's own addresses, and ARP says these and no others. A guest that has no
-//!   address yet may ask for one by DHCP, and by ARP whether somebody has it (RFC 5227);
-//! - IPv6, where the network has it, comes from the guest's own Ethernet address, and neither
-//!   advertises a router, nor redirects, nor is a DHCP server. Which IPv6 addresses a guest uses is
-//!   not checked;
-//! - everything else is dropped: VLAN tags, IEEE 802.3, and EtherTypes that are none of these.
+//! - ports that are not ours may send anything; frames from our ports are marked as a guest's, for
+//!   the rules about the host;
+//! - frames over a guest's limits are dropped, by bytes or by packets. This is also so for trusted
+//!   guests (`antispoof: false`), which may otherwise send anything;
+//! - frames to a link-local group (spanning tree, LLDP, port authentication) are dropped. The rate
+//!   of frames to groups and broadcast is limited, because each is sent to all ports;
+//! - a guest cannot be a DHCP server, query multicast listeners, or use a DHCP server in another's
+//!   name;
+//! - IPv4 must come from the guest's own addresses, and ARP must state these. A guest without an
+//!   address may ask for one by DHCP, and probe it by ARP (RFC 5227);
+//! - IPv6, if the network has it, must come from the guest's own Ethernet address. Router
+//!   advertisements, redirects and DHCP servers are dropped. The IPv6 addresses of a guest are not
+//!   checked;
+//! - everything else is dropped: VLAN tags, IEEE 802.3, and other EtherTypes.
 //!
-//! **Its own address** is known for a guest that has it from us, on its kernel command line or by
-//! DHCP: (link, Ethernet, IPv4) is in `guests`. One that asks a DHCP server of somebody else is
-//! believed what that server answers it: the answer, on its way to the port, puts the address into
-//! `leases`. Only who is not a guest can answer, and only to the port whose guest it names. Of when
-//! a lease ends the kernel knows nothing: what a guest has been given it may use for as long as it
-//! does.
+//! **Its own address.** If a guest has its address from volnet, on its kernel command line or by
+//! DHCP, (link, Ethernet, IPv4) is in `guests`. If it has its address from another DHCP server, the
+//! server's answer on its way to the port puts the address into `leases`. Only a machine that is
+//! not a guest can answer, and only to the port of the guest that the answer names. The kernel does
+//! not know when a lease ends. A guest may use its address as long as it keeps sending.
 //!
-//! **Two isolated ports** exchange no frames, which is the bridge's own doing. They could still send
-//! each other packets by way of the host, as their gateway. Such a packet goes out to the one with
-//! an address of the network as its source that is not the host's, and is dropped there. Frames
-//! that pass from port to port are not seen in that chain, so it says nothing about others.
+//! **Two isolated ports** exchange no frames: the bridge itself prevents this. They could still
+//! send each other packets by way of the host, their gateway. Such a packet goes out to the port
+//! with a source address of the network that is not the host's, and is dropped there. That chain
+//! does not see frames from port to port, so it does not affect other guests.
 
 use super::{
     Bytes, Element, Family, Field, GUEST, Guest, Hook, ICMP6, IGMP, Layer, Match, NetworkConfig,
@@ -38,12 +37,11 @@ use super::{
 };
 use crate::model::limits::Rate;
 
-/// Before everything else that looks at a frame: `NF_BR_PRI_NAT_DST_BRIDGED`
-/// (linux/netfilter_bridge.h).
+/// Before all other chains: `NF_BR_PRI_NAT_DST_BRIDGED` (linux/netfilter_bridge.h).
 const PRIORITY_FIRST: i32 = -300;
-/// Behind what others do to frames of the host: `NF_BR_PRI_FILTER_OTHER`.
+/// After other chains for frames of the host: `NF_BR_PRI_FILTER_OTHER`.
 const PRIORITY_FILTER_OTHER: i32 = 200;
-/// Where source NAT of bridges is: `NF_BR_PRI_NAT_SRC`.
+/// At source NAT of bridges: `NF_BR_PRI_NAT_SRC`.
 const PRIORITY_NAT_SOURCE: i32 = 300;
 
 /// `ETH_P_IP` (linux/if_ether.h).
@@ -57,12 +55,12 @@ const TO_LINK_LOCAL_GROUP: Match =
     masked(PacketField::EtherDestination, 0xffff_ffff_fff0, 0x0180_c200_0000);
 /// Broadcast and multicast.
 const TO_GROUP: Match = masked(PacketField::EtherDestination, 0x0100_0000_0000, 0x0100_0000_0000);
-/// To groups and to everybody from one port. ARP of a guest that looks for a whole /24 is within
-/// it, a stream by multicast is not.
+/// Frames a second to groups and broadcast from one port. ARP for a whole /24 is within it; a
+/// multicast stream is not.
 const GROUP_RATE: Rate = Rate { per_second: 250, burst: 250 };
-/// How long a guest that is silent, and does not renew its lease, may use it: a week.
+/// How long a silent guest that does not renew its lease may use it: a week.
 const LEASE_TIMEOUT_S: u32 = 7 * 24 * 3600;
-/// How long a port without such frames is remembered.
+/// How long a port without such frames is kept.
 const STORM_TIMEOUT_S: u32 = 10;
 
 /// Ports of DHCP (RFC 2131) and of its servers for IPv6 (RFC 8415).
@@ -81,14 +79,14 @@ const LISTENER_QUERY: Match = is(PacketField::Icmp6Type, 130);
 const ROUTER: Match = is(PacketField::Icmp6Type, 134);
 const REDIRECT: Match = is(PacketField::Icmp6Type, 137);
 
-/// Fields that are compared with bytes of a DHCP message, and so have to be bytes themselves, in two
-/// parts. nft shows the whole of a field by its name, which has another type than bytes: it would not
+/// Fields that are compared with bytes of a DHCP message. They must be bytes, too, and in two
+/// parts: nft lists a whole field by its name, which has another type than bytes, and could not
 /// read its own listing back. A part of a field has no name.
 const ETHER_SOURCE: [Bytes; 2] = parts(Layer::Link, 6, 6);
 const IP_SOURCE: [Bytes; 2] = parts(Layer::Network, 12, 4);
 const ARP_SENDER_ETHER: [Bytes; 2] = parts(Layer::Network, 8, 6);
 const ARP_SENDER_IP: [Bytes; 2] = parts(Layer::Network, 14, 4);
-/// `chaddr` and `yiaddr` (RFC 2131, 2) behind the UDP header: who asks, and what it is given.
+/// `chaddr` and `yiaddr` (RFC 2131, 2) after the UDP header: the client and its new address.
 const DHCP_CLIENT: [Bytes; 2] = parts(Layer::Transport, 8 + 28, 6);
 const DHCP_YOURS: [Bytes; 2] = parts(Layer::Transport, 8 + 16, 4);
 
@@ -104,8 +102,8 @@ const PART: u8 = 2;
 /// A link and the Ethernet address of its guest.
 pub(super) const MAC: &[Field] =
     &[Field::Link, Field::Bytes(ETHER_SOURCE[0]), Field::Bytes(ETHER_SOURCE[1])];
-/// A link, what tells its guest from a former one, and an address that the guest was given. The
-/// whole Ethernet address is compared with `asking`: of a key of five parts nft shows no types.
+/// A link, a part of its guest's Ethernet address, and the guest's address. The whole Ethernet
+/// address is compared with `asking`: nft shows no types for a key of five parts.
 pub(super) const LEASE: &[Field] = &[
     Field::Link,
     Field::Bytes(ETHER_SOURCE[1]),
@@ -127,7 +125,7 @@ const fn lease(
     [link, PacketField::Bytes(ether[1]), PacketField::Bytes(first), PacketField::Bytes(rest)]
 }
 
-/// A link and how much comes from it.
+/// A link and its rate.
 pub(super) const BYTES: &[Field] = &[Field::Link, Field::Rate(Unit::Bytes)];
 pub(super) const PACKETS: &[Field] = &[Field::Link, Field::Rate(Unit::Packets)];
 
@@ -168,7 +166,7 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
     }
 }
 
-/// What a guest is in the sets.
+/// The elements of a guest.
 pub(super) fn elements(guest: &Guest<'_>) -> Vec<Element> {
     let link = || Value::Link(guest.tap.to_string());
     let mac = || {
@@ -222,8 +220,8 @@ fn from_guests() -> Vec<Rule> {
     rules
 }
 
-/// IPv4 of the guest's own. Behind the first rule, which is for nearly all that comes, frames have
-/// the guest's own Ethernet address.
+/// IPv4 from the guest's own address. The first rule is for nearly all frames. After it, frames
+/// have the guest's own Ethernet address.
 fn ipv4() -> [Rule; 4] {
     use PacketField::{EtherSource, InLink, IpSource};
     const MAC: &[PacketField] = &mac(ETHER_SOURCE, InLink);
@@ -240,7 +238,7 @@ fn ipv4() -> [Rule; 4] {
     ]
 }
 
-/// ARP of Ethernet and IPv4 that says the guest's own addresses, or asks whether somebody has one.
+/// ARP for Ethernet and IPv4 that states the guest's own addresses, or probes an address.
 fn arp() -> [Rule; 3] {
     use PacketField::{
         ArpHardware, ArpHardwareLength, ArpProtocol, ArpProtocolLength, ArpSenderEther,
@@ -293,8 +291,8 @@ fn from_host() -> Vec<Rule> {
     )]
 }
 
-/// A DHCP server answers from the network itself, for which a relay stands in; one that answers from
-/// elsewhere could be anybody.
+/// A DHCP server answers from the network itself or through a relay there. A server elsewhere could
+/// be anybody.
 fn to_guests() -> Vec<Rule> {
     use PacketField::{IpSource, OutLink};
     const CLIENT: &[PacketField] = &mac(DHCP_CLIENT, OutLink);

@@ -1,15 +1,14 @@
-//! Ports of the host that lead to guests: maps of `ip volnet`.
+//! Exposed ports: maps of `ip volnet`.
 //!
 //! A connection to one of them gets the guest's address and port as its destination: in prerouting
-//! where it comes from elsewhere, be it from a guest, and in output where the host itself begins it.
-//! What the host sends to loopback stays there. The tracked connection translates all further
-//! packets and the answers, so these rules see one packet of each.
+//! if it comes from another machine or a guest, and in output if it comes from the host itself.
+//! Packets from the host to loopback stay there. The tracked connection translates all later
+//! packets and the replies, so these rules see one packet of each connection.
 //!
-//! A guest that answers somebody of its own network would do so past the host, which could not
-//! translate that back. So to connections that come from one of our prefixes the host is what they
-//! come from: a guest can even reach itself that way. Not so where bridged frames go through these
-//! rules (`bridge-nf-call-iptables`): there the bridge passes such a packet on as a frame, which it
-//! never sends back to where it came from.
+//! A guest's reply to a client in its own network would bypass the host, which could not translate
+//! it back. So connections from our prefixes get the host as their source. A guest can even reach
+//! itself that way. It is different if bridged frames pass these rules (`bridge-nf-call-iptables`):
+//! then the bridge forwards such a packet as a frame, and never sends it back to its port.
 
 use std::net::Ipv4Addr;
 
@@ -34,12 +33,12 @@ pub(super) fn sets(networks: &[&NetworkConfig]) -> [Set; 3] {
     ]
 }
 
-/// Where connections come from elsewhere.
+/// For connections from other machines and guests.
 pub(super) fn prerouting() -> Chain {
     chain("exposed_prerouting", Hook::Prerouting, translated().into())
 }
 
-/// Where the host begins them.
+/// For connections from the host.
 pub(super) fn output() -> Chain {
     let mut rules = vec![rule([LOOPBACK], Verdict::Accept)];
     rules.extend(translated());
@@ -59,12 +58,12 @@ fn translated() -> [Rule; 2] {
     ]
 }
 
-/// Connections that were led to a guest are forwarded to it, wherever they come from.
+/// Connections by an exposed port are forwarded to the guest, wherever they come from.
 pub(super) fn forwarded() -> Rule {
     rule([Match::Translated, within(&[PacketField::OutLink], "bridges")], Verdict::Accept)
 }
 
-/// Those of guests come from the host.
+/// Connections from guests get the host as their source.
 pub(super) fn masqueraded() -> Rule {
     use PacketField::{IpSource, OutLink};
     let of_guests =
@@ -72,7 +71,7 @@ pub(super) fn masqueraded() -> Rule {
     rule(of_guests, Verdict::Masquerade)
 }
 
-/// What these ports are in the maps.
+/// The map elements of these ports.
 pub(super) fn elements(address: Ipv4Addr, ports: &[Expose]) -> Vec<Element> {
     let element =
         |set: &'static str, key| Element { family: Family::Ip, table: TABLE, set: set.into(), key };

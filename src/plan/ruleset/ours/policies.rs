@@ -1,10 +1,10 @@
-//! What guests may send beyond their network: a chain of `ip volnet` before the one that forwards.
+//! Policies: a chain of `ip volnet` before the one that forwards.
 //!
-//! A VM's address is in the set of its policy, so a policy is some rules whoever has it. A packet
-//! that is allowed goes on to the chains behind, which keep networks apart. They see each packet that
-//! a guest sends, also those of connections that stand: a policy that is changed holds at once.
+//! A VM's address is in the set of its policy, so the rules of a policy do not depend on its VMs.
+//! An allowed packet goes on to the later chains, which keep networks apart. The chain sees each
+//! packet of a guest, also those of existing connections. So a changed policy applies at once.
 //!
-//! Of each address it is counted what was allowed and what was denied, by the last look-up before the
+//! The allowed and denied packets of each address are counted by the last look-up before the
 //! verdict, in a set whose elements count.
 
 use std::borrow::Cow;
@@ -37,16 +37,16 @@ pub(super) fn sets(networks: &[&NetworkConfig], policies: &[Policy]) -> Vec<Set>
     sets
 }
 
-/// How the sets begin of those who have a policy, and what is in them.
+/// The prefix and the key of the sets of policies.
 const MEMBERS_PREFIX: &str = "policy_";
 pub(super) const MEMBERS: &[Field] = &[Field::Ipv4];
 
-/// The set of those who have a policy.
+/// The set of the addresses with a policy.
 fn members(policy: &str) -> Cow<'static, str> {
     format!("{MEMBERS_PREFIX}{policy}").into()
 }
 
-/// Whether it is a set of those who have some policy.
+/// Whether it is the set of a policy.
 pub(super) fn is_members(set: &str) -> bool {
     set.starts_with(MEMBERS_PREFIX)
 }
@@ -66,7 +66,7 @@ pub(super) fn chain(policies: &[Policy]) -> Chain {
     filter("policies", Hook::Forward, PRIORITY_FILTER - 1, rules)
 }
 
-/// The packet is looked at before its sender is looked up, which takes longer.
+/// The conditions on the packet come before the look-up of its sender, which takes longer.
 fn of_rule(policy: &Policy, rule: &PolicyRule) -> Rule {
     use PacketField::{DestinationPort, IpDestination, Protocol};
     let mut matches = Vec::new();
@@ -92,7 +92,7 @@ fn verdict(mut matches: Vec<Match>, policy: &Policy, allow: bool) -> Rule {
     Rule { matches, verdict }
 }
 
-/// What a VM is in these sets.
+/// The elements of a VM in these sets.
 pub(super) fn elements(address: Ipv4Addr, policy: &str) -> Vec<Element> {
     [members(policy), ALLOWED.into(), DENIED.into()]
         .map(|set| Element {

@@ -1,15 +1,15 @@
-//! `ip volnet`: what is routed, and what is for the host.
+//! `ip volnet`: packets that are routed, and packets to the host.
 //!
-//! What guests of a NATed network send elsewhere is masqueraded, and nothing that begins outside is
-//! forwarded to them. A network ends at its bridge: what begins on one of ours is not forwarded to
-//! another. Nor is it forwarded to the link-local prefix, where the clouds hand out a host's
-//! credentials to whoever asks from it (169.254.169.254): masqueraded, a guest would be the host.
-//! Where the host sends bridged frames through these rules too (`bridge-nf-call-iptables`), frames
-//! within a network are seen here as coming in and leaving by the same bridge, and pass.
+//! Packets from guests of a network with NAT to other networks are masqueraded, and connections
+//! from outside are not forwarded to them. A connection from one of our bridges is not forwarded to
+//! another bridge. Nor is it forwarded to the link-local prefix: clouds give a host's credentials
+//! to clients there (169.254.169.254), and a masqueraded guest would look like the host. If bridged
+//! frames pass these rules (`bridge-nf-call-iptables`), frames within a network come in and leave
+//! by the same bridge, and pass.
 //!
-//! The host answers its guests on its address of their network, and there only what that network
-//! lists. What the host began itself is answered. Everything else that comes from a guest is
-//! dropped without a word, so that a guest cannot tell what there is.
+//! The host answers its guests on its address in their network, and there only the services that
+//! the network lists. Replies to connections of the host pass. Everything else from a guest is
+//! dropped silently, so that a guest cannot see what exists.
 
 use std::net::Ipv4Addr;
 

@@ -1,10 +1,10 @@
-//! `ip6 volnet`: IPv6 that is routed, and what of it is for the host.
+//! `ip6 volnet`: IPv6 packets that are routed, and those to the host.
 //!
-//! volnet gives no IPv6 addresses and routes nothing, but the host may, and has an address of its
-//! own on each bridge. Guests that may speak IPv6 find there what their network lists, and beyond
-//! that the neighbour discovery without which nobody is found. Those that may not are not heard on
-//! the bridge ([`super::bridged`]), and if they are not held to that, not here either. Without a
-//! network that has IPv6 there is no look at connections, for the sake of the host's own traffic.
+//! volnet gives no IPv6 addresses and routes nothing. But the host may do so, and it has an address
+//! on each bridge. Guests that may speak IPv6 reach the services there that their network lists,
+//! and neighbour discovery. Frames of other guests are dropped on the bridge ([`super::bridged`]),
+//! or here if that table does not check them. If no network has IPv6, no rule looks at connections,
+//! which spares the host's own traffic.
 
 use super::{
     Family, Hook, ICMP6, Match, NetworkConfig, PRIORITY_FILTER, PacketField, Rule, TABLE, Table,
@@ -13,8 +13,8 @@ use super::{
 
 /// Types of ICMPv6 (RFC 4443): echo request.
 const ECHO: u64 = 128;
-/// Multicast listeners report and leave (RFC 2710, RFC 3810), which is for the bridge to hear;
-/// neighbours are asked for and answer (RFC 4861).
+/// Multicast listeners report and leave (RFC 2710, RFC 3810), for the bridge; neighbour
+/// solicitation and advertisement (RFC 4861).
 const NEIGHBOURLY: [u64; 5] = [131, 132, 143, 135, 136];
 
 pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
