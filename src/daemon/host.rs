@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::shell::Shell;
 use crate::engine::decide::commands;
+use crate::engine::watch::Notice;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
@@ -36,7 +37,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             if applied.is_err() && first {
                 if let Err(failure) = self.forget_host() {
                     log::error!("while undoing: {failure}");
-                    self.healing.retry(now);
+                    self.engine.look_again(now);
                 }
             }
             let applied = applied?;
@@ -56,7 +57,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let reconciled = reconcile(&nothing, &observed);
         let plan = commands(&reconciled.plan);
         if !dry_run {
-            self.healing.retry(now);
+            self.engine.look_again(now);
             let results = execute::execute_all(&mut self.network, &reconciled.plan);
             self.network.flush();
             self.bridges.extend(self.engine.configured().map(|network| network.bridge.clone()));
@@ -71,7 +72,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     fn forget_host(&mut self) -> Result<(), Failure> {
         self.store.remove_host()?;
         self.host = None;
-        self.healing.forget();
+        self.engine.forget_drift();
         Ok(())
     }
 
@@ -80,7 +81,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let intents = self.load(now)?;
         if let Err(error) = self.resume(now) {
             log::error!("{error}");
-            self.healing.retry(now);
+            self.engine.look_again(now);
         }
         for (name, _) in intents {
             if self.engine.vm(&name).is_err() {
@@ -106,7 +107,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         self.remember_host(&observed)?;
         if self.apply_all(&reconciled.plan, now) {
-            self.healing.retry(now);
+            self.engine.look_again(now);
         }
         Ok(())
     }
@@ -179,7 +180,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let completed = self.engine.adopted(name, id.pid, now);
         self.started.push(name.clone());
         let message = format!("VM {name} was adopted, process {}", id.pid);
-        self.event(EventKind::VmAdopted, Some(name.clone()), message, None, now);
+        let vm = Some(name.clone());
+        self.event(Notice { kind: EventKind::VmAdopted, vm, message, by: None }, now);
         if let Some(decision) = completed {
             self.carry_out(decision, now);
         }

@@ -18,9 +18,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::guests::Resolvers;
-use super::heal::Healing;
 use super::launch::Launcher;
 use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
+use crate::engine::watch::Notice;
 use crate::hypervisor::Control;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::process::{Descriptors, Processes};
@@ -57,8 +57,6 @@ pub struct Shell<N, D: Disk, P> {
     /// What the host was before setup; `None` while it is not set up.
     pub(super) host: Option<HostRecord>,
     pub(super) sequence: u64,
-    /// What it knows of drift.
-    pub(super) healing: Healing,
     /// The name servers that guests are told.
     pub(super) resolvers: Resolvers,
     outputs: Vec<Output>,
@@ -98,7 +96,6 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             launcher,
             host: None,
             sequence: 0,
-            healing: Healing::default(),
             resolvers: Resolvers::default(),
             outputs: Vec::new(),
             started: Vec::new(),
@@ -125,7 +122,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// The next moment of the monotonic clock at which [`Shell::tick`] has something to do.
     pub fn deadline(&self) -> Option<u64> {
         let unwatched = self.unwatched.values().copied().min();
-        self.engine.deadline().into_iter().chain(self.healing.deadline()).chain(unwatched).min()
+        self.engine.deadline().into_iter().chain(unwatched).min()
     }
 
     /// The processes, for the event loop to watch.
@@ -337,7 +334,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             Ok(()) => {
                 let name = decision.subject.clone();
                 for (kind, message) in std::mem::take(&mut decision.events) {
-                    self.event(kind, Some(name.clone()), message, None, now);
+                    let vm = Some(name.clone());
+                    self.event(Notice { kind, vm, message, by: None }, now);
                 }
                 self.engine.commit(decision, now)
             }
@@ -345,7 +343,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 log::warn!("VM {}: {error}", decision.subject);
                 if !decision.plan.is_empty() && self.host.is_some() {
                     // Should its undoing have failed as well, this finds what was left.
-                    self.healing.retry(now);
+                    self.engine.look_again(now);
                 }
                 self.engine.abort(decision, &error)
             }
@@ -537,34 +535,23 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.outputs.extend(replies);
     }
 
-    /// Tells that something happened; `by` is whose doing it was.
-    pub(super) fn event(
-        &mut self,
-        kind: EventKind,
-        vm: Option<VmName>,
-        message: String,
-        by: Option<&Culprit>,
-        now: Now,
-    ) {
-        let mut event = self.next_event(kind, vm, message, now);
-        (event.by_pid, event.by_name) = (by.map(|by| by.pid), by.map(|by| by.name.clone()));
+    /// Tells that something happened.
+    pub(super) fn event(&mut self, notice: Notice, now: Now) {
+        let event = self.next_event(notice, now);
         self.outputs.push(Output::Event(event));
     }
 
     /// The event that tells a subscriber that it missed some.
     pub fn resync_event(&mut self, now: Now) -> Event {
-        self.next_event(EventKind::Resync, None, "events were lost; the state follows".into(), now)
+        let message = "events were lost; the state follows".into();
+        self.next_event(Notice { kind: EventKind::Resync, vm: None, message, by: None }, now)
     }
 
-    fn next_event(
-        &mut self,
-        kind: EventKind,
-        vm: Option<VmName>,
-        message: String,
-        now: Now,
-    ) -> Event {
+    fn next_event(&mut self, notice: Notice, now: Now) -> Event {
         self.sequence += 1;
         let (sequence, at) = (self.sequence, now.wall);
-        Event { sequence, at, kind, vm, message, by_pid: None, by_name: None }
+        let Notice { kind, vm, message, by } = notice;
+        let (by_pid, by_name) = by.map(|Culprit { pid, name }| (pid, name)).unzip();
+        Event { sequence, at, kind, vm, message, by_pid, by_name }
     }
 }

@@ -15,6 +15,7 @@ use crate::engine::ledger::{Conflict, Ledger};
 use crate::engine::lifecycle::{FollowUp, Started};
 use crate::engine::supervise::{Life, Want};
 use crate::engine::vm::Vm;
+use crate::engine::watch::Watch;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
@@ -36,6 +37,8 @@ pub struct Engine {
     pub(super) timed: BTreeSet<VmName>,
     pub(super) follow_ups: VecDeque<FollowUp>,
     pub(super) teardown: Vec<Ticket>,
+    /// What is known of drift.
+    pub(super) watch: Watch,
     /// Our bridges by the kernel's index.
     pub(super) bridges: BTreeMap<u32, String>,
     /// Whether our tables are to be owned.
@@ -155,6 +158,7 @@ impl Engine {
             timed: BTreeSet::new(),
             follow_ups: VecDeque::new(),
             teardown: Vec::new(),
+            watch: Watch::default(),
             bridges: BTreeMap::new(),
             nft_owner,
             policies: Policy::built_in(),

@@ -108,10 +108,11 @@ impl Engine {
         due.then(|| std::mem::take(&mut self.teardown))
     }
 
-    /// The next moment of the monotonic clock at which [`Engine::due`] has something to do.
+    /// The next moment of the monotonic clock at which [`Engine::due`], [`Engine::hatching`] or
+    /// [`Engine::look`] has something to do.
     pub fn deadline(&self) -> Option<u64> {
         let vms = self.timed.iter().filter_map(|name| self.vms.get(name));
-        vms.filter_map(|vm| vm.life.deadline()).min()
+        vms.filter_map(|vm| vm.life.deadline()).chain(self.watch.deadline()).min()
     }
 
     /// A decision whose time has come; ask until there is none.

@@ -10,7 +10,7 @@ use crate::plan::reconcile::{self, DesiredPort, Link, Seen};
 
 impl Engine {
     /// Whether something may not be as it should.
-    pub fn is_drift(&mut self, news: &News) -> bool {
+    pub(super) fn is_drift(&mut self, news: &News) -> bool {
         for (link, _) in news.links.values().filter(|(_, present)| *present) {
             self.know_bridge(link);
         }

@@ -1,10 +1,8 @@
-//! What others changed, in words; and patience with those who do it again and again.
+//! What others changed, in words.
 //!
 //! [`name`] reads a plan that repairs as what was wrong. A thing that is made anew explains the
 //! other steps on it, so it is one drift; so do a bridge for its ports, and a table for what is
-//! in it. [`Patience`] lets each thing be repaired at once, a few times; then it is held back for a
-//! while, longer each time, so that volnet does not fight for ever with a program that wants it
-//! otherwise.
+//! in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,15 +11,6 @@ use crate::model::name::VmName;
 use crate::plan::op::{LinkSettings, Op};
 use crate::plan::reconcile::DesiredPort;
 use crate::plan::ruleset::Element;
-
-/// Repairs of one thing within [`WINDOW_MS`] after which the next is put off.
-pub const REPAIRS_MAX: u32 = 8;
-/// Milliseconds in which repairs are counted together.
-pub const WINDOW_MS: u64 = 10_000;
-/// Milliseconds for which a thing is held back the first time; doubled each time.
-pub const HOLD_FIRST_MS: u64 = 10_000;
-/// The longest time in milliseconds.
-pub const HOLD_MAX_MS: u64 = 320_000;
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,131 +192,5 @@ fn shaping(right: Option<Shaping>, is: Option<Shaping>) -> String {
         }
         (Some(_), Some(_)) => "has another burst".into(),
         (None, _) => "has a limit that it should not have".into(),
-    }
-}
-
-/// How often things were repaired, and which are held back.
-#[derive(Debug, Default)]
-pub struct Patience {
-    things: BTreeMap<String, Repairs>,
-}
-
-/// The repairs of one thing.
-#[derive(Debug)]
-struct Repairs {
-    /// When the first of those that count together was made, or the last hold ended.
-    since: u64,
-    count: u32,
-    holds: u32,
-    /// After each [`Patience::release`] this lies ahead.
-    held_until: Option<u64>,
-}
-
-/// What becomes of a repair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is made.
-    Repair,
-    /// It is put off for so many milliseconds from now on.
-    Hold { for_ms: u64 },
-    /// It was put off before, and still is.
-    Held,
-}
-
-impl Patience {
-    /// Ends the holds whose time is over at `now`, milliseconds of the monotonic clock, and forgets
-    /// what has been quiet for long. Whoever waited for [`Patience::deadline`] calls this, also if
-    /// nothing is wrong any more: somebody else may have put the thing right, or removed it.
-    pub fn release(&mut self, now: u64) {
-        for repairs in self.things.values_mut() {
-            if repairs.held_until.is_some_and(|until| until <= now) {
-                (repairs.held_until, repairs.since, repairs.count) = (None, now, 0);
-            }
-        }
-        self.things.retain(|_, repairs| {
-            repairs.held_until.is_some() || now < repairs.since.saturating_add(HOLD_MAX_MS)
-        });
-    }
-
-    /// Judges one repair at `now`.
-    pub fn judge(&mut self, object: &str, now: u64) -> Verdict {
-        self.release(now);
-        let fresh = Repairs { since: now, count: 0, holds: 0, held_until: None };
-        let repairs = self.things.entry(object.to_owned()).or_insert(fresh);
-        if repairs.held_until.is_some() {
-            return Verdict::Held;
-        }
-        if now - repairs.since > WINDOW_MS {
-            (repairs.since, repairs.count) = (now, 0);
-        }
-        if repairs.count < REPAIRS_MAX {
-            repairs.count += 1;
-            return Verdict::Repair;
-        }
-        let for_ms = (HOLD_FIRST_MS << repairs.holds.min(16)).min(HOLD_MAX_MS);
-        repairs.holds += 1;
-        repairs.held_until = Some(now + for_ms);
-        Verdict::Hold { for_ms }
-    }
-
-    /// Whether a thing is held back at `now`.
-    pub fn holds(&self, object: &str, now: u64) -> bool {
-        self.things.get(object).is_some_and(|repairs| repairs.held_until.is_some_and(|at| now < at))
-    }
-
-    /// The next moment at which something is held back no more: then [`Patience::release`] is due.
-    pub fn deadline(&self) -> Option<u64> {
-        self.things.values().filter_map(|repairs| repairs.held_until).min()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thing_is_repaired_a_few_times_and_then_held_back_for_longer_and_longer() {
-        let mut patience = Patience::default();
-        for at in 0..u64::from(REPAIRS_MAX) {
-            assert_eq!(patience.judge("vbr0", at), Verdict::Repair);
-        }
-        assert_eq!(patience.judge("vbr0", 9), Verdict::Hold { for_ms: HOLD_FIRST_MS });
-        assert_eq!(patience.judge("vbr0", 10), Verdict::Held);
-        assert!(patience.holds("vbr0", 10) && !patience.holds("vbr1", 10));
-        assert_eq!(patience.judge("vbr1", 10), Verdict::Repair, "others are none the worse");
-        let mut now = patience.deadline().unwrap();
-        for hold in 1..8 {
-            for _ in 0..REPAIRS_MAX {
-                assert_eq!(patience.judge("vbr0", now), Verdict::Repair);
-            }
-            let for_ms = (HOLD_FIRST_MS << hold).min(HOLD_MAX_MS);
-            assert_eq!(patience.judge("vbr0", now), Verdict::Hold { for_ms });
-            now += for_ms;
-        }
-    }
-
-    #[test]
-    fn repairs_that_lie_far_apart_do_not_count_together() {
-        let mut patience = Patience::default();
-        for at in 0..100 {
-            assert_eq!(patience.judge("vbr0", at * (WINDOW_MS + 1)), Verdict::Repair);
-        }
-        patience.release(u64::MAX);
-        assert!(patience.things.is_empty());
-    }
-
-    #[test]
-    fn a_hold_ends_by_itself_when_the_thing_was_put_right_meanwhile() {
-        let mut patience = Patience::default();
-        while patience.judge("vbr0", 0) == Verdict::Repair {}
-        let end = patience.deadline().unwrap();
-        patience.release(end - 1);
-        assert_eq!(patience.deadline(), Some(end));
-        patience.release(end);
-        assert_eq!(patience.deadline(), None, "nothing is due any more");
-        while patience.judge("vbr0", end) == Verdict::Repair {}
-        assert_eq!(patience.deadline(), Some(end + 2 * HOLD_FIRST_MS), "it is not forgotten");
-        patience.release(u64::MAX);
-        assert_eq!(patience.deadline(), None);
     }
 }

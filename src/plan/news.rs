@@ -2,7 +2,7 @@
 //!
 //! The kernel tells everybody of every change, our own included. [`News`] keeps the last that was
 //! said of each thing: what lies between is over, and after changes of our own the last word is
-//! what we wanted. `Engine::is_drift` compares that with what should be, link by link, without
+//! what we wanted. `Engine::heard` compares that with what should be, link by link, without
 //! looking at anything else. It may err on the side of looking: what is really wrong is found by
 //! observing everything, which is done only then.
 

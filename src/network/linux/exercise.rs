@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use super::{holder, monitor};
 use crate::config::{self, Flags};
 use crate::engine::decide::Engine;
+use crate::model::clock::Now;
 use crate::model::name::check_link_name;
 use crate::netlink::exercise::{of_nf_tables, of_rtnetlink};
 use crate::plan::news::News;
 
 /// Whatever the kernel tells, be it of others' odd links, it is news or lost, and the engine can say
-/// whether it is drift.
+/// whether it is to be looked at.
 pub fn news(bytes: &[u8]) {
     let (mut news, mut touched) = (News::default(), false);
     of_rtnetlink(bytes, |message| {
@@ -23,7 +24,9 @@ pub fn news(bytes: &[u8]) {
     let settings = config::resolve(&Flags::default(), &BTreeMap::new(), None, "host");
     let networks = settings.expect("the defaults are right").networks;
     let mut engine = Engine::new(networks, "qemu".into(), true).expect("they can be");
-    assert!(engine.is_drift(&news) || !news.lost);
+    let (lost, now) = (news.lost, Now::default());
+    engine.heard(news, now);
+    assert!(engine.look(now) || !lost, "what was lost is looked for");
 }
 
 /// Whatever else stands in what the kernel says of a descriptor, it is found to hold the tap that
