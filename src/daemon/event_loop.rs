@@ -1,27 +1,35 @@
 //! The loop: wait, let each source that is ready have its turn, tell what there is to tell.
 //!
-//! mio is edge-triggered: a source is drained until it would block, except for clients, which get
-//! a bounded turn each; those with more to do are remembered and the next wait does not block.
-//! The only timer is the timeout of the wait, so an idle daemon is not woken.
+//! mio is edge-triggered: a source is drained until it would block, except for clients and guests,
+//! which get a bounded turn each; those with more to do are remembered and the next wait does not
+//! block. The only timer is the timeout of the wait, so an idle daemon is not woken.
 //!
-//! What comes on connections is handled in [`clients`]; what of it is carried out together waits in
-//! [`gather`] for the end of the turn.
+//! Each kind of source has a file, in which it is registered and has its turn: connections and their
+//! listener ([`clients`]), the kernel's news ([`kernel`]), what guests ask ([`guests`]), processes
+//! ([`processes`]). A new kind is a variant of [`Source`], an arm of [`EventLoop::turn`] and a file.
+//! Creates that come together wait in [`gather`] for the end of the round; [`spare`] has what nobody
+//! waits for.
 
 mod clients;
 mod gather;
+mod guests;
+mod kernel;
+mod processes;
+mod spare;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
+use mio::event::Event as Readiness;
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use super::compare::Comparisons;
-use super::ear::Ear;
 use super::refusals::Refusals;
 use super::shell::{Output, Shell};
 use super::source::Source;
@@ -30,21 +38,18 @@ use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::Error;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, NetworkConfig};
 use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
 use crate::model::view::Event;
 use crate::network::Network;
 use crate::network::linux::monitor::Monitor;
 use crate::store::disk::Disk;
+use gather::Group;
+use kernel::Kernel;
+use spare::Spare;
 
-/// Milliseconds for which news of the kernel wait: most are of our own doing, and many at a time
-/// cost little more than one.
-const NEWS_DELAY_MS: u64 = 1;
-/// Milliseconds without a request after which there is time for what nobody waits for.
-const QUIET_MS: u64 = 10;
-/// Events taken from the kernel in one turn.
-const EVENTS_PER_TURN: usize = 256;
+/// Readiness taken from the kernel in one round.
+const EVENTS_PER_ROUND: usize = 256;
 
 /// The ticket of our own request: no connection has this key.
 const OWN_TICKET: Ticket = 0;
@@ -52,153 +57,81 @@ const OWN_TICKET: Ticket = 0;
 /// The daemon's loop and all that it waits for.
 pub(super) struct EventLoop<N, D: Disk, P> {
     poll: Poll,
-    comparisons: Comparisons,
     sources: Sources<Source>,
-    shell: Shell<N, D, P>,
-    /// `None` where one request is handled without serving others.
-    listener: Option<UnixListener>,
-    /// News of the kernel; `None` where nobody watches it.
-    monitor: Option<Monitor>,
-    /// Until when it is not quiet.
-    busy_until: u64,
-    /// Memory may have been freed since it was last given back.
-    untidy: bool,
-    /// When news of the kernel are to be read, if there are any.
-    news_at: Option<u64>,
-    /// Kept because the poll only borrows it.
-    _signals: mio::net::UnixStream,
-    /// The answer to the request of [`EventLoop::run_one`].
-    own_answer: Option<Result<Reply, Error>>,
-    /// Keys of the processes that are watched.
-    watched: HashMap<VmName, Key>,
     /// Sources that have more to do than their last turn allowed.
     again: Vec<Key>,
-    /// Requests of this turn that are to be carried out together.
-    gathered: Vec<(Ticket, Request)>,
-    /// How many more of them a client may add to its first in this turn.
-    room: usize,
+    shell: Shell<N, D, P>,
+    comparisons: Comparisons,
+    kernel: Kernel,
+    group: Group,
+    spare: Spare,
     refusals: Refusals,
+    /// Keys of the processes that are watched.
+    watched: HashMap<VmName, Key>,
+    /// The answer to the request of [`EventLoop::run_one`].
+    own_answer: Option<Result<Reply, Error>>,
     started: Instant,
     ending: bool,
 }
 
 impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
-    /// A loop over these. What `monitor` has to tell already is read in the first turn. `signals` becomes readable when the daemon is to end.
+    /// A loop over these, which serves whoever connects to `listener`; without one, it is there for
+    /// one request. What `monitor` has to tell already is read in the first round. `signals` becomes
+    /// readable when the daemon is to end.
     pub(super) fn new(
         shell: Shell<N, D, P>,
-        mut listener: Option<UnixListener>,
+        listener: Option<UnixListener>,
         monitor: Option<Monitor>,
-        mut signals: mio::net::UnixStream,
+        signals: mio::net::UnixStream,
         started: Instant,
     ) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let mut sources = Sources::default();
-        let mut token = |source| {
-            let key = sources.key();
-            sources.insert(key, source);
-            Token(key)
-        };
-        let registry = poll.registry();
-        if let Some(listener) = &mut listener {
-            registry.register(listener, token(Source::Listener), Interest::READABLE)?;
-        }
-        for fd in monitor.iter().flat_map(Monitor::descriptors) {
-            registry.register(&mut SourceFd(&fd), token(Source::Monitor), Interest::READABLE)?;
-        }
-        registry.register(&mut signals, token(Source::Signals), Interest::READABLE)?;
-        let news_at = monitor.as_ref().map(|_| 0);
-        let user = shell.hypervisor_user().cloned();
-        let comparisons = Comparisons::new(registry, token(Source::Comparisons), user)?;
-        Ok(EventLoop {
+        let (poll, mut sources) = (Poll::new()?, Sources::default());
+        let (key, user) = (sources.key(), shell.hypervisor_user().cloned());
+        let comparisons = Comparisons::new(poll.registry(), Token(key), user)?;
+        sources.insert(key, Source::Comparisons);
+        let mut this = EventLoop {
             poll,
-            comparisons,
             sources,
-            shell,
-            listener,
-            monitor,
-            busy_until: 0,
-            untidy: true,
-            news_at,
-            _signals: signals,
-            own_answer: None,
-            watched: HashMap::new(),
             again: Vec::new(),
-            gathered: Vec::new(),
-            room: 0,
+            shell,
+            comparisons,
+            kernel: Kernel::new(monitor),
+            group: Group::default(),
+            spare: Spare::new(listener.is_some()),
             refusals: Refusals::default(),
+            watched: HashMap::new(),
+            own_answer: None,
             started,
             ending: false,
-        })
+        };
+        for fd in this.kernel.descriptors() {
+            this.add(fd, Interest::READABLE, Source::Monitor)?;
+        }
+        this.add(signals.as_raw_fd(), Interest::READABLE, Source::Signals(signals))?;
+        if let Some(listener) = listener {
+            this.add(listener.as_raw_fd(), Interest::READABLE, Source::Listener(listener))?;
+        }
+        Ok(this)
+    }
+
+    /// Waits for a source from now on, by its descriptor, which it keeps open.
+    fn add(&mut self, fd: RawFd, interest: Interest, source: Source) -> io::Result<Key> {
+        let key = self.sources.key();
+        self.poll.registry().register(&mut SourceFd(&fd), Token(key), interest)?;
+        self.sources.insert(key, source);
+        Ok(key)
     }
 
     /// Runs until a signal says that it is enough. An error is one of the wait itself: without it
     /// nothing can go on. What is wrong with one source ends that source, or is tried again.
     pub(super) fn run(&mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        self.listen_to_kernel(self.now());
+        let mut events = Events::with_capacity(EVENTS_PER_ROUND);
+        self.hear_kernel(self.now());
         self.tell();
         while !self.ending {
             self.round(&mut events)?;
         }
         Ok(())
-    }
-
-    /// Waits, and lets each source that is ready have its turn.
-    fn round(&mut self, events: &mut Events) -> io::Result<()> {
-        let timeout = self.timeout();
-        match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            outcome => outcome?,
-        }
-        self.room = gather::GROUP_MAX;
-        for key in std::mem::take(&mut self.again) {
-            match self.sources.get_mut(key) {
-                Some(Source::Listener) => self.accept(key),
-                Some(Source::Guests(_)) => self.hear(key),
-                Some(Source::Client(_)) => self.serve(key),
-                Some(
-                    Source::Signals | Source::Monitor | Source::Comparisons | Source::Process(_),
-                )
-                | None => {}
-            }
-        }
-        for event in &*events {
-            self.ready(event);
-        }
-        self.carry_out_gathered();
-        let now = self.now();
-        self.listen_to_kernel(now);
-        self.shell.tick(now);
-        debug_assert!(self.deadline().is_none_or(|at| now.mono < at), "due after its turn");
-        self.tell();
-        if self.has_spare_work() && self.busy_until <= self.now().mono {
-            self.do_spare_work();
-        }
-        Ok(())
-    }
-
-    /// Whether there is something to do that nobody waits for.
-    fn has_spare_work(&mut self) -> bool {
-        self.listener.is_some() && (self.untidy || self.shell.network().has_spare_work())
-    }
-
-    fn do_spare_work(&mut self) {
-        if self.shell.network().has_spare_work() {
-            self.shell.network().do_spare_work();
-        } else {
-            volnet_ffi::heap::trim();
-            self.untidy = false;
-        }
-    }
-
-    /// Passes on the news of the kernel, when it is time. After the requests of a turn, so that what
-    /// these did is told to its end.
-    fn listen_to_kernel(&mut self, now: Now) {
-        let Some(monitor) = &mut self.monitor else { return };
-        if self.news_at.is_some_and(|at| at <= now.mono) {
-            self.news_at = None;
-            self.shell.news(monitor.drain(), now);
-        }
     }
 
     /// Handles one request of our own and runs until it is answered; `None` if a signal came first.
@@ -211,94 +144,42 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(self.own_answer.take())
     }
 
-    fn now(&self) -> Now {
-        super::now(self.started)
-    }
-
-    /// How long the wait may last: not at all while a client has more to do, else until the next
-    /// deadline. A millisecond is added because the wait is cut to whole milliseconds.
-    fn timeout(&mut self) -> Option<Duration> {
-        if !self.again.is_empty() {
-            return Some(Duration::ZERO);
+    /// Waits, lets each source that is ready have its turn, does what is due, and tells of all that.
+    fn round(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.timeout();
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            outcome => outcome?,
         }
-        let spare = self.has_spare_work().then_some(self.busy_until);
-        let next = self.deadline().into_iter().chain(spare).min()?;
-        let left = next.saturating_sub(self.now().mono);
-        Some(Duration::from_millis(if left == 0 { 0 } else { left + 1 }))
+        self.group.make_room();
+        for key in std::mem::take(&mut self.again) {
+            self.turn(key, None);
+        }
+        for event in &*events {
+            self.turn(event.token().0, Some(event));
+        }
+        self.carry_out_group();
+        let now = self.now();
+        self.hear_kernel(now);
+        self.shell.tick(now);
+        debug_assert!(self.deadline().is_none_or(|at| now.mono < at), "due after its turn");
+        self.tell();
+        self.do_spare_work();
+        Ok(())
     }
 
-    /// When something is due though no source is ready. After each turn this lies ahead.
-    fn deadline(&self) -> Option<u64> {
-        self.shell.deadline().into_iter().chain(self.news_at).min()
-    }
-
-    fn ready(&mut self, event: &mio::event::Event) {
-        let (key, now) = (event.token().0, self.now().mono);
+    /// The turn of a source: the kernel says that it is ready, or it had more to do before. One that
+    /// a turn before it has closed has none.
+    fn turn(&mut self, key: Key, event: Option<&Readiness>) {
         match self.sources.get_mut(key) {
             None => {}
-            Some(Source::Listener) => self.accept(key),
-            Some(Source::Signals) => self.ending = true,
+            Some(Source::Listener(_)) => self.accept(key),
+            Some(Source::Client(_)) => self.wake(key, event),
             Some(Source::Comparisons) => self.compared(),
-            Some(Source::Monitor) => {
-                self.news_at.get_or_insert(now + NEWS_DELAY_MS);
-            }
-            Some(Source::Guests(_)) => self.hear(key),
-            Some(Source::Process(name)) => {
-                let name = name.clone();
-                self.unwatch(&name);
-                self.shell.exited(&name, self.now());
-            }
-            Some(Source::Client(client)) => {
-                if event.is_readable() {
-                    client.readable(event.is_read_closed());
-                }
-                if event.is_read_closed() && event.is_write_closed() {
-                    self.close(key);
-                } else {
-                    self.serve(key);
-                }
-            }
-        }
-    }
-
-    /// A turn of the guests of a network: they are answered as far as one turn goes.
-    fn hear(&mut self, key: Key) {
-        let now = self.now();
-        let Some(Source::Guests(ear)) = self.sources.get_mut(key) else { return };
-        let shell = &mut self.shell;
-        let more = ear.turn(|network, frame| shell.guest_asks(network, frame, now));
-        if more {
-            self.come_back(key);
-        }
-    }
-
-    /// Listens on bridges that are new. Only where the kernel is watched: a single request serves
-    /// no guests, and a backend without a kernel has none.
-    fn listen_to_guests(&mut self) {
-        for bridge in self.shell.take_bridges() {
-            let here = |network: &&NetworkConfig| {
-                network.bridge == bridge && network.dhcp == Dhcp::Builtin
-            };
-            let network = self.shell.engine().configured().find(here);
-            let Some(network) = network.filter(|_| self.monitor.is_some()) else { continue };
-            if let Some(key) = self.sources.guests_of(&network.name) {
-                // Its end takes it out of the poll, too.
-                self.sources.remove(key);
-            }
-            let (name, key) = (&network.name, self.sources.key());
-            let ear = Ear::open(network).and_then(|ear| {
-                let fd = ear.descriptor();
-                let registry = self.poll.registry();
-                registry.register(&mut SourceFd(&fd), Token(key), Interest::READABLE)?;
-                Ok(ear)
-            });
-            match ear {
-                Ok(ear) => self.sources.insert(key, Source::Guests(Box::new(ear))),
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-                Err(error) => {
-                    log::error!("network {name}: cannot receive DHCP from its guests: {error}");
-                }
-            }
+            Some(Source::Guests(_)) => self.hear_guests(key),
+            Some(Source::Monitor) => self.kernel.has_news(self.now()),
+            Some(Source::Process(_)) => self.process_ended(key),
+            Some(Source::Signals(_)) => self.ending = true,
         }
     }
 
@@ -307,6 +188,26 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         if !self.again.contains(&key) {
             self.again.push(key);
         }
+    }
+
+    /// How long the wait may last: not at all while a source has more to do, else until the next
+    /// deadline. A millisecond is added because the wait is cut to whole milliseconds.
+    fn timeout(&mut self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let next = self.deadline().into_iter().chain(self.spare_work_at()).min()?;
+        let left = next.saturating_sub(self.now().mono);
+        Some(Duration::from_millis(if left == 0 { 0 } else { left + 1 }))
+    }
+
+    /// When something is due though no source is ready. After each round this lies ahead.
+    fn deadline(&self) -> Option<u64> {
+        self.shell.deadline().into_iter().chain(self.kernel.deadline()).min()
+    }
+
+    fn now(&self) -> Now {
+        super::now(self.started)
     }
 
     /// Passes on what the shell has to tell, and watches what it started or made. Those who
@@ -327,38 +228,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             write_to_log(&event);
             self.tell_all(&event);
         }
-        self.watch();
+        self.watch_processes();
         self.listen_to_guests();
-    }
-
-    /// Registers the pidfds of processes that are new. One that cannot be registered is looked at by
-    /// the shell, and comes here again.
-    fn watch(&mut self) {
-        for name in self.shell.take_started() {
-            self.unwatch(&name);
-            let Some(pidfd) = self.shell.processes().pidfd(&name) else { continue };
-            let (registry, key) = (self.poll.registry(), self.sources.key());
-            match registry.register(&mut SourceFd(&pidfd), Token(key), Interest::READABLE) {
-                Ok(()) => {
-                    self.sources.insert(key, Source::Process(name.clone()));
-                    self.watched.insert(name, key);
-                }
-                Err(error) => {
-                    log::warn!("VM {name}: the end of its process cannot be waited for: {error}");
-                    self.shell.watch_later(&name, self.now());
-                }
-            }
-        }
-    }
-
-    fn unwatch(&mut self, name: &VmName) {
-        if let Some(key) = self.watched.remove(name) {
-            self.sources.remove(key);
-            if let Some(pidfd) = self.shell.processes().pidfd(name) {
-                // Closing the pidfd takes it out of the poll too; this is for one that stays open.
-                let _ = self.poll.registry().deregister(&mut SourceFd(&pidfd));
-            }
-        }
     }
 }
 

@@ -1,4 +1,6 @@
-//! What the loop waits for.
+//! What the loop waits for. Each source has its turn in a file of its own in `event_loop`.
+
+use mio::net::{UnixListener, UnixStream};
 
 use super::client::Client;
 use super::ear::Ear;
@@ -9,9 +11,9 @@ use crate::model::name::VmName;
 #[derive(Debug)]
 pub(super) enum Source {
     /// The socket that clients connect to.
-    Listener,
-    /// The pipe that signal handlers write to.
-    Signals,
+    Listener(UnixListener),
+    /// The pipe that signal handlers write to. Kept, because the poll only borrows it.
+    Signals(#[expect(dead_code)] UnixStream),
     /// One of the sockets with news of the kernel.
     Monitor,
     /// A connection.
@@ -24,26 +26,21 @@ pub(super) enum Source {
     Process(VmName),
 }
 
+impl Source {
+    fn client(&mut self) -> Option<&mut Client> {
+        if let Source::Client(client) = self { Some(client) } else { None }
+    }
+}
+
 impl Sources<Source> {
     /// All clients with their keys.
     pub(super) fn clients(&mut self) -> impl Iterator<Item = (Key, &mut Client)> {
-        self.iter_mut().filter_map(|(key, source)| match source {
-            Source::Client(client) => Some((key, client.as_mut())),
-            Source::Listener
-            | Source::Signals
-            | Source::Monitor
-            | Source::Comparisons
-            | Source::Guests(_)
-            | Source::Process(_) => None,
-        })
+        self.iter_mut().filter_map(|(key, source)| Some((key, source.client()?)))
     }
 
     /// The client with this key, if it is one and has not gone.
     pub(super) fn client(&mut self, key: Key) -> Option<&mut Client> {
-        match self.get_mut(key) {
-            Some(Source::Client(client)) => Some(client),
-            _ => None,
-        }
+        self.get_mut(key)?.client()
     }
 
     /// The key under which the guests of a network are heard.

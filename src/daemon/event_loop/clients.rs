@@ -3,10 +3,11 @@
 //! Nobody waits for another's queue, and what is kept for a user is bounded, see [`Client`].
 
 use std::io;
+use std::os::fd::AsRawFd;
 
-use mio::{Interest, Token};
+use mio::Interest;
 
-use super::{EventLoop, QUIET_MS};
+use super::{EventLoop, Readiness};
 use crate::daemon::client::{Client, State};
 use crate::daemon::compare::Compared;
 use crate::daemon::peer::{GROUP, Peer};
@@ -41,7 +42,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// Takes connections that wait. One that is over a bound is closed at once.
     pub(super) fn accept(&mut self, key: Key) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = &self.listener else { return };
+            let Some(Source::Listener(listener)) = self.sources.get_mut(key) else { return };
             let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -62,7 +63,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         self.come_back(key);
     }
 
-    pub(super) fn admit(&mut self, mut stream: mio::net::UnixStream) -> io::Result<Key> {
+    pub(super) fn admit(&mut self, stream: mio::net::UnixStream) -> io::Result<Key> {
         let peer = Peer::of(&stream)?;
         let theirs =
             self.sources.clients().filter(|(_, client)| client.peer.uid == peer.uid).count();
@@ -77,16 +78,27 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 "process {pid} of user {uid}: the user has {theirs} of all {all} connections"
             )));
         }
-        let (key, both) = (self.sources.key(), Interest::READABLE | Interest::WRITABLE);
-        self.poll.registry().register(&mut stream, Token(key), both)?;
-        self.sources.insert(key, Source::Client(Box::new(Client::new(stream, peer))));
-        Ok(key)
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.add(stream.as_raw_fd(), both, Source::Client(Box::new(Client::new(stream, peer))))
+    }
+
+    /// A client's turn, by what the kernel says of it.
+    pub(super) fn wake(&mut self, key: Key, event: Option<&Readiness>) {
+        let Some(client) = self.sources.client(key) else { return };
+        if event.is_some_and(Readiness::is_readable) {
+            client.readable(event.is_some_and(Readiness::is_read_closed));
+        }
+        if event.is_some_and(|event| event.is_read_closed() && event.is_write_closed()) {
+            self.close(key);
+        } else {
+            self.serve(key);
+        }
     }
 
     /// A client's turn: one request, however many it has sent, so that nobody waits for another's
     /// queue; or several that cost little more than one, as long as there is room for them.
     pub(super) fn serve(&mut self, key: Key) {
-        if self.turn(key).is_err() {
+        if self.converse(key).is_err() {
             return self.close(key);
         }
         let Some(client) = self.sources.client(key) else { return };
@@ -98,14 +110,12 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     }
 
     /// An error ends the connection.
-    fn turn(&mut self, key: Key) -> io::Result<()> {
+    fn converse(&mut self, key: Key) -> io::Result<()> {
         let Some(client) = self.sources.client(key) else { return Ok(()) };
         client.flush()?;
         client.read()?;
         self.resync(key)?;
-        while self.next(key)? && self.room > 0 {
-            self.room -= 1;
-        }
+        while self.next(key)? && self.group.takes_more() {}
         Ok(())
     }
 
@@ -120,7 +130,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 Ok(self.sources.client(key).is_some_and(|client| client.is_gathering()))
             }
             Some(Err(error)) => {
-                self.carry_out_gathered();
+                self.carry_out_group();
                 let Some(client) = self.sources.client(key) else {
                     return Ok(false);
                 };
@@ -143,7 +153,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             call => call,
         };
         // Whatever else comes is handled, and answered, behind what was gathered.
-        self.carry_out_gathered();
+        self.carry_out_group();
         let now = self.now();
         let Some(client) = self.sources.client(key) else { return Ok(()) };
         let call = match call {
@@ -174,7 +184,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             Body::Volnet(asked) => asked,
         };
         let ticket = ticket(key);
-        (self.busy_until, self.untidy) = (now.mono + QUIET_MS, true);
+        self.spare.disturb(now.mono);
         client.state = match asked {
             Request::Monitor if call.more => State::Subscribed { lost: false },
             _ => State::Asked { silent: call.oneway },
@@ -290,9 +300,9 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     }
 
     pub(super) fn close(&mut self, key: Key) {
-        if let Some(Source::Client(mut client)) = self.sources.remove(key) {
+        if let Some(Source::Client(_)) = self.sources.remove(key) {
+            // Its end takes it out of the poll, too.
             self.comparisons.call_off(ticket(key));
-            let _ = self.poll.registry().deregister(&mut client.stream);
         }
     }
 }

@@ -5,11 +5,12 @@
 //! handled, and at the end of the turn: so a connection has its answers in order, and all requests are
 //! handled in the order in which they were read.
 
+use super::EventLoop;
 use super::clients::{refusal, ticket};
-use super::{EventLoop, QUIET_MS};
 use crate::daemon::client::State;
 use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
+use crate::model::request::{Request, Ticket};
 use crate::network::Network;
 use crate::protocol::request::{Body, Call};
 use crate::store::disk::Disk;
@@ -17,6 +18,28 @@ use crate::store::disk::Disk;
 /// Requests that are carried out together. Whoever comes next waits for so many creates, about a
 /// millisecond each.
 pub(super) const GROUP_MAX: usize = 32;
+
+/// Requests of this round that are to be carried out together.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    requests: Vec<(Ticket, Request)>,
+    /// How many more of them clients may add to their first ones in this round.
+    room: usize,
+}
+
+impl Group {
+    /// A round begins.
+    pub(super) fn make_room(&mut self) {
+        self.room = GROUP_MAX;
+    }
+
+    /// Whether a client may have another request handled in its turn, which takes that much room.
+    pub(super) fn takes_more(&mut self) -> bool {
+        let some = self.room > 0;
+        self.room = self.room.saturating_sub(1);
+        some
+    }
+}
 
 impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// Whether a client's call is carried out with others: none that it may not make, or wants no
@@ -38,20 +61,20 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             State::Idle | State::Asked { .. } | State::Subscribed { .. } | State::Closing => 1,
         };
         client.state = State::Together { open };
-        self.gathered.push((ticket(key), request));
-        if self.gathered.len() == GROUP_MAX {
-            self.carry_out_gathered();
+        self.group.requests.push((ticket(key), request));
+        if self.group.requests.len() == GROUP_MAX {
+            self.carry_out_group();
         }
     }
 
     /// Carries out what was gathered.
-    pub(super) fn carry_out_gathered(&mut self) {
-        if self.gathered.is_empty() {
+    pub(super) fn carry_out_group(&mut self) {
+        if self.group.requests.is_empty() {
             return;
         }
-        let (now, gathered) = (self.now(), std::mem::take(&mut self.gathered));
-        (self.busy_until, self.untidy) = (now.mono + QUIET_MS, true);
-        self.shell.requests(&gathered, now);
+        let (now, requests) = (self.now(), std::mem::take(&mut self.group.requests));
+        self.spare.disturb(now.mono);
+        self.shell.requests(&requests, now);
         self.tell();
     }
 }

@@ -1,0 +1,56 @@
+//! What the guests of a network ask: a packet socket on its bridge.
+
+use std::io;
+
+use mio::Interest;
+
+use super::EventLoop;
+use crate::daemon::ear::Ear;
+use crate::daemon::source::Source;
+use crate::daemon::sources::Key;
+use crate::hypervisor::process::Processes;
+use crate::model::net::{Dhcp, NetworkConfig};
+use crate::network::Network;
+use crate::store::disk::Disk;
+
+impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+    /// Their turn: they are answered as far as one turn goes.
+    pub(super) fn hear_guests(&mut self, key: Key) {
+        let now = self.now();
+        let Some(Source::Guests(ear)) = self.sources.get_mut(key) else { return };
+        let shell = &mut self.shell;
+        if ear.turn(|network, frame| shell.guest_asks(network, frame, now)) {
+            self.come_back(key);
+        }
+    }
+
+    /// Listens on bridges that are new. Only where the kernel is watched: a single request serves
+    /// no guests, and a backend without a kernel has none.
+    pub(super) fn listen_to_guests(&mut self) {
+        for bridge in self.shell.take_bridges() {
+            let here = |network: &&NetworkConfig| {
+                network.bridge == bridge && network.dhcp == Dhcp::Builtin
+            };
+            let network = self.shell.engine().configured().find(here).cloned();
+            let Some(network) = network.filter(|_| self.kernel.is_watched()) else { continue };
+            if let Some(key) = self.sources.guests_of(&network.name) {
+                // Its end takes it out of the poll, too.
+                self.sources.remove(key);
+            }
+            match self.listen_to(&network) {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(error) => {
+                    let name = &network.name;
+                    log::error!("network {name}: cannot receive DHCP from its guests: {error}");
+                }
+            }
+        }
+    }
+
+    fn listen_to(&mut self, network: &NetworkConfig) -> io::Result<()> {
+        let ear = Ear::open(network)?;
+        self.add(ear.descriptor(), Interest::READABLE, Source::Guests(Box::new(ear)))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! The ends of processes: a pidfd for each.
+
+use mio::Interest;
+use mio::unix::SourceFd;
+
+use super::EventLoop;
+use crate::daemon::source::Source;
+use crate::daemon::sources::Key;
+use crate::hypervisor::process::Processes;
+use crate::model::name::VmName;
+use crate::network::Network;
+use crate::store::disk::Disk;
+
+impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+    /// The turn of a process that has ended.
+    pub(super) fn process_ended(&mut self, key: Key) {
+        let Some(Source::Process(name)) = self.sources.get_mut(key) else { return };
+        let name = name.clone();
+        self.unwatch(&name);
+        self.shell.exited(&name, self.now());
+    }
+
+    /// Registers the pidfds of processes that are new. One that cannot be registered is looked at by
+    /// the shell, and comes here again.
+    pub(super) fn watch_processes(&mut self) {
+        for name in self.shell.take_started() {
+            self.unwatch(&name);
+            let Some(pidfd) = self.shell.processes().pidfd(&name) else { continue };
+            match self.add(pidfd, Interest::READABLE, Source::Process(name.clone())) {
+                Ok(key) => drop(self.watched.insert(name, key)),
+                Err(error) => {
+                    log::warn!("VM {name}: the end of its process cannot be waited for: {error}");
+                    self.shell.watch_later(&name, self.now());
+                }
+            }
+        }
+    }
+
+    fn unwatch(&mut self, name: &VmName) {
+        if let Some(key) = self.watched.remove(name) {
+            self.sources.remove(key);
+            if let Some(pidfd) = self.shell.processes().pidfd(name) {
+                // Closing the pidfd takes it out of the poll too; this is for one that stays open.
+                let _ = self.poll.registry().deregister(&mut SourceFd(&pidfd));
+            }
+        }
+    }
+}
