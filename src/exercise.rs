@@ -1,11 +1,11 @@
-//! What the bodies of fuzz targets share.
+//! Code that the bodies of fuzz targets share.
 //!
-//! A body is `MODULE::exercise::TARGET`: it takes any bytes and panics where its module breaks a
-//! promise. Fuzzing calls it, and the test that replays the corpora; nothing of the daemon does, so
-//! none of it is in the binary. Where hardly any bytes make sense as they are, a body takes them for
-//! [`Choices`] and makes something sensible of those.
+//! A body is `MODULE::exercise::TARGET`. It takes any bytes and panics if its module breaks a
+//! promise. The fuzzer calls it, and the test that replays the corpora. The daemon does not, so
+//! none of it is in the binary. If hardly any bytes make sense as they are, a body uses them as
+//! [`Choices`] to make sensible input.
 
-/// Bytes as decisions, first to last. Where there are none left, every decision is 0.
+/// Bytes as choices, first to last. If none are left, every choice is 0.
 #[derive(Clone, Debug)]
 pub(crate) struct Choices<'a>(&'a [u8]);
 

@@ -1,12 +1,12 @@
-//! The rights of the daemon, and acting with those of others.
+//! The rights of the daemon, and how it acts with another user's rights.
 //!
-//! Of root's capabilities the daemon keeps those of [`KEPT`] and gives the others up when it starts,
-//! for itself and for all that it starts. Nothing that it starts gains rights
-//! (`no_new_privs`, PR_SET_NO_NEW_PRIVS(2const)), and it is in no group but its own.
+//! When the daemon starts, it keeps only the capabilities of [`KEPT`], for itself and for its
+//! children. Its children cannot gain rights (`no_new_privs`, PR_SET_NO_NEW_PRIVS(2const)), and it
+//! is in no group except its own.
 //!
-//! What belongs to a hypervisor (its folder, its sockets, what `/proc` says of it) and what callers
-//! name (kernels, disks) is opened with the rights of the user as which the hypervisor runs, and so
-//! with no more than that user has: a link that somebody put there leads nowhere else.
+//! Files of a hypervisor (its folder, its sockets, its files in `/proc`) and files that callers
+//! name (kernels, disks) are opened only with the rights of the hypervisor's user. So a link in
+//! their place leads to no file that this user cannot open.
 
 use std::fs;
 use std::io;
@@ -17,31 +17,31 @@ use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid, setgroups};
 use volnet_ffi::capabilities;
 
-/// What it takes to leave groups, too.
+/// It is also needed to leave groups.
 const CAP_SETGID: u32 = 6;
 
-/// What the daemon keeps: numbers and names of linux/capability.h. Each stands here for what it is
-/// needed for; the unit in packaging/ has the same ones.
+/// The capabilities that the daemon keeps: numbers and names of linux/capability.h, each with its
+/// purpose. The unit in packaging/ has the same ones.
 pub const KEPT: [(u32, &str); 6] = [
     // Links, addresses, rules, tracked connections, forwarding, taps.
     (12, "CAP_NET_ADMIN"),
-    // The sockets on which the DHCP server hears guests that have no address yet.
+    // The DHCP sockets, for guests without an address.
     (13, "CAP_NET_RAW"),
-    // The folder of a VM becomes its hypervisor's, the socket the group's.
+    // The folder of a VM gets its hypervisor as owner, and the socket gets the group.
     (0, "CAP_CHOWN"),
-    // A hypervisor becomes its user; its files are opened as that user.
+    // A hypervisor changes to its user, and its files are opened as that user.
     (7, "CAP_SETUID"),
     (CAP_SETGID, "CAP_SETGID"),
-    // A hypervisor of another user is told to end.
+    // Signals to a hypervisor of another user.
     (5, "CAP_KILL"),
 ];
 
-/// What it keeps besides where hypervisors run as root, for files that belong to others: disks of
-/// VMs, say. Hypervisors have it from the daemon.
+/// An additional capability if hypervisors run as root, for files of other users, such as disks of
+/// VMs. Hypervisors inherit it from the daemon.
 pub const KEPT_FOR_ROOT: (u32, &str) = (1, "CAP_DAC_OVERRIDE");
 
-/// Gives up all rights but those that are kept. Concerns the calling thread and those that it starts
-/// from now on, so it comes first.
+/// Gives up all other rights. This is for the calling thread and its later threads, so it comes
+/// first.
 pub fn give_up(hypervisors_are_root: bool) -> io::Result<()> {
     let kept = KEPT.iter().chain(hypervisors_are_root.then_some(&KEPT_FOR_ROOT));
     let bits = kept.fold(0, |bits, (number, _)| bits | 1 << number);
@@ -52,18 +52,18 @@ pub fn give_up(hypervisors_are_root: bool) -> io::Result<()> {
     capabilities::keep(bits)
 }
 
-/// A value that no id has: to set it only asks what the id is (setfsuid(2)).
+/// A value that no id has. Setting it only returns the present id (setfsuid(2)).
 const ASK: u32 = u32::MAX;
 
-/// Does something with the rights that a user has on files and processes, and no others: the kernel
-/// takes away what root may do to files meanwhile (capabilities(7), "Effect of user ID changes").
-/// Concerns the calling thread alone. An error when we may not act as that user.
+/// Acts with only a user's rights on files and processes: the kernel removes root's rights on files
+/// meanwhile (capabilities(7), "Effect of user ID changes"). This is only for the calling thread.
+/// It is an error if we may not act as that user.
 pub fn act_as<T>(uid: u32, gid: u32, act: impl FnOnce() -> T) -> io::Result<T> {
     let own = Own { uid: geteuid(), gid: getegid() };
     if own.uid.as_raw() == uid {
         return Ok(act());
     }
-    // Dropped, and so undone, whatever comes.
+    // The drop restores the rights, also after a panic.
     let _own = own;
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setfsgid(gid);
@@ -74,13 +74,13 @@ pub fn act_as<T>(uid: u32, gid: u32, act: impl FnOnce() -> T) -> io::Result<T> {
     Ok(act())
 }
 
-/// Does something with the rights of the owner of a file; of a link's, if it is one.
+/// Acts with the rights of the owner of a file. For a link, it is the link's owner.
 pub fn act_as_owner<T>(path: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let owner = fs::symlink_metadata(path)?;
     act_as(owner.uid(), owner.gid(), act)?
 }
 
-/// What this process acts as otherwise.
+/// The ids to restore.
 struct Own {
     uid: Uid,
     gid: Gid,

@@ -1,4 +1,4 @@
-//! `call` and `monitor`: replies as they come.
+//! `call` and `monitor`: they print replies as they arrive.
 
 use serde_json::{Map, Value, json};
 

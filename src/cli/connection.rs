@@ -1,4 +1,4 @@
-//! The socket client: one call after the other, each reply waited for.
+//! The socket client: one call after the other.
 
 use std::io::{self, Read, Write};
 #[cfg(target_os = "linux")]
@@ -14,18 +14,18 @@ use crate::protocol::client::{self, Reply};
 
 use super::Trouble;
 
-/// The longest reply in bytes that is taken: some 100000 VMs.
+/// The longest reply in bytes: some 100000 VMs.
 const REPLY_BYTES_MAX: usize = 64 << 20;
-/// Bytes read at once.
+/// The most bytes that are read at once.
 const READ_BYTES: usize = 16 * 1024;
 
 /// A connection to the daemon.
 pub(super) struct Connection {
     stream: UnixStream,
     socket: PathBuf,
-    /// What was received and not yet handed out.
+    /// Received bytes that were not returned yet.
     buffer: Vec<u8>,
-    /// Bytes of it in which no terminator is.
+    /// The number of these bytes that have no terminator.
     searched: usize,
 }
 
@@ -37,7 +37,7 @@ impl Connection {
         Ok(Connection { stream, socket: socket.into(), buffer: Vec::new(), searched: 0 })
     }
 
-    /// Connects if a daemon is there.
+    /// Connects if a daemon runs.
     pub(super) fn open_if_served(socket: &Path) -> Result<Option<Connection>, Trouble> {
         match Connection::open(socket) {
             Ok(connection) => Ok(Some(connection)),
@@ -59,7 +59,7 @@ impl Connection {
         self.receive()
     }
 
-    /// Calls a method that passes a descriptor on, which stays open across execve(2).
+    /// Calls a method that returns a descriptor. The descriptor stays open across execve(2).
     #[cfg(target_os = "linux")]
     pub(super) fn call_for_descriptor(
         &mut self,
@@ -67,7 +67,7 @@ impl Connection {
         parameters: Value,
     ) -> Result<RawFd, Trouble> {
         self.send(method, parameters, false)?;
-        // It comes with the first byte of the reply, which is the first on this connection.
+        // The descriptor comes with the first byte of the reply, the first byte on this connection.
         let descriptor = self.read_with_descriptor().map_err(|error| self.lost(error))?;
         self.receive()?;
         descriptor.ok_or_else(|| {
@@ -92,7 +92,7 @@ impl Connection {
         Ok(descriptor)
     }
 
-    /// Sends a call. `more`: more than one reply is taken.
+    /// Sends a call. With `more`, the caller accepts more than one reply.
     pub(super) fn send(
         &mut self,
         method: &str,
@@ -102,7 +102,7 @@ impl Connection {
         let mut message = client::call(method, parameters, more);
         message.push(0);
         match self.stream.write_all(&message) {
-            // A daemon that has said why and hung up is heard in receive.
+            // If the daemon has sent an error and hung up, receive reads it.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome.map_err(|error| self.lost(error)),
         }

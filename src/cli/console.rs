@@ -1,9 +1,9 @@
-//! `console`: the terminal on one side, the serial port of a guest on the other.
+//! `console`: connects the terminal to the serial port of a guest.
 //!
-//! The terminal is raw meanwhile, so that the guest gets every key and does the echo. One key is
-//! kept: Ctrl-] detaches. However it ends (that key, the guest's power-off, SIGTERM, SIGHUP, an
-//! error), the terminal is put back as it was. What the window's size is, a serial port cannot say
-//! and the guest cannot be told; `stty rows R cols C` in the guest is how people do that.
+//! The terminal is raw meanwhile, so that the guest gets every key and echoes it. One key is
+//! special: Ctrl-] detaches. However it ends (that key, the guest's power-off, SIGTERM, SIGHUP, an
+//! error), the terminal is restored. A serial port cannot pass on the size of the window: use `stty
+//! rows R cols C` in the guest.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,9 +21,9 @@ use crate::store::Paths;
 use super::session::file;
 use super::{DONE, Trouble};
 
-/// The key that detaches: Ctrl-].
+/// The key for detaching: Ctrl-].
 const DETACH: u8 = 0x1d;
-/// Bytes carried at once.
+/// The most bytes that are copied at once.
 const CHUNK_BYTES: usize = 4096;
 
 /// Connects the terminal to a VM's serial port.
@@ -44,13 +44,13 @@ pub(super) fn console(settings: &Settings, name: &str) -> Result<u8, Trouble> {
         carry(&serial, &ends)
     };
     if io::stdin().is_terminal() {
-        // The guest left the cursor somewhere in a line.
+        // The cursor may be in the middle of a line.
         let _ = writeln!(io::stderr());
     }
     outcome.map(|()| DONE).map_err(|error| file("lost", &socket, error))
 }
 
-/// A stream that becomes readable when a signal says that this is the end.
+/// A stream that becomes readable when a signal ends the session.
 fn endings() -> io::Result<UnixStream> {
     let (read, write) = UnixStream::pair()?;
     for signal in [SIGHUP, SIGINT, SIGTERM] {
@@ -63,7 +63,7 @@ fn endings() -> io::Result<UnixStream> {
 struct Raw(Option<Termios>);
 
 impl Raw {
-    /// Nothing where standard input is no terminal.
+    /// `None` if standard input is not a terminal.
     fn enter() -> io::Result<Raw> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
@@ -81,19 +81,19 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
-            // There is nothing else to try with a terminal that is gone.
+            // If the terminal is gone, nothing else can be done.
             let _ = termios::tcsetattr(io::stdin(), SetArg::TCSAFLUSH, before);
         }
     }
 }
 
-/// Carries bytes both ways until one side or a signal ends it.
+/// Copies bytes both ways until one side or a signal ends it.
 fn carry(serial: &UnixStream, ends: &UnixStream) -> io::Result<()> {
     let stdin = io::stdin();
     let mut keys_end = false;
     loop {
         let [typed, printed, ended] = ready(
-            // A standard input at its end is always readable; it is not asked any more.
+            // A standard input at its end is always readable, so it is not polled any more.
             if keys_end { None } else { Some(stdin.as_fd()) },
             serial.as_fd(),
             ends.as_fd(),
@@ -111,7 +111,7 @@ fn carry(serial: &UnixStream, ends: &UnixStream) -> io::Result<()> {
     }
 }
 
-/// Which of the three can be read, once one can.
+/// Waits until one of the three is readable, and returns which are.
 fn ready(stdin: Option<BorrowedFd>, serial: BorrowedFd, ends: BorrowedFd) -> io::Result<[bool; 3]> {
     let poll_fd = |fd| PollFd::new(fd, PollFlags::POLLIN);
     let mut fds = vec![poll_fd(serial), poll_fd(ends)];
@@ -127,7 +127,7 @@ fn ready(stdin: Option<BorrowedFd>, serial: BorrowedFd, ends: BorrowedFd) -> io:
     Ok([fds.get(2).is_some_and(any), any(&fds[0]), any(&fds[1])])
 }
 
-/// From the guest to the terminal; false at the end.
+/// Copies from the guest to the terminal; false at the end.
 fn print(mut serial: &UnixStream) -> io::Result<bool> {
     let mut bytes = [0; CHUNK_BYTES];
     let length = serial.read(&mut bytes)?;
@@ -137,17 +137,17 @@ fn print(mut serial: &UnixStream) -> io::Result<bool> {
     Ok(length > 0)
 }
 
-/// What came from the keyboard.
+/// Input from the keyboard.
 enum Typed {
     Some,
     End,
     Detach,
 }
 
-/// From the keyboard to the guest.
+/// Copies from the keyboard to the guest.
 fn type_in(mut serial: &UnixStream) -> io::Result<Typed> {
     let mut bytes = [0; CHUNK_BYTES];
-    // Past the buffer of std::io::stdin: what is in there would not be seen by poll.
+    // This bypasses the buffer of std::io::stdin, which poll does not see.
     let length = nix::unistd::read(io::stdin(), &mut bytes)?;
     let keys = &bytes[..length];
     let detach = keys.iter().position(|key| *key == DETACH);

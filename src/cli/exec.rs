@@ -1,7 +1,7 @@
-//! `exec`: a program of the caller's own with a VM's tap open.
+//! `exec`: runs a program of the caller with a VM's tap open.
 //!
 //! The descriptor comes over the socket and stays open across execve(2), so the program needs no
-//! rights on the tap. The program takes the place of this one.
+//! rights on the tap. The program replaces this one.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -11,10 +11,10 @@ use serde_json::json;
 use super::Trouble;
 use super::session::Session;
 
-/// What is replaced by the number of the descriptor.
+/// The text that is replaced by the number of the descriptor.
 const WORD: &str = "{fd}";
 
-/// Becomes the program. Comes back only when that fails.
+/// Becomes the program. Returns only if that fails.
 pub(super) fn exec(
     session: &Session,
     name: &str,

@@ -11,7 +11,7 @@ use super::{Trouble, args, document, show, vm};
 use crate::protocol::client;
 use crate::protocol::request::{self, Fault};
 
-/// Whatever a reply says, it is text to the terminal and no command.
+/// Whatever a reply has, the terminal gets text and no control sequences.
 pub fn show(bytes: &[u8]) {
     let views = [show::vm, show::vms, show::networks, show::findings, show::event];
     let fields = ["vm", "vms", "networks", "findings", "event"];
@@ -32,7 +32,7 @@ fn plain(text: &str) {
     assert!(!text.contains(commands), "{text:?}");
 }
 
-/// A command line, its words on a line each, is wrong or makes a call that the daemon understands.
+/// A command line, one word per line, is wrong or makes a call that the daemon can decode.
 pub fn command_line(bytes: &[u8]) {
     let words = bytes.split(|&byte| byte == b'\n').map(|word| OsString::from_vec(word.into()));
     let program = OsString::from("volnet");

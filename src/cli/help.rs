@@ -1,4 +1,4 @@
-//! What `volnet help` says. Every line fits 80 columns.
+//! The text of `volnet help`. Every line fits 80 columns.
 
 /// `volnet help`.
 pub(super) const OVERVIEW: &str = "\
@@ -107,7 +107,7 @@ Take away everything that volnet made on this host. Refused while VMs exist.
 and the options of serve. A daemon that runs does it with its settings.
 ";
 
-/// The options that create and run have in common.
+/// The options that create and run share.
 macro_rules! creation {
     () => {
         "\

@@ -1,5 +1,5 @@
-//! The verbs about the host. `setup` and `teardown` go through the daemon where one runs, because
-//! it would put back what is done behind its back; else they are done here.
+//! The verbs about the host. If a daemon runs, it does `setup` and `teardown`, because it would
+//! repair changes by others. Otherwise they are done here.
 
 use serde_json::{Map, Value, json};
 
@@ -81,7 +81,7 @@ fn through_daemon_or_here(
         return Ok(connection.call(method, parameters)?.parameters);
     }
     let answer = (session.daemon.offline)(&session.settings, request)?;
-    // The same bytes that the daemon would send, so that there is one way of showing them.
+    // These are the same bytes that the daemon would send, so that there is one way to show them.
     let mut bytes = Vec::new();
     reply::reply(&mut bytes, &answer, false, Terminator::Nul);
     bytes.pop();
@@ -106,7 +106,7 @@ pub(super) fn check(session: &mut Session) -> Result<u8, Trouble> {
     Ok(if any { FAILED } else { DONE })
 }
 
-/// `version`: the daemon's, or this program's own where none runs.
+/// `version`: the daemon's, or this program's own without a daemon.
 pub(super) fn version(session: &mut Session) -> Result<u8, Trouble> {
     let Some(mut connection) = Connection::open_if_served(&session.settings.socket)? else {
         let own = env!("CARGO_PKG_VERSION");

@@ -1,4 +1,4 @@
-//! `logs`: what a VM's hypervisor wrote.
+//! `logs`: shows the log of a VM's hypervisor.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -10,11 +10,11 @@ use crate::model::name::VmName;
 use super::session::{Session, file};
 use super::{DONE, Trouble};
 
-/// How often a log is looked at that is followed.
+/// The pause between two looks at a followed log.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Prints the log; with `follow` goes on with what is added, and begins again where it was cut or
-/// replaced. A VM that has not been started has none; one that is followed is waited for.
+/// Prints the log. With `follow` it also prints new lines, and begins again if the log was
+/// truncated or replaced. A VM that was never started has no log; with `follow`, it waits for one.
 pub(super) fn logs(session: &mut Session, name: &str, follow: bool) -> Result<u8, Trouble> {
     let name = VmName::new(name)?;
     let path = session.settings.log_dir.join(format!("{name}.log"));

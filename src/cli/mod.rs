@@ -1,9 +1,9 @@
 //! The verbs, the socket client, tables for people and JSON for scripts.
 //!
-//! [`args`] understands the command line, [`run`] hands it to the verb. Verbs that ask the daemon
-//! share a [`Session`]; what it answers is shown by [`show`], or printed as JSON with `--json`. An
-//! error goes to standard error in one sentence, and the exit status says which kind it was.
-//! [`exercise`] holds the bodies of the fuzz targets.
+//! [`args`] parses the command line, and [`run`] calls the verb. Verbs that ask the daemon share a
+//! [`Session`]. [`show`] shows its replies, or they are printed as JSON with `--json`. An error
+//! goes to standard error as one sentence, and the exit status shows its kind. [`exercise`] has the
+//! bodies of the fuzz targets.
 
 mod args;
 mod call;
@@ -45,17 +45,17 @@ pub const WRONG_USAGE: u8 = 2;
 /// Exit status: the daemon cannot be reached.
 pub const UNREACHABLE: u8 = 3;
 
-/// The daemon's entrances, for the verbs that are not clients of it.
+/// The functions of the daemon, for the verbs that are not clients of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Daemon {
-    /// Is the daemon until it is told to end.
+    /// Runs the daemon until it is asked to end.
     pub serve: fn(&Settings) -> Result<(), Error>,
-    /// Answers one request where no daemon runs.
+    /// Answers one request without a daemon.
     pub offline: fn(&Settings, &Request) -> Result<Reply, Error>,
 }
 
-/// Does what a command line asks for, and returns the exit status. The first of `argv` is the
-/// program's own name. What is asked for goes to `out`, errors to standard error.
+/// Runs a command line, and returns the exit status. The first of `argv` is the program's name.
+/// Output goes to `out`, and errors to standard error.
 pub fn run(argv: impl IntoIterator<Item = OsString>, out: &mut dyn Write, daemon: Daemon) -> u8 {
     let outcome = args::parse(argv).map_err(Trouble::Usage).and_then(|invocation| {
         let status = invoke(invocation, out, daemon)?;

@@ -6,8 +6,8 @@
 //! | `10-volnet.network` | systemd-networkd leaves our links alone (systemd.network(5)) |
 //! | `90-volnet.conf` | so does NetworkManager (NetworkManager.conf(5)) |
 //!
-//! A file that stands there and says something else is somebody's work, and is replaced or removed
-//! only by force. All are looked at before the first is touched.
+//! A file with other contents is somebody's work: it is replaced or removed only with force. All
+//! files are checked before the first is changed.
 
 use std::fs;
 use std::io;
@@ -21,21 +21,21 @@ use super::session::file;
 
 /// The unit as it is packaged.
 const UNIT: &str = include_str!("../../packaging/volnet.service");
-/// The command in it that is replaced.
+/// The command in the unit that is replaced.
 const COMMAND: &str = "/usr/local/bin/volnet serve";
-/// What keeps systemd-networkd away, as it is packaged.
+/// The packaged file that keeps systemd-networkd away.
 const NETWORKD: &str = include_str!("../../packaging/10-volnet.network");
-/// What keeps NetworkManager away, as it is packaged.
+/// The packaged file that keeps NetworkManager away.
 const NETWORK_MANAGER: &str = include_str!("../../packaging/90-volnet.conf");
 /// The bridge in these two that is replaced.
 const BRIDGE: &str = "vbr0";
 
-/// What was or would be done.
+/// The result of installing or removing.
 #[derive(Default)]
 pub(super) struct Done {
     /// The paths of the files.
     pub(super) files: Vec<String>,
-    /// What to tell about it.
+    /// The text for the user.
     pub(super) text: String,
 }
 
@@ -43,11 +43,11 @@ pub(super) struct Done {
 struct Item {
     path: PathBuf,
     text: String,
-    /// The command by which its reader takes notice.
+    /// The command that makes its reader reload it.
     notice: &'static str,
 }
 
-/// How an item is found.
+/// The state of an item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Present {
     No,
@@ -55,14 +55,14 @@ enum Present {
     Other,
 }
 
-/// The files, as they are found and as they are to be.
+/// The files, with their present and their desired contents.
 pub(super) struct Service {
     items: Vec<(Item, Present)>,
     dry_run: bool,
 }
 
 impl Service {
-    /// Looks at the files; there are none if there is no question of them.
+    /// Checks the files. There are none without `--service`.
     pub(super) fn look(
         how: &Preparation,
         flags: &Flags,
@@ -83,7 +83,7 @@ impl Service {
         Ok(service)
     }
 
-    /// Installs what is not there.
+    /// Installs the missing files.
     pub(super) fn install(&self) -> Result<Done, Trouble> {
         let mut done = Done::default();
         for (item, present) in &self.items {
@@ -101,7 +101,7 @@ impl Service {
         Ok(done)
     }
 
-    /// Takes away what is there.
+    /// Removes the files.
     pub(super) fn remove(&self) -> Result<Done, Trouble> {
         let mut done = Done::default();
         for (item, present) in &self.items {
@@ -122,7 +122,7 @@ impl Service {
 }
 
 impl Done {
-    /// Adds a file, with what became of it.
+    /// Adds a file and its result.
     fn tell(&mut self, item: &Item, what: &str) {
         let path = item.path.display().to_string();
         self.text += &format!("# {path} {what}\n");
@@ -167,7 +167,7 @@ fn items(root: &Path, flags: &Flags, settings: &Settings) -> Result<[Item; 3], T
     ])
 }
 
-/// Readers see the old file or the new one, never a part.
+/// Replaces a file. Readers see the old contents or the new, never a part.
 fn write(item: &Item) -> Result<(), Trouble> {
     let Item { path, text, .. } = item;
     let mut temporary = path.clone().into_os_string();
@@ -195,7 +195,7 @@ fn unit(program: &Path, flags: &Flags) -> Result<String, Trouble> {
     Ok(UNIT.replace(COMMAND, &command))
 }
 
-/// A word of a command line as systemd reads it (systemd.service(5), "Command lines").
+/// A word in the syntax of systemd's command lines (systemd.service(5), "Command lines").
 fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-,:+=@".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

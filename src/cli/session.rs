@@ -1,4 +1,4 @@
-//! What the verbs share: the settings, how replies are printed, and where.
+//! The session that the verbs share: settings, output, and connections.
 
 use std::io::Write;
 use std::path::Path;
@@ -24,7 +24,7 @@ impl Session<'_> {
         Connection::open(&self.settings.socket)
     }
 
-    /// Calls a method on a connection of its own.
+    /// Calls a method on a new connection.
     pub(super) fn call(
         &self,
         method: &str,
@@ -33,7 +33,7 @@ impl Session<'_> {
         Ok(self.connect()?.call(method, parameters)?.parameters)
     }
 
-    /// Prints the parameters of a reply as JSON if that is wanted, else as `text` makes of them.
+    /// Prints the parameters of a reply as JSON with `--json`, or as the text of `text`.
     pub(super) fn show(
         &mut self,
         parameters: &Map<String, Value>,
@@ -54,7 +54,7 @@ impl Session<'_> {
     }
 }
 
-/// The trouble of a file: what was done to it, its path, what came of it.
+/// An error of a file: the operation, the path and the error.
 pub(super) fn file(doing: &str, path: &Path, error: std::io::Error) -> Trouble {
     Trouble::File { what: format!("{doing} {}", path.display()), error }
 }

@@ -1,4 +1,4 @@
-//! Replies as people read them. Fields stand in the interface's order, not in that of the reply.
+//! Shows replies to people. Fields are in the interface's order, not in that of the reply.
 
 use serde_json::{Map, Value};
 
@@ -50,7 +50,7 @@ pub(super) fn vm(vm: &Value) -> String {
     table::pairs(&pairs)
 }
 
-/// Limits as `limit` takes them; nothing where there is none.
+/// Limits as flags of `limit`; nothing if there are none.
 fn limits(limits: &Value) -> String {
     let options = [("rx", "rx_mbit"), ("tx", "tx_mbit"), ("burst", "burst_kb"), ("pps", "pps")];
     let given = options.map(|(flag, field)| (flag, text(&limits[field])));
@@ -59,7 +59,7 @@ fn limits(limits: &Value) -> String {
     given.map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// Ports as `expose` takes them.
+/// Ports as arguments of `expose`.
 fn exposed(ports: &Value) -> String {
     let word = |port: &Value| {
         let parts = ["protocol", "host_ip", "host_port", "port"].map(|field| text(&port[field]));
@@ -93,7 +93,7 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// What Check found, each with what mends it.
+/// The findings of Check, each with its hint.
 pub(super) fn findings(findings: &Value) -> String {
     const LEVEL: usize = "warning".len() + 2;
     let mut out = String::new();
@@ -137,7 +137,7 @@ pub(super) fn version(version: &Map<String, Value>) -> String {
     format!("volnet {}, {} on {}\n", field("version"), field("backend"), field("kernel"))
 }
 
-/// Commands, one a line, as a shell takes them.
+/// Commands for a shell, one per line.
 pub(super) fn plan(plan: Option<&Value>) -> String {
     let lines = plan.and_then(Value::as_array).into_iter().flatten();
     lines.map(|line| format!("{}\n", text(line))).collect()
@@ -154,8 +154,8 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// Keeps what a guest or a hypervisor wrote, or how a process calls itself, from reaching the
-/// terminal as commands.
+/// Removes control characters: text of a guest, a hypervisor or a process name must not control the
+/// terminal.
 pub(super) fn printable(text: &str) -> String {
     let legal = |c: char| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c };
     text.chars().map(legal).collect()
@@ -170,8 +170,8 @@ fn time(value: &Value) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// The Gregorian date of a day since 1970-01-01. Years begin in March here, so that the leap day
-/// is the last of its year.
+/// The Gregorian date of a day since 1970-01-01. A year begins in March here, so that the leap day
+/// is its last day.
 fn date(days: i64) -> (i64, i64, i64) {
     const DAYS_PER_400_YEARS: i64 = 146_097;
     /// From 0000-03-01 to 1970-01-01.
@@ -180,7 +180,7 @@ fn date(days: i64) -> (i64, i64, i64) {
     let (era, day) = (days.div_euclid(DAYS_PER_400_YEARS), days.rem_euclid(DAYS_PER_400_YEARS));
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
-    // Five months from March on have 153 days, whichever five they are.
+    // From March on, each five months have 153 days.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let (year, month) = (year + 400 * era, (month + 2) % 12 + 1);

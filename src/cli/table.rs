@@ -7,8 +7,8 @@ pub(super) const WIDTH: usize = 80;
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// Rows under a heading. A first cell that would push its row over [`WIDTH`] stands on a line of
-/// its own, so nothing is cut off.
+/// Rows under a heading. If a first cell makes its row longer than [`WIDTH`], it gets a line of its
+/// own, so nothing is cut.
 pub(super) fn rows(heading: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = heading.iter().map(|cell| length(cell)).collect();
     for row in rows {
@@ -37,7 +37,7 @@ pub(super) fn rows(heading: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Names and values, one a line. A value that is too long goes on below itself.
+/// Names and values, one per line. A value that is too long continues below itself.
 pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| length(name)).max().unwrap_or(0);
     let mut out = String::new();
@@ -48,7 +48,7 @@ pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     out
 }
 
-/// Adds a text to a line that is `indent` long already, and goes on below that place.
+/// Adds a text to a line that has `indent` columns already, and continues below that column.
 pub(super) fn paragraph(out: &mut String, text: &str, indent: usize) {
     let mut at = indent;
     for (index, word) in text.split(' ').enumerate() {

@@ -1,4 +1,4 @@
-//! Why a verb did not do what it was asked for, in words and as an exit status.
+//! Why a verb failed, as a sentence and as an exit status.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -10,22 +10,22 @@ use crate::protocol::client::NoReply;
 use super::args::Usage;
 use super::{DONE, FAILED, UNREACHABLE, WRONG_USAGE, show};
 
-/// Why a verb did not do what it was asked for.
+/// Why a verb failed.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The command line is wrong.
     Usage(Usage),
     /// Refused or failed here, without the daemon.
     Here(Error),
-    /// A file or the terminal: what was done to it, and what came of it.
+    /// An error of a file or the terminal, and the operation.
     File { what: String, error: io::Error },
-    /// What was given makes no sense.
+    /// The input makes no sense.
     Input(String),
     /// The daemon refused or failed.
     NoReply(NoReply),
-    /// The daemon is not there, or went away.
+    /// The daemon cannot be reached, or has gone away.
     Unreachable { socket: PathBuf, error: io::Error },
-    /// What was to be shown could not be written.
+    /// The output could not be written.
     Output(io::Error),
 }
 
@@ -38,21 +38,21 @@ impl Trouble {
             Trouble::Here(_) | Trouble::File { .. } | Trouble::Input(_) | Trouble::NoReply(_) => {
                 FAILED
             }
-            // Whoever read it has seen enough.
+            // The reader has seen enough.
             Trouble::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
             Trouble::Output(_) => FAILED,
         }
     }
 
-    /// Says it on standard error.
+    /// Prints it on standard error.
     pub(super) fn tell(&self) {
         if self.status() != DONE {
-            // There is nobody left to tell that this failed.
+            // There is nobody to report a failure of this to.
             let _ = writeln!(io::stderr(), "volnet: {}", self.words());
         }
     }
 
-    /// What is said.
+    /// The sentence.
     pub(super) fn words(&self) -> String {
         show::printable(&self.to_string())
     }

@@ -12,7 +12,7 @@ use super::command::{Change, Create};
 use super::session::{Session, file};
 use super::{DONE, FAILED, Trouble, document, show};
 
-/// The most VMs that are changed at a time, each on a connection of its own.
+/// The most VMs that are changed at a time, each on its own connection.
 const AT_A_TIME: usize = 16;
 
 /// `create` and `run`.
@@ -37,7 +37,7 @@ fn dry_run(vm: &str, plan: Option<&Value>) -> String {
     comment + &show::plan(plan)
 }
 
-/// A document. One that is longer than a message cannot be sent.
+/// Reads a document. It is refused if it does not fit a message.
 fn read(path: &Path) -> Result<Value, Trouble> {
     let mut text = String::new();
     File::open(path)
@@ -51,7 +51,7 @@ fn read(path: &Path) -> Result<Value, Trouble> {
         .map_err(|error| Trouble::Input(format!("{} is not JSON: {error}", path.display())))
 }
 
-/// `start`, `stop`, `restart` and `delete`. One that fails does not keep the others from it.
+/// `start`, `stop`, `restart` and `delete`. If one VM fails, the others are still changed.
 pub(super) fn change(
     session: &mut Session,
     change: Change,

@@ -1,14 +1,14 @@
-//! One connection: bytes in, messages out of them, replies into a queue, bytes out.
+//! One connection: it reads bytes, finds messages, queues replies and writes bytes.
 //!
-//! A connection has one request under way at a time, because replies come in the order of the
-//! requests, or several that are carried out together and answered in one go; what it sends meanwhile
-//! waits, first in our buffer and then in the kernel's. So a
-//! client that floods us or never reads slows down nobody but itself, and what we keep for it is
-//! bounded: [`READ_PER_TURN`] and one message of input, one reply and [`QUEUE_MAX`] of output.
+//! A connection has one request in progress at a time, because replies come in the order of the
+//! requests. It may have several if they are carried out together. Later bytes wait, first in our
+//! buffer and then in the kernel's. So a client that floods us or never reads slows down only
+//! itself. Its memory is bounded: [`READ_PER_TURN`] and one message of input, one reply and
+//! [`QUEUE_MAX`] of output.
 //!
-//! A connection that ends because of what came on it is shut down for writing behind the reply, and
-//! what still comes is thrown away: a client that is busy writing a message that is too long would
-//! else meet an error there, and never get to the reply that says so.
+//! If a connection ends because of a bad message, it is shut down for writing after the reply, and
+//! later bytes are discarded. Otherwise a client that still writes a message that is too long would
+//! get a write error, and never read the reply.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read};
@@ -22,11 +22,12 @@ use super::peer::Peer;
 use crate::model::request::OpenFile;
 use crate::protocol::frame::{Decoder, FrameError, Terminator};
 
-/// Bytes taken from one connection in one turn of the loop.
+/// The most bytes that are read from one connection in one turn of the loop.
 pub(super) const READ_PER_TURN: usize = 64 * 1024;
-/// Bytes of output after which a connection gets no further request handled and no more events.
+/// If a connection has so many bytes of output, it gets no further request handled and no more
+/// events.
 pub(super) const QUEUE_MAX: usize = 256 * 1024;
-/// Bytes thrown away of a connection that is ending; after these it is closed in any case.
+/// The most bytes that are discarded from a connection that ends. Then it is closed in any case.
 const DISCARD_MAX: usize = 16 << 20;
 
 /// A connection.
@@ -34,37 +35,37 @@ const DISCARD_MAX: usize = 16 << 20;
 pub(super) struct Client {
     /// The socket.
     pub stream: UnixStream,
-    /// Who is at its other end.
+    /// Its peer.
     pub peer: Peer,
-    /// What it is waiting for.
+    /// Its state.
     pub state: State,
     decoder: Decoder,
     output: Vec<u8>,
     sent: usize,
     /// Descriptors to be passed on, each with the byte of `output` at which its reply begins.
     files: VecDeque<(usize, OpenFile)>,
-    /// The client sends no more.
+    /// The client has ended its side.
     eof: bool,
-    /// There may be more to read than was read.
+    /// There may be more bytes to read.
     more: bool,
-    /// The kernel said that the client's end is in sight.
+    /// The kernel reported the end of the client's side.
     last: bool,
-    /// Bytes thrown away in [`State::Closing`].
+    /// The discarded bytes in [`State::Closing`].
     discarded: usize,
 }
 
-/// What a connection is waiting for.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// The client's next request.
+    /// It waits for the client's next request.
     Idle,
-    /// Our answer. With `silent` it wants none.
+    /// It waits for our answer. With `silent` it wants none.
     Asked { silent: bool },
-    /// Our answers to so many requests that are carried out together.
+    /// It waits for our answers to this many requests, which are carried out together.
     Together { open: usize },
-    /// Events, for ever. `lost`: some did not fit, so the state is due again.
+    /// It gets events. `lost`: some did not fit, so it must get the state again.
     Subscribed { lost: bool },
-    /// The end: what is queued is sent, what comes is thrown away until the client ends it too.
+    /// It ends: the queue is sent, and input is discarded until the client ends, too.
     Closing,
 }
 
@@ -86,8 +87,8 @@ impl Client {
         }
     }
 
-    /// Reads what has arrived, as much as one turn allows, once there is no whole request left of
-    /// what was read before. An error ends the connection.
+    /// Reads the bytes that have arrived, as many as one turn allows, if no complete request is
+    /// left of the earlier bytes. An error ends the connection.
     pub(super) fn read(&mut self) -> io::Result<()> {
         if !self.decoder.is_empty() && !self.is_closing() {
             return Ok(());
@@ -98,7 +99,7 @@ impl Client {
             match self.stream.read(&mut buffer) {
                 Ok(0) => self.eof = true,
                 Ok(length) => {
-                    // Less than there was room for was all there is (epoll(7)), but for an end.
+                    // A short read means that there is no more (epoll(7)), except for the end.
                     self.more = self.last || length == buffer.len();
                     if self.is_closing() {
                         self.discarded += length;
@@ -115,13 +116,13 @@ impl Client {
         Ok(())
     }
 
-    /// The kernel says that there is something to read, and whether the end stands behind it.
+    /// The kernel reports bytes to read, and whether the end comes after them.
     pub(super) fn readable(&mut self, last: bool) {
         self.more = true;
         self.last |= last;
     }
 
-    /// The next request, if it is time for one.
+    /// The next request, if the client may have one handled.
     pub(super) fn next_message(&mut self) -> Option<Result<Vec<u8>, FrameError>> {
         if !self.wants_input() {
             return None;
@@ -134,14 +135,14 @@ impl Client {
         }
     }
 
-    /// Whether a further turn is due without waiting for the kernel.
+    /// Whether the client needs another turn without an event from the kernel.
     pub(super) fn has_work(&self) -> bool {
         let unread = self.more && !self.eof;
         (self.wants_input() && (unread || !self.decoder.is_empty()))
             || (self.is_closing() && unread)
     }
 
-    /// Whether all is said and done on this connection.
+    /// Whether this connection is finished.
     pub(super) fn is_over(&self) -> bool {
         let nothing_queued = self.sent == self.output.len();
         match self.state {
@@ -151,7 +152,7 @@ impl Client {
         }
     }
 
-    /// Whether an event would be queued beyond the bound.
+    /// Whether the queue has no room for an event.
     pub(super) fn is_full(&self) -> bool {
         self.queued() > QUEUE_MAX
     }
@@ -161,12 +162,13 @@ impl Client {
         self.output.len() - self.sent
     }
 
-    /// Queues what `write` appends and sends what the socket takes. An error ends the connection.
+    /// Queues the bytes that `write` appends, and sends what the socket accepts. An error ends the
+    /// connection.
     pub(super) fn send(&mut self, write: impl FnOnce(&mut Vec<u8>, Terminator)) -> io::Result<()> {
         self.send_with(None, write)
     }
 
-    /// The same, and a descriptor with it.
+    /// The same, with a descriptor.
     pub(super) fn send_with(
         &mut self,
         file: Option<&OpenFile>,
@@ -178,10 +180,10 @@ impl Client {
         self.flush()
     }
 
-    /// Sends what is queued, as far as the socket takes it.
+    /// Sends the queue, as far as the socket accepts it.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while self.sent < self.output.len() {
-            // What stands before a reply with a descriptor goes before it.
+            // The bytes before a reply with a descriptor are sent first.
             let file = self.files.front().filter(|(begin, _)| *begin == self.sent);
             let next = self.files.get(usize::from(file.is_some())).map(|(begin, _)| *begin);
             let bytes = &self.output[self.sent..next.unwrap_or(self.output.len())];
@@ -198,17 +200,17 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        // A large reply is rare; its memory is given back, not kept for the next.
+        // A large reply is rare. Its memory is freed.
         self.output = Vec::new();
         self.sent = 0;
         if self.is_closing() {
-            // A client that is gone already needs no word of it.
+            // The client may be gone already.
             let _ = self.stream.shutdown(Shutdown::Write);
         }
         Ok(())
     }
 
-    /// Whether requests of it wait to be carried out together.
+    /// Whether it has requests that wait to be carried out together.
     pub(super) fn is_gathering(&self) -> bool {
         matches!(self.state, State::Together { .. })
     }

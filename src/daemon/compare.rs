@@ -1,10 +1,9 @@
-//! Checksums, compared aside: whole files are read for them, and a file can be as large as somebody
-//! likes. Each request that needs it has a thread, which ends with the file, or with the connection
-//! of whoever asked; so there are no more of them than connections. They read with the rights of the
-//! user of hypervisors, and leave the processor to everybody else.
+//! Compares checksums in threads of their own, because whole files are read, and a file can be very
+//! large. Each request with checksums has a thread, which ends with the file or with the connection
+//! of its caller. So there are no more threads than connections. They read with the rights of the
+//! hypervisors' user, and with the lowest priority.
 //!
-//! A request comes back when its files are what they should be, and is handled then as if it had come
-//! then.
+//! A request is handled after its checksums are right, as if it had just arrived.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,7 +20,7 @@ use crate::model::error::Refusal;
 use crate::model::request::Request;
 use crate::model::request::Ticket;
 
-/// Bytes of a thread's stack; what is read is not on it.
+/// Bytes of a thread's stack. The read buffer is not on it.
 const STACK: usize = 128 * 1024;
 
 /// The requests that wait for their files.
@@ -31,7 +30,7 @@ pub(super) struct Comparisons {
     waker: Arc<Waker>,
     sender: Sender<Compared>,
     done: Receiver<Compared>,
-    /// Who waits, and how their thread is told that they do not any more.
+    /// The callers that wait, and the flag that stops their thread.
     waiting: HashMap<Ticket, Arc<AtomicBool>>,
 }
 
@@ -44,7 +43,7 @@ pub(super) struct Compared {
 }
 
 impl Comparisons {
-    /// None yet. `token` becomes ready when there is something to [`Comparisons::take`].
+    /// No comparisons yet. `token` becomes ready when [`Comparisons::take`] has a result.
     pub(super) fn new(
         registry: &Registry,
         token: Token,
@@ -55,7 +54,7 @@ impl Comparisons {
         Ok(Comparisons { user, waker, sender, done, waiting: HashMap::new() })
     }
 
-    /// Has the files of a request compared.
+    /// Compares the files of a request.
     pub(super) fn begin(
         &mut self,
         ticket: Ticket,
@@ -66,10 +65,10 @@ impl Comparisons {
         let (request, user, is_over) = (request.clone(), self.user.clone(), Arc::clone(&over));
         let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
         let work = move || {
-            // Where this fails, others wait for it a little.
+            // If this fails, the thread only slows down others a little.
             let _ = volnet_ffi::priority::yield_to_others();
             let result = compare(&files, user.as_ref(), &is_over);
-            // Whoever would take it has ended with the daemon.
+            // The receiver has ended with the daemon.
             let _ = sender.send(Compared { ticket, request, result });
             let _ = waker.wake();
         };
@@ -78,14 +77,14 @@ impl Comparisons {
         Ok(())
     }
 
-    /// Nobody waits for this one any more.
+    /// Nobody waits for this request any more.
     pub(super) fn call_off(&mut self, ticket: Ticket) {
         if let Some(over) = self.waiting.remove(&ticket) {
             over.store(true, Ordering::Relaxed);
         }
     }
 
-    /// A request that was compared and that somebody waits for.
+    /// A request that was compared and whose caller still waits.
     pub(super) fn take(&mut self) -> Option<Compared> {
         let waiting = &mut self.waiting;
         self.done.try_iter().find(|compared| waiting.remove(&compared.ticket).is_some())

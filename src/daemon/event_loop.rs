@@ -1,14 +1,14 @@
-//! The loop: wait, let each source that is ready have its turn, tell what there is to tell.
+//! The event loop: wait, give each ready source its turn, send the outputs.
 //!
 //! mio is edge-triggered: a source is drained until it would block, except for clients and guests,
 //! which get a bounded turn each; those with more to do are remembered and the next wait does not
 //! block. The only timer is the timeout of the wait, so an idle daemon is not woken.
 //!
-//! Each kind of source has a file, in which it is registered and has its turn: connections and their
-//! listener ([`clients`]), the kernel's news ([`kernel`]), what guests ask ([`guests`]), processes
-//! ([`processes`]). A new kind is a variant of [`Source`], an arm of [`EventLoop::turn`] and a file.
-//! Creates that come together wait in [`gather`] for the end of the round; [`spare`] has what nobody
-//! waits for.
+//! Each kind of source has a file, in which it is registered and has its turn: connections and
+//! their listener ([`clients`]), the kernel's news ([`kernel`]), what guests ask ([`guests`]),
+//! processes ([`processes`]). A new kind is a variant of [`Source`], an arm of [`EventLoop::turn`]
+//! and a file. Creates that come together wait in [`gather`] for the end of the round; [`spare`]
+//! has what nobody waits for.
 
 mod clients;
 mod gather;
@@ -51,14 +51,14 @@ use spare::Spare;
 /// Readiness taken from the kernel in one round.
 const EVENTS_PER_ROUND: usize = 256;
 
-/// The ticket of our own request: no connection has this key.
+/// The ticket of our own request. No connection has this key.
 const OWN_TICKET: Ticket = 0;
 
-/// The daemon's loop and all that it waits for.
+/// The daemon's loop and its sources.
 pub(super) struct EventLoop<N, D: Disk, P> {
     poll: Poll,
     sources: Sources<Source>,
-    /// Sources that have more to do than their last turn allowed.
+    /// Sources with more work than their last turn allowed.
     again: Vec<Key>,
     shell: Shell<N, D, P>,
     comparisons: Comparisons,
@@ -76,8 +76,8 @@ pub(super) struct EventLoop<N, D: Disk, P> {
 
 impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// A loop over these, which serves whoever connects to `listener`; without one, it is there for
-    /// one request. What `monitor` has to tell already is read in the first round. `signals` becomes
-    /// readable when the daemon is to end.
+    /// one request. What `monitor` has to tell already is read in the first round. `signals`
+    /// becomes readable when the daemon is to end.
     pub(super) fn new(
         shell: Shell<N, D, P>,
         listener: Option<UnixListener>,
@@ -122,8 +122,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(key)
     }
 
-    /// Runs until a signal says that it is enough. An error is one of the wait itself: without it
-    /// nothing can go on. What is wrong with one source ends that source, or is tried again.
+    /// Runs until a signal ends it. An error is one of the wait itself, without which the daemon
+    /// cannot continue. A fault of a source ends that source, or is tried again.
     pub(super) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_ROUND);
         self.hear_kernel(self.now());
@@ -134,7 +134,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(())
     }
 
-    /// Handles one request of our own and runs until it is answered; `None` if a signal came first.
+    /// Handles one request of our own and runs until it is answered. `None` if a signal came first.
     pub(super) fn run_one(
         &mut self,
         request: &Request,
@@ -144,7 +144,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(self.own_answer.take())
     }
 
-    /// Waits, lets each source that is ready have its turn, does what is due, and tells of all that.
+    /// Waits, lets each source that is ready have its turn, does what is due, and tells of all
+    /// that.
     fn round(&mut self, events: &mut Events) -> io::Result<()> {
         let timeout = self.timeout();
         match self.poll.poll(events, timeout) {
@@ -168,8 +169,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(())
     }
 
-    /// The turn of a source: the kernel says that it is ready, or it had more to do before. One that
-    /// a turn before it has closed has none.
+    /// The turn of a source: the kernel says that it is ready, or it had more to do before. One
+    /// that a turn before it has closed has none.
     fn turn(&mut self, key: Key, event: Option<&Readiness>) {
         match self.sources.get_mut(key) {
             None => {}
@@ -183,7 +184,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Lets a source have another turn without waiting for the kernel.
+    /// Gives a source another turn without waiting for the kernel.
     fn come_back(&mut self, key: Key) {
         if !self.again.contains(&key) {
             self.again.push(key);
@@ -210,8 +211,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         super::now(self.started)
     }
 
-    /// Passes on what the shell has to tell, and watches what it started or made. Those who
-    /// wait come before those who watch.
+    /// Sends the outputs of the shell, and watches its new processes and bridges. Callers come
+    /// before subscribers.
     fn tell(&mut self) {
         let mut events = Vec::new();
         for output in self.shell.take_outputs() {

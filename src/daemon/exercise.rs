@@ -4,15 +4,15 @@ use super::launch::tsc_khz;
 use super::peer::{GROUP, group_id};
 use crate::dhcp::resolvers::{RESOLVERS_MAX, resolvers};
 
-/// Whatever else stands in the files that describe the host, the group is found whose members may
-/// change things, the first processor's frequency, and name servers that a guest can reach.
+/// Whatever the files of the host have, the group of the socket, the first processor's frequency
+/// and the name servers for guests are found in them.
 pub fn host_files(bytes: &[u8]) {
-    // A carriage return is part of a line or of its end, by what is put behind it.
+    // A carriage return is part of a line or of its end, depending on the next bytes.
     let text = String::from_utf8_lossy(bytes).replace('\r', " ");
     let (group, frequency) = (group_id(&text, GROUP), tsc_khz(&text));
     let line = format!("{GROUP}:x:998:ann");
     let mhz = "cpu MHz\t\t: 2595.124";
-    // The first that can be read counts; in front of all others, that is ours.
+    // The first valid one counts. Ours comes before all others.
     assert_eq!(group_id(&format!("{line}\n{text}"), GROUP), Some(998));
     assert_eq!(tsc_khz(&format!("{mhz}\n{text}")), Some(2_595_124));
     let last = format!("{text}\n{line}\n{mhz}");

@@ -1,9 +1,8 @@
 //! The daemon on systems other than Linux: the noop backend behind a plain socket.
 //!
-//! It answers what the real one would (names, addresses, plans) and touches nothing, so that tools
-//! can be written and tried anywhere. Nothing that it is told outlives it, because nothing exists
-//! that would have to be found again. One connection is served at a time; hypervisors are not
-//! started here.
+//! It answers as the real daemon would (names, addresses, plans), but changes nothing. So tools can
+//! be written and tried anywhere. Its state does not outlive it, because no object exists that must
+//! be found again. It serves one connection at a time, and starts no hypervisors.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{OwnedFd, RawFd};
@@ -32,10 +31,10 @@ use crate::store::{Paths, Store};
 /// Bytes read from a connection at a time.
 const READ: usize = 16 * 1024;
 
-/// The runtime directory of a store that is in memory alone.
+/// The runtime directory of the store in memory.
 const RUNTIME: &str = "/runtime";
 
-/// The shell with nothing under it.
+/// The shell without a real world.
 type NoopShell = Shell<Noop, Memory, NoProcesses>;
 
 /// Serves until the process is ended.
@@ -137,7 +136,7 @@ fn ask(shell: &mut NoopShell, request: &Request, started: Instant) -> Result<Rep
         Output::Reply { result, .. } => Some(result),
         Output::Event(_) => None,
     });
-    // Nothing here takes time: without processes there is no end to wait for.
+    // Every request is answered at once: without processes there is no end to wait for.
     answers.last().unwrap_or_else(|| Err(refused("the request was not answered").into()))
 }
 

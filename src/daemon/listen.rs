@@ -1,4 +1,4 @@
-//! The socket that the daemon is driven by.
+//! The daemon's socket.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -11,7 +11,7 @@ use mio::net::UnixListener;
 use super::peer::{GROUP, GROUP_FILE, group_id};
 use crate::model::error::Failure;
 
-/// Who may connect: the owner and the group.
+/// The mode of the socket: the owner and the group may connect.
 const MODE: u32 = 0o660;
 
 /// The socket's file, removed when the daemon ends.
@@ -24,8 +24,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at `path`. The caller holds the lock, so a socket that is there already is one that a
-/// daemon left when it was killed. Anything else of that name is not ours to remove.
+/// Listens at `path`. The caller holds the lock, so a killed daemon left an existing socket behind.
+/// Any other file of that name is not removed.
 pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), Failure> {
     let failed =
         |error: io::Error| Failure::kernel("listen on", path.display().to_string(), &error);
@@ -48,9 +48,9 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), Failure>
     Ok((listener, file))
 }
 
-/// Has the kernel refuse descriptors that clients send. Nobody asks for them, and to close one can
-/// take long: that of a connection that lingers, say (SO_LINGER, socket(7)). Before Linux 6.16 the
-/// kernel closes them while it reads.
+/// Makes the kernel refuse descriptors that clients send. volnet needs none, and closing one can
+/// take long, for example that of a connection that lingers (SO_LINGER, socket(7)). Before Linux
+/// 6.16 they are closed while a message is read.
 fn refuse_descriptors(listener: &UnixListener) {
     if let Err(error) = volnet_ffi::socket::refuse_descriptors(listener.as_fd()) {
         log::debug!("cannot keep clients from sending descriptors, which are closed: {error}");

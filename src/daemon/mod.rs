@@ -1,10 +1,10 @@
-//! The only imperative shell: wait, decode, decide, execute, store, reply.
+//! The imperative shell: wait, decode, decide, execute, store, reply.
 //!
-//! [`shell`] carries decisions out and knows neither sockets nor clocks; `host`, `heal` and
-//! `inspect` are its parts for the host as a whole, `guests` for what these ask, `together` for
-//! requests that come together, [`launch`] is what it knows of hypervisors. `event_loop` with what it
-//! waits for ([`sources`], `source`, `client`, `ear`) drives it. [`serve()`] is the daemon, [`offline`] the same
-//! shell for one request where no daemon runs. On systems other than Linux both are in `foreign`.
+//! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `host`,
+//! `heal` and `inspect` for the host as a whole, `guests` for DHCP, `together` for requests that
+//! arrive together, and [`launch`] for hypervisors. `event_loop` with its sources ([`sources`],
+//! `source`, `client`, `ear`) drives it. [`serve()`] is the daemon, and [`offline`] the same shell
+//! for one request without a daemon. On systems other than Linux both are in `foreign`.
 
 #[cfg(target_os = "linux")]
 mod client;

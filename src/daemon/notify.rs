@@ -1,12 +1,12 @@
-//! Telling the service manager how we are: sd_notify(3), which is one datagram.
+//! Notifies the service manager: sd_notify(3), which is one datagram.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Sends `state` (such as `READY=1`) to the service manager, if there is one. That it cannot be
-/// told is no reason not to serve.
+/// Sends `state` (such as `READY=1`) to the service manager, if there is one. A failure does not
+/// stop the daemon.
 pub(super) fn notify(state: &str) {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(address.as_bytes(), state) {

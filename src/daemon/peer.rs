@@ -1,9 +1,10 @@
-//! Who is at the other end of a connection, and what they may ask.
+//! The other end of a connection, and its rights.
 //!
-//! The kernel says who connected (SO_PEERCRED and SO_PEERGROUPS, unix(7)); nothing that the client
-//! says counts. Root, the daemon's own user and members of the group `volnet` may call everything;
-//! anybody else whom the socket's mode lets in may only look. Where hypervisors run as root, whoever
-//! says which files they open has all files of the host, so that is for root and the daemon's user.
+//! The kernel says who connected (SO_PEERCRED and SO_PEERGROUPS, unix(7)); the client's own word
+//! does not count. Root, the daemon's own user and members of the group `volnet` may call
+//! everything. Anybody else whom the socket's mode admits may only look. If hypervisors run as
+//! root, who names files for them can read all files of the host. So only root and the daemon's
+//! user may do so.
 
 use std::fs;
 use std::io;
@@ -16,21 +17,21 @@ pub const GROUP: &str = "volnet";
 /// Where groups are listed (group(5)). Read directly: a static binary cannot ask NSS.
 pub(super) const GROUP_FILE: &str = "/etc/group";
 
-/// The other end of a connection.
+/// The peer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its user.
     pub uid: u32,
     /// Its process, for the log.
     pub pid: i32,
-    /// Whether it is root, or the daemon's own user.
+    /// Whether it is root or the daemon's own user.
     pub is_root: bool,
-    /// Whether it may call methods that change something.
+    /// Whether it may call methods that change the state.
     pub may_change: bool,
 }
 
 impl Peer {
-    /// Asks the kernel who is at the other end of `socket`.
+    /// Asks the kernel for the peer of `socket`.
     pub fn of(socket: &impl AsFd) -> io::Result<Peer> {
         let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
         let uid = credentials.uid();

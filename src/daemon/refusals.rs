@@ -1,12 +1,12 @@
-//! What is refused is logged, but not more often than somebody can read it: who is refused can ask
-//! again a thousand times a second.
+//! Logs refusals, with a limit for the lines a second: a refused client can ask again a thousand
+//! times a second.
 
 use std::fmt;
 
-/// Lines of refusals in one second; what is beyond them is counted.
+/// The most lines of refusals in one second. More are only counted.
 const LINES_PER_SECOND: u32 = 10;
 
-/// What was logged in the second that began last.
+/// The refusals of the present second.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     /// When it began, in milliseconds of the monotonic clock.
@@ -15,7 +15,7 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Logs that something was refused.
+    /// Logs a refusal.
     pub(super) fn log(&mut self, now: u64, what: fmt::Arguments<'_>) {
         let (loud, missed) = self.count(now);
         if missed > 0 {
@@ -26,7 +26,7 @@ impl Refusals {
         }
     }
 
-    /// Whether this one is to be logged, and how many of an earlier second were not.
+    /// Whether to log this refusal, and how many of the last second were not logged.
     fn count(&mut self, now: u64) -> (bool, u32) {
         let mut missed = 0;
         if now.saturating_sub(self.since) >= 1000 {

@@ -1,4 +1,4 @@
-//! What the loop waits for. Each source has its turn in a file of its own in `event_loop`.
+//! The sources of the event loop. Each source has its turn in a file of its own in `event_loop`.
 
 use mio::net::{UnixListener, UnixStream};
 
@@ -7,18 +7,18 @@ use super::ear::Ear;
 use super::sources::{Key, Sources};
 use crate::model::name::VmName;
 
-/// Something that can become ready.
+/// A source that can become ready.
 #[derive(Debug)]
 pub(super) enum Source {
     /// The socket that clients connect to.
     Listener(UnixListener),
     /// The pipe that signal handlers write to. Kept, because the poll only borrows it.
     Signals(#[expect(dead_code)] UnixStream),
-    /// One of the sockets with news of the kernel.
+    /// One of the sockets with news from the kernel.
     Monitor,
     /// A connection.
     Client(Box<Client>),
-    /// What the guests of a network ask.
+    /// The DHCP socket of a network.
     Guests(Box<Ear>),
     /// Requests whose files were compared.
     Comparisons,
@@ -33,17 +33,17 @@ impl Source {
 }
 
 impl Sources<Source> {
-    /// All clients with their keys.
+    /// All clients, with their keys.
     pub(super) fn clients(&mut self) -> impl Iterator<Item = (Key, &mut Client)> {
         self.iter_mut().filter_map(|(key, source)| Some((key, source.client()?)))
     }
 
-    /// The client with this key, if it is one and has not gone.
+    /// The client with this key, if it still exists.
     pub(super) fn client(&mut self, key: Key) -> Option<&mut Client> {
         self.get_mut(key)?.client()
     }
 
-    /// The key under which the guests of a network are heard.
+    /// The key of the DHCP socket of a network.
     pub(super) fn guests_of(&self, network: &str) -> Option<Key> {
         let here =
             |source: &Source| matches!(source, Source::Guests(ear) if ear.network == network);

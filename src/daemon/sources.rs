@@ -1,12 +1,12 @@
-//! The sources of a loop, each with a key by which it is known to the kernel.
+//! The sources of the loop. The kernel knows each by a key.
 //!
-//! Readiness comes in batches: by the time that an event has its turn, a turn before it in the same
-//! batch may have closed its source, and made others. So a key is given once and not again. The event
-//! of a former source finds nothing, and can wake nobody in its place.
+//! Events come in batches. Before an event has its turn, an earlier turn of the same batch may have
+//! closed its source and made new ones. So a key is never reused. The event of a closed source
+//! finds no source, and cannot wake another one.
 
 use std::collections::BTreeMap;
 
-/// What a source is known by: the number of its mio token. Never 0.
+/// The key of a source: the number of its mio token. It is never 0.
 pub type Key = usize;
 
 /// Sources by key.
@@ -23,9 +23,9 @@ impl<S> Default for Sources<S> {
 }
 
 impl<S> Sources<S> {
-    /// A key for a source that is about to be inserted; one that is not used is lost.
+    /// A key for a new source. A key that is not used is lost.
     pub fn key(&mut self) -> Key {
-        // Where a key has 32 bits they may begin anew one day.
+        // Keys of 32 bits may wrap around one day.
         loop {
             self.last = self.last.wrapping_add(1);
             if self.last != 0 && !self.sources.contains_key(&self.last) {
@@ -34,28 +34,28 @@ impl<S> Sources<S> {
         }
     }
 
-    /// Keeps a source, under a key that was given for it.
+    /// Inserts a source under its key.
     pub fn insert(&mut self, key: Key, source: S) {
         let former = self.sources.insert(key, source);
         debug_assert!(former.is_none(), "key {key} has a source");
     }
 
-    /// Takes a source out; `None` if it has gone before.
+    /// Removes a source; `None` if it is gone already.
     pub fn remove(&mut self, key: Key) -> Option<S> {
         self.sources.remove(&key)
     }
 
-    /// The source with this key; `None` if it has gone.
+    /// The source with this key; `None` if it is gone.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut S> {
         self.sources.get_mut(&key)
     }
 
-    /// All sources, in the order in which they came.
+    /// All sources, in the order of their insertion.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &S)> {
         self.sources.iter().map(|(key, source)| (*key, source))
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut S)> {
         self.sources.iter_mut().map(|(key, source)| (*key, source))
     }

@@ -1,8 +1,8 @@
-//! vsock context ids: which guest is meant on the host's vsock (vsock(7)).
+//! vsock context ids, which identify guests on the host's vsock (vsock(7)).
 //!
-//! 0 to 2 are the hypervisor, the loopback and the host, the highest one means any; every VM gets
-//! the lowest of the others that is free. What is taken is kept as ranges, so thousands of VMs cost
-//! one entry as long as there are no holes, and a record with a high id costs one more.
+//! 0 to 2 are the hypervisor, the loopback and the host, and the highest id means any. Every VM
+//! gets the lowest free id of the others. Used ids are kept as ranges: thousands of VMs need one
+//! entry as long as there are no holes, and a record with a high id needs one more.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub const CID_MIN: u32 = 3;
 /// The highest: `VMADDR_CID_ANY` less one (linux/vm_sockets.h).
 pub const CID_MAX: u32 = u32::MAX - 1;
 
-/// The ids that are taken.
+/// The used ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cids {
     /// First and last of every range. No two ranges touch.
@@ -19,7 +19,7 @@ pub struct Cids {
 }
 
 impl Cids {
-    /// Takes the lowest free id. `None` when there is none left.
+    /// Takes the lowest free id. `None` if no id is free.
     pub fn take(&mut self) -> Option<u32> {
         let cid = match self.ranges.get(&CID_MIN) {
             None => CID_MIN,
@@ -30,7 +30,7 @@ impl Cids {
         Some(cid)
     }
 
-    /// Takes this id, as a record names it. False when it is taken or none that a guest can have.
+    /// Takes this id for a record. False if it is used, or if a guest cannot have it.
     pub fn take_exactly(&mut self, cid: u32) -> bool {
         let free = (CID_MIN..=CID_MAX).contains(&cid) && !self.is_taken(cid);
         if free {
@@ -39,7 +39,7 @@ impl Cids {
         free
     }
 
-    /// Gives an id back. False when it was not taken.
+    /// Releases an id. False if it was not used.
     pub fn release(&mut self, cid: u32) -> bool {
         let Some((first, last)) = self.range_of(cid) else {
             return false;
@@ -54,7 +54,7 @@ impl Cids {
         true
     }
 
-    /// Whether this id is taken.
+    /// Whether this id is used.
     pub fn is_taken(&self, cid: u32) -> bool {
         self.range_of(cid).is_some()
     }
@@ -64,7 +64,7 @@ impl Cids {
         (cid <= last).then_some((first, last))
     }
 
-    /// Adds an id that is free, joining it to the ranges on either side of it.
+    /// Adds a free id, and joins it to the ranges on both sides.
     fn insert(&mut self, cid: u32) {
         let first = self.range_of(cid - 1).map_or(cid, |(first, _)| first);
         let last = self.ranges.remove(&(cid + 1)).unwrap_or(cid);

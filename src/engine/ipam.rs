@@ -1,18 +1,17 @@
-//! The addresses of one network, and who may have the next.
+//! The addresses of one network, and which one is leased next.
 //!
-//! A [`Pool`] is a bitmap in two levels: a bit an address, and above that a bit a word that says
-//! the word is full, so a search touches few words however full the pool is. The network,
-//! broadcast and host addresses are excluded for good. A /24 takes 40 bytes; a /8 takes 2 MiB and
-//! 32 KiB of address space that come zeroed from the system, of which only the pages are backed
-//! whose addresses were used.
+//! A [`Pool`] is a bitmap of two levels: one bit per address, and above that one bit per word,
+//! which says that the word is full. So a search reads few words however full the pool is. The
+//! network, broadcast and host addresses are always excluded. A /24 takes 40 bytes. A /8 takes 2
+//! MiB and 32 KiB of zeroed address space, and memory is used only for pages with used addresses.
 //!
-//! Leases are next-fit: the search starts behind the last lease. An address that is released
-//! *rests* behind all that are free, the longest rested first, because a switch, a neighbour cache
-//! or a conntrack entry somewhere may still tie it to the guest that had it. The last
-//! [`RESTING_MAX`] releases rest; an older one is free like any other.
+//! Leases are next-fit: the search starts after the last lease. A released address *rests*: it is
+//! leased only after all free ones, the longest rested first, because a switch, a neighbour cache
+//! or a conntrack entry somewhere may still connect it with its former guest. The last
+//! [`RESTING_MAX`] released addresses rest. Older ones are free like any other.
 //!
-//! The pool does not know who holds a lease; the records do. After a restart it is built anew from
-//! them with [`Pool::lease_exactly`].
+//! The pool does not know the owner of a lease; the records do. After a restart it is rebuilt from
+//! the records with [`Pool::lease_exactly`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,11 +19,11 @@ use std::net::Ipv4Addr;
 
 use crate::model::prefix::Prefix;
 
-/// The shortest prefix, that is the largest network, that a pool hands out from.
+/// The shortest prefix of a pool, that is the largest network.
 pub const PREFIX_MIN: u8 = 8;
-/// The longest prefix: four addresses, of which one can be leased.
+/// The longest prefix: it has four addresses, and one can be leased.
 pub const PREFIX_MAX: u8 = 30;
-/// How many released addresses are kept behind the free ones.
+/// How many released addresses rest.
 pub const RESTING_MAX: usize = 64;
 
 /// Bits in a word of the map.
@@ -35,9 +34,9 @@ const WORD: u32 = u64::BITS;
 pub struct Pool {
     prefix: Prefix,
     host: Ipv4Addr,
-    /// A bit an address: set when it is leased, resting or excluded, and behind the prefix's end.
+    /// One bit per address: set if it is leased, resting, excluded, or after the prefix's end.
     words: Vec<u64>,
-    /// A bit a word: set when all of the word's bits are, and behind the last word.
+    /// One bit per word: set if all bits of the word are set, and after the last word.
     full: Vec<u64>,
     /// Released addresses by position, the longest rested first. Their bits are set.
     resting: VecDeque<u32>,
@@ -57,13 +56,13 @@ pub enum Why {
     Broadcast,
     /// It is the host's own.
     Host,
-    /// Somebody has it.
+    /// It is leased.
     Leased,
 }
 
 impl Pool {
-    /// A pool over `prefix` with nothing leased. `host` is the host's own address in it. The error
-    /// says which of the two cannot be, and why.
+    /// A pool for `prefix` without leases. `host` is the host's own address in it. The error says
+    /// which of the two is not possible, and why.
     pub fn new(prefix: Prefix, host: Ipv4Addr) -> Result<Pool, String> {
         if !(PREFIX_MIN..=PREFIX_MAX).contains(&prefix.length()) {
             return Err(format!("{prefix} is not a /{PREFIX_MIN} to a /{PREFIX_MAX}"));
@@ -96,15 +95,15 @@ impl Pool {
         clear.or_else(|| self.resting.front().copied()).map(|position| self.address(position))
     }
 
-    /// Leases the next address. `None` when every one is leased.
+    /// Leases the next address. `None` if all are leased.
     pub fn lease(&mut self) -> Option<Ipv4Addr> {
         let address = self.peek()?;
         self.lease_exactly(address).ok()?;
         Some(address)
     }
 
-    /// Leases this address. The next search starts behind it, so a pool that is built from records
-    /// in the order of their making goes on where it left off.
+    /// Leases this address. The next search starts after it. So a pool that is rebuilt from records
+    /// in the order of their creation continues where it was.
     pub fn lease_exactly(&mut self, address: Ipv4Addr) -> Result<(), Why> {
         if let Some(why) = self.never_leased(address) {
             return Err(why);
@@ -118,7 +117,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes an address back. False when it was not leased.
+    /// Releases an address. False if it was not leased.
     pub fn release(&mut self, address: Ipv4Addr) -> bool {
         if !self.is_leased(address) {
             return false;
@@ -138,7 +137,7 @@ impl Pool {
         self.never_leased(address).is_none() && !self.is_leased(address)
     }
 
-    /// Whether somebody has this address.
+    /// Whether this address is leased.
     pub fn is_leased(&self, address: Ipv4Addr) -> bool {
         self.never_leased(address).is_none() && {
             let position = self.position(address);
@@ -156,7 +155,7 @@ impl Pool {
         (1_u32 << (32 - self.prefix.length())) - 3 - self.leased
     }
 
-    /// Why an address is not one of those that this pool hands out at all.
+    /// Why this pool can never hand out an address.
     fn never_leased(&self, address: Ipv4Addr) -> Option<Why> {
         if !self.prefix.contains(address) {
             Some(Why::Outside)
@@ -177,7 +176,7 @@ impl Pool {
         self.leased += 1;
     }
 
-    /// The first clear position at or behind `start`.
+    /// The first clear position at or after `start`.
     fn clear_from(&self, start: u32) -> Option<u32> {
         let first = start / WORD;
         let word = self.words.get(first as usize)?;
@@ -189,7 +188,7 @@ impl Pool {
         Some(open * WORD + position)
     }
 
-    /// The first word at or behind `start` that is not full.
+    /// The first word at or after `start` that is not full.
     fn open_word_from(&self, start: u32) -> Option<u32> {
         let (mut at, mut skip) = (start / WORD, start % WORD);
         loop {
@@ -240,7 +239,7 @@ fn first_clear(word: u64, from: u32) -> Option<u32> {
     (clear != 0).then(|| clear.trailing_zeros())
 }
 
-/// Sets the bits of the last word that lie behind the first `size` of a map.
+/// Sets the bits of the last word after the first `size` bits of a map.
 fn close_tail(map: &mut [u64], size: u32) {
     let used = size % WORD;
     if let Some(last) = map.last_mut().filter(|_| used != 0) {

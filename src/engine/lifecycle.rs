@@ -1,7 +1,7 @@
 //! Starts, stops, exits and deadlines.
 //!
-//! An exit is one decision (write down how it ended), and what follows from it (start again,
-//! delete) is another, so that each can fail on its own: a restart that fails leaves a VM that has
+//! An exit is one decision (record how the process ended), and its consequence (start again,
+//! delete) is another, so that each can fail by itself. A failed restart leaves a VM that has
 //! ended, not one that is still stopping.
 
 use crate::engine::decide::{Act, Answer, Answers, Decision, Engine, Step, Write};
@@ -15,32 +15,32 @@ use crate::model::request::Ticket;
 use crate::model::spec::RestartPolicy;
 use crate::model::view::EventKind;
 
-/// What is due for a VM after another decision on it.
+/// The next decision for a VM, after another one.
 #[derive(Debug)]
 pub(super) enum FollowUp {
     /// Start it again for these callers.
     Start { name: VmName, answers: Vec<(Ticket, Answer)> },
-    /// Give everything back.
+    /// Release everything.
     Delete { name: VmName, answers: Vec<(Ticket, Answer)> },
-    /// End it without asking, and then give everything back.
+    /// End it without asking the guest, and then release everything.
     KillAndDelete { name: VmName },
 }
 
-/// Why a process is started.
+/// The reason for the start of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Started {
-    /// Somebody asked, or autostart did.
+    /// A request, or autostart.
     ByRequest,
-    /// It had ended, and its policy says that it should not stay so.
+    /// The restart policy, after it had ended.
     ByPolicy,
 }
 
 impl Engine {
-    /// The next decision that follows from those already done; ask until there is none.
+    /// The next decision that follows from earlier ones. Call it until there is none.
     pub fn follow_up(&mut self, now: Now) -> Option<Decision> {
         loop {
             if self.follow_ups.is_empty() && !self.teardown.is_empty() {
-                // VMs that were made meanwhile go, too.
+                // VMs that were made meanwhile are deleted, too.
                 self.clear_out();
             }
             match self.follow_ups.pop_front()? {
@@ -48,7 +48,7 @@ impl Engine {
                     let nobody_waits = answers.is_empty();
                     let mut decision = self.begin_start(&name, answers, Started::ByRequest);
                     if let Some(former) = decision.former.as_mut().filter(|_| nobody_waits) {
-                        // Nobody is told should it fail: then its policy goes on from there.
+                        // If it fails, there is nobody to tell. Then the restart policy applies.
                         let policy = former.record.spec.restart;
                         let wait = supervise::restart_after(policy, Exit::Lost, former.in_a_row);
                         former.life = wait
@@ -72,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// Teardown: refused while VMs exist, unless by force; then they go first.
+    /// Teardown. It is refused while VMs exist. With force, they are deleted first.
     pub(super) fn teardown(
         &mut self,
         ticket: Ticket,
@@ -90,7 +90,7 @@ impl Engine {
         Ok(Step::Later)
     }
 
-    /// Lets every VM go that is not about to.
+    /// Deletes every VM that is not being deleted already.
     fn clear_out(&mut self) {
         for (name, vm) in &self.vms {
             let name = name.clone();
@@ -102,7 +102,7 @@ impl Engine {
         }
     }
 
-    /// Those who wait for a teardown, once no VM stands in its way.
+    /// The callers that wait for a teardown, after the last VM is gone.
     pub fn teardown_due(&mut self) -> Option<Vec<Ticket>> {
         let due = !self.teardown.is_empty() && self.vms.is_empty();
         due.then(|| std::mem::take(&mut self.teardown))
@@ -115,7 +115,7 @@ impl Engine {
         vms.filter_map(|vm| vm.life.deadline()).chain(self.watch.deadline()).min()
     }
 
-    /// A decision whose time has come; ask until there is none.
+    /// A decision that is due. Call it until there is none.
     pub fn due(&mut self, now: Now) -> Option<Decision> {
         let vms = &self.vms;
         let deadline = |name: &VmName| vms.get(name).and_then(|vm| vm.life.deadline());
@@ -141,7 +141,7 @@ impl Engine {
             Life::Waiting { .. } => {
                 vm.record.restarts += 1;
                 vm.in_a_row += 1;
-                // A restart that fails is a failure like any other: the policy goes on from there.
+                // A failed restart counts as an exit: the restart policy applies again.
                 let policy = vm.record.spec.restart;
                 let wait = supervise::restart_after(policy, Exit::Lost, vm.in_a_row);
                 vm.life = wait.map_or(Life::Idle, |wait| Life::Waiting { until: now.mono + wait });
@@ -151,7 +151,7 @@ impl Engine {
         }
     }
 
-    /// Puts off the answers to a start until the process has hatched.
+    /// Delays the answers to a start until the end of the start-up check.
     pub(super) fn hatch(
         &mut self,
         name: &VmName,
@@ -168,7 +168,8 @@ impl Engine {
         }
     }
 
-    /// Somebody else was told that the VM is there: it stays even if its process does not hatch.
+    /// Another caller was told that the VM exists. So it stays even if its process fails the
+    /// start-up check.
     pub(super) fn keep(&mut self, name: &VmName) {
         if let Some(Life::Running { hatching: Some(hatching), .. }) =
             self.vms.get_mut(name).map(|vm| &mut vm.life)
@@ -177,7 +178,7 @@ impl Engine {
         }
     }
 
-    /// A VM whose process is to be looked at now; ask until there is none.
+    /// A VM whose process should be checked now. Call it until there is none.
     pub fn hatching(&self, now: Now) -> Option<VmName> {
         let due = |name: &&VmName| {
             matches!(self.vms.get(*name).map(|vm| &vm.life),
@@ -187,7 +188,7 @@ impl Engine {
         self.timed.iter().find(due).cloned()
     }
 
-    /// The process was looked at. Once it is `ready`, or has had its time, its callers are told.
+    /// The process was checked. If it is `ready`, or if its time is over, its callers are answered.
     pub fn looked_at(&mut self, name: &VmName, ready: bool, now: Now) -> Answers {
         let Some(Life::Running { hatching, .. }) = self.vms.get_mut(name).map(|vm| &mut vm.life)
         else {
@@ -202,7 +203,7 @@ impl Engine {
         self.answers(name, hatched.map(|hatched| hatched.answers).unwrap_or_default())
     }
 
-    /// The process of a VM has ended. `log` is the end of what it wrote.
+    /// The process of a VM has ended. `log` is the end of its log.
     pub fn exited(
         &mut self,
         name: &VmName,
@@ -212,8 +213,8 @@ impl Engine {
     ) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
         let life = std::mem::take(&mut vm.life);
-        // An end that was made so that it starts again is none of its own: should that be cut short,
-        // its policy goes on from there.
+        // We ended it only to restart it. Record `Lost`, so that the restart policy still applies
+        // if the daemon dies before the restart.
         let made = matches!(&life, Life::Stopping { stop, .. } if stop.is_nobodys());
         vm.record.exit = Some(if made { Exit::Lost } else { exit });
         let steady = matches!(life, Life::Running { since, .. }
@@ -244,8 +245,8 @@ impl Engine {
         Some(decision)
     }
 
-    /// The VM's tap was made anew; what its hypervisor has open, if it runs, is dead. Nothing but a
-    /// new start mends that, which its restart policy may allow.
+    /// The VM's tap was made anew. If its hypervisor runs, its open tap is dead. Only a restart
+    /// mends that, if the restart policy allows it.
     pub fn tap_lost(&mut self, name: &VmName, now: Now) -> Option<Decision> {
         let vm = self.vms.get(name)?;
         if !matches!(vm.life, Life::Running { .. }) {
@@ -267,7 +268,7 @@ impl Engine {
         }
     }
 
-    /// Stop, Restart and Delete: all end the process first, if there is one.
+    /// Stop, Restart and Delete. All end the process first, if there is one.
     pub(super) fn stop(
         &mut self,
         ticket: Ticket,
@@ -285,7 +286,8 @@ impl Engine {
         }
     }
 
-    /// What stands for a VM without a process: nothing to end, but perhaps a restart to call off.
+    /// The decision for a VM without a process: there is nothing to end, but perhaps a restart to
+    /// cancel.
     fn stop_idle(&mut self, ticket: Ticket, name: &VmName, want: Want) -> Result<Step, Error> {
         let vm = self.vm(name)?;
         let decision = match want {
@@ -302,7 +304,7 @@ impl Engine {
         Ok(Step::Do(Box::new(decision)))
     }
 
-    /// A VM that waits for its restart is stopped: it stays as it ended.
+    /// A VM that waits for its restart is stopped: it keeps its last exit.
     fn call_off(&mut self, ticket: Ticket, name: &VmName) -> Decision {
         let vm = self.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
@@ -329,7 +331,7 @@ impl Engine {
         match &mut vm.life {
             Life::Stopping { stop, .. } => {
                 if want == Want::Stopped {
-                    // A restart that nobody asked for is not made against somebody's will.
+                    // A stop by a user cancels a restart that volnet itself wanted.
                     stop.waiters.retain(|waiter| *waiter != (None, Want::Restarted));
                 }
                 stop.waiters.append(&mut wish.waiters);
@@ -345,7 +347,7 @@ impl Engine {
                 *life = Life::Stopping { pid, stop: wish };
                 self.timed.insert(name.clone());
                 let act = if timeout_ms == 0 { None } else { Some(Act::Ask) };
-                // Nothing is written: should the daemon end now, so has the request, unanswered.
+                // Nothing is written: if the daemon ends now, the request ends with it, unanswered.
                 let mut decision = Decision::of(name.clone(), act, Write::Nothing, former);
                 decision.answers = hatching.map(|hatching| hatching.answers).unwrap_or_default();
                 decision.events.push((EventKind::VmStopping, format!("VM {name} is stopping")));
@@ -354,7 +356,7 @@ impl Engine {
         }
     }
 
-    /// A decision that starts the VM's process. Its port stands already.
+    /// A decision that starts the VM's process. Its port exists already.
     pub(super) fn begin_start(
         &mut self,
         name: &VmName,
@@ -396,7 +398,7 @@ impl Engine {
         }
     }
 
-    /// Those who started it are told why it did not work; a VM that was made for it goes too.
+    /// The callers that started it get the error. If the same request made the VM, it is deleted.
     fn never_hatched(
         &mut self,
         decision: &mut Decision,
@@ -414,7 +416,7 @@ impl Engine {
         }
     }
 
-    /// Those who waited for the end are answered now, or by the decision that follows from it.
+    /// The callers that waited for the end are answered now, or by the next decision.
     fn ended_on_request(&mut self, decision: &mut Decision, stop: Stop) {
         let want = stop.waiters.iter().map(|(_, want)| *want).max();
         let name = decision.subject.clone();
@@ -441,7 +443,7 @@ impl Engine {
 }
 
 impl Decision {
-    /// A decision that touches only the process and the record.
+    /// A decision that changes only the process and the record.
     pub(super) fn of(
         subject: VmName,
         act: Option<Act>,

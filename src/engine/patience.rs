@@ -1,7 +1,7 @@
 //! Patience with those who break the same thing again and again.
 //!
-//! Each thing is repaired at once, a few times. Then it is left alone for a while, longer each time,
-//! so that volnet does not fight for ever with a program that wants it otherwise.
+//! Each thing is repaired at once, a few times. Then it is left alone for a while, longer each
+//! time, so that volnet does not fight for ever with a program that wants it otherwise.
 
 use std::collections::BTreeMap;
 

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A stop goes from mild to hard: the guest is asked to power off, then the process gets SIGTERM,
-//! at the caller's deadline SIGKILL. Everything here is arithmetic on times that are given.
+//! and at the caller's deadline SIGKILL. Everything here computes with given times.
 
 use crate::engine::decide::Answer;
 use crate::model::record::Exit;
@@ -21,66 +21,65 @@ use crate::model::spec::RestartPolicy;
 
 /// Milliseconds from SIGTERM to SIGKILL, unless the whole time is shorter than twice that.
 pub const TERMINATE_GRACE_MS: u64 = 5_000;
-/// Milliseconds after which a signal that could not be sent is tried again.
+/// Milliseconds until a signal that could not be sent is tried again.
 pub const SIGNAL_RETRY_MS: u64 = 1_000;
 /// Milliseconds of back-off before the first restart; doubled each time.
 pub const BACKOFF_FIRST_MS: u64 = 1_000;
 /// The longest back-off in milliseconds.
 pub const BACKOFF_MAX_MS: u64 = 60_000;
-/// Milliseconds between two looks at a process that hatches.
+/// Milliseconds between two looks at a process in its start-up check.
 pub const HATCH_CHECK_MS: u64 = 10;
-/// Milliseconds after which a process that has not ended counts as hatched.
+/// Milliseconds after which a process that has not ended passes the start-up check.
 pub const HATCH_MAX_MS: u64 = 1_000;
-/// A hypervisor that ran this many milliseconds has earned a fresh start of the back-off.
+/// If a hypervisor ran this many milliseconds, the back-off begins anew.
 pub const STEADY_MS: u64 = 60_000;
 /// Restarts without a steady run after which `on-failure` gives up.
 pub const RESTARTS_MAX: u32 = 8;
 
-/// Where the process of a VM is in its life.
+/// The state of a VM's process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Life {
-    /// There is no process and none is due.
+    /// There is no process, and none is due to start.
     #[default]
     Idle,
-    /// It runs since this moment of the monotonic clock. While it hatches, whoever started it has
-    /// not been answered yet.
+    /// It runs since this moment of the monotonic clock. During the start-up check its callers have
+    /// no answer yet.
     Running { pid: u32, since: u64, hatching: Option<Hatching> },
     /// It was asked to end.
     Stopping { pid: u32, stop: Stop },
-    /// It ended by itself and is started again at this moment.
+    /// It ended by itself, and is started again at this moment.
     Waiting { until: u64 },
 }
 
-/// A process that was started and has not shown yet that it works. A hypervisor finds most of what
-/// is wrong with its arguments in its first milliseconds; its callers are told of that, not that
-/// it runs.
+/// The start-up check of a new process. A hypervisor finds most faults of its arguments in its
+/// first milliseconds. Then the callers get this error, and not the reply that it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hatching {
-    /// Who is answered once it has hatched, and how.
+    /// The callers to answer after the check, and their replies.
     pub answers: Vec<(Ticket, Answer)>,
-    /// Whether the VM was made by the same request, and so ends with it.
+    /// Whether the same request made the VM. Then a failed start removes it.
     pub made: bool,
-    /// When it is looked at next.
+    /// When to look at the process next.
     pub check_at: u64,
-    /// When it counts as hatched without having shown anything.
+    /// When the process passes the check without having answered.
     pub until: u64,
 }
 
-/// A stop under way.
+/// A stop in progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stop {
     /// When SIGTERM is due; `None` once it was sent.
     pub terminate_at: Option<u64>,
     /// When SIGKILL is due; `None` once it was sent.
     pub kill_at: Option<u64>,
-    /// Who waits for the end, and for what.
+    /// The callers that wait for the end, and what they want.
     pub waiters: Vec<(Option<Ticket>, Want)>,
 }
 
-/// What a caller wants of the end of a process. The order is that of precedence.
+/// What a caller wants after the end of a process, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Want {
-    /// That it has ended.
+    /// That the process has ended.
     Stopped,
     /// That it runs again.
     Restarted,
@@ -98,7 +97,7 @@ pub enum Escalation {
 }
 
 impl Life {
-    /// The process, where there is one.
+    /// The process, if there is one.
     pub fn pid(&self) -> Option<u32> {
         match self {
             Life::Running { pid, .. } | Life::Stopping { pid, .. } => Some(*pid),
@@ -106,7 +105,7 @@ impl Life {
         }
     }
 
-    /// The next moment at which something is due.
+    /// The next deadline.
     pub fn deadline(&self) -> Option<u64> {
         match self {
             Life::Stopping { stop, .. } => stop.terminate_at.into_iter().chain(stop.kill_at).min(),
@@ -116,7 +115,7 @@ impl Life {
         }
     }
 
-    /// The callers that wait for what becomes of the process.
+    /// The callers that wait for the process.
     pub(super) fn tickets(&self) -> Vec<Ticket> {
         match self {
             Life::Running { hatching, .. } => {
@@ -130,24 +129,24 @@ impl Life {
 }
 
 impl Stop {
-    /// A stop that is over at the latest `timeout_ms` from now. With 0 it is SIGKILL at once.
+    /// A stop that ends at the latest in `timeout_ms`. 0 means SIGKILL at once.
     pub fn new(now: u64, timeout_ms: u64) -> Stop {
         let grace = TERMINATE_GRACE_MS.min(timeout_ms / 2);
         let kill_at = now.saturating_add(timeout_ms);
         Stop { terminate_at: Some(kill_at - grace), kill_at: Some(kill_at), waiters: Vec::new() }
     }
 
-    /// Whether somebody wants this of the end.
+    /// Whether a caller wants this.
     pub fn wants(&self, want: Want) -> bool {
         self.waiters.iter().any(|(_, wanted)| *wanted == want)
     }
 
-    /// Whether nobody asked for it: the VM is restarted for its own sake.
+    /// Whether volnet itself wants it, to restart the VM.
     pub fn is_nobodys(&self) -> bool {
         self.waiters.iter().all(|waiter| *waiter == (None, Want::Restarted))
     }
 
-    /// A second wish for the same end: the earlier deadline holds.
+    /// Adds a second caller to the stop. The earlier deadline holds.
     pub fn hasten(&mut self, other: Stop) {
         let earlier =
             |mine: Option<u64>, other: Option<u64>| mine.map(|at| other.map_or(at, |o| at.min(o)));
@@ -155,14 +154,14 @@ impl Stop {
         self.kill_at = earlier(self.kill_at, other.kill_at);
     }
 
-    /// What is due at `now` could not be done: it is due again in a while.
+    /// The step that was due at `now` failed: it is due again in a while.
     pub fn put_off(&mut self, now: u64) {
         let later =
             |at: Option<u64>| at.map(|at| if at <= now { now + SIGNAL_RETRY_MS } else { at });
         (self.terminate_at, self.kill_at) = (later(self.terminate_at), later(self.kill_at));
     }
 
-    /// The signal that is due at `now`; asking again before the next is due gives `None`.
+    /// The signal that is due at `now`. A second call before the next signal is due returns `None`.
     pub fn escalate(&mut self, now: u64) -> Option<Escalation> {
         if self.kill_at.is_some_and(|at| at <= now) {
             (self.terminate_at, self.kill_at) = (None, None);
@@ -176,8 +175,8 @@ impl Stop {
     }
 }
 
-/// What a policy makes of an end that nobody asked for: milliseconds to wait before a restart, or
-/// `None` to leave it. `in_a_row` counts the restarts since the last steady run.
+/// Applies the restart policy after an unexpected end: milliseconds to wait before a restart, or
+/// `None` for no restart. `in_a_row` counts the restarts since the last steady run.
 pub fn restart_after(policy: RestartPolicy, exit: Exit, in_a_row: u32) -> Option<u64> {
     let due = match policy {
         RestartPolicy::No => false,

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! News that could concern us make a look due: one observation of everything, and the one plan that
-//! comes out of it, the same as at the start of the daemon. Looks keep [`INTERVAL_MS`] between them,
-//! whatever the news. If something fails, there is another look after [`RETRY_MS`]. What is repaired
-//! again and again is left alone for a while ([`Patience`]).
+//! comes out of it, the same as at the start of the daemon. Looks keep [`INTERVAL_MS`] between
+//! them, whatever the news. If something fails, there is another look after [`RETRY_MS`]. What is
+//! repaired again and again is left alone for a while ([`Patience`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ const RETRY_MS: u64 = 1_000;
 #[derive(Debug, Default)]
 pub struct Watch {
     patience: Patience,
-    /// Problems that were told and still stand.
+    /// Problems that were reported and still exist.
     told: BTreeSet<String>,
     /// When everything was last observed.
     looked_at: Option<u64>,
@@ -145,8 +145,8 @@ impl Engine {
         }
     }
 
-    /// Whether everything is to be observed now. If so, [`Engine::judge`] is due with what was seen,
-    /// or [`Engine::look_again`] if nothing was.
+    /// Whether everything is to be observed now. If so, [`Engine::judge`] is due with what was
+    /// seen, or [`Engine::look_again`] if nothing was.
     pub fn look(&mut self, now: Now) -> bool {
         self.watch.look(now)
     }

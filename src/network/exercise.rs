@@ -7,10 +7,9 @@ mod world;
 use crate::exercise::Choices;
 use world::World;
 
-/// Whatever is asked of the engine, whichever of its decisions cannot be carried out, and whenever
-/// processes end, guests ask for addresses, time passes, or the daemon or the host starts anew: the
-/// kernel in memory holds what the engine thinks, nothing has two owners, and every caller is
-/// answered, once.
+/// Any requests reach the engine, any of its decisions fail, processes end, guests ask for
+/// addresses, time passes, and the daemon or the host restarts. The kernel in memory always agrees
+/// with the engine, nothing has two owners, and every caller is answered once.
 pub fn engine(bytes: &[u8]) {
     let mut world = World::new(Choices::new(bytes));
     while world.step() {

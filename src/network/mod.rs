@@ -1,9 +1,9 @@
-//! Running a plan on something.
+//! Runs plans on a backend.
 //!
-//! Three backends: [`linux`] is the kernel; [`noop`] touches nothing and stands in on other systems
-//! and for dry runs; [`fake`] is a kernel in memory that fails on command, for tests and
-//! simulation. [`execute`] is the only caller of [`Network::apply`]; [`exercise`]
-//! holds the bodies of the fuzz targets.
+//! There are three backends. [`linux`] is the kernel. [`noop`] changes nothing, for other systems
+//! and for dry runs. [`fake`] is a kernel in memory that fails on command, for tests and
+//! simulation. [`execute`] is the only caller of [`Network::apply`]. [`exercise`] has the bodies of
+//! the fuzz targets.
 
 pub mod execute;
 pub mod exercise;
@@ -21,65 +21,64 @@ use crate::plan::firewall::Surroundings;
 use crate::plan::op::Op;
 use crate::plan::reconcile::{DesiredPort, Observed};
 
-/// Something that a plan can be run on.
+/// A backend for plans.
 pub trait Network {
-    /// The backend's name as `Version` shows it.
+    /// The backend's name in `Version`.
     fn backend(&self) -> &'static str;
 
-    /// Reads everything that volnet could own or collide with. One bounded round of dumps.
+    /// Reads everything that volnet could own or collide with, in one bounded round of dumps.
     fn observe(&mut self) -> Result<Observed, Failure>;
 
-    /// Looks at what others have in the way of packets, for people to be told of.
+    /// Looks for other programs' firewalls, for the findings of Check.
     fn surroundings(&mut self) -> Result<Surroundings, Failure> {
         Ok(Surroundings::default())
     }
 
-    /// Whether it can hold back what links send.
+    /// Whether it can limit the sending of links.
     fn can_shape(&mut self) -> bool {
         true
     }
 
-    /// What was allowed and denied of each address that has a policy, since its table was made.
+    /// The allowed and denied traffic of each address with a policy, since its table was made.
     fn counted(&mut self) -> Result<Vec<Counted>, Failure> {
         Ok(Vec::new())
     }
 
-    /// Applies one Op, whole or not at all; but see [`Op::SetLink`].
+    /// Applies one Op completely or not at all, except [`Op::SetLink`].
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure>;
 
-    /// Opens one queue of a VM's tap, which stands. Nothing is made where it is missing.
+    /// Opens one queue of a VM's tap. If the tap is missing, none is made.
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure>;
 
-    /// Whether there is something to prepare that nobody waits for yet.
+    /// Whether there is work to do ahead, for which nobody waits yet.
     fn has_spare_work(&self) -> bool {
         false
     }
 
-    /// Does some of it: half a millisecond's worth.
+    /// Does a part of that work, for half a millisecond.
     fn do_spare_work(&mut self) {}
 
-    /// Gives up what was prepared, and waits until links that were removed are gone for everybody to
-    /// see.
+    /// Drops the work that was done ahead, and waits until removed links are gone.
     fn flush(&mut self) {}
 }
 
-/// What an Op gave that only the kernel could know.
+/// The result of an Op that only the kernel knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// The index of the link that it made.
     pub ifindex: Option<u32>,
 }
 
-/// What a guest sent beyond its network.
+/// A counter of a guest's traffic beyond its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// The guest's address.
     pub address: Ipv4Addr,
     /// Whether it was allowed.
     pub allowed: bool,
-    /// How many packets that was.
+    /// The number of packets.
     pub packets: u64,
-    /// How many bytes.
+    /// The number of bytes.
     pub bytes: u64,
 }
 

@@ -1,7 +1,7 @@
-//! The network that touches nothing.
+//! The network that changes nothing.
 //!
-//! It stands in where there is no Linux kernel, and where `--backend noop` asks for it. Everything
-//! is decided as always, names and addresses are given out, and nothing comes of it.
+//! It is used without a Linux kernel, and with `--backend noop`. Decisions are made as always, and
+//! names and addresses are handed out, but nothing is executed.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,7 +18,7 @@ use crate::plan::reconcile::{DesiredPort, Observed};
 pub struct Noop(());
 
 impl Noop {
-    /// The backend. It warns, once, that nothing will be done.
+    /// The backend. It warns once that it changes nothing.
     pub fn new() -> Noop {
         warn!("backend noop: no link, address or rule is made; VMs have no network");
         Noop(())

@@ -1,6 +1,6 @@
-//! Connections and what comes on them: taken, served in turns, answered, closed.
+//! Client connections: accepted, served in turns, answered, closed.
 //!
-//! Nobody waits for another's queue, and what is kept for a user is bounded, see [`Client`].
+//! No client waits for another's queue, and the memory for a user is bounded, see [`Client`].
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -25,21 +25,21 @@ use crate::protocol::request::{Body, Call, Fault, Rejected};
 use crate::protocol::{reply, request, service};
 use crate::store::disk::Disk;
 
-/// Connections at a time; more are closed as they come.
+/// The most connections at a time. More are closed at once.
 const CLIENTS_MAX: usize = 512;
-/// Connections at a time of all users other than root: the rest is for whoever has to put an end to
-/// what they do.
+/// The most connections of all users except root. The rest is for an administrator who must stop
+/// them.
 const CLIENTS_OF_USERS_MAX: usize = 480;
-/// Connections at a time of one user other than root.
+/// The most connections of one user except root.
 const CLIENTS_PER_USER_MAX: usize = 64;
-/// Connections that are taken in one turn.
+/// The most connections that are accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
-/// Bytes of output that one user other than root may leave unread on all connections together.
-/// The connection whose reply does not fit is closed; one reply may be some megabytes long.
+/// The most bytes of output that a user except root may leave unread on all connections together.
+/// If a reply does not fit, its connection is closed. A reply may have some megabytes.
 const QUEUE_PER_USER_MAX: usize = 32 << 20;
 
 impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
-    /// Takes connections that wait. One that is over a bound is closed at once.
+    /// Accepts waiting connections. A connection over a bound is closed at once.
     pub(super) fn accept(&mut self, key: Key) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(Source::Listener(listener)) = self.sources.get_mut(key) else { return };
@@ -47,8 +47,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    // Out of file descriptors, say. The connection waits in the kernel; the next
-                    // one to come wakes us again.
+                    // For example, no file descriptor is free. The connection waits in the kernel,
+                    // and the next connection wakes us again.
                     log::warn!("cannot accept a connection: {error}");
                     return;
                 }
@@ -95,8 +95,9 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// A client's turn: one request, however many it has sent, so that nobody waits for another's
-    /// queue; or several that cost little more than one, as long as there is room for them.
+    /// A client's turn: one request, however many it has sent, so that no client waits for
+    /// another's queue. It may be several creates that are carried out together, as long as there
+    /// is room.
     pub(super) fn serve(&mut self, key: Key) {
         if self.converse(key).is_err() {
             return self.close(key);
@@ -119,7 +120,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         Ok(())
     }
 
-    /// Handles the next message of a client, and says whether it may have another one handled.
+    /// Handles the next message of a client, and returns whether it may have another one.
     fn next(&mut self, key: Key) -> io::Result<bool> {
         let Some(client) = self.sources.client(key) else { return Ok(false) };
         match client.next_message() {
@@ -134,7 +135,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 let Some(client) = self.sources.client(key) else {
                     return Ok(false);
                 };
-                // What follows cannot be told from what was wrong, so this is the end of it.
+                // The bytes after it may belong to the wrong message, so the connection ends.
                 client.state = State::Closing;
                 let fault = Fault::Message { reason: error.to_string() };
                 client.send(|out, end| reply::fault(out, &fault, end))?;
@@ -143,7 +144,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// One message of a client.
+    /// Handles one message of a client.
     fn handle(&mut self, key: Key, message: &[u8]) -> io::Result<()> {
         let call = match request::decode(message) {
             Ok(call) if self.goes_together(key, &call) => {
@@ -152,7 +153,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             }
             call => call,
         };
-        // Whatever else comes is handled, and answered, behind what was gathered.
+        // Any other request is handled and answered after the gathered ones.
         self.carry_out_group();
         let now = self.now();
         let Some(client) = self.sources.client(key) else { return Ok(()) };
@@ -242,7 +243,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Closes a connection that waits to be read, when its user has left too much unread.
+    /// Closes a connection if its user has left too much output unread.
     fn bound_queues(&mut self, key: Key) {
         let Some(client) = self.sources.client(key) else { return };
         let Peer { uid, pid, .. } = client.peer;
@@ -263,8 +264,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Subscribers that are too far behind lose events; once they have caught up they are told so
-    /// and get the state instead.
+    /// Subscribers that are too far behind lose events. After they have caught up, they get a
+    /// notice and the state instead.
     pub(super) fn tell_all(&mut self, event: &Event) {
         let mut gone = Vec::new();
         for (key, client) in self.sources.clients() {
@@ -283,7 +284,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Tells a subscriber that has caught up what it missed.
+    /// Sends the notice and the state to a subscriber that has caught up.
     fn resync(&mut self, key: Key) -> io::Result<()> {
         let now = self.now();
         let Some(client) = self.sources.client(key) else { return Ok(()) };
@@ -301,13 +302,13 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
 
     pub(super) fn close(&mut self, key: Key) {
         if let Some(Source::Client(_)) = self.sources.remove(key) {
-            // Its end takes it out of the poll, too.
+            // Closing it also removes it from the poll.
             self.comparisons.call_off(ticket(key));
         }
     }
 }
 
-/// Why a caller may not make a call, if so it is.
+/// Why a caller may not make a call, if it may not.
 pub(super) fn refusal<N: Network, D: Disk, P: Processes>(
     shell: &Shell<N, D, P>,
     peer: &Peer,
@@ -325,7 +326,7 @@ pub(super) fn refusal<N: Network, D: Disk, P: Processes>(
     None
 }
 
-/// Who asks: a connection, by its key.
+/// The caller of a request: a connection, by its key.
 pub(super) fn ticket(key: Key) -> Ticket {
     key as Ticket
 }

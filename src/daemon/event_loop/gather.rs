@@ -1,9 +1,10 @@
-//! Requests of one turn of the loop that are carried out together, see [`crate::daemon::together`].
+//! Gathers requests of one turn of the loop that are carried out together, see
+//! [`crate::daemon::together`].
 //!
-//! They are gathered as clients have their turns, one of each, and more of those that have sent more
-//! while there is room. They are carried out when there are [`GROUP_MAX`], before anything else is
-//! handled, and at the end of the turn: so a connection has its answers in order, and all requests are
-//! handled in the order in which they were read.
+//! Each client adds one request in its turn, and more if it has sent more and there is room. The
+//! requests are carried out when there are [`GROUP_MAX`], before any other request is handled, and
+//! at the end of the turn. So a connection gets its answers in order, and all requests are handled
+//! in the order in which they were read.
 
 use super::EventLoop;
 use super::clients::{refusal, ticket};
@@ -15,8 +16,8 @@ use crate::network::Network;
 use crate::protocol::request::{Body, Call};
 use crate::store::disk::Disk;
 
-/// Requests that are carried out together. Whoever comes next waits for so many creates, about a
-/// millisecond each.
+/// The most requests that are carried out together. The next client waits for so many creates,
+/// about a millisecond each.
 pub(super) const GROUP_MAX: usize = 32;
 
 /// Requests of this round that are to be carried out together.
@@ -42,8 +43,8 @@ impl Group {
 }
 
 impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
-    /// Whether a client's call is carried out with others: none that it may not make, or wants no
-    /// answer to.
+    /// Whether a client's call is carried out with others. It is not if the client may not make it,
+    /// or wants no answer.
     pub(super) fn goes_together(&mut self, key: Key, call: &Call) -> bool {
         let Some(client) = self.sources.client(key) else { return false };
         let Body::Volnet(request) = &call.body else { return false };
@@ -52,7 +53,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             && refusal(&self.shell, &client.peer, call).is_none()
     }
 
-    /// Keeps such a call.
+    /// Adds such a call.
     pub(super) fn gather(&mut self, key: Key, call: Call) {
         let Some(client) = self.sources.client(key) else { return };
         let Body::Volnet(request) = call.body else { return };
@@ -67,7 +68,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Carries out what was gathered.
+    /// Carries out the gathered requests.
     pub(super) fn carry_out_group(&mut self) {
         if self.group.requests.is_empty() {
             return;

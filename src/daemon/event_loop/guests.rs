@@ -24,8 +24,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Listens on bridges that are new. Only where the kernel is watched: a single request serves
-    /// no guests, and a backend without a kernel has none.
+    /// Opens DHCP sockets on new bridges. It does so only if the kernel is watched: a single
+    /// request serves no guests, and a backend without a kernel has none.
     pub(super) fn listen_to_guests(&mut self) {
         for bridge in self.shell.take_bridges() {
             let here = |network: &&NetworkConfig| {
@@ -34,7 +34,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             let network = self.shell.engine().configured().find(here).cloned();
             let Some(network) = network.filter(|_| self.kernel.is_watched()) else { continue };
             if let Some(key) = self.sources.guests_of(&network.name) {
-                // Its end takes it out of the poll, too.
+                // Closing it also removes it from the poll.
                 self.sources.remove(key);
             }
             match self.listen_to(&network) {

@@ -51,8 +51,8 @@ impl Kernel {
 }
 
 impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
-    /// Passes on the news, when it is time. After the requests of a round, so that what these did is
-    /// told to its end.
+    /// Passes on the news, when it is time. After the requests of a round, so that what these did
+    /// is told to its end.
     pub(super) fn hear_kernel(&mut self, now: Now) {
         let Kernel { monitor: Some(monitor), due } = &mut self.kernel else { return };
         if due.is_some_and(|at| at <= now.mono) {

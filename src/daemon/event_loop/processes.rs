@@ -20,8 +20,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         self.shell.exited(&name, self.now());
     }
 
-    /// Registers the pidfds of processes that are new. One that cannot be registered is looked at by
-    /// the shell, and comes here again.
+    /// Registers the pidfds of new processes. If one cannot be registered, the shell checks the
+    /// process, and it comes here again.
     pub(super) fn watch_processes(&mut self) {
         for name in self.shell.take_started() {
             self.unwatch(&name);
@@ -40,7 +40,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         if let Some(key) = self.watched.remove(name) {
             self.sources.remove(key);
             if let Some(pidfd) = self.shell.processes().pidfd(name) {
-                // Closing the pidfd takes it out of the poll too; this is for one that stays open.
+                // Closing the pidfd also removes it from the poll. This is for a pidfd that stays
+                // open.
                 let _ = self.poll.registry().deregister(&mut SourceFd(&pidfd));
             }
         }

@@ -13,9 +13,9 @@ const QUIET_MS: u64 = 10;
 pub(super) struct Spare {
     /// Whether there is time for it at all: not where one request is handled.
     serves: bool,
-    /// Until when it is not quiet.
+    /// The time after which the daemon is idle.
     busy_until: u64,
-    /// Memory may have been freed since it was last given back.
+    /// Whether memory may have been freed since it was last returned to the system.
     untidy: bool,
 }
 

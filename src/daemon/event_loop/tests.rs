@@ -1,7 +1,7 @@
-//! The loop with the kernel's own poll: things that become ready in one batch, in every order.
+//! The loop with the kernel's poll: sources that become ready in one batch, in every order.
 //!
-//! Connections are pairs of sockets, and so is the pidfd of a process: its other end is closed when
-//! the process ends. Kernel, disk and processes behind the shell are in memory.
+//! Connections are pairs of sockets. So is the pidfd of a process: its other end is closed when the
+//! process ends. Kernel, disk and processes behind the shell are in memory.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -38,9 +38,9 @@ const SETTINGS: &str = r#"{
     "kernel_vmlinux": "/bin/sh",
     "kvm": false
 }"#;
-/// The key of no source.
+/// A key that no source has.
 const NOBODY: Key = 0;
-/// Rounds of the loop until everybody has been answered, at most.
+/// The most rounds of the loop until every caller is answered.
 const ROUNDS_MAX: usize = 200;
 
 /// Processes in memory, with descriptors that the kernel can wait for.
@@ -49,7 +49,7 @@ struct Watchable {
     processes: FakeProcesses,
     /// The descriptor of each process, and its other end while the process runs.
     pidfds: BTreeMap<VmName, (OwnedFd, Option<UnixStream>)>,
-    /// How many of the next descriptors are such as the kernel cannot wait for.
+    /// How many of the next descriptors cannot be polled.
     unwatchable: usize,
 }
 
@@ -58,7 +58,7 @@ struct Watchable {
 struct Shared(Rc<RefCell<Watchable>>);
 
 impl Shared {
-    /// Has processes done something to, and lets descriptors say which have ended.
+    /// Acts on processes, and closes the descriptors of those that have ended.
     fn with<T>(&self, run: impl FnOnce(&mut FakeProcesses) -> T) -> T {
         let mut this = self.0.borrow_mut();
         let result = run(&mut this.processes);
@@ -139,7 +139,7 @@ impl Processes for Shared {
     }
 }
 
-/// A loop, and what is on the other side of its sources.
+/// A loop, and the other ends of its sources.
 struct Stage {
     event_loop: EventLoop<Fake, Memory, Shared>,
     events: Events,
@@ -147,7 +147,7 @@ struct Stage {
     _signals: UnixStream,
 }
 
-/// A connection, as its client has it.
+/// The client's end of a connection.
 struct Caller {
     stream: UnixStream,
     answers: BufReader<UnixStream>,
@@ -190,8 +190,8 @@ impl Stage {
         panic!("no answer");
     }
 
-    /// One turn of the loop. All that is ready has its turn in it, and it does not wait for what only
-    /// this test could do.
+    /// One turn of the loop. Every ready source has its turn, and the turn does not wait for
+    /// actions of the test.
     fn round(&mut self) {
         if self.event_loop.timeout().is_none() {
             self.event_loop.come_back(NOBODY);
@@ -200,7 +200,7 @@ impl Stage {
         self.event_loop.tell();
     }
 
-    /// Asks by a new connection, and has the answer.
+    /// Sends a request on a new connection, and returns the answer.
     fn ask(&mut self, method: &str, parameters: &str) -> String {
         let mut caller = self.connect();
         caller.say(method, parameters);
@@ -223,7 +223,7 @@ impl Caller {
     }
 }
 
-/// All orders of so many things.
+/// All orders of `count` things.
 fn orders(count: usize) -> Vec<Vec<usize>> {
     if count == 0 {
         return vec![Vec::new()];
@@ -243,8 +243,8 @@ fn created(stage: &mut Stage, name: &str, start: bool) {
     stage.ask("Create", &format!(r#"{{"name": "{name}", "start": {start}, "config": {config}}}"#));
 }
 
-/// Two clients start VMs, two that watch hang up, a process ends, and a client deletes a VM that runs:
-/// all in one batch. Whoever asked is answered, and each process is watched by one source.
+/// Two clients start VMs, two subscribers hang up, a process ends, and a client deletes a running
+/// VM, all in one batch. Every caller is answered, and each process is watched by one source.
 #[test]
 fn whatever_becomes_ready_together_nothing_is_lost() {
     for order in orders(5) {
@@ -259,7 +259,7 @@ fn whatever_becomes_ready_together_nothing_is_lost() {
             stage.answer(watcher);
         }
         let (mut starter, mut deleter) = (stage.connect(), stage.connect());
-        // What is said of a new connection, that it can be written to, is no part of the batch.
+        // The event that a new connection is writable is not part of the batch.
         stage.round();
         for thing in &order {
             match thing {
@@ -287,8 +287,8 @@ fn whatever_becomes_ready_together_nothing_is_lost() {
     }
 }
 
-/// The kernel may refuse to watch a process. Its end is found out all the same, its caller is
-/// answered, and nobody's connection ends.
+/// The kernel may refuse to watch a process. The daemon still notices its end, its caller is
+/// answered, and no connection ends.
 #[test]
 fn a_process_that_cannot_be_watched_is_looked_at() {
     let mut stage = Stage::new();

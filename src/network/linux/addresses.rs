@@ -1,5 +1,5 @@
-//! IPv4 addresses of links, the neighbours behind them, and the routes that say which addresses the
-//! host reaches elsewhere.
+//! IPv4 addresses of links, neighbour entries, and routes, which show the addresses that the host
+//! reaches elsewhere.
 
 use std::net::Ipv4Addr;
 
@@ -11,18 +11,18 @@ use crate::netlink::rtnl::route::{self, RouteMessage, TABLE_MAIN};
 use super::links;
 use super::socket::{Error, Socket};
 
-/// Gives a link an address. One that it has already is as good as given.
+/// Gives a link an address. If the link has it already, that is success.
 pub fn add(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) -> Result<(), Error> {
     let index = links::index_of(socket, link)?;
     let given = AddressMessage { index, address, length };
     match socket.request(1, |writer, sequence| address::add(writer, sequence.take(), &given)) {
-        // The kernel says so only when address and prefix are the same.
+        // The kernel reports this only if address and prefix are the same.
         Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
         result => result,
     }
 }
 
-/// Takes an address from a link. When either is gone, that is as good as taken.
+/// Takes an address from a link. If either is gone, that is success.
 pub fn remove(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) -> Result<(), Error> {
     let removed = links::index_of(socket, link).and_then(|index| {
         let taken = AddressMessage { index, address, length };
@@ -34,8 +34,7 @@ pub fn remove(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) ->
     }
 }
 
-/// Forgets the neighbour of this address behind a link. When either is gone, that is as good as
-/// forgotten.
+/// Deletes the neighbour entry of this address on a link. If either is gone, that is success.
 pub fn forget_neighbour(socket: &mut Socket, link: &str, address: Ipv4Addr) -> Result<(), Error> {
     let forgotten = links::index_of(socket, link).and_then(|index| {
         socket.request(1, |writer, sequence| {
@@ -49,7 +48,8 @@ pub fn forget_neighbour(socket: &mut Socket, link: &str, address: Ipv4Addr) -> R
 }
 
 /// Reads the addresses of all links: index of the link, address, length of the prefix. One may be
-/// missing where others change links without end; to give it to its link once more does no harm.
+/// missing if others change links without end. That is harmless: it is only given to its link once
+/// more.
 pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Addr, u8)>, Error> {
     let dumped = socket.dump_or_last(address::dump, |message| {
         let found = AddressMessage::read(message.payload)?;
@@ -59,8 +59,8 @@ pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Addr, u8)>, Error> {
 }
 
 /// Reads the routes of the main table: index of the link (0 for a route that leads nowhere) and
-/// destination. One may be missing where others change routes without end: then a warning of a
-/// network that overlaps is.
+/// destination. One may be missing if others change routes without end. Then the warning about an
+/// overlapping network is missing, too.
 pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Error> {
     let dumped = socket.dump_or_last(route::dump, |message| {
         let route = RouteMessage::read(message.payload)?;
@@ -70,7 +70,7 @@ pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Error> {
             .map(|prefix| (route.link.unwrap_or(0), prefix)))
     });
     match dumped {
-        // Nothing was ever put into the table.
+        // The table never had a route.
         Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
         dumped => dumped.map(|dumped| dumped.items),
     }

@@ -1,21 +1,21 @@
-//! What waits, done aside: one thread beside the one that decides.
+//! The background worker: one thread for slow kernel work.
 //!
-//! Two things take the kernel long. Whoever removes a link waits for 12 to 20 ms after the kernel has
-//! let go of its lock (net/core/dev.c, `netdev_run_todo`: an RCU barrier). And to find the tracked
-//! connections of an address it walks the table of all, half a millisecond where there are a
-//! thousand. Nobody who asks for a VM waits for either:
+//! Two things take the kernel long. A caller that removes a link waits 12 to 20 ms after the kernel
+//! has released its lock (net/core/dev.c, `netdev_run_todo`: an RCU barrier). To find the tracked
+//! connections of an address, the kernel walks the table of all connections: half a millisecond for
+//! a thousand. No client waits for either:
 //!
-//! - A link is *retired* by the caller: it goes down, which ends all traffic on it, gives its name
-//!   up, loses its VM's name in the alias and joins a group. The thread removes group after group;
-//!   until then the link is not among what is observed. Groups are small, because the kernel holds
-//!   its lock while it removes one.
-//! - Connections are forgotten by the thread, before it goes on with links. They are gone before a
-//!   guest can have booted.
+//! - The caller *retires* a link: the link goes down, which ends all traffic, loses its name and
+//!   the VM in its alias, and joins a group. The thread removes group after group. Until then an
+//!   observation leaves the link out. Groups are small, because the kernel holds its lock while it
+//!   removes one.
+//! - The thread deletes connections before it goes on with links. They are gone before a guest can
+//!   have booted.
 //!
-//! While the links of the host are read the thread removes none ([`Aside::pause`]): a dump that a
-//! change overtakes has to be begun again.
+//! The thread removes no links while the links of the host are read ([`Aside::pause`]): a dump must
+//! begin again if links change.
 //!
-//! A daemon that dies leaves links without a VM's name; the next one finds and retires them anew.
+//! If the daemon dies, links without a VM stay. The next daemon finds and retires them again.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -29,33 +29,33 @@ use crate::plan::reconcile::ALIAS;
 use super::conntrack::{Conntrack, Past};
 use super::socket::{Error, Protocol, Socket};
 
-/// The first of our groups. Nobody counts up to it, and who chooses one does not choose this: to
-/// remove a group removes all that is in it.
+/// The first of our groups. No other program is likely to use these numbers. This matters because
+/// all links of a group are removed with it.
 const GROUP_FIRST: u32 = 0x766f_6c00;
-/// How many groups there are; they are used in turn.
+/// The number of groups, which are used in turn.
 const GROUPS: u32 = 256;
-/// Links of one group: some 4 ms of the kernel's lock.
+/// The most links of one group: some 4 ms of the kernel's lock.
 const GROUP_MAX: u32 = 8;
-/// What the names of retired links begin with; the index follows, so nobody else has one.
+/// The prefix of the names of retired links. The index follows, so each name is unique.
 const NAME: &str = "vtoff";
 /// Bytes of the thread's stack.
 const STACK: usize = 128 * 1024;
 
-/// The thread, and what it has still to do.
+/// The thread and its open tasks.
 #[derive(Debug, Default)]
 pub struct Aside {
     shared: Arc<Shared>,
     thread: Option<(Sender<Task>, JoinHandle<()>)>,
-    /// How many links were retired so far.
+    /// How many links have been retired.
     count: u32,
 }
 
-/// One thing to do.
+/// A task.
 #[derive(Clone, Copy, Debug)]
 enum Task {
     /// Remove a link, with its group.
     Remove { index: u32, group: NonZeroU32 },
-    /// Forget these connections.
+    /// Delete these connections.
     Forget(Past),
 }
 
@@ -65,25 +65,25 @@ struct Shared {
     changed: Condvar,
 }
 
-/// What is not done yet.
+/// The open tasks.
 #[derive(Debug, Default)]
 struct Pending {
-    /// The indexes of links that are retired and not gone.
+    /// The indexes of retired links that still exist.
     links: BTreeSet<u32>,
-    /// How many times connections are still to be forgotten.
+    /// How many deletions of connections are open.
     forgets: usize,
-    /// Links are being read: none is removed meanwhile.
+    /// Links are being read: the thread removes none.
     paused: bool,
     /// Links are being removed.
     removing: bool,
 }
 
-/// While this lives no link is removed by the thread.
+/// While this lives, the thread removes no link.
 #[derive(Debug)]
 pub struct Pause(Arc<Shared>);
 
 impl Aside {
-    /// Retires a link, once. One that is gone is as good as retired.
+    /// Retires a link once. If it is gone, nothing is to do.
     pub fn retire(&mut self, socket: &mut Socket, index: u32) -> Result<(), Error> {
         if self.shared.lock().links.contains(&index) {
             return Ok(());
@@ -100,7 +100,8 @@ impl Aside {
         let rename = LinkChange { name: Some(&name), ..LinkChange::default() };
         let retired = socket.request(2, |writer, sequence| {
             link::set(writer, sequence.take(), Target::Index(index), &change);
-            // Before Linux 6.2 a link must be down for that, so it is a message of its own.
+            // Before Linux 6.2 only a link that is down can be renamed, so this is a message of its
+            // own.
             link::set(writer, sequence.take(), Target::Index(index), &rename);
         });
         match retired {
@@ -111,13 +112,13 @@ impl Aside {
         self.give(Task::Remove { index, group })
     }
 
-    /// Has connections forgotten. What fails there is logged.
+    /// Gives the thread connections to delete. It logs a failure.
     pub fn forget(&mut self, past: Past) -> Result<(), Error> {
         self.give(Task::Forget(past))
     }
 
-    /// Has the thread remove no link for as long as the result lives, so that a dump of links is not
-    /// overtaken by our own work. Waits until the group that is being removed is gone.
+    /// Stops the thread from removing links as long as the result lives, so that our own work does
+    /// not disturb a dump of links. Waits until the present group is gone.
     pub fn pause(&self) -> Pause {
         let mut pending = self.shared.lock();
         pending.paused = true;
@@ -125,18 +126,18 @@ impl Aside {
         Pause(Arc::clone(&self.shared))
     }
 
-    /// The links that are retired and not gone yet.
+    /// The retired links that still exist.
     pub fn retired(&self) -> BTreeSet<u32> {
         self.shared.lock().links.clone()
     }
 
-    /// Waits until all is done.
+    /// Waits until all tasks are done.
     pub fn flush(&self) {
         let is_busy = |pending: &Pending| !pending.links.is_empty() || pending.forgets > 0;
         drop(self.shared.wait_while(self.shared.lock(), is_busy));
     }
 
-    /// Gives the thread something to do, and starts it with the first.
+    /// Gives the thread a task. The first task starts the thread.
     fn give(&mut self, task: Task) -> Result<(), Error> {
         if self.thread.is_none() {
             self.thread = Some(start(Arc::clone(&self.shared))?);
@@ -148,7 +149,7 @@ impl Aside {
         }
         drop(pending);
         if let Some((sender, _)) = &self.thread {
-            // It ends only when this end is dropped.
+            // The thread ends only when this end is dropped.
             let _ = sender.send(task);
         }
         Ok(())
@@ -200,7 +201,7 @@ fn start(shared: Arc<Shared>) -> Result<(Sender<Task>, JoinHandle<()>), Error> {
     Ok((sender, thread.spawn(move || worker.run(&receiver))?))
 }
 
-/// What the thread has.
+/// The state of the thread.
 struct Worker {
     route: Socket,
     netfilter: Socket,
@@ -211,7 +212,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Does what comes until nothing can come any more.
+    /// Works until no more task can come.
     fn run(&mut self, receiver: &Receiver<Task>) {
         while let Ok(task) = receiver.recv() {
             self.take(task);
@@ -242,7 +243,7 @@ impl Worker {
         self.shared.changed.notify_all();
     }
 
-    /// Removes the links that are first and of one group.
+    /// Removes the first links, as far as they are of one group.
     fn remove_group(&mut self) {
         let Some(&(_, group)) = self.links.front() else { return };
         let count = self.links.iter().take_while(|(_, of)| *of == group).count();
@@ -256,7 +257,8 @@ impl Worker {
         self.shared.changed.notify_all();
     }
 
-    /// Removes a group; where that fails, link by link, so that one that cannot go keeps no other.
+    /// Removes a group. If that fails, it removes link by link, so that one bad link does not keep
+    /// the others.
     fn remove(&mut self, group: NonZeroU32, indexes: &[u32]) {
         let gone = |result: Result<(), Error>| match result {
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),

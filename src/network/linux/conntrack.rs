@@ -1,11 +1,11 @@
-//! Tracked connections: those of an address are forgotten, so that nothing of its last owner
-//! meets the next, and those that were led by a port of the host that leads nowhere any more.
+//! Deletes tracked connections: those of an address, so that its next owner gets no packets of the
+//! last one, and those by a port of the host that is no longer exposed.
 //!
 //! The kernel has no index by address. It walks its table twice, once for each end of a connection,
-//! unless the namespace tracks nothing at all; that is in the kernel, in one send. Linux before 6.12
-//! cannot delete by a filter: there the connections are read and deleted one by one. Where ctnetlink
-//! is missing nobody can delete any. Which of these it is shows at the first request and is
-//! remembered: asking again would have the kernel look for a module each time.
+//! unless the namespace tracks nothing. It does so in one send. Linux before 6.12 cannot delete by
+//! a filter: there the connections are read and deleted one by one. Without ctnetlink nobody can
+//! delete connections. The first request shows which case it is. The result is kept, because each
+//! further try would make the kernel look for a module.
 
 use std::cell::Cell;
 use std::fmt;
@@ -16,10 +16,11 @@ use crate::netlink::message::ACK;
 
 use super::socket::{ACKS_MAX, Error, Socket};
 
-/// The most connections that are read before they are deleted, about half a megabyte. Of more, the
-/// rest is read again.
+/// The most connections that are read before they are deleted, about half a megabyte. If there are
+/// more, the rest is read again.
 const FLOWS_MAX: usize = 4096;
-/// How often that is done: for a million connections, four times what a table holds by default.
+/// How often this is repeated: enough for a million connections, four times the default size of the
+/// table.
 const ROUNDS_MAX: usize = 256;
 
 /// How tracked connections are deleted on this kernel.
@@ -34,24 +35,24 @@ pub enum Conntrack {
     Never,
 }
 
-/// What names a connection to the kernel.
+/// The attributes by which the kernel knows a connection.
 struct Flow {
     tuple: Box<[u8]>,
     id: u32,
     zone: Option<u16>,
 }
 
-/// What is to be forgotten.
+/// A selection of connections to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Past {
-    /// Every connection that this address began or answers.
+    /// Every connection that this address began or answered.
     Of(Ipv4Addr),
-    /// Every connection that a port of the host led to one of a guest.
+    /// Every connection from a port of the host to a port of a guest.
     Led { protocol: u8, host_port: u16, address: Ipv4Addr, port: u16 },
 }
 
 impl Past {
-    /// The connections that are meant.
+    /// The selection, for ctnetlink.
     fn flows(self) -> Vec<Flows> {
         match self {
             Past::Of(address) => End::BOTH.map(|end| Flows::At(end, address)).into(),
@@ -83,7 +84,7 @@ impl Conntrack {
                 Conntrack::Never => return Ok(()),
             };
             match deleted {
-                // What nfnetlink says of a message, or of a subsystem, that it does not know.
+                // The errors of nfnetlink for an unknown message or subsystem.
                 Err(error) if error.errno() == Some(libc::EINVAL) => *self = else_try,
                 deleted => return deleted,
             }
@@ -113,15 +114,14 @@ fn one_by_one(socket: &mut Socket, past: Past) -> Result<(), Error> {
     Ok(())
 }
 
-/// Deletes these connections, up to [`FLOWS_MAX`]. Gives whether
-/// there may be more.
+/// Deletes these connections, up to [`FLOWS_MAX`]. Returns whether there may be more.
 fn delete_some(socket: &mut Socket, wanted: Flows) -> Result<bool, Error> {
     let left = Cell::new(FLOWS_MAX);
     let flows = socket.dump(
         |writer, sequence| conntrack::dump(writer, sequence, wanted),
         |message| {
             let flow = FlowMessage::read(message.payload)?;
-            // Linux before 5.8 has not heard of the filter.
+            // Linux before 5.8 does not know the filter.
             if !flow.is_of(wanted) || left.get() == 0 {
                 return Ok(None);
             }
@@ -135,7 +135,7 @@ fn delete_some(socket: &mut Socket, wanted: Flows) -> Result<bool, Error> {
     Ok(left.get() == 0)
 }
 
-/// Deletes connections. One that ended by itself is as good as deleted.
+/// Deletes connections. If one has ended already, that is success.
 fn delete(socket: &mut Socket, flows: &[Flow]) -> Result<(), Error> {
     let deleted = socket.request(1, |writer, sequence| {
         for Flow { tuple, id, zone } in flows {

@@ -10,8 +10,8 @@ use crate::model::name::check_link_name;
 use crate::netlink::exercise::{of_nf_tables, of_rtnetlink};
 use crate::plan::news::News;
 
-/// Whatever the kernel tells, be it of others' odd links, it is news or lost, and the engine can say
-/// whether it is to be looked at.
+/// Whatever the kernel tells, be it of others' odd links, it is news or lost, and the engine can
+/// say whether it is to be looked at.
 pub fn news(bytes: &[u8]) {
     let (mut news, mut touched) = (News::default(), false);
     of_rtnetlink(bytes, |message| {
@@ -29,8 +29,7 @@ pub fn news(bytes: &[u8]) {
     assert!(engine.look(now) || !lost, "what was lost is looked for");
 }
 
-/// Whatever else stands in what the kernel says of a descriptor, it is found to hold the tap that
-/// it names, and no other.
+/// Whatever else the fdinfo of a descriptor has, it holds exactly the tap that it names.
 pub fn tap_holder(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (name, rest) = text.split_once('\n').unwrap_or((text, ""));

@@ -1,7 +1,7 @@
-//! Who holds a tap open. The kernel tells nobody but /proc: `iff:` in the fdinfo of a descriptor of
-//! /dev/net/tun (drivers/net/tun.c, `tun_chr_show_fdinfo`). This walks all descriptors of all
-//! processes, so it is for error messages alone, and bounded. Of processes that have rights that we
-//! have not the kernel does not tell.
+//! Finds the process that holds a tap open. The kernel shows it only in /proc: `iff:` in the fdinfo
+//! of a descriptor of /dev/net/tun (drivers/net/tun.c, `tun_chr_show_fdinfo`). The search reads all
+//! descriptors of all processes, so it is only for error messages, and it is bounded. The kernel
+//! hides processes that have rights which we do not have.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use volnet_ffi::tun;
 
 use crate::rights;
 
-/// How many descriptors are looked at; some 100 ms.
+/// The most descriptors to look at; this takes some 100 ms.
 const LOOKS_MAX: usize = 100_000;
 
 /// A process that has a tap open.
@@ -22,7 +22,7 @@ pub struct Holder {
     pub name: String,
 }
 
-/// The process that has the tap open, if one is found.
+/// The process that has the tap open, if it is found.
 pub fn of(tap: &str) -> Option<Holder> {
     let mut looks = LOOKS_MAX;
     let mut processes = fs::read_dir("/proc")
@@ -56,7 +56,7 @@ fn is(tap: &str, pid: u32, descriptor: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|info| names(&info, tap))
 }
 
-/// Whether what the kernel says of a descriptor names the tap.
+/// Whether the fdinfo of a descriptor names the tap.
 pub(super) fn names(info: &str, tap: &str) -> bool {
     info.lines().any(|line| line.strip_prefix("iff:").is_some_and(|name| name.trim() == tap))
 }

@@ -1,9 +1,9 @@
 //! Links: made, changed, removed and read over rtnetlink.
 //!
-//! A link is named by its name where volnet has just made it or is about to, and by its index where
-//! it could have been replaced by another of the same name meanwhile. A message that fails does not
-//! stop those after it in the same send: nothing that could hit a foreign link stands behind a
-//! message that makes the name ours.
+//! A link is addressed by its name if volnet makes it or has just made it, and by its index if
+//! another link could have replaced it since. A failed message does not stop the later messages of
+//! the same send. So after a message that makes a link, no message addresses it by name if it could
+//! hit a foreign link.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -18,14 +18,15 @@ use crate::plan::reconcile::{Link, LinkKind};
 
 use super::socket::{DUMPS_TO_LAST, Error, Socket};
 
-/// The group of a bridge between the request that makes it and the one that gives it its alias. The
-/// kernel takes no alias when it makes a link, but a group: whatever stops us between the two, the
-/// bridge says that it is ours and unfinished. Nobody counts up to this number.
+/// The group of a bridge between the request that makes it and the request that sets its alias. The
+/// kernel accepts no alias when it makes a link, but it accepts a group. If volnet stops between
+/// the two, the group shows that the bridge is ours and unfinished. No other program is likely to
+/// use this number.
 pub const UNFINISHED: NonZeroU32 = NonZeroU32::new(0x766f_6b00).expect("it is not 0");
 
-/// Makes a bridge and returns its index. The bridge is down. EEXIST when the name is taken: the link
-/// that has it is left as it is. If a step behind the first fails, the bridge is removed; if that
-/// fails as well, it stays unfinished and is removed by the next reconciliation.
+/// Makes a bridge and returns its index. The bridge is down. EEXIST when the name is taken: the
+/// existing link is not changed. If a later step fails, the bridge is removed. If that fails as
+/// well, it stays unfinished, and the next reconciliation removes it.
 pub fn create_bridge(
     socket: &mut Socket,
     name: &str,
@@ -38,18 +39,18 @@ pub fn create_bridge(
     });
     let index = match made {
         Ok(()) => unfinished(socket, name)?,
-        // Its answer did not come: the bridge may be there.
+        // No answer came: the bridge may exist.
         Err(error) if error.errno().is_none() => unfinished(socket, name).map_err(|_| error)?,
         Err(error) => return Err(who(socket, error, name)),
     };
     finish(socket, index, mtu, alias).inspect_err(|_| {
-        // It is ours by its index; should even this fail, the first error says more.
+        // The index proves that it is ours. If even this fails, the first error is more useful.
         let _ = remove(socket, Target::Index(index));
     })?;
     Ok(index)
 }
 
-/// The index of the bridge of this name that was made and has no alias yet.
+/// The index of the unfinished bridge with this name: it has no alias yet.
 fn unfinished(socket: &mut Socket, name: &str) -> Result<u32, Error> {
     let found = find(socket, Target::Name(name), |link| is_unfinished(link).then_some(link.index))?;
     found.ok_or_else(|| Error::refused(libc::ENODEV, "another link took its name".into()))
@@ -63,20 +64,20 @@ fn is_unfinished(link: &LinkMessage<'_>) -> bool {
 fn finish(socket: &mut Socket, index: u32, mtu: u16, alias: &str) -> Result<(), Error> {
     let target = Target::Index(index);
     let change = LinkChange { mtu: Some(mtu.into()), alias: Some(alias), ..LinkChange::default() };
-    // Only an MTU that was changed stays; else the bridge follows its lowest port
-    // (net/bridge/br_if.c, `br_mtu_auto_adjust`). The other is as legal as the right one.
+    // Only an MTU that was set stays; otherwise the bridge follows its lowest port
+    // (net/bridge/br_if.c, `br_mtu_auto_adjust`). So set another valid MTU first.
     let other = LinkChange { mtu: Some(u32::from(mtu ^ 1)), ..LinkChange::default() };
     socket.request(2, |writer, sequence| {
         link::set(writer, sequence.take(), target, &other);
         link::set(writer, sequence.take(), target, &change);
     })?;
-    // Behind the alias: the kernel changes the group first.
+    // This comes after the alias, because the kernel changes the group first.
     let change = LinkChange { group: Some(0), ..LinkChange::default() };
     socket.request(1, |writer, sequence| link::set(writer, sequence.take(), target, &change))
 }
 
-/// Changes a link: what is about the link in one message, what is about its place on the bridge in
-/// a second one of the same send.
+/// Changes a link: one message has the settings of the link, and a second one in the same send has
+/// its settings as a bridge port.
 pub fn set(socket: &mut Socket, name: &str, settings: &LinkSettings) -> Result<(), Error> {
     let master = match &settings.master {
         None => None,
@@ -98,8 +99,8 @@ pub fn set(socket: &mut Socket, name: &str, settings: &LinkSettings) -> Result<(
         ..PortChange::default()
     };
     match send(socket, name, &change, &port) {
-        // There is no IPv6 on this link (not in the kernel, or the MTU is below that of IPv6), so
-        // the kernel will not give it addresses either.
+        // This link has no IPv6 (the kernel has none, or the MTU is too small), so the kernel does
+        // not give it addresses either.
         Err(error) if change.no_ipv6 && error.errno() == Some(libc::EAFNOSUPPORT) => {
             send(socket, name, &LinkChange { no_ipv6: false, ..change }, &port)
         }
@@ -129,8 +130,8 @@ fn send(
     })
 }
 
-/// Removes the link of that name. One that is gone is as good as removed. The kernel lets the caller
-/// of this wait for 12 to 20 ms.
+/// Removes the link with that name. If it is gone, that is success. The kernel makes the caller
+/// wait 12 to 20 ms.
 pub fn delete(socket: &mut Socket, name: &str) -> Result<(), Error> {
     remove(socket, Target::Name(name))
 }
@@ -144,12 +145,11 @@ fn remove(socket: &mut Socket, target: Target<'_>) -> Result<(), Error> {
 
 /// Reads all links.
 ///
-/// Where others make and remove links without end, no dump comes to its end undisturbed. Then what
-/// several dumps told counts together. One of them can lack a link that was there all the time: before
-/// Linux 6.9 the kernel counts its way through the links of a hash bucket, and skips one if another of
-/// that bucket goes between two datagrams (net/core/rtnetlink.c, `rtnl_dump_ifinfo`). That all of them
-/// lack the same link is next to impossible. Links that the last dump does not tell are asked for one
-/// by one.
+/// If others make and remove links without end, links change during every dump. Then several dumps
+/// count together. One of them can lack a link that existed all the time: before Linux 6.9 the
+/// kernel counts the links of a hash bucket, and skips one if another of the bucket is removed
+/// between two datagrams (net/core/rtnetlink.c, `rtnl_dump_ifinfo`). It is very unlikely that all
+/// dumps lack the same link. Links that the last dump does not have are requested one by one.
 pub fn observe(socket: &mut Socket) -> Result<Vec<Link>, Error> {
     let mut seen = BTreeMap::new();
     let mut missing: Vec<u32> = Vec::new();
@@ -184,7 +184,7 @@ pub fn index_of(socket: &Socket, name: &str) -> Result<u32, Error> {
     })
 }
 
-/// Says what has taken a name, in place of the kernel's bare errno.
+/// Describes the link that has taken a name, instead of the kernel's bare errno.
 pub fn who(socket: &mut Socket, error: Error, name: &str) -> Error {
     let Some(errno @ (libc::EEXIST | libc::EBUSY)) = error.errno() else {
         return error;
@@ -220,7 +220,7 @@ fn find<T>(
     found.ok_or(Error::Silent)
 }
 
-/// A link as a value of its own.
+/// A link as an owned value.
 pub fn owned(link: &LinkMessage<'_>) -> Link {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let kind = match link.tun {
@@ -249,7 +249,7 @@ pub fn owned(link: &LinkMessage<'_>) -> Link {
     }
 }
 
-/// What we care about of a port.
+/// The settings of a port that we use.
 pub(super) fn port_settings(port: &link::Port) -> PortSettings {
     PortSettings { isolated: port.isolated, group_forward: port.group_forward }
 }

@@ -1,12 +1,12 @@
-//! What guests send to a DHCP server, frame by frame, and the way back.
+//! The frames that guests send to a DHCP server, and the answers.
 //!
-//! A packet socket on a bridge gets what the bridge takes in for the host, before the IP stack and
-//! its rules see it; a guest without an address can be heard and answered only so. A filter in the
-//! kernel lets nothing through but DHCP, so whatever else guests send costs nothing here. Answers
-//! go out of the tap of one guest, past the bridge.
+//! A packet socket on a bridge receives frames to the host before the IP stack and its rules see
+//! them. This is the only way to hear and answer a guest without an address. A filter in the kernel
+//! lets only DHCP through, so other frames of guests cost nothing here. An answer goes to the tap
+//! of one guest, not over the bridge.
 //!
-//! When the bridge is taken down the socket is told so once (`ENETDOWN`), and goes on when it is up
-//! again. When the bridge is deleted, the socket is of no more use.
+//! If the bridge goes down, the socket reports it once (`ENETDOWN`), and works again when the
+//! bridge is up. If the bridge is deleted, the socket is useless.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -19,9 +19,9 @@ use volnet_ffi::packet::{self, Instruction};
 
 use crate::dhcp::frame::SERVER_PORT;
 
-/// Bytes of the receive queue: the first words of some hundred guests that start together.
+/// Bytes of the receive queue: the first messages of some hundred guests that start together.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
-/// The longest frame that is looked at, in bytes; what is longer is cut, and so no message.
+/// The longest frame that is read, in bytes. A longer one is cut, and so is not a message.
 pub const FRAME_MAX: usize = 2048;
 
 /// `ETH_P_IP` (linux/if_ether.h).
@@ -33,7 +33,7 @@ const FRAGMENT: u32 = 0x3fff;
 /// Bytes of an Ethernet header.
 const ETHER: u32 = 14;
 
-/// A socket for the DHCP messages that come to one bridge.
+/// A socket for the DHCP messages on one bridge.
 #[derive(Debug)]
 pub struct Packets {
     socket: OwnedFd,
@@ -43,7 +43,7 @@ impl Packets {
     /// Listens on a bridge of the calling thread's network namespace. Needs CAP_NET_RAW.
     pub fn open(bridge: &str) -> io::Result<Packets> {
         let index = if_nametoindex(bridge)?;
-        // Of no protocol, it gets nothing before the filter stands.
+        // Without a protocol, the socket receives nothing before the filter is set.
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
@@ -52,7 +52,7 @@ impl Packets {
         Ok(Packets { socket })
     }
 
-    /// Takes the next frame, if there is one.
+    /// Receives the next frame, if there is one.
     pub fn receive<'a>(&mut self, buffer: &'a mut [u8; FRAME_MAX]) -> io::Result<Option<&'a [u8]>> {
         match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
             Ok(length) => Ok(Some(&buffer[..length])),
@@ -61,19 +61,19 @@ impl Packets {
         }
     }
 
-    /// Sends a frame out of the tap of this index.
+    /// Sends a frame by the tap with this index.
     pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         packet::send(self.socket.as_fd(), ifindex, frame)
     }
 
-    /// What is to be waited for.
+    /// The descriptor to wait for.
     pub fn descriptor(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 }
 
-/// Lets through: frames for this host or for everybody, without a VLAN tag (the kernel takes those
-/// for somebody else's), whole UDP datagrams to the port of a DHCP server.
+/// The filter accepts frames to this host or broadcast, without a VLAN tag (the kernel treats
+/// tagged ones as those of another link), with a whole UDP datagram to the port of a DHCP server.
 fn to_a_server() -> [Instruction; 11] {
     use libc::{
         BPF_ABS, BPF_B, BPF_H, BPF_IND, BPF_JEQ, BPF_JGT, BPF_JMP, BPF_JSET, BPF_K, BPF_LD,
@@ -93,7 +93,7 @@ fn to_a_server() -> [Instruction; 11] {
         jump(BPF_JEQ, UDP, 0, 6),
         step(BPF_LD | BPF_H | BPF_ABS, ETHER + 6),
         jump(BPF_JSET, FRAGMENT, 4, 0),
-        // The length of the IP header; then what stands two bytes behind it.
+        // Load the length of the IP header, then the two bytes at an offset of 2 after it.
         step(BPF_LDX | BPF_B | BPF_MSH, ETHER),
         step(BPF_LD | BPF_H | BPF_IND, ETHER + 2),
         jump(BPF_JEQ, u32::from(SERVER_PORT), 0, 1),

@@ -1,13 +1,13 @@
-//! Taps made ahead, in moments when nobody waits.
+//! A pool of taps that are made ahead, when nobody waits.
 //!
-//! What costs most of a tap's making is to attach it. So a few are kept ready that are such as the
-//! last one was: of the same owner and queues, on the same bridge, up, with the same settings. A VM
-//! that needs such a one gets it by a new name and its alias; one that needs another has it made.
-//! Only taps that nobody ever opened are here: of one that was used the kernel keeps more than can be
-//! taken back (filters, offloads, buffer sizes: drivers/net/tun.c).
+//! Most of the cost of a tap is to attach it. So the pool keeps a few taps like the last one: with
+//! the same owner and queues, on the same bridge, up, with the same settings. If a VM needs such a
+//! tap, the tap gets a new name and alias. If it needs another one, a new tap is made. The pool has
+//! only taps that nobody ever opened: the kernel keeps state of a used tap that cannot be reset
+//! (filters, offloads, buffer sizes: drivers/net/tun.c).
 //!
-//! In the kernel they look like retired links, because they have no VM's name: whatever a daemon that
-//! dies leaves is removed by the next. Until then they are not among what is observed.
+//! In the kernel they look like retired links, because their alias has no VM. So if a daemon dies,
+//! the next one removes them. Until then an observation leaves them out.
 
 use std::collections::VecDeque;
 
@@ -19,23 +19,23 @@ use super::links;
 use super::socket::{Error, Socket};
 use super::tap::{self, Spec};
 
-/// What the kernel makes names of.
+/// The pattern for the kernel's names.
 const NAMES: &str = "vtnew%d";
 
 /// The taps.
 #[derive(Debug, Default)]
 pub struct Pool {
-    /// How many there are to be.
+    /// How many taps to keep.
     size: usize,
-    /// What the next VM is likely to need: what the last one did.
+    /// The kind of the last tap, which the next VM probably needs, too.
     model: Option<Model>,
-    /// Those that are ready, by index.
+    /// The ready taps, by index.
     ready: VecDeque<u32>,
-    /// The one that was given away last, by name, while nothing was changed of it.
+    /// The name of the last tap that was taken, until its settings change.
     given: Option<String>,
 }
 
-/// What a tap is besides its name and its alias.
+/// The properties of a tap except its name and alias.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Model {
     owner: Option<u32>,
@@ -44,12 +44,12 @@ struct Model {
 }
 
 impl Pool {
-    /// A pool that keeps so many taps; none at all with 0.
+    /// A pool with this many taps; 0 switches it off.
     pub fn new(size: usize) -> Pool {
         Pool { size, ..Pool::default() }
     }
 
-    /// Gives a tap away: its index, if there is one such.
+    /// Takes a tap of this kind, and returns its index, if there is one.
     pub fn take(&mut self, socket: &mut Socket, spec: &Spec<'_>) -> Option<u32> {
         let model = self.model.as_ref()?;
         if (model.owner, model.multi_queue) != (spec.owner, spec.multi_queue) {
@@ -73,21 +73,21 @@ impl Pool {
                     );
                     self.size = 0;
                 }
-                // Whatever is wrong with it, or with the name, making one will tell.
+                // If the tap or the name is wrong, making a new tap reports it.
                 self.ready.push_back(index);
                 None
             }
         }
     }
 
-    /// Whether a link that is to be changed is such already, because it was given away just now.
+    /// Whether a link has these settings already, because it was just taken.
     pub fn is_done(&mut self, name: &str, set: &LinkSettings) -> bool {
         let given = self.given.take();
         given.as_deref() == Some(name) && self.model.as_ref().is_some_and(|model| model.set == *set)
     }
 
-    /// Learns from a tap that was attached what the next is likely to be. Gives the taps that are
-    /// of no more use.
+    /// Learns the kind of the next tap from one that was attached. Returns the taps that are no
+    /// longer useful.
     pub fn learn(&mut self, spec: Option<(Option<u32>, bool)>, set: &LinkSettings) -> Vec<u32> {
         let Some((owner, multi_queue)) = spec else { return Vec::new() };
         let model = Model { owner, multi_queue, set: set.clone() };
@@ -98,13 +98,13 @@ impl Pool {
         self.ready.drain(..).collect()
     }
 
-    /// Whether there is a tap to be made.
+    /// Whether a tap should be made.
     pub fn is_wanting(&self) -> bool {
         self.model.is_some() && self.ready.len() < self.size
     }
 
-    /// Makes one tap. One that cannot be made is none that is missed: nothing more is made until
-    /// a VM has shown that it can be.
+    /// Makes one tap. Failure is harmless: no taps are made ahead until the next VM has been
+    /// attached.
     pub fn make(&mut self, socket: &mut Socket) -> Result<(), Error> {
         let Some(model) = &self.model else { return Ok(()) };
         let Model { owner, multi_queue, set } = model.clone();
@@ -124,7 +124,7 @@ impl Pool {
         self.ready.iter().copied()
     }
 
-    /// Gives all taps up, and makes no more until a VM has shown how.
+    /// Drops all taps, and makes no more until the next VM has been attached.
     pub fn empty(&mut self) -> Vec<u32> {
         self.model = None;
         self.ready.drain(..).collect()

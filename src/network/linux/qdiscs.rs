@@ -1,11 +1,12 @@
-//! How fast links send: the token bucket at the root of a tap.
+//! The shaping of links: the token bucket at the root of a tap.
 //!
-//! It is ours by its handle. What others put there, on a tap that volnet does not hold back, is theirs
-//! and not seen here; on one that it does, it is replaced.
+//! We recognise our qdisc by its handle. Without a volnet limit a foreign qdisc is left alone; with
+//! one it is replaced.
 //!
-//! A bucket is changed where it stands, and loses nothing that waits in it, unless its burst becomes
-//! smaller: what waits could be larger than that (a packet that is not segmented yet), and the kernel
-//! would never send it, nor what is behind it. Then another takes its place, in one request.
+//! A bucket is changed in place, and its waiting packets stay, unless its burst becomes smaller. A
+//! waiting packet could be larger than the new burst (one that is not segmented yet). The kernel
+//! would never send it, nor the packets behind it. So a new bucket replaces the old one, in one
+//! request.
 
 use crate::model::limits::Shaping;
 use crate::netlink::rtnl::qdisc::{self, Bucket, OURS, QdiscMessage, ROOT};
@@ -14,11 +15,11 @@ use super::links;
 use super::socket::{Error, Socket};
 
 const KIB: u32 = 1024;
-/// A link that there always is.
+/// A link that always exists.
 const LOOPBACK: &str = "lo";
 
-/// Holds what a link sends back to a rate, or no more; `former` is how it was. A link that is gone, or
-/// has nothing of ours, is held back no more already.
+/// Sets or removes the limit of a link's sending; `former` is the previous limit. If the link is
+/// gone, or has no qdisc of ours, there is nothing to remove.
 pub fn shape(
     socket: &mut Socket,
     link: &str,
@@ -53,7 +54,7 @@ fn free(socket: &mut Socket, link: &str) -> Result<(), Error> {
     }
 }
 
-/// The handle of what is ours at the root of a link.
+/// The handle of our qdisc at the root of a link.
 fn ours_of(socket: &mut Socket, index: u32) -> Result<Option<u32>, Error> {
     let mut found = None;
     let asked = socket.request_and(
@@ -65,13 +66,13 @@ fn ours_of(socket: &mut Socket, index: u32) -> Result<Option<u32>, Error> {
         },
     );
     match asked {
-        // There is none but what the link has by itself.
+        // There is only the default qdisc of the link.
         Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
         asked => asked.map(|()| found.filter(|handle| OURS.contains(handle))),
     }
 }
 
-/// Whether the kernel can hold links back at all.
+/// Whether the kernel has token buckets.
 pub fn is_possible(socket: &mut Socket) -> bool {
     let probed = links::index_of(socket, LOOPBACK).and_then(|index| {
         socket.request(1, |writer, sequence| qdisc::probe(writer, sequence.take(), index))
@@ -79,7 +80,7 @@ pub fn is_possible(socket: &mut Socket) -> bool {
     !matches!(probed, Err(error) if error.errno() == Some(libc::ENOENT))
 }
 
-/// Reads which links are held back, by index.
+/// Reads the limits of links, by index.
 pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Shaping)>, Error> {
     socket.dump(qdisc::dump, |message| {
         let told = QdiscMessage::read(message.payload)?;
@@ -87,11 +88,11 @@ pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Shaping)>, Error> {
     })
 }
 
-/// What is ours of what was told.
+/// Our qdisc among those that the kernel reported.
 pub(super) fn shaping(told: &QdiscMessage<'_>) -> Option<Shaping> {
     let ours = told.parent == ROOT && OURS.contains(&told.handle);
     let bucket = told.bucket.filter(|_| ours)?;
-    // The kernel tells the burst less exactly than it was told.
+    // The kernel reports the burst less exactly than it was set.
     let burst_kb = bucket.burst.saturating_add(KIB / 2) / KIB;
     Some(Shaping { rate: bucket.rate, burst_kb, queue: bucket.queue })
 }

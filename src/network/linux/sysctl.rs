@@ -1,18 +1,18 @@
 //! Settings under /proc/sys/net.
 //!
-//! Each path is looked up in the network namespace of the thread that opens it, so a descriptor is
-//! never kept.
+//! A path is looked up in the network namespace of the thread that opens it. So no descriptor is
+//! kept.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Whether the host passes IPv4 packets on between its links (ip-sysctl.rst, `ip_forward`).
+/// Whether the host forwards IPv4 packets (ip-sysctl.rst, `ip_forward`).
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
-/// There unless the kernel was built or started without IPv6.
+/// It exists unless the kernel was built or started without IPv6.
 const IPV6: &str = "/proc/sys/net/ipv6";
-/// Whether bridged IPv4 frames pass the rules for routed packets, too. Only there while the kernel
-/// module br_netfilter is (ip-sysctl.rst, `bridge-nf-call-iptables`).
+/// Whether bridged IPv4 frames pass the rules for routed packets, too. It exists only while the
+/// kernel module br_netfilter is loaded (ip-sysctl.rst, `bridge-nf-call-iptables`).
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// Whether IPv4 forwarding is on.
@@ -20,8 +20,8 @@ pub fn forwarding() -> io::Result<bool> {
     read(FORWARDING)
 }
 
-/// Switches IPv4 forwarding. Writing what is there already would reset other settings of the
-/// kernel, so it is left alone then.
+/// Switches IPv4 forwarding. If it has the value already, it is not written, because a write resets
+/// other settings of the kernel.
 pub fn set_forwarding(on: bool) -> io::Result<()> {
     if forwarding()? == on { Ok(()) } else { fs::write(FORWARDING, if on { "1" } else { "0" }) }
 }

@@ -1,8 +1,8 @@
 //! Persistent taps.
 //!
-//! A tap begins as one that goes with its descriptor. It becomes persistent last, when it has its
-//! owner and its alias: whatever fails or dies before leaves nothing behind, and whatever stays
-//! says whose it is.
+//! At first a tap lives only as long as its descriptor. It becomes persistent last, after it has
+//! its owner and alias. So a failure or a crash before that leaves no tap behind, and a tap that
+//! stays has a mark.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -16,13 +16,13 @@ use super::holder::{self, Holder};
 use super::links::{index_of, who};
 use super::socket::{Error, Socket};
 
-/// What a tap is to be.
+/// The properties of a new tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec<'a> {
     /// Its name, checked.
     pub name: &'a str,
-    /// The user who may open it; our own where none is named, because a tap without an owner can
-    /// be opened by anyone.
+    /// The user who may open it. The default is our own user, because anyone can open a tap without
+    /// an owner.
     pub owner: Option<u32>,
     /// Whether it has more than one queue.
     pub multi_queue: bool,
@@ -31,19 +31,19 @@ pub struct Spec<'a> {
 }
 
 /// Makes a tap and returns its index. It has vnet_hdr, is down and on no bridge. EBUSY when the
-/// name is taken: what there is, is left as it is.
+/// name is taken: the existing link is not changed.
 pub fn create(socket: &mut Socket, spec: &Spec<'_>) -> Result<u32, Error> {
     let tap = make(socket, spec)?;
     if tap.name() != spec.name {
-        // What rtnetlink says of a name that is too long.
+        // The error of rtnetlink for a name that is too long.
         let words = format!("the kernel named it {:?}", tap.name());
         return Err(Error::refused(libc::ERANGE, words));
     }
     keep(socket, &tap, spec)
 }
 
-/// As [`create`], under a name that the kernel makes of that in `spec`, which has a `%d` in it. Gives
-/// the name, too.
+/// As [`create`], but the kernel makes the name from the pattern in `spec`, which has a `%d`.
+/// Returns the name, too.
 pub fn create_any(socket: &mut Socket, spec: &Spec<'_>) -> Result<(u32, String), Error> {
     let tap = make(socket, spec)?;
     Ok((keep(socket, &tap, spec)?, tap.name().to_owned()))
@@ -55,7 +55,7 @@ fn make(socket: &mut Socket, spec: &Spec<'_>) -> Result<Tun, Error> {
         .map_err(|error| held(who(socket, error.into(), name), name))
 }
 
-/// Gives a tap its owner and its alias, and then lets it stay.
+/// Gives a tap its owner and alias, and then makes it persistent.
 fn keep(socket: &mut Socket, tap: &Tun, spec: &Spec<'_>) -> Result<u32, Error> {
     tap.set_owner(spec.owner.unwrap_or_else(|| geteuid().as_raw()))?;
     let index = index_of(socket, tap.name())?;
@@ -67,9 +67,9 @@ fn keep(socket: &mut Socket, tap: &Tun, spec: &Spec<'_>) -> Result<u32, Error> {
     Ok(index)
 }
 
-/// Opens one queue of a persistent tap of this name and index. The kernel opens by name alone, and
-/// makes what is missing, so the index is compared before, to leave others' links as they are, and
-/// after, when it cannot become another's any more.
+/// Opens one queue of a persistent tap with this name and index. The kernel opens only by name, and
+/// makes a missing tap. So the index is compared before, to leave other links alone, and after,
+/// when the tap can no longer be replaced.
 pub fn open(
     socket: &Socket,
     name: &str,
@@ -99,7 +99,7 @@ fn flags(multi_queue: bool) -> i32 {
     TAP | NO_PI | VNET_HDR | if multi_queue { MULTI_QUEUE } else { 0 }
 }
 
-/// Adds who holds the link that has taken the name, if somebody does.
+/// Adds the process that holds the link with this name, if there is one.
 fn held(error: Error, name: &str) -> Error {
     match error {
         Error::Refused { errno: libc::EBUSY, words: Some(words), .. } => match holder::of(name) {

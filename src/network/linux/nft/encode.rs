@@ -1,4 +1,4 @@
-//! From values of the ruleset to messages.
+//! Encodes values of the ruleset as messages.
 
 use crate::model::limits::Rate;
 use crate::netlink::nft::FAMILY_IP;
@@ -23,13 +23,13 @@ const TYPE_BITS: u32 = 6;
 /// Begins a message of elements: adding or removing.
 pub(super) type Begin = fn(&mut Writer, u32, Of<'_>) -> Elements;
 
-/// A field of a packet: where it is loaded from, and how many bytes it has.
+/// A field of a packet: its place and its length in bytes.
 enum Load {
     Meta(Meta, u32),
     Payload { base: Base, offset: u32, length: u32 },
 }
 
-/// Writes a table with all that it holds.
+/// Writes a table with its content.
 pub(super) fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table, owned: bool) {
     let family = number(table.family);
     object::new_table(writer, sequence.take(), family, table.name, owned, NewTable::Create);
@@ -95,7 +95,7 @@ fn write_set(writer: &mut Writer, sequence: &mut Sequence, table: &Table, set: &
     }
 }
 
-/// Writes elements, those of one set in as few messages as hold them, once for each of `begins`.
+/// Writes elements, in as few messages per set as possible, once for each of `begins`.
 pub(super) fn elements(
     writer: &mut Writer,
     sequence: &mut Sequence,
@@ -121,8 +121,8 @@ pub(super) fn same_set(one: &Element, other: &Element) -> bool {
     (one.family, one.table, &one.set) == (other.family, other.table, &other.set)
 }
 
-/// Writes a key; a prefix as the two ends of an interval, of which the upper is left out where it
-/// is the end of all addresses.
+/// Writes a key. A prefix is the two ends of an interval; the upper one is left out if it is the
+/// end of all addresses.
 fn write_key(writer: &mut Writer, message: &mut Elements, key: &Key) {
     if let [Value::Prefix(prefix)] = key.as_slice() {
         message.element(writer, &prefix.network().octets(), With::Nothing, 0);
@@ -160,7 +160,7 @@ fn unit(unit: Unit) -> limit::Unit {
 /// The longest key: two links.
 const KEY_BYTES_MAX: usize = 2 * LINK_BYTES;
 
-/// Writes a value and gives the bytes that it takes, padded to four.
+/// Writes a value and returns its length in bytes, padded to four.
 fn write_value(into: &mut [u8], value: &Value) -> usize {
     match value {
         Value::Link(name) => {
@@ -192,7 +192,7 @@ fn write_value(into: &mut [u8], value: &Value) -> usize {
             into[4..6].copy_from_slice(&port.to_be_bytes());
             field_bytes(Field::Target)
         }
-        // It stands beside the key.
+        // It is not in the key.
         Value::Rate(..) => 0,
         Value::Bytes(bytes) => {
             into[..bytes.len()].copy_from_slice(bytes);
@@ -243,7 +243,7 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
     }
 }
 
-/// Loads fields one behind the other.
+/// Loads fields into consecutive registers.
 fn load_all(writer: &mut Writer, fields: &[PacketField]) {
     let mut register = REG32_FIRST;
     for field in fields {
@@ -251,7 +251,7 @@ fn load_all(writer: &mut Writer, fields: &[PacketField]) {
     }
 }
 
-/// Loads a field and gives the bytes that it has.
+/// Loads a field and returns its length in bytes.
 fn load(writer: &mut Writer, field: PacketField, register: u32) -> u32 {
     match load_of(field) {
         Load::Meta(key, length) => {
@@ -265,7 +265,8 @@ fn load(writer: &mut Writer, field: PacketField, register: u32) -> u32 {
     }
 }
 
-/// A number as a field holds it: in network order where it stands in the packet, else in the host's.
+/// A number in the byte order of its field: network order for fields of the packet, host order for
+/// others.
 fn number_of(field: PacketField, number: u64) -> Vec<u8> {
     match load_of(field) {
         Load::Meta(_, 1) => vec![number as u8],
@@ -351,13 +352,13 @@ pub(super) fn key_type(key: &[Field]) -> u32 {
         Field::Protocol => Some(TYPE_INET_PROTOCOL),
         Field::Port => Some(TYPE_INET_SERVICE),
         Field::Bytes(_) => Some(TYPE_INTEGER),
-        // It is not of the key, but beside it.
+        // It is not in the key.
         Field::Target | Field::Rate(_) => None,
     };
     key.iter().filter_map(number).fold(0, |all, number| all << TYPE_BITS | number)
 }
 
-/// The type of what leads to an address and a port.
+/// The type of a value that is an address and a port.
 pub(super) const TARGET: u32 = TYPE_IPADDR << TYPE_BITS | TYPE_INET_SERVICE;
 
 /// Bytes of a field in a key, padded to four.

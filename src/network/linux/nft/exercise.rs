@@ -9,11 +9,11 @@ use crate::netlink::writer::Writer;
 use crate::network::linux::socket::Sequence;
 use crate::plan::ruleset::{self, Element, Family, Field, Key, TABLE};
 
-/// An element as it is read: its key and its flags.
+/// An observed element: its key and its flags.
 type Raw = (Vec<u8>, u32);
 
-/// Whatever others put into our tables is read or taken for theirs, and what is read can be
-/// written: that is how it is removed.
+/// Elements that others put into our tables are decoded or count as foreign. A decoded element can
+/// be encoded again: this is how it is removed.
 pub fn ruleset(bytes: &[u8]) {
     let mut raw = Vec::new();
     of_nf_tables(bytes, |message| {
@@ -49,7 +49,7 @@ fn elements(payload: &[u8], fields: &[Field]) -> Vec<Raw> {
     elements
 }
 
-/// The keys as they are sent to the kernel.
+/// The encoded keys.
 fn written(keys: &[Key], fields: &[Field]) -> Vec<Raw> {
     let of = |key: &Key| Element {
         family: Family::Ip,

@@ -1,7 +1,7 @@
-//! From what the kernel shows of a table to values of the ruleset.
+//! Decodes the kernel's tables to values of the ruleset.
 //!
-//! What cannot be a value of ours (a chain that is no base chain, a key of another type) makes a
-//! table without a fingerprint, which is then replaced.
+//! If a table has an object that cannot be ours (a chain that is not a base chain, a key of another
+//! type), it has no fingerprint, and is replaced.
 
 use std::net::Ipv4Addr;
 
@@ -21,7 +21,7 @@ const KINDS: [ChainKind; 2] = [ChainKind::Filter, ChainKind::Nat];
 const HOOKS: [Hook; 5] =
     [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
 
-/// A set as it was read.
+/// An observed set.
 struct SeenSet {
     name: String,
     key: Option<&'static [Field]>,
@@ -87,7 +87,7 @@ fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
     )
 }
 
-/// The chains with the tags of their rules; `None` when one of them cannot be ours.
+/// The chains with the tags of their rules; `None` if one of them cannot be ours.
 fn chains(socket: &mut Socket, family: Family) -> Result<Option<Vec<ChainShape>>, Error> {
     let chains = socket.dump(
         |writer, sequence| object::dump_chains(writer, sequence, number(family)),
@@ -126,7 +126,7 @@ pub(super) fn shape(chain: &ChainMessage<'_>) -> Option<ChainShape> {
     })
 }
 
-/// What is in a set; `None` when it cannot be ours.
+/// The elements of a set; `None` if it cannot be ours.
 fn keys(
     socket: &mut Socket,
     family: Family,
@@ -154,8 +154,8 @@ fn keys(
     })
 }
 
-/// A key and those things beside it that the set's fields name, one behind the other. Others are
-/// the kernel's: what packets put into a set has the rate of the rule that put it there.
+/// A key, followed by its value or rate, if the set has such a field. Otherwise they are the
+/// kernel's: an element that packets added has the rate of its rule.
 pub(super) fn raw(key: &[u8], with: With<'_>, fields: &[Field]) -> Vec<u8> {
     match (with, fields.last()) {
         (With::Data(data), Some(Field::Target)) => [key, data].concat(),
@@ -166,7 +166,7 @@ pub(super) fn raw(key: &[u8], with: With<'_>, fields: &[Field]) -> Vec<u8> {
     }
 }
 
-/// Reads a key. `None` for one that volnet would not have written: it could not be removed again.
+/// Decodes a key. `None` if volnet could not have written it: it could not be removed again.
 pub(super) fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
     let mut key = Vec::with_capacity(fields.len());
     for field in fields {
@@ -208,12 +208,12 @@ fn is_padding(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
 
-/// Puts the ends of intervals together. `None` when one is no prefix.
+/// Joins the ends of intervals. `None` if one is not a prefix.
 pub(super) fn prefixes(elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
     let mut ends = Vec::with_capacity(elements.len());
     for (key, flags) in elements {
         let at = u32::from_be_bytes(*key.first_chunk::<4>()?);
-        // Where one interval ends and the next begins, the end comes first.
+        // If one interval ends where the next begins, the end comes first.
         ends.push((at, flags & INTERVAL_END == 0));
     }
     ends.sort_unstable();
@@ -222,7 +222,7 @@ pub(super) fn prefixes(elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
     for (at, begins) in ends {
         match (open, begins) {
             (None, true) => open = Some(at),
-            // nft marks the lowest address as an end, to close what would lie before it.
+            // nft marks the lowest address as an end, to close the interval before it.
             (None, false) => {}
             (Some(_), true) => return None,
             (Some(start), false) => {

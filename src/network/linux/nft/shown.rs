@@ -1,8 +1,8 @@
-//! What a set says of itself for nft to show its keys by.
+//! The user data of a set, by which nft prints its keys.
 //!
-//! The kernel keeps it and does not look at it. It is values of a type, a byte of length and as many
-//! bytes, one inside the other (libnftnl, udata.h; nftables, `set_make_key` and the `*_build_udata`
-//! of its expressions). Numbers are the host's words.
+//! The kernel stores it and does not read it. It consists of nested values: a type, a byte of
+//! length, and the bytes (libnftnl, udata.h; nftables, `set_make_key` and the `*_build_udata` of
+//! its expressions). Numbers are words of the host.
 
 use crate::plan::ruleset::{Bytes, Field, Layer};
 
@@ -12,9 +12,9 @@ const BYTE_ORDER: u8 = 0;
 const HOST_ORDER: u32 = 1;
 /// `BYTEORDER_BIG_ENDIAN`, for all else.
 const NETWORK_ORDER: u32 = 2;
-/// `NFTNL_UDATA_SET_KEY_TYPEOF`: the key is of the types that these expressions have.
+/// `NFTNL_UDATA_SET_KEY_TYPEOF`: the key has the types of these expressions.
 const TYPE_OF: u8 = 3;
-/// `NFTNL_UDATA_SET_TYPEOF_EXPR`, which expression, and `.._DATA`, what it holds.
+/// `NFTNL_UDATA_SET_TYPEOF_EXPR`, the expression, and `.._DATA`, its data.
 const EXPRESSION: u8 = 0;
 const DATA: u8 = 1;
 /// `EXPR_PAYLOAD`, `EXPR_META` and `EXPR_CONCAT` (nftables, expression.h).
@@ -24,12 +24,12 @@ const CONCATENATION: u32 = 13;
 /// `NFT_META_IIFNAME`.
 const IN_NAME: u32 = 6;
 
-/// What a set with this key says.
+/// The user data of a set with this key.
 pub(super) fn key(key: &[Field]) -> Vec<u8> {
     let alone = matches!(key, [Field::Link] | [Field::Link, Field::Rate(_)]);
     let order = if alone { HOST_ORDER } else { NETWORK_ORDER };
     let mut said = word(BYTE_ORDER, order);
-    // Types that have a name tell their own length.
+    // The length of a named type follows from its name.
     if key.iter().any(|field| matches!(field, Field::Bytes(_))) {
         let fields = (0..).zip(key).map(|(number, field)| value(number, &of_field(*field)));
         let fields: Vec<u8> = fields.flatten().collect();
@@ -39,7 +39,7 @@ pub(super) fn key(key: &[Field]) -> Vec<u8> {
     said
 }
 
-/// The expression that a field has the type of.
+/// The expression with the type of a field.
 fn of_field(field: Field) -> Vec<u8> {
     let (kind, data) = match field {
         Field::Link => (META, word(0, IN_NAME)),
@@ -54,8 +54,7 @@ fn of_field(field: Field) -> Vec<u8> {
     [word(EXPRESSION, kind), value(DATA, &data)].concat()
 }
 
-/// Header and field by nft's numbers, of which these have none, then base, offset and length in
-/// bits.
+/// Header and field by nft's numbers (these have none), then base, offset and length in bits.
 fn of_bytes(Bytes { layer, offset, length }: Bytes) -> Vec<u8> {
     let base = match layer {
         Layer::Link => 1,
