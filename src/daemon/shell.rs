@@ -5,40 +5,29 @@
 //! be told comes out of [`Shell::take_outputs`]. The event loop drives it in production, the
 //! simulation in tests.
 //!
-//! A decision runs in a fixed order, and each step that fails undoes those before it:
-//!
-//! ```text
-//! intent ▶ plan ▶ act ▶ record ▶ intent cleared ▶ commit ▶ replies, events
-//!            ╰──────┴──────┴── failure: undone in reverse ▶ abort ▶ error replies
-//! ```
-//!
-//! A delete has the record before the plan, because the last step of that cannot be undone. Creates
-//! that come together share a step, see [`super::together`].
+//! How a decision is carried out is in [`super::conduct`], which requests come together in
+//! [`super::together`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::guests::Resolvers;
 use super::launch::Launcher;
-use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
+use crate::engine::decide::{Answers, Engine, Step};
 use crate::engine::watch::Notice;
-use crate::hypervisor::Control;
 use crate::hypervisor::inputs::Checksum;
-use crate::hypervisor::process::{Descriptors, Processes};
+use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::User;
 use crate::model::clock::Now;
-use crate::model::error::{Error, Failure, Refusal};
+use crate::model::error::Error;
 use crate::model::name::VmName;
-use crate::model::record::{Action, HostRecord, Intent, ProcessId, Record};
+use crate::model::record::HostRecord;
 use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
 use crate::model::view::{Event, EventKind};
-use crate::network::{Applied, Network, execute};
+use crate::network::Network;
 use crate::plan::news::Culprit;
 use crate::store::Store;
 use crate::store::disk::Disk;
-
-/// `EXFULL` (asm-generic/errno.h): what the kernel says when a bridge has no port left.
-const EXFULL: i32 = 54;
 
 /// Milliseconds after which a process that could not be watched, or whose end could not be collected,
 /// is looked at.
@@ -255,7 +244,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// Whether a process that was just started has got through its arguments.
     fn is_ready(&mut self, name: &VmName) -> bool {
-        let control = self.control(name);
+        let Ok(vm) = self.engine.vm(name) else { return false };
+        let control = self.launcher.control(&vm.record, self.store.paths());
         control.is_ok_and(|control| self.processes.is_ready(name, &control))
     }
 
@@ -316,213 +306,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Runs a decision from its intent to its answers, and says whether it was done.
-    pub(super) fn carry_out(&mut self, decision: Decision, now: Now) -> bool {
-        let result = self.run(&decision, now);
-        self.conclude(decision, result, now)
-    }
-
-    /// Takes over what became of a decision and tells it, and says whether it was done.
-    pub(super) fn conclude(
-        &mut self,
-        mut decision: Decision,
-        result: Result<(), Error>,
-        now: Now,
-    ) -> bool {
-        let done = result.is_ok();
-        let answers = match result {
-            Ok(()) => {
-                let name = decision.subject.clone();
-                for (kind, message) in std::mem::take(&mut decision.events) {
-                    let vm = Some(name.clone());
-                    self.event(Notice { kind, vm, message, by: None }, now);
-                }
-                self.engine.commit(decision, now)
-            }
-            Err(error) => {
-                log::warn!("VM {}: {error}", decision.subject);
-                if !decision.plan.is_empty() && self.host.is_some() {
-                    // Should its undoing have failed as well, this finds what was left.
-                    self.engine.look_again(now);
-                }
-                self.engine.abort(decision, &error)
-            }
-        };
-        self.answer(answers);
-        done
-    }
-
-    fn run(&mut self, decision: &Decision, now: Now) -> Result<(), Error> {
-        let name = &decision.subject;
-        if let Some(action) = decision.intent {
-            let record = self.record(name)?;
-            self.store.put_intent(&Intent { action, record })?;
-        }
-        let result = match decision.write {
-            Write::Remove => self.remove(decision),
-            Write::Nothing | Write::Put => self.steps(decision, now),
-        };
-        if decision.intent.is_some() {
-            if let Err(failure) = self.store.clear_intent(name) {
-                // An intent that stays behind is looked at, and found done or undone, at the next
-                // start.
-                log::warn!("{failure}");
-            }
-        }
-        result
-    }
-
-    fn steps(&mut self, decision: &Decision, now: Now) -> Result<(), Error> {
-        let applied = self.apply(decision)?;
-        let result = self.act(decision, now).and_then(|()| self.write(decision));
-        if result.is_err() {
-            execute::undo(&mut self.network, &decision.plan, &applied);
-            if decision.intent == Some(Action::Create) {
-                self.processes.clean(&decision.subject);
-            }
-        }
-        result
-    }
-
-    /// Does to the kernel what is to be done.
-    pub(super) fn apply(&mut self, decision: &Decision) -> Result<Vec<Applied>, Error> {
-        let name = &decision.subject;
-        let applied = execute::execute(&mut self.network, &decision.plan)
-            .map_err(|failure| self.named(name, failure))?;
-        if let Some(ifindex) = applied.iter().find_map(|applied| applied.ifindex) {
-            self.engine.attached(name, ifindex);
-        }
-        Ok(applied)
-    }
-
-    /// The record goes first: to put it back is possible, to bring a link back is not.
-    fn remove(&mut self, decision: &Decision) -> Result<(), Error> {
-        self.write(decision)?;
-        if let Err(failure) = execute::execute(&mut self.network, &decision.plan) {
-            self.write_back(decision);
-            return Err(failure.into());
-        }
-        Ok(())
-    }
-
-    fn act(&mut self, decision: &Decision, now: Now) -> Result<(), Error> {
-        let name = &decision.subject;
-        match decision.act {
-            None => Ok(()),
-            Some(Act::Spawn) => self.spawn(name, now),
-            Some(Act::Ask) => {
-                let asked = self
-                    .control(name)
-                    .and_then(|control| Ok(self.processes.ask(name, &control)?));
-                if let Err(error) = asked {
-                    // A guest that cannot be asked is not waited for.
-                    log::info!(
-                        "VM {name}: cannot ask the guest to power off, ending its hypervisor: {error}"
-                    );
-                    self.processes.terminate(name)?;
-                }
-                Ok(())
-            }
-            Some(Act::Terminate) => Ok(self.processes.terminate(name)?),
-            Some(Act::Kill) => Ok(self.processes.kill(name)?),
-        }
-    }
-
-    fn control(&self, name: &VmName) -> Result<Control, Error> {
-        let record = &self.engine.vm(name)?.record;
-        self.launcher.control(record, self.store.paths())
-    }
-
-    fn spawn(&mut self, name: &VmName, now: Now) -> Result<(), Error> {
-        let id = self.begin(name).map_err(|error| match error {
-            Error::Failed(Failure::Hypervisor { name: vm, reason, log: None }) => {
-                let log = self.launcher.tail_of_log(name);
-                Failure::Hypervisor { name: vm, reason, log }.into()
-            }
-            error => error,
-        })?;
-        self.engine.spawned(name, id.pid, now);
-        self.started.push(name.clone());
-        if let Err(failure) = self.store.put_process(name, &id) {
-            self.end_spawned(name);
-            return Err(failure.into());
-        }
-        Ok(())
-    }
-
-    /// Starts a VM's process, with what is open for it.
-    fn begin(&mut self, name: &VmName) -> Result<ProcessId, Error> {
-        let record = self.record(name)?;
-        let mut taps = Vec::new();
-        for _ in 0..self.launcher.taps_of(&record) {
-            taps.push(self.network.open_tap(&self.engine.tap_to_open(name)?)?);
-        }
-        let log = self.processes.open_log(name, &self.launcher.log(name))?;
-        let given = Descriptors { log, taps };
-        let network = self.engine.network_of(&record);
-        let command = self.launcher.command(&record, network, self.store.paths(), &given)?;
-        Ok(self.processes.spawn(name, &command, given)?)
-    }
-
-    fn write(&mut self, decision: &Decision) -> Result<(), Error> {
-        let name = &decision.subject;
-        let written = match decision.write {
-            Write::Nothing => Ok(()),
-            Write::Put => self.record(name).and_then(|record| Ok(self.store.put(&record)?)),
-            Write::Remove => self.record(name).and_then(|record| {
-                self.processes.clean(name);
-                Ok(self.store.remove(name, record.spec.ephemeral)?)
-            }),
-        };
-        if written.is_err() {
-            if decision.act == Some(Act::Spawn) {
-                self.end_spawned(name);
-            }
-            self.write_back(decision);
-        }
-        written
-    }
-
-    /// Undoes a write, which may have come as far as the name of the file before it failed.
-    pub(super) fn write_back(&mut self, decision: &Decision) {
-        let name = &decision.subject;
-        let written = match (decision.former_record(), self.engine.vm(name)) {
-            (Some(former), _) => self.store.put(former),
-            (None, Ok(vm)) => self.store.remove(name, vm.record.spec.ephemeral),
-            (None, Err(_)) => Ok(()),
-        };
-        if let Err(failure) = written {
-            log::error!("while undoing: {failure}");
-        }
-    }
-
-    /// Undoes a spawn: the process is killed and collected before anything else goes on.
-    fn end_spawned(&mut self, name: &VmName) {
-        if let Err(failure) = self.processes.kill_and_reap(name) {
-            log::error!("VM {name}: {failure}");
-        }
-        self.forget_process(name);
-    }
-
     pub(super) fn forget_process(&mut self, name: &VmName) {
         if let Err(failure) = self.store.remove_process(name) {
             log::warn!("{failure}");
-        }
-    }
-
-    fn record(&self, name: &VmName) -> Result<Record, Error> {
-        Ok(Record::clone(&self.engine.vm(name)?.record))
-    }
-
-    /// A kernel error that has a name of its own in the interface.
-    fn named(&self, name: &VmName, failure: Failure) -> Error {
-        let network = self.engine.vm(name).ok().and_then(|vm| self.engine.network_of(&vm.record));
-        match (failure.errno(), network) {
-            (Some(EXFULL), Some(network)) => {
-                let limit = crate::engine::ledger::BRIDGE_PORTS_MAX;
-                Refusal::BridgeFull { bridge: network.bridge.clone(), limit }.into()
-            }
-            (_, _) => failure.into(),
         }
     }
 
@@ -530,7 +316,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.outputs.push(Output::Reply { ticket, result });
     }
 
-    fn answer(&mut self, answers: Answers) {
+    pub(super) fn answer(&mut self, answers: Answers) {
         let replies = answers.into_iter().map(|(ticket, result)| Output::Reply { ticket, result });
         self.outputs.extend(replies);
     }

@@ -6,7 +6,7 @@ use super::Query;
 use super::decide::{Step, decide};
 use super::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
 use super::message::{Kind, Message, option};
-use crate::engine::decide::{Engine, Step as Requested};
+use crate::engine::decide::{Engine, Outcome, Step as Requested};
 use crate::model::clock::Now;
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
@@ -56,7 +56,7 @@ impl Host {
         let Ok(Requested::Do(decision)) = self.engine.request(1, &request, Now::default()) else {
             panic!("a VM can be made");
         };
-        self.engine.commit(*decision, Now::default());
+        self.engine.commit(*decision, &Outcome::default(), Now::default());
         self.engine
             .vm(&name)
             .ok()
@@ -70,10 +70,12 @@ impl Host {
         let reply = loop {
             match decide(&mut self.engine, "default", &query, now) {
                 Step::Nothing => return None,
-                Step::MakeRoom(decision) => drop(self.engine.commit(decision, now)),
+                Step::MakeRoom(decision) => {
+                    self.engine.commit(decision, &Outcome::default(), now);
+                }
                 Step::Do { decision, reply } => {
                     if let Some(decision) = decision {
-                        self.engine.commit(decision, now);
+                        self.engine.commit(decision, &Outcome::default(), now);
                     }
                     break reply?;
                 }

@@ -10,6 +10,7 @@
 //! [`super::lifecycle`] and [`super::recover`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use crate::engine::ledger::{Conflict, Ledger};
 use crate::engine::lifecycle::{FollowUp, Started};
@@ -71,6 +72,8 @@ pub enum Step {
 pub struct Decision {
     /// The VM.
     pub subject: VmName,
+    /// Its record as it is to be, but for what the kernel and the process add ([`Outcome`]).
+    pub record: Rc<Record>,
     /// Written before anything is done, cleared after: where a process is started.
     pub intent: Option<Action>,
     /// Done to the kernel.
@@ -85,6 +88,15 @@ pub struct Decision {
     pub events: Vec<(EventKind, String)>,
     /// The VM as it was; `None` when this decision made it.
     pub(super) former: Option<Vm>,
+}
+
+/// What came of a decision that was carried out: what only the kernel can know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The taps that were made, with their indexes.
+    pub taps: Vec<(String, u32)>,
+    /// The process that was started.
+    pub pid: Option<u32>,
 }
 
 /// What is done to a VM's process.
@@ -133,6 +145,27 @@ impl Decision {
     /// The record as it was; `None` when this decision made the VM.
     pub fn former_record(&self) -> Option<&Record> {
         self.former.as_ref().map(|vm| &*vm.record)
+    }
+
+    /// The record as it is once this has come of the decision at `now`.
+    pub fn outcome(&self, outcome: &Outcome, now: Now) -> Rc<Record> {
+        let mut record = Rc::clone(&self.record);
+        outcome.add_to(&mut record, now);
+        record
+    }
+}
+
+impl Outcome {
+    fn add_to(&self, record: &mut Rc<Record>, now: Now) {
+        for (tap, index) in &self.taps {
+            for port in Rc::make_mut(record).port.iter_mut().filter(|port| port.tap.as_str() == tap)
+            {
+                port.ifindex = Some(*index);
+            }
+        }
+        if self.pid.is_some() {
+            Rc::make_mut(record).started_at = Some(now.wall);
+        }
     }
 }
 
@@ -252,9 +285,17 @@ impl Engine {
         VmView { policy, limits, ..vm.view(self.network_of(&vm.record), &self.hypervisor) }
     }
 
-    /// The decision is done: takes the state over and gives the answers. Who started a process is
-    /// answered later, when it has hatched.
-    pub fn commit(&mut self, decision: Decision, now: Now) -> Answers {
+    /// The decision is done, and this came of it: takes the state over and gives the answers. Who
+    /// started a process is answered later, when it has hatched.
+    pub fn commit(&mut self, decision: Decision, outcome: &Outcome, now: Now) -> Answers {
+        // Shared no more, so what is changed now is not copied.
+        drop(decision.record);
+        if let Some(vm) = self.vms.get_mut(&decision.subject) {
+            outcome.add_to(&mut vm.record, now);
+            if let Some(pid) = outcome.pid {
+                vm.life = Life::Running { pid, since: now.mono, hatching: None };
+            }
+        }
         let gone = match decision.write {
             Write::Remove => self.vms.remove(&decision.subject),
             Write::Nothing | Write::Put => None,
@@ -295,21 +336,6 @@ impl Engine {
             waiting.append(&mut self.teardown);
         }
         waiting.into_iter().map(|ticket| (ticket, Err(error.clone()))).collect()
-    }
-
-    /// The kernel gave the VM's tap this index.
-    pub fn attached(&mut self, name: &VmName, ifindex: u32) {
-        if let Some(port) = self.vms.get_mut(name).and_then(|vm| vm.record.port.as_mut()) {
-            port.ifindex = Some(ifindex);
-        }
-    }
-
-    /// The VM's process was started.
-    pub fn spawned(&mut self, name: &VmName, pid: u32, now: Now) {
-        if let Some(vm) = self.vms.get_mut(name) {
-            vm.life = Life::Running { pid, since: now.mono, hatching: None };
-            vm.record.started_at = Some(now.wall);
-        }
     }
 
     /// The replies to those who wait for `name`.
@@ -385,13 +411,16 @@ impl Engine {
             let vm = self.show(&Vm::idle(record));
             return Ok(Step::reply(Reply::Created { vm, plan: commands }));
         }
-        self.vms.insert(name.clone(), Vm::idle(record));
+        let vm = Vm::idle(record);
+        let record = Rc::clone(&vm.record);
+        self.vms.insert(name.clone(), vm);
         let mut events = vec![(EventKind::VmCreated, format!("VM {name} was created"))];
         if start {
             events.push((EventKind::VmStarted, format!("VM {name} was started")));
         }
         Ok(Step::Do(Box::new(Decision {
             subject: name.clone(),
+            record,
             intent: start.then_some(Action::Create),
             plan,
             act: start.then_some(Act::Spawn),
@@ -427,7 +456,7 @@ impl Engine {
     ) -> Step {
         let vm = self.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
-        change(&mut vm.record);
+        change(vm.edit());
         let vm = &self.vms[name];
         if vm.record == former.record {
             return Step::reply(Reply::Vm { vm: self.show(vm) });
@@ -437,7 +466,7 @@ impl Engine {
             plan,
             answers: vec![(ticket, Answer::Shown)],
             events: vec![(EventKind::VmChanged, message)],
-            ..Decision::of(name.clone(), None, Write::Put, former)
+            ..Decision::of(vm, None, Write::Put, former)
         }))
     }
 

@@ -70,7 +70,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn desired_port<'a>(&'a self, record: &'a Record) -> Option<DesiredPort<'a>> {
+    /// The port that a record gives its VM.
+    pub fn desired_port<'a>(&'a self, record: &'a Record) -> Option<DesiredPort<'a>> {
         let port = record.port.as_ref()?;
         let network = self.ledger.network(&port.network)?;
         let mut desired = DesiredPort::new(&record.name, port, &record.spec.network, network);

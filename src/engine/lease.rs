@@ -127,13 +127,14 @@ impl Engine {
     fn put_lease(&mut self, name: &VmName, lease: Option<Lease>) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
         let former = vm.clone();
-        let port = vm.record.port.as_mut()?;
+        let port = vm.edit().port.as_mut()?;
         if !self.ledger.exchange(&port.network, address(port.lease), address(lease)) {
             return None;
         }
         port.lease = lease;
-        let plan = self.exchange_plan(&former.record, &self.vms.get(name)?.record);
-        Some(Decision { plan, ..Decision::of(name.clone(), None, Write::Put, former) })
+        let vm = self.vms.get(name)?;
+        let plan = self.exchange_plan(&former.record, &vm.record);
+        Some(Decision { plan, ..Decision::of(vm, None, Write::Put, former) })
     }
 
     /// Puts the ledger back to a record as it was before a decision that could not be carried out.

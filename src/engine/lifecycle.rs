@@ -4,8 +4,11 @@
 //! delete) is another, so that each can fail by itself. A failed restart leaves a VM that has
 //! ended, not one that is still stopping.
 
+use std::rc::Rc;
+
 use crate::engine::decide::{Act, Answer, Answers, Decision, Engine, Step, Write};
 use crate::engine::supervise::{self, Escalation, Hatching, Life, Stop, Want};
+use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
@@ -136,10 +139,10 @@ impl Engine {
                     Escalation::Terminate => Act::Terminate,
                     Escalation::Kill => Act::Kill,
                 };
-                Some(Decision::of(name, Some(act), Write::Nothing, former))
+                Some(Decision::of(vm, Some(act), Write::Nothing, former))
             }
             Life::Waiting { .. } => {
-                vm.record.restarts += 1;
+                vm.edit().restarts += 1;
                 vm.in_a_row += 1;
                 // A failed restart counts as an exit: the restart policy applies again.
                 let policy = vm.record.spec.restart;
@@ -216,13 +219,13 @@ impl Engine {
         // We ended it only to restart it. Record `Lost`, so that the restart policy still applies
         // if the daemon dies before the restart.
         let made = matches!(&life, Life::Stopping { stop, .. } if stop.is_nobodys());
-        vm.record.exit = Some(if made { Exit::Lost } else { exit });
+        vm.edit().exit = Some(if made { Exit::Lost } else { exit });
         let steady = matches!(life, Life::Running { since, .. }
             if now.mono.saturating_sub(since) >= supervise::STEADY_MS);
         if steady {
             vm.in_a_row = 0;
         }
-        let mut decision = Decision::of(name.clone(), None, Write::Put, vm.clone());
+        let mut decision = Decision::of(vm, None, Write::Put, vm.clone());
         let mut message = format!("VM {name} {exit}");
         match life {
             Life::Stopping { stop, .. } => self.ended_on_request(&mut decision, stop),
@@ -254,7 +257,7 @@ impl Engine {
         }
         let lost = format!("the hypervisor of VM {name} has lost its tap");
         if vm.record.spec.restart == RestartPolicy::No {
-            let mut decision = Decision::of(name.clone(), None, Write::Nothing, vm.clone());
+            let mut decision = Decision::of(vm, None, Write::Nothing, vm.clone());
             let hint = format!("{lost}; its guest has no network until it is restarted");
             decision.events.push((EventKind::Drift, hint));
             return Some(decision);
@@ -309,8 +312,8 @@ impl Engine {
         let vm = self.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
         vm.life = Life::Idle;
-        vm.record.wanted = false;
-        let mut decision = Decision::of(name.clone(), None, Write::Put, former);
+        vm.edit().wanted = false;
+        let mut decision = Decision::of(vm, None, Write::Put, former);
         decision.answers.push((ticket, Answer::Shown));
         decision
     }
@@ -327,7 +330,7 @@ impl Engine {
         let former = vm.clone();
         let mut wish = Stop::new(now.mono, timeout_ms);
         wish.waiters.push((ticket, want));
-        vm.record.wanted = want == Want::Restarted;
+        vm.edit().wanted = want == Want::Restarted;
         match &mut vm.life {
             Life::Stopping { stop, .. } => {
                 if want == Want::Stopped {
@@ -348,7 +351,7 @@ impl Engine {
                 self.timed.insert(name.clone());
                 let act = if timeout_ms == 0 { None } else { Some(Act::Ask) };
                 // Nothing is written: if the daemon ends now, the request ends with it, unanswered.
-                let mut decision = Decision::of(name.clone(), act, Write::Nothing, former);
+                let mut decision = Decision::of(vm, act, Write::Nothing, former);
                 decision.answers = hatching.map(|hatching| hatching.answers).unwrap_or_default();
                 decision.events.push((EventKind::VmStopping, format!("VM {name} is stopping")));
                 Step::Do(Box::new(decision))
@@ -368,19 +371,20 @@ impl Engine {
         let message = match started {
             Started::ByPolicy => format!("VM {name} was started again by its restart policy"),
             Started::ByRequest => {
-                vm.record.restarts = 0;
+                vm.edit().restarts = 0;
                 vm.in_a_row = 0;
                 format!("VM {name} was started")
             }
         };
-        vm.record.wanted = true;
-        vm.record.exit = None;
+        let record = vm.edit();
+        record.wanted = true;
+        record.exit = None;
         vm.life = Life::Idle;
         Decision {
             intent: Some(Action::Start),
             answers,
             events: vec![(EventKind::VmStarted, message)],
-            ..Decision::of(name.clone(), Some(Act::Spawn), Write::Put, former)
+            ..Decision::of(vm, Some(Act::Spawn), Write::Put, former)
         }
     }
 
@@ -394,7 +398,7 @@ impl Engine {
             plan: self.release_plan(&vm.record),
             answers,
             events: vec![(EventKind::VmDeleted, format!("VM {name} was deleted"))],
-            ..Decision::of(name.clone(), None, Write::Remove, vm.clone())
+            ..Decision::of(vm, None, Write::Remove, vm.clone())
         }
     }
 
@@ -444,14 +448,10 @@ impl Engine {
 
 impl Decision {
     /// A decision that changes only the process and the record.
-    pub(super) fn of(
-        subject: VmName,
-        act: Option<Act>,
-        write: Write,
-        former: super::vm::Vm,
-    ) -> Decision {
+    pub(super) fn of(vm: &Vm, act: Option<Act>, write: Write, former: Vm) -> Decision {
         Decision {
-            subject,
+            subject: vm.record.name.clone(),
+            record: Rc::clone(&vm.record),
             intent: None,
             plan: Vec::new(),
             act,

@@ -35,7 +35,7 @@ impl Engine {
             .filter(|link| link.is_our_tap())
             .map(|link| (link.name.as_str(), link.index))
             .collect();
-        for port in self.vms.values_mut().filter_map(|vm| vm.record.port.as_mut()) {
+        for port in self.vms.values_mut().filter_map(|vm| vm.edit().port.as_mut()) {
             if let Some(index) = taps.get(port.tap.as_str()) {
                 port.ifindex = Some(*index);
             }

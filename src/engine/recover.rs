@@ -32,13 +32,14 @@ impl Engine {
         let vm = self.vms.get_mut(name)?;
         vm.life = Life::Running { pid, since: now.mono, hatching: None };
         let former = vm.clone();
-        let exit = vm.record.exit.take();
+        let exit = vm.edit().exit.take();
         if exit.is_none() && vm.record.started_at.is_some() {
             return None;
         }
-        vm.record.started_at = Some(now.wall);
-        vm.record.wanted = true;
-        Some(Decision::of(name.clone(), None, Write::Put, former))
+        let record = vm.edit();
+        record.started_at = Some(now.wall);
+        record.wanted = true;
+        Some(Decision::of(vm, None, Write::Put, former))
     }
 
     /// The VM has no process. If its record says that it ran, it ended with an unknown status.

@@ -3,7 +3,7 @@
 mod expose;
 mod lease;
 
-use crate::engine::decide::{Act, Decision, Engine, Step, Write};
+use crate::engine::decide::{Act, Decision, Engine, Outcome, Step, Write};
 use crate::engine::supervise::RESTARTS_MAX;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
@@ -86,10 +86,13 @@ fn with_ip(ip: &str) -> VmSpec {
 
 /// Does what a decision says, as if everything worked.
 fn done(engine: &mut Engine, decision: Decision, now: Now) -> Replies {
-    if decision.act == Some(Act::Spawn) {
-        engine.spawned(&decision.subject, 4711, now);
-    }
-    engine.commit(decision, now)
+    let made = decision.plan.iter().filter_map(|op| match op {
+        Op::CreateTap { name, .. } => Some((name.clone(), 7)),
+        _ => None,
+    });
+    let pid = (decision.act == Some(Act::Spawn)).then_some(4711);
+    let outcome = Outcome { taps: made.collect(), pid };
+    engine.commit(decision, &outcome, now)
 }
 
 /// Asks, does what is decided and what follows from it, and gives all replies.
@@ -300,7 +303,8 @@ fn a_dry_run_reserves_nothing() {
     assert!(engine.list().is_empty());
     assert_eq!(engine.networks()[0].leased, 0);
     let made = ask(&mut engine, 1, &create("web", VmSpec::default(), false), at(0));
-    assert_eq!(vm(&made), vm(&shown), "and the next create gets what was shown");
+    let shown = VmView { ifindex: Some(7), ..vm(&shown).clone() };
+    assert_eq!(*vm(&made), shown, "and the next create gets what was shown");
 }
 
 #[test]
@@ -423,7 +427,6 @@ fn a_vm_that_waits_for_its_restart_can_be_stopped_and_deleted() {
 fn an_address_is_free_only_after_the_process_and_the_link_are_gone() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
-    engine.attached(&name("a"), 7);
     ask(&mut engine, 2, &Request::Delete { name: name("a"), timeout_ms: 1_000 }, at(0));
     assert_eq!(engine.networks()[0].leased, 1);
     let decision = engine.exited(&name("a"), Exit::Code(0), None, at(10)).unwrap();
@@ -490,7 +493,7 @@ fn no_two_records_claim_the_same_thing() {
     for text in ["a", "b"] {
         ask(&mut engine, 1, &create(text, VmSpec::default(), false), at(0));
     }
-    let records: Vec<_> = engine.vms().map(|vm| vm.record.clone()).collect();
+    let records: Vec<_> = engine.vms().map(|vm| Record::clone(&vm.record)).collect();
     let [a, b] = records.as_slice() else { panic!("{records:?}") };
     let port = a.port.clone().unwrap();
     let claims: [fn(&mut Port, &Port); 3] = [
@@ -502,9 +505,9 @@ fn no_two_records_claim_the_same_thing() {
         let mut odd = b.clone();
         claim(odd.port.as_mut().unwrap(), &port);
         let mut next = self::engine();
-        next.restore(*a.clone()).unwrap();
-        next.restore(*odd).unwrap_err();
-        next.restore(*b.clone()).expect("nothing was kept of it");
+        next.restore(a.clone()).unwrap();
+        next.restore(odd).unwrap_err();
+        next.restore(b.clone()).expect("nothing was kept of it");
     }
 }
 
@@ -513,12 +516,12 @@ fn what_was_recorded_is_taken_over() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
     running(&mut engine, "b", RestartPolicy::Always);
-    let records: Vec<_> = engine.vms().map(|vm| vm.record.clone()).collect();
+    let records: Vec<_> = engine.vms().map(|vm| Record::clone(&vm.record)).collect();
     let mut next = self::engine();
     for record in records.clone() {
-        next.restore(*record).unwrap();
+        next.restore(record).unwrap();
     }
-    assert!(next.restore(*records[0].clone()).is_err(), "the same address twice");
+    assert!(next.restore(records[0].clone()).is_err(), "the same address twice");
     assert!(next.adopted(&name("a"), 4711, at(0)).is_none());
     let decision = next.lost(&name("b"), at(0)).unwrap();
     done(&mut next, decision, at(0));
@@ -532,9 +535,9 @@ fn a_start_that_was_cut_short_is_completed() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
     exit(&mut engine, "a", Exit::Code(1), at(0));
-    let record = engine.vm(&name("a")).unwrap().record.clone();
+    let record = Record::clone(&engine.vm(&name("a")).unwrap().record);
     let mut next = self::engine();
-    next.restore(*record).unwrap();
+    next.restore(record).unwrap();
     let decision = next.adopted(&name("a"), 4711, at(9)).unwrap();
     assert_eq!(decision.write, Write::Put);
     done(&mut next, decision, at(9));

@@ -1,5 +1,7 @@
 //! One VM as the engine holds it: its record, and the life of its process.
 
+use std::rc::Rc;
+
 use crate::engine::lease::Pace;
 use crate::engine::supervise::Life;
 use crate::model::kernel_args::kernel_args;
@@ -10,8 +12,9 @@ use crate::model::view::{Status, VmView};
 /// A VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vm {
-    /// What is written down. Boxed, so that the map of VMs wastes little in nodes that are not full.
-    pub record: Box<Record>,
+    /// What is written down. Shared with a decision that is under way, and with the VM as it was
+    /// before that.
+    pub record: Rc<Record>,
     /// What its process is doing.
     pub life: Life,
     /// Restarts by policy since the last steady run.
@@ -26,12 +29,17 @@ impl Vm {
     /// A VM without a process.
     pub fn idle(record: Record) -> Vm {
         Vm {
-            record: Box::new(record),
+            record: Rc::new(record),
             life: Life::Idle,
             in_a_row: 0,
             changes: Pace::default(),
             answers: Pace::default(),
         }
+    }
+
+    /// The record, to be changed.
+    pub(super) fn edit(&mut self) -> &mut Record {
+        Rc::make_mut(&mut self.record)
     }
 
     /// Where it is in its life, as the interface tells it.

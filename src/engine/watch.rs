@@ -185,11 +185,12 @@ impl Engine {
     /// descriptor, and the decision says what becomes of it.
     pub fn remade(&mut self, op: &Op, ifindex: Option<u32>, now: Now) -> Option<Decision> {
         let Op::CreateTap { alias, .. } = op else { return None };
-        let vm = VmName::new(alias.strip_prefix(ALIAS)?).ok()?;
-        if let Some(ifindex) = ifindex {
-            self.attached(&vm, ifindex);
+        let name = VmName::new(alias.strip_prefix(ALIAS)?).ok()?;
+        let port = self.vms.get_mut(&name).and_then(|vm| vm.edit().port.as_mut());
+        if let (Some(port), Some(ifindex)) = (port, ifindex) {
+            port.ifindex = Some(ifindex);
         }
-        self.tap_lost(&vm, now)
+        self.tap_lost(&name, now)
     }
 }
 

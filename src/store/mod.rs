@@ -145,16 +145,29 @@ impl<D: Disk> Store<D> {
 
     /// Writes a VM's record. A durable one is on the disk when this returns.
     pub fn put(&mut self, record: &Record) -> Result<(), Failure> {
-        if record.spec.ephemeral {
-            let path = self.paths.record(&record.name, true);
-            return self.replace(&path, &record::encode_record(record));
-        }
-        self.put_durable(&[record]).pop().expect("one for each")
+        self.put_all(&[record]).pop().expect("one for each")
     }
 
-    /// Writes the records of several durable VMs in one round of syncs. Returns the result of each,
-    /// in their order. The written records are on the disk when this returns.
-    pub fn put_durable(&mut self, records: &[&Record]) -> Vec<Result<(), Failure>> {
+    /// Writes the records of several VMs, those of durable ones in one round of syncs. Returns the
+    /// result of each, in their order. The written durable records are on the disk when this returns.
+    pub fn put_all(&mut self, records: &[&Record]) -> Vec<Result<(), Failure>> {
+        let durable: Vec<&Record> =
+            records.iter().copied().filter(|record| !record.spec.ephemeral).collect();
+        let mut round = self.put_durable(&durable).into_iter();
+        let put = |record: &&Record| match record.spec.ephemeral {
+            true => {
+                let path = self.paths.record(&record.name, true);
+                self.replace(&path, &record::encode_record(record))
+            }
+            false => round.next().expect("one for each"),
+        };
+        records.iter().map(put).collect()
+    }
+
+    fn put_durable(&mut self, records: &[&Record]) -> Vec<Result<(), Failure>> {
+        if records.is_empty() {
+            return Vec::new();
+        }
         let file = |record: &&Record| {
             (self.paths.record(&record.name, false), record::encode_record(record))
         };

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use log::trace;
 
 use super::asked;
-use crate::engine::decide::{Act, Answers, Decision, Engine, Step, Write};
+use crate::engine::decide::{Act, Answers, Decision, Engine, Outcome, Step, Write};
 use crate::exercise::Choices;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure};
@@ -21,6 +21,7 @@ use crate::model::request::{Reply, Request};
 use crate::network::Applied;
 use crate::network::execute::{execute, execute_all, undo};
 use crate::network::fake::{EPERM, Fake};
+use crate::plan::op::Op;
 use crate::plan::reconcile::{Desired, reconcile};
 
 /// Decisions that may follow from one another at one moment, and moments until all is at rest.
@@ -299,29 +300,36 @@ impl<'a> World<'a> {
         };
         trace!("trouble {trouble:?} with {decision:?}");
         let answers = match self.run(&decision, trouble) {
-            Ok(()) => self.engine.commit(decision, self.now),
+            Ok(outcome) => self.engine.commit(decision, &outcome, self.now),
             Err(error) => self.engine.abort(decision, &error),
         };
         self.answer(answers);
     }
 
-    fn run(&mut self, decision: &Decision, trouble: Trouble) -> Result<(), Error> {
+    fn run(&mut self, decision: &Decision, trouble: Trouble) -> Result<Outcome, Error> {
         if decision.write == Write::Remove {
-            self.write(decision, trouble)?;
+            self.write(decision, &decision.record, trouble)?;
             if let Err(error) = self.execute(decision, trouble) {
                 let former = decision.former_record().expect("what is removed was there").clone();
                 self.disk.insert(former.name.clone(), former);
                 return Err(error);
             }
-            return Ok(());
+            return Ok(Outcome::default());
         }
         let applied = self.execute(decision, trouble)?;
-        let done = self.act(decision, trouble).and_then(|()| {
-            let written = self.write(decision, trouble);
+        let tap = |(op, applied): (&Op, &Applied)| match op {
+            Op::CreateTap { name, .. } => Some((name.clone(), applied.ifindex?)),
+            _ => None,
+        };
+        let taps = decision.plan.iter().zip(&applied).filter_map(tap).collect();
+        let done = self.act(decision, trouble).and_then(|pid| {
+            let outcome = Outcome { taps, pid };
+            let record = decision.outcome(&outcome, self.now);
+            let written = self.write(decision, &record, trouble);
             if written.is_err() && decision.act == Some(Act::Spawn) {
                 self.processes.remove(&decision.subject);
             }
-            written
+            written.map(|()| outcome)
         });
         if done.is_err() {
             undo(&mut self.kernel, &decision.plan, &applied);
@@ -333,14 +341,10 @@ impl<'a> World<'a> {
         if let (Trouble::Plan(at), false) = (trouble, decision.plan.is_empty()) {
             self.kernel.fail(usize::from(at) % decision.plan.len(), EPERM);
         }
-        let applied = execute(&mut self.kernel, &decision.plan)?;
-        if let Some(index) = applied.iter().find_map(|applied| applied.ifindex) {
-            self.engine.attached(&decision.subject, index);
-        }
-        Ok(applied)
+        Ok(execute(&mut self.kernel, &decision.plan)?)
     }
 
-    fn act(&mut self, decision: &Decision, trouble: Trouble) -> Result<(), Error> {
+    fn act(&mut self, decision: &Decision, trouble: Trouble) -> Result<Option<u32>, Error> {
         let name = &decision.subject;
         match (decision.act, trouble) {
             (None, _) => {}
@@ -349,23 +353,27 @@ impl<'a> World<'a> {
                 self.last_pid += 1;
                 let former = self.processes.insert(name.clone(), (self.last_pid, false));
                 assert_eq!(former, None, "{name} has a process");
-                self.engine.spawned(name, self.last_pid, self.now);
+                return Ok(Some(self.last_pid));
             }
             (Some(Act::Ask | Act::Terminate | Act::Kill), _) => {
                 let (_, killed) = self.processes.get_mut(name).expect("a process to be ended");
                 *killed |= decision.act == Some(Act::Kill);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn write(&mut self, decision: &Decision, trouble: Trouble) -> Result<(), Error> {
+    fn write(
+        &mut self,
+        decision: &Decision,
+        record: &Record,
+        trouble: Trouble,
+    ) -> Result<(), Error> {
         match (decision.write, trouble) {
             (Write::Nothing, _) => {}
             (Write::Put | Write::Remove, Trouble::Write) => return Err(failure("write")),
             (Write::Put, _) => {
-                let record = self.engine.vm(&decision.subject)?.record.clone();
-                self.disk.insert(decision.subject.clone(), *record);
+                self.disk.insert(decision.subject.clone(), record.clone());
             }
             (Write::Remove, _) => drop(self.disk.remove(&decision.subject)),
         }

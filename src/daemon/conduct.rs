@@ -1,0 +1,273 @@
+//! Carries decisions out, in one order, whoever decided.
+//!
+//! Each step that fails undoes those before it:
+//!
+//! ```text
+//! intent ▶ plan ▶ act ▶ record ▶ intent cleared ▶ commit ▶ events, replies
+//!            ╰──────┴──────┴── failure: undone in reverse ▶ abort ▶ error replies
+//! ```
+//!
+//! A delete has the record before the plan, because the last step of that cannot be undone.
+//!
+//! Several decisions that do not touch each other share the step that costs most, the round of syncs
+//! that puts their records on the disk:
+//!
+//! ```text
+//! plan, act ▶ plan, act ▶ … ▶ records, one round ▶ commit, replies ▶ commit, replies …
+//!                                    ╰── one not written: that one is undone ▶ abort, error
+//! ```
+//!
+//! Each keeps its own outcome, and nobody is answered before the own record is on the disk.
+
+use std::rc::Rc;
+
+use super::shell::Shell;
+use crate::engine::decide::{Act, Decision, Outcome, Write};
+use crate::engine::ledger::BRIDGE_PORTS_MAX;
+use crate::engine::watch::Notice;
+use crate::hypervisor::process::{Descriptors, Processes};
+use crate::model::clock::Now;
+use crate::model::error::{Error, Failure, Refusal};
+use crate::model::name::VmName;
+use crate::model::record::{Action, Intent, ProcessId, Record};
+use crate::network::{Applied, Network, execute};
+use crate::plan::op::Op;
+use crate::store::disk::Disk;
+
+/// `EXFULL` (asm-generic/errno.h): what the kernel says when a bridge has no port left.
+const EXFULL: i32 = 54;
+
+/// What was done of a decision, but for its record.
+struct Begun {
+    applied: Vec<Applied>,
+    outcome: Outcome,
+}
+
+impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+    /// Carries out one decision, and says whether it was done.
+    pub(super) fn carry_out(&mut self, decision: Decision, now: Now) -> bool {
+        self.conduct(vec![decision], now)
+    }
+
+    /// Carries out decisions that do not touch each other, and says whether all were done.
+    pub(super) fn conduct(&mut self, decisions: Vec<Decision>, now: Now) -> bool {
+        let begun: Vec<_> = decisions.iter().map(|decision| self.begin(decision, now)).collect();
+        let put = decisions.iter().zip(&begun).filter_map(|(decision, begun)| {
+            let begun = begun.as_ref().ok().filter(|_| decision.write == Write::Put)?;
+            Some(decision.outcome(&begun.outcome, now))
+        });
+        let records: Vec<Rc<Record>> = put.collect();
+        let records: Vec<&Record> = records.iter().map(|record| &**record).collect();
+        let mut written = self.store.put_all(&records).into_iter();
+        let mut all = true;
+        for (decision, begun) in decisions.into_iter().zip(begun) {
+            let result = begun.and_then(|begun| {
+                let written = match decision.write {
+                    Write::Put => written.next().expect("one for each that was begun"),
+                    Write::Nothing | Write::Remove => Ok(()),
+                };
+                if let Err(failure) = written {
+                    self.take_back(&decision, &begun);
+                    return Err(failure.into());
+                }
+                Ok(begun.outcome)
+            });
+            all &= result.is_ok();
+            self.conclude(decision, result, now);
+        }
+        all
+    }
+
+    /// Does what comes before the record. What fails is undone.
+    fn begin(&mut self, decision: &Decision, now: Now) -> Result<Begun, Error> {
+        if let Some(action) = decision.intent {
+            let record = Record::clone(&decision.record);
+            self.store.put_intent(&Intent { action, record })?;
+        }
+        if decision.write == Write::Remove {
+            self.remove(decision)?;
+            return Ok(Begun { applied: Vec::new(), outcome: Outcome::default() });
+        }
+        let applied = self.apply(decision)?;
+        let outcome = Outcome { taps: taps(&decision.plan, &applied), pid: None };
+        let mut begun = Begun { applied, outcome };
+        match self.act(decision, &begun.outcome, now) {
+            Ok(pid) => begun.outcome.pid = pid,
+            Err(error) => {
+                self.undo(decision, &begun);
+                return Err(error);
+            }
+        }
+        Ok(begun)
+    }
+
+    /// The record goes first: to put it back is possible, to bring a link back is not.
+    fn remove(&mut self, decision: &Decision) -> Result<(), Error> {
+        let name = &decision.subject;
+        self.processes.clean(name);
+        let removed = self.store.remove(name, decision.record.spec.ephemeral);
+        removed
+            .and_then(|()| execute::execute(&mut self.network, &decision.plan).map(drop))
+            .inspect_err(|_| self.write_back(decision))?;
+        Ok(())
+    }
+
+    /// Does to the kernel what is to be done.
+    fn apply(&mut self, decision: &Decision) -> Result<Vec<Applied>, Error> {
+        let applied = execute::execute(&mut self.network, &decision.plan);
+        applied.map_err(|failure| self.named(&decision.record, failure))
+    }
+
+    /// A kernel error that has a name of its own in the interface.
+    fn named(&self, record: &Record, failure: Failure) -> Error {
+        match (failure.errno(), self.engine.network_of(record)) {
+            (Some(EXFULL), Some(network)) => {
+                let bridge = network.bridge.clone();
+                Refusal::BridgeFull { bridge, limit: BRIDGE_PORTS_MAX }.into()
+            }
+            (_, _) => failure.into(),
+        }
+    }
+
+    /// Does to the process what is to be done. Gives the process that was started.
+    fn act(
+        &mut self,
+        decision: &Decision,
+        outcome: &Outcome,
+        now: Now,
+    ) -> Result<Option<u32>, Error> {
+        let name = &decision.subject;
+        match decision.act {
+            None => {}
+            Some(Act::Spawn) => {
+                return self.spawn(&decision.outcome(outcome, now)).map(Some);
+            }
+            Some(Act::Ask) => self.ask(decision)?,
+            Some(Act::Terminate) => self.processes.terminate(name)?,
+            Some(Act::Kill) => self.processes.kill(name)?,
+        }
+        Ok(None)
+    }
+
+    /// Asks a guest to power off. One that cannot be asked is not waited for.
+    fn ask(&mut self, decision: &Decision) -> Result<(), Failure> {
+        let name = &decision.subject;
+        let control = self.launcher.control(&decision.record, self.store.paths());
+        let asked = control.and_then(|control| Ok(self.processes.ask(name, &control)?));
+        if let Err(error) = asked {
+            log::info!(
+                "VM {name}: cannot ask the guest to power off, ending its hypervisor: {error}"
+            );
+            self.processes.terminate(name)?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, record: &Record) -> Result<u32, Error> {
+        let name = &record.name;
+        let id = self.launch(record).map_err(|error| match error {
+            Error::Failed(Failure::Hypervisor { name: vm, reason, log: None }) => {
+                let log = self.launcher.tail_of_log(name);
+                Failure::Hypervisor { name: vm, reason, log }.into()
+            }
+            error => error,
+        })?;
+        self.started.push(name.clone());
+        if let Err(failure) = self.store.put_process(name, &id) {
+            self.end_spawned(name);
+            return Err(failure.into());
+        }
+        Ok(id.pid)
+    }
+
+    /// Starts a VM's process, with what is open for it.
+    fn launch(&mut self, record: &Record) -> Result<ProcessId, Error> {
+        let name = &record.name;
+        let mut taps = Vec::new();
+        if let Some(port) = self.engine.desired_port(record) {
+            for _ in 0..self.launcher.taps_of(record) {
+                taps.push(self.network.open_tap(&port)?);
+            }
+        }
+        let log = self.processes.open_log(name, &self.launcher.log(name))?;
+        let given = Descriptors { log, taps };
+        let network = self.engine.network_of(record);
+        let command = self.launcher.command(record, network, self.store.paths(), &given)?;
+        Ok(self.processes.spawn(name, &command, given)?)
+    }
+
+    /// Undoes all of a decision whose record could not be written.
+    fn take_back(&mut self, decision: &Decision, begun: &Begun) {
+        if begun.outcome.pid.is_some() {
+            self.end_spawned(&decision.subject);
+        }
+        self.write_back(decision);
+        self.undo(decision, begun);
+    }
+
+    /// Undoes what was done to the kernel, and what a start that failed left.
+    fn undo(&mut self, decision: &Decision, begun: &Begun) {
+        execute::undo(&mut self.network, &decision.plan, &begun.applied);
+        if decision.intent == Some(Action::Create) {
+            self.processes.clean(&decision.subject);
+        }
+    }
+
+    /// Undoes a write, which may have come as far as the name of the file before it failed.
+    fn write_back(&mut self, decision: &Decision) {
+        let written = match decision.former_record() {
+            Some(former) => self.store.put(former),
+            None => self.store.remove(&decision.subject, decision.record.spec.ephemeral),
+        };
+        if let Err(failure) = written {
+            log::error!("while undoing: {failure}");
+        }
+    }
+
+    /// Undoes a spawn: the process is killed and collected before anything else goes on.
+    fn end_spawned(&mut self, name: &VmName) {
+        if let Err(failure) = self.processes.kill_and_reap(name) {
+            log::error!("VM {name}: {failure}");
+        }
+        self.forget_process(name);
+    }
+
+    /// Takes over what became of a decision, and tells it.
+    fn conclude(&mut self, decision: Decision, result: Result<Outcome, Error>, now: Now) {
+        if decision.intent.is_some() {
+            if let Err(failure) = self.store.clear_intent(&decision.subject) {
+                // An intent that stays behind is looked at, and found done or undone, at the next
+                // start.
+                log::warn!("{failure}");
+            }
+        }
+        let answers = match result {
+            Ok(outcome) => {
+                for (kind, message) in &decision.events {
+                    let (kind, vm, message) =
+                        (*kind, Some(decision.subject.clone()), message.clone());
+                    self.event(Notice { kind, vm, message, by: None }, now);
+                }
+                self.engine.commit(decision, &outcome, now)
+            }
+            Err(error) => {
+                log::warn!("VM {}: {error}", decision.subject);
+                if !decision.plan.is_empty() && self.host.is_some() {
+                    // Should its undoing have failed as well, this finds what was left.
+                    self.engine.look_again(now);
+                }
+                self.engine.abort(decision, &error)
+            }
+        };
+        self.answer(answers);
+    }
+}
+
+/// The taps that were made, with their indexes.
+fn taps(plan: &[Op], applied: &[Applied]) -> Vec<(String, u32)> {
+    let tap = |(op, applied): (&Op, &Applied)| match op {
+        Op::CreateTap { name, .. } => Some((name.clone(), applied.ifindex?)),
+        _ => None,
+    };
+    plan.iter().zip(applied).filter_map(tap).collect()
+}
