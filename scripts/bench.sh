@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 scripts/deps.sh
 # Peers that no test needs. One that cannot be had is missing from the tables, and they say so.
 [ -e /usr/lib/cni/bridge ] && [ -e "${NETAVARK:-/usr/lib/podman/netavark}" ] ||
-    apt-get -qq install --no-install-recommends -y containernetworking-plugins netavark >/dev/null ||
+    apt-get -qq install --no-install-recommends -y containernetworking-plugins netavark \
+        >/dev/null ||
     echo "bench: peers are missing" >&2
 scripts/dist.sh
 

@@ -80,8 +80,8 @@ heading "volnet serve"
 PATH=$PWD/dist:$PATH
 export VOLNET_SOCKET=$folder/run/volnet.sock
 # The unit of packaging/ does the same at boot.
-ip netns exec "$host" volnet serve --kvm no --state-dir "$folder/state" --runtime-dir "$folder/run" \
-    --log-dir "$folder/log" >"$folder/daemon.log" 2>&1 &
+ip netns exec "$host" volnet serve --kvm no --state-dir "$folder/state" \
+    --runtime-dir "$folder/run" --log-dir "$folder/log" >"$folder/daemon.log" 2>&1 &
 daemon=$!
 pids+=("$daemon")
 wait_for "the daemon" volnet list
@@ -118,9 +118,9 @@ console | grep -q "get .*: you are $UPLINK_IP" ||
     fail "the guest did not reach the world as $UPLINK_IP"
 
 heading "Scripts speak to the socket"
-echo "\$ echo '{\"method\":\"io.volnet.List\"}' | nc -U \$VOLNET_SOCKET | jq -c '.parameters.vms[] | {name, ip, status}'"
-echo '{"method":"io.volnet.List"}' | nc -N -U "$VOLNET_SOCKET" |
-    jq -ce '.parameters.vms[] | {name, ip, status}'
+shown='.parameters.vms[] | {name, ip, status}'
+echo "\$ echo '{\"method\":\"io.volnet.List\"}' | nc -U \$VOLNET_SOCKET | jq -c '$shown'"
+echo '{"method":"io.volnet.List"}' | nc -N -U "$VOLNET_SOCKET" | jq -ce "$shown"
 
 heading "volnet delete: the guest is asked to power off, then everything is given back"
 cp -r "$folder/log" "$folder/log-kept"

@@ -15,7 +15,8 @@ find "$copy/src" -name '*.rs' -exec sed -i \
 sed -e '/^\[workspace\]$/,/^$/d' -e '/^\[target.*linux/,/^$/d' -e '/^\[dev-dependencies\]$/,/^$/d' \
     -e '/^\[\[bench\]\]$/,/^$/d' Cargo.toml >"$copy/Cargo.toml"
 printf '\n[workspace]\n' >>"$copy/Cargo.toml"
-if grep -rn 'std::os::linux' "$copy/src" --include='*.rs' | grep -v -e /linux/ -e daemon/notify.rs; then
+if grep -rn 'std::os::linux' "$copy/src" --include='*.rs' |
+    grep -v -e /linux/ -e daemon/notify.rs; then
     echo "foreign: that is Linux's alone" >&2
     exit 1
 fi

@@ -103,8 +103,8 @@ fn a_guest_gets_renews_gives_back_and_gets_again() {
     });
 }
 
-/// Runs `body` as the guest of a VM: in a network namespace of its own, with a device `eth0` that is
-/// joined to the VM's tap, so that whatever speaks there comes through the very port that volnet
+/// Runs `body` as the guest of a VM: in a network namespace of its own, with a device `eth0` that
+/// is joined to the VM's tap, so that whatever speaks there comes through the very port that volnet
 /// knows.
 fn as_guest(vm: &Value, body: impl FnOnce() + Send) {
     let tap = open_tap(vm["tap"].as_str().unwrap());
@@ -195,7 +195,8 @@ fn the_client_of_isc_gets_renews_gives_back_and_gets_again() {
             let bound = said("BOUND");
             let again = shown_ip(&daemon, "isc").expect("a lease");
             assert_eq!(bound, format!("BOUND {again} {rest} 3600"));
-            // It ends without a word, and comes back with what it remembers: by now that is written.
+            // It ends without a word, and comes back with what it remembers: by now that is
+            // written.
             said("RENEW");
             drop(client);
             let _client = dhclient("-d");

@@ -33,7 +33,8 @@ const FLOOD: &str = r#"
 clients = [connect() for _ in range(30)]
 for client in clients:
     client.setblocking(False)
-request = b'{"method":"io.volnet.Check","oneway":true}\n{"method":"io.volnet.Version","oneway":true}\n'
+request = (b'{"method":"io.volnet.Check","oneway":true}\n'
+    b'{"method":"io.volnet.Version","oneway":true}\n')
 turn = 0
 while True:
     for client in clients:
@@ -81,8 +82,8 @@ ready(left)
 time.sleep(1000)
 "#;
 
-/// Sends descriptors beside its calls: of a file, and the only one of a connection that lingers, which
-/// takes an hour to close. Says how many it could send.
+/// Sends descriptors beside its calls: of a file, and the only one of a connection that lingers,
+/// which takes an hour to close. Says how many it could send.
 const THROWER: &str = r#"
 listener = socket.create_server(("127.0.0.1", 0))
 lingering = socket.create_connection(listener.getsockname())
@@ -325,8 +326,8 @@ fn everybody_has_a_turn() {
     });
 }
 
-/// A file that takes hours to be compared with its checksum keeps nobody waiting but who named it, and
-/// nobody at all once that one is gone.
+/// A file that takes hours to be compared with its checksum keeps nobody waiting but who named it,
+/// and nobody at all once that one is gone.
 #[test]
 fn a_file_without_an_end() {
     in_namespace(|| {

@@ -488,8 +488,8 @@ fn datagrams() -> (UdpSocket, UdpSocket) {
     (one, other)
 }
 
-/// net/netfilter/nft_limit.c, `nft_limit_init`: a rate of bytes lets a second's worth more come at once
-/// than its burst.
+/// net/netfilter/nft_limit.c, `nft_limit_init`: a rate of bytes lets a second's worth more come at
+/// once than its burst.
 #[test]
 fn a_rate_of_bytes_holds_a_second_beside_its_burst() {
     in_namespace(|| {
@@ -507,9 +507,9 @@ fn a_rate_of_bytes_holds_a_second_beside_its_burst() {
     });
 }
 
-/// net/sched/sch_tbf.c, `tbf_change`: what waits in a bucket stays as it is. A packet that is larger
-/// than the burst has become is never sent, nor is what is behind it; another bucket in its place drops
-/// both.
+/// net/sched/sch_tbf.c, `tbf_change`: what waits in a bucket stays as it is. A packet that is
+/// larger than the burst has become is never sent, nor is what is behind it; another bucket in its
+/// place drops both.
 #[test]
 fn a_bucket_that_shrinks_is_stuck_and_another_one_is_not() {
     in_namespace(|| {

@@ -65,7 +65,8 @@ impl Guest {
         self.tap.write_all(&frame).expect("a tap that is up");
     }
 
-    /// Asks who has the gateway's address, as a guest does that boots; the host remembers who asked.
+    /// Asks who has the gateway's address, as a guest does that boots; the host remembers who
+    /// asked.
     fn ask_for_gateway(&mut self) {
         let arp = self.arp(1, [0; 6], GATEWAY);
         self.send(BROADCAST, ARP, &arp);

@@ -1,5 +1,6 @@
-//! How much guests receive and send: what the kernel holds of it, and real transfers at the rate that
-//! was set, among a hundred VMs that are limited, too. Guests are namespaces behind their taps.
+//! How much guests receive and send: what the kernel holds of it, and real transfers at the rate
+//! that was set, among a hundred VMs that are limited, too. Guests are namespaces behind their
+//! taps.
 
 #![cfg(target_os = "linux")]
 
@@ -24,11 +25,12 @@ const GATEWAY: &str = "192.168.127.1";
 const PORT: u16 = 9000;
 /// Other VMs that are limited.
 const OTHERS: usize = 100;
-/// How long a transfer is watched. A rate of bytes lets a second's worth come at once, which is over
-/// by the time of [`SETTLE`].
+/// How long a transfer is watched. A rate of bytes lets a second's worth come at once, which is
+/// over by the time of [`SETTLE`].
 const WINDOW: Duration = Duration::from_millis(2500);
 const SETTLE: Duration = Duration::from_millis(1500);
-/// How often a transfer is watched before it is said to be at another rate: the machine may be busy.
+/// How often a transfer is watched before it is said to be at another rate: the machine may be
+/// busy.
 const WINDOWS: usize = 3;
 /// How far the payload may be from the rate, which counts headers, too.
 const TOLERANCE: f64 = 0.1;
@@ -155,7 +157,8 @@ fn volnet(daemon: &Daemon, line: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What tc says of the root of a link: kind, and of a token bucket rate in bytes a second and burst.
+/// What tc says of the root of a link: kind, and of a token bucket rate in bytes a second and
+/// burst.
 fn root(link: &str) -> (String, u64, u64) {
     let all = shown_json(&format!("tc -j qdisc show dev {link}"));
     let root = all.as_array().into_iter().flatten().find(|qdisc| qdisc["root"] == true);
@@ -338,7 +341,8 @@ fn transfers_come_to_the_rate_in_both_directions_among_a_hundred_limited_vms() {
             sends.comes_to(50.0, "what a guest sends");
         }
         let receives = Transfer::received_by(&web, text(&vm, "ip"));
-        // More than a slow machine carries, so that what waits is larger than the burst that follows.
+        // More than a slow machine carries, so that what waits is larger than the burst that
+        // follows.
         sleep(SETTLE);
         assert!(receives.rate() < 220.0);
         for rx in [20, 60] {

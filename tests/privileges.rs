@@ -42,7 +42,8 @@ print(json.dumps(reply))
 /// tap.
 const GUEST: &str = r#"
 import os, select, socket, sys
-tap, mac, ip = int(sys.argv[1]), bytes.fromhex(sys.argv[2].replace(":", "")), socket.inet_aton(sys.argv[3])
+tap, ip = int(sys.argv[1]), socket.inet_aton(sys.argv[3])
+mac = bytes.fromhex(sys.argv[2].replace(":", ""))
 def checksum(data):
     total = sum(int.from_bytes(data[at:at + 2], "big") for at in range(0, len(data), 2))
     total = (total >> 16) + (total & 0xffff)
@@ -389,7 +390,8 @@ import json, socket, sys
 client = socket.socket(socket.AF_UNIX)
 client.connect(sys.argv[1])
 config = {"hypervisor": "qemu", "kernel_override": "/etc/shadow"} if sys.argv[2] == "file" else {}
-call = {"method": "io.volnet.Create", "parameters": {"name": "web", "config": config, "dry_run": True}}
+parameters = {"name": "web", "config": config, "dry_run": True}
+call = {"method": "io.volnet.Create", "parameters": parameters}
 client.sendall(json.dumps(call).encode() + b"\n")
 print(client.makefile().readline())
 "#;

@@ -1,5 +1,5 @@
-//! What a guest is reached by and what it may send, on the real kernel: ports of the host that lead to
-//! it, policies. Guests are namespaces behind their taps.
+//! What a guest is reached by and what it may send, on the real kernel: ports of the host that lead
+//! to it, policies. Guests are namespaces behind their taps.
 
 #![cfg(target_os = "linux")]
 
@@ -276,7 +276,8 @@ fn a_map_that_others_change_is_put_right() {
     });
 }
 
-/// What the world has beside its own address: private, shared, and where clouds have their metadata.
+/// What the world has beside its own address: private, shared, and where clouds have their
+/// metadata.
 const PRIVATE: &str = "10.9.9.9";
 const SHARED: &str = "100.64.0.9";
 const METADATA: &str = "169.254.169.254";

@@ -33,7 +33,8 @@ pub(crate) fn file_size(record: &mut Record) {
     record.value("size of the binary", "volnet", None, size as f64, "bytes");
 }
 
-/// Memory, as the kernel counts it: resident, its proportional share, and what is the process's own.
+/// Memory, as the kernel counts it: resident, its proportional share, and what is the process's
+/// own.
 pub(crate) fn memory(daemon: &Daemon, what: &str, vms: usize, record: &mut Record) {
     let rollup = |field| daemon.proc("smaps_rollup", field) as f64;
     for (kind, kib) in [

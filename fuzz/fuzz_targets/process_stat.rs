@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::hypervisor::linux::exercise::process_stat(bytes));
+use volnet::hypervisor::linux::exercise;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| exercise::process_stat(bytes));

@@ -29,9 +29,10 @@ mod tests {
 
     #[test]
     fn guests_get_the_name_servers_that_they_can_reach() {
-        let text = "# nameserver 9.9.9.9\nsearch lan\n nameserver\t192.0.2.1 \nnameserver 127.0.0.53\n\
-                    nameserver fe80::1%eth0\nnameserver 2001:db8::1\nnameserver 0.0.0.0\nnameserver\n\
-                    nameserver 192.0.2.2\noptions ndots:1\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n";
+        let text = "# nameserver 9.9.9.9\nsearch lan\n nameserver\t192.0.2.1 \n\
+                    nameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver 2001:db8::1\n\
+                    nameserver 0.0.0.0\nnameserver\nnameserver 192.0.2.2\noptions ndots:1\n\
+                    nameserver 192.0.2.3\nnameserver 192.0.2.4\n";
         let expected = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
         assert_eq!(resolvers(text), expected.map(|ip| ip.parse::<Ipv4Addr>().unwrap()));
         assert!(resolvers("").is_empty());

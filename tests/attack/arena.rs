@@ -1,9 +1,9 @@
 //! Where the attacks take place: a host with volnet on it, and everybody whom a frame may reach.
 //!
 //! The test holds the taps of some VMs and plays their guests, and two taps that are not volnet's:
-//! one is another port of the default network's bridge, one the uplink. What is written to a tap the
-//! kernel carries all the way within that call. Still nothing is taken for lost before a frame that
-//! was sent behind it has arrived.
+//! one is another port of the default network's bridge, one the uplink. What is written to a tap
+//! the kernel carries all the way within that call. Still nothing is taken for lost before a frame
+//! that was sent behind it has arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};

@@ -124,7 +124,8 @@ impl Guest {
         }));
     }
 
-    /// What a server says next on this tap, whoever it is meant for; fails the test when it does not.
+    /// What a server says next on this tap, whoever it is meant for; fails the test when it does
+    /// not.
     pub(crate) fn hear(&self) -> Told {
         let end = Instant::now() + PATIENCE;
         loop {

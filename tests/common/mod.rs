@@ -50,8 +50,8 @@ pub(crate) fn run(line: &str) -> String {
     output
 }
 
-/// Runs a command line and returns whether it succeeded, and what it wrote. iproute2 says when things
-/// changed while it looked at them; then it has to look again.
+/// Runs a command line and returns whether it succeeded, and what it wrote. iproute2 says when
+/// things changed while it looked at them; then it has to look again.
 pub(crate) fn try_run(line: &str) -> (bool, String) {
     let mut words = line.split_ascii_whitespace();
     let program = words.next().expect("a program");

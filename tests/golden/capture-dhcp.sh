@@ -66,5 +66,9 @@ cat >/run/script <<'SCRIPT'
 case $reason in BOUND) ip addr add "$new_ip_address/24" dev "$interface" ;; esac
 SCRIPT
 chmod +x /run/script
-capture dhclient dhclient -4 -1 -cf /dev/null -lf /run/dhclient -pf /run/dhclient.pid -sf /run/script eth0
-capture dhclient-release dhclient -4 -r -cf /dev/null -lf /run/dhclient -pf /run/dhclient.pid -sf /run/script eth0
+files='-cf /dev/null -lf /run/dhclient -pf /run/dhclient.pid -sf /run/script'
+# shellcheck disable=SC2086 # a list of words
+{
+    capture dhclient dhclient -4 -1 $files eth0
+    capture dhclient-release dhclient -4 -r $files eth0
+}

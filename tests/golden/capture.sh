@@ -1,5 +1,6 @@
 #!/bin/sh
-# Captures what ip(8), tc(8), conntrack(8) and the kernel say to each other, in a fresh network namespace.
+# Captures what ip(8), tc(8), conntrack(8) and the kernel say to each other, in a fresh network
+# namespace.
 #
 #   tests/golden/capture.sh          writes tests/golden/{rtnl,conntrack}/*.hex anew; needs root,
 #                                    ip, tc, conntrack, strace
@@ -23,7 +24,9 @@ datagrams() {
          }' "$trace"
 }
 
-traced() { strace -o "$trace" -e trace=sendto,sendmsg,recvfrom,recvmsg -e read=all -e write=all "$@"; }
+traced() {
+    strace -o "$trace" -e trace=sendto,sendmsg,recvfrom,recvmsg -e read=all -e write=all "$@"
+}
 
 # capture FILE COMMAND...: a command that fails is captured too, the kernel's answer is the point.
 capture() {
@@ -71,7 +74,8 @@ capture neighbour-dump ip -4 neighbour show dev vbr0
 capture neighbour-delete ip neighbour delete 192.168.127.9 dev vbr0
 capture address-delete ip address delete 192.168.127.1/24 dev vbr0
 
-capture qdisc-set tc qdisc replace dev vttap-web1 root handle 766f: tbf rate 12500000bps burst 128kb limit 625000b
+capture qdisc-set tc qdisc replace dev vttap-web1 root handle 766f: tbf rate 12500000bps \
+    burst 128kb limit 625000b
 capture qdisc-dump tc qdisc show
 capture qdisc-delete tc qdisc delete dev vttap-web1 root handle 766f:
 
@@ -87,7 +91,8 @@ wait_for 'RTM_DELLINK.*AF_UNSPEC'
 kill "$(cat "$pid")"
 wait || true
 {
-    echo "# ip monitor link # while: ip link set dev vttap-db master vbr0; ip link set dev vttap-db nomaster; ip link delete dev vttap-db"
+    printf '%s' "# ip monitor link # while: ip link set dev vttap-db master vbr0; "
+    echo "ip link set dev vttap-db nomaster; ip link delete dev vttap-db"
     datagrams
 } >monitor.hex
 

@@ -74,5 +74,6 @@ if ! up_to_date; then
     # Uncompressed: a guest under emulation would spend longer unpacking than reading.
     (cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$work/initramfs"
     mv "$work/initramfs" "$out/initramfs"
-    echo "guest: $(du -h "$out/initramfs" | cut -f1) initramfs, $(du -h "$out/vmlinux" | cut -f1) kernel"
+    size() { du -h "$out/$1" | cut -f1; }
+    echo "guest: $(size initramfs) initramfs, $(size vmlinux) kernel"
 fi

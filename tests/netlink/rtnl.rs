@@ -1,4 +1,5 @@
-//! The rtnetlink codec against bytes that ip(8), tc(8) and the kernel exchanged (`golden/capture.sh`).
+//! The rtnetlink codec against bytes that ip(8), tc(8) and the kernel exchanged
+//! (`golden/capture.sh`).
 
 use std::net::Ipv4Addr;
 
@@ -82,9 +83,10 @@ fn reads_what_a_monitor_hears() {
     let attached = links.iter().position(
         |notice| matches!(notice, Notice::Link(tap) if tap.master.is_some() && tap.port.is_some()),
     );
-    let detached = links.iter().rposition(
-        |notice| matches!(notice, Notice::Link(tap) if tap.name == b"vttap-db" && tap.master.is_none()),
-    );
+    let detached = links.iter().rposition(|notice| {
+        matches!(notice, Notice::Link(tap)
+            if tap.name == b"vttap-db" && tap.master.is_none())
+    });
     let gone = links
         .iter()
         .position(|notice| matches!(notice, Notice::LinkGone(tap) if tap.name == b"vttap-db"));

@@ -9,8 +9,8 @@
 //! Whenever the daemon has come to rest, [`check`] compares kernel, files, processes and what the
 //! daemon thinks with each other, and with what its callers were told ([`promise`]).
 //!
-//! Two drivers: [`exhaustive`] puts every fault at every effect of written scenarios; [`random`] makes
-//! scripts of seeds, in which others meddle with the kernel ([`foreign`]), too.
+//! Two drivers: [`exhaustive`] puts every fault at every effect of written scenarios; [`random`]
+//! makes scripts of seeds, in which others meddle with the kernel ([`foreign`]), too.
 
 mod check;
 mod exhaustive;

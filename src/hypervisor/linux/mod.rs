@@ -12,11 +12,11 @@
 //! older kernels it goes by number, but only while the hypervisor still exists, at least as a
 //! zombie, and is in this group: the kernel does not reuse the number of a group that exists.
 //!
-//! **Waits.** The daemon has one thread for all VMs, and it waits for a process in three places only,
-//! each with a bound: for a helper that is started before its hypervisor, until it serves (half a
-//! second); for a killed helper ([`HELPER_END_MS`]); for a killed hypervisor whose start is undone
-//! ([`KILL_MS`]). Before the loop begins, a new daemon also waits for processes that are about to
-//! become hypervisors, a second at most.
+//! **Waits.** The daemon has one thread for all VMs, and it waits for a process in three places
+//! only, each with a bound: for a helper that is started before its hypervisor, until it serves
+//! (half a second); for a killed helper ([`HELPER_END_MS`]); for a killed hypervisor whose start is
+//! undone ([`KILL_MS`]). Before the loop begins, a new daemon also waits for processes that are
+//! about to become hypervisors, a second at most.
 
 pub mod confine;
 pub mod exercise;
