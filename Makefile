@@ -1,6 +1,6 @@
 # Every target is a script: read it there. `make` alone lists them.
 .POSIX:
-.PHONY: help demo check test test-kernel test-guests guest fuzz bench dist deps
+.PHONY: help demo check test test-kernel test-guests test-hosts guest fuzz bench dist deps
 
 help: # what can be made
 	@awk -F ':.*# ' '/^[a-z-]*:.*# / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,9 @@ test-kernel: # tests on the real kernel, in network namespaces; root
 
 test-guests: # tests with real guests in QEMU, and the demo; root
 	@scripts/test.sh guests
+
+test-hosts: # volnet installed on Debian 11 to 13 in QEMU, HOSTS="NAME ..." for some; root
+	@scripts/test.sh hosts
 
 guest: deps # the kernel and initramfs that the guest tests boot: build/guest/
 	@tests/guest/build.sh

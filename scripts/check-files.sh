@@ -11,8 +11,11 @@ for tool in shellcheck groff systemd-analyze; do
 done
 [ "$bad" = 0 ] || exit 1
 
-shellcheck scripts/*.sh tests/guest/*.sh tests/guest/init tests/guest/lease .ci/run ||
+shellcheck --external-sources --source-path=SCRIPTDIR scripts/*.sh tests/guest/*.sh tests/guest/init tests/guest/lease \
+    tests/hosts/*.sh tests/hosts/agent tests/hosts/checks/*.sh .ci/run ||
     complain "shellcheck: see above"
+# Its first line names the shell that it has.
+shellcheck --shell=sh tests/hosts/init || complain "shellcheck: see above"
 shellcheck --shell=bash packaging/volnet.bash || complain packaging/volnet.bash
 
 # groff says what is wrong on standard error and ends with 0.

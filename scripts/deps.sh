@@ -22,6 +22,10 @@ wanted="
     xz:xz-utils
     cpio:cpio
     file:file
+    mmdebstrap:mmdebstrap
+    gpg:gpg
+    mke2fs:e2fsprogs
+    depmod:kmod
     jq:jq
     tmux:tmux
     strace:strace

@@ -4,6 +4,8 @@
 #   check   format, lints, documentation, scripts, and the tests that need neither root nor network
 #   kernel  tests on the real kernel, in network namespaces; needs root
 #   guests  tests with real guests in QEMU, the commands of the README, the demo; needs root
+#   hosts   the binary that is shipped on the hosts of tests/hosts/table, in QEMU; HOSTS names
+#           some of them; needs root
 #
 # A test file that no list names belongs to "kernel".
 set -eu
@@ -76,10 +78,19 @@ guests() {
     scripts/demo.sh
 }
 
-[ $# -gt 0 ] || { echo "usage: scripts/test.sh check|kernel|guests ..." >&2; exit 2; }
+hosts() {
+    need_root 'make test-hosts'
+    scripts/deps.sh
+    scripts/dist.sh
+    step hosts
+    # shellcheck disable=SC2086 # a list of words
+    tests/hosts/run.py ${HOSTS:-}
+}
+
+[ $# -gt 0 ] || { echo "usage: scripts/test.sh check|kernel|guests|hosts ..." >&2; exit 2; }
 for part in "$@"; do
     case $part in
-    check | kernel | guests) "$part" ;;
+    check | kernel | guests | hosts) "$part" ;;
     *) echo "test: there is no part $part" >&2; exit 2 ;;
     esac
 done

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""make test-hosts: the hosts of the table, and what is tried on each.
+
+    run.py [HOST ...]
+
+Makes each host (build.sh), boots it, tries its checks, and ends with a table hosts x checks. What
+each check printed is in build/hosts/NAME/log. A host that cannot be made, or that does not answer,
+has failed. HOSTS_AT_ONCE is how many run beside each other (the number of processors).
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+from vm import Host, HostFailed
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CACHE = ROOT / "build/hosts"
+# What a host has of the repository, in its places.
+GIVEN = ["README.md", "dist/volnet", "packaging", "tests/hosts"]
+# Asks for a reboot, and to be run again (EX_TEMPFAIL of sysexits.h).
+REBOOT = 75
+
+# Programs of `cargo test` whose judge is the kernel.
+KERNEL = ["contract", "links", "nft", "socket", "conntrack", "rtnl", "packets", "commands"]
+KERNEL = [f"kernel_{name}" for name in KERNEL]
+CHECKS = {"all": ["smoke", *KERNEL, "install", "reboot"]}
+
+
+def table():
+    """The lines of the table: name, and the rest of the words."""
+    lines = (HERE / "table").read_text().splitlines()
+    return {words[0]: words[1:] for words in map(str.split, lines) if words and words[0] != "#"}
+
+
+def test_programs():
+    """Builds the programs of the kernel's tests; gives the path of each."""
+    command = ["cargo", "test", "--locked", "--no-run"]
+    command += [word for name in KERNEL for word in ("--test", name)]
+    said = subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.PIPE, text=True).stderr
+    built = dict(re.findall(r"Executable tests/(\w+)\.rs \((.*)\)", said))
+    return {name: ROOT / built[name] for name in KERNEL}
+
+
+def make_source(programs):
+    """An image of what hosts have at /src."""
+    tree, image = CACHE / "src", CACHE / "src.img"
+    shutil.rmtree(tree, ignore_errors=True)
+    for name in GIVEN:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tree / name)
+    # They are linked against this machine's libraries, which come along.
+    (tree / "programs").mkdir()
+    libraries = set()
+    for name, path in programs.items():
+        shutil.copy(path, tree / "programs" / name)
+        said = subprocess.run(["ldd", path], check=True, stdout=subprocess.PIPE, text=True).stdout
+        libraries.update(re.findall(r"(/\S+) \(0x", said))
+    for library in libraries:
+        shutil.copy(library, tree / "programs")
+    image.unlink(missing_ok=True)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, image, "256M"], check=True)
+    return image
+
+
+def command_of(check):
+    """What the host is asked to run for a check."""
+    if check in KERNEL:
+        programs = "/src/programs"
+        loader = f"{programs}/ld-linux-x86-64.so.2 --library-path {programs}"
+        return f"cd /tmp && RUST_BACKTRACE=0 {loader} {programs}/{check}"
+    return f"/src/tests/hosts/checks/{check}.sh"
+
+
+def said_of(check, status, output):
+    """The cell of the table."""
+    if status == 0:
+        return "ok"
+    counts = re.search(r"(\d+) passed; (\d+) failed", output)
+    return f"FAILED {counts[2]} of {int(counts[1]) + int(counts[2])}" if counts else "FAILED"
+
+
+def try_check(host, check, log):
+    """Runs one check; gives its cell."""
+    command = command_of(check)
+    status, output = host.run(command)
+    if status == REBOOT:
+        host.send("systemctl reboot")
+        output += f"-- booted again in {host.wait_for_boot():.0f} s\n"
+        status, more = host.run(f"{command} after")
+        output += more
+    (log / check).write_text(output)
+    cell = said_of(check, status, output)
+    if cell != "ok":
+        print(f"--- {log / check}\n{output}", flush=True)
+    return cell
+
+
+def try_host(name, checks, image):
+    """Makes a host, boots it and tries it; gives a cell for each check."""
+    cells = dict.fromkeys(["boot", *checks], "-")
+    folder = CACHE / name
+    try:
+        subprocess.run([HERE / "build.sh", name], check=True)
+        log = folder / "log"
+        shutil.rmtree(log, ignore_errors=True)
+        log.mkdir()
+        with Host(folder, image, log) as host:
+            cells["boot"] = f"{host.wait_for_boot():.0f} s"
+            for check in checks:
+                begin = time.monotonic()
+                cells[check] = "FAILED"
+                cells[check] = try_check(host, check, log)
+                print(f"{name}: {check}: {cells[check]} ({time.monotonic() - begin:.0f} s)", flush=True)
+    except (HostFailed, OSError, subprocess.SubprocessError) as error:
+        print(f"{name}: {error}", flush=True)
+        if cells["boot"] == "-":
+            cells["boot"] = "FAILED"
+    return cells
+
+
+def show(rows):
+    """The table, hosts across."""
+    checks = list(dict.fromkeys(check for cells in rows.values() for check in cells))
+    lines = [["", *rows]] + [[check, *(cells.get(check, "") for cells in rows.values())] for check in checks]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    text = "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    print(text)
+    (CACHE / "table").write_text(text + "\n")
+
+
+def main():
+    hosts = table()
+    names = sys.argv[1:] or list(hosts)
+    unknown = [name for name in names if name not in hosts]
+    if unknown:
+        sys.exit(f"hosts: not in the table: {' '.join(unknown)}")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    image = make_source(test_programs())
+    at_once = int(os.environ.get("HOSTS_AT_ONCE") or os.cpu_count())
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        tried = {name: pool.submit(try_host, name, CHECKS[hosts[name][2]], image) for name in names}
+        rows = {name: future.result() for name, future in tried.items()}
+    show(rows)
+    cells = [cell for cells in rows.values() for cell in cells.values()]
+    failed = sum(cell == "-" or cell.startswith("FAILED") for cell in cells)
+    print(f"{len(cells) - failed} passed, {failed} failed")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
