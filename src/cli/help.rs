@@ -8,29 +8,29 @@ Usage: volnet [OPTION]... VERB [ARGUMENT]...
 
 The host
   setup        prepare it: bridge, address, forwarding, NAT
-  teardown     take all of that away again
+  teardown     remove all of that
   networks     show the networks and what is free in them
-  check        say what would keep VMs from working, and what mends it (doctor)
-  serve        be the daemon
+  check        find what keeps VMs from working, and how to mend it (doctor)
+  serve        run the daemon
 
 VMs
   run          make a VM's network and start its hypervisor
   create       make its network only
   start, stop, restart
                start, stop or restart its hypervisor
-  delete       stop it and give everything back
+  delete       stop it and release everything it has
   expose, unexpose
-               make a port of a VM one of the host's, take it back
-  policy       say what a VM may send beyond its network
-  limit        say how much a VM may receive and send
+               let a port of the host lead to a VM, take it back
+  policy       set what a VM may send beyond its network
+  limit        set how much a VM may receive and send
   get, list    show one VM, show all
   args         print a VM's network as arguments for a hypervisor
   exec         run a program of yours with a VM's tap open
   console      connect the terminal to a VM's serial console
   logs         show the log of a VM's hypervisor
-  monitor      follow what happens
+  monitor      follow the events
 
-The rest
+Other verbs
   call         call a method of the daemon's interface and print the reply
   version      show the versions of volnet and of the kernel
   help         explain a verb: volnet help run
@@ -43,7 +43,7 @@ Options
   --log-dir PATH        where the logs are, /var/log/volnet
   -h, --help            explain the verb
 
-Flags win over the environment (VOLNET_SOCKET and so on), the environment over
+A flag wins over the environment (VOLNET_SOCKET and so on), the environment over
 the file. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 the daemon
 cannot be reached.
 ";
@@ -51,20 +51,20 @@ cannot be reached.
 const SERVE: &str = "\
 Usage: volnet serve [OPTION]...
 
-Be the daemon. Brings the host and the network of every recorded VM to the
-desired state, then answers on the socket until SIGTERM. VMs go on without it.
+Run the daemon. It brings the host and the network of every VM to the desired
+state, and answers on the socket until SIGTERM. VMs run on without it.
 
   --socket PATH         the socket, RUNTIME/volnet.sock
   --config-file PATH    settings, /etc/volnet/config.json
   --state-dir PATH      records of VMs, /var/lib/volnet
-  --runtime-dir PATH    what ends with the host's uptime, /run/volnet
+  --runtime-dir PATH    what ends when the host reboots, /run/volnet
   --log-dir PATH        logs of hypervisors, /var/log/volnet
   --bridge NAME         the first network's bridge, vbr0
   --subnet PREFIX       its prefix, 192.168.127.0/24
   --host-ip ADDRESS     the host's address in it, the first one
   --nft-owner yes|no    keep others from changing volnet's nf_tables tables, yes
-  --kvm yes|no          let hypervisors use KVM where the host has it, yes
-  --backend linux|noop  noop: touch nothing, linux
+  --kvm yes|no          let hypervisors use KVM if the host has it, yes
+  --backend linux|noop  noop changes nothing, linux
 
 VOLNET_LOG sets how much is logged: error, warn, info (default), debug, trace.
 ";
@@ -73,12 +73,12 @@ const SETUP: &str = "\
 Usage: volnet setup [OPTION]...
 
 Prepare the host: bridge, its address, IPv4 forwarding, rules. The daemon does
-the same when it starts. Doing it again changes nothing.
+the same when it starts. A second setup changes nothing.
 
   --dry-run             change nothing; print each step as the ip, nft or sysctl
                         command that would do the same
-  --force               even where a subnet overlaps with what the host has, and
-                        even over files that say something else
+  --force               also if a subnet overlaps with another network of the
+                        host, and also over files with other contents
   --service             also install the systemd unit, volnet.service, with the
                         settings that are given here, and the files that keep
                         systemd-networkd and NetworkManager off volnet's links
@@ -89,29 +89,29 @@ the same when it starts. Doing it again changes nothing.
   --subnet PREFIX       its prefix, 192.168.127.0/24
   --host-ip ADDRESS     the host's address in it, the first one
 
-and the other options of serve. A daemon that runs does it with its settings.
+and the other options of serve. A running daemon uses its own settings.
 ";
 
 const TEARDOWN: &str = "\
 Usage: volnet teardown [OPTION]...
 
-Take away everything that volnet made on this host. Refused while VMs exist.
+Remove everything that volnet made on this host. Refused while VMs exist.
 
   --dry-run             change nothing; print each step as a command
   --force               stop and delete the VMs too
   --service             also remove the files that setup --service installs;
-                        they have to be as it would install them, or --force
+                        --force removes them also if they were changed
   --root PATH           below which etc/ these files are, /
   --json                print JSON
 
-and the options of serve. A daemon that runs does it with its settings.
+and the options of serve. A running daemon uses its own settings.
 ";
 
 /// The options that create and run share.
 macro_rules! creation {
     () => {
         "\
-  --mode MODE           bridged: an address leased by the host (default)
+  --mode MODE           bridged: the host gives the address (default)
                         dhcp: the guest asks for its address
                         vsock: no network, only a vsock context id
   --manifest FILE       a plugin manifest
@@ -122,16 +122,16 @@ macro_rules! creation {
   --mtu BYTES           its MTU, the network's
   --queues N            queue pairs of its interface, 1
   --isolated            keep it from other isolated VMs
-  --policy NAME         what it may send beyond its network, the network's:
-                        open, internet, none or one of the settings
-  --rx MBIT, --tx MBIT  the most it receives and sends a second, the network's
-  --burst KIB           what may come at once beyond that, by the rate
-  --pps N               the most packets it sends a second, the network's
+  --policy NAME         what it may send beyond its network: open, internet,
+                        none or a policy of the settings, the network's
+  --rx MBIT, --tx MBIT  the most it receives and sends, the network's
+  --burst KIB           the burst beyond these rates, by the rate
+  --pps N               the most packets a second it sends, the network's
   --expose [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT
-                        a port of the host that leads to the VM; may be given
+                        let a port of the host lead to the VM; may be given
                         several times
-  --ephemeral           the record ends with the host's uptime
-  --autostart           start it whenever the daemon starts
+  --ephemeral           forget the VM when the host reboots
+  --autostart           start it when the daemon starts
   --restart POLICY      no (default), on-failure or always
   --dry-run             change nothing; print each step as a command
   --json                print JSON
@@ -146,7 +146,7 @@ macro_rules! creation {
   --memory MIB          memory, 512
   --cmdline TEXT        kernel command line; the network's part is added
 
-Flags win over the configuration. Paths of flags may be relative; those in the
+Flags win over the configuration. Paths in flags may be relative; paths in the
 documents are absolute.
 "
     };
@@ -156,8 +156,8 @@ const CREATE: &str = concat!(
     "\
 Usage: volnet create NAME [OPTION]...
 
-Make a VM's network: tap, address and rules, as its mode needs. Making the same
-again returns it.
+Make a VM's network: tap, address and rules, as its mode needs. If the same VM
+exists already, show it.
 
 ",
     creation!()
@@ -178,16 +178,16 @@ Usage: volnet start NAME...
 
 Start the hypervisors of VMs.
 
-  --json                print JSON, one line a VM
+  --json                print JSON, one line per VM
 ";
 
 const STOP: &str = "\
 Usage: volnet stop NAME... [--timeout SECONDS]
 
-Ask the guests to power off, then SIGTERM, then SIGKILL. Waits until they ended.
+Ask the guests to power off; then SIGTERM, then SIGKILL. Wait for their end.
 
   --timeout SECONDS     how long before SIGKILL, 30
-  --json                print JSON, one line a VM
+  --json                print JSON, one line per VM
 ";
 
 const RESTART: &str = "\
@@ -196,24 +196,24 @@ Usage: volnet restart NAME... [--timeout SECONDS]
 Stop VMs and start them again.
 
   --timeout SECONDS     how long a guest has to power off, 30
-  --json                print JSON, one line a VM
+  --json                print JSON, one line per VM
 ";
 
 const DELETE: &str = "\
 Usage: volnet delete NAME... [--timeout SECONDS]
 
-Stop VMs and give everything back: address and tap once the process is gone.
+Stop VMs and release what they have: address and tap after the process ended.
 
   --timeout SECONDS     how long a guest has to power off, 30
-  --json                print JSON, one line a VM
+  --json                print JSON, one line per VM
 ";
 
 const EXPOSE: &str = "\
 Usage: volnet expose NAME [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT [--json]
 
-Make a port of a VM one of the host's: who connects to HOST_PORT of the host
-(PORT where it is not given) comes to PORT of the VM, from outside, from the
-host itself by any of its addresses but 127.0.0.1, and from other VMs.
+Let HOST_PORT of the host (PORT if it is not given) lead to PORT of the VM. It
+is reached from outside, from other VMs, and from the host itself by any of its
+addresses except 127.0.0.1.
 
   volnet expose web tcp:8080:80
   volnet expose dns udp:203.0.113.1:53:53
@@ -222,8 +222,7 @@ host itself by any of its addresses but 127.0.0.1, and from other VMs.
 const UNEXPOSE: &str = "\
 Usage: volnet unexpose NAME [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT [--json]
 
-Take a port back that expose made one of the host's, in the same words.
-Connections through it end.
+Take an exposed port back. Its connections end.
 
   volnet unexpose web tcp:8080:80
 ";
@@ -231,19 +230,19 @@ Connections through it end.
 const POLICY: &str = "\
 Usage: volnet policy NAME POLICY [--json]
 
-Say what a VM may send beyond its network, from now on: open, internet (nothing
-private, shared or link-local), none, or a policy of the settings.
+Set what a VM may send beyond its network: open, internet (nothing private,
+shared or link-local), none, or a policy of the settings.
 ";
 
 const LIMIT: &str = "\
 Usage: volnet limit NAME [OPTION]...
 
-Say how much a VM may receive and send, from now on. What is not given stays as
-it is; 0 is no limit.
+Set how much a VM may receive and send. A limit that is not given stays as it
+is; 0 removes it.
 
   --rx MBIT     the most that it receives, in Mbit/s
-  --tx MBIT     the most that it sends, in Mbit/s; what is over is dropped
-  --burst KIB   what may come at once beyond these rates, 64 to 32768
+  --tx MBIT     the most that it sends, in Mbit/s; more is dropped
+  --burst KIB   the burst beyond these rates, 64 to 32768
   --pps N       the most packets a second that it sends
   --json        print JSON
 
@@ -253,7 +252,7 @@ it is; 0 is no limit.
 const GET: &str = "\
 Usage: volnet get NAME [--json]
 
-Show one VM: what it is, what it was given, how it is.
+Show one VM: its settings, its network and its status.
 ";
 
 const LIST: &str = "\
@@ -271,8 +270,8 @@ Show the networks: addresses leased and free, bridge ports used and free.
 const ARGS: &str = "\
 Usage: volnet args NAME [--hypervisor NAME] [--json]
 
-Print the arguments that give this VM's network to a hypervisor that you start
-yourself, one a line. For firecracker: the network part of its configuration.
+Print the network arguments of this VM for a hypervisor that you start
+yourself, one per line. For firecracker: the network part of its configuration.
 
   --hypervisor NAME     cloud-hypervisor, qemu, firecracker or a template
 ";
@@ -281,8 +280,7 @@ const EXEC: &str = "\
 Usage: volnet exec NAME -- COMMAND [ARGUMENT]...
 
 Run a program of yours with the VM's tap open. Every {fd} in its arguments is
-replaced by the number of the descriptor. It needs no rights to use it, unlike
-the tap's name.
+replaced by the number of the descriptor. The program needs no rights for it.
 
   volnet exec web -- qemu-system-x86_64 -netdev tap,id=net0,fd={fd} ...
 ";
@@ -290,10 +288,10 @@ the tap's name.
 const CALL: &str = "\
 Usage: volnet call METHOD [JSON] [--more]
 
-Call a method of the daemon's interface with these parameters, and print those
-of the reply. A method without a dot is one of io.volnet.
+Call a method of the daemon's interface with these parameters, and print the
+parameters of the reply. A method without a dot is one of io.volnet.
 
-  --more                take more than one reply
+  --more                accept more than one reply
 
   volnet call List
   volnet call Get '{\"name\":\"web\"}'
@@ -311,7 +309,7 @@ Usage: volnet logs NAME [-f]
 
 Show the log of the VM's hypervisor.
 
-  -f, --follow          go on showing what is added
+  -f, --follow          also show new lines as they are added
 ";
 
 const MONITOR: &str = "\
@@ -323,21 +321,21 @@ Show the VMs, then every event as it happens.
 const CHECK: &str = "\
 Usage: volnet check [--json]        (also: volnet doctor)
 
-Look the host over and say what would keep VMs from working. Exit status 1 where
-something would.
+Check the host, and say what keeps VMs from working and how to mend it. Exit
+status 1 if something does.
 ";
 
 const VERSION: &str = "\
 Usage: volnet version [--json]
 
-Show the version of the daemon, of the kernel, and what plans are run on.
-Without a daemon: the version of this program.
+Show the version of the daemon, of the kernel, and the backend. Without a
+daemon: the version of this program.
 ";
 
 const HELP: &str = "\
 Usage: volnet help [VERB]
 
-Explain a verb, or say which there are.
+Explain a verb, or list all verbs.
 ";
 
 /// Every verb with its help.
