@@ -26,7 +26,7 @@ _volnet() {
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
-    --bridge | --subnet | --host-ip | --network | --ip | --mac | --mtu | --queues | --cpus | \
+    --bridge | --subnet | --host-ip | --network | --nic | --ip | --mac | --mtu | --queues | --cpus | \
         --memory | --cmdline | --expose | --timeout) return ;;
     *)
         case $verb in
@@ -34,8 +34,9 @@ _volnet() {
         serve) choices="$choices $host" ;;
         setup | teardown) choices="$choices $host --dry-run --force --service --root" ;;
         create | run) choices="$choices $vm" ;;
-        start | get | expose | unexpose | policy | args | exec | console) choices="$choices $(_volnet_vms)" ;;
-        limit) choices="$choices --rx --tx --burst --pps $(_volnet_vms)" ;;
+        start | get | unexpose | args | exec | console) choices="$choices $(_volnet_vms)" ;;
+        expose | policy) choices="$choices --nic $(_volnet_vms)" ;;
+        limit) choices="$choices --rx --tx --burst --pps --nic $(_volnet_vms)" ;;
         logs) choices="$choices --follow $(_volnet_vms)" ;;
         stop | restart | delete) choices="$choices --timeout $(_volnet_vms)" ;;
         call) choices="$choices --more" ;;

@@ -130,10 +130,11 @@ impl Verb {
     }
 }
 
-/// What a VM is, by the number at the end of its name: each mode and each kind of process.
+/// What a VM is, by the number at the end of its name: each mode, one NIC and several, and each kind
+/// of process.
 fn config(name: &str) -> Value {
     let mut config = match name.as_bytes()[name.len() - 1] {
-        b'0' => json!({ "hypervisor": "plain" }),
+        b'0' => json!({ "hypervisor": "plain", "networks": [{}, { "mode": "dhcp" }, {}] }),
         b'1' => json!({ "hypervisor": "slow", "ephemeral": true, "network": { "mode": "dhcp" } }),
         b'2' => json!({ "hypervisor": "plain", "network": { "mode": "vsock" } }),
         _ => json!({ "hypervisor": "fails", "restart": "on-failure" }),

@@ -75,6 +75,43 @@ fn two_guests_reach_each_other_and_outlive_the_daemon() {
     assert_eq!(lab.on_host(&["nft", "list", "ruleset"]).trim(), "");
 }
 
+#[test]
+fn a_guest_on_two_networks_has_both_addresses_and_a_policy_on_each() {
+    let mut lab = Lab::configured(
+        r#"{ "networks": [{}, { "name": "back", "bridge": "vbr1", "subnet": "10.9.0.0/24" }] }"#,
+    );
+    let config = lab.folder().join("vm.json");
+    let networks = r#"{ "networks": [{ "policy": "none" }, { "name": "back", "queues": 2 }] }"#;
+    std::fs::write(&config, networks).unwrap();
+    let orders = format!("volnet.do=ping:gateway,ping:10.9.0.1,get:{WORLD_IP}:{WORLD_PORT},hold");
+    lab.run_guest("both", &["--config", config.to_str().unwrap(), "--cpus", "2"], &orders);
+    lab.wait_for_line("both", "GUEST ready");
+    let vm = lab.vm("both");
+    let console = lab.console("both");
+    for (link, nic) in vm["nics"].as_array().unwrap().iter().enumerate() {
+        let (mac, ip) = (nic["mac"].as_str().unwrap(), nic["ip"].as_str().unwrap());
+        let has = format!("eth{link} mac {mac} address {ip}/24 gateway 192.168.127.1 host both");
+        assert!(console.contains(&has), "{has:?} in {console}");
+        let gateway = nic["gateway"].as_str().unwrap();
+        assert!(console.contains(&format!("GUEST ping {gateway}: ok")), "{console}");
+        lab.on_host(&["ping", "-c", "2", "-i", "0.2", "-W", "5", ip]);
+    }
+    let world = format!("GUEST get {WORLD_IP}:{WORLD_PORT}: ");
+    assert!(console.lines().any(|line| line == world.trim_end() || line == world), "{console}");
+
+    // The guest and its two links are one VM to the next daemon, too.
+    lab.crash_daemon();
+    lab.on_host(&["ip", "link", "set", vm["nics"][1]["tap"].as_str().unwrap(), "nomaster"]);
+    lab.start_daemon();
+    assert_eq!(lab.vm("both")["nics"], vm["nics"]);
+    assert_eq!(lab.vm("both")["pid"], vm["pid"], "adopted");
+    for nic in vm["nics"].as_array().unwrap() {
+        lab.on_host(&["ping", "-c", "2", "-i", "0.2", "-W", "5", nic["ip"].as_str().unwrap()]);
+    }
+    lab.volnet(&["delete", "both", "--timeout", "1"]);
+    assert!(!lab.on_host(&["ip", "-o", "link"]).contains("vttap-"));
+}
+
 /// Waits until a guest has sent some more.
 fn wait_for_packets(lab: &Lab, tap: &str) {
     let file = format!("/sys/class/net/{tap}/statistics/rx_packets");

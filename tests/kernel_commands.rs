@@ -12,7 +12,7 @@ use volnet::model::limits::Rate;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
 use volnet::model::net::{Dhcp, NetworkConfig, Service};
-use volnet::model::record::Port;
+use volnet::model::nic::{Nic, NicName};
 use volnet::model::spec::NetworkSpec;
 use volnet::plan::op::{Handover, LinkSettings, Op};
 use volnet::plan::reconcile::{DesiredPort, attach_plan, release_plan};
@@ -82,18 +82,22 @@ fn links_are_made_changed_and_removed() {
         assert_eq!(run("sysctl -n net.ipv4.ip_forward").trim(), "1");
 
         let vm = VmName::new("web-1").unwrap();
-        let tap = TapName::choose(&vm, |_| false);
-        let port = Port {
+        let name = NicName { vm: &vm, index: 0 };
+        let tap = TapName::choose(name, |_| false);
+        let port = Nic {
             network: "default".into(),
             tap: tap.clone(),
             ifindex: None,
             mac: Mac::of_guest("default", "web-1"),
             ip: None,
             lease: None,
+            exposed: Vec::new(),
+            policy: None,
+            limits: Limits::default(),
         };
         let spec = NetworkSpec { queues: Some(2), ..NetworkSpec::default() };
-        let port = DesiredPort::new(&vm, &port, &spec, &network);
-        sh(&attach_plan(&port, None, vec![]).unwrap());
+        let port = DesiredPort::new(name, &port, &spec, &network);
+        sh(&attach_plan(&[port], vec![]));
         let link = ip_link(tap.as_str());
         assert_eq!((&link["ifalias"], &link["master"]), (&json!("volnet:web-1"), &json!("vbr0")));
         assert_eq!((&link["mtu"], &link["inet6_addr_gen_mode"]), (&json!(1400), &json!("none")));
@@ -122,7 +126,7 @@ fn links_are_made_changed_and_removed() {
 
         let made =
             DesiredPort { index: link["ifindex"].as_u64().map(|index| index as u32), ..port };
-        sh(&release_plan(&made, vec![]));
+        sh(&release_plan(&[made], vec![]));
         let undo: Vec<Op> = bridge(&network).iter().rev().filter_map(|op| op.undo(None)).collect();
         sh(&undo);
         assert!(!link_exists(tap.as_str()) && !link_exists("vbr0"));

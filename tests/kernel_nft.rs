@@ -10,6 +10,7 @@ use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
 use volnet::model::net::{Dhcp, NetworkConfig, Service};
+use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::network::linux::nft::Nft;
 use volnet::plan::ruleset::{self, Accept, Direction, Element, Guest, Table};
@@ -42,7 +43,8 @@ fn guests(count: u32) -> Vec<Element> {
     (0..count)
         .flat_map(|number| {
             let name = format!("g{number}");
-            let tap = TapName::choose(&VmName::new(&name).unwrap(), |_| false);
+            let tap =
+                TapName::choose(NicName { vm: &VmName::new(&name).unwrap(), index: 0 }, |_| false);
             let ip = Ipv4Addr::from_bits(0x0a00_0000 + number);
             let mac = Mac::of_guest("default", &name);
             let (isolated, ipv6, asks_others) = (number % 2 == 0, number % 3 == 0, number % 5 == 0);

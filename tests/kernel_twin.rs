@@ -19,6 +19,7 @@ use volnet::model::limits::Shaping;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
 use volnet::model::net::{Dhcp, NetworkConfig, Service};
+use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::network::execute::execute;
 use volnet::network::fake::Fake;
@@ -352,7 +353,7 @@ fn shaping(dice: &mut Dice) -> Option<Shaping> {
 fn elements(count: usize, limit: usize) -> Vec<Element> {
     let of_one = |number: usize| {
         let name = VmName::new(&format!("g{number}")).unwrap();
-        let tap = TapName::choose(&name, |_| false);
+        let tap = TapName::choose(NicName { vm: &name, index: 0 }, |_| false);
         let mac = Mac::of_guest("default", name.as_str());
         let ip = Some(Ipv4Addr::new(10, 0, 0, 10 + number as u8));
         let (isolated, antispoof) = (number == 1, number != 2);

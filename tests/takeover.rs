@@ -13,6 +13,9 @@ use common::agreement::{Agreement, list};
 use common::daemon::Daemon;
 use common::{eventually, in_namespace, ip_link, link_exists, run};
 
+/// How many records stand in `tests/golden/record`.
+const GOLDEN: usize = 6;
+
 /// A daemon whose hypervisor `plain` sleeps.
 fn daemon() -> Daemon {
     Daemon::configured(&json!({ "hypervisors": {
@@ -164,6 +167,86 @@ fn vms_run_on_over_an_upgrade() {
     });
 }
 
+/// A record as format 1 held it, which knew one network a VM.
+fn as_format_1(record: &Value) -> Value {
+    let mut former = record.clone();
+    let fields = former.as_object_mut().unwrap();
+    let mut nics = fields.remove("nics").unwrap();
+    let mut nic = nics.get_mut(0).map(Value::take).unwrap_or_default();
+    fields.insert("format".into(), json!(1));
+    for field in ["exposed", "policy", "limits"] {
+        if let Some(value) = nic.as_object_mut().and_then(|nic| nic.remove(field)) {
+            fields.insert(field.into(), value);
+        }
+    }
+    fields.insert("port".into(), nic);
+    let spec = fields["spec"].as_object_mut().unwrap();
+    let mut networks = spec.remove("networks").unwrap();
+    let mut network = networks[0].take();
+    if let Some(expose) = network.as_object_mut().and_then(|network| network.remove("expose")) {
+        spec.insert("expose".into(), expose);
+    }
+    spec.insert("network".into(), network);
+    former
+}
+
+#[test]
+fn vms_run_on_over_an_upgrade_from_records_of_format_1() {
+    in_namespace(|| {
+        let mut daemon = daemon();
+        let agreement = Agreement::with(&daemon);
+        let config = |more: Value| {
+            let mut config = json!({ "hypervisor": "plain", "kernel_override": "/etc/hostname" });
+            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            config
+        };
+        let ports = json!([{ "port": 80, "host_port": 8080 }]);
+        let web =
+            config(json!({ "network": { "policy": "internet", "mtu": 1400 }, "expose": ports }));
+        let ask = |daemon: &Daemon, name: &str, config: &Value, start: bool| {
+            let parameters = json!({ "name": name, "config": config, "start": start });
+            let answer = daemon.call("Create", parameters);
+            assert!(answer["error"].is_null(), "{answer}");
+            answer
+        };
+        ask(&daemon, "web", &web, true);
+        ask(&daemon, "asks", &config(json!({ "network": { "mode": "dhcp" } })), true);
+        ask(&daemon, "quiet", &config(json!({ "network": { "mode": "vsock" } })), true);
+        ask(&daemon, "passing", &config(json!({ "ephemeral": true })), true);
+        let before = agreement.check(&daemon);
+        let rules = run("nft -a list ruleset");
+        daemon.crash();
+        let mut records = Vec::new();
+        for (home, name) in
+            [("state", "web"), ("state", "asks"), ("state", "quiet"), ("run", "passing")]
+        {
+            let file = daemon.folder.join(format!("{home}/vms/{name}.json"));
+            let record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+            fs::write(&file, as_format_1(&record).to_string()).unwrap();
+            records.push((file, record));
+        }
+        daemon.start_again();
+        assert_eq!(agreement.check(&daemon), before, "all are there, with their processes");
+        assert_eq!(run("nft -a list ruleset"), rules, "the rules were never gone");
+        // Who asks for the same gets the same VM; what changes is written as it is held now.
+        let answer = ask(&daemon, "web", &web, true);
+        assert_eq!(answer["parameters"]["vm"]["pid"], before[3]["pid"], "{answer}");
+        for name in ["web", "asks", "quiet", "passing"] {
+            let stopped = daemon.call("Stop", json!({ "name": name, "timeout_ms": 0 }));
+            assert!(stopped["error"].is_null(), "{stopped}");
+            let started = daemon.call("Start", json!({ "name": name }));
+            assert!(started["error"].is_null(), "{started}");
+        }
+        for (file, former) in &records {
+            let record: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+            for field in ["format", "nics", "spec"] {
+                assert_eq!(record[field], former[field], "{}", file.display());
+            }
+        }
+        agreement.check(&daemon);
+    });
+}
+
 #[test]
 fn records_of_each_format_are_read() {
     in_namespace(|| {
@@ -182,12 +265,13 @@ fn records_of_each_format_are_read() {
         }
         daemon.start_again();
         let vms = agreement.check(&daemon);
-        assert_eq!((vms.len(), names.len()), (2, 2));
+        assert_eq!((vms.len(), names.len()), (GOLDEN, GOLDEN));
         for (name, record) in names {
             let vm = vms.iter().find(|vm| vm["name"] == name).unwrap();
-            for field in ["tap", "mac", "ip"] {
-                assert_eq!(vm[field], record["port"][field], "{vm}");
-            }
+            let nic = if record["format"] == 1 { &record["port"] } else { &record["nics"][0] };
+            let lease = &nic["lease"];
+            let ip = if lease["given"] == true { &lease["ip"] } else { &nic["ip"] };
+            assert_eq!((&vm["tap"], &vm["mac"], &vm["ip"]), (&nic["tap"], &nic["mac"], ip), "{vm}");
             assert_eq!((&vm["cid"], &vm["status"]), (&record["cid"], &json!("created")), "{vm}");
         }
     });

@@ -16,6 +16,7 @@ use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
 use volnet::model::net::NetworkConfig;
+use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::netlink::rtnl::link::{self, LinkChange, PortChange, Target};
 use volnet::netlink::writer::Writer;
@@ -177,7 +178,7 @@ impl Vm {
         let network = network();
         let ip = Ipv4Addr::from_bits(network.subnet.network().to_bits() + 1 + number);
         let vm = VmName::new(name).expect("a name");
-        let tap = TapName::choose(&vm, |_| false);
+        let tap = TapName::choose(NicName { vm: &vm, index: 0 }, |_| false);
         Vm {
             name: name.into(),
             alias: format!("volnet:{name}"),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::config::{CLIENT_KEYS, Flags, KEYS, Key};
 use crate::model::expose::Protocol;
+use crate::model::nic::NICS_MAX;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 use super::command::{Change, Command, Create, Disk, Invocation, Override, Preparation, Setting};
@@ -147,9 +148,12 @@ impl Line {
             "restart" => self.change(Change::Restart),
             "delete" => self.change(Change::Delete),
             "expose" => {
-                let (name, word) = self.given(&CLIENT_KEYS, &[])?.two("NAME", "PORT")?;
+                let mut given = self.given(&CLIENT_KEYS, &[Valued("nic")])?;
+                let nic = given.nic()?;
+                let (name, word) = given.two("NAME", "PORT")?;
                 let mut parameters = exposed(&word)?;
                 parameters["name"] = name.into();
+                of_nic(&mut parameters, nic);
                 Ok(Command::Adjust { method: "io.volnet.Expose", parameters })
             }
             "unexpose" => {
@@ -160,8 +164,11 @@ impl Line {
                 Ok(Command::Adjust { method: "io.volnet.Unexpose", parameters })
             }
             "policy" => {
-                let (name, policy) = self.given(&CLIENT_KEYS, &[])?.two("NAME", "POLICY")?;
-                let parameters = json!({ "name": name, "policy": policy });
+                let mut given = self.given(&CLIENT_KEYS, &[Valued("nic")])?;
+                let nic = given.nic()?;
+                let (name, policy) = given.two("NAME", "POLICY")?;
+                let mut parameters = json!({ "name": name, "policy": policy });
+                of_nic(&mut parameters, nic);
                 Ok(Command::Adjust { method: "io.volnet.SetPolicy", parameters })
             }
             "limit" => self.limit(),
@@ -217,19 +224,24 @@ impl Line {
             options.push(if matches!(kind, Kind::Yes) { Switch(flag) } else { Valued(flag) });
         }
         let mut given = self.given(&CLIENT_KEYS, &options)?;
-        let mut overrides = Vec::new();
-        for (flag, section, field, kind) in &OVERRIDES {
-            if let Some(text) = given.last(flag) {
-                let value = setting(flag, text, kind)?;
-                overrides.push(Override { section: *section, field, value });
+        let (mut overrides, mut disks, mut expose) = (Vec::new(), Vec::new(), Vec::new());
+        // Each `--network` after the first begins another NIC; what follows is about that one.
+        let (mut named, mut nic) = (false, 0);
+        for (flag, text) in &given.options {
+            if *flag == "network" {
+                nic += usize::from(std::mem::replace(&mut named, true));
+            }
+            let known = OVERRIDES.iter().find(|(name, ..)| name == flag);
+            match (*flag, known) {
+                ("disk", _) => disks.push(disk(text)),
+                ("expose", _) => expose.push((nic, exposed(text)?)),
+                (_, Some((_, section, field, kind))) => {
+                    let value = setting(flag, text.clone(), kind)?;
+                    overrides.push(Override { nic, section: *section, field, value });
+                }
+                (_, None) => {}
             }
         }
-        let mut disks = Vec::new();
-        for (_, text) in given.options.iter().filter(|(name, _)| *name == "disk") {
-            disks.push(disk(text));
-        }
-        let exposes = given.options.iter().filter(|(name, _)| *name == "expose");
-        let expose = exposes.map(|(_, word)| exposed(word)).collect::<Result<_, _>>()?;
         Ok(Command::Create(Box::new(Create {
             expose,
             manifest: given.last("manifest").map(PathBuf::from),
@@ -267,7 +279,8 @@ impl Line {
     /// Each option is the parameter that create's of the same name writes.
     fn limit(&mut self) -> Result<Command, Stop> {
         let limits = || OVERRIDES.iter().filter(|(_, section, ..)| *section == Some(LIMITS));
-        let options: Vec<Takes> = limits().map(|(flag, ..)| Valued(flag)).collect();
+        let mut options: Vec<Takes> = limits().map(|(flag, ..)| Valued(flag)).collect();
+        options.push(Valued("nic"));
         let mut given = self.given(&CLIENT_KEYS, &options)?;
         let mut parameters = json!({});
         for (flag, _, field, kind) in limits() {
@@ -280,6 +293,7 @@ impl Line {
         if parameters == json!({}) {
             return Err(wrong("give at least one limit: --rx, --tx, --burst or --pps"));
         }
+        of_nic(&mut parameters, given.nic()?);
         parameters["name"] = given.one("NAME")?.into();
         Ok(Command::Adjust { method: "io.volnet.SetLimits", parameters })
     }
@@ -385,6 +399,18 @@ impl Given {
         Some(std::mem::take(&mut self.options[index].1))
     }
 
+    /// The NIC that is meant; `None`: none is named.
+    fn nic(&mut self) -> Result<Option<usize>, Stop> {
+        let Some(text) = self.last("nic") else { return Ok(None) };
+        match text.parse() {
+            Ok(index) if index < NICS_MAX => Ok(Some(index)),
+            Ok(_) | Err(_) => {
+                let most = NICS_MAX - 1;
+                Err(wrong(format!("--nic: {text:?} is not the index of a NIC, 0 to {most}")))
+            }
+        }
+    }
+
     fn none(self) -> Result<(), Stop> {
         match self.words.first() {
             None => Ok(()),
@@ -420,6 +446,13 @@ fn setting(flag: &str, text: String, kind: &Kind) -> Result<Setting, Stop> {
             Err(_) => return Err(wrong(format!("--{flag}: {text:?} is not a whole number"))),
         },
     })
+}
+
+/// Adds the NIC that a call is about, if one is named.
+fn of_nic(parameters: &mut Value, nic: Option<usize>) {
+    if let Some(nic) = nic {
+        parameters["nic"] = nic.into();
+    }
 }
 
 /// `[PROTOCOL:][[HOST_IP:]HOST_PORT:]PORT`, as an element of `expose`.

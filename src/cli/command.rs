@@ -85,8 +85,9 @@ pub(super) struct Create {
     pub(super) overrides: Vec<Override>,
     /// Disks beside those of the manifest.
     pub(super) disks: Vec<Disk>,
-    /// Ports of the host that lead to it, as elements of `expose`, beside those of the configuration.
-    pub(super) expose: Vec<Value>,
+    /// Ports of the host that lead to it, as elements of `expose`, beside those of the
+    /// configuration; each with the index of the network.
+    pub(super) expose: Vec<(usize, Value)>,
     /// Start its hypervisor too.
     pub(super) start: bool,
     /// Change nothing, show what would be.
@@ -96,6 +97,8 @@ pub(super) struct Create {
 /// A field of the configuration that a flag sets.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Override {
+    /// The network that it is about, by its index, where its section is one.
+    pub(super) nic: usize,
     /// Its section, where it is in one.
     pub(super) section: Option<&'static str>,
     /// The field.

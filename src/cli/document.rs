@@ -18,16 +18,16 @@ pub(super) fn parameters(
 ) -> Result<Value, String> {
     let mut config = config.unwrap_or_else(|| json!({}));
     let fields = config.as_object_mut().ok_or("the configuration is not a JSON object")?;
+    let named = create.overrides.iter().map(|setting| setting.nic).max().unwrap_or_default();
+    if named > 0 {
+        list_networks(fields, named + 1)?;
+    }
     for setting in &create.overrides {
         apply(fields, setting, base)?;
     }
-    if !create.expose.is_empty() {
-        let list = fields.entry("expose").or_insert(Value::Null);
-        if list.is_null() {
-            *list = json!([]);
-        }
-        let list = list.as_array_mut().ok_or("expose is not a JSON array")?;
-        list.extend(create.expose.iter().cloned());
+    for (nic, port) in &create.expose {
+        let fields = if *nic > 0 { network(fields, *nic)? } else { &mut *fields };
+        list(fields, "expose")?.push(port.clone());
     }
     if !create.disks.is_empty() {
         // A manifest that the configuration carries counts only where none stands beside it.
@@ -46,6 +46,49 @@ pub(super) fn parameters(
     Ok(parameters)
 }
 
+/// Lets the networks stand in a list of at least so many; the one of `network` is the first.
+fn list_networks(fields: &mut Map<String, Value>, least: usize) -> Result<(), String> {
+    let single = fields.remove("network").filter(|network| !network.is_null());
+    let networks = list(fields, "networks")?;
+    if let Some(single) = single {
+        networks.insert(0, single);
+    }
+    networks.resize(networks.len().max(least), json!({}));
+    Ok(())
+}
+
+/// The list of that name, which is made where it is missing.
+fn list<'a>(fields: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut Vec<Value>, String> {
+    let list = fields.entry(name).or_insert(Value::Null);
+    if list.is_null() {
+        *list = json!([]);
+    }
+    list.as_array_mut().ok_or_else(|| format!("{name} is not a JSON array"))
+}
+
+/// The section of a network: an element of `networks` where that stands, else `network`.
+fn network(fields: &mut Map<String, Value>, nic: usize) -> Result<&mut Map<String, Value>, String> {
+    if fields.get("networks").is_none_or(Value::is_null) {
+        return section(fields, "network");
+    }
+    let network = list(fields, "networks")?.get_mut(nic);
+    network
+        .and_then(Value::as_object_mut)
+        .ok_or_else(|| format!("networks[{nic}] is no JSON object"))
+}
+
+/// The section of that name, which is made where it is missing.
+fn section<'a>(
+    fields: &'a mut Map<String, Value>,
+    name: &str,
+) -> Result<&'a mut Map<String, Value>, String> {
+    let inner = fields.entry(name).or_insert(Value::Null);
+    if inner.is_null() {
+        *inner = json!({});
+    }
+    inner.as_object_mut().ok_or_else(|| format!("{name} is not a JSON object"))
+}
+
 fn apply(fields: &mut Map<String, Value>, setting: &Override, base: &Path) -> Result<(), String> {
     let value = match &setting.value {
         Setting::Value(value) => value.clone(),
@@ -53,12 +96,11 @@ fn apply(fields: &mut Map<String, Value>, setting: &Override, base: &Path) -> Re
         Setting::Image(path) => image(setting.field, path, base)?,
     };
     let mut target = fields;
-    for section in setting.section.into_iter().flat_map(|path| path.split('.')) {
-        let inner = target.entry(section).or_insert(Value::Null);
-        if inner.is_null() {
-            *inner = json!({});
-        }
-        target = inner.as_object_mut().ok_or_else(|| format!("{section} is not a JSON object"))?;
+    for name in setting.section.into_iter().flat_map(|path| path.split('.')) {
+        target = match name {
+            "network" => network(target, setting.nic)?,
+            name => section(target, name)?,
+        };
     }
     target.insert(setting.field.into(), value);
     Ok(())
@@ -75,11 +117,7 @@ fn image(field: &str, path: &Path, base: &Path) -> Result<Value, String> {
 
 fn add_disks(manifest: &mut Value, disks: &[Disk], base: &Path) -> Result<(), String> {
     let manifest = manifest.as_object_mut().ok_or("the manifest is not a JSON object")?;
-    let list = manifest.entry("disks").or_insert(Value::Null);
-    if list.is_null() {
-        *list = json!([]);
-    }
-    let list = list.as_array_mut().ok_or("disks is not a JSON array")?;
+    let list = list(manifest, "disks")?;
     for disk in disks {
         list.push(json!({
             "source": absolute(&disk.path, base)?,
@@ -126,7 +164,7 @@ mod tests {
     }
 
     fn setting(section: Option<&'static str>, field: &'static str, value: Setting) -> Override {
-        Override { section, field, value }
+        Override { nic: 0, section, field, value }
     }
 
     fn merged(create: &Create, manifest: Option<Value>, config: Option<Value>) -> Value {
@@ -166,6 +204,39 @@ mod tests {
                 "initramfs": {"url": "/i.gz"},
                 "rootfs": {"url": "/home/me/r.QCOW2", "format": "qcow2"}
             })
+        );
+    }
+
+    #[test]
+    fn a_second_network_makes_a_list_of_them() {
+        let named = |nic, name: &str| Override {
+            nic,
+            ..setting(Some("network"), "name", Setting::Value(name.into()))
+        };
+        let rx = setting(Some("network.limits"), "rx_mbit", Setting::Value(5.into()));
+        let port = json!({ "port": 80 });
+        let create = Create {
+            overrides: vec![named(0, "front"), named(1, "back"), Override { nic: 1, ..rx }],
+            expose: vec![(0, port.clone()), (1, port.clone())],
+            ..create()
+        };
+        let back = json!({ "name": "back", "limits": { "rx_mbit": 5 }, "expose": [port] });
+        assert_eq!(
+            merged(&create, None, None)["config"],
+            json!({ "networks": [{ "name": "front" }, back], "expose": [port] })
+        );
+        // What the file says of the first or of both stays, where no flag says otherwise.
+        let config = json!({ "network": { "name": "x", "mtu": 1400 } });
+        assert_eq!(
+            merged(&create, None, Some(config))["config"],
+            json!({ "networks": [{ "name": "front", "mtu": 1400 }, back], "expose": [port] })
+        );
+        let config = json!({ "networks": [{}, { "mtu": 1300 }, { "name": "third" }] });
+        let mut second = back.clone();
+        second["mtu"] = 1300.into();
+        assert_eq!(
+            merged(&create, None, Some(config))["config"]["networks"],
+            json!([{ "name": "front" }, second, { "name": "third" }])
         );
     }
 

@@ -116,7 +116,8 @@ macro_rules! creation {
                         vsock: no network, only a vsock context id
   --manifest FILE       a plugin manifest
   --config FILE         settings of this VM, which win over the manifest
-  --network NAME        the network, the first one
+  --network NAME        the network, the first one; given again, the VM gets
+                        another NIC, and the flags that follow are about it
   --ip ADDRESS          the address to lease
   --mac ADDRESS         the guest's Ethernet address
   --mtu BYTES           its MTU, the network's
@@ -209,11 +210,11 @@ Stop VMs and release what they have: address and tap after the process ended.
 ";
 
 const EXPOSE: &str = "\
-Usage: volnet expose NAME [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT [--json]
+Usage: volnet expose NAME [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT [--nic N]
 
 Let HOST_PORT of the host (PORT if it is not given) lead to PORT of the VM. It
 is reached from outside, from other VMs, and from the host itself by any of its
-addresses except 127.0.0.1.
+addresses except 127.0.0.1. It leads to the first NIC of the VM, or to NIC N.
 
   volnet expose web tcp:8080:80
   volnet expose dns udp:203.0.113.1:53:53
@@ -228,10 +229,11 @@ Take an exposed port back. Its connections end.
 ";
 
 const POLICY: &str = "\
-Usage: volnet policy NAME POLICY [--json]
+Usage: volnet policy NAME POLICY [--nic N] [--json]
 
 Set what a VM may send beyond its network: open, internet (nothing private,
-shared or link-local), none, or a policy of the settings.
+shared or link-local), none, or a policy of the settings. It applies to all
+NICs of the VM, or to NIC N, counted from 0.
 ";
 
 const LIMIT: &str = "\
@@ -244,6 +246,7 @@ is; 0 removes it.
   --tx MBIT     the most that it sends, in Mbit/s; more is dropped
   --burst KIB   the burst beyond these rates, 64 to 32768
   --pps N       the most packets a second that it sends
+  --nic N       for this NIC, counted from 0; without it for each
   --json        print JSON
 
   volnet limit web --rx 100 --tx 50

@@ -34,20 +34,32 @@ const VM_FIELDS: [&str; 24] = [
     "started_at",
 ];
 
-/// One VM: every field that it has.
+/// One VM: every field that it has. What is about its first NIC stands among them; the fields of
+/// further NICs follow, as `ip/1`.
 pub(super) fn vm(vm: &Value) -> String {
-    let pairs: Vec<(&str, String)> = VM_FIELDS
+    let own = fields(vm).map(|(field, value)| (field.to_string(), value));
+    let nics = vm["nics"].as_array().into_iter().flatten().enumerate().skip(1);
+    let further = nics.flat_map(|(at, nic)| {
+        fields(nic).map(move |(field, value)| (format!("{field}/{at}"), value))
+    });
+    let all: Vec<(String, String)> = own.chain(further).collect();
+    let pairs: Vec<(&str, String)> =
+        all.iter().map(|(field, value)| (field.as_str(), value.clone())).collect();
+    table::pairs(&pairs)
+}
+
+/// The fields that a VM or a NIC has, each as text.
+fn fields(of: &Value) -> impl Iterator<Item = (&'static str, String)> {
+    VM_FIELDS
         .into_iter()
-        .filter(|field| !matches!(&vm[*field], Value::Null))
+        .filter(|field| !matches!(&of[*field], Value::Null))
         .map(|field| match field {
-            "created_at" | "started_at" => (field, time(&vm[field])),
-            "expose" => (field, exposed(&vm[field])),
-            "limits" => (field, limits(&vm[field])),
-            field => (field, text(&vm[field])),
+            "created_at" | "started_at" => (field, time(&of[field])),
+            "expose" => (field, exposed(&of[field])),
+            "limits" => (field, limits(&of[field])),
+            field => (field, text(&of[field])),
         })
         .filter(|(_, value)| !value.is_empty())
-        .collect();
-    table::pairs(&pairs)
 }
 
 /// Limits as flags of `limit`; nothing if there are none.

@@ -120,7 +120,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// A kernel error that has a name of its own in the interface.
     fn named(&self, record: &Record, failure: Failure) -> Error {
-        match (failure.errno(), self.engine.network_of(record)) {
+        // The first word is the link that was to be attached.
+        let link = failure.object().and_then(|object| object.split(' ').next());
+        let failed = record.nics.iter().find(|nic| link == Some(nic.tap.as_str()));
+        match (failure.errno(), failed.and_then(|nic| self.engine.network_of(nic))) {
             (Some(EXFULL), Some(network)) => {
                 let bridge = network.bridge.clone();
                 Refusal::BridgeFull { bridge, limit: BRIDGE_PORTS_MAX }.into()
@@ -183,16 +186,15 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Starts a VM's process, with what is open for it.
     fn launch(&mut self, record: &Record) -> Result<ProcessId, Error> {
         let name = &record.name;
+        let ports: Vec<_> = self.engine.desired_ports(record).collect();
         let mut taps = Vec::new();
-        if let Some(port) = self.engine.desired_port(record) {
-            for _ in 0..self.launcher.taps_of(record) {
-                taps.push(self.network.open_tap(&port)?);
-            }
+        for nic in self.launcher.taps_of(record) {
+            taps.push(self.network.open_tap(&ports[nic])?);
         }
         let log = self.processes.open_log(name, &self.launcher.log(name))?;
         let given = Descriptors { log, taps };
-        let network = self.engine.network_of(record);
-        let command = self.launcher.command(record, network, self.store.paths(), &given)?;
+        let networks = self.engine.networks_of(record);
+        let command = self.launcher.command(record, &networks, self.store.paths(), &given)?;
         Ok(self.processes.spawn(name, &command, given)?)
     }
 

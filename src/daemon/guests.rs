@@ -46,7 +46,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         };
         let guest = self.engine.guest(network, query.mac(), None)?;
         let resolvers = self.resolvers.known(now, resolvers_of_the_host);
-        Some((guest.port.ifindex?, reply.frame(&guest, &query, resolvers)))
+        Some((guest.nic.ifindex?, reply.frame(&guest, &query, resolvers)))
     }
 }
 

@@ -37,8 +37,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// The network arguments of a VM, for people who start their own hypervisor.
     pub(super) fn args(&self, name: &VmName, hypervisor: Option<&str>) -> Result<Reply, Error> {
         let record = &self.engine.vm(name)?.record;
-        let network = self.engine.network_of(record);
-        let args = self.launcher.args(record, network, hypervisor, self.store.paths())?;
+        let networks = self.engine.networks_of(record);
+        let args = self.launcher.args(record, &networks, hypervisor, self.store.paths())?;
         Ok(Reply::Args { args })
     }
 
@@ -121,7 +121,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let owners: BTreeMap<_, _> = self
             .engine
             .vms()
-            .filter_map(|vm| Some((vm.record.port.as_ref()?.address()?, &vm.record.name)))
+            .flat_map(|vm| vm.record.nics.iter().map(move |nic| (nic.address(), &vm.record.name)))
+            .filter_map(|(address, name)| Some((address?, name)))
             .collect();
         for (unit, value) in [
             ("packets", (|counted| counted.packets) as fn(&Counted) -> u64),

@@ -14,14 +14,15 @@ use crate::hypervisor::machine::{MachineDefaults, resolve_machine};
 use crate::hypervisor::process::Descriptors;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
-    self, Attachment, CLOUD_HYPERVISOR, Command, Control, FIRECRACKER, Launch, LaunchPort, Options,
+    self, Attachment, CLOUD_HYPERVISOR, Command, Control, FIRECRACKER, Launch, LaunchNic, Options,
     QEMU, inputs, log,
 };
 use crate::model::error::{Error, Refusal};
 use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
+use crate::model::nic::Nic;
 use crate::model::record::Record;
-use crate::model::spec::MachineSpec;
+use crate::model::spec::{MachineSpec, NetworkSpec};
 use crate::model::view::{Finding, Level};
 use crate::spec::MEMORY_MB_DEFAULT;
 use crate::store::Paths;
@@ -96,7 +97,7 @@ impl Launcher {
     pub(super) fn command(
         &self,
         record: &Record,
-        network: Option<&NetworkConfig>,
+        networks: &[&NetworkConfig],
         paths: &Paths,
         given: &Descriptors,
     ) -> Result<Command, Error> {
@@ -105,14 +106,14 @@ impl Launcher {
         let log = self.log(&record.name);
         let number = |descriptor: &OwnedFd| descriptor.as_raw_fd() as u32;
         let taps: Vec<u32> = given.taps.iter().map(number).collect();
-        let port = port(record, network).map(|port| LaunchPort { fds: &taps, ..port });
+        let nics = nics(record, networks, &taps);
         let launch = Launch {
             name: record.name.as_str(),
             machine,
             kernel: resolved.kernel,
-            port,
+            nics: &nics,
             cid: record.cid,
-            kernel_args: &vm::kernel_args_of(record, network),
+            kernel_args: &vm::kernel_args_of(record, networks),
             folder: paths.folder(&record.name),
             log: &log,
             log_fd: number(&given.log),
@@ -123,13 +124,14 @@ impl Launcher {
         Ok(hypervisor::command_line(resolved.hypervisor, &launch, &self.options)?)
     }
 
-    /// How many descriptors of its tap a VM's hypervisor is handed: one a queue, or none.
-    pub(super) fn taps_of(&self, record: &Record) -> u16 {
-        let takes = hypervisor::takes_open_tap(self.hypervisor(record));
-        match (&record.port, takes) {
-            (Some(_), true) => queues(record),
-            (Some(_), false) | (None, _) => 0,
+    /// The descriptors of its taps that a VM's hypervisor is handed, one a queue, or none: for each
+    /// the index of the NIC.
+    pub(super) fn taps_of(&self, record: &Record) -> Vec<usize> {
+        if !hypervisor::takes_open_tap(self.hypervisor(record)) {
+            return Vec::new();
         }
+        let nics = record.interfaces().enumerate();
+        nics.flat_map(|(at, (_, spec))| (0..queues(spec)).map(move |_| at)).collect()
     }
 
     /// How the VM's guest is asked to power off.
@@ -149,13 +151,13 @@ impl Launcher {
     pub(super) fn args(
         &self,
         record: &Record,
-        network: Option<&NetworkConfig>,
+        networks: &[&NetworkConfig],
         hypervisor: Option<&str>,
         paths: &Paths,
     ) -> Result<Vec<String>, Refusal> {
         let machine = record.spec.machine.as_ref();
         let attachment = Attachment {
-            port: port(record, network),
+            nics: &nics(record, networks, &[]),
             cid: record.cid,
             folder: &paths.folder(&record.name),
             vhost_vsock: self.vhost_vsock,
@@ -216,19 +218,29 @@ fn no_machine() -> Refusal {
     Refusal::InvalidConfig { field: "hypervisor".into(), reason }
 }
 
-fn queues(record: &Record) -> u16 {
-    record.spec.network.queues.unwrap_or(1)
+fn queues(spec: &NetworkSpec) -> u16 {
+    spec.queues.unwrap_or(1)
 }
 
-fn port<'a>(record: &'a Record, network: Option<&NetworkConfig>) -> Option<LaunchPort<'a>> {
-    let port = record.port.as_ref()?;
-    Some(LaunchPort {
-        tap: port.tap.as_str(),
-        mac: port.mac,
-        queues: queues(record),
-        fds: &[],
-        lease: port.ip.zip(network.map(|network| network.subnet.netmask())),
-    })
+/// What a hypervisor has to know of a VM's NICs. `taps` are their open descriptors, or none.
+fn nics<'a>(
+    record: &'a Record,
+    networks: &[&NetworkConfig],
+    mut taps: &'a [u32],
+) -> Vec<LaunchNic<'a>> {
+    let nic = |((nic, spec), network): ((&'a Nic, &NetworkSpec), &&NetworkConfig)| {
+        let queues = queues(spec);
+        let (fds, rest) = taps.split_at(taps.len().min(queues.into()));
+        taps = rest;
+        LaunchNic {
+            tap: nic.tap.as_str(),
+            mac: nic.mac,
+            queues,
+            fds,
+            lease: nic.ip.map(|ip| (ip, network.subnet.netmask())),
+        }
+    };
+    record.interfaces().zip(networks).map(nic).collect()
 }
 
 /// The frequency of the first processor as proc(5) shows it, which is that of the TSC where it is

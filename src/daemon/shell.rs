@@ -271,15 +271,16 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             Request::Args { name, hypervisor } => {
                 Ok(Step::reply(self.args(name, hypervisor.as_deref())?))
             }
-            Request::OpenTap { name } => {
-                let file = self.network.open_tap(&self.engine.tap_to_open(name)?)?.into();
+            Request::OpenTap { name, nic } => {
+                let tap = self.engine.tap_to_open(name, nic.unwrap_or_default())?;
+                let file = self.network.open_tap(&tap)?.into();
                 Ok(Step::reply(Reply::Tap { file }))
             }
             Request::Create { spec, start, dry_run, .. } => {
                 if let Some(machine) = spec.machine.as_ref().filter(|_| *start || *dry_run) {
                     self.launcher.verify(machine)?;
                 }
-                if spec.network.mode.needs_tap_device() && !dry_run && self.host.is_none() {
+                if spec.needs_tap_device() && !dry_run && self.host.is_none() {
                     self.setup(false, true, now)?;
                 }
                 self.engine.request(ticket, request, now)

@@ -22,7 +22,8 @@ pub fn decide(engine: &mut Engine, network: &str, query: &Query<'_>, now: Now) -
         log::debug!("network {network}: no VM has the Ethernet address {}", query.mac());
         return Step::Nothing;
     };
-    let (name, outcome) = (guest.vm.clone(), respond(&guest, query, now.wall));
+    let (name, nic) = (guest.vm.clone(), guest.index);
+    let outcome = respond(&guest, query, now.wall);
     if let Outcome::Ignore(reason) = outcome {
         log::debug!("VM {name}: {:?} is not answered: {reason}", query.kind());
         return Step::Nothing;
@@ -42,7 +43,7 @@ pub fn decide(engine: &mut Engine, network: &str, query: &Query<'_>, now: Now) -
         },
         Outcome::Do { change: None, reply } => Step::Do { decision: None, reply },
         Outcome::Do { change: Some(change), reply } => {
-            match engine.change_lease(&name, change, now) {
+            match engine.change_lease(&name, nic, change, now) {
                 Some(decision) => Step::Do { decision: Some(decision), reply },
                 None => Step::Nothing,
             }

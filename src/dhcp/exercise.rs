@@ -51,17 +51,13 @@ impl Host {
     /// Makes a VM and gives its Ethernet address.
     pub(super) fn create(&mut self, name: &str, network: NetworkSpec) -> Mac {
         let name = VmName::new(name).expect("a name");
-        let spec = Box::new(VmSpec { network, ..VmSpec::default() });
+        let spec = Box::new(VmSpec { networks: vec![network], ..VmSpec::default() });
         let request = Request::Create { name: name.clone(), spec, start: false, dry_run: false };
         let Ok(Requested::Do(decision)) = self.engine.request(1, &request, Now::default()) else {
             panic!("a VM can be made");
         };
         self.engine.commit(*decision, &Outcome::default(), Now::default());
-        self.engine
-            .vm(&name)
-            .ok()
-            .and_then(|vm| Some(vm.record.port.as_ref()?.mac))
-            .expect("a port")
+        self.engine.vm(&name).ok().and_then(|vm| Some(vm.record.nics.first()?.mac)).expect("a NIC")
     }
 
     /// Takes a frame from a guest and returns the frame that answers it.
@@ -136,7 +132,7 @@ fn check(host: &mut Host, frame: &[u8], now: Now) {
     let answer = host.hear(frame, now);
     let networks = host.engine.networks();
     let held = host.engine.vms().filter_map(|vm| {
-        let port = vm.record.port.as_ref()?;
+        let port = vm.record.nics.first()?;
         port.ip.or(port.lease.map(|lease| lease.ip))
     });
     let mut held: Vec<Ipv4Addr> = held.collect();

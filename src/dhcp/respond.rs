@@ -12,7 +12,7 @@ use super::Query;
 use super::message::{Kind, option};
 use super::reply::Reply;
 use crate::model::lease::{Change, Claim, Guest};
-use crate::model::record::Lease;
+use crate::model::nic::Lease;
 
 /// The length of a lease in milliseconds.
 pub const LEASE_MS: u64 = 3_600_000;

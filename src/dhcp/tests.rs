@@ -10,7 +10,7 @@ use crate::model::clock::Now;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::record::Lease;
+use crate::model::nic::Lease;
 use crate::model::spec::NetworkSpec;
 
 const HOST_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
@@ -126,7 +126,7 @@ fn is_refused(host: &mut Host, frame: &[u8], now: Now) -> bool {
 
 fn lease(host: &Host, name: &str) -> Option<Lease> {
     let vm = host.engine.vm(&VmName::new(name).unwrap()).unwrap();
-    vm.record.port.as_ref().unwrap().lease
+    vm.record.nics.first().unwrap().lease
 }
 
 fn shown(host: &Host, name: &str) -> Option<Ipv4Addr> {

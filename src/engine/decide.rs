@@ -15,18 +15,19 @@ use std::rc::Rc;
 use crate::engine::ledger::{Conflict, Ledger};
 use crate::engine::lifecycle::{FollowUp, Started};
 use crate::engine::supervise::{Life, Want};
-use crate::engine::vm::Vm;
+use crate::engine::vm::{self, Vm};
 use crate::engine::watch::Watch;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
+use crate::model::nic::Nic;
 use crate::model::policy::Policy;
 use crate::model::record::{Action, FORMAT, Record};
 use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
-use crate::model::spec::VmSpec;
-use crate::model::view::{EventKind, NetworkView, Status, VmView};
+use crate::model::spec::{NetworkSpec, VmSpec};
+use crate::model::view::{EventKind, NetworkView, NicView, Status, VmView};
 use crate::plan::op::Plan;
 
 /// All that volnet knows, and the decisions on it.
@@ -158,9 +159,9 @@ impl Decision {
 impl Outcome {
     fn add_to(&self, record: &mut Rc<Record>, now: Now) {
         for (tap, index) in &self.taps {
-            for port in Rc::make_mut(record).port.iter_mut().filter(|port| port.tap.as_str() == tap)
-            {
-                port.ifindex = Some(*index);
+            let nics = Rc::make_mut(record).nics.iter_mut();
+            for nic in nics.filter(|nic| nic.tap.as_str() == tap) {
+                nic.ifindex = Some(*index);
             }
         }
         if self.pid.is_some() {
@@ -228,9 +229,11 @@ impl Engine {
             Request::Delete { name, timeout_ms } => {
                 self.stop(ticket, name, *timeout_ms, Want::Deleted, now)
             }
-            Request::Expose { name, port } => self.expose(ticket, name, port),
-            Request::SetPolicy { name, policy } => self.set_policy(ticket, name, policy),
-            Request::SetLimits { name, limits } => self.set_limits(ticket, name, *limits),
+            Request::Expose { name, nic, port } => self.expose(ticket, name, *nic, port),
+            Request::SetPolicy { name, nic, policy } => self.set_policy(ticket, name, *nic, policy),
+            Request::SetLimits { name, nic, limits } => {
+                self.set_limits(ticket, name, *nic, *limits)
+            }
             Request::Unexpose { name, at } => self.unexpose(ticket, name, *at),
             Request::Get { name } => Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) })),
             Request::List => Ok(Step::reply(Reply::Vms { vms: self.list() })),
@@ -268,9 +271,14 @@ impl Engine {
         self.vms.values()
     }
 
-    /// The network that a VM's port is on.
-    pub fn network_of(&self, record: &Record) -> Option<&NetworkConfig> {
-        record.port.as_ref().and_then(|port| self.ledger.network(&port.network))
+    /// The network that an interface is on.
+    pub fn network_of(&self, nic: &Nic) -> Option<&NetworkConfig> {
+        self.ledger.network(&nic.network)
+    }
+
+    /// The networks of a VM's interfaces, one each.
+    pub fn networks_of(&self, record: &Record) -> Vec<&NetworkConfig> {
+        record.nics.iter().filter_map(|nic| self.network_of(nic)).collect()
     }
 
     /// The configured networks.
@@ -280,9 +288,29 @@ impl Engine {
 
     /// A VM as the interface shows it.
     pub fn show(&self, vm: &Vm) -> VmView {
-        let policy = self.policy_of(&vm.record).map(String::from);
-        let limits = self.limits_of(&vm.record).map(Box::new);
-        VmView { policy, limits, ..vm.view(self.network_of(&vm.record), &self.hypervisor) }
+        let record = &vm.record;
+        let nics = record.interfaces().filter_map(|(nic, spec)| self.show_nic(nic, spec)).collect();
+        let kernel_args = vm::kernel_args_of(record, &self.networks_of(record));
+        vm.view(nics, kernel_args.into(), &self.hypervisor)
+    }
+
+    fn show_nic(&self, nic: &Nic, spec: &NetworkSpec) -> Option<NicView> {
+        let network = self.network_of(nic)?;
+        let ip = nic.address();
+        Some(NicView {
+            mode: spec.mode,
+            network: nic.network.clone(),
+            tap: nic.tap.clone(),
+            ifindex: nic.ifindex,
+            mac: nic.mac,
+            ip,
+            netmask: ip.map(|_| network.subnet.netmask()),
+            gateway: ip.map(|_| network.host_ip),
+            mtu: spec.mtu.unwrap_or(network.mtu),
+            policy: self.policy_of(nic).map(String::from),
+            limits: self.limits_of(nic).map(Box::new),
+            expose: nic.exposed.clone(),
+        })
     }
 
     /// The decision is done, and this came of it: takes the state over and gives the answers. Who
@@ -381,15 +409,15 @@ impl Engine {
         }
         // What a dry run shows is what the next create gets, so it must not move the pool on.
         let before = dry_run.then(|| self.ledger.clone());
-        let (port, cid) = self.ledger.claim(name, spec).map_err(|why| self.named(why))?;
+        let (nics, cid) = self
+            .ledger
+            .claim(name, spec)
+            .map_err(|(nic, conflict)| spec.refuse_network(nic, self.named(conflict)))?;
         let record = Record {
             format: FORMAT,
             name: name.clone(),
             spec: spec.clone(),
-            port,
-            exposed: spec.expose.clone(),
-            policy: spec.network.policy.clone(),
-            limits: spec.network.limits,
+            nics,
             cid,
             created_at: now.wall,
             restarts: 0,
@@ -404,7 +432,7 @@ impl Engine {
             }
             return Err(refusal.into());
         }
-        let plan = self.attach_plan(&record).expect("nothing was seen that could be in the way");
+        let plan = self.attach_plan(&record);
         let commands = commands(&plan);
         if let Some(before) = before {
             self.ledger = before;
@@ -446,17 +474,34 @@ impl Engine {
         Ok(Step::Do(Box::new(self.begin_start(name, vec![(ticket, answer)], Started::ByRequest))))
     }
 
-    /// Changes the record of a VM, which is there, and shows the VM. What changes nothing is not written.
-    pub(super) fn change(
+    /// The indexes of the interfaces that a request is about: the named one, or all.
+    pub(super) fn nics_of(
+        &self,
+        record: &Record,
+        nic: Option<usize>,
+    ) -> Result<std::ops::Range<usize>, Refusal> {
+        match nic {
+            None => Ok(0..record.nics.len()),
+            Some(nic) if nic < record.nics.len() => Ok(nic..nic + 1),
+            Some(nic) => Err(self.no_nic(record, nic)),
+        }
+    }
+
+    /// Changes interfaces of a VM, the named one or all, and the kernel with them.
+    pub(super) fn change_nics(
         &mut self,
         ticket: Ticket,
         name: &VmName,
+        nic: Option<usize>,
         message: String,
-        change: impl FnOnce(&mut Record),
+        change: impl Fn(&mut Nic),
     ) -> Step {
         let vm = self.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
-        change(vm.edit());
+        let nics = vm.edit().nics.iter_mut().enumerate();
+        for (_, nic) in nics.filter(|(at, _)| nic.is_none_or(|nic| nic == *at)) {
+            change(nic);
+        }
         let vm = &self.vms[name];
         if vm.record == former.record {
             return Step::reply(Reply::Vm { vm: self.show(vm) });
@@ -481,16 +526,13 @@ impl Engine {
             Conflict::Refused(refusal) => refusal,
             Conflict::Ip(ip) => {
                 let holds = |record: &Record| {
-                    let port = record.port.as_ref();
-                    port.is_some_and(|port| {
-                        port.ip.or(port.lease.map(|lease| lease.ip)) == Some(ip)
-                    })
+                    let held = |nic: &Nic| nic.ip.or(nic.lease.map(|lease| lease.ip));
+                    record.nics.iter().any(|nic| held(nic) == Some(ip))
                 };
                 Refusal::AddressInUse { ip, owner: owner(&holds) }
             }
             Conflict::Mac(mac) => {
-                let holds =
-                    |record: &Record| record.port.as_ref().is_some_and(|port| port.mac == mac);
+                let holds = |record: &Record| record.nics.iter().any(|nic| nic.mac == mac);
                 let reason = format!("{mac} belongs to {}", owner(&holds));
                 Refusal::InvalidConfig { field: "network.mac".into(), reason }
             }

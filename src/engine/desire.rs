@@ -6,35 +6,33 @@ use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::net::is_guarded;
 use crate::model::net::{Dhcp, NetworkConfig};
+use crate::model::nic::{Nic, NicName};
 use crate::model::record::Record;
+use crate::model::spec::NetworkSpec;
 use crate::plan::op::{Handover, Op, Plan};
-use crate::plan::reconcile::{self, Desired, DesiredPort, Observed, Problem};
+use crate::plan::reconcile::{self, Desired, DesiredPort, Observed};
 use crate::plan::ruleset::{self, Element, Guest};
 
 impl Engine {
     /// All that should be: every network, and the port of every VM.
     pub fn desired(&self) -> Desired<'_> {
         let networks: Vec<&NetworkConfig> = self.ledger.networks().collect();
-        let ports = self.vms.values().filter_map(|vm| self.desired_port(&vm.record)).collect();
+        let ports = self.vms.values().flat_map(|vm| self.desired_ports(&vm.record)).collect();
         let elements = self.vms.values().flat_map(|vm| self.elements(&vm.record)).collect();
         let tables = ruleset::tables(&networks, &self.policies, elements, self.nft_owner);
         Desired { networks, ports, tables, forwarding: Some(true) }
     }
 
-    /// What gives a new VM its place on the network.
-    pub(super) fn attach_plan(&self, record: &Record) -> Result<Plan, Problem> {
-        match self.desired_port(record) {
-            Some(port) => reconcile::attach_plan(&port, None, self.elements(record)),
-            None => Ok(Plan::new()),
-        }
+    /// What gives a new VM its place on its networks.
+    pub(super) fn attach_plan(&self, record: &Record) -> Plan {
+        let ports: Vec<_> = self.desired_ports(record).collect();
+        reconcile::attach_plan(&ports, self.elements(record))
     }
 
-    /// What takes a VM's place on the network away.
+    /// What takes a VM's place on its networks away.
     pub(super) fn release_plan(&self, record: &Record) -> Plan {
-        match self.desired_port(record) {
-            Some(port) => reconcile::release_plan(&port, self.elements(record)),
-            None => Plan::new(),
-        }
+        let ports: Vec<_> = self.desired_ports(record).collect();
+        reconcile::release_plan(&ports, self.elements(record))
     }
 
     /// A network of ours that overlaps with an address or a route that the host has elsewhere.
@@ -56,13 +54,16 @@ impl Engine {
         })
     }
 
-    /// The tap of a VM, for somebody who opens it. While a hypervisor of ours has it, nobody else
-    /// can: a second queue would take frames from the guest.
-    pub fn tap_to_open(&self, name: &VmName) -> Result<DesiredPort<'_>, Refusal> {
+    /// The tap of a VM's interface, for somebody who opens it. While a hypervisor of ours has it,
+    /// nobody else can: a second queue would take frames from the guest.
+    pub fn tap_to_open(&self, name: &VmName, nic: usize) -> Result<DesiredPort<'_>, Refusal> {
         let vm = self.vm(name)?;
-        let port = self.desired_port(&vm.record).ok_or_else(|| {
-            let reason = "a VM of this mode has no tap".into();
-            Refusal::InvalidConfig { field: "network.mode".into(), reason }
+        let port = self.desired_ports(&vm.record).nth(nic).ok_or_else(|| match nic {
+            0 => Refusal::InvalidConfig {
+                field: "network.mode".into(),
+                reason: "a VM of this mode has no tap".into(),
+            },
+            _ => self.no_nic(&vm.record, nic),
         })?;
         match vm.life.pid() {
             Some(pid) => Err(Refusal::TapBusy { tap: port.tap.to_string(), pid: Some(pid) }),
@@ -70,41 +71,53 @@ impl Engine {
         }
     }
 
-    /// The port that a record gives its VM.
-    pub fn desired_port<'a>(&'a self, record: &'a Record) -> Option<DesiredPort<'a>> {
-        let port = record.port.as_ref()?;
-        let network = self.ledger.network(&port.network)?;
-        let mut desired = DesiredPort::new(&record.name, port, &record.spec.network, network);
-        let (user, is_handed) = self.tap_owner;
-        if self.hypervisor_of(record).is_some_and(|hypervisor| !is_handed(hypervisor)) {
-            desired.owner = Some(user);
-        }
-        desired.shaping = record.limits.or(network.limits).shaping();
-        Some(desired)
+    /// Why a VM has no interface of that index.
+    pub(super) fn no_nic(&self, record: &Record, nic: usize) -> Refusal {
+        let reason = format!("VM {} has {} interfaces, not {nic}", record.name, record.nics.len());
+        Refusal::InvalidConfig { field: "nic".into(), reason }
     }
 
-    /// What a change of a VM's record means for the kernel: for its sets, in one batch unless something
-    /// is to be forgotten between, and for how fast the VM's tap sends.
+    /// The taps of a VM, one for each of its interfaces.
+    pub fn desired_ports<'a>(
+        &'a self,
+        record: &'a Record,
+    ) -> impl Iterator<Item = DesiredPort<'a>> {
+        let (user, is_handed) = self.tap_owner;
+        let opens = self.hypervisor_of(record).is_some_and(|hypervisor| !is_handed(hypervisor));
+        record.interfaces().enumerate().filter_map(move |(index, (nic, spec))| {
+            let network = self.ledger.network(&nic.network)?;
+            let name = NicName { vm: &record.name, index };
+            let mut desired = DesiredPort::new(name, nic, spec, network);
+            if opens {
+                desired.owner = Some(user);
+            }
+            desired.shaping = nic.limits.or(network.limits).shaping();
+            Some(desired)
+        })
+    }
+
+    /// What a change of a VM's record means for the kernel: for its sets, in one batch unless
+    /// something is to be forgotten between, and for how fast the VM's taps send.
     pub(super) fn exchange_plan(&self, before: &Record, after: &Record) -> Plan {
-        let (had, has) = (self.desired_port(before), self.desired_port(after));
-        let same = had.map(|port| port.address) == has.map(|port| port.address);
-        let forget = |port: Option<DesiredPort<'_>>, at| port.filter(|_| !same)?.forget(at);
         let (gone, new) = self.differences(before, after);
         let mut forgotten: Plan = gone.iter().filter_map(Op::forget_flows).collect();
-        forgotten.extend(forget(had, Handover::Released));
-        forgotten.extend(forget(has, Handover::Assigned));
-        let mut plan = Plan::new();
-        match (gone.is_empty(), new.is_empty()) {
-            (false, false) if forgotten.is_empty() => {
-                plan.push(Op::ExchangeElements { gone, new });
+        let mut shaped = Plan::new();
+        for (had, has) in self.desired_ports(before).zip(self.desired_ports(after)) {
+            if had.address != has.address {
+                forgotten.extend(had.forget(Handover::Released));
+                forgotten.extend(has.forget(Handover::Assigned));
             }
-            (nothing_gone, nothing_new) => {
-                plan.extend((!nothing_gone).then_some(Op::RemoveElements(gone)));
-                plan.extend(forgotten);
-                plan.extend((!nothing_new).then_some(Op::AddElements(new)));
-            }
+            shaped.extend(has.shape(had.shaping));
         }
-        plan.extend(has.and_then(|port| port.shape(had.and_then(|had| had.shaping))));
+        let mut plan = Plan::new();
+        if !gone.is_empty() && !new.is_empty() && forgotten.is_empty() {
+            plan.push(Op::ExchangeElements { gone, new });
+        } else {
+            plan.extend((!gone.is_empty()).then_some(Op::RemoveElements(gone)));
+            plan.append(&mut forgotten);
+            plan.extend((!new.is_empty()).then_some(Op::AddElements(new)));
+        }
+        plan.append(&mut shaped);
         plan
     }
 
@@ -124,25 +137,28 @@ impl Engine {
 
     /// What a VM is in the sets of our tables.
     pub(super) fn elements(&self, record: &Record) -> Vec<Element> {
-        let Some(port) = &record.port else { return Vec::new() };
-        let Some(network) = self.ledger.network(&port.network) else { return Vec::new() };
-        let mut elements = ruleset::exposed(port.address(), &record.exposed);
-        if let Some((address, policy)) = port.address().zip(self.policy_of(record)) {
+        record.interfaces().flat_map(|(nic, spec)| self.elements_of(nic, spec)).collect()
+    }
+
+    /// What an interface is in the sets of our tables.
+    fn elements_of(&self, nic: &Nic, spec: &NetworkSpec) -> Vec<Element> {
+        let Some(network) = self.ledger.network(&nic.network) else { return Vec::new() };
+        let mut elements = ruleset::exposed(nic.address(), &nic.exposed);
+        if let Some((address, policy)) = nic.address().zip(self.policy_of(nic)) {
             elements.extend(ruleset::policy(address, policy));
         }
         if !self.is_guarded() {
             return elements;
         }
-        let (spec, given) = (&record.spec.network, port.lease.filter(|lease| lease.given));
         elements.extend(ruleset::elements(&Guest {
-            tap: &port.tap,
-            mac: port.mac,
-            ip: port.ip.or(given.map(|lease| lease.ip)),
+            tap: &nic.tap,
+            mac: nic.mac,
+            ip: nic.address(),
             asks_others: spec.mode == Mode::Dhcp && network.dhcp == Dhcp::External,
             antispoof: spec.antispoof.unwrap_or(network.antispoof),
             ipv6: network.ipv6,
             isolated: spec.isolated.unwrap_or(network.isolated),
-            limits: record.limits.or(network.limits),
+            limits: nic.limits.or(network.limits),
         }));
         elements
     }

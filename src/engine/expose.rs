@@ -7,32 +7,42 @@ use crate::model::expose::{EXPOSED_MAX, Expose, HostPort};
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::net::Dhcp;
-use crate::model::record::{Port, Record};
+use crate::model::nic::Nic;
+use crate::model::record::Record;
 use crate::model::request::Reply;
 use crate::model::request::Ticket;
+use crate::model::spec::NetworkSpec;
 
 impl Engine {
-    /// Refuses what a new VM cannot have of the host's ports, and a policy and limits that cannot be.
+    /// Refuses what a new VM cannot have of the host's ports, and policies and limits that cannot
+    /// be.
     pub(super) fn check_traffic(&self, record: &Record) -> Result<(), Refusal> {
-        if let Some(policy) = &record.policy {
-            self.check_policy(record, policy)?;
+        for (at, wanted) in record.spec.networks.iter().enumerate() {
+            let checked = self.check_nic(record, at, wanted);
+            checked.map_err(|refusal| record.spec.refuse_network(at, refusal))?;
         }
-        self.check_limits(record, &record.limits)?;
-        if record.exposed.is_empty() {
-            return Ok(());
+        self.check_free(record, record.exposed())
+    }
+
+    fn check_nic(&self, record: &Record, at: usize, wanted: &NetworkSpec) -> Result<(), Refusal> {
+        if let Some(policy) = &wanted.policy {
+            self.check_policy(record, at, policy)?;
         }
-        self.check_reachable(record.mode(), record.port.as_ref())?;
-        self.check_free(&record.name, &record.exposed)
+        self.check_limits(record, &wanted.limits)?;
+        if wanted.expose.is_empty() { Ok(()) } else { self.check_reachable(record, at) }
     }
 
     /// Refuses ports that others have.
-    pub(super) fn check_free(&self, name: &VmName, wanted: &[Expose]) -> Result<(), Refusal> {
-        let others = self.vms.values().filter(|vm| vm.record.name != *name);
+    pub(super) fn check_free<'a>(
+        &self,
+        record: &Record,
+        wanted: impl Iterator<Item = &'a Expose> + Clone,
+    ) -> Result<(), Refusal> {
+        let others = self.vms.values().filter(|vm| vm.record.name != record.name);
         for Vm { record, .. } in others {
-            let taken = |wanted: &&Expose| {
-                record.exposed.iter().any(|other| other.at().meets(&wanted.at()))
-            };
-            if let Some(Expose { protocol, host_port, .. }) = wanted.iter().find(taken) {
+            let taken =
+                |wanted: &&Expose| record.exposed().any(|other| other.at().meets(&wanted.at()));
+            if let Some(Expose { protocol, host_port, .. }) = wanted.clone().find(taken) {
                 let (protocol, port) = (*protocol, *host_port);
                 return Err(Refusal::PortInUse { protocol, port, owner: record.name.to_string() });
             }
@@ -41,14 +51,15 @@ impl Engine {
     }
 
     /// Refuses ports of a guest whose address nobody here knows.
-    fn check_reachable(&self, mode: Mode, port: Option<&Port>) -> Result<(), Refusal> {
+    fn check_reachable(&self, record: &Record, nic: usize) -> Result<(), Refusal> {
         let refuse = |reason| Refusal::InvalidConfig { field: "expose".into(), reason };
-        self.check_addressed(mode, port).map_err(refuse)
+        self.check_addressed(record, nic).map_err(refuse)
     }
 
-    /// Says why volnet gives a guest no address, if so it is.
-    pub(super) fn check_addressed(&self, mode: Mode, port: Option<&Port>) -> Result<(), String> {
-        let network = port.and_then(|port| self.ledger.network(&port.network));
+    /// Says why volnet gives an interface no address, if so it is.
+    pub(super) fn check_addressed(&self, record: &Record, nic: usize) -> Result<(), String> {
+        let network = record.nics.get(nic).and_then(|nic| self.ledger.network(&nic.network));
+        let mode = record.spec.networks.get(nic).map_or(Mode::Vsock, |network| network.mode);
         let known = match mode {
             Mode::Bridged => true,
             Mode::Dhcp => network.is_some_and(|network| network.dhcp == Dhcp::Builtin),
@@ -65,27 +76,33 @@ impl Engine {
         &mut self,
         ticket: Ticket,
         name: &VmName,
+        nic: Option<usize>,
         wanted: &Expose,
     ) -> Result<Step, Error> {
         let record = &self.vm(name)?.record;
-        self.check_reachable(record.mode(), record.port.as_ref())?;
-        if record.exposed.iter().any(|there| (there.at(), there.port) == (wanted.at(), wanted.port))
-        {
-            return Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) }));
+        let at = nic.unwrap_or_default();
+        if at > 0 && record.nics.get(at).is_none() {
+            return Err(self.no_nic(record, at).into());
         }
-        if record.exposed.iter().any(|there| there.at().meets(&wanted.at())) {
+        self.check_reachable(record, at)?;
+        let nics = record.nics.iter().enumerate();
+        let mut there = nics.flat_map(|(at, nic)| nic.exposed.iter().map(move |it| (at, it)));
+        if let Some((owner, port)) = there.find(|(_, port)| port.at().meets(&wanted.at())) {
+            if (owner, port.at(), port.port) == (at, wanted.at(), wanted.port) {
+                return Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) }));
+            }
             let (protocol, port) = (wanted.protocol, wanted.host_port);
             let owner = name.to_string();
             return Err(Refusal::PortInUse { protocol, port, owner }.into());
         }
-        if record.exposed.len() >= EXPOSED_MAX {
-            let reason = format!("a VM may have at most {EXPOSED_MAX} exposed ports");
+        if record.exposed().count() >= EXPOSED_MAX {
+            let reason = format!("there may be at most {EXPOSED_MAX} of one VM");
             return Err(Refusal::InvalidConfig { field: "expose".into(), reason }.into());
         }
-        self.check_free(name, std::slice::from_ref(wanted))?;
-        let message =
-            format!("VM {name}: {} of the host now leads to its port {}", wanted.at(), wanted.port);
-        Ok(self.change(ticket, name, message, |record| record.exposed.push(wanted.clone())))
+        self.check_free(record, std::iter::once(wanted))?;
+        let message = format!("VM {name}: {} leads to its port {}", wanted.at(), wanted.port);
+        let push = |nic: &mut Nic| nic.exposed.push(wanted.clone());
+        Ok(self.change_nics(ticket, name, Some(at), message, push))
     }
 
     /// Takes a port back; the connections through it end. One that is not there is as good as taken.
@@ -97,8 +114,7 @@ impl Engine {
     ) -> Result<Step, Error> {
         self.vm(name)?;
         let message = format!("VM {name}: {at} of the host no longer leads to it");
-        Ok(self.change(ticket, name, message, |record| {
-            record.exposed.retain(|there| there.at() != at);
-        }))
+        let take = |nic: &mut Nic| nic.exposed.retain(|there| there.at() != at);
+        Ok(self.change_nics(ticket, name, None, message, take))
     }
 }

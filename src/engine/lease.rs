@@ -18,7 +18,8 @@ use crate::model::clock::Now;
 use crate::model::lease::{Change, Claim, Guest};
 use crate::model::mac::Mac;
 use crate::model::name::VmName;
-use crate::model::record::{Lease, Record};
+use crate::model::nic::Lease;
+use crate::model::record::Record;
 use crate::model::view::EventKind;
 
 /// Changes of its lease that a guest may ask for. Each is a write to the disk.
@@ -57,9 +58,10 @@ impl Engine {
     /// like to have.
     pub fn guest(&self, network: &str, mac: Mac, wanted: Option<Ipv4Addr>) -> Option<Guest<'_>> {
         let record = &self.vms.get(self.ledger.owner_of_mac(network, mac)?)?.record;
-        let port = record.port.as_ref()?;
-        let network = self.ledger.network(network)?;
-        let claim = match (port.ip, port.lease) {
+        let mut nics = record.nics.iter();
+        let index = nics.position(|nic| nic.mac == mac && nic.network == network)?;
+        let (nic, network) = (&record.nics[index], self.ledger.network(network)?);
+        let claim = match (nic.ip, nic.lease) {
             (Some(ip), _) => Claim::Reserved(ip),
             (None, Some(lease)) => Claim::Leased(lease),
             (None, None) => match self.ledger.candidate(&network.name, wanted) {
@@ -67,8 +69,8 @@ impl Engine {
                 None => Claim::Nothing,
             },
         };
-        let mtu = record.spec.network.mtu.unwrap_or(network.mtu);
-        Some(Guest { vm: &record.name, port, network, mtu, claim })
+        let mtu = record.spec.networks[index].mtu.unwrap_or(network.mtu);
+        Some(Guest { vm: &record.name, index, nic, network, mtu, claim })
     }
 
     /// Whether another message of a guest may be answered. A guest that asks without end is answered
@@ -79,13 +81,19 @@ impl Engine {
 
     /// Changes a guest's lease. `None` when it has asked for too many changes, or the address has
     /// gone to somebody else.
-    pub fn change_lease(&mut self, name: &VmName, change: Change, now: Now) -> Option<Decision> {
+    pub fn change_lease(
+        &mut self,
+        name: &VmName,
+        nic: usize,
+        change: Change,
+        now: Now,
+    ) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
         if !vm.changes.allows(CHANGES, now) {
             log::debug!("VM {name}: the guest changes its lease too often");
             return None;
         }
-        let before = vm.record.port.as_ref()?.lease;
+        let before = vm.record.nics.get(nic)?.lease;
         let ended = |words: &dyn Fn(Ipv4Addr) -> String| {
             before.map(|before| (EventKind::LeaseEnded, words(before.ip)))
         };
@@ -101,7 +109,7 @@ impl Engine {
                 (None, ended(&|ip| format!("VM {name} declined {ip}: another machine uses it")))
             }
         };
-        let mut decision = self.put_lease(name, lease)?;
+        let mut decision = self.put_lease(name, nic, lease)?;
         decision.events.extend(event);
         Some(decision)
     }
@@ -109,13 +117,17 @@ impl Engine {
     /// Makes room on a network whose pool has nothing left: takes the lease back that ended longest
     /// ago. `None` when none has ended.
     pub fn reclaim(&mut self, network: &str, now: Now) -> Option<Decision> {
-        let over = self.vms.values().filter_map(|vm| {
-            let port = vm.record.port.as_ref().filter(|port| port.network == network)?;
-            let lease = port.lease.filter(|lease| lease.until <= now.wall)?;
-            Some((lease.until, lease, vm.record.name.clone()))
+        let nics = self.vms.values().flat_map(|vm| {
+            vm.record.nics.iter().enumerate().map(|(at, nic)| (&vm.record.name, at, nic))
         });
-        let (_, lease, name) = over.min_by_key(|(until, ..)| *until)?;
-        let mut decision = self.put_lease(&name, None)?;
+        let here = nics.filter(|(_, _, nic)| nic.network == network);
+        let over = here.filter_map(|(name, at, nic)| {
+            let lease = nic.lease.filter(|lease| lease.until <= now.wall)?;
+            Some((name, at, lease))
+        });
+        let (name, at, lease) = over.min_by_key(|(.., lease)| lease.until)?;
+        let name = name.clone();
+        let mut decision = self.put_lease(&name, at, None)?;
         if lease.given {
             let message = format!("VM {name} has {} no more: its time was over", lease.ip);
             decision.events.push((EventKind::LeaseEnded, message));
@@ -123,15 +135,15 @@ impl Engine {
         Some(decision)
     }
 
-    /// A decision that makes this a guest's lease.
-    fn put_lease(&mut self, name: &VmName, lease: Option<Lease>) -> Option<Decision> {
+    /// A decision that makes this the lease of an interface.
+    fn put_lease(&mut self, name: &VmName, nic: usize, lease: Option<Lease>) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
         let former = vm.clone();
-        let port = vm.edit().port.as_mut()?;
-        if !self.ledger.exchange(&port.network, address(port.lease), address(lease)) {
+        let nic = vm.edit().nics.get_mut(nic)?;
+        if !self.ledger.exchange(&nic.network, address(nic.lease), address(lease)) {
             return None;
         }
-        port.lease = lease;
+        nic.lease = lease;
         let vm = self.vms.get(name)?;
         let plan = self.exchange_plan(&former.record, &vm.record);
         Some(Decision { plan, ..Decision::of(vm, None, Write::Put, former) })
@@ -139,8 +151,8 @@ impl Engine {
 
     /// Puts the ledger back to a record as it was before a decision that could not be carried out.
     pub(super) fn take_lease_back(&mut self, former: &Record) {
-        let now = self.vms.get(&former.name).and_then(|vm| vm.record.port.as_ref());
-        if let (Some(now), Some(former)) = (now, &former.port) {
+        let Some(now) = self.vms.get(&former.name) else { return };
+        for (now, former) in now.record.nics.iter().zip(&former.nics) {
             self.ledger.exchange(&former.network, address(now.lease), address(former.lease));
         }
     }

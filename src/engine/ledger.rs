@@ -14,7 +14,8 @@ use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::is_guarded;
 use crate::model::net::{Dhcp, NetworkConfig};
-use crate::model::record::{Lease, Port, Record};
+use crate::model::nic::{Lease, Nic, NicName};
+use crate::model::record::Record;
 use crate::model::spec::{NetworkSpec, VmSpec};
 use crate::model::view::NetworkView;
 
@@ -50,6 +51,22 @@ pub enum Conflict {
     Mac(Mac),
     /// The request breaks a rule of its own.
     Refused(Refusal),
+}
+
+impl Conflict {
+    /// The same, unless it is a NIC of the same VM that has what is wanted: nobody else finds that.
+    fn within(self, vm: &VmName, nics: &[Nic]) -> Conflict {
+        match self {
+            Conflict::Ip(ip) if nics.iter().any(|nic| nic.ip == Some(ip)) => {
+                Refusal::AddressInUse { ip, owner: vm.to_string() }.into()
+            }
+            Conflict::Mac(mac) if nics.iter().any(|nic| nic.mac == mac) => {
+                let reason = format!("{mac} belongs to another NIC of this VM");
+                Refusal::InvalidConfig { field: "network.mac".into(), reason }.into()
+            }
+            conflict => conflict,
+        }
+    }
 }
 
 impl From<Refusal> for Conflict {
@@ -89,23 +106,29 @@ impl Ledger {
         self.networks.iter().map(Account::view).collect()
     }
 
-    /// Gives a new VM what its mode needs.
-    pub fn claim(&mut self, vm: &VmName, spec: &VmSpec) -> Result<(Option<Port>, u32), Conflict> {
-        let mode = spec.network.mode;
-        if spec.network.ip.is_some() && !mode.needs_ip_allocation() {
-            let reason = format!("a VM in {mode} mode has no address of its own");
-            return Err(Refusal::InvalidConfig { field: "network.ip".into(), reason }.into());
+    /// Gives a new VM what its modes need: its interfaces, and a context id.
+    /// The error says of which network it speaks.
+    pub fn claim(
+        &mut self,
+        vm: &VmName,
+        spec: &VmSpec,
+    ) -> Result<(Vec<Nic>, u32), (usize, Conflict)> {
+        let mut nics: Vec<Nic> = Vec::with_capacity(spec.networks.len());
+        for (index, wanted) in spec.networks.iter().enumerate() {
+            match self.claim_nic(NicName { vm, index }, wanted) {
+                Ok(nic) => nics.extend(nic),
+                Err(conflict) => {
+                    self.release_nics(&nics);
+                    return Err((index, conflict.within(vm, &nics)));
+                }
+            }
         }
-        let port = match mode.needs_tap_device() {
-            false => None,
-            true => Some(self.claim_port(vm, spec)?),
-        };
         match self.cids.take() {
-            Some(cid) => Ok((port, cid)),
+            Some(cid) => Ok((nics, cid)),
             None => {
-                self.release_port(port.as_ref());
+                self.release_nics(&nics);
                 let reason = "every vsock context id is in use".into();
-                Err(Refusal::InvalidConfig { field: "network.mode".into(), reason }.into())
+                Err((0, Refusal::InvalidConfig { field: "network.mode".into(), reason }.into()))
             }
         }
     }
@@ -117,15 +140,17 @@ impl Ledger {
         if !self.cids.take_exactly(record.cid) {
             return Err(format!("its context id {} belongs to another VM", record.cid));
         }
-        let Some(port) = &mut record.port else { return Ok(()) };
-        let restored = self.restore_port(&record.name, port);
-        if restored.is_err() {
-            self.cids.release(record.cid);
+        for at in 0..record.nics.len() {
+            if let Err(reason) = self.restore_nic(&record.name, &mut record.nics[at]) {
+                self.release_nics(&record.nics[..at]);
+                self.cids.release(record.cid);
+                return Err(reason);
+            }
         }
-        restored
+        Ok(())
     }
 
-    fn restore_port(&mut self, vm: &VmName, port: &mut Port) -> Result<(), String> {
+    fn restore_nic(&mut self, vm: &VmName, port: &mut Nic) -> Result<(), String> {
         let account = self
             .networks
             .iter_mut()
@@ -163,18 +188,20 @@ impl Ledger {
 
     /// Takes back what a record holds. Only when its process and its link are gone.
     pub fn release(&mut self, record: &Record) {
-        self.release_port(record.port.as_ref());
+        self.release_nics(&record.nics);
         self.cids.release(record.cid);
     }
 
-    fn release_port(&mut self, port: Option<&Port>) {
-        let Some(port) = port else { return };
-        self.taps.remove(&port.tap);
-        let account = self.networks.iter_mut().find(|account| account.config.name == port.network);
-        if let Some(account) = account {
-            account.macs.remove(&port.mac);
-            for ip in port.ip.into_iter().chain(port.lease.map(|lease| lease.ip)) {
-                account.pool.release(ip);
+    fn release_nics(&mut self, nics: &[Nic]) {
+        for nic in nics {
+            self.taps.remove(&nic.tap);
+            let network =
+                self.networks.iter_mut().find(|account| account.config.name == nic.network);
+            if let Some(account) = network {
+                account.macs.remove(&nic.mac);
+                for ip in nic.ip.into_iter().chain(nic.lease.map(|lease| lease.ip)) {
+                    account.pool.release(ip);
+                }
             }
         }
     }
@@ -214,29 +241,52 @@ impl Ledger {
         true
     }
 
-    fn claim_port(&mut self, vm: &VmName, spec: &VmSpec) -> Result<Port, Conflict> {
-        let chosen = self.chosen(&spec.network)?;
-        self.check_guard(&spec.network, &self.networks[chosen].config)?;
+    /// The interface that a VM asks for; `None` in vsock mode.
+    fn claim_nic(
+        &mut self,
+        name: NicName<'_>,
+        wanted: &NetworkSpec,
+    ) -> Result<Option<Nic>, Conflict> {
+        let mode = wanted.mode;
+        if wanted.ip.is_some() && !mode.needs_ip_allocation() {
+            let reason = format!("a VM in {mode} mode has no address of its own");
+            return Err(Refusal::InvalidConfig { field: "network.ip".into(), reason }.into());
+        }
+        if !mode.needs_tap_device() {
+            return Ok(None);
+        }
+        let chosen = self.chosen(wanted)?;
+        self.check_guard(wanted, &self.networks[chosen].config)?;
         let account = &mut self.networks[chosen];
         if account.ports() >= BRIDGE_PORTS_MAX {
             let bridge = account.config.bridge.clone();
             return Err(Refusal::BridgeFull { bridge, limit: BRIDGE_PORTS_MAX }.into());
         }
-        account.check_mtu(&spec.network)?;
-        if spec.network.mode == Mode::Dhcp && account.config.dhcp == Dhcp::Off {
+        account.check_mtu(wanted)?;
+        if mode == Mode::Dhcp && account.config.dhcp == Dhcp::Off {
             let reason = format!("dhcp is off on the network {}", account.config.name);
             return Err(Refusal::InvalidConfig { field: "network.mode".into(), reason }.into());
         }
-        let mac = account.choose_mac(vm, &spec.network)?;
-        let ip = match spec.network.mode.needs_ip_allocation() {
-            true => Some(account.lease(&spec.network)?),
+        let mac = account.choose_mac(name, wanted)?;
+        let ip = match mode.needs_ip_allocation() {
+            true => Some(account.lease(wanted)?),
             false => None,
         };
-        account.macs.insert(mac, Some(vm.clone()));
+        account.macs.insert(mac, Some(name.vm.clone()));
         let network = account.config.name.clone();
-        let tap = TapName::choose(vm, |tap| self.taps.contains_key(tap));
-        self.taps.insert(tap.clone(), vm.clone());
-        Ok(Port { network, tap, ifindex: None, mac, ip, lease: None })
+        let tap = TapName::choose(name, |tap| self.taps.contains_key(tap));
+        self.taps.insert(tap.clone(), name.vm.clone());
+        Ok(Some(Nic {
+            network,
+            tap,
+            ifindex: None,
+            mac,
+            ip,
+            lease: None,
+            exposed: wanted.expose.clone(),
+            policy: wanted.policy.clone(),
+            limits: wanted.limits,
+        }))
     }
 
     /// Refuses what nobody would see to on a host without rules for its bridges.
@@ -343,8 +393,9 @@ impl Account {
         }
     }
 
-    fn choose_mac(&self, vm: &VmName, wanted: &NetworkSpec) -> Result<Mac, Conflict> {
-        let mac = wanted.mac.unwrap_or_else(|| Mac::of_guest(&self.config.name, vm.as_str()));
+    fn choose_mac(&self, name: NicName<'_>, wanted: &NetworkSpec) -> Result<Mac, Conflict> {
+        let own = || Mac::of_guest(&self.config.name, &name.to_string());
+        let mac = wanted.mac.unwrap_or_else(own);
         if self.macs.contains_key(&mac) {
             return Err(Conflict::Mac(mac));
         }

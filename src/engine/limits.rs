@@ -4,14 +4,15 @@ use crate::engine::decide::{Engine, Step};
 use crate::model::error::{Error, Refusal};
 use crate::model::limits::{Limits, UNGUARDED};
 use crate::model::name::VmName;
+use crate::model::nic::Nic;
 use crate::model::record::Record;
 use crate::model::request::Ticket;
 
 impl Engine {
-    /// The limits that a VM has; `None` if it has no interface.
-    pub(super) fn limits_of(&self, record: &Record) -> Option<Limits> {
-        let network = self.network_of(record)?;
-        Some(record.limits.or(network.limits).in_force())
+    /// The limits that an interface has.
+    pub(super) fn limits_of(&self, nic: &Nic) -> Option<Limits> {
+        let network = self.network_of(nic)?;
+        Some(nic.limits.or(network.limits).in_force())
     }
 
     /// Refuses limits that a VM cannot have.
@@ -21,7 +22,7 @@ impl Engine {
         };
         match limits.of_sending() {
             _ if limits.is_empty() => Ok(()),
-            _ if record.port.is_none() => {
+            _ if record.nics.is_empty() => {
                 refuse("network.limits", "a VM of this mode has no interface")
             }
             Some(field) if !self.is_guarded() => {
@@ -31,17 +32,22 @@ impl Engine {
         }
     }
 
-    /// Gives a VM other limits, where they are named.
+    /// Gives interfaces of a VM other limits, where they are named: one interface, or all.
     pub(super) fn set_limits(
         &mut self,
         ticket: Ticket,
         name: &VmName,
+        nic: Option<usize>,
         limits: Limits,
     ) -> Result<Step, Error> {
         let record = &self.vm(name)?.record;
-        let limits = limits.or(record.limits);
-        self.check_limits(record, &limits)?;
-        let message = format!("VM {name} has new limits");
-        Ok(self.change(ticket, name, message, |record| record.limits = limits))
+        for nic in self.nics_of(record, nic)? {
+            self.check_limits(record, &limits.or(record.nics[nic].limits))?;
+        }
+        if record.nics.is_empty() {
+            self.check_limits(record, &limits)?;
+        }
+        let message = format!("VM {name} has other limits");
+        Ok(self.change_nics(ticket, name, nic, message, |nic| nic.limits = limits.or(nic.limits)))
     }
 }

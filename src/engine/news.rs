@@ -35,9 +35,9 @@ impl Engine {
             .filter(|link| link.is_our_tap())
             .map(|link| (link.name.as_str(), link.index))
             .collect();
-        for port in self.vms.values_mut().filter_map(|vm| vm.edit().port.as_mut()) {
-            if let Some(index) = taps.get(port.tap.as_str()) {
-                port.ifindex = Some(*index);
+        for nic in self.vms.values_mut().flat_map(|vm| &mut vm.edit().nics) {
+            if let Some(index) = taps.get(nic.tap.as_str()) {
+                nic.ifindex = Some(*index);
             }
         }
         self.bridges.clear();
@@ -69,17 +69,19 @@ impl Engine {
 
     /// The port that has the tap of that name.
     fn owner_of(&self, tap: &str) -> Option<DesiredPort<'_>> {
-        self.desired_port(&self.vms.get(self.ledger.owner_of_tap(tap)?)?.record)
+        let vm = self.vms.get(self.ledger.owner_of_tap(tap)?)?;
+        self.desired_ports(&vm.record).find(|port| port.tap.as_str() == tap)
     }
 
     fn is_shaping_wrong(&self, told: &BTreeMap<u32, Option<Shaping>>) -> bool {
         !told.is_empty()
             && self.vms.values().any(|vm| {
-                let index = vm.record.port.as_ref().and_then(|port| port.ifindex);
-                let is = index.and_then(|index| told.get(&index));
-                is.is_some_and(|is| {
-                    self.desired_port(&vm.record).is_some_and(|port| port.shaping != *is)
-                })
+                let mut indexes = vm.record.nics.iter().filter_map(|nic| nic.ifindex);
+                indexes.any(|index| told.contains_key(&index))
+                    && self.desired_ports(&vm.record).any(|port| {
+                        let is = port.index.and_then(|index| told.get(&index));
+                        is.is_some_and(|is| port.shaping != *is)
+                    })
             })
     }
 

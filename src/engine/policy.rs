@@ -3,6 +3,7 @@
 use crate::engine::decide::{Engine, Step};
 use crate::model::error::{Error, Refusal};
 use crate::model::name::VmName;
+use crate::model::nic::Nic;
 use crate::model::policy::{NONE, Policy};
 use crate::model::record::Record;
 use crate::model::request::Ticket;
@@ -14,35 +15,47 @@ impl Engine {
         self
     }
 
-    /// The policy that a VM has; `None` if it has no interface.
-    pub(super) fn policy_of<'a>(&'a self, record: &'a Record) -> Option<&'a str> {
-        let network = self.network_of(record)?;
-        let name = record.policy.as_deref().unwrap_or(&network.policy);
+    /// The policy that an interface has.
+    pub(super) fn policy_of<'a>(&'a self, nic: &'a Nic) -> Option<&'a str> {
+        let network = self.network_of(nic)?;
+        let name = nic.policy.as_deref().unwrap_or(&network.policy);
         let known = self.policies.iter().any(|policy| policy.name == name);
         Some(if known { name } else { NONE })
     }
 
     /// Refuses a policy that there is not, and one for a guest whose address nobody here knows.
-    pub(super) fn check_policy(&self, record: &Record, name: &str) -> Result<(), Refusal> {
+    pub(super) fn check_policy(
+        &self,
+        record: &Record,
+        nic: usize,
+        name: &str,
+    ) -> Result<(), Refusal> {
         let refuse = |reason| Refusal::InvalidConfig { field: "network.policy".into(), reason };
         if !self.policies.iter().any(|policy| policy.name == name) {
             let names: Vec<&str> =
                 self.policies.iter().map(|policy| policy.name.as_str()).collect();
             return Err(refuse(format!("there is no policy {name:?}, but {}", names.join(", "))));
         }
-        self.check_addressed(record.mode(), record.port.as_ref()).map_err(refuse)
+        self.check_addressed(record, nic).map_err(refuse)
     }
 
-    /// Gives a VM another policy, which holds for all that its guest sends from then on.
+    /// Gives interfaces of a VM another policy, one or all. It holds for all that the guest sends
+    /// by them from then on.
     pub(super) fn set_policy(
         &mut self,
         ticket: Ticket,
         name: &VmName,
+        nic: Option<usize>,
         policy: &str,
     ) -> Result<Step, Error> {
         let record = &self.vm(name)?.record;
-        self.check_policy(record, policy)?;
+        for nic in self.nics_of(record, nic)? {
+            self.check_policy(record, nic, policy)?;
+        }
+        if record.nics.is_empty() {
+            self.check_policy(record, 0, policy)?;
+        }
         let message = format!("VM {name} has the policy {policy}");
-        Ok(self.change(ticket, name, message, |record| record.policy = Some(policy.to_string())))
+        Ok(self.change_nics(ticket, name, nic, message, |nic| nic.policy = Some(policy.into())))
     }
 }

@@ -15,12 +15,12 @@ impl Engine {
     /// Takes a record over, with all that it holds. An error says why that cannot be: the
     /// networks are configured otherwise now, or two records claim the same thing.
     pub fn restore(&mut self, mut record: Record) -> Result<(), String> {
-        let free = self.check_free(&record.name, &record.exposed);
+        let free = self.check_free(&record, record.exposed());
         free.map_err(|refusal| refusal.to_string())?;
         self.ledger.restore(&mut record)?;
-        if let Some(port) = &mut record.port {
+        for nic in &mut record.nics {
             // Perhaps of another boot, and then another link's.
-            port.ifindex = None;
+            nic.ifindex = None;
         }
         self.vms.insert(record.name.clone(), Vm::idle(record));
         Ok(())

@@ -12,7 +12,8 @@ use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::net::{Dhcp, NetworkConfig, Service};
-use crate::model::record::{Exit, Port, Record};
+use crate::model::nic::Nic;
+use crate::model::record::{Exit, Record};
 use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
 use crate::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
@@ -81,7 +82,7 @@ fn with_machine(restart: RestartPolicy) -> VmSpec {
 
 fn with_ip(ip: &str) -> VmSpec {
     let network = NetworkSpec { ip: Some(ip.parse().unwrap()), ..NetworkSpec::default() };
-    VmSpec { network, ..VmSpec::default() }
+    VmSpec { networks: vec![network], ..VmSpec::default() }
 }
 
 /// Does what a decision says, as if everything worked.
@@ -149,7 +150,7 @@ fn each_mode_gets_what_it_needs() {
         ("v", Mode::Vsock, false, false),
     ] {
         let network = NetworkSpec { mode, ..NetworkSpec::default() };
-        let spec = VmSpec { network, ..VmSpec::default() };
+        let spec = VmSpec { networks: vec![network], ..VmSpec::default() };
         let replies = ask(&mut engine, 1, &create(text, spec, false), at(0));
         let vm = vm(&replies);
         assert_eq!(
@@ -168,7 +169,7 @@ fn a_leased_address_is_forgotten_before_anything_else_is_done() {
     let mut engine = engine();
     for mode in [Mode::Bridged, Mode::Dhcp, Mode::Vsock] {
         let network = NetworkSpec { mode, ..NetworkSpec::default() };
-        let request = create("a", VmSpec { network, ..VmSpec::default() }, false);
+        let request = create("a", VmSpec { networks: vec![network], ..VmSpec::default() }, false);
         let Ok(Step::Do(decision)) = engine.request(1, &request, at(0)) else { panic!() };
         let forgets = |op: &Op| matches!(op, Op::ForgetAddress { .. });
         assert_eq!(
@@ -213,10 +214,10 @@ fn a_wanted_address_is_given_or_refused_with_its_owner() {
         refused(&mut engine, with_ip("10.0.0.1")),
         Err(Error::Refused(Refusal::InvalidConfig { field, .. })) if field == "network.ip"
     ));
-    let mac = engine.vm(&name("a")).unwrap().record.port.as_ref().unwrap().mac;
+    let mac = engine.vm(&name("a")).unwrap().record.nics.first().unwrap().mac;
     let network = NetworkSpec { mac: Some(mac), ..NetworkSpec::default() };
     assert!(matches!(
-        refused(&mut engine, VmSpec { network, ..VmSpec::default() }),
+        refused(&mut engine, VmSpec { networks: vec![network], ..VmSpec::default() }),
         Err(Error::Refused(Refusal::InvalidConfig { field, reason }))
             if field == "network.mac" && reason.ends_with("belongs to a")
     ));
@@ -228,7 +229,7 @@ fn a_network_is_chosen_by_name_prefix_or_gateway_and_can_be_full() {
     let mut engine = engine();
     let tiny =
         NetworkSpec { subnet: Some("10.9.9.0/30".parse().unwrap()), ..NetworkSpec::default() };
-    let spec = VmSpec { network: tiny, ..VmSpec::default() };
+    let spec = VmSpec { networks: vec![tiny], ..VmSpec::default() };
     assert_eq!(
         vm(&ask(&mut engine, 1, &create("a", spec.clone(), false), at(0))).ip,
         "10.9.9.2".parse().ok()
@@ -239,7 +240,7 @@ fn a_network_is_chosen_by_name_prefix_or_gateway_and_can_be_full() {
         NetworkSpec { name: Some("nope".into()), ..NetworkSpec::default() },
         NetworkSpec { gateway: "1.2.3.4".parse().ok(), ..NetworkSpec::default() },
     ] {
-        let spec = VmSpec { network, ..VmSpec::default() };
+        let spec = VmSpec { networks: vec![network], ..VmSpec::default() };
         let refused = ask(&mut engine, 1, &create("c", spec, false), at(0));
         assert!(matches!(refused[0].1, Err(Error::Refused(Refusal::InvalidConfig { .. }))));
     }
@@ -255,7 +256,7 @@ fn a_host_without_rules_for_its_bridges_keeps_no_guest_apart() {
     let with = |isolated, antispoof: Option<bool>| {
         let network = NetworkSpec { isolated, antispoof, ..NetworkSpec::default() };
         let name = if antispoof.is_some() { "db" } else { "web" };
-        create(name, VmSpec { network, ..VmSpec::default() }, false)
+        create(name, VmSpec { networks: vec![network], ..VmSpec::default() }, false)
     };
     let refused = |engine: &mut Engine, request| match engine.request(1, &request, at(0)) {
         Err(Error::Refused(Refusal::InvalidConfig { field, .. })) => field,
@@ -303,7 +304,8 @@ fn a_dry_run_reserves_nothing() {
     assert!(engine.list().is_empty());
     assert_eq!(engine.networks()[0].leased, 0);
     let made = ask(&mut engine, 1, &create("web", VmSpec::default(), false), at(0));
-    let shown = VmView { ifindex: Some(7), ..vm(&shown).clone() };
+    let mut shown = VmView { ifindex: Some(7), ..vm(&shown).clone() };
+    shown.nics[0].ifindex = Some(7);
     assert_eq!(*vm(&made), shown, "and the next create gets what was shown");
 }
 
@@ -495,15 +497,15 @@ fn no_two_records_claim_the_same_thing() {
     }
     let records: Vec<_> = engine.vms().map(|vm| Record::clone(&vm.record)).collect();
     let [a, b] = records.as_slice() else { panic!("{records:?}") };
-    let port = a.port.clone().unwrap();
-    let claims: [fn(&mut Port, &Port); 3] = [
+    let port = a.nics[0].clone();
+    let claims: [fn(&mut Nic, &Nic); 3] = [
         |own, other| own.tap = other.tap.clone(),
         |own, other| own.mac = other.mac,
         |own, other| own.ip = other.ip,
     ];
     for claim in claims {
         let mut odd = b.clone();
-        claim(odd.port.as_mut().unwrap(), &port);
+        claim(&mut odd.nics[0], &port);
         let mut next = self::engine();
         next.restore(a.clone()).unwrap();
         next.restore(odd).unwrap_err();

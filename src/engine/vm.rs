@@ -6,8 +6,8 @@ use crate::engine::lease::Pace;
 use crate::engine::supervise::Life;
 use crate::model::kernel_args::kernel_args;
 use crate::model::net::NetworkConfig;
-use crate::model::record::{Exit, Port, Record};
-use crate::model::view::{Status, VmView};
+use crate::model::record::{Exit, Record};
+use crate::model::view::{NicView, Status, VmView};
 
 /// A VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,34 +54,34 @@ impl Vm {
         }
     }
 
-    /// The VM as the interface shows it. `network` is the one its port is on, `hypervisor` the one
-    /// it has if it names none.
-    pub fn view(&self, network: Option<&NetworkConfig>, hypervisor: &str) -> VmView {
+    /// The VM as the interface shows it, with its NICs. `hypervisor` is the one that it has if it
+    /// names none.
+    pub fn view(&self, nics: Box<[NicView]>, kernel_args: Box<str>, hypervisor: &str) -> VmView {
+        let first = nics.first().cloned();
         let record = &self.record;
         let machine = record.spec.machine.as_ref();
-        let port = record.port.as_ref();
-        let leased = port.and_then(Port::address);
-        let of_lease = |config: &NetworkConfig| leased.map(|_| config.subnet.netmask());
+        let hypervisor =
+            machine.map(|machine| machine.hypervisor.as_deref().unwrap_or(hypervisor).to_owned());
         VmView {
             name: record.name.clone(),
             mode: record.mode(),
             status: self.status(),
-            network: port.map(|port| port.network.clone()),
-            tap: port.map(|port| port.tap.clone()),
-            ifindex: port.and_then(|port| port.ifindex),
-            mac: port.map(|port| port.mac),
-            ip: leased,
-            netmask: network.and_then(of_lease),
-            gateway: network.and_then(|config| leased.map(|_| config.host_ip)),
-            mtu: network.map(|config| record.spec.network.mtu.unwrap_or(config.mtu)),
-            policy: None,
-            limits: None,
-            expose: record.exposed.clone(),
+            network: first.as_ref().map(|nic| nic.network.clone()),
+            tap: first.as_ref().map(|nic| nic.tap.clone()),
+            ifindex: first.as_ref().and_then(|nic| nic.ifindex),
+            mac: first.as_ref().map(|nic| nic.mac),
+            ip: first.as_ref().and_then(|nic| nic.ip),
+            netmask: first.as_ref().and_then(|nic| nic.netmask),
+            gateway: first.as_ref().and_then(|nic| nic.gateway),
+            mtu: first.as_ref().map(|nic| nic.mtu),
+            policy: first.as_ref().and_then(|nic| nic.policy.clone()),
+            limits: first.as_ref().and_then(|nic| nic.limits.clone()),
+            expose: first.map(|nic| nic.expose).unwrap_or_default(),
+            nics,
             cid: record.cid,
-            kernel_args: kernel_args_of(record, network),
+            kernel_args,
             ephemeral: record.spec.ephemeral,
-            hypervisor: machine
-                .map(|machine| machine.hypervisor.as_deref().unwrap_or(hypervisor).to_owned()),
+            hypervisor,
             pid: self.life.pid(),
             exit_code: record.exit.and_then(Exit::code),
             exit_signal: record.exit.and_then(Exit::signal),
@@ -92,10 +92,15 @@ impl Vm {
     }
 }
 
-/// What is added to a guest's kernel command line; empty unless the host gives it its address.
-pub fn kernel_args_of(record: &Record, network: Option<&NetworkConfig>) -> String {
-    match (record.port.as_ref().and_then(|port| port.ip), network) {
-        (Some(ip), Some(config)) => kernel_args(&record.name, ip, config.host_ip, config.subnet),
-        (None, _) | (_, None) => String::new(),
-    }
+/// What is added to a guest's kernel command line: a word for each interface that has an address of
+/// its own. The first interface's stands last, because the kernel itself keeps the last of several
+/// (net/ipv4/ipconfig.c, ip_auto_config_setup), and it alone names the gateway: a guest has one
+/// default route.
+pub fn kernel_args_of(record: &Record, networks: &[&NetworkConfig]) -> String {
+    let nics = record.nics.iter().zip(networks).enumerate().rev();
+    let words = nics.filter_map(|(index, (nic, network))| {
+        let gateway = (index == 0).then_some(network.host_ip);
+        Some(kernel_args(&record.name, index, nic.ip?, gateway, network.subnet))
+    });
+    words.collect::<Vec<_>>().join(" ")
 }

@@ -17,6 +17,7 @@ use crate::engine::decide::{Decision, Engine};
 use crate::engine::patience::{Patience, Verdict};
 use crate::model::clock::Now;
 use crate::model::name::VmName;
+use crate::model::nic::NicName;
 use crate::model::view::EventKind;
 use crate::plan::drift::{self, Drift};
 use crate::plan::news::{Culprit, News};
@@ -184,11 +185,12 @@ impl Engine {
     /// index that the kernel gave it. A hypervisor that had the former tap open has a dead
     /// descriptor, and the decision says what becomes of it.
     pub fn remade(&mut self, op: &Op, ifindex: Option<u32>, now: Now) -> Option<Decision> {
-        let Op::CreateTap { alias, .. } = op else { return None };
-        let name = VmName::new(alias.strip_prefix(ALIAS)?).ok()?;
-        let port = self.vms.get_mut(&name).and_then(|vm| vm.edit().port.as_mut());
-        if let (Some(port), Some(ifindex)) = (port, ifindex) {
-            port.ifindex = Some(ifindex);
+        let Op::CreateTap { name: tap, alias, .. } = op else { return None };
+        let name = NicName::vm_of(alias.strip_prefix(ALIAS)?)?;
+        let vm = self.vms.get_mut(&name).filter(|_| ifindex.is_some());
+        let nics = vm.into_iter().flat_map(|vm| &mut vm.edit().nics);
+        for nic in nics.filter(|nic| nic.tap.as_str() == tap) {
+            nic.ifindex = ifindex;
         }
         self.tap_lost(&name, now)
     }

@@ -8,10 +8,11 @@
 //! The guest's address is on the kernel command line; see
 //! [`super::CloudHypervisorOptions::net_ip_mask`].
 
+use std::iter;
 use std::path::Path;
 
 use super::{
-    Attachment, CloudHypervisorOptions, Command, Control, Launch, LaunchPort, VSOCK_SOCKET, text,
+    Attachment, CloudHypervisorOptions, Command, Control, Launch, LaunchNic, VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
@@ -26,7 +27,7 @@ const SPECIAL: [char; 4] = [',', '"', '[', ']'];
 /// The command that starts a VM.
 pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Command, Refusal> {
     let machine = launch.machine;
-    if launch.port.is_some_and(|port| u32::from(port.queues) > machine.cpus) {
+    if launch.nics.iter().any(|nic| u32::from(nic.queues) > machine.cpus) {
         let reason =
             format!("cloud-hypervisor supports at most one queue pair per CPU ({})", machine.cpus);
         return Err(text::refuse("network.queues", reason));
@@ -55,7 +56,7 @@ pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Comm
         program: options.program.clone(),
         args,
         files: Vec::new(),
-        inherits: launch.port.map_or(Vec::new(), |port| port.fds.to_vec()),
+        inherits: launch.nics.iter().flat_map(|nic| nic.fds).copied().collect(),
         helper: None,
         ready: None,
         control: control(&launch.folder)?,
@@ -72,27 +73,27 @@ pub fn network_args(
     attachment: &Attachment,
     options: &CloudHypervisorOptions,
 ) -> Result<Vec<String>, Refusal> {
-    match attachment.port {
-        Some(port) => Ok(vec!["--net".into(), net_value(port, options)]),
-        None => {
-            let socket = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
-            let socket = plain(&socket, "runtime_dir")?;
-            Ok(vec!["--vsock".into(), format!("cid={},socket={socket}", attachment.cid)])
-        }
+    if attachment.nics.is_empty() {
+        let socket = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
+        let socket = plain(&socket, "runtime_dir")?;
+        return Ok(vec!["--vsock".into(), format!("cid={},socket={socket}", attachment.cid)]);
     }
+    let values = attachment.nics.iter().enumerate();
+    let values = values.map(|(index, nic)| net_value(index, nic, options));
+    Ok(iter::once("--net".into()).chain(values).collect())
 }
 
-fn net_value(port: LaunchPort, options: &CloudHypervisorOptions) -> String {
-    let mut value = match port.fds {
-        [] => format!("tap={}", port.tap),
+fn net_value(index: usize, nic: &LaunchNic, options: &CloudHypervisorOptions) -> String {
+    let mut value = match nic.fds {
+        [] => format!("tap={}", nic.tap),
         fds => format!("fd=[{}]", fds.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
     };
-    value += &format!(",mac={},id=net0", port.mac);
-    if port.queues > 1 {
+    value += &format!(",mac={},id=net{index}", nic.mac);
+    if nic.queues > 1 {
         // Cloud Hypervisor counts receive and transmit queues, not pairs.
-        value += &format!(",num_queues={}", port.queues * 2);
+        value += &format!(",num_queues={}", nic.queues * 2);
     }
-    if let (true, Some((ip, mask))) = (options.net_ip_mask, port.lease) {
+    if let (true, Some((ip, mask))) = (options.net_ip_mask, nic.lease) {
         value += &format!(",ip={ip},mask={mask}");
     }
     value

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::template::Template;
 use super::*;
+use crate::model::spec::NetworkSpec;
 use crate::spec;
 
 /// The name of the hypervisor of the template.
@@ -16,20 +17,23 @@ pub fn launch(bytes: &[u8]) {
     let Ok(config) = serde_json::from_slice::<Value>(bytes) else { return };
     let Ok(spec) = spec::resolve(None, Some(&config)) else { return };
     let Some(machine) = &spec.machine else { return };
-    let port = LaunchPort {
+    let nics = spec.networks.iter().filter(|network| network.mode.needs_tap_device());
+    let nic = |network: &NetworkSpec| LaunchNic {
         tap: "vttap-web",
         mac: Mac([2, 0, 0, 0, 0, 5]),
-        queues: spec.network.queues.unwrap_or(1),
+        queues: network.queues.unwrap_or(1),
         fds: &[],
         lease: None,
     };
+    let nics: Vec<LaunchNic> = nics.map(nic).collect();
+    let addressed = spec.networks.iter().any(|network| network.mode.needs_ip_allocation());
     let launch = Launch {
         name: "web",
         machine,
         kernel: machine.kernel.as_ref().map_or(Path::new("/boot/vmlinux"), |file| &file.path),
-        port: spec.network.mode.needs_tap_device().then_some(port),
+        nics: &nics,
         cid: 3,
-        kernel_args: if spec.network.mode.needs_ip_allocation() { KERNEL_ARGS } else { "" },
+        kernel_args: if addressed { KERNEL_ARGS } else { "" },
         folder: "/run/volnet/vm/web".into(),
         log: Path::new("/var/log/volnet/web.log"),
         log_fd: 9,

@@ -8,7 +8,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Attachment, Command, Control, FirecrackerOptions, Launch, VSOCK_SOCKET, text};
+use super::{
+    Attachment, Command, Control, FirecrackerOptions, Launch, LaunchNic, VSOCK_SOCKET, text,
+};
 use crate::model::error::Refusal;
 use crate::model::spec::{Disk, DiskFormat};
 
@@ -68,24 +70,32 @@ pub fn network_args(attachment: &Attachment) -> Result<Vec<String>, Refusal> {
 
 fn network(attachment: &Attachment) -> Result<Map<String, Value>, Refusal> {
     let mut config = Map::new();
-    let Some(port) = attachment.port else {
+    if attachment.nics.is_empty() {
         let uds = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
         config.insert("vsock".into(), json!({"guest_cid": attachment.cid, "uds_path": uds}));
         return Ok(config);
-    };
-    if port.queues > 1 {
-        let reason = "firecracker supports one queue pair per interface";
+    }
+    let nics = attachment.nics.iter().enumerate();
+    let interfaces: Vec<Value> =
+        nics.map(|(index, nic)| interface(index, nic)).collect::<Result<_, _>>()?;
+    config.insert("network-interfaces".into(), interfaces.into());
+    Ok(config)
+}
+
+fn interface(index: usize, nic: &LaunchNic) -> Result<Value, Refusal> {
+    if nic.queues > 1 {
+        let reason = "firecracker has one queue pair an interface";
         return Err(text::refuse("network.queues", reason));
     }
-    if !port.fds.is_empty() {
+    if !nic.fds.is_empty() {
         let reason = "firecracker opens a tap by name and takes no descriptor";
         return Err(text::refuse("hypervisor", reason));
     }
-    let interface = json!({
-        "iface_id": "net0", "guest_mac": port.mac.to_string(), "host_dev_name": port.tap
-    });
-    config.insert("network-interfaces".into(), vec![interface].into());
-    Ok(config)
+    Ok(json!({
+        "iface_id": format!("net{index}"),
+        "guest_mac": nic.mac.to_string(),
+        "host_dev_name": nic.tap
+    }))
 }
 
 /// A disk. No disk is the root device, because Firecracker would add a `root=` of its own to ours.

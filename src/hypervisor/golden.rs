@@ -9,13 +9,8 @@ use super::*;
 use crate::model::spec::{Disk, DiskFormat, File};
 
 /// The tap of the VM in these tests.
-const PORT: LaunchPort = LaunchPort {
-    tap: "vttap-web1",
-    mac: Mac([2, 0, 0, 0, 0, 5]),
-    queues: 1,
-    fds: &[],
-    lease: None,
-};
+const PORT: LaunchNic =
+    LaunchNic { tap: "vttap-web1", mac: Mac([2, 0, 0, 0, 0, 5]), queues: 1, fds: &[], lease: None };
 const LEASE: (Ipv4Addr, Ipv4Addr) =
     (Ipv4Addr::new(192, 168, 127, 5), Ipv4Addr::new(255, 255, 255, 0));
 const KERNEL_ARGS: &str = "ip=192.168.127.5::192.168.127.1:255.255.255.0:web1:eth0:off";
@@ -61,7 +56,7 @@ fn launch(machine: &MachineSpec) -> Launch<'_> {
         name: "web1",
         machine,
         kernel: Path::new("/boot/vmlinux"),
-        port: Some(PORT),
+        nics: &[PORT],
         cid: 3,
         kernel_args: "",
         folder: "/run/volnet/machines/web1".into(),
@@ -74,12 +69,12 @@ fn launch(machine: &MachineSpec) -> Launch<'_> {
 }
 
 fn bridged(machine: &MachineSpec) -> Launch<'_> {
-    let port = LaunchPort { lease: Some(LEASE), ..PORT };
-    Launch { port: Some(port), kernel_args: KERNEL_ARGS, ..launch(machine) }
+    const LEASED: LaunchNic = LaunchNic { lease: Some(LEASE), ..PORT };
+    Launch { nics: &[LEASED], kernel_args: KERNEL_ARGS, ..launch(machine) }
 }
 
 fn vsock(machine: &MachineSpec) -> Launch<'_> {
-    Launch { port: None, ..launch(machine) }
+    Launch { nics: &[], ..launch(machine) }
 }
 
 fn template() -> Template {
@@ -158,12 +153,12 @@ fn qemu_as_the_host_has_it() {
     check("no-kvm", QEMU, &no_kvm, &options);
     let vhost = Launch { vhost_vsock: true, ..vsock(&appliance) };
     check("vhost-vsock", QEMU, &vhost, &options);
-    let fd = Launch { port: Some(LaunchPort { fds: &[9], ..PORT }), ..launch(&appliance) };
+    let fd = Launch { nics: &[LaunchNic { fds: &[9], ..PORT }], ..launch(&appliance) };
     check("tap-by-descriptor", QEMU, &fd, &options);
-    let queues = LaunchPort { queues: 2, ..PORT };
-    check("queues", QEMU, &Launch { port: Some(queues), ..launch(&server) }, &options);
-    let fds = LaunchPort { queues: 2, fds: &[9, 10], ..PORT };
-    check("queues-by-descriptor", QEMU, &Launch { port: Some(fds), ..launch(&server) }, &options);
+    let queues = LaunchNic { queues: 2, ..PORT };
+    check("queues", QEMU, &Launch { nics: &[queues], ..launch(&server) }, &options);
+    let fds = LaunchNic { queues: 2, fds: &[9, 10], ..PORT };
+    check("queues-by-descriptor", QEMU, &Launch { nics: &[fds], ..launch(&server) }, &options);
     options.qemu.machine = QemuMachine::Q35;
     check("q35", QEMU, &bridged(&server), &options);
     check("q35-vsock", QEMU, &vsock(&server), &options);
@@ -172,8 +167,8 @@ fn qemu_as_the_host_has_it() {
 #[test]
 fn cloud_hypervisor_with_what_it_can_be_given() {
     let (appliance, server, mut options) = (appliance(), server(), options());
-    let port = LaunchPort { queues: 2, fds: &[9, 10], ..PORT };
-    let queues = Launch { port: Some(port), ..launch(&server) };
+    let port = LaunchNic { queues: 2, fds: &[9, 10], ..PORT };
+    let queues = Launch { nics: &[port], ..launch(&server) };
     check("queues-by-descriptor", CLOUD_HYPERVISOR, &queues, &options);
     options.cloud_hypervisor.net_ip_mask = true;
     check("net-ip-mask", CLOUD_HYPERVISOR, &bridged(&appliance), &options);
@@ -245,12 +240,12 @@ fn refused(hypervisor: &str, launch: &Launch, expected: &str) {
 #[test]
 fn what_a_hypervisor_cannot_do_is_refused() {
     let appliance = appliance();
-    let two = Some(LaunchPort { queues: 2, ..PORT });
+    let two = &[LaunchNic { queues: 2, ..PORT }];
     refused("bochs", &launch(&appliance), "hypervisor");
-    refused(FIRECRACKER, &Launch { port: two, ..launch(&appliance) }, "network.queues");
-    refused(CLOUD_HYPERVISOR, &Launch { port: two, ..launch(&appliance) }, "network.queues");
-    let fd = Some(LaunchPort { fds: &[9], ..PORT });
-    refused(FIRECRACKER, &Launch { port: fd, ..launch(&appliance) }, "hypervisor");
+    refused(FIRECRACKER, &Launch { nics: two, ..launch(&appliance) }, "network.queues");
+    refused(CLOUD_HYPERVISOR, &Launch { nics: two, ..launch(&appliance) }, "network.queues");
+    let fd = &[LaunchNic { fds: &[9], ..PORT }];
+    refused(FIRECRACKER, &Launch { nics: fd, ..launch(&appliance) }, "hypervisor");
     let cpus = MachineSpec { cpus: 33, ..appliance.clone() };
     refused(FIRECRACKER, &launch(&cpus), "resources.cpu_cores");
     let qcow2 =

@@ -76,8 +76,8 @@ pub struct Launch<'a> {
     pub machine: &'a MachineSpec,
     /// The guest's kernel.
     pub kernel: &'a Path,
-    /// Its tap; `None` in vsock mode.
-    pub port: Option<LaunchPort<'a>>,
+    /// Its NICs; none in vsock mode.
+    pub nics: &'a [LaunchNic<'a>],
     /// Its vsock context id; given to the hypervisor in vsock mode.
     pub cid: u32,
     /// volnet's part of the kernel command line; empty unless bridged.
@@ -99,8 +99,8 @@ pub struct Launch<'a> {
 /// The connection of a VM to the network, for its hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attachment<'a> {
-    /// Its tap; `None` in vsock mode.
-    pub port: Option<LaunchPort<'a>>,
+    /// Its NICs; none in vsock mode.
+    pub nics: &'a [LaunchNic<'a>],
     /// Its vsock context id.
     pub cid: u32,
     /// The folder of its sockets.
@@ -111,9 +111,9 @@ pub struct Attachment<'a> {
     pub memory_mb: u64,
 }
 
-/// A tap, for its hypervisor.
+/// A NIC as a hypervisor is told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaunchPort<'a> {
+pub struct LaunchNic<'a> {
     /// Link name.
     pub tap: &'a str,
     /// The guest's address.
@@ -165,7 +165,7 @@ impl Launch<'_> {
     /// The connection of the VM to the network.
     pub fn attachment(&self) -> Attachment<'_> {
         Attachment {
-            port: self.port,
+            nics: self.nics,
             cid: self.cid,
             folder: &self.folder,
             vhost_vsock: self.vhost_vsock,

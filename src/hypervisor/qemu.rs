@@ -15,7 +15,7 @@
 use std::path::Path;
 
 use super::{
-    Attachment, Command, Control, Launch, LaunchPort, QemuMachine, QemuOptions, SERIAL_SOCKET,
+    Attachment, Command, Control, Launch, LaunchNic, QemuMachine, QemuOptions, SERIAL_SOCKET,
     VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
@@ -52,7 +52,7 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<Command, Refusa
     }
     let attachment = launch.attachment();
     args.extend(network_args(&attachment, options)?);
-    let taps = launch.port.iter().flat_map(|port| port.fds);
+    let taps = launch.nics.iter().flat_map(|nic| nic.fds);
     Ok(Command {
         program: options.program.clone(),
         args,
@@ -74,25 +74,26 @@ pub fn network_args(
     attachment: &Attachment,
     options: &QemuOptions,
 ) -> Result<Vec<String>, Refusal> {
-    match attachment.port {
-        Some(port) => Ok(tap_args(port, options)),
-        None => vsock_args(attachment, options),
+    if attachment.nics.is_empty() {
+        return vsock_args(attachment, options);
     }
+    let nics = attachment.nics.iter().enumerate();
+    Ok(nics.flat_map(|(index, nic)| tap_args(index, nic, options)).collect())
 }
 
-fn tap_args(port: LaunchPort, options: &QemuOptions) -> Vec<String> {
-    let mut netdev = String::from("tap,id=net0,");
-    netdev += &match port.fds {
+fn tap_args(index: usize, nic: &LaunchNic, options: &QemuOptions) -> Vec<String> {
+    let mut netdev = format!("tap,id=net{index},");
+    netdev += &match nic.fds {
         // QEMU refuses the script options with a descriptor, and needs them with a name.
-        [] => format!("ifname={},script=no,downscript=no", port.tap),
+        [] => format!("ifname={},script=no,downscript=no", nic.tap),
         [fd] => format!("fd={fd}"),
         fds => format!("fds={}", fds.iter().map(u32::to_string).collect::<Vec<_>>().join(":")),
     };
     let mut device =
-        format!("{},netdev=net0,mac={}", device("virtio-net", options.machine), port.mac);
-    if port.queues > 1 {
-        if port.fds.is_empty() {
-            netdev += &format!(",queues={}", port.queues);
+        format!("{},netdev=net{index},mac={}", device("virtio-net", options.machine), nic.mac);
+    if nic.queues > 1 {
+        if nic.fds.is_empty() {
+            netdev += &format!(",queues={}", nic.queues);
         }
         device += ",mq=on";
     }
@@ -124,7 +125,7 @@ fn vsock_args(attachment: &Attachment, options: &QemuOptions) -> Result<Vec<Stri
 
 /// The helper for the guest's vsock, if the host's kernel has none.
 fn helper(attachment: &Attachment, options: &QemuOptions) -> Result<Option<Command>, Refusal> {
-    if attachment.port.is_some() || attachment.vhost_vsock {
+    if !attachment.nics.is_empty() || attachment.vhost_vsock {
         return Ok(None);
     }
     let socket = text::in_folder(attachment.folder, HELPER_SOCKET)?;

@@ -13,10 +13,10 @@
 //! | `{vsock_cid}` `{vsock_socket}` | as `{cid}`, and the Unix socket of it | unless vsock |
 //!
 //! If a word of a group is absent, the whole group is left out. A group with a disk comes once for
-//! each disk. So `["--initrd", "{initramfs}"]` disappears if there is no initramfs. `{{` and `}}`
-//! are braces.
+//! each disk, a group with a tap or a lease once for each NIC. So `["--initrd", "{initramfs}"]`
+//! disappears if there is no initramfs. `{{` and `}}` are braces.
 
-use super::{Attachment, Command, Control, Launch, VSOCK_SOCKET, text};
+use super::{Attachment, Command, Control, Launch, LaunchNic, VSOCK_SOCKET, text};
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
 
@@ -44,6 +44,9 @@ const WORDS: [&str; 19] = [
 ];
 /// How many of [`WORDS`] are the network's.
 const NETWORK_WORDS: usize = 7;
+
+/// The words of a NIC.
+const NIC_WORDS: [&str; 5] = ["tap", "mac", "queues", "ip", "netmask"];
 
 /// A hypervisor that volnet does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,9 +99,14 @@ impl Template {
     fn expand(&self, values: &Values, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
         let mut args = Vec::new();
         for group in self.groups.iter().filter(|group| wanted(group)) {
-            let of_disk = mentions(group, |word| word.starts_with("disk"));
-            let rounds = if of_disk { values.disks.len() } else { 1 };
-            for round in 0..rounds {
+            let rounds = if mentions(group, |word| word.starts_with("disk")) {
+                (0..values.disks.len()).map(|disk| Round { disk, nic: 0 }).collect()
+            } else if mentions(group, |word| NIC_WORDS.contains(&word)) {
+                (0..values.nics.len()).map(|nic| Round { disk: 0, nic }).collect()
+            } else {
+                vec![Round { disk: 0, nic: 0 }]
+            };
+            for round in rounds {
                 let filled: Option<Vec<String>> =
                     group.iter().map(|argument| values.fill(argument, round)).collect();
                 args.extend(filled.into_iter().flatten());
@@ -144,6 +152,15 @@ struct Values {
     words: Vec<(&'static str, String)>,
     /// Path, format, whether read-only.
     disks: Vec<[String; 3]>,
+    /// The words of each NIC in the order of [`NIC_WORDS`]; the last two are absent without a lease.
+    nics: Vec<[Option<String>; 5]>,
+}
+
+/// The disk and the NIC that a group is filled in for.
+#[derive(Clone, Copy)]
+struct Round {
+    disk: usize,
+    nic: usize,
 }
 
 impl Values {
@@ -152,18 +169,11 @@ impl Values {
         values.set("cid", attachment.cid);
         values.set("folder", text::path(attachment.folder, "runtime_dir")?);
         values.set("memory_mb", attachment.memory_mb);
-        let Some(port) = attachment.port else {
+        if attachment.nics.is_empty() {
             values.set("vsock_cid", attachment.cid);
             values.set("vsock_socket", text::in_folder(attachment.folder, VSOCK_SOCKET)?);
-            return Ok(values);
-        };
-        values.set("tap", port.tap);
-        values.set("mac", port.mac);
-        values.set("queues", port.queues);
-        if let Some((ip, netmask)) = port.lease {
-            values.set("ip", ip);
-            values.set("netmask", netmask);
         }
+        values.nics = attachment.nics.iter().map(nic).collect();
         Ok(values)
     }
 
@@ -171,8 +181,11 @@ impl Values {
         self.words.push((word, value.to_string()));
     }
 
-    fn get(&self, word: &str, round: usize) -> Option<&str> {
-        let disk = |part: usize| self.disks.get(round).map(|disk| disk[part].as_str());
+    fn get(&self, word: &str, round: Round) -> Option<&str> {
+        let disk = |part: usize| self.disks.get(round.disk).map(|disk| disk[part].as_str());
+        if let Some(part) = NIC_WORDS.iter().position(|name| *name == word) {
+            return self.nics.get(round.nic)?[part].as_deref();
+        }
         match word {
             "disk" => disk(0),
             "disk_format" => disk(1),
@@ -182,7 +195,7 @@ impl Values {
     }
 
     /// An argument with its words filled in; `None` if a word is absent.
-    fn fill(&self, argument: &str, round: usize) -> Option<String> {
+    fn fill(&self, argument: &str, round: Round) -> Option<String> {
         pieces(argument)
             .map(|piece| match piece.ok()? {
                 Piece::Text(text) => Some(text),
@@ -190,6 +203,16 @@ impl Values {
             })
             .collect()
     }
+}
+
+fn nic(nic: &LaunchNic) -> [Option<String>; 5] {
+    [
+        Some(nic.tap.to_string()),
+        Some(nic.mac.to_string()),
+        Some(nic.queues.to_string()),
+        nic.lease.map(|(ip, _)| ip.to_string()),
+        nic.lease.map(|(_, netmask)| netmask.to_string()),
+    ]
 }
 
 fn disk(disk: &Disk) -> Result<[String; 3], Refusal> {

@@ -78,6 +78,14 @@ impl Failure {
         Failure::Kernel { operation, object: object.into(), errno, message }
     }
 
+    /// What a kernel failure is about: the name of a link, in most cases.
+    pub fn object(&self) -> Option<&str> {
+        match self {
+            Failure::Kernel { object, .. } => Some(object),
+            Failure::State { .. } | Failure::Hypervisor { .. } => None,
+        }
+    }
+
     /// The errno of a kernel failure.
     pub fn errno(&self) -> Option<i32> {
         match self {

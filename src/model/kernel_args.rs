@@ -5,14 +5,21 @@ use std::net::Ipv4Addr;
 use crate::model::name::VmName;
 use crate::model::prefix::Prefix;
 
-/// The link's name as the guest's kernel gives it before anything renames it.
-const GUEST_LINK: &str = "eth0";
-
 /// The `ip=` word by which a guest configures itself without asking anybody: its address, no NFS
 /// server, the gateway, the mask, its host name, its link, and no autoconfiguration
 /// (Documentation/admin-guide/nfs/nfsroot.rst of Linux).
-pub fn kernel_args(vm: &VmName, ip: Ipv4Addr, gateway: Ipv4Addr, subnet: Prefix) -> String {
-    format!("ip={ip}::{gateway}:{}:{}:{GUEST_LINK}:off", subnet.netmask(), host_name(vm))
+///
+/// The link is `eth` and the index of the interface, as the guest's kernel names it before anything
+/// renames it.
+pub fn kernel_args(
+    vm: &VmName,
+    index: usize,
+    ip: Ipv4Addr,
+    gateway: Option<Ipv4Addr>,
+    subnet: Prefix,
+) -> String {
+    let gateway = gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+    format!("ip={ip}::{gateway}:{}:{}:eth{index}:off", subnet.netmask(), host_name(vm))
 }
 
 /// A VM's name as the label of a host name, which holds letters, digits and hyphens and ends with
@@ -30,11 +37,16 @@ mod tests {
     fn a_guest_is_told_all_it_needs() {
         let args = kernel_args(
             &VmName::new("web-1").unwrap(),
+            0,
             Ipv4Addr::new(192, 168, 127, 2),
-            Ipv4Addr::new(192, 168, 127, 1),
+            Some(Ipv4Addr::new(192, 168, 127, 1)),
             "192.168.127.0/24".parse().unwrap(),
         );
         assert_eq!(args, "ip=192.168.127.2::192.168.127.1:255.255.255.0:web-1:eth0:off");
+        let vm = VmName::new("web-1").unwrap();
+        let second = [10, 9, 0, 2].into();
+        let args = kernel_args(&vm, 1, second, None, "10.9.0.0/24".parse().unwrap());
+        assert_eq!(args, "ip=10.9.0.2:::255.255.255.0:web-1:eth1:off");
     }
 
     #[test]

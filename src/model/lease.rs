@@ -6,15 +6,17 @@ use std::net::Ipv4Addr;
 
 use super::name::VmName;
 use super::net::NetworkConfig;
-use super::record::{Lease, Port};
+use super::nic::{Lease, Nic};
 
 /// A guest that asks for its address, and what it has.
 #[derive(Clone, Copy, Debug)]
 pub struct Guest<'a> {
     /// The VM.
     pub vm: &'a VmName,
-    /// Its place on the network.
-    pub port: &'a Port,
+    /// The index of the interface by which it asks.
+    pub index: usize,
+    /// That interface.
+    pub nic: &'a Nic,
     /// The network.
     pub network: &'a NetworkConfig,
     /// MTU of its link in bytes.

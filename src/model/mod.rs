@@ -4,7 +4,7 @@
 //! In reading order: the words, each checked where it is made ([`name`], [`mac`], [`prefix`],
 //! [`mode`], [`kernel_args`]), the networks of the host ([`net`]), what was asked for of a VM
 //! ([`spec`], [`document`]) and what it may do with its network ([`expose`], [`policy`],
-//! [`limits`]), what is written of it ([`record`]), what guests that ask for their address get
+//! [`limits`]), what is written of it ([`record`], [`nic`]), what guests that ask for their address get
 //! ([`lease`]), the time ([`clock`]), what is asked and answered ([`request`], [`view`]), and what
 //! can go wrong ([`error`]).
 
@@ -19,6 +19,7 @@ pub mod mac;
 pub mod mode;
 pub mod name;
 pub mod net;
+pub mod nic;
 pub mod policy;
 pub mod prefix;
 pub mod record;

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::nic::NicName;
 use crate::model::error::Refusal;
 
 /// The longest VM name in bytes: what one label of a host name may have (RFC 1035, 2.3.4).
@@ -57,11 +58,11 @@ impl VmName {
 }
 
 impl TapName {
-    /// Chooses the tap of a VM: its name where that fits and is plain; else three readable
+    /// Chooses the tap of an interface: its name where that fits and is plain; else three readable
     /// characters and six hexadecimal digits of a hash of the full name, the next hash as long as
     /// `taken` says so.
-    pub fn choose(vm: &VmName, taken: impl Fn(&TapName) -> bool) -> TapName {
-        let name = vm.as_str();
+    pub fn choose(nic: NicName<'_>, taken: impl Fn(&TapName) -> bool) -> TapName {
+        let name = &*nic.to_string();
         if fits_behind_prefix(name) {
             let tap = TapName(format!("{TAP_PREFIX}{name}").into());
             if !taken(&tap) {
@@ -168,8 +169,12 @@ impl From<TapName> for String {
 mod tests {
     use super::*;
 
+    fn first(vm: &VmName) -> NicName<'_> {
+        NicName { vm, index: 0 }
+    }
+
     fn tap(name: &str) -> TapName {
-        TapName::choose(&VmName::new(name).unwrap(), |_| false)
+        TapName::choose(first(&VmName::new(name).unwrap()), |_| false)
     }
 
     #[test]
@@ -178,7 +183,8 @@ mod tests {
         let names = ["web-1", "web1", "WEB_1", &format!("{long}b"), &format!("{long}c")];
         let mut taken: Vec<TapName> = Vec::new();
         for name in names {
-            let tap = TapName::choose(&VmName::new(name).unwrap(), |tap| taken.contains(tap));
+            let tap =
+                TapName::choose(first(&VmName::new(name).unwrap()), |tap| taken.contains(tap));
             assert!(!taken.contains(&tap) && tap == super::tests::tap(name), "without probing");
             assert!(tap.as_str().len() <= LINK_NAME_MAX && tap.as_str().starts_with(TAP_PREFIX));
             taken.push(tap);
@@ -203,7 +209,7 @@ mod tests {
         let vm = VmName::new("web1").unwrap();
         let mut taken = Vec::new();
         for _ in 0..100 {
-            let tap = TapName::choose(&vm, |tap| taken.contains(tap));
+            let tap = TapName::choose(first(&vm), |tap| taken.contains(tap));
             assert!(!taken.contains(&tap) && TapName::try_from(tap.to_string()).is_ok());
             taken.push(tap);
         }

@@ -5,19 +5,17 @@
 //! lives beside it as a [`ProcessId`], because it means nothing after a reboot.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::expose::Expose;
-use crate::model::limits::Limits;
-use crate::model::mac::Mac;
 use crate::model::mode::Mode;
-use crate::model::name::{TapName, VmName};
-use crate::model::spec::VmSpec;
+use crate::model::name::VmName;
+use crate::model::nic::Nic;
+use crate::model::spec::{NetworkSpec, VmSpec};
 
 /// The version of the record format that this binary writes. Older ones are read, newer refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What stands in a VM's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,18 +27,8 @@ pub struct Record {
     pub name: VmName,
     /// What was asked for.
     pub spec: VmSpec,
-    /// What the VM was given of the network; `None` in vsock mode.
-    pub port: Option<Port>,
-    /// The ports of the host that lead to the guest: those that were asked for, as they were
-    /// changed since.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exposed: Vec<Expose>,
-    /// What the guest may send beyond its network; `None`: as the network says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    /// How much the guest may receive and send, where its network does not say.
-    #[serde(default, skip_serializing_if = "Limits::is_empty")]
-    pub limits: Limits,
+    /// Its interfaces, in the order of the networks that it asked for; none in vsock mode.
+    pub nics: Vec<Nic>,
     /// vsock context id, 3 or more.
     pub cid: u32,
     /// Milliseconds since the epoch.
@@ -53,38 +41,6 @@ pub struct Record {
     pub exit: Option<Exit>,
     /// Whether the administrator wants it to run: set by start, cleared by stop.
     pub wanted: bool,
-}
-
-/// A VM's place on a network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Port {
-    /// The network's name.
-    pub network: String,
-    /// The host link.
-    pub tap: TapName,
-    /// Index of the tap once it exists.
-    pub ifindex: Option<u32>,
-    /// The guest's address on the wire.
-    pub mac: Mac,
-    /// The address that the VM has for as long as it exists; `None` in dhcp mode.
-    pub ip: Option<Ipv4Addr>,
-    /// What the guest was given when it asked; `None` but in dhcp mode.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease: Option<Lease>,
-}
-
-/// An address that the built-in DHCP server lends to a guest. It is the guest's beyond its end, too,
-/// until another one needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Lease {
-    /// The address.
-    pub ip: Ipv4Addr,
-    /// When it ends, milliseconds since the epoch.
-    pub until: u64,
-    /// Whether the guest has it; else it was only offered.
-    pub given: bool,
 }
 
 /// How a hypervisor ended.
@@ -143,17 +99,20 @@ pub struct HostRecord {
     pub bridges: Vec<String>,
 }
 
-impl Port {
-    /// The address that the guest uses, as far as volnet knows it.
-    pub fn address(&self) -> Option<Ipv4Addr> {
-        self.ip.or(self.lease.filter(|lease| lease.given).map(|lease| lease.ip))
-    }
-}
-
 impl Record {
     /// The VM's mode.
     pub fn mode(&self) -> Mode {
-        self.spec.network.mode
+        self.spec.networks.first().map_or(Mode::default(), |network| network.mode)
+    }
+
+    /// The interfaces, each with what was asked for.
+    pub fn interfaces(&self) -> impl Iterator<Item = (&Nic, &NetworkSpec)> {
+        self.nics.iter().zip(&self.spec.networks)
+    }
+
+    /// All ports of the host that lead to the guest.
+    pub fn exposed(&self) -> impl Iterator<Item = &Expose> + Clone {
+        self.nics.iter().flat_map(|nic| &nic.exposed)
     }
 }
 

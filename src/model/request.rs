@@ -32,12 +32,12 @@ pub enum Request {
     Restart { name: VmName, timeout_ms: u64 },
     /// Stop it and give everything back.
     Delete { name: VmName, timeout_ms: u64 },
-    /// Make a port of the guest one of the host's.
-    Expose { name: VmName, port: Expose },
-    /// Say what the guest may send beyond its network.
-    SetPolicy { name: VmName, policy: String },
-    /// Say how much the guest may receive and send, where that is named.
-    SetLimits { name: VmName, limits: Limits },
+    /// Make a port of the guest, at its first NIC or the named one, one of the host's.
+    Expose { name: VmName, nic: Option<usize>, port: Expose },
+    /// Say what the guest may send beyond its networks: by one NIC, or by all.
+    SetPolicy { name: VmName, nic: Option<usize>, policy: String },
+    /// Say how much the guest may receive and send, where that is named: by one NIC, or by each.
+    SetLimits { name: VmName, nic: Option<usize>, limits: Limits },
     /// Take it back.
     Unexpose { name: VmName, at: HostPort },
     /// Show one VM.
@@ -46,8 +46,8 @@ pub enum Request {
     List,
     /// The network arguments of a VM for a hypervisor.
     Args { name: VmName, hypervisor: Option<String> },
-    /// Open a VM's tap.
-    OpenTap { name: VmName },
+    /// Open the tap of a VM's NIC; of the first, if none is named.
+    OpenTap { name: VmName, nic: Option<usize> },
     /// Show the networks.
     Networks,
     /// Version of volnet, of the kernel, and the backend.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::document::Kept;
+use super::error::Refusal;
 use super::expose::Expose;
 use super::limits::Limits;
 use super::mac::Mac;
@@ -15,11 +16,11 @@ use super::mode::Mode;
 use super::prefix::Prefix;
 
 /// What was asked for of one VM, resolved from manifest, configuration and command line.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmSpec {
-    /// How it reaches the network.
-    pub network: NetworkSpec,
+    /// How it reaches its networks: at least one. In vsock mode it is the only one.
+    pub networks: Vec<NetworkSpec>,
     /// What runs in it; `None` where volnet gives only the network. Boxed: then it takes no room.
     pub machine: Option<Box<MachineSpec>>,
     /// The record ends with the host's uptime and is not written to disk.
@@ -28,16 +29,47 @@ pub struct VmSpec {
     pub autostart: bool,
     /// What happens when the hypervisor ends by itself.
     pub restart: RestartPolicy,
-    /// The ports of the host that lead to the guest.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub expose: Vec<Expose>,
     /// The manifest as it was given.
     pub manifest: Option<Kept>,
     /// The configuration as it was given.
     pub config: Option<Kept>,
 }
 
-/// The network section.
+impl VmSpec {
+    /// Whether the VM has a NIC, and so needs the host to be set up.
+    pub fn needs_tap_device(&self) -> bool {
+        self.networks.iter().any(|network| network.mode.needs_tap_device())
+    }
+
+    /// A refusal of what is asked for of the network at `index`. Of several networks it names the
+    /// right one: `network.ip` becomes `networks[1].ip`.
+    pub fn refuse_network(&self, index: usize, refusal: Refusal) -> Refusal {
+        let Refusal::InvalidConfig { field, reason } = refusal else { return refusal };
+        let field = match field.strip_prefix("network.") {
+            Some(rest) if self.networks.len() > 1 => format!("networks[{index}].{rest}"),
+            None if index > 0 && field == "expose" => format!("networks[{index}].expose"),
+            Some(_) | None => field,
+        };
+        Refusal::InvalidConfig { field, reason }
+    }
+}
+
+impl Default for VmSpec {
+    /// One interface on the first network, and nothing that runs.
+    fn default() -> VmSpec {
+        VmSpec {
+            networks: vec![NetworkSpec::default()],
+            machine: None,
+            ephemeral: false,
+            autostart: false,
+            restart: RestartPolicy::default(),
+            manifest: None,
+            config: None,
+        }
+    }
+}
+
+/// What was asked for of one interface: a `network` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSpec {
@@ -63,6 +95,9 @@ pub struct NetworkSpec {
     /// How much it may receive and send; what is not named is as the network says.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
+    /// The ports of the host that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expose: Vec<Expose>,
     /// Keep it from other isolated VMs of the network; `None`: as the network says.
     pub isolated: Option<bool>,
     /// Hold it to its own addresses; `None`: as the network says.

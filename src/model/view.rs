@@ -31,7 +31,8 @@ pub enum Status {
     Crashed,
 }
 
-/// A VM as the interface shows it. Fields that its mode does not have are null.
+/// A VM as the interface shows it. What is about its network is that of its first NIC, null where
+/// its mode does not have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmView {
     pub name: VmName,
@@ -48,8 +49,10 @@ pub struct VmView {
     pub policy: Option<String>,
     pub limits: Option<Box<Limits>>,
     pub expose: Vec<Expose>,
+    /// All NICs, the first among them; none in vsock mode.
+    pub nics: Box<[NicView]>,
     pub cid: u32,
-    pub kernel_args: String,
+    pub kernel_args: Box<str>,
     pub ephemeral: bool,
     pub hypervisor: Option<String>,
     pub pid: Option<u32>,
@@ -58,6 +61,24 @@ pub struct VmView {
     pub restarts: u32,
     pub created_at: u64,
     pub started_at: Option<u64>,
+}
+
+/// A NIC of a VM as the interface shows it. Its fields have the names that the first NIC's have in
+/// the VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicView {
+    pub mode: Mode,
+    pub network: String,
+    pub tap: TapName,
+    pub ifindex: Option<u32>,
+    pub mac: Mac,
+    pub ip: Option<Ipv4Addr>,
+    pub netmask: Option<Ipv4Addr>,
+    pub gateway: Option<Ipv4Addr>,
+    pub mtu: u16,
+    pub policy: Option<String>,
+    pub limits: Option<Box<Limits>>,
+    pub expose: Vec<Expose>,
 }
 
 /// A network as the interface shows it.

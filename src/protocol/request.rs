@@ -17,6 +17,7 @@ use crate::model::request::{Request, STOP_TIMEOUT_MS};
 use crate::spec;
 
 use super::service::{self, ServiceCall};
+use crate::model::nic::NICS_MAX;
 
 /// The longest time in milliseconds that a guest can be given to power off: one day.
 pub const STOP_TIMEOUT_MAX_MS: u64 = 24 * 60 * 60 * 1000;
@@ -170,10 +171,12 @@ fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
         "Delete" => Request::Delete { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Expose" => expose(fields)?,
         "SetPolicy" => {
-            Request::SetPolicy { name: fields.name()?, policy: fields.required("policy")? }
+            let (name, nic) = (fields.name()?, fields.nic()?);
+            Request::SetPolicy { name, nic, policy: fields.required("policy")? }
         }
         "SetLimits" => Request::SetLimits {
             name: fields.name()?,
+            nic: fields.nic()?,
             limits: Limits::read(|field, bounds| fields.limit(field, bounds))?,
         },
         "Unexpose" => Request::Unexpose {
@@ -187,7 +190,7 @@ fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
         "Get" => Request::Get { name: fields.name()? },
         "List" => Request::List,
         "Args" => Request::Args { name: fields.name()?, hypervisor: fields.text("hypervisor")? },
-        "OpenTap" => Request::OpenTap { name: fields.name()? },
+        "OpenTap" => Request::OpenTap { name: fields.name()?, nic: fields.nic()? },
         "Networks" => Request::Networks,
         "Version" => Request::Version,
         "Check" => Request::Check,
@@ -217,7 +220,7 @@ fn expose(fields: &mut Fields) -> Result<Request, Fault> {
         host_ip: fields.address("host_ip")?,
         name: fields.text("label")?,
     };
-    Ok(Request::Expose { name, port: expose })
+    Ok(Request::Expose { name, nic: fields.nic()?, port: expose })
 }
 
 /// A method of `org.varlink.service`; `None` if it has none of that name.
@@ -269,6 +272,13 @@ impl Fields {
 
     fn name(&mut self) -> Result<VmName, Fault> {
         Ok(VmName::new(&self.required("name")?)?)
+    }
+
+    /// The index of a NIC. Whether the VM has it, the engine knows.
+    fn nic(&mut self) -> Result<Option<usize>, Fault> {
+        let Some(value) = self.take("nic") else { return Ok(None) };
+        let index = value.as_u64().filter(|index| *index < NICS_MAX as u64);
+        index.map(|index| Some(index as usize)).ok_or_else(|| wrong("nic"))
     }
 
     fn protocol(&mut self) -> Result<Protocol, Fault> {
@@ -378,7 +388,7 @@ mod tests {
                 r#"{"name":"web","hypervisor":"qemu"}"#,
                 Request::Args { name: name.clone(), hypervisor: Some("qemu".into()) },
             ),
-            ("OpenTap", r#"{"name":"web"}"#, Request::OpenTap { name }),
+            ("OpenTap", r#"{"name":"web"}"#, Request::OpenTap { name, nic: None }),
             ("Networks", "{}", Request::Networks),
             ("Version", "{}", Request::Version),
             ("Check", "{}", Request::Check),

@@ -2,8 +2,8 @@
 //!
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
 //! github.com/volantvm/volant. volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`
-//! and, in `network`, `name`, `ip`, `mac`, `mtu`, `queues`, `isolated`
-//! and `antispoof`.
+//! `networks` and, in `network` or each of `networks`, `name`, `ip`, `mac`,
+//! `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and `antispoof`.
 
 use std::path::PathBuf;
 
@@ -30,6 +30,7 @@ const KNOWN: &[&str] = &[
     "expose",
     "cloud_init",
     "network",
+    "networks",
     "initramfs",
     "rootfs",
     "hypervisor",
@@ -41,7 +42,8 @@ const KNOWN: &[&str] = &[
 /// The fields that volnet uses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Config<'a> {
-    pub(super) network: Network,
+    /// The networks, of which each is a NIC. Empty: none is declared.
+    pub(super) networks: Vec<Network>,
     pub(super) resources: Resources,
     pub(super) initramfs: Option<Source<'a>>,
     pub(super) rootfs: Option<Source<'a>>,
@@ -70,7 +72,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
     sections::check_cloud_init(&fields)?;
     let embedded = fields.value("manifest");
     Ok(Config {
-        network: sections::config_network(&fields)?,
+        networks: sections::config_networks(&fields)?,
         resources: sections::resources(&fields)?,
         initramfs: sections::initramfs(&fields)?,
         rootfs: sections::rootfs(&fields)?,

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::model::document::Kept;
 use crate::model::error::Refusal;
+use crate::model::nic::NICS_MAX;
 use crate::model::spec::VmSpec;
 
 /// A manifest makes the same VM each time it is read, or the refusal names the wrong field.
@@ -40,11 +41,15 @@ fn document(
 
 /// The properties that other code relies on.
 fn check(spec: &VmSpec) {
-    let network = &spec.network;
-    assert!(network.ip.is_none() || network.mode.needs_ip_allocation());
-    assert!(network.mac.is_none_or(|mac| mac.is_usable() && network.mode.needs_tap_device()));
-    assert!(network.mtu.is_none_or(|mtu| (MTU_MIN..=MTU_MAX).contains(&mtu.into())));
-    assert!(network.queues.is_none_or(|queues| (1..=QUEUES_MAX).contains(&queues.into())));
+    assert!((1..=NICS_MAX).contains(&spec.networks.len()));
+    for network in &spec.networks {
+        let has_tap = network.mode.needs_tap_device();
+        assert!(has_tap || spec.networks.len() == 1);
+        assert!(network.ip.is_none() || network.mode.needs_ip_allocation());
+        assert!(network.mac.is_none_or(|mac| mac.is_usable() && has_tap));
+        assert!(network.mtu.is_none_or(|mtu| (MTU_MIN..=MTU_MAX).contains(&mtu.into())));
+        assert!(network.queues.is_none_or(|queues| (1..=QUEUES_MAX).contains(&queues.into())));
+    }
     let Some(machine) = &spec.machine else { return };
     assert!((1..=CPUS_MAX).contains(&machine.cpus.into()));
     assert!((MEMORY_MB_MIN..=MEMORY_MB_MAX).contains(&machine.memory_mb));

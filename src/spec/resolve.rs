@@ -12,6 +12,7 @@ use super::manifest::{self, Manifest};
 use super::sections::{Network, Source};
 use crate::model::document::Kept;
 use crate::model::error::Refusal;
+use crate::model::expose::{EXPOSED_MAX, Expose};
 use crate::model::spec::{File, MachineSpec, NetworkSpec, VmSpec};
 
 /// Virtual CPUs of a VM, if none are given.
@@ -31,22 +32,62 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
         given.map(|value| manifest::read(Place::root(Document::Manifest), value)).transpose()?;
     let mut config = config.map(config::read).transpose()?.unwrap_or_default();
     let manifest = given.or(config.manifest.take()).unwrap_or_default();
-    let network = resolve_network_config(&manifest.network, &config.network);
-    check_network(&network)?;
     Ok(VmSpec {
-        network,
+        networks: resolve_networks(&manifest.network, &config)?,
         machine: resolve_machine_spec(&manifest, &config)?.map(Box::new),
         ephemeral: config.ephemeral,
         autostart: config.autostart,
         restart: config.restart,
-        expose: config.expose,
         manifest: kept.0,
         config: kept.1,
     })
 }
 
+/// The networks of the VM. The first is merged with the manifest's section; the ports that stand
+/// beside the networks lead to it.
+fn resolve_networks(manifest: &Network, config: &Config) -> Result<Vec<NetworkSpec>, Refusal> {
+    let none = Network::default();
+    let (first, others) = config.networks.split_first().unwrap_or((&none, &[]));
+    let mut first = resolve_network(manifest, first);
+    first.expose.extend(config.expose.iter().cloned());
+    let mut networks = vec![first];
+    networks.extend(others.iter().map(|network| resolve_network(&none, network)));
+    let root = Place::root(Document::Config);
+    let several = networks.len() > 1;
+    for (index, network) in networks.iter().enumerate() {
+        let place = match several {
+            true => root.field("networks").element(index),
+            false => root.field("network"),
+        };
+        if several && !network.mode.needs_tap_device() {
+            let reason =
+                format!("a VM of several networks has no interface in {} mode", network.mode);
+            return Err(place.field("mode").refuse(reason));
+        }
+        check_network(&place, network)?;
+    }
+    check_exposed(&root, &networks)?;
+    Ok(networks)
+}
+
+/// Refuses ports of the host that lead to two places.
+fn check_exposed(root: &Place, networks: &[NetworkSpec]) -> Result<(), Refusal> {
+    let ports: Vec<&Expose> = networks.iter().flat_map(|network| &network.expose).collect();
+    for (at, port) in ports.iter().enumerate() {
+        if ports[..at].iter().any(|other| other.at().meets(&port.at())) {
+            let reason = format!("{} leads somewhere else already", port.at());
+            return Err(root.field("expose").refuse(reason));
+        }
+    }
+    if ports.len() > EXPOSED_MAX {
+        let reason = format!("there may be at most {EXPOSED_MAX}");
+        return Err(root.field("expose").refuse(reason));
+    }
+    Ok(())
+}
+
 /// Merges the `network` sections field by field. No mode in either means bridged.
-fn resolve_network_config(manifest: &Network, config: &Network) -> NetworkSpec {
+fn resolve_network(manifest: &Network, config: &Network) -> NetworkSpec {
     NetworkSpec {
         mode: config.mode.or(manifest.mode).unwrap_or_default(),
         name: config.name.clone(),
@@ -58,13 +99,14 @@ fn resolve_network_config(manifest: &Network, config: &Network) -> NetworkSpec {
         queues: config.queues,
         policy: config.policy.clone(),
         limits: config.limits,
+        expose: config.expose.clone(),
         isolated: config.isolated,
         antispoof: config.antispoof,
     }
 }
 
 /// Refuses settings that have no meaning in this mode. Only the configuration has them.
-fn check_network(network: &NetworkSpec) -> Result<(), Refusal> {
+fn check_network(place: &Place, network: &NetworkSpec) -> Result<(), Refusal> {
     let without_lease = [("ip", network.ip.is_some())];
     let without_tap = [
         ("name", network.name.is_some()),
@@ -77,8 +119,7 @@ fn check_network(network: &NetworkSpec) -> Result<(), Refusal> {
         ("antispoof", network.antispoof.is_some()),
     ];
     let refuse = |name: &str, what: &str| {
-        let place = Place::root(Document::Config).field("network").field(name);
-        Err(place.refuse(format!("a VM in {} mode has no {what}", network.mode)))
+        Err(place.field(name).refuse(format!("a VM in {} mode has no {what}", network.mode)))
     };
     let set = |settings: &[(&'static str, bool)]| {
         settings.iter().find(|(_, set)| *set).map(|(name, _)| *name)

@@ -14,6 +14,7 @@ use crate::model::expose::{EXPOSED_MAX, Expose};
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
+use crate::model::nic::NICS_MAX;
 use crate::model::prefix::Prefix;
 use crate::model::spec::{Disk, DiskFormat, File};
 use serde_json::Value;
@@ -49,6 +50,7 @@ pub(super) struct Network {
     pub(super) queues: Option<u16>,
     pub(super) policy: Option<String>,
     pub(super) limits: Limits,
+    pub(super) expose: Vec<Expose>,
     pub(super) isolated: Option<bool>,
     pub(super) antispoof: Option<bool>,
 }
@@ -92,24 +94,43 @@ pub(super) fn manifest_network(fields: &Fields) -> Result<Network, Refusal> {
     }
 }
 
-/// The network section of a configuration: the manifest's fields and volnet's own.
-pub(super) fn config_network(fields: &Fields) -> Result<Network, Refusal> {
-    const KNOWN: &[&str] = &[
-        "mode",
-        "subnet",
-        "gateway",
-        "auto_assign",
-        "name",
-        "ip",
-        "mac",
-        "mtu",
-        "queues",
-        "isolated",
-        "policy",
-        "limits",
-        "antispoof",
-    ];
-    let Some(fields) = fields.section("network", KNOWN)? else { return Ok(Network::default()) };
+/// The networks of a configuration: the list `networks`, or the one section `network`.
+pub(super) fn config_networks(fields: &Fields) -> Result<Vec<Network>, Refusal> {
+    let items = fields.list("networks")?;
+    let Some(single) = fields.section("network", CONFIG_NETWORK)? else {
+        if items.len() > NICS_MAX {
+            let reason = format!("there may be at most {NICS_MAX}");
+            return Err(fields.place.field("networks").refuse(reason));
+        }
+        let read = |(place, value)| config_network(&Fields::read(place, value, CONFIG_NETWORK)?);
+        return items.into_iter().map(read).collect();
+    };
+    if !items.is_empty() {
+        let reason = "it says what `network` says already; name one of the two";
+        return Err(fields.place.field("networks").refuse(reason));
+    }
+    Ok(vec![config_network(&single)?])
+}
+
+/// The fields of a network in a configuration: the manifest's and volnet's own.
+const CONFIG_NETWORK: &[&str] = &[
+    "mode",
+    "subnet",
+    "gateway",
+    "auto_assign",
+    "name",
+    "ip",
+    "mac",
+    "mtu",
+    "queues",
+    "isolated",
+    "policy",
+    "limits",
+    "antispoof",
+    "expose",
+];
+
+fn config_network(fields: &Fields) -> Result<Network, Refusal> {
     let narrow = |number: u64| number as u16;
     Ok(Network {
         name: fields.parsed("name", text::name)?,
@@ -118,10 +139,11 @@ pub(super) fn config_network(fields: &Fields) -> Result<Network, Refusal> {
         mtu: fields.integer("mtu", MTU_MIN..=MTU_MAX)?.map(narrow),
         queues: fields.integer("queues", 1..=QUEUES_MAX)?.map(narrow),
         policy: fields.parsed("policy", text::name)?,
-        limits: limits(&fields)?,
+        limits: limits(fields)?,
+        expose: expose(fields)?,
         isolated: fields.flag("isolated")?,
         antispoof: fields.flag("antispoof")?,
-        ..shared_network(&fields)?
+        ..shared_network(fields)?
     })
 }
 

@@ -28,6 +28,7 @@ mod load;
 pub mod lock;
 pub mod memory;
 mod record;
+mod upgrade;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,9 @@
 //! field that its format does not have makes a file unreadable: the next write would lose it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::upgrade;
 
 use crate::model::name::VmName;
 use crate::model::record::{FORMAT, HostRecord, Intent, ProcessId, Record};
@@ -51,7 +54,7 @@ pub(super) fn encode_record(record: &Record) -> Vec<u8> {
 
 /// Decodes a record.
 pub(super) fn decode_record(bytes: &[u8]) -> Result<Record, Unreadable> {
-    decode(bytes)
+    decode(bytes, upgrade::record)
 }
 
 /// Encodes an intent.
@@ -61,7 +64,7 @@ pub(super) fn encode_intent(intent: &Intent) -> Vec<u8> {
 
 /// Decodes an intent.
 pub(super) fn decode_intent(bytes: &[u8]) -> Result<Intent, Unreadable> {
-    decode(bytes).map(|file: IntentFile| file.intent)
+    decode(bytes, upgrade::intent).map(|file: IntentFile| file.intent)
 }
 
 /// Encodes the process of a VM.
@@ -71,7 +74,7 @@ pub(super) fn encode_process(name: &VmName, process: &ProcessId) -> Vec<u8> {
 
 /// Decodes the process of a VM.
 pub(super) fn decode_process(bytes: &[u8]) -> Result<(VmName, ProcessId), Unreadable> {
-    decode(bytes).map(|file: ProcessFile| (file.name, file.process))
+    decode(bytes, |_| ()).map(|file: ProcessFile| (file.name, file.process))
 }
 
 /// Encodes the former state of the host.
@@ -81,7 +84,7 @@ pub(super) fn encode_host(host: &HostRecord) -> Vec<u8> {
 
 /// Decodes the former state of the host.
 pub(super) fn decode_host(bytes: &[u8]) -> Result<HostRecord, Unreadable> {
-    decode(bytes).map(|file: HostFile| file.host)
+    decode(bytes, |_| ()).map(|file: HostFile| file.host)
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
@@ -92,13 +95,21 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Reads a file of any format that was ever written. Each format has an arm; the last is
-/// [`FORMAT`].
-fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Unreadable> {
+/// [`FORMAT`]. `upgrade` turns the contents of format 1 into those of format 2.
+fn decode<T: for<'a> Deserialize<'a>>(
+    bytes: &[u8],
+    upgrade: impl Fn(&mut Value),
+) -> Result<T, Unreadable> {
     let damaged = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
     let head: Head = serde_json::from_slice(bytes).map_err(damaged)?;
     match head.format {
         0 => Err(Unreadable::Damaged("there is no format 0".into())),
-        1 => serde_json::from_slice(bytes).map_err(damaged),
+        1 => {
+            let mut file: Value = serde_json::from_slice(bytes).map_err(damaged)?;
+            upgrade(&mut file);
+            serde_json::from_value(file).map_err(damaged)
+        }
+        2 => serde_json::from_slice(bytes).map_err(damaged),
         newer => Err(Unreadable::Newer(newer)),
     }
 }

@@ -115,14 +115,24 @@ fn links() -> Value {
 }
 
 fn wanted_links(vms: &[Value]) -> Value {
-    let tap = |vm: &Value| {
-        let alias = format!("volnet:{}", text(&vm["name"]));
-        json!([vm["tap"], vm["ifindex"], alias, "vbr0", true])
-    };
-    let mut links: Vec<Value> = vms.iter().filter(|vm| !vm["tap"].is_null()).map(tap).collect();
+    let tap =
+        |(alias, nic): (String, &Value)| json!([nic["tap"], nic["ifindex"], alias, "vbr0", true]);
+    let mut links: Vec<Value> = nics(vms).map(tap).collect();
     links.push(json!(["vbr0", null, "volnet:", null, true]));
     links.sort_by_key(|link| text(&link[0]));
     json!(links)
+}
+
+/// Each NIC with the alias of its link. The fields of a VM are those of its first NIC.
+fn nics(vms: &[Value]) -> impl Iterator<Item = (String, &Value)> {
+    vms.iter().filter(|vm| !vm["tap"].is_null()).flat_map(|vm| {
+        let further = vm["nics"].as_array().into_iter().flatten().skip(1);
+        let nics = std::iter::once(vm).chain(further).enumerate();
+        nics.map(|(at, nic)| {
+            let place = if at == 0 { String::new() } else { format!("/{at}") };
+            (format!("volnet:{}{place}", text(&vm["name"])), nic)
+        })
+    })
 }
 
 fn addresses() -> Value {
@@ -163,14 +173,14 @@ fn wanted_elements(networks: &Elements, vms: &[Value]) -> Elements {
     let mut put = |set: &str, element: Value| {
         elements.entry(set.into()).or_default().insert(element.to_string());
     };
-    for vm in vms.iter().filter(|vm| !vm["tap"].is_null()) {
-        // nft shows what is compared with bytes of a packet as a number.
-        let digits = text(&vm["mac"]).replace(':', "");
+    for (_, nic) in nics(vms) {
+        // nft shows what is compared with bytes of a packet as numbers of at most four bytes.
+        let digits = text(&nic["mac"]).replace(':', "");
         let mac = u64::from_str_radix(&digits, 16).expect("an Ethernet address");
-        put("macs", json!({ "concat": [vm["tap"], mac] }));
-        put("ports", vm["tap"].clone());
-        if !vm["ip"].is_null() {
-            put("guests", json!({ "concat": [vm["tap"], vm["mac"], vm["ip"]] }));
+        put("macs", json!({ "concat": [nic["tap"], mac >> 32, mac & 0xffff_ffff] }));
+        put("ports", nic["tap"].clone());
+        if !nic["ip"].is_null() {
+            put("guests", json!({ "concat": [nic["tap"], nic["mac"], nic["ip"]] }));
         }
     }
     let links = tool("ip -d -j link show");

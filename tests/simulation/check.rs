@@ -9,7 +9,7 @@ use volnet::hypervisor::process::Processes;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
 use volnet::model::record::{ProcessId, Record};
-use volnet::model::view::VmView;
+use volnet::model::view::{NicView, VmView};
 use volnet::plan::reconcile::{Desired, Reconciled, reconcile};
 use volnet::plan::ruleset::Family;
 use volnet::store::disk::is_temporary;
@@ -47,12 +47,12 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     kernel(&world, &views, &mut wrong);
     unique(&views, &mut wrong);
     for network in shell.engine().networks() {
-        let here = |vm: &&VmView| vm.network.as_ref() == Some(&network.name);
-        let ports = views.iter().filter(here).count();
+        let here = |nic: &&NicView| nic.network == network.name;
+        let ports = nics(&views).filter(here).count();
         // What was offered and not taken yet is not shown.
-        let held = shell.engine().vms().filter_map(|vm| vm.record.port.as_ref());
-        let held = held.filter(|port| port.network == network.name);
-        let leased = held.filter(|port| port.ip.is_some() || port.lease.is_some()).count();
+        let held = shell.engine().vms().flat_map(|vm| &vm.record.nics);
+        let held = held.filter(|nic| nic.network == network.name);
+        let leased = held.filter(|nic| nic.ip.is_some() || nic.lease.is_some()).count();
         let counted = (network.ports as usize, network.leased as usize);
         wrong.unless_same("ports and leases", &counted, &(ports, leased));
     }
@@ -109,6 +109,16 @@ pub(crate) fn loaded(world: &World) -> Loaded {
     store.and_then(|mut store| store.load()).expect("the files can be read")
 }
 
+/// All NICs.
+fn nics(views: &[VmView]) -> impl Iterator<Item = &NicView> {
+    views.iter().flat_map(|vm| &vm.nics)
+}
+
+/// What marks the link of a VM's NIC: `web`, `web/1`.
+fn mark(vm: &VmView, nic: usize) -> String {
+    if nic == 0 { vm.name.to_string() } else { format!("{}/{nic}", vm.name) }
+}
+
 /// Counts what is marked as ours, without asking the code that made it.
 fn kernel(world: &World, views: &[VmView], wrong: &mut Wrong) {
     let observed = &world.network.kernel.observed;
@@ -117,16 +127,23 @@ fn kernel(world: &World, views: &[VmView], wrong: &mut Wrong) {
         (!vm.is_empty()).then(|| (vm.to_string(), link.name.clone(), link.index))
     });
     let taps: BTreeSet<_> = marked.collect();
-    let should: BTreeSet<_> = views
-        .iter()
-        .filter(|vm| vm.mode != Mode::Vsock)
-        .filter_map(|vm| Some((vm.name.to_string(), vm.tap.as_ref()?.to_string(), vm.ifindex?)))
-        .collect();
+    let marks = views.iter().flat_map(|vm| {
+        let nics = vm.nics.iter().enumerate();
+        nics.map(|(at, nic)| (mark(vm, at), nic))
+    });
+    let should: BTreeSet<_> =
+        marks.filter_map(|(mark, nic)| Some((mark, nic.tap.to_string(), nic.ifindex?))).collect();
+    for vm in views {
+        let first = vm.nics.first().map(|nic| (&nic.tap, nic.mac, nic.ip, nic.ifindex));
+        let shown = vm.tap.as_ref().zip(vm.mac).map(|(tap, mac)| (tap, mac, vm.ip, vm.ifindex));
+        wrong.unless_same("the first NIC", &shown, &first);
+        wrong.unless_same("NICs in vsock mode", &vm.nics.is_empty(), &(vm.mode == Mode::Vsock));
+    }
     wrong.unless_same("taps", &taps, &should);
     let tables = observed.tables.iter().filter(|table| table.family == Family::Bridge);
     let guests = tables.flat_map(|table| &table.sets).filter(|(name, _)| name == "guests");
     let elements: usize = guests.map(|(_, keys)| keys.len()).sum();
-    let leases = views.iter().filter(|vm| vm.ip.is_some()).count();
+    let leases = nics(views).filter(|nic| nic.ip.is_some()).count();
     wrong.unless_same("elements", &elements, &leases);
 }
 
@@ -141,9 +158,9 @@ fn unique(views: &[VmView], wrong: &mut Wrong) {
             }
         }
     }
-    once("address", views.iter().filter_map(|vm| vm.ip), wrong);
-    once("MAC", views.iter().filter_map(|vm| vm.mac), wrong);
-    once("tap", views.iter().filter_map(|vm| vm.tap.clone()), wrong);
+    once("address", nics(views).filter_map(|nic| nic.ip), wrong);
+    once("MAC", nics(views).map(|nic| nic.mac), wrong);
+    once("tap", nics(views).map(|nic| nic.tap.clone()), wrong);
     once("context id", views.iter().map(|vm| vm.cid), wrong);
     if views.iter().any(|vm| vm.cid as usize >= 3 + views.len()) {
         // The lowest free one is given, but a VM keeps its own while those below it go.
@@ -212,8 +229,6 @@ fn clean(world: &World, loaded: &Loaded, views: &[VmView], wrong: &mut Wrong) {
 /// with the next change.
 fn lasting(record: &Record) -> Record {
     let mut record = record.clone();
-    if let Some(port) = &mut record.port {
-        port.ifindex = None;
-    }
+    record.nics.iter_mut().for_each(|nic| nic.ifindex = None);
     record
 }

@@ -13,7 +13,7 @@ use volnet::hypervisor::fake::Manners;
 use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
 use volnet::model::request::Request;
-use volnet::model::spec::VmSpec;
+use volnet::model::spec::{RestartPolicy, VmSpec};
 use volnet::store::memory::Unsynced::{self, Kept, Lost};
 
 use crate::check::{Litter, check};
@@ -172,13 +172,17 @@ fn scenarios() -> Vec<Scenario> {
             vec![together([create("a", spec()), create("web1", vsock()), create("D", spec())])],
         ),
         ("create exposed", vec![], vec![create("a", exposed(&[8080, 8443]))]),
-        ("expose", vec![create("a", exposed(&[8080]))], vec![expose("a", 8443)]),
-        ("policy", vec![create("a", spec())], vec![set_policy("a", "internet")]),
+        ("expose", vec![create("a", exposed(&[8080]))], vec![expose("a", None, 8443)]),
+        ("policy", vec![create("a", spec())], vec![set_policy("a", None, "internet")]),
         ("create limited", vec![], vec![create("a", limited(100))]),
         (
             "limits",
             vec![create("a", spec()), create("web1", limited(100))],
-            vec![set_limits("a", 100, 50), set_limits("web1", 200, 0), set_limits("web1", 0, 10)],
+            vec![
+                set_limits("a", None, 100, 50),
+                set_limits("web1", None, 200, 0),
+                set_limits("web1", None, 0, 10),
+            ],
         ),
         (
             "limits are taken away by others",
@@ -191,14 +195,56 @@ fn scenarios() -> Vec<Scenario> {
                 delete("a", 0),
             ],
         ),
+        ("create on several networks", vec![], vec![create("a", thrice())]),
+        (
+            "create and start on several networks",
+            vec![create("web1", fixed())],
+            vec![create_and_start("a", thrice()), Step::Settle, delete("a", 500), Step::Settle],
+        ),
+        (
+            "the addresses of one on several networks",
+            vec![
+                create("a", thrice()),
+                lease("a", Word::Get),
+                Step::Talk(name("a")),
+                create("web1", thrice()),
+            ],
+            vec![delete("a", 0), create("c.3", thrice()), lease("c.3", Word::Get)],
+        ),
+        (
+            "the traffic of several NICs",
+            vec![create("a", thrice()), lease("a", Word::Get)],
+            vec![
+                set_policy("a", Some(1), "internet"),
+                set_policy("a", None, "none"),
+                set_limits("a", Some(2), 100, 50),
+                set_limits("a", None, 200, 0),
+                expose("a", Some(2), 8443),
+                lease("a", Word::Release),
+                unexpose("a", 8443),
+            ],
+        ),
+        (
+            "taps of one on several networks are deleted and broken",
+            vec![
+                create_and_start("a", VmSpec { restart: RestartPolicy::Always, ..thrice() }),
+                Step::Settle,
+            ],
+            vec![Step::Meddle(Foreign::Delete(3)), Step::Meddle(Foreign::Down(2)), Step::Settle],
+        ),
+        (
+            "creates that come together on several networks",
+            vec![create("D", spec())],
+            vec![together([create("a", thrice()), create("web1", thrice())])],
+        ),
         ("unexpose", vec![create("a", exposed(&[8080]))], vec![unexpose("a", 8080)]),
         (
             "a port changes hands",
             vec![create("a", exposed(&[8080])), create("web1", spec())],
             vec![
-                expose("web1", 8080),
+                expose("web1", None, 8080),
                 unexpose("a", 8080),
-                expose("web1", 8080),
+                expose("web1", None, 8080),
                 delete("web1", 0),
             ],
         ),

@@ -23,8 +23,8 @@ pub(crate) enum Word {
     Release,
 }
 
-/// A VM: its name, and when it was made.
-pub(crate) type Whose = (VmName, u64);
+/// A NIC: its VM's name, when that was made, and its Ethernet address.
+pub(crate) type Whose = (VmName, u64, Mac);
 
 /// What guests were told: the address, and when that is over, in milliseconds since the epoch.
 #[derive(Clone, Debug, Default)]
@@ -51,10 +51,13 @@ impl Leases {
     /// Finds what is not as guests were told.
     pub(crate) fn check(&self, views: &[VmView], now: u64, wrong: &mut Vec<String>) {
         for vm in views {
-            let told = self.0.get(&(vm.name.clone(), vm.created_at));
-            let Some((ip, until)) = told else { continue };
-            if *until > now && vm.ip != Some(*ip) {
-                wrong.push(format!("the guest of {} was told {ip}, it has {:?}", vm.name, vm.ip));
+            for nic in &vm.nics {
+                let told = self.0.get(&(vm.name.clone(), vm.created_at, nic.mac));
+                let Some((ip, until)) = told else { continue };
+                if *until > now && nic.ip != Some(*ip) {
+                    let name = &vm.name;
+                    wrong.push(format!("the guest of {name} was told {ip}, it has {:?}", nic.ip));
+                }
             }
         }
     }

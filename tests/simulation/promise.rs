@@ -14,7 +14,7 @@ use volnet::model::name::VmName;
 use volnet::model::request::Ticket;
 use volnet::model::request::{Reply, Request};
 use volnet::model::spec::{RestartPolicy, VmSpec};
-use volnet::model::view::{Status, VmView};
+use volnet::model::view::{NicView, Status, VmView};
 
 use crate::foreign::Foreign;
 
@@ -39,14 +39,15 @@ struct Promised {
     spec: VmSpec,
     /// Whether it runs, where that was said last.
     runs: Option<bool>,
-    /// The ports that lead to it, its policy and its limits, where that was said last.
+    /// Of each NIC the ports that lead to it, its policy and its limits, where that was said last.
     traffic: Option<Traffic>,
 }
 
-type Traffic = (Vec<Expose>, Option<String>, Option<Box<Limits>>);
+type Traffic = Vec<(Vec<Expose>, Option<String>, Option<Box<Limits>>)>;
 
 fn traffic(vm: &VmView) -> Traffic {
-    (vm.expose.clone(), vm.policy.clone(), vm.limits.clone())
+    let nics = vm.nics.iter();
+    nics.map(|nic| (nic.expose.clone(), nic.policy.clone(), nic.limits.clone())).collect()
 }
 
 impl Promised {
@@ -275,6 +276,19 @@ fn is_clearing(request: &Request) -> bool {
 /// does the address of a guest that asks for one.
 fn identity(vm: &VmView) -> VmView {
     let own = vm.mode != Mode::Dhcp;
+    let nics = vm.nics.iter().map(|nic| {
+        let own = nic.mode != Mode::Dhcp;
+        NicView {
+            ip: nic.ip.filter(|_| own),
+            netmask: nic.netmask.filter(|_| own),
+            gateway: nic.gateway.filter(|_| own),
+            ifindex: None,
+            expose: Vec::new(),
+            policy: None,
+            limits: None,
+            ..nic.clone()
+        }
+    });
     VmView {
         ip: vm.ip.filter(|_| own),
         netmask: vm.netmask.filter(|_| own),
@@ -284,6 +298,7 @@ fn identity(vm: &VmView) -> VmView {
         expose: Vec::new(),
         policy: None,
         limits: None,
+        nics: nics.collect(),
         pid: None,
         exit_code: None,
         exit_signal: None,

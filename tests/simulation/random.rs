@@ -192,10 +192,10 @@ fn step(dice: &mut Dice) -> Step {
         58 => Step::Ask(Request::Get { name: name(vm) }),
         59 => Step::Ask(Request::List),
         60..64 => lease(vm, [Word::Get, Word::Get, Word::Renew, Word::Release][dice.below(4)]),
-        64 | 65 => expose(vm, 8080 + dice.below(3) as u16),
+        64 | 65 => expose(vm, nic(dice), 8080 + dice.below(3) as u16),
         66 => unexpose(vm, 8080 + dice.below(3) as u16),
-        67 => set_policy(vm, ["open", "internet", "none"][dice.below(3)]),
-        68 => set_limits(vm, [0, 10, 100][dice.below(3)], [0, 10, 100][dice.below(3)]),
+        67 => set_policy(vm, nic(dice), ["open", "internet", "none"][dice.below(3)]),
+        68 => set_limits(vm, nic(dice), [0, 10, 100][dice.below(3)], [0, 10, 100][dice.below(3)]),
         69 => Step::Wait(dice.roll(3_000)),
         70..78 => Step::Settle,
         78..84 => {
@@ -216,20 +216,33 @@ fn step(dice: &mut Dice) -> Step {
 }
 
 fn random_create(dice: &mut Dice, vm: &str) -> Request {
-    let mode = [Mode::Bridged, Mode::Bridged, Mode::Dhcp, Mode::Vsock][dice.below(4)];
     let restart = [RestartPolicy::No, RestartPolicy::OnFailure, RestartPolicy::Always];
-    let network = on(["default", "lab"][dice.below(2)], mode).network;
-    let limits = Limits { rx_mbit: (dice.roll(4) == 0).then_some(10), ..Limits::default() };
-    let limits = if mode == Mode::Vsock { Limits::default() } else { limits };
+    let count = if dice.roll(3) == 0 { 2 + dice.below(2) } else { 1 };
+    let networks = (0..count).map(|_| random_network(dice, count > 1)).collect();
     let spec = VmSpec {
         ephemeral: dice.roll(3) == 0,
         autostart: dice.roll(6) == 0,
         restart: restart[dice.below(3)],
-        network: NetworkSpec { limits, ..network },
+        networks,
         ..VmSpec::default()
     };
     let (start, dry_run) = (dice.roll(2) == 0, dice.roll(12) == 0);
     Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run }
+}
+
+/// What is asked for of one network, or of one of `several`.
+fn random_network(dice: &mut Dice, several: bool) -> NetworkSpec {
+    let modes = [Mode::Bridged, Mode::Bridged, Mode::Dhcp, Mode::Vsock];
+    let mode = modes[dice.below(if several { 3 } else { 4 })];
+    let network = network_spec(["default", "lab"][dice.below(2)], mode);
+    let limits = Limits { rx_mbit: (dice.roll(4) == 0).then_some(10), ..Limits::default() };
+    let limits = if mode == Mode::Vsock { Limits::default() } else { limits };
+    NetworkSpec { limits, ..network }
+}
+
+/// A NIC, or none that is named.
+fn nic(dice: &mut Dice) -> Option<usize> {
+    [None, None, Some(0), Some(1)][dice.below(4)]
 }
 
 /// Creates, most of them such as are carried out together.

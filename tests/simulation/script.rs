@@ -33,14 +33,27 @@ pub(crate) fn spec() -> VmSpec {
 
 /// The same on another network, or on none.
 pub(crate) fn on(network: &str, mode: Mode) -> VmSpec {
+    VmSpec { networks: vec![network_spec(network, mode)], ..spec() }
+}
+
+/// What is asked for of one network, or of none.
+pub(crate) fn network_spec(network: &str, mode: Mode) -> NetworkSpec {
     let name = (mode != Mode::Vsock).then(|| network.to_string());
-    VmSpec { network: NetworkSpec { mode, name, ..NetworkSpec::default() }, ..spec() }
+    NetworkSpec { mode, name, ..NetworkSpec::default() }
+}
+
+/// A VM that is on both networks, and twice on the first: of its three NICs the last asks for its
+/// address.
+pub(crate) fn thrice() -> VmSpec {
+    let networks = [("default", Mode::Bridged), ("lab", Mode::Bridged), ("default", Mode::Dhcp)];
+    let networks = networks.map(|(network, mode)| network_spec(network, mode));
+    VmSpec { networks: networks.into(), ..spec() }
 }
 
 /// A VM that wants the same address as others of this kind.
 pub(crate) fn fixed() -> VmSpec {
     let ip = Some([10, 1, 0, 3].into());
-    VmSpec { network: NetworkSpec { ip, ..NetworkSpec::default() }, ..spec() }
+    VmSpec { networks: vec![NetworkSpec { ip, ..NetworkSpec::default() }], ..spec() }
 }
 
 pub(crate) fn ephemeral() -> VmSpec {
@@ -98,11 +111,12 @@ pub(crate) fn port(host_port: u16) -> Expose {
 }
 
 pub(crate) fn exposed(ports: &[u16]) -> VmSpec {
-    VmSpec { expose: ports.iter().copied().map(port).collect(), ..spec() }
+    let expose = ports.iter().copied().map(port).collect();
+    VmSpec { networks: vec![NetworkSpec { expose, ..NetworkSpec::default() }], ..spec() }
 }
 
-pub(crate) fn expose(vm: &str, host_port: u16) -> Step {
-    Step::Ask(Request::Expose { name: name(vm), port: port(host_port) })
+pub(crate) fn expose(vm: &str, nic: Option<usize>, host_port: u16) -> Step {
+    Step::Ask(Request::Expose { name: name(vm), nic, port: port(host_port) })
 }
 
 pub(crate) fn unexpose(vm: &str, host_port: u16) -> Step {
@@ -113,21 +127,21 @@ pub(crate) fn lease(vm: &str, word: Word) -> Step {
     Step::Lease(name(vm), word)
 }
 
-pub(crate) fn set_policy(vm: &str, policy: &str) -> Step {
-    Step::Ask(Request::SetPolicy { name: name(vm), policy: policy.into() })
+pub(crate) fn set_policy(vm: &str, nic: Option<usize>, policy: &str) -> Step {
+    Step::Ask(Request::SetPolicy { name: name(vm), nic, policy: policy.into() })
 }
 
 /// A VM whose guest receives so much.
 pub(crate) fn limited(rx_mbit: u32) -> VmSpec {
     let limits = Limits { rx_mbit: Some(rx_mbit), tx_mbit: Some(50), ..Limits::default() };
-    VmSpec { network: NetworkSpec { limits, ..spec().network }, ..spec() }
+    VmSpec { networks: vec![NetworkSpec { limits, ..NetworkSpec::default() }], ..spec() }
 }
 
 /// It receives and sends so much from now on.
-pub(crate) fn set_limits(vm: &str, rx_mbit: u32, tx_mbit: u32) -> Step {
+pub(crate) fn set_limits(vm: &str, nic: Option<usize>, rx_mbit: u32, tx_mbit: u32) -> Step {
     let (rx_mbit, tx_mbit) = (Some(rx_mbit), Some(tx_mbit));
     let limits = Limits { rx_mbit, tx_mbit, ..Limits::default() };
-    Step::Ask(Request::SetLimits { name: name(vm), limits })
+    Step::Ask(Request::SetLimits { name: name(vm), nic, limits })
 }
 
 pub(crate) fn setup() -> Step {

@@ -21,7 +21,7 @@ use volnet::model::name::VmName;
 use volnet::model::record::Exit;
 use volnet::model::request::Request;
 use volnet::model::request::Ticket;
-use volnet::model::view::VmView;
+use volnet::model::view::NicView;
 use volnet::plan::news::News;
 use volnet::plan::reconcile::Observed;
 use volnet::store::memory::{Restart, Unsynced};
@@ -289,12 +289,11 @@ impl Sim {
     /// A guest on the network that is served does something about its address.
     fn lease(&mut self, name: &VmName, word: Word) {
         let views = self.shell.as_ref().map(|shell| shell.engine().list()).unwrap_or_default();
-        let served = |vm: &&VmView| {
-            vm.name == *name && vm.mode == Mode::Dhcp && vm.network.as_deref() == Some(SERVED)
-        };
-        let Some(vm) = views.iter().find(served) else { return };
-        let (mac, whose) = (vm.mac.expect("it has a tap"), (name.clone(), vm.created_at));
-        match (word, vm.ip) {
+        let served = |nic: &&NicView| nic.mode == Mode::Dhcp && nic.network == SERVED;
+        let Some(vm) = views.iter().find(|vm| vm.name == *name) else { return };
+        let Some(nic) = vm.nics.iter().find(served) else { return };
+        let (mac, whose) = (nic.mac, (name.clone(), vm.created_at, nic.mac));
+        match (word, nic.ip) {
             (Word::Get, _) => {
                 if let Some(offer) = self.hear(&lease::discover(mac), &whose) {
                     self.hear(&lease::request(mac, offer.ip), &whose);

@@ -19,25 +19,28 @@ pub(crate) struct Talk(BTreeMap<Ipv4Addr, u64>);
 impl Talk {
     /// A guest talks to the host and to the world.
     pub(crate) fn talk(&mut self, world: &mut World, vm: &VmView) {
-        let Some(ip) = vm.ip else { return };
-        let port = vm.ifindex.and_then(|index| {
-            world.network.kernel.observed.links.iter().find(|link| link.index == index)
-        });
-        let Some(bridge) = port.and_then(|port| port.master) else { return };
-        world.network.kernel.neighbours.insert((bridge, ip));
-        world.network.kernel.flows.extend([(ip, PEER), (PEER, ip)]);
-        self.0.insert(ip, vm.created_at);
+        for nic in &vm.nics {
+            let Some(ip) = nic.ip else { continue };
+            let port = nic.ifindex.and_then(|index| {
+                world.network.kernel.observed.links.iter().find(|link| link.index == index)
+            });
+            let Some(bridge) = port.and_then(|port| port.master) else { continue };
+            world.network.kernel.neighbours.insert((bridge, ip));
+            world.network.kernel.flows.extend([(ip, PEER), (PEER, ip)]);
+            self.0.insert(ip, vm.created_at);
+        }
     }
 
     /// Finds what is left of another VM's.
     pub(crate) fn check(&self, world: &World, views: &[VmView], wrong: &mut Vec<String>) {
         let kernel = &world.network.kernel;
         for vm in views {
-            let Some(ip) = vm.ip else { continue };
-            let known = kernel.neighbours.iter().any(|(_, neighbour)| *neighbour == ip)
-                || kernel.flows.iter().any(|(began, answers)| *began == ip || *answers == ip);
-            if known && self.0.get(&ip) != Some(&vm.created_at) {
-                wrong.push(format!("{} has got what the kernel kept of another {ip}", vm.name));
+            for ip in vm.nics.iter().filter_map(|nic| nic.ip) {
+                let known = kernel.neighbours.iter().any(|(_, neighbour)| *neighbour == ip)
+                    || kernel.flows.iter().any(|(began, answers)| *began == ip || *answers == ip);
+                if known && self.0.get(&ip) != Some(&vm.created_at) {
+                    wrong.push(format!("{} has got what the kernel kept of another {ip}", vm.name));
+                }
             }
         }
     }

@@ -118,11 +118,8 @@ fn create_and_run() {
                 --initramfs i --isolated --dry-run --disk a.img --disk b.qcow2,readonly --ip 1 \
                 --ip 10.0.0.2";
     let Command::Create(run) = command(text) else { panic!() };
-    let network = |field, value: Value| Override {
-        section: Some("network"),
-        field,
-        value: Setting::Value(value),
-    };
+    let set = |section, field, value| Override { nic: 0, section, field, value };
+    let network = |field, value: Value| set(Some("network"), field, Setting::Value(value));
     let expected = Create {
         expose: vec![],
         name: "web".into(),
@@ -130,15 +127,12 @@ fn create_and_run() {
         config: Some("c.json".into()),
         overrides: vec![
             network("mode", "dhcp".into()),
-            network("ip", "10.0.0.2".into()),
+            set(Some("resources"), "cpu_cores", Setting::Value(2.into())),
+            set(None, "kernel_override", Setting::Path("k".into())),
+            set(None, "initramfs", Setting::Image("i".into())),
             network("isolated", true.into()),
-            Override { section: None, field: "kernel_override", value: Setting::Path("k".into()) },
-            Override { section: None, field: "initramfs", value: Setting::Image("i".into()) },
-            Override {
-                section: Some("resources"),
-                field: "cpu_cores",
-                value: Setting::Value(2.into()),
-            },
+            network("ip", "1".into()),
+            network("ip", "10.0.0.2".into()),
         ],
         disks: vec![
             Disk { path: "a.img".into(), readonly: false },
@@ -148,6 +142,26 @@ fn create_and_run() {
         dry_run: true,
     };
     assert_eq!(*run, expected);
+}
+
+#[test]
+fn what_follows_a_network_is_about_that_network() {
+    let text = "create web --policy none --network front --ip 10.0.0.2 --expose 80 \
+                --network back --mtu 1400 --expose 8080:80 --network back";
+    let Command::Create(create) = command(text) else { panic!() };
+    let set: Vec<_> = create.overrides.iter().map(|set| (set.nic, set.field)).collect();
+    let expected = [(0, "policy"), (0, "name"), (0, "ip"), (1, "name"), (1, "mtu"), (2, "name")];
+    assert_eq!(set, expected);
+    assert_eq!(create.expose.iter().map(|(nic, _)| *nic).collect::<Vec<_>>(), [0, 1]);
+
+    for text in ["policy web none --nic 1", "expose web 80 --nic 1", "limit web --nic 1 --rx 1"] {
+        let Command::Adjust { parameters, .. } = command(text) else { panic!("{text}") };
+        assert_eq!(parameters["nic"], 1, "{text}");
+    }
+    for text in ["policy web none --nic 64", "policy web none --nic -1", "policy web none --nic x"]
+    {
+        assert!(read(text).is_err(), "{text}");
+    }
 }
 
 #[test]

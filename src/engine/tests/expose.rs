@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::expose::{Expose, HostPort, Protocol};
 use crate::model::lease::Change;
-use crate::model::record::Lease;
+use crate::model::nic::Lease;
 use crate::plan::ruleset::Value;
 
 fn port(host_port: u16, host_ip: Option<[u8; 4]>) -> Expose {
@@ -12,12 +12,12 @@ fn port(host_port: u16, host_ip: Option<[u8; 4]>) -> Expose {
 }
 
 fn with_ports(mode: Mode, ports: &[Expose]) -> VmSpec {
-    let network = NetworkSpec { mode, ..NetworkSpec::default() };
-    VmSpec { network, expose: ports.into(), ..VmSpec::default() }
+    let network = NetworkSpec { mode, expose: ports.into(), ..NetworkSpec::default() };
+    VmSpec { networks: vec![network], ..VmSpec::default() }
 }
 
 fn expose(vm: &str, port: Expose) -> Request {
-    Request::Expose { name: name(vm), port }
+    Request::Expose { name: name(vm), nic: None, port }
 }
 
 fn unexpose(vm: &str, at: HostPort) -> Request {
@@ -102,7 +102,7 @@ fn the_ports_of_a_guest_that_asks_follow_its_lease() {
         (lease([192, 168, 127, 8]), vec![[192, 168, 127, 9]], vec![[192, 168, 127, 8]]),
         (Change::Release, vec![[192, 168, 127, 8]], vec![]),
     ] {
-        let decision = engine.change_lease(&name("asks"), change, at(0)).unwrap();
+        let decision = engine.change_lease(&name("asks"), 0, change, at(0)).unwrap();
         let (mut removed, mut added) = (vec![], vec![]);
         for op in &decision.plan {
             let list = if matches!(op, Op::AddElements(_)) { &mut added } else { &mut removed };

@@ -4,14 +4,15 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::model::lease::{Change, Claim};
-use crate::model::record::{Lease, Record};
+use crate::model::nic::Lease;
+use crate::model::record::Record;
 use crate::plan::ruleset::{self, Element, Value};
 
 const HOUR: u64 = 3_600_000;
 
 fn asks() -> VmSpec {
     VmSpec {
-        network: NetworkSpec { mode: Mode::Dhcp, ..NetworkSpec::default() },
+        networks: vec![NetworkSpec { mode: Mode::Dhcp, ..NetworkSpec::default() }],
         ..VmSpec::default()
     }
 }
@@ -21,7 +22,7 @@ fn ip(text: &str) -> Ipv4Addr {
 }
 
 fn mac(engine: &Engine, text: &str) -> Mac {
-    record(engine, text).port.unwrap().mac
+    record(engine, text).nics[0].mac
 }
 
 fn record(engine: &Engine, text: &str) -> Record {
@@ -37,7 +38,7 @@ fn given(address: &str, until: u64) -> Change {
 }
 
 fn change(engine: &mut Engine, text: &str, change: Change, now: Now) -> Decision {
-    engine.change_lease(&name(text), change, now).unwrap()
+    engine.change_lease(&name(text), 0, change, now).unwrap()
 }
 
 /// An engine with a VM that has a lease until 2000 seconds after the epoch.
@@ -57,14 +58,14 @@ fn a_lease_is_shown_and_is_nobody_elses() {
     let replies = ask(&mut engine, 1, &Request::Get { name: name("asks") }, at(0));
     let view = vm(&replies);
     assert_eq!(view.ip, Some(ip("192.168.127.9")));
-    assert_eq!((view.gateway, view.kernel_args.as_str()), (Some(ip("192.168.127.1")), ""));
+    assert_eq!((view.gateway, &*view.kernel_args), (Some(ip("192.168.127.1")), ""));
     let replies = ask(&mut engine, 1, &create("web", with_ip("192.168.127.9"), false), at(0));
     let refusal = Refusal::AddressInUse { ip: ip("192.168.127.9"), owner: "asks".into() };
     assert_eq!(replies, [(1, Err(Error::Refused(refusal)))]);
     // Another one cannot be given it either, whatever it was promised before.
     ask(&mut engine, 1, &create("other", asks(), false), at(0));
     let change = given("192.168.127.9", 2_000_000);
-    assert!(engine.change_lease(&name("other"), change, at(0)).is_none());
+    assert!(engine.change_lease(&name("other"), 0, change, at(0)).is_none());
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn a_lease_that_has_ended_goes_only_when_it_is_needed() {
     let mut engine = engine();
     let on_tiny = |mode| NetworkSpec { name: Some("tiny".into()), mode, ..NetworkSpec::default() };
     for text in ["one", "two"] {
-        let spec = VmSpec { network: on_tiny(Mode::Dhcp), ..VmSpec::default() };
+        let spec = VmSpec { networks: vec![on_tiny(Mode::Dhcp)], ..VmSpec::default() };
         ask(&mut engine, 1, &create(text, spec, false), at(0));
     }
     let lease = given("10.9.9.2", at(HOUR).wall);
@@ -152,7 +153,7 @@ fn a_lease_that_has_ended_goes_only_when_it_is_needed() {
 fn leases_are_taken_over_and_what_cannot_be_had_any_more_is_dropped() {
     let old = with_lease();
     let mut kept = record(&old, "asks");
-    kept.port.iter_mut().for_each(|port| port.ifindex = None);
+    kept.nics.iter_mut().for_each(|nic| nic.ifindex = None);
     let mut next = engine();
     next.restore(kept.clone()).unwrap();
     assert_eq!(record(&next, "asks"), kept);
@@ -160,9 +161,9 @@ fn leases_are_taken_over_and_what_cannot_be_had_any_more_is_dropped() {
 
     // A record that was written before there were leases has none.
     let mut json = serde_json::to_value(&kept).unwrap();
-    assert!(json["port"].as_object_mut().unwrap().remove("lease").is_some());
+    assert!(json["nics"][0].as_object_mut().unwrap().remove("lease").is_some());
     let older: Record = serde_json::from_value(json.clone()).unwrap();
-    assert_eq!(older.port.as_ref().unwrap().lease, None);
+    assert_eq!(older.nics[0].lease, None);
     assert_eq!(serde_json::to_value(&older).unwrap(), json);
 
     // Others answer there now; the subnet is another one; the address is somebody else's.
@@ -170,7 +171,7 @@ fn leases_are_taken_over_and_what_cannot_be_had_any_more_is_dropped() {
     let networks = vec![NetworkConfig { dhcp: Dhcp::External, ..config }];
     let mut left = Engine::new(networks, "qemu".into(), true).unwrap();
     left.restore(kept.clone()).unwrap();
-    assert_eq!((record(&left, "asks").port.unwrap().lease, left.networks()[0].leased), (None, 0));
+    assert_eq!((record(&left, "asks").nics[0].lease, left.networks()[0].leased), (None, 0));
     let networks = vec![network("default", "vbr0", "10.1.0.0/24", "10.1.0.1")];
     let mut moved = Engine::new(networks, "qemu".into(), true).unwrap();
     moved.restore(kept.clone()).unwrap();
@@ -192,7 +193,7 @@ fn guests_that_will_ask_are_spread_over_the_parts_of_a_network_as_the_addresses_
     let mut engine = Engine::new(networks, "qemu".into(), true).unwrap();
     for (text, placed) in [("a", "wide"), ("b", "wide-2"), ("c", "wide")] {
         ask(&mut engine, 1, &create(text, asks(), false), at(0));
-        assert_eq!(record(&engine, text).port.unwrap().network, placed, "{text}");
+        assert_eq!(record(&engine, text).nics[0].network, placed, "{text}");
     }
 }
 

@@ -43,12 +43,19 @@ pub(super) fn request(choices: &mut Choices<'_>) -> Request {
         9 => Request::Stop { name, timeout_ms },
         10 => Request::Restart { name, timeout_ms },
         11..13 => Request::Delete { name, timeout_ms },
-        13 if choices.flag() => Request::Expose { name, port: exposed(choices) },
+        13 if choices.flag() => Request::Expose { name, nic: nic(choices), port: exposed(choices) },
         13 => Request::Unexpose { name, at: exposed(choices).at() },
-        14 if choices.flag() => Request::SetLimits { name, limits: limits(choices) },
+        14 if choices.flag() => {
+            Request::SetLimits { name, nic: nic(choices), limits: limits(choices) }
+        }
         14 => Request::Setup { dry_run: choices.flag(), force: choices.flag() },
         _ => Request::Teardown { dry_run: choices.flag(), force: choices.flag() },
     }
+}
+
+/// A NIC that most VMs do not have, or none.
+fn nic(choices: &mut Choices<'_>) -> Option<usize> {
+    choices.one_of(&[None, Some(0), Some(1)])
 }
 
 /// One of few ports of the host, at one of its addresses or at all.
@@ -84,7 +91,7 @@ fn create(name: VmName, choices: &mut Choices<'_>) -> Request {
         cmdline: String::new(),
     };
     let spec = VmSpec {
-        network: network(choices),
+        networks: wanted(choices),
         machine: (choices.byte() % 8 != 7).then(|| Box::new(machine)),
         ephemeral: choices.flag(),
         autostart: choices.flag(),
@@ -93,11 +100,23 @@ fn create(name: VmName, choices: &mut Choices<'_>) -> Request {
             RestartPolicy::OnFailure,
             RestartPolicy::Always,
         ]),
-        expose: if choices.byte() % 4 == 3 { vec![exposed(choices)] } else { Vec::new() },
         ..VmSpec::default()
     };
     let (start, dry_run) = (choices.flag(), choices.byte() % 8 == 7);
     Request::Create { name, spec: Box::new(spec), start, dry_run }
+}
+
+/// One network in most cases, else two.
+fn wanted(choices: &mut Choices<'_>) -> Vec<NetworkSpec> {
+    let first = network(choices);
+    if choices.byte() % 4 != 3 || !first.mode.needs_tap_device() {
+        return vec![first];
+    }
+    let mode = choices.one_of(&[Mode::Bridged, Mode::Dhcp]);
+    let mut second = NetworkSpec { mode, ..network(choices) };
+    // One port of the host leads to one place: that is seen to where a configuration is read.
+    second.expose.retain(|port| !first.expose.iter().any(|other| other.at().meets(&port.at())));
+    vec![first, second]
 }
 
 /// What a configuration can declare, and things that it cannot.
@@ -120,6 +139,7 @@ fn network(choices: &mut Choices<'_>) -> NetworkSpec {
         isolated: is(7).then_some(true),
         policy: None,
         limits: if is(5) { limits(choices) } else { Limits::default() },
+        expose: if host % 4 == 3 { vec![exposed(choices)] } else { Vec::new() },
         antispoof: (host > 127).then_some(false),
     }
 }

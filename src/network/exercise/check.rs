@@ -6,7 +6,8 @@ use std::fmt::Debug;
 use super::world::World;
 use crate::engine::decide::Engine;
 use crate::model::expose::Expose;
-use crate::model::record::{Port, Record};
+use crate::model::nic::Nic;
+use crate::model::record::Record;
 use crate::plan::reconcile::{Desired, Reconciled, reconcile};
 
 /// Panics where something does not hold.
@@ -20,17 +21,17 @@ pub(super) fn all(world: &World<'_>) {
 /// Nothing has two owners, and what is handed out is what the VMs have.
 pub(super) fn owners(engine: &Engine) {
     let records: Vec<&Record> = engine.vms().map(|vm| &*vm.record).collect();
-    let ports: Vec<_> = records.iter().filter_map(|record| record.port.as_ref()).collect();
+    let ports: Vec<_> = records.iter().flat_map(|record| &record.nics).collect();
     once(records.iter().map(|record| record.cid));
     once(ports.iter().map(|port| &port.tap));
     once(ports.iter().map(|port| (&port.network, port.mac)));
     // What was offered is nobody else's either.
-    let held = |port: &&Port| port.ip.or(port.lease.map(|lease| lease.ip));
+    let held = |port: &&Nic| port.ip.or(port.lease.map(|lease| lease.ip));
     once(ports.iter().copied().filter_map(|port| held(&port)));
     for (at, record) in records.iter().enumerate() {
-        let others = records[..at].iter().flat_map(|record| &record.exposed);
+        let others = records[..at].iter().flat_map(|record| record.exposed());
         let meets = |port: &Expose| others.clone().any(|other| other.at().meets(&port.at()));
-        assert!(!record.exposed.iter().any(meets), "{record:?} has another's port");
+        assert!(!record.exposed().any(meets), "{record:?} has another's port");
     }
     for network in engine.networks() {
         let here = ports.iter().filter(|port| port.network == network.name);
@@ -71,7 +72,7 @@ fn disk(world: &World<'_>) {
     let lasting = |record: &Record| {
         let mut record =
             Record { wanted: false, exit: None, restarts: 0, started_at: None, ..record.clone() };
-        record.port.iter_mut().for_each(|port| port.ifindex = None);
+        record.nics.iter_mut().for_each(|nic| nic.ifindex = None);
         record
     };
     let known: Vec<Record> = world.engine.vms().map(|vm| lasting(&vm.record)).collect();

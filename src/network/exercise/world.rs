@@ -15,7 +15,8 @@ use crate::model::error::{Error, Failure};
 use crate::model::lease::{Change, Claim};
 use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
-use crate::model::record::{Exit, Lease, Record};
+use crate::model::nic::Lease;
+use crate::model::record::{Exit, Record};
 use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
 use crate::network::Applied;
@@ -115,7 +116,7 @@ impl<'a> World<'a> {
         let ticket = self.last_ticket;
         self.waiting.insert(ticket);
         if let Request::Create { spec, dry_run: false, .. } = &request {
-            if spec.network.mode.needs_tap_device() {
+            if spec.needs_tap_device() {
                 self.set_up();
             }
         }
@@ -184,8 +185,9 @@ impl<'a> World<'a> {
     /// A guest asks for an address, takes it up, or gives it back.
     fn lease(&mut self) {
         let name = asked::name(&mut self.choices);
-        let port = self.engine.vm(&name).ok().and_then(|vm| vm.record.port.clone());
-        let Some(port) = port else { return };
+        let nics = self.engine.vm(&name).map(|vm| vm.record.nics.clone()).unwrap_or_default();
+        let at = usize::from(self.choices.byte()) % nics.len().max(1);
+        let Some(port) = nics.into_iter().nth(at) else { return };
         let Some(guest) = self.engine.guest(&port.network, port.mac, None) else { return };
         let until = self.now.wall + 3_600_000;
         let lent = |ip, given| Change::Lease(Lease { ip, given, until });
@@ -202,7 +204,7 @@ impl<'a> World<'a> {
             (Claim::Leased(_), 2) => Change::Release,
             (Claim::Leased(_), _) => Change::Decline,
         };
-        if let Some(decision) = self.engine.change_lease(&name, change, self.now) {
+        if let Some(decision) = self.engine.change_lease(&name, at, change, self.now) {
             self.carry_out(decision);
         }
     }
@@ -250,11 +252,12 @@ impl<'a> World<'a> {
         let mut records = self.disk.clone();
         let source = records.get(&from).cloned();
         if let (Some(source), Some(odd)) = (source, records.get_mut(&to)) {
-            match (source.port, &mut odd.port, self.choices.byte() % 5) {
+            let (nic, odd_nic) = (source.nics.into_iter().next(), odd.nics.first_mut());
+            match (nic, odd_nic, self.choices.byte() % 5) {
                 (Some(port), Some(odd), 0) => odd.tap = port.tap,
                 (Some(port), Some(odd), 1) => (odd.network, odd.mac) = (port.network, port.mac),
                 (Some(port), Some(odd), 2) => (odd.network, odd.ip) = (port.network, port.ip),
-                (_, _, 3) => odd.exposed = source.exposed,
+                (Some(nic), Some(odd), 3) => odd.exposed = nic.exposed,
                 _ => odd.cid = source.cid,
             }
         }

@@ -7,7 +7,8 @@ use super::{ALIAS, Link, LinkKind, Problem};
 use crate::model::limits::Shaping;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::NetworkConfig;
-use crate::model::record::Port;
+use crate::model::nic::Nic;
+use crate::model::nic::NicName;
 use crate::model::spec::NetworkSpec;
 use crate::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings};
 use crate::plan::ruleset::Element;
@@ -17,6 +18,8 @@ use crate::plan::ruleset::Element;
 pub struct DesiredPort<'a> {
     /// The VM.
     pub vm: &'a VmName,
+    /// The index of its interface.
+    pub nic: usize,
     /// The link's name.
     pub tap: &'a TapName,
     /// The link's index, once it was made: a link that has both is ours whatever its alias.
@@ -51,20 +54,21 @@ pub struct Seen<'a> {
 }
 
 impl<'a> DesiredPort<'a> {
-    /// The tap of a VM whose record holds `port`, on its network. It is root's, and held back to
+    /// The tap of an interface, on its network. It is root's, and held back to
     /// nothing, until `owner` and `shaping` are set otherwise.
     pub fn new(
-        vm: &'a VmName,
-        port: &'a Port,
+        name: NicName<'a>,
+        nic: &'a Nic,
         spec: &NetworkSpec,
         network: &'a NetworkConfig,
     ) -> DesiredPort<'a> {
         DesiredPort {
-            vm,
-            tap: &port.tap,
-            index: port.ifindex,
+            vm: name.vm,
+            nic: name.index,
+            tap: &nic.tap,
+            index: nic.ifindex,
             bridge: &network.bridge,
-            address: port.address(),
+            address: nic.address(),
             mtu: spec.mtu.unwrap_or(network.mtu),
             isolated: spec.isolated.unwrap_or(network.isolated),
             multi_queue: spec.queues.unwrap_or(1) > 1,
@@ -79,7 +83,7 @@ impl<'a> DesiredPort<'a> {
     }
 
     fn alias(&self) -> String {
-        format!("{ALIAS}{}", self.vm)
+        format!("{ALIAS}{}", NicName { vm: self.vm, index: self.nic })
     }
 
     fn owns(&self, link: &Link) -> bool {
@@ -164,30 +168,27 @@ impl<'a> DesiredPort<'a> {
     }
 }
 
-/// What gives a VM its place on the network: an address without a past, tap, attachment, and its
-/// elements in our sets.
-pub fn attach_plan(
-    port: &DesiredPort<'_>,
-    seen: Option<Seen<'_>>,
-    elements: Vec<Element>,
-) -> Result<Plan, Problem> {
-    let mut plan = attach(port, seen)?;
+/// What gives a VM its place on its networks: for each interface an address without a past, a tap,
+/// its attachment; and then its elements in our sets.
+pub fn attach_plan(ports: &[DesiredPort<'_>], elements: Vec<Element>) -> Plan {
+    let mut plan: Plan = ports.iter().flat_map(DesiredPort::make).collect();
     if !elements.is_empty() {
         plan.push(Op::AddElements(elements));
     }
-    Ok(plan)
+    plan
 }
 
 /// What takes it away again.
-pub fn release_plan(port: &DesiredPort<'_>, elements: Vec<Element>) -> Plan {
+pub fn release_plan(ports: &[DesiredPort<'_>], elements: Vec<Element>) -> Plan {
     let mut plan = Plan::new();
     if !elements.is_empty() {
         plan.push(Op::RemoveElements(elements));
     }
     // Without an index it was never seen to be ours.
-    plan.extend(port.index.map(|index| remove(port.tap.as_str(), index)));
+    let made = |port: &DesiredPort<'_>| port.index.map(|index| remove(port.tap.as_str(), index));
+    plan.extend(ports.iter().filter_map(made));
     // Last, when no packet of the VM's or to it brings back what was deleted.
-    plan.extend(port.forget(Handover::Released));
+    plan.extend(ports.iter().filter_map(|port| port.forget(Handover::Released)));
     plan
 }
 

@@ -7,8 +7,8 @@ use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::{Dhcp, Service};
+use crate::model::nic::{Nic, NicName};
 use crate::model::prefix::Prefix;
-use crate::model::record::Port;
 use crate::model::spec::NetworkSpec;
 use crate::network::Network;
 use crate::network::execute::{execute, execute_all};
@@ -23,7 +23,7 @@ use crate::plan::ruleset::{
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) networks: Vec<NetworkConfig>,
-    pub(crate) vms: Vec<(VmName, Port, NetworkSpec)>,
+    pub(crate) vms: Vec<(VmName, Nic, NetworkSpec)>,
 }
 
 impl Host {
@@ -50,13 +50,16 @@ impl Host {
     fn add(&mut self, name: &str, n: u8, spec: NetworkSpec) {
         let vm = VmName::new(name).unwrap();
         let network = &self.networks[usize::from(n) % 2];
-        let port = Port {
+        let port = Nic {
             network: network.name.clone(),
-            tap: TapName::choose(&vm, |_| false),
+            tap: TapName::choose(NicName { vm: &vm, index: 0 }, |_| false),
             ifindex: None,
             mac: Mac::of_guest(&network.name, name),
             ip: Some(Ipv4Addr::from_bits(network.host_ip.to_bits() + 1 + u32::from(n))),
             lease: None,
+            exposed: Vec::new(),
+            policy: None,
+            limits: Limits::default(),
         };
         self.vms.push((vm, port, spec));
     }
@@ -65,7 +68,7 @@ impl Host {
         let (vm, port, spec) = &self.vms[at];
         let network = self.networks.iter().find(|network| network.name == port.network).unwrap();
         let shaping = spec.limits.shaping();
-        DesiredPort { shaping, ..DesiredPort::new(vm, port, spec, network) }
+        DesiredPort { shaping, ..DesiredPort::new(NicName { vm, index: 0 }, port, spec, network) }
     }
 
     pub(crate) fn elements(&self, at: usize) -> Vec<Element> {
@@ -198,14 +201,14 @@ fn one_vm_alone_takes_the_same_steps_as_among_all() {
     let mut fake = host.kernel();
     host.add("vm2", 2, NetworkSpec::default());
     let general = host.drift(&mut fake).plan;
-    assert_eq!(general, attach_plan(&host.port(2), None, host.elements(2)).unwrap());
+    assert_eq!(general, attach_plan(&[host.port(2)], host.elements(2)));
 
     host.settle(&mut fake);
     let elements = host.elements(2);
     let (vm, mut port, spec) = host.vms.pop().unwrap();
     port.ifindex = fake.link("vttap-vm2").map(|link| link.index);
-    let desired = DesiredPort::new(&vm, &port, &spec, &host.networks[0]);
-    assert_eq!(host.drift(&mut fake).plan, release_plan(&desired, elements));
+    let desired = DesiredPort::new(NicName { vm: &vm, index: 0 }, &port, &spec, &host.networks[0]);
+    assert_eq!(host.drift(&mut fake).plan, release_plan(&[desired], elements));
 }
 
 #[test]
@@ -423,7 +426,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
         isolated: false,
         limits: Limits::default(),
     });
-    let plan = attach_plan(&host.port(0), None, elements).unwrap();
+    let plan = attach_plan(&[host.port(0)], elements);
     let failure = execute(&mut fake, &plan).unwrap_err().to_string();
     assert!(failure.contains("table bridge volnet"), "{failure}");
     assert_eq!(fake.kernel, before);

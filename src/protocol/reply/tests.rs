@@ -2,7 +2,7 @@ use super::*;
 use crate::model::limits::Limits;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
-use crate::model::view::{EventKind, Level, Status};
+use crate::model::view::{EventKind, Level, NicView, Status};
 use crate::protocol::client::{self, NoReply};
 use crate::protocol::service::VOLNET;
 
@@ -191,7 +191,7 @@ fn vm() -> VmView {
         mode: Mode::Bridged,
         status: Status::Created,
         network: Some("default".into()),
-        tap: Some(TapName::choose(&VmName::new("web").unwrap(), |_| false)),
+        tap: Some(TapName::try_from(String::from("vttap-web")).unwrap()),
         ifindex: Some(4),
         mac: Some("02:00:00:00:00:01".parse().unwrap()),
         ip: Some([192, 168, 127, 2].into()),
@@ -201,8 +201,22 @@ fn vm() -> VmView {
         policy: Some("open".into()),
         limits: Some(Limits { rx_mbit: Some(100), ..Limits::default() }.into()),
         expose: vec![],
+        nics: Box::new([NicView {
+            mode: Mode::Bridged,
+            network: "default".into(),
+            tap: TapName::try_from(String::from("vttap-web")).unwrap(),
+            ifindex: Some(4),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            ip: Some([192, 168, 127, 2].into()),
+            netmask: Some([255, 255, 255, 0].into()),
+            gateway: Some([192, 168, 127, 1].into()),
+            mtu: 1500,
+            policy: Some("open".into()),
+            limits: Some(Limits::default().into()),
+            expose: vec![],
+        }]),
         cid: 3,
-        kernel_args: String::new(),
+        kernel_args: "".into(),
         ephemeral: false,
         hypervisor: None,
         pid: None,
@@ -218,8 +232,12 @@ const VM: &str = concat!(
     r#"{"name":"web","mode":"bridged","status":"created","network":"default","tap":"vttap-web","#,
     r#""ifindex":4,"mac":"02:00:00:00:00:01","ip":"192.168.127.2","netmask":"255.255.255.0","#,
     r#""gateway":"192.168.127.1","mtu":1500,"policy":"open","#,
-    r#""limits":{"rx_mbit":100,"tx_mbit":null,"burst_kb":null,"pps":null},"expose":[],"cid":3,"#,
-    r#""kernel_args":"","ephemeral":false,"#,
+    r#""limits":{"rx_mbit":100,"tx_mbit":null,"burst_kb":null,"pps":null},"expose":[],"#,
+    r#""nics":[{"mode":"bridged","network":"default","tap":"vttap-web","ifindex":4,"#,
+    r#""mac":"02:00:00:00:00:01","ip":"192.168.127.2","netmask":"255.255.255.0","#,
+    r#""gateway":"192.168.127.1","mtu":1500,"policy":"open","#,
+    r#""limits":{"rx_mbit":null,"tx_mbit":null,"burst_kb":null,"pps":null},"expose":[]}],"#,
+    r#""cid":3,"kernel_args":"","ephemeral":false,"#,
     r#""hypervisor":null,"pid":null,"exit_code":null,"exit_signal":null,"restarts":0,"#,
     r#""created_at":1,"started_at":null}"#,
 );

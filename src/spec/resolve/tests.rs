@@ -65,7 +65,7 @@ fn the_mode_and_what_it_needs() {
     ];
     for (manifest, config, expected) in cases {
         let resolved = resolve(manifest.as_ref(), config.as_ref());
-        let mode = resolved.ok().map(|spec| spec.network.mode);
+        let mode = resolved.ok().map(|spec| spec.networks[0].mode);
         assert_eq!(mode, expected, "{manifest:?} {config:?}");
     }
     let needs = |mode: Mode| (mode.needs_tap_device(), mode.needs_ip_allocation());
@@ -147,7 +147,7 @@ fn appliance() -> Value {
 #[test]
 fn a_manifest_with_a_root_file_system() {
     let spec = of_manifest(server_on_a_disk()).unwrap();
-    assert_eq!(spec.network, NetworkSpec::default());
+    assert_eq!(spec.networks, [NetworkSpec::default()]);
     let machine = spec.machine.unwrap();
     assert_eq!((machine.cpus, machine.memory_mb), (2, 1024));
     assert_eq!(machine.cmdline, "root=/dev/vda rw");
@@ -161,8 +161,8 @@ fn a_manifest_with_a_root_file_system() {
 #[test]
 fn a_manifest_with_an_initramfs_and_disks() {
     let spec = of_manifest(appliance()).unwrap();
-    assert_eq!(spec.network.subnet, Some("10.1.0.0/24".parse().unwrap()));
-    assert_eq!(spec.network.gateway, Some("10.1.0.1".parse().unwrap()));
+    assert_eq!(spec.networks[0].subnet, Some("10.1.0.0/24".parse().unwrap()));
+    assert_eq!(spec.networks[0].gateway, Some("10.1.0.1".parse().unwrap()));
     let machine = spec.machine.unwrap();
     let initramfs = machine.initramfs.unwrap();
     assert_eq!(initramfs.path.to_str(), Some("/srv/images/edge.cpio.gz"));
@@ -216,8 +216,8 @@ fn the_configuration_wins() {
         json!({"mode": "bridged", "subnet": "10.1.0.0/24", "gateway": "10.1.0.1"});
     let spec = resolve(Some(&manifest), Some(&config)).unwrap();
     assert_eq!(
-        spec.network,
-        NetworkSpec {
+        spec.networks,
+        [NetworkSpec {
             mode: Mode::Bridged,
             name: Some("lab".into()),
             subnet: Some("10.1.0.0/24".parse().unwrap()),
@@ -230,9 +230,10 @@ fn the_configuration_wins() {
             limits: Limits { tx_mbit: Some(50), pps: Some(0), ..Limits::default() },
             isolated: Some(false),
             antispoof: None,
-        }
+            expose: spec.networks[0].expose.clone(),
+        }]
     );
-    let [port] = &spec.expose[..] else { panic!("{spec:?}") };
+    let [port] = &spec.networks[0].expose[..] else { panic!("{spec:?}") };
     assert_eq!((port.port, port.host_port, port.name.as_deref()), (80, 8080, Some("web")));
     assert!(spec.ephemeral && spec.autostart);
     assert_eq!(spec.restart, RestartPolicy::OnFailure);

@@ -1,0 +1,93 @@
+//! The interfaces of a VM.
+//!
+//! A VM has one [`Nic`] for each network that it is on; in vsock mode it has none. What is about
+//! the network is here: tap, addresses, lease, exposed ports, policy and limits. What was asked for
+//! stands in the [`super::spec::NetworkSpec`] of the same index.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::expose::Expose;
+use super::limits::Limits;
+use super::mac::Mac;
+use super::name::{TapName, VmName};
+
+/// The most NICs of a VM.
+pub const NICS_MAX: usize = 8;
+
+/// One interface of a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nic {
+    /// The network's name.
+    pub network: String,
+    /// The host link.
+    pub tap: TapName,
+    /// Index of the tap once it exists.
+    pub ifindex: Option<u32>,
+    /// The guest's address on the wire.
+    pub mac: Mac,
+    /// The address that the VM has for as long as it exists; `None` in dhcp mode.
+    pub ip: Option<Ipv4Addr>,
+    /// What the guest was given when it asked; `None` but in dhcp mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// The ports of the host that lead to it: those that were asked for, as they were changed
+    /// since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<Expose>,
+    /// What the guest may send by it beyond its network; `None`: as the network says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// How much the guest may receive and send by it, where its network does not say.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+}
+
+/// An address that the built-in DHCP server lends to a guest. It is the guest's beyond its end, too,
+/// until another one needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// When it ends, milliseconds since the epoch.
+    pub until: u64,
+    /// Whether the guest has it; else it was only offered.
+    pub given: bool,
+}
+
+impl Nic {
+    /// The address that the guest uses, as far as volnet knows it.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.ip.or(self.lease.filter(|lease| lease.given).map(|lease| lease.ip))
+    }
+}
+
+/// Which interface of which VM: `web` is the first of VM web, `web/1` the next. A VM's name holds no
+/// `/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NicName<'a> {
+    /// The VM.
+    pub vm: &'a VmName,
+    /// The index of the interface, from 0.
+    pub index: usize,
+}
+
+impl NicName<'_> {
+    /// The VM that an interface of this name belongs to.
+    pub fn vm_of(name: &str) -> Option<VmName> {
+        VmName::new(name.split('/').next()?).ok()
+    }
+}
+
+impl fmt::Display for NicName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.index {
+            0 => f.write_str(self.vm.as_str()),
+            index => write!(f, "{}/{index}", self.vm),
+        }
+    }
+}
