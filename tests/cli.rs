@@ -1,5 +1,5 @@
-//! The command against a daemon that answers what the test says: exit status, what is shown, what
-//! is sent, and the terminal of `console`.
+//! The command with a daemon whose answers the test chooses: exit status, output, calls, and the
+//! terminal of `console`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -29,7 +29,7 @@ impl Folder {
         self.0.join("volnet.sock")
     }
 
-    /// The command with nothing of this host: its settings are those of the folder.
+    /// The command with the settings of the folder, and nothing of this host.
     fn volnet(&self, line: &str) -> Command {
         let mut command = Command::new(VOLNET);
         command.args(line.split_ascii_whitespace()).current_dir(&self.0).env_clear();

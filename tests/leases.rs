@@ -1,5 +1,5 @@
-//! Nothing of the last owner of an address meets the next: the daemon on the real kernel, guests
-//! that are taps in the hands of the test, `ip neigh` and `conntrack` to look.
+//! The next owner of an address gets nothing of the last one: the daemon on the real kernel, guests
+//! that the test plays on their taps, and `ip neigh` and `conntrack` to look.
 
 #![cfg(target_os = "linux")]
 

@@ -1,6 +1,5 @@
-//! How much guests receive and send: what the kernel holds of it, and real transfers at the rate
-//! that was set, among a hundred VMs that are limited, too. Guests are namespaces behind their
-//! taps.
+//! Limits: the kernel's objects for them, and real transfers at the rate of the limit, among a
+//! hundred other limited VMs. Guests are namespaces behind their taps.
 
 #![cfg(target_os = "linux")]
 

@@ -1,5 +1,5 @@
-//! Who has which rights: hypervisors have none, and taps are handed over open. What stands here of
-//! processes is read from `/proc`.
+//! The rights of processes: hypervisors have none, and taps are passed on open. The tests read
+//! `/proc`.
 
 mod common;
 

@@ -1,8 +1,8 @@
-//! The commands that README.md and docs/ show work as they stand there, one after the other.
+//! The commands of README.md and docs/ work as printed, one after the other.
 //!
-//! Blocks marked `sh` are run, by one shell as root, in namespaces of their own: network, mounts
-//! (with /run, /var/lib and /var/log empty) and processes, so that whatever they start ends with
-//! them. Blocks marked `console` are for reading: they would change the machine.
+//! One shell runs the blocks marked `sh` as root, in its own namespaces: network, mounts (with
+//! /run, /var/lib and /var/log empty) and processes, so that everything ends with the shell. Blocks
+//! marked `console` are not run: they would change the machine.
 
 #![cfg(target_os = "linux")]
 
@@ -14,7 +14,7 @@ const MODES: &str = include_str!("../docs/MODES.md");
 const SCRIPTS: &str = include_str!("../docs/SCRIPTS.md");
 const TRAFFIC: &str = include_str!("../docs/TRAFFIC.md");
 
-/// What the commands find: an empty machine with volnet on it.
+/// The commands' machine: it is empty, except for volnet.
 const BEFORE: &str = r#"
 set -eu -o pipefail
 ip link set lo up
@@ -66,7 +66,7 @@ fn run(commands: &str) {
         // Only commands that hang take so long.
         .args(["timeout", "900", "bash", "-xc", &format!("{BEFORE}{commands}")])
         .env("PATH", format!("{}:{}:{path}", volnet.display(), helper.display()))
-        // Not every KVM that a test machine offers is of use.
+        // KVM does not work on every test machine.
         .env("VOLNET_KVM", "no")
         .current_dir(root)
         .stdin(Stdio::null())

@@ -1,8 +1,8 @@
-//! The order of the rooms in `src/`: who may import from whom.
+//! The order of the rooms in `src/`: which room may import from which.
 //!
-//! A room is a module of the crate's root. What a room may import stands in [`ROOMS`]; nothing may
-//! be imported from a room that stands later there, so there is no circle. Tests, the bodies
-//! of fuzz targets and the fakes are not counted: they may look at everything.
+//! A room is a module of the crate's root. [`ROOMS`] has the allowed imports of each room. No room
+//! may import from a later one there, so there is no circle. Tests, the bodies of fuzz targets and
+//! the fakes do not count: they may import everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -44,10 +44,10 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Files and folders that only tests and fuzz targets use.
 const TEST_SUPPORT: &[&str] = &["tests", "exercise", "fake", "memory"];
 
-/// The rooms in which nothing is read, written or waited for.
+/// The rooms without I/O.
 const PURE: &[&str] = &["model", "plan", "engine", "spec", "protocol", "dhcp", "netlink"];
 
-/// What the pure rooms do without.
+/// What pure rooms may not use.
 const IMPURE: &[&str] = &["mio::", "nix::", "std::fs", "std::process", "UnixStream", "TcpStream"];
 
 /// The biggest room is at most this part of all the lines.

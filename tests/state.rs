@@ -1,5 +1,5 @@
-//! A state directory that cannot be written or read: the request that needs it fails and says so,
-//! what it did is undone, and everything else goes on.
+//! A state directory that cannot be written or read: a request that needs it fails with the reason
+//! and is undone, and everything else goes on.
 
 mod common;
 

@@ -1,5 +1,4 @@
-//! What a guest is reached by and what it may send, on the real kernel: ports of the host that lead
-//! to it, policies. Guests are namespaces behind their taps.
+//! Exposed ports and policies, on the real kernel. Guests are namespaces behind their taps.
 
 #![cfg(target_os = "linux")]
 

@@ -1,4 +1,4 @@
-//! Clients that know nothing of volnet: Varlink's own for Python, and `nc`.
+//! Clients that do not know volnet: Varlink's own for Python, and `nc`.
 
 #![cfg(target_os = "linux")]
 

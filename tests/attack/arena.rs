@@ -1,9 +1,9 @@
-//! Where the attacks take place: a host with volnet on it, and everybody whom a frame may reach.
+//! The arena of the attacks: a host with volnet, and everybody whom a frame may reach.
 //!
-//! The test holds the taps of some VMs and plays their guests, and two taps that are not volnet's:
-//! one is another port of the default network's bridge, one the uplink. What is written to a tap
-//! the kernel carries all the way within that call. Still nothing is taken for lost before a frame
-//! that was sent behind it has arrived.
+//! The test holds the taps of some VMs and plays their guests. It also holds two taps that are not
+//! volnet's: another port of the default network's bridge, and the uplink. The kernel delivers a
+//! frame within the call that writes it. Still, a frame counts as lost only after a later frame has
+//! arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -17,23 +17,23 @@ use crate::common::daemon::Daemon;
 use crate::common::{eventually, ip_link, run};
 use crate::frame::{ARP, ARP_REQUEST, IPV4, IPV6, Mac, Tag, arp, ethernet, udp, udp6};
 
-/// Who can send and receive.
+/// A party that can send and receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Party {
-    /// A guest on the default network that means harm.
+    /// The attacker: a guest on the default network.
     Attacker,
     /// Another guest there.
     Victim,
     /// Two guests there that are isolated.
     Left,
     Right,
-    /// A guest there that has not been given its address yet.
+    /// A guest there that has no address yet.
     Fresh,
-    /// A guest there that is not held to anything.
+    /// A guest there with `antispoof: false`.
     Trusted,
     /// A guest on another network, which is routed and not NATed, and has IPv6.
     Stranger,
-    /// Two guests there that ask a DHCP server which is not volnet's.
+    /// Two guests there that use another DHCP server.
     Asker,
     Other,
     /// That server: a port of that network's bridge that is not volnet's.
@@ -42,7 +42,7 @@ pub(crate) enum Party {
     Wire,
     /// A machine behind the host's uplink.
     World,
-    /// The host itself, by the sockets that are bound there.
+    /// The host itself, with its sockets.
     Host,
 }
 
@@ -83,18 +83,18 @@ const HOST_PORTS: [u16; 3] = [67, LISTED, UNLISTED];
 const VNET_HDR_BYTES: usize = 10;
 const FRAME_BYTES_MAX: usize = 2048;
 
-/// A frame and whom it may reach.
+/// A frame, and the parties that it may reach.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) from: Party,
     pub(crate) frame: Box<Make>,
-    /// Who receives it, or an answer to it; empty: nobody.
+    /// The parties that receive it, or an answer to it.
     pub(crate) to: &'static [Party],
 }
 
 type Make = dyn Fn(&Cast, Tag) -> Vec<u8>;
 
-/// The addresses of everybody.
+/// The addresses of all parties.
 pub(crate) struct Cast {
     addresses: BTreeMap<Party, (Mac, Ipv4Addr)>,
     /// How often the cases were tried: what is given by DHCP is another address each time.
@@ -125,7 +125,7 @@ impl Arena {
         Arena::guarded(true)
     }
 
-    /// The same without rules for bridges, where no guest is held to its addresses or isolated.
+    /// The same without rules for bridges: guests may use any address, and none is isolated.
     pub(crate) fn unguarded() -> Arena {
         Arena::guarded(false)
     }
@@ -209,7 +209,7 @@ impl Arena {
         }
     }
 
-    /// More guests on the first network, whom nobody plays.
+    /// More guests on the first network, which the test does not play.
     pub(crate) fn add_crowd(&mut self, count: usize) {
         let mut connection = self.daemon.connect();
         for number in 0..count {

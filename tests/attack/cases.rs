@@ -1,4 +1,4 @@
-//! Every frame that is tried, and whom it may reach.
+//! All frames, and the parties that they may reach.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -103,7 +103,7 @@ pub(crate) fn answer(from: u16, to: &'static [Party]) -> Case {
     case("an answer", Attacker, answer, to)
 }
 
-/// Frames that say they come from somebody else.
+/// Frames with another's source address.
 fn spoofing() -> Vec<Case> {
     let ask = |sender: fn(&Cast) -> (Mac, Ipv4Addr)| {
         move |cast: &Cast, tag: Tag| arp(ARP_REQUEST, sender(cast), NOBODY_IP, &tag.text())
@@ -187,8 +187,8 @@ fn spoofing() -> Vec<Case> {
     ]
 }
 
-/// Frames to the groups that a bridge takes aside: they must not carry packets past the rules, nor
-/// teach the bridge where somebody is.
+/// Frames to link-local groups: they must not carry packets past the rules, and the bridge must not
+/// learn from them.
 fn groups() -> Vec<Case> {
     let to_group = |last: u8| {
         case(
@@ -217,7 +217,7 @@ fn groups() -> Vec<Case> {
     cases
 }
 
-/// Frames of the attacker's own that are no plain IPv4 or ARP.
+/// Frames from the attacker that are not plain IPv4 or ARP.
 fn strange() -> Vec<Case> {
     const STP: Mac = [0x01, 0x80, 0xc2, 0, 0, 0];
     const CISCO: Mac = [0x01, 0, 0x0c, 0xcc, 0xcc, 0xcc];
@@ -312,7 +312,7 @@ fn offer(
     }
 }
 
-/// What only servers and routers say.
+/// Messages that only servers and routers may send.
 fn servers() -> Vec<Case> {
     let attacker = |c: &Cast| (own(c), c.ip(Attacker));
     let anywhere = |_: &Cast| NOBODY_IP;
@@ -545,8 +545,8 @@ fn ipv6() -> Vec<Case> {
     ]
 }
 
-/// A guest that is not held to anything may be a router, or a server, or a bridge; the host is as
-/// closed to it as to others.
+/// A guest with `antispoof: false` may be a router, a server or a bridge. The host is as closed to
+/// it as to others.
 fn trusted() -> Vec<Case> {
     let trusted = |c: &Cast| (c.mac(Trusted), c.ip(Trusted));
     vec![
@@ -583,7 +583,7 @@ fn trusted() -> Vec<Case> {
     ]
 }
 
-/// Isolated guests, on the straight way and by way of the gateway.
+/// Isolated guests, directly and by way of the gateway.
 fn isolation() -> Vec<Case> {
     vec![
         case("isolated to isolated", Left, direct(Left, Right), &[]),
@@ -603,7 +603,7 @@ fn isolation() -> Vec<Case> {
     ]
 }
 
-/// What is routed: to the world, and not to other networks.
+/// Routed packets: to the world, but not to other networks.
 fn routes() -> Vec<Case> {
     vec![
         case("to the world", Attacker, routed(Attacker, "vbr0", World), &[World]),
@@ -635,7 +635,7 @@ fn direct_in(to: Party) -> impl Fn(&Cast, Tag) -> Vec<u8> {
     }
 }
 
-/// What the host is asked by a guest.
+/// Packets from a guest to the host.
 fn host() -> Vec<Case> {
     let ping = |from: Party, bridge: &'static str, ip: Ipv4Addr| {
         move |c: &Cast, tag: Tag| {
@@ -704,8 +704,8 @@ fn host() -> Vec<Case> {
     ]
 }
 
-/// What is left where no guest is held to its addresses: the host is closed to whoever comes from
-/// one of its bridges, and the networks are kept apart.
+/// The protection without rules for bridges: the host is closed to everybody on its bridges, and
+/// the networks are kept apart.
 pub(crate) fn without_antispoof() -> Vec<Case> {
     let send = |from: Party, ip: Ipv4Addr, port: u16| {
         move |c: &Cast, tag: Tag| {

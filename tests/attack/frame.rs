@@ -1,4 +1,4 @@
-//! Frames of the test's own making: bytes, as they would be on a wire.
+//! Frames that the test makes, as bytes.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -25,7 +25,7 @@ const REDIRECT: u8 = 5;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// What tells one frame from all others, wherever it turns up.
+/// The tag of a frame, which identifies it wherever it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tag(pub(crate) u16);
 

@@ -1,5 +1,5 @@
-//! What a hostile guest tries, on the real kernel: every frame that is forbidden is sent from a tap
-//! that the test holds, and reaches nobody; every one that is allowed reaches whom it should.
+//! A hostile guest, on the real kernel: every forbidden frame is sent from a tap of the test, and
+//! reaches nobody. Every allowed frame reaches the right parties.
 
 #![cfg(target_os = "linux")]
 

@@ -1,4 +1,4 @@
-//! A daemon of a test's own: the real binary, its files in a folder that goes with it.
+//! A daemon for one test: the real binary, with its files in a temporary folder.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -162,7 +162,7 @@ impl Daemon {
         self.connect().call(method, parameters)
     }
 
-    /// Ends it at once, as a crash would.
+    /// Kills it, as a crash would.
     pub(crate) fn crash(&mut self) {
         self.end(Signal::SIGKILL);
     }

@@ -1,5 +1,5 @@
-//! A guest that the test itself plays: it has a VM's tap open, as a hypervisor would, and sends and
-//! gets whole frames.
+//! A guest that the test plays: it has a VM's tap open, as a hypervisor would, and sends and
+//! receives whole frames.
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;

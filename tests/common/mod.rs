@@ -1,5 +1,5 @@
-//! What tests against the real kernel share: a namespace of their own, foreign tools to read back
-//! with, and waiting for a condition instead of for a time.
+//! Helpers for tests with the real kernel: a namespace per test, other tools to read back with, and
+//! waiting for a condition, not for a time.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -21,10 +21,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two looks at a condition.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Runs `body` in a thread with network and mount namespaces of its own, so that nothing it does
-/// reaches the host, and nothing other tests do reaches it. Children that it spawns, the sockets it
-/// opens, /sys and /proc/sys/net are all those of the new namespace; /proc/net and /proc/self/net
-/// are not.
+/// Runs `body` in a thread with its own network and mount namespaces. So it does not affect the
+/// host, and other tests do not affect it. Its children, its sockets, /sys and /proc/sys/net belong
+/// to the new namespace; /proc/net and /proc/self/net do not.
 pub(crate) fn in_namespace<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let inside = scope.spawn(|| {
@@ -50,8 +49,8 @@ pub(crate) fn run(line: &str) -> String {
     output
 }
 
-/// Runs a command line and returns whether it succeeded, and what it wrote. iproute2 says when
-/// things changed while it looked at them; then it has to look again.
+/// Runs a command line and returns whether it succeeded, and its output. iproute2 reports if
+/// objects changed during a dump; then the command is run again.
 pub(crate) fn try_run(line: &str) -> (bool, String) {
     let mut words = line.split_ascii_whitespace();
     let program = words.next().expect("a program");
@@ -83,7 +82,7 @@ pub(crate) fn link_exists(name: &str) -> bool {
     try_run(&format!("ip link show dev {name}")).0
 }
 
-/// Waits until the condition holds. Fails the test when it does not come to.
+/// Waits until the condition holds. Fails the test if it never does.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {

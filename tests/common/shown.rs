@@ -1,10 +1,10 @@
-//! The host as foreign tools show it, to be compared with itself at another time.
+//! The host as other tools show it, for comparing it at different times.
 
 use serde_json::{Value, json};
 
 use super::run;
 
-/// What the kernel shows, without what differs from one making to the next.
+/// The kernel's objects, without values that differ each time they are made.
 pub(crate) fn shown() -> Value {
     let mut links: Value = serde_json::from_str(&run("ip -d -j link")).unwrap();
     let mut rules: Value = serde_json::from_str(&run("nft -j list ruleset")).unwrap();

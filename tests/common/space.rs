@@ -1,5 +1,6 @@
-//! Network namespaces beside the test's own: a world behind the host's uplink, and the guest's side
-//! of a VM's tap, joined to it by a pump of frames in the place of a hypervisor.
+//! Network namespaces in addition to the test's own: a world behind the host's uplink, and the
+//! guest's side of a VM's tap. Instead of a hypervisor, a pump copies frames between tap and
+//! namespace.
 
 use std::fs::File;
 use std::os::fd::AsFd;

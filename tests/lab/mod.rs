@@ -1,9 +1,9 @@
-//! A host for real guests: network namespaces, a daemon in one of them, and what the guests say.
+//! A host for real guests: network namespaces, a daemon in one of them, and the guests' consoles.
 //!
-//! A [`Lab`] is two namespaces with names of their own: the *host*, where the daemon runs, and
-//! the *world* behind its uplink, which has no way back to the guests. Everything, the guests'
-//! hypervisors included, ends with the value. Waiting is always for something that can be seen,
-//! with [`PATIENCE`] as the limit: a guest under emulation on a busy machine takes its time.
+//! A [`Lab`] is two namespaces with their own names: the *host*, where the daemon runs, and the
+//! *world* behind its uplink, which has no route back to the guests. Everything ends with the
+//! value, also the guests' hypervisors. Waiting is always for a visible condition, and at most
+//! [`PATIENCE`]: a guest in emulation on a busy machine is slow.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
@@ -28,7 +28,7 @@ pub(crate) const WORLD_IP: &str = "203.0.113.2";
 /// The port where the world tells its callers what address they have.
 pub(crate) const WORLD_PORT: &str = "7";
 
-/// As whom hypervisors run: somebody without any rights.
+/// The user of the hypervisors, without any rights.
 pub(crate) const HYPERVISOR_USER: &str = "65534";
 
 const WHO_CALLS: &str = r#"

@@ -1,4 +1,4 @@
-//! Noise: arbitrary bytes, and golden bytes with some of them changed, cut or repeated.
+//! Noise: arbitrary bytes, and golden bytes that are changed, cut or repeated.
 
 use proptest::prelude::*;
 use volnet::netlink::attr::Attrs;

@@ -1,5 +1,5 @@
-//! The netlink codec against what real programs and the kernel say to each other, against another
-//! codec, and against noise.
+//! The netlink codec against messages between real programs and the kernel, against another codec,
+//! and against noise.
 
 mod conntrack;
 mod golden;

@@ -1,4 +1,4 @@
-//! neli's typed messages read what we write, and what the kernel wrote they read as we do.
+//! neli's typed messages decode what we encode, and decode the kernel's messages as we do.
 
 use std::io::Cursor;
 use std::net::Ipv4Addr;
