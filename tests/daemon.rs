@@ -1,5 +1,5 @@
-//! The daemon end to end: the real binary on the real kernel, in a namespace of its own, driven
-//! over its socket and read back with foreign tools.
+//! The daemon end to end: the real binary on the real kernel, in its own namespace, with calls over
+//! its socket. Other tools read the result back.
 
 mod common;
 

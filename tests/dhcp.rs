@@ -1,5 +1,4 @@
-//! The built-in DHCP server: guests that the test plays itself, and ISC's client, on the real
-//! kernel.
+//! The built-in DHCP server on the real kernel: guests that the test plays, and ISC's client.
 
 #![cfg(target_os = "linux")]
 

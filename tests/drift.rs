@@ -1,4 +1,4 @@
-//! What others change behind volnet's back: noticed, named, put right.
+//! Changes by others: volnet notices, names and repairs them.
 
 mod common;
 
@@ -38,7 +38,7 @@ fn next(events: &mut Connection, kind: &str) -> Value {
     }
 }
 
-/// Each change, and what is said of it.
+/// Each change, and the words of its event.
 const CHANGES: &[(&str, &str)] = &[
     ("ip link del vbr0", "bridge vbr0 is gone"),
     ("ip link set vbr0 down", "link vbr0 is down"),

@@ -1,5 +1,5 @@
-//! Hostile clients: whatever they do, another client's calls are answered, and what the daemon
-//! keeps for them is bounded.
+//! Hostile clients: whatever they do, another client's calls are answered, and the daemon's memory
+//! for them is bounded.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! What volnet believes of the kernel, each belief with its test: when a kernel is different, this
-//! is where it shows first.
+//! The facts about the kernel that volnet relies on, each with a test. A kernel that differs shows
+//! here first.
 
 #![cfg(target_os = "linux")]
 

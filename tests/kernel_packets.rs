@@ -1,4 +1,4 @@
-//! What a packet socket on a bridge gets of what guests send, and where its answers go.
+//! A packet socket on a bridge: the frames of guests that it receives, and the way of its answers.
 
 #![cfg(target_os = "linux")]
 

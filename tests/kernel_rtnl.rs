@@ -1,4 +1,4 @@
-//! The rtnetlink codec against the real kernel, and what its requests take for granted.
+//! The rtnetlink codec against the real kernel, and the assumptions of its requests.
 
 #![cfg(target_os = "linux")]
 
