@@ -161,6 +161,76 @@ fn what_packets_put_into_sets_is_no_drift() {
     });
 }
 
+/// Chains of an administrator's own, what is lost by them, and what else lets a bridge through.
+const BARRIERS: &[(&str, &str, &str)] = &[
+    (
+        "add chain inet filter own { type filter hook forward priority 0; policy drop; }",
+        "guests do not reach the world",
+        "add rule inet filter own iifname \"vbr*\" accept",
+    ),
+    (
+        "add chain inet filter own { type filter hook forward priority 0; }
+         add rule inet filter own ct state established accept
+         add rule inet filter own counter reject with icmpx admin-prohibited",
+        "guests do not reach the world",
+        "insert rule inet filter own iifname { \"eth7\", \"vbr0\" } accept",
+    ),
+    (
+        "add chain ip filter own { type filter hook input priority 0; policy drop; }",
+        "guests do not reach this host",
+        "insert rule ip filter own iif vbr0 accept",
+    ),
+    (
+        "add chain bridge filter own { type filter hook prerouting priority 0; policy drop; }",
+        "frames of guests are lost",
+        // The kernel may know no name of a bridge here (CONFIG_NFT_BRIDGE_META).
+        "",
+    ),
+];
+
+#[test]
+fn chains_that_drop_what_they_do_not_know_are_named() {
+    for (theirs, lost, mended) in BARRIERS {
+        in_namespace(|| {
+            let _world = Space::world();
+            let daemon = Daemon::start(&[]);
+            let guest = Guest::of(&create(&daemon, "web"));
+            let through = || guest.reaches("192.168.127.1") && guest.reaches(WORLD_IP);
+            assert!(through());
+            let mut events = daemon.connect();
+            let call = json!({ "method": "io.volnet.Monitor", "more": true });
+            events.send(format!("{call}\n").as_bytes());
+            events.receive().expect("the state");
+            let table = theirs.split_ascii_whitespace().skip(2).take(2);
+            let table = table.collect::<Vec<_>>().join(" ");
+            let make = format!("add table {table}\n{theirs}");
+
+            // It comes later, and is told of with who made it.
+            nft(&make);
+            let event = events.receive().expect("an event")["parameters"]["event"].take();
+            let message = event["message"].as_str().unwrap();
+            assert!(message.contains(&format!("table {table} drops")), "{event}");
+            assert!(message.ends_with(&format!("names vbr0: {lost}")), "{event}");
+            assert_eq!(event["by_name"], "nft");
+            assert!(!through(), "{theirs}");
+            let [(level, hint)] = &check(&daemon, "firewall")[..] else { panic!("{theirs}") };
+            assert_eq!(level, "warning");
+
+            if mended.is_empty() {
+                assert_eq!(hint, "nft insert rule bridge filter own ibrname vbr0 accept");
+                return;
+            }
+            // The hint mends it.
+            hint.split(" && ").for_each(|command| drop(run(command)));
+            assert!(through(), "{hint}");
+            assert_eq!(check(&daemon, "firewall"), [], "{hint}");
+            // So do words of the administrator's own.
+            nft(&format!("delete table {table}\n{make}\n{mended}"));
+            assert_eq!(check(&daemon, "firewall"), [], "{mended}");
+        });
+    }
+}
+
 /// A namespace has this switch where the module br_netfilter is there.
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 

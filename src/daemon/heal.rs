@@ -40,12 +40,24 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     fn repair(&mut self, now: Now) -> Result<(), Failure> {
         let observed = self.network.observe()?;
+        self.look_around(now);
         let mut repair = self.engine.judge(&observed, now);
         self.notify(std::mem::take(&mut repair.events), now);
         let failed = self.apply_all(&repair.plan, now);
         let repaired = self.engine.repaired(repair, failed, now);
         self.notify(repaired, now);
         Ok(())
+    }
+
+    /// Tells what others have in the way of packets. A failure keeps nothing from being repaired.
+    pub(super) fn look_around(&mut self, now: Now) {
+        match self.network.surroundings() {
+            Ok(surroundings) => {
+                let notices = self.engine.surrounded(&surroundings);
+                self.notify(notices, now);
+            }
+            Err(failure) => log::warn!("{failure}"),
+        }
     }
 
     /// Applies what can be applied, and says whether something failed.

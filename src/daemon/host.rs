@@ -105,6 +105,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         for problem in &reconciled.problems {
             log::error!("{problem}");
         }
+        self.look_around(now);
         self.remember_host(&observed)?;
         if self.apply_all(&reconciled.plan, now) {
             self.engine.look_again(now);

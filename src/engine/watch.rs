@@ -18,14 +18,17 @@ use crate::engine::patience::{Patience, Verdict};
 use crate::model::clock::Now;
 use crate::model::name::VmName;
 use crate::model::nic::NicName;
-use crate::model::view::EventKind;
+use crate::model::view::{EventKind, Level};
 use crate::plan::drift::{self, Drift};
+use crate::plan::firewall::{self, Surroundings};
 use crate::plan::news::{Culprit, News};
 use crate::plan::op::{Op, Plan};
 use crate::plan::reconcile::{ALIAS, Observed, Reconciled, reconcile};
 
 /// Milliseconds between two looks.
 const INTERVAL_MS: u64 = 50;
+/// Milliseconds between a look and one for rules of others, which some change all the time.
+const OTHERS_INTERVAL_MS: u64 = 1_000;
 /// Milliseconds after which there is another look if something failed.
 const RETRY_MS: u64 = 1_000;
 
@@ -35,6 +38,8 @@ pub struct Watch {
     patience: Patience,
     /// Problems that were reported and still exist.
     told: BTreeSet<String>,
+    /// The same of what others have in the way of guests.
+    in_the_way: BTreeSet<String>,
     /// When everything was last observed.
     looked_at: Option<u64>,
     /// When it is to be observed next.
@@ -74,9 +79,10 @@ impl Watch {
         self.due.into_iter().chain(self.patience.deadline()).min()
     }
 
-    /// Something may be wrong; `by` is who is said to be behind it.
-    fn heard(&mut self, by: Option<Culprit>, now: Now) {
-        let earliest = self.looked_at.map_or(now.mono, |at| at + INTERVAL_MS);
+    /// Something may be wrong; `by` is who is said to be behind it. The look keeps `interval_ms`
+    /// from the last.
+    fn heard(&mut self, by: Option<Culprit>, interval_ms: u64, now: Now) {
+        let earliest = self.looked_at.map_or(now.mono, |at| at + interval_ms);
         self.look_by(earliest.max(now.mono));
         self.by = by.or(self.by.take());
     }
@@ -93,6 +99,16 @@ impl Watch {
         self.patience.release(now.mono);
         (self.due, self.looked_at) = (None, Some(now.mono));
         true
+    }
+
+    /// What is to be told of what others have in the way: each thing once, as long as it is there.
+    fn surrounded(&mut self, standing: BTreeSet<String>) -> Vec<Notice> {
+        let new = standing.difference(&self.in_the_way).cloned();
+        let by = || self.by.clone();
+        let notice = |message| Notice { kind: EventKind::Drift, vm: None, message, by: by() };
+        let notices = new.map(notice).collect();
+        self.in_the_way = standing;
+        notices
     }
 
     /// What is to be done about the differences that a look found, and what is to be told.
@@ -142,8 +158,21 @@ impl Engine {
     /// Takes news of the kernel, and has everything observed soon if they could concern us.
     pub fn heard(&mut self, news: News, now: Now) {
         if self.is_drift(&news) {
-            self.watch.heard(news.rules, now);
+            self.watch.heard(news.rules, INTERVAL_MS, now);
         }
+        if news.others.is_some() {
+            self.watch.heard(news.others, OTHERS_INTERVAL_MS, now);
+        }
+    }
+
+    /// Takes what others have in the way of packets, and gives what is to be told of it.
+    pub fn surrounded(&mut self, surroundings: &Surroundings) -> Vec<Notice> {
+        let bridges: Vec<&str> = self.configured().map(|network| network.bridge.as_str()).collect();
+        let wrong = firewall::findings(surroundings, &bridges)
+            .into_iter()
+            .filter(|finding| finding.level != Level::Ok)
+            .map(|finding| format!("{}: {}", finding.check, finding.message));
+        self.watch.surrounded(wrong.collect())
     }
 
     /// Whether everything is to be observed now. If so, [`Engine::judge`] is due with what was
@@ -228,13 +257,35 @@ mod tests {
     fn looks_keep_their_distance_and_news_bring_none_forward() {
         let mut watch = Watch::default();
         assert!(!watch.look(at(0)));
-        watch.heard(None, at(0));
+        watch.heard(None, INTERVAL_MS, at(0));
         assert!(watch.look(at(0)) && !watch.look(at(0)));
-        watch.heard(None, at(10));
-        watch.heard(None, at(20));
+        watch.heard(None, INTERVAL_MS, at(10));
+        watch.heard(None, INTERVAL_MS, at(20));
         assert_eq!(watch.deadline(), Some(INTERVAL_MS));
         assert!(!watch.look(at(INTERVAL_MS - 1)) && watch.look(at(INTERVAL_MS)));
         assert_eq!(watch.deadline(), None);
+    }
+
+    #[test]
+    fn what_others_change_all_the_time_is_looked_at_once_a_second() {
+        let mut engine = Engine::new(Vec::new(), "qemu".into(), true).unwrap();
+        let mut looks = 0;
+        for ms in 0..10 * OTHERS_INTERVAL_MS {
+            engine.heard(News { others: culprit(), ..News::default() }, at(ms));
+            looks += u64::from(engine.look(at(ms)));
+        }
+        assert_eq!(looks, 10);
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_told_once_as_long_as_it_is_there() {
+        let mut watch = Watch { by: culprit(), ..Watch::default() };
+        let standing = || BTreeSet::from(["firewalld: it drops".to_string()]);
+        let told = watch.surrounded(standing());
+        assert_eq!((told.len(), told[0].by.clone()), (1, culprit()));
+        assert_eq!(watch.surrounded(standing()), []);
+        assert_eq!(watch.surrounded(BTreeSet::new()), []);
+        assert_eq!(watch.surrounded(standing()).len(), 1);
     }
 
     #[test]

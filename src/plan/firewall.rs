@@ -2,7 +2,9 @@
 //!
 //! An accept of ours holds in our own chains and, by two rules, in those of `iptables`. A firewall
 //! with chains elsewhere drops all the same what it does not know; it has to be told of our bridges,
-//! in its own words, by the administrator.
+//! in its own words, by the administrator. Firewalls that are known by name are told apart; of all
+//! other rules it is looked which base chains drop what no rule accepts ([`Barrier`]). This is no
+//! evaluation of rules: one that names a bridge is taken to let it through.
 
 use crate::model::view::{Finding, Level};
 
@@ -14,6 +16,37 @@ pub struct Surroundings {
     pub bridged_filtered: bool,
     /// The firewalls.
     pub firewalls: Vec<Firewall>,
+    /// Chains of others.
+    pub barriers: Vec<Barrier>,
+}
+
+/// A base chain that drops what none of its rules accepts: by its policy, or by its last rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Barrier {
+    /// The family of its table: `ip`, `inet` or `bridge`.
+    pub family: &'static str,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub chain: String,
+    /// What meets it.
+    pub at: At,
+    /// The links that rules of its table let something in by. One that ends with `*` stands for all
+    /// that begin so.
+    pub links: Vec<String>,
+}
+
+/// What meets a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// All packets that come in.
+    Prerouting,
+    /// What is for the host.
+    Input,
+    /// What goes through it.
+    Forward,
+    /// All packets that go out.
+    Postrouting,
 }
 
 /// A firewall that is in force.
@@ -87,6 +120,7 @@ impl FirewallKind {
 pub fn findings(surroundings: &Surroundings, bridges: &[&str]) -> Vec<Finding> {
     let mut findings = vec![bridged(surroundings.bridged_filtered)];
     findings.extend(surroundings.firewalls.iter().map(|firewall| firewall.finding(bridges)));
+    findings.extend(surroundings.barriers.iter().filter_map(|barrier| barrier.finding(bridges)));
     findings
 }
 
@@ -98,6 +132,63 @@ fn bridged(filtered: bool) -> Finding {
         true => "bridged frames pass the rules for routed packets, and volnet's rules accept them",
     };
     Finding { check: "bridge-nf".into(), level: Level::Ok, message: message.into(), hint: None }
+}
+
+/// The tables of `iptables` (iptables(8)).
+const IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+impl Barrier {
+    /// `None` when it lets all of these bridges through.
+    fn finding(&self, bridges: &[&str]) -> Option<Finding> {
+        let unknown: Vec<&str> =
+            bridges.iter().copied().filter(|bridge| !self.knows(bridge)).collect();
+        if unknown.is_empty() {
+            return None;
+        }
+        let lost = match (self.family, self.at) {
+            ("bridge", _) => "frames of guests are lost",
+            (_, At::Forward) => "guests do not reach the world",
+            (_, At::Input) => "guests do not reach this host",
+            (_, At::Prerouting | At::Postrouting) => "packets of guests are lost",
+        };
+        let message = format!(
+            "chain {} of table {} {} drops what no rule accepts, and no rule names {}: {lost}",
+            self.chain,
+            self.family,
+            self.table,
+            unknown.join(", ")
+        );
+        let commands: Vec<String> =
+            unknown.iter().flat_map(|bridge| self.commands(bridge)).collect();
+        let (check, hint) = ("firewall".into(), Some(commands.join(" && ")));
+        Some(Finding { check, level: Level::Warning, message, hint })
+    }
+
+    /// The commands that let a bridge through, in each direction that meets the chain.
+    fn commands(&self, bridge: &str) -> Vec<String> {
+        let Barrier { family, table, chain, .. } = self;
+        let directions: &[(&str, &str)] = match self.at {
+            At::Forward => &[("-i", "i"), ("-o", "o")],
+            At::Input | At::Prerouting => &[("-i", "i")],
+            At::Postrouting => &[("-o", "o")],
+        };
+        let command = |(option, letter): &(&str, &str)| {
+            let of_iptables = *family == "ip" && IPTABLES.contains(&table.as_str());
+            if of_iptables && chain.chars().all(|letter| letter.is_ascii_uppercase()) {
+                return format!("iptables -t {table} -I {chain} {option} {bridge} -j ACCEPT");
+            }
+            let link = if *family == "bridge" { "brname" } else { "ifname" };
+            format!("nft insert rule {family} {table} {chain} {letter}{link} {bridge} accept")
+        };
+        directions.iter().map(command).collect()
+    }
+
+    fn knows(&self, bridge: &str) -> bool {
+        self.links.iter().any(|link| match link.strip_suffix('*') {
+            Some(beginning) => bridge.starts_with(beginning),
+            None => link == bridge,
+        })
+    }
 }
 
 impl Firewall {
@@ -126,7 +217,7 @@ mod tests {
 
     fn firewall(kind: FirewallKind, links: &[&str]) -> Surroundings {
         let links = links.iter().map(|link| (*link).to_string()).collect();
-        Surroundings { bridged_filtered: false, firewalls: vec![Firewall { kind, links }] }
+        Surroundings { firewalls: vec![Firewall { kind, links }], ..Surroundings::default() }
     }
 
     #[test]
@@ -146,5 +237,57 @@ mod tests {
         let hint = "firewall-cmd --permanent --zone=trusted --add-interface=vbr1 && \
                     firewall-cmd --reload";
         assert_eq!(finding.hint.as_deref(), Some(hint));
+    }
+    fn barrier(family: &'static str, table: &str, at: At, links: &[&str]) -> Barrier {
+        let chain = if family == "ip" { "INPUT" } else { "own" };
+        let links = links.iter().map(|link| (*link).to_string()).collect();
+        Barrier { family, table: table.into(), chain: chain.into(), at, links }
+    }
+
+    #[test]
+    fn a_chain_that_drops_is_named_with_the_rule_to_add() {
+        let forward = barrier("inet", "filter", At::Forward, &["eth0"]).finding(&["vbr0"]);
+        let finding = forward.expect("a finding");
+        assert_eq!((finding.check.as_str(), finding.level), ("firewall", Level::Warning));
+        assert_eq!(
+            finding.message,
+            "chain own of table inet filter drops what no rule accepts, and no rule names vbr0: \
+             guests do not reach the world"
+        );
+        let hint = |barrier: Barrier| barrier.finding(&["vbr0"]).and_then(|finding| finding.hint);
+        assert_eq!(
+            finding.hint.as_deref(),
+            Some(
+                "nft insert rule inet filter own iifname vbr0 accept && \
+                 nft insert rule inet filter own oifname vbr0 accept"
+            )
+        );
+        let hints = [
+            (
+                barrier("ip", "mangle", At::Input, &[]),
+                "iptables -t mangle -I INPUT -i vbr0 -j ACCEPT",
+            ),
+            (
+                barrier("ip", "mine", At::Input, &[]),
+                "nft insert rule ip mine INPUT iifname vbr0 accept",
+            ),
+            (
+                barrier("bridge", "b", At::Prerouting, &[]),
+                "nft insert rule bridge b own ibrname vbr0 accept",
+            ),
+        ];
+        for (barrier, wanted) in hints {
+            assert_eq!(hint(barrier).as_deref(), Some(wanted));
+        }
+    }
+
+    #[test]
+    fn a_chain_that_names_every_bridge_is_not_in_the_way() {
+        for links in [&["vbr0", "vbr1"][..], &["vbr*"], &["*"]] {
+            let barrier = barrier("inet", "filter", At::Forward, links);
+            assert_eq!(barrier.finding(&["vbr0", "vbr1"]), None, "{links:?}");
+        }
+        let barrier = barrier("inet", "filter", At::Forward, &["vbr1"]);
+        assert!(barrier.finding(&["vbr0", "vbr1"]).is_some_and(|f| f.message.contains(" vbr0:")));
     }
 }

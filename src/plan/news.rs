@@ -28,6 +28,8 @@ pub struct News {
     pub forwarding: Option<bool>,
     /// Somebody else changed rules of ours, or where rules of ours are.
     pub rules: Option<Culprit>,
+    /// Somebody changed rules elsewhere, which may be in the way of guests.
+    pub others: Option<Culprit>,
     /// Some were lost.
     pub lost: bool,
 }

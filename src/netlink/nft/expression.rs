@@ -97,6 +97,10 @@ pub enum Meta {
     InName = 6,
     /// The name of the link that it leaves by.
     OutName = 7,
+    /// The index of the link that a packet came in by; a word of the host.
+    InIndex = 4,
+    /// The name of the bridge whose port a frame came in by.
+    InBridge = 11,
     /// The protocol that an IP packet carries; a byte.
     Protocol = 16,
 }
@@ -308,14 +312,18 @@ pub fn masquerade(writer: &mut Writer) {
 /// An expression of a rule that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expression<'a> {
-    /// Loads the name of a link.
+    /// Loads the name of a link, or its index.
     LinkName(Meta),
+    /// Looks what was loaded up in a set of this name.
+    InSet(&'a [u8]),
     /// Compares for equality with this value.
     Equals(&'a [u8]),
     /// Ends the rule with accept.
     Accept,
-    /// Counts.
-    Counter,
+    /// Ends the rule with drop, or rejects the packet.
+    Drop,
+    /// Counts, or writes to a log.
+    Aside,
     /// Says something, in the form of iptables: a match that always holds
     /// (linux/netfilter/xt_comment.h).
     Comment(&'a [u8]),
@@ -340,7 +348,9 @@ impl<'a> Expression<'a> {
             b"meta" => read_meta(attrs()?),
             b"cmp" => read_compare(attrs()?),
             b"immediate" => read_immediate(attrs()?),
-            b"counter" => Ok(Expression::Counter),
+            b"counter" | b"log" => Ok(Expression::Aside),
+            b"reject" => Ok(Expression::Drop),
+            b"lookup" => read_lookup(attrs()?),
             b"match" => read_match(attrs()?),
             _ => Ok(Expression::Other),
         }
@@ -352,7 +362,9 @@ impl<'a> Expression<'a> {
             Expression::Equals(value) => value.split(|&byte| byte == 0).next(),
             Expression::LinkName(_)
             | Expression::Accept
-            | Expression::Counter
+            | Expression::InSet(_)
+            | Expression::Drop
+            | Expression::Aside
             | Expression::Comment(_)
             | Expression::Other => None,
         }
@@ -366,6 +378,8 @@ fn read_meta<'a>(attrs: Attrs<'a>) -> Result<Expression<'a>, Error> {
             return Ok(match attr.be32()? {
                 6 => Expression::LinkName(Meta::InName),
                 7 => Expression::LinkName(Meta::OutName),
+                4 => Expression::LinkName(Meta::InIndex),
+                11 => Expression::LinkName(Meta::InBridge),
                 _ => Expression::Other,
             });
         }
@@ -384,6 +398,19 @@ fn read_compare(attrs: Attrs<'_>) -> Result<Expression<'_>, Error> {
         }
     }
     Ok(value.filter(|_| equal).map_or(Expression::Other, Expression::Equals))
+}
+
+fn read_lookup(attrs: Attrs<'_>) -> Result<Expression<'_>, Error> {
+    let (mut set, mut plain): (&[u8], bool) = (&[], true);
+    for attr in attrs {
+        let attr = attr?;
+        match attr.kind {
+            LOOKUP_SET => set = attr.string(),
+            LOOKUP_FLAGS => plain = attr.be32()? & LOOKUP_INVERTED == 0,
+            _ => {}
+        }
+    }
+    Ok(if plain { Expression::InSet(set) } else { Expression::Other })
 }
 
 fn read_match(attrs: Attrs<'_>) -> Result<Expression<'_>, Error> {
@@ -413,8 +440,12 @@ fn read_immediate<'a>(attrs: Attrs<'a>) -> Result<Expression<'a>, Error> {
             }
             for attr in attr.nested()? {
                 let attr = attr?;
-                if attr.kind == VERDICT_CODE && attr.be32()? == Code::Accept as u32 {
-                    return Ok(Expression::Accept);
+                if attr.kind == VERDICT_CODE {
+                    return Ok(match attr.be32()? {
+                        accept if accept == Code::Accept as u32 => Expression::Accept,
+                        drop if drop == Code::Drop as u32 => Expression::Drop,
+                        _ => Expression::Other,
+                    });
                 }
             }
         }

@@ -16,8 +16,8 @@ const TABLE: u16 = 1;
 /// A message of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice<'a> {
-    /// Something of this table was made, changed or removed.
-    Touched { family: u8, table: &'a [u8] },
+    /// Something of this table was made, changed or removed; `elements`: what is in a set of it.
+    Touched { family: u8, table: &'a [u8], elements: bool },
     /// That was all of one change.
     Generation(Generation<'a>),
 }
@@ -35,7 +35,10 @@ impl<'a> Notice<'a> {
         for attr in Attrs::new(attrs) {
             let attr = attr?;
             if attr.kind == TABLE {
-                return Ok(Some(Notice::Touched { family, table: attr.string() }));
+                let elements = [Kind::NewSetElem, Kind::DelSetElem]
+                    .iter()
+                    .any(|kind| kind.message() == message.kind);
+                return Ok(Some(Notice::Touched { family, table: attr.string(), elements }));
             }
         }
         Ok(None)

@@ -13,7 +13,7 @@ use crate::plan::news::News;
 /// Whatever the kernel tells, be it of others' odd links, it is news or lost, and the engine can
 /// say whether it is to be looked at.
 pub fn news(bytes: &[u8]) {
-    let (mut news, mut touched) = (News::default(), false);
+    let (mut news, mut touched) = (News::default(), monitor::Touched::default());
     of_rtnetlink(bytes, |message| {
         news.lost |= monitor::take_route(message, &mut news).is_none();
     });

@@ -35,9 +35,18 @@ pub struct Monitor {
     rules: OwnedFd,
     /// The port of the socket by which we change rules: its changes are no news.
     own: u32,
-    /// Something that concerns us was touched in the change of rules that is being told.
-    touched: bool,
+    /// What was touched in the change of rules that is being told.
+    touched: Touched,
     buffer: Box<[u8]>,
+}
+
+/// What a change of rules touched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Touched {
+    /// A table of ours, or the one in which we have rules.
+    ours: bool,
+    /// Tables, chains or rules of others. What is in their sets changes all the time.
+    others: bool,
 }
 
 impl Monitor {
@@ -60,7 +69,7 @@ impl Monitor {
             rules: subscribe(Protocol::Netfilter, &[nft::notice::GROUP])
                 .map_err(failed("news of rules"))?,
             own,
-            touched: false,
+            touched: Touched::default(),
             buffer: vec![0; DATAGRAM_MAX].into(),
         })
     }
@@ -155,20 +164,23 @@ pub(super) fn take_rules(
     message: &Message<'_>,
     news: &mut News,
     own: u32,
-    touched: &mut bool,
+    touched: &mut Touched,
 ) -> Option<()> {
     match nft::notice::Notice::read(message).ok()? {
-        Some(nft::notice::Notice::Touched { family, table }) => {
+        Some(nft::notice::Notice::Touched { family, table, elements }) => {
             let ours = matches!(family, FAMILY_IP | FAMILY_IP6 | FAMILY_BRIDGE)
                 && table == TABLE.as_bytes();
             let accepts = family == FAMILY_IP && table == ACCEPT_TABLE.as_bytes();
-            *touched |= ours || accepts;
+            touched.ours |= ours || accepts;
+            touched.others |= !ours && !elements;
         }
         Some(nft::notice::Notice::Generation(made)) => {
-            let foreign = std::mem::take(touched) && message.port != own;
-            if foreign {
+            let touched = std::mem::take(touched);
+            if message.port != own {
                 let (pid, name) = (made.pid.unwrap_or(0), made.name.unwrap_or_default().into());
-                news.rules = Some(Culprit { pid, name });
+                let culprit = Culprit { pid, name };
+                news.others = touched.others.then(|| culprit.clone()).or(news.others.take());
+                news.rules = touched.ours.then_some(culprit).or(news.rules.take());
             }
         }
         None => {}

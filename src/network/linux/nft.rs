@@ -26,7 +26,7 @@ use crate::model::error::Failure;
 use crate::netlink::nft::object::{self, NewTable, TableMessage};
 use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6, batch, element};
 use crate::netlink::writer::Writer;
-use crate::plan::firewall::Firewall;
+use crate::plan::firewall::{Barrier, Firewall};
 use crate::plan::reconcile::ObservedTable;
 use crate::plan::ruleset::{Accept, Element, Family, TABLE, Table};
 
@@ -208,6 +208,14 @@ impl Nft {
     /// Other people's firewalls.
     pub fn firewalls(&mut self) -> Result<Vec<Firewall>, Error> {
         others::observe(&mut self.socket)
+    }
+
+    /// Other people's chains that drop; `name_of` is the name of a link by its index.
+    pub fn barriers(
+        &mut self,
+        name_of: impl Fn(u32) -> Option<String>,
+    ) -> Result<Vec<Barrier>, Error> {
+        others::barriers(&mut self.socket, name_of)
     }
 
     /// Makes a table with all that it holds, after what `first` writes into the same batch.

@@ -101,9 +101,12 @@ pub(super) fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netl
             }
             expression @ Expression::Equals(_) => bridge = expression.matched_link(),
             Expression::Comment(text) => comment = Some(text),
-            Expression::Counter => {}
+            Expression::Aside => {}
             Expression::Accept => accepts = true,
-            Expression::LinkName(_) | Expression::Other => return Ok(None),
+            Expression::LinkName(_)
+            | Expression::InSet(_)
+            | Expression::Drop
+            | Expression::Other => return Ok(None),
         }
     }
     if !accepts || comment != Some(COMMENT.as_bytes()) {
