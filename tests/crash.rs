@@ -1,13 +1,13 @@
 //! kill -9 of the daemon at random moments of creates, deletes, starts, stops, and of its own
-//! recovery. After each the next daemon is started, and `List`, the kernel, the process table and
-//! the files have to agree; and what was answered before the kill has to be true.
+//! recovery. After each, the next daemon is started. Then `List`, the kernel, the process table and
+//! the files must agree, and all replies before the kill must be true.
 //!
-//! Every client has VMs of its own and sends several requests at once. The daemon handles those of
-//! one connection one after the other, so of the requests that were not answered each may have been
-//! done, in part or not at all, but only in this order: [`Names`] keeps what a VM may be by now.
+//! Every client has its own VMs and sends several requests at once. The daemon handles the requests
+//! of a connection one after the other. So each unanswered request may have been done, in part or
+//! not at all, but only in this order: [`Names`] keeps the possible states of a VM.
 //!
-//! `VOLNET_CRASHES` is how often, `VOLNET_SEED` what is drawn. When the daemon dies within a
-//! request is decided by the clock, so a seed repeats the requests and not the moments.
+//! `VOLNET_CRASHES` is the number of kills, and `VOLNET_SEED` is the seed. The clock decides when
+//! the daemon dies within a request, so a seed repeats the requests, but not the moments.
 
 mod common;
 
@@ -20,7 +20,7 @@ use common::agreement::Agreement;
 use common::daemon::{Connection, Daemon};
 use common::in_namespace;
 
-/// Crashes where the environment does not say.
+/// The default number of crashes.
 const CRASHES: usize = 300;
 /// Clients at a time.
 const CLIENTS: usize = 3;
@@ -30,7 +30,7 @@ const VMS_EACH: usize = 4;
 const REQUESTS_MAX: u64 = 5;
 /// The longest time from the requests to the crash, in microseconds: what they take here.
 const LIFE_MAX_US: u64 = 60_000;
-/// One time in so many the next daemon is killed, too, while it takes over.
+/// One time in this many, the next daemon is killed, too, while it recovers.
 const KILLED_AGAIN: u64 = 3;
 /// How long it then has, in microseconds.
 const TAKE_OVER_MAX_US: u64 = 20_000;
@@ -39,7 +39,7 @@ const LONG_LIFE_EVERY: usize = 20;
 /// How long that takes, and a little, in microseconds.
 const LONG_LIFE_US: u64 = 1_200_000;
 
-/// What a VM may be.
+/// A possible state of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     Absent,
@@ -47,7 +47,7 @@ enum Fate {
     Running,
 }
 
-/// What can be asked for a VM.
+/// A request for a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
     Create,
@@ -58,13 +58,13 @@ enum Verb {
     Delete,
 }
 
-/// What each VM may be.
+/// The possible states of each VM.
 type Names = BTreeMap<String, Known>;
 
-/// What is known of a VM.
+/// The knowledge about a VM.
 #[derive(Debug)]
 struct Known {
-    /// What it may be.
+    /// Its possible states.
     fates: BTreeSet<Fate>,
     /// Its process was told to end by somebody who was not answered, or ends on its own.
     may_end: bool,
@@ -130,8 +130,8 @@ impl Verb {
     }
 }
 
-/// What a VM is, by the number at the end of its name: each mode, one NIC and several, and each kind
-/// of process.
+/// What a VM is, by the number at the end of its name: each mode, one NIC and several, and each
+/// kind of process.
 fn config(name: &str) -> Value {
     let mut config = match name.as_bytes()[name.len() - 1] {
         b'0' => json!({ "hypervisor": "plain", "networks": [{}, { "mode": "dhcp" }, {}] }),

@@ -155,8 +155,8 @@ fn no_packet_is_lost_over_restarts_crashes_and_an_upgrade() {
     assert_eq!(lab.vm("pings")["pid"], before["pid"], "the guest is the same");
 }
 
-/// Pings so often, a hundred times a second, all of which must be answered. The times of the quickest,
-/// the mean and the slowest, in milliseconds.
+/// Pings so often, a hundred times a second, all of which must be answered. The times of the
+/// quickest, the mean and the slowest, in milliseconds.
 fn ping(lab: &Lab, ip: &str, count: u32) -> [f64; 3] {
     let count = count.to_string();
     let told = lab.on_host(&["ping", "-q", "-i", "0.01", "-W", "5", "-c", &count, ip]);

@@ -1,5 +1,5 @@
-//! The commands that a plan is shown as do what it would do: `sh` runs them in an empty namespace,
-//! `ip` and `nft` read back.
+//! The commands of a plan do the same as the plan: `sh` runs them in an empty namespace, and `ip`
+//! and `nft` read back.
 
 mod common;
 

@@ -1,7 +1,7 @@
-//! The documents of Create: what the files say, with what the flags say on top.
+//! The documents of Create: the files, with the flags on top.
 //!
-//! The daemon reads and checks them; here they are only put together. It has another working
-//! directory than whoever gave the flags, so paths of flags are made absolute here.
+//! The daemon reads and checks them; here they are only joined. The daemon has another working
+//! directory than the caller, so paths of flags are made absolute here.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::command::{Create, Disk, Override, Setting};
 
-/// The parameters of Create. `base` is what relative paths of flags are relative to.
+/// The parameters of Create. Relative paths of flags are relative to `base`.
 pub(super) fn parameters(
     create: &Create,
     mut manifest: Option<Value>,
@@ -30,7 +30,7 @@ pub(super) fn parameters(
         list(fields, "expose")?.push(port.clone());
     }
     if !create.disks.is_empty() {
-        // A manifest that the configuration carries counts only where none stands beside it.
+        // A manifest inside the configuration counts only if no other is given.
         if manifest.is_none() {
             manifest = fields.remove("manifest");
         }
@@ -106,7 +106,7 @@ fn apply(fields: &mut Map<String, Value>, setting: &Override, base: &Path) -> Re
     Ok(())
 }
 
-/// The section takes the place of the whole one: its checksum belonged to another file.
+/// The section replaces the whole former one: its checksum belonged to another file.
 fn image(field: &str, path: &Path, base: &Path) -> Result<Value, String> {
     let mut section = json!({ "url": absolute(path, base)? });
     if field == "rootfs" {

@@ -9,8 +9,8 @@
 //!
 //! A delete has the record before the plan, because the last step of that cannot be undone.
 //!
-//! Several decisions that do not touch each other share the step that costs most, the round of syncs
-//! that puts their records on the disk:
+//! Several decisions that do not touch each other share the step that costs most, the round of
+//! syncs that puts their records on the disk:
 //!
 //! ```text
 //! plan, act ▶ plan, act ▶ … ▶ records, one round ▶ commit, replies ▶ commit, replies …
@@ -34,7 +34,7 @@ use crate::network::{Applied, Network, execute};
 use crate::plan::op::Op;
 use crate::store::disk::Disk;
 
-/// `EXFULL` (asm-generic/errno.h): what the kernel says when a bridge has no port left.
+/// `EXFULL` (asm-generic/errno.h): the kernel's error when a bridge has no free port.
 const EXFULL: i32 = 54;
 
 /// What was done of a decision, but for its record.
@@ -101,7 +101,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(begun)
     }
 
-    /// The record goes first: to put it back is possible, to bring a link back is not.
+    /// The record is removed first: a record can be restored, but a link cannot.
     fn remove(&mut self, decision: &Decision) -> Result<(), Error> {
         let name = &decision.subject;
         self.processes.clean(name);
@@ -112,13 +112,13 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// Does to the kernel what is to be done.
+    /// Runs the plan on the kernel.
     fn apply(&mut self, decision: &Decision) -> Result<Vec<Applied>, Error> {
         let applied = execute::execute(&mut self.network, &decision.plan);
         applied.map_err(|failure| self.named(&decision.record, failure))
     }
 
-    /// A kernel error that has a name of its own in the interface.
+    /// A kernel error that has its own name in the interface.
     fn named(&self, record: &Record, failure: Failure) -> Error {
         // The first word is the link that was to be attached.
         let link = failure.object().and_then(|object| object.split(' ').next());
@@ -183,7 +183,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(id.pid)
     }
 
-    /// Starts a VM's process, with what is open for it.
+    /// Starts a VM's process with its open descriptors.
     fn launch(&mut self, record: &Record) -> Result<ProcessId, Error> {
         let name = &record.name;
         let ports: Vec<_> = self.engine.desired_ports(record).collect();
@@ -215,7 +215,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Undoes a write, which may have come as far as the name of the file before it failed.
+    /// Undoes a write. It may have got as far as the rename before it failed.
     fn write_back(&mut self, decision: &Decision) {
         let written = match decision.former_record() {
             Some(former) => self.store.put(former),
@@ -226,7 +226,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Undoes a spawn: the process is killed and collected before anything else goes on.
+    /// Undoes a spawn: the process is killed and reaped before anything else.
     fn end_spawned(&mut self, name: &VmName) {
         if let Err(failure) = self.processes.kill_and_reap(name) {
             log::error!("VM {name}: {failure}");
@@ -238,8 +238,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     fn conclude(&mut self, decision: Decision, result: Result<Outcome, Error>, now: Now) {
         if decision.intent.is_some() {
             if let Err(failure) = self.store.clear_intent(&decision.subject) {
-                // An intent that stays behind is looked at, and found done or undone, at the next
-                // start.
+                // An intent that stays is checked at the next start, and found done or undone.
                 log::warn!("{failure}");
             }
         }
@@ -255,7 +254,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             Err(error) => {
                 log::warn!("VM {}: {error}", decision.subject);
                 if !decision.plan.is_empty() && self.host.is_some() {
-                    // Should its undoing have failed as well, this finds what was left.
+                    // If the undo failed as well, this finds the rest.
                     self.engine.look_again(now);
                 }
                 self.engine.abort(decision, &error)

@@ -1,4 +1,4 @@
-//! Guests that ask for their address: from the frame that one sent to the frame that it gets.
+//! Answers the DHCP frames of guests.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,17 +13,17 @@ use crate::model::view::{Finding, Level};
 use crate::network::Network;
 use crate::store::disk::Disk;
 
-/// The name servers of the host; and, where those are a stub of systemd-resolved's that only the
-/// host can reach, the ones behind it (systemd-resolved.service(8)).
+/// The files with the name servers of the host. If the first has only the stub of systemd-resolved,
+/// which guests cannot reach, the second has the real ones (systemd-resolved.service(8)).
 const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
-/// Milliseconds for which name servers that were read are told to guests.
+/// Milliseconds until the name servers are read again.
 const RESOLVERS_MS: u64 = 1_000;
-/// Bytes of such a file that are read.
+/// The most bytes of such a file that are read.
 const RESOLV_CONF_MAX: u64 = 64 * 1024;
 
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
-    /// A guest of this network sent a frame. Gives the answer, if there is one, and the index of
-    /// the tap that it goes out of. What the answer promises is written down.
+    /// Handles a frame from a guest of this network. Returns the answer, if there is one, and the
+    /// index of its tap. The lease in the answer is on the disk.
     pub fn guest_asks(&mut self, network: &str, frame: &[u8], now: Now) -> Option<(u32, Vec<u8>)> {
         let query = Query::read(frame)
             .inspect_err(|reason| log::debug!("network {network}: a frame is ignored: {reason}"))
@@ -50,8 +50,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 }
 
-/// The name servers of the host, as they were read last. Guests choose how often they ask, so this
-/// bounds how often the files are read.
+/// The name servers of the host, from the last read. Guests choose how often they ask, so this
+/// limits how often the files are read.
 #[derive(Debug, Default)]
 pub(super) struct Resolvers {
     read_at: Option<u64>,
@@ -59,7 +59,7 @@ pub(super) struct Resolvers {
 }
 
 impl Resolvers {
-    /// The name servers, read anew if that was last done [`RESOLVERS_MS`] ago.
+    /// The name servers. They are read again after [`RESOLVERS_MS`].
     fn known(&mut self, now: Now, read: impl FnOnce() -> Vec<Ipv4Addr>) -> &[Ipv4Addr] {
         if self.read_at.is_none_or(|at| at + RESOLVERS_MS <= now.mono) {
             (self.read_at, self.known) = (Some(now.mono), read());
@@ -68,7 +68,7 @@ impl Resolvers {
     }
 }
 
-/// Whether guests can be told of a name server.
+/// Whether the host has a name server for guests.
 pub(super) fn name_servers() -> Finding {
     let known: Vec<String> = resolvers_of_the_host().iter().map(Ipv4Addr::to_string).collect();
     let (level, message, hint) = match known.as_slice() {

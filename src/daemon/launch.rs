@@ -1,7 +1,7 @@
-//! From a VM's record to the command that starts it, on this host.
+//! Makes the command that starts a VM on this host, from its record.
 //!
-//! The drivers are pure; what they cannot know is gathered here once, when the daemon starts:
-//! the settings, and what the host offers (KVM, vhost-vsock, the TSC's frequency).
+//! The drivers are pure. Their inputs are read here: the settings, and the features of the host
+//! (KVM, vhost-vsock, the TSC's frequency).
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,10 +29,10 @@ use crate::store::Paths;
 
 /// Hardware virtualisation (Documentation/virt/kvm/api.rst of Linux).
 const KVM: &str = "/dev/kvm";
-/// vsock of the host's kernel for guests of QEMU.
+/// vsock of the host's kernel, for guests of QEMU.
 const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
-/// What is needed to start hypervisors on this host.
+/// The settings and features for hypervisors on this host.
 #[derive(Clone, Debug)]
 pub struct Launcher {
     defaults: MachineDefaults,
@@ -41,12 +41,12 @@ pub struct Launcher {
     kvm: bool,
     vhost_vsock: bool,
     tsc_khz: Option<u64>,
-    /// As whom hypervisors run; `None`: as the daemon does.
+    /// The user of the hypervisors; `None`: the daemon's.
     user: Option<User>,
 }
 
 impl Launcher {
-    /// Reads what the settings say and what the host offers to the user of hypervisors.
+    /// Reads the settings, and the features of the host for the hypervisors' user.
     pub fn new(settings: &Settings, mut user: Option<User>) -> Launcher {
         let mut opens = |path| {
             let works = File::options().read(true).write(true).open(path).is_ok();
@@ -64,18 +64,18 @@ impl Launcher {
         }
     }
 
-    /// As whom hypervisors run; `None`: as the daemon does.
+    /// The user of the hypervisors; `None`: the daemon's.
     pub(super) fn user(&self) -> Option<&User> {
         self.user.as_ref()
     }
 
-    /// The files of a machine whose contents are known beforehand, and have to be compared.
+    /// The files of a machine with a checksum.
     pub(super) fn checksums(&self, machine: &MachineSpec) -> Result<Vec<Checksum>, Refusal> {
         Ok(inputs::checksums(&resolve_machine(machine, &self.defaults)?))
     }
 
-    /// Whether everything that a machine names is there, for the user of hypervisors. What is in its
-    /// files is another question, see [`Launcher::checksums`].
+    /// Whether the hypervisors' user can open all files of a machine. For their contents see
+    /// [`Launcher::checksums`].
     pub(super) fn verify(&self, machine: &MachineSpec) -> Result<(), Refusal> {
         let resolved = resolve_machine(machine, &self.defaults)?;
         let program = self.options.program(resolved.hypervisor)?;
@@ -93,7 +93,7 @@ impl Launcher {
         })
     }
 
-    /// The command that starts a VM with what is open for it.
+    /// The command that starts a VM with its open descriptors.
     pub(super) fn command(
         &self,
         record: &Record,
@@ -134,7 +134,7 @@ impl Launcher {
         nics.flat_map(|(at, (_, spec))| (0..queues(spec)).map(move |_| at)).collect()
     }
 
-    /// How the VM's guest is asked to power off.
+    /// How to ask the VM's guest to power off.
     pub(super) fn control(&self, record: &Record, paths: &Paths) -> Result<Control, Error> {
         let folder = paths.folder(&record.name);
         Ok(hypervisor::control(self.hypervisor(record), &folder)?)
@@ -147,7 +147,7 @@ impl Launcher {
         own.unwrap_or(&self.defaults.hypervisor)
     }
 
-    /// The arguments that give the VM's network to a hypervisor.
+    /// The network arguments for a hypervisor.
     pub(super) fn args(
         &self,
         record: &Record,
@@ -167,12 +167,12 @@ impl Launcher {
         hypervisor::network_args(hypervisor, &attachment, &self.options)
     }
 
-    /// The last lines that a VM's hypervisor wrote.
+    /// The last lines of a VM's log.
     pub(super) fn tail_of_log(&self, name: &VmName) -> Option<String> {
         log::tail_of_log(&self.log(name))
     }
 
-    /// Which of the known hypervisors are installed.
+    /// The findings about installed hypervisors.
     pub(super) fn check(&self) -> Vec<Finding> {
         let found = |name: &&str| {
             self.options.program(name).is_ok_and(|program| inputs::find_program(program).is_ok())
@@ -207,7 +207,7 @@ impl Launcher {
         }
     }
 
-    /// Where a VM's log is.
+    /// The path of a VM's log.
     pub(super) fn log(&self, name: &VmName) -> PathBuf {
         self.logs.join(format!("{name}.log"))
     }
@@ -243,8 +243,7 @@ fn nics<'a>(
     record.interfaces().zip(networks).map(nic).collect()
 }
 
-/// The frequency of the first processor as proc(5) shows it, which is that of the TSC where it is
-/// constant.
+/// The frequency of the first processor from proc(5). If it is constant, it is that of the TSC.
 pub(super) fn tsc_khz(cpuinfo: &str) -> Option<u64> {
     let line = cpuinfo.lines().find(|line| line.starts_with("cpu MHz"))?;
     let mhz: f64 = line.split(':').nth(1)?.trim().parse().ok()?;

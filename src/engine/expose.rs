@@ -32,7 +32,7 @@ impl Engine {
         if wanted.expose.is_empty() { Ok(()) } else { self.check_reachable(record, at) }
     }
 
-    /// Refuses ports that others have.
+    /// Refuses ports that other VMs have.
     pub(super) fn check_free<'a>(
         &self,
         record: &Record,
@@ -50,7 +50,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Refuses ports of a guest whose address nobody here knows.
+    /// Refuses ports of a guest whose address volnet does not know.
     fn check_reachable(&self, record: &Record, nic: usize) -> Result<(), Refusal> {
         let refuse = |reason| Refusal::InvalidConfig { field: "expose".into(), reason };
         self.check_addressed(record, nic).map_err(refuse)
@@ -71,7 +71,7 @@ impl Engine {
         Err(format!("volnet leases no address to this VM in {mode} mode"))
     }
 
-    /// Makes a port of a VM one of the host's. To do it again changes nothing.
+    /// Exposes a port of a VM. Doing it again changes nothing.
     pub(super) fn expose(
         &mut self,
         ticket: Ticket,
@@ -105,7 +105,7 @@ impl Engine {
         Ok(self.change_nics(ticket, name, Some(at), message, push))
     }
 
-    /// Takes a port back; the connections through it end. One that is not there is as good as taken.
+    /// Takes a port back, and its connections end. If the port is not exposed, nothing is to do.
     pub(super) fn unexpose(
         &mut self,
         ticket: Ticket,

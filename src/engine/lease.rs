@@ -1,15 +1,15 @@
-//! The addresses that guests ask for.
+//! The leases of guests in dhcp mode.
 //!
-//! A bridged VM has its address for as long as it exists. A VM in dhcp mode is lent one when its
-//! guest asks, from the same pool: offered first, given when the guest takes the offer up. Both are
-//! written down before the guest is told, so a daemon that is killed between the two goes on where
-//! it was.
+//! A bridged VM has its address as long as it exists. A VM in dhcp mode gets a lease when its guest
+//! asks, from the same pool: first an offer, then the lease, when the guest accepts the offer. Both
+//! are written before the guest gets the answer. So a daemon that is killed between the two
+//! continues where it was.
 //!
-//! A lease whose time is over is not taken away: nothing wakes up for it, and a guest that comes
-//! back finds what it had. Only when the pool has nothing else is the lease that ended longest ago
-//! given to somebody new ([`Engine::reclaim`]).
+//! A lease that has ended is not taken away: nothing wakes up for it, and the guest finds its
+//! address again. Only if the pool is empty, the lease that ended longest ago goes to another guest
+//! ([`Engine::reclaim`]).
 //!
-//! What a message means for a lease is not decided here but in [`crate::dhcp`].
+//! [`crate::dhcp`] decides what a message means for a lease.
 
 use std::net::Ipv4Addr;
 
@@ -22,13 +22,13 @@ use crate::model::nic::Lease;
 use crate::model::record::Record;
 use crate::model::view::EventKind;
 
-/// Changes of its lease that a guest may ask for. Each is a write to the disk.
+/// The limit for a guest's changes of its lease. Each is a write to the disk.
 const CHANGES: Bound = Bound { at_once: 12, every_ms: 5_000 };
-/// Messages of a guest that are answered, changes among them. A client of DHCP sends a few when it
-/// starts and then one in minutes.
+/// The limit for a guest's messages that are answered, including changes. A DHCP client sends a few
+/// when it starts, and then one in some minutes.
 const ANSWERS: Bound = Bound { at_once: 30, every_ms: 1_000 };
 
-/// So many at once, and after that one more in so many milliseconds.
+/// A limit: a burst, and after that one more per interval in milliseconds.
 #[derive(Clone, Copy, Debug)]
 struct Bound {
     at_once: u64,
@@ -38,7 +38,7 @@ struct Bound {
 /// How much of a [`Bound`] a guest has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
-    /// When all that it asked for would have been due, had it come in even steps.
+    /// When the last request would have been due, if all had come in even steps.
     even_at: u64,
 }
 
@@ -54,8 +54,7 @@ impl Pace {
 }
 
 impl Engine {
-    /// The guest of a network that has this Ethernet address. `wanted` is the address that it would
-    /// like to have.
+    /// The guest of a network with this Ethernet address. `wanted` is the address that it asks for.
     pub fn guest(&self, network: &str, mac: Mac, wanted: Option<Ipv4Addr>) -> Option<Guest<'_>> {
         let record = &self.vms.get(self.ledger.owner_of_mac(network, mac)?)?.record;
         let mut nics = record.nics.iter();
@@ -73,14 +72,14 @@ impl Engine {
         Some(Guest { vm: &record.name, index, nic, network, mtu, claim })
     }
 
-    /// Whether another message of a guest may be answered. A guest that asks without end is answered
-    /// at a pace, whatever it asks.
+    /// Whether another message of a guest may be answered. A guest that asks without end is
+    /// answered at a limited rate, whatever it asks.
     pub fn may_answer(&mut self, name: &VmName, now: Now) -> bool {
         self.vms.get_mut(name).is_some_and(|vm| vm.answers.allows(ANSWERS, now))
     }
 
-    /// Changes a guest's lease. `None` when it has asked for too many changes, or the address has
-    /// gone to somebody else.
+    /// Changes a guest's lease. `None` if it has asked for too many changes, or if the address
+    /// belongs to another VM now.
     pub fn change_lease(
         &mut self,
         name: &VmName,
@@ -114,8 +113,8 @@ impl Engine {
         Some(decision)
     }
 
-    /// Makes room on a network whose pool has nothing left: takes the lease back that ended longest
-    /// ago. `None` when none has ended.
+    /// Makes room on a network whose pool is empty: takes back the lease that ended longest ago.
+    /// `None` if no lease has ended.
     pub fn reclaim(&mut self, network: &str, now: Now) -> Option<Decision> {
         let nics = self.vms.values().flat_map(|vm| {
             vm.record.nics.iter().enumerate().map(|(at, nic)| (&vm.record.name, at, nic))
@@ -149,7 +148,7 @@ impl Engine {
         Some(Decision { plan, ..Decision::of(vm, None, Write::Put, former) })
     }
 
-    /// Puts the ledger back to a record as it was before a decision that could not be carried out.
+    /// Restores the ledger to the former record after a failed decision.
     pub(super) fn take_lease_back(&mut self, former: &Record) {
         let Some(now) = self.vms.get(&former.name) else { return };
         for (now, former) in now.record.nics.iter().zip(&former.nics) {

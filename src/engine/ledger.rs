@@ -1,7 +1,7 @@
-//! Who has what: leases, taps, Ethernet addresses, bridge ports and vsock context ids.
+//! The owners of leases, taps, Ethernet addresses, bridge ports and vsock context ids.
 //!
-//! The [`Ledger`] hands things out and takes them back; it never looks at the kernel. A claim is
-//! all or nothing. What a record of an earlier run holds is claimed again by [`Ledger::restore`].
+//! The [`Ledger`] hands these out and takes them back. It never looks at the kernel. A claim is all
+//! or nothing. [`Ledger::restore`] claims the things of a record again.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -22,10 +22,10 @@ use crate::model::view::NetworkView;
 /// Ports of one Linux bridge: `BR_MAX_PORTS` (net/bridge/br_private.h) less the reserved one.
 pub const BRIDGE_PORTS_MAX: usize = 1023;
 
-/// Who owns an address that is the network's own.
+/// The owner of an address that belongs to the network itself.
 pub const HOST_OWNER: &str = "the network itself";
 
-/// All that is handed out on this host.
+/// Everything that is handed out on this host.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     networks: Vec<Account>,
@@ -33,19 +33,19 @@ pub struct Ledger {
     cids: Cids,
 }
 
-/// What is handed out on one network.
+/// Everything that is handed out on one network.
 #[derive(Clone, Debug)]
 struct Account {
     config: NetworkConfig,
     pool: Pool,
-    /// Who has which Ethernet address; `None` is the bridge.
+    /// The owner of each Ethernet address; `None` is the bridge.
     macs: BTreeMap<Mac, Option<VmName>>,
 }
 
-/// Why a wanted lease or address cannot be had.
+/// Why a lease or address cannot be claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conflict {
-    /// Another VM has the address; the ledger knows that it is taken, not by whom.
+    /// Another VM has the address. The ledger does not know which one.
     Ip(Ipv4Addr),
     /// Another VM has the Ethernet address.
     Mac(Mac),
@@ -76,8 +76,8 @@ impl From<Refusal> for Conflict {
 }
 
 impl Ledger {
-    /// An empty ledger over these networks, of which the first is the default. The error says
-    /// which of them cannot be.
+    /// An empty ledger for these networks. The first is the default. The error names a network that
+    /// is not possible.
     pub fn new(networks: Vec<NetworkConfig>) -> Result<Ledger, String> {
         let account = |config: NetworkConfig| {
             let pool = Pool::new(config.subnet, config.host_ip)
@@ -101,7 +101,7 @@ impl Ledger {
         self.networks.iter().map(|account| &account.config)
     }
 
-    /// The networks with what is used and free of each.
+    /// The networks, with the used and free addresses and ports of each.
     pub fn views(&self) -> Vec<NetworkView> {
         self.networks.iter().map(Account::view).collect()
     }
@@ -133,9 +133,9 @@ impl Ledger {
         }
     }
 
-    /// Claims again what a record holds, all of it or nothing. An error says what stands against it.
-    /// Only a guest's lease that cannot be had any more is dropped from the record: the guest asks
-    /// for another.
+    /// Claims all things of a record again, or none. The error names the obstacle. Only the lease
+    /// of a guest in dhcp mode may be lost: if it is not possible any more, it is dropped from the
+    /// record, and the guest asks for another.
     pub fn restore(&mut self, record: &mut Record) -> Result<(), String> {
         if !self.cids.take_exactly(record.cid) {
             return Err(format!("its context id {} belongs to another VM", record.cid));
@@ -186,7 +186,7 @@ impl Ledger {
         self.taps.get(name)
     }
 
-    /// Takes back what a record holds. Only when its process and its link are gone.
+    /// Releases all things of a record. Call it only after its process and its link are gone.
     pub fn release(&mut self, record: &Record) {
         self.release_nics(&record.nics);
         self.cids.release(record.cid);
@@ -212,15 +212,15 @@ impl Ledger {
         account.macs.get(&mac)?.as_ref()
     }
 
-    /// The address that a guest of this network would be lent: the one that it wants if it is free,
-    /// else the next.
+    /// The address that a guest of this network would get: the wanted one if it is free, or the
+    /// next.
     pub fn candidate(&self, network: &str, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
         let pool = &self.networks.iter().find(|account| account.config.name == network)?.pool;
         wanted.filter(|wanted| pool.is_free(*wanted)).or_else(|| pool.peek())
     }
 
-    /// Exchanges what a guest of this network is lent. False, and nothing is changed, when what it
-    /// is to have is not free.
+    /// Exchanges the lease of a guest of this network. If the new address is not free, it returns
+    /// false and changes nothing.
     pub fn exchange(
         &mut self,
         network: &str,
@@ -289,7 +289,7 @@ impl Ledger {
         }))
     }
 
-    /// Refuses what nobody would see to on a host without rules for its bridges.
+    /// Refuses settings that a host without rules for its bridges cannot enforce.
     fn check_guard(&self, wanted: &NetworkSpec, config: &NetworkConfig) -> Result<(), Refusal> {
         if is_guarded(self.networks()) {
             return Ok(());
@@ -308,8 +308,8 @@ impl Ledger {
         }
     }
 
-    /// The index of the network that a VM asks for: by name, by prefix, by gateway, else the first.
-    /// Of one that has parts it is the first part with room, or else the first.
+    /// The index of the network that a VM asks for: by name, prefix or gateway, or the first. If
+    /// the network has parts, it is the first part with room, or the first.
     fn chosen(&self, wanted: &NetworkSpec) -> Result<usize, Refusal> {
         let refuse = |field: &str, reason: String| {
             Err(Refusal::InvalidConfig { field: format!("network.{field}"), reason })
@@ -344,8 +344,8 @@ impl Ledger {
 }
 
 impl Account {
-    /// Whether there is a port, and the address that a VM wants, or any. A guest that has not asked
-    /// for its address yet will.
+    /// Whether the network has a free port and the wanted address, or any address. In dhcp mode the
+    /// address counts, too, because the guest will ask for one.
     fn has_room(&self, wanted: &NetworkSpec) -> bool {
         let all = (self.pool.leased() + self.pool.free()) as usize;
         let asks_us = wanted.mode == Mode::Dhcp && self.config.dhcp == Dhcp::Builtin;
@@ -357,7 +357,7 @@ impl Account {
         self.ports() < BRIDGE_PORTS_MAX && has_address
     }
 
-    /// Ports in use: one Ethernet address a port, and one for the bridge itself.
+    /// Ports in use: one Ethernet address per port, and one for the bridge itself.
     fn ports(&self) -> usize {
         self.macs.len() - 1
     }

@@ -1,4 +1,4 @@
-//! Compares news of the kernel with what should be.
+//! Compares news from the kernel with the desired state.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -9,7 +9,7 @@ use crate::plan::news::News;
 use crate::plan::reconcile::{self, DesiredPort, Link, Seen};
 
 impl Engine {
-    /// Whether something may not be as it should.
+    /// Whether something may differ from the desired state.
     pub(super) fn is_drift(&mut self, news: &News) -> bool {
         for (link, _) in news.links.values().filter(|(_, present)| *present) {
             self.know_bridge(link);
@@ -28,7 +28,7 @@ impl Engine {
                 .any(|(address, present)| self.is_address_wrong(address, *present))
     }
 
-    /// Takes over what the kernel alone knows of our links: their indexes.
+    /// Takes over the indexes of our links from the kernel.
     pub fn observed(&mut self, links: &[Link]) {
         let taps: BTreeMap<&str, u32> = links
             .iter()
@@ -57,7 +57,7 @@ impl Engine {
             return present && link.is_our_bridge() && reconcile::bridge_is_right(network, link);
         }
         match self.owner_of(&link.name) {
-            // One that was replaced since may have gone.
+            // The former link of this name may be gone.
             Some(port) if !present => port.index != Some(link.index),
             Some(port) => {
                 let master = link.master.and_then(|index| self.bridges.get(&index));

@@ -7,23 +7,23 @@ use std::collections::BTreeMap;
 
 /// Repairs of one thing within [`WINDOW_MS`]; the next is put off.
 pub const REPAIRS_MAX: u32 = 8;
-/// Milliseconds in which repairs are counted together.
+/// The milliseconds in which repairs are counted together.
 pub const WINDOW_MS: u64 = 10_000;
-/// Milliseconds for which a thing is held back the first time; doubled each time.
+/// How long an object is held back the first time, in milliseconds. It doubles each time.
 pub const HOLD_FIRST_MS: u64 = 10_000;
 /// The longest time in milliseconds.
 pub const HOLD_MAX_MS: u64 = 320_000;
 
-/// How often things were repaired, and which are held back.
+/// How often objects were repaired, and which are held back.
 #[derive(Debug, Default)]
 pub struct Patience {
     things: BTreeMap<String, Repairs>,
 }
 
-/// The repairs of one thing.
+/// The repairs of one object.
 #[derive(Debug)]
 struct Repairs {
-    /// When the first of those that count together was made, or the last hold ended.
+    /// When the first repair of this window was made, or the last hold ended.
     since: u64,
     count: u32,
     holds: u32,
@@ -31,21 +31,21 @@ struct Repairs {
     held_until: Option<u64>,
 }
 
-/// What becomes of a repair.
+/// The decision about a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is made.
+    /// Make it.
     Repair,
-    /// It is put off for so many milliseconds from now on.
+    /// Hold it back for this many milliseconds from now on.
     Hold { for_ms: u64 },
-    /// It was put off before, and still is.
+    /// It is held back already.
     Held,
 }
 
 impl Patience {
-    /// Ends the holds whose time is over at `now`, milliseconds of the monotonic clock, and forgets
-    /// what has been quiet for long. Whoever waited for [`Patience::deadline`] calls this, also if
-    /// nothing is wrong any more: somebody else may have put the thing right, or removed it.
+    /// Ends the holds whose time is over at `now`, in milliseconds of the monotonic clock, and
+    /// forgets objects that were quiet for long. Call this at [`Patience::deadline`], also if
+    /// nothing is wrong any more: somebody may have put the object right, or removed it.
     pub fn release(&mut self, now: u64) {
         for repairs in self.things.values_mut() {
             if repairs.held_until.is_some_and(|until| until <= now) {
@@ -57,7 +57,7 @@ impl Patience {
         });
     }
 
-    /// Judges one repair at `now`.
+    /// Decides on one repair at `now`.
     pub fn judge(&mut self, object: &str, now: u64) -> Verdict {
         self.release(now);
         let fresh = Repairs { since: now, count: 0, holds: 0, held_until: None };
@@ -78,12 +78,12 @@ impl Patience {
         Verdict::Hold { for_ms }
     }
 
-    /// Whether a thing is held back at `now`.
+    /// Whether an object is held back at `now`.
     pub fn holds(&self, object: &str, now: u64) -> bool {
         self.things.get(object).is_some_and(|repairs| repairs.held_until.is_some_and(|at| now < at))
     }
 
-    /// The next moment at which something is held back no more: then [`Patience::release`] is due.
+    /// The end of the next hold: then [`Patience::release`] is due.
     pub fn deadline(&self) -> Option<u64> {
         self.things.values().filter_map(|repairs| repairs.held_until).min()
     }

@@ -9,7 +9,7 @@ use crate::model::record::Record;
 use crate::model::request::Ticket;
 
 impl Engine {
-    /// The same engine, with these policies beside the built-in ones.
+    /// The same engine, with these policies in addition to the built-in ones.
     pub fn with_policies(mut self, policies: Vec<Policy>) -> Engine {
         self.policies.extend(policies);
         self
@@ -23,7 +23,8 @@ impl Engine {
         Some(if known { name } else { NONE })
     }
 
-    /// Refuses a policy that there is not, and one for a guest whose address nobody here knows.
+    /// Refuses a policy that does not exist, and a policy for a guest whose address volnet does not
+    /// know.
     pub(super) fn check_policy(
         &self,
         record: &Record,

@@ -1,7 +1,7 @@
-//! The state of an earlier run, taken over.
+//! Takes over the state of an earlier run.
 //!
-//! Order: every record is restored, then for each the daemon says what became of its process:
-//! [`Engine::adopted`] or [`Engine::lost`]. Then [`Engine::autostart`].
+//! Order: first every record is restored. Then the daemon reports the process of each:
+//! [`Engine::adopted`] or [`Engine::lost`]. Then comes [`Engine::autostart`].
 
 use crate::engine::decide::{Decision, Engine, Write};
 use crate::engine::lifecycle::FollowUp;
@@ -12,14 +12,14 @@ use crate::model::name::VmName;
 use crate::model::record::{Exit, Record};
 
 impl Engine {
-    /// Takes a record over, with all that it holds. An error says why that cannot be: the
-    /// networks are configured otherwise now, or two records claim the same thing.
+    /// Takes over a record with all its things. The error says why this is not possible: the
+    /// networks have other settings now, or two records claim the same thing.
     pub fn restore(&mut self, mut record: Record) -> Result<(), String> {
         let free = self.check_free(&record, record.exposed());
         free.map_err(|refusal| refusal.to_string())?;
         self.ledger.restore(&mut record)?;
         for nic in &mut record.nics {
-            // Perhaps of another boot, and then another link's.
+            // It may be from another boot, and then it belongs to another link.
             nic.ifindex = None;
         }
         self.vms.insert(record.name.clone(), Vm::idle(record));
@@ -27,7 +27,7 @@ impl Engine {
     }
 
     /// The VM's process still runs. If its record does not say that it was started, the start was
-    /// cut short before that was written; it is completed.
+    /// cut short before the write, and it is completed now.
     pub fn adopted(&mut self, name: &VmName, pid: u32, now: Now) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
         vm.life = Life::Running { pid, since: now.mono, hatching: None };
@@ -49,9 +49,8 @@ impl Engine {
         if ran { self.exited(name, Exit::Lost, None, now) } else { None }
     }
 
-    /// Lets the VMs be started that are to run whenever the daemon does, and those whose policy was
-    /// about to start them when the last one ended. How often it had done so in a row is not known
-    /// any more.
+    /// Starts the VMs with autostart, and those that the restart policy was about to start when the
+    /// last daemon ended. The number of restarts in a row is not known any more.
     pub fn autostart(&mut self) {
         for (name, vm) in &self.vms {
             let record = &vm.record;

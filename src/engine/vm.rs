@@ -1,4 +1,4 @@
-//! One VM as the engine holds it: its record, and the life of its process.
+//! A VM in the engine: its record, and the state of its process.
 
 use std::rc::Rc;
 
@@ -15,13 +15,13 @@ pub struct Vm {
     /// What is written down. Shared with a decision that is under way, and with the VM as it was
     /// before that.
     pub record: Rc<Record>,
-    /// What its process is doing.
+    /// The state of its process.
     pub life: Life,
     /// Restarts by policy since the last steady run.
     pub in_a_row: u32,
-    /// How many changes of its lease the guest has asked for.
+    /// The guest's changes of its lease, for their limit.
     pub changes: Pace,
-    /// How many messages of the guest were answered.
+    /// The answered messages of the guest, for their limit.
     pub answers: Pace,
 }
 
@@ -42,7 +42,7 @@ impl Vm {
         Rc::make_mut(&mut self.record)
     }
 
-    /// Where it is in its life, as the interface tells it.
+    /// Its status.
     pub fn status(&self) -> Status {
         match (&self.life, self.record.exit) {
             (Life::Running { .. }, _) => Status::Running,

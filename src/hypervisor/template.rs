@@ -152,7 +152,8 @@ struct Values {
     words: Vec<(&'static str, String)>,
     /// Path, format, whether read-only.
     disks: Vec<[String; 3]>,
-    /// The words of each NIC in the order of [`NIC_WORDS`]; the last two are absent without a lease.
+    /// The words of each NIC in the order of [`NIC_WORDS`]; the last two are absent without a
+    /// lease.
     nics: Vec<[Option<String>; 5]>,
 }
 

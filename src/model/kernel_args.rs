@@ -1,12 +1,12 @@
-//! What volnet adds to a guest's kernel command line.
+//! volnet's part of a guest's kernel command line.
 
 use std::net::Ipv4Addr;
 
 use crate::model::name::VmName;
 use crate::model::prefix::Prefix;
 
-/// The `ip=` word by which a guest configures itself without asking anybody: its address, no NFS
-/// server, the gateway, the mask, its host name, its link, and no autoconfiguration
+/// The `ip=` parameter, by which a guest configures itself: its address, no NFS server, the
+/// gateway, the mask, its host name, its link, and no autoconfiguration
 /// (Documentation/admin-guide/nfs/nfsroot.rst of Linux).
 ///
 /// The link is `eth` and the index of the interface, as the guest's kernel names it before anything
@@ -22,8 +22,9 @@ pub fn kernel_args(
     format!("ip={ip}::{gateway}:{}:{}:eth{index}:off", subnet.netmask(), host_name(vm))
 }
 
-/// A VM's name as the label of a host name, which holds letters, digits and hyphens and ends with
-/// no hyphen (RFC 1123, 2.1). It is never empty: a VM's name begins with a letter or a digit.
+/// A VM's name as a label of a host name. A label has letters, digits and hyphens, and does not end
+/// with a hyphen (RFC 1123, 2.1). It is never empty, because a VM's name begins with a letter or a
+/// digit.
 pub fn host_name(vm: &VmName) -> String {
     let label = vm.as_str().replace(['.', '_'], "-");
     label.trim_end_matches('-').into()

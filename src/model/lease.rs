@@ -1,6 +1,7 @@
-//! What a guest that asks for its address has, could have, and gets.
+//! The leases of guests in dhcp mode.
 //!
-//! The DHCP server speaks of these with the engine, which decides (`crate::engine::lease`).
+//! The DHCP server and the engine exchange these values. The engine decides
+//! (`crate::engine::lease`).
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +9,7 @@ use super::name::VmName;
 use super::net::NetworkConfig;
 use super::nic::{Lease, Nic};
 
-/// A guest that asks for its address, and what it has.
+/// A guest in dhcp mode, and its lease.
 #[derive(Clone, Copy, Debug)]
 pub struct Guest<'a> {
     /// The VM.
@@ -21,30 +22,30 @@ pub struct Guest<'a> {
     pub network: &'a NetworkConfig,
     /// MTU of its link in bytes.
     pub mtu: u16,
-    /// What it has, or could have.
+    /// Its lease, or the address that it could get.
     pub claim: Claim,
 }
 
-/// What a guest has, or could have.
+/// The lease of a guest, or the address that it could get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// This address is its own.
+    /// A fixed address.
     Reserved(Ipv4Addr),
-    /// This lease is its own.
+    /// A lease.
     Leased(Lease),
-    /// It has none and would get this address.
+    /// It has no lease, and would get this address.
     Free(Ipv4Addr),
-    /// It has none and there is none.
+    /// It has no lease, and the pool is empty.
     Nothing,
 }
 
-/// What is to become of a guest's lease.
+/// A change of a guest's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is this one from now on.
+    /// The guest gets this lease.
     Lease(Lease),
-    /// The guest gives it back.
+    /// The guest releases it.
     Release,
-    /// The guest found the address in use by somebody else.
+    /// The guest declines the address, because another machine uses it.
     Decline,
 }

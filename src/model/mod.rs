@@ -1,12 +1,12 @@
-//! Words and values: what the other rooms speak of. Nothing here decides, reads or writes, and
-//! nothing is imported from another room.
+//! Words and values that the other rooms use. Nothing here decides or does I/O, and nothing is
+//! imported from another room.
 //!
 //! In reading order: the words, each checked where it is made ([`name`], [`mac`], [`prefix`],
 //! [`mode`], [`kernel_args`]), the networks of the host ([`net`]), what was asked for of a VM
 //! ([`spec`], [`document`]) and what it may do with its network ([`expose`], [`policy`],
-//! [`limits`]), what is written of it ([`record`], [`nic`]), what guests that ask for their address get
-//! ([`lease`]), the time ([`clock`]), what is asked and answered ([`request`], [`view`]), and what
-//! can go wrong ([`error`]).
+//! [`limits`]), what is written of it ([`record`], [`nic`]), what guests that ask for their address
+//! get ([`lease`]), the time ([`clock`]), what is asked and answered ([`request`], [`view`]), and
+//! what can go wrong ([`error`]).
 
 pub mod clock;
 pub mod document;

@@ -1,8 +1,8 @@
-//! Names that are safe to hand to a file system and to the kernel.
+//! Names that are safe for a file system and for the kernel.
 //!
-//! A [`VmName`] is checked where data enters and from then on is a file name, a host name and a
-//! part of an interface alias without another look. A [`TapName`] fits `IFNAMSIZ`; the kernel cuts
-//! longer ones without a word and so hits another link.
+//! A [`VmName`] is checked where data enters. After that it is used as a file name, a host name and
+//! a part of a link's alias without another check. A [`TapName`] fits `IFNAMSIZ`: the kernel
+//! silently cuts a longer name and so hits another link.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -13,14 +13,14 @@ use sha2::{Digest, Sha256};
 use super::nic::NicName;
 use crate::model::error::Refusal;
 
-/// The longest VM name in bytes: what one label of a host name may have (RFC 1035, 2.3.4).
+/// The longest VM name in bytes: the longest label of a host name (RFC 1035, 2.3.4).
 pub const VM_NAME_MAX: usize = 63;
 /// The longest link name in bytes: `IFNAMSIZ` less the terminator (linux/if.h).
 pub const LINK_NAME_MAX: usize = 15;
-/// What every tap of ours begins with.
+/// The prefix of the names of our taps.
 pub const TAP_PREFIX: &str = "vttap-";
 
-/// The name of a VM: 1 to 63 of `[A-Za-z0-9._-]`, the first a letter or a digit.
+/// The name of a VM: 1 to 63 of `[A-Za-z0-9._-]`. The first is a letter or a digit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VmName(Box<str>);
@@ -97,14 +97,14 @@ impl TapName {
     }
 }
 
-/// Whether this is 1 to 9 of `[a-z0-9]`, the part of a tap's name that is the VM's.
+/// Whether this is 1 to 9 of `[a-z0-9]`, the VM's part of a tap's name.
 fn fits_behind_prefix(rest: &str) -> bool {
     let room = LINK_NAME_MAX - TAP_PREFIX.len();
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     (1..=room).contains(&rest.len()) && rest.bytes().all(plain)
 }
 
-/// Checks the name of a link that people choose, such as a bridge's.
+/// Checks a link name from the settings, such as a bridge's.
 pub fn check_link_name(name: &str) -> Result<(), String> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if name.is_empty() || name.len() > LINK_NAME_MAX {

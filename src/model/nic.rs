@@ -27,11 +27,11 @@ pub struct Nic {
     pub tap: TapName,
     /// Index of the tap once it exists.
     pub ifindex: Option<u32>,
-    /// The guest's address on the wire.
+    /// The guest's Ethernet address.
     pub mac: Mac,
-    /// The address that the VM has for as long as it exists; `None` in dhcp mode.
+    /// The address that the VM has as long as it exists; `None` in dhcp mode.
     pub ip: Option<Ipv4Addr>,
-    /// What the guest was given when it asked; `None` but in dhcp mode.
+    /// The lease of the guest; `None` unless in dhcp mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
     /// The ports of the host that lead to it: those that were asked for, as they were changed
@@ -46,8 +46,8 @@ pub struct Nic {
     pub limits: Limits,
 }
 
-/// An address that the built-in DHCP server lends to a guest. It is the guest's beyond its end, too,
-/// until another one needs it.
+/// The lease of an address by the built-in DHCP server. The guest keeps it after its end until
+/// another guest needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lease {
@@ -55,19 +55,19 @@ pub struct Lease {
     pub ip: Ipv4Addr,
     /// When it ends, milliseconds since the epoch.
     pub until: u64,
-    /// Whether the guest has it; else it was only offered.
+    /// Whether the guest has the lease. If not, it was only offered.
     pub given: bool,
 }
 
 impl Nic {
-    /// The address that the guest uses, as far as volnet knows it.
+    /// The address of the guest, if volnet knows it.
     pub fn address(&self) -> Option<Ipv4Addr> {
         self.ip.or(self.lease.filter(|lease| lease.given).map(|lease| lease.ip))
     }
 }
 
-/// Which interface of which VM: `web` is the first of VM web, `web/1` the next. A VM's name holds no
-/// `/`.
+/// Which interface of which VM: `web` is the first of VM web, `web/1` the next. A VM's name holds
+/// no `/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NicName<'a> {
     /// The VM.

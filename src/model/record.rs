@@ -1,8 +1,8 @@
-//! What volnet knows: the networks of the host and a record of every VM.
+//! The record of every VM and of the host.
 //!
-//! A [`Record`] is what is written to disk, one file a VM. It holds what was decided (names,
-//! addresses) and what was asked for ([`VmSpec`]), never what can be observed. What a process is
-//! lives beside it as a [`ProcessId`], because it means nothing after a reboot.
+//! A [`Record`] is written to disk, one file per VM. It has the decisions (names, addresses) and
+//! the request ([`VmSpec`]), but nothing that can be observed. The process of a VM is a
+//! [`ProcessId`] in a file of its own, because it means nothing after a reboot.
 
 use std::fmt;
 
@@ -17,15 +17,15 @@ use crate::model::spec::{NetworkSpec, VmSpec};
 /// The version of the record format that this binary writes. Older ones are read, newer refused.
 pub const FORMAT: u32 = 2;
 
-/// What stands in a VM's file.
+/// The content of a VM's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// [`FORMAT`] of the binary that wrote it.
     pub format: u32,
-    /// The VM's name, which is also the file's.
+    /// The VM's name, and the file's name.
     pub name: VmName,
-    /// What was asked for.
+    /// The request.
     pub spec: VmSpec,
     /// Its interfaces, in the order of the networks that it asked for; none in vsock mode.
     pub nics: Vec<Nic>,
@@ -39,7 +39,7 @@ pub struct Record {
     pub started_at: Option<u64>,
     /// How the hypervisor last ended.
     pub exit: Option<Exit>,
-    /// Whether the administrator wants it to run: set by start, cleared by stop.
+    /// Whether the VM should run: start sets it, and stop clears it.
     pub wanted: bool,
 }
 
@@ -51,11 +51,11 @@ pub enum Exit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// It was gone when volnet looked; nobody knows how it ended.
+    /// It was gone when volnet looked. Its status is unknown.
     Lost,
 }
 
-/// Which process it is: a pid alone is reused, these three together are not.
+/// The identity of a process. A pid can be reused, but these three together cannot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessId {
@@ -67,19 +67,19 @@ pub struct ProcessId {
     pub boot_id: String,
 }
 
-/// A change of one VM that starts a process: written before the first step, removed after the last.
-/// One that is found when the daemon starts was cut short, and is completed or undone. Whatever else
-/// is cut short shows in the kernel, by alias and by name.
+/// A change of one VM that starts a process. It is written before the first step and removed after
+/// the last. If the daemon finds one when it starts, the change was cut short, and the daemon
+/// completes or undoes it. Other changes that are cut short show in the kernel, by alias and name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Intent {
-    /// What was begun.
+    /// The kind of change.
     pub action: Action,
-    /// The VM as it is to be after it.
+    /// The VM after the change.
     pub record: Record,
 }
 
-/// What an [`Intent`] is about.
+/// The kind of an [`Intent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -89,7 +89,7 @@ pub enum Action {
     Start,
 }
 
-/// What the host was before volnet changed it, so that teardown can put it back.
+/// The former state of the host. Teardown restores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostRecord {

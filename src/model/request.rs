@@ -1,4 +1,4 @@
-//! What is asked of the engine, and what it answers. Neither knows how it travels.
+//! The engine's requests and replies, independent of the protocol.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::model::view::{Event, Finding, NetworkView, VmView};
 /// Milliseconds that Stop, Restart and Delete give a guest when the caller names no time.
 pub const STOP_TIMEOUT_MS: u64 = 30_000;
 
-/// A caller that waits for a reply; the daemon knows which connection it stands for.
+/// A caller that waits for a reply. The daemon knows its connection.
 pub type Ticket = u64;
 
 /// A request, validated for form.
@@ -20,7 +20,7 @@ pub type Ticket = u64;
 pub enum Request {
     /// Prepare the host; with `force` even where a subnet overlaps with what the host already has.
     Setup { dry_run: bool, force: bool },
-    /// Take the host's preparation away.
+    /// Undo the preparation of the host.
     Teardown { dry_run: bool, force: bool },
     /// Make a VM's network, and start its hypervisor if `start`.
     Create { name: VmName, spec: Box<VmSpec>, start: bool, dry_run: bool },
@@ -30,7 +30,7 @@ pub enum Request {
     Stop { name: VmName, timeout_ms: u64 },
     /// Stop it and start it again.
     Restart { name: VmName, timeout_ms: u64 },
-    /// Stop it and give everything back.
+    /// Stop it and release everything it has.
     Delete { name: VmName, timeout_ms: u64 },
     /// Make a port of the guest, at its first NIC or the named one, one of the host's.
     Expose { name: VmName, nic: Option<usize>, port: Expose },
@@ -38,7 +38,7 @@ pub enum Request {
     SetPolicy { name: VmName, nic: Option<usize>, policy: String },
     /// Say how much the guest may receive and send, where that is named: by one NIC, or by each.
     SetLimits { name: VmName, nic: Option<usize>, limits: Limits },
-    /// Take it back.
+    /// Take an exposed port back.
     Unexpose { name: VmName, at: HostPort },
     /// Show one VM.
     Get { name: VmName },
@@ -52,7 +52,7 @@ pub enum Request {
     Networks,
     /// Version of volnet, of the kernel, and the backend.
     Version,
-    /// Look the host over.
+    /// Check the host.
     Check,
     /// Follow the state.
     Monitor,
@@ -63,7 +63,7 @@ pub enum Request {
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// Setup, Teardown: what was or would be done.
+    /// Setup, Teardown: the steps that were or would be taken.
     Plan { plan: Vec<String> },
     /// Create.
     Created { vm: VmView, plan: Vec<String> },
@@ -75,7 +75,7 @@ pub enum Reply {
     Vms { vms: Vec<VmView> },
     /// Args.
     Args { args: Vec<String> },
-    /// OpenTap: the descriptor, which goes to the caller beside the reply.
+    /// OpenTap: the descriptor, which goes to the caller with the reply.
     Tap { file: OpenFile },
     /// Networks.
     Networks { networks: Vec<NetworkView> },
@@ -83,22 +83,22 @@ pub enum Reply {
     Version { version: String, kernel: String, backend: String },
     /// Check.
     Findings { findings: Vec<Finding> },
-    /// Monitor: the state as it is.
+    /// Monitor: the present state.
     State { vms: Vec<VmView> },
-    /// Monitor: something happened.
+    /// Monitor: an event.
     Event { event: Event },
     /// Metrics.
     Metrics { text: String },
 }
 
 impl Request {
-    /// Whether it gains from being carried out with others of its kind: it makes a durable VM, whose
-    /// record has to reach the disk, and starts nothing.
+    /// Whether it should be carried out together with others: it makes a durable VM, whose record
+    /// must reach the disk, and starts no process.
     pub fn goes_together(&self) -> bool {
         matches!(self, Request::Create { spec, start: false, dry_run: false, .. } if !spec.ephemeral)
     }
 
-    /// Whether it says which files a hypervisor opens.
+    /// Whether it names files for a hypervisor.
     pub fn names_files(&self) -> bool {
         let Request::Create { spec, .. } = self else { return false };
         spec.machine.as_ref().is_some_and(|machine| {
@@ -107,13 +107,13 @@ impl Request {
     }
 }
 
-/// A descriptor on its way to a caller. It is closed here when it is there, or when nobody wants it
+/// A descriptor on its way to a caller. It is closed here after it is sent, or if nobody wants it
 /// any more.
 #[derive(Clone, Debug)]
 pub struct OpenFile(Rc<OwnedFd>);
 
 impl Reply {
-    /// The descriptor that goes with it.
+    /// The descriptor that goes with the reply.
     pub fn file(&self) -> Option<&OpenFile> {
         match self {
             Reply::Tap { file } => Some(file),

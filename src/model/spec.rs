@@ -1,6 +1,6 @@
-//! What was asked for of one VM, once manifest, configuration and command line are one.
+//! The request for a VM, merged from manifest, configuration and command line.
 //!
-//! [`crate::spec`] reads it out of what people write.
+//! [`crate::spec`] reads it from the documents.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -15,23 +15,23 @@ use super::mac::Mac;
 use super::mode::Mode;
 use super::prefix::Prefix;
 
-/// What was asked for of one VM, resolved from manifest, configuration and command line.
+/// The request for a VM, merged from manifest, configuration and command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmSpec {
     /// How it reaches its networks: at least one. In vsock mode it is the only one.
     pub networks: Vec<NetworkSpec>,
-    /// What runs in it; `None` where volnet gives only the network. Boxed: then it takes no room.
+    /// The machine; `None` if volnet gives only the network. It is boxed to save memory.
     pub machine: Option<Box<MachineSpec>>,
-    /// The record ends with the host's uptime and is not written to disk.
+    /// The record ends when the host reboots, and is not synced to disk.
     pub ephemeral: bool,
     /// Start the hypervisor when the daemon starts.
     pub autostart: bool,
-    /// What happens when the hypervisor ends by itself.
+    /// What to do if the hypervisor ends by itself.
     pub restart: RestartPolicy,
-    /// The manifest as it was given.
+    /// The manifest as the client sent it.
     pub manifest: Option<Kept>,
-    /// The configuration as it was given.
+    /// The configuration as the client sent it.
     pub config: Option<Kept>,
 }
 
@@ -75,7 +75,8 @@ impl Default for VmSpec {
 pub struct NetworkSpec {
     /// The mode.
     pub mode: Mode,
-    /// The network by name; else by `subnet` or `gateway`; else the first one.
+    /// The name of the network. If it is missing, `subnet` or `gateway` choose the network, or it
+    /// is the first.
     pub name: Option<String>,
     /// The network that has this prefix.
     pub subnet: Option<Prefix>,
@@ -89,22 +90,22 @@ pub struct NetworkSpec {
     pub mtu: Option<u16>,
     /// Queue pairs of the guest's interface, 1 to 16; more than one needs a multi-queue tap.
     pub queues: Option<u16>,
-    /// What it may send beyond its network, by the name of a policy; `None`: as the network says.
+    /// The name of the policy for traffic beyond the network; `None`: the network's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// How much it may receive and send; what is not named is as the network says.
+    /// The limits. The network has those that are not set.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
     /// The ports of the host that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expose: Vec<Expose>,
-    /// Keep it from other isolated VMs of the network; `None`: as the network says.
+    /// Keep it from other isolated VMs of the network; `None`: the network's setting.
     pub isolated: Option<bool>,
-    /// Hold it to its own addresses; `None`: as the network says.
+    /// Let it use only its own addresses; `None`: the network's setting.
     pub antispoof: Option<bool>,
 }
 
-/// What the hypervisor is told.
+/// The machine that the hypervisor runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineSpec {
@@ -114,18 +115,18 @@ pub struct MachineSpec {
     pub kernel: Option<File>,
     /// The initial RAM file system.
     pub initramfs: Option<File>,
-    /// Disks in the order in which the guest sees them; the root file system is the first.
+    /// Disks, in the order of the guest. The root file system is the first.
     pub disks: Vec<Disk>,
     /// Virtual CPUs.
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mb: u64,
-    /// What the VM adds to the kernel command line: it stands after what the hypervisor and the
-    /// network need, and so wins over it.
+    /// The VM's part of the kernel command line. It comes after the parts of the hypervisor and the
+    /// network, and so wins over them.
     pub cmdline: String,
 }
 
-/// A file and what its contents must be.
+/// A file and its checksum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
@@ -159,7 +160,7 @@ pub enum DiskFormat {
 }
 
 impl DiskFormat {
-    /// The format as it is written, by people and to hypervisors.
+    /// The format in documents and for hypervisors.
     pub fn as_str(self) -> &'static str {
         match self {
             DiskFormat::Raw => "raw",
@@ -168,15 +169,15 @@ impl DiskFormat {
     }
 }
 
-/// What happens when a hypervisor ends by itself.
+/// What to do if a hypervisor ends by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// Nothing.
     #[default]
     No,
-    /// It is started again when it ended with a status other than 0 or by a signal.
+    /// Start it again if it ended with a status other than 0 or by a signal.
     OnFailure,
-    /// It is started again however it ended.
+    /// Start it again in any case.
     Always,
 }

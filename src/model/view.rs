@@ -1,6 +1,6 @@
-//! What is shown of the state: the types of the interface's replies and events.
+//! The types of the interface's replies and events.
 //!
-//! Field names and meanings are those of `io.volnet.varlink`.
+//! The names and meanings of fields are those of `io.volnet.varlink`.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -15,7 +15,7 @@ use crate::model::name::{TapName, VmName};
 use crate::model::net::Dhcp;
 use crate::model::prefix::Prefix;
 
-/// Where a VM is in its life.
+/// The status of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -23,11 +23,11 @@ pub enum Status {
     Created,
     /// The hypervisor runs.
     Running,
-    /// It was asked to stop and has not ended yet.
+    /// It was asked to stop, and has not ended yet.
     Stopping,
     /// It ended on request, or by itself with status 0.
     Stopped,
-    /// It ended in any other way, or was gone when the daemon came back.
+    /// It ended in any other way, or was gone when the daemon returned.
     Crashed,
 }
 
@@ -81,7 +81,7 @@ pub struct NicView {
     pub expose: Vec<Expose>,
 }
 
-/// A network as the interface shows it.
+/// A network in a reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkView {
     pub name: String,
@@ -103,13 +103,13 @@ pub struct NetworkView {
 pub enum Level {
     /// As it should be.
     Ok,
-    /// It may hurt.
+    /// It may cause trouble.
     Warning,
     /// VMs will not work.
     Error,
 }
 
-/// One thing that is or could be wrong on this host, and what mends it.
+/// One finding about this host, and how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     pub check: String,
@@ -118,7 +118,7 @@ pub struct Finding {
     pub hint: Option<String>,
 }
 
-/// What an event tells of.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
@@ -130,26 +130,26 @@ pub enum EventKind {
     VmAdopted,
     /// The guest was given an address by the built-in DHCP server.
     LeaseGiven,
-    /// It gave the address back, or its time was over and somebody else needed it.
+    /// The guest released the address, or the lease had ended and another VM needed it.
     LeaseEnded,
-    /// What the guest may do, or how it is reached, was changed.
+    /// Exposed ports, policy or limits of the VM were changed.
     VmChanged,
     Drift,
     Repaired,
     Resync,
 }
 
-/// An unasked notice to subscribers.
+/// A notice to subscribers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Counts up by one an event.
+    /// A number that grows by one with each event.
     pub sequence: u64,
     /// Milliseconds since the epoch.
     pub at: u64,
     pub kind: EventKind,
     pub vm: Option<VmName>,
     pub message: String,
-    /// The process that made the change, where the kernel names it.
+    /// The process that made the change, if the kernel names it.
     pub by_pid: Option<u32>,
     pub by_name: Option<String>,
 }

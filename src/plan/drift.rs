@@ -12,20 +12,20 @@ use crate::plan::op::{LinkSettings, Op};
 use crate::plan::reconcile::DesiredPort;
 use crate::plan::ruleset::Element;
 
-/// One thing that is not as it should be.
+/// One difference from the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
-    /// What it is: the name of a link, or the first word on something else.
+    /// The object: the name of a link, or words for another object.
     pub object: String,
-    /// The VM it belongs to.
+    /// Its VM.
     pub vm: Option<VmName>,
-    /// What is wrong, as a sentence without its end.
+    /// The difference, as a sentence without a full stop.
     pub message: String,
-    /// Whether it is rules that are wrong: of these the kernel tells who changed them.
+    /// Whether it is about rules: for these the kernel says who changed them.
     pub rules: bool,
 }
 
-/// What a plan that repairs says was wrong.
+/// The differences that a plan of repairs removes.
 pub fn name(plan: &[Op], ports: &[DesiredPort<'_>]) -> Vec<Drift> {
     let owners: BTreeMap<&str, &VmName> =
         ports.iter().map(|port| (port.tap.as_str(), port.vm)).collect();
@@ -47,7 +47,7 @@ pub fn name(plan: &[Op], ports: &[DesiredPort<'_>]) -> Vec<Drift> {
     drifts
 }
 
-/// What an Op is about, and the other thing that it needs.
+/// The object of an Op, and the other object that it needs.
 pub fn objects(op: &Op) -> (String, Option<&str>) {
     match op {
         Op::CreateBridge { name, .. }
@@ -99,7 +99,7 @@ fn is_of_rules(op: &Op) -> bool {
     )
 }
 
-/// What is wrong when this must be done; `None` for what follows from something else.
+/// The difference that this Op removes; `None` if it follows from another Op.
 fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
     let (object, needs) = objects(op);
     let follows = made.contains(object.as_str()) || needs.is_some_and(|needs| made.contains(needs));
@@ -107,7 +107,7 @@ fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
         Op::CreateBridge { name, .. } => format!("bridge {name} is gone"),
         Op::CreateTap { name, .. } => format!("tap {name} is gone"),
         _ if follows => return None,
-        // The address of a tap that is made or gone, the connections of a port that leads nowhere.
+        // These are about a tap that is made or gone, or a port that leads nowhere.
         Op::ForgetAddress { .. } | Op::ForgetFlows { .. } => return None,
         Op::DeleteLink { name, .. } => format!("link {name} is left over"),
         Op::SetLink { name, set, former } => format!("link {name} {}", settings(set, former)),
@@ -149,7 +149,7 @@ fn count(elements: &[Element]) -> String {
     }
 }
 
-/// What is wrong with a link that needs these settings in place of the former.
+/// The differences of a link that needs these settings instead of the former.
 fn settings(set: &LinkSettings, former: &LinkSettings) -> String {
     let mut wrong = Vec::new();
     if let Some(Some(bridge)) = &set.master {
@@ -183,7 +183,7 @@ fn settings(set: &LinkSettings, former: &LinkSettings) -> String {
     if wrong.is_empty() { "has other settings".into() } else { wrong.join(", ") }
 }
 
-/// What is wrong with how fast a link sends.
+/// The difference of a link's shaping.
 fn shaping(right: Option<Shaping>, is: Option<Shaping>) -> String {
     match (right, is) {
         (Some(right), None) => format!("is not limited to {} bytes/s", right.rate),

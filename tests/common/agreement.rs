@@ -1,5 +1,5 @@
-//! Whether what volnet says is what there is: `List` against links, addresses, rules, processes
-//! and files, each read with a tool or a path that is not volnet's.
+//! Checks that volnet's view is true: `List` against links, addresses, rules, processes and files.
+//! Each is read with another tool or path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::daemon::Daemon;
 use super::{LOOK_AGAIN, PATIENCE, json as tool};
 
-/// A host with one network whose bridge is `vbr0` and nothing of anybody else's.
+/// A host with one network, whose bridge is `vbr0`, and nothing else.
 pub(crate) struct Agreement {
     /// The rules of a host without VMs.
     rules: Value,

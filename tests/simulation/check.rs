@@ -39,8 +39,8 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
         None => Desired { forwarding: (!forgotten).then_some(false), ..Desired::default() },
     };
     let drift = reconcile(&desired, &world.network.kernel.observed);
-    // Where nothing is set up nothing is watched: what a failed setup could not undo stays until the
-    // next one.
+    // Where nothing is set up nothing is watched: what a failed setup could not undo stays until
+    // the next one.
     if loaded.host.is_some() || !sim.promises.undoing_fails {
         wrong.unless_same("kernel and records differ", &drift, &Reconciled::default());
     }

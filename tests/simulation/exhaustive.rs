@@ -1,10 +1,11 @@
 //! Every scenario with every fault at every effect.
 //!
 //! A scenario runs once to count its effects. Then it runs again for each fault that each of them
-//! can show. What was answered in the first run outlives the host. After an error the scenario goes on, and all that must hold is checked, before and
-//! after one more restart. After a crash there are: the restart of the daemon, that of the host with
-//! all that the disk may have kept or lost, and for the daemon's restart the same again: each kind
-//! of fault at every effect of the recovery itself.
+//! can show. What was answered in the first run outlives the host. After an error the scenario goes
+//! on, and all that must hold is checked, before and after one more restart. After a crash there
+//! are: the restart of the daemon, that of the host with all that the disk may have kept or lost,
+//! and for the daemon's restart the same again: each kind of fault at every effect of the recovery
+//! itself.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};

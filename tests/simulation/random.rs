@@ -1,8 +1,8 @@
 //! Random scripts, from seeds.
 //!
-//! A seed makes a script of [`SCRIPT_STEPS`] steps; faults lie between its steps and within them. At
-//! times everything is left to come to rest and all that must hold is checked. A script that fails
-//! is made as short as it can be while it still fails, and printed with its seed.
+//! A seed makes a script of [`SCRIPT_STEPS`] steps; faults lie between its steps and within them.
+//! At times everything is left to come to rest and all that must hold is checked. A script that
+//! fails is made as short as it can be while it still fails, and printed with its seed.
 //!
 //! `VOLNET_SIM_STEPS` says how many steps there are to be (more than the default take long),
 //! `VOLNET_SIM_SEED` with which seed to begin.

@@ -38,8 +38,8 @@ use crate::world::{Choice, Crash, Handle, RUNTIME, STATE, World};
 const EPOCH: u64 = 1_700_000_000_000;
 /// Turns after which a daemon that is left alone must have come to rest.
 const TURNS_MAX: usize = 10_000;
-/// Times that somebody who insists does the same thing, and the milliseconds between: time enough to
-/// have it repaired each time, and all within the window in which repairs are counted together.
+/// Times that somebody who insists does the same thing, and the milliseconds between: time enough
+/// to have it repaired each time, and all within the window in which repairs are counted together.
 const INSISTS: u32 = REPAIRS_MAX + 4;
 const INSIST_EVERY_MS: u64 = 200;
 /// How long [`Sim::settle`] lets the clock go on, in milliseconds: longer than any stop or
@@ -330,7 +330,8 @@ impl Sim {
         self.turn();
     }
 
-    /// Somebody makes the kernel what the daemon, if it runs and has set the host up, wants it to be.
+    /// Somebody makes the kernel what the daemon, if it runs and has set the host up, wants it to
+    /// be.
     fn put_right(&mut self) {
         let Some(shell) = &self.shell else { return };
         let mut world = self.world.borrow_mut();

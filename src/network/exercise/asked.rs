@@ -1,4 +1,4 @@
-//! Requests, as bytes choose them. There are few names and few addresses, so that they meet.
+//! Requests from bytes. There are few names and few addresses, so that they collide.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 /// The names of VMs. Some of them want the same tap.
 const NAMES: [&str; 6] = ["a", "web1", "web-1", "WEB_1", "longer-than-a-tap", "longer-than-a-tap2"];
-/// Networks with few addresses; one is spread over two bridges and keeps its guests apart.
+/// Networks with few addresses. One has two bridges and isolates its guests.
 const SETTINGS: &str = r#"{"networks": [
     {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29"},
     {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "bridges": 2, "isolated": true},
@@ -58,7 +58,7 @@ fn nic(choices: &mut Choices<'_>) -> Option<usize> {
     choices.one_of(&[None, Some(0), Some(1)])
 }
 
-/// One of few ports of the host, at one of its addresses or at all.
+/// One of few ports of the host, at one of its addresses or at all of them.
 fn exposed(choices: &mut Choices<'_>) -> Expose {
     Expose {
         protocol: choices.one_of(&[Protocol::Tcp, Protocol::Udp]),
@@ -119,10 +119,10 @@ fn wanted(choices: &mut Choices<'_>) -> Vec<NetworkSpec> {
     vec![first, second]
 }
 
-/// What a configuration can declare, and things that it cannot.
+/// Values that a configuration can declare, and some that it cannot.
 fn network(choices: &mut Choices<'_>) -> NetworkSpec {
     let mode = choices.one_of(&[Mode::Bridged, Mode::Dhcp, Mode::Vsock]);
-    // A bit says of each setting whether it is declared.
+    // Each setting has a bit that says whether it is declared.
     let declared = choices.byte();
     let is = |bit: u8| declared & 1 << bit != 0;
     let (name, host, mtu) = (choices.one_of(&NETWORKS), choices.byte(), choices.byte());

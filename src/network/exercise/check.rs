@@ -1,4 +1,4 @@
-//! What must hold whenever nothing is under way.
+//! The properties that hold whenever nothing is under way.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -10,7 +10,7 @@ use crate::model::nic::Nic;
 use crate::model::record::Record;
 use crate::plan::reconcile::{Desired, Reconciled, reconcile};
 
-/// Panics where something does not hold.
+/// Panics if a property does not hold.
 pub(super) fn all(world: &World<'_>) {
     owners(&world.engine);
     kernel(world);
@@ -18,14 +18,14 @@ pub(super) fn all(world: &World<'_>) {
     disk(world);
 }
 
-/// Nothing has two owners, and what is handed out is what the VMs have.
+/// Nothing has two owners, and exactly the things that VMs have are handed out.
 pub(super) fn owners(engine: &Engine) {
     let records: Vec<&Record> = engine.vms().map(|vm| &*vm.record).collect();
     let ports: Vec<_> = records.iter().flat_map(|record| &record.nics).collect();
     once(records.iter().map(|record| record.cid));
     once(ports.iter().map(|port| &port.tap));
     once(ports.iter().map(|port| (&port.network, port.mac)));
-    // What was offered is nobody else's either.
+    // An offered address belongs to nobody else.
     let held = |port: &&Nic| port.ip.or(port.lease.map(|lease| lease.ip));
     once(ports.iter().copied().filter_map(|port| held(&port)));
     for (at, record) in records.iter().enumerate() {
@@ -48,7 +48,7 @@ fn once<T: Ord + Debug>(all: impl Iterator<Item = T>) {
     }
 }
 
-/// The kernel holds what should be, and nothing else of ours.
+/// The kernel has the desired objects, and no other object of ours.
 fn kernel(world: &World<'_>) {
     let desired = match world.set_up {
         true => world.engine.desired(),
@@ -59,15 +59,15 @@ fn kernel(world: &World<'_>) {
     assert!(world.engine.deadline().is_none_or(|at| at > world.now.mono), "something is overdue");
 }
 
-/// Who runs has a process, and there is no other.
+/// A running VM has a process, and there are no other processes.
 fn processes(world: &World<'_>) {
     let running = world.engine.vms().filter_map(|vm| Some((&vm.record.name, vm.life.pid()?)));
     let processes = world.processes.iter().map(|(name, (pid, _))| (name, *pid));
     assert_eq!(running.collect::<Vec<_>>(), processes.collect::<Vec<_>>());
 }
 
-/// What a VM is and has is written as it is known; and the next daemon would hand out what this one
-/// does. What becomes of a process is not put off because it cannot be written down.
+/// The written records are those that the engine knows, and the next daemon would hand out the same
+/// things. A change of a process is not delayed because it cannot be written.
 fn disk(world: &World<'_>) {
     let lasting = |record: &Record| {
         let mut record =
