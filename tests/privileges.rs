@@ -22,7 +22,7 @@ const OPENER: &str = r#"
 import fcntl, json, os, socket, struct, sys
 client = socket.socket(socket.AF_UNIX)
 client.connect(sys.argv[1])
-call = {"method": "io.volnet.OpenTap", "parameters": {"name": sys.argv[2]}}
+call = {"method": "io.volnet.OpenTap", "parameters": json.loads(sys.argv[2])}
 client.sendall(json.dumps(call).encode() + b"\0" + b'{"method":"io.volnet.List"}\0')
 data, fds = b"", []
 while data.count(b"\0") < 2:
@@ -103,10 +103,14 @@ fn status(pid: impl Display, field: &str) -> String {
 
 /// What OpenTap answers somebody who knows nothing of volnet.
 fn open_tap(daemon: &Daemon, name: &str) -> Value {
+    open_tap_with(daemon, &json!({ "name": name }))
+}
+
+fn open_tap_with(daemon: &Daemon, parameters: &Value) -> Value {
     let output = Command::new("python3")
         .args(["-c", OPENER])
         .arg(daemon.socket())
-        .arg(name)
+        .arg(parameters.to_string())
         .output()
         .expect("python runs");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -183,6 +187,26 @@ fn a_tap_comes_open_with_the_reply() {
                 assert_eq!(reply["blocking"], false);
             }
         }
+    });
+}
+
+#[test]
+fn each_nic_has_a_tap_to_be_opened() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let config = json!({ "networks": [{}, {}] });
+        let answer = daemon.call("Create", json!({ "name": "web", "config": config }));
+        let nics = &answer["parameters"]["vm"]["nics"];
+        assert_eq!(open_tap(&daemon, "web")["name"], nics[0]["tap"]);
+        for nic in 0..2 {
+            let opened = open_tap_with(&daemon, &json!({ "name": "web", "nic": nic }));
+            assert_eq!(opened["name"], nics[nic]["tap"], "{opened}");
+        }
+        let none = open_tap_with(&daemon, &json!({ "name": "web", "nic": 2 }));
+        assert_eq!(
+            (&none["error"], &none["count"]),
+            (&json!("io.volnet.InvalidConfig"), &json!(0))
+        );
     });
 }
 

@@ -147,6 +147,23 @@ fn every_driver_in_every_mode() {
 }
 
 #[test]
+fn every_driver_with_several_nics() {
+    const SECOND: LaunchNic =
+        LaunchNic { tap: "vttap-web1f0", mac: Mac([2, 0, 0, 0, 0, 6]), lease: None, ..PORT };
+    const BOTH: [LaunchNic; 2] = [LaunchNic { lease: Some(LEASE), ..PORT }, SECOND];
+    let (appliance, server, options) = (appliance(), server(), options());
+    let launch = Launch { nics: &BOTH, ..bridged(&appliance) };
+    for hypervisor in [QEMU, CLOUD_HYPERVISOR, FIRECRACKER, "other"] {
+        check("two-nics", hypervisor, &launch, &options);
+    }
+    let open = [LaunchNic { fds: &[9], ..PORT }, LaunchNic { queues: 2, fds: &[10, 11], ..SECOND }];
+    let launch = Launch { nics: &open, ..bridged(&server) };
+    for hypervisor in [QEMU, CLOUD_HYPERVISOR] {
+        check("two-nics-by-descriptor", hypervisor, &launch, &options);
+    }
+}
+
+#[test]
 fn qemu_as_the_host_has_it() {
     let (appliance, server, mut options) = (appliance(), server(), options());
     let no_kvm = Launch { kvm: false, ..bridged(&appliance) };

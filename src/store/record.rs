@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::upgrade;
-
 use crate::model::name::VmName;
+use crate::model::nic::NICS_MAX;
 use crate::model::record::{FORMAT, HostRecord, Intent, ProcessId, Record};
 
 /// Why a file cannot be used.
@@ -54,7 +54,7 @@ pub(super) fn encode_record(record: &Record) -> Vec<u8> {
 
 /// Decodes a record.
 pub(super) fn decode_record(bytes: &[u8]) -> Result<Record, Unreadable> {
-    decode(bytes, upgrade::record)
+    checked(decode(bytes, upgrade::record)?)
 }
 
 /// Encodes an intent.
@@ -64,7 +64,8 @@ pub(super) fn encode_intent(intent: &Intent) -> Vec<u8> {
 
 /// Decodes an intent.
 pub(super) fn decode_intent(bytes: &[u8]) -> Result<Intent, Unreadable> {
-    decode(bytes, upgrade::intent).map(|file: IntentFile| file.intent)
+    let file: IntentFile = decode(bytes, upgrade::intent)?;
+    checked(file.intent.record).map(|record| Intent { record, ..file.intent })
 }
 
 /// Encodes the process of a VM.
@@ -85,6 +86,21 @@ pub(super) fn encode_host(host: &HostRecord) -> Vec<u8> {
 /// Decodes the former state of the host.
 pub(super) fn decode_host(bytes: &[u8]) -> Result<HostRecord, Unreadable> {
     decode(bytes, |_| ()).map(|file: HostFile| file.host)
+}
+
+/// A record that has a NIC for each network that it is on.
+fn checked(record: Record) -> Result<Record, Unreadable> {
+    let networks = &record.spec.networks;
+    let wanted = networks.iter().filter(|network| network.mode.needs_tap_device()).count();
+    let possible = match networks.len() {
+        1 => true,
+        count => (2..=NICS_MAX).contains(&count) && wanted == count,
+    };
+    if possible && record.nics.len() == wanted {
+        return Ok(record);
+    }
+    let (nics, networks) = (record.nics.len(), networks.len());
+    Err(Unreadable::Damaged(format!("it has {nics} NICs and asks for {networks} networks")))
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
@@ -111,5 +127,101 @@ fn decode<T: for<'a> Deserialize<'a>>(
         }
         2 => serde_json::from_slice(bytes).map_err(damaged),
         newer => Err(Unreadable::Newer(newer)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::spec;
+
+    /// Real files that were written in that format.
+    fn golden(format: u32) -> Vec<(String, Vec<u8>)> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record");
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let files =
+            entries.map(|path| (path.file_name().unwrap().to_str().unwrap().to_string(), path));
+        let files = files.filter(|(name, _)| name.starts_with(&format!("{format}-")));
+        let mut files: Vec<_> = files.map(|(name, path)| (name, fs::read(path).unwrap())).collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn what_format_1_held_is_the_first_nic() {
+        let files = golden(1);
+        assert_eq!(files.len(), 5);
+        for (name, bytes) in files {
+            let former: Value = serde_json::from_slice(&bytes).unwrap();
+            let record = decode_record(&bytes).unwrap();
+            let now: Value = serde_json::to_value(&record).unwrap();
+            assert_eq!(now["format"], FORMAT, "{name}");
+            for field in ["name", "cid", "created_at", "started_at", "exit", "wanted"] {
+                assert_eq!(now[field], former[field], "{field} of {name}");
+            }
+            for (place, was, is) in
+                [("spec", "network", &now["spec"]["networks"][0]), ("", "port", &now["nics"][0])]
+            {
+                let was = if place.is_empty() { &former[was] } else { &former[place][was] };
+                for (field, value) in was.as_object().into_iter().flatten() {
+                    assert_eq!(is[field], *value, "{field} of {name}");
+                }
+            }
+            for field in ["exposed", "policy", "limits"] {
+                assert_eq!(now["nics"][0][field], former[field], "{field} of {name}");
+            }
+            assert_eq!(now["spec"]["networks"][0]["expose"], former["spec"]["expose"], "{name}");
+
+            // Whoever asks for the same once more is answered with the VM, not with VmExists.
+            let document = |field: &str| Some(&former["spec"][field]);
+            let asked = spec::resolve(document("manifest"), document("config")).unwrap();
+            assert_eq!(record.spec, asked, "{name}");
+
+            let again = encode_record(&record);
+            assert_eq!(decode_record(&again).unwrap(), record, "{name}");
+            let action = crate::model::record::Action::Start;
+            let intent = serde_json::json!({
+                "format": 1, "intent": { "action": "start", "record": former }
+            });
+            let read = decode_intent(intent.to_string().as_bytes()).unwrap();
+            assert_eq!(read, Intent { action, record }, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_record_has_a_nic_for_each_network() {
+        let (_, bytes) = golden(1).swap_remove(0);
+        let mut record = serde_json::to_value(decode_record(&bytes).unwrap()).unwrap();
+        let nic = record["nics"][0].take();
+        let network = record["spec"]["networks"][0].take();
+        let mut vsock_network = network.clone();
+        vsock_network["mode"] = "vsock".into();
+        for (networks, nics, good) in [
+            (vec![&network], vec![&nic], true),
+            (vec![&network, &network], vec![&nic, &nic], true),
+            (vec![&vsock_network], vec![], true),
+            (vec![], vec![], false),
+            (vec![&network], vec![], false),
+            (vec![&network], vec![&nic, &nic], false),
+            (vec![&network, &network], vec![&nic], false),
+            (vec![&network, &vsock_network], vec![&nic], false),
+            (vec![&vsock_network], vec![&nic], false),
+            (vec![&network; NICS_MAX + 1], vec![&nic; NICS_MAX + 1], false),
+        ] {
+            record["spec"]["networks"] = serde_json::json!(networks);
+            record["nics"] = serde_json::json!(nics);
+            let read = decode_record(record.to_string().as_bytes());
+            assert_eq!(read.is_ok(), good, "{read:?}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_known_as_such_whatever_it_holds() {
+        let newer = decode_record(b"{\"format\": 3, \"nobody\": \"knows\"}");
+        assert_eq!(newer, Err(Unreadable::Newer(FORMAT + 1)));
     }
 }

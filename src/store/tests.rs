@@ -3,8 +3,9 @@ use std::fs;
 use super::files::Files;
 use super::memory::{Fault, Memory, Restart, Unsynced};
 use super::*;
+use crate::model::mode::Mode;
 use crate::model::record::{Action, FORMAT};
-use crate::model::spec::VmSpec;
+use crate::model::spec::{NetworkSpec, VmSpec};
 
 /// A directory of its own for a test. It is removed with its contents.
 pub(crate) struct Scratch(PathBuf);
@@ -45,10 +46,11 @@ fn name(name: &str) -> VmName {
 }
 
 fn record(vm: &str, cid: u32) -> Record {
+    let vsock = NetworkSpec { mode: Mode::Vsock, ..NetworkSpec::default() };
     Record {
         format: FORMAT,
         name: name(vm),
-        spec: VmSpec::default(),
+        spec: VmSpec { networks: vec![vsock], ..VmSpec::default() },
         nics: Vec::new(),
         cid,
         created_at: 1,
