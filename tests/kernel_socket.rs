@@ -100,7 +100,7 @@ fn a_request_that_does_not_fit_is_not_sent() {
         let result = socket.request(1, |writer, sequence| {
             link::delete(writer, sequence.take(), Target::Name(&long));
         });
-        assert!(matches!(result, Err(Error::Codec(_))), "{result:?}");
+        assert!(matches!(result, Err(Error::Unsendable(_))), "{result:?}");
         assert!(ask(&mut socket).unwrap());
     });
 }

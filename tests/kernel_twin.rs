@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use common::{in_namespace, run};
-use volnet::model::error::Failure;
+use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::limits::Limits;
 use volnet::model::limits::Shaping;
 use volnet::model::mac::Mac;
@@ -146,18 +146,18 @@ impl Twins {
         self.compare(what);
     }
 
-    fn run(&mut self, plan: &[Op]) -> Result<Vec<Applied>, i32> {
+    fn run(&mut self, plan: &[Op]) -> Result<Vec<Applied>, KernelOutcome> {
         self.run_as(plan, "")
     }
 
     /// Executes a plan on both, with the same outcome.
-    fn run_as(&mut self, plan: &[Op], what: &str) -> Result<Vec<Applied>, i32> {
+    fn run_as(&mut self, plan: &[Op], what: &str) -> Result<Vec<Applied>, KernelOutcome> {
         let (to_real, to_fake) = (resolved(plan, &self.real_observed()), self.of_fake(plan));
         let real = execute(&mut self.real, &to_real);
         let fake = execute(&mut self.fake, &to_fake);
         let words = format!("{what}\nreal: {real:?}\nfake: {fake:?}");
-        let errno = |failure: Failure| failure.errno().unwrap_or(0);
-        let (real, fake) = (real.map_err(errno), fake.map_err(errno));
+        let outcome = |failure: Failure| failure.outcome().unwrap();
+        let (real, fake) = (real.map_err(outcome), fake.map_err(outcome));
         let made = |applied: &[Applied]| -> Vec<bool> {
             applied.iter().map(|applied| applied.ifindex.is_some()).collect()
         };

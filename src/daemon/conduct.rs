@@ -27,15 +27,12 @@ use crate::engine::ledger::BRIDGE_PORTS_MAX;
 use crate::engine::watch::Notice;
 use crate::hypervisor::process::{Descriptors, Processes};
 use crate::model::clock::Now;
-use crate::model::error::{Error, Failure, Refusal};
+use crate::model::error::{Error, Failure, Reason, Refusal};
 use crate::model::name::VmName;
 use crate::model::record::{Action, Intent, ProcessId, Record};
 use crate::network::{Applied, Network, execute};
 use crate::plan::op::Op;
 use crate::store::disk::Disk;
-
-/// `EXFULL` (asm-generic/errno.h): the kernel's error when a bridge has no free port.
-const EXFULL: i32 = 54;
 
 /// What was done of a decision, but for its record.
 struct Begun {
@@ -123,8 +120,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         // The first word is the link that was to be attached.
         let link = failure.object().and_then(|object| object.split(' ').next());
         let failed = record.nics.iter().find(|nic| link == Some(nic.tap.as_str()));
-        match (failure.errno(), failed.and_then(|nic| self.engine.network_of(nic))) {
-            (Some(EXFULL), Some(network)) => {
+        match (failure.reason(), failed.and_then(|nic| self.engine.network_of(nic))) {
+            (Some(Reason::Full), Some(network)) => {
                 let bridge = network.bridge.clone();
                 Refusal::BridgeFull { bridge, limit: BRIDGE_PORTS_MAX }.into()
             }

@@ -195,15 +195,16 @@ fn device(path: &str, level: Level, consequence: &str, hint: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::error::Reason;
     use crate::network::Network;
     use crate::network::execute::execute_all;
-    use crate::network::fake::{EOPNOTSUPP, Fake};
+    use crate::network::fake::{Fake, Fault};
     use crate::plan::ruleset;
 
     #[test]
     fn guests_that_cannot_be_held_are_told_of() {
         let flags = crate::config::Flags::default();
-        let levels = |configuration: &str, errno: Option<i32>| -> Vec<Level> {
+        let levels = |configuration: &str, fault: Option<Fault>| -> Vec<Level> {
             let settings =
                 crate::config::resolve(&flags, &Default::default(), Some(configuration), "host");
             let networks = settings.expect("a configuration").networks;
@@ -213,15 +214,15 @@ mod tests {
             let mut fake = Fake::new();
             let plan = reconcile(&desired, &fake.observe().expect("a kernel")).plan;
             let of_bridges = plan.iter().position(|op| op.describe().1 == "bridge volnet");
-            if let (Some(at), Some(errno)) = (of_bridges, errno) {
-                fake.fail(at, errno);
+            if let (Some(at), Some(fault)) = (of_bridges, fault) {
+                fake.fail(at, fault);
             }
             execute_all(&mut fake, &plan);
             let observed = fake.observe().expect("a kernel");
             antispoof(&desired, &observed).iter().map(|finding| finding.level).collect()
         };
         assert_eq!(levels("{}", None), [Level::Ok]);
-        assert_eq!(levels("{}", Some(EOPNOTSUPP)), [Level::Error]);
+        assert_eq!(levels("{}", Some(Fault::Refused(Reason::Unsupported))), [Level::Error]);
         let open = r#"{"networks": [{"antispoof": false}]}"#;
         assert_eq!(levels(open, None), [Level::Warning]);
         let both = r#"{"networks": [{"antispoof": false},

@@ -15,7 +15,7 @@ use crate::engine::decide::Engine;
 use crate::hypervisor;
 use crate::hypervisor::linux::LinuxProcesses;
 use crate::hypervisor::user::{self, User};
-use crate::model::error::{Error, Failure, Refusal};
+use crate::model::error::{Error, Failure, KernelOutcome, Refusal};
 use crate::model::request::{Reply, Request};
 use crate::network::Network;
 use crate::network::linux::Linux;
@@ -65,9 +65,14 @@ pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
         .and_then(|mut event_loop| event_loop.run_one(request))
         .map_err(failed)?
         .unwrap_or_else(|| {
-            let (operation, object) = ("wait for", "the request".to_string());
-            let message = "interrupted by a signal".into();
-            Err(Failure::Kernel { operation, object, errno: libc::EINTR, message }.into())
+            Err(Failure::Kernel {
+                operation: "wait for",
+                object: "the request".into(),
+                outcome: KernelOutcome::Unknown,
+                errno: libc::EINTR,
+                message: "interrupted by a signal".into(),
+            }
+            .into())
         })
 }
 

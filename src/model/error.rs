@@ -6,6 +6,7 @@
 //! things of whoever reads them: mend the request, or mend the host.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 
 use crate::model::expose::Protocol;
@@ -46,12 +47,56 @@ pub enum Refusal {
 /// Something the world refused. What had been done for the request was undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// A kernel call failed: what volnet did, to what, and the kernel's own words.
-    Kernel { operation: &'static str, object: String, errno: i32, message: String },
+    /// A kernel call failed: what volnet did, to what, what is known of it, the number of the error
+    /// (errno(3); 0 where there is none) and the kernel's own words.
+    Kernel {
+        operation: &'static str,
+        object: String,
+        outcome: KernelOutcome,
+        errno: i32,
+        message: String,
+    },
     /// A file of the state could not be written or read; `reason` says which.
     State { path: String, reason: String },
     /// The hypervisor could not be started; `log` holds the last lines that it wrote.
     Hypervisor { name: String, reason: String, log: Option<String> },
+}
+
+/// What is known of a kernel call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelOutcome {
+    /// It was refused, and so not done.
+    Refused(Reason),
+    /// It was asked for and the answer did not come, or made no sense: it may have been done.
+    Unknown,
+}
+
+/// Why the kernel refused something. Whoever speaks with a kernel makes this of its numbers; nothing
+/// else knows these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Rights are missing, or somebody else owns it.
+    Denied,
+    /// There is no such object.
+    Missing,
+    /// There is no such link.
+    NoLink,
+    /// There is one already.
+    Exists,
+    /// Somebody uses it.
+    Busy,
+    /// There is no room for one more.
+    Full,
+    /// The kernel takes no such value.
+    Invalid,
+    /// The value is too long or too short.
+    OutOfRange,
+    /// It would lead in a circle.
+    Loop,
+    /// This kernel cannot do it, or not with this object.
+    Unsupported,
+    /// Anything else.
+    Other,
 }
 
 /// Either kind of error.
@@ -64,10 +109,20 @@ pub enum Error {
 }
 
 impl Failure {
-    /// A kernel failure in the words of the errno alone.
+    /// Something that was refused, in the words of the error alone.
     pub fn kernel(
         operation: &'static str,
         object: impl Into<String>,
+        error: &std::io::Error,
+    ) -> Self {
+        Failure::refused(operation, object, Reason::of(error.kind()), error)
+    }
+
+    /// As [`Failure::kernel`], for a reason that is known better.
+    pub fn refused(
+        operation: &'static str,
+        object: impl Into<String>,
+        reason: Reason,
         error: &std::io::Error,
     ) -> Self {
         let errno = error.raw_os_error().unwrap_or(0);
@@ -75,7 +130,8 @@ impl Failure {
         if let Some(words) = message.strip_suffix(&format!(" (os error {errno})")) {
             message.truncate(words.len());
         }
-        Failure::Kernel { operation, object: object.into(), errno, message }
+        let (object, outcome) = (object.into(), KernelOutcome::Refused(reason));
+        Failure::Kernel { operation, object, outcome, errno, message }
     }
 
     /// What a kernel failure is about: the name of a link, in most cases.
@@ -86,11 +142,34 @@ impl Failure {
         }
     }
 
-    /// The errno of a kernel failure.
-    pub fn errno(&self) -> Option<i32> {
+    /// What is known of a kernel call.
+    pub fn outcome(&self) -> Option<KernelOutcome> {
         match self {
-            Failure::Kernel { errno, .. } => Some(*errno),
+            Failure::Kernel { outcome, .. } => Some(*outcome),
             Failure::State { .. } | Failure::Hypervisor { .. } => None,
+        }
+    }
+
+    /// Why the kernel refused something; `None` of any other failure.
+    pub fn reason(&self) -> Option<Reason> {
+        match self.outcome() {
+            Some(KernelOutcome::Refused(reason)) => Some(reason),
+            Some(KernelOutcome::Unknown) | None => None,
+        }
+    }
+}
+
+impl Reason {
+    /// What a kind of error of the standard library means.
+    pub fn of(kind: ErrorKind) -> Reason {
+        match kind {
+            ErrorKind::PermissionDenied => Reason::Denied,
+            ErrorKind::NotFound => Reason::Missing,
+            ErrorKind::AlreadyExists => Reason::Exists,
+            ErrorKind::ResourceBusy => Reason::Busy,
+            ErrorKind::InvalidInput => Reason::Invalid,
+            ErrorKind::Unsupported => Reason::Unsupported,
+            _ => Reason::Other,
         }
     }
 }
@@ -149,7 +228,10 @@ impl fmt::Display for Refusal {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Kernel { operation, object, errno, message } => {
+            Failure::Kernel { operation, object, errno: 0, message, .. } => {
+                write!(f, "{operation} {object}: {message}")
+            }
+            Failure::Kernel { operation, object, errno, message, .. } => {
                 write!(f, "{operation} {object}: {message} (errno {errno})")
             }
             Failure::State { path, reason } => write!(f, "{path}: {reason}"),

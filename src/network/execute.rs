@@ -7,12 +7,8 @@
 use log::error;
 
 use super::{Applied, Network};
-use crate::model::error::Failure;
+use crate::model::error::{Failure, KernelOutcome};
 use crate::plan::op::Op;
-
-/// `EPROTO` (asm-generic/errno.h): the conversation with the kernel went wrong, so the change may
-/// have been made although nobody said so. It is asked for once more where that does no harm.
-const EPROTO: i32 = 71;
 
 /// Applies a plan in order. When one Op fails, what was done is undone in reverse order and the
 /// failure returned; an undo that fails as well is logged and the others still run. The failure of
@@ -55,21 +51,27 @@ pub fn undo(network: &mut dyn Network, plan: &[Op], done: &[Applied]) {
     }
 }
 
+/// Applies an Op; once more where its answer was lost and that does no harm.
 fn apply(network: &mut dyn Network, op: &Op) -> Result<Applied, Failure> {
     match network.apply(op) {
-        Err(failure) if failure.errno() == Some(EPROTO) && op.is_repeatable() => network.apply(op),
+        Err(failure) if is_unknown(&failure) && op.is_repeatable() => network.apply(op),
         result => result,
     }
 }
 
+fn is_unknown(failure: &Failure) -> bool {
+    failure.outcome() == Some(KernelOutcome::Unknown)
+}
+
 /// Whether an Op that failed can have left something. A link that was to be made is not among that:
-/// whoever makes it knows what became of it, and one that has its name may be somebody else's.
+/// whoever makes it removes it, and what that leaves has no VM's name and is removed by the next
+/// reconciliation; a link that has the name may be somebody else's.
 fn is_open(op: &Op, failure: &Failure) -> bool {
     match op {
         // The one Op that the kernel can leave half done.
         Op::SetLink { .. } => true,
         Op::CreateBridge { .. } | Op::CreateTap { .. } => false,
-        _ => failure.errno() == Some(EPROTO),
+        _ => is_unknown(failure),
     }
 }
 

@@ -12,36 +12,15 @@ mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use super::{Applied, Network};
-use crate::model::error::Failure;
+use crate::model::error::{Failure, KernelOutcome, Reason};
 use crate::plan::op::Op;
 use crate::plan::reconcile::{DesiredPort, Link, LinkKind, Observed, ObservedTable};
 use crate::plan::ruleset::Family;
 
-/// `EPERM`, as are the others here: numbers of Linux (asm-generic/errno-base.h, errno.h).
-pub const EPERM: i32 = 1;
-/// No such table, chain or set.
-pub const ENOENT: i32 = 2;
-/// A tap of that name exists.
-pub const EBUSY: i32 = 16;
-/// A bridge, an address or a table of that name exists.
-pub const EEXIST: i32 = 17;
-/// No such link.
-pub const ENODEV: i32 = 19;
-/// A value out of bounds.
-pub const EINVAL: i32 = 22;
-/// A name that is too long or empty.
-pub const ERANGE: i32 = 34;
-/// A bridge cannot be a port of one.
-pub const ELOOP: i32 = 40;
-/// No more ports on the bridge.
-pub const EXFULL: i32 = 54;
-/// A port setting of a link that is no port.
-pub const EOPNOTSUPP: i32 = 95;
 /// Ports of one bridge: `BR_MAX_PORTS` less the reserved one (net/bridge/br_private.h).
 pub const BRIDGE_PORTS_MAX: usize = 1023;
 
@@ -58,6 +37,19 @@ pub struct Kernel {
     pub flows: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
 }
 
+/// What can go wrong with an Op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is refused, for this reason.
+    Refused(Reason),
+    /// It is done, and the answer is lost.
+    Done,
+    /// It is not done, and that cannot be known: the answer is lost.
+    Lost,
+    /// A bridge is made and its making cut short before it has its alias. Any other Op is not done.
+    CutShort,
+}
+
 /// A kernel, the faults that it is to show, and a log of what was done to it.
 #[derive(Clone, Debug, Default)]
 pub struct Fake {
@@ -65,8 +57,8 @@ pub struct Fake {
     pub kernel: Kernel,
     /// Every Op that was applied, failed ones too.
     pub log: Vec<Op>,
-    /// The errno by the number of the call of [`Network::apply`], the first being 0.
-    faults: BTreeMap<usize, i32>,
+    /// What goes wrong by the number of the call of [`Network::apply`], the first being 0.
+    faults: BTreeMap<usize, Fault>,
     /// The highest index of a link so far. They are never used twice.
     last_index: u32,
 }
@@ -77,9 +69,9 @@ impl Fake {
         Fake::default()
     }
 
-    /// Lets the `nth` call of `apply` from now on fail, 0 being the next.
-    pub fn fail(&mut self, nth: usize, errno: i32) {
-        self.faults.insert(self.log.len() + nth, errno);
+    /// Lets the `nth` call of `apply` from now on go wrong, 0 being the next.
+    pub fn fail(&mut self, nth: usize, fault: Fault) {
+        self.faults.insert(self.log.len() + nth, fault);
     }
 
     /// Adds a link as somebody else would. Gives its index.
@@ -124,40 +116,57 @@ impl Network for Fake {
         Ok(self.kernel.observed.clone())
     }
 
-    /// Applies an Op. A fault that hits a [`Op::SetLink`] strikes when all its settings are made:
-    /// the worst of the moments at which the kernel can give up.
+    /// Applies an Op. A refusal that hits a [`Op::SetLink`] strikes when all its settings are made: the
+    /// worst of the moments at which the kernel can give up.
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
         let fault = self.faults.remove(&self.log.len());
         self.log.push(op.clone());
-        let result = match fault {
-            None => self.kernel.apply(op, self.last_index + 1),
-            Some(errno) => {
-                if let Op::SetLink { name, set, .. } = op {
-                    self.kernel.set_link(name, set).map_err(|errno| failure(op, errno))?;
-                }
-                Err(errno)
+        let refused = |reason| refused(op, reason);
+        match (fault, op) {
+            (None, _) => self.perform(op).map_err(refused),
+            (Some(Fault::Refused(reason)), Op::SetLink { .. }) => {
+                self.perform(op).map_err(refused)?;
+                Err(refused(reason))
             }
-        };
-        let applied = result.map_err(|errno| failure(op, errno))?;
-        self.last_index = applied.ifindex.unwrap_or(self.last_index);
-        Ok(applied)
+            (Some(Fault::Refused(reason)), _) => Err(refused(reason)),
+            (Some(Fault::Done), _) => {
+                self.perform(op).map_err(refused)?;
+                Err(unknown(op))
+            }
+            (Some(Fault::CutShort), Op::CreateBridge { name, .. }) => {
+                self.perform(op).map_err(refused)?;
+                if let Some(link) = self.link_mut(name) {
+                    (link.alias, link.unfinished) = (None, true);
+                }
+                Err(unknown(op))
+            }
+            (Some(Fault::Lost | Fault::CutShort), _) => Err(unknown(op)),
+        }
     }
 
     /// Something else that can be open, in the place of a tap.
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
-        let refused = |error: &io::Error| Failure::kernel("open tap", port.tap.as_str(), error);
-        match self.link(port.tap.as_str()) {
-            Some(link) if Some(link.index) == port.index => {
-                File::open("/dev/null").map(OwnedFd::from).map_err(|error| refused(&error))
-            }
-            Some(_) | None => Err(refused(&io::Error::from_raw_os_error(ENODEV))),
+        let name = port.tap.as_str();
+        match self.link(name) {
+            Some(link) if Some(link.index) == port.index => File::open("/dev/null")
+                .map(OwnedFd::from)
+                .map_err(|error| Failure::kernel("open tap", name, &error)),
+            Some(_) | None => Err(failure("open tap", name.into(), Reason::NoLink)),
         }
     }
 }
 
+impl Fake {
+    fn perform(&mut self, op: &Op) -> Result<Applied, Reason> {
+        let applied = self.kernel.apply(op, self.last_index + 1)?;
+        self.last_index = applied.ifindex.unwrap_or(self.last_index);
+        Ok(applied)
+    }
+}
+
 impl Kernel {
-    /// Applies an Op; a link that it makes gets the index `next`. The error is an errno.
-    fn apply(&mut self, op: &Op, next: u32) -> Result<Applied, i32> {
+    /// Applies an Op; a link that it makes gets the index `next`.
+    fn apply(&mut self, op: &Op, next: u32) -> Result<Applied, Reason> {
         let mut applied = Applied::default();
         match op {
             Op::CreateBridge { name, mac, mtu, alias } => {
@@ -185,9 +194,9 @@ impl Kernel {
             Op::ExchangeElements { gone, new } => {
                 let there: Vec<_> = self.observed.tables.clone();
                 self.remove_elements(gone)?;
-                if let Err(errno) = self.add_elements(new) {
+                if let Err(reason) = self.add_elements(new) {
                     self.observed.tables = there;
-                    return Err(errno);
+                    return Err(reason);
                 }
             }
             Op::RemoveElements(elements) => self.remove_elements(elements)?,
@@ -204,10 +213,22 @@ impl Kernel {
     }
 }
 
-/// A failure in the kernel's words.
-fn failure(op: &Op, errno: i32) -> Failure {
+/// An Op that was refused.
+fn refused(op: &Op, reason: Reason) -> Failure {
     let (operation, object) = op.describe();
-    Failure::kernel(operation, object, &io::Error::from_raw_os_error(errno))
+    failure(operation, object, reason)
+}
+
+fn failure(operation: &'static str, object: String, reason: Reason) -> Failure {
+    let (outcome, message) = (KernelOutcome::Refused(reason), format!("refused: {reason:?}"));
+    Failure::Kernel { operation, object, outcome, errno: 0, message }
+}
+
+/// An Op whose answer was lost.
+fn unknown(op: &Op) -> Failure {
+    let (operation, object) = op.describe();
+    let (outcome, message) = (KernelOutcome::Unknown, "no answer".into());
+    Failure::Kernel { operation, object, outcome, errno: 0, message }
 }
 
 #[cfg(test)]

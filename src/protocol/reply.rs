@@ -140,7 +140,7 @@ fn refusal_parts(refusal: &Refusal) -> (&'static str, Value) {
 
 fn failure_parts(failure: &Failure) -> (&'static str, Value) {
     match failure {
-        Failure::Kernel { operation, object, errno, message } => (
+        Failure::Kernel { operation, object, outcome: _, errno, message } => (
             "io.volnet.KernelRefused",
             json!({
                 "operation": operation, "object": object, "errno": errno, "message": message

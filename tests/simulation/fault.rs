@@ -1,6 +1,9 @@
 //! What can go wrong at an effect: every errno that it can return, an answer that is lost, half a
 //! write, and the end of the daemon before it, within it and after it.
 
+use volnet::model::error::Reason::{
+    self, Busy, Denied, Exists, Full, Invalid, Missing, NoLink, Other, Unsupported,
+};
 use volnet::plan::op::Op;
 
 /// One effect: a call by which the daemon reaches the world.
@@ -34,10 +37,16 @@ pub(crate) enum Effect<'a> {
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is refused with this errno. A change of a link and a write are half done then.
+    /// The disk refuses it with this errno. A write is half done then.
     Errno(i32),
-    /// It is done, but the answer does not come.
+    /// The kernel refuses it, for this reason. A change of a link is half done then.
+    Kernel(Reason),
+    /// The kernel does it, but its answer does not come.
     Lost,
+    /// The kernel does not do it, and its answer does not come.
+    Undone,
+    /// A bridge is made, and its making ends before it has its alias.
+    CutShort,
     /// A process that is started ends at once; one that is to be adopted has ended.
     Dies,
     /// A hypervisor says no, or not yet.
@@ -55,46 +64,38 @@ pub(crate) enum When {
     After,
 }
 
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
-const EINTR: i32 = 4;
 const EIO: i32 = 5;
 const ENOMEM: i32 = 12;
 const EACCES: i32 = 13;
-const EBUSY: i32 = 16;
-const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
-const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 const EROFS: i32 = 30;
-const ELOOP: i32 = 40;
-const EXFULL: i32 = 54;
-/// The conversation with the kernel went wrong: a dump that never settled, a silent kernel.
-const EPROTO: i32 = 71;
-const ERESTART: i32 = 85;
-const EOPNOTSUPP: i32 = 95;
-const EADDRNOTAVAIL: i32 = 99;
-const ENOBUFS: i32 = 105;
 const EDQUOT: i32 = 122;
+
+impl Fault {
+    /// Whether something is told not to have been done.
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(self, Fault::Errno(_) | Fault::Kernel(_) | Fault::Refused)
+    }
+
+    /// Whether the answer is lost.
+    pub(crate) fn is_unheard(self) -> bool {
+        matches!(self, Fault::Lost | Fault::Undone | Fault::CutShort)
+    }
+}
 
 impl Effect<'_> {
     /// All that can go wrong here.
     pub(crate) fn faults(self) -> Vec<Fault> {
-        let errnos = self.errnos().iter().copied().map(Fault::Errno);
-        errnos.chain(self.others().iter().copied()).collect()
+        self.refusals().into_iter().chain(self.others().iter().copied()).collect()
     }
 
-    /// The same with one errno for all, but where it makes a difference which: a recovery goes on,
+    /// The same with one refusal for all, but where it makes a difference which: a recovery goes on,
     /// or does not, whatever the kernel or the disk said when it refused something.
     pub(crate) fn faults_in_brief(self) -> Vec<Fault> {
-        let errnos = match self {
-            Effect::Read => self.errnos(),
-            _ => &self.errnos()[..self.errnos().len().min(1)],
-        };
-        let errnos = errnos.iter().copied().map(Fault::Errno);
-        errnos.chain(self.others().iter().copied()).collect()
+        let most = if matches!(self, Effect::Read) { usize::MAX } else { 1 };
+        let refusals = self.refusals().into_iter().take(most);
+        refusals.chain(self.others().iter().copied()).collect()
     }
 
     /// Whether it is one of the disk's.
@@ -112,11 +113,25 @@ impl Effect<'_> {
         )
     }
 
+    /// How it can be refused.
+    fn refusals(self) -> Vec<Fault> {
+        let reasons = self.reasons().iter().copied().map(Fault::Kernel);
+        reasons.chain(self.errnos().iter().copied().map(Fault::Errno)).collect()
+    }
+
+    /// Why the kernel may refuse it.
+    fn reasons(self) -> &'static [Reason] {
+        match self {
+            Effect::Apply(op) => reasons_of(op),
+            Effect::Observe => &[Denied, Other],
+            Effect::OpenTap => &[Denied, Busy, NoLink, Invalid, Other],
+            _ => &[],
+        }
+    }
+
+    /// With which errno the disk may refuse it.
     fn errnos(self) -> &'static [i32] {
         match self {
-            Effect::Apply(op) => errnos_of(op),
-            Effect::Observe => &[EPERM, ENOMEM, EMFILE, ENOBUFS, EPROTO],
-            Effect::OpenTap => &[EPERM, EACCES, EBUSY, ENODEV, EINVAL, EMFILE],
             Effect::Read => &[EIO, EACCES, ENOMEM, EMFILE],
             Effect::List => &[EIO, EACCES, ENOMEM, EMFILE],
             Effect::MakeDirectory => &[EACCES, ENOSPC, EROFS],
@@ -124,30 +139,20 @@ impl Effect<'_> {
             Effect::Sync => &[EIO, EMFILE, ENOSPC],
             Effect::Rename | Effect::Unlink => &[EIO, EACCES, ENOSPC, EROFS],
             Effect::SyncDirectory => &[EIO, EMFILE, ENOSPC],
-            Effect::OpenLog => &[],
-            Effect::Spawn
-            | Effect::Adopt
-            | Effect::Find
-            | Effect::Ask
-            | Effect::Ready
-            | Effect::Terminate
-            | Effect::Kill
-            | Effect::KillAndReap
-            | Effect::Clean
-            | Effect::Reap
-            | Effect::Watch => &[],
+            _ => &[],
         }
     }
 
     fn others(self) -> &'static [Fault] {
-        use Fault::{Crash, Dies, Lost, Refused};
+        use Fault::{Crash, CutShort, Dies, Lost, Refused, Undone};
         use When::{After, Before, Torn};
         match self {
-            // These two are made by more than one request and find out by themselves.
-            Effect::Apply(Op::CreateBridge { .. } | Op::CreateTap { .. }) => {
-                &[Crash(Before), Crash(After)]
+            // These two are made by more than one request: whether they stand is found out there.
+            Effect::Apply(Op::CreateBridge { .. }) => {
+                &[Undone, CutShort, Crash(Before), Crash(Torn), Crash(After)]
             }
-            Effect::Apply(_) => &[Lost, Crash(Before), Crash(After)],
+            Effect::Apply(Op::CreateTap { .. }) => &[Undone, Crash(Before), Crash(After)],
+            Effect::Apply(_) => &[Lost, Undone, Crash(Before), Crash(After)],
             Effect::Write => &[Crash(Before), Crash(Torn), Crash(After)],
             Effect::MakeDirectory
             | Effect::Sync
@@ -164,38 +169,33 @@ impl Effect<'_> {
             Effect::Reap => &[Refused, Crash(Before), Crash(After)],
             Effect::Clean => &[Crash(Before), Crash(After)],
             // Nothing changes by these: to end before one is to end after the one before.
-            Effect::Observe | Effect::OpenTap | Effect::Read | Effect::List | Effect::Find => {
-                &[Crash(Before)]
-            }
+            Effect::Observe => &[Lost, Crash(Before)],
+            Effect::OpenTap | Effect::Read | Effect::List | Effect::Find => &[Crash(Before)],
         }
     }
 }
 
-/// What the kernel may answer to an Op (rtnetlink(7), the nf_tables sources, open(2) for sysctl).
-fn errnos_of(op: &Op) -> &'static [i32] {
+/// Why the kernel may refuse an Op (rtnetlink(7), the nf_tables sources, open(2) for sysctl).
+fn reasons_of(op: &Op) -> &'static [Reason] {
     match op {
-        Op::CreateBridge { .. } => &[EPERM, ENOMEM, EEXIST, EINVAL, EOPNOTSUPP, ENOBUFS],
-        Op::CreateTap { .. } => &[EPERM, EIO, ENOMEM, EACCES, EBUSY, ENODEV, EINVAL, EMFILE],
+        Op::CreateBridge { .. } => &[Denied, Exists, Invalid, Unsupported, Other],
+        Op::CreateTap { .. } => &[Denied, Busy, NoLink, Invalid, Other],
         Op::SetLink { .. } => {
-            &[EPERM, ENOMEM, EBUSY, ENODEV, EINVAL, ELOOP, EXFULL, EOPNOTSUPP, ENOBUFS]
+            &[Denied, Busy, NoLink, Invalid, Reason::Loop, Full, Unsupported, Other]
         }
-        Op::DeleteLink { .. } => &[EPERM, ENOMEM, EBUSY, EOPNOTSUPP, ENOBUFS],
-        Op::AddAddress { .. } => &[EPERM, ENOMEM, ENODEV, EINVAL, EADDRNOTAVAIL, ENOBUFS],
-        Op::RemoveAddress { .. } => &[EPERM, ENOMEM, EINVAL, ENOBUFS],
-        Op::SetForwarding { .. } => &[EPERM, ENOENT, EINTR, EACCES, EMFILE, EROFS],
+        Op::DeleteLink { .. } => &[Denied, Busy, Unsupported, Other],
+        Op::AddAddress { .. } => &[Denied, NoLink, Invalid, Other],
+        Op::RemoveAddress { .. } => &[Denied, Invalid, Other],
+        Op::SetForwarding { .. } => &[Denied, Missing, Other],
         Op::CreateTable(_) | Op::ReplaceTable(_) => {
-            &[EPERM, ENOENT, ENOMEM, EBUSY, EEXIST, EINVAL, ERESTART, EOPNOTSUPP, ENOBUFS]
+            &[Denied, Missing, Busy, Exists, Invalid, Unsupported, Other]
         }
-        Op::ShapeLink { .. } => &[EPERM, ENODEV, ENOENT, ENOMEM, ENOBUFS],
-        Op::RemoveTable { .. } => &[EPERM, ENOMEM, EBUSY, ERESTART, ENOBUFS],
-        Op::AddElements(_) | Op::ExchangeElements { .. } => {
-            &[EPERM, ENOENT, ENOMEM, EEXIST, ENFILE, ERESTART, ENOBUFS]
-        }
-        Op::RemoveElements(_) => &[EPERM, ENOMEM, EBUSY, ENFILE, ERESTART, ENOBUFS],
-        Op::AddAccept(_) => &[EPERM, ENOENT, ENOMEM, EINVAL, ERESTART, ENOBUFS],
-        Op::RemoveAccept(_) => &[EPERM, ENOMEM, ERESTART, EPROTO, ENOBUFS],
-        Op::ForgetAddress { .. } | Op::ForgetFlows { .. } => {
-            &[EPERM, ENOMEM, EBUSY, EPROTO, ENOBUFS]
-        }
+        Op::ShapeLink { .. } => &[Denied, NoLink, Missing, Other],
+        Op::RemoveTable { .. } => &[Denied, Busy, Other],
+        Op::AddElements(_) | Op::ExchangeElements { .. } => &[Denied, Missing, Exists, Other],
+        Op::RemoveElements(_) => &[Denied, Busy, Other],
+        Op::AddAccept(_) => &[Denied, Missing, Invalid, Other],
+        Op::RemoveAccept(_) => &[Denied, Other],
+        Op::ForgetAddress { .. } | Op::ForgetFlows { .. } => &[Denied, Busy, Other],
     }
 }

@@ -12,11 +12,6 @@ use crate::script::*;
 use crate::sim::{Sim, Step};
 use crate::world::Choice;
 
-/// `EIO` (asm-generic/errno-base.h).
-const EIO: i32 = 5;
-/// `EPROTO` (asm-generic/errno.h).
-const EPROTO: i32 = 71;
-
 fn well(step: Step) -> Event {
     Event { step, faults: Vec::new() }
 }
@@ -24,6 +19,11 @@ fn well(step: Step) -> Event {
 /// A step of which the effect after so many goes wrong.
 fn struck(step: Step, after: usize, fault: Fault) -> Event {
     Event { step, faults: vec![(after, Choice::This(fault))] }
+}
+
+/// A step of which the effect after so many is refused.
+fn refused(step: Step, after: usize) -> Event {
+    Event { step, faults: vec![(after, Choice::Refusal)] }
 }
 
 fn holds(script: &[Event]) {
@@ -87,13 +87,13 @@ fn a_vm_that_was_seen_to_be_gone_does_not_come_back() {
 
 #[test]
 fn a_kernel_that_could_not_be_read_at_the_start_is_read_later() {
-    for errno in [EIO, EPROTO] {
+    for fault in [Choice::Refusal, Choice::Unheard] {
         for after in 0..40 {
             holds(&[
                 well(create("a", spec())),
                 well(Step::Kill),
                 well(Step::Meddle(Foreign::Element)),
-                struck(Step::Start, after, Fault::Errno(errno)),
+                Event { step: Step::Start, faults: vec![(after, fault)] },
                 well(Step::Settle),
             ]);
         }
@@ -108,7 +108,7 @@ fn a_process_file_that_could_not_be_removed_does_not_hide_the_next_process() {
         holds(&[
             well(create_and_start("a", spec())),
             well(Step::Settle),
-            struck(delete("a", 0), removal, Fault::Errno(EIO)),
+            refused(delete("a", 0), removal),
             well(create("a", spec())),
             struck(start("a"), after, Fault::Crash(When::After)),
             well(Step::Settle),
@@ -119,11 +119,7 @@ fn a_process_file_that_could_not_be_removed_does_not_hide_the_next_process() {
 #[test]
 fn a_teardown_that_fails_at_its_end_is_as_if_it_had_not_begun() {
     for after in 0..30 {
-        holds(&[
-            well(create("a", spec())),
-            struck(teardown(), after, Fault::Errno(EIO)),
-            well(Step::Settle),
-        ]);
+        holds(&[well(create("a", spec())), refused(teardown(), after), well(Step::Settle)]);
     }
 }
 
@@ -157,7 +153,7 @@ fn a_create_is_not_refused_for_one_before_it_that_fails() {
     let mut failed = 0;
     for after in 0..8 {
         let mut sim = Sim::new();
-        sim.arm(after, Choice::This(Fault::Errno(EIO)));
+        sim.arm(after, Choice::Refusal);
         sim.step(&both());
         let there = |vm: &str| sim.shell.as_ref().unwrap().engine().vm(&name(vm)).is_ok();
         assert!(there("a") != there("web1"), "at effect {after}: one has the address");

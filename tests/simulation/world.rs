@@ -16,10 +16,10 @@ use std::rc::Rc;
 use volnet::hypervisor::fake::FakeProcesses;
 use volnet::hypervisor::process::{Descriptors, Processes};
 use volnet::hypervisor::{Command, Control};
-use volnet::model::error::Failure;
+use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::name::VmName;
 use volnet::model::record::{Exit, ProcessId};
-use volnet::network::fake::Fake;
+use volnet::network::fake::{self, Fake};
 use volnet::network::{Applied, Network};
 use volnet::plan::op::Op;
 use volnet::plan::reconcile::{DesiredPort, LinkKind, Observed};
@@ -32,8 +32,6 @@ use crate::fault::{Effect, Fault, When};
 pub(crate) const RUNTIME: &str = "/run";
 /// The state directory.
 pub(crate) const STATE: &str = "/state";
-/// `EPROTO` (asm-generic/errno.h): what an answer that did not come is told as.
-const EPROTO: i32 = 71;
 
 /// What a crash unwinds with.
 pub(crate) struct Crash;
@@ -59,11 +57,14 @@ pub(crate) struct World {
     pub(crate) died: Vec<VmName>,
 }
 
-/// Which fault it is: this one; one of those that can be, by number; or one of those, but none that
-/// strikes the disk.
+/// Which fault it is: this one; a refusal, where the effect can be refused; a lost answer, where it
+/// has one that can be; one of those that can be,
+/// by number; or one of those, but none that strikes the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     This(Fault),
+    Refusal,
+    Unheard,
     Any(usize),
     OffDisk(usize),
 }
@@ -127,6 +128,8 @@ impl World {
         }
         let fault = match self.faults.remove(&now)? {
             Choice::This(fault) => fault,
+            Choice::Refusal => effect.faults().into_iter().find(|fault| fault.is_refusal())?,
+            Choice::Unheard => effect.faults().into_iter().find(|fault| fault.is_unheard())?,
             Choice::OffDisk(_) if effect.is_of_disk() => return None,
             Choice::Any(number) | Choice::OffDisk(number) => {
                 let faults = effect.faults();
@@ -220,9 +223,15 @@ fn failure(name: &VmName, reason: &str) -> Failure {
     Failure::Hypervisor { name: name.to_string(), reason: reason.into(), log: None }
 }
 
-fn refused(op: &Op, errno: i32) -> Failure {
-    let (operation, object) = op.describe();
-    Failure::kernel(operation, object, &io::Error::from_raw_os_error(errno))
+/// What the daemon is told by a kernel that did not do something, or does not say whether it did.
+fn told(operation: &'static str, object: &str, fault: Fault) -> Failure {
+    let outcome = match fault {
+        Fault::Kernel(reason) => KernelOutcome::Refused(reason),
+        Fault::Lost => KernelOutcome::Unknown,
+        other => unreachable!("{other:?} of a call that changes nothing"),
+    };
+    let (object, message) = (object.into(), "told to fail".into());
+    Failure::Kernel { operation, object, outcome, errno: 0, message }
 }
 
 /// What the event loop does to the world.
@@ -242,12 +251,7 @@ impl Network for Handle {
         self.effect(
             Effect::Observe,
             |world| world.network.observe(),
-            |_, fault| match fault {
-                Fault::Errno(errno) => {
-                    Err(Failure::kernel("read", "links", &io::Error::from_raw_os_error(errno)))
-                }
-                other => unreachable!("{other:?} of a dump"),
-            },
+            |_, fault| Err(told("read", "links", fault)),
         )
     }
 
@@ -255,13 +259,16 @@ impl Network for Handle {
         self.effect(
             Effect::Apply(op),
             |world| world.network.apply(op),
-            |world, fault| match fault {
-                Fault::Errno(errno) => {
-                    world.network.fail(0, errno);
-                    world.network.apply(op)
-                }
-                Fault::Lost => world.network.apply(op).and_then(|_| Err(refused(op, EPROTO))),
-                other => unreachable!("{other:?} of an Op"),
+            |world, fault| {
+                let fault = match fault {
+                    Fault::Kernel(reason) => fake::Fault::Refused(reason),
+                    Fault::Lost => fake::Fault::Done,
+                    Fault::Undone => fake::Fault::Lost,
+                    Fault::CutShort | Fault::Crash(When::Torn) => fake::Fault::CutShort,
+                    other => unreachable!("{other:?} of an Op"),
+                };
+                world.network.fail(0, fault);
+                world.network.apply(op)
             },
         )
     }
@@ -270,13 +277,7 @@ impl Network for Handle {
         self.effect(
             Effect::OpenTap,
             |world| world.network.open_tap(port),
-            |_, fault| match fault {
-                Fault::Errno(errno) => {
-                    let error = io::Error::from_raw_os_error(errno);
-                    Err(Failure::kernel("open tap", port.tap.as_str(), &error))
-                }
-                other => unreachable!("{other:?} of a tap"),
-            },
+            |_, fault| Err(told("open tap", port.tap.as_str(), fault)),
         )
     }
 }

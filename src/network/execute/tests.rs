@@ -1,12 +1,21 @@
 use super::*;
-use crate::network::fake::{EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM, EXFULL, Fake, Kernel};
+use crate::model::error::Reason;
+use crate::network::fake::{Fake, Fault, Kernel};
 use crate::plan::op::Plan;
 use crate::plan::reconcile::tests::{Host, bare_kernel};
 use crate::plan::reconcile::{DesiredPort, attach_plan, reconcile, release_plan};
 
-/// What the kernel may answer when it refuses one of our requests; the last three are ENOMEM,
-/// ENOBUFS and ERESTART.
-const ERRNOS: [i32; 10] = [EPERM, ENOENT, EBUSY, EEXIST, ENODEV, EINVAL, EXFULL, 12, 105, 85];
+/// Why the kernel may refuse one of our requests.
+const REASONS: [Reason; 8] = [
+    Reason::Denied,
+    Reason::Missing,
+    Reason::Busy,
+    Reason::Exists,
+    Reason::NoLink,
+    Reason::Invalid,
+    Reason::Full,
+    Reason::Other,
+];
 
 /// A kernel without the order in which it lists addresses and elements.
 fn unordered(mut kernel: Kernel) -> Kernel {
@@ -17,23 +26,51 @@ fn unordered(mut kernel: Kernel) -> Kernel {
     kernel
 }
 
-/// Lets a plan fail at every step with every errno, and expects the kernel to be as before.
+/// Lets a plan fail at every step in every way, and expects the kernel to be as before.
 fn fails_without_a_trace(fake: &Fake, plan: &Plan) {
     assert!(!plan.is_empty());
     for step in 0..plan.len() {
-        for errno in ERRNOS {
-            let mut fake = fake.clone();
-            let before = fake.kernel.clone();
-            fake.fail(step, errno);
-            let failure = execute(&mut fake, plan).unwrap_err();
-            assert_eq!(failure.errno(), Some(errno));
-            assert_eq!(unordered(fake.kernel), unordered(before), "step {step}: {failure}");
+        for reason in REASONS {
+            let failure = fails_at(fake, plan, step, Fault::Refused(reason));
+            assert_eq!(failure.reason(), Some(reason));
+        }
+        // Whoever makes a link finds out what became of it.
+        let makes_link = matches!(plan[step], Op::CreateBridge { .. } | Op::CreateTap { .. });
+        for fault in [Fault::Lost, Fault::Done].into_iter().filter(|_| !makes_link) {
+            let failure = fails_at(fake, plan, step, fault);
+            assert_eq!(failure.outcome(), Some(KernelOutcome::Unknown));
         }
     }
     let mut whole = fake.clone();
     let done = execute(&mut whole, plan).unwrap();
     undo(&mut whole, plan, &done);
     assert_eq!(unordered(whole.kernel), unordered(fake.kernel.clone()));
+}
+
+/// One step fails, and where its answer is lost and it is asked for once more, that time as well.
+fn fails_at(fake: &Fake, plan: &Plan, step: usize, fault: Fault) -> Failure {
+    let mut fake = fake.clone();
+    let before = fake.kernel.clone();
+    fake.fail(step, fault);
+    if !matches!(fault, Fault::Refused(_)) && plan[step].is_repeatable() {
+        fake.fail(step + 1, fault);
+    }
+    let failure = execute(&mut fake, plan).unwrap_err();
+    assert_eq!(unordered(fake.kernel), unordered(before), "step {step}: {failure}");
+    failure
+}
+
+#[test]
+fn what_may_have_been_done_is_asked_for_once_more() {
+    let host = Host::with_vms(1);
+    let mut fake = host.kernel();
+    let elements = host.elements(0);
+    for fault in [Fault::Lost, Fault::Done] {
+        let before = fake.log.len();
+        fake.fail(0, fault);
+        execute(&mut fake, &[Op::RemoveElements(elements.clone())]).unwrap();
+        assert_eq!(fake.log.len() - before, 2);
+    }
 }
 
 #[test]
@@ -57,16 +94,13 @@ fn a_release_goes_on_when_an_address_cannot_be_forgotten() {
     let plan = release_plan(&[port], host.elements(0));
     let forget = plan.len() - 1;
     assert!(plan[forget].can_wait() && !plan[..forget].iter().any(Op::can_wait));
-    fake.fail(forget, EPERM);
+    fake.fail(forget, Fault::Refused(Reason::Denied));
     assert_eq!(execute(&mut fake, &plan).unwrap().len(), plan.len());
     assert!(fake.link("vttap-vm0").is_none());
     let again = attach_plan(&[host.port(0)], host.elements(0));
-    fake.fail(0, EPERM);
+    fake.fail(0, Fault::Refused(Reason::Denied));
     let failure = execute(&mut fake, &again).unwrap_err();
-    assert_eq!(
-        failure.to_string(),
-        "delete neighbour 10.0.0.2 on vbr0: Operation not permitted (errno 1)"
-    );
+    assert_eq!(failure.to_string(), "delete neighbour 10.0.0.2 on vbr0: refused: Denied");
 }
 
 #[test]
@@ -98,10 +132,10 @@ fn an_undo_that_fails_does_not_keep_the_others_from_theirs() {
     let mut fake = bare_kernel();
     let plan = reconcile(&Host::new().desired(), &fake.kernel.observed).plan;
     let last = plan.len() - 1;
-    fake.fail(last, ENOENT);
-    fake.fail(last + 1, EPERM);
+    fake.fail(last, Fault::Refused(Reason::Missing));
+    fake.fail(last + 1, Fault::Refused(Reason::Denied));
     let failure = execute(&mut fake, &plan).unwrap_err();
-    assert_eq!(failure.errno(), Some(ENOENT), "the first failure is told");
+    assert_eq!(failure.reason(), Some(Reason::Missing), "the first failure is told");
     assert_eq!(fake.kernel.observed.accepts.len(), 1, "its undo failed");
     assert_eq!(fake.kernel.observed.links, bare_kernel().kernel.observed.links);
 }
@@ -117,9 +151,9 @@ fn undo_takes_only_the_link_that_was_made() {
     };
     let taken = [create("vttap-x"), create("vttap-x")];
     fake.add_link("vttap-y", crate::plan::reconcile::LinkKind::Other);
-    assert_eq!(execute(&mut fake, &[create("vttap-y")]).unwrap_err().errno(), Some(EBUSY));
+    assert_eq!(execute(&mut fake, &[create("vttap-y")]).unwrap_err().reason(), Some(Reason::Busy));
     assert!(fake.link("vttap-y").is_some(), "it was there before");
-    assert_eq!(execute(&mut fake, &taken).unwrap_err().errno(), Some(EBUSY));
+    assert_eq!(execute(&mut fake, &taken).unwrap_err().reason(), Some(Reason::Busy));
     let made = Op::DeleteLink { name: "vttap-x".into(), index: Some(3) };
     assert_eq!(fake.log.last(), Some(&made), "removed by name and index");
 }
@@ -129,7 +163,7 @@ fn cleaning_goes_on_behind_a_failure() {
     let host = Host::with_vms(3);
     let mut fake = host.kernel();
     let plan = reconcile(&Default::default(), &fake.kernel.observed).plan;
-    fake.fail(1, EPERM);
+    fake.fail(1, Fault::Refused(Reason::Denied));
     let results = execute_all(&mut fake, &plan);
     assert_eq!(results.len(), plan.len());
     assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);

@@ -11,7 +11,7 @@ use super::asked;
 use crate::engine::decide::{Act, Answers, Decision, Engine, Outcome, Step, Write};
 use crate::exercise::Choices;
 use crate::model::clock::Now;
-use crate::model::error::{Error, Failure};
+use crate::model::error::{Error, Failure, Reason};
 use crate::model::lease::{Change, Claim};
 use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
@@ -21,7 +21,7 @@ use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
 use crate::network::Applied;
 use crate::network::execute::{execute, execute_all, undo};
-use crate::network::fake::{EPERM, Fake};
+use crate::network::fake::{Fake, Fault};
 use crate::plan::op::Op;
 use crate::plan::reconcile::{Desired, reconcile};
 
@@ -342,7 +342,7 @@ impl<'a> World<'a> {
 
     fn execute(&mut self, decision: &Decision, trouble: Trouble) -> Result<Vec<Applied>, Error> {
         if let (Trouble::Plan(at), false) = (trouble, decision.plan.is_empty()) {
-            self.kernel.fail(usize::from(at) % decision.plan.len(), EPERM);
+            self.kernel.fail(usize::from(at) % decision.plan.len(), Fault::Refused(Reason::Denied));
         }
         Ok(execute(&mut self.kernel, &decision.plan)?)
     }

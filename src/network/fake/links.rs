@@ -2,9 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::{
-    BRIDGE_PORTS_MAX, EBUSY, EEXIST, EINVAL, ELOOP, ENODEV, EOPNOTSUPP, ERANGE, EXFULL, Kernel,
-};
+use super::{BRIDGE_PORTS_MAX, Kernel};
+use crate::model::error::Reason;
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::name::LINK_NAME_MAX;
@@ -42,11 +41,11 @@ impl Kernel {
         mac: Mac,
         mtu: u16,
         alias: &str,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Reason> {
         check_name(name)?;
         check_mtu(mtu)?;
         if self.position(name).is_ok() {
-            return Err(EEXIST);
+            return Err(Reason::Exists);
         }
         let made = new(index, name, LinkKind::Bridge);
         let alias = Some(alias.to_string());
@@ -61,10 +60,10 @@ impl Kernel {
         owner: Option<u32>,
         multi_queue: bool,
         alias: &str,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Reason> {
         check_name(name)?;
         if self.position(name).is_ok() {
-            return Err(EBUSY);
+            return Err(Reason::Busy);
         }
         let kind = LinkKind::Tap { vnet_hdr: true, multi_queue, persistent: true, owner };
         let alias = Some(alias.to_string());
@@ -75,7 +74,7 @@ impl Kernel {
     /// Makes the settings of the link in the order in which Linux does, up to the one that it
     /// refuses, and those of the port whatever became of them: they are two messages of one send. A
     /// bridge that is not there is found missing before any of them.
-    pub(super) fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), i32> {
+    pub(super) fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), Reason> {
         if set.is_empty() {
             return Ok(());
         }
@@ -88,7 +87,7 @@ impl Kernel {
         let of_link = self.set_itself(at, set, master);
         let link = &mut self.observed.links[at];
         let of_port = match (set.port, link.master) {
-            (Some(_), None) => Err(EOPNOTSUPP),
+            (Some(_), None) => Err(Reason::Unsupported),
             (Some(port), Some(_)) => {
                 link.port = port;
                 Ok(())
@@ -103,7 +102,7 @@ impl Kernel {
         at: usize,
         set: &LinkSettings,
         master: Option<Option<usize>>,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Reason> {
         if let Some(mac) = set.mac {
             self.observed.links[at].mac = mac;
         }
@@ -124,7 +123,7 @@ impl Kernel {
 
     /// Attaches a link, after it was taken from where it is: a refusal leaves it detached. One that
     /// is there already is left alone.
-    fn set_master(&mut self, at: usize, master: Option<usize>) -> Result<(), i32> {
+    fn set_master(&mut self, at: usize, master: Option<usize>) -> Result<(), Reason> {
         let wanted = master.map(|at| self.observed.links[at].index);
         if wanted == self.observed.links[at].master {
             return Ok(());
@@ -136,11 +135,11 @@ impl Kernel {
         let (index, kind) = (master.index, master.kind);
         let ports = self.observed.links.iter().filter(|link| link.master == Some(index)).count();
         match kind {
-            LinkKind::Tap { .. } | LinkKind::Other => return Err(EOPNOTSUPP),
+            LinkKind::Tap { .. } | LinkKind::Other => return Err(Reason::Unsupported),
             LinkKind::Bridge if self.observed.links[at].kind == LinkKind::Bridge => {
-                return Err(ELOOP);
+                return Err(Reason::Loop);
             }
-            LinkKind::Bridge if ports >= BRIDGE_PORTS_MAX => return Err(EXFULL),
+            LinkKind::Bridge if ports >= BRIDGE_PORTS_MAX => return Err(Reason::Full),
             LinkKind::Bridge => {}
         }
         self.observed.links[at].master = Some(index);
@@ -148,10 +147,10 @@ impl Kernel {
     }
 
     /// Holds a link back. One that is gone is held back no more.
-    pub(super) fn shape_link(&mut self, name: &str, to: Option<Shaping>) -> Result<(), i32> {
+    pub(super) fn shape_link(&mut self, name: &str, to: Option<Shaping>) -> Result<(), Reason> {
         match (self.position(name), to) {
             (Ok(at), to) => self.observed.links[at].shaping = to,
-            (Err(errno), Some(_)) => return Err(errno),
+            (Err(reason), Some(_)) => return Err(reason),
             (Err(_), None) => {}
         }
         Ok(())
@@ -178,7 +177,7 @@ impl Kernel {
         link: &str,
         address: Ipv4Addr,
         length: u8,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Reason> {
         let index = self.observed.links[self.position(link)?].index;
         let entry = (index, address, length);
         if !self.observed.addresses.contains(&entry) {
@@ -194,10 +193,10 @@ impl Kernel {
         link: &str,
         address: Ipv4Addr,
         length: u8,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Reason> {
         let Ok(at) = self.position(link) else { return Ok(()) };
         let index = self.observed.links[at].index;
-        let prefix = Prefix::containing(address, length).ok_or(EINVAL)?;
+        let prefix = Prefix::containing(address, length).ok_or(Reason::Invalid)?;
         let in_prefix = |&(at, other, other_length): &(u32, Ipv4Addr, u8)| {
             at == index && Prefix::containing(other, other_length) == Some(prefix)
         };
@@ -219,15 +218,15 @@ impl Kernel {
         self.flows.retain(|(began, answers)| *began != address && *answers != address);
     }
 
-    fn position(&self, name: &str) -> Result<usize, i32> {
-        self.observed.links.iter().position(|link| link.name == name).ok_or(ENODEV)
+    fn position(&self, name: &str) -> Result<usize, Reason> {
+        self.observed.links.iter().position(|link| link.name == name).ok_or(Reason::NoLink)
     }
 }
 
-fn check_name(name: &str) -> Result<(), i32> {
-    if (1..=LINK_NAME_MAX).contains(&name.len()) { Ok(()) } else { Err(ERANGE) }
+fn check_name(name: &str) -> Result<(), Reason> {
+    if (1..=LINK_NAME_MAX).contains(&name.len()) { Ok(()) } else { Err(Reason::OutOfRange) }
 }
 
-fn check_mtu(mtu: u16) -> Result<(), i32> {
-    if MTU.contains(&mtu) { Ok(()) } else { Err(EINVAL) }
+fn check_mtu(mtu: u16) -> Result<(), Reason> {
+    if MTU.contains(&mtu) { Ok(()) } else { Err(Reason::Invalid) }
 }

@@ -1,6 +1,7 @@
 //! nf_tables of the kernel in memory.
 
-use super::{EEXIST, ENOENT, EPERM, Kernel};
+use super::Kernel;
+use crate::model::error::Reason;
 use crate::plan::reconcile::ObservedTable;
 use crate::plan::ruleset::{Accept, Element, Family, Key, Table, Value};
 
@@ -9,35 +10,35 @@ impl Kernel {
         self.observed.tables.iter_mut().find(|table| (table.family, table.name) == (family, name))
     }
 
-    pub(super) fn create_table(&mut self, table: &Table) -> Result<(), i32> {
+    pub(super) fn create_table(&mut self, table: &Table) -> Result<(), Reason> {
         self.check_owner(table.family, table.name)?;
         if self.table_mut(table.family, table.name).is_some() {
-            return Err(EEXIST);
+            return Err(Reason::Exists);
         }
         self.put_table(table);
         Ok(())
     }
 
-    pub(super) fn replace_table(&mut self, table: &Table) -> Result<(), i32> {
+    pub(super) fn replace_table(&mut self, table: &Table) -> Result<(), Reason> {
         self.remove_table(table.family, table.name)?;
         self.put_table(table);
         Ok(())
     }
 
-    pub(super) fn remove_table(&mut self, family: Family, name: &str) -> Result<(), i32> {
+    pub(super) fn remove_table(&mut self, family: Family, name: &str) -> Result<(), Reason> {
         self.check_owner(family, name)?;
         self.observed.tables.retain(|table| (table.family, table.name) != (family, name));
         Ok(())
     }
 
     /// Adds elements, all or none. Those that are there already do no harm.
-    pub(super) fn add_elements(&mut self, elements: &[Element]) -> Result<(), i32> {
+    pub(super) fn add_elements(&mut self, elements: &[Element]) -> Result<(), Reason> {
         for element in elements {
             self.check_owner(element.family, element.table)?;
-            self.set_mut(element).ok_or(ENOENT)?;
+            self.set_mut(element).ok_or(Reason::Missing)?;
         }
         for element in elements {
-            let keys = self.set_mut(element).ok_or(ENOENT)?;
+            let keys = self.set_mut(element).ok_or(Reason::Missing)?;
             if !keys.iter().any(|key| is_same(key, &element.key)) {
                 keys.push(element.key.clone());
             }
@@ -46,7 +47,7 @@ impl Kernel {
     }
 
     /// Removes elements, all or none. Absent ones do no harm.
-    pub(super) fn remove_elements(&mut self, elements: &[Element]) -> Result<(), i32> {
+    pub(super) fn remove_elements(&mut self, elements: &[Element]) -> Result<(), Reason> {
         for element in elements {
             self.check_owner(element.family, element.table)?;
         }
@@ -58,9 +59,9 @@ impl Kernel {
         Ok(())
     }
 
-    pub(super) fn add_accept(&mut self, accept: &Accept) -> Result<(), i32> {
+    pub(super) fn add_accept(&mut self, accept: &Accept) -> Result<(), Reason> {
         if self.observed.accept_chain.as_ref() != Some(&accept.chain) {
-            return Err(ENOENT);
+            return Err(Reason::Missing);
         }
         self.observed.accepts.push(accept.clone());
         Ok(())
@@ -86,10 +87,10 @@ impl Kernel {
         set.map(|(_, keys)| keys)
     }
 
-    fn check_owner(&self, family: Family, name: &str) -> Result<(), i32> {
+    fn check_owner(&self, family: Family, name: &str) -> Result<(), Reason> {
         let foreign =
             self.foreign_tables.iter().any(|owned| (owned.0, owned.1.as_str()) == (family, name));
-        if foreign { Err(EPERM) } else { Ok(()) }
+        if foreign { Err(Reason::Denied) } else { Ok(()) }
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::error::Reason;
 use crate::plan::op::{Handover, LinkSettings, PortSettings};
 
 const ISOLATED: PortSettings = PortSettings { isolated: true, group_forward: 8 };
@@ -30,8 +31,8 @@ fn address(link: &str, last: u8) -> Op {
     Op::AddAddress { link: link.into(), address: [10, 0, 0, last].into(), length: 24 }
 }
 
-fn errno(fake: &mut Fake, op: &Op) -> Option<i32> {
-    fake.apply(op).err().and_then(|failure| failure.errno())
+fn reason(fake: &mut Fake, op: &Op) -> Option<Reason> {
+    fake.apply(op).err().and_then(|failure| failure.reason())
 }
 
 #[test]
@@ -45,24 +46,24 @@ fn refuses_as_linux_does() {
     let mtu = LinkSettings { mtu: Some(67), ..LinkSettings::default() };
     let isolated = LinkSettings { port: Some(ISOLATED), ..LinkSettings::default() };
     for (op, expected) in [
-        (create_bridge("eth0"), EEXIST),
-        (create_tap("vbr0"), EBUSY),
-        (create_tap("vttap-0123456789"), ERANGE),
-        (attach("vttap-x", "vbr1"), ENODEV),
-        (attach("vttap-y", "vbr0"), ENODEV),
-        (attach("vttap-x", "eth0"), EOPNOTSUPP),
-        (set("vttap-x", mtu), EINVAL),
-        (set("vttap-x", isolated), EOPNOTSUPP),
-        (address("vbr1", 1), ENODEV),
-        (Op::RemoveTable { family: Family::Ip, name: "volnet" }, EPERM),
+        (create_bridge("eth0"), Reason::Exists),
+        (create_tap("vbr0"), Reason::Busy),
+        (create_tap("vttap-0123456789"), Reason::OutOfRange),
+        (attach("vttap-x", "vbr1"), Reason::NoLink),
+        (attach("vttap-y", "vbr0"), Reason::NoLink),
+        (attach("vttap-x", "eth0"), Reason::Unsupported),
+        (set("vttap-x", mtu), Reason::Invalid),
+        (set("vttap-x", isolated), Reason::Unsupported),
+        (address("vbr1", 1), Reason::NoLink),
+        (Op::RemoveTable { family: Family::Ip, name: "volnet" }, Reason::Denied),
     ] {
-        assert_eq!(errno(&mut fake, &op), Some(expected), "{op:?}");
+        assert_eq!(reason(&mut fake, &op), Some(expected), "{op:?}");
     }
     let absent = Op::RemoveAddress { link: "vbr0".into(), address: [10; 4].into(), length: 8 };
-    assert_eq!((errno(&mut fake, &address("vbr0", 1)), errno(&mut fake, &absent)), (None, None));
+    assert_eq!((reason(&mut fake, &address("vbr0", 1)), reason(&mut fake, &absent)), (None, None));
     let gone = Op::DeleteLink { name: "vttap-y".into(), index: None };
     let reused = Op::DeleteLink { name: "vttap-x".into(), index: Some(99) };
-    assert_eq!((errno(&mut fake, &gone), errno(&mut fake, &reused)), (None, None));
+    assert_eq!((reason(&mut fake, &gone), reason(&mut fake, &reused)), (None, None));
     assert!(fake.link("vttap-x").is_some(), "another one has that name now");
 }
 
@@ -73,8 +74,8 @@ fn a_bridge_takes_1023_ports_and_lets_them_go_when_it_ends() {
     for n in 0..=BRIDGE_PORTS_MAX {
         let name = format!("vttap-{n}");
         fake.apply(&create_tap(&name)).unwrap();
-        let expected = (n == BRIDGE_PORTS_MAX).then_some(EXFULL);
-        assert_eq!(errno(&mut fake, &attach(&name, "vbr0")), expected);
+        let expected = (n == BRIDGE_PORTS_MAX).then_some(Reason::Full);
+        assert_eq!(reason(&mut fake, &attach(&name, "vbr0")), expected);
     }
     let first = fake.link("vttap-0").unwrap();
     assert!(first.port == ISOLATED && first.master == bridge && bridge == Some(1));
@@ -116,22 +117,19 @@ fn what_it_keeps_of_an_address_goes_when_it_is_told_so_or_with_the_link() {
     fake.delete_link("vbr0");
     assert_eq!(fake.kernel.neighbours, [(bridge + 1, one)].into());
     let gone = Op::ForgetAddress { link: "vbr0".into(), address: two, at };
-    assert_eq!((errno(&mut fake, &gone), fake.kernel.flows.len()), (None, 0));
+    assert_eq!((reason(&mut fake, &gone), fake.kernel.flows.len()), (None, 0));
 }
 
 #[test]
 fn fails_once_where_it_was_told_to() {
     let mut fake = Fake::new();
-    fake.fail(1, EPERM);
+    fake.fail(1, Fault::Refused(Reason::Denied));
     fake.apply(&create_tap("vttap-x")).unwrap();
     let failure = fake.apply(&attach("vttap-x", "vbr0")).unwrap_err();
-    assert_eq!(failure.errno(), Some(ENODEV), "what Linux refuses by itself comes first");
-    fake.fail(1, EPERM);
+    assert_eq!(failure.reason(), Some(Reason::NoLink), "what Linux refuses by itself comes first");
+    fake.fail(1, Fault::Refused(Reason::Denied));
     fake.apply(&create_bridge("vbr0")).unwrap();
     let failure = fake.apply(&attach("vttap-x", "vbr0")).unwrap_err();
-    assert_eq!(
-        failure.to_string(),
-        "attach link vttap-x to vbr0: Operation not permitted (errno 1)"
-    );
+    assert_eq!(failure.to_string(), "attach link vttap-x to vbr0: refused: Denied");
     assert!(fake.link("vttap-x").unwrap().port == ISOLATED, "half done at its worst");
 }

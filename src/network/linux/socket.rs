@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 use volnet_ffi::socket::{NetlinkOption, enable};
 
-use crate::model::error::Failure;
+use crate::model::error::{Failure, KernelOutcome, Reason};
 use crate::netlink;
 use crate::netlink::message::{DUMP_INTR, Message, Messages, TYPE_DONE, TYPE_ERROR};
 use crate::netlink::writer::{SEND_MAX, Writer};
@@ -71,9 +71,13 @@ pub struct Sequence(u32);
 pub enum Error {
     /// The kernel refused the message of this number (the first is 0), in these words if any.
     Refused { index: u32, errno: i32, words: Option<String> },
-    /// The socket could not send or receive.
+    /// A call failed, and what was asked for was not begun.
     Io(io::Error),
-    /// The request does not fit a message, or the answer is not well-formed.
+    /// The request does not fit a message; nothing was sent.
+    Unsendable(netlink::Error),
+    /// The answer could not be received.
+    Unheard(io::Error),
+    /// The answer is not well-formed.
     Codec(netlink::Error),
     /// A datagram was longer than any that the kernel should send.
     Truncated,
@@ -186,9 +190,10 @@ impl Socket {
         read: impl Fn(&Message<'_>) -> Result<Option<T>, netlink::Error>,
     ) -> Result<Dumped<T>, Error> {
         for _ in 1..most {
-            let dumped = self.dump_once(&build, &read)?;
-            if dumped.whole {
-                return Ok(dumped);
+            match self.dump_once(&build, &read) {
+                Ok(dumped) if !dumped.whole => {}
+                Err(Error::Unheard(_)) => {}
+                ended => return ended,
             }
         }
         self.dump_once(build, read)
@@ -217,7 +222,7 @@ impl Socket {
         let first = self.sequence.0;
         self.writer.clear();
         build(&mut self.writer, &mut self.sequence);
-        let bytes = self.writer.finish().map_err(Error::Codec)?;
+        let bytes = self.writer.finish().map_err(Error::Unsendable)?;
         send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from)?;
         let messages = self.sequence.0.wrapping_sub(first);
         Ok(Answers { first, messages, acks: 0, foreign: 0, error: None })
@@ -258,9 +263,23 @@ impl Socket {
     ) -> Result<bool, Error> {
         let mut interrupted = false;
         loop {
-            let datagram = receive(&self.fd, &mut self.buffer)?.ok_or(Error::Silent)?;
+            let datagram = match receive(&self.fd, &mut self.buffer) {
+                Ok(Some(datagram)) => datagram,
+                Ok(None) => return Err(answers.error.take().unwrap_or(Error::Silent)),
+                Err(error) => {
+                    answers.pass_over()?;
+                    answers.error.get_or_insert(error);
+                    continue;
+                }
+            };
             for message in Messages::new(datagram) {
-                let message = message?;
+                let message = match message {
+                    Ok(message) => message,
+                    Err(error) => {
+                        answers.keep(Err(error));
+                        break;
+                    }
+                };
                 if !answers.own(&message)? {
                     continue;
                 }
@@ -289,8 +308,14 @@ impl Answers {
         if message.sequence.wrapping_sub(self.first) < self.messages {
             return Ok(true);
         }
+        self.pass_over()?;
+        Ok(false)
+    }
+
+    /// Counts a message, or a datagram, that says nothing of this request.
+    fn pass_over(&mut self) -> Result<(), Error> {
         self.foreign += 1;
-        if self.foreign > FOREIGN_MAX { Err(Error::Silent) } else { Ok(false) }
+        if self.foreign > FOREIGN_MAX { Err(Error::Silent) } else { Ok(()) }
     }
 
     /// Takes an acknowledgement or an error; the first error stays.
@@ -324,28 +349,69 @@ impl Error {
         match self {
             Error::Refused { errno, .. } => Some(*errno),
             Error::Io(error) => error.raw_os_error(),
-            Error::Codec(_) | Error::Truncated | Error::Silent | Error::Unsettled => None,
+            Error::Unsendable(_) => None,
+            Error::Unheard(_)
+            | Error::Codec(_)
+            | Error::Truncated
+            | Error::Silent
+            | Error::Unsettled => None,
+        }
+    }
+
+    /// Whether what was asked for may have been done: the request was sent, and the kernel executes
+    /// it inside `send`.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Error::Refused { .. } | Error::Io(_) | Error::Unsendable(_) => false,
+            Error::Unheard(_)
+            | Error::Codec(_)
+            | Error::Truncated
+            | Error::Silent
+            | Error::Unsettled => true,
         }
     }
 
     /// What could not be done, to what, and why: the kernel's own words where it has any. What is
-    /// wrong with the conversation itself counts as EPROTO.
+    /// wrong with the conversation itself is shown as EPROTO.
     pub fn failure(self, operation: &'static str, object: impl Into<String>) -> Failure {
         let object = object.into();
+        let refused = |object, error: &io::Error| match error.raw_os_error() {
+            Some(errno) => Failure::refused(operation, object, reason(errno), error),
+            None => Failure::kernel(operation, object, error),
+        };
         let message = match self {
             Error::Refused { errno, words: None, .. } => {
-                return Failure::kernel(operation, object, &io::Error::from_raw_os_error(errno));
+                return refused(object, &io::Error::from_raw_os_error(errno));
             }
-            Error::Io(error) => return Failure::kernel(operation, object, &error),
+            Error::Io(error) => return refused(object, &error),
             Error::Refused { errno, words: Some(message), .. } => {
-                return Failure::Kernel { operation, object, errno, message };
+                let outcome = KernelOutcome::Refused(reason(errno));
+                return Failure::Kernel { operation, object, outcome, errno, message };
             }
+            Error::Unsendable(error) => {
+                let (outcome, errno) = (KernelOutcome::Refused(Reason::Invalid), libc::EMSGSIZE);
+                let message = error.to_string();
+                return Failure::Kernel { operation, object, outcome, errno, message };
+            }
+            Error::Unheard(error) => format!("the kernel's answer cannot be received: {error}"),
             Error::Codec(error) => error.to_string(),
             Error::Truncated => "the kernel's answer is longer than expected".into(),
             Error::Silent => "the kernel gave no answer".into(),
             Error::Unsettled => "the kernel's state changes faster than it can be read".into(),
         };
-        Failure::Kernel { operation, object, errno: libc::EPROTO, message }
+        let (outcome, errno) = (KernelOutcome::Unknown, libc::EPROTO);
+        Failure::Kernel { operation, object, outcome, errno, message }
+    }
+}
+
+/// Why the kernel refused something.
+pub fn reason(errno: i32) -> Reason {
+    match errno {
+        libc::ENODEV => Reason::NoLink,
+        libc::EXFULL => Reason::Full,
+        libc::ERANGE => Reason::OutOfRange,
+        libc::ELOOP => Reason::Loop,
+        errno => Reason::of(io::Error::from_raw_os_error(errno).kind()),
     }
 }
 
@@ -382,7 +448,7 @@ pub fn receive<'a>(fd: &OwnedFd, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]
         let received = match recvmsg::<NetlinkAddr>(fd.as_raw_fd(), &mut into, None, flags) {
             Ok(received) => received,
             Err(nix::Error::EAGAIN) => return Ok(None),
-            Err(errno) => return Err(Error::Io(errno.into())),
+            Err(errno) => return Err(Error::Unheard(errno.into())),
         };
         let (length, cut) = (received.bytes, received.flags.contains(MsgFlags::MSG_TRUNC));
         if received.address.is_none_or(|sender| sender.pid() != 0) {

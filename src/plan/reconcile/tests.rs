@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::error::Reason;
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::name::{TapName, VmName};
@@ -12,7 +13,7 @@ use crate::model::prefix::Prefix;
 use crate::model::spec::NetworkSpec;
 use crate::network::Network;
 use crate::network::execute::{execute, execute_all};
-use crate::network::fake::{EOPNOTSUPP, Fake};
+use crate::network::fake::{Fake, Fault};
 use crate::plan::op::LinkSettings;
 use crate::plan::ruleset::{
     self, Chain, ChainKind, Direction, Element, Field, Guest, Hook, Rule, Set, SetKind, Value,
@@ -411,7 +412,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
     let plan = reconcile(&desired, &fake.kernel.observed).plan;
     let of_bridges =
         |op: &Op| matches!(op, Op::CreateTable(table) if table.family == Family::Bridge);
-    fake.fail(plan.iter().position(of_bridges).unwrap(), EOPNOTSUPP);
+    fake.fail(plan.iter().position(of_bridges).unwrap(), Fault::Refused(Reason::Unsupported));
     let failed = execute_all(&mut fake, &plan).into_iter().filter(Result::is_err).count();
     assert_eq!(failed, 1);
     let before = fake.kernel.clone();

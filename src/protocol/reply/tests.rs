@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::error::{KernelOutcome, Reason};
 use crate::model::limits::Limits;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
@@ -88,6 +89,7 @@ fn errors() -> Vec<(Error, Value)> {
             Failure::Kernel {
                 operation: "create tap",
                 object: s("vttap-web"),
+                outcome: KernelOutcome::Refused(Reason::Busy),
                 errno: 16,
                 message: s("Device or resource busy"),
             },
