@@ -49,6 +49,30 @@ fn what_a_dry_run_prints_is_what_volnet_does() {
     assert_eq!(by_volnet, by_shell);
 }
 
+/// A daemon that could not set the host up serves all the same. It makes no VM on a bridge that is
+/// not its own, and says why.
+#[test]
+fn no_vm_is_made_on_a_host_whose_setup_failed() {
+    in_namespace(|| {
+        run("ip link add vbr0 type bridge");
+        let daemon = Daemon::start(&[]);
+        let create = |name: &str| daemon.call("Create", json!({ "name": name }));
+        for answer in [create("web"), create("web")] {
+            assert_eq!(answer["error"], "io.volnet.InvalidConfig", "{answer}");
+            let reason = answer["parameters"]["reason"].as_str().unwrap();
+            assert!(reason.contains("bridge vbr0 is not volnet's"), "{reason}");
+        }
+        let vsock = json!({ "name": "vs", "config": { "network": { "mode": "vsock" } } });
+        assert!(daemon.call("Create", vsock)["error"].is_null(), "it needs no bridge");
+        assert!(!link_exists("vttap-web"));
+        run("ip link delete vbr0");
+        let answer = create("web");
+        assert_eq!(answer["parameters"]["vm"]["tap"], "vttap-web", "{answer}");
+        assert_eq!(common::ip_link("vttap-web")["master"], "vbr0");
+        assert!(daemon.call("Delete", json!({ "name": "vs" }))["error"].is_null());
+    });
+}
+
 #[test]
 fn setup_and_teardown_work_without_a_daemon() {
     in_namespace(|| {

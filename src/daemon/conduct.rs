@@ -111,6 +111,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// Runs the plan on the kernel.
     fn apply(&mut self, decision: &Decision) -> Result<Vec<Applied>, Error> {
+        self.stand(&decision.plan)?;
         let applied = execute::execute(&mut self.network, &decision.plan);
         applied.map_err(|failure| self.named(&decision.record, failure))
     }

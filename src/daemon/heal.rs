@@ -44,6 +44,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let mut repair = self.engine.judge(&observed, now);
         self.notify(std::mem::take(&mut repair.events), now);
         let failed = self.apply_all(&repair.plan, now);
+        self.sound = !failed && !self.engine.has_problems();
         let repaired = self.engine.repaired(repair, failed, now);
         self.notify(repaired, now);
         Ok(())

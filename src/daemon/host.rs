@@ -16,7 +16,8 @@ use crate::model::record::{Action, HostRecord, Intent, ProcessId};
 use crate::model::request::Reply;
 use crate::model::view::EventKind;
 use crate::network::{Network, execute};
-use crate::plan::reconcile::{Desired, Observed, Problem, reconcile};
+use crate::plan::op::{Op, Plan};
+use crate::plan::reconcile::{Desired, Observed, Problem, reconcile, remove_unfinished};
 use crate::store::disk::Disk;
 
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
@@ -34,18 +35,53 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             let first = self.host.is_none();
             self.remember_host(&observed)?;
             let applied = execute::execute(&mut self.network, &reconciled.plan);
-            if applied.is_err() && first {
-                if let Err(failure) = self.forget_host() {
-                    log::error!("while undoing: {failure}");
-                    self.engine.look_again(now);
-                }
+            if applied.is_err() {
+                self.undo_setup(first, now);
             }
             let applied = applied?;
+            self.sound = true;
             for (op, applied) in reconciled.plan.iter().zip(applied) {
                 self.remade(op, applied, now);
             }
         }
         Ok(Reply::Plan { plan })
+    }
+
+    /// A setup failed and its steps were undone. A bridge that was made but for its alias is removed
+    /// here, because no step knows its index.
+    fn undo_setup(&mut self, first: bool, now: Now) {
+        let cleared = self.network.observe().and_then(|observed| {
+            let results = execute::execute_all(&mut self.network, &remove_unfinished(&observed));
+            results.into_iter().collect::<Result<Vec<_>, _>>()
+        });
+        let forgotten = if first { self.forget_host() } else { Ok(()) };
+        for failure in cleared.err().into_iter().chain(forgotten.err()) {
+            log::error!("while undoing: {failure}");
+        }
+        if self.host.is_some() {
+            self.engine.look_again(now);
+        }
+    }
+
+    /// Makes sure that what a plan needs of the host stands: the bridges that it attaches taps to,
+    /// and our tables. It does, unless something failed when the host was last looked at; then it is
+    /// tried again here, and the error says why it cannot be.
+    pub(super) fn stand(&mut self, plan: &[Op]) -> Result<(), Error> {
+        let bridges: Vec<&str> = plan.iter().filter_map(Op::attaches_to).collect();
+        if self.sound || bridges.is_empty() {
+            return Ok(());
+        }
+        let observed = self.network.observe()?;
+        let reconciled = reconcile(&self.engine.desired(), &observed);
+        let of_bridge = |problem: &&Problem| matches!(problem, Problem::BridgeTaken { bridge, .. } if bridges.contains(&&**bridge));
+        if let Some(problem) = reconciled.problems.iter().find(of_bridge) {
+            let reason = problem.to_string();
+            return Err(Refusal::InvalidConfig { field: "networks".into(), reason }.into());
+        }
+        let needed = |op: &Op| op.is_of_host() || op.link().is_some_and(|on| bridges.contains(&on));
+        let plan: Plan = reconciled.plan.into_iter().filter(needed).collect();
+        execute::execute(&mut self.network, &plan)?;
+        Ok(())
     }
 
     /// Frees the host of everything. Goes on when a step fails and reports the first failure; then
@@ -107,7 +143,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         self.look_around(now);
         self.remember_host(&observed)?;
-        if self.apply_all(&reconciled.plan, now) {
+        let failed = self.apply_all(&reconciled.plan, now);
+        self.sound = !failed && reconciled.problems.is_empty();
+        if failed {
             self.engine.look_again(now);
         }
         Ok(())

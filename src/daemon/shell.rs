@@ -45,6 +45,8 @@ pub struct Shell<N, D: Disk, P> {
     pub(super) launcher: Launcher,
     /// What the host was before setup; `None` while it is not set up.
     pub(super) host: Option<HostRecord>,
+    /// Nothing failed when the host was last looked at.
+    pub(super) sound: bool,
     pub(super) sequence: u64,
     /// The name servers that guests are told.
     pub(super) resolvers: Resolvers,
@@ -84,6 +86,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             processes,
             launcher,
             host: None,
+            sound: false,
             sequence: 0,
             resolvers: Resolvers::default(),
             outputs: Vec::new(),

@@ -191,6 +191,11 @@ impl Engine {
         self.watch = Watch::default();
     }
 
+    /// Whether the last look found problems that are not ours to solve.
+    pub fn has_problems(&self) -> bool {
+        !self.watch.told.is_empty()
+    }
+
     /// Compares what was observed with what should be.
     pub fn judge(&mut self, observed: &Observed, now: Now) -> Repair {
         self.observed(&observed.links);

@@ -167,6 +167,53 @@ impl Op {
         }
     }
 
+    /// The bridge that it attaches a link to.
+    pub fn attaches_to(&self) -> Option<&str> {
+        match self {
+            Op::SetLink { set: LinkSettings { master: Some(Some(bridge)), .. }, .. } => {
+                Some(bridge)
+            }
+            _ => None,
+        }
+    }
+
+    /// The link that it makes, changes or removes, or whose addresses it changes.
+    pub fn link(&self) -> Option<&str> {
+        match self {
+            Op::CreateBridge { name, .. }
+            | Op::CreateTap { name, .. }
+            | Op::SetLink { name, .. }
+            | Op::DeleteLink { name, .. }
+            | Op::ShapeLink { name, .. } => Some(name),
+            Op::AddAddress { link, .. } | Op::RemoveAddress { link, .. } => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Whether it is about the host as a whole, and about no single link or VM.
+    pub fn is_of_host(&self) -> bool {
+        match self {
+            Op::SetForwarding { .. }
+            | Op::CreateTable(_)
+            | Op::ReplaceTable(_)
+            | Op::RemoveTable { .. }
+            | Op::AddAccept(_)
+            | Op::RemoveAccept(_) => true,
+            Op::CreateBridge { .. }
+            | Op::CreateTap { .. }
+            | Op::SetLink { .. }
+            | Op::DeleteLink { .. }
+            | Op::ShapeLink { .. }
+            | Op::AddAddress { .. }
+            | Op::RemoveAddress { .. }
+            | Op::AddElements(_)
+            | Op::RemoveElements(_)
+            | Op::ExchangeElements { .. }
+            | Op::ForgetAddress { .. }
+            | Op::ForgetFlows { .. } => false,
+        }
+    }
+
     /// Whether it can be applied twice with the same effect. The other Ops would find their own
     /// result, and fail or make it twice.
     pub fn is_repeatable(&self) -> bool {

@@ -203,6 +203,12 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     Reconciled { plan, problems }
 }
 
+/// What removes the bridges whose making was cut short.
+pub fn remove_unfinished(observed: &Observed) -> Plan {
+    let unfinished = observed.links.iter().filter(|link| link.unfinished);
+    unfinished.map(|link| port::remove(&link.name, link.index)).collect()
+}
+
 /// Our links that are no longer desired.
 fn stale<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Vec<&'a Link> {
     let bridges: BTreeSet<&str> =

@@ -17,7 +17,8 @@
 //!
 //! If the daemon dies, links without a VM stay. The next daemon finds and retires them again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -72,6 +73,8 @@ struct Pending {
     links: BTreeSet<u32>,
     /// How many deletions of connections are open.
     forgets: usize,
+    /// The addresses whose connections could not be forgotten, and why.
+    unforgotten: BTreeMap<Ipv4Addr, (i32, String)>,
     /// Links are being read: the thread removes none.
     paused: bool,
     /// Links are being removed.
@@ -112,9 +115,25 @@ impl Aside {
         self.give(Task::Remove { index, group })
     }
 
-    /// Gives the thread connections to delete. It logs a failure.
+    /// Has connections deleted. A failure is logged, and remembered of an address: nobody gets it
+    /// before [`Aside::forget_first`] has succeeded.
     pub fn forget(&mut self, past: Past) -> Result<(), Error> {
         self.give(Task::Forget(past))
+    }
+
+    /// Has the connections of an address deleted that somebody is about to get. Waits for that only
+    /// if it failed when it was last tried: then this fails if it fails again.
+    pub fn forget_first(&mut self, address: Ipv4Addr) -> Result<(), Error> {
+        let was_left = self.shared.lock().unforgotten.contains_key(&address);
+        self.forget(Past::Of(address))?;
+        if !was_left {
+            return Ok(());
+        }
+        let pending = self.shared.wait_while(self.shared.lock(), |pending| pending.forgets > 0);
+        match pending.unforgotten.get(&address) {
+            Some((errno, words)) => Err(Error::refused(*errno, words.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Stops the thread from removing links as long as the result lives, so that our own work does
@@ -161,6 +180,24 @@ impl Drop for Aside {
         if let Some((sender, thread)) = self.thread.take() {
             drop(sender);
             let _ = thread.join();
+        }
+    }
+}
+
+impl Pending {
+    /// Connections were deleted, or could not be.
+    fn forgot(&mut self, past: Past, forgotten: Result<(), Error>) {
+        self.forgets -= 1;
+        let left = forgotten.err().map(|error| {
+            let errno = error.errno().unwrap_or(libc::EPROTO);
+            let failure = error.failure("delete connections", past.to_string());
+            log::warn!("{failure}");
+            (errno, failure.to_string())
+        });
+        match (past, left) {
+            (Past::Of(address), Some(left)) => drop(self.unforgotten.insert(address, left)),
+            (Past::Of(address), None) => drop(self.unforgotten.remove(&address)),
+            (Past::Led { .. }, _) => {}
         }
     }
 }
@@ -236,10 +273,11 @@ impl Worker {
     }
 
     fn forget(&mut self, past: Past) {
-        if let Err(error) = self.conntrack.forget(&mut self.netfilter, past) {
-            log::warn!("{}", error.failure("delete connections", past.to_string()));
+        let mut forgotten = self.conntrack.forget(&mut self.netfilter, past);
+        if forgotten.as_ref().is_err_and(Error::is_unknown) {
+            forgotten = self.conntrack.forget(&mut self.netfilter, past);
         }
-        self.shared.lock().forgets -= 1;
+        self.shared.lock().forgot(past, forgotten);
         self.shared.changed.notify_all();
     }
 
@@ -278,5 +316,24 @@ impl Worker {
                 log::error!("{}", error.failure("delete link", format!("index {index}")));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_held_until_its_connections_are_forgotten() {
+        let mut pending = Pending { forgets: 3, ..Pending::default() };
+        let address = Ipv4Addr::new(10, 0, 0, 2);
+        let others = Past::Led { protocol: 6, host_port: 80, address, port: 80 };
+        let fails = || Err(Error::refused(libc::EPERM, "no".into()));
+        pending.forgot(others, fails());
+        assert_eq!(pending.unforgotten.len(), 0, "no packet begins a connection by that port");
+        pending.forgot(Past::Of(address), fails());
+        assert_eq!(pending.unforgotten[&address].0, libc::EPERM);
+        pending.forgot(Past::Of(address), Ok(()));
+        assert_eq!((pending.unforgotten.len(), pending.forgets), (0, 0));
     }
 }

@@ -27,12 +27,13 @@ pub mod sysctl;
 pub mod tap;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use crate::model::error::Failure;
 use crate::model::limits::Shaping;
 use crate::plan::firewall::Surroundings;
-use crate::plan::op::{LinkSettings, Op};
+use crate::plan::op::{Handover, LinkSettings, Op};
 use crate::plan::reconcile::{DesiredPort, Link, Observed};
 use crate::plan::ruleset::{ALLOWED, DENIED};
 
@@ -147,9 +148,8 @@ impl Network for Linux {
             Op::RemoveElements(elements) => none(nft.remove_elements(elements)),
             Op::AddAccept(accept) => none(nft.add_accept(accept)),
             Op::RemoveAccept(accept) => none(nft.remove_accept(accept)),
-            Op::ForgetAddress { link, address, .. } => {
-                let neighbour = addresses::forget_neighbour(route, link, *address);
-                none(neighbour.and(self.aside.forget(Past::Of(*address))))
+            Op::ForgetAddress { link, address, at } => {
+                none(self.forget_address(link, *address, *at))
             }
             Op::ForgetFlows { protocol, host_port, address, port } => {
                 let (protocol, host_port) = (*protocol, *host_port);
@@ -213,6 +213,18 @@ impl Linux {
         let index = tap::create(&mut self.route, spec)?;
         self.fresh = Some((spec.owner, spec.multi_queue));
         Ok(index)
+    }
+
+    /// Deletes what the kernel keeps of an address. Both parts are tried, whatever becomes of the
+    /// first.
+    fn forget_address(&mut self, link: &str, address: Ipv4Addr, at: Handover) -> Result<(), Error> {
+        let neighbour = addresses::forget_neighbour(&mut self.route, link, address);
+        let connections = match at {
+            Handover::Assigned => self.aside.forget_first(address),
+            Handover::Released => self.aside.forget(Past::Of(address)),
+        };
+        neighbour?;
+        connections
     }
 
     /// Adds to links how fast they send.
