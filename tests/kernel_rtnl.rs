@@ -11,7 +11,7 @@ use volnet::netlink;
 use volnet::netlink::message::{ACK, CREATE, Message, REQUEST};
 use volnet::netlink::rtnl::address::{self, AddressMessage};
 use volnet::netlink::rtnl::link::{
-    self, LinkChange, LinkMessage, Port, PortChange, Target, TunKind,
+    self, BridgePort, LinkChange, LinkMessage, PortChange, Target, TunKind,
 };
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
 use volnet::netlink::rtnl::route::{self, RouteMessage};
@@ -88,7 +88,8 @@ fn read_tap(message: &Message<'_>, bridge: u32) -> Result<(), netlink::Error> {
     assert_eq!((tap.name, tap.alias), (&b"vttap-a"[..], Some(&b"volnet:a"[..])));
     assert_eq!((tap.master, tap.mtu, tap.group), (Some(bridge), 1400, 77));
     assert_eq!((tap.mac, tap.is_up()), (Some([2, 0, 0, 0, 0, 7]), true));
-    let port = Port { state: 0, isolated: true, guard: true, learning: false, group_forward: 0 };
+    let port =
+        BridgePort { state: 0, isolated: true, guard: true, learning: false, group_forward: 0 };
     assert_eq!(tap.port, Some(port));
     let tun = tap.tun.unwrap();
     assert_eq!((tun.kind, tun.owner), (TunKind::Tap, Some(1000)));

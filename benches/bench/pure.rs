@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use volnet::engine::ipam::Pool;
+use volnet::engine::ipam::AddressPool;
 use volnet::netlink::rtnl::link::{self, LinkMessage};
 use volnet::network::linux::socket::{Protocol, Socket};
 use volnet::protocol::frame::Decoder;
@@ -48,7 +48,7 @@ fn time(what: &str, vms: Option<usize>, record: &mut Record, mut body: impl FnMu
 /// A pool in which only a few addresses, far apart, are free.
 fn addresses(record: &mut Record) {
     let prefix = "10.0.0.0/8".parse().expect("a prefix");
-    let mut pool = Pool::new(prefix, Ipv4Addr::new(10, 0, 0, 1)).expect("a pool");
+    let mut pool = AddressPool::new(prefix, Ipv4Addr::new(10, 0, 0, 1)).expect("a pool");
     let mut leased = Vec::new();
     while let Some(address) = pool.lease() {
         leased.push(address);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::Value;
 
-use crate::protocol::client::{self, Reply};
+use crate::protocol::client::{self, ReplyMessage};
 
 use super::Trouble;
 
@@ -54,7 +54,11 @@ impl Connection {
     }
 
     /// Calls a method and waits for its reply.
-    pub(super) fn call(&mut self, method: &str, parameters: Value) -> Result<Reply, Trouble> {
+    pub(super) fn call(
+        &mut self,
+        method: &str,
+        parameters: Value,
+    ) -> Result<ReplyMessage, Trouble> {
         self.send(method, parameters, false)?;
         self.receive()
     }
@@ -109,7 +113,7 @@ impl Connection {
     }
 
     /// Waits for the next reply.
-    pub(super) fn receive(&mut self) -> Result<Reply, Trouble> {
+    pub(super) fn receive(&mut self) -> Result<ReplyMessage, Trouble> {
         loop {
             if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == 0) {
                 let end = self.searched + end;

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use super::shell::Shell;
 use crate::dhcp::resolvers::resolvers;
-use crate::dhcp::{Query, Step, decide};
+use crate::dhcp::{Handled, Query, handle};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::view::{Finding, Level};
@@ -29,14 +29,14 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             .inspect_err(|reason| log::debug!("network {network}: a frame is ignored: {reason}"))
             .ok()?;
         let reply = loop {
-            match decide(&mut self.engine, network, &query, now) {
-                Step::Nothing => return None,
-                Step::MakeRoom(decision) => {
+            match handle(&mut self.engine, network, &query, now) {
+                Handled::Nothing => return None,
+                Handled::MakeRoom(decision) => {
                     if !self.carry_out(decision, now) {
                         return None;
                     }
                 }
-                Step::Do { decision, reply } => {
+                Handled::Do { decision, reply } => {
                     if decision.is_some_and(|decision| !self.carry_out(decision, now)) {
                         return None;
                     }

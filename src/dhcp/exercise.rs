@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use super::Query;
-use super::decide::{Step, decide};
 use super::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
+use super::handle::{Handled, handle};
 use super::message::{Kind, Message, option};
 use crate::engine::decide::{Engine, Outcome, Step as Requested};
 use crate::model::clock::Now;
@@ -64,12 +64,12 @@ impl Host {
     pub(super) fn hear(&mut self, frame: &[u8], now: Now) -> Option<Vec<u8>> {
         let query = Query::read(frame).ok()?;
         let reply = loop {
-            match decide(&mut self.engine, "default", &query, now) {
-                Step::Nothing => return None,
-                Step::MakeRoom(decision) => {
+            match handle(&mut self.engine, "default", &query, now) {
+                Handled::Nothing => return None,
+                Handled::MakeRoom(decision) => {
                     self.engine.commit(decision, &Outcome::default(), now);
                 }
-                Step::Do { decision, reply } => {
+                Handled::Do { decision, reply } => {
                     if let Some(decision) = decision {
                         self.engine.commit(decision, &Outcome::default(), now);
                     }

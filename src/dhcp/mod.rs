@@ -4,16 +4,16 @@
 //! ```text
 //! frame ─ frame::parse ─▶ datagram ─ Message::read ─▶ message ─▶ Query
 //!                                                                  │ who is that? ─▶ engine: Guest
-//!                                                          respond(guest, query, now)
+//!                                                      respond(guest, query, now)
 //!                                                                  │
-//!                       Step { decision ─▶ carried out, then  reply ─▶ Reply::frame ─▶ frame }
+//!            Handled { decision ─▶ carried out, then  reply ─▶ DhcpReply::frame ─▶ frame }
 //! ```
 //!
 //! - [`frame`] and [`message`] are the codec. They borrow, are bounded, and trust no length.
 //! - [`query`] accepts a message as a query of a guest if it comes from the Ethernet address that
 //!   it names, and through no relay.
 //! - [`respond`] chooses the reply. The engine knows the lease of a guest and the free addresses
-//!   ([`crate::engine::lease`]). [`decide()`] turns a change of the lease into a decision of the
+//!   ([`crate::engine::lease`]). [`handle()`] turns a change of the lease into a decision of the
 //!   engine, which is on the disk before the reply goes out.
 //! - [`reply`] writes the answer.
 //!
@@ -22,18 +22,18 @@
 //! `bridge volnet` drops frames with a wrong source address before the bridge, so nobody can
 //! *release* in another's name either.
 
-pub mod decide;
 pub mod exercise;
 pub mod frame;
+pub mod handle;
 pub mod message;
 pub mod query;
 pub mod reply;
 pub mod resolvers;
 pub mod respond;
 
-pub use decide::{Step, decide};
+pub use handle::{Handled, handle};
 pub use query::Query;
-pub use reply::Reply;
+pub use reply::DhcpReply;
 
 use std::fmt;
 

@@ -11,7 +11,7 @@ use crate::model::mac::Mac;
 
 /// The content of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub enum DhcpReply {
     /// An offer of this address for `seconds`.
     Offer { address: Ipv4Addr, seconds: u32 },
     /// A lease of this address for `seconds`.
@@ -22,7 +22,7 @@ pub enum Reply {
     Inform,
 }
 
-impl Reply {
+impl DhcpReply {
     /// The frame. `resolvers` are the name servers for the guest.
     pub fn frame(&self, guest: &Guest<'_>, query: &Query<'_>, resolvers: &[Ipv4Addr]) -> Vec<u8> {
         let payload = self.message(guest, query, resolvers);
@@ -42,9 +42,9 @@ impl Reply {
         let Head { broadcast, ciaddr, chaddr, .. } = query.message.head;
         let everybody = (Mac([0xff; 6]), Ipv4Addr::BROADCAST);
         let given = match self {
-            Reply::Nak => return everybody,
-            Reply::Offer { address, .. } | Reply::Ack { address, .. } => *address,
-            Reply::Inform => ciaddr,
+            DhcpReply::Nak => return everybody,
+            DhcpReply::Offer { address, .. } | DhcpReply::Ack { address, .. } => *address,
+            DhcpReply::Inform => ciaddr,
         };
         match (ciaddr.is_unspecified(), broadcast) {
             (false, _) => (chaddr, ciaddr),
@@ -56,10 +56,10 @@ impl Reply {
     fn message(&self, guest: &Guest<'_>, query: &Query<'_>, resolvers: &[Ipv4Addr]) -> Vec<u8> {
         let asked = query.message.head;
         let (kind, lent) = match self {
-            Reply::Offer { address, seconds } => (Kind::Offer, Some((*address, *seconds))),
-            Reply::Ack { address, seconds } => (Kind::Ack, Some((*address, *seconds))),
-            Reply::Inform => (Kind::Ack, None),
-            Reply::Nak => (Kind::Nak, None),
+            DhcpReply::Offer { address, seconds } => (Kind::Offer, Some((*address, *seconds))),
+            DhcpReply::Ack { address, seconds } => (Kind::Ack, Some((*address, *seconds))),
+            DhcpReply::Inform => (Kind::Ack, None),
+            DhcpReply::Nak => (Kind::Nak, None),
         };
         let head = Head {
             reply: true,

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 use super::Query;
 use super::message::{Kind, option};
-use super::reply::Reply;
+use super::reply::DhcpReply;
 use crate::model::lease::{Change, Claim, Guest};
 use crate::model::nic::Lease;
 
@@ -27,7 +27,7 @@ pub enum Outcome {
     /// No reply, because no address is free. Try again after one is reclaimed.
     Exhausted,
     /// Change the lease, then reply.
-    Do { change: Option<Change>, reply: Option<Reply> },
+    Do { change: Option<Change>, reply: Option<DhcpReply> },
 }
 
 /// Decides. `now` is in milliseconds since the epoch.
@@ -40,7 +40,7 @@ pub fn respond(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
         Kind::Inform if query.message.head.ciaddr.is_unspecified() => {
             Outcome::Ignore("it has no address")
         }
-        Kind::Inform => answer(None, Reply::Inform),
+        Kind::Inform => answer(None, DhcpReply::Inform),
         Kind::Release => give_back(guest, query.message.head.ciaddr, Change::Release),
         Kind::Decline => match query.message.address(option::REQUESTED_IP) {
             Some(address) => give_back(guest, address, Change::Decline),
@@ -64,7 +64,7 @@ fn discover(guest: &Guest<'_>, now: u64) -> Outcome {
         }
         Claim::Nothing => return Outcome::Exhausted,
     };
-    answer(change, Reply::Offer { address, seconds: seconds(LEASE_MS) })
+    answer(change, DhcpReply::Offer { address, seconds: seconds(LEASE_MS) })
 }
 
 fn request(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
@@ -80,10 +80,10 @@ fn request(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
         Claim::Leased(lease) if lease.ip == wanted => (Some(Change::Lease(whole)), LEASE_MS),
         Claim::Free(address) if address == wanted => (Some(Change::Lease(whole)), LEASE_MS),
         Claim::Reserved(_) | Claim::Leased(_) | Claim::Free(_) | Claim::Nothing => {
-            return answer(None, Reply::Nak);
+            return answer(None, DhcpReply::Nak);
         }
     };
-    answer(change, Reply::Ack { address: wanted, seconds: seconds(left) })
+    answer(change, DhcpReply::Ack { address: wanted, seconds: seconds(left) })
 }
 
 /// Whether a lease needs no renewal yet: less than an eighth of its time has passed. A lease that
@@ -105,7 +105,7 @@ fn give_back(guest: &Guest<'_>, address: Ipv4Addr, change: Change) -> Outcome {
     }
 }
 
-fn answer(change: Option<Change>, reply: Reply) -> Outcome {
+fn answer(change: Option<Change>, reply: DhcpReply) -> Outcome {
     Outcome::Do { change, reply: Some(reply) }
 }
 

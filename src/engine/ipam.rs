@@ -1,6 +1,6 @@
 //! The addresses of one network, and which one is leased next.
 //!
-//! A [`Pool`] is a bitmap of two levels: one bit per address, and above that one bit per word,
+//! A [`AddressPool`] is a bitmap of two levels: one bit per address, and above that one bit per word,
 //! which says that the word is full. So a search reads few words however full the pool is. The
 //! network, broadcast and host addresses are always excluded. A /24 takes 40 bytes. A /8 takes 2
 //! MiB and 32 KiB of zeroed address space, and memory is used only for pages with used addresses.
@@ -11,7 +11,7 @@
 //! [`RESTING_MAX`] released addresses rest. Older ones are free like any other.
 //!
 //! The pool does not know the owner of a lease; the records do. After a restart it is rebuilt from
-//! the records with [`Pool::lease_exactly`].
+//! the records with [`AddressPool::lease_exactly`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,7 +31,7 @@ const WORD: u32 = u64::BITS;
 
 /// The addresses of one prefix.
 #[derive(Clone, Debug)]
-pub struct Pool {
+pub struct AddressPool {
     prefix: Prefix,
     host: Ipv4Addr,
     /// One bit per address: set if it is leased, resting, excluded, or after the prefix's end.
@@ -60,10 +60,10 @@ pub enum Why {
     Leased,
 }
 
-impl Pool {
+impl AddressPool {
     /// A pool for `prefix` without leases. `host` is the host's own address in it. The error says
     /// which of the two is not possible, and why.
-    pub fn new(prefix: Prefix, host: Ipv4Addr) -> Result<Pool, String> {
+    pub fn new(prefix: Prefix, host: Ipv4Addr) -> Result<AddressPool, String> {
         if !(PREFIX_MIN..=PREFIX_MAX).contains(&prefix.length()) {
             return Err(format!("{prefix} is not a /{PREFIX_MIN} to a /{PREFIX_MAX}"));
         }
@@ -72,7 +72,7 @@ impl Pool {
         }
         let size = 1_u32 << (32 - prefix.length());
         let words = size.div_ceil(WORD) as usize;
-        let mut pool = Pool {
+        let mut pool = AddressPool {
             prefix,
             host,
             words: vec![0; words],
@@ -89,7 +89,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The address that [`Pool::lease`] would give.
+    /// The address that [`AddressPool::lease`] would give.
     pub fn peek(&self) -> Option<Ipv4Addr> {
         let clear = self.clear_from(self.cursor).or_else(|| self.clear_from(0));
         clear.or_else(|| self.resting.front().copied()).map(|position| self.address(position))
@@ -132,7 +132,7 @@ impl Pool {
         true
     }
 
-    /// Whether [`Pool::lease_exactly`] would give this address.
+    /// Whether [`AddressPool::lease_exactly`] would give this address.
     pub fn is_free(&self, address: Ipv4Addr) -> bool {
         self.never_leased(address).is_none() && !self.is_leased(address)
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use crate::engine::cid::Cids;
-use crate::engine::ipam::{Pool, Why};
+use crate::engine::ipam::{AddressPool, Why};
 use crate::model::error::Refusal;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
@@ -37,7 +37,7 @@ pub struct Ledger {
 #[derive(Clone, Debug)]
 struct Account {
     config: NetworkConfig,
-    pool: Pool,
+    pool: AddressPool,
     /// The owner of each Ethernet address; `None` is the bridge.
     macs: BTreeMap<Mac, Option<VmName>>,
 }
@@ -80,7 +80,7 @@ impl Ledger {
     /// is not possible.
     pub fn new(networks: Vec<NetworkConfig>) -> Result<Ledger, String> {
         let account = |config: NetworkConfig| {
-            let pool = Pool::new(config.subnet, config.host_ip)
+            let pool = AddressPool::new(config.subnet, config.host_ip)
                 .map_err(|reason| format!("network {}: {reason}", config.name))?;
             Ok(Account { pool, macs: BTreeMap::from([(config.mac, None)]), config })
         };

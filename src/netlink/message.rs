@@ -100,7 +100,7 @@ impl<'a> Iterator for Messages<'a> {
 
 /// What `NLMSG_ERROR` and `NLMSG_DONE` say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct Acknowledgement<'a> {
     /// The errno, not negative; 0 is an acknowledgement.
     pub errno: i32,
     /// The kernel's own words, if it sent any.
@@ -110,10 +110,10 @@ pub struct Answer<'a> {
 impl<'a> Message<'a> {
     /// Reads an acknowledgement or error. The kernel's errno is never positive. If its words are
     /// damaged, the errno still counts.
-    pub fn answer(&self) -> Result<Answer<'a>, Error> {
+    pub fn answer(&self) -> Result<Acknowledgement<'a>, Error> {
         let code = i32::from_ne_bytes(array_at(self.payload, 0)?);
         let errno = code.checked_neg().filter(|errno| *errno >= 0).ok_or(Error::Unknown)?;
-        Ok(Answer { errno, words: self.words() })
+        Ok(Acknowledgement { errno, words: self.words() })
     }
 
     /// The kernel's own words. The request is echoed before them unless `NLM_F_CAPPED` says that

@@ -8,7 +8,7 @@ use crate::model::error::{Error, Failure, Refusal};
 
 /// A reply that is not an error.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reply {
+pub struct ReplyMessage {
     /// Its parameters.
     pub parameters: Map<String, Value>,
     /// More replies to the same call follow.
@@ -43,7 +43,7 @@ pub fn call(method: &str, parameters: Value, more: bool) -> Vec<u8> {
 }
 
 /// Reads a reply, without its terminator.
-pub fn decode(message: &[u8]) -> Result<Reply, NoReply> {
+pub fn decode(message: &[u8]) -> Result<ReplyMessage, NoReply> {
     let mut reply: Map<String, Value> =
         serde_json::from_slice(message).map_err(|error| NoReply::Garbled(error.to_string()))?;
     let parameters = match reply.remove("parameters") {
@@ -54,7 +54,7 @@ pub fn decode(message: &[u8]) -> Result<Reply, NoReply> {
     match reply.remove("error") {
         None => {
             let continues = reply.get("continues").and_then(Value::as_bool).unwrap_or(false);
-            Ok(Reply { parameters, continues })
+            Ok(ReplyMessage { parameters, continues })
         }
         Some(Value::String(error)) => Err(NoReply::Error(ErrorReply { error, parameters })),
         Some(_) => Err(NoReply::Garbled("error is not a string".into())),

@@ -64,8 +64,13 @@ fn reads_a_dump_of_links() {
     };
     assert_eq!(tap.tun, Some(tun));
     // A tap that nobody holds open has no carrier, and its port is disabled.
-    let port =
-        link::Port { state: 0, isolated: true, guard: true, learning: false, group_forward: 0 };
+    let port = link::BridgePort {
+        state: 0,
+        isolated: true,
+        guard: true,
+        learning: false,
+        group_forward: 0,
+    };
     assert_eq!(tap.port, Some(port));
 
     let plain = link(&links, "vttap-db").tun.unwrap();

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn pool(prefix: &str, host: &str) -> Pool {
-    Pool::new(prefix.parse().unwrap(), host.parse().unwrap()).unwrap()
+fn pool(prefix: &str, host: &str) -> AddressPool {
+    AddressPool::new(prefix.parse().unwrap(), host.parse().unwrap()).unwrap()
 }
 
 fn ip(text: &str) -> Ipv4Addr {
@@ -64,7 +64,7 @@ fn refuses_prefixes_and_hosts_that_cannot_be() {
         ("10.0.0.0/24", "10.0.0.255"),
     ] {
         let prefix = prefix.parse().unwrap();
-        assert!(Pool::new(prefix, ip(host)).is_err(), "{prefix} {host}");
+        assert!(AddressPool::new(prefix, ip(host)).is_err(), "{prefix} {host}");
     }
 }
 
@@ -139,7 +139,7 @@ proptest! {
         let base = ip("10.1.0.0").to_bits();
         let size = 1_u32 << (32 - length);
         let prefix = Prefix::containing(Ipv4Addr::from_bits(base), length).unwrap();
-        let mut pool = Pool::new(prefix, Ipv4Addr::from_bits(base + host)).unwrap();
+        let mut pool = AddressPool::new(prefix, Ipv4Addr::from_bits(base + host)).unwrap();
         let free = (base + 1..base + size - 1).filter(|&at| at != base + host).collect();
         let mut model =
             Model { free, resting: vec![], leased: BTreeSet::new(), cursor: base };
@@ -184,7 +184,7 @@ proptest! {
     ) {
         let base = ip("10.1.0.0");
         let prefix = Prefix::containing(base, length).unwrap();
-        let mut pool = Pool::new(prefix, Ipv4Addr::from_bits(base.to_bits() + 1)).unwrap();
+        let mut pool = AddressPool::new(prefix, Ipv4Addr::from_bits(base.to_bits() + 1)).unwrap();
         let given: Vec<_> = (0..leased).map_while(|_| pool.lease()).collect();
         let address = *released.get(&given);
         pool.release(address);

@@ -250,6 +250,6 @@ pub fn owned(link: &LinkMessage<'_>) -> Link {
 }
 
 /// The settings of a port that we use.
-pub(super) fn port_settings(port: &link::Port) -> PortSettings {
+pub(super) fn port_settings(port: &link::BridgePort) -> PortSettings {
     PortSettings { isolated: port.isolated, group_forward: port.group_forward }
 }

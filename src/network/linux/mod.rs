@@ -42,7 +42,7 @@ use aside::Aside;
 use conntrack::Past;
 use monitor::Monitor;
 use nft::Nft;
-use pool::Pool;
+use pool::TapPool;
 use socket::{Error, Protocol, Socket};
 
 /// The kernel, as seen from the network namespace of the thread that made this.
@@ -51,7 +51,7 @@ pub struct Linux {
     route: Socket,
     nft: Nft,
     aside: Aside,
-    pool: Pool,
+    pool: TapPool,
     /// Owner and queues of the tap that was made last, until it is attached.
     fresh: Option<(Option<u32>, bool)>,
 }
@@ -62,7 +62,7 @@ impl Linux {
     pub fn new(pool: usize) -> Result<Linux, Failure> {
         let route = Socket::open(Protocol::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
-        let (aside, pool) = (Aside::default(), Pool::new(pool));
+        let (aside, pool) = (Aside::default(), TapPool::new(pool));
         Ok(Linux { route, nft: Nft::new()?, aside, pool, fresh: None })
     }
 

@@ -24,7 +24,7 @@ const NAMES: &str = "vtnew%d";
 
 /// The taps.
 #[derive(Debug, Default)]
-pub struct Pool {
+pub struct TapPool {
     /// How many taps to keep.
     size: usize,
     /// The kind of the last tap, which the next VM probably needs, too.
@@ -43,10 +43,10 @@ struct Model {
     set: LinkSettings,
 }
 
-impl Pool {
+impl TapPool {
     /// A pool with this many taps; 0 switches it off.
-    pub fn new(size: usize) -> Pool {
-        Pool { size, ..Pool::default() }
+    pub fn new(size: usize) -> TapPool {
+        TapPool { size, ..TapPool::default() }
     }
 
     /// Takes a tap of this kind, and returns its index, if there is one.

@@ -33,7 +33,7 @@ pub struct LinkMessage<'a> {
     /// The settings of a tun or tap.
     pub tun: Option<Tun>,
     /// The settings of a bridge port.
-    pub port: Option<Port>,
+    pub port: Option<BridgePort>,
 }
 
 /// Whether a TUN device carries packets or frames.
@@ -62,7 +62,7 @@ pub struct Tun {
 
 /// The settings of a bridge port (net/bridge/br_netlink.c, `br_port_fill_attrs`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Port {
+pub struct BridgePort {
     /// `BR_STATE_*` (linux/if_bridge.h): 0 disabled, 3 forwarding.
     pub state: u8,
     /// It does not exchange frames with other isolated ports.
@@ -84,7 +84,7 @@ pub struct PortMessage<'a> {
     /// Its name.
     pub name: &'a [u8],
     /// Its settings.
-    pub port: Port,
+    pub port: BridgePort,
 }
 
 /// The parts of IFLA_LINKINFO. Data may stand before the kind that says how to read it.
@@ -148,7 +148,7 @@ impl<'a> LinkMessage<'a> {
         }
         let bridge = Some(KIND_BRIDGE.as_bytes());
         if let Some(data) = info.slave_data.filter(|_| info.slave_kind == bridge) {
-            self.port = Some(Port::read(data)?);
+            self.port = Some(BridgePort::read(data)?);
         }
         Ok(())
     }
@@ -162,7 +162,7 @@ impl<'a> PortMessage<'a> {
             let attr = attr?;
             match attr.kind {
                 IFNAME => name = Some(attr.string()),
-                PROTINFO => port = Some(Port::read(attr)?),
+                PROTINFO => port = Some(BridgePort::read(attr)?),
                 _ => {}
             }
         }
@@ -220,9 +220,9 @@ impl TunKind {
     }
 }
 
-impl Port {
-    fn read(data: Attr<'_>) -> Result<Port, Error> {
-        let mut port = Port::default();
+impl BridgePort {
+    fn read(data: Attr<'_>) -> Result<BridgePort, Error> {
+        let mut port = BridgePort::default();
         for attr in data.nested()? {
             let attr = attr?;
             match attr.kind {

@@ -3,7 +3,7 @@
 mod message;
 mod request;
 
-pub use message::{LinkMessage, Port, PortMessage, Tun, TunKind};
+pub use message::{BridgePort, LinkMessage, PortMessage, Tun, TunKind};
 pub use request::{
     LinkChange, PortChange, Target, delete, delete_group, dump, get, new_bridge, set, set_port,
 };

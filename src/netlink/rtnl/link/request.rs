@@ -49,7 +49,7 @@ pub struct PortChange {
     pub guard: Option<bool>,
     /// Learn addresses on it.
     pub learning: Option<bool>,
-    /// Which link-local groups are forwarded; see [`Port::group_forward`].
+    /// Which link-local groups are forwarded; see [`BridgePort::group_forward`].
     pub group_forward: Option<u16>,
 }
 

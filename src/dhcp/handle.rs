@@ -1,51 +1,51 @@
 //! Decides on a query: the engine's decision, and the reply to send after it is carried out.
 
 use super::respond::{Outcome, respond};
-use super::{Query, Reply};
+use super::{DhcpReply, Query};
 use crate::engine::decide::{Decision, Engine};
 use crate::model::clock::Now;
 
 /// The outcome of a query.
 #[derive(Debug)]
-pub enum Step {
+pub enum Handled {
     /// Nothing.
     Nothing,
     /// Carry this decision out, which frees an address. Then decide on the query again.
     MakeRoom(Decision),
     /// Carry the decision out. If that succeeds, send the reply.
-    Do { decision: Option<Decision>, reply: Option<Reply> },
+    Do { decision: Option<Decision>, reply: Option<DhcpReply> },
 }
 
 /// Decides on a query from this network.
-pub fn decide(engine: &mut Engine, network: &str, query: &Query<'_>, now: Now) -> Step {
+pub fn handle(engine: &mut Engine, network: &str, query: &Query<'_>, now: Now) -> Handled {
     let Some(guest) = engine.guest(network, query.mac(), query.wanted()) else {
         log::debug!("network {network}: no VM has the Ethernet address {}", query.mac());
-        return Step::Nothing;
+        return Handled::Nothing;
     };
     let (name, nic) = (guest.vm.clone(), guest.index);
     let outcome = respond(&guest, query, now.wall);
     if let Outcome::Ignore(reason) = outcome {
         log::debug!("VM {name}: {:?} is not answered: {reason}", query.kind());
-        return Step::Nothing;
+        return Handled::Nothing;
     }
     if !engine.may_answer(&name, now) {
         log::debug!("VM {name}: the guest sends too many DHCP messages");
-        return Step::Nothing;
+        return Handled::Nothing;
     }
     match outcome {
-        Outcome::Ignore(_) => Step::Nothing,
+        Outcome::Ignore(_) => Handled::Nothing,
         Outcome::Exhausted => match engine.reclaim(network, now) {
-            Some(decision) => Step::MakeRoom(decision),
+            Some(decision) => Handled::MakeRoom(decision),
             None => {
                 log::info!("VM {name}: network {network} has no free address for its guest");
-                Step::Nothing
+                Handled::Nothing
             }
         },
-        Outcome::Do { change: None, reply } => Step::Do { decision: None, reply },
+        Outcome::Do { change: None, reply } => Handled::Do { decision: None, reply },
         Outcome::Do { change: Some(change), reply } => {
             match engine.change_lease(&name, nic, change, now) {
-                Some(decision) => Step::Do { decision: Some(decision), reply },
-                None => Step::Nothing,
+                Some(decision) => Handled::Do { decision: Some(decision), reply },
+                None => Handled::Nothing,
             }
         }
     }
