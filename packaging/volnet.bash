@@ -1,47 +1,112 @@
-# bash completion for volnet(8)
+# bash completion for volnet(8); made by `volnet completion bash`
 
 _volnet_vms() {
     volnet list --json 2>/dev/null | jq -r '.vms[].name' 2>/dev/null
 }
 
 _volnet() {
-    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]}
-    local verbs='serve setup teardown create run start stop restart delete expose unexpose policy limit
-        get list networks args exec console logs check monitor call version help'
-    local choices='--json --socket --config-file --runtime-dir --log-dir --help'
-    local host='--state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend'
-    local vm='--mode --manifest --config --network --ip --mac --mtu --queues --isolated
-        --ephemeral --autostart --restart --hypervisor --kernel --initramfs --rootfs --disk --cpus
-        --memory --cmdline --expose --policy --rx --tx --burst --pps --dry-run'
-
-    case $before in
-    --mode) choices='bridged dhcp vsock' ;;
-    --policy) choices='open internet none' ;;
-    --restart) choices='no on-failure always' ;;
-    --nft-owner | --kvm) choices='yes no' ;;
-    --backend) choices='linux noop' ;;
-    --hypervisor) choices='cloud-hypervisor qemu firecracker' ;;
-    --socket | --config-file | --runtime-dir | --log-dir | --state-dir | --root | \
-        --manifest | --config | --kernel | --initramfs | --rootfs | --disk)
-        mapfile -t COMPREPLY < <(compgen -f -- "$word")
-        return
-        ;;
-    --bridge | --subnet | --host-ip | --network | --nic | --ip | --mac | --mtu | --queues | --cpus | \
-        --memory | --cmdline | --expose | --timeout) return ;;
-    *)
-        case $verb in
-        "$word" | help) choices=$verbs ;;
-        serve) choices="$choices $host" ;;
-        setup | teardown) choices="$choices $host --dry-run --force --service --root" ;;
-        create | run) choices="$choices $vm" ;;
-        start | get | unexpose | args | exec | console) choices="$choices $(_volnet_vms)" ;;
-        expose | policy) choices="$choices --nic $(_volnet_vms)" ;;
-        limit) choices="$choices --rx --tx --burst --pps --nic $(_volnet_vms)" ;;
-        logs) choices="$choices --follow $(_volnet_vms)" ;;
-        stop | restart | delete) choices="$choices --timeout $(_volnet_vms)" ;;
-        call) choices="$choices --more" ;;
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb='' i choices
+    # bash makes words of their own of = and what stands behind it.
+    if [ "$before" = = ]; then
+        before=${COMP_WORDS[COMP_CWORD - 2]}
+    elif [ "$word" = = ]; then
+        word=''
+    fi
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${COMP_WORDS[i]} in
+        setup) verb='setup' && break ;;
+        teardown) verb='teardown' && break ;;
+        networks) verb='networks' && break ;;
+        check | doctor) verb='check' && break ;;
+        serve) verb='serve' && break ;;
+        run) verb='run' && break ;;
+        create) verb='create' && break ;;
+        start) verb='start' && break ;;
+        stop) verb='stop' && break ;;
+        restart) verb='restart' && break ;;
+        delete) verb='delete' && break ;;
+        expose) verb='expose' && break ;;
+        unexpose) verb='unexpose' && break ;;
+        policy) verb='policy' && break ;;
+        limit) verb='limit' && break ;;
+        get) verb='get' && break ;;
+        list) verb='list' && break ;;
+        args) verb='args' && break ;;
+        exec) verb='exec' && break ;;
+        console) verb='console' && break ;;
+        logs) verb='logs' && break ;;
+        monitor) verb='monitor' && break ;;
+        call) verb='call' && break ;;
+        version) verb='version' && break ;;
+        completion) verb='completion' && break ;;
+        help) verb='help' && break ;;
         esac
-        ;;
+    done
+    case $verb:$before in
+    *:--socket) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--config-file) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--runtime-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--log-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--state-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--bridge) return ;;
+    *:--subnet) return ;;
+    *:--host-ip) return ;;
+    *:--nft-owner) choices='yes no' ;;
+    *:--kvm) choices='yes no' ;;
+    *:--backend) choices='linux noop' ;;
+    *:--root) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--mode) choices='bridged dhcp vsock' ;;
+    *:--manifest) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--config) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--network) return ;;
+    *:--ip) return ;;
+    *:--mac) return ;;
+    *:--mtu) return ;;
+    *:--queues) return ;;
+    *:--policy) choices='open internet none' ;;
+    *:--expose) return ;;
+    *:--restart) choices='no on-failure always' ;;
+    *:--hypervisor) choices='cloud-hypervisor qemu firecracker' ;;
+    *:--kernel) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--cmdline) return ;;
+    *:--initramfs) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--rootfs) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--disk) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--cpus) return ;;
+    *:--memory) return ;;
+    *:--rx) return ;;
+    *:--tx) return ;;
+    *:--burst) return ;;
+    *:--pps) return ;;
+    *:--timeout) return ;;
+    *:--nic) return ;;
+    setup:*) choices="--dry-run --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
+    teardown:*) choices="--dry-run --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
+    networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
+    check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
+    serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;
+    run:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    create:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    stop:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    delete:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    expose:*) choices="--nic --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    unexpose:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    policy:*) choices="--nic --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    limit:*) choices="--rx --tx --burst --pps --nic --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    get:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    list:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
+    args:*) choices="--hypervisor --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    exec:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
+    console:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
+    logs:*) choices="--follow --socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
+    monitor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
+    call:*) choices="--more --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    version:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
+    completion:*) choices="--help bash zsh fish" ;;
+    help:*) choices="--help setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console logs monitor call version completion help" ;;
+    *) choices='setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console logs monitor call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$word")
 }

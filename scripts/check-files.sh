@@ -17,6 +17,10 @@ shellcheck --external-sources --source-path=SCRIPTDIR scripts/*.sh tests/guest/*
 # Its first line names the shell that it has.
 shellcheck --shell=sh tests/hosts/init || complain "shellcheck: see above"
 shellcheck --shell=bash packaging/volnet.bash || complain packaging/volnet.bash
+for shell in zsh fish; do
+    command -v "$shell" >/dev/null || complain "$shell is missing: run make deps"
+    "$shell" -n "packaging/volnet.$shell" || complain "packaging/volnet.$shell"
+done
 
 # groff says what is wrong on standard error and ends with 0.
 words=$(groff -man -ww -Tutf8 packaging/volnet.8 2>&1 >/dev/null)

@@ -29,6 +29,8 @@ wanted="
     jq:jq
     tmux:tmux
     strace:strace
+    zsh:zsh
+    fish:fish
     man:man-db
     groff:groff-base
     shellcheck:shellcheck

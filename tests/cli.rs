@@ -404,3 +404,31 @@ fn the_service_is_installed_once_and_what_others_wrote_is_replaced_by_force_only
     }
     daemon.join().unwrap();
 }
+
+/// What bash offers where the last of these words is being typed.
+fn offered(words: &[&str]) -> Vec<String> {
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    let script = format!(
+        "source packaging/volnet.bash; COMP_WORDS=({}); COMP_CWORD={}; _volnet; \
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        quoted.join(" "),
+        words.len() - 1
+    );
+    let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(String::from).collect()
+}
+
+#[test]
+fn bash_completes_verbs_flags_and_values() {
+    assert_eq!(offered(&["volnet", "li"]), ["limit", "list"]);
+    assert_eq!(offered(&["volnet", "--json", "li"]), ["limit", "list"]);
+    assert_eq!(offered(&["volnet", "doc"]), ["doctor"]);
+    assert_eq!(offered(&["volnet", "run", "web", "--mo"]), ["--mode"]);
+    assert_eq!(offered(&["volnet", "run", "web", "--mode", "v"]), ["vsock"]);
+    // bash makes a word of its own of the sign.
+    assert_eq!(offered(&["volnet", "run", "web", "--mode", "=", "v"]), ["vsock"]);
+    assert_eq!(offered(&["volnet", "run", "--mode", "="]), ["bridged", "dhcp", "vsock"]);
+    assert_eq!(offered(&["volnet", "--json", "stop", "--ti"]), ["--timeout"]);
+    assert_eq!(offered(&["volnet", "completion", "z"]), ["zsh"]);
+}

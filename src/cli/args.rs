@@ -1,7 +1,7 @@
 //! From the command line to an [`Invocation`], or to what is wrong with it.
 //!
-//! Settings that have a flag are taken from [`crate::config::KEYS`], so there is one table of them.
-//! What a verb does not have is refused: a flag that does nothing would be a lie.
+//! Verbs and flags stand in [`super::verbs`], settings in [`crate::config::KEYS`]. What a verb does
+//! not have is refused: a flag that does nothing would be a lie.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,7 +17,11 @@ use crate::model::nic::NICS_MAX;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 use super::command::{Change, Command, Create, Disk, Invocation, Override, Preparation, Setting};
-use super::help;
+use super::completion;
+use super::verbs::{self, Flag, Kind, LIMITS, Settings, Verb};
+
+/// How the daemon starts a hypervisor; no verb of people.
+const EXEC_AS: &str = "exec-as";
 
 /// A command line that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,16 +39,6 @@ enum Stop {
     Wrong(String),
 }
 
-/// An option of a verb.
-#[derive(Clone, Copy)]
-enum Takes {
-    /// It is there or not.
-    Nothing(&'static str),
-    /// It has a value.
-    Value(&'static str),
-}
-use Takes::{Nothing as Switch, Value as Valued};
-
 /// A command line that is being read.
 struct Line {
     parser: Parser,
@@ -55,282 +49,58 @@ struct Line {
 /// What stands behind a verb.
 struct Given {
     words: Vec<String>,
-    options: Vec<(&'static str, String)>,
+    options: Vec<(&'static Flag, String)>,
 }
-
-/// What an option of create writes into the configuration.
-enum Kind {
-    Text,
-    Number,
-    Yes,
-    Path,
-    Image,
-}
-
-/// The section of a configuration that limits a VM.
-const LIMITS: &str = "network.limits";
-
-/// The options of create and run that write into the configuration: flag, section by its path, field.
-const OVERRIDES: [(&str, Option<&str>, &str, Kind); 22] = [
-    ("mode", Some("network"), "mode", Kind::Text),
-    ("network", Some("network"), "name", Kind::Text),
-    ("ip", Some("network"), "ip", Kind::Text),
-    ("mac", Some("network"), "mac", Kind::Text),
-    ("mtu", Some("network"), "mtu", Kind::Number),
-    ("queues", Some("network"), "queues", Kind::Number),
-    ("policy", Some("network"), "policy", Kind::Text),
-    ("rx", Some(LIMITS), "rx_mbit", Kind::Number),
-    ("tx", Some(LIMITS), "tx_mbit", Kind::Number),
-    ("burst", Some(LIMITS), "burst_kb", Kind::Number),
-    ("pps", Some(LIMITS), "pps", Kind::Number),
-    ("isolated", Some("network"), "isolated", Kind::Yes),
-    ("ephemeral", None, "ephemeral", Kind::Yes),
-    ("autostart", None, "autostart", Kind::Yes),
-    ("restart", None, "restart", Kind::Text),
-    ("hypervisor", None, "hypervisor", Kind::Text),
-    ("kernel", None, "kernel_override", Kind::Path),
-    ("cmdline", None, "kernel_cmdline", Kind::Text),
-    ("initramfs", None, "initramfs", Kind::Image),
-    ("rootfs", None, "rootfs", Kind::Image),
-    ("cpus", Some("resources"), "cpu_cores", Kind::Number),
-    ("memory", Some("resources"), "memory_mb", Kind::Number),
-];
 
 /// Understands a command line; the first of `argv` is the program's own name.
 pub(super) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usage> {
     let argv: Vec<OsString> = argv.into_iter().collect();
     let mut line = Line { parser: Parser::from_iter(argv), flags: Flags::default(), json: false };
-    let mut verb = None;
+    let mut verb: Option<&'static Verb> = None;
     let outcome = line.command(&mut verb);
-    let verb = verb.filter(|verb| help::of(verb).is_some());
     let command = match outcome {
         Ok(command) => command,
-        Err(Stop::Help) => Command::Help { verb },
+        Err(Stop::Help) => Command::Help { verb: verb.map(|verb| verb.name.into()) },
         Err(Stop::Version) => Command::Version,
-        Err(Stop::Wrong(reason)) => return Err(Usage { reason, verb }),
+        Err(Stop::Wrong(reason)) => {
+            return Err(Usage { reason, verb: verb.map(|verb| verb.name.into()) });
+        }
     };
     Ok(Invocation { flags: line.flags, json: line.json, command })
 }
 
 impl Line {
-    fn command(&mut self, verb: &mut Option<String>) -> Result<Command, Stop> {
+    fn command(&mut self, found: &mut Option<&'static Verb>) -> Result<Command, Stop> {
         let name = match self.next(&CLIENT_KEYS)? {
             None => return Err(wrong("no verb is given")),
             Some(Item::Option(option)) if option == "version" => return Err(Stop::Version),
             Some(Item::Option(option)) => return Err(unknown(&option)),
             Some(Item::Word(word)) => word,
         };
-        *verb = Some(name.clone());
-        let command = self.verb(&name)?;
-        if self.json
-            && matches!(
-                command,
-                Command::Serve
-                    | Command::Console { .. }
-                    | Command::Exec { .. }
-                    | Command::Logs { .. }
-            )
-        {
+        if name == EXEC_AS {
+            return Ok(Command::ExecAs { words: self.rest(&[], Vec::new())?.words });
+        }
+        let verb = verbs::of(&name).ok_or_else(|| wrong(format!("there is no verb {name:?}")))?;
+        *found = Some(verb);
+        let given = self.given(verb)?;
+        if self.json && verb.json.is_none() {
             return Err(unknown("json"));
         }
-        Ok(command)
+        command(verb.name, given)
     }
 
-    fn verb(&mut self, verb: &str) -> Result<Command, Stop> {
-        match verb {
-            "serve" => self.given(&KEYS, &[])?.none().map(|()| Command::Serve),
-            "setup" => self.preparation().map(Command::Setup),
-            "teardown" => self.preparation().map(Command::Teardown),
-            "create" => self.create(false),
-            "run" => self.create(true),
-            "start" => self.change(Change::Start),
-            "stop" => self.change(Change::Stop),
-            "restart" => self.change(Change::Restart),
-            "delete" => self.change(Change::Delete),
-            "expose" => {
-                let mut given = self.given(&CLIENT_KEYS, &[Valued("nic")])?;
-                let nic = given.nic()?;
-                let (name, word) = given.two("NAME", "PORT")?;
-                let mut parameters = exposed(&word)?;
-                parameters["name"] = name.into();
-                of_nic(&mut parameters, nic);
-                Ok(Command::Adjust { method: "io.volnet.Expose", parameters })
-            }
-            "unexpose" => {
-                let (name, word) = self.given(&CLIENT_KEYS, &[])?.two("NAME", "PORT")?;
-                let mut parameters = exposed(&word)?;
-                parameters["name"] = name.into();
-                parameters.as_object_mut().expect("it is one").remove("port");
-                Ok(Command::Adjust { method: "io.volnet.Unexpose", parameters })
-            }
-            "policy" => {
-                let mut given = self.given(&CLIENT_KEYS, &[Valued("nic")])?;
-                let nic = given.nic()?;
-                let (name, policy) = given.two("NAME", "POLICY")?;
-                let mut parameters = json!({ "name": name, "policy": policy });
-                of_nic(&mut parameters, nic);
-                Ok(Command::Adjust { method: "io.volnet.SetPolicy", parameters })
-            }
-            "limit" => self.limit(),
-            "get" => Ok(Command::Get { name: self.given(&CLIENT_KEYS, &[])?.one("NAME")? }),
-            "list" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::List),
-            "networks" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::Networks),
-            "args" => {
-                let mut given = self.given(&CLIENT_KEYS, &[Valued("hypervisor")])?;
-                let hypervisor = given.last("hypervisor");
-                Ok(Command::Args { name: given.one("NAME")?, hypervisor })
-            }
-            "exec" => self.exec(),
-            "exec-as" => Ok(Command::ExecAs { words: self.given(&[], &[])?.words }),
-            "call" => self.call(),
-            "console" => Ok(Command::Console { name: self.given(&CLIENT_KEYS, &[])?.one("NAME")? }),
-            "logs" => {
-                let given = self.given(&CLIENT_KEYS, &[Switch("follow")])?;
-                let follow = given.has("follow");
-                Ok(Command::Logs { name: given.one("NAME")?, follow })
-            }
-            "monitor" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::Monitor),
-            "check" | "doctor" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::Check),
-            "version" => self.given(&CLIENT_KEYS, &[])?.none().map(|()| Command::Version),
-            "help" => self.help(),
-            other => Err(wrong(format!("there is no verb {other:?}"))),
-        }
-    }
-
-    fn preparation(&mut self) -> Result<Preparation, Stop> {
-        let options = [Switch("dry-run"), Switch("force"), Switch("service"), Valued("root")];
-        let mut given = self.given(&KEYS, &options)?;
-        let root = given.last("root").map(PathBuf::from);
-        if root.is_some() && !given.has("service") {
-            return Err(wrong("--root needs --service"));
-        }
-        let preparation = Preparation {
-            dry_run: given.has("dry-run"),
-            force: given.has("force"),
-            service: given.has("service").then(|| root.unwrap_or_else(|| "/".into())),
+    /// All that follows a verb.
+    fn given(&mut self, verb: &Verb) -> Result<Given, Stop> {
+        let keys: &[Key] = match verb.settings {
+            Settings::None => &[],
+            Settings::Client => &CLIENT_KEYS,
+            Settings::All => &KEYS,
         };
-        given.none().map(|()| preparation)
+        self.rest(keys, verb.flags().collect())
     }
 
-    fn create(&mut self, start: bool) -> Result<Command, Stop> {
-        let mut options = vec![
-            Switch("dry-run"),
-            Valued("manifest"),
-            Valued("config"),
-            Valued("disk"),
-            Valued("expose"),
-        ];
-        for (flag, _, _, kind) in &OVERRIDES {
-            options.push(if matches!(kind, Kind::Yes) { Switch(flag) } else { Valued(flag) });
-        }
-        let mut given = self.given(&CLIENT_KEYS, &options)?;
-        let (mut overrides, mut disks, mut expose) = (Vec::new(), Vec::new(), Vec::new());
-        // Each `--network` after the first begins another NIC; what follows is about that one.
-        let (mut named, mut nic) = (false, 0);
-        for (flag, text) in &given.options {
-            if *flag == "network" {
-                nic += usize::from(std::mem::replace(&mut named, true));
-            }
-            let known = OVERRIDES.iter().find(|(name, ..)| name == flag);
-            match (*flag, known) {
-                ("disk", _) => disks.push(disk(text)),
-                ("expose", _) => expose.push((nic, exposed(text)?)),
-                (_, Some((_, section, field, kind))) => {
-                    let value = setting(flag, text.clone(), kind)?;
-                    overrides.push(Override { nic, section: *section, field, value });
-                }
-                (_, None) => {}
-            }
-        }
-        Ok(Command::Create(Box::new(Create {
-            expose,
-            manifest: given.last("manifest").map(PathBuf::from),
-            config: given.last("config").map(PathBuf::from),
-            dry_run: given.has("dry-run"),
-            name: given.one("NAME")?,
-            overrides,
-            disks,
-            start,
-        })))
-    }
-
-    fn change(&mut self, change: Change) -> Result<Command, Stop> {
-        let options: &[Takes] = match change {
-            Change::Start => &[],
-            Change::Stop | Change::Restart | Change::Delete => &[Valued("timeout")],
-        };
-        let mut given = self.given(&CLIENT_KEYS, options)?;
-        let timeout_ms = match given.last("timeout") {
-            None => None,
-            Some(text) => match text.parse::<u64>() {
-                Ok(seconds) if seconds <= STOP_TIMEOUT_MAX_MS / 1000 => Some(seconds * 1000),
-                _ => {
-                    let most = STOP_TIMEOUT_MAX_MS / 1000;
-                    return Err(wrong(format!("--timeout: {text:?} is not 0 to {most} seconds")));
-                }
-            },
-        };
-        if given.words.is_empty() {
-            return Err(wrong("NAME is missing"));
-        }
-        Ok(Command::Change { change, names: given.words, timeout_ms })
-    }
-
-    /// Each option is the parameter that create's of the same name writes.
-    fn limit(&mut self) -> Result<Command, Stop> {
-        let limits = || OVERRIDES.iter().filter(|(_, section, ..)| *section == Some(LIMITS));
-        let mut options: Vec<Takes> = limits().map(|(flag, ..)| Valued(flag)).collect();
-        options.push(Valued("nic"));
-        let mut given = self.given(&CLIENT_KEYS, &options)?;
-        let mut parameters = json!({});
-        for (flag, _, field, kind) in limits() {
-            if let Some(text) = given.last(flag) {
-                if let Setting::Value(value) = setting(flag, text, kind)? {
-                    parameters[*field] = value;
-                }
-            }
-        }
-        if parameters == json!({}) {
-            return Err(wrong("give at least one limit: --rx, --tx, --burst or --pps"));
-        }
-        of_nic(&mut parameters, given.nic()?);
-        parameters["name"] = given.one("NAME")?.into();
-        Ok(Command::Adjust { method: "io.volnet.SetLimits", parameters })
-    }
-
-    fn exec(&mut self) -> Result<Command, Stop> {
-        let mut words = self.given(&CLIENT_KEYS, &[])?.words.into_iter();
-        let name = words.next().ok_or_else(|| wrong("NAME is missing"))?;
-        let program = words.next().ok_or_else(|| wrong("COMMAND is missing"))?;
-        Ok(Command::Exec { name, program, args: words.collect() })
-    }
-
-    fn call(&mut self) -> Result<Command, Stop> {
-        let given = self.given(&CLIENT_KEYS, &[Switch("more")])?;
-        let more = given.has("more");
-        let mut words = given.words.into_iter();
-        let method = words.next().ok_or_else(|| wrong("METHOD is missing"))?;
-        let parameters = words.next();
-        match words.next() {
-            Some(word) => Err(unexpected(&word)),
-            None => Ok(Command::Call { method, parameters, more }),
-        }
-    }
-
-    fn help(&mut self) -> Result<Command, Stop> {
-        let mut words = self.given(&[], &[])?.words.into_iter();
-        let verb = words.next();
-        match (&verb, words.next()) {
-            (_, Some(word)) => Err(unexpected(&word)),
-            (Some(verb), None) if help::of(verb).is_none() => {
-                Err(wrong(format!("there is no verb {verb:?}")))
-            }
-            (_, None) => Ok(Command::Help { verb }),
-        }
-    }
-
-    /// All that follows, of which these options may be part.
-    fn given(&mut self, keys: &[Key], options: &[Takes]) -> Result<Given, Stop> {
+    /// All that follows, of which these flags may be part.
+    fn rest(&mut self, keys: &[Key], flags: Vec<&'static Flag>) -> Result<Given, Stop> {
         let mut given = Given { words: Vec::new(), options: Vec::new() };
         while let Some(item) = self.next(keys)? {
             let name = match item {
@@ -340,14 +110,10 @@ impl Line {
                 }
                 Item::Option(name) => name,
             };
-            let known = options.iter().find(|option| match option {
-                Switch(known) | Valued(known) => **known == *name,
-            });
-            match known {
-                Some(Switch(known)) => given.options.push((known, String::new())),
-                Some(Valued(known)) => given.options.push((known, self.value()?)),
-                None => return Err(unknown(&name)),
-            }
+            let known = flags.iter().find(|flag| flag.name == name);
+            let flag = known.ok_or_else(|| unknown(&name))?;
+            let value = if flag.value.is_some() { self.value()? } else { String::new() };
+            given.options.push((flag, value));
         }
         Ok(given)
     }
@@ -382,6 +148,179 @@ impl Line {
     }
 }
 
+/// What a verb comes to, with what stands behind it.
+fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
+    match verb {
+        "serve" => given.none().map(|()| Command::Serve),
+        "setup" => preparation(given).map(Command::Setup),
+        "teardown" => preparation(given).map(Command::Teardown),
+        "create" => create(given, false),
+        "run" => create(given, true),
+        "start" => change(given, Change::Start),
+        "stop" => change(given, Change::Stop),
+        "restart" => change(given, Change::Restart),
+        "delete" => change(given, Change::Delete),
+        "expose" => {
+            let nic = given.nic()?;
+            let (name, word) = given.two("NAME", "PORT")?;
+            let mut parameters = exposed(&word)?;
+            parameters["name"] = name.into();
+            of_nic(&mut parameters, nic);
+            Ok(Command::Adjust { method: "io.volnet.Expose", parameters })
+        }
+        "unexpose" => {
+            let (name, word) = given.two("NAME", "PORT")?;
+            let mut parameters = exposed(&word)?;
+            parameters["name"] = name.into();
+            parameters.as_object_mut().expect("it is one").remove("port");
+            Ok(Command::Adjust { method: "io.volnet.Unexpose", parameters })
+        }
+        "policy" => {
+            let nic = given.nic()?;
+            let (name, policy) = given.two("NAME", "POLICY")?;
+            let mut parameters = json!({ "name": name, "policy": policy });
+            of_nic(&mut parameters, nic);
+            Ok(Command::Adjust { method: "io.volnet.SetPolicy", parameters })
+        }
+        "limit" => limit(given),
+        "get" => Ok(Command::Get { name: given.one("NAME")? }),
+        "list" => given.none().map(|()| Command::List),
+        "networks" => given.none().map(|()| Command::Networks),
+        "args" => {
+            let hypervisor = given.last("hypervisor");
+            Ok(Command::Args { name: given.one("NAME")?, hypervisor })
+        }
+        "exec" => exec(given),
+        "call" => call(given),
+        "console" => Ok(Command::Console { name: given.one("NAME")? }),
+        "logs" => {
+            let follow = given.has("follow");
+            Ok(Command::Logs { name: given.one("NAME")?, follow })
+        }
+        "monitor" => given.none().map(|()| Command::Monitor),
+        "check" => given.none().map(|()| Command::Check),
+        "version" => given.none().map(|()| Command::Version),
+        "completion" => {
+            let shell = given.one("the shell")?;
+            match completion::of(&shell) {
+                Some(_) => Ok(Command::Completion { shell }),
+                None => Err(wrong(format!("{shell:?} is not bash, zsh or fish"))),
+            }
+        }
+        "help" => explain(given),
+        other => Err(wrong(format!("there is no verb {other:?}"))),
+    }
+}
+
+fn preparation(mut given: Given) -> Result<Preparation, Stop> {
+    let root = given.last("root").map(PathBuf::from);
+    if root.is_some() && !given.has("service") {
+        return Err(wrong("--root needs --service"));
+    }
+    let preparation = Preparation {
+        dry_run: given.has("dry-run"),
+        force: given.has("force"),
+        service: given.has("service").then(|| root.unwrap_or_else(|| "/".into())),
+    };
+    given.none().map(|()| preparation)
+}
+
+fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
+    let (mut overrides, mut disks, mut expose) = (Vec::new(), Vec::new(), Vec::new());
+    // Each `--network` after the first begins another NIC; what follows is about that one.
+    let (mut named, mut nic) = (false, 0);
+    for (flag, text) in &given.options {
+        if flag.name == "network" {
+            nic += usize::from(std::mem::replace(&mut named, true));
+        }
+        match (flag.name, flag.field) {
+            ("disk", _) => disks.push(disk(text)),
+            ("expose", _) => expose.push((nic, exposed(text)?)),
+            (name, Some(field)) => {
+                let value = setting(name, text.clone(), field.kind)?;
+                overrides.push(Override { nic, section: field.section, field: field.name, value });
+            }
+            (_, None) => {}
+        }
+    }
+    Ok(Command::Create(Box::new(Create {
+        expose,
+        manifest: given.last("manifest").map(PathBuf::from),
+        config: given.last("config").map(PathBuf::from),
+        dry_run: given.has("dry-run"),
+        name: given.one("NAME")?,
+        overrides,
+        disks,
+        start,
+    })))
+}
+
+fn change(mut given: Given, change: Change) -> Result<Command, Stop> {
+    let timeout_ms = match given.last("timeout") {
+        None => None,
+        Some(text) => match text.parse::<u64>() {
+            Ok(seconds) if seconds <= STOP_TIMEOUT_MAX_MS / 1000 => Some(seconds * 1000),
+            _ => {
+                let most = STOP_TIMEOUT_MAX_MS / 1000;
+                return Err(wrong(format!("--timeout: {text:?} is not 0 to {most} seconds")));
+            }
+        },
+    };
+    if given.words.is_empty() {
+        return Err(wrong("NAME is missing"));
+    }
+    Ok(Command::Change { change, names: given.words, timeout_ms })
+}
+
+/// Each flag of a rate is the parameter that create's of the same name writes.
+fn limit(mut given: Given) -> Result<Command, Stop> {
+    let mut parameters = json!({});
+    for (flag, text) in &given.options {
+        let Some(field) = flag.field.filter(|field| field.section == Some(LIMITS)) else {
+            continue;
+        };
+        if let Setting::Value(value) = setting(flag.name, text.clone(), field.kind)? {
+            parameters[field.name] = value;
+        }
+    }
+    if parameters == json!({}) {
+        return Err(wrong("give at least one limit: --rx, --tx, --burst or --pps"));
+    }
+    of_nic(&mut parameters, given.nic()?);
+    parameters["name"] = given.one("NAME")?.into();
+    Ok(Command::Adjust { method: "io.volnet.SetLimits", parameters })
+}
+
+fn exec(given: Given) -> Result<Command, Stop> {
+    let mut words = given.words.into_iter();
+    let name = words.next().ok_or_else(|| wrong("NAME is missing"))?;
+    let program = words.next().ok_or_else(|| wrong("COMMAND is missing"))?;
+    Ok(Command::Exec { name, program, args: words.collect() })
+}
+
+fn call(given: Given) -> Result<Command, Stop> {
+    let more = given.has("more");
+    let mut words = given.words.into_iter();
+    let method = words.next().ok_or_else(|| wrong("METHOD is missing"))?;
+    let parameters = words.next();
+    match words.next() {
+        Some(word) => Err(unexpected(&word)),
+        None => Ok(Command::Call { method, parameters, more }),
+    }
+}
+
+fn explain(given: Given) -> Result<Command, Stop> {
+    let mut words = given.words.into_iter();
+    let verb = words.next();
+    match (&verb, words.next()) {
+        (_, Some(word)) => Err(unexpected(&word)),
+        (Some(verb), None) if verbs::of(verb).is_none() => {
+            Err(wrong(format!("there is no verb {verb:?}")))
+        }
+        (_, None) => Ok(Command::Help { verb }),
+    }
+}
+
 /// What comes next on a command line.
 enum Item {
     Word(String),
@@ -390,12 +329,12 @@ enum Item {
 
 impl Given {
     fn has(&self, option: &str) -> bool {
-        self.options.iter().any(|(name, _)| *name == option)
+        self.options.iter().any(|(flag, _)| flag.name == option)
     }
 
     /// The value of an option; the last where it is given more than once.
     fn last(&mut self, option: &str) -> Option<String> {
-        let index = self.options.iter().rposition(|(name, _)| *name == option)?;
+        let index = self.options.iter().rposition(|(flag, _)| flag.name == option)?;
         Some(std::mem::take(&mut self.options[index].1))
     }
 
@@ -435,7 +374,7 @@ impl Given {
     }
 }
 
-fn setting(flag: &str, text: String, kind: &Kind) -> Result<Setting, Stop> {
+fn setting(flag: &str, text: String, kind: Kind) -> Result<Setting, Stop> {
     Ok(match kind {
         Kind::Text => Setting::Value(Value::String(text)),
         Kind::Yes => Setting::Value(Value::Bool(true)),

@@ -56,6 +56,8 @@ pub(super) enum Command {
     Check,
     /// Show versions.
     Version,
+    /// Print the completion of a shell.
+    Completion { shell: String },
     /// Explain a verb, or all of them.
     Help { verb: Option<String> },
 }

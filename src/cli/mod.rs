@@ -8,6 +8,7 @@
 mod args;
 mod call;
 mod command;
+mod completion;
 mod connection;
 #[cfg(target_os = "linux")]
 mod console;
@@ -18,11 +19,14 @@ pub mod exercise;
 mod help;
 mod host;
 mod logs;
+#[cfg(test)]
+mod manual;
 mod service;
 mod session;
 mod show;
 mod table;
 mod trouble;
+mod verbs;
 mod vm;
 
 use std::ffi::OsString;
@@ -74,8 +78,12 @@ pub fn run(argv: impl IntoIterator<Item = OsString>, out: &mut dyn Write, daemon
 fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result<u8, Trouble> {
     let Invocation { flags, json, command } = invocation;
     if let Command::Help { verb } = &command {
-        let text = verb.as_deref().and_then(help::of).unwrap_or(help::OVERVIEW);
-        out.write_all(text.as_bytes())?;
+        let verb = verb.as_deref().and_then(verbs::of);
+        out.write_all(verb.map_or_else(help::overview, help::of).as_bytes())?;
+        return Ok(DONE);
+    }
+    if let Command::Completion { shell } = &command {
+        out.write_all(completion::of(shell).unwrap_or_default().as_bytes())?;
         return Ok(DONE);
     }
     if let Command::ExecAs { words } = &command {
@@ -111,7 +119,7 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Monitor => call::monitor(&mut session),
         Command::Check => host::check(&mut session),
         Command::Version => host::version(&mut session),
-        Command::Help { .. } | Command::ExecAs { .. } => Ok(DONE),
+        Command::Help { .. } | Command::Completion { .. } | Command::ExecAs { .. } => Ok(DONE),
     }
 }
 

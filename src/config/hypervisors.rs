@@ -15,9 +15,9 @@ pub const HYPERVISORS_MAX: usize = 32;
 /// The most arguments of a template. A group counts as one.
 pub const TEMPLATE_ARGS_MAX: usize = 128;
 
-const HYPERVISOR: Key =
+pub(super) const HYPERVISOR: Key =
     Key::new("hypervisor", None, "VOLNET_HYPERVISOR", Some("VOLANT_HYPERVISOR"));
-const NET_IP_MASK: Key = Key::new("net_ip_mask", None, "VOLNET_NET_IP_MASK", None);
+pub(super) const NET_IP_MASK: Key = Key::new("net_ip_mask", None, "VOLNET_NET_IP_MASK", None);
 const KNOWN: [&str; 3] = [CLOUD_HYPERVISOR, QEMU, FIRECRACKER];
 
 /// The hypervisor of a VM that names none.

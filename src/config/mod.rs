@@ -76,6 +76,16 @@ pub const KEYS: [Key; 11] = [
     network::HOST_IP,
 ];
 
+/// The settings that have a variable and no flag.
+pub const WITHOUT_FLAG: [Key; 6] = [
+    POOL,
+    HYPERVISOR_USER,
+    KERNEL_BZIMAGE,
+    KERNEL_VMLINUX,
+    hypervisors::HYPERVISOR,
+    hypervisors::NET_IP_MASK,
+];
+
 /// The settings of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

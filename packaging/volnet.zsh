@@ -1,0 +1,369 @@
+#compdef volnet
+# zsh completion for volnet(8); made by `volnet completion zsh`
+
+_volnet_vms() {
+    local -a vms
+    vms=(${(f)"$(volnet list --json 2>/dev/null | jq -r '.vms[].name' 2>/dev/null)"})
+    compadd -a vms
+}
+
+_volnet() {
+    local -a verbs
+    verbs=(
+        'setup:prepare the host, bridge, address, forwarding, NAT'
+        'teardown:remove all of that'
+        'networks:show the networks and what is free in them'
+        'check:find what keeps VMs from working, and how to mend it'
+        'doctor:find what keeps VMs from working, and how to mend it'
+        'serve:run the daemon'
+        'run:make a VM’s network and start its hypervisor'
+        'create:make its network only'
+        'start:start its hypervisor'
+        'stop:stop its hypervisor'
+        'restart:stop it and start it again'
+        'delete:stop it and release everything it has'
+        'expose:let a port of the host lead to a VM'
+        'unexpose:take an exposed port back'
+        'policy:set what a VM may send beyond its network'
+        'limit:set how much a VM may receive and send'
+        'get:show one VM'
+        'list:show all VMs'
+        'args:print a VM’s network as arguments for a hypervisor'
+        'exec:run a program with a VM’s tap open'
+        'console:connect the terminal to a VM’s serial console'
+        'logs:show the log of a VM’s hypervisor'
+        'monitor:follow the events'
+        'call:call a method of the daemon’s interface'
+        'version:show the versions of volnet and of the kernel'
+        'completion:print the completion of a shell'
+        'help:explain a verb, volnet help run'
+    )
+    local i verb
+    for ((i = 2; i < CURRENT; i++)); do
+        if [[ -n ${verbs[(r)${words[i]}:*]} ]]; then
+            verb=${words[i]}
+            break
+        fi
+    done
+    case $verb in
+    setup)
+        _arguments \
+            '*--dry-run[change nothing; print each step as a command that does the same]' \
+            '*--force[go on where it is refused else]' \
+            '*--service[also the files of the service]' \
+            '*--root[below which etc/ these files are, /]:PATH:_files' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--state-dir[records of VMs, /var/lib/volnet]:PATH:_files' \
+            '*--bridge[the first network’s bridge, vbr0]:NAME:' \
+            '*--subnet[its prefix, 192.168.127.0/24]:PREFIX:' \
+            '*--host-ip[the host’s address in it, the first one]:ADDRESS:' \
+            '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can, yes]:yes|no:(yes no)' \
+            '*--kvm[let hypervisors use KVM if the host has it, yes]:yes|no:(yes no)' \
+            '*--backend[noop changes nothing, linux]:linux|noop:(linux noop)' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    teardown)
+        _arguments \
+            '*--dry-run[change nothing; print each step as a command that does the same]' \
+            '*--force[go on where it is refused else]' \
+            '*--service[also the files of the service]' \
+            '*--root[below which etc/ these files are, /]:PATH:_files' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--state-dir[records of VMs, /var/lib/volnet]:PATH:_files' \
+            '*--bridge[the first network’s bridge, vbr0]:NAME:' \
+            '*--subnet[its prefix, 192.168.127.0/24]:PREFIX:' \
+            '*--host-ip[the host’s address in it, the first one]:ADDRESS:' \
+            '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can, yes]:yes|no:(yes no)' \
+            '*--kvm[let hypervisors use KVM if the host has it, yes]:yes|no:(yes no)' \
+            '*--backend[noop changes nothing, linux]:linux|noop:(linux noop)' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    networks)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    check|doctor)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    serve)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--state-dir[records of VMs, /var/lib/volnet]:PATH:_files' \
+            '*--bridge[the first network’s bridge, vbr0]:NAME:' \
+            '*--subnet[its prefix, 192.168.127.0/24]:PREFIX:' \
+            '*--host-ip[the host’s address in it, the first one]:ADDRESS:' \
+            '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can, yes]:yes|no:(yes no)' \
+            '*--kvm[let hypervisors use KVM if the host has it, yes]:yes|no:(yes no)' \
+            '*--backend[noop changes nothing, linux]:linux|noop:(linux noop)' \
+            '*:word:'
+        ;;
+    run)
+        _arguments \
+            '*--mode[bridged, the host gives the address (default); dhcp, the guest asks for its address; vsock, no network, only a vsock context id]:MODE:(bridged dhcp vsock)' \
+            '*--manifest[a plugin manifest]:FILE:_files' \
+            '*--config[settings of this VM, which win over the manifest; flags win over both]:FILE:_files' \
+            '*--network[the network, the first one; given again, the VM gets another NIC, and the flags that follow are about that one]:NAME:' \
+            '*--ip[the address to lease]:ADDRESS:' \
+            '*--mac[the guest’s Ethernet address]:ADDRESS:' \
+            '*--mtu[its MTU, the network’s]:BYTES:' \
+            '*--queues[queue pairs of its interface, 1]:N:' \
+            '*--isolated[keep it from other isolated VMs]' \
+            '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
+            '*--expose[let a port of the host lead to the VM; may be given several times]:(tcp,|udp,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--ephemeral[forget the VM when the host reboots]' \
+            '*--autostart[start it when the daemon starts]' \
+            '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
+            '*--hypervisor[cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
+            '*--kernel[the kernel]:FILE:_files' \
+            '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
+            '*--initramfs[the initial RAM file system]:FILE:_files' \
+            '*--rootfs[the root file system, raw, or qcow2 if it ends so]:FILE:_files' \
+            '*--disk[one more disk; may be given several times]:FILE(,readonly):_files' \
+            '*--cpus[virtual CPUs, 1]:N:' \
+            '*--memory[memory, 512]:MIB:' \
+            '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
+            '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
+            '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
+            '*--pps[the most packets a second it sends]:N:' \
+            '*--dry-run[change nothing; print each step as a command that does the same]' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    create)
+        _arguments \
+            '*--mode[bridged, the host gives the address (default); dhcp, the guest asks for its address; vsock, no network, only a vsock context id]:MODE:(bridged dhcp vsock)' \
+            '*--manifest[a plugin manifest]:FILE:_files' \
+            '*--config[settings of this VM, which win over the manifest; flags win over both]:FILE:_files' \
+            '*--network[the network, the first one; given again, the VM gets another NIC, and the flags that follow are about that one]:NAME:' \
+            '*--ip[the address to lease]:ADDRESS:' \
+            '*--mac[the guest’s Ethernet address]:ADDRESS:' \
+            '*--mtu[its MTU, the network’s]:BYTES:' \
+            '*--queues[queue pairs of its interface, 1]:N:' \
+            '*--isolated[keep it from other isolated VMs]' \
+            '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
+            '*--expose[let a port of the host lead to the VM; may be given several times]:(tcp,|udp,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--ephemeral[forget the VM when the host reboots]' \
+            '*--autostart[start it when the daemon starts]' \
+            '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
+            '*--hypervisor[cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
+            '*--kernel[the kernel]:FILE:_files' \
+            '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
+            '*--initramfs[the initial RAM file system]:FILE:_files' \
+            '*--rootfs[the root file system, raw, or qcow2 if it ends so]:FILE:_files' \
+            '*--disk[one more disk; may be given several times]:FILE(,readonly):_files' \
+            '*--cpus[virtual CPUs, 1]:N:' \
+            '*--memory[memory, 512]:MIB:' \
+            '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
+            '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
+            '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
+            '*--pps[the most packets a second it sends]:N:' \
+            '*--dry-run[change nothing; print each step as a command that does the same]' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    start)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON, one line per VM]' \
+            '*:word:_volnet_vms'
+        ;;
+    stop)
+        _arguments \
+            '*--timeout[how long a guest has to power off before SIGKILL, 30]:SECONDS:' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON, one line per VM]' \
+            '*:word:_volnet_vms'
+        ;;
+    restart)
+        _arguments \
+            '*--timeout[how long a guest has to power off before SIGKILL, 30]:SECONDS:' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON, one line per VM]' \
+            '*:word:_volnet_vms'
+        ;;
+    delete)
+        _arguments \
+            '*--timeout[how long a guest has to power off before SIGKILL, 30]:SECONDS:' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON, one line per VM]' \
+            '*:word:_volnet_vms'
+        ;;
+    expose)
+        _arguments \
+            '*--nic[the NIC that is meant, counted from 0]:N:' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:_volnet_vms'
+        ;;
+    unexpose)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:_volnet_vms'
+        ;;
+    policy)
+        _arguments \
+            '*--nic[the NIC that is meant, counted from 0]:N:' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:_volnet_vms'
+        ;;
+    limit)
+        _arguments \
+            '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
+            '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
+            '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
+            '*--pps[the most packets a second it sends]:N:' \
+            '*--nic[the NIC that is meant, counted from 0]:N:' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:_volnet_vms'
+        ;;
+    get)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:_volnet_vms'
+        ;;
+    list)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    args)
+        _arguments \
+            '*--hypervisor[its name, cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:_volnet_vms'
+        ;;
+    exec)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*:word:_volnet_vms'
+        ;;
+    console)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*:word:_volnet_vms'
+        ;;
+    logs)
+        _arguments \
+            '*--follow[also show new lines as they are added (-f)]' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*:word:_volnet_vms'
+        ;;
+    monitor)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    call)
+        _arguments \
+            '*--more[accept more than one reply]' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    version)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    completion)
+        _arguments \
+            '*:word:(bash zsh fish)'
+        ;;
+    help)
+        _arguments \
+            '*:word:(setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console logs monitor call version completion help)'
+        ;;
+    *) _describe verb verbs ;;
+    esac
+}
+
+_volnet "$@"

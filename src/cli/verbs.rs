@@ -1,0 +1,486 @@
+//! The verbs and their flags: one table.
+//!
+//! Parsing ([`super::args`]), `volnet help` ([`super::help`]), completion ([`super::completion`])
+//! and the lists of the manual come out of it. A new flag is an entry here and its use.
+
+/// A verb of the command line.
+pub(super) struct Verb {
+    /// How it is called.
+    pub(super) name: &'static str,
+    /// Another name for it.
+    pub(super) alias: Option<&'static str>,
+    /// The words behind it, as usage shows them.
+    pub(super) words: &'static str,
+    /// What these words name.
+    pub(super) complete: Complete,
+    /// What it does, in a line without an end; empty: it is not shown.
+    pub(super) brief: &'static str,
+    /// What it does, in sentences.
+    pub(super) text: &'static str,
+    /// Its own flags.
+    pub(super) flags: &'static [&'static [Flag]],
+    /// The settings that it takes as flags.
+    pub(super) settings: Settings,
+    /// What `--json` does for it; `None`: it does not take that flag.
+    pub(super) json: Option<&'static str>,
+    /// Commands to try, one on a line.
+    pub(super) examples: &'static str,
+}
+
+/// A flag.
+pub(super) struct Flag {
+    /// Its name, without dashes.
+    pub(super) name: &'static str,
+    /// The name of its value; `None`: it takes none.
+    pub(super) value: Option<&'static str>,
+    /// What its value names.
+    pub(super) complete: Complete,
+    /// What it does.
+    pub(super) help: &'static str,
+    /// The field of the configuration of a VM that it writes.
+    pub(super) field: Option<Field>,
+}
+
+/// A field of the configuration of a VM.
+#[derive(Clone, Copy)]
+pub(super) struct Field {
+    /// Its section, by its path; `None`: it is in none.
+    pub(super) section: Option<&'static str>,
+    /// Its name there.
+    pub(super) name: &'static str,
+    /// How its value is written.
+    pub(super) kind: Kind,
+}
+
+/// How the value of a flag is written into a configuration.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Text,
+    Number,
+    Yes,
+    Path,
+    Image,
+}
+
+/// What completion can offer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Complete {
+    Nothing,
+    Files,
+    Vms,
+    Verbs,
+    Words(&'static [&'static str]),
+}
+
+/// Which settings a verb takes as flags.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settings {
+    /// None.
+    None,
+    /// Those by which a client finds the daemon and its files.
+    Client,
+    /// All that have a flag.
+    All,
+}
+
+/// The section of a configuration that limits a VM.
+pub(super) const LIMITS: &str = "network.limits";
+
+const NETWORK: Option<&str> = Some("network");
+const YES_NO: Complete = Complete::Words(&["yes", "no"]);
+const HYPERVISORS: Complete = Complete::Words(&["cloud-hypervisor", "qemu", "firecracker"]);
+const JSON: Option<&str> = Some("print JSON");
+const JSON_LINES: Option<&str> = Some("print JSON, one line per VM");
+
+/// The flags that are settings; the keys of [`crate::config`] say which variables they have.
+pub(super) const SETTINGS: [Flag; 11] = [
+    valued("socket", "PATH", Complete::Files, "the daemon's socket, RUNTIME/volnet.sock"),
+    valued("config-file", "PATH", Complete::Files, "settings, /etc/volnet/config.json"),
+    valued("runtime-dir", "PATH", Complete::Files, "what ends with a reboot, /run/volnet"),
+    valued("log-dir", "PATH", Complete::Files, "logs of hypervisors, /var/log/volnet"),
+    valued("state-dir", "PATH", Complete::Files, "records of VMs, /var/lib/volnet"),
+    valued("bridge", "NAME", Complete::Nothing, "the first network's bridge, vbr0"),
+    valued("subnet", "PREFIX", Complete::Nothing, "its prefix, 192.168.127.0/24"),
+    valued("host-ip", "ADDRESS", Complete::Nothing, "the host's address in it, the first one"),
+    valued(
+        "nft-owner",
+        "yes|no",
+        YES_NO,
+        "keep others from changing volnet's nf_tables tables, if the kernel can, yes",
+    ),
+    valued("kvm", "yes|no", YES_NO, "let hypervisors use KVM if the host has it, yes"),
+    valued(
+        "backend",
+        "linux|noop",
+        Complete::Words(&["linux", "noop"]),
+        "noop changes nothing, linux",
+    ),
+];
+
+const DRY_RUN: [Flag; 1] =
+    [switch("dry-run", "change nothing; print each step as a command that does the same")];
+const TIMEOUT: [Flag; 1] = [valued(
+    "timeout",
+    "SECONDS",
+    Complete::Nothing,
+    "how long a guest has to power off before SIGKILL, 30",
+)];
+const NIC: [Flag; 1] =
+    [valued("nic", "N", Complete::Nothing, "the NIC that is meant, counted from 0")];
+const HYPERVISOR: [Flag; 1] = [valued(
+    "hypervisor",
+    "NAME",
+    HYPERVISORS,
+    "its name: cloud-hypervisor, qemu, firecracker or a template",
+)];
+const PREPARATION: [Flag; 3] = [
+    switch("force", "go on where it is refused else"),
+    switch("service", "also the files of the service"),
+    valued("root", "PATH", Complete::Files, "below which etc/ these files are, /"),
+];
+const MORE: [Flag; 1] = [switch("more", "accept more than one reply")];
+const FOLLOW: [Flag; 1] = [switch("follow", "also show new lines as they are added (-f)")];
+
+/// How much a VM may receive and send.
+const RATES: [Flag; 4] = [
+    number("rx", "MBIT", LIMITS, "rx_mbit", "the most it receives, in Mbit/s; the network's"),
+    number("tx", "MBIT", LIMITS, "tx_mbit", "the most it sends, in Mbit/s; more is dropped"),
+    number("burst", "KIB", LIMITS, "burst_kb", "the burst beyond these rates, 64 to 32768"),
+    number("pps", "N", LIMITS, "pps", "the most packets a second it sends"),
+];
+
+/// What a VM that is made is like.
+const CREATION: [Flag; 22] = [
+    text(
+        "mode",
+        "MODE",
+        Complete::Words(&["bridged", "dhcp", "vsock"]),
+        NETWORK,
+        "mode",
+        "bridged: the host gives the address (default); dhcp: the guest asks for its address; \
+         vsock: no network, only a vsock context id",
+    ),
+    valued("manifest", "FILE", Complete::Files, "a plugin manifest"),
+    valued(
+        "config",
+        "FILE",
+        Complete::Files,
+        "settings of this VM, which win over the manifest; flags win over both",
+    ),
+    text(
+        "network",
+        "NAME",
+        Complete::Nothing,
+        NETWORK,
+        "name",
+        "the network, the first one; given again, the VM gets another NIC, and the flags that \
+         follow are about that one",
+    ),
+    text("ip", "ADDRESS", Complete::Nothing, NETWORK, "ip", "the address to lease"),
+    text("mac", "ADDRESS", Complete::Nothing, NETWORK, "mac", "the guest's Ethernet address"),
+    number("mtu", "BYTES", "network", "mtu", "its MTU, the network's"),
+    number("queues", "N", "network", "queues", "queue pairs of its interface, 1"),
+    yes("isolated", NETWORK, "isolated", "keep it from other isolated VMs"),
+    text(
+        "policy",
+        "NAME",
+        Complete::Words(&["open", "internet", "none"]),
+        NETWORK,
+        "policy",
+        "what it may send beyond its network: open, internet, none or a policy of the settings; \
+         the network's",
+    ),
+    valued(
+        "expose",
+        "[tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT",
+        Complete::Nothing,
+        "let a port of the host lead to the VM; may be given several times",
+    ),
+    yes("ephemeral", None, "ephemeral", "forget the VM when the host reboots"),
+    yes("autostart", None, "autostart", "start it when the daemon starts"),
+    text(
+        "restart",
+        "POLICY",
+        Complete::Words(&["no", "on-failure", "always"]),
+        None,
+        "restart",
+        "what to do if its hypervisor ends by itself: no (default), on-failure or always",
+    ),
+    text(
+        "hypervisor",
+        "NAME",
+        HYPERVISORS,
+        None,
+        "hypervisor",
+        "cloud-hypervisor, qemu, firecracker or a template",
+    ),
+    file("kernel", "kernel_override", Kind::Path, "the kernel"),
+    text(
+        "cmdline",
+        "TEXT",
+        Complete::Nothing,
+        None,
+        "kernel_cmdline",
+        "the kernel command line; volnet adds the network's part",
+    ),
+    file("initramfs", "initramfs", Kind::Image, "the initial RAM file system"),
+    file("rootfs", "rootfs", Kind::Image, "the root file system: raw, or qcow2 if it ends so"),
+    valued("disk", "FILE[,readonly]", Complete::Files, "one more disk; may be given several times"),
+    number("cpus", "N", "resources", "cpu_cores", "virtual CPUs, 1"),
+    number("memory", "MIB", "resources", "memory_mb", "memory, 512"),
+];
+
+/// Every verb, in the order in which `volnet help` shows them.
+pub(super) const VERBS: [Verb; 26] = [
+    Verb {
+        flags: &[&DRY_RUN, &PREPARATION],
+        settings: Settings::All,
+        text: "Prepare the host: bridge, its address, IPv4 forwarding, rules. The daemon does \
+               the same when it starts. A second setup changes nothing. With --force also if a \
+               subnet overlaps with another network of the host. With --service also install the \
+               systemd unit, with the settings that are given here, and the files that keep \
+               systemd-networkd and NetworkManager off volnet's links; --force replaces files \
+               with other contents. A running daemon uses its own settings.",
+        ..verb("setup", "", "prepare the host: bridge, address, forwarding, NAT")
+    },
+    Verb {
+        flags: &[&DRY_RUN, &PREPARATION],
+        settings: Settings::All,
+        text: "Remove everything that volnet made on this host. Refused while VMs exist; with \
+               --force it stops and deletes them first. With --service also remove the files \
+               that setup --service installs; --force removes them also if they were changed. A \
+               running daemon uses its own settings.",
+        ..verb("teardown", "", "remove all of that")
+    },
+    Verb {
+        text: "Show the networks: addresses leased and free, bridge ports used and free.",
+        ..verb("networks", "", "show the networks and what is free in them")
+    },
+    Verb {
+        alias: Some("doctor"),
+        text: "Check the host, and say what keeps VMs from working and how to mend it. Exit \
+               status 1 if something does.",
+        ..verb("check", "", "find what keeps VMs from working, and how to mend it")
+    },
+    Verb {
+        settings: Settings::All,
+        json: None,
+        text: "Run the daemon. It brings the host and the network of every VM to the desired \
+               state, and answers on the socket until SIGTERM. VMs run on without it, and the \
+               next daemon adopts them. VOLNET_LOG sets how much is logged: error, warn, info \
+               (default), debug, trace.",
+        ..verb("serve", "", "run the daemon")
+    },
+    Verb {
+        flags: &[&CREATION, &RATES, &DRY_RUN],
+        text: MAKES,
+        examples: "volnet run web --hypervisor qemu --kernel vmlinux --initramfs initramfs",
+        ..verb("run", "NAME", "make a VM's network and start its hypervisor")
+    },
+    Verb {
+        flags: &[&CREATION, &RATES, &DRY_RUN],
+        text: MAKES,
+        ..verb("create", "NAME", "make its network only")
+    },
+    Verb {
+        json: JSON_LINES,
+        text: "Start the hypervisors of VMs.",
+        ..of_vms("start", "NAME...", "start its hypervisor")
+    },
+    Verb {
+        flags: &[&TIMEOUT],
+        json: JSON_LINES,
+        text: "Ask the guests to power off; then SIGTERM, then SIGKILL. Wait for their end.",
+        ..of_vms("stop", "NAME...", "stop its hypervisor")
+    },
+    Verb {
+        flags: &[&TIMEOUT],
+        json: JSON_LINES,
+        text: "Stop VMs and start them again.",
+        ..of_vms("restart", "NAME...", "stop it and start it again")
+    },
+    Verb {
+        flags: &[&TIMEOUT],
+        json: JSON_LINES,
+        text: "Stop VMs and release what they have: address and tap after the process ended.",
+        ..of_vms("delete", "NAME...", "stop it and release everything it has")
+    },
+    Verb {
+        flags: &[&NIC],
+        text: "Let HOST_PORT of the host (PORT if it is not given) lead to PORT of the VM. It is \
+               reached from outside, from other VMs, and from the host itself by any of its \
+               addresses except 127.0.0.1. It leads to the first NIC of the VM, or to NIC N. \
+               PORT is [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT.",
+        examples: "volnet expose web tcp:8080:80\nvolnet expose dns udp:203.0.113.1:53:53",
+        ..of_vms("expose", "NAME PORT", "let a port of the host lead to a VM")
+    },
+    Verb {
+        text: "Take an exposed port back. Its connections end.",
+        examples: "volnet unexpose web tcp:8080:80",
+        ..of_vms("unexpose", "NAME PORT", "take an exposed port back")
+    },
+    Verb {
+        flags: &[&NIC],
+        text: "Set what a VM may send beyond its network: open, internet (nothing private, shared \
+               or link-local), none, or a policy of the settings. It applies to all NICs of the \
+               VM, or to NIC N, counted from 0.",
+        ..of_vms("policy", "NAME POLICY", "set what a VM may send beyond its network")
+    },
+    Verb {
+        flags: &[&RATES, &NIC],
+        text: "Set how much a VM may receive and send, by each NIC or by NIC N. A limit that is \
+               not given stays as it is; 0 removes it.",
+        examples: "volnet limit web --rx 100 --tx 50",
+        ..of_vms("limit", "NAME", "set how much a VM may receive and send")
+    },
+    Verb {
+        text: "Show one VM: its settings, its network and its status.",
+        ..of_vms("get", "NAME", "show one VM")
+    },
+    Verb { text: "Show all VMs.", ..verb("list", "", "show all VMs") },
+    Verb {
+        flags: &[&HYPERVISOR],
+        text: "Print the network arguments of this VM for a hypervisor that you start yourself, \
+               one per line. For firecracker: the network part of its configuration.",
+        ..of_vms("args", "NAME", "print a VM's network as arguments for a hypervisor")
+    },
+    Verb {
+        json: None,
+        text: "Run a program of yours with the VM's tap open. Every {fd} in its arguments is \
+               replaced by the number of the descriptor. The program needs no rights for it.",
+        examples: "volnet exec web -- qemu-system-x86_64 -netdev tap,id=net0,fd={fd} ...",
+        ..of_vms("exec", "NAME -- COMMAND [ARGUMENT]...", "run a program with a VM's tap open")
+    },
+    Verb {
+        json: None,
+        text: "Connect the terminal to the VM's serial console. Ctrl-] detaches.",
+        ..of_vms("console", "NAME", "connect the terminal to a VM's serial console")
+    },
+    Verb {
+        flags: &[&FOLLOW],
+        json: None,
+        text: "Show the log of the VM's hypervisor.",
+        ..of_vms("logs", "NAME", "show the log of a VM's hypervisor")
+    },
+    Verb {
+        text: "Show the VMs, then every event as it happens.",
+        ..verb("monitor", "", "follow the events")
+    },
+    Verb {
+        flags: &[&MORE],
+        text: "Call a method of the daemon's interface with these parameters, and print the \
+               parameters of the reply. A method without a dot is one of io.volnet.",
+        examples: "volnet call List\nvolnet call Get '{\"name\":\"web\"}'\n\
+                   volnet call org.varlink.service.GetInfo",
+        ..verb("call", "METHOD [JSON]", "call a method of the daemon's interface")
+    },
+    Verb {
+        text: "Show the version of the daemon, of the kernel, and the backend. Without a daemon: \
+               the version of this program.",
+        ..verb("version", "", "show the versions of volnet and of the kernel")
+    },
+    Verb {
+        settings: Settings::None,
+        json: None,
+        complete: Complete::Words(&["bash", "zsh", "fish"]),
+        text: "Print what lets a shell complete volnet's verbs and flags.",
+        examples: "volnet completion bash >/etc/bash_completion.d/volnet",
+        ..verb("completion", "bash|zsh|fish", "print the completion of a shell")
+    },
+    Verb {
+        settings: Settings::None,
+        json: None,
+        complete: Complete::Verbs,
+        text: "Explain a verb, or list all verbs.",
+        ..verb("help", "[VERB]", "explain a verb: volnet help run")
+    },
+];
+
+const MAKES: &str = "Make a VM's network: tap, address and rules, as its mode needs; run also \
+    starts its hypervisor. If the same VM exists already, show it. Flags win over the \
+    configuration. Paths in flags may be relative; paths in the documents are absolute.";
+
+/// The verb of that name.
+pub(super) fn of(name: &str) -> Option<&'static Verb> {
+    VERBS.iter().find(|verb| verb.name == name || verb.alias == Some(name))
+}
+
+impl Verb {
+    /// Its flags, without those that are settings.
+    pub(super) fn flags(&self) -> impl Iterator<Item = &'static Flag> + use<> {
+        self.flags.iter().flat_map(|flags| flags.iter())
+    }
+}
+
+const fn verb(name: &'static str, words: &'static str, brief: &'static str) -> Verb {
+    Verb {
+        name,
+        alias: None,
+        words,
+        complete: Complete::Nothing,
+        brief,
+        text: "",
+        flags: &[],
+        settings: Settings::Client,
+        json: JSON,
+        examples: "",
+    }
+}
+
+const fn of_vms(name: &'static str, words: &'static str, brief: &'static str) -> Verb {
+    Verb { complete: Complete::Vms, ..verb(name, words, brief) }
+}
+
+const fn switch(name: &'static str, help: &'static str) -> Flag {
+    Flag { name, value: None, complete: Complete::Nothing, help, field: None }
+}
+
+const fn valued(
+    name: &'static str,
+    value: &'static str,
+    complete: Complete,
+    help: &'static str,
+) -> Flag {
+    Flag { name, value: Some(value), complete, help, field: None }
+}
+
+/// A flag that writes a field as it is given.
+const fn text(
+    name: &'static str,
+    value: &'static str,
+    complete: Complete,
+    section: Option<&'static str>,
+    field: &'static str,
+    help: &'static str,
+) -> Flag {
+    let field = Field { section, name: field, kind: Kind::Text };
+    Flag { field: Some(field), ..valued(name, value, complete, help) }
+}
+
+/// A flag that writes a number into a section.
+const fn number(
+    name: &'static str,
+    value: &'static str,
+    section: &'static str,
+    field: &'static str,
+    help: &'static str,
+) -> Flag {
+    let field = Field { section: Some(section), name: field, kind: Kind::Number };
+    Flag { field: Some(field), ..valued(name, value, Complete::Nothing, help) }
+}
+
+/// A flag that writes `true`.
+const fn yes(
+    name: &'static str,
+    section: Option<&'static str>,
+    field: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag { field: Some(Field { section, name: field, kind: Kind::Yes }), ..switch(name, help) }
+}
+
+/// A flag that names a file.
+const fn file(name: &'static str, field: &'static str, kind: Kind, help: &'static str) -> Flag {
+    let field = Field { section: None, name: field, kind };
+    Flag { field: Some(field), ..valued(name, "FILE", Complete::Files, help) }
+}
