@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use common::{in_namespace, run};
 use volnet::network::Network;
 use volnet::network::linux::Linux;
-use volnet::network::linux::conntrack::{Conntrack, Past};
+use volnet::network::linux::conntrack::{Conntrack, FlowSelector};
 use volnet::network::linux::socket::{Protocol, Socket};
 use volnet::plan::op::{Handover, Op};
 
@@ -44,12 +44,12 @@ fn the_connections_of_an_address_go_and_no_others() {
     for how in [Conntrack::Filter, Conntrack::Single] {
         in_namespace(|| {
             let (mut socket, mut conntrack) = (Socket::open(Protocol::Netfilter).unwrap(), how);
-            conntrack.forget(&mut socket, Past::Of(GUEST)).unwrap();
+            conntrack.forget(&mut socket, FlowSelector::Of(GUEST)).unwrap();
             plant(&GUESTS);
             plant(&OTHERS);
             assert_eq!(tracked(), 7);
             for _ in 0..2 {
-                conntrack.forget(&mut socket, Past::Of(GUEST)).unwrap();
+                conntrack.forget(&mut socket, FlowSelector::Of(GUEST)).unwrap();
                 assert_eq!(tracked(), 2);
                 assert!(!run("conntrack -L").contains("192.168.127.9 "));
             }
@@ -82,9 +82,10 @@ fn the_connections_of_a_port_that_leads_nowhere_go_and_no_others() {
             plant(&led);
             plant(&others);
             assert_eq!(tracked(), 7);
-            let past = Past::Led { protocol: 6, host_port: 8080, address: GUEST, port: 80 };
+            let flows =
+                FlowSelector::Led { protocol: 6, host_port: 8080, address: GUEST, port: 80 };
             for _ in 0..2 {
-                conntrack.forget(&mut socket, past).unwrap();
+                conntrack.forget(&mut socket, flows).unwrap();
                 assert_eq!(tracked(), 5);
             }
             assert_eq!(conntrack, how, "the kernel did as it was asked");
@@ -129,7 +130,7 @@ fn many_connections_go_in_rounds() {
         std::fs::remove_file(file).unwrap();
         assert_eq!(tracked(), 5000);
         let mut socket = Socket::open(Protocol::Netfilter).unwrap();
-        Conntrack::Single.forget(&mut socket, Past::Of(GUEST)).unwrap();
+        Conntrack::Single.forget(&mut socket, FlowSelector::Of(GUEST)).unwrap();
         assert_eq!(tracked(), 0);
     });
 }

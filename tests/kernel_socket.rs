@@ -13,8 +13,8 @@ use volnet::netlink::message::{DUMP, REQUEST, TYPE_ERROR};
 use volnet::netlink::rtnl::link::{self, LinkMessage, Target};
 use volnet::netlink::rtnl::{AF_UNSPEC, GETLINK, SETLINK};
 use volnet::netlink::writer::Writer;
-use volnet::network::linux::aside::Aside;
 use volnet::network::linux::socket::{Error, Protocol, Socket, open};
+use volnet::network::linux::worker::Worker;
 use volnet::network::linux::{addresses, links, tap};
 
 fn socket() -> Socket {
@@ -185,22 +185,22 @@ fn links_that_we_remove_wait_for_whoever_reads() {
     const RETIRED: u32 = 64;
     const STABLE: usize = 200;
     in_namespace(|| {
-        let (mut socket, mut aside) = (socket(), Aside::default());
+        let (mut socket, mut worker) = (socket(), Worker::default());
         make_bridges(&mut socket, STABLE);
         for number in 0..RETIRED {
             let name = format!("vttap-{number}");
             let alias = format!("volnet:{number}");
             let spec = tap::Spec { name: &name, owner: None, multi_queue: false, alias: &alias };
             let index = tap::create(&mut socket, &spec).unwrap();
-            aside.retire(&mut socket, index).unwrap();
+            worker.retire(&mut socket, index).unwrap();
         }
         for _ in 0..20 {
-            let still = aside.pause();
+            let still = worker.pause();
             let dumped = socket.dump_once(link::dump, |_| Ok(Some(()))).unwrap();
             assert!(dumped.whole);
             drop(still);
         }
-        aside.flush();
+        worker.flush();
         assert_eq!(links::observe(&mut socket).unwrap().len(), 1 + STABLE);
     });
 }

@@ -29,7 +29,7 @@ use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::compare::Comparisons;
+use super::checksums::ChecksumWorkers;
 use super::refusals::Refusals;
 use super::shell::{Output, Shell};
 use super::source::Source;
@@ -61,7 +61,7 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     /// Sources with more work than their last turn allowed.
     again: Vec<Key>,
     shell: Shell<N, D, P>,
-    comparisons: Comparisons,
+    checksums: ChecksumWorkers,
     kernel: Kernel,
     group: Group,
     spare: Spare,
@@ -87,14 +87,14 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     ) -> io::Result<Self> {
         let (poll, mut sources) = (Poll::new()?, Sources::default());
         let (key, user) = (sources.key(), shell.hypervisor_user().cloned());
-        let comparisons = Comparisons::new(poll.registry(), Token(key), user)?;
-        sources.insert(key, Source::Comparisons);
+        let checksums = ChecksumWorkers::new(poll.registry(), Token(key), user)?;
+        sources.insert(key, Source::ChecksumWorkers);
         let mut this = EventLoop {
             poll,
             sources,
             again: Vec::new(),
             shell,
-            comparisons,
+            checksums,
             kernel: Kernel::new(monitor),
             group: Group::default(),
             spare: Spare::new(listener.is_some()),
@@ -176,7 +176,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             None => {}
             Some(Source::Listener(_)) => self.accept(key),
             Some(Source::Client(_)) => self.wake(key, event),
-            Some(Source::Comparisons) => self.compared(),
+            Some(Source::ChecksumWorkers) => self.compared(),
             Some(Source::Guests(_)) => self.hear_guests(key),
             Some(Source::Monitor) => self.kernel.has_news(self.now()),
             Some(Source::Process(_)) => self.process_ended(key),

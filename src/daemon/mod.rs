@@ -3,17 +3,17 @@
 //! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `conduct`
 //! for the order of the steps, `host`, `heal` and `inspect` for the host as a whole, `guests` for
 //! DHCP, `together` for requests that arrive together, and [`launch`] for hypervisors. `event_loop`
-//! with its sources ([`sources`], `source`, `client`, `ear`) drives it. [`serve()`] is the daemon,
+//! with its sources ([`sources`], `source`, `client`, `dhcp_socket`) drives it. [`serve()`] is the daemon,
 //! and [`offline`] the same shell for one request without a daemon. On systems other than Linux
 //! both are in `foreign`.
 
 #[cfg(target_os = "linux")]
-mod client;
+mod checksums;
 #[cfg(target_os = "linux")]
-mod compare;
+mod client;
 mod conduct;
 #[cfg(target_os = "linux")]
-mod ear;
+mod dhcp_socket;
 #[cfg(target_os = "linux")]
 mod event_loop;
 #[cfg(target_os = "linux")]

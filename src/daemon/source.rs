@@ -3,7 +3,7 @@
 use mio::net::{UnixListener, UnixStream};
 
 use super::client::Client;
-use super::ear::Ear;
+use super::dhcp_socket::DhcpSocket;
 use super::sources::{Key, Sources};
 use crate::model::name::VmName;
 
@@ -19,9 +19,9 @@ pub(super) enum Source {
     /// A connection.
     Client(Box<Client>),
     /// The DHCP socket of a network.
-    Guests(Box<Ear>),
+    Guests(Box<DhcpSocket>),
     /// Requests whose files were compared.
-    Comparisons,
+    ChecksumWorkers,
     /// The pidfd of a VM's process.
     Process(VmName),
 }
@@ -46,7 +46,7 @@ impl Sources<Source> {
     /// The key of the DHCP socket of a network.
     pub(super) fn guests_of(&self, network: &str) -> Option<Key> {
         let here =
-            |source: &Source| matches!(source, Source::Guests(ear) if ear.network == network);
+            |source: &Source| matches!(source, Source::Guests(socket) if socket.network == network);
         self.iter().find(|(_, source)| here(source)).map(|(key, _)| key)
     }
 }

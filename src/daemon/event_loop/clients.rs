@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 use mio::Interest;
 
 use super::{EventLoop, Readiness};
+use crate::daemon::checksums::Compared;
 use crate::daemon::client::{Client, State};
-use crate::daemon::compare::Compared;
 use crate::daemon::peer::{GROUP, Peer};
 use crate::daemon::shell::Shell;
 use crate::daemon::source::Source;
@@ -193,7 +193,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         let files = self.shell.checksums(&asked);
         if files.is_empty() {
             self.shell.request(ticket, &asked, now);
-        } else if let Err(error) = self.comparisons.begin(ticket, &asked, files) {
+        } else if let Err(error) = self.checksums.begin(ticket, &asked, files) {
             let failure = Failure::kernel("start", "a thread that compares checksums", &error);
             self.tell_one(ticket, &Err(failure.into()));
         }
@@ -202,7 +202,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
 
     /// Handles the requests whose files were compared.
     pub(super) fn compared(&mut self) {
-        while let Some(Compared { ticket, request, result }) = self.comparisons.take() {
+        while let Some(Compared { ticket, request, result }) = self.checksums.take() {
             match result {
                 Ok(()) => self.shell.request(ticket, &request, self.now()),
                 Err(refusal) => self.tell_one(ticket, &Err(refusal.into())),
@@ -303,7 +303,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     pub(super) fn close(&mut self, key: Key) {
         if let Some(Source::Client(_)) = self.sources.remove(key) {
             // Closing it also removes it from the poll.
-            self.comparisons.call_off(ticket(key));
+            self.checksums.call_off(ticket(key));
         }
     }
 }

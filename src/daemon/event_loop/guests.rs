@@ -5,7 +5,7 @@ use std::io;
 use mio::Interest;
 
 use super::EventLoop;
-use crate::daemon::ear::Ear;
+use crate::daemon::dhcp_socket::DhcpSocket;
 use crate::daemon::source::Source;
 use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
@@ -17,9 +17,9 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// Their turn: they are answered as far as one turn goes.
     pub(super) fn hear_guests(&mut self, key: Key) {
         let now = self.now();
-        let Some(Source::Guests(ear)) = self.sources.get_mut(key) else { return };
+        let Some(Source::Guests(socket)) = self.sources.get_mut(key) else { return };
         let shell = &mut self.shell;
-        if ear.turn(|network, frame| shell.guest_asks(network, frame, now)) {
+        if socket.turn(|network, frame| shell.guest_asks(network, frame, now)) {
             self.come_back(key);
         }
     }
@@ -49,8 +49,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     }
 
     fn listen_to(&mut self, network: &NetworkConfig) -> io::Result<()> {
-        let ear = Ear::open(network)?;
-        self.add(ear.descriptor(), Interest::READABLE, Source::Guests(Box::new(ear)))?;
+        let socket = DhcpSocket::open(network)?;
+        self.add(socket.descriptor(), Interest::READABLE, Source::Guests(Box::new(socket)))?;
         Ok(())
     }
 }

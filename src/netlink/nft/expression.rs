@@ -323,7 +323,7 @@ pub enum Expression<'a> {
     /// Ends the rule with drop, or rejects the packet.
     Drop,
     /// Counts, or writes to a log.
-    Aside,
+    Neutral,
     /// Says something, in the form of iptables: a match that always holds
     /// (linux/netfilter/xt_comment.h).
     Comment(&'a [u8]),
@@ -348,7 +348,7 @@ impl<'a> Expression<'a> {
             b"meta" => read_meta(attrs()?),
             b"cmp" => read_compare(attrs()?),
             b"immediate" => read_immediate(attrs()?),
-            b"counter" | b"log" => Ok(Expression::Aside),
+            b"counter" | b"log" => Ok(Expression::Neutral),
             b"reject" => Ok(Expression::Drop),
             b"lookup" => read_lookup(attrs()?),
             b"match" => read_match(attrs()?),
@@ -364,7 +364,7 @@ impl<'a> Expression<'a> {
             | Expression::Accept
             | Expression::InSet(_)
             | Expression::Drop
-            | Expression::Aside
+            | Expression::Neutral
             | Expression::Comment(_)
             | Expression::Other => None,
         }

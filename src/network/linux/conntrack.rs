@@ -44,30 +44,30 @@ struct Flow {
 
 /// A selection of connections to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Past {
+pub enum FlowSelector {
     /// Every connection that this address began or answered.
     Of(Ipv4Addr),
     /// Every connection from a port of the host to a port of a guest.
     Led { protocol: u8, host_port: u16, address: Ipv4Addr, port: u16 },
 }
 
-impl Past {
+impl FlowSelector {
     /// The selection, for ctnetlink.
     fn flows(self) -> Vec<Flows> {
         match self {
-            Past::Of(address) => End::BOTH.map(|end| Flows::At(end, address)).into(),
-            Past::Led { protocol, host_port, address, port } => {
+            FlowSelector::Of(address) => End::BOTH.map(|end| Flows::At(end, address)).into(),
+            FlowSelector::Led { protocol, host_port, address, port } => {
                 vec![Flows::Led { protocol, to: host_port, from: (address, port) }]
             }
         }
     }
 }
 
-impl fmt::Display for Past {
+impl fmt::Display for FlowSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Past::Of(address) => write!(f, "of {address}"),
-            Past::Led { host_port, address, port, .. } => {
+            FlowSelector::Of(address) => write!(f, "of {address}"),
+            FlowSelector::Led { host_port, address, port, .. } => {
                 write!(f, "from port {host_port} to {address}:{port}")
             }
         }
@@ -76,11 +76,11 @@ impl fmt::Display for Past {
 
 impl Conntrack {
     /// Deletes connections. `socket` is one of nfnetlink.
-    pub fn forget(&mut self, socket: &mut Socket, past: Past) -> Result<(), Error> {
+    pub fn forget(&mut self, socket: &mut Socket, selector: FlowSelector) -> Result<(), Error> {
         loop {
             let (deleted, else_try) = match self {
-                Conntrack::Filter => (by_filter(socket, past), Conntrack::Single),
-                Conntrack::Single => (one_by_one(socket, past), Conntrack::Never),
+                Conntrack::Filter => (by_filter(socket, selector), Conntrack::Single),
+                Conntrack::Single => (one_by_one(socket, selector), Conntrack::Never),
                 Conntrack::Never => return Ok(()),
             };
             match deleted {
@@ -95,17 +95,17 @@ impl Conntrack {
     }
 }
 
-fn by_filter(socket: &mut Socket, past: Past) -> Result<(), Error> {
+fn by_filter(socket: &mut Socket, selector: FlowSelector) -> Result<(), Error> {
     socket.request(1, |writer, sequence| {
-        for flows in past.flows() {
+        for flows in selector.flows() {
             conntrack::delete_all(writer, sequence.take(), flows);
         }
         writer.add_flags(ACK);
     })
 }
 
-fn one_by_one(socket: &mut Socket, past: Past) -> Result<(), Error> {
-    for flows in past.flows() {
+fn one_by_one(socket: &mut Socket, selector: FlowSelector) -> Result<(), Error> {
+    for flows in selector.flows() {
         let mut rounds = 0..ROUNDS_MAX;
         while delete_some(socket, flows)? {
             rounds.next().ok_or(Error::Unsettled)?;

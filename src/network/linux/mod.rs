@@ -8,11 +8,10 @@
 //! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`qdiscs`] holds
 //! them back, [`addresses`] gives them addresses, [`sysctl`] holds switches, [`nft`] the rules. The exception is to forget an
 //! address, which takes [`addresses`] and [`conntrack`]. [`socket`] is how all of them speak with the
-//! kernel; what takes long is done [`aside`]. [`monitor`] tells of what others change and [`packets`] of
+//! kernel; what takes long is done [`worker`]. [`monitor`] tells of what others change and [`packets`] of
 //! what guests ask: those two are the daemon's.
 
 pub mod addresses;
-pub mod aside;
 pub mod conntrack;
 pub mod exercise;
 pub mod holder;
@@ -25,6 +24,7 @@ pub mod qdiscs;
 pub mod socket;
 pub mod sysctl;
 pub mod tap;
+pub mod worker;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -38,19 +38,19 @@ use crate::plan::reconcile::{DesiredPort, Link, Observed};
 use crate::plan::ruleset::{ALLOWED, DENIED};
 
 use super::{Applied, Counted, Network};
-use aside::Aside;
-use conntrack::Past;
+use conntrack::FlowSelector;
 use monitor::Monitor;
 use nft::Nft;
 use pool::TapPool;
 use socket::{Error, Protocol, Socket};
+use worker::Worker;
 
 /// The kernel, as seen from the network namespace of the thread that made this.
 #[derive(Debug)]
 pub struct Linux {
     route: Socket,
     nft: Nft,
-    aside: Aside,
+    worker: Worker,
     pool: TapPool,
     /// Owner and queues of the tap that was made last, until it is attached.
     fresh: Option<(Option<u32>, bool)>,
@@ -62,8 +62,8 @@ impl Linux {
     pub fn new(pool: usize) -> Result<Linux, Failure> {
         let route = Socket::open(Protocol::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
-        let (aside, pool) = (Aside::default(), TapPool::new(pool));
-        Ok(Linux { route, nft: Nft::new()?, aside, pool, fresh: None })
+        let (worker, pool) = (Worker::default(), TapPool::new(pool));
+        Ok(Linux { route, nft: Nft::new()?, worker, pool, fresh: None })
     }
 
     /// Subscribes to news of what others change.
@@ -78,9 +78,9 @@ impl Network for Linux {
     }
 
     fn observe(&mut self) -> Result<Observed, Failure> {
-        let _still = self.aside.pause();
+        let _still = self.worker.pause();
         // Before the dump: what is gone by then is in neither.
-        let mut hidden = self.aside.retired();
+        let mut hidden = self.worker.retired();
         hidden.extend(self.pool.ready());
         let seen = self.nft.observe().map_err(unread("nf_tables"))?;
         let mut links = links::observe(&mut self.route).map_err(unread("links"))?;
@@ -131,7 +131,7 @@ impl Network for Linux {
             Op::ShapeLink { name, to, former } => none(qdiscs::shape(route, name, *to, *former)),
             Op::DeleteLink { name, index: None } => none(links::delete(route, name)),
             Op::DeleteLink { name: _, index: Some(index) } => {
-                none(self.aside.retire(route, *index))
+                none(self.worker.retire(route, *index))
             }
             Op::AddAddress { link, address, length } => {
                 none(addresses::add(route, link, *address, *length))
@@ -154,7 +154,7 @@ impl Network for Linux {
             Op::ForgetFlows { protocol, host_port, address, port } => {
                 let (protocol, host_port) = (*protocol, *host_port);
                 let (address, port) = (*address, *port);
-                none(self.aside.forget(Past::Led { protocol, host_port, address, port }))
+                none(self.worker.forget(FlowSelector::Led { protocol, host_port, address, port }))
             }
         };
         made.map(|ifindex| Applied { ifindex }).map_err(|error| {
@@ -200,7 +200,7 @@ impl Network for Linux {
     fn flush(&mut self) {
         let spare = self.pool.empty();
         self.retire_all(&spare);
-        self.aside.flush();
+        self.worker.flush();
     }
 }
 
@@ -220,8 +220,8 @@ impl Linux {
     fn forget_address(&mut self, link: &str, address: Ipv4Addr, at: Handover) -> Result<(), Error> {
         let neighbour = addresses::forget_neighbour(&mut self.route, link, address);
         let connections = match at {
-            Handover::Assigned => self.aside.forget_first(address),
-            Handover::Released => self.aside.forget(Past::Of(address)),
+            Handover::Assigned => self.worker.forget_first(address),
+            Handover::Released => self.worker.forget(FlowSelector::Of(address)),
         };
         neighbour?;
         connections
@@ -240,7 +240,7 @@ impl Linux {
     /// Retires links that no VM had.
     fn retire_all(&mut self, indexes: &[u32]) {
         for index in indexes {
-            if let Err(error) = self.aside.retire(&mut self.route, *index) {
+            if let Err(error) = self.worker.retire(&mut self.route, *index) {
                 log::warn!("{}", error.failure("delete link", format!("index {index}")));
             }
         }

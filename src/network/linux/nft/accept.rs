@@ -101,7 +101,7 @@ pub(super) fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netl
             }
             expression @ Expression::Equals(_) => bridge = expression.matched_link(),
             Expression::Comment(text) => comment = Some(text),
-            Expression::Aside => {}
+            Expression::Neutral => {}
             Expression::Accept => accepts = true,
             Expression::LinkName(_)
             | Expression::InSet(_)

@@ -117,7 +117,7 @@ impl Said {
         let mut loaded = None;
         for expression in rule.expressions() {
             match expression? {
-                Expression::Aside | Expression::Comment(_) | Expression::Accept => continue,
+                Expression::Neutral | Expression::Comment(_) | Expression::Accept => continue,
                 Expression::Drop => {
                     said.drops = true;
                     continue;

@@ -11,17 +11,17 @@ const FRAMES_PER_TURN: usize = 64;
 
 /// The socket for what guests of a network ask.
 #[derive(Debug)]
-pub(super) struct Ear {
+pub(super) struct DhcpSocket {
     /// The network's name.
     pub(super) network: String,
     packets: Packets,
 }
 
-impl Ear {
+impl DhcpSocket {
     /// Listens on the bridge of a network, which has to be there.
-    pub(super) fn open(network: &NetworkConfig) -> io::Result<Ear> {
+    pub(super) fn open(network: &NetworkConfig) -> io::Result<DhcpSocket> {
         let packets = Packets::open(&network.bridge)?;
-        Ok(Ear { network: network.name.clone(), packets })
+        Ok(DhcpSocket { network: network.name.clone(), packets })
     }
 
     /// What is to be waited for.

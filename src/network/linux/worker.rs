@@ -12,7 +12,7 @@
 //! - The thread deletes connections before it goes on with links. They are gone before a guest can
 //!   have booted.
 //!
-//! The thread removes no links while the links of the host are read ([`Aside::pause`]): a dump must
+//! The thread removes no links while the links of the host are read ([`Worker::pause`]): a dump must
 //! begin again if links change.
 //!
 //! If the daemon dies, links without a VM stay. The next daemon finds and retires them again.
@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 use crate::netlink::rtnl::link::{self, LinkChange, Target};
 use crate::plan::reconcile::ALIAS;
 
-use super::conntrack::{Conntrack, Past};
+use super::conntrack::{Conntrack, FlowSelector};
 use super::socket::{Error, Protocol, Socket};
 
 /// The first of our groups. No other program is likely to use these numbers. This matters because
@@ -44,7 +44,7 @@ const STACK: usize = 128 * 1024;
 
 /// The thread and its open tasks.
 #[derive(Debug, Default)]
-pub struct Aside {
+pub struct Worker {
     shared: Arc<Shared>,
     thread: Option<(Sender<Task>, JoinHandle<()>)>,
     /// How many links have been retired.
@@ -57,7 +57,7 @@ enum Task {
     /// Remove a link, with its group.
     Remove { index: u32, group: NonZeroU32 },
     /// Delete these connections.
-    Forget(Past),
+    Forget(FlowSelector),
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct Pause(Arc<Shared>);
 
-impl Aside {
+impl Worker {
     /// Retires a link once. If it is gone, nothing is to do.
     pub fn retire(&mut self, socket: &mut Socket, index: u32) -> Result<(), Error> {
         if self.shared.lock().links.contains(&index) {
@@ -116,16 +116,16 @@ impl Aside {
     }
 
     /// Has connections deleted. A failure is logged, and remembered of an address: nobody gets it
-    /// before [`Aside::forget_first`] has succeeded.
-    pub fn forget(&mut self, past: Past) -> Result<(), Error> {
-        self.give(Task::Forget(past))
+    /// before [`Worker::forget_first`] has succeeded.
+    pub fn forget(&mut self, flows: FlowSelector) -> Result<(), Error> {
+        self.give(Task::Forget(flows))
     }
 
     /// Has the connections of an address deleted that somebody is about to get. Waits for that only
     /// if it failed when it was last tried: then this fails if it fails again.
     pub fn forget_first(&mut self, address: Ipv4Addr) -> Result<(), Error> {
         let was_left = self.shared.lock().unforgotten.contains_key(&address);
-        self.forget(Past::Of(address))?;
+        self.forget(FlowSelector::Of(address))?;
         if !was_left {
             return Ok(());
         }
@@ -175,7 +175,7 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
+impl Drop for Worker {
     fn drop(&mut self) {
         if let Some((sender, thread)) = self.thread.take() {
             drop(sender);
@@ -186,18 +186,18 @@ impl Drop for Aside {
 
 impl Pending {
     /// Connections were deleted, or could not be.
-    fn forgot(&mut self, past: Past, forgotten: Result<(), Error>) {
+    fn forgot(&mut self, flows: FlowSelector, forgotten: Result<(), Error>) {
         self.forgets -= 1;
         let left = forgotten.err().map(|error| {
             let errno = error.errno().unwrap_or(libc::EPROTO);
-            let failure = error.failure("delete connections", past.to_string());
+            let failure = error.failure("delete connections", flows.to_string());
             log::warn!("{failure}");
             (errno, failure.to_string())
         });
-        match (past, left) {
-            (Past::Of(address), Some(left)) => drop(self.unforgotten.insert(address, left)),
-            (Past::Of(address), None) => drop(self.unforgotten.remove(&address)),
-            (Past::Led { .. }, _) => {}
+        match (flows, left) {
+            (FlowSelector::Of(address), Some(left)) => drop(self.unforgotten.insert(address, left)),
+            (FlowSelector::Of(address), None) => drop(self.unforgotten.remove(&address)),
+            (FlowSelector::Led { .. }, _) => {}
         }
     }
 }
@@ -225,7 +225,7 @@ impl Drop for Pause {
 }
 
 fn start(shared: Arc<Shared>) -> Result<(Sender<Task>, JoinHandle<()>), Error> {
-    let mut worker = Worker {
+    let mut worker = Thread {
         route: Socket::open(Protocol::Route)?,
         netfilter: Socket::open(Protocol::Netfilter)?,
         conntrack: Conntrack::default(),
@@ -234,28 +234,28 @@ fn start(shared: Arc<Shared>) -> Result<(Sender<Task>, JoinHandle<()>), Error> {
         shared,
     };
     let (sender, receiver) = channel();
-    let thread = std::thread::Builder::new().name("aside".into()).stack_size(STACK);
+    let thread = std::thread::Builder::new().name("worker".into()).stack_size(STACK);
     Ok((sender, thread.spawn(move || worker.run(&receiver))?))
 }
 
 /// The state of the thread.
-struct Worker {
+struct Thread {
     route: Socket,
     netfilter: Socket,
     conntrack: Conntrack,
-    forgets: VecDeque<Past>,
+    forgets: VecDeque<FlowSelector>,
     links: VecDeque<(u32, NonZeroU32)>,
     shared: Arc<Shared>,
 }
 
-impl Worker {
+impl Thread {
     /// Works until no more task can come.
     fn run(&mut self, receiver: &Receiver<Task>) {
         while let Ok(task) = receiver.recv() {
             self.take(task);
             while !self.forgets.is_empty() || !self.links.is_empty() {
                 match self.forgets.pop_front() {
-                    Some(past) => self.forget(past),
+                    Some(flows) => self.forget(flows),
                     None => self.remove_group(),
                 }
                 while let Ok(task) = receiver.try_recv() {
@@ -267,17 +267,17 @@ impl Worker {
 
     fn take(&mut self, task: Task) {
         match task {
-            Task::Forget(past) => self.forgets.push_back(past),
+            Task::Forget(flows) => self.forgets.push_back(flows),
             Task::Remove { index, group } => self.links.push_back((index, group)),
         }
     }
 
-    fn forget(&mut self, past: Past) {
-        let mut forgotten = self.conntrack.forget(&mut self.netfilter, past);
+    fn forget(&mut self, flows: FlowSelector) {
+        let mut forgotten = self.conntrack.forget(&mut self.netfilter, flows);
         if forgotten.as_ref().is_err_and(Error::is_unknown) {
-            forgotten = self.conntrack.forget(&mut self.netfilter, past);
+            forgotten = self.conntrack.forget(&mut self.netfilter, flows);
         }
-        self.shared.lock().forgot(past, forgotten);
+        self.shared.lock().forgot(flows, forgotten);
         self.shared.changed.notify_all();
     }
 
@@ -327,13 +327,13 @@ mod tests {
     fn an_address_is_held_until_its_connections_are_forgotten() {
         let mut pending = Pending { forgets: 3, ..Pending::default() };
         let address = Ipv4Addr::new(10, 0, 0, 2);
-        let others = Past::Led { protocol: 6, host_port: 80, address, port: 80 };
+        let others = FlowSelector::Led { protocol: 6, host_port: 80, address, port: 80 };
         let fails = || Err(Error::refused(libc::EPERM, "no".into()));
         pending.forgot(others, fails());
         assert_eq!(pending.unforgotten.len(), 0, "no packet begins a connection by that port");
-        pending.forgot(Past::Of(address), fails());
+        pending.forgot(FlowSelector::Of(address), fails());
         assert_eq!(pending.unforgotten[&address].0, libc::EPERM);
-        pending.forgot(Past::Of(address), Ok(()));
+        pending.forgot(FlowSelector::Of(address), Ok(()));
         assert_eq!((pending.unforgotten.len(), pending.forgets), (0, 0));
     }
 }

@@ -25,7 +25,7 @@ const STACK: usize = 128 * 1024;
 
 /// The requests that wait for their files.
 #[derive(Debug)]
-pub(super) struct Comparisons {
+pub(super) struct ChecksumWorkers {
     user: Option<User>,
     waker: Arc<Waker>,
     sender: Sender<Compared>,
@@ -42,16 +42,16 @@ pub(super) struct Compared {
     pub(super) result: Result<(), Refusal>,
 }
 
-impl Comparisons {
-    /// No comparisons yet. `token` becomes ready when [`Comparisons::take`] has a result.
+impl ChecksumWorkers {
+    /// No comparisons yet. `token` becomes ready when [`ChecksumWorkers::take`] has a result.
     pub(super) fn new(
         registry: &Registry,
         token: Token,
         user: Option<User>,
-    ) -> io::Result<Comparisons> {
+    ) -> io::Result<ChecksumWorkers> {
         let (sender, done) = channel();
         let waker = Arc::new(Waker::new(registry, token)?);
-        Ok(Comparisons { user, waker, sender, done, waiting: HashMap::new() })
+        Ok(ChecksumWorkers { user, waker, sender, done, waiting: HashMap::new() })
     }
 
     /// Compares the files of a request.
