@@ -14,7 +14,7 @@ const TARGETS: &[Target] = &[
     ("connections", netlink::exercise::connections),
     ("datagram", netlink::exercise::datagram),
     ("dhcp", dhcp::exercise::conversation),
-    ("engine", network::exercise::engine),
+    ("engine", daemon::exercise::engine),
     ("ext_ack", netlink::exercise::ext_ack),
     ("frame", protocol::exercise::frame),
     ("host_files", daemon::exercise::host_files),

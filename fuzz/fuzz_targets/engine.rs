@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::network::exercise::engine(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::daemon::exercise::engine(bytes));

@@ -1,8 +1,27 @@
 //! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
 
+mod asked;
+mod check;
+mod world;
+
 use super::launch::tsc_khz;
 use super::peer::{GROUP, group_id};
 use crate::dhcp::resolvers::{RESOLVERS_MAX, resolvers};
+use crate::exercise::Choices;
+use world::World;
+
+/// Any requests reach the engine, any of its decisions fail, processes end, guests ask for
+/// addresses, others change the kernel, time passes, and the daemon or the host restarts. The kernel
+/// in memory agrees with the engine whenever nothing is left to be looked at, nothing has two owners,
+/// nothing is overdue, and every caller is answered once.
+pub fn engine(bytes: &[u8]) {
+    let mut world = World::new(Choices::new(bytes));
+    while world.step() {
+        check::all(&world);
+    }
+    world.come_to_rest();
+    check::all(&world);
+}
 
 /// Whatever the files of the host have, the group of the socket, the first processor's frequency
 /// and the name servers for guests are found in them.

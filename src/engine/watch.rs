@@ -186,6 +186,11 @@ impl Engine {
         self.watch.look_by(now.mono + RETRY_MS);
     }
 
+    /// Whether no look is due and nothing is left alone: what is wrong now was not told yet.
+    pub fn is_content(&self) -> bool {
+        self.watch.deadline().is_none()
+    }
+
     /// The host is free of everything: what was known of it is forgotten, and no look is due.
     pub fn forget_drift(&mut self) {
         self.watch = Watch::default();

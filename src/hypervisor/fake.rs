@@ -55,6 +55,8 @@ pub struct FakeProcesses {
     world: BTreeMap<u32, Process>,
     watched: BTreeMap<VmName, ProcessId>,
     unwilling: BTreeSet<VmName>,
+    /// Whether all that is done to a process fails, and every start.
+    refuses_all: bool,
     /// The VMs that have a folder.
     folders: BTreeSet<VmName>,
     manners: Manners,
@@ -69,6 +71,11 @@ impl FakeProcesses {
         } else {
             self.unwilling.remove(name);
         }
+    }
+
+    /// Lets all that is done to a process, and every start, fail from now on, or succeed again.
+    pub fn refuse_all(&mut self, refuse: bool) {
+        self.refuses_all = refuse;
     }
 
     /// Sets what ends the processes that are started from now on.
@@ -151,6 +158,9 @@ impl FakeProcesses {
         let Some(id) = self.watched.get(name) else {
             return Err(failure(name, "it has no process"));
         };
+        if self.refuses_all {
+            return Err(failure(name, "told to fail"));
+        }
         self.deeds.push((name.clone(), deed));
         let (enough, exit) = match deed {
             Deed::Asked => (Manners::Polite, Exit::Code(0)),
@@ -177,7 +187,7 @@ impl Processes for FakeProcesses {
     }
 
     fn spawn(&mut self, name: &VmName, _: &Command, _: Descriptors) -> Result<ProcessId, Failure> {
-        if self.unwilling.contains(name) {
+        if self.refuses_all || self.unwilling.contains(name) {
             return Err(failure(name, "cannot start it: told to fail"));
         }
         if self.watched.contains_key(name) {

@@ -74,6 +74,11 @@ impl Fake {
         self.faults.insert(self.log.len() + nth, fault);
     }
 
+    /// Lets nothing fail any more.
+    pub fn heal(&mut self) {
+        self.faults.clear();
+    }
+
     /// Adds a link as somebody else would. Gives its index.
     pub fn add_link(&mut self, name: &str, kind: LinkKind) -> u32 {
         self.kernel.observed.links.push(links::new(self.last_index + 1, name, kind));

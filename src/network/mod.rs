@@ -2,11 +2,9 @@
 //!
 //! There are three backends. [`linux`] is the kernel. [`noop`] changes nothing, for other systems
 //! and for dry runs. [`fake`] is a kernel in memory that fails on command, for tests and
-//! simulation. [`execute`] is the only caller of [`Network::apply`]. [`exercise`] has the bodies of
-//! the fuzz targets.
+//! simulation. [`execute`] is the only caller of [`Network::apply`].
 
 pub mod execute;
-pub mod exercise;
 pub mod fake;
 #[cfg(target_os = "linux")]
 pub mod linux;

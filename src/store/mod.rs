@@ -117,6 +117,16 @@ fn unwritten(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
 }
 
 impl<D: Disk> Store<D> {
+    /// The disk, for tests: what is on it, and what goes wrong with it.
+    pub fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// The same, to look at.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
     /// Makes the directories that are missing.
     pub fn open(mut disk: D, paths: Paths) -> Result<Store<D>, Failure> {
         let directories = [

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{self, Flags};
+use crate::config::{self, Flags, Settings};
 use crate::exercise::Choices;
 use crate::model::expose::{Expose, Protocol};
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::NetworkConfig;
 use crate::model::request::Request;
 use crate::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
@@ -17,16 +16,17 @@ use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 /// The names of VMs. Some of them want the same tap.
 const NAMES: [&str; 6] = ["a", "web1", "web-1", "WEB_1", "longer-than-a-tap", "longer-than-a-tap2"];
 /// Networks with few addresses. One has two bridges and isolates its guests.
-const SETTINGS: &str = r#"{"networks": [
+const SETTINGS: &str = r#"{"hypervisor": "qemu", "kernel_vmlinux": "/bin/sh", "kvm": false,
+    "hypervisors": {"qemu": {"program": "/bin/sh"}}, "networks": [
     {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29"},
     {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "bridges": 2, "isolated": true},
     {"name": "tiny", "bridge": "vbr2", "subnet": "10.3.0.0/30", "nat": false, "dhcp": "builtin"}
 ]}"#;
 const NETWORKS: [&str; 4] = ["default", "lab", "lab-2", "tiny"];
 
-pub(super) fn networks() -> Vec<NetworkConfig> {
+pub(super) fn settings() -> Settings {
     let settings = config::resolve(&Flags::default(), &BTreeMap::new(), Some(SETTINGS), "host");
-    settings.expect("they can be").networks
+    settings.expect("they can be")
 }
 
 pub(super) fn name(choices: &mut Choices<'_>) -> VmName {

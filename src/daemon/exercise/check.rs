@@ -12,7 +12,7 @@ use crate::plan::reconcile::{Desired, Reconciled, reconcile};
 
 /// Panics if a property does not hold.
 pub(super) fn all(world: &World<'_>) {
-    owners(&world.engine);
+    owners(&world.shell.engine);
     kernel(world);
     processes(world);
     disk(world);
@@ -48,22 +48,31 @@ fn once<T: Ord + Debug>(all: impl Iterator<Item = T>) {
     }
 }
 
-/// The kernel has the desired objects, and no other object of ours.
+/// Nothing is overdue. The kernel has the desired objects, and no other object of ours, unless others
+/// changed something that is looked at later.
 fn kernel(world: &World<'_>) {
-    let desired = match world.set_up {
-        true => world.engine.desired(),
-        false => Desired { forwarding: Some(false), ..Desired::default() },
+    let (shell, now) = (&world.shell, world.now.mono);
+    assert!(shell.deadline().is_none_or(|at| now < at), "something is overdue");
+    if !shell.engine.is_content() {
+        return;
+    }
+    let desired = match shell.host {
+        Some(_) => shell.engine.desired(),
+        None => Desired { forwarding: Some(false), ..Desired::default() },
     };
-    let observed = &world.kernel.kernel.observed;
+    let observed = &shell.network.kernel.observed;
     assert_eq!(reconcile(&desired, observed), Reconciled::default());
-    assert!(world.engine.deadline().is_none_or(|at| at > world.now.mono), "something is overdue");
 }
 
 /// A running VM has a process, and there are no other processes.
 fn processes(world: &World<'_>) {
-    let running = world.engine.vms().filter_map(|vm| Some((&vm.record.name, vm.life.pid()?)));
-    let processes = world.processes.iter().map(|(name, (pid, _))| (name, *pid));
-    assert_eq!(running.collect::<Vec<_>>(), processes.collect::<Vec<_>>());
+    let vms = world.shell.engine.vms();
+    let running = vms.filter_map(|vm| Some((&vm.record.name, vm.life.pid()?)));
+    let living = world.shell.processes.living().map(|(name, id)| (name, id.pid));
+    let ended = world.shell.processes.ended();
+    // One that was killed has ended before that is told.
+    let told = running.filter(|(name, _)| !ended.contains(name));
+    assert_eq!(told.collect::<BTreeSet<_>>(), living.collect::<BTreeSet<_>>());
 }
 
 /// The written records are those that the engine knows, and the next daemon would hand out the same
@@ -75,7 +84,8 @@ fn disk(world: &World<'_>) {
         record.nics.iter_mut().for_each(|nic| nic.ifindex = None);
         record
     };
-    let known: Vec<Record> = world.engine.vms().map(|vm| lasting(&vm.record)).collect();
-    assert_eq!(world.disk.values().map(lasting).collect::<Vec<_>>(), known);
-    assert_eq!(world.next_engine().networks(), world.engine.networks());
+    let (engine, records) = (&world.shell.engine, world.records());
+    let known: Vec<Record> = engine.vms().map(|vm| lasting(&vm.record)).collect();
+    assert_eq!(records.values().map(lasting).collect::<Vec<_>>(), known);
+    assert_eq!(world.next_engine(records).networks(), engine.networks());
 }

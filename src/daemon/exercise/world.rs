@@ -1,0 +1,359 @@
+//! The daemon's shell over a kernel, a disk and processes in memory, all of which can fail.
+//!
+//! The engine is asked here, step by step, so that bytes can choose what goes wrong with each of its
+//! decisions. What is decided the daemon's own conductor carries out. With `RUST_LOG=trace` the test
+//! that replays the corpus tells the story.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use log::trace;
+
+use super::asked;
+use crate::config::Settings;
+use crate::daemon::launch::Launcher;
+use crate::daemon::shell::{Output, Shell};
+use crate::engine::decide::{Decision, Engine, Step};
+use crate::exercise::Choices;
+use crate::hypervisor::fake::{FakeProcesses, Manners};
+use crate::hypervisor::process::Processes;
+use crate::model::clock::Now;
+use crate::model::error::Reason;
+use crate::model::lease::{Change, Claim};
+use crate::model::name::VmName;
+use crate::model::nic::Lease;
+use crate::model::record::{Exit, Record};
+use crate::model::request::{Reply, Request, Ticket};
+use crate::network::fake::{self, Fake};
+use crate::plan::news::News;
+use crate::store::memory::{Fault, Memory, Restart, Unsynced};
+use crate::store::{Paths, Store};
+
+/// Decisions that may follow from one another at one moment, and moments until all is at rest.
+const MANY: usize = 1000;
+/// Milliseconds from what others do to the kernel to its news.
+const NEWS_MS: u64 = 50;
+/// `EIO` (asm-generic/errno-base.h).
+const EIO: i32 = 5;
+
+/// The directories of the disk.
+const STATE: &str = "/state";
+const RUNTIME: &str = "/run";
+
+/// The daemon.
+type Daemon = Shell<Fake, Memory, FakeProcesses>;
+
+/// The daemon, and everything else.
+pub(super) struct World<'a> {
+    choices: Choices<'a>,
+    settings: Settings,
+    pub(super) shell: Daemon,
+    pub(super) now: Now,
+    last_ticket: Ticket,
+    /// Who waits for an answer.
+    pub(super) waiting: BTreeSet<Ticket>,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(choices: Choices<'a>) -> World<'a> {
+        let settings = asked::settings();
+        let mut processes = FakeProcesses::default();
+        // Whoever is asked to end does not, so that bytes can choose when it does.
+        processes.set_manners(Manners::Stubborn);
+        let shell = daemon(&settings, Fake::new(), Memory::new(RUNTIME), processes);
+        let now = Now { wall: 1_700_000_000_000, mono: 0 };
+        World { choices, settings, shell, now, last_ticket: 0, waiting: BTreeSet::new() }
+    }
+
+    /// Lets one thing happen; false when there is nothing more to come.
+    pub(super) fn step(&mut self) -> bool {
+        if self.choices.is_empty() {
+            return false;
+        }
+        match self.choices.byte() % 36 {
+            0..16 => self.ask(),
+            16..21 => self.end(),
+            21..26 => self.wait(),
+            26..29 => self.lease(),
+            29 => self.restart(Restart::Daemon),
+            30 => {
+                let (entries, contents) = (Unsynced::Lost, Unsynced::Lost);
+                self.restart(Restart::Machine { entries, contents });
+            }
+            31 => self.restore_odd(),
+            _ => self.meddle(),
+        }
+        self.tick();
+        true
+    }
+
+    /// Lets time pass until nobody waits any more and nothing is left alone, with nothing that goes
+    /// wrong.
+    pub(super) fn come_to_rest(&mut self) {
+        self.choices = Choices::new(&[]);
+        for _ in 0..MANY {
+            for name in self.shell.processes.ended() {
+                self.exited(&name);
+            }
+            if self.waiting.is_empty() && self.shell.engine.is_content() {
+                return;
+            }
+            let next = self.shell.deadline().expect("somebody waits for something");
+            self.pass(next.saturating_sub(self.now.mono));
+            self.tick();
+        }
+        panic!("{:?} wait for ever", self.waiting);
+    }
+
+    fn ask(&mut self) {
+        let request = asked::request(&mut self.choices);
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        self.waiting.insert(ticket);
+        if let Request::Create { spec, dry_run: false, .. } = &request {
+            if spec.needs_tap_device() {
+                self.set_up();
+            }
+        }
+        trace!("{}: caller {ticket}: {request:?}", self.now.mono);
+        match self.shell.engine.request(ticket, &request, self.now) {
+            Ok(Step::Reply(reply)) => self.shell.reply(ticket, Ok(*reply)),
+            Ok(Step::Do(decision)) => drop(self.carry_out(*decision)),
+            Ok(Step::Setup { dry_run, .. }) => {
+                if !dry_run {
+                    self.set_up();
+                }
+                self.shell.reply(ticket, Ok(Reply::Plan { plan: Vec::new() }));
+            }
+            Ok(Step::Teardown { dry_run }) => {
+                let torn_down = self.shell.teardown(dry_run, self.now);
+                self.shell.reply(ticket, torn_down);
+            }
+            Ok(Step::Later) => {}
+            Err(error) => self.shell.reply(ticket, Err(error)),
+        }
+        self.settle();
+    }
+
+    /// A process ends, by itself or because it was killed.
+    fn end(&mut self) {
+        let name = asked::name(&mut self.choices);
+        let exit = self.choices.one_of(&[Exit::Code(0), Exit::Code(1), Exit::Signal(9)]);
+        self.shell.processes.end(&name, exit);
+        self.exited(&name);
+    }
+
+    fn exited(&mut self, name: &VmName) {
+        if let Some(exit) = self.shell.processes.reap(name) {
+            trace!("{}: {name} {exit}", self.now.mono);
+            self.shell.forget_process(name);
+            if let Some(decision) = self.shell.engine.exited(name, exit, None, self.now) {
+                self.carry_out(decision);
+            }
+        }
+        self.settle();
+    }
+
+    /// Time passes: a while, or until something is due.
+    fn wait(&mut self) {
+        let later = match self.choices.byte() {
+            0 => self.shell.deadline().unwrap_or_default().saturating_sub(self.now.mono),
+            byte => 1 << (byte % 20),
+        };
+        self.pass(later);
+    }
+
+    fn pass(&mut self, later: u64) {
+        self.now = Now { wall: self.now.wall + later, mono: self.now.mono + later };
+    }
+
+    /// Does what is due, as the shell would: until nothing is.
+    fn tick(&mut self) {
+        for _ in 0..MANY {
+            while let Some(decision) = self.shell.engine.due(self.now) {
+                self.carry_out(decision);
+            }
+            while let Some(name) = self.shell.engine.hatching(self.now) {
+                let ready = self.choices.flag();
+                let answers = self.shell.engine.looked_at(&name, ready, self.now);
+                self.shell.answer(answers);
+            }
+            self.shell.heal(self.now);
+            self.settle();
+            if self.shell.deadline().is_none_or(|at| self.now.mono < at) {
+                return;
+            }
+        }
+        panic!("what is due is done, or put off");
+    }
+
+    /// A guest asks for an address, takes it up, or gives it back.
+    fn lease(&mut self) {
+        let name = asked::name(&mut self.choices);
+        let nics = self.shell.engine.vm(&name).map(|vm| vm.record.nics.clone()).unwrap_or_default();
+        let at = usize::from(self.choices.byte()) % nics.len().max(1);
+        let Some(nic) = nics.into_iter().nth(at) else { return };
+        let Some(guest) = self.shell.engine.guest(&nic.network, nic.mac, None) else { return };
+        let until = self.now.wall + 3_600_000;
+        let lent = |ip, given| Change::Lease(Lease { ip, given, until });
+        let change = match (guest.claim, self.choices.byte() % 4) {
+            (Claim::Reserved(_), _) => return,
+            (Claim::Nothing, _) => {
+                if let Some(decision) = self.shell.engine.reclaim(&nic.network, self.now) {
+                    self.carry_out(decision);
+                }
+                return;
+            }
+            (Claim::Free(ip), given) => lent(ip, given == 0),
+            (Claim::Leased(lease), 0..2) => lent(lease.ip, true),
+            (Claim::Leased(_), 2) => Change::Release,
+            (Claim::Leased(_), _) => Change::Decline,
+        };
+        if let Some(decision) = self.shell.engine.change_lease(&name, at, change, self.now) {
+            self.carry_out(decision);
+        }
+    }
+
+    /// Others change something of the kernel, and it tells of that. On a host that is not set up
+    /// nothing is volnet's.
+    fn meddle(&mut self) {
+        if self.shell.host.is_none() {
+            return;
+        }
+        let number = usize::from(self.choices.byte());
+        let observed = &mut self.shell.network.kernel.observed;
+        let ours = observed.links.iter_mut().filter(|link| link.alias.is_some());
+        let names: Vec<String> = ours.map(|link| link.name.clone()).collect();
+        match (self.choices.byte() % 4, names.is_empty()) {
+            (0, false) => self.shell.network.delete_link(&names[number % names.len()]),
+            (1, false) => {
+                let link = self.shell.network.link_mut(&names[number % names.len()]);
+                link.into_iter().for_each(|link| link.up = false);
+            }
+            (2, _) => observed.forwarding = !observed.forwarding,
+            (_, _) => {
+                let sets = observed.tables.iter_mut().flat_map(|table| &mut table.sets);
+                sets.for_each(|(_, keys)| keys.clear());
+            }
+        }
+        self.pass(NEWS_MS);
+        self.shell.news(News { lost: true, ..News::default() }, self.now);
+        self.told();
+    }
+
+    /// The daemon ends, or the host with it, and the next one takes over. Whoever waited has nobody
+    /// left to wait for.
+    fn restart(&mut self, restart: Restart) {
+        trace!("{}: restart of {restart:?}", self.now.mono);
+        self.waiting.clear();
+        let shell = &self.shell;
+        let (mut network, mut disk, mut processes) =
+            (shell.network.clone(), shell.store.disk().clone(), shell.processes.clone());
+        disk.restart(restart);
+        match restart {
+            Restart::Daemon => processes.crash(),
+            Restart::Machine { .. } => (network, _) = (Fake::new(), processes.reboot()),
+        }
+        self.shell = daemon(&self.settings, network, disk, processes);
+        self.shell.recover(self.now).expect("what was written can be taken over");
+        self.told();
+    }
+
+    /// What was written of VMs.
+    pub(super) fn records(&self) -> BTreeMap<VmName, Record> {
+        let disk = self.shell.store.disk().clone();
+        let mut store = Store::open(disk, Paths::new(STATE, RUNTIME)).expect("it can be read");
+        let loaded = store.load().expect("it can be read");
+        assert_eq!(loaded.set_aside, []);
+        loaded.records.into_iter().map(|record| (record.name.clone(), record)).collect()
+    }
+
+    /// The engine of the next daemon, with these records.
+    pub(super) fn next_engine(&self, records: BTreeMap<VmName, Record>) -> Engine {
+        let mut engine = engine(&self.settings);
+        for record in records.into_values() {
+            engine.restore(record).expect("what was written can be taken over");
+        }
+        engine
+    }
+
+    /// An engine that is given records of which two claim the same thing takes one at most.
+    fn restore_odd(&mut self) {
+        let mut engine = engine(&self.settings);
+        let (from, to) = (asked::name(&mut self.choices), asked::name(&mut self.choices));
+        let mut records = self.records();
+        let source = records.get(&from).cloned();
+        if let (Some(source), Some(odd)) = (source, records.get_mut(&to)) {
+            let (nic, odd_nic) = (source.nics.into_iter().next(), odd.nics.first_mut());
+            match (nic, odd_nic, self.choices.byte() % 5) {
+                (Some(port), Some(odd), 0) => odd.tap = port.tap,
+                (Some(port), Some(odd), 1) => (odd.network, odd.mac) = (port.network, port.mac),
+                (Some(port), Some(odd), 2) => (odd.network, odd.ip) = (port.network, port.ip),
+                (Some(nic), Some(odd), 3) => odd.exposed = nic.exposed,
+                _ => odd.cid = source.cid,
+            }
+        }
+        let _ = records.into_values().try_for_each(|record| engine.restore(record));
+        super::check::owners(&engine);
+    }
+
+    fn set_up(&mut self) {
+        self.shell.setup(false, true, self.now).expect("nothing goes wrong");
+    }
+
+    /// Carries out what follows, until nothing does, and tells it.
+    fn settle(&mut self) {
+        let mut rounds = 0..MANY;
+        while let Some(decision) = self.shell.engine.follow_up(self.now) {
+            self.carry_out(decision);
+            rounds.next().expect("what follows comes to an end");
+        }
+        // Of decisions nothing is left: this is for a teardown that waited for them.
+        self.shell.settle(self.now);
+        self.told();
+    }
+
+    /// Carries a decision out, and lets go wrong with it what a byte says: nothing, a step of its
+    /// plan, what is done to the process, or a step of the disk.
+    fn carry_out(&mut self, decision: Decision) -> bool {
+        let trouble = self.choices.byte();
+        trace!("trouble {trouble} with {decision:?}");
+        match trouble {
+            0..192 => {}
+            192..224 if decision.plan.is_empty() => {}
+            192..224 => {
+                let fault = fake::Fault::Refused(Reason::Denied);
+                self.shell.network.fail(usize::from(trouble - 192) % decision.plan.len(), fault);
+            }
+            224..240 => self.shell.processes.refuse_all(true),
+            240.. => {
+                self.shell.store.disk_mut().fail(usize::from(255 - trouble), Fault::Errno(EIO))
+            }
+        }
+        let done = self.shell.carry_out(decision, self.now);
+        self.shell.network.heal();
+        self.shell.processes.refuse_all(false);
+        self.shell.store.disk_mut().disarm();
+        done
+    }
+
+    /// Whoever is answered waited for that, and waits no more.
+    fn told(&mut self) {
+        self.shell.take_started();
+        for output in self.shell.take_outputs() {
+            if let Output::Reply { ticket, result } = output {
+                trace!("answer to {ticket}: {result:?}");
+                assert!(self.waiting.remove(&ticket), "{ticket} is answered twice: {result:?}");
+            }
+        }
+    }
+}
+
+fn daemon(settings: &Settings, network: Fake, disk: Memory, processes: FakeProcesses) -> Daemon {
+    let store = Store::open(disk, Paths::new(STATE, RUNTIME)).expect("it can be written");
+    Shell::new(engine(settings), network, store, processes, Launcher::new(settings, None))
+}
+
+fn engine(settings: &Settings) -> Engine {
+    let hypervisor = settings.machine.hypervisor.clone();
+    Engine::new(settings.networks.clone(), hypervisor, true).expect("the networks can be")
+}
