@@ -91,7 +91,7 @@ _volnet() {
     stop:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     delete:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
-    expose:*) choices="--nic --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    expose:*) choices="--nic --force --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     unexpose:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     policy:*) choices="--nic --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     limit:*) choices="--rx --tx --burst --pps --nic --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;

@@ -131,7 +131,7 @@ _volnet() {
             '*--queues[queue pairs of its interface, 1]:N:' \
             '*--isolated[keep it from other isolated VMs]' \
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
-            '*--expose[let a port of the host lead to the VM; may be given several times]:(tcp,|udp,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
             '*--ephemeral[forget the VM when the host reboots]' \
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
@@ -167,7 +167,7 @@ _volnet() {
             '*--queues[queue pairs of its interface, 1]:N:' \
             '*--isolated[keep it from other isolated VMs]' \
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
-            '*--expose[let a port of the host lead to the VM; may be given several times]:(tcp,|udp,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
             '*--ephemeral[forget the VM when the host reboots]' \
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
@@ -233,6 +233,7 @@ _volnet() {
     expose)
         _arguments \
             '*--nic[the NIC that is meant, counted from 0]:N:' \
+            '*--force[even if a program of the host listens on the port]' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \

@@ -66,6 +66,7 @@ fn exposed(number: u32) -> [Expose; 2] {
         protocol: [Protocol::Tcp, Protocol::Udp][number as usize % 2],
         port: 80,
         host_port: 1000 + number as u16,
+        count: 1,
         host_ip,
         name: None,
     })

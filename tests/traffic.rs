@@ -222,7 +222,7 @@ fn a_port_is_exposed_and_taken_back_while_the_guest_runs() {
         let taken = try_volnet(&daemon, "expose other tcp:203.0.113.1:8080:22");
         let words = String::from_utf8_lossy(&taken.stderr).into_owned();
         assert_eq!(taken.status.code(), Some(1));
-        assert!(words.contains("tcp port 8080 of the host leads to web"), "{words}");
+        assert!(words.contains("tcp port 8080 of the host belongs to web"), "{words}");
         let config = json!({ "expose": [{ "port": 8080 }] });
         let answer = daemon.call("Create", json!({ "name": "third", "config": config }));
         assert_eq!(answer["error"], "io.volnet.PortInUse", "{answer}");
@@ -249,6 +249,69 @@ fn a_port_is_exposed_and_taken_back_while_the_guest_runs() {
         volnet(&daemon, "expose other tcp:8080:22");
         volnet(&daemon, "delete web");
         assert_eq!(run("nft -j list map ip volnet exposed_at").matches("elem").count(), 0);
+    });
+}
+
+#[test]
+fn a_port_on_which_the_host_listens_is_not_taken_from_it() {
+    in_namespace(|| {
+        run("ip link set lo up");
+        let world = Space::world();
+        let daemon = Daemon::start(&[]);
+        let vm = create(&daemon, "web", json!({}));
+        let guest = Guest::of(&vm);
+        let _service = serve(&guest.space, 2022);
+        let by_loopback = std::net::TcpListener::bind("127.0.0.1:2023").unwrap();
+        let mut sshd = Command::new("setpriv");
+        sshd.args(["--reuid", "65534", "--clear-groups", "--inh-caps=-all", "nc", "-lk", "2022"]);
+        let sshd = Running(sshd.stdin(Stdio::piped()).spawn().expect("setpriv"));
+        eventually("it listens", || run("ss -Hltn").contains(":2022 "));
+        for line in ["expose web 2022", "create db --expose 2022", "expose web tcp:2020-2029"] {
+            let refused = try_volnet(&daemon, line);
+            let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+            let who = format!("process {} (", sshd.0.id());
+            assert!(!refused.status.success() && words.contains(&who), "{line}: {words}");
+        }
+        let of_root = std::net::TcpListener::bind("[::]:2024").unwrap();
+        let refused = try_volnet(&daemon, "expose web 2024");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("on this host"), "{refused:?}");
+        drop(of_root);
+        let refused = try_volnet(&daemon, "expose web 127.0.0.1:8080:80");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("host_ip"));
+        volnet(&daemon, "expose web 2023:2022");
+        drop(by_loopback);
+        assert_eq!(ask(Some(&world), "tcp", HOST, 2023).as_deref(), Some(WORLD_IP));
+
+        volnet(&daemon, "expose web 2022 --force");
+        assert_eq!(ask(Some(&world), "tcp", HOST, 2022).as_deref(), Some(WORLD_IP));
+        let findings = daemon.call("Check", json!({}))["parameters"]["findings"].to_string();
+        assert!(findings.contains("listens on tcp 2022, which leads to VM web"), "{findings}");
+        drop(sshd);
+        let findings = daemon.call("Check", json!({}))["parameters"]["findings"].to_string();
+        assert!(!findings.contains("tcp 2022"), "{findings}");
+    });
+}
+
+#[test]
+fn a_range_of_ports_leads_to_a_range_of_the_guest() {
+    in_namespace(|| {
+        let world = Space::world();
+        let daemon = Daemon::start(&[]);
+        let ports = json!([
+            { "protocol": "udp", "port": 5000, "host_port": 30000, "count": 200 },
+            { "protocol": "sctp", "port": 2905 },
+            { "port": 5199, "host_port": 0 },
+        ]);
+        let vm = create(&daemon, "web", json!({ "expose": ports }));
+        let guest = Guest::of(&vm);
+        let _service = serve(&guest.space, 5199);
+        assert_eq!(ask(Some(&world), "udp", HOST, 30199).as_deref(), Some(WORLD_IP));
+        let any = vm["expose"][2]["host_port"].as_u64().unwrap();
+        assert_eq!(ask(Some(&world), "tcp", HOST, any as u16).as_deref(), Some(WORLD_IP));
+        assert!(run("nft list map ip volnet exposed").contains("sctp . 2905"));
+        volnet(&daemon, "unexpose web udp:30000-30199:5000-5199");
+        assert_eq!(ask(Some(&world), "udp", HOST, 30199), None);
+        assert_eq!(ask(Some(&world), "tcp", HOST, any as u16).as_deref(), Some(WORLD_IP));
     });
 }
 

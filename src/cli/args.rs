@@ -161,10 +161,13 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "restart" => change(given, Change::Restart),
         "delete" => change(given, Change::Delete),
         "expose" => {
-            let nic = given.nic()?;
+            let (nic, force) = (given.nic()?, given.has("force"));
             let (name, word) = given.two("NAME", "PORT")?;
             let mut parameters = exposed(&word)?;
             parameters["name"] = name.into();
+            if force {
+                parameters["force"] = true.into();
+            }
             of_nic(&mut parameters, nic);
             Ok(Command::Adjust { method: "io.volnet.Expose", parameters })
         }
@@ -394,7 +397,7 @@ fn of_nic(parameters: &mut Value, nic: Option<usize>) {
     }
 }
 
-/// `[PROTOCOL:][[HOST_IP:]HOST_PORT:]PORT`, as an element of `expose`.
+/// `[PROTOCOL:][[HOST_IP:]HOST_PORT:]PORT`, where a port may be a range, as an element of `expose`.
 fn exposed(word: &str) -> Result<Value, Stop> {
     let refuse = || wrong(format!("{word:?} is not a port such as tcp:8080:80"));
     let mut parts: Vec<&str> = word.split(':').collect();
@@ -409,18 +412,30 @@ fn exposed(word: &str) -> Result<Value, Stop> {
         3 => Some(parts.remove(0).parse::<Ipv4Addr>().map_err(|_| refuse())?),
         _ => None,
     };
-    let ports: Vec<u16> = parts
-        .iter()
-        .map(|part| part.parse().ok().filter(|port| *port != 0).ok_or_else(refuse))
-        .collect::<Result<_, _>>()?;
-    let (host_port, port) = match ports[..] {
+    let ports: Vec<(u16, u16)> =
+        parts.iter().map(|part| range(part).ok_or_else(refuse)).collect::<Result<_, _>>()?;
+    let ((host_port, hosts), (port, count)) = match ports[..] {
         [port] => (port, port),
         [host_port, port] => (host_port, port),
         _ => return Err(refuse()),
     };
-    Ok(json!({
+    if port == 0 || host_port != 0 && hosts != count {
+        return Err(refuse());
+    }
+    let mut exposed = json!({
         "protocol": protocol, "port": port, "host_port": host_port, "host_ip": host_ip
-    }))
+    });
+    if count > 1 {
+        exposed["count"] = count.into();
+    }
+    Ok(exposed)
+}
+
+/// `FIRST`, or `FIRST-LAST`: the first, and how many there are.
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+    Some((first, last.checked_sub(first)?.checked_add(1)?))
 }
 
 /// `FILE` or `FILE,readonly`.

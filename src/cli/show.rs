@@ -74,7 +74,12 @@ fn limits(limits: &Value) -> String {
 /// Ports as arguments of `expose`.
 fn exposed(ports: &Value) -> String {
     let word = |port: &Value| {
-        let parts = ["protocol", "host_ip", "host_port", "port"].map(|field| text(&port[field]));
+        let range = |field| match (port[field].as_u64(), port["count"].as_u64()) {
+            (Some(first), Some(count)) => format!("{first}-{}", first + count - 1),
+            _ => text(&port[field]),
+        };
+        let [host_port, to] = ["host_port", "port"].map(range);
+        let parts = [text(&port["protocol"]), text(&port["host_ip"]), host_port, to];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(":")
     };
     ports.as_array().into_iter().flatten().map(word).collect::<Vec<_>>().join(" ")

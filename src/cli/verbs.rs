@@ -138,6 +138,7 @@ const PREPARATION: [Flag; 3] = [
     switch("service", "also the files of the service"),
     valued("root", "PATH", Complete::Files, "below which etc/ these files are, /"),
 ];
+const TAKE: [Flag; 1] = [switch("force", "even if a program of the host listens on the port")];
 const MORE: [Flag; 1] = [switch("more", "accept more than one reply")];
 const FOLLOW: [Flag; 1] = [switch("follow", "also show new lines as they are added (-f)")];
 
@@ -192,7 +193,7 @@ const CREATION: [Flag; 22] = [
     ),
     valued(
         "expose",
-        "[tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT",
+        "[PROTOCOL:][[HOST_IP:]HOST_PORT:]PORT",
         Complete::Nothing,
         "let a port of the host lead to the VM; may be given several times",
     ),
@@ -306,12 +307,15 @@ pub(super) const VERBS: [Verb; 26] = [
         ..of_vms("delete", "NAME...", "stop it and release everything it has")
     },
     Verb {
-        flags: &[&NIC],
+        flags: &[&NIC, &TAKE],
         text: "Let HOST_PORT of the host (PORT if it is not given) lead to PORT of the VM. It is \
                reached from outside, from other VMs, and from the host itself by any of its \
                addresses except 127.0.0.1. It leads to the first NIC of the VM, or to NIC N. \
-               PORT is [tcp:|udp:][[HOST_IP:]HOST_PORT:]PORT.",
-        examples: "volnet expose web tcp:8080:80\nvolnet expose dns udp:203.0.113.1:53:53",
+               PORT is [PROTOCOL:][[HOST_IP:]HOST_PORT:]PORT, with tcp, udp or sctp. A port may \
+               be a range; HOST_PORT 0 is any free port. A port on which a program of the host \
+               listens is refused, unless --force.",
+        examples: "volnet expose web tcp:8080:80\nvolnet expose dns udp:203.0.113.1:53:53\n\
+                   volnet expose sip udp:30000-30199",
         ..of_vms("expose", "NAME PORT", "let a port of the host lead to a VM")
     },
     Verb {

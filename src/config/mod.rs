@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use crate::hypervisor::Options;
 use crate::hypervisor::machine::MachineDefaults;
 use crate::model::error::Refusal;
+use crate::model::expose::{PORTS_DEFAULT, Ports};
 use crate::model::net::NetworkConfig;
 use crate::model::policy::Policy;
 use crate::spec::PATH_BYTES_MAX;
@@ -49,6 +50,7 @@ const LOG_DIR: Key = Key::new("log_dir", Some("log-dir"), "VOLNET_LOG_DIR", Some
 const BACKEND: Key = Key::new("backend", Some("backend"), "VOLNET_BACKEND", None);
 const NFT_OWNER: Key = Key::new("nft_owner", Some("nft-owner"), "VOLNET_NFT_OWNER", None);
 const POOL: Key = Key::new("pool", None, "VOLNET_POOL", None);
+const EXPOSE_PORTS: Key = Key::new("expose_ports", None, "VOLNET_EXPOSE_PORTS", None);
 const HYPERVISOR_USER: Key = Key::new("hypervisor_user", None, "VOLNET_HYPERVISOR_USER", None);
 const KVM: Key = Key::new("kvm", Some("kvm"), "VOLNET_KVM", None);
 const KERNEL_BZIMAGE: Key =
@@ -106,6 +108,8 @@ pub struct Settings {
     /// How many taps are made ahead. The default is none, because other programs see these links,
     /// too.
     pub pool: usize,
+    /// The ports of the host that are given to VMs that ask for any.
+    pub expose_ports: Ports,
     /// Whether hypervisors may use KVM if the host has it. On a host that is itself a VM, KVM can
     /// be slower than emulation.
     pub kvm: bool,
@@ -155,6 +159,7 @@ pub fn resolve(
         networks,
         nft_owner: sources.switch(&NFT_OWNER)?.unwrap_or(true),
         pool: sources.number(&POOL, POOL_MAX)?.unwrap_or(0),
+        expose_ports: expose_ports(&sources)?,
         kvm: sources.switch(&KVM)?.unwrap_or(true),
         backend: backend(&sources)?,
         machine: MachineDefaults {
@@ -210,6 +215,11 @@ fn machine_id() -> String {
         .map(|text| text.trim().to_owned())
         .find(|id| !id.is_empty())
         .unwrap_or_default()
+}
+
+fn expose_ports(sources: &Sources) -> Result<Ports, Refusal> {
+    let Some(found) = sources.text(&EXPOSE_PORTS)? else { return Ok(PORTS_DEFAULT) };
+    found.text.parse().map_err(|reason: String| found.refuse(reason))
 }
 
 fn backend(sources: &Sources) -> Result<Backend, Refusal> {

@@ -102,6 +102,7 @@ const KNOWN: &[&str] = &[
     "kvm",
     "nft_owner",
     "pool",
+    "expose_ports",
     "hypervisor",
     "hypervisors",
     "hypervisor_user",

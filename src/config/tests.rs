@@ -281,7 +281,7 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"networks": [{"antispoof": false, "isolated": true}]}"#, "networks[0].isolated"),
         (r#"{"networks": [{"host_services": "ping"}]}"#, "networks[0].host_services"),
         (r#"{"networks": [{"host_services": ["ping", 22]}]}"#, "networks[0].host_services[1]"),
-        (r#"{"networks": [{"host_services": ["sctp/22"]}]}"#, "networks[0].host_services[0]"),
+        (r#"{"networks": [{"host_services": ["dccp/22"]}]}"#, "networks[0].host_services[0]"),
         (r#"{"networks": [{"host_services": ["tcp/0"]}]}"#, "networks[0].host_services[0]"),
         (r#"{"networks": [{"host_services": ["tcp/65536"]}]}"#, "networks[0].host_services[0]"),
         (r#"{"networks": [{}, {"bridge": "b", "subnet": "10.0.0.0/8"}]}"#, "networks[1].name"),

@@ -66,7 +66,8 @@ fn shell(settings: &Settings) -> Result<NoopShell, Error> {
         settings.nft_owner,
     )
     .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?
-    .with_policies(settings.policies.clone());
+    .with_policies(settings.policies.clone())
+    .with_expose_ports(settings.expose_ports);
     let store = Store::open(Memory::new(Path::new(RUNTIME)), Paths::new("/state", RUNTIME))?;
     Ok(Shell::new(engine, Noop::new(), store, NoProcesses, Launcher::new(settings, None)))
 }

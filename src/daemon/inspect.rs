@@ -8,6 +8,7 @@ use super::guests;
 use super::shell::Shell;
 use crate::hypervisor::process::Processes;
 use crate::model::error::Error;
+use crate::model::expose::HostPort;
 use crate::model::name::VmName;
 use crate::model::net::Dhcp;
 use crate::model::request::Reply;
@@ -61,6 +62,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let bridges: Vec<&str> =
             self.engine.configured().map(|network| network.bridge.as_str()).collect();
         findings.extend(firewall::findings(&surroundings, &bridges));
+        findings.extend(self.unheard());
         let observed = self.network.observe()?;
         let can_shape = self.network.can_shape();
         let desired = self.engine.desired();
@@ -88,6 +90,27 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             findings.push(finding("network", Level::Ok, message, None));
         }
         Ok(Reply::Findings { findings })
+    }
+
+    /// Programs of the host that get nothing any more, because their port leads to a guest.
+    fn unheard(&mut self) -> Vec<Finding> {
+        let vms = self.engine.vms();
+        let ports = vms.flat_map(|vm| vm.record.exposed().map(|port| (port.at(), &vm.record.name)));
+        let ports: Vec<_> = ports.collect();
+        let wanted: Vec<HostPort> = ports.iter().map(|(at, _)| *at).collect();
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let unheard = self.network.listeners(&wanted).into_iter().filter_map(|listener| {
+            let (_, vm) = ports.iter().find(|(at, _)| at.meets(&listener.at))?;
+            let message = format!(
+                "{} listens on {}, which leads to VM {vm}: it gets no connection from outside",
+                listener.who, listener.at
+            );
+            let hint = format!("volnet unexpose {vm}, or another port of the host");
+            Some(finding("ports", Level::Warning, message, Some(hint)))
+        });
+        unheard.collect()
     }
 
     /// Counters and gauges as OpenMetrics text (openmetrics.io, 1.0).

@@ -89,7 +89,8 @@ fn shell(settings: &Settings, user: Option<User>) -> Result<(HostShell, Option<M
         settings.nft_owner,
     )
     .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?
-    .with_policies(settings.policies.clone());
+    .with_policies(settings.policies.clone())
+    .with_expose_ports(settings.expose_ports);
     let launcher = Launcher::new(settings, user);
     let engine = match launcher.user() {
         Some(user) => engine.with_tap_owner(user.uid, hypervisor::takes_open_tap),

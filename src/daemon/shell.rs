@@ -265,8 +265,23 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
     }
 
+    /// Has the engine know which ports the host itself listens on, if the request wants some. A VM
+    /// that exists has its ports already.
+    pub(super) fn listen_around(&mut self, request: &Request) {
+        let wanted = match request {
+            Request::Create { name, .. } if self.engine.vm(name).is_ok() => Vec::new(),
+            request => request.exposes(),
+        };
+        let listeners = match wanted.is_empty() {
+            true => Vec::new(),
+            false => self.network.listeners(&wanted),
+        };
+        self.engine.listened(listeners);
+    }
+
     /// What the engine cannot answer is looked up or checked here, before it decides.
     fn step(&mut self, ticket: Ticket, request: &Request, now: Now) -> Result<Step, Error> {
+        self.listen_around(request);
         match request {
             Request::Version => Ok(Step::reply(self.version())),
             Request::Check => Ok(Step::reply(self.check()?)),

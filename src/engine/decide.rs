@@ -19,6 +19,7 @@ use crate::engine::vm::{self, Vm};
 use crate::engine::watch::Watch;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
+use crate::model::expose::{Listener, PORTS_DEFAULT, Ports};
 use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
@@ -49,6 +50,10 @@ pub struct Engine {
     pub(super) policies: Vec<Policy>,
     /// The user who may open a tap by name, and which hypervisors need not.
     pub(super) tap_owner: (u32, fn(&str) -> bool),
+    /// Ports that are given to those who ask for any.
+    pub(super) expose_ports: Ports,
+    /// Programs of the host that listen on ports, as far as the request at hand is about ports.
+    pub(super) listeners: Vec<Listener>,
     /// The hypervisor of a VM that names none.
     hypervisor: String,
 }
@@ -197,8 +202,15 @@ impl Engine {
             nft_owner,
             policies: Policy::built_in(),
             tap_owner: (0, |_| true),
+            expose_ports: PORTS_DEFAULT,
+            listeners: Vec::new(),
             hypervisor,
         })
+    }
+
+    /// Gives ports of this range to those who ask for any.
+    pub fn with_expose_ports(self, expose_ports: Ports) -> Engine {
+        Engine { expose_ports, ..self }
     }
 
     /// Lets this user open the taps of those VMs whose hypervisors are not handed theirs open. All
@@ -229,7 +241,9 @@ impl Engine {
             Request::Delete { name, timeout_ms } => {
                 self.stop(ticket, name, *timeout_ms, Want::Deleted, now)
             }
-            Request::Expose { name, nic, port } => self.expose(ticket, name, *nic, port),
+            Request::Expose { name, nic, port, force } => {
+                self.expose(ticket, name, *nic, port, *force)
+            }
             Request::SetPolicy { name, nic, policy } => self.set_policy(ticket, name, *nic, policy),
             Request::SetLimits { name, nic, limits } => {
                 self.set_limits(ticket, name, *nic, *limits)
@@ -413,7 +427,7 @@ impl Engine {
             .ledger
             .claim(name, spec)
             .map_err(|(nic, conflict)| spec.refuse_network(nic, self.named(conflict)))?;
-        let record = Record {
+        let mut record = Record {
             format: FORMAT,
             name: name.clone(),
             spec: spec.clone(),
@@ -425,7 +439,8 @@ impl Engine {
             exit: None,
             wanted: start,
         };
-        if let Err(refusal) = self.check_traffic(&record) {
+        let placed = self.place_ports(&mut record);
+        if let Err(refusal) = placed.and_then(|()| self.check_traffic(&record)) {
             match before {
                 Some(before) => self.ledger = before,
                 None => self.ledger.release(&record),

@@ -3,7 +3,7 @@
 use crate::engine::decide::{Engine, Step};
 use crate::engine::vm::Vm;
 use crate::model::error::{Error, Refusal};
-use crate::model::expose::{EXPOSED_MAX, Expose, HostPort};
+use crate::model::expose::{EXPOSED_MAX, Expose, HostPort, Listener, Ports};
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::net::Dhcp;
@@ -21,7 +21,62 @@ impl Engine {
             let checked = self.check_nic(record, at, wanted);
             checked.map_err(|refusal| record.spec.refuse_network(at, refusal))?;
         }
+        self.check_listeners(record.exposed())?;
         self.check_free(record, record.exposed())
+    }
+
+    /// Takes the programs that listen on ports of the host. The next request is decided with that.
+    pub fn listened(&mut self, listeners: Vec<Listener>) {
+        self.listeners = listeners;
+    }
+
+    /// Refuses ports on which the host itself listens.
+    fn check_listeners<'a>(
+        &self,
+        mut wanted: impl Iterator<Item = &'a Expose>,
+    ) -> Result<(), Refusal> {
+        let listener = |wanted: &Expose| {
+            self.listeners.iter().find(|listener| listener.at.meets(&wanted.at()))
+        };
+        match wanted.find_map(listener) {
+            Some(Listener { at: HostPort { protocol, port, .. }, who }) => {
+                let (protocol, port, owner) = (*protocol, *port, who.clone());
+                Err(Refusal::PortInUse { protocol, port, owner })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a new VM free ports where it asks for any.
+    pub(super) fn place_ports(&self, record: &mut Record) -> Result<(), Refusal> {
+        let mut taken: Vec<HostPort> = record.exposed().map(Expose::at).collect();
+        taken.retain(|at| at.port != 0);
+        for nic in &mut record.nics {
+            for expose in nic.exposed.iter_mut().filter(|expose| expose.host_port == 0) {
+                expose.host_port = self.any_port(expose, &taken)?;
+                taken.push(expose.at());
+            }
+        }
+        Ok(())
+    }
+
+    /// A port of the host that nobody has, nor one of `taken`.
+    fn any_port(&self, expose: &Expose, taken: &[HostPort]) -> Result<u16, Refusal> {
+        let given = self.vms.values().flat_map(|vm| vm.record.exposed()).map(Expose::at);
+        let busy: Vec<HostPort> = given
+            .chain(taken.iter().copied())
+            .chain(self.listeners.iter().map(|listener| listener.at))
+            .filter(|at| at.protocol == expose.protocol)
+            .collect();
+        let is_free = |port| {
+            let at = HostPort { port, ..expose.at() };
+            !busy.iter().any(|other| other.meets(&at))
+        };
+        self.expose_ports.choose(expose.count, is_free).ok_or_else(|| {
+            let Ports { first, last } = self.expose_ports;
+            let reason = format!("no port of {first}-{last} is free for it");
+            Refusal::InvalidConfig { field: "expose".into(), reason }
+        })
     }
 
     fn check_nic(&self, record: &Record, at: usize, wanted: &NetworkSpec) -> Result<(), Refusal> {
@@ -78,6 +133,7 @@ impl Engine {
         name: &VmName,
         nic: Option<usize>,
         wanted: &Expose,
+        force: bool,
     ) -> Result<Step, Error> {
         let record = &self.vm(name)?.record;
         let at = nic.unwrap_or_default();
@@ -88,18 +144,27 @@ impl Engine {
         let nics = record.nics.iter().enumerate();
         let mut there = nics.flat_map(|(at, nic)| nic.exposed.iter().map(move |it| (at, it)));
         if let Some((owner, port)) = there.find(|(_, port)| port.at().meets(&wanted.at())) {
-            if (owner, port.at(), port.port) == (at, wanted.at(), wanted.port) {
+            let same = port.at() == wanted.at() && port.port == wanted.port;
+            if owner == at && same {
                 return Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) }));
             }
             let (protocol, port) = (wanted.protocol, wanted.host_port);
             let owner = name.to_string();
             return Err(Refusal::PortInUse { protocol, port, owner }.into());
         }
-        if record.exposed().count() >= EXPOSED_MAX {
+        let count = record.exposed().chain([wanted]).map(|port| usize::from(port.count));
+        if count.sum::<usize>() > EXPOSED_MAX {
             let reason = format!("there may be at most {EXPOSED_MAX} of one VM");
             return Err(Refusal::InvalidConfig { field: "expose".into(), reason }.into());
         }
-        self.check_free(record, std::iter::once(wanted))?;
+        let mut wanted = wanted.clone();
+        if wanted.host_port == 0 {
+            wanted.host_port = self.any_port(&wanted, &[])?;
+        }
+        if !force {
+            self.check_listeners(std::iter::once(&wanted))?;
+        }
+        self.check_free(record, std::iter::once(&wanted))?;
         let message = format!("VM {name}: {} leads to its port {}", wanted.at(), wanted.port);
         let push = |nic: &mut Nic| nic.exposed.push(wanted.clone());
         Ok(self.change_nics(ticket, name, Some(at), message, push))
@@ -114,7 +179,7 @@ impl Engine {
     ) -> Result<Step, Error> {
         self.vm(name)?;
         let message = format!("VM {name}: {at} of the host no longer leads to it");
-        let take = |nic: &mut Nic| nic.exposed.retain(|there| there.at() != at);
+        let take = |nic: &mut Nic| nic.exposed.retain(|there| !there.at().is_at(&at));
         Ok(self.change_nics(ticket, name, None, message, take))
     }
 }

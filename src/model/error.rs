@@ -206,7 +206,7 @@ impl fmt::Display for Refusal {
             }
             Refusal::AddressInUse { ip, owner } => write!(f, "address {ip} belongs to {owner}"),
             Refusal::PortInUse { protocol, port, owner } => {
-                write!(f, "{protocol} port {port} of the host leads to {owner}")
+                write!(f, "{protocol} port {port} of the host belongs to {owner}")
             }
             Refusal::BridgeFull { bridge, limit } => {
                 write!(f, "bridge {bridge} has all of its {limit} ports in use")

@@ -4,6 +4,13 @@
 //! wherever they come from. This holds for all addresses of the host except 127.0.0.0/8, or for one
 //! given address. For loopback, the kernel would have to accept packets for 127.0.0.1 from the
 //! bridge (`route_localnet`). Then guests could reach every service that trusts the host itself.
+//! A loopback address as the one address is refused.
+//!
+//! It may be a range: so many ports in a row of the host lead to as many in a row of the guest. A
+//! host port of 0 asks for any that is free, of the settings' range ([`Ports`]).
+//!
+//! Packets for an exposed port no longer reach a program of the host that listens on it
+//! ([`Listener`]), be it the one by which the host is administered. Such a port is refused.
 //!
 //! A VM's ports are elements of maps as long as its guest has an address. In dhcp mode, a guest is
 //! reached once it has a lease.
@@ -14,8 +21,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The most ports of one VM.
-pub const EXPOSED_MAX: usize = 64;
+/// The most ports of one VM: each is an element of a map.
+pub const EXPOSED_MAX: usize = 1024;
+
+/// Ports of the host that are given to those who ask for any: below those that the kernel gives to
+/// connections (ip-sysctl.rst, `ip_local_port_range`: from 32768).
+pub const PORTS_DEFAULT: Ports = Ports { first: 30_000, last: 32_767 };
 
 /// A protocol that has ports.
 #[derive(
@@ -28,6 +39,26 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// Ports from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// The first, which is not 0.
+    pub first: u16,
+    /// The last, which is not below the first.
+    pub last: u16,
+}
+
+/// A program of the host that listens on a port, not by loopback alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub at: HostPort,
+    /// Who, in words.
+    pub who: String,
 }
 
 /// A port of a guest, and the port of the host that leads there.
@@ -38,8 +69,11 @@ pub struct Expose {
     pub protocol: Protocol,
     /// The guest's port.
     pub port: u16,
-    /// The host's port.
+    /// The host's port. In what is asked for, 0 means any that is free.
     pub host_port: u16,
+    /// How many ports there are, of the guest and of the host, from these on.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: u16,
     /// The address of the host; `None`: all its addresses except loopback.
     pub host_ip: Option<Ipv4Addr>,
     /// Its name, for people.
@@ -54,6 +88,8 @@ pub struct HostPort {
     pub protocol: Protocol,
     /// The port.
     pub port: u16,
+    /// How many there are, from this one on.
+    pub count: u16,
     /// The address; `None`: all.
     pub ip: Option<Ipv4Addr>,
 }
@@ -64,6 +100,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         }
     }
 
@@ -72,6 +109,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         }
     }
 }
@@ -80,10 +118,10 @@ impl FromStr for Protocol {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Protocol, String> {
-        [Protocol::Tcp, Protocol::Udp]
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
             .into_iter()
             .find(|protocol| text.eq_ignore_ascii_case(protocol.as_str()))
-            .ok_or_else(|| format!("{text:?} is neither tcp nor udp"))
+            .ok_or_else(|| format!("{text:?} is none of tcp, udp and sctp"))
     }
 }
 
@@ -96,22 +134,119 @@ impl fmt::Display for Protocol {
 impl Expose {
     /// The host's side.
     pub fn at(&self) -> HostPort {
-        HostPort { protocol: self.protocol, port: self.host_port, ip: self.host_ip }
+        let Expose { protocol, host_port: port, count, host_ip: ip, .. } = *self;
+        HostPort { protocol, port, count, ip }
+    }
+
+    /// Each port of the host, with the guest's port that it leads to.
+    pub fn pairs(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
+        let (host_port, port) = (self.host_port, self.port);
+        (0..self.count).map(move |at| (host_port.saturating_add(at), port.saturating_add(at)))
+    }
+
+    /// Says what is wrong with it, by the name of the field.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let fits = |port: u16| u32::from(port) + u32::from(self.count) <= 1 + u32::from(u16::MAX);
+        if self.count == 0 || !fits(self.port) || !fits(self.host_port) {
+            let reason = format!("{} ports from there on are too many", self.count);
+            return Err(("count", reason));
+        }
+        if self.host_ip.is_some_and(|ip| ip.is_loopback()) {
+            let reason = "a port of a loopback address cannot lead to a guest".into();
+            return Err(("host_ip", reason));
+        }
+        Ok(())
     }
 }
 
+impl Ports {
+    /// The first `count` ports in a row that are free.
+    pub fn choose(self, count: u16, is_free: impl Fn(u16) -> bool) -> Option<u16> {
+        let last = self.last.checked_sub(count.checked_sub(1)?)?;
+        (self.first..=last).find(|&first| is_free(first))
+    }
+}
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Ports, String> {
+        let ports = text.split_once('-').and_then(|(first, last)| {
+            Some(Ports { first: first.parse().ok()?, last: last.parse().ok()? })
+        });
+        ports
+            .filter(|ports| 0 < ports.first && ports.first <= ports.last)
+            .ok_or_else(|| format!("{text:?} is no range of ports such as 30000-32767"))
+    }
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn is_one(count: &u16) -> bool {
+    *count == 1
+}
+
 impl HostPort {
+    /// Whether they begin at the same place.
+    pub fn is_at(&self, other: &HostPort) -> bool {
+        (self.protocol, self.port, self.ip) == (other.protocol, other.port, other.ip)
+    }
+
     /// Whether a packet can match both.
     pub fn meets(&self, other: &HostPort) -> bool {
-        let same = (self.protocol, self.port) == (other.protocol, other.port);
+        let begins_in = |one: &HostPort, other: &HostPort| {
+            other.port.checked_sub(one.port).is_some_and(|at| at < one.count)
+        };
+        let same =
+            self.protocol == other.protocol && (begins_in(self, other) || begins_in(other, self));
         same && self.ip.zip(other.ip).is_none_or(|(one, other)| one == other)
     }
 }
 
 impl fmt::Display for HostPort {
-    /// "tcp 8080", or "tcp 8080 of 203.0.113.1".
+    /// "tcp 8080", "tcp 8080 of 203.0.113.1", or "tcp 8080-8089".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.protocol, self.port)?;
+        if self.count > 1 {
+            write!(f, "-{}", self.port.saturating_add(self.count - 1))?;
+        }
         self.ip.map_or(Ok(()), |ip| write!(f, " of {ip}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16, count: u16, ip: Option<[u8; 4]>) -> HostPort {
+        HostPort { protocol: Protocol::Udp, port, count, ip: ip.map(Ipv4Addr::from) }
+    }
+
+    #[test]
+    fn ranges_meet_where_they_have_a_port_in_common() {
+        let range = at(30_000, 200, None);
+        for (port, count, meets) in
+            [(29_999, 1, false), (29_999, 2, true), (30_199, 1, true), (30_200, 1, false)]
+        {
+            let other = at(port, count, Some([10, 0, 0, 1]));
+            assert_eq!((range.meets(&other), other.meets(&range)), (meets, meets), "{port}");
+        }
+        assert!(!range.meets(&HostPort { protocol: Protocol::Sctp, ..range }));
+        assert_eq!(range.to_string(), "udp 30000-30199");
+        assert!(at(u16::MAX, 1, None).meets(&at(u16::MAX, 1, None)));
+    }
+
+    #[test]
+    fn free_ports_are_chosen_in_a_row() {
+        let ports: Ports = "30000-30009".parse().unwrap();
+        assert_eq!(ports.choose(1, |_| true), Some(30_000));
+        assert_eq!(ports.choose(3, |port| port > 30_004), Some(30_005));
+        assert_eq!(ports.choose(10, |_| true), Some(30_000));
+        assert_eq!(ports.choose(11, |_| true), None);
+        for wrong in ["0-9", "9-8", "8", "8-", "a-b", "1-65536"] {
+            assert!(wrong.parse::<Ports>().is_err(), "{wrong}");
+        }
     }
 }

@@ -32,8 +32,9 @@ pub enum Request {
     Restart { name: VmName, timeout_ms: u64 },
     /// Stop it and release everything it has.
     Delete { name: VmName, timeout_ms: u64 },
-    /// Make a port of the guest, at its first NIC or the named one, one of the host's.
-    Expose { name: VmName, nic: Option<usize>, port: Expose },
+    /// Make a port of the guest, at its first NIC or the named one, one of the host's; with `force`
+    /// even if a program of the host listens on it.
+    Expose { name: VmName, nic: Option<usize>, port: Expose, force: bool },
     /// Say what the guest may send beyond its networks: by one NIC, or by all.
     SetPolicy { name: VmName, nic: Option<usize>, policy: String },
     /// Say how much the guest may receive and send, where that is named: by one NIC, or by each.
@@ -96,6 +97,20 @@ impl Request {
     /// must reach the disk, and starts no process.
     pub fn goes_together(&self) -> bool {
         matches!(self, Request::Create { spec, start: false, dry_run: false, .. } if !spec.ephemeral)
+    }
+
+    /// The ports of the host that it wants, of which it matters who else listens on them.
+    pub fn exposes(&self) -> Vec<HostPort> {
+        match self {
+            Request::Create { spec, .. } => {
+                let ports = spec.networks.iter().flat_map(|network| &network.expose);
+                ports.map(Expose::at).collect()
+            }
+            Request::Expose { port, force, .. } if !force || port.host_port == 0 => {
+                vec![port.at()]
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Whether it names files for a hypervisor.

@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::net::Ipv4Addr;
 
 use crate::model::error::Failure;
+use crate::model::expose::{HostPort, Listener};
 use crate::plan::firewall::Surroundings;
 use crate::plan::op::Op;
 use crate::plan::reconcile::{DesiredPort, Observed};
@@ -30,6 +31,13 @@ pub trait Network {
     /// Looks for other programs' firewalls, for the findings of Check.
     fn surroundings(&mut self) -> Result<Surroundings, Failure> {
         Ok(Surroundings::default())
+    }
+
+    /// The programs of the host that listen on ports, not by loopback alone. Who it is, is looked up
+    /// for those that meet one of `wanted`.
+    fn listeners(&mut self, wanted: &[HostPort]) -> Vec<Listener> {
+        let _ = wanted;
+        Vec::new()
     }
 
     /// Whether it can limit the sending of links.
@@ -95,6 +103,10 @@ impl Network for Box<dyn Network> {
 
     fn surroundings(&mut self) -> Result<Surroundings, Failure> {
         self.as_mut().surroundings()
+    }
+
+    fn listeners(&mut self, wanted: &[HostPort]) -> Vec<Listener> {
+        self.as_mut().listeners(wanted)
     }
 
     fn can_shape(&mut self) -> bool {

@@ -184,6 +184,7 @@ fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
             at: HostPort {
                 protocol: fields.protocol()?,
                 port: fields.port("host_port")?.ok_or_else(|| wrong("host_port"))?,
+                count: fields.count()?,
                 ip: fields.address("host_ip")?,
             },
         },
@@ -216,11 +217,16 @@ fn expose(fields: &mut Fields) -> Result<Request, Fault> {
     let expose = Expose {
         protocol: fields.protocol()?,
         port,
-        host_port: fields.port("host_port")?.unwrap_or(port),
+        host_port: fields.host_port()?.unwrap_or(port),
+        count: fields.count()?,
         host_ip: fields.address("host_ip")?,
         name: fields.text("label")?,
     };
-    Ok(Request::Expose { name, nic: fields.nic()?, port: expose })
+    if let Err((field, reason)) = expose.check() {
+        return Err(Refusal::InvalidConfig { field: field.into(), reason }.into());
+    }
+    let (nic, force) = (fields.nic()?, fields.flag("force")?);
+    Ok(Request::Expose { name, nic, port: expose, force })
 }
 
 /// A method of `org.varlink.service`; `None` if it has none of that name.
@@ -292,6 +298,18 @@ impl Fields {
         let Some(value) = self.take(field) else { return Ok(None) };
         let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
         port.filter(|port| *port != 0).map(Some).ok_or_else(|| wrong(field))
+    }
+
+    /// A port of the host, where 0 means any.
+    fn host_port(&mut self) -> Result<Option<u16>, Fault> {
+        let Some(value) = self.take("host_port") else { return Ok(None) };
+        let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
+        port.map(Some).ok_or_else(|| wrong("host_port"))
+    }
+
+    /// How many ports in a row.
+    fn count(&mut self) -> Result<u16, Fault> {
+        Ok(self.port("count")?.unwrap_or(1))
     }
 
     fn address(&mut self, field: &str) -> Result<Option<Ipv4Addr>, Fault> {

@@ -74,12 +74,13 @@ fn resolve_networks(manifest: &Network, config: &Config) -> Result<Vec<NetworkSp
 fn check_exposed(root: &Place, networks: &[NetworkSpec]) -> Result<(), Refusal> {
     let ports: Vec<&Expose> = networks.iter().flat_map(|network| &network.expose).collect();
     for (at, port) in ports.iter().enumerate() {
-        if ports[..at].iter().any(|other| other.at().meets(&port.at())) {
+        let twice = |other: &&Expose| other.at().meets(&port.at());
+        if port.host_port != 0 && ports[..at].iter().any(twice) {
             let reason = format!("{} leads somewhere else already", port.at());
             return Err(root.field("expose").refuse(reason));
         }
     }
-    if ports.len() > EXPOSED_MAX {
+    if ports.iter().map(|port| usize::from(port.count)).sum::<usize>() > EXPOSED_MAX {
         let reason = format!("there may be at most {EXPOSED_MAX}");
         return Err(root.field("expose").refuse(reason));
     }

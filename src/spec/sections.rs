@@ -262,9 +262,9 @@ pub(super) fn check_devices(fields: &Fields) -> Result<(), Refusal> {
     fields.check_texts("allowlist")
 }
 
-/// The exposed ports. If the host port is 0 or absent, it is the guest's port.
+/// The exposed ports. If the host port is absent, it is the guest's port; if it is 0, any.
 pub(super) fn expose(fields: &Fields) -> Result<Vec<Expose>, Refusal> {
-    const KNOWN: &[&str] = &["name", "protocol", "port", "host_port", "host_ip", "mode"];
+    const KNOWN: &[&str] = &["name", "protocol", "port", "host_port", "count", "host_ip", "mode"];
     let items = fields.list("expose")?;
     if items.len() > EXPOSED_MAX {
         let reason = format!("a VM may have at most {EXPOSED_MAX} exposed ports");
@@ -276,15 +276,21 @@ pub(super) fn expose(fields: &Fields) -> Result<Vec<Expose>, Refusal> {
         fields.text("mode")?;
         let missing = || fields.place.field("port").refuse("it is missing");
         let port = fields.integer("port", 1..=PORT_MAX)?.ok_or_else(missing)?;
-        let host_port = fields.integer("host_port", 0..=PORT_MAX)?.filter(|port| *port != 0);
+        let host_port = fields.integer("host_port", 0..=PORT_MAX)?;
+        let count = fields.integer("count", 1..=EXPOSED_MAX as u64)?.unwrap_or(1);
         let expose = Expose {
             protocol: fields.parsed("protocol", str::parse)?.unwrap_or_default(),
             port: port as u16,
             host_port: host_port.unwrap_or(port) as u16,
+            count: count as u16,
             host_ip: fields.parsed("host_ip", address)?,
             name: fields.text("name")?.map(String::from),
         };
-        if exposed.iter().any(|other| other.at().meets(&expose.at())) {
+        if let Err((field, reason)) = expose.check() {
+            return Err(fields.place.field(field).refuse(reason));
+        }
+        let twice = |other: &Expose| other.at().meets(&expose.at());
+        if expose.host_port != 0 && exposed.iter().any(twice) {
             let reason = format!("{} is exposed twice", expose.at());
             return Err(fields.place.field("host_port").refuse(reason));
         }

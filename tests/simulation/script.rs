@@ -107,7 +107,7 @@ pub(crate) fn delete(vm: &str, timeout_ms: u64) -> Step {
 
 /// A port of the host that leads to a guest.
 pub(crate) fn port(host_port: u16) -> Expose {
-    Expose { protocol: Protocol::Tcp, port: 80, host_port, host_ip: None, name: None }
+    Expose { protocol: Protocol::Tcp, port: 80, host_port, count: 1, host_ip: None, name: None }
 }
 
 pub(crate) fn exposed(ports: &[u16]) -> VmSpec {
@@ -116,7 +116,7 @@ pub(crate) fn exposed(ports: &[u16]) -> VmSpec {
 }
 
 pub(crate) fn expose(vm: &str, nic: Option<usize>, host_port: u16) -> Step {
-    Step::Ask(Request::Expose { name: name(vm), nic, port: port(host_port) })
+    Step::Ask(Request::Expose { name: name(vm), nic, port: port(host_port), force: false })
 }
 
 pub(crate) fn unexpose(vm: &str, host_port: u16) -> Step {

@@ -43,7 +43,12 @@ pub(super) fn request(choices: &mut Choices<'_>) -> Request {
         9 => Request::Stop { name, timeout_ms },
         10 => Request::Restart { name, timeout_ms },
         11..13 => Request::Delete { name, timeout_ms },
-        13 if choices.flag() => Request::Expose { name, nic: nic(choices), port: exposed(choices) },
+        13 if choices.flag() => Request::Expose {
+            name,
+            nic: nic(choices),
+            port: exposed(choices),
+            force: choices.flag(),
+        },
         13 => Request::Unexpose { name, at: exposed(choices).at() },
         14 if choices.flag() => {
             Request::SetLimits { name, nic: nic(choices), limits: limits(choices) }
@@ -63,7 +68,8 @@ fn exposed(choices: &mut Choices<'_>) -> Expose {
     Expose {
         protocol: choices.one_of(&[Protocol::Tcp, Protocol::Udp]),
         port: choices.one_of(&[80, 81]),
-        host_port: choices.one_of(&[8080, 8081]),
+        host_port: choices.one_of(&[8080, 8081, 0]),
+        count: choices.one_of(&[1, 2]),
         host_ip: choices.one_of(&[None, Some([192, 0, 2, 1].into()), Some([192, 0, 2, 2].into())]),
         name: None,
     }

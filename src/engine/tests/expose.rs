@@ -1,14 +1,14 @@
 //! Ports of the host that lead to guests.
 
 use super::*;
-use crate::model::expose::{Expose, HostPort, Protocol};
+use crate::model::expose::{Expose, HostPort, Listener, Protocol};
 use crate::model::lease::Change;
 use crate::model::nic::Lease;
 use crate::plan::ruleset::Value;
 
 fn port(host_port: u16, host_ip: Option<[u8; 4]>) -> Expose {
     let host_ip = host_ip.map(Into::into);
-    Expose { protocol: Protocol::Tcp, port: 80, host_port, host_ip, name: None }
+    Expose { protocol: Protocol::Tcp, port: 80, host_port, count: 1, host_ip, name: None }
 }
 
 fn with_ports(mode: Mode, ports: &[Expose]) -> VmSpec {
@@ -17,7 +17,7 @@ fn with_ports(mode: Mode, ports: &[Expose]) -> VmSpec {
 }
 
 fn expose(vm: &str, port: Expose) -> Request {
-    Request::Expose { name: name(vm), nic: None, port }
+    Request::Expose { name: name(vm), nic: None, port, force: false }
 }
 
 fn unexpose(vm: &str, at: HostPort) -> Request {
@@ -133,4 +133,69 @@ fn a_port_that_is_taken_back_takes_its_connections_along() {
     );
     let again = engine.request(1, &unexpose("web", port(8080, None).at()), at(0));
     assert!(matches!(again, Ok(Step::Reply(_))), "{again:?}");
+}
+
+#[test]
+fn a_port_on_which_the_host_listens_is_refused_unless_forced() {
+    let mut engine = engine();
+    ask(&mut engine, 1, &create("web", VmSpec::default(), false), at(0));
+    let sshd = |ip: Option<[u8; 4]>| Listener {
+        at: port(22, ip).at(),
+        who: "process 812 (sshd) of this host".into(),
+    };
+    let forced =
+        |wanted| Request::Expose { name: name("web"), nic: None, port: wanted, force: true };
+    engine.listened(vec![sshd(Some([192, 0, 2, 1]))]);
+    for wanted in [port(22, None), Expose { count: 3, ..port(20, None) }] {
+        let refusal = engine.request(1, &expose("web", wanted.clone()), at(0)).unwrap_err();
+        let Error::Refused(Refusal::PortInUse { port: 22, owner, .. }) = refusal else {
+            panic!("{refusal:?}")
+        };
+        assert_eq!(owner, "process 812 (sshd) of this host");
+        let spec = with_ports(Mode::Bridged, &[wanted]);
+        assert!(engine.request(1, &create("db", spec, false), at(0)).is_err());
+    }
+    for free in [port(23, None), port(22, Some([192, 0, 2, 2]))] {
+        assert!(engine.request(1, &expose("web", free.clone()), at(0)).is_ok(), "{free:?}");
+    }
+    ask(&mut engine, 1, &forced(port(22, None)), at(0));
+    // Those who have it keep it.
+    let vm = engine.vm(&name("web")).unwrap().record.clone();
+    assert!(vm.exposed().any(|there| there.host_port == 22));
+}
+
+#[test]
+fn who_asks_for_any_port_gets_one_that_nobody_has() {
+    let ports = "30000-30003".parse().unwrap();
+    let mut engine = engine().with_expose_ports(ports);
+    engine.listened(vec![Listener { at: port(30_001, None).at(), who: "a program".into() }]);
+    let any = port(0, None);
+    let spec = with_ports(Mode::Bridged, &[port(30_000, None), any.clone()]);
+    let asked = create("web", spec, false);
+    ask(&mut engine, 1, &asked, at(0));
+    // To ask for the same again is no other port.
+    ask(&mut engine, 1, &asked, at(0));
+    ask(&mut engine, 1, &expose("web", any.clone()), at(0));
+    let record = engine.vm(&name("web")).unwrap().record.clone();
+    let got: Vec<u16> = record.exposed().map(|there| there.host_port).collect();
+    assert_eq!(got, [30_000, 30_002, 30_003]);
+    assert!(engine.request(1, &expose("web", any), at(0)).is_err(), "none is left");
+    let udp = Expose { protocol: Protocol::Udp, count: 4, ..port(0, None) };
+    ask(&mut engine, 1, &expose("web", udp), at(0));
+}
+
+#[test]
+fn a_range_is_an_element_for_each_port() {
+    let mut engine = engine();
+    ask(&mut engine, 1, &create("web", VmSpec::default(), false), at(0));
+    let range = Expose { protocol: Protocol::Sctp, count: 3, ..port(8000, None) };
+    let plan_of = plan(&mut engine, &expose("web", range.clone()));
+    let to: Vec<&Value> = plan_of.iter().flat_map(targets).collect();
+    let wanted = [80, 81, 82].map(|port| Value::Target([192, 168, 127, 2].into(), port));
+    assert_eq!(to, wanted.iter().collect::<Vec<_>>());
+    let too_many = Expose { count: 1022, ..port(9000, None) };
+    assert!(engine.request(1, &expose("web", too_many), at(0)).is_err());
+    // It is taken back by its first port.
+    let gone = plan(&mut engine, &unexpose("web", HostPort { count: 1, ..range.at() }));
+    assert_eq!(gone.iter().flat_map(targets).count(), 3);
 }

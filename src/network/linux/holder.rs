@@ -1,4 +1,4 @@
-//! Finds the process that holds a tap open. The kernel shows it only in /proc: `iff:` in the fdinfo
+//! Finds the process that holds a tap, or a socket, open. The kernel shows it only in /proc: `iff:` in the fdinfo
 //! of a descriptor of /dev/net/tun (drivers/net/tun.c, `tun_chr_show_fdinfo`). The search reads all
 //! descriptors of all processes, so it is only for error messages, and it is bounded. The kernel
 //! hides processes that have rights which we do not have.
@@ -24,17 +24,28 @@ pub struct Holder {
 
 /// The process that has the tap open, if it is found.
 pub fn of(tap: &str) -> Option<Holder> {
+    find(|pid, descriptor, path| path == Path::new(tun::PATH) && is(tap, pid, descriptor))
+}
+
+/// The process that has the socket of this inode open, if it is found.
+pub(super) fn of_socket(inode: u64) -> Option<Holder> {
+    let name = format!("socket:[{inode}]");
+    find(|_, _, path| path == Path::new(&name))
+}
+
+/// The first process that has a wanted descriptor: it is told pid, number, and what it is.
+fn find(wanted: impl Fn(u32, &str, &Path) -> bool) -> Option<Holder> {
     let mut looks = LOOKS_MAX;
     let mut processes = fs::read_dir("/proc")
         .ok()?
         .flatten()
         .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
-    let pid = processes.find(|&pid| holds(pid, tap, &mut looks))?;
+    let pid = processes.find(|&pid| holds(pid, &wanted, &mut looks))?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(Holder { pid, name: name.trim_end().into() })
 }
 
-fn holds(pid: u32, tap: &str, looks: &mut usize) -> bool {
+fn holds(pid: u32, wanted: impl Fn(u32, &str, &Path) -> bool, looks: &mut usize) -> bool {
     if *looks == 0 {
         return false;
     }
@@ -44,8 +55,8 @@ fn holds(pid: u32, tap: &str, looks: &mut usize) -> bool {
         Ok(descriptors.flatten().any(|entry| {
             *looks = looks.saturating_sub(1);
             *looks > 0
-                && fs::read_link(entry.path()).is_ok_and(|path| path == Path::new(tun::PATH))
-                && is(tap, pid, &entry.file_name().to_string_lossy())
+                && fs::read_link(entry.path())
+                    .is_ok_and(|path| wanted(pid, &entry.file_name().to_string_lossy(), &path))
         }))
     });
     looked.unwrap_or(false)

@@ -16,6 +16,7 @@ pub mod conntrack;
 pub mod exercise;
 pub mod holder;
 pub mod links;
+mod listeners;
 pub mod monitor;
 pub mod nft;
 pub mod packets;
@@ -31,6 +32,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use crate::model::error::Failure;
+use crate::model::expose::{HostPort, Listener};
 use crate::model::limits::Shaping;
 use crate::plan::firewall::Surroundings;
 use crate::plan::op::{Handover, LinkSettings, Op};
@@ -111,6 +113,10 @@ impl Network for Linux {
         };
         let barriers = self.nft.barriers(name_of).map_err(unread("nf_tables"))?;
         Ok(Surroundings { bridged_filtered, firewalls, barriers })
+    }
+
+    fn listeners(&mut self, wanted: &[HostPort]) -> Vec<Listener> {
+        listeners::observe(wanted)
     }
 
     fn can_shape(&mut self) -> bool {

@@ -314,7 +314,7 @@ fn refusals_of_a_configuration_name_the_field() {
         (json!({"metadata": []}), "metadata"),
         (json!({"expose": [{"port": 65536}]}), "expose[0].port"),
         (json!({"expose": [{"host_port": 80}]}), "expose[0].port"),
-        (json!({"expose": [{"port": 80, "protocol": "sctp"}]}), "expose[0].protocol"),
+        (json!({"expose": [{"port": 80, "protocol": "dccp"}]}), "expose[0].protocol"),
         (json!({"expose": [{"port": 80, "host_ip": "::1"}]}), "expose[0].host_ip"),
         (json!({"expose": [{"port": 80}, {"port": 81, "host_port": 80}]}), "expose[1].host_port"),
         (json!({"restart": "sometimes"}), "restart"),

@@ -5,6 +5,9 @@
 //! Packets from the host to loopback stay there. The tracked connection translates all later
 //! packets and the replies, so these rules see one packet of each connection.
 //!
+//! A range is as many elements as it has ports, in the same maps. The rules stay the same, and the
+//! guest's ports may have other numbers than the host's.
+//!
 //! A guest's reply to a client in its own network would bypass the host, which could not translate
 //! it back. So connections from our prefixes get the host as their source. A guest can even reach
 //! itself that way. It is different if bridged frames pass these rules (`bridge-nf-call-iptables`):
@@ -75,13 +78,14 @@ pub(super) fn masqueraded() -> Rule {
 pub(super) fn elements(address: Ipv4Addr, ports: &[Expose]) -> Vec<Element> {
     let element =
         |set: &'static str, key| Element { family: Family::Ip, table: TABLE, set: set.into(), key };
-    let of_port = |port: &Expose| {
-        let protocol = Value::Protocol(port.protocol.number());
-        let (at, to) = (Value::Port(port.host_port), Value::Target(address, port.port));
-        match port.host_ip {
+    let of_pair = |exposed: &Expose, (host_port, port)| {
+        let protocol = Value::Protocol(exposed.protocol.number());
+        let (at, to) = (Value::Port(host_port), Value::Target(address, port));
+        match exposed.host_ip {
             Some(ip) => element("exposed_at", vec![Value::Ipv4(ip), protocol, at, to]),
             None => element("exposed", vec![protocol, at, to]),
         }
     };
-    ports.iter().map(of_port).collect()
+    let of = |exposed| Expose::pairs(exposed).map(move |pair| of_pair(exposed, pair));
+    ports.iter().flat_map(of).collect()
 }
