@@ -1,5 +1,5 @@
-//! Other people's firewalls beside volnet: VMs are reached through them, they stay as they were,
-//! and `Check` says what is in the way.
+//! Other firewalls beside volnet: VMs are reached through them, they are not changed, and `Check`
+//! reports them.
 
 mod common;
 

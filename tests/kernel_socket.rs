@@ -145,8 +145,8 @@ fn churn(stop: &AtomicBool, name: &str) {
     }
 }
 
-/// However fast others make and remove links, reading them comes to an end, and none is missing that
-/// was there all the time.
+/// However fast others make and remove links, reading them comes to an end, and none is missing
+/// that was there all the time.
 #[test]
 fn links_are_read_while_others_change_them_without_end() {
     const STABLE: usize = 400;

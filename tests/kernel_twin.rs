@@ -1,9 +1,9 @@
 //! The kernel in memory beside the real one: the same plans on both, then both are compared.
 //!
-//! What the simulation shows is worth as much as its kernel is like Linux. Here random plans, good
-//! ones and bad ones, are executed on both; each time the errors must be the same, and so must all
-//! that is observed, but for what only one of them can know: indices, addresses that nobody set,
-//! carriers, and the routes that come with an address.
+//! The simulation is only as good as its kernel is like Linux. Here random plans, good and bad
+//! ones, are executed on both. Each time the errors and the observations must be the same, except
+//! for values that only one of them can know: indices, addresses that nobody set, carriers, and the
+//! routes of an address.
 
 #![cfg(target_os = "linux")]
 

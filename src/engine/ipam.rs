@@ -1,9 +1,9 @@
 //! The addresses of one network, and which one is leased next.
 //!
-//! A [`AddressPool`] is a bitmap of two levels: one bit per address, and above that one bit per word,
-//! which says that the word is full. So a search reads few words however full the pool is. The
-//! network, broadcast and host addresses are always excluded. A /24 takes 40 bytes. A /8 takes 2
-//! MiB and 32 KiB of zeroed address space, and memory is used only for pages with used addresses.
+//! A [`AddressPool`] is a bitmap of two levels: one bit per address, and above that one bit per
+//! word, which says that the word is full. So a search reads few words however full the pool is.
+//! The network, broadcast and host addresses are always excluded. A /24 takes 40 bytes. A /8 takes
+//! 2 MiB and 32 KiB of zeroed address space, and memory is used only for pages with used addresses.
 //!
 //! Leases are next-fit: the search starts after the last lease. A released address *rests*: it is
 //! leased only after all free ones, the longest rested first, because a switch, a neighbour cache

@@ -1,8 +1,8 @@
 //! Runs plans.
 //!
-//! [`execute`] is all or nothing: it is for changes that somebody waits for and that may fail.
-//! [`execute_all`] gets as far as it can: it is for cleaning and repair, where one thing that
-//! cannot be mended must not keep the others from it.
+//! [`execute`] is all or nothing: it is for changes that a client waits for and that may fail.
+//! [`execute_all`] does as much as possible: it is for cleaning and repair, where one failure must
+//! not stop the other steps.
 
 use log::error;
 
@@ -10,9 +10,9 @@ use super::{Applied, Network};
 use crate::model::error::{Failure, KernelOutcome};
 use crate::plan::op::Op;
 
-/// Applies a plan in order. When one Op fails, what was done is undone in reverse order and the
-/// failure returned; an undo that fails as well is logged and the others still run. The failure of
-/// one that can wait is logged.
+/// Applies a plan in order. If an Op fails, the Ops before it are undone in reverse order, and the
+/// failure is returned. If an undo fails as well, it is logged and the others still run. The
+/// failure of an Op that can wait is only logged.
 pub fn execute(network: &mut dyn Network, plan: &[Op]) -> Result<Vec<Applied>, Failure> {
     let mut done = Vec::with_capacity(plan.len());
     for op in plan {
@@ -34,8 +34,8 @@ pub fn execute(network: &mut dyn Network, plan: &[Op]) -> Result<Vec<Applied>, F
     Ok(done)
 }
 
-/// Applies every Op of a plan, whatever becomes of the others. The results stand in the order of
-/// the plan; failures are logged.
+/// Applies every Op of a plan, even if others fail. Returns the results in the order of the plan.
+/// Failures are logged.
 pub fn execute_all(network: &mut dyn Network, plan: &[Op]) -> Vec<Result<Applied, Failure>> {
     let apply = |op| {
         apply(network, op).inspect_err(|failure| error!("{failure}; continuing with the rest"))
@@ -43,8 +43,8 @@ pub fn execute_all(network: &mut dyn Network, plan: &[Op]) -> Vec<Result<Applied
     plan.iter().map(apply).collect()
 }
 
-/// Takes back the first Ops of a plan, those that `done` holds the results of, in reverse order: for
-/// a plan that is whole but whose reason has gone. Failures are logged.
+/// Undoes the first Ops of a plan, whose results are in `done`, in reverse order. It is for a plan
+/// that succeeded but is no longer wanted. Failures are logged.
 pub fn undo(network: &mut dyn Network, plan: &[Op], done: &[Applied]) {
     for (op, applied) in plan.iter().zip(done).rev() {
         undo_one(network, op, applied.ifindex);
@@ -68,7 +68,7 @@ fn is_unknown(failure: &Failure) -> bool {
 /// reconciliation; a link that has the name may be somebody else's.
 fn is_open(op: &Op, failure: &Failure) -> bool {
     match op {
-        // The one Op that the kernel can leave half done.
+        // The only Op that the kernel can leave half done.
         Op::SetLink { .. } => true,
         Op::CreateBridge { .. } | Op::CreateTap { .. } => false,
         _ => is_unknown(failure),

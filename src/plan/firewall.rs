@@ -1,14 +1,14 @@
-//! What there is around volnet that packets of guests have to get through, and what it needs.
+//! Other programs' firewalls, which packets of guests must pass, and what they need.
 //!
-//! An accept of ours holds in our own chains and, by two rules, in those of `iptables`. A firewall
-//! with chains elsewhere drops all the same what it does not know; it has to be told of our bridges,
-//! in its own words, by the administrator. Firewalls that are known by name are told apart; of all
-//! other rules it is looked which base chains drop what no rule accepts ([`Barrier`]). This is no
+//! Our accept works in our own chains and, with two rules, in those of `iptables`. A firewall with
+//! other chains still drops packets that it does not know. The administrator must tell it about our
+//! bridges, in its own commands. Firewalls that are known by name are told apart; of all other
+//! rules it is looked which base chains drop what no rule accepts ([`Barrier`]). This is no
 //! evaluation of rules: one that names a bridge is taken to let it through.
 
 use crate::model::view::{Finding, Level};
 
-/// What was seen of others.
+/// The observed firewalls and settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// Whether bridged frames pass the rules for routed packets (ip-sysctl.rst,
@@ -54,11 +54,11 @@ pub enum At {
 pub struct Firewall {
     /// Which one.
     pub kind: FirewallKind,
-    /// The links that its rules let something in by.
+    /// The links for which it has rules that accept packets.
     pub links: Vec<String>,
 }
 
-/// The firewalls that are told apart.
+/// The firewalls that volnet recognises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirewallKind {
     /// firewalld, by its own table of nf_tables.
@@ -78,7 +78,7 @@ impl FirewallKind {
         }
     }
 
-    /// What may be lost where it does not let in what comes by these bridges.
+    /// The consequence if it does not accept packets from these bridges.
     fn message(self, bridges: &str) -> String {
         match self {
             FirewallKind::Firewalld => {
@@ -93,7 +93,7 @@ impl FirewallKind {
         }
     }
 
-    /// The command that tells it of a bridge.
+    /// The command that adds a bridge to it.
     fn command(self, bridge: &str) -> String {
         match self {
             FirewallKind::Firewalld => {
@@ -107,7 +107,7 @@ impl FirewallKind {
         }
     }
 
-    /// The command that puts those in force.
+    /// The command that applies the others.
     fn last(self) -> Option<&'static str> {
         match self {
             FirewallKind::Firewalld => Some("firewall-cmd --reload"),
@@ -116,7 +116,7 @@ impl FirewallKind {
     }
 }
 
-/// What is to be said of it.
+/// The findings about them.
 pub fn findings(surroundings: &Surroundings, bridges: &[&str]) -> Vec<Finding> {
     let mut findings = vec![bridged(surroundings.bridged_filtered)];
     findings.extend(surroundings.firewalls.iter().map(|firewall| firewall.finding(bridges)));
@@ -124,7 +124,7 @@ pub fn findings(surroundings: &Surroundings, bridges: &[&str]) -> Vec<Finding> {
     findings
 }
 
-/// Frames from guest to guest come in and leave by the same bridge, which our rules let pass in our
+/// Frames from guest to guest come in and leave by the same bridge. Our rules accept them in our
 /// chains and in those of `iptables`.
 fn bridged(filtered: bool) -> Finding {
     let message = match filtered {

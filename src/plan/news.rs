@@ -1,4 +1,4 @@
-//! News of the kernel.
+//! News from the kernel.
 //!
 //! The kernel tells everybody of every change, our own included. [`News`] keeps the last that was
 //! said of each thing: what lies between is over, and after changes of our own the last word is
@@ -13,28 +13,29 @@ use super::op::PortSettings;
 use super::reconcile::Link;
 use crate::model::limits::Shaping;
 
-/// What was told since the last look.
+/// The reports since the last look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct News {
-    /// Links by index, as they are; `false` for those that are gone, as they were.
+    /// Links by index; `false` for those that are gone.
     pub links: BTreeMap<u32, (Link, bool)>,
-    /// Ports by index of their link, with its name, where nothing else was told of the link.
+    /// Ports by the index of their link, with its name, if there was no other report about the
+    /// link.
     pub ports: BTreeMap<u32, (String, PortSettings)>,
-    /// How fast links send, by index, where that changed.
+    /// The shaping of links, by index, if it changed.
     pub shapings: BTreeMap<u32, Option<Shaping>>,
-    /// Addresses by link and length of the prefix, and whether they are there.
+    /// Addresses by link and prefix length, and whether they exist.
     pub addresses: BTreeMap<(u32, Ipv4Addr, u8), bool>,
-    /// Whether IPv4 is forwarded.
+    /// Whether IPv4 forwarding is on.
     pub forwarding: Option<bool>,
-    /// Somebody else changed rules of ours, or where rules of ours are.
+    /// The process that changed our rules, or chains with our rules.
     pub rules: Option<Culprit>,
     /// Somebody changed rules elsewhere, which may be in the way of guests.
     pub others: Option<Culprit>,
-    /// Some were lost.
+    /// Whether reports were lost.
     pub lost: bool,
 }
 
-/// Who changed something, where the kernel says so.
+/// The process that made a change, if the kernel says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Culprit {
     /// The process.

@@ -90,8 +90,8 @@ impl Effect<'_> {
         self.refusals().into_iter().chain(self.others().iter().copied()).collect()
     }
 
-    /// The same with one refusal for all, but where it makes a difference which: a recovery goes on,
-    /// or does not, whatever the kernel or the disk said when it refused something.
+    /// The same with one refusal for all, but where it makes a difference which: a recovery goes
+    /// on, or does not, whatever the kernel or the disk said when it refused something.
     pub(crate) fn faults_in_brief(self) -> Vec<Fault> {
         let most = if matches!(self, Effect::Read) { usize::MAX } else { 1 };
         let refusals = self.refusals().into_iter().take(most);

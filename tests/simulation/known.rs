@@ -145,8 +145,8 @@ fn a_vm_that_two_have_created_stays_when_it_does_not_start() {
     ]);
 }
 
-/// Two creates come together, and the first fails at the effect after so many: the second is what it
-/// would have been without it.
+/// Two creates come together, and the first fails at the effect after so many: the second is what
+/// it would have been without it.
 #[test]
 fn a_create_is_not_refused_for_one_before_it_that_fails() {
     let both = || together([create("a", fixed()), create("web1", fixed())]);

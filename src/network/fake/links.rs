@@ -11,10 +11,10 @@ use crate::model::prefix::Prefix;
 use crate::plan::op::{LinkSettings, PortSettings};
 use crate::plan::reconcile::{Link, LinkKind};
 
-/// MTUs that a tap or a bridge takes, in bytes (drivers/net/tun.c, net/bridge/br_device.c).
+/// The valid MTUs of a tap and a bridge, in bytes (drivers/net/tun.c, net/bridge/br_device.c).
 const MTU: std::ops::RangeInclusive<u16> = 68..=65521;
 
-/// A link as it is when it was just made.
+/// A new link.
 pub(super) fn new(index: u32, name: &str, kind: LinkKind) -> Link {
     let [a, b, c, d] = index.to_be_bytes();
     Link {
@@ -71,9 +71,9 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes the settings of the link in the order in which Linux does, up to the one that it
-    /// refuses, and those of the port whatever became of them: they are two messages of one send. A
-    /// bridge that is not there is found missing before any of them.
+    /// Applies the settings of the link in the order of Linux, up to the one that is refused, and
+    /// then the settings of the port in any case: they are two messages of one send. A missing
+    /// bridge is reported before all settings.
     pub(super) fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), Reason> {
         if set.is_empty() {
             return Ok(());
@@ -121,8 +121,8 @@ impl Kernel {
         }
     }
 
-    /// Attaches a link, after it was taken from where it is: a refusal leaves it detached. One that
-    /// is there already is left alone.
+    /// Detaches a link and then attaches it: if this is refused, it stays detached. A link that is
+    /// attached already is left alone.
     fn set_master(&mut self, at: usize, master: Option<usize>) -> Result<(), Reason> {
         let wanted = master.map(|at| self.observed.links[at].index);
         if wanted == self.observed.links[at].master {
@@ -146,7 +146,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Holds a link back. One that is gone is held back no more.
+    /// Sets or removes the limit of a link. A link that is gone has no limit.
     pub(super) fn shape_link(&mut self, name: &str, to: Option<Shaping>) -> Result<(), Reason> {
         match (self.position(name), to) {
             (Ok(at), to) => self.observed.links[at].shaping = to,
@@ -156,7 +156,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Removes a link if it has that name and, where one is given, that index.
+    /// Removes a link if it has that name and, if given, that index.
     pub(super) fn delete_link(&mut self, name: &str, index: Option<u32>) {
         let Ok(at) = self.position(name) else { return };
         let gone = self.observed.links[at].index;
@@ -210,7 +210,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Forgets an address as a neighbour behind a link, and as an end of a connection.
+    /// Deletes the neighbour entry of an address on a link, and its connections.
     pub(super) fn forget_address(&mut self, link: &str, address: Ipv4Addr) {
         if let Ok(at) = self.position(link) {
             self.neighbours.remove(&(self.observed.links[at].index, address));

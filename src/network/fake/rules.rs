@@ -31,7 +31,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Adds elements, all or none. Those that are there already do no harm.
+    /// Adds all elements or none. Elements that exist already do no harm.
     pub(super) fn add_elements(&mut self, elements: &[Element]) -> Result<(), Reason> {
         for element in elements {
             self.check_owner(element.family, element.table)?;
@@ -46,7 +46,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Removes elements, all or none. Absent ones do no harm.
+    /// Removes all elements or none. Absent ones do no harm.
     pub(super) fn remove_elements(&mut self, elements: &[Element]) -> Result<(), Reason> {
         for element in elements {
             self.check_owner(element.family, element.table)?;
@@ -94,7 +94,7 @@ impl Kernel {
     }
 }
 
-/// Whether two keys are the same to the kernel: what stands beside a key does not tell elements apart.
+/// Whether two keys are the same to the kernel: the value or rate of an element does not count.
 fn is_same(one: &Key, other: &Key) -> bool {
     match (one.as_slice(), other.as_slice()) {
         ([one @ .., Value::Rate(..)], [other @ .., Value::Rate(..)]) => one == other,

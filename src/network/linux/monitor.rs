@@ -1,10 +1,10 @@
-//! News of what happens in the kernel, as it tells everyone who subscribes.
+//! News from the kernel, by multicast.
 //!
-//! Two sockets: rtnetlink tells of links, IPv4 addresses and the switch of forwarding, nfnetlink of
-//! rules. The daemon waits for either to become readable, and then drains both: its event loop
-//! tells of a change only. What is drained is a digest, the last word on each thing. When news come
-//! faster than they are read the kernel drops some and says so once; that, and whatever makes no
-//! sense, is news that are lost, and can only be observed anew.
+//! There are two sockets: rtnetlink reports links, IPv4 addresses and the switch of forwarding, and
+//! nfnetlink reports rules. The daemon waits until one becomes readable, and then drains both. The
+//! result is a digest: the last report about each object. If news arrive faster than they are read,
+//! the kernel drops some and reports it once. This, and news that make no sense, count as lost:
+//! then everything must be observed again.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -23,9 +23,9 @@ use super::nft::ACCEPT_TABLE;
 use super::qdiscs;
 use super::socket::{DATAGRAM_MAX, Protocol, open, receive};
 
-/// Bytes of each receive queue: news of some thousand links in one turn of the loop.
+/// Bytes of each receive queue: news about some thousand links in one turn of the loop.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
-/// Datagrams of each socket that are read at a time; more at once are as good as lost.
+/// The most datagrams that are read from each socket at a time. More count as lost.
 const DATAGRAMS_MAX: usize = 1 << 16;
 
 /// The subscriptions.
@@ -33,7 +33,7 @@ const DATAGRAMS_MAX: usize = 1 << 16;
 pub struct Monitor {
     route: OwnedFd,
     rules: OwnedFd,
-    /// The port of the socket by which we change rules: its changes are no news.
+    /// The port of the socket by which we change rules. Its changes are ignored.
     own: u32,
     /// What was touched in the change of rules that is being told.
     touched: Touched,
@@ -50,8 +50,8 @@ pub(super) struct Touched {
 }
 
 impl Monitor {
-    /// Subscribes in the network namespace of the calling thread. What comes from the port `own`
-    /// is passed over.
+    /// Subscribes in the network namespace of the calling thread. Changes by the port `own` are
+    /// ignored.
     pub fn open(own: u32) -> Result<Monitor, Failure> {
         let subscribe = |protocol, groups: &[u32]| {
             let fd = open(protocol)?;
@@ -74,12 +74,12 @@ impl Monitor {
         })
     }
 
-    /// What becomes readable when there are news.
+    /// The descriptors that become readable when there are news.
     pub fn descriptors(&self) -> [RawFd; 2] {
         [self.route.as_raw_fd(), self.rules.as_raw_fd()]
     }
 
-    /// Reads all there is.
+    /// Reads all news.
     pub fn drain(&mut self) -> News {
         let mut news = News::default();
         drain(&self.route, &mut self.buffer, &mut news, take_route);
@@ -91,8 +91,8 @@ impl Monitor {
     }
 }
 
-/// Reads a socket until it would block, and lets `take` see every message; what it returns `None`
-/// for is lost.
+/// Reads a socket until it would block, and passes every message to `take`. If it returns `None`,
+/// the message counts as lost.
 fn drain(
     fd: &OwnedFd,
     buffer: &mut [u8],
@@ -108,7 +108,7 @@ fn drain(
                     news.lost |= taken.is_none();
                 }
             }
-            // ENOBUFS, or a datagram that was cut: the next may be well.
+            // ENOBUFS, or a datagram that was cut: the next may be good.
             Err(_) => news.lost = true,
         }
     }

@@ -12,8 +12,8 @@
 //! - The thread deletes connections before it goes on with links. They are gone before a guest can
 //!   have booted.
 //!
-//! The thread removes no links while the links of the host are read ([`Worker::pause`]): a dump must
-//! begin again if links change.
+//! The thread removes no links while the links of the host are read ([`Worker::pause`]): a dump
+//! must begin again if links change.
 //!
 //! If the daemon dies, links without a VM stay. The next daemon finds and retires them again.
 

@@ -1,9 +1,9 @@
-//! Accept rules of ours in chains of other people's `ip filter` table.
+//! Our accept rules in chains of the `ip filter` table, which is not ours.
 //!
-//! Docker and others drop what is forwarded by the policy of `FORWARD`, and an accept in another
+//! Docker and others drop forwarded packets by the policy of `FORWARD`, and an accept in another
 //! table does not overrule that. So one rule for each direction of each bridge goes to the head of
-//! `DOCKER-USER`, else of `FORWARD`. They hold one comparison and a verdict, because iptables cannot
-//! list a chain with more than that in it that it did not write itself.
+//! `DOCKER-USER`, or of `FORWARD`. The rule has one comparison and a verdict, because iptables
+//! cannot list a chain with other rules that it did not write itself.
 
 use super::super::socket::{Error, Socket};
 use super::encode::LINK_BYTES;
@@ -14,11 +14,11 @@ use crate::netlink::nft::object::{self, At, ChainMessage, Mark, NewRule, RuleMes
 use crate::netlink::writer::Writer;
 use crate::plan::ruleset::{Accept, Direction};
 
-/// The table that iptables has its rules in.
+/// The table of iptables.
 pub const FILTER: &str = "filter";
-/// Where the rules belong, the first that is there.
+/// The chains for the rules. The first that exists is used.
 const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
-/// By what we know our rules.
+/// The mark of our rules.
 const COMMENT: &str = "volnet";
 
 /// Writes the rule.
@@ -44,13 +44,13 @@ pub(super) fn delete(writer: &mut Writer, sequence: u32, accept: &Accept, handle
     object::delete_rule(writer, sequence, (FAMILY_IP, FILTER, &accept.chain), handle);
 }
 
-/// The handles of all rules that say this.
+/// The handles of all rules with this content.
 pub(super) fn handles(socket: &mut Socket, accept: &Accept) -> Result<Vec<u64>, Error> {
     let rules = rules(socket)?;
     Ok(rules.into_iter().filter(|(_, seen)| seen == accept).map(|(handle, _)| handle).collect())
 }
 
-/// Our rules, and the chain that they belong into.
+/// Our rules, and the chain for them.
 pub(super) fn observe(socket: &mut Socket) -> Result<(Vec<Accept>, Option<String>), Error> {
     let chains = socket.dump(
         |writer, sequence| object::dump_chains(writer, sequence, FAMILY_IP),
@@ -82,9 +82,9 @@ fn rules(socket: &mut Socket) -> Result<Vec<(u64, Accept)>, Error> {
     }
 }
 
-/// One of our rules, if this is one: in the form of [`write()`], or in the one that `iptables-restore`
-/// makes of what `iptables-save` printed, which has a counter and has the comment in a match. A rule
-/// that says anything else is not ours, whatever its comment.
+/// Reads a rule as one of ours: in the form of [`write()`], or in the form of `iptables-restore`
+/// after `iptables-save`, which has a counter, and the comment in a match. A rule with other
+/// contents is not ours, whatever its comment.
 pub(super) fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Error> {
     if rule.table != FILTER.as_bytes() {
         return Ok(None);

@@ -1,8 +1,8 @@
-//! Firewalls of others: that they are there, and by which links their rules let something in. So with
+//! Other firewalls: which exist, and for which links they have rules that accept packets. So with
 //! chains of others that drop.
 //!
-//! nf_tables shows those that are in it. Rules of iptables-legacy are elsewhere in the kernel, and
-//! /proc tells that there are some; for what they say one would have to read its private tables.
+//! nf_tables shows its own. Rules of iptables-legacy are elsewhere in the kernel. /proc shows that
+//! there are some, but their contents are in private tables.
 
 use std::fs;
 
@@ -15,16 +15,16 @@ use crate::netlink::nft::{FAMILY_ANY, FAMILY_BRIDGE, FAMILY_INET, FAMILY_IP};
 use crate::plan::firewall::{At, Barrier, Firewall, FirewallKind};
 use crate::plan::ruleset::TABLE;
 
-/// The table of firewalld (`TABLE_NAME` in its `core/nftables.py`). A link that was put into a zone
-/// is named in the rules that go to the zone's chains.
+/// The table of firewalld (`TABLE_NAME` in its `core/nftables.py`). The rules that go to a zone's
+/// chains name the links of the zone.
 const FIREWALLD: &str = "firewalld";
 /// The chain in which ufw has the rules of its administrator (`ufw/backend_iptables.py`).
 const UFW: &str = "ufw-user-input";
 
-/// The tables of iptables-legacy that are in use in this namespace, a name a line.
+/// The tables of iptables-legacy in use in this namespace, one name per line.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
-/// The firewalls that are there.
+/// The firewalls that exist.
 pub(super) fn observe(socket: &mut Socket) -> Result<Vec<Firewall>, Error> {
     let mut firewalls = Vec::new();
     if has_firewalld(socket)? {
@@ -41,7 +41,7 @@ pub(super) fn observe(socket: &mut Socket) -> Result<Vec<Firewall>, Error> {
     Ok(firewalls)
 }
 
-/// A kernel without these tables has no such file; a namespace that has none has it empty.
+/// A kernel without these tables has no such file. In a namespace without them the file is empty.
 fn has_legacy() -> bool {
     fs::read_to_string(LEGACY_TABLES).is_ok_and(|tables| !tables.trim().is_empty())
 }
@@ -67,7 +67,7 @@ fn has_ufw(socket: &mut Socket) -> Result<bool, Error> {
     Ok(!chains.is_empty())
 }
 
-/// The links that rules of a table name as where a packet comes in.
+/// The incoming links that rules of a table name.
 fn links(
     socket: &mut Socket,
     family: u8,
@@ -83,7 +83,7 @@ fn links(
     )
 }
 
-/// The link that a packet has to come in by for this rule.
+/// The incoming link that this rule requires.
 fn incoming(rule: &RuleMessage<'_>) -> Result<Option<String>, crate::netlink::Error> {
     Ok(match Said::read(rule)?.by {
         Some(By::Name(name)) => Some(name),
