@@ -32,6 +32,7 @@ use crate::model::name::VmName;
 use crate::model::record::{Action, Intent, ProcessId, Record};
 use crate::network::{Applied, Network, execute};
 use crate::plan::op::Op;
+use crate::plan::reconcile;
 use crate::store::disk::Disk;
 
 /// What was done of a decision, but for its record.
@@ -264,9 +265,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
 /// The taps that were made, with their indexes.
 fn taps(plan: &[Op], applied: &[Applied]) -> Vec<(String, u32)> {
-    let tap = |(op, applied): (&Op, &Applied)| match op {
-        Op::CreateTap { name, .. } => Some((name.clone(), applied.ifindex?)),
-        _ => None,
+    let tap = |(op, applied): (&Op, &Applied)| {
+        let (name, _) = reconcile::made(op)?;
+        Some((name.to_string(), applied.ifindex?))
     };
     plan.iter().zip(applied).filter_map(tap).collect()
 }

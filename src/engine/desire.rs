@@ -89,7 +89,7 @@ impl Engine {
             let name = NicName { vm: &record.name, index };
             let mut desired = DesiredPort::new(name, nic, spec, network);
             if opens {
-                desired.owner = Some(user);
+                desired.opened_by(user);
             }
             desired.shaping = nic.limits.or(network.limits).shaping();
             Some(desired)

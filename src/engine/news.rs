@@ -32,7 +32,7 @@ impl Engine {
     pub fn observed(&mut self, links: &[Link]) {
         let taps: BTreeMap<&str, u32> = links
             .iter()
-            .filter(|link| link.is_our_tap())
+            .filter(|link| link.is_of_nic())
             .map(|link| (link.name.as_str(), link.index))
             .collect();
         for nic in self.vms.values_mut().flat_map(|vm| &mut vm.edit().nics) {
@@ -63,7 +63,7 @@ impl Engine {
                 let master = link.master.and_then(|index| self.bridges.get(&index));
                 port.is_right(Seen { link, master: master.map(String::as_str) })
             }
-            None => !present || !(link.is_our_bridge() || link.is_our_tap() || link.unfinished),
+            None => !present || !(link.is_our_bridge() || link.is_of_nic() || link.unfinished),
         }
     }
 

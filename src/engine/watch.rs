@@ -23,7 +23,7 @@ use crate::plan::drift::{self, Drift};
 use crate::plan::firewall::{self, Surroundings};
 use crate::plan::news::{Culprit, News};
 use crate::plan::op::{Op, Plan};
-use crate::plan::reconcile::{ALIAS, Observed, Reconciled, reconcile};
+use crate::plan::reconcile::{self, Observed, Reconciled, reconcile};
 
 /// Milliseconds between two looks.
 const INTERVAL_MS: u64 = 50;
@@ -224,8 +224,8 @@ impl Engine {
     /// index that the kernel gave it. A hypervisor that had the former tap open has a dead
     /// descriptor, and the decision says what becomes of it.
     pub fn remade(&mut self, op: &Op, ifindex: Option<u32>, now: Now) -> Option<Decision> {
-        let Op::CreateTap { name: tap, alias, .. } = op else { return None };
-        let name = NicName::vm_of(alias.strip_prefix(ALIAS)?)?;
+        let (tap, nic) = reconcile::made(op)?;
+        let name = NicName::vm_of(nic)?;
         let vm = self.vms.get_mut(&name).filter(|_| ifindex.is_some());
         let nics = vm.into_iter().flat_map(|vm| &mut vm.edit().nics);
         for nic in nics.filter(|nic| nic.tap.as_str() == tap) {

@@ -16,6 +16,7 @@
 //! elements never name a missing link. Forwarding is switched on after the rules exist.
 
 mod bridge;
+mod kind;
 mod port;
 mod problem;
 mod rules;
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 pub use self::bridge::is_right as bridge_is_right;
+pub use self::kind::{NicKind, made};
 pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, release_plan};
 pub use self::problem::Problem;
 use crate::model::limits::Shaping;
@@ -145,17 +147,6 @@ impl Link {
     pub fn is_our_bridge(&self) -> bool {
         self.kind == LinkKind::Bridge && self.alias.as_deref() == Some(ALIAS)
     }
-
-    /// Whether it is a tap that volnet made.
-    pub fn is_our_tap(&self) -> bool {
-        let vm = self.alias.as_deref().and_then(|alias| alias.strip_prefix(ALIAS));
-        matches!(self.kind, LinkKind::Tap { .. }) && vm.is_some_and(|vm| !vm.is_empty())
-    }
-
-    /// Whether it is a tap that volnet was about to remove: its alias has no VM.
-    pub fn is_retired(&self) -> bool {
-        matches!(self.kind, LinkKind::Tap { .. }) && self.alias.as_deref() == Some(ALIAS)
-    }
 }
 
 /// Compares the two, and plans the steps that make them equal.
@@ -180,7 +171,7 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     let accepts = rules::compare_accepts(&networks, observed);
     let forgotten = forgotten(desired, &tables.left);
     let mut plan = tables.removed_elements;
-    let remove = |link: &&Link| port::remove(&link.name, link.index);
+    let remove = |link: &&Link| kind::remove(&link.name, link.index);
     plan.extend(stale.iter().filter(|link| !link.is_our_bridge()).map(remove));
     plan.extend(tables.closed);
     plan.extend(forgotten);
@@ -206,7 +197,7 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
 /// What removes the bridges whose making was cut short.
 pub fn remove_unfinished(observed: &Observed) -> Plan {
     let unfinished = observed.links.iter().filter(|link| link.unfinished);
-    unfinished.map(|link| port::remove(&link.name, link.index)).collect()
+    unfinished.map(|link| kind::remove(&link.name, link.index)).collect()
 }
 
 /// Our links that are no longer desired.
@@ -219,7 +210,7 @@ fn stale<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Vec<&'a Link> {
         link.is_retired()
             || link.unfinished
             || link.is_our_bridge() && !bridges.contains(name)
-            || link.is_our_tap() && !taps.contains(name)
+            || link.is_of_nic() && !taps.contains(name)
     };
     observed.links.iter().filter(unwanted).collect()
 }

@@ -171,7 +171,7 @@ impl Network for Linux {
 
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
         let name = port.tap.as_str();
-        tap::open(&self.route, name, port.index, port.multi_queue)
+        tap::open(&self.route, name, port.index, port.kind.is_multi_queue())
             .map_err(|error| error.failure("open tap", name))
     }
 

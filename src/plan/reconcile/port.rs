@@ -1,19 +1,19 @@
-//! The tap of one VM: it exists with the right flags, is attached to its bridge and up.
+//! The link of one NIC: it exists as its kind wants it, is attached to its bridge and up.
 
 use std::net::Ipv4Addr;
 
+use super::kind::{NicKind, remove};
 use super::problem::describe;
-use super::{ALIAS, Link, LinkKind, Problem};
+use super::{ALIAS, Link, Problem};
 use crate::model::limits::Shaping;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::NetworkConfig;
-use crate::model::nic::Nic;
-use crate::model::nic::NicName;
+use crate::model::nic::{Nic, NicName};
 use crate::model::spec::NetworkSpec;
 use crate::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings};
 use crate::plan::ruleset::Element;
 
-/// The tap that a VM should have.
+/// The link that a NIC should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DesiredPort<'a> {
     /// The VM.
@@ -32,10 +32,8 @@ pub struct DesiredPort<'a> {
     pub mtu: u16,
     /// Whether it is kept from other isolated ports.
     pub isolated: bool,
-    /// Whether it can have more than one queue.
-    pub multi_queue: bool,
-    /// The user who may open it; `None` lets anyone.
-    pub owner: Option<u32>,
+    /// What kind of link it is.
+    pub kind: NicKind,
     /// To what the guest's receiving is held back.
     pub shaping: Option<Shaping>,
 }
@@ -54,8 +52,8 @@ pub struct Seen<'a> {
 }
 
 impl<'a> DesiredPort<'a> {
-    /// The tap of an interface, on its network. It is root's, and held back to
-    /// nothing, until `owner` and `shaping` are set otherwise.
+    /// The tap of an interface, on its network. It belongs to root and has no limit, until
+    /// [`DesiredPort::opened_by`] and `shaping` say otherwise.
     pub fn new(
         name: NicName<'a>,
         nic: &'a Nic,
@@ -71,10 +69,15 @@ impl<'a> DesiredPort<'a> {
             address: nic.address(),
             mtu: spec.mtu.unwrap_or(network.mtu),
             isolated: spec.isolated.unwrap_or(network.isolated),
-            multi_queue: spec.queues.unwrap_or(1) > 1,
-            owner: Some(0),
+            kind: NicKind::Tap { multi_queue: spec.queues.unwrap_or(1) > 1, owner: Some(0) },
             shaping: None,
         }
+    }
+
+    /// Lets this user open the link.
+    pub fn opened_by(&mut self, user: u32) {
+        let NicKind::Tap { owner, .. } = &mut self.kind;
+        *owner = Some(user);
     }
 
     /// What the tap is as a port of its bridge.
@@ -87,23 +90,13 @@ impl<'a> DesiredPort<'a> {
     }
 
     fn owns(&self, link: &Link) -> bool {
-        let known = self.index == Some(link.index) && matches!(link.kind, LinkKind::Tap { .. });
-        known || link.is_our_tap()
-    }
-
-    /// Whether a link was made as this one would be. Nothing but making it anew changes that.
-    fn fits(&self, kind: LinkKind) -> bool {
-        match kind {
-            LinkKind::Tap { vnet_hdr, multi_queue, persistent, owner } => {
-                vnet_hdr && persistent && multi_queue == self.multi_queue && owner == self.owner
-            }
-            LinkKind::Bridge | LinkKind::Other => false,
-        }
+        let known = self.index == Some(link.index) && link.kind.is_of_nics();
+        known || link.is_of_nic()
     }
 
     /// Whether a link is all that this one should be, but for how fast it sends.
     pub fn is_right(&self, seen: Seen<'_>) -> bool {
-        self.owns(seen.link) && self.fits(seen.link.kind) && self.settings(seen).is_none()
+        self.owns(seen.link) && self.kind.fits(seen.link.kind) && self.settings(seen).is_none()
     }
 
     /// The tap is new to its VM, and so is the address: whatever the kernel keeps of that is of
@@ -119,12 +112,7 @@ impl<'a> DesiredPort<'a> {
             ..LinkSettings::default()
         };
         let made = [
-            Op::CreateTap {
-                name: name.clone(),
-                owner: self.owner,
-                multi_queue: self.multi_queue,
-                alias: self.alias(),
-            },
+            self.kind.make(name.clone(), self.alias()),
             Op::SetLink { name, set, former: LinkSettings::default() },
         ];
         self.forget(Handover::Assigned).into_iter().chain(made).chain(self.shape(None)).collect()
@@ -202,7 +190,7 @@ pub(super) fn attach(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Result<P
     if !port.owns(link) {
         return Err(Problem::TapTaken { vm, tap, found: describe(link) });
     }
-    if port.fits(link.kind) {
+    if port.kind.fits(link.kind) {
         return Ok(port.settings(seen).into_iter().chain(port.shape(link.shaping)).collect());
     }
     if link.carrier {
@@ -211,11 +199,6 @@ pub(super) fn attach(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Result<P
     let mut plan = vec![remove(&link.name, link.index)];
     plan.append(&mut port.make());
     Ok(plan)
-}
-
-/// What removes a link of ours.
-pub(super) fn remove(name: &str, index: u32) -> Op {
-    Op::DeleteLink { name: name.to_string(), index: Some(index) }
 }
 
 /// What has the kernel forget an address behind a bridge.

@@ -646,7 +646,7 @@ impl Meddle {
 
 /// The links that are not ours, as they were but for what the end of our bridges does to them.
 fn foreign(fake: &Fake) -> Vec<Link> {
-    let ours = |link: &&Link| !link.is_our_bridge() && !link.is_our_tap() && !link.is_retired();
+    let ours = |link: &&Link| !link.is_our_bridge() && !link.is_of_nic() && !link.is_retired();
     let loose = |link: &Link| {
         let mut link = link.clone();
         link.leave();
