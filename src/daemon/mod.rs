@@ -2,7 +2,7 @@
 //!
 //! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `conduct`
 //! for the order of the steps, `host`, `heal` and `inspect` for the host as a whole, `guests` for
-//! DHCP, `together` for requests that arrive together, and [`launch`] for hypervisors. `event_loop`
+//! DHCP, `group_commit` for requests that arrive together, and [`launch`] for hypervisors. `event_loop`
 //! with its sources ([`sources`], `source`, `client`, `dhcp_socket`) drives it. [`serve()`] is the
 //! daemon, and [`offline`] the same shell for one request without a daemon. On systems other than
 //! Linux both are in `foreign`.
@@ -20,6 +20,7 @@ mod event_loop;
 pub mod exercise;
 #[cfg(not(target_os = "linux"))]
 mod foreign;
+mod group_commit;
 mod guests;
 mod heal;
 mod host;
@@ -39,7 +40,6 @@ pub mod shell;
 #[cfg(target_os = "linux")]
 mod source;
 pub mod sources;
-mod together;
 
 use std::time::{Instant, SystemTime};
 

@@ -6,7 +6,7 @@
 //! simulation in tests.
 //!
 //! How a decision is carried out is in [`super::conduct`], which requests come together in
-//! [`super::together`].
+//! [`super::group_commit`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -233,7 +233,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         while let Some(decision) = self.engine.due(now) {
             self.carry_out(decision, now);
         }
-        while let Some(name) = self.engine.hatching(now) {
+        while let Some(name) = self.engine.start_check(now) {
             if self.unwatched.contains_key(&name) && self.collect(&name, now) {
                 continue;
             }

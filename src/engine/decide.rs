@@ -328,14 +328,14 @@ impl Engine {
     }
 
     /// The decision is done, and this came of it: takes the state over and gives the answers. Who
-    /// started a process is answered later, when it has hatched.
+    /// started a process is answered later, after the start-up check.
     pub fn commit(&mut self, decision: Decision, outcome: &Outcome, now: Now) -> Answers {
         // Shared no more, so what is changed now is not copied.
         drop(decision.record);
         if let Some(vm) = self.vms.get_mut(&decision.subject) {
             outcome.add_to(&mut vm.record, now);
             if let Some(pid) = outcome.pid {
-                vm.life = Life::Running { pid, since: now.mono, hatching: None };
+                vm.life = Life::Running { pid, since: now.mono, check: None };
             }
         }
         let gone = match decision.write {
@@ -347,7 +347,7 @@ impl Engine {
         }
         if decision.act == Some(Act::Spawn) && !decision.answers.is_empty() {
             let made = decision.former.is_none();
-            self.hatch(&decision.subject, decision.answers, made, now);
+            self.begin_check(&decision.subject, decision.answers, made, now);
             return Vec::new();
         }
         self.answers(&decision.subject, decision.answers)

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use crate::engine::decide::{Act, Answer, Answers, Decision, Engine, Step, Write};
-use crate::engine::supervise::{self, Escalation, Hatching, Life, Stop, Want};
+use crate::engine::supervise::{self, Escalation, Life, StartCheck, Stop, Want};
 use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
@@ -111,7 +111,7 @@ impl Engine {
         due.then(|| std::mem::take(&mut self.teardown))
     }
 
-    /// The next moment of the monotonic clock at which [`Engine::due`], [`Engine::hatching`] or
+    /// The next moment of the monotonic clock at which [`Engine::due`], [`Engine::start_check`] or
     /// [`Engine::look`] has something to do.
     pub fn deadline(&self) -> Option<u64> {
         let vms = self.timed.iter().filter_map(|name| self.vms.get(name));
@@ -155,18 +155,17 @@ impl Engine {
     }
 
     /// Delays the answers to a start until the end of the start-up check.
-    pub(super) fn hatch(
+    pub(super) fn begin_check(
         &mut self,
         name: &VmName,
         answers: Vec<(Ticket, Answer)>,
         made: bool,
         now: Now,
     ) {
-        if let Some(Life::Running { hatching, .. }) = self.vms.get_mut(name).map(|vm| &mut vm.life)
-        {
+        if let Some(Life::Running { check, .. }) = self.vms.get_mut(name).map(|vm| &mut vm.life) {
             let check_at = now.mono + supervise::HATCH_CHECK_MS;
             let until = now.mono + supervise::HATCH_MAX_MS;
-            *hatching = Some(Hatching { answers, made, check_at, until });
+            *check = Some(StartCheck { answers, made, check_at, until });
             self.timed.insert(name.clone());
         }
     }
@@ -174,36 +173,36 @@ impl Engine {
     /// Another caller was told that the VM exists. So it stays even if its process fails the
     /// start-up check.
     pub(super) fn keep(&mut self, name: &VmName) {
-        if let Some(Life::Running { hatching: Some(hatching), .. }) =
+        if let Some(Life::Running { check: Some(check), .. }) =
             self.vms.get_mut(name).map(|vm| &mut vm.life)
         {
-            hatching.made = false;
+            check.made = false;
         }
     }
 
     /// A VM whose process should be checked now. Call it until there is none.
-    pub fn hatching(&self, now: Now) -> Option<VmName> {
+    pub fn start_check(&self, now: Now) -> Option<VmName> {
         let due = |name: &&VmName| {
             matches!(self.vms.get(*name).map(|vm| &vm.life),
-                Some(Life::Running { hatching: Some(hatching), .. })
-                    if hatching.check_at <= now.mono)
+                Some(Life::Running { check: Some(check), .. })
+                    if check.check_at <= now.mono)
         };
         self.timed.iter().find(due).cloned()
     }
 
     /// The process was checked. If it is `ready`, or if its time is over, its callers are answered.
     pub fn looked_at(&mut self, name: &VmName, ready: bool, now: Now) -> Answers {
-        let Some(Life::Running { hatching, .. }) = self.vms.get_mut(name).map(|vm| &mut vm.life)
+        let Some(Life::Running { check, .. }) = self.vms.get_mut(name).map(|vm| &mut vm.life)
         else {
             return Vec::new();
         };
-        let waits = |waiting: &&mut Hatching| !ready && now.mono < waiting.until;
-        if let Some(waiting) = hatching.as_mut().filter(waits) {
+        let waits = |waiting: &&mut StartCheck| !ready && now.mono < waiting.until;
+        if let Some(waiting) = check.as_mut().filter(waits) {
             waiting.check_at = now.mono + supervise::HATCH_CHECK_MS;
             return Vec::new();
         }
-        let hatched = hatching.take();
-        self.answers(name, hatched.map(|hatched| hatched.answers).unwrap_or_default())
+        let check = check.take();
+        self.answers(name, check.map(|check| check.answers).unwrap_or_default())
     }
 
     /// The process of a VM has ended. `log` is the end of its log.
@@ -229,11 +228,11 @@ impl Engine {
         let mut message = format!("VM {name} {exit}");
         match life {
             Life::Stopping { stop, .. } => self.ended_on_request(&mut decision, stop),
-            Life::Running { hatching: Some(hatching), .. } => {
+            Life::Running { check: Some(check), .. } => {
                 let reason = format!("it {exit} right after its start");
-                self.never_hatched(&mut decision, hatching, reason, log);
+                self.start_failed(&mut decision, check, reason, log);
             }
-            Life::Running { hatching: None, .. } | Life::Idle | Life::Waiting { .. } => {
+            Life::Running { check: None, .. } | Life::Idle | Life::Waiting { .. } => {
                 let policy = vm.record.spec.restart;
                 if let Some(wait) = supervise::restart_after(policy, exit, vm.in_a_row) {
                     vm.life = Life::Waiting { until: now.mono + wait };
@@ -343,8 +342,8 @@ impl Engine {
             }
             life @ (Life::Running { .. } | Life::Idle | Life::Waiting { .. }) => {
                 let pid = life.pid().unwrap_or_default();
-                let hatching = match std::mem::take(life) {
-                    Life::Running { hatching, .. } => hatching,
+                let check = match std::mem::take(life) {
+                    Life::Running { check, .. } => check,
                     Life::Idle | Life::Waiting { .. } | Life::Stopping { .. } => None,
                 };
                 *life = Life::Stopping { pid, stop: wish };
@@ -352,7 +351,7 @@ impl Engine {
                 let act = if timeout_ms == 0 { None } else { Some(Act::Ask) };
                 // Nothing is written: if the daemon ends now, the request ends with it, unanswered.
                 let mut decision = Decision::of(vm, act, Write::Nothing, former);
-                decision.answers = hatching.map(|hatching| hatching.answers).unwrap_or_default();
+                decision.answers = check.map(|check| check.answers).unwrap_or_default();
                 decision.events.push((EventKind::VmStopping, format!("VM {name} is stopping")));
                 Step::Do(Box::new(decision))
             }
@@ -403,19 +402,19 @@ impl Engine {
     }
 
     /// The callers that started it get the error. If the same request made the VM, it is deleted.
-    fn never_hatched(
+    fn start_failed(
         &mut self,
         decision: &mut Decision,
-        hatching: Hatching,
+        check: StartCheck,
         reason: String,
         log: Option<String>,
     ) {
         let name = decision.subject.clone();
         let failure = Failure::Hypervisor { name: name.to_string(), reason, log };
-        for (ticket, _) in hatching.answers {
+        for (ticket, _) in check.answers {
             decision.answers.push((ticket, Answer::Failed(failure.clone())));
         }
-        if hatching.made {
+        if check.made {
             self.follow_ups.push_back(FollowUp::Delete { name, answers: Vec::new() });
         }
     }

@@ -33,7 +33,7 @@ struct Repairs {
 
 /// The decision about a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Judgement {
     /// Make it.
     Repair,
     /// Hold it back for this many milliseconds from now on.
@@ -58,24 +58,24 @@ impl Patience {
     }
 
     /// Decides on one repair at `now`.
-    pub fn judge(&mut self, object: &str, now: u64) -> Verdict {
+    pub fn judge(&mut self, object: &str, now: u64) -> Judgement {
         self.release(now);
         let fresh = Repairs { since: now, count: 0, holds: 0, held_until: None };
         let repairs = self.things.entry(object.to_owned()).or_insert(fresh);
         if repairs.held_until.is_some() {
-            return Verdict::Held;
+            return Judgement::Held;
         }
         if now - repairs.since > WINDOW_MS {
             (repairs.since, repairs.count) = (now, 0);
         }
         if repairs.count < REPAIRS_MAX {
             repairs.count += 1;
-            return Verdict::Repair;
+            return Judgement::Repair;
         }
         let for_ms = (HOLD_FIRST_MS << repairs.holds.min(16)).min(HOLD_MAX_MS);
         repairs.holds += 1;
         repairs.held_until = Some(now + for_ms);
-        Verdict::Hold { for_ms }
+        Judgement::Hold { for_ms }
     }
 
     /// Whether an object is held back at `now`.
@@ -97,19 +97,19 @@ mod tests {
     fn a_thing_is_repaired_a_few_times_and_then_held_back_for_longer_and_longer() {
         let mut patience = Patience::default();
         for at in 0..u64::from(REPAIRS_MAX) {
-            assert_eq!(patience.judge("vbr0", at), Verdict::Repair);
+            assert_eq!(patience.judge("vbr0", at), Judgement::Repair);
         }
-        assert_eq!(patience.judge("vbr0", 9), Verdict::Hold { for_ms: HOLD_FIRST_MS });
-        assert_eq!(patience.judge("vbr0", 10), Verdict::Held);
+        assert_eq!(patience.judge("vbr0", 9), Judgement::Hold { for_ms: HOLD_FIRST_MS });
+        assert_eq!(patience.judge("vbr0", 10), Judgement::Held);
         assert!(patience.holds("vbr0", 10) && !patience.holds("vbr1", 10));
-        assert_eq!(patience.judge("vbr1", 10), Verdict::Repair, "others are none the worse");
+        assert_eq!(patience.judge("vbr1", 10), Judgement::Repair, "others are none the worse");
         let mut now = patience.deadline().unwrap();
         for hold in 1..8 {
             for _ in 0..REPAIRS_MAX {
-                assert_eq!(patience.judge("vbr0", now), Verdict::Repair);
+                assert_eq!(patience.judge("vbr0", now), Judgement::Repair);
             }
             let for_ms = (HOLD_FIRST_MS << hold).min(HOLD_MAX_MS);
-            assert_eq!(patience.judge("vbr0", now), Verdict::Hold { for_ms });
+            assert_eq!(patience.judge("vbr0", now), Judgement::Hold { for_ms });
             now += for_ms;
         }
     }
@@ -118,7 +118,7 @@ mod tests {
     fn repairs_that_lie_far_apart_do_not_count_together() {
         let mut patience = Patience::default();
         for at in 0..100 {
-            assert_eq!(patience.judge("vbr0", at * (WINDOW_MS + 1)), Verdict::Repair);
+            assert_eq!(patience.judge("vbr0", at * (WINDOW_MS + 1)), Judgement::Repair);
         }
         patience.release(u64::MAX);
         assert!(patience.things.is_empty());
@@ -127,13 +127,13 @@ mod tests {
     #[test]
     fn a_hold_ends_by_itself_when_the_thing_was_put_right_meanwhile() {
         let mut patience = Patience::default();
-        while patience.judge("vbr0", 0) == Verdict::Repair {}
+        while patience.judge("vbr0", 0) == Judgement::Repair {}
         let end = patience.deadline().unwrap();
         patience.release(end - 1);
         assert_eq!(patience.deadline(), Some(end));
         patience.release(end);
         assert_eq!(patience.deadline(), None, "nothing is due any more");
-        while patience.judge("vbr0", end) == Verdict::Repair {}
+        while patience.judge("vbr0", end) == Judgement::Repair {}
         assert_eq!(patience.deadline(), Some(end + 2 * HOLD_FIRST_MS), "it is not forgotten");
         patience.release(u64::MAX);
         assert_eq!(patience.deadline(), None);

@@ -30,7 +30,7 @@ impl Engine {
     /// cut short before the write, and it is completed now.
     pub fn adopted(&mut self, name: &VmName, pid: u32, now: Now) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
-        vm.life = Life::Running { pid, since: now.mono, hatching: None };
+        vm.life = Life::Running { pid, since: now.mono, check: None };
         let former = vm.clone();
         let exit = vm.edit().exit.take();
         if exit.is_none() && vm.record.started_at.is_some() {

@@ -44,7 +44,7 @@ pub enum Life {
     Idle,
     /// It runs since this moment of the monotonic clock. During the start-up check its callers have
     /// no answer yet.
-    Running { pid: u32, since: u64, hatching: Option<Hatching> },
+    Running { pid: u32, since: u64, check: Option<StartCheck> },
     /// It was asked to end.
     Stopping { pid: u32, stop: Stop },
     /// It ended by itself, and is started again at this moment.
@@ -54,7 +54,7 @@ pub enum Life {
 /// The start-up check of a new process. A hypervisor finds most faults of its arguments in its
 /// first milliseconds. Then the callers get this error, and not the reply that it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hatching {
+pub struct StartCheck {
     /// The callers to answer after the check, and their replies.
     pub answers: Vec<(Ticket, Answer)>,
     /// Whether the same request made the VM. Then a failed start removes it.
@@ -110,7 +110,7 @@ impl Life {
         match self {
             Life::Stopping { stop, .. } => stop.terminate_at.into_iter().chain(stop.kill_at).min(),
             Life::Waiting { until } => Some(*until),
-            Life::Running { hatching, .. } => hatching.as_ref().map(|hatching| hatching.check_at),
+            Life::Running { check, .. } => check.as_ref().map(|check| check.check_at),
             Life::Idle => None,
         }
     }
@@ -118,8 +118,8 @@ impl Life {
     /// The callers that wait for the process.
     pub(super) fn tickets(&self) -> Vec<Ticket> {
         match self {
-            Life::Running { hatching, .. } => {
-                let answers = hatching.iter().flat_map(|hatching| &hatching.answers);
+            Life::Running { check, .. } => {
+                let answers = check.iter().flat_map(|check| &check.answers);
                 answers.map(|(ticket, _)| *ticket).collect()
             }
             Life::Stopping { stop, .. } => stop.waiters.iter().filter_map(|(it, _)| *it).collect(),

@@ -135,7 +135,7 @@ fn status(engine: &Engine, text: &str) -> Status {
     engine.vm(&name(text)).unwrap().status()
 }
 
-/// A VM that runs and has hatched.
+/// A VM that runs and has passed its start-up check.
 fn running(engine: &mut Engine, text: &str, restart: RestartPolicy) {
     assert!(ask(engine, 1, &create(text, with_machine(restart), true), at(0)).is_empty());
     assert_eq!(vm(&engine.looked_at(&name(text), true, at(5))).status, Status::Running);
@@ -310,14 +310,14 @@ fn a_dry_run_reserves_nothing() {
 }
 
 #[test]
-fn a_start_is_answered_when_it_has_hatched() {
+fn a_start_is_answered_after_its_check() {
     let mut engine = engine();
     assert!(
         ask(&mut engine, 1, &create("web", with_machine(RestartPolicy::No), true), at(0))
             .is_empty()
     );
-    assert_eq!(engine.hatching(at(9)), None);
-    assert_eq!(engine.hatching(at(10)), Some(name("web")));
+    assert_eq!(engine.start_check(at(9)), None);
+    assert_eq!(engine.start_check(at(10)), Some(name("web")));
     assert!(engine.looked_at(&name("web"), false, at(10)).is_empty());
     assert_eq!(engine.deadline(), Some(20));
     assert_eq!(vm(&engine.looked_at(&name("web"), true, at(20))).pid, Some(4711));

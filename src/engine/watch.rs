@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::decide::{Decision, Engine};
-use crate::engine::patience::{Patience, Verdict};
+use crate::engine::patience::{Judgement, Patience};
 use crate::model::clock::Now;
 use crate::model::name::VmName;
 use crate::model::nic::NicName;
@@ -125,14 +125,14 @@ impl Watch {
         for Drift { object, vm, mut message, rules } in drifts {
             let judged = || self.patience.judge(&object, now.mono);
             match *verdicts.entry(object.clone()).or_insert_with(judged) {
-                Verdict::Held => continue,
-                Verdict::Repair => repaired.push(Notice {
+                Judgement::Held => continue,
+                Judgement::Repair => repaired.push(Notice {
                     kind: EventKind::Repaired,
                     vm: vm.clone(),
                     message: format!("{message}: repaired"),
                     by: None,
                 }),
-                Verdict::Hold { for_ms } => {
+                Judgement::Hold { for_ms } => {
                     let seconds = for_ms / 1000;
                     message += &format!(
                         "; it was repaired several times, so the next repair is in {seconds} s"

@@ -95,7 +95,7 @@ pub enum Reply {
 impl Request {
     /// Whether it should be carried out together with others: it makes a durable VM, whose record
     /// must reach the disk, and starts no process.
-    pub fn goes_together(&self) -> bool {
+    pub fn joins_group(&self) -> bool {
         matches!(self, Request::Create { spec, start: false, dry_run: false, .. } if !spec.ephemeral)
     }
 

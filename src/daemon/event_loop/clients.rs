@@ -147,7 +147,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// Handles one message of a client.
     fn handle(&mut self, key: Key, message: &[u8]) -> io::Result<()> {
         let call = match request::decode(message) {
-            Ok(call) if self.goes_together(key, &call) => {
+            Ok(call) if self.joins_group(key, &call) => {
                 self.gather(key, call);
                 return Ok(());
             }

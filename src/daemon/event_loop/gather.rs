@@ -1,5 +1,5 @@
 //! Gathers requests of one turn of the loop that are carried out together, see
-//! [`crate::daemon::together`].
+//! [`crate::daemon::group_commit`].
 //!
 //! Each client adds one request in its turn, and more if it has sent more and there is room. The
 //! requests are carried out when there are [`GROUP_MAX`], before any other request is handled, and
@@ -45,12 +45,10 @@ impl Group {
 impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// Whether a client's call is carried out with others. It is not if the client may not make it,
     /// or wants no answer.
-    pub(super) fn goes_together(&mut self, key: Key, call: &Call) -> bool {
+    pub(super) fn joins_group(&mut self, key: Key, call: &Call) -> bool {
         let Some(client) = self.sources.client(key) else { return false };
         let Body::Volnet(request) = &call.body else { return false };
-        !call.oneway
-            && request.goes_together()
-            && refusal(&self.shell, &client.peer, call).is_none()
+        !call.oneway && request.joins_group() && refusal(&self.shell, &client.peer, call).is_none()
     }
 
     /// Adds such a call.

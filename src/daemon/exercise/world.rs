@@ -172,7 +172,7 @@ impl<'a> World<'a> {
             while let Some(decision) = self.shell.engine.due(self.now) {
                 self.carry_out(decision);
             }
-            while let Some(name) = self.shell.engine.hatching(self.now) {
+            while let Some(name) = self.shell.engine.start_check(self.now) {
                 let ready = self.choices.flag();
                 let answers = self.shell.engine.looked_at(&name, ready, self.now);
                 self.shell.answer(answers);
