@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{eventually, in_namespace, ip_link, json, link_exists, run};
+use common::{eventually, in_namespace, ip_link, json, link_exists, run, try_run};
 use volnet::model::mac::Mac;
 use volnet::netlink::rtnl::link;
 use volnet::network::Network;
@@ -481,5 +481,26 @@ fn a_bridge_keeps_its_mtu_when_a_port_has_a_smaller_one() {
         links::set(&mut socket, "vttap-web", &attached()).unwrap();
         assert_eq!(ip_link("vttap-web")["mtu"], 1400);
         assert_eq!(ip_link("vbr0")["mtu"], 1500);
+    });
+}
+
+/// What the kernel can do is asked by requests that change nothing and of which nobody hears. Which it
+/// is depends on the kernel; that it is answered does not.
+#[test]
+fn a_kernel_is_asked_for_features_without_a_trace() {
+    in_namespace(|| {
+        let mut monitor = Monitor::open(0).unwrap();
+        let mut linux = Linux::new(0).unwrap();
+        let features = linux.features().unwrap();
+        println!("missing: {:?}", features.missing());
+        assert_eq!(linux.features().unwrap(), features);
+        assert_eq!(run("nft list ruleset").trim(), "");
+        assert_eq!(monitor.drain(), News::default());
+        run("nft add table bridge t");
+        let (made, words) =
+            try_run("nft add chain bridge t c { type filter hook input priority 0 ; }");
+        assert_eq!(features.bridge_rules, made, "{words}");
+        let (made, words) = try_run("tc qdisc add dev lo root tbf rate 1mbit burst 4k latency 1ms");
+        assert_eq!(features.token_buckets, made, "{words}");
     });
 }

@@ -151,7 +151,9 @@ pub(super) fn event(event: &Value) -> String {
 /// The versions.
 pub(super) fn version(version: &Map<String, Value>) -> String {
     let field = |name| version.get(name).map(text).unwrap_or_default();
-    format!("volnet {}, {} on {}\n", field("version"), field("backend"), field("kernel"))
+    let missing = version.get("missing").and_then(Value::as_array).into_iter().flatten();
+    let missing: String = missing.map(|words| format!("  {}\n", text(words))).collect();
+    format!("volnet {}, {} on {}\n{missing}", field("version"), field("backend"), field("kernel"))
 }
 
 /// Commands for a shell, one per line.

@@ -43,8 +43,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.look_around(now);
         let mut repair = self.engine.judge(&observed, now);
         self.notify(std::mem::take(&mut repair.events), now);
+        let refusal = self.features()?.restrict(&mut repair.plan);
         let failed = self.apply_all(&repair.plan, now);
-        self.sound = !failed && !self.engine.has_problems();
+        self.sound = !failed && !self.engine.has_problems() && refusal.is_none();
         let repaired = self.engine.repaired(repair, failed, now);
         self.notify(repaired, now);
         Ok(())

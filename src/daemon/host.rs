@@ -15,6 +15,7 @@ use crate::model::name::VmName;
 use crate::model::record::{Action, HostRecord, Intent, ProcessId};
 use crate::model::request::Reply;
 use crate::model::view::EventKind;
+use crate::network::features::Features;
 use crate::network::{Network, execute};
 use crate::plan::op::{Op, Plan};
 use crate::plan::reconcile::{Desired, Observed, Problem, reconcile, remove_unfinished};
@@ -27,6 +28,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let observed = self.network.observe()?;
         let reconciled = reconcile(&self.engine.desired(), &observed);
         let overlap = if force { None } else { self.engine.overlap(&observed) };
+        if let Some(refusal) = self.features()?.refusal(&reconciled.plan) {
+            return Err(refusal.into());
+        }
         if let Some(reason) = reconciled.problems.first().map(Problem::to_string).or(overlap) {
             return Err(Refusal::InvalidConfig { field: "networks".into(), reason }.into());
         }
@@ -67,6 +71,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// and our tables. It does, unless something failed when the host was last looked at; then it is
     /// tried again here, and the error says why it cannot be.
     pub(super) fn stand(&mut self, plan: &[Op]) -> Result<(), Error> {
+        if plan.iter().any(|op| matches!(op, Op::ShapeLink { to: Some(_), .. })) {
+            if let Some(refusal) = self.features()?.refusal(plan) {
+                return Err(refusal.into());
+            }
+        }
         let bridges: Vec<&str> = plan.iter().filter_map(Op::attaches_to).collect();
         if self.sound || bridges.is_empty() {
             return Ok(());
@@ -80,6 +89,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         let needed = |op: &Op| op.is_of_host() || op.link().is_some_and(|on| bridges.contains(&on));
         let plan: Plan = reconciled.plan.into_iter().filter(needed).collect();
+        if let Some(refusal) = self.features()?.refusal(&plan) {
+            return Err(refusal.into());
+        }
         execute::execute(&mut self.network, &plan)?;
         Ok(())
     }
@@ -101,6 +113,16 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.forget_host()?;
         }
         Ok(Reply::Plan { plan })
+    }
+
+    /// What the kernel can do. It is asked once.
+    pub(super) fn features(&mut self) -> Result<Features, Failure> {
+        if let Some(features) = self.features {
+            return Ok(features);
+        }
+        let features = self.network.features()?;
+        self.features = Some(features);
+        Ok(features)
     }
 
     /// The host is as it was before the first setup. While that cannot be written down it counts as
@@ -142,9 +164,14 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             log::error!("{problem}");
         }
         self.look_around(now);
+        let mut plan = reconciled.plan;
+        let refusal = self.features()?.restrict(&mut plan);
+        if let Some(refusal) = &refusal {
+            log::error!("{refusal}");
+        }
         self.remember_host(&observed)?;
-        let failed = self.apply_all(&reconciled.plan, now);
-        self.sound = !failed && reconciled.problems.is_empty();
+        let failed = self.apply_all(&plan, now);
+        self.sound = !failed && reconciled.problems.is_empty() && refusal.is_none();
         if failed {
             self.engine.look_again(now);
         }

@@ -13,6 +13,7 @@ use crate::model::name::VmName;
 use crate::model::net::Dhcp;
 use crate::model::request::Reply;
 use crate::model::view::{Finding, Level, Status};
+use crate::network::features::Features;
 use crate::network::{Counted, Network};
 use crate::plan::firewall;
 use crate::plan::reconcile::{Desired, Observed, reconcile};
@@ -26,13 +27,15 @@ const KVM: &str = "/dev/kvm";
 
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Who answers here, and on what.
-    pub(super) fn version(&self) -> Reply {
+    pub(super) fn version(&mut self) -> Result<Reply, Error> {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        Reply::Version {
+        let missing = self.features()?.missing();
+        Ok(Reply::Version {
             version: env!("CARGO_PKG_VERSION").into(),
             kernel: kernel.trim().into(),
             backend: self.network.backend().into(),
-        }
+            missing: missing.into_iter().map(String::from).collect(),
+        })
     }
 
     /// The network arguments of a VM, for people who start their own hypervisor.
@@ -64,10 +67,13 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         findings.extend(firewall::findings(&surroundings, &bridges));
         findings.extend(self.unheard());
         let observed = self.network.observe()?;
-        let can_shape = self.network.can_shape();
+        // Anew: a module may have been loaded since.
+        self.features = None;
+        let features = self.features()?;
         let desired = self.engine.desired();
         findings.extend(antispoof(&desired, &observed));
-        findings.push(limits(can_shape, &desired));
+        findings.push(limits(features.token_buckets, &desired));
+        findings.extend(kernel(&features));
         let reconciled = reconcile(&desired, &observed);
         let drift = reconciled.plan.iter().flat_map(|op| op.commands());
         findings.extend(
@@ -185,6 +191,18 @@ fn antispoof(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
     let held = "guests can use only their own addresses".into();
     let well = (wanted && there).then(|| finding("antispoof", Level::Ok, held, None));
     without.chain(missing).chain(well).collect()
+}
+
+/// What volnet does in another way on this kernel, or not at all.
+fn kernel(features: &Features) -> Vec<Finding> {
+    let missing = features.missing().into_iter();
+    let mut findings: Vec<Finding> =
+        missing.map(|words| finding("kernel", Level::Warning, words.into(), None)).collect();
+    if findings.is_empty() {
+        let message = "it can do all that volnet uses".into();
+        findings.push(finding("kernel", Level::Ok, message, None));
+    }
+    findings
 }
 
 /// What cannot be limited of guests.

@@ -25,6 +25,7 @@ use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
 use crate::model::view::{Event, EventKind};
 use crate::network::Network;
+use crate::network::features::Features;
 use crate::plan::news::Culprit;
 use crate::store::Store;
 use crate::store::disk::Disk;
@@ -45,6 +46,8 @@ pub struct Shell<N, D: Disk, P> {
     pub(super) launcher: Launcher,
     /// What the host was before setup; `None` while it is not set up.
     pub(super) host: Option<HostRecord>,
+    /// What the kernel can do, once it was asked.
+    pub(super) features: Option<Features>,
     /// Nothing failed when the host was last looked at.
     pub(super) sound: bool,
     pub(super) sequence: u64,
@@ -86,6 +89,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             processes,
             launcher,
             host: None,
+            features: None,
             sound: false,
             sequence: 0,
             resolvers: Resolvers::default(),
@@ -283,7 +287,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     fn step(&mut self, ticket: Ticket, request: &Request, now: Now) -> Result<Step, Error> {
         self.listen_around(request);
         match request {
-            Request::Version => Ok(Step::reply(self.version())),
+            Request::Version => Ok(Step::reply(self.version()?)),
             Request::Check => Ok(Step::reply(self.check()?)),
             Request::Metrics => Ok(Step::reply(self.metrics()?)),
             Request::Args { name, hypervisor } => {

@@ -80,8 +80,8 @@ pub enum Reply {
     Tap { file: OpenFile },
     /// Networks.
     Networks { networks: Vec<NetworkView> },
-    /// Version.
-    Version { version: String, kernel: String, backend: String },
+    /// Version; `missing` are the features that the kernel lacks, in words.
+    Version { version: String, kernel: String, backend: String, missing: Vec<String> },
     /// Check.
     Findings { findings: Vec<Finding> },
     /// Monitor: the present state.

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
+use super::features::Features;
 use super::{Applied, Network};
 use crate::model::error::{Failure, KernelOutcome, Reason};
 use crate::plan::op::Op;
@@ -35,6 +36,8 @@ pub struct Kernel {
     pub neighbours: BTreeSet<(u32, Ipv4Addr)>,
     /// The connections that it tracks: who began it, who answers.
     pub flows: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
+    /// What it can do.
+    pub features: Features,
 }
 
 /// What can go wrong with an Op.
@@ -117,6 +120,10 @@ impl Network for Fake {
         "fake"
     }
 
+    fn features(&mut self) -> Result<Features, Failure> {
+        Ok(self.kernel.features)
+    }
+
     fn observe(&mut self) -> Result<Observed, Failure> {
         Ok(self.kernel.observed.clone())
     }
@@ -183,6 +190,14 @@ impl Kernel {
                 applied.ifindex = Some(next);
             }
             Op::SetLink { name, set, .. } => self.set_link(name, set)?,
+            Op::ShapeLink { to: Some(_), .. } if !self.features.token_buckets => {
+                return Err(Reason::Missing);
+            }
+            Op::CreateTable(table) | Op::ReplaceTable(table)
+                if table.family == Family::Bridge && !self.features.bridge_rules =>
+            {
+                return Err(Reason::Unsupported);
+            }
             Op::ShapeLink { name, to, .. } => self.shape_link(name, *to)?,
             Op::DeleteLink { name, index } => self.delete_link(name, *index),
             Op::AddAddress { link, address, length } => {

@@ -6,6 +6,7 @@
 
 pub mod execute;
 pub mod fake;
+pub mod features;
 #[cfg(target_os = "linux")]
 pub mod linux;
 pub mod noop;
@@ -14,6 +15,7 @@ use std::os::fd::OwnedFd;
 
 use std::net::Ipv4Addr;
 
+use self::features::Features;
 use crate::model::error::Failure;
 use crate::model::expose::{HostPort, Listener};
 use crate::plan::firewall::Surroundings;
@@ -40,9 +42,9 @@ pub trait Network {
         Vec::new()
     }
 
-    /// Whether it can limit the sending of links.
-    fn can_shape(&mut self) -> bool {
-        true
+    /// What the kernel can do, asked by requests that change nothing.
+    fn features(&mut self) -> Result<Features, Failure> {
+        Ok(Features::ALL)
     }
 
     /// The allowed and denied traffic of each address with a policy, since its table was made.
@@ -109,8 +111,8 @@ impl Network for Box<dyn Network> {
         self.as_mut().listeners(wanted)
     }
 
-    fn can_shape(&mut self) -> bool {
-        self.as_mut().can_shape()
+    fn features(&mut self) -> Result<Features, Failure> {
+        self.as_mut().features()
     }
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {

@@ -25,7 +25,7 @@ enum Parameters<'a> {
     Args { args: &'a [String] },
     Descriptor { fd: usize },
     Networks { networks: &'a [NetworkView] },
-    Version { version: &'a str, kernel: &'a str, backend: &'a str },
+    Version { version: &'a str, kernel: &'a str, backend: &'a str, missing: &'a [String] },
     Findings { findings: &'a [Finding] },
     Event { event: &'a Event },
     Metrics { text: &'a str },
@@ -51,8 +51,8 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
         // No other descriptor goes with the reply, so its index is 0.
         Reply::Tap { .. } => Parameters::Descriptor { fd: 0 },
         Reply::Networks { networks } => Parameters::Networks { networks },
-        Reply::Version { version, kernel, backend } => {
-            Parameters::Version { version, kernel, backend }
+        Reply::Version { version, kernel, backend, missing } => {
+            Parameters::Version { version, kernel, backend, missing }
         }
         Reply::Findings { findings } => Parameters::Findings { findings },
         Reply::Event { event } => Parameters::Event { event },

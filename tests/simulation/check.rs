@@ -38,7 +38,9 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
         // How forwarding was is not known any more where that file could not be read.
         None => Desired { forwarding: (!forgotten).then_some(false), ..Desired::default() },
     };
-    let drift = reconcile(&desired, &world.network.kernel.observed);
+    let mut drift = reconcile(&desired, &world.network.kernel.observed);
+    // What the kernel cannot do is refused to whoever asks for it.
+    world.network.kernel.features.restrict(&mut drift.plan);
     // Where nothing is set up nothing is watched: what a failed setup could not undo stays until
     // the next one.
     if loaded.host.is_some() || !sim.promises.undoing_fails {

@@ -18,6 +18,7 @@ use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
 use volnet::model::request::Request;
 use volnet::model::spec::{NetworkSpec, RestartPolicy, VmSpec};
+use volnet::network::features::Features;
 use volnet::store::memory::Unsynced;
 
 use crate::check::{Litter, check};
@@ -43,17 +44,41 @@ pub(crate) struct Event {
 
 #[test]
 fn whatever_happens_is_recovered_from() {
-    let number = |name: &str, default| match env::var(name) {
+    let first = number("VOLNET_SIM_SEED", 0);
+    search(number("VOLNET_SIM_STEPS", STEPS), first, Features::ALL);
+}
+
+/// The same on kernels each of which lacks something.
+#[test]
+fn whatever_the_kernel_lacks_the_rest_is_recovered_from() {
+    let all = Features::ALL;
+    for features in [
+        Features { owned_tables: false, ..all },
+        Features { bridge_rules: false, ..all },
+        Features { token_buckets: false, ..all },
+        Features { connection_filter: false, ..all },
+    ] {
+        println!("{}:", features.missing().join("; "));
+        search(number("VOLNET_SIM_STEPS", STEPS) / 10, number("VOLNET_SIM_SEED", 0), features);
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    match env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text:?}")),
         Err(_) => default,
-    };
-    let seeds = number("VOLNET_SIM_STEPS", STEPS).div_ceil(SCRIPT_STEPS);
-    let first = number("VOLNET_SIM_SEED", 0);
+    }
+}
+
+/// Runs so many steps, from this seed on, and panics with the shortest script that fails.
+fn search(steps: u64, first: u64, features: Features) {
+    let seeds = steps.div_ceil(SCRIPT_STEPS);
     let next = AtomicU64::new(first);
     let search = || {
         let mine =
             || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < first + seeds);
-        std::iter::from_fn(mine).find_map(|seed| Some((seed, run(&script(seed)).err()?)))
+        std::iter::from_fn(mine)
+            .find_map(|seed| Some((seed, run_on(features, &script(seed)).err()?)))
     };
     let failed = std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -62,14 +87,18 @@ fn whatever_happens_is_recovered_from() {
     });
     println!("{} steps of {seeds} seeds", seeds * SCRIPT_STEPS);
     if let Some((seed, why)) = failed {
-        panic!("seed {seed}: {why}\n\nshrunk:\n{}", shown(&shrunk(script(seed))));
+        panic!("seed {seed}: {why}\n\nshrunk:\n{}", shown(&shrunk(features, script(seed))));
     }
 }
 
 /// Runs a script, and comes to rest at its end.
 pub(crate) fn run(script: &[Event]) -> Result<(), String> {
+    run_on(Features::ALL, script)
+}
+
+fn run_on(features: Features, script: &[Event]) -> Result<(), String> {
     let run = || {
-        let mut sim = Sim::new();
+        let mut sim = Sim::on(features);
         sim.promises.undoing_fails = true;
         for (number, event) in script.iter().enumerate() {
             let result = play(&mut sim, event);
@@ -121,14 +150,14 @@ fn expect(sim: &mut Sim, litter: Litter) -> Result<(), String> {
 }
 
 /// Leaves out what the failure does not need.
-fn shrunk(mut script: Vec<Event>) -> Vec<Event> {
+fn shrunk(features: Features, mut script: Vec<Event>) -> Vec<Event> {
     let mut piece = script.len() / 2;
     while piece > 0 {
         let mut at = 0;
         while at < script.len() {
             let mut shorter = script.clone();
             shorter.drain(at..(at + piece).min(script.len()));
-            if run(&shorter).is_err() {
+            if run_on(features, &shorter).is_err() {
                 script = shorter;
             } else {
                 at += piece;
@@ -140,7 +169,7 @@ fn shrunk(mut script: Vec<Event>) -> Vec<Event> {
         for fault in (0..script[at].faults.len()).rev() {
             let mut simpler = script.clone();
             simpler[at].faults.remove(fault);
-            if run(&simpler).is_err() {
+            if run_on(features, &simpler).is_err() {
                 script = simpler;
             }
         }

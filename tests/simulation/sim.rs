@@ -22,6 +22,7 @@ use volnet::model::record::Exit;
 use volnet::model::request::Request;
 use volnet::model::request::Ticket;
 use volnet::model::view::NicView;
+use volnet::network::features::Features;
 use volnet::plan::news::News;
 use volnet::plan::reconcile::Observed;
 use volnet::store::memory::{Restart, Unsynced};
@@ -153,12 +154,17 @@ struct Ground {
 impl Sim {
     /// A daemon that was just started on a host that never had one.
     pub(crate) fn new() -> Sim {
+        Sim::on(Features::ALL)
+    }
+
+    /// The same, on a kernel that can do this.
+    pub(crate) fn on(features: Features) -> Sim {
         let settings =
             config::resolve(&Flags::default(), &BTreeMap::new(), Some(SETTINGS), "simulation")
                 .expect("the settings are right");
         let launcher = Launcher::new(&settings, None);
         let mut sim = Sim {
-            world: Rc::new(RefCell::new(World::new())),
+            world: Rc::new(RefCell::new(World::new(features))),
             shell: None,
             promises: Promises::default(),
             talk: Talk::default(),

@@ -20,6 +20,7 @@ use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::name::VmName;
 use volnet::model::record::{Exit, ProcessId};
 use volnet::network::fake::{self, Fake};
+use volnet::network::features::Features;
 use volnet::network::{Applied, Network};
 use volnet::plan::op::Op;
 use volnet::plan::reconcile::{DesiredPort, LinkKind, Observed};
@@ -71,9 +72,9 @@ pub(crate) enum Choice {
 
 impl World {
     /// A host with an uplink and a chain for accept rules, on which volnet has never been.
-    pub(crate) fn new() -> World {
+    pub(crate) fn new(features: Features) -> World {
         World {
-            network: bare(),
+            network: bare(features),
             disk: Memory::new(RUNTIME),
             processes: FakeProcesses::default(),
             effects: 0,
@@ -115,7 +116,7 @@ impl World {
     pub(crate) fn reboot(&mut self, restart: Restart) {
         self.processes.reboot();
         self.disk.restart(restart);
-        self.network = bare();
+        self.network = bare(self.network.kernel.features);
         self.disarm();
     }
 
@@ -142,8 +143,9 @@ impl World {
 }
 
 /// A kernel with an uplink and a chain for accept rules.
-fn bare() -> Fake {
+fn bare(features: Features) -> Fake {
     let mut network = Fake::new();
+    network.kernel.features = features;
     network.add_link("eth0", LinkKind::Other);
     network.kernel.observed.accept_chain = Some("DOCKER-USER".into());
     network
@@ -253,6 +255,10 @@ impl Network for Handle {
             |world| world.network.observe(),
             |_, fault| Err(told("read", "links", fault)),
         )
+    }
+
+    fn features(&mut self) -> Result<Features, Failure> {
+        self.world().network.features()
     }
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {

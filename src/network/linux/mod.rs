@@ -39,8 +39,9 @@ use crate::plan::op::{Handover, LinkSettings, Op};
 use crate::plan::reconcile::{DesiredPort, Link, Observed};
 use crate::plan::ruleset::{ALLOWED, DENIED};
 
+use super::features::Features;
 use super::{Applied, Counted, Network};
-use conntrack::FlowSelector;
+use conntrack::{Conntrack, FlowSelector};
 use monitor::Monitor;
 use nft::Nft;
 use pool::TapPool;
@@ -119,8 +120,15 @@ impl Network for Linux {
         listeners::observe(wanted)
     }
 
-    fn can_shape(&mut self) -> bool {
-        qdiscs::is_possible(&mut self.route)
+    fn features(&mut self) -> Result<Features, Failure> {
+        let connections = self.nft.connections().map_err(unread("what connections allow"))?;
+        Ok(Features {
+            owned_tables: self.nft.has_owned_tables(),
+            bridge_rules: self.nft.has_bridge_rules().map_err(unread("what nf_tables allows"))?,
+            token_buckets: qdiscs::is_possible(&mut self.route),
+            connections: connections != Conntrack::Never,
+            connection_filter: connections == Conntrack::Filter,
+        })
     }
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {

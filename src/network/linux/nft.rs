@@ -21,14 +21,15 @@ pub use accept::FILTER as ACCEPT_TABLE;
 
 use std::net::Ipv4Addr;
 
+use super::conntrack::{Conntrack, FlowSelector};
 use super::socket::{Error, Protocol, Sequence, Socket};
 use crate::model::error::Failure;
-use crate::netlink::nft::object::{self, NewTable, TableMessage};
+use crate::netlink::nft::object::{self, NewChain, NewTable, TableMessage};
 use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6, batch, element};
 use crate::netlink::writer::Writer;
 use crate::plan::firewall::{Barrier, Firewall};
 use crate::plan::reconcile::ObservedTable;
-use crate::plan::ruleset::{Accept, Element, Family, TABLE, Table};
+use crate::plan::ruleset::{Accept, ChainKind, Element, Family, Hook, TABLE, Table};
 
 /// The families in which we have a table.
 const FAMILIES: [Family; 3] = [Family::Ip, Family::Ip6, Family::Bridge];
@@ -36,6 +37,8 @@ const FAMILIES: [Family; 3] = [Family::Ip, Family::Ip6, Family::Bridge];
 const PROBE: &str = "volnet-probe";
 /// A table that nobody has.
 const ABSENT: &str = "volnet-absent";
+/// An address that nobody has and no group gets (RFC 1112, section 4).
+const NOBODY: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 0);
 
 /// The nf_tables side of the kernel.
 #[derive(Debug)]
@@ -79,7 +82,7 @@ impl Nft {
         let port = socket.port().map_err(failed)?;
         let mut nft = Nft { socket, port, ownable: false };
         nft.ownable = nft
-            .has_owned_tables()
+            .ask_for_owned_tables()
             .map_err(|error| error.failure("ask for", "nf_tables tables that are owned"))?;
         if !nft.ownable {
             log::info!("this kernel has no owned tables that persist; ours can be changed");
@@ -233,21 +236,63 @@ impl Nft {
 
     /// Asks the kernel for a table that is owned and persists, in a batch that it undoes because its
     /// last message cannot be done. Linux before 5.12 knows neither flag, before 6.9 not PERSIST.
-    fn has_owned_tables(&mut self) -> Result<bool, Error> {
-        const MADE: u32 = 1;
-        let probed = self.batch(|writer, sequence| {
+    fn ask_for_owned_tables(&mut self) -> Result<bool, Error> {
+        self.ask(|writer, sequence| {
             let how = NewTable::Create;
             object::new_table(writer, sequence.take(), FAMILY_IP, PROBE, true, how);
+        })
+    }
+
+    /// Whether the kernel knows the messages of `build`, which make one object each. They are sent in
+    /// a batch that the kernel undoes because its last message cannot be done.
+    fn ask(&mut self, build: impl FnOnce(&mut Writer, &mut Sequence)) -> Result<bool, Error> {
+        let mut last = 0;
+        let asked = self.batch(|writer, sequence| {
+            let first = sequence.clone();
+            build(writer, sequence);
+            // The first of the batch is its beginning.
+            last = sequence.since(&first) + 1;
             object::delete_table(writer, sequence.take(), FAMILY_IP, ABSENT);
         });
-        match probed {
-            Err(Error::Refused { index: MADE, errno: libc::EOPNOTSUPP | libc::EINVAL, .. }) => {
-                Ok(false)
-            }
-            Err(Error::Refused { index, errno: libc::ENOENT, .. }) if index > MADE => Ok(true),
+        match asked {
+            Err(Error::Refused { index, errno: libc::ENOENT, .. }) if index == last => Ok(true),
+            Err(Error::Refused {
+                index,
+                errno: libc::EOPNOTSUPP | libc::EINVAL | libc::ENOENT | libc::EAFNOSUPPORT,
+                ..
+            }) if (1..last).contains(&index) => Ok(false),
             Err(error) => Err(error),
             Ok(()) => Err(Error::Silent),
         }
+    }
+
+    /// Whether tables can be owned and persist.
+    pub fn has_owned_tables(&self) -> bool {
+        self.ownable
+    }
+
+    /// Whether there can be rules for bridged frames.
+    pub fn has_bridge_rules(&mut self) -> Result<bool, Error> {
+        self.ask(|writer, sequence| {
+            let (family, how) = (FAMILY_BRIDGE, NewTable::Create);
+            object::new_table(writer, sequence.take(), family, PROBE, false, how);
+            let chain = NewChain {
+                family,
+                table: PROBE,
+                name: "prerouting",
+                kind: encode::kind_name(ChainKind::Filter),
+                hook: encode::hook_number(Hook::Prerouting),
+                priority: 0,
+            };
+            object::new_chain(writer, sequence.take(), &chain);
+        })
+    }
+
+    /// How connections can be deleted.
+    pub fn connections(&mut self) -> Result<Conntrack, Error> {
+        let mut how = Conntrack::default();
+        how.forget(&mut self.socket, FlowSelector::Of(NOBODY))?;
+        Ok(how)
     }
 
     /// Takes over the tables whose owner is gone.

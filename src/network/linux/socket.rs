@@ -63,7 +63,7 @@ pub struct Socket {
 }
 
 /// Where the sequence numbers of messages come from. Each message of a request takes one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sequence(u32);
 
 /// Why a request was not done, or not wholly.
@@ -106,6 +106,11 @@ struct Answers {
 }
 
 impl Sequence {
+    /// How many numbers were taken since it was as `earlier`.
+    pub fn since(&self, earlier: &Sequence) -> u32 {
+        self.0.wrapping_sub(earlier.0)
+    }
+
     /// The next number.
     pub fn take(&mut self) -> u32 {
         let taken = self.0;

@@ -258,7 +258,12 @@ fn every_reply_has_the_parameters_of_its_method() {
         by_name: None,
     };
     let finding = Finding { check: s("kvm"), level: Level::Ok, message: s("m"), hint: None };
-    let version = Reply::Version { version: s("1"), kernel: s("6"), backend: s("linux") };
+    let version = Reply::Version {
+        version: s("1"),
+        kernel: s("6"),
+        backend: s("linux"),
+        missing: vec![s("no owned tables")],
+    };
     let table = [
         (Reply::Plan { plan: vec![s("a")] }, s(r#"{"plan":["a"]}"#)),
         (Reply::Created { vm: vm(), plan: vec![] }, format!(r#"{{"vm":{VM},"plan":[]}}"#)),
@@ -268,7 +273,10 @@ fn every_reply_has_the_parameters_of_its_method() {
         (Reply::State { vms: vec![] }, s(r#"{"vms":[]}"#)),
         (Reply::Args { args: vec![s("-x")] }, s(r#"{"args":["-x"]}"#)),
         (Reply::Networks { networks: vec![] }, s(r#"{"networks":[]}"#)),
-        (version, s(r#"{"version":"1","kernel":"6","backend":"linux"}"#)),
+        (
+            version,
+            s(r#"{"version":"1","kernel":"6","backend":"linux","missing":["no owned tables"]}"#),
+        ),
         (
             Reply::Findings { findings: vec![finding] },
             s(r#"{"findings":[{"check":"kvm","level":"ok","message":"m","hint":null}]}"#),
