@@ -42,11 +42,14 @@ check() {
     cargo fmt --all --check
     step lints
     cargo clippy --locked --workspace --all-targets -- -D warnings
+    # The library as it is installed, without what only tests use.
+    cargo clippy --locked --workspace -- -D warnings
     step systems other than Linux
     scripts/foreign.sh
     step documentation
     RUSTDOCFLAGS='-D warnings' \
-        cargo doc --locked --quiet --workspace --no-deps --document-private-items
+        cargo doc --locked --quiet --workspace --no-deps --document-private-items \
+        --all-features
     step tests without root
     cargo test --locked --workspace --no-fail-fast --lib --bins
     # shellcheck disable=SC2086 # a list of words

@@ -16,6 +16,7 @@ pub mod config;
 pub mod daemon;
 pub mod dhcp;
 pub mod engine;
+#[cfg(any(test, feature = "testing"))]
 mod exercise;
 pub mod hypervisor;
 pub mod model;

@@ -15,6 +15,7 @@ mod console;
 mod document;
 #[cfg(target_os = "linux")]
 mod exec;
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 mod help;
 mod host;

@@ -9,6 +9,7 @@
 //! hypervisors that volnet does not know, need the file. [`exercise`] has the bodies of the fuzz
 //! targets.
 
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 mod hypervisors;
 mod network;

@@ -16,7 +16,7 @@ mod conduct;
 mod dhcp_socket;
 #[cfg(target_os = "linux")]
 mod event_loop;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", any(test, feature = "testing")))]
 pub mod exercise;
 #[cfg(not(target_os = "linux"))]
 mod foreign;

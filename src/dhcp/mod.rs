@@ -22,6 +22,7 @@
 //! `bridge volnet` drops frames with a wrong source address before the bridge, so nobody can
 //! *release* in another's name either.
 
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 pub mod frame;
 pub mod handle;

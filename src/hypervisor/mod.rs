@@ -27,7 +27,9 @@
 //! So the VM's own part is last.
 
 pub mod cloud_hypervisor;
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
+#[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod firecracker;
 #[cfg(target_os = "linux")]

@@ -23,6 +23,7 @@ use super::writer::Writer;
 const SUBSYSTEM: u16 = 1;
 // IPCTNL_MSG_CT_*.
 /// A message with a connection.
+#[cfg(any(test, feature = "testing"))]
 pub(super) const NEW: u16 = SUBSYSTEM << 8;
 const GET: u16 = 1;
 const DELETE: u16 = 2;

@@ -8,6 +8,7 @@
 
 pub mod attr;
 pub mod conntrack;
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 pub mod message;
 pub mod nft;

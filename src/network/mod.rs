@@ -5,6 +5,7 @@
 //! simulation. [`execute`] is the only caller of [`Network::apply`].
 
 pub mod execute;
+#[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod features;
 #[cfg(target_os = "linux")]

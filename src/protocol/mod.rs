@@ -6,6 +6,7 @@
 //! out. [`exercise`] has the bodies of the fuzz targets.
 
 pub mod client;
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 pub mod frame;
 pub mod reply;

@@ -6,6 +6,7 @@
 //! record. [`exercise`] has the bodies of the fuzz targets.
 
 mod config;
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 pub(crate) mod fields;
 mod manifest;

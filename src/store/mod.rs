@@ -20,12 +20,14 @@
 //! the directory is synced once.
 
 pub mod disk;
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 #[cfg(target_os = "linux")]
 pub mod files;
 mod load;
 #[cfg(target_os = "linux")]
 pub mod lock;
+#[cfg(any(test, feature = "testing", not(target_os = "linux")))]
 pub mod memory;
 mod record;
 mod upgrade;
@@ -117,12 +119,14 @@ fn unwritten(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
 }
 
 impl<D: Disk> Store<D> {
-    /// The disk, for tests: what is on it, and what goes wrong with it.
+    /// The disk: what goes wrong with it.
+    #[cfg(any(test, feature = "testing"))]
     pub fn disk_mut(&mut self) -> &mut D {
         &mut self.disk
     }
 
-    /// The same, to look at.
+    /// The disk: what is on it.
+    #[cfg(any(test, feature = "testing"))]
     pub fn disk(&self) -> &D {
         &self.disk
     }

@@ -19,6 +19,7 @@
 //! about to become hypervisors, a second at most.
 
 pub mod confine;
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 mod identity;
 mod power;

@@ -13,6 +13,7 @@
 
 pub mod addresses;
 pub mod conntrack;
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 pub mod holder;
 pub mod links;

@@ -12,6 +12,7 @@
 
 mod accept;
 mod encode;
+#[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 mod observe;
 mod others;
