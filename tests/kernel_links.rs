@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use common::{eventually, in_namespace, ip_link, json, link_exists, run, try_run};
 use volnet::model::mac::Mac;
 use volnet::netlink::rtnl::link;
@@ -231,6 +234,32 @@ fn a_tap_that_is_held_names_its_holder() {
         let holder = format!("held by process {}", std::process::id());
         assert!(words.contains(&holder), "{words}");
         drop(held);
+    });
+}
+
+#[test]
+fn a_process_that_holds_such_a_tap_elsewhere_is_not_named() {
+    const HOLD: &str = "import fcntl, os, struct, sys
+tun = os.open('/dev/net/tun', os.O_RDWR)
+fcntl.ioctl(tun, 0x400454ca, struct.pack('16sH22x', b'vttap-web', 0x1002))
+print('held', flush=True)
+sys.stdin.read()";
+    in_namespace(|| {
+        let mut elsewhere = Command::new("unshare")
+            .args(["--net", "python3", "-c", HOLD])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(elsewhere.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "held\n");
+        let mut socket = socket();
+        run("ip tuntap add vttap-web mode tap");
+        let (_, words) = refused(tap::create(&mut socket, &TAP));
+        assert!(!words.contains("held by"), "{words}");
+        drop(elsewhere.stdin.take());
+        elsewhere.wait().unwrap();
     });
 }
 

@@ -212,7 +212,7 @@ fn what_a_hypervisor_leaves_in_its_group_ends_with_it() {
 #[test]
 fn a_child_is_adopted_by_the_next_daemon() {
     let mut bench = Bench::new();
-    let id = bench.run("read line < /dev/zero & wait; exit 1");
+    let id = bench.run("sleep 600 & wait; exit 1");
     bench.restart();
     assert_eq!(bench.processes.reap(&bench.name), None);
     assert_eq!(bench.processes.find(&bench.name), Some(id.clone()));

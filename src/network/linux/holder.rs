@@ -1,7 +1,8 @@
-//! Finds the process that holds a tap, or a socket, open. The kernel shows it only in /proc: `iff:` in the fdinfo
-//! of a descriptor of /dev/net/tun (drivers/net/tun.c, `tun_chr_show_fdinfo`). The search reads all
-//! descriptors of all processes, so it is only for error messages, and it is bounded. The kernel
-//! hides processes that have rights which we do not have.
+//! Finds the process that holds a tap, or a socket, open. The kernel shows it only in /proc: `iff:`
+//! in the fdinfo of a descriptor of /dev/net/tun (drivers/net/tun.c, `tun_chr_show_fdinfo`). That is
+//! a name, and another network namespace may have a tap of the same name: only processes with a
+//! thread in ours count. The search reads all descriptors of all processes, so it is only for error
+//! messages, and it is bounded. The kernel hides processes that have rights which we do not have.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,10 @@ pub struct Holder {
 
 /// The process that has the tap open, if it is found.
 pub fn of(tap: &str) -> Option<Holder> {
-    find(|pid, descriptor, path| path == Path::new(tun::PATH) && is(tap, pid, descriptor))
+    let ours = fs::read_link("/proc/thread-self/ns/net").ok()?;
+    find(|pid, descriptor, path| {
+        path == Path::new(tun::PATH) && is(tap, pid, descriptor) && is_in(&ours, pid)
+    })
 }
 
 /// The process that has the socket of this inode open, if it is found.
@@ -65,6 +69,13 @@ fn holds(pid: u32, wanted: impl Fn(u32, &str, &Path) -> bool, looks: &mut usize)
 fn is(tap: &str, pid: u32, descriptor: &str) -> bool {
     let path = format!("/proc/{pid}/fdinfo/{descriptor}");
     fs::read_to_string(path).is_ok_and(|info| names(&info, tap))
+}
+
+/// Whether a thread of the process is in this network namespace.
+fn is_in(namespace: &Path, pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of_thread = |thread: fs::DirEntry| fs::read_link(thread.path().join("ns/net")).ok();
+    threads.filter_map(of_thread).any(|other| other == namespace)
 }
 
 /// Whether the fdinfo of a descriptor names the tap.
