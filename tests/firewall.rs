@@ -231,6 +231,29 @@ fn chains_that_drop_what_they_do_not_know_are_named() {
     }
 }
 
+#[test]
+fn teardown_leaves_forwarding_to_those_who_came_to_need_it() {
+    in_namespace(|| {
+        let forwarding = || run("sysctl -n net.ipv4.ip_forward").trim().to_string();
+        run("sysctl -qw net.ipv4.ip_forward=0");
+        let daemon = Daemon::start(&[]);
+        assert_eq!(forwarding(), "1");
+        run("iptables -t nat -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE");
+        let teardown = || daemon.call("Teardown", json!({ "force": true }));
+        let plan = teardown()["parameters"]["plan"].to_string();
+        assert!(plan.contains("IPv4 forwarding stays on: table ip nat has source NAT"), "{plan}");
+        assert_eq!(forwarding(), "1");
+        // Nobody needs it any more. What it is then, is as it was before the first of two setups.
+        run("iptables -t nat -F");
+        run("sysctl -qw net.ipv4.ip_forward=0");
+        assert!(daemon.call("Setup", json!({}))["error"].is_null());
+        assert_eq!(forwarding(), "1");
+        let plan = teardown()["parameters"]["plan"].to_string();
+        assert!(!plan.contains("stays on"), "{plan}");
+        assert_eq!(forwarding(), "0");
+    });
+}
+
 /// A namespace has this switch where the module br_netfilter is there.
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 

@@ -8,7 +8,7 @@ use crate::model::limits::{Limits, UNGUARDED};
 use crate::model::mac::Mac;
 use crate::model::name::{TAP_PREFIX, check_link_name};
 use crate::model::net::is_guarded;
-use crate::model::net::{Dhcp, NetworkConfig, Service};
+use crate::model::net::{Addresses, Dhcp, NetworkConfig, Service};
 use crate::model::policy::OPEN;
 use crate::model::prefix::Prefix;
 use crate::spec::fields::{Fields, Place};
@@ -20,6 +20,8 @@ use super::source::{Found, Key, Sources};
 pub const NETWORKS_MAX: usize = 64;
 /// The most services of the host on one network.
 pub const SERVICES_MAX: usize = 64;
+/// The most entries of addresses that no VM gets.
+const RESERVED_MAX: usize = 256;
 /// The widest prefix of a network.
 pub const PREFIX_LENGTH_MIN: u8 = 8;
 /// The narrowest prefix of a network: the host and one guest.
@@ -58,6 +60,10 @@ const KNOWN: &[&str] = &[
     "host_services",
     "policy",
     "limits",
+    "managed",
+    "gateway",
+    "range",
+    "reserve",
 ];
 
 /// A network as it was written.
@@ -113,6 +119,10 @@ fn parts(
     machine: &str,
     place: &Place,
 ) -> Result<Vec<NetworkConfig>, Refusal> {
+    if count > 1 && (!whole.managed || whole.gateway.is_some()) {
+        let reason = "such a network has one bridge";
+        return Err(place.field("bridges").refuse(reason));
+    }
     let length = whole.subnet.length() + count.next_power_of_two().trailing_zeros() as u8;
     if count > 1 && length > PART_LENGTH_MAX {
         let reason = format!("{} is too small for so many bridges bridges", whole.subnet);
@@ -187,7 +197,29 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         limits = spec::limits(fields)?;
         host_services = fields.parsed_list("host_services", SERVICES_MAX, service)?;
     }
-    let nat = nat.unwrap_or(true);
+    let (mut managed, mut gateway, mut range, mut reserve) = (None, None, None, None);
+    if let Some(fields) = &draft.fields {
+        managed = fields.flag("managed")?;
+        gateway = fields.parsed("gateway", address)?;
+        range = fields.parsed("range", str::parse)?;
+        reserve = fields.parsed_list("reserve", RESERVED_MAX, str::parse)?;
+        if managed == Some(false) && nat == Some(true) {
+            let reason = "a bridge that is not managed is not masqueraded";
+            return Err(fields.place.field("nat").refuse(reason));
+        }
+        let inside = |address: &Ipv4Addr| subnet.contains(*address);
+        if let Some(address) = gateway.filter(|address| !inside(address)) {
+            let reason = format!("{address} is not in the subnet {subnet}");
+            return Err(fields.place.field("gateway").refuse(reason));
+        }
+        let outside = |range: &Addresses| !inside(&range.first) || !inside(&range.last);
+        if range.as_ref().is_some_and(outside) {
+            let reason = format!("it is not in the subnet {subnet}");
+            return Err(fields.place.field("range").refuse(reason));
+        }
+    }
+    let managed = managed.unwrap_or(true);
+    let nat = nat.unwrap_or(managed);
     // A network without NAT has an uplink, with a DHCP server behind it.
     let dhcp = dhcp.unwrap_or(if nat { Dhcp::Builtin } else { Dhcp::External });
     let name = name.unwrap_or_else(|| NAME_DEFAULT.into());
@@ -206,8 +238,16 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         ipv6: ipv6.unwrap_or(false),
         policy: policy.unwrap_or_else(|| OPEN.into()),
         limits,
+        managed,
+        gateway,
+        range,
+        reserve: reserve.unwrap_or_default(),
         host_services: host_services.unwrap_or_else(|| services(dhcp)),
     })
+}
+
+fn address(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IPv4 address"))
 }
 
 fn bridge(text: &str) -> Result<String, String> {
@@ -279,6 +319,11 @@ fn host_ip(text: &str, subnet: Prefix) -> Result<Ipv4Addr, String> {
 /// sending.
 fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refusal> {
     let guarded = is_guarded(networks.iter());
+    if let (Some(index), false) = (networks.iter().position(|it| !it.managed), guarded) {
+        let reason = "such a bridge has machines that are no guests, and without antispoof of some \
+                      network nothing tells them apart";
+        return Err(whole.element(index).field("managed").refuse(reason));
+    }
     for (index, network) in networks.iter().enumerate() {
         if network.isolated && !guarded {
             return Err(whole.element(index).field("isolated").refuse(UNGUARDED));

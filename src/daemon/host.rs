@@ -82,7 +82,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         let observed = self.network.observe()?;
         let reconciled = reconcile(&self.engine.desired(), &observed);
-        let of_bridge = |problem: &&Problem| matches!(problem, Problem::BridgeTaken { bridge, .. } if bridges.contains(&&**bridge));
+        let of_bridge = |problem: &&Problem| matches!(problem, Problem::BridgeTaken { bridge, .. } | Problem::BridgeMissing { bridge } if bridges.contains(&&**bridge));
         if let Some(problem) = reconciled.problems.iter().find(of_bridge) {
             let reason = problem.to_string();
             return Err(Refusal::InvalidConfig { field: "networks".into(), reason }.into());
@@ -100,10 +100,17 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// what is gone comes back, as after any request that failed.
     pub(super) fn teardown(&mut self, dry_run: bool, now: Now) -> Result<Reply, Error> {
         let observed = self.network.observe()?;
-        let forwarding = self.host.as_ref().map(|host| host.forwarding_before);
+        let (forwarding, kept) = self.forwarding_after(observed.forwarding);
         let nothing = Desired { forwarding, ..Desired::default() };
         let reconciled = reconcile(&nothing, &observed);
-        let plan = commands(&reconciled.plan);
+        let mut plan = commands(&reconciled.plan);
+        if let Some(why) = kept {
+            let words = format!("IPv4 forwarding stays on: {why}");
+            plan.push(format!("# {words}"));
+            if !dry_run {
+                log::warn!("{words}");
+            }
+        }
         if !dry_run {
             self.engine.look_again(now);
             let results = execute::execute_all(&mut self.network, &reconciled.plan);
@@ -123,6 +130,22 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let features = self.network.features()?;
         self.features = Some(features);
         Ok(features)
+    }
+
+    /// What forwarding is to be after a teardown: as it was, if it was ours to switch and nobody else
+    /// has come to need it since. Then the second says who.
+    fn forwarding_after(&mut self, is: bool) -> (Option<bool>, Option<String>) {
+        let switched = self.engine.configured().any(|network| network.managed);
+        match self.host.as_ref().filter(|_| switched).map(|host| host.forwarding_before) {
+            Some(false) if is => match self.network.surroundings() {
+                Ok(surroundings) => match surroundings.needs_forwarding() {
+                    Some(why) => (None, Some(why)),
+                    None => (Some(false), None),
+                },
+                Err(failure) => (None, Some(failure.to_string())),
+            },
+            before => (before, None),
+        }
     }
 
     /// The host is as it was before the first setup. While that cannot be written down it counts as

@@ -62,8 +62,12 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             findings.push(guests::name_servers());
         }
         let surroundings = self.network.surroundings()?;
-        let bridges: Vec<&str> =
-            self.engine.configured().map(|network| network.bridge.as_str()).collect();
+        let bridges: Vec<&str> = self
+            .engine
+            .configured()
+            .filter(|network| network.managed)
+            .map(|network| network.bridge.as_str())
+            .collect();
         findings.extend(firewall::findings(&surroundings, &bridges));
         findings.extend(self.unheard());
         let observed = self.network.observe()?;

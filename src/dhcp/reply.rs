@@ -88,7 +88,7 @@ impl DhcpReply {
 /// 3.3).
 fn configure(writer: &mut Writer, guest: &Guest<'_>, resolvers: &[Ipv4Addr]) {
     writer.address(option::SUBNET_MASK, guest.network.subnet.netmask());
-    writer.address(option::ROUTER, guest.network.host_ip);
+    writer.address(option::ROUTER, guest.network.gateway());
     if !resolvers.is_empty() {
         let octets: Vec<u8> = resolvers.iter().flat_map(|resolver| resolver.octets()).collect();
         writer.option(option::DNS, &octets);

@@ -319,7 +319,7 @@ impl Engine {
             mac: nic.mac,
             ip,
             netmask: ip.map(|_| network.subnet.netmask()),
-            gateway: ip.map(|_| network.host_ip),
+            gateway: ip.map(|_| network.gateway()),
             mtu: spec.mtu.unwrap_or(network.mtu),
             policy: self.policy_of(nic).map(String::from),
             limits: self.limits_of(nic).map(Box::new),

@@ -20,7 +20,9 @@ impl Engine {
         let ports = self.vms.values().flat_map(|vm| self.desired_ports(&vm.record)).collect();
         let elements = self.vms.values().flat_map(|vm| self.elements(&vm.record)).collect();
         let tables = ruleset::tables(&networks, &self.policies, elements, self.nft_owner);
-        Desired { networks, ports, tables, forwarding: Some(true) }
+        // What a bridge that is not ours needs of the host is not ours to say.
+        let forwarding = networks.iter().any(|network| network.managed).then_some(true);
+        Desired { networks, ports, tables, forwarding }
     }
 
     /// What gives a new VM its place on its networks.

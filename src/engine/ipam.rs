@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use crate::model::net::Addresses;
 use crate::model::prefix::Prefix;
 
 /// The shortest prefix of a pool, that is the largest network.
@@ -40,6 +41,8 @@ pub struct AddressPool {
     full: Vec<u64>,
     /// Released addresses by position, the longest rested first. Their bits are set.
     resting: VecDeque<u32>,
+    /// Positions that are only leased to those who name them, from one to another.
+    passed_over: Vec<(u32, u32)>,
     /// Where the next search starts.
     cursor: u32,
     leased: u32,
@@ -78,6 +81,7 @@ impl AddressPool {
             words: vec![0; words],
             full: vec![0; words.div_ceil(WORD as usize)],
             resting: VecDeque::new(),
+            passed_over: Vec::new(),
             cursor: 0,
             leased: 0,
         };
@@ -89,10 +93,46 @@ impl AddressPool {
         Ok(pool)
     }
 
+    /// The same pool, which chooses none of these addresses by itself. Those outside of the prefix
+    /// do not matter.
+    pub fn passing_over(mut self, addresses: &[Addresses]) -> AddressPool {
+        let (network, broadcast) = (self.prefix.network(), self.prefix.broadcast());
+        let inside = addresses.iter().filter(|it| it.first <= broadcast && it.last >= network);
+        let positions = inside.map(|it| {
+            (self.position(it.first.max(network)), self.position(it.last.min(broadcast)))
+        });
+        self.passed_over = positions.collect();
+        self.passed_over.sort_unstable();
+        self
+    }
+
     /// The address that [`AddressPool::lease`] would give.
     pub fn peek(&self) -> Option<Ipv4Addr> {
-        let clear = self.clear_from(self.cursor).or_else(|| self.clear_from(0));
-        clear.or_else(|| self.resting.front().copied()).map(|position| self.address(position))
+        let clear = self.chosen_from(self.cursor).or_else(|| self.chosen_from(0));
+        let rested = || self.resting.iter().copied().find(|&at| self.behind(at) == at);
+        clear.or_else(rested).map(|position| self.address(position))
+    }
+
+    /// The first clear position at or after `start` that is not passed over.
+    fn chosen_from(&self, mut start: u32) -> Option<u32> {
+        loop {
+            let clear = self.clear_from(start)?;
+            start = self.behind(clear);
+            if start == clear {
+                return Some(clear);
+            }
+        }
+    }
+
+    /// The first position at or after this one that is not passed over.
+    fn behind(&self, position: u32) -> u32 {
+        let passed = self.passed_over.iter();
+        passed.fold(
+            position,
+            |at, &(first, last)| {
+                if (first..=last).contains(&at) { last + 1 } else { at }
+            },
+        )
     }
 
     /// Leases the next address. `None` if all are leased.
@@ -132,9 +172,11 @@ impl AddressPool {
         true
     }
 
-    /// Whether [`AddressPool::lease_exactly`] would give this address.
+    /// Whether this address could be leased to somebody who does not insist on it.
     pub fn is_free(&self, address: Ipv4Addr) -> bool {
-        self.never_leased(address).is_none() && !self.is_leased(address)
+        self.never_leased(address).is_none()
+            && !self.is_leased(address)
+            && self.behind(self.position(address)) == self.position(address)
     }
 
     /// Whether this address is leased.
@@ -150,9 +192,19 @@ impl AddressPool {
         self.leased
     }
 
-    /// How many more can be leased.
+    /// How many more can be leased, leaving out those that are passed over.
     pub fn free(&self) -> u32 {
-        (1_u32 << (32 - self.prefix.length())) - 3 - self.leased
+        let mut passed = 0;
+        let mut next = 1;
+        let last = (1_u32 << (32 - self.prefix.length())) - 2;
+        for &(first, until) in &self.passed_over {
+            let (first, until) = (first.max(next), until.min(last));
+            let host = self.position(self.host);
+            passed += (until + 1).saturating_sub(first);
+            passed -= u32::from((first..=until).contains(&host));
+            next = next.max(until + 1);
+        }
+        (last - 1).saturating_sub(passed).saturating_sub(self.leased)
     }
 
     /// Why this pool can never hand out an address.

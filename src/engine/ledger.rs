@@ -22,6 +22,8 @@ use crate::model::view::NetworkView;
 /// Ports of one Linux bridge: `BR_MAX_PORTS` (net/bridge/br_private.h) less the reserved one.
 pub const BRIDGE_PORTS_MAX: usize = 1023;
 
+/// The owner of an address that no VM of its network gets.
+const RESERVED_OWNER: &str = "the reserved addresses of its network";
 /// The owner of an address that belongs to the network itself.
 pub const HOST_OWNER: &str = "the network itself";
 
@@ -81,7 +83,8 @@ impl Ledger {
     pub fn new(networks: Vec<NetworkConfig>) -> Result<Ledger, String> {
         let account = |config: NetworkConfig| {
             let pool = AddressPool::new(config.subnet, config.host_ip)
-                .map_err(|reason| format!("network {}: {reason}", config.name))?;
+                .map_err(|reason| format!("network {}: {reason}", config.name))?
+                .passing_over(&config.passed_over());
             Ok(Account { pool, macs: BTreeMap::from([(config.mac, None)]), config })
         };
         Ok(Ledger {
@@ -317,7 +320,7 @@ impl Ledger {
         let fits = |config: &NetworkConfig| {
             wanted.name.as_ref().is_none_or(|name| *name == config.name || *name == config.whole)
                 && wanted.subnet.is_none_or(|subnet| subnet == config.subnet)
-                && wanted.gateway.is_none_or(|gateway| gateway == config.host_ip)
+                && wanted.gateway.is_none_or(|gateway| gateway == config.gateway())
         };
         let first = self.networks.iter().position(|account| fits(&account.config));
         let with_room = first.and_then(|first| {
@@ -409,6 +412,9 @@ impl Account {
                 Refusal::NoFreeAddress { network: name.clone(), subnet: *subnet }.into()
             });
         };
+        if self.config.is_reserved(ip) {
+            return Err(Refusal::AddressInUse { ip, owner: RESERVED_OWNER.into() }.into());
+        }
         match self.pool.lease_exactly(ip) {
             Ok(()) => Ok(ip),
             Err(Why::Leased) => Err(Conflict::Ip(ip)),

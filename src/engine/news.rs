@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::engine::decide::Engine;
 use crate::model::limits::Shaping;
+use crate::model::net::NetworkConfig;
 use crate::plan::news::News;
 use crate::plan::reconcile::{self, DesiredPort, Link, Seen};
 
@@ -47,14 +48,15 @@ impl Engine {
     }
 
     fn know_bridge(&mut self, link: &Link) {
-        if link.is_our_bridge() {
+        let used = |network: &NetworkConfig| !network.managed && network.bridge == link.name;
+        if link.is_our_bridge() || self.ledger.networks().any(used) {
             self.bridges.insert(link.index, link.name.clone());
         }
     }
 
     fn is_link_right(&self, link: &Link, present: bool) -> bool {
         if let Some(network) = self.ledger.networks().find(|network| network.bridge == link.name) {
-            return present && link.is_our_bridge() && reconcile::bridge_is_right(network, link);
+            return present && reconcile::bridge_is_right(network, link);
         }
         match self.owner_of(&link.name) {
             // The former link of this name may be gone.
@@ -91,6 +93,9 @@ impl Engine {
         present: bool,
     ) -> bool {
         let Some(bridge) = self.bridges.get(link) else { return false };
+        if self.ledger.networks().any(|network| !network.managed && network.bridge == *bridge) {
+            return false;
+        }
         let wanted = self.ledger.networks().any(|network| {
             network.bridge == *bridge
                 && (network.host_ip, network.subnet.length()) == (*address, *length)

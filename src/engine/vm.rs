@@ -99,7 +99,7 @@ impl Vm {
 pub fn kernel_args_of(record: &Record, networks: &[&NetworkConfig]) -> String {
     let nics = record.nics.iter().zip(networks).enumerate().rev();
     let words = nics.filter_map(|(index, (nic, network))| {
-        let gateway = (index == 0).then_some(network.host_ip);
+        let gateway = (index == 0).then_some(network.gateway());
         Some(kernel_args(&record.name, index, nic.ip?, gateway, network.subnet))
     });
     words.collect::<Vec<_>>().join(" ")

@@ -167,7 +167,11 @@ impl Engine {
 
     /// Takes what others have in the way of packets, and gives what is to be told of it.
     pub fn surrounded(&mut self, surroundings: &Surroundings) -> Vec<Notice> {
-        let bridges: Vec<&str> = self.configured().map(|network| network.bridge.as_str()).collect();
+        let bridges: Vec<&str> = self
+            .configured()
+            .filter(|network| network.managed)
+            .map(|network| network.bridge.as_str())
+            .collect();
         let wrong = firewall::findings(surroundings, &bridges)
             .into_iter()
             .filter(|finding| finding.level != Level::Ok)

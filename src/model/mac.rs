@@ -15,6 +15,13 @@ use sha2::{Digest, Sha256};
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
+    /// A local address above those of nearly all devices, made of this one.
+    pub fn highest(self) -> Mac {
+        let Mac([_, rest @ ..]) = self;
+        let [b, c, d, e, f] = rest;
+        Mac([0xfe, b, c, d, e, f])
+    }
+
     /// The address of a guest's interface.
     pub fn of_guest(network: &str, vm: &str) -> Mac {
         derived(&["guest", network, vm])

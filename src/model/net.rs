@@ -41,8 +41,76 @@ pub struct NetworkConfig {
     pub ipv6: bool,
     /// The services of the host for VMs on it.
     pub host_services: Vec<Service>,
+    /// Whether the bridge is volnet's. A bridge that is not is used as it is: it gets ports, rules
+    /// and leases, and volnet neither makes, changes nor removes it.
+    pub managed: bool,
+    /// The gateway of the guests, if it is not the host.
+    pub gateway: Option<Ipv4Addr>,
+    /// The addresses to choose from for VMs that name none; `None`: all of the prefix.
+    pub range: Option<Addresses>,
+    /// Addresses that no VM gets.
+    pub reserve: Vec<Addresses>,
     /// The bridge's MAC, pinned so that it does not follow the lowest port.
     pub mac: Mac,
+}
+
+/// Addresses from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The first.
+    pub first: Ipv4Addr,
+    /// The last, which is not below the first.
+    pub last: Ipv4Addr,
+}
+
+impl Addresses {
+    /// Whether this address is one of them.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&address)
+    }
+}
+
+impl FromStr for Addresses {
+    type Err = String;
+
+    /// Reads `192.0.2.10-192.0.2.99`, or one address.
+    fn from_str(text: &str) -> Result<Addresses, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let both = first.trim().parse().ok().zip(last.trim().parse().ok());
+        both.map(|(first, last)| Addresses { first, last })
+            .filter(|addresses| addresses.first <= addresses.last)
+            .ok_or_else(|| {
+                format!("{text:?} is neither an address nor a range such as 10.0.0.10-10.0.0.99")
+            })
+    }
+}
+
+impl NetworkConfig {
+    /// The gateway that guests are told.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway.unwrap_or(self.host_ip)
+    }
+
+    /// Whether no VM may have this address.
+    pub fn is_reserved(&self, address: Ipv4Addr) -> bool {
+        self.gateway == Some(address)
+            || self.reserve.iter().any(|reserved| reserved.contains(address))
+    }
+
+    /// The addresses that are not chosen for VMs that name none.
+    pub fn passed_over(&self) -> Vec<Addresses> {
+        let mut passed = self.reserve.clone();
+        passed.extend(self.gateway.map(|gateway| Addresses { first: gateway, last: gateway }));
+        if let Some(range) = self.range {
+            let (first, last) = (self.subnet.network(), self.subnet.broadcast());
+            let below = range.first.to_bits().checked_sub(1).map(Ipv4Addr::from_bits);
+            let above = range.last.to_bits().checked_add(1).map(Ipv4Addr::from_bits);
+            passed.extend(below.map(|last| Addresses { first, last }));
+            passed.extend(above.map(|first| Addresses { first, last }));
+        }
+        passed.retain(|addresses| addresses.first <= addresses.last);
+        passed
+    }
 }
 
 /// A service of the host for its guests.

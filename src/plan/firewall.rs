@@ -18,6 +18,20 @@ pub struct Surroundings {
     pub firewalls: Vec<Firewall>,
     /// Chains of others.
     pub barriers: Vec<Barrier>,
+    /// Tables of others with source NAT: what they translate is forwarded.
+    pub translators: Vec<String>,
+}
+
+impl Surroundings {
+    /// Who else needs this host to forward packets, in words.
+    pub fn needs_forwarding(&self) -> Option<String> {
+        let legacy = |firewall: &&Firewall| firewall.kind == FirewallKind::Legacy;
+        let table = self.translators.first().map(|table| format!("table {table} has source NAT"));
+        table.or_else(|| {
+            let firewall = self.firewalls.iter().find(legacy)?;
+            Some(format!("{} has rules, which may need it", firewall.kind.name()))
+        })
+    }
 }
 
 /// A base chain that drops what none of its rules accepts: by its policy, or by its last rule.

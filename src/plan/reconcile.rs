@@ -157,10 +157,10 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     let taken: BTreeSet<&str> = desired
         .networks
         .iter()
-        .filter_map(|network| links.taken(network))
-        .map(|link| {
-            problems.push(Problem::bridge_taken(link));
-            link.name.as_str()
+        .filter_map(|network| links.problem(network).map(|problem| (network, problem)))
+        .map(|(network, problem)| {
+            problems.push(problem);
+            network.bridge.as_str()
         })
         .collect();
     let free = |bridge: &str| !taken.contains(bridge);
@@ -205,11 +205,16 @@ fn stale<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Vec<&'a Link> {
     let bridges: BTreeSet<&str> =
         desired.networks.iter().map(|network| network.bridge.as_str()).collect();
     let taps: BTreeSet<&str> = desired.ports.iter().map(|port| port.tap.as_str()).collect();
+    // Whoever attached something else to a bridge relies on it, and on the addresses that it has.
+    let relied_on = |bridge: &Link| {
+        let ports = observed.links.iter().filter(|link| link.master == Some(bridge.index));
+        ports.filter(|port| !port.is_of_nic() && !port.is_retired()).count() > 0
+    };
     let unwanted = |link: &&Link| {
         let name = link.name.as_str();
         link.is_retired()
             || link.unfinished
-            || link.is_our_bridge() && !bridges.contains(name)
+            || link.is_our_bridge() && !bridges.contains(name) && !relied_on(link)
             || link.is_of_nic() && !taps.contains(name)
     };
     observed.links.iter().filter(unwanted).collect()
@@ -254,9 +259,17 @@ impl<'a> Links<'a> {
         Some(Seen { link, master: link.master.and_then(|index| self.names.get(&index).copied()) })
     }
 
-    /// The link that has the name of a network's bridge but is not ours.
-    fn taken(&self, network: &NetworkConfig) -> Option<&'a Link> {
-        self.by_name.get(network.bridge.as_str()).copied().filter(|link| !link.is_our_bridge())
+    /// Why nothing can be attached to a network's bridge: a managed one is not ours, another one does
+    /// not exist.
+    fn problem(&self, network: &NetworkConfig) -> Option<Problem> {
+        match self.by_name.get(network.bridge.as_str()) {
+            Some(link) if network.managed => {
+                (!link.is_our_bridge()).then(|| Problem::bridge_taken(link))
+            }
+            Some(link) if link.kind == LinkKind::Bridge => None,
+            None if network.managed => None,
+            Some(_) | None => Some(Problem::BridgeMissing { bridge: network.bridge.clone() }),
+        }
     }
 }
 

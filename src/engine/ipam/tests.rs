@@ -133,6 +133,32 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 0..600)
 }
 
+/// Addresses by their last byte.
+fn range(first: u8, last: u8) -> Addresses {
+    let at = |last: u8| Ipv4Addr::new(10, 1, 0, last);
+    Addresses { first: at(first), last: at(last) }
+}
+
+#[test]
+fn addresses_that_are_passed_over_go_to_those_who_name_them() {
+    let pool = AddressPool::new("10.1.0.0/24".parse().unwrap(), ip("10.1.0.1")).unwrap();
+    let far = Addresses { first: ip("10.2.0.0"), last: ip("10.2.0.9") };
+    // All but 10 to 15 and 13, and some twice.
+    let passed = [range(0, 9), range(16, 255), range(13, 13), range(100, 200), far];
+    let mut pool = pool.passing_over(&passed);
+    assert_eq!(pool.free(), 5);
+    assert!(!pool.is_free(ip("10.1.0.13")) && pool.is_free(ip("10.1.0.15")));
+    let mut given: Vec<Ipv4Addr> = std::iter::from_fn(|| pool.lease()).collect();
+    given.sort();
+    assert_eq!(given, [10, 11, 12, 14, 15].map(|last| Ipv4Addr::new(10, 1, 0, last)));
+    assert_eq!(pool.free(), 0);
+    pool.lease_exactly(ip("10.1.0.200")).unwrap();
+    assert!(pool.release(ip("10.1.0.200")));
+    assert_eq!(pool.lease(), None, "nor is it chosen when it has rested");
+    assert!(pool.release(ip("10.1.0.11")));
+    assert_eq!(pool.lease(), Some(ip("10.1.0.11")));
+}
+
 proptest! {
     #[test]
     fn agrees_with_a_plain_set(acts in acts(), length in 22_u8..=30, host in 1_u32..=2) {

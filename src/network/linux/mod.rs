@@ -114,7 +114,8 @@ impl Network for Linux {
             Some(link.name.clone())
         };
         let barriers = self.nft.barriers(name_of).map_err(unread("nf_tables"))?;
-        Ok(Surroundings { bridged_filtered, firewalls, barriers })
+        let translators = self.nft.translators().map_err(unread("nf_tables"))?;
+        Ok(Surroundings { bridged_filtered, firewalls, barriers, translators })
     }
 
     fn listeners(&mut self, wanted: &[HostPort]) -> Vec<Listener> {

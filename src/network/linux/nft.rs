@@ -214,6 +214,11 @@ impl Nft {
         others::observe(&mut self.socket)
     }
 
+    /// Other people's tables with source NAT.
+    pub fn translators(&mut self) -> Result<Vec<String>, Error> {
+        others::translators(&mut self.socket)
+    }
+
     /// Other people's chains that drop; `name_of` is the name of a link by its index.
     pub fn barriers(
         &mut self,

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{ALIAS, Link, Links, Observed};
+use super::{ALIAS, Link, LinkKind, Links, Observed};
 use crate::model::net::NetworkConfig;
 use crate::model::prefix::Prefix;
 use crate::plan::op::{LinkSettings, Op, Plan};
@@ -10,6 +10,9 @@ use crate::plan::op::{LinkSettings, Op, Plan};
 /// The Ops that bring a network's bridge to the desired state. If a link of that name exists, it is
 /// ours.
 pub(super) fn attend(network: &NetworkConfig, links: &Links<'_>, observed: &Observed) -> Plan {
+    if !network.managed {
+        return Plan::new();
+    }
     match links.by_name.get(network.bridge.as_str()) {
         None => make(network),
         Some(link) => settings(network, link)
@@ -34,9 +37,12 @@ fn make(network: &NetworkConfig) -> Plan {
     ]
 }
 
-/// Whether our bridge has the desired settings. This does not include its addresses.
+/// Whether the bridge has the desired settings. This does not include its addresses.
 pub fn is_right(network: &NetworkConfig, link: &Link) -> bool {
-    settings(network, link).is_none()
+    match network.managed {
+        true => link.is_our_bridge() && settings(network, link).is_none(),
+        false => link.kind == LinkKind::Bridge,
+    }
 }
 
 /// One Op for all settings that are wrong.

@@ -6,6 +6,7 @@ use super::kind::{NicKind, remove};
 use super::problem::describe;
 use super::{ALIAS, Link, Problem};
 use crate::model::limits::Shaping;
+use crate::model::mac::Mac;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::NetworkConfig;
 use crate::model::nic::{Nic, NicName};
@@ -28,6 +29,10 @@ pub struct DesiredPort<'a> {
     pub bridge: &'a str,
     /// The VM's address, if it has one.
     pub address: Option<Ipv4Addr>,
+    /// Its own Ethernet address, where that matters when it is made. A bridge without an address of
+    /// its own takes the lowest of its ports (net/bridge/br_stp_if.c, `br_stp_recalculate_bridge_id`).
+    /// One that volnet does not manage must not take that of a tap.
+    pub own_mac: Option<Mac>,
     /// MTU in bytes.
     pub mtu: u16,
     /// Whether it is kept from other isolated ports.
@@ -67,6 +72,7 @@ impl<'a> DesiredPort<'a> {
             index: nic.ifindex,
             bridge: &network.bridge,
             address: nic.address(),
+            own_mac: (!network.managed).then(|| nic.mac.highest()),
             mtu: spec.mtu.unwrap_or(network.mtu),
             isolated: spec.isolated.unwrap_or(network.isolated),
             kind: NicKind::Tap { multi_queue: spec.queues.unwrap_or(1) > 1, owner: Some(0) },
@@ -106,6 +112,7 @@ impl<'a> DesiredPort<'a> {
         let set = LinkSettings {
             master: Some(Some(self.bridge.to_string())),
             up: Some(true),
+            mac: self.own_mac,
             mtu: Some(self.mtu),
             no_ipv6: true,
             port: Some(self.port_settings()),

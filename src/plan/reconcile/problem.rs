@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use super::{ALIAS, Link, LinkKind};
+use super::{Link, LinkKind};
 
 /// A difference that volnet leaves alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// A link that is not ours has the name of a network's bridge. Nothing is attached to it.
     BridgeTaken { bridge: String, found: String },
+    /// The bridge of a network that volnet does not manage is not there.
+    BridgeMissing { bridge: String },
     /// A link that is not ours has the name of a VM's tap.
     TapTaken { vm: String, tap: String, found: String },
     /// A VM's tap has the wrong flags, and cannot be made anew because a process has it open.
@@ -44,8 +46,12 @@ impl fmt::Display for Problem {
         match self {
             Problem::BridgeTaken { bridge, found } => write!(
                 f,
-                "bridge {bridge} is not volnet's: {found}; remove it, choose another name, or hand \
-                 a bridge over with: ip link set dev {bridge} alias {ALIAS}"
+                "bridge {bridge} is not volnet's: {found}; choose another name, or set managed of \
+                 the network to false: then volnet uses the bridge as it is"
+            ),
+            Problem::BridgeMissing { bridge } => write!(
+                f,
+                "there is no bridge {bridge}, and volnet makes none: managed of its network is false"
             ),
             Problem::TapTaken { vm, tap, found } => {
                 write!(f, "tap {tap} of VM {vm} is not volnet's: {found}")

@@ -129,7 +129,12 @@ pub(super) fn compare_accepts(networks: &[&NetworkConfig], observed: &Observed) 
     let wanted: Vec<Accept> = observed
         .accept_chain
         .iter()
-        .flat_map(|chain| networks.iter().map(move |network| (chain, &network.bridge)))
+        .flat_map(|chain| {
+            networks
+                .iter()
+                .filter(|network| network.managed)
+                .map(move |network| (chain, &network.bridge))
+        })
         .flat_map(|(chain, bridge)| {
             [Direction::In, Direction::Out].map(|direction| Accept {
                 chain: chain.clone(),

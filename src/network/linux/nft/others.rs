@@ -21,6 +21,8 @@ const FIREWALLD: &str = "firewalld";
 /// The chain in which ufw has the rules of its administrator (`ufw/backend_iptables.py`).
 const UFW: &str = "ufw-user-input";
 
+/// `NF_INET_POST_ROUTING` (linux/netfilter.h).
+const POSTROUTING: u32 = 4;
 /// The tables of iptables-legacy in use in this namespace, one name per line.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
@@ -206,6 +208,30 @@ pub(super) fn barriers(
     Ok(barriers)
 }
 
+/// The tables of others with rules for source NAT.
+pub(super) fn translators(socket: &mut Socket) -> Result<Vec<String>, Error> {
+    let chains = socket.dump(
+        |writer, sequence| object::dump_chains(writer, sequence, FAMILY_ANY),
+        |message| {
+            let chain = ChainMessage::read(message.payload)?;
+            let ours = chain.family == FAMILY_IP && chain.table == TABLE.as_bytes();
+            let translates = matches!(chain.base, Some((b"nat", POSTROUTING, _)));
+            let known = matches!(chain.family, FAMILY_IP | FAMILY_INET);
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            Ok((translates && known && !ours)
+                .then(|| (chain.family, text(chain.table), text(chain.name))))
+        },
+    )?;
+    let mut tables = Vec::new();
+    for (family, table, chain) in chains {
+        let rules = rules(socket, family, &table)?;
+        if rules.iter().any(|(of, _)| *of == chain.as_bytes()) {
+            tables.push(format!("{} {table}", family_name(family)));
+        }
+    }
+    Ok(tables)
+}
+
 /// A chain of somebody else's that packets of guests meet.
 fn met(chain: &ChainMessage<'_>, has_ufw: bool) -> Option<Met> {
     let (b"filter", hook, _) = chain.base? else { return None };
@@ -213,7 +239,7 @@ fn met(chain: &ChainMessage<'_>, has_ufw: bool) -> Option<Met> {
         0 => At::Prerouting,
         1 => At::Input,
         2 => At::Forward,
-        4 => At::Postrouting,
+        POSTROUTING => At::Postrouting,
         // What the host sends itself, and what one device receives.
         _ => return None,
     };
