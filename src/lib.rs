@@ -20,6 +20,7 @@ pub mod engine;
 mod exercise;
 pub mod hypervisor;
 pub mod model;
+#[cfg(target_os = "linux")]
 pub mod netlink;
 pub mod network;
 pub mod plan;

@@ -10,12 +10,13 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use common::{in_namespace, ip_link, json, link_exists, run, try_run};
+use neli::consts::rtnl::Rtm;
 use volnet::netlink::attr::Attrs;
 use volnet::netlink::conntrack::{self, End, Flows};
 use volnet::netlink::message::{ACK, CREATE, EXCL, Messages, REQUEST};
 use volnet::netlink::rtnl::link::{self, LinkChange, PortChange, Target};
+use volnet::netlink::rtnl::neighbour;
 use volnet::netlink::rtnl::qdisc::{self, Bucket, OURS};
-use volnet::netlink::rtnl::{NEWLINK, SETLINK, neighbour};
 use volnet::netlink::writer::Writer;
 use volnet::network::linux::links;
 use volnet::network::linux::socket::{ACKS_MAX, Error, Protocol, Socket};
@@ -98,7 +99,8 @@ fn a_link_is_made_with_a_group_and_without_an_alias() {
     in_namespace(|| {
         let mut socket = Socket::open(Protocol::Route).unwrap();
         let made = socket.request(1, |writer, sequence| {
-            let message = writer.message(NEWLINK, REQUEST | CREATE | EXCL | ACK, sequence.take());
+            let message =
+                writer.message(Rtm::Newlink.into(), REQUEST | CREATE | EXCL | ACK, sequence.take());
             writer.raw(&[0; 16]);
             writer.attr_text(IFLA_IFNAME, "vbr0");
             writer.attr(IFLA_IFALIAS, b"volnet:");
@@ -166,9 +168,9 @@ fn attaching_and_changing_the_port_takes_two_messages() {
         persistent("t0", VNET_HDR);
         let tap = ip_link("t0")["ifindex"].as_u64().unwrap() as u32;
         let isolated = || ip_link("t0")["linkinfo"]["info_slave_data"]["isolated"].clone();
-        let one = attach_isolated(&mut socket, NEWLINK, tap, master);
+        let one = attach_isolated(&mut socket, Rtm::Newlink, tap, master);
         assert_eq!(one.unwrap_err().errno(), Some(libc::EOPNOTSUPP));
-        attach_isolated(&mut socket, SETLINK, tap, master).unwrap();
+        attach_isolated(&mut socket, Rtm::Setlink, tap, master).unwrap();
         assert_eq!(isolated(), false);
         run("ip link set t0 nomaster");
 
@@ -184,7 +186,7 @@ fn attaching_and_changing_the_port_takes_two_messages() {
 }
 
 /// All in one message.
-fn attach_isolated(socket: &mut Socket, kind: u16, tap: u32, master: u32) -> Result<(), Error> {
+fn attach_isolated(socket: &mut Socket, kind: Rtm, tap: u32, master: u32) -> Result<(), Error> {
     // IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_ISOLATED
     // (linux/if_link.h).
     const MASTER: u16 = 10;
@@ -193,7 +195,7 @@ fn attach_isolated(socket: &mut Socket, kind: u16, tap: u32, master: u32) -> Res
     const SLAVE_DATA: u16 = 5;
     const ISOLATED: u16 = 33;
     socket.request(1, |writer, sequence| {
-        let message = writer.message(kind, REQUEST | ACK, sequence.take());
+        let message = writer.message(kind.into(), REQUEST | ACK, sequence.take());
         writer.raw(&[0; 4]);
         writer.raw(&tap.to_ne_bytes());
         writer.raw(&[0; 8]);

@@ -7,6 +7,7 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::{in_namespace, ip_link, json, run};
+use neli::consts::rtnl::Rtm;
 use volnet::netlink;
 use volnet::netlink::message::{ACK, CREATE, Message, REQUEST};
 use volnet::netlink::rtnl::address::{self, AddressMessage};
@@ -15,7 +16,6 @@ use volnet::netlink::rtnl::link::{
 };
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
 use volnet::netlink::rtnl::route::{self, RouteMessage};
-use volnet::netlink::rtnl::{self, NEWLINK};
 use volnet::network::linux::socket::{Protocol, Socket};
 
 /// IFLA_IFNAME, IFLA_LINKINFO, IFLA_IFALIAS (linux/if_link.h).
@@ -120,7 +120,7 @@ fn a_link_is_detached_and_its_alias_taken_away() {
 fn an_alias_for_a_link_not_yet_made_is_ignored() {
     in_namespace(|| {
         let request = socket().request(1, |writer, sequence| {
-            let open = writer.message(NEWLINK, REQUEST | ACK | CREATE, sequence.take());
+            let open = writer.message(Rtm::Newlink.into(), REQUEST | ACK | CREATE, sequence.take());
             writer.raw(&[0; 16]);
             writer.attr_text(IFNAME, "vbr0");
             writer.attr(IFALIAS, b"volnet:");
@@ -176,7 +176,7 @@ fn addresses_come_and_go() {
         let shown = &json("ip -j -4 address show dev vbr0")[0]["addr_info"][0];
         assert_eq!((&shown["local"], &shown["prefixlen"]), (&"192.168.127.1".into(), &24.into()));
 
-        let read = |message: &Message<'_>| read_kind(message, rtnl::NEWADDR, AddressMessage::read);
+        let read = |message: &Message<'_>| read_kind(message, Rtm::Newaddr, AddressMessage::read);
         assert_eq!(socket.dump(address::dump, read).unwrap(), [address]);
         socket.request(1, |w, s| address::delete(w, s.take(), &address)).unwrap();
         let again = socket.request(1, |w, s| address::delete(w, s.take(), &address)).unwrap_err();
@@ -196,7 +196,7 @@ fn neighbours_are_listed_by_link_and_forgotten() {
         let index = ip_link("vbr1")["ifindex"].as_u64().unwrap() as u32;
         let mut socket = socket();
         let read =
-            |message: &Message<'_>| read_kind(message, rtnl::NEWNEIGH, NeighbourMessage::read);
+            |message: &Message<'_>| read_kind(message, Rtm::Newneigh, NeighbourMessage::read);
         let mut found = socket.dump(|w, s| neighbour::dump(w, s, index), read).unwrap();
         // A link that comes up tells the groups that it is in, and those are neighbours for it.
         found.retain(|neighbour| !neighbour.address.is_multicast());
@@ -214,7 +214,7 @@ fn neighbours_are_listed_by_link_and_forgotten() {
 fn routes_are_those_of_the_main_table() {
     in_namespace(|| {
         let mut socket = socket();
-        let read = |message: &Message<'_>| read_kind(message, rtnl::NEWROUTE, RouteMessage::read);
+        let read = |message: &Message<'_>| read_kind(message, Rtm::Newroute, RouteMessage::read);
         let fresh = socket.dump(route::dump, read).unwrap_err();
         assert_eq!(fresh.errno(), Some(libc::ENOENT), "a table that was never used");
         run("ip link add vbr0 type bridge");
@@ -233,9 +233,9 @@ fn routes_are_those_of_the_main_table() {
 /// Reads a message of a dump that must be of this kind.
 fn read_kind<T>(
     message: &Message<'_>,
-    kind: u16,
+    kind: Rtm,
     read: impl Fn(&[u8]) -> Result<T, netlink::Error>,
 ) -> Result<Option<T>, netlink::Error> {
-    assert_eq!(message.kind, kind);
+    assert_eq!(Rtm::from(message.kind), kind);
     read(message.payload).map(Some)
 }

@@ -8,10 +8,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::in_namespace;
+use neli::consts::nl::Nlmsg;
+use neli::consts::rtnl::Rtm;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, getsockname, send, sendto};
-use volnet::netlink::message::{DUMP, REQUEST, TYPE_ERROR};
+use volnet::netlink::message::{DUMP, REQUEST};
+use volnet::netlink::rtnl::AF_UNSPEC;
 use volnet::netlink::rtnl::link::{self, LinkMessage, Target};
-use volnet::netlink::rtnl::{AF_UNSPEC, GETLINK, SETLINK};
 use volnet::netlink::writer::Writer;
 use volnet::network::linux::socket::{Error, Protocol, Socket, open};
 use volnet::network::linux::worker::Worker;
@@ -39,7 +41,7 @@ fn ask(socket: &mut Socket) -> Result<bool, Error> {
 /// An error or acknowledgement as the kernel would send it.
 fn forged(sequence: u32, errno: i32) -> Vec<u8> {
     let mut writer = Writer::new();
-    let message = writer.message(TYPE_ERROR, 0, sequence);
+    let message = writer.message(Nlmsg::Error.into(), 0, sequence);
     writer.raw(&(-errno).to_ne_bytes());
     writer.raw(&[0; 16]);
     writer.close_message(message);
@@ -81,7 +83,7 @@ fn a_request_without_an_answer_is_an_error_and_not_a_wait() {
         let mut socket = socket();
         let result = socket.request(1, |writer, sequence| {
             // A change that asks for no acknowledgement.
-            let message = writer.message(SETLINK, REQUEST, sequence.take());
+            let message = writer.message(Rtm::Setlink.into(), REQUEST, sequence.take());
             writer.raw(&[AF_UNSPEC, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             writer.close_message(message);
         });
@@ -211,7 +213,7 @@ fn a_dump_that_the_kernel_refuses_ends_with_its_words() {
         let mut socket = socket();
         let refused = socket.dump::<()>(
             |writer, sequence| {
-                let message = writer.message(GETLINK, REQUEST | DUMP, sequence);
+                let message = writer.message(Rtm::Getlink.into(), REQUEST | DUMP, sequence);
                 writer.raw(&[0xff; 16]);
                 writer.close_message(message);
             },

@@ -121,6 +121,11 @@ impl<'a> Attr<'a> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn numbers_are_the_kernels() {
+        crate::netlink::same! { TYPE_MASK => (libc::NLA_TYPE_MASK as u16) }
+    }
+
     /// An attribute with this length in its header, whatever its value is.
     fn raw(length: u16, kind: u16, value: &[u8]) -> Vec<u8> {
         [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat()

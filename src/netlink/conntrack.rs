@@ -233,3 +233,14 @@ fn write_protocol(writer: &mut Writer, protocol: u8, which: u16, port: u16) {
     writer.attr(which, &port.to_be_bytes());
     writer.close(nest);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::same;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        same! { SUBSYSTEM => libc::NFNL_SUBSYS_CTNETLINK }
+    }
+}

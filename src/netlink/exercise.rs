@@ -4,16 +4,19 @@ mod tree;
 
 use std::hint::black_box;
 
+use neli::consts::nl::{Nlmsg, NlmsgerrAttr};
+use neli::consts::rtnl::Rtm;
+
 use super::attr::{Attrs, HEADER};
 use super::conntrack::{self, FlowMessage};
-use super::message::{self, ACK_TLVS, ATTR_MSG, CAPPED, Message, Messages, TYPE_DONE, TYPE_ERROR};
+use super::message::{self, ACK_TLVS, CAPPED, Message, Messages};
 use super::nft::{self, Kind, batch::Generation, element, object};
+use super::rtnl::Notice;
 use super::rtnl::address::AddressMessage;
 use super::rtnl::link::{LinkMessage, PortMessage};
 use super::rtnl::neighbour::NeighbourMessage;
 use super::rtnl::netconf::NetconfMessage;
 use super::rtnl::route::RouteMessage;
-use super::rtnl::{self, Notice};
 use super::writer::Writer;
 use crate::exercise::Choices;
 use tree::Tree;
@@ -38,20 +41,21 @@ pub fn rtnetlink(bytes: &[u8]) {
 
 /// Reads messages of rtnetlink and hands each over.
 pub(crate) fn of_rtnetlink(bytes: &[u8], each: impl FnMut(&Message<'_>)) {
-    const KINDS: [(u16, usize); 11] = [
-        (rtnl::NEWLINK, 16),
-        (rtnl::DELLINK, 16),
-        (rtnl::NEWADDR, 8),
-        (rtnl::DELADDR, 8),
-        (rtnl::NEWNEIGH, 12),
-        (rtnl::DELNEIGH, 12),
-        (rtnl::NEWROUTE, 12),
-        (rtnl::DELROUTE, 12),
-        (rtnl::NEWNETCONF, 4),
-        (rtnl::NEWQDISC, 20),
-        (rtnl::DELQDISC, 20),
+    let kinds = [
+        (Rtm::Newlink, 16),
+        (Rtm::Dellink, 16),
+        (Rtm::Newaddr, 8),
+        (Rtm::Deladdr, 8),
+        (Rtm::Newneigh, 12),
+        (Rtm::Delneigh, 12),
+        (Rtm::Newroute, 12),
+        (Rtm::Delroute, 12),
+        (Rtm::Newnetconf, 4),
+        (Rtm::Newqdisc, 20),
+        (Rtm::Delqdisc, 20),
     ];
-    well_formed(bytes, &KINDS, each);
+    let kinds = kinds.map(|(kind, header)| (u16::from(kind), header));
+    well_formed(bytes, &kinds, each);
 }
 
 /// So are messages of nf_tables.
@@ -124,17 +128,17 @@ fn well_formed(bytes: &[u8], kinds: &[(u16, usize)], mut each: impl FnMut(&Messa
 /// The errno and the kernel's words are found whatever else stands in an answer.
 pub fn ext_ack(bytes: &[u8]) {
     let mut choices = Choices::new(bytes);
-    let kind = choices.one_of(&[TYPE_ERROR, TYPE_DONE]);
+    let kind = choices.one_of(&[Nlmsg::Error, Nlmsg::Done]);
     let flags = choices.one_of(&[ACK_TLVS | CAPPED, ACK_TLVS, CAPPED, 0]);
     let code = i32::from_ne_bytes(choices.array());
     let echoed = choices.byte();
     let echoed = choices.bytes(echoed.into());
     let tree = Tree::read(&mut choices);
     let mut writer = Writer::new();
-    let open = writer.message(kind, flags, 1);
+    let open = writer.message(kind.into(), flags, 1);
     writer.raw(&code.to_ne_bytes());
-    if kind == TYPE_ERROR {
-        let request = writer.message(rtnl::NEWLINK, message::REQUEST, 1);
+    if kind == Nlmsg::Error {
+        let request = writer.message(Rtm::Newlink.into(), message::REQUEST, 1);
         if flags & CAPPED == 0 {
             writer.raw(echoed);
         }
@@ -148,7 +152,8 @@ pub fn ext_ack(bytes: &[u8]) {
         let text = value.split(|&byte| byte == 0).next()?;
         Some(std::str::from_utf8(text).ok()?.to_owned())
     };
-    match (message.answer(), tree.first(ATTR_MSG).filter(|_| flags & ACK_TLVS != 0)) {
+    match (message.answer(), tree.first(NlmsgerrAttr::Msg.into()).filter(|_| flags & ACK_TLVS != 0))
+    {
         (Err(_), _) => assert!(code > 0 || code == i32::MIN),
         (Ok(answer), Some(Err(()))) => assert_eq!(answer.errno, -code),
         (Ok(answer), words) => {

@@ -1,6 +1,8 @@
 //! Messages in a datagram: `struct nlmsghdr` (linux/netlink.h) and, for the answers, `struct
 //! nlmsgerr` with the kernel's own words (NETLINK_EXT_ACK).
 
+use neli::consts::nl::{NlmF, Nlmsg, NlmsgerrAttr};
+
 use super::Error;
 use super::attr::{Attrs, align};
 
@@ -9,34 +11,28 @@ pub const HEADER: usize = 16;
 /// Where the flags are in it.
 pub const FLAGS_OFFSET: usize = 6;
 
-/// `NLMSG_ERROR`: an acknowledgement, or an error.
-pub const TYPE_ERROR: u16 = 2;
-/// `NLMSG_DONE`: the end of a dump.
-pub const TYPE_DONE: u16 = 3;
 /// `NLM_F_REQUEST`.
-pub const REQUEST: u16 = 0x1;
+pub const REQUEST: u16 = NlmF::REQUEST.bits();
 /// `NLM_F_ACK`.
-pub const ACK: u16 = 0x4;
+pub const ACK: u16 = NlmF::ACK.bits();
 /// `NLM_F_ECHO`.
-pub const ECHO: u16 = 0x8;
+pub const ECHO: u16 = NlmF::ECHO.bits();
 /// `NLM_F_DUMP_INTR`: objects changed during the dump.
-pub const DUMP_INTR: u16 = 0x10;
+pub const DUMP_INTR: u16 = NlmF::DUMP_INTR.bits();
 /// `NLM_F_DUMP`.
-pub const DUMP: u16 = 0x300;
+pub const DUMP: u16 = NlmF::DUMP.bits();
 /// `NLM_F_REPLACE`: put it in the place of what is there.
-pub const REPLACE: u16 = 0x100;
+pub const REPLACE: u16 = NlmF::REPLACE.bits();
 /// `NLM_F_EXCL`.
-pub const EXCL: u16 = 0x200;
+pub const EXCL: u16 = NlmF::EXCL.bits();
 /// `NLM_F_CREATE`.
-pub const CREATE: u16 = 0x400;
+pub const CREATE: u16 = NlmF::CREATE.bits();
 /// `NLM_F_APPEND`.
-pub const APPEND: u16 = 0x800;
+pub const APPEND: u16 = NlmF::APPEND.bits();
 /// `NLM_F_CAPPED`: the error does not echo the request.
-pub(super) const CAPPED: u16 = 0x100;
+pub(super) const CAPPED: u16 = NlmF::CAPPED.bits();
 /// `NLM_F_ACK_TLVS`: attributes follow the error.
-pub(super) const ACK_TLVS: u16 = 0x200;
-/// `NLMSGERR_ATTR_MSG`: the kernel's own words.
-pub(super) const ATTR_MSG: u16 = 1;
+pub(super) const ACK_TLVS: u16 = NlmF::ACK_TLVS.bits();
 
 /// One message, borrowed from its datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,14 +118,15 @@ impl<'a> Message<'a> {
         if self.flags & ACK_TLVS == 0 {
             return None;
         }
-        let echoed = match self.kind {
-            TYPE_DONE => 0,
+        let echoed = match Nlmsg::from(self.kind) {
+            Nlmsg::Done => 0,
             _ if self.flags & CAPPED != 0 => HEADER,
             _ => usize::try_from(u32_at(self.payload, 4).ok()?).ok()?.max(HEADER),
         };
         let rest = self.payload.get(4..)?;
         let attrs = rest.get(..echoed).and_then(|_| rest.get(align(echoed)..))?;
-        let words = Attrs::new(attrs).flatten().find(|attr| attr.kind == ATTR_MSG)?;
+        let mut attrs = Attrs::new(attrs).flatten();
+        let words = attrs.find(|attr| NlmsgerrAttr::from(attr.kind) == NlmsgerrAttr::Msg)?;
         words.text().ok()
     }
 }
@@ -162,8 +159,8 @@ mod tests {
         bytes
     }
 
-    fn answer(kind: u16, flags: u16, payload: &[u8]) -> Result<(i32, Option<String>), Error> {
-        let message = Message { kind, flags, sequence: 1, port: 0, payload };
+    fn answer(kind: Nlmsg, flags: u16, payload: &[u8]) -> Result<(i32, Option<String>), Error> {
+        let message = Message { kind: kind.into(), flags, sequence: 1, port: 0, payload };
         message.answer().map(|answer| (answer.errno, answer.words.map(str::to_owned)))
     }
 
@@ -199,11 +196,11 @@ mod tests {
         let errno = (-17_i32).to_ne_bytes();
         let no = |found| assert_eq!(found, Ok((17, Some("no".to_owned()))));
         let capped = [&errno[..], &raw(64, 16, 0, &[]), &NO].concat();
-        no(answer(TYPE_ERROR, ACK_TLVS | CAPPED, &capped));
+        no(answer(Nlmsg::Error, ACK_TLVS | CAPPED, &capped));
         let echoed = [&errno[..], &raw(18, 16, 0, &[1, 2, 0, 0]), &NO].concat();
-        no(answer(TYPE_ERROR, ACK_TLVS, &echoed));
-        no(answer(TYPE_DONE, ACK_TLVS, &[&errno[..], &NO].concat()));
-        assert_eq!(answer(TYPE_ERROR, CAPPED, &capped), Ok((17, None)));
+        no(answer(Nlmsg::Error, ACK_TLVS, &echoed));
+        no(answer(Nlmsg::Done, ACK_TLVS, &[&errno[..], &NO].concat()));
+        assert_eq!(answer(Nlmsg::Error, CAPPED, &capped), Ok((17, None)));
     }
 
     #[test]
@@ -218,15 +215,15 @@ mod tests {
             &[&raw(16, 16, 0, &[])[..], &[99, 0, 1, 0]].concat(),
         ] {
             let payload = [&errno[..], rest].concat();
-            assert_eq!(answer(TYPE_ERROR, ACK_TLVS, &payload), Ok((17, None)), "{rest:?}");
+            assert_eq!(answer(Nlmsg::Error, ACK_TLVS, &payload), Ok((17, None)), "{rest:?}");
         }
     }
 
     #[test]
     fn what_is_not_an_errno_is_not_an_acknowledgement() {
-        assert_eq!(answer(TYPE_ERROR, 0, &i32::MIN.to_ne_bytes()), Err(Error::Unknown));
-        assert_eq!(answer(TYPE_ERROR, 0, &1_i32.to_ne_bytes()), Err(Error::Unknown));
-        assert_eq!(answer(TYPE_ERROR, 0, &[0; 3]), Err(Error::Truncated));
-        assert_eq!(answer(TYPE_ERROR, 0, &[0; 4]), Ok((0, None)));
+        assert_eq!(answer(Nlmsg::Error, 0, &i32::MIN.to_ne_bytes()), Err(Error::Unknown));
+        assert_eq!(answer(Nlmsg::Error, 0, &1_i32.to_ne_bytes()), Err(Error::Unknown));
+        assert_eq!(answer(Nlmsg::Error, 0, &[0; 3]), Err(Error::Truncated));
+        assert_eq!(answer(Nlmsg::Error, 0, &[0; 4]), Ok((0, None)));
     }
 }

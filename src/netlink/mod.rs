@@ -5,6 +5,9 @@
 //! into. On top of them [`rtnl`] speaks links, addresses, neighbours and routes, [`nft`] speaks
 //! nf_tables, [`conntrack`] tracked connections. Nothing here trusts a length: what does not fit is
 //! an [`Error`], and every loop consumes at least a header a turn.
+//!
+//! Flags, types of messages and attributes come from `neli::consts` where it has them; the others
+//! stand here, next to their use.
 
 pub mod attr;
 pub mod conntrack;
@@ -16,6 +19,17 @@ pub mod rtnl;
 pub mod writer;
 
 use std::fmt;
+
+/// Compares numbers of ours with those of the kernel's headers, as `libc` and `linux-raw-sys` have
+/// them. Numbers that neither has are compared with bytes of other programs, in `tests/netlink`.
+#[cfg(test)]
+macro_rules! same {
+    ($($ours:expr => $theirs:expr),* $(,)?) => {
+        $(assert_eq!($ours as i64, $theirs as i64, stringify!($theirs));)*
+    };
+}
+#[cfg(test)]
+use same;
 
 /// Why bytes are not a message, or a message does not fit its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -176,6 +176,11 @@ mod tests {
     use crate::netlink::message::Messages;
 
     #[test]
+    fn numbers_are_the_kernels() {
+        crate::netlink::same! { NESTED => libc::NLA_F_NESTED }
+    }
+
+    #[test]
     fn what_is_written_can_be_read() {
         let mut writer = Writer::new();
         for sequence in [1, 2] {

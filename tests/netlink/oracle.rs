@@ -5,14 +5,14 @@ use std::net::Ipv4Addr;
 
 use neli::FromBytesWithInput;
 use neli::consts::rtnl::RtaType;
-use neli::consts::rtnl::{Arphrd, Ifa, Iff, Ifla, IflaInfo, Nda, RtAddrFamily, RtTable};
+use neli::consts::rtnl::{Arphrd, Ifa, Iff, Ifla, IflaInfo, Nda, RtAddrFamily, RtTable, Rtm};
 use neli::rtnl::{Ifaddrmsg, Ifinfomsg, Ndmsg, Rtmsg};
 use neli::types::{Buffer, RtBuffer};
 use volnet::netlink::message::Messages;
 use volnet::netlink::rtnl::address::{self, AddressMessage};
 use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target};
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
-use volnet::netlink::rtnl::{NEWADDR, NEWLINK, NEWNEIGH, route};
+use volnet::netlink::rtnl::route;
 use volnet::netlink::writer::Writer;
 
 use crate::golden;
@@ -32,12 +32,12 @@ fn written<T: FromBytesWithInput<Input = usize>>(write: impl FnOnce(&mut Writer)
 }
 
 /// Payloads of one kind that the kernel sent.
-fn received(name: &str, kind: u16) -> Vec<Vec<u8>> {
+fn received(name: &str, kind: Rtm) -> Vec<Vec<u8>> {
     let golden = golden::read(name);
     let messages =
         golden.received.iter().flat_map(|bytes| Messages::new(bytes)).map(Result::unwrap);
     messages
-        .filter(|message| message.kind == kind)
+        .filter(|message| Rtm::from(message.kind) == kind)
         .map(|message| message.payload.to_vec())
         .collect()
 }
@@ -61,7 +61,7 @@ fn nest<T: RtaType>(attrs: &RtBuffer<T, Buffer>, kind: T) -> Vec<u8> {
 
 #[test]
 fn links_are_read_alike() {
-    let payloads = received("rtnl/link-dump", NEWLINK);
+    let payloads = received("rtnl/link-dump", Rtm::Newlink);
     for payload in &payloads {
         let (ours, theirs) = (LinkMessage::read(payload).unwrap(), decode::<Ifinfomsg>(payload));
         let ours_text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -85,7 +85,7 @@ fn links_are_read_alike() {
 
 #[test]
 fn addresses_and_neighbours_are_read_alike() {
-    for payload in received("rtnl/address-dump", NEWADDR) {
+    for payload in received("rtnl/address-dump", Rtm::Newaddr) {
         let (ours, theirs) =
             (AddressMessage::read(&payload).unwrap(), decode::<Ifaddrmsg>(&payload));
         let handle = theirs.rtattrs().get_attr_handle();
@@ -93,7 +93,7 @@ fn addresses_and_neighbours_are_read_alike() {
         let theirs = (*theirs.ifa_index(), Ipv4Addr::from(address), *theirs.ifa_prefixlen());
         assert_eq!((ours.index, ours.address, ours.length), theirs);
     }
-    for payload in received("rtnl/neighbour-dump", NEWNEIGH) {
+    for payload in received("rtnl/neighbour-dump", Rtm::Newneigh) {
         let (ours, theirs) = (NeighbourMessage::read(&payload).unwrap(), decode::<Ndmsg>(&payload));
         let handle = theirs.rtattrs().get_attr_handle();
         let address = handle.get_attr_payload_as::<[u8; 4]>(Nda::Dst).unwrap();

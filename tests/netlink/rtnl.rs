@@ -4,14 +4,16 @@
 use std::net::Ipv4Addr;
 
 use crate::golden;
+use neli::consts::nl::Nlmsg;
+use neli::consts::rtnl::Rtm;
 use volnet::netlink::attr::{Attr, Attrs};
-use volnet::netlink::message::{DUMP, Message, Messages, REQUEST, TYPE_DONE, TYPE_ERROR};
+use volnet::netlink::message::{DUMP, Message, Messages, REQUEST};
+use volnet::netlink::rtnl::Notice;
 use volnet::netlink::rtnl::address::{self, AddressMessage};
 use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target, TunKind};
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
 use volnet::netlink::rtnl::qdisc::{self, Bucket, OURS, QdiscMessage, ROOT};
 use volnet::netlink::rtnl::route::{self, RouteMessage};
-use volnet::netlink::rtnl::{self, Notice};
 use volnet::netlink::writer::Writer;
 
 /// Everything the kernel sent to a command.
@@ -19,7 +21,8 @@ fn received(golden: &golden::Golden) -> Vec<Message<'_>> {
     golden.received.iter().flat_map(|bytes| Messages::new(bytes)).map(Result::unwrap).collect()
 }
 
-fn of_kind<'a>(messages: &[Message<'a>], kind: u16) -> Vec<Message<'a>> {
+fn of_kind<'a>(messages: &[Message<'a>], kind: impl Into<u16>) -> Vec<Message<'a>> {
+    let kind = kind.into();
     messages.iter().copied().filter(|message| message.kind == kind).collect()
 }
 
@@ -35,8 +38,8 @@ fn link<'a>(links: &[LinkMessage<'a>], name: &str) -> LinkMessage<'a> {
 fn reads_a_dump_of_links() {
     let golden = golden::read("rtnl/link-dump");
     let messages = received(&golden);
-    assert_eq!(of_kind(&messages, TYPE_DONE)[0].answer().unwrap().errno, 0);
-    let links: Vec<_> = of_kind(&messages, rtnl::NEWLINK)
+    assert_eq!(of_kind(&messages, Nlmsg::Done)[0].answer().unwrap().errno, 0);
+    let links: Vec<_> = of_kind(&messages, Rtm::Newlink)
         .iter()
         .map(|message| LinkMessage::read(message.payload).unwrap())
         .collect();
@@ -98,13 +101,13 @@ fn reads_what_a_monitor_hears() {
     assert!(attached.unwrap() < detached.unwrap() && detached.unwrap() < gone.unwrap());
     // The bridge said RTM_DELLINK as well, when the port was detached. That is not news of a link.
     let gone = links.iter().filter(|notice| matches!(notice, Notice::LinkGone(_))).count();
-    assert_eq!((of_kind(&heard, rtnl::DELLINK).len(), gone), (2, 1));
+    assert_eq!((of_kind(&heard, Rtm::Dellink).len(), gone), (2, 1));
 }
 
 #[test]
 fn reads_addresses_routes_and_neighbours() {
     let golden = golden::read("rtnl/address-dump");
-    let addresses = of_kind(&received(&golden), rtnl::NEWADDR)
+    let addresses = of_kind(&received(&golden), Rtm::Newaddr)
         .iter()
         .map(|message| AddressMessage::read(message.payload).unwrap())
         .map(|found| (found.index, found.address, found.length))
@@ -114,7 +117,7 @@ fn reads_addresses_routes_and_neighbours() {
 
     let golden = golden::read("rtnl/neighbour-dump");
     let neighbours = received(&golden);
-    let neighbour = of_kind(&neighbours, rtnl::NEWNEIGH)[0];
+    let neighbour = of_kind(&neighbours, Rtm::Newneigh)[0];
     let expected = NeighbourMessage {
         index: 2,
         address: Ipv4Addr::new(192, 168, 127, 9),
@@ -124,7 +127,7 @@ fn reads_addresses_routes_and_neighbours() {
     assert_eq!(NeighbourMessage::read(neighbour.payload), Ok(expected));
 
     let golden = golden::read("rtnl/route-dump");
-    let mut routes = of_kind(&received(&golden), rtnl::NEWROUTE)
+    let mut routes = of_kind(&received(&golden), Rtm::Newroute)
         .iter()
         .map(|message| RouteMessage::read(message.payload).unwrap())
         .filter(|route| route.table == route::TABLE_MAIN)
@@ -147,7 +150,7 @@ fn reads_the_words_of_the_kernel() {
     let answer = |name: &str| {
         let golden = golden::read(name);
         let errors = received(&golden);
-        let answer = of_kind(&errors, TYPE_ERROR).last().unwrap().answer().unwrap();
+        let answer = of_kind(&errors, Nlmsg::Error).last().unwrap().answer().unwrap();
         (answer.errno, answer.words.map(str::to_owned))
     };
     let words = "mtu less than device minimum".to_owned();
@@ -226,8 +229,8 @@ fn changes_links_as_ip_does() {
     let set = |index, change: LinkChange<'_>| {
         let mut ours = ours(IFINFOMSG, |w| link::set(w, 1, Target::Index(index), &change));
         // ip(8) says RTM_NEWLINK; see `set` for why we do not.
-        assert_eq!(ours.kind, rtnl::SETLINK);
-        ours.kind = rtnl::NEWLINK;
+        assert_eq!(ours.kind, u16::from(Rtm::Setlink));
+        ours.kind = Rtm::Newlink.into();
         ours
     };
     let change = LinkChange {
@@ -330,7 +333,7 @@ fn sets_and_deletes_queueing_disciplines_as_tc_does() {
 #[test]
 fn reads_a_dump_of_queueing_disciplines() {
     let golden = golden::read("rtnl/qdisc-dump");
-    let messages = of_kind(&received(&golden), rtnl::NEWQDISC);
+    let messages = of_kind(&received(&golden), Rtm::Newqdisc);
     let all = messages.iter().map(|message| QdiscMessage::read(message.payload).unwrap());
     let roots: Vec<_> = all.filter(|qdisc| qdisc.parent == ROOT && qdisc.handle != 0).collect();
     let [ours] = roots[..] else { panic!("{roots:?}") };

@@ -66,3 +66,17 @@ impl<'a> Generation<'a> {
         Ok(Generation { id: id.ok_or(Error::Missing)?, pid, name })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::same;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        same! {
+            BEGIN => libc::NFNL_MSG_BATCH_BEGIN,
+            END => libc::NFNL_MSG_BATCH_END,
+        }
+    }
+}

@@ -100,7 +100,7 @@ pub enum Meta {
     /// The index of the link that a packet came in by; a word of the host.
     InIndex = 4,
     /// The name of the bridge whose port a frame came in by.
-    InBridge = 11,
+    InBridge = 17,
     /// The protocol that an IP packet carries; a byte.
     Protocol = 16,
 }
@@ -375,13 +375,10 @@ fn read_meta<'a>(attrs: Attrs<'a>) -> Result<Expression<'a>, Error> {
     for attr in attrs {
         let attr = attr?;
         if attr.kind == META_KEY {
-            return Ok(match attr.be32()? {
-                6 => Expression::LinkName(Meta::InName),
-                7 => Expression::LinkName(Meta::OutName),
-                4 => Expression::LinkName(Meta::InIndex),
-                11 => Expression::LinkName(Meta::InBridge),
-                _ => Expression::Other,
-            });
+            let key = attr.be32()?;
+            let links = [Meta::InName, Meta::OutName, Meta::InIndex, Meta::InBridge];
+            let link = links.into_iter().find(|link| *link as u32 == key);
+            return Ok(link.map_or(Expression::Other, Expression::LinkName));
         }
     }
     Ok(Expression::Other)
@@ -451,4 +448,38 @@ fn read_immediate<'a>(attrs: Attrs<'a>) -> Result<Expression<'a>, Error> {
         }
     }
     Ok(Expression::Other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::same;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        same! {
+            REG_VERDICT => libc::NFT_REG_VERDICT,
+            REG32_FIRST => libc::NFT_REG32_00,
+            LOOKUP_INVERTED => libc::NFT_LOOKUP_F_INV,
+            OP_UPDATE => libc::NFT_DYNSET_OP_UPDATE,
+            NAT_DESTINATION => libc::NFT_NAT_DNAT,
+            LOCAL => libc::RTN_LOCAL,
+            CT_STATE => libc::NFT_CT_STATE,
+            CT_DIRECTION => libc::NFT_CT_DIRECTION,
+            CT_STATUS => libc::NFT_CT_STATUS,
+            Meta::Priority => libc::NFT_META_PRIORITY,
+            Meta::InName => libc::NFT_META_IIFNAME,
+            Meta::OutName => libc::NFT_META_OIFNAME,
+            Meta::InIndex => libc::NFT_META_IIF,
+            Meta::InBridge => libc::NFT_META_BRI_IIFNAME,
+            Meta::Protocol => libc::NFT_META_L4PROTO,
+            Base::Link => libc::NFT_PAYLOAD_LL_HEADER,
+            Base::Network => libc::NFT_PAYLOAD_NETWORK_HEADER,
+            Base::Transport => libc::NFT_PAYLOAD_TRANSPORT_HEADER,
+            Compare::Equal => libc::NFT_CMP_EQ,
+            Compare::NotEqual => libc::NFT_CMP_NEQ,
+            Code::Drop => libc::NF_DROP,
+            Code::Accept => libc::NF_ACCEPT,
+        }
+    }
 }

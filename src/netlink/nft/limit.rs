@@ -91,3 +91,18 @@ fn read_data(data: Attr<'_>) -> Result<Option<Limit>, Error> {
         .filter(|_| (second, flags) == (Some(SECOND), OVER))
         .map(|(unit, per_second)| Limit { unit, per_second, burst }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::same;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        same! {
+            OVER => libc::NFT_LIMIT_F_INV,
+            Unit::Packets => libc::NFT_LIMIT_PKTS,
+            Unit::Bytes => libc::NFT_LIMIT_PKT_BYTES,
+        }
+    }
+}

@@ -78,3 +78,37 @@ pub(super) fn split(payload: &[u8]) -> Result<(u8, &[u8]), Error> {
     let [family, ..] = array_at::<HEADER>(payload, 0)?;
     Ok((family, &payload[HEADER..]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::same;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        same! {
+            SUBSYSTEM => libc::NFNL_SUBSYS_NFTABLES,
+            FAMILY_ANY => libc::NFPROTO_UNSPEC,
+            FAMILY_INET => libc::NFPROTO_INET,
+            FAMILY_IP => libc::NFPROTO_IPV4,
+            FAMILY_IP6 => libc::NFPROTO_IPV6,
+            FAMILY_BRIDGE => libc::NFPROTO_BRIDGE,
+            Kind::NewTable => libc::NFT_MSG_NEWTABLE,
+            Kind::GetTable => libc::NFT_MSG_GETTABLE,
+            Kind::DelTable => libc::NFT_MSG_DELTABLE,
+            Kind::NewChain => libc::NFT_MSG_NEWCHAIN,
+            Kind::GetChain => libc::NFT_MSG_GETCHAIN,
+            Kind::NewRule => libc::NFT_MSG_NEWRULE,
+            Kind::GetRule => libc::NFT_MSG_GETRULE,
+            Kind::DelRule => libc::NFT_MSG_DELRULE,
+            Kind::NewSet => libc::NFT_MSG_NEWSET,
+            Kind::GetSet => libc::NFT_MSG_GETSET,
+            Kind::NewSetElem => libc::NFT_MSG_NEWSETELEM,
+            Kind::GetSetElem => libc::NFT_MSG_GETSETELEM,
+            Kind::DelSetElem => libc::NFT_MSG_DELSETELEM,
+            Kind::NewGen => libc::NFT_MSG_NEWGEN,
+            notice::GROUP => libc::NFNLGRP_NFTABLES,
+            element::INTERVAL_END => libc::NFT_SET_ELEM_INTERVAL_END,
+        }
+    }
+}

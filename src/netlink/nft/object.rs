@@ -521,3 +521,20 @@ pub fn dump_rules(writer: &mut Writer, sequence: u32, family: u8, table: &str) {
     writer.attr_text(RULE_TABLE, table);
     writer.close_message(open);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::same;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        same! {
+            SET_INTERVAL => libc::NFT_SET_INTERVAL,
+            SET_MAP => libc::NFT_SET_MAP,
+            SET_HAS_TIMEOUT => libc::NFT_SET_TIMEOUT,
+            SET_DYNAMIC => libc::NFT_SET_EVAL,
+            POLICY_ACCEPT => libc::NF_ACCEPT,
+        }
+    }
+}

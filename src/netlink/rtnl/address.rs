@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{AF_INET, DELADDR, GETADDR, NEWADDR};
+use neli::consts::rtnl::{Ifa, Rtm};
+
+use super::AF_INET;
 use crate::netlink::Error;
 use crate::netlink::attr::Attrs;
 use crate::netlink::message::{ACK, CREATE, DUMP, EXCL, REQUEST, array_at, u32_at};
@@ -10,10 +12,6 @@ use crate::netlink::writer::Writer;
 
 /// Bytes of `struct ifaddrmsg`: family, prefix length, flags, scope, index.
 const HEADER: usize = 8;
-
-// IFA_*: linux/if_addr.h.
-const ADDRESS: u16 = 1;
-const LOCAL: u16 = 2;
 
 /// An IPv4 address of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +34,9 @@ impl AddressMessage {
         let (mut local, mut address) = (None, None);
         for attr in Attrs::new(&payload[HEADER..]) {
             let attr = attr?;
-            match attr.kind {
-                LOCAL => local = Some(Ipv4Addr::from(attr.array::<4>()?)),
-                ADDRESS => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
+            match Ifa::from(attr.kind) {
+                Ifa::Local => local = Some(Ipv4Addr::from(attr.array::<4>()?)),
+                Ifa::Address => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
                 _ => {}
             }
         }
@@ -50,27 +48,27 @@ impl AddressMessage {
 
 /// Asks for the IPv4 addresses of all links.
 pub fn dump(writer: &mut Writer, sequence: u32) {
-    let open = writer.message(GETADDR, REQUEST | DUMP, sequence);
+    let open = writer.message(Rtm::Getaddr.into(), REQUEST | DUMP, sequence);
     writer.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
     writer.close_message(open);
 }
 
 /// Gives a link an address; EEXIST when it has it already.
 pub fn add(writer: &mut Writer, sequence: u32, address: &AddressMessage) {
-    change(writer, NEWADDR, REQUEST | CREATE | EXCL | ACK, sequence, address);
+    change(writer, Rtm::Newaddr, REQUEST | CREATE | EXCL | ACK, sequence, address);
 }
 
 /// Takes an address from a link; EADDRNOTAVAIL when it does not have it.
 pub fn delete(writer: &mut Writer, sequence: u32, address: &AddressMessage) {
-    change(writer, DELADDR, REQUEST | ACK, sequence, address);
+    change(writer, Rtm::Deladdr, REQUEST | ACK, sequence, address);
 }
 
-fn change(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, address: &AddressMessage) {
-    let open = writer.message(kind, flags, sequence);
+fn change(writer: &mut Writer, kind: Rtm, flags: u16, sequence: u32, address: &AddressMessage) {
+    let open = writer.message(kind.into(), flags, sequence);
     writer.raw(&[AF_INET, address.length, 0, 0]);
     writer.raw(&address.index.to_ne_bytes());
-    writer.attr(LOCAL, &address.address.octets());
-    writer.attr(ADDRESS, &address.address.octets());
+    writer.attr(Ifa::Local.into(), &address.address.octets());
+    writer.attr(Ifa::Address.into(), &address.address.octets());
     writer.close_message(open);
 }
 
@@ -80,12 +78,12 @@ mod tests {
 
     #[test]
     fn reads_only_what_is_an_ipv4_address() {
-        let attr = |kind, value: &[u8]| {
+        let attr = |kind: Ifa, value: &[u8]| {
             let mut writer = Writer::new();
-            writer.attr(kind, value);
+            writer.attr(kind.into(), value);
             writer.finish().unwrap().to_vec()
         };
-        let (local, peer) = (attr(LOCAL, &[10, 0, 0, 1]), attr(ADDRESS, &[10, 0, 0, 2]));
+        let (local, peer) = (attr(Ifa::Local, &[10, 0, 0, 1]), attr(Ifa::Address, &[10, 0, 0, 2]));
         let read = |header: [u8; 4], attrs: &[u8]| {
             let payload = [&header[..], &3_u32.to_ne_bytes(), attrs].concat();
             AddressMessage::read(&payload).map(|found| (found.index, found.address.octets()[3]))
@@ -96,7 +94,7 @@ mod tests {
         assert_eq!(read([2, 33, 0, 0], &local), Err(Error::Unknown));
         assert_eq!(read([10, 24, 0, 0], &local), Err(Error::Unknown));
         assert_eq!(read([2, 24, 0, 0], &[]), Err(Error::Missing));
-        assert_eq!(read([2, 24, 0, 0], &attr(LOCAL, &[1, 1])), Err(Error::WrongSize));
+        assert_eq!(read([2, 24, 0, 0], &attr(Ifa::Local, &[1, 1])), Err(Error::WrongSize));
         assert_eq!(AddressMessage::read(&[2; 7]), Err(Error::Truncated));
     }
 }

@@ -17,6 +17,8 @@ pub mod netconf;
 pub mod qdisc;
 pub mod route;
 
+use neli::consts::rtnl::Rtm;
+
 use super::Error;
 use super::message::Message;
 use address::AddressMessage;
@@ -34,41 +36,6 @@ pub const AF_INET: u8 = 2;
 pub const AF_BRIDGE: u8 = 7;
 /// `AF_INET6` (linux/socket.h): IPv6.
 const AF_INET6: u16 = 10;
-
-/// `RTM_NEWLINK` (linux/rtnetlink.h): make or change a link; also news of one.
-pub const NEWLINK: u16 = 16;
-/// `RTM_DELLINK`: remove a link.
-pub const DELLINK: u16 = 17;
-/// `RTM_GETLINK`: ask for a link or for all.
-pub const GETLINK: u16 = 18;
-/// `RTM_SETLINK`: change a link that exists.
-pub const SETLINK: u16 = 19;
-/// `RTM_NEWADDR`: give a link an address; also news of one.
-pub const NEWADDR: u16 = 20;
-/// `RTM_DELADDR`: take an address from a link.
-pub const DELADDR: u16 = 21;
-/// `RTM_GETADDR`: ask for addresses.
-pub const GETADDR: u16 = 22;
-/// `RTM_NEWROUTE`: news of a route.
-pub const NEWROUTE: u16 = 24;
-/// `RTM_DELROUTE`: news that a route is gone.
-pub const DELROUTE: u16 = 25;
-/// `RTM_GETROUTE`: ask for routes.
-pub const GETROUTE: u16 = 26;
-/// `RTM_NEWNEIGH`: news of a neighbour.
-pub const NEWNEIGH: u16 = 28;
-/// `RTM_DELNEIGH`: forget a neighbour.
-pub const DELNEIGH: u16 = 29;
-/// `RTM_GETNEIGH`: ask for neighbours.
-pub const GETNEIGH: u16 = 30;
-/// `RTM_NEWQDISC`: set a queueing discipline; also news of one.
-pub const NEWQDISC: u16 = 36;
-/// `RTM_DELQDISC`: remove a queueing discipline; also news that one is gone.
-pub const DELQDISC: u16 = 37;
-/// `RTM_GETQDISC`: ask for queueing disciplines.
-pub const GETQDISC: u16 = 38;
-/// `RTM_NEWNETCONF`: news of a switch of a link.
-pub const NEWNETCONF: u16 = 80;
 
 /// `RTNLGRP_LINK` (linux/rtnetlink.h): the multicast group of news about links.
 pub const GROUP_LINK: u32 = 1;
@@ -120,23 +87,46 @@ impl<'a> Notice<'a> {
     pub fn read(message: &Message<'a>) -> Result<Option<Notice<'a>>, Error> {
         let payload = message.payload;
         let family = *payload.first().ok_or(Error::Truncated)?;
-        Ok(Some(match (message.kind, family) {
-            (NEWLINK, AF_UNSPEC) => Notice::Link(LinkMessage::read(payload)?),
-            (DELLINK, AF_UNSPEC) => Notice::LinkGone(LinkMessage::read(payload)?),
-            (NEWLINK, AF_BRIDGE) => match PortMessage::read(payload) {
+        Ok(Some(match (Rtm::from(message.kind), family) {
+            (Rtm::Newlink, AF_UNSPEC) => Notice::Link(LinkMessage::read(payload)?),
+            (Rtm::Dellink, AF_UNSPEC) => Notice::LinkGone(LinkMessage::read(payload)?),
+            (Rtm::Newlink, AF_BRIDGE) => match PortMessage::read(payload) {
                 Err(Error::Missing) => return Ok(None),
                 port => Notice::Port(port?),
             },
-            (NEWADDR, AF_INET) => Notice::Address(AddressMessage::read(payload)?),
-            (DELADDR, AF_INET) => Notice::AddressGone(AddressMessage::read(payload)?),
-            (NEWNEIGH, AF_INET) => Notice::Neighbour(NeighbourMessage::read(payload)?),
-            (DELNEIGH, AF_INET) => Notice::NeighbourGone(NeighbourMessage::read(payload)?),
-            (NEWROUTE, AF_INET) => Notice::Route(RouteMessage::read(payload)?),
-            (DELROUTE, AF_INET) => Notice::RouteGone(RouteMessage::read(payload)?),
-            (NEWNETCONF, AF_INET) => Notice::Netconf(NetconfMessage::read(payload)?),
-            (NEWQDISC, AF_UNSPEC) => Notice::Qdisc(QdiscMessage::read(payload)?),
-            (DELQDISC, AF_UNSPEC) => Notice::QdiscGone(QdiscMessage::read(payload)?),
+            (Rtm::Newaddr, AF_INET) => Notice::Address(AddressMessage::read(payload)?),
+            (Rtm::Deladdr, AF_INET) => Notice::AddressGone(AddressMessage::read(payload)?),
+            (Rtm::Newneigh, AF_INET) => Notice::Neighbour(NeighbourMessage::read(payload)?),
+            (Rtm::Delneigh, AF_INET) => Notice::NeighbourGone(NeighbourMessage::read(payload)?),
+            (Rtm::Newroute, AF_INET) => Notice::Route(RouteMessage::read(payload)?),
+            (Rtm::Delroute, AF_INET) => Notice::RouteGone(RouteMessage::read(payload)?),
+            (Rtm::Newnetconf, AF_INET) => Notice::Netconf(NetconfMessage::read(payload)?),
+            (Rtm::Newqdisc, AF_UNSPEC) => Notice::Qdisc(QdiscMessage::read(payload)?),
+            (Rtm::Delqdisc, AF_UNSPEC) => Notice::QdiscGone(QdiscMessage::read(payload)?),
             _ => return Ok(None),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::same;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        same! {
+            AF_UNSPEC => libc::AF_UNSPEC,
+            AF_INET => libc::AF_INET,
+            AF_BRIDGE => libc::AF_BRIDGE,
+            AF_INET6 => libc::AF_INET6,
+            GROUP_LINK => libc::RTNLGRP_LINK,
+            GROUP_NEIGHBOUR => libc::RTNLGRP_NEIGH,
+            GROUP_QDISC => libc::RTNLGRP_TC,
+            GROUP_ADDRESS => libc::RTNLGRP_IPV4_IFADDR,
+            GROUP_ROUTE => libc::RTNLGRP_IPV4_ROUTE,
+            GROUP_NETCONF => libc::RTNLGRP_IPV4_NETCONF,
+            route::TABLE_MAIN => libc::RT_TABLE_MAIN,
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{AF_INET, DELNEIGH, GETNEIGH};
+use neli::consts::rtnl::{Nda, Rtm};
+
+use super::AF_INET;
 use crate::netlink::Error;
 use crate::netlink::attr::Attrs;
 use crate::netlink::message::{ACK, DUMP, REQUEST, array_at, u16_at, u32_at};
@@ -10,11 +12,6 @@ use crate::netlink::writer::Writer;
 
 /// Bytes of `struct ndmsg`: family, padding, index, state, flags, type.
 const HEADER: usize = 12;
-
-// NDA_*: linux/neighbour.h.
-const DST: u16 = 1;
-const LLADDR: u16 = 2;
-const IFINDEX: u16 = 8;
 
 /// An entry of the ARP table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +36,9 @@ impl NeighbourMessage {
         let (mut address, mut mac) = (None, None);
         for attr in Attrs::new(&payload[HEADER..]) {
             let attr = attr?;
-            match attr.kind {
-                DST => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
-                LLADDR => mac = attr.array().ok(),
+            match Nda::from(attr.kind) {
+                Nda::Dst => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
+                Nda::Lladdr => mac = attr.array().ok(),
                 _ => {}
             }
         }
@@ -58,18 +55,18 @@ impl NeighbourMessage {
 /// Asks for the IPv4 neighbours behind one link. The filter is an attribute: a dump whose header
 /// has an index is refused.
 pub fn dump(writer: &mut Writer, sequence: u32, index: u32) {
-    let open = writer.message(GETNEIGH, REQUEST | DUMP, sequence);
+    let open = writer.message(Rtm::Getneigh.into(), REQUEST | DUMP, sequence);
     writer.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    writer.attr_u32(IFINDEX, index);
+    writer.attr_u32(Nda::Ifindex.into(), index);
     writer.close_message(open);
 }
 
 /// Forgets a neighbour; ENOENT when it is not known.
 pub fn delete(writer: &mut Writer, sequence: u32, index: u32, address: Ipv4Addr) {
-    let open = writer.message(DELNEIGH, REQUEST | ACK, sequence);
+    let open = writer.message(Rtm::Delneigh.into(), REQUEST | ACK, sequence);
     writer.raw(&[AF_INET, 0, 0, 0]);
     writer.raw(&index.to_ne_bytes());
     writer.raw(&[0; 4]);
-    writer.attr(DST, &address.octets());
+    writer.attr(Nda::Dst.into(), &address.octets());
     writer.close_message(open);
 }

@@ -4,7 +4,9 @@
 //! volnet sets a token bucket (`tbf`). The kernel keeps its burst as a time, in ticks of 64 ns, and
 //! reports only that. So the bytes that are read back can be off by up to 300 at the highest rate.
 
-use super::{AF_UNSPEC, DELQDISC, GETQDISC, NEWQDISC};
+use neli::consts::rtnl::{Rtm, Tca};
+
+use super::AF_UNSPEC;
 use crate::netlink::Error;
 use crate::netlink::attr::{Attr, Attrs};
 use crate::netlink::message::{ACK, CREATE, DUMP, ECHO, EXCL, REPLACE, REQUEST, array_at, u32_at};
@@ -18,9 +20,6 @@ pub const ROOT: u32 = u32::MAX;
 /// two, so that one can replace the other.
 pub const OURS: [u32; 2] = [0x766f_0000, 0x7670_0000];
 
-// TCA_*: linux/rtnetlink.h.
-const KIND: u16 = 1;
-const OPTIONS: u16 = 2;
 // TCA_TBF_*: linux/pkt_sched.h.
 const TBF_PARMS: u16 = 1;
 const TBF_BURST: u16 = 6;
@@ -71,9 +70,9 @@ impl<'a> QdiscMessage<'a> {
         let (mut kind, mut options) = (None, None);
         for attr in Attrs::new(&payload[HEADER..]) {
             let attr = attr?;
-            match attr.kind {
-                KIND => kind = Some(attr.string()),
-                OPTIONS => options = Some(attr),
+            match Tca::from(attr.kind) {
+                Tca::Kind => kind = Some(attr.string()),
+                Tca::Options => options = Some(attr),
                 _ => {}
             }
         }
@@ -126,14 +125,14 @@ impl Bucket {
 
 /// Asks for the queueing disciplines of all links.
 pub fn dump(writer: &mut Writer, sequence: u32) {
-    let open = begin(writer, GETQDISC, REQUEST | DUMP, sequence, 0, (0, 0));
+    let open = begin(writer, Rtm::Getqdisc, REQUEST | DUMP, sequence, 0, (0, 0));
     writer.close_message(open);
 }
 
 /// Asks for the queueing discipline at the root of a link. The kernel may not report the default
 /// one. It sends the answer to all listeners for news, and to the caller only as an echo.
 pub fn get(writer: &mut Writer, sequence: u32, index: u32) {
-    let open = begin(writer, GETQDISC, REQUEST | ECHO | ACK, sequence, index, (0, ROOT));
+    let open = begin(writer, Rtm::Getqdisc, REQUEST | ECHO | ACK, sequence, index, (0, ROOT));
     writer.close_message(open);
 }
 
@@ -142,9 +141,9 @@ pub fn get(writer: &mut Writer, sequence: u32, index: u32) {
 /// go on waiting. Then a packet larger than the new burst waits for ever, and so do all behind it.
 pub fn set(writer: &mut Writer, sequence: u32, index: u32, handle: u32, bucket: &Bucket) {
     let flags = REQUEST | CREATE | REPLACE | ACK;
-    let open = begin(writer, NEWQDISC, flags, sequence, index, (handle, ROOT));
-    writer.attr_text(KIND, KIND_TBF);
-    let options = writer.nest(OPTIONS);
+    let open = begin(writer, Rtm::Newqdisc, flags, sequence, index, (handle, ROOT));
+    writer.attr_text(Tca::Kind.into(), KIND_TBF);
+    let options = writer.nest(Tca::Options.into());
     writer.attr(TBF_PARMS, &bucket.parameters());
     writer.attr_u32(TBF_BURST, bucket.burst);
     writer.close(options);
@@ -155,27 +154,27 @@ pub fn set(writer: &mut Writer, sequence: u32, index: u32, handle: u32, bucket: 
 /// It changes nothing.
 pub fn probe(writer: &mut Writer, sequence: u32, index: u32) {
     let flags = REQUEST | CREATE | EXCL | ACK;
-    let open = begin(writer, NEWQDISC, flags, sequence, index, (OURS[0], ROOT));
-    writer.attr_text(KIND, KIND_TBF);
+    let open = begin(writer, Rtm::Newqdisc, flags, sequence, index, (OURS[0], ROOT));
+    writer.attr_text(Tca::Kind.into(), KIND_TBF);
     writer.close_message(open);
 }
 
 /// Removes the queueing discipline at the root of a link if it has this handle. EINVAL if it has
 /// not.
 pub fn delete(writer: &mut Writer, sequence: u32, index: u32, handle: u32) {
-    let open = begin(writer, DELQDISC, REQUEST | ACK, sequence, index, (handle, ROOT));
+    let open = begin(writer, Rtm::Delqdisc, REQUEST | ACK, sequence, index, (handle, ROOT));
     writer.close_message(open);
 }
 
 fn begin(
     writer: &mut Writer,
-    kind: u16,
+    kind: Rtm,
     flags: u16,
     sequence: u32,
     index: u32,
     (handle, parent): (u32, u32),
 ) -> Open {
-    let open = writer.message(kind, flags, sequence);
+    let open = writer.message(kind.into(), flags, sequence);
     writer.raw(&[AF_UNSPEC, 0, 0, 0]);
     for word in [index, handle, parent, 0] {
         writer.raw(&word.to_ne_bytes());
@@ -217,9 +216,9 @@ mod tests {
     fn options_may_stand_before_their_kind_and_be_of_any_other() {
         let of = |kind: &'static str, options: &'static [u8]| {
             written(|writer| {
-                let open = begin(writer, NEWQDISC, 0, 1, 7, (1, ROOT));
-                writer.attr(OPTIONS, options);
-                writer.attr_text(KIND, kind);
+                let open = begin(writer, Rtm::Newqdisc, 0, 1, 7, (1, ROOT));
+                writer.attr(Tca::Options.into(), options);
+                writer.attr_text(Tca::Kind.into(), kind);
                 writer.close_message(open);
             })
         };

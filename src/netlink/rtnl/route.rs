@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{AF_INET, GETROUTE};
+use neli::consts::rtnl::{Rta, Rtm};
+
+use super::AF_INET;
 use crate::netlink::Error;
 use crate::netlink::attr::Attrs;
 use crate::netlink::message::{DUMP, REQUEST, array_at, u32_at};
@@ -13,12 +15,6 @@ use crate::netlink::writer::Writer;
 const HEADER: usize = 12;
 /// `RT_TABLE_MAIN` (linux/rtnetlink.h).
 pub const TABLE_MAIN: u32 = 254;
-
-// RTA_*: linux/rtnetlink.h.
-const DST: u16 = 1;
-const OIF: u16 = 4;
-const MULTIPATH: u16 = 9;
-const TABLE: u16 = 15;
 
 /// An IPv4 route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +45,12 @@ impl RouteMessage {
         };
         for attr in Attrs::new(&payload[HEADER..]) {
             let attr = attr?;
-            match attr.kind {
-                DST => route.destination = Ipv4Addr::from(attr.array::<4>()?),
-                OIF => route.link = Some(attr.u32()?),
+            match Rta::from(attr.kind) {
+                Rta::Dst => route.destination = Ipv4Addr::from(attr.array::<4>()?),
+                Rta::Oif => route.link = Some(attr.u32()?),
                 // `struct rtnexthop`: length, flags, hops, index.
-                MULTIPATH => route.link = Some(u32_at(attr.value, 4)?),
-                TABLE => route.table = attr.u32()?,
+                Rta::Multipath => route.link = Some(u32_at(attr.value, 4)?),
+                Rta::Table => route.table = attr.u32()?,
                 _ => {}
             }
         }
@@ -65,7 +61,7 @@ impl RouteMessage {
 /// Asks for the IPv4 routes of the main table. ENOENT when nothing was ever put into it, which is
 /// how a fresh namespace answers.
 pub fn dump(writer: &mut Writer, sequence: u32) {
-    let open = writer.message(GETROUTE, REQUEST | DUMP, sequence);
+    let open = writer.message(Rtm::Getroute.into(), REQUEST | DUMP, sequence);
     writer.raw(&[AF_INET, 0, 0, 0, TABLE_MAIN as u8, 0, 0, 0, 0, 0, 0, 0]);
     writer.close_message(open);
 }

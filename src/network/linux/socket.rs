@@ -14,6 +14,7 @@
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use neli::consts::nl::Nlmsg;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
     recvmsg, send, setsockopt, socket, sockopt,
@@ -22,7 +23,7 @@ use volnet_ffi::socket::{NetlinkOption, enable};
 
 use crate::model::error::{Failure, KernelOutcome, Reason};
 use crate::netlink;
-use crate::netlink::message::{DUMP_INTR, Message, Messages, TYPE_DONE, TYPE_ERROR};
+use crate::netlink::message::{DUMP_INTR, Message, Messages};
 use crate::netlink::writer::{SEND_MAX, Writer};
 
 /// The most acknowledged messages of one send. The answers to more overrun the receive queue, and
@@ -250,8 +251,8 @@ impl Socket {
                 if !answers.own(&message)? {
                     continue;
                 }
-                match message.kind {
-                    TYPE_ERROR => answers.take(&message)?,
+                match Nlmsg::from(message.kind) {
+                    Nlmsg::Error => answers.take(&message)?,
                     _ => answers.keep(each(&message)),
                 }
             }
@@ -289,8 +290,8 @@ impl Socket {
                     continue;
                 }
                 interrupted |= message.flags & DUMP_INTR != 0;
-                match message.kind {
-                    TYPE_DONE | TYPE_ERROR => {
+                match Nlmsg::from(message.kind) {
+                    Nlmsg::Done | Nlmsg::Error => {
                         answers.take(&message)?;
                         return Ok(interrupted);
                     }

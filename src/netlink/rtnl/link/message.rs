@@ -116,14 +116,14 @@ impl<'a> LinkMessage<'a> {
         };
         for attr in Attrs::new(payload.get(HEADER..).ok_or(Error::Truncated)?) {
             let attr = attr?;
-            match attr.kind {
-                IFNAME => link.name = attr.string(),
-                IFALIAS => link.alias = Some(attr.string()),
-                ADDRESS => link.mac = attr.array().ok(),
-                MTU => link.mtu = attr.u32()?,
-                MASTER => link.master = Some(attr.u32()?),
-                GROUP => link.group = attr.u32()?,
-                LINKINFO => link.take(Info::read(attr)?)?,
+            match Ifla::from(attr.kind) {
+                Ifla::Ifname => link.name = attr.string(),
+                Ifla::Ifalias => link.alias = Some(attr.string()),
+                Ifla::Address => link.mac = attr.array().ok(),
+                Ifla::Mtu => link.mtu = attr.u32()?,
+                Ifla::Master => link.master = Some(attr.u32()?),
+                Ifla::Group => link.group = attr.u32()?,
+                Ifla::Linkinfo => link.take(Info::read(attr)?)?,
                 _ => {}
             }
         }
@@ -160,9 +160,9 @@ impl<'a> PortMessage<'a> {
         let (mut name, mut port) = (None, None);
         for attr in Attrs::new(payload.get(HEADER..).ok_or(Error::Truncated)?) {
             let attr = attr?;
-            match attr.kind {
-                IFNAME => name = Some(attr.string()),
-                PROTINFO => port = Some(BridgePort::read(attr)?),
+            match Ifla::from(attr.kind) {
+                Ifla::Ifname => name = Some(attr.string()),
+                Ifla::Protinfo => port = Some(BridgePort::read(attr)?),
                 _ => {}
             }
         }
@@ -176,11 +176,11 @@ impl<'a> Info<'a> {
         let mut info = Info::default();
         for attr in linkinfo.nested()? {
             let attr = attr?;
-            match attr.kind {
-                INFO_KIND => info.kind = Some(attr.string()),
-                INFO_DATA => info.data = Some(attr),
-                INFO_SLAVE_KIND => info.slave_kind = Some(attr.string()),
-                INFO_SLAVE_DATA => info.slave_data = Some(attr),
+            match IflaInfo::from(attr.kind) {
+                IflaInfo::Kind => info.kind = Some(attr.string()),
+                IflaInfo::Data => info.data = Some(attr),
+                IflaInfo::SlaveKind => info.slave_kind = Some(attr.string()),
+                IflaInfo::SlaveData => info.slave_data = Some(attr),
                 _ => {}
             }
         }
@@ -255,12 +255,12 @@ mod tests {
 
     fn tun(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
         payload(2, |writer| {
-            writer.attr_text(IFNAME, "tap0");
-            let info = writer.nest(LINKINFO);
-            let data = writer.nest(INFO_DATA);
+            writer.attr_text(Ifla::Ifname.into(), "tap0");
+            let info = writer.nest(Ifla::Linkinfo.into());
+            let data = writer.nest(IflaInfo::Data.into());
             write(writer);
             writer.close(data);
-            writer.attr_text(INFO_KIND, KIND_TUN);
+            writer.attr_text(IflaInfo::Kind.into(), KIND_TUN);
             writer.close(info);
         })
     }
@@ -278,12 +278,12 @@ mod tests {
     #[test]
     fn data_of_another_kind_is_left_alone() {
         let bytes = payload(2, |writer| {
-            writer.attr_text(IFNAME, "vlan0");
-            let info = writer.nest(LINKINFO);
-            writer.attr_text(INFO_KIND, "vlan");
-            writer.attr(INFO_DATA, &[1, 2, 3]);
-            writer.attr_text(INFO_SLAVE_KIND, "bond");
-            writer.attr(INFO_SLAVE_DATA, &[1, 2, 3]);
+            writer.attr_text(Ifla::Ifname.into(), "vlan0");
+            let info = writer.nest(Ifla::Linkinfo.into());
+            writer.attr_text(IflaInfo::Kind.into(), "vlan");
+            writer.attr(IflaInfo::Data.into(), &[1, 2, 3]);
+            writer.attr_text(IflaInfo::SlaveKind.into(), "bond");
+            writer.attr(IflaInfo::SlaveData.into(), &[1, 2, 3]);
             writer.close(info);
         });
         let link = LinkMessage::read(&bytes).unwrap();
@@ -293,9 +293,9 @@ mod tests {
     #[test]
     fn odd_links_of_others_can_be_read() {
         let bytes = payload(2, |writer| {
-            writer.attr(IFNAME, b"caf\xe9\0");
-            writer.attr(IFALIAS, b"\xff\xfe");
-            writer.attr(ADDRESS, &[0; 20]);
+            writer.attr(Ifla::Ifname.into(), b"caf\xe9\0");
+            writer.attr(Ifla::Ifalias.into(), b"\xff\xfe");
+            writer.attr(Ifla::Address.into(), &[0; 20]);
         });
         let link = LinkMessage::read(&bytes).unwrap();
         assert_eq!((link.name, link.alias), (&b"caf\xe9"[..], Some(&b"\xff\xfe"[..])));
@@ -304,11 +304,11 @@ mod tests {
 
     #[test]
     fn what_a_link_must_have_is_asked_for() {
-        let name = |writer: &mut Writer| writer.attr_text(IFNAME, "tap0");
+        let name = |writer: &mut Writer| writer.attr_text(Ifla::Ifname.into(), "tap0");
         assert!(LinkMessage::read(&payload(2, name)).is_ok());
         assert_eq!(LinkMessage::read(&payload(0, name)), Err(Error::Missing));
         assert_eq!(LinkMessage::read(&payload(2, |_| ())), Err(Error::Missing));
-        let empty = payload(2, |writer| writer.attr_text(IFNAME, ""));
+        let empty = payload(2, |writer| writer.attr_text(Ifla::Ifname.into(), ""));
         assert_eq!(LinkMessage::read(&empty), Err(Error::Missing));
         assert_eq!(LinkMessage::read(&[0; 15]), Err(Error::Truncated));
         assert_eq!(LinkMessage::read(&tun(|_| ())), Err(Error::Missing));
@@ -324,7 +324,7 @@ mod tests {
             let bytes = tun(|writer| writer.attr(kind, value));
             assert_eq!(LinkMessage::read(&bytes), Err(error), "attribute {kind}");
         }
-        let bytes = payload(2, |writer| writer.attr_u8(MTU, 1));
+        let bytes = payload(2, |writer| writer.attr_u8(Ifla::Mtu.into(), 1));
         assert_eq!(LinkMessage::read(&bytes), Err(Error::WrongSize));
     }
 }

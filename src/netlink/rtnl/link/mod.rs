@@ -3,6 +3,8 @@
 mod message;
 mod request;
 
+use neli::consts::rtnl::{Iff, Ifla, IflaInfo};
+
 pub use message::{BridgePort, LinkMessage, PortMessage, Tun, TunKind};
 pub use request::{
     LinkChange, PortChange, Target, delete, delete_group, dump, get, new_bridge, set, set_port,
@@ -12,27 +14,9 @@ pub use request::{
 const HEADER: usize = 16;
 
 /// `IFF_UP` (linux/if.h): administratively up.
-pub const UP: u32 = 1;
+pub const UP: u32 = Iff::UP.bits();
 /// `IFF_LOWER_UP` (linux/if.h): has a carrier; for a tap: somebody holds it open.
-pub const LOWER_UP: u32 = 1 << 16;
-
-// IFLA_*: linux/if_link.h, enum of the attributes of a link.
-const ADDRESS: u16 = 1;
-const IFNAME: u16 = 3;
-const MTU: u16 = 4;
-const MASTER: u16 = 10;
-const PROTINFO: u16 = 12;
-const LINKINFO: u16 = 18;
-const IFALIAS: u16 = 20;
-const AF_SPEC: u16 = 26;
-const GROUP: u16 = 27;
-const EXT_MASK: u16 = 29;
-
-// IFLA_INFO_*: linux/if_link.h, inside IFLA_LINKINFO.
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
-const INFO_SLAVE_KIND: u16 = 4;
-const INFO_SLAVE_DATA: u16 = 5;
+pub const LOWER_UP: u32 = Iff::LOWERUP.bits();
 
 // IFLA_TUN_*: linux/if_link.h, inside IFLA_INFO_DATA of kind "tun".
 const TUN_OWNER: u16 = 1;
@@ -58,3 +42,30 @@ const SKIP_STATS: u32 = 1 << 3;
 
 const KIND_BRIDGE: &str = "bridge";
 const KIND_TUN: &str = "tun";
+
+#[cfg(test)]
+mod tests {
+    use linux_raw_sys::netlink::*;
+
+    use super::*;
+    use crate::netlink::same;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        same! {
+            TUN_OWNER => IFLA_TUN_OWNER,
+            TUN_TYPE => IFLA_TUN_TYPE,
+            TUN_VNET_HDR => IFLA_TUN_VNET_HDR,
+            TUN_PERSIST => IFLA_TUN_PERSIST,
+            TUN_MULTI_QUEUE => IFLA_TUN_MULTI_QUEUE,
+            BRPORT_STATE => IFLA_BRPORT_STATE,
+            BRPORT_GUARD => IFLA_BRPORT_GUARD,
+            BRPORT_LEARNING => IFLA_BRPORT_LEARNING,
+            BRPORT_GROUP_FWD_MASK => IFLA_BRPORT_GROUP_FWD_MASK,
+            BRPORT_ISOLATED => IFLA_BRPORT_ISOLATED,
+            INET6_ADDR_GEN_MODE => IFLA_INET6_ADDR_GEN_MODE,
+            ADDR_GEN_MODE_NONE => in6_addr_gen_mode::IN6_ADDR_GEN_MODE_NONE,
+            SKIP_STATS => RTEXT_FILTER_SKIP_STATS,
+        }
+    }
+}

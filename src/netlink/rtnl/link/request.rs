@@ -2,9 +2,11 @@
 
 use std::num::NonZeroU32;
 
+use neli::consts::rtnl::Rtm;
+
 use super::*;
 use crate::netlink::message::{ACK, CREATE, DUMP, EXCL, REQUEST};
-use crate::netlink::rtnl::{AF_INET6, AF_UNSPEC, DELLINK, GETLINK, NEWLINK, SETLINK};
+use crate::netlink::rtnl::{AF_INET6, AF_UNSPEC};
 use crate::netlink::writer::{Open, Writer};
 
 /// Which link is meant.
@@ -55,15 +57,15 @@ pub struct PortChange {
 
 /// Asks for all links, without their statistics.
 pub fn dump(writer: &mut Writer, sequence: u32) {
-    let open = begin(writer, GETLINK, REQUEST | DUMP, sequence, Target::Index(0));
-    writer.attr_u32(EXT_MASK, SKIP_STATS);
+    let open = begin(writer, Rtm::Getlink, REQUEST | DUMP, sequence, Target::Index(0));
+    writer.attr_u32(Ifla::ExtMask.into(), SKIP_STATS);
     writer.close_message(open);
 }
 
 /// Asks for one link, without its statistics.
 pub fn get(writer: &mut Writer, sequence: u32, target: Target<'_>) {
-    let open = begin(writer, GETLINK, REQUEST | ACK, sequence, target);
-    writer.attr_u32(EXT_MASK, SKIP_STATS);
+    let open = begin(writer, Rtm::Getlink, REQUEST | ACK, sequence, target);
+    writer.attr_u32(Ifla::ExtMask.into(), SKIP_STATS);
     writer.close_message(open);
 }
 
@@ -78,13 +80,13 @@ pub fn new_bridge(
     group: Option<NonZeroU32>,
 ) {
     let flags = REQUEST | CREATE | EXCL | ACK;
-    let open = begin(writer, NEWLINK, flags, sequence, Target::Name(name));
-    writer.attr(ADDRESS, &mac);
+    let open = begin(writer, Rtm::Newlink, flags, sequence, Target::Name(name));
+    writer.attr(Ifla::Address.into(), &mac);
     if let Some(group) = group {
-        writer.attr_u32(GROUP, group.get());
+        writer.attr_u32(Ifla::Group.into(), group.get());
     }
-    let info = writer.nest(LINKINFO);
-    writer.attr_text(INFO_KIND, KIND_BRIDGE);
+    let info = writer.nest(Ifla::Linkinfo.into());
+    writer.attr_text(IflaInfo::Kind.into(), KIND_BRIDGE);
     writer.close(info);
     writer.close_message(open);
 }
@@ -95,24 +97,27 @@ pub fn new_bridge(
 /// that group.
 pub fn set(writer: &mut Writer, sequence: u32, target: Target<'_>, change: &LinkChange<'_>) {
     let up = change.up.map(|up| (if up { UP } else { 0 }, UP));
-    let open = begin_with(writer, SETLINK, REQUEST | ACK, sequence, target, up.unwrap_or((0, 0)));
+    let open =
+        begin_with(writer, Rtm::Setlink, REQUEST | ACK, sequence, target, up.unwrap_or((0, 0)));
     if let Some(mac) = change.mac {
-        writer.attr(ADDRESS, &mac);
+        writer.attr(Ifla::Address.into(), &mac);
     }
-    for (kind, value) in [(MTU, change.mtu), (MASTER, change.master), (GROUP, change.group)] {
+    for (kind, value) in
+        [(Ifla::Mtu, change.mtu), (Ifla::Master, change.master), (Ifla::Group, change.group)]
+    {
         if let Some(value) = value {
-            writer.attr_u32(kind, value);
+            writer.attr_u32(kind.into(), value);
         }
     }
     if let Some(name) = change.name {
-        writer.attr_text(IFNAME, name);
+        writer.attr_text(Ifla::Ifname.into(), name);
     }
     if let Some(alias) = change.alias {
         // Not terminated: the kernel takes the length of the alias from that of the attribute.
-        writer.attr(IFALIAS, alias.as_bytes());
+        writer.attr(Ifla::Ifalias.into(), alias.as_bytes());
     }
     if change.no_ipv6 {
-        let families = writer.nest(AF_SPEC);
+        let families = writer.nest(Ifla::AfSpec.into());
         let inet6 = writer.nest(AF_INET6);
         writer.attr_u8(INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE);
         writer.close(inet6);
@@ -124,10 +129,10 @@ pub fn set(writer: &mut Writer, sequence: u32, target: Target<'_>, change: &Link
 /// Changes a port of a bridge. It is a message of its own, after the one that attaches: the kernel
 /// looks for the port before it does what the message says, and answers EOPNOTSUPP in one.
 pub fn set_port(writer: &mut Writer, sequence: u32, target: Target<'_>, change: &PortChange) {
-    let open = begin(writer, NEWLINK, REQUEST | ACK, sequence, target);
-    let info = writer.nest(LINKINFO);
-    writer.attr_text(INFO_SLAVE_KIND, KIND_BRIDGE);
-    let data = writer.nest(INFO_SLAVE_DATA);
+    let open = begin(writer, Rtm::Newlink, REQUEST | ACK, sequence, target);
+    let info = writer.nest(Ifla::Linkinfo.into());
+    writer.attr_text(IflaInfo::SlaveKind.into(), KIND_BRIDGE);
+    let data = writer.nest(IflaInfo::SlaveData.into());
     for (kind, value) in [
         (BRPORT_GUARD, change.guard),
         (BRPORT_LEARNING, change.learning),
@@ -147,25 +152,25 @@ pub fn set_port(writer: &mut Writer, sequence: u32, target: Target<'_>, change: 
 
 /// Removes a link; ENODEV when it is gone.
 pub fn delete(writer: &mut Writer, sequence: u32, target: Target<'_>) {
-    let open = begin(writer, DELLINK, REQUEST | ACK, sequence, target);
+    let open = begin(writer, Rtm::Dellink, REQUEST | ACK, sequence, target);
     writer.close_message(open);
 }
 
 /// Removes all links of a group that can be removed. Never group 0: all links begin there.
 pub fn delete_group(writer: &mut Writer, sequence: u32, group: NonZeroU32) {
-    let open = begin(writer, DELLINK, REQUEST | ACK, sequence, Target::Index(0));
-    writer.attr_u32(GROUP, group.get());
+    let open = begin(writer, Rtm::Dellink, REQUEST | ACK, sequence, Target::Index(0));
+    writer.attr_u32(Ifla::Group.into(), group.get());
     writer.close_message(open);
 }
 
-fn begin(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, target: Target<'_>) -> Open {
+fn begin(writer: &mut Writer, kind: Rtm, flags: u16, sequence: u32, target: Target<'_>) -> Open {
     begin_with(writer, kind, flags, sequence, target, (0, 0))
 }
 
 /// Begins a message with `struct ifinfomsg`; `state` is `IFF_*` and the mask of those that change.
 fn begin_with(
     writer: &mut Writer,
-    kind: u16,
+    kind: Rtm,
     flags: u16,
     sequence: u32,
     target: Target<'_>,
@@ -175,13 +180,13 @@ fn begin_with(
         Target::Index(index) => index,
         Target::Name(_) => 0,
     };
-    let open = writer.message(kind, flags, sequence);
+    let open = writer.message(kind.into(), flags, sequence);
     writer.raw(&[AF_UNSPEC, 0, 0, 0]);
     writer.raw(&index.to_ne_bytes());
     writer.raw(&state.0.to_ne_bytes());
     writer.raw(&state.1.to_ne_bytes());
     if let Target::Name(name) = target {
-        writer.attr_text(IFNAME, name);
+        writer.attr_text(Ifla::Ifname.into(), name);
     }
     open
 }
