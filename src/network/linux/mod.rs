@@ -223,8 +223,10 @@ impl Network for Linux {
 impl Linux {
     /// Makes a tap, or takes one that was made ahead.
     fn create_tap(&mut self, spec: &tap::Spec<'_>) -> Result<u32, Error> {
-        if let Some(index) = self.pool.take(&mut self.route, spec) {
-            return Ok(index);
+        match self.pool.take(&mut self.route, spec) {
+            Ok(Some(index)) => return Ok(index),
+            Ok(None) => {}
+            Err(spoilt) => self.retire_all(&spoilt),
         }
         let index = tap::create(&mut self.route, spec)?;
         self.fresh = Some((spec.owner, spec.multi_queue));

@@ -49,33 +49,34 @@ impl TapPool {
         TapPool { size, ..TapPool::default() }
     }
 
-    /// Takes a tap of this kind, and returns its index, if there is one.
-    pub fn take(&mut self, socket: &mut Socket, spec: &Spec<'_>) -> Option<u32> {
-        let model = self.model.as_ref()?;
-        if (model.owner, model.multi_queue) != (spec.owner, spec.multi_queue) {
-            return None;
+    /// Takes a tap of this kind, and returns its index, if there is one. The error has the taps that
+    /// must be removed: one that could not be named may have the VM's name all the same.
+    pub fn take(&mut self, socket: &mut Socket, spec: &Spec<'_>) -> Result<Option<u32>, Vec<u32>> {
+        let fits =
+            |model: &Model| (model.owner, model.multi_queue) == (spec.owner, spec.multi_queue);
+        if !self.model.as_ref().is_some_and(fits) {
+            return Ok(None);
         }
         let change =
             LinkChange { name: Some(spec.name), alias: Some(spec.alias), ..LinkChange::default() };
-        let index = self.ready.pop_front()?;
+        let Some(index) = self.ready.pop_front() else { return Ok(None) };
         let named = socket.request(1, |writer, sequence| {
             link::set(writer, sequence.take(), Target::Index(index), &change);
         });
         match named {
             Ok(()) => {
                 self.given = Some(spec.name.to_owned());
-                Some(index)
+                Ok(Some(index))
             }
-            Err(error) => {
-                if error.errno() == Some(libc::EBUSY) {
-                    log::info!(
-                        "this kernel cannot rename a link that is up: volnet makes no taps ahead"
-                    );
-                    self.size = 0;
-                }
-                // If the tap or the name is wrong, making a new tap reports it.
+            // If the name is wrong, making a new tap reports it.
+            Err(error) if error.errno() != Some(libc::EBUSY) => Err(vec![index]),
+            Err(_) => {
+                log::info!(
+                    "this kernel cannot rename a link that is up: volnet makes no taps ahead"
+                );
+                self.size = 0;
                 self.ready.push_back(index);
-                None
+                Err(self.empty())
             }
         }
     }
