@@ -45,7 +45,7 @@ check() {
     # The library as it is installed, without what only tests use.
     cargo clippy --locked --workspace -- -D warnings
     step systems other than Linux
-    scripts/foreign.sh
+    scripts/not-linux.sh
     step documentation
     RUSTDOCFLAGS='-D warnings' \
         cargo doc --locked --quiet --workspace --no-deps --document-private-items \

@@ -13,7 +13,7 @@ use volnet::model::net::{Dhcp, NetworkConfig, Service};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::network::linux::nft::Nft;
-use volnet::plan::ruleset::{self, Accept, Direction, Element, Guest, Table};
+use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, Table};
 
 fn network() -> NetworkConfig {
     NetworkConfig {
@@ -58,7 +58,7 @@ fn guests(count: u32) -> Vec<Element> {
                 pps: (number % 3 == 0).then_some(number),
                 ..Limits::default()
             };
-            let guest = Guest { tap, mac, ip, asks_others, antispoof, ipv6, isolated, limits };
+            let guest = GuestPort { tap, mac, ip, asks_others, antispoof, ipv6, isolated, limits };
             [ruleset::elements(&guest), ruleset::exposed(ip, &exposed(number))].concat()
         })
         .collect()

@@ -27,7 +27,7 @@ use volnet::network::linux::Linux;
 use volnet::network::{Applied, Network};
 use volnet::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings};
 use volnet::plan::reconcile::{DesiredPort, Link, LinkKind, Observed};
-use volnet::plan::ruleset::{self, Accept, Direction, Element, Guest, Table};
+use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, Table};
 
 /// Seeds. (400 were tried once.)
 const SEEDS: u64 = 24;
@@ -364,8 +364,16 @@ fn elements(count: usize, limit: usize) -> Vec<Element> {
         let limit = (number < 3).then_some(limit as u32);
         let limits = Limits { tx_mbit: limit, pps: limit, ..Limits::default() };
         let tap = &tap;
-        let guest =
-            Guest { tap, mac, ip, asks_others: false, antispoof, ipv6: false, isolated, limits };
+        let guest = GuestPort {
+            tap,
+            mac,
+            ip,
+            asks_others: false,
+            antispoof,
+            ipv6: false,
+            isolated,
+            limits,
+        };
         ruleset::elements(&guest)
     };
     (0..=count).flat_map(of_one).collect()

@@ -24,7 +24,7 @@ use volnet::network::linux::nft::Nft;
 use volnet::network::linux::socket::{Protocol, Sequence, Socket};
 use volnet::network::linux::{addresses, links, sysctl};
 use volnet::plan::reconcile::GROUP_FORWARD;
-use volnet::plan::ruleset::{self, Element, Guest};
+use volnet::plan::ruleset::{self, Element, GuestPort};
 use volnet_ffi::tun::{self, EXCLUSIVE, NO_PI, TAP, Tun, VNET_HDR};
 
 use crate::SUBNET;
@@ -182,7 +182,7 @@ impl Vm {
         Vm {
             name: name.into(),
             alias: format!("volnet:{name}"),
-            elements: ruleset::elements(&Guest {
+            elements: ruleset::elements(&GuestPort {
                 tap: &tap,
                 mac: Mac::of_guest(&network.name, name),
                 ip: Some(ip),

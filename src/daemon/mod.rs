@@ -5,7 +5,7 @@
 //! DHCP, `group_commit` for requests that arrive together, and [`launch`] for hypervisors. `event_loop`
 //! with its sources ([`sources`], `source`, `client`, `dhcp_socket`) drives it. [`serve()`] is the
 //! daemon, and [`offline`] the same shell for one request without a daemon. On systems other than
-//! Linux both are in `foreign`.
+//! Linux both are in `not_linux`.
 
 #[cfg(target_os = "linux")]
 mod checksums;
@@ -18,8 +18,6 @@ mod dhcp_socket;
 mod event_loop;
 #[cfg(all(target_os = "linux", any(test, feature = "testing")))]
 pub mod exercise;
-#[cfg(not(target_os = "linux"))]
-mod foreign;
 mod group_commit;
 mod guests;
 mod heal;
@@ -28,6 +26,8 @@ mod inspect;
 pub mod launch;
 #[cfg(target_os = "linux")]
 mod listen;
+#[cfg(not(target_os = "linux"))]
+mod not_linux;
 #[cfg(target_os = "linux")]
 mod notify;
 #[cfg(target_os = "linux")]
@@ -44,7 +44,7 @@ pub mod sources;
 use std::time::{Instant, SystemTime};
 
 #[cfg(not(target_os = "linux"))]
-pub use foreign::{offline, serve};
+pub use not_linux::{offline, serve};
 #[cfg(target_os = "linux")]
 pub use serve::{offline, serve};
 

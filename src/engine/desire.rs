@@ -11,7 +11,7 @@ use crate::model::record::Record;
 use crate::model::spec::NetworkSpec;
 use crate::plan::op::{Handover, Op, Plan};
 use crate::plan::reconcile::{self, Desired, DesiredPort, Observed};
-use crate::plan::ruleset::{self, Element, Guest};
+use crate::plan::ruleset::{self, Element, GuestPort};
 
 impl Engine {
     /// All that should be: every network, and the port of every VM.
@@ -152,7 +152,7 @@ impl Engine {
         if !self.is_guarded() {
             return elements;
         }
-        elements.extend(ruleset::elements(&Guest {
+        elements.extend(ruleset::elements(&GuestPort {
             tap: &nic.tap,
             mac: nic.mac,
             ip: nic.address(),

@@ -7,7 +7,7 @@
 mod ours;
 pub mod text;
 
-pub use ours::{ALLOWED, DENIED, Guest, TABLE, elements, exposed, key, keys, policy, tables};
+pub use ours::{ALLOWED, DENIED, GuestPort, TABLE, elements, exposed, key, keys, policy, tables};
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -16,7 +16,7 @@ use crate::network::execute::{execute, execute_all};
 use crate::network::fake::{Fake, Fault};
 use crate::plan::op::LinkSettings;
 use crate::plan::ruleset::{
-    self, Chain, ChainKind, Direction, Element, Field, Guest, Hook, Rule, Set, SetKind, Value,
+    self, Chain, ChainKind, Direction, Element, Field, GuestPort, Hook, Rule, Set, SetKind, Value,
     Verdict,
 };
 
@@ -421,7 +421,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
     assert_eq!(failed, 1);
     let before = fake.kernel.clone();
     let (_, port, _) = &host.vms[0];
-    let elements = ruleset::elements(&Guest {
+    let elements = ruleset::elements(&GuestPort {
         tap: &port.tap,
         mac: port.mac,
         ip: port.ip,

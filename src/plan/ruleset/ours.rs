@@ -56,7 +56,7 @@ const ICMP6: Match = is(PacketField::Protocol, 58);
 
 /// A VM with a tap, for the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Guest<'a> {
+pub struct GuestPort<'a> {
     /// Its tap.
     pub tap: &'a TapName,
     /// Its Ethernet address.
@@ -117,7 +117,7 @@ fn declared() -> [Table; 3] {
 }
 
 /// The elements of a VM on a host with `bridge volnet`.
-pub fn elements(guest: &Guest<'_>) -> Vec<Element> {
+pub fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     bridged::elements(guest)
 }
 

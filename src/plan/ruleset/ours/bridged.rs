@@ -31,9 +31,9 @@
 //! does not see frames from port to port, so it does not affect other guests.
 
 use super::{
-    Bytes, Element, Family, Field, GUEST, Guest, Hook, ICMP6, IGMP, Layer, Match, NetworkConfig,
-    PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict, filter, is, masked,
-    outside, prefixes, rule, set, within,
+    Bytes, Element, Family, Field, GUEST, GuestPort, Hook, ICMP6, IGMP, Layer, Match,
+    NetworkConfig, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict,
+    filter, is, masked, outside, prefixes, rule, set, within,
 };
 use crate::model::limits::Rate;
 
@@ -167,7 +167,7 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
 }
 
 /// The elements of a guest.
-pub(super) fn elements(guest: &Guest<'_>) -> Vec<Element> {
+pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     let link = || Value::Link(guest.tap.to_string());
     let mac = || {
         let (first, rest) = guest.mac.0.split_at(PART.into());

@@ -4,7 +4,7 @@
 # stands in for a cross build: no other system's standard library can be counted on here.
 set -eu
 cd "$(dirname "$0")/.."
-copy=build/foreign
+copy=build/not-linux
 rm -rf "$copy"
 mkdir -p "$copy"
 cp -r src packaging Cargo.lock "$copy"
@@ -16,14 +16,14 @@ sed -e '/^\[workspace\]$/,/^$/d' -e '/^\[target.*linux/,/^$/d' -e '/^\[dev-depen
 printf '\n[workspace]\n' >>"$copy/Cargo.toml"
 if grep -rn 'std::os::linux' "$copy/src" --include='*.rs' |
     grep -v -e /linux/ -e daemon/notify.rs; then
-    echo "foreign: that is Linux's alone" >&2
+    echo "not-linux: only Linux has this" >&2
     exit 1
 fi
-CARGO_TARGET_DIR=build/foreign-target RUSTFLAGS='-D warnings' \
+CARGO_TARGET_DIR=build/not-linux-target RUSTFLAGS='-D warnings' \
     cargo build --quiet --manifest-path "$copy/Cargo.toml"
 
 # It runs, too: it answers, and touches nothing.
-volnet=build/foreign-target/debug/volnet
+volnet=build/not-linux-target/debug/volnet
 folder=$(mktemp -d)
 VOLNET_SOCKET=$folder/socket VOLNET_CONFIG=$folder/config.json
 export VOLNET_SOCKET VOLNET_CONFIG
@@ -35,4 +35,4 @@ until "$volnet" list >/dev/null 2>&1; do sleep 0.05; done
 "$volnet" create web --json | grep -q '"tap":"vttap-web"'
 "$volnet" version | grep -q noop
 grep -q WARN "$folder/log"
-echo "foreign: the crate compiles without Linux, answers, and touches nothing"
+echo "not-linux: the crate compiles without Linux, answers, and changes nothing"
