@@ -89,7 +89,10 @@ pub(super) fn decode_host(bytes: &[u8]) -> Result<HostRecord, Unreadable> {
 }
 
 /// A record that has a NIC for each network that it is on.
-fn checked(record: Record) -> Result<Record, Unreadable> {
+fn checked(mut record: Record) -> Result<Record, Unreadable> {
+    // A list that grew while it was read has room for four.
+    record.nics.shrink_to_fit();
+    record.spec.networks.shrink_to_fit();
     let networks = &record.spec.networks;
     let wanted = networks.iter().filter(|network| network.mode.needs_tap_device()).count();
     let possible = match networks.len() {
