@@ -63,7 +63,10 @@ fn a_vm_gets_its_tap_and_its_elements_and_gives_them_back() {
         let answer = daemon.call("Create", json!({ "name": "web" }));
         let vm = vm(&answer);
         assert_eq!((&vm["tap"], &vm["ip"]), (&json!("vttap-web"), &json!("192.168.127.2")));
-        assert_eq!(vm["kernel_args"], "ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off");
+        // Behind that stand the name servers of the host, if it has some.
+        let args = vm["kernel_args"].as_str().unwrap();
+        let own = "ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off";
+        assert!(args.starts_with(own), "{args}");
         let tap = ip_link("vttap-web");
         assert_eq!(tap["master"], "vbr0");
         assert_eq!(tap["ifalias"], "volnet:web");

@@ -193,7 +193,13 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let log = self.processes.open_log(name, &self.launcher.log(name))?;
         let given = Descriptors { log, taps };
         let networks = self.engine.networks_of(record);
-        let command = self.launcher.command(record, &networks, self.store.paths(), &given)?;
+        let command = self.launcher.command(
+            record,
+            &networks,
+            &self.engine.kernel_args(record),
+            self.store.paths(),
+            &given,
+        )?;
         Ok(self.processes.spawn(name, &command, given)?)
     }
 

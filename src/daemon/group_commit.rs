@@ -41,7 +41,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         if !request.joins_group() || !is_set_up || self.engine.vm(name).is_ok() {
             return None;
         }
-        self.listen_around(request);
+        self.know(request, now);
         match self.engine.request(ticket, request, now) {
             Ok(Step::Do(decision)) => Some(*decision),
             // A refusal changes nothing: it is asked again.

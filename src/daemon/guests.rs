@@ -60,7 +60,7 @@ pub(super) struct Resolvers {
 
 impl Resolvers {
     /// The name servers. They are read again after [`RESOLVERS_MS`].
-    fn known(&mut self, now: Now, read: impl FnOnce() -> Vec<Ipv4Addr>) -> &[Ipv4Addr] {
+    pub(super) fn known(&mut self, now: Now, read: impl FnOnce() -> Vec<Ipv4Addr>) -> &[Ipv4Addr] {
         if self.read_at.is_none_or(|at| at + RESOLVERS_MS <= now.mono) {
             (self.read_at, self.known) = (Some(now.mono), read());
         }
@@ -82,7 +82,7 @@ pub(super) fn name_servers() -> Finding {
     Finding { check: "name servers".into(), level, message, hint }
 }
 
-fn resolvers_of_the_host() -> Vec<Ipv4Addr> {
+pub(super) fn resolvers_of_the_host() -> Vec<Ipv4Addr> {
     let read = |path: &&str| {
         let mut text = String::new();
         File::open(path).ok()?.take(RESOLV_CONF_MAX).read_to_string(&mut text).ok()?;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::guests::resolvers_of_the_host;
 use super::shell::Shell;
 use crate::engine::decide::commands;
 use crate::engine::watch::Notice;
@@ -172,6 +173,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 log::warn!("{failure}");
             }
         }
+        self.engine.resolved(self.resolvers.known(now, resolvers_of_the_host));
         self.engine.autostart();
         self.settle(now);
         Ok(())

@@ -8,7 +8,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::config::Settings;
-use crate::engine::vm;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::machine::{MachineDefaults, resolve_machine};
 use crate::hypervisor::process::Descriptors;
@@ -98,6 +97,7 @@ impl Launcher {
         &self,
         record: &Record,
         networks: &[&NetworkConfig],
+        kernel_args: &str,
         paths: &Paths,
         given: &Descriptors,
     ) -> Result<Command, Error> {
@@ -113,7 +113,7 @@ impl Launcher {
             kernel: resolved.kernel,
             nics: &nics,
             cid: record.cid,
-            kernel_args: &vm::kernel_args_of(record, networks),
+            kernel_args,
             folder: paths.folder(&record.name),
             log: &log,
             log_fd: number(&given.log),

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::guests::Resolvers;
+use super::guests::{Resolvers, resolvers_of_the_host};
 use super::launch::Launcher;
 use crate::engine::decide::{Answers, Engine, Step};
 use crate::engine::watch::Notice;
@@ -269,9 +269,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Has the engine know which ports the host itself listens on, if the request wants some. A VM
-    /// that exists has its ports already.
-    pub(super) fn listen_around(&mut self, request: &Request) {
+    /// Has the engine know what a request may need of the host: its name servers, and which ports it
+    /// listens on itself, if the request wants some. A VM that exists has its ports already.
+    pub(super) fn know(&mut self, request: &Request, now: Now) {
+        self.engine.resolved(self.resolvers.known(now, resolvers_of_the_host));
         let wanted = match request {
             Request::Create { name, .. } if self.engine.vm(name).is_ok() => Vec::new(),
             request => request.exposes(),
@@ -285,7 +286,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// What the engine cannot answer is looked up or checked here, before it decides.
     fn step(&mut self, ticket: Ticket, request: &Request, now: Now) -> Result<Step, Error> {
-        self.listen_around(request);
+        self.know(request, now);
         match request {
             Request::Version => Ok(Step::reply(self.version()?)),
             Request::Check => Ok(Step::reply(self.check()?)),

@@ -10,6 +10,7 @@
 //! [`super::lifecycle`] and [`super::recover`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use crate::engine::ledger::{Conflict, Ledger};
@@ -50,6 +51,8 @@ pub struct Engine {
     pub(super) policies: Vec<Policy>,
     /// The user who may open a tap by name, and which hypervisors need not.
     pub(super) tap_owner: (u32, fn(&str) -> bool),
+    /// The name servers of the host, as far as guests can reach them.
+    pub(super) resolvers: Vec<Ipv4Addr>,
     /// Ports that are given to those who ask for any.
     pub(super) expose_ports: Ports,
     /// Programs of the host that listen on ports, as far as the request at hand is about ports.
@@ -202,6 +205,7 @@ impl Engine {
             nft_owner,
             policies: Policy::built_in(),
             tap_owner: (0, |_| true),
+            resolvers: Vec::new(),
             expose_ports: PORTS_DEFAULT,
             listeners: Vec::new(),
             hypervisor,
@@ -300,11 +304,23 @@ impl Engine {
         self.ledger.networks()
     }
 
+    /// What is added to the kernel command line of a VM's guest.
+    pub fn kernel_args(&self, record: &Record) -> String {
+        vm::kernel_args_of(record, &self.networks_of(record), &self.resolvers)
+    }
+
+    /// Takes the name servers of the host, of which guests are told.
+    pub fn resolved(&mut self, resolvers: &[Ipv4Addr]) {
+        if self.resolvers != resolvers {
+            self.resolvers = resolvers.into();
+        }
+    }
+
     /// A VM as the interface shows it.
     pub fn show(&self, vm: &Vm) -> VmView {
         let record = &vm.record;
         let nics = record.interfaces().filter_map(|(nic, spec)| self.show_nic(nic, spec)).collect();
-        let kernel_args = vm::kernel_args_of(record, &self.networks_of(record));
+        let kernel_args = self.kernel_args(record);
         vm.view(nics, kernel_args.into(), &self.hypervisor)
     }
 

@@ -1,5 +1,6 @@
 //! A VM in the engine: its record, and the state of its process.
 
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use crate::engine::lease::Pace;
@@ -94,13 +95,18 @@ impl Vm {
 
 /// What is added to a guest's kernel command line: a word for each interface that has an address of
 /// its own. The first interface's stands last, because the kernel itself keeps the last of several
-/// (net/ipv4/ipconfig.c, ip_auto_config_setup), and it alone names the gateway: a guest has one
-/// default route.
-pub fn kernel_args_of(record: &Record, networks: &[&NetworkConfig]) -> String {
+/// (net/ipv4/ipconfig.c, ip_auto_config_setup), and it alone names the gateway and the name
+/// servers: a guest has one default route.
+pub(super) fn kernel_args_of(
+    record: &Record,
+    networks: &[&NetworkConfig],
+    resolvers: &[Ipv4Addr],
+) -> String {
     let nics = record.nics.iter().zip(networks).enumerate().rev();
     let words = nics.filter_map(|(index, (nic, network))| {
         let gateway = (index == 0).then_some(network.gateway());
-        Some(kernel_args(&record.name, index, nic.ip?, gateway, network.subnet))
+        let resolvers = if index == 0 { resolvers } else { &[] };
+        Some(kernel_args(&record.name, index, nic.ip?, gateway, network.subnet, resolvers))
     });
     words.collect::<Vec<_>>().join(" ")
 }

@@ -6,8 +6,8 @@ use crate::model::name::VmName;
 use crate::model::prefix::Prefix;
 
 /// The `ip=` parameter, by which a guest configures itself: its address, no NFS server, the
-/// gateway, the mask, its host name, its link, and no autoconfiguration
-/// (Documentation/admin-guide/nfs/nfsroot.rst of Linux).
+/// gateway, the mask, its host name, its link, no autoconfiguration, and up to two name servers
+/// (Documentation/admin-guide/nfs/nfsroot.rst of Linux). The guest finds those in /proc/net/pnp.
 ///
 /// The link is `eth` and the index of the interface, as the guest's kernel names it before anything
 /// renames it.
@@ -17,9 +17,12 @@ pub fn kernel_args(
     ip: Ipv4Addr,
     gateway: Option<Ipv4Addr>,
     subnet: Prefix,
+    resolvers: &[Ipv4Addr],
 ) -> String {
     let gateway = gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
-    format!("ip={ip}::{gateway}:{}:{}:eth{index}:off", subnet.netmask(), host_name(vm))
+    let (mask, host) = (subnet.netmask(), host_name(vm));
+    let resolvers: String = resolvers.iter().take(2).map(|server| format!(":{server}")).collect();
+    format!("ip={ip}::{gateway}:{mask}:{host}:eth{index}:off{resolvers}")
 }
 
 /// A VM's name as a label of a host name. A label has letters, digits and hyphens, and does not end
@@ -42,12 +45,14 @@ mod tests {
             Ipv4Addr::new(192, 168, 127, 2),
             Some(Ipv4Addr::new(192, 168, 127, 1)),
             "192.168.127.0/24".parse().unwrap(),
+            &[],
         );
         assert_eq!(args, "ip=192.168.127.2::192.168.127.1:255.255.255.0:web-1:eth0:off");
         let vm = VmName::new("web-1").unwrap();
         let second = [10, 9, 0, 2].into();
-        let args = kernel_args(&vm, 1, second, None, "10.9.0.0/24".parse().unwrap());
-        assert_eq!(args, "ip=10.9.0.2:::255.255.255.0:web-1:eth1:off");
+        let servers = [1, 2, 3].map(|last| Ipv4Addr::new(192, 0, 2, last));
+        let args = kernel_args(&vm, 1, second, None, "10.9.0.0/24".parse().unwrap(), &servers);
+        assert_eq!(args, "ip=10.9.0.2:::255.255.255.0:web-1:eth1:off:192.0.2.1:192.0.2.2");
     }
 
     #[test]
