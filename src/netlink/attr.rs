@@ -67,6 +67,14 @@ impl<'a> Iterator for Attrs<'a> {
 }
 
 impl<'a> Attr<'a> {
+    /// Whether it is of this type, such as `neli::consts::rtnl::Ifla::Mtu`. The type becomes a
+    /// number when this is compiled. To make neli's type from each number instead, and to match
+    /// that, costs almost as much again as the rest of parsing.
+    #[inline(always)]
+    pub fn is(&self, kind: impl Into<u16>) -> bool {
+        self.kind == kind.into()
+    }
+
     /// The attributes nested in this one.
     pub fn nested(self) -> Result<Attrs<'a>, Error> {
         if self.depth + 1 >= DEPTH_MAX {

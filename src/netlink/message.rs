@@ -126,7 +126,7 @@ impl<'a> Message<'a> {
         let rest = self.payload.get(4..)?;
         let attrs = rest.get(..echoed).and_then(|_| rest.get(align(echoed)..))?;
         let mut attrs = Attrs::new(attrs).flatten();
-        let words = attrs.find(|attr| NlmsgerrAttr::from(attr.kind) == NlmsgerrAttr::Msg)?;
+        let words = attrs.find(|attr| attr.is(NlmsgerrAttr::Msg))?;
         words.text().ok()
     }
 }

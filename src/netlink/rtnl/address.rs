@@ -34,9 +34,9 @@ impl AddressMessage {
         let (mut local, mut address) = (None, None);
         for attr in Attrs::new(&payload[HEADER..]) {
             let attr = attr?;
-            match Ifa::from(attr.kind) {
-                Ifa::Local => local = Some(Ipv4Addr::from(attr.array::<4>()?)),
-                Ifa::Address => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
+            match attr.kind {
+                _ if attr.is(Ifa::Local) => local = Some(Ipv4Addr::from(attr.array::<4>()?)),
+                _ if attr.is(Ifa::Address) => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
                 _ => {}
             }
         }

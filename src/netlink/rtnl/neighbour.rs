@@ -36,9 +36,9 @@ impl NeighbourMessage {
         let (mut address, mut mac) = (None, None);
         for attr in Attrs::new(&payload[HEADER..]) {
             let attr = attr?;
-            match Nda::from(attr.kind) {
-                Nda::Dst => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
-                Nda::Lladdr => mac = attr.array().ok(),
+            match attr.kind {
+                _ if attr.is(Nda::Dst) => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
+                _ if attr.is(Nda::Lladdr) => mac = attr.array().ok(),
                 _ => {}
             }
         }

@@ -70,9 +70,9 @@ impl<'a> QdiscMessage<'a> {
         let (mut kind, mut options) = (None, None);
         for attr in Attrs::new(&payload[HEADER..]) {
             let attr = attr?;
-            match Tca::from(attr.kind) {
-                Tca::Kind => kind = Some(attr.string()),
-                Tca::Options => options = Some(attr),
+            match attr.kind {
+                _ if attr.is(Tca::Kind) => kind = Some(attr.string()),
+                _ if attr.is(Tca::Options) => options = Some(attr),
                 _ => {}
             }
         }

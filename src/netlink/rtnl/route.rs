@@ -45,12 +45,12 @@ impl RouteMessage {
         };
         for attr in Attrs::new(&payload[HEADER..]) {
             let attr = attr?;
-            match Rta::from(attr.kind) {
-                Rta::Dst => route.destination = Ipv4Addr::from(attr.array::<4>()?),
-                Rta::Oif => route.link = Some(attr.u32()?),
+            match attr.kind {
+                _ if attr.is(Rta::Dst) => route.destination = Ipv4Addr::from(attr.array::<4>()?),
+                _ if attr.is(Rta::Oif) => route.link = Some(attr.u32()?),
                 // `struct rtnexthop`: length, flags, hops, index.
-                Rta::Multipath => route.link = Some(u32_at(attr.value, 4)?),
-                Rta::Table => route.table = attr.u32()?,
+                _ if attr.is(Rta::Multipath) => route.link = Some(u32_at(attr.value, 4)?),
+                _ if attr.is(Rta::Table) => route.table = attr.u32()?,
                 _ => {}
             }
         }

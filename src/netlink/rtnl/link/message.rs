@@ -116,14 +116,14 @@ impl<'a> LinkMessage<'a> {
         };
         for attr in Attrs::new(payload.get(HEADER..).ok_or(Error::Truncated)?) {
             let attr = attr?;
-            match Ifla::from(attr.kind) {
-                Ifla::Ifname => link.name = attr.string(),
-                Ifla::Ifalias => link.alias = Some(attr.string()),
-                Ifla::Address => link.mac = attr.array().ok(),
-                Ifla::Mtu => link.mtu = attr.u32()?,
-                Ifla::Master => link.master = Some(attr.u32()?),
-                Ifla::Group => link.group = attr.u32()?,
-                Ifla::Linkinfo => link.take(Info::read(attr)?)?,
+            match attr.kind {
+                _ if attr.is(Ifla::Ifname) => link.name = attr.string(),
+                _ if attr.is(Ifla::Ifalias) => link.alias = Some(attr.string()),
+                _ if attr.is(Ifla::Address) => link.mac = attr.array().ok(),
+                _ if attr.is(Ifla::Mtu) => link.mtu = attr.u32()?,
+                _ if attr.is(Ifla::Master) => link.master = Some(attr.u32()?),
+                _ if attr.is(Ifla::Group) => link.group = attr.u32()?,
+                _ if attr.is(Ifla::Linkinfo) => link.take(Info::read(attr)?)?,
                 _ => {}
             }
         }
@@ -160,9 +160,9 @@ impl<'a> PortMessage<'a> {
         let (mut name, mut port) = (None, None);
         for attr in Attrs::new(payload.get(HEADER..).ok_or(Error::Truncated)?) {
             let attr = attr?;
-            match Ifla::from(attr.kind) {
-                Ifla::Ifname => name = Some(attr.string()),
-                Ifla::Protinfo => port = Some(BridgePort::read(attr)?),
+            match attr.kind {
+                _ if attr.is(Ifla::Ifname) => name = Some(attr.string()),
+                _ if attr.is(Ifla::Protinfo) => port = Some(BridgePort::read(attr)?),
                 _ => {}
             }
         }
@@ -176,11 +176,11 @@ impl<'a> Info<'a> {
         let mut info = Info::default();
         for attr in linkinfo.nested()? {
             let attr = attr?;
-            match IflaInfo::from(attr.kind) {
-                IflaInfo::Kind => info.kind = Some(attr.string()),
-                IflaInfo::Data => info.data = Some(attr),
-                IflaInfo::SlaveKind => info.slave_kind = Some(attr.string()),
-                IflaInfo::SlaveData => info.slave_data = Some(attr),
+            match attr.kind {
+                _ if attr.is(IflaInfo::Kind) => info.kind = Some(attr.string()),
+                _ if attr.is(IflaInfo::Data) => info.data = Some(attr),
+                _ if attr.is(IflaInfo::SlaveKind) => info.slave_kind = Some(attr.string()),
+                _ if attr.is(IflaInfo::SlaveData) => info.slave_data = Some(attr),
                 _ => {}
             }
         }
