@@ -513,8 +513,8 @@ fn a_bridge_keeps_its_mtu_when_a_port_has_a_smaller_one() {
     });
 }
 
-/// What the kernel can do is asked by requests that change nothing and of which nobody hears. Which it
-/// is depends on the kernel; that it is answered does not.
+/// What the kernel can do is asked by requests that change nothing and of which nobody hears. Which
+/// it is depends on the kernel; that it is answered does not.
 #[test]
 fn a_kernel_is_asked_for_features_without_a_trace() {
     in_namespace(|| {

@@ -83,7 +83,7 @@ pub(super) enum Settings {
     All,
 }
 
-/// The section of a configuration that limits a VM.
+/// The section of a configuration with the limits.
 pub(super) const LIMITS: &str = "network.limits";
 
 const NETWORK: Option<&str> = Some("network");

@@ -11,9 +11,9 @@ use crate::exercise::Choices;
 use world::World;
 
 /// Any requests reach the engine, any of its decisions fail, processes end, guests ask for
-/// addresses, others change the kernel, time passes, and the daemon or the host restarts. The kernel
-/// in memory agrees with the engine whenever nothing is left to be looked at, nothing has two owners,
-/// nothing is overdue, and every caller is answered once.
+/// addresses, others change the kernel, time passes, and the daemon or the host restarts. The
+/// kernel in memory agrees with the engine whenever nothing is left to be looked at, nothing has
+/// two owners, nothing is overdue, and every caller is answered once.
 pub fn engine(bytes: &[u8]) {
     let mut world = World::new(Choices::new(bytes));
     while world.step() {

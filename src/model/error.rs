@@ -1,9 +1,9 @@
 //! The two kinds of error.
 //!
-//! A [`Refusal`] is the caller's: the request breaks a rule, nothing was changed, and its name is
-//! one of the interface's. A [`Failure`] is the world's: the kernel, the disk or a hypervisor said
-//! no to something volnet was entitled to try. They are never mixed up, because they ask different
-//! things of whoever reads them: mend the request, or mend the host.
+//! A [`Refusal`] is the caller's fault: the request breaks a rule, nothing was changed, and the
+//! error has a name of the interface. A [`Failure`] comes from the world: the kernel, the disk or a
+//! hypervisor refused a step that volnet had the right to try. They are different types, because
+//! the reader must do different things: mend the request, or mend the host.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -20,9 +20,9 @@ pub enum Refusal {
     VmExists { name: String },
     /// No VM has that name.
     VmNotFound { name: String },
-    /// The host cannot be taken down while `count` VMs stand on it.
+    /// Teardown is not possible while `count` VMs exist.
     VmsExist { count: usize },
-    /// The name is not one that a VM can have.
+    /// A VM cannot have this name.
     InvalidName { name: String, reason: String },
     /// The manifest is wrong at `field` (a path such as `network.mode`).
     InvalidManifest { field: String, reason: String },
@@ -30,21 +30,21 @@ pub enum Refusal {
     InvalidConfig { field: String, reason: String },
     /// Every address of the network's pool is leased.
     NoFreeAddress { network: String, subnet: Prefix },
-    /// The address that was asked for belongs to `owner`.
+    /// The requested address belongs to `owner`.
     AddressInUse { ip: Ipv4Addr, owner: String },
     /// The port of the host leads to `owner`.
     PortInUse { protocol: Protocol, port: u16, owner: String },
     /// The bridge has as many ports as the kernel allows.
     BridgeFull { bridge: String, limit: usize },
-    /// The tap exists and is held by somebody else, `pid` where that is known.
+    /// The tap exists, and another process holds it: `pid`, if it is known.
     TapBusy { tap: String, pid: Option<u32> },
-    /// The VM is not in a state in which this can be done.
+    /// The VM has the wrong status for this request.
     WrongState { name: String, status: Status, wanted: &'static str },
     /// The caller may not call this method.
     PermissionDenied { reason: String },
 }
 
-/// Something the world refused. What had been done for the request was undone.
+/// The world refused a step. The steps before it were undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// A kernel call failed: what volnet did, to what, what is known of it, the number of the error
@@ -71,8 +71,8 @@ pub enum KernelOutcome {
     Unknown,
 }
 
-/// Why the kernel refused something. Whoever speaks with a kernel makes this of its numbers; nothing
-/// else knows these.
+/// Why the kernel refused something. Whoever speaks with a kernel makes this of its numbers;
+/// nothing else knows these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Rights are missing, or somebody else owns it.
@@ -104,7 +104,7 @@ pub enum Reason {
 pub enum Error {
     /// The caller's fault; nothing was changed.
     Refused(Refusal),
-    /// The world's; what was done is undone.
+    /// The world's fault; all steps were undone.
     Failed(Failure),
 }
 

@@ -1,8 +1,8 @@
 //! A kernel in memory, for tests and simulation.
 //!
-//! It keeps what [`Network::observe`] reports and answers every Op as Linux would: names that are
-//! taken, links that are gone, bridges that are full, tables that another process owns. On top of
-//! that it fails on command ([`Fake::fail`]), and others can change it behind volnet's back
+//! It keeps the state that [`Network::observe`] reports, and answers every Op as Linux would: names
+//! that are taken, links that are gone, bridges that are full, tables that another process owns. It
+//! also fails on command ([`Fake::fail`]), and others can change it behind volnet's back
 //! ([`Fake::add_link`], [`Fake::delete_link`], [`Fake::own_table`]).
 //!
 //! A [`Kernel`] can be cloned and compared, so a test can say that nothing changed.
@@ -25,16 +25,16 @@ use crate::plan::ruleset::Family;
 /// Ports of one bridge: `BR_MAX_PORTS` less the reserved one (net/bridge/br_private.h).
 pub const BRIDGE_PORTS_MAX: usize = 1023;
 
-/// What the kernel holds.
+/// The state of the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kernel {
-    /// All that can be observed.
+    /// The observable state.
     pub observed: Observed,
     /// Tables of our names that another process owns.
     pub foreign_tables: Vec<(Family, String)>,
-    /// The neighbours that it knows: index of the link, address.
+    /// The neighbour entries: index of the link, address.
     pub neighbours: BTreeSet<(u32, Ipv4Addr)>,
-    /// The connections that it tracks: who began it, who answers.
+    /// The tracked connections: the side that began it, the side that answers.
     pub flows: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
     /// What it can do.
     pub features: Features,
@@ -53,16 +53,16 @@ pub enum Fault {
     CutShort,
 }
 
-/// A kernel, the faults that it is to show, and a log of what was done to it.
+/// A kernel, its faults, and a log of all Ops.
 #[derive(Clone, Debug, Default)]
 pub struct Fake {
-    /// What it holds. Tests change it as they like.
+    /// Its state. Tests may change it.
     pub kernel: Kernel,
-    /// Every Op that was applied, failed ones too.
+    /// Every applied Op, also the failed ones.
     pub log: Vec<Op>,
     /// What goes wrong by the number of the call of [`Network::apply`], the first being 0.
     faults: BTreeMap<usize, Fault>,
-    /// The highest index of a link so far. They are never used twice.
+    /// The highest index of a link so far. An index is never reused.
     last_index: u32,
 }
 
@@ -82,14 +82,14 @@ impl Fake {
         self.faults.clear();
     }
 
-    /// Adds a link as somebody else would. Gives its index.
+    /// Adds a link as another program would. Returns its index.
     pub fn add_link(&mut self, name: &str, kind: LinkKind) -> u32 {
         self.kernel.observed.links.push(links::new(self.last_index + 1, name, kind));
         self.last_index += 1;
         self.last_index
     }
 
-    /// Removes a link as somebody else would.
+    /// Removes a link as another program would.
     pub fn delete_link(&mut self, name: &str) {
         self.kernel.delete_link(name, None);
     }
@@ -99,12 +99,12 @@ impl Fake {
         self.kernel.observed.links.iter().find(|link| link.name == name)
     }
 
-    /// A link by name, to be changed as somebody else would.
+    /// A link by name, to change it as another program would.
     pub fn link_mut(&mut self, name: &str) -> Option<&mut Link> {
         self.kernel.observed.links.iter_mut().find(|link| link.name == name)
     }
 
-    /// Gives a table to another process, which then is the only one that may change it.
+    /// Gives a table to another process. Then only that process may change it.
     pub fn own_table(&mut self, family: Family, name: &str) {
         self.kernel.foreign_tables.push((family, name.to_string()));
     }
@@ -128,8 +128,8 @@ impl Network for Fake {
         Ok(self.kernel.observed.clone())
     }
 
-    /// Applies an Op. A refusal that hits a [`Op::SetLink`] strikes when all its settings are made: the
-    /// worst of the moments at which the kernel can give up.
+    /// Applies an Op. A refusal that hits a [`Op::SetLink`] strikes when all its settings are made:
+    /// the worst of the moments at which the kernel can give up.
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
         let fault = self.faults.remove(&self.log.len());
         self.log.push(op.clone());
@@ -156,7 +156,7 @@ impl Network for Fake {
         }
     }
 
-    /// Something else that can be open, in the place of a tap.
+    /// Another open file instead of a tap.
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
         let name = port.tap.as_str();
         match self.link(name) {

@@ -1,8 +1,8 @@
 //! What a kernel can do of what volnet uses where it can.
 //!
-//! It is asked by requests that change nothing, never told by a version: distributions carry changes
-//! back, and build kernels without parts. Where a feature is missing, volnet does the same in
-//! another way; where there is none, it refuses what needs the feature before anything is made.
+//! It is asked by requests that change nothing, never told by a version: distributions carry
+//! changes back, and build kernels without parts. Where a feature is missing, volnet does the same
+//! in another way; where there is none, it refuses what needs the feature before anything is made.
 
 use crate::model::error::Refusal;
 use crate::plan::op::{Op, Plan};
@@ -59,7 +59,8 @@ impl Features {
         plan.iter().find_map(|op| self.refusal_of(op))
     }
 
-    /// Takes out of a plan what cannot be done at all on such a kernel. Gives why, if there is such.
+    /// Takes out of a plan what cannot be done at all on such a kernel. Gives why, if there is
+    /// such.
     pub fn restrict(&self, plan: &mut Plan) -> Option<Refusal> {
         let refusal = self.refusal(plan);
         plan.retain(|op| self.refusal_of(op).is_none());

@@ -36,8 +36,8 @@ pub trait Network {
         Ok(Surroundings::default())
     }
 
-    /// The programs of the host that listen on ports, not by loopback alone. Who it is, is looked up
-    /// for those that meet one of `wanted`.
+    /// The programs of the host that listen on ports, not by loopback alone. Who it is, is looked
+    /// up for those that meet one of `wanted`.
     fn listeners(&mut self, wanted: &[HostPort]) -> Vec<Listener> {
         let _ = wanted;
         Vec::new()

@@ -48,8 +48,8 @@ fn once<T: Ord + Debug>(all: impl Iterator<Item = T>) {
     }
 }
 
-/// Nothing is overdue. The kernel has the desired objects, and no other object of ours, unless others
-/// changed something that is looked at later.
+/// Nothing is overdue. The kernel has the desired objects, and no other object of ours, unless
+/// others changed something that is looked at later.
 fn kernel(world: &World<'_>) {
     let (shell, now) = (&world.shell, world.now.mono);
     assert!(shell.deadline().is_none_or(|at| now < at), "something is overdue");

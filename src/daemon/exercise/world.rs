@@ -1,8 +1,8 @@
 //! The daemon's shell over a kernel, a disk and processes in memory, all of which can fail.
 //!
-//! The engine is asked here, step by step, so that bytes can choose what goes wrong with each of its
-//! decisions. What is decided the daemon's own conductor carries out. With `RUST_LOG=trace` the test
-//! that replays the corpus tells the story.
+//! The engine is asked here, step by step, so that bytes can choose what goes wrong with each of
+//! its decisions. What is decided the daemon's own conductor carries out. With `RUST_LOG=trace` the
+//! test that replays the corpus tells the story.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 //! Finds the process that holds a tap, or a socket, open. The kernel shows it only in /proc: `iff:`
-//! in the fdinfo of a descriptor of /dev/net/tun (drivers/net/tun.c, `tun_chr_show_fdinfo`). That is
-//! a name, and another network namespace may have a tap of the same name: only processes with a
+//! in the fdinfo of a descriptor of /dev/net/tun (drivers/net/tun.c, `tun_chr_show_fdinfo`). That
+//! is a name, and another network namespace may have a tap of the same name: only processes with a
 //! thread in ours count. The search reads all descriptors of all processes, so it is only for error
 //! messages, and it is bounded. The kernel hides processes that have rights which we do not have.
 

@@ -1,8 +1,8 @@
 //! Programs of the host that listen on ports, as /proc/net shows them (proc_pid_net(5)).
 //!
-//! A socket that is bound to one IPv6 address is not of interest here, unless that stands for an IPv4
-//! address. A socket that is bound to all of IPv6 may hear IPv4 as well, which the file does not
-//! tell: it counts.
+//! A socket that is bound to one IPv6 address is not of interest here, unless that stands for an
+//! IPv4 address. A socket that is bound to all of IPv6 may hear IPv4 as well, which the file does
+//! not tell: it counts.
 //!
 //! The kernel hides the descriptors of processes that have rights which the daemon gave up, as many
 //! services of root have. Of these only the user is known.

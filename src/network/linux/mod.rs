@@ -1,15 +1,15 @@
 //! The Linux kernel as a backend.
 //!
-//! [`Linux`] keeps two sockets for life: one of rtnetlink, for links and addresses, and one of
-//! nfnetlink, which owns our tables and with which they would otherwise go. Both belong to the
-//! network namespace of the thread that made them, and so does all that is done through them;
-//! /proc/sys/net is that of the thread that calls, which is the same.
+//! [`Linux`] keeps two sockets for its life: one of rtnetlink, for links and addresses, and one of
+//! nfnetlink, which owns our tables. Both belong to the network namespace of the thread that made
+//! them. /proc/sys/net belongs to the namespace of the calling thread, which is the same thread.
 //!
-//! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`qdiscs`] holds
-//! them back, [`addresses`] gives them addresses, [`sysctl`] holds switches, [`nft`] the rules. The exception is to forget an
-//! address, which takes [`addresses`] and [`conntrack`]. [`socket`] is how all of them speak with the
-//! kernel; what takes long is done [`worker`]. [`monitor`] tells of what others change and [`packets`] of
-//! what guests ask: those two are the daemon's.
+//! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`qdiscs`]
+//! holds them back, [`addresses`] gives them addresses, [`sysctl`] holds switches, [`nft`] the
+//! rules. The exception is to forget an address, which takes [`addresses`] and [`conntrack`].
+//! [`socket`] is how all of them speak with the kernel; what takes long is done [`worker`].
+//! [`monitor`] tells of what others change and [`packets`] of what guests ask: those two are the
+//! daemon's.
 
 pub mod addresses;
 pub mod conntrack;
@@ -56,13 +56,13 @@ pub struct Linux {
     nft: Nft,
     worker: Worker,
     pool: TapPool,
-    /// Owner and queues of the tap that was made last, until it is attached.
+    /// Owner and queues of the last new tap, until it is attached.
     fresh: Option<(Option<u32>, bool)>,
 }
 
 impl Linux {
-    /// Opens the sockets. Needs CAP_NET_ADMIN in the namespace. So many taps are made ahead, once it
-    /// is known what kind is needed.
+    /// Opens the sockets. Needs CAP_NET_ADMIN in the namespace. `pool` is how many taps to make
+    /// ahead, once their kind is known.
     pub fn new(pool: usize) -> Result<Linux, Failure> {
         let route = Socket::open(Protocol::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
@@ -70,7 +70,7 @@ impl Linux {
         Ok(Linux { route, nft: Nft::new()?, worker, pool, fresh: None })
     }
 
-    /// Subscribes to news of what others change.
+    /// Subscribes to news about changes by others.
     pub fn monitor(&self) -> Result<Monitor, Failure> {
         Monitor::open(self.nft.port())
     }
@@ -83,7 +83,7 @@ impl Network for Linux {
 
     fn observe(&mut self) -> Result<Observed, Failure> {
         let _still = self.worker.pause();
-        // Before the dump: what is gone by then is in neither.
+        // This comes before the dump: a link that is gone by then is in neither.
         let mut hidden = self.worker.retired();
         hidden.extend(self.pool.ready());
         let seen = self.nft.observe().map_err(unread("nf_tables"))?;
@@ -221,7 +221,7 @@ impl Network for Linux {
 }
 
 impl Linux {
-    /// Makes a tap, or takes one that was made ahead.
+    /// Makes a tap, or takes one from the pool.
     fn create_tap(&mut self, spec: &tap::Spec<'_>) -> Result<u32, Error> {
         match self.pool.take(&mut self.route, spec) {
             Ok(Some(index)) => return Ok(index),
@@ -245,7 +245,7 @@ impl Linux {
         connections
     }
 
-    /// Adds to links how fast they send.
+    /// Adds the shaping to links.
     fn observe_shaping(&mut self, links: &mut [Link]) -> Result<(), Failure> {
         let shaped = qdiscs::observe(&mut self.route).map_err(unread("queueing disciplines"))?;
         let shaped: BTreeMap<u32, Shaping> = shaped.into_iter().collect();
@@ -255,7 +255,7 @@ impl Linux {
         Ok(())
     }
 
-    /// Retires links that no VM had.
+    /// Retires links that belonged to no VM.
     fn retire_all(&mut self, indexes: &[u32]) {
         for index in indexes {
             if let Err(error) = self.worker.retire(&mut self.route, *index) {
@@ -264,7 +264,7 @@ impl Linux {
         }
     }
 
-    /// Changes a link. A bridge that is full may be full of ports that no VM has; these go first.
+    /// Changes a link. If a bridge is full, the ports of the pool are removed first.
     fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), Error> {
         if self.pool.is_done(name, set) {
             return Ok(());
@@ -286,14 +286,14 @@ impl Linux {
 }
 
 impl Drop for Linux {
-    /// What was made ahead is nobody's.
+    /// The taps of the pool belong to nobody.
     fn drop(&mut self) {
         let spare = self.pool.empty();
         self.retire_all(&spare);
     }
 }
 
-/// Of an Op that makes no link.
+/// The result of an Op that makes no link.
 fn none(result: Result<(), Error>) -> Result<Option<u32>, Error> {
     result.map(|()| None)
 }

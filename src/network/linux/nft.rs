@@ -1,14 +1,14 @@
 //! Our nf_tables objects in the kernel.
 //!
-//! One socket for life: with OWNER a table belongs to the socket that made it, and to close a
-//! netlink socket after a deletion waits for an RCU grace period. With PERSIST the table outlives
-//! the socket, and the next [`Nft`] adopts it by making it again with the same flags, so rules hold
-//! without a gap from one daemon to the next. Where the kernel has neither (before 5.12, 6.9) tables
-//! are made without: the kernel is asked once.
+//! There is one socket for the life of [`Nft`]: with OWNER a table belongs to the socket that made
+//! it, and closing a netlink socket after a deletion waits for an RCU grace period. With PERSIST
+//! the table outlives the socket. The next [`Nft`] adopts it by making it again with the same
+//! flags, so rules hold without a gap between two daemons. If the kernel has neither (before 5.12,
+//! 6.9), tables are made without them: the kernel is asked once.
 //!
 //! Every change is one batch. [`encode`] writes values of [`crate::plan::ruleset`], [`observe`]
-//! reads them back, [`accept`] cares for the rules in other people's chains, [`others`] looks for
-//! what else these have in the way, [`exercise`] holds the bodies of the fuzz targets.
+//! reads them back, [`accept`] handles our rules in other programs' chains, [`others`] finds other
+//! firewalls, and [`exercise`] has the bodies of the fuzz targets.
 
 mod accept;
 mod encode;
@@ -34,9 +34,9 @@ use crate::plan::ruleset::{Accept, ChainKind, Element, Family, Hook, TABLE, Tabl
 
 /// The families in which we have a table.
 const FAMILIES: [Family; 3] = [Family::Ip, Family::Ip6, Family::Bridge];
-/// A table that is asked for and never made.
+/// A table for the probe. It is never made.
 const PROBE: &str = "volnet-probe";
-/// A table that nobody has.
+/// A table that does not exist.
 const ABSENT: &str = "volnet-absent";
 /// An address that nobody has and no group gets (RFC 1112, section 4).
 const NOBODY: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 0);
@@ -51,18 +51,18 @@ pub struct Nft {
     ownable: bool,
 }
 
-/// What is there of ours.
+/// Our observed objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Our tables.
     pub tables: Vec<ObservedTable>,
-    /// Our accept rules in other people's chains.
+    /// Our accept rules in other programs' chains.
     pub accepts: Vec<Accept>,
-    /// The chain that these belong into, if there is one.
+    /// The chain for these rules, if there is one.
     pub chain: Option<String>,
 }
 
-/// How a table of our name stands.
+/// The owner of a table with our name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ownership {
     /// Nobody owns it.
@@ -97,12 +97,12 @@ impl Nft {
         self.port
     }
 
-    /// Makes a table; EEXIST when it is there.
+    /// Makes a table; EEXIST when it exists.
     pub fn create_table(&mut self, table: &Table) -> Result<(), Error> {
         self.make(table, |_, _| {})
     }
 
-    /// Puts a table in the place of what is there, in one batch.
+    /// Replaces a table, in one batch.
     pub fn replace_table(&mut self, table: &Table) -> Result<(), Error> {
         let family = number(table.family);
         match self.ownership(table.family)? {
@@ -119,7 +119,7 @@ impl Nft {
         }
     }
 
-    /// Removes a table; one that is gone is as good as removed.
+    /// Removes a table. If it is gone, that is success.
     pub fn remove_table(&mut self, family: Family, name: &str) -> Result<(), Error> {
         let removed = self.batch(|writer, sequence| {
             object::delete_table(writer, sequence.take(), number(family), name);
@@ -134,9 +134,9 @@ impl Nft {
         })
     }
 
-    /// Removes elements. One that is absent is as good as removed, and so are all of a set that is:
-    /// each is added before it is deleted, which does nothing if it is there and saves the batch if
-    /// it is not. (Linux 6.3 has a message that means this; older kernels are still about.)
+    /// Removes elements. If an element or its set is absent, that is success: each element is added
+    /// before it is deleted, so that a missing one does not fail the batch. (Linux 6.3 has a
+    /// message for this, but older kernels are still in use.)
     pub fn remove_elements(&mut self, elements: &[Element]) -> Result<(), Error> {
         let both: [encode::Begin; 2] = [element::add, element::remove];
         let removed =
@@ -153,7 +153,7 @@ impl Nft {
         }
     }
 
-    /// Takes elements away and adds others, in one batch. Their sets must be there.
+    /// Removes elements and adds others, in one batch. Their sets must exist.
     pub fn exchange_elements(&mut self, gone: &[Element], new: &[Element]) -> Result<(), Error> {
         self.batch(|writer, sequence| {
             encode::elements(writer, sequence, gone, &[element::add, element::remove]);
@@ -161,7 +161,7 @@ impl Nft {
         })
     }
 
-    /// What the elements of a set of ours have counted: an address, packets and bytes.
+    /// The counters of the elements of one of our sets: address, packets and bytes.
     pub fn counted(&mut self, set: &str) -> Result<Vec<(Ipv4Addr, u64, u64)>, Error> {
         let of = element::Of { family: FAMILY_IP, table: TABLE, set };
         let counted: Vec<Vec<_>> = self.socket.dump(
@@ -177,7 +177,7 @@ impl Nft {
         self.batch(|writer, sequence| accept::write(writer, sequence.take(), accept))
     }
 
-    /// Takes all equal accept rules out.
+    /// Removes all equal accept rules.
     pub fn remove_accept(&mut self, accept: &Accept) -> Result<(), Error> {
         let handles = accept::handles(&mut self.socket, accept)?;
         if handles.is_empty() {
@@ -191,14 +191,14 @@ impl Nft {
         absent_is_done(removed)
     }
 
-    /// Reads our tables, our accept rules, and which chain these belong into.
+    /// Reads our tables, our accept rules, and the chain for these rules.
     pub fn observe(&mut self) -> Result<Seen, Error> {
         let mut tables = Vec::new();
         for family in FAMILIES {
             if let Some(ownership) = self.ownership(family)? {
                 let owned = match ownership {
                     Ownership::Ours => true,
-                    // As owned as this kernel can have it.
+                    // It is as well owned as this kernel allows.
                     Ownership::Open => !self.ownable,
                     Ownership::Orphan | Ownership::Foreign => false,
                 };
@@ -209,7 +209,7 @@ impl Nft {
         Ok(Seen { tables, accepts, chain })
     }
 
-    /// Other people's firewalls.
+    /// The firewalls of other programs.
     pub fn firewalls(&mut self) -> Result<Vec<Firewall>, Error> {
         others::observe(&mut self.socket)
     }
@@ -227,7 +227,7 @@ impl Nft {
         others::barriers(&mut self.socket, name_of)
     }
 
-    /// Makes a table with all that it holds, after what `first` writes into the same batch.
+    /// Makes a table with its content. `first` writes the first messages of the batch.
     fn make(
         &mut self,
         table: &Table,
@@ -240,8 +240,9 @@ impl Nft {
         })
     }
 
-    /// Asks the kernel for a table that is owned and persists, in a batch that it undoes because its
-    /// last message cannot be done. Linux before 5.12 knows neither flag, before 6.9 not PERSIST.
+    /// Asks the kernel for a table that is owned and persists. The last message of the batch always
+    /// fails, so the kernel undoes it. Linux before 5.12 knows neither flag, and before 6.9 it does
+    /// not know PERSIST.
     fn ask_for_owned_tables(&mut self) -> Result<bool, Error> {
         self.ask(|writer, sequence| {
             let how = NewTable::Create;
@@ -249,8 +250,8 @@ impl Nft {
         })
     }
 
-    /// Whether the kernel knows the messages of `build`, which make one object each. They are sent in
-    /// a batch that the kernel undoes because its last message cannot be done.
+    /// Whether the kernel knows the messages of `build`, which make one object each. They are sent
+    /// in a batch that the kernel undoes because its last message cannot be done.
     fn ask(&mut self, build: impl FnOnce(&mut Writer, &mut Sequence)) -> Result<bool, Error> {
         let mut last = 0;
         let asked = self.batch(|writer, sequence| {
@@ -301,7 +302,7 @@ impl Nft {
         Ok(how)
     }
 
-    /// Takes over the tables whose owner is gone.
+    /// Adopts the tables whose owner is gone.
     fn adopt(&mut self) -> Result<(), Error> {
         for family in FAMILIES {
             if self.ownership(family)? == Some(Ownership::Orphan) {

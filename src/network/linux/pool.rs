@@ -49,8 +49,8 @@ impl TapPool {
         TapPool { size, ..TapPool::default() }
     }
 
-    /// Takes a tap of this kind, and returns its index, if there is one. The error has the taps that
-    /// must be removed: one that could not be named may have the VM's name all the same.
+    /// Takes a tap of this kind, and returns its index, if there is one. The error has the taps
+    /// that must be removed: one that could not be named may have the VM's name all the same.
     pub fn take(&mut self, socket: &mut Socket, spec: &Spec<'_>) -> Result<Option<u32>, Vec<u32>> {
         let fits =
             |model: &Model| (model.owner, model.multi_queue) == (spec.owner, spec.multi_queue);

@@ -2,14 +2,14 @@
 //!
 //! The kernel executes a request inside `send`, and the answer is in the receive queue when `send`
 //! returns. So a request is a plain call: write, send once, read until every acknowledgement is
-//! there. Nothing is ever waited for: an empty queue before the last acknowledgement means that
-//! the kernel gave none, which is an error.
+//! there. It never waits: if the queue is empty before the last acknowledgement, the kernel sent
+//! none, which is an error.
 //!
-//! What is received is trusted only as far as it is checked: the sender is the kernel (port 0), the
-//! datagram came whole, the sequence is one of this request's. Answers to an earlier request that
-//! was given up are passed over, up to a bound.
+//! Received bytes are checked: the sender must be the kernel (port 0), the datagram must be
+//! complete, and the sequence number must belong to this request. Answers to an earlier request
+//! that was given up are skipped, up to a bound.
 //!
-//! Writing and reading allocate nothing once the buffers have grown; an error does, for its words.
+//! Writing and reading allocate nothing once the buffers have grown. An error allocates its text.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -26,25 +26,25 @@ use crate::netlink;
 use crate::netlink::message::{DUMP_INTR, Message, Messages};
 use crate::netlink::writer::{SEND_MAX, Writer};
 
-/// The most acknowledged messages of one send. The answers to more overrun the receive queue, and
-/// then nothing says which of them failed.
+/// The most acknowledged messages of one send. The answers to more would overrun the receive queue,
+/// and then it is not known which message failed.
 pub const ACKS_MAX: u32 = 128;
 /// Bytes of the largest datagram: the kernel fills a dump up to 32 KiB (net/netlink/af_netlink.c,
 /// `netlink_dump`).
 pub const DATAGRAM_MAX: usize = 32 * 1024;
-/// Bytes of the receive queue: the answers to the largest batch, each an error with words.
+/// Bytes of the receive queue: the answers to the largest batch, each an error with text.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 /// Bytes of the send queue: the largest batch, with the kernel's accounting on top.
 const SEND_BUFFER: usize = 2 * SEND_MAX;
-/// How often a dump that was overtaken by a change is begun, where nothing may be missing.
+/// How often a dump is tried if links change meanwhile and the result must be complete.
 const DUMPS_MAX: usize = 16;
-/// The same where something may be missing, or is asked for in another way: each costs time, most of
-/// all where others keep the kernel busy.
+/// The same if objects may be missing, or can be asked for in another way: each try costs time,
+/// above all if others keep the kernel busy.
 pub const DUMPS_TO_LAST: usize = 4;
-/// How many messages of earlier requests are passed over before the answer to this one.
+/// How many messages of earlier requests are skipped before the answer to this one.
 const FOREIGN_MAX: usize = 1024;
 
-/// What a socket speaks.
+/// The protocol of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// rtnetlink: links, addresses, routes, neighbours.
@@ -53,8 +53,8 @@ pub enum Protocol {
     Netfilter,
 }
 
-/// A socket for requests, kept for the life of its owner: some things in the kernel (a table with
-/// an owner) hang on it, and closing one can block.
+/// A socket for requests. It is kept for the life of its owner: some objects in the kernel (a table
+/// with an owner) depend on it, and closing it can block.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -63,14 +63,14 @@ pub struct Socket {
     buffer: Box<[u8]>,
 }
 
-/// Where the sequence numbers of messages come from. Each message of a request takes one.
+/// The source of sequence numbers. Each message of a request takes one.
 #[derive(Clone, Debug, Default)]
 pub struct Sequence(u32);
 
-/// Why a request was not done, or not wholly.
+/// Why a request was not done, or not completely.
 #[derive(Debug)]
 pub enum Error {
-    /// The kernel refused the message of this number (the first is 0), in these words if any.
+    /// The kernel refused the message with this number (the first is 0), with this text, if any.
     Refused { index: u32, errno: i32, words: Option<String> },
     /// A call failed, and what was asked for was not begun.
     Io(io::Error),
@@ -82,22 +82,22 @@ pub enum Error {
     Codec(netlink::Error),
     /// A datagram was longer than any that the kernel should send.
     Truncated,
-    /// The queue ran dry, or filled with other answers, before the answer came.
+    /// The queue became empty, or had too many other answers, before the answer came.
     Silent,
-    /// Every dump was overtaken by a change.
+    /// Objects changed during every dump.
     Unsettled,
 }
 
-/// What a dump gave.
+/// The result of a dump.
 #[derive(Debug)]
 pub struct Dumped<T> {
-    /// What was read, in the kernel's order.
+    /// The objects, in the kernel's order.
     pub items: Vec<T>,
-    /// No change overtook it.
+    /// No object changed during the dump.
     pub whole: bool,
 }
 
-/// How the reading of answers stands.
+/// The state of reading answers.
 struct Answers {
     first: u32,
     messages: u32,
@@ -142,10 +142,10 @@ impl Socket {
         Ok(getsockname::<NetlinkAddr>(self.fd.as_raw_fd())?.pid())
     }
 
-    /// Sends what `build` writes and reads the answers. `acks` is how many acknowledgements are due
-    /// when all goes well: one a message that asks for it, at most [`ACKS_MAX`]. The error is that
-    /// of the first message that the kernel refused; the others of a plain request are done all
-    /// the same, those of an nf_tables batch are not.
+    /// Sends the messages that `build` writes, and reads the answers. `acks` is the number of
+    /// acknowledgements on success: one per message that asks for it, at most [`ACKS_MAX`]. The
+    /// error is that of the first message that the kernel refused. The other messages of a plain
+    /// request are still done; those of an nf_tables batch are not.
     pub fn request(
         &mut self,
         acks: u32,
@@ -154,8 +154,8 @@ impl Socket {
         self.request_and(acks, build, |_| Ok(()))
     }
 
-    /// As [`Socket::request`], and hands `each` the messages that come before an acknowledgement:
-    /// the object that was asked for, or an echo of what was made.
+    /// As [`Socket::request`], and passes the messages before an acknowledgement to `each`: the
+    /// requested object, or an echo of the new one.
     pub fn request_and(
         &mut self,
         acks: u32,
@@ -168,8 +168,9 @@ impl Socket {
         answers.error.map_or(Ok(()), Err)
     }
 
-    /// Runs the dump that `build` asks for and returns what `read` makes of its messages. A dump
-    /// that a change overtook may lack what did not change: it is begun again, up to a bound.
+    /// Runs the dump that `build` requests, and returns the objects that `read` makes from its
+    /// messages. If objects changed during the dump, it may lack unchanged ones, so it is tried
+    /// again, up to a bound.
     pub fn dump<T>(
         &mut self,
         build: impl Fn(&mut Writer, u32),
@@ -179,8 +180,8 @@ impl Socket {
         if last.whole { Ok(last.items) } else { Err(Error::Unsettled) }
     }
 
-    /// As [`Socket::dump`], and when every dump was overtaken by a change, gives the last one: for
-    /// what does no harm when it is missing.
+    /// As [`Socket::dump`], but if objects changed during every dump, returns the last one. It is
+    /// for objects that may be missing.
     pub fn dump_or_last<T>(
         &mut self,
         build: impl Fn(&mut Writer, u32),
@@ -234,8 +235,8 @@ impl Socket {
         Ok(Answers { first, messages, acks: 0, foreign: 0, error: None })
     }
 
-    /// Reads until all acknowledgements are there; once there is an error, until the queue is
-    /// empty, because a batch has any number of them and no end.
+    /// Reads until all acknowledgements are there. After an error it reads until the queue is
+    /// empty, because a batch may have any number of errors.
     fn read_acks(
         &mut self,
         acks: u32,
@@ -261,7 +262,7 @@ impl Socket {
     }
 
     /// Reads until the dump ends, even after an error: the kernel begins no other dump before.
-    /// Returns whether a change overtook it.
+    /// Returns whether objects changed during the dump.
     fn read_dump(
         &mut self,
         answers: &mut Answers,
@@ -345,12 +346,12 @@ impl Answers {
 }
 
 impl Error {
-    /// A refusal in our words, where the kernel's say too little.
+    /// A refusal with our text, for cases where the kernel's says too little.
     pub fn refused(errno: i32, words: String) -> Error {
         Error::Refused { index: 0, errno, words: Some(words) }
     }
 
-    /// The errno, where it was the kernel that said no.
+    /// The errno, if the kernel refused.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Refused { errno, .. } => Some(*errno),
@@ -445,8 +446,8 @@ pub fn open(protocol: Protocol) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Receives one whole datagram of the kernel's; `None` when the queue is empty. What others send
-/// is dropped.
+/// Receives one complete datagram from the kernel; `None` if the queue is empty. Datagrams from
+/// other senders are dropped.
 pub fn receive<'a>(fd: &OwnedFd, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, Error> {
     for _ in 0..FOREIGN_MAX {
         let mut into = [IoSliceMut::new(buffer)];
