@@ -11,8 +11,9 @@ for tool in shellcheck groff systemd-analyze; do
 done
 [ "$bad" = 0 ] || exit 1
 
-shellcheck --external-sources --source-path=SCRIPTDIR scripts/*.sh tests/guest/*.sh tests/guest/init tests/guest/lease \
-    tests/hosts/*.sh tests/hosts/agent tests/hosts/checks/*.sh .ci/run ||
+shellcheck --external-sources --source-path=SCRIPTDIR scripts/*.sh tests/guest/*.sh \
+    tests/guest/init tests/guest/lease tests/hosts/*.sh tests/hosts/agent \
+    tests/hosts/checks/*.sh .ci/run ||
     complain "shellcheck: see above"
 # Its first line names the shell that it has.
 shellcheck --shell=sh tests/hosts/init || complain "shellcheck: see above"
@@ -21,6 +22,10 @@ for shell in zsh fish; do
     command -v "$shell" >/dev/null || complain "$shell is missing: run make deps"
     "$shell" -n "packaging/volnet.$shell" || complain "packaging/volnet.$shell"
 done
+
+long=$(LC_ALL=C.UTF-8 grep -rnE '^.{101}' --include='*.rs' --include='*.sh' \
+    src ffi/src tests benches fuzz/fuzz_targets scripts packaging | cut -c1-120)
+[ -z "$long" ] || complain "lines over 100 columns: $long"
 
 # groff says what is wrong on standard error and ends with 0.
 words=$(groff -man -ww -Tutf8 packaging/volnet.8 2>&1 >/dev/null)

@@ -45,7 +45,10 @@ done
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 [ -n "$missing" ] || exit 0
 
-[ "$(id -u)" = 0 ] || { echo "missing:$missing: install them, or run make deps as root" >&2; exit 1; }
+if [ "$(id -u)" != 0 ]; then
+    echo "missing:$missing: install them, or run make deps as root" >&2
+    exit 1
+fi
 echo "deps: installing$missing"
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update

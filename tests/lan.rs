@@ -44,7 +44,8 @@ fn daemon(managed: bool) -> Daemon {
     let settings = json!({ "networks": [{
         "name": "lan", "bridge": "br0", "subnet": "192.168.50.0/24", "host_ip": "192.168.50.10",
         "nat": false, "managed": managed, "gateway": "192.168.50.1",
-        "range": "192.168.50.8-192.168.50.20", "reserve": ["192.168.50.9", "192.168.50.30-192.168.50.40"],
+        "range": "192.168.50.8-192.168.50.20",
+        "reserve": ["192.168.50.9", "192.168.50.30-192.168.50.40"],
     }] });
     std::fs::write(daemon.folder.join("config.json"), settings.to_string()).expect("a file");
     daemon.start_again();

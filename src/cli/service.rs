@@ -2,7 +2,7 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | `volnet.service` | systemd runs the daemon: this program, with the settings that were given as flags |
+//! | `volnet.service` | systemd runs the daemon: this program, with the settings from flags |
 //! | `10-volnet.network` | systemd-networkd leaves our links alone (systemd.network(5)) |
 //! | `90-volnet.conf` | so does NetworkManager (NetworkManager.conf(5)) |
 //!

@@ -297,7 +297,8 @@ default  vbr0    192.168.127.0/24  192.168.127.1  1500  yes  2       251   3
         let list = json!([
             {"check": "kvm", "level": "ok", "message": "/dev/kvm can be used", "hint": null},
             {"check": "forward", "level": "warning",
-             "message": "the policy of ip filter FORWARD is drop and there is no rule of volnet in it",
+             "message": "the policy of ip filter FORWARD is drop and there is no rule of \
+                        volnet in it",
              "hint": "volnet setup"}
         ]);
         assert_eq!(

@@ -1,9 +1,9 @@
 //! Which requests are carried out together: creates that do not depend on each other.
 //!
 //! The result is the same as that of one after the other. A create is decided while those before it
-//! may still fail, so it joins them only if it does not depend on that: if it makes a VM of a new name
-//! that gets what it wants. Any other request (also a name that is there, or a refusal) is decided
-//! when those before it have their outcome.
+//! may still fail, so it joins them only if it does not depend on that: if it makes a VM of a new
+//! name that gets what it wants. Any other request (also a name that is there, or a refusal) is
+//! decided when those before it have their outcome.
 //!
 //! A crash leaves what it leaves of one create, several times: taps without a record, or records
 //! without a reply.

@@ -52,8 +52,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(Reply::Plan { plan })
     }
 
-    /// A setup failed and its steps were undone. A bridge that was made but for its alias is removed
-    /// here, because no step knows its index.
+    /// A setup failed and its steps were undone. A bridge that was made but for its alias is
+    /// removed here, because no step knows its index.
     fn undo_setup(&mut self, first: bool, now: Now) {
         let cleared = self.network.observe().and_then(|observed| {
             let results = execute::execute_all(&mut self.network, &remove_unfinished(&observed));
@@ -69,8 +69,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     /// Makes sure that what a plan needs of the host stands: the bridges that it attaches taps to,
-    /// and our tables. It does, unless something failed when the host was last looked at; then it is
-    /// tried again here, and the error says why it cannot be.
+    /// and our tables. It does, unless something failed when the host was last looked at; then it
+    /// is tried again here, and the error says why it cannot be.
     pub(super) fn stand(&mut self, plan: &[Op]) -> Result<(), Error> {
         if plan.iter().any(|op| matches!(op, Op::ShapeLink { to: Some(_), .. })) {
             if let Some(refusal) = self.features()?.refusal(plan) {
@@ -83,7 +83,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         let observed = self.network.observe()?;
         let reconciled = reconcile(&self.engine.desired(), &observed);
-        let of_bridge = |problem: &&Problem| matches!(problem, Problem::BridgeTaken { bridge, .. } | Problem::BridgeMissing { bridge } if bridges.contains(&&**bridge));
+        let of_bridge = |problem: &&Problem| {
+            matches!(problem,
+                Problem::BridgeTaken { bridge, .. } | Problem::BridgeMissing { bridge }
+                if bridges.contains(&&**bridge))
+        };
         if let Some(problem) = reconciled.problems.iter().find(of_bridge) {
             let reason = problem.to_string();
             return Err(Refusal::InvalidConfig { field: "networks".into(), reason }.into());
@@ -133,8 +137,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(features)
     }
 
-    /// What forwarding is to be after a teardown: as it was, if it was ours to switch and nobody else
-    /// has come to need it since. Then the second says who.
+    /// What forwarding is to be after a teardown: as it was, if it was ours to switch and nobody
+    /// else has come to need it since. Then the second says who.
     fn forwarding_after(&mut self, is: bool) -> (Option<bool>, Option<String>) {
         let switched = self.engine.configured().any(|network| network.managed);
         match self.host.as_ref().filter(|_| switched).map(|host| host.forwarding_before) {

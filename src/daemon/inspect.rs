@@ -46,7 +46,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(Reply::Args { args })
     }
 
-    /// Looks the host over: the devices, what others have in the way, then what differs from the desired state.
+    /// Looks the host over: the devices, what others have in the way, then what differs from the
+    /// desired state.
     pub(super) fn check(&mut self) -> Result<Reply, Error> {
         let mut findings = vec![
             device(TUN, Level::Error, "volnet cannot make taps", "load the module tun"),

@@ -81,7 +81,8 @@ fn lock(settings: &Settings) -> Result<[Lock; 2], Failure> {
     Ok([lock::lock(&settings.runtime_dir)?, lock::lock(&settings.state_dir)?])
 }
 
-/// The shell, and the news of the kernel that it works on; these begin before anything is looked at.
+/// The shell, and the news of the kernel that it works on; these begin before anything is looked
+/// at.
 fn shell(settings: &Settings, user: Option<User>) -> Result<(HostShell, Option<Monitor>), Error> {
     let engine = Engine::new(
         settings.networks.clone(),
@@ -118,8 +119,8 @@ fn give_up_rights(settings: &Settings) -> Result<Option<User>, Error> {
     Ok(user)
 }
 
-/// The user as which hypervisors run. One that we may not act as is refused if the settings name it,
-/// and else done without: an older unit gives the daemon fewer rights.
+/// The user as which hypervisors run. One that we may not act as is refused if the settings name
+/// it, and else done without: an older unit gives the daemon fewer rights.
 fn user(settings: &Settings) -> Result<Option<User>, Refusal> {
     let named = settings.hypervisor_user.as_deref();
     let Some(user) = User::configured(named)? else { return Ok(None) };

@@ -30,8 +30,8 @@ use crate::plan::news::Culprit;
 use crate::store::Store;
 use crate::store::disk::Disk;
 
-/// Milliseconds after which a process that could not be watched, or whose end could not be collected,
-/// is looked at.
+/// Milliseconds after which a process that could not be watched, or whose end could not be
+/// collected, is looked at.
 const WATCH_RETRY_MS: u64 = 1_000;
 /// Times that what is due at one moment may make something else due at the same moment: a process
 /// that is killed at once is, by whatever is due before it.
@@ -136,8 +136,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         &self.engine
     }
 
-    /// The files that have to be compared before a request is handled: the caller does that, because
-    /// it takes time. None where one of them is missing, which the request is told.
+    /// The files that have to be compared before a request is handled: the caller does that,
+    /// because it takes time. None where one of them is missing, which the request is told.
     pub fn checksums(&self, request: &Request) -> Vec<Checksum> {
         let machine = match request {
             Request::Create { spec, start, dry_run, .. } if *start || *dry_run => {
@@ -161,7 +161,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.launcher.user()
     }
 
-    /// Handles one request, whose checksums were compared. The reply is among the outputs, now or when what it waits for is done.
+    /// Handles one request, whose checksums were compared. The reply is among the outputs, now or
+    /// when what it waits for is done.
     pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) {
         match self.step(ticket, request, now) {
             Ok(Step::Reply(reply)) => self.reply(ticket, Ok(*reply)),

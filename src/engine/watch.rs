@@ -1,7 +1,7 @@
 //! When the kernel is observed, and what of the differences is repaired.
 //!
 //! ```text
-//! news ─ heard ─▶ a look is due ─ look ─▶ observed ─ judge ─▶ Repair ─ executed ─▶ repaired ─▶ events
+//! news ─ heard ─▶ a look is due ─ look ─▶ observed ─ judge ─▶ Repair ─ executed ─▶ events
 //!                     ▲                                                    │
 //!                     ╰──── something failed: again in a while ────────────╯
 //! ```

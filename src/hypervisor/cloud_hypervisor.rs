@@ -109,7 +109,7 @@ fn disk_value(disk: &Disk) -> Result<String, Refusal> {
 fn plain<'a>(value: &'a str, field: &str) -> Result<&'a str, Refusal> {
     if value.contains(SPECIAL) || value.trim() != value {
         let reason = format!(
-            "cloud-hypervisor cannot take {value:?}: it has ',', '\"', '[', ']' or a space at an end"
+            "cloud-hypervisor cannot take {value:?}: it has ',', '\"', '[', ']' or an outer space"
         );
         return Err(text::refuse(field, reason));
     }

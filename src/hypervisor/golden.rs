@@ -207,7 +207,10 @@ fn the_network_part_alone() {
         ),
         (
             FIRECRACKER,
-            r#"{"network-interfaces":[{"guest_mac":"02:00:00:00:00:05","host_dev_name":"vttap-web1","iface_id":"net0"}]}"#,
+            concat!(
+                r#"{"network-interfaces":[{"guest_mac":"02:00:00:00:00:05","#,
+                r#""host_dev_name":"vttap-web1","iface_id":"net0"}]}"#
+            ),
             r#"{"vsock":{"guest_cid":3,"uds_path":"/run/volnet/machines/web1/vsock.sock"}}"#,
         ),
         (

@@ -12,7 +12,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `serial.sock` | the guest's serial port, where the hypervisor can write it to the log as well |
+//! | `serial.sock` | the guest's serial port, if the hypervisor can also write it to the log |
 //! | `qmp.sock`, `api.sock` | how the hypervisor is asked to power its guest off |
 //! | `vsock.sock` | vsock as a Unix socket: connect, `CONNECT port\n`, read `OK …\n` |
 //! | `vhost-vsock.sock` | between QEMU and its helper |

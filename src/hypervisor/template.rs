@@ -4,10 +4,10 @@
 //!
 //! | word | stands for | absent |
 //! |---|---|---|
-//! | `{name}` `{cid}` `{folder}` `{log}` | the VM's name, vsock context id, folder and log | never |
+//! | `{name}` `{cid}` `{folder}` `{log}` | name, vsock context id, folder and log | never |
 //! | `{cpus}` `{memory_mb}` `{kernel}` `{cmdline}` | what it runs on | never |
 //! | `{initramfs}` | path of the initramfs | without one |
-//! | `{disk}` `{disk_format}` `{disk_readonly}` | a disk: path, `raw` or `qcow2`, `on` or `off` | without one |
+//! | `{disk}` `{disk_format}` `{disk_readonly}` | path, format, `on` or `off` | without one |
 //! | `{tap}` `{mac}` `{queues}` | the tap, the guest's address on it, queue pairs | in vsock mode |
 //! | `{ip}` `{netmask}` | the lease and its mask | unless bridged |
 //! | `{vsock_cid}` `{vsock_socket}` | as `{cid}`, and the Unix socket of it | unless vsock |

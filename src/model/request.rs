@@ -96,7 +96,8 @@ impl Request {
     /// Whether it should be carried out together with others: it makes a durable VM, whose record
     /// must reach the disk, and starts no process.
     pub fn joins_group(&self) -> bool {
-        matches!(self, Request::Create { spec, start: false, dry_run: false, .. } if !spec.ephemeral)
+        matches!(self, Request::Create { spec, start: false, dry_run: false, .. }
+            if !spec.ephemeral)
     }
 
     /// The ports of the host that it wants, of which it matters who else listens on them.

@@ -259,8 +259,8 @@ impl<'a> Links<'a> {
         Some(Seen { link, master: link.master.and_then(|index| self.names.get(&index).copied()) })
     }
 
-    /// Why nothing can be attached to a network's bridge: a managed one is not ours, another one does
-    /// not exist.
+    /// Why nothing can be attached to a network's bridge: a managed one is not ours, another one
+    /// does not exist.
     fn problem(&self, network: &NetworkConfig) -> Option<Problem> {
         match self.by_name.get(network.bridge.as_str()) {
             Some(link) if network.managed => {

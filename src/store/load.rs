@@ -159,7 +159,7 @@ fn read<T>(
         Err(Unreadable::Newer(format)) => Err(Failure::State {
             path: path.display().to_string(),
             reason: format!(
-                "cannot read: it has format {format}, and this volnet knows formats up to {FORMAT}; \
+                "cannot read: it has format {format}, and this volnet knows up to {FORMAT}; \
                  run the volnet that wrote it"
             ),
         }),

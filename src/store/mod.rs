@@ -2,12 +2,12 @@
 //!
 //! | what | where | written |
 //! |---|---|---|
-//! | record of a durable VM | `STATE/vms/NAME.json` | temp file, fsync, rename, fsync of the directory |
+//! | record of a durable VM | `STATE/vms/NAME.json` | fsync, rename, fsync of the directory |
 //! | record of an ephemeral VM | `RUNTIME/vms/NAME.json` | temp file, rename |
 //! | intent: a change of this VM has begun | `RUNTIME/intents/NAME.json` | temp file, rename |
 //! | process of a VM | `RUNTIME/processes/NAME.json` | temp file, rename |
 //! | the state of the host before volnet changed it | `RUNTIME/host.json` | temp file, rename |
-//! | the lock of the daemon that writes all this | `RUNTIME/lock`, `STATE/lock` | flock, see [`lock`] |
+//! | the lock of the daemon | `RUNTIME/lock`, `STATE/lock` | flock, see [`lock`] |
 //!
 //! A file about kernel objects or processes needs no fsync: it must outlive the daemon, but a
 //! reboot ends the objects as well as the file. Only a file that must outlive a reboot is synced.
@@ -164,7 +164,8 @@ impl<D: Disk> Store<D> {
     }
 
     /// Writes the records of several VMs, those of durable ones in one round of syncs. Returns the
-    /// result of each, in their order. The written durable records are on the disk when this returns.
+    /// result of each, in their order. The written durable records are on the disk when this
+    /// returns.
     pub fn put_all(&mut self, records: &[&Record]) -> Vec<Result<(), Failure>> {
         let durable: Vec<&Record> =
             records.iter().copied().filter(|record| !record.spec.ephemeral).collect();

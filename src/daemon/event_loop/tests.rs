@@ -296,7 +296,8 @@ fn a_process_that_cannot_be_watched_is_looked_at() {
     let mut caller = stage.connect();
     caller.say(
         "Create",
-        r#"{"name": "a", "start": true, "config": {"ephemeral": true, "kernel_override": "/bin/sh"}}"#,
+        r#"{"name": "a", "start": true,
+            "config": {"ephemeral": true, "kernel_override": "/bin/sh"}}"#,
     );
     let answer = stage.answer(&mut caller);
     assert!(!answer.contains("\"error\""), "{answer}");

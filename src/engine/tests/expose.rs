@@ -86,7 +86,8 @@ fn a_vm_whose_address_volnet_does_not_give_has_no_ports() {
     let spec = with_ports(Mode::Vsock, &[port(8080, None)]);
     let replies = ask(&mut engine, 1, &create("vault", spec, false), at(0));
     assert!(
-        matches!(&replies[0].1, Err(Error::Refused(Refusal::InvalidConfig { field, .. })) if field == "expose"),
+        matches!(&replies[0].1, Err(Error::Refused(Refusal::InvalidConfig { field, .. }))
+            if field == "expose"),
         "{replies:?}"
     );
 }

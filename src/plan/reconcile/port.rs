@@ -30,8 +30,9 @@ pub struct DesiredPort<'a> {
     /// The VM's address, if it has one.
     pub address: Option<Ipv4Addr>,
     /// Its own Ethernet address, where that matters when it is made. A bridge without an address of
-    /// its own takes the lowest of its ports (net/bridge/br_stp_if.c, `br_stp_recalculate_bridge_id`).
-    /// One that volnet does not manage must not take that of a tap.
+    /// its own takes the lowest of its ports (net/bridge/br_stp_if.c,
+    /// `br_stp_recalculate_bridge_id`). One that volnet does not manage must not take that of a
+    /// tap.
     pub own_mac: Option<Mac>,
     /// MTU in bytes.
     pub mtu: u16,

@@ -51,7 +51,8 @@ impl fmt::Display for Problem {
             ),
             Problem::BridgeMissing { bridge } => write!(
                 f,
-                "there is no bridge {bridge}, and volnet makes none: managed of its network is false"
+                "there is no bridge {bridge}, and volnet makes none: \
+                 managed of its network is false"
             ),
             Problem::TapTaken { vm, tap, found } => {
                 write!(f, "tap {tap} of VM {vm} is not volnet's: {found}")

@@ -78,9 +78,8 @@ fn errors() -> Vec<(Error, Value)> {
         ),
         refused(
             Refusal::PermissionDenied {
-                reason: s(
-                    "permission denied: only root, the daemon's user and the group volnet may do this",
-                ),
+                reason: s("permission denied: only root, the daemon's user and the group volnet \
+                     may do this"),
             },
             "org.varlink.service.PermissionDenied",
             json!({}),

@@ -198,7 +198,8 @@ fn the_configuration_wins() {
         "api": {"host": "127.0.0.1", "port": "7777"},
         "devices": {"pci_passthrough": []},
         "metadata": {"owner": {"team": 7}},
-        "expose": [{"name": "web", "protocol": "tcp", "port": 80, "host_port": 8080, "mode": "bridged"}],
+        "expose": [{"name": "web", "protocol": "tcp", "port": 80, "host_port": 8080,
+                    "mode": "bridged"}],
         "cloud_init": null,
         "network": {
             "name": "lab", "ip": "10.1.0.9", "mac": "02:00:00:00:00:09", "mtu": 1400, "queues": 2,

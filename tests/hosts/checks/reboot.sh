@@ -3,7 +3,10 @@
 # argument "after" says that it has been.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
-trap 'case $? in 0 | 75) ;; *) volnet list; journalctl -b -u "volnet*" --no-pager -n 60 ;; esac' EXIT
+trap 'case $? in
+0 | 75) ;;
+*) volnet list; journalctl -b -u "volnet*" --no-pager -n 60 ;;
+esac' EXIT
 
 if [ "${1:-}" != after ]; then
     step three VMs before the reboot

@@ -73,7 +73,8 @@ fn a_vm_is_attached_and_released() {
     ];
     assert_eq!(commands(&plan), [&forget[..], &expected].concat());
     let expected = [
-        "nft 'add element ip volnet guests { 10.1.0.3 }\ndelete element ip volnet guests { 10.1.0.3 }'",
+        "nft 'add element ip volnet guests { 10.1.0.3 }\n\
+             delete element ip volnet guests { 10.1.0.3 }'",
         "ip link delete dev vttap-vm1",
     ];
     let made = DesiredPort { index: Some(7), ..host.port(1) };
