@@ -72,6 +72,52 @@ fn a_second_daemon_on_the_same_state_is_refused_with_the_holders_pid() {
     });
 }
 
+/// A daemon with files, bridge and subnet of its own, beside another one.
+fn beside() -> Daemon {
+    Daemon::without(&["--bridge", "vbr9", "--subnet", "10.99.0.0/24"])
+}
+
+#[test]
+fn a_second_volnet_in_the_namespace_is_refused_whatever_its_directories_are() {
+    in_namespace(|| {
+        let daemon = daemon();
+        let agreement = Agreement::with(&daemon);
+        create(&daemon, "web");
+        let before = agreement.check(&daemon);
+        let other = beside();
+        let flags = ["--bridge", "vbr9", "--subnet", "10.99.0.0/24"];
+        for verb in [&["serve"][..], &["setup", "--dry-run"], &["setup"], &["teardown"]] {
+            let second = other.volnet(&[verb, &flags[..]].concat());
+            let words = String::from_utf8_lossy(&second.stderr).into_owned();
+            assert_eq!(second.status.code(), Some(1), "{verb:?}: {words}");
+            let holder = format!("process {} (volnet) holds the lock", daemon.pid());
+            assert!(words.contains(&holder) && second.stdout.is_empty(), "{words}");
+            assert_eq!(agreement.check(&daemon), before);
+        }
+        in_namespace(|| drop(Daemon::start(&[])));
+    });
+}
+
+#[test]
+fn a_holder_that_cannot_change_the_network_keeps_no_daemon_from_starting() {
+    in_namespace(|| {
+        // As nobody it can open the namespace and lock it, and do nothing else to it.
+        let words = "setpriv --reuid 65534 --clear-groups --inh-caps=-all \
+            flock --no-fork /proc/self/ns/net sleep 100000";
+        let mut words = words.split_ascii_whitespace();
+        let mut squatter = Command::new(words.next().unwrap()).args(words).spawn().unwrap();
+        let locked = || fs::read_to_string("/proc/locks").unwrap();
+        let pid = squatter.id().to_string();
+        eventually("it holds the lock", || {
+            locked().lines().any(|line| line.split_ascii_whitespace().nth(4) == Some(&pid))
+        });
+        let daemon = Daemon::start(&[]);
+        assert!(daemon.log().contains("holds the lock of the network namespace and is no volnet"));
+        squatter.kill().unwrap();
+        squatter.wait().unwrap();
+    });
+}
+
 #[test]
 fn a_process_that_is_another_by_now_is_neither_adopted_nor_touched() {
     in_namespace(|| {

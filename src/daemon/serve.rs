@@ -23,7 +23,7 @@ use crate::network::linux::monitor::Monitor;
 use crate::network::noop::Noop;
 use crate::rights;
 use crate::store::files::Files;
-use crate::store::lock::{self, Lock};
+use crate::store::lock::{self, Lock, NetworkLock};
 use crate::store::{Paths, Store};
 
 /// The shell on a real host.
@@ -76,9 +76,14 @@ pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
         })
 }
 
-/// The right to all that is written, for as long as these are held.
-fn lock(settings: &Settings) -> Result<[Lock; 2], Failure> {
-    Ok([lock::lock(&settings.runtime_dir)?, lock::lock(&settings.state_dir)?])
+/// The right to all that is written and to the network, for as long as these are held.
+fn lock(settings: &Settings) -> Result<([Lock; 2], Option<NetworkLock>), Failure> {
+    let directories = [lock::lock(&settings.runtime_dir)?, lock::lock(&settings.state_dir)?];
+    let network = match settings.backend {
+        Backend::Linux => lock::lock_network()?,
+        Backend::Noop => None,
+    };
+    Ok((directories, network))
 }
 
 /// The shell, and the news of the kernel that it works on; these begin before anything is looked

@@ -5,19 +5,31 @@
 //! lock from its start to its exec, because the file is close-on-exec. If the daemon is killed in
 //! that moment, the next daemon waits. Both directories are locked: two daemons must share neither
 //! the runtime directory nor the state directory, where they would overwrite each other's records.
+//!
+//! The third lock is that of the network namespace: two daemons in one namespace take each other's
+//! links for left over, whatever their directories are. It is a `flock` on the namespace itself, by
+//! the file that the kernel has for it (namespaces(7)), so it is the same in every mount namespace.
+//! Any process in the namespace may open that file and lock it. A holder that could not change the
+//! network is no volnet: it is reported, and the daemon starts without the lock.
 
-use std::fs::{File, OpenOptions, create_dir_all, write};
+use std::fs::{File, OpenOptions, create_dir_all, read_to_string, write};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
 
 use super::failure;
 use crate::model::error::Failure;
+
+/// The network namespace as a file.
+const NAMESPACE: &str = "/proc/self/ns/net";
+/// `CAP_NET_ADMIN` (linux/capability.h).
+const CAP_NET_ADMIN: u32 = 12;
 
 /// How many turns to wait for a lock that another process holds.
 const TURNS: u32 = 50;
@@ -29,6 +41,12 @@ const TURN: Duration = Duration::from_millis(10);
 pub struct Lock {
     _file: Flock<File>,
     path: PathBuf,
+}
+
+/// The right to change the links and rules of a network namespace. Given back when dropped.
+#[derive(Debug)]
+pub struct NetworkLock {
+    _file: Flock<File>,
 }
 
 impl Lock {
@@ -52,13 +70,7 @@ pub fn lock(directory: &Path) -> Result<Lock, Failure> {
     create_dir_all(directory)
         .map_err(|error| failure(directory, "cannot make the directory", &error))?;
     let file = open(&path).map_err(|error| failure(&path, "cannot open", &error))?;
-    let mut taken = take(file);
-    for _ in 1..TURNS {
-        let Err((file, Errno::EWOULDBLOCK)) = taken else { break };
-        sleep(TURN);
-        taken = take(file);
-    }
-    match taken {
+    match take_soon(file) {
         Ok(file) => {
             // The disk may be full. Then a second daemon is not told the pid of the first.
             let _ = write(&path, format!("{}\n", std::process::id()));
@@ -67,6 +79,70 @@ pub fn lock(directory: &Path) -> Result<Lock, Failure> {
         Err((file, Errno::EWOULDBLOCK)) => Err(held(&path, file)),
         Err((_, errno)) => Err(failure(&path, "cannot lock", &errno.into())),
     }
+}
+
+/// Takes the lock of the network namespace that we are in. A second daemon is refused, with the pid
+/// of the first. `None` where somebody holds it who cannot be a volnet.
+pub fn lock_network() -> Result<Option<NetworkLock>, Failure> {
+    let path = Path::new(NAMESPACE);
+    let file = File::open(path).map_err(|error| failure(path, "cannot open", &error))?;
+    match take_soon(file) {
+        Ok(file) => Ok(Some(NetworkLock { _file: file })),
+        Err((file, Errno::EWOULDBLOCK)) => {
+            let holder = holder(&file);
+            let (pid, name) = (holder.map(|(pid, _)| pid), holder.map(|(pid, _)| name_of(pid)));
+            let who = match (pid, name) {
+                (Some(pid), Some(name)) => format!("process {pid} ({name})"),
+                (_, _) => "another process".into(),
+            };
+            if holder.is_some_and(|(_, is_able)| !is_able) {
+                log::warn!("{who} holds the lock of the network namespace and is no volnet");
+                return Ok(None);
+            }
+            let reason =
+                format!("{who} holds the lock: one volnet runs in this network namespace already");
+            Err(Failure::State { path: NAMESPACE.into(), reason })
+        }
+        Err((_, errno)) => Err(failure(path, "cannot lock", &errno.into())),
+    }
+}
+
+/// Who holds the lock of a file, and whether that process can change the network: it is root's or
+/// ours, or has CAP_NET_ADMIN. `None` if it is in another PID namespace.
+fn holder(file: &File) -> Option<(u32, bool)> {
+    let of_file = file.metadata().ok()?;
+    let (major, minor) = (libc::major(of_file.dev()), libc::minor(of_file.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", of_file.ino());
+    let locks = read_to_string("/proc/locks").ok()?;
+    // proc_locks(5): number, kind, mode, access, pid, device and inode, start, end.
+    let pid = locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let holds = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&place.as_str());
+        holds.then(|| fields[4].parse::<u32>().ok().filter(|pid| *pid > 0)).flatten()
+    })?;
+    let status = read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let user = field("Uid:").and_then(|line| line.split_ascii_whitespace().nth(1)?.parse().ok());
+    let rights = field("CapEff:").and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
+    let is_able = user.is_none_or(|user: u32| user == 0 || user == geteuid().as_raw())
+        || rights.is_none_or(|rights| rights & (1 << CAP_NET_ADMIN) != 0);
+    Some((pid, is_able))
+}
+
+fn name_of(pid: u32) -> String {
+    let name = read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().chars().filter(|letter| !letter.is_control()).collect()
+}
+
+/// Takes the lock, or waits for a moment until who holds it gives it back.
+fn take_soon(file: File) -> Result<Flock<File>, (File, Errno)> {
+    let mut taken = take(file);
+    for _ in 1..TURNS {
+        let Err((file, Errno::EWOULDBLOCK)) = taken else { break };
+        sleep(TURN);
+        taken = take(file);
+    }
+    taken
 }
 
 fn take(file: File) -> Result<Flock<File>, (File, Errno)> {
