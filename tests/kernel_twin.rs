@@ -98,7 +98,7 @@ fn both_refuse_what_another_program_owns() {
         other.apply(&Op::CreateTable(Box::new(ip.clone()))).unwrap();
         twins.fake.apply(&Op::CreateTable(Box::new(ip.clone()))).unwrap();
         twins.fake.own_table(ip.family, ip.name);
-        twins.fake.table_mut(ip.family, ip.name).unwrap().owned = false;
+        twins.fake.table_mut(ip.family, ip.name).unwrap().owned = Some(false);
         for op in [
             Op::CreateTable(Box::new(bridge)),
             Op::CreateTable(Box::new(ip.clone())),
@@ -222,7 +222,7 @@ fn seen(observed: &Observed) -> Vec<String> {
         let mut sets = table.sets.clone();
         sets.iter_mut().for_each(|(_, keys)| keys.sort());
         sets.sort();
-        format!("{:?} {} {:?} {sets:?}", table.family, table.owned, table.fingerprint)
+        format!("{:?} {:?} {:?} {sets:?}", table.family, table.owned, table.fingerprint)
     });
     let accepts = observed.accepts.iter().map(|accept| format!("{accept:?}"));
     let mut lines: Vec<String> = links.chain(addresses).chain(tables).chain(accepts).collect();

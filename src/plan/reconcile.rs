@@ -128,8 +128,8 @@ pub struct ObservedTable {
     pub family: Family,
     /// Its name.
     pub name: &'static str,
-    /// Whether it is owned and persistent.
-    pub owned: bool,
+    /// Whether it is owned and persistent; `None` where the kernel has no such tables.
+    pub owned: Option<bool>,
     /// Whether chains, rules and sets are exactly those of this binary (see
     /// [`super::ruleset::Table::fingerprint`]).
     pub fingerprint: Option<u64>,

@@ -99,7 +99,10 @@ impl Foreign {
                 tables.nth(number % count).into_iter().for_each(|table| table.fingerprint = None);
             }
             Foreign::OpenTable(number) => {
-                tables.nth(number % count).into_iter().for_each(|table| table.owned = false);
+                tables.nth(number % count).into_iter().for_each(|table| {
+                    // Where tables cannot be owned, nobody can open them.
+                    table.owned = table.owned.map(|_| false);
+                });
             }
             Foreign::NoElements => {
                 tables.flat_map(|table| &mut table.sets).for_each(|(_, keys)| keys.clear());

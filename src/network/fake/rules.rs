@@ -71,7 +71,7 @@ impl Kernel {
         self.observed.tables.push(ObservedTable {
             family: table.family,
             name: table.name,
-            owned: table.owned,
+            owned: self.features.owned_tables.then_some(table.owned),
             fingerprint: Some(table.fingerprint()),
             sets: table
                 .sets

@@ -196,12 +196,7 @@ impl Nft {
         let mut tables = Vec::new();
         for family in FAMILIES {
             if let Some(ownership) = self.ownership(family)? {
-                let owned = match ownership {
-                    Ownership::Ours => true,
-                    // It is as well owned as this kernel allows.
-                    Ownership::Open => !self.ownable,
-                    Ownership::Orphan | Ownership::Foreign => false,
-                };
+                let owned = self.ownable.then_some(ownership == Ownership::Ours);
                 tables.push(observe::table(&mut self.socket, family, owned)?);
             }
         }

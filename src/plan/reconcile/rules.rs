@@ -87,7 +87,8 @@ fn is_of(seen: &ObservedTable, family: Family, name: &str) -> bool {
 }
 
 fn is_right(seen: &ObservedTable, table: &Table) -> bool {
-    seen.owned == table.owned && seen.fingerprint == Some(table.fingerprint())
+    seen.owned.is_none_or(|owned| owned == table.owned)
+        && seen.fingerprint == Some(table.fingerprint())
 }
 
 /// A table with the elements that packets added to the table that it replaces.

@@ -367,7 +367,7 @@ fn only_elements_that_differ_are_touched() {
     fake.table_mut(Family::Ip, "volnet").unwrap().fingerprint = None;
     assert!(matches!(only(host.drift(&mut fake)), Op::ReplaceTable(_)));
     let mut fake = host.kernel();
-    fake.table_mut(Family::Ip, "volnet").unwrap().owned = false;
+    fake.table_mut(Family::Ip, "volnet").unwrap().owned = Some(false);
     assert!(matches!(only(host.drift(&mut fake)), Op::ReplaceTable(_)));
 }
 
@@ -620,7 +620,7 @@ impl Meddle {
             Meddle::Fingerprint => {
                 observed.tables.iter_mut().for_each(|table| table.fingerprint = None);
             }
-            Meddle::Owned => observed.tables.iter_mut().for_each(|table| table.owned = false),
+            Meddle::Owned => observed.tables.iter_mut().for_each(|table| table.owned = Some(false)),
             Meddle::Element(n) => {
                 let key = vec![Value::Ipv4(Ipv4Addr::new(10, 0, 0, n))];
                 for (_, keys) in observed.tables.iter_mut().flat_map(|table| &mut table.sets) {
@@ -694,5 +694,18 @@ proptest! {
         let plan = reconcile(&gone, &fake.observe().unwrap()).plan;
         execute(&mut fake, &plan).unwrap();
         prop_assert_eq!(&fake.kernel, &bare_kernel().kernel);
+    }
+}
+
+/// Where tables cannot be owned, none is replaced for that, whatever the settings say.
+#[test]
+fn a_kernel_without_owned_tables_has_right_ones() {
+    let host = Host::with_vms(1);
+    let mut observed = host.kernel().kernel.observed;
+    assert_eq!(reconcile(&host.desired(), &observed).plan, []);
+    for owned in [None, Some(false)] {
+        observed.tables.iter_mut().for_each(|table| table.owned = owned);
+        let replaced = !reconcile(&host.desired(), &observed).plan.is_empty();
+        assert_eq!(replaced, owned.is_some());
     }
 }

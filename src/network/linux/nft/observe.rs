@@ -32,7 +32,7 @@ struct SeenSet {
 pub(super) fn table(
     socket: &mut Socket,
     family: Family,
-    owned: bool,
+    owned: Option<bool>,
 ) -> Result<ObservedTable, Error> {
     let seen = sets(socket, family)?;
     let chains = chains(socket, family)?;
