@@ -270,8 +270,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Has the engine know what a request may need of the host: its name servers, and which ports it
-    /// listens on itself, if the request wants some. A VM that exists has its ports already.
+    /// Has the engine know what a request may need of the host: its name servers, and which ports
+    /// it listens on itself, if the request wants some. A VM that exists has its ports already.
     pub(super) fn know(&mut self, request: &Request, now: Now) {
         self.engine.resolved(self.resolvers.known(now, resolvers_of_the_host));
         let wanted = match request {
