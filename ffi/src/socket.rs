@@ -59,6 +59,22 @@ pub fn link_index(socket: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
     Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32)
 }
 
+/// The name of the link with that index, by SIOCGIFNAME (netdevice(7)), which any socket answers;
+/// ENODEV when there is none.
+pub fn link_name(socket: BorrowedFd<'_>, index: u32) -> io::Result<String> {
+    // SAFETY: `struct ifreq` is integers and a union of them: all zeros is a value of it.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_ifru.ifru_ifindex = index as libc::c_int;
+    // SAFETY: SIOCGIFNAME reads and writes one `struct ifreq`, which lives across the call.
+    let result =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFNAME as _, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name = request.ifr_name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0);
+    Ok(String::from_utf8_lossy(&name.collect::<Vec<_>>()).into_owned())
+}
+
 fn set(
     socket: BorrowedFd<'_>,
     level: libc::c_int,

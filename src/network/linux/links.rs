@@ -184,6 +184,11 @@ pub fn index_of(socket: &Socket, name: &str) -> Result<u32, Error> {
     })
 }
 
+/// The name of a link; none if there is no link with that index.
+pub fn name_of(socket: &Socket, index: u32) -> Option<String> {
+    volnet_ffi::socket::link_name(socket.as_fd(), index).ok()
+}
+
 /// Describes the link that has taken a name, instead of the kernel's bare errno.
 pub fn who(socket: &mut Socket, error: Error, name: &str) -> Error {
     let Some(errno @ (libc::EEXIST | libc::EBUSY)) = error.errno() else {

@@ -108,11 +108,7 @@ impl Network for Linux {
             Failure::kernel("read", "net.bridge.bridge-nf-call-iptables", &error)
         })?;
         let firewalls = self.nft.firewalls().map_err(unread("nf_tables"))?;
-        let links = links::observe(&mut self.route).map_err(unread("links"))?;
-        let name_of = |index| {
-            let link = links.iter().find(|link| link.index == index)?;
-            Some(link.name.clone())
-        };
+        let name_of = |index| links::name_of(&self.route, index);
         let barriers = self.nft.barriers(name_of).map_err(unread("nf_tables"))?;
         let translators = self.nft.translators().map_err(unread("nf_tables"))?;
         Ok(Surroundings { bridged_filtered, firewalls, barriers, translators })

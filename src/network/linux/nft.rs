@@ -82,9 +82,10 @@ impl Nft {
         let socket = Socket::open(Protocol::Netfilter).map_err(failed)?;
         let port = socket.port().map_err(failed)?;
         let mut nft = Nft { socket, port, ownable: false };
-        nft.ownable = nft
-            .ask_for_owned_tables()
-            .map_err(|error| error.failure("ask for", "nf_tables tables that are owned"))?;
+        let asked = |error: Error| error.failure("ask for", "nf_tables tables that are owned");
+        // The kernel needs some 10 ms to undo a question, and a table that persists has answered.
+        nft.ownable =
+            nft.has_orphan().map_err(asked)? || nft.ask_for_owned_tables().map_err(asked)?;
         if !nft.ownable {
             log::info!("this kernel has no owned tables that persist; ours can be changed");
         }
@@ -235,6 +236,16 @@ impl Nft {
         })
     }
 
+    /// Whether a table of ours is there that persists.
+    fn has_orphan(&mut self) -> Result<bool, Error> {
+        for family in FAMILIES {
+            if self.ownership(family)? == Some(Ownership::Orphan) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Asks the kernel for a table that is owned and persists. The last message of the batch always
     /// fails, so the kernel undoes it. Linux before 5.12 knows neither flag, and before 6.9 it does
     /// not know PERSIST.
@@ -275,6 +286,10 @@ impl Nft {
 
     /// Whether there can be rules for bridged frames.
     pub fn has_bridge_rules(&mut self) -> Result<bool, Error> {
+        // Our table is there, so the kernel need not be asked.
+        if self.ownership(Family::Bridge)?.is_some() {
+            return Ok(true);
+        }
         self.ask(|writer, sequence| {
             let (family, how) = (FAMILY_BRIDGE, NewTable::Create);
             object::new_table(writer, sequence.take(), family, PROBE, false, how);
