@@ -176,6 +176,20 @@ fn run_sends_documents_and_flags_with_absolute_paths() {
 }
 
 #[test]
+fn notes_about_the_documents_are_warnings() {
+    let folder = Folder::new("notes");
+    fs::write(folder.0.join("m.json"), r#"{"env": {"A": "b"}}"#).unwrap();
+    let daemon = folder.daemon(vec![vec![json!({"parameters": {
+        "vm": vm("web", "created"), "plan": [], "notes": ["manifest: env: one", "two\u{1b}[2J"]
+    }})]]);
+    let (status, out, err) = folder.run("create web --manifest m.json");
+    assert_eq!(status, 0);
+    assert!(out.starts_with("name        web\n"), "{out}");
+    assert_eq!(err, "volnet: warning: manifest: env: one\nvolnet: warning: two?[2J\n");
+    daemon.join().unwrap();
+}
+
+#[test]
 fn a_dry_run_is_a_script() {
     let folder = Folder::new("dry-run");
     let daemon = folder.daemon(vec![vec![json!({

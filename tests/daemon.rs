@@ -91,6 +91,46 @@ fn a_vm_gets_its_tap_and_its_elements_and_gives_them_back() {
 }
 
 #[test]
+fn a_manifest_is_acted_on_and_the_rest_of_it_is_said() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let manifest = json!({
+            "schema_version": "v1", "name": "store", "version": "3.1.0", "runtime": "store",
+            "workload": { "entrypoint": "/sbin/store", "args": ["--listen", "7000"] },
+            "env": { "STORE_DIR": "/data" },
+            "network": {
+                "mode": "bridged",
+                "expose": [{ "port": 7000, "protocol": "tcp" },
+                           { "port": 7001, "protocol": "udp", "host_port": 9001 }]
+            }
+        });
+        // Two VMs of one manifest: only a port that names the host's is in the way.
+        let create = |name: &str, config: Value| {
+            daemon.call("Create", json!({ "name": name, "manifest": manifest, "config": config }))
+        };
+        let made = create("store", json!({ "image": "store" }));
+        let ports = vm(&made)["expose"].as_array().unwrap();
+        assert_eq!(ports.len(), 2, "{made}");
+        assert_eq!((&ports[0]["port"], &ports[1]["host_port"]), (&json!(7000), &json!(9001)));
+        assert!(ports[0]["host_port"].as_u64().is_some_and(|port| port >= 30_000), "{made}");
+        assert!(ruleset().contains("9001"));
+        let notes = made["parameters"]["notes"].as_array().unwrap();
+        let about = |field: &str| notes.iter().any(|note| note.as_str().unwrap().contains(field));
+        assert!(["workload: ", "env: ", "image: "].into_iter().all(about), "{made}");
+        assert_eq!(
+            create("store", json!({ "image": "store" }))["parameters"]["notes"],
+            json!(notes)
+        );
+        assert_eq!(error(&create("other", json!({}))), "io.volnet.PortInUse");
+
+        let versioned = json!({ "version": 2, "config": { "expose": [{ "port": 7000 }] } });
+        let made = create("other", versioned);
+        assert_eq!(vm(&made)["expose"][0]["host_port"], 7000);
+        assert_eq!(vm(&made)["expose"].as_array().unwrap().len(), 1);
+    });
+}
+
+#[test]
 fn five_similar_names_get_five_taps() {
     in_namespace(|| {
         let daemon = Daemon::start(&[]);

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const README: &str = include_str!("../README.md");
+const MANIFESTS: &str = include_str!("../docs/MANIFESTS.md");
 const MODES: &str = include_str!("../docs/MODES.md");
 const SCRIPTS: &str = include_str!("../docs/SCRIPTS.md");
 const TRAFFIC: &str = include_str!("../docs/TRAFFIC.md");
@@ -32,6 +33,11 @@ fn the_commands_of_the_readme_work() {
             false => format!("{block}\n"),
         });
     run(&script.collect::<String>());
+}
+
+#[test]
+fn the_commands_about_manifests_work() {
+    with_a_daemon(MANIFESTS);
 }
 
 #[test]

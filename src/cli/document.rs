@@ -7,6 +7,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::spec::is_versioned;
+
 use super::command::{Create, Disk, Override, Setting};
 
 /// The parameters of Create. Relative paths of flags are relative to `base`.
@@ -17,7 +19,8 @@ pub(super) fn parameters(
     base: &Path,
 ) -> Result<Value, String> {
     let mut config = config.unwrap_or_else(|| json!({}));
-    let fields = config.as_object_mut().ok_or("the configuration is not a JSON object")?;
+    let content = if is_versioned(&config) { &mut config["config"] } else { &mut config };
+    let fields = content.as_object_mut().ok_or("the configuration is not a JSON object")?;
     let named = create.overrides.iter().map(|setting| setting.nic).max().unwrap_or_default();
     if named > 0 {
         list_networks(fields, named + 1)?;
@@ -204,6 +207,17 @@ mod tests {
                 "initramfs": {"url": "/i.gz"},
                 "rootfs": {"url": "/home/me/r.QCOW2", "format": "qcow2"}
             })
+        );
+    }
+
+    #[test]
+    fn flags_go_into_a_configuration_that_stands_beside_its_version() {
+        let mtu = setting(Some("network"), "mtu", Setting::Value(1300.into()));
+        let create = Create { overrides: vec![mtu], ..create() };
+        let config = json!({"version": 2, "config": {"image": "web"}});
+        assert_eq!(
+            merged(&create, None, Some(config))["config"],
+            json!({"version": 2, "config": {"image": "web", "network": {"mtu": 1300}}})
         );
     }
 

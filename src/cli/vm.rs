@@ -1,7 +1,7 @@
 //! The verbs about VMs.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -24,6 +24,10 @@ pub(super) fn create(session: &mut Session, create: &Create) -> Result<u8, Troub
     let parameters =
         document::parameters(create, manifest, config, &base).map_err(Trouble::Input)?;
     let reply = session.call("io.volnet.Create", parameters)?;
+    for note in reply.get("notes").and_then(Value::as_array).into_iter().flatten() {
+        // There is nobody to report a failure of this to.
+        let _ = writeln!(io::stderr(), "volnet: warning: {}", show::text(note));
+    }
     session.show(&reply, |reply| {
         let vm = show::vm(reply.get("vm").unwrap_or(&Value::Null));
         if create.dry_run { dry_run(&vm, reply.get("plan")) } else { vm }

@@ -56,7 +56,8 @@ impl Host {
     pub(super) fn create(&mut self, name: &str, network: NetworkSpec) -> Mac {
         let name = VmName::new(name).expect("a name");
         let spec = Box::new(VmSpec { networks: vec![network], ..VmSpec::default() });
-        let request = Request::Create { name: name.clone(), spec, start: false, dry_run: false };
+        let (start, dry_run, notes) = (false, false, Vec::new());
+        let request = Request::Create { name: name.clone(), spec, start, dry_run, notes };
         let Ok(Requested::Do(decision)) = self.engine.request(1, &request, Now::default()) else {
             panic!("a VM can be made");
         };

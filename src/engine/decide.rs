@@ -135,8 +135,8 @@ pub enum Write {
 /// How a caller is answered once a decision is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The VM, and the commands that would have made it.
-    Created(Vec<String>),
+    /// The VM, the commands that would have made it, and the notes about its documents.
+    Created { plan: Vec<String>, notes: Vec<String> },
     /// The VM.
     Shown,
     /// That it is gone.
@@ -182,6 +182,33 @@ impl Step {
     /// An answer.
     pub fn reply(reply: Reply) -> Step {
         Step::Reply(Box::new(reply))
+    }
+
+    /// The answer to a create, with the notes about its documents.
+    fn noted(mut self, notes: &[String]) -> Step {
+        match &mut self {
+            Step::Reply(reply) => reply.note(notes),
+            Step::Do(decision) => {
+                for (_, answer) in &mut decision.answers {
+                    answer.note(notes);
+                }
+            }
+            Step::Setup { .. } | Step::Teardown { .. } | Step::Later => {}
+        }
+        self
+    }
+}
+
+impl Answer {
+    /// The answer to a create whose documents need no notes.
+    fn created(plan: Vec<String>) -> Answer {
+        Answer::Created { plan, notes: Vec::new() }
+    }
+
+    fn note(&mut self, about: &[String]) {
+        if let Answer::Created { notes, .. } = self {
+            *notes = about.into();
+        }
     }
 }
 
@@ -232,8 +259,9 @@ impl Engine {
     /// Decides on a request that concerns the state. `ticket` is who asked.
     pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) -> Result<Step, Error> {
         match request {
-            Request::Create { name, spec, start, dry_run } => {
-                self.create(ticket, name, spec, *start, *dry_run, now)
+            Request::Create { name, spec, start, dry_run, notes } => {
+                let step = self.create(ticket, name, spec, *start, *dry_run, now)?;
+                Ok(step.noted(notes))
             }
             Request::Start { name } => self.start(ticket, name, Answer::Shown),
             Request::Stop { name, timeout_ms } => {
@@ -407,7 +435,9 @@ impl Engine {
             Answer::Deleted => Ok(Reply::Deleted),
             Answer::NotFound => Err(Refusal::VmNotFound { name: name.to_string() }.into()),
             Answer::Shown => Ok(Reply::Vm { vm: self.show(self.vm(name)?) }),
-            Answer::Created(plan) => Ok(Reply::Created { vm: self.show(self.vm(name)?), plan }),
+            Answer::Created { plan, notes } => {
+                Ok(Reply::Created { vm: Box::new(self.show(self.vm(name)?)), plan, notes })
+            }
             Answer::Failed(failure) => Err(failure.into()),
         }
     }
@@ -430,9 +460,9 @@ impl Engine {
                 if !dry_run {
                     self.keep(name);
                 }
-                return Ok(Step::reply(Reply::Created { vm, plan: Vec::new() }));
+                return Ok(Step::reply(Reply::created(vm, Vec::new())));
             }
-            return self.start(ticket, name, Answer::Created(Vec::new()));
+            return self.start(ticket, name, Answer::created(Vec::new()));
         }
         if start && spec.machine.is_none() {
             return Err(no_machine().into());
@@ -468,7 +498,7 @@ impl Engine {
         if let Some(before) = before {
             self.ledger = before;
             let vm = self.show(&Vm::idle(record));
-            return Ok(Step::reply(Reply::Created { vm, plan: commands }));
+            return Ok(Step::reply(Reply::created(vm, commands)));
         }
         let vm = Vm::idle(record);
         let record = Rc::clone(&vm.record);
@@ -484,7 +514,7 @@ impl Engine {
             plan,
             act: start.then_some(Act::Spawn),
             write: Write::Put,
-            answers: vec![(ticket, Answer::Created(commands))],
+            answers: vec![(ticket, Answer::created(commands))],
             events,
             former: None,
         })))

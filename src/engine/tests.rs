@@ -77,7 +77,8 @@ fn machine() -> Option<MachineSpec> {
 }
 
 fn create(text: &str, spec: VmSpec, start: bool) -> Request {
-    Request::Create { name: name(text), spec: Box::new(spec), start, dry_run: false }
+    let (name, spec) = (name(text), Box::new(spec));
+    Request::Create { name, spec, start, dry_run: false, notes: Vec::new() }
 }
 
 fn with_machine(restart: RestartPolicy) -> VmSpec {
@@ -130,7 +131,8 @@ fn exit(engine: &mut Engine, text: &str, exit: Exit, now: Now) -> Replies {
 
 fn vm(replies: &Replies) -> &VmView {
     match replies.as_slice() {
-        [(_, Ok(Reply::Created { vm, .. } | Reply::Vm { vm }))] => vm,
+        [(_, Ok(Reply::Created { vm, .. }))] => vm,
+        [(_, Ok(Reply::Vm { vm }))] => vm,
         other => panic!("{other:?}"),
     }
 }
@@ -298,11 +300,41 @@ fn what_is_aborted_was_never_there() {
     assert_eq!((network.leased, network.ports), (0, 0));
 }
 
+/// The same create as a dry run.
+fn dry(request: Request) -> Request {
+    let Request::Create { name, spec, start, notes, .. } = request else { panic!("{request:?}") };
+    Request::Create { name, spec, start, dry_run: true, notes }
+}
+
+#[test]
+fn every_answer_to_a_create_has_the_notes_about_its_documents() {
+    let mut engine = engine();
+    let noted = |start| {
+        let mut request = create("web", with_machine(RestartPolicy::No), start);
+        if let Request::Create { notes, .. } = &mut request {
+            notes.push("manifest: env: it is left alone".into());
+        }
+        request
+    };
+    // As a dry run, made, there already, started, and running already.
+    for request in [dry(noted(false)), noted(false), noted(false), noted(true), noted(true)] {
+        let replies = ask(&mut engine, 1, &request, at(0));
+        let replies = match replies.is_empty() {
+            true => {
+                let ready = engine.looked_at(&name("web"), true, at(0));
+                ready.into_iter().collect()
+            }
+            false => replies,
+        };
+        let [(1, Ok(Reply::Created { notes, .. }))] = &replies[..] else { panic!("{replies:?}") };
+        assert_eq!(notes, &["manifest: env: it is left alone"], "{request:?}");
+    }
+}
+
 #[test]
 fn a_dry_run_reserves_nothing() {
     let mut engine = engine();
-    let request =
-        Request::Create { name: name("web"), spec: Box::default(), start: false, dry_run: true };
+    let request = dry(create("web", VmSpec::default(), false));
     let shown = ask(&mut engine, 1, &request, at(0));
     assert_eq!(vm(&shown).ip, "192.168.127.2".parse().ok());
     assert!(engine.list().is_empty());

@@ -22,8 +22,9 @@ pub enum Request {
     Setup { dry_run: bool, force: bool },
     /// Undo the preparation of the host.
     Teardown { dry_run: bool, force: bool },
-    /// Make a VM's network, and start its hypervisor if `start`.
-    Create { name: VmName, spec: Box<VmSpec>, start: bool, dry_run: bool },
+    /// Make a VM's network, and start its hypervisor if `start`. `notes` go into the reply: what
+    /// the documents say that volnet does not act on.
+    Create { name: VmName, spec: Box<VmSpec>, start: bool, dry_run: bool, notes: Vec<String> },
     /// Start the hypervisor.
     Start { name: VmName },
     /// Stop the hypervisor.
@@ -67,7 +68,7 @@ pub enum Reply {
     /// Setup, Teardown: the steps that were or would be taken.
     Plan { plan: Vec<String> },
     /// Create.
-    Created { vm: VmView, plan: Vec<String> },
+    Created { vm: Box<VmView>, plan: Vec<String>, notes: Vec<String> },
     /// Start, Stop, Restart, Expose, Unexpose, SetPolicy, SetLimits, Get.
     Vm { vm: VmView },
     /// Delete.
@@ -129,6 +130,18 @@ impl Request {
 pub struct OpenFile(Rc<OwnedFd>);
 
 impl Reply {
+    /// The answer to a create whose documents need no notes.
+    pub fn created(vm: VmView, plan: Vec<String>) -> Reply {
+        Reply::Created { vm: Box::new(vm), plan, notes: Vec::new() }
+    }
+
+    /// Puts these notes into the answer to a create.
+    pub fn note(&mut self, about: &[String]) {
+        if let Reply::Created { notes, .. } = self {
+            *notes = about.into();
+        }
+    }
+
     /// The descriptor that goes with the reply.
     pub fn file(&self) -> Option<&OpenFile> {
         match self {

@@ -17,18 +17,46 @@ use super::request::Fault;
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Parameters<'a> {
-    Plan { plan: &'a [String] },
-    Created { vm: &'a VmView, plan: &'a [String] },
-    Vm { vm: &'a VmView },
+    Plan {
+        plan: &'a [String],
+    },
+    Created {
+        vm: &'a VmView,
+        plan: &'a [String],
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        notes: &'a [String],
+    },
+    Vm {
+        vm: &'a VmView,
+    },
     Empty {},
-    Vms { vms: &'a [VmView] },
-    Args { args: &'a [String] },
-    Descriptor { fd: usize },
-    Networks { networks: &'a [NetworkView] },
-    Version { version: &'a str, kernel: &'a str, backend: &'a str, missing: &'a [String] },
-    Findings { findings: &'a [Finding] },
-    Event { event: &'a Event },
-    Metrics { text: &'a str },
+    Vms {
+        vms: &'a [VmView],
+    },
+    Args {
+        args: &'a [String],
+    },
+    Descriptor {
+        fd: usize,
+    },
+    Networks {
+        networks: &'a [NetworkView],
+    },
+    Version {
+        version: &'a str,
+        kernel: &'a str,
+        backend: &'a str,
+        missing: &'a [String],
+    },
+    Findings {
+        findings: &'a [Finding],
+    },
+    Event {
+        event: &'a Event,
+    },
+    Metrics {
+        text: &'a str,
+    },
 }
 
 #[derive(Serialize)]
@@ -43,7 +71,7 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
     use request::Reply;
     let body = match reply {
         Reply::Plan { plan } => Parameters::Plan { plan },
-        Reply::Created { vm, plan } => Parameters::Created { vm, plan },
+        Reply::Created { vm, plan, notes } => Parameters::Created { vm, plan, notes },
         Reply::Vm { vm } => Parameters::Vm { vm },
         Reply::Deleted => Parameters::Empty {},
         Reply::Vms { vms } | Reply::State { vms } => Parameters::Vms { vms },

@@ -207,8 +207,10 @@ fn create(fields: &mut Fields) -> Result<Request, Fault> {
     let dry_run = fields.flag("dry_run")?;
     let manifest = fields.object("manifest")?.map(Value::Object);
     let config = fields.object("config")?.map(Value::Object);
-    let spec = Box::new(spec::resolve(manifest.as_ref(), config.as_ref())?);
-    Ok(Request::Create { name, spec, start, dry_run })
+    let (manifest, config) = (manifest.as_ref(), config.as_ref());
+    let spec = Box::new(spec::resolve(manifest, config)?);
+    let notes = spec::notes(manifest, config, &spec);
+    Ok(Request::Create { name, spec, start, dry_run, notes })
 }
 
 fn expose(fields: &mut Fields) -> Result<Request, Fault> {
@@ -433,13 +435,13 @@ mod tests {
 
     #[test]
     fn create_hands_the_documents_to_spec() {
-        let Request::Create { name, spec, start, dry_run } =
+        let Request::Create { name, spec, start, dry_run, notes } =
             request("Create", r#"{"name":"web","start":true,"config":{"ephemeral":true}}"#)
         else {
             panic!("not a Create");
         };
         assert_eq!((name, start, dry_run), (web(), true, false));
-        assert!(spec.ephemeral);
+        assert!(spec.ephemeral && notes.is_empty());
         let unknown = r#"{"method":"io.volnet.Create",
             "parameters":{"name":"web","config":{"network":{"colour":"red"}}}}"#;
         let Fault::Refused(Refusal::InvalidConfig { field, .. }) = fault(unknown) else {

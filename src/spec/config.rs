@@ -1,7 +1,8 @@
 //! The configuration of a VM: Volant's fields and volnet's own.
 //!
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
-//! github.com/volantvm/volant. volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`
+//! github.com/volantvm/volant. There a configuration comes alone or with its version beside it
+//! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`
 //! `networks` and, in `network` or each of `networks`, `name`, `ip`, `mac`,
 //! `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and `antispoof`.
 
@@ -11,13 +12,14 @@ use serde_json::Value;
 
 use super::fields::{Document, Fields, Place};
 use super::manifest::{self, Manifest};
-use super::sections::{self, Network, Resources, Source};
+use super::sections::{self, Network, Resources, Source, Unnamed};
 use super::text;
 use crate::model::error::Refusal;
 use crate::model::expose::Expose;
 use crate::model::spec::RestartPolicy;
 
 const KNOWN: &[&str] = &[
+    "image",
     "plugin",
     "runtime",
     "kernel_cmdline",
@@ -53,14 +55,35 @@ pub(super) struct Config<'a> {
     pub(super) ephemeral: bool,
     pub(super) autostart: bool,
     pub(super) restart: RestartPolicy,
-    pub(super) expose: Vec<Expose>,
+    /// The ports that stand beside the networks; `None`: nothing is said of ports there.
+    pub(super) expose: Option<Vec<Expose>>,
     /// The manifest inside it. It counts only if no other is given.
     pub(super) manifest: Option<Manifest<'a>>,
+}
+
+/// What a configuration says: `config`, if that stands in the document beside its `version`, or the
+/// document itself. Paths in refusals begin there.
+pub(super) fn content(value: &Value) -> Result<&Value, Refusal> {
+    const KNOWN: &[&str] = &["id", "version", "updated_at", "config"];
+    if !is_versioned(value) {
+        return Ok(value);
+    }
+    let fields = Fields::read(Place::root(Document::Config), value, KNOWN)?;
+    fields.integer("id", 0..=u64::MAX)?;
+    fields.integer("version", 0..=u64::MAX)?;
+    fields.text("updated_at")?;
+    Ok(&value["config"])
+}
+
+/// Whether a configuration has its version beside it, and so stands in a field `config`.
+pub fn is_versioned(value: &Value) -> bool {
+    value.get("config").is_some()
 }
 
 /// Reads a configuration, and checks the form of the other fields.
 pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
     let fields = Fields::read(Place::root(Document::Config), value, KNOWN)?;
+    fields.text("image")?;
     fields.text("plugin")?;
     fields.text("runtime")?;
     fields.table("metadata")?;
@@ -82,7 +105,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         ephemeral: fields.flag("ephemeral")?.unwrap_or_default(),
         autostart: fields.flag("autostart")?.unwrap_or_default(),
         restart: fields.parsed("restart", text::restart)?.unwrap_or_default(),
-        expose: sections::expose(&fields)?,
+        expose: sections::expose(&fields, Unnamed::Same)?,
         manifest: embedded.map(|(place, value)| manifest::read(place, value)).transpose()?,
     })
 }

@@ -10,30 +10,37 @@ use crate::model::spec::VmSpec;
 
 /// A manifest makes the same VM each time it is read, or the refusal names the wrong field.
 pub fn manifest(bytes: &[u8]) {
-    document(bytes, |value| resolve(Some(value), None), |spec| spec.manifest.as_ref());
+    let notes_of = |value: &Value, spec: &VmSpec| notes(Some(value), None, spec);
+    document(bytes, |value| resolve(Some(value), None), notes_of, |spec| spec.manifest.as_ref());
 }
 
 /// So does a configuration.
 pub fn vm_config(bytes: &[u8]) {
-    document(bytes, |value| resolve(None, Some(value)), |spec| spec.config.as_ref());
+    let notes_of = |value: &Value, spec: &VmSpec| notes(None, Some(value), spec);
+    document(bytes, |value| resolve(None, Some(value)), notes_of, |spec| spec.config.as_ref());
 }
 
 fn document(
     bytes: &[u8],
     resolve: fn(&Value) -> Result<VmSpec, Refusal>,
+    notes: fn(&Value, &VmSpec) -> Vec<String>,
     kept: fn(&VmSpec) -> Option<&Kept>,
 ) {
     let Ok(value) = serde_json::from_slice(bytes) else { return };
     match resolve(&value) {
         Ok(spec) => {
             check(&spec);
+            for note in notes(&value, &spec) {
+                let field = note.split(": ").nth(1).expect("it names the field");
+                assert!(is_somewhere(field, &value), "{note:?} is nowhere in {value}");
+            }
             let written = serde_json::to_vec(&spec).expect("a record can be written");
             assert_eq!(serde_json::from_slice::<VmSpec>(&written).unwrap(), spec);
             let kept = kept(&spec).map_or(Value::Null, |kept| kept.as_str().parse().unwrap());
             assert_eq!(resolve(&kept), Ok(spec));
         }
         Err(Refusal::InvalidManifest { field, .. } | Refusal::InvalidConfig { field, .. }) => {
-            assert!(leads_somewhere(&field, "", &value), "{field:?} is nowhere in {value}");
+            assert!(is_somewhere(&field, &value), "{field:?} is nowhere in {value}");
         }
         Err(refusal) => panic!("{refusal:?}"),
     }
@@ -59,6 +66,12 @@ fn check(spec: &VmSpec) {
         assert!(file.path.is_absolute() && file.path.as_os_str().len() <= PATH_BYTES_MAX);
         assert!(file.sha256.as_ref().is_none_or(|digits| digits.len() == 64));
     }
+}
+
+/// Whether a field is a place inside a document, or in the configuration that stands in it.
+fn is_somewhere(field: &str, value: &Value) -> bool {
+    let inner = value.get("config");
+    leads_somewhere(field, "", value) || inner.is_some_and(|it| leads_somewhere(field, "", it))
 }
 
 /// Whether a field is a place inside the value at `path`, or is missing from an object there.

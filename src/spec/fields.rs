@@ -53,6 +53,15 @@ impl Place {
         &self.path
     }
 
+    /// A note about the value here, for people: the document, the path and the reason.
+    pub(crate) fn note(&self, reason: &str) -> String {
+        let document = match self.document {
+            Document::Manifest => "manifest",
+            Document::Config => "config",
+        };
+        format!("{document}: {}: {reason}", self.path)
+    }
+
     /// A refusal of the value here.
     pub(crate) fn refuse(&self, reason: impl Into<String>) -> Refusal {
         let field = if self.path.is_empty() { "(document)".into() } else { self.path.clone() };
@@ -207,6 +216,14 @@ impl<'a> Fields<'a> {
             parse(string(place, value)?.trim()).map_err(|reason| place.refuse(reason))
         };
         items.iter().map(item).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// A text or an array of texts, checked for form.
+    pub(crate) fn check_words(&self, name: &str) -> Result<(), Refusal> {
+        match self.get(name) {
+            Some(Value::String(_)) => Ok(()),
+            _ => self.check_texts(name),
+        }
     }
 
     /// An array of texts, checked for form.

@@ -1,10 +1,14 @@
 //! The Volant plugin manifest, schema version 1.
 //!
-//! Source of the format: `docs/schemas/plugin-manifest-v1.json` and `docs/6_reference` of
-//! github.com/volantvm/volant. volnet also accepts fields that the published examples have beyond
-//! the schema: `description`, `health_check.interval_ms`, `health_check.retries`, and the name of a
-//! file system as the format of a root file system. Only the fields that a VM needs to start are
-//! required.
+//! Source of the format: `docs/6_reference` and `internal/imagespec` of github.com/volantvm/volant.
+//! volnet also accepts fields that the published examples have beyond the schema: `description`,
+//! `health_check.interval_ms`, `health_check.retries`, and the name of a file system as the format
+//! of a root file system. Only the fields that a VM needs to start are required.
+//!
+//! The builder of these manifests (`internal/builder` of github.com/volantvm/fledge) writes some
+//! fields in other forms than that reference has: `workload.entrypoint` as one text beside
+//! `workload.args`, `env` beside the workload, the `format` of an initramfs, and
+//! `cloud_init.meta_data` as an object of its own keys. Both forms are read.
 
 use serde_json::Value;
 
@@ -35,6 +39,7 @@ const KNOWN: &[&str] = &[
     "disks",
     "network",
     "workload",
+    "env",
     "actions",
     "health_check",
     "cloud_init",
@@ -62,6 +67,7 @@ pub(super) fn read(place: Place, value: &Value) -> Result<Manifest<'_>, Refusal>
     }
     fields.flag("enabled")?;
     fields.check_text_table("labels")?;
+    fields.check_text_table("env")?;
     check_workload(&fields)?;
     check_actions(&fields)?;
     check_health_check(&fields)?;
@@ -85,12 +91,13 @@ fn schema_version(text: &str) -> Result<(), String> {
 }
 
 fn check_workload(fields: &Fields) -> Result<(), Refusal> {
-    let known = &["type", "base_url", "entrypoint", "env", "workdir"];
+    let known = &["type", "base_url", "entrypoint", "args", "env", "workdir"];
     let Some(fields) = fields.section("workload", known)? else { return Ok(()) };
     for name in ["type", "base_url", "workdir"] {
         fields.text(name)?;
     }
-    fields.check_texts("entrypoint")?;
+    fields.check_words("entrypoint")?;
+    fields.check_texts("args")?;
     fields.check_text_table("env")
 }
 

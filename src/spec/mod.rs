@@ -3,17 +3,21 @@
 //! `manifest` and `config` read the two documents, and [`mod@resolve`] makes one
 //! [`crate::model::spec::VmSpec`] of them: the configuration wins over the manifest, the `network`
 //! section field by field. Fields that volnet does not use are checked for form and kept in the
-//! record. [`exercise`] has the bodies of the fuzz targets.
+//! record; [`mod@notes`] says of which that matters. [`exercise`] has the bodies of the fuzz
+//! targets.
 
 mod config;
 #[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 pub(crate) mod fields;
 mod manifest;
+mod notes;
 mod resolve;
 mod sections;
 pub(crate) mod text;
 
+pub use config::is_versioned;
+pub use notes::notes;
 pub use resolve::{CPUS_DEFAULT, MEMORY_MB_DEFAULT, resolve};
 pub(crate) use sections::limits;
 pub use sections::{

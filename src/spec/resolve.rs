@@ -1,8 +1,9 @@
 //! Merges the two documents into one [`VmSpec`].
 //!
 //! The configuration wins over the manifest: field by field in `network` and `resources`, and as a
-//! whole for the initramfs and the root file system, because a checksum belongs to its file. A
-//! manifest inside the configuration counts only if no other is given.
+//! whole for the initramfs and the root file system, because a checksum belongs to its file. Ports
+//! of a manifest count only if the configuration names none. A manifest inside the configuration
+//! counts only if no other is given.
 
 use serde_json::Value;
 
@@ -13,6 +14,7 @@ use super::sections::{Network, Source};
 use crate::model::document::Kept;
 use crate::model::error::Refusal;
 use crate::model::expose::{EXPOSED_MAX, Expose};
+use crate::model::mode::Mode;
 use crate::model::spec::{File, MachineSpec, NetworkSpec, VmSpec};
 
 /// Virtual CPUs of a VM, if none are given.
@@ -26,6 +28,7 @@ const ROOT_DISK: &str = "root=/dev/vda rw";
 /// Resolves the documents of a VM. A document that is null declares nothing.
 pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpec, Refusal> {
     let given = manifest.filter(|value| !value.is_null());
+    let config = config.filter(|value| !value.is_null()).map(config::content).transpose()?;
     let config = config.filter(|value| !value.is_null());
     let kept = (given.map(Kept::new), config.map(Kept::new));
     let given =
@@ -48,9 +51,9 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
 fn resolve_networks(manifest: &Network, config: &Config) -> Result<Vec<NetworkSpec>, Refusal> {
     let none = Network::default();
     let (first, others) = config.networks.split_first().unwrap_or((&none, &[]));
-    let mut first = resolve_network(manifest, first);
-    first.expose.extend(config.expose.iter().cloned());
-    let mut networks = vec![first];
+    let mut resolved = resolve_network(manifest, first);
+    resolved.expose = ports_of_first(manifest, first, config, resolved.mode);
+    let mut networks = vec![resolved];
     networks.extend(others.iter().map(|network| resolve_network(&none, network)));
     let root = Place::root(Document::Config);
     let several = networks.len() > 1;
@@ -68,6 +71,25 @@ fn resolve_networks(manifest: &Network, config: &Config) -> Result<Vec<NetworkSp
     }
     check_exposed(&root, &networks)?;
     Ok(networks)
+}
+
+/// The ports that lead to the first network: those of the configuration, within the network and
+/// beside it, or else those of the manifest. Volant writes the same ports in both places.
+fn ports_of_first(manifest: &Network, first: &Network, config: &Config, mode: Mode) -> Vec<Expose> {
+    let (within, beside) = (first.expose.as_deref(), config.expose.as_deref());
+    if within.is_none() && beside.is_none() {
+        // A manifest declares what the image listens on, whatever network it may come to.
+        let declared = manifest.expose.iter().flatten().filter(|_| mode.needs_tap_device());
+        return declared.cloned().collect();
+    }
+    let mut ports: Vec<Expose> = within.unwrap_or_default().to_vec();
+    for port in beside.unwrap_or_default() {
+        let same = |other: &Expose| (other.at(), other.port) == (port.at(), port.port);
+        if !within.unwrap_or_default().iter().any(same) {
+            ports.push(port.clone());
+        }
+    }
+    ports
 }
 
 /// Refuses ports of the host that lead to two places.
@@ -100,7 +122,7 @@ fn resolve_network(manifest: &Network, config: &Network) -> NetworkSpec {
         queues: config.queues,
         policy: config.policy.clone(),
         limits: config.limits,
-        expose: config.expose.clone(),
+        expose: config.expose.clone().unwrap_or_default(),
         isolated: config.isolated,
         antispoof: config.antispoof,
     }

@@ -50,7 +50,8 @@ pub(super) struct Network {
     pub(super) queues: Option<u16>,
     pub(super) policy: Option<String>,
     pub(super) limits: Limits,
-    pub(super) expose: Vec<Expose>,
+    /// `None`: nothing is said of ports. Empty: there are to be none.
+    pub(super) expose: Option<Vec<Expose>>,
     pub(super) isolated: Option<bool>,
     pub(super) antispoof: Option<bool>,
 }
@@ -88,10 +89,10 @@ impl Source<'_> {
 
 /// The network section of a manifest.
 pub(super) fn manifest_network(fields: &Fields) -> Result<Network, Refusal> {
-    match fields.section("network", &["mode", "subnet", "gateway", "auto_assign"])? {
-        Some(fields) => shared_network(&fields),
-        None => Ok(Network::default()),
-    }
+    const KNOWN: &[&str] = &["mode", "subnet", "gateway", "auto_assign", "expose"];
+    let Some(fields) = fields.section("network", KNOWN)? else { return Ok(Network::default()) };
+    let expose = expose(&fields, Unnamed::Any)?;
+    Ok(Network { expose, ..shared_network(&fields)? })
 }
 
 /// The networks of a configuration: the list `networks`, or the one section `network`.
@@ -140,7 +141,7 @@ fn config_network(fields: &Fields) -> Result<Network, Refusal> {
         queues: fields.integer("queues", 1..=QUEUES_MAX)?.map(narrow),
         policy: fields.parsed("policy", text::name)?,
         limits: limits(fields)?,
-        expose: expose(fields)?,
+        expose: expose(fields, Unnamed::Same)?,
         isolated: fields.flag("isolated")?,
         antispoof: fields.flag("antispoof")?,
         ..shared_network(fields)?
@@ -187,10 +188,11 @@ pub(super) fn resources(fields: &Fields) -> Result<Resources, Refusal> {
 
 /// The initramfs, if one is named.
 pub(super) fn initramfs<'a>(fields: &Fields<'a>) -> Result<Option<Source<'a>>, Refusal> {
-    match fields.section("initramfs", &["url", "checksum"])? {
-        Some(fields) => source(fields),
-        None => Ok(None),
-    }
+    let known = &["url", "checksum", "format"];
+    let Some(fields) = fields.section("initramfs", known)? else { return Ok(None) };
+    // The kernel finds out by itself how it is compressed.
+    fields.text("format")?;
+    source(fields)
 }
 
 /// The root file system, if one is named.
@@ -244,13 +246,28 @@ pub(super) fn check_cloud_init(fields: &Fields) -> Result<(), Refusal> {
     fields.text("datasource")?;
     fields.text("seed_mode")?;
     for name in ["user_data", "meta_data", "network_config"] {
-        if let Some(fields) = fields.section(name, &["inline", "content", "path"])? {
+        if name == "meta_data" && is_meta_data(&fields)? {
+            continue;
+        }
+        if let Some(fields) = fields.section(name, CLOUD_INIT_TEXT)? {
             fields.flag("inline")?;
             fields.text("content")?;
             fields.text("path")?;
         }
     }
     Ok(())
+}
+
+/// The fields of a text of `cloud_init`.
+const CLOUD_INIT_TEXT: &[&str] = &["inline", "content", "path"];
+
+/// Whether `meta_data` has the keys of the guest's meta-data itself, instead of a text of them.
+fn is_meta_data(fields: &Fields) -> Result<bool, Refusal> {
+    if fields.value("meta_data").is_none_or(|(_, value)| !value.is_object()) {
+        return Ok(false);
+    }
+    let entries = fields.entries("meta_data")?;
+    Ok(entries.iter().any(|(_, key, _)| !CLOUD_INIT_TEXT.contains(key)))
 }
 
 /// Checks the form of `devices`.
@@ -262,39 +279,65 @@ pub(super) fn check_devices(fields: &Fields) -> Result<(), Refusal> {
     fields.check_texts("allowlist")
 }
 
-/// The exposed ports. If the host port is absent, it is the guest's port; if it is 0, any.
-pub(super) fn expose(fields: &Fields) -> Result<Vec<Expose>, Refusal> {
-    const KNOWN: &[&str] = &["name", "protocol", "port", "host_port", "count", "host_ip", "mode"];
+/// The port of the host where a document does not name one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unnamed {
+    /// That of the guest's port.
+    Same,
+    /// Any that is free: a manifest describes many VMs, and a port of the host leads to one.
+    Any,
+}
+
+/// The exposed ports; `None` if the document says nothing of ports.
+pub(super) fn expose(fields: &Fields, unnamed: Unnamed) -> Result<Option<Vec<Expose>>, Refusal> {
+    if fields.value("expose").is_none() {
+        return Ok(None);
+    }
     let items = fields.list("expose")?;
-    if items.len() > EXPOSED_MAX {
+    let too_many = || {
         let reason = format!("a VM may have at most {EXPOSED_MAX} exposed ports");
-        return Err(fields.place.field("expose").refuse(reason));
+        fields.place.field("expose").refuse(reason)
+    };
+    if items.len() > EXPOSED_MAX {
+        return Err(too_many());
     }
     let mut exposed: Vec<Expose> = Vec::with_capacity(items.len());
     for (place, value) in items {
-        let fields = Fields::read(place, value, KNOWN)?;
-        fields.text("mode")?;
-        let missing = || fields.place.field("port").refuse("it is missing");
-        let port = fields.integer("port", 1..=PORT_MAX)?.ok_or_else(missing)?;
-        let host_port = fields.integer("host_port", 0..=PORT_MAX)?;
-        let count = fields.integer("count", 1..=EXPOSED_MAX as u64)?.unwrap_or(1);
-        let expose = Expose {
-            protocol: fields.parsed("protocol", str::parse)?.unwrap_or_default(),
-            port: port as u16,
-            host_port: host_port.unwrap_or(port) as u16,
-            count: count as u16,
-            host_ip: fields.parsed("host_ip", address)?,
-            name: fields.text("name")?.map(String::from),
-        };
-        if let Err((field, reason)) = expose.check() {
-            return Err(fields.place.field(field).refuse(reason));
-        }
+        let (place, expose) = expose_one(place, value, unnamed)?;
         let twice = |other: &Expose| other.at().meets(&expose.at());
         if expose.host_port != 0 && exposed.iter().any(twice) {
             let reason = format!("{} is exposed twice", expose.at());
-            return Err(fields.place.field("host_port").refuse(reason));
+            return Err(place.field("host_port").refuse(reason));
         }
         exposed.push(expose);
     }
-    Ok(exposed)
+    match exposed.iter().map(|port| usize::from(port.count)).sum::<usize>() > EXPOSED_MAX {
+        true => Err(too_many()),
+        false => Ok(Some(exposed)),
+    }
+}
+
+fn expose_one(place: Place, value: &Value, unnamed: Unnamed) -> Result<(Place, Expose), Refusal> {
+    const KNOWN: &[&str] = &["name", "protocol", "port", "host_port", "count", "host_ip", "mode"];
+    let fields = Fields::read(place, value, KNOWN)?;
+    fields.text("mode")?;
+    let missing = || fields.place.field("port").refuse("it is missing");
+    let port = fields.integer("port", 1..=PORT_MAX)?.ok_or_else(missing)?;
+    let host_port = fields.integer("host_port", 0..=PORT_MAX)?.unwrap_or(match unnamed {
+        Unnamed::Same => port,
+        Unnamed::Any => 0,
+    });
+    let count = fields.integer("count", 1..=EXPOSED_MAX as u64)?.unwrap_or(1);
+    let expose = Expose {
+        protocol: fields.parsed("protocol", str::parse)?.unwrap_or_default(),
+        port: port as u16,
+        host_port: host_port as u16,
+        count: count as u16,
+        host_ip: fields.parsed("host_ip", address)?,
+        name: fields.text("name")?.map(String::from),
+    };
+    match expose.check() {
+        Err((field, reason)) => Err(fields.place.field(field).refuse(reason)),
+        Ok(()) => Ok((fields.place, expose)),
+    }
 }

@@ -87,7 +87,7 @@ impl Promises {
                 };
                 let runs = if *start { Some(true) } else { former };
                 let (view, traffic) = (vm.clone(), Some(traffic(vm)));
-                let promised = Promised { view, spec: (**spec).clone(), runs, traffic };
+                let promised = Promised { view: *view, spec: (**spec).clone(), runs, traffic };
                 self.vms.insert(name.clone(), promised);
                 self.open.remove(name);
                 if vm.status == Status::Stopping || self.pending.values().any(is_clearing) {

@@ -256,7 +256,7 @@ fn random_create(dice: &mut Dice, vm: &str) -> Request {
         ..VmSpec::default()
     };
     let (start, dry_run) = (dice.roll(2) == 0, dice.roll(12) == 0);
-    Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run }
+    Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run, notes: Vec::new() }
 }
 
 /// What is asked for of one network, or of one of `several`.
@@ -285,6 +285,7 @@ fn random_group(dice: &mut Dice) -> Step {
                 spec: Box::new(on(["default", "lab"][dice.below(2)], Mode::Bridged)),
                 start: false,
                 dry_run: false,
+                notes: Vec::new(),
             },
         }
     };

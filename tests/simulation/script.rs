@@ -77,7 +77,8 @@ pub(crate) fn create_and_start(vm: &str, spec: VmSpec) -> Step {
 }
 
 fn made(vm: &str, spec: VmSpec, start: bool) -> Step {
-    Step::Ask(Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run: false })
+    let (name, spec, notes) = (name(vm), Box::new(spec), Vec::new());
+    Step::Ask(Request::Create { name, spec, start, dry_run: false, notes })
 }
 
 /// What these ask, at once.

@@ -109,7 +109,7 @@ fn create(name: VmName, choices: &mut Choices<'_>) -> Request {
         ..VmSpec::default()
     };
     let (start, dry_run) = (choices.flag(), choices.byte() % 8 == 7);
-    Request::Create { name, spec: Box::new(spec), start, dry_run }
+    Request::Create { name, spec: Box::new(spec), start, dry_run, notes: Vec::new() }
 }
 
 /// One network in most cases, else two.

@@ -265,7 +265,14 @@ fn every_reply_has_the_parameters_of_its_method() {
     };
     let table = [
         (Reply::Plan { plan: vec![s("a")] }, s(r#"{"plan":["a"]}"#)),
-        (Reply::Created { vm: vm(), plan: vec![] }, format!(r#"{{"vm":{VM},"plan":[]}}"#)),
+        (
+            Reply::Created { vm: Box::new(vm()), plan: vec![], notes: vec![] },
+            format!(r#"{{"vm":{VM},"plan":[]}}"#),
+        ),
+        (
+            Reply::Created { vm: Box::new(vm()), plan: vec![], notes: vec![s("n")] },
+            format!(r#"{{"vm":{VM},"plan":[],"notes":["n"]}}"#),
+        ),
         (Reply::Vm { vm: vm() }, format!(r#"{{"vm":{VM}}}"#)),
         (Reply::Deleted, s("{}")),
         (Reply::Vms { vms: vec![vm()] }, format!(r#"{{"vms":[{VM}]}}"#)),

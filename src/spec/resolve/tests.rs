@@ -334,6 +334,108 @@ fn refusals_of_a_configuration_name_the_field() {
     }
 }
 
+/// Shaped after what Volant's builder writes: an entry point as text, arguments and variables
+/// beside it, and the format of every file.
+fn built() -> Value {
+    json!({
+        "schema_version": "v1",
+        "name": "store",
+        "version": "3.1.0",
+        "runtime": "store",
+        "initramfs": {
+            "url": "file:///srv/store.cpio.gz",
+            "format": "cpio.gz",
+            "checksum": format!("sha256:{}", "c4".repeat(32))
+        },
+        "resources": {"cpu_cores": 2, "memory_mb": 1024},
+        "workload": {"entrypoint": "/sbin/store", "args": ["--listen", "7000"]},
+        "env": {"STORE_DIR": "/data"},
+        "actions": {"flush": {"path": "/flush", "method": "POST"}},
+        "cloud_init": {
+            "datasource": "nocloud",
+            "user_data": {"inline": true, "content": "#cloud-config\n"},
+            "meta_data": {"instance-id": "s-1", "tags": {"tier": ["a", 1]}}
+        },
+        "network": {
+            "mode": "bridged",
+            "expose": [
+                {"port": 7000, "protocol": ""},
+                {"port": 7001, "protocol": "udp", "host_port": 9001}
+            ]
+        }
+    })
+}
+
+/// Where the ports lead: the host's port and the guest's.
+fn ports(spec: &VmSpec) -> Vec<(u16, u16)> {
+    spec.networks[0].expose.iter().map(|port| (port.host_port, port.port)).collect()
+}
+
+#[test]
+fn a_manifest_as_the_builder_writes_it() {
+    let spec = of_manifest(built()).unwrap();
+    assert_eq!(spec.machine.as_ref().unwrap().memory_mb, 1024);
+    // A port that names none of the host's gets any: many VMs come from one manifest.
+    assert_eq!(ports(&spec), [(0, 7000), (9001, 7001)]);
+    for (path, wrong) in [
+        ("/workload/entrypoint", json!(7)),
+        ("/workload/args", json!("x")),
+        ("/env/STORE_DIR", json!(1)),
+        ("/cloud_init/meta_data", json!("instance-id: x")),
+        ("/network/expose/1/port", json!(0)),
+    ] {
+        let mut manifest = built();
+        *manifest.pointer_mut(path).unwrap() = wrong;
+        let field = path[1..].replace("/1/", "[1]/").replace('/', ".");
+        assert_eq!(refused(of_manifest(manifest)), format!("manifest {field}"));
+    }
+}
+
+#[test]
+fn ports_of_a_manifest_count_if_the_configuration_names_none() {
+    let with = |config: Value| resolve(Some(&built()), Some(&config)).unwrap();
+    let of_manifest = vec![(0, 7000), (9001, 7001)];
+    assert_eq!(ports(&with(json!({"network": {"mode": "dhcp"}}))), of_manifest);
+    assert_eq!(ports(&with(json!({"networks": [{}, {"name": "b"}]}))), of_manifest);
+    assert_eq!(ports(&with(json!({"expose": [{"port": 80}]}))), [(80, 80)]);
+    assert_eq!(ports(&with(json!({"expose": []}))), []);
+    assert_eq!(ports(&with(json!({"network": {"expose": [{"port": 80}]}}))), [(80, 80)]);
+    assert_eq!(ports(&with(json!({"network": {"mode": "vsock"}}))), []);
+    // Volant has the ports of a VM in both places.
+    let both = json!({
+        "network": {"expose": [{"port": 80, "protocol": "tcp"}, {"port": 81}]},
+        "expose": [{"port": 80, "name": "web"}, {"port": 82}]
+    });
+    assert_eq!(ports(&with(both)), [(80, 80), (81, 81), (82, 82)]);
+    let elsewhere = json!({
+        "network": {"expose": [{"port": 80}]}, "expose": [{"port": 81, "host_port": 80}]
+    });
+    assert_eq!(refused(of_config(elsewhere)), "config expose");
+}
+
+#[test]
+fn a_configuration_may_stand_beside_its_version() {
+    let inner = json!({"image": "store", "network": {"mtu": 1400}, "manifest": built()});
+    let spec = of_config(json!({
+        "version": 4, "updated_at": "2025-11-01T22:56:36.5Z", "config": inner
+    }));
+    let spec = spec.unwrap();
+    assert_eq!(spec.networks[0].mtu, Some(1400));
+    assert_eq!(spec.machine.as_ref().unwrap().cpus, 2);
+    // Its next version is the same request, if nothing else has changed.
+    assert_eq!(of_config(json!({"id": 1, "version": 5, "config": inner})).unwrap(), spec);
+    assert_eq!(of_config(inner).unwrap(), spec);
+    for (config, field) in [
+        (json!({"version": "4", "config": {}}), "version"),
+        (json!({"version": 4, "config": {}, "colour": 1}), "colour"),
+        (json!({"version": 4, "config": {"network": {"mtu": 1}}}), "network.mtu"),
+        (json!({"version": 4, "config": []}), "(document)"),
+        (json!({"version": 4}), "version"),
+    ] {
+        assert_eq!(refused(of_config(config)), format!("config {field}"));
+    }
+}
+
 #[test]
 fn the_documents_are_kept_and_tell_requests_apart() {
     let spec = of_manifest(appliance()).unwrap();

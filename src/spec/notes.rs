@@ -1,0 +1,197 @@
+//! Notes: what the documents say that volnet accepts and does not act on.
+//!
+//! A field that only describes (`name`, `labels`, `metadata` …) gets no note. A field from which
+//! its author expects something gets one, unless it is blank: a program that writes Go's zero
+//! values writes fields that say nothing.
+
+use serde_json::Value;
+
+use super::config;
+use super::fields::{Document, Place};
+use crate::model::spec::VmSpec;
+
+/// A field that volnet leaves alone: its path, when it is worth a note, and the note. An element of
+/// the path that ends with `[]` stands for each element of an array.
+type Left = (&'static str, fn(&Value) -> bool, &'static str);
+
+const DEVICES: Left = ("devices", is_said, "volnet passes no devices of the host on to guests");
+const AUTO_ASSIGN: Left =
+    ("network.auto_assign", is_denied, "in bridged mode volnet always assigns an address");
+const CLOUD_INIT: Left = ("cloud_init", is_said, "volnet makes no disk for cloud-init");
+
+/// Of a manifest.
+const OF_MANIFEST: &[Left] = &[
+    ("enabled", is_denied, "volnet makes VMs of disabled manifests, too"),
+    ("workload", is_said, "volnet starts nothing in the guest; its init has to"),
+    ("env", is_said, "volnet sets no variables in the guest; its init has to"),
+    ("actions", is_said, "volnet calls nothing in the guest"),
+    ("health_check", is_said, "volnet does not probe guests"),
+    ("disks[].target", is_said, "the guest gets its disks in the order of the manifest"),
+    AUTO_ASSIGN,
+    CLOUD_INIT,
+    DEVICES,
+];
+
+/// Of a configuration.
+const OF_CONFIG: &[Left] = &[
+    ("api", is_said, "volnet speaks to no agent in the guest"),
+    ("expose[].mode", is_said, "volnet exposes ports by the mode of the network"),
+    ("network.expose[].mode", is_said, "volnet exposes ports by the mode of the network"),
+    AUTO_ASSIGN,
+    CLOUD_INIT,
+    DEVICES,
+];
+
+/// Files that a VM can have are missing.
+const NO_FILES: &str = "volnet has no images; name the files of the VM by `rootfs` or `initramfs`";
+/// Ports of a manifest have no meaning.
+const NO_PORTS: &str = "a VM in vsock mode has no ports";
+
+/// The notes about documents that were resolved to `spec`.
+pub fn notes(manifest: Option<&Value>, config: Option<&Value>, spec: &VmSpec) -> Vec<String> {
+    let mut notes = Vec::new();
+    let config = config.and_then(|config| config::content(config).ok());
+    let manifest = manifest.filter(|manifest| !manifest.is_null());
+    let (place, carried) = (Place::root(Document::Config), config.map(|it| &it["manifest"]));
+    let manifest = match (manifest, carried) {
+        (Some(manifest), _) => Some((Place::root(Document::Manifest), manifest)),
+        (None, carried) => carried.map(|carried| (place.field("manifest"), carried)),
+    };
+    if let Some((place, manifest)) = manifest {
+        add(&mut notes, OF_MANIFEST, &place, manifest);
+        let ports = place.field("network").field("expose");
+        if !spec.needs_tap_device() && is_said(&manifest["network"]["expose"]) {
+            notes.push(ports.note(NO_PORTS));
+        }
+    }
+    if let Some(config) = config {
+        add(&mut notes, OF_CONFIG, &place, config);
+        let named = ["image", "plugin"].into_iter().find(|name| is_said(&config[*name]));
+        if let (Some(name), None) = (named, &spec.machine) {
+            notes.push(place.field(name).note(NO_FILES));
+        }
+    }
+    notes
+}
+
+fn add(notes: &mut Vec<String>, left: &[Left], place: &Place, value: &Value) {
+    for (path, is_worth, note) in left {
+        visit(place, value, path, &mut |place, value| {
+            if is_worth(value) {
+                notes.push(place.note(note));
+            }
+        });
+    }
+}
+
+/// Visits the values at a path.
+fn visit(place: &Place, value: &Value, path: &str, then: &mut impl FnMut(&Place, &Value)) {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let mut go_on = |place: &Place, value: &Value| match rest {
+        "" => then(place, value),
+        rest => visit(place, value, rest, &mut *then),
+    };
+    match first.strip_suffix("[]") {
+        None => go_on(&place.field(first), &value[first]),
+        Some(first) => {
+            let place = place.field(first);
+            for (index, item) in value[first].as_array().into_iter().flatten().enumerate() {
+                go_on(&place.element(index), item);
+            }
+        }
+    }
+}
+
+/// Whether a value says anything.
+fn is_said(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(flag) => *flag,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Array(items) => items.iter().any(is_said),
+        Value::Object(map) => map.values().any(is_said),
+    }
+}
+
+/// Whether a value is `false`.
+fn is_denied(value: &Value) -> bool {
+    *value == Value::Bool(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::spec::resolve;
+
+    fn of(manifest: Option<Value>, config: Option<Value>) -> Vec<String> {
+        let (manifest, config) = (manifest.as_ref(), config.as_ref());
+        let spec = resolve(manifest, config).unwrap();
+        notes(manifest, config, &spec)
+    }
+
+    /// The documents and paths of the notes.
+    fn paths(notes: &[String]) -> Vec<&str> {
+        let path = |note: &'_ String| note.match_indices(": ").nth(1).map(|(at, _)| at).unwrap();
+        notes.iter().map(|note| &note[..path(note)]).collect()
+    }
+
+    #[test]
+    fn what_has_an_effect_elsewhere_and_none_here_is_said() {
+        let manifest = json!({
+            "schema_version": "v1", "name": "m", "labels": {"a": "b"}, "enabled": false,
+            "workload": {"entrypoint": "/bin/x", "args": ["y"]},
+            "env": {"A": "b"},
+            "actions": {"go": {"method": "POST", "path": "/"}},
+            "health_check": {"endpoint": "/", "timeout_ms": 1},
+            "disks": [{"source": "/a"}, {"source": "/b", "target": "vdb"}],
+            "network": {"mode": "bridged", "auto_assign": false},
+            "devices": {"pci_passthrough": ["0000:01:00.0"]}
+        });
+        let expected = [
+            "manifest: enabled",
+            "manifest: workload",
+            "manifest: env",
+            "manifest: actions",
+            "manifest: health_check",
+            "manifest: disks[1].target",
+            "manifest: network.auto_assign",
+            "manifest: devices",
+        ];
+        assert_eq!(paths(&of(Some(manifest.clone()), None)), expected);
+        let carried = of(None, Some(json!({ "manifest": manifest, "api": {"host": "h"} })));
+        let carried = paths(&carried);
+        assert_eq!(carried[1], "config: manifest.workload");
+        assert_eq!(carried[expected.len()..], ["config: api"]);
+        // The manifest inside does not count beside another one.
+        let beside = of(Some(json!({})), Some(json!({ "manifest": manifest })));
+        assert!(beside.is_empty(), "{beside:?}");
+    }
+
+    #[test]
+    fn what_says_nothing_needs_no_note() {
+        let manifest = json!({
+            "name": "m", "version": "1", "enabled": true, "rootfs": {"url": ""},
+            "initramfs": {"url": "/i", "checksum": "ab".repeat(32), "format": "cpio.gz"},
+            "health_check": {"endpoint": "", "timeout_ms": 0},
+            "workload": {"type": " "}, "actions": {}, "devices": {"allowlist": []},
+            "network": {"expose": [{"port": 80}]}
+        });
+        let config = json!({ "image": "m", "api": {}, "metadata": {"a": 1}, "devices": null });
+        assert_eq!(of(Some(manifest), Some(config)), Vec::<String>::new());
+        assert_eq!(of(None, None), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_comes_to_nothing_by_the_rest_is_said() {
+        let image = json!({ "image": "web", "expose": [{"port": 80, "mode": "bridged"}] });
+        assert_eq!(paths(&of(None, Some(image))), ["config: expose[0].mode", "config: image"]);
+        let ports = json!({ "network": {"mode": "vsock", "expose": [{"port": 80}]} });
+        let notes = of(Some(ports), None);
+        assert_eq!(notes, ["manifest: network.expose: a VM in vsock mode has no ports"]);
+        let versioned = json!({ "version": 3, "config": {"image": "web"} });
+        assert_eq!(paths(&of(None, Some(versioned))), ["config: image"]);
+    }
+}
