@@ -40,6 +40,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     fn repair(&mut self, now: Now) -> Result<(), Failure> {
         let observed = self.network.observe()?;
+        self.look_around(now);
         let mut repair = self.engine.judge(&observed, now);
         self.notify(std::mem::take(&mut repair.events), now);
         let refusal = self.features()?.restrict(&mut repair.plan);
@@ -47,7 +48,6 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.sound = !failed && !self.engine.has_problems() && refusal.is_none();
         let repaired = self.engine.repaired(repair, failed, now);
         self.notify(repaired, now);
-        self.look_around(now);
         Ok(())
     }
 
