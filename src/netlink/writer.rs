@@ -28,6 +28,29 @@ pub struct Writer {
 #[must_use = "an open message or attribute has no length yet"]
 pub struct Open(usize);
 
+/// The source of sequence numbers. Each message of a request takes one.
+#[derive(Clone, Debug, Default)]
+pub struct Sequence(u32);
+
+impl Sequence {
+    /// Begins with this number.
+    pub fn new(first: u32) -> Sequence {
+        Sequence(first)
+    }
+
+    /// How many numbers were taken since it was as `earlier`.
+    pub fn since(&self, earlier: &Sequence) -> u32 {
+        self.0.wrapping_sub(earlier.0)
+    }
+
+    /// The next number.
+    pub fn take(&mut self) -> u32 {
+        let taken = self.0;
+        self.0 = self.0.wrapping_add(1);
+        taken
+    }
+}
+
 impl Writer {
     /// An empty buffer.
     pub fn new() -> Self {

@@ -23,11 +23,11 @@ pub use accept::FILTER as ACCEPT_TABLE;
 use std::net::Ipv4Addr;
 
 use super::conntrack::{Conntrack, FlowSelector};
-use super::socket::{Error, Protocol, Sequence, Socket};
+use super::socket::{Error, Protocol, Socket};
 use crate::model::error::Failure;
 use crate::netlink::nft::object::{self, NewChain, NewTable, TableMessage};
 use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6, batch, element};
-use crate::netlink::writer::Writer;
+use crate::netlink::writer::{Sequence, Writer};
 use crate::plan::firewall::{Barrier, Firewall};
 use crate::plan::reconcile::ObservedTable;
 use crate::plan::ruleset::{Accept, ChainKind, Element, Family, Hook, TABLE, Table};

@@ -24,7 +24,7 @@ use volnet_ffi::socket::{NetlinkOption, enable};
 use crate::model::error::{Failure, KernelOutcome, Reason};
 use crate::netlink;
 use crate::netlink::message::{DUMP_INTR, Message, Messages};
-use crate::netlink::writer::{SEND_MAX, Writer};
+use crate::netlink::writer::{SEND_MAX, Sequence, Writer};
 
 /// The most acknowledged messages of one send. The answers to more would overrun the receive queue,
 /// and then it is not known which message failed.
@@ -62,10 +62,6 @@ pub struct Socket {
     writer: Writer,
     buffer: Box<[u8]>,
 }
-
-/// The source of sequence numbers. Each message of a request takes one.
-#[derive(Clone, Debug, Default)]
-pub struct Sequence(u32);
 
 /// Why a request was not done, or not completely.
 #[derive(Debug)]
@@ -106,20 +102,6 @@ struct Answers {
     error: Option<Error>,
 }
 
-impl Sequence {
-    /// How many numbers were taken since it was as `earlier`.
-    pub fn since(&self, earlier: &Sequence) -> u32 {
-        self.0.wrapping_sub(earlier.0)
-    }
-
-    /// The next number.
-    pub fn take(&mut self) -> u32 {
-        let taken = self.0;
-        self.0 = self.0.wrapping_add(1);
-        taken
-    }
-}
-
 impl Socket {
     /// Opens a socket in the network namespace of the calling thread.
     pub fn open(protocol: Protocol) -> io::Result<Socket> {
@@ -131,7 +113,7 @@ impl Socket {
         setsockopt(&fd, sockopt::SndBufForce, &SEND_BUFFER)?;
         Ok(Socket {
             fd,
-            sequence: Sequence(1),
+            sequence: Sequence::new(1),
             writer: Writer::new(),
             buffer: vec![0; DATAGRAM_MAX].into(),
         })
@@ -226,13 +208,13 @@ impl Socket {
 
     /// Writes and sends a request.
     fn send(&mut self, build: impl FnOnce(&mut Writer, &mut Sequence)) -> Result<Answers, Error> {
-        let first = self.sequence.0;
+        let mut before = self.sequence.clone();
         self.writer.clear();
         build(&mut self.writer, &mut self.sequence);
         let bytes = self.writer.finish().map_err(Error::Unsendable)?;
         send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from)?;
-        let messages = self.sequence.0.wrapping_sub(first);
-        Ok(Answers { first, messages, acks: 0, foreign: 0, error: None })
+        let messages = self.sequence.since(&before);
+        Ok(Answers { first: before.take(), messages, acks: 0, foreign: 0, error: None })
     }
 
     /// Reads until all acknowledgements are there. After an error it reads until the queue is

@@ -6,14 +6,13 @@ use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX, 
 use crate::netlink::nft::expression::{self, Base, Code, Compare, Meta, REG32_FIRST};
 use crate::netlink::nft::limit::{self, Limit};
 use crate::netlink::nft::object::{self, At, Filled, Mark, NewChain, NewRule, NewSet, NewTable};
-use crate::netlink::writer::Writer;
+use crate::netlink::writer::{Sequence, Writer};
 use crate::plan::ruleset::{
     Bytes, Chain, ChainKind, Element, Field, Hook, Key, LEARNED_MAX, Layer, Match, PacketField,
     Rule, Set, SetKind, Table, Unit, Value, Verdict,
 };
 
 use super::{number, shown};
-use crate::network::linux::socket::Sequence;
 
 /// Bytes of a link name in a register and in a key (`IFNAMSIZ`).
 pub(super) const LINK_BYTES: usize = 16;

@@ -5,8 +5,7 @@ use crate::netlink::exercise::of_nf_tables;
 use crate::netlink::message::Messages;
 use crate::netlink::nft::element;
 use crate::netlink::nft::object::{ChainMessage, RuleMessage};
-use crate::netlink::writer::Writer;
-use crate::network::linux::socket::Sequence;
+use crate::netlink::writer::{Sequence, Writer};
 use crate::plan::ruleset::{self, Element, Family, Field, Key, TABLE};
 
 /// An observed element: its key and its flags.
