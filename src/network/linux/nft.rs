@@ -6,14 +6,17 @@
 //! flags, so rules hold without a gap between two daemons. If the kernel has neither (before 5.12,
 //! 6.9), tables are made without them: the kernel is asked once.
 //!
-//! Every change is one batch. [`encode`] writes values of [`crate::plan::ruleset`], [`observe`]
-//! reads them back, [`accept`] handles our rules in other programs' chains, [`others`] finds other
-//! firewalls, and [`exercise`] has the bodies of the fuzz targets.
+//! Every change is one batch. [`encode`] writes values of [`crate::plan::ruleset`], [`decode`]
+//! reads them back, [`accept`] does both for our rules in other programs' chains, and [`filters`]
+//! reads other programs' rules. [`observe`] and [`others`] ask the kernel for them. [`exercise`] has
+//! the bodies of the fuzz targets.
 
 mod accept;
+mod decode;
 mod encode;
 #[cfg(any(test, feature = "testing"))]
 pub mod exercise;
+mod filters;
 mod observe;
 mod others;
 mod shown;
@@ -180,7 +183,7 @@ impl Nft {
 
     /// Removes all equal accept rules.
     pub fn remove_accept(&mut self, accept: &Accept) -> Result<(), Error> {
-        let handles = accept::handles(&mut self.socket, accept)?;
+        let handles = observe::accept_handles(&mut self.socket, accept)?;
         if handles.is_empty() {
             return Ok(());
         }
@@ -201,7 +204,7 @@ impl Nft {
                 tables.push(observe::table(&mut self.socket, family, owned)?);
             }
         }
-        let (accepts, chain) = accept::observe(&mut self.socket)?;
+        let (accepts, chain) = observe::accepts(&mut self.socket)?;
         Ok(Seen { tables, accepts, chain })
     }
 

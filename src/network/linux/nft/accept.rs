@@ -5,19 +5,18 @@
 //! `DOCKER-USER`, or of `FORWARD`. The rule has one comparison and a verdict, because iptables
 //! cannot list a chain with other rules that it did not write itself.
 
-use super::super::socket::{Error, Socket};
 use super::encode::LINK_BYTES;
 use crate::model::name::check_link_name;
 use crate::netlink::nft::FAMILY_IP;
 use crate::netlink::nft::expression::{self, Code, Compare, Expression, Meta, REG32_FIRST};
-use crate::netlink::nft::object::{self, At, ChainMessage, Mark, NewRule, RuleMessage};
+use crate::netlink::nft::object::{self, At, Mark, NewRule, RuleMessage};
 use crate::netlink::writer::Writer;
 use crate::plan::ruleset::{Accept, Direction};
 
 /// The table of iptables.
 pub const FILTER: &str = "filter";
 /// The chains for the rules. The first that exists is used.
-const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
+pub(super) const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
 /// The mark of our rules.
 const COMMENT: &str = "volnet";
 
@@ -42,44 +41,6 @@ pub(super) fn write(writer: &mut Writer, sequence: u32, accept: &Accept) {
 /// Writes the removal of a rule.
 pub(super) fn delete(writer: &mut Writer, sequence: u32, accept: &Accept, handle: u64) {
     object::delete_rule(writer, sequence, (FAMILY_IP, FILTER, &accept.chain), handle);
-}
-
-/// The handles of all rules with this content.
-pub(super) fn handles(socket: &mut Socket, accept: &Accept) -> Result<Vec<u64>, Error> {
-    let rules = rules(socket)?;
-    Ok(rules.into_iter().filter(|(_, seen)| seen == accept).map(|(handle, _)| handle).collect())
-}
-
-/// Our rules, and the chain for them.
-pub(super) fn observe(socket: &mut Socket) -> Result<(Vec<Accept>, Option<String>), Error> {
-    let chains = socket.dump(
-        |writer, sequence| object::dump_chains(writer, sequence, FAMILY_IP),
-        |message| {
-            let chain = ChainMessage::read(message.payload)?;
-            let place = CHAINS.iter().position(|name| name.as_bytes() == chain.name);
-            Ok(place.filter(|_| chain.table == FILTER.as_bytes()))
-        },
-    )?;
-    let chain = chains.into_iter().min().map(|place| CHAINS[place].to_string());
-    let accepts = match chain {
-        Some(_) => rules(socket)?.into_iter().map(|(_, accept)| accept).collect(),
-        None => Vec::new(),
-    };
-    Ok((accepts, chain))
-}
-
-fn rules(socket: &mut Socket) -> Result<Vec<(u64, Accept)>, Error> {
-    let rules = socket.dump(
-        |writer, sequence| object::dump_rules(writer, sequence, FAMILY_IP, FILTER),
-        |message| {
-            let rule = RuleMessage::read(message.payload)?;
-            Ok(read(&rule)?.map(|accept| (rule.handle, accept)))
-        },
-    );
-    match rules {
-        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
-        rules => rules,
-    }
 }
 
 /// Reads a rule as one of ours: in the form of [`write()`], or in the form of `iptables-restore`

@@ -1,6 +1,6 @@
 //! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
 
-use super::{accept, encode, observe};
+use super::{accept, decode, encode};
 use crate::netlink::exercise::of_nf_tables;
 use crate::netlink::message::Messages;
 use crate::netlink::nft::element;
@@ -16,7 +16,7 @@ type Raw = (Vec<u8>, u32);
 pub fn ruleset(bytes: &[u8]) {
     let mut raw = Vec::new();
     of_nf_tables(bytes, |message| {
-        let _ = ChainMessage::read(message.payload).map(|chain| observe::shape(&chain));
+        let _ = ChainMessage::read(message.payload).map(|chain| decode::shape(&chain));
         if let Ok(Ok(Some(rule))) =
             RuleMessage::read(message.payload).map(|rule| accept::read(&rule))
         {
@@ -27,22 +27,22 @@ pub fn ruleset(bytes: &[u8]) {
     let elements = |fields| raw.iter().flat_map(move |payload| elements(payload, fields));
     for fields in ruleset::keys() {
         for (bytes, _) in elements(fields) {
-            let read = observe::read_key(&bytes, fields);
+            let read = decode::read_key(&bytes, fields);
             let same = |key| written(&[key], fields) == [(bytes.clone(), 0)];
             assert!(read.is_none_or(same), "{bytes:?}");
         }
     }
     const PREFIX: &[Field] = &[Field::Ipv4];
     let raw: Vec<Raw> = elements(PREFIX).collect();
-    if let Some(keys) = observe::prefixes(&raw) {
-        assert_eq!(observe::prefixes(&written(&keys, PREFIX)), Some(keys));
+    if let Some(keys) = decode::prefixes(&raw) {
+        assert_eq!(decode::prefixes(&written(&keys, PREFIX)), Some(keys));
     }
 }
 
 fn elements(payload: &[u8], fields: &[Field]) -> Vec<Raw> {
     let mut elements = Vec::new();
     let _ = element::read(payload, |key, with, flags| {
-        elements.push((observe::raw(key, with, fields), flags));
+        elements.push((decode::raw(key, with, fields), flags));
         Ok(())
     });
     elements

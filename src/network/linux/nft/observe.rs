@@ -1,32 +1,16 @@
-//! Decodes the kernel's tables to values of the ruleset.
+//! Reads our tables, and our rules in chains of other programs.
 //!
-//! If a table has an object that cannot be ours (a chain that is not a base chain, a key of another
-//! type), it has no fingerprint, and is replaced.
+//! If a table has an object that cannot be ours, it has no fingerprint, and is replaced.
 
-use std::net::Ipv4Addr;
-
-use super::{encode, number};
-use crate::model::limits::Rate;
-use crate::model::mac::Mac;
-use crate::model::prefix::Prefix;
-use crate::netlink::nft::element::{self, INTERVAL_END, Of, With};
-use crate::netlink::nft::object::{self, ChainMessage, Filled, RuleMessage, SetMessage};
+use super::accept::{self, CHAINS, FILTER};
+use super::decode::{self, SeenSet};
+use super::number;
+use crate::netlink::nft::FAMILY_IP;
+use crate::netlink::nft::element::{self, Of};
+use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, SetMessage};
 use crate::network::linux::socket::{Error, Socket};
 use crate::plan::reconcile::ObservedTable;
-use crate::plan::ruleset::{
-    self, ChainKind, ChainShape, Family, Field, Hook, Key, SetKind, Shape, TABLE, Value,
-};
-
-const KINDS: [ChainKind; 2] = [ChainKind::Filter, ChainKind::Nat];
-const HOOKS: [Hook; 5] =
-    [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
-
-/// An observed set.
-struct SeenSet {
-    name: String,
-    key: Option<&'static [Field]>,
-    kind: SetKind,
-}
+use crate::plan::ruleset::{Accept, ChainShape, Family, Field, Key, Shape, TABLE};
 
 /// Reads our table of a family.
 pub(super) fn table(
@@ -61,28 +45,7 @@ fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
         |writer, sequence| object::dump_sets(writer, sequence, number(family), TABLE),
         |message| {
             let set = SetMessage::read(message.payload)?;
-            let of_type = |key: &&'static [Field]| {
-                let leads = key.last() == Some(&Field::Target);
-                let limits = match set.filled {
-                    Filled::Limiting(unit) => Some(unit),
-                    _ => None,
-                };
-                encode::key_type(key) == set.key_type
-                    && set.data_type == leads.then_some(encode::TARGET)
-                    && encode::limited(key) == limits
-            };
-            let name = String::from_utf8_lossy(set.name).into_owned();
-            let key = ruleset::key(family, &name).filter(of_type);
-            let kind = match set.filled {
-                Filled::Values => SetKind::Values,
-                Filled::Intervals => SetKind::Prefixes,
-                Filled::Counting => SetKind::Counting,
-                Filled::Limiting(_) => SetKind::Limiting,
-                Filled::ByPackets { timeout_ms } => {
-                    SetKind::Learned { timeout_s: (timeout_ms / 1000) as u32 }
-                }
-            };
-            Ok(Some(SeenSet { name, key, kind }))
+            Ok(Some(SeenSet::of(family, &set)))
         },
     )
 }
@@ -93,7 +56,7 @@ fn chains(socket: &mut Socket, family: Family) -> Result<Option<Vec<ChainShape>>
         |writer, sequence| object::dump_chains(writer, sequence, number(family)),
         |message| {
             let chain = ChainMessage::read(message.payload)?;
-            Ok((chain.table == TABLE.as_bytes()).then(|| shape(&chain)))
+            Ok((chain.table == TABLE.as_bytes()).then(|| decode::shape(&chain)))
         },
     )?;
     let Some(mut chains) = chains.into_iter().collect::<Option<Vec<ChainShape>>>() else {
@@ -115,17 +78,6 @@ fn chains(socket: &mut Socket, family: Family) -> Result<Option<Vec<ChainShape>>
     Ok(Some(chains))
 }
 
-pub(super) fn shape(chain: &ChainMessage<'_>) -> Option<ChainShape> {
-    let (kind, hook, priority) = chain.base.filter(|_| chain.accepts)?;
-    Some(ChainShape {
-        name: String::from_utf8_lossy(chain.name).into_owned(),
-        kind: KINDS.into_iter().find(|known| encode::kind_name(*known).as_bytes() == kind)?,
-        hook: HOOKS.into_iter().find(|known| encode::hook_number(*known) == hook)?,
-        priority,
-        rules: Vec::new(),
-    })
-}
-
 /// The elements of a set; `None` if it cannot be ours.
 fn keys(
     socket: &mut Socket,
@@ -139,135 +91,51 @@ fn keys(
         |message| {
             let mut elements = Vec::new();
             element::read(message.payload, |key, with, flags| {
-                elements.push((raw(key, with, fields), flags));
+                elements.push((decode::raw(key, with, fields), flags));
                 Ok(())
             })?;
             Ok(Some(elements))
         },
     )?;
     let elements: Vec<(Vec<u8>, u32)> = elements.into_iter().flatten().collect();
-    Ok(match set.kind {
-        SetKind::Prefixes => prefixes(&elements),
-        SetKind::Values | SetKind::Counting | SetKind::Limiting | SetKind::Learned { .. } => {
-            elements.iter().map(|(key, _)| read_key(key, fields)).collect()
-        }
-    })
+    Ok(set.keys(fields, &elements))
 }
 
-/// A key, followed by its value or rate, if the set has such a field. Otherwise they are the
-/// kernel's: an element that packets added has the rate of its rule.
-pub(super) fn raw(key: &[u8], with: With<'_>, fields: &[Field]) -> Vec<u8> {
-    match (with, fields.last()) {
-        (With::Data(data), Some(Field::Target)) => [key, data].concat(),
-        (With::Limit(limit), Some(Field::Rate(_))) => {
-            [key, &limit.per_second.to_be_bytes(), &limit.burst.to_be_bytes()].concat()
-        }
-        (With::Nothing | With::Data(_) | With::Limit(_), _) => key.to_vec(),
-    }
+/// The handles of all accept rules with this content.
+pub(super) fn accept_handles(socket: &mut Socket, accept: &Accept) -> Result<Vec<u64>, Error> {
+    let rules = accept_rules(socket)?;
+    Ok(rules.into_iter().filter(|(_, seen)| seen == accept).map(|(handle, _)| handle).collect())
 }
 
-/// Decodes a key. `None` if volnet could not have written it: it could not be removed again.
-pub(super) fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
-    let mut key = Vec::with_capacity(fields.len());
-    for field in fields {
-        let (value, rest) = bytes.split_at_checked(encode::field_bytes(*field))?;
-        key.push(match field {
-            Field::Link => {
-                let (name, end) = value.split_at(value.iter().position(|&byte| byte == 0)?);
-                Value::Link(std::str::from_utf8(name).ok().filter(|_| is_padding(end))?.into())
-            }
-            Field::Ether => {
-                Value::Ether(Mac(*value.first_chunk().filter(|_| is_padding(&value[6..]))?))
-            }
-            Field::Ipv4 => Value::Ipv4(Ipv4Addr::from(*value.first_chunk::<4>()?)),
-            Field::Protocol => Value::Protocol(*value.first().filter(|_| is_padding(&value[1..]))?),
-            Field::Port => Value::Port(port(value)?),
-            Field::Target => {
-                Value::Target(Ipv4Addr::from(*value.first_chunk::<4>()?), port(&value[4..])?)
-            }
-            Field::Rate(unit) => {
-                let word = |at| value.get(at..)?.first_chunk().copied().map(u32::from_be_bytes);
-                Value::Rate(*unit, Rate { per_second: word(0)?, burst: word(4)? })
-            }
-            Field::Bytes(bytes) => {
-                let (bytes, end) = value.split_at(bytes.length.into());
-                Value::Bytes(is_padding(end).then(|| bytes.to_vec())?)
-            }
-        });
-        bytes = rest;
-    }
-    bytes.is_empty().then_some(key)
+/// Our accept rules, and the chain for them.
+pub(super) fn accepts(socket: &mut Socket) -> Result<(Vec<Accept>, Option<String>), Error> {
+    let chains = socket.dump(
+        |writer, sequence| object::dump_chains(writer, sequence, FAMILY_IP),
+        |message| {
+            let chain = ChainMessage::read(message.payload)?;
+            let place = CHAINS.iter().position(|name| name.as_bytes() == chain.name);
+            Ok(place.filter(|_| chain.table == FILTER.as_bytes()))
+        },
+    )?;
+    let chain = chains.into_iter().min().map(|place| CHAINS[place].to_string());
+    let accepts = match chain {
+        Some(_) => accept_rules(socket)?.into_iter().map(|(_, accept)| accept).collect(),
+        None => Vec::new(),
+    };
+    Ok((accepts, chain))
 }
 
-/// A port, padded to four bytes.
-fn port(bytes: &[u8]) -> Option<u16> {
-    bytes.first_chunk().filter(|_| is_padding(&bytes[2..])).map(|port| u16::from_be_bytes(*port))
-}
-
-fn is_padding(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == 0)
-}
-
-/// Joins the ends of intervals. `None` if one is not a prefix.
-pub(super) fn prefixes(elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
-    let mut ends = Vec::with_capacity(elements.len());
-    for (key, flags) in elements {
-        let at = u32::from_be_bytes(*key.first_chunk::<4>()?);
-        // If one interval ends where the next begins, the end comes first.
-        ends.push((at, flags & INTERVAL_END == 0));
-    }
-    ends.sort_unstable();
-    let mut keys = Vec::new();
-    let mut open = None;
-    for (at, begins) in ends {
-        match (open, begins) {
-            (None, true) => open = Some(at),
-            // nft marks the lowest address as an end, to close the interval before it.
-            (None, false) => {}
-            (Some(_), true) => return None,
-            (Some(start), false) => {
-                keys.push(vec![Value::Prefix(prefix(start, at - 1)?)]);
-                open = None;
-            }
-        }
-    }
-    if let Some(start) = open {
-        keys.push(vec![Value::Prefix(prefix(start, u32::MAX)?)]);
-    }
-    Some(keys)
-}
-
-fn prefix(first: u32, last: u32) -> Option<Prefix> {
-    let length = (first ^ last).leading_zeros() as u8;
-    let prefix = Prefix::containing(Ipv4Addr::from_bits(first), length)?;
-    let whole = prefix.network().to_bits() == first && prefix.broadcast().to_bits() == last;
-    whole.then_some(prefix)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn intervals_become_prefixes() {
-        let end = |text: &str, flags| (text.parse::<Ipv4Addr>().unwrap().octets().to_vec(), flags);
-        let elements = [
-            end("10.0.1.0", 0),
-            end("10.0.2.0", INTERVAL_END),
-            end("10.0.1.0", INTERVAL_END),
-            end("10.0.0.0", 0),
-            end("0.0.0.0", INTERVAL_END),
-            end("255.255.255.0", 0),
-        ];
-        let keys = prefixes(&elements).unwrap();
-        let text: Vec<String> = keys
-            .iter()
-            .map(|key| match key.as_slice() {
-                [Value::Prefix(prefix)] => prefix.to_string(),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(text, ["10.0.0.0/24", "10.0.1.0/24", "255.255.255.0/24"]);
-        assert_eq!(prefixes(&[end("10.0.0.1", 0), end("10.0.0.9", INTERVAL_END)]), None);
+/// Our accept rules with their handles.
+fn accept_rules(socket: &mut Socket) -> Result<Vec<(u64, Accept)>, Error> {
+    let rules = socket.dump(
+        |writer, sequence| object::dump_rules(writer, sequence, FAMILY_IP, FILTER),
+        |message| {
+            let rule = RuleMessage::read(message.payload)?;
+            Ok(accept::read(&rule)?.map(|accept| (rule.handle, accept)))
+        },
+    );
+    match rules {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
+        rules => rules,
     }
 }

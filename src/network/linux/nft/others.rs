@@ -1,5 +1,5 @@
-//! Other firewalls: which exist, and for which links they have rules that accept packets. So with
-//! chains of others that drop.
+//! Asks the kernel for other firewalls and chains: which exist, and for which links they have rules
+//! that accept packets.
 //!
 //! nf_tables shows its own. Rules of iptables-legacy are elsewhere in the kernel. /proc shows that
 //! there are some, but their contents are in private tables.
@@ -8,21 +8,13 @@ use std::fs;
 
 use super::super::socket::{Error, Socket};
 use super::accept::FILTER;
+use super::filters::{By, FIREWALLD, Met, POSTROUTING, Said, UFW, family_name, met};
 use crate::netlink::nft::element::{self, Of};
-use crate::netlink::nft::expression::{Expression, Meta};
 use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, TableMessage};
-use crate::netlink::nft::{FAMILY_ANY, FAMILY_BRIDGE, FAMILY_INET, FAMILY_IP};
-use crate::plan::firewall::{At, Barrier, Firewall, FirewallKind};
+use crate::netlink::nft::{FAMILY_ANY, FAMILY_INET, FAMILY_IP};
+use crate::plan::firewall::{Barrier, Firewall, FirewallKind};
 use crate::plan::ruleset::TABLE;
 
-/// The table of firewalld (`TABLE_NAME` in its `core/nftables.py`). The rules that go to a zone's
-/// chains name the links of the zone.
-const FIREWALLD: &str = "firewalld";
-/// The chain in which ufw has the rules of its administrator (`ufw/backend_iptables.py`).
-const UFW: &str = "ufw-user-input";
-
-/// `NF_INET_POST_ROUTING` (linux/netfilter.h).
-const POSTROUTING: u32 = 4;
 /// The tables of iptables-legacy in use in this namespace, one name per line.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
@@ -93,78 +85,8 @@ fn incoming(rule: &RuleMessage<'_>) -> Result<Option<String>, crate::netlink::Er
     })
 }
 
-/// By which link a packet has to come in, as a rule says it.
-#[derive(Debug)]
-enum By {
-    /// Its name, or how it begins, with a `*` behind that.
-    Name(String),
-    /// Its index.
-    Index(u32),
-    /// One of this set, whose keys begin with a link.
-    Set(String),
-}
-
-/// What a rule says, as far as it matters here.
-#[derive(Debug, Default)]
-struct Said {
-    by: Option<By>,
-    drops: bool,
-    /// There is no condition.
-    always: bool,
-}
-
-impl Said {
-    fn read(rule: &RuleMessage<'_>) -> Result<Said, crate::netlink::Error> {
-        let mut said = Said { always: true, ..Said::default() };
-        let mut loaded = None;
-        for expression in rule.expressions() {
-            match expression? {
-                Expression::Neutral | Expression::Comment(_) | Expression::Accept => continue,
-                Expression::Drop => {
-                    said.drops = true;
-                    continue;
-                }
-                Expression::LinkName(meta) => loaded = Some(meta),
-                equals @ Expression::Equals(value) => {
-                    said.by = said.by.take().or_else(|| match loaded.take()? {
-                        Meta::InName | Meta::InBridge => name(equals, value),
-                        Meta::InIndex => {
-                            value.try_into().ok().map(u32::from_ne_bytes).map(By::Index)
-                        }
-                        Meta::OutName | Meta::Priority | Meta::Protocol => None,
-                    });
-                }
-                Expression::InSet(set) => {
-                    let of_links = matches!(loaded.take(), Some(Meta::InName | Meta::InBridge));
-                    let set = || By::Set(String::from_utf8_lossy(set).into_owned());
-                    said.by = said.by.take().or_else(|| of_links.then(set));
-                }
-                Expression::Other => {}
-            }
-            said.always = false;
-        }
-        Ok(said)
-    }
-}
-
-/// A name that is compared whole has its terminator with it.
-fn name(equals: Expression<'_>, value: &[u8]) -> Option<By> {
-    let name = String::from_utf8_lossy(equals.matched_link()?).into_owned();
-    let whole = name.len() < value.len();
-    Some(By::Name(if whole { name } else { name + "*" }))
-}
-
 /// A rule of a table in which there is a chain that may drop: its chain, and what it says.
 type Rule = (Vec<u8>, Said);
-
-/// Base chains of others that guests' packets meet, with whether their policy accepts.
-struct Met {
-    family: u8,
-    table: String,
-    chain: String,
-    at: At,
-    accepts: bool,
-}
 
 /// The chains of others that drop what none of their rules accepts, but for those of firewalls that
 /// are known by name, and for the one in which the rules of [`super::accept`] are. `name_of` is the
@@ -232,35 +154,6 @@ pub(super) fn translators(socket: &mut Socket) -> Result<Vec<String>, Error> {
     Ok(tables)
 }
 
-/// A chain of somebody else's that packets of guests meet.
-fn met(chain: &ChainMessage<'_>, has_ufw: bool) -> Option<Met> {
-    let (b"filter", hook, _) = chain.base? else { return None };
-    let at = match hook {
-        0 => At::Prerouting,
-        1 => At::Input,
-        2 => At::Forward,
-        POSTROUTING => At::Postrouting,
-        // What the host sends itself, and what one device receives.
-        _ => return None,
-    };
-    let known = match (chain.family, chain.table) {
-        (FAMILY_INET, table) => table == FIREWALLD.as_bytes(),
-        (FAMILY_IP, table) if table == FILTER.as_bytes() => {
-            chain.name == b"FORWARD" || has_ufw && chain.name == b"INPUT"
-        }
-        (FAMILY_IP | FAMILY_BRIDGE, table) => table == TABLE.as_bytes(),
-        _ => true,
-    };
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (!known).then(|| Met {
-        family: chain.family,
-        table: text(chain.table),
-        chain: text(chain.name),
-        at,
-        accepts: chain.accepts,
-    })
-}
-
 fn rules(socket: &mut Socket, family: u8, table: &str) -> Result<Vec<Rule>, Error> {
     socket.dump(
         |writer, sequence| object::dump_rules(writer, sequence, family, table),
@@ -310,13 +203,5 @@ fn links_of(socket: &mut Socket, of: Of<'_>) -> Result<Vec<String>, Error> {
     match keys {
         Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
         keys => Ok(keys?.concat()),
-    }
-}
-
-fn family_name(family: u8) -> &'static str {
-    match family {
-        FAMILY_BRIDGE => "bridge",
-        FAMILY_INET => "inet",
-        _ => "ip",
     }
 }
