@@ -4,6 +4,7 @@
 //!
 //! 1. [`model`]: words and values;
 //! 2. [`plan`]: what the kernel should hold; [`netlink`]: the kernel's messages;
+//!    [`nftables`]: the one as the other;
 //! 3. [`engine`]: the decisions;
 //! 4. [`spec`], [`config`], [`protocol`], [`store`], [`dhcp`]: what is read and written;
 //! 5. [`network`], [`hypervisor`]: the kernel and the processes;
@@ -23,6 +24,8 @@ pub mod model;
 #[cfg(target_os = "linux")]
 pub mod netlink;
 pub mod network;
+#[cfg(target_os = "linux")]
+pub mod nftables;
 pub mod plan;
 pub mod protocol;
 #[cfg(target_os = "linux")]

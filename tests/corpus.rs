@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use volnet::{cli, config, daemon, dhcp, hypervisor, netlink, network, protocol, spec, store};
+use volnet::{
+    cli, config, daemon, dhcp, hypervisor, netlink, network, nftables, protocol, spec, store,
+};
 
 /// The name of a target, and the function that it calls.
 type Target = (&'static str, fn(&[u8]));
@@ -28,7 +30,7 @@ const TARGETS: &[Target] = &[
     ("reply", protocol::exercise::reply),
     ("request", protocol::exercise::request),
     ("rtnetlink", netlink::exercise::rtnetlink),
-    ("ruleset", network::linux::nft::exercise::ruleset),
+    ("ruleset", nftables::exercise::ruleset),
     ("settings", config::exercise::settings),
     ("show", cli::exercise::show),
     ("state", store::exercise::state),

@@ -15,11 +15,11 @@ use crate::netlink::message::{Message, Messages};
 use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6};
 use crate::netlink::rtnl::qdisc::ROOT;
 use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, GROUP_NETCONF, GROUP_QDISC, Notice};
+use crate::nftables::accept::FILTER;
 use crate::plan::news::{Culprit, News};
 use crate::plan::ruleset::TABLE;
 
 use super::links::{owned, port_settings};
-use super::nft::ACCEPT_TABLE;
 use super::qdiscs;
 use super::socket::{DATAGRAM_MAX, Protocol, open, receive};
 
@@ -170,7 +170,7 @@ pub(super) fn take_rules(
         Some(nft::notice::Notice::Touched { family, table, elements }) => {
             let ours = matches!(family, FAMILY_IP | FAMILY_IP6 | FAMILY_BRIDGE)
                 && table == TABLE.as_bytes();
-            let accepts = family == FAMILY_IP && table == ACCEPT_TABLE.as_bytes();
+            let accepts = family == FAMILY_IP && table == FILTER.as_bytes();
             touched.ours |= ours || accepts;
             touched.others |= !ours && !elements;
         }

@@ -6,22 +6,11 @@
 //! flags, so rules hold without a gap between two daemons. If the kernel has neither (before 5.12,
 //! 6.9), tables are made without them: the kernel is asked once.
 //!
-//! Every change is one batch. [`encode`] writes values of [`crate::plan::ruleset`], [`decode`]
-//! reads them back, [`accept`] does both for our rules in other programs' chains, and [`filters`]
-//! reads other programs' rules. [`observe`] and [`others`] ask the kernel for them. [`exercise`] has
-//! the bodies of the fuzz targets.
+//! Every change is one batch. [`crate::nftables`] writes and reads the messages. [`observe`] asks
+//! the kernel for what is ours, and [`others`] for firewalls of other programs.
 
-mod accept;
-mod decode;
-mod encode;
-#[cfg(any(test, feature = "testing"))]
-pub mod exercise;
-mod filters;
 mod observe;
 mod others;
-mod shown;
-
-pub use accept::FILTER as ACCEPT_TABLE;
 
 use std::net::Ipv4Addr;
 
@@ -29,8 +18,9 @@ use super::conntrack::{Conntrack, FlowSelector};
 use super::socket::{Error, Protocol, Socket};
 use crate::model::error::Failure;
 use crate::netlink::nft::object::{self, NewChain, NewTable, TableMessage};
-use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6, batch, element};
+use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, batch, element};
 use crate::netlink::writer::{Sequence, Writer};
+use crate::nftables::{accept, encode, number};
 use crate::plan::firewall::{Barrier, Firewall};
 use crate::plan::reconcile::ObservedTable;
 use crate::plan::ruleset::{Accept, ChainKind, Element, Family, Hook, TABLE, Table};
@@ -349,14 +339,6 @@ impl Nft {
             build(writer, sequence);
             batch::end(writer, sequence.take());
         })
-    }
-}
-
-fn number(family: Family) -> u8 {
-    match family {
-        Family::Ip => FAMILY_IP,
-        Family::Ip6 => FAMILY_IP6,
-        Family::Bridge => FAMILY_BRIDGE,
     }
 }
 

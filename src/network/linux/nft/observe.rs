@@ -2,13 +2,13 @@
 //!
 //! If a table has an object that cannot be ours, it has no fingerprint, and is replaced.
 
-use super::accept::{self, CHAINS, FILTER};
-use super::decode::{self, SeenSet};
-use super::number;
 use crate::netlink::nft::FAMILY_IP;
 use crate::netlink::nft::element::{self, Of};
 use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, SetMessage};
 use crate::network::linux::socket::{Error, Socket};
+use crate::nftables::accept::{self, CHAINS, FILTER};
+use crate::nftables::decode::{self, SeenSet};
+use crate::nftables::number;
 use crate::plan::reconcile::ObservedTable;
 use crate::plan::ruleset::{Accept, ChainShape, Family, Field, Key, Shape, TABLE};
 

@@ -6,12 +6,12 @@
 
 use std::fs;
 
-use super::super::socket::{Error, Socket};
-use super::accept::FILTER;
-use super::filters::{By, FIREWALLD, Met, POSTROUTING, Said, UFW, family_name, met};
 use crate::netlink::nft::element::{self, Of};
 use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, TableMessage};
 use crate::netlink::nft::{FAMILY_ANY, FAMILY_INET, FAMILY_IP};
+use crate::network::linux::socket::{Error, Socket};
+use crate::nftables::accept::FILTER;
+use crate::nftables::filters::{By, FIREWALLD, Met, POSTROUTING, Said, UFW, family_name, met};
 use crate::plan::firewall::{Barrier, Firewall, FirewallKind};
 use crate::plan::ruleset::TABLE;
 
@@ -89,8 +89,8 @@ fn incoming(rule: &RuleMessage<'_>) -> Result<Option<String>, crate::netlink::Er
 type Rule = (Vec<u8>, Said);
 
 /// The chains of others that drop what none of their rules accepts, but for those of firewalls that
-/// are known by name, and for the one in which the rules of [`super::accept`] are. `name_of` is the
-/// name of a link by its index.
+/// are known by name, and for the one in which the rules of [`crate::nftables::accept`] are.
+/// `name_of` is the name of a link by its index.
 pub(super) fn barriers(
     socket: &mut Socket,
     name_of: impl Fn(u32) -> Option<String>,

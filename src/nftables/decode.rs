@@ -17,7 +17,7 @@ const HOOKS: [Hook; 5] =
     [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
 
 /// An observed set.
-pub(super) struct SeenSet {
+pub struct SeenSet {
     /// Its name.
     pub name: String,
     /// The fields of its keys, if it is a set of ours.
@@ -28,7 +28,7 @@ pub(super) struct SeenSet {
 
 impl SeenSet {
     /// A set of our table of this family.
-    pub(super) fn of(family: Family, set: &SetMessage<'_>) -> SeenSet {
+    pub fn of(family: Family, set: &SetMessage<'_>) -> SeenSet {
         let of_type = |key: &&'static [Field]| {
             let leads = key.last() == Some(&Field::Target);
             let limits = match set.filled {
@@ -54,7 +54,7 @@ impl SeenSet {
     }
 
     /// Its elements, of their bytes and flags; `None` if one cannot be ours.
-    pub(super) fn keys(&self, fields: &[Field], elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
+    pub fn keys(&self, fields: &[Field], elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
         match self.kind {
             SetKind::Prefixes => prefixes(elements),
             SetKind::Values | SetKind::Counting | SetKind::Limiting | SetKind::Learned { .. } => {
@@ -65,7 +65,7 @@ impl SeenSet {
 }
 
 /// A base chain without its rules; `None` if it cannot be ours.
-pub(super) fn shape(chain: &ChainMessage<'_>) -> Option<ChainShape> {
+pub fn shape(chain: &ChainMessage<'_>) -> Option<ChainShape> {
     let (kind, hook, priority) = chain.base.filter(|_| chain.accepts)?;
     Some(ChainShape {
         name: String::from_utf8_lossy(chain.name).into_owned(),
@@ -78,7 +78,7 @@ pub(super) fn shape(chain: &ChainMessage<'_>) -> Option<ChainShape> {
 
 /// A key, followed by its value or rate, if the set has such a field. Otherwise they are the
 /// kernel's: an element that packets added has the rate of its rule.
-pub(super) fn raw(key: &[u8], with: With<'_>, fields: &[Field]) -> Vec<u8> {
+pub fn raw(key: &[u8], with: With<'_>, fields: &[Field]) -> Vec<u8> {
     match (with, fields.last()) {
         (With::Data(data), Some(Field::Target)) => [key, data].concat(),
         (With::Limit(limit), Some(Field::Rate(_))) => {
@@ -89,7 +89,7 @@ pub(super) fn raw(key: &[u8], with: With<'_>, fields: &[Field]) -> Vec<u8> {
 }
 
 /// Decodes a key. `None` if volnet could not have written it: it could not be removed again.
-pub(super) fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
+pub fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
     let mut key = Vec::with_capacity(fields.len());
     for field in fields {
         let (value, rest) = bytes.split_at_checked(encode::field_bytes(*field))?;
@@ -131,7 +131,7 @@ fn is_padding(bytes: &[u8]) -> bool {
 }
 
 /// Joins the ends of intervals. `None` if one is not a prefix.
-pub(super) fn prefixes(elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
+pub fn prefixes(elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
     let mut ends = Vec::with_capacity(elements.len());
     for (key, flags) in elements {
         let at = u32::from_be_bytes(*key.first_chunk::<4>()?);

@@ -16,12 +16,12 @@ use crate::plan::ruleset::{Accept, Direction};
 /// The table of iptables.
 pub const FILTER: &str = "filter";
 /// The chains for the rules. The first that exists is used.
-pub(super) const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
+pub const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
 /// The mark of our rules.
 const COMMENT: &str = "volnet";
 
 /// Writes the rule.
-pub(super) fn write(writer: &mut Writer, sequence: u32, accept: &Accept) {
+pub fn write(writer: &mut Writer, sequence: u32, accept: &Accept) {
     let new = NewRule {
         family: FAMILY_IP,
         table: FILTER,
@@ -39,14 +39,14 @@ pub(super) fn write(writer: &mut Writer, sequence: u32, accept: &Accept) {
 }
 
 /// Writes the removal of a rule.
-pub(super) fn delete(writer: &mut Writer, sequence: u32, accept: &Accept, handle: u64) {
+pub fn delete(writer: &mut Writer, sequence: u32, accept: &Accept, handle: u64) {
     object::delete_rule(writer, sequence, (FAMILY_IP, FILTER, &accept.chain), handle);
 }
 
 /// Reads a rule as one of ours: in the form of [`write()`], or in the form of `iptables-restore`
 /// after `iptables-save`, which has a counter, and the comment in a match. A rule with other
 /// contents is not ours, whatever its comment.
-pub(super) fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Error> {
+pub fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Error> {
     if rule.table != FILTER.as_bytes() {
         return Ok(None);
     }

@@ -25,7 +25,7 @@ const CONCATENATION: u32 = 13;
 const IN_NAME: u32 = 6;
 
 /// The user data of a set with this key.
-pub(super) fn key(key: &[Field]) -> Vec<u8> {
+pub fn key(key: &[Field]) -> Vec<u8> {
     let alone = matches!(key, [Field::Link] | [Field::Link, Field::Rate(_)]);
     let order = if alone { HOST_ORDER } else { NETWORK_ORDER };
     let mut said = word(BYTE_ORDER, order);

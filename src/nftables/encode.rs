@@ -12,15 +12,15 @@ use crate::plan::ruleset::{
     Rule, Set, SetKind, Table, Unit, Value, Verdict,
 };
 
-use super::{number, shown};
+use super::{number, userdata};
 
 /// Bytes of a link name in a register and in a key (`IFNAMSIZ`).
-pub(super) const LINK_BYTES: usize = 16;
+pub const LINK_BYTES: usize = 16;
 /// Bits of one type in the type of a concatenation (nftables, `TYPE_BITS`).
 const TYPE_BITS: u32 = 6;
 
 /// Begins a message of elements: adding or removing.
-pub(super) type Begin = fn(&mut Writer, u32, Of<'_>) -> Elements;
+pub type Begin = fn(&mut Writer, u32, Of<'_>) -> Elements;
 
 /// A field of a packet: its place and its length in bytes.
 enum Load {
@@ -29,7 +29,7 @@ enum Load {
 }
 
 /// Writes a table with its content.
-pub(super) fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table, owned: bool) {
+pub fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table, owned: bool) {
     let family = number(table.family);
     object::new_table(writer, sequence.take(), family, table.name, owned, NewTable::Create);
     for (id, set) in (1..).zip(&table.sets) {
@@ -42,7 +42,7 @@ pub(super) fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table,
             key_type: key_type(set.key),
             key_length: length(set.key),
             data: set.is_map().then(|| (TARGET, field_bytes(Field::Target) as u32)),
-            userdata: &shown::key(set.key),
+            userdata: &userdata::key(set.key),
             id,
         };
         object::new_set(writer, sequence.take(), &new);
@@ -95,7 +95,7 @@ fn write_set(writer: &mut Writer, sequence: &mut Sequence, table: &Table, set: &
 }
 
 /// Writes elements, in as few messages per set as possible, once for each of `begins`.
-pub(super) fn elements(
+pub fn elements(
     writer: &mut Writer,
     sequence: &mut Sequence,
     elements: &[Element],
@@ -116,7 +116,7 @@ pub(super) fn elements(
 }
 
 /// Whether two elements belong to the same set.
-pub(super) fn same_set(one: &Element, other: &Element) -> bool {
+pub fn same_set(one: &Element, other: &Element) -> bool {
     (one.family, one.table, &one.set) == (other.family, other.table, &other.set)
 }
 
@@ -327,7 +327,7 @@ fn filled(set: &Set) -> Filled {
 }
 
 /// The unit of the rates in a set that limits.
-pub(super) fn limited(key: &[Field]) -> Option<limit::Unit> {
+pub fn limited(key: &[Field]) -> Option<limit::Unit> {
     match key.last() {
         Some(Field::Rate(counted)) => Some(unit(*counted)),
         Some(_) | None => None,
@@ -343,7 +343,7 @@ const TYPE_INET_SERVICE: u32 = 13;
 const TYPE_IFNAME: u32 = 41;
 
 /// nft's number for the type of a key.
-pub(super) fn key_type(key: &[Field]) -> u32 {
+pub fn key_type(key: &[Field]) -> u32 {
     let number = |field: &Field| match field {
         Field::Ipv4 => Some(TYPE_IPADDR),
         Field::Ether => Some(TYPE_ETHERADDR),
@@ -358,10 +358,10 @@ pub(super) fn key_type(key: &[Field]) -> u32 {
 }
 
 /// The type of a value that is an address and a port.
-pub(super) const TARGET: u32 = TYPE_IPADDR << TYPE_BITS | TYPE_INET_SERVICE;
+pub const TARGET: u32 = TYPE_IPADDR << TYPE_BITS | TYPE_INET_SERVICE;
 
 /// Bytes of a field in a key, padded to four.
-pub(super) fn field_bytes(field: Field) -> usize {
+pub fn field_bytes(field: Field) -> usize {
     match field {
         Field::Link => LINK_BYTES,
         Field::Ether => 8,
@@ -371,7 +371,7 @@ pub(super) fn field_bytes(field: Field) -> usize {
     }
 }
 
-pub(super) fn kind_name(kind: ChainKind) -> &'static str {
+pub fn kind_name(kind: ChainKind) -> &'static str {
     match kind {
         ChainKind::Filter => "filter",
         ChainKind::Nat => "nat",
@@ -379,7 +379,7 @@ pub(super) fn kind_name(kind: ChainKind) -> &'static str {
 }
 
 /// `NF_INET_*` (linux/netfilter.h) and `NF_BR_*` (linux/netfilter_bridge.h).
-pub(super) fn hook_number(hook: Hook) -> u32 {
+pub fn hook_number(hook: Hook) -> u32 {
     match hook {
         Hook::Prerouting => 0,
         Hook::Input => 1,

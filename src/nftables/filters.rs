@@ -10,16 +10,16 @@ use crate::plan::ruleset::TABLE;
 
 /// The table of firewalld (`TABLE_NAME` in its `core/nftables.py`). The rules that go to a zone's
 /// chains name the links of the zone.
-pub(super) const FIREWALLD: &str = "firewalld";
+pub const FIREWALLD: &str = "firewalld";
 /// The chain in which ufw has the rules of its administrator (`ufw/backend_iptables.py`).
-pub(super) const UFW: &str = "ufw-user-input";
+pub const UFW: &str = "ufw-user-input";
 
 /// `NF_INET_POST_ROUTING` (linux/netfilter.h).
-pub(super) const POSTROUTING: u32 = 4;
+pub const POSTROUTING: u32 = 4;
 
 /// By which link a packet has to come in, as a rule says it.
 #[derive(Debug)]
-pub(super) enum By {
+pub enum By {
     /// Its name, or how it begins, with a `*` behind that.
     Name(String),
     /// Its index.
@@ -30,7 +30,7 @@ pub(super) enum By {
 
 /// What a rule says, as far as it matters here.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub struct Said {
     /// The link by which a packet has to come in; `None` if any will do.
     pub by: Option<By>,
     /// It drops.
@@ -41,7 +41,7 @@ pub(super) struct Said {
 
 impl Said {
     /// Reads a rule.
-    pub(super) fn read(rule: &RuleMessage<'_>) -> Result<Said, crate::netlink::Error> {
+    pub fn read(rule: &RuleMessage<'_>) -> Result<Said, crate::netlink::Error> {
         let mut said = Said { always: true, ..Said::default() };
         let mut loaded = None;
         for expression in rule.expressions() {
@@ -82,7 +82,7 @@ fn name(equals: Expression<'_>, value: &[u8]) -> Option<By> {
 }
 
 /// A base chain of another program that guests' packets meet.
-pub(super) struct Met {
+pub struct Met {
     /// Its family, as nf_tables counts them.
     pub family: u8,
     /// Its table.
@@ -96,7 +96,7 @@ pub(super) struct Met {
 }
 
 /// A chain of another program that packets of guests meet.
-pub(super) fn met(chain: &ChainMessage<'_>, has_ufw: bool) -> Option<Met> {
+pub fn met(chain: &ChainMessage<'_>, has_ufw: bool) -> Option<Met> {
     let (b"filter", hook, _) = chain.base? else { return None };
     let at = match hook {
         0 => At::Prerouting,
@@ -125,7 +125,7 @@ pub(super) fn met(chain: &ChainMessage<'_>, has_ufw: bool) -> Option<Met> {
 }
 
 /// The name of a family, as `nft` writes it.
-pub(super) fn family_name(family: u8) -> &'static str {
+pub fn family_name(family: u8) -> &'static str {
     match family {
         FAMILY_BRIDGE => "bridge",
         FAMILY_INET => "inet",
