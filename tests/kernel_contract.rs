@@ -358,7 +358,8 @@ fn queues_must_match() {
     });
 }
 
-/// A tap that is up has no carrier, and its port is disabled, until somebody opens it.
+/// A tap has a carrier from when somebody opens it until nobody has it open, also while it is down:
+/// `IFLA_CARRIER` says so. Without a carrier its port is disabled.
 #[test]
 fn an_opener_is_the_carrier() {
     in_namespace(|| {
@@ -369,8 +370,21 @@ fn an_opener_is_the_carrier() {
         attach(&mut socket, "t0", master).unwrap();
         let state = || ip_link("t0")["linkinfo"]["info_slave_data"]["state"].clone();
         assert_eq!(state(), "disabled");
-        let _held = tap("t0", VNET_HDR).unwrap();
+        let held = tap("t0", VNET_HDR).unwrap();
         common::eventually("a port that forwards", || state() == "forwarding");
+        let mut has_carrier = || {
+            let links = links::observe(&mut socket).unwrap();
+            links.iter().any(|link| link.name == "t0" && link.carrier)
+        };
+        for change in ["down", "up"] {
+            run(&format!("ip link set t0 {change}"));
+            assert!(has_carrier(), "{change}");
+        }
+        drop(held);
+        for change in ["down", "up"] {
+            run(&format!("ip link set t0 {change}"));
+            assert!(!has_carrier(), "{change}");
+        }
     });
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
+use volnet_ffi::tun::{NO_PI, TAP, Tun, VNET_HDR, open};
 
 use common::agreement::{Agreement, list};
 use common::daemon::Daemon;
@@ -115,6 +116,89 @@ fn a_holder_that_cannot_change_the_network_keeps_no_daemon_from_starting() {
         assert!(daemon.log().contains("holds the lock of the network namespace and is no volnet"));
         squatter.kill().unwrap();
         squatter.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_state_directory_that_is_not_there_is_a_finding_and_not_an_order() {
+    in_namespace(|| {
+        let mut daemon = daemon();
+        let agreement = Agreement::with(&daemon);
+        for name in ["web", "still"] {
+            let answer = daemon.call("Create", json!({ "name": name }));
+            assert!(answer["error"].is_null(), "{answer}");
+        }
+        let before = agreement.check(&daemon);
+        let rules = run("nft list ruleset");
+        daemon.stop();
+        let (state, away) = (daemon.folder.join("state"), daemon.folder.join("away"));
+        fs::rename(&state, &away).unwrap();
+        for is_used in [false, false, true] {
+            // Where it is mounted, a daemon may have run before it was.
+            if is_used {
+                fs::create_dir(state.join("vms")).unwrap();
+            }
+            daemon.start_again();
+            assert!(link_exists("vttap-web") && link_exists("vttap-still"));
+            assert_eq!(run("nft list ruleset"), rules);
+            let check = daemon.call("Check", json!({}));
+            let findings = check["parameters"]["findings"].as_array().unwrap();
+            let found = findings.iter().find(|found| found["check"] == "state_dir").unwrap();
+            assert_eq!(found["level"], "error", "{found}");
+            for (method, parameters) in [
+                ("Create", json!({ "name": "new" })),
+                ("Setup", json!({})),
+                ("Teardown", json!({})),
+            ] {
+                let refused = daemon.call(method, parameters);
+                assert_eq!(refused["parameters"]["field"], "state_dir", "{method}: {refused}");
+            }
+            daemon.stop();
+        }
+        // The disk is mounted again, and everything is as it was.
+        fs::remove_dir_all(&state).unwrap();
+        fs::rename(&away, &state).unwrap();
+        daemon.start_again();
+        assert_eq!(agreement.check(&daemon), before);
+
+        // Or it is gone for good, and somebody says so.
+        daemon.stop();
+        fs::remove_dir_all(&state).unwrap();
+        daemon.start_again();
+        let forced = daemon.call("Setup", json!({ "force": true }));
+        assert!(forced["error"].is_null(), "{forced}");
+        assert!(agreement.check(&daemon).is_empty());
+    });
+}
+
+#[test]
+fn a_tap_that_somebody_holds_open_is_not_deleted_at_start() {
+    in_namespace(|| {
+        let mut daemon = daemon();
+        let agreement = Agreement::with(&daemon);
+        let answer = daemon.call("Create", json!({ "name": "guest" }));
+        assert!(answer["error"].is_null(), "{answer}");
+        // Without any record left, the whole directory would be in doubt.
+        let answer = daemon.call("Create", json!({ "name": "other" }));
+        assert!(answer["error"].is_null(), "{answer}");
+        daemon.stop();
+        let held = Tun::attach(open().unwrap(), "vttap-guest", TAP | NO_PI | VNET_HDR).unwrap();
+        run("ip link set vttap-guest down");
+        fs::remove_file(daemon.folder.join("state/vms/guest.json")).unwrap();
+        daemon.start_again();
+        assert!(link_exists("vttap-guest"));
+        let answer = daemon.call("Delete", json!({ "name": "other" }));
+        assert!(answer["error"].is_null(), "{answer}");
+        let refused = daemon.call("Teardown", json!({}));
+        assert_eq!(refused["parameters"]["field"], "force", "{refused}");
+        assert!(link_exists("vttap-guest"));
+        let words = "tap vttap-guest belongs to no VM and a process holds it open";
+        assert!(daemon.log().contains(words), "{}", daemon.log());
+        drop(held);
+        daemon.stop();
+        daemon.start_again();
+        assert!(daemon.log().contains("removing link vttap-guest: it has our mark"));
+        assert!(agreement.check(&daemon).is_empty());
     });
 }
 

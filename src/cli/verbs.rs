@@ -238,8 +238,10 @@ pub(super) const VERBS: [Verb; 26] = [
         settings: Settings::All,
         text: "Prepare the host: bridge, its address, IPv4 forwarding, rules. The daemon does \
                the same when it starts. A second setup changes nothing. With --force also if a \
-               subnet overlaps with another network of the host. With --service also install the \
-               systemd unit, with the settings that are given here, and the files that keep \
+               subnet overlaps with another network of the host; then taps that belong to no VM \
+               are removed although a process holds them open, and a state directory without the \
+               records of the host's VMs is taken for the right one. With --service also install \
+               the systemd unit, with the settings that are given here, and the files that keep \
                systemd-networkd and NetworkManager off volnet's links; --force replaces files \
                with other contents. A running daemon uses its own settings.",
         ..verb("setup", "", "prepare the host: bridge, address, forwarding, NAT")
@@ -248,7 +250,8 @@ pub(super) const VERBS: [Verb; 26] = [
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
         text: "Remove everything that volnet made on this host. Refused while VMs exist; with \
-               --force it stops and deletes them first. With --service also remove the files \
+               --force it stops and deletes them first, and removes taps that belong to no VM \
+               although a process holds them open. With --service also remove the files \
                that setup --service installs; --force removes them also if they were changed. A \
                running daemon uses its own settings.",
         ..verb("teardown", "", "remove all of that")

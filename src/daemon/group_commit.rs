@@ -38,7 +38,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     fn join(&mut self, ticket: Ticket, request: &Request, now: Now) -> Option<Decision> {
         let Request::Create { name, spec, .. } = request else { return None };
         let is_set_up = self.host.is_some() || !spec.needs_tap_device();
-        if !request.joins_group() || !is_set_up || self.engine.vm(name).is_ok() {
+        let is_new = self.engine.vm(name).is_err() && self.state.doubt().is_none();
+        if !request.joins_group() || !is_set_up || !is_new {
             return None;
         }
         self.know(request, now);

@@ -3,6 +3,7 @@
 //! The engine says when everything is to be observed, and what of the differences is repaired
 //! ([`crate::engine::watch`]). Here that is done.
 
+use super::doubt::State;
 use super::shell::Shell;
 use crate::engine::watch::Notice;
 use crate::hypervisor::process::Processes;
@@ -16,7 +17,7 @@ use crate::store::disk::Disk;
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Takes news of the kernel. What they call for is done at once, or as soon as may be.
     pub fn news(&mut self, news: News, now: Now) {
-        if self.host.is_some() {
+        if self.host.is_some() && self.state.doubt().is_none() {
             self.engine.heard(news, now);
             self.heal(now);
         }
@@ -27,9 +28,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         if !self.engine.look(now) {
             return;
         }
-        let healed = match self.host {
-            Some(_) => self.repair(now),
-            None => self.resume(now),
+        let healed = match (&self.host, &self.state) {
+            (Some(_), State::Trusted) => self.repair(now),
+            (_, _) => self.resume(now),
         };
         if let Err(failure) = healed {
             log::error!("{failure}");

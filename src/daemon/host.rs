@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::doubt::{Found, State};
 use super::guests::resolvers_of_the_host;
 use super::shell::Shell;
 use crate::engine::decide::commands;
@@ -19,24 +20,52 @@ use crate::model::view::EventKind;
 use crate::network::features::Features;
 use crate::network::{Network, execute};
 use crate::plan::op::{Op, Plan};
-use crate::plan::reconcile::{Desired, Observed, Problem, reconcile, remove_unfinished};
+use crate::plan::reconcile::{
+    Desired, Observed, Problem, Reconciled, reconcile, remove_unfinished,
+};
 use crate::store::disk::Disk;
+
+/// What setup does although something is in its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Insistence {
+    /// Nothing.
+    None,
+    /// It makes networks that overlap with addresses and routes of the host.
+    Overlaps,
+    /// It also removes taps that belong to no VM and are held open, and takes the state directory
+    /// for the right one.
+    Forced,
+}
 
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Brings the host to its desired state. With `dry_run` only says what that would take.
-    /// A network that overlaps with what the host has already is refused unless by `force`.
-    pub(super) fn setup(&mut self, dry_run: bool, force: bool, now: Now) -> Result<Reply, Error> {
+    pub(super) fn setup(
+        &mut self,
+        dry_run: bool,
+        insistence: Insistence,
+        now: Now,
+    ) -> Result<Reply, Error> {
+        let evict = insistence == Insistence::Forced;
         let observed = self.network.observe()?;
-        let reconciled = reconcile(&self.engine.desired(), &observed);
-        let overlap = if force { None } else { self.engine.overlap(&observed) };
+        self.is_in_doubt(&observed);
+        if !evict {
+            self.refuse_in_doubt()?;
+        }
+        let reconciled = reconcile(&Desired { evict, ..self.engine.desired() }, &observed);
+        let overlap = match insistence {
+            Insistence::None => self.engine.overlap(&observed),
+            Insistence::Overlaps | Insistence::Forced => None,
+        };
         if let Some(refusal) = self.features()?.refusal(&reconciled.plan) {
             return Err(refusal.into());
         }
-        if let Some(reason) = reconciled.problems.first().map(Problem::to_string).or(overlap) {
+        let blocking = reconciled.problems.iter().find(|problem| !problem.is_left_over());
+        if let Some(reason) = blocking.map(Problem::to_string).or(overlap) {
             return Err(Refusal::InvalidConfig { field: "networks".into(), reason }.into());
         }
-        let plan = commands(&reconciled.plan);
+        let plan = self.told(&reconciled, dry_run);
         if !dry_run {
+            self.state = State::Trusted;
             let first = self.host.is_none();
             self.remember_host(&observed)?;
             let applied = execute::execute(&mut self.network, &reconciled.plan);
@@ -82,6 +111,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             return Ok(());
         }
         let observed = self.network.observe()?;
+        if self.is_in_doubt(&observed) {
+            self.refuse_in_doubt()?;
+        }
         let reconciled = reconcile(&self.engine.desired(), &observed);
         let of_bridge = |problem: &&Problem| {
             matches!(problem,
@@ -102,13 +134,28 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     }
 
     /// Frees the host of everything. Goes on when a step fails and reports the first failure; then
-    /// what is gone comes back, as after any request that failed.
-    pub(super) fn teardown(&mut self, dry_run: bool, now: Now) -> Result<Reply, Error> {
+    /// what is gone comes back, as after any request that failed. Only with `force` it removes taps
+    /// that belong to no VM and are held open, and what a state directory in doubt does not know.
+    pub(super) fn teardown(
+        &mut self,
+        dry_run: bool,
+        force: bool,
+        now: Now,
+    ) -> Result<Reply, Error> {
         let observed = self.network.observe()?;
+        self.is_in_doubt(&observed);
+        if !force {
+            self.refuse_in_doubt()?;
+        }
         let (forwarding, kept) = self.forwarding_after(observed.forwarding);
-        let nothing = Desired { forwarding, ..Desired::default() };
+        let nothing = Desired { forwarding, evict: force, ..Desired::default() };
         let reconciled = reconcile(&nothing, &observed);
-        let mut plan = commands(&reconciled.plan);
+        let held = |problem: &&Problem| matches!(problem, Problem::TapHeld { .. });
+        if let Some(problem) = reconciled.problems.iter().find(held) {
+            let (field, reason) = ("force".into(), problem.to_string());
+            return Err(Refusal::InvalidConfig { field, reason }.into());
+        }
+        let mut plan = self.told(&reconciled, dry_run);
         if let Some(why) = kept {
             let words = format!("IPv4 forwarding stays on: {why}");
             plan.push(format!("# {words}"));
@@ -117,6 +164,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             }
         }
         if !dry_run {
+            self.state = State::Trusted;
             self.engine.look_again(now);
             let results = execute::execute_all(&mut self.network, &reconciled.plan);
             self.network.flush();
@@ -125,6 +173,19 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.forget_host()?;
         }
         Ok(Reply::Plan { plan })
+    }
+
+    /// The commands of a plan, with comments about the links that stay. Unless it is only asked
+    /// for, these are logged.
+    fn told(&self, reconciled: &Reconciled, dry_run: bool) -> Vec<String> {
+        let mut plan = commands(&reconciled.plan);
+        for problem in &reconciled.problems {
+            plan.push(format!("# {problem}"));
+            if !dry_run {
+                log::warn!("{problem}");
+            }
+        }
+        plan
     }
 
     /// What the kernel can do. It is asked once.
@@ -187,10 +248,18 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// does not keep the rest from being served.
     pub(super) fn resume(&mut self, now: Now) -> Result<(), Failure> {
         let observed = self.network.observe()?;
+        if self.is_in_doubt(&observed) {
+            return Ok(());
+        }
         self.engine.observed(&observed.links);
         let reconciled = reconcile(&self.engine.desired(), &observed);
         for problem in &reconciled.problems {
             log::error!("{problem}");
+        }
+        for op in &reconciled.plan {
+            if let Op::DeleteLink { name, .. } = op {
+                log::warn!("removing link {name}: it has our mark, and no VM or network needs it");
+            }
         }
         self.look_around(now);
         let mut plan = reconciled.plan;
@@ -200,7 +269,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         self.remember_host(&observed)?;
         let failed = self.apply_all(&plan, now);
-        self.sound = !failed && reconciled.problems.is_empty() && refusal.is_none();
+        let blocked = reconciled.problems.iter().any(|problem| !problem.is_left_over());
+        self.sound = !failed && !blocked && refusal.is_none();
         if failed {
             self.engine.look_again(now);
         }
@@ -217,6 +287,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         for (path, reason) in &loaded.set_aside {
             log::error!("cannot use a file, moved it to {}: {reason}", path.display());
         }
+        self.state = State::Open(Found::new(&loaded, self.store.durable()), None);
         self.host = loaded.host;
         for record in loaded.records {
             let name = record.name.clone();
@@ -297,14 +368,22 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// Writes down what the host was before the first change to it, so that teardown can undo it.
+    /// Writes down what the host was before the first change to it, so that teardown can undo it,
+    /// and which directory has its records.
     fn remember_host(&mut self, observed: &Observed) -> Result<(), Failure> {
-        if self.host.is_none() {
-            let bridges = self.engine.configured().map(|network| network.bridge.clone()).collect();
-            let host = HostRecord { forwarding_before: observed.forwarding, bridges };
-            self.store.put_host(&host)?;
-            self.host = Some(host);
-        }
+        self.store.begin()?;
+        let records = self.store.durable();
+        let host = match &self.host {
+            Some(host) if host.records == records => return Ok(()),
+            Some(host) => HostRecord { records, ..host.clone() },
+            None => {
+                let networks = self.engine.configured();
+                let bridges = networks.map(|network| network.bridge.clone()).collect();
+                HostRecord { forwarding_before: observed.forwarding, bridges, records }
+            }
+        };
+        self.store.put_host(&host)?;
+        self.host = Some(host);
         Ok(())
     }
 }

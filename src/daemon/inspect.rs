@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::{self, File};
 
-use super::guests;
 use super::shell::Shell;
+use super::{doubt, guests};
 use crate::hypervisor::process::Processes;
 use crate::model::error::Error;
 use crate::model::expose::HostPort;
@@ -62,6 +62,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         if self.engine.configured().any(|network| network.dhcp == Dhcp::Builtin) {
             findings.push(guests::name_servers());
         }
+        findings.extend(self.state.doubt().map(|doubt| {
+            finding("state_dir", Level::Error, doubt.into(), Some(doubt::REMEDY.into()))
+        }));
         let surroundings = self.network.surroundings()?;
         let bridges: Vec<&str> = self
             .engine
@@ -80,7 +83,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         findings.push(limits(features.token_buckets, &desired));
         findings.extend(kernel(&features));
         let reconciled = reconcile(&desired, &observed);
-        let drift = reconciled.plan.iter().flat_map(|op| op.commands());
+        let plan = if self.state.doubt().is_some() { &[][..] } else { &reconciled.plan };
+        let drift = plan.iter().flat_map(|op| op.commands());
         findings.extend(
             reconciled
                 .problems

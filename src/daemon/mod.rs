@@ -1,11 +1,11 @@
 //! The imperative shell: wait, decode, decide, execute, store, reply.
 //!
 //! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `conduct`
-//! for the order of the steps, `host`, `heal` and `inspect` for the host as a whole, `guests` for
-//! DHCP, `group_commit` for requests that arrive together, and [`launch`] for hypervisors.
-//! `event_loop` with its sources ([`sources`], `source`, `client`, `dhcp_socket`) drives it.
-//! [`serve()`] is the daemon, and [`offline`] the same shell for one request without a daemon. On
-//! systems other than Linux both are in `not_linux`.
+//! for the order of the steps, `host`, `heal`, `inspect` and `doubt` for the host as a whole,
+//! `guests` for DHCP, `group_commit` for requests that arrive together, and [`launch`] for
+//! hypervisors. `event_loop` with its sources ([`sources`], `source`, `client`, `dhcp_socket`)
+//! drives it. [`serve()`] is the daemon, and [`offline`] the same shell for one request without a
+//! daemon. On systems other than Linux both are in `not_linux`.
 
 #[cfg(target_os = "linux")]
 mod checksums;
@@ -14,6 +14,7 @@ mod client;
 mod conduct;
 #[cfg(target_os = "linux")]
 mod dhcp_socket;
+mod doubt;
 #[cfg(target_os = "linux")]
 mod event_loop;
 #[cfg(all(target_os = "linux", any(test, feature = "testing")))]

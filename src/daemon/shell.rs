@@ -10,7 +10,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::doubt::State;
 use super::guests::{Resolvers, resolvers_of_the_host};
+use super::host::Insistence;
 use super::launch::Launcher;
 use crate::engine::decide::{Answers, Engine, Step};
 use crate::engine::watch::Notice;
@@ -50,6 +52,8 @@ pub struct Shell<N, D: Disk, P> {
     pub(super) features: Option<Features>,
     /// Nothing failed when the host was last looked at.
     pub(super) sound: bool,
+    /// Whether the state directory is the right one.
+    pub(super) state: State,
     pub(super) sequence: u64,
     /// The name servers that guests are told.
     pub(super) resolvers: Resolvers,
@@ -91,6 +95,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             host: None,
             features: None,
             sound: false,
+            state: State::default(),
             sequence: 0,
             resolvers: Resolvers::default(),
             outputs: Vec::new(),
@@ -170,11 +175,12 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 self.carry_out(*decision, now);
             }
             Ok(Step::Setup { dry_run, force }) => {
-                let result = self.setup(dry_run, force, now);
+                let insistence = if force { Insistence::Forced } else { Insistence::None };
+                let result = self.setup(dry_run, insistence, now);
                 self.reply(ticket, result);
             }
-            Ok(Step::Teardown { dry_run }) => {
-                let result = self.teardown(dry_run, now);
+            Ok(Step::Teardown { dry_run, force }) => {
+                let result = self.teardown(dry_run, force, now);
                 self.reply(ticket, result);
             }
             Ok(Step::Later) => {}
@@ -263,7 +269,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.carry_out(decision, now);
         }
         if let Some(tickets) = self.engine.teardown_due() {
-            let result = self.teardown(false, now);
+            let result = self.teardown(false, true, now);
             for ticket in tickets {
                 self.reply(ticket, result.clone());
             }
@@ -301,11 +307,12 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 Ok(Step::reply(Reply::Tap { file }))
             }
             Request::Create { spec, start, dry_run, .. } => {
+                self.refuse_in_doubt()?;
                 if let Some(machine) = spec.machine.as_ref().filter(|_| *start || *dry_run) {
                     self.launcher.verify(machine)?;
                 }
                 if spec.needs_tap_device() && !dry_run && self.host.is_none() {
-                    self.setup(false, true, now)?;
+                    self.setup(false, Insistence::Overlaps, now)?;
                 }
                 self.engine.request(ticket, request, now)
             }

@@ -71,7 +71,7 @@ pub enum Step {
     /// The host is to be brought to its desired state.
     Setup { dry_run: bool, force: bool },
     /// The host is to be freed of everything.
-    Teardown { dry_run: bool },
+    Teardown { dry_run: bool, force: bool },
     /// It is answered when a stop that is under way ends.
     Later,
 }

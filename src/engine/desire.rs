@@ -22,7 +22,7 @@ impl Engine {
         let tables = ruleset::tables(&networks, &self.policies, elements, self.nft_owner);
         // What a bridge that is not ours needs of the host is not ours to say.
         let forwarding = networks.iter().any(|network| network.managed).then_some(true);
-        Desired { networks, ports, tables, forwarding }
+        Desired { networks, ports, tables, forwarding, evict: false }
     }
 
     /// What gives a new VM its place on its networks.

@@ -84,9 +84,9 @@ impl Engine {
     ) -> Result<Step, Error> {
         let count = self.vms.len();
         match (count, force) {
-            (0, _) => return Ok(Step::Teardown { dry_run }),
+            (0, _) => return Ok(Step::Teardown { dry_run, force }),
             (_, false) => return Err(Refusal::VmsExist { count }.into()),
-            (_, true) if dry_run => return Ok(Step::Teardown { dry_run }),
+            (_, true) if dry_run => return Ok(Step::Teardown { dry_run, force }),
             (_, true) => {}
         }
         self.teardown.push(ticket);

@@ -38,6 +38,8 @@ pub struct Watch {
     patience: Patience,
     /// Problems that were reported and still exist.
     told: BTreeSet<String>,
+    /// Whether one of these is in the way of a VM or a network.
+    blocked: bool,
     /// The same of what others have in the way of guests.
     in_the_way: BTreeSet<String>,
     /// When everything was last observed.
@@ -119,6 +121,7 @@ impl Watch {
         let problem = |message| Notice { kind: EventKind::Drift, vm: None, message, by: None };
         let mut events: Vec<Notice> = new.map(problem).collect();
         self.told = standing;
+        self.blocked = reconciled.problems.iter().any(|problem| !problem.is_left_over());
         let (by, mut repaired) = (self.by.take(), Vec::new());
         // A thing of which several properties are wrong is one repair.
         let mut verdicts = BTreeMap::new();
@@ -200,9 +203,10 @@ impl Engine {
         self.watch = Watch::default();
     }
 
-    /// Whether the last look found problems that are not ours to solve.
+    /// Whether the last look found problems that are not ours to solve, and that are in the way of
+    /// a VM or a network.
     pub fn has_problems(&self) -> bool {
-        !self.watch.told.is_empty()
+        self.watch.blocked
     }
 
     /// Compares what was observed with what should be.

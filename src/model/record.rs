@@ -97,6 +97,19 @@ pub struct HostRecord {
     pub forwarding_before: bool,
     /// The bridges that volnet made, by link name.
     pub bridges: Vec<String>,
+    /// The directory of the durable records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<DirectoryId>,
+}
+
+/// A directory, whatever its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryId {
+    /// The device that has its file system.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
 }
 
 impl Record {

@@ -20,6 +20,7 @@ mod kind;
 mod port;
 mod problem;
 mod rules;
+mod stale;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -28,6 +29,7 @@ pub use self::bridge::is_right as bridge_is_right;
 pub use self::kind::{NicKind, made};
 pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, release_plan};
 pub use self::problem::Problem;
+use self::stale::Stale;
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::net::NetworkConfig;
@@ -48,6 +50,8 @@ pub struct Desired<'a> {
     pub tables: Vec<Table>,
     /// IPv4 forwarding; `None` leaves it as it is.
     pub forwarding: Option<bool>,
+    /// Whether taps are removed that no VM has, but a process holds open.
+    pub evict: bool,
 }
 
 /// The result of a comparison.
@@ -95,8 +99,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// Administratively up.
     pub up: bool,
-    /// It has a carrier (`IFF_LOWER_UP`, linux/if.h): a tap that is up has one if a process has it
-    /// open.
+    /// It has a carrier (`IFLA_CARRIER`, linux/if_link.h): a tap has one while a process has it
+    /// open, up or down (drivers/net/tun.c, `tun_set_iff` and `__tun_detach`).
     pub carrier: bool,
     /// MTU in bytes.
     pub mtu: u32,
@@ -151,9 +155,8 @@ impl Link {
 
 /// Compares the two, and plans the steps that make them equal.
 pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
-    let stale = stale(desired, observed);
+    let Stale { links: stale, mut problems } = stale::find(desired, observed);
     let links = Links::of(observed, &stale);
-    let mut problems = Vec::new();
     let taken: BTreeSet<&str> = desired
         .networks
         .iter()
@@ -198,26 +201,6 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
 pub fn remove_unfinished(observed: &Observed) -> Plan {
     let unfinished = observed.links.iter().filter(|link| link.unfinished);
     unfinished.map(|link| kind::remove(&link.name, link.index)).collect()
-}
-
-/// Our links that are no longer desired.
-fn stale<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Vec<&'a Link> {
-    let bridges: BTreeSet<&str> =
-        desired.networks.iter().map(|network| network.bridge.as_str()).collect();
-    let taps: BTreeSet<&str> = desired.ports.iter().map(|port| port.tap.as_str()).collect();
-    // Whoever attached something else to a bridge relies on it, and on the addresses that it has.
-    let relied_on = |bridge: &Link| {
-        let ports = observed.links.iter().filter(|link| link.master == Some(bridge.index));
-        ports.filter(|port| !port.is_of_nic() && !port.is_retired()).count() > 0
-    };
-    let unwanted = |link: &&Link| {
-        let name = link.name.as_str();
-        link.is_retired()
-            || link.unfinished
-            || link.is_our_bridge() && !bridges.contains(name) && !relied_on(link)
-            || link.is_of_nic() && !taps.contains(name)
-    };
-    observed.links.iter().filter(unwanted).collect()
 }
 
 /// The Ops that delete the kernel's memory of addresses that no VM has any more. Only our sets have

@@ -11,6 +11,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::model::record::DirectoryId;
+
 /// How many files of one name are kept aside. The last place is reused.
 const ASIDE_MAX: usize = 100;
 
@@ -21,6 +23,9 @@ pub trait Disk {
 
     /// The files in a directory, in no order. A directory that does not exist has none.
     fn list(&mut self, directory: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Which directory has this path; `None` if there is none.
+    fn identify(&mut self, directory: &Path) -> io::Result<Option<DirectoryId>>;
 
     /// Makes a directory and its missing parents, and syncs them.
     fn make_directory(&mut self, directory: &Path) -> io::Result<()>;

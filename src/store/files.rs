@@ -15,6 +15,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::geteuid;
 
 use super::disk::Disk;
+use crate::model::record::DirectoryId;
 
 /// The largest file that is read, in bytes. It is many times the largest message.
 pub const FILE_MAX: u64 = 1 << 20;
@@ -69,6 +70,14 @@ impl Disk for Files {
             }
         }
         Ok(files)
+    }
+
+    fn identify(&mut self, directory: &Path) -> io::Result<Option<DirectoryId>> {
+        match fs::metadata(directory) {
+            Ok(found) => Ok(Some(DirectoryId { device: found.dev(), inode: found.ino() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn make_directory(&mut self, directory: &Path) -> io::Result<()> {

@@ -34,7 +34,7 @@ pub struct Loaded {
 type Bad = Vec<(PathBuf, String)>;
 
 /// Reads all files, then cleans up.
-pub(super) fn load(disk: &mut impl Disk, paths: &Paths) -> Result<Loaded, Failure> {
+pub(super) fn load(disk: &mut impl Disk, paths: &Paths, new: bool) -> Result<Loaded, Failure> {
     let mut bad = Bad::new();
     let mut records = records(disk, &paths.durable_records(), false, &mut bad)?;
     for record in self::records(disk, &paths.ephemeral_records(), true, &mut bad)? {
@@ -65,7 +65,9 @@ pub(super) fn load(disk: &mut impl Disk, paths: &Paths) -> Result<Loaded, Failur
     // A durable write or removal of the last daemon may have reached only the page cache. After
     // this sync, callers can rely on it.
     let durable = paths.durable_records();
-    disk.sync_directory(&durable).map_err(|error| failure(&durable, "cannot sync", &error))?;
+    if !new {
+        disk.sync_directory(&durable).map_err(|error| failure(&durable, "cannot sync", &error))?;
+    }
     Ok(Loaded { records, intents, processes, in_doubt, host, set_aside })
 }
 

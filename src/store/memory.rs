@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
+use crate::model::record::DirectoryId;
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,9 @@ pub struct Memory {
     inodes: Vec<Inode>,
     entries: BTreeMap<PathBuf, usize>,
     synced_entries: BTreeMap<PathBuf, usize>,
+    directories: BTreeMap<PathBuf, DirectoryId>,
+    /// The directories that were ever made.
+    made: u64,
     volatile: Option<PathBuf>,
     steps: usize,
     fault: Option<(usize, Fault)>,
@@ -89,14 +93,37 @@ impl Memory {
         if contents == Unsynced::Lost {
             self.inodes.iter_mut().for_each(|inode| inode.contents = inode.synced.clone());
         }
-        if let Some(volatile) = &self.volatile {
-            self.entries.retain(|path, _| !path.starts_with(volatile));
+        if let Some(volatile) = self.volatile.clone() {
+            self.wipe(&volatile);
+        }
+    }
+
+    /// Somebody removes everything below a directory.
+    pub fn wipe(&mut self, directory: &Path) {
+        self.entries.retain(|path, _| !path.starts_with(directory));
+        self.synced_entries.retain(|path, _| !path.starts_with(directory));
+        self.directories.retain(|path, _| !path.starts_with(directory));
+    }
+
+    /// Somebody removes a file.
+    pub fn take_away(&mut self, path: &Path) {
+        self.entries.remove(path);
+        self.synced_entries.remove(path);
+    }
+
+    fn make_directories(&mut self, directory: &Path) {
+        for path in directory.ancestors() {
+            if !self.directories.contains_key(path) {
+                self.made += 1;
+                self.directories.insert(path.into(), DirectoryId { device: 0, inode: self.made });
+            }
         }
     }
 
     /// Puts a file there as somebody else would, synced.
     pub fn plant(&mut self, path: impl Into<PathBuf>, contents: &[u8]) {
         let path = path.into();
+        self.make_directories(path.parent().unwrap_or(Path::new("/")));
         self.inodes.push(Inode { contents: contents.into(), synced: contents.into() });
         self.entries.insert(path.clone(), self.inodes.len() - 1);
         self.synced_entries.insert(path, self.inodes.len() - 1);
@@ -141,12 +168,22 @@ impl Disk for Memory {
         Ok(self.entries.keys().filter(inside).cloned().collect())
     }
 
-    fn make_directory(&mut self, _: &Path) -> io::Result<()> {
-        self.step()
+    fn identify(&mut self, directory: &Path) -> io::Result<Option<DirectoryId>> {
+        self.running()?;
+        Ok(self.directories.get(directory).copied())
+    }
+
+    fn make_directory(&mut self, directory: &Path) -> io::Result<()> {
+        self.step()?;
+        self.make_directories(directory);
+        Ok(())
     }
 
     fn write(&mut self, path: &Path, contents: &[u8], _: bool) -> io::Result<()> {
         self.running()?;
+        if path.parent().is_none_or(|parent| !self.directories.contains_key(parent)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         // As open(2) does with O_TRUNC: the name keeps the same file.
         let inode = *self.entries.entry(path.into()).or_insert_with(|| {
             self.inodes.push(Inode::default());

@@ -39,7 +39,7 @@ pub use load::Loaded;
 
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{HostRecord, Intent, ProcessId, Record};
+use crate::model::record::{DirectoryId, HostRecord, Intent, ProcessId, Record};
 use disk::Disk;
 
 /// The ending of every file that is loaded. Set-aside and temporary files end otherwise.
@@ -57,6 +57,8 @@ pub struct Paths {
 pub struct Store<D: Disk> {
     disk: D,
     paths: Paths,
+    /// The directory of the durable records; `None` if there is none yet.
+    durable: Option<DirectoryId>,
 }
 
 impl Paths {
@@ -114,6 +116,11 @@ fn failure(path: &Path, doing: &str, error: &io::Error) -> Failure {
     Failure::State { path: path.display().to_string(), reason: format!("{doing}: {error}") }
 }
 
+fn identify(disk: &mut impl Disk, directory: &Path) -> Result<Option<DirectoryId>, Failure> {
+    disk.identify(directory)
+        .map_err(|error| failure(directory, "cannot look at the directory", &error))
+}
+
 fn unwritten(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
     |error| failure(path, "cannot write", &error)
 }
@@ -131,19 +138,39 @@ impl<D: Disk> Store<D> {
         &self.disk
     }
 
-    /// Makes the directories that are missing.
+    /// Makes the directories of the runtime directory that are missing. That of the durable records
+    /// is left to [`Store::begin`].
     pub fn open(mut disk: D, paths: Paths) -> Result<Store<D>, Failure> {
-        let directories = [
-            paths.durable_records(),
-            paths.ephemeral_records(),
-            paths.intents(),
-            paths.processes(),
-        ];
-        for directory in &directories {
-            disk.make_directory(directory)
-                .map_err(|error| failure(directory, "cannot make the directory", &error))?;
+        let durable = identify(&mut disk, &paths.durable_records())?;
+        let mut store = Store { disk, paths, durable };
+        for directory in
+            [store.paths.ephemeral_records(), store.paths.intents(), store.paths.processes()]
+        {
+            store.make_directory(&directory)?;
         }
-        Ok(Store { disk, paths })
+        Ok(store)
+    }
+
+    /// The directory of the durable records. There is none in a new state directory, which may be
+    /// one whose file system is not mounted.
+    pub fn durable(&self) -> Option<DirectoryId> {
+        self.durable
+    }
+
+    /// Makes the directory of the durable records, if it is missing.
+    pub fn begin(&mut self) -> Result<(), Failure> {
+        if self.durable.is_none() {
+            let directory = self.paths.durable_records();
+            self.make_directory(&directory)?;
+            self.durable = identify(&mut self.disk, &directory)?;
+        }
+        Ok(())
+    }
+
+    fn make_directory(&mut self, directory: &Path) -> Result<(), Failure> {
+        self.disk
+            .make_directory(directory)
+            .map_err(|error| failure(directory, "cannot make the directory", &error))
     }
 
     /// The paths of all files.
@@ -155,7 +182,7 @@ impl<D: Disk> Store<D> {
     /// others load. A file in a newer format than [`crate::model::record::FORMAT`] fails the load;
     /// then nothing was moved.
     pub fn load(&mut self) -> Result<Loaded, Failure> {
-        load::load(&mut self.disk, &self.paths)
+        load::load(&mut self.disk, &self.paths, self.durable.is_none())
     }
 
     /// Writes a VM's record. A durable one is on the disk when this returns.
@@ -183,6 +210,9 @@ impl<D: Disk> Store<D> {
     fn put_durable(&mut self, records: &[&Record]) -> Vec<Result<(), Failure>> {
         if records.is_empty() {
             return Vec::new();
+        }
+        if let Err(failure) = self.begin() {
+            return vec![Err(failure); records.len()];
         }
         let file = |record: &&Record| {
             (self.paths.record(&record.name, false), record::encode_record(record))
@@ -234,8 +264,16 @@ impl<D: Disk> Store<D> {
         self.disk
     }
 
+    /// Replaces a file of the runtime directory. Others clear `/run`: its directories come back.
     fn replace(&mut self, path: &Path, contents: &[u8]) -> Result<(), Failure> {
-        self.disk.replace(path, contents).map_err(unwritten(path))
+        let replaced = match (self.disk.replace(path, contents), path.parent()) {
+            (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_directory(directory)?;
+                self.disk.replace(path, contents)
+            }
+            (replaced, _) => replaced,
+        };
+        replaced.map_err(unwritten(path))
     }
 
     fn discard(&mut self, path: &Path, durable: bool) -> Result<(), Failure> {

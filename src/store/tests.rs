@@ -72,7 +72,9 @@ fn process(pid: u32) -> ProcessId {
 }
 
 fn in_memory() -> Store<Memory> {
-    Store::open(Memory::new("/run"), Paths::new("/state", "/run")).unwrap()
+    let mut store = Store::open(Memory::new("/run"), Paths::new("/state", "/run")).unwrap();
+    store.begin().unwrap();
+    store
 }
 
 fn restarted(store: Store<Memory>, restart: Restart) -> Store<Memory> {
@@ -93,8 +95,13 @@ fn everything_comes_back_from_the_real_disk() {
     let paths = Paths::new(scratch.path().join("state"), scratch.path().join("run"));
     let mut store = Store::open(Files, paths.clone()).unwrap();
     assert_eq!(store.load().unwrap(), Loaded::default());
+    assert!(store.durable().is_none() && !scratch.path().join("state").exists());
+    store.begin().unwrap();
+    let durable = store.durable();
+    assert!(durable.is_some());
     let intent = Intent { action: Action::Start, record: record("a", 3) };
-    let host = HostRecord { forwarding_before: true, bridges: vec!["vbr0".into()] };
+    let host =
+        HostRecord { forwarding_before: true, bridges: vec!["vbr0".into()], records: durable };
     store.put(&record("a", 3)).unwrap();
     store.put(&ephemeral("b.json", 4)).unwrap();
     store.put_intent(&intent).unwrap();
@@ -105,6 +112,7 @@ fn everything_comes_back_from_the_real_disk() {
     assert_eq!(paths.folder(&name("a")), scratch.path().join("run/vm/a"));
 
     let mut store = Store::open(Files, paths).unwrap();
+    assert_eq!(store.durable(), durable);
     let everything = Loaded {
         records: vec![record("a", 3), ephemeral("b.json", 4)],
         intents: vec![(name("a"), intent)],

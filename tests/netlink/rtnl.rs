@@ -47,7 +47,7 @@ fn reads_a_dump_of_links() {
 
     let lo = link(&links, "lo");
     assert_eq!((lo.index, lo.mtu, lo.kind, lo.alias, lo.master), (1, 65536, None, None, None));
-    assert!(lo.is_up() && lo.flags & link::LOWER_UP != 0 && !lo.is_bridge());
+    assert!(lo.is_up() && lo.carrier && !lo.is_bridge());
 
     let bridge = link(&links, "vbr0");
     assert!(bridge.is_bridge() && bridge.is_up());

@@ -10,7 +10,8 @@
 //! daemon thinks with each other, and with what its callers were told ([`promise`]).
 //!
 //! Two drivers: [`exhaustive`] puts every fault at every effect of written scenarios; [`random`]
-//! makes scripts of seeds, in which others meddle with the kernel ([`foreign`]), too.
+//! makes scripts of seeds, in which others meddle with the kernel ([`foreign`]), too. In
+//! [`misplaced`] a daemon comes up beside another one, or without its files.
 
 mod check;
 mod exhaustive;
@@ -18,6 +19,7 @@ mod fault;
 mod foreign;
 mod known;
 mod lease;
+mod misplaced;
 mod promise;
 mod random;
 mod script;

@@ -215,16 +215,39 @@ impl Sim {
     }
 
     fn recovered(&self, now: Now) -> Result<Shell<Handle, Handle, Handle>, Error> {
+        let Ground { settings, launcher } = &*self.ground;
+        self.daemon(settings, launcher.clone(), Paths::new(STATE, RUNTIME), now)
+    }
+
+    /// A daemon in this world that has taken over what it found.
+    fn daemon(
+        &self,
+        settings: &Settings,
+        launcher: Launcher,
+        paths: Paths,
+        now: Now,
+    ) -> Result<Shell<Handle, Handle, Handle>, Error> {
         let handle = || Handle(self.world.clone());
-        let settings = &self.ground.settings;
         let hypervisor = settings.machine.hypervisor.clone();
         let engine = Engine::new(settings.networks.clone(), hypervisor, settings.nft_owner)
             .expect("the networks are right");
-        let store = Store::open(handle(), Paths::new(STATE, RUNTIME))?;
-        let launcher = self.ground.launcher.clone();
+        let store = Store::open(handle(), paths)?;
         let mut shell = Shell::new(engine, handle(), store, handle(), launcher);
         shell.recover(now)?;
         Ok(shell)
+    }
+
+    /// Starts a second daemon in this world, with a network and directories of its own.
+    pub(crate) fn beside(&self) -> Shell<Handle, Handle, Handle> {
+        let networks = r#"{"networks": [
+            {"name": "other", "bridge": "vbr9", "subnet": "10.9.0.0/24"}
+        ]}"#;
+        let settings =
+            config::resolve(&Flags::default(), &BTreeMap::new(), Some(networks), "simulation")
+                .expect("the settings are right");
+        let paths = Paths::new("/other/state", "/other/run");
+        let launcher = Launcher::new(&settings, None);
+        self.daemon(&settings, launcher, paths, self.now()).expect("it starts")
     }
 
     /// The daemon is killed, if it was not yet, and what is left of its world stays.

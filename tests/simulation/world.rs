@@ -18,7 +18,7 @@ use volnet::hypervisor::process::{Descriptors, Processes};
 use volnet::hypervisor::{Command, Control};
 use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::name::VmName;
-use volnet::model::record::{Exit, ProcessId};
+use volnet::model::record::{DirectoryId, Exit, ProcessId};
 use volnet::network::fake::{self, Fake};
 use volnet::network::features::Features;
 use volnet::network::{Applied, Network};
@@ -295,6 +295,10 @@ impl Disk for Handle {
 
     fn list(&mut self, directory: &Path) -> io::Result<Vec<PathBuf>> {
         self.step(Effect::List, |disk| disk.list(directory))
+    }
+
+    fn identify(&mut self, directory: &Path) -> io::Result<Option<DirectoryId>> {
+        self.step(Effect::List, |disk| disk.identify(directory))
     }
 
     fn make_directory(&mut self, directory: &Path) -> io::Result<()> {

@@ -10,6 +10,7 @@ use log::trace;
 
 use super::asked;
 use crate::config::Settings;
+use crate::daemon::host::Insistence;
 use crate::daemon::launch::Launcher;
 use crate::daemon::shell::{Output, Shell};
 use crate::engine::decide::{Decision, Engine, Step};
@@ -124,8 +125,8 @@ impl<'a> World<'a> {
                 }
                 self.shell.reply(ticket, Ok(Reply::Plan { plan: Vec::new() }));
             }
-            Ok(Step::Teardown { dry_run }) => {
-                let torn_down = self.shell.teardown(dry_run, self.now);
+            Ok(Step::Teardown { dry_run, force }) => {
+                let torn_down = self.shell.teardown(dry_run, force, self.now);
                 self.shell.reply(ticket, torn_down);
             }
             Ok(Step::Later) => {}
@@ -297,7 +298,7 @@ impl<'a> World<'a> {
     }
 
     fn set_up(&mut self) {
-        self.shell.setup(false, true, self.now).expect("nothing goes wrong");
+        self.shell.setup(false, Insistence::Overlaps, self.now).expect("nothing goes wrong");
     }
 
     /// Carries out what follows, until nothing does, and tells it.

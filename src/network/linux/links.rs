@@ -10,9 +10,7 @@ use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 
 use crate::model::mac::Mac;
-use crate::netlink::rtnl::link::{
-    self, LOWER_UP, LinkChange, LinkMessage, PortChange, Target, TunKind,
-};
+use crate::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target, TunKind};
 use crate::plan::op::{LinkSettings, PortSettings};
 use crate::plan::reconcile::{Link, LinkKind};
 
@@ -245,7 +243,7 @@ pub fn owned(link: &LinkMessage<'_>) -> Link {
         kind,
         master: link.master,
         up: link.is_up(),
-        carrier: link.flags & LOWER_UP != 0,
+        carrier: link.carrier,
         mtu: link.mtu,
         mac: Mac(link.mac.unwrap_or([0; 6])),
         port: link.port.as_ref().map(port_settings).unwrap_or_default(),

@@ -62,8 +62,13 @@ impl LinkKind {
 impl Link {
     /// Whether it is the link of a NIC that volnet made.
     pub fn is_of_nic(&self) -> bool {
-        let nic = self.alias.as_deref().and_then(|alias| alias.strip_prefix(ALIAS));
-        self.kind.is_of_nics() && nic.is_some_and(|nic| !nic.is_empty())
+        self.nic().is_some()
+    }
+
+    /// The NIC that such a link is marked with: `web`, `web/1`.
+    pub fn nic(&self) -> Option<&str> {
+        let nic = self.alias.as_deref()?.strip_prefix(ALIAS)?;
+        (self.kind.is_of_nics() && !nic.is_empty()).then_some(nic)
     }
 
     /// Whether it is the link of a NIC that volnet was about to remove: its alias has no VM.

@@ -15,11 +15,27 @@ pub enum Problem {
     TapTaken { vm: String, tap: String, found: String },
     /// A VM's tap has the wrong flags, and cannot be made anew because a process has it open.
     TapInUse { vm: String, tap: String, found: String },
+    /// A tap with our mark belongs to no VM, and a process holds it open.
+    TapHeld { tap: String, found: String },
+    /// A bridge with our mark belongs to no network, and has ports that stay.
+    BridgeHeld { bridge: String, ports: Vec<String> },
 }
 
 impl Problem {
     pub(super) fn bridge_taken(link: &Link) -> Problem {
         Problem::BridgeTaken { bridge: link.name.clone(), found: describe(link) }
+    }
+
+    /// Whether it is about a link that no VM and no network needs. The link stays, and everything
+    /// else can be done.
+    pub fn is_left_over(&self) -> bool {
+        match self {
+            Problem::TapHeld { .. } | Problem::BridgeHeld { .. } => true,
+            Problem::BridgeTaken { .. }
+            | Problem::BridgeMissing { .. }
+            | Problem::TapTaken { .. }
+            | Problem::TapInUse { .. } => false,
+        }
     }
 }
 
@@ -60,6 +76,16 @@ impl fmt::Display for Problem {
             Problem::TapInUse { vm, tap, found } => {
                 write!(f, "tap {tap} of VM {vm} has other flags and is in use: {found}")
             }
+            Problem::TapHeld { tap, found } => write!(
+                f,
+                "tap {tap} belongs to no VM and a process holds it open: {found}; it stays until \
+                 that process ends, or volnet setup --force removes it"
+            ),
+            Problem::BridgeHeld { bridge, ports } => write!(
+                f,
+                "bridge {bridge} belongs to no network and has ports: {}; it stays",
+                ports.join(", ")
+            ),
         }
     }
 }

@@ -83,6 +83,7 @@ impl Host {
             ports: (0..self.vms.len()).map(|at| self.port(at)).collect(),
             tables: vec![self.table()],
             forwarding: Some(true),
+            evict: false,
         }
     }
 
@@ -340,6 +341,50 @@ fn a_tap_made_otherwise_is_made_anew_unless_it_is_in_use() {
     fake.link_mut("vttap-vm0").unwrap().carrier = false;
     let steps: Vec<_> = host.drift(&mut fake).plan.iter().map(|op| op.describe().0).collect();
     assert_eq!(steps, ["delete link", "delete neighbour", "create tap", "attach link"]);
+}
+
+#[test]
+fn a_tap_that_is_held_open_and_belongs_to_no_vm_stays_until_it_is_evicted() {
+    let mut fake = Host::with_vms(2).kernel();
+    let host = Host::with_vms(1);
+    fake.link_mut("vttap-vm1").unwrap().carrier = true;
+    let held = host.drift(&mut fake);
+    assert!(held.plan.iter().all(|op| op.describe().0 != "delete link"), "{:?}", held.plan);
+    let [problem] = &held.problems[..] else { panic!("{:?}", held.problems) };
+    assert!(problem.is_left_over());
+    let words = problem.to_string();
+    assert!(words.starts_with("tap vttap-vm1 belongs to no VM and a process holds it open"));
+    assert!(words.contains(r#"the alias "volnet:vm1""#), "{words}");
+
+    let evicted = Desired { evict: true, ..host.desired() };
+    let evicted = reconcile(&evicted, &fake.kernel.observed);
+    let steps: Vec<_> = evicted.plan.iter().map(|op| op.describe().0).collect();
+    assert!(steps.contains(&"delete link") && evicted.problems.is_empty(), "{steps:?}");
+    fake.link_mut("vttap-vm1").unwrap().carrier = false;
+    assert!(host.settle(&mut fake).is_empty() && fake.link("vttap-vm1").is_none());
+}
+
+#[test]
+fn a_bridge_stays_as_long_as_something_is_attached_to_it() {
+    let mut fake = Host::with_vms(1).kernel();
+    let bridge = fake.link("vbr0").unwrap().index;
+    fake.add_link("eth1", LinkKind::Other);
+    fake.link_mut("eth1").unwrap().master = Some(bridge);
+    let nothing = |evict| Desired { evict, ..Desired::default() };
+    let removed = |fake: &Fake, evict| {
+        let Reconciled { plan, problems } = reconcile(&nothing(evict), &fake.kernel.observed);
+        let of_links = plan.iter().map(Op::describe).filter(|step| step.0 == "delete link");
+        let names: Vec<_> = of_links.map(|step| step.1).collect();
+        (names, problems.iter().map(Problem::to_string).collect::<Vec<_>>())
+    };
+    let (names, problems) = removed(&fake, true);
+    assert_eq!(names, ["vttap-vm0", "vbr1"]);
+    assert_eq!(problems, ["bridge vbr0 belongs to no network and has ports: eth1; it stays"]);
+    fake.link_mut("eth1").unwrap().master = None;
+    fake.link_mut("vttap-vm0").unwrap().carrier = true;
+    let (names, problems) = removed(&fake, false);
+    assert_eq!((names, problems.len()), (vec!["vbr1".into()], 2), "{problems:?}");
+    assert_eq!(removed(&fake, true).0, ["vttap-vm0", "vbr0", "vbr1"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub struct LinkMessage<'a> {
     pub index: u32,
     /// `ARPHRD_*` (linux/if_arp.h); 1 is Ethernet.
     pub hardware: u16,
-    /// `IFF_*`, of which [`UP`] and [`LOWER_UP`] are named here.
+    /// `IFF_*`, of which [`UP`] is named here.
     pub flags: u32,
     /// Its name: 1 to 15 bytes, none of them white space, `/` or `:`.
     pub name: &'a [u8],
@@ -30,6 +30,8 @@ pub struct LinkMessage<'a> {
     pub mac: Option<[u8; 6]>,
     /// The group it is in; 0 is where all links begin.
     pub group: u32,
+    /// Whether it has a carrier. A tap has one while a process holds it open, up or down.
+    pub carrier: bool,
     /// The settings of a tun or tap.
     pub tun: Option<Tun>,
     /// The settings of a bridge port.
@@ -111,6 +113,7 @@ impl<'a> LinkMessage<'a> {
             mtu: 0,
             mac: None,
             group: 0,
+            carrier: false,
             tun: None,
             port: None,
         };
@@ -123,6 +126,7 @@ impl<'a> LinkMessage<'a> {
                 _ if attr.is(Ifla::Mtu) => link.mtu = attr.u32()?,
                 _ if attr.is(Ifla::Master) => link.master = Some(attr.u32()?),
                 _ if attr.is(Ifla::Group) => link.group = attr.u32()?,
+                _ if attr.is(Ifla::Carrier) => link.carrier = attr.u8()? != 0,
                 _ if attr.is(Ifla::Linkinfo) => link.take(Info::read(attr)?)?,
                 _ => {}
             }

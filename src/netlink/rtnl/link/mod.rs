@@ -15,8 +15,6 @@ const HEADER: usize = 16;
 
 /// `IFF_UP` (linux/if.h): administratively up.
 pub const UP: u32 = Iff::UP.bits();
-/// `IFF_LOWER_UP` (linux/if.h): has a carrier; for a tap: somebody holds it open.
-pub const LOWER_UP: u32 = Iff::LOWERUP.bits();
 
 // IFLA_TUN_*: linux/if_link.h, inside IFLA_INFO_DATA of kind "tun".
 const TUN_OWNER: u16 = 1;

@@ -1,0 +1,165 @@
+//! A daemon beside another one, and one whose files are not where it looks for them.
+
+use std::path::Path;
+
+use volnet::model::error::{Error, Refusal};
+use volnet::model::mode::Mode;
+use volnet::model::request::Request;
+use volnet::plan::reconcile::Observed;
+use volnet::store::memory::Memory;
+
+use crate::check::{Litter, check};
+use crate::script::*;
+use crate::sim::{Sim, Step};
+use crate::world::STATE;
+
+/// A daemon with VMs, one of which is ephemeral.
+fn busy() -> Sim {
+    let mut sim = Sim::new();
+    for step in [create("a", spec()), create("web1", thrice()), create("D", ephemeral())] {
+        sim.step(&step);
+    }
+    sim.settle();
+    all_is_well(&mut sim);
+    sim
+}
+
+fn all_is_well(sim: &mut Sim) {
+    assert_eq!(check(sim, Litter::None), Vec::<String>::new());
+}
+
+fn teardown_if_empty() -> Step {
+    Step::Ask(Request::Teardown { dry_run: false, force: false })
+}
+
+fn kernel(sim: &Sim) -> Observed {
+    sim.world.borrow().network.kernel.observed.clone()
+}
+
+/// Somebody opens a tap, or closes it.
+fn hold(sim: &Sim, tap: &str, held: bool) {
+    sim.world.borrow_mut().network.link_mut(tap).expect("a tap").carrier = held;
+}
+
+/// The state directory goes, and what was in it.
+fn unmount(sim: &Sim) -> Memory {
+    let mut world = sim.world.borrow_mut();
+    let mounted = world.disk.clone();
+    world.disk.wipe(Path::new(STATE));
+    mounted
+}
+
+/// While the state directory is in doubt, the kernel stays as it is and requests are refused.
+fn is_in_doubt(sim: &mut Sim) {
+    let before = kernel(sim);
+    sim.start();
+    for request in [create("c.3", spec()), create("c.3", on("", Mode::Vsock)), teardown_if_empty()]
+    {
+        sim.step(&request);
+    }
+    sim.settle();
+    assert_eq!(kernel(sim), before);
+    let now = sim.now();
+    let shell = sim.shell.as_mut().expect("it runs");
+    shell.request(1_000, &Request::Setup { dry_run: false, force: false }, now);
+    let refused = shell.take_outputs().into_iter().any(|output| {
+        let volnet::daemon::shell::Output::Reply { result, .. } = output else { return false };
+        matches!(result, Err(Error::Refused(Refusal::InvalidConfig { field, .. }))
+            if field == "state_dir")
+    });
+    assert!(refused && kernel(sim) == before);
+}
+
+#[test]
+fn a_second_daemon_changes_nothing_of_the_first() {
+    let mut sim = busy();
+    let before = kernel(&sim);
+    drop(sim.beside());
+    assert_eq!(kernel(&sim), before);
+    sim.settle();
+    all_is_well(&mut sim);
+}
+
+#[test]
+fn a_state_directory_that_is_not_mounted_changes_nothing() {
+    // The place where it is mounted may have been used once, before it was.
+    for used in [false, true] {
+        let mut sim = busy();
+        let before = kernel(&sim);
+        sim.crash();
+        let mounted = unmount(&sim);
+        if used {
+            sim.world.borrow_mut().disk.plant(format!("{STATE}/vms/readme.txt"), b"");
+        }
+        is_in_doubt(&mut sim);
+        sim.crash();
+        sim.world.borrow_mut().disk = mounted;
+        sim.start();
+        sim.settle();
+        assert_eq!(kernel(&sim), before);
+        all_is_well(&mut sim);
+    }
+}
+
+#[test]
+fn records_that_are_gone_while_a_tap_is_held_change_nothing() {
+    let mut sim = Sim::new();
+    sim.step(&create("a", spec()));
+    sim.step(&create("web1", spec()));
+    hold(&sim, "vttap-a", true);
+    sim.crash();
+    let whole = sim.world.borrow().disk.clone();
+    for vm in ["a", "web1"] {
+        let path = format!("{STATE}/vms/{vm}.json");
+        sim.world.borrow_mut().disk.take_away(Path::new(&path));
+    }
+    is_in_doubt(&mut sim);
+    sim.crash();
+    sim.world.borrow_mut().disk = whole;
+    sim.start();
+    hold(&sim, "vttap-a", false);
+    sim.settle();
+    all_is_well(&mut sim);
+}
+
+#[test]
+fn whoever_insists_begins_anew() {
+    for request in [
+        Step::Ask(Request::Setup { dry_run: false, force: true }),
+        Step::Ask(Request::Teardown { dry_run: false, force: true }),
+    ] {
+        let mut sim = Sim::new();
+        sim.step(&create("a", spec()));
+        hold(&sim, "vttap-a", true);
+        sim.crash();
+        unmount(&sim);
+        sim.start();
+        sim.promises = Default::default();
+        sim.step(&request);
+        sim.settle();
+        all_is_well(&mut sim);
+        sim.step(&create("a", spec()));
+        all_is_well(&mut sim);
+    }
+}
+
+#[test]
+fn a_tap_that_is_held_and_belongs_to_no_vm_stays_until_it_is_let_go() {
+    let mut sim = Sim::new();
+    sim.step(&create("a", spec()));
+    hold(&sim, "vttap-a", true);
+    sim.promises = Default::default();
+    sim.step(&create("web1", spec()));
+    sim.crash();
+    let path = format!("{STATE}/vms/a.json");
+    sim.world.borrow_mut().disk.take_away(Path::new(&path));
+    sim.start();
+    sim.step(&create("c.3", spec()));
+    sim.settle();
+    let there = |sim: &Sim| sim.world.borrow().network.link("vttap-a").is_some();
+    assert!(there(&sim) && sim.shell.as_ref().unwrap().engine().vm(&name("c.3")).is_ok());
+    hold(&sim, "vttap-a", false);
+    sim.settle();
+    assert!(!there(&sim));
+    all_is_well(&mut sim);
+}
