@@ -341,6 +341,40 @@ fn a_hypervisor_is_nobody_and_outlives_the_daemon_as_such() {
     });
 }
 
+/// The soft and the hard limit of open descriptors.
+fn limits(pid: impl Display) -> (u64, u64) {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let mut numbers = line.expect("a limit").split_ascii_whitespace();
+    let mut number = || numbers.next().and_then(|word| word.parse().ok()).expect("a number");
+    (number(), number())
+}
+
+#[test]
+fn the_daemon_may_open_as_much_as_there_is_and_a_hypervisor_what_the_daemon_was_given() {
+    in_namespace(|| {
+        for user in ["nobody", "root"] {
+            let mut daemon = idle_hypervisors(json!({ "hypervisor_user": user }));
+            daemon.stop();
+            let program = daemon.folder.join("limited");
+            let script =
+                format!("#!/bin/sh\nulimit -Sn 300\nexec {} \"$@\"\n", daemon.program.display());
+            fs::write(&program, script).expect("a program");
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
+            daemon.program = program;
+            daemon.start_again();
+            let (soft, hard) = limits(daemon.pid());
+            assert!(soft == hard && hard > 300, "{soft} of {hard}");
+            let vm = create(&daemon, started("web", json!({ "hypervisor": "qemu" })));
+            let pid = vm["pid"].clone();
+            assert_eq!(limits(&pid), (300, hard), "as {user}");
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs");
+            assert_eq!(name, "sleep\n");
+            daemon.call("Delete", json!({ "name": "web", "timeout_ms": 1 }));
+        }
+    });
+}
+
 #[test]
 fn a_vm_has_the_files_of_its_hypervisors_user_and_no_others() {
     in_namespace(|| {

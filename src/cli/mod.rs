@@ -129,7 +129,7 @@ fn exec_as(words: &[String]) -> Result<u8, Trouble> {
     match crate::hypervisor::linux::confine::exec(words) {
         Ok(never) => match never {},
         Err(error) => {
-            let program = words.get(3).map_or("nothing", String::as_str);
+            let program = words.get(4).map_or("nothing", String::as_str);
             Err(Trouble::File { what: format!("cannot start {program}"), error })
         }
     }

@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
@@ -38,7 +39,7 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
     let user = give_up_rights(settings)?;
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
     let _locks = lock(settings)?;
-    let (mut shell, monitor) = shell(settings, user)?;
+    let (mut shell, monitor) = shell(settings, user, raise_limit())?;
     shell.recover(now(started))?;
     let (listener, _path) = listen::listen(&settings.socket)?;
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
@@ -58,7 +59,7 @@ pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
     let user = give_up_rights(settings)?;
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
     let _locks = lock(settings)?;
-    let (mut shell, _) = shell(settings, user)?;
+    let (mut shell, _) = shell(settings, user, None)?;
     shell.load(now(started))?;
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
     EventLoop::new(shell, None, None, signals, started)
@@ -88,7 +89,11 @@ fn lock(settings: &Settings) -> Result<([Lock; 2], Option<NetworkLock>), Failure
 
 /// The shell, and the news of the kernel that it works on; these begin before anything is looked
 /// at.
-fn shell(settings: &Settings, user: Option<User>) -> Result<(HostShell, Option<Monitor>), Error> {
+fn shell(
+    settings: &Settings,
+    user: Option<User>,
+    descriptors: Option<u64>,
+) -> Result<(HostShell, Option<Monitor>), Error> {
     let engine = Engine::new(
         settings.networks.clone(),
         settings.machine.hypervisor.clone(),
@@ -111,9 +116,19 @@ fn shell(settings: &Settings, user: Option<User>) -> Result<(HostShell, Option<M
         Backend::Noop => (Box::new(Noop::new()), None),
     };
     let store = Store::open(Files, Paths::new(&settings.state_dir, &settings.runtime_dir))?;
-    let processes = LinuxProcesses::new(&settings.runtime_dir, launcher.user().cloned())?;
+    let processes = LinuxProcesses::new(&settings.runtime_dir, launcher.user().cloned())?
+        .with_descriptors(descriptors);
     let shell = Shell::new(engine, network, store, processes, launcher);
     Ok((shell, monitor))
+}
+
+/// Raises the soft limit of open descriptors to the hard limit: a VM needs some, and a client one.
+/// Returns the former limit, which hypervisors get: programs that use select(2) rely on a low one.
+/// `None`: it is as it was.
+fn raise_limit() -> Option<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    raised.then_some(soft)
 }
 
 /// Keeps the rights that are needed, and says as whom hypervisors run; `None`: as the daemon.

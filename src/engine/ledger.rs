@@ -252,7 +252,8 @@ impl Ledger {
     ) -> Result<Option<Nic>, Conflict> {
         let mode = wanted.mode;
         if wanted.ip.is_some() && !mode.needs_ip_allocation() {
-            let reason = format!("a VM in {mode} mode has no address of its own");
+            let reason =
+                format!("a VM in {mode} mode has no address of its own; that is mode bridged");
             return Err(Refusal::InvalidConfig { field: "network.ip".into(), reason }.into());
         }
         if !mode.needs_tap_device() {

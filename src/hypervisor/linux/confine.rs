@@ -1,6 +1,7 @@
-//! The last step before a hypervisor: a process with the daemon's rights takes a user's rights.
+//! The last step before a hypervisor: a process with the daemon's rights takes a user's rights, and
+//! the limits that the daemon itself was started with.
 //!
-//! This is a program of its own that becomes the hypervisor. A process that changes its user
+//! This is a program of its own that becomes the hypervisor. A process that changes itself
 //! between fork and exec cannot be started by vfork: a fork took the daemon's only thread 0.3 to
 //! 1.5 ms, depending on its size, and this takes 0.08 ms. The program is the daemon's own
 //! (`/proc/self/exe`, which stays the same over an upgrade), with a verb that is not for people.
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::hypervisor::user::User;
@@ -29,35 +31,47 @@ pub(super) const PROGRAM: &str = "/proc/self/exe";
 /// environment.
 pub(super) const NAME: &str = "volnet-start";
 
-/// The words before the hypervisor's own.
-pub(super) fn words(user: &User, program: &Path) -> Vec<String> {
-    let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
-    let program = program.display().to_string();
+/// Stands for what stays as it is.
+const SAME: &str = "-";
+
+/// The words before the hypervisor's own: its user, if that is another than ours, and its soft
+/// limit of open descriptors, if that is another than ours.
+pub(super) fn words(user: Option<&User>, descriptors: Option<u64>, program: &Path) -> Vec<String> {
+    let same = || SAME.to_string();
+    let groups = |user: &User| user.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     vec![
         VERB.into(),
-        user.uid.to_string(),
-        user.gid.to_string(),
-        groups.join(","),
+        user.map_or_else(same, |user| user.uid.to_string()),
+        user.map_or_else(same, |user| user.gid.to_string()),
+        user.map_or_else(same, groups),
+        descriptors.map_or_else(same, |limit| limit.to_string()),
         "--".into(),
-        program,
+        program.display().to_string(),
     ]
 }
 
-/// Becomes a program of another user. `words` are those of [`words`] without the verb, and then the
-/// program's own.
+/// Becomes a program of another user, with another limit. `words` are those of [`words`] without
+/// the verb, and then the program's own.
 pub fn exec(words: &[String]) -> io::Result<Infallible> {
-    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "not a user and a program");
-    let [uid, gid, groups, program, args @ ..] = words else { return Err(wrong()) };
+    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "not a user, a limit and a program");
+    let [uid, gid, groups, descriptors, program, args @ ..] = words else { return Err(wrong()) };
     let number = |word: &str| word.parse::<u32>().map_err(|_| wrong());
-    let groups = groups.split(',').filter(|group| !group.is_empty());
-    let groups: Vec<Gid> =
-        groups.map(|group| number(group).map(Gid::from_raw)).collect::<Result<_, _>>()?;
-    let (uid, gid) = (Uid::from_raw(number(uid)?), Gid::from_raw(number(gid)?));
     prctl::set_name(&CString::new(NAME)?)?;
-    setgroups(&groups)?;
-    setresgid(gid, gid, gid)?;
-    setresuid(uid, uid, uid)?;
-    // The daemon reads the environment of a VM's process, with the rights of its user.
-    prctl::set_dumpable(true)?;
+    if descriptors != SAME {
+        let soft = descriptors.parse().map_err(|_| wrong())?;
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+    }
+    if uid != SAME {
+        let groups = groups.split(',').filter(|group| !group.is_empty());
+        let groups: Vec<Gid> =
+            groups.map(|group| number(group).map(Gid::from_raw)).collect::<Result<_, _>>()?;
+        let (uid, gid) = (Uid::from_raw(number(uid)?), Gid::from_raw(number(gid)?));
+        setgroups(&groups)?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+        // The daemon reads the environment of a VM's process, with the rights of its user.
+        prctl::set_dumpable(true)?;
+    }
     Err(Command::new(program).args(args).exec())
 }

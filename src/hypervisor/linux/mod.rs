@@ -60,6 +60,8 @@ pub struct LinuxProcesses {
     runtime_dir: PathBuf,
     /// The user of the hypervisors; `None`: the daemon's.
     user: Option<User>,
+    /// Their soft limit of open descriptors; `None`: the daemon's.
+    descriptors: Option<u64>,
     boot_id: String,
     watched: BTreeMap<VmName, Watched>,
     /// Helpers that were killed and have not been waited for.
@@ -97,7 +99,12 @@ impl LinuxProcesses {
             .map_err(|error| Failure::kernel("read", "/proc/sys/kernel/random/boot_id", &error))?;
         let runtime_dir = runtime_dir.into();
         let (watched, ending) = (BTreeMap::new(), Vec::new());
-        Ok(LinuxProcesses { runtime_dir, user, boot_id, watched, ending })
+        Ok(LinuxProcesses { runtime_dir, user, descriptors: None, boot_id, watched, ending })
+    }
+
+    /// Gives new processes this soft limit of open descriptors instead of the daemon's.
+    pub fn with_descriptors(self, descriptors: Option<u64>) -> LinuxProcesses {
+        LinuxProcesses { descriptors, ..self }
     }
 
     /// Starts the helper, if there is one, and then the hypervisor.
@@ -114,7 +121,8 @@ impl LinuxProcesses {
         writeln!(log, "{}{}", log::HEADER, command.program)
             .map_err(|error| format!("cannot write to the log: {error}"))?;
         let (runtime_dir, taps) = (self.runtime_dir.as_path(), given.taps.as_slice());
-        let place = Place { name, runtime_dir, user: self.user.as_ref(), log: &log, taps };
+        let (user, descriptors) = (self.user.as_ref(), self.descriptors);
+        let place = Place { name, runtime_dir, user, descriptors, log: &log, taps };
         let Some(command_of_helper) = &command.helper else {
             let spawned = spawn::spawn(command, Part::Hypervisor { group: None }, &place)?;
             return Ok((spawned, Group::Own));

@@ -1,10 +1,11 @@
 //! Starts one process, and decides what it inherits.
 //!
-//! The process runs as the user of hypervisors, if there is one (see [`confine`]). It gets an empty
-//! input, the VM's log as output, `PATH` and the marks as environment, and a process group. All
-//! other descriptors of volnet are close-on-exec; the process gets only those that its arguments
-//! name. It does not inherit volnet's signal mask. The program is looked up here, because the
-//! standard library forks instead of using vfork if it must search a `PATH` that it also sets.
+//! The process runs as the user of hypervisors, if there is one, and with the limits that the
+//! daemon was started with (see [`confine`]). It gets an empty input, the VM's log as output,
+//! `PATH` and the marks as environment, and a process group. All other descriptors of volnet are
+//! close-on-exec; the process gets only those that its arguments name. It does not inherit volnet's
+//! signal mask. The program is looked up here, because the standard library forks instead of using
+//! vfork if it must search a `PATH` that it also sets.
 
 use std::env;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -40,6 +41,8 @@ pub(super) struct Place<'a> {
     pub(super) runtime_dir: &'a Path,
     /// The user of the process; `None`: the daemon's.
     pub(super) user: Option<&'a User>,
+    /// The soft limit of its open descriptors; `None`: the daemon's.
+    pub(super) descriptors: Option<u64>,
     /// The VM's log.
     pub(super) log: &'a File,
     /// The VM's tap.
@@ -123,11 +126,11 @@ pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<
     place.hand_over(&command.inherits).map_err(cannot)?;
     let output = place.log.try_clone().map_err(cannot)?;
     let errors = place.log.try_clone().map_err(cannot)?;
-    let mut start = match place.user {
-        None => process::Command::new(&program),
-        Some(user) => {
+    let mut start = match (place.user, place.descriptors) {
+        (None, None) => process::Command::new(&program),
+        (user, descriptors) => {
             let mut start = process::Command::new(confine::PROGRAM);
-            start.args(confine::words(user, &program));
+            start.args(confine::words(user, descriptors, &program));
             start
         }
     };
