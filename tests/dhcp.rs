@@ -300,6 +300,55 @@ fn a_daemon_that_is_killed_keeps_its_promises() {
 }
 
 #[test]
+fn a_guest_that_runs_keeps_its_address_when_its_lease_is_over() {
+    in_namespace(|| {
+        // The network has one address for guests.
+        let mut daemon = Daemon::start(&["--subnet", "10.44.0.0/30"]);
+        let server = Ipv4Addr::new(10, 44, 0, 1);
+        let one = asking(&daemon, "one");
+        let ip = one.get_lease(server);
+        let two = asking(&daemon, "two");
+        daemon.stop();
+        let path = daemon.folder.join("state/vms/one.json");
+        let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        assert_eq!(record["boot"], boot.trim());
+        let until = &mut record["nics"][0]["lease"]["until"];
+        let left = until.as_f64().unwrap() / 1000.0 - uptime();
+        assert!((3400.0..3700.0).contains(&left), "{left} s are left");
+        *until = (-25 * 365 * 86_400_000_i64).into();
+        std::fs::write(&path, record.to_string()).unwrap();
+        daemon.start_again();
+        two.discover();
+        eventually("it is told that none is free", || {
+            daemon.log().contains("VM two: network default has no free address")
+        });
+        assert_eq!(shown_ip(&daemon, "one"), Some(ip));
+        one.say_as(ip, Kind::Request);
+        assert_eq!(one.hear().kind, Kind::Ack);
+
+        daemon.stop();
+        std::fs::write(&path, record.to_string()).unwrap();
+        daemon.start_again();
+        drop(one);
+        let mut offer = None;
+        eventually("nobody has the link open, and the address is free", || {
+            two.discover();
+            offer = two.try_hear();
+            offer.is_some()
+        });
+        assert_eq!(offer.map(|told| told.ip), Some(ip));
+        assert_eq!(shown_ip(&daemon, "one"), None);
+    });
+}
+
+/// Seconds since the host was booted, while it was suspended, too.
+fn uptime() -> f64 {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
 fn a_bridge_that_went_and_came_back_is_listened_to_again() {
     in_namespace(|| {
         let daemon = Daemon::start(&[]);

@@ -51,8 +51,22 @@ pub use serve::{offline, serve};
 
 use crate::model::clock::Now;
 
-/// Reads both clocks.
+/// Reads the clocks.
 fn now(started: Instant) -> Now {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Now { wall: since_epoch.as_millis() as u64, mono: started.elapsed().as_millis() as u64 }
+    let mono = started.elapsed().as_millis() as u64;
+    Now { wall: since_epoch.as_millis() as u64, mono, boot: since_boot().unwrap_or(mono) }
+}
+
+#[cfg(target_os = "linux")]
+fn since_boot() -> Option<u64> {
+    use nix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+    Some(time.tv_sec() as u64 * 1000 + time.tv_nsec() as u64 / 1_000_000)
+}
+
+/// Leases do not outlive the daemon there.
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Option<u64> {
+    None
 }

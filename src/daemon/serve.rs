@@ -1,5 +1,6 @@
 //! The daemon on Linux: the shell on a real host, behind the event loop.
 
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use crate::hypervisor;
 use crate::hypervisor::linux::LinuxProcesses;
 use crate::hypervisor::user::{self, User};
 use crate::model::error::{Error, Failure, KernelOutcome, Refusal};
+use crate::model::record::BootId;
 use crate::model::request::{Reply, Request};
 use crate::network::Network;
 use crate::network::linux::Linux;
@@ -101,6 +103,7 @@ fn shell(
     )
     .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?
     .with_policies(settings.policies.clone())
+    .with_boot(boot_id()?)
     .with_expose_ports(settings.expose_ports);
     let launcher = Launcher::new(settings, user);
     let engine = match launcher.user() {
@@ -120,6 +123,15 @@ fn shell(
         .with_descriptors(descriptors);
     let shell = Shell::new(engine, network, store, processes, launcher);
     Ok((shell, monitor))
+}
+
+/// The present boot of the host.
+fn boot_id() -> Result<BootId, Failure> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    let read = std::fs::read_to_string(FILE).and_then(|text| {
+        text.parse().map_err(|reason: String| io::Error::new(io::ErrorKind::InvalidData, reason))
+    });
+    read.map_err(|error| Failure::kernel("read", FILE, &error))
 }
 
 /// Raises the soft limit of open descriptors to the hard limit: a VM needs some, and a client one.

@@ -98,7 +98,7 @@ pub fn conversation(bytes: &[u8]) {
     let asks = NetworkSpec { mode: Mode::Dhcp, ..NetworkSpec::default() };
     let asking = ["d", "e", "f"].map(|name| host.create(name, asks.clone()));
     let macs = [own[0], asking[0], asking[1], asking[2]];
-    let mut now = Now { wall: 1_700_000_000_000, mono: 0 };
+    let mut now = Now { wall: 1_700_000_000_000, ..Now::default() };
     check(&mut host, bytes, now);
     let mut rest = bytes;
     while let Some((&[who, high, low], behind)) = rest.split_first_chunk() {
@@ -106,7 +106,7 @@ pub fn conversation(bytes: &[u8]) {
         let (payload, behind) = behind.split_at(length);
         rest = behind;
         let later = 1000 << (who >> 3);
-        now = Now { wall: now.wall + later, mono: now.mono + later };
+        now = Now { wall: now.wall + later, mono: now.mono + later, boot: now.boot + later };
         let mac = macs[usize::from(who) % macs.len()];
         // Otherwise most inputs of a fuzzer would fail because of the Ethernet address.
         let mut payload = payload.to_vec();

@@ -23,7 +23,7 @@ pub fn handle(engine: &mut Engine, network: &str, query: &Query<'_>, now: Now) -
         return Handled::Nothing;
     };
     let (name, nic) = (guest.vm.clone(), guest.index);
-    let outcome = respond(&guest, query, now.wall);
+    let outcome = respond(&guest, query, now.boot);
     if let Outcome::Ignore(reason) = outcome {
         log::debug!("VM {name}: {:?} is not answered: {reason}", query.kind());
         return Handled::Nothing;

@@ -11,13 +11,8 @@ use std::net::Ipv4Addr;
 use super::Query;
 use super::message::{Kind, option};
 use super::reply::DhcpReply;
-use crate::model::lease::{Change, Claim, Guest};
+use crate::model::lease::{Change, Claim, Guest, LEASE_MS, OFFER_MS};
 use crate::model::nic::Lease;
-
-/// The length of a lease in milliseconds.
-pub const LEASE_MS: u64 = 3_600_000;
-/// How long an offer stands, in milliseconds.
-pub const OFFER_MS: u64 = 60_000;
 
 /// The outcome of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +25,7 @@ pub enum Outcome {
     Do { change: Option<Change>, reply: Option<DhcpReply> },
 }
 
-/// Decides. `now` is in milliseconds since the epoch.
+/// Decides. `now` is in milliseconds since the boot of the host.
 pub fn respond(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
     let ours = query.server().is_none_or(|server| server == guest.network.host_ip);
     match query.kind() {
@@ -87,7 +82,7 @@ fn request(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
 }
 
 /// Whether a lease needs no renewal yet: less than an eighth of its time has passed. A lease that
-/// ends later than a new one was written before the clock was set back.
+/// ends later than a new one is not one that this server gave.
 fn is_fresh(lease: &Lease, now: u64) -> bool {
     let longest = now.saturating_add(LEASE_MS);
     lease.given && lease.until <= longest && lease.until >= longest - LEASE_MS / 8

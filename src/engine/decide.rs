@@ -25,7 +25,7 @@ use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
 use crate::model::policy::Policy;
-use crate::model::record::{Action, FORMAT, Record};
+use crate::model::record::{Action, BootId, FORMAT, Record};
 use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
 use crate::model::spec::{NetworkSpec, VmSpec};
@@ -57,6 +57,10 @@ pub struct Engine {
     pub(super) expose_ports: Ports,
     /// Programs of the host that listen on ports, as far as the request at hand is about ports.
     pub(super) listeners: Vec<Listener>,
+    /// The links of ours that somebody has open: guests that run.
+    pub(super) carriers: BTreeSet<u32>,
+    /// The boot of the host that leases count from.
+    pub(super) boot: BootId,
     /// The hypervisor of a VM that names none.
     hypervisor: String,
 }
@@ -235,6 +239,8 @@ impl Engine {
             resolvers: Vec::new(),
             expose_ports: PORTS_DEFAULT,
             listeners: Vec::new(),
+            carriers: BTreeSet::new(),
+            boot: BootId::default(),
             hypervisor,
         })
     }
@@ -242,6 +248,11 @@ impl Engine {
     /// Gives ports of this range to those who ask for any.
     pub fn with_expose_ports(self, expose_ports: Ports) -> Engine {
         Engine { expose_ports, ..self }
+    }
+
+    /// Leases count from this boot of the host.
+    pub fn with_boot(self, boot: BootId) -> Engine {
+        Engine { boot, ..self }
     }
 
     /// Lets this user open the taps of those VMs whose hypervisors are not handed theirs open. All
@@ -484,6 +495,7 @@ impl Engine {
             started_at: None,
             exit: None,
             wanted: start,
+            boot: self.boot,
         };
         let placed = self.place_ports(&mut record);
         if let Err(refusal) = placed.and_then(|()| self.check_traffic(&record)) {

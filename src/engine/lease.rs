@@ -7,18 +7,20 @@
 //!
 //! A lease that has ended is not taken away: nothing wakes up for it, and the guest finds its
 //! address again. Only if the pool is empty, the lease that ended longest ago goes to another guest
-//! ([`Engine::reclaim`]).
+//! ([`Engine::reclaim`]). A guest that runs keeps its lease in any case: its clock may be another
+//! than ours, and it would be cut off.
 //!
 //! [`crate::dhcp`] decides what a message means for a lease.
 
 use std::net::Ipv4Addr;
 
 use crate::engine::decide::{Decision, Engine, Write};
+use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::lease::{Change, Claim, Guest};
 use crate::model::mac::Mac;
 use crate::model::name::VmName;
-use crate::model::nic::Lease;
+use crate::model::nic::{Lease, Nic};
 use crate::model::record::Record;
 use crate::model::view::EventKind;
 
@@ -60,7 +62,7 @@ impl Engine {
         let mut nics = record.nics.iter();
         let index = nics.position(|nic| nic.mac == mac && nic.network == network)?;
         let (nic, network) = (&record.nics[index], self.ledger.network(network)?);
-        let claim = match (nic.ip, nic.lease) {
+        let claim = match (nic.ip, record.lease(nic, self.boot)) {
             (Some(ip), _) => Claim::Reserved(ip),
             (None, Some(lease)) => Claim::Leased(lease),
             (None, None) => match self.ledger.candidate(&network.name, wanted) {
@@ -114,15 +116,17 @@ impl Engine {
     }
 
     /// Makes room on a network whose pool is empty: takes back the lease that ended longest ago.
-    /// `None` if no lease has ended.
+    /// `None` if no lease has ended but those of guests that run.
     pub fn reclaim(&mut self, network: &str, now: Now) -> Option<Decision> {
-        let nics = self.vms.values().flat_map(|vm| {
-            vm.record.nics.iter().enumerate().map(|(at, nic)| (&vm.record.name, at, nic))
-        });
+        let nics = self
+            .vms
+            .values()
+            .flat_map(|vm| vm.record.nics.iter().enumerate().map(move |(at, nic)| (vm, at, nic)));
         let here = nics.filter(|(_, _, nic)| nic.network == network);
-        let over = here.filter_map(|(name, at, nic)| {
-            let lease = nic.lease.filter(|lease| lease.until <= now.wall)?;
-            Some((name, at, lease))
+        let over = here.filter_map(|(vm, at, nic)| {
+            let lease = vm.record.lease(nic, self.boot).filter(|it| it.until <= now.boot)?;
+            let kept = lease.given && self.runs(vm, nic);
+            (!kept).then_some((&vm.record.name, at, lease))
         });
         let (name, at, lease) = over.min_by_key(|(.., lease)| lease.until)?;
         let name = name.clone();
@@ -134,15 +138,22 @@ impl Engine {
         Some(decision)
     }
 
+    /// Whether there may be a guest: a hypervisor runs, or somebody has the link open.
+    fn runs(&self, vm: &Vm, nic: &Nic) -> bool {
+        vm.life.pid().is_some() || nic.ifindex.is_some_and(|index| self.carriers.contains(&index))
+    }
+
     /// A decision that makes this the lease of an interface.
     fn put_lease(&mut self, name: &VmName, nic: usize, lease: Option<Lease>) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
-        let former = vm.clone();
-        let nic = vm.edit().nics.get_mut(nic)?;
-        if !self.ledger.exchange(&nic.network, address(nic.lease), address(lease)) {
+        let had = vm.record.nics.get(nic)?;
+        if !self.ledger.exchange(&had.network, address(had.lease), address(lease)) {
             return None;
         }
-        nic.lease = lease;
+        let former = vm.clone();
+        let record = vm.edit();
+        record.count_leases_from(self.boot);
+        record.nics[nic].lease = lease;
         let vm = self.vms.get(name)?;
         let plan = self.exchange_plan(&former.record, &vm.record);
         Some(Decision { plan, ..Decision::of(vm, None, Write::Put, former) })

@@ -42,8 +42,19 @@ impl Engine {
             }
         }
         self.bridges.clear();
+        self.carriers.clear();
         for link in links {
             self.know_bridge(link);
+            self.know_carrier(link, true);
+        }
+    }
+
+    /// Takes over whether somebody has a link of ours open.
+    pub(super) fn know_carrier(&mut self, link: &Link, present: bool) {
+        if present && link.carrier && link.is_of_nic() {
+            self.carriers.insert(link.index);
+        } else {
+            self.carriers.remove(&link.index);
         }
     }
 

@@ -61,7 +61,7 @@ fn name(text: &str) -> VmName {
 }
 
 fn at(mono: u64) -> Now {
-    Now { wall: 1_000_000 + mono, mono }
+    Now { wall: 1_000_000 + mono, mono, boot: 90_000 + mono }
 }
 
 fn machine() -> Option<MachineSpec> {

@@ -160,6 +160,9 @@ impl Watch {
 impl Engine {
     /// Takes news of the kernel, and has everything observed soon if they could concern us.
     pub fn heard(&mut self, news: News, now: Now) {
+        for (link, present) in news.links.values() {
+            self.know_carrier(link, *present);
+        }
         if self.is_drift(&news) {
             self.watch.heard(news.rules, INTERVAL_MS, now);
         }
@@ -249,7 +252,7 @@ mod tests {
     use crate::engine::patience::REPAIRS_MAX;
 
     fn at(mono: u64) -> Now {
-        Now { wall: 0, mono }
+        Now { mono, ..Now::default() }
     }
 
     fn culprit() -> Option<Culprit> {

@@ -2,12 +2,23 @@
 //!
 //! The DHCP server and the engine exchange these values. The engine decides
 //! (`crate::engine::lease`).
+//!
+//! **Time.** A lease ends by the clock that counts from the boot of the host, also while the host
+//! is suspended. Nobody can set this clock. A host without a battery starts years back until it
+//! hears the time, and then all leases would be over at once. How long a host was off, nobody
+//! knows. So what was promised before a boot counts from the boot.
 
 use std::net::Ipv4Addr;
 
 use super::name::VmName;
 use super::net::NetworkConfig;
 use super::nic::{Lease, Nic};
+use super::record::{BootId, Record};
+
+/// The length of a lease in milliseconds.
+pub const LEASE_MS: u64 = 3_600_000;
+/// How long an offer stands, in milliseconds.
+pub const OFFER_MS: u64 = 60_000;
 
 /// A guest in dhcp mode, and its lease.
 #[derive(Clone, Copy, Debug)]
@@ -48,4 +59,24 @@ pub enum Change {
     Release,
     /// The guest declines the address, because another machine uses it.
     Decline,
+}
+
+impl Record {
+    /// The lease of an interface, which ends by the clock of this boot of the host.
+    pub fn lease(&self, nic: &Nic, boot: BootId) -> Option<Lease> {
+        nic.lease.map(|lease| match lease.given {
+            _ if self.boot == boot => lease,
+            true => Lease { until: LEASE_MS, ..lease },
+            false => Lease { until: OFFER_MS, ..lease },
+        })
+    }
+
+    /// Has all leases end by the clock of this boot.
+    pub fn count_leases_from(&mut self, boot: BootId) {
+        let leases: Vec<_> = self.nics.iter().map(|nic| self.lease(nic, boot)).collect();
+        for (nic, lease) in self.nics.iter_mut().zip(leases) {
+            nic.lease = lease;
+        }
+        self.boot = boot;
+    }
 }

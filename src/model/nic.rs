@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::expose::Expose;
 use super::limits::Limits;
@@ -53,10 +53,16 @@ pub struct Nic {
 pub struct Lease {
     /// The address.
     pub ip: Ipv4Addr,
-    /// When it ends, milliseconds since the epoch.
+    /// When it ends, in milliseconds since the boot of the host that the record names.
+    #[serde(deserialize_with = "since_boot")]
     pub until: u64,
     /// Whether the guest has the lease. If not, it was only offered.
     pub given: bool,
+}
+
+/// Reads an end. Before the boot, it is the boot: the lease is over.
+fn since_boot<'a, D: Deserializer<'a>>(input: D) -> Result<u64, D::Error> {
+    Ok(u64::try_from(i64::deserialize(input)?).unwrap_or(0))
 }
 
 impl Nic {

@@ -5,6 +5,7 @@
 //! [`ProcessId`] in a file of its own, because it means nothing after a reboot.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +42,16 @@ pub struct Record {
     pub exit: Option<Exit>,
     /// Whether the VM should run: start sets it, and stop clears it.
     pub wanted: bool,
+    /// The boot of the host that the ends of its leases count from.
+    #[serde(default)]
+    pub boot: BootId,
 }
+
+/// A boot of a host: `/proc/sys/kernel/random/boot_id`, which differs for each. The default is none
+/// that ever was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BootId(u128);
 
 /// How a hypervisor ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +136,33 @@ impl Record {
     /// All ports of the host that lead to the guest.
     pub fn exposed(&self) -> impl Iterator<Item = &Expose> + Clone {
         self.nics.iter().flat_map(|nic| &nic.exposed)
+    }
+}
+
+impl FromStr for BootId {
+    type Err = String;
+
+    /// Reads a UUID (RFC 9562).
+    fn from_str(text: &str) -> Result<BootId, String> {
+        let digits = text.trim_ascii_end().replace('-', "");
+        let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
+        number.map(BootId).ok_or_else(|| format!("{text:?} is not the id of a boot"))
+    }
+}
+
+impl TryFrom<String> for BootId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<BootId, String> {
+        text.parse()
+    }
+}
+
+impl From<BootId> for String {
+    fn from(BootId(number): BootId) -> String {
+        let digits = format!("{number:032x}");
+        let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+        parts.join("-")
     }
 }
 

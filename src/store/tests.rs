@@ -4,7 +4,7 @@ use super::files::Files;
 use super::memory::{Fault, Memory, Restart, Unsynced};
 use super::*;
 use crate::model::mode::Mode;
-use crate::model::record::{Action, FORMAT};
+use crate::model::record::{Action, BootId, FORMAT};
 use crate::model::spec::{NetworkSpec, VmSpec};
 
 /// A directory of its own for a test. It is removed with its contents.
@@ -58,6 +58,7 @@ fn record(vm: &str, cid: u32) -> Record {
         started_at: None,
         exit: None,
         wanted: false,
+        boot: BootId::default(),
     }
 }
 

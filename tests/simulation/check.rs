@@ -67,7 +67,7 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
         clean(&world, &loaded, &views, &mut wrong);
     }
     sim.talk.check(&world, &views, &mut wrong.0);
-    sim.leases.check(&views, sim.now().wall, &mut wrong.0);
+    sim.leases.check(&views, sim.time(), &mut wrong.0);
     let unreadable = unreadable(&world);
     drop(world);
     let died = std::mem::take(&mut sim.world.borrow_mut().died);

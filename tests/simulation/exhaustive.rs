@@ -280,6 +280,23 @@ fn scenarios() -> Vec<Scenario> {
                 lease("a", Word::Renew),
             ],
         ),
+        (
+            "a clock that jumps, and a host that sleeps, while no address is free",
+            ["a", "web-1", "web1", "c.3", "D"]
+                .into_iter()
+                .flat_map(|vm| [create_and_start(vm, asks()), Step::Settle, lease(vm, Word::Get)])
+                .chain([create("longer-than-a-tap", asks())])
+                .collect(),
+            vec![
+                Step::SetClock(1_000_000 * 2 * HALF_AN_HOUR as i64),
+                lease("longer-than-a-tap", Word::Get),
+                Step::Suspend(4 * HALF_AN_HOUR),
+                lease("longer-than-a-tap", Word::Get),
+                stop("a", 500),
+                Step::Settle,
+                lease("longer-than-a-tap", Word::Get),
+            ],
+        ),
         ("setup", vec![teardown()], vec![setup()]),
         ("setup by the first create", vec![teardown()], vec![create("a", spec())]),
         (

@@ -1,7 +1,8 @@
 //! Guests that ask for their address, and what they were told.
 //!
 //! An acknowledgement is a promise like any other reply: until its time is over the address is that
-//! guest's, whatever happens to the daemon and to the host.
+//! guest's, whatever happens to the daemon, to the host and to its clock. As long as the guest runs
+//! its time is not over.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -26,17 +27,27 @@ pub(crate) enum Word {
 /// A NIC: its VM's name, when that was made, and its Ethernet address.
 pub(crate) type Whose = (VmName, u64, Mac);
 
-/// What guests were told: the address, and when that is over, in milliseconds since the epoch.
+/// What guests were told.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Leases(BTreeMap<Whose, (Ipv4Addr, u64)>);
+pub(crate) struct Leases(BTreeMap<Whose, Told>);
+
+/// What one guest was told.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    ip: Ipv4Addr,
+    /// When that is over, by the time that nobody can set, in milliseconds.
+    until: u64,
+    /// When its hypervisor had been started, if one ran.
+    started: Option<u64>,
+}
 
 impl Leases {
     /// A guest is answered.
-    pub(crate) fn told(&mut self, whose: &Whose, answer: &Answer, now: u64) {
+    pub(crate) fn told(&mut self, whose: &Whose, answer: &Answer, started: Option<u64>, now: u64) {
         match answer.kind {
             Kind::Ack => {
                 let until = now + u64::from(answer.seconds) * 1000;
-                self.0.insert(whose.clone(), (answer.ip, until));
+                self.0.insert(whose.clone(), Told { ip: answer.ip, until, started });
             }
             Kind::Nak => drop(self.0.remove(whose)),
             _ => {}
@@ -53,8 +64,9 @@ impl Leases {
         for vm in views {
             for nic in &vm.nics {
                 let told = self.0.get(&(vm.name.clone(), vm.created_at, nic.mac));
-                let Some((ip, until)) = told else { continue };
-                if *until > now && nic.ip != Some(*ip) {
+                let Some(Told { ip, until, started }) = told else { continue };
+                let runs = vm.pid.is_some() && started.is_some() && *started == vm.started_at;
+                if (*until > now || runs) && nic.ip != Some(*ip) {
                     let name = &vm.name;
                     wrong.push(format!("the guest of {name} was told {ip}, it has {:?}", nic.ip));
                 }

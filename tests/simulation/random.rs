@@ -32,6 +32,7 @@ use crate::world::Choice;
 const SCRIPT_STEPS: u64 = 200;
 /// Steps of all scripts, where nothing else is asked for.
 const STEPS: u64 = 100_000;
+const HOUR: u64 = 3_600_000;
 /// Effects within which the faults of a step lie.
 const EFFECTS_MAX: u64 = 24;
 
@@ -225,7 +226,11 @@ fn step(dice: &mut Dice) -> Step {
         66 => unexpose(vm, 8080 + dice.below(3) as u16),
         67 => set_policy(vm, nic(dice), ["open", "internet", "none"][dice.below(3)]),
         68 => set_limits(vm, nic(dice), [0, 10, 100][dice.below(3)], [0, 10, 100][dice.below(3)]),
-        69 => Step::Wait(dice.roll(3_000)),
+        69 => match dice.roll(4) {
+            0 => Step::Suspend(dice.roll(2 * HOUR)),
+            1 => Step::SetClock(dice.roll(100_000 * HOUR) as i64 - 50_000 * HOUR as i64),
+            _ => Step::Wait(dice.roll(3_000)),
+        },
         70..78 => Step::Settle,
         78..84 => {
             Step::End(name(vm), [Exit::Code(0), Exit::Code(1), Exit::Signal(9)][dice.below(3)])

@@ -73,6 +73,10 @@ pub(crate) enum Step {
     Batch(Vec<Ready>, u64),
     /// The clock goes on by so many milliseconds.
     Wait(u64),
+    /// The host is suspended for so many milliseconds.
+    Suspend(u64),
+    /// Somebody sets the clock of people so many milliseconds on, or back.
+    SetClock(i64),
     /// The clock goes on until nothing is due any more.
     Settle,
     /// A hypervisor ends by itself.
@@ -142,6 +146,13 @@ pub(crate) struct Sim {
     news_lost: bool,
     /// The monotonic clock in milliseconds.
     clock: u64,
+    /// Milliseconds that it stood still.
+    suspended: u64,
+    /// When the host was booted last, by [`Sim::time`], and how often it was.
+    booted: u64,
+    boots: u64,
+    /// What the clock of people shows when the monotonic clock begins, in milliseconds.
+    wall: u64,
     tickets: Ticket,
 }
 
@@ -176,6 +187,10 @@ impl Sim {
             rules_changed: false,
             news_lost: false,
             clock: 0,
+            suspended: 0,
+            booted: 0,
+            boots: 0,
+            wall: EPOCH,
             tickets: 0,
         };
         sim.start();
@@ -197,6 +212,10 @@ impl Sim {
             rules_changed: false,
             news_lost: false,
             clock: self.clock,
+            suspended: self.suspended,
+            booted: self.booted,
+            boots: self.boots,
+            wall: self.wall,
             tickets: self.tickets,
         }
     }
@@ -229,8 +248,10 @@ impl Sim {
     ) -> Result<Shell<Handle, Handle, Handle>, Error> {
         let handle = || Handle(self.world.clone());
         let hypervisor = settings.machine.hypervisor.clone();
+        let boot = format!("{:032x}", self.boots).parse().expect("a UUID");
         let engine = Engine::new(settings.networks.clone(), hypervisor, settings.nft_owner)
-            .expect("the networks are right");
+            .expect("the networks are right")
+            .with_boot(boot);
         let store = Store::open(handle(), paths)?;
         let mut shell = Shell::new(engine, handle(), store, handle(), launcher);
         shell.recover(now)?;
@@ -261,6 +282,7 @@ impl Sim {
     pub(crate) fn reboot(&mut self, entries: Unsynced, contents: Unsynced) {
         self.fall();
         self.promises.rebooted();
+        (self.booted, self.boots) = (self.time(), self.boots + 1);
         self.world.borrow_mut().reboot(Restart::Machine { entries, contents });
     }
 
@@ -281,6 +303,8 @@ impl Sim {
             Step::Together(requests) => self.ask(requests),
             Step::Batch(things, order) => self.batch(things, *order),
             Step::Wait(time) => self.wait(*time),
+            Step::Suspend(time) => self.suspended += time,
+            Step::SetClock(by) => self.wall = self.wall.saturating_add_signed(*by),
             Step::Settle => self.settle(),
             Step::End(name, exit) => {
                 self.world.borrow_mut().processes.end(name, *exit);
@@ -347,7 +371,11 @@ impl Sim {
         self.with(|shell| answer = shell.guest_asks(SERVED, frame, now));
         let (_, frame) = answer?;
         let answer = Answer::read(&frame);
-        self.leases.told(whose, &answer, now.wall);
+        let started = self.shell.as_ref().and_then(|shell| {
+            let vm = shell.engine().vm(&whose.0).ok()?;
+            vm.life.pid().and(vm.record.started_at)
+        });
+        self.leases.told(whose, &answer, started, self.time());
         Some(answer)
     }
 
@@ -569,7 +597,13 @@ impl Sim {
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now { wall: EPOCH + self.clock, mono: self.clock }
+        let (time, mono) = (self.time(), self.clock);
+        Now { wall: self.wall.saturating_add(time), mono, boot: time - self.booted }
+    }
+
+    /// The time that nobody can set.
+    pub(crate) fn time(&self) -> u64 {
+        self.clock + self.suspended
     }
 
     /// Runs the daemon; a crash ends it.

@@ -61,7 +61,7 @@ impl<'a> World<'a> {
         // Whoever is asked to end does not, so that bytes can choose when it does.
         processes.set_manners(Manners::Stubborn);
         let shell = daemon(&settings, Fake::new(), Memory::new(RUNTIME), processes);
-        let now = Now { wall: 1_700_000_000_000, mono: 0 };
+        let now = Now { wall: 1_700_000_000_000, ..Now::default() };
         World { choices, settings, shell, now, last_ticket: 0, waiting: BTreeSet::new() }
     }
 
@@ -164,7 +164,8 @@ impl<'a> World<'a> {
     }
 
     fn pass(&mut self, later: u64) {
-        self.now = Now { wall: self.now.wall + later, mono: self.now.mono + later };
+        let Now { wall, mono, boot } = self.now;
+        self.now = Now { wall: wall + later, mono: mono + later, boot: boot + later };
     }
 
     /// Does what is due, as the shell would: until nothing is.

@@ -5,7 +5,10 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::model::lease::{Change, Claim};
 use crate::model::nic::Lease;
-use crate::model::record::Record;
+use crate::model::record::{BootId, Record};
+use crate::plan::news::News;
+use crate::plan::op::PortSettings;
+use crate::plan::reconcile::{Link, LinkKind};
 use crate::plan::ruleset::{self, Element, Value};
 
 const HOUR: u64 = 3_600_000;
@@ -41,7 +44,7 @@ fn change(engine: &mut Engine, text: &str, change: Change, now: Now) -> Decision
     engine.change_lease(&name(text), 0, change, now).unwrap()
 }
 
-/// An engine with a VM that has a lease until 2000 seconds after the epoch.
+/// An engine with a VM that has a lease until 2000 seconds after the boot.
 fn with_lease() -> Engine {
     let mut engine = engine();
     ask(&mut engine, 1, &create("asks", asks(), false), at(0));
@@ -136,7 +139,7 @@ fn a_lease_that_has_ended_goes_only_when_it_is_needed() {
         let spec = VmSpec { networks: vec![on_tiny(Mode::Dhcp)], ..VmSpec::default() };
         ask(&mut engine, 1, &create(text, spec, false), at(0));
     }
-    let lease = given("10.9.9.2", at(HOUR).wall);
+    let lease = given("10.9.9.2", at(HOUR).boot);
     let decision = change(&mut engine, "one", lease, at(0));
     done(&mut engine, decision, at(0));
     let two = Mac::of_guest("tiny", "two");
@@ -147,6 +150,95 @@ fn a_lease_that_has_ended_goes_only_when_it_is_needed() {
     assert_eq!((decision.subject.as_str(), decision.events.len()), ("one", 1));
     done(&mut engine, decision, at(HOUR));
     assert_eq!(engine.guest("tiny", two, None).unwrap().claim, Claim::Free(ip("10.9.9.2")));
+}
+
+/// A VM that is alone on its network, and so has the only address, with a lease for an hour.
+fn with_the_only_address(spec: VmSpec, start: bool) -> Engine {
+    let mut engine = engine();
+    let network =
+        NetworkSpec { name: Some("tiny".into()), mode: Mode::Dhcp, ..NetworkSpec::default() };
+    let spec = VmSpec { networks: vec![network], ..spec };
+    ask(&mut engine, 1, &create("one", spec, start), at(0));
+    let decision = change(&mut engine, "one", given("10.9.9.2", at(HOUR).boot), at(0));
+    done(&mut engine, decision, at(0));
+    engine
+}
+
+#[test]
+fn a_guest_whose_hypervisor_runs_keeps_its_lease() {
+    let mut engine = with_the_only_address(with_machine(RestartPolicy::No), true);
+    engine.looked_at(&name("one"), true, at(5));
+    assert!(engine.reclaim("tiny", at(9 * HOUR)).is_none());
+    exit(&mut engine, "one", Exit::Code(0), at(9 * HOUR));
+    assert!(engine.reclaim("tiny", at(9 * HOUR)).is_some());
+}
+
+#[test]
+fn a_guest_that_has_its_link_open_keeps_its_lease_and_no_offer() {
+    let mut engine = with_the_only_address(VmSpec::default(), false);
+    let index = record(&engine, "one").nics[0].ifindex.unwrap();
+    let link = |carrier| Link {
+        index,
+        name: "vttap-one".into(),
+        alias: Some("volnet:one".into()),
+        kind: LinkKind::Tap {
+            vnet_hdr: true,
+            multi_queue: false,
+            persistent: true,
+            owner: Some(0),
+        },
+        master: None,
+        up: true,
+        carrier,
+        mtu: 1500,
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        port: PortSettings::default(),
+        shaping: None,
+        unfinished: false,
+    };
+    let tell = |engine: &mut Engine, carrier, present| {
+        let links = [(index, (link(carrier), present))].into();
+        engine.heard(News { links, ..News::default() }, at(HOUR));
+    };
+    tell(&mut engine, true, true);
+    assert!(engine.reclaim("tiny", at(HOUR)).is_none());
+    let offer = Lease { ip: ip("10.9.9.2"), until: at(HOUR).boot, given: false };
+    for (carrier, present) in [(false, true), (true, false)] {
+        let mut engine = with_the_only_address(VmSpec::default(), false);
+        tell(&mut engine, true, true);
+        tell(&mut engine, carrier, present);
+        assert!(engine.reclaim("tiny", at(HOUR)).is_some(), "nobody has it open");
+    }
+    engine.observed(&[link(true)]);
+    assert!(engine.reclaim("tiny", at(HOUR)).is_none());
+    let decision = change(&mut engine, "one", Change::Lease(offer), at(HOUR));
+    done(&mut engine, decision, at(HOUR));
+    assert!(engine.reclaim("tiny", at(HOUR)).is_some());
+}
+
+#[test]
+fn what_was_promised_before_a_boot_counts_from_the_boot() {
+    let boot = |text: &str| text.parse::<BootId>().unwrap();
+    let (first, second) = (
+        boot("00000000-0000-4000-8000-000000000001"),
+        boot("00000000-0000-4000-8000-000000000002\n"),
+    );
+    let mut engine = engine().with_boot(first);
+    ask(&mut engine, 1, &create("asks", asks(), false), at(0));
+    for (taken, length) in [(true, HOUR), (false, 60_000)] {
+        let lease = Lease { ip: ip("192.168.127.9"), until: 77 * HOUR, given: taken };
+        let decision = change(&mut engine, "asks", Change::Lease(lease), at(0));
+        done(&mut engine, decision, at(0));
+        for (now, until) in [(first, 77 * HOUR), (second, length)] {
+            let mut next = super::engine().with_boot(now);
+            next.restore(record(&engine, "asks")).unwrap();
+            assert_eq!(claim(&next, "asks"), Claim::Leased(Lease { until, ..lease }));
+            next.change_lease(&name("asks"), 0, given("192.168.127.9", 5), at(0)).unwrap();
+            assert_eq!(record(&next, "asks").boot, now);
+        }
+    }
+    let written = serde_json::to_value(record(&engine, "asks")).unwrap();
+    assert_eq!(written["boot"], "00000000-0000-4000-8000-000000000001");
 }
 
 #[test]
