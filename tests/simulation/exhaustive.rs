@@ -6,6 +6,8 @@
 //! are: the restart of the daemon, that of the host with all that the disk may have kept or lost,
 //! and for the daemon's restart the same again: each kind of fault at every effect of the recovery
 //! itself.
+//!
+//! `VOLNET_SIM_ONLY` says which scenarios are run: those whose names have these words.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -312,7 +314,10 @@ const SHOWN: usize = 20;
 
 #[test]
 fn every_fault_at_every_effect_is_recovered_from() {
-    let scenarios = scenarios();
+    let only = std::env::var("VOLNET_SIM_ONLY").unwrap_or_default();
+    let mut scenarios = scenarios();
+    scenarios.retain(|(name, ..)| name.contains(&only));
+    assert!(!scenarios.is_empty(), "no scenario is named {only:?}");
     let next = AtomicUsize::new(0);
     let explore = || {
         let mine = || scenarios.get(next.fetch_add(1, Ordering::Relaxed));
