@@ -30,6 +30,7 @@ use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Reason, Refusal};
 use crate::model::name::VmName;
 use crate::model::record::{Action, Intent, ProcessId, Record};
+use crate::model::view::EventKind;
 use crate::network::{Applied, Network, execute};
 use crate::plan::op::Op;
 use crate::plan::reconcile;
@@ -142,13 +143,27 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         match decision.act {
             None => {}
             Some(Act::Spawn) => {
-                return self.spawn(&decision.outcome(outcome, now)).map(Some);
+                let record = decision.outcome(outcome, now);
+                let slow = self.launcher.slow(&record);
+                let pid = self.spawn(&record)?;
+                self.note_speed(name, slow, now);
+                return Ok(Some(pid));
             }
             Some(Act::Ask) => self.ask(decision)?,
             Some(Act::Terminate) => self.processes.terminate(name)?,
             Some(Act::Kill) => self.processes.kill(name)?,
         }
         Ok(None)
+    }
+
+    /// Notes whether a VM that was started has to do without KVM, and tells of it.
+    fn note_speed(&mut self, name: &VmName, slow: Option<String>, now: Now) {
+        self.slow.remove(name);
+        if let Some(message) = slow {
+            self.slow.insert(name.clone());
+            let vm = Some(name.clone());
+            self.event(Notice { kind: EventKind::VmSlow, vm, message, by: None }, now);
+        }
     }
 
     /// Asks a guest to power off. One that cannot be asked is not waited for.

@@ -40,7 +40,7 @@ use crate::model::error::Error;
 use crate::model::name::VmName;
 use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
-use crate::model::view::Event;
+use crate::model::view::{Event, EventKind};
 use crate::network::Network;
 use crate::network::linux::monitor::Monitor;
 use crate::store::disk::Disk;
@@ -234,10 +234,14 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     }
 }
 
-/// Events are the daemon's log, too.
+/// Events are the daemon's log, too. Those that somebody may have to act on are warnings.
 fn write_to_log(event: &Event) {
+    let level = match event.kind {
+        EventKind::Drift | EventKind::VmSlow => log::Level::Warn,
+        _ => log::Level::Info,
+    };
     match (&event.by_pid, &event.by_name) {
-        (Some(pid), Some(name)) => log::warn!("{}, by process {pid} ({name})", event.message),
-        (_, _) => log::info!("{}", event.message),
+        (Some(pid), Some(name)) => log::log!(level, "{}, by process {pid} ({name})", event.message),
+        (_, _) => log::log!(level, "{}", event.message),
     }
 }

@@ -9,6 +9,7 @@ use super::doubt::{Found, State};
 use super::guests::resolvers_of_the_host;
 use super::shell::Shell;
 use crate::engine::decide::commands;
+use crate::engine::vm::Vm;
 use crate::engine::watch::Notice;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
@@ -239,6 +240,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             }
         }
         self.engine.resolved(self.resolvers.known(now, resolvers_of_the_host));
+        let starts = |vm: &Vm| vm.record.spec.autostart && self.launcher.uses_kvm(&vm.record);
+        if self.engine.vms().any(starts) {
+            self.launcher.await_kvm();
+        }
         self.engine.autostart();
         self.settle(now);
         Ok(())

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use super::shell::Shell;
 use super::{doubt, guests};
 use crate::hypervisor::process::Processes;
+use crate::hypervisor::user::KVM;
 use crate::model::error::Error;
 use crate::model::expose::HostPort;
 use crate::model::name::VmName;
@@ -22,8 +23,6 @@ use crate::store::disk::Disk;
 
 /// The device through which taps are made.
 const TUN: &str = "/dev/net/tun";
-/// The device of hardware virtualisation.
-const KVM: &str = "/dev/kvm";
 
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Who answers here, and on what.
@@ -58,6 +57,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 "load kvm_intel or kvm_amd",
             ),
         ];
+        findings.extend(self.slow.iter().filter(|name| self.runs(name)).map(|name| {
+            let message = format!("VM {name} was started without KVM and is slow");
+            let hint = format!("when the host has {KVM}: volnet restart {name}");
+            finding("kvm", Level::Warning, message, Some(hint))
+        }));
         findings.extend(self.launcher.check());
         if self.engine.configured().any(|network| network.dhcp == Dhcp::Builtin) {
             findings.push(guests::name_servers());
@@ -126,6 +130,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             Some(finding("ports", Level::Warning, message, Some(hint)))
         });
         unheard.collect()
+    }
+
+    fn runs(&self, name: &VmName) -> bool {
+        self.engine.vm(name).is_ok_and(|vm| vm.status() == Status::Running)
     }
 
     /// Counters and gauges as OpenMetrics text (openmetrics.io, 1.0).

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::hypervisor::inputs::Checksum;
@@ -26,10 +27,13 @@ use crate::model::view::{Finding, Level};
 use crate::spec::MEMORY_MB_DEFAULT;
 use crate::store::Paths;
 
-/// Hardware virtualisation (Documentation/virt/kvm/api.rst of Linux).
-const KVM: &str = "/dev/kvm";
-/// vsock of the host's kernel, for guests of QEMU.
-const VHOST_VSOCK: &str = "/dev/vhost-vsock";
+/// How long a host that has just booted is waited for to have KVM.
+#[cfg(target_os = "linux")]
+const KVM_PATIENCE: Duration = Duration::from_secs(15);
+/// The pause between two looks.
+const KVM_LOOK: Duration = Duration::from_millis(100);
+/// For how many seconds after its start a host is one that has just booted.
+const BOOT_SECONDS: f64 = 300.0;
 
 /// The settings and features for hypervisors on this host.
 #[derive(Clone, Debug)]
@@ -37,33 +41,78 @@ pub struct Launcher {
     defaults: MachineDefaults,
     options: Options,
     logs: PathBuf,
+    /// Whether the settings let hypervisors use KVM.
     kvm: bool,
-    vhost_vsock: bool,
+    /// How long [`Launcher::await_kvm`] waits.
+    kvm_patience: Duration,
     tsc_khz: Option<u64>,
     /// The user of the hypervisors; `None`: the daemon's.
     user: Option<User>,
 }
 
 impl Launcher {
-    /// Reads the settings, and the features of the host for the hypervisors' user.
-    pub fn new(settings: &Settings, mut user: Option<User>) -> Launcher {
-        let mut opens = |path| {
-            let works = File::options().read(true).write(true).open(path).is_ok();
-            works && user.as_mut().is_none_or(|user| user.reaches(path))
-        };
-        let (kvm, vhost_vsock) = (settings.kvm && opens(KVM), opens(VHOST_VSOCK));
+    /// Reads what the settings say. What the host offers is looked at for each VM.
+    pub fn new(settings: &Settings, user: Option<User>) -> Launcher {
         Launcher {
             defaults: settings.machine.clone(),
             options: settings.hypervisors.clone(),
             logs: settings.log_dir.clone(),
-            kvm,
-            vhost_vsock,
+            kvm: settings.kvm,
+            kvm_patience: Duration::ZERO,
             tsc_khz: tsc_khz(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             user,
         }
     }
 
-    /// The user of the hypervisors; `None`: the daemon's.
+    /// The launcher of a daemon that starts when the host does.
+    #[cfg(target_os = "linux")]
+    pub(super) fn at_boot(self) -> Launcher {
+        Launcher { kvm_patience: KVM_PATIENCE, ..self }
+    }
+
+    /// Waits for KVM if this host has just booted and its processor has it: the module is loaded
+    /// beside the daemon, and a guest that starts without runs without for as long as it runs.
+    pub(super) fn await_kvm(&self) {
+        let begin = Instant::now();
+        let booting = || {
+            let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+            let seconds = uptime.split(' ').next().and_then(|text| text.parse().ok());
+            seconds.is_some_and(|seconds: f64| seconds < BOOT_SECONDS)
+        };
+        while self.lacks_kvm() && begin.elapsed() < self.kvm_patience && booting() {
+            let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+            if !virtualises(&cpuinfo) {
+                return;
+            }
+            std::thread::sleep(KVM_LOOK);
+        }
+    }
+
+    /// Whether the settings want KVM and the host does not have it.
+    fn lacks_kvm(&self) -> bool {
+        self.kvm && !self.opens(user::KVM)
+    }
+
+    /// Whether a VM has a hypervisor that uses KVM.
+    pub(super) fn uses_kvm(&self, record: &Record) -> bool {
+        let users = [CLOUD_HYPERVISOR, QEMU, FIRECRACKER];
+        record.spec.machine.is_some() && users.contains(&self.hypervisor(record))
+    }
+
+    /// Why a VM that is started now will be slow, if it will. Only QEMU can do without KVM.
+    pub(super) fn slow(&self, record: &Record) -> Option<String> {
+        let device = user::KVM;
+        (self.hypervisor(record) == QEMU && self.lacks_kvm())
+            .then(|| format!("VM {} runs without KVM: {device} cannot be used", record.name))
+    }
+
+    /// Whether hypervisors can use a device.
+    fn opens(&self, device: &str) -> bool {
+        let works = File::options().read(true).write(true).open(device).is_ok();
+        works && self.user.as_ref().is_none_or(|user| user.clone().reaches(device))
+    }
+
+    /// As whom hypervisors run; `None`: as the daemon does.
     pub(super) fn user(&self) -> Option<&User> {
         self.user.as_ref()
     }
@@ -117,8 +166,8 @@ impl Launcher {
             folder: paths.folder(&record.name),
             log: &log,
             log_fd: number(&given.log),
-            vhost_vsock: self.vhost_vsock,
-            kvm: self.kvm,
+            vhost_vsock: self.opens(user::VHOST_VSOCK),
+            kvm: self.kvm && self.opens(user::KVM),
             tsc_khz: self.tsc_khz,
         };
         Ok(hypervisor::command_line(resolved.hypervisor, &launch, &self.options)?)
@@ -160,7 +209,7 @@ impl Launcher {
             nics: &nics(record, networks, &[]),
             cid: record.cid,
             folder: &paths.folder(&record.name),
-            vhost_vsock: self.vhost_vsock,
+            vhost_vsock: self.opens(user::VHOST_VSOCK),
             memory_mb: machine.map_or(MEMORY_MB_DEFAULT, |machine| machine.memory_mb),
         };
         let hypervisor = hypervisor.unwrap_or(self.hypervisor(record));
@@ -243,7 +292,14 @@ fn nics<'a>(
     record.interfaces().zip(networks).map(nic).collect()
 }
 
-/// The frequency of the first processor from proc(5). If it is constant, it is that of the TSC.
+/// Whether a processor has hardware virtualisation, as proc(5) shows its flags.
+fn virtualises(cpuinfo: &str) -> bool {
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
+    flags.is_some_and(|line| line.split(' ').any(|flag| flag == "vmx" || flag == "svm"))
+}
+
+/// The frequency of the first processor as proc(5) shows it, which is that of the TSC where it is
+/// constant.
 pub(super) fn tsc_khz(cpuinfo: &str) -> Option<u64> {
     let line = cpuinfo.lines().find(|line| line.starts_with("cpu MHz"))?;
     let mhz: f64 = line.split(':').nth(1)?.trim().parse().ok()?;
@@ -253,6 +309,13 @@ pub(super) fn tsc_khz(cpuinfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn virtualisation_is_read_from_cpuinfo() {
+        assert!(virtualises("processor\t: 0\nflags\t\t: fpu svm sse\n"));
+        assert!(virtualises("flags\t\t: fpu vmx\n"));
+        assert!(!virtualises("flags\t\t: fpu sse\nbugs\t\t: vmx\n"));
+    }
 
     #[test]
     fn the_frequency_is_read_from_cpuinfo() {

@@ -42,6 +42,7 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
     let _locks = lock(settings)?;
     let (mut shell, monitor) = shell(settings, user, raise_limit())?;
+    shell.launcher = shell.launcher.at_boot();
     shell.recover(now(started))?;
     let (listener, _path) = listen::listen(&settings.socket)?;
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);

@@ -17,6 +17,11 @@ pub const FIELD: &str = "hypervisor_user";
 /// Where users are listed (passwd(5)). Read directly: a static binary cannot ask NSS.
 const PASSWD: &str = "/etc/passwd";
 
+/// Hardware virtualisation (Documentation/virt/kvm/api.rst of Linux).
+pub const KVM: &str = "/dev/kvm";
+/// vsock of the host's kernel for guests of QEMU.
+pub const VHOST_VSOCK: &str = "/dev/vhost-vsock";
+
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
@@ -65,6 +70,16 @@ impl User {
     #[cfg(not(target_os = "linux"))]
     pub fn act<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
         Ok(act())
+    }
+
+    /// The user with the groups of the devices that this host has now. The module of a device may
+    /// be loaded long after the daemon began.
+    pub fn with_devices(&self) -> User {
+        let mut user = self.clone();
+        for device in [KVM, VHOST_VSOCK] {
+            user.reaches(device);
+        }
+        user
     }
 
     /// Gives the user the group of a device, if the device exists and the group is needed. Returns

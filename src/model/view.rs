@@ -128,6 +128,8 @@ pub enum EventKind {
     VmExited,
     VmDeleted,
     VmAdopted,
+    /// It was started without the KVM that it would use.
+    VmSlow,
     /// The guest was given an address by the built-in DHCP server.
     LeaseGiven,
     /// The guest released the address, or the lease had ended and another VM needed it.

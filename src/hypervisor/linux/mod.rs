@@ -121,7 +121,8 @@ impl LinuxProcesses {
         writeln!(log, "{}{}", log::HEADER, command.program)
             .map_err(|error| format!("cannot write to the log: {error}"))?;
         let (runtime_dir, taps) = (self.runtime_dir.as_path(), given.taps.as_slice());
-        let (user, descriptors) = (self.user.as_ref(), self.descriptors);
+        let user = self.user.as_ref().map(User::with_devices);
+        let (user, descriptors) = (user.as_ref(), self.descriptors);
         let place = Place { name, runtime_dir, user, descriptors, log: &log, taps };
         let Some(command_of_helper) = &command.helper else {
             let spawned = spawn::spawn(command, Part::Hypervisor { group: None }, &place)?;
