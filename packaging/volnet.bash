@@ -88,7 +88,7 @@ _volnet() {
     run:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     create:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
-    stop:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    stop:*) choices="--timeout --all --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     delete:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     expose:*) choices="--nic --force --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;

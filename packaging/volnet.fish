@@ -156,6 +156,7 @@ complete -c volnet -n '__fish_seen_subcommand_from start' -l log-dir -r -F -d 'l
 complete -c volnet -n '__fish_seen_subcommand_from start' -l json -d 'print JSON, one line per VM'
 complete -c volnet -n '__fish_seen_subcommand_from start' -a '(__volnet_vms)'
 complete -c volnet -n '__fish_seen_subcommand_from stop' -l timeout -x -d 'how long a guest has to power off before SIGKILL, 30'
+complete -c volnet -n '__fish_seen_subcommand_from stop' -l all -d 'all VMs that run'
 complete -c volnet -n '__fish_seen_subcommand_from stop' -l socket -r -F -d 'the daemon’s socket, RUNTIME/volnet.sock'
 complete -c volnet -n '__fish_seen_subcommand_from stop' -l config-file -r -F -d 'settings, /etc/volnet/config.json'
 complete -c volnet -n '__fish_seen_subcommand_from stop' -l runtime-dir -r -F -d 'what ends with a reboot, /run/volnet'

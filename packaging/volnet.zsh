@@ -203,6 +203,7 @@ _volnet() {
     stop)
         _arguments \
             '*--timeout[how long a guest has to power off before SIGKILL, 30]:SECONDS:' \
+            '*--all[all VMs that run]' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \

@@ -368,6 +368,7 @@ fn the_service_is_installed_once_and_what_others_wrote_is_replaced_by_force_only
             "etc/NetworkManager/conf.d/90-volnet.conf",
             "nmcli general reload, if NetworkManager runs",
         ),
+        ("etc/systemd/system/volnet-guests.service", "systemctl daemon-reload"),
     ];
     let lines = |what: &dyn Fn(&str) -> String| {
         let line = |(path, notice): &(&str, &str)| {
@@ -391,6 +392,8 @@ fn the_service_is_installed_once_and_what_others_wrote_is_replaced_by_force_only
     assert!(unit.contains(&format!("\nExecStart={VOLNET} serve --bridge=vmbr9\n")), "{unit}");
     assert!(text(files[1].0).contains("\nName=vmbr9 vttap-*\n"), "{}", text(files[1].0));
     let kept_off = "\nmatch-device=interface-name:vmbr9,interface-name:vttap-*\nmanaged=0\n";
+    let stop = format!("\nExecStop={VOLNET} stop --all --timeout 60\n");
+    assert!(text(files[3].0).contains(&stop), "{}", text(files[3].0));
     assert!(text(files[2].0).contains(kept_off), "{}", text(files[2].0));
 
     let again = folder.run(&line);

@@ -16,7 +16,9 @@ use crate::model::expose::Protocol;
 use crate::model::nic::NICS_MAX;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
-use super::command::{Change, Command, Create, Disk, Invocation, Override, Preparation, Setting};
+use super::command::{
+    Change, Command, Create, Disk, Invocation, Override, Preparation, Setting, Vms,
+};
 use super::completion;
 use super::verbs::{self, Flag, Kind, LIMITS, Settings, Verb};
 
@@ -269,10 +271,13 @@ fn change(mut given: Given, change: Change) -> Result<Command, Stop> {
             }
         },
     };
-    if given.words.is_empty() {
-        return Err(wrong("NAME is missing"));
-    }
-    Ok(Command::Change { change, names: given.words, timeout_ms })
+    let vms = match (given.has("all"), given.words.is_empty()) {
+        (true, true) => Vms::Running,
+        (true, false) => return Err(wrong("--all: there is a NAME, too")),
+        (false, true) => return Err(wrong("NAME is missing")),
+        (false, false) => Vms::Named(given.words),
+    };
+    Ok(Command::Change { change, vms, timeout_ms })
 }
 
 /// Each flag of a rate is the parameter that create's of the same name writes.

@@ -17,6 +17,15 @@ pub(super) struct Invocation {
     pub(super) command: Command,
 }
 
+/// The VMs that are to be changed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Vms {
+    /// These, by name.
+    Named(Vec<String>),
+    /// All that run.
+    Running,
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Command {
@@ -29,7 +38,7 @@ pub(super) enum Command {
     /// Make a VM's network, and start its hypervisor if `start`.
     Create(Box<Create>),
     /// Start, stop, restart or delete VMs.
-    Change { change: Change, names: Vec<String>, timeout_ms: Option<u64> },
+    Change { change: Change, vms: Vms, timeout_ms: Option<u64> },
     /// Change what a VM may do or how it is reached, by a method of the interface.
     Adjust { method: &'static str, parameters: Value },
     /// Show one VM.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::command::{Command, Invocation};
+use super::command::{Command, Invocation, Vms};
 use super::{Trouble, args, document, show, vm};
 use crate::protocol::client;
 use crate::protocol::request::{self, Fault};
@@ -42,9 +42,10 @@ pub fn command_line(bytes: &[u8]) {
             let Ok(parameters) = document::parameters(&create, None, None, base) else { return };
             ("io.volnet.Create", parameters)
         }
-        Ok(Invocation { command: Command::Change { change, names, timeout_ms }, .. }) => {
-            (change.method(), vm::of_change(&names[0], timeout_ms))
-        }
+        Ok(Invocation { command: Command::Change { change, vms, timeout_ms }, .. }) => match vms {
+            Vms::Named(names) => (change.method(), vm::of_change(&names[0], timeout_ms)),
+            Vms::Running => return,
+        },
         Ok(Invocation { command: Command::Adjust { method, parameters }, .. }) => {
             (method, parameters)
         }

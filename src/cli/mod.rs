@@ -97,8 +97,8 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Setup(setup) => host::setup(&mut session, &setup, &flags),
         Command::Teardown(teardown) => host::teardown(&mut session, &teardown, &flags),
         Command::Create(create) => vm::create(&mut session, &create),
-        Command::Change { change, names, timeout_ms } => {
-            vm::change(&mut session, change, &names, timeout_ms)
+        Command::Change { change, vms, timeout_ms } => {
+            vm::change(&mut session, change, vms, timeout_ms)
         }
         Command::Adjust { method, parameters } => vm::adjust(&mut session, method, parameters),
         Command::Get { name } => vm::get(&mut session, &name),

@@ -3,6 +3,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `volnet.service` | systemd runs the daemon: this program, with the settings from flags |
+//! | `volnet-guests.service` | guests are asked to power off before the host goes down |
 //! | `10-volnet.network` | systemd-networkd leaves our links alone (systemd.network(5)) |
 //! | `90-volnet.conf` | so does NetworkManager (NetworkManager.conf(5)) |
 //!
@@ -13,7 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Flags, Settings};
+use crate::config::{CLIENT_KEYS, Flags, KEYS, Key, Settings};
 
 use super::Trouble;
 use super::command::Preparation;
@@ -21,8 +22,12 @@ use super::session::file;
 
 /// The unit as it is packaged.
 const UNIT: &str = include_str!("../../packaging/volnet.service");
-/// The command in the unit that is replaced.
-const COMMAND: &str = "/usr/local/bin/volnet serve";
+/// The unit that stops guests before the host goes down, as it is packaged.
+const GUESTS: &str = include_str!("../../packaging/volnet-guests.service");
+/// The program in these two that is replaced.
+const PROGRAM: &str = "/usr/local/bin/volnet";
+/// The verb of the daemon, behind which its settings go.
+const SERVE: &str = " serve";
 /// The packaged file that keeps systemd-networkd away.
 const NETWORKD: &str = include_str!("../../packaging/10-volnet.network");
 /// The packaged file that keeps NetworkManager away.
@@ -141,7 +146,7 @@ impl Item {
     }
 }
 
-fn items(root: &Path, flags: &Flags, settings: &Settings) -> Result<[Item; 3], Trouble> {
+fn items(root: &Path, flags: &Flags, settings: &Settings) -> Result<[Item; 4], Trouble> {
     let program = std::env::current_exe().map_err(|error| {
         file("cannot find the path of this program", Path::new("volnet"), error)
     })?;
@@ -164,6 +169,11 @@ fn items(root: &Path, flags: &Flags, settings: &Settings) -> Result<[Item; 3], T
             text: NETWORK_MANAGER.replace(BRIDGE, &bridges.join(",interface-name:")),
             notice: "nmcli general reload, if NetworkManager runs",
         },
+        Item {
+            path: path("etc/systemd/system/volnet-guests.service"),
+            text: guests(&program, flags)?,
+            notice: "systemctl daemon-reload",
+        },
     ])
 }
 
@@ -185,14 +195,30 @@ fn write(item: &Item) -> Result<(), Trouble> {
 
 /// The unit for this program and these settings.
 fn unit(program: &Path, flags: &Flags) -> Result<String, Trouble> {
-    let program = program.to_str().ok_or_else(|| {
+    let command = word(program)? + SERVE + &settings(flags, &KEYS);
+    Ok(UNIT.replace(&format!("{PROGRAM}{SERVE}"), &command))
+}
+
+/// The unit that stops guests, by the socket of these settings.
+fn guests(program: &Path, flags: &Flags) -> Result<String, Trouble> {
+    let (stop, clients) = (" stop", settings(flags, &CLIENT_KEYS));
+    let command = word(program)? + stop + &clients;
+    Ok(GUESTS.replace(&format!("{PROGRAM}{stop}"), &command))
+}
+
+/// The flags of some settings, for a command line of a unit.
+fn settings(flags: &Flags, keys: &[Key]) -> String {
+    let known = |name| keys.iter().any(|key| key.flag == Some(name));
+    let given = flags.iter().filter(|(name, _)| known(*name));
+    given.map(|(name, value)| format!(" --{name}={}", quote(value))).collect()
+}
+
+/// A program as a word of a unit.
+fn word(program: &Path) -> Result<String, Trouble> {
+    let text = program.to_str().ok_or_else(|| {
         Trouble::Input(format!("a unit cannot name {}: it is not UTF-8", program.display()))
     })?;
-    let mut command = format!("{} serve", quote(program));
-    for (flag, value) in flags.iter() {
-        command.push_str(&format!(" --{flag}={}", quote(value)));
-    }
-    Ok(UNIT.replace(COMMAND, &command))
+    Ok(quote(text))
 }
 
 /// A word in the syntax of systemd's command lines (systemd.service(5), "Command lines").
@@ -243,7 +269,8 @@ mod tests {
 
     #[test]
     fn what_is_packaged_has_what_is_replaced() {
-        assert_eq!(UNIT.matches(COMMAND).count(), 1);
+        assert_eq!(UNIT.matches(&format!("{PROGRAM}{SERVE}")).count(), 1);
+        assert_eq!(GUESTS.matches(&format!("{PROGRAM} stop")).count(), 1);
         assert_eq!(NETWORKD.matches(BRIDGE).count(), 1);
         assert_eq!(NETWORK_MANAGER.matches(&format!("interface-name:{BRIDGE}")).count(), 1);
         assert_eq!(NETWORK_MANAGER.matches(BRIDGE).count(), 1);

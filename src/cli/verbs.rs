@@ -125,6 +125,7 @@ const TIMEOUT: [Flag; 1] = [valued(
     Complete::Nothing,
     "how long a guest has to power off before SIGKILL, 30",
 )];
+const ALL: [Flag; 1] = [switch("all", "all VMs that run")];
 const NIC: [Flag; 1] =
     [valued("nic", "N", Complete::Nothing, "the NIC that is meant, counted from 0")];
 const HYPERVISOR: [Flag; 1] = [valued(
@@ -292,10 +293,10 @@ pub(super) const VERBS: [Verb; 26] = [
         ..of_vms("start", "NAME...", "start its hypervisor")
     },
     Verb {
-        flags: &[&TIMEOUT],
+        flags: &[&TIMEOUT, &ALL],
         json: JSON_LINES,
         text: "Ask the guests to power off; then SIGTERM, then SIGKILL. Wait for their end.",
-        ..of_vms("stop", "NAME...", "stop its hypervisor")
+        ..of_vms("stop", "NAME...|--all", "stop its hypervisor")
     },
     Verb {
         flags: &[&TIMEOUT],

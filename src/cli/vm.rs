@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use crate::protocol::frame::MESSAGE_MAX;
 
-use super::command::{Change, Create};
+use super::command::{Change, Create, Vms};
 use super::session::{Session, file};
 use super::{DONE, FAILED, Trouble, document, show};
 
-/// The most VMs that are changed at a time, each on its own connection.
-const AT_A_TIME: usize = 16;
+/// The most VMs that are changed at a time, each on its own connection. The daemon takes 64
+/// connections of a user.
+const AT_A_TIME: usize = 48;
 
 /// `create` and `run`.
 pub(super) fn create(session: &mut Session, create: &Create) -> Result<u8, Trouble> {
@@ -59,9 +60,13 @@ fn read(path: &Path) -> Result<Value, Trouble> {
 pub(super) fn change(
     session: &mut Session,
     change: Change,
-    names: &[String],
+    vms: Vms,
     timeout_ms: Option<u64>,
 ) -> Result<u8, Trouble> {
+    let names = match vms {
+        Vms::Named(names) => names,
+        Vms::Running => running(session)?,
+    };
     let mut status = DONE;
     for names in names.chunks(AT_A_TIME) {
         let mut under_way = Vec::new();
@@ -85,6 +90,14 @@ pub(super) fn change(
         }
     }
     Ok(status)
+}
+
+/// The names of the VMs that run.
+fn running(session: &mut Session) -> Result<Vec<String>, Trouble> {
+    let reply = session.call("io.volnet.List", json!({}))?;
+    let vms = reply.get("vms").and_then(Value::as_array).into_iter().flatten();
+    let running = vms.filter(|vm| vm["status"] == "running" || vm["status"] == "stopping");
+    Ok(running.map(|vm| show::text(&vm["name"])).collect())
 }
 
 /// The parameters of a change.

@@ -9,7 +9,8 @@ fn command(text: &str) -> Command {
 }
 
 fn change(change: Change, names: &[&str], timeout_ms: Option<u64>) -> Command {
-    Command::Change { change, names: names.iter().map(|n| (*n).into()).collect(), timeout_ms }
+    let vms = Vms::Named(names.iter().map(|name| (*name).into()).collect());
+    Command::Change { change, vms, timeout_ms }
 }
 
 #[test]
@@ -42,6 +43,10 @@ fn every_verb() {
         ("teardown --service", Command::Teardown(service("/"))),
         ("start web", change(Change::Start, &["web"], None)),
         ("stop web db --timeout 5", change(Change::Stop, &["web", "db"], Some(5000))),
+        (
+            "stop --all",
+            Command::Change { change: Change::Stop, vms: Vms::Running, timeout_ms: None },
+        ),
         ("restart --timeout=0 web", change(Change::Restart, &["web"], Some(0))),
         ("delete -- web", change(Change::Delete, &["web"], None)),
         ("expose web tcp:8080:80", adjusted("Expose", json!({"port": 80, "host_port": 8080}))),
