@@ -80,8 +80,8 @@ _volnet() {
     *:--pps) return ;;
     *:--timeout) return ;;
     *:--nic) return ;;
-    setup:*) choices="--dry-run --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
-    teardown:*) choices="--dry-run --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
+    setup:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
+    teardown:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;

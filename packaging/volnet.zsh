@@ -49,6 +49,7 @@ _volnet() {
     setup)
         _arguments \
             '*--dry-run[change nothing; print each step as a command that does the same]' \
+            '*--verbose[print the steps that were done, too]' \
             '*--force[go on where it is refused else]' \
             '*--service[also the files of the service]' \
             '*--root[below which etc/ these files are, /]:PATH:_files' \
@@ -69,6 +70,7 @@ _volnet() {
     teardown)
         _arguments \
             '*--dry-run[change nothing; print each step as a command that does the same]' \
+            '*--verbose[print the steps that were done, too]' \
             '*--force[go on where it is refused else]' \
             '*--service[also the files of the service]' \
             '*--root[below which etc/ these files are, /]:PATH:_files' \

@@ -224,6 +224,7 @@ fn preparation(mut given: Given) -> Result<Preparation, Stop> {
     }
     let preparation = Preparation {
         dry_run: given.has("dry-run"),
+        verbose: given.has("verbose"),
         force: given.has("force"),
         service: given.has("service").then(|| root.unwrap_or_else(|| "/".into())),
     };

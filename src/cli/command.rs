@@ -76,6 +76,8 @@ pub(super) enum Command {
 pub(super) struct Preparation {
     /// Change nothing, show what would be.
     pub(super) dry_run: bool,
+    /// Also show what was done, as commands.
+    pub(super) verbose: bool,
     /// Even where a subnet overlaps with what the host has, while VMs exist, or where a file says
     /// something else.
     pub(super) force: bool,

@@ -28,7 +28,7 @@ pub(super) fn setup(
     setup: &Preparation,
     flags: &Flags,
 ) -> Result<u8, Trouble> {
-    let Preparation { dry_run, force, .. } = *setup;
+    let Preparation { dry_run, verbose, force, .. } = *setup;
     let service = Service::look(setup, flags, &session.settings)?;
     let mut reply = through_daemon_or_here(
         session,
@@ -39,11 +39,12 @@ pub(super) fn setup(
     let done = service.install()?;
     reply.insert("files".into(), done.files.into());
     session.show(&reply, |reply| {
-        let mut text = show::plan(reply.get("plan"));
-        if text.is_empty() && !dry_run {
-            text.push_str("the host is ready\n");
+        let plan = show::plan(reply.get("plan"));
+        match (dry_run, verbose) {
+            (true, _) => plan + &done.text,
+            (false, true) => plan + "the host is ready\n" + &done.text,
+            (false, false) => "the host is ready\n".to_string() + &done.text,
         }
-        text + &done.text
     })?;
     Ok(DONE)
 }
@@ -54,7 +55,7 @@ pub(super) fn teardown(
     teardown: &Preparation,
     flags: &Flags,
 ) -> Result<u8, Trouble> {
-    let Preparation { dry_run, force, .. } = *teardown;
+    let Preparation { dry_run, verbose, force, .. } = *teardown;
     let service = Service::look(teardown, flags, &session.settings)?;
     let mut reply = through_daemon_or_here(
         session,
@@ -64,9 +65,15 @@ pub(super) fn teardown(
     )?;
     let done = service.remove()?;
     reply.insert("files".into(), done.files.into());
-    session.show(&reply, |reply| match show::plan(reply.get("plan")) + &done.text {
-        text if text.is_empty() && !dry_run => "nothing of volnet is here\n".into(),
-        text => text,
+    session.show(&reply, |reply| {
+        let plan = show::plan(reply.get("plan"));
+        let result = match (dry_run, plan.is_empty(), done.text.is_empty()) {
+            (true, _, _) | (false, true, false) => "",
+            (false, true, true) => "nothing of volnet is here\n",
+            (false, false, _) => "the host is as it was before\n",
+        };
+        let steps = if dry_run || verbose { plan } else { String::new() };
+        steps + result + &done.text
     })?;
     Ok(DONE)
 }

@@ -134,7 +134,8 @@ const HYPERVISOR: [Flag; 1] = [valued(
     HYPERVISORS,
     "its name: cloud-hypervisor, qemu, firecracker or a template",
 )];
-const PREPARATION: [Flag; 3] = [
+const PREPARATION: [Flag; 4] = [
+    switch("verbose", "print the steps that were done, too"),
     switch("force", "go on where it is refused else"),
     switch("service", "also the files of the service"),
     valued("root", "PATH", Complete::Files, "below which etc/ these files are, /"),
