@@ -10,14 +10,14 @@ use crate::protocol::{client, reply};
 
 use super::command::Preparation;
 use super::connection::Connection;
+use super::journal;
 use super::service::Service;
 use super::session::Session;
 use super::{DONE, FAILED, Trouble, show};
 
 /// `serve`.
 pub(super) fn serve(session: &Session) -> Result<u8, Trouble> {
-    let level = env_logger::Env::new().filter_or("VOLNET_LOG", "info");
-    env_logger::Builder::from_env(level).format_timestamp(None).init();
+    journal::log();
     (session.daemon.serve)(&session.settings)?;
     Ok(DONE)
 }

@@ -19,6 +19,7 @@ mod exec;
 pub mod exercise;
 mod help;
 mod host;
+mod journal;
 mod logs;
 #[cfg(test)]
 mod manual;
