@@ -231,6 +231,24 @@ fn check_fails_where_something_is_wrong() {
 }
 
 #[test]
+fn check_tells_a_user_that_no_daemon_runs() {
+    let folder = Folder::new("check-user");
+    let program = folder.0.join("volnet");
+    fs::copy(VOLNET, &program).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args("--reuid 65534 --regid 65534 --clear-groups".split(' ')).arg(&program);
+    command.args(["check", "--socket"]).arg(folder.socket());
+    let output = command.output().expect("setpriv runs");
+    let socket = folder.socket();
+    let said = format!(
+        "volnet: cannot reach the daemon at {}: No such file or directory (os error 2)\n",
+        socket.display()
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), said);
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
 fn monitor_shows_the_state_and_then_events() {
     let folder = Folder::new("monitor");
     let event = json!({"sequence": 1, "at": 0, "kind": "vm_exited", "vm": "web",

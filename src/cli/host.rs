@@ -87,6 +87,11 @@ fn through_daemon_or_here(
     if let Some(mut connection) = Connection::open_if_served(&session.settings.socket)? {
         return Ok(connection.call(method, parameters)?.parameters);
     }
+    here(session, request)
+}
+
+/// The reply of this program, where no daemon runs.
+fn here(session: &Session, request: &Request) -> Result<Map<String, Value>, Trouble> {
     let answer = (session.daemon.offline)(&session.settings, request)?;
     // These are the same bytes that the daemon would send, so that there is one way to show them.
     let mut bytes = Vec::new();
@@ -105,12 +110,47 @@ pub(super) fn networks(session: &mut Session) -> Result<u8, Trouble> {
 
 /// `check`.
 pub(super) fn check(session: &mut Session) -> Result<u8, Trouble> {
-    let reply = session.call("io.volnet.Check", json!({}))?;
+    let socket = &session.settings.socket;
+    let daemon = match is_root() {
+        true => Connection::open_if_served(socket)?,
+        false => Some(Connection::open(socket)?),
+    };
+    let reply = match daemon {
+        Some(mut connection) => connection.call("io.volnet.Check", json!({}))?.parameters,
+        None => check_here(session)?,
+    };
     let findings = reply.get("findings").unwrap_or(&Value::Null);
     session.show(&reply, |_| show::findings(findings))?;
     let wrong = |finding: &Value| finding["level"] == "error";
     let any = findings.as_array().is_some_and(|findings| findings.iter().any(wrong));
     Ok(if any { FAILED } else { DONE })
+}
+
+/// Whether the caller can look at the host without the daemon.
+#[cfg(target_os = "linux")]
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// No daemon runs elsewhere, so this program answers everybody.
+#[cfg(not(target_os = "linux"))]
+fn is_root() -> bool {
+    true
+}
+
+/// The findings where no daemon runs, and first of them that none does.
+fn check_here(session: &Session) -> Result<Map<String, Value>, Trouble> {
+    let mut reply = here(session, &Request::Check)?;
+    let daemon = json!({
+        "check": "daemon",
+        "level": "error",
+        "message": "volnet serve does not run: nothing repairs the network or watches VMs",
+        "hint": "systemctl start volnet; if that fails, journalctl -u volnet says why",
+    });
+    if let Some(Value::Array(findings)) = reply.get_mut("findings") {
+        findings.insert(0, daemon);
+    }
+    Ok(reply)
 }
 
 /// `version`: the daemon's, or this program's own without a daemon.

@@ -265,7 +265,7 @@ pub(super) const VERBS: [Verb; 26] = [
     Verb {
         alias: Some("doctor"),
         text: "Check the host, and say what keeps VMs from working and how to mend it. Exit \
-               status 1 if something does.",
+               status 1 if something does. Root can check without the daemon.",
         ..verb("check", "", "find what keeps VMs from working, and how to mend it")
     },
     Verb {
