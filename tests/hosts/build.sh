@@ -15,7 +15,7 @@ name=$1
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 # What volnet's users have, and what its tests read back with.
 PACKAGES=systemd,systemd-sysv,udev,dbus,kmod,procps,iproute2,iputils-ping,nftables,iptables
-PACKAGES=$PACKAGES,conntrack,ethtool,jq,netcat-openbsd,python3-minimal
+PACKAGES=$PACKAGES,passwd,conntrack,ethtool,jq,netcat-openbsd,python3-minimal
 # Needed to reach the disk, and the agent's port. What a kernel has built in is no module.
 BOOT_MODULES="virtio_pci virtio_blk virtio_console ext4"
 # No host has the devices that these are for.

@@ -23,14 +23,15 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = ROOT / "build/hosts"
 # What a host has of the repository, in its places.
-GIVEN = ["README.md", "dist/volnet", "packaging", "tests/hosts"]
+GIVEN = ["README.md", "docs", "dist/volnet", "packaging", "tests/hosts"]
 # Asks for a reboot, and to be run again (EX_TEMPFAIL of sysexits.h).
 REBOOT = 75
 
 # Programs of `cargo test` whose judge is the kernel.
 KERNEL = ["contract", "links", "nft", "socket", "conntrack", "rtnl", "packets", "commands"]
 KERNEL = [f"kernel_{name}" for name in KERNEL]
-CHECKS = {"all": ["smoke", *KERNEL, "install", "reboot"]}
+USER = ["smoke", "install", "systemd", "reboot", "remove"]
+CHECKS = {"kernel": KERNEL, "user": USER, "all": [*KERNEL, *USER]}
 
 
 def table():

@@ -37,4 +37,13 @@ echo "the exposed port answers $(cut -d' ' -f1 /proc/uptime) s after the kernel 
 [ "$(vm still status)" = created ] || [ "$(vm still status)" = stopped ] || fail "still runs"
 volnet get gone && fail "the ephemeral VM is there"
 volnet check
+
+step the guests were asked before the host went down
+journalctl -b -1 -u volnet-guests --no-pager -o cat
+for name in web mail api; do
+    journalctl -b -1 -u volnet-guests --no-pager -o cat | grep -qx "$name: stopped" ||
+        fail "$name was not stopped"
+    grep -q 'guest: asked to end' /var/log/volnet/$name.log || fail "$name was not asked"
+done
+journalctl -b -1 -u volnet --no-pager | grep 'remains running' && fail "a hypervisor was left"
 volnet delete web mail api still

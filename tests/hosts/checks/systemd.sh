@@ -1,0 +1,35 @@
+#!/bin/bash
+# volnet under systemd: what the journal has, what `check` says when the daemon does not run, and
+# what the sandbox of the unit gives away. Comes after install.
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+trap '[ $? = 0 ] || journalctl -b -u "volnet*" --no-pager -n 40 -o short-monotonic' EXIT
+# The most that `systemd-analyze security` may find, in tenths.
+EXPOSURE_MAX=46
+
+step the journal has levels, and no word of the source
+volnet run web --hypervisor standin
+tap=$(vm web tap) web=$(vm web ip)
+ip link set "$tap" down
+warned() { journalctl -u volnet -p warning --no-pager | grep "$tap"; }
+eventually warned
+journalctl -u volnet -o cat --no-pager | grep -e 'volnet::' -e '^\[' -e '^<' &&
+    fail "not for operators"
+
+step a check without the daemon
+systemctl stop volnet
+status=0
+volnet check >/run/found || status=$?
+cat /run/found
+[ $status = 1 ] || fail "check ends with status $status"
+grep -q '^error  *daemon: ' /run/found || fail "it does not say that there is no daemon"
+eventually reaches "$web"
+systemctl start volnet
+volnet check | grep '^error' && fail "an error with the daemon"
+volnet delete web
+
+step what the sandbox gives away
+systemd-analyze security volnet --no-pager | tail -n 60
+tenths=$(systemd-analyze security volnet --no-pager |
+    sed -n 's/.*exposure level.*: \([0-9]*\)\.\([0-9]\).*/\1\2/p')
+[ "$tenths" -le "$EXPOSURE_MAX" ] || fail "exposure $tenths tenths"
