@@ -339,7 +339,9 @@ fn tables_and_elements_are_made_and_removed() {
         let [ip, bridge] = tables();
         sh(&[Op::CreateTable(Box::new(ip.clone())), Op::CreateTable(Box::new(bridge.clone()))]);
         // nft 1.1 shows masks in hexadecimal.
-        let text = run("nft list ruleset").replace("0x3fff", "16383").replace("!= 0x0", "!= 0");
+        let listed =
+            || run("nft list ruleset").replace("0x3fff", "16383").replace("!= 0x0", "!= 0");
+        let text = listed();
         for line in [
             "ip saddr @subnets oifname != @bridges masquerade",
             "ct state established,related ip daddr @subnets accept",
@@ -366,10 +368,10 @@ fn tables_and_elements_are_made_and_removed() {
         assert_eq!(elements("bridge", "guests").as_array().map(Vec::len), Some(1));
 
         sh(&[Op::ReplaceTable(Box::new(ip)), Op::ReplaceTable(Box::new(bridge))]);
-        assert_eq!(run("nft list ruleset"), text);
+        assert_eq!(listed(), text);
         let remove = |family| Op::RemoveTable { family, name: "volnet" };
         sh(&[remove(Family::Ip), remove(Family::Bridge), remove(Family::Ip)]);
-        assert_eq!(run("nft list ruleset"), "");
+        assert_eq!(listed(), "");
     });
 }
 
