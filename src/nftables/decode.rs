@@ -35,7 +35,7 @@ impl SeenSet {
                 Filled::Limiting(unit) => Some(unit),
                 _ => None,
             };
-            encode::key_type(key) == set.key_type
+            encode::is_key_type(key, set.key_type)
                 && set.data_type == leads.then_some(encode::TARGET)
                 && encode::limited(key) == limits
         };

@@ -342,15 +342,39 @@ const TYPE_INET_PROTOCOL: u32 = 12;
 const TYPE_INET_SERVICE: u32 = 13;
 const TYPE_IFNAME: u32 = 41;
 
-/// nft's number for the type of a key.
+/// nft's number for the type of a key. The kernel stores it and does not read it.
+///
+/// Bytes have the type of a value of their length. nft writes "integer" for them, which has no
+/// length, and takes their expressions from the user data. Before 1.0, nft does not know these
+/// expressions, and an integer in a key ends it with a failed assertion.
 pub fn key_type(key: &[Field]) -> u32 {
+    of_types(key, |bytes| match bytes.length {
+        1 => TYPE_INET_PROTOCOL,
+        2 => TYPE_INET_SERVICE,
+        4 => TYPE_IPADDR,
+        6 => TYPE_ETHERADDR,
+        _ => TYPE_INTEGER,
+    })
+}
+
+/// The same, as nft writes it.
+fn key_type_of_nft(key: &[Field]) -> u32 {
+    of_types(key, |_| TYPE_INTEGER)
+}
+
+/// Whether a set with this type of key can be one of ours, made by us or by nft from our text.
+pub fn is_key_type(key: &[Field], number: u32) -> bool {
+    number == key_type(key) || number == key_type_of_nft(key)
+}
+
+fn of_types(key: &[Field], of_bytes: impl Fn(&Bytes) -> u32) -> u32 {
     let number = |field: &Field| match field {
         Field::Ipv4 => Some(TYPE_IPADDR),
         Field::Ether => Some(TYPE_ETHERADDR),
         Field::Link => Some(TYPE_IFNAME),
         Field::Protocol => Some(TYPE_INET_PROTOCOL),
         Field::Port => Some(TYPE_INET_SERVICE),
-        Field::Bytes(_) => Some(TYPE_INTEGER),
+        Field::Bytes(bytes) => Some(of_bytes(bytes)),
         // It is not in the key.
         Field::Target | Field::Rate(_) => None,
     };
