@@ -45,5 +45,7 @@ for name in web mail api; do
         fail "$name was not stopped"
     grep -q 'guest: asked to end' /var/log/volnet/$name.log || fail "$name was not asked"
 done
-journalctl -b -1 -u volnet --no-pager | grep 'remains running' && fail "a hypervisor was left"
+# Former stops of the daemon leave hypervisors on purpose.
+journalctl -b -1 -u 'volnet*' --no-pager -o cat | sed '1,/^Stopping .*[Gg]uests/d' |
+    grep 'remains running' && fail "a hypervisor was left"
 volnet delete web mail api still

@@ -28,6 +28,14 @@ systemctl start volnet
 volnet check | grep '^error' && fail "an error with the daemon"
 volnet delete web
 
+step a device that came after the daemon can be used
+modprobe -r kvm_amd kvm || :
+[ ! -e /dev/kvm ] || fail "/dev/kvm is still there"
+systemctl restart volnet
+modprobe kvm_amd
+usable() { volnet check | grep '^ok  */dev/kvm: it can be opened'; }
+eventually usable
+
 step what the sandbox gives away
 systemd-analyze security volnet --no-pager | tail -n 60
 tenths=$(systemd-analyze security volnet --no-pager |
