@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -295,6 +295,49 @@ fn a_hypervisor_has_its_tap_and_its_log_and_nothing_else() {
             expected.extend(vec![format!("vttap-{name}"); taps]);
             assert_eq!(descriptors(&vm["pid"]), expected, "{hypervisor}");
         }
+    });
+}
+
+/// A guest that runs without KVM is told of by an event, by `get` and by `check`, also by the next
+/// daemon.
+#[test]
+fn a_guest_does_not_run_without_kvm_unsaid() {
+    in_namespace(|| {
+        // Nobody can write to it here.
+        if Path::new("/dev/kvm").exists() {
+            run("mount --bind /proc/version /dev/kvm");
+        }
+        let mut daemon = idle_hypervisors(json!({ "hypervisor_user": "nobody" }));
+        let mut monitor = daemon.connect();
+        monitor.send(b"{\"method\":\"io.volnet.Monitor\",\"more\":true}\n");
+        monitor.receive().expect("the state");
+        let vm = create(&daemon, started("web", json!({ "hypervisor": "qemu" })));
+        assert_eq!(vm["kvm"], false);
+        let event = loop {
+            let mut reply = monitor.receive().expect("an event");
+            let event = reply["parameters"]["event"].take();
+            if event["kind"] == "vm_slow" {
+                break event;
+            }
+        };
+        assert_eq!(event["vm"], "web");
+        assert_eq!(event["message"], "VM web runs without KVM: /dev/kvm cannot be used");
+        let other = create(&daemon, started("other", json!({ "hypervisor": "other" })));
+        assert_eq!(other["kvm"], Value::Null, "a template says itself");
+        let slow = |daemon: &Daemon| -> Vec<Value> {
+            let mut findings = daemon.call("Check", json!({}))["parameters"]["findings"].take();
+            let findings = findings.as_array_mut().expect("findings");
+            findings.retain(|finding| finding["check"] == "kvm");
+            findings.iter_mut().map(|finding| finding["message"].take()).collect()
+        };
+        let said = [json!("VM web was started without KVM and is slow")];
+        assert_eq!(slow(&daemon), said);
+        daemon.start_again();
+        assert_eq!(daemon.call("Get", json!({ "name": "web" }))["parameters"]["vm"]["kvm"], false);
+        assert_eq!(slow(&daemon), said);
+        let stopped = daemon.call("Stop", json!({ "name": "web", "timeout_ms": 0 }));
+        assert_eq!(stopped["parameters"]["vm"]["kvm"], Value::Null, "{stopped}");
+        assert_eq!(slow(&daemon), [] as [Value; 0]);
     });
 }
 

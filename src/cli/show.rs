@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 24] = [
+const VM_FIELDS: [&str; 25] = [
     "name",
     "mode",
     "status",
@@ -27,6 +27,7 @@ const VM_FIELDS: [&str; 24] = [
     "ephemeral",
     "hypervisor",
     "pid",
+    "kvm",
     "exit_code",
     "exit_signal",
     "restarts",
@@ -224,7 +225,7 @@ mod tests {
             ], "mac": "02:5a:00:11:22:33", "ip": "192.168.127.2",
             "netmask": "255.255.255.0", "gateway": "192.168.127.1", "mtu": 1500, "cid": 3,
             "kernel_args": "ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off",
-            "ephemeral": false, "hypervisor": "qemu", "pid": 4711, "exit_code": null,
+            "ephemeral": false, "hypervisor": "qemu", "pid": 4711, "kvm": false, "exit_code": null,
             "exit_signal": null, "restarts": 0, "created_at": 1767225600000_i64,
             "started_at": 1767225601999_i64
         });
@@ -249,6 +250,7 @@ kernel_args  ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off
 ephemeral    no
 hypervisor   qemu
 pid          4711
+kvm          no
 restarts     0
 created_at   2026-01-01 00:00:00Z
 started_at   2026-01-01 00:00:01Z

@@ -22,10 +22,11 @@
 use std::rc::Rc;
 
 use super::shell::Shell;
-use crate::engine::decide::{Act, Decision, Outcome, Write};
+use crate::engine::decide::{Act, Decision, Launched, Outcome, Write};
 use crate::engine::ledger::BRIDGE_PORTS_MAX;
 use crate::engine::watch::Notice;
 use crate::hypervisor::process::{Descriptors, Processes};
+use crate::hypervisor::user::KVM;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Reason, Refusal};
 use crate::model::name::VmName;
@@ -88,10 +89,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             return Ok(Begun { applied: Vec::new(), outcome: Outcome::default() });
         }
         let applied = self.apply(decision)?;
-        let outcome = Outcome { taps: taps(&decision.plan, &applied), pid: None };
+        let outcome = Outcome { taps: taps(&decision.plan, &applied), launched: None };
         let mut begun = Begun { applied, outcome };
         match self.act(decision, &begun.outcome, now) {
-            Ok(pid) => begun.outcome.pid = pid,
+            Ok(launched) => begun.outcome.launched = launched,
             Err(error) => {
                 self.undo(decision, &begun);
                 return Err(error);
@@ -138,32 +139,24 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         decision: &Decision,
         outcome: &Outcome,
         now: Now,
-    ) -> Result<Option<u32>, Error> {
+    ) -> Result<Option<Launched>, Error> {
         let name = &decision.subject;
         match decision.act {
             None => {}
             Some(Act::Spawn) => {
-                let record = decision.outcome(outcome, now);
-                let slow = self.launcher.slow(&record);
-                let pid = self.spawn(&record)?;
-                self.note_speed(name, slow, now);
-                return Ok(Some(pid));
+                let launched = self.spawn(&decision.outcome(outcome, now))?;
+                if self.launcher.is_slow(launched.kvm) {
+                    let message = format!("VM {name} runs without KVM: {KVM} cannot be used");
+                    let vm = Some(name.clone());
+                    self.event(Notice { kind: EventKind::VmSlow, vm, message, by: None }, now);
+                }
+                return Ok(Some(launched));
             }
             Some(Act::Ask) => self.ask(decision)?,
             Some(Act::Terminate) => self.processes.terminate(name)?,
             Some(Act::Kill) => self.processes.kill(name)?,
         }
         Ok(None)
-    }
-
-    /// Notes whether a VM that was started has to do without KVM, and tells of it.
-    fn note_speed(&mut self, name: &VmName, slow: Option<String>, now: Now) {
-        self.slow.remove(name);
-        if let Some(message) = slow {
-            self.slow.insert(name.clone());
-            let vm = Some(name.clone());
-            self.event(Notice { kind: EventKind::VmSlow, vm, message, by: None }, now);
-        }
     }
 
     /// Asks a guest to power off. One that cannot be asked is not waited for.
@@ -180,9 +173,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    fn spawn(&mut self, record: &Record) -> Result<u32, Error> {
+    fn spawn(&mut self, record: &Record) -> Result<Launched, Error> {
         let name = &record.name;
-        let id = self.launch(record).map_err(|error| match error {
+        let kvm = self.launcher.kvm_for(record);
+        let id = self.launch(record, kvm).map_err(|error| match error {
             Error::Failed(Failure::Hypervisor { name: vm, reason, log: None }) => {
                 let log = self.launcher.tail_of_log(name);
                 Failure::Hypervisor { name: vm, reason, log }.into()
@@ -194,11 +188,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.end_spawned(name);
             return Err(failure.into());
         }
-        Ok(id.pid)
+        Ok(Launched { pid: id.pid, kvm })
     }
 
     /// Starts a VM's process with its open descriptors.
-    fn launch(&mut self, record: &Record) -> Result<ProcessId, Error> {
+    fn launch(&mut self, record: &Record, kvm: Option<bool>) -> Result<ProcessId, Error> {
         let name = &record.name;
         let ports: Vec<_> = self.engine.desired_ports(record).collect();
         let mut taps = Vec::new();
@@ -214,13 +208,14 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             &self.engine.kernel_args(record),
             self.store.paths(),
             &given,
+            kvm,
         )?;
         Ok(self.processes.spawn(name, &command, given)?)
     }
 
     /// Undoes all of a decision whose record could not be written.
     fn take_back(&mut self, decision: &Decision, begun: &Begun) {
-        if begun.outcome.pid.is_some() {
+        if begun.outcome.launched.is_some() {
             self.end_spawned(&decision.subject);
         }
         self.write_back(decision);

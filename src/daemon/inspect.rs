@@ -57,11 +57,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 "load kvm_intel or kvm_amd",
             ),
         ];
-        findings.extend(self.slow.iter().filter(|name| self.runs(name)).map(|name| {
-            let message = format!("VM {name} was started without KVM and is slow");
-            let hint = format!("when the host has {KVM}: volnet restart {name}");
-            finding("kvm", Level::Warning, message, Some(hint))
-        }));
+        findings.extend(self.slow());
         findings.extend(self.launcher.check());
         if self.engine.configured().any(|network| network.dhcp == Dhcp::Builtin) {
             findings.push(guests::name_servers());
@@ -132,8 +128,16 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         unheard.collect()
     }
 
-    fn runs(&self, name: &VmName) -> bool {
-        self.engine.vm(name).is_ok_and(|vm| vm.status() == Status::Running)
+    /// The VMs that run without the KVM that the settings want.
+    fn slow(&self) -> impl Iterator<Item = Finding> {
+        let vms = self.engine.vms().filter(|vm| vm.life.pid().is_some());
+        let slow = vms.filter(|vm| self.launcher.is_slow(vm.record.kvm));
+        slow.map(|vm| {
+            let name = &vm.record.name;
+            let message = format!("VM {name} was started without KVM and is slow");
+            let hint = format!("when the host has {KVM}: volnet restart {name}");
+            finding("kvm", Level::Warning, message, Some(hint))
+        })
     }
 
     /// Counters and gauges as OpenMetrics text (openmetrics.io, 1.0).

@@ -99,11 +99,16 @@ impl Launcher {
         record.spec.machine.is_some() && users.contains(&self.hypervisor(record))
     }
 
-    /// Why a VM that is started now will be slow, if it will. Only QEMU can do without KVM.
-    pub(super) fn slow(&self, record: &Record) -> Option<String> {
-        let device = user::KVM;
-        (self.hypervisor(record) == QEMU && self.lacks_kvm())
-            .then(|| format!("VM {} runs without KVM: {device} cannot be used", record.name))
+    /// Whether the hypervisor of a VM that starts now is to use KVM; `None`: it is for a template
+    /// to say. Only QEMU can do without.
+    pub(super) fn kvm_for(&self, record: &Record) -> Option<bool> {
+        self.uses_kvm(record)
+            .then(|| self.hypervisor(record) != QEMU || self.kvm && self.opens(user::KVM))
+    }
+
+    /// Whether a hypervisor does without the KVM that the settings want.
+    pub(super) fn is_slow(&self, kvm: Option<bool>) -> bool {
+        self.kvm && kvm == Some(false)
     }
 
     /// Whether hypervisors can use a device.
@@ -141,7 +146,8 @@ impl Launcher {
         })
     }
 
-    /// The command that starts a VM with its open descriptors.
+    /// The command that starts a VM with its open descriptors; for `kvm` see
+    /// [`Launcher::kvm_for`].
     pub(super) fn command(
         &self,
         record: &Record,
@@ -149,6 +155,7 @@ impl Launcher {
         kernel_args: &str,
         paths: &Paths,
         given: &Descriptors,
+        kvm: Option<bool>,
     ) -> Result<Command, Error> {
         let machine = record.spec.machine.as_ref().ok_or_else(no_machine)?;
         let resolved = resolve_machine(machine, &self.defaults)?;
@@ -167,7 +174,7 @@ impl Launcher {
             log: &log,
             log_fd: number(&given.log),
             vhost_vsock: self.opens(user::VHOST_VSOCK),
-            kvm: self.kvm && self.opens(user::KVM),
+            kvm: kvm == Some(true),
             tsc_khz: self.tsc_khz,
         };
         Ok(hypervisor::command_line(resolved.hypervisor, &launch, &self.options)?)

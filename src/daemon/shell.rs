@@ -63,8 +63,6 @@ pub struct Shell<N, D: Disk, P> {
     /// VMs whose process is not watched, or whose end could not be collected, and when it is looked
     /// at next.
     unwatched: BTreeMap<VmName, u64>,
-    /// VMs whose last start was without the KVM that they would use.
-    pub(super) slow: BTreeSet<VmName>,
     /// Bridges that are new, or gone, to whoever listens on them.
     pub(super) bridges: BTreeSet<String>,
 }
@@ -103,7 +101,6 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             outputs: Vec::new(),
             started: Vec::new(),
             unwatched: BTreeMap::new(),
-            slow: BTreeSet::new(),
             bridges,
         }
     }

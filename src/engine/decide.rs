@@ -109,7 +109,16 @@ pub struct Outcome {
     /// The taps that were made, with their indexes.
     pub taps: Vec<(String, u32)>,
     /// The process that was started.
-    pub pid: Option<u32>,
+    pub launched: Option<Launched>,
+}
+
+/// A process that was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launched {
+    /// Its pid.
+    pub pid: u32,
+    /// [`Record::kvm`].
+    pub kvm: Option<bool>,
 }
 
 /// What is done to a VM's process.
@@ -176,8 +185,9 @@ impl Outcome {
                 nic.ifindex = Some(*index);
             }
         }
-        if self.pid.is_some() {
-            Rc::make_mut(record).started_at = Some(now.wall);
+        if let Some(Launched { kvm, .. }) = self.launched {
+            let record = Rc::make_mut(record);
+            (record.started_at, record.kvm) = (Some(now.wall), kvm);
         }
     }
 }
@@ -389,7 +399,7 @@ impl Engine {
         drop(decision.record);
         if let Some(vm) = self.vms.get_mut(&decision.subject) {
             outcome.add_to(&mut vm.record, now);
-            if let Some(pid) = outcome.pid {
+            if let Some(Launched { pid, .. }) = outcome.launched {
                 vm.life = Life::Running { pid, since: now.mono, check: None };
             }
         }
@@ -493,6 +503,7 @@ impl Engine {
             created_at: now.wall,
             restarts: 0,
             started_at: None,
+            kvm: None,
             exit: None,
             wanted: start,
             boot: self.boot,

@@ -37,7 +37,7 @@ impl Engine {
             return None;
         }
         let record = vm.edit();
-        record.started_at = Some(now.wall);
+        (record.started_at, record.kvm) = (Some(now.wall), None);
         record.wanted = true;
         Some(Decision::of(vm, None, Write::Put, former))
     }

@@ -3,7 +3,7 @@
 mod expose;
 mod lease;
 
-use crate::engine::decide::{Act, Decision, Engine, Outcome, Step, Write};
+use crate::engine::decide::{Act, Decision, Engine, Launched, Outcome, Step, Write};
 use crate::engine::supervise::RESTARTS_MAX;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
@@ -96,8 +96,9 @@ fn done(engine: &mut Engine, decision: Decision, now: Now) -> Replies {
         Op::CreateTap { name, .. } => Some((name.clone(), 7)),
         _ => None,
     });
-    let pid = (decision.act == Some(Act::Spawn)).then_some(4711);
-    let outcome = Outcome { taps: made.collect(), pid };
+    let process = Launched { pid: 4711, kvm: Some(false) };
+    let launched = (decision.act == Some(Act::Spawn)).then_some(process);
+    let outcome = Outcome { taps: made.collect(), launched };
     engine.commit(decision, &outcome, now)
 }
 

@@ -84,6 +84,7 @@ impl Vm {
             ephemeral: record.spec.ephemeral,
             hypervisor,
             pid: self.life.pid(),
+            kvm: record.kvm.filter(|_| self.life.pid().is_some()),
             exit_code: record.exit.and_then(Exit::code),
             exit_signal: record.exit.and_then(Exit::signal),
             restarts: record.restarts,

@@ -38,6 +38,9 @@ pub struct Record {
     pub restarts: u32,
     /// When the hypervisor was last started, milliseconds since the epoch.
     pub started_at: Option<u64>,
+    /// Whether it was then to use KVM; `None`: it was not started, or volnet does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kvm: Option<bool>,
     /// How the hypervisor last ended.
     pub exit: Option<Exit>,
     /// Whether the VM should run: start sets it, and stop clears it.

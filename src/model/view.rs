@@ -56,6 +56,7 @@ pub struct VmView {
     pub ephemeral: bool,
     pub hypervisor: Option<String>,
     pub pid: Option<u32>,
+    pub kvm: Option<bool>,
     pub exit_code: Option<i32>,
     pub exit_signal: Option<i32>,
     pub restarts: u32,

@@ -56,6 +56,7 @@ fn record(vm: &str, cid: u32) -> Record {
         created_at: 1,
         restarts: 0,
         started_at: None,
+        kvm: None,
         exit: None,
         wanted: false,
         boot: BootId::default(),

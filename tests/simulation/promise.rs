@@ -300,6 +300,7 @@ fn identity(vm: &VmView) -> VmView {
         limits: None,
         nics: nics.collect(),
         pid: None,
+        kvm: None,
         exit_code: None,
         exit_signal: None,
         restarts: 0,

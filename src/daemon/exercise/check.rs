@@ -79,8 +79,14 @@ fn processes(world: &World<'_>) {
 /// things. A change of a process is not delayed because it cannot be written.
 fn disk(world: &World<'_>) {
     let lasting = |record: &Record| {
-        let mut record =
-            Record { wanted: false, exit: None, restarts: 0, started_at: None, ..record.clone() };
+        let mut record = Record {
+            wanted: false,
+            exit: None,
+            restarts: 0,
+            started_at: None,
+            kvm: None,
+            ..record.clone()
+        };
         record.nics.iter_mut().for_each(|nic| nic.ifindex = None);
         record
     };

@@ -221,6 +221,7 @@ fn vm() -> VmView {
         ephemeral: false,
         hypervisor: None,
         pid: None,
+        kvm: None,
         exit_code: None,
         exit_signal: None,
         restarts: 0,
@@ -239,7 +240,7 @@ const VM: &str = concat!(
     r#""gateway":"192.168.127.1","mtu":1500,"policy":"open","#,
     r#""limits":{"rx_mbit":null,"tx_mbit":null,"burst_kb":null,"pps":null},"expose":[]}],"#,
     r#""cid":3,"kernel_args":"","ephemeral":false,"#,
-    r#""hypervisor":null,"pid":null,"exit_code":null,"exit_signal":null,"restarts":0,"#,
+    r#""hypervisor":null,"pid":null,"kvm":null,"exit_code":null,"exit_signal":null,"restarts":0,"#,
     r#""created_at":1,"started_at":null}"#,
 );
 
