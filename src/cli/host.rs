@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::Flags;
-use crate::model::request::Request;
+use crate::model::request::{Change, Query, Request};
 use crate::protocol::frame::Terminator;
 use crate::protocol::{client, reply};
 
@@ -34,7 +34,7 @@ pub(super) fn setup(
         session,
         "io.volnet.Setup",
         json!({ "dry_run": dry_run, "force": force }),
-        &Request::Setup { dry_run, force },
+        Change::Setup { dry_run, force },
     )?;
     let done = service.install()?;
     reply.insert("files".into(), done.files.into());
@@ -61,7 +61,7 @@ pub(super) fn teardown(
         session,
         "io.volnet.Teardown",
         json!({ "dry_run": dry_run, "force": force }),
-        &Request::Teardown { dry_run, force },
+        Change::Teardown { dry_run, force },
     )?;
     let done = service.remove()?;
     reply.insert("files".into(), done.files.into());
@@ -82,12 +82,12 @@ fn through_daemon_or_here(
     session: &Session,
     method: &str,
     parameters: Value,
-    request: &Request,
+    change: Change,
 ) -> Result<Map<String, Value>, Trouble> {
     if let Some(mut connection) = Connection::open_if_served(&session.settings.socket)? {
         return Ok(connection.call(method, parameters)?.parameters);
     }
-    here(session, request)
+    here(session, &change.into())
 }
 
 /// The reply of this program, where no daemon runs.
@@ -140,7 +140,7 @@ fn is_root() -> bool {
 
 /// The findings where no daemon runs, and first of them that none does.
 fn check_here(session: &Session) -> Result<Map<String, Value>, Trouble> {
-    let mut reply = here(session, &Request::Check)?;
+    let mut reply = here(session, &Query::Check.into())?;
     let daemon = json!({
         "check": "daemon",
         "level": "error",

@@ -12,8 +12,8 @@ use super::shell::Shell;
 use crate::engine::decide::{Decision, Step};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
-use crate::model::request::Request;
 use crate::model::request::Ticket;
+use crate::model::request::{Change, Request};
 use crate::network::Network;
 use crate::store::disk::Disk;
 
@@ -36,14 +36,16 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// The decision on a request that does not depend on the outcome of those before it.
     fn join(&mut self, ticket: Ticket, request: &Request, now: Now) -> Option<Decision> {
-        let Request::Create { name, spec, .. } = request else { return None };
+        let change = request.change()?;
+        let Change::Create { name, spec, .. } = change else { return None };
         let is_set_up = self.host.is_some() || !spec.needs_tap_device();
         let is_new = self.engine.vm(name).is_err() && self.state.doubt().is_none();
-        if !request.joins_group() || !is_set_up || !is_new {
+        if !change.joins_group() || !is_set_up || !is_new {
             return None;
         }
-        self.know(request, now);
-        match self.engine.request(ticket, request, now) {
+        self.resolve(now);
+        self.know(change);
+        match self.engine.request(ticket, change, now) {
             Ok(Step::Do(decision)) => Some(*decision),
             // A refusal changes nothing: it is asked again.
             Ok(Step::Reply(_) | Step::Setup { .. } | Step::Teardown { .. } | Step::Later)

@@ -24,7 +24,7 @@ use crate::model::error::Error;
 use crate::model::name::VmName;
 use crate::model::record::HostRecord;
 use crate::model::request::Ticket;
-use crate::model::request::{Reply, Request};
+use crate::model::request::{Change, Query, Reply, Request};
 use crate::model::view::{Event, EventKind};
 use crate::network::Network;
 use crate::network::features::Features;
@@ -144,11 +144,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// The files that have to be compared before a request is handled: the caller does that,
     /// because it takes time. None where one of them is missing, which the request is told.
     pub fn checksums(&self, request: &Request) -> Vec<Checksum> {
-        let machine = match request {
-            Request::Create { spec, start, dry_run, .. } if *start || *dry_run => {
+        let machine = match request.change() {
+            Some(Change::Create { spec, start, dry_run, .. }) if *start || *dry_run => {
                 spec.machine.as_ref()
             }
-            Request::Start { name } => {
+            Some(Change::Start { name }) => {
                 self.engine.vm(name).ok().and_then(|vm| vm.record.spec.machine.as_ref())
             }
             _ => None,
@@ -169,7 +169,15 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Handles one request, whose checksums were compared. The reply is among the outputs, now or
     /// when what it waits for is done.
     pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) {
-        match self.step(ticket, request, now) {
+        self.resolve(now);
+        let step = match request {
+            Request::Query(query) => self.query(query).map(Step::reply),
+            Request::OpenTap { name, nic } => {
+                self.open_tap(name, nic.unwrap_or_default()).map(Step::reply)
+            }
+            Request::Change(change) => self.step(ticket, change, now),
+        };
+        match step {
             Ok(Step::Reply(reply)) => self.reply(ticket, Ok(*reply)),
             Ok(Step::Do(decision)) => {
                 self.carry_out(*decision, now);
@@ -276,13 +284,17 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Has the engine know what a request may need of the host: its name servers, and which ports
-    /// it listens on itself, if the request wants some. A VM that exists has its ports already.
-    pub(super) fn know(&mut self, request: &Request, now: Now) {
+    /// Has the engine know the name servers of the host, of which guests are told.
+    pub(super) fn resolve(&mut self, now: Now) {
         self.engine.resolved(self.resolvers.known(now, resolvers_of_the_host));
-        let wanted = match request {
-            Request::Create { name, .. } if self.engine.vm(name).is_ok() => Vec::new(),
-            request => request.exposes(),
+    }
+
+    /// Has the engine know what a change may need of the host: which ports it listens on itself, if
+    /// the change wants some. A VM that exists has its ports already.
+    pub(super) fn know(&mut self, change: &Change) {
+        let wanted = match change {
+            Change::Create { name, .. } if self.engine.vm(name).is_ok() => Vec::new(),
+            change => change.exposes(),
         };
         let listeners = match wanted.is_empty() {
             true => Vec::new(),
@@ -291,22 +303,29 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.engine.listened(listeners);
     }
 
-    /// What the engine cannot answer is looked up or checked here, before it decides.
-    fn step(&mut self, ticket: Ticket, request: &Request, now: Now) -> Result<Step, Error> {
-        self.know(request, now);
-        match request {
-            Request::Version => Ok(Step::reply(self.version()?)),
-            Request::Check => Ok(Step::reply(self.check()?)),
-            Request::Metrics => Ok(Step::reply(self.metrics()?)),
-            Request::Args { name, hypervisor } => {
-                Ok(Step::reply(self.args(name, hypervisor.as_deref())?))
-            }
-            Request::OpenTap { name, nic } => {
-                let tap = self.engine.tap_to_open(name, nic.unwrap_or_default())?;
-                let file = self.network.open_tap(&tap)?.into();
-                Ok(Step::reply(Reply::Tap { file }))
-            }
-            Request::Create { spec, start, dry_run, .. } => {
+    fn query(&mut self, query: &Query) -> Result<Reply, Error> {
+        Ok(match query {
+            Query::Get { name } => Reply::Vm { vm: self.engine.show(self.engine.vm(name)?) },
+            Query::List => Reply::Vms { vms: self.engine.list() },
+            Query::Monitor => Reply::State { vms: self.engine.list() },
+            Query::Networks => Reply::Networks { networks: self.engine.networks() },
+            Query::Args { name, hypervisor } => self.args(name, hypervisor.as_deref())?,
+            Query::Version => self.version()?,
+            Query::Check => self.check()?,
+            Query::Metrics => self.metrics()?,
+        })
+    }
+
+    fn open_tap(&mut self, name: &VmName, nic: usize) -> Result<Reply, Error> {
+        let tap = self.engine.tap_to_open(name, nic)?;
+        Ok(Reply::Tap { file: self.network.open_tap(&tap)?.into() })
+    }
+
+    /// What the engine cannot know is looked up or checked here, before it decides.
+    fn step(&mut self, ticket: Ticket, change: &Change, now: Now) -> Result<Step, Error> {
+        self.know(change);
+        match change {
+            Change::Create { spec, start, dry_run, .. } => {
                 self.refuse_in_doubt()?;
                 if let Some(machine) = spec.machine.as_ref().filter(|_| *start || *dry_run) {
                     self.launcher.verify(machine)?;
@@ -314,28 +333,23 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 if spec.needs_tap_device() && !dry_run && self.host.is_none() {
                     self.setup(false, Insistence::Overlaps, now)?;
                 }
-                self.engine.request(ticket, request, now)
             }
-            Request::Start { name } => {
+            Change::Start { name } => {
                 if let Some(machine) = &self.engine.vm(name)?.record.spec.machine {
                     self.launcher.verify(machine)?;
                 }
-                self.engine.request(ticket, request, now)
             }
-            Request::Setup { .. }
-            | Request::Teardown { .. }
-            | Request::Stop { .. }
-            | Request::Restart { .. }
-            | Request::Delete { .. }
-            | Request::Expose { .. }
-            | Request::Unexpose { .. }
-            | Request::SetPolicy { .. }
-            | Request::SetLimits { .. }
-            | Request::Get { .. }
-            | Request::List
-            | Request::Networks
-            | Request::Monitor => self.engine.request(ticket, request, now),
+            Change::Setup { .. }
+            | Change::Teardown { .. }
+            | Change::Stop { .. }
+            | Change::Restart { .. }
+            | Change::Delete { .. }
+            | Change::Expose { .. }
+            | Change::Unexpose { .. }
+            | Change::SetPolicy { .. }
+            | Change::SetLimits { .. } => {}
         }
+        self.engine.request(ticket, change, now)
     }
 
     pub(super) fn forget_process(&mut self, name: &VmName) {

@@ -13,7 +13,7 @@ use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::net::{Dhcp, NetworkConfig, Service};
-use crate::model::request::Request;
+use crate::model::request::Change;
 use crate::model::spec::{NetworkSpec, VmSpec};
 
 /// The name servers of the host.
@@ -57,7 +57,7 @@ impl Host {
         let name = VmName::new(name).expect("a name");
         let spec = Box::new(VmSpec { networks: vec![network], ..VmSpec::default() });
         let (start, dry_run, notes) = (false, false, Vec::new());
-        let request = Request::Create { name: name.clone(), spec, start, dry_run, notes };
+        let request = Change::Create { name: name.clone(), spec, start, dry_run, notes };
         let Ok(Requested::Do(decision)) = self.engine.request(1, &request, Now::default()) else {
             panic!("a VM can be made");
         };

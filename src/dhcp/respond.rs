@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use super::Query;
 use super::message::{Kind, option};
 use super::reply::DhcpReply;
-use crate::model::lease::{Change, Claim, Guest, LEASE_MS, OFFER_MS};
+use crate::model::lease::{Claim, Guest, LEASE_MS, LeaseChange, OFFER_MS};
 use crate::model::nic::Lease;
 
 /// The outcome of a query.
@@ -22,7 +22,7 @@ pub enum Outcome {
     /// No reply, because no address is free. Try again after one is reclaimed.
     Exhausted,
     /// Change the lease, then reply.
-    Do { change: Option<Change>, reply: Option<DhcpReply> },
+    Do { change: Option<LeaseChange>, reply: Option<DhcpReply> },
 }
 
 /// Decides. `now` is in milliseconds since the boot of the host.
@@ -36,9 +36,9 @@ pub fn respond(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
             Outcome::Ignore("it has no address")
         }
         Kind::Inform => answer(None, DhcpReply::Inform),
-        Kind::Release => give_back(guest, query.message.head.ciaddr, Change::Release),
+        Kind::Release => give_back(guest, query.message.head.ciaddr, LeaseChange::Release),
         Kind::Decline => match query.message.address(option::REQUESTED_IP) {
-            Some(address) => give_back(guest, address, Change::Decline),
+            Some(address) => give_back(guest, address, LeaseChange::Decline),
             None => Outcome::Ignore("it has no address"),
         },
         Kind::Offer | Kind::Ack | Kind::Nak => Outcome::Ignore("it is a message of a server"),
@@ -51,11 +51,11 @@ fn discover(guest: &Guest<'_>, now: u64) -> Outcome {
         Claim::Leased(lease) => {
             let stands = lease.until >= now.saturating_add(OFFER_MS / 2);
             let offer = Lease { until: now.saturating_add(OFFER_MS), ..lease };
-            ((!stands).then_some(Change::Lease(offer)), lease.ip)
+            ((!stands).then_some(LeaseChange::Lease(offer)), lease.ip)
         }
         Claim::Free(ip) => {
             let offer = Lease { ip, until: now.saturating_add(OFFER_MS), given: false };
-            (Some(Change::Lease(offer)), ip)
+            (Some(LeaseChange::Lease(offer)), ip)
         }
         Claim::Nothing => return Outcome::Exhausted,
     };
@@ -72,8 +72,8 @@ fn request(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
         Claim::Leased(lease) if lease.ip == wanted && is_fresh(&lease, now) => {
             (None, lease.until - now)
         }
-        Claim::Leased(lease) if lease.ip == wanted => (Some(Change::Lease(whole)), LEASE_MS),
-        Claim::Free(address) if address == wanted => (Some(Change::Lease(whole)), LEASE_MS),
+        Claim::Leased(lease) if lease.ip == wanted => (Some(LeaseChange::Lease(whole)), LEASE_MS),
+        Claim::Free(address) if address == wanted => (Some(LeaseChange::Lease(whole)), LEASE_MS),
         Claim::Reserved(_) | Claim::Leased(_) | Claim::Free(_) | Claim::Nothing => {
             return answer(None, DhcpReply::Nak);
         }
@@ -89,7 +89,7 @@ fn is_fresh(lease: &Lease, now: u64) -> bool {
 }
 
 /// A guest can release only the address of its own lease.
-fn give_back(guest: &Guest<'_>, address: Ipv4Addr, change: Change) -> Outcome {
+fn give_back(guest: &Guest<'_>, address: Ipv4Addr, change: LeaseChange) -> Outcome {
     match guest.claim {
         Claim::Leased(lease) if lease.ip == address => {
             Outcome::Do { change: Some(change), reply: None }
@@ -100,7 +100,7 @@ fn give_back(guest: &Guest<'_>, address: Ipv4Addr, change: Change) -> Outcome {
     }
 }
 
-fn answer(change: Option<Change>, reply: DhcpReply) -> Outcome {
+fn answer(change: Option<LeaseChange>, reply: DhcpReply) -> Outcome {
     Outcome::Do { change, reply: Some(reply) }
 }
 

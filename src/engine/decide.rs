@@ -27,7 +27,7 @@ use crate::model::nic::Nic;
 use crate::model::policy::Policy;
 use crate::model::record::{Action, BootId, FORMAT, Record};
 use crate::model::request::Ticket;
-use crate::model::request::{Reply, Request};
+use crate::model::request::{Change, Reply};
 use crate::model::spec::{NetworkSpec, VmSpec};
 use crate::model::view::{EventKind, NetworkView, NicView, Status, VmView};
 use crate::plan::op::Plan;
@@ -277,44 +277,33 @@ impl Engine {
         Some(machine.hypervisor.as_deref().unwrap_or(&self.hypervisor))
     }
 
-    /// Decides on a request that concerns the state. `ticket` is who asked.
-    pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) -> Result<Step, Error> {
-        match request {
-            Request::Create { name, spec, start, dry_run, notes } => {
+    /// Decides on a change that `ticket` asks for.
+    pub fn request(&mut self, ticket: Ticket, change: &Change, now: Now) -> Result<Step, Error> {
+        match change {
+            Change::Create { name, spec, start, dry_run, notes } => {
                 let step = self.create(ticket, name, spec, *start, *dry_run, now)?;
                 Ok(step.noted(notes))
             }
-            Request::Start { name } => self.start(ticket, name, Answer::Shown),
-            Request::Stop { name, timeout_ms } => {
+            Change::Start { name } => self.start(ticket, name, Answer::Shown),
+            Change::Stop { name, timeout_ms } => {
                 self.stop(ticket, name, *timeout_ms, Want::Stopped, now)
             }
-            Request::Restart { name, timeout_ms } => {
+            Change::Restart { name, timeout_ms } => {
                 self.stop(ticket, name, *timeout_ms, Want::Restarted, now)
             }
-            Request::Delete { name, timeout_ms } => {
+            Change::Delete { name, timeout_ms } => {
                 self.stop(ticket, name, *timeout_ms, Want::Deleted, now)
             }
-            Request::Expose { name, nic, port, force } => {
+            Change::Expose { name, nic, port, force } => {
                 self.expose(ticket, name, *nic, port, *force)
             }
-            Request::SetPolicy { name, nic, policy } => self.set_policy(ticket, name, *nic, policy),
-            Request::SetLimits { name, nic, limits } => {
-                self.set_limits(ticket, name, *nic, *limits)
-            }
-            Request::Unexpose { name, at } => self.unexpose(ticket, name, *at),
-            Request::Get { name } => Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) })),
-            Request::List => Ok(Step::reply(Reply::Vms { vms: self.list() })),
-            Request::Monitor => Ok(Step::reply(Reply::State { vms: self.list() })),
-            Request::Networks => Ok(Step::reply(Reply::Networks { networks: self.networks() })),
-            Request::Setup { dry_run, force } => {
+            Change::SetPolicy { name, nic, policy } => self.set_policy(ticket, name, *nic, policy),
+            Change::SetLimits { name, nic, limits } => self.set_limits(ticket, name, *nic, *limits),
+            Change::Unexpose { name, at } => self.unexpose(ticket, name, *at),
+            Change::Setup { dry_run, force } => {
                 Ok(Step::Setup { dry_run: *dry_run, force: *force })
             }
-            Request::Teardown { dry_run, force } => self.teardown(ticket, *dry_run, *force),
-            Request::Args { .. }
-            | Request::OpenTap { .. }
-            | Request::Version
-            | Request::Check
-            | Request::Metrics => unreachable!("answered without a decision"),
+            Change::Teardown { dry_run, force } => self.teardown(ticket, *dry_run, *force),
         }
     }
 

@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 use crate::engine::decide::{Decision, Engine, Write};
 use crate::engine::vm::Vm;
 use crate::model::clock::Now;
-use crate::model::lease::{Change, Claim, Guest};
+use crate::model::lease::{Claim, Guest, LeaseChange};
 use crate::model::mac::Mac;
 use crate::model::name::VmName;
 use crate::model::nic::{Lease, Nic};
@@ -86,7 +86,7 @@ impl Engine {
         &mut self,
         name: &VmName,
         nic: usize,
-        change: Change,
+        change: LeaseChange,
         now: Now,
     ) -> Option<Decision> {
         let vm = self.vms.get_mut(name)?;
@@ -99,14 +99,16 @@ impl Engine {
             before.map(|before| (EventKind::LeaseEnded, words(before.ip)))
         };
         let (lease, event) = match change {
-            Change::Lease(lease) => {
+            LeaseChange::Lease(lease) => {
                 let had = before.is_some_and(|before| before.given && before.ip == lease.ip);
                 let words = || format!("VM {name} got the address {}", lease.ip);
                 let new = lease.given && !had;
                 (Some(lease), new.then(|| (EventKind::LeaseGiven, words())))
             }
-            Change::Release => (None, ended(&|ip| format!("VM {name} released the address {ip}"))),
-            Change::Decline => {
+            LeaseChange::Release => {
+                (None, ended(&|ip| format!("VM {name} released the address {ip}")))
+            }
+            LeaseChange::Decline => {
                 (None, ended(&|ip| format!("VM {name} declined {ip}: another machine uses it")))
             }
         };

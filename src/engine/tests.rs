@@ -15,7 +15,7 @@ use crate::model::net::{Dhcp, NetworkConfig, Service};
 use crate::model::nic::Nic;
 use crate::model::record::{Exit, Record};
 use crate::model::request::Ticket;
-use crate::model::request::{Reply, Request};
+use crate::model::request::{Change, Reply};
 use crate::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 use crate::model::view::{EventKind, Status, VmView};
 use crate::plan::op::{Handover, Op};
@@ -76,9 +76,9 @@ fn machine() -> Option<MachineSpec> {
     })
 }
 
-fn create(text: &str, spec: VmSpec, start: bool) -> Request {
+fn create(text: &str, spec: VmSpec, start: bool) -> Change {
     let (name, spec) = (name(text), Box::new(spec));
-    Request::Create { name, spec, start, dry_run: false, notes: Vec::new() }
+    Change::Create { name, spec, start, dry_run: false, notes: Vec::new() }
 }
 
 fn with_machine(restart: RestartPolicy) -> VmSpec {
@@ -103,7 +103,7 @@ fn done(engine: &mut Engine, decision: Decision, now: Now) -> Replies {
 }
 
 /// Asks, does what is decided and what follows from it, and gives all replies.
-fn ask(engine: &mut Engine, ticket: Ticket, request: &Request, now: Now) -> Replies {
+fn ask(engine: &mut Engine, ticket: Ticket, request: &Change, now: Now) -> Replies {
     let mut replies = match engine.request(ticket, request, now) {
         Ok(Step::Reply(reply)) => vec![(ticket, Ok(*reply))],
         Ok(Step::Do(decision)) => done(engine, *decision, now),
@@ -302,9 +302,9 @@ fn what_is_aborted_was_never_there() {
 }
 
 /// The same create as a dry run.
-fn dry(request: Request) -> Request {
-    let Request::Create { name, spec, start, notes, .. } = request else { panic!("{request:?}") };
-    Request::Create { name, spec, start, dry_run: true, notes }
+fn dry(request: Change) -> Change {
+    let Change::Create { name, spec, start, notes, .. } = request else { panic!("{request:?}") };
+    Change::Create { name, spec, start, dry_run: true, notes }
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn every_answer_to_a_create_has_the_notes_about_its_documents() {
     let mut engine = engine();
     let noted = |start| {
         let mut request = create("web", with_machine(RestartPolicy::No), start);
-        if let Request::Create { notes, .. } = &mut request {
+        if let Change::Create { notes, .. } = &mut request {
             notes.push("manifest: env: it is left alone".into());
         }
         request
@@ -379,7 +379,7 @@ fn a_stop_ends_as_stopped_and_a_crash_as_crashed() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
     running(&mut engine, "b", RestartPolicy::No);
-    let stop = Request::Stop { name: name("a"), timeout_ms: 30_000 };
+    let stop = Change::Stop { name: name("a"), timeout_ms: 30_000 };
     assert!(ask(&mut engine, 2, &stop, at(100)).is_empty());
     assert_eq!(status(&engine, "a"), Status::Stopping);
     let replies = exit(&mut engine, "a", Exit::Signal(15), at(200));
@@ -395,9 +395,9 @@ fn a_stop_ends_as_stopped_and_a_crash_as_crashed() {
 fn a_stop_escalates_and_a_second_caller_can_hasten_it() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
-    ask(&mut engine, 2, &Request::Stop { name: name("a"), timeout_ms: 30_000 }, at(0));
+    ask(&mut engine, 2, &Change::Stop { name: name("a"), timeout_ms: 30_000 }, at(0));
     assert_eq!(engine.deadline(), Some(25_000));
-    ask(&mut engine, 3, &Request::Delete { name: name("a"), timeout_ms: 1_000 }, at(0));
+    ask(&mut engine, 3, &Change::Delete { name: name("a"), timeout_ms: 1_000 }, at(0));
     let acts: Vec<Act> =
         [500, 1_000].into_iter().map(|mono| engine.due(at(mono)).unwrap().act.unwrap()).collect();
     assert_eq!(acts, [Act::Terminate, Act::Kill]);
@@ -411,7 +411,7 @@ fn a_stop_escalates_and_a_second_caller_can_hasten_it() {
 fn a_signal_that_cannot_be_sent_is_tried_again_later() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
-    ask(&mut engine, 2, &Request::Stop { name: name("a"), timeout_ms: 0 }, at(0));
+    ask(&mut engine, 2, &Change::Stop { name: name("a"), timeout_ms: 0 }, at(0));
     let decision = engine.due(at(0)).unwrap();
     assert_eq!(decision.act, Some(Act::Kill));
     let failure = Failure::Hypervisor { name: "a".into(), reason: "no".into(), log: None };
@@ -425,7 +425,7 @@ fn a_signal_that_cannot_be_sent_is_tried_again_later() {
 fn a_restart_starts_again_after_the_end() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
-    ask(&mut engine, 2, &Request::Restart { name: name("a"), timeout_ms: 9_000 }, at(0));
+    ask(&mut engine, 2, &Change::Restart { name: name("a"), timeout_ms: 9_000 }, at(0));
     assert!(exit(&mut engine, "a", Exit::Code(0), at(50)).is_empty());
     assert_eq!(vm(&engine.looked_at(&name("a"), true, at(60))).status, Status::Running);
 }
@@ -455,10 +455,10 @@ fn a_vm_that_waits_for_its_restart_can_be_stopped_and_deleted() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::Always);
     exit(&mut engine, "a", Exit::Code(0), at(100));
-    let stopped = ask(&mut engine, 2, &Request::Stop { name: name("a"), timeout_ms: 1 }, at(200));
+    let stopped = ask(&mut engine, 2, &Change::Stop { name: name("a"), timeout_ms: 1 }, at(200));
     assert_eq!(vm(&stopped).status, Status::Stopped);
     assert_eq!(engine.deadline(), None);
-    let deleted = ask(&mut engine, 3, &Request::Delete { name: name("a"), timeout_ms: 1 }, at(300));
+    let deleted = ask(&mut engine, 3, &Change::Delete { name: name("a"), timeout_ms: 1 }, at(300));
     assert_eq!(deleted, [(3, Ok(Reply::Deleted))]);
 }
 
@@ -466,7 +466,7 @@ fn a_vm_that_waits_for_its_restart_can_be_stopped_and_deleted() {
 fn an_address_is_free_only_after_the_process_and_the_link_are_gone() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
-    ask(&mut engine, 2, &Request::Delete { name: name("a"), timeout_ms: 1_000 }, at(0));
+    ask(&mut engine, 2, &Change::Delete { name: name("a"), timeout_ms: 1_000 }, at(0));
     assert_eq!(engine.networks()[0].leased, 1);
     let decision = engine.exited(&name("a"), Exit::Code(0), None, at(10)).unwrap();
     done(&mut engine, decision, at(10));
@@ -487,7 +487,7 @@ fn teardown_waits_for_every_vm_and_only_by_force() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
     ask(&mut engine, 1, &create("b", VmSpec::default(), false), at(0));
-    let teardown = |force| Request::Teardown { dry_run: false, force };
+    let teardown = |force| Change::Teardown { dry_run: false, force };
     let refused = ask(&mut engine, 2, &teardown(false), at(0));
     assert_eq!(refused[0].1, Err(Refusal::VmsExist { count: 2 }.into()));
     assert!(ask(&mut engine, 3, &teardown(true), at(0)).is_empty());
@@ -502,7 +502,7 @@ fn teardown_waits_for_every_vm_and_only_by_force() {
 fn a_teardown_takes_what_is_made_meanwhile() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
-    ask(&mut engine, 2, &Request::Teardown { dry_run: false, force: true }, at(0));
+    ask(&mut engine, 2, &Change::Teardown { dry_run: false, force: true }, at(0));
     ask(&mut engine, 3, &create("b", VmSpec::default(), false), at(0));
     exit(&mut engine, "a", Exit::Signal(9), at(5));
     assert_eq!((engine.list(), engine.teardown_due()), (vec![], Some(vec![2])));
@@ -518,10 +518,10 @@ fn a_failure_is_told_to_those_whom_it_concerns() {
     };
     let mut engine = engine();
     ask(&mut engine, 1, &create("a", with_machine(RestartPolicy::No), true), at(0));
-    let stop = Request::Stop { name: name("a"), timeout_ms: 1 };
+    let stop = Change::Stop { name: name("a"), timeout_ms: 1 };
     assert_eq!(fails(&mut engine, stop), told, "not to who waits for its start");
     assert_eq!(engine.looked_at(&name("a"), true, at(5)).len(), 1);
-    ask(&mut engine, 2, &Request::Teardown { dry_run: false, force: true }, at(9));
+    ask(&mut engine, 2, &Change::Teardown { dry_run: false, force: true }, at(9));
     let create = create("b", VmSpec::default(), false);
     assert_eq!(fails(&mut engine, create), told, "not to who tears the host down");
 }

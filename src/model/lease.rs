@@ -52,7 +52,7 @@ pub enum Claim {
 
 /// A change of a guest's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum LeaseChange {
     /// The guest gets this lease.
     Lease(Lease),
     /// The guest releases it.

@@ -18,6 +18,40 @@ pub type Ticket = u64;
 /// A request, validated for form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
+    /// Everybody whom the socket admits may ask, and it is answered at once.
+    Query(Query),
+    /// Open the tap of a VM's NIC; of the first, if none is named. It changes nothing, but who has
+    /// a tap is the guest, so it needs the right to change.
+    OpenTap { name: VmName, nic: Option<usize> },
+    /// It needs the right to change, and the engine decides on it.
+    Change(Change),
+}
+
+/// A request that changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Show one VM.
+    Get { name: VmName },
+    /// Show all VMs.
+    List,
+    /// The network arguments of a VM for a hypervisor.
+    Args { name: VmName, hypervisor: Option<String> },
+    /// Show the networks.
+    Networks,
+    /// Version of volnet, of the kernel, and the backend.
+    Version,
+    /// Check the host.
+    Check,
+    /// Follow the state.
+    Monitor,
+    /// Counters and gauges.
+    Metrics,
+}
+
+/// A request that changes something. A dry run is among them: it opens files with the daemon's
+/// rights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
     /// Prepare the host; with `force` even where a subnet overlaps with what the host already has.
     Setup { dry_run: bool, force: bool },
     /// Undo the preparation of the host.
@@ -42,24 +76,6 @@ pub enum Request {
     SetLimits { name: VmName, nic: Option<usize>, limits: Limits },
     /// Take an exposed port back.
     Unexpose { name: VmName, at: HostPort },
-    /// Show one VM.
-    Get { name: VmName },
-    /// Show all VMs.
-    List,
-    /// The network arguments of a VM for a hypervisor.
-    Args { name: VmName, hypervisor: Option<String> },
-    /// Open the tap of a VM's NIC; of the first, if none is named.
-    OpenTap { name: VmName, nic: Option<usize> },
-    /// Show the networks.
-    Networks,
-    /// Version of volnet, of the kernel, and the backend.
-    Version,
-    /// Check the host.
-    Check,
-    /// Follow the state.
-    Monitor,
-    /// Counters and gauges.
-    Metrics,
 }
 
 /// The answer to a request.
@@ -93,22 +109,52 @@ pub enum Reply {
     Metrics { text: String },
 }
 
+impl From<Query> for Request {
+    fn from(query: Query) -> Request {
+        Request::Query(query)
+    }
+}
+
+impl From<Change> for Request {
+    fn from(change: Change) -> Request {
+        Request::Change(change)
+    }
+}
+
 impl Request {
+    /// Whether the caller must be root, the daemon's own user or a member of its group.
+    pub fn needs_right(&self) -> bool {
+        match self {
+            Request::Query(_) => false,
+            Request::OpenTap { .. } | Request::Change(_) => true,
+        }
+    }
+
+    /// The change that it asks for.
+    pub fn change(&self) -> Option<&Change> {
+        match self {
+            Request::Change(change) => Some(change),
+            Request::Query(_) | Request::OpenTap { .. } => None,
+        }
+    }
+}
+
+impl Change {
     /// Whether it should be carried out together with others: it makes a durable VM, whose record
     /// must reach the disk, and starts no process.
     pub fn joins_group(&self) -> bool {
-        matches!(self, Request::Create { spec, start: false, dry_run: false, .. }
+        matches!(self, Change::Create { spec, start: false, dry_run: false, .. }
             if !spec.ephemeral)
     }
 
     /// The ports of the host that it wants, of which it matters who else listens on them.
     pub fn exposes(&self) -> Vec<HostPort> {
         match self {
-            Request::Create { spec, .. } => {
+            Change::Create { spec, .. } => {
                 let ports = spec.networks.iter().flat_map(|network| &network.expose);
                 ports.map(Expose::at).collect()
             }
-            Request::Expose { port, force, .. } if !force || port.host_port == 0 => {
+            Change::Expose { port, force, .. } if !force || port.host_port == 0 => {
                 vec![port.at()]
             }
             _ => Vec::new(),
@@ -117,7 +163,7 @@ impl Request {
 
     /// Whether it names files for a hypervisor.
     pub fn names_files(&self) -> bool {
-        let Request::Create { spec, .. } = self else { return false };
+        let Change::Create { spec, .. } = self else { return false };
         spec.machine.as_ref().is_some_and(|machine| {
             machine.kernel.is_some() || machine.initramfs.is_some() || !machine.disks.is_empty()
         })

@@ -13,7 +13,7 @@ use crate::model::error::Refusal;
 use crate::model::expose::{Expose, HostPort, Protocol};
 use crate::model::limits::Limits;
 use crate::model::name::VmName;
-use crate::model::request::{Request, STOP_TIMEOUT_MS};
+use crate::model::request::{Change, Query, Request, STOP_TIMEOUT_MS};
 use crate::spec;
 
 use super::service::{self, ServiceCall};
@@ -68,35 +68,13 @@ pub enum Fault {
 
 impl Call {
     /// Whether the caller must be root, the daemon's own user or a member of its group. The other
-    /// methods change nothing, and everybody whom the socket admits may call them. A dry run opens
-    /// files with the daemon's rights, so it needs the right, too.
+    /// methods change nothing, and everybody whom the socket admits may call them.
     pub fn needs_right(&self) -> bool {
         match &self.body {
             Body::Service(ServiceCall::GetInfo | ServiceCall::GetInterfaceDescription { .. }) => {
                 false
             }
-            Body::Volnet(request) => match request {
-                Request::Setup { .. }
-                | Request::Teardown { .. }
-                | Request::Create { .. }
-                | Request::Start { .. }
-                | Request::Stop { .. }
-                | Request::Restart { .. }
-                | Request::Delete { .. }
-                | Request::OpenTap { .. }
-                | Request::Expose { .. }
-                | Request::Unexpose { .. }
-                | Request::SetPolicy { .. }
-                | Request::SetLimits { .. } => true,
-                Request::Get { .. }
-                | Request::List
-                | Request::Args { .. }
-                | Request::Networks
-                | Request::Version
-                | Request::Check
-                | Request::Monitor
-                | Request::Metrics => false,
-            },
+            Body::Volnet(request) => request.needs_right(),
         }
     }
 }
@@ -157,29 +135,53 @@ fn body(mut envelope: Fields) -> Result<Body, Fault> {
 
 /// A method of `io.volnet`; `None` if it has none of that name.
 fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
+    if let Some(query) = query(method, fields)? {
+        return Ok(Some(query.into()));
+    }
+    if method == "OpenTap" {
+        return Ok(Some(Request::OpenTap { name: fields.name()?, nic: fields.nic()? }));
+    }
+    Ok(change(method, fields)?.map(Request::from))
+}
+
+/// A method that changes nothing; `None` if there is none of that name.
+fn query(method: &str, fields: &mut Fields) -> Result<Option<Query>, Fault> {
     Ok(Some(match method {
-        "Setup" => {
-            Request::Setup { dry_run: fields.flag("dry_run")?, force: fields.flag("force")? }
-        }
+        "Get" => Query::Get { name: fields.name()? },
+        "List" => Query::List,
+        "Args" => Query::Args { name: fields.name()?, hypervisor: fields.text("hypervisor")? },
+        "Networks" => Query::Networks,
+        "Version" => Query::Version,
+        "Check" => Query::Check,
+        "Monitor" => Query::Monitor,
+        "Metrics" => Query::Metrics,
+        _ => return Ok(None),
+    }))
+}
+
+/// A method that changes something; `None` if there is none of that name.
+fn change(method: &str, fields: &mut Fields) -> Result<Option<Change>, Fault> {
+    Ok(Some(match method {
+        "Setup" => Change::Setup { dry_run: fields.flag("dry_run")?, force: fields.flag("force")? },
         "Teardown" => {
-            Request::Teardown { dry_run: fields.flag("dry_run")?, force: fields.flag("force")? }
+            Change::Teardown { dry_run: fields.flag("dry_run")?, force: fields.flag("force")? }
         }
         "Create" => create(fields)?,
-        "Start" => Request::Start { name: fields.name()? },
-        "Stop" => Request::Stop { name: fields.name()?, timeout_ms: fields.timeout()? },
-        "Restart" => Request::Restart { name: fields.name()?, timeout_ms: fields.timeout()? },
-        "Delete" => Request::Delete { name: fields.name()?, timeout_ms: fields.timeout()? },
+        "Start" => Change::Start { name: fields.name()? },
+        "Stop" => Change::Stop { name: fields.name()?, timeout_ms: fields.timeout()? },
+        "Restart" => Change::Restart { name: fields.name()?, timeout_ms: fields.timeout()? },
+        "Delete" => Change::Delete { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Expose" => expose(fields)?,
         "SetPolicy" => {
             let (name, nic) = (fields.name()?, fields.nic()?);
-            Request::SetPolicy { name, nic, policy: fields.required("policy")? }
+            Change::SetPolicy { name, nic, policy: fields.required("policy")? }
         }
-        "SetLimits" => Request::SetLimits {
+        "SetLimits" => Change::SetLimits {
             name: fields.name()?,
             nic: fields.nic()?,
             limits: Limits::read(|field, bounds| fields.limit(field, bounds))?,
         },
-        "Unexpose" => Request::Unexpose {
+        "Unexpose" => Change::Unexpose {
             name: fields.name()?,
             at: HostPort {
                 protocol: fields.protocol()?,
@@ -188,20 +190,11 @@ fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
                 ip: fields.address("host_ip")?,
             },
         },
-        "Get" => Request::Get { name: fields.name()? },
-        "List" => Request::List,
-        "Args" => Request::Args { name: fields.name()?, hypervisor: fields.text("hypervisor")? },
-        "OpenTap" => Request::OpenTap { name: fields.name()?, nic: fields.nic()? },
-        "Networks" => Request::Networks,
-        "Version" => Request::Version,
-        "Check" => Request::Check,
-        "Monitor" => Request::Monitor,
-        "Metrics" => Request::Metrics,
         _ => return Ok(None),
     }))
 }
 
-fn create(fields: &mut Fields) -> Result<Request, Fault> {
+fn create(fields: &mut Fields) -> Result<Change, Fault> {
     let name = fields.name()?;
     let start = fields.flag("start")?;
     let dry_run = fields.flag("dry_run")?;
@@ -210,10 +203,10 @@ fn create(fields: &mut Fields) -> Result<Request, Fault> {
     let (manifest, config) = (manifest.as_ref(), config.as_ref());
     let spec = Box::new(spec::resolve(manifest, config)?);
     let notes = spec::notes(manifest, config, &spec);
-    Ok(Request::Create { name, spec, start, dry_run, notes })
+    Ok(Change::Create { name, spec, start, dry_run, notes })
 }
 
-fn expose(fields: &mut Fields) -> Result<Request, Fault> {
+fn expose(fields: &mut Fields) -> Result<Change, Fault> {
     let name = fields.name()?;
     let port = fields.port("port")?.ok_or_else(|| wrong("port"))?;
     let expose = Expose {
@@ -228,7 +221,7 @@ fn expose(fields: &mut Fields) -> Result<Request, Fault> {
         return Err(Refusal::InvalidConfig { field: field.into(), reason }.into());
     }
     let (nic, force) = (fields.nic()?, fields.flag("force")?);
-    Ok(Request::Expose { name, nic, port: expose, force })
+    Ok(Change::Expose { name, nic, port: expose, force })
 }
 
 /// A method of `org.varlink.service`; `None` if it has none of that name.
@@ -380,44 +373,49 @@ mod tests {
     #[test]
     fn every_method_of_the_interface_is_understood() {
         let name = web();
-        let table = [
-            ("Setup", "{}", Request::Setup { dry_run: false, force: false }),
-            ("Setup", r#"{"dry_run":true}"#, Request::Setup { dry_run: true, force: false }),
-            ("Teardown", r#"{"force":true}"#, Request::Teardown { dry_run: false, force: true }),
-            ("Start", r#"{"name":"web"}"#, Request::Start { name: name.clone() }),
+        let changes = [
+            ("Setup", "{}", Change::Setup { dry_run: false, force: false }),
+            ("Setup", r#"{"dry_run":true}"#, Change::Setup { dry_run: true, force: false }),
+            ("Teardown", r#"{"force":true}"#, Change::Teardown { dry_run: false, force: true }),
+            ("Start", r#"{"name":"web"}"#, Change::Start { name: name.clone() }),
             (
                 "Stop",
                 r#"{"name":"web"}"#,
-                Request::Stop { name: name.clone(), timeout_ms: STOP_TIMEOUT_MS },
+                Change::Stop { name: name.clone(), timeout_ms: STOP_TIMEOUT_MS },
             ),
             (
                 "Restart",
                 r#"{"name":"web","timeout_ms":0}"#,
-                Request::Restart { name: name.clone(), timeout_ms: 0 },
+                Change::Restart { name: name.clone(), timeout_ms: 0 },
             ),
             (
                 "Delete",
                 r#"{"name":"web","timeout_ms":null}"#,
-                Request::Delete { name: name.clone(), timeout_ms: STOP_TIMEOUT_MS },
+                Change::Delete { name: name.clone(), timeout_ms: STOP_TIMEOUT_MS },
             ),
-            ("Get", r#"{"name":"web"}"#, Request::Get { name: name.clone() }),
-            ("List", "{}", Request::List),
-            ("List", "null", Request::List),
+        ];
+        let queries = [
+            ("Get", r#"{"name":"web"}"#, Query::Get { name: name.clone() }),
+            ("List", "{}", Query::List),
+            ("List", "null", Query::List),
             (
                 "Args",
                 r#"{"name":"web","hypervisor":"qemu"}"#,
-                Request::Args { name: name.clone(), hypervisor: Some("qemu".into()) },
+                Query::Args { name: name.clone(), hypervisor: Some("qemu".into()) },
             ),
-            ("OpenTap", r#"{"name":"web"}"#, Request::OpenTap { name, nic: None }),
-            ("Networks", "{}", Request::Networks),
-            ("Version", "{}", Request::Version),
-            ("Check", "{}", Request::Check),
-            ("Monitor", "{}", Request::Monitor),
-            ("Metrics", "{}", Request::Metrics),
+            ("Networks", "{}", Query::Networks),
+            ("Version", "{}", Query::Version),
+            ("Check", "{}", Query::Check),
+            ("Monitor", "{}", Query::Monitor),
+            ("Metrics", "{}", Query::Metrics),
         ];
-        for (method, parameters, expected) in table {
+        let changes = changes.map(|(method, text, change)| (method, text, change.into()));
+        let queries = queries.map(|(method, text, query)| (method, text, query.into()));
+        for (method, parameters, expected) in changes.into_iter().chain(queries) {
             assert_eq!(request(method, parameters), expected, "{method} {parameters}");
         }
+        let tap = Request::OpenTap { name, nic: None };
+        assert_eq!(request("OpenTap", r#"{"name":"web"}"#), tap);
     }
 
     #[test]
@@ -435,7 +433,7 @@ mod tests {
 
     #[test]
     fn create_hands_the_documents_to_spec() {
-        let Request::Create { name, spec, start, dry_run, notes } =
+        let Request::Change(Change::Create { name, spec, start, dry_run, notes }) =
             request("Create", r#"{"name":"web","start":true,"config":{"ephemeral":true}}"#)
         else {
             panic!("not a Create");

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use volnet::hypervisor::fake::Manners;
 use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
-use volnet::model::request::Request;
+use volnet::model::request::Change;
 use volnet::model::spec::{RestartPolicy, VmSpec};
 use volnet::store::memory::Unsynced::{self, Kept, Lost};
 
@@ -122,7 +122,7 @@ fn scenarios() -> Vec<Scenario> {
             vec![
                 Step::Batch(
                     vec![
-                        Ready::Asked(Request::Start { name: name("a") }),
+                        Ready::Asked(Change::Start { name: name("a") }.into()),
                         Ready::HungUp,
                         Ready::Ended(name("web1"), Exit::Code(1)),
                         Ready::HungUp,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use volnet::model::error::{Error, Refusal};
 use volnet::model::mode::Mode;
-use volnet::model::request::Request;
+use volnet::model::request::Change;
 use volnet::plan::reconcile::Observed;
 use volnet::store::memory::Memory;
 
@@ -29,7 +29,7 @@ fn all_is_well(sim: &mut Sim) {
 }
 
 fn teardown_if_empty() -> Step {
-    Step::Ask(Request::Teardown { dry_run: false, force: false })
+    ask(Change::Teardown { dry_run: false, force: false })
 }
 
 fn kernel(sim: &Sim) -> Observed {
@@ -61,7 +61,7 @@ fn is_in_doubt(sim: &mut Sim) {
     assert_eq!(kernel(sim), before);
     let now = sim.now();
     let shell = sim.shell.as_mut().expect("it runs");
-    shell.request(1_000, &Request::Setup { dry_run: false, force: false }, now);
+    shell.request(1_000, &Change::Setup { dry_run: false, force: false }.into(), now);
     let refused = shell.take_outputs().into_iter().any(|output| {
         let volnet::daemon::shell::Output::Reply { result, .. } = output else { return false };
         matches!(result, Err(Error::Refused(Refusal::InvalidConfig { field, .. }))
@@ -125,8 +125,8 @@ fn records_that_are_gone_while_a_tap_is_held_change_nothing() {
 #[test]
 fn whoever_insists_begins_anew() {
     for request in [
-        Step::Ask(Request::Setup { dry_run: false, force: true }),
-        Step::Ask(Request::Teardown { dry_run: false, force: true }),
+        ask(Change::Setup { dry_run: false, force: true }),
+        ask(Change::Teardown { dry_run: false, force: true }),
     ] {
         let mut sim = Sim::new();
         sim.step(&create("a", spec()));

@@ -12,7 +12,7 @@ use volnet::model::limits::Limits;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
 use volnet::model::request::Ticket;
-use volnet::model::request::{Reply, Request};
+use volnet::model::request::{Change, Reply, Request};
 use volnet::model::spec::{RestartPolicy, VmSpec};
 use volnet::model::view::{NicView, Status, VmView};
 
@@ -69,12 +69,10 @@ impl Promises {
     /// Somebody is answered.
     pub(crate) fn answered(&mut self, ticket: Ticket, result: &Result<Reply, Error>) {
         let request = self.pending.remove(&ticket).expect("an answer to each request, and one");
-        match (&request, result) {
-            (
-                Request::Create { dry_run: true, .. } | Request::Teardown { dry_run: true, .. },
-                _,
-            ) => {}
-            (Request::Create { name, spec, start, .. }, Ok(Reply::Created { vm, .. })) => {
+        let Request::Change(change) = request else { return };
+        match (&change, result) {
+            (Change::Create { dry_run: true, .. } | Change::Teardown { dry_run: true, .. }, _) => {}
+            (Change::Create { name, spec, start, .. }, Ok(Reply::Created { vm, .. })) => {
                 let open = self.open.contains(name);
                 let former = match self.vms.get(name) {
                     Some(former) if former.is(vm) => former.runs,
@@ -96,11 +94,11 @@ impl Promises {
                     self.open.insert(name.clone());
                 }
             }
-            (Request::Start { name } | Request::Restart { name, .. }, Ok(Reply::Vm { vm })) => {
+            (Change::Start { name } | Change::Restart { name, .. }, Ok(Reply::Vm { vm })) => {
                 self.runs(name, (vm.status == Status::Running).then_some(true))
             }
             (
-                Request::Create { name, start: true, .. },
+                Change::Create { name, start: true, .. },
                 Err(Error::Failed(Failure::Hypervisor { .. })),
             ) if self.undoing_fails && !self.vms.contains_key(name) => {
                 // It was made, its hypervisor ended, and then the kernel did not let go of it.
@@ -108,39 +106,39 @@ impl Promises {
                 self.open.insert(name.clone());
             }
             (
-                Request::Expose { name, .. }
-                | Request::Unexpose { name, .. }
-                | Request::SetPolicy { name, .. }
-                | Request::SetLimits { name, .. },
+                Change::Expose { name, .. }
+                | Change::Unexpose { name, .. }
+                | Change::SetPolicy { name, .. }
+                | Change::SetLimits { name, .. },
                 Ok(Reply::Vm { vm }),
             ) => self.traffic(name, Some(traffic(vm))),
             (
-                Request::Expose { name, .. }
-                | Request::Unexpose { name, .. }
-                | Request::SetPolicy { name, .. }
-                | Request::SetLimits { name, .. },
+                Change::Expose { name, .. }
+                | Change::Unexpose { name, .. }
+                | Change::SetPolicy { name, .. }
+                | Change::SetLimits { name, .. },
                 Err(Error::Failed(_)),
             ) if self.undoing_fails => self.traffic(name, None),
-            (Request::Stop { name, .. }, Ok(_)) => self.runs(name, Some(false)),
-            (Request::Start { name }, Err(Error::Failed(_))) => {
+            (Change::Stop { name, .. }, Ok(_)) => self.runs(name, Some(false)),
+            (Change::Start { name }, Err(Error::Failed(_))) => {
                 let left = |vm: &Promised| vm.spec.restart == RestartPolicy::No;
                 let left = self.vms.get(name).is_some_and(left);
                 self.runs(name, left.then_some(false));
             }
-            (Request::Delete { name, .. }, Ok(_)) => {
+            (Change::Delete { name, .. }, Ok(_)) => {
                 self.vms.remove(name);
                 self.open.remove(name);
             }
-            (Request::Teardown { .. }, Ok(_)) => {
+            (Change::Teardown { .. }, Ok(_)) => {
                 self.vms.clear();
                 self.open.clear();
             }
-            (Request::Teardown { .. }, Err(Error::Failed(_))) => self.all_open(),
+            (Change::Teardown { .. }, Err(Error::Failed(_))) => self.all_open(),
             (
-                Request::Create { name, .. }
-                | Request::Stop { name, .. }
-                | Request::Restart { name, .. }
-                | Request::Delete { name, .. },
+                Change::Create { name, .. }
+                | Change::Stop { name, .. }
+                | Change::Restart { name, .. }
+                | Change::Delete { name, .. },
                 Err(Error::Failed(_)),
             ) => self.runs(name, None),
             _ => {}
@@ -162,21 +160,22 @@ impl Promises {
     /// The daemon ended, and with it all requests that were not answered.
     pub(crate) fn crashed(&mut self) {
         for request in std::mem::take(&mut self.pending).into_values() {
-            match request {
-                Request::Create { name, .. } | Request::Delete { name, .. } => {
+            let Request::Change(change) = request else { continue };
+            match change {
+                Change::Create { name, .. } | Change::Delete { name, .. } => {
                     self.runs(&name, None);
                     self.open.insert(name);
                 }
-                Request::Start { name }
-                | Request::Stop { name, .. }
-                | Request::Restart { name, .. } => self.runs(&name, None),
-                Request::Expose { name, .. }
-                | Request::Unexpose { name, .. }
-                | Request::SetPolicy { name, .. }
-                | Request::SetLimits { name, .. } => {
+                Change::Start { name }
+                | Change::Stop { name, .. }
+                | Change::Restart { name, .. } => self.runs(&name, None),
+                Change::Expose { name, .. }
+                | Change::Unexpose { name, .. }
+                | Change::SetPolicy { name, .. }
+                | Change::SetLimits { name, .. } => {
                     self.traffic(&name, None);
                 }
-                Request::Teardown { .. } => self.all_open(),
+                Change::Teardown { .. } => self.all_open(),
                 _ => {}
             }
         }
@@ -269,7 +268,7 @@ impl Promises {
 
 /// Whether every VM goes, those too that are made before it is answered.
 fn is_clearing(request: &Request) -> bool {
-    matches!(request, Request::Teardown { dry_run: false, force: true })
+    matches!(request, Request::Change(Change::Teardown { dry_run: false, force: true }))
 }
 
 /// What never changes of a VM. The index of its tap does: a tap that was lost is made anew; and so

@@ -16,7 +16,7 @@ use volnet::hypervisor::fake::Manners;
 use volnet::model::limits::Limits;
 use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
-use volnet::model::request::Request;
+use volnet::model::request::{Change, Query};
 use volnet::model::spec::{NetworkSpec, RestartPolicy, VmSpec};
 use volnet::network::features::Features;
 use volnet::store::memory::Unsynced;
@@ -207,7 +207,7 @@ fn step(dice: &mut Dice) -> Step {
     let vm = NAMES[dice.below(NAMES.len() as u64)];
     let timeout = [0, 1, 2_000, 30_000][dice.below(4)];
     match dice.roll(100) {
-        0..18 => Step::Ask(random_create(dice, vm)),
+        0..18 => ask(random_create(dice, vm)),
         18..21 => random_group(dice),
         21 => random_batch(dice),
         22..32 => start(vm),
@@ -218,9 +218,9 @@ fn step(dice: &mut Dice) -> Step {
         52..54 => Step::Talk(name(vm)),
         54..56 => setup(),
         56 => teardown(),
-        57 => Step::Ask(Request::Teardown { dry_run: true, force: true }),
-        58 => Step::Ask(Request::Get { name: name(vm) }),
-        59 => Step::Ask(Request::List),
+        57 => ask(Change::Teardown { dry_run: true, force: true }),
+        58 => ask(Query::Get { name: name(vm) }),
+        59 => ask(Query::List),
         60..64 => lease(vm, [Word::Get, Word::Get, Word::Renew, Word::Release][dice.below(4)]),
         64 | 65 => expose(vm, nic(dice), 8080 + dice.below(3) as u16),
         66 => unexpose(vm, 8080 + dice.below(3) as u16),
@@ -249,7 +249,7 @@ fn step(dice: &mut Dice) -> Step {
     }
 }
 
-fn random_create(dice: &mut Dice, vm: &str) -> Request {
+fn random_create(dice: &mut Dice, vm: &str) -> Change {
     let restart = [RestartPolicy::No, RestartPolicy::OnFailure, RestartPolicy::Always];
     let count = if dice.roll(3) == 0 { 2 + dice.below(2) } else { 1 };
     let networks = (0..count).map(|_| random_network(dice, count > 1)).collect();
@@ -261,7 +261,7 @@ fn random_create(dice: &mut Dice, vm: &str) -> Request {
         ..VmSpec::default()
     };
     let (start, dry_run) = (dice.roll(2) == 0, dice.roll(12) == 0);
-    Request::Create { name: name(vm), spec: Box::new(spec), start, dry_run, notes: Vec::new() }
+    Change::Create { name: name(vm), spec: Box::new(spec), start, dry_run, notes: Vec::new() }
 }
 
 /// What is asked for of one network, or of one of `several`.
@@ -285,7 +285,7 @@ fn random_group(dice: &mut Dice) -> Step {
         let vm = NAMES[dice.below(NAMES.len() as u64)];
         match dice.roll(5) {
             0 => random_create(dice, vm),
-            _ => Request::Create {
+            _ => Change::Create {
                 name: name(vm),
                 spec: Box::new(on(["default", "lab"][dice.below(2)], Mode::Bridged)),
                 start: false,
@@ -294,7 +294,7 @@ fn random_group(dice: &mut Dice) -> Step {
             },
         }
     };
-    Step::Together((0..2 + dice.roll(4)).map(|_| one(dice)).collect())
+    Step::Together((0..2 + dice.roll(4)).map(|_| one(dice).into()).collect())
 }
 
 /// What starts and ends VMs, beside clients that hang up and hypervisors that end.
@@ -304,9 +304,13 @@ fn random_batch(dice: &mut Dice) -> Step {
         match dice.roll(6) {
             0 => Ready::HungUp,
             1 => Ready::Ended(name, Exit::Code(1)),
-            2 => Ready::Asked(Request::Delete { name, timeout_ms: [0, 2_000][dice.below(2)] }),
-            3 => Ready::Asked(Request::Restart { name, timeout_ms: [0, 2_000][dice.below(2)] }),
-            _ => Ready::Asked(Request::Start { name }),
+            2 => {
+                Ready::Asked(Change::Delete { name, timeout_ms: [0, 2_000][dice.below(2)] }.into())
+            }
+            3 => {
+                Ready::Asked(Change::Restart { name, timeout_ms: [0, 2_000][dice.below(2)] }.into())
+            }
+            _ => Ready::Asked(Change::Start { name }.into()),
         }
     };
     let things = (0..2 + dice.roll(4)).map(|_| one(dice)).collect();

@@ -4,7 +4,7 @@ use volnet::model::expose::{Expose, Protocol};
 use volnet::model::limits::Limits;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
-use volnet::model::request::Request;
+use volnet::model::request::{Change, Request};
 use volnet::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 
 use crate::lease::Word;
@@ -76,9 +76,14 @@ pub(crate) fn create_and_start(vm: &str, spec: VmSpec) -> Step {
     made(vm, spec, true)
 }
 
+/// Somebody asks this.
+pub(crate) fn ask(request: impl Into<Request>) -> Step {
+    Step::Ask(request.into())
+}
+
 fn made(vm: &str, spec: VmSpec, start: bool) -> Step {
     let (name, spec, notes) = (name(vm), Box::new(spec), Vec::new());
-    Step::Ask(Request::Create { name, spec, start, dry_run: false, notes })
+    ask(Change::Create { name, spec, start, dry_run: false, notes })
 }
 
 /// What these ask, at once.
@@ -91,19 +96,19 @@ pub(crate) fn together(steps: impl IntoIterator<Item = Step>) -> Step {
 }
 
 pub(crate) fn start(vm: &str) -> Step {
-    Step::Ask(Request::Start { name: name(vm) })
+    ask(Change::Start { name: name(vm) })
 }
 
 pub(crate) fn stop(vm: &str, timeout_ms: u64) -> Step {
-    Step::Ask(Request::Stop { name: name(vm), timeout_ms })
+    ask(Change::Stop { name: name(vm), timeout_ms })
 }
 
 pub(crate) fn restart(vm: &str) -> Step {
-    Step::Ask(Request::Restart { name: name(vm), timeout_ms: 1_000 })
+    ask(Change::Restart { name: name(vm), timeout_ms: 1_000 })
 }
 
 pub(crate) fn delete(vm: &str, timeout_ms: u64) -> Step {
-    Step::Ask(Request::Delete { name: name(vm), timeout_ms })
+    ask(Change::Delete { name: name(vm), timeout_ms })
 }
 
 /// A port of the host that leads to a guest.
@@ -117,11 +122,11 @@ pub(crate) fn exposed(ports: &[u16]) -> VmSpec {
 }
 
 pub(crate) fn expose(vm: &str, nic: Option<usize>, host_port: u16) -> Step {
-    Step::Ask(Request::Expose { name: name(vm), nic, port: port(host_port), force: false })
+    ask(Change::Expose { name: name(vm), nic, port: port(host_port), force: false })
 }
 
 pub(crate) fn unexpose(vm: &str, host_port: u16) -> Step {
-    Step::Ask(Request::Unexpose { name: name(vm), at: port(host_port).at() })
+    ask(Change::Unexpose { name: name(vm), at: port(host_port).at() })
 }
 
 pub(crate) fn lease(vm: &str, word: Word) -> Step {
@@ -129,7 +134,7 @@ pub(crate) fn lease(vm: &str, word: Word) -> Step {
 }
 
 pub(crate) fn set_policy(vm: &str, nic: Option<usize>, policy: &str) -> Step {
-    Step::Ask(Request::SetPolicy { name: name(vm), nic, policy: policy.into() })
+    ask(Change::SetPolicy { name: name(vm), nic, policy: policy.into() })
 }
 
 /// A VM whose guest receives so much.
@@ -142,13 +147,13 @@ pub(crate) fn limited(rx_mbit: u32) -> VmSpec {
 pub(crate) fn set_limits(vm: &str, nic: Option<usize>, rx_mbit: u32, tx_mbit: u32) -> Step {
     let (rx_mbit, tx_mbit) = (Some(rx_mbit), Some(tx_mbit));
     let limits = Limits { rx_mbit, tx_mbit, ..Limits::default() };
-    Step::Ask(Request::SetLimits { name: name(vm), nic, limits })
+    ask(Change::SetLimits { name: name(vm), nic, limits })
 }
 
 pub(crate) fn setup() -> Step {
-    Step::Ask(Request::Setup { dry_run: false, force: false })
+    ask(Change::Setup { dry_run: false, force: false })
 }
 
 pub(crate) fn teardown() -> Step {
-    Step::Ask(Request::Teardown { dry_run: false, force: true })
+    ask(Change::Teardown { dry_run: false, force: true })
 }

@@ -18,7 +18,7 @@ use crate::hypervisor::process::Processes;
 use crate::hypervisor::user;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::request::Ticket;
-use crate::model::request::{Reply, Request};
+use crate::model::request::{Query, Reply, Request};
 use crate::model::view::Event;
 use crate::network::Network;
 use crate::protocol::request::{Body, Call, Fault, Rejected};
@@ -187,7 +187,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         let ticket = ticket(key);
         self.spare.disturb(now.mono);
         client.state = match asked {
-            Request::Monitor if call.more => State::Subscribed { lost: false },
+            Request::Query(Query::Monitor) if call.more => State::Subscribed { lost: false },
             _ => State::Asked { silent: call.oneway },
         };
         let files = self.shell.checksums(&asked);
@@ -318,8 +318,8 @@ pub(super) fn refusal<N: Network, D: Disk, P: Processes>(
         let reason = format!("user {} is not a member of the group {GROUP}", peer.uid);
         return Some(Refusal::PermissionDenied { reason });
     }
-    let Body::Volnet(request) = &call.body else { return None };
-    if request.names_files() && !peer.is_root && shell.hypervisor_user().is_none() {
+    let Body::Volnet(Request::Change(change)) = &call.body else { return None };
+    if change.names_files() && !peer.is_root && shell.hypervisor_user().is_none() {
         let reason = "hypervisors run as root on this host, so only root may name their files";
         return Some(Refusal::InvalidConfig { field: user::FIELD.into(), reason: reason.into() });
     }

@@ -47,8 +47,8 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     /// or wants no answer.
     pub(super) fn joins_group(&mut self, key: Key, call: &Call) -> bool {
         let Some(client) = self.sources.client(key) else { return false };
-        let Body::Volnet(request) = &call.body else { return false };
-        !call.oneway && request.joins_group() && refusal(&self.shell, &client.peer, call).is_none()
+        let Body::Volnet(Request::Change(change)) = &call.body else { return false };
+        !call.oneway && change.joins_group() && refusal(&self.shell, &client.peer, call).is_none()
     }
 
     /// Adds such a call.

@@ -9,7 +9,7 @@ use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::request::Request;
+use crate::model::request::Change;
 use crate::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
@@ -33,28 +33,28 @@ pub(super) fn name(choices: &mut Choices<'_>) -> VmName {
     VmName::new(choices.one_of(&NAMES)).expect("a name")
 }
 
-/// Any request that the engine decides on.
-pub(super) fn request(choices: &mut Choices<'_>) -> Request {
+/// Any change.
+pub(super) fn request(choices: &mut Choices<'_>) -> Change {
     let name = name(choices);
     let timeout_ms = choices.one_of(&[30_000, 0, 1, 3_000, STOP_TIMEOUT_MAX_MS]);
     match choices.byte() % 16 {
         0..7 => create(name, choices),
-        7..9 => Request::Start { name },
-        9 => Request::Stop { name, timeout_ms },
-        10 => Request::Restart { name, timeout_ms },
-        11..13 => Request::Delete { name, timeout_ms },
-        13 if choices.flag() => Request::Expose {
+        7..9 => Change::Start { name },
+        9 => Change::Stop { name, timeout_ms },
+        10 => Change::Restart { name, timeout_ms },
+        11..13 => Change::Delete { name, timeout_ms },
+        13 if choices.flag() => Change::Expose {
             name,
             nic: nic(choices),
             port: exposed(choices),
             force: choices.flag(),
         },
-        13 => Request::Unexpose { name, at: exposed(choices).at() },
+        13 => Change::Unexpose { name, at: exposed(choices).at() },
         14 if choices.flag() => {
-            Request::SetLimits { name, nic: nic(choices), limits: limits(choices) }
+            Change::SetLimits { name, nic: nic(choices), limits: limits(choices) }
         }
-        14 => Request::Setup { dry_run: choices.flag(), force: choices.flag() },
-        _ => Request::Teardown { dry_run: choices.flag(), force: choices.flag() },
+        14 => Change::Setup { dry_run: choices.flag(), force: choices.flag() },
+        _ => Change::Teardown { dry_run: choices.flag(), force: choices.flag() },
     }
 }
 
@@ -86,7 +86,7 @@ fn limits(choices: &mut Choices<'_>) -> Limits {
     }
 }
 
-fn create(name: VmName, choices: &mut Choices<'_>) -> Request {
+fn create(name: VmName, choices: &mut Choices<'_>) -> Change {
     let machine = MachineSpec {
         hypervisor: None,
         kernel: None,
@@ -109,7 +109,7 @@ fn create(name: VmName, choices: &mut Choices<'_>) -> Request {
         ..VmSpec::default()
     };
     let (start, dry_run) = (choices.flag(), choices.byte() % 8 == 7);
-    Request::Create { name, spec: Box::new(spec), start, dry_run, notes: Vec::new() }
+    Change::Create { name, spec: Box::new(spec), start, dry_run, notes: Vec::new() }
 }
 
 /// One network in most cases, else two.

@@ -19,11 +19,11 @@ use crate::hypervisor::fake::{FakeProcesses, Manners};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::Reason;
-use crate::model::lease::{Change, Claim};
+use crate::model::lease::{Claim, LeaseChange};
 use crate::model::name::VmName;
 use crate::model::nic::Lease;
 use crate::model::record::{Exit, Record};
-use crate::model::request::{Reply, Request, Ticket};
+use crate::model::request::{Change, Reply, Ticket};
 use crate::network::fake::{self, Fake};
 use crate::plan::news::News;
 use crate::store::memory::{Fault, Memory, Restart, Unsynced};
@@ -110,7 +110,7 @@ impl<'a> World<'a> {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         self.waiting.insert(ticket);
-        if let Request::Create { spec, dry_run: false, .. } = &request {
+        if let Change::Create { spec, dry_run: false, .. } = &request {
             if spec.needs_tap_device() {
                 self.set_up();
             }
@@ -196,7 +196,7 @@ impl<'a> World<'a> {
         let Some(nic) = nics.into_iter().nth(at) else { return };
         let Some(guest) = self.shell.engine.guest(&nic.network, nic.mac, None) else { return };
         let until = self.now.wall + 3_600_000;
-        let lent = |ip, given| Change::Lease(Lease { ip, given, until });
+        let lent = |ip, given| LeaseChange::Lease(Lease { ip, given, until });
         let change = match (guest.claim, self.choices.byte() % 4) {
             (Claim::Reserved(_), _) => return,
             (Claim::Nothing, _) => {
@@ -207,8 +207,8 @@ impl<'a> World<'a> {
             }
             (Claim::Free(ip), given) => lent(ip, given == 0),
             (Claim::Leased(lease), 0..2) => lent(lease.ip, true),
-            (Claim::Leased(_), 2) => Change::Release,
-            (Claim::Leased(_), _) => Change::Decline,
+            (Claim::Leased(_), 2) => LeaseChange::Release,
+            (Claim::Leased(_), _) => LeaseChange::Decline,
         };
         if let Some(decision) = self.shell.engine.change_lease(&name, at, change, self.now) {
             self.carry_out(decision);

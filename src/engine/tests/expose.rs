@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::expose::{Expose, HostPort, Listener, Protocol};
-use crate::model::lease::Change;
+use crate::model::lease::LeaseChange;
 use crate::model::nic::Lease;
 use crate::plan::ruleset::Value;
 
@@ -16,15 +16,15 @@ fn with_ports(mode: Mode, ports: &[Expose]) -> VmSpec {
     VmSpec { networks: vec![network], ..VmSpec::default() }
 }
 
-fn expose(vm: &str, port: Expose) -> Request {
-    Request::Expose { name: name(vm), nic: None, port, force: false }
+fn expose(vm: &str, port: Expose) -> Change {
+    Change::Expose { name: name(vm), nic: None, port, force: false }
 }
 
-fn unexpose(vm: &str, at: HostPort) -> Request {
-    Request::Unexpose { name: name(vm), at }
+fn unexpose(vm: &str, at: HostPort) -> Change {
+    Change::Unexpose { name: name(vm), at }
 }
 
-fn plan(engine: &mut Engine, request: &Request) -> Vec<Op> {
+fn plan(engine: &mut Engine, request: &Change) -> Vec<Op> {
     match engine.request(1, request, at(0)) {
         Ok(Step::Do(decision)) => {
             let plan = decision.plan.clone();
@@ -71,7 +71,7 @@ fn a_port_that_leads_to_another_vm_is_refused_with_its_name() {
             let in_use = replies == [(1, Err(Error::Refused(refusal)))];
             assert_eq!(in_use, refused, "{wanted:?}: {replies:?}");
             if !refused && vm == "new" {
-                ask(&mut engine, 1, &Request::Delete { name: name(vm), timeout_ms: 0 }, at(0));
+                ask(&mut engine, 1, &Change::Delete { name: name(vm), timeout_ms: 0 }, at(0));
             }
         }
     }
@@ -97,11 +97,12 @@ fn the_ports_of_a_guest_that_asks_follow_its_lease() {
     let mut engine = engine();
     let request = create("asks", with_ports(Mode::Dhcp, &[port(8080, None)]), false);
     assert!(plan(&mut engine, &request).iter().all(|op| targets(op).is_empty()));
-    let lease = |ip: [u8; 4]| Change::Lease(Lease { ip: ip.into(), until: 9_000_000, given: true });
+    let lease =
+        |ip: [u8; 4]| LeaseChange::Lease(Lease { ip: ip.into(), until: 9_000_000, given: true });
     for (change, gone, new) in [
         (lease([192, 168, 127, 9]), vec![], vec![[192, 168, 127, 9]]),
         (lease([192, 168, 127, 8]), vec![[192, 168, 127, 9]], vec![[192, 168, 127, 8]]),
-        (Change::Release, vec![[192, 168, 127, 8]], vec![]),
+        (LeaseChange::Release, vec![[192, 168, 127, 8]], vec![]),
     ] {
         let decision = engine.change_lease(&name("asks"), 0, change, at(0)).unwrap();
         let (mut removed, mut added) = (vec![], vec![]);
@@ -145,7 +146,7 @@ fn a_port_on_which_the_host_listens_is_refused_unless_forced() {
         who: "process 812 (sshd) of this host".into(),
     };
     let forced =
-        |wanted| Request::Expose { name: name("web"), nic: None, port: wanted, force: true };
+        |wanted| Change::Expose { name: name("web"), nic: None, port: wanted, force: true };
     engine.listened(vec![sshd(Some([192, 0, 2, 1]))]);
     for wanted in [port(22, None), Expose { count: 3, ..port(20, None) }] {
         let refusal = engine.request(1, &expose("web", wanted.clone()), at(0)).unwrap_err();

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::model::lease::{Change, Claim};
+use crate::model::lease::{Claim, LeaseChange};
 use crate::model::nic::Lease;
 use crate::model::record::{BootId, Record};
 use crate::plan::news::News;
@@ -36,11 +36,11 @@ fn claim(engine: &Engine, text: &str) -> Claim {
     engine.guest("default", mac(engine, text), None).unwrap().claim
 }
 
-fn given(address: &str, until: u64) -> Change {
-    Change::Lease(Lease { ip: ip(address), until, given: true })
+fn given(address: &str, until: u64) -> LeaseChange {
+    LeaseChange::Lease(Lease { ip: ip(address), until, given: true })
 }
 
-fn change(engine: &mut Engine, text: &str, change: Change, now: Now) -> Decision {
+fn change(engine: &mut Engine, text: &str, change: LeaseChange, now: Now) -> Decision {
     engine.change_lease(&name(text), 0, change, now).unwrap()
 }
 
@@ -58,8 +58,7 @@ fn with_lease() -> Engine {
 #[test]
 fn a_lease_is_shown_and_is_nobody_elses() {
     let mut engine = with_lease();
-    let replies = ask(&mut engine, 1, &Request::Get { name: name("asks") }, at(0));
-    let view = vm(&replies);
+    let view = engine.show(engine.vm(&name("asks")).unwrap());
     assert_eq!(view.ip, Some(ip("192.168.127.9")));
     assert_eq!((view.gateway, &*view.kernel_args), (Some(ip("192.168.127.1")), ""));
     let replies = ask(&mut engine, 1, &create("web", with_ip("192.168.127.9"), false), at(0));
@@ -78,7 +77,7 @@ fn a_renewal_is_no_event_and_a_change_that_fails_has_not_been() {
     assert!(decision.events.is_empty() && decision.plan.is_empty());
     done(&mut engine, decision, at(1));
     let failure = Failure::State { path: "/state".into(), reason: "full".into() };
-    for wish in [given("192.168.127.10", 4_000_000), Change::Release, Change::Decline] {
+    for wish in [given("192.168.127.10", 4_000_000), LeaseChange::Release, LeaseChange::Decline] {
         let decision = change(&mut engine, "asks", wish, at(2));
         assert!(engine.abort(decision, &Error::Failed(failure.clone())).is_empty());
         let lease = Lease { ip: ip("192.168.127.9"), until: 3_000_000, given: true };
@@ -108,7 +107,7 @@ fn an_address_is_forgotten_when_it_is_given_and_when_it_is_given_back() {
         done(engine, decision, at(0));
         plan
     };
-    assert_eq!(plan(&mut engine, Change::Lease(lease)), [], "an offer is nobody's yet");
+    assert_eq!(plan(&mut engine, LeaseChange::Lease(lease)), [], "an offer is nobody's yet");
     let taken = plan(&mut engine, given("192.168.127.9", 2_000_000));
     assert_eq!(taken, [forget("192.168.127.9", Handover::Assigned), Op::AddElements(own(9))]);
     assert_eq!(plan(&mut engine, given("192.168.127.9", 3_000_000)), [], "renewed");
@@ -117,7 +116,7 @@ fn an_address_is_forgotten_when_it_is_given_and_when_it_is_given_back() {
         (forget("192.168.127.9", Handover::Released), forget("192.168.127.10", Handover::Assigned));
     let (out, into) = (Op::RemoveElements(own(9)), Op::AddElements(own(10)));
     assert_eq!(exchanged, [out, gone, new, into]);
-    let back = plan(&mut engine, Change::Release);
+    let back = plan(&mut engine, LeaseChange::Release);
     let out = Op::RemoveElements(own(10));
     assert_eq!(back, [out, forget("192.168.127.10", Handover::Released)]);
 }
@@ -125,7 +124,7 @@ fn an_address_is_forgotten_when_it_is_given_and_when_it_is_given_back() {
 #[test]
 fn a_vm_that_goes_gives_its_lease_back() {
     let mut engine = with_lease();
-    let delete = Request::Delete { name: name("asks"), timeout_ms: 0 };
+    let delete = Change::Delete { name: name("asks"), timeout_ms: 0 };
     assert_eq!(ask(&mut engine, 2, &delete, at(0)), [(2, Ok(Reply::Deleted))]);
     assert_eq!(engine.networks()[0].leased, 0);
     assert!(engine.guest("default", Mac::of_guest("default", "asks"), None).is_none());
@@ -211,7 +210,7 @@ fn a_guest_that_has_its_link_open_keeps_its_lease_and_no_offer() {
     }
     engine.observed(&[link(true)]);
     assert!(engine.reclaim("tiny", at(HOUR)).is_none());
-    let decision = change(&mut engine, "one", Change::Lease(offer), at(HOUR));
+    let decision = change(&mut engine, "one", LeaseChange::Lease(offer), at(HOUR));
     done(&mut engine, decision, at(HOUR));
     assert!(engine.reclaim("tiny", at(HOUR)).is_some());
 }
@@ -227,7 +226,7 @@ fn what_was_promised_before_a_boot_counts_from_the_boot() {
     ask(&mut engine, 1, &create("asks", asks(), false), at(0));
     for (taken, length) in [(true, HOUR), (false, 60_000)] {
         let lease = Lease { ip: ip("192.168.127.9"), until: 77 * HOUR, given: taken };
-        let decision = change(&mut engine, "asks", Change::Lease(lease), at(0));
+        let decision = change(&mut engine, "asks", LeaseChange::Lease(lease), at(0));
         done(&mut engine, decision, at(0));
         for (now, until) in [(first, 77 * HOUR), (second, length)] {
             let mut next = super::engine().with_boot(now);
