@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::hypervisor::template::Template;
-use crate::hypervisor::{CLOUD_HYPERVISOR, FIRECRACKER, Options, QEMU, QemuMachine};
+use crate::hypervisor::{CLOUD_HYPERVISOR, FIRECRACKER, Options, QEMU, QemuMachine, QemuOptions};
 use crate::model::error::Refusal;
 use crate::spec::fields::{Fields, Place};
 use crate::spec::text;
@@ -71,8 +71,8 @@ fn describe(options: &mut Options, place: Place, name: &str, value: &Value) -> R
     match name {
         QEMU => {
             let fields = Fields::read(place, value, &["program", "machine", "vsock_helper"])?;
+            set(&mut options.qemu, fields.parsed("machine", qemu_machine)?.map(QemuOptions::of));
             set(&mut options.qemu.program, fields.parsed("program", executable)?);
-            set(&mut options.qemu.machine, fields.parsed("machine", qemu_machine)?);
             set(&mut options.qemu.vsock_helper, fields.parsed("vsock_helper", executable)?);
         }
         CLOUD_HYPERVISOR => {
@@ -108,7 +108,8 @@ fn qemu_machine(text: &str) -> Result<QemuMachine, String> {
     match text.to_ascii_lowercase().as_str() {
         "microvm" => Ok(QemuMachine::Microvm),
         "q35" => Ok(QemuMachine::Q35),
-        _ => Err(format!("{text:?} is not a machine; they are microvm and q35")),
+        "virt" => Ok(QemuMachine::Virt),
+        _ => Err(format!("{text:?} is not a machine; they are microvm, q35 and virt (arm64)")),
     }
 }
 

@@ -194,6 +194,19 @@ fn several_networks_and_hypervisors_stand_in_the_file() {
 }
 
 #[test]
+fn a_machine_of_qemu_names_its_program() {
+    let read = |qemu: &str| from_file(&format!(r#"{{"hypervisors": {{"qemu": {{{qemu}}}}}}}"#));
+    for (qemu, program) in [
+        (r#""machine": "q35""#, "qemu-system-x86_64"),
+        (r#""machine": "virt""#, "qemu-system-aarch64"),
+        (r#""program": "/opt/q", "machine": "virt""#, "/opt/q"),
+    ] {
+        assert_eq!(read(qemu).unwrap().hypervisors.qemu.program, program);
+    }
+    assert_eq!(field(read(r#""machine": "raspi3b""#)), "hypervisors.qemu.machine");
+}
+
+#[test]
 fn a_network_is_spread_over_bridges() {
     let file = r#"{"networks": [
         {"name": "vms", "bridge": "vbr0", "subnet": "10.0.0.0/16", "bridges": 3, "nat": false},

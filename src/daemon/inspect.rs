@@ -6,6 +6,7 @@ use std::fs::{self, File};
 
 use super::shell::Shell;
 use super::{doubt, guests};
+use crate::hypervisor::Architecture;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::KVM;
 use crate::model::error::Error;
@@ -23,6 +24,11 @@ use crate::store::disk::Disk;
 
 /// The device through which taps are made.
 const TUN: &str = "/dev/net/tun";
+/// What to do where a host has no KVM. On arm64 it is no module.
+const NEEDED_FOR_KVM: &str = match Architecture::HOST {
+    Architecture::X86_64 => "load kvm_intel or kvm_amd",
+    Architecture::Aarch64 => "boot a kernel with KVM at exception level 2",
+};
 
 impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Who answers here, and on what.
@@ -50,12 +56,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     pub(super) fn check(&mut self) -> Result<Reply, Error> {
         let mut findings = vec![
             device(TUN, Level::Error, "volnet cannot make taps", "load the module tun"),
-            device(
-                KVM,
-                Level::Warning,
-                "guests run without KVM, slowly",
-                "load kvm_intel or kvm_amd",
-            ),
+            device(KVM, Level::Warning, "guests run without KVM, slowly", NEEDED_FOR_KVM),
         ];
         findings.extend(self.slow());
         findings.extend(self.launcher.check());

@@ -14,8 +14,8 @@ use crate::hypervisor::machine::{MachineDefaults, resolve_machine};
 use crate::hypervisor::process::Descriptors;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
-    self, Attachment, CLOUD_HYPERVISOR, Command, Control, FIRECRACKER, Launch, LaunchNic, Options,
-    QEMU, inputs, log,
+    self, Architecture, Attachment, CLOUD_HYPERVISOR, Command, Control, FIRECRACKER, Launch,
+    LaunchNic, Options, QEMU, inputs, log,
 };
 use crate::model::error::{Error, Refusal};
 use crate::model::name::VmName;
@@ -95,12 +95,17 @@ impl Launcher {
 
     /// Whether a VM has a hypervisor that uses KVM.
     pub(super) fn uses_kvm(&self, record: &Record) -> bool {
-        let users = [CLOUD_HYPERVISOR, QEMU, FIRECRACKER];
-        record.spec.machine.is_some() && users.contains(&self.hypervisor(record))
+        let uses = match self.hypervisor(record) {
+            // It emulates machines of another architecture.
+            QEMU => self.options.qemu.machine.architecture() == Architecture::HOST,
+            CLOUD_HYPERVISOR | FIRECRACKER => true,
+            _ => false,
+        };
+        record.spec.machine.is_some() && uses
     }
 
     /// Whether the hypervisor of a VM that starts now is to use KVM; `None`: it is for a template
-    /// to say. Only QEMU can do without.
+    /// to say, or its architecture is not the host's. Only QEMU can do without.
     pub(super) fn kvm_for(&self, record: &Record) -> Option<bool> {
         self.uses_kvm(record)
             .then(|| self.hypervisor(record) != QEMU || self.kvm && self.opens(user::KVM))
@@ -174,6 +179,7 @@ impl Launcher {
             log: &log,
             log_fd: number(&given.log),
             vhost_vsock: self.opens(user::VHOST_VSOCK),
+            architecture: Architecture::HOST,
             kvm: kvm == Some(true),
             tsc_khz: self.tsc_khz,
         };

@@ -12,13 +12,16 @@ use std::iter;
 use std::path::Path;
 
 use super::{
-    Attachment, CloudHypervisorOptions, Command, Control, Launch, LaunchNic, VSOCK_SOCKET, text,
+    Architecture, Attachment, CloudHypervisorOptions, Command, Control, Launch, LaunchNic,
+    VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
 
 /// The kernel command line of every guest: its console, and to restart on a panic.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
+/// The same on arm64, where the serial port is a PL011 and firmware restarts the machine.
+const CMDLINE_AARCH64: &str = "console=ttyAMA0 panic=1";
 /// The socket of its API.
 const API_SOCKET: &str = "api.sock";
 /// Characters that a value within an option cannot have: the separators and quotes of the parser.
@@ -40,7 +43,11 @@ pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Comm
     if let Some(initramfs) = &machine.initramfs {
         option("--initramfs", text::path(&initramfs.path, "initramfs")?.into());
     }
-    option("--cmdline", text::cmdline(CMDLINE, launch)?);
+    let cmdline = match launch.architecture {
+        Architecture::X86_64 => CMDLINE,
+        Architecture::Aarch64 => CMDLINE_AARCH64,
+    };
+    option("--cmdline", text::cmdline(cmdline, launch)?);
     option("--cpus", format!("boot={}", machine.cpus));
     option("--memory", format!("size={}M", machine.memory_mb));
     option("--serial", "tty".into());

@@ -38,6 +38,7 @@ pub fn launch(bytes: &[u8]) {
         log: Path::new("/var/log/volnet/web.log"),
         log_fd: 9,
         vhost_vsock: false,
+        architecture: Architecture::HOST,
         kvm: false,
         tsc_khz: Some(2_100_000),
     };

@@ -63,6 +63,7 @@ fn launch(machine: &MachineSpec) -> Launch<'_> {
         log: Path::new("/var/log/volnet/web1.log"),
         log_fd: 8,
         vhost_vsock: false,
+        architecture: Architecture::X86_64,
         kvm: true,
         tsc_khz: Some(2_100_000),
     }
@@ -92,7 +93,8 @@ fn template() -> Template {
 }
 
 fn options() -> Options {
-    Options { templates: vec![template()], ..Options::default() }
+    let qemu = QemuOptions::of(QemuMachine::Microvm);
+    Options { qemu, templates: vec![template()], ..Options::default() }
 }
 
 /// A word in the syntax of a shell.
@@ -179,6 +181,21 @@ fn qemu_as_the_host_has_it() {
     options.qemu.machine = QemuMachine::Q35;
     check("q35", QEMU, &bridged(&server), &options);
     check("q35-vsock", QEMU, &vsock(&server), &options);
+}
+
+#[test]
+fn every_driver_on_arm64() {
+    let (appliance, server, mut options) = (appliance(), server(), options());
+    options.qemu = QemuOptions::of(QemuMachine::Virt);
+    let on_arm64 = |launch| Launch { architecture: Architecture::Aarch64, tsc_khz: None, ..launch };
+    for hypervisor in [QEMU, CLOUD_HYPERVISOR, FIRECRACKER] {
+        check("arm64", hypervisor, &on_arm64(bridged(&server)), &options);
+    }
+    check("arm64-vsock", QEMU, &on_arm64(vsock(&server)), &options);
+    let no_kvm = Launch { kvm: false, ..bridged(&appliance) };
+    check("arm64-no-kvm", QEMU, &on_arm64(no_kvm.clone()), &options);
+    // A host of another architecture emulates it, whether it has KVM or not.
+    check("arm64-no-kvm", QEMU, &bridged(&appliance), &options);
 }
 
 #[test]

@@ -26,6 +26,7 @@
 //! If a parameter comes twice, the last wins, and the kernel passes everything after `--` to init.
 //! So the VM's own part is last.
 
+mod architecture;
 pub mod cloud_hypervisor;
 #[cfg(any(test, feature = "testing"))]
 pub mod exercise;
@@ -53,6 +54,7 @@ use crate::model::error::Refusal;
 use crate::model::mac::Mac;
 use crate::model::spec::MachineSpec;
 
+pub use architecture::Architecture;
 pub use options::{CloudHypervisorOptions, FirecrackerOptions, Options, QemuMachine, QemuOptions};
 
 /// The hypervisors that volnet knows by name.
@@ -92,6 +94,8 @@ pub struct Launch<'a> {
     pub log_fd: u32,
     /// Whether the host's kernel offers vhost-vsock.
     pub vhost_vsock: bool,
+    /// The host's architecture. Guests have the same, unless QEMU's machine is of another one.
+    pub architecture: Architecture,
     /// Whether KVM can be used.
     pub kvm: bool,
     /// The host's TSC frequency in kHz, where known (QEMU microvm without KVM needs it).

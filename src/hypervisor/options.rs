@@ -1,7 +1,7 @@
 //! How hypervisors are run on this host, from the settings.
 
 use super::template::Template;
-use super::{CLOUD_HYPERVISOR, FIRECRACKER, QEMU};
+use super::{Architecture, CLOUD_HYPERVISOR, FIRECRACKER, QEMU};
 use crate::model::error::Refusal;
 
 /// Settings of all hypervisors.
@@ -29,13 +29,14 @@ pub struct QemuOptions {
 }
 
 /// The machines of QEMU that volnet can describe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QemuMachine {
-    /// virtio-mmio and no PCI: starts fastest.
-    #[default]
+    /// A PC with virtio-mmio and without PCI: starts fastest.
     Microvm,
     /// A PC with PCI Express, for guests without virtio-mmio.
     Q35,
+    /// An arm64 machine with PCI Express.
+    Virt,
 }
 
 /// Settings of Cloud Hypervisor.
@@ -79,13 +80,34 @@ impl Options {
     }
 }
 
+impl QemuMachine {
+    /// The architecture of its guests.
+    pub fn architecture(self) -> Architecture {
+        match self {
+            QemuMachine::Microvm | QemuMachine::Q35 => Architecture::X86_64,
+            QemuMachine::Virt => Architecture::Aarch64,
+        }
+    }
+}
+
+impl QemuOptions {
+    /// QEMU with this machine, by the name that the program has for its architecture.
+    pub fn of(machine: QemuMachine) -> QemuOptions {
+        let program = match machine.architecture() {
+            Architecture::X86_64 => "qemu-system-x86_64",
+            Architecture::Aarch64 => "qemu-system-aarch64",
+        };
+        let vsock_helper = "vhost-device-vsock".into();
+        QemuOptions { program: program.into(), machine, vsock_helper }
+    }
+}
+
 impl Default for QemuOptions {
     fn default() -> Self {
-        QemuOptions {
-            program: "qemu-system-x86_64".into(),
-            machine: QemuMachine::default(),
-            vsock_helper: "vhost-device-vsock".into(),
-        }
+        QemuOptions::of(match Architecture::HOST {
+            Architecture::X86_64 => QemuMachine::Microvm,
+            Architecture::Aarch64 => QemuMachine::Virt,
+        })
     }
 }
 

@@ -1,10 +1,15 @@
 //! QEMU.
 //!
-//! The machine is `microvm` (virtio-mmio, no PCI) unless the settings say `q35`. QEMU has only the
-//! devices of its arguments: no default devices, no configuration of the user.
+//! The machine is `microvm` (virtio-mmio, no PCI) unless the settings say `q35`; on arm64 it is
+//! `virt`. QEMU has only the devices of its arguments: no default devices, no configuration of the
+//! user.
+//!
+//! On `virt`, virtio is on PCI: the kernel finds its virtio-mmio devices last to first, and a guest
+//! with two disks or NICs would have their names swapped.
 //!
 //! Without KVM the kernel command line must have the TSC's frequency: a microvm has neither HPET
-//! nor PM timer to measure it, and some boots hang.
+//! nor PM timer to measure it, and some boots hang. KVM runs only guests of the host's
+//! architecture; a machine of another one is emulated.
 //!
 //! The guest's serial port also goes to the log. QEMU inherits the open log as a set of descriptors
 //! (`-add-fd`), because another user could not open it by name.
@@ -15,8 +20,8 @@
 use std::path::Path;
 
 use super::{
-    Attachment, Command, Control, Launch, LaunchNic, QemuMachine, QemuOptions, SERIAL_SOCKET,
-    VSOCK_SOCKET, text,
+    Architecture, Attachment, Command, Control, Launch, LaunchNic, QemuMachine, QemuOptions,
+    SERIAL_SOCKET, VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
@@ -24,6 +29,8 @@ use crate::model::spec::Disk;
 /// The kernel command line of every guest: its console, and to end on a panic or a restart instead
 /// of hanging (with `-no-reboot`, QEMU ends, too).
 const CMDLINE: &str = "console=ttyS0 reboot=t panic=-1";
+/// The same on arm64, where the serial port is a PL011 and firmware restarts the machine.
+const CMDLINE_AARCH64: &str = "console=ttyAMA0 panic=-1";
 /// The socket of its machine protocol.
 const QMP_SOCKET: &str = "qmp.sock";
 /// The socket between QEMU and the vsock helper.
@@ -36,7 +43,7 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<Command, Refusa
     let machine = launch.machine;
     let qmp = text::in_folder(&launch.folder, QMP_SOCKET)?;
     let mut args = words(&["-name", launch.name, "-machine", &machine_option(launch, options)]);
-    args.extend(words(&["-cpu", if launch.kvm { "host" } else { "max" }]));
+    args.extend(words(&["-cpu", cpu(launch, options)]));
     args.extend(["-smp".into(), machine.cpus.to_string()]);
     args.extend(["-m".into(), format!("{}M", machine.memory_mb)]);
     args.extend(words(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]));
@@ -46,7 +53,7 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<Command, Refusa
     if let Some(initramfs) = &machine.initramfs {
         args.extend(words(&["-initrd", text::path(&initramfs.path, "initramfs")?]));
     }
-    args.extend(["-append".into(), cmdline(launch)?]);
+    args.extend(["-append".into(), cmdline(launch, options)?]);
     for (index, disk) in machine.disks.iter().enumerate() {
         args.extend(disk_args(index, disk, options)?);
     }
@@ -97,9 +104,10 @@ fn tap_args(index: usize, nic: &LaunchNic, options: &QemuOptions) -> Vec<String>
         }
         device += ",mq=on";
     }
-    if options.machine == QemuMachine::Q35 {
+    match options.machine {
+        QemuMachine::Microvm => {}
         // No boot ROM: nothing is booted from the network.
-        device += ",romfile=";
+        QemuMachine::Q35 | QemuMachine::Virt => device += ",romfile=",
     }
     vec!["-netdev".into(), netdev, "-device".into(), device]
 }
@@ -146,8 +154,24 @@ fn machine_option(launch: &Launch, options: &QemuOptions) -> String {
     let machine = match options.machine {
         QemuMachine::Microvm => "microvm",
         QemuMachine::Q35 => "q35",
+        // By default it has an interrupt controller for at most eight processors.
+        QemuMachine::Virt => "virt,gic-version=max",
     };
-    format!("{machine},accel={}", if launch.kvm { "kvm" } else { "tcg" })
+    format!("{machine},accel={}", if has_kvm(launch, options) { "kvm" } else { "tcg" })
+}
+
+/// Whether the guest runs by KVM.
+fn has_kvm(launch: &Launch, options: &QemuOptions) -> bool {
+    launch.kvm && launch.architecture == options.machine.architecture()
+}
+
+fn cpu(launch: &Launch, options: &QemuOptions) -> &'static str {
+    match (has_kvm(launch, options), options.machine.architecture()) {
+        (true, _) => "host",
+        (false, Architecture::X86_64) => "max",
+        // The architecture's own algorithm to sign pointers takes most of the time to emulate.
+        (false, Architecture::Aarch64) => "max,pauth-impdef=on",
+    }
 }
 
 /// The serial port: a socket for the console, and a copy in the log.
@@ -161,12 +185,13 @@ fn serial_args(launch: &Launch) -> Result<Vec<String>, Refusal> {
     Ok(words(&["-add-fd", &log, "-chardev", &chardev, "-serial", "chardev:serial0"]))
 }
 
-fn cmdline(launch: &Launch) -> Result<String, Refusal> {
-    match launch.tsc_khz {
-        Some(khz) if !launch.kvm => {
+fn cmdline(launch: &Launch, options: &QemuOptions) -> Result<String, Refusal> {
+    match (options.machine.architecture(), launch.tsc_khz) {
+        (Architecture::X86_64, Some(khz)) if !has_kvm(launch, options) => {
             text::cmdline(&format!("{CMDLINE} tsc_early_khz={khz}"), launch)
         }
-        Some(_) | None => text::cmdline(CMDLINE, launch),
+        (Architecture::X86_64, _) => text::cmdline(CMDLINE, launch),
+        (Architecture::Aarch64, _) => text::cmdline(CMDLINE_AARCH64, launch),
     }
 }
 
@@ -185,7 +210,7 @@ fn disk_args(index: usize, disk: &Disk, options: &QemuOptions) -> Result<Vec<Str
 fn device(name: &str, machine: QemuMachine) -> String {
     match machine {
         QemuMachine::Microvm => format!("{name}-device"),
-        QemuMachine::Q35 => format!("{name}-pci"),
+        QemuMachine::Q35 | QemuMachine::Virt => format!("{name}-pci"),
     }
 }
 

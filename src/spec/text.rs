@@ -6,8 +6,8 @@ use crate::model::spec::{DiskFormat, RestartPolicy};
 
 /// The longest path in bytes: `PATH_MAX` less the terminator (linux/limits.h).
 pub const PATH_BYTES_MAX: usize = 4095;
-/// The longest kernel command line in bytes: `COMMAND_LINE_SIZE` on x86 (asm/setup.h) less the
-/// terminator.
+/// The longest kernel command line in bytes: `COMMAND_LINE_SIZE` on x86 and arm64
+/// (asm/setup.h) less the terminator.
 pub const CMDLINE_BYTES_MAX: usize = 2047;
 /// The longest name of a hypervisor or of a network in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 63;

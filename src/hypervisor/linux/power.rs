@@ -25,7 +25,8 @@ const QMP_ANSWER_MAX: usize = 2048;
 /// docs/api.md of Cloud Hypervisor: an ACPI power button. It takes HTTP/1.1 without a `Host`.
 const CLOUD_HYPERVISOR: &str = "PUT /api/v1/vm.power-button HTTP/1.1\r\nHost: localhost\r\n\
     Accept: */*\r\n\r\n";
-/// docs/api_requests/actions.md of Firecracker: the keys by which an x86 guest shuts down.
+/// docs/api_requests/actions.md of Firecracker: the keys by which an x86 guest shuts down. On arm64
+/// it is a power button; versions without that refuse it, and the deadline of the stop passes.
 const FIRECRACKER: &str = "PUT /actions HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\
     Content-Type: application/json\r\nContent-Length: 32\r\n\r\n\
     {\"action_type\":\"SendCtrlAltDel\"}";
