@@ -32,7 +32,7 @@ fuzz: # each fuzz target for FUZZ_SECONDS (30)
 bench: # what volnet costs beside the kernel's floor and its peers; BENCH_QUICK=1: two minutes
 	@scripts/bench.sh
 
-dist: # dist/volnet: the static, stripped binary
+dist: # dist/volnet: the static, stripped binary; ARCH=arm64: dist/volnet-arm64
 	@scripts/dist.sh
 
 deps: # the Debian packages that the other targets use, where a command is missing

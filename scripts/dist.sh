@@ -1,32 +1,51 @@
 #!/bin/sh
-# make dist: one static, stripped binary that runs on any x86-64 Linux: dist/volnet.
+# make dist: one static, stripped binary that runs on any Linux of this machine's architecture:
+# dist/volnet. With ARCH=amd64 or ARCH=arm64, that of another one: dist/volnet-ARCH.
 #
 # musl rather than glibc: the binary and what of it is resident are two thirds of the size. Where
-# rustup cannot add that target, the host's own serves, and the binary is larger.
+# rustup cannot add that target, the host's own serves, and the binary is larger. For another
+# architecture, Rust brings linker and C library itself: no cross compiler is needed.
 set -eu
 cd "$(dirname "$0")/.."
-target=x86_64-unknown-linux-musl
 
-if rustup target add "$target" 2>/dev/null; then
-    # A panic aborts, so that nobody reads the tables of frames: a seventh of the file. What is
-    # alike in several functions is made a function of its own.
-    small="-C link-arg=-Wl,-T,scripts/no-frames.ld -C link-arg=-Wl,--no-eh-frame-hdr
-        -C llvm-args=--enable-machine-outliner=always"
+# By Debian's names.
+case $(uname -m) in
+x86_64) here=amd64 ;;
+aarch64) here=arm64 ;;
+*) here=$(uname -m) ;;
+esac
+arch=${ARCH:-$here}
+case $arch in
+amd64) machine=x86_64 shown=x86-64 ;;
+arm64) machine=aarch64 shown=aarch64 ;;
+*) echo "dist: ARCH is amd64 or arm64, not $arch" >&2; exit 2 ;;
+esac
+target=$machine-unknown-linux-musl
+
+# A panic aborts, so that nobody reads the tables of frames: a seventh of the file. Rust's linker
+# can only leave out their index. What is alike in several functions is made a function of its own.
+flags='-C llvm-args=--enable-machine-outliner=always'
+if [ "$arch" != "$here" ]; then
+    out=dist/volnet-$arch
+    rustup target add "$target"
+    flags="$flags -C linker=rust-lld -C link-arg=--no-eh-frame-hdr"
+elif out=dist/volnet && rustup target add "$target" 2>/dev/null; then
+    flags="$flags -C link-arg=-Wl,-T,scripts/no-frames.ld -C link-arg=-Wl,--no-eh-frame-hdr"
 else
-    target=x86_64-unknown-linux-gnu small=''
+    target=$machine-unknown-linux-gnu flags=''
     echo "dist: there is no musl target; making a larger binary with glibc" >&2
 fi
 
 # The target is named even if it is the host's: without it the flags would also reach build
 # scripts and procedural macros, which cannot be static. A relocation model of its own keeps the
 # result from being a static PIE, which is larger.
-RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static $small" \
+RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static $flags" \
     cargo build --locked --release --target "$target"
-install -D -m 755 "target/$target/release/volnet" dist/volnet
+install -D -m 755 "target/$target/release/volnet" "$out"
 
-kind=$(file -b dist/volnet)
+kind=$(file -b "$out")
 case $kind in
-*"statically linked"*", stripped"*) ;;
-*) echo "dist/volnet is not static and stripped: $kind" >&2; exit 1 ;;
+*"$shown"*"statically linked"*", stripped"*) ;;
+*) echo "$out is not for $arch, static and stripped: $kind" >&2; exit 1 ;;
 esac
-echo "dist/volnet: $(stat -c %s dist/volnet) bytes, static"
+echo "$out: $(stat -c %s "$out") bytes, static"
