@@ -141,8 +141,8 @@ _volnet() {
             '*--kernel[the kernel]:FILE:_files' \
             '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
             '*--initramfs[the initial RAM file system]:FILE:_files' \
-            '*--rootfs[the root file system, raw, or qcow2 if it ends so]:FILE:_files' \
-            '*--disk[one more disk; may be given several times]:FILE(,readonly):_files' \
+            '*--rootfs[the root file system, raw, or qcow2 if it ends so; FILE,format=FORMAT says which]:FILE:_files' \
+            '*--disk[one more disk; may be given several times]:FILE(,readonly)(,format=FORMAT):_files' \
             '*--cpus[virtual CPUs, 1]:N:' \
             '*--memory[memory, 512]:MIB:' \
             '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
@@ -177,8 +177,8 @@ _volnet() {
             '*--kernel[the kernel]:FILE:_files' \
             '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
             '*--initramfs[the initial RAM file system]:FILE:_files' \
-            '*--rootfs[the root file system, raw, or qcow2 if it ends so]:FILE:_files' \
-            '*--disk[one more disk; may be given several times]:FILE(,readonly):_files' \
+            '*--rootfs[the root file system, raw, or qcow2 if it ends so; FILE,format=FORMAT says which]:FILE:_files' \
+            '*--disk[one more disk; may be given several times]:FILE(,readonly)(,format=FORMAT):_files' \
             '*--cpus[virtual CPUs, 1]:N:' \
             '*--memory[memory, 512]:MIB:' \
             '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \

@@ -579,6 +579,8 @@ fn the_daemon_keeps_the_capabilities_that_it_needs() {
             let its = if user == "root" { kept } else { 0 };
             assert_eq!(status(&vm["pid"], "CapEff"), format!("{its:016x}"));
             assert_eq!(status(&vm["pid"], "CapBnd"), format!("{kept:016x}"));
+            let answer = daemon.call("Delete", json!({ "name": "vm", "timeout_ms": 0 }));
+            assert!(answer["error"].is_null(), "{answer}");
         }
     });
 }

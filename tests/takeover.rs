@@ -124,10 +124,9 @@ fn a_state_directory_that_is_not_there_is_a_finding_and_not_an_order() {
     in_namespace(|| {
         let mut daemon = daemon();
         let agreement = Agreement::with(&daemon);
-        for name in ["web", "still"] {
-            let answer = daemon.call("Create", json!({ "name": name }));
-            assert!(answer["error"].is_null(), "{answer}");
-        }
+        create(&daemon, "web");
+        let answer = daemon.call("Create", json!({ "name": "still" }));
+        assert!(answer["error"].is_null(), "{answer}");
         let before = agreement.check(&daemon);
         let rules = run("nft list ruleset");
         daemon.stop();
@@ -164,10 +163,55 @@ fn a_state_directory_that_is_not_there_is_a_finding_and_not_an_order() {
         // Or it is gone for good, and somebody says so.
         daemon.stop();
         fs::remove_dir_all(&state).unwrap();
+        for (_, group) in daemon.hypervisors() {
+            run(&format!("kill -9 {group}"));
+        }
         daemon.start_again();
         let forced = daemon.call("Setup", json!({ "force": true }));
         assert!(forced["error"].is_null(), "{forced}");
         assert!(agreement.check(&daemon).is_empty());
+    });
+}
+
+#[test]
+fn a_hypervisor_is_found_when_the_runtime_directory_was_wiped() {
+    in_namespace(|| {
+        let mut daemon = daemon();
+        let agreement = Agreement::with(&daemon);
+        let config = json!({
+            "hypervisor": "plain", "kernel_override": "/etc/hostname", "restart": "always"
+        });
+        let create = |name: &str, ephemeral: bool| {
+            let mut config = config.clone();
+            config["ephemeral"] = ephemeral.into();
+            daemon.call("Create", json!({ "name": name, "start": true, "config": config }))
+        };
+        let answer = create("db", false);
+        let pid = answer["parameters"]["vm"]["pid"].as_u64().expect("it runs");
+        let answer = create("passing", true);
+        let stray = answer["parameters"]["vm"]["pid"].as_u64().expect("it runs");
+        daemon.crash();
+        fs::remove_dir_all(daemon.folder.join("run")).unwrap();
+        daemon.start_again();
+        assert_eq!(get(&daemon, "db")["pid"], pid, "{}", daemon.log());
+
+        // That of the ephemeral VM has no record any more.
+        let words = format!("process {stray} runs for VM passing, of which there is no record");
+        let check = daemon.call("Check", json!({}));
+        assert!(check.to_string().contains(&words), "{check}");
+        let create = || daemon.call("Create", json!({ "name": "passing" }));
+        let answer = create();
+        assert_eq!(answer["error"], "io.volnet.HypervisorFailed", "{answer}");
+        assert!(answer.to_string().contains(&words), "{answer}");
+        run(&format!("kill -9 {stray}"));
+        eventually("its name is free", || create()["error"].is_null());
+        assert!(!daemon.call("Check", json!({})).to_string().contains(&words));
+
+        let answer = daemon.call("Delete", json!({ "name": "db", "timeout_ms": 0 }));
+        assert!(answer["error"].is_null(), "{answer}");
+        let gone = !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid as u32);
+        assert!(gone && daemon.hypervisors().is_empty());
+        assert_eq!(agreement.check(&daemon).len(), 1);
     });
 }
 

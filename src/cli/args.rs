@@ -444,11 +444,17 @@ fn range(text: &str) -> Option<(u16, u16)> {
     Some((first, last.checked_sub(first)?.checked_add(1)?))
 }
 
-/// `FILE` or `FILE,readonly`.
+/// `FILE`, with `,readonly` and `,format=FORMAT` behind it.
 fn disk(text: &str) -> Disk {
-    match text.strip_suffix(",readonly") {
-        Some(path) => Disk { path: path.into(), readonly: true },
-        None => Disk { path: text.into(), readonly: false },
+    let (mut path, mut readonly, mut format) = (text, false, None);
+    loop {
+        if let Some(rest) = path.strip_suffix(",readonly") {
+            (path, readonly) = (rest, true);
+        } else if let Some((rest, word)) = path.rsplit_once(",format=") {
+            (path, format) = (rest, Some(word.to_owned()));
+        } else {
+            return Disk { path: path.into(), readonly, format };
+        }
     }
 }
 

@@ -138,6 +138,8 @@ pub(super) struct Disk {
     pub(super) path: PathBuf,
     /// Whether the guest may not write to it.
     pub(super) readonly: bool,
+    /// Its format; `None`: as the ending of its name says.
+    pub(super) format: Option<String>,
 }
 
 /// What is done to VMs that exist.

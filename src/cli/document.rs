@@ -111,11 +111,14 @@ fn apply(fields: &mut Map<String, Value>, setting: &Override, base: &Path) -> Re
 
 /// The section replaces the whole former one: its checksum belonged to another file.
 fn image(field: &str, path: &Path, base: &Path) -> Result<Value, String> {
-    let mut section = json!({ "url": absolute(path, base)? });
-    if field == "rootfs" {
-        section["format"] = format(path).into();
+    if field != "rootfs" {
+        return Ok(json!({ "url": absolute(path, base)? }));
     }
-    Ok(section)
+    let (path, format) = match path.to_str().and_then(|text| text.rsplit_once(",format=")) {
+        Some((path, format)) => (Path::new(path), format),
+        None => (path, format(path)),
+    };
+    Ok(json!({ "url": absolute(path, base)?, "format": format }))
 }
 
 fn add_disks(manifest: &mut Value, disks: &[Disk], base: &Path) -> Result<(), String> {
@@ -124,7 +127,7 @@ fn add_disks(manifest: &mut Value, disks: &[Disk], base: &Path) -> Result<(), St
     for disk in disks {
         list.push(json!({
             "source": absolute(&disk.path, base)?,
-            "format": format(&disk.path),
+            "format": disk.format.as_deref().unwrap_or(format(&disk.path)),
             "readonly": disk.readonly
         }));
     }
@@ -257,8 +260,8 @@ mod tests {
     #[test]
     fn disks_go_to_the_manifest_that_counts() {
         let disks = vec![
-            Disk { path: "a.img".into(), readonly: false },
-            Disk { path: "/b.qcow2".into(), readonly: true },
+            Disk { path: "a.img".into(), readonly: false, format: None },
+            Disk { path: "/b.qcow2".into(), readonly: true, format: None },
         ];
         let create = Create { disks, ..create() };
         let a = json!({"source": "/home/me/a.img", "format": "raw", "readonly": false});

@@ -227,8 +227,18 @@ const CREATION: [Flag; 22] = [
         "the kernel command line; volnet adds the network's part",
     ),
     file("initramfs", "initramfs", Kind::Image, "the initial RAM file system"),
-    file("rootfs", "rootfs", Kind::Image, "the root file system: raw, or qcow2 if it ends so"),
-    valued("disk", "FILE[,readonly]", Complete::Files, "one more disk; may be given several times"),
+    file(
+        "rootfs",
+        "rootfs",
+        Kind::Image,
+        "the root file system: raw, or qcow2 if it ends so; FILE,format=FORMAT says which",
+    ),
+    valued(
+        "disk",
+        "FILE[,readonly][,format=FORMAT]",
+        Complete::Files,
+        "one more disk; may be given several times",
+    ),
     number("cpus", "N", "resources", "cpu_cores", "virtual CPUs, 1"),
     number("memory", "MIB", "resources", "memory_mb", "memory, 512"),
 ];

@@ -25,6 +25,7 @@ use super::shell::Shell;
 use crate::engine::decide::{Act, Decision, Launched, Outcome, Write};
 use crate::engine::ledger::BRIDGE_PORTS_MAX;
 use crate::engine::watch::Notice;
+use crate::hypervisor::disks;
 use crate::hypervisor::process::{Descriptors, Processes};
 use crate::hypervisor::user::KVM;
 use crate::model::clock::Now;
@@ -194,6 +195,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Starts a VM's process with its open descriptors.
     fn launch(&mut self, record: &Record, kvm: Option<bool>) -> Result<ProcessId, Error> {
         let name = &record.name;
+        self.refuse_shared_disks(record)?;
         let ports: Vec<_> = self.engine.desired_ports(record).collect();
         let mut taps = Vec::new();
         for nic in self.launcher.taps_of(record) {
@@ -211,6 +213,17 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             kvm,
         )?;
         Ok(self.processes.spawn(name, &command, given)?)
+    }
+
+    /// A disk that one of two running VMs writes to is not given to both.
+    fn refuse_shared_disks(&self, record: &Record) -> Result<(), Refusal> {
+        let Some(machine) = &record.spec.machine else { return Ok(()) };
+        let others = self.engine.vms().filter(|vm| vm.life.pid().is_some()).map(|vm| &vm.record);
+        let others = others.filter(|other| other.name != record.name);
+        disks::refuse_shared(
+            machine,
+            others.filter_map(|other| Some((&other.name, &**other.spec.machine.as_ref()?))),
+        )
     }
 
     /// Undoes all of a decision whose record could not be written.

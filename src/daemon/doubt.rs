@@ -15,6 +15,7 @@
 //! `teardown --force`).
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::shell::Shell;
 use crate::hypervisor::process::Processes;
@@ -47,8 +48,8 @@ pub(super) struct Found {
     has_durable: bool,
     /// The VMs of which there is a record or an intent.
     named: BTreeSet<VmName>,
-    /// The directory of the records, if it is the one that the last daemon had.
-    same: Option<DirectoryId>,
+    /// The directory of the records is the one that the last daemon had, as far as is known.
+    is_same: bool,
 }
 
 impl Default for State {
@@ -70,13 +71,18 @@ impl State {
 impl Found {
     /// What was read, with the directory of the records.
     pub(super) fn new(loaded: &Loaded, durable: Option<DirectoryId>) -> Found {
+        // What cannot be read says nothing against the directory.
+        let is_of_host = |(path, _): &(PathBuf, String)| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("host.json"))
+        };
+        let unreadable = loaded.set_aside.iter().any(is_of_host);
         let remembered = loaded.host.as_ref().and_then(|host| host.records);
         let records = loaded.records.iter().map(|record| &record.name);
         let intents = loaded.intents.iter().map(|(name, _)| name);
         Found {
             has_durable: loaded.records.iter().any(|record| !record.spec.ephemeral),
             named: records.chain(intents).cloned().collect(),
-            same: durable.filter(|durable| remembered == Some(*durable)),
+            is_same: durable.is_some() && (unreadable || remembered == durable),
         }
     }
 
@@ -88,7 +94,7 @@ impl Found {
         };
         let links: Vec<&Link> = observed.links.iter().filter(unknown).collect();
         let held = links.iter().any(|link| link.carrier);
-        let first = links.first().filter(|_| !self.has_durable && (self.same.is_none() || held))?;
+        let first = links.first().filter(|_| !self.has_durable && (!self.is_same || held))?;
         Some(format!(
             "the state directory has no record, and the host has {} links of VMs that are not in \
              it, such as {}",

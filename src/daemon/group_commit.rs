@@ -39,7 +39,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let change = request.change()?;
         let Change::Create { name, spec, .. } = change else { return None };
         let is_set_up = self.host.is_some() || !spec.needs_tap_device();
-        let is_new = self.engine.vm(name).is_err() && self.state.doubt().is_none();
+        let is_known = self.engine.vm(name).is_ok() || self.strays.contains_key(name);
+        if spec.machine.as_ref().is_some_and(|machine| self.launcher.recognise(machine).is_err()) {
+            return None;
+        }
+        let is_new = !is_known && self.state.doubt().is_none();
         if !change.joins_group() || !is_set_up || !is_new {
             return None;
         }

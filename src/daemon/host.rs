@@ -3,7 +3,7 @@
 //! All three observe the kernel, compare with what should be, and run the one plan that comes out
 //! of it. They are the only places that dump kernel state; a create or a delete never does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::doubt::{Found, State};
 use super::guests::resolvers_of_the_host;
@@ -233,6 +233,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         for (name, _) in intents {
             if self.engine.vm(&name).is_err() {
+                if self.processes.find(&name).is_some() {
+                    // It was killed and has not ended. The intent tells the next daemon of it.
+                    continue;
+                }
                 self.processes.clean(&name);
             }
             if let Err(failure) = self.store.clear_intent(&name) {
@@ -284,9 +288,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// Reads what an earlier run left and takes its processes over; the kernel is not touched.
     /// Gives the changes that were cut short. A process whose start was cut short before it was
-    /// written down is found by its environment, and so is one whose file cannot be read. Errors
-    /// are for what nobody can go on with: unreadable directories, records of networks that are not
-    /// configured any more, a process that runs and cannot be watched.
+    /// written down is found by its environment, and so is one whose file is gone or cannot be
+    /// read. Errors are for what nobody can go on with: unreadable directories, records of networks
+    /// that are not configured any more, a process that runs and cannot be watched.
     pub fn load(&mut self, now: Now) -> Result<Vec<(VmName, Intent)>, Error> {
         let loaded = self.store.load()?;
         for (path, reason) in &loaded.set_aside {
@@ -301,17 +305,21 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 reason: format!("VM {name} cannot be taken over: {reason}"),
             })?;
         }
-        let mut known: BTreeMap<VmName, ProcessId> = loaded.processes.into_iter().collect();
         let started = loaded.intents.iter().filter(|(_, intent)| match intent.action {
             Action::Create => intent.record.wanted,
             Action::Start => true,
         });
-        for name in started.map(|(name, _)| name).chain(&loaded.in_doubt) {
-            // The file may be there and speak of an earlier process, which it outlived.
-            let Some(id) = self.processes.find(name) else { continue };
-            if known.get(name) != Some(&id) {
-                self.store.put_process(name, &id)?;
-                known.insert(name.clone(), id);
+        let cut_short: BTreeSet<&VmName> =
+            started.map(|(name, _)| name).chain(&loaded.in_doubt).collect();
+        let mut known: BTreeMap<VmName, ProcessId> = loaded.processes.into_iter().collect();
+        for (name, id) in self.processes.find_all() {
+            if self.engine.vm(&name).is_err() && !cut_short.contains(&name) {
+                known.remove(&name);
+                self.keep_stray(name, id);
+            } else if known.get(&name) != Some(&id) {
+                // The file may be there and speak of an earlier process, which it outlived.
+                self.store.put_process(&name, &id)?;
+                known.insert(name, id);
             }
         }
         self.take_over_processes(known, now)?;

@@ -66,6 +66,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         findings.extend(self.state.doubt().map(|doubt| {
             finding("state_dir", Level::Error, doubt.into(), Some(doubt::REMEDY.into()))
         }));
+        findings.extend(self.stray_findings());
         let surroundings = self.network.surroundings()?;
         let bridges: Vec<&str> = self
             .engine

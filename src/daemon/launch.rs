@@ -137,7 +137,17 @@ impl Launcher {
     pub(super) fn verify(&self, machine: &MachineSpec) -> Result<(), Refusal> {
         let resolved = resolve_machine(machine, &self.defaults)?;
         let program = self.options.program(resolved.hypervisor)?;
-        let verify = || inputs::check(&resolved, program);
+        self.act(|| inputs::check(&resolved, program))
+    }
+
+    /// Whether the disks of a machine that exist already are of the format that they are said to be
+    /// of.
+    pub(super) fn recognise(&self, machine: &MachineSpec) -> Result<(), Refusal> {
+        self.act(|| inputs::recognise(machine))
+    }
+
+    /// Looks at files with the rights of the hypervisors' user.
+    fn act(&self, verify: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
         let Some(user) = &self.user else { return verify() };
         let verified = user.act(verify).unwrap_or_else(|error| {
             Err(Refusal::InvalidConfig { field: user::FIELD.into(), reason: error.to_string() })

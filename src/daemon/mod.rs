@@ -1,8 +1,8 @@
 //! The imperative shell: wait, decode, decide, execute, store, reply.
 //!
 //! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `conduct`
-//! for the order of the steps, `host`, `heal`, `inspect` and `doubt` for the host as a whole,
-//! `guests` for DHCP, `group_commit` for requests that arrive together, and [`launch`] for
+//! for the order of the steps, `host`, `heal`, `inspect`, `doubt` and `strays` for the host as a
+//! whole, `guests` for DHCP, `group_commit` for requests that arrive together, and [`launch`] for
 //! hypervisors. `event_loop` with its sources ([`sources`], `source`, `client`, `dhcp_socket`)
 //! drives it. [`serve()`] is the daemon, and [`offline`] the same shell for one request without a
 //! daemon. On systems other than Linux both are in `not_linux`.
@@ -41,6 +41,7 @@ pub mod shell;
 #[cfg(target_os = "linux")]
 mod source;
 pub mod sources;
+mod strays;
 
 use std::time::{Instant, SystemTime};
 

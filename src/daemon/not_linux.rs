@@ -4,6 +4,7 @@
 //! be written and tried anywhere. Its state does not outlive it, because no object exists that must
 //! be found again. It serves one connection at a time, and starts no hypervisors.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -163,8 +164,8 @@ impl Processes for NoProcesses {
         Ok(false)
     }
 
-    fn find(&mut self, _: &VmName) -> Option<ProcessId> {
-        None
+    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId> {
+        BTreeMap::new()
     }
 
     fn ask(&mut self, _: &VmName, _: &Control) -> Result<(), Failure> {

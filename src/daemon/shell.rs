@@ -22,7 +22,7 @@ use crate::hypervisor::user::User;
 use crate::model::clock::Now;
 use crate::model::error::Error;
 use crate::model::name::VmName;
-use crate::model::record::HostRecord;
+use crate::model::record::{HostRecord, ProcessId};
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Query, Reply, Request};
 use crate::model::view::{Event, EventKind};
@@ -54,6 +54,8 @@ pub struct Shell<N, D: Disk, P> {
     pub(super) sound: bool,
     /// Whether the state directory is the right one.
     pub(super) state: State,
+    /// Processes that were started for VMs of which there is no record.
+    pub(super) strays: BTreeMap<VmName, ProcessId>,
     pub(super) sequence: u64,
     /// The name servers that guests are told.
     pub(super) resolvers: Resolvers,
@@ -96,6 +98,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             features: None,
             sound: false,
             state: State::default(),
+            strays: BTreeMap::new(),
             sequence: 0,
             resolvers: Resolvers::default(),
             outputs: Vec::new(),
@@ -325,10 +328,14 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     fn step(&mut self, ticket: Ticket, change: &Change, now: Now) -> Result<Step, Error> {
         self.know(change);
         match change {
-            Change::Create { spec, start, dry_run, .. } => {
+            Change::Create { name, spec, start, dry_run, .. } => {
                 self.refuse_in_doubt()?;
-                if let Some(machine) = spec.machine.as_ref().filter(|_| *start || *dry_run) {
-                    self.launcher.verify(machine)?;
+                self.refuse_stray(name)?;
+                if let Some(machine) = &spec.machine {
+                    match *start || *dry_run {
+                        true => self.launcher.verify(machine)?,
+                        false => self.launcher.recognise(machine)?,
+                    }
                 }
                 if spec.needs_tap_device() && !dry_run && self.host.is_none() {
                     self.setup(false, Insistence::Overlaps, now)?;

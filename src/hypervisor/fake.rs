@@ -219,8 +219,8 @@ impl Processes for FakeProcesses {
         Ok(found)
     }
 
-    fn find(&mut self, name: &VmName) -> Option<ProcessId> {
-        self.running(name).map(|process| process.id.clone())
+    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId> {
+        self.living().map(|(name, id)| (name.clone(), id.clone())).collect()
     }
 
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {

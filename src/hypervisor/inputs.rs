@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::disks;
 use crate::hypervisor::machine::ResolvedMachine;
 use crate::model::error::Refusal;
-use crate::model::spec::File;
+use crate::model::spec::{File, MachineSpec};
 
 /// Where programs are looked up if the daemon has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -58,6 +59,20 @@ pub fn check(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusal
         .map_err(|reason| Refusal::InvalidConfig { field: "hypervisor".into(), reason })?;
     each(machine, |path, _, field, kind| {
         open(path, kind).map(drop).map_err(|reason| refuse(field, path, &reason))
+    })?;
+    recognise(machine.spec)
+}
+
+/// Checks that the disks are of the format that they are said to be of. Disks that do not exist yet
+/// or cannot be read are not refused here.
+pub fn recognise(machine: &MachineSpec) -> Result<(), Refusal> {
+    machine.disks.iter().try_for_each(|disk| {
+        let path = &disk.file.path;
+        let Ok(file) = open(path, Kind::RegularOrBlockDevice) else { return Ok(()) };
+        match disks::mismatch(&file, disk.format) {
+            Some(reason) => Err(refuse("disks", path, &reason)),
+            None => Ok(()),
+        }
     })
 }
 
@@ -176,7 +191,7 @@ fn hash(mut file: fs::File, is_over: impl Fn() -> bool) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::spec::{Disk, DiskFormat, MachineSpec};
+    use crate::model::spec::{Disk, DiskFormat};
     use crate::store::tests::Scratch;
 
     // printf abc | sha256sum; also FIPS 180-2, B.1.

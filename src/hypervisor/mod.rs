@@ -28,6 +28,8 @@
 
 mod architecture;
 pub mod cloud_hypervisor;
+#[cfg(unix)]
+pub mod disks;
 #[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 #[cfg(any(test, feature = "testing"))]

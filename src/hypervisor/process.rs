@@ -4,6 +4,7 @@
 //! and sends signals only through it, so a reused pid is never hit. A VM's process is watched from
 //! [`Processes::spawn`] or [`Processes::adopt`] to the [`Processes::reap`] that returns its exit.
 
+use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
@@ -40,9 +41,13 @@ pub trait Processes {
     /// another process with the same pid. Then its helper is ended and its folder is removed.
     fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure>;
 
-    /// Looks for a process that was started for this VM but whose id was never recorded. If there
-    /// is none, the helper and the folder of such a start are removed.
-    fn find(&mut self, name: &VmName) -> Option<ProcessId>;
+    /// Looks for all processes that were started for VMs, whether their ids were recorded or not.
+    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId>;
+
+    /// Looks for the process that was started for this VM.
+    fn find(&mut self, name: &VmName) -> Option<ProcessId> {
+        self.find_all().remove(name)
+    }
 
     /// Asks the guest to power off. Does not wait.
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure>;

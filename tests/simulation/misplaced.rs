@@ -4,19 +4,24 @@ use std::path::Path;
 
 use volnet::model::error::{Error, Refusal};
 use volnet::model::mode::Mode;
+use volnet::model::name::VmName;
+use volnet::model::record::{Exit, ProcessId};
 use volnet::model::request::Change;
 use volnet::plan::reconcile::Observed;
 use volnet::store::memory::Memory;
 
 use crate::check::{Litter, check};
+use crate::fault::{Fault, When};
 use crate::script::*;
 use crate::sim::{Sim, Step};
-use crate::world::STATE;
+use crate::world::{Choice, RUNTIME, STATE};
 
-/// A daemon with VMs, one of which is ephemeral.
+/// A daemon with a VM that runs, one that does not, and an ephemeral one.
 fn busy() -> Sim {
     let mut sim = Sim::new();
-    for step in [create("a", spec()), create("web1", thrice()), create("D", ephemeral())] {
+    for step in
+        [create_and_start("a", always()), create("web1", thrice()), create("D", ephemeral())]
+    {
         sim.step(&step);
     }
     sim.settle();
@@ -85,7 +90,7 @@ fn a_state_directory_that_is_not_mounted_changes_nothing() {
     // The place where it is mounted may have been used once, before it was.
     for used in [false, true] {
         let mut sim = busy();
-        let before = kernel(&sim);
+        let (before, running) = (kernel(&sim), processes(&sim));
         sim.crash();
         let mounted = unmount(&sim);
         if used {
@@ -97,6 +102,7 @@ fn a_state_directory_that_is_not_mounted_changes_nothing() {
         sim.start();
         sim.settle();
         assert_eq!(kernel(&sim), before);
+        assert_eq!(processes(&sim), running);
         all_is_well(&mut sim);
     }
 }
@@ -119,6 +125,83 @@ fn records_that_are_gone_while_a_tap_is_held_change_nothing() {
     sim.start();
     hold(&sim, "vttap-a", false);
     sim.settle();
+    all_is_well(&mut sim);
+}
+
+/// All of the runtime directory is gone: the ids of processes, and the ephemeral VMs.
+fn wipe_runtime(sim: &Sim) {
+    sim.world.borrow_mut().disk.wipe(Path::new(RUNTIME));
+}
+
+fn processes(sim: &Sim) -> Vec<(VmName, ProcessId)> {
+    let world = sim.world.borrow();
+    world.processes.living().map(|(name, id)| (name.clone(), id.clone())).collect()
+}
+
+#[test]
+fn a_process_is_found_whatever_became_of_the_runtime_directory() {
+    // At each effect the daemon may end once more.
+    for after in 0..60 {
+        let mut sim = Sim::new();
+        for step in [create_and_start("a", always()), create("web1", thrice()), Step::Settle] {
+            sim.step(&step);
+        }
+        let before = processes(&sim);
+        sim.crash();
+        wipe_runtime(&sim);
+        sim.arm(after, Choice::This(Fault::Crash(When::Before)));
+        sim.start();
+        sim.crash();
+        sim.start();
+        sim.settle();
+        assert_eq!((before.len(), processes(&sim)), (1, before));
+        // How forwarding was is not known any more.
+        let wrong = check(&mut sim, Litter::None);
+        assert_eq!(wrong, Vec::<String>::new());
+        sim.step(&delete("a", 0));
+        sim.settle();
+        assert_eq!(processes(&sim), []);
+    }
+}
+
+#[test]
+fn a_runtime_directory_that_is_wiped_under_the_daemon_comes_back() {
+    let mut sim = busy();
+    wipe_runtime(&sim);
+    for step in [create_and_start("c.3", spec()), create("longer-than-a-tap", ephemeral())] {
+        sim.step(&step);
+    }
+    sim.settle();
+    let there = |sim: &Sim, vm: &str| sim.shell.as_ref().unwrap().engine().vm(&name(vm)).is_ok();
+    assert!(there(&sim, "c.3") && there(&sim, "longer-than-a-tap"));
+    sim.crash();
+    sim.start();
+    sim.settle();
+    assert!(there(&sim, "c.3") && there(&sim, "longer-than-a-tap"));
+    assert_eq!(processes(&sim).len(), 2);
+}
+
+#[test]
+fn a_process_without_a_record_runs_on_and_no_vm_of_its_name_is_made() {
+    let mut sim = Sim::new();
+    sim.step(&create_and_start("a", ephemeral()));
+    sim.settle();
+    sim.promises = Default::default();
+    sim.step(&create("web1", spec()));
+    let before = processes(&sim);
+    sim.crash();
+    wipe_runtime(&sim);
+    sim.start();
+    let there = |sim: &Sim| sim.shell.as_ref().unwrap().engine().vm(&name("a")).is_ok();
+    for step in [create("a", spec()), together([create("a", spec()), create("c.3", spec())])] {
+        sim.step(&step);
+        sim.settle();
+        assert_eq!((processes(&sim), there(&sim)), (before.clone(), false));
+    }
+    sim.step(&Step::End(name("a"), Exit::Code(0)));
+    sim.step(&create_and_start("a", spec()));
+    sim.settle();
+    assert!(there(&sim) && processes(&sim).len() == 1 && processes(&sim) != before);
     all_is_well(&mut sim);
 }
 

@@ -378,8 +378,8 @@ impl Processes for Handle {
         )
     }
 
-    fn find(&mut self, name: &VmName) -> Option<ProcessId> {
-        self.effect(Effect::Find, |world| world.processes.find(name), |_, _| None)
+    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId> {
+        self.effect(Effect::Find, |world| world.processes.find_all(), |_, _| BTreeMap::new())
     }
 
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {

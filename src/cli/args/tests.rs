@@ -140,8 +140,8 @@ fn create_and_run() {
             network("ip", "10.0.0.2".into()),
         ],
         disks: vec![
-            Disk { path: "a.img".into(), readonly: false },
-            Disk { path: "b.qcow2".into(), readonly: true },
+            Disk { path: "a.img".into(), readonly: false, format: None },
+            Disk { path: "b.qcow2".into(), readonly: true, format: None },
         ],
         start: true,
         dry_run: true,

@@ -98,8 +98,8 @@ impl Processes for Shared {
         self.with(|processes| processes.adopt(name, id))
     }
 
-    fn find(&mut self, name: &VmName) -> Option<ProcessId> {
-        self.with(|processes| processes.find(name))
+    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId> {
+        self.with(|processes| processes.find_all())
     }
 
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {

@@ -4,6 +4,7 @@
 //! that volnet starts has the VM's name and the runtime directory in its environment. So volnet
 //! finds a process whose pid was never recorded.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -94,14 +95,36 @@ pub(super) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
 }
 
-/// Looks for the process that was started for a VM of this runtime directory. Its own children have
-/// the marks, too: the process is the one that started first.
-pub(super) fn find(name: &VmName, runtime_dir: &Path) -> Option<(u32, Stat)> {
+/// Looks for the processes that were started for VMs of a runtime directory, and belong to one of
+/// these users or to the owner of the VM's folder. Children of a VM's process have the marks, too:
+/// the process is the one that started first.
+pub(super) fn find_all(runtime_dir: &Path, users: &[u32]) -> BTreeMap<VmName, (u32, Stat)> {
     await_starts();
-    let marks = Marks::new(MARK_VM, name, runtime_dir);
-    numbers()
-        .filter_map(|pid| marked(pid, &marks).map(|stat| (pid, stat)))
-        .min_by_key(|(pid, stat)| (stat.start_time, *pid))
+    let mut found: BTreeMap<VmName, (u32, Stat)> = BTreeMap::new();
+    for pid in numbers() {
+        let Some(name) = vm_of(pid, runtime_dir) else { continue };
+        let mut marks = Marks::new(MARK_VM, &name, runtime_dir);
+        marks.uids.extend(users);
+        let Some(stat) = marked(pid, &marks) else { continue };
+        let earlier = |(other, of): &(u32, Stat)| (of.start_time, *other) < (stat.start_time, pid);
+        if !found.get(&name).is_some_and(earlier) {
+            found.insert(name, (pid, stat));
+        }
+    }
+    found
+}
+
+/// The VM of a runtime directory that the environment of a process names.
+fn vm_of(pid: u32, runtime_dir: &Path) -> Option<VmName> {
+    let environment = read(pid, "environ", ENVIRONMENT_MAX).ok()?;
+    let value = |name: &str| {
+        environment.split(|byte| *byte == 0).find_map(|entry| {
+            entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+        })
+    };
+    let here = value(MARK_RUNTIME) == Some(runtime_dir.as_os_str().as_encoded_bytes());
+    let name = value(MARK_VM).filter(|_| here)?;
+    VmName::new(str::from_utf8(name).ok()?).ok()
 }
 
 /// Waits for processes that are about to become hypervisors: for a moment nobody can read their
@@ -133,9 +156,9 @@ pub(super) fn is_helper(pid: u32, name: &VmName, runtime_dir: &Path) -> bool {
 /// The marks of a VM's processes.
 struct Marks {
     environment: [Vec<u8>; 2],
-    /// The owner of the VM's folder. Processes of other users may have any variables, and do not
-    /// count.
-    uid: u32,
+    /// The owner of the VM's folder, and others who may be meant. Processes of other users may have
+    /// any variables, and do not count.
+    uids: Vec<u32>,
 }
 
 impl Marks {
@@ -144,13 +167,13 @@ impl Marks {
         let uid = fs::metadata(Paths::new("", runtime_dir).folder(name)).map_or(own, |of| of.uid());
         let runtime_dir = runtime_dir.as_os_str().as_encoded_bytes();
         let runtime_dir = [MARK_RUNTIME.as_bytes(), b"=", runtime_dir].concat();
-        Marks { environment: [format!("{part}={name}").into_bytes(), runtime_dir], uid }
+        Marks { environment: [format!("{part}={name}").into_bytes(), runtime_dir], uids: vec![uid] }
     }
 }
 
 /// The stat of a running process that has all the marks.
 fn marked(pid: u32, marks: &Marks) -> Option<Stat> {
-    if fs::metadata(folder_of(pid)).ok()?.uid() != marks.uid {
+    if !marks.uids.contains(&fs::metadata(folder_of(pid)).ok()?.uid()) {
         return None;
     }
     let before = Stat::read(pid).ok()?;

@@ -228,10 +228,17 @@ impl Processes for LinuxProcesses {
         Ok(true)
     }
 
-    fn find(&mut self, name: &VmName) -> Option<ProcessId> {
-        let (pid, stat) = identity::find(name, &self.runtime_dir)?;
-        let boot_id = self.boot_id.clone();
-        Some(ProcessId { pid, start_time: stat.start_time, boot_id })
+    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId> {
+        let own = nix::unistd::geteuid().as_raw();
+        let users = [own, self.user.as_ref().map_or(own, |user| user.uid)];
+        let found = identity::find_all(&self.runtime_dir, &users).into_iter();
+        let boot_id = &self.boot_id;
+        let id = |pid, stat: Stat| ProcessId {
+            pid,
+            start_time: stat.start_time,
+            boot_id: boot_id.clone(),
+        };
+        found.map(|(name, (pid, stat))| (name, id(pid, stat))).collect()
     }
 
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {
