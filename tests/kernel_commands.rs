@@ -7,13 +7,13 @@ use std::process::Command;
 
 use common::{in_namespace, ip_link, json, link_exists, run};
 use serde_json::{Value as Json, json};
-use volnet::model::limits::Limits;
 use volnet::model::limits::Rate;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
 use volnet::model::net::{Dhcp, NetworkConfig, Service};
 use volnet::model::nic::{Nic, NicName};
 use volnet::model::spec::NetworkSpec;
+use volnet::model::traffic::Traffic;
 use volnet::plan::op::{Handover, LinkSettings, Op};
 use volnet::plan::reconcile::{DesiredPort, attach_plan, release_plan};
 use volnet::plan::ruleset::{
@@ -39,17 +39,14 @@ fn network() -> NetworkConfig {
         host_ip: [192, 168, 127, 1].into(),
         mtu: 1400,
         nat: true,
-        isolated: true,
         dhcp: Dhcp::Builtin,
-        antispoof: true,
         ipv6: false,
         managed: true,
         gateway: None,
         range: None,
         reserve: Vec::new(),
         host_services: vec![Service::Ping],
-        policy: "open".into(),
-        limits: Limits::default(),
+        traffic: Traffic { isolated: Some(true), ..Traffic::default() },
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }
@@ -96,11 +93,10 @@ fn links_are_made_changed_and_removed() {
             ip: None,
             lease: None,
             exposed: Vec::new(),
-            policy: None,
-            limits: Limits::default(),
+            traffic: Traffic::default(),
         };
         let spec = NetworkSpec { queues: Some(2), ..NetworkSpec::default() };
-        let port = DesiredPort::new(name, &port, &spec, &network);
+        let port = DesiredPort::new(name, &port, &spec, &network, network.traffic());
         sh(&attach_plan(&[port], vec![]));
         let link = ip_link(tap.as_str());
         assert_eq!((&link["ifalias"], &link["master"]), (&json!("volnet:web-1"), &json!("vbr0")));

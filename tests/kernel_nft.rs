@@ -12,6 +12,7 @@ use volnet::model::name::{TapName, VmName};
 use volnet::model::net::{Dhcp, NetworkConfig, Service};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
+use volnet::model::traffic::Traffic;
 use volnet::network::linux::nft::Nft;
 use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, Table};
 
@@ -24,17 +25,14 @@ fn network() -> NetworkConfig {
         host_ip: "192.168.127.1".parse().unwrap(),
         mtu: 1500,
         nat: true,
-        isolated: false,
         dhcp: Dhcp::Builtin,
-        antispoof: true,
         ipv6: false,
         managed: true,
         gateway: None,
         range: None,
         reserve: Vec::new(),
         host_services: vec![Service::Ping],
-        policy: "open".into(),
-        limits: Limits::default(),
+        traffic: Traffic::default(),
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }

@@ -21,6 +21,7 @@ use volnet::model::name::{TapName, VmName};
 use volnet::model::net::{Dhcp, NetworkConfig, Service};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
+use volnet::model::traffic::Traffic;
 use volnet::network::execute::execute;
 use volnet::network::fake::Fake;
 use volnet::network::linux::Linux;
@@ -330,17 +331,14 @@ fn tables(owned: bool, guests: usize) -> Vec<Table> {
         host_ip: "10.0.0.1".parse().unwrap(),
         mtu: 1500,
         nat: true,
-        isolated: false,
         dhcp: Dhcp::Builtin,
-        antispoof: true,
         ipv6: false,
         managed: true,
         gateway: None,
         range: None,
         reserve: Vec::new(),
         host_services: vec![Service::Ping],
-        policy: "open".into(),
-        limits: Limits::default(),
+        traffic: Traffic::default(),
         mac: Mac::of_bridge("host", "vbr0"),
     };
     ruleset::tables(&[&network], &Policy::built_in(), elements(guests, 1), owned)

@@ -39,7 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("cli", &["model", "store", "protocol", "hypervisor", "config"]),
+    ("cli", &["model", "spec", "store", "protocol", "hypervisor", "config"]),
 ];
 
 /// Files and folders that only tests and fuzz targets use.

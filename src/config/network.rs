@@ -4,13 +4,12 @@ use std::net::Ipv4Addr;
 
 use crate::model::error::Refusal;
 use crate::model::expose::Protocol;
-use crate::model::limits::{Limits, UNGUARDED};
 use crate::model::mac::Mac;
 use crate::model::name::{TAP_PREFIX, check_link_name};
 use crate::model::net::is_guarded;
 use crate::model::net::{Addresses, Dhcp, NetworkConfig, Service};
-use crate::model::policy::OPEN;
 use crate::model::prefix::Prefix;
+use crate::model::traffic::{Traffic, UNGUARDED};
 use crate::spec::fields::{Fields, Place};
 use crate::spec::{self, MTU_MAX, MTU_MIN, text};
 
@@ -182,19 +181,15 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         Some(found) => found.parsed(|text| host_ip(text, subnet))?,
         None => Ipv4Addr::from_bits(subnet.network().to_bits() + 1),
     };
-    let (mut name, mut mtu, mut nat, mut isolated, mut dhcp) = (None, None, None, None, None);
-    let (mut antispoof, mut ipv6, mut host_services) = (None, None, None);
-    let (mut policy, mut limits) = (None, Limits::default());
+    let (mut name, mut mtu, mut nat, mut dhcp) = (None, None, None, None);
+    let (mut ipv6, mut host_services, mut traffic) = (None, None, Traffic::default());
     if let Some(fields) = &draft.fields {
         name = fields.parsed("name", text::name)?;
         mtu = fields.integer("mtu", MTU_MIN..=MTU_MAX)?;
         nat = fields.flag("nat")?;
-        isolated = fields.flag("isolated")?;
         dhcp = fields.parsed("dhcp", str::parse)?;
-        antispoof = fields.flag("antispoof")?;
         ipv6 = fields.flag("ipv6")?;
-        policy = fields.parsed("policy", text::name)?;
-        limits = spec::limits(fields)?;
+        traffic = spec::traffic(fields)?;
         host_services = fields.parsed_list("host_services", SERVICES_MAX, service)?;
     }
     let (mut managed, mut gateway, mut range, mut reserve) = (None, None, None, None);
@@ -232,12 +227,9 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         host_ip,
         mtu: mtu.map_or(MTU_DEFAULT, |mtu| mtu as u16),
         nat,
-        isolated: isolated.unwrap_or(false),
         dhcp,
-        antispoof: antispoof.unwrap_or(true),
         ipv6: ipv6.unwrap_or(false),
-        policy: policy.unwrap_or_else(|| OPEN.into()),
-        limits,
+        traffic,
         managed,
         gateway,
         range,
@@ -325,12 +317,10 @@ fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refus
         return Err(whole.element(index).field("managed").refuse(reason));
     }
     for (index, network) in networks.iter().enumerate() {
-        if network.isolated && !guarded {
-            return Err(whole.element(index).field("isolated").refuse(UNGUARDED));
-        }
-        if let (Some(field), false) = (network.limits.of_sending(), guarded) {
-            let limits = whole.element(index).field("limits");
-            return Err(limits.field(field).refuse(UNGUARDED));
+        if let (Some(field), false) = (network.traffic.needs_guard(), guarded) {
+            let network = whole.element(index);
+            let field = field.split('.').fold(network, |place, part| place.field(part));
+            return Err(field.refuse(UNGUARDED));
         }
         for other in &networks[..index] {
             let place = whole.element(index);

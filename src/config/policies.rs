@@ -29,8 +29,9 @@ pub(super) fn resolve(
         all.push(Policy { name: name.into(), rules });
     }
     let known = |name: &str| all.iter().any(|policy| policy.name == name);
-    if let Some(network) = networks.iter().find(|network| !known(&network.policy)) {
-        let reason = format!("network {}: there is no policy {:?}", network.name, network.policy);
+    if let Some(network) = networks.iter().find(|network| !known(network.traffic().policy)) {
+        let reason =
+            format!("network {}: there is no policy {:?}", network.name, network.traffic().policy);
         return Err(sources.file.place.field("networks").refuse(reason));
     }
     Ok(all.split_off(built_in))

@@ -4,9 +4,9 @@ use super::*;
 use crate::hypervisor::QemuMachine;
 use crate::hypervisor::template::Template;
 use crate::model::expose::Protocol;
-use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::net::{Dhcp, Service};
+use crate::model::traffic::Traffic;
 
 fn flags(list: &[(&'static str, &str)]) -> Flags {
     let mut flags = Flags::default();
@@ -53,17 +53,14 @@ fn defaults() {
             host_ip: Ipv4Addr::new(192, 168, 127, 1),
             mtu: 1500,
             nat: true,
-            isolated: false,
             dhcp: Dhcp::Builtin,
-            antispoof: true,
             ipv6: false,
             managed: true,
             gateway: None,
             range: None,
             reserve: Vec::new(),
             host_services: vec![Service::Ping],
-            policy: "open".into(),
-            limits: Limits::default(),
+            traffic: Traffic::default(),
             mac: Mac::of_bridge("host", "vbr0"),
         }]
     );
@@ -178,7 +175,7 @@ fn several_networks_and_hypervisors_stand_in_the_file() {
     }"#;
     let settings = from_file(file).unwrap();
     let back = &settings.networks[1];
-    assert_eq!((back.mtu, back.nat, back.isolated), (9000, false, true));
+    assert_eq!((back.mtu, back.nat, back.traffic().isolated), (9000, false, true));
     assert_eq!(back.host_ip, Ipv4Addr::new(10, 0, 1, 1));
     assert_ne!(back.mac, settings.networks[0].mac);
     assert_eq!(settings.machine.hypervisor, "crosvm");

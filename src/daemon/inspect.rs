@@ -199,11 +199,12 @@ fn finding(check: &str, level: Level, message: String, hint: Option<String>) -> 
 /// Whether guests can use only their own addresses: by the rules that are there, and on which
 /// networks not at all.
 fn antispoof(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
-    let without = desired.networks.iter().filter(|network| !network.antispoof).map(|network| {
-        let message = format!("guests of network {} may send from any address", network.name);
-        let hint = "set its antispoof to true, if the kernel has nf_tables for bridges".into();
-        finding("antispoof", Level::Warning, message, Some(hint))
-    });
+    let without =
+        desired.networks.iter().filter(|network| !network.traffic().antispoof).map(|network| {
+            let message = format!("guests of network {} may send from any address", network.name);
+            let hint = "set its antispoof to true, if the kernel has nf_tables for bridges".into();
+            finding("antispoof", Level::Warning, message, Some(hint))
+        });
     let wanted = desired.tables.iter().any(|table| table.family == Family::Bridge);
     let there = observed.tables.iter().any(|table| table.family == Family::Bridge);
     let message = "table bridge volnet is missing: guests can use any address";

@@ -8,13 +8,13 @@ use super::handle::{Handled, handle};
 use super::message::{Kind, Message, option};
 use crate::engine::decide::{Engine, Outcome, Step as Requested};
 use crate::model::clock::Now;
-use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::net::{Dhcp, NetworkConfig, Service};
 use crate::model::request::Change;
 use crate::model::spec::{NetworkSpec, VmSpec};
+use crate::model::traffic::Traffic;
 
 /// The name servers of the host.
 pub(super) const RESOLVERS: [Ipv4Addr; 1] = [Ipv4Addr::new(192, 0, 2, 53)];
@@ -35,17 +35,14 @@ impl Host {
             host_ip: Ipv4Addr::new(192, 168, 127, 1),
             mtu: 1500,
             nat: true,
-            isolated: false,
             dhcp: Dhcp::Builtin,
-            antispoof: true,
             ipv6: false,
             managed: true,
             gateway: None,
             range: None,
             reserve: Vec::new(),
             host_services: vec![Service::Ping],
-            policy: "open".into(),
-            limits: Limits::default(),
+            traffic: Traffic::default(),
             mac: Mac::of_bridge("host", "vbr0"),
         };
         let engine = Engine::new(vec![network], "qemu".into(), true).expect("one network");

@@ -365,6 +365,7 @@ impl Engine {
     fn show_nic(&self, nic: &Nic, spec: &NetworkSpec) -> Option<NicView> {
         let network = self.network_of(nic)?;
         let ip = nic.address();
+        let traffic = self.traffic(nic, spec, network);
         Some(NicView {
             mode: spec.mode,
             network: nic.network.clone(),
@@ -375,8 +376,8 @@ impl Engine {
             netmask: ip.map(|_| network.subnet.netmask()),
             gateway: ip.map(|_| network.gateway()),
             mtu: spec.mtu.unwrap_or(network.mtu),
-            policy: self.policy_of(nic).map(String::from),
-            limits: self.limits_of(nic).map(Box::new),
+            policy: Some(traffic.policy.into()),
+            limits: Some(Box::new(traffic.limits.in_force())),
             expose: nic.exposed.clone(),
         })
     }
@@ -498,7 +499,7 @@ impl Engine {
             boot: self.boot,
         };
         let placed = self.place_ports(&mut record);
-        if let Err(refusal) = placed.and_then(|()| self.check_traffic(&record)) {
+        if let Err(refusal) = placed.and_then(|()| self.check_wishes(&record)) {
             match before {
                 Some(before) => self.ledger = before,
                 None => self.ledger.release(&record),

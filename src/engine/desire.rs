@@ -89,11 +89,11 @@ impl Engine {
         record.interfaces().enumerate().filter_map(move |(index, (nic, spec))| {
             let network = self.ledger.network(&nic.network)?;
             let name = NicName { vm: &record.name, index };
-            let mut desired = DesiredPort::new(name, nic, spec, network);
+            let traffic = self.traffic(nic, spec, network);
+            let mut desired = DesiredPort::new(name, nic, spec, network, traffic);
             if opens {
                 desired.opened_by(user);
             }
-            desired.shaping = nic.limits.or(network.limits).shaping();
             Some(desired)
         })
     }
@@ -145,9 +145,10 @@ impl Engine {
     /// What an interface is in the sets of our tables.
     fn elements_of(&self, nic: &Nic, spec: &NetworkSpec) -> Vec<Element> {
         let Some(network) = self.ledger.network(&nic.network) else { return Vec::new() };
+        let traffic = self.traffic(nic, spec, network);
         let mut elements = ruleset::exposed(nic.address(), &nic.exposed);
-        if let Some((address, policy)) = nic.address().zip(self.policy_of(nic)) {
-            elements.extend(ruleset::policy(address, policy));
+        if let Some(address) = nic.address() {
+            elements.extend(ruleset::policy(address, traffic.policy));
         }
         if !self.is_guarded() {
             return elements;
@@ -157,10 +158,10 @@ impl Engine {
             mac: nic.mac,
             ip: nic.address(),
             asks_others: spec.mode == Mode::Dhcp && network.dhcp == Dhcp::External,
-            antispoof: spec.antispoof.unwrap_or(network.antispoof),
+            antispoof: traffic.antispoof,
             ipv6: network.ipv6,
-            isolated: spec.isolated.unwrap_or(network.isolated),
-            limits: nic.limits.or(network.limits),
+            isolated: traffic.isolated,
+            limits: traffic.limits,
         }));
         elements
     }

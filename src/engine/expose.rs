@@ -4,21 +4,19 @@ use crate::engine::decide::{Engine, Step};
 use crate::engine::vm::Vm;
 use crate::model::error::{Error, Refusal};
 use crate::model::expose::{EXPOSED_MAX, Expose, HostPort, Listener, Ports};
-use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::Dhcp;
 use crate::model::nic::Nic;
 use crate::model::record::Record;
 use crate::model::request::Reply;
 use crate::model::request::Ticket;
-use crate::model::spec::NetworkSpec;
 
 impl Engine {
-    /// Refuses what a new VM cannot have of the host's ports, and policies and limits that cannot
-    /// be.
-    pub(super) fn check_traffic(&self, record: &Record) -> Result<(), Refusal> {
+    /// Refuses ports and traffic that a new VM cannot have.
+    pub(super) fn check_wishes(&self, record: &Record) -> Result<(), Refusal> {
         for (at, wanted) in record.spec.networks.iter().enumerate() {
-            let checked = self.check_nic(record, at, wanted);
+            let checked = self.check_traffic(record, at, &wanted.traffic).and_then(|()| {
+                if wanted.expose.is_empty() { Ok(()) } else { self.check_reachable(record, at) }
+            });
             checked.map_err(|refusal| record.spec.refuse_network(at, refusal))?;
         }
         self.check_listeners(record.exposed())?;
@@ -79,14 +77,6 @@ impl Engine {
         })
     }
 
-    fn check_nic(&self, record: &Record, at: usize, wanted: &NetworkSpec) -> Result<(), Refusal> {
-        if let Some(policy) = &wanted.policy {
-            self.check_policy(record, at, policy)?;
-        }
-        self.check_limits(record, &wanted.limits)?;
-        if wanted.expose.is_empty() { Ok(()) } else { self.check_reachable(record, at) }
-    }
-
     /// Refuses ports that other VMs have.
     pub(super) fn check_free<'a>(
         &self,
@@ -109,21 +99,6 @@ impl Engine {
     fn check_reachable(&self, record: &Record, nic: usize) -> Result<(), Refusal> {
         let refuse = |reason| Refusal::InvalidConfig { field: "expose".into(), reason };
         self.check_addressed(record, nic).map_err(refuse)
-    }
-
-    /// Says why volnet gives an interface no address, if so it is.
-    pub(super) fn check_addressed(&self, record: &Record, nic: usize) -> Result<(), String> {
-        let network = record.nics.get(nic).and_then(|nic| self.ledger.network(&nic.network));
-        let mode = record.spec.networks.get(nic).map_or(Mode::Vsock, |network| network.mode);
-        let known = match mode {
-            Mode::Bridged => true,
-            Mode::Dhcp => network.is_some_and(|network| network.dhcp == Dhcp::Builtin),
-            Mode::Vsock => false,
-        };
-        if known {
-            return Ok(());
-        }
-        Err(format!("volnet leases no address to this VM in {mode} mode"))
     }
 
     /// Exposes a port of a VM. Doing it again changes nothing.

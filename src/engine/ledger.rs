@@ -12,11 +12,11 @@ use crate::model::error::Refusal;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
-use crate::model::net::is_guarded;
 use crate::model::net::{Dhcp, NetworkConfig};
 use crate::model::nic::{Lease, Nic, NicName};
 use crate::model::record::Record;
 use crate::model::spec::{NetworkSpec, VmSpec};
+use crate::model::traffic::Traffic;
 use crate::model::view::NetworkView;
 
 /// Ports of one Linux bridge: `BR_MAX_PORTS` (net/bridge/br_private.h) less the reserved one.
@@ -260,7 +260,6 @@ impl Ledger {
             return Ok(None);
         }
         let chosen = self.chosen(wanted)?;
-        self.check_guard(wanted, &self.networks[chosen].config)?;
         let account = &mut self.networks[chosen];
         if account.ports() >= BRIDGE_PORTS_MAX {
             let bridge = account.config.bridge.clone();
@@ -288,28 +287,12 @@ impl Ledger {
             ip,
             lease: None,
             exposed: wanted.expose.clone(),
-            policy: wanted.policy.clone(),
-            limits: wanted.limits,
+            traffic: Traffic {
+                policy: wanted.traffic.policy.clone(),
+                limits: wanted.traffic.limits,
+                ..Traffic::default()
+            },
         }))
-    }
-
-    /// Refuses settings that a host without rules for its bridges cannot enforce.
-    fn check_guard(&self, wanted: &NetworkSpec, config: &NetworkConfig) -> Result<(), Refusal> {
-        if is_guarded(self.networks()) {
-            return Ok(());
-        }
-        let refuse = |field: &str| {
-            let field = format!("network.{field}");
-            let reason = "it needs a network with antispoof, and this host has none".into();
-            Err(Refusal::InvalidConfig { field, reason })
-        };
-        if wanted.isolated.unwrap_or(config.isolated) {
-            return refuse("isolated");
-        }
-        match wanted.antispoof {
-            Some(true) => refuse("antispoof"),
-            Some(false) | None => Ok(()),
-        }
     }
 
     /// The index of the network that a VM asks for: by name, prefix or gateway, or the first. If

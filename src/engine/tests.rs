@@ -7,7 +7,6 @@ use crate::engine::decide::{Act, Decision, Engine, Launched, Outcome, Step, Writ
 use crate::engine::supervise::RESTARTS_MAX;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
-use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
@@ -17,6 +16,7 @@ use crate::model::record::{Exit, Record};
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Reply};
 use crate::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
+use crate::model::traffic::Traffic;
 use crate::model::view::{EventKind, Status, VmView};
 use crate::plan::op::{Handover, Op};
 use crate::plan::reconcile::Desired;
@@ -33,17 +33,14 @@ fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConf
         host_ip: host_ip.parse().unwrap(),
         mtu: 1500,
         nat: true,
-        isolated: false,
         dhcp: Dhcp::Builtin,
-        antispoof: true,
         ipv6: false,
         managed: true,
         gateway: None,
         range: None,
         reserve: Vec::new(),
         host_services: vec![Service::Ping],
-        policy: "open".into(),
-        limits: Limits::default(),
+        traffic: Traffic::default(),
         mac: Mac::of_bridge("host", bridge),
     }
 }
@@ -256,12 +253,13 @@ fn a_network_is_chosen_by_name_prefix_or_gateway_and_can_be_full() {
 #[test]
 fn a_host_without_rules_for_its_bridges_keeps_no_guest_apart() {
     let open = NetworkConfig {
-        antispoof: false,
+        traffic: Traffic { antispoof: Some(false), ..Traffic::default() },
         ..network("default", "vbr0", "192.168.127.0/24", "192.168.127.1")
     };
     let mut engine = Engine::new(vec![open.clone()], "qemu".into(), true).unwrap();
     let with = |isolated, antispoof: Option<bool>| {
-        let network = NetworkSpec { isolated, antispoof, ..NetworkSpec::default() };
+        let traffic = Traffic { isolated, antispoof, ..Traffic::default() };
+        let network = NetworkSpec { traffic, ..NetworkSpec::default() };
         let name = if antispoof.is_some() { "db" } else { "web" };
         create(name, VmSpec { networks: vec![network], ..VmSpec::default() }, false)
     };

@@ -20,8 +20,6 @@ pub const BURST_KB_MIN: u64 = 64;
 pub const BURST_KB_MAX: u64 = 32 * 1024;
 /// The most packets a second.
 pub const PPS_MAX: u64 = 10_000_000;
-/// Why guests can have no limit for sending.
-pub const UNGUARDED: &str = "it needs a network with antispoof, and this host has none";
 
 /// Bytes a second of 1 Mbit/s.
 const MBIT: u32 = 125_000;
@@ -132,10 +130,10 @@ impl Limits {
         })
     }
 
-    /// The field of a limit for sending, if there is one.
+    /// The path of a limit for sending, if there is one.
     pub fn of_sending(&self) -> Option<&'static str> {
         let limits = self.in_force();
-        limits.tx_mbit.map(|_| "tx_mbit").or(limits.pps.map(|_| "pps"))
+        limits.tx_mbit.map(|_| "limits.tx_mbit").or(limits.pps.map(|_| "limits.pps"))
     }
 
     fn burst_kb(&self, rate: u32) -> u32 {
@@ -156,7 +154,7 @@ mod tests {
         assert_eq!(both.shaping().unwrap().rate, 12_500_000);
         assert_eq!(both.bytes(), None);
         assert_eq!(both.packets(), Some(Rate { per_second: 1000, burst: 100 }));
-        assert_eq!(both.of_sending(), Some("pps"));
+        assert_eq!(both.of_sending(), Some("limits.pps"));
         let nothing = Limits { rx_mbit: Some(0), ..Limits::default() };
         assert_eq!((nothing.shaping(), nothing.of_sending()), (None, None));
     }

@@ -6,9 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::expose::Protocol;
-use super::limits::Limits;
 use super::mac::Mac;
 use super::prefix::Prefix;
+use super::traffic::{InForce, Traffic};
 
 /// One network of the host: a bridge, its prefix and its connection to the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,16 +27,10 @@ pub struct NetworkConfig {
     pub mtu: u16,
     /// Whether traffic that leaves the prefix is masqueraded.
     pub nat: bool,
-    /// Whether VMs on it are kept from each other. A VM can override this.
-    pub isolated: bool,
-    /// The name of the policy for traffic beyond it. A VM can override this.
-    pub policy: String,
-    /// The limits of each guest. A VM can override each.
-    pub limits: Limits,
+    /// What is said of the traffic of VMs on it. A VM can override this.
+    pub traffic: Traffic,
     /// Who answers guests that ask for an address by DHCP.
     pub dhcp: Dhcp,
-    /// Whether VMs on it may use only their own addresses. A VM can override this.
-    pub antispoof: bool,
     /// Whether VMs on it may speak IPv6.
     pub ipv6: bool,
     /// The services of the host for VMs on it.
@@ -86,6 +80,11 @@ impl FromStr for Addresses {
 }
 
 impl NetworkConfig {
+    /// The traffic of a VM on it that says nothing of its own.
+    pub fn traffic(&self) -> InForce<'_> {
+        InForce::of([&self.traffic])
+    }
+
     /// The gateway that guests are told.
     pub fn gateway(&self) -> Ipv4Addr {
         self.gateway.unwrap_or(self.host_ip)
@@ -158,5 +157,5 @@ impl FromStr for Dhcp {
 
 /// Whether the host has a table for its bridges.
 pub fn is_guarded<'a>(mut networks: impl Iterator<Item = &'a NetworkConfig>) -> bool {
-    networks.any(|network| network.antispoof)
+    networks.any(|network| network.traffic().antispoof)
 }

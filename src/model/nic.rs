@@ -10,9 +10,9 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::expose::Expose;
-use super::limits::Limits;
 use super::mac::Mac;
 use super::name::{TapName, VmName};
+use super::traffic::Traffic;
 
 /// The most NICs of a VM.
 pub const NICS_MAX: usize = 8;
@@ -38,12 +38,9 @@ pub struct Nic {
     /// since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed: Vec<Expose>,
-    /// What the guest may send by it beyond its network; `None`: as the network says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    /// How much the guest may receive and send by it, where its network does not say.
-    #[serde(default, skip_serializing_if = "Limits::is_empty")]
-    pub limits: Limits,
+    /// What is said of its traffic, as far as that can change while the VM exists.
+    #[serde(flatten)]
+    pub traffic: Traffic,
 }
 
 /// The lease of an address by the built-in DHCP server. The guest keeps it after its end until

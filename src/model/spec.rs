@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::document::Kept;
 use super::error::Refusal;
 use super::expose::Expose;
-use super::limits::Limits;
 use super::mac::Mac;
 use super::mode::Mode;
 use super::prefix::Prefix;
+use super::traffic::Traffic;
 
 /// The request for a VM, merged from manifest, configuration and command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,19 +90,12 @@ pub struct NetworkSpec {
     pub mtu: Option<u16>,
     /// Queue pairs of the guest's interface, 1 to 16; more than one needs a multi-queue tap.
     pub queues: Option<u16>,
-    /// The name of the policy for traffic beyond the network; `None`: the network's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    /// The limits. The network has those that are not set.
-    #[serde(default, skip_serializing_if = "Limits::is_empty")]
-    pub limits: Limits,
+    /// What is said of its traffic.
+    #[serde(flatten)]
+    pub traffic: Traffic,
     /// The ports of the host that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expose: Vec<Expose>,
-    /// Keep it from other isolated VMs of the network; `None`: the network's setting.
-    pub isolated: Option<bool>,
-    /// Let it use only its own addresses; `None`: the network's setting.
-    pub antispoof: Option<bool>,
 }
 
 /// The machine that the hypervisor runs.

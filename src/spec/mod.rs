@@ -19,7 +19,7 @@ pub(crate) mod text;
 pub use config::is_versioned;
 pub use notes::notes;
 pub use resolve::{CPUS_DEFAULT, MEMORY_MB_DEFAULT, resolve};
-pub(crate) use sections::limits;
+pub(crate) use sections::traffic;
 pub use sections::{
     CPUS_MAX, DISKS_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, MTU_MAX, MTU_MIN, QUEUES_MAX,
 };

@@ -120,11 +120,8 @@ fn resolve_network(manifest: &Network, config: &Network) -> NetworkSpec {
         mac: config.mac,
         mtu: config.mtu,
         queues: config.queues,
-        policy: config.policy.clone(),
-        limits: config.limits,
+        traffic: config.traffic.clone(),
         expose: config.expose.clone().unwrap_or_default(),
-        isolated: config.isolated,
-        antispoof: config.antispoof,
     }
 }
 
@@ -136,10 +133,6 @@ fn check_network(place: &Place, network: &NetworkSpec) -> Result<(), Refusal> {
         ("mac", network.mac.is_some()),
         ("mtu", network.mtu.is_some()),
         ("queues", network.queues.is_some()),
-        ("policy", network.policy.is_some()),
-        ("limits", !network.limits.is_empty()),
-        ("isolated", network.isolated.is_some()),
-        ("antispoof", network.antispoof.is_some()),
     ];
     let refuse = |name: &str, what: &str| {
         Err(place.field(name).refuse(format!("a VM in {} mode has no {what}", network.mode)))
@@ -147,7 +140,7 @@ fn check_network(place: &Place, network: &NetworkSpec) -> Result<(), Refusal> {
     let set = |settings: &[(&'static str, bool)]| {
         settings.iter().find(|(_, set)| *set).map(|(name, _)| *name)
     };
-    match (set(&without_lease), set(&without_tap)) {
+    match (set(&without_lease), set(&without_tap).or(network.traffic.named())) {
         (Some(name), _) if !network.mode.needs_ip_allocation() => {
             refuse(name, "address from the host")
         }

@@ -17,6 +17,7 @@ use crate::model::mode::Mode;
 use crate::model::nic::NICS_MAX;
 use crate::model::prefix::Prefix;
 use crate::model::spec::{Disk, DiskFormat, File};
+use crate::model::traffic::Traffic;
 use serde_json::Value;
 
 /// The most virtual CPUs.
@@ -48,12 +49,9 @@ pub(super) struct Network {
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u16>,
     pub(super) queues: Option<u16>,
-    pub(super) policy: Option<String>,
-    pub(super) limits: Limits,
+    pub(super) traffic: Traffic,
     /// `None`: nothing is said of ports. Empty: there are to be none.
     pub(super) expose: Option<Vec<Expose>>,
-    pub(super) isolated: Option<bool>,
-    pub(super) antispoof: Option<bool>,
 }
 
 /// A `resources` section.
@@ -139,17 +137,23 @@ fn config_network(fields: &Fields) -> Result<Network, Refusal> {
         mac: fields.parsed("mac", mac)?,
         mtu: fields.integer("mtu", MTU_MIN..=MTU_MAX)?.map(narrow),
         queues: fields.integer("queues", 1..=QUEUES_MAX)?.map(narrow),
-        policy: fields.parsed("policy", text::name)?,
-        limits: limits(fields)?,
+        traffic: traffic(fields)?,
         expose: expose(fields, Unnamed::Same)?,
-        isolated: fields.flag("isolated")?,
-        antispoof: fields.flag("antispoof")?,
         ..shared_network(fields)?
     })
 }
 
-/// The limits that a network section names.
-pub(crate) fn limits(fields: &Fields) -> Result<Limits, Refusal> {
+/// What a section says of the traffic of an interface, or of a network.
+pub(crate) fn traffic(fields: &Fields) -> Result<Traffic, Refusal> {
+    Ok(Traffic {
+        policy: fields.parsed("policy", text::name)?,
+        limits: limits(fields)?,
+        isolated: fields.flag("isolated")?,
+        antispoof: fields.flag("antispoof")?,
+    })
+}
+
+fn limits(fields: &Fields) -> Result<Limits, Refusal> {
     match fields.section("limits", &["rx_mbit", "tx_mbit", "burst_kb", "pps"])? {
         Some(fields) => Limits::read(|name, bounds| fields.integer(name, bounds)),
         None => Ok(Limits::default()),

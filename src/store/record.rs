@@ -223,6 +223,19 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_nobody_knows_is_refused_in_every_part() {
+        let (_, bytes) = golden(1).swap_remove(0);
+        let record = serde_json::to_value(decode_record(&bytes).unwrap()).unwrap();
+        for part in ["", "/spec", "/spec/networks/0", "/nics/0"] {
+            let mut odd = record.clone();
+            odd.pointer_mut(part).unwrap()["isolate"] = true.into();
+            let read = decode_record(odd.to_string().as_bytes());
+            let Err(Unreadable::Damaged(reason)) = read else { panic!("{part}: {read:?}") };
+            assert!(reason.starts_with("unknown field `isolate`"), "{part}: {reason}");
+        }
+    }
+
+    #[test]
     fn a_newer_format_is_known_as_such_whatever_it_holds() {
         let newer = decode_record(b"{\"format\": 3, \"nobody\": \"knows\"}");
         assert_eq!(newer, Err(Unreadable::Newer(FORMAT + 1)));

@@ -271,7 +271,7 @@ fn random_network(dice: &mut Dice, several: bool) -> NetworkSpec {
     let network = network_spec(["default", "lab"][dice.below(2)], mode);
     let limits = Limits { rx_mbit: (dice.roll(4) == 0).then_some(10), ..Limits::default() };
     let limits = if mode == Mode::Vsock { Limits::default() } else { limits };
-    NetworkSpec { limits, ..network }
+    NetworkSpec { traffic: limits.into(), ..network }
 }
 
 /// A NIC, or none that is named.

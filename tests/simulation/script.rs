@@ -140,7 +140,10 @@ pub(crate) fn set_policy(vm: &str, nic: Option<usize>, policy: &str) -> Step {
 /// A VM whose guest receives so much.
 pub(crate) fn limited(rx_mbit: u32) -> VmSpec {
     let limits = Limits { rx_mbit: Some(rx_mbit), tx_mbit: Some(50), ..Limits::default() };
-    VmSpec { networks: vec![NetworkSpec { limits, ..NetworkSpec::default() }], ..spec() }
+    VmSpec {
+        networks: vec![NetworkSpec { traffic: limits.into(), ..NetworkSpec::default() }],
+        ..spec()
+    }
 }
 
 /// It receives and sends so much from now on.

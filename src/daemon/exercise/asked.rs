@@ -11,6 +11,7 @@ use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::request::Change;
 use crate::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
+use crate::model::traffic::Traffic;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 /// The names of VMs. Some of them want the same tap.
@@ -142,10 +143,12 @@ fn network(choices: &mut Choices<'_>) -> NetworkSpec {
         mac: is(4).then_some(Mac([2, 0, 0, 0, 0, host])),
         mtu: is(5).then(|| 68 + u16::from(mtu) * 8),
         queues: is(6).then_some(2),
-        isolated: is(7).then_some(true),
-        policy: None,
-        limits: if is(5) { limits(choices) } else { Limits::default() },
+        traffic: Traffic {
+            policy: None,
+            limits: if is(5) { limits(choices) } else { Limits::default() },
+            isolated: is(7).then_some(true),
+            antispoof: (host > 127).then_some(false),
+        },
         expose: if host % 4 == 3 { vec![exposed(choices)] } else { Vec::new() },
-        antispoof: (host > 127).then_some(false),
     }
 }

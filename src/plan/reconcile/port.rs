@@ -11,6 +11,7 @@ use crate::model::name::{TapName, VmName};
 use crate::model::net::NetworkConfig;
 use crate::model::nic::{Nic, NicName};
 use crate::model::spec::NetworkSpec;
+use crate::model::traffic::InForce;
 use crate::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings};
 use crate::plan::ruleset::Element;
 
@@ -58,13 +59,14 @@ pub struct Seen<'a> {
 }
 
 impl<'a> DesiredPort<'a> {
-    /// The tap of an interface, on its network. It belongs to root and has no limit, until
-    /// [`DesiredPort::opened_by`] and `shaping` say otherwise.
+    /// The tap of an interface, on its network, with its traffic. It belongs to root until
+    /// [`DesiredPort::opened_by`] says otherwise.
     pub fn new(
         name: NicName<'a>,
         nic: &'a Nic,
         spec: &NetworkSpec,
         network: &'a NetworkConfig,
+        traffic: InForce<'_>,
     ) -> DesiredPort<'a> {
         DesiredPort {
             vm: name.vm,
@@ -75,9 +77,9 @@ impl<'a> DesiredPort<'a> {
             address: nic.address(),
             own_mac: (!network.managed).then(|| nic.mac.highest()),
             mtu: spec.mtu.unwrap_or(network.mtu),
-            isolated: spec.isolated.unwrap_or(network.isolated),
+            isolated: traffic.isolated,
             kind: NicKind::Tap { multi_queue: spec.queues.unwrap_or(1) > 1, owner: Some(0) },
-            shaping: None,
+            shaping: traffic.limits.shaping(),
         }
     }
 

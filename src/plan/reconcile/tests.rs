@@ -11,6 +11,7 @@ use crate::model::net::{Dhcp, Service};
 use crate::model::nic::{Nic, NicName};
 use crate::model::prefix::Prefix;
 use crate::model::spec::NetworkSpec;
+use crate::model::traffic::{InForce, Traffic};
 use crate::network::Network;
 use crate::network::execute::{execute, execute_all};
 use crate::network::fake::{Fake, Fault};
@@ -40,7 +41,7 @@ impl Host {
             let spec = NetworkSpec {
                 queues: Some(1 + u16::from(n % 3)),
                 mtu: (n % 4 == 1).then_some(1400),
-                isolated: (n % 2 == 1).then_some(true),
+                traffic: Traffic { isolated: (n % 2 == 1).then_some(true), ..Traffic::default() },
                 ..NetworkSpec::default()
             };
             host.add(&format!("vm{n}"), n, spec);
@@ -59,8 +60,7 @@ impl Host {
             ip: Some(Ipv4Addr::from_bits(network.host_ip.to_bits() + 1 + u32::from(n))),
             lease: None,
             exposed: Vec::new(),
-            policy: None,
-            limits: Limits::default(),
+            traffic: Traffic::default(),
         };
         self.vms.push((vm, port, spec));
     }
@@ -68,8 +68,8 @@ impl Host {
     pub(crate) fn port(&self, at: usize) -> DesiredPort<'_> {
         let (vm, port, spec) = &self.vms[at];
         let network = self.networks.iter().find(|network| network.name == port.network).unwrap();
-        let shaping = spec.limits.shaping();
-        DesiredPort { shaping, ..DesiredPort::new(NicName { vm, index: 0 }, port, spec, network) }
+        let traffic = InForce::of([&spec.traffic, &network.traffic]);
+        DesiredPort::new(NicName { vm, index: 0 }, port, spec, network, traffic)
     }
 
     pub(crate) fn elements(&self, at: usize) -> Vec<Element> {
@@ -150,17 +150,14 @@ fn network(name: &str, n: u8) -> NetworkConfig {
         host_ip: Ipv4Addr::new(10, n, 0, 1),
         mtu: 1500,
         nat: true,
-        isolated: false,
         dhcp: Dhcp::Builtin,
-        antispoof: true,
         ipv6: false,
         managed: true,
         gateway: None,
         range: None,
         reserve: Vec::new(),
         host_services: vec![Service::Ping],
-        policy: "open".into(),
-        limits: Limits::default(),
+        traffic: Traffic::default(),
         mac: Mac::of_bridge("host", &bridge),
         bridge,
     }
@@ -213,7 +210,8 @@ fn one_vm_alone_takes_the_same_steps_as_among_all() {
     let elements = host.elements(2);
     let (vm, mut port, spec) = host.vms.pop().unwrap();
     port.ifindex = fake.link("vttap-vm2").map(|link| link.index);
-    let desired = DesiredPort::new(NicName { vm: &vm, index: 0 }, &port, &spec, &host.networks[0]);
+    let (name, network) = (NicName { vm: &vm, index: 0 }, &host.networks[0]);
+    let desired = DesiredPort::new(name, &port, &spec, network, network.traffic());
     assert_eq!(host.drift(&mut fake).plan, release_plan(&[desired], elements));
 }
 
@@ -278,7 +276,7 @@ fn a_link_sends_as_fast_as_it_should() {
     let limits = |rx_mbit| Limits { rx_mbit, ..Limits::default() };
     let with = |rx_mbit| {
         let mut host = Host::with_vms(2);
-        host.vms[1].2.limits = limits(rx_mbit);
+        host.vms[1].2.traffic.limits = limits(rx_mbit);
         host
     };
     let right = limits(Some(100)).shaping();

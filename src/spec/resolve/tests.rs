@@ -4,6 +4,7 @@ use super::*;
 use crate::model::limits::Limits;
 use crate::model::mode::Mode;
 use crate::model::spec::{DiskFormat, RestartPolicy};
+use crate::model::traffic::Traffic;
 
 fn of_manifest(manifest: Value) -> Result<VmSpec, Refusal> {
     resolve(Some(&manifest), None)
@@ -227,10 +228,12 @@ fn the_configuration_wins() {
             mac: Some("02:00:00:00:00:09".parse().unwrap()),
             mtu: Some(1400),
             queues: Some(2),
-            policy: Some("internet".into()),
-            limits: Limits { tx_mbit: Some(50), pps: Some(0), ..Limits::default() },
-            isolated: Some(false),
-            antispoof: None,
+            traffic: Traffic {
+                policy: Some("internet".into()),
+                limits: Limits { tx_mbit: Some(50), pps: Some(0), ..Limits::default() },
+                isolated: Some(false),
+                antispoof: None,
+            },
             expose: spec.networks[0].expose.clone(),
         }]
     );

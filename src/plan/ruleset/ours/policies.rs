@@ -25,7 +25,7 @@ pub(super) fn sets(networks: &[&NetworkConfig], policies: &[Policy]) -> Vec<Set>
         kind: SetKind::Counting,
         ..set(name, &[Field::Ipv4], Vec::new())
     };
-    let restricted = networks.iter().filter(|network| network.policy != OPEN);
+    let restricted = networks.iter().filter(|network| network.traffic().policy != OPEN);
     let restricted = restricted.map(|network| vec![bridge(network)]).collect();
     let mut sets =
         vec![counting(ALLOWED), counting(DENIED), set("restricted", &[Field::Link], restricted)];
