@@ -89,6 +89,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.remove(decision)?;
             return Ok(Begun { applied: Vec::new(), outcome: Outcome::default() });
         }
+        if decision.write == Write::Put && decision.former_record().is_none() {
+            // That of an ephemeral VM is left where the host was started anew.
+            let name = &decision.subject;
+            self.processes.remove_log(name, &self.launcher.log(name));
+        }
         let applied = self.apply(decision)?;
         let outcome = Outcome { taps: taps(&decision.plan, &applied), launched: None };
         let mut begun = Begun { applied, outcome };
@@ -105,12 +110,19 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// The record is removed first: a record can be restored, but a link cannot.
     fn remove(&mut self, decision: &Decision) -> Result<(), Error> {
         let name = &decision.subject;
-        self.processes.clean(name);
+        self.clean(name);
         let removed = self.store.remove(name, decision.record.spec.ephemeral);
         removed
             .and_then(|()| execute::execute(&mut self.network, &decision.plan).map(drop))
             .inspect_err(|_| self.write_back(decision))?;
         Ok(())
+    }
+
+    /// Removes what is left of the processes of a VM that does not exist. A log ends with its VM:
+    /// the next one of its name belongs to somebody else.
+    pub(super) fn clean(&mut self, name: &VmName) {
+        self.processes.clean(name);
+        self.processes.remove_log(name, &self.launcher.log(name));
     }
 
     /// Runs the plan on the kernel.
@@ -239,7 +251,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     fn undo(&mut self, decision: &Decision, begun: &Begun) {
         execute::undo(&mut self.network, &decision.plan, &begun.applied);
         if decision.intent == Some(Action::Create) {
-            self.processes.clean(&decision.subject);
+            self.clean(&decision.subject);
         }
     }
 

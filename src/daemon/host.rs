@@ -237,7 +237,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                     // It was killed and has not ended. The intent tells the next daemon of it.
                     continue;
                 }
-                self.processes.clean(&name);
+                self.clean(&name);
             }
             if let Err(failure) = self.store.clear_intent(&name) {
                 log::warn!("{failure}");
@@ -323,8 +323,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             }
         }
         self.take_over_processes(known, now)?;
-        for name in loaded.in_doubt.iter().filter(|name| self.engine.vm(name).is_err()) {
-            self.processes.clean(name);
+        for name in &loaded.in_doubt {
+            if self.engine.vm(name).is_err() {
+                self.clean(name);
+            }
         }
         Ok(loaded.intents)
     }
@@ -376,7 +378,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 return Ok(());
             }
         }
-        self.processes.clean(name);
+        self.clean(name);
         self.forget_process(name);
         Ok(())
     }

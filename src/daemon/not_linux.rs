@@ -190,6 +190,8 @@ impl Processes for NoProcesses {
 
     fn clean(&mut self, _: &VmName) {}
 
+    fn remove_log(&mut self, _: &VmName, _: &Path) {}
+
     fn reap(&mut self, _: &VmName) -> Option<Exit> {
         None
     }

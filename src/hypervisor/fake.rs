@@ -59,6 +59,8 @@ pub struct FakeProcesses {
     refuses_all: bool,
     /// The VMs that have a folder.
     folders: BTreeSet<VmName>,
+    /// The VMs that have a log.
+    logs: BTreeSet<VmName>,
     manners: Manners,
     deeds: Vec<(VmName, Deed)>,
 }
@@ -101,11 +103,13 @@ impl FakeProcesses {
         self.world.values_mut().for_each(|process| process.child = false);
     }
 
-    /// The host reboots: no process runs.
+    /// The host reboots: no process runs. Logs are forgotten here, because that of an ephemeral VM
+    /// stays where the VM does not, until the next one of its name is created.
     pub fn reboot(&mut self) {
         self.watched.clear();
         self.world.clear();
         self.folders.clear();
+        self.logs.clear();
         self.boot += 1;
     }
 
@@ -142,6 +146,11 @@ impl FakeProcesses {
     /// The VMs that have a folder.
     pub fn folders(&self) -> impl Iterator<Item = &VmName> {
         self.folders.iter()
+    }
+
+    /// The VMs that have a log.
+    pub fn logs(&self) -> impl Iterator<Item = &VmName> {
+        self.logs.iter()
     }
 
     /// All actions on processes, in order.
@@ -183,6 +192,7 @@ impl Process {
 
 impl Processes for FakeProcesses {
     fn open_log(&mut self, name: &VmName, _: &Path) -> Result<OwnedFd, Failure> {
+        self.logs.insert(name.clone());
         File::open("/dev/null").map(OwnedFd::from).map_err(|_| failure(name, "no log"))
     }
 
@@ -257,6 +267,10 @@ impl Processes for FakeProcesses {
 
     fn clean(&mut self, name: &VmName) {
         self.folders.remove(name);
+    }
+
+    fn remove_log(&mut self, name: &VmName, _: &Path) {
+        self.logs.remove(name);
     }
 
     fn reap(&mut self, name: &VmName) -> Option<Exit> {

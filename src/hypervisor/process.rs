@@ -69,6 +69,9 @@ pub trait Processes {
     /// Removes the folder of a VM that is gone.
     fn clean(&mut self, name: &VmName);
 
+    /// Removes a VM's log. If there is none, nothing is to do.
+    fn remove_log(&mut self, name: &VmName, path: &Path);
+
     /// Collects the status of a process that has ended, and stops watching it. Its group and its
     /// folder end with it. `None` if it still runs or no process is watched.
     fn reap(&mut self, name: &VmName) -> Option<Exit>;

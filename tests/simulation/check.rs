@@ -222,6 +222,8 @@ fn clean(world: &World, loaded: &Loaded, views: &[VmView], wrong: &mut Wrong) {
     let strange = |name: &&VmName| !views.iter().any(|vm| vm.name == **name);
     let folders: Vec<&VmName> = world.processes.folders().filter(strange).collect();
     wrong.unless_same("folders of VMs that are not there", &folders, &Vec::new());
+    let logs: Vec<&VmName> = world.processes.logs().filter(strange).collect();
+    wrong.unless_same("logs of VMs that are not there", &logs, &Vec::new());
     wrong.unless_same("intents", &loaded.intents, &Vec::new());
     let left: Vec<&Path> = world.disk.paths().filter(|path| is_temporary(path)).collect();
     wrong.unless_same("temporary files", &left, &Vec::new());

@@ -414,6 +414,10 @@ impl Processes for Handle {
         self.effect(Effect::Clean, |world| world.processes.clean(name), |_, _| ());
     }
 
+    fn remove_log(&mut self, name: &VmName, path: &Path) {
+        self.effect(Effect::Clean, |world| world.processes.remove_log(name, path), |_, _| ());
+    }
+
     fn reap(&mut self, name: &VmName) -> Option<Exit> {
         self.effect(Effect::Reap, |world| world.processes.reap(name), |_, _| None)
     }

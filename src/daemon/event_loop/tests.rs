@@ -128,6 +128,10 @@ impl Processes for Shared {
         self.with(|processes| processes.clean(name));
     }
 
+    fn remove_log(&mut self, name: &VmName, path: &Path) {
+        self.with(|processes| processes.remove_log(name, path));
+    }
+
     fn reap(&mut self, name: &VmName) -> Option<Exit> {
         let exit = self.with(|processes| processes.reap(name))?;
         self.0.borrow_mut().pidfds.remove(name);

@@ -285,6 +285,14 @@ impl Processes for LinuxProcesses {
         }
     }
 
+    fn remove_log(&mut self, name: &VmName, path: &Path) {
+        match std::fs::remove_file(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => ::log::warn!("VM {name}: cannot remove {}: {error}", path.display()),
+        }
+    }
+
     fn reap(&mut self, name: &VmName) -> Option<Exit> {
         let watched = self.watched.get(name)?;
         if !matches!(pidfd::has_ended(watched.pidfd.as_fd(), 0), Ok(true)) {
