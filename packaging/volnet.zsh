@@ -143,6 +143,7 @@ _volnet() {
             '*--initramfs[the initial RAM file system]:FILE:_files' \
             '*--rootfs[the root file system, raw, or qcow2 if it ends so; FILE,format=FORMAT says which]:FILE:_files' \
             '*--disk[one more disk; may be given several times]:FILE(,readonly)(,format=FORMAT):_files' \
+            '*--cloud-init[a disk for cloud-init, with this user-data and the network of the VM]:FILE:_files' \
             '*--cpus[virtual CPUs, 1]:N:' \
             '*--memory[memory, 512]:MIB:' \
             '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
@@ -179,6 +180,7 @@ _volnet() {
             '*--initramfs[the initial RAM file system]:FILE:_files' \
             '*--rootfs[the root file system, raw, or qcow2 if it ends so; FILE,format=FORMAT says which]:FILE:_files' \
             '*--disk[one more disk; may be given several times]:FILE(,readonly)(,format=FORMAT):_files' \
+            '*--cloud-init[a disk for cloud-init, with this user-data and the network of the VM]:FILE:_files' \
             '*--cpus[virtual CPUs, 1]:N:' \
             '*--memory[memory, 512]:MIB:' \
             '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \

@@ -25,6 +25,7 @@ wanted="
     mmdebstrap:mmdebstrap
     gpg:gpg
     mke2fs:e2fsprogs
+    fsck.vfat:dosfstools
     depmod:kmod
     jq:jq
     tmux:tmux

@@ -140,6 +140,8 @@ fn config(name: &str) -> Value {
         _ => json!({ "hypervisor": "fails", "restart": "on-failure" }),
     };
     config["kernel_override"] = "/etc/hostname".into();
+    // Each start writes a disk for it, which is in the VM's folder.
+    config["cloud_init"] = json!({});
     config
 }
 

@@ -277,6 +277,57 @@ fn a_hypervisor_that_fails_at_once_says_why_and_leaves_nothing() {
 }
 
 #[test]
+fn a_disk_for_cloud_init_is_made_for_each_start_and_goes_with_the_vm() {
+    in_namespace(|| {
+        let plain =
+            json!({ "program": "sleep", "args": [["100000"], ["{disk}", "{disk_readonly}"]] });
+        // `sleep` takes no other words than numbers.
+        let other = json!({ "program": "sh", "args": [["-c", "exec sleep 100000"], ["{disk}"]] });
+        let mut daemon =
+            Daemon::configured(&json!({ "hypervisors": { "plain": other, "no": plain } }));
+        let config = |hypervisor: &str, text: &str| {
+            json!({ "hypervisor": hypervisor, "kernel_override": "/etc/hostname",
+                    "cloud_init": { "user_data": { "content": text } } })
+        };
+        let start = |daemon: &Daemon, name: &str, config: Value| {
+            daemon.call("Create", json!({ "name": name, "start": true, "config": config }))
+        };
+        let text = "x".repeat(30_000);
+        let made = start(&daemon, "web", config("plain", &text));
+        assert_eq!(vm(&made)["status"], "running");
+        assert_eq!(made["parameters"]["notes"], Value::Null);
+        let folder = daemon.folder.join("run/vm/web");
+        let seed = folder.join("seed.img").to_str().unwrap().to_owned();
+        let command = std::fs::read_to_string(format!("/proc/{}/cmdline", vm(&made)["pid"]));
+        assert!(command.unwrap().contains("sleep"));
+        assert!(run(&format!("blkid -p {seed}")).contains("LABEL=\"CIDATA\""));
+        // The label counts.
+        assert!(run(&format!("fsck.vfat -n {seed}")).contains("4 files, "));
+        let first = std::fs::read(&seed).unwrap();
+
+        // The next daemon finds it beside the process, and each start makes the same again.
+        daemon.crash();
+        daemon.start_again();
+        assert_eq!(std::fs::read(&seed).unwrap(), first);
+        daemon.call("Stop", json!({ "name": "web" }));
+        std::fs::write(&seed, "spoilt").unwrap();
+        daemon.call("Start", json!({ "name": "web" }));
+        assert_eq!(std::fs::read(&seed).unwrap(), first);
+
+        // A VM of the same name is another one.
+        daemon.call("Delete", json!({ "name": "web" }));
+        assert!(!folder.exists());
+        start(&daemon, "web", config("plain", &text));
+        assert_ne!(std::fs::read(&seed).unwrap(), first);
+        daemon.call("Delete", json!({ "name": "web" }));
+
+        let failed = start(&daemon, "fails", config("no", "#cloud-config"));
+        assert_eq!(error(&failed), "io.volnet.HypervisorFailed", "{failed}");
+        eventually("nothing is left", || !daemon.folder.join("run/vm/fails").exists());
+    });
+}
+
+#[test]
 fn subscribers_see_what_happens() {
     in_namespace(|| {
         let daemon = Daemon::start(&[]);

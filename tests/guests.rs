@@ -188,6 +188,72 @@ fn the_traffic_of_a_guest_goes_on_while_500_vms_come_and_go() {
     });
 }
 
+/// The folder of a VM's sockets and generated files.
+fn folder_of(lab: &Lab, vm: &str) -> std::path::PathBuf {
+    lab.folder().join("run/vm").join(vm)
+}
+
+#[test]
+fn cloud_init_the_guest_reads_its_network_from_a_disk() {
+    let mut lab = Lab::configured(
+        r#"{ "networks": [{}, { "name": "back", "bridge": "vbr1", "subnet": "10.9.0.0/24",
+                                "mtu": 1400 }] }"#,
+    );
+    let folder = lab.folder();
+    std::fs::write(folder.join("user-data"), "#cloud-config\nruncmd: [\"true\"]\n").unwrap();
+    let (user, config) = (folder.join("user-data"), folder.join("vm.json"));
+    let networks = r#"{ "networks": [{}, { "name": "back", "mode": "dhcp" }] }"#;
+    std::fs::write(&config, networks).unwrap();
+    let (user, config) = (user.to_str().unwrap(), config.to_str().unwrap());
+    let orders = format!("volnet.seed volnet.do=ping:gateway,get:{WORLD_IP}:{WORLD_PORT},hold");
+    lab.run_guest("seeded", &["--cloud-init", user, "--config", config], &orders);
+    lab.wait_for_line("seeded", "GUEST ready");
+    let vm = lab.vm("seeded");
+    let console = lab.console("seeded");
+    let has = |line: &str| assert!(console.contains(line), "{line:?} in {console}");
+    has("GUEST seed /dev/vda read-only 1");
+    has("GUEST user-data: runcmd: [\"true\"]");
+    has(&format!("GUEST meta-data: instance-id: \"seeded-{}\"", vm["created_at"]));
+    has("GUEST network-config:     mtu: 1400");
+    for (at, nic) in vm["nics"].as_array().unwrap().iter().enumerate() {
+        let (mac, ip) = (nic["mac"].as_str().unwrap(), nic["ip"].as_str().unwrap());
+        has(&format!("eth{at} mac {mac} address {ip}/24 gateway 192.168.127.1 host seeded"));
+        lab.on_host(&["ping", "-c", "2", "-i", "0.2", "-W", "5", ip]);
+    }
+    has(&format!("GUEST get {WORLD_IP}:{WORLD_PORT}: you are {UPLINK_IP}"));
+
+    // The next daemon leaves the disk of a running guest where it is, and each start makes it anew.
+    let seed = folder_of(&lab, "seeded").join("seed.img");
+    let first = std::fs::read(&seed).unwrap();
+    lab.crash_daemon();
+    lab.start_daemon();
+    assert_eq!(lab.vm("seeded")["pid"], vm["pid"], "adopted");
+    assert_eq!(std::fs::read(&seed).unwrap(), first);
+    std::fs::write(&seed, "spoilt").unwrap();
+    lab.volnet(&["restart", "seeded", "--timeout", "1"]);
+    lab.wait_for("the second start", || {
+        (lab.console("seeded").matches("GUEST ready").count() == 2).then_some(())
+    });
+    assert_eq!(std::fs::read(&seed).unwrap(), first, "the instance stays the same");
+    lab.volnet(&["delete", "seeded", "--timeout", "1"]);
+    assert!(!folder_of(&lab, "seeded").exists());
+}
+
+#[test]
+fn cloud_init_works_without_a_network() {
+    let lab = Lab::new();
+    let config = lab.folder().join("vm.json");
+    let own = r##"{ "cloud_init": { "meta_data": { "instance-id": "i-1" } } }"##;
+    std::fs::write(&config, own).unwrap();
+    let words = ["--mode", "vsock", "--config", config.to_str().unwrap()];
+    lab.run_guest("alone", &words, "volnet.seed volnet.do=hold");
+    lab.wait_for_line("alone", "GUEST ready");
+    let console = lab.console("alone");
+    assert!(console.contains("GUEST meta-data:   \"instance-id\": \"i-1\""), "{console}");
+    assert!(console.contains("GUEST user-data: #cloud-config"), "{console}");
+    assert!(!console.contains("GUEST network-config"), "{console}");
+}
+
 #[test]
 fn dhcp_the_guest_asks_and_volnet_answers() {
     let lab = Lab::new();

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const README: &str = include_str!("../README.md");
+const CLOUD_INIT: &str = include_str!("../docs/CLOUD_INIT.md");
 const MANIFESTS: &str = include_str!("../docs/MANIFESTS.md");
 const MODES: &str = include_str!("../docs/MODES.md");
 const SCRIPTS: &str = include_str!("../docs/SCRIPTS.md");
@@ -33,6 +34,11 @@ fn the_commands_of_the_readme_work() {
             false => format!("{block}\n"),
         });
     run(&script.collect::<String>());
+}
+
+#[test]
+fn the_commands_about_cloud_init_work() {
+    with_a_daemon(CLOUD_INIT);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::spec::is_versioned;
+use crate::spec;
 
 use super::command::{Create, Disk, Override, Setting};
 
@@ -19,7 +19,7 @@ pub(super) fn parameters(
     base: &Path,
 ) -> Result<Value, String> {
     let mut config = config.unwrap_or_else(|| json!({}));
-    let content = if is_versioned(&config) { &mut config["config"] } else { &mut config };
+    let content = spec::content_mut(&mut config);
     let fields = content.as_object_mut().ok_or("the configuration is not a JSON object")?;
     let named = create.overrides.iter().map(|setting| setting.nic).max().unwrap_or_default();
     if named > 0 {

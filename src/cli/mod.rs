@@ -23,6 +23,7 @@ mod journal;
 mod logs;
 #[cfg(test)]
 mod manual;
+mod paths;
 mod service;
 mod session;
 mod show;

@@ -153,7 +153,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 22] = [
+const CREATION: [Flag; 23] = [
     text(
         "mode",
         "MODE",
@@ -239,6 +239,19 @@ const CREATION: [Flag; 22] = [
         Complete::Files,
         "one more disk; may be given several times",
     ),
+    Flag {
+        field: Some(Field {
+            section: Some("cloud_init.user_data"),
+            name: "path",
+            kind: Kind::Path,
+        }),
+        ..valued(
+            "cloud-init",
+            "FILE",
+            Complete::Files,
+            "a disk for cloud-init, with this user-data and the network of the VM",
+        )
+    },
     number("cpus", "N", "resources", "cpu_cores", "virtual CPUs, 1"),
     number("memory", "MIB", "resources", "memory_mb", "memory, 512"),
 ];
@@ -417,7 +430,7 @@ pub(super) const VERBS: [Verb; 26] = [
 
 const MAKES: &str = "Make a VM's network: tap, address and rules, as its mode needs; run also \
     starts its hypervisor. If the same VM exists already, show it. Flags win over the \
-    configuration. Paths in flags may be relative; paths in the documents are absolute.";
+    configuration. Relative paths in a document begin in the folder of the document.";
 
 /// The verb of that name.
 pub(super) fn of(name: &str) -> Option<&'static Verb> {

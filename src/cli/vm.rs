@@ -1,16 +1,15 @@
 //! The verbs about VMs.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::protocol::frame::MESSAGE_MAX;
+use crate::spec;
 
 use super::command::{Change, Create, Vms};
 use super::session::{Session, file};
-use super::{DONE, FAILED, Trouble, document, show};
+use super::{DONE, FAILED, Trouble, document, paths, show};
 
 /// The most VMs that are changed at a time, each on its own connection. The daemon takes 64
 /// connections of a user.
@@ -18,12 +17,16 @@ const AT_A_TIME: usize = 48;
 
 /// `create` and `run`.
 pub(super) fn create(session: &mut Session, create: &Create) -> Result<u8, Trouble> {
-    let manifest = create.manifest.as_deref().map(read).transpose()?;
-    let config = create.config.as_deref().map(read).transpose()?;
     let base = std::env::current_dir()
         .map_err(|e| file("cannot find the current directory", Path::new("."), e))?;
-    let parameters =
+    let manifest = create.manifest.as_deref();
+    let manifest = manifest.map(|path| document(path, &base, paths::of_manifest)).transpose()?;
+    let config = create.config.as_deref();
+    let config = config.map(|path| document(path, &base, of_config)).transpose()?;
+    let mut parameters =
         document::parameters(create, manifest, config, &base).map_err(Trouble::Input)?;
+    // A flag may have named a text, too.
+    paths::texts(spec::content_mut(&mut parameters["config"]), &base)?;
     let reply = session.call("io.volnet.Create", parameters)?;
     for note in reply.get("notes").and_then(Value::as_array).into_iter().flatten() {
         // There is nobody to report a failure of this to.
@@ -36,24 +39,26 @@ pub(super) fn create(session: &mut Session, create: &Create) -> Result<u8, Troub
     Ok(DONE)
 }
 
+/// Reads a document, and settles its paths by its folder.
+fn document(
+    path: &Path,
+    base: &Path,
+    settle: fn(&mut Value, &Path) -> Result<(), Trouble>,
+) -> Result<Value, Trouble> {
+    let mut document = serde_json::from_str(&paths::read(path)?)
+        .map_err(|error| Trouble::Input(format!("{} is not JSON: {error}", path.display())))?;
+    settle(&mut document, base.join(path).parent().unwrap_or(base))?;
+    Ok(document)
+}
+
+fn of_config(config: &mut Value, folder: &Path) -> Result<(), Trouble> {
+    paths::of_config(spec::content_mut(config), folder)
+}
+
 /// The plan for a shell, with the VM as a comment before it.
 fn dry_run(vm: &str, plan: Option<&Value>) -> String {
     let comment: String = vm.lines().map(|line| format!("# {line}\n")).collect();
     comment + &show::plan(plan)
-}
-
-/// Reads a document. It is refused if it does not fit a message.
-fn read(path: &Path) -> Result<Value, Trouble> {
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(MESSAGE_MAX as u64 + 1).read_to_string(&mut text))
-        .map_err(|error| file("cannot read", path, error))?;
-    if text.len() > MESSAGE_MAX {
-        let reason = format!("{} is longer than {MESSAGE_MAX} bytes", path.display());
-        return Err(Trouble::Input(reason));
-    }
-    serde_json::from_str(&text)
-        .map_err(|error| Trouble::Input(format!("{} is not JSON: {error}", path.display())))
 }
 
 /// `start`, `stop`, `restart` and `delete`. If one VM fails, the others are still changed.

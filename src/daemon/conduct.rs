@@ -21,6 +21,7 @@
 
 use std::rc::Rc;
 
+use super::launch::Told;
 use super::shell::Shell;
 use crate::engine::decide::{Act, Decision, Launched, Outcome, Write};
 use crate::engine::ledger::BRIDGE_PORTS_MAX;
@@ -215,15 +216,13 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         let log = self.processes.open_log(name, &self.launcher.log(name))?;
         let given = Descriptors { log, taps };
-        let networks = self.engine.networks_of(record);
-        let command = self.launcher.command(
-            record,
-            &networks,
-            &self.engine.kernel_args(record),
-            self.store.paths(),
-            &given,
-            kvm,
-        )?;
+        let told = Told {
+            networks: &self.engine.networks_of(record),
+            kernel_args: &self.engine.kernel_args(record),
+            resolvers: self.engine.resolvers(),
+        };
+        let paths = self.store.paths();
+        let command = self.launcher.command(record, &told, paths, &given, kvm)?;
         Ok(self.processes.spawn(name, &command, given)?)
     }
 

@@ -4,6 +4,7 @@
 //! (KVM, vhost-vsock, the TSC's frequency).
 
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,10 +13,11 @@ use crate::config::Settings;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::machine::{MachineDefaults, resolve_machine};
 use crate::hypervisor::process::Descriptors;
+use crate::hypervisor::seed::SEED;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
     self, Architecture, Attachment, CLOUD_HYPERVISOR, Command, Control, FIRECRACKER, Launch,
-    LaunchNic, Options, QEMU, inputs, log,
+    LaunchNic, Options, QEMU, inputs, log, seed,
 };
 use crate::model::error::{Error, Refusal};
 use crate::model::name::VmName;
@@ -48,6 +50,17 @@ pub struct Launcher {
     tsc_khz: Option<u64>,
     /// The user of the hypervisors; `None`: the daemon's.
     user: Option<User>,
+}
+
+/// What the guest of a VM is told of its networks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    /// The networks of its NICs.
+    pub(super) networks: &'a [&'a NetworkConfig],
+    /// volnet's part of the kernel command line.
+    pub(super) kernel_args: &'a str,
+    /// The name servers of the host.
+    pub(super) resolvers: &'a [Ipv4Addr],
 }
 
 impl Launcher {
@@ -166,26 +179,28 @@ impl Launcher {
     pub(super) fn command(
         &self,
         record: &Record,
-        networks: &[&NetworkConfig],
-        kernel_args: &str,
+        told: &Told<'_>,
         paths: &Paths,
         given: &Descriptors,
         kvm: Option<bool>,
     ) -> Result<Command, Error> {
-        let machine = record.spec.machine.as_ref().ok_or_else(no_machine)?;
-        let resolved = resolve_machine(machine, &self.defaults)?;
+        let mut machine = record.spec.machine.clone().ok_or_else(no_machine)?;
+        let folder = paths.folder(&record.name);
+        let seed = seed::image(record, told.networks, told.resolvers)?;
+        machine.disks.extend(seed.iter().map(|_| seed::disk(&folder)));
+        let resolved = resolve_machine(&machine, &self.defaults)?;
         let log = self.log(&record.name);
         let number = |descriptor: &OwnedFd| descriptor.as_raw_fd() as u32;
         let taps: Vec<u32> = given.taps.iter().map(number).collect();
-        let nics = nics(record, networks, &taps);
+        let nics = nics(record, told.networks, &taps);
         let launch = Launch {
             name: record.name.as_str(),
-            machine,
+            machine: &machine,
             kernel: resolved.kernel,
             nics: &nics,
             cid: record.cid,
-            kernel_args,
-            folder: paths.folder(&record.name),
+            kernel_args: told.kernel_args,
+            folder: folder.clone(),
             log: &log,
             log_fd: number(&given.log),
             vhost_vsock: self.opens(user::VHOST_VSOCK),
@@ -193,7 +208,9 @@ impl Launcher {
             kvm: kvm == Some(true),
             tsc_khz: self.tsc_khz,
         };
-        Ok(hypervisor::command_line(resolved.hypervisor, &launch, &self.options)?)
+        let mut command = hypervisor::command_line(resolved.hypervisor, &launch, &self.options)?;
+        command.files.extend(seed.map(|image| (folder.join(SEED), image)));
+        Ok(command)
     }
 
     /// The descriptors of its taps that a VM's hypervisor is handed, one a queue, or none: for each

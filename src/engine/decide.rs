@@ -347,6 +347,11 @@ impl Engine {
         vm::kernel_args_of(record, &self.networks_of(record), &self.resolvers)
     }
 
+    /// The name servers of the host, of which guests are told.
+    pub fn resolvers(&self) -> &[Ipv4Addr] {
+        &self.resolvers
+    }
+
     /// Takes the name servers of the host, of which guests are told.
     pub fn resolved(&mut self, resolvers: &[Ipv4Addr]) {
         if self.resolvers != resolvers {

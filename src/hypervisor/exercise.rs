@@ -85,7 +85,8 @@ fn disks(hypervisor: &str, command: &Command) -> Vec<String> {
             disks.map(|disk| field(disk, "path")).collect()
         }
         FIRECRACKER => {
-            let config: Value = command.files[0].1.parse().expect("a configuration is JSON");
+            let config: Value =
+                serde_json::from_slice(&command.files[0].1).expect("a configuration is JSON");
             let drives = config["drives"].as_array().expect("drives is an array");
             drives.iter().map(|drive| drive["path_on_host"].as_str().unwrap().into()).collect()
         }

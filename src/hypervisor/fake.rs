@@ -4,6 +4,7 @@
 //! forgets the watching and keeps the processes, as the end of a daemon does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
@@ -196,7 +197,18 @@ impl Processes for FakeProcesses {
         File::open("/dev/null").map(OwnedFd::from).map_err(|_| failure(name, "no log"))
     }
 
-    fn spawn(&mut self, name: &VmName, _: &Command, _: Descriptors) -> Result<ProcessId, Failure> {
+    /// The files of the command have to be in the VM's folder, so that they go with it.
+    fn spawn(
+        &mut self,
+        name: &VmName,
+        command: &Command,
+        _: Descriptors,
+    ) -> Result<ProcessId, Failure> {
+        let is_inside = |path: &Path| {
+            path.parent().and_then(Path::file_name) == Some(OsStr::new(name.as_str()))
+        };
+        let outside = command.files.iter().find(|(path, _)| !is_inside(path));
+        assert_eq!(outside, None, "it stays when {name} is gone");
         if self.refuses_all || self.unwilling.contains(name) {
             return Err(failure(name, "cannot start it: told to fail"));
         }

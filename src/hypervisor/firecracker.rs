@@ -52,7 +52,7 @@ pub fn command(launch: &Launch, options: &FirecrackerOptions) -> Result<Command,
     Ok(Command {
         program: options.program.clone(),
         args: vec!["--api-sock".into(), api, "--config-file".into(), file.clone()],
-        files: vec![(file.into(), Value::Object(config).to_string())],
+        files: vec![(file.into(), Value::Object(config).to_string().into())],
         inherits: Vec::new(),
         helper: None,
         ready: None,

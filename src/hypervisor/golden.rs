@@ -115,6 +115,7 @@ fn shown(command: &Command) -> String {
     }
     text += &format!("\n# control: {:?}\n", command.control);
     for (path, contents) in &command.files {
+        let contents = String::from_utf8_lossy(contents);
         text += &format!("# file {}:\n{contents}\n", path.display());
     }
     if let Some(helper) = &command.helper {
@@ -145,6 +146,15 @@ fn every_driver_in_every_mode() {
             check("dhcp", &launch(machine));
             check("vsock", &vsock(machine));
         }
+    }
+}
+
+#[test]
+fn every_driver_with_a_seed_disk() {
+    let (mut appliance, options) = (appliance(), options());
+    appliance.disks.push(seed::disk(&launch(&appliance).folder));
+    for hypervisor in [QEMU, CLOUD_HYPERVISOR, FIRECRACKER, "other"] {
+        check("seed", hypervisor, &bridged(&appliance), &options);
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `vsock.sock` | vsock as a Unix socket: connect, `CONNECT port\n`, read `OK …\n` |
 //! | `vhost-vsock.sock` | between QEMU and its helper |
 //! | `fc.json` | Firecracker's configuration |
+//! | `seed.img` | the disk for cloud-init, see [`seed`] |
 //!
 //! The guest's serial output goes to the VM's log. QEMU also has a socket for the serial port.
 //! Cloud Hypervisor has either a socket or a file, and Firecracker only its standard output, so
@@ -34,6 +35,7 @@ pub mod disks;
 pub mod exercise;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod fat;
 pub mod firecracker;
 #[cfg(target_os = "linux")]
 pub mod folder;
@@ -45,6 +47,7 @@ pub mod machine;
 mod options;
 pub mod process;
 pub mod qemu;
+pub mod seed;
 pub mod template;
 mod text;
 pub mod user;
@@ -144,7 +147,7 @@ pub struct Command {
     /// Its arguments, without the program.
     pub args: Vec<String>,
     /// Files to be written before it starts.
-    pub files: Vec<(PathBuf, String)>,
+    pub files: Vec<(PathBuf, Vec<u8>)>,
     /// The descriptors that its arguments name. It inherits only these.
     pub inherits: Vec<u32>,
     /// A helper that must run beside it and ends with it (vhost-device-vsock); started first.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::cloud_init::{self, CloudInit};
 use super::fields::{Document, Fields, Place};
 use super::manifest::{self, Manifest};
 use super::sections::{self, Network, Resources, Source, Unnamed};
@@ -57,6 +58,7 @@ pub(super) struct Config<'a> {
     pub(super) restart: RestartPolicy,
     /// The ports that stand beside the networks; `None`: nothing is said of ports there.
     pub(super) expose: Option<Vec<Expose>>,
+    pub(super) cloud_init: Option<CloudInit>,
     /// The manifest inside it. It counts only if no other is given.
     pub(super) manifest: Option<Manifest<'a>>,
 }
@@ -75,8 +77,13 @@ pub(super) fn content(value: &Value) -> Result<&Value, Refusal> {
     Ok(&value["config"])
 }
 
+/// What a configuration says, unchecked, to be changed.
+pub fn content_mut(value: &mut Value) -> &mut Value {
+    if is_versioned(value) { &mut value["config"] } else { value }
+}
+
 /// Whether a configuration has its version beside it, and so stands in a field `config`.
-pub fn is_versioned(value: &Value) -> bool {
+fn is_versioned(value: &Value) -> bool {
     value.get("config").is_some()
 }
 
@@ -92,7 +99,6 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         api.text("port")?;
     }
     sections::check_devices(&fields)?;
-    sections::check_cloud_init(&fields)?;
     let embedded = fields.value("manifest");
     Ok(Config {
         networks: sections::config_networks(&fields)?,
@@ -106,6 +112,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         autostart: fields.flag("autostart")?.unwrap_or_default(),
         restart: fields.parsed("restart", text::restart)?.unwrap_or_default(),
         expose: sections::expose(&fields, Unnamed::Same)?,
+        cloud_init: cloud_init::read(&fields)?,
         manifest: embedded.map(|(place, value)| manifest::read(place, value)).transpose()?,
     })
 }

@@ -12,6 +12,7 @@
 
 use serde_json::Value;
 
+use super::cloud_init::{self, CloudInit};
 use super::fields::{Fields, Place};
 use super::sections::{self, Network, Resources, Source};
 use crate::model::error::Refusal;
@@ -54,6 +55,7 @@ pub(super) struct Manifest<'a> {
     pub(super) initramfs: Option<Source<'a>>,
     pub(super) rootfs: Option<Source<'a>>,
     pub(super) disks: Vec<Source<'a>>,
+    pub(super) cloud_init: Option<CloudInit>,
 }
 
 /// Reads a manifest at `place`, and checks the form of the other fields.
@@ -71,7 +73,6 @@ pub(super) fn read(place: Place, value: &Value) -> Result<Manifest<'_>, Refusal>
     check_workload(&fields)?;
     check_actions(&fields)?;
     check_health_check(&fields)?;
-    sections::check_cloud_init(&fields)?;
     sections::check_devices(&fields)?;
     Ok(Manifest {
         network: sections::manifest_network(&fields)?,
@@ -79,6 +80,7 @@ pub(super) fn read(place: Place, value: &Value) -> Result<Manifest<'_>, Refusal>
         initramfs: sections::initramfs(&fields)?,
         rootfs: sections::rootfs(&fields)?,
         disks: sections::disks(&fields)?,
+        cloud_init: cloud_init::read(&fields)?,
     })
 }
 

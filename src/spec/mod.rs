@@ -6,6 +6,7 @@
 //! record; [`mod@notes`] says of which that matters. [`exercise`] has the bodies of the fuzz
 //! targets.
 
+mod cloud_init;
 mod config;
 #[cfg(any(test, feature = "testing"))]
 pub mod exercise;
@@ -16,7 +17,8 @@ mod resolve;
 mod sections;
 pub(crate) mod text;
 
-pub use config::is_versioned;
+pub use cloud_init::{CloudInit, MetaData, cloud_init};
+pub use config::content_mut;
 pub use notes::notes;
 pub use resolve::{CPUS_DEFAULT, MEMORY_MB_DEFAULT, resolve};
 pub(crate) use sections::traffic;

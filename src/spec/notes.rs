@@ -14,10 +14,17 @@ use crate::model::spec::VmSpec;
 /// the path that ends with `[]` stands for each element of an array.
 type Left = (&'static str, fn(&Value) -> bool, &'static str);
 
-const DEVICES: Left = ("devices", is_said, "volnet passes no devices of the host on to guests");
-const AUTO_ASSIGN: Left =
-    ("network.auto_assign", is_denied, "in bridged mode volnet always assigns an address");
-const CLOUD_INIT: Left = ("cloud_init", is_said, "volnet makes no disk for cloud-init");
+/// Of both documents.
+const OF_BOTH: &[Left] = &[
+    ("network.auto_assign", is_denied, "in bridged mode volnet always assigns an address"),
+    ("cloud_init.datasource", is_other_datasource, "volnet makes a disk for NoCloud"),
+    ("cloud_init.seed_mode", is_other_mode, "volnet makes a disk with a FAT file system"),
+    ("cloud_init.user_data.path", is_said, NOT_READ),
+    ("cloud_init.meta_data.path", is_said, NOT_READ),
+    ("cloud_init.network_config.path", is_said, NOT_READ),
+    ("devices", is_said, "volnet passes no devices of the host on to guests"),
+];
+const NOT_READ: &str = "the daemon reads no files for it; `volnet create` puts their text here";
 
 /// Of a manifest.
 const OF_MANIFEST: &[Left] = &[
@@ -27,9 +34,6 @@ const OF_MANIFEST: &[Left] = &[
     ("actions", is_said, "volnet calls nothing in the guest"),
     ("health_check", is_said, "volnet does not probe guests"),
     ("disks[].target", is_said, "the guest gets its disks in the order of the manifest"),
-    AUTO_ASSIGN,
-    CLOUD_INIT,
-    DEVICES,
 ];
 
 /// Of a configuration.
@@ -37,15 +41,14 @@ const OF_CONFIG: &[Left] = &[
     ("api", is_said, "volnet speaks to no agent in the guest"),
     ("expose[].mode", is_said, "volnet exposes ports by the mode of the network"),
     ("network.expose[].mode", is_said, "volnet exposes ports by the mode of the network"),
-    AUTO_ASSIGN,
-    CLOUD_INIT,
-    DEVICES,
 ];
 
 /// Files that a VM can have are missing.
 const NO_FILES: &str = "volnet has no images; name the files of the VM by `rootfs` or `initramfs`";
 /// Ports of a manifest have no meaning.
 const NO_PORTS: &str = "a VM in vsock mode has no ports";
+/// Nobody starts the hypervisor.
+const NO_START: &str = "volnet makes its disk for hypervisors that it starts, and this VM has none";
 
 /// The notes about documents that were resolved to `spec`.
 pub fn notes(manifest: Option<&Value>, config: Option<&Value>, spec: &VmSpec) -> Vec<String> {
@@ -59,6 +62,8 @@ pub fn notes(manifest: Option<&Value>, config: Option<&Value>, spec: &VmSpec) ->
     };
     if let Some((place, manifest)) = manifest {
         add(&mut notes, OF_MANIFEST, &place, manifest);
+        add(&mut notes, OF_BOTH, &place, manifest);
+        notes.extend(without_machine(spec, &place, manifest));
         let ports = place.field("network").field("expose");
         if !spec.needs_tap_device() && is_said(&manifest["network"]["expose"]) {
             notes.push(ports.note(NO_PORTS));
@@ -66,12 +71,20 @@ pub fn notes(manifest: Option<&Value>, config: Option<&Value>, spec: &VmSpec) ->
     }
     if let Some(config) = config {
         add(&mut notes, OF_CONFIG, &place, config);
+        add(&mut notes, OF_BOTH, &place, config);
+        notes.extend(without_machine(spec, &place, config));
         let named = ["image", "plugin"].into_iter().find(|name| is_said(&config[*name]));
         if let (Some(name), None) = (named, &spec.machine) {
             notes.push(place.field(name).note(NO_FILES));
         }
     }
     notes
+}
+
+/// The note about a `cloud_init` that nobody will read.
+fn without_machine(spec: &VmSpec, place: &Place, document: &Value) -> Option<String> {
+    let is_left = spec.machine.is_none() && document["cloud_init"].is_object();
+    is_left.then(|| place.field("cloud_init").note(NO_START))
 }
 
 fn add(notes: &mut Vec<String>, left: &[Left], place: &Place, value: &Value) {
@@ -112,6 +125,21 @@ fn is_said(value: &Value) -> bool {
         Value::Array(items) => items.iter().any(is_said),
         Value::Object(map) => map.values().any(is_said),
     }
+}
+
+/// Whether it is another source of data than NoCloud.
+fn is_other_datasource(value: &Value) -> bool {
+    value
+        .as_str()
+        .is_some_and(|name| !name.trim().is_empty() && !name.trim().eq_ignore_ascii_case("nocloud"))
+}
+
+/// Whether it asks for something else than a FAT file system on a disk.
+fn is_other_mode(value: &Value) -> bool {
+    value.as_str().is_some_and(|mode| {
+        let mode = mode.trim().to_ascii_lowercase();
+        !["", "vfat", "disk"].contains(&mode.as_str())
+    })
 }
 
 /// Whether a value is `false`.

@@ -243,37 +243,6 @@ pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<Source<'a>>, Refusal>
     items.into_iter().map(read).collect()
 }
 
-/// Checks the form of `cloud_init`.
-pub(super) fn check_cloud_init(fields: &Fields) -> Result<(), Refusal> {
-    const KNOWN: &[&str] = &["datasource", "seed_mode", "user_data", "meta_data", "network_config"];
-    let Some(fields) = fields.section("cloud_init", KNOWN)? else { return Ok(()) };
-    fields.text("datasource")?;
-    fields.text("seed_mode")?;
-    for name in ["user_data", "meta_data", "network_config"] {
-        if name == "meta_data" && is_meta_data(&fields)? {
-            continue;
-        }
-        if let Some(fields) = fields.section(name, CLOUD_INIT_TEXT)? {
-            fields.flag("inline")?;
-            fields.text("content")?;
-            fields.text("path")?;
-        }
-    }
-    Ok(())
-}
-
-/// The fields of a text of `cloud_init`.
-const CLOUD_INIT_TEXT: &[&str] = &["inline", "content", "path"];
-
-/// Whether `meta_data` has the keys of the guest's meta-data itself, instead of a text of them.
-fn is_meta_data(fields: &Fields) -> Result<bool, Refusal> {
-    if fields.value("meta_data").is_none_or(|(_, value)| !value.is_object()) {
-        return Ok(false);
-    }
-    let entries = fields.entries("meta_data")?;
-    Ok(entries.iter().any(|(_, key, _)| !CLOUD_INIT_TEXT.contains(key)))
-}
-
 /// Checks the form of `devices`.
 pub(super) fn check_devices(fields: &Fields) -> Result<(), Refusal> {
     let Some(fields) = fields.section("devices", &["pci_passthrough", "allowlist"])? else {

@@ -15,7 +15,7 @@ trap 'exit 1' HUP INT TERM
 # In load order. What the kernel has built in is in no package file, and left out.
 modules="failover net_failover virtio_ring virtio virtio_mmio virtio_pci_legacy_dev
     virtio_pci_modern_dev virtio_pci virtio_net virtio_blk vsock vmw_vsock_virtio_transport_common
-    vmw_vsock_virtio_transport button evdev"
+    vmw_vsock_virtio_transport button evdev nls_cp437 nls_ascii fat vfat"
 
 kernel_package() {
     apt-cache depends linux-image-cloud-amd64 2>/dev/null |
@@ -44,9 +44,10 @@ copy_modules() {
         echo "$module" >>"$work/modules/order"
     done
     strip --strip-debug "$work"/modules/*.ko
+    echo "$modules" >"$work/modules/wanted"
 }
 
-if ! [ -f "$out/vmlinux" ] || ! [ -f "$out/modules/order" ]; then
+if ! [ -f "$out/vmlinux" ] || [ "$(cat "$out/modules/wanted" 2>/dev/null)" != "$modules" ]; then
     fetch_package
     copy_modules
     python3 "$here/vmlinux.py" "$work"/package/boot/vmlinuz-* "$work/vmlinux"

@@ -1,5 +1,6 @@
 //! The words that scripts are made of.
 
+use volnet::model::document::Kept;
 use volnet::model::expose::{Expose, Protocol};
 use volnet::model::limits::Limits;
 use volnet::model::mode::Mode;
@@ -28,7 +29,9 @@ pub(crate) fn spec() -> VmSpec {
         memory_mb: 64,
         cmdline: String::new(),
     };
-    VmSpec { machine: Some(Box::new(machine)), ..VmSpec::default() }
+    // Each start makes a disk for it, which is in the VM's folder.
+    let config = Kept::new(&serde_json::json!({ "cloud_init": {} }));
+    VmSpec { machine: Some(Box::new(machine)), config: Some(config), ..VmSpec::default() }
 }
 
 /// The same on another network, or on none.

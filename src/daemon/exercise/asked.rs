@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::{self, Flags, Settings};
 use crate::exercise::Choices;
+use crate::model::document::Kept;
 use crate::model::expose::{Expose, Protocol};
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
@@ -107,6 +108,7 @@ fn create(name: VmName, choices: &mut Choices<'_>) -> Change {
             RestartPolicy::OnFailure,
             RestartPolicy::Always,
         ]),
+        config: Some(Kept::new(&serde_json::json!({ "cloud_init": {} }))),
         ..VmSpec::default()
     };
     let (start, dry_run) = (choices.flag(), choices.byte() % 8 == 7);

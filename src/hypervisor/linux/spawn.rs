@@ -83,7 +83,7 @@ pub(super) fn write_files(command: &Command) -> Result<(), String> {
     for (path, contents) in &command.files {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
-        let write = || options.open(path)?.write_all(contents.as_bytes());
+        let write = || options.open(path)?.write_all(contents);
         rights::act_as_owner(path.parent().unwrap_or(path), write)
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
