@@ -12,6 +12,7 @@ use volnet_ffi::tun::{NO_PI, TAP, Tun, VNET_HDR, open};
 
 use common::agreement::{Agreement, list};
 use common::daemon::Daemon;
+use common::space::Guest;
 use common::{eventually, in_namespace, ip_link, link_exists, run};
 
 /// How many records stand in `tests/golden/record`.
@@ -474,5 +475,134 @@ fn a_record_of_a_newer_format_is_refused_and_vms_run_on() {
         fs::remove_file(newer).unwrap();
         daemon.start_again();
         assert_eq!(agreement.check(&daemon), before);
+    });
+}
+
+/// Two networks, of which the second is on this bridge and has this subnet.
+fn networks(bridge: &str, subnet: &str) -> Value {
+    json!({
+        "networks": [{}, { "name": "lab", "bridge": bridge, "subnet": subnet }],
+        "hypervisors": { "plain": { "program": "sleep", "args": [["100000"]] } },
+    })
+}
+
+fn restart_with(daemon: &mut Daemon, settings: &Value) {
+    daemon.stop();
+    fs::write(daemon.folder.join("config.json"), settings.to_string()).expect("settings");
+    daemon.start_again();
+}
+
+fn on_lab(daemon: &Daemon, name: &str) -> Value {
+    let config = json!({ "network": { "name": "lab" } });
+    let mut answer = daemon.call("Create", json!({ "name": name, "config": config }));
+    assert!(answer["error"].is_null(), "{answer}");
+    answer["parameters"]["vm"].take()
+}
+
+#[test]
+fn a_network_that_was_changed_strands_its_vms_until_it_is_as_it_was() {
+    in_namespace(|| {
+        run("ip link set lo up");
+        let before = networks("vbr1", "10.20.0.0/24");
+        let mut daemon = Daemon::configured(&before);
+        create(&daemon, "good");
+        let odd = on_lab(&daemon, "odd");
+        let guest = Guest::of(&odd);
+        assert!(guest.reaches("10.20.0.1"));
+        let without = json!({ "hypervisors": before["hypervisors"] });
+        for (settings, reason, lives) in [
+            (
+                networks("vbr1", "10.21.0.0/24"),
+                "its address 10.20.0.2 is outside of 10.21.0.0/24",
+                true,
+            ),
+            (without, "its network lab is not configured", false),
+        ] {
+            restart_with(&mut daemon, &settings);
+            assert_eq!(get(&daemon, "good")["problem"], Value::Null);
+            assert!(create(&daemon, "good")["pid"].is_u64());
+            let shown = get(&daemon, "odd");
+            assert_eq!(shown["problem"], reason);
+            let mut list = Command::new(&daemon.program);
+            let list = list.arg("list").env("VOLNET_SOCKET", daemon.socket()).output();
+            let list = String::from_utf8(list.expect("volnet runs").stdout).expect("text");
+            let list = list.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(list.contains(&format!("odd has no network: {reason}")), "{list}");
+            let findings = daemon.call("Check", json!({}))["parameters"]["findings"].take();
+            let told = findings.as_array().expect("a list").iter().any(|finding| {
+                let message = finding["message"].as_str().expect("words");
+                finding["level"] == "error" && message.contains(reason)
+            });
+            assert!(told, "{findings}");
+
+            // Its link is there as before, and leads nowhere. That is no drift.
+            let link = ip_link("vttap-odd");
+            assert_eq!((&link["ifindex"], &link["master"]), (&odd["ifindex"], &Value::Null));
+            assert!(!link["flags"].as_array().expect("a list").contains(&json!("UP")), "{link}");
+            let setup = daemon.call("Setup", json!({ "dry_run": true }));
+            assert_eq!(setup["parameters"]["plan"], json!([]), "{setup}");
+            run("ip link set vttap-odd up");
+            eventually("it is down again", || {
+                daemon.log().contains("link vttap-odd is up: repaired")
+            });
+            let started = daemon.call("Start", json!({ "name": "odd" }));
+            assert_eq!(started["parameters"]["field"], "networks", "{started}");
+            if lives {
+                assert_eq!(on_lab(&daemon, "new")["ip"], "10.21.0.2");
+                let deleted = daemon.call("Delete", json!({ "name": "new" }));
+                assert!(deleted["error"].is_null(), "{deleted}");
+            } else {
+                assert!(!link_exists("vbr1"));
+            }
+        }
+
+        // Nobody has opened the tap anew.
+        restart_with(&mut daemon, &before);
+        let shown = get(&daemon, "odd");
+        assert_eq!((&shown["problem"], &shown["ifindex"]), (&Value::Null, &odd["ifindex"]));
+        eventually("the guest is back", || guest.reaches("10.20.0.1"));
+
+        // Another bridge is no other network.
+        restart_with(&mut daemon, &networks("vbr7", "10.20.0.0/24"));
+        assert_eq!(get(&daemon, "odd")["problem"], Value::Null);
+        assert!(!link_exists("vbr1"));
+        // It has another Ethernet address, which a guest learns in its own time.
+        guest.space.run("ip neigh flush all");
+        eventually("the guest is on the other bridge", || guest.reaches("10.20.0.1"));
+
+        restart_with(&mut daemon, &networks("vbr7", "10.21.0.0/24"));
+        let deleted = daemon.call("Delete", json!({ "name": "odd" }));
+        assert!(deleted["error"].is_null(), "{deleted}");
+        assert!(!link_exists("vttap-odd"));
+        restart_with(&mut daemon, &before);
+        assert_eq!(on_lab(&daemon, "odd")["ip"], "10.20.0.2");
+    });
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_told_until_somebody_looks_at_it() {
+    in_namespace(|| {
+        let mut daemon = daemon();
+        create(&daemon, "good");
+        daemon.stop();
+        let path = daemon.folder.join("state/vms/odd.json");
+        fs::write(&path, "{ \"format\": 2").expect("a file");
+        daemon.start_again();
+        daemon.stop();
+        daemon.start_again();
+        assert_eq!(list(&daemon).len(), 1);
+        let aside = path.with_file_name("odd.json.bad-1");
+        let told = || {
+            let findings = daemon.call("Check", json!({}))["parameters"]["findings"].take();
+            let aside = aside.display().to_string();
+            findings
+                .as_array()
+                .expect("a list")
+                .iter()
+                .any(|finding| finding["message"].as_str().expect("words").contains(&aside))
+        };
+        assert!(told());
+        fs::remove_file(&aside).expect("a file");
+        assert!(!told());
     });
 }

@@ -7,10 +7,11 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 25] = [
+const VM_FIELDS: [&str; 26] = [
     "name",
     "mode",
     "status",
+    "problem",
     "network",
     "ip",
     "netmask",
@@ -89,7 +90,13 @@ fn exposed(ports: &Value) -> String {
 /// All VMs.
 pub(super) fn vms(vms: &Value) -> String {
     let fields = ["name", "mode", "status", "ip", "tap", "cid"];
-    table::rows(&["NAME", "MODE", "STATUS", "IP", "TAP", "CID"], &cells(vms, &fields))
+    let mut out =
+        table::rows(&["NAME", "MODE", "STATUS", "IP", "TAP", "CID"], &cells(vms, &fields));
+    for vm in vms.as_array().into_iter().flatten().filter(|vm| !vm["problem"].is_null()) {
+        let words = format!("{} has no network: {}", text(&vm["name"]), text(&vm["problem"]));
+        table::paragraph(&mut out, &words, 0);
+    }
+    out
 }
 
 /// The networks.

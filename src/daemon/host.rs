@@ -289,8 +289,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Reads what an earlier run left and takes its processes over; the kernel is not touched.
     /// Gives the changes that were cut short. A process whose start was cut short before it was
     /// written down is found by its environment, and so is one whose file is gone or cannot be
-    /// read. Errors are for what nobody can go on with: unreadable directories, records of networks
-    /// that are not configured any more, a process that runs and cannot be watched.
+    /// read. Errors are for what nobody can go on with: unreadable directories, or a process that
+    /// runs and cannot be watched.
     pub fn load(&mut self, now: Now) -> Result<Vec<(VmName, Intent)>, Error> {
         let loaded = self.store.load()?;
         for (path, reason) in &loaded.set_aside {
@@ -300,10 +300,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         self.host = loaded.host;
         for record in loaded.records {
             let name = record.name.clone();
-            self.engine.restore(record).map_err(|reason| Refusal::InvalidConfig {
-                field: "networks".into(),
-                reason: format!("VM {name} cannot be taken over: {reason}"),
-            })?;
+            if let Err(reason) = self.engine.restore(record) {
+                let message = format!("VM {name} cannot be taken over: {reason}");
+                let vm = Some(name);
+                self.event(Notice { kind: EventKind::Drift, vm, message, by: None }, now);
+            }
         }
         let started = loaded.intents.iter().filter(|(_, intent)| match intent.action {
             Action::Create => intent.record.wanted,

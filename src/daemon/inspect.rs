@@ -45,7 +45,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     /// The network arguments of a VM, for people who start their own hypervisor.
     pub(super) fn args(&self, name: &VmName, hypervisor: Option<&str>) -> Result<Reply, Error> {
-        let record = &self.engine.vm(name)?.record;
+        let record = &self.engine.placed_vm(name)?.record;
         let networks = self.engine.networks_of(record);
         let args = self.launcher.args(record, &networks, hypervisor, self.store.paths())?;
         Ok(Reply::Args { args })
@@ -76,6 +76,12 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             .collect();
         findings.extend(firewall::findings(&surroundings, &bridges));
         findings.extend(self.unheard());
+        findings.extend(self.engine.stranded().map(|(name, reason)| {
+            let message = format!("VM {name} cannot be taken over: {reason}");
+            let hint = format!("undo that and start the daemon again, or volnet delete {name}");
+            finding("network", Level::Error, message, Some(hint))
+        }));
+        findings.extend(self.set_aside());
         let observed = self.network.observe()?;
         // Anew: a module may have been loaded since.
         self.features = None;
@@ -140,6 +146,18 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             let hint = format!("when the host has {KVM}: volnet restart {name}");
             finding("kvm", Level::Warning, message, Some(hint))
         })
+    }
+
+    /// Files that an earlier start of the daemon could not use.
+    fn set_aside(&mut self) -> Vec<Finding> {
+        let files = self.store.set_aside().into_iter();
+        let told = files.map(|path| {
+            let message = format!("{} could not be used: its VM is not known", path.display());
+            let hint = "mend it, stop the daemon, give the file its name without .bad, and start \
+                        the daemon; or delete it";
+            finding("state", Level::Warning, message, Some(hint.into()))
+        });
+        told.collect()
     }
 
     /// Counters and gauges as OpenMetrics text (openmetrics.io, 1.0).

@@ -363,7 +363,10 @@ impl Engine {
     pub fn show(&self, vm: &Vm) -> VmView {
         let record = &vm.record;
         let nics = record.interfaces().filter_map(|(nic, spec)| self.show_nic(nic, spec)).collect();
-        let kernel_args = self.kernel_args(record);
+        let kernel_args = match vm.stranded {
+            Some(_) => String::new(),
+            None => self.kernel_args(record),
+        };
         vm.view(nics, kernel_args.into(), &self.hypervisor)
     }
 
@@ -402,8 +405,10 @@ impl Engine {
             Write::Remove => self.vms.remove(&decision.subject),
             Write::Nothing | Write::Put => None,
         };
-        if let Some(vm) = &gone {
-            self.ledger.release(&vm.record);
+        match &gone {
+            Some(Vm { stranded: Some(stranded), .. }) => self.ledger.let_go(&stranded.held),
+            Some(vm) => self.ledger.release(&vm.record),
+            None => {}
         }
         if decision.act == Some(Act::Spawn) && !decision.answers.is_empty() {
             let made = decision.former.is_none();
@@ -539,7 +544,7 @@ impl Engine {
     }
 
     fn start(&mut self, ticket: Ticket, name: &VmName, answer: Answer) -> Result<Step, Error> {
-        let vm = self.vm(name)?;
+        let vm = self.placed_vm(name)?;
         if vm.record.spec.machine.is_none() {
             return Err(no_machine().into());
         }

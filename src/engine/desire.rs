@@ -1,9 +1,10 @@
 //! What the kernel should hold, as the engine's state says.
 
 use crate::engine::decide::Engine;
+use crate::engine::vm::Vm;
 use crate::model::error::Refusal;
 use crate::model::mode::Mode;
-use crate::model::name::VmName;
+use crate::model::name::{TapName, VmName};
 use crate::model::net::is_guarded;
 use crate::model::net::{Dhcp, NetworkConfig};
 use crate::model::nic::{Nic, NicName};
@@ -17,12 +18,13 @@ impl Engine {
     /// All that should be: every network, and the port of every VM.
     pub fn desired(&self) -> Desired<'_> {
         let networks: Vec<&NetworkConfig> = self.ledger.networks().collect();
-        let ports = self.vms.values().flat_map(|vm| self.desired_ports(&vm.record)).collect();
-        let elements = self.vms.values().flat_map(|vm| self.elements(&vm.record)).collect();
+        let ports = self.placed().flat_map(|vm| self.desired_ports(&vm.record)).collect();
+        let elements = self.placed().flat_map(|vm| self.elements(&vm.record)).collect();
+        let parked = self.parked().map(TapName::as_str).collect();
         let tables = ruleset::tables(&networks, &self.policies, elements, self.nft_owner);
         // What a bridge that is not ours needs of the host is not ours to say.
         let forwarding = networks.iter().any(|network| network.managed).then_some(true);
-        Desired { networks, ports, tables, forwarding, evict: false }
+        Desired { networks, ports, parked, tables, forwarding, evict: false }
     }
 
     /// What gives a new VM its place on its networks.
@@ -32,9 +34,12 @@ impl Engine {
     }
 
     /// What takes a VM's place on its networks away.
-    pub(super) fn release_plan(&self, record: &Record) -> Plan {
-        let ports: Vec<_> = self.desired_ports(record).collect();
-        reconcile::release_plan(&ports, self.elements(record))
+    pub(super) fn release_plan(&self, vm: &Vm) -> Plan {
+        if vm.stranded.is_some() {
+            return self.unpark_plan(vm);
+        }
+        let ports: Vec<_> = self.desired_ports(&vm.record).collect();
+        reconcile::release_plan(&ports, self.elements(&vm.record))
     }
 
     /// A network of ours that overlaps with an address or a route that the host has elsewhere.
@@ -59,7 +64,7 @@ impl Engine {
     /// The tap of a VM's interface, for somebody who opens it. While a hypervisor of ours has it,
     /// nobody else can: a second queue would take frames from the guest.
     pub fn tap_to_open(&self, name: &VmName, nic: usize) -> Result<DesiredPort<'_>, Refusal> {
-        let vm = self.vm(name)?;
+        let vm = self.placed_vm(name)?;
         let port = self.desired_ports(&vm.record).nth(nic).ok_or_else(|| match nic {
             0 => Refusal::InvalidConfig {
                 field: "network.mode".into(),

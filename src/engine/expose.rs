@@ -110,7 +110,7 @@ impl Engine {
         wanted: &Expose,
         force: bool,
     ) -> Result<Step, Error> {
-        let record = &self.vm(name)?.record;
+        let record = &self.placed_vm(name)?.record;
         let at = nic.unwrap_or_default();
         if at > 0 && record.nics.get(at).is_none() {
             return Err(self.no_nic(record, at).into());
@@ -121,7 +121,7 @@ impl Engine {
         if let Some((owner, port)) = there.find(|(_, port)| port.at().meets(&wanted.at())) {
             let same = port.at() == wanted.at() && port.port == wanted.port;
             if owner == at && same {
-                return Ok(Step::reply(Reply::Vm { vm: self.show(self.vm(name)?) }));
+                return Ok(Step::reply(Reply::Vm { vm: self.show(self.placed_vm(name)?) }));
             }
             let (protocol, port) = (wanted.protocol, wanted.host_port);
             let owner = name.to_string();
@@ -152,7 +152,7 @@ impl Engine {
         name: &VmName,
         at: HostPort,
     ) -> Result<Step, Error> {
-        self.vm(name)?;
+        self.placed_vm(name)?;
         let message = format!("VM {name}: {at} of the host no longer leads to it");
         let take = |nic: &mut Nic| nic.exposed.retain(|there| !there.at().is_at(&at));
         Ok(self.change_nics(ticket, name, None, message, take))

@@ -58,7 +58,11 @@ impl Pace {
 impl Engine {
     /// The guest of a network with this Ethernet address. `wanted` is the address that it asks for.
     pub fn guest(&self, network: &str, mac: Mac, wanted: Option<Ipv4Addr>) -> Option<Guest<'_>> {
-        let record = &self.vms.get(self.ledger.owner_of_mac(network, mac)?)?.record;
+        let vm = self.vms.get(self.ledger.owner_of_mac(network, mac)?)?;
+        let record = &vm.record;
+        if vm.stranded.is_some() {
+            return None;
+        }
         let mut nics = record.nics.iter();
         let index = nics.position(|nic| nic.mac == mac && nic.network == network)?;
         let (nic, network) = (&record.nics[index], self.ledger.network(network)?);

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use crate::engine::cid::Cids;
 use crate::engine::ipam::{AddressPool, Why};
+use crate::engine::stranded;
 use crate::model::error::Refusal;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
@@ -42,6 +43,19 @@ struct Account {
     pool: AddressPool,
     /// The owner of each Ethernet address; `None` is the bridge.
     macs: BTreeMap<Mac, Option<VmName>>,
+}
+
+/// A thing of a VM that is not taken over, which nobody else gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Its context id.
+    Cid(u32),
+    /// The name of a link.
+    Tap(TapName),
+    /// An Ethernet address on a network.
+    Mac(String, Mac),
+    /// An address of a network.
+    Ip(String, Ipv4Addr),
 }
 
 /// Why a lease or address cannot be claimed.
@@ -154,16 +168,14 @@ impl Ledger {
     }
 
     fn restore_nic(&mut self, vm: &VmName, port: &mut Nic) -> Result<(), String> {
-        let account = self
-            .networks
-            .iter_mut()
-            .find(|account| account.config.name == port.network)
-            .ok_or_else(|| format!("its network {} is not configured", port.network))?;
         if let Some(owner) = self.taps.get(&port.tap) {
             return Err(format!("its tap {} belongs to VM {owner}", port.tap));
         }
+        let account = self
+            .account(&port.network)
+            .ok_or_else(|| format!("its network {} is not configured", port.network))?;
         if account.macs.contains_key(&port.mac) {
-            return Err(format!("its Ethernet address {} belongs to another VM VM", port.mac));
+            return Err(format!("its Ethernet address {} belongs to another VM", port.mac));
         }
         if let Some(ip) = port.ip {
             account.pool.lease_exactly(ip).map_err(|why| match why {
@@ -184,6 +196,56 @@ impl Ledger {
         Ok(())
     }
 
+    /// Claims those things of a record that are free, so that nobody else gets them.
+    pub fn hold(&mut self, record: &Record) -> Vec<Held> {
+        let mut held = Vec::new();
+        if self.cids.take_exactly(record.cid) {
+            held.push(Held::Cid(record.cid));
+        }
+        for Nic { tap, mac, network, .. } in &record.nics {
+            if !self.taps.contains_key(tap) {
+                self.taps.insert(tap.clone(), record.name.clone());
+                held.push(Held::Tap(tap.clone()));
+            }
+            let Some(account) = self.account(network) else { continue };
+            if !account.macs.contains_key(mac) {
+                account.macs.insert(*mac, Some(record.name.clone()));
+                held.push(Held::Mac(network.clone(), *mac));
+            }
+        }
+        for (network, ip) in stranded::addresses(record) {
+            let account = self.account(network);
+            if account.is_some_and(|account| account.pool.lease_exactly(ip).is_ok()) {
+                held.push(Held::Ip(network.into(), ip));
+            }
+        }
+        held
+    }
+
+    /// Releases what was held.
+    pub fn let_go(&mut self, held: &[Held]) {
+        for one in held {
+            match one {
+                Held::Cid(cid) => {
+                    self.cids.release(*cid);
+                }
+                Held::Tap(tap) => drop(self.taps.remove(tap)),
+                Held::Mac(network, mac) => {
+                    self.account(network).and_then(|account| account.macs.remove(mac));
+                }
+                Held::Ip(network, ip) => {
+                    if let Some(account) = self.account(network) {
+                        account.pool.release(*ip);
+                    }
+                }
+            }
+        }
+    }
+
+    fn account(&mut self, network: &str) -> Option<&mut Account> {
+        self.networks.iter_mut().find(|account| account.config.name == network)
+    }
+
     /// The VM that has the tap of that name.
     pub fn owner_of_tap(&self, name: &str) -> Option<&VmName> {
         self.taps.get(name)
@@ -198,9 +260,7 @@ impl Ledger {
     fn release_nics(&mut self, nics: &[Nic]) {
         for nic in nics {
             self.taps.remove(&nic.tap);
-            let network =
-                self.networks.iter_mut().find(|account| account.config.name == nic.network);
-            if let Some(account) = network {
+            if let Some(account) = self.account(&nic.network) {
                 account.macs.remove(&nic.mac);
                 for ip in nic.ip.into_iter().chain(nic.lease.map(|lease| lease.ip)) {
                     account.pool.release(ip);
@@ -230,8 +290,7 @@ impl Ledger {
         from: Option<Ipv4Addr>,
         to: Option<Ipv4Addr>,
     ) -> bool {
-        let account = self.networks.iter_mut().find(|account| account.config.name == network);
-        let Some(Account { pool, .. }) = account else { return false };
+        let Some(Account { pool, .. }) = self.account(network) else { return false };
         if from == to {
             return true;
         }

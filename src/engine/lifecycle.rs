@@ -234,7 +234,8 @@ impl Engine {
             }
             Life::Running { check: None, .. } | Life::Idle | Life::Waiting { .. } => {
                 let policy = vm.record.spec.restart;
-                if let Some(wait) = supervise::restart_after(policy, exit, vm.in_a_row) {
+                let again = supervise::restart_after(policy, exit, vm.in_a_row);
+                if let Some(wait) = again.filter(|_| vm.stranded.is_none()) {
                     vm.life = Life::Waiting { until: now.mono + wait };
                     self.timed.insert(name.clone());
                     message =
@@ -279,6 +280,9 @@ impl Engine {
         want: Want,
         now: Now,
     ) -> Result<Step, Error> {
+        if want == Want::Restarted {
+            self.placed_vm(name)?;
+        }
         let vm = self.vm(name)?;
         match vm.life {
             Life::Running { .. } | Life::Stopping { .. } => {
@@ -394,7 +398,7 @@ impl Engine {
     ) -> Decision {
         let vm = &self.vms[name];
         Decision {
-            plan: self.release_plan(&vm.record),
+            plan: self.release_plan(vm),
             answers,
             events: vec![(EventKind::VmDeleted, format!("VM {name} was deleted"))],
             ..Decision::of(vm, None, Write::Remove, vm.clone())

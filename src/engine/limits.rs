@@ -16,7 +16,7 @@ impl Engine {
         nic: Option<usize>,
         limits: Limits,
     ) -> Result<Step, Error> {
-        let record = &self.vm(name)?.record;
+        let record = &self.placed_vm(name)?.record;
         for nic in self.nics_of(record, nic)? {
             let limits = limits.or(record.nics[nic].traffic.limits);
             self.check_traffic(record, nic, &limits.into())?;

@@ -2,10 +2,11 @@
 //!
 //! In reading order: what is handed out ([`ipam`], [`cid`], [`ledger`]), what is known of a VM
 //! ([`vm`]), what the kernel should hold for it ([`desire`]), the life of a hypervisor process
-//! ([`supervise`], [`lifecycle`], [`recover`]), the addresses that guests ask for ([`lease`]), the
-//! ports of the host that lead to guests ([`expose`]), what guests may send and how much
-//! ([`traffic`], [`policy`], [`limits`]), what others change and what becomes of that ([`news`],
-//! [`watch`], [`patience`]), and [`decide`], where a request becomes a [`decide::Decision`].
+//! ([`supervise`], [`lifecycle`], [`recover`], [`stranded`]), the addresses that guests ask for
+//! ([`lease`]), the ports of the host that lead to guests ([`expose`]), what guests may send and
+//! how much ([`traffic`], [`policy`], [`limits`]), what others change and what becomes of that
+//! ([`news`], [`watch`], [`patience`]), and [`decide`], where a request becomes a
+//! [`decide::Decision`].
 
 pub mod cid;
 pub mod decide;
@@ -20,6 +21,7 @@ pub mod news;
 pub mod patience;
 pub mod policy;
 pub mod recover;
+pub mod stranded;
 pub mod supervise;
 mod traffic;
 pub mod vm;

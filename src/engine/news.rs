@@ -71,6 +71,9 @@ impl Engine {
         }
         match self.owner_of(&link.name) {
             // The former link of this name may be gone.
+            _ if self.parked().any(|tap| tap.as_str() == link.name) => {
+                !present || reconcile::is_parked(link)
+            }
             Some(port) if !present => port.index != Some(link.index),
             Some(port) => {
                 let master = link.master.and_then(|index| self.bridges.get(&index));
@@ -83,12 +86,14 @@ impl Engine {
     /// The port that has the tap of that name.
     fn owner_of(&self, tap: &str) -> Option<DesiredPort<'_>> {
         let vm = self.vms.get(self.ledger.owner_of_tap(tap)?)?;
-        self.desired_ports(&vm.record).find(|port| port.tap.as_str() == tap)
+        self.desired_ports(&vm.record)
+            .filter(|_| vm.stranded.is_none())
+            .find(|port| port.tap.as_str() == tap)
     }
 
     fn is_shaping_wrong(&self, told: &BTreeMap<u32, Option<Shaping>>) -> bool {
         !told.is_empty()
-            && self.vms.values().any(|vm| {
+            && self.placed().any(|vm| {
                 let mut indexes = vm.record.nics.iter().filter_map(|nic| nic.ifindex);
                 indexes.any(|index| told.contains_key(&index))
                     && self.desired_ports(&vm.record).any(|port| {

@@ -24,7 +24,7 @@ impl Engine {
         nic: Option<usize>,
         policy: &str,
     ) -> Result<Step, Error> {
-        let record = &self.vm(name)?.record;
+        let record = &self.placed_vm(name)?.record;
         let wanted = Traffic { policy: Some(policy.into()), ..Traffic::default() };
         for nic in self.nics_of(record, nic)? {
             self.check_traffic(record, nic, &wanted)?;

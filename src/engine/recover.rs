@@ -13,17 +13,25 @@ use crate::model::record::{Exit, Record};
 
 impl Engine {
     /// Takes over a record with all its things. The error says why this is not possible: the
-    /// networks have other settings now, or two records claim the same thing.
+    /// networks have other settings now, or two records claim the same thing. Then the VM is
+    /// stranded.
     pub fn restore(&mut self, mut record: Record) -> Result<(), String> {
-        let free = self.check_free(&record, record.exposed());
-        free.map_err(|refusal| refusal.to_string())?;
-        self.ledger.restore(&mut record)?;
         for nic in &mut record.nics {
             // It may be from another boot, and then it belongs to another link.
             nic.ifindex = None;
         }
-        self.vms.insert(record.name.clone(), Vm::idle(record));
-        Ok(())
+        let free = self.check_free(&record, record.exposed()).map_err(|it| it.to_string());
+        let mut placed = record.clone();
+        match free.and_then(|()| self.ledger.restore(&mut placed)) {
+            Ok(()) => {
+                self.vms.insert(record.name.clone(), Vm::idle(placed));
+                Ok(())
+            }
+            Err(reason) => {
+                self.strand(record, reason.clone());
+                Err(reason)
+            }
+        }
     }
 
     /// The VM's process still runs. If its record does not say that it was started, the start was
@@ -52,8 +60,8 @@ impl Engine {
     /// Starts the VMs with autostart, and those that the restart policy was about to start when the
     /// last daemon ended. The number of restarts in a row is not known any more.
     pub fn autostart(&mut self) {
-        for (name, vm) in &self.vms {
-            let record = &vm.record;
+        for vm in self.vms.values().filter(|vm| vm.stranded.is_none()) {
+            let (record, name) = (&vm.record, &vm.record.name);
             let exit = record.exit.unwrap_or(Exit::Lost);
             let again = supervise::restart_after(record.spec.restart, exit, 0).is_some();
             if vm.life == Life::Idle

@@ -544,7 +544,87 @@ fn no_two_records_claim_the_same_thing() {
         let mut next = self::engine();
         next.restore(a.clone()).unwrap();
         next.restore(odd).unwrap_err();
-        next.restore(b.clone()).expect("nothing was kept of it");
+        let ports = || next.desired().ports.iter().map(|port| port.vm.clone()).collect::<Vec<_>>();
+        assert_eq!(ports(), [name("a")]);
+        delete(&mut next, "b");
+        assert_eq!(next.networks(), only(a).networks(), "nothing of it is kept");
+    }
+}
+
+fn delete(engine: &mut Engine, text: &str) {
+    let delete = Change::Delete { name: name(text), timeout_ms: 0 };
+    assert_eq!(ask(engine, 1, &delete, at(0)), [(1, Ok(Reply::Deleted))]);
+}
+
+/// An engine that knows this VM alone.
+fn only(record: &Record) -> Engine {
+    let mut engine = self::engine();
+    engine.restore(record.clone()).unwrap();
+    engine
+}
+
+/// The engine with the first network changed, which has taken over `records`.
+fn changed(records: &[Record], change: impl Fn(&mut NetworkConfig)) -> Engine {
+    let mut first = network("default", "vbr0", "192.168.127.0/24", "192.168.127.1");
+    change(&mut first);
+    let second = network("tiny", "vbr1", "10.9.9.0/30", "10.9.9.1");
+    let mut engine = Engine::new(vec![first, second], "qemu".into(), true).unwrap();
+    for record in records {
+        let _ = engine.restore(record.clone());
+    }
+    engine
+}
+
+#[test]
+fn a_vm_whose_network_was_changed_is_stranded_and_comes_right_with_it() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::Always);
+    let records = [Record::clone(&engine.vm(&name("a")).unwrap().record)];
+    let changes: [fn(&mut NetworkConfig); 3] = [
+        |network| (network.name, network.whole) = ("other".into(), "other".into()),
+        |network| {
+            network.subnet = "10.7.0.0/24".parse().unwrap();
+            network.host_ip = "10.7.0.1".parse().unwrap();
+        },
+        |network| network.host_ip = "192.168.127.2".parse().unwrap(),
+    ];
+    for change in changes {
+        let mut next = changed(&records, change);
+        next.adopted(&name("a"), 4711, at(0));
+        let shown = next.list().swap_remove(0);
+        assert!(shown.problem.is_some_and(|problem| problem.starts_with("its ")));
+        assert_eq!(
+            (shown.status, shown.pid, &*shown.kernel_args),
+            (Status::Running, Some(4711), "")
+        );
+        assert!(next.desired().ports.is_empty());
+        assert_eq!(next.desired().parked, ["vttap-a"].into());
+        let sets = next.desired().tables.into_iter().flat_map(|table| table.sets);
+        assert!(sets.filter(|set| set.name == "guests").all(|set| set.elements.is_empty()));
+
+        // It can be ended, and nothing else. What it has is nobody else's.
+        let nobody = |request: Change, engine: &mut Engine| {
+            let replies = ask(engine, 1, &request, at(0));
+            let [(1, Err(Error::Refused(Refusal::InvalidConfig { field, .. })))] = &replies[..]
+            else {
+                panic!("{replies:?}")
+            };
+            assert_eq!(field, "networks");
+        };
+        let (vm, timeout_ms, nic) = (name("a"), 0, None);
+        nobody(Change::Restart { name: vm.clone(), timeout_ms }, &mut next);
+        nobody(Change::SetPolicy { name: vm, nic, policy: "none".into() }, &mut next);
+        ask(&mut next, 2, &create("b", VmSpec::default(), false), at(0));
+        assert_ne!(next.vm(&name("b")).unwrap().record.cid, records[0].cid);
+        exit(&mut next, "a", Exit::Code(1), at(0));
+        assert!(next.deadline().is_none(), "its policy does not start it");
+        nobody(Change::Start { name: name("a") }, &mut next);
+
+        let left = Record::clone(&next.vm(&name("a")).unwrap().record);
+        let again = changed(std::slice::from_ref(&left), |_| ());
+        assert_eq!((again.list()[0].problem.clone(), again.list()[0].ip), (None, left.nics[0].ip));
+        delete(&mut next, "a");
+        assert!(next.desired().parked.is_empty());
     }
 }
 

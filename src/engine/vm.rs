@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use crate::engine::lease::Pace;
+use crate::engine::stranded::Stranded;
 use crate::engine::supervise::Life;
 use crate::model::kernel_args::kernel_args;
 use crate::model::net::NetworkConfig;
@@ -18,6 +19,8 @@ pub struct Vm {
     pub record: Rc<Record>,
     /// The state of its process.
     pub life: Life,
+    /// Why it has lost its place on its networks, if it has.
+    pub stranded: Option<Box<Stranded>>,
     /// Restarts by policy since the last steady run.
     pub in_a_row: u32,
     /// The guest's changes of its lease, for their limit.
@@ -32,6 +35,7 @@ impl Vm {
         Vm {
             record: Rc::new(record),
             life: Life::Idle,
+            stranded: None,
             in_a_row: 0,
             changes: Pace::default(),
             answers: Pace::default(),
@@ -67,6 +71,7 @@ impl Vm {
             name: record.name.clone(),
             mode: record.mode(),
             status: self.status(),
+            problem: self.stranded.as_ref().map(|stranded| stranded.reason.clone()),
             network: first.as_ref().map(|nic| nic.network.clone()),
             tap: first.as_ref().map(|nic| nic.tap.clone()),
             ifindex: first.as_ref().and_then(|nic| nic.ifindex),

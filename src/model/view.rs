@@ -38,6 +38,8 @@ pub struct VmView {
     pub name: VmName,
     pub mode: Mode,
     pub status: Status,
+    /// Why it has lost its place on its networks.
+    pub problem: Option<String>,
     pub network: Option<String>,
     pub tap: Option<TapName>,
     pub ifindex: Option<u32>,

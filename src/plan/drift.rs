@@ -158,8 +158,13 @@ fn settings(set: &LinkSettings, former: &LinkSettings) -> String {
             Some(None) | None => format!("is not a port of {bridge}"),
         });
     }
-    if set.up == Some(true) {
-        wrong.push("is down".into());
+    if let (Some(None), Some(Some(other))) = (&set.master, &former.master) {
+        wrong.push(format!("is a port of {other}"));
+    }
+    match set.up {
+        Some(true) => wrong.push("is down".into()),
+        Some(false) => wrong.push("is up".into()),
+        None => {}
     }
     if let (Some(right), Some(is)) = (set.mtu, former.mtu) {
         wrong.push(format!("has the MTU {is}, not {right}"));

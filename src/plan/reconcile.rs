@@ -26,8 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 pub use self::bridge::is_right as bridge_is_right;
-pub use self::kind::{NicKind, made};
-pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, release_plan};
+pub use self::kind::{NicKind, made, remove};
+pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, is_parked, release_plan};
 pub use self::problem::Problem;
 use self::stale::Stale;
 use crate::model::limits::Shaping;
@@ -46,6 +46,8 @@ pub struct Desired<'a> {
     pub networks: Vec<&'a NetworkConfig>,
     /// The ports of all VMs that have one.
     pub ports: Vec<DesiredPort<'a>>,
+    /// Links of ours that stay, but are on no bridge and down.
+    pub parked: BTreeSet<&'a str>,
     /// The tables, with the elements of all VMs.
     pub tables: Vec<Table>,
     /// IPv4 forwarding; `None` leaves it as it is.
@@ -173,7 +175,9 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     let tables = rules::compare_tables(&desired.tables, observed);
     let accepts = rules::compare_accepts(&networks, observed);
     let forgotten = forgotten(desired, &tables.left);
-    let mut plan = tables.removed_elements;
+    // A link without elements is nobody's, and may send anything: first it loses its bridge.
+    let mut plan = park(desired, &links);
+    plan.extend(tables.removed_elements);
     let remove = |link: &&Link| kind::remove(&link.name, link.index);
     plan.extend(stale.iter().filter(|link| !link.is_our_bridge()).map(remove));
     plan.extend(tables.closed);
@@ -195,6 +199,12 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     plan.extend(forwarding(desired, observed, true));
     plan.extend(accepts.add);
     Reconciled { plan, problems }
+}
+
+/// Takes the links that are to be parked off their bridges.
+fn park(desired: &Desired<'_>, links: &Links<'_>) -> Plan {
+    let seen = desired.parked.iter().filter_map(|name| links.seen(name));
+    seen.filter(|seen| seen.link.is_of_nic()).filter_map(port::park).collect()
 }
 
 /// What removes the bridges whose making was cut short.

@@ -120,6 +120,12 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
+/// Whether [`Disk::set_aside`] made the file.
+pub fn is_aside(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| ending.starts_with("bad-"))
+}
+
 /// The temporary file for a file.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");

@@ -185,6 +185,15 @@ impl<D: Disk> Store<D> {
         load::load(&mut self.disk, &self.paths, self.durable.is_none())
     }
 
+    /// The records that were moved aside when they were loaded, by this daemon or an earlier one.
+    pub fn set_aside(&mut self) -> Vec<PathBuf> {
+        let directories = [self.paths.durable_records(), self.paths.ephemeral_records()];
+        let files = directories.iter().flat_map(|at| self.disk.list(at).unwrap_or_default());
+        let mut aside: Vec<PathBuf> = files.filter(|path| disk::is_aside(path)).collect();
+        aside.sort();
+        aside
+    }
+
     /// Writes a VM's record. A durable one is on the disk when this returns.
     pub fn put(&mut self, record: &Record) -> Result<(), Failure> {
         self.put_all(&[record]).pop().expect("one for each")

@@ -24,7 +24,7 @@ use crate::fault::Fault;
 use crate::foreign::Foreign;
 use crate::lease::Word;
 use crate::script::*;
-use crate::sim::{Ready, Sim, Step};
+use crate::sim::{Configured, Ready, Sim, Step};
 use crate::world::Choice;
 
 /// What a restart of the host may make of what was not synced: entries, contents.
@@ -297,6 +297,25 @@ fn scenarios() -> Vec<Scenario> {
                 stop("a", 500),
                 Step::Settle,
                 lease("longer-than-a-tap", Word::Get),
+            ],
+        ),
+        (
+            "settings that VMs do not fit, and the former ones again",
+            vec![create_and_start("a", always()), create("web1", dhcp()), Step::Settle],
+            vec![
+                Step::Configure(Configured::Changed),
+                Step::Settle,
+                Step::Configure(Configured::Right),
+                Step::Settle,
+            ],
+        ),
+        (
+            "a VM that fits no settings is deleted",
+            vec![create("a", spec())],
+            vec![
+                Step::Configure(Configured::Changed),
+                delete("a", 0),
+                Step::Configure(Configured::Right),
             ],
         ),
         ("setup", vec![teardown()], vec![setup()]),

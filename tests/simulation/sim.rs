@@ -59,6 +59,25 @@ const SETTINGS: &str = r#"{
     "kvm": false
 }"#;
 
+/// The same without the second network, and the first with another subnet.
+const CHANGED: &str = r#"{
+    "networks": [{"name": "default", "bridge": "vbr0", "subnet": "10.3.0.0/29"}],
+    "hypervisor": "qemu",
+    "hypervisors": {"qemu": {"program": "/bin/sh"}},
+    "kernel_vmlinux": "/bin/sh",
+    "kvm": false
+}"#;
+
+/// Which settings the daemon has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Configured {
+    /// Those that VMs are made with.
+    #[default]
+    Right,
+    /// Others, which these VMs do not fit.
+    Changed,
+}
+
 /// The network whose guests the daemon answers: the one with NAT.
 const SERVED: &str = "default";
 
@@ -99,6 +118,8 @@ pub(crate) enum Step {
     Kill,
     /// It is started.
     Start,
+    /// The daemon ends, and somebody changes its settings, or puts them back.
+    Configure(Configured),
     /// The host starts anew, with or without what was not synced: entries, contents.
     Reboot(Unsynced, Unsynced),
 }
@@ -134,6 +155,8 @@ pub(crate) struct Sim {
     pub(crate) talk: Talk,
     pub(crate) leases: Leases,
     ground: Rc<Ground>,
+    /// Whoever finds the daemon dead puts its settings right.
+    configured: Configured,
     /// What the event loop waits for.
     sources: Sources<Source>,
     /// Keys of the processes that are watched.
@@ -159,6 +182,7 @@ pub(crate) struct Sim {
 /// What is the same for every daemon.
 struct Ground {
     settings: Settings,
+    changed: Settings,
     launcher: Launcher,
 }
 
@@ -170,9 +194,10 @@ impl Sim {
 
     /// The same, on a kernel that can do this.
     pub(crate) fn on(features: Features) -> Sim {
-        let settings =
-            config::resolve(&Flags::default(), &BTreeMap::new(), Some(SETTINGS), "simulation")
-                .expect("the settings are right");
+        let [settings, changed] = [SETTINGS, CHANGED].map(|settings| {
+            config::resolve(&Flags::default(), &BTreeMap::new(), Some(settings), "simulation")
+                .expect("the settings are right")
+        });
         let launcher = Launcher::new(&settings, None);
         let mut sim = Sim {
             world: Rc::new(RefCell::new(World::new(features))),
@@ -180,7 +205,8 @@ impl Sim {
             promises: Promises::default(),
             talk: Talk::default(),
             leases: Leases::default(),
-            ground: Rc::new(Ground { settings, launcher }),
+            ground: Rc::new(Ground { settings, changed, launcher }),
+            configured: Configured::Right,
             sources: Sources::default(),
             watched: BTreeMap::new(),
             told: Observed::default(),
@@ -206,6 +232,7 @@ impl Sim {
             talk: self.talk.clone(),
             leases: self.leases.clone(),
             ground: self.ground.clone(),
+            configured: Configured::Right,
             sources: Sources::default(),
             watched: BTreeMap::new(),
             told: Observed::default(),
@@ -234,7 +261,11 @@ impl Sim {
     }
 
     fn recovered(&self, now: Now) -> Result<Shell<Handle, Handle, Handle>, Error> {
-        let Ground { settings, launcher } = &*self.ground;
+        let Ground { settings, changed, launcher } = &*self.ground;
+        let settings = match self.configured {
+            Configured::Right => settings,
+            Configured::Changed => changed,
+        };
         self.daemon(settings, launcher.clone(), Paths::new(STATE, RUNTIME), now)
     }
 
@@ -325,6 +356,13 @@ impl Sim {
             Step::PutRight => self.put_right(),
             Step::Kill => self.crash(),
             Step::Start => self.start(),
+            Step::Configure(configured) => {
+                self.fall();
+                self.promises.crashed();
+                self.world.borrow_mut().end();
+                self.configured = *configured;
+                self.start();
+            }
             Step::Reboot(entries, contents) => {
                 self.reboot(*entries, *contents);
                 self.start();

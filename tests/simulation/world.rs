@@ -107,9 +107,14 @@ impl World {
 
     /// The daemon ends; the world goes on.
     pub(crate) fn crash(&mut self) {
+        self.end();
+        self.disarm();
+    }
+
+    /// The same, and what is to go wrong still does.
+    pub(crate) fn end(&mut self) {
         self.processes.crash();
         self.disk.restart(Restart::Daemon);
-        self.disarm();
     }
 
     /// The host starts anew.

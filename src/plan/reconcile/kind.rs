@@ -86,6 +86,6 @@ pub fn made(op: &Op) -> Option<(&str, &str)> {
 }
 
 /// Removes the link, if it has both the name and the index.
-pub(super) fn remove(name: &str, index: u32) -> Op {
+pub fn remove(name: &str, index: u32) -> Op {
     Op::DeleteLink { name: name.to_string(), index: Some(index) }
 }

@@ -211,6 +211,26 @@ pub(super) fn attach(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Result<P
     Ok(plan)
 }
 
+/// Whether nothing can be sent by a link.
+pub fn is_parked(link: &Link) -> bool {
+    link.master.is_none() && !link.up
+}
+
+/// What takes a link off its bridge and down. It keeps all else, and whoever has it open.
+pub(super) fn park(Seen { link, master }: Seen<'_>) -> Option<Op> {
+    let (set, former) = (LinkSettings::default(), LinkSettings::default());
+    let detached = link.master.is_some().then_some(None);
+    let set = LinkSettings { master: detached, up: link.up.then_some(false), ..set };
+    let attached = master.map(|master| Some(master.to_string()));
+    let former = LinkSettings {
+        master: attached,
+        up: link.up.then_some(true),
+        port: master.map(|_| link.port),
+        ..former
+    };
+    (!is_parked(link)).then(|| Op::SetLink { name: link.name.clone(), set, former })
+}
+
 /// What has the kernel forget an address behind a bridge.
 pub(super) fn forget(bridge: &str, address: Ipv4Addr, at: Handover) -> Op {
     Op::ForgetAddress { link: bridge.to_string(), address, at }

@@ -19,7 +19,8 @@ pub(super) struct Stale<'a> {
 
 /// Looks for them.
 pub(super) fn find<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Stale<'a> {
-    let taps: BTreeSet<&str> = desired.ports.iter().map(|port| port.tap.as_str()).collect();
+    let ports = desired.ports.iter().map(|port| port.tap.as_str());
+    let taps: BTreeSet<&str> = ports.chain(desired.parked.iter().copied()).collect();
     let bridges: BTreeSet<&str> =
         desired.networks.iter().map(|network| network.bridge.as_str()).collect();
     let held = |link: &Link| {

@@ -81,6 +81,7 @@ impl Host {
         Desired {
             networks: self.networks.iter().collect(),
             ports: (0..self.vms.len()).map(|at| self.port(at)).collect(),
+            parked: BTreeSet::new(),
             tables: vec![self.table()],
             forwarding: Some(true),
             evict: false,
@@ -339,6 +340,32 @@ fn a_tap_made_otherwise_is_made_anew_unless_it_is_in_use() {
     fake.link_mut("vttap-vm0").unwrap().carrier = false;
     let steps: Vec<_> = host.drift(&mut fake).plan.iter().map(|op| op.describe().0).collect();
     assert_eq!(steps, ["delete link", "delete neighbour", "create tap", "attach link"]);
+}
+
+#[test]
+fn a_parked_tap_stays_off_its_bridge_and_loses_it_before_its_elements() {
+    let mut fake = Host::with_vms(2).kernel();
+    let host = Host::with_vms(1);
+    fake.link_mut("vttap-vm1").unwrap().carrier = true;
+    let desired = Desired { parked: ["vttap-vm1", "vttap-none"].into(), ..host.desired() };
+    let Reconciled { plan, problems } = reconcile(&desired, &fake.kernel.observed);
+    let steps: Vec<_> = plan.iter().map(Op::describe).collect();
+    assert_eq!((steps[0].0, &*steps[0].1), ("set link", "vttap-vm1"), "{steps:?}");
+    assert!(problems.is_empty() && steps.iter().all(|step| step.0 != "delete link"));
+    execute_all(&mut fake, &plan);
+    let link = fake.link("vttap-vm1").unwrap();
+    assert_eq!((link.master, link.up, link.carrier), (None, false, true));
+    assert_eq!(reconcile(&desired, &fake.kernel.observed), Reconciled::default());
+    // Its VM has its place again.
+    let host = Host::with_vms(2);
+    host.settle(&mut fake);
+    assert!(fake.link("vttap-vm1").unwrap().master.is_some());
+    // A link of somebody else is left as it is.
+    fake.link_mut("vttap-vm1").unwrap().alias = None;
+    let host = Host::with_vms(1);
+    let desired = Desired { parked: ["vttap-vm1"].into(), ..host.desired() };
+    let plan = reconcile(&desired, &fake.kernel.observed).plan;
+    assert!(plan.iter().all(|op| op.link() != Some("vttap-vm1")), "{plan:?}");
 }
 
 #[test]

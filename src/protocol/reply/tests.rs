@@ -191,6 +191,7 @@ fn vm() -> VmView {
         name: VmName::new("web").unwrap(),
         mode: Mode::Bridged,
         status: Status::Created,
+        problem: None,
         network: Some("default".into()),
         tap: Some(TapName::try_from(String::from("vttap-web")).unwrap()),
         ifindex: Some(4),
@@ -231,7 +232,8 @@ fn vm() -> VmView {
 }
 
 const VM: &str = concat!(
-    r#"{"name":"web","mode":"bridged","status":"created","network":"default","tap":"vttap-web","#,
+    r#"{"name":"web","mode":"bridged","status":"created","problem":null,"#,
+    r#""network":"default","tap":"vttap-web","#,
     r#""ifindex":4,"mac":"02:00:00:00:00:01","ip":"192.168.127.2","netmask":"255.255.255.0","#,
     r#""gateway":"192.168.127.1","mtu":1500,"policy":"open","#,
     r#""limits":{"rx_mbit":100,"tx_mbit":null,"burst_kb":null,"pps":null},"expose":[],"#,
