@@ -1,9 +1,9 @@
 # Every target is a script: read it there. `make` alone lists them.
 .POSIX:
-.PHONY: help demo check test test-kernel test-guests test-hosts guest fuzz bench dist deps
+.PHONY: help demo check test-portable test test-kernel test-guests test-hosts guest fuzz bench dist deps
 
 help: # what can be made
-	@awk -F ':.*# ' '/^[a-z-]*:.*# / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*# ' '/^[a-z-]*:.*# / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: # a real guest on a bridged network, from nothing to nothing, in namespaces; root
 	@scripts/demo.sh
@@ -11,8 +11,11 @@ demo: # a real guest on a bridged network, from nothing to nothing, in namespace
 check: # what needs neither root nor network: format, lints, documentation, quick tests
 	@scripts/test.sh check
 
-test: deps # everything that must hold: check, test-kernel and test-guests; root
-	@scripts/test.sh check kernel guests
+test: deps # everything that must hold: check and test-portable to test-guests; root
+	@scripts/test.sh check portable kernel guests
+
+test-portable: # it compiles with the oldest compiler, and for other machines
+	@scripts/test.sh portable
 
 test-kernel: # tests on the real kernel, in network namespaces; root
 	@scripts/test.sh kernel

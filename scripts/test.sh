@@ -1,11 +1,12 @@
 #!/bin/sh
 # All that must hold, in parts: scripts/test.sh PART...
 #
-#   check   format, lints, documentation, scripts, and the tests that need neither root nor network
-#   kernel  tests on the real kernel, in network namespaces; needs root
-#   guests  tests with real guests in QEMU, the commands of the README, the demo; needs root
-#   hosts   the binary that is shipped on the hosts of tests/hosts/table, in QEMU; HOSTS names
-#           some of them; needs root
+#   check     format, lints, documentation, scripts, the tests that need neither root nor network
+#   portable  it compiles with the oldest compiler, and for machines that differ from this one
+#   kernel    tests on the real kernel, in network namespaces; needs root
+#   guests    tests with real guests in QEMU, the commands of the README, the demo; needs root
+#   hosts     the binary that is shipped on the hosts of tests/hosts/table, in QEMU; HOSTS names
+#             some of them; needs root
 #
 # A test file that no list names belongs to "kernel".
 set -eu
@@ -58,6 +59,11 @@ check() {
     VOLNET_SIM_STEPS=$CHECK_SIMULATION_STEPS cargo test --locked --test simulation random
 }
 
+portable() {
+    step other compilers and machines
+    scripts/portable.sh
+}
+
 kernel() {
     need_root 'make test-kernel'
     scripts/deps.sh
@@ -90,10 +96,11 @@ hosts() {
     tests/hosts/run.py ${HOSTS:-}
 }
 
-[ $# -gt 0 ] || { echo "usage: scripts/test.sh check|kernel|guests|hosts ..." >&2; exit 2; }
+PARTS='check|portable|kernel|guests|hosts'
+[ $# -gt 0 ] || { echo "usage: scripts/test.sh $PARTS ..." >&2; exit 2; }
 for part in "$@"; do
     case $part in
-    check | kernel | guests | hosts) "$part" ;;
+    check | portable | kernel | guests | hosts) "$part" ;;
     *) echo "test: there is no part $part" >&2; exit 2 ;;
     esac
 done

@@ -6,6 +6,13 @@
 //! nf_tables, [`conntrack`] tracked connections. Nothing here trusts a length: what does not fit is
 //! an [`Error`], and every loop consumes at least a header a turn.
 //!
+//! A message never leaves the machine, so its words are in the machine's own byte order
+//! (netlink(7)): they are read and written as `ne`, words of packets and of nf_tables as `be`, and
+//! nothing is cast onto memory. So no length of a pointer and no byte order is taken for granted,
+//! and a message of a machine with another order cannot come. The golden messages of
+//! `tests/netlink` are of a machine with the least significant byte first, and are compared on such
+//! ones.
+//!
 //! Flags, types of messages and attributes come from `neli::consts` where it has them; the others
 //! stand here, next to their use.
 
