@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
@@ -95,7 +95,7 @@ fn lock(settings: &Settings) -> Result<([Lock; 2], Option<NetworkLock>), Failure
 fn shell(
     settings: &Settings,
     user: Option<User>,
-    descriptors: Option<u64>,
+    descriptors: Option<rlim_t>,
 ) -> Result<(HostShell, Option<Monitor>), Error> {
     let engine = Engine::new(
         settings.networks.clone(),
@@ -138,7 +138,7 @@ fn boot_id() -> Result<BootId, Failure> {
 /// Raises the soft limit of open descriptors to the hard limit: a VM needs some, and a client one.
 /// Returns the former limit, which hypervisors get: programs that use select(2) rely on a low one.
 /// `None`: it is as it was.
-fn raise_limit() -> Option<u64> {
+fn raise_limit() -> Option<rlim_t> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
     raised.then_some(soft)

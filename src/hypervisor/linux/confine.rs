@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::hypervisor::user::User;
@@ -36,7 +36,11 @@ const SAME: &str = "-";
 
 /// The words before the hypervisor's own: its user, if that is another than ours, and its soft
 /// limit of open descriptors, if that is another than ours.
-pub(super) fn words(user: Option<&User>, descriptors: Option<u64>, program: &Path) -> Vec<String> {
+pub(super) fn words(
+    user: Option<&User>,
+    descriptors: Option<rlim_t>,
+    program: &Path,
+) -> Vec<String> {
     let same = || SAME.to_string();
     let groups = |user: &User| user.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     vec![

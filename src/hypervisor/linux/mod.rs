@@ -33,6 +33,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use nix::sys::resource::rlim_t;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use socket2::Socket;
@@ -61,7 +62,7 @@ pub struct LinuxProcesses {
     /// The user of the hypervisors; `None`: the daemon's.
     user: Option<User>,
     /// Their soft limit of open descriptors; `None`: the daemon's.
-    descriptors: Option<u64>,
+    descriptors: Option<rlim_t>,
     boot_id: String,
     watched: BTreeMap<VmName, Watched>,
     /// Helpers that were killed and have not been waited for.
@@ -103,7 +104,7 @@ impl LinuxProcesses {
     }
 
     /// Gives new processes this soft limit of open descriptors instead of the daemon's.
-    pub fn with_descriptors(self, descriptors: Option<u64>) -> LinuxProcesses {
+    pub fn with_descriptors(self, descriptors: Option<rlim_t>) -> LinuxProcesses {
         LinuxProcesses { descriptors, ..self }
     }
 

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::process::{self, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::rlim_t;
 use volnet_ffi::pidfd;
 
 use super::confine;
@@ -42,7 +43,7 @@ pub(super) struct Place<'a> {
     /// The user of the process; `None`: the daemon's.
     pub(super) user: Option<&'a User>,
     /// The soft limit of its open descriptors; `None`: the daemon's.
-    pub(super) descriptors: Option<u64>,
+    pub(super) descriptors: Option<rlim_t>,
     /// The VM's log.
     pub(super) log: &'a File,
     /// The VM's tap.
