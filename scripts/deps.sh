@@ -5,6 +5,7 @@ set -eu
 # command:package
 wanted="
     qemu-system-x86_64:qemu-system-x86
+    qemu-system-aarch64:qemu-system-arm
     nft:nftables
     iptables:iptables
     conntrack:conntrack

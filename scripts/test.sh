@@ -91,6 +91,7 @@ hosts() {
     need_root 'make test-hosts'
     scripts/deps.sh
     scripts/dist.sh
+    case ${HOSTS:-arm64} in *arm64*) ARCH=arm64 scripts/dist.sh ;; esac
     step hosts
     # shellcheck disable=SC2086 # a list of words
     tests/hosts/run.py ${HOSTS:-}

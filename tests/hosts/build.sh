@@ -5,8 +5,11 @@
 #
 # User space is installed from Debian's packages into a folder, which becomes an ext4 image; the
 # kernel is a package of Debian's, unpacked. Where this machine's apt has its packages from is where
-# these come from. A host that is there already is kept until its line of the table or what is in
-# this folder changes; every result gets its name only when it is complete.
+# these come from. What the scripts of packages do is the same on each architecture: for another
+# one than this machine's, they run here, and then its files replace those of this machine's.
+#
+# A host that is there already is kept until its line of the table or what is in this folder
+# changes; every result gets its name only when it is complete.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$(cd "$here/../.." && pwd)/build/hosts
@@ -35,6 +38,8 @@ FREE_MIB=512
 fail() { echo "hosts: $name: $*" >&2; exit 1; }
 
 read -r _ suite kernel _ more < <(grep "^$name " "$here/table") || fail "is not in the table"
+arch=${kernel##*-}
+here_arch=$(dpkg --print-architecture)
 out=$cache/$name
 recipe=$({ grep "^$name " "$here/table"; cat "$0" "$here/agent" "$here/init"; } | sha256sum)
 [ "$(cat "$out/recipe" 2>/dev/null)" != "$recipe" ] || exit 0
@@ -66,6 +71,8 @@ Dir::State::Status "$apt/status";
 Dir::Cache "$apt/cache";
 Dir::Etc::SourceList "$apt/sources.list";
 Dir::Etc::SourceParts "/dev/null";
+APT::Architecture "$arch";
+APT::Architectures "$arch";
 APT::Sandbox::User "root";
 EOT
         APT_CONFIG=$apt/apt.conf apt-get -qq update
@@ -96,6 +103,24 @@ make_root() {
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         "${hooks[@]}" "$suite" "$root" "$mirror"
+    [ "$arch" = "$here_arch" ] || replace_files
+}
+
+# Puts the files of the host's architecture in the place of this machine's.
+replace_files() {
+    mmdebstrap --quiet --mode=root --variant=extract --architectures="$arch" \
+        --include="?essential" --include="$PACKAGES" \
+        --aptopt='APT::Install-Recommends "false"' \
+        "$suite" "$work/files" "$mirror"
+    rm -rf "$root"/usr/lib/*-linux-gnu* "$root/etc/ld.so.cache"
+    (cd "$work/files" && rm -rf etc var usr/share/{doc,man,locale,info})
+    tar -C "$work/files" -c . | tar -C "$root" -x --keep-directory-symlink
+    # For dpkg they are of that architecture, too.
+    local info=$root/var/lib/dpkg/info file
+    sed -i "s/^Architecture: $here_arch\$/Architecture: $arch/" "$root/var/lib/dpkg/status"
+    for file in "$info"/*:"$here_arch".*; do
+        mv "$file" "${file/:$here_arch./:$arch.}"
+    done
 }
 
 unpack_kernel() {
@@ -123,7 +148,13 @@ unpack_kernel() {
 make_initramfs() {
     local tree=$work/initramfs.d module file
     mkdir -p "$tree"/{bin,dev,proc,sys,root,modules}
-    cp "$(command -v busybox)" "$tree/bin/busybox"
+    if [ "$arch" = "$here_arch" ]; then
+        cp "$(command -v busybox)" "$tree/bin/busybox"
+    else
+        (cd "$work" && apt_of "$suite" apt-get -qq download busybox-static)
+        dpkg-deb -x "$work"/busybox-static_*.deb "$work/busybox"
+        cp "$(find "$work/busybox" -path '*/bin/busybox')" "$tree/bin/"
+    fi
     # shellcheck disable=SC2086 # a list of words
     modprobe -d "$root" -S "$version" --show-depends --all $BOOT_MODULES |
         awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$work/order"

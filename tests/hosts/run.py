@@ -24,7 +24,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = ROOT / "build/hosts"
 # What a host has of the repository, in its places.
-GIVEN = ["README.md", "docs", "dist/volnet", "packaging", "tests/hosts"]
+GIVEN = ["README.md", "docs", "packaging", "tests/hosts"]
+# The binary that is shipped, and what else the compiler is told, by the architecture of a host. For
+# another one than this machine's, programs are linked as scripts/dist.sh does it.
+BINARIES = {"amd64": "dist/volnet", "arm64": "dist/volnet-arm64"}
+TARGETS = {
+    "amd64": [],
+    "arm64": ["--target=aarch64-unknown-linux-musl", "--config=build.rustflags=['-Clinker=rust-lld']"],
+}
 # Asks for a reboot, and to be run again (EX_TEMPFAIL of sysexits.h).
 REBOOT = 75
 
@@ -41,29 +48,39 @@ def table():
     return {words[0]: words[1:] for words in map(str.split, lines) if words and words[0] != "#"}
 
 
-def test_programs():
-    """Builds the programs of the kernel's tests; gives the path of each."""
-    command = ["cargo", "test", "--locked", "--no-run"]
-    command += [word for name in KERNEL for word in ("--test", name)]
+def architecture_of(words):
+    """The architecture of a host, from its line of the table."""
+    return words[1].rpartition("-")[2]
+
+
+def test_programs(architecture, checks):
+    """Builds the programs of the kernel's tests among these checks; gives the path of each."""
+    names = [name for name in KERNEL if name in checks]
+    if not names:
+        return {}
+    command = ["cargo", "test", "--locked", "--no-run", *TARGETS[architecture]]
+    command += [word for name in names for word in ("--test", name)]
     said = subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.PIPE, text=True).stderr
     built = dict(re.findall(r"Executable tests/(\w+)\.rs \((.*)\)", said))
-    return {name: ROOT / built[name] for name in KERNEL}
+    return {name: ROOT / built[name] for name in names}
 
 
-def make_source(programs):
-    """An image of what hosts have at /src."""
-    tree, image = CACHE / "src", CACHE / "src.img"
+def make_source(architecture, programs):
+    """An image of what hosts of an architecture have at /src."""
+    tree, image = CACHE / f"src-{architecture}", CACHE / f"src-{architecture}.img"
     shutil.rmtree(tree, ignore_errors=True)
     for name in GIVEN:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tree / name)
-    # They are linked against this machine's libraries, which come along.
+    (tree / "dist").mkdir()
+    shutil.copy(ROOT / BINARIES[architecture], tree / "dist/volnet")
+    # They are linked against this machine's libraries, which come along, or are static.
     (tree / "programs").mkdir()
     libraries = set()
     for name, path in programs.items():
         shutil.copy(path, tree / "programs" / name)
-        said = subprocess.run(["ldd", path], check=True, stdout=subprocess.PIPE, text=True).stdout
+        said = subprocess.run(["ldd", path], stdout=subprocess.PIPE, text=True).stdout
         libraries.update(re.findall(r"(/\S+) \(0x", said))
     for library in libraries:
         shutil.copy(library, tree / "programs")
@@ -76,8 +93,10 @@ def command_of(check):
     """What the host is asked to run for a check."""
     if check in KERNEL:
         programs = "/src/programs"
-        loader = f"{programs}/ld-linux-x86-64.so.2 --library-path {programs}"
-        return f"cd /tmp && RUST_BACKTRACE=0 {loader} {programs}/{check}"
+        loader = f"{programs}/ld-linux-x86-64.so.2"
+        return f"""cd /tmp; export RUST_BACKTRACE=0
+            [ ! -e {loader} ] || exec {loader} --library-path {programs} {programs}/{check}
+            exec {programs}/{check}"""
     return f"/src/tests/hosts/checks/{check}.sh"
 
 
@@ -105,7 +124,7 @@ def try_check(host, check, log):
     return cell
 
 
-def try_host(name, checks, image):
+def try_host(name, architecture, checks, image):
     """Makes a host, boots it and tries it; gives a cell for each check."""
     cells = dict.fromkeys(["boot", *checks], "-")
     folder = CACHE / name
@@ -114,7 +133,7 @@ def try_host(name, checks, image):
         log = folder / "log"
         shutil.rmtree(log, ignore_errors=True)
         log.mkdir()
-        with Host(folder, image, log) as host:
+        with Host(folder, architecture, image, log) as host:
             cells["boot"] = f"{host.wait_for_boot():.0f} s"
             for check in checks:
                 begin = time.monotonic()
@@ -145,12 +164,19 @@ def main():
     if unknown:
         sys.exit(f"hosts: not in the table: {' '.join(unknown)}")
     CACHE.mkdir(parents=True, exist_ok=True)
-    image = make_source(test_programs())
+    only = os.environ.get("HOST_CHECKS", "").split()
+    checks = {name: only or CHECKS[hosts[name][2]] for name in names}
+    architectures = {name: architecture_of(hosts[name]) for name in names}
+    images = {}
+    for it in set(architectures.values()):
+        wanted = set().union(*(checks[name] for name in names if architectures[name] == it))
+        images[it] = make_source(it, test_programs(it, wanted))
     at_once = int(os.environ.get("HOSTS_AT_ONCE") or os.cpu_count())
     with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-        only = os.environ.get("HOST_CHECKS", "").split()
-        checks = {name: only or CHECKS[hosts[name][2]] for name in names}
-        tried = {name: pool.submit(try_host, name, checks[name], image) for name in names}
+        tried = {
+            name: pool.submit(try_host, name, it, checks[name], images[it])
+            for name, it in architectures.items()
+        }
         rows = {name: future.result() for name, future in tried.items()}
     show(rows)
     cells = [cell for cells in rows.values() for cell in cells.values()]

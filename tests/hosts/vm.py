@@ -18,6 +18,14 @@ COMMAND_SECONDS = 900
 PAUSE_SECONDS = 0.1
 
 
+# How QEMU plays a machine of each architecture, by Debian's names: the program, its machine and
+# processor, and the kernel's console.
+MACHINES = {
+    "amd64": ("qemu-system-x86_64", "q35", "max", "ttyS0"),
+    "arm64": ("qemu-system-aarch64", "virt", "cortex-a72", "ttyAMA0"),
+}
+
+
 class HostFailed(Exception):
     """The host does not answer: it did not boot, or it is gone."""
 
@@ -25,7 +33,7 @@ class HostFailed(Exception):
 class Host:
     """A host that runs until the end of a `with`."""
 
-    def __init__(self, folder, source, log):
+    def __init__(self, folder, architecture, source, log):
         self.console = log / "console"
         self.socket_path = log / "agent.sock"
         self.socket_path.unlink(missing_ok=True)
@@ -33,12 +41,13 @@ class Host:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self.socket_path))
         listener.listen(1)
+        program, machine, processor, console = MACHINES[architecture]
         drive = "if=virtio,format=raw,snapshot=on,file="
         self.qemu = subprocess.Popen(
-            ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"]
+            [program, "-machine", machine, "-accel", "tcg,thread=multi", "-cpu", processor]
             + ["-m", str(MEMORY_MB), "-nodefaults", "-display", "none", "-net", "none"]
             + ["-kernel", folder / "vmlinuz", "-initrd", folder / "initramfs"]
-            + ["-append", "console=ttyS0 mitigations=off random.trust_cpu=on panic=-1"]
+            + ["-append", f"console={console} mitigations=off random.trust_cpu=on panic=-1"]
             + ["-serial", f"file:{self.console}"]
             + ["-drive", f"{drive}{folder / 'disk'}", "-drive", f"{drive}{source}"]
             + ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]

@@ -28,13 +28,16 @@ systemctl start volnet
 volnet check | grep '^error' && fail "an error with the daemon"
 volnet delete web
 
-step a device that came after the daemon can be used
-modprobe -r kvm_amd kvm || :
-[ ! -e /dev/kvm ] || fail "/dev/kvm is still there"
-systemctl restart volnet
-modprobe kvm_amd
-usable() { volnet check | grep '^ok  */dev/kvm: it can be opened'; }
-eventually usable
+# On arm64, KVM is no module.
+if [ "$(uname -m)" = x86_64 ]; then
+    step a device that came after the daemon can be used
+    modprobe -r kvm_amd kvm || :
+    [ ! -e /dev/kvm ] || fail "/dev/kvm is still there"
+    systemctl restart volnet
+    modprobe kvm_amd
+    usable() { volnet check | grep '^ok  */dev/kvm: it can be opened'; }
+    eventually usable
+fi
 
 step what the sandbox gives away
 systemd-analyze security volnet --no-pager | tail -n 60
