@@ -1,6 +1,7 @@
 # Every target is a script: read it there. `make` alone lists them.
 .POSIX:
-.PHONY: help demo check test-portable test test-kernel test-guests test-hosts guest fuzz bench dist deps
+.PHONY: help demo check test test-portable test-kernel test-guests test-hosts guest fuzz bench
+.PHONY: dist deb tarball deps
 
 help: # what can be made
 	@awk -F ':.*# ' '/^[a-z-]*:.*# / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +38,12 @@ bench: # what volnet costs beside the kernel's floor and its peers; BENCH_QUICK=
 
 dist: # dist/volnet: the static, stripped binary; ARCH=arm64: dist/volnet-arm64
 	@scripts/dist.sh
+
+deb: # dist/volnet_VERSION_ARCH.deb for Debian; ARCH=arm64
+	@scripts/deb.sh
+
+tarball: # dist/volnet-VERSION-ARCH.tar.gz for other hosts, and SHA256SUMS; ARCH=arm64
+	@scripts/tarball.sh
 
 deps: # the Debian packages that the other targets use, where a command is missing
 	@scripts/deps.sh

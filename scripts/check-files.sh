@@ -13,7 +13,7 @@ done
 
 shellcheck --external-sources --source-path=SCRIPTDIR scripts/*.sh tests/guest/*.sh \
     tests/guest/init tests/guest/lease tests/hosts/*.sh tests/hosts/agent \
-    tests/hosts/checks/*.sh .ci/run ||
+    tests/hosts/checks/*.sh packaging/debian/p* .ci/run ||
     complain "shellcheck: see above"
 # Its first line names the shell that it has.
 shellcheck --shell=sh tests/hosts/init || complain "shellcheck: see above"

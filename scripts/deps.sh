@@ -36,6 +36,7 @@ wanted="
     man:man-db
     groff:groff-base
     shellcheck:shellcheck
+    lintian:lintian
     systemd-analyze:systemd
 "
 

@@ -90,8 +90,11 @@ guests() {
 hosts() {
     need_root 'make test-hosts'
     scripts/deps.sh
-    scripts/dist.sh
-    case ${HOSTS:-arm64} in *arm64*) ARCH=arm64 scripts/dist.sh ;; esac
+    rm -f dist/*.deb
+    scripts/deb.sh
+    case ${HOSTS:-arm64} in *arm64*) ARCH=arm64 scripts/deb.sh ;; esac
+    step packages
+    lintian --fail-on error dist/*.deb
     step hosts
     # shellcheck disable=SC2086 # a list of words
     tests/hosts/run.py ${HOSTS:-}

@@ -28,6 +28,7 @@ GIVEN = ["README.md", "docs", "packaging", "tests/hosts"]
 # The binary that is shipped, and what else the compiler is told, by the architecture of a host. For
 # another one than this machine's, programs are linked as scripts/dist.sh does it.
 BINARIES = {"amd64": "dist/volnet", "arm64": "dist/volnet-arm64"}
+PACKAGES = "dist/volnet_*_{}.deb"
 TARGETS = {
     "amd64": [],
     "arm64": ["--target=aarch64-unknown-linux-musl", "--config=build.rustflags=['-Clinker=rust-lld']"],
@@ -38,7 +39,7 @@ REBOOT = 75
 # Programs of `cargo test` whose judge is the kernel.
 KERNEL = ["contract", "links", "nft", "socket", "conntrack", "rtnl", "packets", "commands"]
 KERNEL = [f"kernel_{name}" for name in KERNEL]
-USER = ["smoke", "install", "systemd", "reboot", "remove"]
+USER = ["smoke", "install", "systemd", "reboot", "remove", "package"]
 CHECKS = {"kernel": KERNEL, "user": USER, "all": [*KERNEL, *USER]}
 
 
@@ -75,6 +76,8 @@ def make_source(architecture, programs):
         copy(ROOT / name, tree / name)
     (tree / "dist").mkdir()
     shutil.copy(ROOT / BINARIES[architecture], tree / "dist/volnet")
+    (package,) = ROOT.glob(PACKAGES.format(architecture))
+    shutil.copy(package, tree / "dist/volnet.deb")
     # They are linked against this machine's libraries, which come along, or are static.
     (tree / "programs").mkdir()
     libraries = set()

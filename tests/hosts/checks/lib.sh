@@ -29,3 +29,16 @@ network() {
 }
 # The rules, without what counts and names them.
 rules() { nft -j list ruleset | jq -S 'del(.. | .handle?, .packets?, .bytes?, .expires?, .elem?)'; }
+# Of volnet, anywhere on the host.
+nothing_is_left() {
+    local left
+    left=$({
+        network | grep -e vbr -e vttap -e volnet
+        find / -xdev -path /src -prune -o -iname '*volnet*' ! -path '/sys/*' \
+            ! -path '/proc/*' -print
+        grep volnet /etc/passwd /etc/group /etc/shadow /etc/gshadow
+        systemctl list-units --all --no-legend | grep volnet
+        pgrep -a volnet
+    } || :)
+    [ -z "$left" ] || fail "left: $left"
+}
