@@ -3,6 +3,9 @@
 
 mod common;
 
+use std::io::Write;
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use common::daemon::Daemon;
@@ -229,6 +232,29 @@ fn chains_that_drop_what_they_do_not_know_are_named() {
             assert_eq!(check(&daemon, "firewall"), [], "{mended}");
         });
     }
+}
+
+/// What firewalld makes in its panic mode. It owns its other table while it runs.
+#[test]
+fn what_only_its_owner_can_mend_has_no_rule_to_type() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let drops = "chain drops { type filter hook prerouting priority -310; policy drop; }";
+        nft(&format!("table inet firewalld_policy_drop {{ {drops}; }}"));
+        assert_eq!(check(&daemon, "firewall"), warning("firewall-cmd --panic-off"));
+        nft("delete table inet firewalld_policy_drop");
+        assert_eq!(check(&daemon, "firewall"), []);
+
+        let mut owner = std::process::Command::new("nft");
+        let owner = owner.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut owner = owner.spawn().expect("nft");
+        let table = format!("add table inet own {{ flags owner; {drops}; }}\n");
+        owner.stdin.as_mut().unwrap().write_all(table.as_bytes()).expect("nft reads");
+        eventually("the table is there", || check(&daemon, "firewall") == warning(""));
+        drop(owner.stdin.take());
+        owner.wait().expect("nft ends");
+        assert_eq!(check(&daemon, "firewall"), []);
+    });
 }
 
 #[test]

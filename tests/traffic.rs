@@ -286,10 +286,44 @@ fn a_port_on_which_the_host_listens_is_not_taken_from_it() {
         assert_eq!(ask(Some(&world), "tcp", HOST, 2022).as_deref(), Some(WORLD_IP));
         let findings = daemon.call("Check", json!({}))["parameters"]["findings"].to_string();
         assert!(findings.contains("listens on tcp 2022, which leads to VM web"), "{findings}");
+        assert!(findings.contains("\"volnet unexpose web tcp:2022:2022\""), "{findings}");
         drop(sshd);
         let findings = daemon.call("Check", json!({}))["parameters"]["findings"].to_string();
         assert!(!findings.contains("tcp 2022"), "{findings}");
     });
+}
+
+/// What Docker does for a container that publishes the port.
+#[test]
+fn an_exposed_port_leads_to_the_guest_whoever_else_translates_it() {
+    let publish = || {
+        for chain in ["PREROUTING", "OUTPUT"] {
+            run(&format!(
+                "iptables -t nat -A {chain} -p tcp --dport 8080 -m addrtype --dst-type LOCAL \
+                 -j REDIRECT --to-ports 9"
+            ));
+        }
+    };
+    for earlier in [true, false] {
+        in_namespace(|| {
+            run("ip link set lo up");
+            let world = Space::world();
+            if earlier {
+                publish();
+            }
+            let daemon = Daemon::start(&[]);
+            let expose = json!([{ "port": 80, "host_port": 8080 }]);
+            let web = Guest::of(&create(&daemon, "web", json!({ "expose": expose })));
+            let _server = serve(&web.space, 80);
+            if !earlier {
+                publish();
+            }
+            assert_eq!(ask(Some(&world), "tcp", HOST, 8080).as_deref(), Some(WORLD_IP));
+            assert_eq!(ask(None, "tcp", HOST, 8080).as_deref(), Some(HOST));
+            volnet(&daemon, "unexpose web tcp:8080:80");
+            assert_eq!(ask(Some(&world), "tcp", HOST, 8080), None);
+        });
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     pub(super) fn look_around(&mut self, now: Now) {
         match self.network.surroundings() {
             Ok(surroundings) => {
-                let notices = self.engine.surrounded(&surroundings);
+                let notices = self.engine.surrounded(&surroundings, now);
                 self.notify(notices, now);
             }
             Err(failure) => log::warn!("{failure}"),

@@ -10,7 +10,7 @@ use crate::hypervisor::Architecture;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::KVM;
 use crate::model::error::Error;
-use crate::model::expose::HostPort;
+use crate::model::expose::{Expose, HostPort};
 use crate::model::name::VmName;
 use crate::model::net::Dhcp;
 use crate::model::request::Reply;
@@ -118,22 +118,25 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
     /// Programs of the host that get nothing any more, because their port leads to a guest.
     fn unheard(&mut self) -> Vec<Finding> {
         let vms = self.engine.vms();
-        let ports = vms.flat_map(|vm| vm.record.exposed().map(|port| (port.at(), &vm.record.name)));
+        let ports = vms.flat_map(|vm| vm.record.exposed().map(|port| (port, &vm.record.name)));
         let ports: Vec<_> = ports.collect();
-        let wanted: Vec<HostPort> = ports.iter().map(|(at, _)| *at).collect();
+        let wanted: Vec<HostPort> = ports.iter().map(|(port, _)| port.at()).collect();
         if wanted.is_empty() {
             return Vec::new();
         }
-        let unheard = self.network.listeners(&wanted).into_iter().filter_map(|listener| {
-            let (_, vm) = ports.iter().find(|(at, _)| at.meets(&listener.at))?;
+        // A program that listens by IPv4 and by IPv6 is told of once.
+        let mut unheard = BTreeMap::new();
+        for listener in self.network.listeners(&wanted) {
+            let leads = |(port, _): &&(&Expose, _)| port.at().meets(&listener.at);
+            let Some((port, vm)) = ports.iter().find(leads) else { continue };
             let message = format!(
                 "{} listens on {}, which leads to VM {vm}: it gets no connection from outside",
                 listener.who, listener.at
             );
-            let hint = format!("volnet unexpose {vm}, or another port of the host");
-            Some(finding("ports", Level::Warning, message, Some(hint)))
-        });
-        unheard.collect()
+            unheard.insert(message, take_back(vm, port));
+        }
+        let told = |(message, hint)| finding("ports", Level::Warning, message, Some(hint));
+        unheard.into_iter().map(told).collect()
     }
 
     /// The VMs that run without the KVM that the settings want.
@@ -208,6 +211,12 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         Ok(())
     }
+}
+
+/// The command that takes an exposed port back.
+fn take_back(vm: &VmName, port: &Expose) -> String {
+    let ip = port.host_ip.map(|ip| format!("{ip}:")).unwrap_or_default();
+    format!("volnet unexpose {vm} {}:{ip}{}:{}", port.protocol, port.host_port, port.port)
 }
 
 fn finding(check: &str, level: Level, message: String, hint: Option<String>) -> Finding {

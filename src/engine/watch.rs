@@ -29,6 +29,9 @@ use crate::plan::reconcile::{self, Observed, Reconciled, reconcile};
 const INTERVAL_MS: u64 = 50;
 /// Milliseconds between a look and one for rules of others, which some change all the time.
 const OTHERS_INTERVAL_MS: u64 = 1_000;
+/// Milliseconds for which rules of others must stand before an event tells of them. A firewall that
+/// reloads drops everything for a moment, or has not made all of its rules.
+const SETTLED_MS: u64 = 3_000;
 /// Milliseconds after which there is another look if something failed.
 const RETRY_MS: u64 = 1_000;
 
@@ -40,14 +43,25 @@ pub struct Watch {
     told: BTreeSet<String>,
     /// Whether one of these is in the way of a VM or a network.
     blocked: bool,
-    /// The same of what others have in the way of guests.
-    in_the_way: BTreeSet<String>,
+    /// What others have in the way of guests, in words.
+    in_the_way: BTreeMap<String, Standing>,
     /// When everything was last observed.
     looked_at: Option<u64>,
     /// When it is to be observed next.
     due: Option<u64>,
     /// Who is said to be behind what the next look finds.
     by: Option<Culprit>,
+}
+
+/// Rules of others that are in the way of guests.
+#[derive(Debug)]
+struct Standing {
+    /// The first look that found them.
+    since: u64,
+    /// Who is said to have made them.
+    by: Option<Culprit>,
+    /// Whether an event told of them.
+    told: bool,
 }
 
 /// What a look came to.
@@ -103,13 +117,28 @@ impl Watch {
         true
     }
 
-    /// What is to be told of what others have in the way: each thing once, as long as it is there.
-    fn surrounded(&mut self, standing: BTreeSet<String>) -> Vec<Notice> {
-        let new = standing.difference(&self.in_the_way).cloned();
-        let by = || self.by.clone();
-        let notice = |message| Notice { kind: EventKind::Drift, vm: None, message, by: by() };
-        let notices = new.map(notice).collect();
-        self.in_the_way = standing;
+    /// What is to be told of what others have in the way: each thing once, as long as it is there,
+    /// and only if it stays.
+    fn surrounded(&mut self, found: BTreeSet<String>, now: Now) -> Vec<Notice> {
+        self.in_the_way.retain(|message, _| found.contains(message));
+        for message in found {
+            let (by, since) = (self.by.clone(), now.mono);
+            let new = || Standing { since, by, told: false };
+            self.in_the_way.entry(message).or_insert_with(new);
+        }
+        let settled = |standing: &Standing| standing.since + SETTLED_MS;
+        let mut notices = Vec::new();
+        for (message, standing) in &mut self.in_the_way {
+            if !standing.told && settled(standing) <= now.mono {
+                standing.told = true;
+                let (message, by) = (message.clone(), standing.by.clone());
+                notices.push(Notice { kind: EventKind::Drift, vm: None, message, by });
+            }
+        }
+        let untold = self.in_the_way.values().filter(|standing| !standing.told);
+        if let Some(at) = untold.map(settled).min() {
+            self.look_by(at);
+        }
         notices
     }
 
@@ -172,7 +201,7 @@ impl Engine {
     }
 
     /// Takes what others have in the way of packets, and gives what is to be told of it.
-    pub fn surrounded(&mut self, surroundings: &Surroundings) -> Vec<Notice> {
+    pub fn surrounded(&mut self, surroundings: &Surroundings, now: Now) -> Vec<Notice> {
         let bridges: Vec<&str> = self
             .configured()
             .filter(|network| network.managed)
@@ -182,7 +211,7 @@ impl Engine {
             .into_iter()
             .filter(|finding| finding.level != Level::Ok)
             .map(|finding| format!("{}: {}", finding.check, finding.message));
-        self.watch.surrounded(wrong.collect())
+        self.watch.surrounded(wrong.collect(), now)
     }
 
     /// Whether everything is to be observed now. If so, [`Engine::judge`] is due with what was
@@ -299,14 +328,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_way_is_told_once_as_long_as_it_is_there() {
+    fn what_is_in_the_way_is_told_once_if_it_stays() {
+        let found = || BTreeSet::from(["firewalld: it drops".to_string()]);
         let mut watch = Watch { by: culprit(), ..Watch::default() };
-        let standing = || BTreeSet::from(["firewalld: it drops".to_string()]);
-        let told = watch.surrounded(standing());
+        // A reload: it is gone before it counts, and is back.
+        assert_eq!(watch.surrounded(found(), at(0)), []);
+        assert_eq!(watch.deadline(), Some(SETTLED_MS));
+        assert_eq!(watch.surrounded(BTreeSet::new(), at(SETTLED_MS - 2)), []);
+        assert_eq!(watch.surrounded(found(), at(SETTLED_MS - 1)), []);
+        // Who made it is told, though others were heard of since.
+        watch.by = None;
+        assert!(watch.look(at(SETTLED_MS)));
+        assert_eq!(watch.surrounded(found(), at(SETTLED_MS)), []);
+        assert_eq!(watch.deadline(), Some(2 * SETTLED_MS - 1));
+        assert!(watch.look(at(2 * SETTLED_MS - 1)));
+        let told = watch.surrounded(found(), at(2 * SETTLED_MS - 1));
         assert_eq!((told.len(), told[0].by.clone()), (1, culprit()));
-        assert_eq!(watch.surrounded(standing()), []);
-        assert_eq!(watch.surrounded(BTreeSet::new()), []);
-        assert_eq!(watch.surrounded(standing()).len(), 1);
+        assert_eq!(watch.deadline(), None);
+        assert_eq!(watch.surrounded(found(), at(3 * SETTLED_MS)), []);
+        assert_eq!(watch.deadline(), None);
     }
 
     #[test]

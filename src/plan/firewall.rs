@@ -48,6 +48,8 @@ pub struct Barrier {
     /// The links that rules of its table let something in by. One that ends with `*` stands for all
     /// that begin so.
     pub links: Vec<String>,
+    /// A process owns the table, and nobody else can change it.
+    pub owned: bool,
 }
 
 /// What meets a chain.
@@ -148,6 +150,9 @@ fn bridged(filtered: bool) -> Finding {
     Finding { check: "bridge-nf".into(), level: Level::Ok, message: message.into(), hint: None }
 }
 
+/// The table by which firewalld drops everything: before routing in its panic mode, and where
+/// packets are filtered while it reloads (`build_set_policy_rules` of its `core/nftables.py`).
+const FIREWALLD_DROPS: &str = "firewalld_policy_drop";
 /// The tables of `iptables` (iptables(8)).
 const IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
@@ -166,16 +171,32 @@ impl Barrier {
             (_, At::Prerouting | At::Postrouting) => "packets of guests are lost",
         };
         let message = format!(
-            "chain {} of table {} {} drops what no rule accepts, and no rule names {}: {lost}",
+            "chain {} of table {} {} drops what no rule accepts, and no rule names {}: {lost}{}",
             self.chain,
             self.family,
             self.table,
-            unknown.join(", ")
+            unknown.join(", "),
+            if self.owned { "; only the process that owns the table can change it" } else { "" }
         );
-        let commands: Vec<String> =
-            unknown.iter().flat_map(|bridge| self.commands(bridge)).collect();
-        let (check, hint) = ("firewall".into(), Some(commands.join(" && ")));
-        Some(Finding { check, level: Level::Warning, message, hint })
+        Some(Finding {
+            check: "firewall".into(),
+            level: Level::Warning,
+            message,
+            hint: self.hint(&unknown),
+        })
+    }
+
+    /// The commands that let these bridges through, if there are some.
+    fn hint(&self, bridges: &[&str]) -> Option<String> {
+        match (self.table.as_str(), self.at) {
+            (FIREWALLD_DROPS, At::Prerouting) => Some("firewall-cmd --panic-off".into()),
+            (FIREWALLD_DROPS, _) => Some("firewall-cmd --reload".into()),
+            _ if self.owned => None,
+            _ => {
+                let commands = bridges.iter().flat_map(|bridge| self.commands(bridge));
+                Some(commands.collect::<Vec<_>>().join(" && "))
+            }
+        }
     }
 
     /// The commands that let a bridge through, in each direction that meets the chain.
@@ -255,7 +276,7 @@ mod tests {
     fn barrier(family: &'static str, table: &str, at: At, links: &[&str]) -> Barrier {
         let chain = if family == "ip" { "INPUT" } else { "own" };
         let links = links.iter().map(|link| (*link).to_string()).collect();
-        Barrier { family, table: table.into(), chain: chain.into(), at, links }
+        Barrier { family, table: table.into(), chain: chain.into(), at, links, owned: false }
     }
 
     #[test]
@@ -293,6 +314,21 @@ mod tests {
         for (barrier, wanted) in hints {
             assert_eq!(hint(barrier).as_deref(), Some(wanted));
         }
+    }
+
+    #[test]
+    fn a_table_that_only_its_owner_can_change_has_no_rule_to_add() {
+        let of = |table: &str, at: At| {
+            let owned = Barrier { owned: true, ..barrier("inet", table, at, &[]) };
+            owned.finding(&["vbr0"]).expect("a finding")
+        };
+        let finding = of("own", At::Forward);
+        let lost = "guests do not reach the world";
+        let owned = "only the process that owns the table can change it";
+        assert!(finding.message.ends_with(&format!("{lost}; {owned}")), "{finding:?}");
+        assert_eq!(finding.hint, None);
+        let panic = of("firewalld_policy_drop", At::Prerouting);
+        assert_eq!(panic.hint.as_deref(), Some("firewall-cmd --panic-off"));
     }
 
     #[test]

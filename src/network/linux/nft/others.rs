@@ -119,15 +119,27 @@ pub(super) fn barriers(
             continue;
         }
         let links = let_in(socket, &same[0], &rules, &name_of)?;
+        let owned = is_owned(socket, &same[0])?;
         barriers.extend(drops.into_iter().map(|chain| Barrier {
             family: family_name(chain.family),
             table: chain.table.clone(),
             chain: chain.chain.clone(),
             at: chain.at,
             links: links.clone(),
+            owned,
         }));
     }
     Ok(barriers)
+}
+
+/// Whether a process owns the table of this chain.
+fn is_owned(socket: &mut Socket, chain: &Met) -> Result<bool, Error> {
+    let owned = socket.dump(object::dump_tables, |message| {
+        let table = TableMessage::read(message.payload)?;
+        let same = table.family == chain.family && table.name == chain.table.as_bytes();
+        Ok((same && table.owner.is_some()).then_some(()))
+    })?;
+    Ok(!owned.is_empty())
 }
 
 /// The tables of others with rules for source NAT.

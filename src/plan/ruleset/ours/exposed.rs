@@ -5,6 +5,10 @@
 //! Packets from the host to loopback stay there. The tracked connection translates all later
 //! packets and the replies, so these rules see one packet of each connection.
 //!
+//! Others may translate the same port, as Docker does if a container publishes it. Of chains with
+//! one priority, the kernel runs the newest first, so it would be chance who gets a connection. Our
+//! chains come before those of others.
+//!
 //! A range is as many elements as it has ports, in the same maps. The rules stay the same, and the
 //! guest's ports may have other numbers than the host's.
 //!
@@ -23,8 +27,8 @@ use super::{
 /// The keys of the maps.
 pub(super) const PORTS: &[Field] = &[Field::Protocol, Field::Port, Field::Target];
 pub(super) const PORTS_AT: &[Field] = &[Field::Ipv4, Field::Protocol, Field::Port, Field::Target];
-/// `NF_IP_PRI_NAT_DST` (linux/netfilter_ipv4.h).
-const PRIORITY_DESTINATION_NAT: i32 = -100;
+/// Before `NF_IP_PRI_NAT_DST` (linux/netfilter_ipv4.h), where others translate.
+const PRIORITY_DESTINATION_NAT: i32 = -101;
 /// 127.0.0.0/8 (RFC 1122).
 const LOOPBACK: Match = masked(PacketField::IpDestination, 0xff00_0000, 0x7f00_0000);
 
