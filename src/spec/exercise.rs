@@ -34,6 +34,8 @@ fn document(
                 let field = note.split(": ").nth(1).expect("it names the field");
                 assert!(is_somewhere(field, &value), "{note:?} is nowhere in {value}");
             }
+            // A start reads the texts out of what was kept.
+            cloud_init(&spec).expect("what was accepted is read again");
             let written = serde_json::to_vec(&spec).expect("a record can be written");
             assert_eq!(serde_json::from_slice::<VmSpec>(&written).unwrap(), spec);
             let kept = kept(&spec).map_or(Value::Null, |kept| kept.as_str().parse().unwrap());
