@@ -213,6 +213,26 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_for_cloud_init_that_is_not_as_it_was_asked_for_is_said() {
+        let manifest = |cloud_init: Value| {
+            Some(json!({ "initramfs": {"url": "/i"}, "cloud_init": cloud_init }))
+        };
+        let usual = json!({"datasource": "nocloud", "seed_mode": "vfat", "user_data": {}});
+        assert_eq!(of(manifest(usual), None), Vec::<String>::new());
+        let other = json!({
+            "datasource": "ConfigDrive", "seed_mode": "iso9660", "user_data": {"path": "/u"}
+        });
+        let expected = [
+            "manifest: cloud_init.datasource",
+            "manifest: cloud_init.seed_mode",
+            "manifest: cloud_init.user_data.path",
+        ];
+        assert_eq!(paths(&of(manifest(other), None)), expected);
+        // Nobody but volnet makes the disk, and it starts nothing here.
+        assert_eq!(paths(&of(None, Some(json!({"cloud_init": {}})))), ["config: cloud_init"]);
+    }
+
+    #[test]
     fn what_comes_to_nothing_by_the_rest_is_said() {
         let image = json!({ "image": "web", "expose": [{"port": 80, "mode": "bridged"}] });
         assert_eq!(paths(&of(None, Some(image))), ["config: expose[0].mode", "config: image"]);
