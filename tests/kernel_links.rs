@@ -360,6 +360,14 @@ fn a_tap_that_was_made_ahead_is_like_any_other() {
         let seen = linux.observe().unwrap().links.len();
         assert_eq!(seen, 4, "what is ready is not shown");
         let ahead = ip_link("vtnew0")["ifindex"].as_u64().unwrap();
+        if !can_rename_a_link_that_is_up() {
+            assert_ne!(u64::from(make(&mut linux, "b", "vbr0")), ahead);
+            alike("a", "b");
+            assert!(!linux.has_spare_work(), "taps that cannot be named are not made ahead");
+            linux.flush();
+            assert_eq!(run("ip -o link").lines().count(), 4 + 1, "and not kept");
+            return;
+        }
         assert_eq!(u64::from(make(&mut linux, "b", "vbr0")), ahead);
         assert_eq!(run("ip -o link").lines().count(), before);
         alike("a", "b");
@@ -377,6 +385,15 @@ fn a_tap_that_was_made_ahead_is_like_any_other() {
         drop(linux);
         assert!(!run("ip -o link").contains("vtnew") && !run("ip -o link").contains("vtoff"));
     });
+}
+
+/// Linux 6.2 and later can.
+fn can_rename_a_link_that_is_up() -> bool {
+    run("ip link add probe up type bridge");
+    let (can, words) = try_run("ip link set probe name probed");
+    assert!(can || words.contains("busy"), "{words}");
+    run(&format!("ip link del {}", if can { "probed" } else { "probe" }));
+    can
 }
 
 /// A link as `ip` shows it, without what differs from one making to the next.

@@ -197,8 +197,18 @@ fn elements_come_and_go_and_the_rules_stay() {
 #[test]
 fn owned_tables_outlive_a_flush_and_their_owner() {
     in_namespace(|| {
-        let first = installed(true, guests(2));
+        let mut first = installed(true, guests(2));
         run("nft flush ruleset");
+        if !first.has_owned_tables() {
+            // Before Linux 6.9 others can remove them, and volnet makes them again.
+            assert_eq!(listed(), "");
+            assert!(first.observe().unwrap().tables.is_empty());
+            for table in tables(true, guests(2)) {
+                first.create_table(&table).unwrap();
+            }
+            assert!(listed().contains("masquerade"));
+            return;
+        }
         assert!(listed().contains("masquerade"));
         assert!(!try_run("nft delete table ip volnet").0);
         let mut other = Nft::new().unwrap();
