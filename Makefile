@@ -12,8 +12,8 @@ demo: # a real guest on a bridged network, from nothing to nothing, in namespace
 check: # what needs neither root nor network: format, lints, documentation, quick tests
 	@scripts/test.sh check
 
-test: deps # everything that must hold: check and test-portable to test-guests; root
-	@scripts/test.sh check portable kernel guests
+test: deps # everything that must hold: all tests, and two hosts of the table; root
+	@HOSTS=--always scripts/test.sh check portable kernel guests hosts
 
 test-portable: # it compiles with the oldest compiler, and for other machines
 	@scripts/test.sh portable

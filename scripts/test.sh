@@ -6,7 +6,7 @@
 #   kernel    tests on the real kernel, in network namespaces; needs root
 #   guests    tests with real guests in QEMU, the commands of the README, the demo; needs root
 #   hosts     the binary that is shipped on the hosts of tests/hosts/table, in QEMU; HOSTS names
-#             some of them; needs root
+#             some of them, and --always what the table has for every change; needs root
 #
 # A test file that no list names belongs to "kernel".
 set -eu

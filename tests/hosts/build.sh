@@ -8,8 +8,8 @@
 # these come from. What the scripts of packages do is the same on each architecture: for another
 # one than this machine's, they run here, and then its files replace those of this machine's.
 #
-# A host that is there already is kept until its line of the table or what is in this folder
-# changes; every result gets its name only when it is complete.
+# A host that is there already is kept until what it is made of changes; every result gets its
+# name only when it is complete.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$(cd "$here/../.." && pwd)/build/hosts
@@ -37,11 +37,11 @@ FREE_MIB=512
 
 fail() { echo "hosts: $name: $*" >&2; exit 1; }
 
-read -r _ suite kernel _ more < <(grep "^$name " "$here/table") || fail "is not in the table"
+read -r _ suite kernel _ _ more < <(grep "^$name " "$here/table") || fail "is not in the table"
 arch=${kernel##*-}
 here_arch=$(dpkg --print-architecture)
 out=$cache/$name
-recipe=$({ grep "^$name " "$here/table"; cat "$0" "$here/agent" "$here/init"; } | sha256sum)
+recipe=$({ echo "$suite $kernel $more"; cat "$0" "$here/agent" "$here/init"; } | sha256sum)
 [ "$(cat "$out/recipe" 2>/dev/null)" != "$recipe" ] || exit 0
 
 [ "$(id -u)" = 0 ] || fail "needs root (it makes a root file system)"

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """make test-hosts: the hosts of the table, and what is tried on each.
 
-    run.py [HOST ...]
+    run.py [--always | HOST ...]
 
 Makes each host (build.sh), boots it, tries its checks, and ends with a table hosts x checks. What
 each check printed is in build/hosts/NAME/log. A host that cannot be made, or that does not answer,
 has failed. HOSTS_AT_ONCE is how many run beside each other (the number of processors), HOST_CHECKS
-names the checks that are tried instead of those of the table.
+names the checks that are tried instead of those of the table. With --always it is the hosts and
+checks of `make test`.
 """
 
 import concurrent.futures
@@ -37,10 +38,10 @@ TARGETS = {
 REBOOT = 75
 
 # Programs of `cargo test` whose judge is the kernel.
-KERNEL = ["contract", "links", "nft", "socket", "conntrack", "rtnl", "packets", "commands"]
+KERNEL = "contract links nft socket conntrack rtnl packets commands twin".split()
 KERNEL = [f"kernel_{name}" for name in KERNEL]
 USER = ["smoke", "install", "systemd", "reboot", "remove", "package"]
-CHECKS = {"kernel": KERNEL, "user": USER, "all": [*KERNEL, *USER]}
+CHECKS = {"kernel": KERNEL, "user": USER, "all": [*KERNEL, *USER], "-": []}
 
 
 def table():
@@ -162,13 +163,15 @@ def show(rows):
 
 def main():
     hosts = table()
-    names = sys.argv[1:] or list(hosts)
+    always = sys.argv[1:] == ["--always"]
+    sets = {name: words[3 if always else 2] for name, words in hosts.items()}
+    names = [name for name in hosts if sets[name] != "-"] if always else sys.argv[1:] or list(hosts)
     unknown = [name for name in names if name not in hosts]
     if unknown:
         sys.exit(f"hosts: not in the table: {' '.join(unknown)}")
     CACHE.mkdir(parents=True, exist_ok=True)
     only = os.environ.get("HOST_CHECKS", "").split()
-    checks = {name: only or CHECKS[hosts[name][2]] for name in names}
+    checks = {name: only or CHECKS[sets[name]] for name in names}
     architectures = {name: architecture_of(hosts[name]) for name in names}
     images = {}
     for it in set(architectures.values()):
