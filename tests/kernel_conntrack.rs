@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use common::{in_namespace, run};
 use volnet::network::Network;
@@ -14,7 +14,7 @@ use volnet::network::linux::nft::Nft;
 use volnet::network::linux::socket::{Protocol, Socket};
 use volnet::plan::op::{Handover, Op};
 
-const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 9);
+const GUEST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 127, 9));
 
 /// Connections of the guest: begun and answered, as itself and behind NAT, in a zone.
 const GUESTS: [&str; 5] = [
@@ -62,6 +62,31 @@ fn the_connections_of_an_address_go_and_no_others() {
                 assert_eq!(tracked(), 2);
                 assert!(!run("conntrack -L").contains("192.168.127.9 "));
             }
+            assert_eq!(conntrack, possible(how), "the kernel did as it was asked");
+        });
+    }
+}
+
+#[test]
+fn the_connections_of_an_ipv6_address_go_and_no_others() {
+    let guest = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9));
+    let tracked = || run("conntrack -L -f ipv6").lines().filter(|it| it.contains("src=")).count();
+    for how in [Conntrack::Filter, Conntrack::Single] {
+        in_namespace(|| {
+            let (mut socket, mut conntrack) = (Socket::open(Protocol::Netfilter).unwrap(), how);
+            plant(&[
+                "-p udp -s fd00::9 -d 2001:db8::1 --sport 40001 --dport 53",
+                "-p udp -s 2001:db8::7 -d fd00::9 --sport 40002 --dport 53",
+                "-p udp -s fd00::8 -d 2001:db8::1 --sport 40001 --dport 53",
+            ]);
+            plant(&OTHERS);
+            assert_eq!(tracked(), 3);
+            for _ in 0..2 {
+                conntrack.forget(&mut socket, FlowSelector::Of(guest)).unwrap();
+                assert_eq!(tracked(), 1);
+            }
+            assert!(run("conntrack -L -f ipv6").contains("src=fd00::8"));
+            assert_eq!(self::tracked(), 1 + OTHERS.len());
             assert_eq!(conntrack, possible(how), "the kernel did as it was asked");
         });
     }

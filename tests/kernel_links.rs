@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use common::{eventually, in_namespace, ip_link, json, link_exists, run, try_run};
 use volnet::model::mac::Mac;
+use volnet::model::prefix::Prefix;
 use volnet::netlink::rtnl::link;
 use volnet::network::Network;
 use volnet::network::linux::monitor::Monitor;
@@ -453,8 +454,9 @@ fn an_address_is_given_and_taken_once() {
         run("ip route add blackhole 10.9.0.0/16");
         let mut routes = addresses::routes(&mut socket).unwrap();
         routes.sort_unstable();
-        let own = (index, "192.168.127.0/24".parse().unwrap());
-        assert_eq!(routes, [(0, "10.9.0.0/16".parse().unwrap()), own]);
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap().into();
+        let own = (index, prefix("192.168.127.0/24"));
+        assert_eq!(routes, [(0, prefix("10.9.0.0/16")), own]);
 
         for _ in 0..2 {
             addresses::remove(&mut socket, "vbr0", address, 24).unwrap();

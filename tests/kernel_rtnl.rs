@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use common::{in_namespace, ip_link, json, run};
 use neli::consts::rtnl::Rtm;
@@ -163,25 +163,27 @@ fn a_change_meant_for_a_link_that_is_gone_reaches_no_other() {
 }
 
 #[test]
-fn addresses_come_and_go() {
+fn addresses_of_both_families_come_and_go() {
     in_namespace(|| {
         run("ip link add vbr0 type bridge");
         let index = ip_link("vbr0")["ifindex"].as_u64().unwrap() as u32;
-        let address = Ipv4Addr::new(192, 168, 127, 1);
-        let address = AddressMessage { index, address, length: 24 };
         let mut socket = socket();
-        socket.request(1, |w, s| address::add(w, s.take(), &address)).unwrap();
-        let again = socket.request(1, |w, s| address::add(w, s.take(), &address)).unwrap_err();
-        assert_eq!(again.errno(), Some(libc::EEXIST));
-        let shown = &json("ip -j -4 address show dev vbr0")[0]["addr_info"][0];
-        assert_eq!((&shown["local"], &shown["prefixlen"]), (&"192.168.127.1".into(), &24.into()));
-
         let read = |message: &Message<'_>| read_kind(message, Rtm::Newaddr, AddressMessage::read);
-        assert_eq!(socket.dump(address::dump, read).unwrap(), [address]);
-        socket.request(1, |w, s| address::delete(w, s.take(), &address)).unwrap();
-        let again = socket.request(1, |w, s| address::delete(w, s.take(), &address)).unwrap_err();
-        assert_eq!(again.errno(), Some(libc::EADDRNOTAVAIL));
-        assert!(socket.dump(address::dump, read).unwrap().is_empty());
+        for (text, length, family) in [("192.168.127.1", 24, "-4"), ("fd00::1", 64, "-6")] {
+            let address = AddressMessage { index, address: text.parse().unwrap(), length };
+            socket.request(1, |w, s| address::add(w, s.take(), &address)).unwrap();
+            let again = socket.request(1, |w, s| address::add(w, s.take(), &address)).unwrap_err();
+            assert_eq!(again.errno(), Some(libc::EEXIST));
+            let shown = &json(&format!("ip -j {family} address show dev vbr0"))[0]["addr_info"][0];
+            assert_eq!((&shown["local"], &shown["prefixlen"]), (&text.into(), &length.into()));
+
+            let seen = socket.dump(address::dump, read).unwrap();
+            assert_eq!(seen, if family == "-4" { vec![address] } else { vec![] });
+            socket.request(1, |w, s| address::delete(w, s.take(), &address)).unwrap();
+            let again = socket.request(1, |w, s| address::delete(w, s.take(), &address));
+            assert_eq!(again.unwrap_err().errno(), Some(libc::EADDRNOTAVAIL));
+            assert!(socket.dump(address::dump, read).unwrap().is_empty());
+        }
     });
 }
 
@@ -200,9 +202,16 @@ fn neighbours_are_listed_by_link_and_forgotten() {
         let mut found = socket.dump(|w, s| neighbour::dump(w, s, index), read).unwrap();
         // A link that comes up tells the groups that it is in, and those are neighbours for it.
         found.retain(|neighbour| !neighbour.address.is_multicast());
-        let guest = Ipv4Addr::new(10, 0, 1, 9);
+        let guest = IpAddr::from([10, 0, 1, 9]);
         let mac = Some([2, 0, 0, 0, 0, 9]);
         assert_eq!(found, [NeighbourMessage { index, address: guest, mac, state: 128 }]);
+        socket.request(1, |w, s| neighbour::delete(w, s.take(), index, guest)).unwrap();
+        let again = socket.request(1, |w, s| neighbour::delete(w, s.take(), index, guest));
+        assert_eq!(again.unwrap_err().errno(), Some(libc::ENOENT));
+        assert!(json("ip -j neigh show dev vbr1").as_array().unwrap().is_empty());
+
+        run("ip neigh add fd00::9 lladdr 02:00:00:00:00:09 dev vbr1");
+        let guest = "fd00::9".parse().unwrap();
         socket.request(1, |w, s| neighbour::delete(w, s.take(), index, guest)).unwrap();
         let again = socket.request(1, |w, s| neighbour::delete(w, s.take(), index, guest));
         assert_eq!(again.unwrap_err().errno(), Some(libc::ENOENT));
@@ -223,7 +232,7 @@ fn routes_are_those_of_the_main_table() {
         run("ip route add 10.5.0.0/16 dev vbr0 table 100");
         let routes = socket.dump(route::dump, read).unwrap();
         let index = ip_link("vbr0")["ifindex"].as_u64().unwrap() as u32;
-        let destination = Ipv4Addr::new(10, 0, 0, 0);
+        let destination = IpAddr::from([10, 0, 0, 0]);
         let link = Some(index);
         let table = route::TABLE_MAIN;
         assert_eq!(routes, [RouteMessage { table, destination, length: 24, link }]);

@@ -9,7 +9,7 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
 use common::{in_namespace, run};
@@ -244,7 +244,7 @@ fn plan(dice: &mut Dice) -> Plan {
 
 fn op(dice: &mut Dice) -> Op {
     let link = LINKS[dice.below(LINKS.len())].to_string();
-    let address = Ipv4Addr::new(10, 0, dice.below(2) as u8, 1 + dice.below(3) as u8);
+    let address = IpAddr::from([10, 0, dice.below(2) as u8, 1 + dice.below(3) as u8]);
     match dice.below(22) {
         0 | 1 => create_bridge(dice.below(2)),
         2..4 => create_tap(&link),

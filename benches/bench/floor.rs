@@ -67,7 +67,7 @@ impl Floor {
         let mut links = Socket::open(Protocol::Route).expect("rtnetlink");
         let index = links::create_bridge(&mut links, bridge, network.mac, mtu, "").expect("bridge");
         let address = (network.host_ip, network.subnet.length());
-        addresses::add(&mut links, bridge, address.0, address.1).expect("its address");
+        addresses::add(&mut links, bridge, address.0.into(), address.1).expect("its address");
         let up = LinkChange { up: Some(true), ..LinkChange::default() };
         links
             .request(1, |writer, sequence| {

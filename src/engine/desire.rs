@@ -50,7 +50,7 @@ impl Engine {
                 link.is_some_and(|link| link.name == network.bridge)
             };
             let (index, prefix) = observed.routes.iter().find(|(index, prefix)| {
-                prefix.length() > 0 && prefix.overlaps(network.subnet) && !ours(index)
+                prefix.length() > 0 && prefix.overlaps(network.subnet.into()) && !ours(index)
             })?;
             let link = observed.links.iter().find(|link| link.index == *index);
             let link = link.map_or("another link", |link| &link.name);

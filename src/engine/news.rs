@@ -1,7 +1,7 @@
 //! Compares news from the kernel with the desired state.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::engine::decide::Engine;
 use crate::model::limits::Shaping;
@@ -103,18 +103,14 @@ impl Engine {
             })
     }
 
-    fn is_address_wrong(
-        &self,
-        (link, address, length): &(u32, Ipv4Addr, u8),
-        present: bool,
-    ) -> bool {
+    fn is_address_wrong(&self, (link, address, length): &(u32, IpAddr, u8), present: bool) -> bool {
         let Some(bridge) = self.bridges.get(link) else { return false };
         if self.ledger.networks().any(|network| !network.managed && network.bridge == *bridge) {
             return false;
         }
         let wanted = self.ledger.networks().any(|network| {
             network.bridge == *bridge
-                && (network.host_ip, network.subnet.length()) == (*address, *length)
+                && (IpAddr::V4(network.host_ip), network.subnet.length()) == (*address, *length)
         });
         wanted != present
     }

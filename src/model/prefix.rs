@@ -1,39 +1,63 @@
-//! An IPv4 prefix in CIDR notation (RFC 4632).
+//! Prefixes of IP addresses in CIDR notation (RFC 4632, RFC 4291 section 2.3).
+//!
+//! A [`Prefix`] is of the addresses of one family, or of [`IpAddr`], which is either. Guests lease
+//! IPv4 addresses, so a prefix is of these unless its type says otherwise.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An IPv4 network: the address with all host bits zero, and the length of the mask, 0 to 32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Prefix {
-    network: Ipv4Addr,
+/// A network: the address with all host bits zero, and the length of the mask, 0 to the bits of an
+/// address of its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Prefix<A = Ipv4Addr> {
+    network: A,
     length: u8,
 }
 
-impl Prefix {
-    /// The prefix of `length` bits that `address` lies in. `None` if `length` is over 32.
-    pub fn containing(address: Ipv4Addr, length: u8) -> Option<Prefix> {
-        let network = Ipv4Addr::from_bits(address.to_bits() & mask(length)?);
-        Some(Prefix { network, length })
+/// An address that has prefixes.
+pub trait Address: Copy + Eq {
+    /// The address with all bits behind the first `length` zero. `None` if it has fewer bits.
+    fn masked(self, length: u8) -> Option<Self>;
+}
+
+impl Address for Ipv4Addr {
+    fn masked(self, length: u8) -> Option<Ipv4Addr> {
+        Some(Ipv4Addr::from_bits(self.to_bits() & mask(length)?))
+    }
+}
+
+impl Address for Ipv6Addr {
+    fn masked(self, length: u8) -> Option<Ipv6Addr> {
+        let mask = match length {
+            0 => 0,
+            1..=128 => u128::MAX << (128 - length),
+            _ => return None,
+        };
+        Some(Ipv6Addr::from_bits(self.to_bits() & mask))
+    }
+}
+
+impl Address for IpAddr {
+    fn masked(self, length: u8) -> Option<IpAddr> {
+        match self {
+            IpAddr::V4(address) => address.masked(length).map(IpAddr::V4),
+            IpAddr::V6(address) => address.masked(length).map(IpAddr::V6),
+        }
+    }
+}
+
+impl<A: Address> Prefix<A> {
+    /// The prefix of `length` bits that `address` lies in. `None` if an address has fewer bits.
+    pub fn containing(address: A, length: u8) -> Option<Prefix<A>> {
+        Some(Prefix { network: address.masked(length)?, length })
     }
 
     /// The first address, all host bits zero.
-    pub fn network(self) -> Ipv4Addr {
+    pub fn network(self) -> A {
         self.network
-    }
-
-    /// The last address, all host bits one.
-    pub fn broadcast(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network.to_bits() | !self.netmask().to_bits())
-    }
-
-    /// The mask in dotted form.
-    pub fn netmask(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(mask(self.length).unwrap_or(0))
     }
 
     /// The length of the mask in bits.
@@ -42,13 +66,26 @@ impl Prefix {
     }
 
     /// Whether `address` lies in this prefix.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        address.to_bits() & self.netmask().to_bits() == self.network.to_bits()
+    pub fn contains(self, address: A) -> bool {
+        address.masked(self.length) == Some(self.network)
     }
 
     /// Whether the two prefixes have an address in common.
-    pub fn overlaps(self, other: Prefix) -> bool {
-        self.contains(other.network) || other.contains(self.network)
+    pub fn overlaps(self, other: Prefix<A>) -> bool {
+        let length = self.length.min(other.length);
+        self.network.masked(length) == other.network.masked(length)
+    }
+}
+
+impl Prefix {
+    /// The last address, all host bits one.
+    pub fn broadcast(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() | !self.netmask().to_bits())
+    }
+
+    /// The mask in dotted form.
+    pub fn netmask(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(mask(self.length).unwrap_or(0))
     }
 }
 
@@ -60,7 +97,26 @@ fn mask(length: u8) -> Option<u32> {
     }
 }
 
-impl fmt::Display for Prefix {
+impl From<Prefix> for Prefix<IpAddr> {
+    fn from(Prefix { network, length }: Prefix) -> Prefix<IpAddr> {
+        Prefix { network: network.into(), length }
+    }
+}
+
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Prefix, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl<A: fmt::Display> fmt::Display for Prefix<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.network, self.length)
     }
@@ -85,20 +141,6 @@ impl FromStr for Prefix {
             return Err(format!("{text} has host bits set; did you mean {prefix}?"));
         }
         Ok(prefix)
-    }
-}
-
-impl TryFrom<String> for Prefix {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Prefix> for String {
-    fn from(prefix: Prefix) -> Self {
-        prefix.to_string()
     }
 }
 
@@ -132,5 +174,23 @@ mod tests {
         let other: Prefix = "11.0.0.0/8".parse().unwrap();
         assert!(wide.overlaps(narrow) && narrow.overlaps(wide));
         assert!(!wide.overlaps(other) && !other.overlaps(narrow));
+    }
+    #[test]
+    fn each_family_has_prefixes_and_none_of_the_other() {
+        let of =
+            |address: &str, length| Prefix::containing(address.parse::<IpAddr>().unwrap(), length);
+        let (four, six) = (of("10.1.2.3", 24).unwrap(), of("2001:db8::1:2", 64).unwrap());
+        assert_eq!(
+            (four.to_string(), six.to_string()),
+            ("10.1.2.0/24".into(), "2001:db8::/64".into())
+        );
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(four.contains(at("10.1.2.9")) && !four.contains(at("10.1.3.9")));
+        assert!(six.contains(at("2001:db8::ff")) && !six.contains(at("2001:db8:1::ff")));
+        assert!(!six.contains(at("10.1.2.9")) && !four.contains(at("::")));
+        let (all_four, all_six) = (of("0.0.0.0", 0).unwrap(), of("::", 0).unwrap());
+        assert!(all_six.overlaps(six) && !all_six.overlaps(four) && !all_four.overlaps(all_six));
+        assert_eq!((of("10.1.2.3", 33), of("::1", 129)), (None, None));
+        assert_eq!(Prefix::from("10.1.2.0/24".parse::<Prefix>().unwrap()), four);
     }
 }

@@ -1,6 +1,8 @@
 //! Attributes: `struct nlattr` (linux/netlink.h): u16 length with its header, u16 type, value,
 //! padding to four bytes. Integers are in host order unless a family says otherwise.
 
+use std::net::IpAddr;
+
 use super::Error;
 
 /// Bytes of an attribute's header.
@@ -86,6 +88,12 @@ impl<'a> Attr<'a> {
     /// The value as `N` bytes.
     pub fn array<const N: usize>(self) -> Result<[u8; N], Error> {
         self.value.try_into().map_err(|_| Error::WrongSize)
+    }
+
+    /// The value as an IP address, in network order. Its length tells the family.
+    pub fn address(self) -> Result<IpAddr, Error> {
+        let v4 = self.array::<4>().map(IpAddr::from);
+        v4.or_else(|_| self.array::<16>().map(IpAddr::from))
     }
 
     /// The value as one byte.

@@ -10,14 +10,18 @@
 //! deletion of one connection with an incomplete name, and refuses it with EINVAL. It never takes
 //! it as the deletion of all. Older kernels can [`dump`] (with a filter since 5.8, before that
 //! everything) and [`delete`] one by one.
+//!
+//! The kernel's filter takes IPv6 addresses the wrong way round: it matches all connections but
+//! those of the address (net/netfilter/nf_conntrack_netlink.c, `ctnetlink_filter_match_tuple`,
+//! since 5.8). So nothing is deleted by an IPv6 address, and a dump is of the whole family.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::Error;
 use super::attr::{Attr, Attrs};
 use super::message::{DUMP, REQUEST};
-use super::nft::{FAMILY_IP, split};
-use super::writer::Writer;
+use super::nft::{FAMILY_IP, FAMILY_IP6, split};
+use super::writer::{Open, Writer};
 
 /// `NFNL_SUBSYS_CTNETLINK` (linux/netfilter/nfnetlink.h).
 const SUBSYSTEM: u16 = 1;
@@ -38,6 +42,7 @@ const FILTER: u16 = 25;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
 const IP_V4_SRC: u16 = 1;
+const IP_V6_SRC: u16 = 3;
 const PROTO_NUMBER: u16 = 1;
 const PROTO_SOURCE_PORT: u16 = 2;
 const PROTO_DESTINATION_PORT: u16 = 3;
@@ -54,10 +59,10 @@ const BY_DESTINATION_PORT: u32 = 1 << 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flows {
     /// Connections with this address at this end.
-    At(End, Ipv4Addr),
+    At(End, IpAddr),
     /// Connections of a protocol (its number in IP) that were sent to port `to` and are answered by
     /// this address and port.
-    Led { protocol: u8, to: u16, from: (Ipv4Addr, u16) },
+    Led { protocol: u8, to: u16, from: (IpAddr, u16) },
 }
 
 /// The end of a connection.
@@ -67,6 +72,16 @@ pub enum End {
     Began,
     /// The one that answers.
     Answers,
+}
+
+impl Flows {
+    /// The number of the family of the addresses.
+    fn family(self) -> u8 {
+        match self {
+            Flows::At(_, IpAddr::V4(_)) | Flows::Led { from: (IpAddr::V4(_), _), .. } => FAMILY_IP,
+            Flows::At(_, IpAddr::V6(_)) | Flows::Led { from: (IpAddr::V6(_), _), .. } => FAMILY_IP6,
+        }
+    }
 }
 
 impl End {
@@ -82,15 +97,11 @@ impl End {
     }
 }
 
-/// An IPv4 connection, and the attributes by which the kernel knows it.
+/// The attributes by which the kernel knows a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowMessage<'a> {
-    /// The address of the side that began it.
-    pub began: Ipv4Addr,
-    /// The address of the side that answers.
-    pub answers: Ipv4Addr,
-    /// The protocol, the port that it was sent to, and the port that answers, if it has ports.
-    pub ports: Option<(u8, u16, u16)>,
+pub struct FlowId<'a> {
+    /// The number of the family of its addresses.
+    pub family: u8,
     /// The attributes of the first tuple, as received.
     pub tuple: &'a [u8],
     /// The kernel's number for it. Another connection with the same tuple has another number.
@@ -99,11 +110,24 @@ pub struct FlowMessage<'a> {
     pub zone: Option<u16>,
 }
 
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowMessage<'a> {
+    /// The address of the side that began it.
+    pub began: IpAddr,
+    /// The address of the side that answers.
+    pub answers: IpAddr,
+    /// The protocol, the port that it was sent to, and the port that answers, if it has ports.
+    pub ports: Option<(u8, u16, u16)>,
+    /// Which one it is.
+    pub id: FlowId<'a>,
+}
+
 impl<'a> FlowMessage<'a> {
     /// Reads the payload of a message about a connection.
     pub fn read(payload: &'a [u8]) -> Result<FlowMessage<'a>, Error> {
         let (family, attrs) = split(payload)?;
-        if family != FAMILY_IP {
+        if !matches!(family, FAMILY_IP | FAMILY_IP6) {
             return Err(Error::Unknown);
         }
         let (mut tuple, mut reply, mut id, mut zone) = (None, None, None, None);
@@ -124,9 +148,7 @@ impl<'a> FlowMessage<'a> {
             began: source(tuple)?,
             answers: source(reply)?,
             ports: to.zip(from).map(|((protocol, to), (_, from))| (protocol, to, from)),
-            tuple: tuple.value,
-            id: id.ok_or(Error::Missing)?,
-            zone,
+            id: FlowId { family, tuple: tuple.value, id: id.ok_or(Error::Missing)?, zone },
         })
     }
 
@@ -143,8 +165,12 @@ impl<'a> FlowMessage<'a> {
 }
 
 /// The source address of a tuple.
-fn source(tuple: Attr<'_>) -> Result<Ipv4Addr, Error> {
-    find(find(tuple, TUPLE_IP)?, IP_V4_SRC)?.array::<4>().map(Ipv4Addr::from)
+fn source(tuple: Attr<'_>) -> Result<IpAddr, Error> {
+    let nest = find(tuple, TUPLE_IP)?;
+    match find(nest, IP_V4_SRC) {
+        Err(Error::Missing) => find(nest, IP_V6_SRC)?.array::<16>().map(IpAddr::from),
+        found => found?.array::<4>().map(IpAddr::from),
+    }
 }
 
 /// The protocol of a tuple and one of its ports, if it has ports.
@@ -166,34 +192,48 @@ fn find(nest: Attr<'_>, kind: u16) -> Result<Attr<'_>, Error> {
     Err(Error::Missing)
 }
 
-/// Deletes all of these connections. Asks for no acknowledgement, but the kernel still answers an
-/// error.
+/// Deletes all of these connections, which are IPv4. Asks for no acknowledgement, but the kernel
+/// still answers an error.
 pub fn delete_all(writer: &mut Writer, sequence: u32, flows: Flows) {
-    filtered(writer, DELETE, REQUEST, sequence, flows);
+    if flows.family() != FAMILY_IP {
+        return writer.refuse(Error::Unknown);
+    }
+    let open = begin(writer, DELETE, REQUEST, sequence, flows);
+    write_filter(writer, flows);
+    writer.close_message(open);
 }
 
-/// Asks for all of these connections. A kernel without filters answers with all connections.
+/// Asks for all of these connections. A kernel without filters answers with all connections, and
+/// every kernel with all IPv6 connections if these are IPv6.
 pub fn dump(writer: &mut Writer, sequence: u32, flows: Flows) {
-    filtered(writer, GET, REQUEST | DUMP, sequence, flows);
+    let open = begin(writer, GET, REQUEST | DUMP, sequence, flows);
+    if flows.family() == FAMILY_IP {
+        write_filter(writer, flows);
+    }
+    writer.close_message(open);
+}
+
+fn begin(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, flows: Flows) -> Open {
+    let open = writer.message(SUBSYSTEM << 8 | kind, flags, sequence);
+    writer.raw(&[flows.family(), 0, 0, 0]);
+    open
 }
 
 /// Deletes one connection; ENOENT when it is gone. Asks for no acknowledgement.
-pub fn delete(writer: &mut Writer, sequence: u32, tuple: &[u8], id: u32, zone: Option<u16>) {
+pub fn delete(writer: &mut Writer, sequence: u32, flow: FlowId<'_>) {
     let open = writer.message(SUBSYSTEM << 8 | DELETE, REQUEST, sequence);
-    writer.raw(&[FAMILY_IP, 0, 0, 0]);
+    writer.raw(&[flow.family, 0, 0, 0]);
     let nest = writer.nest(TUPLE_ORIG);
-    writer.raw(tuple);
+    writer.raw(flow.tuple);
     writer.close(nest);
-    writer.attr_be32(ID, id);
-    if let Some(zone) = zone {
+    writer.attr_be32(ID, flow.id);
+    if let Some(zone) = flow.zone {
         writer.attr(ZONE, &zone.to_be_bytes());
     }
     writer.close_message(open);
 }
 
-fn filtered(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, flows: Flows) {
-    let open = writer.message(SUBSYSTEM << 8 | kind, flags, sequence);
-    writer.raw(&[FAMILY_IP, 0, 0, 0]);
+fn write_filter(writer: &mut Writer, flows: Flows) {
     match flows {
         Flows::At(end, address) => {
             let (tuple, filter_flags) = end.attributes();
@@ -218,12 +258,11 @@ fn filtered(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, flows: Fl
             writer.close(filter);
         }
     }
-    writer.close_message(open);
 }
 
-fn write_source(writer: &mut Writer, address: Ipv4Addr) {
+fn write_source(writer: &mut Writer, address: IpAddr) {
     let nest = writer.nest(TUPLE_IP);
-    writer.attr(IP_V4_SRC, &address.octets());
+    writer.attr_address(if address.is_ipv4() { IP_V4_SRC } else { IP_V6_SRC }, address);
     writer.close(nest);
 }
 

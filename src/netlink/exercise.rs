@@ -82,7 +82,7 @@ pub fn connections(bytes: &[u8]) {
     well_formed(bytes, &[(conntrack::NEW, nft::HEADER)], |message| {
         let Ok(flow) = FlowMessage::read(message.payload) else { return };
         let mut writer = Writer::new();
-        conntrack::delete(&mut writer, 1, flow.tuple, flow.id, flow.zone);
+        conntrack::delete(&mut writer, 1, flow.id);
         let deletion = Messages::new(writer.finish().expect("it fits")).next();
         let mut payload =
             deletion.expect("it was written").expect("it is well-formed").payload.to_vec();

@@ -4,6 +4,8 @@
 //! to its working size. After the first thing that could not be written it writes nothing more and
 //! remembers why, so that callers write in one go and ask once, in [`Writer::finish`].
 
+use std::net::IpAddr;
+
 use super::Error;
 use super::attr;
 use super::message;
@@ -66,6 +68,11 @@ impl Writer {
     /// What was written, if all of it could be.
     pub fn finish(&self) -> Result<&[u8], Error> {
         self.fault.map_or(Ok(&self.bytes), Err)
+    }
+
+    /// What was to be written must not be: nothing more is, and [`Writer::finish`] says why.
+    pub fn refuse(&mut self, why: Error) {
+        self.fault.get_or_insert(why);
     }
 
     /// Bytes written so far.
@@ -156,6 +163,14 @@ impl Writer {
     /// Writes an attribute that holds a 32-bit integer in host order.
     pub fn attr_u32(&mut self, kind: u16, value: u32) {
         self.attr(kind, &value.to_ne_bytes());
+    }
+
+    /// An attribute whose value is an IP address, in network order.
+    pub fn attr_address(&mut self, kind: u16, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.attr(kind, &address.octets()),
+            IpAddr::V6(address) => self.attr(kind, &address.octets()),
+        }
     }
 
     /// Writes an attribute that holds a 32-bit integer in network order, as nf_tables has them.

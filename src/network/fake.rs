@@ -12,7 +12,7 @@ mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use super::features::Features;
@@ -33,9 +33,9 @@ pub struct Kernel {
     /// Tables of our names that another process owns.
     pub foreign_tables: Vec<(Family, String)>,
     /// The neighbour entries: index of the link, address.
-    pub neighbours: BTreeSet<(u32, Ipv4Addr)>,
+    pub neighbours: BTreeSet<(u32, IpAddr)>,
     /// The tracked connections: the side that began it, the side that answers.
-    pub flows: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
+    pub flows: BTreeSet<(IpAddr, IpAddr)>,
     /// What it can do.
     pub features: Features,
 }

@@ -7,7 +7,7 @@
 //! observing everything, which is done only then.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::op::PortSettings;
 use super::reconcile::Link;
@@ -24,7 +24,7 @@ pub struct News {
     /// The shaping of links, by index, if it changed.
     pub shapings: BTreeMap<u32, Option<Shaping>>,
     /// Addresses by link and prefix length, and whether they exist.
-    pub addresses: BTreeMap<(u32, Ipv4Addr, u8), bool>,
+    pub addresses: BTreeMap<(u32, IpAddr, u8), bool>,
     /// Whether IPv4 forwarding is on.
     pub forwarding: Option<bool>,
     /// The process that changed our rules, or chains with our rules.

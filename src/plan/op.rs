@@ -7,7 +7,7 @@
 
 mod commands;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
@@ -36,9 +36,9 @@ pub enum Op {
     ShapeLink { name: String, to: Option<Shaping>, former: Option<Shaping> },
     /// Give a link an address. If the link has it already, that is success. `length` is that of the
     /// prefix.
-    AddAddress { link: String, address: Ipv4Addr, length: u8 },
+    AddAddress { link: String, address: IpAddr, length: u8 },
     /// Take an address from a link. If the link does not have it, that is success.
-    RemoveAddress { link: String, address: Ipv4Addr, length: u8 },
+    RemoveAddress { link: String, address: IpAddr, length: u8 },
     /// Switch IPv4 forwarding (`net.ipv4.ip_forward`). It has the other value now.
     SetForwarding { on: bool },
     /// Make a table with its content, in one batch. It is refused if a table has the name.
@@ -59,10 +59,10 @@ pub enum Op {
     RemoveAccept(Accept),
     /// Delete the kernel's memory of an address: the neighbour entry on a link, and its
     /// connections. If these, or the link, do not exist, that is success. So it can be repeated.
-    ForgetAddress { link: String, address: Ipv4Addr, at: Handover },
+    ForgetAddress { link: String, address: IpAddr, at: Handover },
     /// Delete the connections from a port of the host to a port of the guest with this address.
     /// `protocol` is its number in IP. It can be repeated.
-    ForgetFlows { protocol: u8, host_port: u16, address: Ipv4Addr, port: u16 },
+    ForgetFlows { protocol: u8, host_port: u16, address: IpAddr, port: u16 },
 }
 
 /// When an address is forgotten.
@@ -121,7 +121,7 @@ impl Op {
                 Value::Protocol(protocol),
                 Value::Port(host_port),
                 Value::Target(address, port),
-            ] => Some(Op::ForgetFlows { protocol, host_port, address, port }),
+            ] => Some(Op::ForgetFlows { protocol, host_port, address: address.into(), port }),
             _ => None,
         }
     }

@@ -23,7 +23,7 @@ mod rules;
 mod stale;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 pub use self::bridge::is_right as bridge_is_right;
 pub use self::kind::{NicKind, made, remove};
@@ -33,6 +33,7 @@ use self::stale::Stale;
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::net::NetworkConfig;
+use crate::model::prefix::Prefix;
 use crate::plan::op::{Handover, Op, Plan, PortSettings};
 use crate::plan::ruleset::{Accept, Family, Key, Table};
 
@@ -70,10 +71,10 @@ pub struct Reconciled {
 pub struct Observed {
     /// Every link of the namespace.
     pub links: Vec<Link>,
-    /// Every IPv4 address: index of its link, the address, length of its prefix.
-    pub addresses: Vec<(u32, Ipv4Addr, u8)>,
-    /// Destinations of the host's IPv4 routes in the main table, with the index of the link.
-    pub routes: Vec<(u32, crate::model::prefix::Prefix)>,
+    /// Every address: index of its link, the address, length of its prefix.
+    pub addresses: Vec<(u32, IpAddr, u8)>,
+    /// Destinations of the host's routes in the main table, with the index of the link.
+    pub routes: Vec<(u32, Prefix<IpAddr>)>,
     /// Whether IPv4 forwarding is on.
     pub forwarding: bool,
     /// Whether the kernel does not speak IPv6.
@@ -215,10 +216,13 @@ pub fn remove_unfinished(observed: &Observed) -> Plan {
 
 /// The Ops that delete the kernel's memory of addresses that no VM has any more. Only our sets have
 /// these addresses; links do not.
-fn forgotten(desired: &Desired<'_>, left: &[Ipv4Addr]) -> Plan {
-    let leased: BTreeSet<Ipv4Addr> = desired.ports.iter().filter_map(|port| port.address).collect();
-    let of_network = |&address: &Ipv4Addr| {
-        let network = desired.networks.iter().find(|network| network.subnet.contains(address))?;
+fn forgotten(desired: &Desired<'_>, left: &[IpAddr]) -> Plan {
+    let leased: BTreeSet<IpAddr> = desired.ports.iter().filter_map(|port| port.address).collect();
+    let of_network = |&address: &IpAddr| {
+        let network = desired
+            .networks
+            .iter()
+            .find(|network| Prefix::from(network.subnet).contains(address))?;
         Some(port::forget(&network.bridge, address, Handover::Released))
     };
     left.iter().filter(|address| !leased.contains(address)).filter_map(of_network).collect()

@@ -1,7 +1,7 @@
 //! neli's typed messages decode what we encode, and decode the kernel's messages as we do.
 
 use std::io::Cursor;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use neli::FromBytesWithInput;
 use neli::consts::rtnl::RtaType;
@@ -90,7 +90,7 @@ fn addresses_and_neighbours_are_read_alike() {
             (AddressMessage::read(&payload).unwrap(), decode::<Ifaddrmsg>(&payload));
         let handle = theirs.rtattrs().get_attr_handle();
         let address = handle.get_attr_payload_as::<[u8; 4]>(Ifa::Local).unwrap();
-        let theirs = (*theirs.ifa_index(), Ipv4Addr::from(address), *theirs.ifa_prefixlen());
+        let theirs = (*theirs.ifa_index(), IpAddr::from(address), *theirs.ifa_prefixlen());
         assert_eq!((ours.index, ours.address, ours.length), theirs);
     }
     for payload in received("rtnl/neighbour-dump", Rtm::Newneigh) {
@@ -98,7 +98,7 @@ fn addresses_and_neighbours_are_read_alike() {
         let handle = theirs.rtattrs().get_attr_handle();
         let address = handle.get_attr_payload_as::<[u8; 4]>(Nda::Dst).unwrap();
         let mac = handle.get_attr_payload_as::<[u8; 6]>(Nda::Lladdr).unwrap();
-        assert_eq!((ours.address, ours.mac), (Ipv4Addr::from(address), Some(mac)));
+        assert_eq!((ours.address, ours.mac), (IpAddr::from(address), Some(mac)));
         assert_eq!(ours.index as i32, *theirs.ndm_index());
     }
 }
@@ -152,7 +152,7 @@ fn links_are_written_as_meant() {
 
 #[test]
 fn addresses_neighbours_and_routes_are_written_as_meant() {
-    let given = AddressMessage { index: 5, address: Ipv4Addr::new(10, 0, 0, 1), length: 24 };
+    let given = AddressMessage { index: 5, address: [10, 0, 0, 1].into(), length: 24 };
     let address: Ifaddrmsg = written(|w| address::add(w, 1, &given));
     assert_eq!((*address.ifa_index(), *address.ifa_prefixlen()), (5, 24));
     let handle = address.rtattrs().get_attr_handle();
@@ -160,7 +160,7 @@ fn addresses_neighbours_and_routes_are_written_as_meant() {
         assert_eq!(handle.get_attr_payload_as::<[u8; 4]>(attr).unwrap(), [10, 0, 0, 1]);
     }
 
-    let neighbour: Ndmsg = written(|w| neighbour::delete(w, 1, 5, Ipv4Addr::new(10, 0, 0, 9)));
+    let neighbour: Ndmsg = written(|w| neighbour::delete(w, 1, 5, [10, 0, 0, 9].into()));
     assert_eq!((*neighbour.ndm_index(), *neighbour.ndm_family()), (5, RtAddrFamily::Inet));
     let handle = neighbour.rtattrs().get_attr_handle();
     assert_eq!(handle.get_attr_payload_as::<[u8; 4]>(Nda::Dst).unwrap(), [10, 0, 0, 9]);

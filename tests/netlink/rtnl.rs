@@ -1,8 +1,6 @@
 //! The rtnetlink codec against bytes that ip(8), tc(8) and the kernel exchanged
 //! (`golden/capture.sh`).
 
-use std::net::Ipv4Addr;
-
 use crate::golden;
 use neli::consts::nl::Nlmsg;
 use neli::consts::rtnl::Rtm;
@@ -112,15 +110,15 @@ fn reads_addresses_routes_and_neighbours() {
         .map(|message| AddressMessage::read(message.payload).unwrap())
         .map(|found| (found.index, found.address, found.length))
         .collect::<Vec<_>>();
-    let bridge_address = Ipv4Addr::new(192, 168, 127, 1);
-    assert_eq!(addresses, [(1, Ipv4Addr::LOCALHOST, 8), (2, bridge_address, 24)]);
+    let expected = [(1, [127, 0, 0, 1].into(), 8), (2, [192, 168, 127, 1].into(), 24)];
+    assert_eq!(addresses, expected);
 
     let golden = golden::read("rtnl/neighbour-dump");
     let neighbours = received(&golden);
     let neighbour = of_kind(&neighbours, Rtm::Newneigh)[0];
     let expected = NeighbourMessage {
         index: 2,
-        address: Ipv4Addr::new(192, 168, 127, 9),
+        address: [192, 168, 127, 9].into(),
         mac: Some([2, 0, 0, 0, 0, 9]),
         state: 2,
     };
@@ -267,7 +265,7 @@ fn changes_links_as_ip_does() {
 
 #[test]
 fn changes_addresses_and_neighbours_as_ip_does() {
-    let address = AddressMessage { index: 2, address: Ipv4Addr::new(192, 168, 127, 1), length: 24 };
+    let address = AddressMessage { index: 2, address: [192, 168, 127, 1].into(), length: 24 };
     assert_eq!(
         ours(IFADDRMSG, |w| address::add(w, 1, &address)),
         theirs("rtnl/address-add", IFADDRMSG)
@@ -276,7 +274,7 @@ fn changes_addresses_and_neighbours_as_ip_does() {
         ours(IFADDRMSG, |w| address::delete(w, 1, &address)),
         theirs("rtnl/address-delete", IFADDRMSG)
     );
-    let guest = Ipv4Addr::new(192, 168, 127, 9);
+    let guest = [192, 168, 127, 9].into();
     let mut expected = theirs("rtnl/neighbour-delete", NDMSG);
     // ip(8) writes NUD_PERMANENT, which means nothing here.
     expected.header[8] = 0;

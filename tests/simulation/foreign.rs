@@ -1,7 +1,5 @@
 //! What others do to the kernel behind the daemon's back, and what the kernel tells of it.
 
-use std::net::Ipv4Addr;
-
 use volnet::model::limits::Shaping;
 use volnet::model::mac::Mac;
 use volnet::network::execute::execute_all;
@@ -75,7 +73,7 @@ impl Foreign {
             }),
             Foreign::Address(number, host) => {
                 let index = kernel.link(&pick(number)).map(|link| link.index);
-                let address = (index.unwrap_or_default(), Ipv4Addr::new(10, 1, 0, host % 8), 29);
+                let address = (index.unwrap_or_default(), [10, 1, 0, host % 8].into(), 29);
                 let addresses = &mut kernel.kernel.observed.addresses;
                 if !addresses.contains(&address) {
                     addresses.push(address);

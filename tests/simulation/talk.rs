@@ -3,14 +3,14 @@
 //! Who gets an address after another must not get what the kernel kept of that one.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use volnet::model::view::VmView;
 
 use crate::world::World;
 
 /// Somebody on the other side.
-const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// Who talked last from each address: the moment at which that VM was made.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +25,8 @@ impl Talk {
                 world.network.kernel.observed.links.iter().find(|link| link.index == index)
             });
             let Some(bridge) = port.and_then(|port| port.master) else { continue };
-            world.network.kernel.neighbours.insert((bridge, ip));
-            world.network.kernel.flows.extend([(ip, PEER), (PEER, ip)]);
+            world.network.kernel.neighbours.insert((bridge, ip.into()));
+            world.network.kernel.flows.extend([(ip.into(), PEER), (PEER, ip.into())]);
             self.0.insert(ip, vm.created_at);
         }
     }

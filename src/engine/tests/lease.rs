@@ -91,8 +91,11 @@ fn a_renewal_is_no_event_and_a_change_that_fails_has_not_been() {
 fn an_address_is_forgotten_when_it_is_given_and_when_it_is_given_back() {
     let mut engine = engine();
     ask(&mut engine, 1, &create("asks", asks(), false), at(0));
-    let forget =
-        |address: &str, at| Op::ForgetAddress { link: "vbr0".into(), address: ip(address), at };
+    let forget = |address: &str, at| Op::ForgetAddress {
+        link: "vbr0".into(),
+        address: ip(address).into(),
+        at,
+    };
     // What lets the guest use the address.
     let own = |last| {
         let (link, mac) = (Value::Link("vttap-asks".into()), Mac::of_guest("default", "asks"));

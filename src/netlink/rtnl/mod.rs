@@ -17,9 +17,12 @@ pub mod netconf;
 pub mod qdisc;
 pub mod route;
 
+use std::net::IpAddr;
+
 use neli::consts::rtnl::Rtm;
 
 use super::Error;
+use super::attr::Attr;
 use super::message::Message;
 use address::AddressMessage;
 use link::{LinkMessage, PortMessage};
@@ -35,7 +38,7 @@ pub const AF_INET: u8 = 2;
 /// `AF_BRIDGE` (linux/socket.h): the ports of a bridge.
 pub const AF_BRIDGE: u8 = 7;
 /// `AF_INET6` (linux/socket.h): IPv6.
-const AF_INET6: u16 = 10;
+const AF_INET6: u8 = 10;
 
 /// `RTNLGRP_LINK` (linux/rtnetlink.h): the multicast group of news about links.
 pub const GROUP_LINK: u32 = 1;
@@ -106,6 +109,22 @@ impl<'a> Notice<'a> {
             _ => return Ok(None),
         }))
     }
+}
+
+/// The number of the family of an address.
+fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => AF_INET,
+        IpAddr::V6(_) => AF_INET6,
+    }
+}
+
+/// An address of this family.
+fn address_of(family: u8, attr: Attr<'_>) -> Result<IpAddr, Error> {
+    attr.address().and_then(|found| match self::family(found) == family {
+        true => Ok(found),
+        false => Err(Error::WrongSize),
+    })
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! IPv4 neighbours, the ARP table: `struct ndmsg` and `NDA_*` (linux/neighbour.h).
+//! Neighbours, which ARP and NDP find: `struct ndmsg` and `NDA_*` (linux/neighbour.h).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use neli::consts::rtnl::{Nda, Rtm};
 
-use super::AF_INET;
+use super::{AF_INET, AF_INET6, address_of, family};
 use crate::netlink::Error;
 use crate::netlink::attr::Attrs;
 use crate::netlink::message::{ACK, DUMP, REQUEST, array_at, u16_at, u32_at};
@@ -13,13 +13,13 @@ use crate::netlink::writer::Writer;
 /// Bytes of `struct ndmsg`: family, padding, index, state, flags, type.
 const HEADER: usize = 12;
 
-/// An entry of the ARP table.
+/// A neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeighbourMessage {
     /// Index of the link it is behind.
     pub index: u32,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its Ethernet address, where that is known.
     pub mac: Option<[u8; 6]>,
     /// `NUD_*` (linux/neighbour.h): a bit each; 2 reachable, 4 stale, 32 failed, 128 permanent.
@@ -27,17 +27,17 @@ pub struct NeighbourMessage {
 }
 
 impl NeighbourMessage {
-    /// Reads the payload of `RTM_NEWNEIGH` or `RTM_DELNEIGH` of family `AF_INET`.
+    /// Reads the payload of `RTM_NEWNEIGH` or `RTM_DELNEIGH` of either family.
     pub fn read(payload: &[u8]) -> Result<NeighbourMessage, Error> {
         let [family, ..] = array_at::<HEADER>(payload, 0)?;
-        if family != AF_INET {
+        if !matches!(family, AF_INET | AF_INET6) {
             return Err(Error::Unknown);
         }
         let (mut address, mut mac) = (None, None);
         for attr in Attrs::new(&payload[HEADER..]) {
             let attr = attr?;
             match attr.kind {
-                _ if attr.is(Nda::Dst) => address = Some(Ipv4Addr::from(attr.array::<4>()?)),
+                _ if attr.is(Nda::Dst) => address = Some(address_of(family, attr)?),
                 _ if attr.is(Nda::Lladdr) => mac = attr.array().ok(),
                 _ => {}
             }
@@ -62,11 +62,11 @@ pub fn dump(writer: &mut Writer, sequence: u32, index: u32) {
 }
 
 /// Forgets a neighbour; ENOENT when it is not known.
-pub fn delete(writer: &mut Writer, sequence: u32, index: u32, address: Ipv4Addr) {
+pub fn delete(writer: &mut Writer, sequence: u32, index: u32, address: IpAddr) {
     let open = writer.message(Rtm::Delneigh.into(), REQUEST | ACK, sequence);
-    writer.raw(&[AF_INET, 0, 0, 0]);
+    writer.raw(&[family(address), 0, 0, 0]);
     writer.raw(&index.to_ne_bytes());
     writer.raw(&[0; 4]);
-    writer.attr(Nda::Dst.into(), &address.octets());
+    writer.attr_address(Nda::Dst.into(), address);
     writer.close_message(open);
 }

@@ -1,6 +1,6 @@
 //! Links and addresses of the kernel in memory.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::{BRIDGE_PORTS_MAX, Kernel};
 use crate::model::error::Reason;
@@ -175,7 +175,7 @@ impl Kernel {
     pub(super) fn add_address(
         &mut self,
         link: &str,
-        address: Ipv4Addr,
+        address: IpAddr,
         length: u8,
     ) -> Result<(), Reason> {
         let index = self.observed.links[self.position(link)?].index;
@@ -191,13 +191,13 @@ impl Kernel {
     pub(super) fn remove_address(
         &mut self,
         link: &str,
-        address: Ipv4Addr,
+        address: IpAddr,
         length: u8,
     ) -> Result<(), Reason> {
         let Ok(at) = self.position(link) else { return Ok(()) };
         let index = self.observed.links[at].index;
         let prefix = Prefix::containing(address, length).ok_or(Reason::Invalid)?;
-        let in_prefix = |&(at, other, other_length): &(u32, Ipv4Addr, u8)| {
+        let in_prefix = |&(at, other, other_length): &(u32, IpAddr, u8)| {
             at == index && Prefix::containing(other, other_length) == Some(prefix)
         };
         let addresses = &mut self.observed.addresses;
@@ -211,7 +211,7 @@ impl Kernel {
     }
 
     /// Deletes the neighbour entry of an address on a link, and its connections.
-    pub(super) fn forget_address(&mut self, link: &str, address: Ipv4Addr) {
+    pub(super) fn forget_address(&mut self, link: &str, address: IpAddr) {
         if let Ok(at) = self.position(link) {
             self.neighbours.remove(&(self.observed.links[at].index, address));
         }

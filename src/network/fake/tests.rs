@@ -107,7 +107,7 @@ fn the_first_address_of_a_prefix_takes_the_others_along() {
 fn what_it_keeps_of_an_address_goes_when_it_is_told_so_or_with_the_link() {
     let mut fake = Fake::new();
     let bridge = fake.apply(&create_bridge("vbr0")).unwrap().ifindex.unwrap();
-    let [one, two, three] = [1, 2, 3].map(|last| Ipv4Addr::new(10, 0, 0, last));
+    let [one, two, three] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
     fake.kernel.neighbours = [(bridge, one), (bridge, two), (bridge + 1, one)].into();
     fake.kernel.flows = [(one, two), (two, three), (three, one)].into();
     let at = Handover::Assigned;

@@ -1,7 +1,7 @@
-//! IPv4 addresses of links, neighbour entries, and routes, which show the addresses that the host
+//! Addresses of links, neighbour entries, and routes, which show the addresses that the host
 //! reaches elsewhere.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::model::prefix::Prefix;
 use crate::netlink::rtnl::address::{self, AddressMessage};
@@ -12,7 +12,7 @@ use super::links;
 use super::socket::{Error, Socket};
 
 /// Gives a link an address. If the link has it already, that is success.
-pub fn add(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) -> Result<(), Error> {
+pub fn add(socket: &mut Socket, link: &str, address: IpAddr, length: u8) -> Result<(), Error> {
     let index = links::index_of(socket, link)?;
     let given = AddressMessage { index, address, length };
     match socket.request(1, |writer, sequence| address::add(writer, sequence.take(), &given)) {
@@ -23,7 +23,7 @@ pub fn add(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) -> Re
 }
 
 /// Takes an address from a link. If either is gone, that is success.
-pub fn remove(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) -> Result<(), Error> {
+pub fn remove(socket: &mut Socket, link: &str, address: IpAddr, length: u8) -> Result<(), Error> {
     let removed = links::index_of(socket, link).and_then(|index| {
         let taken = AddressMessage { index, address, length };
         socket.request(1, |writer, sequence| address::delete(writer, sequence.take(), &taken))
@@ -35,7 +35,7 @@ pub fn remove(socket: &mut Socket, link: &str, address: Ipv4Addr, length: u8) ->
 }
 
 /// Deletes the neighbour entry of this address on a link. If either is gone, that is success.
-pub fn forget_neighbour(socket: &mut Socket, link: &str, address: Ipv4Addr) -> Result<(), Error> {
+pub fn forget_neighbour(socket: &mut Socket, link: &str, address: IpAddr) -> Result<(), Error> {
     let forgotten = links::index_of(socket, link).and_then(|index| {
         socket.request(1, |writer, sequence| {
             neighbour::delete(writer, sequence.take(), index, address);
@@ -50,7 +50,7 @@ pub fn forget_neighbour(socket: &mut Socket, link: &str, address: Ipv4Addr) -> R
 /// Reads the addresses of all links: index of the link, address, length of the prefix. One may be
 /// missing if others change links without end. That is harmless: it is only given to its link once
 /// more.
-pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Addr, u8)>, Error> {
+pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, IpAddr, u8)>, Error> {
     let dumped = socket.dump_or_last(address::dump, |message| {
         let found = AddressMessage::read(message.payload)?;
         Ok(Some((found.index, found.address, found.length)))
@@ -61,7 +61,7 @@ pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Addr, u8)>, Error> {
 /// Reads the routes of the main table: index of the link (0 for a route that leads nowhere) and
 /// destination. One may be missing if others change routes without end. Then the warning about an
 /// overlapping network is missing, too.
-pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Error> {
+pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix<IpAddr>)>, Error> {
     let dumped = socket.dump_or_last(route::dump, |message| {
         let route = RouteMessage::read(message.payload)?;
         let prefix = Prefix::containing(route.destination, route.length);

@@ -9,9 +9,9 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use crate::netlink::conntrack::{self, End, FlowMessage, Flows};
+use crate::netlink::conntrack::{self, End, FlowId, FlowMessage, Flows};
 use crate::netlink::message::ACK;
 
 use super::socket::{ACKS_MAX, Error, Socket};
@@ -35,8 +35,9 @@ pub enum Conntrack {
     Never,
 }
 
-/// The attributes by which the kernel knows a connection.
+/// [`FlowId`], kept.
 struct Flow {
+    family: u8,
     tuple: Box<[u8]>,
     id: u32,
     zone: Option<u16>,
@@ -46,12 +47,18 @@ struct Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowSelector {
     /// Every connection that this address began or answered.
-    Of(Ipv4Addr),
+    Of(IpAddr),
     /// Every connection from a port of the host to a port of a guest.
-    Led { protocol: u8, host_port: u16, address: Ipv4Addr, port: u16 },
+    Led { protocol: u8, host_port: u16, address: IpAddr, port: u16 },
 }
 
 impl FlowSelector {
+    /// Whether it is of IPv4 connections. The kernel's filter is wrong for others.
+    fn is_ipv4(self) -> bool {
+        let (FlowSelector::Of(address) | FlowSelector::Led { address, .. }) = self;
+        address.is_ipv4()
+    }
+
     /// The selection, for ctnetlink.
     fn flows(self) -> Vec<Flows> {
         match self {
@@ -79,8 +86,12 @@ impl Conntrack {
     pub fn forget(&mut self, socket: &mut Socket, selector: FlowSelector) -> Result<(), Error> {
         loop {
             let (deleted, else_try) = match self {
-                Conntrack::Filter => (by_filter(socket, selector), Conntrack::Single),
-                Conntrack::Single => (one_by_one(socket, selector), Conntrack::Never),
+                Conntrack::Filter if selector.is_ipv4() => {
+                    (by_filter(socket, selector), Conntrack::Single)
+                }
+                Conntrack::Filter | Conntrack::Single => {
+                    (one_by_one(socket, selector), Conntrack::Never)
+                }
                 Conntrack::Never => return Ok(()),
             };
             match deleted {
@@ -126,7 +137,8 @@ fn delete_some(socket: &mut Socket, wanted: Flows) -> Result<bool, Error> {
                 return Ok(None);
             }
             left.set(left.get() - 1);
-            Ok(Some(Flow { tuple: flow.tuple.into(), id: flow.id, zone: flow.zone }))
+            let FlowId { family, tuple, id, zone } = flow.id;
+            Ok(Some(Flow { family, tuple: tuple.into(), id, zone }))
         },
     )?;
     for some in flows.chunks(ACKS_MAX as usize) {
@@ -138,8 +150,9 @@ fn delete_some(socket: &mut Socket, wanted: Flows) -> Result<bool, Error> {
 /// Deletes connections. If one has ended already, that is success.
 fn delete(socket: &mut Socket, flows: &[Flow]) -> Result<(), Error> {
     let deleted = socket.request(1, |writer, sequence| {
-        for Flow { tuple, id, zone } in flows {
-            conntrack::delete(writer, sequence.take(), tuple, *id, *zone);
+        for &Flow { family, ref tuple, id, zone } in flows {
+            let flow = FlowId { family, tuple, id, zone };
+            conntrack::delete(writer, sequence.take(), flow);
         }
         writer.add_flags(ACK);
     });

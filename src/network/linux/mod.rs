@@ -29,7 +29,7 @@ pub mod tap;
 pub mod worker;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use crate::model::error::Failure;
@@ -231,7 +231,7 @@ impl Linux {
 
     /// Deletes what the kernel keeps of an address. Both parts are tried, whatever becomes of the
     /// first.
-    fn forget_address(&mut self, link: &str, address: Ipv4Addr, at: Handover) -> Result<(), Error> {
+    fn forget_address(&mut self, link: &str, address: IpAddr, at: Handover) -> Result<(), Error> {
         let neighbour = addresses::forget_neighbour(&mut self.route, link, address);
         let connections = match at {
             Handover::Assigned => self.worker.forget_first(address),

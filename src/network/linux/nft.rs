@@ -301,7 +301,7 @@ impl Nft {
     /// How connections can be deleted.
     pub fn connections(&mut self) -> Result<Conntrack, Error> {
         let mut how = Conntrack::default();
-        how.forget(&mut self.socket, FlowSelector::Of(NOBODY))?;
+        how.forget(&mut self.socket, FlowSelector::Of(NOBODY.into()))?;
         Ok(how)
     }
 

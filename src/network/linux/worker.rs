@@ -18,7 +18,7 @@
 //! If the daemon dies, links without a VM stay. The next daemon finds and retires them again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -74,7 +74,7 @@ struct Pending {
     /// How many deletions of connections are open.
     forgets: usize,
     /// The addresses whose connections could not be forgotten, and why.
-    unforgotten: BTreeMap<Ipv4Addr, (i32, String)>,
+    unforgotten: BTreeMap<IpAddr, (i32, String)>,
     /// Links are being read: the thread removes none.
     paused: bool,
     /// Links are being removed.
@@ -123,7 +123,7 @@ impl Worker {
 
     /// Has the connections of an address deleted that somebody is about to get. Waits for that only
     /// if it failed when it was last tried: then this fails if it fails again.
-    pub fn forget_first(&mut self, address: Ipv4Addr) -> Result<(), Error> {
+    pub fn forget_first(&mut self, address: IpAddr) -> Result<(), Error> {
         let was_left = self.shared.lock().unforgotten.contains_key(&address);
         self.forget(FlowSelector::Of(address))?;
         if !was_left {
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn an_address_is_held_until_its_connections_are_forgotten() {
         let mut pending = Pending { forgets: 3, ..Pending::default() };
-        let address = Ipv4Addr::new(10, 0, 0, 2);
+        let address = IpAddr::from([10, 0, 0, 2]);
         let others = FlowSelector::Led { protocol: 6, host_port: 80, address, port: 80 };
         let fails = || Err(Error::refused(libc::EPERM, "no".into()));
         pending.forgot(others, fails());

@@ -1,6 +1,6 @@
 //! The bridge of one network: it exists, is up, and has only the address of the configuration.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::{ALIAS, Link, LinkKind, Links, Observed};
 use crate::model::net::NetworkConfig;
@@ -64,18 +64,18 @@ fn settings(network: &NetworkConfig, link: &Link) -> Option<Op> {
 /// Remove wrong addresses first, in reverse order. If the first address of a prefix is deleted, the
 /// kernel deletes the others in it. If ours is among them, add it again.
 fn addresses(network: &NetworkConfig, index: u32, observed: &Observed) -> Plan {
-    let right = (network.host_ip, network.subnet.length());
-    let present: Vec<(Ipv4Addr, u8)> = observed
+    let right = (network.host_ip.into(), network.subnet.length());
+    let present: Vec<(IpAddr, u8)> = observed
         .addresses
         .iter()
         .filter(|(link, ..)| *link == index)
         .map(|&(_, address, length)| (address, length))
         .collect();
-    let of_subnet = |&(address, length): &(Ipv4Addr, u8)| {
-        Prefix::containing(address, length) == Some(network.subnet)
+    let of_subnet = |&(address, length): &(IpAddr, u8)| {
+        Prefix::containing(address, length) == Some(network.subnet.into())
     };
     let kept = present.iter().position(of_subnet).filter(|&first| present[first] == right);
-    let remove = |(_, &(address, length)): (usize, &(Ipv4Addr, u8))| Op::RemoveAddress {
+    let remove = |(_, &(address, length)): (usize, &(IpAddr, u8))| Op::RemoveAddress {
         link: network.bridge.clone(),
         address,
         length,
@@ -91,7 +91,7 @@ fn addresses(network: &NetworkConfig, index: u32, observed: &Observed) -> Plan {
 fn add_address(network: &NetworkConfig) -> Op {
     Op::AddAddress {
         link: network.bridge.clone(),
-        address: network.host_ip,
+        address: network.host_ip.into(),
         length: network.subnet.length(),
     }
 }

@@ -1,6 +1,6 @@
 //! The link of one NIC: it exists as its kind wants it, is attached to its bridge and up.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::kind::{NicKind, remove};
 use super::problem::describe;
@@ -29,7 +29,7 @@ pub struct DesiredPort<'a> {
     /// The bridge it is attached to.
     pub bridge: &'a str,
     /// The VM's address, if it has one.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// Its own Ethernet address, where that matters when it is made. A bridge without an address of
     /// its own takes the lowest of its ports (net/bridge/br_stp_if.c,
     /// `br_stp_recalculate_bridge_id`). One that volnet does not manage must not take that of a
@@ -74,7 +74,7 @@ impl<'a> DesiredPort<'a> {
             tap: &nic.tap,
             index: nic.ifindex,
             bridge: &network.bridge,
-            address: nic.address(),
+            address: nic.address().map(IpAddr::V4),
             own_mac: (!network.managed).then(|| nic.mac.highest()),
             mtu: spec.mtu.unwrap_or(network.mtu),
             isolated: traffic.isolated,
@@ -232,6 +232,6 @@ pub(super) fn park(Seen { link, master }: Seen<'_>) -> Option<Op> {
 }
 
 /// What has the kernel forget an address behind a bridge.
-pub(super) fn forget(bridge: &str, address: Ipv4Addr, at: Handover) -> Op {
+pub(super) fn forget(bridge: &str, address: IpAddr, at: Handover) -> Op {
     Op::ForgetAddress { link: bridge.to_string(), address, at }
 }

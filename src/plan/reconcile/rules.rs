@@ -4,7 +4,7 @@
 //! Otherwise the whole table is replaced.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::{Observed, ObservedTable};
 use crate::model::net::NetworkConfig;
@@ -17,7 +17,7 @@ pub(super) struct Tables {
     /// Elements to remove.
     pub removed_elements: Plan,
     /// The addresses in them.
-    pub left: Vec<Ipv4Addr>,
+    pub left: Vec<IpAddr>,
     /// The Ops that delete their connections, if they were exposed ports.
     pub closed: Plan,
     /// Tables to remove.
@@ -68,9 +68,9 @@ pub(super) fn compare_tables(desired: &[Table], observed: &Observed) -> Tables {
     tables
 }
 
-fn addresses(key: &Key) -> impl Iterator<Item = Ipv4Addr> {
+fn addresses(key: &Key) -> impl Iterator<Item = IpAddr> {
     key.iter().filter_map(|value| match value {
-        Value::Ipv4(address) => Some(*address),
+        Value::Ipv4(address) => Some(IpAddr::V4(*address)),
         Value::Link(_)
         | Value::Ether(_)
         | Value::Prefix(_)

@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 
@@ -253,9 +253,9 @@ fn a_bridge_has_the_configured_settings_and_no_other_address() {
     // The host's address was taken away and came back behind another one of its prefix.
     let addresses = &mut fake.kernel.observed.addresses;
     addresses.retain(|(link, ..)| *link != index);
-    addresses.push((index, Ipv4Addr::new(10, 0, 7, 7), 16));
-    addresses.push((index, Ipv4Addr::new(10, 0, 0, 1), 16));
-    addresses.push((index, Ipv4Addr::new(192, 0, 2, 1), 24));
+    addresses.push((index, [10, 0, 7, 7].into(), 16));
+    addresses.push((index, [10, 0, 0, 1].into(), 16));
+    addresses.push((index, [192, 0, 2, 1].into(), 24));
     let plan = host.drift(&mut fake).plan;
     let steps: Vec<_> = plan.iter().map(Op::describe).collect();
     let expected = [
@@ -531,20 +531,21 @@ fn a_kernel_without_ipv6_needs_no_rules_for_it() {
 fn an_address_that_a_vm_had_is_forgotten_unless_another_has_it() {
     let mut fake = Host::with_vms(3).kernel();
     let host = Host::with_vms(2);
-    let (lost, kept) = (Ipv4Addr::new(10, 0, 0, 4), Ipv4Addr::new(10, 0, 0, 2));
+    let (lost, kept) = (IpAddr::from([10, 0, 0, 4]), IpAddr::from([10, 0, 0, 2]));
+    let localhost = IpAddr::from(Ipv4Addr::LOCALHOST);
     let bridge = fake.link("vbr0").unwrap().index;
     fake.kernel.neighbours = [(bridge, lost), (bridge, kept)].into();
-    fake.kernel.flows = [(lost, kept), (kept, Ipv4Addr::LOCALHOST)].into();
+    fake.kernel.flows = [(lost, kept), (kept, localhost)].into();
     // An element too many for an address that a VM has, and one of an address that is not ours.
     let keys = &mut fake.table_mut(Family::Ip, "volnet").unwrap().sets[0].1;
-    keys.push(vec![Value::Link("vttap-x".into()), Value::Ipv4(kept)]);
+    keys.push(vec![Value::Link("vttap-x".into()), Value::Ipv4([10, 0, 0, 2].into())]);
     keys.push(vec![Value::Ipv4(Ipv4Addr::new(192, 0, 2, 9))]);
     let plan = host.drift(&mut fake).plan;
     let steps: Vec<_> = plan.iter().map(|op| op.describe().0).collect();
     assert_eq!(steps, ["remove elements", "delete link", "delete neighbour"]);
     host.settle(&mut fake);
     assert_eq!(fake.kernel.neighbours, [(bridge, kept)].into());
-    assert_eq!(fake.kernel.flows, [(kept, Ipv4Addr::LOCALHOST)].into());
+    assert_eq!(fake.kernel.flows, [(kept, localhost)].into());
 }
 
 #[test]
@@ -680,7 +681,7 @@ impl Meddle {
             }
             Meddle::Rename(..) | Meddle::Link(..) => {}
             Meddle::Address(at, n, host) => {
-                let entry = (indices[at % count], Ipv4Addr::new(10, n, 0, host), 16);
+                let entry = (indices[at % count], [10, n, 0, host].into(), 16);
                 if !observed.addresses.contains(&entry) {
                     observed.addresses.push(entry);
                 }

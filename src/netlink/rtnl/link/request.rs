@@ -118,7 +118,7 @@ pub fn set(writer: &mut Writer, sequence: u32, target: Target<'_>, change: &Link
     }
     if change.no_ipv6 {
         let families = writer.nest(Ifla::AfSpec.into());
-        let inet6 = writer.nest(AF_INET6);
+        let inet6 = writer.nest(AF_INET6.into());
         writer.attr_u8(INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE);
         writer.close(inet6);
         writer.close(families);
