@@ -176,9 +176,11 @@ settle_root() {
     echo "$name" >"$root/etc/hostname"
     echo "127.0.0.1 localhost $name" >"$root/etc/hosts"
     echo "$name" | md5sum | cut -c 1-32 >"$root/etc/machine-id"
-    # /src has what is tried, in the places that it has in the repository.
+    # /src has what is tried, in the places that it has in the repository. On a busy machine udev
+    # may need longer than systemd would wait for it.
     mkdir -p "$root/src"
-    printf '%s\n' '/dev/vda / ext4 defaults 0 0' '/dev/vdb /src ext4 ro 0 0' >"$root/etc/fstab"
+    printf '%s\n' '/dev/vda / ext4 defaults 0 0' \
+        '/dev/vdb /src ext4 ro,x-systemd.device-timeout=600 0 0' >"$root/etc/fstab"
     install -m 755 "$here/agent" "$root/usr/local/sbin/agent"
     cat >"$root/etc/systemd/system/agent.service" <<'EOT'
 [Unit]
@@ -193,8 +195,9 @@ EOT
     ln -sf ../agent.service "$wants/agent.service"
     # Minutes of an emulated processor that say nothing of volnet.
     local unit
-    for unit in getty@tty1 serial-getty@ttyS0 systemd-firstboot systemd-timesyncd e2scrub_reap \
-        systemd-update-utmp systemd-update-utmp-runlevel systemd-pstore; do
+    for unit in getty@tty1 serial-getty@ttyS0 serial-getty@ttyAMA0 systemd-firstboot \
+        systemd-timesyncd e2scrub_reap systemd-pstore systemd-update-utmp \
+        systemd-update-utmp-runlevel; do
         ln -sf /dev/null "$root/etc/systemd/system/$unit.service"
     done
     ln -sf /dev/null "$root/etc/systemd/system/timers.target"
