@@ -41,6 +41,7 @@ REBOOT = 75
 KERNEL = "contract links nft socket conntrack rtnl packets commands twin".split()
 KERNEL = [f"kernel_{name}" for name in KERNEL]
 USER = ["smoke", "install", "systemd", "reboot", "remove", "package"]
+# Sets of checks. The name of a check stands for itself.
 CHECKS = {"kernel": KERNEL, "user": USER, "all": [*KERNEL, *USER], "-": []}
 
 
@@ -172,7 +173,7 @@ def main():
         sys.exit(f"hosts: not in the table: {' '.join(unknown)}")
     CACHE.mkdir(parents=True, exist_ok=True)
     only = os.environ.get("HOST_CHECKS", "").split()
-    checks = {name: only or CHECKS[sets[name]] for name in names}
+    checks = {name: only or CHECKS.get(sets[name], [sets[name]]) for name in names}
     architectures = {name: architecture_of(hosts[name]) for name in names}
     images = {}
     for it in set(architectures.values()):
