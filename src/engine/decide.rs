@@ -9,18 +9,18 @@
 //! The other inputs (exits, deadlines, recovery) make decisions of the same kind; they are in
 //! [`super::lifecycle`] and [`super::recover`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use crate::engine::ledger::{Conflict, Ledger};
-use crate::engine::lifecycle::{FollowUp, Started};
+use crate::engine::lifecycle::Started;
+use crate::engine::state::{Agenda, Host, Known, State};
 use crate::engine::supervise::{Life, Want};
 use crate::engine::vm::{self, Vm};
-use crate::engine::watch::Watch;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
-use crate::model::expose::{Listener, PORTS_DEFAULT, Ports};
+use crate::model::expose::{PORTS_DEFAULT, Ports};
 use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
@@ -35,34 +35,14 @@ use crate::plan::op::Plan;
 /// All that volnet knows, and the decisions on it.
 #[derive(Debug)]
 pub struct Engine {
-    pub(super) ledger: Ledger,
-    pub(super) vms: BTreeMap<VmName, Vm>,
-    /// The VMs for which something may be due at some time: few of many. Others may be among them.
-    pub(super) timed: BTreeSet<VmName>,
-    pub(super) follow_ups: VecDeque<FollowUp>,
-    pub(super) teardown: Vec<Ticket>,
-    /// What is known of drift.
-    pub(super) watch: Watch,
-    /// Our bridges by the kernel's index.
-    pub(super) bridges: BTreeMap<u32, String>,
-    /// Whether our tables are to be owned.
-    pub(super) nft_owner: bool,
-    /// What guests may be allowed.
-    pub(super) policies: Vec<Policy>,
-    /// The user who may open a tap by name, and which hypervisors need not.
-    pub(super) tap_owner: (u32, fn(&str) -> bool),
-    /// The name servers of the host, as far as guests can reach them.
-    pub(super) resolvers: Vec<Ipv4Addr>,
-    /// Ports that are given to those who ask for any.
-    pub(super) expose_ports: Ports,
-    /// Programs of the host that listen on ports, as far as the request at hand is about ports.
-    pub(super) listeners: Vec<Listener>,
-    /// The links of ours that somebody has open: guests that run.
-    pub(super) carriers: BTreeSet<u32>,
-    /// The boot of the host that leases count from.
-    pub(super) boot: BootId,
-    /// The hypervisor of a VM that names none.
-    hypervisor: String,
+    /// What the settings say.
+    pub(super) host: Host,
+    /// What the records say.
+    pub(super) state: State,
+    /// What is to come.
+    pub(super) agenda: Agenda,
+    /// What was seen of the host.
+    pub(super) known: Known,
 }
 
 /// What a request comes to.
@@ -236,45 +216,43 @@ impl Engine {
         nft_owner: bool,
     ) -> Result<Engine, String> {
         Ok(Engine {
-            ledger: Ledger::new(networks)?,
-            vms: BTreeMap::new(),
-            timed: BTreeSet::new(),
-            follow_ups: VecDeque::new(),
-            teardown: Vec::new(),
-            watch: Watch::default(),
-            bridges: BTreeMap::new(),
-            nft_owner,
-            policies: Policy::built_in(),
-            tap_owner: (0, |_| true),
-            resolvers: Vec::new(),
-            expose_ports: PORTS_DEFAULT,
-            listeners: Vec::new(),
-            carriers: BTreeSet::new(),
-            boot: BootId::default(),
-            hypervisor,
+            host: Host {
+                hypervisor,
+                nft_owner,
+                policies: Policy::built_in(),
+                tap_owner: (0, |_| true),
+                expose_ports: PORTS_DEFAULT,
+                boot: BootId::default(),
+            },
+            state: State { ledger: Ledger::new(networks)?, vms: BTreeMap::new() },
+            agenda: Agenda::default(),
+            known: Known::default(),
         })
     }
 
     /// Gives ports of this range to those who ask for any.
-    pub fn with_expose_ports(self, expose_ports: Ports) -> Engine {
-        Engine { expose_ports, ..self }
+    pub fn with_expose_ports(mut self, expose_ports: Ports) -> Engine {
+        self.host.expose_ports = expose_ports;
+        self
     }
 
     /// Leases count from this boot of the host.
-    pub fn with_boot(self, boot: BootId) -> Engine {
-        Engine { boot, ..self }
+    pub fn with_boot(mut self, boot: BootId) -> Engine {
+        self.host.boot = boot;
+        self
     }
 
     /// Lets this user open the taps of those VMs whose hypervisors are not handed theirs open. All
     /// others are root's.
-    pub fn with_tap_owner(self, uid: u32, is_handed: fn(&str) -> bool) -> Engine {
-        Engine { tap_owner: (uid, is_handed), ..self }
+    pub fn with_tap_owner(mut self, uid: u32, is_handed: fn(&str) -> bool) -> Engine {
+        self.host.tap_owner = (uid, is_handed);
+        self
     }
 
     /// The hypervisor of a VM by name; `None` where volnet starts none.
     pub(super) fn hypervisor_of<'a>(&'a self, record: &'a Record) -> Option<&'a str> {
         let machine = record.spec.machine.as_ref()?;
-        Some(machine.hypervisor.as_deref().unwrap_or(&self.hypervisor))
+        Some(machine.hypervisor.as_deref().unwrap_or(&self.host.hypervisor))
     }
 
     /// Decides on a change that `ticket` asks for.
@@ -309,27 +287,27 @@ impl Engine {
 
     /// All VMs, by name.
     pub fn list(&self) -> Vec<VmView> {
-        self.vms.values().map(|vm| self.show(vm)).collect()
+        self.state.vms.values().map(|vm| self.show(vm)).collect()
     }
 
     /// All networks, the default one first.
     pub fn networks(&self) -> Vec<NetworkView> {
-        self.ledger.views()
+        self.state.ledger.views()
     }
 
     /// A VM by name.
     pub fn vm(&self, name: &VmName) -> Result<&Vm, Refusal> {
-        self.vms.get(name).ok_or_else(|| Refusal::VmNotFound { name: name.to_string() })
+        self.state.vms.get(name).ok_or_else(|| Refusal::VmNotFound { name: name.to_string() })
     }
 
     /// All VMs.
     pub fn vms(&self) -> impl Iterator<Item = &Vm> {
-        self.vms.values()
+        self.state.vms.values()
     }
 
     /// The network that an interface is on.
     pub fn network_of(&self, nic: &Nic) -> Option<&NetworkConfig> {
-        self.ledger.network(&nic.network)
+        self.state.ledger.network(&nic.network)
     }
 
     /// The networks of a VM's interfaces, one each.
@@ -339,23 +317,23 @@ impl Engine {
 
     /// The configured networks.
     pub fn configured(&self) -> impl Iterator<Item = &NetworkConfig> {
-        self.ledger.networks()
+        self.state.ledger.networks()
     }
 
     /// What is added to the kernel command line of a VM's guest.
     pub fn kernel_args(&self, record: &Record) -> String {
-        vm::kernel_args_of(record, &self.networks_of(record), &self.resolvers)
+        vm::kernel_args_of(record, &self.networks_of(record), &self.known.resolvers)
     }
 
     /// The name servers of the host, of which guests are told.
     pub fn resolvers(&self) -> &[Ipv4Addr] {
-        &self.resolvers
+        &self.known.resolvers
     }
 
     /// Takes the name servers of the host, of which guests are told.
     pub fn resolved(&mut self, resolvers: &[Ipv4Addr]) {
-        if self.resolvers != resolvers {
-            self.resolvers = resolvers.into();
+        if self.known.resolvers != resolvers {
+            self.known.resolvers = resolvers.into();
         }
     }
 
@@ -367,7 +345,7 @@ impl Engine {
             Some(_) => String::new(),
             None => self.kernel_args(record),
         };
-        vm.view(nics, kernel_args.into(), &self.hypervisor)
+        vm.view(nics, kernel_args.into(), &self.host.hypervisor)
     }
 
     fn show_nic(&self, nic: &Nic, spec: &NetworkSpec) -> Option<NicView> {
@@ -395,19 +373,19 @@ impl Engine {
     pub fn commit(&mut self, decision: Decision, outcome: &Outcome, now: Now) -> Answers {
         // Shared no more, so what is changed now is not copied.
         drop(decision.record);
-        if let Some(vm) = self.vms.get_mut(&decision.subject) {
+        if let Some(vm) = self.state.vms.get_mut(&decision.subject) {
             outcome.add_to(&mut vm.record, now);
             if let Some(Launched { pid, .. }) = outcome.launched {
                 vm.life = Life::Running { pid, since: now.mono, check: None };
             }
         }
         let gone = match decision.write {
-            Write::Remove => self.vms.remove(&decision.subject),
+            Write::Remove => self.state.vms.remove(&decision.subject),
             Write::Nothing | Write::Put => None,
         };
         match &gone {
-            Some(Vm { stranded: Some(stranded), .. }) => self.ledger.let_go(&stranded.held),
-            Some(vm) => self.ledger.release(&vm.record),
+            Some(Vm { stranded: Some(stranded), .. }) => self.state.ledger.let_go(&stranded.held),
+            Some(vm) => self.state.ledger.release(&vm.record),
             None => {}
         }
         if decision.act == Some(Act::Spawn) && !decision.answers.is_empty() {
@@ -423,24 +401,24 @@ impl Engine {
     pub fn abort(&mut self, decision: Decision, error: &Error) -> Answers {
         let name = decision.subject;
         let mut waiting: Vec<Ticket> = decision.answers.iter().map(|(it, _)| *it).collect();
-        waiting.extend(self.vms.get(&name).into_iter().flat_map(|vm| vm.life.tickets()));
+        waiting.extend(self.state.vms.get(&name).into_iter().flat_map(|vm| vm.life.tickets()));
         match decision.former {
             Some(vm) => {
                 let still = vm.life.tickets();
                 waiting.retain(|ticket| !still.contains(ticket));
                 self.take_lease_back(&vm.record);
-                self.timed.insert(name.clone());
-                self.vms.insert(name, vm);
+                self.agenda.timed.insert(name.clone());
+                self.state.vms.insert(name, vm);
             }
             None => {
-                if let Some(vm) = self.vms.remove(&name) {
-                    self.ledger.release(&vm.record);
+                if let Some(vm) = self.state.vms.remove(&name) {
+                    self.state.ledger.release(&vm.record);
                 }
             }
         }
         if decision.write == Write::Remove {
             // The VM stays, and so does the host as it is.
-            waiting.append(&mut self.teardown);
+            waiting.append(&mut self.agenda.teardown);
         }
         waiting.into_iter().map(|ticket| (ticket, Err(error.clone()))).collect()
     }
@@ -472,7 +450,7 @@ impl Engine {
         dry_run: bool,
         now: Now,
     ) -> Result<Step, Error> {
-        if let Some(vm) = self.vms.get(name) {
+        if let Some(vm) = self.state.vms.get(name) {
             if vm.record.spec != *spec {
                 return Err(Refusal::VmExists { name: name.to_string() }.into());
             }
@@ -489,8 +467,9 @@ impl Engine {
             return Err(no_machine().into());
         }
         // What a dry run shows is what the next create gets, so it must not move the pool on.
-        let before = dry_run.then(|| self.ledger.clone());
+        let before = dry_run.then(|| self.state.ledger.clone());
         let (nics, cid) = self
+            .state
             .ledger
             .claim(name, spec)
             .map_err(|(nic, conflict)| spec.refuse_network(nic, self.named(conflict)))?;
@@ -506,26 +485,26 @@ impl Engine {
             kvm: None,
             exit: None,
             wanted: start,
-            boot: self.boot,
+            boot: self.host.boot,
         };
         let placed = self.place_ports(&mut record);
         if let Err(refusal) = placed.and_then(|()| self.check_wishes(&record)) {
             match before {
-                Some(before) => self.ledger = before,
-                None => self.ledger.release(&record),
+                Some(before) => self.state.ledger = before,
+                None => self.state.ledger.release(&record),
             }
             return Err(refusal.into());
         }
         let plan = self.attach_plan(&record);
         let commands = commands(&plan);
         if let Some(before) = before {
-            self.ledger = before;
+            self.state.ledger = before;
             let vm = self.show(&Vm::idle(record));
             return Ok(Step::reply(Reply::created(vm, commands)));
         }
         let vm = Vm::idle(record);
         let record = Rc::clone(&vm.record);
-        self.vms.insert(name.clone(), vm);
+        self.state.vms.insert(name.clone(), vm);
         let mut events = vec![(EventKind::VmCreated, format!("VM {name} was created"))];
         if start {
             events.push((EventKind::VmStarted, format!("VM {name} was started")));
@@ -580,13 +559,13 @@ impl Engine {
         message: String,
         change: impl Fn(&mut Nic),
     ) -> Step {
-        let vm = self.vms.get_mut(name).expect("looked up by the caller");
+        let vm = self.state.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
         let nics = vm.edit().nics.iter_mut().enumerate();
         for (_, nic) in nics.filter(|(at, _)| nic.is_none_or(|nic| nic == *at)) {
             change(nic);
         }
-        let vm = &self.vms[name];
+        let vm = &self.state.vms[name];
         if vm.record == former.record {
             return Step::reply(Reply::Vm { vm: self.show(vm) });
         }
@@ -603,7 +582,7 @@ impl Engine {
     /// search is made when it is needed, not prepared for at every create.
     fn named(&self, conflict: Conflict) -> Refusal {
         let owner = |holds: &dyn Fn(&Record) -> bool| {
-            let vm = self.vms.values().find(|vm| holds(&vm.record));
+            let vm = self.state.vms.values().find(|vm| holds(&vm.record));
             vm.map_or(super::ledger::HOST_OWNER.to_string(), |vm| vm.record.name.to_string())
         };
         match conflict {

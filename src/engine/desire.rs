@@ -17,11 +17,11 @@ use crate::plan::ruleset::{self, Element, GuestPort};
 impl Engine {
     /// All that should be: every network, and the port of every VM.
     pub fn desired(&self) -> Desired<'_> {
-        let networks: Vec<&NetworkConfig> = self.ledger.networks().collect();
+        let networks: Vec<&NetworkConfig> = self.state.ledger.networks().collect();
         let ports = self.placed().flat_map(|vm| self.desired_ports(&vm.record)).collect();
         let elements = self.placed().flat_map(|vm| self.elements(&vm.record)).collect();
         let parked = self.parked().map(TapName::as_str).collect();
-        let tables = ruleset::tables(&networks, &self.policies, elements, self.nft_owner);
+        let tables = ruleset::tables(&networks, &self.host.policies, elements, self.host.nft_owner);
         // What a bridge that is not ours needs of the host is not ours to say.
         let forwarding = networks.iter().any(|network| network.managed).then_some(true);
         Desired { networks, ports, parked, tables, forwarding, evict: false }
@@ -44,7 +44,7 @@ impl Engine {
 
     /// A network of ours that overlaps with an address or a route that the host has elsewhere.
     pub fn overlap(&self, observed: &Observed) -> Option<String> {
-        self.ledger.networks().find_map(|network| {
+        self.state.ledger.networks().find_map(|network| {
             let ours = |index: &u32| {
                 let link = observed.links.iter().find(|link| link.index == *index);
                 link.is_some_and(|link| link.name == network.bridge)
@@ -89,10 +89,10 @@ impl Engine {
         &'a self,
         record: &'a Record,
     ) -> impl Iterator<Item = DesiredPort<'a>> {
-        let (user, is_handed) = self.tap_owner;
+        let (user, is_handed) = self.host.tap_owner;
         let opens = self.hypervisor_of(record).is_some_and(|hypervisor| !is_handed(hypervisor));
         record.interfaces().enumerate().filter_map(move |(index, (nic, spec))| {
-            let network = self.ledger.network(&nic.network)?;
+            let network = self.state.ledger.network(&nic.network)?;
             let name = NicName { vm: &record.name, index };
             let traffic = self.traffic(nic, spec, network);
             let mut desired = DesiredPort::new(name, nic, spec, network, traffic);
@@ -139,7 +139,7 @@ impl Engine {
 
     /// Whether the host has rules for its bridges.
     pub(super) fn is_guarded(&self) -> bool {
-        is_guarded(self.ledger.networks())
+        is_guarded(self.state.ledger.networks())
     }
 
     /// What a VM is in the sets of our tables.
@@ -149,7 +149,7 @@ impl Engine {
 
     /// What an interface is in the sets of our tables.
     fn elements_of(&self, nic: &Nic, spec: &NetworkSpec) -> Vec<Element> {
-        let Some(network) = self.ledger.network(&nic.network) else { return Vec::new() };
+        let Some(network) = self.state.ledger.network(&nic.network) else { return Vec::new() };
         let traffic = self.traffic(nic, spec, network);
         let mut elements = ruleset::exposed(nic.address(), &nic.exposed);
         if let Some(address) = nic.address() {

@@ -25,7 +25,7 @@ impl Engine {
 
     /// Takes the programs that listen on ports of the host. The next request is decided with that.
     pub fn listened(&mut self, listeners: Vec<Listener>) {
-        self.listeners = listeners;
+        self.known.listeners = listeners;
     }
 
     /// Refuses ports on which the host itself listens.
@@ -34,7 +34,7 @@ impl Engine {
         mut wanted: impl Iterator<Item = &'a Expose>,
     ) -> Result<(), Refusal> {
         let listener = |wanted: &Expose| {
-            self.listeners.iter().find(|listener| listener.at.meets(&wanted.at()))
+            self.known.listeners.iter().find(|listener| listener.at.meets(&wanted.at()))
         };
         match wanted.find_map(listener) {
             Some(Listener { at: HostPort { protocol, port, .. }, who }) => {
@@ -60,18 +60,18 @@ impl Engine {
 
     /// A port of the host that nobody has, nor one of `taken`.
     fn any_port(&self, expose: &Expose, taken: &[HostPort]) -> Result<u16, Refusal> {
-        let given = self.vms.values().flat_map(|vm| vm.record.exposed()).map(Expose::at);
+        let given = self.state.vms.values().flat_map(|vm| vm.record.exposed()).map(Expose::at);
         let busy: Vec<HostPort> = given
             .chain(taken.iter().copied())
-            .chain(self.listeners.iter().map(|listener| listener.at))
+            .chain(self.known.listeners.iter().map(|listener| listener.at))
             .filter(|at| at.protocol == expose.protocol)
             .collect();
         let is_free = |port| {
             let at = HostPort { port, ..expose.at() };
             !busy.iter().any(|other| other.meets(&at))
         };
-        self.expose_ports.choose(expose.count, is_free).ok_or_else(|| {
-            let Ports { first, last } = self.expose_ports;
+        self.host.expose_ports.choose(expose.count, is_free).ok_or_else(|| {
+            let Ports { first, last } = self.host.expose_ports;
             let reason = format!("no port of {first}-{last} is free for it");
             Refusal::InvalidConfig { field: "expose".into(), reason }
         })
@@ -83,7 +83,7 @@ impl Engine {
         record: &Record,
         wanted: impl Iterator<Item = &'a Expose> + Clone,
     ) -> Result<(), Refusal> {
-        let others = self.vms.values().filter(|vm| vm.record.name != record.name);
+        let others = self.state.vms.values().filter(|vm| vm.record.name != record.name);
         for Vm { record, .. } in others {
             let taken =
                 |wanted: &&Expose| record.exposed().any(|other| other.at().meets(&wanted.at()));

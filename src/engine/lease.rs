@@ -58,18 +58,18 @@ impl Pace {
 impl Engine {
     /// The guest of a network with this Ethernet address. `wanted` is the address that it asks for.
     pub fn guest(&self, network: &str, mac: Mac, wanted: Option<Ipv4Addr>) -> Option<Guest<'_>> {
-        let vm = self.vms.get(self.ledger.owner_of_mac(network, mac)?)?;
+        let vm = self.state.vms.get(self.state.ledger.owner_of_mac(network, mac)?)?;
         let record = &vm.record;
         if vm.stranded.is_some() {
             return None;
         }
         let mut nics = record.nics.iter();
         let index = nics.position(|nic| nic.mac == mac && nic.network == network)?;
-        let (nic, network) = (&record.nics[index], self.ledger.network(network)?);
-        let claim = match (nic.ip, record.lease(nic, self.boot)) {
+        let (nic, network) = (&record.nics[index], self.state.ledger.network(network)?);
+        let claim = match (nic.ip, record.lease(nic, self.host.boot)) {
             (Some(ip), _) => Claim::Reserved(ip),
             (None, Some(lease)) => Claim::Leased(lease),
-            (None, None) => match self.ledger.candidate(&network.name, wanted) {
+            (None, None) => match self.state.ledger.candidate(&network.name, wanted) {
                 Some(ip) => Claim::Free(ip),
                 None => Claim::Nothing,
             },
@@ -81,7 +81,7 @@ impl Engine {
     /// Whether another message of a guest may be answered. A guest that asks without end is
     /// answered at a limited rate, whatever it asks.
     pub fn may_answer(&mut self, name: &VmName, now: Now) -> bool {
-        self.vms.get_mut(name).is_some_and(|vm| vm.answers.allows(ANSWERS, now))
+        self.state.vms.get_mut(name).is_some_and(|vm| vm.answers.allows(ANSWERS, now))
     }
 
     /// Changes a guest's lease. `None` if it has asked for too many changes, or if the address
@@ -93,7 +93,7 @@ impl Engine {
         change: LeaseChange,
         now: Now,
     ) -> Option<Decision> {
-        let vm = self.vms.get_mut(name)?;
+        let vm = self.state.vms.get_mut(name)?;
         if !vm.changes.allows(CHANGES, now) {
             log::debug!("VM {name}: the guest changes its lease too often");
             return None;
@@ -124,13 +124,13 @@ impl Engine {
     /// Makes room on a network whose pool is empty: takes back the lease that ended longest ago.
     /// `None` if no lease has ended but those of guests that run.
     pub fn reclaim(&mut self, network: &str, now: Now) -> Option<Decision> {
-        let nics = self
-            .vms
-            .values()
-            .flat_map(|vm| vm.record.nics.iter().enumerate().map(move |(at, nic)| (vm, at, nic)));
+        let nics =
+            self.state.vms.values().flat_map(|vm| {
+                vm.record.nics.iter().enumerate().map(move |(at, nic)| (vm, at, nic))
+            });
         let here = nics.filter(|(_, _, nic)| nic.network == network);
         let over = here.filter_map(|(vm, at, nic)| {
-            let lease = vm.record.lease(nic, self.boot).filter(|it| it.until <= now.boot)?;
+            let lease = vm.record.lease(nic, self.host.boot).filter(|it| it.until <= now.boot)?;
             let kept = lease.given && self.runs(vm, nic);
             (!kept).then_some((&vm.record.name, at, lease))
         });
@@ -146,30 +146,31 @@ impl Engine {
 
     /// Whether there may be a guest: a hypervisor runs, or somebody has the link open.
     fn runs(&self, vm: &Vm, nic: &Nic) -> bool {
-        vm.life.pid().is_some() || nic.ifindex.is_some_and(|index| self.carriers.contains(&index))
+        vm.life.pid().is_some()
+            || nic.ifindex.is_some_and(|index| self.known.carriers.contains(&index))
     }
 
     /// A decision that makes this the lease of an interface.
     fn put_lease(&mut self, name: &VmName, nic: usize, lease: Option<Lease>) -> Option<Decision> {
-        let vm = self.vms.get_mut(name)?;
+        let vm = self.state.vms.get_mut(name)?;
         let had = vm.record.nics.get(nic)?;
-        if !self.ledger.exchange(&had.network, address(had.lease), address(lease)) {
+        if !self.state.ledger.exchange(&had.network, address(had.lease), address(lease)) {
             return None;
         }
         let former = vm.clone();
         let record = vm.edit();
-        record.count_leases_from(self.boot);
+        record.count_leases_from(self.host.boot);
         record.nics[nic].lease = lease;
-        let vm = self.vms.get(name)?;
+        let vm = self.state.vms.get(name)?;
         let plan = self.exchange_plan(&former.record, &vm.record);
         Some(Decision { plan, ..Decision::of(vm, None, Write::Put, former) })
     }
 
     /// Restores the ledger to the former record after a failed decision.
     pub(super) fn take_lease_back(&mut self, former: &Record) {
-        let Some(now) = self.vms.get(&former.name) else { return };
+        let Some(now) = self.state.vms.get(&former.name) else { return };
         for (now, former) in now.record.nics.iter().zip(&former.nics) {
-            self.ledger.exchange(&former.network, address(now.lease), address(former.lease));
+            self.state.ledger.exchange(&former.network, address(now.lease), address(former.lease));
         }
     }
 }

@@ -42,12 +42,12 @@ impl Engine {
     /// The next decision that follows from earlier ones. Call it until there is none.
     pub fn follow_up(&mut self, now: Now) -> Option<Decision> {
         loop {
-            if self.follow_ups.is_empty() && !self.teardown.is_empty() {
+            if self.agenda.follow_ups.is_empty() && !self.agenda.teardown.is_empty() {
                 // VMs that were made meanwhile are deleted, too.
                 self.clear_out();
             }
-            match self.follow_ups.pop_front()? {
-                FollowUp::Start { name, answers } if self.vms.contains_key(&name) => {
+            match self.agenda.follow_ups.pop_front()? {
+                FollowUp::Start { name, answers } if self.state.vms.contains_key(&name) => {
                     let nobody_waits = answers.is_empty();
                     let mut decision = self.begin_start(&name, answers, Started::ByRequest);
                     if let Some(former) = decision.former.as_mut().filter(|_| nobody_waits) {
@@ -59,10 +59,10 @@ impl Engine {
                     }
                     return Some(decision);
                 }
-                FollowUp::Delete { name, answers } if self.vms.contains_key(&name) => {
+                FollowUp::Delete { name, answers } if self.state.vms.contains_key(&name) => {
                     return Some(self.begin_delete(&name, answers));
                 }
-                FollowUp::KillAndDelete { name } if self.vms.contains_key(&name) => {
+                FollowUp::KillAndDelete { name } if self.state.vms.contains_key(&name) => {
                     if let Step::Do(decision) = self.begin_stop(None, &name, 0, Want::Deleted, now)
                     {
                         return Some(*decision);
@@ -82,22 +82,22 @@ impl Engine {
         dry_run: bool,
         force: bool,
     ) -> Result<Step, Error> {
-        let count = self.vms.len();
+        let count = self.state.vms.len();
         match (count, force) {
             (0, _) => return Ok(Step::Teardown { dry_run, force }),
             (_, false) => return Err(Refusal::VmsExist { count }.into()),
             (_, true) if dry_run => return Ok(Step::Teardown { dry_run, force }),
             (_, true) => {}
         }
-        self.teardown.push(ticket);
+        self.agenda.teardown.push(ticket);
         Ok(Step::Later)
     }
 
     /// Deletes every VM that is not being deleted already.
     fn clear_out(&mut self) {
-        for (name, vm) in &self.vms {
+        for (name, vm) in &self.state.vms {
             let name = name.clone();
-            self.follow_ups.push_back(match &vm.life {
+            self.agenda.follow_ups.push_back(match &vm.life {
                 Life::Stopping { stop, .. } if stop.wants(Want::Deleted) => continue,
                 Life::Running { .. } | Life::Stopping { .. } => FollowUp::KillAndDelete { name },
                 Life::Idle | Life::Waiting { .. } => FollowUp::Delete { name, answers: Vec::new() },
@@ -107,28 +107,28 @@ impl Engine {
 
     /// The callers that wait for a teardown, after the last VM is gone.
     pub fn teardown_due(&mut self) -> Option<Vec<Ticket>> {
-        let due = !self.teardown.is_empty() && self.vms.is_empty();
-        due.then(|| std::mem::take(&mut self.teardown))
+        let due = !self.agenda.teardown.is_empty() && self.state.vms.is_empty();
+        due.then(|| std::mem::take(&mut self.agenda.teardown))
     }
 
     /// The next moment of the monotonic clock at which [`Engine::due`], [`Engine::start_check`] or
     /// [`Engine::look`] has something to do.
     pub fn deadline(&self) -> Option<u64> {
-        let vms = self.timed.iter().filter_map(|name| self.vms.get(name));
-        vms.filter_map(|vm| vm.life.deadline()).chain(self.watch.deadline()).min()
+        let vms = self.agenda.timed.iter().filter_map(|name| self.state.vms.get(name));
+        vms.filter_map(|vm| vm.life.deadline()).chain(self.agenda.watch.deadline()).min()
     }
 
     /// A decision that is due. Call it until there is none.
     pub fn due(&mut self, now: Now) -> Option<Decision> {
-        let vms = &self.vms;
+        let vms = &self.state.vms;
         let deadline = |name: &VmName| vms.get(name).and_then(|vm| vm.life.deadline());
-        self.timed.retain(|name| deadline(name).is_some());
+        self.agenda.timed.retain(|name| deadline(name).is_some());
         let due = |name: &&VmName| {
             deadline(name).is_some_and(|at| at <= now.mono)
                 && !matches!(vms[*name].life, Life::Running { .. })
         };
-        let name = self.timed.iter().find(due)?.clone();
-        let vm = self.vms.get_mut(&name)?;
+        let name = self.agenda.timed.iter().find(due)?.clone();
+        let vm = self.state.vms.get_mut(&name)?;
         let mut former = vm.clone();
         if let Life::Stopping { stop, .. } = &mut former.life {
             stop.put_off(now.mono);
@@ -162,11 +162,13 @@ impl Engine {
         made: bool,
         now: Now,
     ) {
-        if let Some(Life::Running { check, .. }) = self.vms.get_mut(name).map(|vm| &mut vm.life) {
+        if let Some(Life::Running { check, .. }) =
+            self.state.vms.get_mut(name).map(|vm| &mut vm.life)
+        {
             let check_at = now.mono + supervise::HATCH_CHECK_MS;
             let until = now.mono + supervise::HATCH_MAX_MS;
             *check = Some(StartCheck { answers, made, check_at, until });
-            self.timed.insert(name.clone());
+            self.agenda.timed.insert(name.clone());
         }
     }
 
@@ -174,7 +176,7 @@ impl Engine {
     /// start-up check.
     pub(super) fn keep(&mut self, name: &VmName) {
         if let Some(Life::Running { check: Some(check), .. }) =
-            self.vms.get_mut(name).map(|vm| &mut vm.life)
+            self.state.vms.get_mut(name).map(|vm| &mut vm.life)
         {
             check.made = false;
         }
@@ -183,16 +185,16 @@ impl Engine {
     /// A VM whose process should be checked now. Call it until there is none.
     pub fn start_check(&self, now: Now) -> Option<VmName> {
         let due = |name: &&VmName| {
-            matches!(self.vms.get(*name).map(|vm| &vm.life),
+            matches!(self.state.vms.get(*name).map(|vm| &vm.life),
                 Some(Life::Running { check: Some(check), .. })
                     if check.check_at <= now.mono)
         };
-        self.timed.iter().find(due).cloned()
+        self.agenda.timed.iter().find(due).cloned()
     }
 
     /// The process was checked. If it is `ready`, or if its time is over, its callers are answered.
     pub fn looked_at(&mut self, name: &VmName, ready: bool, now: Now) -> Answers {
-        let Some(Life::Running { check, .. }) = self.vms.get_mut(name).map(|vm| &mut vm.life)
+        let Some(Life::Running { check, .. }) = self.state.vms.get_mut(name).map(|vm| &mut vm.life)
         else {
             return Vec::new();
         };
@@ -213,7 +215,7 @@ impl Engine {
         log: Option<String>,
         now: Now,
     ) -> Option<Decision> {
-        let vm = self.vms.get_mut(name)?;
+        let vm = self.state.vms.get_mut(name)?;
         let life = std::mem::take(&mut vm.life);
         // We ended it only to restart it. Record `Lost`, so that the restart policy still applies
         // if the daemon dies before the restart.
@@ -237,7 +239,7 @@ impl Engine {
                 let again = supervise::restart_after(policy, exit, vm.in_a_row);
                 if let Some(wait) = again.filter(|_| vm.stranded.is_none()) {
                     vm.life = Life::Waiting { until: now.mono + wait };
-                    self.timed.insert(name.clone());
+                    self.agenda.timed.insert(name.clone());
                     message =
                         format!("{message}; it is started again in {} s", wait.div_ceil(1000));
                 }
@@ -251,7 +253,7 @@ impl Engine {
     /// The VM's tap was made anew. If its hypervisor runs, its open tap is dead. Only a restart
     /// mends that, if the restart policy allows it.
     pub fn tap_lost(&mut self, name: &VmName, now: Now) -> Option<Decision> {
-        let vm = self.vms.get(name)?;
+        let vm = self.state.vms.get(name)?;
         if !matches!(vm.life, Life::Running { .. }) {
             return None;
         }
@@ -312,7 +314,7 @@ impl Engine {
 
     /// A VM that waits for its restart is stopped: it keeps its last exit.
     fn call_off(&mut self, ticket: Ticket, name: &VmName) -> Decision {
-        let vm = self.vms.get_mut(name).expect("looked up by the caller");
+        let vm = self.state.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
         vm.life = Life::Idle;
         vm.edit().wanted = false;
@@ -329,7 +331,7 @@ impl Engine {
         want: Want,
         now: Now,
     ) -> Step {
-        let vm = self.vms.get_mut(name).expect("looked up by the caller");
+        let vm = self.state.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
         let mut wish = Stop::new(now.mono, timeout_ms);
         wish.waiters.push((ticket, want));
@@ -351,7 +353,7 @@ impl Engine {
                     Life::Idle | Life::Waiting { .. } | Life::Stopping { .. } => None,
                 };
                 *life = Life::Stopping { pid, stop: wish };
-                self.timed.insert(name.clone());
+                self.agenda.timed.insert(name.clone());
                 let act = if timeout_ms == 0 { None } else { Some(Act::Ask) };
                 // Nothing is written: if the daemon ends now, the request ends with it, unanswered.
                 let mut decision = Decision::of(vm, act, Write::Nothing, former);
@@ -369,7 +371,7 @@ impl Engine {
         answers: Vec<(Ticket, Answer)>,
         started: Started,
     ) -> Decision {
-        let vm = self.vms.get_mut(name).expect("looked up by the caller");
+        let vm = self.state.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
         let message = match started {
             Started::ByPolicy => format!("VM {name} was started again by its restart policy"),
@@ -396,7 +398,7 @@ impl Engine {
         name: &VmName,
         answers: Vec<(Ticket, Answer)>,
     ) -> Decision {
-        let vm = &self.vms[name];
+        let vm = &self.state.vms[name];
         Decision {
             plan: self.release_plan(vm),
             answers,
@@ -419,7 +421,7 @@ impl Engine {
             decision.answers.push((ticket, Answer::Failed(failure.clone())));
         }
         if check.made {
-            self.follow_ups.push_back(FollowUp::Delete { name, answers: Vec::new() });
+            self.agenda.follow_ups.push_back(FollowUp::Delete { name, answers: Vec::new() });
         }
     }
 
@@ -439,10 +441,10 @@ impl Engine {
         }
         match want {
             Some(Want::Deleted) => {
-                self.follow_ups.push_back(FollowUp::Delete { name, answers: follow });
+                self.agenda.follow_ups.push_back(FollowUp::Delete { name, answers: follow });
             }
             Some(Want::Restarted) => {
-                self.follow_ups.push_back(FollowUp::Start { name, answers: follow });
+                self.agenda.follow_ups.push_back(FollowUp::Start { name, answers: follow });
             }
             Some(Want::Stopped) | None => {}
         }

@@ -6,7 +6,7 @@
 //! ([`lease`]), the ports of the host that lead to guests ([`expose`]), what guests may send and
 //! how much ([`traffic`], [`policy`], [`limits`]), what others change and what becomes of that
 //! ([`news`], [`watch`], [`patience`]), and [`decide`], where a request becomes a
-//! [`decide::Decision`].
+//! [`decide::Decision`]. [`state`] has the parts of the engine that all of these work on.
 
 pub mod cid;
 pub mod decide;
@@ -21,6 +21,7 @@ pub mod news;
 pub mod patience;
 pub mod policy;
 pub mod recover;
+mod state;
 pub mod stranded;
 pub mod supervise;
 mod traffic;

@@ -36,13 +36,13 @@ impl Engine {
             .filter(|link| link.is_of_nic())
             .map(|link| (link.name.as_str(), link.index))
             .collect();
-        for nic in self.vms.values_mut().flat_map(|vm| &mut vm.edit().nics) {
+        for nic in self.state.vms.values_mut().flat_map(|vm| &mut vm.edit().nics) {
             if let Some(index) = taps.get(nic.tap.as_str()) {
                 nic.ifindex = Some(*index);
             }
         }
-        self.bridges.clear();
-        self.carriers.clear();
+        self.known.bridges.clear();
+        self.known.carriers.clear();
         for link in links {
             self.know_bridge(link);
             self.know_carrier(link, true);
@@ -52,21 +52,23 @@ impl Engine {
     /// Takes over whether somebody has a link of ours open.
     pub(super) fn know_carrier(&mut self, link: &Link, present: bool) {
         if present && link.carrier && link.is_of_nic() {
-            self.carriers.insert(link.index);
+            self.known.carriers.insert(link.index);
         } else {
-            self.carriers.remove(&link.index);
+            self.known.carriers.remove(&link.index);
         }
     }
 
     fn know_bridge(&mut self, link: &Link) {
         let used = |network: &NetworkConfig| !network.managed && network.bridge == link.name;
-        if link.is_our_bridge() || self.ledger.networks().any(used) {
-            self.bridges.insert(link.index, link.name.clone());
+        if link.is_our_bridge() || self.state.ledger.networks().any(used) {
+            self.known.bridges.insert(link.index, link.name.clone());
         }
     }
 
     fn is_link_right(&self, link: &Link, present: bool) -> bool {
-        if let Some(network) = self.ledger.networks().find(|network| network.bridge == link.name) {
+        if let Some(network) =
+            self.state.ledger.networks().find(|network| network.bridge == link.name)
+        {
             return present && reconcile::bridge_is_right(network, link);
         }
         match self.owner_of(&link.name) {
@@ -76,7 +78,7 @@ impl Engine {
             }
             Some(port) if !present => port.index != Some(link.index),
             Some(port) => {
-                let master = link.master.and_then(|index| self.bridges.get(&index));
+                let master = link.master.and_then(|index| self.known.bridges.get(&index));
                 port.is_right(Seen { link, master: master.map(String::as_str) })
             }
             None => !present || !(link.is_our_bridge() || link.is_of_nic() || link.unfinished),
@@ -85,7 +87,7 @@ impl Engine {
 
     /// The port that has the tap of that name.
     fn owner_of(&self, tap: &str) -> Option<DesiredPort<'_>> {
-        let vm = self.vms.get(self.ledger.owner_of_tap(tap)?)?;
+        let vm = self.state.vms.get(self.state.ledger.owner_of_tap(tap)?)?;
         self.desired_ports(&vm.record)
             .filter(|_| vm.stranded.is_none())
             .find(|port| port.tap.as_str() == tap)
@@ -104,11 +106,12 @@ impl Engine {
     }
 
     fn is_address_wrong(&self, (link, address, length): &(u32, IpAddr, u8), present: bool) -> bool {
-        let Some(bridge) = self.bridges.get(link) else { return false };
-        if self.ledger.networks().any(|network| !network.managed && network.bridge == *bridge) {
+        let Some(bridge) = self.known.bridges.get(link) else { return false };
+        if self.state.ledger.networks().any(|network| !network.managed && network.bridge == *bridge)
+        {
             return false;
         }
-        let wanted = self.ledger.networks().any(|network| {
+        let wanted = self.state.ledger.networks().any(|network| {
             network.bridge == *bridge
                 && (IpAddr::V4(network.host_ip), network.subnet.length()) == (*address, *length)
         });

@@ -11,7 +11,7 @@ use crate::model::traffic::Traffic;
 impl Engine {
     /// The same engine, with these policies in addition to the built-in ones.
     pub fn with_policies(mut self, policies: Vec<Policy>) -> Engine {
-        self.policies.extend(policies);
+        self.host.policies.extend(policies);
         self
     }
 

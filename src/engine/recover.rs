@@ -22,9 +22,9 @@ impl Engine {
         }
         let free = self.check_free(&record, record.exposed()).map_err(|it| it.to_string());
         let mut placed = record.clone();
-        match free.and_then(|()| self.ledger.restore(&mut placed)) {
+        match free.and_then(|()| self.state.ledger.restore(&mut placed)) {
             Ok(()) => {
-                self.vms.insert(record.name.clone(), Vm::idle(placed));
+                self.state.vms.insert(record.name.clone(), Vm::idle(placed));
                 Ok(())
             }
             Err(reason) => {
@@ -37,7 +37,7 @@ impl Engine {
     /// The VM's process still runs. If its record does not say that it was started, the start was
     /// cut short before the write, and it is completed now.
     pub fn adopted(&mut self, name: &VmName, pid: u32, now: Now) -> Option<Decision> {
-        let vm = self.vms.get_mut(name)?;
+        let vm = self.state.vms.get_mut(name)?;
         vm.life = Life::Running { pid, since: now.mono, check: None };
         let former = vm.clone();
         let exit = vm.edit().exit.take();
@@ -52,7 +52,7 @@ impl Engine {
 
     /// The VM has no process. If its record says that it ran, it ended with an unknown status.
     pub fn lost(&mut self, name: &VmName, now: Now) -> Option<Decision> {
-        let record = &self.vms.get(name)?.record;
+        let record = &self.state.vms.get(name)?.record;
         let ran = record.started_at.is_some() && record.exit.is_none();
         if ran { self.exited(name, Exit::Lost, None, now) } else { None }
     }
@@ -60,7 +60,7 @@ impl Engine {
     /// Starts the VMs with autostart, and those that the restart policy was about to start when the
     /// last daemon ended. The number of restarts in a row is not known any more.
     pub fn autostart(&mut self) {
-        for vm in self.vms.values().filter(|vm| vm.stranded.is_none()) {
+        for vm in self.state.vms.values().filter(|vm| vm.stranded.is_none()) {
             let (record, name) = (&vm.record, &vm.record.name);
             let exit = record.exit.unwrap_or(Exit::Lost);
             let again = supervise::restart_after(record.spec.restart, exit, 0).is_some();
@@ -68,7 +68,8 @@ impl Engine {
                 && record.spec.machine.is_some()
                 && (record.spec.autostart || record.wanted && again)
             {
-                self.follow_ups
+                self.agenda
+                    .follow_ups
                     .push_back(FollowUp::Start { name: name.clone(), answers: Vec::new() });
             }
         }

@@ -34,20 +34,20 @@ pub struct Stranded {
 impl Engine {
     /// Keeps a VM that cannot be taken over.
     pub(super) fn strand(&mut self, record: Record, reason: String) {
-        let held = self.ledger.hold(&record);
+        let held = self.state.ledger.hold(&record);
         let stranded = Some(Box::new(Stranded { reason, held }));
-        self.vms.insert(record.name.clone(), Vm { stranded, ..Vm::idle(record) });
+        self.state.vms.insert(record.name.clone(), Vm { stranded, ..Vm::idle(record) });
     }
 
     /// The VMs that have their place on their networks.
     pub(super) fn placed(&self) -> impl Iterator<Item = &Vm> {
-        self.vms.values().filter(|vm| vm.stranded.is_none())
+        self.state.vms.values().filter(|vm| vm.stranded.is_none())
     }
 
     /// The others, each with the reason.
     pub fn stranded(&self) -> impl Iterator<Item = (&VmName, &str)> {
         let stranded = |vm: &&Vm| vm.stranded.is_some();
-        self.vms.values().filter(stranded).map(|vm| {
+        self.state.vms.values().filter(stranded).map(|vm| {
             let reason = vm.stranded.as_ref().map_or("", |stranded| &*stranded.reason);
             (&vm.record.name, reason)
         })
@@ -67,12 +67,12 @@ impl Engine {
 
     /// The links of stranded VMs, which are not another VM's.
     pub(super) fn parked(&self) -> impl Iterator<Item = &TapName> {
-        let stranded = self.vms.values().filter(|vm| vm.stranded.is_some());
+        let stranded = self.state.vms.values().filter(|vm| vm.stranded.is_some());
         stranded.flat_map(|vm| self.parked_of(vm).map(|(tap, _)| tap))
     }
 
     fn parked_of<'a>(&'a self, vm: &'a Vm) -> impl Iterator<Item = (&'a TapName, Option<u32>)> {
-        let is_its = |tap: &TapName| self.ledger.owner_of_tap(tap.as_str());
+        let is_its = |tap: &TapName| self.state.ledger.owner_of_tap(tap.as_str());
         let nics = vm.record.nics.iter();
         let its = nics.filter(move |nic| is_its(&nic.tap) == Some(&vm.record.name));
         its.map(|nic| (&nic.tap, nic.ifindex))

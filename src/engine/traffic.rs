@@ -20,7 +20,7 @@ impl Engine {
         network: &'a NetworkConfig,
     ) -> InForce<'a> {
         let traffic = InForce::of([&nic.traffic, &spec.traffic, &network.traffic]);
-        let known = self.policies.iter().any(|policy| policy.name == traffic.policy);
+        let known = self.host.policies.iter().any(|policy| policy.name == traffic.policy);
         InForce { policy: if known { traffic.policy } else { NONE }, ..traffic }
     }
 
@@ -50,16 +50,17 @@ impl Engine {
 
     /// Says why a VM cannot have a policy of this name.
     fn check_policy(&self, name: &str) -> Result<(), String> {
-        if self.policies.iter().any(|policy| policy.name == name) {
+        if self.host.policies.iter().any(|policy| policy.name == name) {
             return Ok(());
         }
-        let names: Vec<&str> = self.policies.iter().map(|policy| policy.name.as_str()).collect();
+        let names: Vec<&str> =
+            self.host.policies.iter().map(|policy| policy.name.as_str()).collect();
         Err(format!("there is no policy {name:?}, but {}", names.join(", ")))
     }
 
     /// Says why volnet gives an interface no address, if so it is.
     pub(super) fn check_addressed(&self, record: &Record, nic: usize) -> Result<(), String> {
-        let network = record.nics.get(nic).and_then(|nic| self.ledger.network(&nic.network));
+        let network = record.nics.get(nic).and_then(|nic| self.state.ledger.network(&nic.network));
         let mode = record.spec.networks.get(nic).map_or(Mode::Vsock, |network| network.mode);
         let known = match mode {
             Mode::Bridged => true,

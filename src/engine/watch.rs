@@ -193,10 +193,10 @@ impl Engine {
             self.know_carrier(link, *present);
         }
         if self.is_drift(&news) {
-            self.watch.heard(news.rules, INTERVAL_MS, now);
+            self.agenda.watch.heard(news.rules, INTERVAL_MS, now);
         }
         if news.others.is_some() {
-            self.watch.heard(news.others, OTHERS_INTERVAL_MS, now);
+            self.agenda.watch.heard(news.others, OTHERS_INTERVAL_MS, now);
         }
     }
 
@@ -211,34 +211,34 @@ impl Engine {
             .into_iter()
             .filter(|finding| finding.level != Level::Ok)
             .map(|finding| format!("{}: {}", finding.check, finding.message));
-        self.watch.surrounded(wrong.collect(), now)
+        self.agenda.watch.surrounded(wrong.collect(), now)
     }
 
     /// Whether everything is to be observed now. If so, [`Engine::judge`] is due with what was
     /// seen, or [`Engine::look_again`] if nothing was.
     pub fn look(&mut self, now: Now) -> bool {
-        self.watch.look(now)
+        self.agenda.watch.look(now)
     }
 
     /// Something failed, or its undoing may have: everything is observed in a while.
     pub fn look_again(&mut self, now: Now) {
-        self.watch.look_by(now.mono + RETRY_MS);
+        self.agenda.watch.look_by(now.mono + RETRY_MS);
     }
 
     /// Whether no look is due and nothing is left alone: what is wrong now was not told yet.
     pub fn is_content(&self) -> bool {
-        self.watch.deadline().is_none()
+        self.agenda.watch.deadline().is_none()
     }
 
     /// The host is free of everything: what was known of it is forgotten, and no look is due.
     pub fn forget_drift(&mut self) {
-        self.watch = Watch::default();
+        self.agenda.watch = Watch::default();
     }
 
     /// Whether the last look found problems that are not ours to solve, and that are in the way of
     /// a VM or a network.
     pub fn has_problems(&self) -> bool {
-        self.watch.blocked
+        self.agenda.watch.blocked
     }
 
     /// Compares what was observed with what should be.
@@ -247,13 +247,13 @@ impl Engine {
         let desired = self.desired();
         let reconciled = reconcile(&desired, observed);
         let drifts = drift::name(&reconciled.plan, &desired.ports);
-        self.watch.judge(reconciled, drifts, now)
+        self.agenda.watch.judge(reconciled, drifts, now)
     }
 
     /// A repair was executed. Gives what is told of it; if a step failed, that is another look.
     pub fn repaired(&mut self, repair: Repair, failed: bool, now: Now) -> Vec<Notice> {
         if failed {
-            self.watch.by = repair.by;
+            self.agenda.watch.by = repair.by;
             self.look_again(now);
             return Vec::new();
         }
@@ -266,7 +266,7 @@ impl Engine {
     pub fn remade(&mut self, op: &Op, ifindex: Option<u32>, now: Now) -> Option<Decision> {
         let (tap, nic) = reconcile::made(op)?;
         let name = NicName::vm_of(nic)?;
-        let vm = self.vms.get_mut(&name).filter(|_| ifindex.is_some());
+        let vm = self.state.vms.get_mut(&name).filter(|_| ifindex.is_some());
         let nics = vm.into_iter().flat_map(|vm| &mut vm.edit().nics);
         for nic in nics.filter(|nic| nic.tap.as_str() == tap) {
             nic.ifindex = ifindex;
@@ -370,15 +370,15 @@ mod tests {
         let news = News { rules: culprit(), ..News::default() };
         engine.heard(news, at(0));
         assert!(engine.look(at(0)));
-        let repair = engine.watch.judge(Reconciled::default(), drifts(), at(0));
+        let repair = engine.agenda.watch.judge(Reconciled::default(), drifts(), at(0));
         let by: Vec<_> = repair.events.iter().map(|event| event.by.clone()).collect();
         assert_eq!(by, [None, None, culprit()]);
         assert_eq!(engine.repaired(repair, true, at(0)), []);
         assert_eq!(engine.deadline(), Some(RETRY_MS));
         assert!(engine.look(at(RETRY_MS)));
-        let repair = engine.watch.judge(Reconciled::default(), drifts(), at(RETRY_MS));
+        let repair = engine.agenda.watch.judge(Reconciled::default(), drifts(), at(RETRY_MS));
         assert_eq!(repair.by, culprit());
         assert_eq!(engine.repaired(repair, false, at(RETRY_MS)).len(), 3);
-        assert_eq!(engine.watch.by, None);
+        assert_eq!(engine.agenda.watch.by, None);
     }
 }

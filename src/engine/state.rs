@@ -1,0 +1,65 @@
+//! The parts of the engine: what the settings say, what is written, what is to come, and what was
+//! seen.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+
+use crate::engine::ledger::Ledger;
+use crate::engine::lifecycle::FollowUp;
+use crate::engine::vm::Vm;
+use crate::engine::watch::Watch;
+use crate::model::expose::{Listener, Ports};
+use crate::model::name::VmName;
+use crate::model::policy::Policy;
+use crate::model::record::BootId;
+use crate::model::request::Ticket;
+
+/// What the settings and the boot of the host say. It does not change while the daemon runs.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// The hypervisor of a VM that names none.
+    pub(super) hypervisor: String,
+    /// Whether our tables are to be owned.
+    pub(super) nft_owner: bool,
+    /// What guests may be allowed.
+    pub(super) policies: Vec<Policy>,
+    /// The user who may open a tap by name, and which hypervisors need not.
+    pub(super) tap_owner: (u32, fn(&str) -> bool),
+    /// Ports that are given to those who ask for any.
+    pub(super) expose_ports: Ports,
+    /// The boot of the host that leases count from.
+    pub(super) boot: BootId,
+}
+
+/// What the records say: the VMs, and who has what.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) ledger: Ledger,
+    pub(super) vms: BTreeMap<VmName, Vm>,
+}
+
+/// What is to come.
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    /// The VMs for which something may be due at some time: few of many. Others may be among them.
+    pub(super) timed: BTreeSet<VmName>,
+    /// What follows from what was done.
+    pub(super) follow_ups: VecDeque<FollowUp>,
+    /// Who waits until the host is free of everything.
+    pub(super) teardown: Vec<Ticket>,
+    /// The next look at the kernel, and what is known of drift.
+    pub(super) watch: Watch,
+}
+
+/// What was seen of the host. Whoever drives the engine tells it.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Our bridges by the kernel's index.
+    pub(super) bridges: BTreeMap<u32, String>,
+    /// The links of ours that somebody has open: guests that run.
+    pub(super) carriers: BTreeSet<u32>,
+    /// The name servers of the host, as far as guests can reach them.
+    pub(super) resolvers: Vec<Ipv4Addr>,
+    /// Programs of the host that listen on ports, as far as the request at hand is about ports.
+    pub(super) listeners: Vec<Listener>,
+}
