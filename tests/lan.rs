@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use common::daemon::Daemon;
 use common::space::{Guest, Space};
-use common::{in_namespace, link_exists, run};
+use common::{eventually, in_namespace, link_exists, run};
 
 /// A bridge with the host's address and its default route, and the LAN's router behind its uplink.
 fn lan() -> Space {
@@ -30,6 +30,9 @@ fn join(lan: &Space) {
     ] {
         run(line);
     }
+    eventually("the bridge has its IPv6 address", || {
+        !run("ip -6 addr show dev br0").contains("tentative")
+    });
     for line in [
         "ip addr add 192.168.50.1/24 dev eth0",
         "ip addr add 192.168.50.9/24 dev eth0",
@@ -144,5 +147,99 @@ fn a_bridge_with_ports_of_others_is_never_deleted() {
         assert!(answer["error"].is_null(), "{answer}");
         assert!(run("ip route").contains("default via 192.168.50.1 dev br0"));
         assert!(run("ip addr show dev br0").contains("192.168.50.10/24"));
+    });
+}
+
+/// A network of volnet's own bridge, into which somebody put the uplink into a LAN with these
+/// addresses.
+fn with_uplink(addresses: &[&str]) -> (Daemon, Space) {
+    run("ip link set lo up");
+    let lan = Space::world();
+    run("ip addr flush dev uplink");
+    let daemon = Daemon::configured(&json!({ "networks": [
+        { "name": "lan", "bridge": "vbr1", "subnet": "192.168.50.0/24", "nat": false,
+          "host_ip": "192.168.50.10", "dhcp": "builtin" },
+        { "name": "own", "bridge": "vbr2", "subnet": "10.7.0.0/24" },
+    ] }));
+    run("ip link set uplink mtu 1500 master vbr1");
+    for address in addresses {
+        lan.run(&format!("ip addr add {address}/24 dev eth0"));
+    }
+    lan.run("ip link set eth0 up");
+    eventually("the LAN is joined", || lan.reaches("192.168.50.10"));
+    (daemon, lan)
+}
+
+#[test]
+fn an_address_that_somebody_has_is_not_leased_and_nobody_else_waits() {
+    in_namespace(|| {
+        let (daemon, lan) = with_uplink(&["192.168.50.1", "192.168.50.3", "192.168.50.77"]);
+        let link: Value = serde_json::from_str(&lan.run("ip -j link show eth0")).expect("JSON");
+        let mac = link[0]["address"].as_str().expect("an address").to_string();
+        let mut clients = [daemon.connect(), daemon.connect(), daemon.connect()];
+        for (client, name) in clients.iter_mut().zip(["a", "b", "c"]) {
+            let create = json!({ "method": "io.volnet.Create", "parameters": { "name": name } });
+            client.send(format!("{create}\n").as_bytes());
+        }
+        // Creates elsewhere are answered before those.
+        let config = json!({ "network": { "name": "own" } });
+        let own = daemon.call("Create", json!({ "name": "own", "config": config }));
+        assert_eq!(own["parameters"]["vm"]["ip"], "10.7.0.2", "{own}");
+        assert_eq!(
+            daemon.call("List", json!({}))["parameters"]["vms"].as_array().unwrap().len(),
+            1
+        );
+        let mut got = clients.map(|mut client| {
+            let answer = client.receive().expect("an answer");
+            answer["parameters"]["vm"]["ip"].as_str().expect("an address").to_string()
+        });
+        got.sort();
+        assert_eq!(got, ["192.168.50.2", "192.168.50.4", "192.168.50.5"]);
+        assert!(daemon.log().contains("192.168.50.1 of network lan is the address of"));
+
+        let named = |ip: &str| {
+            let config = json!({ "network": { "ip": ip } });
+            daemon.call("Create", json!({ "name": "named", "config": config }))
+        };
+        let refused = named("192.168.50.77");
+        assert_eq!(refused["error"], "io.volnet.AddressInUse", "{refused}");
+        let owner = refused["parameters"]["owner"].as_str().expect("an owner");
+        assert!(owner.contains(&mac), "{owner}");
+        assert_eq!(named("192.168.50.78")["parameters"]["vm"]["ip"], "192.168.50.78");
+    });
+}
+
+#[test]
+fn a_create_that_waits_leaves_nothing_if_the_daemon_is_killed() {
+    in_namespace(|| {
+        let (mut daemon, _lan) = with_uplink(&["192.168.50.1"]);
+        let mut client = daemon.connect();
+        client.send(b"{\"method\":\"io.volnet.Create\",\"parameters\":{\"name\":\"a\"}}\n");
+        // The daemon has read that when it has answered this.
+        daemon.call("List", json!({}));
+        daemon.crash();
+        daemon.start_again();
+        assert!(!link_exists("vttap-a"));
+        let networks = daemon.call("Networks", json!({}));
+        assert_eq!(networks["parameters"]["networks"][0]["leased"], 0, "{networks}");
+        let answer = daemon.call("Create", json!({ "name": "a" }));
+        assert_eq!(answer["parameters"]["vm"]["ip"], "192.168.50.2", "{answer}");
+    });
+}
+
+#[test]
+fn a_guest_that_asks_is_not_offered_the_address_of_somebody() {
+    in_namespace(|| {
+        let (daemon, _lan) = with_uplink(&["192.168.50.1", "192.168.50.2"]);
+        let config = json!({ "network": { "mode": "dhcp" } });
+        let vm = daemon.call("Create", json!({ "name": "asks", "config": config }));
+        let guest = common::guest::Guest::of(&vm["parameters"]["vm"]);
+        let mut offer = None;
+        eventually("an offer", || {
+            guest.discover();
+            offer = guest.try_hear();
+            offer.is_some()
+        });
+        assert_eq!(offer.expect("an offer").ip.to_string(), "192.168.50.3");
     });
 }

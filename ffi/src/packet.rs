@@ -50,6 +50,17 @@ pub fn send(socket: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<()
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// The Ethernet address of the link that a packet socket is bound to.
+pub fn own_address(socket: BorrowedFd<'_>) -> io::Result<[u8; 6]> {
+    let mut own = address(0, 0)?;
+    let mut size = SIZE;
+    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel writes no more than
+    // the given size to the pointer, which is that of a live address.
+    check(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut own).cast(), &raw mut size) })?;
+    let [a, b, c, d, e, f, ..] = own.sll_addr;
+    Ok([a, b, c, d, e, f])
+}
+
 /// Bytes of an address.
 const SIZE: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
 

@@ -47,6 +47,10 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         if !change.joins_group() || !is_set_up || !is_new {
             return None;
         }
+        // A refusal is found again.
+        if self.engine.probe_for(name, spec, now) != Ok(false) {
+            return None;
+        }
         self.resolve(now);
         self.know(change);
         match self.engine.request(ticket, change, now) {

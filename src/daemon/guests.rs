@@ -9,6 +9,7 @@ use crate::dhcp::resolvers::resolvers;
 use crate::dhcp::{Handled, Query, handle};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
+use crate::model::lease::{Claim, Guest};
 use crate::model::view::{Finding, Level};
 use crate::network::Network;
 use crate::store::disk::Disk;
@@ -28,6 +29,15 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         let query = Query::read(frame)
             .inspect_err(|reason| log::debug!("network {network}: a frame is ignored: {reason}"))
             .ok()?;
+        if let Some(Guest { vm, claim: Claim::Free(ip), .. }) =
+            self.engine.guest(network, query.mac(), query.wanted())
+        {
+            let vm = vm.clone();
+            if self.engine.probe_for_guest(&vm, network, ip, now) {
+                log::debug!("VM {vm}: {ip} is not offered before it is known to be nobody's");
+                return None;
+            }
+        }
         let reply = loop {
             match handle(&mut self.engine, network, &query, now) {
                 Handled::Nothing => return None,

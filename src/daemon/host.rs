@@ -69,6 +69,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.state = State::Trusted;
             let first = self.host.is_none();
             self.remember_host(&observed)?;
+            self.engine.observed(&observed.links);
             let applied = execute::execute(&mut self.network, &reconciled.plan);
             if applied.is_err() {
                 self.undo_setup(first, now);

@@ -33,6 +33,7 @@ mod not_linux;
 mod notify;
 #[cfg(target_os = "linux")]
 pub mod peer;
+mod probe;
 #[cfg(target_os = "linux")]
 mod refusals;
 #[cfg(target_os = "linux")]

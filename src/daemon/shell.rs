@@ -59,6 +59,8 @@ pub struct Shell<N, D: Disk, P> {
     pub(super) sequence: u64,
     /// The name servers that guests are told.
     pub(super) resolvers: Resolvers,
+    /// Creates that wait until it is known that their addresses are nobody's.
+    pub(super) waiting: Vec<(Ticket, Change)>,
     outputs: Vec<Output>,
     /// VMs whose process is new to whoever watches them.
     pub(super) started: Vec<VmName>,
@@ -101,6 +103,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             strays: BTreeMap::new(),
             sequence: 0,
             resolvers: Resolvers::default(),
+            waiting: Vec::new(),
             outputs: Vec::new(),
             started: Vec::new(),
             unwatched: BTreeMap::new(),
@@ -264,6 +267,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             self.answer(answers);
         }
         self.heal(now);
+        self.probe(now);
         self.settle(now);
     }
 
@@ -339,6 +343,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
                 }
                 if spec.needs_tap_device() && !dry_run && self.host.is_none() {
                     self.setup(false, Insistence::Overlaps, now)?;
+                }
+                let is_new = !dry_run && self.engine.vm(name).is_err();
+                if is_new && self.engine.probe_for(name, spec, now)? {
+                    self.waiting.push((ticket, change.clone()));
+                    return Ok(Step::Later);
                 }
             }
             Change::Start { name } => {

@@ -3,7 +3,7 @@
 //! The [`Ledger`] hands these out and takes them back. It never looks at the kernel. A claim is all
 //! or nothing. [`Ledger::restore`] claims the things of a record again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::engine::cid::Cids;
@@ -34,6 +34,9 @@ pub struct Ledger {
     networks: Vec<Account>,
     taps: BTreeMap<TapName, VmName>,
     cids: Cids,
+    /// Addresses, each with its network, for NICs of VMs that are not made yet. They are leased in
+    /// the pool.
+    promised: BTreeMap<(VmName, usize), (String, Ipv4Addr)>,
 }
 
 /// Everything that is handed out on one network.
@@ -105,6 +108,7 @@ impl Ledger {
             networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
             taps: BTreeMap::new(),
             cids: Cids::default(),
+            promised: BTreeMap::new(),
         })
     }
 
@@ -194,6 +198,70 @@ impl Ledger {
         account.macs.insert(port.mac, Some(vm.clone()));
         self.taps.insert(port.tap.clone(), vm.clone());
         Ok(())
+    }
+
+    /// Promises an interface of a VM that is not made yet the address that it would get, if its
+    /// network is among `shared`. The promise stands until the VM is made or it is ended.
+    pub fn promise(
+        &mut self,
+        name: NicName<'_>,
+        wanted: &NetworkSpec,
+        shared: &BTreeSet<String>,
+    ) -> Option<(String, Ipv4Addr)> {
+        let key = (name.vm.clone(), name.index);
+        if let Some(promised) = self.promised.get(&key) {
+            return Some(promised.clone());
+        }
+        if !wanted.mode.needs_ip_allocation() {
+            return None;
+        }
+        let chosen = self.chosen(wanted).ok()?;
+        let Account { config, pool, .. } = &mut self.networks[chosen];
+        if !shared.contains(&config.name) {
+            return None;
+        }
+        let ip = match wanted.ip {
+            Some(ip) => Some(ip).filter(|ip| !config.is_reserved(*ip))?,
+            None => pool.peek()?,
+        };
+        pool.lease_exactly(ip).ok()?;
+        let promised = (config.name.clone(), ip);
+        self.promised.insert(key, promised.clone());
+        Some(promised)
+    }
+
+    /// The addresses that are promised to a VM.
+    pub fn promised(&self, vm: &VmName) -> impl Iterator<Item = Ipv4Addr> {
+        let of_vm = self.promised.iter().filter(move |((of, _), _)| of == vm);
+        of_vm.map(|(_, (_, ip))| *ip)
+    }
+
+    /// Ends what is promised to a VM.
+    pub fn end_promises(&mut self, vm: &VmName) {
+        let of_vm = |((of, _), promised): (&(VmName, usize), &(String, Ipv4Addr))| {
+            (of == vm).then(|| promised.clone())
+        };
+        let ended: Vec<_> = self.promised.iter().filter_map(of_vm).collect();
+        self.promised.retain(|(of, _), _| of != vm);
+        for (network, ip) in ended {
+            self.give_back(&network, ip);
+        }
+    }
+
+    /// Leases an address to nobody, whomever it was promised to. False if a VM has it.
+    pub fn take_away(&mut self, network: &str, ip: Ipv4Addr) -> bool {
+        let promised = self.promised.len();
+        self.promised.retain(|_, (_, other)| *other != ip);
+        let was_promised = self.promised.len() < promised;
+        let Some(account) = self.account(network) else { return false };
+        was_promised || account.pool.lease_exactly(ip).is_ok()
+    }
+
+    /// Releases an address that is leased to nobody.
+    pub fn give_back(&mut self, network: &str, ip: Ipv4Addr) {
+        if let Some(account) = self.account(network) {
+            account.pool.release(ip);
+        }
     }
 
     /// Claims those things of a record that are free, so that nobody else gets them.
@@ -319,6 +387,7 @@ impl Ledger {
             return Ok(None);
         }
         let chosen = self.chosen(wanted)?;
+        let promised = self.promised.get(&(name.vm.clone(), name.index)).cloned();
         let account = &mut self.networks[chosen];
         if account.ports() >= BRIDGE_PORTS_MAX {
             let bridge = account.config.bridge.clone();
@@ -331,7 +400,13 @@ impl Ledger {
         }
         let mac = account.choose_mac(name, wanted)?;
         let ip = match mode.needs_ip_allocation() {
-            true => Some(account.lease(wanted)?),
+            true => Some(match promised.filter(|(network, _)| *network == account.config.name) {
+                Some((_, ip)) => {
+                    self.promised.remove(&(name.vm.clone(), name.index));
+                    ip
+                }
+                None => account.lease(wanted)?,
+            }),
             false => None,
         };
         account.macs.insert(mac, Some(name.vm.clone()));

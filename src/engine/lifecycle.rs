@@ -115,7 +115,10 @@ impl Engine {
     /// [`Engine::look`] has something to do.
     pub fn deadline(&self) -> Option<u64> {
         let vms = self.agenda.timed.iter().filter_map(|name| self.state.vms.get(name));
-        vms.filter_map(|vm| vm.life.deadline()).chain(self.agenda.watch.deadline()).min()
+        vms.filter_map(|vm| vm.life.deadline())
+            .chain(self.agenda.watch.deadline())
+            .chain(self.known.probes.deadline())
+            .min()
     }
 
     /// A decision that is due. Call it until there is none.

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod news;
 pub mod patience;
 pub mod policy;
+pub mod probe;
 pub mod recover;
 mod state;
 pub mod stranded;

@@ -43,9 +43,11 @@ impl Engine {
         }
         self.known.bridges.clear();
         self.known.carriers.clear();
+        self.known.probes.forget_ports();
         for link in links {
             self.know_bridge(link);
             self.know_carrier(link, true);
+            self.know_port(link, true);
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use crate::engine::ledger::Ledger;
 use crate::engine::lifecycle::FollowUp;
+use crate::engine::probe::Probes;
 use crate::engine::vm::Vm;
 use crate::engine::watch::Watch;
 use crate::model::expose::{Listener, Ports};
@@ -58,6 +59,8 @@ pub(super) struct Known {
     pub(super) bridges: BTreeMap<u32, String>,
     /// The links of ours that somebody has open: guests that run.
     pub(super) carriers: BTreeSet<u32>,
+    /// Who has addresses beside the VMs, as far as that was asked.
+    pub(super) probes: Probes,
     /// The name servers of the host, as far as guests can reach them.
     pub(super) resolvers: Vec<Ipv4Addr>,
     /// Programs of the host that listen on ports, as far as the request at hand is about ports.

@@ -2,6 +2,7 @@
 
 mod expose;
 mod lease;
+mod probe;
 
 use crate::engine::decide::{Act, Decision, Engine, Launched, Outcome, Step, Write};
 use crate::engine::supervise::RESTARTS_MAX;

@@ -191,6 +191,7 @@ impl Engine {
     pub fn heard(&mut self, news: News, now: Now) {
         for (link, present) in news.links.values() {
             self.know_carrier(link, *present);
+            self.know_port(link, *present);
         }
         if self.is_drift(&news) {
             self.agenda.watch.heard(news.rules, INTERVAL_MS, now);

@@ -12,6 +12,7 @@ pub mod features;
 pub mod linux;
 pub mod noop;
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use std::net::Ipv4Addr;
@@ -19,6 +20,7 @@ use std::net::Ipv4Addr;
 use self::features::Features;
 use crate::model::error::Failure;
 use crate::model::expose::{HostPort, Listener};
+use crate::model::mac::Mac;
 use crate::plan::firewall::Surroundings;
 use crate::plan::op::Op;
 use crate::plan::reconcile::{DesiredPort, Observed};
@@ -58,6 +60,21 @@ pub trait Network {
 
     /// Opens one queue of a VM's tap. If the tap is missing, none is made.
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure>;
+
+    /// Asks all on a bridge who has this address, as one who has none (RFC 5227).
+    fn ask_arp(&mut self, bridge: &str, ip: Ipv4Addr) -> io::Result<()> {
+        let _ = (bridge, ip);
+        Ok(())
+    }
+
+    /// Who has said on a bridge since it was first asked there that it has which address.
+    fn hear_arp(&mut self, bridge: &str) -> Vec<(Ipv4Addr, Mac)> {
+        let _ = bridge;
+        Vec::new()
+    }
+
+    /// Nobody is asked any more.
+    fn end_arp(&mut self) {}
 
     /// Whether there is work to do ahead, for which nobody waits yet.
     fn has_spare_work(&self) -> bool {
@@ -122,6 +139,18 @@ impl Network for Box<dyn Network> {
 
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
         self.as_mut().open_tap(port)
+    }
+
+    fn ask_arp(&mut self, bridge: &str, ip: Ipv4Addr) -> io::Result<()> {
+        self.as_mut().ask_arp(bridge, ip)
+    }
+
+    fn hear_arp(&mut self, bridge: &str) -> Vec<(Ipv4Addr, Mac)> {
+        self.as_mut().hear_arp(bridge)
+    }
+
+    fn end_arp(&mut self) {
+        self.as_mut().end_arp();
     }
 
     fn has_spare_work(&self) -> bool {

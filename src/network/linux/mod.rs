@@ -12,6 +12,7 @@
 //! daemon's.
 
 pub mod addresses;
+pub mod arp;
 pub mod conntrack;
 #[cfg(any(test, feature = "testing"))]
 pub mod exercise;
@@ -29,12 +30,15 @@ pub mod tap;
 pub mod worker;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::btree_map::Entry;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
 use crate::model::error::Failure;
 use crate::model::expose::{HostPort, Listener};
 use crate::model::limits::Shaping;
+use crate::model::mac::Mac;
 use crate::plan::firewall::Surroundings;
 use crate::plan::op::{Handover, LinkSettings, Op};
 use crate::plan::reconcile::{DesiredPort, Link, Observed};
@@ -42,6 +46,7 @@ use crate::plan::ruleset::{ALLOWED, DENIED};
 
 use super::features::Features;
 use super::{Applied, Counted, Network};
+use arp::Arp;
 use conntrack::{Conntrack, FlowSelector};
 use monitor::Monitor;
 use nft::Nft;
@@ -55,6 +60,8 @@ pub struct Linux {
     route: Socket,
     nft: Nft,
     worker: Worker,
+    /// Sockets for ARP by bridge, while all are asked there.
+    arp: BTreeMap<String, Arp>,
     pool: TapPool,
     /// Owner and queues of the last new tap, until it is attached.
     fresh: Option<(Option<u32>, bool)>,
@@ -67,7 +74,7 @@ impl Linux {
         let route = Socket::open(Protocol::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
         let (worker, pool) = (Worker::default(), TapPool::new(pool));
-        Ok(Linux { route, nft: Nft::new()?, worker, pool, fresh: None })
+        Ok(Linux { route, nft: Nft::new()?, worker, arp: BTreeMap::new(), pool, fresh: None })
     }
 
     /// Subscribes to news about changes by others.
@@ -77,6 +84,21 @@ impl Linux {
 }
 
 impl Network for Linux {
+    fn ask_arp(&mut self, bridge: &str, ip: Ipv4Addr) -> io::Result<()> {
+        match self.arp.entry(bridge.into()) {
+            Entry::Occupied(arp) => arp.get().ask(ip),
+            Entry::Vacant(place) => place.insert(Arp::open(bridge)?).ask(ip),
+        }
+    }
+
+    fn hear_arp(&mut self, bridge: &str) -> Vec<(Ipv4Addr, Mac)> {
+        self.arp.get(bridge).map(Arp::hear).unwrap_or_default()
+    }
+
+    fn end_arp(&mut self) {
+        self.arp.clear();
+    }
+
     fn backend(&self) -> &'static str {
         "linux"
     }
