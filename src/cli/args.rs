@@ -24,6 +24,8 @@ use super::verbs::{self, Flag, Kind, LIMITS, Settings, Verb};
 
 /// How the daemon starts a hypervisor; no verb of people.
 const EXEC_AS: &str = "exec-as";
+/// How it starts the keeper of a log; no verb of people.
+const KEEP_LOG: &str = "keep-log";
 
 /// A command line that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +83,9 @@ impl Line {
         };
         if name == EXEC_AS {
             return Ok(Command::ExecAs { words: self.rest(&[], Vec::new())?.words });
+        }
+        if name == KEEP_LOG {
+            return Ok(Command::KeepLog { words: self.rest(&[], Vec::new())?.words });
         }
         let verb = verbs::of(&name).ok_or_else(|| wrong(format!("there is no verb {name:?}")))?;
         *found = Some(verb);

@@ -53,6 +53,8 @@ pub(super) enum Command {
     Exec { name: String, program: String, args: Vec<String> },
     /// Become a hypervisor, with the rights of its user: how the daemon starts one.
     ExecAs { words: Vec<String> },
+    /// Keep the log of a VM within its bound: how the daemon starts a keeper.
+    KeepLog { words: Vec<String> },
     /// Call a method and print its replies.
     Call { method: String, parameters: Option<String>, more: bool },
     /// Connect the terminal to a VM's serial console.

@@ -1,10 +1,11 @@
 //! `logs`: shows the log of a VM's hypervisor.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::hypervisor::bounded::{DROPPED_BYTES, dropped};
 use crate::model::name::VmName;
 
 use super::session::{Session, file};
@@ -15,25 +16,32 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Prints the log. With `follow` it also prints new lines, and begins again if the log was
 /// truncated or replaced. A VM that was never started has no log; with `follow`, it waits for one.
+/// A long log loses its beginning, and says so in its first line: then new lines are those behind
+/// what was printed, wherever they stand now.
 pub(super) fn logs(session: &mut Session, name: &str, follow: bool) -> Result<u8, Trouble> {
     let name = VmName::new(name)?;
     let path = session.settings.log_dir.join(format!("{name}.log"));
-    let mut at = 0;
+    // How much of all that was ever written to the log was printed, or is gone.
+    let mut done = 0;
     loop {
         match File::open(&path) {
             Ok(mut log) => {
                 let cannot = |error| file("cannot read", &path, error);
-                let size = log.metadata().map_err(cannot)?.len();
-                if size < at {
-                    at = 0;
+                let (gone, header) = gone(&mut log).map_err(cannot)?;
+                let written = gone + log.metadata().map_err(cannot)?.len().saturating_sub(header);
+                if written < done {
+                    done = 0;
                 }
-                if size > at {
-                    log.seek(SeekFrom::Start(at)).map_err(cannot)?;
-                    at += io::copy(&mut log, &mut session.out)?;
+                if written > done {
+                    // At first also the line that says how much is gone.
+                    let from = if done == 0 { 0 } else { header + done.saturating_sub(gone) };
+                    log.seek(SeekFrom::Start(from)).map_err(cannot)?;
+                    let printed = io::copy(&mut log, &mut session.out)?;
+                    done = gone + (from + printed).saturating_sub(header);
                     session.out.flush()?;
                 }
             }
-            Err(error) if follow && error.kind() == io::ErrorKind::NotFound => at = 0,
+            Err(error) if follow && error.kind() == io::ErrorKind::NotFound => done = 0,
             Err(error) => return Err(file("cannot read", &path, error)),
         }
         if !follow {
@@ -41,4 +49,11 @@ pub(super) fn logs(session: &mut Session, name: &str, follow: bool) -> Result<u8
         }
         sleep(INTERVAL);
     }
+}
+
+/// How much of the beginning of a log is gone, and the length of the line that says so.
+fn gone(log: &mut File) -> io::Result<(u64, u64)> {
+    let mut beginning = Vec::new();
+    log.take(DROPPED_BYTES as u64).read_to_end(&mut beginning)?;
+    Ok(dropped(&beginning).map_or((0, 0), |gone| (gone, DROPPED_BYTES as u64)))
 }

@@ -92,6 +92,9 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
     if let Command::ExecAs { words } = &command {
         return exec_as(words);
     }
+    if let Command::KeepLog { words } = &command {
+        return keep_log(words);
+    }
     let settings = config::read(&flags)?;
     let mut session = Session { settings, json, out, daemon };
     match command {
@@ -122,7 +125,10 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Monitor => call::monitor(&mut session),
         Command::Check => host::check(&mut session),
         Command::Version => host::version(&mut session),
-        Command::Help { .. } | Command::Completion { .. } | Command::ExecAs { .. } => Ok(DONE),
+        Command::Help { .. }
+        | Command::Completion { .. }
+        | Command::ExecAs { .. }
+        | Command::KeepLog { .. } => Ok(DONE),
     }
 }
 
@@ -135,6 +141,20 @@ fn exec_as(words: &[String]) -> Result<u8, Trouble> {
             Err(Trouble::File { what: format!("cannot start {program}"), error })
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn keep_log(words: &[String]) -> Result<u8, Trouble> {
+    let bound = words.first().map_or("", String::as_str);
+    let what = || "cannot keep a log".to_string();
+    crate::hypervisor::linux::keeper::keep(bound)
+        .map_err(|error| Trouble::File { what: what(), error })?;
+    Ok(DONE)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_log(_: &[String]) -> Result<u8, Trouble> {
+    Err(Trouble::Input("the keeper of a log needs Linux".into()))
 }
 
 #[cfg(not(target_os = "linux"))]

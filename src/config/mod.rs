@@ -51,6 +51,7 @@ const LOG_DIR: Key = Key::new("log_dir", Some("log-dir"), "VOLNET_LOG_DIR", Some
 const BACKEND: Key = Key::new("backend", Some("backend"), "VOLNET_BACKEND", None);
 const NFT_OWNER: Key = Key::new("nft_owner", Some("nft-owner"), "VOLNET_NFT_OWNER", None);
 const POOL: Key = Key::new("pool", None, "VOLNET_POOL", None);
+const LOG_MB: Key = Key::new("log_mb", None, "VOLNET_LOG_MB", None);
 const EXPOSE_PORTS: Key = Key::new("expose_ports", None, "VOLNET_EXPOSE_PORTS", None);
 const HYPERVISOR_USER: Key = Key::new("hypervisor_user", None, "VOLNET_HYPERVISOR_USER", None);
 const KVM: Key = Key::new("kvm", Some("kvm"), "VOLNET_KVM", None);
@@ -61,6 +62,10 @@ const KERNEL_VMLINUX: Key =
 
 /// The most taps that are made ahead: a quarter of the ports of a bridge.
 const POOL_MAX: usize = 256;
+
+/// The bound of the log of a VM in MiB, and the most that it can be.
+const LOG_MB_DEFAULT: usize = 8;
+const LOG_MB_MAX: usize = 4096;
 
 /// The settings that a client needs to find the daemon and its files.
 pub const CLIENT_KEYS: [Key; 4] = [CONFIG_FILE, SOCKET, RUNTIME_DIR, LOG_DIR];
@@ -80,8 +85,9 @@ pub const KEYS: [Key; 11] = [
 ];
 
 /// The settings that have a variable and no flag.
-pub const WITHOUT_FLAG: [Key; 6] = [
+pub const WITHOUT_FLAG: [Key; 7] = [
     POOL,
+    LOG_MB,
     HYPERVISOR_USER,
     KERNEL_BZIMAGE,
     KERNEL_VMLINUX,
@@ -100,6 +106,8 @@ pub struct Settings {
     pub runtime_dir: PathBuf,
     /// The directory of hypervisor logs.
     pub log_dir: PathBuf,
+    /// The bound of the log of a VM, in bytes.
+    pub log_bound: u64,
     /// The networks. The first is the default.
     pub networks: Vec<NetworkConfig>,
     /// The policies of the settings, in addition to the built-in ones.
@@ -156,6 +164,7 @@ pub fn resolve(
         socket: socket(&sources, &runtime_dir)?,
         state_dir,
         log_dir: path(&sources, &LOG_DIR, "/var/log/volnet")?,
+        log_bound: log_bound(&sources)?,
         policies: policies::resolve(&sources, &networks)?,
         networks,
         nft_owner: sources.switch(&NFT_OWNER)?.unwrap_or(true),
@@ -216,6 +225,16 @@ fn machine_id() -> String {
         .map(|text| text.trim().to_owned())
         .find(|id| !id.is_empty())
         .unwrap_or_default()
+}
+
+fn log_bound(sources: &Sources) -> Result<u64, Refusal> {
+    match sources.number(&LOG_MB, LOG_MB_MAX)?.unwrap_or(LOG_MB_DEFAULT) {
+        0 => {
+            let reason = format!("a log needs some room, from 1 to {LOG_MB_MAX} MiB");
+            Err(Refusal::InvalidConfig { field: LOG_MB.field.into(), reason })
+        }
+        mib => Ok((mib as u64) << 20),
+    }
 }
 
 fn expose_ports(sources: &Sources) -> Result<Ports, Refusal> {

@@ -102,6 +102,7 @@ const KNOWN: &[&str] = &[
     "kvm",
     "nft_owner",
     "pool",
+    "log_mb",
     "expose_ports",
     "hypervisor",
     "hypervisors",

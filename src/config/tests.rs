@@ -254,6 +254,8 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"nft_owner": "yes"}"#, "nft_owner"),
         (r#"{"pool": 257}"#, "pool"),
         (r#"{"pool": -1}"#, "pool"),
+        (r#"{"log_mb": 0}"#, "log_mb"),
+        (r#"{"log_mb": 4097}"#, "log_mb"),
         (r#"{"hypervisor": "xen"}"#, "hypervisor"),
         (r#"{"hypervisors": {"a b": {}}}"#, "hypervisors.a b"),
         (r#"{"hypervisors": {"xen": {}}}"#, "hypervisors.xen.program"),

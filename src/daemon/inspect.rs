@@ -67,6 +67,8 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             finding("state_dir", Level::Error, doubt.into(), Some(doubt::REMEDY.into()))
         }));
         findings.extend(self.stray_findings());
+        #[cfg(target_os = "linux")]
+        findings.extend(self.short_of_space());
         let surroundings = self.network.surroundings()?;
         let bridges: Vec<&str> = self
             .engine
@@ -113,6 +115,28 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             findings.push(finding("network", Level::Ok, message, None));
         }
         Ok(Reply::Findings { findings })
+    }
+
+    /// Directories of ours whose file systems are nearly full.
+    #[cfg(target_os = "linux")]
+    fn short_of_space(&self) -> Vec<Finding> {
+        use crate::store::space::Space;
+        let paths = self.store.paths();
+        let directories = [paths.state(), paths.runtime(), self.launcher.logs()];
+        let short = |path: &&std::path::Path| {
+            let space = Space::of_path(path).ok().filter(|space| space.is_short())?;
+            let room = match space.lacks_inodes {
+                true => "few inodes are free".to_string(),
+                false => format!("{} KiB are free", space.available >> 10),
+            };
+            let message = format!(
+                "the disk with {} is nearly full, {room}: logs of VMs do not grow, and soon no \
+                 change of a VM can be written down",
+                path.display()
+            );
+            Some(finding("disk", Level::Warning, message, Some("free some space".into())))
+        };
+        directories.iter().filter_map(short).collect()
     }
 
     /// Programs of the host that get nothing any more, because their port leads to a guest.

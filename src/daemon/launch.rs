@@ -189,7 +189,6 @@ impl Launcher {
         let seed = seed::image(record, told.networks, told.resolvers)?;
         machine.disks.extend(seed.iter().map(|_| seed::disk(&folder)));
         let resolved = resolve_machine(&machine, &self.defaults)?;
-        let log = self.log(&record.name);
         let number = |descriptor: &OwnedFd| descriptor.as_raw_fd() as u32;
         let taps: Vec<u32> = given.taps.iter().map(number).collect();
         let nics = nics(record, told.networks, &taps);
@@ -201,7 +200,6 @@ impl Launcher {
             cid: record.cid,
             kernel_args: told.kernel_args,
             folder: folder.clone(),
-            log: &log,
             log_fd: number(&given.log),
             vhost_vsock: self.opens(user::VHOST_VSOCK),
             architecture: Architecture::HOST,
@@ -294,6 +292,12 @@ impl Launcher {
                 Finding { check, level, message, hint: Some(hint) }
             }
         }
+    }
+
+    /// The directory of the logs.
+    #[cfg(target_os = "linux")]
+    pub(super) fn logs(&self) -> &std::path::Path {
+        &self.logs
     }
 
     /// The path of a VM's log.

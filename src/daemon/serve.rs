@@ -121,7 +121,8 @@ fn shell(
     };
     let store = Store::open(Files, Paths::new(&settings.state_dir, &settings.runtime_dir))?;
     let processes = LinuxProcesses::new(&settings.runtime_dir, launcher.user().cloned())?
-        .with_descriptors(descriptors);
+        .with_descriptors(descriptors)
+        .with_bounded_logs(settings.log_bound);
     let shell = Shell::new(engine, network, store, processes, launcher);
     Ok((shell, monitor))
 }

@@ -35,7 +35,6 @@ pub fn launch(bytes: &[u8]) {
         cid: 3,
         kernel_args: if addressed { KERNEL_ARGS } else { "" },
         folder: "/run/volnet/vm/web".into(),
-        log: Path::new("/var/log/volnet/web.log"),
         log_fd: 9,
         vhost_vsock: false,
         architecture: Architecture::HOST,

@@ -4,8 +4,8 @@
 //! a [`Launch`] into a [`Command`]. [`command_line`] chooses among them. [`network_args`] is only
 //! the network part, for people who start their own hypervisor. [`process`] spawns, watches, adopts
 //! and ends processes. [`user`] is their user, [`inputs`] checks the files of a VM, `folder` has
-//! its sockets, [`log`] reads the end of its log, and [`exercise`] has the bodies of the fuzz
-//! targets.
+//! its sockets, [`log`] reads the end of its log, which `bounded` keeps within its bound, and
+//! [`exercise`] has the bodies of the fuzz targets.
 //!
 //! All use the same names in a VM's folder. The folder is empty before a start, because an old
 //! socket stops most hypervisors:
@@ -28,6 +28,8 @@
 //! So the VM's own part is last.
 
 mod architecture;
+#[cfg(unix)]
+pub mod bounded;
 pub mod cloud_hypervisor;
 #[cfg(unix)]
 pub mod disks;
@@ -93,9 +95,7 @@ pub struct Launch<'a> {
     pub kernel_args: &'a str,
     /// The folder of this VM's sockets and generated files; it exists and is empty.
     pub folder: PathBuf,
-    /// The VM's log, to which the hypervisor's own output is appended.
-    pub log: &'a Path,
-    /// The descriptor by which the hypervisor may inherit the open log.
+    /// The descriptor by which the hypervisor may inherit its output, which goes to the log.
     pub log_fd: u32,
     /// Whether the host's kernel offers vhost-vsock.
     pub vhost_vsock: bool,

@@ -4,7 +4,8 @@
 //!
 //! | word | stands for | absent |
 //! |---|---|---|
-//! | `{name}` `{cid}` `{folder}` `{log}` | name, vsock context id, folder and log | never |
+//! | `{name}` `{cid}` `{folder}` | name, vsock context id and folder | never |
+//! | `{log}` | `/dev/stdout`, which goes to the log | never |
 //! | `{cpus}` `{memory_mb}` `{kernel}` `{cmdline}` | what it runs on | never |
 //! | `{initramfs}` | path of the initramfs | without one |
 //! | `{disk}` `{disk_format}` `{disk_readonly}` | path, format, `on` or `off` | without one |
@@ -19,6 +20,9 @@
 use super::{Attachment, Command, Control, Launch, LaunchNic, VSOCK_SOCKET, text};
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
+
+/// Where the output of a hypervisor goes: to its log.
+const OUTPUT: &str = "/dev/stdout";
 
 /// All words. Those of the network come first; see [`NETWORK_WORDS`].
 const WORDS: [&str; 19] = [
@@ -121,7 +125,7 @@ pub fn command(launch: &Launch, template: &Template) -> Result<Command, Refusal>
     let machine = launch.machine;
     let mut values = Values::of(&launch.attachment())?;
     values.set("name", launch.name);
-    values.set("log", text::path(launch.log, "log_dir")?);
+    values.set("log", OUTPUT);
     values.set("cpus", machine.cpus);
     values.set("kernel", text::path(launch.kernel, "kernel_override")?);
     values.set("cmdline", text::cmdline("", launch)?);

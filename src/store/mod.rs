@@ -30,6 +30,8 @@ pub mod lock;
 #[cfg(any(test, feature = "testing", not(target_os = "linux")))]
 pub mod memory;
 mod record;
+#[cfg(target_os = "linux")]
+pub mod space;
 mod upgrade;
 
 use std::io;
@@ -70,6 +72,11 @@ impl Paths {
     /// The runtime directory itself.
     pub fn runtime(&self) -> &Path {
         &self.runtime
+    }
+
+    /// The state directory itself.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     /// The folder of a VM's sockets and generated files.

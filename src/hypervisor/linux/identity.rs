@@ -22,6 +22,8 @@ use crate::store::Paths;
 pub(super) const MARK_VM: &str = "VOLNET_VM";
 /// The same in the process of a hypervisor's helper.
 pub(super) const MARK_HELPER: &str = "VOLNET_HELPER";
+/// The same in the process that keeps the VM's log.
+pub(super) const MARK_KEEPER: &str = "VOLNET_KEEPER";
 /// The environment variable with the runtime directory: two daemons may have VMs of the same name.
 pub(super) const MARK_RUNTIME: &str = "VOLNET_RUNTIME";
 

@@ -12,9 +12,13 @@
 //! older kernels it goes by number, but only while the hypervisor still exists, at least as a
 //! zombie, and is in this group: the kernel does not reuse the number of a group that exists.
 //!
+//! **The log.** What hypervisor and helper print goes through a pipe to the keeper of the log
+//! ([`keeper`]), which bounds it.
+//!
 //! **Waits.** The daemon has one thread for all VMs, and it waits for a process in three places
 //! only, each with a bound: for a helper that is started before its hypervisor, until it serves
-//! (half a second); for a killed helper ([`HELPER_END_MS`]); for a killed hypervisor whose start is
+//! (half a second); for a killed helper, or the keeper of the log of a VM that has ended
+//! ([`HELPER_END_MS`]); for a killed hypervisor whose start is
 //! undone ([`KILL_MS`]). Before the loop begins, a new daemon also waits for processes that are
 //! about to become hypervisors, a second at most.
 
@@ -22,6 +26,7 @@ pub mod confine;
 #[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 mod identity;
+pub mod keeper;
 mod power;
 mod spawn;
 
@@ -40,6 +45,7 @@ use socket2::Socket;
 use volnet_ffi::pidfd;
 
 use self::identity::Stat;
+use self::keeper::Keeper;
 use self::spawn::{Part, Place, Spawned};
 use super::process::{Descriptors, Processes};
 use super::user::User;
@@ -49,7 +55,7 @@ use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId};
 use crate::store::Paths;
 
-/// How long to wait for a killed helper in one turn, in milliseconds. It takes one.
+/// How long to wait for a killed helper, or a keeper, in one turn, in milliseconds. It takes one.
 const HELPER_END_MS: u16 = 50;
 
 /// How long to wait for a killed hypervisor when its start is undone, in milliseconds.
@@ -65,7 +71,12 @@ pub struct LinuxProcesses {
     descriptors: Option<rlim_t>,
     boot_id: String,
     watched: BTreeMap<VmName, Watched>,
-    /// Helpers that were killed and have not been waited for.
+    /// The bound of a log in bytes. `None`: hypervisors write to their logs themselves.
+    log_bound: Option<u64>,
+    /// The keepers of logs that we started, which end with their VMs.
+    keepers: BTreeMap<VmName, OwnedFd>,
+    /// Helpers that were killed, and keepers that have nothing more to keep, which have not been
+    /// waited for.
     ending: Vec<OwnedFd>,
 }
 
@@ -99,8 +110,21 @@ impl LinuxProcesses {
         let boot_id = identity::boot_id()
             .map_err(|error| Failure::kernel("read", "/proc/sys/kernel/random/boot_id", &error))?;
         let runtime_dir = runtime_dir.into();
-        let (watched, ending) = (BTreeMap::new(), Vec::new());
-        Ok(LinuxProcesses { runtime_dir, user, descriptors: None, boot_id, watched, ending })
+        Ok(LinuxProcesses {
+            runtime_dir,
+            user,
+            descriptors: None,
+            boot_id,
+            watched: BTreeMap::new(),
+            log_bound: None,
+            keepers: BTreeMap::new(),
+            ending: Vec::new(),
+        })
+    }
+
+    /// Keeps each log within this bound, in bytes. For this the program that runs must be volnet.
+    pub fn with_bounded_logs(self, bound: u64) -> LinuxProcesses {
+        LinuxProcesses { log_bound: Some(bound), ..self }
     }
 
     /// Gives new processes this soft limit of open descriptors instead of the daemon's.
@@ -163,13 +187,21 @@ impl LinuxProcesses {
         }
     }
 
-    /// Waits for a killed helper, now or in a later turn.
+    /// Waits for a helper or a keeper that is about to end, now or in a later turn.
     fn collect(&mut self, helper: OwnedFd) {
         // Whether it has ended in time is seen by the wait below.
         let _ = pidfd::has_ended(helper.as_fd(), HELPER_END_MS);
         self.ending.push(helper);
         // If waiting is an error, the helper is not our child, and init waits for it.
         self.ending.retain(|helper| matches!(pidfd::wait(helper.as_fd()), Ok(None)));
+    }
+
+    /// Waits for the keeper of a VM whose processes have ended: then all that they printed is in
+    /// the log.
+    fn collect_keeper(&mut self, name: &VmName) {
+        if let Some(keeper) = self.keepers.remove(name) {
+            self.collect(keeper);
+        }
     }
 
     fn watched(&self, name: &VmName) -> Result<&Watched, Failure> {
@@ -179,7 +211,16 @@ impl LinuxProcesses {
 
 impl Processes for LinuxProcesses {
     fn open_log(&mut self, name: &VmName, path: &Path) -> Result<OwnedFd, Failure> {
-        spawn::open_log(path).map(OwnedFd::from).map_err(|reason| failure(name, reason))
+        self.collect_keeper(name);
+        let log = spawn::open_log(path).map_err(|reason| failure(name, reason))?;
+        let Some(bound) = self.log_bound else { return Ok(log.into()) };
+        let user = self.user.as_ref();
+        let Keeper { pidfd, input } = keeper::start(log, bound, name, &self.runtime_dir, user)
+            .map_err(|error| {
+                failure(name, format!("cannot start the keeper of its log: {error}"))
+            })?;
+        self.keepers.insert(name.clone(), pidfd);
+        Ok(input)
     }
 
     fn spawn(
@@ -191,8 +232,10 @@ impl Processes for LinuxProcesses {
         if let Some(watched) = self.watched.get(name) {
             return Err(failure(name, format!("its process {} still exists", watched.id.pid)));
         }
-        let (spawned, group) =
-            self.start(name, command, given).map_err(|reason| failure(name, reason))?;
+        let (spawned, group) = self.start(name, command, given).map_err(|reason| {
+            self.collect_keeper(name);
+            failure(name, reason)
+        })?;
         let id = ProcessId {
             pid: spawned.pid,
             start_time: spawned.stat.start_time,
@@ -287,6 +330,7 @@ impl Processes for LinuxProcesses {
     }
 
     fn remove_log(&mut self, name: &VmName, path: &Path) {
+        self.collect_keeper(name);
         match std::fs::remove_file(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -310,6 +354,7 @@ impl Processes for LinuxProcesses {
         {
             self.collect(pidfd);
         }
+        self.collect_keeper(name);
         Some(exit)
     }
 

@@ -91,7 +91,7 @@ pub(super) fn write_files(command: &Command) -> Result<(), String> {
     Ok(())
 }
 
-/// Opens a VM's log for appending, and makes its directory if it is missing.
+/// Opens a VM's log for reading and appending, and makes its directory if it is missing.
 pub(super) fn open_log(path: &Path) -> Result<File, String> {
     let open = || {
         if let Some(directory) = path.parent() {
@@ -101,8 +101,13 @@ pub(super) fn open_log(path: &Path) -> Result<File, String> {
         // a FIFO would block.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let mut options = OpenOptions::new();
-        let log =
-            options.append(true).create(true).mode(LOG_MODE).custom_flags(flags).open(path)?;
+        let log = options
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(LOG_MODE)
+            .custom_flags(flags)
+            .open(path)?;
         match log.metadata()?.is_file() {
             true => Ok(log),
             false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
