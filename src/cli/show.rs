@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 26] = [
+const VM_FIELDS: [&str; 27] = [
     "name",
     "mode",
     "status",
@@ -31,6 +31,7 @@ const VM_FIELDS: [&str; 26] = [
     "kvm",
     "exit_code",
     "exit_signal",
+    "last_error",
     "restarts",
     "created_at",
     "started_at",
@@ -233,7 +234,8 @@ mod tests {
             "netmask": "255.255.255.0", "gateway": "192.168.127.1", "mtu": 1500, "cid": 3,
             "kernel_args": "ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off",
             "ephemeral": false, "hypervisor": "qemu", "pid": 4711, "kvm": false, "exit_code": null,
-            "exit_signal": null, "restarts": 0, "created_at": 1767225600000_i64,
+            "exit_signal": null, "last_error": null, "restarts": 0,
+            "created_at": 1767225600000_i64,
             "started_at": 1767225601999_i64
         });
         assert_eq!(

@@ -292,6 +292,11 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             }
             Err(error) => {
                 log::warn!("VM {}: {error}", decision.subject);
+                if decision.act == Some(Act::Spawn) {
+                    let (kind, vm) = (EventKind::VmExited, Some(decision.subject.clone()));
+                    let message = format!("VM {} was not started: {error}", decision.subject);
+                    self.event(Notice { kind, vm, message, by: None }, now);
+                }
                 if !decision.plan.is_empty() && self.host.is_some() {
                     // If the undo failed as well, this finds the rest.
                     self.engine.look_again(now);

@@ -172,7 +172,7 @@ impl Processes for NoProcesses {
         Ok(())
     }
 
-    fn is_ready(&mut self, _: &VmName, _: &Control) -> bool {
+    fn progress(&mut self, _: &VmName, _: &Control) -> Progress {
         false
     }
 

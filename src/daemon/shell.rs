@@ -22,7 +22,7 @@ use crate::hypervisor::user::User;
 use crate::model::clock::Now;
 use crate::model::error::Error;
 use crate::model::name::VmName;
-use crate::model::record::{HostRecord, ProcessId};
+use crate::model::record::{HostRecord, ProcessId, Progress};
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Query, Reply, Request};
 use crate::model::view::{Event, EventKind};
@@ -262,20 +262,23 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
             if self.unwatched.contains_key(&name) && self.collect(&name, now) {
                 continue;
             }
-            let ready = self.is_ready(&name);
-            let answers = self.engine.looked_at(&name, ready, now);
-            self.answer(answers);
+            let progress = self.progress(&name);
+            if let Some(decision) = self.engine.looked_at(&name, progress, now) {
+                self.carry_out(decision, now);
+            }
         }
         self.heal(now);
         self.probe(now);
         self.settle(now);
     }
 
-    /// Whether a process that was just started has got through its arguments.
-    fn is_ready(&mut self, name: &VmName) -> bool {
-        let Ok(vm) = self.engine.vm(name) else { return false };
-        let control = self.launcher.control(&vm.record, self.store.paths());
-        control.is_ok_and(|control| self.processes.is_ready(name, &control))
+    /// How far the start of a process is.
+    fn progress(&mut self, name: &VmName) -> Progress {
+        let Ok(vm) = self.engine.vm(name) else { return Progress::Starting };
+        match self.launcher.control(&vm.record, self.store.paths()) {
+            Ok(control) => self.processes.progress(name, &control),
+            Err(_) => Progress::Untold,
+        }
     }
 
     /// Carries out what follows from what was done, until nothing does.
@@ -312,7 +315,9 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
 
     fn query(&mut self, query: &Query) -> Result<Reply, Error> {
         Ok(match query {
-            Query::Get { name } => Reply::Vm { vm: self.engine.show(self.engine.vm(name)?) },
+            Query::Get { name } => {
+                Reply::Vm { vm: Box::new(self.engine.show(self.engine.vm(name)?)) }
+            }
             Query::List => Reply::Vms { vms: self.engine.list() },
             Query::Monitor => Reply::State { vms: self.engine.list() },
             Query::Networks => Reply::Networks { networks: self.engine.networks() },

@@ -14,9 +14,9 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use crate::engine::ledger::{Conflict, Ledger};
-use crate::engine::lifecycle::Started;
+use crate::engine::lifecycle::{self, Started};
 use crate::engine::state::{Agenda, Host, Known, State};
-use crate::engine::supervise::{Life, Want};
+use crate::engine::supervise::{Life, Origin, Want};
 use crate::engine::vm::{self, Vm};
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
@@ -194,9 +194,9 @@ impl Step {
 }
 
 impl Answer {
-    /// The answer to a create whose documents need no notes.
-    fn created(plan: Vec<String>) -> Answer {
-        Answer::Created { plan, notes: Vec::new() }
+    /// The answer to a create, with the notes about its documents.
+    fn created(plan: Vec<String>, notes: &[String]) -> Answer {
+        Answer::Created { plan, notes: notes.into() }
     }
 
     fn note(&mut self, about: &[String]) {
@@ -258,6 +258,12 @@ impl Engine {
     /// Decides on a change that `ticket` asks for.
     pub fn request(&mut self, ticket: Ticket, change: &Change, now: Now) -> Result<Step, Error> {
         match change {
+            Change::Create { name, spec, start: true, dry_run: false, notes }
+                if self.state.vms.get(name).is_some_and(|vm| vm.record.spec == **spec)
+                    && self.join_check(name, ticket, Answer::created(Vec::new(), notes)) =>
+            {
+                Ok(Step::Later)
+            }
             Change::Create { name, spec, start, dry_run, notes } => {
                 let step = self.create(ticket, name, spec, *start, *dry_run, now)?;
                 Ok(step.noted(notes))
@@ -388,9 +394,10 @@ impl Engine {
             Some(vm) => self.state.ledger.release(&vm.record),
             None => {}
         }
-        if decision.act == Some(Act::Spawn) && !decision.answers.is_empty() {
+        if decision.act == Some(Act::Spawn) {
             let made = decision.former.is_none();
-            self.begin_check(&decision.subject, decision.answers, made, now);
+            let origin = if made { Origin::Made } else { Origin::Started };
+            self.begin_check(&decision.subject, decision.answers, origin, now);
             return Vec::new();
         }
         self.answers(&decision.subject, decision.answers)
@@ -403,11 +410,15 @@ impl Engine {
         let mut waiting: Vec<Ticket> = decision.answers.iter().map(|(it, _)| *it).collect();
         waiting.extend(self.state.vms.get(&name).into_iter().flat_map(|vm| vm.life.tickets()));
         match decision.former {
-            Some(vm) => {
+            Some(mut vm) => {
                 let still = vm.life.tickets();
                 waiting.retain(|ticket| !still.contains(ticket));
                 self.take_lease_back(&vm.record);
                 self.agenda.timed.insert(name.clone());
+                if decision.act == Some(Act::Spawn) {
+                    // Written with the next change.
+                    vm.edit().last_error = Some(lifecycle::last_error(&error.to_string(), None));
+                }
                 self.state.vms.insert(name, vm);
             }
             None => {
@@ -433,7 +444,7 @@ impl Engine {
         match answer {
             Answer::Deleted => Ok(Reply::Deleted),
             Answer::NotFound => Err(Refusal::VmNotFound { name: name.to_string() }.into()),
-            Answer::Shown => Ok(Reply::Vm { vm: self.show(self.vm(name)?) }),
+            Answer::Shown => Ok(Reply::Vm { vm: Box::new(self.show(self.vm(name)?)) }),
             Answer::Created { plan, notes } => {
                 Ok(Reply::Created { vm: Box::new(self.show(self.vm(name)?)), plan, notes })
             }
@@ -461,7 +472,7 @@ impl Engine {
                 }
                 return Ok(Step::reply(Reply::created(vm, Vec::new())));
             }
-            return self.start(ticket, name, Answer::created(Vec::new()));
+            return self.start(ticket, name, Answer::created(Vec::new(), &[]));
         }
         if start && spec.machine.is_none() {
             return Err(no_machine().into());
@@ -484,6 +495,7 @@ impl Engine {
             started_at: None,
             kvm: None,
             exit: None,
+            last_error: None,
             wanted: start,
             boot: self.host.boot,
         };
@@ -505,10 +517,7 @@ impl Engine {
         let vm = Vm::idle(record);
         let record = Rc::clone(&vm.record);
         self.state.vms.insert(name.clone(), vm);
-        let mut events = vec![(EventKind::VmCreated, format!("VM {name} was created"))];
-        if start {
-            events.push((EventKind::VmStarted, format!("VM {name} was started")));
-        }
+        let events = vec![(EventKind::VmCreated, format!("VM {name} was created"))];
         Ok(Step::Do(Box::new(Decision {
             subject: name.clone(),
             record,
@@ -516,18 +525,22 @@ impl Engine {
             plan,
             act: start.then_some(Act::Spawn),
             write: Write::Put,
-            answers: vec![(ticket, Answer::created(commands))],
+            answers: vec![(ticket, Answer::created(commands, &[]))],
             events,
             former: None,
         })))
     }
 
+    /// Starts a VM. If it is starting already, the caller waits for the same process.
     fn start(&mut self, ticket: Ticket, name: &VmName, answer: Answer) -> Result<Step, Error> {
         let vm = self.placed_vm(name)?;
         if vm.record.spec.machine.is_none() {
             return Err(no_machine().into());
         }
         match vm.status() {
+            Status::Created if self.join_check(name, ticket, answer.clone()) => {
+                return Ok(Step::Later);
+            }
             Status::Created | Status::Stopped | Status::Crashed => {}
             status @ (Status::Running | Status::Stopping) => {
                 let name = name.to_string();
@@ -567,7 +580,7 @@ impl Engine {
         }
         let vm = &self.state.vms[name];
         if vm.record == former.record {
-            return Step::reply(Reply::Vm { vm: self.show(vm) });
+            return Step::reply(Reply::Vm { vm: Box::new(self.show(vm)) });
         }
         let plan = self.exchange_plan(&former.record, &vm.record);
         Step::Do(Box::new(Decision {

@@ -121,7 +121,9 @@ impl Engine {
         if let Some((owner, port)) = there.find(|(_, port)| port.at().meets(&wanted.at())) {
             let same = port.at() == wanted.at() && port.port == wanted.port;
             if owner == at && same {
-                return Ok(Step::reply(Reply::Vm { vm: self.show(self.placed_vm(name)?) }));
+                return Ok(Step::reply(Reply::Vm {
+                    vm: Box::new(self.show(self.placed_vm(name)?)),
+                }));
             }
             let (protocol, port) = (wanted.protocol, wanted.host_port);
             let owner = name.to_string();

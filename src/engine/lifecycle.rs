@@ -6,13 +6,13 @@
 
 use std::rc::Rc;
 
-use crate::engine::decide::{Act, Answer, Answers, Decision, Engine, Step, Write};
-use crate::engine::supervise::{self, Escalation, Life, StartCheck, Stop, Want};
+use crate::engine::decide::{Act, Answer, Decision, Engine, Step, Write};
+use crate::engine::supervise::{self, Escalation, Life, Origin, StartCheck, Stop, Want};
 use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{Action, Exit};
+use crate::model::record::{Action, Exit, LAST_ERROR_BYTES_MAX, Progress};
 use crate::model::request::STOP_TIMEOUT_MS;
 use crate::model::request::Ticket;
 use crate::model::spec::RestartPolicy;
@@ -162,16 +162,27 @@ impl Engine {
         &mut self,
         name: &VmName,
         answers: Vec<(Ticket, Answer)>,
-        made: bool,
+        origin: Origin,
         now: Now,
     ) {
         if let Some(Life::Running { check, .. }) =
             self.state.vms.get_mut(name).map(|vm| &mut vm.life)
         {
-            let check_at = now.mono + supervise::HATCH_CHECK_MS;
-            let until = now.mono + supervise::HATCH_MAX_MS;
-            *check = Some(StartCheck { answers, made, check_at, until });
+            let check_at = now.mono + supervise::until_next_look(0);
+            *check = Some(StartCheck { answers, origin, check_at, late: false });
             self.agenda.timed.insert(name.clone());
+        }
+    }
+
+    /// Another caller wants a VM to run that is starting. False if it is not starting.
+    pub(super) fn join_check(&mut self, name: &VmName, ticket: Ticket, answer: Answer) -> bool {
+        self.keep(name);
+        match self.state.vms.get_mut(name).map(|vm| &mut vm.life) {
+            Some(Life::Running { check: Some(check), .. }) => {
+                check.answers.push((ticket, answer));
+                true
+            }
+            Some(_) | None => false,
         }
     }
 
@@ -181,7 +192,9 @@ impl Engine {
         if let Some(Life::Running { check: Some(check), .. }) =
             self.state.vms.get_mut(name).map(|vm| &mut vm.life)
         {
-            check.made = false;
+            if check.origin == Origin::Made {
+                check.origin = Origin::Started;
+            }
         }
     }
 
@@ -195,19 +208,36 @@ impl Engine {
         self.agenda.timed.iter().find(due).cloned()
     }
 
-    /// The process was checked. If it is `ready`, or if its time is over, its callers are answered.
-    pub fn looked_at(&mut self, name: &VmName, ready: bool, now: Now) -> Answers {
-        let Some(Life::Running { check, .. }) = self.state.vms.get_mut(name).map(|vm| &mut vm.life)
-        else {
-            return Vec::new();
+    /// The process was checked. If its guest runs, its callers are answered. If its time is over,
+    /// it is killed, and its callers are answered at its end. Until then it is checked again.
+    pub fn looked_at(&mut self, name: &VmName, progress: Progress, now: Now) -> Option<Decision> {
+        let vm = self.state.vms.get_mut(name)?;
+        let Life::Running { since, check: slot, .. } = &mut vm.life else { return None };
+        let age = now.mono.saturating_sub(*since);
+        let check = slot.as_mut()?;
+        let in_time = age < supervise::START_MAX_MS;
+        let passes = match progress {
+            Progress::Running => !check.late,
+            Progress::Untold => age >= supervise::UNTOLD_MS,
+            Progress::Starting => !in_time && check.origin == Origin::Adopted,
         };
-        let waits = |waiting: &&mut StartCheck| !ready && now.mono < waiting.until;
-        if let Some(waiting) = check.as_mut().filter(waits) {
-            waiting.check_at = now.mono + supervise::HATCH_CHECK_MS;
-            return Vec::new();
+        if passes {
+            let answers = slot.take().map(|check| check.answers).unwrap_or_default();
+            let mut decision = Decision::of(vm, None, Write::Nothing, vm.clone());
+            decision.answers = answers;
+            let how = match vm.record.restarts {
+                0 => "started",
+                _ => "started again by its restart policy",
+            };
+            decision.events.push((EventKind::VmStarted, format!("VM {name} was {how}")));
+            return Some(decision);
         }
-        let check = check.take();
-        self.answers(name, check.map(|check| check.answers).unwrap_or_default())
+        check.check_at = now.mono + supervise::until_next_look(age);
+        if in_time {
+            return None;
+        }
+        (check.late, check.check_at) = (true, now.mono + supervise::SIGNAL_RETRY_MS);
+        Some(Decision::of(vm, Some(Act::Kill), Write::Nothing, vm.clone()))
     }
 
     /// The process of a VM has ended. `log` is the end of its log.
@@ -223,21 +253,26 @@ impl Engine {
         // We ended it only to restart it. Record `Lost`, so that the restart policy still applies
         // if the daemon dies before the restart.
         let made = matches!(&life, Life::Stopping { stop, .. } if stop.is_nobodys());
-        vm.edit().exit = Some(if made { Exit::Lost } else { exit });
+        let reason = reason(&life, exit);
+        let record = vm.edit();
+        record.exit = Some(if made { Exit::Lost } else { exit });
+        record.last_error = reason.as_ref().map(|reason| last_error(reason, log.as_deref()));
         let steady = matches!(life, Life::Running { since, .. }
             if now.mono.saturating_sub(since) >= supervise::STEADY_MS);
         if steady {
             vm.in_a_row = 0;
         }
         let mut decision = Decision::of(vm, None, Write::Put, vm.clone());
-        let mut message = format!("VM {name} {exit}");
+        let mut message = match &vm.record.last_error {
+            Some(error) => format!("VM {name}: {error}"),
+            None => format!("VM {name} {exit}"),
+        };
         match life {
             Life::Stopping { stop, .. } => self.ended_on_request(&mut decision, stop),
-            Life::Running { check: Some(check), .. } => {
-                let reason = format!("it {exit} right after its start");
-                self.start_failed(&mut decision, check, reason, log);
+            Life::Running { check: Some(check), .. } if !check.answers.is_empty() => {
+                self.start_failed(&mut decision, check, reason.unwrap_or_default(), log);
             }
-            Life::Running { check: None, .. } | Life::Idle | Life::Waiting { .. } => {
+            Life::Running { .. } | Life::Idle | Life::Waiting { .. } => {
                 let policy = vm.record.spec.restart;
                 let again = supervise::restart_after(policy, exit, vm.in_a_row);
                 if let Some(wait) = again.filter(|_| vm.stranded.is_none()) {
@@ -351,16 +386,21 @@ impl Engine {
             }
             life @ (Life::Running { .. } | Life::Idle | Life::Waiting { .. }) => {
                 let pid = life.pid().unwrap_or_default();
-                let check = match std::mem::take(life) {
-                    Life::Running { check, .. } => check,
-                    Life::Idle | Life::Waiting { .. } | Life::Stopping { .. } => None,
+                let callers = match std::mem::take(life) {
+                    Life::Running { check, .. } => {
+                        check.map(|check| check.answers).unwrap_or_default()
+                    }
+                    Life::Idle | Life::Waiting { .. } | Life::Stopping { .. } => Vec::new(),
                 };
                 *life = Life::Stopping { pid, stop: wish };
                 self.agenda.timed.insert(name.clone());
                 let act = if timeout_ms == 0 { None } else { Some(Act::Ask) };
                 // Nothing is written: if the daemon ends now, the request ends with it, unanswered.
                 let mut decision = Decision::of(vm, act, Write::Nothing, former);
-                decision.answers = check.map(|check| check.answers).unwrap_or_default();
+                let reason = "it was told to end before its guest ran".to_string();
+                let failure = Failure::Hypervisor { name: name.to_string(), reason, log: None };
+                let failed = |(ticket, _)| (ticket, Answer::Failed(failure.clone()));
+                decision.answers = callers.into_iter().map(failed).collect();
                 decision.events.push((EventKind::VmStopping, format!("VM {name} is stopping")));
                 Step::Do(Box::new(decision))
             }
@@ -376,22 +416,17 @@ impl Engine {
     ) -> Decision {
         let vm = self.state.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
-        let message = match started {
-            Started::ByPolicy => format!("VM {name} was started again by its restart policy"),
-            Started::ByRequest => {
-                vm.edit().restarts = 0;
-                vm.in_a_row = 0;
-                format!("VM {name} was started")
-            }
-        };
+        if started == Started::ByRequest {
+            vm.edit().restarts = 0;
+            vm.in_a_row = 0;
+        }
         let record = vm.edit();
         record.wanted = true;
-        record.exit = None;
+        (record.exit, record.last_error) = (None, None);
         vm.life = Life::Idle;
         Decision {
             intent: Some(Action::Start),
             answers,
-            events: vec![(EventKind::VmStarted, message)],
             ..Decision::of(vm, Some(Act::Spawn), Write::Put, former)
         }
     }
@@ -423,7 +458,7 @@ impl Engine {
         for (ticket, _) in check.answers {
             decision.answers.push((ticket, Answer::Failed(failure.clone())));
         }
-        if check.made {
+        if check.origin == Origin::Made {
             self.agenda.follow_ups.push_back(FollowUp::Delete { name, answers: Vec::new() });
         }
     }
@@ -452,6 +487,32 @@ impl Engine {
             Some(Want::Stopped) | None => {}
         }
     }
+}
+
+/// Why a process ended that was to run, as a sentence about it. `None` if that is no fault.
+fn reason(life: &Life, exit: Exit) -> Option<String> {
+    match life {
+        Life::Running { check: Some(check), .. } if check.late => {
+            let seconds = supervise::START_MAX_MS / 1000;
+            Some(format!("it did not say within {seconds} s that its guest runs, and was killed"))
+        }
+        Life::Running { check: Some(_), .. } => Some(format!("it {exit} before its guest ran")),
+        Life::Running { check: None, .. } | Life::Idle | Life::Waiting { .. } => {
+            (exit != Exit::Code(0)).then(|| format!("it {exit}"))
+        }
+        Life::Stopping { .. } => None,
+    }
+}
+
+/// A reason with the end of the hypervisor's log, cut to its bound.
+pub(super) fn last_error(reason: &str, log: Option<&str>) -> Box<str> {
+    let text = match log {
+        Some(log) => format!("{reason}: {log}"),
+        None => reason.into(),
+    };
+    let end =
+        (0..=text.len().min(LAST_ERROR_BYTES_MAX)).rev().find(|at| text.is_char_boundary(*at));
+    text[..end.unwrap_or_default()].into()
 }
 
 impl Decision {

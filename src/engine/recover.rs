@@ -5,7 +5,7 @@
 
 use crate::engine::decide::{Decision, Engine, Write};
 use crate::engine::lifecycle::FollowUp;
-use crate::engine::supervise::{self, Life};
+use crate::engine::supervise::{self, Life, Origin};
 use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::name::VmName;
@@ -34,11 +34,17 @@ impl Engine {
         }
     }
 
-    /// The VM's process still runs. If its record does not say that it was started, the start was
-    /// cut short before the write, and it is completed now.
+    /// The VM's process still runs. If it is new, the last daemon may have ended before the guest
+    /// ran, and nobody was told. So the start-up check begins again. If its record does not say
+    /// that it was started, the start was cut short before the write, and it is completed now.
     pub fn adopted(&mut self, name: &VmName, pid: u32, now: Now) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
         vm.life = Life::Running { pid, since: now.mono, check: None };
+        let started_at = vm.record.started_at.unwrap_or(now.wall);
+        if now.wall.saturating_sub(started_at) < supervise::START_MAX_MS {
+            self.begin_check(name, Vec::new(), Origin::Adopted, now);
+        }
+        let vm = self.state.vms.get_mut(name)?;
         let former = vm.clone();
         let exit = vm.edit().exit.take();
         if exit.is_none() && vm.record.started_at.is_some() {

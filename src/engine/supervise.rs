@@ -27,10 +27,16 @@ pub const SIGNAL_RETRY_MS: u64 = 1_000;
 pub const BACKOFF_FIRST_MS: u64 = 1_000;
 /// The longest back-off in milliseconds.
 pub const BACKOFF_MAX_MS: u64 = 60_000;
-/// Milliseconds between two looks at a process in its start-up check.
-pub const HATCH_CHECK_MS: u64 = 10;
-/// Milliseconds after which a process that has not ended passes the start-up check.
-pub const HATCH_MAX_MS: u64 = 1_000;
+/// Milliseconds between the first looks at a process in its start-up check. Later ones are an
+/// eighth of its age apart.
+pub const CHECK_FIRST_MS: u64 = 10;
+/// The longest time between two looks, in milliseconds.
+pub const CHECK_MAX_MS: u64 = 250;
+/// Milliseconds in which a hypervisor must say that its guest runs. A guest boots in tenths of a
+/// second. A host that starts a hundred at once, or that allocates much memory, takes seconds.
+pub const START_MAX_MS: u64 = 30_000;
+/// Milliseconds after which a hypervisor passes the start-up check if it has no way to say so.
+pub const UNTOLD_MS: u64 = 1_000;
 /// If a hypervisor ran this many milliseconds, the back-off begins anew.
 pub const STEADY_MS: u64 = 60_000;
 /// Restarts without a steady run after which `on-failure` gives up.
@@ -42,8 +48,8 @@ pub enum Life {
     /// There is no process, and none is due to start.
     #[default]
     Idle,
-    /// It runs since this moment of the monotonic clock. During the start-up check its callers have
-    /// no answer yet.
+    /// It exists since this moment of the monotonic clock. During the start-up check its guest does
+    /// not run yet, and its callers have no answer.
     Running { pid: u32, since: u64, check: Option<StartCheck> },
     /// It was asked to end.
     Stopping { pid: u32, stop: Stop },
@@ -51,18 +57,30 @@ pub enum Life {
     Waiting { until: u64 },
 }
 
-/// The start-up check of a new process. A hypervisor finds most faults of its arguments in its
-/// first milliseconds. Then the callers get this error, and not the reply that it runs.
+/// The start-up check of a new process. It ends when the hypervisor says that its guest runs, or
+/// with the process. A hypervisor that says neither in [`START_MAX_MS`] is ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartCheck {
     /// The callers to answer after the check, and their replies.
     pub answers: Vec<(Ticket, Answer)>,
-    /// Whether the same request made the VM. Then a failed start removes it.
-    pub made: bool,
+    /// Who started the process.
+    pub origin: Origin,
     /// When to look at the process next.
     pub check_at: u64,
-    /// When the process passes the check without having answered.
-    pub until: u64,
+    /// Its time is over, and it is being killed.
+    pub late: bool,
+}
+
+/// Who started a process, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The request that made the VM. If the start fails, the VM is removed.
+    Made,
+    /// This daemon, for a VM that existed.
+    Started,
+    /// An earlier daemon. Somebody may use its control socket already, and then volnet gets no
+    /// answer. So it is not ended for that.
+    Adopted,
 }
 
 /// A stop in progress.
@@ -173,6 +191,11 @@ impl Stop {
         }
         None
     }
+}
+
+/// Milliseconds from one look at a process to the next one, when it is of this age.
+pub fn until_next_look(age: u64) -> u64 {
+    (age / 8).clamp(CHECK_FIRST_MS, CHECK_MAX_MS)
 }
 
 /// Applies the restart policy after an unexpected end: milliseconds to wait before a restart, or

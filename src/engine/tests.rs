@@ -5,7 +5,7 @@ mod lease;
 mod probe;
 
 use crate::engine::decide::{Act, Decision, Engine, Launched, Outcome, Step, Write};
-use crate::engine::supervise::RESTARTS_MAX;
+use crate::engine::supervise::{CHECK_MAX_MS, RESTARTS_MAX, START_MAX_MS};
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::mac::Mac;
@@ -13,7 +13,7 @@ use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::net::{Dhcp, NetworkConfig, Service};
 use crate::model::nic::Nic;
-use crate::model::record::{Exit, Record};
+use crate::model::record::{Exit, Progress, Record};
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Reply};
 use crate::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
@@ -128,6 +128,14 @@ fn exit(engine: &mut Engine, text: &str, exit: Exit, now: Now) -> Replies {
     replies
 }
 
+/// Looks at a process that is starting, and does what is decided.
+fn looked_at(engine: &mut Engine, text: &str, progress: Progress, now: Now) -> Replies {
+    let decision = engine.looked_at(&name(text), progress, now);
+    let mut replies = decision.map(|decision| done(engine, decision, now)).unwrap_or_default();
+    replies.append(&mut settle(engine, now));
+    replies
+}
+
 fn vm(replies: &Replies) -> &VmView {
     match replies.as_slice() {
         [(_, Ok(Reply::Created { vm, .. }))] => vm,
@@ -143,7 +151,7 @@ fn status(engine: &Engine, text: &str) -> Status {
 /// A VM that runs and has passed its start-up check.
 fn running(engine: &mut Engine, text: &str, restart: RestartPolicy) {
     assert!(ask(engine, 1, &create(text, with_machine(restart), true), at(0)).is_empty());
-    assert_eq!(vm(&engine.looked_at(&name(text), true, at(5))).status, Status::Running);
+    assert_eq!(vm(&looked_at(engine, text, Progress::Running, at(5))).status, Status::Running);
 }
 
 #[test]
@@ -320,10 +328,7 @@ fn every_answer_to_a_create_has_the_notes_about_its_documents() {
     for request in [dry(noted(false)), noted(false), noted(false), noted(true), noted(true)] {
         let replies = ask(&mut engine, 1, &request, at(0));
         let replies = match replies.is_empty() {
-            true => {
-                let ready = engine.looked_at(&name("web"), true, at(0));
-                ready.into_iter().collect()
-            }
+            true => looked_at(&mut engine, "web", Progress::Running, at(0)),
             false => replies,
         };
         let [(1, Ok(Reply::Created { notes, .. }))] = &replies[..] else { panic!("{replies:?}") };
@@ -354,9 +359,9 @@ fn a_start_is_answered_after_its_check() {
     );
     assert_eq!(engine.start_check(at(9)), None);
     assert_eq!(engine.start_check(at(10)), Some(name("web")));
-    assert!(engine.looked_at(&name("web"), false, at(10)).is_empty());
+    assert!(looked_at(&mut engine, "web", Progress::Starting, at(10)).is_empty());
     assert_eq!(engine.deadline(), Some(20));
-    assert_eq!(vm(&engine.looked_at(&name("web"), true, at(20))).pid, Some(4711));
+    assert_eq!(vm(&looked_at(&mut engine, "web", Progress::Running, at(20))).pid, Some(4711));
     assert_eq!(engine.deadline(), None);
 }
 
@@ -371,6 +376,78 @@ fn a_vm_whose_hypervisor_dies_at_once_is_not_left_behind() {
     };
     assert!(reason.contains("status 1") && log.as_deref() == Some("last words"));
     assert!(engine.list().is_empty());
+}
+
+#[test]
+fn a_vm_is_not_running_before_its_guest_is() {
+    let mut engine = engine();
+    let request = create("web", with_machine(RestartPolicy::No), true);
+    assert!(ask(&mut engine, 1, &request, at(0)).is_empty());
+    assert_eq!(status(&engine, "web"), Status::Created);
+    // Whoever wants the same waits for the same.
+    assert!(ask(&mut engine, 2, &request, at(1)).is_empty());
+    assert!(ask(&mut engine, 3, &Change::Start { name: name("web") }, at(2)).is_empty());
+    let replies = looked_at(&mut engine, "web", Progress::Running, at(10));
+    let told: Vec<Ticket> = replies.iter().map(|(ticket, _)| *ticket).collect();
+    assert_eq!((told, status(&engine, "web")), (vec![1, 2, 3], Status::Running));
+}
+
+#[test]
+fn whoever_waits_for_a_start_is_told_that_it_was_stopped() {
+    let mut engine = engine();
+    ask(&mut engine, 1, &create("web", with_machine(RestartPolicy::No), true), at(0));
+    let delete = Change::Delete { name: name("web"), timeout_ms: 0 };
+    let replies = ask(&mut engine, 2, &delete, at(1));
+    let [(1, Err(Error::Failed(Failure::Hypervisor { reason, .. })))] = replies.as_slice() else {
+        panic!("{replies:?}")
+    };
+    assert_eq!(reason, "it was told to end before its guest ran");
+}
+
+#[test]
+fn a_hypervisor_that_never_says_that_its_guest_runs_is_ended() {
+    let mut engine = engine();
+    running(&mut engine, "web", RestartPolicy::OnFailure);
+    exit(&mut engine, "web", Exit::Code(1), at(10));
+    let restart = at(engine.deadline().unwrap());
+    let decision = engine.due(restart).unwrap();
+    done(&mut engine, decision, restart);
+    let mut now = restart.mono;
+    while now < restart.mono + START_MAX_MS {
+        assert!(engine.looked_at(&name("web"), Progress::Starting, at(now)).is_none());
+        let next = engine.deadline().unwrap();
+        assert!(next > now && next <= now + CHECK_MAX_MS, "{next} after {now}");
+        now = next;
+    }
+    let killed = engine.looked_at(&name("web"), Progress::Starting, at(now)).unwrap();
+    assert_eq!(killed.act, Some(Act::Kill));
+    done(&mut engine, killed, at(now));
+    assert!(engine.deadline().unwrap() > now);
+    exit(&mut engine, "web", Exit::Signal(9), at(now + 5));
+    let shown = engine.show(engine.vm(&name("web")).unwrap());
+    let error = "it did not say within 30 s that its guest runs, and was killed: last words";
+    assert_eq!(shown.last_error.as_deref(), Some(error));
+    assert_eq!((shown.status, shown.restarts), (Status::Crashed, 1));
+    assert!(engine.deadline().unwrap() > now + 5, "its restart policy goes on");
+}
+
+#[test]
+fn an_adopted_process_is_asked_again_if_it_is_new() {
+    for (age, asked) in [(100, true), (START_MAX_MS, false)] {
+        let mut engine = engine();
+        running(&mut engine, "web", RestartPolicy::No);
+        let record = Record::clone(&engine.vm(&name("web")).unwrap().record);
+        let started_at = record.started_at.unwrap();
+        let mut next = self::engine();
+        next.restore(record).unwrap();
+        let now = Now { wall: started_at + age, ..at(0) };
+        assert!(next.adopted(&name("web"), 4711, now).is_none());
+        assert_eq!(next.deadline().is_some(), asked);
+        // Somebody else may use its socket: it is not ended for that.
+        let late = Now { wall: now.wall, ..at(START_MAX_MS) };
+        let decision = next.looked_at(&name("web"), Progress::Starting, late);
+        assert_eq!(decision.is_some_and(|decision| decision.act.is_none()), asked);
+    }
 }
 
 #[test]
@@ -426,7 +503,7 @@ fn a_restart_starts_again_after_the_end() {
     running(&mut engine, "a", RestartPolicy::No);
     ask(&mut engine, 2, &Change::Restart { name: name("a"), timeout_ms: 9_000 }, at(0));
     assert!(exit(&mut engine, "a", Exit::Code(0), at(50)).is_empty());
-    assert_eq!(vm(&engine.looked_at(&name("a"), true, at(60))).status, Status::Running);
+    assert_eq!(vm(&looked_at(&mut engine, "a", Progress::Running, at(60))).status, Status::Running);
 }
 
 #[test]
@@ -440,8 +517,11 @@ fn a_restart_policy_backs_off_and_gives_up() {
         let due = engine.deadline().unwrap();
         assert_eq!(due, mono + (1_000 << round).min(60_000));
         let decision = engine.due(at(due)).unwrap();
-        assert_eq!(decision.events[0].0, EventKind::VmStarted);
+        assert_eq!(decision.act, Some(Act::Spawn));
         done(&mut engine, decision, at(due));
+        let runs = engine.looked_at(&name("a"), Progress::Running, at(due)).unwrap();
+        assert_eq!(runs.events[0].0, EventKind::VmStarted);
+        done(&mut engine, runs, at(due));
         assert_eq!(engine.list()[0].restarts, round + 1);
         mono = due + 10;
     }
@@ -519,7 +599,7 @@ fn a_failure_is_told_to_those_whom_it_concerns() {
     ask(&mut engine, 1, &create("a", with_machine(RestartPolicy::No), true), at(0));
     let stop = Change::Stop { name: name("a"), timeout_ms: 1 };
     assert_eq!(fails(&mut engine, stop), told, "not to who waits for its start");
-    assert_eq!(engine.looked_at(&name("a"), true, at(5)).len(), 1);
+    assert_eq!(looked_at(&mut engine, "a", Progress::Running, at(5)).len(), 1);
     ask(&mut engine, 2, &Change::Teardown { dry_run: false, force: true }, at(9));
     let create = create("b", VmSpec::default(), false);
     assert_eq!(fails(&mut engine, create), told, "not to who tears the host down");
@@ -591,7 +671,7 @@ fn a_vm_whose_network_was_changed_is_stranded_and_comes_right_with_it() {
     ];
     for change in changes {
         let mut next = changed(&records, change);
-        next.adopted(&name("a"), 4711, at(0));
+        next.adopted(&name("a"), 4711, at(START_MAX_MS));
         let shown = next.list().swap_remove(0);
         assert!(shown.problem.is_some_and(|problem| problem.starts_with("its ")));
         assert_eq!(
@@ -640,9 +720,10 @@ fn what_was_recorded_is_taken_over() {
         next.restore(record).unwrap();
     }
     assert!(next.restore(records[0].clone()).is_err(), "the same address twice");
-    assert!(next.adopted(&name("a"), 4711, at(0)).is_none());
-    let decision = next.lost(&name("b"), at(0)).unwrap();
-    done(&mut next, decision, at(0));
+    let now = at(START_MAX_MS);
+    assert!(next.adopted(&name("a"), 4711, now).is_none());
+    let decision = next.lost(&name("b"), now).unwrap();
+    done(&mut next, decision, now);
     assert_eq!((status(&next, "a"), status(&next, "b")), (Status::Running, Status::Crashed));
     assert!(next.deadline().is_some(), "its policy starts it again");
     assert_eq!(next.networks()[0].leased, 2);

@@ -50,7 +50,8 @@ impl Vm {
     /// Its status.
     pub fn status(&self) -> Status {
         match (&self.life, self.record.exit) {
-            (Life::Running { .. }, _) => Status::Running,
+            (Life::Running { check: None, .. }, _) => Status::Running,
+            (Life::Running { check: Some(_), .. }, _) => Status::Created,
             (Life::Stopping { .. }, _) => Status::Stopping,
             (Life::Idle | Life::Waiting { .. }, None) => Status::Created,
             (Life::Idle | Life::Waiting { .. }, Some(Exit::Code(0))) => Status::Stopped,
@@ -92,6 +93,7 @@ impl Vm {
             kvm: record.kvm.filter(|_| self.life.pid().is_some()),
             exit_code: record.exit.and_then(Exit::code),
             exit_signal: record.exit.and_then(Exit::signal),
+            last_error: record.last_error.clone(),
             restarts: record.restarts,
             created_at: record.created_at,
             started_at: record.started_at,

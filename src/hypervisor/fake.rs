@@ -13,7 +13,7 @@ use super::process::{Descriptors, Processes};
 use super::{Command, Control};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, ProcessId};
+use crate::model::record::{Exit, ProcessId, Progress};
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
@@ -58,6 +58,8 @@ pub struct FakeProcesses {
     unwilling: BTreeSet<VmName>,
     /// Whether all that is done to a process fails, and every start.
     refuses_all: bool,
+    /// Whether no guest gets as far as to run.
+    hangs: bool,
     /// The VMs that have a folder.
     folders: BTreeSet<VmName>,
     /// The VMs that have a log.
@@ -79,6 +81,11 @@ impl FakeProcesses {
     /// Lets all that is done to a process, and every start, fail from now on, or succeed again.
     pub fn refuse_all(&mut self, refuse: bool) {
         self.refuses_all = refuse;
+    }
+
+    /// Lets guests hang in their start from now on, or run.
+    pub fn hang(&mut self, hang: bool) {
+        self.hangs = hang;
     }
 
     /// Sets what ends the processes that are started from now on.
@@ -262,12 +269,13 @@ impl Processes for FakeProcesses {
         self.act(name, Deed::Killed)
     }
 
-    fn is_ready(&mut self, name: &VmName, control: &Control) -> bool {
+    fn progress(&mut self, name: &VmName, control: &Control) -> Progress {
+        let runs = self.watched.contains_key(name) && self.running(name).is_some();
         match control {
+            Control::Terminate => Progress::Untold,
             Control::Qmp(_) | Control::CloudHypervisor(_) | Control::Firecracker(_) => {
-                self.watched.contains_key(name) && self.running(name).is_some()
+                if runs && !self.hangs { Progress::Running } else { Progress::Starting }
             }
-            Control::Terminate => false,
         }
     }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::{Command, Control};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, ProcessId};
+use crate::model::record::{Exit, ProcessId, Progress};
 
 /// Open descriptors for a new process. They are closed here once the process has them.
 #[derive(Debug)]
@@ -52,10 +52,9 @@ pub trait Processes {
     /// Asks the guest to power off. Does not wait.
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure>;
 
-    /// Whether a new process answers on its control socket, and so has accepted its arguments: QEMU
-    /// has sent its greeting, the others accept a connection. Does not wait: the caller asks again
-    /// every few milliseconds. False if there is no such socket.
-    fn is_ready(&mut self, name: &VmName, control: &Control) -> bool;
+    /// How far the start of a process is, as it says on its control socket. Does not wait: the
+    /// caller asks again every few milliseconds.
+    fn progress(&mut self, name: &VmName, control: &Control) -> Progress;
 
     /// Asks the process to end (SIGTERM).
     fn terminate(&mut self, name: &VmName) -> Result<(), Failure>;

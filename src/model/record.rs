@@ -18,6 +18,9 @@ use crate::model::spec::{NetworkSpec, VmSpec};
 /// The version of the record format that this binary writes. Older ones are read, newer refused.
 pub const FORMAT: u32 = 2;
 
+/// The most bytes of [`Record::last_error`]: a sentence, and the end of a log.
+pub const LAST_ERROR_BYTES_MAX: usize = 4096;
+
 /// The content of a VM's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +46,10 @@ pub struct Record {
     pub kvm: Option<bool>,
     /// How the hypervisor last ended.
     pub exit: Option<Exit>,
+    /// Why the VM does not run although it should: the last start failed, or the hypervisor ended
+    /// by itself. At most [`LAST_ERROR_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<Box<str>>,
     /// Whether the VM should run: start sets it, and stop clears it.
     pub wanted: bool,
     /// The boot of the host that the ends of its leases count from.
@@ -66,6 +73,17 @@ pub enum Exit {
     Signal(i32),
     /// It was gone when volnet looked. Its status is unknown.
     Lost,
+}
+
+/// How far the start of a hypervisor is, as its control socket says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It does not serve its socket yet, or its guest does not run yet.
+    Starting,
+    /// Its guest runs, or somebody has paused it.
+    Running,
+    /// It has no control socket that volnet knows.
+    Untold,
 }
 
 /// The identity of a process. A pid can be reused, but these three together cannot.

@@ -86,7 +86,7 @@ pub enum Reply {
     /// Create.
     Created { vm: Box<VmView>, plan: Vec<String>, notes: Vec<String> },
     /// Start, Stop, Restart, Expose, Unexpose, SetPolicy, SetLimits, Get.
-    Vm { vm: VmView },
+    Vm { vm: Box<VmView> },
     /// Delete.
     Deleted,
     /// List.

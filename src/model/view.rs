@@ -19,9 +19,9 @@ use crate::model::prefix::Prefix;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// The network is ready, no hypervisor has been started yet.
+    /// The network is ready, no hypervisor has been started yet, or it is starting.
     Created,
-    /// The hypervisor runs.
+    /// The hypervisor runs its guest.
     Running,
     /// It was asked to stop, and has not ended yet.
     Stopping,
@@ -61,6 +61,8 @@ pub struct VmView {
     pub kvm: Option<bool>,
     pub exit_code: Option<i32>,
     pub exit_signal: Option<i32>,
+    #[serde(default)]
+    pub last_error: Option<Box<str>>,
     pub restarts: u32,
     pub created_at: u64,
     pub started_at: Option<u64>,

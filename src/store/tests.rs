@@ -58,6 +58,7 @@ fn record(vm: &str, cid: u32) -> Record {
         started_at: None,
         kvm: None,
         exit: None,
+        last_error: None,
         wanted: false,
         boot: BootId::default(),
     }

@@ -229,10 +229,11 @@ fn clean(world: &World, loaded: &Loaded, views: &[VmView], wrong: &mut Wrong) {
     wrong.unless_same("temporary files", &left, &Vec::new());
 }
 
-/// A record without what may change behind it: the index of a tap that was made anew is written
-/// with the next change.
+/// A record without what may change behind it: the index of a tap that was made anew, and why a
+/// process could not be started, are written with the next change.
 fn lasting(record: &Record) -> Record {
     let mut record = record.clone();
     record.nics.iter_mut().for_each(|nic| nic.ifindex = None);
+    record.last_error = None;
     record
 }

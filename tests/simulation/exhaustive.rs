@@ -12,6 +12,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use volnet::engine::supervise::START_MAX_MS;
 use volnet::hypervisor::fake::Manners;
 use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
@@ -59,6 +60,21 @@ fn scenarios() -> Vec<Scenario> {
             vec![create_and_start("a", always()), Step::Settle],
             vec![Step::End(name("a"), Exit::Code(1)), Step::Settle],
         ),
+        (
+            "a start that hangs",
+            vec![create("a", spec()), create_and_start("web1", always()), Step::Settle],
+            vec![
+                Step::Hang(true),
+                start("a"),
+                Step::End(name("web1"), Exit::Code(1)),
+                Step::Wait(START_MAX_MS),
+                Step::Hang(false),
+                Step::Settle,
+            ],
+        ),
+        ("a start that is deleted", vec![], {
+            vec![Step::Hang(true), create_and_start("a", spec()), delete("a", 500), Step::Settle]
+        }),
         ("stop", stubborn(Manners::Polite), vec![stop("a", 1_000), Step::Settle]),
         ("stop the deaf", stubborn(Manners::Deaf), vec![stop("a", 1_000), Step::Settle]),
         ("kill", stubborn(Manners::Stubborn), vec![stop("a", 1_000), Step::Settle]),

@@ -302,6 +302,7 @@ fn identity(vm: &VmView) -> VmView {
         kvm: None,
         exit_code: None,
         exit_signal: None,
+        last_error: None,
         restarts: 0,
         started_at: None,
         ..vm.clone()

@@ -102,6 +102,8 @@ pub(crate) enum Step {
     End(VmName, Exit),
     /// What it takes to end processes that are started from now on.
     Manners(Manners),
+    /// Guests hang in their start from now on, or do not.
+    Hang(bool),
     /// A guest talks.
     Talk(VmName),
     /// A guest does something about its address.
@@ -343,6 +345,7 @@ impl Sim {
                 self.turn();
             }
             Step::Manners(manners) => self.world.borrow_mut().processes.set_manners(*manners),
+            Step::Hang(hang) => self.world.borrow_mut().processes.hang(*hang),
             Step::Talk(name) => self.talk(name),
             Step::Lease(name, word) => self.lease(name, *word),
             Step::Meddle(foreign) => self.meddle(*foreign, false),

@@ -18,7 +18,7 @@ use volnet::hypervisor::process::{Descriptors, Processes};
 use volnet::hypervisor::{Command, Control};
 use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::name::VmName;
-use volnet::model::record::{DirectoryId, Exit, ProcessId};
+use volnet::model::record::{DirectoryId, Exit, ProcessId, Progress};
 use volnet::network::fake::{self, Fake};
 use volnet::network::features::Features;
 use volnet::network::{Applied, Network};
@@ -391,8 +391,9 @@ impl Processes for Handle {
         self.deed(name, Effect::Ask, |processes| processes.ask(name, control))
     }
 
-    fn is_ready(&mut self, name: &VmName, control: &Control) -> bool {
-        self.effect(Effect::Ready, |world| world.processes.is_ready(name, control), |_, _| false)
+    fn progress(&mut self, name: &VmName, control: &Control) -> Progress {
+        let ask = |world: &mut World| world.processes.progress(name, control);
+        self.effect(Effect::Ready, ask, |_, _| Progress::Starting)
     }
 
     fn terminate(&mut self, name: &VmName) -> Result<(), Failure> {

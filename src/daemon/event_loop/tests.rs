@@ -26,7 +26,7 @@ use crate::hypervisor::process::{Descriptors, Processes};
 use crate::hypervisor::{Command, Control};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, ProcessId};
+use crate::model::record::{Exit, ProcessId, Progress};
 use crate::network::fake::Fake;
 use crate::store::memory::Memory;
 use crate::store::{Paths, Store};
@@ -106,8 +106,8 @@ impl Processes for Shared {
         self.with(|processes| processes.ask(name, control))
     }
 
-    fn is_ready(&mut self, name: &VmName, control: &Control) -> bool {
-        self.with(|processes| processes.is_ready(name, control))
+    fn progress(&mut self, name: &VmName, control: &Control) -> Progress {
+        self.with(|processes| processes.progress(name, control))
     }
 
     fn terminate(&mut self, name: &VmName) -> Result<(), Failure> {

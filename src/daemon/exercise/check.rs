@@ -88,6 +88,7 @@ fn disk(world: &World<'_>) {
         let mut record = Record {
             wanted: false,
             exit: None,
+            last_error: None,
             restarts: 0,
             started_at: None,
             kvm: None,

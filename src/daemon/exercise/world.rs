@@ -22,7 +22,7 @@ use crate::model::error::Reason;
 use crate::model::lease::{Claim, LeaseChange};
 use crate::model::name::VmName;
 use crate::model::nic::Lease;
-use crate::model::record::{Exit, Record};
+use crate::model::record::{Exit, Progress, Record};
 use crate::model::request::{Change, Reply, Ticket};
 use crate::network::fake::{self, Fake};
 use crate::plan::news::News;
@@ -175,9 +175,11 @@ impl<'a> World<'a> {
                 self.carry_out(decision);
             }
             while let Some(name) = self.shell.engine.start_check(self.now) {
-                let ready = self.choices.flag();
-                let answers = self.shell.engine.looked_at(&name, ready, self.now);
-                self.shell.answer(answers);
+                let all = [Progress::Running, Progress::Starting, Progress::Untold];
+                let progress = self.choices.one_of(&all);
+                if let Some(decision) = self.shell.engine.looked_at(&name, progress, self.now) {
+                    self.carry_out(decision);
+                }
             }
             self.shell.heal(self.now);
             self.settle();

@@ -169,7 +169,7 @@ fn with_the_only_address(spec: VmSpec, start: bool) -> Engine {
 #[test]
 fn a_guest_whose_hypervisor_runs_keeps_its_lease() {
     let mut engine = with_the_only_address(with_machine(RestartPolicy::No), true);
-    engine.looked_at(&name("one"), true, at(5));
+    looked_at(&mut engine, "one", Progress::Running, at(5));
     assert!(engine.reclaim("tiny", at(9 * HOUR)).is_none());
     exit(&mut engine, "one", Exit::Code(0), at(9 * HOUR));
     assert!(engine.reclaim("tiny", at(9 * HOUR)).is_some());

@@ -28,6 +28,7 @@ pub mod exercise;
 mod identity;
 pub mod keeper;
 mod power;
+mod progress;
 mod spawn;
 
 use std::collections::BTreeMap;
@@ -46,13 +47,14 @@ use volnet_ffi::pidfd;
 
 use self::identity::Stat;
 use self::keeper::Keeper;
+use self::progress::Question;
 use self::spawn::{Part, Place, Spawned};
 use super::process::{Descriptors, Processes};
 use super::user::User;
 use super::{Command, Control, folder, log};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, ProcessId};
+use crate::model::record::{Exit, ProcessId, Progress};
 use crate::store::Paths;
 
 /// How long to wait for a killed helper, or a keeper, in one turn, in milliseconds. It takes one.
@@ -85,8 +87,8 @@ struct Watched {
     id: ProcessId,
     pidfd: OwnedFd,
     group: Group,
-    /// The connection that waits for QEMU's greeting.
-    greeted: Option<Socket>,
+    /// The question whether its guest runs, while it is open.
+    question: Option<Question>,
     /// The connection by which the guest was asked to power off.
     asked: Option<Socket>,
 }
@@ -205,7 +207,7 @@ impl LinuxProcesses {
     }
 
     fn watched(&self, name: &VmName) -> Result<&Watched, Failure> {
-        self.watched.get(name).ok_or_else(|| failure(name, "it has no process".into()))
+        self.watched.get(name).ok_or_else(|| no_process(name))
     }
 }
 
@@ -242,7 +244,7 @@ impl Processes for LinuxProcesses {
             boot_id: self.boot_id.clone(),
         };
         let watched =
-            Watched { id: id.clone(), pidfd: spawned.pidfd, group, greeted: None, asked: None };
+            Watched { id: id.clone(), pidfd: spawned.pidfd, group, question: None, asked: None };
         self.watched.insert(name.clone(), watched);
         Ok(id)
     }
@@ -267,7 +269,7 @@ impl Processes for LinuxProcesses {
             return Ok(false);
         }
         let group = self.group_of(name, id.pid, stat);
-        let watched = Watched { id: id.clone(), pidfd, group, greeted: None, asked: None };
+        let watched = Watched { id: id.clone(), pidfd, group, question: None, asked: None };
         self.watched.insert(name.clone(), watched);
         Ok(true)
     }
@@ -286,7 +288,9 @@ impl Processes for LinuxProcesses {
     }
 
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {
-        self.watched(name)?;
+        let watched = self.watched.get_mut(name);
+        // QEMU serves one client at a time.
+        watched.ok_or_else(|| no_process(name))?.question = None;
         let asked = power::ask(control)
             .map_err(|error| failure(name, format!("cannot ask it to power off: {error}")))?;
         match (asked, self.watched.get_mut(name)) {
@@ -298,9 +302,11 @@ impl Processes for LinuxProcesses {
         }
     }
 
-    fn is_ready(&mut self, name: &VmName, control: &Control) -> bool {
-        let Some(watched) = self.watched.get_mut(name) else { return false };
-        power::is_ready(control, &mut watched.greeted)
+    fn progress(&mut self, name: &VmName, control: &Control) -> Progress {
+        match self.watched.get_mut(name) {
+            Some(watched) => progress::look(control, &mut watched.question),
+            None => Progress::Starting,
+        }
     }
 
     fn terminate(&mut self, name: &VmName) -> Result<(), Failure> {
@@ -412,6 +418,10 @@ fn signal(name: &VmName, verb: &str, watched: &Watched, signal: i32) -> Result<(
 
 fn cannot_signal(name: &VmName, verb: &str, pid: u32, error: &io::Error) -> Failure {
     failure(name, format!("cannot {verb} process {pid}: {error}"))
+}
+
+fn no_process(name: &VmName) -> Failure {
+    failure(name, "it has no process".into())
 }
 
 fn failure(name: &VmName, reason: String) -> Failure {

@@ -7,10 +7,8 @@
 //! disconnects. The hypervisor's answer and later events stay unread in the socket's buffer.
 
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::hypervisor::Control;
@@ -18,10 +16,6 @@ use crate::rights;
 
 /// docs/interop/qmp-spec.rst of QEMU: capabilities first, then commands; both may be sent ahead.
 const QMP: &str = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"system_powerdown\"}\n";
-/// Only its first line.
-const QMP_CAPABILITIES: &str = "{\"execute\":\"qmp_capabilities\"}\n";
-/// The most bytes of QEMU's greeting and its answer to the first command.
-const QMP_ANSWER_MAX: usize = 2048;
 /// docs/api.md of Cloud Hypervisor: an ACPI power button. It takes HTTP/1.1 without a `Host`.
 const CLOUD_HYPERVISOR: &str = "PUT /api/v1/vm.power-button HTTP/1.1\r\nHost: localhost\r\n\
     Accept: */*\r\n\r\n";
@@ -42,38 +36,6 @@ pub(super) fn ask(control: &Control) -> io::Result<Option<Socket>> {
     }
 }
 
-/// Whether a new hypervisor has accepted its arguments. QEMU greets a client at once, but it
-/// answers the first command only when its main loop runs. `asked` is the connection that waits for
-/// this answer. It is kept between calls and closed when the answer is there, because QEMU serves
-/// one client at a time.
-pub(super) fn is_ready(control: &Control, asked: &mut Option<Socket>) -> bool {
-    let path = match control {
-        Control::Qmp(path) => path,
-        Control::CloudHypervisor(path) | Control::Firecracker(path) => {
-            return connect(path).is_ok();
-        }
-        Control::Terminate => return false,
-    };
-    if asked.is_none() {
-        *asked = send(path, QMP_CAPABILITIES).ok();
-    }
-    let Some(connection) = asked else { return false };
-    let mut buffer = [0; QMP_ANSWER_MAX];
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    let ready = match recv(connection.as_raw_fd(), &mut buffer, flags) {
-        Ok(0) => {
-            *asked = None;
-            false
-        }
-        Ok(length) => buffer[..length].windows(8).any(|window| window == b"\"return\""),
-        Err(_) => false,
-    };
-    if ready {
-        *asked = None;
-    }
-    ready
-}
-
 /// Connects with the rights of the hypervisor's user, who may have put any file there.
 fn connect(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -83,7 +45,8 @@ fn connect(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn send(path: &Path, request: &str) -> io::Result<Socket> {
+/// Sends a request on a connection of its own.
+pub(super) fn send(path: &Path, request: &str) -> io::Result<Socket> {
     let mut socket = connect(path)?;
     socket.write_all(request.as_bytes())?;
     Ok(socket)

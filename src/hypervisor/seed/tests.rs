@@ -59,6 +59,7 @@ fn record(nics: &[(Mode, Option<[u8; 4]>)], config: Value) -> Record {
         restarts: 0,
         started_at: None,
         exit: None,
+        last_error: None,
         wanted: true,
         boot: BootId::default(),
         kvm: None,

@@ -225,6 +225,7 @@ fn vm() -> VmView {
         kvm: None,
         exit_code: None,
         exit_signal: None,
+        last_error: None,
         restarts: 0,
         created_at: 1,
         started_at: None,
@@ -242,8 +243,8 @@ const VM: &str = concat!(
     r#""gateway":"192.168.127.1","mtu":1500,"policy":"open","#,
     r#""limits":{"rx_mbit":null,"tx_mbit":null,"burst_kb":null,"pps":null},"expose":[]}],"#,
     r#""cid":3,"kernel_args":"","ephemeral":false,"#,
-    r#""hypervisor":null,"pid":null,"kvm":null,"exit_code":null,"exit_signal":null,"restarts":0,"#,
-    r#""created_at":1,"started_at":null}"#,
+    r#""hypervisor":null,"pid":null,"kvm":null,"exit_code":null,"exit_signal":null,"#,
+    r#""last_error":null,"restarts":0,"created_at":1,"started_at":null}"#,
 );
 
 #[test]
@@ -276,7 +277,7 @@ fn every_reply_has_the_parameters_of_its_method() {
             Reply::Created { vm: Box::new(vm()), plan: vec![], notes: vec![s("n")] },
             format!(r#"{{"vm":{VM},"plan":[],"notes":["n"]}}"#),
         ),
-        (Reply::Vm { vm: vm() }, format!(r#"{{"vm":{VM}}}"#)),
+        (Reply::Vm { vm: Box::new(vm()) }, format!(r#"{{"vm":{VM}}}"#)),
         (Reply::Deleted, s("{}")),
         (Reply::Vms { vms: vec![vm()] }, format!(r#"{{"vms":[{VM}]}}"#)),
         (Reply::State { vms: vec![] }, s(r#"{"vms":[]}"#)),

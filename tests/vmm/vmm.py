@@ -1,0 +1,124 @@
+"""What the stand-ins for Cloud Hypervisor and Firecracker share.
+
+A guest is a word of the kernel command line: `guest=WORD,MS`. It does WORD so many milliseconds
+after it began to run: `poweroff`, `reset`, `panic` (which resets), or nothing (`hold`; `deaf` does
+not react to the power button either).
+"""
+
+import fcntl
+import os
+import select
+import socket
+import struct
+import sys
+import time
+
+TUNSETIFF = 0x400454CA
+TUNGETIFF = 0x800454D2
+TAP, NO_PI, VNET_HDR, MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
+
+BORN = time.monotonic()
+
+
+def passed():
+    """Milliseconds since the program began."""
+    return (time.monotonic() - BORN) * 1000
+
+
+def is_kernel(path, bz_image):
+    """Whether a file is an ELF kernel, or a bzImage where that is taken (boot.rst of Linux)."""
+    with open(path, "rb") as file:
+        head = file.read(0x206)
+    return head[:4] == b"\x7fELF" or bz_image and head[0x202:0x206] == b"HdrS"
+
+
+def guest_of(cmdline):
+    """What the guest does, and after how many milliseconds. The last word wins, as in Linux."""
+    words = [word[6:] for word in cmdline.split() if word.startswith("guest=")]
+    word, _, after = (words[-1] if words else "hold").partition(",")
+    return word, float(after or 0)
+
+
+def boot_ms(cmdline, usual):
+    """Milliseconds after which a boot fails, if it does: a test may want it slow (`boot=MS`)."""
+    words = [float(word[5:]) for word in cmdline.split() if word.startswith("boot=")]
+    return words[-1] if words else usual
+
+
+def bind(path):
+    listener = socket.socket(socket.AF_UNIX)
+    mask = os.umask(0o077)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    listener.listen(10)
+    return listener
+
+
+def attach(name, flags):
+    """Opens a tap by its name, as tun_set_iff of Linux allows it."""
+    tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    return tap
+
+
+def name_of(tap):
+    """The name of an open tap."""
+    return fcntl.ioctl(tap, TUNGETIFF, bytes(40))[:16].rstrip(b"\0").decode()
+
+
+class Api:
+    """An HTTP API on a Unix socket, served only while somebody calls `serve`."""
+
+    def __init__(self, path, answer):
+        self.listener, self.answer, self.clients = bind(path), answer, {}
+
+    def serve(self, until=None):
+        """Serves up to that age of the program in milliseconds, or for ever."""
+        while True:
+            left = None if until is None else (until - passed()) / 1000
+            if left is not None and left <= 0:
+                return
+            ready, _, _ = select.select([self.listener, *self.clients], [], [], left)
+            for one in ready:
+                self.turn(one)
+
+    def turn(self, one):
+        if one is self.listener:
+            self.clients[one.accept()[0]] = b""
+            return
+        data = one.recv(65536)
+        if not data:
+            del self.clients[one]
+            one.close()
+            return
+        data = self.clients[one] + data
+        head, end, body = data.partition(b"\r\n\r\n")
+        length = 0
+        for line in head.split(b"\r\n"):
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        if not end or len(body) < length:
+            self.clients[one] = data
+            return
+        self.clients[one] = body[length:]
+        method, path, _ = head.split(b"\r\n")[0].decode().split(" ")
+        status, answer = self.answer(method, path, body[:length].decode())
+        head = f"HTTP/1.1 {status} \r\nServer: stand-in\r\nConnection: keep-alive\r\n"
+        if answer:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(answer)}\r\n"
+        try:
+            one.sendall((head + "\r\n" + answer).encode())
+        except BrokenPipeError:
+            del self.clients[one]  # It did not wait for the answer.
+
+    def is_asked(self):
+        """Whether a request is open: it has come and was not read."""
+        ready, _, _ = select.select([self.listener, *self.clients], [], [], 0)
+        return bool(ready)
+
+
+def say(line):
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

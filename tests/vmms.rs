@@ -1,0 +1,289 @@
+//! Starts and ends of hypervisors, as callers, subscribers and `Get` are told of them.
+//!
+//! Cloud Hypervisor and Firecracker need KVM, so stand-ins play them (`tests/vmm`): each says what
+//! it was seen to do. With `VOLNET_REAL_VMM=1` the programs in `PATH` are used, and the tests that
+//! need a slow boot still have stand-ins. QEMU is real.
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use common::daemon::{Connection, Daemon};
+use common::{eventually, in_namespace};
+
+const VMMS: [&str; 3] = ["cloud-hypervisor", "firecracker", "qemu"];
+/// How often each start that must fail is tried: one that is told wrongly is a matter of luck.
+const ROUNDS: usize = 20;
+
+fn stand_in(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vmm").join(name);
+    path.to_str().expect("a path in UTF-8").into()
+}
+
+fn program(name: &str) -> String {
+    match std::env::var_os("VOLNET_REAL_VMM") {
+        Some(_) => name.into(),
+        None => stand_in(name),
+    }
+}
+
+/// A daemon with these programs.
+fn daemon(program: fn(&str) -> String) -> Daemon {
+    Daemon::configured(&json!({
+        "kvm": false,
+        "hypervisors": {
+            "cloud-hypervisor": { "program": program("cloud-hypervisor") },
+            "firecracker": { "program": program("firecracker") }
+        }
+    }))
+}
+
+/// A configuration of a VM with a kernel that the stand-ins take: any ELF file.
+fn config(vmm: &str, cmdline: &str) -> Value {
+    json!({
+        "hypervisor": vmm,
+        "kernel_override": env!("CARGO_BIN_EXE_volnet"),
+        "kernel_cmdline": cmdline,
+        "resources": { "memory_mb": 64 },
+        "network": { "mode": "bridged" }
+    })
+}
+
+/// The same, with a kernel that is none.
+fn broken(daemon: &Daemon, vmm: &str, cmdline: &str) -> Value {
+    let kernel = daemon.folder.join("no-kernel");
+    fs::write(&kernel, "tcpmux 1/tcp # TCP port service multiplexer\n".repeat(20)).unwrap();
+    let mut config = config(vmm, cmdline);
+    config["kernel_override"] = json!(kernel);
+    config
+}
+
+fn run(name: &str, config: &Value) -> Value {
+    json!({ "name": name, "config": config, "start": true })
+}
+
+/// A connection that is told of events. What is there already is read.
+fn subscribe(daemon: &Daemon) -> Connection {
+    let mut events = daemon.connect();
+    let call = json!({ "method": "io.volnet.Monitor", "more": true });
+    events.send(format!("{call}\n").as_bytes());
+    events.receive().expect("the state");
+    events
+}
+
+/// The next event of this kind.
+fn next(events: &mut Connection, kind: &str) -> Value {
+    loop {
+        let event = events.receive().expect("an event")["parameters"]["event"].take();
+        if event["kind"] == kind {
+            return event;
+        }
+    }
+}
+
+fn vm(daemon: &Daemon, name: &str) -> Value {
+    daemon.call("Get", json!({ "name": name }))["parameters"]["vm"].take()
+}
+
+/// What a hypervisor says when it is given a kernel that is none.
+fn words_of(vmm: &str) -> &'static str {
+    match vmm {
+        "cloud-hypervisor" => "Error booting VM",
+        "firecracker" => "Cannot load kernel",
+        _ => "kernel",
+    }
+}
+
+/// Asserts that somebody was told why a start failed.
+fn assert_tells(vmm: &str, told: &Value) {
+    let text = told.to_string();
+    assert!(text.contains("before its guest ran"), "{vmm}: {text}");
+    assert!(text.contains(words_of(vmm)), "{vmm}: {text}");
+}
+
+#[test]
+fn a_guest_that_cannot_boot_was_never_running() {
+    in_namespace(|| {
+        let daemon = daemon(program);
+        let mut events = subscribe(&daemon);
+        for (vmm, round) in VMMS.iter().flat_map(|vmm| (0..ROUNDS).map(move |round| (vmm, round))) {
+            let (name, config) = (format!("{vmm}-{round}"), broken(&daemon, vmm, ""));
+            let reply = daemon.call("Create", run(&name, &config));
+            assert_eq!(reply["error"], "io.volnet.HypervisorFailed", "{reply}");
+            assert_tells(vmm, &reply);
+            let exited = next(&mut events, "vm_exited");
+            assert_eq!(exited["vm"], name.as_str(), "and nothing was said to run: {exited}");
+            assert_tells(vmm, &exited["message"]);
+        }
+        assert_eq!(daemon.call("List", json!({}))["parameters"]["vms"], json!([]));
+    });
+}
+
+#[test]
+fn why_a_vm_does_not_run_is_shown_until_it_is_started() {
+    in_namespace(|| {
+        let mut daemon = daemon(program);
+        for vmm in VMMS {
+            let config = broken(&daemon, vmm, "");
+            daemon.call("Create", json!({ "name": vmm, "config": config }));
+            let reply = daemon.call("Start", json!({ "name": vmm }));
+            assert_eq!(reply["error"], "io.volnet.HypervisorFailed", "{reply}");
+            assert_tells(vmm, &reply);
+            let shown = vm(&daemon, vmm);
+            assert_eq!((&shown["status"], &shown["pid"]), (&json!("crashed"), &Value::Null));
+            assert_tells(vmm, &shown["last_error"]);
+        }
+        daemon.crash();
+        daemon.start_again();
+        VMMS.iter().for_each(|vmm| assert_tells(vmm, &vm(&daemon, vmm)["last_error"]));
+    });
+}
+
+#[test]
+fn a_restart_by_policy_that_fails_is_told_and_goes_on() {
+    in_namespace(|| {
+        let daemon = daemon(stand_in);
+        for vmm in ["cloud-hypervisor", "firecracker"] {
+            let kernel = daemon.folder.join("kernel");
+            fs::copy(env!("CARGO_BIN_EXE_volnet"), &kernel).unwrap();
+            let mut config = config(vmm, "");
+            (config["kernel_override"], config["restart"]) = (json!(kernel), json!("on-failure"));
+            let reply = daemon.call("Create", run(vmm, &config));
+            let pid = reply["parameters"]["vm"]["pid"].as_i64().expect("it runs");
+            let mut events = subscribe(&daemon);
+            fs::write(&kernel, "no kernel any more".repeat(100)).unwrap();
+            kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+            let killed = next(&mut events, "vm_exited")["message"].take();
+            assert!(killed.to_string().contains("was ended by signal 9"), "{killed}");
+            let failed = next(&mut events, "vm_exited")["message"].take();
+            assert_tells(vmm, &failed);
+            assert!(failed.to_string().contains("it is started again in 2 s"), "{failed}");
+            let shown = vm(&daemon, vmm);
+            assert_eq!((&shown["status"], &shown["restarts"]), (&json!("crashed"), &json!(1)));
+            assert_tells(vmm, &shown["last_error"]);
+            fs::copy(env!("CARGO_BIN_EXE_volnet"), &kernel).unwrap();
+            let started = next(&mut events, "vm_started")["message"].take();
+            assert!(started.to_string().contains("again by its restart policy"), "{started}");
+            let shown = vm(&daemon, vmm);
+            assert_eq!((&shown["status"], &shown["restarts"]), (&json!("running"), &json!(2)));
+            assert_eq!(shown["last_error"], Value::Null);
+        }
+    });
+}
+
+/// Asks a hypervisor on its own API.
+fn api(daemon: &Daemon, name: &str, path: &str) -> String {
+    let socket = daemon.folder.join("run/vm").join(name).join("api.sock");
+    let mut stream = UnixStream::connect(socket).expect("the API");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    while !answer.contains('}') {
+        let mut chunk = [0; 4096];
+        let length = stream.read(&mut chunk).expect("an answer");
+        assert_ne!(length, 0, "an answer");
+        answer += std::str::from_utf8(&chunk[..length]).expect("text");
+    }
+    answer
+}
+
+#[test]
+fn whoever_starts_a_vm_is_answered_when_its_guest_runs() {
+    in_namespace(|| {
+        let daemon = daemon(stand_in);
+        let mut events = subscribe(&daemon);
+        for (vmm, path) in [("cloud-hypervisor", "/api/v1/vm.info"), ("firecracker", "/")] {
+            let reply = daemon.call("Create", run(vmm, &config(vmm, "")));
+            let shown = &reply["parameters"]["vm"];
+            assert_eq!((&shown["status"], &shown["last_error"]), (&json!("running"), &Value::Null));
+            let says = api(&daemon, vmm, path);
+            assert!(says.contains("\"state\":\"Running\""), "{says}");
+            assert_eq!(next(&mut events, "vm_started")["vm"], vmm);
+        }
+    });
+}
+
+#[test]
+fn others_are_served_while_a_guest_boots() {
+    in_namespace(|| {
+        let daemon = daemon(stand_in);
+        for vmm in ["cloud-hypervisor", "firecracker"] {
+            let starts = thread::scope(|scope| {
+                let started =
+                    scope.spawn(|| daemon.call("Create", run(vmm, &config(vmm, "boot=1500"))));
+                let mut seen = 0;
+                while !started.is_finished() {
+                    let listed = daemon.call("List", json!({}))["parameters"]["vms"].take();
+                    let of = listed.as_array().into_iter().flatten().find(|vm| vm["name"] == vmm);
+                    let Some(of) = of else { continue };
+                    if of["status"] == "created" {
+                        assert!(of["pid"].is_u64(), "it is starting: {of}");
+                        seen += 1;
+                    } else {
+                        // The start may be answered a moment before this thread sees it.
+                        assert_eq!(of["status"], "running");
+                    }
+                }
+                assert!(seen > 0, "{vmm} was seen to start");
+                started.join().expect("a reply")
+            });
+            assert_eq!(starts["parameters"]["vm"]["status"], "running", "{starts}");
+        }
+    });
+}
+
+#[test]
+fn a_start_outlives_the_daemon_that_made_it() {
+    in_namespace(|| {
+        let mut daemon = daemon(stand_in);
+        let slow = "boot=1500";
+        for vmm in ["cloud-hypervisor", "firecracker"] {
+            let (good, bad) = (format!("{vmm}-good"), format!("{vmm}-bad"));
+            let configs = [(&good, config(vmm, slow)), (&bad, broken(&daemon, vmm, slow))];
+            let callers = configs.map(|(name, config)| {
+                let mut caller = daemon.connect();
+                let call =
+                    json!({ "method": "io.volnet.Create", "parameters": run(name, &config) });
+                caller.send(format!("{call}\n").as_bytes());
+                caller
+            });
+            for name in [&good, &bad] {
+                eventually("it is starting", || vm(&daemon, name)["pid"].is_u64());
+            }
+            let pid = vm(&daemon, &good)["pid"].clone();
+            daemon.crash();
+            drop(callers);
+            daemon.start_again();
+            assert_eq!(vm(&daemon, &good)["pid"], pid, "adopted");
+            eventually("it runs", || vm(&daemon, &good)["status"] == "running");
+            eventually("it has ended", || vm(&daemon, &bad)["status"] == "crashed");
+            assert_tells(vmm, &vm(&daemon, &bad)["last_error"]);
+        }
+    });
+}
+
+#[test]
+fn a_vm_that_is_deleted_while_it_starts_was_never_running() {
+    in_namespace(|| {
+        let daemon = daemon(stand_in);
+        for vmm in ["cloud-hypervisor", "firecracker"] {
+            let reply = thread::scope(|scope| {
+                let started =
+                    scope.spawn(|| daemon.call("Create", run(vmm, &config(vmm, "boot=9000"))));
+                eventually("it is starting", || vm(&daemon, vmm)["pid"].is_u64());
+                let deleted = daemon.call("Delete", json!({ "name": vmm, "timeout_ms": 0 }));
+                assert_eq!(deleted["error"], Value::Null, "{deleted}");
+                started.join().expect("a reply")
+            });
+            assert_eq!(reply["error"], "io.volnet.HypervisorFailed", "{reply}");
+            assert!(reply.to_string().contains("told to end before its guest ran"), "{reply}");
+        }
+    });
+}
