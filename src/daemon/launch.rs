@@ -329,6 +329,7 @@ fn nics<'a>(
             tap: nic.tap.as_str(),
             mac: nic.mac,
             queues,
+            mtu: spec.mtu.unwrap_or(network.mtu),
             fds,
             lease: nic.ip.map(|ip| (ip, network.subnet.netmask())),
         }

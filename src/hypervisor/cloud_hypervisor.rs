@@ -48,7 +48,9 @@ pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Comm
         Architecture::Aarch64 => CMDLINE_AARCH64,
     };
     option("--cmdline", text::cmdline(cmdline, launch)?);
-    option("--cpus", format!("boot={}", machine.cpus));
+    // The guest gets no virtualisation of its own, which is a large part of the host's kernel. On
+    // by default (vmm/src/vm_config.rs).
+    option("--cpus", format!("boot={},nested=off", machine.cpus));
     option("--memory", format!("size={}M", machine.memory_mb));
     option("--serial", "tty".into());
     option("--console", "off".into());

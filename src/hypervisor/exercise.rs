@@ -22,6 +22,7 @@ pub fn launch(bytes: &[u8]) {
         tap: "vttap-web",
         mac: Mac([2, 0, 0, 0, 0, 5]),
         queues: network.queues.unwrap_or(1),
+        mtu: network.mtu.unwrap_or(1500),
         fds: &[],
         lease: None,
     };

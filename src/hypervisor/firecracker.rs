@@ -93,23 +93,35 @@ fn interface(index: usize, nic: &LaunchNic) -> Result<Value, Refusal> {
         let reason = "firecracker opens a tap by name and takes no descriptor";
         return Err(text::refuse("hypervisor", reason));
     }
-    Ok(json!({
+    let mut interface = json!({
         "iface_id": format!("net{index}"),
         "guest_mac": nic.mac.to_string(),
         "host_dev_name": nic.tap
-    }))
+    });
+    if let Some(mtu) = nic.odd_mtu() {
+        interface["mtu"] = mtu.into();
+    }
+    Ok(interface)
 }
 
 /// A disk. No disk is the root device, because Firecracker would add a `root=` of its own to ours.
 fn drive(index: usize, disk: &Disk) -> Result<Value, Refusal> {
     let path = text::path(&disk.file.path, "disks")?;
     match disk.format {
-        DiskFormat::Raw => Ok(json!({
-            "drive_id": format!("disk{index}"),
-            "path_on_host": path,
-            "is_root_device": false,
-            "is_read_only": disk.readonly,
-        })),
+        DiskFormat::Raw => {
+            let mut drive = json!({
+                "drive_id": format!("disk{index}"),
+                "path_on_host": path,
+                "is_root_device": false,
+                "is_read_only": disk.readonly,
+            });
+            if !disk.readonly {
+                // Otherwise it offers no flush to the guest (docs/api_requests/block-caching.md):
+                // data that the guest has synced would be lost if the host dies.
+                drive["cache_type"] = "Writeback".into();
+            }
+            Ok(drive)
+        }
         DiskFormat::Qcow2 => {
             Err(text::refuse("disks", format!("firecracker cannot use a qcow2 disk: {path}")))
         }

@@ -9,8 +9,14 @@ use super::*;
 use crate::model::spec::{Disk, DiskFormat, File};
 
 /// The tap of the VM in these tests.
-const PORT: LaunchNic =
-    LaunchNic { tap: "vttap-web1", mac: Mac([2, 0, 0, 0, 0, 5]), queues: 1, fds: &[], lease: None };
+const PORT: LaunchNic = LaunchNic {
+    tap: "vttap-web1",
+    mac: Mac([2, 0, 0, 0, 0, 5]),
+    queues: 1,
+    mtu: 1500,
+    fds: &[],
+    lease: None,
+};
 const LEASE: (Ipv4Addr, Ipv4Addr) =
     (Ipv4Addr::new(192, 168, 127, 5), Ipv4Addr::new(255, 255, 255, 0));
 const KERNEL_ARGS: &str = "ip=192.168.127.5::192.168.127.1:255.255.255.0:web1:eth0:off";
@@ -172,6 +178,25 @@ fn every_driver_with_several_nics() {
     for hypervisor in [QEMU, CLOUD_HYPERVISOR] {
         check("two-nics-by-descriptor", hypervisor, &launch, &options);
     }
+}
+
+#[test]
+fn a_guest_is_told_an_mtu_that_it_would_not_take() {
+    let appliance = appliance();
+    let small = [LaunchNic { mtu: 1400, ..PORT }];
+    let launch = Launch { nics: &small, ..launch(&appliance) };
+    let whole = |name: &str| {
+        let command = command_line(name, &launch, &options()).unwrap();
+        let files = command
+            .files
+            .into_iter()
+            .map(|(_, contents)| String::from_utf8(contents).expect("text"));
+        command.args.into_iter().chain(files).collect::<Vec<_>>().join(" ")
+    };
+    assert!(whole(QEMU).contains("mac=02:00:00:00:00:05,host_mtu=1400"));
+    assert!(whole(FIRECRACKER).contains(r#""mtu":1400"#));
+    // It reads the tap's.
+    assert!(!whole(CLOUD_HYPERVISOR).contains("1400"));
 }
 
 #[test]

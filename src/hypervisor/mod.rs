@@ -75,6 +75,8 @@ pub const FIRECRACKER: &str = "firecracker";
 pub const SERIAL_SOCKET: &str = "serial.sock";
 /// The Unix socket of a VM's vsock in its folder.
 pub const VSOCK_SOCKET: &str = "vsock.sock";
+/// The MTU of an interface that is told no other.
+const ETHERNET_MTU: u16 = 1500;
 /// The longest path of a Unix socket in bytes: `sun_path` less the terminator (unix(7)).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -131,6 +133,8 @@ pub struct LaunchNic<'a> {
     pub mac: Mac,
     /// Queue pairs.
     pub queues: u16,
+    /// The MTU of the tap and of the guest's interface.
+    pub mtu: u16,
     /// The open tap that the hypervisor inherits, one descriptor per queue pair. If empty, it opens
     /// the tap by name.
     pub fds: &'a [u32],
@@ -170,6 +174,14 @@ pub enum Control {
     Firecracker(PathBuf),
     /// Only SIGTERM.
     Terminate,
+}
+
+impl LaunchNic<'_> {
+    /// The MTU, if the guest has to be told: without `VIRTIO_NET_F_MTU` it takes 1500 (virtio 1.2,
+    /// 5.1.4). Cloud Hypervisor reads it from the tap.
+    fn odd_mtu(&self) -> Option<u16> {
+        (self.mtu != ETHERNET_MTU).then_some(self.mtu)
+    }
 }
 
 impl Launch<'_> {

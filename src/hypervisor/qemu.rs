@@ -98,6 +98,9 @@ fn tap_args(index: usize, nic: &LaunchNic, options: &QemuOptions) -> Vec<String>
     };
     let mut device =
         format!("{},netdev=net{index},mac={}", device("virtio-net", options.machine), nic.mac);
+    if let Some(mtu) = nic.odd_mtu() {
+        device += &format!(",host_mtu={mtu}");
+    }
     if nic.queues > 1 {
         if nic.fds.is_empty() {
             netdev += &format!(",queues={}", nic.queues);
