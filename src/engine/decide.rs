@@ -364,6 +364,7 @@ impl Engine {
             tap: nic.tap.clone(),
             ifindex: nic.ifindex,
             mac: nic.mac,
+            queues: spec.queues.unwrap_or(1),
             ip,
             netmask: ip.map(|_| network.subnet.netmask()),
             gateway: ip.map(|_| network.gateway()),

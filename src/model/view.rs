@@ -77,6 +77,8 @@ pub struct NicView {
     pub tap: TapName,
     pub ifindex: Option<u32>,
     pub mac: Mac,
+    /// Queue pairs of the tap.
+    pub queues: u16,
     pub ip: Option<Ipv4Addr>,
     pub netmask: Option<Ipv4Addr>,
     pub gateway: Option<Ipv4Addr>,
