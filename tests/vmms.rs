@@ -287,3 +287,65 @@ fn a_vm_that_is_deleted_while_it_starts_was_never_running() {
         }
     });
 }
+
+#[test]
+fn each_end_of_a_guest_is_the_same_under_each_hypervisor() {
+    in_namespace(|| {
+        let mut daemon = daemon(stand_in);
+        for vmm in ["cloud-hypervisor", "firecracker"] {
+            for (guest, status, code, error) in [
+                ("poweroff,1000", "stopped", json!(0), Value::Null),
+                ("reset,1000", "stopped", json!(0), Value::Null),
+                ("panic,1000", "crashed", Value::Null, json!("ended because its guest panicked")),
+            ] {
+                let name = format!("{vmm}-{guest}").replace(',', "-");
+                let mut events = subscribe(&daemon);
+                daemon.call("Create", run(&name, &config(vmm, &format!("guest={guest}"))));
+                next(&mut events, "vm_started");
+                let exited = next(&mut events, "vm_exited");
+                let shown = vm(&daemon, &name);
+                assert_eq!((&shown["status"], &shown["exit_code"]), (&json!(status), &code));
+                assert_eq!((&shown["pid"], &shown["restarts"]), (&Value::Null, &json!(0)));
+                let told = [&exited["message"], &shown["last_error"]].map(Value::to_string);
+                match error.as_str() {
+                    None => assert_eq!(shown["last_error"], error, "{shown}"),
+                    Some(error) => {
+                        assert!(told.iter().all(|told| told.contains(error)), "{told:?}");
+                        assert!(told[1].contains("Unable to mount root fs"), "{told:?}");
+                    }
+                }
+            }
+        }
+        // The next daemon hears of it, too.
+        let reply =
+            daemon.call("Create", run("late", &config("cloud-hypervisor", "guest=reset,2000")));
+        assert_eq!(reply["parameters"]["vm"]["status"], "running", "{reply}");
+        daemon.crash();
+        daemon.start_again();
+        eventually("it is ended", || vm(&daemon, "late")["status"] == "stopped");
+    });
+}
+
+#[test]
+fn a_guest_that_panics_for_ever_is_backed_off_and_told() {
+    in_namespace(|| {
+        let daemon = daemon(stand_in);
+        for vmm in ["cloud-hypervisor", "firecracker"] {
+            let mut config = config(vmm, "guest=panic,1000");
+            config["restart"] = json!("on-failure");
+            let mut events = subscribe(&daemon);
+            daemon.call("Create", run(vmm, &config));
+            for (count, seconds) in [(0, 1), (1, 2), (2, 4)] {
+                let exited = next(&mut events, "vm_exited")["message"].take().to_string();
+                let again = format!("it is started again in {seconds} s");
+                assert!(exited.contains("guest panicked") && exited.contains(&again), "{exited}");
+                let shown = vm(&daemon, vmm);
+                assert_eq!(
+                    (&shown["status"], &shown["restarts"]),
+                    (&json!("crashed"), &json!(count))
+                );
+            }
+            daemon.call("Delete", json!({ "name": vmm }));
+        }
+    });
+}

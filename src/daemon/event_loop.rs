@@ -68,6 +68,8 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     refusals: Refusals,
     /// Keys of the processes that are watched.
     watched: HashMap<VmName, Key>,
+    /// Keys of the hypervisors that write about their guests.
+    heard: HashMap<VmName, Key>,
     /// The answer to the request of [`EventLoop::run_one`].
     own_answer: Option<Result<Reply, Error>>,
     started: Instant,
@@ -100,6 +102,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             spare: Spare::new(listener.is_some()),
             refusals: Refusals::default(),
             watched: HashMap::new(),
+            heard: HashMap::new(),
             own_answer: None,
             started,
             ending: false,
@@ -180,6 +183,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             Some(Source::Guests(_)) => self.hear_guests(key),
             Some(Source::Monitor) => self.kernel.has_news(self.now()),
             Some(Source::Process(_)) => self.process_ended(key),
+            Some(Source::Hypervisor(_)) => self.hear_hypervisor(key),
             Some(Source::Signals(_)) => self.ending = true,
         }
     }

@@ -259,6 +259,11 @@ impl Launcher {
         log::tail_of_log(&self.log(name))
     }
 
+    /// Whether the VM's console says that its guest panicked.
+    pub(super) fn tells_of_panic(&self, name: &VmName) -> bool {
+        log::tells_of_panic(&self.log(name))
+    }
+
     /// The findings about installed hypervisors.
     pub(super) fn check(&self) -> Vec<Finding> {
         let found = |name: &&str| {

@@ -172,6 +172,14 @@ impl Processes for NoProcesses {
         Ok(())
     }
 
+    fn has_reset(&mut self, _: &VmName) -> bool {
+        match *self {}
+    }
+
+    fn events(&self, _: &VmName) -> Option<RawFd> {
+        match *self {}
+    }
+
     fn progress(&mut self, _: &VmName, _: &Control) -> Progress {
         false
     }

@@ -22,7 +22,7 @@ use crate::hypervisor::user::User;
 use crate::model::clock::Now;
 use crate::model::error::Error;
 use crate::model::name::VmName;
-use crate::model::record::{HostRecord, ProcessId, Progress};
+use crate::model::record::{Exit, HostRecord, ProcessId, Progress};
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Query, Reply, Request};
 use crate::model::view::{Event, EventKind};
@@ -229,9 +229,24 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
     }
 
+    /// A hypervisor has written about its guest.
+    pub fn heard_of(&mut self, name: &VmName, now: Now) {
+        if !self.processes.has_reset(name) {
+            return;
+        }
+        let panicked = self.launcher.tells_of_panic(name);
+        if let Some(decision) = self.engine.guest_reset(name, panicked, now) {
+            self.carry_out(decision, now);
+        }
+        self.settle(now);
+    }
+
     /// Collects a process that has ended, and says whether there was one.
     fn collect(&mut self, name: &VmName, now: Now) -> bool {
         let Some(exit) = self.processes.reap(name) else { return false };
+        // A guest that panics resets itself, and for that its hypervisor ends well.
+        let panicked = exit == Exit::Code(0) && self.launcher.tells_of_panic(name);
+        let exit = if panicked { Exit::Panicked } else { exit };
         self.forget_process(name);
         let log = self.launcher.tail_of_log(name);
         if let Some(decision) = self.engine.exited(name, exit, log, now) {

@@ -24,6 +24,8 @@ pub(super) enum Source {
     ChecksumWorkers,
     /// The pidfd of a VM's process.
     Process(VmName),
+    /// What a VM's hypervisor writes about its guest.
+    Hypervisor(VmName),
 }
 
 impl Source {

@@ -253,6 +253,10 @@ impl Engine {
         // We ended it only to restart it. Record `Lost`, so that the restart policy still applies
         // if the daemon dies before the restart.
         let made = matches!(&life, Life::Stopping { stop, .. } if stop.is_nobodys());
+        let exit = match &life {
+            Life::Stopping { stop: Stop { guest: Some(guest), .. }, .. } => *guest,
+            _ => exit,
+        };
         let reason = reason(&life, exit);
         let record = vm.edit();
         record.exit = Some(if made { Exit::Lost } else { exit });
@@ -268,11 +272,13 @@ impl Engine {
             None => format!("VM {name} {exit}"),
         };
         match life {
-            Life::Stopping { stop, .. } => self.ended_on_request(&mut decision, stop),
+            Life::Stopping { stop, .. } if !stop.is_the_guests() => {
+                self.ended_on_request(&mut decision, stop);
+            }
             Life::Running { check: Some(check), .. } if !check.answers.is_empty() => {
                 self.start_failed(&mut decision, check, reason.unwrap_or_default(), log);
             }
-            Life::Running { .. } | Life::Idle | Life::Waiting { .. } => {
+            Life::Running { .. } | Life::Stopping { .. } | Life::Idle | Life::Waiting { .. } => {
                 let policy = vm.record.spec.restart;
                 let again = supervise::restart_after(policy, exit, vm.in_a_row);
                 if let Some(wait) = again.filter(|_| vm.stranded.is_none()) {
@@ -285,6 +291,22 @@ impl Engine {
             }
         }
         decision.events.push((EventKind::VmExited, message));
+        Some(decision)
+    }
+
+    /// The guest has reset itself, and its hypervisor boots it again without ending. So that a
+    /// reset is the same under each hypervisor, this one is ended, and the restart policy decides.
+    /// `panicked`: the guest's kernel reset itself after a panic.
+    pub fn guest_reset(&mut self, name: &VmName, panicked: bool, now: Now) -> Option<Decision> {
+        let vm = self.state.vms.get_mut(name)?;
+        let former = vm.clone();
+        let Life::Running { pid, check: None, .. } = vm.life else { return None };
+        let guest = if panicked { Exit::Panicked } else { Exit::Code(0) };
+        vm.life = Life::Stopping { pid, stop: Stop::after_guest(now.mono, guest) };
+        self.agenda.timed.insert(name.clone());
+        let mut decision = Decision::of(vm, Some(Act::Terminate), Write::Nothing, former);
+        let message = format!("the guest of VM {name} has reset itself: its hypervisor is ended");
+        decision.events.push((EventKind::VmStopping, message));
         Some(decision)
     }
 
@@ -496,8 +518,13 @@ fn reason(life: &Life, exit: Exit) -> Option<String> {
             let seconds = supervise::START_MAX_MS / 1000;
             Some(format!("it did not say within {seconds} s that its guest runs, and was killed"))
         }
-        Life::Running { check: Some(_), .. } => Some(format!("it {exit} before its guest ran")),
-        Life::Running { check: None, .. } | Life::Idle | Life::Waiting { .. } => {
+        Life::Running { check: Some(_), .. } if exit != Exit::Panicked => {
+            Some(format!("it {exit} before its guest ran"))
+        }
+        Life::Running { .. } | Life::Idle | Life::Waiting { .. } => {
+            (exit != Exit::Code(0)).then(|| format!("it {exit}"))
+        }
+        Life::Stopping { stop, .. } if stop.is_the_guests() => {
             (exit != Exit::Code(0)).then(|| format!("it {exit}"))
         }
         Life::Stopping { .. } => None,

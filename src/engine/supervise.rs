@@ -90,8 +90,11 @@ pub struct Stop {
     pub terminate_at: Option<u64>,
     /// When SIGKILL is due; `None` once it was sent.
     pub kill_at: Option<u64>,
-    /// The callers that wait for the end, and what they want.
+    /// The callers that wait for the end, and what they want. None if the guest has ended by
+    /// itself.
     pub waiters: Vec<(Option<Ticket>, Want)>,
+    /// How the guest has ended by itself, if its hypervisor would boot it again.
+    pub guest: Option<Exit>,
 }
 
 /// What a caller wants after the end of a process, in order of precedence.
@@ -151,7 +154,19 @@ impl Stop {
     pub fn new(now: u64, timeout_ms: u64) -> Stop {
         let grace = TERMINATE_GRACE_MS.min(timeout_ms / 2);
         let kill_at = now.saturating_add(timeout_ms);
-        Stop { terminate_at: Some(kill_at - grace), kill_at: Some(kill_at), waiters: Vec::new() }
+        let (terminate_at, kill_at) = (Some(kill_at - grace), Some(kill_at));
+        Stop { terminate_at, kill_at, waiters: Vec::new(), guest: None }
+    }
+
+    /// The end of a hypervisor whose guest has ended by itself. It gets SIGTERM now.
+    pub fn after_guest(now: u64, guest: Exit) -> Stop {
+        let kill_at = Some(now.saturating_add(TERMINATE_GRACE_MS));
+        Stop { terminate_at: None, kill_at, waiters: Vec::new(), guest: Some(guest) }
+    }
+
+    /// Whether nobody wants it: the guest has ended by itself, and the restart policy decides.
+    pub fn is_the_guests(&self) -> bool {
+        self.waiters.is_empty()
     }
 
     /// Whether a caller wants this.
@@ -161,7 +176,8 @@ impl Stop {
 
     /// Whether volnet itself wants it, to restart the VM.
     pub fn is_nobodys(&self) -> bool {
-        self.waiters.iter().all(|waiter| *waiter == (None, Want::Restarted))
+        !self.is_the_guests()
+            && self.waiters.iter().all(|waiter| *waiter == (None, Want::Restarted))
     }
 
     /// Adds a second caller to the stop. The earlier deadline holds.

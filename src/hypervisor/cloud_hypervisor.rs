@@ -24,6 +24,9 @@ const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
 const CMDLINE_AARCH64: &str = "console=ttyAMA0 panic=1";
 /// The socket of its API.
 const API_SOCKET: &str = "api.sock";
+/// The FIFO of its events: `--event-monitor` opens it for writing and never waits for a reader
+/// (event_monitor/src/lib.rs).
+pub(super) const EVENTS: &str = "events";
 /// Characters that a value within an option cannot have: the separators and quotes of the parser.
 const SPECIAL: [char; 4] = [',', '"', '[', ']'];
 
@@ -38,7 +41,9 @@ pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Comm
     let api = text::in_folder(&launch.folder, API_SOCKET)?;
     let mut args = Vec::new();
     let mut option = |name: &str, value: String| args.extend([name.into(), value]);
+    let events = text::in_folder(&launch.folder, EVENTS)?;
     option("--api-socket", format!("path={}", plain(&api, "runtime_dir")?));
+    option("--event-monitor", format!("path={}", plain(&events, "runtime_dir")?));
     option("--kernel", text::path(launch.kernel, "kernel_override")?.into());
     if let Some(initramfs) = &machine.initramfs {
         option("--initramfs", text::path(&initramfs.path, "initramfs")?.into());
@@ -69,6 +74,7 @@ pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Comm
         helper: None,
         ready: None,
         control: control(&launch.folder)?,
+        events: Some(events.into()),
     })
 }
 

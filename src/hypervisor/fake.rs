@@ -58,6 +58,8 @@ pub struct FakeProcesses {
     unwilling: BTreeSet<VmName>,
     /// Whether all that is done to a process fails, and every start.
     refuses_all: bool,
+    /// VMs whose guests have reset themselves.
+    resets: BTreeSet<VmName>,
     /// Whether no guest gets as far as to run.
     hangs: bool,
     /// The VMs that have a folder.
@@ -81,6 +83,12 @@ impl FakeProcesses {
     /// Lets all that is done to a process, and every start, fail from now on, or succeed again.
     pub fn refuse_all(&mut self, refuse: bool) {
         self.refuses_all = refuse;
+    }
+
+    /// A guest resets itself. False if it does not run.
+    pub fn reset(&mut self, name: &VmName) -> bool {
+        let runs = self.running(name).is_some();
+        runs && self.resets.insert(name.clone())
     }
 
     /// Lets guests hang in their start from now on, or run.
@@ -293,6 +301,14 @@ impl Processes for FakeProcesses {
         self.logs.remove(name);
     }
 
+    fn has_reset(&mut self, name: &VmName) -> bool {
+        self.resets.remove(name)
+    }
+
+    fn events(&self, _: &VmName) -> Option<RawFd> {
+        None
+    }
+
     fn reap(&mut self, name: &VmName) -> Option<Exit> {
         let id = self.watched.get(name)?;
         let exit = match self.world.get(&id.pid) {
@@ -332,6 +348,7 @@ mod tests {
             helper: None,
             ready: None,
             control: Control::Qmp("/qmp".into()),
+            events: None,
         };
         let log = processes.open_log(name, Path::new("/log")).unwrap();
         processes.spawn(name, &command, Descriptors { log, taps: Vec::new() }).unwrap()

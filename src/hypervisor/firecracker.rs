@@ -57,6 +57,7 @@ pub fn command(launch: &Launch, options: &FirecrackerOptions) -> Result<Command,
         helper: None,
         ready: None,
         control: control(&launch.folder)?,
+        events: None,
     })
 }
 

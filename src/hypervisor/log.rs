@@ -9,6 +9,11 @@ use std::path::Path;
 const TAIL_BYTES: u64 = 2048;
 pub(super) const TAIL_LINES: usize = 10;
 
+/// How much of a log is searched for a panic. What the kernel writes after it has some 4 KiB.
+const PANIC_BYTES: u64 = 16 * 1024;
+/// What every panic of Linux begins with, also if the kernel is to be quiet.
+const PANIC: &str = "Kernel panic - not syncing: ";
+
 /// The beginning of the line that is written to the log when a hypervisor is started. Earlier lines
 /// are from an earlier run.
 pub(super) const HEADER: &str = "--- volnet starts ";
@@ -17,6 +22,12 @@ pub(super) const HEADER: &str = "--- volnet starts ";
 /// characters are removed, because they could manipulate the reader's terminal. `None` if nothing
 /// was written.
 pub fn tail_of_log(path: &Path) -> Option<String> {
+    let (bytes, cut) = last_bytes(path, TAIL_BYTES)?;
+    last_lines(&bytes, cut)
+}
+
+/// The end of a log, and whether something stands before it.
+fn last_bytes(path: &Path, most: u64) -> Option<(Vec<u8>, bool)> {
     // Callers see only the log itself, never the target of a link in its place.
     let named = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
     let mut file = File::open(path).ok()?;
@@ -25,10 +36,20 @@ pub fn tail_of_log(path: &Path) -> Option<String> {
         return None;
     }
     let length = opened.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(most))).ok()?;
     let mut bytes = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
-    last_lines(&bytes, length > TAIL_BYTES)
+    file.take(most).read_to_end(&mut bytes).ok()?;
+    Some((bytes, length > most))
+}
+
+/// Whether the guest's kernel panicked since the last start, as its console says within its last
+/// bytes (`panic` in kernel/panic.c of Linux). A program in the guest can write the same: then only
+/// its own VM is told to have panicked.
+pub fn tells_of_panic(path: &Path) -> bool {
+    let Some((bytes, _)) = last_bytes(path, PANIC_BYTES) else { return false };
+    let text = String::from_utf8_lossy(&bytes);
+    let run = text.rfind(HEADER).map_or(&*text, |at| &text[at..]);
+    run.contains(PANIC)
 }
 
 /// The lines to show from the end of a log. With `cut`, the first line is probably incomplete.
@@ -74,6 +95,22 @@ mod tests {
         fs::write(&secret, "secret").unwrap();
         symlink(&secret, &log).unwrap();
         assert_eq!(tail_of_log(&log), None);
+    }
+
+    #[test]
+    fn a_panic_of_the_last_start_is_seen() {
+        let scratch = Scratch::new();
+        let log = scratch.path().join("log");
+        let panic = format!("[    1.2] {PANIC}No working init found.\n");
+        let trace = "[    1.3]  panic+0x123/0x456\n".repeat(100);
+        for (contents, seen) in [
+            (format!("{HEADER}qemu\n{panic}{trace}"), true),
+            (format!("{HEADER}qemu\n{panic}{HEADER}qemu\nreboot: Power down\n"), false),
+            (String::new(), false),
+        ] {
+            fs::write(&log, contents).unwrap();
+            assert_eq!(tells_of_panic(&log), seen);
+        }
     }
 
     #[test]

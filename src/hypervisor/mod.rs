@@ -16,6 +16,7 @@
 //! | `qmp.sock`, `api.sock` | how the hypervisor is asked to power its guest off |
 //! | `vsock.sock` | vsock as a Unix socket: connect, `CONNECT port\n`, read `OK …\n` |
 //! | `vhost-vsock.sock` | between QEMU and its helper |
+//! | `events` | FIFO, to which Cloud Hypervisor writes its events |
 //! | `fc.json` | Firecracker's configuration |
 //! | `seed.img` | the disk for cloud-init, see [`seed`] |
 //!
@@ -161,6 +162,9 @@ pub struct Command {
     pub ready: Option<PathBuf>,
     /// How to ask the guest to power off.
     pub control: Control,
+    /// A FIFO to which the hypervisor writes that its guest has reset itself, if it does not end
+    /// for that.
+    pub events: Option<PathBuf>,
 }
 
 /// How to ask a hypervisor to power its guest off.

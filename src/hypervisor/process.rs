@@ -71,6 +71,13 @@ pub trait Processes {
     /// Removes a VM's log. If there is none, nothing is to do.
     fn remove_log(&mut self, name: &VmName, path: &Path);
 
+    /// Whether the guest has reset itself since this was last asked, as the hypervisor says.
+    fn has_reset(&mut self, name: &VmName) -> bool;
+
+    /// A descriptor that becomes readable when [`Processes::has_reset`] may have changed, for the
+    /// event loop; `None` if the hypervisor ends with its guest.
+    fn events(&self, name: &VmName) -> Option<RawFd>;
+
     /// Collects the status of a process that has ended, and stops watching it. Its group and its
     /// folder end with it. `None` if it still runs or no process is watched.
     fn reap(&mut self, name: &VmName) -> Option<Exit>;

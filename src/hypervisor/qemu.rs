@@ -68,6 +68,7 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<Command, Refusa
         helper: helper(&attachment, options)?.map(Box::new),
         ready: None,
         control: control(&launch.folder)?,
+        events: None,
     })
 }
 
@@ -150,6 +151,7 @@ fn helper(attachment: &Attachment, options: &QemuOptions) -> Result<Option<Comma
         helper: None,
         ready: Some(socket.into()),
         control: Control::Terminate,
+        events: None,
     }))
 }
 

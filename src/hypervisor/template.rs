@@ -141,6 +141,7 @@ pub fn command(launch: &Launch, template: &Template) -> Result<Command, Refusal>
         helper: None,
         ready: None,
         control: Control::Terminate,
+        events: None,
     })
 }
 

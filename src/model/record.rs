@@ -71,6 +71,8 @@ pub enum Exit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+    /// Its guest panicked, and it ended for that.
+    Panicked,
     /// It was gone when volnet looked. Its status is unknown.
     Lost,
 }
@@ -192,7 +194,7 @@ impl Exit {
     pub fn code(self) -> Option<i32> {
         match self {
             Exit::Code(code) => Some(code),
-            Exit::Signal(_) | Exit::Lost => None,
+            Exit::Signal(_) | Exit::Panicked | Exit::Lost => None,
         }
     }
 
@@ -200,7 +202,7 @@ impl Exit {
     pub fn signal(self) -> Option<i32> {
         match self {
             Exit::Signal(signal) => Some(signal),
-            Exit::Code(_) | Exit::Lost => None,
+            Exit::Code(_) | Exit::Panicked | Exit::Lost => None,
         }
     }
 }
@@ -211,6 +213,7 @@ impl fmt::Display for Exit {
         match self {
             Exit::Code(code) => write!(f, "ended with status {code}"),
             Exit::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Exit::Panicked => f.write_str("ended because its guest panicked"),
             Exit::Lost => f.write_str("ended with an unknown status"),
         }
     }

@@ -391,6 +391,14 @@ impl Processes for Handle {
         self.deed(name, Effect::Ask, |processes| processes.ask(name, control))
     }
 
+    fn has_reset(&mut self, name: &VmName) -> bool {
+        self.world().processes.has_reset(name)
+    }
+
+    fn events(&self, _: &VmName) -> Option<RawFd> {
+        None
+    }
+
     fn progress(&mut self, name: &VmName, control: &Control) -> Progress {
         let ask = |world: &mut World| world.processes.progress(name, control);
         self.effect(Effect::Ready, ask, |_, _| Progress::Starting)

@@ -68,6 +68,12 @@ def name_of(tap):
     return fcntl.ioctl(tap, TUNGETIFF, bytes(40))[:16].rstrip(b"\0").decode()
 
 
+def panic():
+    """What the kernel writes to its console (panic in kernel/panic.c of Linux)."""
+    os.write(1, b"[    0.9] Kernel panic - not syncing: VFS: Unable to mount root fs\n"
+                b"[    0.9] CPU: 0 PID: 1 Comm: swapper/0\n[    0.9] Rebooting in 1 seconds..\n")
+
+
 class Api:
     """An HTTP API on a Unix socket, served only while somebody calls `serve`."""
 

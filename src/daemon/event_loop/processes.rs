@@ -1,4 +1,4 @@
-//! The ends of processes: a pidfd for each.
+//! The ends of processes: a pidfd for each, and a FIFO where a hypervisor outlives its guest.
 
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -27,7 +27,10 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
             self.unwatch(&name);
             let Some(pidfd) = self.shell.processes().pidfd(&name) else { continue };
             match self.add(pidfd, Interest::READABLE, Source::Process(name.clone())) {
-                Ok(key) => drop(self.watched.insert(name, key)),
+                Ok(key) => {
+                    self.hear_of(&name);
+                    self.watched.insert(name, key);
+                }
                 Err(error) => {
                     log::warn!("VM {name}: the end of its process cannot be waited for: {error}");
                     self.shell.watch_later(&name, self.now());
@@ -36,7 +39,30 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
+    /// Registers what a hypervisor writes about its guest. Without it the VM runs all the same.
+    fn hear_of(&mut self, name: &VmName) {
+        let Some(fifo) = self.shell.processes().events(name) else { return };
+        match self.add(fifo, Interest::READABLE, Source::Hypervisor(name.clone())) {
+            Ok(key) => drop(self.heard.insert(name.clone(), key)),
+            Err(error) => log::warn!("VM {name}: resets of its guest are not seen: {error}"),
+        }
+        self.shell.heard_of(name, self.now());
+    }
+
+    /// The turn of a hypervisor that has written about its guest.
+    pub(super) fn hear_hypervisor(&mut self, key: Key) {
+        let Some(Source::Hypervisor(name)) = self.sources.get_mut(key) else { return };
+        let name = name.clone();
+        self.shell.heard_of(&name, self.now());
+    }
+
     fn unwatch(&mut self, name: &VmName) {
+        if let Some(key) = self.heard.remove(name) {
+            self.sources.remove(key);
+            if let Some(fifo) = self.shell.processes().events(name) {
+                let _ = self.poll.registry().deregister(&mut SourceFd(&fifo));
+            }
+        }
         if let Some(key) = self.watched.remove(name) {
             self.sources.remove(key);
             if let Some(pidfd) = self.shell.processes().pidfd(name) {

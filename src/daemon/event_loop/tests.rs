@@ -106,6 +106,14 @@ impl Processes for Shared {
         self.with(|processes| processes.ask(name, control))
     }
 
+    fn has_reset(&mut self, name: &VmName) -> bool {
+        self.with(|processes| processes.has_reset(name))
+    }
+
+    fn events(&self, _: &VmName) -> Option<RawFd> {
+        None
+    }
+
     fn progress(&mut self, name: &VmName, control: &Control) -> Progress {
         self.with(|processes| processes.progress(name, control))
     }

@@ -23,6 +23,7 @@
 //! about to become hypervisors, a second at most.
 
 pub mod confine;
+mod events;
 #[cfg(any(test, feature = "testing"))]
 pub mod exercise;
 mod identity;
@@ -45,13 +46,14 @@ use nix::unistd::Pid;
 use socket2::Socket;
 use volnet_ffi::pidfd;
 
+use self::events::Events;
 use self::identity::Stat;
 use self::keeper::Keeper;
 use self::progress::Question;
 use self::spawn::{Part, Place, Spawned};
 use super::process::{Descriptors, Processes};
 use super::user::User;
-use super::{Command, Control, folder, log};
+use super::{Command, Control, cloud_hypervisor, folder, log};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
@@ -87,6 +89,8 @@ struct Watched {
     id: ProcessId,
     pidfd: OwnedFd,
     group: Group,
+    /// What it writes about its guest.
+    events: Option<Events>,
     /// The question whether its guest runs, while it is open.
     question: Option<Question>,
     /// The connection by which the guest was asked to power off.
@@ -140,9 +144,10 @@ impl LinuxProcesses {
         name: &VmName,
         command: &Command,
         given: Descriptors,
-    ) -> Result<(Spawned, Group), String> {
+    ) -> Result<(Spawned, Group, Option<Events>), String> {
         folder::renew(&self.folder(name), self.user.as_ref())
             .map_err(|failure| failure.to_string())?;
+        let events = command.events.as_deref().map(Events::make).transpose()?;
         spawn::write_files(command)?;
         let mut log = File::from(given.log);
         writeln!(log, "{}{}", log::HEADER, command.program)
@@ -153,7 +158,7 @@ impl LinuxProcesses {
         let place = Place { name, runtime_dir, user, descriptors, log: &log, taps };
         let Some(command_of_helper) = &command.helper else {
             let spawned = spawn::spawn(command, Part::Hypervisor { group: None }, &place)?;
-            return Ok((spawned, Group::Own));
+            return Ok((spawned, Group::Own, events));
         };
         spawn::write_files(command_of_helper)?;
         let helper = spawn::spawn(command_of_helper, Part::Helper, &place)?;
@@ -161,7 +166,9 @@ impl LinuxProcesses {
         let spawned = spawn::await_ready(&helper, command_of_helper)
             .and_then(|()| spawn::spawn(command, part, &place));
         match spawned {
-            Ok(spawned) => Ok((spawned, Group::Helper { pid: helper.pid, pidfd: helper.pidfd })),
+            Ok(spawned) => {
+                Ok((spawned, Group::Helper { pid: helper.pid, pidfd: helper.pidfd }, events))
+            }
             Err(reason) => {
                 let _ = pidfd::send_signal(helper.pidfd.as_fd(), libc::SIGKILL);
                 self.collect(helper.pidfd);
@@ -234,7 +241,7 @@ impl Processes for LinuxProcesses {
         if let Some(watched) = self.watched.get(name) {
             return Err(failure(name, format!("its process {} still exists", watched.id.pid)));
         }
-        let (spawned, group) = self.start(name, command, given).map_err(|reason| {
+        let (spawned, group, events) = self.start(name, command, given).map_err(|reason| {
             self.collect_keeper(name);
             failure(name, reason)
         })?;
@@ -243,8 +250,14 @@ impl Processes for LinuxProcesses {
             start_time: spawned.stat.start_time,
             boot_id: self.boot_id.clone(),
         };
-        let watched =
-            Watched { id: id.clone(), pidfd: spawned.pidfd, group, question: None, asked: None };
+        let watched = Watched {
+            id: id.clone(),
+            pidfd: spawned.pidfd,
+            group,
+            events,
+            question: None,
+            asked: None,
+        };
         self.watched.insert(name.clone(), watched);
         Ok(id)
     }
@@ -269,7 +282,8 @@ impl Processes for LinuxProcesses {
             return Ok(false);
         }
         let group = self.group_of(name, id.pid, stat);
-        let watched = Watched { id: id.clone(), pidfd, group, question: None, asked: None };
+        let events = Events::open(&self.folder(name).join(cloud_hypervisor::EVENTS));
+        let watched = Watched { id: id.clone(), pidfd, group, events, question: None, asked: None };
         self.watched.insert(name.clone(), watched);
         Ok(true)
     }
@@ -307,6 +321,16 @@ impl Processes for LinuxProcesses {
             Some(watched) => progress::look(control, &mut watched.question),
             None => Progress::Starting,
         }
+    }
+
+    fn has_reset(&mut self, name: &VmName) -> bool {
+        let events = self.watched.get_mut(name).and_then(|watched| watched.events.as_mut());
+        events.is_some_and(Events::has_reset)
+    }
+
+    fn events(&self, name: &VmName) -> Option<RawFd> {
+        let watched = self.watched.get(name)?;
+        watched.events.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     fn terminate(&mut self, name: &VmName) -> Result<(), Failure> {

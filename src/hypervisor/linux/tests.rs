@@ -79,6 +79,7 @@ fn shell(script: &str) -> Command {
         helper: None,
         ready: None,
         control: Control::Terminate,
+        events: None,
     }
 }
 
