@@ -45,6 +45,7 @@ fn network() -> NetworkConfig {
         gateway: None,
         range: None,
         reserve: Vec::new(),
+        told: Default::default(),
         host_services: vec![Service::Ping],
         traffic: Traffic { isolated: Some(true), ..Traffic::default() },
         mac: Mac::of_bridge("host", "vbr0"),

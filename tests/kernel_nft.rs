@@ -31,6 +31,7 @@ fn network() -> NetworkConfig {
         gateway: None,
         range: None,
         reserve: Vec::new(),
+        told: Default::default(),
         host_services: vec![Service::Ping],
         traffic: Traffic::default(),
         mac: Mac::of_bridge("host", "vbr0"),

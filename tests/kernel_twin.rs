@@ -343,6 +343,7 @@ fn tables(owned: bool, guests: usize) -> Vec<Table> {
         gateway: None,
         range: None,
         reserve: Vec::new(),
+        told: Default::default(),
         host_services: vec![Service::Ping],
         traffic: Traffic::default(),
         mac: Mac::of_bridge("host", "vbr0"),

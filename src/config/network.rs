@@ -7,7 +7,7 @@ use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
 use crate::model::name::{TAP_PREFIX, check_link_name};
 use crate::model::net::is_guarded;
-use crate::model::net::{Addresses, Dhcp, NetworkConfig, Service};
+use crate::model::net::{Addresses, Dhcp, NetworkConfig, Service, Told};
 use crate::model::prefix::Prefix;
 use crate::model::traffic::{Traffic, UNGUARDED};
 use crate::spec::fields::{Fields, Place};
@@ -21,6 +21,13 @@ pub const NETWORKS_MAX: usize = 64;
 pub const SERVICES_MAX: usize = 64;
 /// The most entries of addresses that no VM gets.
 const RESERVED_MAX: usize = 256;
+/// The most domains in which guests look up names, and their bytes in one DHCP option.
+const SEARCH_MAX: usize = 16;
+const SEARCH_BYTES_MAX: usize = 255;
+/// The longest domain name (RFC 1035, 2.3.4, without the length of its first label and the root).
+const DOMAIN_BYTES_MAX: usize = 253;
+/// The longest boot file: the field of BOOTP with its end (RFC 951).
+const BOOT_FILE_BYTES_MAX: usize = 127;
 /// The widest prefix of a network.
 pub const PREFIX_LENGTH_MIN: u8 = 8;
 /// The narrowest prefix of a network: the host and one guest.
@@ -63,6 +70,9 @@ const KNOWN: &[&str] = &[
     "gateway",
     "range",
     "reserve",
+    "search",
+    "next_server",
+    "boot_file",
 ];
 
 /// A network as it was written.
@@ -192,6 +202,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         traffic = spec::traffic(fields)?;
         host_services = fields.parsed_list("host_services", SERVICES_MAX, service)?;
     }
+    let told = draft.fields.as_ref().map(told).transpose()?.unwrap_or_default();
     let (mut managed, mut gateway, mut range, mut reserve) = (None, None, None, None);
     if let Some(fields) = &draft.fields {
         managed = fields.flag("managed")?;
@@ -234,8 +245,38 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         gateway,
         range,
         reserve: reserve.unwrap_or_default(),
+        told,
         host_services: host_services.unwrap_or_else(|| services(dhcp)),
     })
+}
+
+/// What guests are told by DHCP.
+fn told(fields: &Fields) -> Result<Told, Refusal> {
+    let search = fields.parsed_list("search", SEARCH_MAX, domain)?.unwrap_or_default();
+    let bytes: usize = search.iter().map(|domain| domain.len() + 2).sum();
+    if bytes > SEARCH_BYTES_MAX {
+        let reason = format!("together they have more than {SEARCH_BYTES_MAX} bytes");
+        return Err(fields.place.field("search").refuse(reason));
+    }
+    let next_server = fields.parsed("next_server", address)?;
+    Ok(Told { search, next_server, boot_file: fields.parsed("boot_file", boot_file)? })
+}
+
+/// A domain name (RFC 1035, 2.3.1).
+fn domain(text: &str) -> Result<String, String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(legal);
+    match text.len() <= DOMAIN_BYTES_MAX && text.split('.').all(is_label) {
+        true => Ok(text.into()),
+        false => Err(format!("{text:?} is not a domain name")),
+    }
+}
+
+fn boot_file(text: &str) -> Result<String, String> {
+    match text.len() <= BOOT_FILE_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.into()),
+        false => Err(format!("{text:?} is not at most {BOOT_FILE_BYTES_MAX} printable bytes")),
+    }
 }
 
 fn address(text: &str) -> Result<Ipv4Addr, String> {

@@ -11,7 +11,7 @@ use crate::model::clock::Now;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, NetworkConfig, Service};
+use crate::model::net::{Dhcp, NetworkConfig, Service, Told};
 use crate::model::request::Change;
 use crate::model::spec::{NetworkSpec, VmSpec};
 use crate::model::traffic::Traffic;
@@ -27,6 +27,16 @@ pub(super) struct Host {
 impl Host {
     /// A host with one network and no VM.
     pub(super) fn new(subnet: &str) -> Host {
+        Host::with(subnet, Told::default())
+    }
+
+    /// The same, whose network tells guests this besides.
+    #[cfg(test)]
+    pub(super) fn telling(told: Told) -> Host {
+        Host::with("192.168.127.0/24", told)
+    }
+
+    fn with(subnet: &str, told: Told) -> Host {
         let network = NetworkConfig {
             name: "default".into(),
             whole: "default".into(),
@@ -41,6 +51,7 @@ impl Host {
             gateway: None,
             range: None,
             reserve: Vec::new(),
+            told,
             host_services: vec![Service::Ping],
             traffic: Traffic::default(),
             mac: Mac::of_bridge("host", "vbr0"),

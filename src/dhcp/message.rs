@@ -20,6 +20,8 @@ const HEAD: usize = 240;
 /// The two fields that options may continue in, and the cookie.
 const SNAME: std::ops::Range<usize> = 44..108;
 const FILE: std::ops::Range<usize> = 108..236;
+/// The next server (RFC 2131, 2).
+const SIADDR: std::ops::Range<usize> = 20..24;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
 /// "10Mb Ethernet" among the hardware types of RFC 1700.
 const ETHERNET: u8 = 1;
@@ -32,6 +34,7 @@ pub mod option {
     pub const ROUTER: u8 = 3;
     pub const DNS: u8 = 6;
     pub const HOST_NAME: u8 = 12;
+    pub const DOMAIN: u8 = 15;
     pub const MTU: u8 = 26;
     pub const REQUESTED_IP: u8 = 50;
     pub const LEASE_TIME: u8 = 51;
@@ -41,6 +44,10 @@ pub mod option {
     pub const RENEWAL_TIME: u8 = 58;
     pub const REBINDING_TIME: u8 = 59;
     pub const CLIENT_ID: u8 = 61;
+    pub const BOOT_SERVER: u8 = 66;
+    pub const BOOT_FILE: u8 = 67;
+    /// The domain search list (RFC 3397).
+    pub const SEARCH: u8 = 119;
     pub const END: u8 = 255;
 }
 
@@ -265,6 +272,21 @@ impl Writer {
     /// Adds an option that is a number of 32 bits.
     pub fn number(&mut self, code: u8, number: u32) -> &mut Writer {
         self.option(code, &number.to_be_bytes())
+    }
+
+    /// Names the server and the file to boot from, in BOOTP's fields and as options: clients read
+    /// the one or the other.
+    pub fn boot(&mut self, server: Option<Ipv4Addr>, file: Option<&str>) -> &mut Writer {
+        if let Some(server) = server {
+            self.bytes[SIADDR].copy_from_slice(&server.octets());
+            self.option(option::BOOT_SERVER, server.to_string().as_bytes());
+        }
+        // The field ends with a zero.
+        if let Some(file) = file.filter(|file| file.len() < FILE.len()) {
+            self.bytes[FILE][..file.len()].copy_from_slice(file.as_bytes());
+            self.option(option::BOOT_FILE, file.as_bytes());
+        }
+        self
     }
 
     /// Ends the message.

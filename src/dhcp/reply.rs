@@ -8,6 +8,7 @@ use super::message::{Head, Kind, Writer, option};
 use crate::model::kernel_args::host_name;
 use crate::model::lease::Guest;
 use crate::model::mac::Mac;
+use crate::model::net::Told;
 
 /// The content of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,4 +96,53 @@ fn configure(writer: &mut Writer, guest: &Guest<'_>, resolvers: &[Ipv4Addr]) {
     }
     writer.option(option::MTU, &guest.mtu.to_be_bytes());
     writer.option(option::HOST_NAME, host_name(guest.vm).as_bytes());
+    let Told { search, next_server, boot_file } = &guest.network.told;
+    if let Some(domain) = search.first() {
+        writer.option(option::DOMAIN, domain.as_bytes());
+        writer.option(option::SEARCH, &search_list(search));
+    }
+    writer.boot(*next_server, boot_file.as_deref());
+}
+
+/// The domains as names of DNS (RFC 1035, 4.1.4): an end that was written before is a pointer there
+/// (RFC 3397, 2).
+fn search_list(domains: &[String]) -> Vec<u8> {
+    const POINTER: u16 = 0xc000;
+    let (mut bytes, mut written) = (Vec::new(), Vec::<(&str, u16)>::new());
+    for domain in domains {
+        let mut rest = domain.as_str();
+        loop {
+            if let Some((_, at)) = written.iter().find(|(end, _)| end.eq_ignore_ascii_case(rest)) {
+                bytes.extend((POINTER | at).to_be_bytes());
+                break;
+            }
+            written.push((rest, bytes.len() as u16));
+            let (label, further) = rest.split_once('.').unwrap_or((rest, ""));
+            bytes.push(label.len() as u8);
+            bytes.extend(label.as_bytes());
+            rest = further;
+            if rest.is_empty() {
+                bytes.push(0);
+                break;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_list_is_compressed_as_in_rfc_3397() {
+        let list = |domains: &[&str]| {
+            search_list(&domains.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        // The example of RFC 3397, 2.
+        let expected = b"\x03eng\x05apple\x03com\0\x09marketing\xc0\x04";
+        assert_eq!(list(&["eng.apple.com", "marketing.apple.com"]), expected);
+        assert_eq!(list(&["lan", "LAN", "a.lan"]), b"\x03lan\0\xc0\0\x01a\xc0\0");
+        assert!(list(&[]).is_empty());
+    }
 }

@@ -10,6 +10,7 @@ use crate::model::clock::Now;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
+use crate::model::net::Told;
 use crate::model::nic::Lease;
 use crate::model::spec::NetworkSpec;
 
@@ -339,6 +340,27 @@ fn the_longest_client_id_leaves_room_for_what_matters() {
     assert_eq!(message.option(option::CLIENT_ID), Some(&[7; 255][..]));
     assert_eq!(message.address(option::ROUTER), Some(HOST_IP));
     assert_eq!(message.address(option::SUBNET_MASK), Some(Ipv4Addr::new(255, 255, 255, 0)));
+}
+
+#[test]
+fn guests_are_told_where_to_look_up_names_and_what_to_boot() {
+    let server = Ipv4Addr::new(192, 168, 127, 9);
+    let mut host = Host::telling(Told {
+        search: vec!["lab.example".into(), "example".into()],
+        next_server: Some(server),
+        boot_file: Some("ipxe.efi".into()),
+    });
+    let mac = host.create("asks", asks());
+    let offer = host.hear(&discover(mac, None), at(0)).unwrap();
+    let payload = frame::parse(&offer).unwrap().payload;
+    let message = Message::read(payload).unwrap();
+    assert_eq!(message.option(option::DOMAIN), Some(&b"lab.example"[..]));
+    let search = &b"\x03lab\x07example\0\xc0\x04"[..];
+    assert_eq!(message.option(option::SEARCH), Some(search));
+    assert_eq!(message.option(option::BOOT_SERVER), Some(&b"192.168.127.9"[..]));
+    assert_eq!(message.option(option::BOOT_FILE), Some(&b"ipxe.efi"[..]));
+    assert_eq!(payload[20..24], server.octets(), "siaddr");
+    assert_eq!(&payload[108..117], b"ipxe.efi\0", "file");
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConf
         gateway: None,
         range: None,
         reserve: Vec::new(),
+        told: Default::default(),
         host_services: vec![Service::Ping],
         traffic: Traffic::default(),
         mac: Mac::of_bridge("host", bridge),

@@ -44,8 +44,21 @@ pub struct NetworkConfig {
     pub range: Option<Addresses>,
     /// Addresses that no VM gets.
     pub reserve: Vec<Addresses>,
+    /// What its guests are told by DHCP besides.
+    pub told: Told,
     /// The bridge's MAC, pinned so that it does not follow the lowest port.
     pub mac: Mac,
+}
+
+/// What the built-in DHCP server tells guests besides their address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The domains in which they look up names. The first is their own.
+    pub search: Vec<String>,
+    /// The server that they load their boot file from.
+    pub next_server: Option<Ipv4Addr>,
+    /// The boot file, at most 127 bytes.
+    pub boot_file: Option<String>,
 }
 
 /// Addresses from one to another.

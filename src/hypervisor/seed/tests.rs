@@ -31,6 +31,7 @@ fn network(name: &str, subnet: &str, host_ip: [u8; 4]) -> NetworkConfig {
         gateway: None,
         range: None,
         reserve: Vec::new(),
+        told: Default::default(),
         mac: Mac::of_bridge("host", "vbr0"),
     }
 }

@@ -157,6 +157,7 @@ fn network(name: &str, n: u8) -> NetworkConfig {
         gateway: None,
         range: None,
         reserve: Vec::new(),
+        told: Default::default(),
         host_services: vec![Service::Ping],
         traffic: Traffic::default(),
         mac: Mac::of_bridge("host", &bridge),
