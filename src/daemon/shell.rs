@@ -234,8 +234,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         if !self.processes.has_reset(name) {
             return;
         }
-        let panicked = self.launcher.tells_of_panic(name);
-        if let Some(decision) = self.engine.guest_reset(name, panicked, now) {
+        if let Some(decision) = self.engine.guest_reset(name, now) {
             self.carry_out(decision, now);
         }
         self.settle(now);

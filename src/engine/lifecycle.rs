@@ -254,7 +254,9 @@ impl Engine {
         // if the daemon dies before the restart.
         let made = matches!(&life, Life::Stopping { stop, .. } if stop.is_nobodys());
         let exit = match &life {
-            Life::Stopping { stop: Stop { guest: Some(guest), .. }, .. } => *guest,
+            Life::Stopping { stop, .. } if stop.is_the_guests() && exit != Exit::Panicked => {
+                Exit::Code(0)
+            }
             _ => exit,
         };
         let reason = reason(&life, exit);
@@ -296,13 +298,11 @@ impl Engine {
 
     /// The guest has reset itself, and its hypervisor boots it again without ending. So that a
     /// reset is the same under each hypervisor, this one is ended, and the restart policy decides.
-    /// `panicked`: the guest's kernel reset itself after a panic.
-    pub fn guest_reset(&mut self, name: &VmName, panicked: bool, now: Now) -> Option<Decision> {
+    pub fn guest_reset(&mut self, name: &VmName, now: Now) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
         let former = vm.clone();
         let Life::Running { pid, check: None, .. } = vm.life else { return None };
-        let guest = if panicked { Exit::Panicked } else { Exit::Code(0) };
-        vm.life = Life::Stopping { pid, stop: Stop::after_guest(now.mono, guest) };
+        vm.life = Life::Stopping { pid, stop: Stop::after_guest(now.mono) };
         self.agenda.timed.insert(name.clone());
         let mut decision = Decision::of(vm, Some(Act::Terminate), Write::Nothing, former);
         let message = format!("the guest of VM {name} has reset itself: its hypervisor is ended");

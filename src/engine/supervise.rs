@@ -93,8 +93,6 @@ pub struct Stop {
     /// The callers that wait for the end, and what they want. None if the guest has ended by
     /// itself.
     pub waiters: Vec<(Option<Ticket>, Want)>,
-    /// How the guest has ended by itself, if its hypervisor would boot it again.
-    pub guest: Option<Exit>,
 }
 
 /// What a caller wants after the end of a process, in order of precedence.
@@ -155,13 +153,13 @@ impl Stop {
         let grace = TERMINATE_GRACE_MS.min(timeout_ms / 2);
         let kill_at = now.saturating_add(timeout_ms);
         let (terminate_at, kill_at) = (Some(kill_at - grace), Some(kill_at));
-        Stop { terminate_at, kill_at, waiters: Vec::new(), guest: None }
+        Stop { terminate_at, kill_at, waiters: Vec::new() }
     }
 
     /// The end of a hypervisor whose guest has ended by itself. It gets SIGTERM now.
-    pub fn after_guest(now: u64, guest: Exit) -> Stop {
+    pub fn after_guest(now: u64) -> Stop {
         let kill_at = Some(now.saturating_add(TERMINATE_GRACE_MS));
-        Stop { terminate_at: None, kill_at, waiters: Vec::new(), guest: Some(guest) }
+        Stop { terminate_at: None, kill_at, waiters: Vec::new() }
     }
 
     /// Whether nobody wants it: the guest has ended by itself, and the restart policy decides.
