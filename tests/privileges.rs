@@ -408,7 +408,7 @@ fn the_daemon_may_open_as_much_as_there_is_and_a_hypervisor_what_the_daemon_was_
             daemon.start_again();
             let (soft, hard) = limits(daemon.pid());
             assert!(soft == hard && hard > 300, "{soft} of {hard}");
-            let vm = create(&daemon, started("web", json!({ "hypervisor": "qemu" })));
+            let vm = create(&daemon, started("web", json!({ "hypervisor": "other" })));
             let pid = vm["pid"].clone();
             assert_eq!(limits(&pid), (300, hard), "as {user}");
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs");
