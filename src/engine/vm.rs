@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::engine::lease::Pace;
 use crate::engine::stranded::Stranded;
-use crate::engine::supervise::Life;
+use crate::engine::supervise::{Life, Origin};
 use crate::model::kernel_args::kernel_args;
 use crate::model::net::NetworkConfig;
 use crate::model::record::{Exit, Record};
@@ -50,8 +50,11 @@ impl Vm {
     /// Its status.
     pub fn status(&self) -> Status {
         match (&self.life, self.record.exit) {
-            (Life::Running { check: None, .. }, _) => Status::Running,
-            (Life::Running { check: Some(_), .. }, _) => Status::Created,
+            // An earlier daemon may have told that an adopted one runs.
+            (Life::Running { check: Some(check), .. }, _) if check.origin != Origin::Adopted => {
+                Status::Created
+            }
+            (Life::Running { .. }, _) => Status::Running,
             (Life::Stopping { .. }, _) => Status::Stopping,
             (Life::Idle | Life::Waiting { .. }, None) => Status::Created,
             (Life::Idle | Life::Waiting { .. }, Some(Exit::Code(0))) => Status::Stopped,
