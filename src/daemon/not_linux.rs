@@ -150,14 +150,18 @@ fn refused(reason: &str) -> Failure {
     Failure::Hypervisor { name, reason, log: None }
 }
 
+fn no_hypervisor(vm: &VmName) -> Failure {
+    let reason = "a hypervisor needs Linux".into();
+    Failure::Hypervisor { name: vm.to_string(), reason, log: None }
+}
+
 impl Processes for NoProcesses {
     fn open_log(&mut self, name: &VmName, _: &Path) -> Result<OwnedFd, Failure> {
-        let reason = "a hypervisor needs Linux".into();
-        Err(Failure::Hypervisor { name: name.to_string(), reason, log: None })
+        Err(no_hypervisor(name))
     }
 
     fn spawn(&mut self, name: &VmName, _: &Command, _: Descriptors) -> Result<ProcessId, Failure> {
-        unreachable!("VM {name} has no log")
+        Err(no_hypervisor(name))
     }
 
     fn adopt(&mut self, _: &VmName, _: &ProcessId) -> Result<bool, Failure> {

@@ -30,17 +30,20 @@ pub fn key(key: &[Field]) -> Vec<u8> {
     let order = if alone { HOST_ORDER } else { NETWORK_ORDER };
     let mut said = word(BYTE_ORDER, order);
     // The length of a named type follows from its name.
-    if key.iter().any(|field| matches!(field, Field::Bytes(_))) {
-        let fields = (0..).zip(key).map(|(number, field)| value(number, &of_field(*field)));
-        let fields: Vec<u8> = fields.flatten().collect();
+    let named = !key.iter().any(|field| matches!(field, Field::Bytes(_)));
+    let fields: Option<Vec<Vec<u8>>> = key.iter().map(|field| of_field(*field)).collect();
+    if let (Some(fields), false) = (fields, named) {
+        let fields = (0..).zip(&fields).flat_map(|(number, field)| value(number, field));
+        let fields: Vec<u8> = fields.collect();
         let parts = [word(EXPRESSION, CONCATENATION), value(DATA, &fields)].concat();
         said.extend(value(TYPE_OF, &parts));
     }
     said
 }
 
-/// The expression with the type of a field.
-fn of_field(field: Field) -> Vec<u8> {
+/// The expression with the type of a field. `None` for fields that no set of ours has beside bytes:
+/// nft prints such a set without it.
+fn of_field(field: Field) -> Option<Vec<u8>> {
     let (kind, data) = match field {
         Field::Link => (META, word(0, IN_NAME)),
         Field::Bytes(bytes) => (PAYLOAD, of_bytes(bytes)),
@@ -49,9 +52,9 @@ fn of_field(field: Field) -> Vec<u8> {
         | Field::Protocol
         | Field::Port
         | Field::Target
-        | Field::Rate(_) => unreachable!("no set of ours has it beside bytes"),
+        | Field::Rate(_) => return None,
     };
-    [word(EXPRESSION, kind), value(DATA, &data)].concat()
+    Some([word(EXPRESSION, kind), value(DATA, &data)].concat())
 }
 
 /// Header and field by nft's numbers (these have none), then base, offset and length in bits.

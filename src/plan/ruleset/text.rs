@@ -63,10 +63,9 @@ fn lines(elements: &[Element], verbs: &[&str]) -> String {
 
 fn write_set(text: &mut String, set: &Set) {
     let bytes = set.key.iter().any(|field| matches!(field, Field::Bytes(_)));
-    let (word, name): (_, fn(Field) -> String) =
+    let (word, name): (_, fn(Field) -> Option<String>) =
         if bytes { ("typeof", field_source) } else { ("type", field_type) };
-    let of_key = set.key.iter().filter(|field| !matches!(field, Field::Rate(_)));
-    let fields: Vec<String> = of_key.map(|field| name(*field)).collect();
+    let fields: Vec<String> = set.key.iter().filter_map(|field| name(*field)).collect();
     let (what, types) = match fields.split_last() {
         Some((to, key)) if set.is_map() => ("map", format!("{} : {to}", key.join(" . "))),
         Some(_) | None => ("set", fields.join(" . ")),
@@ -231,9 +230,7 @@ fn value_text(field: PacketField, value: u64) -> String {
         | PacketField::IcmpType
         | PacketField::Icmp6Type
         | PacketField::IgmpType => value.to_string(),
-        PacketField::InLink | PacketField::OutLink | PacketField::Bytes(_) => {
-            unreachable!("compared with sets only")
-        }
+        PacketField::InLink | PacketField::OutLink | PacketField::Bytes(_) => format!("{value:#x}"),
     }
 }
 
@@ -242,23 +239,24 @@ fn handle(value: u64) -> String {
     format!("{:04x}:{:04x}", value >> 16, value & 0xffff)
 }
 
-fn field_type(field: Field) -> String {
-    match field {
+/// The type of a field; `None` if it is not in the key.
+fn field_type(field: Field) -> Option<String> {
+    Some(match field {
         Field::Link => "ifname".into(),
         Field::Ether => "ether_addr".into(),
         Field::Ipv4 => "ipv4_addr".into(),
         Field::Protocol => "inet_proto".into(),
         Field::Port => "inet_service".into(),
         Field::Target => "ipv4_addr . inet_service".into(),
-        Field::Rate(_) => unreachable!("it is not of the key"),
+        Field::Rate(_) => return None,
         Field::Bytes(bytes) => bytes_text(bytes),
-    }
+    })
 }
 
 /// A field of a key, by an expression of its type.
-fn field_source(field: Field) -> String {
+fn field_source(field: Field) -> Option<String> {
     match field {
-        Field::Link => packet_field(PacketField::InLink).into(),
+        Field::Link => Some(packet_field(PacketField::InLink).into()),
         _ => field_type(field),
     }
 }
