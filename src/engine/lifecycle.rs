@@ -178,7 +178,8 @@ impl Engine {
     pub(super) fn join_check(&mut self, name: &VmName, ticket: Ticket, answer: Answer) -> bool {
         self.keep(name);
         match self.state.vms.get_mut(name).map(|vm| &mut vm.life) {
-            Some(Life::Running { check: Some(check), .. }) => {
+            // One that was adopted runs, as far as anybody was told.
+            Some(Life::Running { check: Some(check), .. }) if check.origin != Origin::Adopted => {
                 check.answers.push((ticket, answer));
                 true
             }
