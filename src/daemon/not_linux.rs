@@ -20,7 +20,7 @@ use crate::hypervisor::process::{Descriptors, Processes};
 use crate::hypervisor::{Command, Control};
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{Exit, ProcessId};
+use crate::model::record::{Exit, ProcessId, Progress};
 use crate::model::request::{Reply, Request};
 use crate::network::noop::Noop;
 use crate::protocol::frame::Decoder;
@@ -177,15 +177,15 @@ impl Processes for NoProcesses {
     }
 
     fn has_reset(&mut self, _: &VmName) -> bool {
-        match *self {}
+        false
     }
 
     fn events(&self, _: &VmName) -> Option<RawFd> {
-        match *self {}
+        None
     }
 
     fn progress(&mut self, _: &VmName, _: &Control) -> Progress {
-        false
+        Progress::Untold
     }
 
     fn terminate(&mut self, _: &VmName) -> Result<(), Failure> {
