@@ -39,13 +39,16 @@ impl Space {
         Ok(Space::new(&statvfs(path)?))
     }
 
+    // The numbers of a statvfs have the size of the machine's words.
+    #[allow(clippy::useless_conversion)]
     fn new(found: &Statvfs) -> Space {
-        let unit = found.fragment_size();
-        let few = INODES_MIN.min(found.files() / RESERVE_PART);
+        let unit = u64::from(found.fragment_size());
+        let bytes = |blocks| u64::from(blocks).saturating_mul(unit);
+        let (inodes, free) = (u64::from(found.files()), u64::from(found.files_available()));
         Space {
-            available: found.blocks_available().saturating_mul(unit),
-            total: found.blocks().saturating_mul(unit),
-            lacks_inodes: found.files() > 0 && found.files_available() < few,
+            available: bytes(found.blocks_available()),
+            total: bytes(found.blocks()),
+            lacks_inodes: inodes > 0 && free < INODES_MIN.min(inodes / RESERVE_PART),
         }
     }
 

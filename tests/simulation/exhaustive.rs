@@ -332,6 +332,7 @@ fn scenarios() -> Vec<Scenario> {
                 Step::Configure(Configured::Changed),
                 delete("a", 0),
                 Step::Configure(Configured::Right),
+                Step::Settle,
             ],
         ),
         ("setup", vec![teardown()], vec![setup()]),

@@ -129,6 +129,12 @@ impl Promises {
                 self.vms.remove(name);
                 self.open.remove(name);
             }
+            (Change::Delete { name, .. }, Err(Error::Failed(_)))
+                if !self.vms.contains_key(name) =>
+            {
+                // Whoever made it was told that it was deleted, and then it could not be.
+                self.open.insert(name.clone());
+            }
             (Change::Teardown { .. }, Ok(_)) => {
                 self.vms.clear();
                 self.open.clear();
