@@ -64,6 +64,8 @@ const GUESTS: [(Party, &str, &str); 9] = [
 ];
 
 /// The address of the world, and that of the host towards it.
+/// How many of the crowd are made at the same time.
+const CREATES_TOGETHER: usize = 100;
 const WORLD_IP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 pub(crate) const UPLINK_IP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const WORLD_MAC: Mac = [0x02, 0, 0, 0, 0, 0x77];
@@ -211,11 +213,23 @@ impl Arena {
 
     /// More guests on the first network, which the test does not play.
     pub(crate) fn add_crowd(&mut self, count: usize) {
-        let mut connection = self.daemon.connect();
-        for number in 0..count {
-            let name = format!("crowd{number}");
-            let answer = connection.call("Create", json!({ "name": name, "config": {} }));
-            assert!(answer["error"].is_null(), "{answer}");
+        let numbers: Vec<usize> = (0..count).collect();
+        // There is a wire on the bridge, so each address is asked for before it is leased.
+        for together in numbers.chunks(CREATES_TOGETHER) {
+            let create = |number: &usize| {
+                let parameters = json!({ "name": format!("crowd{number}"), "config": {} });
+                let call = json!({ "method": "io.volnet.Create", "parameters": parameters });
+                let mut connection = self.daemon.connect();
+                connection.send(format!("{call}\n").as_bytes());
+                connection
+            };
+            let asked: Vec<_> = together.iter().map(create).collect();
+            for mut connection in asked {
+                let answer = connection.receive().expect("an answer");
+                assert!(answer["error"].is_null(), "{answer}");
+            }
+            // The questions do not stay in the queues, where frames of the test would be lost.
+            self.receive();
         }
     }
 
