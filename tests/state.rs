@@ -65,14 +65,21 @@ fn not_written(daemon: &Daemon, answer: &Value, name: &str, why: &str) {
 
 /// What needs no state works, and nothing of what failed is left.
 fn goes_on(daemon: &Daemon, agreement: &Agreement, before: &[Value]) {
-    assert_eq!(agreement.check(daemon), before);
+    assert_eq!(told(&agreement.check(daemon)), told(before));
     let passing = json!({ "ephemeral": true });
     let answer = create(daemon, "passing", true, passing);
     assert!(answer["error"].is_null(), "{answer}");
     agreement.check(daemon);
     let answer = daemon.call("Delete", json!({ "name": "passing", "timeout_ms": 1000 }));
     assert!(answer["error"].is_null(), "{answer}");
-    assert_eq!(agreement.check(daemon), before);
+    assert_eq!(told(&agreement.check(daemon)), told(before));
+}
+
+/// What is told of VMs, but for why the last start failed.
+fn told(vms: &[Value]) -> Vec<Value> {
+    let mut vms = vms.to_vec();
+    vms.iter_mut().for_each(|vm| drop(vm["last_error"].take()));
+    vms
 }
 
 /// Writes a file until there is no room for more.
