@@ -18,7 +18,7 @@ pub mod daemon;
 pub mod dhcp;
 pub mod engine;
 #[cfg(any(test, feature = "testing"))]
-mod exercise;
+mod fuzz;
 pub mod hypervisor;
 pub mod model;
 #[cfg(target_os = "linux")]

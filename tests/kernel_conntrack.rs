@@ -11,7 +11,7 @@ use volnet::network::Network;
 use volnet::network::linux::Linux;
 use volnet::network::linux::conntrack::{Conntrack, FlowSelector};
 use volnet::network::linux::nft::Nft;
-use volnet::network::linux::socket::{Protocol, Socket};
+use volnet::network::linux::socket::{NetlinkFamily, Socket};
 use volnet::plan::op::{Handover, Op};
 
 const GUEST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 127, 9));
@@ -52,7 +52,8 @@ fn possible(how: Conntrack) -> Conntrack {
 fn the_connections_of_an_address_go_and_no_others() {
     for how in [Conntrack::Filter, Conntrack::Single] {
         in_namespace(|| {
-            let (mut socket, mut conntrack) = (Socket::open(Protocol::Netfilter).unwrap(), how);
+            let (mut socket, mut conntrack) =
+                (Socket::open(NetlinkFamily::Netfilter).unwrap(), how);
             conntrack.forget(&mut socket, FlowSelector::Of(GUEST)).unwrap();
             plant(&GUESTS);
             plant(&OTHERS);
@@ -73,7 +74,8 @@ fn the_connections_of_an_ipv6_address_go_and_no_others() {
     let tracked = || run("conntrack -L -f ipv6").lines().filter(|it| it.contains("src=")).count();
     for how in [Conntrack::Filter, Conntrack::Single] {
         in_namespace(|| {
-            let (mut socket, mut conntrack) = (Socket::open(Protocol::Netfilter).unwrap(), how);
+            let (mut socket, mut conntrack) =
+                (Socket::open(NetlinkFamily::Netfilter).unwrap(), how);
             plant(&[
                 "-p udp -s fd00::9 -d 2001:db8::1 --sport 40001 --dport 53",
                 "-p udp -s 2001:db8::7 -d fd00::9 --sport 40002 --dport 53",
@@ -112,7 +114,8 @@ fn the_connections_of_a_port_that_leads_nowhere_go_and_no_others() {
     ];
     for how in [Conntrack::Filter, Conntrack::Single] {
         in_namespace(|| {
-            let (mut socket, mut conntrack) = (Socket::open(Protocol::Netfilter).unwrap(), how);
+            let (mut socket, mut conntrack) =
+                (Socket::open(NetlinkFamily::Netfilter).unwrap(), how);
             plant(&led);
             plant(&others);
             assert_eq!(tracked(), 7);
@@ -163,7 +166,7 @@ fn many_connections_go_in_rounds() {
         run(&format!("conntrack --load-file {}", file.display()));
         std::fs::remove_file(file).unwrap();
         assert_eq!(tracked(), 5000);
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Netfilter).unwrap();
         Conntrack::Single.forget(&mut socket, FlowSelector::Of(GUEST)).unwrap();
         assert_eq!(tracked(), 0);
     });

@@ -21,7 +21,7 @@ use volnet::netlink::writer::Writer;
 use volnet::network::Network;
 use volnet::network::linux::Linux;
 use volnet::network::linux::links;
-use volnet::network::linux::socket::{ACKS_MAX, Error, Protocol, Socket};
+use volnet::network::linux::socket::{ACKS_MAX, Error, NetlinkFamily, Socket};
 use volnet_ffi::tun::{EXCLUSIVE, MULTI_QUEUE, NO_PI, TAP, Tun, VNET_HDR, open};
 
 // IFLA_* and IFLA_INFO_KIND (linux/if_link.h).
@@ -70,7 +70,7 @@ fn attach(socket: &mut Socket, name: &str, master: u32) -> Result<(), Error> {
 #[test]
 fn an_answer_waits_when_send_returns() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         for round in 0..100 {
             bridge(&mut socket, &format!("b{round}"));
         }
@@ -81,7 +81,7 @@ fn an_answer_waits_when_send_returns() {
 #[test]
 fn a_message_that_fails_does_not_stop_the_next() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         let result = socket.request(3, |writer, sequence| {
             link::new_bridge(writer, sequence.take(), "one", MAC, None);
             link::delete(writer, sequence.take(), Target::Name("none"));
@@ -99,7 +99,7 @@ fn a_message_that_fails_does_not_stop_the_next() {
 #[test]
 fn a_link_is_made_with_a_group_and_without_an_alias() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         let made = socket.request(1, |writer, sequence| {
             let message =
                 writer.message(Rtm::Newlink.into(), REQUEST | CREATE | EXCL | ACK, sequence.take());
@@ -122,7 +122,7 @@ fn a_link_is_made_with_a_group_and_without_an_alias() {
 #[test]
 fn errors_come_with_words() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         bridge(&mut socket, "vbr0");
         let below = LinkChange { mtu: Some(1), ..LinkChange::default() };
         let result = socket.request(1, |writer, sequence| {
@@ -139,7 +139,7 @@ fn errors_come_with_words() {
 #[test]
 fn the_answers_to_the_largest_send_fit_the_queue() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         bridge(&mut socket, "vbr0");
         let below = LinkChange { mtu: Some(1), ..LinkChange::default() };
         let change = |socket: &mut Socket, last: &LinkChange<'_>| {
@@ -165,7 +165,7 @@ fn the_answers_to_the_largest_send_fit_the_queue() {
 #[test]
 fn attaching_and_changing_the_port_takes_two_messages() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         let master = bridge(&mut socket, "vbr0");
         persistent("t0", VNET_HDR);
         let tap = ip_link("t0")["ifindex"].as_u64().unwrap() as u32;
@@ -216,7 +216,7 @@ fn attach_isolated(socket: &mut Socket, kind: Rtm, tap: u32, master: u32) -> Res
 #[test]
 fn a_failed_change_of_master_detaches() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         let master = bridge(&mut socket, "vbr0");
         persistent("t0", VNET_HDR);
         attach(&mut socket, "t0", master).unwrap();
@@ -231,7 +231,7 @@ fn a_failed_change_of_master_detaches() {
 #[test]
 fn attaching_again_is_no_change() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         let master = bridge(&mut socket, "vbr0");
         persistent("t0", VNET_HDR);
         for _ in 0..2 {
@@ -247,7 +247,7 @@ fn attaching_again_is_no_change() {
 #[test]
 fn a_bridge_without_a_mac_of_its_own_takes_that_of_a_port() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         bridge(&mut socket, "set");
         run("ip link add unset type bridge");
         for (port, bridge, mac) in
@@ -265,7 +265,7 @@ fn a_bridge_without_a_mac_of_its_own_takes_that_of_a_port() {
 #[test]
 fn a_full_bridge_says_exfull() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         let master = bridge(&mut socket, "vbr0");
         let mut taps = Vec::new();
         for port in 0..=PORTS_MAX {
@@ -365,7 +365,7 @@ fn queues_must_match() {
 #[test]
 fn an_opener_is_the_carrier() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         let master = bridge(&mut socket, "vbr0");
         run("ip link set vbr0 up");
         persistent("t0", VNET_HDR);
@@ -424,7 +424,7 @@ fn connections_are_deleted_by_a_filter() {
         for guest in ["10.0.0.2", "10.0.0.3"] {
             run(&format!("conntrack -I -p udp -t 600 -s {guest} -d 10.0.1.1 --sport 5 --dport 6"));
         }
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Netfilter).unwrap();
         let delete = |socket: &mut Socket, address: &str| {
             socket.request(1, |writer, sequence| {
                 for end in End::BOTH {
@@ -462,7 +462,7 @@ fn what_older_kernels_make_of_a_filter_is_einval() {
     const NOBODY: u16 = 0x77 << 8;
     in_namespace(|| {
         run("conntrack -I -p udp -t 600 -s 10.0.0.2 -d 10.0.1.1 --sport 5 --dport 6");
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Netfilter).unwrap();
         for end in End::BOTH {
             let mut known = Writer::new();
             conntrack::delete_all(&mut known, 0, Flows::At(end, [10, 0, 0, 2].into()));
@@ -490,7 +490,7 @@ fn what_older_kernels_make_of_a_filter_is_einval() {
 #[test]
 fn a_permanent_neighbour_can_be_forgotten() {
     in_namespace(|| {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         let index = bridge(&mut socket, "vbr0");
         run("ip link set vbr0 up");
         run("ip neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 nud permanent dev vbr0");
@@ -542,7 +542,7 @@ fn a_rate_of_bytes_holds_a_second_beside_its_burst() {
 fn a_bucket_that_shrinks_is_stuck_and_another_one_is_not() {
     in_namespace(|| {
         let (one, other) = datagrams();
-        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         let mut set = |handle, burst| {
             let bucket = Bucket { rate: 1_000_000, burst, queue: 1 << 20 };
             let set = |writer: &mut Writer, sequence: u32| {

@@ -13,7 +13,7 @@ use volnet::model::prefix::Prefix;
 use volnet::netlink::rtnl::link;
 use volnet::network::Network;
 use volnet::network::linux::monitor::Monitor;
-use volnet::network::linux::socket::{Error, Protocol, Socket};
+use volnet::network::linux::socket::{Error, NetlinkFamily, Socket};
 use volnet::network::linux::{Linux, addresses, links, sysctl, tap};
 use volnet::plan::news::News;
 use volnet::plan::op::{LinkSettings, Op, PortSettings};
@@ -27,7 +27,7 @@ const TAP: tap::Spec<'static> =
 const PORT: PortSettings = PortSettings { isolated: true, group_forward: 8 };
 
 fn socket() -> Socket {
-    Socket::open(Protocol::Route).unwrap()
+    Socket::open(NetlinkFamily::Route).unwrap()
 }
 
 fn bridge(socket: &mut Socket) -> u32 {

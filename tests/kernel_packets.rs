@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use common::guest::Guest;
 use common::{in_namespace, run};
-use volnet::dhcp::frame::{Addresses, Datagram, build};
+use volnet::dhcp::frame::{Datagram, Endpoints, build};
 use volnet::model::mac::Mac;
 use volnet::network::linux::packets::{FRAME_MAX, Packets};
 
@@ -36,7 +36,7 @@ fn guest(name: &str, last: u8) -> Guest {
 fn frame(from: Mac, to: Mac, port: u16, payload: &[u8]) -> Vec<u8> {
     let (source, destination) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
     build(&Datagram {
-        addresses: Addresses { from, to, source, destination },
+        addresses: Endpoints { from, to, source, destination },
         source_port: 68,
         destination_port: port,
         payload,

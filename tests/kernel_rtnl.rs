@@ -16,7 +16,7 @@ use volnet::netlink::rtnl::link::{
 };
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
 use volnet::netlink::rtnl::route::{self, RouteMessage};
-use volnet::network::linux::socket::{Protocol, Socket};
+use volnet::network::linux::socket::{NetlinkFamily, Socket};
 
 /// IFLA_IFNAME, IFLA_LINKINFO, IFLA_IFALIAS (linux/if_link.h).
 const IFNAME: u16 = 3;
@@ -24,7 +24,7 @@ const LINKINFO: u16 = 18;
 const IFALIAS: u16 = 20;
 
 fn socket() -> Socket {
-    Socket::open(Protocol::Route).unwrap()
+    Socket::open(NetlinkFamily::Route).unwrap()
 }
 
 fn set(socket: &mut Socket, name: &str, change: LinkChange<'_>) -> Option<i32> {

@@ -15,12 +15,12 @@ use volnet::netlink::message::{DUMP, REQUEST};
 use volnet::netlink::rtnl::AF_UNSPEC;
 use volnet::netlink::rtnl::link::{self, LinkMessage, Target};
 use volnet::netlink::writer::Writer;
-use volnet::network::linux::socket::{Error, Protocol, Socket, open};
+use volnet::network::linux::socket::{Error, NetlinkFamily, Socket, open};
 use volnet::network::linux::worker::Worker;
 use volnet::network::linux::{addresses, links, tap};
 
 fn socket() -> Socket {
-    Socket::open(Protocol::Route).unwrap()
+    Socket::open(NetlinkFamily::Route).unwrap()
 }
 
 /// Asks for the loopback link, which is there in every namespace.
@@ -53,7 +53,7 @@ fn what_another_process_sends_is_no_answer() {
     in_namespace(|| {
         let mut socket = socket();
         let address: NetlinkAddr = getsockname(socket.as_fd().as_raw_fd()).unwrap();
-        let stranger = open(Protocol::Route).unwrap();
+        let stranger = open(NetlinkFamily::Route).unwrap();
         for sequence in 0..100 {
             let bytes = forged(sequence, libc::EPERM);
             let to = NetlinkAddr::new(address.pid(), 0);

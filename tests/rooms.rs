@@ -43,7 +43,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Files and folders that only tests and fuzz targets use.
-const TEST_SUPPORT: &[&str] = &["tests", "exercise", "fake", "memory"];
+const TEST_SUPPORT: &[&str] = &["tests", "fuzz", "fake", "memory"];
 
 /// The rooms without I/O.
 const PURE: &[&str] =
@@ -59,7 +59,7 @@ const BIGGEST: usize = 8;
 fn room(path: &Path) -> Option<String> {
     let inside = path.strip_prefix("src").unwrap();
     let first = inside.components().next()?.as_os_str().to_str()?.trim_end_matches(".rs");
-    (!["lib", "main", "exercise"].contains(&first)).then(|| first.to_string())
+    (!["lib", "main", "fuzz"].contains(&first)).then(|| first.to_string())
 }
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

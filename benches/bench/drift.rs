@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use volnet::network::linux::monitor::Monitor;
-use volnet::network::linux::socket::{Protocol, Socket};
+use volnet::network::linux::socket::{NetlinkFamily, Socket};
 use volnet::network::linux::{addresses, links, sysctl};
 use volnet::plan::news::News;
 use volnet::plan::op::LinkSettings;
@@ -25,7 +25,7 @@ const BRIDGE: &str = "vbr0";
 /// Changes links, an address and forwarding, and waits each time until that is undone.
 pub(crate) fn repairs(daemon: &Daemon, vms: usize, record: &mut Record) {
     daemon.stage.enter();
-    let mut socket = Socket::open(Protocol::Route).expect("a socket");
+    let mut socket = Socket::open(NetlinkFamily::Route).expect("a socket");
     let index = links::index_of(&socket, BRIDGE).expect("a bridge");
     let (_, address, length) = addresses::observe(&mut socket)
         .expect("addresses")

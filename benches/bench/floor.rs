@@ -21,7 +21,7 @@ use volnet::model::policy::Policy;
 use volnet::netlink::rtnl::link::{self, LinkChange, PortChange, Target};
 use volnet::netlink::writer::{Sequence, Writer};
 use volnet::network::linux::nft::Nft;
-use volnet::network::linux::socket::{Protocol, Socket};
+use volnet::network::linux::socket::{NetlinkFamily, Socket};
 use volnet::network::linux::{addresses, links, sysctl};
 use volnet::plan::reconcile::GROUP_FORWARD;
 use volnet::plan::ruleset::{self, Element, GuestPort};
@@ -64,7 +64,7 @@ impl Floor {
         stage.enter();
         let network = network();
         let (bridge, mtu) = (network.bridge.as_str(), network.mtu);
-        let mut links = Socket::open(Protocol::Route).expect("rtnetlink");
+        let mut links = Socket::open(NetlinkFamily::Route).expect("rtnetlink");
         let index = links::create_bridge(&mut links, bridge, network.mac, mtu, "").expect("bridge");
         let address = (network.host_ip, network.subnet.length());
         addresses::add(&mut links, bridge, address.0.into(), address.1).expect("its address");

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use volnet::engine::ipam::AddressPool;
 use volnet::netlink::rtnl::link::{self, LinkMessage};
-use volnet::network::linux::socket::{Protocol, Socket};
+use volnet::network::linux::socket::{NetlinkFamily, Socket};
 use volnet::protocol::frame::Decoder;
 use volnet::protocol::request;
 
@@ -69,7 +69,7 @@ fn addresses(record: &mut Record) {
 
 fn parsed_links(crowded: &Stage, links: usize, record: &mut Record) {
     crowded.enter();
-    let mut socket = Socket::open(Protocol::Route).expect("rtnetlink");
+    let mut socket = Socket::open(NetlinkFamily::Route).expect("rtnetlink");
     let payloads = socket
         .dump(link::dump, |message| Ok(Some(message.payload.to_vec())))
         .expect("a dump of all links");

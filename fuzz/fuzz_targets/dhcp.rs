@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::dhcp::exercise::conversation(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::dhcp::fuzz::conversation(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::daemon::exercise::engine(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::daemon::fuzz::engine(bytes));

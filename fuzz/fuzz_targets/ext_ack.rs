@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::netlink::exercise::ext_ack(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::netlink::fuzz::ext_ack(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::daemon::exercise::host_files(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::daemon::fuzz::host_files(bytes));

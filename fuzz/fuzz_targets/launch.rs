@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::hypervisor::exercise::launch(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::hypervisor::fuzz::launch(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::spec::exercise::manifest(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::spec::fuzz::manifest(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::network::linux::exercise::news(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::network::linux::fuzz::news(bytes));

@@ -1,5 +1,5 @@
 #![no_main]
 
-use volnet::hypervisor::linux::exercise;
+use volnet::hypervisor::linux::fuzz;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| exercise::process_stat(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::process_stat(bytes));

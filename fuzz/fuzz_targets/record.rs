@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::store::exercise::record(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::store::fuzz::record(bytes));

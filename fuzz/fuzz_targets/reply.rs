@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::protocol::exercise::reply(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::protocol::fuzz::reply(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::netlink::exercise::rtnetlink(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::netlink::fuzz::rtnetlink(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::nftables::exercise::ruleset(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::nftables::fuzz::ruleset(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::config::exercise::settings(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::config::fuzz::settings(bytes));

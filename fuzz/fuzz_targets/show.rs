@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::cli::exercise::show(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::cli::fuzz::show(bytes));

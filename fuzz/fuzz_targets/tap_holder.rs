@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::network::linux::exercise::tap_holder(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::network::linux::fuzz::tap_holder(bytes));

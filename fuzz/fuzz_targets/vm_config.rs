@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::spec::exercise::vm_config(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::spec::fuzz::vm_config(bytes));

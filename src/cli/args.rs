@@ -17,7 +17,7 @@ use crate::model::nic::NICS_MAX;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 use super::command::{
-    Change, Command, Create, Disk, Invocation, Override, Preparation, Setting, Vms,
+    Command, Create, Disk, Invocation, Override, Preparation, Setting, VmVerb, Vms,
 };
 use super::completion;
 use super::verbs::{self, Flag, Kind, LIMITS, Settings, Verb};
@@ -163,10 +163,10 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "teardown" => preparation(given).map(Command::Teardown),
         "create" => create(given, false),
         "run" => create(given, true),
-        "start" => change(given, Change::Start),
-        "stop" => change(given, Change::Stop),
-        "restart" => change(given, Change::Restart),
-        "delete" => change(given, Change::Delete),
+        "start" => change(given, VmVerb::Start),
+        "stop" => change(given, VmVerb::Stop),
+        "restart" => change(given, VmVerb::Restart),
+        "delete" => change(given, VmVerb::Delete),
         "expose" => {
             let (nic, force) = (given.nic()?, given.has("force"));
             let (name, word) = given.two("NAME", "PORT")?;
@@ -266,7 +266,7 @@ fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
     })))
 }
 
-fn change(mut given: Given, change: Change) -> Result<Command, Stop> {
+fn change(mut given: Given, change: VmVerb) -> Result<Command, Stop> {
     let timeout_ms = match given.last("timeout") {
         None => None,
         Some(text) => match text.parse::<u64>() {
@@ -283,7 +283,7 @@ fn change(mut given: Given, change: Change) -> Result<Command, Stop> {
         (false, true) => return Err(wrong("NAME is missing")),
         (false, false) => Vms::Named(given.words),
     };
-    Ok(Command::Change { change, vms, timeout_ms })
+    Ok(Command::VmVerb { change, vms, timeout_ms })
 }
 
 /// Each flag of a rate is the parameter that create's of the same name writes.

@@ -38,7 +38,7 @@ pub(super) enum Command {
     /// Make a VM's network, and start its hypervisor if `start`.
     Create(Box<Create>),
     /// Start, stop, restart or delete VMs.
-    Change { change: Change, vms: Vms, timeout_ms: Option<u64> },
+    VmVerb { change: VmVerb, vms: Vms, timeout_ms: Option<u64> },
     /// Change what a VM may do or how it is reached, by a method of the interface.
     Adjust { method: &'static str, parameters: Value },
     /// Show one VM.
@@ -146,7 +146,7 @@ pub(super) struct Disk {
 
 /// What is done to VMs that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum VmVerb {
     /// Start the hypervisor.
     Start,
     /// Stop it.
@@ -157,14 +157,14 @@ pub(super) enum Change {
     Delete,
 }
 
-impl Change {
+impl VmVerb {
     /// The method of the interface.
     pub(super) fn method(self) -> &'static str {
         match self {
-            Change::Start => "io.volnet.Start",
-            Change::Stop => "io.volnet.Stop",
-            Change::Restart => "io.volnet.Restart",
-            Change::Delete => "io.volnet.Delete",
+            VmVerb::Start => "io.volnet.Start",
+            VmVerb::Stop => "io.volnet.Stop",
+            VmVerb::Restart => "io.volnet.Restart",
+            VmVerb::Delete => "io.volnet.Delete",
         }
     }
 }

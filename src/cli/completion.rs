@@ -4,8 +4,8 @@ use super::verbs::{Complete, Flag, SETTINGS, Settings, VERBS, Verb};
 use crate::config::CLIENT_KEYS;
 
 /// The shells, each with what makes its completion.
-type Shell = (&'static str, fn() -> String);
-const SHELLS: [Shell; 3] = [("bash", bash), ("zsh", zsh), ("fish", fish)];
+type Generator = (&'static str, fn() -> String);
+const SHELLS: [Generator; 3] = [("bash", bash), ("zsh", zsh), ("fish", fish)];
 
 /// The completion of a shell; `None`: there is none for a shell of that name.
 pub(super) fn of(shell: &str) -> Option<String> {

@@ -11,7 +11,7 @@ use crate::protocol::{client, reply};
 use super::command::Preparation;
 use super::connection::Connection;
 use super::journal;
-use super::service::Service;
+use super::service::ServiceFiles;
 use super::session::Session;
 use super::{DONE, FAILED, Trouble, show};
 
@@ -29,7 +29,7 @@ pub(super) fn setup(
     flags: &Flags,
 ) -> Result<u8, Trouble> {
     let Preparation { dry_run, verbose, force, .. } = *setup;
-    let service = Service::look(setup, flags, &session.settings)?;
+    let service = ServiceFiles::look(setup, flags, &session.settings)?;
     let mut reply = through_daemon_or_here(
         session,
         "io.volnet.Setup",
@@ -56,7 +56,7 @@ pub(super) fn teardown(
     flags: &Flags,
 ) -> Result<u8, Trouble> {
     let Preparation { dry_run, verbose, force, .. } = *teardown;
-    let service = Service::look(teardown, flags, &session.settings)?;
+    let service = ServiceFiles::look(teardown, flags, &session.settings)?;
     let mut reply = through_daemon_or_here(
         session,
         "io.volnet.Teardown",

@@ -2,7 +2,7 @@
 //!
 //! [`args`] parses the command line, and [`run`] calls the verb. Verbs that ask the daemon share a
 //! [`Session`]. [`show`] shows its replies, or they are printed as JSON with `--json`. An error
-//! goes to standard error as one sentence, and the exit status shows its kind. [`exercise`] has the
+//! goes to standard error as one sentence, and the exit status shows its kind. `fuzz` has the
 //! bodies of the fuzz targets.
 
 mod args;
@@ -16,7 +16,7 @@ mod document;
 #[cfg(target_os = "linux")]
 mod exec;
 #[cfg(any(test, feature = "testing"))]
-pub mod exercise;
+pub mod fuzz;
 mod help;
 mod host;
 mod journal;
@@ -102,7 +102,7 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Setup(setup) => host::setup(&mut session, &setup, &flags),
         Command::Teardown(teardown) => host::teardown(&mut session, &teardown, &flags),
         Command::Create(create) => vm::create(&mut session, &create),
-        Command::Change { change, vms, timeout_ms } => {
+        Command::VmVerb { change, vms, timeout_ms } => {
             vm::change(&mut session, change, vms, timeout_ms)
         }
         Command::Adjust { method, parameters } => vm::adjust(&mut session, method, parameters),

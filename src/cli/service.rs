@@ -61,19 +61,19 @@ enum Present {
 }
 
 /// The files, with their present and their desired contents.
-pub(super) struct Service {
+pub(super) struct ServiceFiles {
     items: Vec<(Item, Present)>,
     dry_run: bool,
 }
 
-impl Service {
+impl ServiceFiles {
     /// Checks the files. There are none without `--service`.
     pub(super) fn look(
         how: &Preparation,
         flags: &Flags,
         settings: &Settings,
-    ) -> Result<Service, Trouble> {
-        let mut service = Service { items: Vec::new(), dry_run: how.dry_run };
+    ) -> Result<ServiceFiles, Trouble> {
+        let mut service = ServiceFiles { items: Vec::new(), dry_run: how.dry_run };
         let Some(root) = &how.service else { return Ok(service) };
         for item in items(root, flags, settings)? {
             let present = item.present()?;

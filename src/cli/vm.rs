@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::spec;
 
-use super::command::{Change, Create, Vms};
+use super::command::{Create, VmVerb, Vms};
 use super::session::{Session, file};
 use super::{DONE, FAILED, Trouble, document, paths, show};
 
@@ -64,7 +64,7 @@ fn dry_run(vm: &str, plan: Option<&Value>) -> String {
 /// `start`, `stop`, `restart` and `delete`. If one VM fails, the others are still changed.
 pub(super) fn change(
     session: &mut Session,
-    change: Change,
+    change: VmVerb,
     vms: Vms,
     timeout_ms: Option<u64>,
 ) -> Result<u8, Trouble> {

@@ -6,11 +6,11 @@
 //! the file.
 //!
 //! Flags and variables describe the usual host, which has one network. More networks, and
-//! hypervisors that volnet does not know, need the file. [`exercise`] has the bodies of the fuzz
+//! hypervisors that volnet does not know, need the file. `fuzz` has the bodies of the fuzz
 //! targets.
 
 #[cfg(any(test, feature = "testing"))]
-pub mod exercise;
+pub mod fuzz;
 mod hypervisors;
 mod network;
 mod policies;

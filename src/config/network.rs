@@ -7,7 +7,7 @@ use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
 use crate::model::name::{TAP_PREFIX, check_link_name};
 use crate::model::net::is_guarded;
-use crate::model::net::{Addresses, Dhcp, NetworkConfig, Service, Told};
+use crate::model::net::{AddressRange, Dhcp, NetworkConfig, Service, Told};
 use crate::model::prefix::Prefix;
 use crate::model::traffic::{Traffic, UNGUARDED};
 use crate::spec::fields::{Fields, Place};
@@ -218,7 +218,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
             let reason = format!("{address} is not in the subnet {subnet}");
             return Err(fields.place.field("gateway").refuse(reason));
         }
-        let outside = |range: &Addresses| !inside(&range.first) || !inside(&range.last);
+        let outside = |range: &AddressRange| !inside(&range.first) || !inside(&range.last);
         if range.as_ref().is_some_and(outside) {
             let reason = format!("it is not in the subnet {subnet}");
             return Err(fields.place.field("range").refuse(reason));

@@ -21,7 +21,7 @@
 
 use std::rc::Rc;
 
-use super::launch::Told;
+use super::launch::GuestNetworks;
 use super::shell::Shell;
 use crate::engine::decide::{Act, Decision, Launched, Outcome, Write};
 use crate::engine::ledger::BRIDGE_PORTS_MAX;
@@ -37,7 +37,7 @@ use crate::model::view::EventKind;
 use crate::network::{Applied, Network, execute};
 use crate::plan::op::Op;
 use crate::plan::reconcile;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
 /// What was done of a decision, but for its record.
 struct Begun {
@@ -45,7 +45,7 @@ struct Begun {
     outcome: Outcome,
 }
 
-impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Carries out one decision, and says whether it was done.
     pub(super) fn carry_out(&mut self, decision: Decision, now: Now) -> bool {
         self.conduct(vec![decision], now)
@@ -216,7 +216,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         }
         let log = self.processes.open_log(name, &self.launcher.log(name))?;
         let given = Descriptors { log, taps };
-        let told = Told {
+        let told = GuestNetworks {
             networks: &self.engine.networks_of(record),
             kernel_args: &self.engine.kernel_args(record),
             resolvers: self.engine.resolvers(),

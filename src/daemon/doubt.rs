@@ -26,7 +26,7 @@ use crate::model::record::DirectoryId;
 use crate::network::Network;
 use crate::plan::reconcile::{Link, Observed};
 use crate::store::Loaded;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
 /// What to do about a state directory that is in doubt.
 pub(super) const REMEDY: &str = "mount its file system and start volnet again, or begin anew with \
@@ -36,14 +36,14 @@ pub(super) const REMEDY: &str = "mount its file system and start volnet again, o
 #[derive(Clone, Debug)]
 pub(super) enum State {
     /// It was not compared with the host yet, or it is in doubt: then the second says why.
-    Open(Found, Option<String>),
+    Open(Evidence, Option<String>),
     /// It is the right one.
     Trusted,
 }
 
 /// What was found in the directories.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Evidence {
     /// There is a record of a durable VM.
     has_durable: bool,
     /// The VMs of which there is a record or an intent.
@@ -54,7 +54,7 @@ pub(super) struct Found {
 
 impl Default for State {
     fn default() -> State {
-        State::Open(Found::default(), None)
+        State::Open(Evidence::default(), None)
     }
 }
 
@@ -68,9 +68,9 @@ impl State {
     }
 }
 
-impl Found {
+impl Evidence {
     /// What was read, with the directory of the records.
-    pub(super) fn new(loaded: &Loaded, durable: Option<DirectoryId>) -> Found {
+    pub(super) fn new(loaded: &Loaded, durable: Option<DirectoryId>) -> Evidence {
         // What cannot be read says nothing against the directory.
         let is_of_host = |(path, _): &(PathBuf, String)| {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("host.json"))
@@ -79,7 +79,7 @@ impl Found {
         let remembered = loaded.host.as_ref().and_then(|host| host.records);
         let records = loaded.records.iter().map(|record| &record.name);
         let intents = loaded.intents.iter().map(|(name, _)| name);
-        Found {
+        Evidence {
             has_durable: loaded.records.iter().any(|record| !record.spec.ephemeral),
             named: records.chain(intents).cloned().collect(),
             is_same: durable.is_some() && (unreadable || remembered == durable),
@@ -104,7 +104,7 @@ impl Found {
     }
 }
 
-impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Compares the state directory with the host, and says whether it is in doubt.
     pub(super) fn is_in_doubt(&mut self, observed: &Observed) -> bool {
         if let State::Open(found, told) = &mut self.state {

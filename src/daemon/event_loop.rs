@@ -7,11 +7,11 @@
 //! Each kind of source has a file, in which it is registered and has its turn: connections and
 //! their listener ([`clients`]), the kernel's news ([`kernel`]), what guests ask ([`guests`]),
 //! processes ([`processes`]). A new kind is a variant of [`Source`], an arm of [`EventLoop::turn`]
-//! and a file. Creates that come together wait in [`gather`] for the end of the round; [`spare`]
+//! and a file. Creates that come together wait in [`group`] for the end of the round; [`spare`]
 //! has what nobody waits for.
 
 mod clients;
-mod gather;
+mod group;
 mod guests;
 mod kernel;
 mod processes;
@@ -43,8 +43,8 @@ use crate::model::request::{Reply, Request};
 use crate::model::view::{Event, EventKind};
 use crate::network::Network;
 use crate::network::linux::monitor::Monitor;
-use crate::store::disk::Disk;
-use gather::Group;
+use crate::store::storage::Storage;
+use group::Group;
 use kernel::Kernel;
 use spare::Spare;
 
@@ -55,7 +55,7 @@ const EVENTS_PER_ROUND: usize = 256;
 const OWN_TICKET: Ticket = 0;
 
 /// The daemon's loop and its sources.
-pub(super) struct EventLoop<N, D: Disk, P> {
+pub(super) struct EventLoop<N, D: Storage, P> {
     poll: Poll,
     sources: Sources<Source>,
     /// Sources with more work than their last turn allowed.
@@ -76,7 +76,7 @@ pub(super) struct EventLoop<N, D: Disk, P> {
     ending: bool,
 }
 
-impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// A loop over these, which serves whoever connects to `listener`; without one, it is there for
     /// one request. What `monitor` has to tell already is read in the first round. `signals`
     /// becomes readable when the daemon is to end.

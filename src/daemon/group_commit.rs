@@ -15,9 +15,9 @@ use crate::model::clock::Now;
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Request};
 use crate::network::Network;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
-impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Handles requests in their order, as [`Shell::request`] does each.
     pub fn requests(&mut self, requests: &[(Ticket, Request)], now: Now) {
         let mut group = Vec::new();

@@ -6,13 +6,13 @@ use std::net::Ipv4Addr;
 
 use super::shell::Shell;
 use crate::dhcp::resolvers::resolvers;
-use crate::dhcp::{Handled, Query, handle};
+use crate::dhcp::{DhcpQuery, Handled, handle};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::lease::{Claim, Guest};
 use crate::model::view::{Finding, Level};
 use crate::network::Network;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
 /// The files with the name servers of the host. If the first has only the stub of systemd-resolved,
 /// which guests cannot reach, the second has the real ones (systemd-resolved.service(8)).
@@ -22,11 +22,11 @@ const RESOLVERS_MS: u64 = 1_000;
 /// The most bytes of such a file that are read.
 const RESOLV_CONF_MAX: u64 = 64 * 1024;
 
-impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Handles a frame from a guest of this network. Returns the answer, if there is one, and the
     /// index of its tap. The lease in the answer is on the disk.
     pub fn guest_asks(&mut self, network: &str, frame: &[u8], now: Now) -> Option<(u32, Vec<u8>)> {
-        let query = Query::read(frame)
+        let query = DhcpQuery::read(frame)
             .inspect_err(|reason| log::debug!("network {network}: a frame is ignored: {reason}"))
             .ok()?;
         if let Some(Guest { vm, claim: Claim::Free(ip), .. }) =

@@ -12,9 +12,9 @@ use crate::model::error::Failure;
 use crate::network::{Applied, Network, execute};
 use crate::plan::news::News;
 use crate::plan::op::Op;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
-impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Takes news of the kernel. What they call for is done at once, or as soon as may be.
     pub fn news(&mut self, news: News, now: Now) {
         if self.host.is_some() && self.state.doubt().is_none() {

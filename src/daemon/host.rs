@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::doubt::{Found, State};
+use super::doubt::{Evidence, State};
 use super::guests::resolvers_of_the_host;
 use super::shell::Shell;
 use crate::engine::decide::commands;
@@ -24,7 +24,7 @@ use crate::plan::op::{Op, Plan};
 use crate::plan::reconcile::{
     Desired, Observed, Problem, Reconciled, reconcile, remove_unfinished,
 };
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
 /// What setup does although something is in its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) enum Insistence {
     Forced,
 }
 
-impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Brings the host to its desired state. With `dry_run` only says what that would take.
     pub(super) fn setup(
         &mut self,
@@ -297,7 +297,7 @@ impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
         for (path, reason) in &loaded.set_aside {
             log::error!("cannot use a file, moved it to {}: {reason}", path.display());
         }
-        self.state = State::Open(Found::new(&loaded, self.store.durable()), None);
+        self.state = State::Open(Evidence::new(&loaded, self.store.durable()), None);
         self.host = loaded.host;
         for record in loaded.records {
             let name = record.name.clone();

@@ -20,7 +20,7 @@ use crate::network::{Counted, Network};
 use crate::plan::firewall;
 use crate::plan::reconcile::{Desired, Observed, reconcile};
 use crate::plan::ruleset::Family;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
 /// The device through which taps are made.
 const TUN: &str = "/dev/net/tun";
@@ -30,7 +30,7 @@ const NEEDED_FOR_KVM: &str = match Architecture::HOST {
     Architecture::Aarch64 => "boot a kernel with KVM at exception level 2",
 };
 
-impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Who answers here, and on what.
     pub(super) fn version(&mut self) -> Result<Reply, Error> {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -314,13 +314,13 @@ mod tests {
     use crate::model::error::Reason;
     use crate::network::Network;
     use crate::network::execute::execute_all;
-    use crate::network::fake::{Fake, Fault};
+    use crate::network::fake::{Fake, KernelFault};
     use crate::plan::ruleset;
 
     #[test]
     fn guests_that_cannot_be_held_are_told_of() {
         let flags = crate::config::Flags::default();
-        let levels = |configuration: &str, fault: Option<Fault>| -> Vec<Level> {
+        let levels = |configuration: &str, fault: Option<KernelFault>| -> Vec<Level> {
             let settings =
                 crate::config::resolve(&flags, &Default::default(), Some(configuration), "host");
             let networks = settings.expect("a configuration").networks;
@@ -338,7 +338,7 @@ mod tests {
             antispoof(&desired, &observed).iter().map(|finding| finding.level).collect()
         };
         assert_eq!(levels("{}", None), [Level::Ok]);
-        assert_eq!(levels("{}", Some(Fault::Refused(Reason::Unsupported))), [Level::Error]);
+        assert_eq!(levels("{}", Some(KernelFault::Refused(Reason::Unsupported))), [Level::Error]);
         let open = r#"{"networks": [{"antispoof": false}]}"#;
         assert_eq!(levels(open, None), [Level::Warning]);
         let both = r#"{"networks": [{"antispoof": false},

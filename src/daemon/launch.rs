@@ -16,8 +16,8 @@ use crate::hypervisor::process::Descriptors;
 use crate::hypervisor::seed::SEED;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
-    self, Architecture, Attachment, CLOUD_HYPERVISOR, Command, Control, FIRECRACKER, Launch,
-    LaunchNic, Options, QEMU, inputs, log, seed,
+    self, Architecture, Attachment, CLOUD_HYPERVISOR, Control, FIRECRACKER, HypervisorCommand,
+    Launch, LaunchNic, Options, QEMU, inputs, log, seed,
 };
 use crate::model::error::{Error, Refusal};
 use crate::model::name::VmName;
@@ -54,7 +54,7 @@ pub struct Launcher {
 
 /// What the guest of a VM is told of its networks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told<'a> {
+pub(super) struct GuestNetworks<'a> {
     /// The networks of its NICs.
     pub(super) networks: &'a [&'a NetworkConfig],
     /// volnet's part of the kernel command line.
@@ -179,11 +179,11 @@ impl Launcher {
     pub(super) fn command(
         &self,
         record: &Record,
-        told: &Told<'_>,
+        told: &GuestNetworks<'_>,
         paths: &Paths,
         given: &Descriptors,
         kvm: Option<bool>,
-    ) -> Result<Command, Error> {
+    ) -> Result<HypervisorCommand, Error> {
         let mut machine = record.spec.machine.clone().ok_or_else(no_machine)?;
         let folder = paths.folder(&record.name);
         let seed = seed::image(record, told.networks, told.resolvers)?;

@@ -18,7 +18,7 @@ mod doubt;
 #[cfg(target_os = "linux")]
 mod event_loop;
 #[cfg(all(target_os = "linux", any(test, feature = "testing")))]
-pub mod exercise;
+pub mod fuzz;
 mod group_commit;
 mod guests;
 mod heal;

@@ -17,14 +17,14 @@ use super::shell::{Output, Shell};
 use crate::config::Settings;
 use crate::engine::decide::Engine;
 use crate::hypervisor::process::{Descriptors, Processes};
-use crate::hypervisor::{Command, Control};
+use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
 use crate::model::request::{Reply, Request};
 use crate::network::noop::Noop;
 use crate::protocol::frame::Decoder;
-use crate::protocol::request::{Body, Fault, Rejected};
+use crate::protocol::request::{Body, CallFault, Rejected};
 use crate::protocol::{reply, request, service};
 use crate::store::memory::Memory;
 use crate::store::{Paths, Store};
@@ -91,7 +91,7 @@ fn converse(mut stream: UnixStream, shell: &mut NoopShell, started: Instant) -> 
                 Ok(None) => break,
                 Ok(Some(message)) => answer(&mut out, &message, end, shell, started),
                 Err(error) => {
-                    reply::fault(&mut out, &Fault::Message { reason: error.to_string() }, end);
+                    reply::fault(&mut out, &CallFault::Message { reason: error.to_string() }, end);
                     true
                 }
             };
@@ -160,7 +160,12 @@ impl Processes for NoProcesses {
         Err(no_hypervisor(name))
     }
 
-    fn spawn(&mut self, name: &VmName, _: &Command, _: Descriptors) -> Result<ProcessId, Failure> {
+    fn spawn(
+        &mut self,
+        name: &VmName,
+        _: &HypervisorCommand,
+        _: Descriptors,
+    ) -> Result<ProcessId, Failure> {
         Err(no_hypervisor(name))
     }
 

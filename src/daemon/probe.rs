@@ -10,9 +10,9 @@ use crate::model::clock::Now;
 use crate::model::name::VmName;
 use crate::model::request::{Change, Request, Ticket};
 use crate::network::Network;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
-impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Asks and hears what is due, and decides on the creates that wait no longer.
     pub(super) fn probe(&mut self, now: Now) {
         for network in self.engine.probed() {

@@ -30,7 +30,7 @@ use crate::network::Network;
 use crate::network::features::Features;
 use crate::plan::news::Culprit;
 use crate::store::Store;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
 /// Milliseconds after which a process that could not be watched, or whose end could not be
 /// collected, is looked at.
@@ -40,7 +40,7 @@ const WATCH_RETRY_MS: u64 = 1_000;
 const ROUNDS_MAX: usize = 8;
 
 /// The engine and all that it acts on.
-pub struct Shell<N, D: Disk, P> {
+pub struct Shell<N, D: Storage, P> {
     pub(super) engine: Engine,
     pub(super) network: N,
     pub(super) store: Store<D>,
@@ -80,7 +80,7 @@ pub enum Output {
     Event(Event),
 }
 
-impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// A shell around these, with nothing loaded yet.
     pub fn new(
         engine: Engine,

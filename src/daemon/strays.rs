@@ -11,9 +11,9 @@ use crate::model::name::VmName;
 use crate::model::record::ProcessId;
 use crate::model::view::{Finding, Level};
 use crate::network::Network;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
-impl<N: Network, D: Disk, P: Processes> Shell<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// A process was found whose VM has no record.
     pub(super) fn keep_stray(&mut self, name: VmName, id: ProcessId) {
         log::error!("{}", describe(&name, &id));

@@ -29,7 +29,7 @@ const HOPS: u8 = 64;
 
 /// The addresses of sender and receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses {
+pub struct Endpoints {
     /// The sender on the wire.
     pub from: Mac,
     /// The receiver on the wire.
@@ -44,7 +44,7 @@ pub struct Addresses {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram<'a> {
     /// Its sender and receiver.
-    pub addresses: Addresses,
+    pub addresses: Endpoints,
     /// The source port.
     pub source_port: u16,
     /// The destination port.
@@ -81,7 +81,7 @@ pub fn parse(frame: &[u8]) -> Result<Datagram<'_>, Malformed> {
         return Err(Malformed::Checksum);
     }
     Ok(Datagram {
-        addresses: Addresses { from: mac(ether, 6)?, to: mac(ether, 0)?, source, destination },
+        addresses: Endpoints { from: mac(ether, 6)?, to: mac(ether, 0)?, source, destination },
         source_port: word(segment, 0)?,
         destination_port: word(segment, 2)?,
         payload,
@@ -90,7 +90,7 @@ pub fn parse(frame: &[u8]) -> Result<Datagram<'_>, Malformed> {
 
 /// Makes a frame around a payload, which is at most [`super::message::BYTES_MAX`] long.
 pub fn build(datagram: &Datagram<'_>) -> Vec<u8> {
-    let Addresses { from, to, source, destination } = datagram.addresses;
+    let Endpoints { from, to, source, destination } = datagram.addresses;
     let segment_length = (UDP + datagram.payload.len()) as u16;
     let mut frame = Vec::with_capacity(AROUND + datagram.payload.len());
     frame.extend(to.0);
@@ -173,7 +173,7 @@ mod tests {
 
     fn datagram(payload: &[u8]) -> Datagram<'_> {
         Datagram {
-            addresses: Addresses {
+            addresses: Endpoints {
                 from: Mac([2, 0, 0, 0, 0, 1]),
                 to: Mac([0xff; 6]),
                 source: Ipv4Addr::new(192, 168, 127, 1),
@@ -223,7 +223,7 @@ mod tests {
         let at = ETHER + IP + 6;
         frame[at..at + 2].copy_from_slice(&[0, 0]);
         assert!(parse(&frame).is_ok());
-        let Addresses { source, destination, .. } = datagram(b"").addresses;
+        let Endpoints { source, destination, .. } = datagram(b"").addresses;
         let partial = fold(pseudo(source, destination, (UDP + 5) as u16));
         frame[at..at + 2].copy_from_slice(&partial.to_be_bytes());
         assert!(parse(&frame).is_ok());

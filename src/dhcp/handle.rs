@@ -1,7 +1,7 @@
 //! Decides on a query: the engine's decision, and the reply to send after it is carried out.
 
-use super::respond::{Outcome, respond};
-use super::{DhcpReply, Query};
+use super::respond::{Response, respond};
+use super::{DhcpQuery, DhcpReply};
 use crate::engine::decide::{Decision, Engine};
 use crate::model::clock::Now;
 
@@ -17,14 +17,14 @@ pub enum Handled {
 }
 
 /// Decides on a query from this network.
-pub fn handle(engine: &mut Engine, network: &str, query: &Query<'_>, now: Now) -> Handled {
+pub fn handle(engine: &mut Engine, network: &str, query: &DhcpQuery<'_>, now: Now) -> Handled {
     let Some(guest) = engine.guest(network, query.mac(), query.wanted()) else {
         log::debug!("network {network}: no VM has the Ethernet address {}", query.mac());
         return Handled::Nothing;
     };
     let (name, nic) = (guest.vm.clone(), guest.index);
     let outcome = respond(&guest, query, now.boot);
-    if let Outcome::Ignore(reason) = outcome {
+    if let Response::Ignore(reason) = outcome {
         log::debug!("VM {name}: {:?} is not answered: {reason}", query.kind());
         return Handled::Nothing;
     }
@@ -33,16 +33,16 @@ pub fn handle(engine: &mut Engine, network: &str, query: &Query<'_>, now: Now) -
         return Handled::Nothing;
     }
     match outcome {
-        Outcome::Ignore(_) => Handled::Nothing,
-        Outcome::Exhausted => match engine.reclaim(network, now) {
+        Response::Ignore(_) => Handled::Nothing,
+        Response::Exhausted => match engine.reclaim(network, now) {
             Some(decision) => Handled::MakeRoom(decision),
             None => {
                 log::info!("VM {name}: network {network} has no free address for its guest");
                 Handled::Nothing
             }
         },
-        Outcome::Do { change: None, reply } => Handled::Do { decision: None, reply },
-        Outcome::Do { change: Some(change), reply } => {
+        Response::Do { change: None, reply } => Handled::Do { decision: None, reply },
+        Response::Do { change: Some(change), reply } => {
             match engine.change_lease(&name, nic, change, now) {
                 Some(decision) => Handled::Do { decision: Some(decision), reply },
                 None => Handled::Nothing,

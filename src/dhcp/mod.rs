@@ -2,7 +2,7 @@
 //! of the answer.
 //!
 //! ```text
-//! frame ─ frame::parse ─▶ datagram ─ Message::read ─▶ message ─▶ Query
+//! frame ─ frame::parse ─▶ datagram ─ Message::read ─▶ message ─▶ DhcpQuery
 //!                                                                  │ who is that? ─▶ engine: Guest
 //!                                                      respond(guest, query, now)
 //!                                                                  │
@@ -22,9 +22,9 @@
 //! `bridge volnet` drops frames with a wrong source address before the bridge, so nobody can
 //! *release* in another's name either.
 
-#[cfg(any(test, feature = "testing"))]
-pub mod exercise;
 pub mod frame;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 pub mod handle;
 pub mod message;
 pub mod query;
@@ -33,7 +33,7 @@ pub mod resolvers;
 pub mod respond;
 
 pub use handle::{Handled, handle};
-pub use query::Query;
+pub use query::DhcpQuery;
 pub use reply::DhcpReply;
 
 use std::fmt;

@@ -9,14 +9,14 @@ use crate::model::mac::Mac;
 
 /// A message of a guest. It comes from the Ethernet address that it names, and directly to volnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Query<'a> {
+pub struct DhcpQuery<'a> {
     /// The message.
     pub message: Message<'a>,
 }
 
-impl<'a> Query<'a> {
+impl<'a> DhcpQuery<'a> {
     /// Reads the frame of a guest.
-    pub fn read(frame: &'a [u8]) -> Result<Query<'a>, Malformed> {
+    pub fn read(frame: &'a [u8]) -> Result<DhcpQuery<'a>, Malformed> {
         let datagram = frame::parse(frame)?;
         if datagram.destination_port != SERVER_PORT {
             return Err(Malformed::NotOurs);
@@ -26,7 +26,7 @@ impl<'a> Query<'a> {
         if head.reply || head.chaddr != datagram.addresses.from || !head.giaddr.is_unspecified() {
             return Err(Malformed::NotOurs);
         }
-        Ok(Query { message })
+        Ok(DhcpQuery { message })
     }
 
     /// The guest's Ethernet address.

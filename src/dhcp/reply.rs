@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::Query;
-use super::frame::{Addresses, CLIENT_PORT, Datagram, SERVER_PORT, build};
+use super::DhcpQuery;
+use super::frame::{CLIENT_PORT, Datagram, Endpoints, SERVER_PORT, build};
 use super::message::{Head, Kind, Writer, option};
 use crate::model::kernel_args::host_name;
 use crate::model::lease::Guest;
@@ -25,12 +25,17 @@ pub enum DhcpReply {
 
 impl DhcpReply {
     /// The frame. `resolvers` are the name servers for the guest.
-    pub fn frame(&self, guest: &Guest<'_>, query: &Query<'_>, resolvers: &[Ipv4Addr]) -> Vec<u8> {
+    pub fn frame(
+        &self,
+        guest: &Guest<'_>,
+        query: &DhcpQuery<'_>,
+        resolvers: &[Ipv4Addr],
+    ) -> Vec<u8> {
         let payload = self.message(guest, query, resolvers);
         let (to, destination) = self.receiver(query);
         let (from, source) = (guest.network.mac, guest.network.host_ip);
         build(&Datagram {
-            addresses: Addresses { from, to, source, destination },
+            addresses: Endpoints { from, to, source, destination },
             source_port: SERVER_PORT,
             destination_port: CLIENT_PORT,
             payload: &payload,
@@ -39,7 +44,7 @@ impl DhcpReply {
 
     /// The destination (RFC 2131, 4.1): the address that the guest has, otherwise the new one, or
     /// broadcast if the guest asks for it.
-    fn receiver(&self, query: &Query<'_>) -> (Mac, Ipv4Addr) {
+    fn receiver(&self, query: &DhcpQuery<'_>) -> (Mac, Ipv4Addr) {
         let Head { broadcast, ciaddr, chaddr, .. } = query.message.head;
         let everybody = (Mac([0xff; 6]), Ipv4Addr::BROADCAST);
         let given = match self {
@@ -54,7 +59,7 @@ impl DhcpReply {
         }
     }
 
-    fn message(&self, guest: &Guest<'_>, query: &Query<'_>, resolvers: &[Ipv4Addr]) -> Vec<u8> {
+    fn message(&self, guest: &Guest<'_>, query: &DhcpQuery<'_>, resolvers: &[Ipv4Addr]) -> Vec<u8> {
         let asked = query.message.head;
         let (kind, lent) = match self {
             DhcpReply::Offer { address, seconds } => (Kind::Offer, Some((*address, *seconds))),

@@ -1,5 +1,5 @@
 //! Chooses the reply to a query. It is pure: it takes the guest as the engine knows it, the query
-//! and the time, and returns an [`Outcome`].
+//! and the time, and returns a [`Response`].
 //!
 //! The rules are those of RFC 2131, 4.3. It leaves one choice: a guest may ask for an address that
 //! it cannot have. volnet is the only server of the network and knows every guest on it, so it
@@ -8,15 +8,15 @@
 
 use std::net::Ipv4Addr;
 
-use super::Query;
+use super::DhcpQuery;
 use super::message::{Kind, option};
 use super::reply::DhcpReply;
 use crate::model::lease::{Claim, Guest, LEASE_MS, LeaseChange, OFFER_MS};
 use crate::model::nic::Lease;
 
-/// The outcome of a query.
+/// The response to a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Response {
     /// No reply; this is why.
     Ignore(&'static str),
     /// No reply, because no address is free. Try again after one is reclaimed.
@@ -26,26 +26,26 @@ pub enum Outcome {
 }
 
 /// Decides. `now` is in milliseconds since the boot of the host.
-pub fn respond(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
+pub fn respond(guest: &Guest<'_>, query: &DhcpQuery<'_>, now: u64) -> Response {
     let ours = query.server().is_none_or(|server| server == guest.network.host_ip);
     match query.kind() {
-        _ if !ours => Outcome::Ignore("it is a message to another server"),
+        _ if !ours => Response::Ignore("it is a message to another server"),
         Kind::Discover => discover(guest, now),
         Kind::Request => request(guest, query, now),
         Kind::Inform if query.message.head.ciaddr.is_unspecified() => {
-            Outcome::Ignore("it has no address")
+            Response::Ignore("it has no address")
         }
         Kind::Inform => answer(None, DhcpReply::Inform),
         Kind::Release => give_back(guest, query.message.head.ciaddr, LeaseChange::Release),
         Kind::Decline => match query.message.address(option::REQUESTED_IP) {
             Some(address) => give_back(guest, address, LeaseChange::Decline),
-            None => Outcome::Ignore("it has no address"),
+            None => Response::Ignore("it has no address"),
         },
-        Kind::Offer | Kind::Ack | Kind::Nak => Outcome::Ignore("it is a message of a server"),
+        Kind::Offer | Kind::Ack | Kind::Nak => Response::Ignore("it is a message of a server"),
     }
 }
 
-fn discover(guest: &Guest<'_>, now: u64) -> Outcome {
+fn discover(guest: &Guest<'_>, now: u64) -> Response {
     let (change, address) = match guest.claim {
         Claim::Reserved(address) => (None, address),
         Claim::Leased(lease) => {
@@ -57,14 +57,14 @@ fn discover(guest: &Guest<'_>, now: u64) -> Outcome {
             let offer = Lease { ip, until: now.saturating_add(OFFER_MS), given: false };
             (Some(LeaseChange::Lease(offer)), ip)
         }
-        Claim::Nothing => return Outcome::Exhausted,
+        Claim::Nothing => return Response::Exhausted,
     };
     answer(change, DhcpReply::Offer { address, seconds: seconds(LEASE_MS) })
 }
 
-fn request(guest: &Guest<'_>, query: &Query<'_>, now: u64) -> Outcome {
+fn request(guest: &Guest<'_>, query: &DhcpQuery<'_>, now: u64) -> Response {
     let Some(wanted) = query.wanted() else {
-        return Outcome::Ignore("it has no address");
+        return Response::Ignore("it has no address");
     };
     let whole = Lease { ip: wanted, until: now.saturating_add(LEASE_MS), given: true };
     let (change, left) = match guest.claim {
@@ -89,19 +89,19 @@ fn is_fresh(lease: &Lease, now: u64) -> bool {
 }
 
 /// A guest can release only the address of its own lease.
-fn give_back(guest: &Guest<'_>, address: Ipv4Addr, change: LeaseChange) -> Outcome {
+fn give_back(guest: &Guest<'_>, address: Ipv4Addr, change: LeaseChange) -> Response {
     match guest.claim {
         Claim::Leased(lease) if lease.ip == address => {
-            Outcome::Do { change: Some(change), reply: None }
+            Response::Do { change: Some(change), reply: None }
         }
         Claim::Leased(_) | Claim::Reserved(_) | Claim::Free(_) | Claim::Nothing => {
-            Outcome::Ignore("it releases an address that the guest does not have")
+            Response::Ignore("it releases an address that the guest does not have")
         }
     }
 }
 
-fn answer(change: Option<LeaseChange>, reply: DhcpReply) -> Outcome {
-    Outcome::Do { change, reply: Some(reply) }
+fn answer(change: Option<LeaseChange>, reply: DhcpReply) -> Response {
+    Response::Do { change, reply: Some(reply) }
 }
 
 fn seconds(ms: u64) -> u32 {

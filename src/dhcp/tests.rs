@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use super::exercise::{Host, RESOLVERS, ask};
-use super::frame::{self, Addresses, Datagram};
+use super::frame::{self, Datagram, Endpoints};
+use super::fuzz::{Host, RESOLVERS, ask};
 use super::message::{Head, Kind, Message, Writer, option};
-use super::{Malformed, Query};
+use super::{DhcpQuery, Malformed};
 use crate::model::clock::Now;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
@@ -144,18 +144,19 @@ fn what_real_clients_say_is_understood() {
         (RELEASE, &[Kind::Release]),
     ] {
         let (client, server) = frames(capture);
-        let queries: Vec<Query<'_>> = client.iter().map(|f| Query::read(f).unwrap()).collect();
-        assert_eq!(queries.iter().map(Query::kind).collect::<Vec<_>>(), expected);
+        let queries: Vec<DhcpQuery<'_>> =
+            client.iter().map(|f| DhcpQuery::read(f).unwrap()).collect();
+        assert_eq!(queries.iter().map(DhcpQuery::kind).collect::<Vec<_>>(), expected);
         assert!(queries.iter().all(|query| query.mac() == Mac([2, 0, 0, 0, 0, 2])));
         // A message of the server is a message, but not a query.
         for frame in &server {
-            assert_eq!(Query::read(frame), Err(Malformed::NotOurs));
+            assert_eq!(DhcpQuery::read(frame), Err(Malformed::NotOurs));
             let message = Message::read(frame::parse(frame).unwrap().payload).unwrap();
             assert_eq!(message.head.yiaddr, Ipv4Addr::new(192, 168, 127, 9));
         }
     }
     let (client, _) = frames(RELEASE);
-    let query = Query::read(&client[0]).unwrap();
+    let query = DhcpQuery::read(&client[0]).unwrap();
     assert_eq!(query.message.head.ciaddr, Ipv4Addr::new(192, 168, 127, 9));
     assert_eq!(query.server(), Some(HOST_IP));
 }
@@ -178,7 +179,7 @@ fn real_clients_are_answered_as_dnsmasq_answered_them() {
             let ours = host.hear(asked, at(0)).unwrap();
             let (ours, theirs) = (frame::parse(&ours).unwrap(), frame::parse(theirs).unwrap());
             let from = host.engine.configured().next().unwrap().mac;
-            assert_eq!(ours.addresses, Addresses { from, ..theirs.addresses });
+            assert_eq!(ours.addresses, Endpoints { from, ..theirs.addresses });
             let (ours, theirs) =
                 (Message::read(ours.payload).unwrap(), Message::read(theirs.payload).unwrap());
             assert_eq!((ours.kind, ours.head), (theirs.kind, theirs.head));
@@ -190,7 +191,7 @@ fn real_clients_are_answered_as_dnsmasq_answered_them() {
                     option::MTU | option::HOST_NAME if theirs.option(code).is_none() => {}
                     option::CLIENT_ID => {
                         // RFC 6842 is younger than its default.
-                        let asked = Query::read(asked).unwrap();
+                        let asked = DhcpQuery::read(asked).unwrap();
                         assert_eq!(ours.option(code), asked.message.option(code));
                     }
                     _ => assert_eq!(ours.option(code), theirs.option(code), "{code}"),
@@ -320,13 +321,13 @@ fn a_guest_that_cannot_be_reached_yet_is_answered_by_broadcast() {
     let (mut host, mac) = with_guest();
     let asked = Writer::new(&Head { broadcast: true, ..head(mac) }, Kind::Discover).finish();
     let offer = host.hear(&ask(mac, &asked), at(0)).unwrap();
-    let Addresses { to, destination, .. } = frame::parse(&offer).unwrap().addresses;
+    let Endpoints { to, destination, .. } = frame::parse(&offer).unwrap().addresses;
     assert_eq!((to, destination), (Mac([0xff; 6]), Ipv4Addr::BROADCAST));
     let offer = host.hear(&discover(mac, None), at(0)).unwrap();
-    let Addresses { to, destination, .. } = frame::parse(&offer).unwrap().addresses;
+    let Endpoints { to, destination, .. } = frame::parse(&offer).unwrap().addresses;
     assert_eq!((to, destination), (mac, answer(&offer).1));
     let nak = host.hear(&reboot(mac, HOST_IP), at(0)).unwrap();
-    let Addresses { to, destination, .. } = frame::parse(&nak).unwrap().addresses;
+    let Endpoints { to, destination, .. } = frame::parse(&nak).unwrap().addresses;
     assert_eq!((to, destination), (Mac([0xff; 6]), Ipv4Addr::BROADCAST));
 }
 

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use crate::model::net::Addresses;
+use crate::model::net::AddressRange;
 use crate::model::prefix::Prefix;
 
 /// The shortest prefix of a pool, that is the largest network.
@@ -95,7 +95,7 @@ impl AddressPool {
 
     /// The same pool, which chooses none of these addresses by itself. Those outside of the prefix
     /// do not matter.
-    pub fn passing_over(mut self, addresses: &[Addresses]) -> AddressPool {
+    pub fn passing_over(mut self, addresses: &[AddressRange]) -> AddressPool {
         let (network, broadcast) = (self.prefix.network(), self.prefix.broadcast());
         let inside = addresses.iter().filter(|it| it.first <= broadcast && it.last >= network);
         let positions = inside.map(|it| {

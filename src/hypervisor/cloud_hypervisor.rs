@@ -12,8 +12,8 @@ use std::iter;
 use std::path::Path;
 
 use super::{
-    Architecture, Attachment, CloudHypervisorOptions, Command, Control, Launch, LaunchNic,
-    VSOCK_SOCKET, text,
+    Architecture, Attachment, CloudHypervisorOptions, Control, HypervisorCommand, Launch,
+    LaunchNic, VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
@@ -31,7 +31,10 @@ pub(super) const EVENTS: &str = "events";
 const SPECIAL: [char; 4] = [',', '"', '[', ']'];
 
 /// The command that starts a VM.
-pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Command, Refusal> {
+pub fn command(
+    launch: &Launch,
+    options: &CloudHypervisorOptions,
+) -> Result<HypervisorCommand, Refusal> {
     let machine = launch.machine;
     if launch.nics.iter().any(|nic| u32::from(nic.queues) > machine.cpus) {
         let reason =
@@ -66,7 +69,7 @@ pub fn command(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Comm
         args.push(disk_value(disk)?);
     }
     args.extend(network_args(&launch.attachment(), options)?);
-    Ok(Command {
+    Ok(HypervisorCommand {
         program: options.program.clone(),
         args,
         files: Vec::new(),

@@ -10,7 +10,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 use super::process::{Descriptors, Processes};
-use super::{Command, Control};
+use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
@@ -216,7 +216,7 @@ impl Processes for FakeProcesses {
     fn spawn(
         &mut self,
         name: &VmName,
-        command: &Command,
+        command: &HypervisorCommand,
         _: Descriptors,
     ) -> Result<ProcessId, Failure> {
         let is_inside = |path: &Path| {
@@ -340,7 +340,7 @@ mod tests {
     use super::*;
 
     fn start(processes: &mut FakeProcesses, name: &VmName) -> ProcessId {
-        let command = Command {
+        let command = HypervisorCommand {
             inherits: Vec::new(),
             program: "fake".into(),
             args: vec![],

@@ -39,11 +39,11 @@ const LAST_PART: u8 = 0x40;
 const BLOCK: usize = 4096;
 
 /// A file: its name, which has ASCII characters only, and what it holds.
-pub type File<'a> = (&'a str, &'a [u8]);
+pub type FatFile<'a> = (&'a str, &'a [u8]);
 
 /// The image of a file system with this label and these files; `None` if they do not fit. The label
 /// is padded with spaces.
-pub fn image(label: &[u8; 11], files: &[File]) -> Option<Vec<u8>> {
+pub fn image(label: &[u8; 11], files: &[FatFile]) -> Option<Vec<u8>> {
     let clusters: usize = files.iter().map(|(_, content)| content.len().div_ceil(SECTOR)).sum();
     let entries = 1 + files.iter().map(|(name, _)| 1 + name.len().div_ceil(LONG)).sum::<usize>();
     if clusters > CLUSTERS_MAX || entries > ENTRIES {

@@ -10,7 +10,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Attachment, Command, Control, FirecrackerOptions, Launch, LaunchNic, VSOCK_SOCKET, text,
+    Attachment, Control, FirecrackerOptions, HypervisorCommand, Launch, LaunchNic, VSOCK_SOCKET,
+    text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::{Disk, DiskFormat};
@@ -25,7 +26,10 @@ const API_SOCKET: &str = "api.sock";
 const CPUS_MAX: u32 = 32;
 
 /// The command that starts a VM.
-pub fn command(launch: &Launch, options: &FirecrackerOptions) -> Result<Command, Refusal> {
+pub fn command(
+    launch: &Launch,
+    options: &FirecrackerOptions,
+) -> Result<HypervisorCommand, Refusal> {
     let machine = launch.machine;
     if machine.cpus > CPUS_MAX {
         let reason = format!("firecracker supports at most {CPUS_MAX} CPUs");
@@ -49,7 +53,7 @@ pub fn command(launch: &Launch, options: &FirecrackerOptions) -> Result<Command,
     );
     let api = text::in_folder(&launch.folder, API_SOCKET)?;
     let file = text::in_folder(&launch.folder, "fc.json")?;
-    Ok(Command {
+    Ok(HypervisorCommand {
         program: options.program.clone(),
         args: vec!["--api-sock".into(), api, "--config-file".into(), file.clone()],
         files: vec![(file.into(), Value::Object(config).to_string().into())],

@@ -112,7 +112,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// A command in the syntax of a shell, one option per line.
-fn shown(command: &Command) -> String {
+fn shown(command: &HypervisorCommand) -> String {
     let mut text = command.program.clone();
     for arg in &command.args {
         text += if arg.starts_with('-') { " \\\n  " } else { " " };

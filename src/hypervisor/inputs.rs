@@ -68,7 +68,7 @@ pub fn check(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusal
 pub fn recognise(machine: &MachineSpec) -> Result<(), Refusal> {
     machine.disks.iter().try_for_each(|disk| {
         let path = &disk.file.path;
-        let Ok(file) = open(path, Kind::RegularOrBlockDevice) else { return Ok(()) };
+        let Ok(file) = open(path, InputKind::RegularOrBlockDevice) else { return Ok(()) };
         match disks::mismatch(&file, disk.format) {
             Some(reason) => Err(refuse("disks", path, &reason)),
             None => Ok(()),
@@ -99,7 +99,7 @@ pub struct Checksum {
     /// SHA-256 as 64 lower-case hexadecimal digits.
     expected: String,
     field: String,
-    kind: Kind,
+    kind: InputKind,
 }
 
 impl Checksum {
@@ -122,7 +122,7 @@ impl Checksum {
 
 /// The use of a file.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum InputKind {
     Regular,
     RegularOrBlockDevice,
     /// A file that is written to.
@@ -133,17 +133,17 @@ enum Kind {
 /// disks have no number here: the path in the reason identifies the disk.
 fn each(
     machine: &ResolvedMachine<'_>,
-    mut visit: impl FnMut(&Path, Option<&str>, &str, Kind) -> Result<(), Refusal>,
+    mut visit: impl FnMut(&Path, Option<&str>, &str, InputKind) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
     let spec = machine.spec;
     let kernel_hash = spec.kernel.as_ref().and_then(|file| file.sha256.as_deref());
-    visit(machine.kernel, kernel_hash, "kernel_override", Kind::Regular)?;
+    visit(machine.kernel, kernel_hash, "kernel_override", InputKind::Regular)?;
     if let Some(File { path, sha256 }) = &spec.initramfs {
-        visit(path, sha256.as_deref(), "initramfs", Kind::Regular)?;
+        visit(path, sha256.as_deref(), "initramfs", InputKind::Regular)?;
     }
     for disk in &spec.disks {
         let File { path, sha256 } = &disk.file;
-        let kind = if disk.readonly { Kind::RegularOrBlockDevice } else { Kind::Written };
+        let kind = if disk.readonly { InputKind::RegularOrBlockDevice } else { InputKind::Written };
         visit(path, sha256.as_deref(), "disks", kind)?;
     }
     Ok(())
@@ -155,18 +155,19 @@ fn refuse(field: &str, path: &Path, reason: &str) -> Refusal {
 }
 
 /// Checks the type of a file, then opens it: to open a FIFO would wait for a writer.
-fn open(path: &Path, kind: Kind) -> Result<fs::File, String> {
+fn open(path: &Path, kind: InputKind) -> Result<fs::File, String> {
     let found = fs::metadata(path).map_err(|error| error.to_string())?.file_type();
     match kind {
-        Kind::Regular | Kind::RegularOrBlockDevice | Kind::Written if found.is_file() => {}
-        Kind::RegularOrBlockDevice | Kind::Written if found.is_block_device() => {}
-        Kind::Regular => return Err("it is not a regular file".into()),
-        Kind::RegularOrBlockDevice | Kind::Written => {
+        InputKind::Regular | InputKind::RegularOrBlockDevice | InputKind::Written
+            if found.is_file() => {}
+        InputKind::RegularOrBlockDevice | InputKind::Written if found.is_block_device() => {}
+        InputKind::Regular => return Err("it is not a regular file".into()),
+        InputKind::RegularOrBlockDevice | InputKind::Written => {
             return Err("it is neither a regular file nor a block device".into());
         }
     }
     // If a block device that was open for writing is closed, udev probes it again.
-    let write = matches!(kind, Kind::Written) && found.is_file();
+    let write = matches!(kind, InputKind::Written) && found.is_file();
     fs::File::options().read(true).write(write).open(path).map_err(|error| error.to_string())
 }
 
@@ -241,7 +242,7 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("endless");
         fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
-        let (expected, field, kind) = (ABC.into(), "disks".into(), Kind::Regular);
+        let (expected, field, kind) = (ABC.into(), "disks".into(), InputKind::Regular);
         Checksum { path, expected, field, kind }.compare(|| true).unwrap_err();
     }
 

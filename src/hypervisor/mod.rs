@@ -1,11 +1,11 @@
 //! Hypervisors: their command lines and their processes.
 //!
 //! The drivers ([`qemu`], [`cloud_hypervisor`], [`firecracker`], [`template`]) are pure: they turn
-//! a [`Launch`] into a [`Command`]. [`command_line`] chooses among them. [`network_args`] is only
-//! the network part, for people who start their own hypervisor. [`process`] spawns, watches, adopts
-//! and ends processes. [`user`] is their user, [`inputs`] checks the files of a VM, `folder` has
-//! its sockets, [`log`] reads the end of its log, which `bounded` keeps within its bound, and
-//! [`exercise`] has the bodies of the fuzz targets.
+//! a [`Launch`] into a [`HypervisorCommand`]. [`command_line`] chooses among them. [`network_args`]
+//! is only the network part, for people who start their own hypervisor. [`process`] spawns,
+//! watches, adopts and ends processes. [`user`] is their user, [`inputs`] checks the files of a VM,
+//! `folder` has its sockets, [`log`] reads the end of its log, which `bounded` keeps within its
+//! bound, and `fuzz` has the bodies of the fuzz targets.
 //!
 //! All use the same names in a VM's folder. The folder is empty before a start, because an old
 //! socket stops most hypervisors:
@@ -35,13 +35,13 @@ pub mod cloud_hypervisor;
 #[cfg(unix)]
 pub mod disks;
 #[cfg(any(test, feature = "testing"))]
-pub mod exercise;
-#[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod fat;
 pub mod firecracker;
 #[cfg(target_os = "linux")]
 pub mod folder;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 pub mod inputs;
 #[cfg(target_os = "linux")]
 pub mod linux;
@@ -146,7 +146,7 @@ pub struct LaunchNic<'a> {
 
 /// A command to execute.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Command {
+pub struct HypervisorCommand {
     /// The program: a path, or a name to be found in PATH.
     pub program: String,
     /// Its arguments, without the program.
@@ -156,7 +156,7 @@ pub struct Command {
     /// The descriptors that its arguments name. It inherits only these.
     pub inherits: Vec<u32>,
     /// A helper that must run beside it and ends with it (vhost-device-vsock); started first.
-    pub helper: Option<Box<Command>>,
+    pub helper: Option<Box<HypervisorCommand>>,
     /// A socket that exists once the program serves. The hypervisor is started after the helper's
     /// socket exists, because it connects to it.
     pub ready: Option<PathBuf>,
@@ -206,7 +206,7 @@ pub fn command_line(
     hypervisor: &str,
     launch: &Launch,
     options: &Options,
-) -> Result<Command, Refusal> {
+) -> Result<HypervisorCommand, Refusal> {
     text::check_folder(&launch.folder)?;
     match hypervisor {
         QEMU => qemu::command(launch, &options.qemu),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
-use super::{Command, Control};
+use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
@@ -33,7 +33,7 @@ pub trait Processes {
     fn spawn(
         &mut self,
         name: &VmName,
-        command: &Command,
+        command: &HypervisorCommand,
         given: Descriptors,
     ) -> Result<ProcessId, Failure>;
 

@@ -20,8 +20,8 @@
 use std::path::Path;
 
 use super::{
-    Architecture, Attachment, Command, Control, Launch, LaunchNic, QemuMachine, QemuOptions,
-    SERIAL_SOCKET, VSOCK_SOCKET, text,
+    Architecture, Attachment, Control, HypervisorCommand, Launch, LaunchNic, QemuMachine,
+    QemuOptions, SERIAL_SOCKET, VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
@@ -39,7 +39,7 @@ const HELPER_SOCKET: &str = "vhost-vsock.sock";
 const SHARED_MEMORY: &str = "mem0";
 
 /// The command that starts a VM.
-pub fn command(launch: &Launch, options: &QemuOptions) -> Result<Command, Refusal> {
+pub fn command(launch: &Launch, options: &QemuOptions) -> Result<HypervisorCommand, Refusal> {
     let machine = launch.machine;
     let qmp = text::in_folder(&launch.folder, QMP_SOCKET)?;
     let mut args = words(&["-name", launch.name, "-machine", &machine_option(launch, options)]);
@@ -60,7 +60,7 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<Command, Refusa
     let attachment = launch.attachment();
     args.extend(network_args(&attachment, options)?);
     let taps = launch.nics.iter().flat_map(|nic| nic.fds);
-    Ok(Command {
+    Ok(HypervisorCommand {
         program: options.program.clone(),
         args,
         files: Vec::new(),
@@ -136,14 +136,17 @@ fn vsock_args(attachment: &Attachment, options: &QemuOptions) -> Result<Vec<Stri
 }
 
 /// The helper for the guest's vsock, if the host's kernel has none.
-fn helper(attachment: &Attachment, options: &QemuOptions) -> Result<Option<Command>, Refusal> {
+fn helper(
+    attachment: &Attachment,
+    options: &QemuOptions,
+) -> Result<Option<HypervisorCommand>, Refusal> {
     if !attachment.nics.is_empty() || attachment.vhost_vsock {
         return Ok(None);
     }
     let socket = text::in_folder(attachment.folder, HELPER_SOCKET)?;
     let uds = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
     let cid = attachment.cid.to_string();
-    Ok(Some(Command {
+    Ok(Some(HypervisorCommand {
         program: options.vsock_helper.clone(),
         args: words(&["--guest-cid", &cid, "--socket", &socket, "--uds-path", &uds]),
         files: Vec::new(),

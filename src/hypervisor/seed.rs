@@ -47,7 +47,7 @@ pub fn image(
     let meta_data = meta_data(record, given.meta_data);
     let network_config =
         said(given.network_config).or_else(|| network_config(record, networks, resolvers));
-    let mut files: Vec<fat::File> =
+    let mut files: Vec<fat::FatFile> =
         vec![("user-data", user_data.as_bytes()), ("meta-data", meta_data.as_bytes())];
     files.extend(network_config.iter().map(|text| ("network-config", text.as_bytes())));
     match fat::image(LABEL, &files) {

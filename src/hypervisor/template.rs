@@ -17,7 +17,7 @@
 //! each disk, a group with a tap or a lease once for each NIC. So `["--initrd", "{initramfs}"]`
 //! disappears if there is no initramfs. `{{` and `}}` are braces.
 
-use super::{Attachment, Command, Control, Launch, LaunchNic, VSOCK_SOCKET, text};
+use super::{Attachment, Control, HypervisorCommand, Launch, LaunchNic, VSOCK_SOCKET, text};
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
 
@@ -121,7 +121,7 @@ impl Template {
 }
 
 /// The command that starts a VM. SIGTERM asks such a hypervisor to end.
-pub fn command(launch: &Launch, template: &Template) -> Result<Command, Refusal> {
+pub fn command(launch: &Launch, template: &Template) -> Result<HypervisorCommand, Refusal> {
     let machine = launch.machine;
     let mut values = Values::of(&launch.attachment())?;
     values.set("name", launch.name);
@@ -133,7 +133,7 @@ pub fn command(launch: &Launch, template: &Template) -> Result<Command, Refusal>
         values.set("initramfs", text::path(&initramfs.path, "initramfs")?);
     }
     values.disks = machine.disks.iter().map(disk).collect::<Result<_, _>>()?;
-    Ok(Command {
+    Ok(HypervisorCommand {
         program: template.program.clone(),
         args: template.expand(&values, |_| true),
         files: Vec::new(),

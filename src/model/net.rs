@@ -41,9 +41,9 @@ pub struct NetworkConfig {
     /// The gateway of the guests, if it is not the host.
     pub gateway: Option<Ipv4Addr>,
     /// The addresses to choose from for VMs that name none; `None`: all of the prefix.
-    pub range: Option<Addresses>,
+    pub range: Option<AddressRange>,
     /// Addresses that no VM gets.
-    pub reserve: Vec<Addresses>,
+    pub reserve: Vec<AddressRange>,
     /// What its guests are told by DHCP besides.
     pub told: Told,
     /// The bridge's MAC, pinned so that it does not follow the lowest port.
@@ -63,28 +63,28 @@ pub struct Told {
 
 /// Addresses from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses {
+pub struct AddressRange {
     /// The first.
     pub first: Ipv4Addr,
     /// The last, which is not below the first.
     pub last: Ipv4Addr,
 }
 
-impl Addresses {
+impl AddressRange {
     /// Whether this address is one of them.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         (self.first..=self.last).contains(&address)
     }
 }
 
-impl FromStr for Addresses {
+impl FromStr for AddressRange {
     type Err = String;
 
     /// Reads `192.0.2.10-192.0.2.99`, or one address.
-    fn from_str(text: &str) -> Result<Addresses, String> {
+    fn from_str(text: &str) -> Result<AddressRange, String> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let both = first.trim().parse().ok().zip(last.trim().parse().ok());
-        both.map(|(first, last)| Addresses { first, last })
+        both.map(|(first, last)| AddressRange { first, last })
             .filter(|addresses| addresses.first <= addresses.last)
             .ok_or_else(|| {
                 format!("{text:?} is neither an address nor a range such as 10.0.0.10-10.0.0.99")
@@ -110,15 +110,15 @@ impl NetworkConfig {
     }
 
     /// The addresses that are not chosen for VMs that name none.
-    pub fn passed_over(&self) -> Vec<Addresses> {
+    pub fn passed_over(&self) -> Vec<AddressRange> {
         let mut passed = self.reserve.clone();
-        passed.extend(self.gateway.map(|gateway| Addresses { first: gateway, last: gateway }));
+        passed.extend(self.gateway.map(|gateway| AddressRange { first: gateway, last: gateway }));
         if let Some(range) = self.range {
             let (first, last) = (self.subnet.network(), self.subnet.broadcast());
             let below = range.first.to_bits().checked_sub(1).map(Ipv4Addr::from_bits);
             let above = range.last.to_bits().checked_add(1).map(Ipv4Addr::from_bits);
-            passed.extend(below.map(|last| Addresses { first, last }));
-            passed.extend(above.map(|first| Addresses { first, last }));
+            passed.extend(below.map(|last| AddressRange { first, last }));
+            passed.extend(above.map(|first| AddressRange { first, last }));
         }
         passed.retain(|addresses| addresses.first <= addresses.last);
         passed

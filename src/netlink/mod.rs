@@ -19,7 +19,7 @@
 pub mod attr;
 pub mod conntrack;
 #[cfg(any(test, feature = "testing"))]
-pub mod exercise;
+pub mod fuzz;
 pub mod message;
 pub mod nft;
 pub mod rtnl;

@@ -42,7 +42,7 @@ pub struct Kernel {
 
 /// What can go wrong with an Op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum KernelFault {
     /// It is refused, for this reason.
     Refused(Reason),
     /// It is done, and the answer is lost.
@@ -61,7 +61,7 @@ pub struct Fake {
     /// Every applied Op, also the failed ones.
     pub log: Vec<Op>,
     /// What goes wrong by the number of the call of [`Network::apply`], the first being 0.
-    faults: BTreeMap<usize, Fault>,
+    faults: BTreeMap<usize, KernelFault>,
     /// The highest index of a link so far. An index is never reused.
     last_index: u32,
 }
@@ -73,7 +73,7 @@ impl Fake {
     }
 
     /// Lets the `nth` call of `apply` from now on go wrong, 0 being the next.
-    pub fn fail(&mut self, nth: usize, fault: Fault) {
+    pub fn fail(&mut self, nth: usize, fault: KernelFault) {
         self.faults.insert(self.log.len() + nth, fault);
     }
 
@@ -136,23 +136,23 @@ impl Network for Fake {
         let refused = |reason| refused(op, reason);
         match (fault, op) {
             (None, _) => self.perform(op).map_err(refused),
-            (Some(Fault::Refused(reason)), Op::SetLink { .. }) => {
+            (Some(KernelFault::Refused(reason)), Op::SetLink { .. }) => {
                 self.perform(op).map_err(refused)?;
                 Err(refused(reason))
             }
-            (Some(Fault::Refused(reason)), _) => Err(refused(reason)),
-            (Some(Fault::Done), _) => {
+            (Some(KernelFault::Refused(reason)), _) => Err(refused(reason)),
+            (Some(KernelFault::Done), _) => {
                 self.perform(op).map_err(refused)?;
                 Err(unknown(op))
             }
-            (Some(Fault::CutShort), Op::CreateBridge { name, .. }) => {
+            (Some(KernelFault::CutShort), Op::CreateBridge { name, .. }) => {
                 self.perform(op).map_err(refused)?;
                 if let Some(link) = self.link_mut(name) {
                     (link.alias, link.unfinished) = (None, true);
                 }
                 Err(unknown(op))
             }
-            (Some(Fault::Lost | Fault::CutShort), _) => Err(unknown(op)),
+            (Some(KernelFault::Lost | KernelFault::CutShort), _) => Err(unknown(op)),
         }
     }
 

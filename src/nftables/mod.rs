@@ -7,9 +7,9 @@
 pub mod accept;
 pub mod decode;
 pub mod encode;
-#[cfg(any(test, feature = "testing"))]
-pub mod exercise;
 pub mod filters;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 pub mod userdata;
 
 use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6};

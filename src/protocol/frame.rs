@@ -247,10 +247,10 @@ mod tests {
 
     use super::*;
 
-    type Outcome = (Vec<Vec<u8>>, Option<FrameError>, Terminator);
+    type Decoded = (Vec<Vec<u8>>, Option<FrameError>, Terminator);
 
     /// All messages of `pieces`, the error that ended them, and the terminator.
-    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
+    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
         let mut decoder = Decoder::default();
         let mut messages = Vec::new();
         for piece in pieces {

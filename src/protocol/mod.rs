@@ -3,12 +3,12 @@
 //! [`frame`] finds messages in bytes. [`request`] decodes a message to a
 //! [`crate::model::request::Request`], and [`reply`] encodes the answer. [`service`] answers
 //! `org.varlink.service`. [`client`] is the other side. No module here does I/O: bytes in, bytes
-//! out. [`exercise`] has the bodies of the fuzz targets.
+//! out. `fuzz` has the bodies of the fuzz targets.
 
 pub mod client;
-#[cfg(any(test, feature = "testing"))]
-pub mod exercise;
 pub mod frame;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 pub mod reply;
 pub mod request;
 pub mod service;

@@ -11,7 +11,7 @@ use crate::model::request;
 use crate::model::view::{Event, Finding, NetworkView, VmView};
 
 use super::frame::Terminator;
-use super::request::Fault;
+use super::request::CallFault;
 
 /// The parameters of a reply, as the interface names them.
 #[derive(Serialize)]
@@ -99,19 +99,19 @@ pub fn error(out: &mut Vec<u8>, error: &Error, end: Terminator) {
 }
 
 /// What is wrong with a message.
-pub fn fault(out: &mut Vec<u8>, fault: &Fault, end: Terminator) {
+pub fn fault(out: &mut Vec<u8>, fault: &CallFault, end: Terminator) {
     let (name, parameters) = match fault {
-        Fault::Message { reason } => ("io.volnet.InvalidMessage", json!({ "reason": reason })),
-        Fault::Interface { interface } => {
+        CallFault::Message { reason } => ("io.volnet.InvalidMessage", json!({ "reason": reason })),
+        CallFault::Interface { interface } => {
             ("org.varlink.service.InterfaceNotFound", json!({ "interface": interface }))
         }
-        Fault::Method { method } => {
+        CallFault::Method { method } => {
             ("org.varlink.service.MethodNotFound", json!({ "method": method }))
         }
-        Fault::Parameter { parameter } => {
+        CallFault::Parameter { parameter } => {
             ("org.varlink.service.InvalidParameter", json!({ "parameter": parameter }))
         }
-        Fault::Refused(refusal) => refusal_parts(refusal),
+        CallFault::Refused(refusal) => refusal_parts(refusal),
     };
     write(out, &json!({ "error": name, "parameters": parameters }), end);
 }

@@ -46,14 +46,14 @@ pub enum Body {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// What is wrong with it.
-    pub fault: Fault,
+    pub fault: CallFault,
     /// The client takes no reply, not even this one.
     pub oneway: bool,
 }
 
 /// What can be wrong with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum CallFault {
     /// It is not a request. The connection ends with the reply to it.
     Message { reason: String },
     /// volnet does not have this interface.
@@ -79,28 +79,28 @@ impl Call {
     }
 }
 
-impl Fault {
+impl CallFault {
     /// Whether the connection ends with the reply, because the bytes that follow cannot be trusted.
     pub fn ends_connection(&self) -> bool {
         match self {
-            Fault::Message { .. } => true,
-            Fault::Interface { .. }
-            | Fault::Method { .. }
-            | Fault::Parameter { .. }
-            | Fault::Refused(_) => false,
+            CallFault::Message { .. } => true,
+            CallFault::Interface { .. }
+            | CallFault::Method { .. }
+            | CallFault::Parameter { .. }
+            | CallFault::Refused(_) => false,
         }
     }
 }
 
-impl From<Refusal> for Fault {
+impl From<Refusal> for CallFault {
     fn from(refusal: Refusal) -> Self {
-        Fault::Refused(refusal)
+        CallFault::Refused(refusal)
     }
 }
 
-impl From<super::frame::FrameError> for Fault {
+impl From<super::frame::FrameError> for CallFault {
     fn from(error: super::frame::FrameError) -> Self {
-        Fault::Message { reason: error.to_string() }
+        CallFault::Message { reason: error.to_string() }
     }
 }
 
@@ -108,33 +108,33 @@ impl From<super::frame::FrameError> for Fault {
 pub fn decode(message: &[u8]) -> Result<Call, Rejected> {
     let rejected = |fault, oneway| Rejected { fault, oneway };
     let envelope = serde_json::from_slice(message).map_err(|error| {
-        rejected(Fault::Message { reason: format!("the message is not JSON: {error}") }, false)
+        rejected(CallFault::Message { reason: format!("the message is not JSON: {error}") }, false)
     })?;
-    let mut envelope = Fields(envelope);
+    let mut envelope = Parameters(envelope);
     let oneway = envelope.flag("oneway").map_err(|fault| rejected(fault, false))?;
     let more = envelope.flag("more").map_err(|fault| rejected(fault, oneway))?;
     let body = body(envelope).map_err(|fault| rejected(fault, oneway))?;
     Ok(Call { body, more, oneway })
 }
 
-fn body(mut envelope: Fields) -> Result<Body, Fault> {
+fn body(mut envelope: Parameters) -> Result<Body, CallFault> {
     let method = envelope.required("method")?;
-    let mut fields = Fields(envelope.object("parameters")?.unwrap_or_default());
+    let mut fields = Parameters(envelope.object("parameters")?.unwrap_or_default());
     envelope.finish()?;
 
-    let unknown = || Fault::Method { method: method.clone() };
+    let unknown = || CallFault::Method { method: method.clone() };
     let (interface, name) = method.rsplit_once('.').ok_or_else(unknown)?;
     let body = match interface {
         "io.volnet" => Body::Volnet(volnet(name, &mut fields)?.ok_or_else(unknown)?),
         service::INTERFACE => Body::Service(service(name, &mut fields)?.ok_or_else(unknown)?),
-        _ => return Err(Fault::Interface { interface: interface.into() }),
+        _ => return Err(CallFault::Interface { interface: interface.into() }),
     };
     fields.finish()?;
     Ok(body)
 }
 
 /// A method of `io.volnet`; `None` if it has none of that name.
-fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
+fn volnet(method: &str, fields: &mut Parameters) -> Result<Option<Request>, CallFault> {
     if let Some(query) = query(method, fields)? {
         return Ok(Some(query.into()));
     }
@@ -145,7 +145,7 @@ fn volnet(method: &str, fields: &mut Fields) -> Result<Option<Request>, Fault> {
 }
 
 /// A method that changes nothing; `None` if there is none of that name.
-fn query(method: &str, fields: &mut Fields) -> Result<Option<Query>, Fault> {
+fn query(method: &str, fields: &mut Parameters) -> Result<Option<Query>, CallFault> {
     Ok(Some(match method {
         "Get" => Query::Get { name: fields.name()? },
         "List" => Query::List,
@@ -160,7 +160,7 @@ fn query(method: &str, fields: &mut Fields) -> Result<Option<Query>, Fault> {
 }
 
 /// A method that changes something; `None` if there is none of that name.
-fn change(method: &str, fields: &mut Fields) -> Result<Option<Change>, Fault> {
+fn change(method: &str, fields: &mut Parameters) -> Result<Option<Change>, CallFault> {
     Ok(Some(match method {
         "Setup" => Change::Setup { dry_run: fields.flag("dry_run")?, force: fields.flag("force")? },
         "Teardown" => {
@@ -194,7 +194,7 @@ fn change(method: &str, fields: &mut Fields) -> Result<Option<Change>, Fault> {
     }))
 }
 
-fn create(fields: &mut Fields) -> Result<Change, Fault> {
+fn create(fields: &mut Parameters) -> Result<Change, CallFault> {
     let name = fields.name()?;
     let start = fields.flag("start")?;
     let dry_run = fields.flag("dry_run")?;
@@ -206,7 +206,7 @@ fn create(fields: &mut Fields) -> Result<Change, Fault> {
     Ok(Change::Create { name, spec, start, dry_run, notes })
 }
 
-fn expose(fields: &mut Fields) -> Result<Change, Fault> {
+fn expose(fields: &mut Parameters) -> Result<Change, CallFault> {
     let name = fields.name()?;
     let port = fields.port("port")?.ok_or_else(|| wrong("port"))?;
     let expose = Expose {
@@ -225,7 +225,7 @@ fn expose(fields: &mut Fields) -> Result<Change, Fault> {
 }
 
 /// A method of `org.varlink.service`; `None` if it has none of that name.
-fn service(method: &str, fields: &mut Fields) -> Result<Option<ServiceCall>, Fault> {
+fn service(method: &str, fields: &mut Parameters) -> Result<Option<ServiceCall>, CallFault> {
     Ok(Some(match method {
         "GetInfo" => ServiceCall::GetInfo,
         "GetInterfaceDescription" => {
@@ -236,14 +236,14 @@ fn service(method: &str, fields: &mut Fields) -> Result<Option<ServiceCall>, Fau
 }
 
 /// The fields of an object that have not been read yet. A field that is null counts as absent.
-struct Fields(Map<String, Value>);
+struct Parameters(Map<String, Value>);
 
-impl Fields {
+impl Parameters {
     fn take(&mut self, field: &str) -> Option<Value> {
         self.0.remove(field).filter(|value| !value.is_null())
     }
 
-    fn flag(&mut self, field: &str) -> Result<bool, Fault> {
+    fn flag(&mut self, field: &str) -> Result<bool, CallFault> {
         match self.take(field) {
             None => Ok(false),
             Some(Value::Bool(flag)) => Ok(flag),
@@ -251,7 +251,7 @@ impl Fields {
         }
     }
 
-    fn text(&mut self, field: &str) -> Result<Option<String>, Fault> {
+    fn text(&mut self, field: &str) -> Result<Option<String>, CallFault> {
         match self.take(field) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -259,11 +259,11 @@ impl Fields {
         }
     }
 
-    fn required(&mut self, field: &str) -> Result<String, Fault> {
+    fn required(&mut self, field: &str) -> Result<String, CallFault> {
         self.text(field)?.ok_or_else(|| wrong(field))
     }
 
-    fn object(&mut self, field: &str) -> Result<Option<Map<String, Value>>, Fault> {
+    fn object(&mut self, field: &str) -> Result<Option<Map<String, Value>>, CallFault> {
         match self.take(field) {
             None => Ok(None),
             Some(Value::Object(object)) => Ok(Some(object)),
@@ -271,48 +271,52 @@ impl Fields {
         }
     }
 
-    fn name(&mut self) -> Result<VmName, Fault> {
+    fn name(&mut self) -> Result<VmName, CallFault> {
         Ok(VmName::new(&self.required("name")?)?)
     }
 
     /// The index of a NIC. Whether the VM has it, the engine knows.
-    fn nic(&mut self) -> Result<Option<usize>, Fault> {
+    fn nic(&mut self) -> Result<Option<usize>, CallFault> {
         let Some(value) = self.take("nic") else { return Ok(None) };
         let index = value.as_u64().filter(|index| *index < NICS_MAX as u64);
         index.map(|index| Some(index as usize)).ok_or_else(|| wrong("nic"))
     }
 
-    fn protocol(&mut self) -> Result<Protocol, Fault> {
+    fn protocol(&mut self) -> Result<Protocol, CallFault> {
         match self.text("protocol")? {
             None => Ok(Protocol::default()),
             Some(text) => text.parse().map_err(|_| wrong("protocol")),
         }
     }
 
-    fn port(&mut self, field: &str) -> Result<Option<u16>, Fault> {
+    fn port(&mut self, field: &str) -> Result<Option<u16>, CallFault> {
         let Some(value) = self.take(field) else { return Ok(None) };
         let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
         port.filter(|port| *port != 0).map(Some).ok_or_else(|| wrong(field))
     }
 
     /// A port of the host, where 0 means any.
-    fn host_port(&mut self) -> Result<Option<u16>, Fault> {
+    fn host_port(&mut self) -> Result<Option<u16>, CallFault> {
         let Some(value) = self.take("host_port") else { return Ok(None) };
         let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
         port.map(Some).ok_or_else(|| wrong("host_port"))
     }
 
     /// How many ports in a row.
-    fn count(&mut self) -> Result<u16, Fault> {
+    fn count(&mut self) -> Result<u16, CallFault> {
         Ok(self.port("count")?.unwrap_or(1))
     }
 
-    fn address(&mut self, field: &str) -> Result<Option<Ipv4Addr>, Fault> {
+    fn address(&mut self, field: &str) -> Result<Option<Ipv4Addr>, CallFault> {
         let Some(text) = self.text(field)? else { return Ok(None) };
         text.parse().map(Some).map_err(|_| wrong(field))
     }
 
-    fn limit(&mut self, field: &str, bounds: RangeInclusive<u64>) -> Result<Option<u64>, Fault> {
+    fn limit(
+        &mut self,
+        field: &str,
+        bounds: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, CallFault> {
         let Some(value) = self.take(field) else { return Ok(None) };
         let number = value.as_u64().ok_or_else(|| wrong(field))?;
         if bounds.contains(&number) {
@@ -323,7 +327,7 @@ impl Fields {
         Err(Refusal::InvalidConfig { field, reason }.into())
     }
 
-    fn timeout(&mut self) -> Result<u64, Fault> {
+    fn timeout(&mut self) -> Result<u64, CallFault> {
         match self.take("timeout_ms") {
             None => Ok(STOP_TIMEOUT_MS),
             Some(value) => value
@@ -334,7 +338,7 @@ impl Fields {
     }
 
     /// Refuses the fields that nobody has read.
-    fn finish(self) -> Result<(), Fault> {
+    fn finish(self) -> Result<(), CallFault> {
         match self.0.keys().next() {
             None => Ok(()),
             Some(field) => Err(wrong(field)),
@@ -342,8 +346,8 @@ impl Fields {
     }
 }
 
-fn wrong(parameter: &str) -> Fault {
-    Fault::Parameter { parameter: parameter.into() }
+fn wrong(parameter: &str) -> CallFault {
+    CallFault::Parameter { parameter: parameter.into() }
 }
 
 #[cfg(test)]
@@ -354,7 +358,7 @@ mod tests {
         decode(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e:?}"))
     }
 
-    fn fault(text: &str) -> Fault {
+    fn fault(text: &str) -> CallFault {
         decode(text.as_bytes()).expect_err(text).fault
     }
 
@@ -442,7 +446,7 @@ mod tests {
         assert!(spec.ephemeral && notes.is_empty());
         let unknown = r#"{"method":"io.volnet.Create",
             "parameters":{"name":"web","config":{"network":{"colour":"red"}}}}"#;
-        let Fault::Refused(Refusal::InvalidConfig { field, .. }) = fault(unknown) else {
+        let CallFault::Refused(Refusal::InvalidConfig { field, .. }) = fault(unknown) else {
             panic!("{:?}", fault(unknown));
         };
         assert_eq!(field, "network.colour");
@@ -469,8 +473,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let method = |m: &str| Fault::Method { method: m.into() };
-        let interface = |i: &str| Fault::Interface { interface: i.into() };
+        let method = |m: &str| CallFault::Method { method: m.into() };
+        let interface = |i: &str| CallFault::Interface { interface: i.into() };
         let table = [
             (r#"{}"#, wrong("method")),
             (r#"{"method":1}"#, wrong("method")),
@@ -511,7 +515,7 @@ mod tests {
             let text =
                 format!("{{\"method\":\"io.volnet.Get\",\"parameters\":{{\"name\":\"{name}\"}}}}");
             let fault = fault(&text);
-            assert!(matches!(fault, Fault::Refused(Refusal::InvalidName { .. })), "{fault:?}");
+            assert!(matches!(fault, CallFault::Refused(Refusal::InvalidName { .. })), "{fault:?}");
         }
     }
 

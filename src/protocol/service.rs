@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::frame::Terminator;
 use super::reply;
-use super::request::Fault;
+use super::request::CallFault;
 
 /// The name of this interface.
 pub const INTERFACE: &str = "org.varlink.service";
@@ -54,7 +54,7 @@ pub fn answer(out: &mut Vec<u8>, call: &ServiceCall, end: Terminator) {
                 reply::parameters(out, &Description { description: VOLNET }, false, end);
             }
             INTERFACE => reply::parameters(out, &Description { description: SERVICE }, false, end),
-            _ => reply::fault(out, &Fault::Interface { interface: interface.clone() }, end),
+            _ => reply::fault(out, &CallFault::Interface { interface: interface.clone() }, end),
         },
     }
 }

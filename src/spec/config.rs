@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::cloud_init::{self, CloudInit};
 use super::fields::{Document, Fields, Place};
 use super::manifest::{self, Manifest};
-use super::sections::{self, Network, Resources, Source, Unnamed};
+use super::sections::{self, FileSource, Network, Resources, Unnamed};
 use super::text;
 use crate::model::error::Refusal;
 use crate::model::expose::Expose;
@@ -48,8 +48,8 @@ pub(super) struct Config<'a> {
     /// The networks, of which each is a NIC. Empty: none is declared.
     pub(super) networks: Vec<Network>,
     pub(super) resources: Resources,
-    pub(super) initramfs: Option<Source<'a>>,
-    pub(super) rootfs: Option<Source<'a>>,
+    pub(super) initramfs: Option<FileSource<'a>>,
+    pub(super) rootfs: Option<FileSource<'a>>,
     pub(super) kernel: Option<PathBuf>,
     pub(super) cmdline: Option<String>,
     pub(super) hypervisor: Option<String>,

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::cloud_init::{self, CloudInit};
 use super::fields::{Fields, Place};
-use super::sections::{self, Network, Resources, Source};
+use super::sections::{self, FileSource, Network, Resources};
 use crate::model::error::Refusal;
 
 /// The versions that volnet reads. Examples that are older than the numbers have a date.
@@ -52,9 +52,9 @@ const KNOWN: &[&str] = &[
 pub(super) struct Manifest<'a> {
     pub(super) network: Network,
     pub(super) resources: Resources,
-    pub(super) initramfs: Option<Source<'a>>,
-    pub(super) rootfs: Option<Source<'a>>,
-    pub(super) disks: Vec<Source<'a>>,
+    pub(super) initramfs: Option<FileSource<'a>>,
+    pub(super) rootfs: Option<FileSource<'a>>,
+    pub(super) disks: Vec<FileSource<'a>>,
     pub(super) cloud_init: Option<CloudInit>,
 }
 

@@ -3,14 +3,14 @@
 //! `manifest` and `config` read the two documents, and [`mod@resolve`] makes one
 //! [`crate::model::spec::VmSpec`] of them: the configuration wins over the manifest, the `network`
 //! section field by field. Fields that volnet does not use are checked for form and kept in the
-//! record; [`mod@notes`] says of which that matters. [`exercise`] has the bodies of the fuzz
+//! record; [`mod@notes`] says of which that matters. `fuzz` has the bodies of the fuzz
 //! targets.
 
 mod cloud_init;
 mod config;
-#[cfg(any(test, feature = "testing"))]
-pub mod exercise;
 pub(crate) mod fields;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod manifest;
 mod notes;
 mod resolve;

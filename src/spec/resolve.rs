@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::config::{self, Config};
 use super::fields::{Document, Place};
 use super::manifest::{self, Manifest};
-use super::sections::{Network, Source};
+use super::sections::{FileSource, Network};
 use crate::model::document::Kept;
 use crate::model::error::Refusal;
 use crate::model::expose::{EXPOSED_MAX, Expose};
@@ -171,11 +171,11 @@ fn resolve_machine_spec(
     Ok(Some(MachineSpec {
         hypervisor: config.hypervisor.clone(),
         kernel: config.kernel.clone().map(|path| File { path, sha256: None }),
-        initramfs: initramfs.map(Source::file).transpose()?,
+        initramfs: initramfs.map(FileSource::file).transpose()?,
         disks: rootfs
             .into_iter()
             .chain(&manifest.disks)
-            .map(Source::disk)
+            .map(FileSource::disk)
             .collect::<Result<_, _>>()?,
         cpus: config.resources.cpus.or(manifest.resources.cpus).unwrap_or(CPUS_DEFAULT),
         memory_mb: config

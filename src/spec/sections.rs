@@ -2,8 +2,8 @@
 //! the form.
 //!
 //! A file may turn out to be unused: the manifest's disk, if the configuration names another. So it
-//! is taken as a [`Source`], which is parsed only if it is used. A manifest whose image is on the
-//! web is accepted if the configuration names the fetched file.
+//! is taken as a [`FileSource`], which is parsed only if it is used. A manifest whose image is on
+//! the web is accepted if the configuration names the fetched file.
 
 use std::net::Ipv4Addr;
 
@@ -63,7 +63,7 @@ pub(super) struct Resources {
 
 /// A file that is named but not yet parsed.
 #[derive(Clone, Debug)]
-pub(super) struct Source<'a> {
+pub(super) struct FileSource<'a> {
     fields: Fields<'a>,
     /// The field with its place.
     location: &'static str,
@@ -71,7 +71,7 @@ pub(super) struct Source<'a> {
     readonly: bool,
 }
 
-impl Source<'_> {
+impl FileSource<'_> {
     /// Parses it.
     pub(super) fn file(&self) -> Result<File, Refusal> {
         let missing = || self.fields.place.field(self.location).refuse("it is missing");
@@ -191,7 +191,7 @@ pub(super) fn resources(fields: &Fields) -> Result<Resources, Refusal> {
 }
 
 /// The initramfs, if one is named.
-pub(super) fn initramfs<'a>(fields: &Fields<'a>) -> Result<Option<Source<'a>>, Refusal> {
+pub(super) fn initramfs<'a>(fields: &Fields<'a>) -> Result<Option<FileSource<'a>>, Refusal> {
     let known = &["url", "checksum", "format"];
     let Some(fields) = fields.section("initramfs", known)? else { return Ok(None) };
     // The kernel finds out by itself how it is compressed.
@@ -200,22 +200,25 @@ pub(super) fn initramfs<'a>(fields: &Fields<'a>) -> Result<Option<Source<'a>>, R
 }
 
 /// The root file system, if one is named.
-pub(super) fn rootfs<'a>(fields: &Fields<'a>) -> Result<Option<Source<'a>>, Refusal> {
+pub(super) fn rootfs<'a>(fields: &Fields<'a>) -> Result<Option<FileSource<'a>>, Refusal> {
     let Some(fields) = fields.section("rootfs", &["url", "checksum", "format"])? else {
         return Ok(None);
     };
     let format = fields.parsed("format", text::disk_format)?.unwrap_or_default();
-    Ok(source(fields)?.map(|source| Source { format, ..source }))
+    Ok(source(fields)?.map(|source| FileSource { format, ..source }))
 }
 
 /// A section whose `url` is empty names no file. A checksum without a file is refused: nobody would
 /// check it.
-fn source(fields: Fields<'_>) -> Result<Option<Source<'_>>, Refusal> {
+fn source(fields: Fields<'_>) -> Result<Option<FileSource<'_>>, Refusal> {
     let checksum = fields.text("checksum")?;
     match fields.text("url")? {
-        Some(_) => {
-            Ok(Some(Source { fields, location: "url", format: DiskFormat::Raw, readonly: false }))
-        }
+        Some(_) => Ok(Some(FileSource {
+            fields,
+            location: "url",
+            format: DiskFormat::Raw,
+            readonly: false,
+        })),
         None if checksum.is_some() => {
             Err(fields.place.field("url").refuse("it is missing, but a checksum is given"))
         }
@@ -224,7 +227,7 @@ fn source(fields: Fields<'_>) -> Result<Option<Source<'_>>, Refusal> {
 }
 
 /// The disks besides the root file system.
-pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<Source<'a>>, Refusal> {
+pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<FileSource<'a>>, Refusal> {
     const KNOWN: &[&str] = &["name", "source", "checksum", "format", "readonly", "target"];
     let items = fields.list("disks")?;
     if items.len() >= DISKS_MAX {
@@ -238,7 +241,7 @@ pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<Source<'a>>, Refusal>
         fields.text("target")?;
         let format = fields.parsed("format", text::disk_format)?.unwrap_or_default();
         let readonly = fields.flag("readonly")?.unwrap_or_default();
-        Ok(Source { fields, location: "source", format, readonly })
+        Ok(FileSource { fields, location: "source", format, readonly })
     };
     items.into_iter().map(read).collect()
 }

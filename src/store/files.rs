@@ -11,10 +11,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::geteuid;
 
-use super::disk::Disk;
+use super::storage::{ReadError, Storage};
 use crate::model::record::DirectoryId;
 
 /// The largest file that is read, in bytes. It is many times the largest message.
@@ -28,16 +29,16 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Debug, Default)]
 pub struct Files;
 
-impl Disk for Files {
-    fn read(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+impl Storage for Files {
+    fn read(&mut self, path: &Path) -> Result<Option<Vec<u8>>, ReadError> {
         // Check the type before opening: to open a FIFO would wait for a writer.
         let kind = match fs::metadata(path) {
             Ok(kind) => kind,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => return Err(read_error(error)),
         };
         if !kind.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
+            return Err(ReadError::File("it is not a regular file".into()));
         }
         let own = geteuid().as_raw();
         if kind.uid() != 0 && kind.uid() != own {
@@ -45,13 +46,14 @@ impl Disk for Files {
                 "it belongs to user {}, not to user {own}: change its owner with chown",
                 kind.uid()
             );
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+            return Err(ReadError::Host(io::Error::new(io::ErrorKind::PermissionDenied, reason)));
         }
         let mut contents = Vec::new();
-        File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut contents)?;
+        File::open(path)
+            .and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut contents))
+            .map_err(read_error)?;
         if contents.len() as u64 > FILE_MAX {
-            let reason = format!("it is longer than {FILE_MAX} bytes");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            return Err(ReadError::File(format!("it is longer than {FILE_MAX} bytes")));
         }
         Ok(Some(contents))
     }
@@ -114,6 +116,14 @@ impl Disk for Files {
 
     fn sync_directory(&mut self, directory: &Path) -> io::Result<()> {
         File::open(directory)?.sync_all()
+    }
+}
+
+/// Tells a file that the disk cannot read (`EIO`) from a host that does not let it be read.
+fn read_error(error: io::Error) -> ReadError {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EIO) => ReadError::File(error.to_string()),
+        Some(_) | None => ReadError::Host(error),
     }
 }
 
@@ -185,10 +195,10 @@ mod tests {
         let scratch = Scratch::new();
         let fifo = scratch.path().join("fifo.json");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
-        assert_eq!(Files.read(&fifo).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(matches!(Files.read(&fifo), Err(ReadError::File(_))));
         let long = scratch.path().join("long.json");
         fs::write(&long, vec![b' '; FILE_MAX as usize + 1]).unwrap();
-        assert_eq!(Files.read(&long).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(matches!(Files.read(&long), Err(ReadError::File(_))));
     }
 
     #[test]
@@ -198,7 +208,7 @@ mod tests {
         let theirs = scratch.path().join("theirs.json");
         fs::write(&theirs, "{}").unwrap();
         std::os::unix::fs::chown(&theirs, Some(12345), None).unwrap();
-        let error = Files.read(&theirs).unwrap_err();
+        let Err(ReadError::Host(error)) = Files.read(&theirs) else { panic!("it was read") };
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert!(error.to_string().contains("user 12345"), "{error}");
     }

@@ -3,11 +3,10 @@
 //! First all files are read, then the unreadable ones are moved aside. So a load that is refused
 //! because of a newer format has changed nothing, and the newer volnet finds its files.
 
-use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::disk::{Disk, is_temporary};
 use super::record::{self, Unreadable};
+use super::storage::{ReadError, Storage, is_temporary};
 use super::{ENDING, Paths, failure};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
@@ -34,7 +33,7 @@ pub struct Loaded {
 type Bad = Vec<(PathBuf, String)>;
 
 /// Reads all files, then cleans up.
-pub(super) fn load(disk: &mut impl Disk, paths: &Paths, new: bool) -> Result<Loaded, Failure> {
+pub(super) fn load(disk: &mut impl Storage, paths: &Paths, new: bool) -> Result<Loaded, Failure> {
     let mut bad = Bad::new();
     let mut records = records(disk, &paths.durable_records(), false, &mut bad)?;
     for record in self::records(disk, &paths.ephemeral_records(), true, &mut bad)? {
@@ -73,7 +72,7 @@ pub(super) fn load(disk: &mut impl Disk, paths: &Paths, new: bool) -> Result<Loa
 
 /// The records in a directory. All must be ephemeral, or all durable, as the directory is.
 fn records(
-    disk: &mut impl Disk,
+    disk: &mut impl Storage,
     directory: &Path,
     ephemeral: bool,
     bad: &mut Bad,
@@ -97,7 +96,7 @@ fn damaged(reason: &str) -> Unreadable {
 
 /// Reads the files of a directory by name. A file must be about the VM that it is named after.
 fn named<T>(
-    disk: &mut impl Disk,
+    disk: &mut impl Storage,
     directory: &Path,
     bad: &mut Bad,
     decode: impl Fn(&[u8]) -> Result<(VmName, T), Unreadable>,
@@ -130,18 +129,9 @@ fn in_doubt(bad: &Bad, paths: &Paths) -> Vec<VmName> {
     bad.iter().filter_map(named).collect()
 }
 
-/// Whether the next read of this file would fail as well. Any other error comes from the host (no
-/// file descriptors, no memory) or from the administrator (an owner that is not trusted). It says
-/// nothing about the contents: once it is mended, the file can be read.
-fn is_of_the_file(error: &io::Error) -> bool {
-    /// `EIO` (asm-generic/errno-base.h): the disk cannot read it.
-    const EIO: i32 = 5;
-    error.kind() == ErrorKind::InvalidData || error.raw_os_error() == Some(EIO)
-}
-
 /// Reads one file. A file that cannot be used is added to `bad`. A newer format is a failure.
 fn read<T>(
-    disk: &mut impl Disk,
+    disk: &mut impl Storage,
     path: &Path,
     bad: &mut Bad,
     decode: impl Fn(&[u8]) -> Result<T, Unreadable>,
@@ -149,8 +139,8 @@ fn read<T>(
     let decoded = match disk.read(path) {
         Ok(None) => return Ok(None),
         Ok(Some(bytes)) => decode(&bytes),
-        Err(error) if is_of_the_file(&error) => Err(Unreadable::Damaged(error.to_string())),
-        Err(error) => return Err(failure(path, "cannot read", &error)),
+        Err(ReadError::File(reason)) => Err(Unreadable::Damaged(reason)),
+        Err(ReadError::Host(error)) => return Err(failure(path, "cannot read", &error)),
     };
     match decoded {
         Ok(value) => Ok(Some(value)),
@@ -169,7 +159,7 @@ fn read<T>(
 }
 
 /// Removes the temporary files that a crash left behind.
-fn sweep(disk: &mut impl Disk, paths: &Paths) -> Result<(), Failure> {
+fn sweep(disk: &mut impl Storage, paths: &Paths) -> Result<(), Failure> {
     let directories =
         [paths.durable_records(), paths.ephemeral_records(), paths.intents(), paths.processes()];
     for directory in directories.iter().map(PathBuf::as_path).chain([paths.runtime()]) {
@@ -180,7 +170,7 @@ fn sweep(disk: &mut impl Disk, paths: &Paths) -> Result<(), Failure> {
     Ok(())
 }
 
-fn files(disk: &mut impl Disk, directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn files(disk: &mut impl Storage, directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut files = disk
         .list(directory)
         .map_err(|error| failure(directory, "cannot read the directory", &error))?;

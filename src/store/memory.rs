@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::disk::Disk;
+use super::storage::{ReadError, Storage};
 use crate::model::record::DirectoryId;
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum StorageFault {
     /// The step fails with this errno; a write gets half of its bytes down first.
     Errno(i32),
     /// The machine stops before the step; a write gets half of its bytes down first.
@@ -57,7 +57,7 @@ pub struct Memory {
     made: u64,
     volatile: Option<PathBuf>,
     steps: usize,
-    fault: Option<(usize, Fault)>,
+    fault: Option<(usize, StorageFault)>,
     stopped: bool,
 }
 
@@ -73,7 +73,7 @@ impl Memory {
     }
 
     /// Sets a fault for the step after the next `after` steps.
-    pub fn fail(&mut self, after: usize, fault: Fault) {
+    pub fn fail(&mut self, after: usize, fault: StorageFault) {
         self.fault = Some((self.steps + after, fault));
     }
 
@@ -143,11 +143,11 @@ impl Memory {
         let now = self.steps;
         self.steps += 1;
         match self.fault {
-            Some((at, Fault::Errno(errno))) if at == now => {
+            Some((at, StorageFault::Errno(errno))) if at == now => {
                 self.fault = None;
                 Err(io::Error::from_raw_os_error(errno))
             }
-            Some((at, Fault::Crash)) if at == now => {
+            Some((at, StorageFault::Crash)) if at == now => {
                 self.stopped = true;
                 self.running()
             }
@@ -156,9 +156,9 @@ impl Memory {
     }
 }
 
-impl Disk for Memory {
-    fn read(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        self.running()?;
+impl Storage for Memory {
+    fn read(&mut self, path: &Path) -> Result<Option<Vec<u8>>, ReadError> {
+        self.running().map_err(ReadError::Host)?;
         Ok(self.entries.get(path).map(|inode| self.inodes[*inode].contents.clone()))
     }
 

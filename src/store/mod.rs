@@ -19,11 +19,10 @@
 //! together share a round: all files are written, then all are synced, then all are renamed, and
 //! the directory is synced once.
 
-pub mod disk;
-#[cfg(any(test, feature = "testing"))]
-pub mod exercise;
 #[cfg(target_os = "linux")]
 pub mod files;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod load;
 #[cfg(target_os = "linux")]
 pub mod lock;
@@ -32,6 +31,7 @@ pub mod memory;
 mod record;
 #[cfg(target_os = "linux")]
 pub mod space;
+pub mod storage;
 mod upgrade;
 
 use std::io;
@@ -42,7 +42,7 @@ pub use load::Loaded;
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{DirectoryId, HostRecord, Intent, ProcessId, Record};
-use disk::Disk;
+use storage::Storage;
 
 /// The ending of every file that is loaded. Set-aside and temporary files end otherwise.
 const ENDING: &str = "json";
@@ -54,9 +54,9 @@ pub struct Paths {
     runtime: PathBuf,
 }
 
-/// The files of one daemon on a [`Disk`].
+/// The files of one daemon on a [`Storage`].
 #[derive(Debug)]
-pub struct Store<D: Disk> {
+pub struct Store<D: Storage> {
     disk: D,
     paths: Paths,
     /// The directory of the durable records; `None` if there is none yet.
@@ -123,7 +123,7 @@ fn failure(path: &Path, doing: &str, error: &io::Error) -> Failure {
     Failure::State { path: path.display().to_string(), reason: format!("{doing}: {error}") }
 }
 
-fn identify(disk: &mut impl Disk, directory: &Path) -> Result<Option<DirectoryId>, Failure> {
+fn identify(disk: &mut impl Storage, directory: &Path) -> Result<Option<DirectoryId>, Failure> {
     disk.identify(directory)
         .map_err(|error| failure(directory, "cannot look at the directory", &error))
 }
@@ -132,7 +132,7 @@ fn unwritten(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
     |error| failure(path, "cannot write", &error)
 }
 
-impl<D: Disk> Store<D> {
+impl<D: Storage> Store<D> {
     /// The disk: what goes wrong with it.
     #[cfg(any(test, feature = "testing"))]
     pub fn disk_mut(&mut self) -> &mut D {
@@ -196,7 +196,7 @@ impl<D: Disk> Store<D> {
     pub fn set_aside(&mut self) -> Vec<PathBuf> {
         let directories = [self.paths.durable_records(), self.paths.ephemeral_records()];
         let files = directories.iter().flat_map(|at| self.disk.list(at).unwrap_or_default());
-        let mut aside: Vec<PathBuf> = files.filter(|path| disk::is_aside(path)).collect();
+        let mut aside: Vec<PathBuf> = files.filter(|path| storage::is_aside(path)).collect();
         aside.sort();
         aside
     }

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::files::Files;
-use super::memory::{Fault, Memory, Restart, Unsynced};
+use super::memory::{Memory, Restart, StorageFault, Unsynced};
 use super::*;
 use crate::model::mode::Mode;
 use crate::model::record::{Action, BootId, FORMAT};
@@ -86,7 +86,7 @@ fn restarted(store: Store<Memory>, restart: Restart) -> Store<Memory> {
     Store::open(disk, Paths::new("/state", "/run")).unwrap()
 }
 
-fn records(store: &mut Store<impl Disk>) -> Vec<Record> {
+fn records(store: &mut Store<impl Storage>) -> Vec<Record> {
     let loaded = store.load().unwrap();
     assert_eq!(loaded.set_aside, []);
     loaded.records
@@ -145,11 +145,11 @@ fn crash_everywhere(
         for crash in 0.. {
             let mut store = in_memory();
             before(&mut store);
-            store.disk.fail(crash, Fault::Crash);
+            store.disk.fail(crash, StorageFault::Crash);
             let done = change(&mut store).is_ok();
             let mut store = restarted(store, restart);
             judge(records(&mut store), done, restart);
-            assert!(store.disk.paths().all(|path| !disk::is_temporary(path)));
+            assert!(store.disk.paths().all(|path| !storage::is_temporary(path)));
             if done {
                 break;
             }
@@ -213,11 +213,11 @@ fn an_error_at_any_step_is_reported_and_the_store_goes_on() {
     for step in 0..4 {
         let mut store = in_memory();
         store.put(&old).unwrap();
-        store.disk.fail(step, Fault::Errno(28));
+        store.disk.fail(step, StorageFault::Errno(28));
         let failure = store.put(&new).unwrap_err();
         let reason = "cannot write: No space left on device (os error 28)".into();
         assert_eq!(failure, Failure::State { path: "/state/vms/a.json".into(), reason });
-        assert!(store.disk.paths().all(|path| !disk::is_temporary(path)), "step {step}");
+        assert!(store.disk.paths().all(|path| !storage::is_temporary(path)), "step {step}");
         let left = records(&mut store);
         assert!(left == [old.clone()] || left == [new.clone()]);
         store.put(&new).unwrap();
@@ -257,16 +257,16 @@ fn of_records_that_are_written_together_one_that_fails_fails_alone() {
     // Written, synced, renamed: a's and b's in turn.
     for step in 0..6 {
         let mut store = in_memory();
-        store.disk.fail(step, Fault::Errno(28));
+        store.disk.fail(step, StorageFault::Errno(28));
         let results = store.put_durable(&[&a, &b]);
         let (failed, done) = if step % 2 == 0 { (0, &b) } else { (1, &a) };
         assert!(results[failed].is_err() && results[1 - failed].is_ok(), "step {step}");
-        assert!(store.disk.paths().all(|path| !disk::is_temporary(path)), "step {step}");
+        assert!(store.disk.paths().all(|path| !storage::is_temporary(path)), "step {step}");
         let mut store = restarted(store, EVERY_RESTART[4]);
         assert_eq!(records(&mut store), std::slice::from_ref(done), "step {step}");
     }
     let mut store = in_memory();
-    store.disk.fail(6, Fault::Errno(28));
+    store.disk.fail(6, StorageFault::Errno(28));
     assert!(store.put_durable(&[&a, &b]).iter().all(Result::is_err), "the directory is theirs");
 }
 
@@ -311,7 +311,7 @@ fn unreadable_files_are_moved_aside_and_the_others_come_up() {
     assert_eq!(set_aside[4].1, "it is the record of VM x");
     assert!(set_aside[6].1.starts_with("unknown field `sid`"), "{}", set_aside[6].1);
     assert_eq!(store.load().unwrap().set_aside, []);
-    assert!(store.disk.paths().all(|path| !disk::is_temporary(path)));
+    assert!(store.disk.paths().all(|path| !storage::is_temporary(path)));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
 use serde_json::Value;
 
-use volnet::dhcp::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
+use volnet::dhcp::frame::{self, CLIENT_PORT, Datagram, Endpoints, SERVER_PORT};
 use volnet::dhcp::message::{Head, Kind, Message, Writer, option};
 use volnet::model::mac::Mac;
 use volnet_ffi::tun::{NO_PI, TAP, Tun, VNET_HDR, open};
@@ -112,7 +112,7 @@ impl Guest {
             writer.option(*code, value);
         }
         self.send(&frame::build(&Datagram {
-            addresses: Addresses {
+            addresses: Endpoints {
                 from,
                 to: Mac([0xff; 6]),
                 source: head.ciaddr,

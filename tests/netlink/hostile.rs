@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use volnet::netlink::attr::Attrs;
-use volnet::netlink::exercise;
+use volnet::netlink::fuzz;
 use volnet::netlink::message::Messages;
 
 use crate::golden;
@@ -55,7 +55,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-        exercise::datagram(&bytes);
+        fuzz::datagram(&bytes);
         // Each turn takes at least a header, and an error is the last turn.
         prop_assert!(Messages::new(&bytes).count() <= bytes.len() / 16 + 1);
         prop_assert!(Attrs::new(&bytes).count() <= bytes.len() / 4 + 1);
@@ -73,13 +73,13 @@ proptest! {
         for damage in damages {
             apply(&mut bytes, damage);
         }
-        exercise::datagram(&bytes);
+        fuzz::datagram(&bytes);
     }
 }
 
 #[test]
 fn whole_datagrams_do_no_harm() {
     for bytes in golden::datagrams() {
-        exercise::datagram(bytes);
+        fuzz::datagram(bytes);
     }
 }

@@ -12,7 +12,7 @@ use volnet::model::record::{ProcessId, Record};
 use volnet::model::view::{NicView, VmView};
 use volnet::plan::reconcile::{Desired, Reconciled, reconcile};
 use volnet::plan::ruleset::Family;
-use volnet::store::disk::is_temporary;
+use volnet::store::storage::is_temporary;
 use volnet::store::{Loaded, Paths, Store};
 
 use crate::sim::Sim;

@@ -22,8 +22,8 @@ use volnet::store::memory::Unsynced::{self, Kept, Lost};
 
 use crate::check::{Litter, check};
 use crate::fault::Fault;
-use crate::foreign::Foreign;
 use crate::lease::Word;
+use crate::meddling::Meddling;
 use crate::script::*;
 use crate::sim::{Configured, Ready, Sim, Step};
 use crate::world::Choice;
@@ -103,20 +103,20 @@ fn scenarios() -> Vec<Scenario> {
         (
             "a tap is deleted under its hypervisor",
             vec![create_and_start("a", always()), create("web1", dhcp()), Step::Settle],
-            vec![Step::Meddle(Foreign::Delete(2)), Step::Settle],
+            vec![Step::Meddle(Meddling::Delete(2)), Step::Settle],
         ),
         (
             "a bridge is deleted",
             vec![create("a", spec()), create("web1", dhcp())],
-            vec![Step::Meddle(Foreign::Delete(1)), Step::Settle],
+            vec![Step::Meddle(Meddling::Delete(1)), Step::Settle],
         ),
         (
             "news of much are lost",
             vec![create("a", spec())],
             vec![
-                Step::Overrun(Foreign::NoTable(1)),
-                Step::Overrun(Foreign::Down(0)),
-                Step::Overrun(Foreign::NoForwarding),
+                Step::Overrun(Meddling::NoTable(1)),
+                Step::Overrun(Meddling::Down(0)),
+                Step::Overrun(Meddling::NoForwarding),
                 Step::Settle,
             ],
         ),
@@ -124,10 +124,10 @@ fn scenarios() -> Vec<Scenario> {
             "somebody insists, and somebody else puts it right",
             vec![create("a", spec())],
             vec![
-                Step::Insist(Foreign::Down(2)),
+                Step::Insist(Meddling::Down(2)),
                 Step::PutRight,
                 Step::Settle,
-                Step::Insist(Foreign::NoTable(0)),
+                Step::Insist(Meddling::NoTable(0)),
                 delete("a", 0),
                 Step::Settle,
             ],
@@ -207,9 +207,9 @@ fn scenarios() -> Vec<Scenario> {
             "limits are taken away by others",
             vec![create("a", limited(100))],
             vec![
-                Step::Meddle(Foreign::Shape(1)),
+                Step::Meddle(Meddling::Shape(1)),
                 Step::Settle,
-                Step::Meddle(Foreign::NoElements),
+                Step::Meddle(Meddling::NoElements),
                 Step::Settle,
                 delete("a", 0),
             ],
@@ -249,7 +249,7 @@ fn scenarios() -> Vec<Scenario> {
                 create_and_start("a", VmSpec { restart: RestartPolicy::Always, ..thrice() }),
                 Step::Settle,
             ],
-            vec![Step::Meddle(Foreign::Delete(3)), Step::Meddle(Foreign::Down(2)), Step::Settle],
+            vec![Step::Meddle(Meddling::Delete(3)), Step::Meddle(Meddling::Down(2)), Step::Settle],
         ),
         (
             "creates that come together on several networks",

@@ -64,7 +64,7 @@ pub(crate) enum When {
     After,
 }
 
-const EIO: i32 = 5;
+pub(crate) const EIO: i32 = 5;
 const ENOMEM: i32 = 12;
 const EACCES: i32 = 13;
 const EMFILE: i32 = 24;

@@ -6,7 +6,7 @@ use volnet::model::spec::VmSpec;
 use volnet::store::memory::Unsynced;
 
 use crate::fault::{Fault, When};
-use crate::foreign::Foreign;
+use crate::meddling::Meddling;
 use crate::random::{Event, run};
 use crate::script::*;
 use crate::sim::{Sim, Step};
@@ -38,7 +38,7 @@ fn who_stops_a_vm_that_is_being_restarted_for_its_tap_has_it_stopped() {
         well(Step::Manners(Manners::Stubborn)),
         well(create_and_start("a", always())),
         well(Step::Settle),
-        well(Step::Meddle(Foreign::Delete(2))),
+        well(Step::Meddle(Meddling::Delete(2))),
         well(stop("a", 0)),
         well(Step::Settle),
     ]);
@@ -48,9 +48,9 @@ fn who_stops_a_vm_that_is_being_restarted_for_its_tap_has_it_stopped() {
 /// comes when the start has been answered.
 fn loses_its_tap(spec: VmSpec) -> Vec<Event> {
     vec![
-        well(Step::Meddle(Foreign::Down(0))),
+        well(Step::Meddle(Meddling::Down(0))),
         well(create_and_start("a", spec)),
-        well(Step::Meddle(Foreign::Delete(2))),
+        well(Step::Meddle(Meddling::Delete(2))),
     ]
 }
 
@@ -92,7 +92,7 @@ fn a_kernel_that_could_not_be_read_at_the_start_is_read_later() {
             holds(&[
                 well(create("a", spec())),
                 well(Step::Kill),
-                well(Step::Meddle(Foreign::Element)),
+                well(Step::Meddle(Meddling::Element)),
                 Event { step: Step::Start, faults: vec![(after, fault)] },
                 well(Step::Settle),
             ]);

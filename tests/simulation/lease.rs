@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use volnet::dhcp::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
+use volnet::dhcp::frame::{self, CLIENT_PORT, Datagram, Endpoints, SERVER_PORT};
 use volnet::dhcp::message::{Head, Kind, Message, Writer, option};
 use volnet::model::mac::Mac;
 use volnet::model::name::VmName;
@@ -43,7 +43,13 @@ struct Told {
 
 impl Leases {
     /// A guest is answered.
-    pub(crate) fn told(&mut self, whose: &Whose, answer: &Answer, started: Option<u64>, now: u64) {
+    pub(crate) fn told(
+        &mut self,
+        whose: &Whose,
+        answer: &DhcpAnswer,
+        started: Option<u64>,
+        now: u64,
+    ) {
         match answer.kind {
             Kind::Ack => {
                 let until = now + u64::from(answer.seconds) * 1000;
@@ -77,20 +83,20 @@ impl Leases {
 
 /// What a guest is told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct DhcpAnswer {
     kind: Kind,
     /// The address.
     pub(crate) ip: Ipv4Addr,
     seconds: u32,
 }
 
-impl Answer {
+impl DhcpAnswer {
     /// Reads the frame that a guest gets.
-    pub(crate) fn read(frame: &[u8]) -> Answer {
+    pub(crate) fn read(frame: &[u8]) -> DhcpAnswer {
         let datagram = frame::parse(frame).expect("a datagram");
         let message = Message::read(datagram.payload).expect("a message");
         let seconds = message.number(option::LEASE_TIME).unwrap_or_default();
-        Answer { kind: message.kind, ip: message.head.yiaddr, seconds }
+        DhcpAnswer { kind: message.kind, ip: message.head.yiaddr, seconds }
     }
 }
 
@@ -123,7 +129,7 @@ fn say(mac: Mac, has: Ipv4Addr, kind: Kind, wants: Option<Ipv4Addr>) -> Vec<u8> 
         writer.address(option::REQUESTED_IP, wants);
     }
     frame::build(&Datagram {
-        addresses: Addresses {
+        addresses: Endpoints {
             from: mac,
             to: Mac([0xff; 6]),
             source: has,

@@ -10,15 +10,15 @@
 //! daemon thinks with each other, and with what its callers were told ([`promise`]).
 //!
 //! Two drivers: [`exhaustive`] puts every fault at every effect of written scenarios; [`random`]
-//! makes scripts of seeds, in which others meddle with the kernel ([`foreign`]), too. In
+//! makes scripts of seeds, in which others meddle with the kernel ([`meddling`]), too. In
 //! [`misplaced`] a daemon comes up beside another one, or without its files.
 
 mod check;
 mod exhaustive;
 mod fault;
-mod foreign;
 mod known;
 mod lease;
+mod meddling;
 mod misplaced;
 mod promise;
 mod random;

@@ -16,7 +16,7 @@ use volnet::model::request::{Change, Reply, Request};
 use volnet::model::spec::{RestartPolicy, VmSpec};
 use volnet::model::view::{NicView, Status, VmView};
 
-use crate::foreign::Foreign;
+use crate::meddling::Meddling;
 
 /// What is known from replies alone.
 #[derive(Clone, Debug, Default)]
@@ -157,8 +157,8 @@ impl Promises {
     }
 
     /// Others did something. A hypervisor that loses its tap may be restarted for it.
-    pub(crate) fn meddled(&mut self, foreign: Foreign) {
-        if let Foreign::Delete(_) = foreign {
+    pub(crate) fn meddled(&mut self, meddling: Meddling) {
+        if let Meddling::Delete(_) = meddling {
             self.vms.values_mut().for_each(|vm| vm.runs = None);
         }
     }

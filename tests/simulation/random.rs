@@ -22,8 +22,8 @@ use volnet::network::features::Features;
 use volnet::store::memory::Unsynced;
 
 use crate::check::{Litter, check};
-use crate::foreign::Foreign;
 use crate::lease::Word;
+use crate::meddling::Meddling;
 use crate::script::*;
 use crate::sim::{Ready, Sim, Step};
 use crate::world::Choice;
@@ -242,10 +242,10 @@ fn step(dice: &mut Dice) -> Step {
             Step::Reboot(kept(dice), kept(dice))
         }
         91..93 => Step::Start,
-        93 => Step::Overrun(foreign(dice)),
-        94 => Step::Insist(foreign(dice)),
+        93 => Step::Overrun(meddling(dice)),
+        94 => Step::Insist(meddling(dice)),
         95 => Step::PutRight,
-        _ => Step::Meddle(foreign(dice)),
+        _ => Step::Meddle(meddling(dice)),
     }
 }
 
@@ -317,29 +317,29 @@ fn random_batch(dice: &mut Dice) -> Step {
     Step::Batch(things, dice.roll(u64::MAX))
 }
 
-fn foreign(dice: &mut Dice) -> Foreign {
+fn meddling(dice: &mut Dice) -> Meddling {
     let link = dice.below(64);
     match dice.roll(23) {
-        0..3 => Foreign::Delete(link),
-        3 => Foreign::Down(link),
-        4 => Foreign::Mtu(link),
-        5 => Foreign::Mac(link),
-        6 => Foreign::Alias(link),
-        7 => Foreign::Detach(link),
-        8 => Foreign::Isolate(link),
-        9 => Foreign::Address(link, dice.roll(8) as u8),
-        10 => Foreign::NoAddresses,
-        11 => Foreign::NoForwarding,
-        12 => Foreign::NoTable(link),
-        13 => Foreign::ChangedTable(link),
-        14 => Foreign::OpenTable(link),
-        15 => Foreign::NoElements,
-        16 => Foreign::Element,
-        17 => Foreign::NoAccepts,
-        18 => Foreign::Accepts,
-        19 => Foreign::NoChain,
-        20 => Foreign::Shape(link),
-        _ => Foreign::Chain,
+        0..3 => Meddling::Delete(link),
+        3 => Meddling::Down(link),
+        4 => Meddling::Mtu(link),
+        5 => Meddling::Mac(link),
+        6 => Meddling::Alias(link),
+        7 => Meddling::Detach(link),
+        8 => Meddling::Isolate(link),
+        9 => Meddling::Address(link, dice.roll(8) as u8),
+        10 => Meddling::NoAddresses,
+        11 => Meddling::NoForwarding,
+        12 => Meddling::NoTable(link),
+        13 => Meddling::ChangedTable(link),
+        14 => Meddling::OpenTable(link),
+        15 => Meddling::NoElements,
+        16 => Meddling::Element,
+        17 => Meddling::NoAccepts,
+        18 => Meddling::Accepts,
+        19 => Meddling::NoChain,
+        20 => Meddling::Shape(link),
+        _ => Meddling::Chain,
     }
 }
 

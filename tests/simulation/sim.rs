@@ -29,8 +29,8 @@ use volnet::store::memory::{Restart, Unsynced};
 use volnet::store::{Paths, Store};
 
 use crate::check::loaded;
-use crate::foreign::{self, Foreign, put_right};
-use crate::lease::{self, Answer, Leases, Whose, Word};
+use crate::lease::{self, DhcpAnswer, Leases, Whose, Word};
+use crate::meddling::{self, Meddling, put_right};
 use crate::promise::Promises;
 use crate::talk::Talk;
 use crate::world::{Choice, Crash, Handle, RUNTIME, STATE, World};
@@ -109,11 +109,11 @@ pub(crate) enum Step {
     /// A guest does something about its address.
     Lease(VmName, Word),
     /// Others change something.
-    Meddle(Foreign),
+    Meddle(Meddling),
     /// They change so much that the kernel's news of it are lost.
-    Overrun(Foreign),
+    Overrun(Meddling),
     /// They do the same again each time it was put right, more often than the daemon has patience.
-    Insist(Foreign),
+    Insist(Meddling),
     /// Somebody puts everything right by hand.
     PutRight,
     /// The daemon is killed.
@@ -348,11 +348,11 @@ impl Sim {
             Step::Hang(hang) => self.world.borrow_mut().processes.hang(*hang),
             Step::Talk(name) => self.talk(name),
             Step::Lease(name, word) => self.lease(name, *word),
-            Step::Meddle(foreign) => self.meddle(*foreign, false),
-            Step::Overrun(foreign) => self.meddle(*foreign, true),
-            Step::Insist(foreign) => {
+            Step::Meddle(meddling) => self.meddle(*meddling, false),
+            Step::Overrun(meddling) => self.meddle(*meddling, true),
+            Step::Insist(meddling) => {
                 for _ in 0..INSISTS {
-                    self.meddle(*foreign, false);
+                    self.meddle(*meddling, false);
                     self.wait(INSIST_EVERY_MS);
                 }
             }
@@ -406,12 +406,12 @@ impl Sim {
     }
 
     /// The daemon hears a frame of a guest. Gives the answer.
-    fn hear(&mut self, frame: &[u8], whose: &Whose) -> Option<Answer> {
+    fn hear(&mut self, frame: &[u8], whose: &Whose) -> Option<DhcpAnswer> {
         let now = self.now();
         let mut answer = None;
         self.with(|shell| answer = shell.guest_asks(SERVED, frame, now));
         let (_, frame) = answer?;
-        let answer = Answer::read(&frame);
+        let answer = DhcpAnswer::read(&frame);
         let started = self.shell.as_ref().and_then(|shell| {
             let vm = shell.engine().vm(&whose.0).ok()?;
             vm.life.pid().and(vm.record.started_at)
@@ -421,10 +421,10 @@ impl Sim {
     }
 
     /// Others change something; the daemon, if it runs, is told.
-    fn meddle(&mut self, foreign: Foreign, lost: bool) {
-        self.rules_changed |= foreign.apply(&mut self.world.borrow_mut().network);
+    fn meddle(&mut self, meddling: Meddling, lost: bool) {
+        self.rules_changed |= meddling.apply(&mut self.world.borrow_mut().network);
         self.news_lost |= lost;
-        self.promises.meddled(foreign);
+        self.promises.meddled(meddling);
         self.turn();
     }
 
@@ -629,7 +629,8 @@ impl Sim {
         if self.told == *observed && !self.rules_changed {
             return None;
         }
-        let mut news = foreign::news(&self.told, observed, std::mem::take(&mut self.rules_changed));
+        let mut news =
+            meddling::news(&self.told, observed, std::mem::take(&mut self.rules_changed));
         if std::mem::take(&mut self.news_lost) {
             news = News { lost: true, ..News::default() };
         }

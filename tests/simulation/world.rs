@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use volnet::hypervisor::fake::FakeProcesses;
 use volnet::hypervisor::process::{Descriptors, Processes};
-use volnet::hypervisor::{Command, Control};
+use volnet::hypervisor::{Control, HypervisorCommand};
 use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::name::VmName;
 use volnet::model::record::{DirectoryId, Exit, ProcessId, Progress};
@@ -24,10 +24,10 @@ use volnet::network::features::Features;
 use volnet::network::{Applied, Network};
 use volnet::plan::op::Op;
 use volnet::plan::reconcile::{DesiredPort, LinkKind, Observed};
-use volnet::store::disk::Disk;
 use volnet::store::memory::{self, Memory, Restart};
+use volnet::store::storage::{ReadError, Storage};
 
-use crate::fault::{Effect, Fault, When};
+use crate::fault::{EIO, Effect, Fault, When};
 
 /// The runtime directory.
 pub(crate) const RUNTIME: &str = "/run";
@@ -272,10 +272,10 @@ impl Network for Handle {
             |world| world.network.apply(op),
             |world, fault| {
                 let fault = match fault {
-                    Fault::Kernel(reason) => fake::Fault::Refused(reason),
-                    Fault::Lost => fake::Fault::Done,
-                    Fault::Undone => fake::Fault::Lost,
-                    Fault::CutShort | Fault::Crash(When::Torn) => fake::Fault::CutShort,
+                    Fault::Kernel(reason) => fake::KernelFault::Refused(reason),
+                    Fault::Lost => fake::KernelFault::Done,
+                    Fault::Undone => fake::KernelFault::Lost,
+                    Fault::CutShort | Fault::Crash(When::Torn) => fake::KernelFault::CutShort,
                     other => unreachable!("{other:?} of an Op"),
                 };
                 world.network.fail(0, fault);
@@ -293,9 +293,17 @@ impl Network for Handle {
     }
 }
 
-impl Disk for Handle {
-    fn read(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        self.step(Effect::Read, |disk| disk.read(path))
+impl Storage for Handle {
+    fn read(&mut self, path: &Path) -> Result<Option<Vec<u8>>, ReadError> {
+        self.effect(
+            Effect::Read,
+            |world| world.disk.read(path),
+            |_, fault| match fault {
+                Fault::Errno(EIO) => Err(ReadError::File("told to fail".into())),
+                Fault::Errno(errno) => Err(ReadError::Host(io::Error::from_raw_os_error(errno))),
+                other => unreachable!("{other:?} of a read"),
+            },
+        )
     }
 
     fn list(&mut self, directory: &Path) -> io::Result<Vec<PathBuf>> {
@@ -316,8 +324,8 @@ impl Disk for Handle {
             |world| world.disk.write(path, contents, durable),
             |world, fault| {
                 let fault = match fault {
-                    Fault::Errno(errno) => memory::Fault::Errno(errno),
-                    Fault::Crash(When::Torn) => memory::Fault::Crash,
+                    Fault::Errno(errno) => memory::StorageFault::Errno(errno),
+                    Fault::Crash(When::Torn) => memory::StorageFault::Crash,
                     other => unreachable!("{other:?} of a write"),
                 };
                 world.disk.fail(0, fault);
@@ -351,7 +359,7 @@ impl Processes for Handle {
     fn spawn(
         &mut self,
         name: &VmName,
-        command: &Command,
+        command: &HypervisorCommand,
         given: Descriptors,
     ) -> Result<ProcessId, Failure> {
         let given = Cell::new(Some(given));

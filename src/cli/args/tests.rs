@@ -8,9 +8,9 @@ fn command(text: &str) -> Command {
     read(text).unwrap_or_else(|usage| panic!("{text}: {usage}")).command
 }
 
-fn change(change: Change, names: &[&str], timeout_ms: Option<u64>) -> Command {
+fn change(change: VmVerb, names: &[&str], timeout_ms: Option<u64>) -> Command {
     let vms = Vms::Named(names.iter().map(|name| (*name).into()).collect());
-    Command::Change { change, vms, timeout_ms }
+    Command::VmVerb { change, vms, timeout_ms }
 }
 
 #[test]
@@ -41,14 +41,14 @@ fn every_verb() {
         ("teardown", Command::Teardown(plain())),
         ("teardown --dry-run", Command::Teardown(dry)),
         ("teardown --service", Command::Teardown(service("/"))),
-        ("start web", change(Change::Start, &["web"], None)),
-        ("stop web db --timeout 5", change(Change::Stop, &["web", "db"], Some(5000))),
+        ("start web", change(VmVerb::Start, &["web"], None)),
+        ("stop web db --timeout 5", change(VmVerb::Stop, &["web", "db"], Some(5000))),
         (
             "stop --all",
-            Command::Change { change: Change::Stop, vms: Vms::Running, timeout_ms: None },
+            Command::VmVerb { change: VmVerb::Stop, vms: Vms::Running, timeout_ms: None },
         ),
-        ("restart --timeout=0 web", change(Change::Restart, &["web"], Some(0))),
-        ("delete -- web", change(Change::Delete, &["web"], None)),
+        ("restart --timeout=0 web", change(VmVerb::Restart, &["web"], Some(0))),
+        ("delete -- web", change(VmVerb::Delete, &["web"], None)),
         ("expose web tcp:8080:80", adjusted("Expose", json!({"port": 80, "host_port": 8080}))),
         (
             "expose web udp:10.0.0.1:53:5353",

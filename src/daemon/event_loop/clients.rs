@@ -21,9 +21,9 @@ use crate::model::request::Ticket;
 use crate::model::request::{Query, Reply, Request};
 use crate::model::view::Event;
 use crate::network::Network;
-use crate::protocol::request::{Body, Call, Fault, Rejected};
+use crate::protocol::request::{Body, Call, CallFault, Rejected};
 use crate::protocol::{reply, request, service};
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
 /// The most connections at a time. More are closed at once.
 const CLIENTS_MAX: usize = 512;
@@ -38,7 +38,7 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// If a reply does not fit, its connection is closed. A reply may have some megabytes.
 const QUEUE_PER_USER_MAX: usize = 32 << 20;
 
-impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// Accepts waiting connections. A connection over a bound is closed at once.
     pub(super) fn accept(&mut self, key: Key) {
         for _ in 0..ACCEPTS_PER_TURN {
@@ -137,7 +137,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
                 };
                 // The bytes after it may belong to the wrong message, so the connection ends.
                 client.state = State::Closing;
-                let fault = Fault::Message { reason: error.to_string() };
+                let fault = CallFault::Message { reason: error.to_string() };
                 client.send(|out, end| reply::fault(out, &fault, end))?;
                 Ok(false)
             }
@@ -148,7 +148,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     fn handle(&mut self, key: Key, message: &[u8]) -> io::Result<()> {
         let call = match request::decode(message) {
             Ok(call) if self.joins_group(key, &call) => {
-                self.gather(key, call);
+                self.add_to_group(key, call);
                 return Ok(());
             }
             call => call,
@@ -309,7 +309,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
 }
 
 /// Why a caller may not make a call, if it may not.
-pub(super) fn refusal<N: Network, D: Disk, P: Processes>(
+pub(super) fn refusal<N: Network, D: Storage, P: Processes>(
     shell: &Shell<N, D, P>,
     peer: &Peer,
     call: &Call,

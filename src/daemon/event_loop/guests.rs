@@ -11,9 +11,9 @@ use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
 use crate::model::net::{Dhcp, NetworkConfig};
 use crate::network::Network;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
-impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// Their turn: they are answered as far as one turn goes.
     pub(super) fn hear_guests(&mut self, key: Key) {
         let now = self.now();

@@ -7,7 +7,7 @@ use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::network::Network;
 use crate::network::linux::monitor::Monitor;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
 /// Milliseconds for which news wait: most are of our own doing, and many at a time cost little more
 /// than one.
@@ -50,7 +50,7 @@ impl Kernel {
     }
 }
 
-impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// Passes on the news, when it is time. After the requests of a round, so that what these did
     /// is told to its end.
     pub(super) fn hear_kernel(&mut self, now: Now) {

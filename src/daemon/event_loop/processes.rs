@@ -9,9 +9,9 @@ use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
 use crate::model::name::VmName;
 use crate::network::Network;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
-impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// The turn of a process that has ended.
     pub(super) fn process_ended(&mut self, key: Key) {
         let Some(Source::Process(name)) = self.sources.get_mut(key) else { return };

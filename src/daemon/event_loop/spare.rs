@@ -3,7 +3,7 @@
 use super::EventLoop;
 use crate::hypervisor::process::Processes;
 use crate::network::Network;
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
 /// Milliseconds without a request after which it is quiet.
 const QUIET_MS: u64 = 10;
@@ -31,7 +31,7 @@ impl Spare {
     }
 }
 
-impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// When there is time for what nobody waits for; `None` if there is nothing of the kind.
     pub(super) fn spare_work_at(&mut self) -> Option<u64> {
         let some =

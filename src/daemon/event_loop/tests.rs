@@ -23,7 +23,7 @@ use crate::daemon::sources::Key;
 use crate::engine::decide::Engine;
 use crate::hypervisor::fake::FakeProcesses;
 use crate::hypervisor::process::{Descriptors, Processes};
-use crate::hypervisor::{Command, Control};
+use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
@@ -77,7 +77,7 @@ impl Processes for Shared {
     fn spawn(
         &mut self,
         name: &VmName,
-        command: &Command,
+        command: &HypervisorCommand,
         given: Descriptors,
     ) -> Result<ProcessId, Failure> {
         let mut this = self.0.borrow_mut();

@@ -134,15 +134,15 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 /// Addresses by their last byte.
-fn range(first: u8, last: u8) -> Addresses {
+fn range(first: u8, last: u8) -> AddressRange {
     let at = |last: u8| Ipv4Addr::new(10, 1, 0, last);
-    Addresses { first: at(first), last: at(last) }
+    AddressRange { first: at(first), last: at(last) }
 }
 
 #[test]
 fn addresses_that_are_passed_over_go_to_those_who_name_them() {
     let pool = AddressPool::new("10.1.0.0/24".parse().unwrap(), ip("10.1.0.1")).unwrap();
-    let far = Addresses { first: ip("10.2.0.0"), last: ip("10.2.0.9") };
+    let far = AddressRange { first: ip("10.2.0.0"), last: ip("10.2.0.9") };
     // All but 10 to 15 and 13, and some twice.
     let passed = [range(0, 9), range(16, 255), range(13, 13), range(100, 200), far];
     let mut pool = pool.passing_over(&passed);

@@ -33,7 +33,8 @@ proptest! {
         let mut contents = contents;
         contents[long] = contents[long].repeat(times);
         let pairs: Vec<_> = names.iter().map(String::as_str).zip(&contents).collect();
-        let files: Vec<File> = pairs.iter().map(|(name, content)| (*name, &content[..])).collect();
+        let files: Vec<FatFile> =
+            pairs.iter().map(|(name, content)| (*name, &content[..])).collect();
         let image = image(NAME, &files).unwrap();
         prop_assert_eq!(image.len() % BLOCK, 0);
         let (boot, root, found) = read(image);
@@ -50,7 +51,7 @@ fn what_is_too_large_is_no_image() {
     assert_eq!(files, [("all".into(), most.clone())]);
     assert_eq!(image(NAME, &[("all", &most), ("more", b"x")]), None);
     let names: Vec<String> = (0..8).map(|at| format!("file-{at}")).collect();
-    let files: Vec<File> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+    let files: Vec<FatFile> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
     assert!(image(NAME, &files[..7]).is_some());
     assert_eq!(image(NAME, &files), None);
 }

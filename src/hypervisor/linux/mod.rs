@@ -25,7 +25,7 @@
 pub mod confine;
 mod events;
 #[cfg(any(test, feature = "testing"))]
-pub mod exercise;
+pub mod fuzz;
 mod identity;
 pub mod keeper;
 mod power;
@@ -50,10 +50,10 @@ use self::events::Events;
 use self::identity::Stat;
 use self::keeper::Keeper;
 use self::progress::Question;
-use self::spawn::{Part, Place, Spawned};
+use self::spawn::{Part, Spawned, Surroundings};
 use super::process::{Descriptors, Processes};
 use super::user::User;
-use super::{Command, Control, cloud_hypervisor, folder, log};
+use super::{Control, HypervisorCommand, cloud_hypervisor, folder, log};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
@@ -88,7 +88,7 @@ pub struct LinuxProcesses {
 struct Watched {
     id: ProcessId,
     pidfd: OwnedFd,
-    group: Group,
+    group: ProcessGroup,
     /// What it writes about its guest.
     events: Option<Events>,
     /// The question whether its guest runs, while it is open.
@@ -98,7 +98,7 @@ struct Watched {
 }
 
 #[derive(Debug)]
-enum Group {
+enum ProcessGroup {
     /// The hypervisor leads it.
     Own,
     /// Its helper does.
@@ -142,9 +142,9 @@ impl LinuxProcesses {
     fn start(
         &mut self,
         name: &VmName,
-        command: &Command,
+        command: &HypervisorCommand,
         given: Descriptors,
-    ) -> Result<(Spawned, Group, Option<Events>), String> {
+    ) -> Result<(Spawned, ProcessGroup, Option<Events>), String> {
         folder::renew(&self.folder(name), self.user.as_ref())
             .map_err(|failure| failure.to_string())?;
         let events = command.events.as_deref().map(Events::make).transpose()?;
@@ -155,10 +155,10 @@ impl LinuxProcesses {
         let (runtime_dir, taps) = (self.runtime_dir.as_path(), given.taps.as_slice());
         let user = self.user.as_ref().map(User::with_devices);
         let (user, descriptors) = (user.as_ref(), self.descriptors);
-        let place = Place { name, runtime_dir, user, descriptors, log: &log, taps };
+        let place = Surroundings { name, runtime_dir, user, descriptors, log: &log, taps };
         let Some(command_of_helper) = &command.helper else {
             let spawned = spawn::spawn(command, Part::Hypervisor { group: None }, &place)?;
-            return Ok((spawned, Group::Own, events));
+            return Ok((spawned, ProcessGroup::Own, events));
         };
         spawn::write_files(command_of_helper)?;
         let helper = spawn::spawn(command_of_helper, Part::Helper, &place)?;
@@ -167,7 +167,7 @@ impl LinuxProcesses {
             .and_then(|()| spawn::spawn(command, part, &place));
         match spawned {
             Ok(spawned) => {
-                Ok((spawned, Group::Helper { pid: helper.pid, pidfd: helper.pidfd }, events))
+                Ok((spawned, ProcessGroup::Helper { pid: helper.pid, pidfd: helper.pidfd }, events))
             }
             Err(reason) => {
                 let _ = pidfd::send_signal(helper.pidfd.as_fd(), libc::SIGKILL);
@@ -182,17 +182,17 @@ impl LinuxProcesses {
     }
 
     /// The group that an adopted process is in.
-    fn group_of(&self, name: &VmName, pid: u32, stat: Stat) -> Group {
+    fn group_of(&self, name: &VmName, pid: u32, stat: Stat) -> ProcessGroup {
         if stat.group == pid {
-            return Group::Own;
+            return ProcessGroup::Own;
         }
         // Open the descriptor first. Then the files of this pid belong to its process as long as
         // the process is alive. `is_helper` checks this, too.
         match pidfd::open(stat.group) {
             Ok(pidfd) if identity::is_helper(stat.group, name, &self.runtime_dir) => {
-                Group::Helper { pid: stat.group, pidfd }
+                ProcessGroup::Helper { pid: stat.group, pidfd }
             }
-            Ok(_) | Err(_) => Group::Foreign,
+            Ok(_) | Err(_) => ProcessGroup::Foreign,
         }
     }
 
@@ -235,7 +235,7 @@ impl Processes for LinuxProcesses {
     fn spawn(
         &mut self,
         name: &VmName,
-        command: &Command,
+        command: &HypervisorCommand,
         given: Descriptors,
     ) -> Result<ProcessId, Failure> {
         if let Some(watched) = self.watched.get(name) {
@@ -380,7 +380,8 @@ impl Processes for LinuxProcesses {
             Ok(None) => return None,
             Err(_) => watched.exit_of_stranger(),
         };
-        if let Some(Watched { group: Group::Helper { pidfd, .. }, .. }) = self.watched.remove(name)
+        if let Some(Watched { group: ProcessGroup::Helper { pidfd, .. }, .. }) =
+            self.watched.remove(name)
         {
             self.collect(pidfd);
         }
@@ -398,9 +399,9 @@ impl Watched {
     /// its own pidfd.
     fn kill_group(&self) {
         let (number, leader): (u32, BorrowedFd<'_>) = match &self.group {
-            Group::Own => (self.id.pid, self.pidfd.as_fd()),
-            Group::Helper { pid, pidfd } => (*pid, pidfd.as_fd()),
-            Group::Foreign => return,
+            ProcessGroup::Own => (self.id.pid, self.pidfd.as_fd()),
+            ProcessGroup::Helper { pid, pidfd } => (*pid, pidfd.as_fd()),
+            ProcessGroup::Foreign => return,
         };
         match pidfd::send_signal_to_group(leader, libc::SIGKILL) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.kill_number(number),

@@ -23,7 +23,7 @@ use volnet_ffi::pidfd;
 use super::confine;
 use super::identity::{MARK_HELPER, MARK_RUNTIME, MARK_VM, Stat};
 use crate::hypervisor::user::User;
-use crate::hypervisor::{Command, inputs};
+use crate::hypervisor::{HypervisorCommand, inputs};
 use crate::model::name::VmName;
 use crate::rights;
 
@@ -35,7 +35,7 @@ const LOG_DIRECTORY_MODE: u32 = 0o750;
 const READY_TURNS: u32 = 500;
 
 /// The VM and the environment of a process.
-pub(super) struct Place<'a> {
+pub(super) struct Surroundings<'a> {
     /// The VM.
     pub(super) name: &'a VmName,
     /// The daemon's runtime directory.
@@ -50,7 +50,7 @@ pub(super) struct Place<'a> {
     pub(super) taps: &'a [OwnedFd],
 }
 
-impl Place<'_> {
+impl Surroundings<'_> {
     /// Keeps the descriptors with these numbers open across exec. They are closed here once the
     /// process has them, and no other process is started before that.
     fn hand_over(&self, numbers: &[u32]) -> io::Result<()> {
@@ -80,7 +80,7 @@ pub(super) struct Spawned {
 }
 
 /// Writes the files that a command needs.
-pub(super) fn write_files(command: &Command) -> Result<(), String> {
+pub(super) fn write_files(command: &HypervisorCommand) -> Result<(), String> {
     for (path, contents) in &command.files {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
@@ -117,7 +117,11 @@ pub(super) fn open_log(path: &Path) -> Result<File, String> {
 }
 
 /// Starts a process. It is our child, so nobody else gets its pid until we wait for it.
-pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<Spawned, String> {
+pub(super) fn spawn(
+    command: &HypervisorCommand,
+    part: Part,
+    place: &Surroundings<'_>,
+) -> Result<Spawned, String> {
     let cannot = |error: io::Error| format!("cannot start {}: {error}", command.program);
     let find = || inputs::find_program(&command.program);
     let program = match place.user {
@@ -165,7 +169,7 @@ pub(super) fn spawn(command: &Command, part: Part, place: &Place<'_>) -> Result<
 }
 
 /// Waits until a helper serves, see "Waits" in [`super`]. A helper that works takes milliseconds.
-pub(super) fn await_ready(helper: &Spawned, command: &Command) -> Result<(), String> {
+pub(super) fn await_ready(helper: &Spawned, command: &HypervisorCommand) -> Result<(), String> {
     let Some(socket) = &command.ready else { return Ok(()) };
     let folder = socket.parent().unwrap_or(socket);
     for _ in 0..READY_TURNS {

@@ -33,7 +33,7 @@ impl Bench {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    fn spawn(&mut self, command: &Command) -> Result<ProcessId, Failure> {
+    fn spawn(&mut self, command: &HypervisorCommand) -> Result<ProcessId, Failure> {
         let log = self.processes.open_log(&self.name, &self.path("logs/vm-1.log"))?;
         self.processes.spawn(&self.name, command, Descriptors { log, taps: Vec::new() })
     }
@@ -70,8 +70,8 @@ impl Drop for Bench {
     }
 }
 
-fn shell(script: &str) -> Command {
-    Command {
+fn shell(script: &str) -> HypervisorCommand {
+    HypervisorCommand {
         program: "sh".into(),
         args: vec!["-c".into(), script.into()],
         inherits: Vec::new(),
@@ -149,7 +149,7 @@ fn a_program_that_cannot_be_executed_is_named() {
         ("/etc/passwd".to_owned(), "it is not an executable file"),
         (text, "Exec format error (os error 8)"),
     ] {
-        let command = Command { program: program.clone(), ..shell("") };
+        let command = HypervisorCommand { program: program.clone(), ..shell("") };
         let reason = format!("cannot start {program}: {why}");
         let failure = Failure::Hypervisor { name: "vm-1".into(), reason, log: None };
         assert_eq!(bench.spawn(&command).unwrap_err(), failure);
@@ -281,12 +281,12 @@ fn a_vm_of_the_same_name_in_another_runtime_directory_is_not_found() {
 }
 
 /// A hypervisor with a helper that writes its pid to `helper` and makes the file `ready`.
-fn helped(bench: &Bench, script: &str) -> Command {
+fn helped(bench: &Bench, script: &str) -> HypervisorCommand {
     let (pid, ready) = (bench.path("helper"), bench.path("ready"));
     let (pid, made) = (pid.display(), ready.display());
     let helper = shell(&format!("echo $$ > {pid}; echo > {made}; exec sleep 600"));
-    let helper = Command { ready: Some(ready), ..helper };
-    Command { helper: Some(Box::new(helper)), ..shell(script) }
+    let helper = HypervisorCommand { ready: Some(ready), ..helper };
+    HypervisorCommand { helper: Some(Box::new(helper)), ..shell(script) }
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_helper_that_fails_is_the_start_that_fails() {
     let mut bench = Bench::new();
     let mut command = shell("exec sleep 600");
     let ready = Some(bench.path("never"));
-    let helper = Command { ready, ..shell("echo no such socket; exit 1") };
+    let helper = HypervisorCommand { ready, ..shell("echo no such socket; exit 1") };
     command.helper = Some(Box::new(helper));
     let reason = "sh ended at once".into();
     let failure = Failure::Hypervisor { name: "vm-1".into(), reason, log: None };

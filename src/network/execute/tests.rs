@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::error::Reason;
-use crate::network::fake::{Fake, Fault, Kernel};
+use crate::network::fake::{Fake, Kernel, KernelFault};
 use crate::plan::op::Plan;
 use crate::plan::reconcile::tests::{Host, bare_kernel};
 use crate::plan::reconcile::{DesiredPort, attach_plan, reconcile, release_plan};
@@ -31,12 +31,12 @@ fn fails_without_a_trace(fake: &Fake, plan: &Plan) {
     assert!(!plan.is_empty());
     for step in 0..plan.len() {
         for reason in REASONS {
-            let failure = fails_at(fake, plan, step, Fault::Refused(reason));
+            let failure = fails_at(fake, plan, step, KernelFault::Refused(reason));
             assert_eq!(failure.reason(), Some(reason));
         }
         // Whoever makes a link finds out what became of it.
         let makes_link = matches!(plan[step], Op::CreateBridge { .. } | Op::CreateTap { .. });
-        for fault in [Fault::Lost, Fault::Done].into_iter().filter(|_| !makes_link) {
+        for fault in [KernelFault::Lost, KernelFault::Done].into_iter().filter(|_| !makes_link) {
             let failure = fails_at(fake, plan, step, fault);
             assert_eq!(failure.outcome(), Some(KernelOutcome::Unknown));
         }
@@ -48,11 +48,11 @@ fn fails_without_a_trace(fake: &Fake, plan: &Plan) {
 }
 
 /// One step fails, and where its answer is lost and it is asked for once more, that time as well.
-fn fails_at(fake: &Fake, plan: &Plan, step: usize, fault: Fault) -> Failure {
+fn fails_at(fake: &Fake, plan: &Plan, step: usize, fault: KernelFault) -> Failure {
     let mut fake = fake.clone();
     let before = fake.kernel.clone();
     fake.fail(step, fault);
-    if !matches!(fault, Fault::Refused(_)) && plan[step].is_repeatable() {
+    if !matches!(fault, KernelFault::Refused(_)) && plan[step].is_repeatable() {
         fake.fail(step + 1, fault);
     }
     let failure = execute(&mut fake, plan).unwrap_err();
@@ -65,7 +65,7 @@ fn what_may_have_been_done_is_asked_for_once_more() {
     let host = Host::with_vms(1);
     let mut fake = host.kernel();
     let elements = host.elements(0);
-    for fault in [Fault::Lost, Fault::Done] {
+    for fault in [KernelFault::Lost, KernelFault::Done] {
         let before = fake.log.len();
         fake.fail(0, fault);
         execute(&mut fake, &[Op::RemoveElements(elements.clone())]).unwrap();
@@ -94,11 +94,11 @@ fn a_release_goes_on_when_an_address_cannot_be_forgotten() {
     let plan = release_plan(&[port], host.elements(0));
     let forget = plan.len() - 1;
     assert!(plan[forget].can_wait() && !plan[..forget].iter().any(Op::can_wait));
-    fake.fail(forget, Fault::Refused(Reason::Denied));
+    fake.fail(forget, KernelFault::Refused(Reason::Denied));
     assert_eq!(execute(&mut fake, &plan).unwrap().len(), plan.len());
     assert!(fake.link("vttap-vm0").is_none());
     let again = attach_plan(&[host.port(0)], host.elements(0));
-    fake.fail(0, Fault::Refused(Reason::Denied));
+    fake.fail(0, KernelFault::Refused(Reason::Denied));
     let failure = execute(&mut fake, &again).unwrap_err();
     assert_eq!(failure.to_string(), "delete neighbour 10.0.0.2 on vbr0: refused: Denied");
 }
@@ -132,8 +132,8 @@ fn an_undo_that_fails_does_not_keep_the_others_from_theirs() {
     let mut fake = bare_kernel();
     let plan = reconcile(&Host::new().desired(), &fake.kernel.observed).plan;
     let last = plan.len() - 1;
-    fake.fail(last, Fault::Refused(Reason::Missing));
-    fake.fail(last + 1, Fault::Refused(Reason::Denied));
+    fake.fail(last, KernelFault::Refused(Reason::Missing));
+    fake.fail(last + 1, KernelFault::Refused(Reason::Denied));
     let failure = execute(&mut fake, &plan).unwrap_err();
     assert_eq!(failure.reason(), Some(Reason::Missing), "the first failure is told");
     assert_eq!(fake.kernel.observed.accepts.len(), 1, "its undo failed");
@@ -163,7 +163,7 @@ fn cleaning_goes_on_behind_a_failure() {
     let host = Host::with_vms(3);
     let mut fake = host.kernel();
     let plan = reconcile(&Default::default(), &fake.kernel.observed).plan;
-    fake.fail(1, Fault::Refused(Reason::Denied));
+    fake.fail(1, KernelFault::Refused(Reason::Denied));
     let results = execute_all(&mut fake, &plan);
     assert_eq!(results.len(), plan.len());
     assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);

@@ -123,11 +123,11 @@ fn what_it_keeps_of_an_address_goes_when_it_is_told_so_or_with_the_link() {
 #[test]
 fn fails_once_where_it_was_told_to() {
     let mut fake = Fake::new();
-    fake.fail(1, Fault::Refused(Reason::Denied));
+    fake.fail(1, KernelFault::Refused(Reason::Denied));
     fake.apply(&create_tap("vttap-x")).unwrap();
     let failure = fake.apply(&attach("vttap-x", "vbr0")).unwrap_err();
     assert_eq!(failure.reason(), Some(Reason::NoLink), "what Linux refuses by itself comes first");
-    fake.fail(1, Fault::Refused(Reason::Denied));
+    fake.fail(1, KernelFault::Refused(Reason::Denied));
     fake.apply(&create_bridge("vbr0")).unwrap();
     let failure = fake.apply(&attach("vttap-x", "vbr0")).unwrap_err();
     assert_eq!(failure.to_string(), "attach link vttap-x to vbr0: refused: Denied");

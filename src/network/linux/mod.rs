@@ -15,7 +15,7 @@ pub mod addresses;
 pub mod arp;
 pub mod conntrack;
 #[cfg(any(test, feature = "testing"))]
-pub mod exercise;
+pub mod fuzz;
 pub mod holder;
 pub mod links;
 mod listeners;
@@ -51,7 +51,7 @@ use conntrack::{Conntrack, FlowSelector};
 use monitor::Monitor;
 use nft::Nft;
 use pool::TapPool;
-use socket::{Error, Protocol, Socket};
+use socket::{Error, NetlinkFamily, Socket};
 use worker::Worker;
 
 /// The kernel, as seen from the network namespace of the thread that made this.
@@ -71,7 +71,7 @@ impl Linux {
     /// Opens the sockets. Needs CAP_NET_ADMIN in the namespace. `pool` is how many taps to make
     /// ahead, once their kind is known.
     pub fn new(pool: usize) -> Result<Linux, Failure> {
-        let route = Socket::open(Protocol::Route)
+        let route = Socket::open(NetlinkFamily::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
         let (worker, pool) = (Worker::default(), TapPool::new(pool));
         Ok(Linux { route, nft: Nft::new()?, worker, arp: BTreeMap::new(), pool, fresh: None })

@@ -21,7 +21,7 @@ use crate::plan::ruleset::TABLE;
 
 use super::links::{owned, port_settings};
 use super::qdiscs;
-use super::socket::{DATAGRAM_MAX, Protocol, open, receive};
+use super::socket::{DATAGRAM_MAX, NetlinkFamily, open, receive};
 
 /// Bytes of each receive queue: news about some thousand links in one turn of the loop.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
@@ -65,8 +65,8 @@ impl Monitor {
             |what| move |error: std::io::Error| Failure::kernel("subscribe to", what, &error);
         let groups = [GROUP_LINK, GROUP_ADDRESS, GROUP_NETCONF, GROUP_QDISC];
         Ok(Monitor {
-            route: subscribe(Protocol::Route, &groups).map_err(failed("news of links"))?,
-            rules: subscribe(Protocol::Netfilter, &[nft::notice::GROUP])
+            route: subscribe(NetlinkFamily::Route, &groups).map_err(failed("news of links"))?,
+            rules: subscribe(NetlinkFamily::Netfilter, &[nft::notice::GROUP])
                 .map_err(failed("news of rules"))?,
             own,
             touched: Touched::default(),

@@ -15,7 +15,7 @@ mod others;
 use std::net::Ipv4Addr;
 
 use super::conntrack::{Conntrack, FlowSelector};
-use super::socket::{Error, Protocol, Socket};
+use super::socket::{Error, NetlinkFamily, Socket};
 use crate::model::error::Failure;
 use crate::netlink::nft::object::{self, NewChain, NewTable, TableMessage};
 use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, batch, element};
@@ -46,7 +46,7 @@ pub struct Nft {
 
 /// Our observed objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct ObservedRules {
     /// Our tables.
     pub tables: Vec<ObservedTable>,
     /// Our accept rules in other programs' chains.
@@ -72,7 +72,7 @@ impl Nft {
     /// Opens the socket and adopts the tables that an earlier one left.
     pub fn new() -> Result<Nft, Failure> {
         let failed = |error: std::io::Error| Failure::kernel("open", "nf_tables", &error);
-        let socket = Socket::open(Protocol::Netfilter).map_err(failed)?;
+        let socket = Socket::open(NetlinkFamily::Netfilter).map_err(failed)?;
         let port = socket.port().map_err(failed)?;
         let mut nft = Nft { socket, port, ownable: false };
         let asked = |error: Error| error.failure("ask for", "nf_tables tables that are owned");
@@ -186,7 +186,7 @@ impl Nft {
     }
 
     /// Reads our tables, our accept rules, and the chain for these rules.
-    pub fn observe(&mut self) -> Result<Seen, Error> {
+    pub fn observe(&mut self) -> Result<ObservedRules, Error> {
         let mut tables = Vec::new();
         for family in FAMILIES {
             if let Some(ownership) = self.ownership(family)? {
@@ -195,7 +195,7 @@ impl Nft {
             }
         }
         let (accepts, chain) = observe::accepts(&mut self.socket)?;
-        Ok(Seen { tables, accepts, chain })
+        Ok(ObservedRules { tables, accepts, chain })
     }
 
     /// The firewalls of other programs.

@@ -44,9 +44,9 @@ pub const DUMPS_TO_LAST: usize = 4;
 /// How many messages of earlier requests are skipped before the answer to this one.
 const FOREIGN_MAX: usize = 1024;
 
-/// The protocol of a socket.
+/// The netlink family of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum NetlinkFamily {
     /// rtnetlink: links, addresses, routes, neighbours.
     Route,
     /// nfnetlink: nf_tables, conntrack.
@@ -94,7 +94,7 @@ pub struct Dumped<T> {
 }
 
 /// The state of reading answers.
-struct Answers {
+struct AnswerReader {
     first: u32,
     messages: u32,
     acks: u32,
@@ -104,8 +104,8 @@ struct Answers {
 
 impl Socket {
     /// Opens a socket in the network namespace of the calling thread.
-    pub fn open(protocol: Protocol) -> io::Result<Socket> {
-        let fd = open(protocol)?;
+    pub fn open(family: NetlinkFamily) -> io::Result<Socket> {
+        let fd = open(family)?;
         enable(fd.as_fd(), NetlinkOption::CapAck)?;
         enable(fd.as_fd(), NetlinkOption::ExtAck)?;
         enable(fd.as_fd(), NetlinkOption::StrictCheck)?;
@@ -207,14 +207,17 @@ impl Socket {
     }
 
     /// Writes and sends a request.
-    fn send(&mut self, build: impl FnOnce(&mut Writer, &mut Sequence)) -> Result<Answers, Error> {
+    fn send(
+        &mut self,
+        build: impl FnOnce(&mut Writer, &mut Sequence),
+    ) -> Result<AnswerReader, Error> {
         let mut before = self.sequence.clone();
         self.writer.clear();
         build(&mut self.writer, &mut self.sequence);
         let bytes = self.writer.finish().map_err(Error::Unsendable)?;
         send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from)?;
         let messages = self.sequence.since(&before);
-        Ok(Answers { first: before.take(), messages, acks: 0, foreign: 0, error: None })
+        Ok(AnswerReader { first: before.take(), messages, acks: 0, foreign: 0, error: None })
     }
 
     /// Reads until all acknowledgements are there. After an error it reads until the queue is
@@ -222,7 +225,7 @@ impl Socket {
     fn read_acks(
         &mut self,
         acks: u32,
-        answers: &mut Answers,
+        answers: &mut AnswerReader,
         each: &mut dyn FnMut(&Message<'_>) -> Result<(), netlink::Error>,
     ) -> Result<(), Error> {
         while answers.acks < acks || answers.error.is_some() {
@@ -247,7 +250,7 @@ impl Socket {
     /// Returns whether objects changed during the dump.
     fn read_dump(
         &mut self,
-        answers: &mut Answers,
+        answers: &mut AnswerReader,
         each: &mut dyn FnMut(&Message<'_>) -> Result<(), netlink::Error>,
     ) -> Result<bool, Error> {
         let mut interrupted = false;
@@ -291,7 +294,7 @@ impl AsFd for Socket {
     }
 }
 
-impl Answers {
+impl AnswerReader {
     /// Whether the message answers this request.
     fn own(&mut self, message: &Message<'_>) -> Result<bool, Error> {
         if message.sequence.wrapping_sub(self.first) < self.messages {
@@ -417,10 +420,10 @@ impl From<io::Error> for Error {
 }
 
 /// Opens and binds a socket. An unbound one never receives multicast.
-pub fn open(protocol: Protocol) -> io::Result<OwnedFd> {
-    let protocol = match protocol {
-        Protocol::Route => SockProtocol::NetlinkRoute,
-        Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
+pub fn open(family: NetlinkFamily) -> io::Result<OwnedFd> {
+    let protocol = match family {
+        NetlinkFamily::Route => SockProtocol::NetlinkRoute,
+        NetlinkFamily::Netfilter => SockProtocol::NetlinkNetFilter,
     };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;

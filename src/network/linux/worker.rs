@@ -28,7 +28,7 @@ use crate::netlink::rtnl::link::{self, LinkChange, Target};
 use crate::plan::reconcile::ALIAS;
 
 use super::conntrack::{Conntrack, FlowSelector};
-use super::socket::{Error, Protocol, Socket};
+use super::socket::{Error, NetlinkFamily, Socket};
 
 /// The first of our groups. No other program is likely to use these numbers. This matters because
 /// all links of a group are removed with it.
@@ -226,8 +226,8 @@ impl Drop for Pause {
 
 fn start(shared: Arc<Shared>) -> Result<(Sender<Task>, JoinHandle<()>), Error> {
     let mut worker = Thread {
-        route: Socket::open(Protocol::Route)?,
-        netfilter: Socket::open(Protocol::Netfilter)?,
+        route: Socket::open(NetlinkFamily::Route)?,
+        netfilter: Socket::open(NetlinkFamily::Netfilter)?,
         conntrack: Conntrack::default(),
         forgets: VecDeque::new(),
         links: VecDeque::new(),

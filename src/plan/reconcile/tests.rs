@@ -14,7 +14,7 @@ use crate::model::spec::NetworkSpec;
 use crate::model::traffic::{InForce, Traffic};
 use crate::network::Network;
 use crate::network::execute::{execute, execute_all};
-use crate::network::fake::{Fake, Fault};
+use crate::network::fake::{Fake, KernelFault};
 use crate::plan::op::LinkSettings;
 use crate::plan::ruleset::{
     self, Chain, ChainKind, Direction, Element, Field, GuestPort, Hook, Rule, Set, SetKind, Value,
@@ -487,7 +487,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
     let plan = reconcile(&desired, &fake.kernel.observed).plan;
     let of_bridges =
         |op: &Op| matches!(op, Op::CreateTable(table) if table.family == Family::Bridge);
-    fake.fail(plan.iter().position(of_bridges).unwrap(), Fault::Refused(Reason::Unsupported));
+    fake.fail(plan.iter().position(of_bridges).unwrap(), KernelFault::Refused(Reason::Unsupported));
     let failed = execute_all(&mut fake, &plan).into_iter().filter(Result::is_err).count();
     assert_eq!(failed, 1);
     let before = fake.kernel.clone();

@@ -159,23 +159,23 @@ fn faults_are_those_of_every_varlink_service() {
     let s = String::from;
     let table = [
         (
-            Fault::Message { reason: s("no") },
+            CallFault::Message { reason: s("no") },
             r#"{"error":"io.volnet.InvalidMessage","parameters":{"reason":"no"}}"#,
         ),
         (
-            Fault::Interface { interface: s("a.b") },
+            CallFault::Interface { interface: s("a.b") },
             r#"{"error":"org.varlink.service.InterfaceNotFound","parameters":{"interface":"a.b"}}"#,
         ),
         (
-            Fault::Method { method: s("a.B") },
+            CallFault::Method { method: s("a.B") },
             r#"{"error":"org.varlink.service.MethodNotFound","parameters":{"method":"a.B"}}"#,
         ),
         (
-            Fault::Parameter { parameter: s("x") },
+            CallFault::Parameter { parameter: s("x") },
             r#"{"error":"org.varlink.service.InvalidParameter","parameters":{"parameter":"x"}}"#,
         ),
         (
-            Fault::Refused(Refusal::VmNotFound { name: s("web") }),
+            CallFault::Refused(Refusal::VmNotFound { name: s("web") }),
             r#"{"error":"io.volnet.VmNotFound","parameters":{"name":"web"}}"#,
         ),
     ];

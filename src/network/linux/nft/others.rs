@@ -86,7 +86,7 @@ fn incoming(rule: &RuleMessage<'_>) -> Result<Option<String>, crate::netlink::Er
 }
 
 /// A rule of a table in which there is a chain that may drop: its chain, and what it says.
-type Rule = (Vec<u8>, Said);
+type FilterRule = (Vec<u8>, Said);
 
 /// The chains of others that drop what none of their rules accepts, but for those of firewalls that
 /// are known by name, and for the one in which the rules of [`crate::nftables::accept`] are.
@@ -166,7 +166,7 @@ pub(super) fn translators(socket: &mut Socket) -> Result<Vec<String>, Error> {
     Ok(tables)
 }
 
-fn rules(socket: &mut Socket, family: u8, table: &str) -> Result<Vec<Rule>, Error> {
+fn rules(socket: &mut Socket, family: u8, table: &str) -> Result<Vec<FilterRule>, Error> {
     socket.dump(
         |writer, sequence| object::dump_rules(writer, sequence, family, table),
         |message| {
@@ -180,7 +180,7 @@ fn rules(socket: &mut Socket, family: u8, table: &str) -> Result<Vec<Rule>, Erro
 fn let_in(
     socket: &mut Socket,
     of: &Met,
-    rules: &[Rule],
+    rules: &[FilterRule],
     name_of: impl Fn(u32) -> Option<String>,
 ) -> Result<Vec<String>, Error> {
     let mut links = Vec::new();

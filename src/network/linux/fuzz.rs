@@ -7,7 +7,7 @@ use crate::config::{self, Flags};
 use crate::engine::decide::Engine;
 use crate::model::clock::Now;
 use crate::model::name::check_link_name;
-use crate::netlink::exercise::{of_nf_tables, of_rtnetlink};
+use crate::netlink::fuzz::{of_nf_tables, of_rtnetlink};
 use crate::plan::news::News;
 
 /// Whatever the kernel tells, be it of others' odd links, it is news or lost, and the engine can

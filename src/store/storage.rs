@@ -16,10 +16,21 @@ use crate::model::record::DirectoryId;
 /// How many files of one name are kept aside. The last place is reused.
 const ASIDE_MAX: usize = 100;
 
+/// Why a file was not read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The reason is the file itself: the next read would fail as well.
+    File(String),
+    /// The reason is the host (no file descriptors, no memory) or the administrator (an owner that
+    /// is not trusted). It says nothing about the contents: once it is mended, the file can be
+    /// read.
+    Host(io::Error),
+}
+
 /// The real file system, or one in memory that fails and tears writes on command.
-pub trait Disk {
+pub trait Storage {
     /// Reads a whole file. `Ok(None)` if there is none.
-    fn read(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+    fn read(&mut self, path: &Path) -> Result<Option<Vec<u8>>, ReadError>;
 
     /// The files in a directory, in no order. A directory that does not exist has none.
     fn list(&mut self, directory: &Path) -> io::Result<Vec<PathBuf>>;
@@ -120,7 +131,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// Whether [`Disk::set_aside`] made the file.
+/// Whether [`Storage::set_aside`] made the file.
 pub fn is_aside(path: &Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str());
     ending.is_some_and(|ending| ending.starts_with("bad-"))

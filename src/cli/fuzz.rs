@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::command::{Command, Invocation, Vms};
 use super::{Trouble, args, document, show, vm};
 use crate::protocol::client;
-use crate::protocol::request::{self, Fault};
+use crate::protocol::request::{self, CallFault};
 
 /// Whatever a reply has, the terminal gets text and no control sequences.
 pub fn show(bytes: &[u8]) {
@@ -42,7 +42,7 @@ pub fn command_line(bytes: &[u8]) {
             let Ok(parameters) = document::parameters(&create, None, None, base) else { return };
             ("io.volnet.Create", parameters)
         }
-        Ok(Invocation { command: Command::Change { change, vms, timeout_ms }, .. }) => match vms {
+        Ok(Invocation { command: Command::VmVerb { change, vms, timeout_ms }, .. }) => match vms {
             Vms::Named(names) => (change.method(), vm::of_change(&names[0], timeout_ms)),
             Vms::Running => return,
         },
@@ -54,7 +54,7 @@ pub fn command_line(bytes: &[u8]) {
     };
     let call = client::call(method, parameters, false);
     match request::decode(&call).map_err(|rejected| rejected.fault) {
-        Ok(_) | Err(Fault::Refused(_)) => {}
+        Ok(_) | Err(CallFault::Refused(_)) => {}
         Err(fault) => panic!("{fault:?}: {}", String::from_utf8_lossy(&call)),
     }
 }

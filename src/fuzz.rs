@@ -1,6 +1,6 @@
 //! Code that the bodies of fuzz targets share.
 //!
-//! A body is `MODULE::exercise::TARGET`. It takes any bytes and panics if its module breaks a
+//! A body is `MODULE::fuzz::TARGET`. It takes any bytes and panics if its module breaks a
 //! promise. The fuzzer calls it, and the test that replays the corpora. The daemon does not, so
 //! none of it is in the binary. If hardly any bytes make sense as they are, a body uses them as
 //! [`Choices`] to make sensible input.

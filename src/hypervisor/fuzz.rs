@@ -70,7 +70,7 @@ fn options() -> Options {
 }
 
 /// The paths of the disks as the hypervisor reads them.
-fn disks(hypervisor: &str, command: &Command) -> Vec<String> {
+fn disks(hypervisor: &str, command: &HypervisorCommand) -> Vec<String> {
     match hypervisor {
         // A comma ends a field. Two commas are one comma of the value.
         QEMU => {

@@ -11,7 +11,7 @@ use volnet::plan::ruleset::Value;
 
 /// Something that others do. A number picks among the links that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Foreign {
+pub(crate) enum Meddling {
     Delete(usize),
     Down(usize),
     Mtu(usize),
@@ -36,7 +36,7 @@ pub(crate) enum Foreign {
     NoChain,
 }
 
-impl Foreign {
+impl Meddling {
     /// Does it. True if it was done to rules, of which the kernel says who did it.
     pub(crate) fn apply(self, kernel: &mut Fake) -> bool {
         let mut names: Vec<String> = links(kernel).map(|link| link.name.clone()).collect();
@@ -51,27 +51,27 @@ impl Foreign {
             link.into_iter().for_each(change);
         };
         match self {
-            Foreign::Delete(number) => kernel.delete_link(&pick(number)),
-            Foreign::Down(number) => change(number, &|link| link.up = false),
-            Foreign::Mtu(number) => change(number, &|link| link.mtu = 1280),
-            Foreign::Mac(number) => change(number, &|link| link.mac = Mac([6; 6])),
+            Meddling::Delete(number) => kernel.delete_link(&pick(number)),
+            Meddling::Down(number) => change(number, &|link| link.up = false),
+            Meddling::Mtu(number) => change(number, &|link| link.mtu = 1280),
+            Meddling::Mac(number) => change(number, &|link| link.mac = Mac([6; 6])),
             // The kernel tells taps without an alias from foreign ones by their index alone.
-            Foreign::Alias(number) => change(number, &|link| {
+            Meddling::Alias(number) => change(number, &|link| {
                 if link.kind != LinkKind::Bridge {
                     link.alias = Some("volnet:somebody".into());
                 }
             }),
-            Foreign::Detach(number) => change(number, &|link| link.leave()),
-            Foreign::Isolate(number) => change(number, &|link| {
+            Meddling::Detach(number) => change(number, &|link| link.leave()),
+            Meddling::Isolate(number) => change(number, &|link| {
                 link.port.isolated = link.master.is_some() && !link.port.isolated;
             }),
-            Foreign::Shape(number) => change(number, &|link| {
+            Meddling::Shape(number) => change(number, &|link| {
                 link.shaping = match link.shaping {
                     Some(_) => None,
                     None => Some(Shaping { rate: 1, burst_kb: 64, queue: 1 }),
                 };
             }),
-            Foreign::Address(number, host) => {
+            Meddling::Address(number, host) => {
                 let index = kernel.link(&pick(number)).map(|link| link.index);
                 let address = (index.unwrap_or_default(), [10, 1, 0, host % 8].into(), 29);
                 let addresses = &mut kernel.kernel.observed.addresses;
@@ -79,8 +79,8 @@ impl Foreign {
                     addresses.push(address);
                 }
             }
-            Foreign::NoAddresses => kernel.kernel.observed.addresses.clear(),
-            Foreign::NoForwarding => kernel.kernel.observed.forwarding = false,
+            Meddling::NoAddresses => kernel.kernel.observed.addresses.clear(),
+            Meddling::NoForwarding => kernel.kernel.observed.forwarding = false,
             _ => return self.apply_to_rules(&mut kernel.kernel.observed),
         }
         false
@@ -90,22 +90,22 @@ impl Foreign {
         let count = observed.tables.len().max(1);
         let mut tables = observed.tables.iter_mut();
         match self {
-            Foreign::NoTable(number) if tables.len() > 0 => {
+            Meddling::NoTable(number) if tables.len() > 0 => {
                 observed.tables.remove(number % count);
             }
-            Foreign::ChangedTable(number) => {
+            Meddling::ChangedTable(number) => {
                 tables.nth(number % count).into_iter().for_each(|table| table.fingerprint = None);
             }
-            Foreign::OpenTable(number) => {
+            Meddling::OpenTable(number) => {
                 tables.nth(number % count).into_iter().for_each(|table| {
                     // Where tables cannot be owned, nobody can open them.
                     table.owned = table.owned.map(|_| false);
                 });
             }
-            Foreign::NoElements => {
+            Meddling::NoElements => {
                 tables.flat_map(|table| &mut table.sets).for_each(|(_, keys)| keys.clear());
             }
-            Foreign::Element => {
+            Meddling::Element => {
                 let ports = tables.flat_map(|table| &mut table.sets);
                 for (_, keys) in ports.filter(|(name, _)| name == "ports") {
                     let key = vec![Value::Link("vttap-foreign".into())];
@@ -114,10 +114,10 @@ impl Foreign {
                     }
                 }
             }
-            Foreign::NoAccepts => observed.accepts.clear(),
-            Foreign::Accepts => observed.accepts.extend_from_within(..),
-            Foreign::Chain => observed.accept_chain = Some("DOCKER-USER".into()),
-            Foreign::NoChain => {
+            Meddling::NoAccepts => observed.accepts.clear(),
+            Meddling::Accepts => observed.accepts.extend_from_within(..),
+            Meddling::Chain => observed.accept_chain = Some("DOCKER-USER".into()),
+            Meddling::NoChain => {
                 observed.accept_chain = None;
                 observed.accepts.clear();
             }
@@ -127,7 +127,7 @@ impl Foreign {
     }
 
     fn picks(self) -> bool {
-        use Foreign::{Address, Alias, Delete, Detach, Down, Isolate, Mac, Mtu, Shape};
+        use Meddling::{Address, Alias, Delete, Detach, Down, Isolate, Mac, Mtu, Shape};
         matches!(
             self,
             Delete(_)

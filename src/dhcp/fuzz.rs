@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::Query;
-use super::frame::{self, Addresses, CLIENT_PORT, Datagram, SERVER_PORT};
+use super::DhcpQuery;
+use super::frame::{self, CLIENT_PORT, Datagram, Endpoints, SERVER_PORT};
 use super::handle::{Handled, handle};
 use super::message::{Kind, Message, option};
 use crate::engine::decide::{Engine, Outcome, Step as Requested};
@@ -75,7 +75,7 @@ impl Host {
 
     /// Takes a frame from a guest and returns the frame that answers it.
     pub(super) fn hear(&mut self, frame: &[u8], now: Now) -> Option<Vec<u8>> {
-        let query = Query::read(frame).ok()?;
+        let query = DhcpQuery::read(frame).ok()?;
         let reply = loop {
             match handle(&mut self.engine, "default", &query, now) {
                 Handled::Nothing => return None,
@@ -128,7 +128,7 @@ pub fn conversation(bytes: &[u8]) {
 /// The broadcast frame with this message, from a guest without an address.
 pub(super) fn ask(mac: Mac, payload: &[u8]) -> Vec<u8> {
     frame::build(&Datagram {
-        addresses: Addresses {
+        addresses: Endpoints {
             from: mac,
             to: Mac([0xff; 6]),
             source: Ipv4Addr::UNSPECIFIED,
@@ -141,7 +141,7 @@ pub(super) fn ask(mac: Mac, payload: &[u8]) -> Vec<u8> {
 }
 
 fn check(host: &mut Host, frame: &[u8], now: Now) {
-    let asked = Query::read(frame).ok();
+    let asked = DhcpQuery::read(frame).ok();
     let answer = host.hear(frame, now);
     let networks = host.engine.networks();
     let held = host.engine.vms().filter_map(|vm| {

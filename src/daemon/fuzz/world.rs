@@ -14,7 +14,7 @@ use crate::daemon::host::Insistence;
 use crate::daemon::launch::Launcher;
 use crate::daemon::shell::{Output, Shell};
 use crate::engine::decide::{Decision, Engine, Step};
-use crate::exercise::Choices;
+use crate::fuzz::Choices;
 use crate::hypervisor::fake::{FakeProcesses, Manners};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
@@ -26,7 +26,7 @@ use crate::model::record::{Exit, Progress, Record};
 use crate::model::request::{Change, Reply, Ticket};
 use crate::network::fake::{self, Fake};
 use crate::plan::news::News;
-use crate::store::memory::{Fault, Memory, Restart, Unsynced};
+use crate::store::memory::{Memory, Restart, StorageFault, Unsynced};
 use crate::store::{Paths, Store};
 
 /// Decisions that may follow from one another at one moment, and moments until all is at rest.
@@ -325,13 +325,15 @@ impl<'a> World<'a> {
             0..192 => {}
             192..224 if decision.plan.is_empty() => {}
             192..224 => {
-                let fault = fake::Fault::Refused(Reason::Denied);
+                let fault = fake::KernelFault::Refused(Reason::Denied);
                 self.shell.network.fail(usize::from(trouble - 192) % decision.plan.len(), fault);
             }
             224..240 => self.shell.processes.refuse_all(true),
-            240.. => {
-                self.shell.store.disk_mut().fail(usize::from(255 - trouble), Fault::Errno(EIO))
-            }
+            240.. => self
+                .shell
+                .store
+                .disk_mut()
+                .fail(usize::from(255 - trouble), StorageFault::Errno(EIO)),
         }
         let done = self.shell.carry_out(decision, self.now);
         self.shell.network.heal();

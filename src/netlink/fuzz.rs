@@ -18,7 +18,7 @@ use super::rtnl::neighbour::NeighbourMessage;
 use super::rtnl::netconf::NetconfMessage;
 use super::rtnl::route::RouteMessage;
 use super::writer::Writer;
-use crate::exercise::Choices;
+use crate::fuzz::Choices;
 use tree::Tree;
 
 /// Reads everything as everything: whatever the bytes are, they are taken for a datagram, each

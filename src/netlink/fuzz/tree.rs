@@ -4,7 +4,7 @@
 //! attributes are nested in it. A value has its length in the byte that follows, of which six bits
 //! count.
 
-use crate::exercise::Choices;
+use crate::fuzz::Choices;
 use crate::netlink::Error;
 use crate::netlink::attr::{Attrs, DEPTH_MAX};
 use crate::netlink::writer::Writer;

@@ -1,7 +1,7 @@
 //! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
 
 use super::{accept, decode, encode};
-use crate::netlink::exercise::of_nf_tables;
+use crate::netlink::fuzz::of_nf_tables;
 use crate::netlink::message::Messages;
 use crate::netlink::nft::element;
 use crate::netlink::nft::object::{ChainMessage, RuleMessage};

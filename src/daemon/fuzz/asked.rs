@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::{self, Flags, Settings};
-use crate::exercise::Choices;
+use crate::fuzz::Choices;
 use crate::model::document::Kept;
 use crate::model::expose::{Expose, Protocol};
 use crate::model::limits::Limits;

@@ -1,4 +1,4 @@
-//! Gathers requests of one turn of the loop that are carried out together, see
+//! Collects requests of one turn of the loop that are carried out together, see
 //! [`crate::daemon::group_commit`].
 //!
 //! Each client adds one request in its turn, and more if it has sent more and there is room. The
@@ -14,7 +14,7 @@ use crate::hypervisor::process::Processes;
 use crate::model::request::{Request, Ticket};
 use crate::network::Network;
 use crate::protocol::request::{Body, Call};
-use crate::store::disk::Disk;
+use crate::store::storage::Storage;
 
 /// The most requests that are carried out together. The next client waits for so many creates,
 /// about a millisecond each.
@@ -42,7 +42,7 @@ impl Group {
     }
 }
 
-impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
+impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// Whether a client's call is carried out with others. It is not if the client may not make it,
     /// or wants no answer.
     pub(super) fn joins_group(&mut self, key: Key, call: &Call) -> bool {
@@ -52,7 +52,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
     }
 
     /// Adds such a call.
-    pub(super) fn gather(&mut self, key: Key, call: Call) {
+    pub(super) fn add_to_group(&mut self, key: Key, call: Call) {
         let Some(client) = self.sources.client(key) else { return };
         let Body::Volnet(request) = call.body else { return };
         let open = match client.state {
@@ -66,7 +66,7 @@ impl<N: Network, D: Disk, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Carries out the gathered requests.
+    /// Carries out the requests of the group.
     pub(super) fn carry_out_group(&mut self) {
         if self.group.requests.is_empty() {
             return;

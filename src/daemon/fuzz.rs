@@ -7,7 +7,7 @@ mod world;
 use super::launch::tsc_khz;
 use super::peer::{GROUP, group_id};
 use crate::dhcp::resolvers::{RESOLVERS_MAX, resolvers};
-use crate::exercise::Choices;
+use crate::fuzz::Choices;
 use world::World;
 
 /// Any requests reach the engine, any of its decisions fail, processes end, guests ask for
