@@ -1,12 +1,12 @@
-//! Which requests are carried out together: creates that do not depend on each other.
+//! Chooses the requests that are carried out together: creates that do not depend on each other.
 //!
-//! The result is the same as that of one after the other. A create is decided while those before it
-//! may still fail, so it joins them only if it does not depend on that: if it makes a VM of a new
-//! name that gets what it wants. Any other request (also a name that is there, or a refusal) is
-//! decided when those before it have their outcome.
+//! The result is the same as that of running them one by one. A create is decided while earlier
+//! ones may still fail. So it joins them only if it does not depend on whether they succeed: it
+//! must make a VM of a new name, and must not be refused. Any other request is decided when the
+//! earlier ones have their outcome.
 //!
-//! A crash leaves what it leaves of one create, several times: taps without a record, or records
-//! without a reply.
+//! A crash may leave of each create of the group what it may leave of one: a tap without a record,
+//! or a record without a reply.
 
 use super::shell::Shell;
 use crate::engine::decide::{Decision, Step};

@@ -1,7 +1,7 @@
-//! Self-healing: what others change is noticed, told and put right.
+//! Self-healing: changes by others are noticed, reported and repaired.
 //!
-//! The engine says when everything is to be observed, and what of the differences is repaired
-//! ([`crate::engine::watch`]). Here that is done.
+//! The engine decides when to observe everything, and which differences to repair
+//! ([`crate::engine::watch`]). This module does it.
 
 use super::doubt::State;
 use super::shell::Shell;
@@ -15,7 +15,8 @@ use crate::plan::op::Op;
 use crate::store::storage::Storage;
 
 impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
-    /// Takes news of the kernel. What they call for is done at once, or as soon as may be.
+    /// Takes news of the kernel. If they show a difference, everything is observed, at once or as
+    /// soon as the pace allows.
     pub fn news(&mut self, news: News, now: Now) {
         if self.host.is_some() && self.state.doubt().is_none() {
             self.engine.heard(news, now);
@@ -23,7 +24,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Observes, and repairs what is to be repaired, if that is due.
+    /// Observes everything and repairs the differences, if that is due.
     pub(super) fn heal(&mut self, now: Now) {
         if !self.engine.look(now) {
             return;
@@ -52,7 +53,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// Tells what others have in the way of packets. A failure keeps nothing from being repaired.
+    /// Reports firewalls of others that drop packets of guests. If this fails, the repair goes on.
     pub(super) fn look_around(&mut self, now: Now) {
         match self.network.surroundings() {
             Ok(surroundings) => {
@@ -63,7 +64,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Applies what can be applied, and says whether something failed.
+    /// Executes all steps, also after a failure. Returns whether one failed.
     pub(super) fn apply_all(&mut self, plan: &[Op], now: Now) -> bool {
         let results = execute::execute_all(&mut self.network, plan);
         for (op, applied) in plan.iter().zip(&results) {
@@ -74,8 +75,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         results.iter().any(Result::is_err)
     }
 
-    /// A step was executed that may have made something anew that others have open: a tap, or a
-    /// bridge on which guests are heard.
+    /// After a step that may have made a tap or a bridge again: others may have the former one
+    /// open.
     pub(super) fn remade(&mut self, op: &Op, applied: Applied, now: Now) {
         if let Op::CreateBridge { name, .. } = op {
             self.bridges.insert(name.clone());

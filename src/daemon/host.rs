@@ -1,7 +1,7 @@
-//! The host as a whole: setup, teardown, and the takeover of what an earlier run left.
+//! The host as a whole: setup, teardown, and the takeover of the state that an earlier daemon left.
 //!
-//! All three observe the kernel, compare with what should be, and run the one plan that comes out
-//! of it. They are the only places that dump kernel state; a create or a delete never does.
+//! All three observe the kernel, compare it with the desired state, and run the resulting plan. A
+//! create or a delete never dumps kernel state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,20 +26,20 @@ use crate::plan::reconcile::{
 };
 use crate::store::storage::Storage;
 
-/// What setup does although something is in its way.
+/// The obstacles that setup ignores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Insistence {
     /// Nothing.
     None,
-    /// It makes networks that overlap with addresses and routes of the host.
+    /// Networks that overlap with addresses and routes of the host are made.
     Overlaps,
-    /// It also removes taps that belong to no VM and are held open, and takes the state directory
-    /// for the right one.
+    /// Taps that belong to no VM but are held open are also removed, and the state directory is
+    /// trusted.
     Forced,
 }
 
 impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
-    /// Brings the host to its desired state. With `dry_run` only says what that would take.
+    /// Brings the host to its desired state. With `dry_run` it only returns the commands for that.
     pub(super) fn setup(
         &mut self,
         dry_run: bool,
@@ -83,7 +83,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(Reply::Plan { plan })
     }
 
-    /// A setup failed and its steps were undone. A bridge that was made but for its alias is
+    /// A setup failed and its steps were undone. A bridge that was made, but has no alias yet, is
     /// removed here, because no step knows its index.
     fn undo_setup(&mut self, first: bool, now: Now) {
         let cleared = self.network.observe().and_then(|observed| {
@@ -99,9 +99,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Makes sure that what a plan needs of the host stands: the bridges that it attaches taps to,
-    /// and our tables. It does, unless something failed when the host was last looked at; then it
-    /// is tried again here, and the error says why it cannot be.
+    /// Makes sure that the bridges and tables that a plan needs exist. They do, unless a step
+    /// failed when the host was last observed. Then the step is tried again here, and its error is
+    /// returned.
     pub(super) fn stand(&mut self, plan: &[Op]) -> Result<(), Error> {
         if plan.iter().any(|op| matches!(op, Op::ShapeLink { to: Some(_), .. })) {
             if let Some(refusal) = self.features()?.refusal(plan) {
@@ -135,9 +135,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// Frees the host of everything. Goes on when a step fails and reports the first failure; then
-    /// what is gone comes back, as after any request that failed. Only with `force` it removes taps
-    /// that belong to no VM and are held open, and what a state directory in doubt does not know.
+    /// Removes everything of volnet from the host. If a step fails, it goes on and reports the
+    /// first failure; then the removed objects come back, as after any request that failed. Only
+    /// with `force` it removes taps that belong to no VM but are held open, and objects that a
+    /// state directory in doubt does not know.
     pub(super) fn teardown(
         &mut self,
         dry_run: bool,
@@ -177,8 +178,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(Reply::Plan { plan })
     }
 
-    /// The commands of a plan, with comments about the links that stay. Unless it is only asked
-    /// for, these are logged.
+    /// The commands of a plan, with comments about the links that stay. The comments are logged,
+    /// unless it is a dry run.
     fn told(&self, reconciled: &Reconciled, dry_run: bool) -> Vec<String> {
         let mut plan = commands(&reconciled.plan);
         for problem in &reconciled.problems {
@@ -190,7 +191,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         plan
     }
 
-    /// What the kernel can do. It is asked once.
+    /// The features of the kernel. It is asked once.
     pub(super) fn features(&mut self) -> Result<Features, Failure> {
         if let Some(features) = self.features {
             return Ok(features);
@@ -200,8 +201,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(features)
     }
 
-    /// What forwarding is to be after a teardown: as it was, if it was ours to switch and nobody
-    /// else has come to need it since. Then the second says who.
+    /// The state of forwarding after a teardown: the former state, if volnet switched it on and
+    /// nobody else needs it now. The second value says who needs it.
     fn forwarding_after(&mut self, is: bool) -> (Option<bool>, Option<String>) {
         let switched = self.engine.configured().any(|network| network.managed);
         match self.host.as_ref().filter(|_| switched).map(|host| host.forwarding_before) {
@@ -216,8 +217,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// The host is as it was before the first setup. While that cannot be written down it counts as
-    /// set up, and is so again soon.
+    /// The host is as it was before the first setup. If the file of its former state cannot be
+    /// removed, the host still counts as set up, and healing sets it up again.
     fn forget_host(&mut self) -> Result<(), Failure> {
         self.store.remove_host()?;
         self.host = None;
@@ -225,7 +226,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// Takes over what an earlier run left, and brings host and VMs to what the records say.
+    /// Takes over the state that an earlier daemon left, and makes host and VMs agree with the
+    /// records.
     pub fn recover(&mut self, now: Now) -> Result<(), Error> {
         let intents = self.load(now)?;
         if let Err(error) = self.resume(now) {
@@ -235,7 +237,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         for (name, _) in intents {
             if self.engine.vm(&name).is_err() {
                 if self.processes.find(&name).is_some() {
-                    // It was killed and has not ended. The intent tells the next daemon of it.
+                    // It was killed but has not ended. The intent stays, for the next daemon.
                     continue;
                 }
                 self.clean(&name);
@@ -254,8 +256,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// Brings the kernel to what the records say, as far as that goes. What does not is said, and
-    /// does not keep the rest from being served.
+    /// Makes the kernel agree with the records. A step that fails is logged, and the daemon serves
+    /// all other VMs.
     pub(super) fn resume(&mut self, now: Now) -> Result<(), Failure> {
         let observed = self.network.observe()?;
         if self.is_in_doubt(&observed) {
@@ -287,11 +289,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// Reads what an earlier run left and takes its processes over; the kernel is not touched.
-    /// Gives the changes that were cut short. A process whose start was cut short before it was
-    /// written down is found by its environment, and so is one whose file is gone or cannot be
-    /// read. Errors are for what nobody can go on with: unreadable directories, or a process that
-    /// runs and cannot be watched.
+    /// Reads the files of an earlier daemon and takes its processes over. The kernel is not
+    /// changed. Returns the changes that were cut short. A process that has no file, or one that
+    /// cannot be read, is found by its environment. It is an error if a directory cannot be read,
+    /// or if a process runs and cannot be watched.
     pub fn load(&mut self, now: Now) -> Result<Vec<(VmName, Intent)>, Error> {
         let loaded = self.store.load()?;
         for (path, reason) in &loaded.set_aside {
@@ -319,7 +320,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 known.remove(&name);
                 self.keep_stray(name, id);
             } else if known.get(&name) != Some(&id) {
-                // The file may be there and speak of an earlier process, which it outlived.
+                // The file may exist and name an earlier process that has ended.
                 self.store.put_process(&name, &id)?;
                 known.insert(name, id);
             }
@@ -333,7 +334,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(loaded.intents)
     }
 
-    /// Adopts the processes that still run, and has the others' ends told.
+    /// Adopts the processes that still run, and reports the end of the others.
     fn take_over_processes(
         &mut self,
         mut known: BTreeMap<VmName, ProcessId>,
@@ -355,7 +356,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         known.iter().try_for_each(|(name, id)| self.end_orphan(name, id))
     }
 
-    /// Watches a process again; false when it has ended.
+    /// Watches a process again. Returns false if it has ended.
     fn adopt(&mut self, name: &VmName, id: &ProcessId, now: Now) -> Result<bool, Failure> {
         if !self.processes.adopt(name, id)? {
             return Ok(false);
@@ -371,8 +372,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(true)
     }
 
-    /// A process of ours whose VM does not exist: its create was cut short. One that does not end
-    /// is kept in mind for the next start of the daemon.
+    /// Ends a process of ours whose VM does not exist, because its create was cut short. If it does
+    /// not end, its intent stays for the next daemon.
     fn end_orphan(&mut self, name: &VmName, id: &ProcessId) -> Result<(), Failure> {
         if self.processes.adopt(name, id)? {
             if let Err(failure) = self.processes.kill_and_reap(name) {
@@ -385,8 +386,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// Writes down what the host was before the first change to it, so that teardown can undo it,
-    /// and which directory has its records.
+    /// Writes the state of the host before its first change, so that teardown can restore it, and
+    /// the directory of its records.
     fn remember_host(&mut self, observed: &Observed) -> Result<(), Failure> {
         self.store.begin()?;
         let records = self.store.durable();

@@ -22,16 +22,16 @@ use crate::plan::reconcile::{Desired, Observed, reconcile};
 use crate::plan::ruleset::Family;
 use crate::store::storage::Storage;
 
-/// The device through which taps are made.
+/// The device that taps are made with.
 const TUN: &str = "/dev/net/tun";
-/// What to do where a host has no KVM. On arm64 it is no module.
+/// The remedy if a host has no KVM. On arm64, KVM is not a module.
 const NEEDED_FOR_KVM: &str = match Architecture::HOST {
     Architecture::X86_64 => "load kvm_intel or kvm_amd",
     Architecture::Aarch64 => "boot a kernel with KVM at exception level 2",
 };
 
 impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
-    /// Who answers here, and on what.
+    /// The versions and the features of volnet and its kernel.
     pub(super) fn version(&mut self) -> Result<Reply, Error> {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let missing = self.features()?.missing();
@@ -51,8 +51,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(Reply::Args { args })
     }
 
-    /// Looks the host over: the devices, what others have in the way, then what differs from the
-    /// desired state.
+    /// Checks the host: first the devices, then the objects of others that are in the way, then the
+    /// differences from the desired state.
     pub(super) fn check(&mut self) -> Result<Reply, Error> {
         let mut findings = vec![
             device(TUN, Level::Error, "volnet cannot make taps", "load the module tun"),
@@ -85,7 +85,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }));
         findings.extend(self.set_aside());
         let observed = self.network.observe()?;
-        // Anew: a module may have been loaded since.
+        // Ask again: a module may have been loaded since.
         self.features = None;
         let features = self.features()?;
         let desired = self.engine.desired();
@@ -139,7 +139,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         directories.iter().filter_map(short).collect()
     }
 
-    /// Programs of the host that get nothing any more, because their port leads to a guest.
+    /// Programs of the host that get no connections any more, because their port leads to a guest.
     fn unheard(&mut self) -> Vec<Finding> {
         let vms = self.engine.vms();
         let ports = vms.flat_map(|vm| vm.record.exposed().map(|port| (port, &vm.record.name)));
@@ -148,7 +148,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         if wanted.is_empty() {
             return Vec::new();
         }
-        // A program that listens by IPv4 and by IPv6 is told of once.
+        // A program that listens on IPv4 and on IPv6 is reported once.
         let mut unheard = BTreeMap::new();
         for listener in self.network.listeners(&wanted) {
             let leads = |(port, _): &&(&Expose, _)| port.at().meets(&listener.at);
@@ -212,7 +212,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(Reply::Metrics { text })
     }
 
-    /// What was allowed and denied of each VM.
+    /// The allowed and denied packets of each VM.
     fn counters(&mut self, text: &mut String) -> Result<(), Error> {
         let counted = self.network.counted()?;
         let owners: BTreeMap<_, _> = self
@@ -247,8 +247,8 @@ fn finding(check: &str, level: Level, message: String, hint: Option<String>) -> 
     Finding { check: check.into(), level, message, hint }
 }
 
-/// Whether guests can use only their own addresses: by the rules that are there, and on which
-/// networks not at all.
+/// Whether guests can use only their own addresses, as the present rules show, and on which
+/// networks they are not checked.
 fn antispoof(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
     let without =
         desired.networks.iter().filter(|network| !network.traffic().antispoof).map(|network| {
@@ -268,7 +268,7 @@ fn antispoof(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
     without.chain(missing).chain(well).collect()
 }
 
-/// What volnet does in another way on this kernel, or not at all.
+/// The features that this kernel lacks, and what volnet does instead.
 fn kernel(features: &Features) -> Vec<Finding> {
     let missing = features.missing().into_iter();
     let mut findings: Vec<Finding> =
@@ -280,7 +280,7 @@ fn kernel(features: &Features) -> Vec<Finding> {
     findings
 }
 
-/// What cannot be limited of guests.
+/// The traffic of guests that cannot be limited on this kernel.
 fn limits(can_shape: bool, desired: &Desired<'_>) -> Finding {
     let guarded = desired.tables.iter().any(|table| table.family == Family::Bridge);
     let (message, hint) = match (can_shape, guarded) {
@@ -300,7 +300,7 @@ fn limits(can_shape: bool, desired: &Desired<'_>) -> Finding {
     finding("limits", Level::Warning, message.into(), Some(hint.into()))
 }
 
-/// Whether a device can be opened; `level` and `consequence` tell what it means when it cannot.
+/// Whether a device can be opened. If not, `level` and `consequence` say how serious that is.
 fn device(path: &str, level: Level, consequence: &str, hint: &str) -> Finding {
     match File::options().read(true).write(true).open(path) {
         Ok(_) => finding(path, Level::Ok, "it can be opened".into(), None),

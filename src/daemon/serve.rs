@@ -55,8 +55,8 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
-/// Answers one request where no daemon runs. What it starts to stop is waited for. Refused while
-/// a daemon holds the locks.
+/// Answers one request without a daemon. It waits for the processes that it stops. It is refused
+/// while a daemon holds the locks.
 pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
     let started = Instant::now();
     let user = give_up_rights(settings)?;
@@ -80,7 +80,7 @@ pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
         })
 }
 
-/// The right to all that is written and to the network, for as long as these are held.
+/// The locks on the files and on the network namespace. They last as long as this value.
 fn lock(settings: &Settings) -> Result<([Lock; 2], Option<NetworkLock>), Failure> {
     let directories = [lock::lock(&settings.runtime_dir)?, lock::lock(&settings.state_dir)?];
     let network = match settings.backend {
@@ -90,8 +90,8 @@ fn lock(settings: &Settings) -> Result<([Lock; 2], Option<NetworkLock>), Failure
     Ok((directories, network))
 }
 
-/// The shell, and the news of the kernel that it works on; these begin before anything is looked
-/// at.
+/// The shell, and the kernel's news. The subscription to the news begins before the kernel is
+/// observed.
 fn shell(
     settings: &Settings,
     user: Option<User>,
@@ -145,7 +145,7 @@ fn raise_limit() -> Option<rlim_t> {
     raised.then_some(soft)
 }
 
-/// Keeps the rights that are needed, and says as whom hypervisors run; `None`: as the daemon.
+/// Keeps the needed rights, and returns the user of the hypervisors; `None`: the daemon's.
 fn give_up_rights(settings: &Settings) -> Result<Option<User>, Error> {
     let user = user(settings)?;
     rights::give_up(user.is_none())
@@ -153,8 +153,9 @@ fn give_up_rights(settings: &Settings) -> Result<Option<User>, Error> {
     Ok(user)
 }
 
-/// The user as which hypervisors run. One that we may not act as is refused if the settings name
-/// it, and else done without: an older unit gives the daemon fewer rights.
+/// The user of the hypervisors. If the settings name a user that the daemon may not act as, that is
+/// refused. Without such a setting the hypervisors run as the daemon's user: an older unit gives
+/// the daemon fewer rights.
 fn user(settings: &Settings) -> Result<Option<User>, Refusal> {
     let named = settings.hypervisor_user.as_deref();
     let Some(user) = User::configured(named)? else { return Ok(None) };

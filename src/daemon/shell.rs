@@ -1,12 +1,12 @@
 //! Carries decisions out.
 //!
 //! The shell owns the engine and the three things it acts on: the network, the store and the
-//! processes. It knows neither sockets nor clocks: inputs come as calls with the time, what is to
-//! be told comes out of [`Shell::take_outputs`]. The event loop drives it in production, the
+//! processes. It knows neither sockets nor clocks. Inputs are calls that have the time. Replies and
+//! events come out of [`Shell::take_outputs`]. The event loop drives it in production, the
 //! simulation in tests.
 //!
-//! How a decision is carried out is in [`super::conduct`], which requests come together in
-//! [`super::group_commit`].
+//! [`super::conduct`] carries out one decision, and [`super::group_commit`] several requests
+//! together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,46 +32,46 @@ use crate::plan::news::Culprit;
 use crate::store::Store;
 use crate::store::storage::Storage;
 
-/// Milliseconds after which a process that could not be watched, or whose end could not be
-/// collected, is looked at.
+/// Milliseconds until the shell looks again at a process that it could not watch, or whose exit
+/// status it could not read.
 const WATCH_RETRY_MS: u64 = 1_000;
-/// Times that what is due at one moment may make something else due at the same moment: a process
-/// that is killed at once is, by whatever is due before it.
+/// How often in a row a task may make another task due at the same moment. An example is a stop
+/// whose process is to be killed at once.
 const ROUNDS_MAX: usize = 8;
 
-/// The engine and all that it acts on.
+/// The engine, and the network, the files and the processes that it acts on.
 pub struct Shell<N, D: Storage, P> {
     pub(super) engine: Engine,
     pub(super) network: N,
     pub(super) store: Store<D>,
     pub(super) processes: P,
     pub(super) launcher: Launcher,
-    /// What the host was before setup; `None` while it is not set up.
+    /// The state of the host before setup; `None` while it is not set up.
     pub(super) host: Option<HostRecord>,
-    /// What the kernel can do, once it was asked.
+    /// The features of the kernel, after it was asked.
     pub(super) features: Option<Features>,
-    /// Nothing failed when the host was last looked at.
+    /// Whether nothing failed when the host was last observed.
     pub(super) sound: bool,
     /// Whether the state directory is the right one.
     pub(super) state: State,
-    /// Processes that were started for VMs of which there is no record.
+    /// Processes that were started for VMs that have no record.
     pub(super) strays: BTreeMap<VmName, ProcessId>,
     pub(super) sequence: u64,
     /// The name servers that guests are told.
     pub(super) resolvers: Resolvers,
-    /// Creates that wait until it is known that their addresses are nobody's.
+    /// Creates that wait until ARP has shown that nobody has their addresses.
     pub(super) waiting: Vec<(Ticket, Change)>,
     outputs: Vec<Output>,
-    /// VMs whose process is new to whoever watches them.
+    /// VMs whose process the event loop does not watch yet.
     pub(super) started: Vec<VmName>,
-    /// VMs whose process is not watched, or whose end could not be collected, and when it is looked
-    /// at next.
+    /// VMs whose process is not watched, or whose exit status could not be read, and when the shell
+    /// looks at it next.
     unwatched: BTreeMap<VmName, u64>,
-    /// Bridges that are new, or gone, to whoever listens on them.
+    /// Bridges that the event loop has to open or close a packet socket for.
     pub(super) bridges: BTreeSet<String>,
 }
 
-/// What is to be told.
+/// A message to clients.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// The answer to a request.
@@ -111,7 +111,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Takes what there is to tell, in order.
+    /// Takes the messages to clients, in order.
     pub fn take_outputs(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)
     }
@@ -126,7 +126,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         std::mem::take(&mut self.bridges)
     }
 
-    /// The next moment of the monotonic clock at which [`Shell::tick`] has something to do.
+    /// The next moment, by the monotonic clock, at which [`Shell::tick`] has work.
     pub fn deadline(&self) -> Option<u64> {
         let unwatched = self.unwatched.values().copied().min();
         self.engine.deadline().into_iter().chain(unwatched).min()
@@ -142,13 +142,14 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         &mut self.network
     }
 
-    /// The engine, to look at.
+    /// The engine, for reading.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// The files that have to be compared before a request is handled: the caller does that,
-    /// because it takes time. None where one of them is missing, which the request is told.
+    /// The files whose checksums have to be compared before a request is handled. The caller
+    /// compares them, because that takes time. The list is empty if a file is missing: then the
+    /// request is refused.
     pub fn checksums(&self, request: &Request) -> Vec<Checksum> {
         let machine = match request.change() {
             Some(Change::Create { spec, start, dry_run, .. }) if *start || *dry_run => {
@@ -167,13 +168,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         checksums
     }
 
-    /// Who hypervisors run as; `None`: as the daemon.
+    /// The user of the hypervisors; `None`: the daemon's.
     pub fn hypervisor_user(&self) -> Option<&User> {
         self.launcher.user()
     }
 
     /// Handles one request, whose checksums were compared. The reply is among the outputs, now or
-    /// when what it waits for is done.
+    /// later if the request has to wait.
     pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) {
         self.resolve(now);
         let step = match request {
@@ -203,13 +204,14 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.settle(now);
     }
 
-    /// A process of [`Shell::take_started`] cannot be watched. It is looked at in a while, and is
-    /// among those again then.
+    /// A process of [`Shell::take_started`] cannot be watched. The shell looks at it later, and
+    /// then [`Shell::take_started`] returns it again.
     pub fn watch_later(&mut self, name: &VmName, now: Now) {
         self.unwatched.insert(name.clone(), now.mono + WATCH_RETRY_MS);
     }
 
-    /// Looks at processes that nobody watches, and has those that run watched again.
+    /// Looks at processes that nobody watches. Those that run are returned by
+    /// [`Shell::take_started`] again.
     fn look_at_unwatched(&mut self, now: Now) {
         let due = |(_, at): &(&VmName, &u64)| **at <= now.mono;
         while let Some((name, _)) = self.unwatched.iter().find(due) {
@@ -221,10 +223,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// A watched process is said to have ended.
+    /// The event loop was told that a watched process has ended.
     pub fn exited(&mut self, name: &VmName, now: Now) {
         if !self.collect(name, now) && self.processes.pidfd(name).is_some() {
-            // It runs, or cannot be asked now. Whoever said that it has ended says so only once.
+            // It runs, or cannot be asked now. The end of a process is reported only once.
             self.watch_later(name, now);
         }
     }
@@ -240,10 +242,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.settle(now);
     }
 
-    /// Collects a process that has ended, and says whether there was one.
+    /// Reads the exit status of a process that has ended. Returns whether there was one.
     fn collect(&mut self, name: &VmName, now: Now) -> bool {
         let Some(exit) = self.processes.reap(name) else { return false };
-        // A guest that panics resets itself, and for that its hypervisor ends well.
+        // A guest that panics resets itself. Then its hypervisor ends with status 0.
         let panicked = exit == Exit::Code(0) && self.launcher.tells_of_panic(name);
         let exit = if panicked { Exit::Panicked } else { exit };
         self.forget_process(name);
@@ -255,8 +257,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         true
     }
 
-    /// Does what is due, and what becomes due by that: afterwards [`Shell::deadline`] lies ahead. A
-    /// deadline that did not would keep the event loop awake, with a processor of its own.
+    /// Does all that is due, also what becomes due meanwhile. Afterwards [`Shell::deadline`] is in
+    /// the future: a deadline in the past would keep the event loop busy.
     pub fn tick(&mut self, now: Now) {
         for _ in 0..ROUNDS_MAX {
             self.tick_once(now);
@@ -286,7 +288,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.settle(now);
     }
 
-    /// How far the start of a process is.
+    /// The progress of the start of a process.
     fn progress(&mut self, name: &VmName) -> Progress {
         let Ok(vm) = self.engine.vm(name) else { return Progress::Starting };
         match self.launcher.control(&vm.record, self.store.paths()) {
@@ -295,7 +297,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Carries out what follows from what was done, until nothing does.
+    /// Carries out the decisions that follow from the last ones, until none is left.
     pub(super) fn settle(&mut self, now: Now) {
         while let Some(decision) = self.engine.follow_up(now) {
             self.carry_out(decision, now);
@@ -308,13 +310,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Has the engine know the name servers of the host, of which guests are told.
+    /// Tells the engine the name servers of the host, which guests are told.
     pub(super) fn resolve(&mut self, now: Now) {
         self.engine.resolved(self.resolvers.known(now, resolvers_of_the_host));
     }
 
-    /// Has the engine know what a change may need of the host: which ports it listens on itself, if
-    /// the change wants some. A VM that exists has its ports already.
+    /// Tells the engine on which ports the host itself listens, if the change exposes ports. A VM
+    /// that exists has its ports already.
     pub(super) fn know(&mut self, change: &Change) {
         let wanted = match change {
             Change::Create { name, .. } if self.engine.vm(name).is_ok() => Vec::new(),
@@ -347,7 +349,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(Reply::Tap { file: self.network.open_tap(&tap)?.into() })
     }
 
-    /// What the engine cannot know is looked up or checked here, before it decides.
+    /// Looks up and checks, before the engine decides, what the engine cannot know.
     fn step(&mut self, ticket: Ticket, change: &Change, now: Now) -> Result<Step, Error> {
         self.know(change);
         match change {
@@ -402,7 +404,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.outputs.extend(replies);
     }
 
-    /// Tells that something happened.
+    /// Reports an event.
     pub(super) fn event(&mut self, notice: Notice, now: Now) {
         let event = self.next_event(notice, now);
         self.outputs.push(Output::Event(event));

@@ -9,7 +9,7 @@
 //! - it can be stopped and deleted, and nothing else;
 //! - its hypervisor runs on. Its links stay, because the hypervisor has them open, but they are
 //!   *parked*: on no bridge, and down. No rule of ours knows the guest there, so it must not send;
-//! - nobody else gets what it has, as far as that is not somebody else's already ([`Held`]).
+//! - no other VM gets its addresses and names, unless another VM has them already ([`Held`]).
 
 use std::net::Ipv4Addr;
 

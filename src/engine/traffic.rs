@@ -1,4 +1,5 @@
-//! What the traffic of an interface may be, and what it is, as [`crate::model::traffic`] says.
+//! The traffic of an interface: which settings a VM may have, and which are in force
+//! ([`crate::model::traffic`]).
 
 use crate::engine::decide::Engine;
 use crate::model::error::Refusal;

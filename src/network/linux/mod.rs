@@ -5,11 +5,10 @@
 //! them. /proc/sys/net belongs to the namespace of the calling thread, which is the same thread.
 //!
 //! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`qdiscs`]
-//! holds them back, [`addresses`] gives them addresses, [`sysctl`] holds switches, [`nft`] the
-//! rules. The exception is to forget an address, which takes [`addresses`] and [`conntrack`].
-//! [`socket`] is how all of them speak with the kernel; what takes long is done [`worker`].
-//! [`monitor`] tells of what others change and [`packets`] of what guests ask: those two are the
-//! daemon's.
+//! limits their rate, [`addresses`] gives them addresses, [`sysctl`] has the switches, and [`nft`]
+//! the rules. The exception is to forget an address, which takes [`addresses`] and [`conntrack`].
+//! All of them use a [`socket`]. Slow work is done by the [`worker`]. The daemon itself uses
+//! [`monitor`], for changes by others, and [`packets`], for requests of guests.
 
 pub mod addresses;
 pub mod arp;
@@ -68,8 +67,8 @@ pub struct Linux {
 }
 
 impl Linux {
-    /// Opens the sockets. Needs CAP_NET_ADMIN in the namespace. `pool` is how many taps to make
-    /// ahead, once their kind is known.
+    /// Opens the sockets. Needs CAP_NET_ADMIN in the namespace. `pool` is the number of taps to
+    /// make ahead, once their kind is known.
     pub fn new(pool: usize) -> Result<Linux, Failure> {
         let route = Socket::open(NetlinkFamily::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
@@ -105,7 +104,7 @@ impl Network for Linux {
 
     fn observe(&mut self) -> Result<Observed, Failure> {
         let _still = self.worker.pause();
-        // This comes before the dump: a link that is gone by then is in neither.
+        // This comes before the dump: a link that is deleted meanwhile is in neither.
         let mut hidden = self.worker.retired();
         hidden.extend(self.pool.ready());
         let seen = self.nft.observe().map_err(unread("nf_tables"))?;
@@ -251,8 +250,8 @@ impl Linux {
         Ok(index)
     }
 
-    /// Deletes what the kernel keeps of an address. Both parts are tried, whatever becomes of the
-    /// first.
+    /// Deletes the neighbour entry and the connections of an address. The second is tried even if
+    /// the first fails.
     fn forget_address(&mut self, link: &str, address: IpAddr, at: Handover) -> Result<(), Error> {
         let neighbour = addresses::forget_neighbour(&mut self.route, link, address);
         let connections = match at {
@@ -263,7 +262,7 @@ impl Linux {
         connections
     }
 
-    /// Adds the shaping to links.
+    /// Adds the shaping to the observed links.
     fn observe_shaping(&mut self, links: &mut [Link]) -> Result<(), Failure> {
         let shaped = qdiscs::observe(&mut self.route).map_err(unread("queueing disciplines"))?;
         let shaped: BTreeMap<u32, Shaping> = shaped.into_iter().collect();

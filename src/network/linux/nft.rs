@@ -76,7 +76,7 @@ impl Nft {
         let port = socket.port().map_err(failed)?;
         let mut nft = Nft { socket, port, ownable: false };
         let asked = |error: Error| error.failure("ask for", "nf_tables tables that are owned");
-        // The kernel needs some 10 ms to undo a question, and a table that persists has answered.
+        // The kernel needs some 10 ms to undo the probe. If a table persists, no probe is needed.
         nft.ownable =
             nft.has_orphan().map_err(asked)? || nft.ask_for_owned_tables().map_err(asked)?;
         if !nft.ownable {
@@ -185,7 +185,7 @@ impl Nft {
         absent_is_done(removed)
     }
 
-    /// Reads our tables, our accept rules, and the chain for these rules.
+    /// Reads our tables, our accept rules, and the name of the chain for these rules.
     pub fn observe(&mut self) -> Result<ObservedRules, Error> {
         let mut tables = Vec::new();
         for family in FAMILIES {
@@ -208,7 +208,7 @@ impl Nft {
         others::translators(&mut self.socket)
     }
 
-    /// Other people's chains that drop; `name_of` is the name of a link by its index.
+    /// Chains of others that drop. `name_of` returns the name of a link by its index.
     pub fn barriers(
         &mut self,
         name_of: impl Fn(u32) -> Option<String>,
@@ -298,7 +298,7 @@ impl Nft {
         })
     }
 
-    /// How connections can be deleted.
+    /// The ways in which this kernel can delete connections.
     pub fn connections(&mut self) -> Result<Conntrack, Error> {
         let mut how = Conntrack::default();
         how.forget(&mut self.socket, FlowSelector::Of(NOBODY.into()))?;

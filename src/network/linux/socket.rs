@@ -63,12 +63,12 @@ pub struct Socket {
     buffer: Box<[u8]>,
 }
 
-/// Why a request was not done, or not completely.
+/// The reason why a request was not done, or only in part.
 #[derive(Debug)]
 pub enum Error {
     /// The kernel refused the message with this number (the first is 0), with this text, if any.
     Refused { index: u32, errno: i32, words: Option<String> },
-    /// A call failed, and what was asked for was not begun.
+    /// A call failed before the kernel began the request.
     Io(io::Error),
     /// The request does not fit a message; nothing was sent.
     Unsendable(netlink::Error),
@@ -304,7 +304,7 @@ impl AnswerReader {
         Ok(false)
     }
 
-    /// Counts a message, or a datagram, that says nothing of this request.
+    /// Counts a message or a datagram that is not about this request.
     fn pass_over(&mut self) -> Result<(), Error> {
         self.foreign += 1;
         if self.foreign > FOREIGN_MAX { Err(Error::Silent) } else { Ok(()) }
@@ -331,7 +331,7 @@ impl AnswerReader {
 }
 
 impl Error {
-    /// A refusal with our text, for cases where the kernel's says too little.
+    /// A refusal with our text, for cases in which the kernel's text says too little.
     pub fn refused(errno: i32, words: String) -> Error {
         Error::Refused { index: 0, errno, words: Some(words) }
     }
@@ -350,8 +350,8 @@ impl Error {
         }
     }
 
-    /// Whether what was asked for may have been done: the request was sent, and the kernel executes
-    /// it inside `send`.
+    /// Whether the kernel may have executed the request: it was sent, and the kernel executes it
+    /// inside `send`.
     pub fn is_unknown(&self) -> bool {
         match self {
             Error::Refused { .. } | Error::Io(_) | Error::Unsendable(_) => false,
@@ -363,8 +363,8 @@ impl Error {
         }
     }
 
-    /// What could not be done, to what, and why: the kernel's own words where it has any. What is
-    /// wrong with the conversation itself is shown as EPROTO.
+    /// The failure in words: the operation, its object, and the kernel's own text if there is one.
+    /// An error of the conversation itself is shown as EPROTO.
     pub fn failure(self, operation: &'static str, object: impl Into<String>) -> Failure {
         let object = object.into();
         let refused = |object, error: &io::Error| match error.raw_os_error() {
