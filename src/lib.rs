@@ -6,7 +6,7 @@
 //! 2. [`plan`]: what the kernel should hold; [`netlink`]: the kernel's messages;
 //!    [`nftables`]: the one as the other;
 //! 3. [`engine`]: the decisions;
-//! 4. [`spec`], [`config`], [`protocol`], [`store`], [`dhcp`]: what is read and written;
+//! 4. [`spec`], [`config`], [`protocol`], [`store`], [`dhcp`], [`dns`]: what is read and written;
 //! 5. [`network`], [`hypervisor`]: the kernel and the processes;
 //! 6. [`daemon`], [`cli`]: the programs.
 
@@ -16,6 +16,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dhcp;
+pub mod dns;
 pub mod engine;
 #[cfg(any(test, feature = "testing"))]
 mod fuzz;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use volnet::{
-    cli, config, daemon, dhcp, hypervisor, netlink, network, nftables, protocol, spec, store,
+    cli, config, daemon, dhcp, dns, hypervisor, netlink, network, nftables, protocol, spec, store,
 };
 
 /// The name of a target, and the function that it calls.
@@ -16,6 +16,7 @@ const TARGETS: &[Target] = &[
     ("connections", netlink::fuzz::connections),
     ("datagram", netlink::fuzz::datagram),
     ("dhcp", dhcp::fuzz::conversation),
+    ("dns", dns::exercise::message),
     ("engine", daemon::fuzz::engine),
     ("ext_ack", netlink::fuzz::ext_ack),
     ("frame", protocol::fuzz::frame),

@@ -19,6 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("spec", &["model"]),
     ("store", &["model"]),
     ("dhcp", &["model", "engine"]),
+    ("dns", &[]),
     ("protocol", &["model", "spec"]),
     ("hypervisor", &["model", "rights", "spec", "store"]),
     ("network", &["model", "rights", "netlink", "plan", "nftables", "dhcp"]),
@@ -47,7 +48,7 @@ const TEST_SUPPORT: &[&str] = &["tests", "fuzz", "fake", "memory"];
 
 /// The rooms without I/O.
 const PURE: &[&str] =
-    &["model", "plan", "engine", "spec", "protocol", "dhcp", "netlink", "nftables"];
+    &["model", "plan", "engine", "spec", "protocol", "dhcp", "dns", "netlink", "nftables"];
 
 /// What pure rooms may not use.
 const IMPURE: &[&str] = &["mio::", "nix::", "std::fs", "std::process", "UnixStream", "TcpStream"];
