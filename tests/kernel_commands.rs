@@ -224,7 +224,7 @@ fn tables() -> [Table; 2] {
     };
     let mac = Mac::of_guest("default", "web");
     let tap = Value::Link("vttap-web".into());
-    let address = Value::Ipv4([192, 168, 127, 2].into());
+    let address = Value::Address([192, 168, 127, 2].into());
     let ip = Table {
         family: Family::Ip,
         name: "volnet",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::{self, File};
+use std::net::IpAddr;
 
 use super::shell::Shell;
 use super::{doubt, guests};
@@ -214,23 +215,27 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// The allowed and denied packets of each VM.
     fn counters(&mut self, text: &mut String) -> Result<(), Error> {
-        let counted = self.network.counted()?;
-        let owners: BTreeMap<_, _> = self
+        let owners: BTreeMap<IpAddr, &VmName> = self
             .engine
             .vms()
-            .flat_map(|vm| vm.record.nics.iter().map(move |nic| (nic.address(), &vm.record.name)))
-            .filter_map(|(address, name)| Some((address?, name)))
+            .flat_map(|vm| vm.record.nics.iter().map(move |nic| (nic, &vm.record.name)))
+            .flat_map(|(nic, name)| nic.addresses().map(move |address| (address, name)))
             .collect();
-        for (unit, value) in [
-            ("packets", (|counted| counted.packets) as fn(&Counted) -> u64),
-            ("bytes", |counted| counted.bytes),
-        ] {
+        // A VM may have several addresses.
+        let mut sums = BTreeMap::new();
+        for Counted { address, allowed, packets, bytes } in self.network.counted()? {
+            let Some(vm) = owners.get(&address) else { continue };
+            let sum: &mut (u64, u64) = sums.entry((*vm, allowed)).or_default();
+            *sum = (sum.0 + packets, sum.1 + bytes);
+        }
+        for (unit, value) in
+            [("packets", (|sum| sum.0) as fn((u64, u64)) -> u64), ("bytes", |sum| sum.1)]
+        {
             let _ = writeln!(text, "# TYPE volnet_sent_{unit} counter");
-            for one in &counted {
-                let Some(vm) = owners.get(&one.address) else { continue };
-                let verdict = if one.allowed { "allowed" } else { "denied" };
+            for ((vm, allowed), sum) in &sums {
+                let verdict = if *allowed { "allowed" } else { "denied" };
                 let labels = format!("vm=\"{vm}\",verdict=\"{verdict}\"");
-                let _ = writeln!(text, "volnet_sent_{unit}_total{{{labels}}} {}", value(one));
+                let _ = writeln!(text, "volnet_sent_{unit}_total{{{labels}}} {}", value(*sum));
             }
         }
         Ok(())

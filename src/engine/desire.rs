@@ -153,7 +153,7 @@ impl Engine {
         let traffic = self.traffic(nic, spec, network);
         let mut elements = ruleset::exposed(nic.address(), &nic.exposed);
         if let Some(address) = nic.address() {
-            elements.extend(ruleset::policy(address, traffic.policy));
+            elements.extend(ruleset::policy(address.into(), traffic.policy));
         }
         if !self.is_guarded() {
             return elements;

@@ -5,7 +5,7 @@
 //! stands in the [`super::spec::NetworkSpec`] of the same index.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -63,7 +63,12 @@ fn since_boot<'a, D: Deserializer<'a>>(input: D) -> Result<u64, D::Error> {
 }
 
 impl Nic {
-    /// The address of the guest, if volnet knows it.
+    /// All addresses of the guest that volnet knows.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address().map(IpAddr::V4).into_iter()
+    }
+
+    /// The IPv4 address of the guest, if volnet knows it.
     pub fn address(&self) -> Option<Ipv4Addr> {
         self.ip.or(self.lease.filter(|lease| lease.given).map(|lease| lease.ip))
     }

@@ -15,6 +15,7 @@
 //! "internet"`. The metadata service of a cloud is always denied.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::prefix::Prefix;
@@ -76,7 +77,7 @@ pub enum To {
     /// Anywhere.
     Any,
     /// An address of this prefix.
-    Prefix(Prefix),
+    Prefix(Prefix<IpAddr>),
     /// A port of the host that leads to a guest.
     Exposed,
 }

@@ -19,32 +19,81 @@ pub struct Prefix<A = Ipv4Addr> {
 
 /// An address that has prefixes.
 pub trait Address: Copy + Eq {
+    /// What it is, in words.
+    const NAME: &str;
+    /// The longest prefix.
+    const BITS: u8;
+
     /// The address with all bits behind the first `length` zero. `None` if it has fewer bits.
     fn masked(self, length: u8) -> Option<Self>;
+
+    /// The address with all bits behind the first `length` one.
+    fn filled(self, length: u8) -> Self;
+
+    /// An address of the same family whose first `length` bits are one, and no others.
+    fn mask(self, length: u8) -> Self;
 }
 
 impl Address for Ipv4Addr {
+    const NAME: &str = "an IPv4 address";
+    const BITS: u8 = 32;
+
     fn masked(self, length: u8) -> Option<Ipv4Addr> {
-        Some(Ipv4Addr::from_bits(self.to_bits() & mask(length)?))
+        let behind = u32::MAX.checked_shr(length.into()).unwrap_or(0);
+        (length <= <Self as Address>::BITS).then(|| Ipv4Addr::from_bits(self.to_bits() & !behind))
+    }
+
+    fn filled(self, length: u8) -> Ipv4Addr {
+        let behind = u32::MAX.checked_shr(length.into()).unwrap_or(0);
+        Ipv4Addr::from_bits(self.to_bits() | behind)
+    }
+
+    fn mask(self, length: u8) -> Ipv4Addr {
+        Ipv4Addr::from_bits(!Ipv4Addr::UNSPECIFIED.filled(length).to_bits())
     }
 }
 
 impl Address for Ipv6Addr {
+    const NAME: &str = "an IPv6 address";
+    const BITS: u8 = 128;
+
     fn masked(self, length: u8) -> Option<Ipv6Addr> {
-        let mask = match length {
-            0 => 0,
-            1..=128 => u128::MAX << (128 - length),
-            _ => return None,
-        };
-        Some(Ipv6Addr::from_bits(self.to_bits() & mask))
+        let behind = u128::MAX.checked_shr(length.into()).unwrap_or(0);
+        (length <= <Self as Address>::BITS).then(|| Ipv6Addr::from_bits(self.to_bits() & !behind))
+    }
+
+    fn filled(self, length: u8) -> Ipv6Addr {
+        let behind = u128::MAX.checked_shr(length.into()).unwrap_or(0);
+        Ipv6Addr::from_bits(self.to_bits() | behind)
+    }
+
+    fn mask(self, length: u8) -> Ipv6Addr {
+        Ipv6Addr::from_bits(!Ipv6Addr::UNSPECIFIED.filled(length).to_bits())
     }
 }
 
 impl Address for IpAddr {
+    const NAME: &str = "an IP address";
+    const BITS: u8 = 128;
+
     fn masked(self, length: u8) -> Option<IpAddr> {
         match self {
             IpAddr::V4(address) => address.masked(length).map(IpAddr::V4),
             IpAddr::V6(address) => address.masked(length).map(IpAddr::V6),
+        }
+    }
+
+    fn filled(self, length: u8) -> IpAddr {
+        match self {
+            IpAddr::V4(address) => address.filled(length).into(),
+            IpAddr::V6(address) => address.filled(length).into(),
+        }
+    }
+
+    fn mask(self, length: u8) -> IpAddr {
+        match self {
+            IpAddr::V4(address) => address.mask(length).into(),
+            IpAddr::V6(address) => address.mask(length).into(),
         }
     }
 }
@@ -65,6 +114,16 @@ impl<A: Address> Prefix<A> {
         self.length
     }
 
+    /// The last address, all host bits one.
+    pub fn last(self) -> A {
+        self.network.filled(self.length)
+    }
+
+    /// The mask: an address whose first `length` bits are one.
+    pub fn mask(self) -> A {
+        self.network.mask(self.length)
+    }
+
     /// Whether `address` lies in this prefix.
     pub fn contains(self, address: A) -> bool {
         address.masked(self.length) == Some(self.network)
@@ -78,22 +137,14 @@ impl<A: Address> Prefix<A> {
 }
 
 impl Prefix {
-    /// The last address, all host bits one.
+    /// The broadcast address.
     pub fn broadcast(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network.to_bits() | !self.netmask().to_bits())
+        self.last()
     }
 
     /// The mask in dotted form.
     pub fn netmask(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(mask(self.length).unwrap_or(0))
-    }
-}
-
-fn mask(length: u8) -> Option<u32> {
-    match length {
-        0 => Some(0),
-        1..=32 => Some(u32::MAX << (32 - length)),
-        _ => None,
+        self.mask()
     }
 }
 
@@ -103,14 +154,20 @@ impl From<Prefix> for Prefix<IpAddr> {
     }
 }
 
-impl Serialize for Prefix {
+impl From<Prefix<Ipv6Addr>> for Prefix<IpAddr> {
+    fn from(Prefix { network, length }: Prefix<Ipv6Addr>) -> Prefix<IpAddr> {
+        Prefix { network: network.into(), length }
+    }
+}
+
+impl<A: fmt::Display> Serialize for Prefix<A> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Prefix {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Prefix, D::Error> {
+impl<'de, A: Address + FromStr + fmt::Display> Deserialize<'de> for Prefix<A> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Prefix<A>, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
@@ -122,21 +179,21 @@ impl<A: fmt::Display> fmt::Display for Prefix<A> {
     }
 }
 
-impl FromStr for Prefix {
+impl<A: Address + FromStr + fmt::Display> FromStr for Prefix<A> {
     type Err = String;
 
-    /// Reads `a.b.c.d/n`. Host bits that are not zero are an error, because they are probably a
-    /// mistake.
+    /// Reads an address, a slash and a length. Host bits that are not zero are an error, because
+    /// they are probably a mistake.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (address, length) =
-            text.split_once('/').ok_or_else(|| format!("{text:?} is not of the form a.b.c.d/n"))?;
-        let address: Ipv4Addr =
-            address.parse().map_err(|_| format!("{address:?} is not an IPv4 address"))?;
-        let prefix = (length.len() <= 2 && length.bytes().all(|b| b.is_ascii_digit()))
+        let (address, length) = text
+            .split_once('/')
+            .ok_or_else(|| format!("{text:?} is not {}, a slash and a length", A::NAME))?;
+        let address: A = address.parse().map_err(|_| format!("{address:?} is not {}", A::NAME))?;
+        let prefix = (length.len() <= 3 && length.bytes().all(|b| b.is_ascii_digit()))
             .then(|| length.parse().ok())
             .flatten()
             .and_then(|length| Prefix::containing(address, length))
-            .ok_or_else(|| format!("{length:?} is not a prefix length from 0 to 32"))?;
+            .ok_or_else(|| format!("{length:?} is not a prefix length from 0 to {}", A::BITS))?;
         if prefix.network != address {
             return Err(format!("{text} has host bits set; did you mean {prefix}?"));
         }

@@ -15,7 +15,7 @@ pub mod noop;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use self::features::Features;
 use crate::model::error::Failure;
@@ -99,7 +99,7 @@ pub struct Applied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// The guest's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whether it was allowed.
     pub allowed: bool,
     /// The number of packets.

@@ -2,7 +2,7 @@
 //!
 //! What cannot be ours (a chain that is not a base chain, a key of another type) is `None`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::encode;
 use crate::model::limits::Rate;
@@ -56,7 +56,7 @@ impl SeenSet {
     /// Its elements, of their bytes and flags; `None` if one cannot be ours.
     pub fn keys(&self, fields: &[Field], elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
         match self.kind {
-            SetKind::Prefixes => prefixes(elements),
+            SetKind::Prefixes => prefixes(*fields.first()?, elements),
             SetKind::Values | SetKind::Counting | SetKind::Limiting | SetKind::Learned { .. } => {
                 elements.iter().map(|(key, _)| read_key(key, fields)).collect()
             }
@@ -101,11 +101,12 @@ pub fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
             Field::Ether => {
                 Value::Ether(Mac(*value.first_chunk().filter(|_| is_padding(&value[6..]))?))
             }
-            Field::Ipv4 => Value::Ipv4(Ipv4Addr::from(*value.first_chunk::<4>()?)),
+            Field::Ipv4 => Value::Address(IpAddr::from(*value.first_chunk::<4>()?)),
+            Field::Ipv6 => Value::Address(IpAddr::from(*value.first_chunk::<16>()?)),
             Field::Protocol => Value::Protocol(*value.first().filter(|_| is_padding(&value[1..]))?),
             Field::Port => Value::Port(port(value)?),
             Field::Target => {
-                Value::Target(Ipv4Addr::from(*value.first_chunk::<4>()?), port(&value[4..])?)
+                Value::Target(IpAddr::from(*value.first_chunk::<4>()?), port(&value[4..])?)
             }
             Field::Rate(unit) => {
                 let word = |at| value.get(at..)?.first_chunk().copied().map(u32::from_be_bytes);
@@ -130,11 +131,14 @@ fn is_padding(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
 
-/// Joins the ends of intervals. `None` if one is not a prefix.
-pub fn prefixes(elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
+/// Joins the ends of intervals of addresses. `None` if one is not a prefix.
+pub fn prefixes(field: Field, elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
     let mut ends = Vec::with_capacity(elements.len());
     for (key, flags) in elements {
-        let at = u32::from_be_bytes(*key.first_chunk::<4>()?);
+        let at = match field {
+            Field::Ipv6 => u128::from_be_bytes(*key.first_chunk()?),
+            _ => u32::from_be_bytes(*key.first_chunk()?).into(),
+        };
         // If one interval ends where the next begins, the end comes first.
         ends.push((at, flags & INTERVAL_END == 0));
     }
@@ -148,22 +152,27 @@ pub fn prefixes(elements: &[(Vec<u8>, u32)]) -> Option<Vec<Key>> {
             (None, false) => {}
             (Some(_), true) => return None,
             (Some(start), false) => {
-                keys.push(vec![Value::Prefix(prefix(start, at - 1)?)]);
+                keys.push(vec![Value::Prefix(prefix(field, start, at - 1)?)]);
                 open = None;
             }
         }
     }
     if let Some(start) = open {
-        keys.push(vec![Value::Prefix(prefix(start, u32::MAX)?)]);
+        let last = if field == Field::Ipv6 { u128::MAX } else { u32::MAX.into() };
+        keys.push(vec![Value::Prefix(prefix(field, start, last)?)]);
     }
     Some(keys)
 }
 
-fn prefix(first: u32, last: u32) -> Option<Prefix> {
-    let length = (first ^ last).leading_zeros() as u8;
-    let prefix = Prefix::containing(Ipv4Addr::from_bits(first), length)?;
-    let whole = prefix.network().to_bits() == first && prefix.broadcast().to_bits() == last;
-    whole.then_some(prefix)
+fn prefix(field: Field, first: u128, last: u128) -> Option<Prefix<IpAddr>> {
+    let address = |at: u128| match field {
+        Field::Ipv6 => Some(IpAddr::V6(Ipv6Addr::from_bits(at))),
+        _ => Some(IpAddr::V4(Ipv4Addr::from_bits(at.try_into().ok()?))),
+    };
+    let bits = if field == Field::Ipv6 { Ipv6Addr::BITS } else { Ipv4Addr::BITS };
+    let length = bits - (u128::BITS - (first ^ last).leading_zeros());
+    let prefix = Prefix::containing(address(first)?, length as u8)?;
+    (prefix.network() == address(first)? && prefix.last() == address(last)?).then_some(prefix)
 }
 
 #[cfg(test)]
@@ -172,7 +181,17 @@ mod tests {
 
     #[test]
     fn intervals_become_prefixes() {
-        let end = |text: &str, flags| (text.parse::<Ipv4Addr>().unwrap().octets().to_vec(), flags);
+        let end = |text: &str, flags| match text.parse().unwrap() {
+            IpAddr::V4(address) => (address.octets().to_vec(), flags),
+            IpAddr::V6(address) => (address.octets().to_vec(), flags),
+        };
+        let text = |field, elements: &[(Vec<u8>, u32)]| -> Vec<String> {
+            let prefix = |key: &Key| match key.as_slice() {
+                [Value::Prefix(prefix)] => prefix.to_string(),
+                other => panic!("{other:?}"),
+            };
+            prefixes(field, elements).unwrap().iter().map(prefix).collect()
+        };
         let elements = [
             end("10.0.1.0", 0),
             end("10.0.2.0", INTERVAL_END),
@@ -181,15 +200,18 @@ mod tests {
             end("0.0.0.0", INTERVAL_END),
             end("255.255.255.0", 0),
         ];
-        let keys = prefixes(&elements).unwrap();
-        let text: Vec<String> = keys
-            .iter()
-            .map(|key| match key.as_slice() {
-                [Value::Prefix(prefix)] => prefix.to_string(),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(text, ["10.0.0.0/24", "10.0.1.0/24", "255.255.255.0/24"]);
-        assert_eq!(prefixes(&[end("10.0.0.1", 0), end("10.0.0.9", INTERVAL_END)]), None);
+        assert_eq!(
+            text(Field::Ipv4, &elements),
+            ["10.0.0.0/24", "10.0.1.0/24", "255.255.255.0/24"]
+        );
+        let elements = [
+            end("fd00:1::", 0),
+            end("fd00:1:0:1::", INTERVAL_END),
+            end("::", INTERVAL_END),
+            end("ff00::", 0),
+        ];
+        assert_eq!(text(Field::Ipv6, &elements), ["fd00:1::/64", "ff00::/8"]);
+        let odd = [end("10.0.0.1", 0), end("10.0.0.9", INTERVAL_END)];
+        assert_eq!(prefixes(Field::Ipv4, &odd), None);
     }
 }

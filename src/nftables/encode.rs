@@ -1,5 +1,7 @@
 //! Encodes values of the ruleset as messages.
 
+use std::net::IpAddr;
+
 use crate::model::limits::Rate;
 use crate::netlink::nft::FAMILY_IP;
 use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX, With};
@@ -124,9 +126,13 @@ pub fn same_set(one: &Element, other: &Element) -> bool {
 /// end of all addresses.
 fn write_key(writer: &mut Writer, message: &mut Elements, key: &Key) {
     if let [Value::Prefix(prefix)] = key.as_slice() {
-        message.element(writer, &prefix.network().octets(), With::Nothing, 0);
-        if let Some(behind) = prefix.broadcast().to_bits().checked_add(1) {
-            message.element(writer, &behind.to_be_bytes(), With::Nothing, INTERVAL_END);
+        message.element(writer, &octets(prefix.network()), With::Nothing, 0);
+        let behind = match prefix.last() {
+            IpAddr::V4(last) => last.to_bits().checked_add(1).map(|at| at.to_be_bytes().to_vec()),
+            IpAddr::V6(last) => last.to_bits().checked_add(1).map(|at| at.to_be_bytes().to_vec()),
+        };
+        if let Some(behind) = behind {
+            message.element(writer, &behind, With::Nothing, INTERVAL_END);
         }
         return;
     }
@@ -145,6 +151,13 @@ fn write_key(writer: &mut Writer, message: &mut Elements, key: &Key) {
     message.element(writer, key, with, 0);
 }
 
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().into(),
+        IpAddr::V6(address) => address.octets().into(),
+    }
+}
+
 fn limit(counted: Unit, Rate { per_second, burst }: Rate) -> Limit {
     Limit { unit: unit(counted), per_second, burst }
 }
@@ -156,8 +169,8 @@ fn unit(unit: Unit) -> limit::Unit {
     }
 }
 
-/// The longest key: two links.
-const KEY_BYTES_MAX: usize = 2 * LINK_BYTES;
+/// The longest key: a link and the address of its guest in three parts.
+const KEY_BYTES_MAX: usize = LINK_BYTES + 8 + 8 + 4;
 
 /// Writes a value and returns its length in bytes, padded to four.
 fn write_value(into: &mut [u8], value: &Value) -> usize {
@@ -170,14 +183,8 @@ fn write_value(into: &mut [u8], value: &Value) -> usize {
             into[..6].copy_from_slice(&mac.0);
             8
         }
-        Value::Ipv4(address) => {
-            into[..4].copy_from_slice(&address.octets());
-            4
-        }
-        Value::Prefix(prefix) => {
-            into[..4].copy_from_slice(&prefix.network().octets());
-            4
-        }
+        Value::Address(address) => write_address(into, *address),
+        Value::Prefix(prefix) => write_address(into, prefix.network()),
         Value::Protocol(protocol) => {
             into[0] = *protocol;
             4
@@ -187,9 +194,9 @@ fn write_value(into: &mut [u8], value: &Value) -> usize {
             4
         }
         Value::Target(address, port) => {
-            into[..4].copy_from_slice(&address.octets());
-            into[4..6].copy_from_slice(&port.to_be_bytes());
-            field_bytes(Field::Target)
+            let length = write_address(into, *address);
+            into[length..length + 2].copy_from_slice(&port.to_be_bytes());
+            length + 4
         }
         // It is not in the key.
         Value::Rate(..) => 0,
@@ -198,6 +205,12 @@ fn write_value(into: &mut [u8], value: &Value) -> usize {
             bytes.len().next_multiple_of(4)
         }
     }
+}
+
+fn write_address(into: &mut [u8], address: IpAddr) -> usize {
+    let octets = octets(address);
+    into[..octets.len()].copy_from_slice(&octets);
+    octets.len()
 }
 
 fn write_rule(writer: &mut Writer, rule: &Rule) {
@@ -214,6 +227,12 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
                 }
                 let how = if *negated { Compare::NotEqual } else { Compare::Equal };
                 expression::compare(writer, REG32_FIRST, how, &number_of(*field, *value));
+            }
+            Match::Within { field, prefix } => {
+                load(writer, *field, REG32_FIRST);
+                expression::mask(writer, REG32_FIRST, &octets(prefix.mask()));
+                let network = octets(prefix.network());
+                expression::compare(writer, REG32_FIRST, Compare::Equal, &network);
             }
             Match::Put { fields, set } => {
                 load_all(writer, fields);
@@ -289,6 +308,8 @@ fn load_of(field: PacketField) -> Load {
         PacketField::IpFragment => payload(Base::Network, 6, 2),
         PacketField::IpSource => payload(Base::Network, 12, 4),
         PacketField::IpDestination => payload(Base::Network, 16, 4),
+        PacketField::Ip6Source => payload(Base::Network, 8, 16),
+        PacketField::Ip6Destination => payload(Base::Network, 24, 16),
         PacketField::ArpHardware => payload(Base::Network, 0, 2),
         PacketField::ArpProtocol => payload(Base::Network, 2, 2),
         PacketField::ArpHardwareLength => payload(Base::Network, 4, 1),
@@ -337,6 +358,7 @@ pub fn limited(key: &[Field]) -> Option<limit::Unit> {
 // nft's numbers for types (nftables, `enum datatypes`).
 const TYPE_INTEGER: u32 = 4;
 const TYPE_IPADDR: u32 = 7;
+const TYPE_IP6ADDR: u32 = 8;
 const TYPE_ETHERADDR: u32 = 9;
 const TYPE_INET_PROTOCOL: u32 = 12;
 const TYPE_INET_SERVICE: u32 = 13;
@@ -370,6 +392,7 @@ pub fn is_key_type(key: &[Field], number: u32) -> bool {
 fn of_types(key: &[Field], of_bytes: impl Fn(&Bytes) -> u32) -> u32 {
     let number = |field: &Field| match field {
         Field::Ipv4 => Some(TYPE_IPADDR),
+        Field::Ipv6 => Some(TYPE_IP6ADDR),
         Field::Ether => Some(TYPE_ETHERADDR),
         Field::Link => Some(TYPE_IFNAME),
         Field::Protocol => Some(TYPE_INET_PROTOCOL),
@@ -390,6 +413,7 @@ pub fn field_bytes(field: Field) -> usize {
         Field::Link => LINK_BYTES,
         Field::Ether => 8,
         Field::Ipv4 | Field::Protocol | Field::Port => 4,
+        Field::Ipv6 => 16,
         Field::Target | Field::Rate(_) => 8,
         Field::Bytes(bytes) => usize::from(bytes.length).next_multiple_of(4),
     }

@@ -24,7 +24,9 @@ pub fn ruleset(bytes: &[u8]) {
         }
         raw.push(message.payload.to_vec());
     });
-    let elements = |fields| raw.iter().flat_map(move |payload| elements(payload, fields));
+    let elements = |fields: &[Field]| -> Vec<Raw> {
+        raw.iter().flat_map(|payload| elements(payload, fields)).collect()
+    };
     for fields in ruleset::keys() {
         for (bytes, _) in elements(fields) {
             let read = decode::read_key(&bytes, fields);
@@ -32,10 +34,11 @@ pub fn ruleset(bytes: &[u8]) {
             assert!(read.is_none_or(same), "{bytes:?}");
         }
     }
-    const PREFIX: &[Field] = &[Field::Ipv4];
-    let raw: Vec<Raw> = elements(PREFIX).collect();
-    if let Some(keys) = decode::prefixes(&raw) {
-        assert_eq!(decode::prefixes(&written(&keys, PREFIX)), Some(keys));
+    for field in [Field::Ipv4, Field::Ipv6] {
+        let raw = elements(&[field]);
+        if let Some(keys) = decode::prefixes(field, &raw) {
+            assert_eq!(decode::prefixes(field, &written(&keys, &[field])), Some(keys));
+        }
     }
 }
 

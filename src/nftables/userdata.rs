@@ -49,6 +49,7 @@ fn of_field(field: Field) -> Option<Vec<u8>> {
         Field::Bytes(bytes) => (PAYLOAD, of_bytes(bytes)),
         Field::Ether
         | Field::Ipv4
+        | Field::Ipv6
         | Field::Protocol
         | Field::Port
         | Field::Target

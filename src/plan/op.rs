@@ -121,7 +121,7 @@ impl Op {
                 Value::Protocol(protocol),
                 Value::Port(host_port),
                 Value::Target(address, port),
-            ] => Some(Op::ForgetFlows { protocol, host_port, address: address.into(), port }),
+            ] => Some(Op::ForgetFlows { protocol, host_port, address, port }),
             _ => None,
         }
     }

@@ -11,7 +11,7 @@ pub use ours::{ALLOWED, DENIED, GuestPort, TABLE, elements, exposed, key, keys, 
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
@@ -163,6 +163,8 @@ pub enum Field {
     Ether,
     /// An IPv4 address, 4 bytes.
     Ipv4,
+    /// An IPv6 address, 16 bytes.
+    Ipv6,
     /// A protocol of IP, 1 byte.
     Protocol,
     /// A port, 2 bytes.
@@ -217,10 +219,10 @@ pub enum Value {
     Link(String),
     /// An Ethernet address.
     Ether(Mac),
-    /// One IPv4 address.
-    Ipv4(Ipv4Addr),
+    /// One address, of the family of its field.
+    Address(IpAddr),
     /// All addresses of a prefix; only in sets of prefixes.
-    Prefix(Prefix),
+    Prefix(Prefix<IpAddr>),
     /// A protocol of IP.
     Protocol(u8),
     /// A port.
@@ -228,7 +230,7 @@ pub enum Value {
     /// Bytes.
     Bytes(Vec<u8>),
     /// The value of the key; only in maps.
-    Target(Ipv4Addr, u16),
+    Target(IpAddr, u16),
     /// A rate; only in sets that limit.
     Rate(Unit, Rate),
 }
@@ -304,6 +306,8 @@ pub enum Match {
     /// The field of the packet has (or has not) this value. If there is a `mask`, only its bits
     /// count.
     Is { field: PacketField, mask: Option<u64>, value: u64, negated: bool },
+    /// The address in the field is of this prefix.
+    Within { field: PacketField, prefix: Prefix<IpAddr> },
     /// Matches packets above `rate` per second, counted separately for each value of `fields` in
     /// `set`.
     Faster { fields: &'static [PacketField], set: &'static str, rate: Rate },
@@ -342,6 +346,10 @@ pub enum PacketField {
     IpSource,
     /// IPv4 destination address.
     IpDestination,
+    /// IPv6 source address.
+    Ip6Source,
+    /// IPv6 destination address.
+    Ip6Destination,
     /// ARP hardware type (RFC 826).
     ArpHardware,
     /// ARP protocol type.
@@ -424,6 +432,7 @@ mod tests {
         assert_eq!(key(Family::Ip, "bridges"), Some(&[Field::Link][..]));
         assert_eq!(key(Family::Ip, "policy_web"), Some(&[Field::Ipv4][..]));
         assert_eq!(key(Family::Bridge, "bridges"), None);
-        assert_eq!(key(Family::Ip6, "policy_web"), None);
+        assert_eq!(key(Family::Ip6, "policy_web"), Some(&[Field::Ipv6][..]));
+        assert_eq!(key(Family::Bridge, "policy_web"), None);
     }
 }

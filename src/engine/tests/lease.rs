@@ -99,7 +99,7 @@ fn an_address_is_forgotten_when_it_is_given_and_when_it_is_given_back() {
     // What lets the guest use the address.
     let own = |last| {
         let (link, mac) = (Value::Link("vttap-asks".into()), Mac::of_guest("default", "asks"));
-        let key = vec![link, Value::Ether(mac), Value::Ipv4([192, 168, 127, last].into())];
+        let key = vec![link, Value::Ether(mac), Value::Address([192, 168, 127, last].into())];
         let guest = Element { family: Family::Bridge, table: "volnet", set: "guests".into(), key };
         [ruleset::policy([192, 168, 127, last].into(), "open"), vec![guest]].concat()
     };

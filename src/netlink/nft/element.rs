@@ -4,6 +4,8 @@
 //! first value, and with a flag the first value behind it. An element of a map has what its key
 //! leads to beside it, one of a set that limits its limit.
 
+use std::net::IpAddr;
+
 use super::super::Error;
 use super::super::attr::{Attr, Attrs};
 use super::super::message::{CREATE, DUMP, REQUEST};
@@ -149,9 +151,9 @@ pub fn read(
     Ok(())
 }
 
-/// Reads the payload of a message of elements that count and have keys of four bytes: the key,
+/// Reads the payload of a message of elements that count and whose keys are addresses: the address,
 /// packets and bytes.
-pub fn read_counters(payload: &[u8]) -> Result<Vec<([u8; 4], u64, u64)>, Error> {
+pub fn read_counters(payload: &[u8]) -> Result<Vec<(IpAddr, u64, u64)>, Error> {
     let mut counters = Vec::new();
     for attr in Attrs::new(split(payload)?.1) {
         let attr = attr?;
@@ -168,12 +170,18 @@ pub fn read_counters(payload: &[u8]) -> Result<Vec<([u8; 4], u64, u64)>, Error> 
                     _ => {}
                 }
             }
-            let key = key.ok_or(Error::Missing)?.try_into().map_err(|_| Error::TooShort)?;
+            let key = address(key.ok_or(Error::Missing)?)?;
             let (packets, bytes) = count.ok_or(Error::Missing)?;
             counters.push((key, packets, bytes));
         }
     }
     Ok(counters)
+}
+
+fn address(key: &[u8]) -> Result<IpAddr, Error> {
+    let v4 = key.try_into().map(|octets: [u8; 4]| IpAddr::from(octets));
+    v4.or_else(|_| key.try_into().map(|octets: [u8; 16]| octets.into()))
+        .map_err(|_| Error::WrongSize)
 }
 
 /// Packets and bytes of the expression of an element that counts.

@@ -215,12 +215,8 @@ impl Network for Linux {
     fn counted(&mut self) -> Result<Vec<Counted>, Failure> {
         let mut all = Vec::new();
         for (set, allowed) in [(ALLOWED, true), (DENIED, false)] {
-            let counted = match self.nft.counted(set) {
-                Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
-                counted => counted.map_err(unread("what was counted"))?,
-            };
-            let counted = counted.into_iter();
-            all.extend(counted.map(|(address, packets, bytes)| Counted {
+            let counted = self.nft.counted(set).map_err(unread("what was counted"))?;
+            all.extend(counted.into_iter().map(|(address, packets, bytes)| Counted {
                 address,
                 allowed,
                 packets,

@@ -12,13 +12,13 @@
 mod observe;
 mod others;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::conntrack::{Conntrack, FlowSelector};
 use super::socket::{Error, NetlinkFamily, Socket};
 use crate::model::error::Failure;
 use crate::netlink::nft::object::{self, NewChain, NewTable, TableMessage};
-use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, batch, element};
+use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6, batch, element};
 use crate::netlink::writer::{Sequence, Writer};
 use crate::nftables::{accept, encode, number};
 use crate::plan::firewall::{Barrier, Firewall};
@@ -156,14 +156,21 @@ impl Nft {
     }
 
     /// The counters of the elements of one of our sets: address, packets and bytes.
-    pub fn counted(&mut self, set: &str) -> Result<Vec<(Ipv4Addr, u64, u64)>, Error> {
-        let of = element::Of { family: FAMILY_IP, table: TABLE, set };
-        let counted: Vec<Vec<_>> = self.socket.dump(
-            |writer, sequence| element::dump(writer, sequence, of),
-            |message| Ok(Some(element::read_counters(message.payload)?)),
-        )?;
-        let address = |(key, packets, bytes): ([u8; 4], u64, u64)| (key.into(), packets, bytes);
-        Ok(counted.into_iter().flatten().map(address).collect())
+    pub fn counted(&mut self, set: &str) -> Result<Vec<(IpAddr, u64, u64)>, Error> {
+        let mut counted = Vec::new();
+        for family in [FAMILY_IP, FAMILY_IP6] {
+            let of = element::Of { family, table: TABLE, set };
+            let dumped = self.socket.dump(
+                |writer, sequence| element::dump(writer, sequence, of),
+                |message| Ok(Some(element::read_counters(message.payload)?)),
+            );
+            match dumped {
+                // There is no such table, or it has no such set.
+                Err(error) if error.errno() == Some(libc::ENOENT) => {}
+                dumped => counted.extend(dumped?.into_iter().flatten()),
+            }
+        }
+        Ok(counted)
     }
 
     /// Puts an accept rule at the head of its chain.

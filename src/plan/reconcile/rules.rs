@@ -70,7 +70,7 @@ pub(super) fn compare_tables(desired: &[Table], observed: &Observed) -> Tables {
 
 fn addresses(key: &Key) -> impl Iterator<Item = IpAddr> {
     key.iter().filter_map(|value| match value {
-        Value::Ipv4(address) => Some(IpAddr::V4(*address)),
+        Value::Address(address) => Some(*address),
         Value::Link(_)
         | Value::Ether(_)
         | Value::Prefix(_)

@@ -73,7 +73,7 @@ impl Host {
     }
 
     pub(crate) fn elements(&self, at: usize) -> Vec<Element> {
-        let key = vec![Value::Ipv4(self.vms[at].1.ip.unwrap())];
+        let key = vec![Value::Address(self.vms[at].1.ip.unwrap().into())];
         vec![Element { family: Family::Ip, table: "volnet", set: "guests".into(), key }]
     }
 
@@ -428,7 +428,7 @@ fn a_known_index_proves_a_tap_that_lost_its_alias() {
 fn only_elements_that_differ_are_touched() {
     let host = Host::with_vms(3);
     let mut fake = host.kernel();
-    let stray = vec![Value::Ipv4(Ipv4Addr::new(192, 0, 2, 9))];
+    let stray = vec![Value::Address(IpAddr::from([192, 0, 2, 9]))];
     let lost = host.elements(1);
     let keys = &mut fake.table_mut(Family::Ip, "volnet").unwrap().sets[0].1;
     keys.retain(|key| *key != lost[0].key);
@@ -539,8 +539,8 @@ fn an_address_that_a_vm_had_is_forgotten_unless_another_has_it() {
     fake.kernel.flows = [(lost, kept), (kept, localhost)].into();
     // An element too many for an address that a VM has, and one of an address that is not ours.
     let keys = &mut fake.table_mut(Family::Ip, "volnet").unwrap().sets[0].1;
-    keys.push(vec![Value::Link("vttap-x".into()), Value::Ipv4([10, 0, 0, 2].into())]);
-    keys.push(vec![Value::Ipv4(Ipv4Addr::new(192, 0, 2, 9))]);
+    keys.push(vec![Value::Link("vttap-x".into()), Value::Address([10, 0, 0, 2].into())]);
+    keys.push(vec![Value::Address(IpAddr::from([192, 0, 2, 9]))]);
     let plan = host.drift(&mut fake).plan;
     let steps: Vec<_> = plan.iter().map(|op| op.describe().0).collect();
     assert_eq!(steps, ["remove elements", "delete link", "delete neighbour"]);
@@ -694,7 +694,7 @@ impl Meddle {
             }
             Meddle::Owned => observed.tables.iter_mut().for_each(|table| table.owned = Some(false)),
             Meddle::Element(n) => {
-                let key = vec![Value::Ipv4(Ipv4Addr::new(10, 0, 0, n))];
+                let key = vec![Value::Address(IpAddr::from([10, 0, 0, n]))];
                 for (_, keys) in observed.tables.iter_mut().flat_map(|table| &mut table.sets) {
                     if !keys.contains(&key) {
                         keys.push(key.clone());

@@ -25,7 +25,7 @@ mod policies;
 mod routed;
 mod routed6;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
     Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, Layer, Match, PacketField, Rule,
@@ -83,7 +83,7 @@ pub fn tables(
     owned: bool,
 ) -> Vec<Table> {
     let mut tables =
-        vec![routed::table(networks, policies, owned), routed6::table(networks, owned)];
+        vec![routed::table(networks, policies, owned), routed6::table(networks, policies, owned)];
     if is_guarded(networks.iter().copied()) {
         tables.push(bridged::table(networks, owned));
     }
@@ -99,8 +99,8 @@ pub fn tables(
 
 /// The key of one of our sets, by its name; `None` if we have no such set.
 pub fn key(family: Family, set: &str) -> Option<&'static [Field]> {
-    if family == Family::Ip && policies::is_members(set) {
-        return Some(policies::MEMBERS);
+    if let Some(key) = policies::key(family, set) {
+        return Some(key);
     }
     let sets = declared().into_iter().find(|table| table.family == family)?.sets;
     sets.iter().find(|declared| declared.name == set).map(|declared| declared.key)
@@ -113,7 +113,7 @@ pub fn keys() -> Vec<&'static [Field]> {
 
 /// The tables of a host without networks and policies.
 fn declared() -> [Table; 3] {
-    [routed::table(&[], &[], false), routed6::table(&[], false), bridged::table(&[], false)]
+    [routed::table(&[], &[], false), routed6::table(&[], &[], false), bridged::table(&[], false)]
 }
 
 /// The elements of a VM on a host with `bridge volnet`.
@@ -127,7 +127,7 @@ pub fn exposed(address: Option<Ipv4Addr>, ports: &[Expose]) -> Vec<Element> {
 }
 
 /// The elements of a VM with this address in the sets of its policy.
-pub fn policy(address: Ipv4Addr, policy: &str) -> Vec<Element> {
+pub fn policy(address: IpAddr, policy: &str) -> Vec<Element> {
     policies::elements(address, policy)
 }
 
@@ -203,7 +203,7 @@ fn set(name: &'static str, key: &'static [Field], elements: Vec<Key>) -> Set {
 
 /// A set of prefixes.
 fn prefixes<'a>(name: &'static str, networks: impl Iterator<Item = &'a NetworkConfig>) -> Set {
-    let elements = networks.map(|network| vec![Value::Prefix(network.subnet)]).collect();
+    let elements = networks.map(|network| vec![Value::Prefix(network.subnet.into())]).collect();
     Set { name: name.into(), key: &[Field::Ipv4], kind: SetKind::Prefixes, kept: false, elements }
 }
 

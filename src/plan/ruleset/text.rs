@@ -145,6 +145,10 @@ fn match_text(condition: &Match) -> String {
             let (name, value) = (packet_field(*field), value_text(*field, *value));
             format!("{name}{} {how} {value}", mask.unwrap_or_default())
         }
+        Match::Within { field, prefix } => {
+            let (name, mask) = (packet_field(*field), prefix.mask());
+            format!("{name} & {mask} == {}", prefix.network())
+        }
         Match::Put { fields, set } => format!("update @{set} {{ {} }}", packet_fields(fields)),
         Match::Faster { fields, set, rate } => format!(
             "update @{set} {{ {} {} }}",
@@ -183,6 +187,8 @@ fn packet_field(field: PacketField) -> Cow<'static, str> {
         PacketField::EtherSource => "ether saddr",
         PacketField::IpSource => "ip saddr",
         PacketField::IpDestination => "ip daddr",
+        PacketField::Ip6Source => "ip6 saddr",
+        PacketField::Ip6Destination => "ip6 daddr",
         PacketField::ArpHardware => "arp htype",
         PacketField::ArpProtocol => "arp ptype",
         PacketField::ArpHardwareLength => "arp hlen",
@@ -230,7 +236,11 @@ fn value_text(field: PacketField, value: u64) -> String {
         | PacketField::IcmpType
         | PacketField::Icmp6Type
         | PacketField::IgmpType => value.to_string(),
-        PacketField::InLink | PacketField::OutLink | PacketField::Bytes(_) => format!("{value:#x}"),
+        PacketField::InLink
+        | PacketField::OutLink
+        | PacketField::Ip6Source
+        | PacketField::Ip6Destination
+        | PacketField::Bytes(_) => format!("{value:#x}"),
     }
 }
 
@@ -245,6 +255,7 @@ fn field_type(field: Field) -> Option<String> {
         Field::Link => "ifname".into(),
         Field::Ether => "ether_addr".into(),
         Field::Ipv4 => "ipv4_addr".into(),
+        Field::Ipv6 => "ipv6_addr".into(),
         Field::Protocol => "inet_proto".into(),
         Field::Port => "inet_service".into(),
         Field::Target => "ipv4_addr . inet_service".into(),
@@ -274,7 +285,7 @@ fn key_text(key: &Key) -> String {
         text.push_str(&match value {
             Value::Link(name) => format!("\"{name}\""),
             Value::Ether(mac) => mac.to_string(),
-            Value::Ipv4(address) => address.to_string(),
+            Value::Address(address) => address.to_string(),
             Value::Prefix(prefix) => prefix.to_string(),
             Value::Protocol(protocol) => protocol.to_string(),
             Value::Port(port) => port.to_string(),

@@ -130,7 +130,8 @@ pub(super) const BYTES: &[Field] = &[Field::Link, Field::Rate(Unit::Bytes)];
 pub(super) const PACKETS: &[Field] = &[Field::Link, Field::Rate(Unit::Packets)];
 
 pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
-    let hosts = networks.iter().map(|network| vec![Value::Ipv4(network.host_ip)]).collect();
+    let hosts =
+        networks.iter().map(|network| vec![Value::Address(network.host_ip.into())]).collect();
     let learned = |name: &'static str, key, timeout_s, kept| Set {
         name: name.into(),
         key,
@@ -173,7 +174,7 @@ pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
         let (first, rest) = guest.mac.0.split_at(PART.into());
         vec![link(), Value::Bytes(first.to_vec()), Value::Bytes(rest.to_vec())]
     };
-    let own = guest.ip.map(|ip| vec![link(), Value::Ether(guest.mac), Value::Ipv4(ip)]);
+    let own = guest.ip.map(|ip| vec![link(), Value::Ether(guest.mac), Value::Address(ip.into())]);
     let mut keys = vec![("ports", vec![link()])];
     if guest.antispoof {
         keys.push(("macs", mac()));

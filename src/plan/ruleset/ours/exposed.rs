@@ -84,9 +84,9 @@ pub(super) fn elements(address: Ipv4Addr, ports: &[Expose]) -> Vec<Element> {
         |set: &'static str, key| Element { family: Family::Ip, table: TABLE, set: set.into(), key };
     let of_pair = |exposed: &Expose, (host_port, port)| {
         let protocol = Value::Protocol(exposed.protocol.number());
-        let (at, to) = (Value::Port(host_port), Value::Target(address, port));
+        let (at, to) = (Value::Port(host_port), Value::Target(address.into(), port));
         match exposed.host_ip {
-            Some(ip) => element("exposed_at", vec![Value::Ipv4(ip), protocol, at, to]),
+            Some(ip) => element("exposed_at", vec![Value::Address(ip.into()), protocol, at, to]),
             None => element("exposed", vec![protocol, at, to]),
         }
     };

@@ -35,12 +35,12 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
         rule([within(&[IpSource], "subnets"), outside(&[OutLink], "bridges")], Verdict::Masquerade);
     let answers = networks.iter().flat_map(|network| {
         [network.host_ip, network.subnet.broadcast(), Ipv4Addr::BROADCAST]
-            .map(|address| vec![bridge(network), Value::Ipv4(address)])
+            .map(|address| vec![bridge(network), Value::Address(address.into())])
     });
     let mut sets = shared_sets(networks);
     sets.push(prefixes("subnets", nat));
     sets.extend(exposed::sets(networks));
-    sets.extend(policies::sets(networks, policies));
+    sets.extend(policies::sets(policies::IPV4, networks, policies));
     sets.push(set("answers", &[Field::Link, Field::Ipv4], answers.collect()));
     Table {
         family: Family::Ip,
@@ -55,7 +55,7 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
                 priority: PRIORITY_SOURCE_NAT,
                 rules: vec![exposed::masqueraded(), masquerade],
             },
-            policies::chain(policies),
+            policies::chain(policies::IPV4, policies),
             filter("forward", Hook::Forward, PRIORITY_FILTER, forwarded()),
             filter("input", Hook::Input, PRIORITY_FILTER, to_host(networks)),
             exposed::prerouting(),

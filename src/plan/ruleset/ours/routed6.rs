@@ -8,8 +8,10 @@
 
 use super::{
     Family, Hook, ICMP6, Match, NetworkConfig, PRIORITY_FILTER, PacketField, Rule, TABLE, Table,
-    Verdict, filter, from_elsewhere, is, is_service, keep_apart, rule, shared_sets, within,
+    Verdict, filter, from_elsewhere, is, is_service, keep_apart, policies, rule, shared_sets,
+    within,
 };
+use crate::model::policy::Policy;
 
 /// Types of ICMPv6 (RFC 4443): echo request.
 const ECHO: u64 = 128;
@@ -17,7 +19,7 @@ const ECHO: u64 = 128;
 /// solicitation and advertisement (RFC 4861).
 const NEIGHBOURLY: [u64; 5] = [131, 132, 143, 135, 136];
 
-pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
+pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: bool) -> Table {
     let spoken = networks.iter().any(|network| network.ipv6);
     let established = || spoken.then(|| rule([Match::Established], Verdict::Accept)).into_iter();
     let mut input = vec![rule([from_elsewhere(networks)], Verdict::Accept)];
@@ -26,21 +28,15 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
         input.extend(answered());
     }
     input.push(rule([], Verdict::Drop));
-    Table {
-        family: Family::Ip6,
-        name: TABLE,
-        owned,
-        sets: shared_sets(networks),
-        chains: vec![
-            filter(
-                "forward",
-                Hook::Forward,
-                PRIORITY_FILTER,
-                established().chain(keep_apart()).collect(),
-            ),
-            filter("input", Hook::Input, PRIORITY_FILTER, input),
-        ],
-    }
+    let mut sets = shared_sets(networks);
+    sets.extend(policies::sets(policies::IPV6, networks, policies));
+    let forward = established().chain(keep_apart()).collect();
+    let mut chains = vec![
+        filter("forward", Hook::Forward, PRIORITY_FILTER, forward),
+        filter("input", Hook::Input, PRIORITY_FILTER, input),
+    ];
+    chains.extend(spoken.then(|| policies::chain(policies::IPV6, policies)));
+    Table { family: Family::Ip6, name: TABLE, owned, sets, chains }
 }
 
 fn answered() -> impl Iterator<Item = Rule> {
