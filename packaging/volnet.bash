@@ -66,6 +66,7 @@ _volnet() {
     *:--policy) choices='open internet none' ;;
     *:--expose) return ;;
     *:--restart) choices='no on-failure always' ;;
+    *:--owner) return ;;
     *:--hypervisor) choices='cloud-hypervisor qemu firecracker' ;;
     *:--kernel) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--cmdline) return ;;
@@ -86,8 +87,8 @@ _volnet() {
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;
-    run:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
-    create:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    run:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    create:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     stop:*) choices="--timeout --all --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
@@ -98,7 +99,7 @@ _volnet() {
     limit:*) choices="--rx --tx --burst --pps --nic --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     get:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     list:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
-    args:*) choices="--hypervisor --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    args:*) choices="--hypervisor --kernel-args --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     exec:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     console:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     logs:*) choices="--follow --socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;

@@ -137,6 +137,7 @@ _volnet() {
             '*--ephemeral[forget the VM when the host reboots]' \
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
+            '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s]:UID(,GID):' \
             '*--hypervisor[cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
             '*--kernel[the kernel]:FILE:_files' \
             '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
@@ -174,6 +175,7 @@ _volnet() {
             '*--ephemeral[forget the VM when the host reboots]' \
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
+            '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s]:UID(,GID):' \
             '*--hypervisor[cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
             '*--kernel[the kernel]:FILE:_files' \
             '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
@@ -300,6 +302,7 @@ _volnet() {
     args)
         _arguments \
             '*--hypervisor[its name, cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
+            '*--kernel-args[print what belongs to the guest’s kernel command line]' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \

@@ -198,7 +198,8 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "networks" => given.none().map(|()| Command::Networks),
         "args" => {
             let hypervisor = given.last("hypervisor");
-            Ok(Command::Args { name: given.one("NAME")?, hypervisor })
+            let kernel_args = given.has("kernel-args");
+            Ok(Command::Args { name: given.one("NAME")?, hypervisor, kernel_args })
         }
         "exec" => exec(given),
         "call" => call(given),
@@ -394,11 +395,25 @@ fn setting(flag: &str, text: String, kind: Kind) -> Result<Setting, Stop> {
         Kind::Yes => Setting::Value(Value::Bool(true)),
         Kind::Path => Setting::Path(text.into()),
         Kind::Image => Setting::Image(text.into()),
+        Kind::Owner => Setting::Value(owner(flag, &text)?),
         Kind::Number => match text.parse::<u64>() {
             Ok(number) => Setting::Value(number.into()),
             Err(_) => return Err(wrong(format!("--{flag}: {text:?} is not a whole number"))),
         },
     })
+}
+
+/// `UID[:GID]`, as the field `owner`.
+fn owner(flag: &str, text: &str) -> Result<Value, Stop> {
+    let number = |text: &str| text.parse::<u32>().ok();
+    let (uid, gid) = match text.split_once(':') {
+        Some((uid, gid)) => (number(uid), number(gid)),
+        None => (number(text), number(text)),
+    };
+    match (uid, gid) {
+        (Some(uid), Some(gid)) => Ok(json!({ "uid": uid, "gid": gid })),
+        _ => Err(wrong(format!("--{flag}: {text:?} is not UID or UID:GID, in numbers"))),
+    }
 }
 
 /// Adds the NIC that a call is about, if one is named.

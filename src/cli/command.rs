@@ -48,7 +48,8 @@ pub(super) enum Command {
     /// Show the networks.
     Networks,
     /// Show the network arguments for a hypervisor.
-    Args { name: String, hypervisor: Option<String> },
+    /// Or only what belongs to the guest's kernel command line.
+    Args { name: String, hypervisor: Option<String>, kernel_args: bool },
     /// Run a program with a VM's tap open.
     Exec { name: String, program: String, args: Vec<String> },
     /// Become a hypervisor, with the rights of its user: how the daemon starts one.

@@ -109,7 +109,9 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Get { name } => vm::get(&mut session, &name),
         Command::List => vm::list(&mut session),
         Command::Networks => host::networks(&mut session),
-        Command::Args { name, hypervisor } => vm::args(&mut session, &name, hypervisor),
+        Command::Args { name, hypervisor, kernel_args } => {
+            vm::args(&mut session, &name, hypervisor, kernel_args)
+        }
         Command::Call { method, parameters, more } => {
             call::call(&mut session, &method, parameters.as_deref(), more)
         }

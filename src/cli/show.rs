@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 27] = [
+const VM_FIELDS: [&str; 28] = [
     "name",
     "mode",
     "status",
@@ -26,6 +26,7 @@ const VM_FIELDS: [&str; 27] = [
     "cid",
     "kernel_args",
     "ephemeral",
+    "owner",
     "hypervisor",
     "pid",
     "kvm",
@@ -60,6 +61,7 @@ fn fields(of: &Value) -> impl Iterator<Item = (&'static str, String)> {
             "created_at" | "started_at" => (field, time(&of[field])),
             "expose" => (field, exposed(&of[field])),
             "limits" => (field, limits(&of[field])),
+            "owner" => (field, format!("{}:{}", of[field]["uid"], of[field]["gid"])),
             field => (field, text(&of[field])),
         })
         .filter(|(_, value)| !value.is_empty())

@@ -60,6 +60,7 @@ pub(super) enum Kind {
     Yes,
     Path,
     Image,
+    Owner,
 }
 
 /// What completion can offer.
@@ -134,6 +135,8 @@ const HYPERVISOR: [Flag; 1] = [valued(
     HYPERVISORS,
     "its name: cloud-hypervisor, qemu, firecracker or a template",
 )];
+const KERNEL_ARGS: [Flag; 1] =
+    [switch("kernel-args", "print what belongs to the guest's kernel command line")];
 const PREPARATION: [Flag; 4] = [
     switch("verbose", "print the steps that were done, too"),
     switch("force", "go on where it is refused else"),
@@ -153,7 +156,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 23] = [
+const CREATION: [Flag; 24] = [
     text(
         "mode",
         "MODE",
@@ -209,6 +212,16 @@ const CREATION: [Flag; 23] = [
         "restart",
         "what to do if its hypervisor ends by itself: no (default), on-failure or always",
     ),
+    Flag {
+        field: Some(Field { section: None, name: "owner", kind: Kind::Owner }),
+        ..valued(
+            "owner",
+            "UID[:GID]",
+            Complete::Nothing,
+            "who starts its hypervisor, if volnet does not: its tap and sockets are this user's, \
+             root's",
+        )
+    },
     text(
         "hypervisor",
         "NAME",
@@ -371,15 +384,19 @@ pub(super) const VERBS: [Verb; 26] = [
     },
     Verb { text: "Show all VMs.", ..verb("list", "", "show all VMs") },
     Verb {
-        flags: &[&HYPERVISOR],
+        flags: &[&HYPERVISOR, &KERNEL_ARGS],
         text: "Print the network arguments of this VM for a hypervisor that you start yourself, \
-               one per line. For firecracker: the network part of its configuration.",
+               one per line. For firecracker: the network part of its configuration. With \
+               --kernel-args print instead what belongs to the guest's kernel command line.",
         ..of_vms("args", "NAME", "print a VM's network as arguments for a hypervisor")
     },
     Verb {
         json: None,
         text: "Run a program of yours with the VM's tap open. Every {fd} in its arguments is \
-               replaced by the number of the descriptor. The program needs no rights for it.",
+               replaced by the number of the descriptor; {fds} is all of them with commas, {fd0}, \
+               {fd1} ... are those of a tap with several queues. {mac} is the guest's Ethernet \
+               address, {kernel_args} what belongs to its kernel command line. The program needs \
+               no rights on the tap.",
         examples: "volnet exec web -- qemu-system-x86_64 -netdev tap,id=net0,fd={fd} ...",
         ..of_vms("exec", "NAME -- COMMAND [ARGUMENT]...", "run a program with a VM's tap open")
     },

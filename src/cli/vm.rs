@@ -144,9 +144,13 @@ pub(super) fn args(
     session: &mut Session,
     name: &str,
     hypervisor: Option<String>,
+    kernel_args: bool,
 ) -> Result<u8, Trouble> {
     let parameters = json!({ "name": name, "hypervisor": hypervisor });
     let reply = session.call("io.volnet.Args", parameters)?;
-    session.show(&reply, |reply| show::plan(reply.get("args")))?;
+    session.show(&reply, |reply| match kernel_args {
+        true => show::text(&reply["kernel_args"]) + "\n",
+        false => show::plan(reply.get("args")),
+    })?;
     Ok(DONE)
 }

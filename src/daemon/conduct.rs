@@ -32,7 +32,7 @@ use crate::hypervisor::user::KVM;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Reason, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{Action, Intent, ProcessId, Record};
+use crate::model::record::{Intent, ProcessId, Record};
 use crate::model::view::EventKind;
 use crate::network::{Applied, Network, execute};
 use crate::plan::op::Op;
@@ -68,7 +68,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                     Write::Put => written.next().expect("one for each that was begun"),
                     Write::Nothing | Write::Remove => Ok(()),
                 };
-                if let Err(failure) = written {
+                if let Err(failure) = written.and_then(|()| self.lend_to_new(&decision)) {
                     self.take_back(&decision, &begun);
                     return Err(failure.into());
                 }
@@ -78,6 +78,23 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             self.conclude(decision, result, now);
         }
         all
+    }
+
+    /// A VM that is new gets the folder of its sockets, if volnet does not start its hypervisor. If
+    /// the daemon ends before that, the next one makes it, because it finds the record.
+    fn lend_to_new(&mut self, decision: &Decision) -> Result<(), Failure> {
+        match decision.write == Write::Put && decision.former_record().is_none() {
+            true => self.lend_folder(&decision.record),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes the folder of a VM whose hypervisor somebody else starts, if it makes sockets there.
+    pub(super) fn lend_folder(&mut self, record: &Record) -> Result<(), Failure> {
+        match record.spec.lends_folder() {
+            true => self.processes.lend_folder(&record.name, record.spec.owner),
+            false => Ok(()),
+        }
     }
 
     /// Does what comes before the record. What fails is undone.
@@ -249,7 +266,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Undoes what was done to the kernel, and what a start that failed left.
     fn undo(&mut self, decision: &Decision, begun: &Begun) {
         execute::undo(&mut self.network, &decision.plan, &begun.applied);
-        if decision.intent == Some(Action::Create) {
+        if decision.former_record().is_none() {
             self.clean(&decision.subject);
         }
     }
@@ -257,7 +274,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Undoes a write. It may have got as far as the rename before it failed.
     fn write_back(&mut self, decision: &Decision) {
         let written = match decision.former_record() {
-            Some(former) => self.store.put(former),
+            Some(former) => self.store.put(former).and_then(|()| self.lend_folder(former)),
             None => self.store.remove(&decision.subject, decision.record.spec.ephemeral),
         };
         if let Err(failure) = written {

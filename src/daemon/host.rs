@@ -4,6 +4,7 @@
 //! create or a delete never dumps kernel state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::doubt::{Evidence, State};
 use super::guests::resolvers_of_the_host;
@@ -326,12 +327,24 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             }
         }
         self.take_over_processes(known, now)?;
+        self.lend_folders();
         for name in &loaded.in_doubt {
             if self.engine.vm(name).is_err() {
                 self.clean(name);
             }
         }
         Ok(loaded.intents)
+    }
+
+    /// Makes the folders of VMs whose hypervisors others start, if they are missing: the host has
+    /// rebooted, or somebody wiped the runtime directory.
+    fn lend_folders(&mut self) {
+        let records: Vec<_> = self.engine.vms().map(|vm| Rc::clone(&vm.record)).collect();
+        for record in records {
+            if let Err(failure) = self.lend_folder(&record) {
+                log::error!("VM {}: {failure}", record.name);
+            }
+        }
     }
 
     /// Adopts the processes that still run, and reports the end of the others.

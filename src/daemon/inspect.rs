@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs::{self, File};
+use std::fs;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use super::shell::Shell;
 use super::{doubt, guests};
-use crate::hypervisor::Architecture;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::KVM;
 use crate::model::error::Error;
@@ -23,14 +23,6 @@ use crate::plan::reconcile::{Desired, Observed, reconcile};
 use crate::plan::ruleset::Family;
 use crate::store::storage::Storage;
 
-/// The device that taps are made with.
-const TUN: &str = "/dev/net/tun";
-/// The remedy if a host has no KVM. On arm64, KVM is not a module.
-const NEEDED_FOR_KVM: &str = match Architecture::HOST {
-    Architecture::X86_64 => "load kvm_intel or kvm_amd",
-    Architecture::Aarch64 => "boot a kernel with KVM at exception level 2",
-};
-
 impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// The versions and the features of volnet and its kernel.
     pub(super) fn version(&mut self) -> Result<Reply, Error> {
@@ -45,20 +37,20 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     }
 
     /// The network arguments of a VM, for people who start their own hypervisor.
-    pub(super) fn args(&self, name: &VmName, hypervisor: Option<&str>) -> Result<Reply, Error> {
-        let record = &self.engine.placed_vm(name)?.record;
-        let networks = self.engine.networks_of(record);
-        let args = self.launcher.args(record, &networks, hypervisor, self.store.paths())?;
-        Ok(Reply::Args { args })
+    /// The folder of the sockets that they name is there afterwards, whoever has removed it.
+    pub(super) fn args(&mut self, name: &VmName, hypervisor: Option<&str>) -> Result<Reply, Error> {
+        let record = Rc::clone(&self.engine.placed_vm(name)?.record);
+        let networks = self.engine.networks_of(&record);
+        let args = self.launcher.args(&record, &networks, hypervisor, self.store.paths())?;
+        let kernel_args = self.engine.kernel_args(&record);
+        self.lend_folder(&record)?;
+        Ok(Reply::Args { args, kernel_args })
     }
 
     /// Checks the host: first the devices, then the objects of others that are in the way, then the
     /// differences from the desired state.
     pub(super) fn check(&mut self) -> Result<Reply, Error> {
-        let mut findings = vec![
-            device(TUN, Level::Error, "volnet cannot make taps", "load the module tun"),
-            device(KVM, Level::Warning, "guests run without KVM, slowly", NEEDED_FOR_KVM),
-        ];
+        let mut findings = self.launcher.check_devices();
         findings.extend(self.slow());
         findings.extend(self.launcher.check());
         if self.engine.configured().any(|network| network.dhcp == Dhcp::Builtin) {
@@ -303,14 +295,6 @@ fn limits(can_shape: bool, desired: &Desired<'_>) -> Finding {
         ),
     };
     finding("limits", Level::Warning, message.into(), Some(hint.into()))
-}
-
-/// Whether a device can be opened. If not, `level` and `consequence` say how serious that is.
-fn device(path: &str, level: Level, consequence: &str, hint: &str) -> Finding {
-    match File::options().read(true).write(true).open(path) {
-        Ok(_) => finding(path, Level::Ok, "it can be opened".into(), None),
-        Err(error) => finding(path, level, format!("{error}: {consequence}"), Some(hint.into())),
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! (KVM, vhost-vsock, the TSC's frequency).
 
 use std::fs::{self, File};
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -34,6 +35,14 @@ use crate::store::Paths;
 const KVM_PATIENCE: Duration = Duration::from_secs(15);
 /// The pause between two looks.
 const KVM_LOOK: Duration = Duration::from_millis(100);
+/// What to do where a host has no KVM. On arm64 it is no module.
+const NEEDED_FOR_KVM: &str = match Architecture::HOST {
+    Architecture::X86_64 => "load kvm_intel or kvm_amd",
+    Architecture::Aarch64 => "boot a kernel with KVM at exception level 2",
+};
+/// What to do where the hypervisors' user may not open a device.
+const LET_A_GROUP: &str = "give the device to a group that may read and write it, such as kvm: \
+                           volnet gives hypervisors this group";
 /// For how many seconds after its start a host is one that has just booted.
 const BOOT_SECONDS: f64 = 300.0;
 
@@ -129,10 +138,69 @@ impl Launcher {
         self.kvm && kvm == Some(false)
     }
 
+    /// What `check` says of the devices that volnet and hypervisors need.
+    pub(super) fn check_devices(&self) -> Vec<Finding> {
+        let mut findings = vec![self.check_tun()];
+        if self.kvm {
+            let consequence = "guests of QEMU run without KVM, slowly, and others do not run";
+            let opened = can_open(user::KVM).map_err(|error| (error, NEEDED_FOR_KVM));
+            findings.push(self.device(user::KVM, opened, consequence));
+        }
+        findings
+    }
+
+    /// volnet makes taps with this device, and Firecracker opens its tap with it.
+    fn check_tun(&self) -> Finding {
+        if let Err(error) = can_open(user::TUN) {
+            let message = format!("{error}: volnet cannot make taps");
+            let hint = Some("load the module tun".into());
+            return Finding { check: user::TUN.into(), level: Level::Error, message, hint };
+        }
+        let program = self.options.program(FIRECRACKER);
+        let by_name = program.is_ok_and(|program| inputs::find_program(program).is_ok());
+        let consequence = "guests of Firecracker do not run, because it opens its tap by name";
+        match by_name {
+            true => self.device(user::TUN, Ok(()), consequence),
+            false => device_is_well(user::TUN),
+        }
+    }
+
+    /// Whether hypervisors can open a device, with their rights. `opened` is whether volnet can.
+    fn device(
+        &self,
+        path: &str,
+        opened: Result<(), (io::Error, &str)>,
+        consequence: &str,
+    ) -> Finding {
+        let (message, hint) = match (opened, &self.user) {
+            (Err((error, hint)), _) => (format!("{error}: {consequence}"), hint),
+            (Ok(()), Some(user)) if !user.clone().reaches(path) => {
+                (format!("user {} may not open it: {consequence}", user.name), LET_A_GROUP)
+            }
+            (Ok(()), _) => return device_is_well(path),
+        };
+        let (check, hint) = (path.into(), Some(hint.into()));
+        Finding { check, level: Level::Warning, message, hint }
+    }
+
+    /// Refuses a hypervisor that cannot do without KVM, if the settings forbid KVM.
+    fn refuse_without_kvm(&self, hypervisor: &str) -> Result<(), Refusal> {
+        match hypervisor {
+            CLOUD_HYPERVISOR | FIRECRACKER if !self.kvm => {
+                let reason = format!(
+                    "{hypervisor} runs guests only by KVM, and the settings say kvm: false; \
+                     {QEMU} can do without"
+                );
+                Err(Refusal::InvalidConfig { field: "hypervisor".into(), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether hypervisors can use a device.
     fn opens(&self, device: &str) -> bool {
-        let works = File::options().read(true).write(true).open(device).is_ok();
-        works && self.user.as_ref().is_none_or(|user| user.clone().reaches(device))
+        can_open(device).is_ok()
+            && self.user.as_ref().is_none_or(|user| user.clone().reaches(device))
     }
 
     /// As whom hypervisors run; `None`: as the daemon does.
@@ -150,6 +218,7 @@ impl Launcher {
     pub(super) fn verify(&self, machine: &MachineSpec) -> Result<(), Refusal> {
         let resolved = resolve_machine(machine, &self.defaults)?;
         let program = self.options.program(resolved.hypervisor)?;
+        self.refuse_without_kvm(resolved.hypervisor)?;
         self.act(|| inputs::check(&resolved, program))
     }
 
@@ -189,6 +258,7 @@ impl Launcher {
         let seed = seed::image(record, told.networks, told.resolvers)?;
         machine.disks.extend(seed.iter().map(|_| seed::disk(&folder)));
         let resolved = resolve_machine(&machine, &self.defaults)?;
+        self.refuse_without_kvm(resolved.hypervisor)?;
         let number = |descriptor: &OwnedFd| descriptor.as_raw_fd() as u32;
         let taps: Vec<u32> = given.taps.iter().map(number).collect();
         let nics = nics(record, told.networks, &taps);
@@ -309,6 +379,15 @@ impl Launcher {
     pub(super) fn log(&self, name: &VmName) -> PathBuf {
         self.logs.join(format!("{name}.log"))
     }
+}
+
+fn can_open(device: &str) -> io::Result<()> {
+    File::options().read(true).write(true).open(device).map(drop)
+}
+
+fn device_is_well(path: &str) -> Finding {
+    let message = "it can be opened".into();
+    Finding { check: path.into(), level: Level::Ok, message, hint: None }
 }
 
 fn no_machine() -> Refusal {

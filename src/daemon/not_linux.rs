@@ -22,6 +22,7 @@ use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
 use crate::model::request::{Reply, Request};
+use crate::model::spec::Owner;
 use crate::network::noop::Noop;
 use crate::protocol::frame::Decoder;
 use crate::protocol::request::{Body, CallFault, Rejected};
@@ -202,6 +203,10 @@ impl Processes for NoProcesses {
     }
 
     fn kill_and_reap(&mut self, _: &VmName) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn lend_folder(&mut self, _: &VmName, _: Option<Owner>) -> Result<(), Failure> {
         Ok(())
     }
 

@@ -91,12 +91,13 @@ impl Engine {
     ) -> impl Iterator<Item = DesiredPort<'a>> {
         let (user, is_handed) = self.host.tap_owner;
         let opens = self.hypervisor_of(record).is_some_and(|hypervisor| !is_handed(hypervisor));
+        let opened_by = record.spec.owner.map(|owner| owner.uid).or(opens.then_some(user));
         record.interfaces().enumerate().filter_map(move |(index, (nic, spec))| {
             let network = self.state.ledger.network(&nic.network)?;
             let name = NicName { vm: &record.name, index };
             let traffic = self.traffic(nic, spec, network);
             let mut desired = DesiredPort::new(name, nic, spec, network, traffic);
-            if opens {
+            if let Some(user) = opened_by {
                 desired.opened_by(user);
             }
             Some(desired)

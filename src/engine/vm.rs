@@ -91,6 +91,7 @@ impl Vm {
             cid: record.cid,
             kernel_args,
             ephemeral: record.spec.ephemeral,
+            owner: record.spec.owner,
             hypervisor,
             pid: self.life.pid(),
             kvm: record.kvm.filter(|_| self.life.pid().is_some()),

@@ -14,6 +14,7 @@ use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
+use crate::model::spec::Owner;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
@@ -290,6 +291,11 @@ impl Processes for FakeProcesses {
     fn kill_and_reap(&mut self, name: &VmName) -> Result<(), Failure> {
         self.kill(name)?;
         self.reap(name);
+        Ok(())
+    }
+
+    fn lend_folder(&mut self, name: &VmName, _: Option<Owner>) -> Result<(), Failure> {
+        self.folders.insert(name.clone());
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 //!
 //! It is made anew before each start: a socket that an earlier hypervisor left behind keeps the
 //! next one from starting. It is removed with the VM. It belongs to the user of the hypervisor, and
-//! volnet uses only that user's rights in it.
+//! volnet uses only that user's rights in it. If somebody else starts the hypervisor, the folder is
+//! lent: it is made with the VM, and that user removes what an earlier hypervisor left.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 use super::user::User;
 use crate::model::error::Failure;
+use crate::model::spec::Owner;
 use crate::rights;
 
 const MODE: u32 = 0o700;
@@ -21,14 +23,25 @@ const PARENT_MODE: u32 = 0o711;
 /// Makes the folder, empty, and gives it to a user if one is named.
 pub fn renew(folder: &Path, user: Option<&User>) -> Result<(), Failure> {
     remove(folder)?;
-    let make = || {
-        let parent = folder.parent().unwrap_or(folder);
-        DirBuilder::new().recursive(true).create(parent)?;
-        fs::set_permissions(parent, Permissions::from_mode(PARENT_MODE))?;
-        DirBuilder::new().mode(MODE).create(folder)?;
-        user.map_or(Ok(()), |user| chown(folder, Some(user.uid), Some(user.gid)))
-    };
-    make().map_err(|error| failure(folder, "cannot make the folder", &error))
+    let owner = user.map(|user| Owner { uid: user.uid, gid: user.gid });
+    make(folder, owner).map_err(|error| failure(folder, "cannot make the folder", &error))
+}
+
+/// Makes the folder and gives it to an owner. If it is there, it stays as it is: somebody may use
+/// the sockets in it.
+pub fn lend(folder: &Path, owner: Option<Owner>) -> Result<(), Failure> {
+    if fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    make(folder, owner).map_err(|error| failure(folder, "cannot make the folder", &error))
+}
+
+fn make(folder: &Path, owner: Option<Owner>) -> io::Result<()> {
+    let parent = folder.parent().unwrap_or(folder);
+    DirBuilder::new().recursive(true).create(parent)?;
+    fs::set_permissions(parent, Permissions::from_mode(PARENT_MODE))?;
+    DirBuilder::new().mode(MODE).create(folder)?;
+    owner.map_or(Ok(()), |owner| chown(folder, Some(owner.uid), Some(owner.gid)))
 }
 
 /// Removes the folder and its contents. Links in it are removed, never followed.

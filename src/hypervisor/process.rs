@@ -12,6 +12,7 @@ use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
+use crate::model::spec::Owner;
 
 /// Open descriptors for a new process. They are closed here once the process has them.
 #[derive(Debug)]
@@ -64,6 +65,10 @@ pub trait Processes {
 
     /// Ends the process and its group, waits for that, and stops watching it. This undoes a start.
     fn kill_and_reap(&mut self, name: &VmName) -> Result<(), Failure>;
+
+    /// Makes the folder of a VM whose hypervisor somebody else starts, for the sockets of that, and
+    /// gives it to the owner. If it is there, it stays as it is.
+    fn lend_folder(&mut self, name: &VmName, owner: Option<Owner>) -> Result<(), Failure>;
 
     /// Removes the folder of a VM that is gone.
     fn clean(&mut self, name: &VmName);

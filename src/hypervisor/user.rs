@@ -19,6 +19,8 @@ const PASSWD: &str = "/etc/passwd";
 
 /// Hardware virtualisation (Documentation/virt/kvm/api.rst of Linux).
 pub const KVM: &str = "/dev/kvm";
+/// The device through which a tap is opened by name.
+pub const TUN: &str = "/dev/net/tun";
 /// vsock of the host's kernel for guests of QEMU.
 pub const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
@@ -76,7 +78,7 @@ impl User {
     /// be loaded long after the daemon began.
     pub fn with_devices(&self) -> User {
         let mut user = self.clone();
-        for device in [KVM, VHOST_VSOCK] {
+        for device in [KVM, VHOST_VSOCK, TUN] {
             user.reaches(device);
         }
         user

@@ -92,7 +92,7 @@ pub enum Reply {
     /// List.
     Vms { vms: Vec<VmView> },
     /// Args.
-    Args { args: Vec<String> },
+    Args { args: Vec<String>, kernel_args: String },
     /// OpenTap: the descriptor, which goes to the caller with the reply.
     Tap { file: OpenFile },
     /// Networks.

@@ -29,6 +29,9 @@ pub struct VmSpec {
     pub autostart: bool,
     /// What to do if the hypervisor ends by itself.
     pub restart: RestartPolicy,
+    /// Who runs its hypervisor, if volnet does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
     /// The manifest as the client sent it.
     pub manifest: Option<Kept>,
     /// The configuration as the client sent it.
@@ -39,6 +42,12 @@ impl VmSpec {
     /// Whether the VM has a NIC, and so needs the host to be set up.
     pub fn needs_tap_device(&self) -> bool {
         self.networks.iter().any(|network| network.mode.needs_tap_device())
+    }
+
+    /// Whether its hypervisor makes sockets in the folder of the VM, and volnet does not start it:
+    /// then the folder is there as long as the VM is.
+    pub fn lends_folder(&self) -> bool {
+        self.machine.is_none() && !self.needs_tap_device()
     }
 
     /// A refusal of what is asked for of the network at `index`. Of several networks it names the
@@ -63,10 +72,22 @@ impl Default for VmSpec {
             ephemeral: false,
             autostart: false,
             restart: RestartPolicy::default(),
+            owner: None,
             manifest: None,
             config: None,
         }
     }
+}
+
+/// The user who runs the hypervisor of a VM that volnet does not start. The taps of the VM and the
+/// folder of its sockets are this user's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    /// The number of the user.
+    pub uid: u32,
+    /// The number of the group of the folder.
+    pub gid: u32,
 }
 
 /// What was asked for of one interface: a `network` section.

@@ -14,6 +14,7 @@ use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::Dhcp;
 use crate::model::prefix::Prefix;
+use crate::model::spec::Owner;
 
 /// The status of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,9 @@ pub struct VmView {
     pub cid: u32,
     pub kernel_args: Box<str>,
     pub ephemeral: bool,
+    /// Who runs its hypervisor, if volnet does not and somebody was named.
+    #[serde(default)]
+    pub owner: Option<Owner>,
     pub hypervisor: Option<String>,
     pub pid: Option<u32>,
     pub kvm: Option<bool>,

@@ -35,6 +35,7 @@ enum Parameters<'a> {
     },
     Args {
         args: &'a [String],
+        kernel_args: &'a str,
     },
     Descriptor {
         fd: usize,
@@ -75,7 +76,7 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
         Reply::Vm { vm } => Parameters::Vm { vm },
         Reply::Deleted => Parameters::Empty {},
         Reply::Vms { vms } | Reply::State { vms } => Parameters::Vms { vms },
-        Reply::Args { args } => Parameters::Args { args },
+        Reply::Args { args, kernel_args } => Parameters::Args { args, kernel_args },
         // No other descriptor goes with the reply, so its index is 0.
         Reply::Tap { .. } => Parameters::Descriptor { fd: 0 },
         Reply::Networks { networks } => Parameters::Networks { networks },

@@ -2,8 +2,8 @@
 //!
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
 //! github.com/volantvm/volant. There a configuration comes alone or with its version beside it
-//! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`
-//! `networks` and, in `network` or each of `networks`, `name`, `ip`, `mac`,
+//! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`,
+//! `owner`, `networks` and, in `network` or each of `networks`, `name`, `ip`, `mac`,
 //! `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and `antispoof`.
 
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::sections::{self, FileSource, Network, Resources, Unnamed};
 use super::text;
 use crate::model::error::Refusal;
 use crate::model::expose::Expose;
-use crate::model::spec::RestartPolicy;
+use crate::model::spec::{Owner, RestartPolicy};
 
 const KNOWN: &[&str] = &[
     "image",
@@ -40,6 +40,7 @@ const KNOWN: &[&str] = &[
     "ephemeral",
     "autostart",
     "restart",
+    "owner",
 ];
 
 /// The fields that volnet uses.
@@ -56,6 +57,7 @@ pub(super) struct Config<'a> {
     pub(super) ephemeral: bool,
     pub(super) autostart: bool,
     pub(super) restart: RestartPolicy,
+    pub(super) owner: Option<Owner>,
     /// The ports that stand beside the networks; `None`: nothing is said of ports there.
     pub(super) expose: Option<Vec<Expose>>,
     pub(super) cloud_init: Option<CloudInit>,
@@ -111,6 +113,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         ephemeral: fields.flag("ephemeral")?.unwrap_or_default(),
         autostart: fields.flag("autostart")?.unwrap_or_default(),
         restart: fields.parsed("restart", text::restart)?.unwrap_or_default(),
+        owner: sections::owner(&fields)?,
         expose: sections::expose(&fields, Unnamed::Same)?,
         cloud_init: cloud_init::read(&fields)?,
         manifest: embedded.map(|(place, value)| manifest::read(place, value)).transpose()?,

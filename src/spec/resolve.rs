@@ -35,12 +35,19 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
         given.map(|value| manifest::read(Place::root(Document::Manifest), value)).transpose()?;
     let mut config = config.map(config::read).transpose()?.unwrap_or_default();
     let manifest = given.or(config.manifest.take()).unwrap_or_default();
+    let machine = resolve_machine_spec(&manifest, &config)?.map(Box::new);
+    if config.owner.is_some() && machine.is_some() {
+        let reason = "volnet starts the hypervisor of this VM, as hypervisor_user; an owner is for \
+                      a VM whose hypervisor somebody else starts";
+        return Err(Place::root(Document::Config).field("owner").refuse(reason));
+    }
     Ok(VmSpec {
         networks: resolve_networks(&manifest.network, &config)?,
-        machine: resolve_machine_spec(&manifest, &config)?.map(Box::new),
+        machine,
         ephemeral: config.ephemeral,
         autostart: config.autostart,
         restart: config.restart,
+        owner: config.owner,
         manifest: kept.0,
         config: kept.1,
     })

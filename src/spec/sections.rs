@@ -16,7 +16,7 @@ use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::nic::NICS_MAX;
 use crate::model::prefix::Prefix;
-use crate::model::spec::{Disk, DiskFormat, File};
+use crate::model::spec::{Disk, DiskFormat, File, Owner};
 use crate::model::traffic::Traffic;
 use serde_json::Value;
 
@@ -35,6 +35,8 @@ pub const MTU_MAX: u64 = 65521;
 pub const QUEUES_MAX: u64 = 16;
 /// The most disks of a VM, its root file system among them.
 pub const DISKS_MAX: usize = 16;
+/// The largest number of a user or a group. The next one means none (chown(2)).
+const ID_MAX: u64 = u32::MAX as u64 - 1;
 /// The largest port number.
 const PORT_MAX: u64 = 65535;
 
@@ -188,6 +190,16 @@ pub(super) fn resources(fields: &Fields) -> Result<Resources, Refusal> {
         cpus: fields.integer("cpu_cores", 1..=CPUS_MAX)?.map(|number| number as u32),
         memory_mb: fields.integer("memory_mb", MEMORY_MB_MIN..=MEMORY_MB_MAX)?,
     })
+}
+
+/// The owner of a VM whose hypervisor somebody else runs. A group that is not named has the number
+/// of the user.
+pub(super) fn owner(fields: &Fields) -> Result<Option<Owner>, Refusal> {
+    let Some(fields) = fields.section("owner", &["uid", "gid"])? else { return Ok(None) };
+    let missing = || fields.place.field("uid").refuse("it is missing");
+    let uid = fields.integer("uid", 0..=ID_MAX)?.ok_or_else(missing)?;
+    let gid = fields.integer("gid", 0..=ID_MAX)?.unwrap_or(uid);
+    Ok(Some(Owner { uid: uid as u32, gid: gid as u32 }))
 }
 
 /// The initramfs, if one is named.

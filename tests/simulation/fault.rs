@@ -29,6 +29,7 @@ pub(crate) enum Effect<'a> {
     Terminate,
     Kill,
     KillAndReap,
+    Lend,
     Clean,
     Reap,
     Watch,
@@ -167,7 +168,7 @@ impl Effect<'_> {
             }
             Effect::Ready | Effect::Watch => &[Refused, Crash(Before)],
             Effect::Reap => &[Refused, Crash(Before), Crash(After)],
-            Effect::Clean => &[Crash(Before), Crash(After)],
+            Effect::Lend | Effect::Clean => &[Crash(Before), Crash(After)],
             // Nothing changes by these: to end before one is to end after the one before.
             Effect::Observe => &[Lost, Crash(Before)],
             Effect::OpenTap | Effect::Read | Effect::List | Effect::Find => &[Crash(Before)],

@@ -19,6 +19,7 @@ use volnet::hypervisor::{Control, HypervisorCommand};
 use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::name::VmName;
 use volnet::model::record::{DirectoryId, Exit, ProcessId, Progress};
+use volnet::model::spec::Owner;
 use volnet::network::fake::{self, Fake};
 use volnet::network::features::Features;
 use volnet::network::{Applied, Network};
@@ -430,6 +431,10 @@ impl Processes for Handle {
                 Err(failure(name, "it was killed and has not ended yet"))
             },
         )
+    }
+
+    fn lend_folder(&mut self, name: &VmName, owner: Option<Owner>) -> Result<(), Failure> {
+        self.deed(name, Effect::Lend, |processes| processes.lend_folder(name, owner))
     }
 
     fn clean(&mut self, name: &VmName) {

@@ -61,10 +61,14 @@ fn every_verb() {
         ("get web", Command::Get { name: s("web") }),
         ("list", Command::List),
         ("networks", Command::Networks),
-        ("args web", Command::Args { name: s("web"), hypervisor: None }),
+        ("args web", Command::Args { name: s("web"), hypervisor: None, kernel_args: false }),
+        (
+            "args web --kernel-args",
+            Command::Args { name: s("web"), hypervisor: None, kernel_args: true },
+        ),
         (
             "args web --hypervisor qemu",
-            Command::Args { name: s("web"), hypervisor: Some(s("qemu")) },
+            Command::Args { name: s("web"), hypervisor: Some(s("qemu")), kernel_args: false },
         ),
         (
             "limit web --rx 100 --pps 0",

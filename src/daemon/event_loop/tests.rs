@@ -27,6 +27,7 @@ use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
+use crate::model::spec::Owner;
 use crate::network::fake::Fake;
 use crate::store::memory::Memory;
 use crate::store::{Paths, Store};
@@ -130,6 +131,10 @@ impl Processes for Shared {
         self.with(|processes| processes.kill(name))?;
         self.reap(name);
         Ok(())
+    }
+
+    fn lend_folder(&mut self, name: &VmName, owner: Option<Owner>) -> Result<(), Failure> {
+        self.with(|processes| processes.lend_folder(name, owner))
     }
 
     fn clean(&mut self, name: &VmName) {

@@ -57,6 +57,7 @@ use super::{Control, HypervisorCommand, cloud_hypervisor, folder, log};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
+use crate::model::spec::Owner;
 use crate::store::Paths;
 
 /// How long to wait for a killed helper, or a keeper, in one turn, in milliseconds. It takes one.
@@ -351,6 +352,10 @@ impl Processes for LinuxProcesses {
         }
         self.reap(name);
         Ok(())
+    }
+
+    fn lend_folder(&mut self, name: &VmName, owner: Option<Owner>) -> Result<(), Failure> {
+        folder::lend(&self.folder(name), owner)
     }
 
     fn clean(&mut self, name: &VmName) {

@@ -221,6 +221,7 @@ fn vm() -> VmView {
         cid: 3,
         kernel_args: "".into(),
         ephemeral: false,
+        owner: None,
         hypervisor: None,
         pid: None,
         kvm: None,
@@ -243,7 +244,7 @@ const VM: &str = concat!(
     r#""mac":"02:00:00:00:00:01","queues":1,"ip":"192.168.127.2","netmask":"255.255.255.0","#,
     r#""gateway":"192.168.127.1","mtu":1500,"policy":"open","#,
     r#""limits":{"rx_mbit":null,"tx_mbit":null,"burst_kb":null,"pps":null},"expose":[]}],"#,
-    r#""cid":3,"kernel_args":"","ephemeral":false,"#,
+    r#""cid":3,"kernel_args":"","ephemeral":false,"owner":null,"#,
     r#""hypervisor":null,"pid":null,"kvm":null,"exit_code":null,"exit_signal":null,"#,
     r#""last_error":null,"restarts":0,"created_at":1,"started_at":null}"#,
 );
@@ -282,7 +283,10 @@ fn every_reply_has_the_parameters_of_its_method() {
         (Reply::Deleted, s("{}")),
         (Reply::Vms { vms: vec![vm()] }, format!(r#"{{"vms":[{VM}]}}"#)),
         (Reply::State { vms: vec![] }, s(r#"{"vms":[]}"#)),
-        (Reply::Args { args: vec![s("-x")] }, s(r#"{"args":["-x"]}"#)),
+        (
+            Reply::Args { args: vec![s("-x")], kernel_args: s("ip=") },
+            s(r#"{"args":["-x"],"kernel_args":"ip="}"#),
+        ),
         (Reply::Networks { networks: vec![] }, s(r#"{"networks":[]}"#)),
         (
             version,

@@ -1,0 +1,323 @@
+//! Hypervisors that users start themselves, with what `args` and `exec` print, by a user without
+//! rights; and what `check` says of the devices that hypervisors need.
+//!
+//! QEMU and its guest are real. Cloud Hypervisor and Firecracker are stand-ins (`tests/vmm`), or
+//! the programs in `PATH` with `VOLNET_REAL_VMM=1`.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+mod lab;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use serde_json::{Value, json};
+
+use common::daemon::Daemon;
+use common::{eventually, in_namespace, run};
+use lab::Lab;
+
+/// The user without rights, and another one.
+const NOBODY: u32 = 65534;
+const STRANGER: u32 = 65533;
+
+fn program(vmm: &str) -> String {
+    match std::env::var_os("VOLNET_REAL_VMM") {
+        Some(_) => vmm.into(),
+        None => format!("{}/tests/vmm/{vmm}", env!("CARGO_MANIFEST_DIR")),
+    }
+}
+
+/// Runs `volnet`, which asks this daemon.
+fn volnet(daemon: &Daemon, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_volnet"));
+    let output = command.args(words).env("VOLNET_SOCKET", daemon.socket()).output();
+    let output = output.expect("volnet runs");
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A process that ends with the test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a hypervisor as a user, its output in a file.
+fn start_as(user: u32, vmm: &str, args: &[String], output: &Path) -> Started {
+    let output = fs::File::create(output).expect("a file");
+    let user = user.to_string();
+    let child = Command::new("setpriv")
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups", "--no-new-privs"])
+        .arg(program(vmm))
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().expect("a file"))
+        .stderr(output)
+        .spawn();
+    Started(child.expect("setpriv starts"))
+}
+
+/// A folder of this user.
+fn folder_of(user: u32, daemon: &Daemon, name: &str) -> PathBuf {
+    let folder = daemon.folder.join(name);
+    fs::create_dir_all(&folder).unwrap();
+    chown(&folder, Some(user), Some(user)).unwrap();
+    folder
+}
+
+/// The network arguments as `volnet args` prints them.
+fn args(daemon: &Daemon, vm: &str, vmm: &str) -> Vec<String> {
+    let output = volnet(daemon, &["args", vm, "--hypervisor", vmm]);
+    output.lines().map(String::from).collect()
+}
+
+/// The whole command line of a hypervisor with these network arguments. Its own files are in a
+/// folder of its user.
+fn command_line(vmm: &str, network: Vec<String>, folder: &Path) -> Vec<String> {
+    let (kernel, api) = (env!("CARGO_BIN_EXE_volnet"), folder.join("api.sock"));
+    let api = api.to_str().unwrap();
+    if vmm == "cloud-hypervisor" {
+        let own = ["--api-socket", &format!("path={api}"), "--kernel", kernel].map(String::from);
+        let more =
+            ["--serial", "off", "--console", "off", "--memory", "size=64M"].map(String::from);
+        return own.into_iter().chain(more).chain(network).collect();
+    }
+    let mut config: Value = serde_json::from_str(&network[0]).expect("a part of a configuration");
+    config["boot-source"] = json!({ "kernel_image_path": kernel });
+    config["drives"] = json!([]);
+    config["machine-config"] = json!({ "vcpu_count": 1, "mem_size_mib": 64 });
+    let file = folder.join("fc.json");
+    fs::write(&file, config.to_string()).unwrap();
+    ["--api-sock", api, "--config-file", file.to_str().unwrap()].map(String::from).into()
+}
+
+/// A device like this one, with another mode and group, in its place in this namespace.
+fn replace_device(device: &str, numbers: (u64, u64), mode: u32, group: u32, daemon: &Path) {
+    let node = daemon.join(device.replace('/', "-"));
+    let mode = Mode::from_bits_truncate(mode);
+    mknod(&node, SFlag::S_IFCHR, mode, makedev(numbers.0, numbers.1)).unwrap();
+    fs::set_permissions(&node, Permissions::from_mode(mode.bits())).unwrap();
+    chown(&node, None, Some(group)).unwrap();
+    if !Path::new(device).exists() {
+        fs::write(device, "").unwrap();
+    }
+    run(&format!("mount --bind {} {device}", node.display()));
+}
+
+const TUN: (&str, (u64, u64)) = ("/dev/net/tun", (10, 200));
+const KVM: (&str, (u64, u64)) = ("/dev/kvm", (10, 232));
+
+#[test]
+fn the_folder_of_the_sockets_is_the_owners_as_long_as_the_vm_is() {
+    in_namespace(|| {
+        let mut daemon = Daemon::start(&[]);
+        for vmm in ["cloud-hypervisor", "firecracker"] {
+            let owner = NOBODY.to_string();
+            volnet(&daemon, &["create", vmm, "--mode", "vsock", "--owner", &owner]);
+            let folder = daemon.folder.join("run/vm").join(vmm);
+            let is_lent = || {
+                let found = fs::metadata(&folder).expect("the folder");
+                assert_eq!((found.uid(), found.gid()), (NOBODY, NOBODY));
+                assert_eq!(found.permissions().mode() & 0o777, 0o700);
+            };
+            is_lent();
+            let network = args(&daemon, vmm, vmm);
+            let line = command_line(vmm, network, &folder_of(NOBODY, &daemon, "own"));
+            let output = daemon.folder.join("output");
+            let started = start_as(NOBODY, vmm, &line, &output);
+            let socket = folder.join("vsock.sock");
+            eventually("the socket", || {
+                let ended = fs::read_to_string(&output).unwrap();
+                assert_eq!(ended, "", "{vmm} has nothing to say");
+                socket.exists()
+            });
+            // The next daemon leaves the socket alone.
+            daemon.crash();
+            daemon.start_again();
+            assert!(socket.exists());
+            drop(started);
+            // Whatever becomes of the runtime directory, the next daemon makes the folder.
+            daemon.crash();
+            fs::remove_dir_all(daemon.folder.join("run")).unwrap();
+            daemon.start_again();
+            is_lent();
+            daemon.call("Delete", json!({ "name": vmm }));
+            assert!(!folder.exists());
+            fs::remove_dir_all(daemon.folder.join("own")).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_vm_whose_folder_cannot_be_made_is_not_made() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        fs::write(daemon.folder.join("run/vm"), "no folder").unwrap();
+        let parameters = json!({ "name": "vs", "config": { "network": { "mode": "vsock" } } });
+        let reply = daemon.call("Create", parameters.clone());
+        assert_eq!(reply["error"], "io.volnet.StateNotWritten", "{reply}");
+        assert_eq!(daemon.call("List", json!({}))["parameters"]["vms"], json!([]));
+        fs::remove_file(daemon.folder.join("run/vm")).unwrap();
+        let reply = daemon.call("Create", parameters);
+        assert_eq!(reply["parameters"]["vm"]["cid"], 3, "its context id was given back: {reply}");
+        assert_eq!(reply["parameters"]["vm"]["owner"], Value::Null);
+    });
+}
+
+#[test]
+fn a_tap_is_opened_by_its_name_by_its_owner_alone() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        replace_device(TUN.0, TUN.1, 0o666, 0, &daemon.folder);
+        for vmm in ["cloud-hypervisor", "firecracker"] {
+            let vm = &vmm[..2];
+            volnet(&daemon, &["create", vm, "--owner", &format!("{NOBODY}:{NOBODY}")]);
+            let tap = common::ip_link(&format!("vttap-{vm}"));
+            assert_eq!(tap["linkinfo"]["info_data"]["user"], "nobody", "{tap}");
+            let network = args(&daemon, vm, vmm);
+            for (user, opens) in [(STRANGER, false), (NOBODY, true)] {
+                let folder = folder_of(user, &daemon, &format!("{vm}-{user}"));
+                let output = daemon.folder.join("output");
+                let line = command_line(vmm, network.clone(), &folder);
+                let mut started = start_as(user, vmm, &line, &output);
+                if opens {
+                    eventually("the guest is on its bridge", || {
+                        let ended = fs::read_to_string(&output).unwrap();
+                        assert_eq!(ended, "", "{vmm} has nothing to say");
+                        run(&format!("ip -o link show dev vttap-{vm}")).contains("LOWER_UP")
+                    });
+                } else {
+                    assert!(!started.0.wait().unwrap().success());
+                    let said = fs::read_to_string(&output).unwrap();
+                    assert!(said.contains("Operation not permitted"), "{vmm}: {said}");
+                }
+            }
+            daemon.call("Delete", json!({ "name": vm }));
+        }
+    });
+}
+
+#[test]
+fn an_owner_is_for_hypervisors_that_others_start() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let refused = |config: Value| {
+            let reply = daemon.call("Create", json!({ "name": "web", "config": config }));
+            assert_eq!(reply["error"], "io.volnet.InvalidConfig", "{reply}");
+            reply["parameters"]["field"].as_str().unwrap().to_string()
+        };
+        let machine = json!({ "hypervisor": "qemu", "owner": { "uid": 1000 } });
+        assert_eq!(refused(machine), "owner");
+        assert_eq!(refused(json!({ "owner": { "gid": 1000 } })), "owner.uid");
+        assert_eq!(refused(json!({ "owner": { "uid": u32::MAX } })), "owner.uid");
+        let shown = volnet(&daemon, &["create", "web", "--owner", "1000:50"]);
+        assert!(shown.contains("owner        1000:50\n"), "{shown}");
+    });
+}
+
+/// What `check` says of a device: its level and its message.
+fn checked(daemon: &Daemon, device: &str) -> (String, String) {
+    let findings = daemon.call("Check", json!({}))["parameters"]["findings"].take();
+    let of = findings.as_array().unwrap().iter().find(|finding| finding["check"] == device);
+    let of = of.unwrap_or_else(|| panic!("nothing of {device}: {findings}"));
+    (of["level"].as_str().unwrap().into(), of["message"].as_str().unwrap().into())
+}
+
+#[test]
+fn check_looks_at_devices_with_the_rights_of_hypervisors() {
+    for (mode, group, level, words) in [
+        (0o600, 0, "warning", "user nobody may not open it"),
+        (0o660, 6789, "ok", "it can be opened"),
+        (0o666, 0, "ok", "it can be opened"),
+    ] {
+        in_namespace(|| {
+            let daemon = Daemon::configured(&json!({
+                "hypervisor_user": "nobody",
+                "hypervisors": { "firecracker": { "program": program("firecracker") } }
+            }));
+            for (device, numbers) in [TUN, KVM] {
+                // A device without a driver cannot be opened by anyone.
+                let numbers = if device == KVM.0 { (1, 3) } else { numbers };
+                replace_device(device, numbers, mode, group, &daemon.folder);
+                let (is, message) = checked(&daemon, device);
+                assert_eq!(is, level, "{device}: {message}");
+                assert!(message.contains(words), "{device}: {message}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_hypervisor_that_needs_kvm_is_refused_where_the_settings_forbid_it() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&["--kvm", "no"]);
+        for vmm in ["cloud-hypervisor", "firecracker"] {
+            let kernel = env!("CARGO_BIN_EXE_volnet");
+            let config = json!({ "hypervisor": vmm, "kernel_override": kernel });
+            let made = daemon.call("Create", json!({ "name": vmm, "config": config }));
+            assert_eq!(made["error"], Value::Null, "{made}");
+            let started = daemon.call("Start", json!({ "name": vmm }));
+            assert_eq!(started["error"], "io.volnet.InvalidConfig", "{started}");
+            assert!(started.to_string().contains("the settings say kvm: false"), "{started}");
+            assert_eq!(started["parameters"]["field"], "hypervisor");
+        }
+    });
+}
+
+/// The frequency of the processor in kHz, without which some guests hang in emulation.
+fn tsc() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap();
+    let line = cpuinfo.lines().find(|line| line.starts_with("cpu MHz"));
+    let mhz = line.and_then(|line| line.split(':').nth(1)?.trim().parse::<f64>().ok());
+    mhz.map(|mhz| format!("tsc_early_khz={}", (mhz * 1000.0) as u64)).unwrap_or_default()
+}
+
+/// What the documentation says of a hypervisor of one's own, word for word.
+#[test]
+fn a_guest_of_a_user_without_rights_has_its_address_and_both_queues() {
+    let mut lab = Lab::new();
+    lab.volnet(&["create", "db", "--queues", "2"]);
+    let ip = lab.vm("db")["ip"].as_str().unwrap().to_string();
+    let kernel_args = lab.volnet(&["args", "db", "--kernel-args"]);
+    assert_eq!(kernel_args.trim(), lab.vm("db")["kernel_args"]);
+    let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/guest");
+    let (kernel, initramfs) = (guest.join("vmlinux"), guest.join("initramfs"));
+    let cmdline = format!(
+        "console=ttyS0 quiet panic=-1 {} {{kernel_args}} volnet.do=ping:gateway,hold",
+        tsc()
+    );
+    let socket = format!("{}/run/volnet.sock", lab.folder().display());
+    let nobody = NOBODY.to_string();
+    let volnet = [env!("CARGO_BIN_EXE_volnet"), "exec", "db", "--socket", &socket, "--"];
+    let user = ["setpriv", "--reuid", &nobody, "--regid", &nobody, "--clear-groups"];
+    let qemu = ["--no-new-privs", "qemu-system-x86_64", "-machine", "microvm,accel=tcg"];
+    let machine = ["-cpu", "max", "-m", "128M", "-smp", "2", "-nodefaults", "-no-user-config"];
+    let output = ["-no-reboot", "-display", "none", "-serial", "stdio"];
+    let files =
+        ["-kernel", kernel.to_str().unwrap(), "-initrd", initramfs.to_str().unwrap(), "-append"];
+    let network = [
+        &cmdline,
+        "-netdev",
+        "tap,id=net0,fds={fd0}:{fd1}",
+        "-device",
+        "virtio-net-device,netdev=net0,mac={mac},mq=on",
+    ];
+    let words = [&volnet[..], &user, &qemu, &machine, &output, &files, &network].concat();
+    lab.spawn(&words, "guest");
+    lab.wait_for("the guest", || lab.output_of("guest").contains("GUEST ready").then_some(()));
+    let said = lab.output_of("guest");
+    assert!(said.contains("GUEST ping 192.168.127.1: ok"), "{said}");
+    lab.on_host(&["ping", "-c", "2", "-i", "0.2", "-W", "5", &ip]);
+    let queues = lab.on_host(&["ip", "-d", "-j", "link", "show", "dev", "vttap-db"]);
+    let queues: Value = serde_json::from_str(&queues).unwrap();
+    assert_eq!(queues[0]["linkinfo"]["info_data"]["numqueues"], 2, "{queues}");
+}
