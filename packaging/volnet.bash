@@ -67,6 +67,7 @@ _volnet() {
     *:--expose) return ;;
     *:--restart) choices='no on-failure always' ;;
     *:--owner) return ;;
+    *:--run-as) choices='shared own' ;;
     *:--hypervisor) choices='cloud-hypervisor qemu firecracker' ;;
     *:--kernel) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--cmdline) return ;;
@@ -87,8 +88,8 @@ _volnet() {
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;
-    run:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
-    create:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    run:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --run-as --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    create:*) choices="--mode --manifest --config --network --ip --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --run-as --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     stop:*) choices="--timeout --all --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;

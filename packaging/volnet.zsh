@@ -138,6 +138,7 @@ _volnet() {
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
             '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s]:UID(,GID):' \
+            '*--run-as[the user of its hypervisor, shared by all, its own, or one of the host (for root)]:USER:(shared own)' \
             '*--hypervisor[cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
             '*--kernel[the kernel]:FILE:_files' \
             '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
@@ -176,6 +177,7 @@ _volnet() {
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
             '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s]:UID(,GID):' \
+            '*--run-as[the user of its hypervisor, shared by all, its own, or one of the host (for root)]:USER:(shared own)' \
             '*--hypervisor[cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
             '*--kernel[the kernel]:FILE:_files' \
             '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \

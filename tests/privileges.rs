@@ -507,35 +507,64 @@ fn a_tap_that_is_opened_by_name_belongs_to_its_hypervisors_user() {
     });
 }
 
-/// Asks for a VM with a file of its own as a member of the group `volnet`, and prints the answer.
+/// Asks for a VM with a file, or with a user, as a member of the group `volnet`, and prints the
+/// answer.
 const MEMBER: &str = r#"
 import json, socket, sys
 client = socket.socket(socket.AF_UNIX)
 client.connect(sys.argv[1])
-config = {"hypervisor": "qemu", "kernel_override": "/etc/shadow"} if sys.argv[2] == "file" else {}
+config = {
+    "file": {"hypervisor": "qemu", "kernel_override": "/etc/shadow"},
+    "user": {"hypervisor": "qemu", "kernel_override": "/etc/hostname", "run_as": "1234"},
+    "own": {"hypervisor": "qemu", "kernel_override": "/etc/hostname", "run_as": "own"},
+    "none": {},
+}[sys.argv[2]]
 parameters = {"name": "web", "config": config, "dry_run": True}
 call = {"method": "io.volnet.Create", "parameters": parameters}
 client.sendall(json.dumps(call).encode() + b"\n")
 print(client.makefile().readline())
 "#;
 
+/// Lets the user 60000 be a member of the group `volnet`, here.
+fn have_a_member(daemon: &Daemon) {
+    let groups = daemon.folder.join("group");
+    let listed = fs::read_to_string("/etc/group").expect("groups");
+    fs::write(&groups, format!("volnet:x:60001:\n{listed}")).expect("groups");
+    run(&format!("mount --bind {} /etc/group", groups.display()));
+}
+
+/// What the member is answered.
+fn member(daemon: &Daemon, word: &str) -> Value {
+    let output = Command::new("setpriv")
+        .args(["--reuid=60000", "--regid=60000", "--groups=60001"])
+        .args(["/usr/bin/python3", "-c", MEMBER])
+        .args([daemon.socket().as_os_str(), word.as_ref()])
+        .output()
+        .expect("setpriv runs");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+#[test]
+fn only_root_names_a_user() {
+    in_namespace(|| {
+        let mut daemon = Daemon::without(&[]);
+        have_a_member(&daemon);
+        let settings = json!({ "hypervisor_user": "65534" });
+        fs::write(daemon.folder.join("config.json"), settings.to_string()).expect("settings");
+        daemon.start_again();
+        let denied = member(&daemon, "user");
+        assert_eq!(denied["parameters"]["field"], "run_as", "{denied}");
+        assert!(member(&daemon, "own")["error"].is_null());
+        let root = json!({ "name": "web", "config": { "hypervisor": "qemu", "run_as": "1234" } });
+        assert_eq!(create(&daemon, root)["uid"], 1234);
+    });
+}
+
 #[test]
 fn where_hypervisors_are_root_only_root_names_their_files() {
     in_namespace(|| {
         let mut daemon = Daemon::without(&[]);
-        let groups = daemon.folder.join("group");
-        let listed = fs::read_to_string("/etc/group").expect("groups");
-        fs::write(&groups, format!("volnet:x:60001:\n{listed}")).expect("groups");
-        run(&format!("mount --bind {} /etc/group", groups.display()));
-        let member = |daemon: &Daemon, word: &str| -> Value {
-            let output = Command::new("setpriv")
-                .args(["--reuid=60000", "--regid=60000", "--groups=60001"])
-                .args(["/usr/bin/python3", "-c", MEMBER])
-                .args([daemon.socket().as_os_str(), word.as_ref()])
-                .output()
-                .expect("setpriv runs");
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
-        };
+        have_a_member(&daemon);
         for (user, word) in [("root", "only root may name their files"), ("65534", "user nobody")] {
             let settings = json!({ "hypervisor_user": user });
             fs::write(daemon.folder.join("config.json"), settings.to_string()).expect("settings");

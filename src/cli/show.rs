@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 28] = [
+const VM_FIELDS: [&str; 29] = [
     "name",
     "mode",
     "status",
@@ -29,6 +29,7 @@ const VM_FIELDS: [&str; 28] = [
     "owner",
     "hypervisor",
     "pid",
+    "uid",
     "kvm",
     "exit_code",
     "exit_signal",

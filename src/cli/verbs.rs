@@ -156,7 +156,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 24] = [
+const CREATION: [Flag; 25] = [
     text(
         "mode",
         "MODE",
@@ -222,6 +222,14 @@ const CREATION: [Flag; 24] = [
              root's",
         )
     },
+    text(
+        "run-as",
+        "USER",
+        Complete::Words(&["shared", "own"]),
+        None,
+        "run_as",
+        "the user of its hypervisor: shared by all, its own, or one of the host (for root)",
+    ),
     text(
         "hypervisor",
         "NAME",

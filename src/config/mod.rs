@@ -18,6 +18,7 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::hypervisor::Options;
@@ -26,6 +27,7 @@ use crate::model::error::Refusal;
 use crate::model::expose::{PORTS_DEFAULT, Ports};
 use crate::model::net::NetworkConfig;
 use crate::model::policy::Policy;
+use crate::model::run_as::{RunAs, UIDS_DEFAULT};
 use crate::spec::PATH_BYTES_MAX;
 
 pub use hypervisors::{HYPERVISORS_MAX, TEMPLATE_ARGS_MAX};
@@ -54,6 +56,8 @@ const POOL: Key = Key::new("pool", None, "VOLNET_POOL", None);
 const LOG_MB: Key = Key::new("log_mb", None, "VOLNET_LOG_MB", None);
 const EXPOSE_PORTS: Key = Key::new("expose_ports", None, "VOLNET_EXPOSE_PORTS", None);
 const HYPERVISOR_USER: Key = Key::new("hypervisor_user", None, "VOLNET_HYPERVISOR_USER", None);
+const RUN_AS: Key = Key::new("run_as", None, "VOLNET_RUN_AS", None);
+const VM_UIDS: Key = Key::new("vm_uids", None, "VOLNET_VM_UIDS", None);
 const KVM: Key = Key::new("kvm", Some("kvm"), "VOLNET_KVM", None);
 const KERNEL_BZIMAGE: Key =
     Key::new("kernel_bzimage", None, "VOLNET_KERNEL_BZIMAGE", Some("VOLANT_KERNEL_BZIMAGE"));
@@ -85,10 +89,12 @@ pub const KEYS: [Key; 11] = [
 ];
 
 /// The settings that have a variable and no flag.
-pub const WITHOUT_FLAG: [Key; 7] = [
+pub const WITHOUT_FLAG: [Key; 9] = [
     POOL,
     LOG_MB,
     HYPERVISOR_USER,
+    RUN_AS,
+    VM_UIDS,
     KERNEL_BZIMAGE,
     KERNEL_VMLINUX,
     hypervisors::HYPERVISOR,
@@ -131,6 +137,10 @@ pub struct Settings {
     /// The user of the hypervisors, by name or number; `None`: see
     /// [`crate::hypervisor::user::DEFAULT`].
     pub hypervisor_user: Option<String>,
+    /// As whom a VM runs that says nothing of it: [`RunAs::Shared`] or [`RunAs::Own`].
+    pub run_as: RunAs,
+    /// The users that VMs have for themselves.
+    pub vm_uids: RangeInclusive<u32>,
 }
 
 /// The backend that runs plans.
@@ -179,6 +189,8 @@ pub fn resolve(
         },
         hypervisors: hypervisors::options(&sources)?,
         hypervisor_user: sources.text(&HYPERVISOR_USER)?.map(|found| found.text),
+        run_as: run_as(&sources)?,
+        vm_uids: vm_uids(&sources)?,
         runtime_dir,
     })
 }
@@ -240,6 +252,27 @@ fn log_bound(sources: &Sources) -> Result<u64, Refusal> {
 fn expose_ports(sources: &Sources) -> Result<Ports, Refusal> {
     let Some(found) = sources.text(&EXPOSE_PORTS)? else { return Ok(PORTS_DEFAULT) };
     found.text.parse().map_err(|reason: String| found.refuse(reason))
+}
+
+fn run_as(sources: &Sources) -> Result<RunAs, Refusal> {
+    let Some(found) = sources.text(&RUN_AS)? else { return Ok(RunAs::Shared) };
+    match found.parsed(str::parse)? {
+        RunAs::User(name) => Err(found.refuse(format!("{name:?} is neither shared nor own"))),
+        run_as => Ok(run_as),
+    }
+}
+
+/// A range `FIRST-LAST`. root is not in it, and neither is the number that means no user
+/// (chown(2)).
+fn vm_uids(sources: &Sources) -> Result<RangeInclusive<u32>, Refusal> {
+    let Some(found) = sources.text(&VM_UIDS)? else { return Ok(UIDS_DEFAULT) };
+    let range = found.text.split_once('-').and_then(|(first, last)| {
+        let range = first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?;
+        (*range.start() > 0 && *range.end() < u32::MAX && !range.is_empty()).then_some(range)
+    });
+    let wrong =
+        || found.refuse(format!("{:?} is not a range of users such as 70000-79999", found.text));
+    range.ok_or_else(wrong)
 }
 
 fn backend(sources: &Sources) -> Result<Backend, Refusal> {

@@ -107,6 +107,8 @@ const KNOWN: &[&str] = &[
     "hypervisor",
     "hypervisors",
     "hypervisor_user",
+    "run_as",
+    "vm_uids",
     "kernel_bzimage",
     "kernel_vmlinux",
     "net_ip_mask",

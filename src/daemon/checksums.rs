@@ -1,7 +1,7 @@
 //! Compares checksums in threads of their own, because whole files are read, and a file can be very
 //! large. Each request with checksums has a thread, which ends with the file or with the connection
 //! of its caller. So there are no more threads than connections. They read with the rights of the
-//! hypervisors' user, and with the lowest priority.
+//! VM's user, and with the lowest priority.
 //!
 //! A request is handled after its checksums are right, as if it had just arrived.
 
@@ -15,7 +15,6 @@ use std::thread;
 use mio::{Registry, Token, Waker};
 
 use crate::hypervisor::inputs::Checksum;
-use crate::hypervisor::user::{self, User};
 use crate::model::error::Refusal;
 use crate::model::request::Request;
 use crate::model::request::Ticket;
@@ -26,7 +25,6 @@ const STACK: usize = 128 * 1024;
 /// The requests that wait for their files.
 #[derive(Debug)]
 pub(super) struct ChecksumWorkers {
-    user: Option<User>,
     waker: Arc<Waker>,
     sender: Sender<Compared>,
     done: Receiver<Compared>,
@@ -44,14 +42,10 @@ pub(super) struct Compared {
 
 impl ChecksumWorkers {
     /// No comparisons yet. `token` becomes ready when [`ChecksumWorkers::take`] has a result.
-    pub(super) fn new(
-        registry: &Registry,
-        token: Token,
-        user: Option<User>,
-    ) -> io::Result<ChecksumWorkers> {
+    pub(super) fn new(registry: &Registry, token: Token) -> io::Result<ChecksumWorkers> {
         let (sender, done) = channel();
         let waker = Arc::new(Waker::new(registry, token)?);
-        Ok(ChecksumWorkers { user, waker, sender, done, waiting: HashMap::new() })
+        Ok(ChecksumWorkers { waker, sender, done, waiting: HashMap::new() })
     }
 
     /// Compares the files of a request.
@@ -62,12 +56,12 @@ impl ChecksumWorkers {
         files: Vec<Checksum>,
     ) -> io::Result<()> {
         let over = Arc::new(AtomicBool::new(false));
-        let (request, user, is_over) = (request.clone(), self.user.clone(), Arc::clone(&over));
+        let (request, is_over) = (request.clone(), Arc::clone(&over));
         let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
         let work = move || {
             // If this fails, the thread only slows down others a little.
             let _ = volnet_ffi::priority::yield_to_others();
-            let result = compare(&files, user.as_ref(), &is_over);
+            let result = compare(&files, &is_over);
             // The receiver has ended with the daemon.
             let _ = sender.send(Compared { ticket, request, result });
             let _ = waker.wake();
@@ -91,13 +85,6 @@ impl ChecksumWorkers {
     }
 }
 
-fn compare(files: &[Checksum], user: Option<&User>, over: &AtomicBool) -> Result<(), Refusal> {
-    let compare =
-        || files.iter().try_for_each(|file| file.compare(|| over.load(Ordering::Relaxed)));
-    match user {
-        None => compare(),
-        Some(user) => user.act(compare).unwrap_or_else(|error| {
-            Err(Refusal::InvalidConfig { field: user::FIELD.into(), reason: error.to_string() })
-        }),
-    }
+fn compare(files: &[Checksum], over: &AtomicBool) -> Result<(), Refusal> {
+    files.iter().try_for_each(|file| file.compare(|| over.load(Ordering::Relaxed)))
 }

@@ -27,7 +27,7 @@ use crate::engine::decide::{Act, Decision, Launched, Outcome, Write};
 use crate::engine::ledger::BRIDGE_PORTS_MAX;
 use crate::engine::watch::Notice;
 use crate::hypervisor::disks;
-use crate::hypervisor::process::{Descriptors, Processes};
+use crate::hypervisor::process::{Given, Processes};
 use crate::hypervisor::user::KVM;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Reason, Refusal};
@@ -128,6 +128,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// The record is removed first: a record can be restored, but a link cannot.
     fn remove(&mut self, decision: &Decision) -> Result<(), Error> {
         let name = &decision.subject;
+        self.launcher.take_back(&decision.record);
         self.clean(name);
         let removed = self.store.remove(name, decision.record.spec.ephemeral);
         removed
@@ -231,8 +232,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         for nic in self.launcher.taps_of(record) {
             taps.push(self.network.open_tap(&ports[nic])?);
         }
+        self.launcher.hand_over(record)?;
         let log = self.processes.open_log(name, &self.launcher.log(name))?;
-        let given = Descriptors { log, taps };
+        let given = Given { user: self.launcher.user_of(record.user), log, taps };
         let told = GuestNetworks {
             networks: &self.engine.networks_of(record),
             kernel_args: &self.engine.kernel_args(record),
@@ -267,6 +269,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     fn undo(&mut self, decision: &Decision, begun: &Begun) {
         execute::undo(&mut self.network, &decision.plan, &begun.applied);
         if decision.former_record().is_none() {
+            self.launcher.take_back(&decision.record);
             self.clean(&decision.subject);
         }
     }

@@ -88,8 +88,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         started: Instant,
     ) -> io::Result<Self> {
         let (poll, mut sources) = (Poll::new()?, Sources::default());
-        let (key, user) = (sources.key(), shell.hypervisor_user().cloned());
-        let checksums = ChecksumWorkers::new(poll.registry(), Token(key), user)?;
+        let key = sources.key();
+        let checksums = ChecksumWorkers::new(poll.registry(), Token(key))?;
         sources.insert(key, Source::ChecksumWorkers);
         let mut this = EventLoop {
             poll,

@@ -40,7 +40,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let Change::Create { name, spec, .. } = change else { return None };
         let is_set_up = self.host.is_some() || !spec.needs_tap_device();
         let is_known = self.engine.vm(name).is_ok() || self.strays.contains_key(name);
-        if spec.machine.as_ref().is_some_and(|machine| self.launcher.recognise(machine).is_err()) {
+        self.know(change);
+        let user = self.engine.user_for(name, spec).ok()?;
+        let recognise = |machine| self.launcher.recognise(machine, user);
+        if spec.machine.as_ref().is_some_and(|machine| recognise(machine).is_err()) {
             return None;
         }
         let is_new = !is_known && self.state.doubt().is_none();
@@ -52,7 +55,6 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             return None;
         }
         self.resolve(now);
-        self.know(change);
         match self.engine.request(ticket, change, now) {
             Ok(Step::Do(decision)) => Some(*decision),
             // A refusal changes nothing: it is asked again.

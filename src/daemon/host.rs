@@ -235,12 +235,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             log::error!("{error}");
             self.engine.look_again(now);
         }
-        for (name, _) in intents {
+        for (name, intent) in intents {
             if self.engine.vm(&name).is_err() {
                 if self.processes.find(&name).is_some() {
                     // It was killed but has not ended. The intent stays, for the next daemon.
                     continue;
                 }
+                self.launcher.take_back(&intent.record);
                 self.clean(&name);
             }
             if let Err(failure) = self.store.clear_intent(&name) {
@@ -316,7 +317,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let cut_short: BTreeSet<&VmName> =
             started.map(|(name, _)| name).chain(&loaded.in_doubt).collect();
         let mut known: BTreeMap<VmName, ProcessId> = loaded.processes.into_iter().collect();
-        for (name, id) in self.processes.find_all() {
+        for (name, id) in self.processes.find_all(&self.engine.users()) {
             if self.engine.vm(&name).is_err() && !cut_short.contains(&name) {
                 known.remove(&name);
                 self.keep_stray(name, id);

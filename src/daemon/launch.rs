@@ -7,24 +7,25 @@ use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::machine::{MachineDefaults, resolve_machine};
-use crate::hypervisor::process::Descriptors;
+use crate::hypervisor::process::Given;
 use crate::hypervisor::seed::SEED;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
     self, Architecture, Attachment, CLOUD_HYPERVISOR, Control, FIRECRACKER, HypervisorCommand,
-    Launch, LaunchNic, Options, QEMU, inputs, log, seed,
+    Launch, LaunchNic, Options, QEMU, handover, inputs, log, seed,
 };
-use crate::model::error::{Error, Refusal};
+use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
 use crate::model::record::Record;
+use crate::model::run_as::VmUser;
 use crate::model::spec::{MachineSpec, NetworkSpec};
 use crate::model::view::{Finding, Level};
 use crate::spec::MEMORY_MB_DEFAULT;
@@ -112,7 +113,7 @@ impl Launcher {
 
     /// Whether the settings want KVM and the host does not have it.
     fn lacks_kvm(&self) -> bool {
-        self.kvm && !self.opens(user::KVM)
+        self.kvm && !self.opens(user::KVM, self.user.as_ref())
     }
 
     /// Whether a VM has a hypervisor that uses KVM.
@@ -129,8 +130,10 @@ impl Launcher {
     /// Whether the hypervisor of a VM that starts now is to use KVM; `None`: it is for a template
     /// to say, or its architecture is not the host's. Only QEMU can do without.
     pub(super) fn kvm_for(&self, record: &Record) -> Option<bool> {
-        self.uses_kvm(record)
-            .then(|| self.hypervisor(record) != QEMU || self.kvm && self.opens(user::KVM))
+        self.uses_kvm(record).then(|| {
+            let user = self.user_of(record.user);
+            self.hypervisor(record) != QEMU || self.kvm && self.opens(user::KVM, user.as_ref())
+        })
     }
 
     /// Whether a hypervisor does without the KVM that the settings want.
@@ -197,10 +200,14 @@ impl Launcher {
         }
     }
 
-    /// Whether hypervisors can use a device.
-    fn opens(&self, device: &str) -> bool {
-        can_open(device).is_ok()
-            && self.user.as_ref().is_none_or(|user| user.clone().reaches(device))
+    /// Whether hypervisors of a user can use a device.
+    fn opens(&self, device: &str, user: Option<&User>) -> bool {
+        can_open(device).is_ok() && user.is_none_or(|user| user.clone().reaches(device))
+    }
+
+    /// As whom the processes of a VM run, if it has this user; `None`: as the daemon does.
+    pub(super) fn user_of(&self, own: Option<VmUser>) -> Option<User> {
+        own.map(User::of_vm).or_else(|| self.user.clone())
     }
 
     /// As whom hypervisors run; `None`: as the daemon does.
@@ -208,41 +215,71 @@ impl Launcher {
         self.user.as_ref()
     }
 
-    /// The files of a machine with a checksum.
-    pub(super) fn checksums(&self, machine: &MachineSpec) -> Result<Vec<Checksum>, Refusal> {
-        Ok(inputs::checksums(&resolve_machine(machine, &self.defaults)?))
+    /// The files of a machine with a checksum, each read by who has it now.
+    pub(super) fn checksums(
+        &self,
+        machine: &MachineSpec,
+        own: Option<VmUser>,
+    ) -> Result<Vec<Checksum>, Refusal> {
+        let giver = self.giver(own);
+        let reader = |path: &Path| match giver {
+            Some(giver) if handover::is_handed(path, giver) => Some(giver.clone()),
+            _ => self.user_of(own),
+        };
+        Ok(inputs::checksums(&resolve_machine(machine, &self.defaults)?, reader))
     }
 
-    /// Whether the hypervisors' user can open all files of a machine. For their contents see
-    /// [`Launcher::checksums`].
-    pub(super) fn verify(&self, machine: &MachineSpec) -> Result<(), Refusal> {
+    /// Whether the VM's user can open all files of a machine, now or once it has what it is given.
+    /// For their contents see [`Launcher::checksums`].
+    pub(super) fn verify(&self, machine: &MachineSpec, own: Option<VmUser>) -> Result<(), Refusal> {
         let resolved = resolve_machine(machine, &self.defaults)?;
         let program = self.options.program(resolved.hypervisor)?;
         self.refuse_without_kvm(resolved.hypervisor)?;
-        self.act(|| inputs::check(&resolved, program))
+        let giver = self.giver(own);
+        act(self.user_of(own).as_ref(), || inputs::check(&resolved, program, giver))?;
+        self.recognise(machine, own)
     }
 
     /// Whether the disks of a machine that exist already are of the format that they are said to be
     /// of.
-    pub(super) fn recognise(&self, machine: &MachineSpec) -> Result<(), Refusal> {
-        self.act(|| inputs::recognise(machine))
+    pub(super) fn recognise(
+        &self,
+        machine: &MachineSpec,
+        own: Option<VmUser>,
+    ) -> Result<(), Refusal> {
+        if let Some(giver) = self.giver(own) {
+            act(Some(giver), || inputs::recognise(machine))?;
+        }
+        act(self.user_of(own).as_ref(), || inputs::recognise(machine))
     }
 
-    /// Looks at files with the rights of the hypervisors' user.
-    fn act(&self, verify: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
-        let Some(user) = &self.user else { return verify() };
-        let verified = user.act(verify).unwrap_or_else(|error| {
-            Err(Refusal::InvalidConfig { field: user::FIELD.into(), reason: error.to_string() })
-        });
-        verified.map_err(|refusal| match refusal {
-            Refusal::InvalidConfig { field, reason } => {
-                let reason = format!("{reason}, for user {}", user.name);
-                Refusal::InvalidConfig { field, reason }
-            }
-            refusal => refusal,
+    /// Who gives its disks to a VM that has this user, if that is for itself.
+    fn giver(&self, own: Option<VmUser>) -> Option<&User> {
+        self.user.as_ref().filter(|_| own.is_some_and(|own| own.own))
+    }
+
+    /// Gives a VM that has a user for itself the disks that it writes to.
+    pub(super) fn hand_over(&self, record: &Record) -> Result<(), Failure> {
+        let Some((machine, shared, own)) = self.handing(record) else { return Ok(()) };
+        handover::hand_over(machine, shared, &own).map_err(|reason| {
+            let name = record.name.to_string();
+            Failure::Hypervisor { name, reason, log: None }
         })
     }
 
+    /// Takes back what such a VM was given.
+    pub(super) fn take_back(&self, record: &Record) {
+        let Some((machine, shared, own)) = self.handing(record) else { return };
+        if let Err(reason) = handover::hand_over(machine, &own, shared) {
+            ::log::warn!("VM {}: {reason}", record.name);
+        }
+    }
+
+    fn handing<'a>(&'a self, record: &'a Record) -> Option<(&'a MachineSpec, &'a User, User)> {
+        record.own_uid()?;
+        let machine = record.spec.machine.as_deref()?;
+        Some((machine, self.user.as_ref()?, self.user_of(record.user)?))
+    }
     /// The command that starts a VM with its open descriptors; for `kvm` see
     /// [`Launcher::kvm_for`].
     pub(super) fn command(
@@ -250,7 +287,7 @@ impl Launcher {
         record: &Record,
         told: &GuestNetworks<'_>,
         paths: &Paths,
-        given: &Descriptors,
+        given: &Given,
         kvm: Option<bool>,
     ) -> Result<HypervisorCommand, Error> {
         let mut machine = record.spec.machine.clone().ok_or_else(no_machine)?;
@@ -271,7 +308,7 @@ impl Launcher {
             kernel_args: told.kernel_args,
             folder: folder.clone(),
             log_fd: number(&given.log),
-            vhost_vsock: self.opens(user::VHOST_VSOCK),
+            vhost_vsock: self.opens(user::VHOST_VSOCK, self.user_of(record.user).as_ref()),
             architecture: Architecture::HOST,
             kvm: kvm == Some(true),
             tsc_khz: self.tsc_khz,
@@ -317,7 +354,7 @@ impl Launcher {
             nics: &nics(record, networks, &[]),
             cid: record.cid,
             folder: &paths.folder(&record.name),
-            vhost_vsock: self.opens(user::VHOST_VSOCK),
+            vhost_vsock: self.opens(user::VHOST_VSOCK, self.user_of(record.user).as_ref()),
             memory_mb: machine.map_or(MEMORY_MB_DEFAULT, |machine| machine.memory_mb),
         };
         let hypervisor = hypervisor.unwrap_or(self.hypervisor(record));
@@ -388,6 +425,21 @@ fn can_open(device: &str) -> io::Result<()> {
 fn device_is_well(path: &str) -> Finding {
     let message = "it can be opened".into();
     Finding { check: path.into(), level: Level::Ok, message, hint: None }
+}
+
+/// Looks at files with the rights of a user.
+fn act(user: Option<&User>, verify: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
+    let Some(user) = user else { return verify() };
+    let verified = user.act(verify).unwrap_or_else(|error| {
+        Err(Refusal::InvalidConfig { field: user::FIELD.into(), reason: error.to_string() })
+    });
+    verified.map_err(|refusal| match refusal {
+        Refusal::InvalidConfig { field, reason } => {
+            let reason = format!("{reason}, for user {}", user.name);
+            Refusal::InvalidConfig { field, reason }
+        }
+        refusal => refusal,
+    })
 }
 
 fn no_machine() -> Refusal {

@@ -16,7 +16,7 @@ use super::now;
 use super::shell::{Output, Shell};
 use crate::config::Settings;
 use crate::engine::decide::Engine;
-use crate::hypervisor::process::{Descriptors, Processes};
+use crate::hypervisor::process::{Given, Processes};
 use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
@@ -165,7 +165,7 @@ impl Processes for NoProcesses {
         &mut self,
         name: &VmName,
         _: &HypervisorCommand,
-        _: Descriptors,
+        _: Given,
     ) -> Result<ProcessId, Failure> {
         Err(no_hypervisor(name))
     }
@@ -174,7 +174,7 @@ impl Processes for NoProcesses {
         Ok(false)
     }
 
-    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId> {
+    fn find_all(&mut self, _: &BTreeMap<VmName, u32>) -> BTreeMap<VmName, ProcessId> {
         BTreeMap::new()
     }
 

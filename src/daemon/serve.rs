@@ -105,12 +105,11 @@ fn shell(
     .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?
     .with_policies(settings.policies.clone())
     .with_boot(boot_id()?)
-    .with_expose_ports(settings.expose_ports);
+    .with_expose_ports(settings.expose_ports)
+    .with_users(settings.vm_uids.clone(), settings.run_as.clone());
     let launcher = Launcher::new(settings, user);
-    let engine = match launcher.user() {
-        Some(user) => engine.with_tap_owner(user.uid, hypervisor::takes_open_tap),
-        None => engine,
-    };
+    let owner = launcher.user().map_or(0, |user| user.uid);
+    let engine = engine.with_tap_owner(owner, hypervisor::takes_open_tap);
     let (network, monitor): (Box<dyn Network>, _) = match settings.backend {
         Backend::Linux => {
             let linux = Linux::new(settings.pool)?;

@@ -9,6 +9,7 @@
 //! together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::doubt::State;
 use super::guests::{Resolvers, resolvers_of_the_host};
@@ -25,6 +26,8 @@ use crate::model::name::VmName;
 use crate::model::record::{Exit, HostRecord, ProcessId, Progress};
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Query, Reply, Request};
+use crate::model::run_as::RunAs;
+use crate::model::spec::VmSpec;
 use crate::model::view::{Event, EventKind};
 use crate::network::Network;
 use crate::network::features::Features;
@@ -147,25 +150,40 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         &self.engine
     }
 
-    /// The files whose checksums have to be compared before a request is handled. The caller
-    /// compares them, because that takes time. The list is empty if a file is missing: then the
-    /// request is refused.
-    pub fn checksums(&self, request: &Request) -> Vec<Checksum> {
-        let machine = match request.change() {
-            Some(Change::Create { spec, start, dry_run, .. }) if *start || *dry_run => {
-                spec.machine.as_ref()
+    /// The files that have to be compared before a request is handled: the caller does that,
+    /// because it takes time. None where one of them is missing, which the request is told.
+    pub fn checksums(&mut self, request: &Request) -> Vec<Checksum> {
+        request.change().and_then(|change| self.checksums_of(change)).unwrap_or_default()
+    }
+
+    fn checksums_of(&mut self, change: &Change) -> Option<Vec<Checksum>> {
+        let record;
+        let (name, spec) = match change {
+            Change::Create { name, spec, start, dry_run, .. } if *start || *dry_run => {
+                (name, &**spec)
             }
-            Some(Change::Start { name }) => {
-                self.engine.vm(name).ok().and_then(|vm| vm.record.spec.machine.as_ref())
+            Change::Start { name } => {
+                record = Rc::clone(&self.engine.vm(name).ok()?.record);
+                (name, &record.spec)
             }
-            _ => None,
+            _ => return None,
         };
-        let Some(machine) = machine else { return Vec::new() };
-        let checksums = self.launcher.checksums(machine).unwrap_or_default();
-        if checksums.is_empty() || self.launcher.verify(machine).is_err() {
-            return Vec::new();
+        let machine = spec.machine.as_ref()?;
+        self.know_user(spec);
+        let user = self.engine.user_for(name, spec).ok()?;
+        let checksums = self.launcher.checksums(machine, user).ok()?;
+        if checksums.is_empty() || self.launcher.verify(machine, user).is_err() {
+            return None;
         }
-        checksums
+        Some(checksums)
+    }
+
+    /// Has the engine know the user that a VM names.
+    fn know_user(&mut self, spec: &VmSpec) {
+        self.engine.know_user(match &spec.run_as {
+            Some(RunAs::User(name)) => User::named(name),
+            Some(RunAs::Own | RunAs::Shared) | None => None,
+        });
     }
 
     /// The user of the hypervisors; `None`: the daemon's.
@@ -315,9 +333,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.engine.resolved(self.resolvers.known(now, resolvers_of_the_host));
     }
 
-    /// Tells the engine on which ports the host itself listens, if the change exposes ports. A VM
-    /// that exists has its ports already.
+    /// Has the engine know what a change may need of the host: the user that it names, and which
+    /// ports the host listens on itself, if the change wants some. A VM that exists has its ports
+    /// already.
     pub(super) fn know(&mut self, change: &Change) {
+        if let Change::Create { spec, .. } = change {
+            self.know_user(spec);
+        }
         let wanted = match change {
             Change::Create { name, .. } if self.engine.vm(name).is_ok() => Vec::new(),
             change => change.exposes(),
@@ -356,10 +378,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Change::Create { name, spec, start, dry_run, .. } => {
                 self.refuse_in_doubt()?;
                 self.refuse_stray(name)?;
+                let user = self.engine.user_for(name, spec)?;
                 if let Some(machine) = &spec.machine {
                     match *start || *dry_run {
-                        true => self.launcher.verify(machine)?,
-                        false => self.launcher.recognise(machine)?,
+                        true => self.launcher.verify(machine, user)?,
+                        false => self.launcher.recognise(machine, user)?,
                     }
                 }
                 if spec.needs_tap_device() && !dry_run && self.host.is_none() {
@@ -372,8 +395,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 }
             }
             Change::Start { name } => {
-                if let Some(machine) = &self.engine.vm(name)?.record.spec.machine {
-                    self.launcher.verify(machine)?;
+                let record = &self.engine.vm(name)?.record;
+                if let Some(machine) = &record.spec.machine {
+                    self.launcher.verify(machine, record.user)?;
                 }
             }
             Change::Setup { .. }

@@ -4,6 +4,8 @@
 //! whose VM has no record may have its disk and its tap. It is not ours to end: the state directory
 //! may not be mounted. So `check` names it, and no VM of its name is created while it runs.
 
+use std::collections::BTreeMap;
+
 use super::shell::Shell;
 use crate::hypervisor::process::Processes;
 use crate::model::error::Failure;
@@ -33,8 +35,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// What `check` says of them.
     pub(super) fn stray_findings(&mut self) -> Vec<Finding> {
-        let found =
-            if self.strays.is_empty() { Default::default() } else { self.processes.find_all() };
+        let found = if self.strays.is_empty() {
+            Default::default()
+        } else {
+            self.processes.find_all(&BTreeMap::new())
+        };
         self.strays.retain(|name, id| found.get(name) == Some(id));
         let finding = |(name, id): (&VmName, &ProcessId)| Finding {
             check: "processes".into(),

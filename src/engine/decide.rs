@@ -28,6 +28,7 @@ use crate::model::policy::Policy;
 use crate::model::record::{Action, BootId, FORMAT, Record};
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Reply};
+use crate::model::run_as::RunAs;
 use crate::model::spec::{NetworkSpec, VmSpec};
 use crate::model::view::{EventKind, NetworkView, NicView, Status, VmView};
 use crate::plan::op::Plan;
@@ -221,6 +222,7 @@ impl Engine {
                 nft_owner,
                 policies: Policy::built_in(),
                 tap_owner: (0, |_| true),
+                run_as: RunAs::Shared,
                 expose_ports: PORTS_DEFAULT,
                 boot: BootId::default(),
             },
@@ -242,8 +244,8 @@ impl Engine {
         self
     }
 
-    /// Lets this user open the taps of those VMs whose hypervisors are not handed theirs open. All
-    /// others are root's.
+    /// Lets this user open the taps of those VMs whose hypervisors are not handed theirs open,
+    /// unless a VM has a user of its own. All others are root's.
     pub fn with_tap_owner(mut self, uid: u32, is_handed: fn(&str) -> bool) -> Engine {
         self.host.tap_owner = (uid, is_handed);
         self
@@ -491,6 +493,7 @@ impl Engine {
             spec: spec.clone(),
             nics,
             cid,
+            user: None,
             created_at: now.wall,
             restarts: 0,
             started_at: None,
@@ -500,8 +503,11 @@ impl Engine {
             wanted: start,
             boot: self.host.boot,
         };
-        let placed = self.place_ports(&mut record);
-        if let Err(refusal) = placed.and_then(|()| self.check_wishes(&record)) {
+        let placed = self
+            .claim_user(&mut record)
+            .and_then(|()| self.place_ports(&mut record))
+            .and_then(|()| self.check_wishes(&record));
+        if let Err(refusal) = placed {
             match before {
                 Some(before) => self.state.ledger = before,
                 None => self.state.ledger.release(&record),

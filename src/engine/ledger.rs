@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use crate::engine::cid::Cids;
 use crate::engine::ipam::{AddressPool, Why};
 use crate::engine::stranded;
+use crate::engine::uids::Uids;
 use crate::model::error::Refusal;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
@@ -16,6 +18,7 @@ use crate::model::name::{TapName, VmName};
 use crate::model::net::{Dhcp, NetworkConfig};
 use crate::model::nic::{Lease, Nic, NicName};
 use crate::model::record::Record;
+use crate::model::run_as::UIDS_DEFAULT;
 use crate::model::spec::{NetworkSpec, VmSpec};
 use crate::model::traffic::Traffic;
 use crate::model::view::NetworkView;
@@ -34,6 +37,7 @@ pub struct Ledger {
     networks: Vec<Account>,
     taps: BTreeMap<TapName, VmName>,
     cids: Cids,
+    uids: Uids,
     /// Addresses, each with its network, for NICs of VMs that are not made yet. They are leased in
     /// the pool.
     promised: BTreeMap<(VmName, usize), (String, Ipv4Addr)>,
@@ -53,6 +57,8 @@ struct Account {
 pub enum Held {
     /// Its context id.
     Cid(u32),
+    /// Its user.
+    Uid(u32),
     /// The name of a link.
     Tap(TapName),
     /// An Ethernet address on a network.
@@ -108,8 +114,24 @@ impl Ledger {
             networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
             taps: BTreeMap::new(),
             cids: Cids::default(),
+            uids: Uids::new(UIDS_DEFAULT),
             promised: BTreeMap::new(),
         })
+    }
+
+    /// Takes the users of VMs from this range. No VM has one yet.
+    pub fn keep_uids(&mut self, range: RangeInclusive<u32>) {
+        self.uids = Uids::new(range);
+    }
+
+    /// The users of VMs.
+    pub fn uids(&self) -> &Uids {
+        &self.uids
+    }
+
+    /// Gives a new VM a user that no other has; `None` if there is none left.
+    pub fn claim_uid(&mut self) -> Option<u32> {
+        self.uids.take()
     }
 
     /// The network of that name.
@@ -161,10 +183,14 @@ impl Ledger {
         if !self.cids.take_exactly(record.cid) {
             return Err(format!("its context id {} belongs to another VM", record.cid));
         }
+        if let Some(uid) = record.own_uid().filter(|uid| !self.uids.take_exactly(*uid)) {
+            self.cids.release(record.cid);
+            return Err(format!("its user {uid} belongs to another VM"));
+        }
         for at in 0..record.nics.len() {
             if let Err(reason) = self.restore_nic(&record.name, &mut record.nics[at]) {
                 self.release_nics(&record.nics[..at]);
-                self.cids.release(record.cid);
+                self.release_own(record);
                 return Err(reason);
             }
         }
@@ -270,6 +296,9 @@ impl Ledger {
         if self.cids.take_exactly(record.cid) {
             held.push(Held::Cid(record.cid));
         }
+        if let Some(uid) = record.own_uid().filter(|uid| self.uids.take_exactly(*uid)) {
+            held.push(Held::Uid(uid));
+        }
         for Nic { tap, mac, network, .. } in &record.nics {
             if !self.taps.contains_key(tap) {
                 self.taps.insert(tap.clone(), record.name.clone());
@@ -297,6 +326,7 @@ impl Ledger {
                 Held::Cid(cid) => {
                     self.cids.release(*cid);
                 }
+                Held::Uid(uid) => self.uids.release(*uid),
                 Held::Tap(tap) => drop(self.taps.remove(tap)),
                 Held::Mac(network, mac) => {
                     self.account(network).and_then(|account| account.macs.remove(mac));
@@ -322,7 +352,14 @@ impl Ledger {
     /// Releases all things of a record. Call it only after its process and its link are gone.
     pub fn release(&mut self, record: &Record) {
         self.release_nics(&record.nics);
+        self.release_own(record);
+    }
+
+    fn release_own(&mut self, record: &Record) {
         self.cids.release(record.cid);
+        if let Some(uid) = record.own_uid() {
+            self.uids.release(uid);
+        }
     }
 
     fn release_nics(&mut self, nics: &[Nic]) {

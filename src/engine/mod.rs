@@ -1,12 +1,13 @@
 //! The decisions. `(state, input, now) → Decision`, with no file, clock, socket or random source.
 //!
-//! In reading order: what is handed out ([`ipam`], [`cid`], [`ledger`]), what is known of a VM
-//! ([`vm`]), what the kernel should hold for it ([`desire`]), the life of a hypervisor process
+//! In reading order: what is handed out ([`ipam`], [`cid`], [`uids`], [`ledger`]), what is known of
+//! a VM ([`vm`]), what the kernel should hold for it ([`desire`]), the life of a hypervisor process
 //! ([`supervise`], [`lifecycle`], [`recover`], [`stranded`]), the addresses that guests ask for
 //! ([`lease`]), the ports of the host that lead to guests ([`expose`]), what guests may send and
-//! how much ([`traffic`], [`policy`], [`limits`]), what others change and what becomes of that
-//! ([`news`], [`watch`], [`patience`]), and [`decide`], where a request becomes a
-//! [`decide::Decision`]. [`state`] has the parts of the engine that all of these work on.
+//! how much ([`traffic`], [`policy`], [`limits`]), the users of VMs ([`run_as`]), what others
+//! change and what becomes of that ([`news`], [`watch`], [`patience`]), and [`decide`], where a
+//! request becomes a [`decide::Decision`]. [`state`] has the parts of the engine that all of these
+//! work on.
 
 pub mod cid;
 pub mod decide;
@@ -22,10 +23,12 @@ pub mod patience;
 pub mod policy;
 pub mod probe;
 pub mod recover;
+pub mod run_as;
 mod state;
 pub mod stranded;
 pub mod supervise;
 mod traffic;
+pub mod uids;
 pub mod vm;
 pub mod watch;
 

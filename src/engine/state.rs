@@ -14,6 +14,7 @@ use crate::model::name::VmName;
 use crate::model::policy::Policy;
 use crate::model::record::BootId;
 use crate::model::request::Ticket;
+use crate::model::run_as::{RunAs, VmUser};
 
 /// What the settings and the boot of the host say. It does not change while the daemon runs.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct Host {
     pub(super) policies: Vec<Policy>,
     /// The user who may open a tap by name, and which hypervisors need not.
     pub(super) tap_owner: (u32, fn(&str) -> bool),
+    /// As whom the processes of a VM run that says nothing of it.
+    pub(super) run_as: RunAs,
     /// Ports that are given to those who ask for any.
     pub(super) expose_ports: Ports,
     /// The boot of the host that leases count from.
@@ -65,4 +68,6 @@ pub(super) struct Known {
     pub(super) resolvers: Vec<Ipv4Addr>,
     /// Programs of the host that listen on ports, as far as the request at hand is about ports.
     pub(super) listeners: Vec<Listener>,
+    /// The user that the request at hand names.
+    pub(super) user: Option<VmUser>,
 }

@@ -94,6 +94,7 @@ impl Vm {
             owner: record.spec.owner,
             hypervisor,
             pid: self.life.pid(),
+            uid: record.user.map(|user| user.uid),
             kvm: record.kvm.filter(|_| self.life.pid().is_some()),
             exit_code: record.exit.and_then(Exit::code),
             exit_signal: record.exit.and_then(Exit::signal),

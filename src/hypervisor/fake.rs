@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
-use super::process::{Descriptors, Processes};
+use super::process::{Given, Processes};
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
@@ -218,7 +218,7 @@ impl Processes for FakeProcesses {
         &mut self,
         name: &VmName,
         command: &HypervisorCommand,
-        _: Descriptors,
+        _: Given,
     ) -> Result<ProcessId, Failure> {
         let is_inside = |path: &Path| {
             path.parent().and_then(Path::file_name) == Some(OsStr::new(name.as_str()))
@@ -257,7 +257,7 @@ impl Processes for FakeProcesses {
         Ok(found)
     }
 
-    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId> {
+    fn find_all(&mut self, _: &BTreeMap<VmName, u32>) -> BTreeMap<VmName, ProcessId> {
         self.living().map(|(name, id)| (name.clone(), id.clone())).collect()
     }
 
@@ -357,7 +357,7 @@ mod tests {
             events: None,
         };
         let log = processes.open_log(name, Path::new("/log")).unwrap();
-        processes.spawn(name, &command, Descriptors { log, taps: Vec::new() }).unwrap()
+        processes.spawn(name, &command, Given { user: None, log, taps: Vec::new() }).unwrap()
     }
 
     #[test]

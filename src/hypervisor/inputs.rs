@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::disks;
+use super::user::User;
+use super::{disks, handover};
 use crate::hypervisor::machine::ResolvedMachine;
 use crate::model::error::Refusal;
 use crate::model::spec::{File, MachineSpec};
@@ -53,12 +54,18 @@ fn executable(path: &Path) -> io::Result<()> {
 }
 
 /// Checks with the caller's rights that the program and all files of a machine exist and can be
-/// read, and that disks can be written unless they are read-only.
-pub fn check(machine: &ResolvedMachine<'_>, program: &str) -> Result<(), Refusal> {
+/// read, and that disks can be written unless they are read-only. Those that `giver` has to give
+/// need not be open to the caller yet.
+pub fn check(
+    machine: &ResolvedMachine<'_>,
+    program: &str,
+    giver: Option<&User>,
+) -> Result<(), Refusal> {
     find_program(program)
         .map_err(|reason| Refusal::InvalidConfig { field: "hypervisor".into(), reason })?;
-    each(machine, |path, _, field, kind| {
-        open(path, kind).map(drop).map_err(|reason| refuse(field, path, &reason))
+    each(machine, |path, _, field, kind| match giver {
+        Some(giver) if kind == InputKind::Written && handover::is_handed(path, giver) => Ok(()),
+        _ => open(path, kind).map(drop).map_err(|reason| refuse(field, path, &reason)),
     })?;
     recognise(machine.spec)
 }
@@ -76,12 +83,16 @@ pub fn recognise(machine: &MachineSpec) -> Result<(), Refusal> {
     })
 }
 
-/// The files of a machine that have a checksum.
-pub fn checksums(machine: &ResolvedMachine<'_>) -> Vec<Checksum> {
+/// The files of a machine that have a checksum. `reader` is who reads a file.
+pub fn checksums(
+    machine: &ResolvedMachine<'_>,
+    reader: impl Fn(&Path) -> Option<User>,
+) -> Vec<Checksum> {
     let mut all = Vec::new();
     let _ = each(machine, |path, sha256, field, kind| {
-        let (path, field) = (path.to_owned(), field.to_owned());
+        let (reader, path, field) = (reader(path), path.to_owned(), field.to_owned());
         all.extend(sha256.map(|expected| Checksum {
+            reader,
             path,
             expected: expected.into(),
             field,
@@ -95,6 +106,8 @@ pub fn checksums(machine: &ResolvedMachine<'_>) -> Vec<Checksum> {
 /// A file and its expected checksum.
 #[derive(Clone, Debug)]
 pub struct Checksum {
+    /// With whose rights it is read; `None`: the daemon's.
+    reader: Option<User>,
     path: PathBuf,
     /// SHA-256 as 64 lower-case hexadecimal digits.
     expected: String,
@@ -106,8 +119,13 @@ impl Checksum {
     /// Reads the file and compares. Between two chunks it calls `is_over`, which says whether
     /// nobody waits for the result any more.
     pub fn compare(&self, is_over: impl Fn() -> bool) -> Result<(), Refusal> {
-        let Checksum { path, expected, field, kind } = self;
-        let actual = open(path, *kind)
+        let Checksum { reader, path, expected, field, kind } = self;
+        let open = || open(path, *kind);
+        let open = match reader {
+            None => open(),
+            Some(user) => user.act(open).unwrap_or_else(|error| Err(error.to_string())),
+        };
+        let actual = open
             .and_then(|open| hash(open, is_over).map_err(|error| error.to_string()))
             .map_err(|reason| refuse(field, path, &reason))?;
         match actual == *expected {
@@ -121,7 +139,7 @@ impl Checksum {
 }
 
 /// The use of a file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InputKind {
     Regular,
     RegularOrBlockDevice,
@@ -221,8 +239,8 @@ mod tests {
     fn verify(spec: &MachineSpec) -> Result<(), Refusal> {
         let kernel = &spec.kernel.as_ref().unwrap().path;
         let machine = ResolvedMachine { spec, hypervisor: "qemu", kernel };
-        check(&machine, "/bin/sh")?;
-        checksums(&machine).iter().try_for_each(|file| file.compare(|| false))
+        check(&machine, "/bin/sh", None)?;
+        checksums(&machine, |_| None).iter().try_for_each(|file| file.compare(|| false))
     }
 
     fn refused(result: Result<(), Refusal>) -> (String, String) {
@@ -243,7 +261,7 @@ mod tests {
         let path = scratch.path().join("endless");
         fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let (expected, field, kind) = (ABC.into(), "disks".into(), InputKind::Regular);
-        Checksum { path, expected, field, kind }.compare(|| true).unwrap_err();
+        Checksum { reader: None, path, expected, field, kind }.compare(|| true).unwrap_err();
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! The drivers ([`qemu`], [`cloud_hypervisor`], [`firecracker`], [`template`]) are pure: they turn
 //! a [`Launch`] into a [`HypervisorCommand`]. [`command_line`] chooses among them. [`network_args`]
 //! is only the network part, for people who start their own hypervisor. [`process`] spawns,
-//! watches, adopts and ends processes. [`user`] is their user, [`inputs`] checks the files of a VM,
-//! `folder` has its sockets, [`log`] reads the end of its log, which `bounded` keeps within its
-//! bound, and `fuzz` has the bodies of the fuzz targets.
+//! watches, adopts and ends processes. [`user`] is their user, [`handover`] gives it the disks,
+//! [`inputs`] checks the files of a VM, `folder` has its sockets, [`log`] reads the end of its log,
+//! which `bounded` keeps within its bound, and `fuzz` has the bodies of the fuzz targets.
 //!
 //! All use the same names in a VM's folder. The folder is empty before a start, because an old
 //! socket stops most hypervisors:
@@ -42,6 +42,7 @@ pub mod firecracker;
 pub mod folder;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
+pub mod handover;
 pub mod inputs;
 #[cfg(target_os = "linux")]
 pub mod linux;

@@ -8,15 +8,18 @@ use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
+use super::user::User;
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{Exit, ProcessId, Progress};
 use crate::model::spec::Owner;
 
-/// Open descriptors for a new process. They are closed here once the process has them.
+/// What a new process is given. The descriptors are closed here once the process has them.
 #[derive(Debug)]
-pub struct Descriptors {
+pub struct Given {
+    /// As whom it runs; `None`: as the daemon does.
+    pub user: Option<User>,
     /// The VM's log, open for appending.
     pub log: OwnedFd,
     /// The VM's open tap, one descriptor per queue, if the hypervisor gets it open.
@@ -35,7 +38,7 @@ pub trait Processes {
         &mut self,
         name: &VmName,
         command: &HypervisorCommand,
-        given: Descriptors,
+        given: Given,
     ) -> Result<ProcessId, Failure>;
 
     /// Watches a process of an earlier run of the daemon. False if it is gone, is a zombie, or is
@@ -43,11 +46,12 @@ pub trait Processes {
     fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure>;
 
     /// Looks for all processes that were started for VMs, whether their ids were recorded or not.
-    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId>;
+    /// `users` are those of VMs that do not have the user of all hypervisors.
+    fn find_all(&mut self, users: &BTreeMap<VmName, u32>) -> BTreeMap<VmName, ProcessId>;
 
     /// Looks for the process that was started for this VM.
     fn find(&mut self, name: &VmName) -> Option<ProcessId> {
-        self.find_all().remove(name)
+        self.find_all(&BTreeMap::new()).remove(name)
     }
 
     /// Asks the guest to power off. Does not wait.

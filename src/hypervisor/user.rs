@@ -2,13 +2,15 @@
 //!
 //! A hypervisor is the barrier between a guest and the host, so it runs as a user without rights.
 //! This user must be able to open all files that a VM names (kernel, disks), and a VM cannot get
-//! other files by naming them. All VMs of a host have the same user.
+//! other files by naming them. All VMs of a host have the same user, or each has its own, which is
+//! not listed anywhere ([`crate::model::run_as`]).
 
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use crate::model::error::Refusal;
+use crate::model::run_as::VmUser;
 
 /// The default user, if it exists.
 pub const DEFAULT: &str = "volnet-vm";
@@ -60,6 +62,17 @@ impl User {
             (None, None) => Ok(None),
             (None, Some(name)) => Err(refuse(format!("there is no user {name:?} in {PASSWD}"))),
         }
+    }
+
+    /// The user of one VM.
+    pub fn of_vm(VmUser { uid, gid, .. }: VmUser) -> User {
+        User { name: uid.to_string(), uid, gid, groups: Vec::new() }
+    }
+
+    /// A user of the host by name or number.
+    pub fn named(wanted: &str) -> Option<VmUser> {
+        let passwd = fs::read_to_string(PASSWD).unwrap_or_default();
+        find(&passwd, wanted).map(|user| VmUser { uid: user.uid, gid: user.gid, own: false })
     }
 
     /// Acts with the user's rights, see [`crate::rights::act_as`].

@@ -13,6 +13,7 @@ use crate::model::expose::Expose;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::nic::Nic;
+use crate::model::run_as::VmUser;
 use crate::model::spec::{NetworkSpec, VmSpec};
 
 /// The version of the record format that this binary writes. Older ones are read, newer refused.
@@ -35,6 +36,9 @@ pub struct Record {
     pub nics: Vec<Nic>,
     /// vsock context id, 3 or more.
     pub cid: u32,
+    /// As whom its processes run, if that is not the user of all hypervisors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<VmUser>,
     /// Milliseconds since the epoch.
     pub created_at: u64,
     /// How often the hypervisor was restarted by policy since it was last started by request.
@@ -154,6 +158,11 @@ impl Record {
     /// The interfaces, each with what was asked for.
     pub fn interfaces(&self) -> impl Iterator<Item = (&Nic, &NetworkSpec)> {
         self.nics.iter().zip(&self.spec.networks)
+    }
+
+    /// The user that only this VM has.
+    pub fn own_uid(&self) -> Option<u32> {
+        self.user.filter(|user| user.own).map(|user| user.uid)
     }
 
     /// All ports of the host that lead to the guest.

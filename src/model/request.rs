@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::model::expose::{Expose, HostPort};
 use crate::model::limits::Limits;
 use crate::model::name::VmName;
+use crate::model::run_as::RunAs;
 use crate::model::spec::VmSpec;
 use crate::model::view::{Event, Finding, NetworkView, VmView};
 
@@ -159,6 +160,13 @@ impl Change {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// What only root may ask for, by the field that says it, and why.
+    pub fn for_root(&self) -> Option<(&'static str, &'static str)> {
+        let Change::Create { spec, .. } = self else { return None };
+        let named = matches!(spec.run_as, Some(RunAs::User(_)));
+        named.then_some(("run_as", "only root may name a user, because the VM has its rights"))
     }
 
     /// Whether it names files for a hypervisor.

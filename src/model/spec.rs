@@ -13,6 +13,7 @@ use super::expose::Expose;
 use super::mac::Mac;
 use super::mode::Mode;
 use super::prefix::Prefix;
+use super::run_as::RunAs;
 use super::traffic::Traffic;
 
 /// The request for a VM, merged from manifest, configuration and command line.
@@ -32,6 +33,9 @@ pub struct VmSpec {
     /// Who runs its hypervisor, if volnet does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// As whom its processes run; `None`: as the settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<RunAs>,
     /// The manifest as the client sent it.
     pub manifest: Option<Kept>,
     /// The configuration as the client sent it.
@@ -73,6 +77,7 @@ impl Default for VmSpec {
             autostart: false,
             restart: RestartPolicy::default(),
             owner: None,
+            run_as: None,
             manifest: None,
             config: None,
         }
@@ -120,7 +125,7 @@ pub struct NetworkSpec {
 }
 
 /// The machine that the hypervisor runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineSpec {
     /// `qemu`, `cloud-hypervisor`, `firecracker` or the name of a template; `None`: the host's.

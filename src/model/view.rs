@@ -62,6 +62,9 @@ pub struct VmView {
     pub owner: Option<Owner>,
     pub hypervisor: Option<String>,
     pub pid: Option<u32>,
+    /// As whom its processes run, if that is not the user of all hypervisors.
+    #[serde(default)]
+    pub uid: Option<u32>,
     pub kvm: Option<bool>,
     pub exit_code: Option<i32>,
     pub exit_signal: Option<i32>,

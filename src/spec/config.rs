@@ -3,7 +3,7 @@
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
 //! github.com/volantvm/volant. There a configuration comes alone or with its version beside it
 //! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`,
-//! `owner`, `networks` and, in `network` or each of `networks`, `name`, `ip`, `mac`,
+//! `owner`, `run_as`, `networks` and, in `network` or each of `networks`, `name`, `ip`, `mac`,
 //! `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and `antispoof`.
 
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ use super::sections::{self, FileSource, Network, Resources, Unnamed};
 use super::text;
 use crate::model::error::Refusal;
 use crate::model::expose::Expose;
+use crate::model::run_as::RunAs;
 use crate::model::spec::{Owner, RestartPolicy};
 
 const KNOWN: &[&str] = &[
@@ -41,6 +42,7 @@ const KNOWN: &[&str] = &[
     "autostart",
     "restart",
     "owner",
+    "run_as",
 ];
 
 /// The fields that volnet uses.
@@ -58,6 +60,7 @@ pub(super) struct Config<'a> {
     pub(super) autostart: bool,
     pub(super) restart: RestartPolicy,
     pub(super) owner: Option<Owner>,
+    pub(super) run_as: Option<RunAs>,
     /// The ports that stand beside the networks; `None`: nothing is said of ports there.
     pub(super) expose: Option<Vec<Expose>>,
     pub(super) cloud_init: Option<CloudInit>,
@@ -114,6 +117,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         autostart: fields.flag("autostart")?.unwrap_or_default(),
         restart: fields.parsed("restart", text::restart)?.unwrap_or_default(),
         owner: sections::owner(&fields)?,
+        run_as: fields.parsed("run_as", str::parse)?,
         expose: sections::expose(&fields, Unnamed::Same)?,
         cloud_init: cloud_init::read(&fields)?,
         manifest: embedded.map(|(place, value)| manifest::read(place, value)).transpose()?,

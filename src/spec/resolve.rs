@@ -37,9 +37,13 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
     let manifest = given.or(config.manifest.take()).unwrap_or_default();
     let machine = resolve_machine_spec(&manifest, &config)?.map(Box::new);
     if config.owner.is_some() && machine.is_some() {
-        let reason = "volnet starts the hypervisor of this VM, as hypervisor_user; an owner is for \
+        let reason = "volnet starts the hypervisor of this VM, as run_as says; an owner is for \
                       a VM whose hypervisor somebody else starts";
         return Err(Place::root(Document::Config).field("owner").refuse(reason));
+    }
+    if config.run_as.is_some() && machine.is_none() {
+        let reason = "volnet starts no hypervisor for this VM; `owner` says who does";
+        return Err(Place::root(Document::Config).field("run_as").refuse(reason));
     }
     Ok(VmSpec {
         networks: resolve_networks(&manifest.network, &config)?,
@@ -48,6 +52,7 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
         autostart: config.autostart,
         restart: config.restart,
         owner: config.owner,
+        run_as: config.run_as,
         manifest: kept.0,
         config: kept.1,
     })

@@ -53,6 +53,7 @@ fn record(vm: &str, cid: u32) -> Record {
         spec: VmSpec { networks: vec![vsock], ..VmSpec::default() },
         nics: Vec::new(),
         cid,
+        user: None,
         created_at: 1,
         restarts: 0,
         started_at: None,

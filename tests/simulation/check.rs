@@ -163,6 +163,7 @@ fn unique(views: &[VmView], wrong: &mut Wrong) {
     once("address", nics(views).filter_map(|nic| nic.ip), wrong);
     once("MAC", nics(views).map(|nic| nic.mac), wrong);
     once("tap", nics(views).map(|nic| nic.tap.clone()), wrong);
+    once("user", views.iter().filter_map(|vm| vm.uid), wrong);
     once("context id", views.iter().map(|vm| vm.cid), wrong);
     if views.iter().any(|vm| vm.cid as usize >= 3 + views.len()) {
         // The lowest free one is given, but a VM keeps its own while those below it go.

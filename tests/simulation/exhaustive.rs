@@ -47,6 +47,11 @@ fn scenarios() -> Vec<Scenario> {
         ("create", vec![], vec![create("a", spec())]),
         ("create ephemeral", vec![], vec![create("a", ephemeral())]),
         ("create vsock", vec![], vec![create("a", vsock())]),
+        (
+            "users of their own",
+            vec![create("web1", own())],
+            vec![create_and_start("a", own()), Step::Settle, delete("web1", 0)],
+        ),
         ("create dhcp", vec![], vec![create("a", dhcp())]),
         ("create and start", vec![], vec![create_and_start("a", spec()), Step::Settle]),
         (

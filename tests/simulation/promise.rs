@@ -305,6 +305,7 @@ fn identity(vm: &VmView) -> VmView {
         limits: None,
         nics: nics.collect(),
         pid: None,
+        uid: None,
         kvm: None,
         exit_code: None,
         exit_signal: None,

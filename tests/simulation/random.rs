@@ -17,6 +17,7 @@ use volnet::model::limits::Limits;
 use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
 use volnet::model::request::{Change, Query};
+use volnet::model::run_as::RunAs;
 use volnet::model::spec::{NetworkSpec, RestartPolicy, VmSpec};
 use volnet::network::features::Features;
 use volnet::store::memory::Unsynced;
@@ -257,6 +258,8 @@ fn random_create(dice: &mut Dice, vm: &str) -> Change {
         ephemeral: dice.roll(3) == 0,
         autostart: dice.roll(6) == 0,
         restart: restart[dice.below(3)],
+        machine: spec().machine.filter(|_| dice.roll(2) == 0),
+        run_as: [None, None, Some(RunAs::Shared), Some(RunAs::Own)][dice.below(4)].clone(),
         networks,
         ..VmSpec::default()
     };

@@ -6,6 +6,7 @@ use volnet::model::limits::Limits;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
 use volnet::model::request::{Change, Request};
+use volnet::model::run_as::RunAs;
 use volnet::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 
 use crate::lease::Word;
@@ -61,6 +62,11 @@ pub(crate) fn fixed() -> VmSpec {
 
 pub(crate) fn ephemeral() -> VmSpec {
     VmSpec { ephemeral: true, ..spec() }
+}
+
+/// A VM with a user for itself.
+pub(crate) fn own() -> VmSpec {
+    VmSpec { run_as: Some(RunAs::Own), ..spec() }
 }
 
 pub(crate) fn on_failure() -> VmSpec {

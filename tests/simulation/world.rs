@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use volnet::hypervisor::fake::FakeProcesses;
-use volnet::hypervisor::process::{Descriptors, Processes};
+use volnet::hypervisor::process::{Given, Processes};
 use volnet::hypervisor::{Control, HypervisorCommand};
 use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::name::VmName;
@@ -361,7 +361,7 @@ impl Processes for Handle {
         &mut self,
         name: &VmName,
         command: &HypervisorCommand,
-        given: Descriptors,
+        given: Given,
     ) -> Result<ProcessId, Failure> {
         let given = Cell::new(Some(given));
         let spawn = |world: &mut World| {
@@ -392,8 +392,8 @@ impl Processes for Handle {
         )
     }
 
-    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId> {
-        self.effect(Effect::Find, |world| world.processes.find_all(), |_, _| BTreeMap::new())
+    fn find_all(&mut self, users: &BTreeMap<VmName, u32>) -> BTreeMap<VmName, ProcessId> {
+        self.effect(Effect::Find, |world| world.processes.find_all(users), |_, _| BTreeMap::new())
     }
 
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {

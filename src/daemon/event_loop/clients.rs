@@ -319,6 +319,9 @@ pub(super) fn refusal<N: Network, D: Storage, P: Processes>(
         return Some(Refusal::PermissionDenied { reason });
     }
     let Body::Volnet(Request::Change(change)) = &call.body else { return None };
+    if let Some((field, reason)) = change.for_root().filter(|_| !peer.is_root) {
+        return Some(Refusal::InvalidConfig { field: field.into(), reason: reason.into() });
+    }
     if change.names_files() && !peer.is_root && shell.hypervisor_user().is_none() {
         let reason = "hypervisors run as root on this host, so only root may name their files";
         return Some(Refusal::InvalidConfig { field: user::FIELD.into(), reason: reason.into() });

@@ -22,7 +22,7 @@ use crate::daemon::shell::Shell;
 use crate::daemon::sources::Key;
 use crate::engine::decide::Engine;
 use crate::hypervisor::fake::FakeProcesses;
-use crate::hypervisor::process::{Descriptors, Processes};
+use crate::hypervisor::process::{Given, Processes};
 use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
@@ -79,7 +79,7 @@ impl Processes for Shared {
         &mut self,
         name: &VmName,
         command: &HypervisorCommand,
-        given: Descriptors,
+        given: Given,
     ) -> Result<ProcessId, Failure> {
         let mut this = self.0.borrow_mut();
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -99,8 +99,8 @@ impl Processes for Shared {
         self.with(|processes| processes.adopt(name, id))
     }
 
-    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId> {
-        self.with(|processes| processes.find_all())
+    fn find_all(&mut self, users: &BTreeMap<VmName, u32>) -> BTreeMap<VmName, ProcessId> {
+        self.with(|processes| processes.find_all(users))
     }
 
     fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::request::Change;
+use crate::model::run_as::RunAs;
 use crate::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 use crate::model::traffic::Traffic;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
@@ -108,6 +109,7 @@ fn create(name: VmName, choices: &mut Choices<'_>) -> Change {
             RestartPolicy::OnFailure,
             RestartPolicy::Always,
         ]),
+        run_as: choices.flag().then_some(RunAs::Own),
         config: Some(Kept::new(&serde_json::json!({ "cloud_init": {} }))),
         ..VmSpec::default()
     };

@@ -98,15 +98,18 @@ pub(super) fn boot_id() -> io::Result<String> {
 }
 
 /// Looks for the processes that were started for VMs of a runtime directory, and belong to one of
-/// these users or to the owner of the VM's folder. Children of a VM's process have the marks, too:
-/// the process is the one that started first.
-pub(super) fn find_all(runtime_dir: &Path, users: &[u32]) -> BTreeMap<VmName, (u32, Stat)> {
+/// the users of the VM or to the owner of its folder. Children of a VM's process have the marks,
+/// too: the process is the one that started first.
+pub(super) fn find_all(
+    runtime_dir: &Path,
+    users: impl Fn(&VmName) -> [u32; 2],
+) -> BTreeMap<VmName, (u32, Stat)> {
     await_starts();
     let mut found: BTreeMap<VmName, (u32, Stat)> = BTreeMap::new();
     for pid in numbers() {
         let Some(name) = vm_of(pid, runtime_dir) else { continue };
         let mut marks = Marks::new(MARK_VM, &name, runtime_dir);
-        marks.uids.extend(users);
+        marks.uids.extend(users(&name));
         let Some(stat) = marked(pid, &marks) else { continue };
         let earlier = |(other, of): &(u32, Stat)| (of.start_time, *other) < (stat.start_time, pid);
         if !found.get(&name).is_some_and(earlier) {

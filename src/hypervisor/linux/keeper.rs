@@ -50,19 +50,19 @@ pub(super) struct Keeper {
     pub(super) input: OwnedFd,
 }
 
-/// Starts a keeper of a log with this bound in bytes. `user` is who may open the pipe by its name
-/// in `/proc`, as programs do with `/dev/stdout`.
+/// Lets a user open the end of the pipe by its name in `/proc`, as programs do with `/dev/stdout`.
+pub(super) fn hand_over(input: &OwnedFd, user: &User) -> io::Result<()> {
+    Ok(fchown(input, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?)
+}
+
+/// Starts a keeper of a log with this bound in bytes.
 pub(super) fn start(
     log: File,
     bound: u64,
     name: &VmName,
     runtime_dir: &std::path::Path,
-    user: Option<&User>,
 ) -> io::Result<Keeper> {
     let (output, input) = pipe2(OFlag::O_CLOEXEC)?;
-    if let Some(user) = user {
-        fchown(&input, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?;
-    }
     let mut child = Command::new(confine::PROGRAM)
         .args([VERB, &bound.to_string()])
         .env_clear()

@@ -51,7 +51,7 @@ use self::identity::Stat;
 use self::keeper::Keeper;
 use self::progress::Question;
 use self::spawn::{Part, Spawned, Surroundings};
-use super::process::{Descriptors, Processes};
+use super::process::{Given, Processes};
 use super::user::User;
 use super::{Control, HypervisorCommand, cloud_hypervisor, folder, log};
 use crate::model::error::Failure;
@@ -70,7 +70,7 @@ const KILL_MS: u16 = 2_000;
 #[derive(Debug)]
 pub struct LinuxProcesses {
     runtime_dir: PathBuf,
-    /// The user of the hypervisors; `None`: the daemon's.
+    /// The user of those VMs that have no other; `None`: the daemon's.
     user: Option<User>,
     /// Their soft limit of open descriptors; `None`: the daemon's.
     descriptors: Option<rlim_t>,
@@ -144,17 +144,20 @@ impl LinuxProcesses {
         &mut self,
         name: &VmName,
         command: &HypervisorCommand,
-        given: Descriptors,
+        given: Given,
     ) -> Result<(Spawned, ProcessGroup, Option<Events>), String> {
-        folder::renew(&self.folder(name), self.user.as_ref())
-            .map_err(|failure| failure.to_string())?;
+        let Given { user, log, taps } = given;
+        folder::renew(&self.folder(name), user.as_ref()).map_err(|failure| failure.to_string())?;
         let events = command.events.as_deref().map(Events::make).transpose()?;
         spawn::write_files(command)?;
-        let mut log = File::from(given.log);
+        if let (Some(user), Some(_)) = (&user, self.log_bound) {
+            keeper::hand_over(&log, user).map_err(|error| error.to_string())?;
+        }
+        let mut log = File::from(log);
         writeln!(log, "{}{}", log::HEADER, command.program)
             .map_err(|error| format!("cannot write to the log: {error}"))?;
-        let (runtime_dir, taps) = (self.runtime_dir.as_path(), given.taps.as_slice());
-        let user = self.user.as_ref().map(User::with_devices);
+        let (runtime_dir, taps) = (self.runtime_dir.as_path(), taps.as_slice());
+        let user = user.as_ref().map(User::with_devices);
         let (user, descriptors) = (user.as_ref(), self.descriptors);
         let place = Surroundings { name, runtime_dir, user, descriptors, log: &log, taps };
         let Some(command_of_helper) = &command.helper else {
@@ -224,9 +227,8 @@ impl Processes for LinuxProcesses {
         self.collect_keeper(name);
         let log = spawn::open_log(path).map_err(|reason| failure(name, reason))?;
         let Some(bound) = self.log_bound else { return Ok(log.into()) };
-        let user = self.user.as_ref();
-        let Keeper { pidfd, input } = keeper::start(log, bound, name, &self.runtime_dir, user)
-            .map_err(|error| {
+        let Keeper { pidfd, input } =
+            keeper::start(log, bound, name, &self.runtime_dir).map_err(|error| {
                 failure(name, format!("cannot start the keeper of its log: {error}"))
             })?;
         self.keepers.insert(name.clone(), pidfd);
@@ -237,7 +239,7 @@ impl Processes for LinuxProcesses {
         &mut self,
         name: &VmName,
         command: &HypervisorCommand,
-        given: Descriptors,
+        given: Given,
     ) -> Result<ProcessId, Failure> {
         if let Some(watched) = self.watched.get(name) {
             return Err(failure(name, format!("its process {} still exists", watched.id.pid)));
@@ -289,10 +291,11 @@ impl Processes for LinuxProcesses {
         Ok(true)
     }
 
-    fn find_all(&mut self) -> BTreeMap<VmName, ProcessId> {
+    fn find_all(&mut self, users: &BTreeMap<VmName, u32>) -> BTreeMap<VmName, ProcessId> {
         let own = nix::unistd::geteuid().as_raw();
-        let users = [own, self.user.as_ref().map_or(own, |user| user.uid)];
-        let found = identity::find_all(&self.runtime_dir, &users).into_iter();
+        let shared = self.user.as_ref().map_or(own, |user| user.uid);
+        let users = |name: &VmName| [own, users.get(name).copied().unwrap_or(shared)];
+        let found = identity::find_all(&self.runtime_dir, users).into_iter();
         let boot_id = &self.boot_id;
         let id = |pid, stat: Stat| ProcessId {
             pid,

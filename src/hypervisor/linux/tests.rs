@@ -35,7 +35,7 @@ impl Bench {
 
     fn spawn(&mut self, command: &HypervisorCommand) -> Result<ProcessId, Failure> {
         let log = self.processes.open_log(&self.name, &self.path("logs/vm-1.log"))?;
-        self.processes.spawn(&self.name, command, Descriptors { log, taps: Vec::new() })
+        self.processes.spawn(&self.name, command, Given { user: None, log, taps: Vec::new() })
     }
 
     fn run(&mut self, script: &str) -> ProcessId {
@@ -114,7 +114,7 @@ fn spawn_stranger(bench: &mut Bench, script: &str) -> ProcessId {
 #[test]
 fn a_process_gets_what_is_named_and_nothing_else() {
     let mut bench = Bench::new();
-    // Descriptors that the test inherited do not count.
+    // Given that the test inherited do not count.
     volnet_ffi::descriptors::keep_from_children().unwrap();
     let script = "env | sort; echo oops >&2; ls /proc/self/fd; cat; cat $0; exit 7";
     let mut command = shell(script);

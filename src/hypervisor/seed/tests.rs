@@ -56,6 +56,7 @@ fn record(nics: &[(Mode, Option<[u8; 4]>)], config: Value) -> Record {
         spec: VmSpec { networks, config: Some(Kept::new(&config)), ..VmSpec::default() },
         nics: nics.iter().enumerate().map(nic).collect(),
         cid: 3,
+        user: None,
         created_at: 1_795_562_458_519,
         restarts: 0,
         started_at: None,

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::model::limits::Limits;
 use crate::model::mode::Mode;
+use crate::model::run_as::RunAs;
 use crate::model::spec::{DiskFormat, RestartPolicy};
 use crate::model::traffic::Traffic;
 
@@ -211,7 +212,8 @@ fn the_configuration_wins() {
         "hypervisor": "qemu",
         "ephemeral": true,
         "autostart": true,
-        "restart": "On-Failure"
+        "restart": "On-Failure",
+        "run_as": "own"
     });
     let mut manifest = server_on_a_disk();
     manifest["network"] =
@@ -241,6 +243,7 @@ fn the_configuration_wins() {
     assert_eq!((port.port, port.host_port, port.name.as_deref()), (80, 8080, Some("web")));
     assert!(spec.ephemeral && spec.autostart);
     assert_eq!(spec.restart, RestartPolicy::OnFailure);
+    assert_eq!(spec.run_as, Some(RunAs::Own));
     let machine = spec.machine.unwrap();
     assert_eq!(machine.hypervisor.as_deref(), Some("qemu"));
     assert_eq!(machine.kernel.unwrap().path.to_str(), Some("/boot/own"));
@@ -322,6 +325,7 @@ fn refusals_of_a_configuration_name_the_field() {
         (json!({"expose": [{"port": 80, "host_ip": "::1"}]}), "expose[0].host_ip"),
         (json!({"expose": [{"port": 80}, {"port": 81, "host_port": 80}]}), "expose[1].host_port"),
         (json!({"restart": "sometimes"}), "restart"),
+        (json!({"run_as": "a b"}), "run_as"),
         (json!({"ephemeral": 1}), "ephemeral"),
         (json!({"hypervisor": "a b"}), "hypervisor"),
         (json!({"manifest": {"network": {"mode": "x"}}}), "manifest.network.mode"),
