@@ -98,7 +98,7 @@ fn links_are_made_changed_and_removed() {
         };
         let spec = NetworkSpec { queues: Some(2), ..NetworkSpec::default() };
         let port = DesiredPort::new(name, &port, &spec, &network, network.traffic());
-        sh(&attach_plan(&[port], vec![]));
+        sh(&attach_plan(&[port], vec![], vec![]));
         let link = ip_link(tap.as_str());
         assert_eq!((&link["ifalias"], &link["master"]), (&json!("volnet:web-1"), &json!("vbr0")));
         assert_eq!((&link["mtu"], &link["inet6_addr_gen_mode"]), (&json!(1400), &json!("none")));
@@ -127,7 +127,7 @@ fn links_are_made_changed_and_removed() {
 
         let made =
             DesiredPort { index: link["ifindex"].as_u64().map(|index| index as u32), ..port };
-        sh(&release_plan(&[made], vec![]));
+        sh(&release_plan(&[made], vec![], vec![]));
         let undo: Vec<Op> = bridge(&network).iter().rev().filter_map(|op| op.undo(None)).collect();
         sh(&undo);
         assert!(!link_exists(tap.as_str()) && !link_exists("vbr0"));

@@ -57,7 +57,19 @@ fn guests(count: u32) -> Vec<Element> {
                 pps: (number % 3 == 0).then_some(number),
                 ..Limits::default()
             };
-            let guest = GuestPort { tap, mac, ip, asks_others, antispoof, ipv6, isolated, limits };
+            let addresses =
+                &[Ipv4Addr::from_bits(0x0a0f_0000 + number % 2)][..(number % 2) as usize];
+            let guest = GuestPort {
+                tap,
+                mac,
+                ip,
+                addresses,
+                asks_others,
+                antispoof,
+                ipv6,
+                isolated,
+                limits,
+            };
             [ruleset::elements(&guest), ruleset::exposed(ip, &exposed(number))].concat()
         })
         .collect()

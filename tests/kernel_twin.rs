@@ -373,6 +373,7 @@ fn elements(count: usize, limit: usize) -> Vec<Element> {
             tap,
             mac,
             ip,
+            addresses: &[],
             asks_others: false,
             antispoof,
             ipv6: false,

@@ -186,6 +186,7 @@ impl Vm {
                 tap: &tap,
                 mac: Mac::of_guest(&network.name, name),
                 ip: Some(ip),
+                addresses: &[],
                 asks_others: false,
                 antispoof: true,
                 ipv6: false,

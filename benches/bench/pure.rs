@@ -50,7 +50,7 @@ fn addresses(record: &mut Record) {
     let prefix = "10.0.0.0/8".parse().expect("a prefix");
     let mut pool = AddressPool::new(prefix, Ipv4Addr::new(10, 0, 0, 1)).expect("a pool");
     let mut leased = Vec::new();
-    while let Some(address) = pool.lease() {
+    while let Some(address) = pool.lease(&[]) {
         leased.push(address);
     }
     let mut held: Vec<Ipv4Addr> =
@@ -60,7 +60,7 @@ fn addresses(record: &mut Record) {
     }
     held.clear();
     time("lease and release an address in a full /8", None, record, || {
-        held.push(pool.lease().expect("a free address"));
+        held.push(pool.lease(&[]).expect("a free address"));
         if held.len() > LEFT_FREE / 2 {
             pool.release(held.swap_remove(0));
         }

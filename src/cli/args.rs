@@ -392,6 +392,7 @@ impl Given {
 fn setting(flag: &str, text: String, kind: Kind) -> Result<Setting, Stop> {
     Ok(match kind {
         Kind::Text => Setting::Value(Value::String(text)),
+        Kind::Texts => Setting::Value(text.split(',').map(str::trim).collect()),
         Kind::Yes => Setting::Value(Value::Bool(true)),
         Kind::Path => Setting::Path(text.into()),
         Kind::Image => Setting::Image(text.into()),

@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 29] = [
+const VM_FIELDS: [&str; 30] = [
     "name",
     "mode",
     "status",
@@ -16,6 +16,7 @@ const VM_FIELDS: [&str; 29] = [
     "ip",
     "netmask",
     "gateway",
+    "addresses",
     "mac",
     "mtu",
     "policy",

@@ -56,6 +56,8 @@ pub(super) struct Field {
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Text,
+    /// A list of texts, with commas between them.
+    Texts,
     Number,
     Yes,
     Path,
@@ -156,7 +158,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 25] = [
+const CREATION: [Flag; 26] = [
     text(
         "mode",
         "MODE",
@@ -183,6 +185,15 @@ const CREATION: [Flag; 25] = [
          follow are about that one",
     ),
     text("ip", "ADDRESS", Complete::Nothing, NETWORK, "ip", "the address to lease"),
+    Flag {
+        field: Some(Field { section: NETWORK, name: "addresses", kind: Kind::Texts }),
+        ..valued(
+            "addresses",
+            "ADDRESS[,ADDRESS]",
+            Complete::Nothing,
+            "addresses that it may use besides its own, and that other VMs may name, too",
+        )
+    },
     text("mac", "ADDRESS", Complete::Nothing, NETWORK, "mac", "the guest's Ethernet address"),
     number("mtu", "BYTES", "network", "mtu", "its MTU, the network's"),
     number("queues", "N", "network", "queues", "queue pairs of its interface, 1"),

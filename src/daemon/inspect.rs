@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use super::shell::Shell;
@@ -76,6 +76,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             let hint = format!("undo that and start the daemon again, or volnet delete {name}");
             finding("network", Level::Error, message, Some(hint))
         }));
+        findings.extend(self.disputed());
         findings.extend(self.set_aside());
         let observed = self.network.observe()?;
         // Ask again: a module may have been loaded since.
@@ -203,6 +204,20 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             writeln!(text, "# TYPE volnet_events counter\nvolnet_events_total {}", self.sequence);
         text.push_str("# EOF\n");
         Ok(Reply::Metrics { text })
+    }
+
+    /// Movable addresses whose VMs have different policies.
+    fn disputed(&self) -> Vec<Finding> {
+        let finding_of = |(ip, vms): (Ipv4Addr, Vec<&VmName>)| {
+            let names: Vec<&str> = vms.iter().map(|name| name.as_str()).collect();
+            let message = format!(
+                "nothing is forwarded from {ip}: the VMs {} have different policies",
+                names.join(" and ")
+            );
+            let hint = "give them the same one: volnet policy NAME POLICY".into();
+            finding("network", Level::Warning, message, Some(hint))
+        };
+        self.engine.disputed().into_iter().map(finding_of).collect()
     }
 
     /// The allowed and denied packets of each VM.

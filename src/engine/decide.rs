@@ -370,6 +370,7 @@ impl Engine {
             ip,
             netmask: ip.map(|_| network.subnet.netmask()),
             gateway: ip.map(|_| network.gateway()),
+            addresses: spec.addresses.clone(),
             mtu: spec.mtu.unwrap_or(network.mtu),
             policy: Some(traffic.policy.into()),
             limits: Some(Box::new(traffic.limits.in_force())),
@@ -610,7 +611,8 @@ impl Engine {
             Conflict::Ip(ip) => {
                 let holds = |record: &Record| {
                     let held = |nic: &Nic| nic.ip.or(nic.lease.map(|lease| lease.ip));
-                    record.nics.iter().any(|nic| held(nic) == Some(ip))
+                    let mut nics = record.interfaces();
+                    nics.any(|(nic, spec)| held(nic) == Some(ip) || spec.addresses.contains(&ip))
                 };
                 Refusal::AddressInUse { ip, owner: owner(&holds) }
             }

@@ -1,6 +1,7 @@
 //! What the kernel should hold, as the engine's state says.
 
 use crate::engine::decide::Engine;
+use crate::engine::stranded;
 use crate::engine::vm::Vm;
 use crate::model::error::Refusal;
 use crate::model::mode::Mode;
@@ -19,7 +20,8 @@ impl Engine {
     pub fn desired(&self) -> Desired<'_> {
         let networks: Vec<&NetworkConfig> = self.state.ledger.networks().collect();
         let ports = self.placed().flat_map(|vm| self.desired_ports(&vm.record)).collect();
-        let elements = self.placed().flat_map(|vm| self.elements(&vm.record)).collect();
+        let elements = self.placed().flat_map(|vm| self.elements(&vm.record));
+        let elements = elements.chain(self.elements_of_movable()).collect();
         let parked = self.parked().map(TapName::as_str).collect();
         let tables = ruleset::tables(&networks, &self.host.policies, elements, self.host.nft_owner);
         // What a bridge that is not ours needs of the host is not ours to say.
@@ -30,7 +32,10 @@ impl Engine {
     /// What gives a new VM its place on its networks.
     pub(super) fn attach_plan(&self, record: &Record) -> Plan {
         let ports: Vec<_> = self.desired_ports(record).collect();
-        reconcile::attach_plan(&ports, self.elements(record))
+        let (gone, new) = self.differences(None, Some(record));
+        let mut plan = self.forget_movable(record, Handover::Assigned);
+        plan.append(&mut reconcile::attach_plan(&ports, gone, new));
+        plan
     }
 
     /// What takes a VM's place on its networks away.
@@ -39,7 +44,10 @@ impl Engine {
             return self.unpark_plan(vm);
         }
         let ports: Vec<_> = self.desired_ports(&vm.record).collect();
-        reconcile::release_plan(&ports, self.elements(&vm.record))
+        let (gone, new) = self.differences(Some(&vm.record), None);
+        let mut plan = reconcile::release_plan(&ports, gone, new);
+        plan.append(&mut self.forget_movable(&vm.record, Handover::Released));
+        plan
     }
 
     /// A network of ours that overlaps with an address or a route that the host has elsewhere.
@@ -108,7 +116,7 @@ impl Engine {
     /// What a change of a VM's record means for the kernel: for its sets, in one batch unless
     /// something is to be forgotten between, and for how fast the VM's taps send.
     pub(super) fn exchange_plan(&self, before: &Record, after: &Record) -> Plan {
-        let (gone, new) = self.differences(before, after);
+        let (gone, new) = self.differences(Some(before), Some(after));
         let mut forgotten: Plan = gone.iter().filter_map(Op::forget_flows).collect();
         let mut shaped = Plan::new();
         for (had, has) in self.desired_ports(before).zip(self.desired_ports(after)) {
@@ -119,20 +127,31 @@ impl Engine {
             shaped.extend(has.shape(had.shaping));
         }
         let mut plan = Plan::new();
-        if !gone.is_empty() && !new.is_empty() && forgotten.is_empty() {
-            plan.push(Op::ExchangeElements { gone, new });
+        if forgotten.is_empty() {
+            plan.extend(Op::exchange(gone, new));
         } else {
-            plan.extend((!gone.is_empty()).then_some(Op::RemoveElements(gone)));
+            plan.extend(Op::exchange(gone, Vec::new()));
             plan.append(&mut forgotten);
-            plan.extend((!new.is_empty()).then_some(Op::AddElements(new)));
+            plan.extend(Op::exchange(Vec::new(), new));
         }
         plan.append(&mut shaped);
         plan
     }
 
-    /// The elements that only one of two records has: those of the first, those of the second.
-    fn differences(&self, before: &Record, after: &Record) -> (Vec<Element>, Vec<Element>) {
-        let (before, after) = (self.elements(before), self.elements(after));
+    /// The elements that are there only before a change of a VM's record, and only after it. A VM
+    /// without a record is none.
+    fn differences(
+        &self,
+        before: Option<&Record>,
+        after: Option<&Record>,
+    ) -> (Vec<Element>, Vec<Element>) {
+        let moved = before.into_iter().chain(after).flat_map(stranded::movable).collect();
+        let of = |record: Option<&Record>| -> Vec<Element> {
+            let own = record.into_iter().flat_map(|record| self.elements(record));
+            let name = before.or(after).map(|record| &record.name);
+            own.chain(self.elements_while(&moved, name, record)).collect()
+        };
+        let (before, after) = (of(before), of(after));
         let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
             these.iter().filter(|element| !those.contains(element)).cloned().collect()
         };
@@ -164,6 +183,7 @@ impl Engine {
             tap: &nic.tap,
             mac: nic.mac,
             ip: nic.address(),
+            addresses: &spec.addresses,
             asks_others: spec.mode == Mode::Dhcp && network.dhcp == Dhcp::External,
             antispoof: traffic.antispoof,
             ipv6: network.ipv6,

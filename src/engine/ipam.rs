@@ -46,6 +46,8 @@ pub struct AddressPool {
     /// Where the next search starts.
     cursor: u32,
     leased: u32,
+    /// How many of these are passed over.
+    leased_aside: u32,
 }
 
 /// Why one address cannot be leased.
@@ -84,6 +86,7 @@ impl AddressPool {
             passed_over: Vec::new(),
             cursor: 0,
             leased: 0,
+            leased_aside: 0,
         };
         close_tail(&mut pool.full, words as u32);
         close_tail(&mut pool.words, size);
@@ -106,21 +109,24 @@ impl AddressPool {
         self
     }
 
-    /// The address that [`AddressPool::lease`] would give.
-    pub fn peek(&self) -> Option<Ipv4Addr> {
-        let clear = self.chosen_from(self.cursor).or_else(|| self.chosen_from(0));
-        let rested = || self.resting.iter().copied().find(|&at| self.behind(at) == at);
+    /// The address that [`AddressPool::lease`] would give, if these others were not free.
+    pub fn peek(&self, others: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+        let chosen = |start| self.chosen_from(start, others);
+        let clear = chosen(self.cursor).or_else(|| chosen(0));
+        let free = |&at: &u32| !self.is_passed_over(at) && !others.contains(&self.address(at));
+        let rested = || self.resting.iter().copied().find(free);
         clear.or_else(rested).map(|position| self.address(position))
     }
 
-    /// The first clear position at or after `start` that is not passed over.
-    fn chosen_from(&self, mut start: u32) -> Option<u32> {
+    /// The first clear position at or after `start` that is neither passed over nor among `others`.
+    fn chosen_from(&self, mut start: u32, others: &[Ipv4Addr]) -> Option<u32> {
         loop {
             let clear = self.clear_from(start)?;
             start = self.behind(clear);
-            if start == clear {
+            if start == clear && !others.contains(&self.address(clear)) {
                 return Some(clear);
             }
+            start = start.max(clear + 1);
         }
     }
 
@@ -135,9 +141,13 @@ impl AddressPool {
         )
     }
 
-    /// Leases the next address. `None` if all are leased.
-    pub fn lease(&mut self) -> Option<Ipv4Addr> {
-        let address = self.peek()?;
+    fn is_passed_over(&self, position: u32) -> bool {
+        self.behind(position) != position
+    }
+
+    /// Leases the next address, but none of these others. `None` if there is no such.
+    pub fn lease(&mut self, others: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+        let address = self.peek(others)?;
         self.lease_exactly(address).ok()?;
         Some(address)
     }
@@ -145,6 +155,13 @@ impl AddressPool {
     /// Leases this address. The next search starts after it. So a pool that is rebuilt from records
     /// in the order of their creation continues where it was.
     pub fn lease_exactly(&mut self, address: Ipv4Addr) -> Result<(), Why> {
+        self.set_aside(address)?;
+        self.cursor = self.position(address) + 1;
+        Ok(())
+    }
+
+    /// Leases this address, and leaves alone where the next search starts.
+    pub fn set_aside(&mut self, address: Ipv4Addr) -> Result<(), Why> {
         if let Some(why) = self.never_leased(address) {
             return Err(why);
         }
@@ -153,7 +170,9 @@ impl AddressPool {
             let resting = self.resting.iter().position(|&at| at == position);
             self.resting.remove(resting.ok_or(Why::Leased)?);
         }
-        self.give(position);
+        self.set(position);
+        self.leased += 1;
+        self.leased_aside += u32::from(self.is_passed_over(position));
         Ok(())
     }
 
@@ -167,8 +186,10 @@ impl AddressPool {
                 self.clear(rested);
             }
         }
-        self.resting.push_back(self.position(address));
+        let position = self.position(address);
+        self.resting.push_back(position);
         self.leased -= 1;
+        self.leased_aside -= u32::from(self.is_passed_over(position));
         true
     }
 
@@ -176,7 +197,13 @@ impl AddressPool {
     pub fn is_free(&self, address: Ipv4Addr) -> bool {
         self.never_leased(address).is_none()
             && !self.is_leased(address)
-            && self.behind(self.position(address)) == self.position(address)
+            && !self.is_passed_over(self.position(address))
+    }
+
+    /// Why this address cannot be leased now.
+    pub fn why_not(&self, address: Ipv4Addr) -> Option<Why> {
+        let leased = || self.is_leased(address).then_some(Why::Leased);
+        self.never_leased(address).or_else(leased)
     }
 
     /// Whether this address is leased.
@@ -204,7 +231,7 @@ impl AddressPool {
             passed -= u32::from((first..=until).contains(&host));
             next = next.max(until + 1);
         }
-        (last - 1).saturating_sub(passed).saturating_sub(self.leased)
+        (last - 1).saturating_sub(passed).saturating_sub(self.leased - self.leased_aside)
     }
 
     /// Why this pool can never hand out an address.
@@ -220,12 +247,6 @@ impl AddressPool {
         } else {
             None
         }
-    }
-
-    fn give(&mut self, position: u32) {
-        self.set(position);
-        self.cursor = position + 1;
-        self.leased += 1;
     }
 
     /// The first clear position at or after `start`.

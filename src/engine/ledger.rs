@@ -4,6 +4,7 @@
 //! or nothing. [`Ledger::restore`] claims the things of a record again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
@@ -50,6 +51,9 @@ struct Account {
     pool: AddressPool,
     /// The owner of each Ethernet address; `None` is the bridge.
     macs: BTreeMap<Mac, Option<VmName>>,
+    /// The movable addresses, each with the number of interfaces that may use it. In the pool they
+    /// are set aside.
+    movable: BTreeMap<Ipv4Addr, u32>,
 }
 
 /// A thing of a VM that is not taken over, which nobody else gets.
@@ -65,6 +69,8 @@ pub enum Held {
     Mac(String, Mac),
     /// An address of a network.
     Ip(String, Ipv4Addr),
+    /// A movable address of a network.
+    Movable(String, Ipv4Addr),
 }
 
 /// Why a lease or address cannot be claimed.
@@ -76,6 +82,24 @@ pub enum Conflict {
     Mac(Mac),
     /// The request breaks a rule of its own.
     Refused(Refusal),
+}
+
+/// Why an address cannot be movable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Immovable {
+    /// It is the guests' gateway.
+    Gateway,
+    /// The pool cannot set it aside.
+    Address(Why),
+}
+
+impl fmt::Display for Immovable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Immovable::Gateway => f.write_str("it is the gateway"),
+            Immovable::Address(why) => why.fmt(f),
+        }
+    }
 }
 
 impl Conflict {
@@ -108,7 +132,8 @@ impl Ledger {
             let pool = AddressPool::new(config.subnet, config.host_ip)
                 .map_err(|reason| format!("network {}: {reason}", config.name))?
                 .passing_over(&config.passed_over());
-            Ok(Account { pool, macs: BTreeMap::from([(config.mac, None)]), config })
+            let (macs, movable) = (BTreeMap::from([(config.mac, None)]), BTreeMap::new());
+            Ok(Account { pool, macs, movable, config })
         };
         Ok(Ledger {
             networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
@@ -161,7 +186,7 @@ impl Ledger {
             match self.claim_nic(NicName { vm, index }, wanted) {
                 Ok(nic) => nics.extend(nic),
                 Err(conflict) => {
-                    self.release_nics(&nics);
+                    self.release_nics(&nics, spec);
                     return Err((index, conflict.within(vm, &nics)));
                 }
             }
@@ -169,7 +194,7 @@ impl Ledger {
         match self.cids.take() {
             Some(cid) => Ok((nics, cid)),
             None => {
-                self.release_nics(&nics);
+                self.release_nics(&nics, spec);
                 let reason = "every vsock context id is in use".into();
                 Err((0, Refusal::InvalidConfig { field: "network.mode".into(), reason }.into()))
             }
@@ -188,8 +213,10 @@ impl Ledger {
             return Err(format!("its user {uid} belongs to another VM"));
         }
         for at in 0..record.nics.len() {
-            if let Err(reason) = self.restore_nic(&record.name, &mut record.nics[at]) {
-                self.release_nics(&record.nics[..at]);
+            let (nic, spec) = (&mut record.nics[at], record.spec.networks.get(at));
+            let addresses = spec.map_or(&[][..], |spec| &spec.addresses);
+            if let Err(reason) = self.restore_nic(&record.name, nic, addresses) {
+                self.release_nics(&record.nics[..at], &record.spec);
                 self.release_own(record);
                 return Err(reason);
             }
@@ -197,7 +224,12 @@ impl Ledger {
         Ok(())
     }
 
-    fn restore_nic(&mut self, vm: &VmName, port: &mut Nic) -> Result<(), String> {
+    fn restore_nic(
+        &mut self,
+        vm: &VmName,
+        port: &mut Nic,
+        addresses: &[Ipv4Addr],
+    ) -> Result<(), String> {
         if let Some(owner) = self.taps.get(&port.tap) {
             return Err(format!("its tap {} belongs to VM {owner}", port.tap));
         }
@@ -207,7 +239,13 @@ impl Ledger {
         if account.macs.contains_key(&port.mac) {
             return Err(format!("its Ethernet address {} belongs to another VM", port.mac));
         }
+        if let Some((ip, why)) = account.first_immovable(addresses) {
+            return Err(format!("it cannot use the address {ip}: {why}"));
+        }
         if let Some(ip) = port.ip {
+            if addresses.contains(&ip) {
+                return Err(format!("it cannot use its address {ip} twice"));
+            }
             account.pool.lease_exactly(ip).map_err(|why| match why {
                 Why::Outside => {
                     format!("its address {ip} is outside of {}", account.config.subnet)
@@ -221,6 +259,7 @@ impl Ledger {
         let served = account.config.dhcp == Dhcp::Builtin;
         let held = |lease: &Lease| served && account.pool.lease_exactly(lease.ip).is_ok();
         port.lease = port.lease.filter(held);
+        account.join(addresses);
         account.macs.insert(port.mac, Some(vm.clone()));
         self.taps.insert(port.tap.clone(), vm.clone());
         Ok(())
@@ -248,7 +287,7 @@ impl Ledger {
         }
         let ip = match wanted.ip {
             Some(ip) => Some(ip).filter(|ip| !config.is_reserved(*ip))?,
-            None => pool.peek()?,
+            None => pool.peek(&wanted.addresses)?,
         };
         pool.lease_exactly(ip).ok()?;
         let promised = (config.name.clone(), ip);
@@ -310,6 +349,13 @@ impl Ledger {
                 held.push(Held::Mac(network.clone(), *mac));
             }
         }
+        for (network, ip) in stranded::movable(record) {
+            let Some(account) = self.account(network) else { continue };
+            if account.first_immovable(&[ip]).is_none() {
+                account.join(&[ip]);
+                held.push(Held::Movable(network.into(), ip));
+            }
+        }
         for (network, ip) in stranded::addresses(record) {
             let account = self.account(network);
             if account.is_some_and(|account| account.pool.lease_exactly(ip).is_ok()) {
@@ -336,6 +382,11 @@ impl Ledger {
                         account.pool.release(*ip);
                     }
                 }
+                Held::Movable(network, ip) => {
+                    if let Some(account) = self.account(network) {
+                        account.leave(&[*ip]);
+                    }
+                }
             }
         }
     }
@@ -351,7 +402,7 @@ impl Ledger {
 
     /// Releases all things of a record. Call it only after its process and its link are gone.
     pub fn release(&mut self, record: &Record) {
-        self.release_nics(&record.nics);
+        self.release_nics(&record.nics, &record.spec);
         self.release_own(record);
     }
 
@@ -362,14 +413,15 @@ impl Ledger {
         }
     }
 
-    fn release_nics(&mut self, nics: &[Nic]) {
-        for nic in nics {
+    fn release_nics(&mut self, nics: &[Nic], spec: &VmSpec) {
+        for (nic, wanted) in nics.iter().zip(&spec.networks) {
             self.taps.remove(&nic.tap);
             if let Some(account) = self.account(&nic.network) {
                 account.macs.remove(&nic.mac);
                 for ip in nic.ip.into_iter().chain(nic.lease.map(|lease| lease.ip)) {
                     account.pool.release(ip);
                 }
+                account.leave(&wanted.addresses);
             }
         }
     }
@@ -384,7 +436,7 @@ impl Ledger {
     /// next.
     pub fn candidate(&self, network: &str, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
         let pool = &self.networks.iter().find(|account| account.config.name == network)?.pool;
-        wanted.filter(|wanted| pool.is_free(*wanted)).or_else(|| pool.peek())
+        wanted.filter(|wanted| pool.is_free(*wanted)).or_else(|| pool.peek(&[]))
     }
 
     /// Exchanges the lease of a guest of this network. If the new address is not free, it returns
@@ -421,7 +473,12 @@ impl Ledger {
             return Err(Refusal::InvalidConfig { field: "network.ip".into(), reason }.into());
         }
         if !mode.needs_tap_device() {
-            return Ok(None);
+            return match wanted.addresses.is_empty() {
+                true => Ok(None),
+                false => {
+                    Err(refuse_addresses(format!("a VM in {mode} mode has no interface")).into())
+                }
+            };
         }
         let chosen = self.chosen(wanted)?;
         let promised = self.promised.get(&(name.vm.clone(), name.index)).cloned();
@@ -436,6 +493,7 @@ impl Ledger {
             return Err(Refusal::InvalidConfig { field: "network.mode".into(), reason }.into());
         }
         let mac = account.choose_mac(name, wanted)?;
+        account.check_addresses(wanted)?;
         let ip = match mode.needs_ip_allocation() {
             true => Some(match promised.filter(|(network, _)| *network == account.config.name) {
                 Some((_, ip)) => {
@@ -446,6 +504,7 @@ impl Ledger {
             }),
             false => None,
         };
+        account.join(&wanted.addresses);
         account.macs.insert(mac, Some(name.vm.clone()));
         let network = account.config.name.clone();
         let tap = TapName::choose(name, |tap| self.taps.contains_key(tap));
@@ -505,14 +564,76 @@ impl Account {
     /// Whether the network has a free port and the wanted address, or any address. In dhcp mode the
     /// address counts, too, because the guest will ask for one.
     fn has_room(&self, wanted: &NetworkSpec) -> bool {
-        let all = (self.pool.leased() + self.pool.free()) as usize;
+        let all = (self.leased() + self.pool.free()) as usize;
         let asks_us = wanted.mode == Mode::Dhcp && self.config.dhcp == Dhcp::Builtin;
         let has_address = match wanted.ip {
             Some(ip) => self.config.subnet.contains(ip),
             None if asks_us => self.ports() < all,
             None => !wanted.mode.needs_ip_allocation() || self.pool.free() > 0,
         };
-        self.ports() < BRIDGE_PORTS_MAX && has_address
+        let here = |ip: &Ipv4Addr| self.config.subnet.contains(*ip);
+        self.ports() < BRIDGE_PORTS_MAX && has_address && wanted.addresses.iter().all(here)
+    }
+
+    /// The first of these addresses that cannot be movable, and why.
+    fn first_immovable(&self, addresses: &[Ipv4Addr]) -> Option<(Ipv4Addr, Immovable)> {
+        addresses.iter().find_map(|&ip| {
+            let why = match self.pool.why_not(ip) {
+                _ if self.config.gateway == Some(ip) => Immovable::Gateway,
+                None => return None,
+                Some(Why::Leased) if self.movable.contains_key(&ip) => return None,
+                Some(why) => Immovable::Address(why),
+            };
+            Some((ip, why))
+        })
+    }
+
+    /// Refuses movable addresses that an interface cannot have.
+    fn check_addresses(&self, wanted: &NetworkSpec) -> Result<(), Conflict> {
+        let NetworkConfig { name, subnet, .. } = &self.config;
+        if let Some(ip) = wanted.ip.filter(|ip| wanted.addresses.contains(ip)) {
+            return Err(refuse_addresses(format!("{ip} is the VM's own address")).into());
+        }
+        match self.first_immovable(&wanted.addresses) {
+            None => Ok(()),
+            Some((ip, Immovable::Address(Why::Leased))) => Err(Conflict::Ip(ip)),
+            Some((ip, Immovable::Address(Why::Outside))) => {
+                let reason = format!("{ip} is outside of {subnet} of network {name}");
+                Err(refuse_addresses(reason).into())
+            }
+            Some((ip, Immovable::Gateway | Immovable::Address(_))) => {
+                Err(Refusal::AddressInUse { ip, owner: HOST_OWNER.into() }.into())
+            }
+        }
+    }
+
+    /// One more interface may use these addresses, which were checked.
+    fn join(&mut self, addresses: &[Ipv4Addr]) {
+        for ip in addresses {
+            let users = self.movable.entry(*ip).or_default();
+            if *users == 0 {
+                // It is free: that was checked.
+                let _ = self.pool.set_aside(*ip);
+            }
+            *users += 1;
+        }
+    }
+
+    /// One interface less may use them. If it was the last, they are free.
+    fn leave(&mut self, addresses: &[Ipv4Addr]) {
+        for ip in addresses {
+            let Some(users) = self.movable.get_mut(ip) else { continue };
+            *users -= 1;
+            if *users == 0 {
+                self.movable.remove(ip);
+                self.pool.release(*ip);
+            }
+        }
+    }
+
+    /// The addresses that are leased to VMs.
+    fn leased(&self) -> u32 {
+        self.pool.leased() - self.movable.len() as u32
     }
 
     /// Ports in use: one Ethernet address per port, and one for the bridge itself.
@@ -525,7 +646,7 @@ impl Account {
             self.config.clone();
         let ports = self.ports() as u32;
         let ports_free = (BRIDGE_PORTS_MAX as u32).saturating_sub(ports);
-        let (leased, free) = (self.pool.leased(), self.pool.free());
+        let (leased, free) = (self.leased(), self.pool.free());
         NetworkView {
             name,
             bridge,
@@ -563,7 +684,7 @@ impl Account {
     fn lease(&mut self, wanted: &NetworkSpec) -> Result<Ipv4Addr, Conflict> {
         let NetworkConfig { name, subnet, .. } = &self.config;
         let Some(ip) = wanted.ip else {
-            return self.pool.lease().ok_or_else(|| {
+            return self.pool.lease(&wanted.addresses).ok_or_else(|| {
                 Refusal::NoFreeAddress { network: name.clone(), subnet: *subnet }.into()
             });
         };
@@ -582,4 +703,9 @@ impl Account {
             }
         }
     }
+}
+
+/// Refuses the movable addresses of an interface.
+fn refuse_addresses(reason: String) -> Refusal {
+    Refusal::InvalidConfig { field: "network.addresses".into(), reason }
 }

@@ -92,3 +92,8 @@ pub(super) fn addresses(record: &Record) -> impl Iterator<Item = (&str, Ipv4Addr
         all.map(|ip| (&*nic.network, ip))
     })
 }
+
+/// The movable addresses of a record.
+pub(super) fn movable(record: &Record) -> impl Iterator<Item = (&str, Ipv4Addr)> {
+    record.interfaces().flat_map(|(nic, spec)| spec.addresses.iter().map(|ip| (&*nic.network, *ip)))
+}

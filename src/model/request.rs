@@ -142,10 +142,11 @@ impl Request {
 
 impl Change {
     /// Whether it should be carried out together with others: it makes a durable VM, whose record
-    /// must reach the disk, and starts no process.
+    /// must reach the disk, and starts no process. What the kernel holds of a movable address
+    /// depends on all VMs that name it, so creates with these are carried out one by one.
     pub fn joins_group(&self) -> bool {
         matches!(self, Change::Create { spec, start: false, dry_run: false, .. }
-            if !spec.ephemeral)
+            if !spec.ephemeral && spec.networks.iter().all(|it| it.addresses.is_empty()))
     }
 
     /// The ports of the host that it wants, of which it matters who else listens on them.

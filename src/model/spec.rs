@@ -16,6 +16,9 @@ use super::prefix::Prefix;
 use super::run_as::RunAs;
 use super::traffic::Traffic;
 
+/// The most movable addresses of an interface ([`NetworkSpec::addresses`]).
+pub const ADDRESSES_MAX: usize = 16;
+
 /// The request for a VM, merged from manifest, configuration and command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,6 +113,11 @@ pub struct NetworkSpec {
     pub gateway: Option<Ipv4Addr>,
     /// The address to lease.
     pub ip: Option<Ipv4Addr>,
+    /// The addresses that the guest may use besides its own, at most [`ADDRESSES_MAX`]. Other VMs
+    /// of the network may name them too, so they can move from guest to guest. They are leased to
+    /// nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<Ipv4Addr>,
     /// The guest's Ethernet address.
     pub mac: Option<Mac>,
     /// MTU in bytes, 68 to the network's.

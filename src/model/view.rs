@@ -48,6 +48,9 @@ pub struct VmView {
     pub ip: Option<Ipv4Addr>,
     pub netmask: Option<Ipv4Addr>,
     pub gateway: Option<Ipv4Addr>,
+    /// [`crate::model::spec::NetworkSpec::addresses`].
+    #[serde(default)]
+    pub addresses: Vec<Ipv4Addr>,
     pub mtu: Option<u16>,
     pub policy: Option<String>,
     pub limits: Option<Box<Limits>>,
@@ -89,6 +92,8 @@ pub struct NicView {
     pub ip: Option<Ipv4Addr>,
     pub netmask: Option<Ipv4Addr>,
     pub gateway: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub addresses: Vec<Ipv4Addr>,
     pub mtu: u16,
     pub policy: Option<String>,
     pub limits: Option<Box<Limits>>,

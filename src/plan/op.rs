@@ -167,6 +167,16 @@ impl Op {
         }
     }
 
+    /// What removes these elements and adds those, if there are any.
+    pub fn exchange(gone: Vec<Element>, new: Vec<Element>) -> Option<Op> {
+        match (gone.is_empty(), new.is_empty()) {
+            (true, true) => None,
+            (true, false) => Some(Op::AddElements(new)),
+            (false, true) => Some(Op::RemoveElements(gone)),
+            (false, false) => Some(Op::ExchangeElements { gone, new }),
+        }
+    }
+
     /// The bridge that it attaches a link to.
     pub fn attaches_to(&self) -> Option<&str> {
         match self {

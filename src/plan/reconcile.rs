@@ -217,7 +217,11 @@ pub fn remove_unfinished(observed: &Observed) -> Plan {
 /// The Ops that delete the kernel's memory of addresses that no VM has any more. Only our sets have
 /// these addresses; links do not.
 fn forgotten(desired: &Desired<'_>, left: &[IpAddr]) -> Plan {
-    let leased: BTreeSet<IpAddr> = desired.ports.iter().filter_map(|port| port.address).collect();
+    let of_port = |port: &DesiredPort<'_>| {
+        let movable: Vec<_> = port.movable.iter().copied().map(IpAddr::V4).collect();
+        port.address.into_iter().chain(movable)
+    };
+    let leased: BTreeSet<IpAddr> = desired.ports.iter().flat_map(of_port).collect();
     let of_network = |&address: &IpAddr| {
         let network = desired
             .networks

@@ -4,7 +4,7 @@
 //! github.com/volantvm/volant. There a configuration comes alone or with its version beside it
 //! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`,
 //! `owner`, `run_as`, `networks` and, in `network` or each of `networks`, `name`, `ip`, `mac`,
-//! `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and `antispoof`.
+//! `addresses`, `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and `antispoof`.
 
 use std::path::PathBuf;
 

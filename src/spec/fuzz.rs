@@ -6,7 +6,7 @@ use super::*;
 use crate::model::document::Kept;
 use crate::model::error::Refusal;
 use crate::model::nic::NICS_MAX;
-use crate::model::spec::VmSpec;
+use crate::model::spec::{ADDRESSES_MAX, VmSpec};
 
 /// A manifest makes the same VM each time it is read, or the refusal names the wrong field.
 pub fn manifest(bytes: &[u8]) {
@@ -55,6 +55,8 @@ fn check(spec: &VmSpec) {
         let has_tap = network.mode.needs_tap_device();
         assert!(has_tap || spec.networks.len() == 1);
         assert!(network.ip.is_none() || network.mode.needs_ip_allocation());
+        assert!(network.addresses.is_empty() || has_tap);
+        assert!(network.addresses.len() <= ADDRESSES_MAX);
         assert!(network.mac.is_none_or(|mac| mac.is_usable() && has_tap));
         assert!(network.mtu.is_none_or(|mtu| (MTU_MIN..=MTU_MAX).contains(&mtu.into())));
         assert!(network.queues.is_none_or(|queues| (1..=QUEUES_MAX).contains(&queues.into())));

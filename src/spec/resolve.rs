@@ -129,6 +129,7 @@ fn resolve_network(manifest: &Network, config: &Network) -> NetworkSpec {
         subnet: config.subnet.or(manifest.subnet),
         gateway: config.gateway.or(manifest.gateway),
         ip: config.ip,
+        addresses: config.addresses.clone(),
         mac: config.mac,
         mtu: config.mtu,
         queues: config.queues,
@@ -143,6 +144,7 @@ fn check_network(place: &Place, network: &NetworkSpec) -> Result<(), Refusal> {
     let without_tap = [
         ("name", network.name.is_some()),
         ("mac", network.mac.is_some()),
+        ("addresses", !network.addresses.is_empty()),
         ("mtu", network.mtu.is_some()),
         ("queues", network.queues.is_some()),
     ];

@@ -16,7 +16,7 @@ use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::nic::NICS_MAX;
 use crate::model::prefix::Prefix;
-use crate::model::spec::{Disk, DiskFormat, File, Owner};
+use crate::model::spec::{ADDRESSES_MAX, Disk, DiskFormat, File, Owner};
 use crate::model::traffic::Traffic;
 use serde_json::Value;
 
@@ -48,6 +48,7 @@ pub(super) struct Network {
     pub(super) subnet: Option<Prefix>,
     pub(super) gateway: Option<Ipv4Addr>,
     pub(super) ip: Option<Ipv4Addr>,
+    pub(super) addresses: Vec<Ipv4Addr>,
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u16>,
     pub(super) queues: Option<u16>,
@@ -121,6 +122,7 @@ const CONFIG_NETWORK: &[&str] = &[
     "auto_assign",
     "name",
     "ip",
+    "addresses",
     "mac",
     "mtu",
     "queues",
@@ -136,6 +138,7 @@ fn config_network(fields: &Fields) -> Result<Network, Refusal> {
     Ok(Network {
         name: fields.parsed("name", text::name)?,
         ip: fields.parsed("ip", address)?,
+        addresses: addresses(fields)?,
         mac: fields.parsed("mac", mac)?,
         mtu: fields.integer("mtu", MTU_MIN..=MTU_MAX)?.map(narrow),
         queues: fields.integer("queues", 1..=QUEUES_MAX)?.map(narrow),
@@ -170,6 +173,19 @@ fn shared_network(fields: &Fields) -> Result<Network, Refusal> {
         gateway: fields.parsed("gateway", address)?,
         ..Network::default()
     })
+}
+
+/// The addresses besides the guest's own, each named once.
+fn addresses(fields: &Fields) -> Result<Vec<Ipv4Addr>, Refusal> {
+    let named = fields.parsed_list("addresses", ADDRESSES_MAX, address)?.unwrap_or_default();
+    let mut before = named.iter().enumerate();
+    match before.find(|(at, address)| named[..*at].contains(address)) {
+        None => Ok(named),
+        Some((at, address)) => {
+            let place = fields.place.field("addresses").element(at);
+            Err(place.refuse(format!("{address} is named twice")))
+        }
+    }
 }
 
 fn address(text: &str) -> Result<Ipv4Addr, String> {

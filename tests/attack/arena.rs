@@ -53,8 +53,8 @@ use Party::{
 
 const GUESTS: [(Party, &str, &str); 9] = [
     (Attacker, "attacker", r#"{}"#),
-    (Victim, "victim", r#"{}"#),
-    (Left, "left", r#"{"isolated": true}"#),
+    (Victim, "victim", r#"{"addresses": ["10.10.200.1"]}"#),
+    (Left, "left", r#"{"isolated": true, "addresses": ["10.10.200.1"]}"#),
     (Right, "right", r#"{"isolated": true}"#),
     (Fresh, "fresh", r#"{"mode": "dhcp"}"#),
     (Trusted, "trusted", r#"{"antispoof": false}"#),
@@ -74,6 +74,8 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 1);
 pub(crate) const LAB_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
 pub(crate) const LAB_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 pub(crate) const OTHER_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// An address that the victim and the left one may use besides their own.
+pub(crate) const MOVABLE_IP: Ipv4Addr = Ipv4Addr::new(10, 10, 200, 1);
 /// Where clouds hand out credentials.
 pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// A port of the host that the default network lists, and one that no network does.

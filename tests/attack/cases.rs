@@ -7,8 +7,8 @@ use crate::arena::Party::{
     Wire, World,
 };
 use crate::arena::{
-    Case, Cast, GATEWAY, LAB_GATEWAY, LAB_GATEWAY6, LISTED, METADATA, OTHER_IP, UNLISTED,
-    UPLINK_IP, mac_of,
+    Case, Cast, GATEWAY, LAB_GATEWAY, LAB_GATEWAY6, LISTED, METADATA, MOVABLE_IP, OTHER_IP,
+    UNLISTED, UPLINK_IP, mac_of,
 };
 use crate::frame::{
     ARP, ARP_REPLY, ARP_REQUEST, BROADCAST, DHCP_DISCOVER, DHCP_OFFER, DHCP_RELEASE, IGMP, IPV4,
@@ -26,6 +26,7 @@ const ALL: &[Party] = &[Victim, Left, Right, Fresh, Trusted, Wire];
 pub(crate) fn all() -> Vec<Case> {
     let lists = [
         spoofing(),
+        movable(),
         groups(),
         strange(),
         servers(),
@@ -185,6 +186,55 @@ fn spoofing() -> Vec<Case> {
             &[],
         ),
     ]
+}
+
+/// Frames from an address that moves between those who may use it.
+fn movable() -> Vec<Case> {
+    let datagram = |from: Party, to: Party| {
+        move |c: &Cast, tag: Tag| {
+            let packet = udp((MOVABLE_IP, 9), (c.ip(to), 9), &tag.text());
+            ethernet(c.mac(to), c.mac(from), IPV4, &packet)
+        }
+    };
+    let announced = |from: Party, stated: Party| {
+        move |c: &Cast, tag: Tag| {
+            let packet = arp(ARP_REQUEST, (c.mac(stated), MOVABLE_IP), MOVABLE_IP, &tag.text());
+            ethernet(BROADCAST, c.mac(from), ARP, &packet)
+        }
+    };
+    vec![
+        case("from an address that others may use", Attacker, datagram(Attacker, Wire), &[]),
+        case(
+            "ARP for an address that others may use",
+            Attacker,
+            announced(Attacker, Attacker),
+            &[],
+        ),
+        case("an address that it may use", Victim, datagram(Victim, Attacker), &[Attacker]),
+        case(
+            "ARP for an address that it may use",
+            Victim,
+            announced(Victim, Victim),
+            &[Attacker, Left, Right, Fresh, Trusted, Wire],
+        ),
+        case("the same of another", Left, datagram(Left, Wire), &[Wire]),
+        case(
+            "the same ARP of another",
+            Left,
+            announced(Left, Left),
+            &[Attacker, Victim, Fresh, Trusted, Wire],
+        ),
+        case("the address in another's name", Victim, announced(Victim, Left), &[]),
+        case("the address to an isolated one by the host", Left, to_right_by_host(), &[]),
+    ]
+}
+
+/// From the address that moves to an isolated guest, by way of the host.
+fn to_right_by_host() -> impl Fn(&Cast, Tag) -> Vec<u8> {
+    |c, tag| {
+        let packet = udp((MOVABLE_IP, 9), (c.ip(Right), 9), &tag.text());
+        ethernet(c.mac(Host), c.mac(Left), IPV4, &packet)
+    }
 }
 
 /// Frames to link-local groups: they must not carry packets past the rules, and the bridge must not

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use volnet::model::name::VmName;
 use volnet::model::record::{ProcessId, Record};
 use volnet::model::view::{NicView, VmView};
 use volnet::plan::reconcile::{Desired, Reconciled, reconcile};
-use volnet::plan::ruleset::Family;
+use volnet::plan::ruleset::{Family, Key, Value};
 use volnet::store::storage::is_temporary;
 use volnet::store::{Loaded, Paths, Store};
 
@@ -145,8 +146,17 @@ fn kernel(world: &World, views: &[VmView], wrong: &mut Wrong) {
     let tables = observed.tables.iter().filter(|table| table.family == Family::Bridge);
     let guests = tables.flat_map(|table| &table.sets).filter(|(name, _)| name == "guests");
     let elements: usize = guests.map(|(_, keys)| keys.len()).sum();
-    let leases = nics(views).filter(|nic| nic.ip.is_some()).count();
-    wrong.unless_same("elements", &elements, &leases);
+    let own = nics(views).filter_map(|nic| nic.ip).count();
+    let movable: Vec<Ipv4Addr> = nics(views).flat_map(|nic| nic.addresses.clone()).collect();
+    if observed.tables.iter().any(|table| table.family == Family::Bridge) {
+        wrong.unless_same("elements", &elements, &(own + movable.len()));
+    }
+    let tables = observed.tables.iter().filter(|table| table.family == Family::Ip);
+    let counting = tables.flat_map(|table| &table.sets).filter(|(name, _)| name == "allowed");
+    let counted: BTreeSet<Key> = counting.flat_map(|(_, keys)| keys).cloned().collect();
+    let known = nics(views).filter_map(|nic| nic.ip).chain(movable);
+    let known: BTreeSet<Key> = known.map(|ip| vec![Value::Address(ip.into())]).collect();
+    wrong.unless_same("addresses with a policy", &counted, &known);
 }
 
 /// Nothing has two owners.
@@ -160,7 +170,8 @@ fn unique(views: &[VmView], wrong: &mut Wrong) {
             }
         }
     }
-    once("address", nics(views).filter_map(|nic| nic.ip), wrong);
+    let movable: BTreeSet<Ipv4Addr> = nics(views).flat_map(|nic| nic.addresses.clone()).collect();
+    once("address", nics(views).filter_map(|nic| nic.ip).chain(movable), wrong);
     once("MAC", nics(views).map(|nic| nic.mac), wrong);
     once("tap", nics(views).map(|nic| nic.tap.clone()), wrong);
     once("user", views.iter().filter_map(|vm| vm.uid), wrong);

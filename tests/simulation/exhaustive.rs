@@ -261,6 +261,32 @@ fn scenarios() -> Vec<Scenario> {
             vec![create("D", spec())],
             vec![together([create("a", thrice()), create("web1", thrice())])],
         ),
+        ("create with an address that moves", vec![], vec![create("a", sharing("open"))]),
+        (
+            "create with an address of another policy",
+            vec![create("a", sharing("open"))],
+            vec![create("web1", sharing("internet"))],
+        ),
+        (
+            "the policies of an address",
+            vec![create("a", sharing("open")), create("web1", sharing("internet"))],
+            vec![set_policy("a", None, "internet"), set_policy("web1", None, "none")],
+        ),
+        (
+            "delete those with an address that moves",
+            vec![create("a", sharing("open")), create("web1", sharing("internet"))],
+            vec![delete("a", 0), delete("web1", 0), create("c.3", fixed())],
+        ),
+        (
+            "creates with an address that moves, at once",
+            vec![create("D", on("lab", Mode::Dhcp))],
+            vec![together([
+                create("c.3", spec()),
+                create("a", sharing("open")),
+                create("web1", sharing("internet")),
+                create("web-1", spec()),
+            ])],
+        ),
         ("unexpose", vec![create("a", exposed(&[8080]))], vec![unexpose("a", 8080)]),
         (
             "a port changes hands",

@@ -274,7 +274,10 @@ fn random_network(dice: &mut Dice, several: bool) -> NetworkSpec {
     let network = network_spec(["default", "lab"][dice.below(2)], mode);
     let limits = Limits { rx_mbit: (dice.roll(4) == 0).then_some(10), ..Limits::default() };
     let limits = if mode == Mode::Vsock { Limits::default() } else { limits };
-    NetworkSpec { traffic: limits.into(), ..network }
+    let movable = mode != Mode::Vsock && dice.roll(4) == 0;
+    let name = network.name.as_deref().unwrap_or_default();
+    let addresses = if movable { vec![movable_address(name)] } else { Vec::new() };
+    NetworkSpec { traffic: limits.into(), addresses, ..network }
 }
 
 /// A NIC, or none that is named.

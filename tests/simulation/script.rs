@@ -1,5 +1,7 @@
 //! The words that scripts are made of.
 
+use std::net::Ipv4Addr;
+
 use volnet::model::document::Kept;
 use volnet::model::expose::{Expose, Protocol};
 use volnet::model::limits::Limits;
@@ -8,6 +10,7 @@ use volnet::model::name::VmName;
 use volnet::model::request::{Change, Request};
 use volnet::model::run_as::RunAs;
 use volnet::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
+use volnet::model::traffic::Traffic;
 
 use crate::lease::Word;
 use crate::sim::Step;
@@ -52,6 +55,22 @@ pub(crate) fn thrice() -> VmSpec {
     let networks = [("default", Mode::Bridged), ("lab", Mode::Bridged), ("default", Mode::Dhcp)];
     let networks = networks.map(|(network, mode)| network_spec(network, mode));
     VmSpec { networks: networks.into(), ..spec() }
+}
+
+/// An address that several VMs of a network name.
+pub(crate) fn movable_address(network: &str) -> Ipv4Addr {
+    let third = if network == "lab" { 2 } else { 1 };
+    [10, third, 0, 5].into()
+}
+
+/// A VM of the first network that may use an address with others, and has a policy.
+pub(crate) fn sharing(policy: &str) -> VmSpec {
+    let addresses = vec![movable_address("default")];
+    let traffic = Traffic { policy: Some(policy.into()), ..Traffic::default() };
+    VmSpec {
+        networks: vec![NetworkSpec { addresses, traffic, ..NetworkSpec::default() }],
+        ..spec()
+    }
 }
 
 /// A VM that wants the same address as others of this kind.

@@ -144,6 +144,7 @@ fn network(choices: &mut Choices<'_>) -> NetworkSpec {
         subnet: is(1).then(|| "10.3.0.0/30".parse().expect("a prefix")),
         gateway: is(2).then(|| [10, 2, 0, 1].into()),
         ip: is(3).then(|| address.into()),
+        addresses: if host % 8 == 5 { vec![[10, 1, 0, 13].into()] } else { Vec::new() },
         mac: is(4).then_some(Mac([2, 0, 0, 0, 0, host])),
         mtu: is(5).then(|| 68 + u16::from(mtu) * 8),
         queues: is(6).then_some(2),

@@ -80,7 +80,7 @@ fn a_create_that_fails_leaves_nothing_behind() {
     fake.delete_link("vttap-vm2");
     let lost = host.elements(2);
     fake.apply(&Op::RemoveElements(lost.clone())).unwrap();
-    let plan = attach_plan(&[host.port(2)], lost);
+    let plan = attach_plan(&[host.port(2)], vec![], lost);
     assert_eq!(plan.len(), 4);
     fails_without_a_trace(&fake, &plan);
 }
@@ -91,13 +91,13 @@ fn a_release_goes_on_when_an_address_cannot_be_forgotten() {
     let mut fake = host.kernel();
     let index = fake.link("vttap-vm0").map(|link| link.index);
     let port = DesiredPort { index, ..host.port(0) };
-    let plan = release_plan(&[port], host.elements(0));
+    let plan = release_plan(&[port], host.elements(0), vec![]);
     let forget = plan.len() - 1;
     assert!(plan[forget].can_wait() && !plan[..forget].iter().any(Op::can_wait));
     fake.fail(forget, KernelFault::Refused(Reason::Denied));
     assert_eq!(execute(&mut fake, &plan).unwrap().len(), plan.len());
     assert!(fake.link("vttap-vm0").is_none());
-    let again = attach_plan(&[host.port(0)], host.elements(0));
+    let again = attach_plan(&[host.port(0)], vec![], host.elements(0));
     fake.fail(0, KernelFault::Refused(Reason::Denied));
     let failure = execute(&mut fake, &again).unwrap_err();
     assert_eq!(failure.to_string(), "delete neighbour 10.0.0.2 on vbr0: refused: Denied");

@@ -1,6 +1,6 @@
 //! The link of one NIC: it exists as its kind wants it, is attached to its bridge and up.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::kind::{NicKind, remove};
 use super::problem::describe;
@@ -30,6 +30,8 @@ pub struct DesiredPort<'a> {
     pub bridge: &'a str,
     /// The VM's address, if it has one.
     pub address: Option<IpAddr>,
+    /// The movable addresses that it may use besides.
+    pub movable: &'a [Ipv4Addr],
     /// Its own Ethernet address, where that matters when it is made. A bridge without an address of
     /// its own takes the lowest of its ports (net/bridge/br_stp_if.c,
     /// `br_stp_recalculate_bridge_id`). One that volnet does not manage must not take that of a
@@ -64,7 +66,7 @@ impl<'a> DesiredPort<'a> {
     pub fn new(
         name: NicName<'a>,
         nic: &'a Nic,
-        spec: &NetworkSpec,
+        spec: &'a NetworkSpec,
         network: &'a NetworkConfig,
         traffic: InForce<'_>,
     ) -> DesiredPort<'a> {
@@ -75,6 +77,7 @@ impl<'a> DesiredPort<'a> {
             index: nic.ifindex,
             bridge: &network.bridge,
             address: nic.address().map(IpAddr::V4),
+            movable: &spec.addresses,
             own_mac: (!network.managed).then(|| nic.mac.highest()),
             mtu: spec.mtu.unwrap_or(network.mtu),
             isolated: traffic.isolated,
@@ -167,21 +170,16 @@ impl<'a> DesiredPort<'a> {
 }
 
 /// What gives a VM its place on its networks: for each interface an address without a past, a tap,
-/// its attachment; and then its elements in our sets.
-pub fn attach_plan(ports: &[DesiredPort<'_>], elements: Vec<Element>) -> Plan {
+/// its attachment; and then its elements in our sets, for some of which others go.
+pub fn attach_plan(ports: &[DesiredPort<'_>], gone: Vec<Element>, new: Vec<Element>) -> Plan {
     let mut plan: Plan = ports.iter().flat_map(DesiredPort::make).collect();
-    if !elements.is_empty() {
-        plan.push(Op::AddElements(elements));
-    }
+    plan.extend(Op::exchange(gone, new));
     plan
 }
 
 /// What takes it away again.
-pub fn release_plan(ports: &[DesiredPort<'_>], elements: Vec<Element>) -> Plan {
-    let mut plan = Plan::new();
-    if !elements.is_empty() {
-        plan.push(Op::RemoveElements(elements));
-    }
+pub fn release_plan(ports: &[DesiredPort<'_>], gone: Vec<Element>, new: Vec<Element>) -> Plan {
+    let mut plan: Plan = Op::exchange(gone, new).into_iter().collect();
     // Without an index it was never seen to be ours.
     let made = |port: &DesiredPort<'_>| port.index.map(|index| remove(port.tap.as_str(), index));
     plan.extend(ports.iter().filter_map(made));

@@ -206,7 +206,7 @@ fn one_vm_alone_takes_the_same_steps_as_among_all() {
     let mut fake = host.kernel();
     host.add("vm2", 2, NetworkSpec::default());
     let general = host.drift(&mut fake).plan;
-    assert_eq!(general, attach_plan(&[host.port(2)], host.elements(2)));
+    assert_eq!(general, attach_plan(&[host.port(2)], vec![], host.elements(2)));
 
     host.settle(&mut fake);
     let elements = host.elements(2);
@@ -214,7 +214,7 @@ fn one_vm_alone_takes_the_same_steps_as_among_all() {
     port.ifindex = fake.link("vttap-vm2").map(|link| link.index);
     let (name, network) = (NicName { vm: &vm, index: 0 }, &host.networks[0]);
     let desired = DesiredPort::new(name, &port, &spec, network, network.traffic());
-    assert_eq!(host.drift(&mut fake).plan, release_plan(&[desired], elements));
+    assert_eq!(host.drift(&mut fake).plan, release_plan(&[desired], elements, vec![]));
 }
 
 #[test]
@@ -496,13 +496,14 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
         tap: &port.tap,
         mac: port.mac,
         ip: port.ip,
+        addresses: &[],
         asks_others: false,
         antispoof: true,
         ipv6: false,
         isolated: false,
         limits: Limits::default(),
     });
-    let plan = attach_plan(&[host.port(0)], elements);
+    let plan = attach_plan(&[host.port(0)], vec![], elements);
     let failure = execute(&mut fake, &plan).unwrap_err().to_string();
     assert!(failure.contains("table bridge volnet"), "{failure}");
     assert_eq!(fake.kernel, before);

@@ -63,6 +63,8 @@ pub struct GuestPort<'a> {
     pub mac: Mac,
     /// Its IPv4 address, if volnet gives it.
     pub ip: Option<Ipv4Addr>,
+    /// The movable addresses that it may use besides.
+    pub addresses: &'a [Ipv4Addr],
     /// Whether it gets its address from another DHCP server.
     pub asks_others: bool,
     /// Whether it may use only its own addresses.

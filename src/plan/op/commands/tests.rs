@@ -57,7 +57,7 @@ table ip volnet {
 #[test]
 fn a_vm_is_attached_and_released() {
     let host = Host::with_vms(2);
-    let plan = attach_plan(&[host.port(1)], host.elements(1));
+    let plan = attach_plan(&[host.port(1)], vec![], host.elements(1));
     let forget = [
         "ip neighbour delete 10.1.0.3 dev vbr1 >/dev/null 2>&1 || :",
         "conntrack -D -s 10.1.0.3 >/dev/null 2>&1 || :",
@@ -78,7 +78,7 @@ fn a_vm_is_attached_and_released() {
         "ip link delete dev vttap-vm1",
     ];
     let made = DesiredPort { index: Some(7), ..host.port(1) };
-    let plan = release_plan(&[made], host.elements(1));
+    let plan = release_plan(&[made], host.elements(1), vec![]);
     assert_eq!(commands(&plan), [&expected[..], &forget].concat());
 }
 

@@ -19,11 +19,13 @@
 //!   checked;
 //! - everything else is dropped: VLAN tags, IEEE 802.3, and other EtherTypes.
 //!
-//! **Its own address.** If a guest has its address from volnet, on its kernel command line or by
-//! DHCP, (link, Ethernet, IPv4) is in `guests`. If it has its address from another DHCP server, the
-//! server's answer on its way to the port puts the address into `leases`. Only a machine that is
-//! not a guest can answer, and only to the port of the guest that the answer names. The kernel does
-//! not know when a lease ends. A guest may use its address as long as it keeps sending.
+//! **Its own addresses.** If a guest has its address from volnet, on its kernel command line or by
+//! DHCP, (link, Ethernet, IPv4) is in `guests`. So is each movable address that its VM names, once
+//! for each VM that names it: whoever of them announces it may have it. If it has its address from
+//! another DHCP server, the server's answer on its way to the port puts the address into `leases`.
+//! Only a machine that is not a guest can answer, and only to the port of the guest that the answer
+//! names. The kernel does not know when a lease ends. A guest may use its address as long as it
+//! keeps sending.
 //!
 //! **Two isolated ports** exchange no frames: the bridge itself prevents this. They could still
 //! send each other packets by way of the host, their gateway. Such a packet goes out to the port
@@ -174,7 +176,8 @@ pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
         let (first, rest) = guest.mac.0.split_at(PART.into());
         vec![link(), Value::Bytes(first.to_vec()), Value::Bytes(rest.to_vec())]
     };
-    let own = guest.ip.map(|ip| vec![link(), Value::Ether(guest.mac), Value::Address(ip.into())]);
+    let usable = guest.ip.iter().chain(guest.addresses);
+    let own = usable.map(|ip| vec![link(), Value::Ether(guest.mac), Value::Address((*ip).into())]);
     let mut keys = vec![("ports", vec![link()])];
     if guest.antispoof {
         keys.push(("macs", mac()));
