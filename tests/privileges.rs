@@ -352,6 +352,8 @@ fn a_guest_does_not_run_without_kvm_unsaid() {
         };
         let said = [json!("VM web was started without KVM and is slow")];
         assert_eq!(slow(&daemon), said);
+        drop(monitor);
+        daemon.crash();
         daemon.start_again();
         assert_eq!(daemon.call("Get", json!({ "name": "web" }))["parameters"]["vm"]["kvm"], false);
         assert_eq!(slow(&daemon), said);

@@ -77,8 +77,11 @@ impl Daemon {
         })
     }
 
-    /// Starts the daemon and does not wait for it.
+    /// Starts the daemon and does not wait for it. The one before it must have ended: else nobody
+    /// would end it, and what is asked of the next daemon would be answered by it.
     pub(crate) fn spawn(&mut self) {
+        let ended = |child: &mut Child| child.try_wait().expect("it is ours").is_some();
+        assert!(self.child.as_mut().is_none_or(ended), "it runs already");
         let log = std::fs::File::options()
             .create(true)
             .append(true)
