@@ -21,3 +21,25 @@ well "firewalld restarted"
 systemctl restart volnet
 eventually volnet list
 well "volnet restarted"
+firewall-cmd -q --add-service=http
+firewall-cmd -q --add-rich-rule='rule family=ipv4 source address=198.51.100.0/24 drop'
+firewall-cmd -q --zone=internal --add-interface=eth9
+well "rules added"
+firewall-cmd -q --set-default-zone=drop
+well "default zone drop"
+firewall-cmd -q --set-default-zone=public
+firewall-cmd -q --panic-on
+mended "firewall-cmd --panic-on" "gateway service world db hairpin port host"
+systemctl stop firewalld
+well "firewalld stopped"
+systemctl start firewalld
+eventually is_up
+well "firewalld started"
+
+remove_volnet
+firewall-cmd -q --permanent --zone=trusted --remove-interface=vbr0
+firewall-cmd -q --reload
+systemctl start volnet
+eventually volnet list
+make_guests
+mended "firewalld first, then volnet" "service world"
