@@ -257,6 +257,39 @@ fn what_only_its_owner_can_mend_has_no_rule_to_type() {
     });
 }
 
+/// As `IPv4Forwarding=no` in a file of systemd-networkd has it.
+#[test]
+fn a_link_that_does_not_forward_is_named_and_the_command_mends_it() {
+    in_namespace(|| {
+        let _world = Space::world();
+        let daemon = Daemon::start(&[]);
+        let guest = Guest::of(&create(&daemon, "web"));
+        let mut events = daemon.connect();
+        let call = json!({ "method": "io.volnet.Monitor", "more": true });
+        events.send(format!("{call}\n").as_bytes());
+        events.receive().expect("the state");
+        for link in ["uplink", "vbr0"] {
+            run(&format!("sysctl -qw net.ipv4.conf.{link}.forwarding=0"));
+            assert!(!guest.reaches(WORLD_IP), "{link}");
+            let event = events.receive().expect("an event")["parameters"]["event"].take();
+            let message = event["message"].as_str().unwrap();
+            assert!(
+                message.contains(&format!("net.ipv4.conf.{link}.forwarding is off")),
+                "{event}"
+            );
+            let hint = format!("sysctl -w net/ipv4/conf/{link}/forwarding=1");
+            assert_eq!(check(&daemon, "forwarding"), warning(&hint));
+            run(&hint);
+            assert!(guest.reaches(WORLD_IP), "{link}");
+            assert_eq!(check(&daemon, "forwarding"), []);
+        }
+        // A tap is a port: what comes in by it is the bridge's.
+        run("sysctl -qw net.ipv4.conf.vttap-web.forwarding=0");
+        assert!(guest.reaches(WORLD_IP));
+        assert_eq!(check(&daemon, "forwarding"), []);
+    });
+}
+
 #[test]
 fn teardown_leaves_forwarding_to_those_who_came_to_need_it() {
     in_namespace(|| {

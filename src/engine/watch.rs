@@ -196,7 +196,7 @@ impl Engine {
         if self.is_drift(&news) {
             self.agenda.watch.heard(news.rules, INTERVAL_MS, now);
         }
-        if news.others.is_some() {
+        if news.others.is_some() || news.closed {
             self.agenda.watch.heard(news.others, OTHERS_INTERVAL_MS, now);
         }
     }

@@ -14,6 +14,9 @@ pub struct Surroundings {
     /// Whether bridged frames pass the rules for routed packets (ip-sysctl.rst,
     /// `bridge-nf-call-iptables`).
     pub bridged_filtered: bool,
+    /// Links that do not forward IPv4, though the host does (ip-sysctl.rst,
+    /// `conf/interface/forwarding`).
+    pub closed: Vec<String>,
     /// The firewalls.
     pub firewalls: Vec<Firewall>,
     /// Chains of others.
@@ -137,7 +140,20 @@ pub fn findings(surroundings: &Surroundings, bridges: &[&str]) -> Vec<Finding> {
     let mut findings = vec![bridged(surroundings.bridged_filtered)];
     findings.extend(surroundings.firewalls.iter().map(|firewall| firewall.finding(bridges)));
     findings.extend(surroundings.barriers.iter().filter_map(|barrier| barrier.finding(bridges)));
+    let closed = surroundings.closed.iter().filter(|_| !bridges.is_empty());
+    findings.extend(closed.map(|link| closed_finding(link)));
     findings
+}
+
+/// Somebody switched forwarding off for a link: that may be meant, so volnet lets it be.
+fn closed_finding(link: &str) -> Finding {
+    let message = format!(
+        "net.ipv4.conf.{link}.forwarding is off: packets that come in by {link} reach this host \
+         and nobody else"
+    );
+    // With slashes, because the name of a link may have dots.
+    let hint = Some(format!("sysctl -w net/ipv4/conf/{link}/forwarding=1"));
+    Finding { check: "forwarding".into(), level: Level::Warning, message, hint }
 }
 
 /// Frames from guest to guest come in and leave by the same bridge. Our rules accept them in our
@@ -273,6 +289,19 @@ mod tests {
                     firewall-cmd --reload";
         assert_eq!(finding.hint.as_deref(), Some(hint));
     }
+
+    #[test]
+    fn a_link_that_does_not_forward_is_named_with_the_command() {
+        let closed = vec!["eth0.5".to_string()];
+        let surroundings = Surroundings { closed, ..Surroundings::default() };
+        let finding = findings(&surroundings, &["vbr0"]).pop().unwrap();
+        assert_eq!((finding.check.as_str(), finding.level), ("forwarding", Level::Warning));
+        let hint = "sysctl -w net/ipv4/conf/eth0.5/forwarding=1";
+        assert_eq!(finding.hint.as_deref(), Some(hint));
+        // Nobody is served.
+        assert!(findings(&surroundings, &[]).iter().all(|finding| finding.level == Level::Ok));
+    }
+
     fn barrier(family: &'static str, table: &str, at: At, links: &[&str]) -> Barrier {
         let chain = if family == "ip" { "INPUT" } else { "own" };
         let links = links.iter().map(|link| (*link).to_string()).collect();

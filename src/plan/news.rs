@@ -27,6 +27,8 @@ pub struct News {
     pub addresses: BTreeMap<(u32, IpAddr, u8), bool>,
     /// Whether IPv4 forwarding is on.
     pub forwarding: Option<bool>,
+    /// Whether a link stopped to forward IPv4.
+    pub closed: bool,
     /// The process that changed our rules, or chains with our rules.
     pub rules: Option<Culprit>,
     /// Somebody changed rules elsewhere, which may be in the way of guests.

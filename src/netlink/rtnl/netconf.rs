@@ -1,9 +1,12 @@
 //! Switches of IPv4 that links have: `struct netconfmsg` and `NETCONFA_*` (linux/netconf.h).
 
+use neli::consts::rtnl::Rtm;
+
 use super::AF_INET;
 use crate::netlink::Error;
 use crate::netlink::attr::Attrs;
-use crate::netlink::message::array_at;
+use crate::netlink::message::{DUMP, REQUEST, array_at};
+use crate::netlink::writer::Writer;
 
 /// Bytes of `struct netconfmsg`, padded.
 const HEADER: usize = 4;
@@ -13,12 +16,27 @@ const IFINDEX: u16 = 1;
 const FORWARDING: u16 = 2;
 /// `NETCONFA_IFINDEX_ALL`: the switch of the whole namespace.
 const INDEX_ALL: u32 = u32::MAX;
+/// `NETCONFA_IFINDEX_DEFAULT`: the switch that links have which are made later.
+const INDEX_DEFAULT: u32 = u32::MAX - 1;
 
-/// News of a switch.
+/// A switch, as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetconfMessage {
-    /// Whether the namespace forwards IPv4 (`net.ipv4.ip_forward`), where the message is of that.
+    /// Whose it is.
+    pub of: Owner,
+    /// Whether IPv4 is forwarded, where the message says it.
     pub forwarding: Option<bool>,
+}
+
+/// Whose a switch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The namespace (`net.ipv4.ip_forward`). To turn it turns those of all links.
+    Namespace,
+    /// Links that are made later.
+    Later,
+    /// The link with this index: what comes in by it.
+    Link(u32),
 }
 
 impl NetconfMessage {
@@ -37,28 +55,42 @@ impl NetconfMessage {
                 _ => {}
             }
         }
-        Ok(NetconfMessage { forwarding: forwarding.filter(|_| index == Some(INDEX_ALL)) })
+        let of = match index.ok_or(Error::Missing)? {
+            INDEX_ALL => Owner::Namespace,
+            INDEX_DEFAULT => Owner::Later,
+            link => Owner::Link(link),
+        };
+        Ok(NetconfMessage { of, forwarding })
     }
+}
+
+/// Asks for the switches of the namespace and of all links.
+pub fn dump(writer: &mut Writer, sequence: u32) {
+    let open = writer.message(Rtm::Getnetconf.into(), REQUEST | DUMP, sequence);
+    writer.raw(&[AF_INET, 0, 0, 0]);
+    writer.close_message(open);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::writer::Writer;
 
     #[test]
-    fn only_the_switch_of_the_namespace_counts() {
+    fn a_switch_is_of_the_namespace_or_of_a_link() {
         let read = |family: u8, index: i32, value: u32| {
             let mut writer = Writer::new();
             writer.raw(&[family, 0, 0, 0]);
             writer.attr(IFINDEX, &index.to_ne_bytes());
             writer.attr(FORWARDING, &value.to_ne_bytes());
-            NetconfMessage::read(writer.finish().unwrap()).map(|message| message.forwarding)
+            NetconfMessage::read(writer.finish().unwrap())
         };
-        assert_eq!(read(AF_INET, -1, 1), Ok(Some(true)));
-        assert_eq!(read(AF_INET, -1, 0), Ok(Some(false)));
-        assert_eq!(read(AF_INET, 4, 0), Ok(None));
+        let switch = |of, on| Ok(NetconfMessage { of, forwarding: Some(on) });
+        assert_eq!(read(AF_INET, -1, 1), switch(Owner::Namespace, true));
+        assert_eq!(read(AF_INET, -1, 0), switch(Owner::Namespace, false));
+        assert_eq!(read(AF_INET, -2, 0), switch(Owner::Later, false));
+        assert_eq!(read(AF_INET, 4, 0), switch(Owner::Link(4), false));
         assert_eq!(read(10, -1, 0), Err(Error::Unknown));
         assert_eq!(NetconfMessage::read(&[2, 0, 0]), Err(Error::Truncated));
+        assert_eq!(NetconfMessage::read(&[2, 0, 0, 0]), Err(Error::Missing));
     }
 }

@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 
 use crate::model::mac::Mac;
 use crate::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target, TunKind};
+use crate::netlink::rtnl::netconf::{self, NetconfMessage, Owner};
 use crate::plan::op::{LinkSettings, PortSettings};
 use crate::plan::reconcile::{Link, LinkKind};
 
@@ -185,6 +186,30 @@ pub fn index_of(socket: &Socket, name: &str) -> Result<u32, Error> {
 /// The name of a link; none if there is no link with that index.
 pub fn name_of(socket: &Socket, index: u32) -> Option<String> {
     volnet_ffi::socket::link_name(socket.as_fd(), index).ok()
+}
+
+/// Reads the names of the links that do not forward IPv4 though the namespace does. Ports of
+/// bridges do not count: what comes in by them is the bridge's. A link that comes or goes meanwhile
+/// may be missing.
+pub fn closed(socket: &mut Socket) -> Result<Vec<String>, Error> {
+    let dumped = socket.dump_or_last(netconf::dump, |message| {
+        let switch = NetconfMessage::read(message.payload)?;
+        Ok((switch.forwarding == Some(false)).then_some(switch.of))
+    })?;
+    if dumped.items.contains(&Owner::Namespace) {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for of in dumped.items {
+        let Owner::Link(index) = of else { continue };
+        match find(socket, Target::Index(index), owned) {
+            Ok(link) if link.master.is_none() => names.push(link.name),
+            Ok(_) => {}
+            Err(error) if error.errno() == Some(libc::ENODEV) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(names)
 }
 
 /// Describes the link that has taken a name, instead of the kernel's bare errno.

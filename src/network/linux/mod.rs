@@ -132,7 +132,8 @@ impl Network for Linux {
         let name_of = |index| links::name_of(&self.route, index);
         let barriers = self.nft.barriers(name_of).map_err(unread("nf_tables"))?;
         let translators = self.nft.translators().map_err(unread("nf_tables"))?;
-        Ok(Surroundings { bridged_filtered, firewalls, barriers, translators })
+        let closed = links::closed(&mut self.route).map_err(unread("what links forward"))?;
+        Ok(Surroundings { bridged_filtered, closed, firewalls, barriers, translators })
     }
 
     fn listeners(&mut self, wanted: &[HostPort]) -> Vec<Listener> {

@@ -13,6 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::model::error::Failure;
 use crate::netlink::message::{Message, Messages};
 use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6};
+use crate::netlink::rtnl::netconf::Owner;
 use crate::netlink::rtnl::qdisc::ROOT;
 use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, GROUP_NETCONF, GROUP_QDISC, Notice};
 use crate::nftables::accept::FILTER;
@@ -138,9 +139,11 @@ pub(super) fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {
         Some(Notice::AddressGone(at)) => {
             news.addresses.insert((at.index, at.address, at.length), false);
         }
-        Some(Notice::Netconf(netconf)) => {
-            news.forwarding = netconf.forwarding.or(news.forwarding);
-        }
+        Some(Notice::Netconf(netconf)) => match netconf.of {
+            Owner::Namespace => news.forwarding = netconf.forwarding.or(news.forwarding),
+            Owner::Link(_) => news.closed |= netconf.forwarding == Some(false),
+            Owner::Later => {}
+        },
         Some(Notice::Qdisc(told)) if told.parent == ROOT => {
             news.shapings.insert(told.index, qdiscs::shaping(&told));
         }
