@@ -409,7 +409,7 @@ fn the_service_is_installed_once_and_what_others_wrote_is_replaced_by_force_only
     let unit = text(files[0].0);
     assert!(unit.contains(&format!("\nExecStart={VOLNET} serve --bridge=vmbr9\n")), "{unit}");
     assert!(text(files[1].0).contains("\nName=vmbr9 vttap-*\n"), "{}", text(files[1].0));
-    let kept_off = "\nmatch-device=interface-name:vmbr9,interface-name:vttap-*\nmanaged=0\n";
+    let kept_off = "\nunmanaged-devices+=interface-name:vmbr9,interface-name:vttap-*\n";
     let stop = format!("\nExecStop={VOLNET} stop --all --timeout 60\n");
     assert!(text(files[3].0).contains(&stop), "{}", text(files[3].0));
     assert!(text(files[2].0).contains(kept_off), "{}", text(files[2].0));
