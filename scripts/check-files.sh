@@ -17,6 +17,8 @@ shellcheck --external-sources --source-path=SCRIPTDIR scripts/*.sh tests/guest/*
     complain "shellcheck: see above"
 # Its first line names the shell that it has.
 shellcheck --shell=sh tests/hosts/init || complain "shellcheck: see above"
+# OpenRC reads what it assigns.
+shellcheck --shell=sh --exclude=SC2034 packaging/volnet.openrc || complain "shellcheck: see above"
 shellcheck --shell=bash packaging/volnet.bash || complain packaging/volnet.bash
 for shell in zsh fish; do
     command -v "$shell" >/dev/null || complain "$shell is missing: run make deps"

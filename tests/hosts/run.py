@@ -34,7 +34,7 @@ TARGETS = {
     "amd64": [],
     "arm64": ["--target=aarch64-unknown-linux-musl", "--config=build.rustflags=['-Clinker=rust-lld']"],
 }
-# Asks for a reboot, and to be run again (EX_TEMPFAIL of sysexits.h).
+# Asks for a reboot, and to be run again with the argument "after" (EX_TEMPFAIL of sysexits.h).
 REBOOT = 75
 
 # Programs of `cargo test` whose judge is the kernel.
@@ -118,8 +118,8 @@ def try_check(host, check, log):
     """Runs one check; gives its cell."""
     command = command_of(check)
     status, output = host.run(command)
-    if status == REBOOT:
-        host.send("systemctl reboot")
+    while status == REBOOT:
+        host.send("systemctl reboot || openrc-shutdown --reboot now")
         output += f"-- booted again in {host.wait_for_boot():.0f} s\n"
         status, more = host.run(f"{command} after")
         output += more

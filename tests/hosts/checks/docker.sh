@@ -16,12 +16,13 @@ make_image() {
     cp "$(command -v busybox)" /usr/local/bin/volnet /run/box/bin/
     tar -C /run/box -c . | docker import - box >/dev/null
 }
-# docs/INSTALL.md, "In a container".
+# docs/INSTALL.md, "In a container", to the letter.
 run_volnet() {
-    docker run -d --name volnet --network host --device /dev/net/tun --cap-drop ALL \
-        --cap-add NET_ADMIN --cap-add NET_RAW --cap-add CHOWN --cap-add SETUID --cap-add SETGID \
-        --cap-add KILL --cap-add DAC_OVERRIDE -v /etc/volnet:/etc/volnet:ro \
-        -v /run/volnet:/run/volnet -v /var/lib/volnet:/var/lib/volnet box volnet serve >/dev/null
+    local commands
+    commands=$(sed -n '/^## In a container/,/^## /p' docs/INSTALL.md |
+        sed -n '/^# [a-z]/{:more /\\$/{N;b more};s/^# //;p}')
+    [ -n "$commands" ] || fail "docs/INSTALL.md shows none"
+    eval "$commands"
     eventually volnet list
 }
 

@@ -29,7 +29,7 @@ firewall-cmd -q --set-default-zone=drop
 well "default zone drop"
 firewall-cmd -q --set-default-zone=public
 firewall-cmd -q --panic-on
-mended "firewall-cmd --panic-on" "gateway service world db hairpin port host"
+mended "firewall-cmd --panic-on" "gateway service world hairpin port host"
 systemctl stop firewalld
 well "firewalld stopped"
 systemctl start firewalld

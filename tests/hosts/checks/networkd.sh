@@ -11,12 +11,12 @@ configure() { # LINE...
     } >/etc/systemd/network/20-uplink.network
 }
 # networkd has done with the uplink.
-is_up() { networkctl status uplink | grep -q 'State: routable (configured)'; }
+is_up() { [[ "$(networkctl status uplink)" == *"State: routable (configured)"* ]]; }
 # networkd has nothing to do with volnet's links.
 leaves_ours() {
     local link
     for link in vbr0 vttap-web vttap-db vttap-mail; do
-        networkctl status $link | grep -q 'State: .*(unmanaged)' ||
+        [[ "$(networkctl status $link)" == *"(unmanaged)"* ]] ||
             fail "systemd-networkd manages $link: $(networkctl status $link)"
     done
 }
@@ -37,18 +37,23 @@ well "networkctl reload"
 configure 'IPv4Forwarding=no'
 networkctl reload
 eventually is_up
-well "networkctl reload, IPv4Forwarding=no"
+mended "networkctl reload, IPv4Forwarding=no" "world port"
+configure
+networkctl reload
+eventually is_up
 mkdir -p /etc/systemd/networkd.conf.d
 printf '%s\n' '[Network]' 'IPv4Forwarding=no' >/etc/systemd/networkd.conf.d/forwarding.conf
 systemctl restart systemd-networkd
 eventually is_up
-well "restarted, IPv4Forwarding=no in networkd.conf"
-rm /etc/systemd/networkd.conf.d/forwarding.conf
-configure
-networkctl reload
+# It switched off what volnet switches on again, and then only what is the uplink's.
+eventually grep -qx 1 /proc/sys/net/ipv4/ip_forward
 networkctl reconfigure uplink
 eventually is_up
-well "networkctl reconfigure uplink"
+mended "IPv4Forwarding=no in networkd.conf" "world port"
+rm /etc/systemd/networkd.conf.d/forwarding.conf
+systemctl restart systemd-networkd
+eventually is_up
+well "restarted without it"
 networkctl down uplink && networkctl up uplink
 eventually is_up
 well "networkctl down, up uplink"

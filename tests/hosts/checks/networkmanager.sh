@@ -3,12 +3,12 @@
 # shellcheck source=beside.sh
 . "$(dirname "$0")/beside.sh"
 
-is_up() { nmcli -g GENERAL.STATE device show uplink | grep -q '^100 '; }
+is_up() { [[ "$(nmcli -g GENERAL.STATE device show uplink)" == "100 "* ]]; }
 # NetworkManager has nothing to do with volnet's links.
 leaves_ours() {
     local link
     for link in vbr0 vttap-web vttap-db vttap-mail; do
-        nmcli -g GENERAL.STATE device show $link | grep -q '^10 ' ||
+        [[ "$(nmcli -g GENERAL.STATE device show $link)" == "10 "* ]] ||
             fail "NetworkManager manages $link: $(nmcli device show $link)"
     done
 }
@@ -19,17 +19,17 @@ make_guests
 well "volnet alone"
 install_later
 eventually nmcli general status
-nmcli connection add type ethernet ifname uplink con-name uplink ipv4.method manual \
-    ipv4.addresses $HOST/24 ipv6.method disabled
+nmcli connection add type ethernet ifname uplink con-name wired ipv4.method manual \
+    ipv4.addresses $HOST/24 ipv4.dns 198.51.100.1 ipv6.method disabled
 nmcli device set uplink managed yes
-nmcli connection up uplink
+nmcli connection up wired
 eventually is_up
 leaves_ours
 well "NetworkManager installed and started"
 nmcli general reload
 well "nmcli general reload"
-nmcli connection modify uplink ipv4.dns 198.51.100.1 connection.zone ''
-nmcli connection up uplink
+nmcli connection modify wired ipv4.dns 198.51.100.2 connection.zone ''
+nmcli connection up wired
 eventually is_up
 well "nmcli connection modify, up"
 nmcli networking off
