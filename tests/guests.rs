@@ -358,6 +358,44 @@ fn a_guest_that_fails_is_started_again() {
 }
 
 #[test]
+fn a_panic_is_told_by_the_guest_also_where_it_hangs_and_says_nothing() {
+    let mut lab = Lab::new();
+    // Nothing on the console is of the kernel, and it would hang for ever.
+    lab.run_guest("mute", &[], "loglevel=0 panic=0 volnet.do=panic");
+    lab.wait_for("the end", || (lab.vm("mute")["status"] == "crashed").then_some(()));
+    let vm = lab.vm("mute");
+    let told = vm["last_error"].as_str().unwrap();
+    assert!(told.starts_with("it ended because its guest panicked"), "{told}");
+    assert!(vm["exit_code"].is_null() && vm["pid"].is_null(), "{vm}");
+
+    // The next daemon hears of it, too.
+    lab.run_guest(
+        "late",
+        &[],
+        &format!("loglevel=0 panic=0 volnet.do=ping-until:{WORLD_IP}:9,panic"),
+    );
+    lab.wait_for_line("late", "GUEST pinging");
+    lab.crash_daemon();
+    lab.start_daemon();
+    assert_eq!(lab.vm("late")["status"], "running");
+    lab.open_in_world("9");
+    lab.wait_for("the end", || (lab.vm("late")["status"] == "crashed").then_some(()));
+}
+
+#[test]
+fn a_guest_that_resets_for_ever_is_backed_off_and_told() {
+    let lab = Lab::new();
+    lab.run_guest("again", &["--restart", "always"], "volnet.do=reset");
+    lab.wait_for("restarts", || (lab.vm("again")["restarts"].as_u64() >= Some(2)).then_some(()));
+    let said = lab.output_of("daemon");
+    for seconds in [1, 2] {
+        let again = format!("VM again ended with status 0; it is started again in {seconds} s");
+        assert!(said.contains(&again), "{said}");
+    }
+    lab.volnet(&["delete", "again", "--timeout", "1"]);
+}
+
+#[test]
 fn the_console_is_used_through_a_terminal() {
     let lab = Lab::new();
     lab.run_guest("shell", &[], "volnet.do=shell");

@@ -323,6 +323,13 @@ fn each_end_of_a_guest_is_the_same_under_each_hypervisor() {
                 }
             }
         }
+        // A panic that no console tells of, and that no reset follows.
+        let mut events = subscribe(&daemon);
+        daemon.call("Create", run("silent", &config("cloud-hypervisor", "guest=silent,1000")));
+        let stopping = next(&mut events, "vm_stopping")["message"].take();
+        assert_eq!(stopping, "the guest of VM silent has panicked: its hypervisor is ended");
+        next(&mut events, "vm_exited");
+        assert_eq!(vm(&daemon, "silent")["last_error"], "it ended because its guest panicked");
         // The next daemon hears of it, too.
         let reply =
             daemon.call("Create", run("late", &config("cloud-hypervisor", "guest=reset,2000")));

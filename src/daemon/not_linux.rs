@@ -20,7 +20,7 @@ use crate::hypervisor::process::{Given, Processes};
 use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{Exit, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
 use crate::model::request::{Reply, Request};
 use crate::model::spec::Owner;
 use crate::network::noop::Noop;
@@ -182,8 +182,8 @@ impl Processes for NoProcesses {
         Ok(())
     }
 
-    fn has_reset(&mut self, _: &VmName) -> bool {
-        false
+    fn guest_end(&mut self, _: &VmName) -> GuestEnd {
+        GuestEnd::default()
     }
 
     fn events(&self, _: &VmName) -> Option<RawFd> {

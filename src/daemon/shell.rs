@@ -251,10 +251,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// A hypervisor has written about its guest.
     pub fn heard_of(&mut self, name: &VmName, now: Now) {
-        if !self.processes.has_reset(name) {
+        let end = self.processes.guest_end(name);
+        if !end.over {
             return;
         }
-        if let Some(decision) = self.engine.guest_reset(name, now) {
+        if let Some(decision) = self.engine.guest_ended(name, end, now) {
             self.carry_out(decision, now);
         }
         self.settle(now);
@@ -299,6 +300,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             let progress = self.progress(&name);
             if let Some(decision) = self.engine.looked_at(&name, progress, now) {
                 self.carry_out(decision, now);
+            }
+            if progress == Progress::Running {
+                // From now on there may be a descriptor for it.
+                self.started.push(name.clone());
+                self.heard_of(&name, now);
             }
         }
         self.heal(now);

@@ -12,7 +12,7 @@ use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{Action, Exit, LAST_ERROR_BYTES_MAX, Progress};
+use crate::model::record::{Action, Exit, GuestEnd, LAST_ERROR_BYTES_MAX, Progress};
 use crate::model::request::STOP_TIMEOUT_MS;
 use crate::model::request::Ticket;
 use crate::model::spec::RestartPolicy;
@@ -297,16 +297,19 @@ impl Engine {
         Some(decision)
     }
 
-    /// The guest has reset itself, and its hypervisor boots it again without ending. So that a
-    /// reset is the same under each hypervisor, this one is ended, and the restart policy decides.
-    pub fn guest_reset(&mut self, name: &VmName, now: Now) -> Option<Decision> {
+    /// The guest has reset itself or panicked, and its hypervisor goes on: it boots the guest
+    /// again, or the guest hangs. The hypervisor is ended, so that the end of a guest means the
+    /// same under each hypervisor, and the restart policy decides. During the start-up check
+    /// nothing is done: the shell asks again after it.
+    pub fn guest_ended(&mut self, name: &VmName, end: GuestEnd, now: Now) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
         let former = vm.clone();
         let Life::Running { pid, check: None, .. } = vm.life else { return None };
         vm.life = Life::Stopping { pid, stop: Stop::after_guest(now.mono) };
         self.agenda.timed.insert(name.clone());
         let mut decision = Decision::of(vm, Some(Act::Terminate), Write::Nothing, former);
-        let message = format!("the guest of VM {name} has reset itself: its hypervisor is ended");
+        let what = if end.panicked { "has panicked" } else { "has reset itself" };
+        let message = format!("the guest of VM {name} {what}: its hypervisor is ended");
         decision.events.push((EventKind::VmStopping, message));
         Some(decision)
     }

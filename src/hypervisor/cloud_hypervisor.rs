@@ -12,8 +12,8 @@ use std::iter;
 use std::path::Path;
 
 use super::{
-    Architecture, Attachment, CloudHypervisorOptions, Control, HypervisorCommand, Launch,
-    LaunchNic, VSOCK_SOCKET, text,
+    Architecture, Attachment, CloudHypervisorOptions, Control, EventSource, HypervisorCommand,
+    Launch, LaunchNic, VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
@@ -62,6 +62,8 @@ pub fn command(
     option("--memory", format!("size={}M", machine.memory_mb));
     option("--serial", "tty".into());
     option("--console", "off".into());
+    // By this device the guest says that it panics.
+    args.push("--pvpanic".into());
     if !machine.disks.is_empty() {
         args.push("--disk".into());
     }
@@ -77,7 +79,7 @@ pub fn command(
         helper: None,
         ready: None,
         control: control(&launch.folder)?,
-        events: Some(events.into()),
+        events: Some(EventSource::Fifo(events.into())),
     })
 }
 

@@ -13,7 +13,7 @@ use super::process::{Given, Processes};
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
 use crate::model::spec::Owner;
 
 const SIGTERM: i32 = 15;
@@ -59,8 +59,8 @@ pub struct FakeProcesses {
     unwilling: BTreeSet<VmName>,
     /// Whether all that is done to a process fails, and every start.
     refuses_all: bool,
-    /// VMs whose guests have reset themselves.
-    resets: BTreeSet<VmName>,
+    /// What hypervisors have said about the ends of their guests.
+    ends: BTreeMap<VmName, GuestEnd>,
     /// Whether no guest gets as far as to run.
     hangs: bool,
     /// The VMs that have a folder.
@@ -86,10 +86,13 @@ impl FakeProcesses {
         self.refuses_all = refuse;
     }
 
-    /// A guest resets itself. False if it does not run.
-    pub fn reset(&mut self, name: &VmName) -> bool {
+    /// A guest ends, and its hypervisor says so and goes on. False if it does not run.
+    pub fn end_guest(&mut self, name: &VmName, panicked: bool) -> bool {
         let runs = self.running(name).is_some();
-        runs && self.resets.insert(name.clone())
+        if runs {
+            self.ends.insert(name.clone(), GuestEnd { over: true, panicked });
+        }
+        runs
     }
 
     /// Lets guests hang in their start from now on, or run.
@@ -243,6 +246,7 @@ impl Processes for FakeProcesses {
             child: true,
         };
         self.folders.insert(name.clone());
+        self.ends.remove(name);
         self.world.insert(pid, process);
         self.watched.insert(name.clone(), id.clone());
         Ok(id)
@@ -307,8 +311,8 @@ impl Processes for FakeProcesses {
         self.logs.remove(name);
     }
 
-    fn has_reset(&mut self, name: &VmName) -> bool {
-        self.resets.remove(name)
+    fn guest_end(&mut self, name: &VmName) -> GuestEnd {
+        self.ends.get(name).copied().unwrap_or_default()
     }
 
     fn events(&self, _: &VmName) -> Option<RawFd> {
@@ -324,6 +328,8 @@ impl Processes for FakeProcesses {
             },
             Some(_) | None => Exit::Lost,
         };
+        let panicked = self.ends.remove(name).is_some_and(|end| end.panicked);
+        let exit = if panicked { Exit::Panicked } else { exit };
         if self.world.get(&id.pid).is_some_and(|process| process.id == *id) {
             self.world.remove(&id.pid);
         }

@@ -16,7 +16,7 @@
 //! | `qmp.sock`, `api.sock` | how the hypervisor is asked to power its guest off |
 //! | `vsock.sock` | vsock as a Unix socket: connect, `CONNECT port\n`, read `OK …\n` |
 //! | `vhost-vsock.sock` | between QEMU and its helper |
-//! | `events` | FIFO, to which Cloud Hypervisor writes its events |
+//! | `events`, `events.sock` | how volnet hears of a reset or a panic of the guest |
 //! | `fc.json` | Firecracker's configuration |
 //! | `seed.img` | the disk for cloud-init, see [`seed`] |
 //!
@@ -163,9 +163,17 @@ pub struct HypervisorCommand {
     pub ready: Option<PathBuf>,
     /// How to ask the guest to power off.
     pub control: Control,
-    /// A FIFO to which the hypervisor writes that its guest has reset itself, if it does not end
-    /// for that.
-    pub events: Option<PathBuf>,
+    /// How the hypervisor tells what becomes of its guest; `None`: only by its end.
+    pub events: Option<EventSource>,
+}
+
+/// How a hypervisor tells what becomes of its guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventSource {
+    /// Cloud Hypervisor writes it to this FIFO, which is made before the start.
+    Fifo(PathBuf),
+    /// QEMU tells it on this socket of its machine protocol.
+    Qmp(PathBuf),
 }
 
 /// How to ask a hypervisor to power its guest off.

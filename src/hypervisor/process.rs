@@ -12,7 +12,7 @@ use super::user::User;
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
 use crate::model::spec::Owner;
 
 /// What a new process is given. The descriptors are closed here once the process has them.
@@ -80,10 +80,10 @@ pub trait Processes {
     /// Removes a VM's log. If there is none, nothing is to do.
     fn remove_log(&mut self, name: &VmName, path: &Path);
 
-    /// Whether the guest has reset itself since this was last asked, as the hypervisor says.
-    fn has_reset(&mut self, name: &VmName) -> bool;
+    /// What the hypervisor has said about the end of its guest since it was started.
+    fn guest_end(&mut self, name: &VmName) -> GuestEnd;
 
-    /// A descriptor that becomes readable when [`Processes::has_reset`] may have changed, for the
+    /// A descriptor that becomes readable when [`Processes::guest_end`] may have changed, for the
     /// event loop; `None` if the hypervisor ends with its guest.
     fn events(&self, name: &VmName) -> Option<RawFd>;
 

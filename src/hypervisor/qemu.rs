@@ -20,8 +20,8 @@
 use std::path::Path;
 
 use super::{
-    Architecture, Attachment, Control, HypervisorCommand, Launch, LaunchNic, QemuMachine,
-    QemuOptions, SERIAL_SOCKET, VSOCK_SOCKET, text,
+    Architecture, Attachment, Control, EventSource, HypervisorCommand, Launch, LaunchNic,
+    QemuMachine, QemuOptions, SERIAL_SOCKET, VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::Disk;
@@ -33,6 +33,9 @@ const CMDLINE: &str = "console=ttyS0 reboot=t panic=-1";
 const CMDLINE_AARCH64: &str = "console=ttyAMA0 panic=-1";
 /// The socket of its machine protocol.
 const QMP_SOCKET: &str = "qmp.sock";
+/// The socket of its machine protocol on which it tells of events. Others have a client of their
+/// own on the first one.
+pub(super) const EVENTS_SOCKET: &str = "events.sock";
 /// The socket between QEMU and the vsock helper.
 const HELPER_SOCKET: &str = "vhost-vsock.sock";
 /// The id of the memory that is shared with the vsock helper.
@@ -48,7 +51,11 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<HypervisorComma
     args.extend(["-m".into(), format!("{}M", machine.memory_mb)]);
     args.extend(words(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]));
     args.extend(serial_args(launch)?);
-    args.extend(["-qmp".into(), format!("unix:{},server=on,wait=off", escaped(&qmp))]);
+    let events = text::in_folder(&launch.folder, EVENTS_SOCKET)?;
+    for socket in [&qmp, &events] {
+        args.extend(["-qmp".into(), format!("unix:{},server=on,wait=off", escaped(socket))]);
+    }
+    args.extend(words(&["-device", pvpanic(options.machine)]));
     args.extend(words(&["-kernel", text::path(launch.kernel, "kernel_override")?]));
     if let Some(initramfs) = &machine.initramfs {
         args.extend(words(&["-initrd", text::path(&initramfs.path, "initramfs")?]));
@@ -68,7 +75,7 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<HypervisorComma
         helper: helper(&attachment, options)?.map(Box::new),
         ready: None,
         control: control(&launch.folder)?,
-        events: None,
+        events: Some(EventSource::Qmp(events.into())),
     })
 }
 
@@ -219,6 +226,15 @@ fn device(name: &str, machine: QemuMachine) -> String {
     match machine {
         QemuMachine::Microvm => format!("{name}-device"),
         QemuMachine::Q35 | QemuMachine::Virt => format!("{name}-pci"),
+    }
+}
+
+/// The device by which the guest says that it panics. The older one needs no PCI, and is known to
+/// older guests.
+fn pvpanic(machine: QemuMachine) -> &'static str {
+    match machine {
+        QemuMachine::Microvm | QemuMachine::Q35 => "pvpanic",
+        QemuMachine::Virt => "pvpanic-pci",
     }
 }
 

@@ -92,6 +92,15 @@ pub enum Progress {
     Untold,
 }
 
+/// What a hypervisor has said about the end of its guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuestEnd {
+    /// The guest has ended. The hypervisor itself may go on, as if the guest had not.
+    pub over: bool,
+    /// The guest's kernel has panicked.
+    pub panicked: bool,
+}
+
 /// The identity of a process. A pid can be reused, but these three together cannot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

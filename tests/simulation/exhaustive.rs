@@ -80,6 +80,20 @@ fn scenarios() -> Vec<Scenario> {
         ("a start that is deleted", vec![], {
             vec![Step::Hang(true), create_and_start("a", spec()), delete("a", 500), Step::Settle]
         }),
+        (
+            "a guest resets itself",
+            vec![create_and_start("a", always()), Step::Settle],
+            vec![Step::EndGuest(name("a"), false), Step::Settle],
+        ),
+        (
+            "a guest panics",
+            vec![
+                Step::Manners(Manners::Stubborn),
+                create_and_start("a", on_failure()),
+                Step::Settle,
+            ],
+            vec![Step::EndGuest(name("a"), true), Step::Settle],
+        ),
         ("stop", stubborn(Manners::Polite), vec![stop("a", 1_000), Step::Settle]),
         ("stop the deaf", stubborn(Manners::Deaf), vec![stop("a", 1_000), Step::Settle]),
         ("kill", stubborn(Manners::Stubborn), vec![stop("a", 1_000), Step::Settle]),

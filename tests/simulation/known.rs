@@ -3,6 +3,7 @@
 use volnet::hypervisor::fake::Manners;
 use volnet::model::record::Exit;
 use volnet::model::spec::VmSpec;
+use volnet::model::view::Status;
 use volnet::store::memory::Unsynced;
 
 use crate::fault::{Fault, When};
@@ -160,4 +161,43 @@ fn a_create_is_not_refused_for_one_before_it_that_fails() {
         failed += usize::from(there("web1"));
     }
     assert!(failed >= 4, "{failed}");
+}
+
+/// A guest resets itself, or panics, whenever it runs. The next run comes later each time, up to a
+/// minute.
+#[test]
+fn a_guest_that_ends_for_ever_is_backed_off() {
+    let vm = name("a");
+    for panicked in [false, true] {
+        let mut sim = Sim::new();
+        sim.step(&create_and_start("a", always()));
+        sim.step(&Step::Wait(1_000));
+        for (restarts, seconds) in [1, 2, 4, 8, 16, 32, 60, 60, 60, 60].into_iter().enumerate() {
+            let of = |sim: &Sim| {
+                let engine = sim.shell.as_ref().expect("a daemon").engine();
+                let view = engine.show(engine.vm(&vm).expect("the VM"));
+                (view.status, view.restarts as usize)
+            };
+            assert_eq!(of(&sim), (Status::Running, restarts));
+            sim.step(&Step::EndGuest(vm.clone(), panicked));
+            let ended = if panicked { Status::Crashed } else { Status::Stopped };
+            sim.step(&Step::Wait(seconds * 1_000 - 1));
+            assert_eq!(of(&sim), (ended, restarts), "it waits");
+            sim.step(&Step::Wait(1_001));
+        }
+    }
+}
+
+/// A guest that ended before it was said to run is not run for ever.
+#[test]
+fn a_guest_that_ends_while_it_starts_is_ended_when_it_is_said_to_run() {
+    let vm = name("a");
+    let mut sim = Sim::new();
+    sim.step(&Step::Hang(true));
+    sim.step(&create_and_start("a", spec()));
+    assert!(sim.world.borrow_mut().processes.end_guest(&vm, false));
+    sim.step(&Step::Hang(false));
+    sim.step(&Step::Settle);
+    let engine = sim.shell.as_ref().expect("a daemon").engine();
+    assert_eq!(engine.show(engine.vm(&vm).expect("the VM")).status, Status::Stopped);
 }

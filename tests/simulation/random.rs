@@ -233,7 +233,8 @@ fn step(dice: &mut Dice) -> Step {
             _ => Step::Wait(dice.roll(3_000)),
         },
         70..78 => Step::Settle,
-        78..84 => {
+        78 => Step::EndGuest(name(vm), dice.roll(2) == 0),
+        79..84 => {
             Step::End(name(vm), [Exit::Code(0), Exit::Code(1), Exit::Signal(9)][dice.below(3)])
         }
         84..87 => Step::Manners([Manners::Polite, Manners::Deaf, Manners::Stubborn][dice.below(3)]),

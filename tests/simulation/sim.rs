@@ -12,6 +12,7 @@ use volnet::daemon::shell::{Output, Shell};
 use volnet::daemon::sources::{Key, Sources};
 use volnet::engine::decide::Engine;
 use volnet::engine::patience::REPAIRS_MAX;
+use volnet::engine::supervise::Life;
 use volnet::hypervisor::fake::Manners;
 use volnet::hypervisor::process::Processes;
 use volnet::model::clock::Now;
@@ -100,6 +101,8 @@ pub(crate) enum Step {
     Settle,
     /// A hypervisor ends by itself.
     End(VmName, Exit),
+    /// A guest resets itself, or panics, and its hypervisor goes on.
+    EndGuest(VmName, bool),
     /// What it takes to end processes that are started from now on.
     Manners(Manners),
     /// Guests hang in their start from now on, or do not.
@@ -344,6 +347,7 @@ impl Sim {
                 self.promises.ended(name);
                 self.turn();
             }
+            Step::EndGuest(name, panicked) => self.end_guest(name, *panicked),
             Step::Manners(manners) => self.world.borrow_mut().processes.set_manners(*manners),
             Step::Hang(hang) => self.world.borrow_mut().processes.hang(*hang),
             Step::Talk(name) => self.talk(name),
@@ -553,6 +557,25 @@ impl Sim {
         }
     }
 
+    /// A guest that was said to run ends. (If it ends earlier, it is said to run all the same, and
+    /// is ended then.)
+    fn end_guest(&mut self, name: &VmName, panicked: bool) {
+        let told = |life: &Life| matches!(life, Life::Running { check: None, .. });
+        let shell = self.shell.as_ref();
+        let runs = shell.is_some_and(|it| it.engine().vm(name).is_ok_and(|vm| told(&vm.life)));
+        if runs && self.world.borrow_mut().processes.end_guest(name, panicked) {
+            self.promises.ended(name);
+            self.hear_hypervisor(name);
+            self.turn();
+        }
+    }
+
+    /// The daemon hears what a hypervisor says of its guest.
+    fn hear_hypervisor(&mut self, name: &VmName) {
+        let now = self.now();
+        self.with(|shell| shell.heard_of(name, now));
+    }
+
     fn watch(&mut self, name: &VmName) {
         if let Some(key) = self.watched.remove(name) {
             self.sources.remove(key);
@@ -564,6 +587,7 @@ impl Sim {
         if watched {
             let key = self.add(Source::Process(name.clone(), pidfd));
             self.watched.insert(name.clone(), key);
+            self.hear_hypervisor(name);
         } else {
             let now = self.now();
             self.with(|shell| shell.watch_later(name, now));

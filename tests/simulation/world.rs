@@ -18,7 +18,7 @@ use volnet::hypervisor::process::{Given, Processes};
 use volnet::hypervisor::{Control, HypervisorCommand};
 use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::name::VmName;
-use volnet::model::record::{DirectoryId, Exit, ProcessId, Progress};
+use volnet::model::record::{DirectoryId, Exit, GuestEnd, ProcessId, Progress};
 use volnet::model::spec::Owner;
 use volnet::network::fake::{self, Fake};
 use volnet::network::features::Features;
@@ -400,8 +400,8 @@ impl Processes for Handle {
         self.deed(name, Effect::Ask, |processes| processes.ask(name, control))
     }
 
-    fn has_reset(&mut self, name: &VmName) -> bool {
-        self.world().processes.has_reset(name)
+    fn guest_end(&mut self, name: &VmName) -> GuestEnd {
+        self.world().processes.guest_end(name)
     }
 
     fn events(&self, _: &VmName) -> Option<RawFd> {

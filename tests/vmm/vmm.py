@@ -1,8 +1,8 @@
 """What the stand-ins for Cloud Hypervisor and Firecracker share.
 
 A guest is a word of the kernel command line: `guest=WORD,MS`. It does WORD so many milliseconds
-after it began to run: `poweroff`, `reset`, `panic` (which resets), or nothing (`hold`; `deaf` does
-not react to the power button either).
+after it began to run: `poweroff`, `reset`, `panic` (which resets), `silent` (a panic that is told by
+pvpanic alone, and hangs), or nothing (`hold`; `deaf` does not react to the power button either).
 """
 
 import fcntl

@@ -26,7 +26,7 @@ use crate::hypervisor::process::{Given, Processes};
 use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
 use crate::model::spec::Owner;
 use crate::network::fake::Fake;
 use crate::store::memory::Memory;
@@ -107,8 +107,8 @@ impl Processes for Shared {
         self.with(|processes| processes.ask(name, control))
     }
 
-    fn has_reset(&mut self, name: &VmName) -> bool {
-        self.with(|processes| processes.has_reset(name))
+    fn guest_end(&mut self, name: &VmName) -> GuestEnd {
+        self.with(|processes| processes.guest_end(name))
     }
 
     fn events(&self, _: &VmName) -> Option<RawFd> {

@@ -53,10 +53,10 @@ use self::progress::Question;
 use self::spawn::{Part, Spawned, Surroundings};
 use super::process::{Given, Processes};
 use super::user::User;
-use super::{Control, HypervisorCommand, cloud_hypervisor, folder, log};
+use super::{Control, HypervisorCommand, folder, log};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
 use crate::model::spec::Owner;
 use crate::store::Paths;
 
@@ -148,7 +148,7 @@ impl LinuxProcesses {
     ) -> Result<(Spawned, ProcessGroup, Option<Events>), String> {
         let Given { user, log, taps } = given;
         folder::renew(&self.folder(name), user.as_ref()).map_err(|failure| failure.to_string())?;
-        let events = command.events.as_deref().map(Events::make).transpose()?;
+        let events = command.events.as_ref().map(Events::make).transpose()?;
         spawn::write_files(command)?;
         if let (Some(user), Some(_)) = (&user, self.log_bound) {
             keeper::hand_over(&log, user).map_err(|error| error.to_string())?;
@@ -285,7 +285,7 @@ impl Processes for LinuxProcesses {
             return Ok(false);
         }
         let group = self.group_of(name, id.pid, stat);
-        let events = Events::open(&self.folder(name).join(cloud_hypervisor::EVENTS));
+        let events = Some(Events::find(&self.folder(name)));
         let watched = Watched { id: id.clone(), pidfd, group, events, question: None, asked: None };
         self.watched.insert(name.clone(), watched);
         Ok(true)
@@ -322,19 +322,25 @@ impl Processes for LinuxProcesses {
 
     fn progress(&mut self, name: &VmName, control: &Control) -> Progress {
         match self.watched.get_mut(name) {
-            Some(watched) => progress::look(control, &mut watched.question),
+            Some(watched) => {
+                let progress = progress::look(control, &mut watched.question);
+                if let (Progress::Running, Some(events)) = (progress, &mut watched.events) {
+                    events.connect();
+                }
+                progress
+            }
             None => Progress::Starting,
         }
     }
 
-    fn has_reset(&mut self, name: &VmName) -> bool {
+    fn guest_end(&mut self, name: &VmName) -> GuestEnd {
         let events = self.watched.get_mut(name).and_then(|watched| watched.events.as_mut());
-        events.is_some_and(Events::has_reset)
+        events.map(Events::hear).unwrap_or_default()
     }
 
     fn events(&self, name: &VmName) -> Option<RawFd> {
         let watched = self.watched.get(name)?;
-        watched.events.as_ref().map(AsRawFd::as_raw_fd)
+        watched.events.as_ref().and_then(Events::descriptor)
     }
 
     fn terminate(&mut self, name: &VmName) -> Result<(), Failure> {
@@ -377,10 +383,11 @@ impl Processes for LinuxProcesses {
     }
 
     fn reap(&mut self, name: &VmName) -> Option<Exit> {
-        let watched = self.watched.get(name)?;
+        let watched = self.watched.get_mut(name)?;
         if !matches!(pidfd::has_ended(watched.pidfd.as_fd(), 0), Ok(true)) {
             return None;
         }
+        let told = watched.events.as_mut().map(Events::hear).unwrap_or_default();
         // Before the wait: as a zombie it still keeps the group's number.
         watched.kill_group();
         let exit = match pidfd::wait(watched.pidfd.as_fd()) {
@@ -394,7 +401,8 @@ impl Processes for LinuxProcesses {
             self.collect(pidfd);
         }
         self.collect_keeper(name);
-        Some(exit)
+        // Whatever ended the hypervisor of a guest that has panicked.
+        Some(if told.panicked { Exit::Panicked } else { exit })
     }
 
     fn pidfd(&self, name: &VmName) -> Option<RawFd> {
