@@ -4,7 +4,8 @@
 //! requests. It may have several if they are carried out together. Later bytes wait, first in our
 //! buffer and then in the kernel's. So a client that floods us or never reads slows down only
 //! itself. Its memory is bounded: [`READ_PER_TURN`] and one message of input, one reply and
-//! [`QUEUE_MAX`] of output.
+//! [`QUEUE_MAX`] of output. A reply with all VMs is written in parts, the next one when the last
+//! is sent, and events wait until it is whole.
 //!
 //! If a connection ends because of a bad message, it is shut down for writing after the reply, and
 //! later bytes are discarded. Otherwise a client that still writes a message that is too long would
@@ -19,8 +20,11 @@ use mio::net::UnixStream;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::peer::Peer;
+use crate::model::name::VmName;
 use crate::model::request::OpenFile;
+use crate::model::view::VmView;
 use crate::protocol::frame::{Decoder, FrameError, Terminator};
+use crate::protocol::vms::VmsReply;
 
 /// The most bytes that are read from one connection in one turn of the loop.
 pub(super) const READ_PER_TURN: usize = 64 * 1024;
@@ -29,6 +33,8 @@ pub(super) const READ_PER_TURN: usize = 64 * 1024;
 pub(super) const QUEUE_MAX: usize = 256 * 1024;
 /// The most bytes that are discarded from a connection that ends. Then it is closed in any case.
 const DISCARD_MAX: usize = 16 << 20;
+/// Bytes after which a part of a reply with all VMs ends, with the VM that reaches them.
+pub(super) const PART: usize = 32 * 1024;
 
 /// A connection.
 #[derive(Debug)]
@@ -42,6 +48,8 @@ pub(super) struct Client {
     decoder: Decoder,
     output: Vec<u8>,
     sent: usize,
+    /// The reply with all VMs that is being sent.
+    listing: Option<Listing>,
     /// Descriptors to be passed on, each with the byte of `output` at which its reply begins.
     files: VecDeque<(usize, OpenFile)>,
     /// The client has ended its side.
@@ -69,6 +77,16 @@ pub(super) enum State {
     Closing,
 }
 
+/// A reply with all VMs that is being sent.
+#[derive(Debug)]
+struct Listing {
+    reply: VmsReply,
+    /// Whether more replies to the same call follow it.
+    continues: bool,
+    /// The replies that come after it.
+    after: Vec<u8>,
+}
+
 impl Client {
     pub(super) fn new(stream: UnixStream, peer: Peer) -> Client {
         let (state, decoder) = (State::Idle, Decoder::default());
@@ -79,6 +97,7 @@ impl Client {
             decoder,
             output: Vec::new(),
             sent: 0,
+            listing: None,
             files: VecDeque::new(),
             eof: false,
             more: true,
@@ -140,14 +159,14 @@ impl Client {
         let unread = self.more && !self.eof;
         (self.wants_input() && (unread || !self.decoder.is_empty()))
             || (self.is_closing() && unread)
+            || (self.is_listing() && self.is_sent())
     }
 
     /// Whether this connection is finished.
     pub(super) fn is_over(&self) -> bool {
-        let nothing_queued = self.sent == self.output.len();
         match self.state {
-            State::Closing => nothing_queued && (self.eof || self.discarded > DISCARD_MAX),
-            State::Idle => self.eof && nothing_queued,
+            State::Closing => self.is_sent() && (self.eof || self.discarded > DISCARD_MAX),
+            State::Idle => self.eof && self.is_sent() && !self.is_listing(),
             State::Asked { .. } | State::Together { .. } | State::Subscribed { .. } => false,
         }
     }
@@ -159,11 +178,43 @@ impl Client {
 
     /// Bytes of output that the client has not read.
     pub(super) fn queued(&self) -> usize {
-        self.output.len() - self.sent
+        let after = self.listing.as_ref().map_or(0, |listing| listing.after.len());
+        self.output.len() - self.sent + after
     }
 
-    /// Queues the bytes that `write` appends, and sends what the socket accepts. An error ends the
-    /// connection.
+    /// Begins a reply with all VMs; [`Client::list`] writes it. `continues`: more replies to the
+    /// same call follow.
+    pub(super) fn begin_listing(&mut self, continues: bool) {
+        let (reply, after) = (VmsReply::default(), Vec::new());
+        self.listing = Some(Listing { reply, continues, after });
+    }
+
+    /// Whether such a reply is not written to its end.
+    pub(super) fn is_listing(&self) -> bool {
+        self.listing.is_some()
+    }
+
+    /// Sends the next part of it, if the last one is sent. `vms` gives the VMs after one, or all.
+    pub(super) fn list<I>(&mut self, vms: impl FnOnce(Option<&VmName>) -> I) -> io::Result<()>
+    where
+        I: Iterator<Item = VmView>,
+    {
+        if !self.is_sent() {
+            return Ok(());
+        }
+        let Some(listing) = &mut self.listing else { return Ok(()) };
+        self.output.reserve(PART);
+        let vms = vms(listing.reply.last());
+        if listing.reply.part(&mut self.output, vms, PART) {
+            let Listing { reply, continues, mut after } = self.listing.take().expect("it is there");
+            reply.end(&mut self.output, continues, self.decoder.terminator());
+            self.output.append(&mut after);
+        }
+        self.flush()
+    }
+
+    /// Queues the bytes that `write` appends, and sends what the socket accepts. They come after a
+    /// reply with all VMs that is not whole. An error ends the connection.
     pub(super) fn send(&mut self, write: impl FnOnce(&mut Vec<u8>, Terminator)) -> io::Result<()> {
         self.send_with(None, write)
     }
@@ -174,6 +225,11 @@ impl Client {
         file: Option<&OpenFile>,
         write: impl FnOnce(&mut Vec<u8>, Terminator),
     ) -> io::Result<()> {
+        if let Some(listing) = &mut self.listing {
+            debug_assert!(file.is_none(), "only a subscriber gets replies during a list");
+            write(&mut listing.after, self.decoder.terminator());
+            return Ok(());
+        }
         let begin = self.output.len();
         self.files.extend(file.map(|file| (begin, file.clone())));
         write(&mut self.output, self.decoder.terminator());
@@ -201,7 +257,10 @@ impl Client {
             }
         }
         // A large reply is rare. Its memory is freed.
-        self.output = Vec::new();
+        match self.listing {
+            Some(_) => self.output.clear(),
+            None => self.output = Vec::new(),
+        }
         self.sent = 0;
         if self.is_closing() {
             // The client may be gone already.
@@ -215,12 +274,19 @@ impl Client {
         matches!(self.state, State::Together { .. })
     }
 
+    /// Whether the socket has taken all output that there is.
+    fn is_sent(&self) -> bool {
+        self.sent == self.output.len()
+    }
+
     fn is_closing(&self) -> bool {
         self.state == State::Closing
     }
 
     fn wants_input(&self) -> bool {
-        matches!(self.state, State::Idle | State::Together { .. }) && !self.is_full()
+        matches!(self.state, State::Idle | State::Together { .. })
+            && !self.is_full()
+            && !self.is_listing()
     }
 }
 

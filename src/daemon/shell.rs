@@ -362,8 +362,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Query::Get { name } => {
                 Reply::Vm { vm: Box::new(self.engine.show(self.engine.vm(name)?)) }
             }
-            Query::List => Reply::Vms { vms: self.engine.list() },
-            Query::Monitor => Reply::State { vms: self.engine.list() },
+            Query::List | Query::Monitor => Reply::Vms,
             Query::Networks => Reply::Networks { networks: self.engine.networks() },
             Query::Args { name, hypervisor } => self.args(name, hypervisor.as_deref())?,
             Query::Version => self.version()?,

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::Bound;
 use std::rc::Rc;
 
 use crate::engine::ledger::{Conflict, Ledger};
@@ -293,9 +294,11 @@ impl Engine {
         }
     }
 
-    /// All VMs, by name.
-    pub fn list(&self) -> Vec<VmView> {
-        self.state.vms.values().map(|vm| self.show(vm)).collect()
+    /// The VMs in the order of their names; only those after `last`, if it is given.
+    pub fn list<'a>(&'a self, last: Option<&VmName>) -> impl Iterator<Item = VmView> + use<'a> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let vms = self.state.vms.range::<VmName, _>((from, Bound::Unbounded));
+        vms.map(|(_, vm)| self.show(vm))
     }
 
     /// All networks, the default one first.

@@ -7,7 +7,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::nic::NicName;
@@ -21,13 +21,13 @@ pub const LINK_NAME_MAX: usize = 15;
 pub const TAP_PREFIX: &str = "vttap-";
 
 /// The name of a VM: 1 to 63 of `[A-Za-z0-9._-]`. The first is a letter or a digit.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct VmName(Box<str>);
 
 /// The name of a tap: `vttap-` and 1 to 9 of `[a-z0-9]`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct TapName(Box<str>);
 
 impl VmName {
@@ -136,9 +136,9 @@ impl TryFrom<String> for VmName {
     }
 }
 
-impl From<VmName> for String {
-    fn from(name: VmName) -> Self {
-        name.0.into()
+impl Serialize for VmName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
@@ -159,9 +159,9 @@ impl TryFrom<String> for TapName {
     }
 }
 
-impl From<TapName> for String {
-    fn from(name: TapName) -> Self {
-        name.0.into()
+impl Serialize for TapName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

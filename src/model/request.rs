@@ -90,8 +90,9 @@ pub enum Reply {
     Vm { vm: Box<VmView> },
     /// Delete.
     Deleted,
-    /// List.
-    Vms { vms: Vec<VmView> },
+    /// List, and the state for Monitor. Whoever sends the reply takes the VMs from the engine, in
+    /// parts.
+    Vms,
     /// Args.
     Args { args: Vec<String>, kernel_args: String },
     /// OpenTap: the descriptor, which goes to the caller with the reply.
@@ -102,8 +103,6 @@ pub enum Reply {
     Version { version: String, kernel: String, backend: String, missing: Vec<String> },
     /// Check.
     Findings { findings: Vec<Finding> },
-    /// Monitor: the present state.
-    State { vms: Vec<VmView> },
     /// Monitor: an event.
     Event { event: Event },
     /// Metrics.
@@ -205,12 +204,11 @@ impl Reply {
             | Reply::Created { .. }
             | Reply::Vm { .. }
             | Reply::Deleted
-            | Reply::Vms { .. }
+            | Reply::Vms
             | Reply::Args { .. }
             | Reply::Networks { .. }
             | Reply::Version { .. }
             | Reply::Findings { .. }
-            | Reply::State { .. }
             | Reply::Event { .. }
             | Reply::Metrics { .. } => None,
         }

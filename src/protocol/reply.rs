@@ -11,7 +11,9 @@ use crate::model::request;
 use crate::model::view::{Event, Finding, NetworkView, VmView};
 
 use super::frame::Terminator;
+use super::json;
 use super::request::CallFault;
+use super::vms::VmsReply;
 
 /// The parameters of a reply, as the interface names them.
 #[derive(Serialize)]
@@ -30,9 +32,6 @@ enum Parameters<'a> {
         vm: &'a VmView,
     },
     Empty {},
-    Vms {
-        vms: &'a [VmView],
-    },
     Args {
         args: &'a [String],
         kernel_args: &'a str,
@@ -67,15 +66,16 @@ struct Success<'a, P> {
     continues: bool,
 }
 
-/// A reply of the engine. `continues`: more replies to the same call follow.
+/// A reply of the engine. `continues`: more replies to the same call follow. The VMs of
+/// [`request::Reply::Vms`] are not in it: here there are none.
 pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Terminator) {
     use request::Reply;
     let body = match reply {
+        Reply::Vms => return VmsReply::default().whole(out, [], continues, end),
         Reply::Plan { plan } => Parameters::Plan { plan },
         Reply::Created { vm, plan, notes } => Parameters::Created { vm, plan, notes },
         Reply::Vm { vm } => Parameters::Vm { vm },
         Reply::Deleted => Parameters::Empty {},
-        Reply::Vms { vms } | Reply::State { vms } => Parameters::Vms { vms },
         Reply::Args { args, kernel_args } => Parameters::Args { args, kernel_args },
         // No other descriptor goes with the reply, so its index is 0.
         Reply::Tap { .. } => Parameters::Descriptor { fd: 0 },
@@ -128,7 +128,7 @@ pub(super) fn parameters<P: Serialize>(
 }
 
 fn write<T: Serialize>(out: &mut Vec<u8>, value: &T, end: Terminator) {
-    serde_json::to_writer(&mut *out, value).expect("memory takes all JSON");
+    json::append(out, value);
     out.push(end.byte());
 }
 

@@ -30,7 +30,7 @@ pub(crate) enum Litter {
 pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     let mut wrong = Wrong(Vec::new());
     let Some(shell) = &sim.shell else { return vec!["no daemon runs".into()] };
-    let views = shell.engine().list();
+    let views: Vec<_> = shell.engine().list(None).collect();
     let world = sim.world.borrow();
     let loaded = loaded(&world);
     let forgotten = world.disk.paths().any(is_aside_host);

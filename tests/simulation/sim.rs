@@ -378,7 +378,8 @@ impl Sim {
     }
 
     fn talk(&mut self, name: &VmName) {
-        let views = self.shell.as_ref().map(|shell| shell.engine().list()).unwrap_or_default();
+        let engine = self.shell.as_ref().map(|shell| shell.engine());
+        let views: Vec<_> = engine.into_iter().flat_map(|engine| engine.list(None)).collect();
         if let Some(vm) = views.iter().find(|vm| vm.name == *name && vm.pid.is_some()) {
             self.talk.talk(&mut self.world.borrow_mut(), vm);
         }
@@ -386,7 +387,8 @@ impl Sim {
 
     /// A guest on the network that is served does something about its address.
     fn lease(&mut self, name: &VmName, word: Word) {
-        let views = self.shell.as_ref().map(|shell| shell.engine().list()).unwrap_or_default();
+        let engine = self.shell.as_ref().map(|shell| shell.engine());
+        let views: Vec<_> = engine.into_iter().flat_map(|engine| engine.list(None)).collect();
         let served = |nic: &&NicView| nic.mode == Mode::Dhcp && nic.network == SERVED;
         let Some(vm) = views.iter().find(|vm| vm.name == *name) else { return };
         let Some(nic) = vm.nics.iter().find(served) else { return };

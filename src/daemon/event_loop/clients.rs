@@ -114,6 +114,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     fn converse(&mut self, key: Key) -> io::Result<()> {
         let Some(client) = self.sources.client(key) else { return Ok(()) };
         client.flush()?;
+        client.list(|last| self.shell.engine().list(last))?;
         client.read()?;
         self.resync(key)?;
         while self.next(key)? && self.group.takes_more() {}
@@ -230,6 +231,10 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         };
         let sent = match result {
             _ if silent => Ok(()),
+            Ok(Reply::Vms) => {
+                client.begin_listing(continues);
+                client.list(|last| self.shell.engine().list(last))
+            }
             Ok(reply) => {
                 client.send_with(reply.file(), |out, end| reply::reply(out, reply, continues, end))
             }
@@ -288,16 +293,15 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     fn resync(&mut self, key: Key) -> io::Result<()> {
         let now = self.now();
         let Some(client) = self.sources.client(key) else { return Ok(()) };
-        if client.state != (State::Subscribed { lost: true }) || client.is_full() {
+        let is_behind = client.is_full() || client.is_listing();
+        if client.state != (State::Subscribed { lost: true }) || is_behind {
             return Ok(());
         }
         client.state = State::Subscribed { lost: false };
         let event = self.shell.resync_event(now);
-        let state = Reply::State { vms: self.shell.engine().list() };
-        client.send(|out, end| {
-            reply::reply(out, &Reply::Event { event }, true, end);
-            reply::reply(out, &state, true, end);
-        })
+        client.send(|out, end| reply::reply(out, &Reply::Event { event }, true, end))?;
+        client.begin_listing(true);
+        client.list(|last| self.shell.engine().list(last))
     }
 
     pub(super) fn close(&mut self, key: Key) {

@@ -14,9 +14,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use mio::Events;
+use serde_json::Value;
 
 use super::{EventLoop, Source};
 use crate::config::{self, Flags};
+use crate::daemon::client::PART;
 use crate::daemon::launch::Launcher;
 use crate::daemon::shell::Shell;
 use crate::daemon::sources::Key;
@@ -322,4 +324,93 @@ fn a_process_that_cannot_be_watched_is_looked_at() {
     caller.say("Delete", r#"{"name": "a", "timeout_ms": 500}"#);
     let answer = stage.answer(&mut caller);
     assert!(!answer.contains("\"error\""), "{answer}");
+}
+
+/// VMs of which a list is longer than a socket holds.
+const MANY: usize = 1000;
+
+/// Makes these, and returns their names in order.
+fn many(stage: &mut Stage) -> Vec<String> {
+    let names: Vec<String> = (0..MANY).map(|number| format!("v{number:04}")).collect();
+    names.iter().for_each(|name| vsock(stage, name));
+    names
+}
+
+fn vsock(stage: &mut Stage, name: &str) {
+    let config = r#"{"ephemeral": true, "network": {"mode": "vsock"}}"#;
+    stage.ask("Create", &format!(r#"{{"name": "{name}", "config": {config}}}"#));
+}
+
+/// The names in a reply with all VMs.
+fn listed(reply: &str) -> Vec<String> {
+    let reply: Value = serde_json::from_str(reply).unwrap();
+    let vms = reply["parameters"]["vms"].as_array().expect("a list").iter();
+    vms.map(|vm| vm["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The event in a reply: its kind and its VM.
+fn event(reply: &str) -> (String, String) {
+    let reply: Value = serde_json::from_str(reply).unwrap();
+    let text = |field: &str| reply["parameters"]["event"][field].as_str().unwrap_or("").to_owned();
+    (text("kind"), text("vm"))
+}
+
+/// A client that does not read its list holds nobody up, and needs the memory of a part. The list
+/// has each VM that was there all the time once.
+#[test]
+fn a_list_is_sent_in_parts_and_others_have_their_turns() {
+    let mut stage = Stage::new();
+    let mut names = many(&mut stage);
+    let mut lister = stage.connect();
+    lister.say("List", "{}");
+    // A request of the same client waits until its list is whole.
+    lister.say("Get", r#"{"name": "zz"}"#);
+    for _ in 0..ROUNDS_MAX {
+        stage.round();
+    }
+    vsock(&mut stage, "zz");
+    stage.ask("Delete", r#"{"name": "v0000"}"#);
+    let queued = stage.event_loop.sources.clients().map(|(_, client)| client.queued()).max();
+    assert!((1..2 * PART).contains(&queued.unwrap()), "{queued:?}");
+    names.push("zz".into());
+    let list = stage.answer(&mut lister);
+    assert_eq!(listed(&list), names);
+    assert!(stage.answer(&mut lister).contains("\"name\":\"zz\""));
+}
+
+/// Events that happen while a subscriber gets the state come after it, as many as its queue may
+/// hold. If there are more, the state comes again.
+#[test]
+fn events_wait_for_the_end_of_the_state() {
+    let mut stage = Stage::new();
+    let names = many(&mut stage);
+    for others in [1, 2000] {
+        let mut watcher = stage.connect();
+        writeln!(watcher.stream, r#"{{"method": "io.volnet.Monitor", "more": true}}"#).unwrap();
+        for _ in 0..ROUNDS_MAX {
+            stage.round();
+        }
+        for _ in 0..others {
+            vsock(&mut stage, "a");
+            stage.ask("Delete", r#"{"name": "a"}"#);
+        }
+        assert_eq!(listed(&stage.answer(&mut watcher)), names);
+        let mut kinds = ["vm_created", "vm_deleted"].into_iter().cycle();
+        let mut told = 0;
+        let again = loop {
+            let (kind, vm) = event(&stage.answer(&mut watcher));
+            if kind == "resync" {
+                break true;
+            }
+            assert_eq!((Some(kind.as_str()), vm.as_str()), (kinds.next(), "a"));
+            told += 1;
+            if told == 2 * others {
+                break false;
+            }
+        };
+        assert_eq!(again, others > 1);
+        if again {
+            assert_eq!(listed(&stage.answer(&mut watcher)), names);
+        }
+    }
 }

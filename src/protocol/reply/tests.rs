@@ -284,8 +284,7 @@ fn every_reply_has_the_parameters_of_its_method() {
         ),
         (Reply::Vm { vm: Box::new(vm()) }, format!(r#"{{"vm":{VM}}}"#)),
         (Reply::Deleted, s("{}")),
-        (Reply::Vms { vms: vec![vm()] }, format!(r#"{{"vms":[{VM}]}}"#)),
-        (Reply::State { vms: vec![] }, s(r#"{"vms":[]}"#)),
+        (Reply::Vms, s(r#"{"vms":[]}"#)),
         (
             Reply::Args { args: vec![s("-x")], kernel_args: s("ip=") },
             s(r#"{"args":["-x"],"kernel_args":"ip="}"#),
@@ -318,8 +317,39 @@ fn every_reply_has_the_parameters_of_its_method() {
 #[test]
 fn replies_that_continue_say_so() {
     let mut out = Vec::new();
-    reply(&mut out, &request::Reply::State { vms: vec![] }, true, Terminator::Nul);
+    reply(&mut out, &request::Reply::Vms, true, Terminator::Nul);
     assert_eq!(out, b"{\"parameters\":{\"vms\":[]},\"continues\":true}\0");
     let read = client::decode(&out[..out.len() - 1]).unwrap();
     assert!(read.continues);
+}
+
+/// However long the parts of a reply with all VMs are, together they are the same bytes.
+#[test]
+fn a_reply_in_parts_is_the_whole_reply() {
+    let named = |name: &str| VmView { name: VmName::new(name).unwrap(), ..vm() };
+    let all = ["a", "web", "z"].map(named);
+    for size in [1, 1000, 2000, usize::MAX] {
+        let (mut list, mut out, mut parts) = (VmsReply::default(), Vec::new(), 0);
+        loop {
+            let last = list.last().cloned();
+            let rest = all.iter().filter(|vm| last.as_ref().is_none_or(|last| *last < vm.name));
+            let mut part = Vec::new();
+            let is_last = list.part(&mut part, rest.cloned(), size);
+            (out, parts) = ([out, part].concat(), parts + 1);
+            if is_last {
+                break;
+            }
+        }
+        list.end(&mut out, true, Terminator::Nul);
+        let read = client::decode(&out[..out.len() - 1]).unwrap();
+        let expected = serde_json::to_value(&all).unwrap();
+        assert_eq!((&read.parameters["vms"], read.continues), (&expected, true));
+        assert_eq!(parts == 1, size == usize::MAX);
+        let mut whole = Vec::new();
+        VmsReply::default().whole(&mut whole, all.clone(), true, Terminator::Nul);
+        assert_eq!(out, whole);
+    }
+    let mut out = Vec::new();
+    VmsReply::default().whole(&mut out, [vm()], false, Terminator::Newline);
+    assert_eq!(out, format!("{{\"parameters\":{{\"vms\":[{VM}]}}}}\n").as_bytes());
 }
