@@ -149,6 +149,12 @@ _volnet() {
             '*--cloud-init[a disk for cloud-init, with this user-data and the network of the VM]:FILE:_files' \
             '*--cpus[virtual CPUs, 1]:N:' \
             '*--memory[memory, 512]:MIB:' \
+            '*--cpu-percent[its processor time, 100 is one CPU]:N:' \
+            '*--memory-max[its memory with the hypervisor’s]:MIB:' \
+            '*--read-mb[MB that it reads a second]:N:' \
+            '*--write-mb[MB that it writes a second]:N:' \
+            '*--read-iops[its reads a second]:N:' \
+            '*--write-iops[its writes a second]:N:' \
             '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
             '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
             '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
@@ -189,6 +195,12 @@ _volnet() {
             '*--cloud-init[a disk for cloud-init, with this user-data and the network of the VM]:FILE:_files' \
             '*--cpus[virtual CPUs, 1]:N:' \
             '*--memory[memory, 512]:MIB:' \
+            '*--cpu-percent[its processor time, 100 is one CPU]:N:' \
+            '*--memory-max[its memory with the hypervisor’s]:MIB:' \
+            '*--read-mb[MB that it reads a second]:N:' \
+            '*--write-mb[MB that it writes a second]:N:' \
+            '*--read-iops[its reads a second]:N:' \
+            '*--write-iops[its writes a second]:N:' \
             '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
             '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
             '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \

@@ -37,11 +37,11 @@ words=$(groff -man -ww -Tutf8 packaging/volnet.8 2>&1 >/dev/null)
 # The daemon need not be installed for its unit to be checked.
 unit=$(mktemp -d)
 trap 'rm -rf "$unit"' EXIT
-for name in volnet volnet-guests; do
+for name in volnet volnet-guests volnet-vms; do
     sed 's|^\(Exec[A-Za-z]*\)=/usr/local/bin/volnet .*|\1=/bin/true|' packaging/$name.service \
         >"$unit/$name.service"
 done
-for name in volnet volnet-guests; do
+for name in volnet volnet-guests volnet-vms; do
     words=$(systemd-analyze verify --man=no "$unit/$name.service" 2>&1) || complain "$name.service"
     [ -z "$words" ] || complain "$name.service: $words"
 done

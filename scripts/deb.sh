@@ -28,7 +28,7 @@ tree=build/deb-$arch
 rm -rf "$tree"
 put() { install -D -m "$1" "$2" "$tree/$3"; }
 put 755 "$binary" usr/bin/volnet
-for unit in volnet volnet-guests; do
+for unit in volnet volnet-guests volnet-vms; do
     put 644 "packaging/$unit.service" "usr/lib/systemd/system/$unit.service"
     sed -i 's|/usr/local/bin/volnet|/usr/bin/volnet|' "$tree/usr/lib/systemd/system/$unit.service"
 done

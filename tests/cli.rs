@@ -387,6 +387,7 @@ fn the_service_is_installed_once_and_what_others_wrote_is_replaced_by_force_only
             "nmcli general reload, if NetworkManager runs",
         ),
         ("etc/systemd/system/volnet-guests.service", "systemctl daemon-reload"),
+        ("etc/systemd/system/volnet-vms.service", "systemctl daemon-reload"),
     ];
     let lines = |what: &dyn Fn(&str) -> String| {
         let line = |(path, notice): &(&str, &str)| {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `volnet.service` | systemd runs the daemon: this program, with the settings from flags |
 //! | `volnet-guests.service` | guests are asked to power off before the host goes down |
+//! | `volnet-vms.service` | VMs have control groups below that of this unit |
 //! | `10-volnet.network` | systemd-networkd leaves our links alone (systemd.network(5)) |
 //! | `90-volnet.conf` | so does NetworkManager (NetworkManager.conf(5)) |
 //!
@@ -24,7 +25,9 @@ use super::session::file;
 const UNIT: &str = include_str!("../../packaging/volnet.service");
 /// The unit that stops guests before the host goes down, as it is packaged.
 const GUESTS: &str = include_str!("../../packaging/volnet-guests.service");
-/// The program in these two that is replaced.
+/// The unit that has the control groups of VMs, as it is packaged.
+const VMS: &str = include_str!("../../packaging/volnet-vms.service");
+/// The program in the first two that is replaced.
 const PROGRAM: &str = "/usr/local/bin/volnet";
 /// The verb of the daemon, behind which its settings go.
 const SERVE: &str = " serve";
@@ -146,7 +149,7 @@ impl Item {
     }
 }
 
-fn items(root: &Path, flags: &Flags, settings: &Settings) -> Result<[Item; 4], Trouble> {
+fn items(root: &Path, flags: &Flags, settings: &Settings) -> Result<[Item; 5], Trouble> {
     let program = std::env::current_exe().map_err(|error| {
         file("cannot find the path of this program", Path::new("volnet"), error)
     })?;
@@ -172,6 +175,11 @@ fn items(root: &Path, flags: &Flags, settings: &Settings) -> Result<[Item; 4], T
         Item {
             path: path("etc/systemd/system/volnet-guests.service"),
             text: guests(&program, flags)?,
+            notice: "systemctl daemon-reload",
+        },
+        Item {
+            path: path("etc/systemd/system/volnet-vms.service"),
+            text: VMS.into(),
             notice: "systemctl daemon-reload",
         },
     ])

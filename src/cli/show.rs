@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 30] = [
+const VM_FIELDS: [&str; 31] = [
     "name",
     "mode",
     "status",
@@ -31,6 +31,7 @@ const VM_FIELDS: [&str; 30] = [
     "hypervisor",
     "pid",
     "uid",
+    "budget",
     "kvm",
     "exit_code",
     "exit_signal",
@@ -63,6 +64,7 @@ fn fields(of: &Value) -> impl Iterator<Item = (&'static str, String)> {
             "created_at" | "started_at" => (field, time(&of[field])),
             "expose" => (field, exposed(&of[field])),
             "limits" => (field, limits(&of[field])),
+            "budget" => (field, budget(&of[field])),
             "owner" => (field, format!("{}:{}", of[field]["uid"], of[field]["gid"])),
             field => (field, text(&of[field])),
         })
@@ -76,6 +78,22 @@ fn limits(limits: &Value) -> String {
     let word = |(flag, value): (&str, String)| format!("--{flag} {value}");
     let given = given.into_iter().filter(|(_, value)| !value.is_empty());
     given.map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// A budget as flags of `create`; nothing if there is none.
+fn budget(budget: &Value) -> String {
+    let io = &budget["io"];
+    let given = [
+        ("cpu-percent", &budget["cpu_percent"]),
+        ("memory-max", &budget["memory_max_mb"]),
+        ("read-mb", &io["read_mb"]),
+        ("write-mb", &io["write_mb"]),
+        ("read-iops", &io["read_iops"]),
+        ("write-iops", &io["write_iops"]),
+    ];
+    let given = given.into_iter().map(|(flag, value)| (flag, text(value)));
+    let given = given.filter(|(_, value)| !value.is_empty());
+    given.map(|(flag, value)| format!("--{flag} {value}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Ports as arguments of `expose`.

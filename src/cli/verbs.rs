@@ -158,7 +158,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 26] = [
+const CREATION: [Flag; 32] = [
     text(
         "mode",
         "MODE",
@@ -286,6 +286,12 @@ const CREATION: [Flag; 26] = [
     },
     number("cpus", "N", "resources", "cpu_cores", "virtual CPUs, 1"),
     number("memory", "MIB", "resources", "memory_mb", "memory, 512"),
+    number("cpu-percent", "N", "resources", "cpu_percent", "its processor time, 100 is one CPU"),
+    number("memory-max", "MIB", "resources", "memory_max_mb", "its memory with the hypervisor's"),
+    number("read-mb", "N", "resources.io", "read_mb", "MB that it reads a second"),
+    number("write-mb", "N", "resources.io", "write_mb", "MB that it writes a second"),
+    number("read-iops", "N", "resources.io", "read_iops", "its reads a second"),
+    number("write-iops", "N", "resources.io", "write_iops", "its writes a second"),
 ];
 
 /// Every verb, in the order in which `volnet help` shows them.

@@ -58,6 +58,7 @@ const EXPOSE_PORTS: Key = Key::new("expose_ports", None, "VOLNET_EXPOSE_PORTS", 
 const HYPERVISOR_USER: Key = Key::new("hypervisor_user", None, "VOLNET_HYPERVISOR_USER", None);
 const RUN_AS: Key = Key::new("run_as", None, "VOLNET_RUN_AS", None);
 const VM_UIDS: Key = Key::new("vm_uids", None, "VOLNET_VM_UIDS", None);
+const CGROUP: Key = Key::new("cgroup", None, "VOLNET_CGROUP", None);
 const KVM: Key = Key::new("kvm", Some("kvm"), "VOLNET_KVM", None);
 const KERNEL_BZIMAGE: Key =
     Key::new("kernel_bzimage", None, "VOLNET_KERNEL_BZIMAGE", Some("VOLANT_KERNEL_BZIMAGE"));
@@ -89,12 +90,13 @@ pub const KEYS: [Key; 11] = [
 ];
 
 /// The settings that have a variable and no flag.
-pub const WITHOUT_FLAG: [Key; 9] = [
+pub const WITHOUT_FLAG: [Key; 10] = [
     POOL,
     LOG_MB,
     HYPERVISOR_USER,
     RUN_AS,
     VM_UIDS,
+    CGROUP,
     KERNEL_BZIMAGE,
     KERNEL_VMLINUX,
     hypervisors::HYPERVISOR,
@@ -139,6 +141,9 @@ pub struct Settings {
     pub hypervisor_user: Option<String>,
     /// As whom a VM runs that says nothing of it: [`RunAs::Shared`] or [`RunAs::Own`].
     pub run_as: RunAs,
+    /// The control group that those of VMs are in; `None`: see
+    /// [`crate::hypervisor::cgroup::DEFAULT`].
+    pub cgroup: Option<PathBuf>,
     /// The users that VMs have for themselves.
     pub vm_uids: RangeInclusive<u32>,
 }
@@ -191,6 +196,7 @@ pub fn resolve(
         hypervisor_user: sources.text(&HYPERVISOR_USER)?.map(|found| found.text),
         run_as: run_as(&sources)?,
         vm_uids: vm_uids(&sources)?,
+        cgroup: optional_path(&sources, &CGROUP)?,
         runtime_dir,
     })
 }

@@ -109,6 +109,7 @@ const KNOWN: &[&str] = &[
     "hypervisor_user",
     "run_as",
     "vm_uids",
+    "cgroup",
     "kernel_bzimage",
     "kernel_vmlinux",
     "net_ip_mask",

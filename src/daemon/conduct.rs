@@ -234,7 +234,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         self.launcher.hand_over(record)?;
         let log = self.processes.open_log(name, &self.launcher.log(name))?;
-        let given = Given { user: self.launcher.user_of(record.user), log, taps };
+        let user = self.launcher.user_of(record.user);
+        let cgroup = self.launcher.cgroup_of(name, &record.spec)?;
+        let given = Given { user, cgroup, log, taps };
         let told = GuestNetworks {
             networks: &self.engine.networks_of(record),
             kernel_args: &self.engine.kernel_args(record),

@@ -175,6 +175,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             self.bridges.extend(self.engine.configured().map(|network| network.bridge.clone()));
             results.into_iter().collect::<Result<Vec<_>, _>>()?;
             self.forget_host()?;
+            self.processes.leave();
         }
         Ok(Reply::Plan { plan })
     }
@@ -328,6 +329,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             }
         }
         self.take_over_processes(known, now)?;
+        self.processes.sweep();
         self.lend_folders();
         for name in &loaded.in_doubt {
             if self.engine.vm(name).is_err() {

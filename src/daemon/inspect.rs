@@ -200,6 +200,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         gauge("volnet_ports", &|at| networks[at].ports);
         gauge("volnet_ports_free", &|at| networks[at].ports_free);
         self.counters(&mut text)?;
+        self.used(&mut text);
         let _ =
             writeln!(text, "# TYPE volnet_events counter\nvolnet_events_total {}", self.sequence);
         text.push_str("# EOF\n");
@@ -218,6 +219,24 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             finding("network", Level::Warning, message, Some(hint))
         };
         self.engine.disputed().into_iter().map(finding_of).collect()
+    }
+
+    /// What the processes of each VM have used since they were started.
+    fn used(&self, text: &mut String) {
+        let running = self.engine.vms().filter(|vm| vm.life.pid().is_some());
+        let names = running.map(|vm| &vm.record.name);
+        let used: Vec<_> =
+            names.filter_map(|name| Some((name, self.launcher.usage(name)?))).collect();
+        let _ = writeln!(text, "# TYPE volnet_vm_cpu_seconds counter");
+        for (name, usage) in &used {
+            let (seconds, rest) = (usage.cpu_us / 1_000_000, usage.cpu_us % 1_000_000);
+            let _ =
+                writeln!(text, "volnet_vm_cpu_seconds_total{{vm=\"{name}\"}} {seconds}.{rest:06}");
+        }
+        let _ = writeln!(text, "# TYPE volnet_vm_memory_bytes gauge");
+        for (name, memory) in used.iter().filter_map(|(name, used)| Some((name, used.memory?))) {
+            let _ = writeln!(text, "volnet_vm_memory_bytes{{vm=\"{name}\"}} {memory}");
+        }
     }
 
     /// The allowed and denied packets of each VM.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
+use crate::hypervisor::cgroup::{self, Group, Root};
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::machine::{MachineDefaults, resolve_machine};
 use crate::hypervisor::process::Given;
@@ -20,13 +21,14 @@ use crate::hypervisor::{
     self, Architecture, Attachment, CLOUD_HYPERVISOR, Control, FIRECRACKER, HypervisorCommand,
     Launch, LaunchNic, Options, QEMU, handover, inputs, log, seed,
 };
+use crate::model::budget::Usage;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
 use crate::model::record::Record;
 use crate::model::run_as::VmUser;
-use crate::model::spec::{MachineSpec, NetworkSpec};
+use crate::model::spec::{MachineSpec, NetworkSpec, VmSpec};
 use crate::model::view::{Finding, Level};
 use crate::spec::MEMORY_MB_DEFAULT;
 use crate::store::Paths;
@@ -60,6 +62,8 @@ pub struct Launcher {
     tsc_khz: Option<u64>,
     /// The user of the hypervisors; `None`: the daemon's.
     user: Option<User>,
+    /// The control group that those of VMs are in.
+    cgroup: Option<Root>,
 }
 
 /// What the guest of a VM is told of its networks.
@@ -84,7 +88,13 @@ impl Launcher {
             kvm_patience: Duration::ZERO,
             tsc_khz: tsc_khz(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             user,
+            cgroup: None,
         }
+    }
+
+    /// Gives each VM a control group in this one.
+    pub fn with_cgroup(self, cgroup: Option<Root>) -> Launcher {
+        Launcher { cgroup, ..self }
     }
 
     /// The launcher of a daemon that starts when the host does.
@@ -208,6 +218,17 @@ impl Launcher {
     /// As whom the processes of a VM run, if it has this user; `None`: as the daemon does.
     pub(super) fn user_of(&self, own: Option<VmUser>) -> Option<User> {
         own.map(User::of_vm).or_else(|| self.user.clone())
+    }
+
+    /// The control group that a VM is to have.
+    pub(super) fn cgroup_of(&self, name: &VmName, spec: &VmSpec) -> Result<Option<Group>, Refusal> {
+        let Some(machine) = &spec.machine else { return Ok(None) };
+        cgroup::plan(self.cgroup.as_ref(), name, &spec.budget, machine)
+    }
+
+    /// What a VM has used since it was started.
+    pub(super) fn usage(&self, name: &VmName) -> Option<Usage> {
+        self.cgroup.as_ref()?.usage(name)
     }
 
     /// As whom hypervisors run; `None`: as the daemon does.
@@ -386,7 +407,7 @@ impl Launcher {
             some => (Level::Ok, format!("found: {}", some.join(", "))),
         };
         let installed = Finding { check: "hypervisors".into(), level, message, hint: None };
-        vec![installed, self.check_user()]
+        vec![installed, self.check_user(), self.check_cgroup()]
     }
 
     fn check_user(&self) -> Finding {
@@ -404,6 +425,26 @@ impl Launcher {
                 Finding { check, level, message, hint: Some(hint) }
             }
         }
+    }
+
+    fn check_cgroup(&self) -> Finding {
+        let check = cgroup::FIELD.into();
+        let Some(root) = &self.cgroup else {
+            let message = format!(
+                "VMs have no control groups, so limits of `resources` are refused: neither does {} \
+                 run, nor is {} set",
+                cgroup::UNIT,
+                cgroup::FIELD
+            );
+            return Finding { check, level: Level::Ok, message, hint: None };
+        };
+        let controllers: Vec<&str> = root.controllers().collect();
+        let path = root.path().display();
+        let message = match controllers.as_slice() {
+            [] => format!("VMs have control groups in {path}, which limit nothing"),
+            some => format!("VMs have control groups in {path}: {}", some.join(", ")),
+        };
+        Finding { check, level: Level::Ok, message, hint: None }
     }
 
     /// The directory of the logs.

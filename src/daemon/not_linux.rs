@@ -212,6 +212,10 @@ impl Processes for NoProcesses {
 
     fn clean(&mut self, _: &VmName) {}
 
+    fn sweep(&mut self) {}
+
+    fn leave(&mut self) {}
+
     fn remove_log(&mut self, _: &VmName, _: &Path) {}
 
     fn reap(&mut self, _: &VmName) -> Option<Exit> {

@@ -15,6 +15,7 @@ use super::{listen, notify, now};
 use crate::config::{Backend, Settings};
 use crate::engine::decide::Engine;
 use crate::hypervisor;
+use crate::hypervisor::cgroup::Root;
 use crate::hypervisor::linux::LinuxProcesses;
 use crate::hypervisor::user::{self, User};
 use crate::model::error::{Error, Failure, KernelOutcome, Refusal};
@@ -41,7 +42,8 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
     let user = give_up_rights(settings)?;
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
     let _locks = lock(settings)?;
-    let (mut shell, monitor) = shell(settings, user, raise_limit())?;
+    let cgroup = Root::open(settings.cgroup.as_deref())?;
+    let (mut shell, monitor) = shell(settings, user, cgroup, raise_limit())?;
     shell.launcher = shell.launcher.at_boot();
     shell.recover(now(started))?;
     let (listener, _path) = listen::listen(&settings.socket)?;
@@ -62,7 +64,8 @@ pub fn offline(settings: &Settings, request: &Request) -> Result<Reply, Error> {
     let user = give_up_rights(settings)?;
     let signals = signals().map_err(|error| Failure::kernel("watch", "signals", &error))?;
     let _locks = lock(settings)?;
-    let (mut shell, _) = shell(settings, user, None)?;
+    let cgroup = Root::found(settings.cgroup.as_deref());
+    let (mut shell, _) = shell(settings, user, cgroup, None)?;
     shell.load(now(started))?;
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
     EventLoop::new(shell, None, None, signals, started)
@@ -95,6 +98,7 @@ fn lock(settings: &Settings) -> Result<([Lock; 2], Option<NetworkLock>), Failure
 fn shell(
     settings: &Settings,
     user: Option<User>,
+    cgroup: Option<Root>,
     descriptors: Option<rlim_t>,
 ) -> Result<(HostShell, Option<Monitor>), Error> {
     let engine = Engine::new(
@@ -107,7 +111,7 @@ fn shell(
     .with_boot(boot_id()?)
     .with_expose_ports(settings.expose_ports)
     .with_users(settings.vm_uids.clone(), settings.run_as.clone());
-    let launcher = Launcher::new(settings, user);
+    let launcher = Launcher::new(settings, user).with_cgroup(cgroup.clone());
     let owner = launcher.user().map_or(0, |user| user.uid);
     let engine = engine.with_tap_owner(owner, hypervisor::takes_open_tap);
     let (network, monitor): (Box<dyn Network>, _) = match settings.backend {
@@ -121,6 +125,7 @@ fn shell(
     let store = Store::open(Files, Paths::new(&settings.state_dir, &settings.runtime_dir))?;
     let processes = LinuxProcesses::new(&settings.runtime_dir, launcher.user().cloned())?
         .with_descriptors(descriptors)
+        .with_cgroup(cgroup)
         .with_bounded_logs(settings.log_bound);
     let shell = Shell::new(engine, network, store, processes, launcher);
     Ok((shell, monitor))

@@ -96,6 +96,7 @@ impl Vm {
             hypervisor,
             pid: self.life.pid(),
             uid: record.user.map(|user| user.uid),
+            budget: (!record.spec.budget.is_empty()).then(|| Box::new(record.spec.budget)),
             kvm: record.kvm.filter(|_| self.life.pid().is_some()),
             exit_code: record.exit.and_then(Exit::code),
             exit_signal: record.exit.and_then(Exit::signal),

@@ -67,6 +67,8 @@ pub struct FakeProcesses {
     folders: BTreeSet<VmName>,
     /// The VMs that have a log.
     logs: BTreeSet<VmName>,
+    /// The VMs that have a control group.
+    cgroups: BTreeSet<VmName>,
     manners: Manners,
     deeds: Vec<(VmName, Deed)>,
 }
@@ -130,6 +132,7 @@ impl FakeProcesses {
         self.world.clear();
         self.folders.clear();
         self.logs.clear();
+        self.cgroups.clear();
         self.boot += 1;
     }
 
@@ -171,6 +174,11 @@ impl FakeProcesses {
     /// The VMs that have a log.
     pub fn logs(&self) -> impl Iterator<Item = &VmName> {
         self.logs.iter()
+    }
+
+    /// The VMs that have a control group.
+    pub fn cgroups(&self) -> impl Iterator<Item = &VmName> {
+        self.cgroups.iter()
     }
 
     /// All actions on processes, in order.
@@ -221,7 +229,7 @@ impl Processes for FakeProcesses {
         &mut self,
         name: &VmName,
         command: &HypervisorCommand,
-        _: Given,
+        given: Given,
     ) -> Result<ProcessId, Failure> {
         let is_inside = |path: &Path| {
             path.parent().and_then(Path::file_name) == Some(OsStr::new(name.as_str()))
@@ -247,6 +255,9 @@ impl Processes for FakeProcesses {
         };
         self.folders.insert(name.clone());
         self.ends.remove(name);
+        if given.cgroup.is_some() {
+            self.cgroups.insert(name.clone());
+        }
         self.world.insert(pid, process);
         self.watched.insert(name.clone(), id.clone());
         Ok(id)
@@ -307,6 +318,13 @@ impl Processes for FakeProcesses {
         self.folders.remove(name);
     }
 
+    fn sweep(&mut self) {
+        let living: BTreeSet<VmName> = self.living().map(|(name, _)| name.clone()).collect();
+        self.cgroups.retain(|name| living.contains(name));
+    }
+
+    fn leave(&mut self) {}
+
     fn remove_log(&mut self, name: &VmName, _: &Path) {
         self.logs.remove(name);
     }
@@ -334,6 +352,7 @@ impl Processes for FakeProcesses {
             self.world.remove(&id.pid);
         }
         self.watched.remove(name);
+        self.cgroups.remove(name);
         Some(exit)
     }
 
@@ -363,7 +382,9 @@ mod tests {
             events: None,
         };
         let log = processes.open_log(name, Path::new("/log")).unwrap();
-        processes.spawn(name, &command, Given { user: None, log, taps: Vec::new() }).unwrap()
+        processes
+            .spawn(name, &command, Given { user: None, cgroup: None, log, taps: Vec::new() })
+            .unwrap()
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! a [`Launch`] into a [`HypervisorCommand`]. [`command_line`] chooses among them. [`network_args`]
 //! is only the network part, for people who start their own hypervisor. [`process`] spawns,
 //! watches, adopts and ends processes. [`user`] is their user, [`handover`] gives it the disks,
-//! [`inputs`] checks the files of a VM, `folder` has its sockets, [`log`] reads the end of its log,
-//! which `bounded` keeps within its bound, and `fuzz` has the bodies of the fuzz targets.
+//! [`cgroup`] limits it, [`inputs`] checks the files of a VM, `folder` has its sockets, [`log`]
+//! reads the end of its log, which `bounded` keeps within its bound, and `fuzz` has the bodies of
+//! the fuzz targets.
 //!
 //! All use the same names in a VM's folder. The folder is empty before a start, because an old
 //! socket stops most hypervisors:
@@ -31,6 +32,7 @@
 mod architecture;
 #[cfg(unix)]
 pub mod bounded;
+pub mod cgroup;
 pub mod cloud_hypervisor;
 #[cfg(unix)]
 pub mod disks;

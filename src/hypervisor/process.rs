@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
+use super::cgroup::Group;
 use super::user::User;
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
@@ -20,6 +21,8 @@ use crate::model::spec::Owner;
 pub struct Given {
     /// As whom it runs; `None`: as the daemon does.
     pub user: Option<User>,
+    /// The control group that it is in from its start; `None`: the daemon's.
+    pub cgroup: Option<Group>,
     /// The VM's log, open for appending.
     pub log: OwnedFd,
     /// The VM's open tap, one descriptor per queue, if the hypervisor gets it open.
@@ -77,6 +80,12 @@ pub trait Processes {
     /// Removes the folder of a VM that is gone.
     fn clean(&mut self, name: &VmName);
 
+    /// Removes the control groups of VMs that have no process.
+    fn sweep(&mut self);
+
+    /// Removes the control group that all of them are in, if it is empty.
+    fn leave(&mut self);
+
     /// Removes a VM's log. If there is none, nothing is to do.
     fn remove_log(&mut self, name: &VmName, path: &Path);
 
@@ -87,8 +96,8 @@ pub trait Processes {
     /// event loop; `None` if the hypervisor ends with its guest.
     fn events(&self, name: &VmName) -> Option<RawFd>;
 
-    /// Collects the status of a process that has ended, and stops watching it. Its group and its
-    /// folder end with it. `None` if it still runs or no process is watched.
+    /// Collects the status of a process that has ended, and stops watching it. Its group ends with
+    /// it, and so does its control group. `None` if it still runs or no process is watched.
     fn reap(&mut self, name: &VmName) -> Option<Exit>;
 
     /// A descriptor that becomes readable when the watched process ends, for the event loop. The

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::Budget;
 use super::document::Kept;
 use super::error::Refusal;
 use super::expose::Expose;
@@ -39,6 +40,9 @@ pub struct VmSpec {
     /// As whom its processes run; `None`: as the settings say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_as: Option<RunAs>,
+    /// What its processes may use of the host.
+    #[serde(default, skip_serializing_if = "Budget::is_empty")]
+    pub budget: Budget,
     /// The manifest as the client sent it.
     pub manifest: Option<Kept>,
     /// The configuration as the client sent it.
@@ -81,6 +85,7 @@ impl Default for VmSpec {
             restart: RestartPolicy::default(),
             owner: None,
             run_as: None,
+            budget: Budget::default(),
             manifest: None,
             config: None,
         }

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::budget::Budget;
 use crate::model::expose::Expose;
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
@@ -68,6 +69,9 @@ pub struct VmView {
     /// As whom its processes run, if that is not the user of all hypervisors.
     #[serde(default)]
     pub uid: Option<u32>,
+    /// What they may use of the host, if that is limited.
+    #[serde(default)]
+    pub budget: Option<Box<Budget>>,
     pub kvm: Option<bool>,
     pub exit_code: Option<i32>,
     pub exit_signal: Option<i32>,

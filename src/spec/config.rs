@@ -15,6 +15,7 @@ use super::fields::{Document, Fields, Place};
 use super::manifest::{self, Manifest};
 use super::sections::{self, FileSource, Network, Resources, Unnamed};
 use super::text;
+use crate::model::budget::Budget;
 use crate::model::error::Refusal;
 use crate::model::expose::Expose;
 use crate::model::run_as::RunAs;
@@ -61,6 +62,7 @@ pub(super) struct Config<'a> {
     pub(super) restart: RestartPolicy,
     pub(super) owner: Option<Owner>,
     pub(super) run_as: Option<RunAs>,
+    pub(super) budget: Budget,
     /// The ports that stand beside the networks; `None`: nothing is said of ports there.
     pub(super) expose: Option<Vec<Expose>>,
     pub(super) cloud_init: Option<CloudInit>,
@@ -107,7 +109,8 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
     let embedded = fields.value("manifest");
     Ok(Config {
         networks: sections::config_networks(&fields)?,
-        resources: sections::resources(&fields)?,
+        resources: sections::config_resources(&fields)?,
+        budget: sections::budget(&fields)?,
         initramfs: sections::initramfs(&fields)?,
         rootfs: sections::rootfs(&fields)?,
         kernel: fields.parsed("kernel_override", text::location)?,

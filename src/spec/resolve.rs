@@ -53,6 +53,7 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
         restart: config.restart,
         owner: config.owner,
         run_as: config.run_as,
+        budget: config.budget,
         manifest: kept.0,
         config: kept.1,
     })

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 
 use super::fields::{Fields, Place};
 use super::text;
+use crate::model::budget::{Budget, CPU_PERCENT_MAX, IoRates, MEMORY_MAX_MB_MIN, RATE_MAX};
 use crate::model::error::Refusal;
 use crate::model::expose::{EXPOSED_MAX, Expose};
 use crate::model::limits::Limits;
@@ -199,9 +200,49 @@ fn mac(text: &str) -> Result<Mac, String> {
 
 /// The resources section.
 pub(super) fn resources(fields: &Fields) -> Result<Resources, Refusal> {
-    let Some(fields) = fields.section("resources", &["cpu_cores", "memory_mb"])? else {
-        return Ok(Resources::default());
+    match fields.section("resources", &["cpu_cores", "memory_mb"])? {
+        Some(fields) => size(&fields),
+        None => Ok(Resources::default()),
+    }
+}
+
+/// The fields of the section in a configuration: the manifest's and volnet's own.
+const CONFIG_RESOURCES: &[&str] = &["cpu_cores", "memory_mb", "cpu_percent", "memory_max_mb", "io"];
+
+/// The resources section of a configuration, as far as it is about the machine.
+pub(super) fn config_resources(fields: &Fields) -> Result<Resources, Refusal> {
+    match fields.section("resources", CONFIG_RESOURCES)? {
+        Some(fields) => size(&fields),
+        None => Ok(Resources::default()),
+    }
+}
+
+/// The same section, as far as it is about the processes of the host.
+pub(super) fn budget(fields: &Fields) -> Result<Budget, Refusal> {
+    let Some(fields) = fields.section("resources", CONFIG_RESOURCES)? else {
+        return Ok(Budget::default());
     };
+    Ok(Budget {
+        cpu_percent: fields.integer("cpu_percent", 1..=CPU_PERCENT_MAX)?.map(|n| n as u32),
+        memory_max_mb: fields.integer("memory_max_mb", MEMORY_MAX_MB_MIN..=MEMORY_MB_MAX)?,
+        io: io_rates(&fields)?,
+    })
+}
+
+fn io_rates(fields: &Fields) -> Result<Option<IoRates>, Refusal> {
+    const KNOWN: &[&str] = &["read_mb", "write_mb", "read_iops", "write_iops"];
+    let Some(fields) = fields.section("io", KNOWN)? else { return Ok(None) };
+    let rate = |name| Ok(fields.integer(name, 1..=RATE_MAX)?.map(|number| number as u32));
+    let rates = IoRates {
+        read_mb: rate("read_mb")?,
+        write_mb: rate("write_mb")?,
+        read_iops: rate("read_iops")?,
+        write_iops: rate("write_iops")?,
+    };
+    Ok((rates != IoRates::default()).then_some(rates))
+}
+
+fn size(fields: &Fields) -> Result<Resources, Refusal> {
     Ok(Resources {
         cpus: fields.integer("cpu_cores", 1..=CPUS_MAX)?.map(|number| number as u32),
         memory_mb: fields.integer("memory_mb", MEMORY_MB_MIN..=MEMORY_MB_MAX)?,

@@ -191,6 +191,12 @@ fn processes(world: &World, views: &[VmView], wrong: &mut Wrong) {
     let running = views.iter().filter_map(|vm| Some((vm.name.to_string(), vm.pid?)));
     let pids: BTreeSet<_> = living.iter().map(|(name, id)| (name.clone(), id.pid)).collect();
     wrong.unless_same("processes", &pids, &running.collect());
+    let cgroups: BTreeSet<_> = world.processes.cgroups().map(VmName::to_string).collect();
+    let names = living.iter().map(|(name, _)| name.clone()).collect();
+    wrong.unless_same("control groups", &cgroups, &names);
+    let cgroups: BTreeSet<_> = world.processes.cgroups().map(VmName::to_string).collect();
+    let living_names = living.iter().map(|(name, _)| name.clone()).collect();
+    wrong.unless_same("control groups", &cgroups, &living_names);
     wrong.unless_same("number of processes", &living.len(), &pids.len());
 }
 

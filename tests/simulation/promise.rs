@@ -306,6 +306,7 @@ fn identity(vm: &VmView) -> VmView {
         nics: nics.collect(),
         pid: None,
         uid: None,
+        budget: None,
         kvm: None,
         exit_code: None,
         exit_signal: None,

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use volnet::model::budget::Budget;
 use volnet::model::document::Kept;
 use volnet::model::expose::{Expose, Protocol};
 use volnet::model::limits::Limits;
@@ -83,9 +84,10 @@ pub(crate) fn ephemeral() -> VmSpec {
     VmSpec { ephemeral: true, ..spec() }
 }
 
-/// A VM with a user for itself.
+/// A VM with a user for itself and a budget.
 pub(crate) fn own() -> VmSpec {
-    VmSpec { run_as: Some(RunAs::Own), ..spec() }
+    let budget = Budget { cpu_percent: Some(50), ..Budget::default() };
+    VmSpec { run_as: Some(RunAs::Own), budget, ..spec() }
 }
 
 pub(crate) fn on_failure() -> VmSpec {

@@ -13,8 +13,10 @@ use volnet::daemon::sources::{Key, Sources};
 use volnet::engine::decide::Engine;
 use volnet::engine::patience::REPAIRS_MAX;
 use volnet::engine::supervise::Life;
+use volnet::hypervisor::cgroup::Root;
 use volnet::hypervisor::fake::Manners;
 use volnet::hypervisor::process::Processes;
+use volnet::model::budget::Controller;
 use volnet::model::clock::Now;
 use volnet::model::error::Error;
 use volnet::model::mode::Mode;
@@ -191,6 +193,12 @@ struct Ground {
     launcher: Launcher,
 }
 
+/// Each VM has a control group.
+fn launcher(settings: &Settings) -> Launcher {
+    let root = Root::told("/sys/fs/cgroup/volnet", &Controller::ALL);
+    Launcher::new(settings, None).with_cgroup(Some(root))
+}
+
 impl Sim {
     /// A daemon that was just started on a host that never had one.
     pub(crate) fn new() -> Sim {
@@ -203,7 +211,7 @@ impl Sim {
             config::resolve(&Flags::default(), &BTreeMap::new(), Some(settings), "simulation")
                 .expect("the settings are right")
         });
-        let launcher = Launcher::new(&settings, None);
+        let launcher = launcher(&settings);
         let mut sim = Sim {
             world: Rc::new(RefCell::new(World::new(features))),
             shell: None,
@@ -303,7 +311,7 @@ impl Sim {
             config::resolve(&Flags::default(), &BTreeMap::new(), Some(networks), "simulation")
                 .expect("the settings are right");
         let paths = Paths::new("/other/state", "/other/run");
-        let launcher = Launcher::new(&settings, None);
+        let launcher = launcher(&settings);
         self.daemon(&settings, launcher, paths, self.now()).expect("it starts")
     }
 

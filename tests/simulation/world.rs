@@ -441,6 +441,14 @@ impl Processes for Handle {
         self.effect(Effect::Clean, |world| world.processes.clean(name), |_, _| ());
     }
 
+    fn sweep(&mut self) {
+        self.world().processes.sweep();
+    }
+
+    fn leave(&mut self) {
+        self.world().processes.leave();
+    }
+
     fn remove_log(&mut self, name: &VmName, path: &Path) {
         self.effect(Effect::Clean, |world| world.processes.remove_log(name, path), |_, _| ());
     }

@@ -143,6 +143,14 @@ impl Processes for Shared {
         self.with(|processes| processes.clean(name));
     }
 
+    fn sweep(&mut self) {
+        self.with(FakeProcesses::sweep);
+    }
+
+    fn leave(&mut self) {
+        self.with(FakeProcesses::leave);
+    }
+
     fn remove_log(&mut self, name: &VmName, path: &Path) {
         self.with(|processes| processes.remove_log(name, path));
     }

@@ -12,6 +12,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -21,6 +22,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
+use crate::hypervisor::cgroup;
 use crate::hypervisor::user::User;
 
 /// The verb.
@@ -34,10 +36,11 @@ pub(super) const NAME: &str = "volnet-start";
 /// Stands for what stays as it is.
 const SAME: &str = "-";
 
-/// The words before the hypervisor's own: its user, if that is another than ours, and its soft
-/// limit of open descriptors, if that is another than ours.
+/// The words before the hypervisor's own: its user, its control group, and its soft limit of open
+/// descriptors, as far as these are others than ours.
 pub(super) fn words(
     user: Option<&User>,
+    cgroup: Option<&Path>,
     descriptors: Option<rlim_t>,
     program: &Path,
 ) -> Vec<String> {
@@ -48,6 +51,7 @@ pub(super) fn words(
         user.map_or_else(same, |user| user.uid.to_string()),
         user.map_or_else(same, |user| user.gid.to_string()),
         user.map_or_else(same, groups),
+        cgroup.map_or_else(same, |group| group.display().to_string()),
         descriptors.map_or_else(same, |limit| limit.to_string()),
         "--".into(),
         program.display().to_string(),
@@ -58,9 +62,15 @@ pub(super) fn words(
 /// the verb, and then the program's own.
 pub fn exec(words: &[String]) -> io::Result<Infallible> {
     let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "not a user, a limit and a program");
-    let [uid, gid, groups, descriptors, program, args @ ..] = words else { return Err(wrong()) };
+    let [uid, gid, groups, group, descriptors, program, args @ ..] = words else {
+        return Err(wrong());
+    };
     let number = |word: &str| word.parse::<u32>().map_err(|_| wrong());
     prctl::set_name(&CString::new(NAME)?)?;
+    // First, so that all that it does from here on is counted.
+    if group != SAME {
+        fs::write(Path::new(group).join(cgroup::PROCESSES), "0")?;
+    }
     if descriptors != SAME {
         let soft = descriptors.parse().map_err(|_| wrong())?;
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;

@@ -51,6 +51,7 @@ use self::identity::Stat;
 use self::keeper::Keeper;
 use self::progress::Question;
 use self::spawn::{Part, Spawned, Surroundings};
+use super::cgroup::Root;
 use super::process::{Given, Processes};
 use super::user::User;
 use super::{Control, HypervisorCommand, folder, log};
@@ -74,6 +75,8 @@ pub struct LinuxProcesses {
     user: Option<User>,
     /// Their soft limit of open descriptors; `None`: the daemon's.
     descriptors: Option<rlim_t>,
+    /// The control group that the groups of VMs are in.
+    cgroup: Option<Root>,
     boot_id: String,
     watched: BTreeMap<VmName, Watched>,
     /// The bound of a log in bytes. `None`: hypervisors write to their logs themselves.
@@ -121,6 +124,7 @@ impl LinuxProcesses {
             runtime_dir,
             user,
             descriptors: None,
+            cgroup: None,
             boot_id,
             watched: BTreeMap::new(),
             log_bound: None,
@@ -132,6 +136,11 @@ impl LinuxProcesses {
     /// Keeps each log within this bound, in bytes. For this the program that runs must be volnet.
     pub fn with_bounded_logs(self, bound: u64) -> LinuxProcesses {
         LinuxProcesses { log_bound: Some(bound), ..self }
+    }
+
+    /// Removes control groups of VMs in this one when their processes have ended.
+    pub fn with_cgroup(self, cgroup: Option<Root>) -> LinuxProcesses {
+        LinuxProcesses { cgroup, ..self }
     }
 
     /// Gives new processes this soft limit of open descriptors instead of the daemon's.
@@ -146,7 +155,11 @@ impl LinuxProcesses {
         command: &HypervisorCommand,
         given: Given,
     ) -> Result<(Spawned, ProcessGroup, Option<Events>), String> {
-        let Given { user, log, taps } = given;
+        let Given { user, cgroup, log, taps } = given;
+        if let Some(group) = &cgroup {
+            group.make()?;
+        }
+        let cgroup = cgroup.as_ref().map(|group| group.path.as_path());
         folder::renew(&self.folder(name), user.as_ref()).map_err(|failure| failure.to_string())?;
         let events = command.events.as_ref().map(Events::make).transpose()?;
         spawn::write_files(command)?;
@@ -159,7 +172,7 @@ impl LinuxProcesses {
         let (runtime_dir, taps) = (self.runtime_dir.as_path(), taps.as_slice());
         let user = user.as_ref().map(User::with_devices);
         let (user, descriptors) = (user.as_ref(), self.descriptors);
-        let place = Surroundings { name, runtime_dir, user, descriptors, log: &log, taps };
+        let place = Surroundings { name, runtime_dir, user, cgroup, descriptors, log: &log, taps };
         let Some(command_of_helper) = &command.helper else {
             let spawned = spawn::spawn(command, Part::Hypervisor { group: None }, &place)?;
             return Ok((spawned, ProcessGroup::Own, events));
@@ -217,6 +230,12 @@ impl LinuxProcesses {
         }
     }
 
+    fn remove_cgroup(&self, name: &VmName) {
+        if let Some(root) = &self.cgroup {
+            root.remove(name);
+        }
+    }
+
     fn watched(&self, name: &VmName) -> Result<&Watched, Failure> {
         self.watched.get(name).ok_or_else(|| no_process(name))
     }
@@ -246,6 +265,7 @@ impl Processes for LinuxProcesses {
         }
         let (spawned, group, events) = self.start(name, command, given).map_err(|reason| {
             self.collect_keeper(name);
+            self.remove_cgroup(name);
             failure(name, reason)
         })?;
         let id = ProcessId {
@@ -367,7 +387,20 @@ impl Processes for LinuxProcesses {
         folder::lend(&self.folder(name), owner)
     }
 
+    fn sweep(&mut self) {
+        if let Some(root) = &self.cgroup {
+            root.sweep();
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(root) = &self.cgroup {
+            root.end();
+        }
+    }
+
     fn clean(&mut self, name: &VmName) {
+        self.remove_cgroup(name);
         if let Err(failure) = folder::remove(&self.folder(name)) {
             ::log::warn!("{failure}");
         }
@@ -401,6 +434,7 @@ impl Processes for LinuxProcesses {
             self.collect(pidfd);
         }
         self.collect_keeper(name);
+        self.remove_cgroup(name);
         // Whatever ended the hypervisor of a guest that has panicked.
         Some(if told.panicked { Exit::Panicked } else { exit })
     }

@@ -42,6 +42,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) runtime_dir: &'a Path,
     /// The user of the process; `None`: the daemon's.
     pub(super) user: Option<&'a User>,
+    /// The directory of its control group; `None`: the daemon's.
+    pub(super) cgroup: Option<&'a Path>,
     /// The soft limit of its open descriptors; `None`: the daemon's.
     pub(super) descriptors: Option<rlim_t>,
     /// The VM's log.
@@ -136,11 +138,11 @@ pub(super) fn spawn(
     place.hand_over(&command.inherits).map_err(cannot)?;
     let output = place.log.try_clone().map_err(cannot)?;
     let errors = place.log.try_clone().map_err(cannot)?;
-    let mut start = match (place.user, place.descriptors) {
-        (None, None) => process::Command::new(&program),
-        (user, descriptors) => {
+    let mut start = match (place.user, place.cgroup, place.descriptors) {
+        (None, None, None) => process::Command::new(&program),
+        (user, cgroup, descriptors) => {
             let mut start = process::Command::new(confine::PROGRAM);
-            start.args(confine::words(user, descriptors, &program));
+            start.args(confine::words(user, cgroup, descriptors, &program));
             start
         }
     };

@@ -35,7 +35,11 @@ impl Bench {
 
     fn spawn(&mut self, command: &HypervisorCommand) -> Result<ProcessId, Failure> {
         let log = self.processes.open_log(&self.name, &self.path("logs/vm-1.log"))?;
-        self.processes.spawn(&self.name, command, Given { user: None, log, taps: Vec::new() })
+        self.processes.spawn(
+            &self.name,
+            command,
+            Given { user: None, cgroup: None, log, taps: Vec::new() },
+        )
     }
 
     fn run(&mut self, script: &str) -> ProcessId {

@@ -227,6 +227,7 @@ fn vm() -> VmView {
         hypervisor: None,
         pid: None,
         uid: None,
+        budget: None,
         kvm: None,
         exit_code: None,
         exit_signal: None,
@@ -248,7 +249,8 @@ const VM: &str = concat!(
     r#""gateway":"192.168.127.1","addresses":[],"mtu":1500,"policy":"open","#,
     r#""limits":{"rx_mbit":null,"tx_mbit":null,"burst_kb":null,"pps":null},"expose":[]}],"#,
     r#""cid":3,"kernel_args":"","ephemeral":false,"owner":null,"#,
-    r#""hypervisor":null,"pid":null,"uid":null,"kvm":null,"exit_code":null,"exit_signal":null,"#,
+    r#""hypervisor":null,"pid":null,"uid":null,"budget":null,"#,
+    r#""kvm":null,"exit_code":null,"exit_signal":null,"#,
     r#""last_error":null,"restarts":0,"created_at":1,"started_at":null}"#,
 );
 
