@@ -7,7 +7,7 @@
 //!    [`nftables`]: the one as the other;
 //! 3. [`engine`]: the decisions;
 //! 4. [`spec`], [`config`], [`protocol`], [`store`], [`dhcp`], [`dns`]: what is read and written;
-//! 5. [`network`], [`hypervisor`]: the kernel and the processes;
+//! 5. [`network`], [`resolver`], [`hypervisor`]: the kernel, the sockets for names, the processes;
 //! 6. [`daemon`], [`cli`]: the programs.
 
 #![forbid(unsafe_code)]
@@ -29,6 +29,8 @@ pub mod network;
 pub mod nftables;
 pub mod plan;
 pub mod protocol;
+#[cfg(target_os = "linux")]
+pub mod resolver;
 #[cfg(target_os = "linux")]
 pub mod rights;
 pub mod spec;

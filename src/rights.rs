@@ -22,11 +22,13 @@ const CAP_SETGID: u32 = 6;
 
 /// The capabilities that the daemon keeps: numbers and names of linux/capability.h, each with its
 /// purpose. The unit in packaging/ has the same ones.
-pub const KEPT: [(u32, &str); 6] = [
+pub const KEPT: [(u32, &str); 7] = [
     // Links, addresses, rules, tracked connections, forwarding, taps.
     (12, "CAP_NET_ADMIN"),
     // The DHCP sockets, for guests without an address.
     (13, "CAP_NET_RAW"),
+    // Port 53, for guests that ask for names.
+    (10, "CAP_NET_BIND_SERVICE"),
     // The folder of a VM gets its hypervisor as owner, and the socket gets the group.
     (0, "CAP_CHOWN"),
     // A hypervisor changes to its user, and its files are opened as that user.

@@ -16,7 +16,7 @@ const TARGETS: &[Target] = &[
     ("connections", netlink::fuzz::connections),
     ("datagram", netlink::fuzz::datagram),
     ("dhcp", dhcp::fuzz::conversation),
-    ("dns", dns::exercise::message),
+    ("dns", dns::fuzz::message),
     ("engine", daemon::fuzz::engine),
     ("ext_ack", netlink::fuzz::ext_ack),
     ("frame", protocol::fuzz::frame),

@@ -8,11 +8,10 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 use common::daemon::Daemon;
-use common::guest::{Guest, join, open_tap};
+use common::guest::{Guest, as_guest};
 use common::{eventually, in_namespace, run};
 use volnet::dhcp::message::{Kind, option};
 use volnet::model::mac::Mac;
@@ -52,6 +51,8 @@ fn a_guest_gets_renews_gives_back_and_gets_again() {
         let resolvers = daemon.folder.join("resolv.conf");
         std::fs::write(&resolvers, "nameserver 127.0.0.53\nnameserver 192.0.2.7\n").unwrap();
         run(&format!("mount --bind {} /etc/resolv.conf", resolvers.display()));
+        let off = json!({ "networks": [{ "dns": "off" }] });
+        std::fs::write(daemon.folder.join("config.json"), off.to_string()).unwrap();
         daemon.start_again();
         let findings = daemon.call("Check", json!({}))["parameters"]["findings"].take();
         let told = findings.as_array().unwrap().iter().find(|f| f["check"] == "name servers");
@@ -103,26 +104,6 @@ fn a_guest_gets_renews_gives_back_and_gets_again() {
         drop(guest);
         daemon.call("Delete", json!({ "name": "web.1_x" }));
         assert_eq!(leased(&daemon), 0);
-    });
-}
-
-/// Runs `body` as the guest of a VM: in a network namespace of its own, with a device `eth0` that
-/// is joined to the VM's tap, so that whatever speaks there comes through the very port that volnet
-/// knows.
-fn as_guest(vm: &Value, body: impl FnOnce() + Send) {
-    let tap = open_tap(vm["tap"].as_str().unwrap());
-    let mac = vm["mac"].as_str().unwrap();
-    let (give, take) = std::sync::mpsc::channel();
-    std::thread::scope(|scope| {
-        let inside = scope.spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            give.send(open_tap("eth0")).unwrap();
-            run(&format!("ip link set eth0 address {mac} up"));
-            body();
-        });
-        let device = take.recv().unwrap();
-        join(&tap, &device, || inside.is_finished());
-        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
 }
 

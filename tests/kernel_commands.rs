@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use volnet::model::limits::Rate;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::net::{Dhcp, NetworkConfig, Service};
+use volnet::model::net::{Dhcp, Dns, NetworkConfig, Service};
 use volnet::model::nic::{Nic, NicName};
 use volnet::model::spec::NetworkSpec;
 use volnet::model::traffic::Traffic;
@@ -40,6 +40,8 @@ fn network() -> NetworkConfig {
         mtu: 1400,
         nat: true,
         dhcp: Dhcp::Builtin,
+        dns: Dns::Off,
+        domain: "volnet".into(),
         ipv6: false,
         managed: true,
         gateway: None,

@@ -9,7 +9,7 @@ use volnet::model::expose::{Expose, Protocol};
 use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::net::{Dhcp, NetworkConfig, Service};
+use volnet::model::net::{Dhcp, Dns, NetworkConfig, Service};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::model::traffic::Traffic;
@@ -26,6 +26,8 @@ fn network() -> NetworkConfig {
         mtu: 1500,
         nat: true,
         dhcp: Dhcp::Builtin,
+        dns: Dns::Off,
+        domain: "volnet".into(),
         ipv6: false,
         managed: true,
         gateway: None,

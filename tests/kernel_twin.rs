@@ -18,7 +18,7 @@ use volnet::model::limits::Limits;
 use volnet::model::limits::Shaping;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::net::{Dhcp, NetworkConfig, Service};
+use volnet::model::net::{Dhcp, Dns, NetworkConfig, Service};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::model::traffic::Traffic;
@@ -338,6 +338,8 @@ fn tables(owned: bool, guests: usize) -> Vec<Table> {
         mtu: 1500,
         nat: true,
         dhcp: Dhcp::Builtin,
+        dns: Dns::Off,
+        domain: "volnet".into(),
         ipv6: false,
         managed: true,
         gateway: None,

@@ -14,5 +14,6 @@ pub mod packet;
 pub mod peer;
 pub mod pidfd;
 pub mod priority;
+pub mod random;
 pub mod socket;
 pub mod tun;

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::dns::exercise::message(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| volnet::dns::fuzz::message(bytes));

@@ -1,13 +1,13 @@
 //! The networks of the host, from their settings: each is checked alone, then all together.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::error::Refusal;
 use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
-use crate::model::name::{TAP_PREFIX, check_link_name};
+use crate::model::name::{TAP_PREFIX, VM_NAME_MAX, check_link_name};
 use crate::model::net::is_guarded;
-use crate::model::net::{AddressRange, Dhcp, NetworkConfig, Service, Told};
+use crate::model::net::{AddressRange, Dhcp, Dns, NetworkConfig, Service, Told};
 use crate::model::prefix::Prefix;
 use crate::model::traffic::{Traffic, UNGUARDED};
 use crate::spec::fields::{Fields, Place};
@@ -26,6 +26,14 @@ const SEARCH_MAX: usize = 16;
 const SEARCH_BYTES_MAX: usize = 255;
 /// The longest domain name (RFC 1035, 2.3.4, without the length of its first label and the root).
 const DOMAIN_BYTES_MAX: usize = 253;
+/// The domain of VMs.
+const VM_DOMAIN_DEFAULT: &str = "volnet";
+/// The longest domain of VMs: the longest name of a VM in it is a domain name, too.
+const VM_DOMAIN_BYTES_MAX: usize = DOMAIN_BYTES_MAX - VM_NAME_MAX - 1;
+/// The most name servers of a network: a resolver uses so many (`MAXNS`, resolv.h).
+const NAME_SERVERS_MAX: usize = 3;
+/// The port of a name server (RFC 1035).
+const NAME_SERVER: u16 = 53;
 /// The longest boot file: the field of BOOTP with its end (RFC 951).
 const BOOT_FILE_BYTES_MAX: usize = 127;
 /// The widest prefix of a network.
@@ -61,6 +69,8 @@ const KNOWN: &[&str] = &[
     "nat",
     "isolated",
     "dhcp",
+    "dns",
+    "domain",
     "antispoof",
     "ipv6",
     "host_services",
@@ -229,6 +239,14 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
     // A network without NAT has an uplink, with a DHCP server behind it.
     let dhcp = dhcp.unwrap_or(if nat { Dhcp::Builtin } else { Dhcp::External });
     let name = name.unwrap_or_else(|| NAME_DEFAULT.into());
+    let host_services = host_services.unwrap_or_else(|| services(dhcp));
+    let (dns, domain) = match &draft.fields {
+        Some(fields) => (name_servers(fields)?, fields.parsed("domain", vm_domain)?),
+        None => (None, None),
+    };
+    // Somebody's name server may run on the host itself.
+    let served = host_services.iter().any(|it| matches!(it, Service::Port(_, NAME_SERVER)));
+    let by_us = dhcp == Dhcp::Builtin && managed && !served;
     Ok(NetworkConfig {
         whole: name.clone(),
         name,
@@ -239,6 +257,8 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         mtu: mtu.map_or(MTU_DEFAULT, |mtu| mtu as u16),
         nat,
         dhcp,
+        dns: dns.unwrap_or(if by_us { Dns::Builtin } else { Dns::Off }),
+        domain: domain.unwrap_or_else(|| VM_DOMAIN_DEFAULT.into()),
         ipv6: ipv6.unwrap_or(false),
         traffic,
         managed,
@@ -246,7 +266,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         range,
         reserve: reserve.unwrap_or_default(),
         told,
-        host_services: host_services.unwrap_or_else(|| services(dhcp)),
+        host_services,
     })
 }
 
@@ -260,6 +280,38 @@ fn told(fields: &Fields) -> Result<Told, Refusal> {
     }
     let next_server = fields.parsed("next_server", address)?;
     Ok(Told { search, next_server, boot_file: fields.parsed("boot_file", boot_file)? })
+}
+
+/// Who answers guests that ask for names: a word, or a list of servers.
+fn name_servers(fields: &Fields) -> Result<Option<Dns>, Refusal> {
+    let word = |text: &str| match text {
+        "builtin" => Ok(Dns::Builtin),
+        "off" => Ok(Dns::Off),
+        _ => Err(format!("{text:?} is neither builtin, off nor a list of addresses")),
+    };
+    match fields.value("dns") {
+        Some((_, value)) if value.is_array() => {
+            let servers = fields.parsed_list("dns", NAME_SERVERS_MAX, name_server)?;
+            Ok(servers.map(Dns::Servers))
+        }
+        _ => fields.parsed("dns", word),
+    }
+}
+
+/// The address of a name server that guests can reach.
+fn name_server(text: &str) -> Result<IpAddr, String> {
+    let server: Option<IpAddr> = text.parse().ok();
+    server
+        .filter(|it| !it.is_unspecified() && !it.is_loopback() && !it.is_multicast())
+        .ok_or_else(|| format!("{text:?} is not the address of a name server"))
+}
+
+/// The domain of VMs.
+fn vm_domain(text: &str) -> Result<String, String> {
+    match domain(text)? {
+        name if name.len() <= VM_DOMAIN_BYTES_MAX => Ok(name),
+        name => Err(format!("{name:?} is longer than {VM_DOMAIN_BYTES_MAX} bytes")),
+    }
 }
 
 /// A domain name (RFC 1035, 2.3.1).

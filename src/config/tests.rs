@@ -5,7 +5,7 @@ use crate::hypervisor::QemuMachine;
 use crate::hypervisor::template::Template;
 use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
-use crate::model::net::{Dhcp, Service};
+use crate::model::net::{Dhcp, Dns, Service};
 use crate::model::traffic::Traffic;
 
 fn flags(list: &[(&'static str, &str)]) -> Flags {
@@ -54,6 +54,8 @@ fn defaults() {
             mtu: 1500,
             nat: true,
             dhcp: Dhcp::Builtin,
+            dns: Dns::Builtin,
+            domain: "volnet".into(),
             ipv6: false,
             managed: true,
             gateway: None,

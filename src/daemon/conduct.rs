@@ -237,10 +237,12 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let user = self.launcher.user_of(record.user);
         let cgroup = self.launcher.cgroup_of(name, &record.spec)?;
         let given = Given { user, cgroup, log, taps };
+        let networks = self.engine.networks_of(record);
+        let servers = networks.first().map(|network| self.engine.name_servers(network));
         let told = GuestNetworks {
-            networks: &self.engine.networks_of(record),
+            networks: &networks,
             kernel_args: &self.engine.kernel_args(record),
-            resolvers: self.engine.resolvers(),
+            servers: &servers.unwrap_or_default(),
         };
         let paths = self.store.paths();
         let command = self.launcher.command(record, &told, paths, &given, kvm)?;

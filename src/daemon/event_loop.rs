@@ -5,15 +5,16 @@
 //! block. The only timer is the timeout of the wait, so an idle daemon is not woken.
 //!
 //! Each kind of source has a file, in which it is registered and has its turn: connections and
-//! their listener ([`clients`]), the kernel's news ([`kernel`]), what guests ask ([`guests`]),
-//! processes ([`processes`]). A new kind is a variant of [`Source`], an arm of [`EventLoop::turn`]
-//! and a file. Creates that come together wait in [`group`] for the end of the round; [`spare`]
-//! has what nobody waits for.
+//! their listener ([`clients`]), the kernel's news ([`kernel`]), what guests ask ([`guests`],
+//! [`names`]), processes ([`processes`]). A new kind is a variant of [`Source`], an arm of
+//! [`EventLoop::turn`] and a file. Creates that come together wait in [`group`] for the end of the
+//! round; [`spare`] has what nobody waits for.
 
 mod clients;
 mod group;
 mod guests;
 mod kernel;
+mod names;
 mod processes;
 mod spare;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use crate::model::request::{Reply, Request};
 use crate::model::view::{Event, EventKind};
 use crate::network::Network;
 use crate::network::linux::monitor::Monitor;
+use crate::resolver::Names;
 use crate::store::storage::Storage;
 use group::Group;
 use kernel::Kernel;
@@ -63,6 +65,7 @@ pub(super) struct EventLoop<N, D: Storage, P> {
     shell: Shell<N, D, P>,
     checksums: ChecksumWorkers,
     kernel: Kernel,
+    names: Names,
     group: Group,
     spare: Spare,
     refusals: Refusals,
@@ -98,6 +101,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             shell,
             checksums,
             kernel: Kernel::new(monitor),
+            names: Names::new()?,
             group: Group::default(),
             spare: Spare::new(listener.is_some()),
             refusals: Refusals::default(),
@@ -110,6 +114,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         for fd in this.kernel.descriptors() {
             this.add(fd, Interest::READABLE, Source::Monitor)?;
         }
+        this.add(this.names.descriptor(), Interest::READABLE, Source::Names)?;
         this.add(signals.as_raw_fd(), Interest::READABLE, Source::Signals(signals))?;
         if let Some(listener) = listener {
             this.add(listener.as_raw_fd(), Interest::READABLE, Source::Listener(listener))?;
@@ -166,6 +171,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         let now = self.now();
         self.hear_kernel(now);
         self.shell.tick(now);
+        self.tick_names(now);
         debug_assert!(self.deadline().is_none_or(|at| now.mono < at), "due after its turn");
         self.tell();
         self.do_spare_work();
@@ -181,6 +187,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             Some(Source::Client(_)) => self.wake(key, event),
             Some(Source::ChecksumWorkers) => self.compared(),
             Some(Source::Guests(_)) => self.hear_guests(key),
+            Some(Source::Names) => self.hear_names(key),
             Some(Source::Monitor) => self.kernel.has_news(self.now()),
             Some(Source::Process(_)) => self.process_ended(key),
             Some(Source::Hypervisor(_)) => self.hear_hypervisor(key),
@@ -208,7 +215,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
 
     /// When something is due though no source is ready. After each round this lies ahead.
     fn deadline(&self) -> Option<u64> {
-        self.shell.deadline().into_iter().chain(self.kernel.deadline()).min()
+        let others = self.kernel.deadline().into_iter().chain(self.names.deadline());
+        self.shell.deadline().into_iter().chain(others).min()
     }
 
     fn now(&self) -> Now {

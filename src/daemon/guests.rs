@@ -3,13 +3,16 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 
 use super::shell::Shell;
-use crate::dhcp::resolvers::resolvers;
+use crate::dhcp::resolvers::resolvers as reachable;
 use crate::dhcp::{DhcpQuery, Handled, handle};
+use crate::dns::resolvers::{self, Resolver};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::lease::{Claim, Guest};
+use crate::model::net::{Dhcp, Dns, NetworkConfig};
 use crate::model::view::{Finding, Level};
 use crate::network::Network;
 use crate::store::storage::Storage;
@@ -17,6 +20,8 @@ use crate::store::storage::Storage;
 /// The files with the name servers of the host. If the first has only the stub of systemd-resolved,
 /// which guests cannot reach, the second has the real ones (systemd-resolved.service(8)).
 const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+/// The check of name servers, in findings.
+const NAME_SERVERS: &str = "name servers";
 /// Milliseconds until the name servers are read again.
 const RESOLVERS_MS: u64 = 1_000;
 /// The most bytes of such a file that are read.
@@ -54,9 +59,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 }
             }
         };
+        self.resolve(now);
         let guest = self.engine.guest(network, query.mac(), None)?;
-        let resolvers = self.resolvers.known(now, resolvers_of_the_host);
-        Some((guest.nic.ifindex?, reply.frame(&guest, &query, resolvers)))
+        let servers = self.engine.name_servers(guest.network);
+        Some((guest.nic.ifindex?, reply.frame(&guest, &query, &servers)))
     }
 }
 
@@ -65,12 +71,48 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 #[derive(Debug, Default)]
 pub(super) struct Resolvers {
     read_at: Option<u64>,
-    known: Vec<Ipv4Addr>,
+    known: HostServers,
+}
+
+/// The name servers of the host.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HostServers {
+    /// Those that guests can reach.
+    pub(super) told: Vec<Ipv4Addr>,
+    /// Those that the host asks.
+    pub(super) asked: Rc<[Resolver]>,
+}
+
+impl HostServers {
+    /// Reads them from the files of the host, which has these networks.
+    pub(super) fn read<'a>(networks: impl Iterator<Item = &'a NetworkConfig>) -> HostServers {
+        let [first, second] = RESOLV_CONF;
+        let text = text(first);
+        let asked = resolvers::resolvers(&text, networks).into();
+        let told = match reachable(&text) {
+            none if none.is_empty() => reachable(&self::text(second)),
+            some => some,
+        };
+        HostServers { told, asked }
+    }
+}
+
+/// The text of a file of the host; none if it cannot be read.
+fn text(path: &str) -> String {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|it| it.take(RESOLV_CONF_MAX).read_to_string(&mut text));
+    read.map(|_| text).unwrap_or_default()
 }
 
 impl Resolvers {
+    /// Those that the host asks, from the last read.
+    #[cfg(target_os = "linux")]
+    pub(super) fn asked(&self) -> Rc<[Resolver]> {
+        Rc::clone(&self.known.asked)
+    }
+
     /// The name servers. They are read again after [`RESOLVERS_MS`].
-    pub(super) fn known(&mut self, now: Now, read: impl FnOnce() -> Vec<Ipv4Addr>) -> &[Ipv4Addr] {
+    pub(super) fn known(&mut self, now: Now, read: impl FnOnce() -> HostServers) -> &HostServers {
         if self.read_at.is_none_or(|at| at + RESOLVERS_MS <= now.mono) {
             (self.read_at, self.known) = (Some(now.mono), read());
         }
@@ -78,27 +120,55 @@ impl Resolvers {
     }
 }
 
-/// Whether the host has a name server for guests.
-pub(super) fn name_servers() -> Finding {
-    let known: Vec<String> = resolvers_of_the_host().iter().map(Ipv4Addr::to_string).collect();
-    let (level, message, hint) = match known.as_slice() {
-        [] => (
-            Level::Warning,
-            "guests get no name server by DHCP: the host has none that guests can reach".into(),
-            Some("add one to /etc/resolv.conf".into()),
-        ),
-        some => (Level::Ok, format!("guests get {} by DHCP", some.join(", ")), None),
-    };
-    Finding { check: "name servers".into(), level, message, hint }
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
+    /// What guests are told of name servers, and whether that is of use.
+    pub(super) fn name_servers(&self) -> Vec<Finding> {
+        let known = HostServers::read(self.engine.configured());
+        let asked: Vec<String> = known.asked.iter().map(|it| it.ip.to_string()).collect();
+        let mut findings = Vec::new();
+        let mut told = false;
+        for network in self.engine.configured() {
+            let name = &network.name;
+            let unheard = self.engine.why_unheard(network);
+            findings.extend(match (&network.dns, unheard) {
+                (Dns::Builtin, Some(reason)) => Some(warning(
+                    format!("network {name}: its guests cannot ask volnet for names: {reason}"),
+                    "mend that and restart volnet, or set dns of the network to off; see \
+                     docs/NAMES.md",
+                )),
+                (Dns::Builtin, None) if asked.is_empty() => Some(warning(
+                    format!("network {name}: volnet has no name server to ask"),
+                    "add one to /etc/resolv.conf that is not volnet itself",
+                )),
+                (Dns::Builtin, None) => {
+                    let servers = asked.join(", ");
+                    Some(well(format!(
+                        "guests of network {name} ask volnet, and it asks {servers}"
+                    )))
+                }
+                (Dns::Off | Dns::Servers(_), _) => None,
+            });
+            told |= network.dhcp == Dhcp::Builtin && (network.dns == Dns::Off || unheard.is_some());
+        }
+        let servers: Vec<String> = known.told.iter().map(Ipv4Addr::to_string).collect();
+        findings.extend(told.then(|| match &servers[..] {
+            [] => warning(
+                "guests get no name server by DHCP: the host has none that guests can reach".into(),
+                "add one to /etc/resolv.conf",
+            ),
+            some => well(format!("guests get {} by DHCP", some.join(", "))),
+        }));
+        findings
+    }
 }
 
-pub(super) fn resolvers_of_the_host() -> Vec<Ipv4Addr> {
-    let read = |path: &&str| {
-        let mut text = String::new();
-        File::open(path).ok()?.take(RESOLV_CONF_MAX).read_to_string(&mut text).ok()?;
-        Some(resolvers(&text)).filter(|found| !found.is_empty())
-    };
-    RESOLV_CONF.iter().find_map(read).unwrap_or_default()
+fn well(message: String) -> Finding {
+    Finding { check: NAME_SERVERS.into(), level: Level::Ok, message, hint: None }
+}
+
+fn warning(message: String, hint: &str) -> Finding {
+    let hint = Some(hint.into());
+    Finding { check: NAME_SERVERS.into(), level: Level::Warning, message, hint }
 }
 
 #[cfg(test)]
@@ -111,11 +181,14 @@ mod tests {
         for mono in 0..10 * RESOLVERS_MS {
             let known = resolvers.known(Now { mono, ..Now::default() }, || {
                 reads += 1;
-                vec![Ipv4Addr::new(192, 0, 2, reads)]
+                HostServers {
+                    told: vec![Ipv4Addr::new(192, 0, 2, reads)],
+                    ..HostServers::default()
+                }
             });
-            assert_eq!(known.len(), 1);
+            assert_eq!(known.told.len(), 1);
         }
         assert_eq!(reads, 10);
-        assert_eq!(resolvers.known, [Ipv4Addr::new(192, 0, 2, 10)], "and they are new then");
+        assert_eq!(resolvers.known.told, [Ipv4Addr::new(192, 0, 2, 10)], "and they are new then");
     }
 }

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::doubt::{Evidence, State};
-use super::guests::resolvers_of_the_host;
 use super::shell::Shell;
 use crate::engine::decide::commands;
 use crate::engine::vm::Vm;
@@ -249,7 +248,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 log::warn!("{failure}");
             }
         }
-        self.engine.resolved(self.resolvers.known(now, resolvers_of_the_host));
+        self.resolve(now);
         let starts = |vm: &Vm| vm.record.spec.autostart && self.launcher.uses_kvm(&vm.record);
         if self.engine.vms().any(starts) {
             self.launcher.await_kvm();

@@ -6,14 +6,13 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
+use super::doubt;
 use super::shell::Shell;
-use super::{doubt, guests};
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::KVM;
 use crate::model::error::Error;
 use crate::model::expose::{Expose, HostPort};
 use crate::model::name::VmName;
-use crate::model::net::Dhcp;
 use crate::model::request::Reply;
 use crate::model::view::{Finding, Level, Status};
 use crate::network::features::Features;
@@ -53,9 +52,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let mut findings = self.launcher.check_devices();
         findings.extend(self.slow());
         findings.extend(self.launcher.check());
-        if self.engine.configured().any(|network| network.dhcp == Dhcp::Builtin) {
-            findings.push(guests::name_servers());
-        }
+        findings.extend(self.name_servers());
         findings.extend(self.state.doubt().map(|doubt| {
             finding("state_dir", Level::Error, doubt.into(), Some(doubt::REMEDY.into()))
         }));

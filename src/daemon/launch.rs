@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -73,8 +73,8 @@ pub(super) struct GuestNetworks<'a> {
     pub(super) networks: &'a [&'a NetworkConfig],
     /// volnet's part of the kernel command line.
     pub(super) kernel_args: &'a str,
-    /// The name servers of the host.
-    pub(super) resolvers: &'a [Ipv4Addr],
+    /// The name servers of the first of them.
+    pub(super) servers: &'a [IpAddr],
 }
 
 impl Launcher {
@@ -313,7 +313,7 @@ impl Launcher {
     ) -> Result<HypervisorCommand, Error> {
         let mut machine = record.spec.machine.clone().ok_or_else(no_machine)?;
         let folder = paths.folder(&record.name);
-        let seed = seed::image(record, told.networks, told.resolvers)?;
+        let seed = seed::image(record, told.networks, told.servers)?;
         machine.disks.extend(seed.iter().map(|_| seed::disk(&folder)));
         let resolved = resolve_machine(&machine, &self.defaults)?;
         self.refuse_without_kvm(resolved.hypervisor)?;

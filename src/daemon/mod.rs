@@ -2,10 +2,10 @@
 //!
 //! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `conduct`
 //! for the order of the steps, `host`, `heal`, `inspect`, `doubt` and `strays` for the host as a
-//! whole, `guests` for DHCP, `group_commit` for requests that arrive together, and [`launch`] for
-//! hypervisors. `event_loop` with its sources ([`sources`], `source`, `client`, `dhcp_socket`)
-//! drives it. [`serve()`] is the daemon, and [`offline`] the same shell for one request without a
-//! daemon. On systems other than Linux both are in `not_linux`.
+//! whole, `guests` for DHCP, `names` for DNS, `group_commit` for requests that arrive together, and
+//! [`launch`] for hypervisors. `event_loop` with its sources ([`sources`], `source`, `client`,
+//! `dhcp_socket`) drives it. [`serve()`] is the daemon, and [`offline`] the same shell for one
+//! request without a daemon. On systems other than Linux both are in `not_linux`.
 
 #[cfg(target_os = "linux")]
 mod checksums;
@@ -27,6 +27,8 @@ mod inspect;
 pub mod launch;
 #[cfg(target_os = "linux")]
 mod listen;
+#[cfg(target_os = "linux")]
+mod names;
 #[cfg(not(target_os = "linux"))]
 mod not_linux;
 #[cfg(target_os = "linux")]

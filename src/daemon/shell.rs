@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::doubt::State;
-use super::guests::{Resolvers, resolvers_of_the_host};
+use super::guests::{HostServers, Resolvers};
 use super::host::Insistence;
 use super::launch::Launcher;
 use crate::engine::decide::{Answers, Engine, Step};
@@ -23,6 +23,8 @@ use crate::hypervisor::user::User;
 use crate::model::clock::Now;
 use crate::model::error::Error;
 use crate::model::name::VmName;
+#[cfg(target_os = "linux")]
+use crate::model::net::NetworkConfig;
 use crate::model::record::{Exit, HostRecord, ProcessId, Progress};
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Query, Reply, Request};
@@ -334,9 +336,25 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// Tells the engine the name servers of the host, which guests are told.
+    /// Tells the engine the name servers of the host that guests can reach.
     pub(super) fn resolve(&mut self, now: Now) {
-        self.engine.resolved(self.resolvers.known(now, resolvers_of_the_host));
+        let networks = self.engine.configured();
+        let known = self.resolvers.known(now, || HostServers::read(networks));
+        self.engine.resolved(&known.told);
+    }
+
+    /// Why packets of the guests of a network do not reach the host, if so it seems.
+    #[cfg(target_os = "linux")]
+    pub(super) fn kept_from_host(&mut self, network: &NetworkConfig) -> Option<String> {
+        let surroundings = self.network.surroundings();
+        let surroundings = surroundings.inspect_err(|failure| log::warn!("{failure}")).ok()?;
+        surroundings.keeps_from_host(&network.bridge)
+    }
+
+    /// Questions of the guests of a network are heard from now on, or not, for this reason.
+    #[cfg(target_os = "linux")]
+    pub(super) fn names_unheard(&mut self, network: &str, reason: Option<String>) {
+        self.engine.names_unheard(network, reason);
     }
 
     /// Has the engine know what a change may need of the host: the user that it names, and which

@@ -20,6 +20,8 @@ pub(super) enum Source {
     Client(Box<Client>),
     /// The DHCP socket of a network.
     Guests(Box<DhcpSocket>),
+    /// The sockets for names of all networks.
+    Names,
     /// Requests whose files were compared.
     ChecksumWorkers,
     /// The pidfd of a VM's process.

@@ -1,6 +1,6 @@
 //! A host without a kernel that answers guests, for fuzzing and tests.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::DhcpQuery;
 use super::frame::{self, CLIENT_PORT, Datagram, Endpoints, SERVER_PORT};
@@ -11,13 +11,13 @@ use crate::model::clock::Now;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, NetworkConfig, Service, Told};
+use crate::model::net::{Dhcp, Dns, NetworkConfig, Service, Told};
 use crate::model::request::Change;
 use crate::model::spec::{NetworkSpec, VmSpec};
 use crate::model::traffic::Traffic;
 
 /// The name servers of the host.
-pub(super) const RESOLVERS: [Ipv4Addr; 1] = [Ipv4Addr::new(192, 0, 2, 53)];
+const RESOLVERS: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53))];
 
 /// An engine whose decisions always succeed.
 pub(super) struct Host {
@@ -46,6 +46,8 @@ impl Host {
             mtu: 1500,
             nat: true,
             dhcp: Dhcp::Builtin,
+            dns: Dns::Off,
+            domain: "volnet".into(),
             ipv6: false,
             managed: true,
             gateway: None,

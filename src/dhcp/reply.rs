@@ -1,6 +1,6 @@
 //! Writes the frame that answers a query.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::DhcpQuery;
 use super::frame::{CLIENT_PORT, Datagram, Endpoints, SERVER_PORT, build};
@@ -24,14 +24,9 @@ pub enum DhcpReply {
 }
 
 impl DhcpReply {
-    /// The frame. `resolvers` are the name servers for the guest.
-    pub fn frame(
-        &self,
-        guest: &Guest<'_>,
-        query: &DhcpQuery<'_>,
-        resolvers: &[Ipv4Addr],
-    ) -> Vec<u8> {
-        let payload = self.message(guest, query, resolvers);
+    /// The frame. `servers` are the name servers for the guest.
+    pub fn frame(&self, guest: &Guest<'_>, query: &DhcpQuery<'_>, servers: &[IpAddr]) -> Vec<u8> {
+        let payload = self.message(guest, query, servers);
         let (to, destination) = self.receiver(query);
         let (from, source) = (guest.network.mac, guest.network.host_ip);
         build(&Datagram {
@@ -59,7 +54,7 @@ impl DhcpReply {
         }
     }
 
-    fn message(&self, guest: &Guest<'_>, query: &DhcpQuery<'_>, resolvers: &[Ipv4Addr]) -> Vec<u8> {
+    fn message(&self, guest: &Guest<'_>, query: &DhcpQuery<'_>, servers: &[IpAddr]) -> Vec<u8> {
         let asked = query.message.head;
         let (kind, lent) = match self {
             DhcpReply::Offer { address, seconds } => (Kind::Offer, Some((*address, *seconds))),
@@ -84,7 +79,7 @@ impl DhcpReply {
             writer.number(option::REBINDING_TIME, seconds - seconds / 8);
         }
         if kind != Kind::Nak {
-            configure(&mut writer, guest, resolvers);
+            configure(&mut writer, guest, servers);
         }
         writer.finish()
     }
@@ -92,21 +87,30 @@ impl DhcpReply {
 
 /// The options for every guest of the network. The mask must come before the router (RFC 2132,
 /// 3.3).
-fn configure(writer: &mut Writer, guest: &Guest<'_>, resolvers: &[Ipv4Addr]) {
+fn configure(writer: &mut Writer, guest: &Guest<'_>, servers: &[IpAddr]) {
     writer.address(option::SUBNET_MASK, guest.network.subnet.netmask());
     writer.address(option::ROUTER, guest.network.gateway());
-    if !resolvers.is_empty() {
-        let octets: Vec<u8> = resolvers.iter().flat_map(|resolver| resolver.octets()).collect();
+    let octets: Vec<u8> = servers.iter().filter_map(v4).flat_map(|ip| ip.octets()).collect();
+    if !octets.is_empty() {
         writer.option(option::DNS, &octets);
     }
     writer.option(option::MTU, &guest.mtu.to_be_bytes());
     writer.option(option::HOST_NAME, host_name(guest.vm).as_bytes());
-    let Told { search, next_server, boot_file } = &guest.network.told;
+    let Told { next_server, boot_file, .. } = &guest.network.told;
+    let search = guest.network.search();
     if let Some(domain) = search.first() {
         writer.option(option::DOMAIN, domain.as_bytes());
         writer.option(option::SEARCH, &search_list(search));
     }
     writer.boot(*next_server, boot_file.as_deref());
+}
+
+/// What DHCPv4 can tell of.
+fn v4(server: &IpAddr) -> Option<Ipv4Addr> {
+    match server {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    }
 }
 
 /// The domains as names of DNS (RFC 1035, 4.1.4): an end that was written before is a pointer there

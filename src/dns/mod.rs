@@ -2,7 +2,7 @@
 //! takes messages and returns messages.
 //!
 //! ```text
-//! question of a guest ─ Query::read ─▶ Query
+//! question of a guest ─ DnsQuery::read ─▶ DnsQuery
 //! answer of a resolver ─ Response::read ─▶ Response ─ for_guest ─▶ message to the guest
 //! ```
 //!
@@ -14,15 +14,18 @@
 //! authority sections. Of its additional section only EDNS is kept: a resolver adds to it what
 //! nobody asked for. An answer with a record of our own domain is not passed on.
 
+pub mod forward;
 #[cfg(any(test, feature = "testing"))]
-pub mod exercise;
+pub mod fuzz;
 pub mod name;
 pub mod query;
+pub mod resolve;
+pub mod resolvers;
 pub mod response;
 pub mod wire;
 
-pub use name::Name;
-pub use query::{Code, Data, Query};
+pub use name::DomainName;
+pub use query::{DnsQuery, RecordData, ResponseCode};
 pub use response::Response;
 
 use std::fmt;

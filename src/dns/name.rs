@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Malformed;
+use super::wire::HEADER;
 
 /// The longest name in bytes, with the lengths of its labels and the root (RFC 1035, 2.3.4).
 pub const NAME_MAX: usize = 255;
@@ -18,12 +19,13 @@ const NIBBLES: usize = 32;
 /// A domain name: labels, each after its length, and the root. Upper and lower case are the same
 /// in comparisons, and kept.
 #[derive(Clone, Eq)]
-pub struct Name(Box<[u8]>);
+pub struct DomainName(Box<[u8]>);
 
-impl Name {
+impl DomainName {
     /// Reads the name at an offset of a message, and gives the offset after it. A pointer leads to
-    /// a place before the labels that it ends. So a name is read in bounded time.
-    pub fn read(message: &[u8], at: usize) -> Result<(Name, usize), Malformed> {
+    /// a place before the labels that it ends, so a name is read in bounded time. It does not lead
+    /// into the header: that of a message that is passed on is another one.
+    pub fn read(message: &[u8], at: usize) -> Result<(DomainName, usize), Malformed> {
         let mut name = Vec::new();
         let (mut begin, mut next, mut end) = (at, at, None);
         loop {
@@ -36,14 +38,14 @@ impl Name {
                         return Err(Malformed::Name);
                     }
                     if length == 0 {
-                        return Ok((Name(name.into()), end.unwrap_or(after)));
+                        return Ok((DomainName(name.into()), end.unwrap_or(after)));
                     }
                     next = after;
                 }
                 POINTER => {
                     let low = *message.get(next + 1).ok_or(Malformed::Cut)?;
                     let target = usize::from(u16::from_be_bytes([length & !POINTER, low]));
-                    if target >= begin {
+                    if !(HEADER..begin).contains(&target) {
                         return Err(Malformed::Name);
                     }
                     end = end.or(Some(next + 2));
@@ -56,7 +58,7 @@ impl Name {
 
     /// The name with these labels; `None` if one of them is empty or too long, or all are too long
     /// together.
-    pub fn of_labels<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> Option<Name> {
+    pub fn of_labels<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> Option<DomainName> {
         let mut name = Vec::new();
         for label in labels {
             if label.is_empty() || label.len() > LABEL_MAX {
@@ -66,12 +68,12 @@ impl Name {
             name.extend(label);
         }
         name.push(0);
-        (name.len() <= NAME_MAX).then(|| Name(name.into()))
+        (name.len() <= NAME_MAX).then(|| DomainName(name.into()))
     }
 
     /// The name that a text with dots between its labels stands for.
-    pub fn of_text(text: &str) -> Option<Name> {
-        Name::of_labels(text.split('.').map(str::as_bytes))
+    pub fn of_text(text: &str) -> Option<DomainName> {
+        DomainName::of_labels(text.split('.').map(str::as_bytes))
     }
 
     /// The bytes on the wire, without compression.
@@ -91,7 +93,7 @@ impl Name {
     }
 
     /// The labels before those of a domain that it ends with. None are left if it is the domain.
-    pub fn below(&self, domain: &Name) -> Option<Vec<&[u8]>> {
+    pub fn below(&self, domain: &DomainName) -> Option<Vec<&[u8]>> {
         let labels: Vec<&[u8]> = self.labels().collect();
         let before = labels.len().checked_sub(domain.labels().count())?;
         let (own, end) = labels.split_at(before);
@@ -127,13 +129,13 @@ impl Name {
     }
 }
 
-impl PartialEq for Name {
-    fn eq(&self, other: &Name) -> bool {
+impl PartialEq for DomainName {
+    fn eq(&self, other: &DomainName) -> bool {
         self.0.eq_ignore_ascii_case(&other.0)
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for DomainName {
     /// Bytes that are not printable are escaped as in RFC 1035, 5.1.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, label) in self.labels().enumerate() {
@@ -150,7 +152,7 @@ impl fmt::Display for Name {
     }
 }
 
-impl fmt::Debug for Name {
+impl fmt::Debug for DomainName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}.")
     }
@@ -162,43 +164,46 @@ mod tests {
 
     #[test]
     fn a_name_ends_and_leads_back_or_is_none() {
-        // F.ISI.ARPA, FOO.F.ISI.ARPA and ARPA (RFC 1035, 4.1.4), 20 bytes later than here.
-        let message = b"\x01F\x03ISI\x04ARPA\0\x03FOO\xc0\0\xc0\x06";
-        let read = |at| Name::read(message, at).map(|(name, end)| (name.to_string(), end));
-        assert_eq!(read(0), Ok(("F.ISI.ARPA".into(), 12)));
-        assert_eq!(read(12), Ok(("FOO.F.ISI.ARPA".into(), 18)));
-        assert_eq!(read(18), Ok(("ARPA".into(), 20)));
-        assert_eq!(read(11), Ok((String::new(), 12)), "the root");
-        for (bytes, at, wrong) in [
-            (&b""[..], 0, Malformed::Cut),
-            (b"\x03ab", 0, Malformed::Cut),
-            (b"\x01a", 0, Malformed::Cut),
-            (b"\xc0", 0, Malformed::Cut),
-            (b"\xc0\x00", 0, Malformed::Name),
-            (b"\x01a\xc0\x00", 0, Malformed::Name),
-            (b"\x01a\xc0\x04\xc0\x00", 0, Malformed::Name),
-            (b"\x41a", 0, Malformed::Name),
-            (b"\x80a", 0, Malformed::Name),
+        let after_header = |bytes: &[u8]| [&[0; HEADER], bytes].concat();
+        // F.ISI.ARPA, FOO.F.ISI.ARPA and ARPA (RFC 1035, 4.1.4), 8 bytes earlier than there.
+        let message = after_header(b"\x01F\x03ISI\x04ARPA\0\x03FOO\xc0\x0c\xc0\x12");
+        let read = |at| DomainName::read(&message, at).map(|(name, end)| (name.to_string(), end));
+        assert_eq!(read(12), Ok(("F.ISI.ARPA".into(), 24)));
+        assert_eq!(read(24), Ok(("FOO.F.ISI.ARPA".into(), 30)));
+        assert_eq!(read(30), Ok(("ARPA".into(), 32)));
+        assert_eq!(read(23), Ok((String::new(), 24)), "the root");
+        for (bytes, wrong) in [
+            (&b""[..], Malformed::Cut),
+            (b"\x03ab", Malformed::Cut),
+            (b"\x01a", Malformed::Cut),
+            (b"\xc0", Malformed::Cut),
+            (b"\xc0\x00", Malformed::Name),
+            (b"\xc0\x0b", Malformed::Name),
+            (b"\xc0\x0c", Malformed::Name),
+            (b"\x01a\xc0\x0c", Malformed::Name),
+            (b"\x01a\xc0\x10\xc0\x0c", Malformed::Name),
+            (b"\x41a", Malformed::Name),
+            (b"\x80a", Malformed::Name),
         ] {
-            assert_eq!(Name::read(bytes, at).unwrap_err(), wrong, "{bytes:?}");
+            let message = after_header(bytes);
+            assert_eq!(DomainName::read(&message, HEADER).unwrap_err(), wrong, "{bytes:?}");
         }
         // The same label again and again: each pointer leads back, and the name grows too long.
-        let mut long = vec![63];
-        long.extend([b'x'; 63]);
-        long.push(0);
-        for _ in 0..4 {
-            let before = long.len() - if long.len() == 65 { 65 } else { 66 };
+        let mut long = after_header(&[]);
+        for n in 0..5 {
+            let before = long.len().saturating_sub(66) as u16;
             long.push(63);
-            long.extend([b'y'; 63]);
-            long.extend((0xc000 | before as u16).to_be_bytes());
+            long.extend([b'x'; 63]);
+            long.extend(if n == 0 { 0_u16 } else { 0xc000 | before }.to_be_bytes());
         }
-        let at = long.len() - 66;
-        assert_eq!(Name::read(&long, at).unwrap_err(), Malformed::Name);
+        let last = long.len() - 66;
+        assert_eq!(DomainName::read(&long, last).unwrap_err(), Malformed::Name);
+        assert!(DomainName::read(&long, last - 2 * 66).is_ok());
     }
 
     #[test]
     fn names_are_compared_without_case_and_cut_at_their_domain() {
-        let name = |text| Name::of_text(text).unwrap();
+        let name = |text| DomainName::of_text(text).unwrap();
         assert_eq!(name("Web.VOLNET"), name("web.volnet"));
         assert_ne!(name("web.volnet"), name("web.volnet2"));
         let below = |text, domain| name(text).below(&name(domain)).map(|labels| labels.len());
@@ -208,13 +213,13 @@ mod tests {
         assert_eq!(below("volnet", "lan.volnet"), None);
         assert_eq!(below("a.lan.volnet", "lan.volnet"), Some(1));
         for text in ["", ".", "a..b", "a.", &"x".repeat(64), &"abc.".repeat(64)] {
-            assert_eq!(Name::of_text(text), None, "{text}");
+            assert_eq!(DomainName::of_text(text), None, "{text}");
         }
     }
 
     #[test]
     fn an_address_is_read_of_its_name() {
-        let address = |text: &str| Name::of_text(text).unwrap().address();
+        let address = |text: &str| DomainName::of_text(text).unwrap().address();
         let v4 = "2.127.168.192.IN-addr.arpa";
         assert_eq!(address(v4), Some("192.168.127.2".parse().unwrap()));
         let v6 = "b.a.9.8.7.6.5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.B.d.0.1.0.0.2.ip6.arpa";

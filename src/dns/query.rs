@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use super::wire::{
     A, AAAA, AUTHENTIC_DATA, AUTHORITATIVE, CHECKING_DISABLED, EDNS_MAX, Edns, HEADER, Header,
-    OPCODE, OPT, PTR, Question, RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, Record,
+    OPCODE, OPT, PTR, Question, RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, ResourceRecord,
     TRUNCATED, UDP_MAX,
 };
-use super::{Malformed, Name};
+use super::{DomainName, Malformed};
 
 /// The longest question in bytes: a name of full length, with room for EDNS options.
 pub const QUESTION_MAX: usize = 1024;
@@ -23,7 +23,7 @@ pub enum Transport {
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Query {
+pub struct DnsQuery {
     /// The number by which the guest knows the answer.
     pub id: u16,
     /// The flags that an answer repeats or a resolver is told.
@@ -36,7 +36,7 @@ pub struct Query {
 
 /// How a question ends (RFC 1035, 4.1.1; RFC 6895, 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
+pub enum ResponseCode {
     /// It has an answer, which may be empty.
     Answered = 0,
     /// It is not a question.
@@ -55,11 +55,11 @@ pub enum Code {
 
 /// What a record of an answer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Data {
+pub enum RecordData {
     /// An address.
     Address(IpAddr),
     /// A name.
-    Name(Name),
+    Name(DomainName),
 }
 
 /// Bytes that are not a question that is answered.
@@ -71,28 +71,28 @@ pub enum NoQuery {
     Answer(Vec<u8>),
 }
 
-impl Query {
+impl DnsQuery {
     /// Reads what a guest has sent.
-    pub fn read(message: &[u8]) -> Result<Query, NoQuery> {
+    pub fn read(message: &[u8]) -> Result<DnsQuery, NoQuery> {
         let header = Header::read(message).map_err(NoQuery::Ignore)?;
         if header.flags & RESPONSE != 0 {
             return Err(NoQuery::Ignore(Malformed::Direction));
         }
-        let refuse = |code: Code| {
+        let refuse = |code: ResponseCode| {
             let flags = RESPONSE | header.flags & (OPCODE | RECURSION_DESIRED) | code as u16;
             NoQuery::Answer(Header { id: header.id, flags, counts: [0; 4] }.write())
         };
         if header.flags & OPCODE != 0 {
-            return Err(refuse(Code::NotImplemented));
+            return Err(refuse(ResponseCode::NotImplemented));
         }
-        let query = Query::of(&header, message).map_err(|_| refuse(Code::Format))?;
+        let query = DnsQuery::of(&header, message).map_err(|_| refuse(ResponseCode::Format))?;
         match query.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
-            true => Err(NoQuery::Answer(query.fail(Code::Version))),
+            true => Err(NoQuery::Answer(query.fail(ResponseCode::Version))),
             false => Ok(query),
         }
     }
 
-    fn of(header: &Header, message: &[u8]) -> Result<Query, Malformed> {
+    fn of(header: &Header, message: &[u8]) -> Result<DnsQuery, Malformed> {
         let [1, 0, 0, additional] = header.counts else { return Err(Malformed::Sections) };
         if message.len() > QUESTION_MAX {
             return Err(Malformed::Sections);
@@ -100,13 +100,13 @@ impl Query {
         let (question, mut at) = Question::read(message, HEADER)?;
         let mut edns = None;
         for _ in 0..additional {
-            let (record, next) = Record::read(message, at)?;
+            let (record, next) = ResourceRecord::read(message, at)?;
             if record.kind == OPT && edns.replace(Edns::of(&record)).is_some() {
                 return Err(Malformed::Sections);
             }
             at = next;
         }
-        Ok(Query { id: header.id, flags: header.flags, question, edns })
+        Ok(DnsQuery { id: header.id, flags: header.flags, question, edns })
     }
 
     /// The longest answer in bytes.
@@ -126,16 +126,21 @@ impl Query {
     /// Our own answer. `authoritative` says that nobody else knows better. An answer has no time to
     /// live, because VMs come and go, and an empty one names no authority, which would give it one
     /// (RFC 2308, 3).
-    pub fn answer(&self, authoritative: bool, code: Code, records: &[Data]) -> Vec<u8> {
+    pub fn answer(
+        &self,
+        authoritative: bool,
+        code: ResponseCode,
+        records: &[RecordData],
+    ) -> Vec<u8> {
         let own = if authoritative { AUTHORITATIVE } else { 0 };
         let mut message = self.begin(own | code as u16 & 0xf, records.len() as u16);
         for record in records {
             // The owner is the question's name, which is the first after the header.
             message.extend((0xc000 | HEADER as u16).to_be_bytes());
             let (kind, data) = match record {
-                Data::Address(IpAddr::V4(address)) => (A, address.octets().to_vec()),
-                Data::Address(IpAddr::V6(address)) => (AAAA, address.octets().to_vec()),
-                Data::Name(name) => (PTR, name.bytes().to_vec()),
+                RecordData::Address(IpAddr::V4(address)) => (A, address.octets().to_vec()),
+                RecordData::Address(IpAddr::V6(address)) => (AAAA, address.octets().to_vec()),
+                RecordData::Name(name) => (PTR, name.bytes().to_vec()),
             };
             message.extend(kind.to_be_bytes());
             message.extend(self.question.class.to_be_bytes());
@@ -147,14 +152,14 @@ impl Query {
     }
 
     /// The answer that there is none.
-    pub fn fail(&self, code: Code) -> Vec<u8> {
+    pub fn fail(&self, code: ResponseCode) -> Vec<u8> {
         self.answer(false, code, &[])
     }
 
     /// The answer that the whole one does not fit, and is to be asked for by TCP.
     pub fn cut(&self) -> Vec<u8> {
         let message = self.begin(TRUNCATED, 0);
-        self.end(message, Code::Answered)
+        self.end(message, ResponseCode::Answered)
     }
 
     fn begin(&self, flags: u16, answers: u16) -> Vec<u8> {
@@ -166,7 +171,7 @@ impl Query {
         message
     }
 
-    fn end(&self, mut message: Vec<u8>, code: Code) -> Vec<u8> {
+    fn end(&self, mut message: Vec<u8>, code: ResponseCode) -> Vec<u8> {
         if let Some(edns) = &self.edns {
             // Of the flags, only the wish for DNSSEC is repeated (RFC 3225, 3).
             let flags = [(code as u16 >> 4) as u8, 0, edns.flags[2] & 0x80, 0];

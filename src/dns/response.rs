@@ -1,11 +1,11 @@
 //! Answers of resolvers.
 
-use super::query::{Query, Transport};
+use super::query::{DnsQuery, Transport};
 use super::wire::{
     AUTHENTIC_DATA, AUTHORITATIVE, CHECKING_DISABLED, CODE, Edns, HEADER, Header, OPCODE, OPT,
-    RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, Record, TRUNCATED,
+    RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, ResourceRecord, TRUNCATED,
 };
-use super::{Malformed, Name};
+use super::{DomainName, Malformed};
 
 /// The answer of a resolver to a question, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +26,9 @@ impl<'a> Response<'a> {
     /// number. Anything else is an error. `domain` is ours.
     pub fn read(
         message: &'a [u8],
-        query: &Query,
+        query: &DnsQuery,
         id: u16,
-        domain: &Name,
+        domain: &DomainName,
     ) -> Result<Response<'a>, Malformed> {
         let header = Header::read(message)?;
         if header.flags & RESPONSE == 0 || header.flags & OPCODE != 0 || header.id != id {
@@ -45,7 +45,7 @@ impl<'a> Response<'a> {
         let (mut at, mut ours) = (begin, false);
         let [_, answers, authorities, additional] = header.counts;
         for _ in 0..u32::from(answers) + u32::from(authorities) {
-            let (record, next) = Record::read(message, at)?;
+            let (record, next) = ResourceRecord::read(message, at)?;
             if record.kind == OPT {
                 return Err(Malformed::Sections);
             }
@@ -55,7 +55,7 @@ impl<'a> Response<'a> {
         let records = &message[begin..at];
         let mut edns = None;
         for _ in 0..additional {
-            let (record, next) = Record::read(message, at)?;
+            let (record, next) = ResourceRecord::read(message, at)?;
             if record.kind == OPT && edns.replace(Edns::of(&record)).is_some() {
                 return Err(Malformed::Sections);
             }
@@ -80,7 +80,7 @@ impl<'a> Response<'a> {
     }
 
     /// The answer as the guest gets it, or that it is too long.
-    pub fn for_guest(&self, query: &Query, transport: Transport) -> Vec<u8> {
+    pub fn for_guest(&self, query: &DnsQuery, transport: Transport) -> Vec<u8> {
         let kept = AUTHORITATIVE
             | TRUNCATED
             | RECURSION_DESIRED

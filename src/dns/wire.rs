@@ -1,6 +1,6 @@
 //! The fields of messages, and their numbers (RFC 1035, 4.1; IANA, Domain Name System parameters).
 
-use super::{Malformed, Name};
+use super::{DomainName, Malformed};
 
 /// Bytes of a header.
 pub const HEADER: usize = 12;
@@ -67,7 +67,7 @@ impl Header {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// The name that is asked about.
-    pub name: Name,
+    pub name: DomainName,
     /// The type of the records.
     pub kind: u16,
     /// Their class.
@@ -77,7 +77,7 @@ pub struct Question {
 impl Question {
     /// Reads the question at an offset, and gives the offset after it.
     pub fn read(message: &[u8], at: usize) -> Result<(Question, usize), Malformed> {
-        let (name, at) = Name::read(message, at)?;
+        let (name, at) = DomainName::read(message, at)?;
         let (kind, class) = (number(message, at)?, number(message, at + 2)?);
         Ok((Question { name, kind, class }, at + 4))
     }
@@ -93,9 +93,9 @@ impl Question {
 
 /// A record, without what it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
+pub struct ResourceRecord<'a> {
     /// Whose it is.
-    pub owner: Name,
+    pub owner: DomainName,
     /// Its type.
     pub kind: u16,
     /// Its class.
@@ -106,16 +106,16 @@ pub struct Record<'a> {
     pub data: &'a [u8],
 }
 
-impl<'a> Record<'a> {
+impl<'a> ResourceRecord<'a> {
     /// Reads the record at an offset, and gives the offset after it.
-    pub fn read(message: &'a [u8], at: usize) -> Result<(Record<'a>, usize), Malformed> {
-        let (owner, at) = Name::read(message, at)?;
+    pub fn read(message: &'a [u8], at: usize) -> Result<(ResourceRecord<'a>, usize), Malformed> {
+        let (owner, at) = DomainName::read(message, at)?;
         let (kind, class) = (number(message, at)?, number(message, at + 2)?);
         let ttl = message.get(at + 4..at + 8).and_then(|ttl| ttl.try_into().ok());
         let ttl = ttl.ok_or(Malformed::Cut)?;
         let (begin, length) = (at + 10, usize::from(number(message, at + 8)?));
         let data = message.get(begin..begin + length).ok_or(Malformed::Cut)?;
-        Ok((Record { owner, kind, class, ttl, data }, begin + length))
+        Ok((ResourceRecord { owner, kind, class, ttl, data }, begin + length))
     }
 }
 
@@ -132,7 +132,7 @@ pub struct Edns {
 
 impl Edns {
     /// Takes an OPT record.
-    pub fn of(record: &Record<'_>) -> Edns {
+    pub fn of(record: &ResourceRecord<'_>) -> Edns {
         Edns { size: record.class, flags: record.ttl, options: record.data.into() }
     }
 

@@ -303,7 +303,11 @@ impl Engine {
 
     /// All networks, the default one first.
     pub fn networks(&self) -> Vec<NetworkView> {
-        self.state.ledger.views()
+        let mut views = self.state.ledger.views();
+        for (view, network) in views.iter_mut().zip(self.state.ledger.networks()) {
+            view.name_servers = self.name_servers(network);
+        }
+        views
     }
 
     /// A VM by name.
@@ -333,15 +337,12 @@ impl Engine {
 
     /// What is added to the kernel command line of a VM's guest.
     pub fn kernel_args(&self, record: &Record) -> String {
-        vm::kernel_args_of(record, &self.networks_of(record), &self.known.resolvers)
+        let networks = self.networks_of(record);
+        let servers = networks.first().map(|network| self.name_servers(network));
+        vm::kernel_args_of(record, &networks, &servers.unwrap_or_default())
     }
 
-    /// The name servers of the host, of which guests are told.
-    pub fn resolvers(&self) -> &[Ipv4Addr] {
-        &self.known.resolvers
-    }
-
-    /// Takes the name servers of the host, of which guests are told.
+    /// Takes the name servers of the host, as far as guests can reach them.
     pub fn resolved(&mut self, resolvers: &[Ipv4Addr]) {
         if self.known.resolvers != resolvers {
             self.known.resolvers = resolvers.into();

@@ -154,7 +154,7 @@ impl Engine {
     fn put_lease(&mut self, name: &VmName, nic: usize, lease: Option<Lease>) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
         let had = vm.record.nics.get(nic)?;
-        if !self.state.ledger.exchange(&had.network, address(had.lease), address(lease)) {
+        if !self.state.ledger.exchange(&had.network, name, address(had.lease), address(lease)) {
             return None;
         }
         let former = vm.clone();
@@ -168,9 +168,11 @@ impl Engine {
 
     /// Restores the ledger to the former record after a failed decision.
     pub(super) fn take_lease_back(&mut self, former: &Record) {
-        let Some(now) = self.state.vms.get(&former.name) else { return };
-        for (now, former) in now.record.nics.iter().zip(&former.nics) {
-            self.state.ledger.exchange(&former.network, address(now.lease), address(former.lease));
+        let Some(vm) = self.state.vms.get(&former.name) else { return };
+        let name = &former.name;
+        for (now, former) in vm.record.nics.iter().zip(&former.nics) {
+            let (had, has) = (address(now.lease), address(former.lease));
+            self.state.ledger.exchange(&former.network, name, had, has);
         }
     }
 }

@@ -13,10 +13,11 @@ use crate::engine::ipam::{AddressPool, Why};
 use crate::engine::stranded;
 use crate::engine::uids::Uids;
 use crate::model::error::Refusal;
+use crate::model::kernel_args::host_name;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
-use crate::model::net::{Dhcp, NetworkConfig};
+use crate::model::net::{Dhcp, Dns, NetworkConfig};
 use crate::model::nic::{Lease, Nic, NicName};
 use crate::model::record::Record;
 use crate::model::run_as::UIDS_DEFAULT;
@@ -54,6 +55,10 @@ struct Account {
     /// The movable addresses, each with the number of interfaces that may use it. In the pool they
     /// are set aside.
     movable: BTreeMap<Ipv4Addr, u32>,
+    /// The VM of each leased address.
+    owners: BTreeMap<Ipv4Addr, VmName>,
+    /// The VMs by what else they are called than by their names, see [`Ledger::called`].
+    labels: BTreeMap<String, BTreeSet<VmName>>,
 }
 
 /// A thing of a VM that is not taken over, which nobody else gets.
@@ -133,7 +138,8 @@ impl Ledger {
                 .map_err(|reason| format!("network {}: {reason}", config.name))?
                 .passing_over(&config.passed_over());
             let (macs, movable) = (BTreeMap::from([(config.mac, None)]), BTreeMap::new());
-            Ok(Account { pool, macs, movable, config })
+            let (owners, labels) = (BTreeMap::new(), BTreeMap::new());
+            Ok(Account { pool, macs, movable, owners, labels, config })
         };
         Ok(Ledger {
             networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
@@ -261,6 +267,9 @@ impl Ledger {
         port.lease = port.lease.filter(held);
         account.join(addresses);
         account.macs.insert(port.mac, Some(vm.clone()));
+        account.call(vm);
+        let addresses = port.ip.into_iter().chain(port.lease.map(|lease| lease.ip));
+        account.owners.extend(addresses.map(|ip| (ip, vm.clone())));
         self.taps.insert(port.tap.clone(), vm.clone());
         Ok(())
     }
@@ -415,11 +424,15 @@ impl Ledger {
 
     fn release_nics(&mut self, nics: &[Nic], spec: &VmSpec) {
         for (nic, wanted) in nics.iter().zip(&spec.networks) {
-            self.taps.remove(&nic.tap);
+            let vm = self.taps.remove(&nic.tap);
             if let Some(account) = self.account(&nic.network) {
                 account.macs.remove(&nic.mac);
+                if let Some(vm) = vm {
+                    account.call_no_more(&vm);
+                }
                 for ip in nic.ip.into_iter().chain(nic.lease.map(|lease| lease.ip)) {
                     account.pool.release(ip);
+                    account.owners.remove(&ip);
                 }
                 account.leave(&wanted.addresses);
             }
@@ -432,6 +445,26 @@ impl Ledger {
         account.macs.get(&mac)?.as_ref()
     }
 
+    /// The VM that has this address on this network, or is offered it.
+    pub fn owner_of_ip(&self, network: &str, ip: Ipv4Addr) -> Option<&VmName> {
+        let account = self.networks.iter().find(|account| account.config.name == network)?;
+        account.owners.get(&ip)
+    }
+
+    /// The VMs with an interface on a whole network that are called `label`, in lower case, but
+    /// have another name: it differs in case, or has a dot or underscore where the label has a
+    /// hyphen ([`host_name`]). In the order of their names.
+    pub fn called<'a>(
+        &'a self,
+        whole: &'a str,
+        label: &'a str,
+    ) -> impl Iterator<Item = &'a VmName> {
+        let parts = self.networks.iter().filter(move |account| account.config.whole == whole);
+        let called: BTreeSet<_> =
+            parts.filter_map(move |account| account.labels.get(label)).flatten().collect();
+        called.into_iter()
+    }
+
     /// The address that a guest of this network would get: the wanted one if it is free, or the
     /// next.
     pub fn candidate(&self, network: &str, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
@@ -439,15 +472,16 @@ impl Ledger {
         wanted.filter(|wanted| pool.is_free(*wanted)).or_else(|| pool.peek(&[]))
     }
 
-    /// Exchanges the lease of a guest of this network. If the new address is not free, it returns
+    /// Exchanges the lease of a VM on this network. If the new address is not free, it returns
     /// false and changes nothing.
     pub fn exchange(
         &mut self,
         network: &str,
+        vm: &VmName,
         from: Option<Ipv4Addr>,
         to: Option<Ipv4Addr>,
     ) -> bool {
-        let Some(Account { pool, .. }) = self.account(network) else { return false };
+        let Some(Account { pool, owners, .. }) = self.account(network) else { return false };
         if from == to {
             return true;
         }
@@ -456,7 +490,9 @@ impl Ledger {
         }
         if let Some(from) = from {
             pool.release(from);
+            owners.remove(&from);
         }
+        owners.extend(to.map(|to| (to, vm.clone())));
         true
     }
 
@@ -506,6 +542,8 @@ impl Ledger {
         };
         account.join(&wanted.addresses);
         account.macs.insert(mac, Some(name.vm.clone()));
+        account.call(name.vm);
+        account.owners.extend(ip.map(|ip| (ip, name.vm.clone())));
         let network = account.config.name.clone();
         let tap = TapName::choose(name, |tap| self.taps.contains_key(tap));
         self.taps.insert(tap.clone(), name.vm.clone());
@@ -641,8 +679,26 @@ impl Account {
         self.macs.len() - 1
     }
 
+    /// Notes what a VM is called, if that is not its name.
+    fn call(&mut self, vm: &VmName) {
+        for label in other_labels(vm) {
+            self.labels.entry(label).or_default().insert(vm.clone());
+        }
+    }
+
+    fn call_no_more(&mut self, vm: &VmName) {
+        for label in other_labels(vm) {
+            if let Some(called) = self.labels.get_mut(&label) {
+                called.remove(vm);
+                if called.is_empty() {
+                    self.labels.remove(&label);
+                }
+            }
+        }
+    }
+
     fn view(&self) -> NetworkView {
-        let NetworkConfig { name, bridge, subnet, host_ip, mtu, nat, dhcp, .. } =
+        let NetworkConfig { name, bridge, subnet, host_ip, mtu, nat, dhcp, dns, domain, .. } =
             self.config.clone();
         let ports = self.ports() as u32;
         let ports_free = (BRIDGE_PORTS_MAX as u32).saturating_sub(ports);
@@ -655,6 +711,9 @@ impl Account {
             mtu,
             nat,
             dhcp,
+            // The engine knows them.
+            name_servers: Vec::new(),
+            domain: (dns == Dns::Builtin).then_some(domain),
             leased,
             free,
             ports,
@@ -708,4 +767,10 @@ impl Account {
 /// Refuses the movable addresses of an interface.
 fn refuse_addresses(reason: String) -> Refusal {
     Refusal::InvalidConfig { field: "network.addresses".into(), reason }
+}
+
+/// What a VM is called in lower case, other than its name.
+fn other_labels(vm: &VmName) -> BTreeSet<String> {
+    let labels = [vm.as_str().to_ascii_lowercase(), host_name(vm).to_ascii_lowercase()];
+    labels.into_iter().filter(|label| label != vm.as_str()).collect()
 }

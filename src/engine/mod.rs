@@ -3,11 +3,11 @@
 //! In reading order: what is handed out ([`ipam`], [`cid`], [`uids`], [`ledger`]), what is known of
 //! a VM ([`vm`]), what the kernel should hold for it ([`desire`]), the life of a hypervisor process
 //! ([`supervise`], [`lifecycle`], [`recover`], [`stranded`]), the addresses that guests ask for
-//! ([`lease`]), addresses that move between VMs (`movable`), the ports of the host that lead to
-//! guests ([`expose`]), what guests may send and how much ([`traffic`], [`policy`], [`limits`]),
-//! the users of VMs ([`run_as`]), what others change and what becomes of that ([`news`],
-//! [`watch`], [`patience`]), and [`decide`], where a request becomes a [`decide::Decision`].
-//! [`state`] has the parts of the engine that all of these work on.
+//! ([`lease`]), addresses that move between VMs (`movable`), their names ([`names`]), the ports of
+//! the host that lead to guests ([`expose`]), what guests may send and how much ([`traffic`],
+//! [`policy`], [`limits`]), the users of VMs ([`run_as`]), what others change and what becomes of
+//! that ([`news`], [`watch`], [`patience`]), and [`decide`], where a request becomes a
+//! [`decide::Decision`]. [`state`] has the parts of the engine that all of these work on.
 
 pub mod cid;
 pub mod decide;
@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod limits;
 mod movable;
+pub mod names;
 pub mod news;
 pub mod patience;
 pub mod policy;

@@ -66,6 +66,8 @@ pub(super) struct Known {
     pub(super) probes: Probes,
     /// The name servers of the host, as far as guests can reach them.
     pub(super) resolvers: Vec<Ipv4Addr>,
+    /// The networks whose guests volnet does not hear when they ask for names, and why.
+    pub(super) unheard: BTreeMap<String, String>,
     /// Programs of the host that listen on ports, as far as the request at hand is about ports.
     pub(super) listeners: Vec<Listener>,
     /// The user that the request at hand names.

@@ -11,7 +11,7 @@ use crate::model::error::{Error, Failure, Refusal};
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, NetworkConfig, Service};
+use crate::model::net::{Dhcp, Dns, NetworkConfig, Service};
 use crate::model::nic::Nic;
 use crate::model::record::{Exit, Progress, Record};
 use crate::model::request::Ticket;
@@ -35,6 +35,8 @@ fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConf
         mtu: 1500,
         nat: true,
         dhcp: Dhcp::Builtin,
+        dns: Dns::Off,
+        domain: "volnet".into(),
         ipv6: false,
         managed: true,
         gateway: None,

@@ -1,6 +1,6 @@
 //! A VM in the engine: its record, and the state of its process.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::engine::lease::Pace;
@@ -115,13 +115,13 @@ impl Vm {
 pub(super) fn kernel_args_of(
     record: &Record,
     networks: &[&NetworkConfig],
-    resolvers: &[Ipv4Addr],
+    servers: &[IpAddr],
 ) -> String {
     let nics = record.nics.iter().zip(networks).enumerate().rev();
     let words = nics.filter_map(|(index, (nic, network))| {
         let gateway = (index == 0).then_some(network.gateway());
-        let resolvers = if index == 0 { resolvers } else { &[] };
-        Some(kernel_args(&record.name, index, nic.ip?, gateway, network.subnet, resolvers))
+        let servers = if index == 0 { servers } else { &[] };
+        Some(kernel_args(&record.name, index, nic.ip?, gateway, network.subnet, servers))
     });
     words.collect::<Vec<_>>().join(" ")
 }

@@ -15,7 +15,7 @@
 //! only. The instance id stays the same, so that cloud-init does what is to be done once only once.
 
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -34,19 +34,19 @@ pub const SEED: &str = "seed.img";
 /// The label of the file system.
 const LABEL: &[u8; 11] = b"CIDATA     ";
 
-/// The image of a VM's seed disk; `None` if its documents say nothing of cloud-init. `resolvers`
-/// are the name servers of the host.
+/// The image of a VM's seed disk; `None` if its documents say nothing of cloud-init. `servers`
+/// are the name servers that its guest is told.
 pub fn image(
     record: &Record,
     networks: &[&NetworkConfig],
-    resolvers: &[Ipv4Addr],
+    servers: &[IpAddr],
 ) -> Result<Option<Vec<u8>>, Refusal> {
     let Some(given) = spec::cloud_init(&record.spec)? else { return Ok(None) };
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     let user_data = said(given.user_data).unwrap_or_else(|| "#cloud-config\n".into());
     let meta_data = meta_data(record, given.meta_data);
     let network_config =
-        said(given.network_config).or_else(|| network_config(record, networks, resolvers));
+        said(given.network_config).or_else(|| network_config(record, networks, servers));
     let mut files: Vec<fat::FatFile> =
         vec![("user-data", user_data.as_bytes()), ("meta-data", meta_data.as_bytes())];
     files.extend(network_config.iter().map(|text| ("network-config", text.as_bytes())));
@@ -95,14 +95,14 @@ fn complete(keys: &mut Map<String, Value>, key: &str, value: String) {
 fn network_config(
     record: &Record,
     networks: &[&NetworkConfig],
-    resolvers: &[Ipv4Addr],
+    servers: &[IpAddr],
 ) -> Option<String> {
     if record.nics.is_empty() {
         return None;
     }
     let mut text = String::from("version: 2\nethernets:\n");
     for (index, ((nic, spec), network)) in record.interfaces().zip(networks).enumerate() {
-        text += &ethernet(index, nic, spec, network, resolvers);
+        text += &ethernet(index, nic, spec, network, servers);
     }
     Some(text)
 }
@@ -114,7 +114,7 @@ fn ethernet(
     nic: &Nic,
     spec: &NetworkSpec,
     network: &NetworkConfig,
-    resolvers: &[Ipv4Addr],
+    servers: &[IpAddr],
 ) -> String {
     let mut text = format!("  eth{index}:\n");
     let mut line = |line: std::fmt::Arguments| {
@@ -134,10 +134,13 @@ fn ethernet(
         return text;
     }
     line(format_args!("gateway4: {}", network.gateway()));
-    if !resolvers.is_empty() {
-        let servers: Vec<String> = resolvers.iter().map(Ipv4Addr::to_string).collect();
+    if !servers.is_empty() {
+        let servers: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
         line(format_args!("nameservers:"));
         line(format_args!("  addresses: [{}]", servers.join(", ")));
+        if !network.search().is_empty() {
+            line(format_args!("  search: [{}]", network.search().join(", ")));
+        }
     }
     text
 }

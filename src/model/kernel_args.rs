@@ -1,6 +1,6 @@
 //! volnet's part of a guest's kernel command line.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::name::VmName;
 use crate::model::prefix::Prefix;
@@ -17,12 +17,13 @@ pub fn kernel_args(
     ip: Ipv4Addr,
     gateway: Option<Ipv4Addr>,
     subnet: Prefix,
-    resolvers: &[Ipv4Addr],
+    servers: &[IpAddr],
 ) -> String {
     let gateway = gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
     let (mask, host) = (subnet.netmask(), host_name(vm));
-    let resolvers: String = resolvers.iter().take(2).map(|server| format!(":{server}")).collect();
-    format!("ip={ip}::{gateway}:{mask}:{host}:eth{index}:off{resolvers}")
+    let servers = servers.iter().filter(|server| server.is_ipv4()).take(2);
+    let servers: String = servers.map(|server| format!(":{server}")).collect();
+    format!("ip={ip}::{gateway}:{mask}:{host}:eth{index}:off{servers}")
 }
 
 /// A VM's name as a label of a host name. A label has letters, digits and hyphens, and does not end
@@ -50,7 +51,7 @@ mod tests {
         assert_eq!(args, "ip=192.168.127.2::192.168.127.1:255.255.255.0:web-1:eth0:off");
         let vm = VmName::new("web-1").unwrap();
         let second = [10, 9, 0, 2].into();
-        let servers = [1, 2, 3].map(|last| Ipv4Addr::new(192, 0, 2, last));
+        let servers = [1, 2, 3].map(|last| IpAddr::from([192, 0, 2, last]));
         let args = kernel_args(&vm, 1, second, None, "10.9.0.0/24".parse().unwrap(), &servers);
         assert_eq!(args, "ip=10.9.0.2:::255.255.255.0:web-1:eth1:off:192.0.2.1:192.0.2.2");
     }

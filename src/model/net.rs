@@ -1,6 +1,6 @@
 //! The networks of the host, as the settings describe them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,10 @@ pub struct NetworkConfig {
     pub traffic: Traffic,
     /// Who answers guests that ask for an address by DHCP.
     pub dhcp: Dhcp,
+    /// Who answers guests that ask for names.
+    pub dns: Dns,
+    /// The domain of the names of its VMs.
+    pub domain: String,
     /// Whether VMs on it may speak IPv6.
     pub ipv6: bool,
     /// The services of the host for VMs on it.
@@ -103,6 +107,14 @@ impl NetworkConfig {
         self.gateway.unwrap_or(self.host_ip)
     }
 
+    /// The domains in which guests are told to look up names: those of the settings, or its own.
+    pub fn search(&self) -> &[String] {
+        match (&self.told.search[..], &self.dns) {
+            ([], Dns::Builtin) => std::slice::from_ref(&self.domain),
+            (search, _) => search,
+        }
+    }
+
     /// Whether no VM may have this address.
     pub fn is_reserved(&self, address: Ipv4Addr) -> bool {
         self.gateway == Some(address)
@@ -166,6 +178,17 @@ impl FromStr for Dhcp {
             .find(|dhcp| text == dhcp.as_str())
             .ok_or_else(|| format!("{text:?} is none of builtin, external and off"))
     }
+}
+
+/// Who answers the guests of a network that ask for names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dns {
+    /// volnet, on the host's address there.
+    Builtin,
+    /// Nobody: guests are told the name servers of the host.
+    Off,
+    /// These servers, which guests are told.
+    Servers(Vec<IpAddr>),
 }
 
 /// Whether the host has a table for its bridges.

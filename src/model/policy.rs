@@ -9,10 +9,12 @@
 //! A guest is identified by its address, so a policy needs an address that volnet gave. On a
 //! network whose policy is not `open`, packets from any other address are dropped.
 //!
-//! `open` is the default. A sandbox wants `internet`. But the host's DNS resolver often has a
-//! private address, which the built-in DHCP server gives to guests. `internet` would block it, and
-//! running guests would lose name resolution. So `internet` is one word in the settings: `"policy":
-//! "internet"`. The metadata service of a cloud is always denied.
+//! `open` is the default: guests are most often services that need what the host needs, at private
+//! addresses, and a packet that is denied is lost without a word. A sandbox wants `internet`, which
+//! is one word in the settings. The metadata service of a cloud is always denied.
+//!
+//! A question for a name can carry data out as well as a packet. So a policy also decides which
+//! names are passed on ([`Passed`]).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -49,6 +51,18 @@ const NOT_INTERNET: [&str; 12] = [
     "168.63.129.16/32",
 ];
 
+/// The prefixes of private networks (RFC 1918).
+const PRIVATE: [&str; 3] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
+/// UDP (IANA, protocol numbers), and the port of a resolver.
+const UDP: u8 = 17;
+const NAME_SERVER: u16 = 53;
+
+/// Whether `internet` denies this address.
+pub fn is_not_internet(address: IpAddr) -> bool {
+    let prefix = |text: &str| text.parse::<Prefix<IpAddr>>().expect("a prefix of ours");
+    NOT_INTERNET.iter().any(|text| prefix(text).contains(address))
+}
+
 /// A policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -80,6 +94,17 @@ pub enum To {
     Prefix(Prefix<IpAddr>),
     /// A port of the host that leads to a guest.
     Exposed,
+}
+
+/// Which names a guest may ask the resolvers of the host for, through volnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// All.
+    All,
+    /// Those of the internet, and none of networks that are not.
+    Internet,
+    /// None.
+    Nothing,
 }
 
 impl FromStr for PolicyRule {
@@ -134,6 +159,56 @@ impl Policy {
         ]
     }
 
+    /// Which names a guest with this policy may ask for. `resolvers` are those of the host that a
+    /// guest could ask itself.
+    ///
+    /// Who may send something anywhere may ask for names of the internet, and if it may send
+    /// something to a private address, for all names. Who may ask a resolver of the host itself may
+    /// ask it for all names here, too. Nobody else can send anything out by a question.
+    pub fn passed(&self, resolvers: &[IpAddr]) -> Passed {
+        let anywhere = |rule: &PolicyRule| rule.allow && rule.to == To::Any;
+        match self.rules.iter().any(anywhere) {
+            true if PRIVATE.iter().any(|prefix| self.reaches(prefix)) => Passed::All,
+            true => Passed::Internet,
+            false if resolvers.iter().any(|ip| self.may_ask(*ip)) => Passed::All,
+            false => Passed::Nothing,
+        }
+    }
+
+    /// Whether a packet may go to some address of a prefix.
+    fn reaches(&self, prefix: &str) -> bool {
+        let prefix: Prefix<IpAddr> = prefix.parse().expect("a prefix of ours");
+        let some = |rule: &&PolicyRule| match rule.to {
+            To::Any => true,
+            To::Prefix(to) => to.overlaps(prefix),
+            To::Exposed => false,
+        };
+        let all = |rule: &PolicyRule| {
+            let covers = match rule.to {
+                To::Any => true,
+                To::Prefix(to) => to.length() <= prefix.length() && to.overlaps(prefix),
+                To::Exposed => false,
+            };
+            covers && rule.protocol.is_none()
+        };
+        let mut rules = self.rules.iter().filter(some);
+        rules.find(|rule| rule.allow || all(rule)).is_some_and(|rule| rule.allow)
+    }
+
+    /// Whether a question may go to a resolver.
+    fn may_ask(&self, resolver: IpAddr) -> bool {
+        let matches = |rule: &&PolicyRule| {
+            let to = match rule.to {
+                To::Any => true,
+                To::Prefix(to) => to.contains(resolver),
+                To::Exposed => false,
+            };
+            let udp = rule.protocol.is_none_or(|it| it == UDP);
+            to && udp && rule.port.is_none_or(|port| port == NAME_SERVER)
+        };
+        self.rules.iter().find(matches).is_some_and(|rule| rule.allow)
+    }
+
     /// Checks a name. It becomes part of the name of a set.
     pub fn check_name(name: &str) -> Result<(), String> {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -153,6 +228,44 @@ impl fmt::Display for Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_passed_on_to_those_who_may_go_there() {
+        let passed = |rules: &[&str], resolvers: &[[u8; 4]]| {
+            let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+            let resolvers: Vec<_> = resolvers.iter().map(|ip| IpAddr::from(*ip)).collect();
+            Policy { name: "x".into(), rules }.passed(&resolvers)
+        };
+        let of = |name: &str| {
+            let policy = Policy::built_in().into_iter().find(|policy| policy.name == name);
+            policy.unwrap().passed(&[[10, 0, 0, 2].into(), [9, 9, 9, 9].into()])
+        };
+        assert_eq!(of(OPEN), Passed::All);
+        assert_eq!(of("internet"), Passed::Internet);
+        assert_eq!(of(NONE), Passed::Nothing);
+        let lan = [[10, 0, 0, 2]];
+        for (rules, resolvers, expected) in [
+            (&["allow any tcp/443"][..], &[][..], Passed::All),
+            (
+                &["deny 10.0.0.0/8", "deny 172.16.0.0/12", "deny 192.168.0.0/16", "allow any"],
+                &[],
+                Passed::Internet,
+            ),
+            (&["deny 10.0.0.0/8 tcp", "allow any"], &[], Passed::All),
+            (
+                &["allow 10.1.0.5/32 tcp/5432", "deny 10.0.0.0/8", "allow any tcp/443"],
+                &lan,
+                Passed::All,
+            ),
+            (&["allow 10.1.0.5/32 tcp/5432"], &lan, Passed::Nothing),
+            (&["allow 10.0.0.2/32 udp/53"], &lan, Passed::All),
+            (&["allow 10.0.0.2/32 udp/53"], &[], Passed::Nothing),
+            (&["deny 10.0.0.2/32 udp", "allow 10.0.0.0/8"], &lan, Passed::Nothing),
+            (&["allow exposed"], &lan, Passed::Nothing),
+        ] {
+            assert_eq!(passed(rules, resolvers), expected, "{rules:?}");
+        }
+    }
 
     #[test]
     fn rules_are_read_as_written() {

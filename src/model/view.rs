@@ -3,7 +3,7 @@
 //! The names and meanings of fields are those of `io.volnet.varlink`.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +114,10 @@ pub struct NetworkView {
     pub mtu: u16,
     pub nat: bool,
     pub dhcp: Dhcp,
+    /// The name servers that its guests are told.
+    pub name_servers: Vec<IpAddr>,
+    /// The domain of the names of its VMs, if volnet answers for them.
+    pub domain: Option<String>,
     pub leased: u32,
     pub free: u32,
     pub ports: u32,

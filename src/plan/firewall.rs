@@ -26,6 +26,17 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
+    /// Why packets from guests of a bridge to this host are dropped, as far as that can be seen.
+    pub fn keeps_from_host(&self, bridge: &str) -> Option<String> {
+        let ignorant = |it: &&Firewall| it.kind != FirewallKind::Legacy && !it.knows(bridge);
+        let firewall = self.firewalls.iter().find(ignorant);
+        let meets = |it: &&Barrier| matches!(it.at, At::Input | At::Prerouting);
+        let barrier = self.barriers.iter().filter(meets).find(|it| !it.knows(bridge));
+        let table = || barrier.map(|it| format!("table {} {}", it.family, it.table));
+        let who = firewall.map(|it| it.kind.name().to_string()).or_else(table)?;
+        Some(format!("{who} has no rule for {bridge}, and drops what guests send to this host"))
+    }
+
     /// Who else needs this host to forward packets, in words.
     pub fn needs_forwarding(&self) -> Option<String> {
         let legacy = |firewall: &&Firewall| firewall.kind == FirewallKind::Legacy;
@@ -269,6 +280,30 @@ mod tests {
     fn firewall(kind: FirewallKind, links: &[&str]) -> Surroundings {
         let links = links.iter().map(|link| (*link).to_string()).collect();
         Surroundings { firewalls: vec![Firewall { kind, links }], ..Surroundings::default() }
+    }
+
+    #[test]
+    fn a_firewall_keeps_guests_from_the_host_if_it_does_not_know_their_bridge() {
+        let keeps = |it: &Surroundings| it.keeps_from_host("vbr0").is_some();
+        for kind in [FirewallKind::Firewalld, FirewallKind::Ufw] {
+            assert!(keeps(&firewall(kind, &["vbr1"])) && !keeps(&firewall(kind, &["vbr0"])));
+        }
+        assert!(!keeps(&firewall(FirewallKind::Legacy, &[])), "nobody can tell");
+        for (at, expected) in [
+            (At::Prerouting, true),
+            (At::Input, true),
+            (At::Forward, false),
+            (At::Postrouting, false),
+        ] {
+            let (table, chain) = ("filter".into(), "x".into());
+            let links = Vec::new();
+            let barrier = Barrier { family: "inet", table, chain, at, links, owned: false };
+            let one = Surroundings { barriers: vec![barrier.clone()], ..Surroundings::default() };
+            assert_eq!(keeps(&one), expected, "{at:?}");
+            let links = vec!["vbr*".into()];
+            let barriers = vec![Barrier { links, ..barrier }];
+            assert!(!keeps(&Surroundings { barriers, ..Surroundings::default() }));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{read, write};
 use serde_json::Value;
 
@@ -38,6 +39,7 @@ pub(crate) struct Told {
     pub(crate) dns: Vec<u8>,
     pub(crate) mtu: Vec<u8>,
     pub(crate) host_name: String,
+    pub(crate) domain: String,
 }
 
 /// Opens a device of this name as hypervisors do.
@@ -155,6 +157,7 @@ impl Guest {
                 dns: option(option::DNS),
                 mtu: option(option::MTU),
                 host_name: String::from_utf8(option(option::HOST_NAME)).expect("text"),
+                domain: String::from_utf8(option(option::DOMAIN)).expect("text"),
             });
         }
     }
@@ -197,4 +200,24 @@ pub(crate) fn join(one: &Tun, other: &Tun, ended: impl Fn() -> bool) {
         let mut both = [one, other].map(|tun| PollFd::new(tun.as_fd(), PollFlags::POLLIN));
         poll(&mut both, PollTimeout::from(20_u8)).unwrap();
     }
+}
+
+/// Runs `body` as the guest of a VM: in a network namespace of its own, with a device `eth0` that
+/// is joined to the VM's tap, so that whatever speaks there comes through the very port that volnet
+/// knows.
+pub(crate) fn as_guest<T: Send>(vm: &Value, body: impl FnOnce() -> T + Send) -> T {
+    let tap = open_tap(vm["tap"].as_str().unwrap());
+    let mac = vm["mac"].as_str().unwrap();
+    let (give, take) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            give.send(open_tap("eth0")).unwrap();
+            run(&format!("ip link set eth0 address {mac} up"));
+            body()
+        });
+        let device = take.recv().unwrap();
+        join(&tap, &device, || inside.is_finished());
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

@@ -9,7 +9,7 @@ use crate::daemon::dhcp_socket::DhcpSocket;
 use crate::daemon::source::Source;
 use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
-use crate::model::net::{Dhcp, NetworkConfig};
+use crate::model::net::{Dhcp, Dns, NetworkConfig};
 use crate::network::Network;
 use crate::store::storage::Storage;
 
@@ -24,15 +24,18 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Opens DHCP sockets on new bridges. It does so only if the kernel is watched: a single
-    /// request serves no guests, and a backend without a kernel has none.
+    /// Opens the sockets for DHCP and names on new bridges. It does so only if the kernel is
+    /// watched: a single request serves no guests, and a backend without a kernel has none.
     pub(super) fn listen_to_guests(&mut self) {
         for bridge in self.shell.take_bridges() {
-            let here = |network: &&NetworkConfig| {
-                network.bridge == bridge && network.dhcp == Dhcp::Builtin
-            };
-            let network = self.shell.engine().configured().find(here).cloned();
+            let network = self.shell.engine().configured().find(|it| it.bridge == bridge).cloned();
             let Some(network) = network.filter(|_| self.kernel.is_watched()) else { continue };
+            if network.dns == Dns::Builtin {
+                self.listen_for_names(&network);
+            }
+            if network.dhcp != Dhcp::Builtin {
+                continue;
+            }
             if let Some(key) = self.sources.guests_of(&network.name) {
                 // Closing it also removes it from the poll.
                 self.sources.remove(key);

@@ -1,4 +1,5 @@
 use std::io::{Cursor, Read};
+use std::net::Ipv4Addr;
 
 use fatfs::{FileSystem, FsOptions};
 use serde_json::json;
@@ -9,7 +10,7 @@ use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, Service};
+use crate::model::net::{Dhcp, Dns, Service};
 use crate::model::record::{BootId, FORMAT};
 use crate::model::spec::VmSpec;
 use crate::model::traffic::Traffic;
@@ -25,6 +26,8 @@ fn network(name: &str, subnet: &str, host_ip: [u8; 4]) -> NetworkConfig {
         nat: true,
         traffic: Traffic::default(),
         dhcp: Dhcp::Builtin,
+        dns: Dns::Off,
+        domain: "volnet".into(),
         ipv6: false,
         host_services: vec![Service::Port(Protocol::Tcp, 1)],
         managed: true,
@@ -70,8 +73,8 @@ fn record(nics: &[(Mode, Option<[u8; 4]>)], config: Value) -> Record {
 
 /// The files of the disk, by name.
 fn files(record: &Record, networks: &[&NetworkConfig]) -> Vec<(String, String)> {
-    let resolvers = [[192, 0, 2, 53].into(), [192, 0, 2, 54].into()];
-    let image = image(record, networks, &resolvers).unwrap().expect("it has a disk");
+    let servers = [[192, 0, 2, 53].into(), [192, 0, 2, 54].into()];
+    let image = image(record, networks, &servers).unwrap().expect("it has a disk");
     let volume = FileSystem::new(Cursor::new(image), FsOptions::new()).unwrap();
     assert_eq!(volume.volume_label(), "CIDATA");
     let read = |entry: fatfs::DirEntry<'_, _>| {

@@ -7,7 +7,7 @@ use crate::model::error::Reason;
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::name::{TapName, VmName};
-use crate::model::net::{Dhcp, Service};
+use crate::model::net::{Dhcp, Dns, Service};
 use crate::model::nic::{Nic, NicName};
 use crate::model::prefix::Prefix;
 use crate::model::spec::NetworkSpec;
@@ -152,6 +152,8 @@ fn network(name: &str, n: u8) -> NetworkConfig {
         mtu: 1500,
         nat: true,
         dhcp: Dhcp::Builtin,
+        dns: Dns::Off,
+        domain: "volnet".into(),
         ipv6: false,
         managed: true,
         gateway: None,

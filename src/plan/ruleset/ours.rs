@@ -25,18 +25,19 @@ mod policies;
 mod routed;
 mod routed6;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
     Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, Layer, Match, PacketField, Rule,
     Set, SetKind, Table, Unit, Value, Verdict,
 };
-use crate::model::expose::Expose;
+use crate::model::expose::{Expose, Protocol};
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::name::TapName;
 use crate::model::net::is_guarded;
-use crate::model::net::{NetworkConfig, Service};
+use crate::model::net::{Dns, NetworkConfig, Service};
 use crate::model::policy::Policy;
 
 /// The name of our tables.
@@ -48,6 +49,8 @@ const GUEST: u32 = u32::from_be_bytes(*b"vol\0");
 /// `NF_IP_PRI_FILTER` and `NF_IP6_PRI_FILTER` (linux/netfilter_ipv4.h, linux/netfilter_ipv6.h).
 const PRIORITY_FILTER: i32 = 0;
 
+/// The port of a name server (RFC 1035).
+const NAME_SERVER: u16 = 53;
 /// Protocols that IP carries (IANA, protocol numbers).
 const ICMP: Match = is(PacketField::Protocol, 1);
 const IGMP: Match = is(PacketField::Protocol, 2);
@@ -155,12 +158,8 @@ fn shared_sets(networks: &[&NetworkConfig]) -> Vec<Set> {
     let nat = networks.iter().filter(|network| network.nat);
     let pings = networks.iter().filter(|network| network.host_services.contains(&Service::Ping));
     let services = networks.iter().flat_map(|network| {
-        network.host_services.iter().filter_map(|service| match service {
-            Service::Ping => None,
-            Service::Port(protocol, port) => {
-                let protocol = Value::Protocol(protocol.number());
-                Some(vec![bridge(network), protocol, Value::Port(*port)])
-            }
+        ports(network).into_iter().map(|(protocol, port)| {
+            vec![bridge(network), Value::Protocol(protocol), Value::Port(port)]
         })
     });
     vec![
@@ -170,6 +169,18 @@ fn shared_sets(networks: &[&NetworkConfig]) -> Vec<Set> {
         set("pings", &[Field::Link], pings.map(|network| vec![bridge(network)]).collect()),
         set("services", &[Field::Link, Field::Protocol, Field::Port], services.collect()),
     ]
+}
+
+/// The ports of the host that guests of a network reach, each with the number of its protocol: its
+/// services, and volnet's own name server.
+fn ports(network: &NetworkConfig) -> BTreeSet<(u8, u16)> {
+    let named = [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol.number(), NAME_SERVER));
+    let own = named.into_iter().filter(|_| network.dns == Dns::Builtin);
+    let services = network.host_services.iter().filter_map(|service| match service {
+        Service::Ping => None,
+        Service::Port(protocol, port) => Some((protocol.number(), *port)),
+    });
+    services.chain(own).collect()
 }
 
 /// A connection from one of our bridges is not forwarded to another. A connection from outside is

@@ -8,23 +8,32 @@
 //! by the same bridge, and pass.
 //!
 //! The host answers its guests on its address in their network, and there only the services that
-//! the network lists. Replies to connections of the host pass. Everything else from a guest is
+//! the network lists, and names. The rate of a guest's questions for names is limited, because all
+//! guests share one queue. Replies to connections of the host pass. Everything else from a guest is
 //! dropped silently, so that a guest cannot see what exists.
 
 use std::net::Ipv4Addr;
 
 use super::{
-    Chain, ChainKind, Family, Field, Hook, ICMP, Match, NetworkConfig, PRIORITY_FILTER,
-    PacketField, Rule, TABLE, Table, Value, Verdict, bridge, exposed, filter, from_elsewhere, is,
-    is_service, keep_apart, masked, outside, policies, prefixes, rule, set, shared_sets, within,
+    Chain, ChainKind, Family, Field, Hook, ICMP, Match, NAME_SERVER, NetworkConfig,
+    PRIORITY_FILTER, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Value, Verdict, bridge,
+    exposed, filter, from_elsewhere, is, is_service, keep_apart, masked, outside, policies,
+    prefixes, rule, set, shared_sets, within,
 };
 
+use crate::model::limits::Rate;
 use crate::model::policy::Policy;
 
 /// `NF_IP_PRI_NAT_SRC` (linux/netfilter_ipv4.h).
 const PRIORITY_SOURCE_NAT: i32 = 100;
 /// 169.254.0.0/16 (RFC 3927).
 const LINK_LOCAL: Match = masked(PacketField::IpDestination, 0xffff_0000, 0xa9fe_0000);
+/// Questions for names by UDP (RFC 1035, 4.2.1).
+const TO_NAME_SERVER: Match = is(PacketField::DestinationPort, NAME_SERVER as u64);
+/// Questions a second that one guest may ask the host. All guests of a network share a queue.
+const QUESTION_RATE: Rate = Rate { per_second: 1000, burst: 1000 };
+/// How long a guest that asks nothing is kept.
+const QUESTION_TIMEOUT_S: u32 = 10;
 /// `ICMP_ECHO` (linux/icmp.h).
 const ECHO: Match = is(PacketField::IcmpType, 8);
 
@@ -41,6 +50,8 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
     sets.push(prefixes("subnets", nat));
     sets.extend(exposed::sets(networks));
     sets.extend(policies::sets(policies::IPV4, networks, policies));
+    let kind = SetKind::Learned { timeout_s: QUESTION_TIMEOUT_S };
+    sets.push(Set { kind, ..set("questions", &[Field::Ipv4], Vec::new()) });
     sets.push(set("answers", &[Field::Link, Field::Ipv4], answers.collect()));
     Table {
         family: Family::Ip,
@@ -75,9 +86,11 @@ fn forwarded() -> Vec<Rule> {
 }
 
 fn to_host(networks: &[&NetworkConfig]) -> Vec<Rule> {
-    use PacketField::{InLink, IpDestination};
+    use PacketField::{InLink, IpDestination, IpSource};
+    let too_many = Match::Faster { fields: &[IpSource], set: "questions", rate: QUESTION_RATE };
     vec![
         rule([from_elsewhere(networks)], Verdict::Accept),
+        rule([UDP, TO_NAME_SERVER, too_many], Verdict::Drop),
         rule([Match::Established], Verdict::Accept),
         rule([outside(&[InLink, IpDestination], "answers")], Verdict::Drop),
         rule([ICMP, ECHO, within(&[InLink], "pings")], Verdict::Accept),
