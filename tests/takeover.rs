@@ -4,9 +4,12 @@
 mod common;
 
 use std::fs;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::unistd::{read, write};
 use serde_json::{Value, json};
 use volnet_ffi::tun::{NO_PI, TAP, Tun, VNET_HDR, open};
 
@@ -244,6 +247,75 @@ fn a_tap_that_somebody_holds_open_is_not_deleted_at_start() {
         daemon.start_again();
         assert!(daemon.log().contains("removing link vttap-guest: it has our mark"));
         assert!(agreement.check(&daemon).is_empty());
+    });
+}
+
+fn tun_of(name: &str) -> Tun {
+    Tun::attach(open().expect("tun"), name, TAP | NO_PI | VNET_HDR).expect("a tap")
+}
+
+/// A frame in which this Ethernet address says by ARP that it has this address (RFC 5227), behind
+/// an empty `struct virtio_net_hdr`.
+fn announcement(mac: [u8; 6], ip: [u8; 4]) -> Vec<u8> {
+    let ethernet = [&[0xff; 6][..], &mac, &[0x08, 0x06]].concat();
+    let arp = [&[0, 1, 0x08, 0, 6, 4, 0, 1][..], &mac, &ip, &[0; 6], &ip].concat();
+    [&[0; 10][..], &ethernet, &arp].concat()
+}
+
+#[test]
+fn a_guest_whose_record_is_lost_sends_nothing() {
+    in_namespace(|| {
+        let mut daemon = daemon();
+        let made = ["guest", "other"].map(|name| {
+            let answer = daemon.call("Create", json!({ "name": name }));
+            let vm = &answer["parameters"]["vm"];
+            let text = |field: &str| vm[field].as_str().expect("text").to_string();
+            let mac: Vec<u8> = text("mac")
+                .split(':')
+                .map(|it| u8::from_str_radix(it, 16).expect("a byte"))
+                .collect();
+            let ip: Ipv4Addr = text("ip").parse().expect("an address");
+            let held = tun_of(&text("tap"));
+            (held, <[u8; 6]>::try_from(mac).expect("six bytes"), ip.octets())
+        });
+        run("ip tuntap add wire mode tap vnet_hdr");
+        run("ip link set wire master vbr0 up");
+        let wire = tun_of("wire");
+        let [(guest, mac, ip), (other, other_mac, other_ip)] = made;
+        let (own, stolen) = (announcement(mac, ip), announcement(mac, [192, 168, 127, 99]));
+        let theirs = announcement(other_mac, other_ip);
+        // What has come to the wire since, up to a frame of the other guest's.
+        let arrived = || {
+            let mut seen = Vec::new();
+            eventually("the other guest is heard", || {
+                let _ = write(other.as_fd(), &theirs);
+                let mut frame = [0; 2048];
+                while let Ok(length) = read(wire.as_fd(), &mut frame) {
+                    seen.push(frame[..length].to_vec());
+                }
+                seen.contains(&theirs)
+            });
+            seen
+        };
+        let send = |frame: &Vec<u8>| write(guest.as_fd(), frame).is_ok();
+        eventually("the guest is heard", || send(&own) && arrived().contains(&own));
+        assert!(send(&stolen) && !arrived().contains(&stolen), "antispoof");
+
+        daemon.stop();
+        fs::remove_file(daemon.folder.join("state/vms/guest.json")).unwrap();
+        daemon.start_again();
+        for frame in [&own, &stolen] {
+            send(frame);
+            assert!(!arrived().contains(frame), "{}", run("ip -d link show vttap-guest"));
+        }
+        let findings = daemon.call("Check", json!({})).to_string();
+        assert!(findings.contains("tap vttap-guest belongs to no VM"), "{findings}");
+        assert!(link_exists("vttap-guest"), "whoever has it open keeps it");
+        // A name of another's is no way around it.
+        run("ip link set vttap-other down");
+        run("ip link set vttap-other name strange");
+        run("ip link set strange up");
+        eventually("it is off the bridge", || ip_link("strange")["master"].is_null());
     });
 }
 

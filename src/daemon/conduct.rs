@@ -7,7 +7,7 @@
 //!            ╰──────┴──────┴── failure: undone in reverse ▶ abort ▶ error replies
 //! ```
 //!
-//! A delete has the record before the plan, because the last step of that cannot be undone.
+//! A delete has the record before the plan, because the end of a link cannot be undone.
 //!
 //! Several decisions that do not touch each other share the step that costs most, the round of
 //! syncs that puts their records on the disk:

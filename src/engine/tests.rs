@@ -555,8 +555,11 @@ fn an_address_is_free_only_after_the_process_and_the_link_are_gone() {
     assert_eq!(engine.networks()[0].leased, 1);
     let decision = engine.follow_up(at(10)).unwrap();
     assert_eq!(decision.write, Write::Remove);
-    let [.., Op::DeleteLink { .. }, Op::ForgetAddress { at: Handover::Released, .. }] =
-        decision.plan.as_slice()
+    let [
+        Op::DeleteLink { .. },
+        Op::RemoveElements(_),
+        Op::ForgetAddress { at: Handover::Released, .. },
+    ] = decision.plan.as_slice()
     else {
         panic!("{:?}", decision.plan)
     };

@@ -12,8 +12,12 @@
 //! administrator gives it the alias, it becomes ours, and gets the settings and addresses of the
 //! configuration.
 //!
-//! Order of a plan: removals come first, taps before bridges. Then come links, so that rules and
-//! elements never name a missing link. Forwarding is switched on after the rules exist.
+//! Order of a plan: removals come first, taps before bridges. Then come bridges, rules, taps, and
+//! forwarding.
+//!
+//! A port of a bridge that is in none of our sets is nobody's, and may send anything. So a tap is
+//! attached after its elements were added, and it is gone or off its bridge before they are
+//! removed. Elements may name a link that does not exist.
 
 mod bridge;
 mod kind;
@@ -158,7 +162,7 @@ impl Link {
 
 /// Compares the two, and plans the steps that make them equal.
 pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
-    let Stale { links: stale, mut problems } = stale::find(desired, observed);
+    let Stale { links: stale, held, mut problems } = stale::find(desired, observed);
     let links = Links::of(observed, &stale);
     let taken: BTreeSet<&str> = desired
         .networks
@@ -176,11 +180,10 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     let tables = rules::compare_tables(&desired.tables, observed);
     let accepts = rules::compare_accepts(&networks, observed);
     let forgotten = forgotten(desired, &tables.left);
-    // A link without elements is nobody's, and may send anything: first it loses its bridge.
-    let mut plan = park(desired, &links);
-    plan.extend(tables.removed_elements);
+    let mut plan = park(desired, &held, &links);
     let remove = |link: &&Link| kind::remove(&link.name, link.index);
     plan.extend(stale.iter().filter(|link| !link.is_our_bridge()).map(remove));
+    plan.extend(tables.removed_elements);
     plan.extend(tables.closed);
     plan.extend(forgotten);
     plan.extend(accepts.remove);
@@ -190,21 +193,24 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     for network in networks {
         plan.extend(bridge::attend(network, &links, observed));
     }
-    for port in desired.ports.iter().filter(|port| free(port.bridge)) {
+    let ports = || desired.ports.iter().filter(|port| free(port.bridge));
+    plan.extend(ports().filter_map(|it| port::forget_past(it, links.seen(it.tap.as_str()))));
+    plan.extend(tables.put);
+    for port in ports() {
         match port::attach(port, links.seen(port.tap.as_str())) {
             Ok(ops) => plan.extend(ops),
             Err(problem) => problems.push(problem),
         }
     }
-    plan.extend(tables.put);
     plan.extend(forwarding(desired, observed, true));
     plan.extend(accepts.add);
     Reconciled { plan, problems }
 }
 
 /// Takes the links that are to be parked off their bridges.
-fn park(desired: &Desired<'_>, links: &Links<'_>) -> Plan {
-    let seen = desired.parked.iter().filter_map(|name| links.seen(name));
+fn park(desired: &Desired<'_>, held: &[&Link], links: &Links<'_>) -> Plan {
+    let names = desired.parked.iter().copied().chain(held.iter().map(|link| link.name.as_str()));
+    let seen = names.filter_map(|name| links.seen(name));
     seen.filter(|seen| seen.link.is_of_nic()).filter_map(port::park).collect()
 }
 

@@ -111,8 +111,7 @@ impl<'a> DesiredPort<'a> {
         self.owns(seen.link) && self.kind.fits(seen.link.kind) && self.settings(seen).is_none()
     }
 
-    /// The tap is new to its VM, and so is the address: whatever the kernel keeps of that is of
-    /// somebody else, or of a guest that lost its link.
+    /// Makes the tap and attaches it.
     fn make(&self) -> Plan {
         let name = self.tap.to_string();
         let set = LinkSettings {
@@ -128,7 +127,7 @@ impl<'a> DesiredPort<'a> {
             self.kind.make(name.clone(), self.alias()),
             Op::SetLink { name, set, former: LinkSettings::default() },
         ];
-        self.forget(Handover::Assigned).into_iter().chain(made).chain(self.shape(None)).collect()
+        made.into_iter().chain(self.shape(None)).collect()
     }
 
     /// What has the link send as fast as it should, where it does not.
@@ -169,23 +168,33 @@ impl<'a> DesiredPort<'a> {
     }
 }
 
-/// What gives a VM its place on its networks: for each interface an address without a past, a tap,
-/// its attachment; and then its elements in our sets, for some of which others go.
+/// What gives a VM its place on its networks: addresses without a past, its elements in our sets,
+/// for some of which others go, and then taps on their bridges.
 pub fn attach_plan(ports: &[DesiredPort<'_>], gone: Vec<Element>, new: Vec<Element>) -> Plan {
-    let mut plan: Plan = ports.iter().flat_map(DesiredPort::make).collect();
+    let mut plan: Plan = ports.iter().filter_map(|port| port.forget(Handover::Assigned)).collect();
     plan.extend(Op::exchange(gone, new));
+    plan.extend(ports.iter().flat_map(DesiredPort::make));
     plan
 }
 
-/// What takes it away again.
+/// What takes it away again: first the taps, because a process may have them open.
 pub fn release_plan(ports: &[DesiredPort<'_>], gone: Vec<Element>, new: Vec<Element>) -> Plan {
-    let mut plan: Plan = Op::exchange(gone, new).into_iter().collect();
     // Without an index it was never seen to be ours.
     let made = |port: &DesiredPort<'_>| port.index.map(|index| remove(port.tap.as_str(), index));
-    plan.extend(ports.iter().filter_map(made));
+    let mut plan: Plan = ports.iter().filter_map(made).collect();
+    plan.extend(Op::exchange(gone, new));
     // Last, when no packet of the VM's or to it brings back what was deleted.
     plan.extend(ports.iter().filter_map(|port| port.forget(Handover::Released)));
     plan
+}
+
+/// What has the kernel forget the address of a port whose tap will be made: what is kept of it is
+/// of somebody else, or of a guest that lost its link.
+pub(super) fn forget_past(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Option<Op> {
+    let is_remade = |Seen { link, .. }: Seen<'_>| {
+        port.owns(link) && !port.kind.fits(link.kind) && !link.carrier
+    };
+    seen.is_none_or(is_remade).then(|| port.forget(Handover::Assigned))?
 }
 
 /// What brings a VM's tap to where it should be.

@@ -78,8 +78,8 @@ impl fmt::Display for Problem {
             }
             Problem::TapHeld { tap, found } => write!(
                 f,
-                "tap {tap} belongs to no VM and a process holds it open: {found}; it stays until \
-                 that process ends, or volnet setup --force removes it"
+                "tap {tap} belongs to no VM and a process holds it open: {found}; it is on no \
+                 bridge, and stays until that process ends, or volnet setup --force removes it"
             ),
             Problem::BridgeHeld { bridge, ports } => write!(
                 f,

@@ -1,8 +1,10 @@
 //! Links that carry our mark and are not desired any more.
 //!
 //! The mark alone is no reason to remove a link. A tap that a process holds open may be that of a
-//! VM that runs: of another volnet, or of a record that is lost. It stays until somebody asks for
-//! its end. A bridge stays as long as it has ports that stay: those of others, and such taps.
+//! VM that runs: of a record that is lost, or under another name than its own. It stays until
+//! somebody asks for its end, but it is parked: taken off its bridge, and down. No rule knows a
+//! guest there, its address may be another VM's by now, and a port without elements may send
+//! anything. A bridge stays as long as it has ports of others.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +15,8 @@ use super::{Desired, Link, Observed, Problem};
 pub(super) struct Stale<'a> {
     /// These are removed.
     pub(super) links: Vec<&'a Link>,
+    /// These are parked.
+    pub(super) held: Vec<&'a Link>,
     /// These stay, and why.
     pub(super) problems: Vec<Problem>,
 }
@@ -27,11 +31,12 @@ pub(super) fn find<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Stale<'
         link.is_of_nic() && !taps.contains(&*link.name) && link.carrier && !desired.evict
     };
     // Whoever attached something else to a bridge relies on it, and on the addresses that it has.
-    let stays = |port: &&Link| held(port) || !(port.is_of_nic() || port.is_retired());
-    let mut stale = Stale { links: Vec::new(), problems: Vec::new() };
+    let stays = |port: &&Link| !(port.is_of_nic() || port.is_retired());
+    let mut stale = Stale { links: Vec::new(), held: Vec::new(), problems: Vec::new() };
     for link in &observed.links {
         let name = link.name.as_str();
         if held(link) {
+            stale.held.push(link);
             stale.problems.push(Problem::TapHeld { tap: link.name.clone(), found: describe(link) });
         } else if link.is_retired() || link.unfinished || link.is_of_nic() && !taps.contains(name) {
             stale.links.push(link);

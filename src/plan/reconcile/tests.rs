@@ -342,7 +342,7 @@ fn a_tap_made_otherwise_is_made_anew_unless_it_is_in_use() {
     assert!(busy.plan.is_empty() && matches!(busy.problems[..], [Problem::TapInUse { .. }]));
     fake.link_mut("vttap-vm0").unwrap().carrier = false;
     let steps: Vec<_> = host.drift(&mut fake).plan.iter().map(|op| op.describe().0).collect();
-    assert_eq!(steps, ["delete link", "delete neighbour", "create tap", "attach link"]);
+    assert_eq!(steps, ["delete neighbour", "delete link", "create tap", "attach link"]);
 }
 
 #[test]
@@ -383,6 +383,14 @@ fn a_tap_that_is_held_open_and_belongs_to_no_vm_stays_until_it_is_evicted() {
     let words = problem.to_string();
     assert!(words.starts_with("tap vttap-vm1 belongs to no VM and a process holds it open"));
     assert!(words.contains(r#"the alias "volnet:vm1""#), "{words}");
+    // It is off its bridge before its elements are gone.
+    let steps: Vec<_> = held.plan.iter().map(Op::describe).collect();
+    assert_eq!((steps[0].0, &*steps[0].1), ("set link", "vttap-vm1"), "{steps:?}");
+    assert!(steps[1..].iter().any(|step| step.0 == "remove elements"), "{steps:?}");
+    execute_all(&mut fake, &held.plan);
+    let link = fake.link("vttap-vm1").unwrap();
+    assert_eq!((link.master, link.up, link.carrier), (None, false, true));
+    assert!(host.drift(&mut fake).plan.is_empty());
 
     let evicted = Desired { evict: true, ..host.desired() };
     let evicted = reconcile(&evicted, &fake.kernel.observed);
@@ -411,7 +419,8 @@ fn a_bridge_stays_as_long_as_something_is_attached_to_it() {
     fake.link_mut("eth1").unwrap().master = None;
     fake.link_mut("vttap-vm0").unwrap().carrier = true;
     let (names, problems) = removed(&fake, false);
-    assert_eq!((names, problems.len()), (vec!["vbr1".into()], 2), "{problems:?}");
+    let bridges = vec!["vbr0".into(), "vbr1".into()];
+    assert_eq!((names, problems.len()), (bridges, 1), "{problems:?}");
     assert_eq!(removed(&fake, true).0, ["vttap-vm0", "vbr0", "vbr1"]);
 }
 
@@ -546,7 +555,7 @@ fn an_address_that_a_vm_had_is_forgotten_unless_another_has_it() {
     keys.push(vec![Value::Address(IpAddr::from([192, 0, 2, 9]))]);
     let plan = host.drift(&mut fake).plan;
     let steps: Vec<_> = plan.iter().map(|op| op.describe().0).collect();
-    assert_eq!(steps, ["remove elements", "delete link", "delete neighbour"]);
+    assert_eq!(steps, ["delete link", "remove elements", "delete neighbour"]);
     host.settle(&mut fake);
     assert_eq!(fake.kernel.neighbours, [(bridge, kept)].into());
     assert_eq!(fake.kernel.flows, [(kept, localhost)].into());
@@ -782,5 +791,40 @@ fn a_kernel_without_owned_tables_has_right_ones() {
         observed.tables.iter_mut().for_each(|table| table.owned = owned);
         let replaced = !reconcile(&host.desired(), &observed).plan.is_empty();
         assert_eq!(replaced, owned.is_some());
+    }
+}
+
+/// What must hold after each step: a tap on a bridge has its elements.
+#[test]
+fn no_tap_is_on_a_bridge_without_its_elements() {
+    let known = |host: &Host, fake: &Fake| {
+        let keys = &fake.kernel.observed.tables.iter().find(|it| it.family == Family::Ip);
+        let keys: Vec<_> = keys.iter().flat_map(|table| &table.sets).flat_map(|it| &it.1).collect();
+        for (number, (name, ..)) in host.vms.iter().enumerate() {
+            let link = fake.link(&format!("vttap-{name}"));
+            if link.is_some_and(|link| link.master.is_some() && link.up) {
+                let elements = host.elements(number);
+                let missing = elements.iter().find(|element| !keys.contains(&&element.key));
+                assert_eq!(missing, None, "of {name}");
+            }
+        }
+    };
+    let (all, few) = (Host::with_vms(3), Host::with_vms(1));
+    for held in [false, true] {
+        let mut fake = all.kernel();
+        fake.link_mut("vttap-vm2").unwrap().carrier = held;
+        // VMs go, all goes, all comes, and one is moved to another bridge.
+        let mut desired = vec![few.desired(), Desired::default(), all.desired(), all.desired()];
+        desired.insert(1, Desired { evict: true, ..few.desired() });
+        for (turn, desired) in desired.iter().enumerate() {
+            if turn == 4 {
+                let moved = fake.link("vbr1").map(|link| link.index);
+                fake.link_mut("vttap-vm0").unwrap().master = moved;
+            }
+            for op in reconcile(desired, &fake.kernel.observed).plan {
+                execute_all(&mut fake, &[op]);
+                known(&all, &fake);
+            }
+        }
     }
 }

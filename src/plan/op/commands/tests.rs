@@ -64,18 +64,18 @@ fn a_vm_is_attached_and_released() {
         "conntrack -D -r 10.1.0.3 >/dev/null 2>&1 || :",
     ];
     let expected = [
+        "nft 'add element ip volnet guests { 10.1.0.3 }'",
         "ip tuntap add dev vttap-vm1 mode tap user 0 vnet_hdr multi_queue",
         "ip link set dev vttap-vm1 alias volnet:vm1",
         "ip link set dev vttap-vm1 addrgenmode none",
         "ip link set dev vttap-vm1 master vbr1 mtu 1400 up",
         "ip link set dev vttap-vm1 type bridge_slave isolated on group_fwd_mask 65533",
-        "nft 'add element ip volnet guests { 10.1.0.3 }'",
     ];
     assert_eq!(commands(&plan), [&forget[..], &expected].concat());
     let expected = [
+        "ip link delete dev vttap-vm1",
         "nft 'add element ip volnet guests { 10.1.0.3 }\n\
              delete element ip volnet guests { 10.1.0.3 }'",
-        "ip link delete dev vttap-vm1",
     ];
     let made = DesiredPort { index: Some(7), ..host.port(1) };
     let plan = release_plan(&[made], host.elements(1), vec![]);
