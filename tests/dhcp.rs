@@ -392,3 +392,62 @@ fn only_a_network_that_is_to_is_served() {
         eventually("nobody listens on what is not there", || !run("ss -0 -n -l").contains("p_raw"));
     });
 }
+
+/// What the clients call: it writes their words down, one on a line, by the names that they have.
+const WORDS: &str = r#"#!/bin/sh
+case ${reason:-$1} in
+BOUND | bound) ;;
+*) exit 0 ;;
+esac
+cat >"$(dirname "$0")/told.new" <<END
+domain ${new_domain_name:-$domain}
+search ${new_domain_search:-$search}
+server ${new_tftp_server_name:-$tftp}
+file ${new_bootfile_name:-$bootfile}
+header ${new_next_server:-$siaddr} ${new_filename:-$boot_file}
+END
+mv "$(dirname "$0")/told.new" "$(dirname "$0")/told"
+"#;
+
+#[test]
+fn the_clients_of_isc_and_busybox_are_told_where_to_look_up_names_and_what_to_boot() {
+    in_namespace(|| {
+        let daemon = Daemon::configured(&json!({ "networks": [{
+            "search": ["lab.example.org", "example.org"],
+            "next_server": "192.168.127.9", "boot_file": "ipxe.efi"
+        }] }));
+        let conf = "request subnet-mask, routers, domain-name, domain-search, tftp-server-name, \
+            bootfile-name;";
+        for (name, client) in [
+            ("isc", "dhclient -4 -d -cf @/conf -lf @/leases -pf @/pid -sf @/script eth0"),
+            (
+                "busybox",
+                "busybox udhcpc -f -i eth0 -s @/script -O domain -O search -O tftp -O bootfile",
+            ),
+        ] {
+            let vm = create(&daemon, name, json!({ "mode": "dhcp" }));
+            let folder = daemon.folder.join(name);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("conf"), conf).unwrap();
+            std::fs::write(folder.join("script"), WORDS).unwrap();
+            run(&format!("chmod +x {}", folder.join("script").display()));
+            as_guest(&vm, || {
+                let line = client.replace('@', &folder.display().to_string());
+                let (program, words) = line.split_once(' ').unwrap();
+                let mut command = Command::new(program);
+                command.args(words.split(' '));
+                command.stdout(Stdio::null()).stderr(Stdio::null());
+                let _client = Running(command.spawn().expect("a client"));
+                let mut told = String::new();
+                eventually("it is told", || {
+                    told = std::fs::read_to_string(folder.join("told")).unwrap_or_default();
+                    !told.is_empty()
+                });
+                let expected = "domain lab.example.org\nsearch lab.example.org example.org\n\
+                    server 192.168.127.9\nfile ipxe.efi\nheader 192.168.127.9 ipxe.efi\n";
+                // dhclient ends each domain with a dot.
+                assert_eq!(told.replace(".org. ", ".org ").replace(".org.\n", ".org\n"), expected);
+            });
+        }
+    });
+}
