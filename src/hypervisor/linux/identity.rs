@@ -135,16 +135,28 @@ fn vm_of(pid: u32, runtime_dir: &Path) -> Option<VmName> {
 /// Waits for processes that are about to become hypervisors: for a moment nobody can read their
 /// environment.
 fn await_starts() {
-    let starts = |pid: u32| {
-        let name = read(pid, "comm", STAT_MAX).unwrap_or_default();
-        name.trim_ascii_end() == confine::NAME.as_bytes()
-    };
     for _ in 0..START_TURNS {
-        if !numbers().any(starts) {
+        if !numbers().any(|pid| is_to_become_one(pid) || is_in_execve(pid)) {
             return;
         }
         sleep(START_TURN);
     }
+}
+
+/// Whether a process is volnet itself, which gives up its rights before execve(2).
+fn is_to_become_one(pid: u32) -> bool {
+    let name = read(pid, "comm", STAT_MAX).unwrap_or_default();
+    name.trim_ascii_end() == confine::NAME.as_bytes()
+}
+
+/// Whether a process is within execve(2), where it has a new name already but no arguments and no
+/// environment yet (fs/exec.c, `begin_new_exec` and `create_elf_tables`). Threads of the kernel
+/// and processes that have ended have none either, but they have no program.
+fn is_in_execve(pid: u32) -> bool {
+    let is_empty = |file| read(pid, file, 1).is_ok_and(|content| content.is_empty());
+    let folder = folder_of(pid);
+    let program = || rights::act_as_owner(&folder, || fs::read_link(folder.join("exe")));
+    is_empty("cmdline") && is_empty("environ") && program().is_ok()
 }
 
 /// All processes.
@@ -194,6 +206,8 @@ fn marked(pid: u32, marks: &Marks) -> Option<Stat> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     // A line of `cat /proc/self/stat`, with the name of a process that wants to be misread.
@@ -209,6 +223,23 @@ mod tests {
         for length in 0..LINE.len() - 4 {
             assert_eq!(Stat::parse(&LINE[..length]), None, "{length} bytes");
         }
+    }
+
+    #[test]
+    fn who_has_no_environment_is_not_taken_to_be_in_an_execve() {
+        assert!(!is_in_execve(std::process::id()));
+        let mut command = Command::new("sleep");
+        let mut sleep = command.arg("600").env_clear().spawn().expect("sleep starts");
+        // It has arguments, once its own execve(2) is over.
+        while is_in_execve(sleep.id()) {
+            std::thread::yield_now();
+        }
+        sleep.kill().expect("it runs");
+        while !Stat::read(sleep.id()).is_ok_and(Stat::is_zombie) {
+            std::thread::yield_now();
+        }
+        assert!(!is_in_execve(sleep.id()), "it has no program any more");
+        sleep.wait().expect("it is ours");
     }
 
     #[test]
