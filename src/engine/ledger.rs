@@ -59,6 +59,8 @@ struct Account {
     owners: BTreeMap<Ipv4Addr, VmName>,
     /// The VMs by what else they are called than by their names, see [`Ledger::called`].
     labels: BTreeMap<String, BTreeSet<VmName>>,
+    /// Addresses of machines that are no VMs. In the pool they are leased, to nobody.
+    taken: BTreeSet<Ipv4Addr>,
 }
 
 /// A thing of a VM that is not taken over, which nobody else gets.
@@ -137,9 +139,10 @@ impl Ledger {
             let pool = AddressPool::new(config.subnet, config.host_ip)
                 .map_err(|reason| format!("network {}: {reason}", config.name))?
                 .passing_over(&config.passed_over());
-            let (macs, movable) = (BTreeMap::from([(config.mac, None)]), BTreeMap::new());
+            let macs = BTreeMap::from([(config.mac, None)]);
+            let (movable, taken) = (BTreeMap::new(), BTreeSet::new());
             let (owners, labels) = (BTreeMap::new(), BTreeMap::new());
-            Ok(Account { pool, macs, movable, owners, labels, config })
+            Ok(Account { pool, macs, movable, taken, owners, labels, config })
         };
         Ok(Ledger {
             networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
@@ -328,12 +331,17 @@ impl Ledger {
         self.promised.retain(|_, (_, other)| *other != ip);
         let was_promised = self.promised.len() < promised;
         let Some(account) = self.account(network) else { return false };
-        was_promised || account.pool.lease_exactly(ip).is_ok()
+        let is_nobodys = was_promised || account.pool.lease_exactly(ip).is_ok();
+        if is_nobodys {
+            account.taken.insert(ip);
+        }
+        is_nobodys
     }
 
     /// Releases an address that is leased to nobody.
     pub fn give_back(&mut self, network: &str, ip: Ipv4Addr) {
         if let Some(account) = self.account(network) {
+            account.taken.remove(&ip);
             account.pool.release(ip);
         }
     }
@@ -671,7 +679,7 @@ impl Account {
 
     /// The addresses that are leased to VMs.
     fn leased(&self) -> u32 {
-        self.pool.leased() - self.movable.len() as u32
+        self.pool.leased() - (self.movable.len() + self.taken.len()) as u32
     }
 
     /// Ports in use: one Ethernet address per port, and one for the bridge itself.

@@ -49,6 +49,8 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     }
     kernel(&world, &views, &mut wrong);
     unique(&views, &mut wrong);
+    let of_machines = nics(&views).filter_map(|nic| nic.ip).find(|ip| world.lan.has(*ip));
+    wrong.0.extend(of_machines.map(|ip| format!("{ip} is the address of a machine of the LAN")));
     for network in shell.engine().networks() {
         let here = |nic: &&NicView| nic.network == network.name;
         let ports = nics(&views).filter(here).count();

@@ -275,6 +275,51 @@ fn scenarios() -> Vec<Scenario> {
             vec![create("D", spec())],
             vec![together([create("a", thrice()), create("web1", thrice())])],
         ),
+        ("a create on a LAN", vec![machine(6, 0)], vec![create("a", spec()), Step::Settle]),
+        (
+            "an address that a machine of the LAN has",
+            vec![machine(2, 0), machine(3, 0)],
+            vec![create_and_start("a", spec()), create("web1", fixed()), Step::Settle],
+        ),
+        (
+            "a machine of the LAN that answers late",
+            vec![machine(2, 1), machine(3, 7)],
+            vec![create("a", spec()), Step::Settle, create("web1", spec()), Step::Settle],
+        ),
+        (
+            "a delete while an address is asked for",
+            vec![create("web1", spec()), machine(6, 0)],
+            vec![
+                create("a", spec()),
+                Step::Wait(200),
+                delete("a", 0),
+                delete("web1", 0),
+                Step::Settle,
+            ],
+        ),
+        (
+            "creates while addresses are asked for",
+            vec![machine(3, 0)],
+            vec![
+                together([create("a", spec()), create("web1", spec()), create("c.3", fixed())]),
+                Step::Wait(200),
+                create("a", spec()),
+                create("D", on("lab", Mode::Bridged)),
+                Step::Settle,
+            ],
+        ),
+        (
+            "a guest of a LAN asks for its address",
+            vec![machine(2, 0), create_and_start("a", asks()), Step::Settle],
+            vec![
+                Step::Lease(name("a"), Word::Get),
+                Step::Settle,
+                Step::Lease(name("a"), Word::Get),
+                Step::Wait(1_000),
+                Step::Lease(name("a"), Word::Get),
+                Step::Settle,
+            ],
+        ),
         ("create with an address that moves", vec![], vec![create("a", sharing("open"))]),
         (
             "create with an address of another policy",

@@ -33,6 +33,7 @@ pub(crate) enum Effect<'a> {
     Clean,
     Reap,
     Watch,
+    AskArp,
 }
 
 /// What goes wrong.
@@ -69,6 +70,8 @@ pub(crate) const EIO: i32 = 5;
 const ENOMEM: i32 = 12;
 const EACCES: i32 = 13;
 const EMFILE: i32 = 24;
+const ENETDOWN: i32 = 100;
+const ENOBUFS: i32 = 105;
 const ENOSPC: i32 = 28;
 const EROFS: i32 = 30;
 const EDQUOT: i32 = 122;
@@ -140,6 +143,7 @@ impl Effect<'_> {
             Effect::Sync => &[EIO, EMFILE, ENOSPC],
             Effect::Rename | Effect::Unlink => &[EIO, EACCES, ENOSPC, EROFS],
             Effect::SyncDirectory => &[EIO, EMFILE, ENOSPC],
+            Effect::AskArp => &[ENETDOWN, ENOBUFS],
             _ => &[],
         }
     }
@@ -171,6 +175,8 @@ impl Effect<'_> {
             Effect::Lend | Effect::Clean => &[Crash(Before), Crash(After)],
             // Nothing changes by these: to end before one is to end after the one before.
             Effect::Observe => &[Lost, Crash(Before)],
+            // A question that is lost on its way changes nothing, and nobody says so.
+            Effect::AskArp => &[Lost, Crash(Before), Crash(After)],
             Effect::OpenTap | Effect::Read | Effect::List | Effect::Find => &[Crash(Before)],
         }
     }

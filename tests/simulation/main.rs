@@ -17,6 +17,7 @@ mod check;
 mod exhaustive;
 mod fault;
 mod known;
+mod lan;
 mod lease;
 mod meddling;
 mod misplaced;

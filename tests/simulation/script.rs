@@ -74,6 +74,11 @@ pub(crate) fn sharing(policy: &str) -> VmSpec {
     }
 }
 
+/// A machine with this number joins the LAN of the first bridge; its answers come so late.
+pub(crate) fn machine(last: u8, late: usize) -> Step {
+    Step::Machine([10, 1, 0, last].into(), late)
+}
+
 /// A VM that wants the same address as others of this kind.
 pub(crate) fn fixed() -> VmSpec {
     let ip = Some([10, 1, 0, 3].into());

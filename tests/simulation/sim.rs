@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -113,6 +114,9 @@ pub(crate) enum Step {
     Talk(VmName),
     /// A guest does something about its address.
     Lease(VmName, Word),
+    /// A machine with this address joins the LAN of the first bridge. Its answers come after so
+    /// many looks for them.
+    Machine(Ipv4Addr, usize),
     /// Others change something.
     Meddle(Meddling),
     /// They change so much that the kernel's news of it are lost.
@@ -360,6 +364,13 @@ impl Sim {
             Step::Hang(hang) => self.world.borrow_mut().processes.hang(*hang),
             Step::Talk(name) => self.talk(name),
             Step::Lease(name, word) => self.lease(name, *word),
+            Step::Machine(ip, late) => {
+                {
+                    let world = &mut *self.world.borrow_mut();
+                    world.lan.join(&mut world.network, *ip, *late);
+                }
+                self.turn();
+            }
             Step::Meddle(meddling) => self.meddle(*meddling, false),
             Step::Overrun(meddling) => self.meddle(*meddling, true),
             Step::Insist(meddling) => {

@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use volnet::hypervisor::fake::FakeProcesses;
 use volnet::hypervisor::process::{Given, Processes};
 use volnet::hypervisor::{Control, HypervisorCommand};
 use volnet::model::error::{Failure, KernelOutcome};
+use volnet::model::mac::Mac;
 use volnet::model::name::VmName;
 use volnet::model::record::{DirectoryId, Exit, GuestEnd, ProcessId, Progress};
 use volnet::model::spec::Owner;
@@ -29,6 +31,7 @@ use volnet::store::memory::{self, Memory, Restart};
 use volnet::store::storage::{ReadError, Storage};
 
 use crate::fault::{EIO, Effect, Fault, When};
+use crate::lan::Lan;
 
 /// The runtime directory.
 pub(crate) const RUNTIME: &str = "/run";
@@ -47,6 +50,7 @@ pub(crate) struct World {
     pub(crate) network: Fake,
     pub(crate) disk: Memory,
     pub(crate) processes: FakeProcesses,
+    pub(crate) lan: Lan,
     /// Effects so far.
     effects: usize,
     /// What goes wrong at which effect.
@@ -78,6 +82,7 @@ impl World {
             network: bare(features),
             disk: Memory::new(RUNTIME),
             processes: FakeProcesses::default(),
+            lan: Lan::default(),
             effects: 0,
             faults: BTreeMap::new(),
             trace: None,
@@ -283,6 +288,29 @@ impl Network for Handle {
                 world.network.apply(op)
             },
         )
+    }
+
+    fn ask_arp(&mut self, bridge: &str, ip: Ipv4Addr) -> io::Result<()> {
+        self.effect(
+            Effect::AskArp,
+            |world| {
+                world.lan.asked(&world.network, bridge, ip);
+                Ok(())
+            },
+            |_, fault| match fault {
+                Fault::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
+                Fault::Lost => Ok(()),
+                other => unreachable!("{other:?} of a question"),
+            },
+        )
+    }
+
+    fn hear_arp(&mut self, _: &str) -> Vec<(Ipv4Addr, Mac)> {
+        self.world().lan.heard()
+    }
+
+    fn end_arp(&mut self) {
+        self.world().lan.end();
     }
 
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
