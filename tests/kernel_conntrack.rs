@@ -68,6 +68,41 @@ fn the_connections_of_an_address_go_and_no_others() {
     }
 }
 
+/// Of both families, by one reading of the table.
+#[test]
+fn the_connections_of_several_addresses_go_together_and_no_others() {
+    in_namespace(|| {
+        plant(&GUESTS);
+        plant(&["-p udp -s fd00::9 -d fd00::1 --sport 40001 --dport 53"]);
+        plant(&OTHERS);
+        let addresses = [GUEST, IpAddr::V6("fd00::9".parse().unwrap())].into();
+        let mut socket = Socket::open(NetlinkFamily::Netfilter).unwrap();
+        Conntrack::Single.forget_all(&mut socket, &addresses).unwrap();
+        assert_eq!(tracked(), OTHERS.len());
+        assert_eq!(run("conntrack -L -f ipv6").lines().filter(|it| it.contains("src=")).count(), 0);
+    });
+}
+
+/// Addresses that are given out in a moment, while the thread waits for more of them.
+#[test]
+fn the_connections_of_addresses_that_are_assigned_together_all_go() {
+    in_namespace(|| {
+        let mut linux = Linux::new(0).unwrap();
+        run("ip link add vbr0 type bridge");
+        plant(&GUESTS);
+        plant(&["-p udp -s fd00::9 -d fd00::1 --sport 40001 --dport 53"]);
+        plant(&OTHERS);
+        let others = (100..110).map(|last| IpAddr::V4(Ipv4Addr::new(192, 168, 127, last)));
+        for address in others.chain([GUEST, IpAddr::V6("fd00::9".parse().unwrap())]) {
+            let (link, at) = ("vbr0".into(), Handover::Assigned);
+            linux.apply(&Op::ForgetAddress { link, address, at }).unwrap();
+        }
+        linux.flush();
+        assert_eq!(tracked(), OTHERS.len());
+        assert_eq!(run("conntrack -L -f ipv6").lines().filter(|it| it.contains("src=")).count(), 0);
+    });
+}
+
 #[test]
 fn the_connections_of_an_ipv6_address_go_and_no_others() {
     let guest = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9));

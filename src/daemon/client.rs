@@ -33,6 +33,10 @@ pub(super) const READ_PER_TURN: usize = 64 * 1024;
 pub(super) const QUEUE_MAX: usize = 256 * 1024;
 /// The most bytes that are discarded from a connection that ends. Then it is closed in any case.
 const DISCARD_MAX: usize = 16 << 20;
+/// Bytes that nearly all replies have room in.
+const REPLY: usize = 2 * 1024;
+/// Bytes of output for which a connection keeps memory.
+const OUTPUT_KEPT: usize = 4 * 1024;
 /// Bytes after which a part of a reply with all VMs ends, with the VM that reaches them.
 pub(super) const PART: usize = 32 * 1024;
 
@@ -231,6 +235,7 @@ impl Client {
             return Ok(());
         }
         let begin = self.output.len();
+        self.output.reserve(REPLY);
         self.files.extend(file.map(|file| (begin, file.clone())));
         write(&mut self.output, self.decoder.terminator());
         self.flush()
@@ -257,9 +262,9 @@ impl Client {
             }
         }
         // A large reply is rare. Its memory is freed.
-        match self.listing {
-            Some(_) => self.output.clear(),
-            None => self.output = Vec::new(),
+        match self.is_listing() || self.output.capacity() <= OUTPUT_KEPT {
+            true => self.output.clear(),
+            false => self.output = Vec::new(),
         }
         self.sent = 0;
         if self.is_closing() {

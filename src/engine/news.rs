@@ -75,9 +75,7 @@ impl Engine {
         }
         match self.owner_of(&link.name) {
             // The former link of this name may be gone.
-            _ if self.parked().any(|tap| tap.as_str() == link.name) => {
-                !present || reconcile::is_parked(link)
-            }
+            _ if self.is_of_stranded(&link.name) => !present || reconcile::is_parked(link),
             Some(port) if !present => port.index != Some(link.index),
             Some(port) => {
                 let master = link.master.and_then(|index| self.known.bridges.get(&index));

@@ -71,6 +71,14 @@ impl Engine {
         stranded.flat_map(|vm| self.parked_of(vm).map(|(tap, _)| tap))
     }
 
+    /// Whether this is one of them, by name.
+    pub(super) fn is_of_stranded(&self, tap: &str) -> bool {
+        let owner = self.state.ledger.owner_of_tap(tap).and_then(|name| self.state.vms.get(name));
+        owner.is_some_and(|vm| {
+            vm.stranded.is_some() && self.parked_of(vm).any(|(its, _)| its.as_str() == tap)
+        })
+    }
+
     fn parked_of<'a>(&'a self, vm: &'a Vm) -> impl Iterator<Item = (&'a TapName, Option<u32>)> {
         let is_its = |tap: &TapName| self.state.ledger.owner_of_tap(tap.as_str());
         let nics = vm.record.nics.iter();

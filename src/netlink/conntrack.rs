@@ -25,6 +25,8 @@ use super::writer::{Open, Writer};
 
 /// `NFNL_SUBSYS_CTNETLINK` (linux/netfilter/nfnetlink.h).
 const SUBSYSTEM: u16 = 1;
+/// `AF_UNSPEC`: of each family.
+const FAMILY_ANY: u8 = 0;
 // IPCTNL_MSG_CT_*.
 /// A message with a connection.
 #[cfg(any(test, feature = "testing"))]
@@ -198,7 +200,7 @@ pub fn delete_all(writer: &mut Writer, sequence: u32, flows: Flows) {
     if flows.family() != FAMILY_IP {
         return writer.refuse(Error::Unknown);
     }
-    let open = begin(writer, DELETE, REQUEST, sequence, flows);
+    let open = begin(writer, DELETE, REQUEST, sequence, flows.family());
     write_filter(writer, flows);
     writer.close_message(open);
 }
@@ -206,16 +208,22 @@ pub fn delete_all(writer: &mut Writer, sequence: u32, flows: Flows) {
 /// Asks for all of these connections. A kernel without filters answers with all connections, and
 /// every kernel with all IPv6 connections if these are IPv6.
 pub fn dump(writer: &mut Writer, sequence: u32, flows: Flows) {
-    let open = begin(writer, GET, REQUEST | DUMP, sequence, flows);
+    let open = begin(writer, GET, REQUEST | DUMP, sequence, flows.family());
     if flows.family() == FAMILY_IP {
         write_filter(writer, flows);
     }
     writer.close_message(open);
 }
 
-fn begin(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, flows: Flows) -> Open {
+/// Asks for all connections, of IPv4 and IPv6.
+pub fn dump_all(writer: &mut Writer, sequence: u32) {
+    let open = begin(writer, GET, REQUEST | DUMP, sequence, FAMILY_ANY);
+    writer.close_message(open);
+}
+
+fn begin(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, family: u8) -> Open {
     let open = writer.message(SUBSYSTEM << 8 | kind, flags, sequence);
-    writer.raw(&[flows.family(), 0, 0, 0]);
+    writer.raw(&[family, 0, 0, 0]);
     open
 }
 

@@ -107,7 +107,9 @@ fn checked(mut record: Record) -> Result<Record, Unreadable> {
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec_pretty(value)
+    // Room for nearly all records, so that none is copied as it grows.
+    let mut bytes = Vec::with_capacity(1024);
+    serde_json::to_writer_pretty(&mut bytes, value)
         .expect("a record has string keys only and nothing in it fails to serialise");
     bytes.push(b'\n');
     bytes

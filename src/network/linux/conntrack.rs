@@ -8,11 +8,13 @@
 //! further try would make the kernel look for a module.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::netlink::conntrack::{self, End, FlowId, FlowMessage, Flows};
 use crate::netlink::message::ACK;
+use crate::netlink::writer::Writer;
 
 use super::socket::{ACKS_MAX, Error, Socket};
 
@@ -53,6 +55,14 @@ pub enum FlowSelector {
 }
 
 impl FlowSelector {
+    /// The address, if these are all its connections.
+    pub fn address(self) -> Option<IpAddr> {
+        match self {
+            FlowSelector::Of(address) => Some(address),
+            FlowSelector::Led { .. } => None,
+        }
+    }
+
     /// Whether it is of IPv4 connections. The kernel's filter is wrong for others.
     fn is_ipv4(self) -> bool {
         let (FlowSelector::Of(address) | FlowSelector::Led { address, .. }) = self;
@@ -104,6 +114,21 @@ impl Conntrack {
             }
         }
     }
+
+    /// Deletes all connections of these addresses. The table is read once, however many they are.
+    /// To read it takes longer than the walks of a kernel that has a filter: it locks each bucket.
+    pub fn forget_all(
+        &self,
+        socket: &mut Socket,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<(), Error> {
+        if *self == Conntrack::Never {
+            return Ok(());
+        }
+        delete_wanted(socket, conntrack::dump_all, |flow| {
+            addresses.contains(&flow.began) || addresses.contains(&flow.answers)
+        })
+    }
 }
 
 fn by_filter(socket: &mut Socket, selector: FlowSelector) -> Result<(), Error> {
@@ -117,30 +142,43 @@ fn by_filter(socket: &mut Socket, selector: FlowSelector) -> Result<(), Error> {
 
 fn one_by_one(socket: &mut Socket, selector: FlowSelector) -> Result<(), Error> {
     for flows in selector.flows() {
-        let mut rounds = 0..ROUNDS_MAX;
-        while delete_some(socket, flows)? {
-            rounds.next().ok_or(Error::Unsettled)?;
-        }
+        // Linux before 5.8 does not know the filter.
+        let dump = |writer: &mut Writer, sequence| conntrack::dump(writer, sequence, flows);
+        delete_wanted(socket, dump, |flow| flow.is_of(flows))?;
     }
     Ok(())
 }
 
+/// Reads connections and deletes those that are wanted, until no more are there.
+fn delete_wanted(
+    socket: &mut Socket,
+    dump: impl Fn(&mut Writer, u32),
+    is_wanted: impl Fn(&FlowMessage<'_>) -> bool,
+) -> Result<(), Error> {
+    for _ in 0..=ROUNDS_MAX {
+        if !delete_some(socket, &dump, &is_wanted)? {
+            return Ok(());
+        }
+    }
+    Err(Error::Unsettled)
+}
+
 /// Deletes these connections, up to [`FLOWS_MAX`]. Returns whether there may be more.
-fn delete_some(socket: &mut Socket, wanted: Flows) -> Result<bool, Error> {
+fn delete_some(
+    socket: &mut Socket,
+    dump: &dyn Fn(&mut Writer, u32),
+    is_wanted: &dyn Fn(&FlowMessage<'_>) -> bool,
+) -> Result<bool, Error> {
     let left = Cell::new(FLOWS_MAX);
-    let flows = socket.dump(
-        |writer, sequence| conntrack::dump(writer, sequence, wanted),
-        |message| {
-            let flow = FlowMessage::read(message.payload)?;
-            // Linux before 5.8 does not know the filter.
-            if !flow.is_of(wanted) || left.get() == 0 {
-                return Ok(None);
-            }
-            left.set(left.get() - 1);
-            let FlowId { family, tuple, id, zone } = flow.id;
-            Ok(Some(Flow { family, tuple: tuple.into(), id, zone }))
-        },
-    )?;
+    let flows = socket.dump(dump, |message| {
+        let flow = FlowMessage::read(message.payload)?;
+        if !is_wanted(&flow) || left.get() == 0 {
+            return Ok(None);
+        }
+        left.set(left.get() - 1);
+        let FlowId { family, tuple, id, zone } = flow.id;
+        Ok(Some(Flow { family, tuple: tuple.into(), id, zone }))
+    })?;
     for some in flows.chunks(ACKS_MAX as usize) {
         delete(socket, some)?;
     }

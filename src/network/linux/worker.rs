@@ -10,7 +10,9 @@
 //!   observation leaves the link out. Groups are small, because the kernel holds its lock while it
 //!   removes one.
 //! - The thread deletes connections before it goes on with links. They are gone before a guest can
-//!   have booted.
+//!   have booted. Those of an address that a VM gets wait a moment ([`GATHER`]), so that the thread
+//!   takes no processor from the create whose reply is on its way, and is woken once for all VMs
+//!   that are made in that time.
 //!
 //! The thread removes no links while the links of the host are read ([`Worker::pause`]): a dump
 //! must begin again if links change.
@@ -23,6 +25,7 @@ use std::num::NonZeroU32;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::netlink::rtnl::link::{self, LinkChange, Target};
 use crate::plan::reconcile::ALIAS;
@@ -39,6 +42,8 @@ const GROUPS: u32 = 256;
 const GROUP_MAX: u32 = 8;
 /// The prefix of the names of retired links. The index follows, so each name is unique.
 const NAME: &str = "vtoff";
+/// How long the connections of an address that somebody gets wait for those of others.
+const GATHER: Duration = Duration::from_millis(2);
 /// Bytes of the thread's stack.
 const STACK: usize = 128 * 1024;
 
@@ -58,6 +63,8 @@ enum Task {
     Remove { index: u32, group: NonZeroU32 },
     /// Delete these connections.
     Forget(FlowSelector),
+    /// Delete those of an address that somebody gets.
+    ForgetFirst(IpAddr),
 }
 
 #[derive(Debug, Default)]
@@ -125,7 +132,7 @@ impl Worker {
     /// if it failed when it was last tried: then this fails if it fails again.
     pub fn forget_first(&mut self, address: IpAddr) -> Result<(), Error> {
         let was_left = self.shared.lock().unforgotten.contains_key(&address);
-        self.forget(FlowSelector::Of(address))?;
+        self.give(Task::ForgetFirst(address))?;
         if !was_left {
             return Ok(());
         }
@@ -164,7 +171,7 @@ impl Worker {
         let mut pending = self.shared.lock();
         match task {
             Task::Remove { index, .. } => drop(pending.links.insert(index)),
-            Task::Forget(_) => pending.forgets += 1,
+            Task::Forget(_) | Task::ForgetFirst(_) => pending.forgets += 1,
         }
         drop(pending);
         if let Some((sender, _)) = &self.thread {
@@ -229,7 +236,7 @@ fn start(shared: Arc<Shared>) -> Result<(Sender<Task>, JoinHandle<()>), Error> {
         route: Socket::open(NetlinkFamily::Route)?,
         netfilter: Socket::open(NetlinkFamily::Netfilter)?,
         conntrack: Conntrack::default(),
-        forgets: VecDeque::new(),
+        forgets: Vec::new(),
         links: VecDeque::new(),
         shared,
     };
@@ -243,7 +250,7 @@ struct Thread {
     route: Socket,
     netfilter: Socket,
     conntrack: Conntrack,
-    forgets: VecDeque<FlowSelector>,
+    forgets: Vec<FlowSelector>,
     links: VecDeque<(u32, NonZeroU32)>,
     shared: Arc<Shared>,
 }
@@ -252,14 +259,17 @@ impl Thread {
     /// Works until no more task can come.
     fn run(&mut self, receiver: &Receiver<Task>) {
         while let Ok(task) = receiver.recv() {
+            if let Task::ForgetFirst(_) = task {
+                // Asleep, it is not woken for each of the others.
+                std::thread::sleep(GATHER);
+            }
             self.take(task);
-            while !self.forgets.is_empty() || !self.links.is_empty() {
-                match self.forgets.pop_front() {
-                    Some(flows) => self.forget(flows),
-                    None => self.remove_group(),
-                }
-                while let Ok(task) = receiver.try_recv() {
-                    self.take(task);
+            loop {
+                receiver.try_iter().for_each(|task| self.take(task));
+                match (self.forgets.is_empty(), self.links.is_empty()) {
+                    (false, _) => self.forget(),
+                    (true, false) => self.remove_group(),
+                    (true, true) => break,
                 }
             }
         }
@@ -267,18 +277,33 @@ impl Thread {
 
     fn take(&mut self, task: Task) {
         match task {
-            Task::Forget(flows) => self.forgets.push_back(flows),
+            Task::Forget(flows) => self.forgets.push(flows),
+            Task::ForgetFirst(address) => self.forgets.push(FlowSelector::Of(address)),
             Task::Remove { index, group } => self.links.push_back((index, group)),
         }
     }
 
-    fn forget(&mut self, flows: FlowSelector) {
-        let mut forgotten = self.conntrack.forget(&mut self.netfilter, flows);
-        if forgotten.as_ref().is_err_and(Error::is_unknown) {
-            forgotten = self.conntrack.forget(&mut self.netfilter, flows);
+    /// Deletes connections: those of several addresses together where that saves time, and what
+    /// that did not do one by one, so that one that fails does not hold the others.
+    fn forget(&mut self) {
+        let tasks = std::mem::take(&mut self.forgets);
+        let addresses: BTreeSet<IpAddr> = tasks.iter().filter_map(|it| it.address()).collect();
+        let together = addresses.len() > 1
+            && self.conntrack == Conntrack::Single
+            && self.conntrack.forget_all(&mut self.netfilter, &addresses).is_ok();
+        for flows in tasks {
+            let is_done = together && flows.address().is_some();
+            let forgotten = if is_done { Ok(()) } else { self.forget_one(flows) };
+            self.shared.lock().forgot(flows, forgotten);
+            self.shared.changed.notify_all();
         }
-        self.shared.lock().forgot(flows, forgotten);
-        self.shared.changed.notify_all();
+    }
+
+    fn forget_one(&mut self, flows: FlowSelector) -> Result<(), Error> {
+        match self.conntrack.forget(&mut self.netfilter, flows) {
+            Err(error) if error.is_unknown() => self.conntrack.forget(&mut self.netfilter, flows),
+            forgotten => forgotten,
+        }
     }
 
     /// Removes the first links, as far as they are of one group.
