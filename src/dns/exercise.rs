@@ -1,0 +1,72 @@
+//! The codec on any bytes, for fuzzing and tests.
+
+use super::query::{Code, NoQuery, Query, Transport};
+use super::wire::{A, Edns, HEADER, Header, IN, Question, RESPONSE, Record};
+use super::{Name, Response};
+
+/// The number of the question that a resolver is asked.
+const ID: u16 = 0x1234;
+
+/// A question of a guest, as it is sent.
+pub(super) fn question(name: &str, kind: u16, edns: Option<u16>) -> Vec<u8> {
+    let name = Name::of_text(name).expect("a name");
+    let counts = [1, 0, 0, edns.is_some().into()];
+    let mut message = Header { id: 7, flags: 0x0100, counts }.write();
+    message.extend(Question { name, kind, class: IN }.bytes());
+    let record = |size| Edns { size, flags: [0; 4], options: Vec::new() }.bytes();
+    message.extend(edns.map(record).unwrap_or_default());
+    message
+}
+
+/// Takes any bytes as what a guest sends, and as what a resolver sends after the number of the
+/// question that it was asked. What comes of them has to be a message. The fuzzer and the test of
+/// its corpus call this.
+pub fn message(bytes: &[u8]) {
+    match Query::read(bytes) {
+        Ok(query) => {
+            for transport in [Transport::Udp, Transport::Tcp] {
+                assert!(query.longest(transport) >= 512);
+            }
+            let passed = Query::read(&query.to_resolver(ID)).expect("it is a question still");
+            assert_eq!((passed.id, &passed.question), (ID, &query.question));
+            assert_eq!(passed.has_edns(), query.has_edns());
+            check(&query.fail(Code::Failure), &query);
+            check(&query.cut(), &query);
+        }
+        Err(NoQuery::Answer(answer)) => {
+            let header = Header::read(&answer).expect("a header");
+            assert!(header.flags & RESPONSE != 0 && answer[..2] == bytes[..2]);
+        }
+        Err(NoQuery::Ignore(_)) => {}
+    }
+    let domain = Name::of_text("volnet").expect("a name");
+    for edns in [None, Some(4096)] {
+        let asked = question("www.example.com", A, edns);
+        let query = Query::read(&asked).expect("a question");
+        let Some((head, rest)) = bytes.split_at_checked(8) else { continue };
+        let echo = &asked[HEADER..HEADER + query.question.bytes().len()];
+        let answer = [&ID.to_be_bytes()[..], &head[..2], &[0, 1], &head[2..], echo, rest].concat();
+        let Ok(response) = Response::read(&answer, &query, ID, &domain) else { continue };
+        let _ = (response.is_cut(), response.is_failure(), response.is_about_us());
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let passed = response.for_guest(&query, transport);
+            assert!(passed.len() <= query.longest(transport));
+            check(&passed, &query);
+        }
+    }
+}
+
+/// Reads an answer to a guest to its end.
+fn check(answer: &[u8], query: &Query) {
+    let header = Header::read(answer).expect("a header");
+    assert!(header.flags & RESPONSE != 0 && header.id == query.id && header.counts[0] == 1);
+    assert_eq!(header.counts[3], u16::from(header.counts[3] > 0), "EDNS at most");
+    assert!(query.has_edns() || header.counts[3] == 0, "and to those who know it");
+    let (question, mut at) = Question::read(answer, HEADER).expect("a question");
+    assert_eq!(question, query.question);
+    let records: u32 = header.counts[1..].iter().map(|count| u32::from(*count)).sum();
+    for _ in 0..records {
+        at = Record::read(answer, at).expect("a record").1;
+    }
+    assert_eq!(at, answer.len(), "nothing else");
+}
