@@ -62,6 +62,7 @@ fn fields(of: &Value) -> impl Iterator<Item = (&'static str, String)> {
         .filter(|field| !matches!(&of[*field], Value::Null))
         .map(|field| match field {
             "created_at" | "started_at" => (field, time(&of[field])),
+            "addresses" => (field, listed(&of[field])),
             "expose" => (field, exposed(&of[field])),
             "limits" => (field, limits(&of[field])),
             "budget" => (field, budget(&of[field])),
@@ -69,6 +70,11 @@ fn fields(of: &Value) -> impl Iterator<Item = (&'static str, String)> {
             field => (field, text(&of[field])),
         })
         .filter(|(_, value)| !value.is_empty())
+}
+
+/// A list of texts as the argument of a flag; nothing if it is empty.
+fn listed(list: &Value) -> String {
+    list.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(",")
 }
 
 /// Limits as flags of `limit`; nothing if there are none.
@@ -254,6 +260,7 @@ mod tests {
                 {"protocol": "udp", "port": 53, "host_port": 53, "host_ip": "203.0.113.1"}
             ], "mac": "02:5a:00:11:22:33", "ip": "192.168.127.2",
             "netmask": "255.255.255.0", "gateway": "192.168.127.1", "mtu": 1500, "cid": 3,
+            "addresses": ["192.168.127.200", "192.168.127.201"],
             "kernel_args": "ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off",
             "ephemeral": false, "hypervisor": "qemu", "pid": 4711, "kvm": false, "exit_code": null,
             "exit_signal": null, "last_error": null, "restarts": 0,
@@ -270,6 +277,7 @@ network      default
 ip           192.168.127.2
 netmask      255.255.255.0
 gateway      192.168.127.1
+addresses    192.168.127.200,192.168.127.201
 mac          02:5a:00:11:22:33
 mtu          1500
 limits       --rx 100 --pps 5000
