@@ -70,6 +70,7 @@ _volnet() {
     *:--owner) return ;;
     *:--run-as) choices='shared own' ;;
     *:--hypervisor) choices='cloud-hypervisor qemu firecracker' ;;
+    *:--arg) return ;;
     *:--kernel) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--cmdline) return ;;
     *:--initramfs) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
@@ -95,8 +96,8 @@ _volnet() {
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;
-    run:*) choices="--mode --manifest --config --network --ip --addresses --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --run-as --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
-    create:*) choices="--mode --manifest --config --network --ip --addresses --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --run-as --hypervisor --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    run:*) choices="--mode --manifest --config --network --ip --addresses --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    create:*) choices="--mode --manifest --config --network --ip --addresses --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     stop:*) choices="--timeout --all --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;

@@ -141,6 +141,7 @@ _volnet() {
             '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s]:UID(,GID):' \
             '*--run-as[the user of its hypervisor, shared by all, its own, or one of the host (for root)]:USER:(shared own)' \
             '*--hypervisor[cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
+            '*--arg[an argument for its hypervisor after volnet’s own; may be given several times; for root]:TEXT:' \
             '*--kernel[the kernel]:FILE:_files' \
             '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
             '*--initramfs[the initial RAM file system]:FILE:_files' \
@@ -187,6 +188,7 @@ _volnet() {
             '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s]:UID(,GID):' \
             '*--run-as[the user of its hypervisor, shared by all, its own, or one of the host (for root)]:USER:(shared own)' \
             '*--hypervisor[cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
+            '*--arg[an argument for its hypervisor after volnet’s own; may be given several times; for root]:TEXT:' \
             '*--kernel[the kernel]:FILE:_files' \
             '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
             '*--initramfs[the initial RAM file system]:FILE:_files' \

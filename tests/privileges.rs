@@ -519,6 +519,7 @@ config = {
     "file": {"hypervisor": "qemu", "kernel_override": "/etc/shadow"},
     "user": {"hypervisor": "qemu", "kernel_override": "/etc/hostname", "run_as": "1234"},
     "own": {"hypervisor": "qemu", "kernel_override": "/etc/hostname", "run_as": "own"},
+    "args": {"hypervisor": "qemu", "kernel_override": "/etc/hostname", "args": ["-S"]},
     "none": {},
 }[sys.argv[2]]
 parameters = {"name": "web", "config": config, "dry_run": True}
@@ -547,7 +548,7 @@ fn member(daemon: &Daemon, word: &str) -> Value {
 }
 
 #[test]
-fn only_root_names_a_user() {
+fn only_root_names_a_user_or_arguments() {
     in_namespace(|| {
         let mut daemon = Daemon::without(&[]);
         have_a_member(&daemon);
@@ -556,6 +557,8 @@ fn only_root_names_a_user() {
         daemon.start_again();
         let denied = member(&daemon, "user");
         assert_eq!(denied["parameters"]["field"], "run_as", "{denied}");
+        let denied = member(&daemon, "args");
+        assert_eq!(denied["parameters"]["field"], "args", "{denied}");
         assert!(member(&daemon, "own")["error"].is_null());
         let root = json!({ "name": "web", "config": { "hypervisor": "qemu", "run_as": "1234" } });
         assert_eq!(create(&daemon, root)["uid"], 1234);

@@ -239,6 +239,7 @@ fn preparation(mut given: Given) -> Result<Preparation, Stop> {
 
 fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
     let (mut overrides, mut disks, mut expose) = (Vec::new(), Vec::new(), Vec::new());
+    let mut args = Vec::new();
     // Each `--network` after the first begins another NIC; what follows is about that one.
     let (mut named, mut nic) = (false, 0);
     for (flag, text) in &given.options {
@@ -247,6 +248,7 @@ fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
         }
         match (flag.name, flag.field) {
             ("disk", _) => disks.push(disk(text)),
+            ("arg", _) => args.push(text.clone()),
             ("expose", _) => expose.push((nic, exposed(text)?)),
             (name, Some(field)) => {
                 let value = setting(name, text.clone(), field.kind)?;
@@ -256,6 +258,7 @@ fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
         }
     }
     Ok(Command::Create(Box::new(Create {
+        args,
         expose,
         manifest: given.last("manifest").map(PathBuf::from),
         config: given.last("config").map(PathBuf::from),

@@ -101,6 +101,8 @@ pub(super) struct Create {
     pub(super) overrides: Vec<Override>,
     /// Disks beside those of the manifest.
     pub(super) disks: Vec<Disk>,
+    /// Arguments for its hypervisor beside those of the configuration.
+    pub(super) args: Vec<String>,
     /// Ports of the host that lead to it, as elements of `expose`, beside those of the
     /// configuration; each with the index of the network.
     pub(super) expose: Vec<(usize, Value)>,

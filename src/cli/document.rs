@@ -32,6 +32,9 @@ pub(super) fn parameters(
         let fields = if *nic > 0 { network(fields, *nic)? } else { &mut *fields };
         list(fields, "expose")?.push(port.clone());
     }
+    for arg in &create.args {
+        list(fields, "args")?.push(arg.as_str().into());
+    }
     if !create.disks.is_empty() {
         // A manifest inside the configuration counts only if no other is given.
         if manifest.is_none() {
@@ -158,6 +161,7 @@ mod tests {
 
     fn create() -> Create {
         Create {
+            args: Vec::new(),
             name: "web".into(),
             manifest: None,
             config: None,

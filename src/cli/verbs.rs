@@ -158,7 +158,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 32] = [
+const CREATION: [Flag; 33] = [
     text(
         "mode",
         "MODE",
@@ -248,6 +248,12 @@ const CREATION: [Flag; 32] = [
         None,
         "hypervisor",
         "cloud-hypervisor, qemu, firecracker or a template",
+    ),
+    valued(
+        "arg",
+        "TEXT",
+        Complete::Nothing,
+        "an argument for its hypervisor after volnet's own; may be given several times; for root",
     ),
     file("kernel", "kernel_override", Kind::Path, "the kernel"),
     text(

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::hypervisor::template::Template;
+use crate::hypervisor::template::{Protocol, Template};
 use crate::hypervisor::{CLOUD_HYPERVISOR, FIRECRACKER, Options, QEMU, QemuMachine, QemuOptions};
 use crate::model::error::Refusal;
 use crate::spec::fields::{Fields, Place};
-use crate::spec::text;
+use crate::spec::{extra_args, text};
 
 use super::source::{Found, Key, Rank, Sources};
 
@@ -70,18 +70,22 @@ pub(super) fn options(sources: &Sources) -> Result<Options, Refusal> {
 fn describe(options: &mut Options, place: Place, name: &str, value: &Value) -> Result<(), Refusal> {
     match name {
         QEMU => {
-            let fields = Fields::read(place, value, &["program", "machine", "vsock_helper"])?;
+            let fields =
+                Fields::read(place, value, &["program", "machine", "vsock_helper", "args"])?;
             set(&mut options.qemu, fields.parsed("machine", qemu_machine)?.map(QemuOptions::of));
             set(&mut options.qemu.program, fields.parsed("program", executable)?);
             set(&mut options.qemu.vsock_helper, fields.parsed("vsock_helper", executable)?);
+            options.qemu.args = extra_args(&fields)?;
         }
         CLOUD_HYPERVISOR => {
-            let fields = Fields::read(place, value, &["program"])?;
+            let fields = Fields::read(place, value, &["program", "args"])?;
             set(&mut options.cloud_hypervisor.program, fields.parsed("program", executable)?);
+            options.cloud_hypervisor.args = extra_args(&fields)?;
         }
         FIRECRACKER => {
-            let fields = Fields::read(place, value, &["program"])?;
+            let fields = Fields::read(place, value, &["program", "args"])?;
             set(&mut options.firecracker.program, fields.parsed("program", executable)?);
+            options.firecracker.args = extra_args(&fields)?;
         }
         _ => options.templates.push(template(place, name, value)?),
     }
@@ -96,12 +100,23 @@ fn set<T>(setting: &mut T, found: Option<T>) {
 
 /// The template of a hypervisor that volnet does not know.
 fn template(place: Place, name: &str, value: &Value) -> Result<Template, Refusal> {
-    let fields = Fields::read(place, value, &["program", "args"])?;
+    let fields = Fields::read(place, value, &["program", "args", "control"])?;
     let missing = |name: &str| fields.place.field(name).refuse("it is missing");
     let program = fields.parsed("program", executable)?.ok_or_else(|| missing("program"))?;
     let (args, _) = fields.value("args").ok_or_else(|| missing("args"))?;
     let groups = fields.text_groups("args", TEMPLATE_ARGS_MAX)?;
-    Template::new(name.into(), program, groups).map_err(|reason| args.refuse(reason))
+    let protocol = fields.parsed("control", protocol)?;
+    Template::new(name.into(), program, groups, protocol).map_err(|reason| args.refuse(reason))
+}
+
+/// The protocol of a control socket, by the hypervisor that has it.
+fn protocol(text: &str) -> Result<Protocol, String> {
+    match text {
+        QEMU => Ok(Protocol::Qmp),
+        CLOUD_HYPERVISOR => Ok(Protocol::CloudHypervisor),
+        FIRECRACKER => Ok(Protocol::Firecracker),
+        _ => Err(format!("{text:?} is not one of {}", KNOWN.join(", "))),
+    }
 }
 
 fn qemu_machine(text: &str) -> Result<QemuMachine, String> {

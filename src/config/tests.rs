@@ -184,7 +184,7 @@ fn several_networks_and_hypervisors_stand_in_the_file() {
     assert_eq!(settings.machine.hypervisor, "crosvm");
     let options = settings.hypervisors;
     let groups = vec![vec!["run".into()], vec!["--net".into(), "tap-name={tap}".into()]];
-    let crosvm = Template::new("crosvm".into(), "crosvm".into(), groups).unwrap();
+    let crosvm = Template::new("crosvm".into(), "crosvm".into(), groups, None).unwrap();
     assert_eq!(options.templates, [crosvm]);
     assert_eq!(options.qemu.program, "/opt/qemu/bin/qemu-system-x86_64");
     assert_eq!(options.qemu.machine, QemuMachine::Q35);
@@ -264,7 +264,7 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"hypervisors": {"xen": {}}}"#, "hypervisors.xen.program"),
         (r#"{"hypervisors": {"xen": {"program": "xl"}}}"#, "hypervisors.xen.args"),
         (r#"{"hypervisors": {"xen": {"program": "./xl", "args": []}}}"#, "hypervisors.xen.program"),
-        (r#"{"hypervisors": {"qemu": {"program": "q", "args": []}}}"#, "hypervisors.qemu.args"),
+        (r#"{"hypervisors": {"qemu": {"arguments": []}}}"#, "hypervisors.qemu.arguments"),
         (r#"{"hypervisors": {"xen": {"program": "x", "args": [1]}}}"#, "hypervisors.xen.args[0]"),
         (
             r#"{"hypervisors": {"xen": {"program": "x", "args": [["a", 1]]}}}"#,
@@ -302,6 +302,19 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"networks": [{"boot_file": "a b"}]}"#, "networks[0].boot_file"),
         (r#"{"networks": [{"reserve": ["192.168.127.9", "x"]}]}"#, "networks[0].reserve[1]"),
         (r#"{"expose_ports": "0-9"}"#, "expose_ports"),
+        (r#"{"hypervisors": {"qemu": {"args": [""]}}}"#, "hypervisors.qemu.args[0]"),
+        (
+            r#"{"hypervisors": {"m": {"program": "m", "args": ["{control}"]}}}"#,
+            "hypervisors.m.args",
+        ),
+        (
+            r#"{"hypervisors": {"m": {"program": "m", "args": ["{cid}"], "control": "qemu"}}}"#,
+            "hypervisors.m.args",
+        ),
+        (
+            r#"{"hypervisors": {"m": {"program": "m", "args": ["{control}"], "control": "x"}}}"#,
+            "hypervisors.m.control",
+        ),
         (r#"{"vm_uids": "0-9"}"#, "vm_uids"),
         (r#"{"vm_uids": "9-8"}"#, "vm_uids"),
         (r#"{"vm_uids": "5-4294967295"}"#, "vm_uids"),

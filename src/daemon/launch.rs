@@ -342,7 +342,7 @@ impl Launcher {
     /// The descriptors of its taps that a VM's hypervisor is handed, one a queue, or none: for each
     /// the index of the NIC.
     pub(super) fn taps_of(&self, record: &Record) -> Vec<usize> {
-        if !hypervisor::takes_open_tap(self.hypervisor(record)) {
+        if !self.options.takes_open_tap(self.hypervisor(record)) {
             return Vec::new();
         }
         let nics = record.interfaces().enumerate();
@@ -352,7 +352,7 @@ impl Launcher {
     /// How to ask the VM's guest to power off.
     pub(super) fn control(&self, record: &Record, paths: &Paths) -> Result<Control, Error> {
         let folder = paths.folder(&record.name);
-        Ok(hypervisor::control(self.hypervisor(record), &folder)?)
+        Ok(hypervisor::control(self.hypervisor(record), &folder, &self.options)?)
     }
 
     /// The VM's hypervisor by name.

@@ -14,7 +14,6 @@ use super::shell::Shell;
 use super::{listen, notify, now};
 use crate::config::{Backend, Settings};
 use crate::engine::decide::Engine;
-use crate::hypervisor;
 use crate::hypervisor::cgroup::Root;
 use crate::hypervisor::linux::LinuxProcesses;
 use crate::hypervisor::user::{self, User};
@@ -113,7 +112,7 @@ fn shell(
     .with_users(settings.vm_uids.clone(), settings.run_as.clone());
     let launcher = Launcher::new(settings, user).with_cgroup(cgroup.clone());
     let owner = launcher.user().map_or(0, |user| user.uid);
-    let engine = engine.with_tap_owner(owner, hypervisor::takes_open_tap);
+    let engine = engine.with_tap_owner(owner, settings.hypervisors.openers());
     let (network, monitor): (Box<dyn Network>, _) = match settings.backend {
         Backend::Linux => {
             let linux = Linux::new(settings.pool)?;

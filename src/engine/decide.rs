@@ -222,7 +222,7 @@ impl Engine {
                 hypervisor,
                 nft_owner,
                 policies: Policy::built_in(),
-                tap_owner: (0, |_| true),
+                tap_owner: (0, Vec::new()),
                 run_as: RunAs::Shared,
                 expose_ports: PORTS_DEFAULT,
                 boot: BootId::default(),
@@ -247,8 +247,8 @@ impl Engine {
 
     /// Lets this user open the taps of those VMs whose hypervisors are not handed theirs open,
     /// unless a VM has a user of its own. All others are root's.
-    pub fn with_tap_owner(mut self, uid: u32, is_handed: fn(&str) -> bool) -> Engine {
-        self.host.tap_owner = (uid, is_handed);
+    pub fn with_tap_owner(mut self, uid: u32, openers: Vec<String>) -> Engine {
+        self.host.tap_owner = (uid, openers);
         self
     }
 

@@ -97,9 +97,10 @@ impl Engine {
         &'a self,
         record: &'a Record,
     ) -> impl Iterator<Item = DesiredPort<'a>> {
-        let (user, is_handed) = self.host.tap_owner;
-        let opens = self.hypervisor_of(record).is_some_and(|hypervisor| !is_handed(hypervisor));
-        let user = record.user.map_or(user, |user| user.uid);
+        let (user, openers) = &self.host.tap_owner;
+        let hypervisor = self.hypervisor_of(record);
+        let opens = openers.iter().any(|opener| Some(&**opener) == hypervisor);
+        let user = record.user.map_or(*user, |user| user.uid);
         let opened_by = record.spec.owner.map(|owner| owner.uid).or(opens.then_some(user));
         record.interfaces().enumerate().filter_map(move |(index, (nic, spec))| {
             let network = self.state.ledger.network(&nic.network)?;

@@ -26,7 +26,7 @@ pub(super) struct Host {
     /// What guests may be allowed.
     pub(super) policies: Vec<Policy>,
     /// The user who may open a tap by name, and which hypervisors need not.
-    pub(super) tap_owner: (u32, fn(&str) -> bool),
+    pub(super) tap_owner: (u32, Vec<String>),
     /// As whom the processes of a VM run that says nothing of it.
     pub(super) run_as: RunAs,
     /// Ports that are given to those who ask for any.

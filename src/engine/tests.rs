@@ -74,6 +74,7 @@ fn machine() -> Option<MachineSpec> {
         cpus: 1,
         memory_mb: 128,
         cmdline: String::new(),
+        args: Vec::new(),
     })
 }
 

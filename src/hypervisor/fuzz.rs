@@ -65,7 +65,8 @@ pub fn log_tail(bytes: &[u8]) {
 
 fn options() -> Options {
     let groups = vec![vec!["{disk}".into()]];
-    let template = Template::new(TEMPLATE.into(), "/other".into(), groups).expect("a template");
+    let template =
+        Template::new(TEMPLATE.into(), "/other".into(), groups, None).expect("a template");
     Options { templates: vec![template], ..Options::default() }
 }
 

@@ -39,6 +39,7 @@ fn appliance() -> MachineSpec {
         cpus: 1,
         memory_mb: 128,
         cmdline: String::new(),
+        args: Vec::new(),
     }
 }
 
@@ -53,6 +54,7 @@ fn server() -> MachineSpec {
         cpus: 2,
         memory_mb: 1024,
         cmdline: "root=/dev/vda rw loglevel=7".into(),
+        args: Vec::new(),
         ..appliance()
     }
 }
@@ -94,7 +96,7 @@ fn template() -> Template {
         group(&["--lease", "{ip}/{netmask}"]),
         group(&["--vsock", "{vsock_cid}:{vsock_socket}"]),
     ];
-    Template::new("other".into(), "/opt/other/vmm".into(), groups).unwrap()
+    Template::new("other".into(), "/opt/other/vmm".into(), groups, None).unwrap()
 }
 
 fn options() -> Options {
@@ -329,7 +331,7 @@ fn what_a_hypervisor_cannot_do_is_refused() {
 #[test]
 fn templates_are_checked_when_they_are_read() {
     let group = |word: &str| vec![vec![String::from(word)]];
-    let new = |word: &str| Template::new("t".into(), "p".into(), group(word));
+    let new = |word: &str| Template::new("t".into(), "p".into(), group(word), None);
     for word in ["{tap}", "a{{b}}c", "{{{tap}}}", ""] {
         assert!(new(word).is_ok(), "{word}");
     }

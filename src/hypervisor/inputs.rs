@@ -233,6 +233,7 @@ mod tests {
             cpus: 1,
             memory_mb: 128,
             cmdline: String::new(),
+            args: Vec::new(),
         }
     }
 

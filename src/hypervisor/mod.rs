@@ -219,27 +219,25 @@ pub fn command_line(
     options: &Options,
 ) -> Result<HypervisorCommand, Refusal> {
     text::check_folder(&launch.folder)?;
-    match hypervisor {
+    let mut command = match hypervisor {
         QEMU => qemu::command(launch, &options.qemu),
         CLOUD_HYPERVISOR => cloud_hypervisor::command(launch, &options.cloud_hypervisor),
         FIRECRACKER => firecracker::command(launch, &options.firecracker),
         name => template::command(launch, options.template(name)?),
-    }
+    }?;
+    command.args.extend_from_slice(options.args(hypervisor));
+    command.args.extend_from_slice(&launch.machine.args);
+    Ok(command)
 }
 
 /// How to ask the hypervisor of that name to power its guest off.
-pub fn control(hypervisor: &str, folder: &Path) -> Result<Control, Refusal> {
+pub fn control(hypervisor: &str, folder: &Path, options: &Options) -> Result<Control, Refusal> {
     match hypervisor {
         QEMU => qemu::control(folder),
         CLOUD_HYPERVISOR => cloud_hypervisor::control(folder),
         FIRECRACKER => firecracker::control(folder),
-        _ => Ok(Control::Terminate),
+        name => template::control(folder, options.template(name)?),
     }
-}
-
-/// Whether the hypervisor of that name gets its tap open. Others open it by name.
-pub fn takes_open_tap(hypervisor: &str) -> bool {
-    matches!(hypervisor, QEMU | CLOUD_HYPERVISOR)
 }
 
 /// The network arguments of the hypervisor of that name, each as one element. For Firecracker it is

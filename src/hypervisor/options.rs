@@ -26,6 +26,8 @@ pub struct QemuOptions {
     pub machine: QemuMachine,
     /// The helper that gives vsock to guests where the host's kernel has no vhost-vsock.
     pub vsock_helper: String,
+    /// Arguments after volnet's own, before a VM's.
+    pub args: Vec<String>,
 }
 
 /// The machines of QEMU that volnet can describe.
@@ -47,6 +49,8 @@ pub struct CloudHypervisorOptions {
     /// Pass `ip=` and `mask=` as Volant does. For Cloud Hypervisor they mean the host's side of the
     /// tap, and it ignores them if the tap exists.
     pub net_ip_mask: bool,
+    /// Arguments after volnet's own, before a VM's.
+    pub args: Vec<String>,
 }
 
 /// Settings of Firecracker.
@@ -54,6 +58,8 @@ pub struct CloudHypervisorOptions {
 pub struct FirecrackerOptions {
     /// A path, or a name to be found in PATH.
     pub program: String,
+    /// Arguments after volnet's own, before a VM's.
+    pub args: Vec<String>,
 }
 
 impl Options {
@@ -65,6 +71,32 @@ impl Options {
             FIRECRACKER => &self.firecracker.program,
             name => self.template(name)?.program(),
         })
+    }
+
+    /// The arguments of the settings for the hypervisor of that name, beside volnet's own.
+    pub(super) fn args(&self, name: &str) -> &[String] {
+        match name {
+            QEMU => &self.qemu.args,
+            CLOUD_HYPERVISOR => &self.cloud_hypervisor.args,
+            FIRECRACKER => &self.firecracker.args,
+            _ => &[],
+        }
+    }
+
+    /// Whether the hypervisor of that name gets its tap open. Others open it by name.
+    pub fn takes_open_tap(&self, name: &str) -> bool {
+        match name {
+            QEMU | CLOUD_HYPERVISOR => true,
+            FIRECRACKER => false,
+            name => self.template(name).is_ok_and(Template::takes_open_tap),
+        }
+    }
+
+    /// The hypervisors that open their taps by name.
+    pub fn openers(&self) -> Vec<String> {
+        let templates = self.templates.iter().filter(|template| !template.takes_open_tap());
+        let templates = templates.map(|template| template.name().to_owned());
+        [FIRECRACKER.to_owned()].into_iter().chain(templates).collect()
     }
 
     /// The template of that name.
@@ -98,7 +130,7 @@ impl QemuOptions {
             Architecture::Aarch64 => "qemu-system-aarch64",
         };
         let vsock_helper = "vhost-device-vsock".into();
-        QemuOptions { program: program.into(), machine, vsock_helper }
+        QemuOptions { program: program.into(), machine, vsock_helper, args: Vec::new() }
     }
 }
 
@@ -113,12 +145,16 @@ impl Default for QemuOptions {
 
 impl Default for CloudHypervisorOptions {
     fn default() -> Self {
-        CloudHypervisorOptions { program: CLOUD_HYPERVISOR.into(), net_ip_mask: false }
+        CloudHypervisorOptions {
+            program: CLOUD_HYPERVISOR.into(),
+            net_ip_mask: false,
+            args: Vec::new(),
+        }
     }
 }
 
 impl Default for FirecrackerOptions {
     fn default() -> Self {
-        FirecrackerOptions { program: FIRECRACKER.into() }
+        FirecrackerOptions { program: FIRECRACKER.into(), args: Vec::new() }
     }
 }

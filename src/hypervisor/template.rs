@@ -10,12 +10,21 @@
 //! | `{initramfs}` | path of the initramfs | without one |
 //! | `{disk}` `{disk_format}` `{disk_readonly}` | path, format, `on` or `off` | without one |
 //! | `{tap}` `{mac}` `{queues}` | the tap, the guest's address on it, queue pairs | in vsock mode |
+//! | `{fd}` `{fds}` | descriptors of the open tap: the first, all (`7,8`) | in vsock mode |
 //! | `{ip}` `{netmask}` | the lease and its mask | unless bridged |
+//! | `{control}` | the socket on which it is asked, see below | without `control` |
 //! | `{vsock_cid}` `{vsock_socket}` | as `{cid}`, and the Unix socket of it | unless vsock |
 //!
 //! If a word of a group is absent, the whole group is left out. A group with a disk comes once for
 //! each disk, a group with a tap or a lease once for each NIC. So `["--initrd", "{initramfs}"]`
 //! disappears if there is no initramfs. `{{` and `}}` are braces.
+//!
+//! If an argument has `{fd}` or `{fds}`, the hypervisor inherits its taps, which belong to root,
+//! and otherwise it opens them by name. If the template names the protocol of a known hypervisor in
+//! `control`, the start, the power-off and all else are asked by it on the socket `{control}`.
+//! Otherwise nobody knows whether the guest runs, and SIGTERM asks the hypervisor to end.
+
+use std::path::Path;
 
 use super::{Attachment, Control, HypervisorCommand, Launch, LaunchNic, VSOCK_SOCKET, text};
 use crate::model::error::Refusal;
@@ -25,10 +34,12 @@ use crate::model::spec::Disk;
 const OUTPUT: &str = "/dev/stdout";
 
 /// All words. Those of the network come first; see [`NETWORK_WORDS`].
-const WORDS: [&str; 19] = [
+const WORDS: [&str; 22] = [
     "tap",
     "mac",
     "queues",
+    "fd",
+    "fds",
     "ip",
     "netmask",
     "vsock_cid",
@@ -37,6 +48,7 @@ const WORDS: [&str; 19] = [
     "cid",
     "folder",
     "log",
+    "control",
     "cpus",
     "memory_mb",
     "kernel",
@@ -47,10 +59,20 @@ const WORDS: [&str; 19] = [
     "disk_readonly",
 ];
 /// How many of [`WORDS`] are the network's.
-const NETWORK_WORDS: usize = 7;
+const NETWORK_WORDS: usize = 9;
 
 /// The words of a NIC.
-const NIC_WORDS: [&str; 5] = ["tap", "mac", "queues", "ip", "netmask"];
+const NIC_WORDS: [&str; 7] = ["tap", "mac", "queues", "fd", "fds", "ip", "netmask"];
+/// The socket that `{control}` stands for.
+const CONTROL_SOCKET: &str = "control.sock";
+
+/// Whose protocol a hypervisor speaks on its control socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Qmp,
+    CloudHypervisor,
+    Firecracker,
+}
 
 /// A hypervisor that volnet does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +80,7 @@ pub struct Template {
     name: String,
     program: String,
     groups: Vec<Vec<String>>,
+    protocol: Option<Protocol>,
 }
 
 /// A piece of an argument.
@@ -72,6 +95,7 @@ impl Template {
         name: String,
         program: String,
         groups: Vec<Vec<String>>,
+        protocol: Option<Protocol>,
     ) -> Result<Template, String> {
         for argument in groups.iter().flatten() {
             for piece in pieces(argument) {
@@ -86,7 +110,11 @@ impl Template {
                 }
             }
         }
-        Ok(Template { name, program, groups })
+        let names = groups.iter().any(|group| mentions(group, |word| word == "control"));
+        if names != protocol.is_some() {
+            return Err("`control` and an argument with {control} go together".into());
+        }
+        Ok(Template { name, program, groups, protocol })
     }
 
     /// Its name.
@@ -97,6 +125,11 @@ impl Template {
     /// Its program: a path, or a name to be found in PATH.
     pub fn program(&self) -> &str {
         &self.program
+    }
+
+    /// Whether it gets its taps open.
+    pub fn takes_open_tap(&self) -> bool {
+        self.groups.iter().any(|group| mentions(group, |word| matches!(word, "fd" | "fds")))
     }
 
     /// The arguments: each group is filled in or left out.
@@ -120,12 +153,24 @@ impl Template {
     }
 }
 
-/// The command that starts a VM. SIGTERM asks such a hypervisor to end.
+/// How to ask such a hypervisor.
+pub fn control(folder: &Path, template: &Template) -> Result<Control, Refusal> {
+    let Some(protocol) = template.protocol else { return Ok(Control::Terminate) };
+    let socket = text::in_folder(folder, CONTROL_SOCKET)?.into();
+    Ok(match protocol {
+        Protocol::Qmp => Control::Qmp(socket),
+        Protocol::CloudHypervisor => Control::CloudHypervisor(socket),
+        Protocol::Firecracker => Control::Firecracker(socket),
+    })
+}
+
+/// The command that starts a VM.
 pub fn command(launch: &Launch, template: &Template) -> Result<HypervisorCommand, Refusal> {
     let machine = launch.machine;
     let mut values = Values::of(&launch.attachment())?;
     values.set("name", launch.name);
     values.set("log", OUTPUT);
+    values.set("control", text::in_folder(&launch.folder, CONTROL_SOCKET)?);
     values.set("cpus", machine.cpus);
     values.set("kernel", text::path(launch.kernel, "kernel_override")?);
     values.set("cmdline", text::cmdline("", launch)?);
@@ -137,10 +182,10 @@ pub fn command(launch: &Launch, template: &Template) -> Result<HypervisorCommand
         program: template.program.clone(),
         args: template.expand(&values, |_| true),
         files: Vec::new(),
-        inherits: Vec::new(),
+        inherits: launch.nics.iter().flat_map(|nic| nic.fds).copied().collect(),
         helper: None,
         ready: None,
-        control: Control::Terminate,
+        control: control(&launch.folder, template)?,
         events: None,
     })
 }
@@ -159,7 +204,7 @@ struct Values {
     disks: Vec<[String; 3]>,
     /// The words of each NIC in the order of [`NIC_WORDS`]; the last two are absent without a
     /// lease.
-    nics: Vec<[Option<String>; 5]>,
+    nics: Vec<[Option<String>; 7]>,
 }
 
 /// The disk and the NIC that a group is filled in for.
@@ -211,11 +256,14 @@ impl Values {
     }
 }
 
-fn nic(nic: &LaunchNic) -> [Option<String>; 5] {
+fn nic(nic: &LaunchNic) -> [Option<String>; 7] {
+    let fds: Vec<String> = nic.fds.iter().map(u32::to_string).collect();
     [
         Some(nic.tap.to_string()),
         Some(nic.mac.to_string()),
         Some(nic.queues.to_string()),
+        fds.first().cloned(),
+        (!fds.is_empty()).then(|| fds.join(",")),
         nic.lease.map(|(ip, _)| ip.to_string()),
         nic.lease.map(|(_, netmask)| netmask.to_string()),
     ]

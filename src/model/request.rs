@@ -166,7 +166,10 @@ impl Change {
     pub fn for_root(&self) -> Option<(&'static str, &'static str)> {
         let Change::Create { spec, .. } = self else { return None };
         let named = matches!(spec.run_as, Some(RunAs::User(_)));
-        named.then_some(("run_as", "only root may name a user, because the VM has its rights"))
+        let args = spec.machine.as_ref().is_some_and(|machine| !machine.args.is_empty());
+        let user = ("run_as", "only root may name a user, because the VM has its rights");
+        let words = ("args", "only root may give a hypervisor arguments of its own");
+        named.then_some(user).or(args.then_some(words))
     }
 
     /// Whether it names files for a hypervisor.

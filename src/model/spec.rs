@@ -156,6 +156,9 @@ pub struct MachineSpec {
     /// The VM's part of the kernel command line. It comes after the parts of the hypervisor and the
     /// network, and so wins over them.
     pub cmdline: String,
+    /// Arguments of the hypervisor after volnet's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
 }
 
 /// A file and its checksum.

@@ -3,8 +3,8 @@
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
 //! github.com/volantvm/volant. There a configuration comes alone or with its version beside it
 //! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`,
-//! `owner`, `run_as`, `networks` and, in `network` or each of `networks`, `name`, `ip`, `mac`,
-//! `addresses`, `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and `antispoof`.
+//! `owner`, `args`, `run_as`, `networks` and, in `network` or each of `networks`, `name`, `ip`,
+//! `mac`, `addresses`, `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and `antispoof`.
 
 use std::path::PathBuf;
 
@@ -43,6 +43,7 @@ const KNOWN: &[&str] = &[
     "autostart",
     "restart",
     "owner",
+    "args",
     "run_as",
 ];
 
@@ -57,6 +58,7 @@ pub(super) struct Config<'a> {
     pub(super) kernel: Option<PathBuf>,
     pub(super) cmdline: Option<String>,
     pub(super) hypervisor: Option<String>,
+    pub(super) args: Vec<String>,
     pub(super) ephemeral: bool,
     pub(super) autostart: bool,
     pub(super) restart: RestartPolicy,
@@ -116,6 +118,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         kernel: fields.parsed("kernel_override", text::location)?,
         cmdline: fields.parsed("kernel_cmdline", text::cmdline)?,
         hypervisor: fields.parsed("hypervisor", text::name)?,
+        args: sections::extra_args(&fields)?,
         ephemeral: fields.flag("ephemeral")?.unwrap_or_default(),
         autostart: fields.flag("autostart")?.unwrap_or_default(),
         restart: fields.parsed("restart", text::restart)?.unwrap_or_default(),

@@ -21,8 +21,8 @@ pub use cloud_init::{CloudInit, MetaData, cloud_init};
 pub use config::content_mut;
 pub use notes::notes;
 pub use resolve::{CPUS_DEFAULT, MEMORY_MB_DEFAULT, resolve};
-pub(crate) use sections::traffic;
 pub use sections::{
     CPUS_MAX, DISKS_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, MTU_MAX, MTU_MIN, QUEUES_MAX,
 };
+pub(crate) use sections::{extra_args, traffic};
 pub use text::{CMDLINE_BYTES_MAX, PATH_BYTES_MAX};

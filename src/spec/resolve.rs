@@ -41,6 +41,10 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
                       a VM whose hypervisor somebody else starts";
         return Err(Place::root(Document::Config).field("owner").refuse(reason));
     }
+    if !config.args.is_empty() && machine.is_none() {
+        let reason = "volnet starts no hypervisor for this VM, to which it could give them";
+        return Err(Place::root(Document::Config).field("args").refuse(reason));
+    }
     if config.run_as.is_some() && machine.is_none() {
         let reason = "volnet starts no hypervisor for this VM; `owner` says who does";
         return Err(Place::root(Document::Config).field("run_as").refuse(reason));
@@ -199,6 +203,7 @@ fn resolve_machine_spec(
             .or(manifest.resources.memory_mb)
             .unwrap_or(MEMORY_MB_DEFAULT),
         cmdline,
+        args: config.args.clone(),
     }))
 }
 

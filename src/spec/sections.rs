@@ -38,6 +38,8 @@ pub const QUEUES_MAX: u64 = 16;
 pub const DISKS_MAX: usize = 16;
 /// The largest number of a user or a group. The next one means none (chown(2)).
 const ID_MAX: u64 = u32::MAX as u64 - 1;
+/// The most arguments for a hypervisor beside volnet's own.
+const ARGS_MAX: usize = 128;
 /// The largest port number.
 const PORT_MAX: u64 = 65535;
 
@@ -247,6 +249,11 @@ fn size(fields: &Fields) -> Result<Resources, Refusal> {
         cpus: fields.integer("cpu_cores", 1..=CPUS_MAX)?.map(|number| number as u32),
         memory_mb: fields.integer("memory_mb", MEMORY_MB_MIN..=MEMORY_MB_MAX)?,
     })
+}
+
+/// Arguments for a hypervisor after volnet's own.
+pub(crate) fn extra_args(fields: &Fields) -> Result<Vec<String>, Refusal> {
+    Ok(fields.parsed_list("args", ARGS_MAX, text::argument)?.unwrap_or_default())
 }
 
 /// The owner of a VM whose hypervisor somebody else runs. A group that is not named has the number

@@ -43,6 +43,17 @@ pub(crate) fn location(text: &str) -> Result<PathBuf, String> {
     Ok(path.into())
 }
 
+/// Reads an argument of a program.
+pub(super) fn argument(text: &str) -> Result<String, String> {
+    if text.len() > PATH_BYTES_MAX {
+        return Err(format!("it is longer than {PATH_BYTES_MAX} bytes"));
+    }
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(format!("{text:?} is empty or holds a control character"));
+    }
+    Ok(text.into())
+}
+
 /// Reads a SHA-256, with or without `sha256:` before it, into 64 lower-case digits.
 pub(super) fn checksum(text: &str) -> Result<String, String> {
     let (algorithm, digits) = text.split_once(':').unwrap_or(("sha256", text));

@@ -33,6 +33,7 @@ pub(crate) fn spec() -> VmSpec {
         cpus: 1,
         memory_mb: 64,
         cmdline: String::new(),
+        args: Vec::new(),
     };
     // Each start makes a disk for it, which is in the VM's folder.
     let config = Kept::new(&serde_json::json!({ "cloud_init": {} }));

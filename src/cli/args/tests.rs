@@ -112,6 +112,7 @@ fn every_verb() {
 fn create_and_run() {
     let Command::Create(create) = command("create web") else { panic!() };
     let nothing = Create {
+        args: Vec::new(),
         expose: vec![],
         name: "web".into(),
         manifest: None,
@@ -130,6 +131,7 @@ fn create_and_run() {
     let set = |section, field, value| Override { nic: 0, section, field, value };
     let network = |field, value: Value| set(Some("network"), field, Setting::Value(value));
     let expected = Create {
+        args: Vec::new(),
         expose: vec![],
         name: "web".into(),
         manifest: Some("m.json".into()),

@@ -98,6 +98,7 @@ fn create(name: VmName, choices: &mut Choices<'_>) -> Change {
         cpus: 1,
         memory_mb: 64,
         cmdline: String::new(),
+        args: Vec::new(),
     };
     let spec = VmSpec {
         networks: wanted(choices),
