@@ -131,6 +131,42 @@ pub(crate) fn system_calls(daemon: &mut Daemon, record: &mut Record) {
     }
 }
 
+/// What others feel of a hundred hypervisors that start at once, each asked for by a client of its
+/// own. They are stand-ins: beside the work of volnet, each start is a program of Python.
+pub(crate) fn starts(daemon: &Daemon, record: &mut Record) {
+    let config = json!({
+        "ephemeral": true,
+        "hypervisor": "cloud-hypervisor",
+        "kernel_override": "/proc/self/exe",
+        "resources": { "memory_mb": 64 }
+    });
+    let name = |number: usize| format!("start{number}");
+    let of = |number| json!({ "name": name(number), "config": config, "start": true });
+    let connect = || Client::connect(&daemon.socket()).expect("a connection");
+    let mut starters: Vec<Client> = (0..BURST).map(|_| connect()).collect();
+    let (mut other, mut times) = (connect(), Vec::new());
+    let begin = Instant::now();
+    for (number, starter) in starters.iter_mut().enumerate() {
+        starter.send(&message("Create", of(number)));
+    }
+    let started = std::thread::spawn(move || {
+        starters.iter_mut().for_each(|starter| assert_good(&starter.receive()));
+    });
+    while !started.is_finished() {
+        times.push(other.timed(&message("List", json!({}))));
+    }
+    started.join().expect("answers");
+    let each = begin.elapsed() / BURST as u32;
+    record.times(&format!("start, {BURST} at once, each"), daemon.name(), BURST, &[each]);
+    let longest = times.iter().max().copied().unwrap_or_default();
+    let what = format!("list while {BURST} VMs start");
+    record.times(&what, daemon.name(), BURST, &times);
+    record.times(&format!("{what}: longest"), daemon.name(), BURST, &[longest]);
+    for number in 0..BURST {
+        other.call(&message("Delete", json!({ "name": name(number), "timeout_ms": 0 })));
+    }
+}
+
 /// Plays the guest of one more VM, with `vms` there.
 pub(crate) fn traffic(daemon: &mut Daemon, vms: usize, packets: usize, record: &mut Record) {
     let name = format!("guest{vms}");

@@ -90,6 +90,14 @@ fn main() {
     traffic::add_world(&durable.stage, None);
     traffic::add_world(&open.stage, None);
     traffic::plain(extent.packets, &mut record);
+    let stand_in = concat!(
+        r#"{ "hypervisor_user": "root", "hypervisors": { "cloud-hypervisor": { "program": ""#,
+        env!("CARGO_MANIFEST_DIR"),
+        r#"/tests/vmm/cloud-hypervisor" } } }"#
+    );
+    let starting = Daemon::new("volnet, stand-ins", Stage::new("starting"), true, stand_in);
+    host::starts(&starting, &mut record);
+    drop(starting);
     host::memory(&durable, "no VM yet", 0, &mut record);
     host::restarts(&mut durable, 0, &mut record);
 

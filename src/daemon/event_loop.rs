@@ -8,7 +8,7 @@
 //! their listener ([`clients`]), the kernel's news ([`kernel`]), what guests ask ([`guests`],
 //! [`names`]), processes ([`processes`]). A new kind is a variant of [`Source`], an arm of
 //! [`EventLoop::turn`] and a file. Creates that come together wait in [`group`] for the end of the
-//! round; [`spare`] has what nobody waits for.
+//! round, starts and ends of processes in [`slow`]; [`spare`] has what nobody waits for.
 
 mod clients;
 mod group;
@@ -16,6 +16,7 @@ mod guests;
 mod kernel;
 mod names;
 mod processes;
+mod slow;
 mod spare;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ use crate::resolver::Names;
 use crate::store::storage::Storage;
 use group::Group;
 use kernel::Kernel;
+use slow::{Slow, SlowWork};
 use spare::Spare;
 
 /// Readiness taken from the kernel in one round.
@@ -67,6 +69,7 @@ pub(super) struct EventLoop<N, D: Storage, P> {
     kernel: Kernel,
     names: Names,
     group: Group,
+    slow: SlowWork,
     spare: Spare,
     refusals: Refusals,
     /// Keys of the processes that are watched.
@@ -103,6 +106,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             kernel: Kernel::new(monitor),
             names: Names::new()?,
             group: Group::default(),
+            slow: SlowWork::new(),
             spare: Spare::new(listener.is_some()),
             refusals: Refusals::default(),
             watched: HashMap::new(),
@@ -168,6 +172,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             self.turn(event.token().0, Some(event));
         }
         self.carry_out_group();
+        self.do_slow_work();
         let now = self.now();
         self.hear_kernel(now);
         self.shell.tick(now);
@@ -189,7 +194,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             Some(Source::Guests(_)) => self.hear_guests(key),
             Some(Source::Names) => self.hear_names(key),
             Some(Source::Monitor) => self.kernel.has_news(self.now()),
-            Some(Source::Process(_)) => self.process_ended(key),
+            Some(Source::Process(_)) => self.slow.push_back(Slow::End(key)),
             Some(Source::Hypervisor(_)) => self.hear_hypervisor(key),
             Some(Source::Signals(_)) => self.ending = true,
         }
@@ -205,7 +210,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// How long the wait may last: not at all while a source has more to do, else until the next
     /// deadline. A millisecond is added because the wait is cut to whole milliseconds.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || !self.slow.is_empty() {
             return Some(Duration::ZERO);
         }
         let next = self.deadline().into_iter().chain(self.spare_work_at()).min()?;

@@ -148,6 +148,11 @@ impl Change {
             if !spec.ephemeral && spec.networks.iter().all(|it| it.addresses.is_empty()))
     }
 
+    /// Whether it starts a process at once.
+    pub fn starts_process(&self) -> bool {
+        matches!(self, Change::Create { start: true, dry_run: false, .. } | Change::Start { .. })
+    }
+
     /// The ports of the host that it wants, of which it matters who else listens on them.
     pub fn exposes(&self) -> Vec<HostPort> {
         match self {

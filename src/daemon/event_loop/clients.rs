@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 
 use mio::Interest;
 
+use super::slow::Slow;
 use super::{EventLoop, Readiness};
 use crate::daemon::checksums::Compared;
 use crate::daemon::client::{Client, State};
@@ -193,7 +194,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         };
         let files = self.shell.checksums(&asked);
         if files.is_empty() {
-            self.shell.request(ticket, &asked, now);
+            self.do_request(ticket, asked);
         } else if let Err(error) = self.checksums.begin(ticket, &asked, files) {
             let failure = Failure::kernel("start", "a thread that compares checksums", &error);
             self.tell_one(ticket, &Err(failure.into()));
@@ -201,11 +202,21 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         Ok(())
     }
 
+    /// Handles a request now, or when its turn has come.
+    fn do_request(&mut self, ticket: Ticket, request: Request) {
+        match &request {
+            Request::Change(change) if change.starts_process() => {
+                self.slow.push_back(Slow::Start(ticket, request));
+            }
+            _ => self.shell.request(ticket, &request, self.now()),
+        }
+    }
+
     /// Handles the requests whose files were compared.
     pub(super) fn compared(&mut self) {
         while let Some(Compared { ticket, request, result }) = self.checksums.take() {
             match result {
-                Ok(()) => self.shell.request(ticket, &request, self.now()),
+                Ok(()) => self.do_request(ticket, request),
                 Err(refusal) => self.tell_one(ticket, &Err(refusal.into())),
             }
         }
