@@ -9,28 +9,23 @@
 mod common;
 mod lab;
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::{Value, json};
 
 use common::daemon::Daemon;
-use common::{eventually, in_namespace, run};
+use common::{
+    KVM, TUN, copy_devices, eventually, in_namespace, put_device, run, stand_in, vmm_kernel,
+    vmm_program,
+};
 use lab::Lab;
 
 /// The user without rights, and another one.
 const NOBODY: u32 = 65534;
 const STRANGER: u32 = 65533;
-
-fn program(vmm: &str) -> String {
-    match std::env::var_os("VOLNET_REAL_VMM") {
-        Some(_) => vmm.into(),
-        None => format!("{}/tests/vmm/{vmm}", env!("CARGO_MANIFEST_DIR")),
-    }
-}
 
 /// Runs `volnet`, which asks this daemon.
 fn volnet(daemon: &Daemon, words: &[&str]) -> String {
@@ -43,6 +38,14 @@ fn volnet(daemon: &Daemon, words: &[&str]) -> String {
 
 /// A process that ends with the test.
 struct Started(Child);
+
+impl Started {
+    fn assert_runs(&mut self, output: &Path) {
+        let ended = self.0.try_wait().unwrap();
+        let said = || fs::read_to_string(output).unwrap_or_default();
+        assert!(ended.is_none(), "it {}: {}", ended.unwrap(), said());
+    }
+}
 
 impl Drop for Started {
     fn drop(&mut self) {
@@ -57,7 +60,7 @@ fn start_as(user: u32, vmm: &str, args: &[String], output: &Path) -> Started {
     let user = user.to_string();
     let child = Command::new("setpriv")
         .args(["--reuid", &user, "--regid", &user, "--clear-groups", "--no-new-privs"])
-        .arg(program(vmm))
+        .arg(vmm_program(vmm))
         .args(args)
         .stdin(Stdio::null())
         .stdout(output.try_clone().expect("a file"))
@@ -83,43 +86,34 @@ fn args(daemon: &Daemon, vm: &str, vmm: &str) -> Vec<String> {
 /// The whole command line of a hypervisor with these network arguments. Its own files are in a
 /// folder of its user.
 fn command_line(vmm: &str, network: Vec<String>, folder: &Path) -> Vec<String> {
-    let (kernel, api) = (env!("CARGO_BIN_EXE_volnet"), folder.join("api.sock"));
+    let (kernel, api) = (vmm_kernel(), folder.join("api.sock"));
     let api = api.to_str().unwrap();
     if vmm == "cloud-hypervisor" {
-        let own = ["--api-socket", &format!("path={api}"), "--kernel", kernel].map(String::from);
+        let own = ["--api-socket", &format!("path={api}"), "--kernel", &kernel].map(String::from);
         let more =
-            ["--serial", "off", "--console", "off", "--memory", "size=64M"].map(String::from);
+            ["--serial", "off", "--console", "off", "--memory", "size=128M"].map(String::from);
         return own.into_iter().chain(more).chain(network).collect();
     }
     let mut config: Value = serde_json::from_str(&network[0]).expect("a part of a configuration");
     config["boot-source"] = json!({ "kernel_image_path": kernel });
     config["drives"] = json!([]);
-    config["machine-config"] = json!({ "vcpu_count": 1, "mem_size_mib": 64 });
+    config["machine-config"] = json!({ "vcpu_count": 1, "mem_size_mib": 128 });
     let file = folder.join("fc.json");
     fs::write(&file, config.to_string()).unwrap();
     ["--api-sock", api, "--config-file", file.to_str().unwrap()].map(String::from).into()
 }
 
-/// A device like this one, with another mode and group, in its place in this namespace.
-fn replace_device(device: &str, numbers: (u64, u64), mode: u32, group: u32, daemon: &Path) {
-    let node = daemon.join(device.replace('/', "-"));
-    let mode = Mode::from_bits_truncate(mode);
-    mknod(&node, SFlag::S_IFCHR, mode, makedev(numbers.0, numbers.1)).unwrap();
-    fs::set_permissions(&node, Permissions::from_mode(mode.bits())).unwrap();
-    chown(&node, None, Some(group)).unwrap();
-    if !Path::new(device).exists() {
-        fs::write(device, "").unwrap();
-    }
-    run(&format!("mount --bind {} {device}", node.display()));
+/// Lets every user open KVM, and the test replace devices.
+fn open_kvm(daemon: &Daemon) {
+    copy_devices(&daemon.folder);
+    put_device(KVM.0, KVM.1, 0o666, 0);
 }
-
-const TUN: (&str, (u64, u64)) = ("/dev/net/tun", (10, 200));
-const KVM: (&str, (u64, u64)) = ("/dev/kvm", (10, 232));
 
 #[test]
 fn the_folder_of_the_sockets_is_the_owners_as_long_as_the_vm_is() {
     in_namespace(|| {
         let mut daemon = Daemon::start(&[]);
+        open_kvm(&daemon);
         for vmm in ["cloud-hypervisor", "firecracker"] {
             let owner = NOBODY.to_string();
             volnet(&daemon, &["create", vmm, "--mode", "vsock", "--owner", &owner]);
@@ -133,11 +127,10 @@ fn the_folder_of_the_sockets_is_the_owners_as_long_as_the_vm_is() {
             let network = args(&daemon, vmm, vmm);
             let line = command_line(vmm, network, &folder_of(NOBODY, &daemon, "own"));
             let output = daemon.folder.join("output");
-            let started = start_as(NOBODY, vmm, &line, &output);
+            let mut started = start_as(NOBODY, vmm, &line, &output);
             let socket = folder.join("vsock.sock");
             eventually("the socket", || {
-                let ended = fs::read_to_string(&output).unwrap();
-                assert_eq!(ended, "", "{vmm} has nothing to say");
+                started.assert_runs(&output);
                 socket.exists()
             });
             // The next daemon leaves the socket alone.
@@ -177,7 +170,8 @@ fn a_vm_whose_folder_cannot_be_made_is_not_made() {
 fn a_tap_is_opened_by_its_name_by_its_owner_alone() {
     in_namespace(|| {
         let daemon = Daemon::start(&[]);
-        replace_device(TUN.0, TUN.1, 0o666, 0, &daemon.folder);
+        open_kvm(&daemon);
+        put_device(TUN.0, TUN.1, 0o666, 0);
         for vmm in ["cloud-hypervisor", "firecracker"] {
             let vm = &vmm[..2];
             volnet(&daemon, &["create", vm, "--owner", &format!("{NOBODY}:{NOBODY}")]);
@@ -191,8 +185,7 @@ fn a_tap_is_opened_by_its_name_by_its_owner_alone() {
                 let mut started = start_as(user, vmm, &line, &output);
                 if opens {
                     eventually("the guest is on its bridge", || {
-                        let ended = fs::read_to_string(&output).unwrap();
-                        assert_eq!(ended, "", "{vmm} has nothing to say");
+                        started.assert_runs(&output);
                         run(&format!("ip -o link show dev vttap-{vm}")).contains("LOWER_UP")
                     });
                 } else {
@@ -242,12 +235,13 @@ fn check_looks_at_devices_with_the_rights_of_hypervisors() {
         in_namespace(|| {
             let daemon = Daemon::configured(&json!({
                 "hypervisor_user": "nobody",
-                "hypervisors": { "firecracker": { "program": program("firecracker") } }
+                "hypervisors": { "firecracker": { "program": stand_in("firecracker") } }
             }));
+            copy_devices(&daemon.folder);
             for (device, numbers) in [TUN, KVM] {
                 // A device without a driver cannot be opened by anyone.
                 let numbers = if device == KVM.0 { (1, 3) } else { numbers };
-                replace_device(device, numbers, mode, group, &daemon.folder);
+                put_device(device, numbers, mode, group);
                 let (is, message) = checked(&daemon, device);
                 assert_eq!(is, level, "{device}: {message}");
                 assert!(message.contains(words), "{device}: {message}");

@@ -1,39 +1,33 @@
 //! Starts and ends of hypervisors, as callers, subscribers and `Get` are told of them.
 //!
 //! Cloud Hypervisor and Firecracker need KVM, so stand-ins play them (`tests/vmm`): each says what
-//! it was seen to do. With `VOLNET_REAL_VMM=1` the programs in `PATH` are used, and the tests that
-//! need a slow boot still have stand-ins. QEMU is real.
+//! it was seen to do. With `VOLNET_REAL_VMM=1` the programs in `PATH` are used, and the kernel of
+//! `make guest`. Tests that need a slow boot, or a guest that does something, have stand-ins all
+//! the same. QEMU is real.
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use common::daemon::{Connection, Daemon};
-use common::{eventually, in_namespace};
+use common::{
+    Device, KVM, TUN, copy_devices, eventually, in_namespace, put_device, stand_in, vmm_kernel,
+    vmm_program,
+};
 
 const VMMS: [&str; 3] = ["cloud-hypervisor", "firecracker", "qemu"];
 /// How often each start that must fail is tried: one that is told wrongly is a matter of luck.
 const ROUNDS: usize = 20;
-
-fn stand_in(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vmm").join(name);
-    path.to_str().expect("a path in UTF-8").into()
-}
-
-fn program(name: &str) -> String {
-    match std::env::var_os("VOLNET_REAL_VMM") {
-        Some(_) => name.into(),
-        None => stand_in(name),
-    }
-}
 
 /// A daemon with these programs. QEMU does without KVM, and the stand-ins need none.
 fn daemon(program: fn(&str) -> String) -> Daemon {
@@ -42,7 +36,13 @@ fn daemon(program: fn(&str) -> String) -> Daemon {
 
 /// A daemon for VMs of this hypervisor.
 fn daemon_for(vmm: &str, program: fn(&str) -> String) -> Daemon {
+    daemon_of("root", vmm, program)
+}
+
+/// The same, and hypervisors run as this user.
+fn daemon_of(user: &str, vmm: &str, program: fn(&str) -> String) -> Daemon {
     Daemon::configured(&json!({
+        "hypervisor_user": user,
         "kvm": vmm != "qemu",
         "hypervisors": {
             "cloud-hypervisor": { "program": program("cloud-hypervisor") },
@@ -51,13 +51,23 @@ fn daemon_for(vmm: &str, program: fn(&str) -> String) -> Daemon {
     }))
 }
 
+/// A daemon on a host with these devices, whose hypervisors run as this user.
+fn daemon_in(vmm: &str, user: &str, devices: &[(Device, u32)]) -> Daemon {
+    let daemon = daemon_of(user, vmm, vmm_program);
+    copy_devices(&daemon.folder);
+    for ((path, numbers), mode) in devices {
+        put_device(path, *numbers, *mode, 0);
+    }
+    daemon
+}
+
 /// A configuration of a VM with a kernel that the stand-ins take: any ELF file.
 fn config(vmm: &str, cmdline: &str) -> Value {
     json!({
         "hypervisor": vmm,
-        "kernel_override": env!("CARGO_BIN_EXE_volnet"),
+        "kernel_override": vmm_kernel(),
         "kernel_cmdline": cmdline,
-        "resources": { "memory_mb": 64 },
+        "resources": { "memory_mb": 128 },
         "network": { "mode": "bridged" }
     })
 }
@@ -101,7 +111,7 @@ fn vm(daemon: &Daemon, name: &str) -> Value {
 /// What a hypervisor says when it is given a kernel that is none.
 fn words_of(vmm: &str) -> &'static str {
     match vmm {
-        "cloud-hypervisor" => "Error booting VM",
+        "cloud-hypervisor" => "Cannot load the kernel",
         "firecracker" => "Cannot load kernel",
         _ => "kernel",
     }
@@ -118,7 +128,7 @@ fn assert_tells(vmm: &str, told: &Value) {
 fn a_guest_that_cannot_boot_was_never_running() {
     for vmm in VMMS {
         in_namespace(|| {
-            let daemon = daemon_for(vmm, program);
+            let daemon = daemon_for(vmm, vmm_program);
             let mut events = subscribe(&daemon);
             for round in 0..ROUNDS {
                 let (name, config) = (format!("{vmm}-{round}"), broken(&daemon, vmm, ""));
@@ -134,11 +144,94 @@ fn a_guest_that_cannot_boot_was_never_running() {
     }
 }
 
+/// Holds a lock on the whole of a file, as hypervisors do on parts of it (fcntl(2), open file
+/// description locks).
+fn lock(file: &Path) -> fs::File {
+    let file = fs::File::options().create(true).write(true).truncate(false).open(file).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)).expect("a lock");
+    file
+}
+
+/// Asserts that each of many starts of this VM fails, and is told with these words.
+fn assert_never_runs(daemon: &Daemon, vmm: &str, config: &Value, words: &str) {
+    let mut events = subscribe(daemon);
+    for round in 0..ROUNDS {
+        let reply = daemon.call("Create", run(&format!("{vmm}-{round}"), config));
+        assert_eq!(reply["error"], "io.volnet.HypervisorFailed", "{reply}");
+        let exited = next(&mut events, "vm_exited")["message"].take();
+        for told in [&reply, &exited] {
+            let told = told.to_string();
+            assert!(told.contains("before its guest ran") && told.contains(words), "{vmm}: {told}");
+        }
+    }
+    assert_eq!(daemon.call("List", json!({}))["parameters"]["vms"], json!([]));
+}
+
+#[test]
+fn a_memory_that_the_host_cannot_give_is_told() {
+    for (vmm, words) in [
+        ("cloud-hypervisor", "Failed to create user memory"),
+        ("firecracker", "Cannot set the memory regions"),
+        ("qemu", "cannot set up guest memory"),
+    ] {
+        in_namespace(|| {
+            let daemon = daemon_for(vmm, vmm_program);
+            let mut config = config(vmm, "");
+            config["resources"]["memory_mb"] = json!(16 << 20);
+            assert_never_runs(&daemon, vmm, &config, words);
+        });
+    }
+}
+
+/// Firecracker locks no disks. That two VMs of volnet write to one is refused before (`disks.rs`).
+#[test]
+fn a_disk_that_somebody_else_has_locked_is_told() {
+    for (vmm, words) in [("cloud-hypervisor", "The file is already locked"), ("qemu", "lock")] {
+        in_namespace(|| {
+            let daemon = daemon_for(vmm, vmm_program);
+            let disk = daemon.folder.join("disk.img");
+            let _lock = lock(&disk);
+            let mut config = config(vmm, "");
+            config["rootfs"] = json!({ "url": disk, "format": "raw" });
+            assert_never_runs(&daemon, vmm, &config, words);
+        });
+    }
+}
+
+/// QEMU does without KVM, and that is told (`privileges.rs`).
+#[test]
+fn a_kvm_that_hypervisors_may_not_open_is_told() {
+    for vmm in ["cloud-hypervisor", "firecracker"] {
+        in_namespace(|| {
+            let daemon = daemon_in(vmm, "nobody", &[(KVM, 0o600)]);
+            assert_never_runs(&daemon, vmm, &config(vmm, ""), "Permission denied");
+        });
+    }
+}
+
+/// Firecracker alone opens its tap by name.
+#[test]
+fn a_tun_device_that_firecracker_may_not_open_is_told() {
+    in_namespace(|| {
+        let daemon = daemon_in("firecracker", "nobody", &[(TUN, 0o600), (KVM, 0o666)]);
+        let words = "Couldn't open /dev/net/tun";
+        assert_never_runs(&daemon, "firecracker", &config("firecracker", ""), words);
+    });
+}
+
 #[test]
 fn why_a_vm_does_not_run_is_shown_until_it_is_started() {
     for vmm in VMMS {
         in_namespace(|| {
-            let mut daemon = daemon_for(vmm, program);
+            let mut daemon = daemon_for(vmm, vmm_program);
             let config = broken(&daemon, vmm, "");
             daemon.call("Create", json!({ "name": vmm, "config": config }));
             let reply = daemon.call("Start", json!({ "name": vmm }));
@@ -157,10 +250,10 @@ fn why_a_vm_does_not_run_is_shown_until_it_is_started() {
 #[test]
 fn a_restart_by_policy_that_fails_is_told_and_goes_on() {
     in_namespace(|| {
-        let daemon = daemon(stand_in);
+        let daemon = daemon(vmm_program);
         for vmm in ["cloud-hypervisor", "firecracker"] {
             let kernel = daemon.folder.join("kernel");
-            fs::copy(env!("CARGO_BIN_EXE_volnet"), &kernel).unwrap();
+            fs::copy(vmm_kernel(), &kernel).unwrap();
             let mut config = config(vmm, "");
             (config["kernel_override"], config["restart"]) = (json!(kernel), json!("on-failure"));
             let reply = daemon.call("Create", run(vmm, &config));
@@ -176,7 +269,7 @@ fn a_restart_by_policy_that_fails_is_told_and_goes_on() {
             let shown = vm(&daemon, vmm);
             assert_eq!((&shown["status"], &shown["restarts"]), (&json!("crashed"), &json!(1)));
             assert_tells(vmm, &shown["last_error"]);
-            fs::copy(env!("CARGO_BIN_EXE_volnet"), &kernel).unwrap();
+            fs::copy(vmm_kernel(), &kernel).unwrap();
             let started = next(&mut events, "vm_started")["message"].take();
             assert!(started.to_string().contains("again by its restart policy"), "{started}");
             let shown = vm(&daemon, vmm);
@@ -204,7 +297,7 @@ fn api(daemon: &Daemon, name: &str, path: &str) -> String {
 #[test]
 fn whoever_starts_a_vm_is_answered_when_its_guest_runs() {
     in_namespace(|| {
-        let daemon = daemon(stand_in);
+        let daemon = daemon(vmm_program);
         let mut events = subscribe(&daemon);
         for (vmm, path) in [("cloud-hypervisor", "/api/v1/vm.info"), ("firecracker", "/")] {
             let reply = daemon.call("Create", run(vmm, &config(vmm, "")));
@@ -242,6 +335,58 @@ fn others_are_served_while_a_guest_boots() {
                 started.join().expect("a reply")
             });
             assert_eq!(starts["parameters"]["vm"]["status"], "running", "{starts}");
+        }
+    });
+}
+
+/// How many VMs are started at once.
+const CROWD: usize = 100;
+
+/// A hundred clients start a VM each, at the same moment. The guests of some cannot boot. Meanwhile
+/// others are answered, again and again: what they see is the crowd on its way. (How long they wait
+/// is measured by `make bench`.)
+#[test]
+fn a_crowd_that_starts_at_once_is_answered_truthfully_and_keeps_nobody() {
+    in_namespace(|| {
+        let daemon = daemon(stand_in);
+        let good = |at: usize| at % 4 < 2;
+        let vmm = |at: usize| ["cloud-hypervisor", "firecracker"][at % 2];
+        let mut callers: Vec<Connection> = (0..CROWD).map(|_| daemon.connect()).collect();
+        for (at, caller) in callers.iter_mut().enumerate() {
+            let config = if good(at) { config(vmm(at), "") } else { broken(&daemon, vmm(at), "") };
+            let parameters = run(&format!("vm{at}"), &config);
+            let call = json!({ "method": "io.volnet.Create", "parameters": parameters });
+            caller.send(format!("{call}\n").as_bytes());
+        }
+        let mut other = daemon.connect();
+        thread::scope(|scope| {
+            let answers = scope.spawn(|| {
+                callers.iter_mut().map(|caller| caller.receive().expect("an answer")).collect()
+            });
+            let (mut asked, mut seen) = (0, BTreeSet::new());
+            while !answers.is_finished() {
+                let listed = other.call("List", json!({}))["parameters"]["vms"].take();
+                let vms = listed.as_array().expect("VMs");
+                seen.insert(vms.iter().filter(|vm| vm["status"] == "running").count());
+                asked += 1;
+            }
+            let answers: Vec<Value> = answers.join().expect("answers");
+            for (at, answer) in answers.iter().enumerate() {
+                match good(at) {
+                    true => assert_eq!(answer["parameters"]["vm"]["status"], "running", "{answer}"),
+                    false => assert_tells(vmm(at), answer),
+                }
+            }
+            assert!(asked >= CROWD / 10, "others were answered {asked} times");
+            assert!(seen.len() > 2, "the crowd was seen on its way: {seen:?}");
+        });
+        let listed = daemon.call("List", json!({}))["parameters"]["vms"].take();
+        let listed = listed.as_array().expect("VMs");
+        assert_eq!(listed.len(), (0..CROWD).filter(|at| good(*at)).count());
+        for vm in listed {
+            let path = if vm["hypervisor"] == "firecracker" { "/" } else { "/api/v1/vm.info" };
+            let says = api(&daemon, vm["name"].as_str().expect("a name"), path);
+            assert!(says.contains("\"state\":\"Running\""), "{says}");
         }
     });
 }

@@ -22,6 +22,12 @@ use crate::model::spec::{Disk, DiskFormat};
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
 /// The socket of its API.
 const API_SOCKET: &str = "api.sock";
+/// How much it says of itself. At its default it writes a line for each request to its API, between
+/// what the guest writes.
+const LEVEL: &str = "Warn";
+/// The most bytes of its name for itself, which has only letters, digits and dashes
+/// (src/utils/src/validators.rs).
+const ID_BYTES_MAX: usize = 64;
 /// The most virtual CPUs (`MAX_SUPPORTED_VCPUS` in src/vmm/src/vmm_config/machine_config.rs).
 const CPUS_MAX: u32 = 32;
 
@@ -55,7 +61,16 @@ pub fn command(
     let file = text::in_folder(&launch.folder, "fc.json")?;
     Ok(HypervisorCommand {
         program: options.program.clone(),
-        args: vec!["--api-sock".into(), api, "--config-file".into(), file.clone()],
+        args: [
+            ["--id", &id(launch.name)],
+            ["--level", LEVEL],
+            ["--api-sock", &api],
+            ["--config-file", &file],
+        ]
+        .concat()
+        .into_iter()
+        .map(String::from)
+        .collect(),
         files: vec![(file.into(), Value::Object(config).to_string().into())],
         inherits: Vec::new(),
         helper: None,
@@ -63,6 +78,12 @@ pub fn command(
         control: control(&launch.folder)?,
         events: None,
     })
+}
+
+/// What it calls itself in its log: the VM's name, with dashes for what it does not take.
+fn id(name: &str) -> String {
+    let plain = |byte: char| if byte.is_ascii_alphanumeric() { byte } else { '-' };
+    name.chars().take(ID_BYTES_MAX).map(plain).collect()
 }
 
 /// How to ask it to power its guest off.

@@ -9,11 +9,15 @@ pub(crate) mod guest;
 pub(crate) mod shown;
 pub(crate) mod space;
 
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::Value;
 
 /// How long [`eventually`] waits before it gives up.
@@ -41,6 +45,55 @@ fn isolate() {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).expect("own /sys");
 }
+
+/// Gives the caller's mount namespace a copy of /dev in this folder, of which devices can be
+/// replaced.
+pub(crate) fn copy_devices(folder: &Path) {
+    let copy = folder.join("dev");
+    std::fs::create_dir(&copy).expect("a folder");
+    run(&format!("cp -a --one-file-system /dev/. {}", copy.display()));
+    run(&format!("mount --bind {} /dev", copy.display()));
+}
+
+/// A device and its numbers.
+pub(crate) type Device = (&'static str, (u64, u64));
+
+/// Puts a device in its place with this mode and group, after [`copy_devices`].
+pub(crate) fn put_device(path: &str, (major, minor): (u64, u64), mode: u32, group: u32) {
+    let _ = std::fs::remove_file(path);
+    std::fs::create_dir_all(Path::new(path).parent().expect("a folder")).expect("a folder");
+    mknod(path, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor)).expect("a device");
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("a mode");
+    chown(path, None, Some(group)).expect("a group");
+}
+
+/// The stand-in for a hypervisor that needs KVM.
+pub(crate) fn stand_in(vmm: &str) -> String {
+    format!("{}/tests/vmm/{vmm}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Whether the hypervisors in `PATH` are to be used in place of the stand-ins.
+pub(crate) fn is_real() -> bool {
+    std::env::var_os("VOLNET_REAL_VMM").is_some()
+}
+
+/// The program of a hypervisor that needs KVM: its stand-in, or the real one.
+pub(crate) fn vmm_program(vmm: &str) -> String {
+    if is_real() { vmm.into() } else { stand_in(vmm) }
+}
+
+/// A kernel that hypervisors boot. The stand-ins take any ELF file.
+pub(crate) fn vmm_kernel() -> String {
+    match is_real() {
+        true => format!("{}/build/guest/vmlinux", env!("CARGO_MANIFEST_DIR")),
+        false => env!("CARGO_BIN_EXE_volnet").into(),
+    }
+}
+
+/// The device by which taps are opened by name, and its numbers.
+pub(crate) const TUN: Device = ("/dev/net/tun", (10, 200));
+/// The device of KVM.
+pub(crate) const KVM: Device = ("/dev/kvm", (10, 232));
 
 /// Runs a command line of words without spaces in them, which must succeed, and returns its output.
 pub(crate) fn run(line: &str) -> String {

@@ -5,17 +5,25 @@ after it began to run: `poweroff`, `reset`, `panic` (which resets), `silent` (a 
 pvpanic alone, and hangs), or nothing (`hold`; `deaf` does not react to the power button either).
 """
 
+import ctypes
 import fcntl
 import os
 import select
 import socket
 import struct
 import sys
+import threading
 import time
 
 TUNSETIFF = 0x400454CA
 TUNGETIFF = 0x800454D2
 TAP, NO_PI, VNET_HDR, MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
+
+# Bytes: what KVM does not take as one slot of memory (KVM_MEM_MAX_NR_PAGES in
+# virt/kvm/kvm_main.c of Linux).
+MEMORY_MAX = ((1 << 31) - 1) << 12
+F_OFD_SETLK = 37
+PR_SET_NAME = 15
 
 BORN = time.monotonic()
 
@@ -61,6 +69,17 @@ def attach(name, flags):
     tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
     return tap
+
+
+def kvm_is_denied():
+    """Whether this host has KVM that this user may not open. A host without it is what this
+    stand-in is for."""
+    return os.path.exists("/dev/kvm") and not os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+def lock(file, kind):
+    """Locks a whole file, as an open file description (fcntl(2))."""
+    fcntl.fcntl(file, F_OFD_SETLK, struct.pack("hhqqi4x", kind, 0, 0, 0, 0))
 
 
 def name_of(tap):
@@ -123,6 +142,18 @@ class Api:
         """Whether a request is open: it has come and was not read."""
         ready, _, _ = select.select([self.listener, *self.clients], [], [], 0)
         return bool(ready)
+
+
+def name_thread(name):
+    """Begins a thread of this name, which does nothing."""
+    def idle():
+        ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
+        named.set()
+        threading.Event().wait()
+
+    named = threading.Event()
+    threading.Thread(target=idle, daemon=True).start()
+    named.wait()
 
 
 def say(line):

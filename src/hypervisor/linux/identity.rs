@@ -50,6 +50,13 @@ pub(super) struct Stat {
     pub(super) status: i32,
 }
 
+/// Whether a process has a thread whose name begins so (`/proc/PID/task/TID/comm`, proc(5)).
+pub(super) fn has_thread(pid: u32, name: &str) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let comm = |thread: fs::DirEntry| fs::read(thread.path().join("comm")).unwrap_or_default();
+    threads.flatten().any(|thread| comm(thread).starts_with(name.as_bytes()))
+}
+
 impl Stat {
     /// Reads a process's line. If there is no such process, it is an error.
     pub(super) fn read(pid: u32) -> io::Result<Stat> {

@@ -343,7 +343,7 @@ impl Processes for LinuxProcesses {
     fn progress(&mut self, name: &VmName, control: &Control) -> Progress {
         match self.watched.get_mut(name) {
             Some(watched) => {
-                let progress = progress::look(control, &mut watched.question);
+                let progress = progress::look(control, watched.id.pid, &mut watched.question);
                 if let (Progress::Running, Some(events)) = (progress, &mut watched.events) {
                     events.connect();
                 }

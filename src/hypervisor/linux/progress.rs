@@ -13,7 +13,10 @@
 //! booted. Firecracker answers only then.
 //!
 //! If a guest cannot be started, Cloud Hypervisor ends with status 1 at 20 to 25, Firecracker at 12
-//! to 36, with status 1 or, while a request is open, by SIGABRT. Both have written why to the log.
+//! to 36. Both write why to the log. But if Firecracker fails while a request is open, its thread
+//! for the API ends it by SIGABRT, mostly before it has written why. So it is not asked before it
+//! has made the threads that run the guest, which it does last (`build_microvm_for_boot` in
+//! src/vmm/src/builder.rs).
 //!
 //! Nothing here waits. A question is kept between two looks. If its answer has come and the guest
 //! does not run, the next look asks again. Only the last bytes of an answer are kept, so its length
@@ -24,7 +27,7 @@ use std::path::Path;
 
 use socket2::Socket;
 
-use super::power;
+use super::{identity, power};
 use crate::hypervisor::Control;
 use crate::model::record::Progress;
 
@@ -35,6 +38,9 @@ const CLOUD_HYPERVISOR: &str = "GET /api/v1/vm.info HTTP/1.1\r\nHost: localhost\
     Accept: */*\r\n\r\n";
 /// src/firecracker/swagger/firecracker.yaml of Firecracker, `InstanceInfo`.
 const FIRECRACKER: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n";
+
+/// What the names of its threads that run the guest begin with (src/vmm/src/vstate/vcpu.rs).
+const FIRECRACKER_VCPUS: &str = "fc_vcpu";
 
 /// What is looked for in an answer, without spaces. A text in JSON cannot have these bytes, because
 /// its quotes are escaped.
@@ -69,14 +75,14 @@ pub(super) struct Question {
 }
 
 /// How far a start is. `question` is kept between two looks.
-pub(super) fn look(control: &Control, question: &mut Option<Question>) -> Progress {
+pub(super) fn look(control: &Control, pid: u32, question: &mut Option<Question>) -> Progress {
     let (path, words, speech) = match control {
         Control::Qmp(path) => (path, QMP, &QMP_SPEECH),
         Control::CloudHypervisor(path) => (path, CLOUD_HYPERVISOR, &HTTP_SPEECH),
         Control::Firecracker(path) => (path, FIRECRACKER, &HTTP_SPEECH),
         Control::Terminate => return Progress::Untold,
     };
-    if question.is_none() {
+    if question.is_none() && may_ask(control, pid) {
         *question = Question::send(path, words);
     }
     let Some(open) = question else { return Progress::Starting };
@@ -88,6 +94,11 @@ pub(super) fn look(control: &Control, question: &mut Option<Question>) -> Progre
             answered.unwrap_or(Progress::Starting)
         }
     }
+}
+
+/// Whether a question does no harm by now.
+fn may_ask(control: &Control, pid: u32) -> bool {
+    !matches!(control, Control::Firecracker(_)) || identity::has_thread(pid, FIRECRACKER_VCPUS)
 }
 
 impl Question {
