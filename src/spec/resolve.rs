@@ -161,7 +161,7 @@ fn check_network(place: &Place, network: &NetworkSpec) -> Result<(), Refusal> {
     };
     match (set(&without_lease), set(&without_tap).or(network.traffic.named())) {
         (Some(name), _) if !network.mode.needs_ip_allocation() => {
-            refuse(name, "address from the host")
+            refuse(name, "address from the host; choose mode bridged, which has the one of ip")
         }
         (_, Some(name)) if !network.mode.needs_tap_device() => refuse(name, "interface"),
         _ => Ok(()),

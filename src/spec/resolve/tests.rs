@@ -461,3 +461,14 @@ fn the_documents_are_kept_and_tell_requests_apart() {
     other["workload"]["entrypoint"] = json!(["/other"]);
     assert_ne!(of_manifest(other).unwrap(), spec);
 }
+
+#[test]
+fn whoever_names_an_address_is_told_the_mode_that_has_one() {
+    for mode in ["dhcp", "vsock"] {
+        let config = json!({"network": {"mode": mode, "ip": "10.0.0.2"}});
+        let Err(Refusal::InvalidConfig { reason, .. }) = resolve(None, Some(&config)) else {
+            panic!("{mode}: it is refused");
+        };
+        assert!(reason.contains("mode bridged"), "{mode}: {reason}");
+    }
+}
