@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::error::{KernelOutcome, Reason};
+use crate::model::expose::{Expose, Protocol};
 use crate::model::limits::Limits;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
@@ -354,4 +355,34 @@ fn a_reply_in_parts_is_the_whole_reply() {
     let mut out = Vec::new();
     VmsReply::default().whole(&mut out, [vm()], false, Terminator::Newline);
     assert_eq!(out, format!("{{\"parameters\":{{\"vms\":[{VM}]}}}}\n").as_bytes());
+}
+
+/// The fields of a type, as the interface declares it.
+fn declared(name: &str) -> Vec<&'static str> {
+    let (_, rest) = VOLNET.split_once(&format!("\ntype {name} (")).expect("a type");
+    let (fields, _) = rest.split_once("\n)").expect("its end");
+    let lines = fields.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| Some(line.split_once(':')?.0)).collect()
+}
+
+#[test]
+fn the_interface_declares_what_replies_have() {
+    let port = Expose {
+        protocol: Protocol::Sctp,
+        port: 80,
+        host_port: 8080,
+        count: 2,
+        host_ip: Some([192, 0, 2, 1].into()),
+        name: Some("web".into()),
+    };
+    let mut vm = serde_json::to_value(vm()).expect("JSON");
+    let exposed = serde_json::to_value(port).expect("JSON");
+    assert!(VOLNET.contains("(tcp, udp, sctp)"), "the protocol {}", exposed["protocol"]);
+    let limits = serde_json::to_value(Limits::default().in_force()).expect("JSON");
+    let nic = vm["nics"][0].take();
+    for (name, value) in [("Vm", &vm), ("Nic", &nic), ("Expose", &exposed), ("Limits", &limits)] {
+        let (declared, fields) = (declared(name), value.as_object().expect("an object"));
+        let strange = fields.keys().find(|field| !declared.contains(&field.as_str()));
+        assert_eq!(strange, None, "{name} has {declared:?}");
+    }
 }
