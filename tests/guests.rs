@@ -283,6 +283,38 @@ fn dhcp_the_guest_asks_and_volnet_answers() {
 }
 
 #[test]
+fn names_lead_to_guests_and_to_the_world() {
+    let mut lab = Lab::new();
+    lab.resolve();
+    lab.run_guest("other", &[], "volnet.do=hold");
+    let other = lab.vm("other")["ip"].as_str().unwrap().to_string();
+    let names =
+        ["other.volnet", "other", "gateway.volnet", "www.world.example", "nobody.volnet", &other];
+    let words: Vec<String> = names.iter().map(|name| format!("lookup:{name}")).collect();
+    let orders = format!("volnet.do={},hold", words.join(","));
+    lab.run_guest("told", &[], &orders);
+    lab.run_guest("asks", &["--mode", "dhcp"], &format!("ip=dhcp {orders}"));
+    for vm in ["told", "asks"] {
+        lab.wait_for_line(vm, "GUEST ready");
+        let console = lab.console(vm);
+        let found = [&other, &other, "192.168.127.1", WORLD_IP, "NXDOMAIN", "other.volnet"];
+        for (name, found) in names.iter().zip(found) {
+            let line = format!("GUEST lookup {name}: {found} ");
+            assert!(console.contains(&line), "{line:?} in {console}");
+        }
+    }
+    lab.volnet(&["delete", "other", "--timeout", "1"]);
+    lab.crash_daemon();
+    lab.start_daemon();
+    lab.run_guest("late", &[], "volnet.do=lookup:other.volnet,lookup:told.volnet,hold");
+    lab.wait_for_line("late", "GUEST ready");
+    let (console, told) = (lab.console("late"), lab.vm("told"));
+    assert!(console.contains("GUEST lookup other.volnet: NXDOMAIN "), "{console}");
+    let line = format!("GUEST lookup told.volnet: {} ", told["ip"].as_str().unwrap());
+    assert!(console.contains(&line), "{line:?} in {console}");
+}
+
+#[test]
 fn dhcp_the_guest_asks_and_a_server_beside_volnet_answers() {
     let mut lab = Lab::configured(r#"{ "networks": [{ "dhcp": "external" }] }"#);
     let leases = lab.folder().join("leases").display().to_string();

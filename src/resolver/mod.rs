@@ -409,6 +409,3 @@ impl Names {
 fn random() -> u16 {
     volnet_ffi::random::number().expect("Linux has getrandom(2) since 3.17")
 }
-
-#[cfg(test)]
-mod tests;

@@ -40,6 +40,32 @@ while True:
     peer.close()
 "#;
 
+/// A resolver on the host's 127.0.0.53: all names are the world's, and are told by TCP only.
+const RESOLVER: &str = r#"
+import socket, sys, threading
+at, world = ("127.0.0.53", 53), socket.inet_aton(sys.argv[1])
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(at)
+tcp = socket.create_server(at)
+def answer(question, flags, count):
+    end = question.index(0, 12) + 5
+    return question[:2] + flags + b"\0\1" + count + bytes(4) + question[12:end]
+def cut():
+    while True:
+        question, peer = udp.recvfrom(4096)
+        udp.sendto(answer(question, b"\x83\x80", b"\0\0"), peer)
+threading.Thread(target=cut, daemon=True).start()
+while True:
+    peer, _ = tcp.accept()
+    question = peer.recv(4096)[2:]
+    is_a = question[question.index(0, 12) + 2] == 1
+    reply = answer(question, b"\x81\x80", b"\0\1" if is_a else b"\0\0")
+    if is_a:
+        reply += b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + world
+    peer.sendall(len(reply).to_bytes(2, "big") + reply)
+    peer.close()
+"#;
+
 /// Namespaces, a folder, and the processes that this test started.
 pub(crate) struct Lab {
     host: String,
@@ -81,8 +107,16 @@ impl Lab {
         lab
     }
 
+    /// Where the host's own files of /etc are.
+    fn names(&self) -> PathBuf {
+        Path::new("/etc/netns").join(&self.host)
+    }
+
     fn make_namespaces(&self) {
         let (host, world) = (self.host.as_str(), self.world.as_str());
+        // ip-netns(8): this is /etc/resolv.conf for those in the namespace.
+        fs::create_dir_all(self.names()).expect("a folder");
+        fs::write(self.names().join("resolv.conf"), "nameserver 127.0.0.53\n").expect("a file");
         for command in [
             format!("netns add {host}"),
             format!("netns add {world}"),
@@ -102,6 +136,15 @@ impl Lab {
     pub(crate) fn open_in_world(&mut self, port: &str) {
         let server = ["python3", "-c", WHO_CALLS, WORLD_IP, port];
         self.children.push(self.spawn_in(&self.world, &server, "world"));
+    }
+
+    /// Lets the host resolve names of the world.
+    pub(crate) fn resolve(&mut self) {
+        let server = ["python3", "-c", RESOLVER, WORLD_IP];
+        self.children.push(self.spawn_in(&self.host, &server, "resolver"));
+        self.wait_for("the resolver", || {
+            self.on_host(&["ss", "-Htln"]).contains("127.0.0.53:53").then_some(())
+        });
     }
 
     /// Starts the daemon, and waits until it answers.
@@ -283,6 +326,7 @@ impl Drop for Lab {
             let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }
         let _ = fs::remove_dir_all(&self.folder);
+        let _ = fs::remove_dir_all(self.names());
     }
 }
 
