@@ -30,6 +30,7 @@ SHOWN = {
     "bytes": (1e6, 2, "MB"),
     "count": (1, 0, ""),
     "calls": (1, 2, ""),
+    "a second": (1, 0, "a second"),
 }
 
 

@@ -13,6 +13,7 @@ mod daemon;
 mod drift;
 mod floor;
 mod host;
+mod names;
 mod peers;
 mod pure;
 mod record;
@@ -116,6 +117,7 @@ fn main() {
 
     let crowd = extent.vms.last().copied().unwrap_or_default();
     host::system_calls(&mut ephemeral, &mut record);
+    names::measure(&ephemeral, crowd, extent.packets, &mut record);
     as_a_whole(&mut durable, crowd, extent.idle, &mut record);
     pure::measure(&floor.stage, crowd, &mut record);
     record.write(&format!("{BUILD}/bench.json"), extent.quick);

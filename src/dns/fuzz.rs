@@ -1,9 +1,18 @@
-//! The codec on any bytes, for fuzzing and tests.
+//! The codec on any bytes, and names beside records, for fuzzing and tests.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::query::{DnsQuery, NoQuery, ResponseCode, Transport};
 use super::wire::{A, Edns, HEADER, Header, IN, Question, RESPONSE, ResourceRecord};
 use super::{DomainName, Response};
 
+use crate::engine::decide::Engine;
+use crate::engine::names::{Asker, GATEWAY, Owner};
+use crate::model::name::VmName;
+
+/// Addresses of a network that are looked at.
+const ADDRESSES_MAX: u32 = 32;
 /// The number of the question that a resolver is asked.
 const ID: u16 = 0x1234;
 
@@ -69,4 +78,47 @@ fn check(answer: &[u8], query: &DnsQuery) {
         at = ResourceRecord::read(answer, at).expect("a record").1;
     }
     assert_eq!(at, answer.len(), "nothing else");
+}
+
+/// Says where names and records differ: who has an address is found by it, nobody else is, and a VM
+/// is found by its name.
+pub fn disagreement(engine: &Engine) -> Option<String> {
+    let placed: Vec<_> = engine.vms().filter(|vm| vm.stranded.is_none()).collect();
+    for network in engine.configured() {
+        let nics = placed.iter().flat_map(|vm| {
+            vm.record.nics.iter().map(|nic| (&vm.record.name, nic.network.as_str(), nic.address()))
+        });
+        let here = nics.filter(|(_, on, _)| *on == network.name);
+        let held: BTreeMap<Ipv4Addr, &VmName> =
+            here.filter_map(|(name, _, address)| Some((address?, name))).collect();
+        let first = network.subnet.network().to_bits();
+        for address in (first..first + ADDRESSES_MAX).map(Ipv4Addr::from_bits) {
+            let owner = match held.get(&address) {
+                _ if !network.subnet.contains(address) => break,
+                _ if address == network.host_ip => Owner::Host,
+                Some(name) => Owner::Vm(name),
+                None => Owner::Nobody,
+            };
+            let found = engine.owner_of_address(network, Asker::Host, address.into());
+            let asks = match engine.asker(network, address.into()) {
+                None => Owner::Nobody,
+                Some(Asker::Host) => Owner::Host,
+                Some(Asker::Guest { vm, .. }) => Owner::Vm(vm),
+            };
+            if (found, asks) != (owner, owner) {
+                return Some(format!(
+                    "{address} is {owner:?}, not {found:?}, and asks as {asks:?}"
+                ));
+            }
+        }
+        for (address, name) in held {
+            let label = name.as_str();
+            let plain = label != GATEWAY && label == label.to_ascii_lowercase();
+            let found = engine.addresses_of(network, Asker::Host, label).unwrap_or_default();
+            if plain && !found.contains(&IpAddr::V4(address)) {
+                return Some(format!("{name} leads to {found:?}, not to {address}"));
+            }
+        }
+    }
+    None
 }

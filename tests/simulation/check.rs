@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 use std::path::Path;
 
+use volnet::dns::fuzz::disagreement;
 use volnet::hypervisor::process::Processes;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
@@ -49,6 +50,7 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     }
     kernel(&world, &views, &mut wrong);
     unique(&views, &mut wrong);
+    wrong.0.extend(disagreement(shell.engine()));
     let of_machines = nics(&views).filter_map(|nic| nic.ip).find(|ip| world.lan.has(*ip));
     wrong.0.extend(of_machines.map(|ip| format!("{ip} is the address of a machine of the LAN")));
     for network in shell.engine().networks() {

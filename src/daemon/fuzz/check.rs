@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use super::world::World;
+use crate::dns::fuzz::disagreement;
 use crate::engine::decide::Engine;
 use crate::model::expose::Expose;
 use crate::model::nic::Nic;
@@ -34,6 +35,7 @@ pub(super) fn owners(engine: &Engine) {
         let meets = |port: &Expose| others.clone().any(|other| other.at().meets(&port.at()));
         assert!(!record.exposed().any(meets), "{record:?} has another's port");
     }
+    assert_eq!(disagreement(engine), None);
     // For a stranded VM, what nobody else has is held, too.
     let networks = match engine.stranded().next() {
         Some(_) => Vec::new(),
