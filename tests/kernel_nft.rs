@@ -9,7 +9,7 @@ use volnet::model::expose::{Expose, Protocol};
 use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::net::{Dhcp, Dns, NetworkConfig, Service};
+use volnet::model::net::{Dhcp, Dns, Ipv6Network, NetworkConfig, Service};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::model::traffic::Traffic;
@@ -28,7 +28,7 @@ fn network() -> NetworkConfig {
         dhcp: Dhcp::Builtin,
         dns: Dns::Off,
         domain: "volnet".into(),
-        ipv6: false,
+        ipv6: Some(Ipv6Network::new("fd00:1:2:3::/64".parse().unwrap(), true)),
         managed: true,
         gateway: None,
         range: None,
@@ -52,7 +52,8 @@ fn guests(count: u32) -> Vec<Element> {
                 TapName::choose(NicName { vm: &VmName::new(&name).unwrap(), index: 0 }, |_| false);
             let ip = Ipv4Addr::from_bits(0x0a00_0000 + number);
             let mac = Mac::of_guest("default", &name);
-            let (isolated, ipv6, asks_others) = (number % 2 == 0, number % 3 == 0, number % 5 == 0);
+            let (isolated, asks_others) = (number % 2 == 0, number % 5 == 0);
+            let ip6 = network().ipv6.filter(|_| number % 3 == 0).map(|ipv6| ipv6.address_of(mac));
             let (tap, ip, antispoof) = (&tap, Some(ip), number % 7 != 0);
             let limits = Limits {
                 tx_mbit: (number % 4 == 0).then_some(number),
@@ -68,7 +69,7 @@ fn guests(count: u32) -> Vec<Element> {
                 addresses,
                 asks_others,
                 antispoof,
-                ipv6,
+                ip6,
                 isolated,
                 limits,
             };

@@ -10,6 +10,7 @@ use common::{in_namespace, ip_link, json, run};
 use neli::consts::rtnl::Rtm;
 use volnet::netlink;
 use volnet::netlink::message::{ACK, CREATE, Message, REQUEST};
+use volnet::netlink::rtnl::AF_INET;
 use volnet::netlink::rtnl::address::{self, AddressMessage};
 use volnet::netlink::rtnl::link::{
     self, BridgePort, LinkChange, LinkMessage, PortChange, Target, TunKind,
@@ -177,12 +178,12 @@ fn addresses_of_both_families_come_and_go() {
             let shown = &json(&format!("ip -j {family} address show dev vbr0"))[0]["addr_info"][0];
             assert_eq!((&shown["local"], &shown["prefixlen"]), (&text.into(), &length.into()));
 
-            let seen = socket.dump(address::dump, read).unwrap();
+            let seen = socket.dump(|w, n| address::dump(w, n, AF_INET), read).unwrap();
             assert_eq!(seen, if family == "-4" { vec![address] } else { vec![] });
             socket.request(1, |w, s| address::delete(w, s.take(), &address)).unwrap();
             let again = socket.request(1, |w, s| address::delete(w, s.take(), &address));
             assert_eq!(again.unwrap_err().errno(), Some(libc::EADDRNOTAVAIL));
-            assert!(socket.dump(address::dump, read).unwrap().is_empty());
+            assert!(socket.dump(|w, n| address::dump(w, n, AF_INET), read).unwrap().is_empty());
         }
     });
 }
@@ -224,13 +225,13 @@ fn routes_are_those_of_the_main_table() {
     in_namespace(|| {
         let mut socket = socket();
         let read = |message: &Message<'_>| read_kind(message, Rtm::Newroute, RouteMessage::read);
-        let fresh = socket.dump(route::dump, read).unwrap_err();
+        let fresh = socket.dump(|w, n| route::dump(w, n, AF_INET), read).unwrap_err();
         assert_eq!(fresh.errno(), Some(libc::ENOENT), "a table that was never used");
         run("ip link add vbr0 type bridge");
         run("ip link set dev vbr0 up");
         run("ip address add 10.0.0.1/24 dev vbr0");
         run("ip route add 10.5.0.0/16 dev vbr0 table 100");
-        let routes = socket.dump(route::dump, read).unwrap();
+        let routes = socket.dump(|w, n| route::dump(w, n, AF_INET), read).unwrap();
         let index = ip_link("vbr0")["ifindex"].as_u64().unwrap() as u32;
         let destination = IpAddr::from([10, 0, 0, 0]);
         let link = Some(index);

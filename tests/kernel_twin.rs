@@ -26,7 +26,7 @@ use volnet::network::execute::execute;
 use volnet::network::fake::Fake;
 use volnet::network::linux::Linux;
 use volnet::network::{Applied, Network};
-use volnet::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings};
+use volnet::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings, Switch};
 use volnet::plan::reconcile::{DesiredPort, Link, LinkKind, Observed};
 use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, Table};
 
@@ -233,7 +233,11 @@ fn seen(observed: &Observed) -> Vec<String> {
     });
     let accepts = observed.accepts.iter().map(|accept| format!("{accept:?}"));
     let mut lines: Vec<String> = links.chain(addresses).chain(tables).chain(accepts).collect();
-    lines.push(format!("forwarding {}, {:?}", observed.forwarding, observed.accept_chain));
+    let forwarding6 = observed.switches.get(&Switch::Forwarding);
+    lines.push(format!(
+        "forwarding {}, {forwarding6:?}, {:?}",
+        observed.forwarding, observed.accept_chain
+    ));
     lines.sort();
     lines
 }
@@ -253,7 +257,11 @@ fn op(dice: &mut Dice) -> Op {
         9 => Op::DeleteLink { name: link, index: [None, Some(RIGHT), Some(77_777)][dice.below(3)] },
         10 | 11 => Op::AddAddress { link, address, length: 24 },
         12 => Op::RemoveAddress { link, address, length: 24 },
-        13 => Op::SetForwarding { on: dice.below(2) == 0 },
+        13 if dice.below(2) == 0 => Op::SetForwarding { on: dice.below(2) == 0 },
+        13 => {
+            let (switch, to) = (Switch::Forwarding, dice.below(2) as u8);
+            Op::SetSwitch { switch, to, former: 1 - to }
+        }
         14 => Op::CreateTable(Box::new(a_table(dice))),
         15 => Op::ReplaceTable(Box::new(a_table(dice))),
         16 => {
@@ -340,7 +348,7 @@ fn tables(owned: bool, guests: usize) -> Vec<Table> {
         dhcp: Dhcp::Builtin,
         dns: Dns::Off,
         domain: "volnet".into(),
-        ipv6: false,
+        ipv6: None,
         managed: true,
         gateway: None,
         range: None,
@@ -378,7 +386,7 @@ fn elements(count: usize, limit: usize) -> Vec<Element> {
             addresses: &[],
             asks_others: false,
             antispoof,
-            ipv6: false,
+            ip6: None,
             isolated,
             limits,
         };

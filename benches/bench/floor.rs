@@ -189,7 +189,7 @@ impl Vm {
                 addresses: &[],
                 asks_others: false,
                 antispoof: true,
-                ipv6: false,
+                ip6: None,
                 isolated: false,
                 limits: Limits::default(),
             }),

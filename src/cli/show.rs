@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 31] = [
+const VM_FIELDS: [&str; 32] = [
     "name",
     "mode",
     "status",
@@ -17,6 +17,7 @@ const VM_FIELDS: [&str; 31] = [
     "netmask",
     "gateway",
     "addresses",
+    "ip6",
     "mac",
     "mtu",
     "policy",

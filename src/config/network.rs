@@ -1,13 +1,15 @@
 //! The networks of the host, from their settings: each is checked alone, then all together.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use sha2::{Digest, Sha256};
 
 use crate::model::error::Refusal;
 use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
 use crate::model::name::{TAP_PREFIX, VM_NAME_MAX, check_link_name};
 use crate::model::net::is_guarded;
-use crate::model::net::{AddressRange, Dhcp, Dns, NetworkConfig, Service, Told};
+use crate::model::net::{AddressRange, Dhcp, Dns, Ipv6Network, NetworkConfig, Service, Told};
 use crate::model::prefix::Prefix;
 use crate::model::traffic::{Traffic, UNGUARDED};
 use crate::spec::fields::{Fields, Place};
@@ -51,6 +53,12 @@ const SUBNET_DEFAULT: &str = "192.168.127.0/24";
 /// The port of a DHCP server (RFC 2131).
 const DHCP_SERVER: u16 = 67;
 const MTU_DEFAULT: u16 = 1500;
+/// The smallest MTU of a link with IPv6 (RFC 8200, 5).
+const IPV6_MTU_MIN: u16 = 1280;
+/// The length of a prefix for stateless autoconfiguration by EUI-64 (RFC 4291, 2.5.1).
+const IPV6_LENGTH: u8 = 64;
+/// The fields of `ipv6`.
+const IPV6_KNOWN: &[&str] = &["prefix", "nat"];
 
 pub(super) const BRIDGE: Key =
     Key::new("bridge", Some("bridge"), "VOLNET_BRIDGE", Some("VOLANT_BRIDGE"));
@@ -167,10 +175,18 @@ fn parts(
             bridge,
             subnet,
             host_ip: Ipv4Addr::from_bits(base + 1),
+            ipv6: whole.ipv6.map(|ipv6| subnet6(ipv6, number)),
             ..whole.clone()
         })
     };
     (0..count).map(part).collect()
+}
+
+/// The IPv6 side of a part: the prefix with this number.
+fn subnet6(Ipv6Network { prefix, nat, .. }: Ipv6Network, number: u32) -> Ipv6Network {
+    let first = Ipv6Addr::from_bits(prefix.network().to_bits() | u128::from(number) << 64);
+    let prefix = Prefix::containing(first, prefix.length()).expect("a length that a prefix has");
+    Ipv6Network::new(prefix, nat)
 }
 
 fn written(fields: &Fields, name: &str) -> Result<Option<Found>, Refusal> {
@@ -202,13 +218,12 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         None => Ipv4Addr::from_bits(subnet.network().to_bits() + 1),
     };
     let (mut name, mut mtu, mut nat, mut dhcp) = (None, None, None, None);
-    let (mut ipv6, mut host_services, mut traffic) = (None, None, Traffic::default());
+    let (mut host_services, mut traffic) = (None, Traffic::default());
     if let Some(fields) = &draft.fields {
         name = fields.parsed("name", text::name)?;
         mtu = fields.integer("mtu", MTU_MIN..=MTU_MAX)?;
         nat = fields.flag("nat")?;
         dhcp = fields.parsed("dhcp", str::parse)?;
-        ipv6 = fields.flag("ipv6")?;
         traffic = spec::traffic(fields)?;
         host_services = fields.parsed_list("host_services", SERVICES_MAX, service)?;
     }
@@ -247,6 +262,27 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
     // Somebody's name server may run on the host itself.
     let served = host_services.iter().any(|it| matches!(it, Service::Port(_, NAME_SERVER)));
     let by_us = dhcp == Dhcp::Builtin && managed && !served;
+    let mtu = mtu.map_or(MTU_DEFAULT, |mtu| mtu as u16);
+    let ipv6 = match &draft.fields {
+        Some(fields) => ipv6(fields, machine, &name)?,
+        None => None,
+    };
+    if let (Some(_), Some(fields)) = (ipv6, &draft.fields) {
+        let is_written = fields.value("ipv6").is_some_and(|(_, value)| value.is_object());
+        let reason = match (managed, mtu) {
+            _ if is_written && bridges(draft)? > 1 => {
+                Some("each bridge needs a prefix of its own: write true".to_string())
+            }
+            (false, _) => Some("a bridge that is not managed has no IPv6 from volnet".into()),
+            (true, ..IPV6_MTU_MIN) => {
+                Some(format!("IPv6 needs an MTU of {IPV6_MTU_MIN} or more (RFC 8200), not {mtu}"))
+            }
+            (true, _) => None,
+        };
+        if let Some(reason) = reason {
+            return Err(fields.place.field("ipv6").refuse(reason));
+        }
+    }
     Ok(NetworkConfig {
         whole: name.clone(),
         name,
@@ -254,12 +290,12 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         bridge,
         subnet,
         host_ip,
-        mtu: mtu.map_or(MTU_DEFAULT, |mtu| mtu as u16),
+        mtu,
         nat,
         dhcp,
         dns: dns.unwrap_or(if by_us { Dns::Builtin } else { Dns::Off }),
         domain: domain.unwrap_or_else(|| VM_DOMAIN_DEFAULT.into()),
-        ipv6: ipv6.unwrap_or(false),
+        ipv6,
         traffic,
         managed,
         gateway,
@@ -268,6 +304,50 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         told,
         host_services,
     })
+}
+
+/// The IPv6 side of a network: off, a prefix of its own behind NAT, or the prefix that is written.
+fn ipv6(fields: &Fields, machine: &str, name: &str) -> Result<Option<Ipv6Network>, Refusal> {
+    let written = match fields.value("ipv6") {
+        None => return Ok(None),
+        Some((_, value)) if value.is_boolean() => {
+            let own = || Ipv6Network::new(unique_local(machine, name), true);
+            return Ok(fields.flag("ipv6")?.filter(|on| *on).map(|_| own()));
+        }
+        Some((place, value)) if value.is_object() => Fields::read(place, value, IPV6_KNOWN)?,
+        Some((place, _)) => {
+            return Err(place.refuse("it is neither true, false nor an object with a prefix"));
+        }
+    };
+    let Some(prefix) = written.parsed("prefix", prefix6)? else {
+        return Err(written.place.field("prefix").refuse("it is missing"));
+    };
+    Ok(Some(Ipv6Network::new(prefix, written.flag("nat")?.unwrap_or(false))))
+}
+
+/// A prefix of unique local addresses (RFC 4193): always the same for a host and a network.
+fn unique_local(machine: &str, network: &str) -> Prefix<Ipv6Addr> {
+    let mut hash = Sha256::new();
+    for word in ["ula", machine, network] {
+        hash.update((word.len() as u32).to_be_bytes());
+        hash.update(word);
+    }
+    let digest = hash.finalize();
+    let global = digest[..5].iter().fold(0xfd, |bits: u64, byte| bits << 8 | u64::from(*byte));
+    let first = Ipv6Addr::from_bits(u128::from(global) << 80);
+    Prefix::containing(first, IPV6_LENGTH).expect("a length of 64")
+}
+
+/// A prefix that hosts can have: unique local (RFC 4193) or global unicast (RFC 4291, 2.4).
+fn prefix6(text: &str) -> Result<Prefix<Ipv6Addr>, String> {
+    let prefix: Prefix<Ipv6Addr> = text.parse()?;
+    if prefix.length() != IPV6_LENGTH {
+        return Err(format!("the prefix length of {prefix} is not {IPV6_LENGTH}"));
+    }
+    match prefix.network().segments()[0] {
+        0x2000..=0x3fff | 0xfc00..=0xfdff => Ok(prefix),
+        _ => Err(format!("hosts cannot have addresses in {prefix}")),
+    }
 }
 
 /// What guests are told by DHCP.
@@ -431,6 +511,12 @@ fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refus
                     other.subnet, other.name, network.subnet, network.name
                 );
                 return Err(place.field("subnet").refuse(reason));
+            }
+            if let (Some(one), Some(two)) = (other.ipv6, network.ipv6) {
+                if one.prefix.overlaps(two.prefix) {
+                    let reason = format!("{} is the prefix of {:?}", two.prefix, other.name);
+                    return Err(place.field("ipv6").refuse(reason));
+                }
             }
         }
     }

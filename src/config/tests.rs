@@ -56,7 +56,7 @@ fn defaults() {
             dhcp: Dhcp::Builtin,
             dns: Dns::Builtin,
             domain: "volnet".into(),
-            ipv6: false,
+            ipv6: None,
             managed: true,
             gateway: None,
             range: None,
@@ -387,4 +387,47 @@ fn bounds() {
     let args = vec!["\"x\""; TEMPLATE_ARGS_MAX + 1].join(",");
     let file = format!(r#"{{"hypervisors":{{"xen":{{"program":"xl","args":[{args}]}}}}}}"#);
     assert_eq!(field(from_file(&file)), "hypervisors.xen.args");
+}
+
+#[test]
+fn a_network_has_ipv6_of_its_own_or_as_written() {
+    let read = |said: &str| from_file(&format!(r#"{{"networks": [{{"bridge": "vbr0"{said}}}]}}"#));
+    let ipv6 =
+        |said: &str| read(said).unwrap().networks.iter().map(|it| it.ipv6).collect::<Vec<_>>();
+    assert_eq!((ipv6(""), ipv6(r#", "ipv6": false"#)), (vec![None], vec![None]));
+
+    let own = ipv6(r#", "ipv6": true, "bridges": 3"#);
+    assert_eq!(own[..1], ipv6(r#", "ipv6": true"#));
+    for (number, ipv6) in own.iter().flatten().enumerate() {
+        let segments = ipv6.prefix.network().segments();
+        assert_eq!((segments[0] >> 8, segments[3], ipv6.nat), (0xfd, number as u16, true));
+        assert_eq!((ipv6.host.segments()[7], ipv6.prefix.length()), (1, 64));
+    }
+    assert_eq!(own.len(), 3);
+    let other = ipv6(r#", "ipv6": true, "name": "lab""#)[0].unwrap();
+    assert!(!other.prefix.overlaps(own[0].unwrap().prefix));
+
+    let [Some(written)] = ipv6(r#", "ipv6": {"prefix": "2001:db8:1:2::/64"}"#)[..] else {
+        panic!("it has none")
+    };
+    assert_eq!((written.host.to_string(), written.nat), ("2001:db8:1:2::1".into(), false));
+
+    for (said, at) in [
+        (r#", "ipv6": "yes""#, "networks[0].ipv6"),
+        (r#", "ipv6": {}"#, "networks[0].ipv6.prefix"),
+        (r#", "ipv6": {"prefix": "fe80::/64"}"#, "networks[0].ipv6.prefix"),
+        (r#", "ipv6": {"prefix": "2001:db8::/48"}"#, "networks[0].ipv6.prefix"),
+        (r#", "ipv6": {"prefix": "2001:db8::1/64"}"#, "networks[0].ipv6.prefix"),
+        (r#", "ipv6": {"prefix": "2001:db8::/64", "nat": 1}"#, "networks[0].ipv6.nat"),
+        (r#", "ipv6": {"prefix": "2001:db8::/64"}, "bridges": 2"#, "networks[0].ipv6"),
+        (r#", "ipv6": true, "mtu": 1279"#, "networks[0].ipv6"),
+        (r#", "ipv6": true, "managed": false"#, "networks[0].ipv6"),
+        (
+            r#", "ipv6": {"prefix": "fd00::/64"}}, {"name": "b", "bridge": "b", "subnet":
+                "10.1.0.0/24", "ipv6": {"prefix": "fd00::/64"}"#,
+            "networks[1].ipv6",
+        ),
+    ] {
+        assert_eq!(field(read(said)), at, "{said}");
+    }
 }

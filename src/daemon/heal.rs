@@ -46,6 +46,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let mut repair = self.engine.judge(&observed, now);
         self.notify(std::mem::take(&mut repair.events), now);
         let refusal = self.features()?.restrict(&mut repair.plan);
+        self.remember_host(&observed)?;
         let failed = self.apply_all(&repair.plan, now);
         self.sound = !failed && !self.engine.has_problems() && refusal.is_none();
         let repaired = self.engine.repaired(repair, failed, now);

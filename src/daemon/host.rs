@@ -20,9 +20,9 @@ use crate::model::request::Reply;
 use crate::model::view::EventKind;
 use crate::network::features::Features;
 use crate::network::{Network, execute};
-use crate::plan::op::{Op, Plan};
+use crate::plan::op::{Op, Plan, Switch};
 use crate::plan::reconcile::{
-    Desired, Observed, Problem, Reconciled, reconcile, remove_unfinished,
+    ACCEPT_RA, Desired, Observed, Problem, Reconciled, reconcile, remove_unfinished,
 };
 use crate::store::storage::Storage;
 
@@ -131,6 +131,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         if let Some(refusal) = self.features()?.refusal(&plan) {
             return Err(refusal.into());
         }
+        self.remember_host(&observed)?;
         execute::execute(&mut self.network, &plan)?;
         Ok(())
     }
@@ -151,7 +152,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             self.refuse_in_doubt()?;
         }
         let (forwarding, kept) = self.forwarding_after(observed.forwarding);
-        let nothing = Desired { forwarding, evict: force, ..Desired::default() };
+        let (forwarding6, kept6) = self.forwarding6_after(&observed);
+        let accepted = self.host.as_ref().map(|host| host.accepted.clone()).unwrap_or_default();
+        let nothing =
+            Desired { forwarding, forwarding6, accepted, evict: force, ..Desired::default() };
         let reconciled = reconcile(&nothing, &observed);
         let held = |problem: &&Problem| matches!(problem, Problem::TapHeld { .. });
         if let Some(problem) = reconciled.problems.iter().find(held) {
@@ -159,8 +163,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             return Err(Refusal::InvalidConfig { field, reason }.into());
         }
         let mut plan = self.told(&reconciled, dry_run);
-        if let Some(why) = kept {
-            let words = format!("IPv4 forwarding stays on: {why}");
+        let kept = [("IPv4", kept), ("IPv6", kept6)];
+        for (family, why) in kept.into_iter().filter_map(|(family, why)| Some((family, why?))) {
+            let words = format!("{family} forwarding stays on: {why}");
             plan.push(format!("# {words}"));
             if !dry_run {
                 log::warn!("{words}");
@@ -215,6 +220,22 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 Err(failure) => (None, Some(failure.to_string())),
             },
             before => (before, None),
+        }
+    }
+
+    /// The same for IPv6. If forwarding stays on, links go on accepting router advertisements.
+    fn forwarding6_after(&mut self, observed: &Observed) -> (Option<bool>, Option<String>) {
+        let before = self.host.as_ref().and_then(|host| host.forwarding6_before);
+        match (before, observed.switches.get(&Switch::Forwarding)) {
+            (Some(false), Some(1)) => match self.network.surroundings() {
+                Ok(surroundings) => match surroundings.needs_forwarding() {
+                    Some(why) => (None, Some(why)),
+                    None => (Some(false), None),
+                },
+                Err(failure) => (None, Some(failure.to_string())),
+            },
+            (Some(false), _) => (Some(false), None),
+            (Some(true) | None, _) => (None, None),
         }
     }
 
@@ -403,20 +424,41 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// Writes the state of the host before its first change, so that teardown can restore it, and
     /// the directory of its records.
-    fn remember_host(&mut self, observed: &Observed) -> Result<(), Failure> {
+    pub(super) fn remember_host(&mut self, observed: &Observed) -> Result<(), Failure> {
         self.store.begin()?;
         let records = self.store.durable();
-        let host = match &self.host {
-            Some(host) if host.records == records => return Ok(()),
+        let mut host = match &self.host {
             Some(host) => HostRecord { records, ..host.clone() },
             None => {
                 let networks = self.engine.configured();
-                let bridges = networks.map(|network| network.bridge.clone()).collect();
-                HostRecord { forwarding_before: observed.forwarding, bridges, records }
+                HostRecord {
+                    forwarding_before: observed.forwarding,
+                    forwarding6_before: None,
+                    accepted: BTreeSet::new(),
+                    bridges: networks.map(|network| network.bridge.clone()).collect(),
+                    records,
+                }
             }
         };
+        if self.engine.has_ipv6() {
+            let forwarding = observed.switches.get(&Switch::Forwarding).map(|value| *value == 1);
+            host.forwarding6_before = host.forwarding6_before.or(forwarding);
+            host.accepted.extend(accepting(observed));
+        }
+        if self.host.as_ref() == Some(&host) {
+            return Ok(());
+        }
         self.store.put_host(&host)?;
         self.host = Some(host);
         Ok(())
     }
+}
+
+/// The links that accept router advertisements as long as the host does not forward IPv6.
+fn accepting(observed: &Observed) -> impl Iterator<Item = String> {
+    let forwards = observed.switches.get(&Switch::Forwarding) != Some(&0);
+    observed.switches.iter().filter_map(move |(switch, value)| match switch {
+        Switch::AcceptRa(link) if *value == ACCEPT_RA && !forwards => Some(link.clone()),
+        Switch::AcceptRa(_) | Switch::Forwarding => None,
+    })
 }

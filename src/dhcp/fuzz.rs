@@ -48,7 +48,7 @@ impl Host {
             dhcp: Dhcp::Builtin,
             dns: Dns::Off,
             domain: "volnet".into(),
-            ipv6: false,
+            ipv6: None,
             managed: true,
             gateway: None,
             range: None,

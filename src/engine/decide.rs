@@ -375,6 +375,7 @@ impl Engine {
             netmask: ip.map(|_| network.subnet.netmask()),
             gateway: ip.map(|_| network.gateway()),
             addresses: spec.addresses.clone(),
+            ip6: nic.ip6,
             mtu: spec.mtu.unwrap_or(network.mtu),
             policy: Some(traffic.policy.into()),
             limits: Some(Box::new(traffic.limits.in_force())),

@@ -1,5 +1,7 @@
 //! What the kernel should hold, as the engine's state says.
 
+use std::net::IpAddr;
+
 use crate::engine::decide::Engine;
 use crate::engine::stranded;
 use crate::engine::vm::Vm;
@@ -9,6 +11,7 @@ use crate::model::name::{TapName, VmName};
 use crate::model::net::is_guarded;
 use crate::model::net::{Dhcp, NetworkConfig};
 use crate::model::nic::{Nic, NicName};
+use crate::model::prefix::Prefix;
 use crate::model::record::Record;
 use crate::model::spec::NetworkSpec;
 use crate::plan::op::{Handover, Op, Plan};
@@ -26,7 +29,13 @@ impl Engine {
         let tables = ruleset::tables(&networks, &self.host.policies, elements, self.host.nft_owner);
         // What a bridge that is not ours needs of the host is not ours to say.
         let forwarding = networks.iter().any(|network| network.managed).then_some(true);
-        Desired { networks, ports, parked, tables, forwarding, evict: false }
+        let forwarding6 = self.has_ipv6().then_some(true);
+        Desired { networks, ports, parked, tables, forwarding, forwarding6, ..Desired::default() }
+    }
+
+    /// Whether a network has IPv6.
+    pub fn has_ipv6(&self) -> bool {
+        self.state.ledger.networks().any(|network| network.ipv6.is_some())
     }
 
     /// What gives a new VM its place on its networks.
@@ -57,9 +66,14 @@ impl Engine {
                 let link = observed.links.iter().find(|link| link.index == *index);
                 link.is_some_and(|link| link.name == network.bridge)
             };
-            let (index, prefix) = observed.routes.iter().find(|(index, prefix)| {
-                prefix.length() > 0 && prefix.overlaps(network.subnet.into()) && !ours(index)
-            })?;
+            let is_in_it = |prefix: &Prefix<IpAddr>| {
+                prefix.overlaps(network.subnet.into())
+                    || network.ipv6.is_some_and(|ipv6| prefix.overlaps(ipv6.prefix.into()))
+            };
+            let (index, prefix) = observed
+                .routes
+                .iter()
+                .find(|(index, prefix)| prefix.length() > 0 && is_in_it(prefix) && !ours(index))?;
             let link = observed.links.iter().find(|link| link.index == *index);
             let link = link.map_or("another link", |link| &link.name);
             Some(format!(
@@ -174,8 +188,8 @@ impl Engine {
         let Some(network) = self.state.ledger.network(&nic.network) else { return Vec::new() };
         let traffic = self.traffic(nic, spec, network);
         let mut elements = ruleset::exposed(nic.address(), &nic.exposed);
-        if let Some(address) = nic.address() {
-            elements.extend(ruleset::policy(address.into(), traffic.policy));
+        for address in nic.addresses() {
+            elements.extend(ruleset::policy(address, traffic.policy));
         }
         if !self.is_guarded() {
             return elements;
@@ -187,7 +201,7 @@ impl Engine {
             addresses: &spec.addresses,
             asks_others: spec.mode == Mode::Dhcp && network.dhcp == Dhcp::External,
             antispoof: traffic.antispoof,
-            ipv6: network.ipv6,
+            ip6: nic.ip6,
             isolated: traffic.isolated,
             limits: traffic.limits,
         }));

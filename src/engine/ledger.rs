@@ -269,6 +269,8 @@ impl Ledger {
         let held = |lease: &Lease| served && account.pool.lease_exactly(lease.ip).is_ok();
         port.lease = port.lease.filter(held);
         account.join(addresses);
+        // It follows from the settings, which may be new.
+        port.ip6 = account.config.ipv6.map(|ipv6| ipv6.address_of(port.mac));
         account.macs.insert(port.mac, Some(vm.clone()));
         account.call(vm);
         let addresses = port.ip.into_iter().chain(port.lease.map(|lease| lease.ip));
@@ -552,7 +554,7 @@ impl Ledger {
         account.macs.insert(mac, Some(name.vm.clone()));
         account.call(name.vm);
         account.owners.extend(ip.map(|ip| (ip, name.vm.clone())));
-        let network = account.config.name.clone();
+        let (network, ipv6) = (account.config.name.clone(), account.config.ipv6);
         let tap = TapName::choose(name, |tap| self.taps.contains_key(tap));
         self.taps.insert(tap.clone(), name.vm.clone());
         Ok(Some(Nic {
@@ -561,6 +563,7 @@ impl Ledger {
             ifindex: None,
             mac,
             ip,
+            ip6: ipv6.map(|ipv6| ipv6.address_of(mac)),
             lease: None,
             exposed: wanted.expose.clone(),
             traffic: Traffic {
@@ -706,8 +709,9 @@ impl Account {
     }
 
     fn view(&self) -> NetworkView {
-        let NetworkConfig { name, bridge, subnet, host_ip, mtu, nat, dhcp, dns, domain, .. } =
-            self.config.clone();
+        let NetworkConfig {
+            name, bridge, subnet, host_ip, mtu, nat, dhcp, dns, domain, ipv6, ..
+        } = self.config.clone();
         let ports = self.ports() as u32;
         let ports_free = (BRIDGE_PORTS_MAX as u32).saturating_sub(ports);
         let (leased, free) = (self.leased(), self.pool.free());
@@ -716,6 +720,8 @@ impl Account {
             bridge,
             subnet,
             host_ip,
+            subnet6: ipv6.map(|ipv6| ipv6.prefix),
+            host_ip6: ipv6.map(|ipv6| ipv6.host),
             mtu,
             nat,
             dhcp,

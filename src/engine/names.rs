@@ -9,11 +9,12 @@
 //! its addresses from the moment in which it has them. The bridges of one network have their names
 //! in common.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use crate::engine::decide::Engine;
 use crate::engine::vm::Vm;
 use crate::model::kernel_args::host_name;
+use crate::model::mac::Mac;
 use crate::model::name::VmName;
 use crate::model::net::{Dns, NetworkConfig};
 use crate::model::nic::Nic;
@@ -65,7 +66,7 @@ impl Asker<'_> {
 impl Engine {
     /// Who has this address of a network; `None` if neither the host nor a VM has it.
     pub fn asker(&self, network: &NetworkConfig, address: IpAddr) -> Option<Asker<'_>> {
-        if address == IpAddr::V4(network.host_ip) {
+        if network.is_host(address) {
             return Some(Asker::Host);
         }
         let vm = self.vm_at(network, address)?;
@@ -86,7 +87,7 @@ impl Engine {
     ) -> Option<Vec<IpAddr>> {
         let label = label.to_ascii_lowercase();
         if label == GATEWAY {
-            return Some(vec![network.host_ip.into()]);
+            return Some(network.host_addresses().collect());
         }
         let named = VmName::new(&label).ok();
         let named = named.as_ref().and_then(|name| self.state.vms.get(name));
@@ -96,7 +97,7 @@ impl Engine {
         vms.find_map(|vm| {
             let nics: Vec<_> = self.nics_on(vm, network).collect();
             let known = !nics.is_empty() && asker.sees(&vm.record.name);
-            known.then(|| nics.into_iter().flat_map(|(nic, _)| addresses(nic)).collect())
+            known.then(|| nics.into_iter().flat_map(|(nic, _)| nic.addresses()).collect())
         })
     }
 
@@ -107,11 +108,11 @@ impl Engine {
         asker: Asker<'_>,
         address: IpAddr,
     ) -> Owner<'_> {
-        let parts = || self.parts(network).filter(|part| belongs(part, address));
+        let parts = || self.parts(network).filter(|part| part.contains(address));
         if parts().next().is_none() {
             return Owner::Elsewhere;
         }
-        if parts().any(|part| address == IpAddr::V4(part.host_ip)) {
+        if parts().any(|part| part.is_host(address)) {
             return Owner::Host;
         }
         let vm = parts().find_map(|part| self.vm_at(part, address));
@@ -156,8 +157,12 @@ impl Engine {
 
     /// The VM that has this address on this network.
     fn vm_at(&self, network: &NetworkConfig, address: IpAddr) -> Option<&Vm> {
-        let IpAddr::V4(ip) = address else { return None };
-        let vm = self.state.vms.get(self.state.ledger.owner_of_ip(&network.name, ip)?)?;
+        let ledger = &self.state.ledger;
+        let owner = match address {
+            IpAddr::V4(ip) => ledger.owner_of_ip(&network.name, ip),
+            IpAddr::V6(ip) => ledger.owner_of_mac(&network.name, Mac::of_interface(ip)?),
+        };
+        let vm = self.state.vms.get(owner?)?;
         // An address that is only offered is nobody's yet.
         vm.record.nics.iter().any(|nic| has(nic, network, address)).then_some(vm)
     }
@@ -189,17 +194,6 @@ pub fn shown(vm: &VmName) -> String {
     }
 }
 
-/// The addresses of an interface that volnet knows.
-fn addresses(nic: &Nic) -> impl Iterator<Item = IpAddr> {
-    nic.address().map(IpAddr::V4).into_iter()
-}
-
 fn has(nic: &Nic, network: &NetworkConfig, address: IpAddr) -> bool {
-    nic.network == network.name && addresses(nic).any(|own| own == address)
-}
-
-/// Whether a network has this address for its guests.
-fn belongs(network: &NetworkConfig, address: IpAddr) -> bool {
-    let v4 = |ip: Ipv4Addr| network.subnet.contains(ip);
-    matches!(address, IpAddr::V4(ip) if v4(ip))
+    nic.network == network.name && nic.addresses().any(|own| own == address)
 }

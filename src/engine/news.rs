@@ -18,6 +18,7 @@ impl Engine {
         news.lost
             || news.rules.is_some()
             || news.forwarding == Some(false)
+            || news.forwarding6 == Some(false) && self.has_ipv6()
             || news.links.values().any(|(link, present)| !self.is_link_right(link, *present))
             || news.ports.values().any(|(name, is)| {
                 self.owner_of(name).is_some_and(|port| port.port_settings() != *is)
@@ -113,8 +114,10 @@ impl Engine {
         }
         let wanted = self.state.ledger.networks().any(|network| {
             network.bridge == *bridge
-                && (IpAddr::V4(network.host_ip), network.subnet.length()) == (*address, *length)
+                && network.bridge_addresses().any(|wanted| wanted == (*address, *length))
         });
-        wanted != present
+        // The kernel gives it link-local addresses.
+        let of_kernel = matches!(address, IpAddr::V6(six) if six.is_unicast_link_local());
+        wanted != present && (wanted || !of_kernel)
     }
 }

@@ -37,7 +37,7 @@ fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConf
         dhcp: Dhcp::Builtin,
         dns: Dns::Off,
         domain: "volnet".into(),
-        ipv6: false,
+        ipv6: None,
         managed: true,
         gateway: None,
         range: None,

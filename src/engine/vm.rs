@@ -84,6 +84,7 @@ impl Vm {
             netmask: first.as_ref().and_then(|nic| nic.netmask),
             gateway: first.as_ref().and_then(|nic| nic.gateway),
             addresses: first.as_ref().map(|nic| nic.addresses.clone()).unwrap_or_default(),
+            ip6: first.as_ref().and_then(|nic| nic.ip6),
             mtu: first.as_ref().map(|nic| nic.mtu),
             policy: first.as_ref().and_then(|nic| nic.policy.clone()),
             limits: first.as_ref().and_then(|nic| nic.limits.clone()),

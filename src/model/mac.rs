@@ -4,6 +4,7 @@
 //! SHA-256 over its owner. So a VM always has the same address.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -31,6 +32,23 @@ impl Mac {
     /// segment.
     pub fn of_bridge(host: &str, bridge: &str) -> Mac {
         derived(&["bridge", host, bridge])
+    }
+
+    /// The modified EUI-64 of it: an interface identifier of IPv6 (RFC 4291, appendix A).
+    pub fn interface_id(self) -> u64 {
+        let Mac([a, b, c, d, e, f]) = self;
+        u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// The Ethernet address whose identifier an address has. `None` if it is no modified EUI-64.
+    pub fn of_interface(address: Ipv6Addr) -> Option<Mac> {
+        let [.., a, b, c, 0xff, 0xfe, d, e, f] = address.octets() else { return None };
+        Some(Mac([a ^ 2, b, c, d, e, f]))
+    }
+
+    /// The link-local address with that identifier (RFC 4291, 2.5.6).
+    pub fn link_local(self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(self.interface_id()))
     }
 
     /// Whether a guest can have it: it is unicast and not zero.
@@ -107,6 +125,16 @@ mod tests {
         assert_ne!(one, Mac::of_guest("defaultw", "eb-1"));
         assert_ne!(one, Mac::of_bridge("default", "web-1"));
         assert!(one.is_usable() && one.0[0] == 2);
+    }
+
+    #[test]
+    fn the_identifier_is_a_modified_eui_64() {
+        // ip link add d0 address 34:56:78:9a:bc:de type dummy; RFC 4291, appendix A.
+        let mac = Mac([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde]);
+        assert_eq!(mac.link_local().to_string(), "fe80::3656:78ff:fe9a:bcde");
+        assert_eq!(Mac::of_interface(mac.link_local()), Some(mac));
+        assert_eq!(Mac::of_interface("fe80::1".parse().unwrap()), None);
+        assert_eq!(Mac([2, 0, 0, 0, 0, 1]).link_local().to_string(), "fe80::ff:fe00:1");
     }
 
     #[test]

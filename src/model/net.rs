@@ -1,6 +1,6 @@
 //! The networks of the host, as the settings describe them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,9 @@ use super::expose::Protocol;
 use super::mac::Mac;
 use super::prefix::Prefix;
 use super::traffic::{InForce, Traffic};
+
+/// The length of the link-local prefix of a link (RFC 4291, 2.5.6).
+const LINK_LOCAL_LENGTH: u8 = 64;
 
 /// One network of the host: a bridge, its prefix and its connection to the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +38,8 @@ pub struct NetworkConfig {
     pub dns: Dns,
     /// The domain of the names of its VMs.
     pub domain: String,
-    /// Whether VMs on it may speak IPv6.
-    pub ipv6: bool,
+    /// Its IPv6 prefix. `None`: its VMs may not speak IPv6.
+    pub ipv6: Option<Ipv6Network>,
     /// The services of the host for VMs on it.
     pub host_services: Vec<Service>,
     /// Whether the bridge is volnet's. A bridge that is not is used as it is: it gets ports, rules
@@ -52,6 +55,31 @@ pub struct NetworkConfig {
     pub told: Told,
     /// The bridge's MAC, pinned so that it does not follow the lowest port.
     pub mac: Mac,
+}
+
+/// The IPv6 side of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Network {
+    /// The prefix, of 64 bits.
+    pub prefix: Prefix<Ipv6Addr>,
+    /// The host's own address on the bridge.
+    pub host: Ipv6Addr,
+    /// Whether traffic that leaves the prefix is masqueraded.
+    pub nat: bool,
+}
+
+impl Ipv6Network {
+    /// The network with this prefix. The host has its first address.
+    pub fn new(prefix: Prefix<Ipv6Addr>, nat: bool) -> Ipv6Network {
+        let host = Ipv6Addr::from_bits(prefix.network().to_bits() | 1);
+        Ipv6Network { prefix, host, nat }
+    }
+
+    /// The address of the VM with this Ethernet address: the one that it gives itself by stateless
+    /// autoconfiguration with a modified EUI-64 (RFC 4862, RFC 4291 appendix A).
+    pub fn address_of(&self, mac: Mac) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.prefix.network().to_bits() | u128::from(mac.interface_id()))
+    }
 }
 
 /// What the built-in DHCP server tells guests besides their address.
@@ -100,6 +128,34 @@ impl NetworkConfig {
     /// The traffic of a VM on it that says nothing of its own.
     pub fn traffic(&self) -> InForce<'_> {
         InForce::of([&self.traffic])
+    }
+
+    /// The host's addresses for its guests.
+    pub fn host_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(self.host_ip.into()).chain(self.ipv6.map(|ipv6| ipv6.host.into()))
+    }
+
+    /// Whether it is one of these.
+    pub fn is_host(&self, address: IpAddr) -> bool {
+        self.host_addresses().any(|own| own == address)
+    }
+
+    /// Whether this address is of one of its prefixes.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.subnet.contains(address),
+            IpAddr::V6(address) => self.ipv6.is_some_and(|ipv6| ipv6.prefix.contains(address)),
+        }
+    }
+
+    /// The addresses of the bridge, each with the length of its prefix. The link-local one is that
+    /// of the guests' router.
+    pub fn bridge_addresses(&self) -> impl Iterator<Item = (IpAddr, u8)> {
+        let six = self.ipv6.into_iter().flat_map(|ipv6| {
+            let link_local = (self.mac.link_local().into(), LINK_LOCAL_LENGTH);
+            [link_local, (ipv6.host.into(), ipv6.prefix.length())]
+        });
+        std::iter::once((self.host_ip.into(), self.subnet.length())).chain(six)
     }
 
     /// The gateway that guests are told.

@@ -5,7 +5,7 @@
 //! stands in the [`super::spec::NetworkSpec`] of the same index.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -31,6 +31,9 @@ pub struct Nic {
     pub mac: Mac,
     /// The address that the VM has as long as it exists; `None` in dhcp mode.
     pub ip: Option<Ipv4Addr>,
+    /// Its IPv6 address; `None` if its network has no IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip6: Option<Ipv6Addr>,
     /// The lease of the guest; `None` unless in dhcp mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
@@ -65,7 +68,7 @@ fn since_boot<'a, D: Deserializer<'a>>(input: D) -> Result<u64, D::Error> {
 impl Nic {
     /// All addresses of the guest that volnet knows.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.address().map(IpAddr::V4).into_iter()
+        self.address().map(IpAddr::V4).into_iter().chain(self.ip6.map(IpAddr::V6))
     }
 
     /// The IPv4 address of the guest, if volnet knows it.

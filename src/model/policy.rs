@@ -51,6 +51,50 @@ const NOT_INTERNET: [&str; 12] = [
     "168.63.129.16/32",
 ];
 
+/// The same of IPv6 (IANA, IPv6 special-purpose address registry): unspecified, loopback, IPv4 in
+/// IPv6, for translation in one network, for discarding, Teredo, for tests, documentation, SRv6,
+/// unique local, link-local, site-local and multicast; and those by which private IPv4 addresses
+/// can be reached, through translation (RFC 6052) and 6to4 (RFC 3056).
+const NOT_INTERNET6: [&str; 37] = [
+    "::/96",
+    "::ffff:0:0/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001::/32",
+    "2001:2::/48",
+    "2001:db8::/32",
+    "3fff::/20",
+    "5f00::/16",
+    "fc00::/7",
+    "fe80::/10",
+    "fec0::/10",
+    "ff00::/8",
+    "64:ff9b::/104",
+    "64:ff9b::a00:0/104",
+    "64:ff9b::6440:0/106",
+    "64:ff9b::7f00:0/104",
+    "64:ff9b::a9fe:0/112",
+    "64:ff9b::ac10:0/108",
+    "64:ff9b::c000:0/120",
+    "64:ff9b::c0a8:0/112",
+    "64:ff9b::c612:0/111",
+    "64:ff9b::e000:0/100",
+    "64:ff9b::f000:0/100",
+    "64:ff9b::a83f:8110/128",
+    "2002::/24",
+    "2002:a00::/24",
+    "2002:6440::/26",
+    "2002:7f00::/24",
+    "2002:a9fe::/32",
+    "2002:ac10::/28",
+    "2002:c000::/40",
+    "2002:c0a8::/32",
+    "2002:c612::/31",
+    "2002:e000::/20",
+    "2002:f000::/20",
+    "2002:a83f:8110::/48",
+];
+
 /// The prefixes of private networks (RFC 1918).
 const PRIVATE: [&str; 3] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
 /// UDP (IANA, protocol numbers), and the port of a resolver.
@@ -60,7 +104,7 @@ const NAME_SERVER: u16 = 53;
 /// Whether `internet` denies this address.
 pub fn is_not_internet(address: IpAddr) -> bool {
     let prefix = |text: &str| text.parse::<Prefix<IpAddr>>().expect("a prefix of ours");
-    NOT_INTERNET.iter().any(|text| prefix(text).contains(address))
+    NOT_INTERNET.iter().chain(&NOT_INTERNET6).any(|text| prefix(text).contains(address))
 }
 
 /// A policy.
@@ -148,7 +192,8 @@ impl Policy {
     /// The built-in policies.
     pub fn built_in() -> Vec<Policy> {
         let read = |text: &str| text.parse::<PolicyRule>().expect("a rule of ours");
-        let denied = NOT_INTERNET.iter().map(|prefix| read(&format!("deny {prefix}")));
+        let denied =
+            NOT_INTERNET.iter().chain(&NOT_INTERNET6).map(|prefix| read(&format!("deny {prefix}")));
         let allowed = std::iter::once(read("allow exposed"));
         let internet = allowed.chain(denied).chain([read("allow any")]).collect();
         let policy = |name: &str, rules| Policy { name: name.into(), rules };

@@ -4,6 +4,7 @@
 //! the request ([`VmSpec`]), but nothing that can be observed. The process of a VM is a
 //! [`ProcessId`] in a file of its own, because it means nothing after a reboot.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -141,6 +142,13 @@ pub enum Action {
 pub struct HostRecord {
     /// Whether IPv4 forwarding was on.
     pub forwarding_before: bool,
+    /// Whether IPv6 forwarding was on. `None`: volnet has not switched it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarding6_before: Option<bool>,
+    /// The links that accepted router advertisements while the host did not forward IPv6, and do
+    /// now although it does.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub accepted: BTreeSet<String>,
     /// The bridges that volnet made, by link name.
     pub bridges: Vec<String>,
     /// The directory of the durable records.

@@ -3,7 +3,7 @@
 //! The names and meanings of fields are those of `io.volnet.varlink`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,7 @@ pub struct VmView {
     /// [`crate::model::spec::NetworkSpec::addresses`].
     #[serde(default)]
     pub addresses: Vec<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
     pub mtu: Option<u16>,
     pub policy: Option<String>,
     pub limits: Option<Box<Limits>>,
@@ -98,6 +99,7 @@ pub struct NicView {
     pub gateway: Option<Ipv4Addr>,
     #[serde(default)]
     pub addresses: Vec<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
     pub mtu: u16,
     pub policy: Option<String>,
     pub limits: Option<Box<Limits>>,
@@ -111,6 +113,8 @@ pub struct NetworkView {
     pub bridge: String,
     pub subnet: Prefix,
     pub host_ip: Ipv4Addr,
+    pub subnet6: Option<Prefix<Ipv6Addr>>,
+    pub host_ip6: Option<Ipv6Addr>,
     pub mtu: u16,
     pub nat: bool,
     pub dhcp: Dhcp,

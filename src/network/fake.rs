@@ -18,8 +18,8 @@ use std::os::fd::OwnedFd;
 use super::features::Features;
 use super::{Applied, Network};
 use crate::model::error::{Failure, KernelOutcome, Reason};
-use crate::plan::op::Op;
-use crate::plan::reconcile::{DesiredPort, Link, LinkKind, Observed, ObservedTable};
+use crate::plan::op::{Op, Switch};
+use crate::plan::reconcile::{ACCEPT_RA, DesiredPort, Link, LinkKind, Observed, ObservedTable};
 use crate::plan::ruleset::Family;
 
 /// Ports of one bridge: `BR_MAX_PORTS` less the reserved one (net/bridge/br_private.h).
@@ -67,9 +67,11 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// An empty kernel.
+    /// An empty kernel, which does not forward.
     pub fn new() -> Fake {
-        Fake::default()
+        let mut fake = Fake::default();
+        fake.kernel.observed.switches.insert(Switch::Forwarding, 0);
+        fake
     }
 
     /// Lets the `nth` call of `apply` from now on go wrong, 0 being the next.
@@ -85,6 +87,7 @@ impl Fake {
     /// Adds a link as another program would. Returns its index.
     pub fn add_link(&mut self, name: &str, kind: LinkKind) -> u32 {
         self.kernel.observed.links.push(links::new(self.last_index + 1, name, kind));
+        self.kernel.observed.switches.insert(Switch::AcceptRa(name.into()), ACCEPT_RA);
         self.last_index += 1;
         self.last_index
     }
@@ -207,6 +210,11 @@ impl Kernel {
                 self.remove_address(link, *address, *length)?;
             }
             Op::SetForwarding { on } => self.observed.forwarding = *on,
+            Op::SetSwitch { switch, to, .. } => {
+                if let Some(value) = self.observed.switches.get_mut(switch) {
+                    *value = *to;
+                }
+            }
             Op::CreateTable(table) => self.create_table(table)?,
             Op::ReplaceTable(table) => self.replace_table(table)?,
             Op::RemoveTable { family, name } => self.remove_table(*family, name)?,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::limits::Shaping;
 use crate::model::name::VmName;
-use crate::plan::op::{LinkSettings, Op};
+use crate::plan::op::{LinkSettings, Op, Switch};
 use crate::plan::reconcile::DesiredPort;
 use crate::plan::ruleset::Element;
 
@@ -62,6 +62,7 @@ pub fn objects(op: &Op) -> (String, Option<&str>) {
         | Op::ForgetAddress { link, .. } => (link.clone(), None),
         Op::ForgetFlows { address, .. } => (format!("connections of {address}"), None),
         Op::SetForwarding { .. } => ("net.ipv4.ip_forward".into(), None),
+        Op::SetSwitch { switch, .. } => (switch.to_string(), None),
         Op::CreateTable(_) | Op::ReplaceTable(_) | Op::RemoveTable { .. } => {
             (op.describe().1, None)
         }
@@ -121,6 +122,10 @@ fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
         Op::SetForwarding { on } => {
             format!("IPv4 forwarding is {}", if *on { "off" } else { "on" })
         }
+        Op::SetSwitch { switch: Switch::Forwarding, to, .. } => {
+            format!("IPv6 forwarding is {}", if *to == 1 { "off" } else { "on" })
+        }
+        Op::SetSwitch { switch, to, former } => format!("{switch} is {former}, not {to}"),
         Op::CreateTable(_) => format!("table {object} is gone"),
         Op::ReplaceTable(_) => format!("table {object} was changed"),
         Op::RemoveTable { .. } => format!("table {object} is left over"),

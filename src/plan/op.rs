@@ -7,6 +7,7 @@
 
 mod commands;
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::model::limits::Shaping;
@@ -41,6 +42,8 @@ pub enum Op {
     RemoveAddress { link: String, address: IpAddr, length: u8 },
     /// Switch IPv4 forwarding (`net.ipv4.ip_forward`). It has the other value now.
     SetForwarding { on: bool },
+    /// Turn a switch of IPv6. `former` is its value now.
+    SetSwitch { switch: Switch, to: u8, former: u8 },
     /// Make a table with its content, in one batch. It is refused if a table has the name.
     CreateTable(Box<Table>),
     /// Replace a table with this one, in one batch.
@@ -63,6 +66,37 @@ pub enum Op {
     /// Delete the connections from a port of the host to a port of the guest with this address.
     /// `protocol` is its number in IP. It can be repeated.
     ForgetFlows { protocol: u8, host_port: u16, address: IpAddr, port: u16 },
+}
+
+/// A switch of IPv6 (ip-sysctl.rst).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Switch {
+    /// `net.ipv6.conf.all.forwarding`. Turning it on deletes the default routes that came by router
+    /// advertisement, but for those of links with `accept_ra` 2 (net/ipv6/addrconf.c,
+    /// `rt6_purge_dflt_routers`).
+    Forwarding,
+    /// `net.ipv6.conf.LINK.accept_ra`: 1 accepts router advertisements unless the host forwards, 2
+    /// always.
+    AcceptRa(String),
+}
+
+impl Switch {
+    /// Its path below `/proc/sys`.
+    pub fn path(&self) -> String {
+        match self {
+            Switch::Forwarding => "net/ipv6/conf/all/forwarding".into(),
+            Switch::AcceptRa(link) => format!("net/ipv6/conf/{link}/accept_ra"),
+        }
+    }
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Switch::Forwarding => f.write_str("net.ipv6.conf.all.forwarding"),
+            Switch::AcceptRa(link) => write!(f, "net.ipv6.conf.{link}.accept_ra"),
+        }
+    }
 }
 
 /// When an address is forgotten.
@@ -149,6 +183,9 @@ impl Op {
                 Some(Op::AddAddress { link: link.clone(), address: *address, length: *length })
             }
             Op::SetForwarding { on } => Some(Op::SetForwarding { on: !on }),
+            Op::SetSwitch { switch, to, former } => {
+                Some(Op::SetSwitch { switch: switch.clone(), to: *former, former: *to })
+            }
             Op::CreateTable(table) => {
                 Some(Op::RemoveTable { family: table.family, name: table.name })
             }
@@ -204,6 +241,7 @@ impl Op {
     pub fn is_of_host(&self) -> bool {
         match self {
             Op::SetForwarding { .. }
+            | Op::SetSwitch { .. }
             | Op::CreateTable(_)
             | Op::ReplaceTable(_)
             | Op::RemoveTable { .. }
@@ -238,6 +276,7 @@ impl Op {
             | Op::AddAddress { .. }
             | Op::RemoveAddress { .. }
             | Op::SetForwarding { .. }
+            | Op::SetSwitch { .. }
             | Op::ReplaceTable(_)
             | Op::RemoveTable { .. }
             | Op::AddElements(_)
@@ -284,6 +323,7 @@ impl Op {
             Op::SetForwarding { on } => {
                 ("set", format!("net.ipv4.ip_forward to {}", u8::from(*on)))
             }
+            Op::SetSwitch { switch, to, .. } => ("set", format!("{switch} to {to}")),
             Op::CreateTable(table) => ("create table", table_name(table.family, table.name)),
             Op::ReplaceTable(table) => ("replace table", table_name(table.family, table.name)),
             Op::RemoveTable { family, name } => ("remove table", table_name(*family, name)),

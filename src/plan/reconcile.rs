@@ -38,11 +38,16 @@ use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::net::NetworkConfig;
 use crate::model::prefix::Prefix;
-use crate::plan::op::{Handover, Op, Plan, PortSettings};
+use crate::plan::op::{Handover, Op, Plan, PortSettings, Switch};
 use crate::plan::ruleset::{Accept, Family, Key, Table};
 
 /// The prefix of the aliases of our links.
 pub const ALIAS: &str = "volnet:";
+
+/// `accept_ra` of a link that accepts router advertisements unless the host forwards.
+pub const ACCEPT_RA: u8 = 1;
+/// `accept_ra` of a link that accepts them always.
+const ACCEPT_RA_ALWAYS: u8 = 2;
 
 /// The desired state. The default is empty.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +62,11 @@ pub struct Desired<'a> {
     pub tables: Vec<Table>,
     /// IPv4 forwarding; `None` leaves it as it is.
     pub forwarding: Option<bool>,
+    /// IPv6 forwarding; `None` leaves it as it is.
+    pub forwarding6: Option<bool>,
+    /// Links that accepted router advertisements while the host did not forward. They do again when
+    /// it does not any more.
+    pub accepted: BTreeSet<String>,
     /// Whether taps are removed that no VM has, but a process holds open.
     pub evict: bool,
 }
@@ -81,6 +91,8 @@ pub struct Observed {
     pub routes: Vec<(u32, Prefix<IpAddr>)>,
     /// Whether IPv4 forwarding is on.
     pub forwarding: bool,
+    /// Switches of IPv6: forwarding, and `accept_ra` of links of others where it is on.
+    pub switches: BTreeMap<Switch, u8>,
     /// Whether the kernel does not speak IPv6.
     pub without_ipv6: bool,
     /// Our tables.
@@ -173,6 +185,10 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
             network.bridge.as_str()
         })
         .collect();
+    let speaks = desired.networks.iter().find(|network| network.ipv6.is_some());
+    if let (Some(network), true) = (speaks, observed.without_ipv6) {
+        problems.push(Problem::NoIpv6 { network: network.name.clone() });
+    }
     let free = |bridge: &str| !taken.contains(bridge);
     let networks: Vec<_> =
         desired.networks.iter().copied().filter(|network| free(&network.bridge)).collect();
@@ -189,12 +205,13 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     plan.extend(accepts.remove);
     plan.extend(tables.remove);
     plan.extend(forwarding(desired, observed, false));
+    plan.extend(switches(desired, observed, false));
     plan.extend(stale.iter().filter(|link| link.is_our_bridge()).map(remove));
     for network in networks {
         plan.extend(bridge::attend(network, &links, observed));
     }
     let ports = || desired.ports.iter().filter(|port| free(port.bridge));
-    plan.extend(ports().filter_map(|it| port::forget_past(it, links.seen(it.tap.as_str()))));
+    plan.extend(ports().flat_map(|it| port::forget_past(it, links.seen(it.tap.as_str()))));
     plan.extend(tables.put);
     for port in ports() {
         match port::attach(port, links.seen(port.tap.as_str())) {
@@ -203,6 +220,7 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
         }
     }
     plan.extend(forwarding(desired, observed, true));
+    plan.extend(switches(desired, observed, true));
     plan.extend(accepts.add);
     Reconciled { plan, problems }
 }
@@ -225,14 +243,11 @@ pub fn remove_unfinished(observed: &Observed) -> Plan {
 fn forgotten(desired: &Desired<'_>, left: &[IpAddr]) -> Plan {
     let of_port = |port: &DesiredPort<'_>| {
         let movable: Vec<_> = port.movable.iter().copied().map(IpAddr::V4).collect();
-        port.address.into_iter().chain(movable)
+        port.address.into_iter().chain(port.address6).chain(movable)
     };
     let leased: BTreeSet<IpAddr> = desired.ports.iter().flat_map(of_port).collect();
     let of_network = |&address: &IpAddr| {
-        let network = desired
-            .networks
-            .iter()
-            .find(|network| Prefix::from(network.subnet).contains(address))?;
+        let network = desired.networks.iter().find(|network| network.contains(address))?;
         Some(port::forget(&network.bridge, address, Handover::Released))
     };
     left.iter().filter(|address| !leased.contains(address)).filter_map(of_network).collect()
@@ -242,6 +257,32 @@ fn forgotten(desired: &Desired<'_>, left: &[IpAddr]) -> Plan {
 fn forwarding(desired: &Desired<'_>, observed: &Observed, on: bool) -> Option<Op> {
     (desired.forwarding == Some(on) && observed.forwarding != on)
         .then_some(Op::SetForwarding { on })
+}
+
+/// The Ops that switch forwarding of IPv6 to `on`. A host that forwards accepts no router
+/// advertisements on links with `accept_ra` 1, and would lose the routes that it has from them. So
+/// these links get 2 before. If the host forwards already, they are left as they are.
+fn switches(desired: &Desired<'_>, observed: &Observed, on: bool) -> Plan {
+    if desired.forwarding6 != Some(on) {
+        return Plan::new();
+    }
+    let set = |(switch, former): (&Switch, &u8), to: u8| {
+        let (switch, former) = (switch.clone(), *former);
+        (former != to).then_some(Op::SetSwitch { switch, to, former })
+    };
+    let forwarding = observed.switches.get_key_value(&Switch::Forwarding);
+    let forwarding = forwarding.and_then(|known| set(known, on.into()));
+    let to = if on { ACCEPT_RA_ALWAYS } else { ACCEPT_RA };
+    let is_switched = forwarding.is_some();
+    let accept = observed.switches.iter().filter_map(|(switch, value)| match switch {
+        Switch::AcceptRa(_) if on => set((switch, value), to).filter(|_| is_switched),
+        Switch::AcceptRa(link) if desired.accepted.contains(link) => set((switch, value), to),
+        Switch::AcceptRa(_) | Switch::Forwarding => None,
+    });
+    match on {
+        true => accept.chain(forwarding).collect(),
+        false => forwarding.into_iter().chain(accept).collect(),
+    }
 }
 
 /// The links that stay, by name and index.

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 
 use super::files::Files;
@@ -104,8 +105,13 @@ fn everything_comes_back_from_the_real_disk() {
     let durable = store.durable();
     assert!(durable.is_some());
     let intent = Intent { action: Action::Start, record: record("a", 3) };
-    let host =
-        HostRecord { forwarding_before: true, bridges: vec!["vbr0".into()], records: durable };
+    let host = HostRecord {
+        forwarding_before: true,
+        forwarding6_before: Some(false),
+        accepted: BTreeSet::from(["eth0".into()]),
+        bridges: vec!["vbr0".into()],
+        records: durable,
+    };
     store.put(&record("a", 3)).unwrap();
     store.put(&ephemeral("b.json", 4)).unwrap();
     store.put_intent(&intent).unwrap();

@@ -72,7 +72,8 @@ const WORLD_MAC: Mac = [0x02, 0, 0, 0, 0, 0x77];
 /// The host's addresses on the two networks, and one that it has besides.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 1);
 pub(crate) const LAB_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
-pub(crate) const LAB_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// The lab's IPv6 prefix, of 64 bits.
+const LAB_PREFIX6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x20, 0, 0, 0, 0, 0);
 pub(crate) const OTHER_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// An address that the victim and the left one may use besides their own.
 pub(crate) const MOVABLE_IP: Ipv4Addr = Ipv4Addr::new(10, 10, 200, 1);
@@ -141,7 +142,7 @@ impl Arena {
               "antispoof": antispoof,
               "host_services": ["ping", format!("tcp/{LISTED}"), format!("udp/{LISTED}")] },
             { "name": "lab", "bridge": "vbr1", "subnet": "10.20.0.0/16", "nat": false,
-              "antispoof": antispoof, "ipv6": true },
+              "antispoof": antispoof, "ipv6": { "prefix": format!("{LAB_PREFIX6}/64") } },
         ] }));
         let mut arena = Arena {
             daemon,
@@ -161,7 +162,6 @@ impl Arena {
             arena.add_guest(party, name, &network);
         }
         arena.cast.addresses.insert(Host, (mac_of("vbr0"), GATEWAY));
-        run(&format!("ip addr add {LAB_GATEWAY6}/64 dev vbr1 nodad"));
         arena.wait_for_ports();
         arena
     }
@@ -370,10 +370,27 @@ fn couriers() -> Vec<Case> {
     ]
 }
 
-/// A datagram of IPv6 to a port that the lab lists. The host takes some time to have its address.
+/// The link-local address of whoever has this Ethernet address (RFC 4291, appendix A).
+pub(crate) fn link_local([a, b, c, d, e, f]: Mac) -> Ipv6Addr {
+    let pair = |high: u8, low: u8| u16::from(high) << 8 | u16::from(low);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
+}
+
+/// The address in the lab of whoever has this Ethernet address.
+pub(crate) fn global(mac: Mac) -> Ipv6Addr {
+    let identifier = link_local(mac).to_bits() & u128::from(u64::MAX);
+    Ipv6Addr::from_bits(LAB_PREFIX6.to_bits() | identifier)
+}
+
+/// The host, as guests of the lab know it by IPv6.
+pub(crate) fn lab_gateway6() -> Ipv6Addr {
+    link_local(mac_of("vbr1"))
+}
+
+/// A datagram of IPv6 to a port that the lab lists.
 fn to_lab_gateway6(cast: &Cast, tag: Tag) -> Vec<u8> {
-    let from = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
-    let packet = udp6((from, 9), (LAB_GATEWAY6, HOST_PORTS[0]), &tag.text());
+    let from = link_local(cast.mac(Stranger));
+    let packet = udp6((from, 9), (lab_gateway6(), HOST_PORTS[0]), &tag.text());
     ethernet(mac_of("vbr1"), cast.mac(Stranger), IPV6, &packet)
 }
 

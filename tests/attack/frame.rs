@@ -40,8 +40,8 @@ impl Tag {
     }
 
     /// The tag of bytes that carry one: the text somewhere in them or, in a frame with a TCP
-    /// segment, one of the ports. None in a redirect: it quotes the packet that somebody had better
-    /// send by another way.
+    /// segment, one of the ports. In neighbour discovery it is a number. None in a redirect: it
+    /// quotes the packet that somebody had better send by another way.
     pub(crate) fn of(bytes: &[u8]) -> Option<Tag> {
         let carried = bytes.windows(TEXT.len() + 2).find(|bytes| bytes.starts_with(TEXT));
         let number = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
@@ -51,6 +51,13 @@ impl Tag {
         }
         if let Some(carried) = carried {
             return Some(Tag(u16::from_be_bytes([carried[TEXT.len()], carried[TEXT.len() + 1]])));
+        }
+        if number(12) == Some(IPV6) {
+            // Reserved bytes of neighbour discovery, perhaps behind another header.
+            let direct = bytes.get(20) == Some(&ICMP6);
+            let of_discovery = |at: &usize| matches!(bytes.get(*at), Some(135 | 136));
+            let at = Some(if direct { 54 } else { 62 }).filter(of_discovery)?;
+            return number(at + 6).filter(|number| *number > 0).map(Tag);
         }
         if number(12) != Some(IPV4) || bytes.get(23) != Some(&TCP) {
             return None;

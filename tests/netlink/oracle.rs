@@ -9,6 +9,7 @@ use neli::consts::rtnl::{Arphrd, Ifa, Iff, Ifla, IflaInfo, Nda, RtAddrFamily, Rt
 use neli::rtnl::{Ifaddrmsg, Ifinfomsg, Ndmsg, Rtmsg};
 use neli::types::{Buffer, RtBuffer};
 use volnet::netlink::message::Messages;
+use volnet::netlink::rtnl::AF_INET;
 use volnet::netlink::rtnl::address::{self, AddressMessage};
 use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target};
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
@@ -165,7 +166,7 @@ fn addresses_neighbours_and_routes_are_written_as_meant() {
     let handle = neighbour.rtattrs().get_attr_handle();
     assert_eq!(handle.get_attr_payload_as::<[u8; 4]>(Nda::Dst).unwrap(), [10, 0, 0, 9]);
 
-    let routes: Rtmsg = written(|w| route::dump(w, 1));
+    let routes: Rtmsg = written(|w| route::dump(w, 1, AF_INET));
     assert_eq!((*routes.rtm_family(), *routes.rtm_table()), (RtAddrFamily::Inet, RtTable::Main));
     assert_eq!((*routes.rtm_dst_len(), routes.rtattrs().get_attr_handle().iter().count()), (0, 0));
 }

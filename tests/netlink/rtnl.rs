@@ -6,12 +6,12 @@ use neli::consts::nl::Nlmsg;
 use neli::consts::rtnl::Rtm;
 use volnet::netlink::attr::{Attr, Attrs};
 use volnet::netlink::message::{DUMP, Message, Messages, REQUEST};
-use volnet::netlink::rtnl::Notice;
 use volnet::netlink::rtnl::address::{self, AddressMessage};
 use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target, TunKind};
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
 use volnet::netlink::rtnl::qdisc::{self, Bucket, OURS, QdiscMessage, ROOT};
 use volnet::netlink::rtnl::route::{self, RouteMessage};
+use volnet::netlink::rtnl::{AF_INET, Notice};
 use volnet::netlink::writer::Writer;
 
 /// Everything the kernel sent to a command.
@@ -345,9 +345,9 @@ fn reads_a_dump_of_queueing_disciplines() {
 fn asks_with_clean_headers() {
     let mut writer = Writer::new();
     link::dump(&mut writer, 1);
-    address::dump(&mut writer, 2);
+    address::dump(&mut writer, 2, AF_INET);
     neighbour::dump(&mut writer, 3, 9);
-    route::dump(&mut writer, 4);
+    route::dump(&mut writer, 4, AF_INET);
     qdisc::dump(&mut writer, 5);
     let headers: [&[u8]; 5] = [
         &[0; 16],

@@ -38,7 +38,11 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     let desired = match loaded.host {
         Some(_) => shell.engine().desired(),
         // How forwarding was is not known any more where that file could not be read.
-        None => Desired { forwarding: (!forgotten).then_some(false), ..Desired::default() },
+        None => {
+            let off = (!forgotten).then_some(false);
+            let accepted = BTreeSet::from(["eth0".to_string()]);
+            Desired { forwarding: off, forwarding6: off, accepted, ..Desired::default() }
+        }
     };
     let mut drift = reconcile(&desired, &world.network.kernel.observed);
     // What the kernel cannot do is refused to whoever asks for it.

@@ -5,7 +5,7 @@ use volnet::model::mac::Mac;
 use volnet::network::execute::execute_all;
 use volnet::network::fake::Fake;
 use volnet::plan::news::{Culprit, News};
-use volnet::plan::op::Op;
+use volnet::plan::op::{Op, Switch};
 use volnet::plan::reconcile::{Desired, Link, LinkKind, Observed, reconcile};
 use volnet::plan::ruleset::Value;
 
@@ -80,7 +80,11 @@ impl Meddling {
                 }
             }
             Meddling::NoAddresses => kernel.kernel.observed.addresses.clear(),
-            Meddling::NoForwarding => kernel.kernel.observed.forwarding = false,
+            Meddling::NoForwarding => {
+                let observed = &mut kernel.kernel.observed;
+                observed.forwarding = false;
+                observed.switches.insert(Switch::Forwarding, 0);
+            }
             _ => return self.apply_to_rules(&mut kernel.kernel.observed),
         }
         false
@@ -192,6 +196,9 @@ pub(crate) fn news(before: &Observed, after: &Observed, rules: bool) -> News {
     news.addresses.extend(of(before, after, false));
     news.addresses.extend(of(after, before, true));
     news.forwarding = (before.forwarding != after.forwarding).then_some(after.forwarding);
+    let forwarding6 = |of: &Observed| of.switches.get(&Switch::Forwarding).copied();
+    let turned = forwarding6(after).filter(|_| forwarding6(before) != forwarding6(after));
+    news.forwarding6 = turned.map(|value| value == 1);
     news.rules = rules.then(|| Culprit { pid: 4711, name: "nft".into() });
     news
 }

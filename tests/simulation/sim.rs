@@ -54,7 +54,7 @@ const SETTLE_MS: u64 = 600_000;
 /// Two small networks, one of which keeps its guests apart, and a hypervisor that can be asked.
 const SETTINGS: &str = r#"{
     "networks": [
-        {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29"},
+        {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29", "ipv6": true},
         {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "isolated": true, "nat": false}
     ],
     "hypervisor": "qemu",

@@ -22,7 +22,8 @@ const NAMES: [&str; 6] = ["a", "web1", "web-1", "WEB_1", "longer-than-a-tap", "l
 const SETTINGS: &str = r#"{"hypervisor": "qemu", "kernel_vmlinux": "/bin/sh", "kvm": false,
     "hypervisors": {"qemu": {"program": "/bin/sh"}}, "networks": [
     {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29"},
-    {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "bridges": 2, "isolated": true},
+    {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "bridges": 2, "isolated": true,
+     "ipv6": true},
     {"name": "tiny", "bridge": "vbr2", "subnet": "10.3.0.0/30", "nat": false, "dhcp": "builtin"}
 ]}"#;
 const NETWORKS: [&str; 4] = ["default", "lab", "lab-2", "tiny"];

@@ -66,7 +66,10 @@ fn kernel(world: &World<'_>) {
     }
     let desired = match shell.host {
         Some(_) => shell.engine.desired(),
-        None => Desired { forwarding: Some(false), ..Desired::default() },
+        None => {
+            let off = Some(false);
+            Desired { forwarding: off, forwarding6: off, ..Desired::default() }
+        }
     };
     let observed = &shell.network.kernel.observed;
     assert_eq!(reconcile(&desired, observed), Reconciled::default());

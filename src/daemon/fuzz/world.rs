@@ -26,6 +26,7 @@ use crate::model::record::{Exit, Progress, Record};
 use crate::model::request::{Change, Reply, Ticket};
 use crate::network::fake::{self, Fake};
 use crate::plan::news::News;
+use crate::plan::op::Switch;
 use crate::store::memory::{Memory, Restart, StorageFault, Unsynced};
 use crate::store::{Paths, Store};
 
@@ -233,7 +234,10 @@ impl<'a> World<'a> {
                 let link = self.shell.network.link_mut(&names[number % names.len()]);
                 link.into_iter().for_each(|link| link.up = false);
             }
-            (2, _) => observed.forwarding = !observed.forwarding,
+            (2, _) => {
+                observed.forwarding = !observed.forwarding;
+                observed.switches.insert(Switch::Forwarding, observed.forwarding.into());
+            }
             (_, _) => {
                 let sets = observed.tables.iter_mut().flat_map(|table| &mut table.sets);
                 sets.for_each(|(_, keys)| keys.clear());

@@ -13,6 +13,10 @@ use crate::netlink::writer::Writer;
 /// Bytes of `struct ifaddrmsg`: family, prefix length, flags, scope, index.
 const HEADER: usize = 8;
 
+/// `IFA_F_NODAD`: the kernel uses an IPv6 address at once. Otherwise it first looks whether a
+/// neighbour has it, which takes a second, and on a bridge without ports for ever.
+const NODAD: u8 = 2;
+
 /// An address of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressMessage {
@@ -46,10 +50,10 @@ impl AddressMessage {
     }
 }
 
-/// Asks for the IPv4 addresses of all links.
-pub fn dump(writer: &mut Writer, sequence: u32) {
+/// Asks for the addresses of a family of all links.
+pub fn dump(writer: &mut Writer, sequence: u32, family: u8) {
     let open = writer.message(Rtm::Getaddr.into(), REQUEST | DUMP, sequence);
-    writer.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
+    writer.raw(&[family, 0, 0, 0, 0, 0, 0, 0]);
     writer.close_message(open);
 }
 
@@ -65,7 +69,8 @@ pub fn delete(writer: &mut Writer, sequence: u32, address: &AddressMessage) {
 
 fn change(writer: &mut Writer, kind: Rtm, flags: u16, sequence: u32, address: &AddressMessage) {
     let open = writer.message(kind.into(), flags, sequence);
-    writer.raw(&[family(address.address), address.length, 0, 0]);
+    let flags = if address.address.is_ipv6() { NODAD } else { 0 };
+    writer.raw(&[family(address.address), address.length, flags, 0]);
     writer.raw(&address.index.to_ne_bytes());
     writer.attr_address(Ifa::Local.into(), address.address);
     writer.attr_address(Ifa::Address.into(), address.address);

@@ -38,7 +38,7 @@ pub const AF_INET: u8 = 2;
 /// `AF_BRIDGE` (linux/socket.h): the ports of a bridge.
 pub const AF_BRIDGE: u8 = 7;
 /// `AF_INET6` (linux/socket.h): IPv6.
-const AF_INET6: u8 = 10;
+pub const AF_INET6: u8 = 10;
 
 /// `RTNLGRP_LINK` (linux/rtnetlink.h): the multicast group of news about links.
 pub const GROUP_LINK: u32 = 1;
@@ -52,6 +52,11 @@ pub const GROUP_ADDRESS: u32 = 5;
 pub const GROUP_ROUTE: u32 = 7;
 /// `RTNLGRP_IPV4_NETCONF`: news about switches of IPv4.
 pub const GROUP_NETCONF: u32 = 24;
+
+/// `RTNLGRP_IPV6_IFADDR`: news about IPv6 addresses.
+pub const GROUP_ADDRESS6: u32 = 9;
+/// `RTNLGRP_IPV6_NETCONF`: news about switches of IPv6.
+pub const GROUP_NETCONF6: u32 = 25;
 
 /// News from the kernel: an object as it is now, or as it was before it was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,13 +102,17 @@ impl<'a> Notice<'a> {
                 Err(Error::Missing) => return Ok(None),
                 port => Notice::Port(port?),
             },
-            (Rtm::Newaddr, AF_INET) => Notice::Address(AddressMessage::read(payload)?),
-            (Rtm::Deladdr, AF_INET) => Notice::AddressGone(AddressMessage::read(payload)?),
+            (Rtm::Newaddr, AF_INET | AF_INET6) => Notice::Address(AddressMessage::read(payload)?),
+            (Rtm::Deladdr, AF_INET | AF_INET6) => {
+                Notice::AddressGone(AddressMessage::read(payload)?)
+            }
             (Rtm::Newneigh, AF_INET) => Notice::Neighbour(NeighbourMessage::read(payload)?),
             (Rtm::Delneigh, AF_INET) => Notice::NeighbourGone(NeighbourMessage::read(payload)?),
             (Rtm::Newroute, AF_INET) => Notice::Route(RouteMessage::read(payload)?),
             (Rtm::Delroute, AF_INET) => Notice::RouteGone(RouteMessage::read(payload)?),
-            (Rtm::Newnetconf, AF_INET) => Notice::Netconf(NetconfMessage::read(payload)?),
+            (Rtm::Newnetconf, AF_INET | AF_INET6) => {
+                Notice::Netconf(NetconfMessage::read(payload)?)
+            }
             (Rtm::Newqdisc, AF_UNSPEC) => Notice::Qdisc(QdiscMessage::read(payload)?),
             (Rtm::Delqdisc, AF_UNSPEC) => Notice::QdiscGone(QdiscMessage::read(payload)?),
             _ => return Ok(None),
@@ -145,6 +154,8 @@ mod tests {
             GROUP_ADDRESS => libc::RTNLGRP_IPV4_IFADDR,
             GROUP_ROUTE => libc::RTNLGRP_IPV4_ROUTE,
             GROUP_NETCONF => libc::RTNLGRP_IPV4_NETCONF,
+            GROUP_ADDRESS6 => libc::RTNLGRP_IPV6_IFADDR,
+            GROUP_NETCONF6 => libc::RTNLGRP_IPV6_NETCONF,
             route::TABLE_MAIN => libc::RT_TABLE_MAIN,
         }
     }

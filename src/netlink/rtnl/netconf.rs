@@ -1,8 +1,9 @@
-//! Switches of IPv4 that links have: `struct netconfmsg` and `NETCONFA_*` (linux/netconf.h).
+//! Switches of IPv4 and IPv6 that links have: `struct netconfmsg` and `NETCONFA_*`
+//! (linux/netconf.h).
 
 use neli::consts::rtnl::Rtm;
 
-use super::AF_INET;
+use super::{AF_INET, AF_INET6};
 use crate::netlink::Error;
 use crate::netlink::attr::Attrs;
 use crate::netlink::message::{DUMP, REQUEST, array_at};
@@ -24,7 +25,9 @@ const INDEX_DEFAULT: u32 = u32::MAX - 1;
 pub struct NetconfMessage {
     /// Whose it is.
     pub of: Owner,
-    /// Whether IPv4 is forwarded, where the message says it.
+    /// The family that it is about.
+    pub family: u8,
+    /// Whether packets of the family are forwarded, if the message says it.
     pub forwarding: Option<bool>,
 }
 
@@ -40,10 +43,10 @@ pub enum Owner {
 }
 
 impl NetconfMessage {
-    /// Reads the payload of `RTM_NEWNETCONF` of family `AF_INET`.
+    /// Reads the payload of `RTM_NEWNETCONF` of either family.
     pub fn read(payload: &[u8]) -> Result<NetconfMessage, Error> {
         let [family, ..] = array_at::<HEADER>(payload, 0)?;
-        if family != AF_INET {
+        if !matches!(family, AF_INET | AF_INET6) {
             return Err(Error::Unknown);
         }
         let (mut index, mut forwarding) = (None, None);
@@ -60,7 +63,7 @@ impl NetconfMessage {
             INDEX_DEFAULT => Owner::Later,
             link => Owner::Link(link),
         };
-        Ok(NetconfMessage { of, forwarding })
+        Ok(NetconfMessage { of, family, forwarding })
     }
 }
 
@@ -84,12 +87,15 @@ mod tests {
             writer.attr(FORWARDING, &value.to_ne_bytes());
             NetconfMessage::read(writer.finish().unwrap())
         };
-        let switch = |of, on| Ok(NetconfMessage { of, forwarding: Some(on) });
+        let switch = |of, on| Ok(NetconfMessage { of, family: AF_INET, forwarding: Some(on) });
         assert_eq!(read(AF_INET, -1, 1), switch(Owner::Namespace, true));
         assert_eq!(read(AF_INET, -1, 0), switch(Owner::Namespace, false));
         assert_eq!(read(AF_INET, -2, 0), switch(Owner::Later, false));
         assert_eq!(read(AF_INET, 4, 0), switch(Owner::Link(4), false));
-        assert_eq!(read(10, -1, 0), Err(Error::Unknown));
+        let six =
+            NetconfMessage { of: Owner::Namespace, family: AF_INET6, forwarding: Some(false) };
+        assert_eq!(read(AF_INET6, -1, 0), Ok(six));
+        assert_eq!(read(7, -1, 0), Err(Error::Unknown));
         assert_eq!(NetconfMessage::read(&[2, 0, 0]), Err(Error::Truncated));
         assert_eq!(NetconfMessage::read(&[2, 0, 0, 0]), Err(Error::Missing));
     }

@@ -56,10 +56,10 @@ impl RouteMessage {
     }
 }
 
-/// Asks for the IPv4 routes of the main table. ENOENT when nothing was ever put into it, which is
-/// how a fresh namespace answers.
-pub fn dump(writer: &mut Writer, sequence: u32) {
+/// Asks for the routes of a family in the main table. ENOENT when nothing was ever put into it,
+/// which is how a fresh namespace answers.
+pub fn dump(writer: &mut Writer, sequence: u32, family: u8) {
     let open = writer.message(Rtm::Getroute.into(), REQUEST | DUMP, sequence);
-    writer.raw(&[AF_INET, 0, 0, 0, TABLE_MAIN as u8, 0, 0, 0, 0, 0, 0, 0]);
+    writer.raw(&[family, 0, 0, 0, TABLE_MAIN as u8, 0, 0, 0, 0, 0, 0, 0]);
     writer.close_message(open);
 }

@@ -8,7 +8,7 @@ use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::name::LINK_NAME_MAX;
 use crate::model::prefix::Prefix;
-use crate::plan::op::{LinkSettings, PortSettings};
+use crate::plan::op::{LinkSettings, PortSettings, Switch};
 use crate::plan::reconcile::{Link, LinkKind};
 
 /// The valid MTUs of a tap and a bridge, in bytes (drivers/net/tun.c, net/bridge/br_device.c).
@@ -115,6 +115,11 @@ impl Kernel {
         }
         let link = &mut self.observed.links[at];
         link.up = set.up.unwrap_or(link.up);
+        // A link that is down has no IPv6 addresses (net/ipv6/addrconf.c, `addrconf_ifdown`).
+        if !link.up {
+            let index = link.index;
+            self.observed.addresses.retain(|(of, address, _)| *of != index || address.is_ipv4());
+        }
         match master {
             Some(master) => self.set_master(at, master),
             None => Ok(()),
@@ -163,7 +168,8 @@ impl Kernel {
         if index.is_some_and(|index| index != gone) {
             return;
         }
-        self.observed.links.remove(at);
+        let link = self.observed.links.remove(at);
+        self.observed.switches.remove(&Switch::AcceptRa(link.name));
         self.observed.addresses.retain(|(link, ..)| *link != gone);
         self.observed.routes.retain(|(link, _)| *link != gone);
         self.neighbours.retain(|(link, _)| *link != gone);
@@ -186,7 +192,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Removes an address, and with the first one of a prefix all others in it
+    /// Removes an address, and with the first IPv4 address of a prefix all others in it
     /// (`net.ipv4.conf.*.promote_secondaries` is off unless set).
     pub(super) fn remove_address(
         &mut self,
@@ -202,7 +208,8 @@ impl Kernel {
         };
         let addresses = &mut self.observed.addresses;
         let entry = (index, address, length);
-        if addresses.iter().copied().find(in_prefix) == Some(entry) {
+        let first = addresses.iter().copied().find(in_prefix) == Some(entry);
+        if first && address.is_ipv4() {
             addresses.retain(|other| !in_prefix(other));
         } else {
             addresses.retain(|other| *other != entry);

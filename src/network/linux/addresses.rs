@@ -7,9 +7,14 @@ use crate::model::prefix::Prefix;
 use crate::netlink::rtnl::address::{self, AddressMessage};
 use crate::netlink::rtnl::neighbour;
 use crate::netlink::rtnl::route::{self, RouteMessage, TABLE_MAIN};
+use crate::netlink::rtnl::{AF_INET, AF_INET6};
+use crate::netlink::writer::Writer;
 
 use super::links;
 use super::socket::{Error, Socket};
+
+/// The families of addresses.
+const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 
 /// Gives a link an address. If the link has it already, that is success.
 pub fn add(socket: &mut Socket, link: &str, address: IpAddr, length: u8) -> Result<(), Error> {
@@ -51,27 +56,37 @@ pub fn forget_neighbour(socket: &mut Socket, link: &str, address: IpAddr) -> Res
 /// missing if others change links without end. That is harmless: it is only given to its link once
 /// more.
 pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, IpAddr, u8)>, Error> {
-    let dumped = socket.dump_or_last(address::dump, |message| {
-        let found = AddressMessage::read(message.payload)?;
-        Ok(Some((found.index, found.address, found.length)))
-    })?;
-    Ok(dumped.items)
+    let mut found = Vec::new();
+    for family in FAMILIES {
+        let dump = |writer: &mut Writer, sequence| address::dump(writer, sequence, family);
+        let dumped = socket.dump_or_last(dump, |message| {
+            let found = AddressMessage::read(message.payload)?;
+            Ok(Some((found.index, found.address, found.length)))
+        })?;
+        found.extend(dumped.items);
+    }
+    Ok(found)
 }
 
 /// Reads the routes of the main table: index of the link (0 for a route that leads nowhere) and
 /// destination. One may be missing if others change routes without end. Then the warning about an
 /// overlapping network is missing, too.
 pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix<IpAddr>)>, Error> {
-    let dumped = socket.dump_or_last(route::dump, |message| {
-        let route = RouteMessage::read(message.payload)?;
-        let prefix = Prefix::containing(route.destination, route.length);
-        Ok(prefix
-            .filter(|_| route.table == TABLE_MAIN)
-            .map(|prefix| (route.link.unwrap_or(0), prefix)))
-    });
-    match dumped {
-        // The table never had a route.
-        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
-        dumped => dumped.map(|dumped| dumped.items),
+    let mut found = Vec::new();
+    for family in FAMILIES {
+        let dump = |writer: &mut Writer, sequence| route::dump(writer, sequence, family);
+        let dumped = socket.dump_or_last(dump, |message| {
+            let route = RouteMessage::read(message.payload)?;
+            let prefix = Prefix::containing(route.destination, route.length);
+            Ok(prefix
+                .filter(|_| route.table == TABLE_MAIN)
+                .map(|prefix| (route.link.unwrap_or(0), prefix)))
+        });
+        match dumped {
+            // The table never had a route.
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            dumped => found.extend(dumped?.items),
+        }
     }
+    Ok(found)
 }

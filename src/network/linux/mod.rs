@@ -111,7 +111,10 @@ impl Network for Linux {
         let mut links = links::observe(&mut self.route).map_err(unread("links"))?;
         links.retain(|link| !hidden.contains(&link.index));
         self.observe_shaping(&mut links)?;
+        let others = links.iter().filter(|link| !link.is_of_nic() && !link.is_our_bridge());
+        let switches = sysctl::switches(others.map(|link| link.name.as_str()));
         Ok(Observed {
+            switches,
             links,
             addresses: addresses::observe(&mut self.route).map_err(unread("addresses"))?,
             routes: addresses::routes(&mut self.route).map_err(unread("routes"))?,
@@ -174,6 +177,9 @@ impl Network for Linux {
                 none(addresses::remove(route, link, *address, *length))
             }
             Op::SetForwarding { on } => none(sysctl::set_forwarding(*on).map_err(Error::from)),
+            Op::SetSwitch { switch, to, former: _ } => {
+                none(sysctl::set_switch(switch, *to).map_err(Error::from))
+            }
             Op::CreateTable(table) => none(nft.create_table(table)),
             Op::ReplaceTable(table) => none(nft.replace_table(table)),
             Op::RemoveTable { family, name } => none(nft.remove_table(*family, name)),

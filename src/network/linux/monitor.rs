@@ -1,6 +1,6 @@
 //! News from the kernel, by multicast.
 //!
-//! There are two sockets: rtnetlink reports links, IPv4 addresses and the switch of forwarding, and
+//! There are two sockets: rtnetlink reports links, addresses and the switches of forwarding, and
 //! nfnetlink reports rules. The daemon waits until one becomes readable, and then drains both. The
 //! result is a digest: the last report about each object. If news arrive faster than they are read,
 //! the kernel drops some and reports it once. This, and news that make no sense, count as lost:
@@ -15,7 +15,10 @@ use crate::netlink::message::{Message, Messages};
 use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6};
 use crate::netlink::rtnl::netconf::Owner;
 use crate::netlink::rtnl::qdisc::ROOT;
-use crate::netlink::rtnl::{GROUP_ADDRESS, GROUP_LINK, GROUP_NETCONF, GROUP_QDISC, Notice};
+use crate::netlink::rtnl::{
+    AF_INET6, GROUP_ADDRESS, GROUP_ADDRESS6, GROUP_LINK, GROUP_NETCONF, GROUP_NETCONF6,
+    GROUP_QDISC, Notice,
+};
 use crate::nftables::accept::FILTER;
 use crate::plan::news::{Culprit, News};
 use crate::plan::ruleset::TABLE;
@@ -64,7 +67,8 @@ impl Monitor {
         };
         let failed =
             |what| move |error: std::io::Error| Failure::kernel("subscribe to", what, &error);
-        let groups = [GROUP_LINK, GROUP_ADDRESS, GROUP_NETCONF, GROUP_QDISC];
+        let groups =
+            [GROUP_LINK, GROUP_ADDRESS, GROUP_ADDRESS6, GROUP_NETCONF, GROUP_NETCONF6, GROUP_QDISC];
         Ok(Monitor {
             route: subscribe(NetlinkFamily::Route, &groups).map_err(failed("news of links"))?,
             rules: subscribe(NetlinkFamily::Netfilter, &[nft::notice::GROUP])
@@ -139,10 +143,13 @@ pub(super) fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {
         Some(Notice::AddressGone(at)) => {
             news.addresses.insert((at.index, at.address, at.length), false);
         }
-        Some(Notice::Netconf(netconf)) => match netconf.of {
-            Owner::Namespace => news.forwarding = netconf.forwarding.or(news.forwarding),
-            Owner::Link(_) => news.closed |= netconf.forwarding == Some(false),
-            Owner::Later => {}
+        Some(Notice::Netconf(netconf)) => match (netconf.family, netconf.of) {
+            (AF_INET6, Owner::Namespace) => {
+                news.forwarding6 = netconf.forwarding.or(news.forwarding6);
+            }
+            (_, Owner::Namespace) => news.forwarding = netconf.forwarding.or(news.forwarding),
+            (AF_INET6, Owner::Link(_)) | (_, Owner::Later) => {}
+            (_, Owner::Link(_)) => news.closed |= netconf.forwarding == Some(false),
         },
         Some(Notice::Qdisc(told)) if told.parent == ROOT => {
             news.shapings.insert(told.index, qdiscs::shaping(&told));

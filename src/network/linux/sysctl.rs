@@ -3,9 +3,12 @@
 //! A path is looked up in the network namespace of the thread that opens it. So no descriptor is
 //! kept.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+
+use crate::plan::op::Switch;
 
 /// Whether the host forwards IPv4 packets (ip-sysctl.rst, `ip_forward`).
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -29,6 +32,30 @@ pub fn set_forwarding(on: bool) -> io::Result<()> {
 /// Whether the kernel speaks IPv6.
 pub fn has_ipv6() -> bool {
     Path::new(IPV6).exists()
+}
+
+/// Reads the switches of IPv6: forwarding, and `accept_ra` of these links where it is on. There are
+/// none without IPv6, and a link that is gone has none.
+pub fn switches<'a>(links: impl Iterator<Item = &'a str>) -> BTreeMap<Switch, u8> {
+    let switch = |switch: Switch| {
+        let value = fs::read_to_string(path(&switch)).ok()?.trim().parse().ok()?;
+        Some((switch, value))
+    };
+    let accepting = links.map(|link| Switch::AcceptRa(link.into()));
+    let accepting = accepting.filter_map(switch).filter(|(_, value)| *value > 0);
+    switch(Switch::Forwarding).into_iter().chain(accepting).collect()
+}
+
+/// Turns a switch of IPv6. The link may be gone: then it has no switch.
+pub fn set_switch(switch: &Switch, to: u8) -> io::Result<()> {
+    match (fs::write(path(switch), to.to_string()), switch) {
+        (Err(error), Switch::AcceptRa(_)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        (result, _) => result,
+    }
+}
+
+fn path(switch: &Switch) -> String {
+    format!("/proc/sys/{}", switch.path())
 }
 
 /// Whether bridged frames pass the rules for routed packets.

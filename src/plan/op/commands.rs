@@ -40,13 +40,18 @@ impl Op {
             Op::ShapeLink { name, to, .. } => vec![shape(&quoted(name), *to)],
             Op::DeleteLink { name, .. } => vec![format!("ip link delete dev {}", quoted(name))],
             Op::AddAddress { link, address, length } => {
-                vec![format!("ip address add {address}/{length} dev {}", quoted(link))]
+                let nodad = if address.is_ipv6() { " nodad" } else { "" };
+                vec![format!("ip address add {address}/{length} dev {}{nodad}", quoted(link))]
             }
             Op::RemoveAddress { link, address, length } => {
                 vec![format!("ip address delete {address}/{length} dev {}", quoted(link))]
             }
             Op::SetForwarding { on } => {
                 vec![format!("sysctl -q -w net.ipv4.ip_forward={}", u8::from(*on))]
+            }
+            // With dots, the name of a link may have none: sysctl(8) takes slashes, too.
+            Op::SetSwitch { switch, to, .. } => {
+                vec![format!("sysctl -q -w {}={to}", quoted(&switch.path()))]
             }
             Op::CreateTable(table) => vec![nft(&text::create_table(table))],
             Op::ReplaceTable(table) => vec![nft(&text::replace_table(table))],

@@ -14,7 +14,7 @@ pub(super) fn attend(network: &NetworkConfig, links: &Links<'_>, observed: &Obse
         return Plan::new();
     }
     match links.by_name.get(network.bridge.as_str()) {
-        None => make(network),
+        None => make(network, observed),
         Some(link) => settings(network, link)
             .into_iter()
             .chain(addresses(network, link.index, observed))
@@ -22,10 +22,16 @@ pub(super) fn attend(network: &NetworkConfig, links: &Links<'_>, observed: &Obse
     }
 }
 
-fn make(network: &NetworkConfig) -> Plan {
+/// The addresses that the bridge should have, as far as the kernel speaks their families.
+fn wanted(network: &NetworkConfig, observed: &Observed) -> impl Iterator<Item = (IpAddr, u8)> {
+    let spoken = |address: &IpAddr| address.is_ipv4() || !observed.without_ipv6;
+    network.bridge_addresses().filter(move |(address, _)| spoken(address))
+}
+
+fn make(network: &NetworkConfig, observed: &Observed) -> Plan {
     let name = network.bridge.clone();
     let up = LinkSettings { up: Some(true), ..LinkSettings::default() };
-    vec![
+    let mut plan = vec![
         Op::CreateBridge {
             name: name.clone(),
             mac: network.mac,
@@ -33,8 +39,10 @@ fn make(network: &NetworkConfig) -> Plan {
             alias: ALIAS.to_string(),
         },
         Op::SetLink { name, set: up, former: LinkSettings::default() },
-        add_address(network),
-    ]
+    ];
+    let addresses = wanted(network, observed);
+    plan.extend(addresses.map(|(address, length)| add(network, address, length)));
+    plan
 }
 
 /// Whether the bridge has the desired settings. This does not include its addresses.
@@ -61,37 +69,40 @@ fn settings(network: &NetworkConfig, link: &Link) -> Option<Op> {
     (!set.is_empty()).then(|| Op::SetLink { name: link.name.clone(), set, former })
 }
 
-/// Remove wrong addresses first, in reverse order. If the first address of a prefix is deleted, the
-/// kernel deletes the others in it. If ours is among them, add it again.
+/// Remove wrong addresses first, in reverse order. If the first IPv4 address of a prefix is
+/// deleted, the kernel deletes the others in it. If ours is among them, add it again. The
+/// link-local IPv6 addresses that the kernel gives the bridge stay.
 fn addresses(network: &NetworkConfig, index: u32, observed: &Observed) -> Plan {
-    let right = (network.host_ip.into(), network.subnet.length());
     let present: Vec<(IpAddr, u8)> = observed
         .addresses
         .iter()
         .filter(|(link, ..)| *link == index)
         .map(|&(_, address, length)| (address, length))
         .collect();
-    let of_subnet = |&(address, length): &(IpAddr, u8)| {
-        Prefix::containing(address, length) == Some(network.subnet.into())
+    let is_kept = |right: &(IpAddr, u8)| match right.0 {
+        IpAddr::V4(_) => {
+            let of_subnet = |&&(address, length): &&(IpAddr, u8)| {
+                Prefix::containing(address, length) == Some(network.subnet.into())
+            };
+            present.iter().find(of_subnet) == Some(right)
+        }
+        IpAddr::V6(_) => present.contains(right),
     };
-    let kept = present.iter().position(of_subnet).filter(|&first| present[first] == right);
-    let remove = |(_, &(address, length)): (usize, &(IpAddr, u8))| Op::RemoveAddress {
+    let (kept, missing): (Vec<_>, Vec<_>) = wanted(network, observed).partition(is_kept);
+    let of_kernel = |address: &IpAddr| match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let wrong = present.iter().rev().filter(|at| !kept.contains(at) && !of_kernel(&at.0));
+    let remove = |&(address, length): &(IpAddr, u8)| Op::RemoveAddress {
         link: network.bridge.clone(),
         address,
         length,
     };
-    let wrong = present.iter().enumerate().rev().filter(|(at, _)| Some(*at) != kept);
-    let mut plan: Plan = wrong.map(remove).collect();
-    if kept.is_none() {
-        plan.push(add_address(network));
-    }
-    plan
+    let missing = missing.into_iter().map(|(address, length)| add(network, address, length));
+    wrong.map(remove).chain(missing).collect()
 }
 
-fn add_address(network: &NetworkConfig) -> Op {
-    Op::AddAddress {
-        link: network.bridge.clone(),
-        address: network.host_ip.into(),
-        length: network.subnet.length(),
-    }
+fn add(network: &NetworkConfig, address: IpAddr, length: u8) -> Op {
+    Op::AddAddress { link: network.bridge.clone(), address, length }
 }

@@ -28,10 +28,12 @@ pub struct DesiredPort<'a> {
     pub index: Option<u32>,
     /// The bridge it is attached to.
     pub bridge: &'a str,
-    /// The VM's address, if it has one.
+    /// The VM's IPv4 address, if it has one.
     pub address: Option<IpAddr>,
     /// The movable addresses that it may use besides.
     pub movable: &'a [Ipv4Addr],
+    /// Its IPv6 address, if it has one.
+    pub address6: Option<IpAddr>,
     /// Its own Ethernet address, where that matters when it is made. A bridge without an address of
     /// its own takes the lowest of its ports (net/bridge/br_stp_if.c,
     /// `br_stp_recalculate_bridge_id`). One that volnet does not manage must not take that of a
@@ -78,6 +80,7 @@ impl<'a> DesiredPort<'a> {
             bridge: &network.bridge,
             address: nic.address().map(IpAddr::V4),
             movable: &spec.addresses,
+            address6: nic.ip6.map(IpAddr::V6),
             own_mac: (!network.managed).then(|| nic.mac.highest()),
             mtu: spec.mtu.unwrap_or(network.mtu),
             isolated: traffic.isolated,
@@ -136,9 +139,15 @@ impl<'a> DesiredPort<'a> {
         (self.shaping != former).then_some(Op::ShapeLink { name, to: self.shaping, former })
     }
 
-    /// What has the kernel forget the VM's address, if it has one.
+    /// What has the kernel forget the VM's IPv4 address, if it has one.
     pub fn forget(&self, at: Handover) -> Option<Op> {
         self.address.map(|address| forget(self.bridge, address, at))
+    }
+
+    /// What has the kernel forget all addresses of the VM.
+    fn forget_all(&self, at: Handover) -> impl Iterator<Item = Op> {
+        let addresses = self.address.into_iter().chain(self.address6);
+        addresses.map(move |address| forget(self.bridge, address, at))
     }
 
     /// One change of all settings that are wrong.
@@ -171,7 +180,8 @@ impl<'a> DesiredPort<'a> {
 /// What gives a VM its place on its networks: addresses without a past, its elements in our sets,
 /// for some of which others go, and then taps on their bridges.
 pub fn attach_plan(ports: &[DesiredPort<'_>], gone: Vec<Element>, new: Vec<Element>) -> Plan {
-    let mut plan: Plan = ports.iter().filter_map(|port| port.forget(Handover::Assigned)).collect();
+    let past = ports.iter().flat_map(|port| port.forget_all(Handover::Assigned));
+    let mut plan: Plan = past.collect();
     plan.extend(Op::exchange(gone, new));
     plan.extend(ports.iter().flat_map(DesiredPort::make));
     plan
@@ -184,17 +194,20 @@ pub fn release_plan(ports: &[DesiredPort<'_>], gone: Vec<Element>, new: Vec<Elem
     let mut plan: Plan = ports.iter().filter_map(made).collect();
     plan.extend(Op::exchange(gone, new));
     // Last, when no packet of the VM's or to it brings back what was deleted.
-    plan.extend(ports.iter().filter_map(|port| port.forget(Handover::Released)));
+    plan.extend(ports.iter().flat_map(|port| port.forget_all(Handover::Released)));
     plan
 }
 
-/// What has the kernel forget the address of a port whose tap will be made: what is kept of it is
-/// of somebody else, or of a guest that lost its link.
-pub(super) fn forget_past(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Option<Op> {
+/// What has the kernel forget the addresses of a port whose tap will be made: what is kept of them
+/// is of somebody else, or of a guest that lost its link.
+pub(super) fn forget_past(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Plan {
     let is_remade = |Seen { link, .. }: Seen<'_>| {
         port.owns(link) && !port.kind.fits(link.kind) && !link.carrier
     };
-    seen.is_none_or(is_remade).then(|| port.forget(Handover::Assigned))?
+    match seen.is_none_or(is_remade) {
+        true => port.forget_all(Handover::Assigned).collect(),
+        false => Plan::new(),
+    }
 }
 
 /// What brings a VM's tap to where it should be.

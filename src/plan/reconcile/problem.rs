@@ -11,6 +11,8 @@ pub enum Problem {
     BridgeTaken { bridge: String, found: String },
     /// The bridge of a network that volnet does not manage is not there.
     BridgeMissing { bridge: String },
+    /// A network has IPv6, and the kernel does not speak it.
+    NoIpv6 { network: String },
     /// A link that is not ours has the name of a VM's tap.
     TapTaken { vm: String, tap: String, found: String },
     /// A VM's tap has the wrong flags, and cannot be made anew because a process has it open.
@@ -33,6 +35,7 @@ impl Problem {
             Problem::TapHeld { .. } | Problem::BridgeHeld { .. } => true,
             Problem::BridgeTaken { .. }
             | Problem::BridgeMissing { .. }
+            | Problem::NoIpv6 { .. }
             | Problem::TapTaken { .. }
             | Problem::TapInUse { .. } => false,
         }
@@ -69,6 +72,11 @@ impl fmt::Display for Problem {
                 f,
                 "there is no bridge {bridge}, and volnet makes none: \
                  managed of its network is false"
+            ),
+            Problem::NoIpv6 { network } => write!(
+                f,
+                "network {network} has IPv6, and the kernel does not speak it: set ipv6 of the \
+                 network to false, or start the host without ipv6.disable"
             ),
             Problem::TapTaken { vm, tap, found } => {
                 write!(f, "tap {tap} of VM {vm} is not volnet's: {found}")

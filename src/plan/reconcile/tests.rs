@@ -1,4 +1,4 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::model::error::Reason;
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::name::{TapName, VmName};
-use crate::model::net::{Dhcp, Dns, Service};
+use crate::model::net::{Dhcp, Dns, Ipv6Network, Service};
 use crate::model::nic::{Nic, NicName};
 use crate::model::prefix::Prefix;
 use crate::model::spec::NetworkSpec;
@@ -58,6 +58,7 @@ impl Host {
             ifindex: None,
             mac: Mac::of_guest(&network.name, name),
             ip: Some(Ipv4Addr::from_bits(network.host_ip.to_bits() + 1 + u32::from(n))),
+            ip6: None,
             lease: None,
             exposed: Vec::new(),
             traffic: Traffic::default(),
@@ -81,10 +82,10 @@ impl Host {
         Desired {
             networks: self.networks.iter().collect(),
             ports: (0..self.vms.len()).map(|at| self.port(at)).collect(),
-            parked: BTreeSet::new(),
             tables: vec![self.table()],
             forwarding: Some(true),
-            evict: false,
+            forwarding6: self.networks.iter().any(|it| it.ipv6.is_some()).then_some(true),
+            ..Desired::default()
         }
     }
 
@@ -154,7 +155,7 @@ fn network(name: &str, n: u8) -> NetworkConfig {
         dhcp: Dhcp::Builtin,
         dns: Dns::Off,
         domain: "volnet".into(),
-        ipv6: false,
+        ipv6: (n == 1).then(|| Ipv6Network::new("fd00:1::/64".parse().unwrap(), true)),
         managed: true,
         gateway: None,
         range: None,
@@ -195,7 +196,12 @@ fn an_empty_kernel_is_set_up_in_order() {
 #[test]
 fn nothing_desired_takes_all_of_ours_and_nothing_else() {
     let mut fake = Host::with_vms(5).kernel();
-    let desired = Desired { forwarding: Some(false), ..Desired::default() };
+    let desired = Desired {
+        forwarding: Some(false),
+        forwarding6: Some(false),
+        accepted: BTreeSet::from(["eth0".into()]),
+        ..Desired::default()
+    };
     let reconciled = reconcile(&desired, &fake.observe().unwrap());
     assert!(matches!(reconciled.plan.last(), Some(Op::DeleteLink { name, .. }) if name == "vbr1"));
     execute(&mut fake, &reconciled.plan).unwrap();
@@ -510,7 +516,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
         addresses: &[],
         asks_others: false,
         antispoof: true,
-        ipv6: false,
+        ip6: None,
         isolated: false,
         limits: Limits::default(),
     });
@@ -603,6 +609,9 @@ enum Meddle {
     Link(&'static str, LinkKind),
     Address(usize, u8, u8),
     Forwarding(bool),
+    Switch(u8),
+    Address6(usize, u8),
+    NoAddresses6,
     NoTable,
     Fingerprint,
     Owned,
@@ -637,6 +646,9 @@ fn meddle() -> impl Strategy<Value = Meddle> {
         (prop::sample::select(&NAMES[..]), kind).prop_map(|(name, kind)| Meddle::Link(name, kind)),
         (at.clone(), 0_u8..3, 0_u8..3).prop_map(|(at, n, host)| Meddle::Address(at, n, host)),
         any::<bool>().prop_map(Meddle::Forwarding),
+        (0_u8..2).prop_map(Meddle::Switch),
+        (at.clone(), 0_u8..3).prop_map(|(at, host)| Meddle::Address6(at, host)),
+        Just(Meddle::NoAddresses6),
         Just(Meddle::NoTable),
         Just(Meddle::Fingerprint),
         Just(Meddle::Owned),
@@ -700,6 +712,17 @@ impl Meddle {
                 }
             }
             Meddle::Forwarding(on) => observed.forwarding = on,
+            Meddle::Switch(to) => {
+                observed.switches.values_mut().for_each(|value| *value = to);
+            }
+            Meddle::Address6(at, host) => {
+                let address = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, host.into());
+                let entry = (indices[at % count], address.into(), 64);
+                if !observed.addresses.contains(&entry) {
+                    observed.addresses.push(entry);
+                }
+            }
+            Meddle::NoAddresses6 => observed.addresses.retain(|(_, address, _)| address.is_ipv4()),
             Meddle::NoTable => observed.tables.clear(),
             Meddle::Fingerprint => {
                 observed.tables.iter_mut().for_each(|table| table.fingerprint = None);
@@ -774,7 +797,13 @@ proptest! {
         }
         prop_assert_eq!(host.settle(&mut fake), vec![]);
         prop_assert_eq!(host.drift(&mut fake), Reconciled::default());
-        let gone = Desired { forwarding: Some(false), ..Desired::default() };
+        let accepted = BTreeSet::from(["eth0".to_string()]);
+        let gone = Desired {
+            forwarding: Some(false),
+            forwarding6: Some(false),
+            accepted,
+            ..Desired::default()
+        };
         let plan = reconcile(&gone, &fake.observe().unwrap()).plan;
         execute(&mut fake, &plan).unwrap();
         prop_assert_eq!(&fake.kernel, &bare_kernel().kernel);

@@ -26,7 +26,7 @@ mod routed;
 mod routed6;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     Bytes, Chain, ChainKind, Element, Family, Field, Hook, Key, Layer, Match, PacketField, Rule,
@@ -72,8 +72,8 @@ pub struct GuestPort<'a> {
     pub asks_others: bool,
     /// Whether it may use only its own addresses.
     pub antispoof: bool,
-    /// Whether it may speak IPv6.
-    pub ipv6: bool,
+    /// Its IPv6 address; `None`: it may not speak IPv6.
+    pub ip6: Option<Ipv6Addr>,
     /// Whether it is kept from other isolated guests.
     pub isolated: bool,
     /// Its limits for sending.
@@ -149,13 +149,13 @@ fn from_elsewhere(networks: &[&NetworkConfig]) -> Match {
 }
 
 /// Sets that IPv4 and IPv6 share: bridges, pairs of bridges, and the host's services there.
-fn shared_sets(networks: &[&NetworkConfig]) -> Vec<Set> {
+fn shared_sets(networks: &[&NetworkConfig], has_nat: fn(&NetworkConfig) -> bool) -> Vec<Set> {
     let pairs = networks.iter().flat_map(|network| {
         let parts = networks.iter().filter(|other| other.whole == network.whole);
         parts.map(|part| vec![bridge(network), bridge(part)])
     });
     let bridges = networks.iter().map(|network| vec![bridge(network)]);
-    let nat = networks.iter().filter(|network| network.nat);
+    let nat = networks.iter().filter(|network| has_nat(network));
     let pings = networks.iter().filter(|network| network.host_services.contains(&Service::Ping));
     let services = networks.iter().flat_map(|network| {
         ports(network).into_iter().map(|(protocol, port)| {
@@ -212,6 +212,13 @@ fn filter(name: &'static str, hook: Hook, priority: i32, rules: Vec<Rule>) -> Ch
 
 fn set(name: &'static str, key: &'static [Field], elements: Vec<Key>) -> Set {
     Set { name: name.into(), key, kind: SetKind::Values, kept: false, elements }
+}
+
+/// A set of IPv6 prefixes.
+fn prefixes6<'a>(name: &'static str, networks: impl Iterator<Item = &'a NetworkConfig>) -> Set {
+    let networks = networks.filter_map(|network| network.ipv6);
+    let elements = networks.map(|ipv6| vec![Value::Prefix(ipv6.prefix.into())]).collect();
+    Set { name: name.into(), key: &[Field::Ipv6], kind: SetKind::Prefixes, kept: false, elements }
 }
 
 /// A set of prefixes.

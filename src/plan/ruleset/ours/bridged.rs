@@ -14,10 +14,18 @@
 //!   name;
 //! - IPv4 must come from the guest's own addresses, and ARP must state these. A guest without an
 //!   address may ask for one by DHCP, and probe it by ARP (RFC 5227);
-//! - IPv6, if the network has it, must come from the guest's own Ethernet address. Router
-//!   advertisements, redirects and DHCP servers are dropped. The IPv6 addresses of a guest are not
-//!   checked;
+//! - IPv6, if the network has it, must come from the guest's own addresses: the one that volnet
+//!   knows, and the link-local one with the same identifier. Neighbour discovery must state these,
+//!   and its link-layer options the guest's Ethernet address. A guest may look whether an address
+//!   of its own is a neighbour's (RFC 4862), and report to multicast routers before it has one.
+//!   Router advertisements, redirects, multicast queries and DHCP servers are dropped;
 //! - everything else is dropped: VLAN tags, IEEE 802.3, and other EtherTypes.
+//!
+//! **Headers that hide.** The kernel walks over extension headers, and a rule about the protocol
+//! never matches a packet whose headers it cannot walk. Such a packet is dropped at the end. Only
+//! the first fragment shows the type of an ICMPv6 message, so it alone is checked: without it, the
+//! receiver cannot put the message together. Neighbour discovery must be right behind the IPv6
+//! header. So it cannot be in fragments, which receivers need not check (RFC 6980).
 //!
 //! **Its own addresses.** If a guest has its address from volnet, on its kernel command line or by
 //! DHCP, (link, Ethernet, IPv4) is in `guests`. So is each movable address that its VM names, once
@@ -32,12 +40,15 @@
 //! with a source address of the network that is not the host's, and is dropped there. That chain
 //! does not see frames from port to port, so it does not affect other guests.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use super::{
     Bytes, Element, Family, Field, GUEST, GuestPort, Hook, ICMP6, IGMP, Layer, Match,
     NetworkConfig, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict,
-    filter, is, masked, outside, prefixes, rule, set, within,
+    filter, is, is_not, masked, outside, prefixes, prefixes6, rule, set, within,
 };
 use crate::model::limits::Rate;
+use crate::model::prefix::Prefix;
 
 /// Before all other chains: `NF_BR_PRI_NAT_DST_BRIDGED` (linux/netfilter_bridge.h).
 const PRIORITY_FIRST: i32 = -300;
@@ -77,6 +88,20 @@ const FRAGMENT: Match =
 /// A membership query (RFC 3376) and a multicast listener query (RFC 2710).
 const IGMP_QUERY: Match = is(PacketField::IgmpType, 0x11);
 const LISTENER_QUERY: Match = is(PacketField::Icmp6Type, 130);
+/// A report of a multicast listener (RFC 3810).
+const LISTENER_REPORT: Match = is(PacketField::Icmp6Type, 143);
+/// Neighbour solicitation and advertisement (RFC 4861).
+const SOLICITATION: Match = is(PacketField::Icmp6Type, 135);
+const ADVERTISEMENT: Match = is(PacketField::Icmp6Type, 136);
+/// ICMPv6 right behind the IPv6 header (RFC 8200, 3).
+const NEXT_IS_ICMP6: Match = is_bytes(6, 1, 58);
+/// The same, and before it the length of neighbour discovery without options, or with one
+/// link-layer option. nft would make one of two matches.
+const WITHOUT_OPTION: Match = is_bytes(4, 3, 24 << 8 | 58);
+const WITH_OPTION: Match = is_bytes(4, 3, (24 + 8) << 8 | 58);
+/// Type and length of the source and the target link-layer option (RFC 4861, 4.6.1).
+const SOURCE_OPTION: Match = is_bytes(64, 2, 0x0101);
+const TARGET_OPTION: Match = is_bytes(64, 2, 0x0201);
 /// Router advertisement and redirect (RFC 4861).
 const ROUTER: Match = is(PacketField::Icmp6Type, 134);
 const REDIRECT: Match = is(PacketField::Icmp6Type, 137);
@@ -91,6 +116,24 @@ const ARP_SENDER_IP: [Bytes; 2] = parts(Layer::Network, 14, 4);
 /// `chaddr` and `yiaddr` (RFC 2131, 2) after the UDP header: the client and its new address.
 const DHCP_CLIENT: [Bytes; 2] = parts(Layer::Transport, 8 + 28, 6);
 const DHCP_YOURS: [Bytes; 2] = parts(Layer::Transport, 8 + 16, 4);
+
+/// IPv6 source address, the target of neighbour discovery, and the address in its option.
+const IP6_SOURCE: [Bytes; 3] = thirds(8);
+const TARGET: [Bytes; 3] = thirds(48);
+const OPTION_ETHER: [Bytes; 2] = parts(Layer::Network, 66, 6);
+
+/// Bytes of the network header that have this value.
+const fn is_bytes(offset: u8, length: u8, value: u64) -> Match {
+    is(PacketField::Bytes(Bytes { layer: Layer::Network, offset, length }), value)
+}
+
+/// The three parts of an IPv6 address. An nft before 1.0 has types for bytes of these lengths.
+const fn thirds(offset: u8) -> [Bytes; 3] {
+    const fn part(offset: u8, length: u8) -> Bytes {
+        Bytes { layer: Layer::Network, offset, length }
+    }
+    [part(offset, 6), part(offset + 6, 6), part(offset + 12, 4)]
+}
 
 /// The first two bytes of a field, and the others.
 const fn parts(layer: Layer, offset: u8, length: u8) -> [Bytes; 2] {
@@ -113,6 +156,20 @@ pub(super) const LEASE: &[Field] = &[
     Field::Bytes(IP_SOURCE[1]),
 ];
 
+/// A link and an IPv6 address of its guest. The Ethernet address is compared with `macs`.
+pub(super) const ADDRESS6: &[Field] = &[
+    Field::Link,
+    Field::Bytes(IP6_SOURCE[0]),
+    Field::Bytes(IP6_SOURCE[1]),
+    Field::Bytes(IP6_SOURCE[2]),
+];
+
+/// The fields of a packet that are compared with [`ADDRESS6`].
+const fn address6([a, b, c]: [Bytes; 3]) -> [PacketField; 4] {
+    use PacketField::{Bytes, InLink};
+    [InLink, Bytes(a), Bytes(b), Bytes(c)]
+}
+
 /// The fields of a packet that are compared with [`MAC`].
 const fn mac([first, rest]: [Bytes; 2], link: PacketField) -> [PacketField; 3] {
     [link, PacketField::Bytes(first), PacketField::Bytes(rest)]
@@ -134,6 +191,8 @@ pub(super) const PACKETS: &[Field] = &[Field::Link, Field::Rate(Unit::Packets)];
 pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
     let hosts =
         networks.iter().map(|network| vec![Value::Address(network.host_ip.into())]).collect();
+    let hosts6 = networks.iter().filter_map(|network| network.ipv6);
+    let hosts6 = hosts6.map(|ipv6| vec![Value::Address(ipv6.host.into())]);
     let learned = |name: &'static str, key, timeout_s, kept| Set {
         name: name.into(),
         key,
@@ -156,10 +215,12 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
             set("asking", MAC, Vec::new()),
             learned("leases", LEASE, LEASE_TIMEOUT_S, true),
             learned("storms", &[Field::Link], STORM_TIMEOUT_S, false),
-            set("ipv6", &[Field::Link], Vec::new()),
+            set("guests6", ADDRESS6, Vec::new()),
             set("isolated", &[Field::Link], Vec::new()),
             prefixes("subnets", networks.iter().copied()),
             set("hosts", &[Field::Ipv4], hosts),
+            prefixes6("subnets6", networks.iter().copied()),
+            set("hosts6", &[Field::Ipv6], hosts6.collect()),
         ],
         chains: vec![
             filter("prerouting", Hook::Prerouting, PRIORITY_FIRST, from_guests()),
@@ -183,7 +244,14 @@ pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
         keys.push(("macs", mac()));
         keys.extend(own.map(|key| ("guests", key)));
         keys.extend(guest.asks_others.then(|| ("asking", mac())));
-        keys.extend(guest.ipv6.then(|| ("ipv6", vec![link()])));
+        let own6 = guest.ip6.map(|ip| [ip, guest.mac.link_local()]);
+        let key6 = |ip: Ipv6Addr| {
+            let octets = ip.octets();
+            let parts = [&octets[..6], &octets[6..12], &octets[12..]];
+            let parts = parts.into_iter().map(|part| Value::Bytes(part.to_vec()));
+            ("guests6", std::iter::once(link()).chain(parts).collect())
+        };
+        keys.extend(own6.into_iter().flatten().map(key6));
     } else {
         keys.push(("trusted", vec![link()]));
     }
@@ -271,28 +339,60 @@ fn arp() -> [Rule; 3] {
     ]
 }
 
-fn ipv6() -> [Rule; 5] {
+/// IPv6 from the guest's own addresses. The second rule is for nearly all frames.
+fn ipv6() -> Vec<Rule> {
+    use PacketField::{InLink, Protocol};
+    const SOURCE: &[PacketField] = &address6(IP6_SOURCE);
+    const OF_TARGET: &[PacketField] = &address6(TARGET);
+    const OPTION: &[PacketField] = &mac(OPTION_ETHER, InLink);
+    /// ICMPv6, as a number (IANA, protocol numbers).
+    const NUMBER: u64 = 58;
+    let own = || within(SOURCE, "guests6");
+    let own_target = || within(OF_TARGET, "guests6");
+    let own_option = || within(OPTION, "macs");
     let drop = |kind| rule([IPV6, ICMP6, kind], Verdict::Drop);
-    [
+    let discovery = |form, kind, matches: &[Match]| Rule {
+        matches: [&[IPV6, form, kind], matches].concat(),
+        verdict: Verdict::Accept,
+    };
+    let from_none = || from(Ipv6Addr::UNSPECIFIED);
+    vec![
+        rule([IPV6, UDP, FROM_DHCP6_SERVER], Verdict::Drop),
+        rule([IPV6, is_not(Protocol, NUMBER), own()], Verdict::Accept),
         drop(ROUTER),
         drop(REDIRECT),
         drop(LISTENER_QUERY),
-        rule([IPV6, UDP, FROM_DHCP6_SERVER], Verdict::Drop),
-        rule([IPV6, within(&[PacketField::InLink], "ipv6")], Verdict::Accept),
+        discovery(NEXT_IS_ICMP6, SOLICITATION, &[from_none(), own_target()]),
+        discovery(WITHOUT_OPTION, SOLICITATION, &[own()]),
+        discovery(WITH_OPTION, SOLICITATION, &[SOURCE_OPTION, own_option(), own()]),
+        discovery(WITHOUT_OPTION, ADVERTISEMENT, &[own_target(), own()]),
+        discovery(WITH_OPTION, ADVERTISEMENT, &[TARGET_OPTION, own_option(), own_target(), own()]),
+        drop(SOLICITATION),
+        drop(ADVERTISEMENT),
+        rule([IPV6, ICMP6, own()], Verdict::Accept),
+        rule([IPV6, ICMP6, LISTENER_REPORT, from_none()], Verdict::Accept),
     ]
 }
 
+/// IPv6 packets from this address.
+fn from(address: Ipv6Addr) -> Match {
+    let prefix = Prefix::containing(IpAddr::V6(address), 128).expect("a length of 128");
+    Match::Within { field: PacketField::Ip6Source, prefix }
+}
+
 fn from_host() -> Vec<Rule> {
-    use PacketField::{IpSource, OutLink};
-    vec![rule(
-        [
-            within(&[OutLink], "isolated"),
-            IPV4,
-            within(&[IpSource], "subnets"),
-            outside(&[IpSource], "hosts"),
-        ],
-        Verdict::Drop,
-    )]
+    use PacketField::{Ip6Source, IpSource, OutLink};
+    let isolated = || within(&[OutLink], "isolated");
+    vec![
+        rule(
+            [isolated(), IPV4, within(&[IpSource], "subnets"), outside(&[IpSource], "hosts")],
+            Verdict::Drop,
+        ),
+        rule(
+            [isolated(), IPV6, within(&[Ip6Source], "subnets6"), outside(&[Ip6Source], "hosts6")],
+            Verdict::Drop,
+        ),
+    ]
 }
 
 /// A DHCP server answers from the network itself or through a relay there. A server elsewhere could

@@ -46,7 +46,7 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
         [network.host_ip, network.subnet.broadcast(), Ipv4Addr::BROADCAST]
             .map(|address| vec![bridge(network), Value::Address(address.into())])
     });
-    let mut sets = shared_sets(networks);
+    let mut sets = shared_sets(networks, |network| network.nat);
     sets.push(prefixes("subnets", nat));
     sets.extend(exposed::sets(networks));
     sets.extend(policies::sets(policies::IPV4, networks, policies));
