@@ -124,13 +124,22 @@ fn ethernet(
     line(format_args!("  macaddress: \"{}\"", nic.mac));
     line(format_args!("set-name: eth{index}"));
     line(format_args!("mtu: {}", spec.mtu.unwrap_or(network.mtu)));
-    let Some(ip) = nic.ip else {
-        line(format_args!("dhcp4: true"));
-        return text;
-    };
-    line(format_args!("dhcp4: false"));
-    line(format_args!("addresses: [{ip}/{}]", network.subnet.length()));
+    line(format_args!("dhcp4: {}", nic.ip.is_none()));
+    let mut addresses: Vec<String> =
+        nic.ip.iter().map(|ip| format!("{ip}/{}", network.subnet.length())).collect();
+    let six = nic.ip6.zip(network.ipv6);
+    // In quotation marks: a colon means something else in YAML.
+    addresses.extend(six.map(|(ip6, of)| format!("\"{ip6}/{}\"", of.prefix.length())));
+    if !addresses.is_empty() {
+        line(format_args!("addresses: [{}]", addresses.join(", ")));
+    }
     if index > 0 {
+        return text;
+    }
+    if let Some((_, of)) = six {
+        line(format_args!("gateway6: \"{}\"", of.host));
+    }
+    if nic.ip.is_none() {
         return text;
     }
     line(format_args!("gateway4: {}", network.gateway()));

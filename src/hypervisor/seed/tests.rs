@@ -10,7 +10,7 @@ use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, Dns, Service};
+use crate::model::net::{Dhcp, Dns, Ipv6Network, Service};
 use crate::model::record::{BootId, FORMAT};
 use crate::model::spec::VmSpec;
 use crate::model::traffic::Traffic;
@@ -158,6 +158,41 @@ ethernets:
     // What guests are told is the network's gateway, be it another machine.
     let vm = record(&nics[1..], json!({"cloud_init": {}}));
     assert!(files(&vm, &[&back])[2].1.contains("gateway4: 10.2.0.254\n"));
+}
+
+#[test]
+fn a_vm_is_told_its_ipv6_address_in_each_mode() {
+    let ipv6 = Ipv6Network::new("fd00:1:2:3::/64".parse().unwrap(), true);
+    let network = NetworkConfig {
+        ipv6: Some(ipv6),
+        ..network("default", "192.168.127.0/24", [192, 168, 127, 1])
+    };
+    let told = |nics: &[(Mode, Option<[u8; 4]>)]| {
+        let mut vm = record(nics, json!({"cloud_init": {}}));
+        for nic in &mut vm.nics {
+            nic.ip6 = Some(ipv6.address_of(nic.mac));
+        }
+        let networks = vec![&network; nics.len()];
+        let (_, text) = files(&vm, &networks).remove(2);
+        let lines = text.lines().map(str::trim);
+        let about = |line: &&str| line.starts_with("addr") || line.starts_with("gate");
+        lines.filter(about).map(String::from).collect::<Vec<_>>()
+    };
+    let bridged = (Mode::Bridged, Some([192, 168, 127, 2]));
+    assert_eq!(
+        told(&[bridged, bridged])[..4],
+        [
+            "addresses: [192.168.127.2/24, \"fd00:1:2:3:0:ff:fe00:0/64\"]",
+            "gateway6: \"fd00:1:2:3::1\"",
+            "gateway4: 192.168.127.1",
+            "addresses: [192.0.2.53, 192.0.2.54]",
+        ]
+    );
+    assert_eq!(told(&[bridged, bridged]).len(), 5, "the second has no gateway");
+    assert_eq!(
+        told(&[(Mode::Dhcp, None)]),
+        ["addresses: [\"fd00:1:2:3:0:ff:fe00:0/64\"]", "gateway6: \"fd00:1:2:3::1\""]
+    );
 }
 
 #[test]
