@@ -10,8 +10,9 @@
 //! daemon thinks with each other, and with what its callers were told ([`promise`]).
 //!
 //! Two drivers: [`exhaustive`] puts every fault at every effect of written scenarios; [`random`]
-//! makes scripts of seeds, in which others meddle with the kernel ([`meddling`]), too. In
-//! [`misplaced`] a daemon comes up beside another one, or without its files.
+//! makes scripts of seeds, in which others meddle with the kernel ([`meddling`]), too. [`lan`] has
+//! the machines behind an uplink, which answer by ARP. In [`misplaced`] a daemon comes up beside
+//! another one, or without its files.
 
 mod check;
 mod exhaustive;
