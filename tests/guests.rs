@@ -389,6 +389,44 @@ fn a_guest_that_fails_is_started_again() {
     lab.volnet(&["delete", "loop", "--timeout", "1"]);
 }
 
+/// Whether the host reaches a guest with packets of this size, header and all, in one piece.
+fn reaches(lab: &Lab, ip: &str, bytes: u32) -> Result<(), String> {
+    let data = (bytes - 28).to_string();
+    let ping = ["ping", "-c", "2", "-i", "0.2", "-W", "2", "-M", "do", "-s", &data, ip];
+    lab.try_on_host(&ping)
+}
+
+#[test]
+fn an_mtu_of_a_network_holds_end_to_end_and_one_of_a_vm_for_tcp() {
+    const SENDS: &str = "import socket, sys
+to = socket.create_connection((sys.argv[1], 7000))
+to.sendall(b'x' * 300000)
+to.close()";
+    // Of the network, or of the VM alone.
+    for (network, flags) in [("1400", &[][..]), ("1500", &["--mtu", "1400"][..])] {
+        let lab = Lab::configured(&format!(r#"{{ "networks": [{{ "mtu": {network} }}] }}"#));
+        let whole = network == "1400";
+        let orders = if whole { "big-ping:gateway,sink:7000,hold" } else { "sink:7000,hold" };
+        lab.run_guest("small", flags, &format!("volnet.do={orders}"));
+        // The guest is told.
+        lab.wait_for_line("small", "host small mtu 1400");
+        lab.wait_for_line("small", "GUEST sink 7000");
+        let vm = lab.vm("small");
+        let ip = vm["ip"].as_str().unwrap();
+        // The host's TCP sends segments that fit, and much of them.
+        lab.on_host(&["python3", "-c", SENDS, ip]);
+        lab.wait_for_line("small", "GUEST sunk 7000: 300000");
+        assert_eq!(reaches(&lab, ip, 1400), Ok(()));
+        // The network's host is told of what does not fit, and sends what may be cut in pieces.
+        if whole {
+            lab.wait_for_line("small", "GUEST big ping 192.168.127.1: ok");
+            let told = reaches(&lab, ip, 1401).unwrap_err();
+            assert!(told.contains("mtu=1400") || told.contains("mtu = 1400"), "{told}");
+            lab.on_host(&["ping", "-c", "2", "-i", "0.2", "-W", "5", "-s", "4000", ip]);
+        }
+    }
+}
+
 #[test]
 fn a_panic_is_told_by_the_guest_also_where_it_hangs_and_says_nothing() {
     let mut lab = Lab::new();

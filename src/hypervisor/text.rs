@@ -6,8 +6,9 @@ use super::{Launch, SOCKET_PATH_BYTES_MAX};
 use crate::model::error::Refusal;
 use crate::spec::CMDLINE_BYTES_MAX;
 
-/// The longest name of a socket in a VM's folder.
-const LONGEST_SOCKET: &str = "vhost-vsock.sock";
+/// The longest name of a socket in a VM's folder: what a guest that connects to the last port
+/// reaches.
+const LONGEST_SOCKET: &str = "vsock.sock_4294967295";
 
 /// A refusal of a field of the configuration.
 pub(super) fn refuse(field: &str, reason: impl Into<String>) -> Refusal {

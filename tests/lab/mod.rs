@@ -232,6 +232,15 @@ impl Lab {
         success(Command::new("ip").args(["netns", "exec", &self.host]).args(command))
     }
 
+    /// Runs a command on the host; the error is what it printed.
+    pub(crate) fn try_on_host(&self, command: &[&str]) -> Result<(), String> {
+        let all = [&["netns", "exec", &self.host], command].concat();
+        let output = Command::new("ip").args(all).output().expect("ip can be started");
+        let text =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        if output.status.success() { Ok(()) } else { Err(text.into_owned()) }
+    }
+
     /// Runs `volnet` with these words.
     pub(crate) fn run(&self, words: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_volnet"))
