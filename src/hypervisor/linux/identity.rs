@@ -177,6 +177,13 @@ pub(super) fn is_helper(pid: u32, name: &VmName, runtime_dir: &Path) -> bool {
     marked(pid, &Marks::new(MARK_HELPER, name, runtime_dir)).is_some()
 }
 
+/// The process that keeps the log of this VM, which is the daemon's user's.
+pub(super) fn keeper(name: &VmName, runtime_dir: &Path) -> Option<u32> {
+    let mut marks = Marks::new(MARK_KEEPER, name, runtime_dir);
+    marks.uids = vec![nix::unistd::geteuid().as_raw()];
+    numbers().find(|pid| marked(*pid, &marks).is_some())
+}
+
 /// The marks of a VM's processes.
 struct Marks {
     environment: [Vec<u8>; 2],

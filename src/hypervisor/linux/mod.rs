@@ -17,9 +17,9 @@
 //!
 //! **Waits.** The daemon has one thread for all VMs, and it waits for a process in three places
 //! only, each with a bound: for a helper that is started before its hypervisor, until it serves
-//! (half a second); for a killed helper, or the keeper of the log of a VM that has ended
-//! ([`HELPER_END_MS`]); for a killed hypervisor whose start is
-//! undone ([`KILL_MS`]). Before the loop begins, a new daemon also waits for processes that are
+//! (half a second); for a killed helper ([`HELPER_END_MS`]), or the keeper of the log of a VM that
+//! has ended ([`KEEPER_END_MS`]); for a killed hypervisor whose start is undone ([`KILL_MS`]).
+//! Before the loop begins, a new daemon also waits for processes that are
 //! about to become hypervisors, a second at most.
 
 pub mod confine;
@@ -61,8 +61,12 @@ use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
 use crate::model::spec::Owner;
 use crate::store::Paths;
 
-/// How long to wait for a killed helper, or a keeper, in one turn, in milliseconds. It takes one.
+/// How long to wait for a killed helper in one turn, in milliseconds. It takes one.
 const HELPER_END_MS: u16 = 50;
+
+/// How long to wait for a keeper that has nothing more to keep, in milliseconds. It takes one, but
+/// on a host that is busy it is the last words of a hypervisor that would be missing.
+const KEEPER_END_MS: u16 = 250;
 
 /// How long to wait for a killed hypervisor when its start is undone, in milliseconds.
 const KILL_MS: u16 = 2_000;
@@ -188,7 +192,7 @@ impl LinuxProcesses {
             }
             Err(reason) => {
                 let _ = pidfd::send_signal(helper.pidfd.as_fd(), libc::SIGKILL);
-                self.collect(helper.pidfd);
+                self.collect(helper.pidfd, HELPER_END_MS);
                 Err(reason)
             }
         }
@@ -214,9 +218,9 @@ impl LinuxProcesses {
     }
 
     /// Waits for a helper or a keeper that is about to end, now or in a later turn.
-    fn collect(&mut self, helper: OwnedFd) {
+    fn collect(&mut self, helper: OwnedFd, most_ms: u16) {
         // Whether it has ended in time is seen by the wait below.
-        let _ = pidfd::has_ended(helper.as_fd(), HELPER_END_MS);
+        let _ = pidfd::has_ended(helper.as_fd(), most_ms);
         self.ending.push(helper);
         // If waiting is an error, the helper is not our child, and init waits for it.
         self.ending.retain(|helper| matches!(pidfd::wait(helper.as_fd()), Ok(None)));
@@ -226,7 +230,18 @@ impl LinuxProcesses {
     /// the log.
     fn collect_keeper(&mut self, name: &VmName) {
         if let Some(keeper) = self.keepers.remove(name) {
-            self.collect(keeper);
+            self.collect(keeper, KEEPER_END_MS);
+        }
+    }
+
+    /// Has the keeper of an earlier daemon waited for, too.
+    fn know_keeper(&mut self, name: &VmName) {
+        if self.log_bound.is_none() || self.keepers.contains_key(name) {
+            return;
+        }
+        let keeper = identity::keeper(name, &self.runtime_dir);
+        if let Some(Ok(pidfd)) = keeper.map(pidfd::open) {
+            self.keepers.insert(name.clone(), pidfd);
         }
     }
 
@@ -431,8 +446,9 @@ impl Processes for LinuxProcesses {
         if let Some(Watched { group: ProcessGroup::Helper { pidfd, .. }, .. }) =
             self.watched.remove(name)
         {
-            self.collect(pidfd);
+            self.collect(pidfd, HELPER_END_MS);
         }
+        self.know_keeper(name);
         self.collect_keeper(name);
         self.remove_cgroup(name);
         // Whatever ended the hypervisor of a guest that has panicked.
