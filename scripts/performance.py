@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """Makes tables of what `make bench` measured.
 
-    performance.py RUN.json [RUN.json ...]
+    performance.py [--page FILE] RUN.json [RUN.json ...]
 
-With several runs of the same commit each number is the range of what they gave.
+With several runs of the same commit each number is the range of what they gave. The tables are
+printed; with --page they also go to that file, unless the machine was busy with other work.
 """
 
 import json
 import sys
 
+# The most that others may take of the processors while something is measured for the page, percent.
+QUIET = 10
 ATTACH = "attach"
 DURABLE_FLOOR, FLOOR = "floor and a synced file", "floor"
 SYSTEM_CALLS = "system calls of a create: "
@@ -60,6 +63,7 @@ class Runs:
 
     def __init__(self, documents):
         self.documents = documents
+        self.others = max(document["others"] for document in documents)
         self.rows = {}
         for document in documents:
             for row in document["rows"]:
@@ -146,6 +150,7 @@ def page(runs):
     quick = " This was the quick run: few samples." if runs.documents[0]["quick"] else ""
     parts = [
         "# Performance",
+        f"Others took at most {runs.others} % of the processors meanwhile.",
         "Made by `make bench` and `scripts/performance.py`; do not edit. The *floor* is the bare"
         "\nsystem calls for the same work, with no daemon: open, make, own and close a tap, one"
         "\nrtnetlink send, one nf_tables batch. A cell is p50 / p99 (p50 as a multiple of the"
@@ -162,13 +167,25 @@ def page(runs):
 
 
 def main():
-    documents = []
-    for path in sys.argv[1:]:
+    documents, paths, target = [], sys.argv[1:], None
+    if paths[:1] == ["--page"] and len(paths) > 1:
+        target, paths = paths[1], paths[2:]
+    for path in paths:
         with open(path, encoding="utf-8") as file:
             documents.append(json.load(file))
     if not documents:
         sys.exit(__doc__)
-    sys.stdout.write(page(Runs(documents)))
+    runs = Runs(documents)
+    text = page(runs)
+    sys.stdout.write(text)
+    if target and runs.others > QUIET:
+        sys.exit(
+            f"{target} is not written: others took {runs.others} % of the processors, and"
+            f" {QUIET} % is the most"
+        )
+    if target:
+        with open(target, "w", encoding="utf-8") as file:
+            file.write(text)
 
 
 main()

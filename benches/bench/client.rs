@@ -78,7 +78,12 @@ pub(crate) fn message(method: &str, parameters: Value) -> Vec<u8> {
 
 /// The request that attaches a VM.
 pub(crate) fn create(vm: &str, ephemeral: bool) -> Vec<u8> {
-    let config = json!({ "ephemeral": ephemeral, "network": { "mode": "bridged" } });
+    create_on(vm, ephemeral, json!({ "mode": "bridged" }))
+}
+
+/// The same, with its `network` section.
+pub(crate) fn create_on(vm: &str, ephemeral: bool, network: Value) -> Vec<u8> {
+    let config = json!({ "ephemeral": ephemeral, "network": network });
     message("Create", json!({ "name": vm, "config": config }))
 }
 

@@ -65,6 +65,11 @@ impl Daemon {
         self.client.call(message)
     }
 
+    /// How long it takes until the reply to a request is there.
+    pub(crate) fn timed(&mut self, message: &[u8]) -> Duration {
+        self.client.timed(message)
+    }
+
     /// Ends it as its service manager does and starts it again. How long that took from its start
     /// to its first answer, which is a list of all VMs.
     pub(crate) fn restart(&mut self) -> Duration {

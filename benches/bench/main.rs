@@ -3,7 +3,7 @@
 //! The floor is what the kernel itself takes for the same work. Everybody works in namespaces of
 //! the benchmark's own ([`stage`]) and takes turns ([`contender`]), so that what disturbs one
 //! disturbs all. Results go to `build/bench.json`, from which `scripts/performance.py` makes the
-//! tables.
+//! tables. How busy others keep the machine is looked at between the parts ([`load`]).
 //!
 //! `BENCH_QUICK=1` takes fewer samples, and peers with fewer VMs.
 
@@ -13,6 +13,7 @@ mod daemon;
 mod drift;
 mod floor;
 mod host;
+mod load;
 mod names;
 mod peers;
 mod pure;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use contender::{Contender, Rounds, bring, compete};
 use daemon::Daemon;
 use floor::Floor;
+use load::Others;
 use record::Record;
 use stage::Stage;
 
@@ -74,7 +76,9 @@ fn main() {
     let _ = fs::remove_dir_all(&files);
     fs::create_dir_all(&files).expect("a directory for the files");
 
-    let mut record = Record::default();
+    let (mut record, mut others) = (Record::default(), Others::default());
+    others.look();
+    eprintln!("others use {} % of the processors", others.percent());
     host::file_size(&mut record);
     let mut floor = Floor::new("floor", Stage::new("floor"), None);
     let files = Some(files.join("floor"));
@@ -113,14 +117,17 @@ fn main() {
         for daemon in [&mut ephemeral, &mut open] {
             host::traffic(daemon, vms, extent.packets, &mut record);
         }
+        others.look();
     }
 
     let crowd = extent.vms.last().copied().unwrap_or_default();
+    load::attach_under_load(&mut ephemeral, crowd, extent.rounds.slow, &mut record);
     host::system_calls(&mut ephemeral, &mut record);
     names::measure(&ephemeral, crowd, extent.packets, &mut record);
     as_a_whole(&mut durable, crowd, extent.idle, &mut record);
     pure::measure(&floor.stage, crowd, &mut record);
-    record.write(&format!("{BUILD}/bench.json"), extent.quick);
+    others.look();
+    record.write(&format!("{BUILD}/bench.json"), extent.quick, &others);
 }
 
 /// The daemon in a crowd, and after it.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::load::Others;
+
 /// Rows of one run, in the order of their making.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
@@ -65,9 +67,11 @@ impl Record {
     }
 
     /// Writes the file.
-    pub(crate) fn write(&self, path: &str, quick: bool) {
+    pub(crate) fn write(&self, path: &str, quick: bool, others: &Others) {
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
-        let document = json!({ "machine": machine(), "quick": quick, "rows": rows });
+        let document = json!({
+            "machine": machine(), "quick": quick, "others": others.percent(), "rows": rows
+        });
         let text = serde_json::to_string_pretty(&document).expect("text from values");
         fs::write(path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
