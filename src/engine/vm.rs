@@ -66,7 +66,7 @@ impl Vm {
     /// The VM as the interface shows it, with its NICs. `hypervisor` is the one that it has if it
     /// names none.
     pub fn view(&self, nics: Box<[NicView]>, kernel_args: Box<str>, hypervisor: &str) -> VmView {
-        let first = nics.first().cloned();
+        let first = nics.first();
         let record = &self.record;
         let machine = record.spec.machine.as_ref();
         let hypervisor =
@@ -76,19 +76,19 @@ impl Vm {
             mode: record.mode(),
             status: self.status(),
             problem: self.stranded.as_ref().map(|stranded| stranded.reason.clone()),
-            network: first.as_ref().map(|nic| nic.network.clone()),
-            tap: first.as_ref().map(|nic| nic.tap.clone()),
-            ifindex: first.as_ref().and_then(|nic| nic.ifindex),
-            mac: first.as_ref().map(|nic| nic.mac),
-            ip: first.as_ref().and_then(|nic| nic.ip),
-            netmask: first.as_ref().and_then(|nic| nic.netmask),
-            gateway: first.as_ref().and_then(|nic| nic.gateway),
-            addresses: first.as_ref().map(|nic| nic.addresses.clone()).unwrap_or_default(),
-            ip6: first.as_ref().and_then(|nic| nic.ip6),
-            mtu: first.as_ref().map(|nic| nic.mtu),
-            policy: first.as_ref().and_then(|nic| nic.policy.clone()),
-            limits: first.as_ref().and_then(|nic| nic.limits.clone()),
-            expose: first.map(|nic| nic.expose).unwrap_or_default(),
+            network: first.map(|nic| nic.network.clone()),
+            tap: first.map(|nic| nic.tap.clone()),
+            ifindex: first.and_then(|nic| nic.ifindex),
+            mac: first.map(|nic| nic.mac),
+            ip: first.and_then(|nic| nic.ip),
+            netmask: first.and_then(|nic| nic.netmask),
+            gateway: first.and_then(|nic| nic.gateway),
+            addresses: first.map(|nic| nic.addresses.clone()).unwrap_or_default(),
+            ip6: first.and_then(|nic| nic.ip6),
+            mtu: first.map(|nic| nic.mtu),
+            policy: first.and_then(|nic| nic.policy.clone()),
+            limits: first.and_then(|nic| nic.limits.clone()),
+            expose: first.map(|nic| nic.expose.clone()).unwrap_or_default(),
             nics,
             cid: record.cid,
             kernel_args,
@@ -124,5 +124,5 @@ pub(super) fn kernel_args_of(
         let servers = if index == 0 { servers } else { &[] };
         Some(kernel_args(&record.name, index, nic.ip?, gateway, network.subnet, servers))
     });
-    words.collect::<Vec<_>>().join(" ")
+    words.reduce(|line, word| line + " " + &word).unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! volnet's part of a guest's kernel command line.
 
+use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::name::VmName;
@@ -19,19 +20,25 @@ pub fn kernel_args(
     subnet: Prefix,
     servers: &[IpAddr],
 ) -> String {
-    let gateway = gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
-    let (mask, host) = (subnet.netmask(), host_name(vm));
-    let servers = servers.iter().filter(|server| server.is_ipv4()).take(2);
-    let servers: String = servers.map(|server| format!(":{server}")).collect();
-    format!("ip={ip}::{gateway}:{mask}:{host}:eth{index}:off{servers}")
+    let mut text = format!("ip={ip}::");
+    // Writing to a String does not fail.
+    if let Some(gateway) = gateway {
+        let _ = write!(text, "{gateway}");
+    }
+    let _ = write!(text, ":{}:{}:eth{index}:off", subnet.netmask(), host_name(vm));
+    for server in servers.iter().filter(|server| server.is_ipv4()).take(2) {
+        let _ = write!(text, ":{server}");
+    }
+    text
 }
 
 /// A VM's name as a label of a host name. A label has letters, digits and hyphens, and does not end
 /// with a hyphen (RFC 1123, 2.1). It is never empty, because a VM's name begins with a letter or a
 /// digit.
 pub fn host_name(vm: &VmName) -> String {
-    let label = vm.as_str().replace(['.', '_'], "-");
-    label.trim_end_matches('-').into()
+    let mut label = vm.as_str().replace(['.', '_'], "-");
+    label.truncate(label.trim_end_matches('-').len());
+    label
 }
 
 #[cfg(test)]

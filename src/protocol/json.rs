@@ -322,9 +322,9 @@ impl SerializeStruct for Items<'_> {
         key: &'static str,
         value: &T,
     ) -> fmt::Result {
-        self.next();
-        self.out.reserve(key.len() + 3);
-        self.out.push(b'"');
+        self.out.reserve(key.len() + 4);
+        let is_first = std::mem::take(&mut self.is_first);
+        self.out.extend_from_slice(if is_first { b"\"" } else { b",\"" });
         self.out.extend_from_slice(key.as_bytes());
         self.out.extend_from_slice(b"\":");
         value.serialize(Json(self.out))
