@@ -17,6 +17,7 @@ const TARGETS: &[Target] = &[
     ("datagram", netlink::fuzz::datagram),
     ("dhcp", dhcp::fuzz::conversation),
     ("dns", dns::fuzz::message),
+    ("dns_forward", dns::fuzz::passing),
     ("engine", daemon::fuzz::engine),
     ("ext_ack", netlink::fuzz::ext_ack),
     ("frame", protocol::fuzz::frame),

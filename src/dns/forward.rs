@@ -205,6 +205,11 @@ impl<B: Clone + PartialEq> Forwarder<B> {
         keys
     }
 
+    /// Whether a question waits.
+    pub fn waits(&self, key: Key) -> bool {
+        self.waiting.contains_key(&key)
+    }
+
     /// How many questions wait.
     pub fn len(&self) -> usize {
         self.waiting.len()

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::forward::{ALL_MAX, Forwarder, Key, Next, PER_VM_MAX, PassedOn, Question as Asked};
 use super::query::{DnsQuery, NoQuery, ResponseCode, Transport};
 use super::wire::{A, Edns, HEADER, Header, IN, Question, RESPONSE, ResourceRecord};
 use super::{DomainName, Response};
 
+use super::resolvers::Resolver;
 use crate::engine::decide::Engine;
 use crate::engine::names::{Asker, GATEWAY, Owner};
 use crate::model::name::VmName;
@@ -78,6 +80,74 @@ fn check(answer: &[u8], query: &DnsQuery) {
         at = ResourceRecord::read(answer, at).expect("a record").1;
     }
     assert_eq!(at, answer.len(), "nothing else");
+}
+
+/// Three VMs ask, resolvers answer or do not, forgers guess, and time passes, as any bytes say,
+/// four for each step. Every question that is passed on ends, once, and none is overdue. The fuzzer
+/// and the test of its corpus call this.
+pub fn passing(bytes: &[u8]) {
+    let mut forwarder = Forwarder::default();
+    let (mut now, mut asked, mut ended) = (0, 0, 0);
+    // The last message of each question that waits.
+    let mut open: BTreeMap<Key, Vec<u8>> = BTreeMap::new();
+    for step in bytes.chunks_exact(4) {
+        let [kind, who, what, how] = [step[0], step[1], step[2], step[3]];
+        let key = open.keys().nth(usize::from(who) % open.len().max(1)).copied();
+        let id = u16::from_be_bytes([what, how]);
+        let next = match (kind % 4, key) {
+            (0, _) | (_, None) => {
+                let vm = VmName::new(&format!("vm{}", who % 3)).expect("a name");
+                if let Some(key) = forwarder.make_room(&vm) {
+                    open.remove(&key);
+                    asked -= 1;
+                }
+                let resolver = |n| Resolver { ip: [192, 0, 2, n].into(), link: None };
+                let passed = PassedOn {
+                    query: DnsQuery::read(&question("www.example.com", A, None)).expect("one"),
+                    domain: DomainName::of_text("volnet").expect("a name"),
+                    resolvers: (0..how % 4).map(resolver).collect(),
+                };
+                let (back, transport) = ((who, what), Transport::Udp);
+                let next = forwarder.ask(Asked { vm, back, transport, passed }, id, now);
+                asked += u32::from(next != Next::Wait);
+                next
+            }
+            (1, Some(key)) => {
+                let mut answer = open[&key].clone();
+                answer[2] |= 0x80 | how & 0x02;
+                answer[3] |= what & 0x0f;
+                forwarder.heard(key, &answer, id, now)
+            }
+            (2, Some(key)) => forwarder.heard(key, step, id, now),
+            (_, Some(key)) => {
+                now += u64::from(how) * 10;
+                match forwarder.due(now) {
+                    Some(due) => forwarder.failed(due, id, now),
+                    None => forwarder.failed(key, id, now),
+                }
+            }
+        };
+        ended += keep(&mut open, next);
+        while let Some(due) = forwarder.due(now) {
+            ended += keep(&mut open, forwarder.failed(due, id, now));
+        }
+        assert!(forwarder.deadline().is_none_or(|at| at > now), "overdue");
+        assert!(forwarder.len() <= ALL_MAX && forwarder.len() <= 3 * PER_VM_MAX);
+        open.retain(|key, _| forwarder.waits(*key));
+        assert_eq!((open.len(), asked), (forwarder.len(), ended + forwarder.len() as u32));
+    }
+}
+
+/// Notes the next message of a question; one, if it has ended.
+fn keep(open: &mut BTreeMap<Key, Vec<u8>>, next: Next<(u8, u8)>) -> u32 {
+    match next {
+        Next::Wait => 0,
+        Next::Ask { key, message, .. } => {
+            open.insert(key, message);
+            0
+        }
+        Next::Reply { .. } => 1,
+    }
 }
 
 /// Says where names and records differ: who has an address is found by it, nobody else is, and a VM

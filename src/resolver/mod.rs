@@ -282,11 +282,11 @@ impl Names {
             self.close_exchange(key);
         }
         let next = self.forwarder.ask(Question { vm, back, transport, passed }, random(), now);
-        if next == Next::Wait
-            && let Back::Connection(token) = back
-            && let Some(connection) = self.connections.get_mut(&token)
-        {
-            connection.waits -= 1;
+        if let (Next::Wait, Back::Connection(token)) = (&next, back) {
+            // It is lost.
+            if let Some(connection) = self.connections.get_mut(&token) {
+                connection.waits -= 1;
+            }
         }
         self.follow(None, next, directory, now);
     }

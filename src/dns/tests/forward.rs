@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
+use proptest::prelude::*;
+
 use crate::dns::DomainName;
 use crate::dns::forward::{
     ALL_MAX, Forwarder, Key, Next, PER_VM_MAX, PassedOn, Question, STRAYS_MAX, TCP_MS, TRY_MS,
 };
-use crate::dns::fuzz::question;
+use crate::dns::fuzz::{passing, question};
 use crate::dns::query::{DnsQuery, Transport};
 use crate::dns::resolvers::Resolver;
 use crate::dns::wire::{A, RESPONSE, TRUNCATED};
@@ -158,4 +160,11 @@ fn nobody_waits_without_bound() {
         }
     }
     assert!(forwarder.is_empty() && now == 2 * TRY_MS);
+}
+
+proptest! {
+    #[test]
+    fn every_question_ends_once(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        passing(&bytes);
+    }
 }
