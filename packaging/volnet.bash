@@ -34,6 +34,7 @@ _volnet() {
         args) verb='args' && break ;;
         exec) verb='exec' && break ;;
         console) verb='console' && break ;;
+        vsock) verb='vsock' && break ;;
         logs) verb='logs' && break ;;
         monitor) verb='monitor' && break ;;
         call) verb='call' && break ;;
@@ -96,8 +97,8 @@ _volnet() {
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;
-    run:*) choices="--mode --manifest --config --network --ip --addresses --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
-    create:*) choices="--mode --manifest --config --network --ip --addresses --mac --mtu --queues --isolated --policy --expose --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    run:*) choices="--mode --manifest --config --network --ip --addresses --mac --mtu --queues --isolated --policy --expose --vsock --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    create:*) choices="--mode --manifest --config --network --ip --addresses --mac --mtu --queues --isolated --policy --expose --vsock --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --cloud-init --cpus --memory --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     stop:*) choices="--timeout --all --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
@@ -111,13 +112,14 @@ _volnet() {
     args:*) choices="--hypervisor --kernel-args --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     exec:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     console:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
+    vsock:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     logs:*) choices="--follow --socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     monitor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     call:*) choices="--more --socket --config-file --runtime-dir --log-dir --json --help" ;;
     version:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     completion:*) choices="--help bash zsh fish" ;;
-    help:*) choices="--help setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console logs monitor call version completion help" ;;
-    *) choices='setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console logs monitor call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
+    help:*) choices="--help setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help" ;;
+    *) choices='setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$word")
 }

@@ -31,6 +31,7 @@ _volnet() {
         'args:print a VM’s network as arguments for a hypervisor'
         'exec:run a program with a VM’s tap open'
         'console:connect the terminal to a VM’s serial console'
+        'vsock:connect to a vsock port of a VM’s guest'
         'logs:show the log of a VM’s hypervisor'
         'monitor:follow the events'
         'call:call a method of the daemon’s interface'
@@ -135,6 +136,7 @@ _volnet() {
             '*--isolated[keep it from other isolated VMs]' \
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--vsock[give it vsock beside its networks]' \
             '*--ephemeral[forget the VM when the host reboots]' \
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
@@ -182,6 +184,7 @@ _volnet() {
             '*--isolated[keep it from other isolated VMs]' \
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--vsock[give it vsock beside its networks]' \
             '*--ephemeral[forget the VM when the host reboots]' \
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
@@ -344,6 +347,14 @@ _volnet() {
             '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
             '*:word:_volnet_vms'
         ;;
+    vsock)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*:word:_volnet_vms'
+        ;;
     logs)
         _arguments \
             '*--follow[also show new lines as they are added (-f)]' \
@@ -387,7 +398,7 @@ _volnet() {
         ;;
     help)
         _arguments \
-            '*:word:(setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console logs monitor call version completion help)'
+            '*:word:(setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help)'
         ;;
     *) _describe verb verbs ;;
     esac

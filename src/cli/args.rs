@@ -204,6 +204,12 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "exec" => exec(given),
         "call" => call(given),
         "console" => Ok(Command::Console { name: given.one("NAME")? }),
+        "vsock" => {
+            let (name, port) = given.two("NAME", "PORT")?;
+            let port =
+                port.parse().map_err(|_| wrong(format!("{port:?} is not a port of vsock")))?;
+            Ok(Command::Vsock { name, port })
+        }
         "logs" => {
             let follow = given.has("follow");
             Ok(Command::Logs { name: given.one("NAME")?, follow })

@@ -60,6 +60,8 @@ pub(super) enum Command {
     Call { method: String, parameters: Option<String>, more: bool },
     /// Connect the terminal to a VM's serial console.
     Console { name: String },
+    /// Connect to a vsock port of a guest.
+    Vsock { name: String, port: u32 },
     /// Show the log of a VM's hypervisor.
     Logs { name: String, follow: bool },
     /// Follow what happens.

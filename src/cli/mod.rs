@@ -31,6 +31,8 @@ mod table;
 mod trouble;
 mod verbs;
 mod vm;
+#[cfg(target_os = "linux")]
+mod vsock;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -119,6 +121,10 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Console { name } => console::console(&session.settings, &name),
         #[cfg(not(target_os = "linux"))]
         Command::Console { .. } => Err(Trouble::Input("a console needs Linux".into())),
+        #[cfg(target_os = "linux")]
+        Command::Vsock { name, port } => vsock::vsock(&session, &name, port),
+        #[cfg(not(target_os = "linux"))]
+        Command::Vsock { .. } => Err(Trouble::Input("vsock needs Linux".into())),
         #[cfg(target_os = "linux")]
         Command::Exec { name, program, args } => exec::exec(&session, &name, &program, &args),
         #[cfg(not(target_os = "linux"))]

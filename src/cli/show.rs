@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 32] = [
+const VM_FIELDS: [&str; 33] = [
     "name",
     "mode",
     "status",
@@ -26,6 +26,7 @@ const VM_FIELDS: [&str; 32] = [
     "tap",
     "ifindex",
     "cid",
+    "vsock",
     "kernel_args",
     "ephemeral",
     "owner",

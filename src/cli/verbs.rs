@@ -158,7 +158,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 33] = [
+const CREATION: [Flag; 34] = [
     text(
         "mode",
         "MODE",
@@ -213,6 +213,7 @@ const CREATION: [Flag; 33] = [
         Complete::Nothing,
         "let a port of the host lead to the VM; may be given several times",
     ),
+    yes("vsock", None, "vsock", "give it vsock beside its networks"),
     yes("ephemeral", None, "ephemeral", "forget the VM when the host reboots"),
     yes("autostart", None, "autostart", "start it when the daemon starts"),
     text(
@@ -301,7 +302,7 @@ const CREATION: [Flag; 33] = [
 ];
 
 /// Every verb, in the order in which `volnet help` shows them.
-pub(super) const VERBS: [Verb; 26] = [
+pub(super) const VERBS: [Verb; 27] = [
     Verb {
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
@@ -435,6 +436,13 @@ pub(super) const VERBS: [Verb; 26] = [
         json: None,
         text: "Connect the terminal to the VM's serial console. Ctrl-] detaches.",
         ..of_vms("console", "NAME", "connect the terminal to a VM's serial console")
+    },
+    Verb {
+        json: None,
+        text: "Connect standard input and output to a vsock port of the VM's guest, until the \
+               guest ends the connection.",
+        examples: "echo uptime | volnet vsock web 1024",
+        ..of_vms("vsock", "NAME PORT", "connect to a vsock port of a VM's guest")
     },
     Verb {
         flags: &[&FOLLOW],

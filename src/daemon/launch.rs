@@ -326,6 +326,7 @@ impl Launcher {
             kernel: resolved.kernel,
             nics: &nics,
             cid: record.cid,
+            vsock: record.spec.vsock,
             kernel_args: told.kernel_args,
             folder: folder.clone(),
             log_fd: number(&given.log),
@@ -374,6 +375,7 @@ impl Launcher {
         let attachment = Attachment {
             nics: &nics(record, networks, &[]),
             cid: record.cid,
+            vsock: record.spec.vsock,
             folder: &paths.folder(&record.name),
             vhost_vsock: self.opens(user::VHOST_VSOCK, self.user_of(record.user).as_ref()),
             memory_mb: machine.map_or(MEMORY_MB_DEFAULT, |machine| machine.memory_mb),

@@ -91,6 +91,7 @@ impl Vm {
             expose: first.map(|nic| nic.expose.clone()).unwrap_or_default(),
             nics,
             cid: record.cid,
+            vsock: record.spec.has_vsock(),
             kernel_args,
             ephemeral: record.spec.ephemeral,
             owner: record.spec.owner,

@@ -8,7 +8,6 @@
 //! The guest's address is on the kernel command line; see
 //! [`super::CloudHypervisorOptions::net_ip_mask`].
 
-use std::iter;
 use std::path::Path;
 
 use super::{
@@ -93,14 +92,18 @@ pub fn network_args(
     attachment: &Attachment,
     options: &CloudHypervisorOptions,
 ) -> Result<Vec<String>, Refusal> {
-    if attachment.nics.is_empty() {
+    let mut args = Vec::new();
+    if !attachment.nics.is_empty() {
+        args.push("--net".into());
+    }
+    let nics = attachment.nics.iter().enumerate();
+    args.extend(nics.map(|(index, nic)| net_value(index, nic, options)));
+    if attachment.has_vsock() {
         let socket = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
         let socket = plain(&socket, "runtime_dir")?;
-        return Ok(vec!["--vsock".into(), format!("cid={},socket={socket}", attachment.cid)]);
+        args.extend(["--vsock".into(), format!("cid={},socket={socket}", attachment.cid)]);
     }
-    let values = attachment.nics.iter().enumerate();
-    let values = values.map(|(index, nic)| net_value(index, nic, options));
-    Ok(iter::once("--net".into()).chain(values).collect())
+    Ok(args)
 }
 
 fn net_value(index: usize, nic: &LaunchNic, options: &CloudHypervisorOptions) -> String {

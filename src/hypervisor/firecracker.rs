@@ -98,9 +98,11 @@ pub fn network_args(attachment: &Attachment) -> Result<Vec<String>, Refusal> {
 
 fn network(attachment: &Attachment) -> Result<Map<String, Value>, Refusal> {
     let mut config = Map::new();
-    if attachment.nics.is_empty() {
+    if attachment.has_vsock() {
         let uds = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
         config.insert("vsock".into(), json!({"guest_cid": attachment.cid, "uds_path": uds}));
+    }
+    if attachment.nics.is_empty() {
         return Ok(config);
     }
     let nics = attachment.nics.iter().enumerate();

@@ -34,6 +34,7 @@ pub fn launch(bytes: &[u8]) {
         kernel: machine.kernel.as_ref().map_or(Path::new("/boot/vmlinux"), |file| &file.path),
         nics: &nics,
         cid: 3,
+        vsock: false,
         kernel_args: if addressed { KERNEL_ARGS } else { "" },
         folder: "/run/volnet/vm/web".into(),
         log_fd: 9,

@@ -66,6 +66,7 @@ fn launch(machine: &MachineSpec) -> Launch<'_> {
         kernel: Path::new("/boot/vmlinux"),
         nics: &[PORT],
         cid: 3,
+        vsock: false,
         kernel_args: "",
         folder: "/run/volnet/machines/web1".into(),
         log_fd: 8,
@@ -326,6 +327,27 @@ fn what_a_hypervisor_cannot_do_is_refused() {
     refused(QEMU, &launch(&long), "kernel_cmdline");
     let folder = PathBuf::from(format!("/run/{}", "x".repeat(90)));
     refused(QEMU, &Launch { folder, ..launch(&appliance) }, "runtime_dir");
+}
+
+#[test]
+fn vsock_stands_beside_a_network() {
+    let machine = appliance();
+    let both = Launch { vsock: true, ..bridged(&machine) };
+    let has = |args: &[String], word: &str| args.iter().any(|arg| arg.contains(word));
+    let options = options();
+    for (hypervisor, network, vsock) in [
+        (QEMU, "-netdev", "vhost-user-vsock-device,chardev=vsock0"),
+        (CLOUD_HYPERVISOR, "--net", "--vsock"),
+    ] {
+        let command = command_line(hypervisor, &both, &options).unwrap();
+        assert!(has(&command.args, network) && has(&command.args, vsock), "{command:?}");
+        assert_eq!(command.helper.is_some(), hypervisor == QEMU);
+        let alone = command_line(hypervisor, &bridged(&machine), &options).unwrap();
+        assert!(!has(&alone.args, vsock) && alone.helper.is_none(), "{alone:?}");
+    }
+    let kernels = Launch { vhost_vsock: true, ..both.clone() };
+    let command = command_line(QEMU, &kernels, &options).unwrap();
+    assert!(has(&command.args, "vhost-vsock-device,guest-cid=3") && command.helper.is_none());
 }
 
 #[test]

@@ -95,8 +95,10 @@ pub struct Launch<'a> {
     pub kernel: &'a Path,
     /// Its NICs; none in vsock mode.
     pub nics: &'a [LaunchNic<'a>],
-    /// Its vsock context id; given to the hypervisor in vsock mode.
+    /// Its vsock context id; given to the hypervisor if the guest has vsock.
     pub cid: u32,
+    /// Whether the guest has vsock beside its NICs. Without NICs it always has.
+    pub vsock: bool,
     /// volnet's part of the kernel command line; empty unless bridged.
     pub kernel_args: &'a str,
     /// The folder of this VM's sockets and generated files; it exists and is empty.
@@ -120,6 +122,8 @@ pub struct Attachment<'a> {
     pub nics: &'a [LaunchNic<'a>],
     /// Its vsock context id.
     pub cid: u32,
+    /// Whether the guest has vsock beside its NICs. Without NICs it always has.
+    pub vsock: bool,
     /// The folder of its sockets.
     pub folder: &'a Path,
     /// Whether the host's kernel offers vhost-vsock.
@@ -199,12 +203,20 @@ impl LaunchNic<'_> {
     }
 }
 
+impl Attachment<'_> {
+    /// Whether the guest has vsock.
+    fn has_vsock(&self) -> bool {
+        self.vsock || self.nics.is_empty()
+    }
+}
+
 impl Launch<'_> {
     /// The connection of the VM to the network.
     pub fn attachment(&self) -> Attachment<'_> {
         Attachment {
             nics: self.nics,
             cid: self.cid,
+            vsock: self.vsock,
             folder: &self.folder,
             vhost_vsock: self.vhost_vsock,
             memory_mb: self.machine.memory_mb,

@@ -89,11 +89,13 @@ pub fn network_args(
     attachment: &Attachment,
     options: &QemuOptions,
 ) -> Result<Vec<String>, Refusal> {
-    if attachment.nics.is_empty() {
-        return vsock_args(attachment, options);
-    }
     let nics = attachment.nics.iter().enumerate();
-    Ok(nics.flat_map(|(index, nic)| tap_args(index, nic, options)).collect())
+    let mut args: Vec<String> =
+        nics.flat_map(|(index, nic)| tap_args(index, nic, options)).collect();
+    if attachment.has_vsock() {
+        args.append(&mut vsock_args(attachment, options)?);
+    }
+    Ok(args)
 }
 
 fn tap_args(index: usize, nic: &LaunchNic, options: &QemuOptions) -> Vec<String> {
@@ -147,7 +149,7 @@ fn helper(
     attachment: &Attachment,
     options: &QemuOptions,
 ) -> Result<Option<HypervisorCommand>, Refusal> {
-    if !attachment.nics.is_empty() || attachment.vhost_vsock {
+    if !attachment.has_vsock() || attachment.vhost_vsock {
         return Ok(None);
     }
     let socket = text::in_folder(attachment.folder, HELPER_SOCKET)?;

@@ -13,7 +13,7 @@
 //! | `{fd}` `{fds}` | descriptors of the open tap: the first, all (`7,8`) | in vsock mode |
 //! | `{ip}` `{netmask}` | the lease and its mask | unless bridged |
 //! | `{control}` | the socket on which it is asked, see below | without `control` |
-//! | `{vsock_cid}` `{vsock_socket}` | as `{cid}`, and the Unix socket of it | unless vsock |
+//! | `{vsock_cid}` `{vsock_socket}` | as `{cid}`, and the Unix socket of it | without vsock |
 //!
 //! If a word of a group is absent, the whole group is left out. A group with a disk comes once for
 //! each disk, a group with a tap or a lease once for each NIC. So `["--initrd", "{initramfs}"]`
@@ -220,7 +220,7 @@ impl Values {
         values.set("cid", attachment.cid);
         values.set("folder", text::path(attachment.folder, "runtime_dir")?);
         values.set("memory_mb", attachment.memory_mb);
-        if attachment.nics.is_empty() {
+        if attachment.has_vsock() {
             values.set("vsock_cid", attachment.cid);
             values.set("vsock_socket", text::in_folder(attachment.folder, VSOCK_SOCKET)?);
         }

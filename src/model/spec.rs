@@ -43,6 +43,9 @@ pub struct VmSpec {
     /// What its processes may use of the host.
     #[serde(default, skip_serializing_if = "Budget::is_empty")]
     pub budget: Budget,
+    /// Whether the guest has vsock although it has networks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vsock: bool,
     /// The manifest as the client sent it.
     pub manifest: Option<Kept>,
     /// The configuration as the client sent it.
@@ -55,10 +58,15 @@ impl VmSpec {
         self.networks.iter().any(|network| network.mode.needs_tap_device())
     }
 
+    /// Whether the guest has vsock.
+    pub fn has_vsock(&self) -> bool {
+        self.vsock || !self.needs_tap_device()
+    }
+
     /// Whether its hypervisor makes sockets in the folder of the VM, and volnet does not start it:
     /// then the folder is there as long as the VM is.
     pub fn lends_folder(&self) -> bool {
-        self.machine.is_none() && !self.needs_tap_device()
+        self.machine.is_none() && self.has_vsock()
     }
 
     /// A refusal of what is asked for of the network at `index`. Of several networks it names the
@@ -86,6 +94,7 @@ impl Default for VmSpec {
             owner: None,
             run_as: None,
             budget: Budget::default(),
+            vsock: false,
             manifest: None,
             config: None,
         }

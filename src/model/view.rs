@@ -60,6 +60,9 @@ pub struct VmView {
     /// All NICs, the first among them; none in vsock mode.
     pub nics: Box<[NicView]>,
     pub cid: u32,
+    /// Whether the guest has vsock.
+    #[serde(default)]
+    pub vsock: bool,
     pub kernel_args: Box<str>,
     pub ephemeral: bool,
     /// Who runs its hypervisor, if volnet does not and somebody was named.

@@ -3,8 +3,9 @@
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
 //! github.com/volantvm/volant. There a configuration comes alone or with its version beside it
 //! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`,
-//! `owner`, `args`, `run_as`, `networks` and, in `network` or each of `networks`, `name`, `ip`,
-//! `mac`, `addresses`, `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and `antispoof`.
+//! `owner`, `args`, `run_as`, `vsock`, `networks` and, in `network` or each of `networks`, `name`,
+//! `ip`, `mac`, `addresses`, `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and
+//! `antispoof`.
 
 use std::path::PathBuf;
 
@@ -44,6 +45,7 @@ const KNOWN: &[&str] = &[
     "restart",
     "owner",
     "args",
+    "vsock",
     "run_as",
 ];
 
@@ -65,6 +67,7 @@ pub(super) struct Config<'a> {
     pub(super) owner: Option<Owner>,
     pub(super) run_as: Option<RunAs>,
     pub(super) budget: Budget,
+    pub(super) vsock: bool,
     /// The ports that stand beside the networks; `None`: nothing is said of ports there.
     pub(super) expose: Option<Vec<Expose>>,
     pub(super) cloud_init: Option<CloudInit>,
@@ -113,6 +116,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         networks: sections::config_networks(&fields)?,
         resources: sections::config_resources(&fields)?,
         budget: sections::budget(&fields)?,
+        vsock: fields.flag("vsock")?.unwrap_or_default(),
         initramfs: sections::initramfs(&fields)?,
         rootfs: sections::rootfs(&fields)?,
         kernel: fields.parsed("kernel_override", text::location)?,

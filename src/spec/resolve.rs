@@ -58,6 +58,7 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
         owner: config.owner,
         run_as: config.run_as,
         budget: config.budget,
+        vsock: config.vsock,
         manifest: kept.0,
         config: kept.1,
     })

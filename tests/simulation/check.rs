@@ -248,7 +248,7 @@ fn clean(world: &World, loaded: &Loaded, views: &[VmView], wrong: &mut Wrong) {
     let strange = |name: &&VmName| !views.iter().any(|vm| vm.name == **name);
     let folders: Vec<&VmName> = world.processes.folders().filter(strange).collect();
     wrong.unless_same("folders of VMs that are not there", &folders, &Vec::new());
-    let lent = |vm: &&VmView| vm.hypervisor.is_none() && vm.mode == Mode::Vsock;
+    let lent = |vm: &&VmView| vm.hypervisor.is_none() && vm.vsock;
     let lacks = |vm: &&VmView| !world.processes.folders().any(|name| *name == vm.name);
     let without: Vec<&VmName> =
         views.iter().filter(lent).filter(lacks).map(|vm| &vm.name).collect();

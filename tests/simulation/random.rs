@@ -261,6 +261,7 @@ fn random_create(dice: &mut Dice, vm: &str) -> Change {
         restart: restart[dice.below(3)],
         machine: spec().machine.filter(|_| dice.roll(2) == 0),
         run_as: [None, None, Some(RunAs::Shared), Some(RunAs::Own)][dice.below(4)].clone(),
+        vsock: dice.roll(4) == 0,
         networks,
         ..VmSpec::default()
     };

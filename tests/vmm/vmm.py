@@ -64,6 +64,29 @@ def bind(path):
     return listener
 
 
+def serve_vsock(path):
+    """A guest that listens on the vsock port 1024 and sends back what it gets in capitals.
+
+    The socket of the host speaks as docs/vsock.md of Firecracker says it (Cloud Hypervisor has the
+    same): `CONNECT PORT`, and `OK` with the port of the host. If nobody listens, it is closed.
+    """
+    listener = bind(path)
+    threading.Thread(target=serve_ports, args=[listener], daemon=True).start()
+    return listener
+
+
+def serve_ports(listener):
+    while True:
+        client = listener.accept()[0]
+        with client, client.makefile("rwb") as stream:
+            if stream.readline() == b"CONNECT 1024\n":
+                stream.write(b"OK 1073741824\n")
+                stream.flush()
+                for line in stream:
+                    stream.write(line.upper())
+                    stream.flush()
+
+
 def attach(name, flags):
     """Opens a tap by its name, as tun_set_iff of Linux allows it."""
     tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
