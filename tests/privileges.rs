@@ -159,7 +159,11 @@ fn idle_hypervisors(mut settings: Value) -> Daemon {
     fs::write(&says, SAYS_THAT_IT_RUNS).expect("a program");
     let says =
         format!("/usr/bin/python3 -BS {} \"$@\" </dev/null >/dev/null 2>&1 &", says.display());
-    fs::write(&program, format!("#!/bin/sh\n{says}\nexec sleep 100000\n")).expect("a program");
+    // Firecracker is asked when it has a thread of this name.
+    let sleep = daemon.folder.join("fc_vcpu");
+    std::os::unix::fs::symlink("/bin/sleep", &sleep).expect("a link");
+    let text = format!("#!/bin/sh\n{says}\nexec {} 100000\n", sleep.display());
+    fs::write(&program, text).expect("a program");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
     settings["hypervisors"] = json!({
         "qemu": { "program": program },
@@ -433,7 +437,7 @@ fn the_daemon_may_open_as_much_as_there_is_and_a_hypervisor_what_the_daemon_was_
             let pid = vm["pid"].clone();
             assert_eq!(limits(&pid), (300, hard), "as {user}");
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs");
-            assert_eq!(name, "sleep\n");
+            assert_eq!(name, "fc_vcpu\n");
             daemon.call("Delete", json!({ "name": "web", "timeout_ms": 1 }));
         }
     });
@@ -487,6 +491,7 @@ if "--config-file" in sys.argv:
     if os.fork() == 0:
         says = os.path.join(os.path.dirname(sys.argv[0]), "says")
         os.execv("/usr/bin/python3", ["python3", "-BS", says, *sys.argv[1:]])
+    open("/proc/self/comm", "w").write("fc_vcpu 0")
 time.sleep(1000)
 "#;
 
