@@ -9,6 +9,7 @@ use super::shell::Shell;
 use crate::dhcp::resolvers::resolvers as reachable;
 use crate::dhcp::{DhcpQuery, Handled, handle};
 use crate::dns::resolvers::{self, Resolver};
+use crate::engine::names::Unheard;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::lease::{Claim, Guest};
@@ -131,11 +132,17 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             let name = &network.name;
             let unheard = self.engine.why_unheard(network);
             findings.extend(match (&network.dns, unheard) {
-                (Dns::Builtin, Some(reason)) => Some(warning(
+                (Dns::Builtin, Some(Unheard::Port(reason))) => Some(warning(
                     format!("network {name}: its guests cannot ask volnet for names: {reason}"),
                     "mend that and restart volnet, or set dns of the network to off; see \
                      docs/NAMES.md",
                 )),
+                // The finding about the firewall has the command.
+                (Dns::Builtin, Some(Unheard::Firewall(reason))) => {
+                    let words = "its guests cannot ask volnet for names";
+                    let message = format!("network {name}: {words}: {reason}");
+                    Some(Finding { hint: None, ..warning(message, "") })
+                }
                 (Dns::Builtin, None) if asked.is_empty() => Some(warning(
                     format!("network {name}: volnet has no name server to ask"),
                     "add one to /etc/resolv.conf that is not volnet itself",

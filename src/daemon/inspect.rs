@@ -49,6 +49,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Checks the host: first the devices, then the objects of others that are in the way, then the
     /// differences from the desired state.
     pub(super) fn check(&mut self) -> Result<Reply, Error> {
+        let surroundings = self.network.surroundings()?;
+        self.engine.names_kept(&surroundings);
         let mut findings = self.launcher.check_devices();
         findings.extend(self.slow());
         findings.extend(self.launcher.check());
@@ -59,7 +61,6 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         findings.extend(self.stray_findings());
         #[cfg(target_os = "linux")]
         findings.extend(self.short_of_space());
-        let surroundings = self.network.surroundings()?;
         let bridges: Vec<&str> = self
             .engine
             .configured()

@@ -16,6 +16,8 @@ use super::guests::{HostServers, Resolvers};
 use super::host::Insistence;
 use super::launch::Launcher;
 use crate::engine::decide::{Answers, Engine, Step};
+#[cfg(target_os = "linux")]
+use crate::engine::names::Unheard;
 use crate::engine::watch::Notice;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::process::Processes;
@@ -353,7 +355,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// Questions of the guests of a network are heard from now on, or not, for this reason.
     #[cfg(target_os = "linux")]
-    pub(super) fn names_unheard(&mut self, network: &str, reason: Option<String>) {
+    pub(super) fn names_unheard(&mut self, network: &str, reason: Option<Unheard>) {
         self.engine.names_unheard(network, reason);
     }
 

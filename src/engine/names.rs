@@ -20,6 +20,7 @@ use crate::model::net::{Dns, NetworkConfig};
 use crate::model::nic::Nic;
 use crate::model::policy::{Passed, Policy};
 use crate::model::spec::NetworkSpec;
+use crate::plan::firewall::Surroundings;
 
 /// What the host is called.
 pub const GATEWAY: &str = "gateway";
@@ -61,6 +62,15 @@ impl Asker<'_> {
             Asker::Host | Asker::Guest { isolated: false, .. } => true,
         }
     }
+}
+
+/// Why volnet does not hear the questions of the guests of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unheard {
+    /// It does not have the port.
+    Port(String),
+    /// A firewall drops what they send to the host.
+    Firewall(String),
 }
 
 impl Engine {
@@ -143,7 +153,7 @@ impl Engine {
 
     /// Questions of the guests of a network are heard, or not, for this reason. Until that is
     /// known, they are.
-    pub fn names_unheard(&mut self, network: &str, reason: Option<String>) {
+    pub fn names_unheard(&mut self, network: &str, reason: Option<Unheard>) {
         match reason {
             None => self.known.unheard.remove(network),
             Some(reason) => self.known.unheard.insert(network.into(), reason),
@@ -151,8 +161,19 @@ impl Engine {
     }
 
     /// Why volnet does not hear the questions of the guests of a network.
-    pub fn why_unheard(&self, network: &NetworkConfig) -> Option<&str> {
-        self.known.unheard.get(&network.name).map(String::as_str)
+    pub fn why_unheard(&self, network: &NetworkConfig) -> Option<&Unheard> {
+        self.known.unheard.get(&network.name)
+    }
+
+    /// Takes which firewalls keep questions from the host, as they come and go.
+    pub fn names_kept(&mut self, surroundings: &Surroundings) {
+        let asked = self.configured().filter(|network| network.dns == Dns::Builtin);
+        let kept = asked.map(|it| (it.name.clone(), surroundings.keeps_from_host(&it.bridge)));
+        for (network, reason) in kept.collect::<Vec<_>>() {
+            if !matches!(self.known.unheard.get(&network), Some(Unheard::Port(_))) {
+                self.names_unheard(&network, reason.map(Unheard::Firewall));
+            }
+        }
     }
 
     /// The VM that has this address on this network.

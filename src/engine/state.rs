@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use crate::engine::ledger::Ledger;
 use crate::engine::lifecycle::FollowUp;
+use crate::engine::names::Unheard;
 use crate::engine::probe::Probes;
 use crate::engine::vm::Vm;
 use crate::engine::watch::Watch;
@@ -67,7 +68,7 @@ pub(super) struct Known {
     /// The name servers of the host, as far as guests can reach them.
     pub(super) resolvers: Vec<Ipv4Addr>,
     /// The networks whose guests volnet does not hear when they ask for names, and why.
-    pub(super) unheard: BTreeMap<String, String>,
+    pub(super) unheard: BTreeMap<String, Unheard>,
     /// Programs of the host that listen on ports, as far as the request at hand is about ports.
     pub(super) listeners: Vec<Listener>,
     /// The user that the request at hand names.

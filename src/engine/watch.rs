@@ -203,6 +203,7 @@ impl Engine {
 
     /// Takes what others have in the way of packets, and gives what is to be told of it.
     pub fn surrounded(&mut self, surroundings: &Surroundings, now: Now) -> Vec<Notice> {
+        self.names_kept(surroundings);
         let bridges: Vec<&str> = self
             .configured()
             .filter(|network| network.managed)

@@ -3,6 +3,7 @@
 use super::EventLoop;
 use crate::daemon::names::Knowledge;
 use crate::daemon::sources::Key;
+use crate::engine::names::Unheard;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::net::NetworkConfig;
@@ -29,12 +30,12 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     pub(super) fn listen_for_names(&mut self, network: &NetworkConfig) {
         let name = &network.name;
         let problem = match self.names.listen(network) {
-            Ok(()) => self.shell.kept_from_host(network),
+            Ok(()) => self.shell.kept_from_host(network).map(Unheard::Firewall),
             // The bridge is gone, and so are its guests.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => None,
-            Err(error) => Some(format!("port 53 of {}: {error}", network.host_ip)),
+            Err(error) => Some(Unheard::Port(format!("port 53 of {}: {error}", network.host_ip))),
         };
-        if let Some(problem) = &problem {
+        if let Some(Unheard::Port(problem) | Unheard::Firewall(problem)) = &problem {
             log::error!("network {name}: cannot answer names to its guests: {problem}");
         }
         self.shell.names_unheard(name, problem);

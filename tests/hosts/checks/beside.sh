@@ -45,7 +45,7 @@ reach() { # WAY
 findings() { found_of '"/dev/kvm", "hypervisors"'; }
 found_of() { # CHECKS-THAT-DO-NOT-COUNT
     volnet check --json | jq -r ".findings[] | select(.level != \"ok\") |
-        select(.check | IN($1) | not) | \"\(.check): \(.message)\t\(.hint)\""
+        select(.check | IN($1) | not) | \"\(.check): \(.message)\t\(.hint // \"\")\""
 }
 # Looks, and prints a line: sets `lost`, and `found`.
 look() { # STEP
@@ -85,7 +85,7 @@ type_hints() {
     while read -r hint; do
         echo "  # $hint" | tee -a /run/rows
         bash -c "$hint" || fail "what volnet check tells to type: status $?"
-    done < <(cut -f 2 <<<"$found")
+    done < <(cut -f 2 <<<"$found" | grep .)
 }
 
 # README's commands.
