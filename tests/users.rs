@@ -61,10 +61,15 @@ fn daemon(settings: Value) -> Daemon {
     let settings = settings.as_object().expect("settings").clone();
     all.as_object_mut().expect("settings").extend(settings);
     fs::write(daemon.folder.join("config.json"), all.to_string()).expect("settings");
-    // As most hosts have it: everybody may open it, and a tap has an owner.
-    let tun = daemon.folder.join("tun");
-    run(&format!("mknod -m 666 {} c 10 200", tun.display()));
-    run(&format!("mount --bind {} /dev/net/tun", tun.display()));
+    // As most hosts have them: everybody may open them, and a tap has an owner.
+    for (name, device, number) in [("tun", "/dev/net/tun", "10 200"), ("kvm", "/dev/kvm", "10 232")]
+    {
+        let node = daemon.folder.join(name);
+        run(&format!("mknod -m 666 {} c {number}", node.display()));
+        if Path::new(device).exists() {
+            run(&format!("mount --bind {} {device}", node.display()));
+        }
+    }
     daemon.start_again();
     daemon
 }
