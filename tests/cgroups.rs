@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use common::daemon::Daemon;
-use common::{in_namespace, run};
+use common::{eventually, in_namespace, run};
 
 /// A daemon, and the control group that it has, which no other test has.
 fn daemon() -> (Daemon, PathBuf) {
@@ -87,6 +87,7 @@ fn each_vm_has_a_group_for_as_long_as_it_runs() {
         daemon.crash();
         let pid = |vm: &Value| Pid::from_raw(vm["pid"].as_i64().expect("a pid") as i32);
         kill(pid(&vms[1]), Signal::SIGKILL).expect("it runs");
+        eventually("the end of b", || members(&root, "b").is_empty());
         assert_eq!(groups(&root), names(["a", "b"]));
         daemon.start_again();
         assert_eq!(groups(&root), names(["a"]));
