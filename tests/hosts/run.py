@@ -90,7 +90,10 @@ def make_source(architecture, programs):
     for library in libraries:
         shutil.copy(library, tree / "programs")
     image.unlink(missing_ok=True)
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, image, "256M"], check=True)
+    files = sum(path.lstat().st_size for path in tree.rglob("*"))
+    # A quarter more than the files, for what the file system itself needs.
+    size = f"{files * 5 // 4 // 1024 + 16384}k"
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, image, size], check=True)
     return image
 
 
