@@ -33,10 +33,13 @@ if [ "$(uname -m)" = x86_64 ]; then
     step a device that came after the daemon can be used
     modprobe -r kvm_amd kvm || :
     [ ! -e /dev/kvm ] || fail "/dev/kvm is still there"
+    sed -i.before 's/"kvm": false/"kvm": true/' /etc/volnet/config.json
     systemctl restart volnet
     modprobe kvm_amd
     usable() { volnet check | grep '^ok  */dev/kvm: it can be opened'; }
     eventually usable
+    mv /etc/volnet/config.json.before /etc/volnet/config.json
+    systemctl restart volnet
 fi
 
 step what the sandbox gives away
