@@ -90,7 +90,7 @@ pub const KEYS: [Key; 11] = [
 ];
 
 /// The settings that have a variable and no flag.
-pub const WITHOUT_FLAG: [Key; 10] = [
+pub const WITHOUT_FLAG: [Key; 11] = [
     POOL,
     LOG_MB,
     HYPERVISOR_USER,
@@ -99,6 +99,7 @@ pub const WITHOUT_FLAG: [Key; 10] = [
     CGROUP,
     KERNEL_BZIMAGE,
     KERNEL_VMLINUX,
+    EXPOSE_PORTS,
     hypervisors::HYPERVISOR,
     hypervisors::NET_IP_MASK,
 ];

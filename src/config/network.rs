@@ -152,7 +152,7 @@ fn parts(
     }
     let length = whole.subnet.length() + count.next_power_of_two().trailing_zeros() as u8;
     if count > 1 && length > PART_LENGTH_MAX {
-        let reason = format!("{} is too small for so many bridges bridges", whole.subnet);
+        let reason = format!("{} is too small for so many bridges", whole.subnet);
         return Err(place.field("bridges").refuse(reason));
     }
     let part = |number: u32| {
