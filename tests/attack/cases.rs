@@ -376,6 +376,16 @@ fn servers() -> Vec<Case> {
             &[],
         ),
         case(
+            "an offer from no server's port",
+            Attacker,
+            |c, tag| {
+                let message = dhcp(DHCP_OFFER, c.mac(Fresh), NOBODY_IP, &tag.text());
+                let packet = udp((c.ip(Attacker), 9), (Ipv4Addr::BROADCAST, 68), &message);
+                ethernet(c.mac(Fresh), own(c), IPV4, &packet)
+            },
+            &[],
+        ),
+        case(
             "the first fragment of an offer",
             Attacker,
             |c, tag| {
@@ -628,6 +638,16 @@ fn ipv6_sources() -> Vec<Case> {
         case("nobody's address", Stranger, to_asker(|_| global([7; 6]), 9), &[]),
         case("no address", Stranger, to_asker(|_| Ipv6Addr::UNSPECIFIED, 9), &[]),
         case("a DHCP server by IPv6", Stranger, to_asker(own, 547), &[]),
+        case(
+            "an answer of DHCP by IPv6 from no server's port",
+            Stranger,
+            |c, tag| {
+                let asker = (link_local(c.mac(Asker)), 546);
+                let packet = udp6((link_local(c.mac(Stranger)), 9), asker, &tag.text());
+                ethernet(c.mac(Asker), c.mac(Stranger), IPV6, &packet)
+            },
+            &[],
+        ),
         case(
             "the same behind options",
             Stranger,

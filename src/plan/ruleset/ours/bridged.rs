@@ -76,12 +76,14 @@ const LEASE_TIMEOUT_S: u32 = 7 * 24 * 3600;
 /// How long a port without such frames is kept.
 const STORM_TIMEOUT_S: u32 = 10;
 
-/// Ports of DHCP (RFC 2131) and of its servers for IPv6 (RFC 8415).
+/// Ports of DHCP (RFC 2131) and of DHCP for IPv6 (RFC 8415). Clients accept an answer from any
+/// port, so the port that it goes to tells it as well.
 const FROM_DHCP_SERVER: Match = is(PacketField::SourcePort, 67);
 const TO_DHCP_SERVER: Match = is(PacketField::DestinationPort, 67);
 const FROM_DHCP_CLIENT: Match = is(PacketField::SourcePort, 68);
 const TO_DHCP_CLIENT: Match = is(PacketField::DestinationPort, 68);
 const FROM_DHCP6_SERVER: Match = is(PacketField::SourcePort, 547);
+const TO_DHCP6_CLIENT: Match = is(PacketField::DestinationPort, 546);
 /// More fragments follow, or this is not the first (RFC 791).
 const FRAGMENT: Match =
     Match::Is { field: PacketField::IpFragment, mask: Some(0x3fff), value: 0, negated: true };
@@ -281,6 +283,7 @@ fn from_guests() -> Vec<Rule> {
         rule([TO_LINK_LOCAL_GROUP], Verdict::Drop),
         rule([TO_GROUP, too_fast], Verdict::Drop),
         rule([UDP, FROM_DHCP_SERVER], Verdict::Drop),
+        rule([UDP, TO_DHCP_CLIENT], Verdict::Drop),
         rule([UDP, TO_DHCP_SERVER, IPV4, FRAGMENT], Verdict::Drop),
         rule([UDP, TO_DHCP_SERVER, outside(CLIENT, "macs")], Verdict::Drop),
         rule([IGMP, IGMP_QUERY], Verdict::Drop),
@@ -358,6 +361,7 @@ fn ipv6() -> Vec<Rule> {
     let from_none = || from(Ipv6Addr::UNSPECIFIED);
     vec![
         rule([IPV6, UDP, FROM_DHCP6_SERVER], Verdict::Drop),
+        rule([IPV6, UDP, TO_DHCP6_CLIENT], Verdict::Drop),
         rule([IPV6, is_not(Protocol, NUMBER), own()], Verdict::Accept),
         drop(ROUTER),
         drop(REDIRECT),
