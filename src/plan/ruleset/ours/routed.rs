@@ -18,7 +18,7 @@ use super::{
     Chain, ChainKind, Family, Field, Hook, ICMP, Match, NAME_SERVER, NetworkConfig,
     PRIORITY_FILTER, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Value, Verdict, bridge,
     exposed, filter, from_elsewhere, is, is_service, keep_apart, masked, outside, policies,
-    prefixes, rule, set, shared_sets, within,
+    prefixes, rule, services_and_names, set, shared_sets, within,
 };
 
 use crate::model::limits::Rate;
@@ -46,7 +46,7 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
         [network.host_ip, network.subnet.broadcast(), Ipv4Addr::BROADCAST]
             .map(|address| vec![bridge(network), Value::Address(address.into())])
     });
-    let mut sets = shared_sets(networks, |network| network.nat);
+    let mut sets = shared_sets(networks, |network| network.nat, services_and_names);
     sets.push(prefixes("subnets", nat));
     sets.extend(exposed::sets(networks));
     sets.extend(policies::sets(policies::IPV4, networks, policies));

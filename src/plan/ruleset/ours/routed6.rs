@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::{
     Chain, ChainKind, Family, Field, Hook, ICMP6, Match, NetworkConfig, PRIORITY_FILTER,
     PacketField, Rule, TABLE, Table, Value, Verdict, bridge, filter, from_elsewhere, is,
-    is_service, keep_apart, outside, policies, prefixes6, rule, set, shared_sets, within,
+    is_service, keep_apart, outside, policies, prefixes6, rule, services, set, shared_sets, within,
 };
 use crate::model::policy::Policy;
 use crate::model::prefix::Prefix;
@@ -62,7 +62,8 @@ fn sets(networks: &[&NetworkConfig], policies: &[Policy]) -> Vec<super::Set> {
         [ipv6.host, network.mac.link_local(), ALL_NODES]
             .map(|address| vec![bridge(network), Value::Address(address.into())])
     });
-    let mut sets = shared_sets(networks, has_nat);
+    // volnet answers for names by IPv4 alone.
+    let mut sets = shared_sets(networks, has_nat, services);
     sets.push(prefixes6("subnets", networks.iter().copied().filter(|network| has_nat(network))));
     sets.push(set("answers", &[Field::Link, Field::Ipv6], answers.collect()));
     sets.extend(policies::sets(policies::IPV6, networks, policies));
