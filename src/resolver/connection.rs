@@ -89,7 +89,9 @@ impl Connection {
     /// Sends what waits to be sent, and reads once if there is room.
     pub(super) fn transfer(&mut self) {
         self.flush();
-        if !self.has_room() || self.silent || self.input.len() >= READ_MAX {
+        // The kernel tells of a reset also where volnet waits for nothing.
+        self.broken |= !matches!(self.stream.take_error(), Ok(None));
+        if self.broken || !self.has_room() || self.silent || self.input.len() >= READ_MAX {
             return;
         }
         let mut buffer = [0; READ_MAX];
