@@ -121,9 +121,13 @@ impl Root {
         self.path.join(format!("{PREFIX}{name}"))
     }
 
-    /// Removes the group of a VM. One that has a process stays.
+    /// Ends the processes that are still in the group of a VM, and removes it. A process that left
+    /// its process group by setsid(2) is still in this one, and has the user of the VM.
     pub fn remove(&self, name: &VmName) {
-        let _ = fs::remove_dir(self.group(name));
+        let group = self.group(name);
+        // Linux 5.14 and later have this file.
+        let _ = fs::write(group.join("cgroup.kill"), "1");
+        let _ = fs::remove_dir(group);
     }
 
     /// Removes the groups of VMs that have no process.
@@ -155,8 +159,10 @@ impl Root {
 }
 
 impl Group {
-    /// Makes it, with its limits. One that is there is taken.
+    /// Makes it, with its limits. One that is there and empty is made anew, without the limits that
+    /// it had.
     pub fn make(&self) -> Result<(), String> {
+        let _ = fs::remove_dir(&self.path);
         let failed = |path: &Path, error| format!("cannot write {}: {error}", path.display());
         make(&self.path).map_err(|error| failed(&self.path, error))?;
         self.files.iter().try_for_each(|(name, text)| {

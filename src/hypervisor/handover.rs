@@ -54,8 +54,9 @@ fn give(path: &Path, from: &User, to: &User) -> io::Result<()> {
     if !found.is_file() || found.uid() != from.uid {
         return Ok(());
     }
-    fchown(&file, Some(to.uid), Some(to.gid))?;
-    to.act(|| file.set_permissions(Permissions::from_mode(MODE)))?
+    // First the mode: after a crash in between, nobody else can read a file of the new owner.
+    from.act(|| file.set_permissions(Permissions::from_mode(MODE)))??;
+    fchown(&file, Some(to.uid), Some(to.gid))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::confine;
 use crate::model::name::VmName;
@@ -32,9 +32,9 @@ const ENVIRONMENT_MAX: u64 = 64 << 10;
 /// The longest `/proc/PID/stat` in bytes: 52 numbers of at most 20 digits, and a name.
 const STAT_MAX: u64 = 4 << 10;
 
-/// How long to wait for processes that are about to become hypervisors, in turns of a millisecond.
-/// They take less than one.
-const START_TURNS: u32 = 1000;
+/// How long to wait at most for processes that are about to become hypervisors, and how often to
+/// look. They take less than a millisecond.
+const START_MAX: Duration = Duration::from_secs(1);
 const START_TURN: Duration = Duration::from_millis(1);
 
 /// The fields of `/proc/PID/stat` (proc_pid_stat(5)).
@@ -142,10 +142,10 @@ fn vm_of(pid: u32, runtime_dir: &Path) -> Option<VmName> {
 /// Waits for processes that are about to become hypervisors: for a moment nobody can read their
 /// environment.
 fn await_starts() {
-    for _ in 0..START_TURNS {
-        if !numbers().any(|pid| is_to_become_one(pid) || is_in_execve(pid)) {
-            return;
-        }
+    let begin = Instant::now();
+    while begin.elapsed() < START_MAX
+        && numbers().any(|pid| is_to_become_one(pid) || is_in_execve(pid))
+    {
         sleep(START_TURN);
     }
 }
