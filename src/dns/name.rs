@@ -28,12 +28,15 @@ impl DomainName {
     pub fn read(message: &[u8], at: usize) -> Result<(DomainName, usize), Malformed> {
         let mut name = Vec::new();
         let (mut begin, mut next, mut end) = (at, at, None);
+        // A name that a pointer leads to ends before the pointer. Else it could reach beyond its own
+        // record, into a part that is not passed on.
+        let mut readable = message;
         loop {
-            let length = *message.get(next).ok_or(Malformed::Cut)?;
+            let length = *readable.get(next).ok_or(Malformed::Cut)?;
             match length & POINTER {
                 0 => {
                     let after = next + 1 + usize::from(length);
-                    name.extend(message.get(next..after).ok_or(Malformed::Cut)?);
+                    name.extend(readable.get(next..after).ok_or(Malformed::Cut)?);
                     if name.len() > NAME_MAX {
                         return Err(Malformed::Name);
                     }
@@ -43,12 +46,13 @@ impl DomainName {
                     next = after;
                 }
                 POINTER => {
-                    let low = *message.get(next + 1).ok_or(Malformed::Cut)?;
+                    let low = *readable.get(next + 1).ok_or(Malformed::Cut)?;
                     let target = usize::from(u16::from_be_bytes([length & !POINTER, low]));
                     if !(HEADER..begin).contains(&target) {
                         return Err(Malformed::Name);
                     }
                     end = end.or(Some(next + 2));
+                    readable = &readable[..next];
                     (begin, next) = (target, target);
                 }
                 _ => return Err(Malformed::Name),
