@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 
 use super::name::DomainName;
 use super::query::{DnsQuery, RecordData, ResponseCode};
-use super::wire::{A, AAAA, ANY, IN, PTR};
+use super::wire::{A, AAAA, ANY, AXFR, IN, IXFR, PTR};
 use crate::engine::decide::Engine;
 use crate::engine::names::{Asker, GATEWAY, Owner, shown};
 use crate::model::net::NetworkConfig;
@@ -28,6 +28,8 @@ pub enum Course {
 
 /// The first 16 bits of IPv6 addresses of the internet: 2000::/3 (RFC 4291, 2.4).
 const GLOBAL: RangeInclusive<u16> = 0x2000..=0x3fff;
+/// The domains of names of addresses (RFC 1035, 3.5; RFC 3596, 2.5).
+const REVERSE: [&str; 2] = ["in-addr.arpa", "ip6.arpa"];
 /// Domains of networks that are not the internet (IANA, Special-Use Domain Names; RFC 6762,
 /// appendix G; ICANN resolution 2024.07.29.06).
 const PRIVATE: [&str; 15] = [
@@ -128,6 +130,10 @@ fn of_kind(addresses: &[IpAddr], kind: u16) -> Vec<RecordData> {
 
 /// Passes a question on, if its guest may ask it.
 fn pass_on(engine: &Engine, asker: Asker<'_>, query: &DnsQuery) -> Course {
+    // A resolver may give its zones to the host, and nobody means its guests by that.
+    if matches!(query.question.kind, AXFR | IXFR) {
+        return Course::Answer(query.fail(ResponseCode::Refused));
+    }
     let passed = match asker {
         // The host has its own resolvers, which may ask us what they do not know.
         Asker::Host | Asker::Guest { policy: None, .. } => Passed::Nothing,
@@ -150,6 +156,8 @@ fn is_private(name: &DomainName) -> bool {
         IpAddr::V6(ip) if !GLOBAL.contains(&ip.segments()[0]) => true,
         address => is_not_internet(address),
     });
+    // Which network a name below these belongs to is known only if it is that of an address.
+    let part = name.address().is_none() && REVERSE.iter().any(|domain| below(domain));
     let one_label = name.labels().count() == 1;
-    one_label || special || PRIVATE.iter().any(|domain| below(domain))
+    one_label || special || part || PRIVATE.iter().any(|domain| below(domain))
 }

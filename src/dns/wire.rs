@@ -25,6 +25,9 @@ pub const A: u16 = 1;
 pub const PTR: u16 = 12;
 pub const AAAA: u16 = 28;
 pub const OPT: u16 = 41;
+/// A question for a part of a zone or a whole one (RFC 1995, RFC 5936).
+pub const IXFR: u16 = 251;
+pub const AXFR: u16 = 252;
 pub const ANY: u16 = 255;
 /// The class of the internet.
 pub const IN: u16 = 1;

@@ -208,6 +208,8 @@ fn a_policy_decides_what_is_passed_on() {
         ("db.corp.internal", A, "no name"),
         ("INTRANET", A, "no name"),
         ("1.0.0.10.in-addr.arpa", PTR, "no name"),
+        ("168.192.in-addr.arpa", ANY, "no name"),
+        ("lb._dns-sd._udp.0.1.168.192.in-addr.arpa", PTR, "no name"),
     ] {
         assert_eq!(host.told("default", Some(open), name, kind), "passed on", "{name}");
         assert_eq!(host.told("default", Some(internet), name, kind), by_internet, "{name}");
