@@ -28,8 +28,8 @@ impl DomainName {
     pub fn read(message: &[u8], at: usize) -> Result<(DomainName, usize), Malformed> {
         let mut name = Vec::new();
         let (mut begin, mut next, mut end) = (at, at, None);
-        // A name that a pointer leads to ends before the pointer. Else it could reach beyond its own
-        // record, into a part that is not passed on.
+        // A name that a pointer leads to ends before the pointer. Else it could reach beyond its
+        // own record, into a part that is not passed on.
         let mut readable = message;
         loop {
             let length = *readable.get(next).ok_or(Malformed::Cut)?;
