@@ -4,7 +4,7 @@
 //! that volnet starts has the VM's name and the runtime directory in its environment. So volnet
 //! finds a process whose pid was never recorded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -33,8 +33,8 @@ const ENVIRONMENT_MAX: u64 = 64 << 10;
 const STAT_MAX: u64 = 4 << 10;
 
 /// How long to wait at most for processes that are about to become hypervisors, and how often to
-/// look. They take less than a millisecond.
-const START_MAX: Duration = Duration::from_secs(1);
+/// look. Each takes less than a millisecond, but on a busy host there is often one.
+const START_MAX: Duration = Duration::from_secs(10);
 const START_TURN: Duration = Duration::from_millis(1);
 
 /// The fields of `/proc/PID/stat` (proc_pid_stat(5)).
@@ -106,12 +106,13 @@ pub(super) fn boot_id() -> io::Result<String> {
 
 /// Looks for the processes that were started for VMs of a runtime directory, and belong to one of
 /// the users of the VM or to the owner of its folder. Children of a VM's process have the marks,
-/// too: the process is the one that started first.
+/// too: the process is the one that started first. `uids` are all of these users.
 pub(super) fn find_all(
     runtime_dir: &Path,
+    uids: &BTreeSet<u32>,
     users: impl Fn(&VmName) -> [u32; 2],
 ) -> BTreeMap<VmName, (u32, Stat)> {
-    await_starts();
+    await_starts(uids);
     let mut found: BTreeMap<VmName, (u32, Stat)> = BTreeMap::new();
     for pid in numbers() {
         let Some(name) = vm_of(pid, runtime_dir) else { continue };
@@ -140,11 +141,13 @@ fn vm_of(pid: u32, runtime_dir: &Path) -> Option<VmName> {
 }
 
 /// Waits for processes that are about to become hypervisors: for a moment nobody can read their
-/// environment.
-fn await_starts() {
+/// environment. Processes of other users do not count, or they could keep the daemon from starting.
+fn await_starts(uids: &BTreeSet<u32>) {
+    let is_ours =
+        |pid: &u32| fs::metadata(folder_of(*pid)).is_ok_and(|of| uids.contains(&of.uid()));
     let begin = Instant::now();
     while begin.elapsed() < START_MAX
-        && numbers().any(|pid| is_to_become_one(pid) || is_in_execve(pid))
+        && numbers().filter(is_ours).any(|pid| is_to_become_one(pid) || is_in_execve(pid))
     {
         sleep(START_TURN);
     }

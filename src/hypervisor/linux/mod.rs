@@ -329,8 +329,9 @@ impl Processes for LinuxProcesses {
     fn find_all(&mut self, users: &BTreeMap<VmName, u32>) -> BTreeMap<VmName, ProcessId> {
         let own = nix::unistd::geteuid().as_raw();
         let shared = self.user.as_ref().map_or(own, |user| user.uid);
+        let uids = users.values().copied().chain([own, shared]).collect();
         let users = |name: &VmName| [own, users.get(name).copied().unwrap_or(shared)];
-        let found = identity::find_all(&self.runtime_dir, users).into_iter();
+        let found = identity::find_all(&self.runtime_dir, &uids, users).into_iter();
         let boot_id = &self.boot_id;
         let id = |pid, stat: Stat| ProcessId {
             pid,
