@@ -136,7 +136,11 @@ class Api:
         if one is self.listener:
             self.clients[one.accept()[0]] = b""
             return
-        data = one.recv(65536)
+        try:
+            data = one.recv(65536)
+        except ConnectionResetError:
+            # Whoever asked has ended and has not read its answer.
+            data = b""
         if not data:
             del self.clients[one]
             one.close()
@@ -158,7 +162,7 @@ class Api:
             head += f"Content-Type: application/json\r\nContent-Length: {len(answer)}\r\n"
         try:
             one.sendall((head + "\r\n" + answer).encode())
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             del self.clients[one]  # It did not wait for the answer.
 
     def is_asked(self):
