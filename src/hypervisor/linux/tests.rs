@@ -367,6 +367,8 @@ fn asked(control: impl Fn(PathBuf) -> Control, length: usize) -> String {
     assert_eq!(more.kind(), io::ErrorKind::WouldBlock);
     bench.processes.kill(&bench.name).unwrap();
     assert_eq!(bench.exit(), Exit::Signal(libc::SIGKILL));
+    // A process that another test starts has all descriptors until it calls execve(2).
+    stream.set_nonblocking(false).unwrap();
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     String::from_utf8(request).unwrap()
 }
