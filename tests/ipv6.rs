@@ -173,6 +173,8 @@ fn a_guest_uses_its_own_addresses_alone() {
             first.space.run_any(&format!("ping -q -c 2 -i 0.2 -W 1 -I {address} {to}"))
         };
         assert!(reaches_from(&text(&one, "ip6"), &host).contains(" 0% packet loss"));
+        let whole = first.space.run_any(&format!("ping -q -c 2 -i 0.2 -W 1 -s 4000 {host}"));
+        assert!(whole.contains(" 0% packet loss"), "in fragments: {whole}");
         let own = first.space.run("ip -6 -o addr show dev eth0 scope link");
         let own = own.split_whitespace().nth(3).expect("an address").replace("/64", "%eth0");
         assert!(reaches_from(&own, &format!("{router}%eth0")).contains(" 0% packet loss"));

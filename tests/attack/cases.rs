@@ -11,9 +11,9 @@ use crate::arena::{
     global, lab_gateway6, link_local, mac_of,
 };
 use crate::frame::{
-    ARP, ARP_REPLY, ARP_REQUEST, BROADCAST, DHCP_DISCOVER, DHCP_OFFER, DHCP_RELEASE, IGMP, IPV4,
-    IPV6, Mac, SERVICE_VLAN, Tag, VLAN, arp, dhcp, echo, ethernet, first_fragment, icmp6,
-    igmp_query, ipv4, llc, syn, tagged, udp, udp6,
+    ARP, ARP_REPLY, ARP_REQUEST, BROADCAST, DHCP_DISCOVER, DHCP_OFFER, DHCP_RELEASE, FRAGMENT,
+    ICMP6, IGMP, IPV4, IPV6, Mac, SERVICE_VLAN, Tag, UDP, VLAN, arp, dhcp, echo, ethernet,
+    first_fragment, fragment6, icmp6, igmp_query, ipv4, llc, syn, tagged, udp, udp6,
 };
 
 /// An address that nobody has.
@@ -563,7 +563,6 @@ const ADVERTISEMENT: u8 = 136;
 const REDIRECT6: u8 = 137;
 /// Headers of IPv6 before others (RFC 8200).
 const HOP_BY_HOP: u8 = 0;
-const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
 /// The link-layer option of a source or a target (RFC 4861, 4.6.1).
@@ -756,6 +755,35 @@ fn discovery() -> Vec<Case> {
             },
             &[Asker, Other, Stranger],
         ),
+    ]
+}
+
+/// Fragments of IPv6: a first one shows what it is, and a later one goes with it.
+pub(crate) fn fragments6() -> Vec<Case> {
+    type By = fn(&Cast) -> Ipv6Addr;
+    const OWN: By = |c| global(c.mac(Stranger));
+    const THEIRS: By = |c| global(c.mac(Other));
+    let part = |from: By, header: u8, at: u16, shown: &'static [u8]| {
+        move |c: &Cast, tag: Tag| {
+            let bytes = [shown, &tag.text()].concat();
+            let packet = fragment6((from(c), global(c.mac(Asker))), header, at, &bytes);
+            ethernet(c.mac(Asker), c.mac(Stranger), IPV6, &packet)
+        }
+    };
+    let first = |header, shown| part(OWN, header, 0, shown);
+    let later = |from, header| part(from, header, 24, &[]);
+    vec![
+        case("an echo begins", Stranger, first(ICMP6, &[ECHO6, 0, 0, 0, 0, 0, 0, 0]), &[Asker]),
+        case("ICMPv6 goes on", Stranger, later(OWN, ICMP6), &[Asker]),
+        case("another's goes on", Stranger, later(THEIRS, ICMP6), &[]),
+        case("a router begins", Stranger, first(ICMP6, &[ROUTER, 0, 0, 0, 0, 0, 0, 0]), &[]),
+        case("a datagram begins", Stranger, first(UDP, &[0, 9, 0, 9, 1, 0, 0, 0]), &[Asker]),
+        case("UDP goes on", Stranger, later(OWN, UDP), &[Asker]),
+        case("another's datagram goes on", Stranger, later(THEIRS, UDP), &[]),
+        case("a DHCP server begins", Stranger, first(UDP, &[2, 35, 0, 9, 1, 0, 0, 0]), &[]),
+        // Options fill the first fragment: the header before the text, its length, padding.
+        case("a hidden type", Stranger, first(DESTINATION, &[58, 2, 1, 20, 0, 0, 0, 0]), &[]),
+        case("hidden ports", Stranger, first(DESTINATION, &[17, 2, 1, 20, 0, 0, 0, 0]), &[]),
     ]
 }
 

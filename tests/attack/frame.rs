@@ -18,12 +18,15 @@ pub(crate) const DHCP_DISCOVER: u8 = 1;
 pub(crate) const DHCP_RELEASE: u8 = 7;
 pub(crate) const IGMP: u8 = 2;
 
+/// The fragment header of IPv6 (RFC 8200).
+pub(crate) const FRAGMENT: u8 = 44;
+pub(crate) const ICMP6: u8 = 58;
+pub(crate) const UDP: u8 = 17;
+
 const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
 /// The type of ICMP messages that redirect (RFC 792).
 const REDIRECT: u8 = 5;
 const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 /// The tag of a frame, which identifies it wherever it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,6 +198,19 @@ pub(crate) fn udp6(from: (Ipv6Addr, u16), to: (Ipv6Addr, u16), payload: &[u8]) -
     let header = [from.1, to.1, 8 + payload.len() as u16, 0].map(u16::to_be_bytes).concat();
     let datagram = with_sum(from.0, to.0, UDP, [&header, payload].concat(), 6);
     ipv6(from.0, to.0, UDP, &datagram)
+}
+
+/// A fragment of a packet (RFC 8200, 4.5), which is not the last: what begins with this header, at
+/// this place of the payload. Fragments go in eights.
+pub(crate) fn fragment6(
+    (from, to): (Ipv6Addr, Ipv6Addr),
+    header: u8,
+    at: u16,
+    bytes: &[u8],
+) -> Vec<u8> {
+    assert!(at % 8 == 0 && bytes.len() % 8 == 0);
+    let [high, low] = (at | 1).to_be_bytes();
+    ipv6(from, to, FRAGMENT, &[&[header, 0, high, low, 0, 0, 0, 7], bytes].concat())
 }
 
 /// A payload of IPv6 with its checksum (RFC 8200, 8.1), which is at this place of it.

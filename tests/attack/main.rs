@@ -19,6 +19,7 @@ use common::{in_namespace, json, run};
 
 /// Documentation/networking/ip-sysctl.rst, `bridge-nf-call-iptables`.
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+const BRIDGE_NF6: &str = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
 /// With those that the test plays, a thousand guests.
 const CROWD: usize = 995;
 
@@ -35,6 +36,17 @@ fn forbidden_frames_reach_nobody_and_allowed_ones_whom_they_should() {
             arena.check(&cases::all());
         }
         assert_eq!(leases(), cases::LEASES * usize::from(arena.times()));
+    });
+}
+
+#[test]
+fn a_fragment_of_ipv6_shows_what_it_is_or_is_a_later_one() {
+    in_namespace(|| {
+        // Otherwise the host puts packets together, and passes on what is whole.
+        if Path::new(BRIDGE_NF6).exists() {
+            fs::write(BRIDGE_NF6, "0").unwrap();
+        }
+        Arena::new().check(&cases::fragments6());
     });
 }
 

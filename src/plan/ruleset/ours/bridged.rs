@@ -23,9 +23,12 @@
 //!
 //! **Headers that hide.** The kernel walks over extension headers, and a rule about the protocol
 //! never matches a packet whose headers it cannot walk. Such a packet is dropped at the end. Only
-//! the first fragment shows the type of an ICMPv6 message, so it alone is checked: without it, the
-//! receiver cannot put the message together. Neighbour discovery must be right behind the IPv6
-//! header. So it cannot be in fragments, which receivers need not check (RFC 6980).
+//! the first fragment of an IPv6 packet is checked: without it, the receiver cannot put the packet
+//! together. It must show the type of an ICMPv6 message and the ports of a UDP datagram (RFC 7112):
+//! extension headers could fill it, and leave these to the next fragment. So rules that accept
+//! ICMPv6 or UDP read the type or a port, and match nothing that does not have it. Their later
+//! fragments have the fragment header right behind the IPv6 header. Neighbour discovery must be
+//! there, too. So it cannot be in fragments, which receivers need not check (RFC 6980).
 //!
 //! **Its own addresses.** If a guest has its address from volnet, on its kernel command line or by
 //! DHCP, (link, Ethernet, IPv4) is in `guests`. So is each movable address that its VM names, once
@@ -82,31 +85,37 @@ const FROM_DHCP_SERVER: Match = is(PacketField::SourcePort, 67);
 const TO_DHCP_SERVER: Match = is(PacketField::DestinationPort, 67);
 const FROM_DHCP_CLIENT: Match = is(PacketField::SourcePort, 68);
 const TO_DHCP_CLIENT: Match = is(PacketField::DestinationPort, 68);
-const FROM_DHCP6_SERVER: Match = is(PacketField::SourcePort, 547);
+const NOT_FROM_DHCP6_SERVER: Match = is_not(PacketField::SourcePort, 547);
 const TO_DHCP6_CLIENT: Match = is(PacketField::DestinationPort, 546);
 /// More fragments follow, or this is not the first (RFC 791).
 const FRAGMENT: Match =
     Match::Is { field: PacketField::IpFragment, mask: Some(0x3fff), value: 0, negated: true };
 /// A membership query (RFC 3376) and a multicast listener query (RFC 2710).
 const IGMP_QUERY: Match = is(PacketField::IgmpType, 0x11);
-const LISTENER_QUERY: Match = is(PacketField::Icmp6Type, 130);
+const NO_LISTENER_QUERY: Match = is_not(PacketField::Icmp6Type, 130);
 /// A report of a multicast listener (RFC 3810).
 const LISTENER_REPORT: Match = is(PacketField::Icmp6Type, 143);
 /// Neighbour solicitation and advertisement (RFC 4861).
 const SOLICITATION: Match = is(PacketField::Icmp6Type, 135);
+const NO_SOLICITATION: Match = is_not(PacketField::Icmp6Type, 135);
 const ADVERTISEMENT: Match = is(PacketField::Icmp6Type, 136);
+const NO_ADVERTISEMENT: Match = is_not(PacketField::Icmp6Type, 136);
 /// ICMPv6 right behind the IPv6 header (RFC 8200, 3).
 const NEXT_IS_ICMP6: Match = is_bytes(6, 1, 58);
-/// The same, and before it the length of neighbour discovery without options, or with one
-/// link-layer option. nft would make one of two matches.
+/// A fragment header there, and that the fragment is not the first (RFC 8200, 4.5).
+const NEXT_IS_FRAGMENT: Match = is_bytes(6, 1, 44);
+const LATER_FRAGMENT: Match =
+    Match::Is { field: network_bytes(42, 2), mask: Some(0xfff8), value: 0, negated: true };
+/// As [`NEXT_IS_ICMP6`], and before it the length of neighbour discovery without options, or with
+/// one link-layer option. nft would make one of two matches.
 const WITHOUT_OPTION: Match = is_bytes(4, 3, 24 << 8 | 58);
 const WITH_OPTION: Match = is_bytes(4, 3, (24 + 8) << 8 | 58);
 /// Type and length of the source and the target link-layer option (RFC 4861, 4.6.1).
 const SOURCE_OPTION: Match = is_bytes(64, 2, 0x0101);
 const TARGET_OPTION: Match = is_bytes(64, 2, 0x0201);
 /// Router advertisement and redirect (RFC 4861).
-const ROUTER: Match = is(PacketField::Icmp6Type, 134);
-const REDIRECT: Match = is(PacketField::Icmp6Type, 137);
+const NO_ROUTER: Match = is_not(PacketField::Icmp6Type, 134);
+const NO_REDIRECT: Match = is_not(PacketField::Icmp6Type, 137);
 
 /// Fields that are compared with bytes of a DHCP message. They must be bytes, too, and in two
 /// parts: nft lists a whole field by its name, which has another type than bytes, and could not
@@ -126,7 +135,11 @@ const OPTION_ETHER: [Bytes; 2] = parts(Layer::Network, 66, 6);
 
 /// Bytes of the network header that have this value.
 const fn is_bytes(offset: u8, length: u8, value: u64) -> Match {
-    is(PacketField::Bytes(Bytes { layer: Layer::Network, offset, length }), value)
+    is(network_bytes(offset, length), value)
+}
+
+const fn network_bytes(offset: u8, length: u8) -> PacketField {
+    PacketField::Bytes(Bytes { layer: Layer::Network, offset, length })
 }
 
 /// The three parts of an IPv6 address. An nft before 1.0 has types for bytes of these lengths.
@@ -342,38 +355,40 @@ fn arp() -> [Rule; 3] {
     ]
 }
 
-/// IPv6 from the guest's own addresses. The second rule is for nearly all frames.
-fn ipv6() -> Vec<Rule> {
+/// IPv6 from the guest's own addresses. The first rule is for nearly all frames.
+fn ipv6() -> [Rule; 12] {
     use PacketField::{InLink, Protocol};
     const SOURCE: &[PacketField] = &address6(IP6_SOURCE);
     const OF_TARGET: &[PacketField] = &address6(TARGET);
     const OPTION: &[PacketField] = &mac(OPTION_ETHER, InLink);
-    /// ICMPv6, as a number (IANA, protocol numbers).
-    const NUMBER: u64 = 58;
+    // As numbers (IANA, protocol numbers).
+    const NOT_UDP: Match = is_not(Protocol, 17);
+    const NOT_ICMP6: Match = is_not(Protocol, 58);
     let own = || within(SOURCE, "guests6");
     let own_target = || within(OF_TARGET, "guests6");
     let own_option = || within(OPTION, "macs");
-    let drop = |kind| rule([IPV6, ICMP6, kind], Verdict::Drop);
     let discovery = |form, kind, matches: &[Match]| Rule {
         matches: [&[IPV6, form, kind], matches].concat(),
         verdict: Verdict::Accept,
     };
+    let later = |of| rule([IPV6, of, NEXT_IS_FRAGMENT, LATER_FRAGMENT, own()], Verdict::Accept);
     let from_none = || from(Ipv6Addr::UNSPECIFIED);
-    vec![
-        rule([IPV6, UDP, FROM_DHCP6_SERVER], Verdict::Drop),
+    let harmless = [NO_LISTENER_QUERY, NO_ROUTER, NO_SOLICITATION, NO_ADVERTISEMENT, NO_REDIRECT];
+    [
+        rule([IPV6, NOT_UDP, NOT_ICMP6, own()], Verdict::Accept),
         rule([IPV6, UDP, TO_DHCP6_CLIENT], Verdict::Drop),
-        rule([IPV6, is_not(Protocol, NUMBER), own()], Verdict::Accept),
-        drop(ROUTER),
-        drop(REDIRECT),
-        drop(LISTENER_QUERY),
+        rule([IPV6, UDP, NOT_FROM_DHCP6_SERVER, own()], Verdict::Accept),
+        later(UDP),
         discovery(NEXT_IS_ICMP6, SOLICITATION, &[from_none(), own_target()]),
         discovery(WITHOUT_OPTION, SOLICITATION, &[own()]),
         discovery(WITH_OPTION, SOLICITATION, &[SOURCE_OPTION, own_option(), own()]),
         discovery(WITHOUT_OPTION, ADVERTISEMENT, &[own_target(), own()]),
         discovery(WITH_OPTION, ADVERTISEMENT, &[TARGET_OPTION, own_option(), own_target(), own()]),
-        drop(SOLICITATION),
-        drop(ADVERTISEMENT),
-        rule([IPV6, ICMP6, own()], Verdict::Accept),
+        Rule {
+            matches: [&[IPV6, ICMP6], &harmless[..], &[own()]].concat(),
+            verdict: Verdict::Accept,
+        },
+        later(ICMP6),
         rule([IPV6, ICMP6, LISTENER_REPORT, from_none()], Verdict::Accept),
     ]
 }
