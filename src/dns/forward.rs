@@ -129,9 +129,9 @@ impl<B: Clone + PartialEq> Forwarder<B> {
         self.attempt(key, Transport::Udp, id, now)
     }
 
-    /// The question that has to go so that there is room for another one of this VM. Its socket is
-    /// closed.
-    pub fn make_room(&mut self, vm: &VmName) -> Option<Key> {
+    /// Removes a question if there would be no room for another one of this VM, and says where its
+    /// answer would have gone. Its socket is closed.
+    pub fn make_room(&mut self, vm: &VmName) -> Option<(Key, B)> {
         let full = self.waiting.len() >= ALL_MAX;
         let own = self.of_vms.get(vm).map_or(0, BTreeSet::len);
         if !full || own >= PER_VM_MAX {
@@ -139,8 +139,7 @@ impl<B: Clone + PartialEq> Forwarder<B> {
         }
         let most = self.of_vms.values().max_by_key(|keys| keys.len())?;
         let oldest = *most.first()?;
-        self.remove(oldest);
-        Some(oldest)
+        self.remove(oldest).map(|question| (oldest, question.back))
     }
 
     /// Something has come on the socket of a question. `id` is the number of its next try.

@@ -97,7 +97,7 @@ pub fn passing(bytes: &[u8]) {
         let next = match (kind % 4, key) {
             (0, _) | (_, None) => {
                 let vm = VmName::new(&format!("vm{}", who % 3)).expect("a name");
-                if let Some(key) = forwarder.make_room(&vm) {
+                if let Some((key, _)) = forwarder.make_room(&vm) {
                     open.remove(&key);
                     asked -= 1;
                 }

@@ -18,8 +18,10 @@
 mod connection;
 mod exchange;
 mod listen;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
@@ -96,6 +98,8 @@ pub struct Names {
     exchanges: BTreeMap<Token, (Key, Exchange)>,
     /// The socket of each question that waits.
     asked: BTreeMap<Key, Token>,
+    /// Connections of which a question has ended, so that they may have room for the next.
+    relieved: BTreeSet<Token>,
     forwarder: Forwarder<Back>,
 }
 
@@ -109,6 +113,7 @@ impl Names {
             connections: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             asked: BTreeMap::new(),
+            relieved: BTreeSet::new(),
             forwarder: Forwarder::default(),
         })
     }
@@ -122,7 +127,15 @@ impl Names {
     /// If not all of its sockets can be had, there are none.
     pub fn listen(&mut self, network: &NetworkConfig) -> io::Result<()> {
         self.close(&network.name);
-        for listening in listen::open(network)? {
+        let heard = self.hear_by(listen::open(network)?);
+        if heard.is_err() {
+            self.close(&network.name);
+        }
+        heard
+    }
+
+    fn hear_by(&mut self, sockets: Vec<Listening>) -> io::Result<()> {
+        for listening in sockets {
             let token = self.token();
             self.epoll.add(&listening, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
             self.listening.insert(token, listening);
@@ -152,6 +165,7 @@ impl Names {
                 self.exchange(token, directory, now);
             }
         }
+        self.go_on(directory, now);
         count > 0
     }
 
@@ -172,6 +186,7 @@ impl Names {
         if self.connections.len() < before {
             self.forget_connections();
         }
+        self.go_on(directory, now);
     }
 
     fn token(&mut self) -> Token {
@@ -242,6 +257,21 @@ impl Names {
         self.advance(token, directory, now);
     }
 
+    /// Handles what has come on connections that may have room again.
+    fn go_on(&mut self, directory: &mut dyn Directory, now: u64) {
+        while let Some(token) = self.relieved.pop_first() {
+            self.advance(token, directory, now);
+        }
+    }
+
+    /// A question of a connection has ended.
+    fn relieve(&mut self, token: Token) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(&token)?;
+        connection.waits -= 1;
+        self.relieved.insert(token);
+        Some(connection)
+    }
+
     fn advance(&mut self, token: Token, directory: &mut dyn Directory, now: u64) {
         while let Some(connection) = self.connections.get_mut(&token) {
             let Some(message) = connection.next_question(now) else { break };
@@ -250,7 +280,6 @@ impl Names {
                 Verdict::Ignore => connection.end(),
                 Verdict::Answer(answer) => connection.answer(&answer, now),
                 Verdict::PassOn(vm, passed) => {
-                    connection.waits += 1;
                     let back = Back::Connection(token);
                     self.pass_on(vm, back, Transport::Tcp, passed, directory, now);
                 }
@@ -278,14 +307,17 @@ impl Names {
         directory: &mut dyn Directory,
         now: u64,
     ) {
-        if let Some(key) = self.forwarder.make_room(&vm) {
+        if let Some((key, lost)) = self.forwarder.make_room(&vm) {
             self.close_exchange(key);
+            if let Back::Connection(token) = lost {
+                self.relieve(token);
+            }
         }
         let next = self.forwarder.ask(Question { vm, back, transport, passed }, random(), now);
-        if let (Next::Wait, Back::Connection(token)) = (&next, back) {
-            // It is lost.
+        // Otherwise it is lost.
+        if let (Next::Ask { .. } | Next::Reply { .. }, Back::Connection(token)) = (&next, back) {
             if let Some(connection) = self.connections.get_mut(&token) {
-                connection.waits -= 1;
+                connection.waits += 1;
             }
         }
         self.follow(None, next, directory, now);
@@ -379,14 +411,12 @@ impl Names {
                 }
             }
             Back::Connection(token) => {
-                let Some(connection) = self.connections.get_mut(&token) else { return };
-                connection.waits -= 1;
+                let Some(connection) = self.relieve(token) else { return };
                 let owner = directory.client(&connection.network, connection.address);
                 match owner == Some(Client::Vm(vm.clone())) {
                     true => connection.answer(message, now),
                     false => connection.end(),
                 }
-                self.advance(token, directory, now);
             }
         }
     }

@@ -145,7 +145,7 @@ fn nobody_waits_without_bound() {
     // The greediest gives way, with its oldest.
     for expected in 1..=10 {
         let vm = VmName::new("late").unwrap();
-        assert_eq!(forwarder.make_room(&vm), Some(expected));
+        assert_eq!(forwarder.make_room(&vm), Some((expected, expected as u32 - 1)));
         ask(&forwarder.ask(asked("late", expected as u32, "example.com", 1), 1, 0));
         assert_eq!(forwarder.len(), ALL_MAX);
     }
