@@ -18,7 +18,7 @@ use crate::model::run_as::VmUser;
 use crate::model::spec::{NetworkSpec, VmSpec};
 
 /// The version of the record format that this binary writes. Older ones are read, newer refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The most bytes of [`Record::last_error`]: a sentence, and the end of a log.
 pub const LAST_ERROR_BYTES_MAX: usize = 4096;

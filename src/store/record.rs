@@ -90,6 +90,8 @@ pub(super) fn decode_host(bytes: &[u8]) -> Result<HostRecord, Unreadable> {
 
 /// A record that has a NIC for each network that it is on.
 fn checked(mut record: Record) -> Result<Record, Unreadable> {
+    // It is written again in this format.
+    record.format = FORMAT;
     // A list that grew while it was read has room for four.
     record.nics.shrink_to_fit();
     record.spec.networks.shrink_to_fit();
@@ -116,7 +118,8 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Reads a file of any format that was ever written. Each format has an arm; the last is
-/// [`FORMAT`]. `upgrade` turns the contents of format 1 into those of format 2.
+/// [`FORMAT`]. `upgrade` turns the contents of format 1 into those of format 2. Format 3 has more
+/// fields, which are left out where they say nothing, so each file of format 2 reads as one of it.
 fn decode<T: for<'a> Deserialize<'a>>(
     bytes: &[u8],
     upgrade: impl Fn(&mut Value),
@@ -130,7 +133,7 @@ fn decode<T: for<'a> Deserialize<'a>>(
             upgrade(&mut file);
             serde_json::from_value(file).map_err(damaged)
         }
-        2 => serde_json::from_slice(bytes).map_err(damaged),
+        2 | 3 => serde_json::from_slice(bytes).map_err(damaged),
         newer => Err(Unreadable::Newer(newer)),
     }
 }
@@ -198,6 +201,19 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_format_2_is_written_again_in_this_format() {
+        let (name, bytes) = golden(2).swap_remove(0);
+        let former: Value = serde_json::from_slice(&bytes).unwrap();
+        let again = encode_record(&decode_record(&bytes).unwrap());
+        let now: Value = serde_json::from_slice(&again).unwrap();
+        assert_eq!((&former["format"], &now["format"]), (&2.into(), &FORMAT.into()), "{name}");
+        for field in ["name", "nics", "cid", "created_at", "wanted"] {
+            assert_eq!(now[field], former[field], "{field} of {name}");
+        }
+        assert_eq!(decode_record(&again), decode_record(&bytes), "{name}");
+    }
+
+    #[test]
     fn a_record_has_a_nic_for_each_network() {
         let (_, bytes) = golden(1).swap_remove(0);
         let mut record = serde_json::to_value(decode_record(&bytes).unwrap()).unwrap();
@@ -239,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_known_as_such_whatever_it_holds() {
-        let newer = decode_record(b"{\"format\": 3, \"nobody\": \"knows\"}");
+        let newer = decode_record(b"{\"format\": 4, \"nobody\": \"knows\"}");
         assert_eq!(newer, Err(Unreadable::Newer(FORMAT + 1)));
     }
 }
