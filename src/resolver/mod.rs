@@ -41,6 +41,10 @@ const STEPS_PER_TURN: usize = 64;
 /// Datagrams that one socket takes in one step.
 const DATAGRAMS_PER_STEP: usize = 32;
 
+/// How long a listening socket rests that cannot accept, in milliseconds: it stays ready, for
+/// example as long as no file descriptor is free.
+const REST_MS: u64 = 1_000;
+
 /// Knows names, and who asks for them.
 pub trait Directory {
     /// Decides on what has come to a network from this address.
@@ -100,6 +104,8 @@ pub struct Names {
     asked: BTreeMap<Key, Token>,
     /// Connections of which a question has ended, so that they may have room for the next.
     relieved: BTreeSet<Token>,
+    /// Listening sockets that rest, and until when.
+    resting: BTreeMap<Token, u64>,
     forwarder: Forwarder<Back>,
 }
 
@@ -114,6 +120,7 @@ impl Names {
             exchanges: BTreeMap::new(),
             asked: BTreeMap::new(),
             relieved: BTreeSet::new(),
+            resting: BTreeMap::new(),
             forwarder: Forwarder::default(),
         })
     }
@@ -172,7 +179,8 @@ impl Names {
     /// When something is due though no socket is ready.
     pub fn deadline(&self) -> Option<u64> {
         let connections = self.connections.values().map(|connection| connection.until);
-        connections.chain(self.forwarder.deadline()).min()
+        let resting = self.resting.values().copied();
+        connections.chain(resting).chain(self.forwarder.deadline()).min()
     }
 
     /// Does what is due. Afterwards the deadline lies ahead.
@@ -181,12 +189,30 @@ impl Names {
             let next = self.forwarder.failed(key, random(), now);
             self.follow(Some(key), next, directory, now);
         }
+        self.wake(now);
         let before = self.connections.len();
         self.connections.retain(|_, connection| connection.until > now);
         if self.connections.len() < before {
             self.forget_connections();
         }
         self.go_on(directory, now);
+    }
+
+    /// Ends the rest of listening sockets.
+    fn wake(&mut self, now: u64) {
+        let rested = self.resting.iter().filter(|(_, until)| **until <= now);
+        for token in rested.map(|(token, _)| *token).collect::<Vec<_>>() {
+            self.resting.remove(&token);
+            self.want(token, EpollFlags::EPOLLIN);
+        }
+    }
+
+    /// Waits for this on a listening socket.
+    fn want(&self, token: Token, flags: EpollFlags) {
+        let Some(listening) = self.listening.get(&token) else { return };
+        if let Err(error) = self.epoll.modify(listening, &mut EpollEvent::new(flags, token)) {
+            log::warn!("network {}: cannot wait for questions: {error}", listening.network);
+        }
     }
 
     fn token(&mut self) -> Token {
@@ -209,7 +235,13 @@ impl Names {
                             self.accept(network, client, (stream, from.ip()), now);
                         }
                     }
-                    Err(_) => return,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                    Err(error) => {
+                        log::warn!("network {network}: cannot accept a connection: {error}");
+                        self.want(token, EpollFlags::empty());
+                        self.resting.insert(token, now + REST_MS);
+                        return;
+                    }
                 },
                 Listener::Udp(socket) => {
                     let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };

@@ -82,3 +82,19 @@ fn a_connection_whose_question_is_lost_takes_the_next() {
     guest.read_exact(&mut answer).unwrap();
     assert_eq!(&answer[2..], ANSWER);
 }
+
+#[test]
+fn a_socket_that_cannot_accept_rests() {
+    let mut names = Names::new().unwrap();
+    // A socket that is ready and has nothing to accept, now or later.
+    let (ready, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(other);
+    let listener = Listener::Tcp(std::os::fd::OwnedFd::from(ready).into());
+    names.hear_by(vec![Listening { network: NETWORK.into(), listener }]).unwrap();
+    for now in [0, REST_MS] {
+        names.tick(&mut Answers, now);
+        names.turn(&mut Answers, now);
+        assert_eq!(names.deadline(), Some(now + REST_MS));
+        assert_eq!(names.resting.len(), 1);
+    }
+}
