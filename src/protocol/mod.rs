@@ -9,7 +9,6 @@ pub mod client;
 pub mod frame;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
-mod json;
 pub mod reply;
 pub mod request;
 pub mod service;

@@ -11,7 +11,6 @@ use crate::model::request;
 use crate::model::view::{Event, Finding, NetworkView, VmView};
 
 use super::frame::Terminator;
-use super::json;
 use super::request::CallFault;
 use super::vms::VmsReply;
 
@@ -128,7 +127,7 @@ pub(super) fn parameters<P: Serialize>(
 }
 
 fn write<T: Serialize>(out: &mut Vec<u8>, value: &T, end: Terminator) {
-    json::append(out, value);
+    serde_json::to_writer(&mut *out, value).expect("a reply is made of what JSON has");
     out.push(end.byte());
 }
 

@@ -5,7 +5,6 @@
 //! their names, so one that comes or goes meanwhile moves no other.
 
 use super::frame::Terminator;
-use super::json;
 use crate::model::name::VmName;
 use crate::model::view::VmView;
 
@@ -36,7 +35,7 @@ impl VmsReply {
             if self.last.is_some() {
                 out.push(b',');
             }
-            json::append(out, &vm);
+            serde_json::to_writer(&mut *out, &vm).expect("a reply is made of what JSON has");
             self.last = Some(vm.name);
             if out.len() >= bytes {
                 return false;
