@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use volnet::model::limits::Rate;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::net::{Dhcp, Dns, NetworkConfig, Service};
+use volnet::model::net::NetworkConfig;
 use volnet::model::nic::{Nic, NicName};
 use volnet::model::spec::NetworkSpec;
 use volnet::model::traffic::Traffic;
@@ -32,25 +32,9 @@ fn sh(ops: &[Op]) {
 
 fn network() -> NetworkConfig {
     NetworkConfig {
-        name: "default".into(),
-        whole: "default".into(),
-        bridge: "vbr0".into(),
-        subnet: "192.168.127.0/24".parse().unwrap(),
-        host_ip: [192, 168, 127, 1].into(),
         mtu: 1400,
-        nat: true,
-        dhcp: Dhcp::Builtin,
-        dns: Dns::Off,
-        domain: "volnet".into(),
-        ipv6: None,
-        managed: true,
-        gateway: None,
-        range: None,
-        reserve: Vec::new(),
-        told: Default::default(),
-        host_services: vec![Service::Ping],
         traffic: Traffic { isolated: Some(true), ..Traffic::default() },
-        mac: Mac::of_bridge("host", "vbr0"),
+        ..NetworkConfig::sample("default", "vbr0", "192.168.127.0/24", "192.168.127.1")
     }
 }
 

@@ -9,34 +9,16 @@ use volnet::model::expose::{Expose, Protocol};
 use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::net::{Dhcp, Dns, Ipv6Network, NetworkConfig, Service};
+use volnet::model::net::{Ipv6Network, NetworkConfig};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
-use volnet::model::traffic::Traffic;
 use volnet::network::linux::nft::Nft;
 use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, Table};
 
 fn network() -> NetworkConfig {
     NetworkConfig {
-        name: "default".into(),
-        whole: "default".into(),
-        bridge: "vbr0".into(),
-        subnet: "192.168.127.0/24".parse().unwrap(),
-        host_ip: "192.168.127.1".parse().unwrap(),
-        mtu: 1500,
-        nat: true,
-        dhcp: Dhcp::Builtin,
-        dns: Dns::Off,
-        domain: "volnet".into(),
         ipv6: Some(Ipv6Network::new("fd00:1:2:3::/64".parse().unwrap(), true)),
-        managed: true,
-        gateway: None,
-        range: None,
-        reserve: Vec::new(),
-        told: Default::default(),
-        host_services: vec![Service::Ping],
-        traffic: Traffic::default(),
-        mac: Mac::of_bridge("host", "vbr0"),
+        ..NetworkConfig::sample("default", "vbr0", "192.168.127.0/24", "192.168.127.1")
     }
 }
 

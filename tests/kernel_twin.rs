@@ -18,10 +18,9 @@ use volnet::model::limits::Limits;
 use volnet::model::limits::Shaping;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::net::{Dhcp, Dns, NetworkConfig, Service};
+use volnet::model::net::NetworkConfig;
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
-use volnet::model::traffic::Traffic;
 use volnet::network::execute::execute;
 use volnet::network::fake::Fake;
 use volnet::network::linux::Linux;
@@ -337,27 +336,7 @@ fn a_table(dice: &mut Dice) -> Table {
 
 /// Those of IPv4, of IPv6 and of the bridges.
 fn tables(owned: bool, guests: usize) -> Vec<Table> {
-    let network = NetworkConfig {
-        name: "default".into(),
-        whole: "default".into(),
-        bridge: "vbr0".into(),
-        subnet: "10.0.0.0/24".parse().unwrap(),
-        host_ip: "10.0.0.1".parse().unwrap(),
-        mtu: 1500,
-        nat: true,
-        dhcp: Dhcp::Builtin,
-        dns: Dns::Off,
-        domain: "volnet".into(),
-        ipv6: None,
-        managed: true,
-        gateway: None,
-        range: None,
-        reserve: Vec::new(),
-        told: Default::default(),
-        host_services: vec![Service::Ping],
-        traffic: Traffic::default(),
-        mac: Mac::of_bridge("host", "vbr0"),
-    };
+    let network = NetworkConfig::sample("default", "vbr0", "10.0.0.0/24", "10.0.0.1");
     ruleset::tables(&[&network], &Policy::built_in(), elements(guests, 1), owned)
 }
 

@@ -11,10 +11,9 @@ use crate::model::clock::Now;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, Dns, NetworkConfig, Service, Told};
+use crate::model::net::{NetworkConfig, Told};
 use crate::model::request::Change;
 use crate::model::spec::{NetworkSpec, VmSpec};
-use crate::model::traffic::Traffic;
 
 /// The name servers of the host.
 const RESOLVERS: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53))];
@@ -38,25 +37,8 @@ impl Host {
 
     fn with(subnet: &str, told: Told) -> Host {
         let network = NetworkConfig {
-            name: "default".into(),
-            whole: "default".into(),
-            bridge: "vbr0".into(),
-            subnet: subnet.parse().expect("a prefix"),
-            host_ip: Ipv4Addr::new(192, 168, 127, 1),
-            mtu: 1500,
-            nat: true,
-            dhcp: Dhcp::Builtin,
-            dns: Dns::Off,
-            domain: "volnet".into(),
-            ipv6: None,
-            managed: true,
-            gateway: None,
-            range: None,
-            reserve: Vec::new(),
             told,
-            host_services: vec![Service::Ping],
-            traffic: Traffic::default(),
-            mac: Mac::of_bridge("host", "vbr0"),
+            ..NetworkConfig::sample("default", "vbr0", subnet, "192.168.127.1")
         };
         let engine = Engine::new(vec![network], "qemu".into(), true).expect("one network");
         Host { engine }

@@ -11,7 +11,7 @@ use crate::model::error::{Error, Failure, Refusal};
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, Dns, NetworkConfig, Service};
+use crate::model::net::{Dhcp, NetworkConfig};
 use crate::model::nic::Nic;
 use crate::model::record::{Exit, Progress, Record};
 use crate::model::request::Ticket;
@@ -26,27 +26,7 @@ use crate::plan::ruleset::Family;
 type Replies = Vec<(Ticket, Result<Reply, Error>)>;
 
 fn network(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConfig {
-    NetworkConfig {
-        name: name.into(),
-        whole: name.into(),
-        bridge: bridge.into(),
-        subnet: subnet.parse().unwrap(),
-        host_ip: host_ip.parse().unwrap(),
-        mtu: 1500,
-        nat: true,
-        dhcp: Dhcp::Builtin,
-        dns: Dns::Off,
-        domain: "volnet".into(),
-        ipv6: None,
-        managed: true,
-        gateway: None,
-        range: None,
-        reserve: Vec::new(),
-        told: Default::default(),
-        host_services: vec![Service::Ping],
-        traffic: Traffic::default(),
-        mac: Mac::of_bridge("host", bridge),
-    }
+    NetworkConfig::sample(name, bridge, subnet, host_ip)
 }
 
 fn engine() -> Engine {

@@ -125,6 +125,37 @@ impl FromStr for AddressRange {
 }
 
 impl NetworkConfig {
+    /// A network for tests: what the settings leave out has its default, but guests ask nobody for
+    /// names.
+    ///
+    /// # Panics
+    ///
+    /// If `subnet` is no prefix or `host_ip` is no address.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn sample(name: &str, bridge: &str, subnet: &str, host_ip: &str) -> NetworkConfig {
+        NetworkConfig {
+            name: name.into(),
+            whole: name.into(),
+            bridge: bridge.into(),
+            subnet: subnet.parse().expect("a prefix"),
+            host_ip: host_ip.parse().expect("an address"),
+            mtu: 1500,
+            nat: true,
+            traffic: Traffic::default(),
+            dhcp: Dhcp::Builtin,
+            dns: Dns::Off,
+            domain: "volnet".into(),
+            ipv6: None,
+            host_services: vec![Service::Ping],
+            managed: true,
+            gateway: None,
+            range: None,
+            reserve: Vec::new(),
+            told: Told::default(),
+            mac: Mac::of_bridge("host", bridge),
+        }
+    }
+
     /// The traffic of a VM on it that says nothing of its own.
     pub fn traffic(&self) -> InForce<'_> {
         InForce::of([&self.traffic])

@@ -10,32 +10,15 @@ use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, Dns, Ipv6Network, Service};
+use crate::model::net::{Ipv6Network, Service};
 use crate::model::record::{BootId, FORMAT};
 use crate::model::spec::VmSpec;
 use crate::model::traffic::Traffic;
 
 fn network(name: &str, subnet: &str, host_ip: [u8; 4]) -> NetworkConfig {
     NetworkConfig {
-        name: name.into(),
-        whole: name.into(),
-        bridge: "vbr0".into(),
-        subnet: subnet.parse().unwrap(),
-        host_ip: host_ip.into(),
-        mtu: 1500,
-        nat: true,
-        traffic: Traffic::default(),
-        dhcp: Dhcp::Builtin,
-        dns: Dns::Off,
-        domain: "volnet".into(),
-        ipv6: None,
         host_services: vec![Service::Port(Protocol::Tcp, 1)],
-        managed: true,
-        gateway: None,
-        range: None,
-        reserve: Vec::new(),
-        told: Default::default(),
-        mac: Mac::of_bridge("host", "vbr0"),
+        ..NetworkConfig::sample(name, "vbr0", subnet, &Ipv4Addr::from(host_ip).to_string())
     }
 }
 

@@ -7,9 +7,8 @@ use crate::model::error::Reason;
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::name::{TapName, VmName};
-use crate::model::net::{Dhcp, Dns, Ipv6Network, Service};
+use crate::model::net::Ipv6Network;
 use crate::model::nic::{Nic, NicName};
-use crate::model::prefix::Prefix;
 use crate::model::spec::NetworkSpec;
 use crate::model::traffic::{InForce, Traffic};
 use crate::network::Network;
@@ -146,25 +145,8 @@ pub(crate) fn bare_kernel() -> Fake {
 fn network(name: &str, n: u8) -> NetworkConfig {
     let bridge = format!("vbr{n}");
     NetworkConfig {
-        name: name.into(),
-        whole: name.into(),
-        subnet: Prefix::containing(Ipv4Addr::new(10, n, 0, 0), 16).unwrap(),
-        host_ip: Ipv4Addr::new(10, n, 0, 1),
-        mtu: 1500,
-        nat: true,
-        dhcp: Dhcp::Builtin,
-        dns: Dns::Off,
-        domain: "volnet".into(),
         ipv6: (n == 1).then(|| Ipv6Network::new("fd00:1::/64".parse().unwrap(), true)),
-        managed: true,
-        gateway: None,
-        range: None,
-        reserve: Vec::new(),
-        told: Default::default(),
-        host_services: vec![Service::Ping],
-        traffic: Traffic::default(),
-        mac: Mac::of_bridge("host", &bridge),
-        bridge,
+        ..NetworkConfig::sample(name, &bridge, &format!("10.{n}.0.0/16"), &format!("10.{n}.0.1"))
     }
 }
 
