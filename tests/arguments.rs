@@ -23,9 +23,7 @@ fn stand_in(name: &str) -> String {
 
 fn create(daemon: &Daemon, config: Value) -> Value {
     let parameters = json!({ "name": "web", "start": true, "config": config });
-    let mut answer = daemon.call("Create", parameters);
-    assert!(answer["error"].is_null(), "{answer}");
-    answer["parameters"]["vm"].take()
+    daemon.create(parameters)
 }
 
 fn command_line(vm: &Value) -> Vec<String> {

@@ -46,9 +46,7 @@ fn parameters(name: &str, resources: Value) -> Value {
 }
 
 fn create(daemon: &Daemon, name: &str, resources: Value) -> Value {
-    let mut answer = daemon.call("Create", parameters(name, resources));
-    assert!(answer["error"].is_null(), "{answer}");
-    answer["parameters"]["vm"].take()
+    daemon.create(parameters(name, resources))
 }
 
 /// The names of the groups of VMs.

@@ -13,9 +13,7 @@ use common::space::{Guest, Space, WORLD_IP};
 use common::{eventually, in_namespace, run};
 
 fn create(daemon: &Daemon, name: &str) -> Value {
-    let mut answer = daemon.call("Create", json!({ "name": name }));
-    assert!(answer["error"].is_null(), "{answer}");
-    answer["parameters"]["vm"].take()
+    daemon.create(json!({ "name": name }))
 }
 
 /// What Docker does, and somebody who has rules of his own there.

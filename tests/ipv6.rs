@@ -36,9 +36,7 @@ fn configured(ipv6: Value) -> Daemon {
 
 fn create(daemon: &Daemon, name: &str, network: Value) -> Value {
     let config = json!({ "network": network });
-    let mut answer = daemon.call("Create", json!({ "name": name, "config": config }));
-    assert!(answer["error"].is_null(), "{answer}");
-    answer["parameters"]["vm"].take()
+    daemon.create(json!({ "name": name, "config": config }))
 }
 
 fn network(daemon: &Daemon) -> Value {

@@ -137,9 +137,7 @@ fn send(mut stream: TcpStream, over: &AtomicBool) {
 
 fn create(daemon: &Daemon, name: &str, limits: Value) -> Value {
     let config = json!({ "network": { "limits": limits } });
-    let mut answer = daemon.call("Create", json!({ "name": name, "config": config }));
-    assert!(answer["error"].is_null(), "{answer}");
-    answer["parameters"]["vm"].take()
+    daemon.create(json!({ "name": name, "config": config }))
 }
 
 fn text<'a>(vm: &'a Value, field: &str) -> &'a str {

@@ -15,9 +15,7 @@ const SHARED: &str = "192.168.127.200";
 
 fn create(daemon: &Daemon, name: &str, network: Value) -> Value {
     let config = json!({ "network": network });
-    let answer = daemon.call("Create", json!({ "name": name, "config": config }));
-    assert!(answer["error"].is_null(), "{answer}");
-    answer["parameters"]["vm"].clone()
+    daemon.create(json!({ "name": name, "config": config }))
 }
 
 /// A VM that may use the address, with its guest.

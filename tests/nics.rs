@@ -24,9 +24,7 @@ fn daemon() -> Daemon {
 }
 
 fn create(daemon: &Daemon, name: &str, config: &Value) -> Value {
-    let mut answer = daemon.call("Create", json!({ "name": name, "config": config }));
-    assert!(answer["error"].is_null(), "{answer}");
-    answer["parameters"]["vm"].take()
+    daemon.create(json!({ "name": name, "config": config }))
 }
 
 fn get(daemon: &Daemon, name: &str) -> Value {

@@ -189,18 +189,12 @@ fn refused(daemon: &Daemon, parameters: Value) -> (Value, String) {
     (answer["parameters"]["field"].take(), reason)
 }
 
-fn create(daemon: &Daemon, parameters: Value) -> Value {
-    let mut answer = daemon.call("Create", parameters);
-    assert!(answer["error"].is_null(), "{answer}");
-    answer["parameters"]["vm"].take()
-}
-
 #[test]
 fn a_tap_comes_open_with_the_reply() {
     in_namespace(|| {
         let daemon = Daemon::start(&[]);
-        create(&daemon, json!({ "name": "web" }));
-        create(&daemon, json!({ "name": "wide", "config": { "network": { "queues": 2 } } }));
+        daemon.create(json!({ "name": "web" }));
+        daemon.create(json!({ "name": "wide", "config": { "network": { "queues": 2 } } }));
         // IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_PERSIST, and IFF_MULTI_QUEUE (linux/if_tun.h).
         for (name, flags) in [("web", 0x5802), ("wide", 0x5902)] {
             // Twice: what is not wanted any more is not kept open.
@@ -239,7 +233,7 @@ fn each_nic_has_a_tap_to_be_opened() {
 fn whoever_is_given_an_open_tap_needs_no_rights() {
     in_namespace(|| {
         let daemon = Daemon::start(&[]);
-        let vm = create(&daemon, json!({ "name": "web" }));
+        let vm = daemon.create(json!({ "name": "web" }));
         let text = |field: &str| vm[field].as_str().expect("a text");
         let guest = Running::start(
             Command::new(&daemon.program)
@@ -267,8 +261,8 @@ fn a_tap_that_is_missing_or_not_ours_is_not_opened() {
     in_namespace(|| {
         let daemon = idle_hypervisors(json!({}));
         let other = json!({ "hypervisor": "other" });
-        let busy = create(&daemon, json!({ "name": "busy", "start": true, "config": other }));
-        create(&daemon, json!({ "name": "deaf", "config": { "network": { "mode": "vsock" } } }));
+        let busy = daemon.create(json!({ "name": "busy", "start": true, "config": other }));
+        daemon.create(json!({ "name": "deaf", "config": { "network": { "mode": "vsock" } } }));
         let refused = |name: &str| {
             let mut reply = open_tap(&daemon, name);
             assert_eq!(reply["count"], 0, "{reply}");
@@ -280,7 +274,7 @@ fn a_tap_that_is_missing_or_not_ours_is_not_opened() {
         assert_eq!(refused("none").0, "io.volnet.VmNotFound");
 
         // Another link of its name, which a daemon that sleeps cannot put right before it is asked.
-        create(&daemon, json!({ "name": "web" }));
+        daemon.create(json!({ "name": "web" }));
         let pid = Pid::from_raw(daemon.pid() as i32);
         kill(pid, Signal::SIGSTOP).expect("it runs");
         let mut client = daemon.connect();
@@ -313,7 +307,7 @@ fn a_hypervisor_has_its_tap_and_its_log_and_nothing_else() {
                 "resources": { "cpu_cores": 4 },
                 "network": { "queues": queues },
             });
-            let vm = create(&daemon, json!({ "name": name, "start": true, "config": config }));
+            let vm = daemon.create(json!({ "name": name, "start": true, "config": config }));
             let mut expected = vec!["/dev/null".to_string()];
             expected.extend(vec!["pipe".to_string(); logs]);
             expected.extend(vec![format!("vttap-{name}"); taps]);
@@ -335,7 +329,7 @@ fn a_guest_does_not_run_without_kvm_unsaid() {
         let mut monitor = daemon.connect();
         monitor.send(b"{\"method\":\"io.volnet.Monitor\",\"more\":true}\n");
         monitor.receive().expect("the state");
-        let vm = create(&daemon, started("web", json!({ "hypervisor": "qemu" })));
+        let vm = daemon.create(started("web", json!({ "hypervisor": "qemu" })));
         assert_eq!(vm["kvm"], false);
         let event = loop {
             let mut reply = monitor.receive().expect("an event");
@@ -346,7 +340,7 @@ fn a_guest_does_not_run_without_kvm_unsaid() {
         };
         assert_eq!(event["vm"], "web");
         assert_eq!(event["message"], "VM web runs without KVM: /dev/kvm cannot be used");
-        let other = create(&daemon, started("other", json!({ "hypervisor": "other" })));
+        let other = daemon.create(started("other", json!({ "hypervisor": "other" })));
         assert_eq!(other["kvm"], Value::Null, "a template says itself");
         let slow = |daemon: &Daemon| -> Vec<Value> {
             let mut findings = daemon.call("Check", json!({}))["parameters"]["findings"].take();
@@ -371,7 +365,7 @@ fn a_guest_does_not_run_without_kvm_unsaid() {
 fn a_hypervisor_is_nobody_and_outlives_the_daemon_as_such() {
     in_namespace(|| {
         let mut daemon = idle_hypervisors(json!({ "hypervisor_user": "nobody" }));
-        let vm = create(&daemon, started("web", json!({ "hypervisor": "qemu" })));
+        let vm = daemon.create(started("web", json!({ "hypervisor": "qemu" })));
         let pid = vm["pid"].clone();
         for (field, expected) in [
             ("Uid", "65534\t65534\t65534\t65534"),
@@ -433,7 +427,7 @@ fn the_daemon_may_open_as_much_as_there_is_and_a_hypervisor_what_the_daemon_was_
             daemon.start_again();
             let (soft, hard) = limits(daemon.pid());
             assert!(soft == hard && hard > 300, "{soft} of {hard}");
-            let vm = create(&daemon, started("web", json!({ "hypervisor": "other" })));
+            let vm = daemon.create(started("web", json!({ "hypervisor": "other" })));
             let pid = vm["pid"].clone();
             assert_eq!(limits(&pid), (300, hard), "as {user}");
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs");
@@ -471,7 +465,7 @@ fn a_vm_has_the_files_of_its_hypervisors_user_and_no_others() {
         assert_eq!(refused(&daemon, disk(&public, false)).0, "disks");
         assert_eq!(daemon.call("List", json!({}))["parameters"]["vms"], json!([]));
         assert!(!link_exists("vttap-web"));
-        create(&daemon, disk(&public, true));
+        daemon.create(disk(&public, true));
     });
 }
 
@@ -504,8 +498,8 @@ fn a_tap_that_is_opened_by_name_belongs_to_its_hypervisors_user() {
         let tun = daemon.folder.join("tun").display().to_string();
         run(&format!("mknod -m 666 {tun} c 10 200"));
         run(&format!("mount --bind {tun} /dev/net/tun"));
-        create(&daemon, json!({ "name": "other", "config": { "hypervisor": "qemu" } }));
-        let vm = create(&daemon, started("web", json!({ "hypervisor": "firecracker" })));
+        daemon.create(json!({ "name": "other", "config": { "hypervisor": "qemu" } }));
+        let vm = daemon.create(started("web", json!({ "hypervisor": "firecracker" })));
         eventually("it has its tap", || descriptors(&vm["pid"]).contains(&"vttap-web".into()));
         let logs = || fs::read_to_string(daemon.folder.join("log/web.log")).unwrap_or_default();
         eventually("it was denied the other", || logs().contains("Operation not permitted"));
@@ -566,7 +560,7 @@ fn only_root_names_a_user_or_arguments() {
         assert_eq!(denied["parameters"]["field"], "args", "{denied}");
         assert!(member(&daemon, "own")["error"].is_null());
         let root = json!({ "name": "web", "config": { "hypervisor": "qemu", "run_as": "1234" } });
-        assert_eq!(create(&daemon, root)["uid"], 1234);
+        assert_eq!(daemon.create(root)["uid"], 1234);
     });
 }
 
@@ -592,7 +586,7 @@ fn where_hypervisors_are_root_only_root_names_their_files() {
 fn a_link_in_the_place_of_a_socket_leads_nowhere() {
     in_namespace(|| {
         let daemon = idle_hypervisors(json!({ "hypervisor_user": "65534" }));
-        create(&daemon, started("web", json!({ "hypervisor": "qemu" })));
+        daemon.create(started("web", json!({ "hypervisor": "qemu" })));
         let private = daemon.folder.join("private");
         fs::create_dir(&private).expect("a folder");
         fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).expect("a folder");
@@ -618,7 +612,7 @@ fn the_daemon_keeps_the_capabilities_that_it_needs() {
         for (user, kept) in [("65534", KEPT), ("root", KEPT | CAP_DAC_OVERRIDE)] {
             let daemon = idle_hypervisors(json!({ "hypervisor_user": user }));
             // It starts a thread with the first link that is removed.
-            create(&daemon, json!({ "name": "web" }));
+            daemon.create(json!({ "name": "web" }));
             daemon.call("Delete", json!({ "name": "web" }));
             let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs");
             let tasks: Vec<String> =
@@ -637,7 +631,7 @@ fn the_daemon_keeps_the_capabilities_that_it_needs() {
                 );
             }
             // Without a user of its own, a hypervisor is as the daemon.
-            let vm = create(&daemon, started("vm", json!({ "hypervisor": "qemu" })));
+            let vm = daemon.create(started("vm", json!({ "hypervisor": "qemu" })));
             let its = if user == "root" { kept } else { 0 };
             assert_eq!(status(&vm["pid"], "CapEff"), format!("{its:016x}"));
             assert_eq!(status(&vm["pid"], "CapBnd"), format!("{kept:016x}"));

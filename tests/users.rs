@@ -103,12 +103,6 @@ fn machine(name: &str, hypervisor: &str, disk: &Path, run_as: &str) -> Value {
     })
 }
 
-fn create(daemon: &Daemon, parameters: Value) -> Value {
-    let mut answer = daemon.call("Create", parameters);
-    assert!(answer["error"].is_null(), "{answer}");
-    answer["parameters"]["vm"].take()
-}
-
 /// A field of `/proc/PID/status`.
 fn status(pid: &Value, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
@@ -142,7 +136,7 @@ fn a_hypervisor_reaches_its_own_vm_and_no_other() {
         let disks = ["a.img", "b.img"].map(|name| disk(&daemon, name, SHARED));
         let vms = [("a", "firecracker"), ("b", "cloud-hypervisor")].map(|(name, hypervisor)| {
             let disk = &disks[usize::from(name == "b")];
-            create(&daemon, machine(name, hypervisor, disk, "own"))
+            daemon.create(machine(name, hypervisor, disk, "own"))
         });
         let uids = vms.each_ref().map(|vm| vm["uid"].clone());
         assert_eq!(uids, [json!(FIRST), json!(FIRST + 1)]);
@@ -185,7 +179,7 @@ fn a_disk_is_one_vms_until_that_is_deleted() {
         let named = |name: &str, run_as: &str| machine(name, "firecracker", &disk, run_as);
         let mut says_nothing = named("a", "own");
         says_nothing["config"].as_object_mut().unwrap().remove("run_as");
-        assert_eq!(create(&daemon, says_nothing)["uid"], FIRST, "the settings say so");
+        assert_eq!(daemon.create(says_nothing)["uid"], FIRST, "the settings say so");
         daemon.call("Stop", json!({ "name": "a", "timeout_ms": 1000 }));
         assert_eq!(owner(&disk).0, FIRST, "while the VM exists, it has its disk");
         for run_as in ["own", "shared"] {
@@ -196,10 +190,10 @@ fn a_disk_is_one_vms_until_that_is_deleted() {
         daemon.start_again();
         daemon.call("Delete", json!({ "name": "a" }));
         assert_eq!(owner(&disk), (SHARED, 0o600));
-        let next = create(&daemon, named("b", "own"));
+        let next = daemon.create(named("b", "own"));
         assert_eq!(next["uid"], FIRST + 1, "the one that was given back last comes last");
         daemon.call("Delete", json!({ "name": "b", "timeout_ms": 0 }));
-        let shared = create(&daemon, named("d", "shared"));
+        let shared = daemon.create(named("d", "shared"));
         assert!(shared["uid"].is_null(), "{shared}");
         assert_eq!(status(&shared["pid"], "Uid").split('\t').next(), Some("65534"));
     });
@@ -217,7 +211,7 @@ fn a_disk_of_others_stays_theirs() {
             assert_eq!(answer["parameters"]["field"], "disks", "{answer}");
             assert_eq!(owner(&theirs), (1234, 0o644));
         }
-        let fixed = create(&daemon, machine("b", "firecracker", &theirs, "1234"));
+        let fixed = daemon.create(machine("b", "firecracker", &theirs, "1234"));
         assert_eq!(fixed["uid"], 1234);
         daemon.call("Delete", json!({ "name": "b", "timeout_ms": 0 }));
         assert_eq!(owner(&theirs), (1234, 0o644), "it was theirs before");

@@ -30,9 +30,7 @@ fn daemon() -> Daemon {
 
 fn create(daemon: &Daemon, name: &str, config: Value) -> Value {
     let parameters = json!({ "name": name, "start": true, "config": config });
-    let mut answer = daemon.call("Create", parameters);
-    assert!(answer["error"].is_null(), "{answer}");
-    answer["parameters"]["vm"].take()
+    daemon.create(parameters)
 }
 
 /// What a port of a guest answers.

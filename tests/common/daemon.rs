@@ -165,6 +165,13 @@ impl Daemon {
         self.connect().call(method, parameters)
     }
 
+    /// Makes a VM and gives it as the interface shows it. Fails the test if it is refused.
+    pub(crate) fn create(&self, parameters: Value) -> Value {
+        let mut answer = self.call("Create", parameters);
+        assert!(answer["error"].is_null(), "{answer}");
+        answer["parameters"]["vm"].take()
+    }
+
     /// Kills it, as a crash would.
     pub(crate) fn crash(&mut self) {
         self.end(Signal::SIGKILL);
