@@ -75,7 +75,7 @@ fn goes_on(daemon: &Daemon, agreement: &Agreement, before: &[Value]) {
     assert_eq!(told(&agreement.check(daemon)), told(before));
 }
 
-/// What is told of VMs, but for why the last start failed.
+/// What is told of VMs, except why the last start failed.
 fn told(vms: &[Value]) -> Vec<Value> {
     let mut vms = vms.to_vec();
     vms.iter_mut().for_each(|vm| drop(vm["last_error"].take()));

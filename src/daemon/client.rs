@@ -193,7 +193,7 @@ impl Client {
         self.listing = Some(Listing { reply, continues, after });
     }
 
-    /// Whether such a reply is not written to its end.
+    /// Whether a reply of this kind is not yet written to its end.
     pub(super) fn is_listing(&self) -> bool {
         self.listing.is_some()
     }

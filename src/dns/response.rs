@@ -34,7 +34,7 @@ impl<'a> Response<'a> {
         if header.flags & RESPONSE == 0 || header.flags & OPCODE != 0 || header.id != id {
             return Err(Malformed::Direction);
         }
-        // The question has to stand there as we wrote it, but for its case: then the records'
+        // The question must stand there as we wrote it, only its case may differ: then the records'
         // pointers into it stay true.
         let question = query.question.bytes();
         let begin = HEADER + question.len();
@@ -64,7 +64,7 @@ impl<'a> Response<'a> {
         Ok(Response { header, records, edns, ours })
     }
 
-    /// Whether the whole answer is to be had by TCP only.
+    /// Whether only TCP gives the whole answer.
     pub fn is_cut(&self) -> bool {
         self.header.flags & TRUNCATED != 0
     }

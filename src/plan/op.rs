@@ -72,7 +72,7 @@ pub enum Op {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Switch {
     /// `net.ipv6.conf.all.forwarding`. Turning it on deletes the default routes that came by router
-    /// advertisement, but for those of links with `accept_ra` 2 (net/ipv6/addrconf.c,
+    /// advertisement, except those of links with `accept_ra` 2 (net/ipv6/addrconf.c,
     /// `rt6_purge_dflt_routers`).
     Forwarding,
     /// `net.ipv6.conf.LINK.accept_ra`: 1 accepts router advertisements unless the host forwards, 2
