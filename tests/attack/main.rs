@@ -8,6 +8,7 @@ mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod frame;
+mod ipv6;
 
 use std::fs;
 use std::path::Path;
@@ -46,7 +47,7 @@ fn a_fragment_of_ipv6_shows_what_it_is_or_is_a_later_one() {
         if Path::new(BRIDGE_NF6).exists() {
             fs::write(BRIDGE_NF6, "0").unwrap();
         }
-        Arena::new().check(&cases::fragments6());
+        Arena::new().check(&ipv6::fragments());
     });
 }
 
