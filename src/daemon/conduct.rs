@@ -235,7 +235,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.launcher.hand_over(record)?;
         let log = self.processes.open_log(name, &self.launcher.log(name))?;
         let user = self.launcher.user_of(record.user);
-        let cgroup = self.launcher.cgroup_of(name, &record.spec)?;
+        let cgroup = self.launcher.cgroup_of(name, &record.spec, record.user)?;
         let given = Given { user, cgroup, log, taps };
         let networks = self.engine.networks_of(record);
         let servers = networks.first().map(|network| self.engine.name_servers(network));

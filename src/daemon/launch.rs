@@ -220,10 +220,16 @@ impl Launcher {
         own.map(User::of_vm).or_else(|| self.user.clone())
     }
 
-    /// The control group that a VM is to have.
-    pub(super) fn cgroup_of(&self, name: &VmName, spec: &VmSpec) -> Result<Option<Group>, Refusal> {
+    /// The control group that a VM is to have, if it has this user.
+    pub(super) fn cgroup_of(
+        &self,
+        name: &VmName,
+        spec: &VmSpec,
+        own: Option<VmUser>,
+    ) -> Result<Option<Group>, Refusal> {
         let Some(machine) = &spec.machine else { return Ok(None) };
-        cgroup::plan(self.cgroup.as_ref(), name, &spec.budget, machine)
+        let devices = || act(self.user_of(own).as_ref(), || cgroup::devices(machine));
+        cgroup::plan(self.cgroup.as_ref(), name, &spec.budget, devices)
     }
 
     /// What a VM has used since it was started.
@@ -301,6 +307,7 @@ impl Launcher {
         let machine = record.spec.machine.as_deref()?;
         Some((machine, self.user.as_ref()?, self.user_of(record.user)?))
     }
+
     /// The command that starts a VM with its open descriptors; for `kvm` see
     /// [`Launcher::kvm_for`].
     pub(super) fn command(
@@ -471,12 +478,12 @@ fn device_is_well(path: &str) -> Finding {
 }
 
 /// Looks at files with the rights of a user.
-fn act(user: Option<&User>, verify: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
-    let Some(user) = user else { return verify() };
-    let verified = user.act(verify).unwrap_or_else(|error| {
+fn act<T>(user: Option<&User>, look: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let Some(user) = user else { return look() };
+    let found = user.act(look).unwrap_or_else(|error| {
         Err(Refusal::InvalidConfig { field: user::FIELD.into(), reason: error.to_string() })
     });
-    verified.map_err(|refusal| match refusal {
+    found.map_err(|refusal| match refusal {
         Refusal::InvalidConfig { field, reason } => {
             let reason = format!("{reason}, for user {}", user.name);
             Refusal::InvalidConfig { field, reason }
@@ -532,7 +539,46 @@ pub(super) fn tsc_khz(cpuinfo: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+    use crate::config::{self, Flags};
+    use crate::model::budget::{Budget, Controller, IoRates};
+    use crate::model::spec::{Disk, DiskFormat, File as FileSpec};
+    use crate::store::tests::Scratch;
+
+    #[test]
+    #[ignore = "needs root"]
+    fn the_devices_of_disks_are_looked_for_with_the_rights_of_the_vm() {
+        let secret = Scratch::new();
+        fs::set_permissions(secret.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let path = secret.path().join("disk");
+        fs::write(&path, "").unwrap();
+        let disk = Disk {
+            file: FileSpec { path: path.clone(), sha256: None },
+            format: DiskFormat::Raw,
+            readonly: false,
+        };
+        let machine = MachineSpec { disks: vec![disk], ..MachineSpec::default() };
+        let spec = VmSpec {
+            machine: Some(Box::new(machine)),
+            budget: Budget { io: Some(IoRates::default()), ..Budget::default() },
+            ..VmSpec::default()
+        };
+        let root = Root::told("/r", &Controller::ALL);
+        let shared = VmUser { uid: 65534, gid: 65534, own: false };
+        let settings = config::resolve(&Flags::default(), &BTreeMap::new(), None, "test").unwrap();
+        let launcher = Launcher::new(&settings, Some(User::of_vm(shared))).with_cgroup(Some(root));
+        let name = VmName::new("a").unwrap();
+        for (own, uid) in [(None, 65534), (Some(VmUser { uid: 65533, ..shared }), 65533)] {
+            let reason =
+                format!("{}: Permission denied (os error 13), for user {uid}", path.display());
+            let field = "resources.io".into();
+            let refused = Refusal::InvalidConfig { field, reason };
+            assert_eq!(launcher.cgroup_of(&name, &spec, own), Err(refused));
+        }
+    }
 
     #[test]
     fn virtualisation_is_read_from_cpuinfo() {

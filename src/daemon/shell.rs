@@ -404,7 +404,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 self.refuse_in_doubt()?;
                 self.refuse_stray(name)?;
                 let user = self.engine.user_for(name, spec)?;
-                self.launcher.cgroup_of(name, spec)?;
+                self.launcher.cgroup_of(name, spec, user)?;
                 if let Some(machine) = &spec.machine {
                     match *start || *dry_run {
                         true => self.launcher.verify(machine, user)?,
@@ -422,7 +422,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             }
             Change::Start { name } => {
                 let record = &self.engine.vm(name)?.record;
-                self.launcher.cgroup_of(name, &record.spec)?;
+                self.launcher.cgroup_of(name, &record.spec, record.user)?;
                 if let Some(machine) = &record.spec.machine {
                     self.launcher.verify(machine, record.user)?;
                 }

@@ -172,16 +172,15 @@ impl Group {
     }
 }
 
-/// The group that a VM is to have. A limit that the host cannot keep is refused.
+/// The group that a VM is to have. A limit that the host cannot keep is refused. `devices` finds
+/// those that have its disks; it is called only if they have a limit.
 pub fn plan(
     root: Option<&Root>,
     name: &VmName,
     budget: &Budget,
-    machine: &MachineSpec,
+    devices: impl FnOnce() -> Result<Vec<String>, Refusal>,
 ) -> Result<Option<Group>, Refusal> {
-    let refuse = |one: Controller, reason: String| {
-        Err(Refusal::InvalidConfig { field: one.field().into(), reason })
-    };
+    let refuse = |one, reason| Err(refusal(one, reason));
     let Some(root) = root else {
         return match budget.needs().next() {
             None => Ok(None),
@@ -197,28 +196,31 @@ pub fn plan(
     }
     let devices = match budget.io {
         None => Vec::new(),
-        Some(_) => match devices(machine) {
-            Ok(devices) => devices,
-            Err(reason) => return refuse(Controller::Io, reason),
-        },
+        Some(_) => devices()?,
     };
     Ok(Some(Group { path: root.group(name), files: budget.files(&devices) }))
 }
 
-/// The devices that have the disks of a machine, each once, as `MAJOR:MINOR`.
-fn devices(machine: &MachineSpec) -> Result<Vec<String>, String> {
+/// The devices that have the disks of a machine, each once, as `MAJOR:MINOR`. The disks are looked
+/// at with the caller's rights.
+pub fn devices(machine: &MachineSpec) -> Result<Vec<String>, Refusal> {
     let mut devices = Vec::new();
     for disk in &machine.disks {
         let path = &disk.file.path;
-        let device = device(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let device = device(path)
+            .map_err(|error| refusal(Controller::Io, format!("{}: {error}", path.display())))?;
         if !devices.contains(&device) {
             devices.push(device);
         }
     }
     match devices.is_empty() {
-        true => Err("the VM has no disk".into()),
+        true => Err(refusal(Controller::Io, "the VM has no disk".into())),
         false => Ok(devices),
     }
+}
+
+fn refusal(controller: Controller, reason: String) -> Refusal {
+    Refusal::InvalidConfig { field: controller.field().into(), reason }
 }
 
 /// The whole device that has a file, or is it. The kernel limits no partition by itself.
@@ -260,9 +262,8 @@ mod tests {
     #[test]
     fn a_limit_that_the_host_cannot_keep_is_refused_by_its_field() {
         let name = VmName::new("a").unwrap();
-        let machine = MachineSpec::default();
-        let field = |root: Option<&Root>, budget: Budget| match plan(root, &name, &budget, &machine)
-        {
+        let none = || devices(&MachineSpec::default());
+        let field = |root: Option<&Root>, budget: Budget| match plan(root, &name, &budget, none) {
             Err(Refusal::InvalidConfig { field, .. }) => field,
             other => panic!("{other:?}"),
         };
@@ -273,10 +274,10 @@ mod tests {
         assert_eq!(field(None, cpu), "resources.cpu_percent");
         assert_eq!(field(Some(&some), memory), "resources.memory_max_mb");
         assert_eq!(field(Some(&some), io), "resources.io");
-        assert_eq!(plan(None, &name, &Budget::default(), &machine), Ok(None));
+        assert_eq!(plan(None, &name, &Budget::default(), none), Ok(None));
         let files = vec![("cpu.max", "50000 100000".to_string())];
         let group = Group { path: "/r/vm-a".into(), files };
-        assert_eq!(plan(Some(&some), &name, &cpu, &machine), Ok(Some(group)));
+        assert_eq!(plan(Some(&some), &name, &cpu, none), Ok(Some(group)));
     }
 
     #[test]
