@@ -125,8 +125,12 @@ fn limits_hold_or_are_refused() {
                 assert_eq!(of, &format!("resources.{field}"), "{answer}");
             }
         }
-        let io = daemon.call("Create", parameters("io", json!({ "io": { "read_mb": 1 } })));
-        assert_eq!(io["parameters"]["field"], "resources.io", "it has no disk: {io}");
+        for start in [true, false] {
+            let mut io = parameters("io", json!({ "io": { "read_mb": 1 } }));
+            io["start"] = start.into();
+            let answer = daemon.call("Create", io);
+            assert_eq!(answer["parameters"]["field"], "resources.io", "it has no disk: {answer}");
+        }
         assert_eq!(groups(&root), names([]));
         daemon.call("Teardown", json!({}));
     });

@@ -40,17 +40,14 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let Change::Create { name, spec, .. } = change else { return None };
         let is_set_up = self.host.is_some() || !spec.needs_tap_device();
         let is_known = self.engine.vm(name).is_ok() || self.strays.contains_key(name);
-        self.know(change);
-        let user = self.engine.user_for(name, spec).ok()?;
-        let recognise = |machine| self.launcher.recognise(machine, user);
-        if spec.machine.as_ref().is_some_and(|machine| recognise(machine).is_err()) {
-            return None;
-        }
         let is_new = !is_known && self.state.doubt().is_none();
         if !change.joins_group() || !is_set_up || !is_new {
             return None;
         }
+        self.know(change);
         // A refusal is found again.
+        let user = self.engine.user_for(name, spec).ok()?;
+        self.launcher.accept(name, spec, user).ok()?;
         if self.engine.probe_for(name, spec, now) != Ok(false) {
             return None;
         }

@@ -256,24 +256,39 @@ impl Launcher {
         Ok(inputs::checksums(&resolve_machine(machine, &self.defaults)?, reader))
     }
 
-    /// Whether the VM's user can open all files of a machine, now or once it has what it is given.
-    /// For their contents see [`Launcher::checksums`].
-    pub(super) fn verify(&self, machine: &MachineSpec, own: Option<VmUser>) -> Result<(), Refusal> {
+    /// Whether the host can have a VM that starts now: as [`Launcher::accept`], and the VM's user
+    /// can open all files of its machine, now or once it has what it is given. For their contents
+    /// see [`Launcher::checksums`].
+    pub(super) fn verify(
+        &self,
+        name: &VmName,
+        spec: &VmSpec,
+        own: Option<VmUser>,
+    ) -> Result<(), Refusal> {
+        self.accept(name, spec, own)?;
+        let Some(machine) = &spec.machine else { return Ok(()) };
         let resolved = resolve_machine(machine, &self.defaults)?;
         let program = self.options.program(resolved.hypervisor)?;
         self.refuse_without_kvm(resolved.hypervisor)?;
         let giver = self.giver(own);
-        act(self.user_of(own).as_ref(), || inputs::check(&resolved, program, giver))?;
-        self.recognise(machine, own)
+        act(self.user_of(own).as_ref(), || inputs::check(&resolved, program, giver))
+    }
+
+    /// Whether the host can have a VM that does not start yet: its limits can be kept, and those of
+    /// its disks that exist already are of the format that they are said to be of.
+    pub(super) fn accept(
+        &self,
+        name: &VmName,
+        spec: &VmSpec,
+        own: Option<VmUser>,
+    ) -> Result<(), Refusal> {
+        self.cgroup_of(name, spec, own)?;
+        spec.machine.as_ref().map_or(Ok(()), |machine| self.recognise(machine, own))
     }
 
     /// Whether the disks of a machine that exist already are of the format that they are said to be
     /// of.
-    pub(super) fn recognise(
-        &self,
-        machine: &MachineSpec,
-        own: Option<VmUser>,
-    ) -> Result<(), Refusal> {
+    fn recognise(&self, machine: &MachineSpec, own: Option<VmUser>) -> Result<(), Refusal> {
         if let Some(giver) = self.giver(own) {
             act(Some(giver), || inputs::recognise(machine))?;
         }

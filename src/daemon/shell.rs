@@ -176,7 +176,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.know_user(spec);
         let user = self.engine.user_for(name, spec).ok()?;
         let checksums = self.launcher.checksums(machine, user).ok()?;
-        if checksums.is_empty() || self.launcher.verify(machine, user).is_err() {
+        if checksums.is_empty() || self.launcher.verify(name, spec, user).is_err() {
             return None;
         }
         Some(checksums)
@@ -404,12 +404,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 self.refuse_in_doubt()?;
                 self.refuse_stray(name)?;
                 let user = self.engine.user_for(name, spec)?;
-                self.launcher.cgroup_of(name, spec, user)?;
-                if let Some(machine) = &spec.machine {
-                    match *start || *dry_run {
-                        true => self.launcher.verify(machine, user)?,
-                        false => self.launcher.recognise(machine, user)?,
-                    }
+                match *start || *dry_run {
+                    true => self.launcher.verify(name, spec, user)?,
+                    false => self.launcher.accept(name, spec, user)?,
                 }
                 if spec.needs_tap_device() && !dry_run && self.host.is_none() {
                     self.setup(false, Insistence::Overlaps, now)?;
@@ -422,10 +419,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             }
             Change::Start { name } => {
                 let record = &self.engine.vm(name)?.record;
-                self.launcher.cgroup_of(name, &record.spec, record.user)?;
-                if let Some(machine) = &record.spec.machine {
-                    self.launcher.verify(machine, record.user)?;
-                }
+                self.launcher.verify(name, &record.spec, record.user)?;
             }
             Change::Setup { .. }
             | Change::Teardown { .. }
