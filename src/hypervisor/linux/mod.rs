@@ -20,7 +20,7 @@
 //! (half a second); for a killed helper ([`HELPER_END_MS`]), or the keeper of the log of a VM that
 //! has ended ([`KEEPER_END_MS`]); for a killed hypervisor whose start is undone ([`KILL_MS`]).
 //! Before the loop begins, a new daemon also waits for processes that are about to become
-//! hypervisors, a second at most.
+//! hypervisors, ten seconds at most.
 
 pub mod confine;
 mod events;
