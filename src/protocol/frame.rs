@@ -246,42 +246,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    type Decoded = (Vec<Vec<u8>>, Option<FrameError>, Terminator);
-
-    /// All messages of `pieces`, the error that ended them, and the terminator.
-    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
-        let mut decoder = Decoder::default();
-        let mut messages = Vec::new();
-        for piece in pieces {
-            decoder.push(piece);
-            loop {
-                match decoder.take() {
-                    Ok(Some(message)) => messages.push(message.to_vec()),
-                    Ok(None) => break,
-                    Err(error) => return (messages, Some(error), decoder.terminator()),
-                }
-            }
-        }
-        let end = match decoder.finish() {
-            Ok(message) => {
-                messages.extend(message.map(<[u8]>::to_vec));
-                None
-            }
-            Err(error) => Some(error),
-        };
-        (messages, end, decoder.terminator())
-    }
+    use crate::protocol::fuzz::messages;
 
     fn good(bytes: &[u8]) -> (Vec<String>, Terminator) {
-        let (messages, error, terminator) = decode([bytes]);
+        let (found, error, terminator) = messages([bytes]);
         assert_eq!(error, None, "{:?}", String::from_utf8_lossy(bytes));
         let text = |m: Vec<u8>| String::from_utf8(m).unwrap();
-        (messages.into_iter().map(text).collect(), terminator)
+        (found.into_iter().map(text).collect(), terminator)
     }
 
     fn bad(bytes: &[u8]) -> FrameError {
-        decode([bytes]).1.expect("an error")
+        messages([bytes]).1.expect("an error")
     }
 
     #[test]
@@ -366,13 +341,13 @@ mod tests {
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
         ) {
             let bytes = parts.concat().into_bytes();
-            let whole = decode([&bytes[..]]);
-            prop_assert_eq!(&decode(bytes.chunks(1)), &whole);
+            let whole = messages([&bytes[..]]);
+            prop_assert_eq!(&messages(bytes.chunks(1)), &whole);
 
             let mut at: Vec<usize> = cuts.iter().map(|c| c.index(bytes.len() + 1)).collect();
             at.extend([0, bytes.len()]);
             at.sort_unstable();
-            prop_assert_eq!(&decode(at.windows(2).map(|w| &bytes[w[0]..w[1]])), &whole);
+            prop_assert_eq!(&messages(at.windows(2).map(|w| &bytes[w[0]..w[1]])), &whole);
         }
     }
 }

@@ -1,41 +1,39 @@
 //! Bodies of fuzz targets. Each takes any bytes, and panics if this module breaks a promise.
 
-use super::frame::{Decoder, MESSAGE_MAX, Terminator};
+use super::frame::{Decoder, FrameError, MESSAGE_MAX, Terminator};
 use super::{client, reply, request};
 
 /// Bytes that arrive in pieces give the same messages and the same error as in one piece. The bytes
 /// choose where they are cut.
 pub fn frame(bytes: &[u8]) {
     let piece = 1 + usize::from(bytes.first().copied().unwrap_or(0));
-    let (messages, error) = messages(std::iter::once(bytes));
-    assert_eq!(self::messages(bytes.chunks(piece)), (messages.clone(), error));
-    for message in messages {
+    let whole = messages([bytes]);
+    assert_eq!(messages(bytes.chunks(piece)), whole);
+    for message in whole.0 {
         assert!(message.len() < MESSAGE_MAX);
         request(&message);
     }
 }
 
-/// The messages in the pieces of a stream, and the error after them.
-fn messages<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<String>) {
+/// The messages of a stream, the error that ended them, and how replies to them end.
+pub(super) type Messages = (Vec<Vec<u8>>, Option<FrameError>, Terminator);
+
+/// Takes all messages out of the pieces of a stream.
+pub(super) fn messages<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Messages {
     let mut decoder = Decoder::default();
     let mut messages = Vec::new();
-    for piece in pieces {
-        decoder.push(piece);
-        loop {
-            match decoder.take() {
-                Ok(Some(message)) => messages.push(message.to_vec()),
-                Ok(None) => break,
-                Err(error) => return (messages, Some(error.to_string())),
+    let decode = || {
+        for piece in pieces {
+            decoder.push(piece);
+            while let Some(message) = decoder.take()? {
+                messages.push(message.to_vec());
             }
         }
-    }
-    match decoder.finish() {
-        Ok(message) => {
-            messages.extend(message.map(<[u8]>::to_vec));
-            (messages, None)
-        }
-        Err(error) => (messages, Some(error.to_string())),
-    }
+        messages.extend(decoder.finish()?.map(<[u8]>::to_vec));
+        Ok(())
+    };
+    let error = decode().err();
+    (messages, error, decoder.terminator())
 }
 
 /// A message decodes to a call or to a fault, and volnet can answer a fault.
