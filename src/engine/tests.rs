@@ -46,16 +46,7 @@ fn at(mono: u64) -> Now {
 }
 
 fn machine() -> Option<MachineSpec> {
-    Some(MachineSpec {
-        hypervisor: None,
-        kernel: None,
-        initramfs: None,
-        disks: Vec::new(),
-        cpus: 1,
-        memory_mb: 128,
-        cmdline: String::new(),
-        args: Vec::new(),
-    })
+    Some(MachineSpec { cpus: 1, memory_mb: 128, ..MachineSpec::default() })
 }
 
 fn create(text: &str, spec: VmSpec, start: bool) -> Change {

@@ -105,14 +105,10 @@ mod tests {
             readonly: *readonly,
         };
         MachineSpec {
-            hypervisor: None,
-            kernel: None,
-            initramfs: None,
             disks: disks.iter().map(disk).collect(),
             cpus: 1,
             memory_mb: 128,
-            cmdline: String::new(),
-            args: Vec::new(),
+            ..MachineSpec::default()
         }
     }
 

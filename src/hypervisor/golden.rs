@@ -32,14 +32,10 @@ fn disk(path: &str, format: DiskFormat, readonly: bool) -> Disk {
 /// A VM whose root file system is its initramfs.
 fn appliance() -> MachineSpec {
     MachineSpec {
-        hypervisor: None,
-        kernel: None,
         initramfs: Some(file("/srv/web.cpio.gz")),
-        disks: Vec::new(),
         cpus: 1,
         memory_mb: 128,
-        cmdline: String::new(),
-        args: Vec::new(),
+        ..MachineSpec::default()
     }
 }
 

@@ -231,8 +231,7 @@ mod tests {
             disks: vec![disk],
             cpus: 1,
             memory_mb: 128,
-            cmdline: String::new(),
-            args: Vec::new(),
+            ..MachineSpec::default()
         }
     }
 

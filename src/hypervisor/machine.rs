@@ -57,16 +57,7 @@ mod tests {
     use crate::model::spec::File;
 
     fn machine() -> MachineSpec {
-        MachineSpec {
-            hypervisor: None,
-            kernel: None,
-            initramfs: None,
-            disks: Vec::new(),
-            cpus: 1,
-            memory_mb: 128,
-            cmdline: String::new(),
-            args: Vec::new(),
-        }
+        MachineSpec { cpus: 1, memory_mb: 128, ..MachineSpec::default() }
     }
 
     fn file(path: &str) -> Option<File> {

@@ -25,16 +25,7 @@ pub(crate) fn name(name: &str) -> VmName {
 
 /// A bridged, durable VM with a machine.
 pub(crate) fn spec() -> VmSpec {
-    let machine = MachineSpec {
-        hypervisor: None,
-        kernel: None,
-        initramfs: None,
-        disks: Vec::new(),
-        cpus: 1,
-        memory_mb: 64,
-        cmdline: String::new(),
-        args: Vec::new(),
-    };
+    let machine = MachineSpec { cpus: 1, memory_mb: 64, ..MachineSpec::default() };
     // Each start makes a disk for it, which is in the VM's folder.
     let config = Kept::new(&serde_json::json!({ "cloud_init": {} }));
     VmSpec { machine: Some(Box::new(machine)), config: Some(config), ..VmSpec::default() }

@@ -91,16 +91,7 @@ fn limits(choices: &mut Choices<'_>) -> Limits {
 }
 
 fn create(name: VmName, choices: &mut Choices<'_>) -> Change {
-    let machine = MachineSpec {
-        hypervisor: None,
-        kernel: None,
-        initramfs: None,
-        disks: Vec::new(),
-        cpus: 1,
-        memory_mb: 64,
-        cmdline: String::new(),
-        args: Vec::new(),
-    };
+    let machine = MachineSpec { cpus: 1, memory_mb: 64, ..MachineSpec::default() };
     let spec = VmSpec {
         networks: wanted(choices),
         machine: (choices.byte() % 8 != 7).then(|| Box::new(machine)),
