@@ -486,13 +486,18 @@ fn a_network_has_a_policy_for_vms_that_have_none_of_their_own() {
 #[test]
 fn a_policy_that_changes_holds_for_connections_that_stand_and_is_counted() {
     in_namespace(|| {
-        let (_world, _server) = wide_world();
+        let (world, _server) = wide_world();
         let mut daemon = Daemon::start(&[]);
         let config = json!({ "network": { "policy": "internet" } });
         let web = Guest::of(&create(&daemon, "web", config));
         let other = Guest::of(&create(&daemon, "other", json!({})));
         let mut flow = Flow::open(Some(&web.space), "tcp", WORLD_IP, 80);
         assert_eq!(flow.echo("hello"), "hello");
+        eventually("the guest has acknowledged all, and sends nothing more", || {
+            let sockets = world.run("ss -Hnt state established sport = :80");
+            // Recv-Q, Send-Q, the addresses.
+            sockets.lines().count() == 1 && sockets.split_whitespace().nth(1) == Some("0")
+        });
         let (allowed, denied) = counted(&daemon, "web");
         assert!(allowed >= 4 && denied == 0, "{allowed} {denied}");
         assert_eq!(counted(&daemon, "other"), (0, 0));
