@@ -18,7 +18,7 @@ const HOST: &str = "203.0.113.1";
 const GATEWAY: &str = "192.168.127.1";
 
 /// Tells whoever comes by TCP or UDP to a port by which address it comes; by TCP, sends everything
-/// back that follows.
+/// back that follows. It ends with its input.
 const SERVER: &str = r#"
 import socket, sys, threading
 port = int(sys.argv[1])
@@ -30,13 +30,16 @@ def tcp():
     server = socket.create_server(("", port))
     while True:
         threading.Thread(target=serve, args=server.accept(), daemon=True).start()
+def udp():
+    while True:
+        _, address = server.recvfrom(4096)
+        server.sendto((address[0] + "\n").encode(), address)
 threading.Thread(target=tcp, daemon=True).start()
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("", port))
+threading.Thread(target=udp, daemon=True).start()
 print("ready", flush=True)
-while True:
-    _, address = server.recvfrom(4096)
-    server.sendto((address[0] + "\n").encode(), address)
+sys.stdin.read()
 "#;
 
 /// Prints what the server says first, and then for each line of its input what comes back.
@@ -121,6 +124,7 @@ fn ask(from: Option<&Space>, protocol: &str, address: &str, port: u16) -> Option
 fn serve(space: &Space, port: u16) -> Running {
     let mut child = python(Some(space))
         .args(["-c", SERVER, &port.to_string()])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("python3 runs");

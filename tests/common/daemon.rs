@@ -26,6 +26,40 @@ pub(crate) struct Daemon {
     pub(crate) program: PathBuf,
     flags: Vec<String>,
     child: Option<Child>,
+    _guard: Guard,
+}
+
+/// Kills a daemon and its hypervisors if this program is killed and cannot do that itself: then the
+/// guard's input ends.
+struct Guard(Child);
+
+impl Guard {
+    /// The argument is the folder of the daemon, which is in its arguments and in the environments
+    /// of its hypervisors.
+    const SCRIPT: &str = r#"
+        read -r _
+        grep -lzxF -e "$0/volnet.sock" -e "VOLNET_RUNTIME=$0/run" \
+            /proc/[0-9]*/cmdline /proc/[0-9]*/environ | cut -d/ -f3 | xargs -r kill -9
+    "#;
+
+    fn new(folder: &Path) -> Guard {
+        let child = Command::new("sh")
+            .args(["-c", Guard::SCRIPT])
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Guard(child.expect("sh starts"))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        // This closes its input.
+        let _ = self.0.wait();
+    }
 }
 
 impl Daemon {
@@ -55,7 +89,7 @@ impl Daemon {
         std::fs::write(folder.join("config.json"), "{}").expect("a configuration");
         let flags = flags.iter().map(|flag| (*flag).to_string()).collect();
         let program = env!("CARGO_BIN_EXE_volnet").into();
-        Daemon { folder, program, flags, child: None }
+        Daemon { _guard: Guard::new(&folder), folder, program, flags, child: None }
     }
 
     /// Starts the daemon on the files that are there, and waits until it answers.
