@@ -11,6 +11,7 @@ use super::config::{self, Config};
 use super::fields::{Document, Place};
 use super::manifest::{self, Manifest};
 use super::sections::{FileSource, Network};
+use crate::model::budget::Controller;
 use crate::model::document::Kept;
 use crate::model::error::Refusal;
 use crate::model::expose::{EXPOSED_MAX, Expose};
@@ -41,13 +42,8 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
                       a VM whose hypervisor somebody else starts";
         return Err(Place::root(Document::Config).field("owner").refuse(reason));
     }
-    if !config.args.is_empty() && machine.is_none() {
-        let reason = "volnet starts no hypervisor for this VM, to which it could give them";
-        return Err(Place::root(Document::Config).field("args").refuse(reason));
-    }
-    if config.run_as.is_some() && machine.is_none() {
-        let reason = "volnet starts no hypervisor for this VM; `owner` says who does";
-        return Err(Place::root(Document::Config).field("run_as").refuse(reason));
+    if machine.is_none() {
+        refuse_for_hypervisor(&config)?;
     }
     Ok(VmSpec {
         networks: resolve_networks(&manifest.network, &config)?,
@@ -62,6 +58,23 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
         manifest: kept.0,
         config: kept.1,
     })
+}
+
+/// Refuses what is only for a hypervisor that volnet starts.
+fn refuse_for_hypervisor(config: &Config) -> Result<(), Refusal> {
+    let args = (!config.args.is_empty()).then_some("args");
+    let run_as = config.run_as.is_some().then_some("run_as");
+    let limit = config.budget.needs().next().map(Controller::field);
+    for (field, reason) in [
+        (args, "volnet starts no hypervisor for this VM, to which it could give them"),
+        (run_as, "volnet starts no hypervisor for this VM; `owner` says who does"),
+        (limit, "volnet starts no hypervisor for this VM, which it could limit"),
+    ] {
+        if let Some(field) = field {
+            return Err(Place::root(Document::Config).field(field).refuse(reason));
+        }
+    }
+    Ok(())
 }
 
 /// The networks of the VM. The first is merged with the manifest's section; the ports that stand
