@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use super::wire::{
     A, AAAA, AUTHENTIC_DATA, AUTHORITATIVE, CHECKING_DISABLED, EDNS_MAX, Edns, HEADER, Header,
-    OPCODE, OPT, PTR, Question, RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, ResourceRecord,
-    TRUNCATED, UDP_MAX,
+    OPCODE, PTR, Question, RECURSION_AVAILABLE, RECURSION_DESIRED, RESPONSE, TRUNCATED, UDP_MAX,
 };
 use super::{DomainName, Malformed};
 
@@ -97,15 +96,8 @@ impl DnsQuery {
         if message.len() > QUESTION_MAX {
             return Err(Malformed::Sections);
         }
-        let (question, mut at) = Question::read(message, HEADER)?;
-        let mut edns = None;
-        for _ in 0..additional {
-            let (record, next) = ResourceRecord::read(message, at)?;
-            if record.kind == OPT && edns.replace(Edns::of(&record)).is_some() {
-                return Err(Malformed::Sections);
-            }
-            at = next;
-        }
+        let (question, at) = Question::read(message, HEADER)?;
+        let edns = Edns::among(message, at, additional)?;
         Ok(DnsQuery { id: header.id, flags: header.flags, question, edns })
     }
 

@@ -53,14 +53,7 @@ impl<'a> Response<'a> {
             at = next;
         }
         let records = &message[begin..at];
-        let mut edns = None;
-        for _ in 0..additional {
-            let (record, next) = ResourceRecord::read(message, at)?;
-            if record.kind == OPT && edns.replace(Edns::of(&record)).is_some() {
-                return Err(Malformed::Sections);
-            }
-            at = next;
-        }
+        let edns = Edns::among(message, at, additional)?;
         Ok(Response { header, records, edns, ours })
     }
 

@@ -134,8 +134,21 @@ pub struct Edns {
 }
 
 impl Edns {
+    /// Reads so many additional records at an offset, of which one at most is an OPT record.
+    pub fn among(message: &[u8], mut at: usize, count: u16) -> Result<Option<Edns>, Malformed> {
+        let mut edns = None;
+        for _ in 0..count {
+            let (record, next) = ResourceRecord::read(message, at)?;
+            if record.kind == OPT && edns.replace(Edns::of(&record)).is_some() {
+                return Err(Malformed::Sections);
+            }
+            at = next;
+        }
+        Ok(edns)
+    }
+
     /// Takes an OPT record.
-    pub fn of(record: &ResourceRecord<'_>) -> Edns {
+    fn of(record: &ResourceRecord<'_>) -> Edns {
         Edns { size: record.class, flags: record.ttl, options: record.data.into() }
     }
 
