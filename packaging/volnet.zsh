@@ -137,6 +137,7 @@ _volnet() {
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
             '*--vsock[give it vsock beside its networks]' \
+            '*--rng[give it random numbers from the host]' \
             '*--ephemeral[forget the VM when the host reboots]' \
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
@@ -148,10 +149,12 @@ _volnet() {
             '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
             '*--initramfs[the initial RAM file system]:FILE:_files' \
             '*--rootfs[the root file system, raw, or qcow2 if it ends so; FILE,format=FORMAT says which]:FILE:_files' \
-            '*--disk[one more disk; may be given several times]:FILE(,readonly)(,format=FORMAT):_files' \
+            '*--disk[one more disk; may be given several times. CACHE is writeback, none or unsafe; mb and iops are the most that is read and written a second]:FILE(,readonly)(,format=FORMAT)(,cache=CACHE)(,mb=N)(,iops=N):_files' \
             '*--cloud-init[a disk for cloud-init, with this user-data and the network of the VM]:FILE:_files' \
             '*--cpus[virtual CPUs, 1]:N:' \
             '*--memory[memory, 512]:MIB:' \
+            '*--hugepages[take its memory from the host’s huge pages]' \
+            '*--balloon[let memory that it frees go back to the host]' \
             '*--cpu-percent[its processor time, 100 is one CPU]:N:' \
             '*--memory-max[its memory with the hypervisor’s]:MIB:' \
             '*--read-mb[MB that it reads a second]:N:' \
@@ -185,6 +188,7 @@ _volnet() {
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
             '*--vsock[give it vsock beside its networks]' \
+            '*--rng[give it random numbers from the host]' \
             '*--ephemeral[forget the VM when the host reboots]' \
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
@@ -196,10 +200,12 @@ _volnet() {
             '*--cmdline[the kernel command line; volnet adds the network’s part]:TEXT:' \
             '*--initramfs[the initial RAM file system]:FILE:_files' \
             '*--rootfs[the root file system, raw, or qcow2 if it ends so; FILE,format=FORMAT says which]:FILE:_files' \
-            '*--disk[one more disk; may be given several times]:FILE(,readonly)(,format=FORMAT):_files' \
+            '*--disk[one more disk; may be given several times. CACHE is writeback, none or unsafe; mb and iops are the most that is read and written a second]:FILE(,readonly)(,format=FORMAT)(,cache=CACHE)(,mb=N)(,iops=N):_files' \
             '*--cloud-init[a disk for cloud-init, with this user-data and the network of the VM]:FILE:_files' \
             '*--cpus[virtual CPUs, 1]:N:' \
             '*--memory[memory, 512]:MIB:' \
+            '*--hugepages[take its memory from the host’s huge pages]' \
+            '*--balloon[let memory that it frees go back to the host]' \
             '*--cpu-percent[its processor time, 100 is one CPU]:N:' \
             '*--memory-max[its memory with the hypervisor’s]:MIB:' \
             '*--read-mb[MB that it reads a second]:N:' \

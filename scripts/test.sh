@@ -13,7 +13,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 CHECK_TESTS='corpus netlink rooms'
-GUEST_TESTS='guests by_hand readme'
+GUEST_TESTS='guests devices by_hand readme'
 # Steps of the random simulation in "check". "kernel" runs the whole simulation.
 CHECK_SIMULATION_STEPS=20000
 

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 const README: &str = include_str!("../README.md");
 const CLOUD_INIT: &str = include_str!("../docs/CLOUD_INIT.md");
+const HYPERVISORS: &str = include_str!("../docs/HYPERVISORS.md");
 const MANIFESTS: &str = include_str!("../docs/MANIFESTS.md");
 const MODES: &str = include_str!("../docs/MODES.md");
 const SCRIPTS: &str = include_str!("../docs/SCRIPTS.md");
@@ -39,6 +40,11 @@ fn the_commands_of_the_readme_work() {
 #[test]
 fn the_commands_about_cloud_init_work() {
     with_a_daemon(CLOUD_INIT);
+}
+
+#[test]
+fn the_commands_about_hypervisors_work() {
+    with_a_daemon(HYPERVISORS);
 }
 
 #[test]

@@ -253,7 +253,7 @@ fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
             nic += usize::from(std::mem::replace(&mut named, true));
         }
         match (flag.name, flag.field) {
-            ("disk", _) => disks.push(disk(text)),
+            ("disk", _) => disks.push(disk(text)?),
             ("arg", _) => args.push(text.clone()),
             ("expose", _) => expose.push((nic, exposed(text)?)),
             (name, Some(field)) => {
@@ -474,18 +474,27 @@ fn range(text: &str) -> Option<(u16, u16)> {
     Some((first, last.checked_sub(first)?.checked_add(1)?))
 }
 
-/// `FILE`, with `,readonly` and `,format=FORMAT` behind it.
-fn disk(text: &str) -> Disk {
-    let (mut path, mut readonly, mut format) = (text, false, None);
-    loop {
-        if let Some(rest) = path.strip_suffix(",readonly") {
-            (path, readonly) = (rest, true);
-        } else if let Some((rest, word)) = path.rsplit_once(",format=") {
-            (path, format) = (rest, Some(word.to_owned()));
-        } else {
-            return Disk { path: path.into(), readonly, format };
+/// `FILE`, with `,readonly`, `,format=FORMAT` and the like behind it.
+fn disk(text: &str) -> Result<Disk, Stop> {
+    let mut disk = Disk::default();
+    let mut path = text;
+    while let Some((rest, option)) = path.rsplit_once(',') {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let number = || {
+            let number = value.parse().ok();
+            number.ok_or_else(|| wrong(format!("--disk: {value:?} is not a whole number")))
+        };
+        match name {
+            "readonly" => disk.readonly = true,
+            "format" => disk.format = Some(value.into()),
+            "cache" => disk.cache = Some(value.into()),
+            "mb" => disk.mb = Some(number()?),
+            "iops" => disk.iops = Some(number()?),
+            _ => break,
         }
+        path = rest;
     }
+    Ok(Disk { path: path.into(), ..disk })
 }
 
 fn wrong(reason: impl Into<String>) -> Stop {

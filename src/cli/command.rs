@@ -139,7 +139,7 @@ pub(super) enum Setting {
 }
 
 /// A disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Disk {
     /// The image, whose path may be relative.
     pub(super) path: PathBuf,
@@ -147,6 +147,12 @@ pub(super) struct Disk {
     pub(super) readonly: bool,
     /// Its format; `None`: as the ending of its name says.
     pub(super) format: Option<String>,
+    /// Its cache.
+    pub(super) cache: Option<String>,
+    /// MB that are read and written a second.
+    pub(super) mb: Option<u64>,
+    /// Reads and writes a second.
+    pub(super) iops: Option<u64>,
 }
 
 /// What is done to VMs that exist.

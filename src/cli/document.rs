@@ -128,11 +128,20 @@ fn add_disks(manifest: &mut Value, disks: &[Disk], base: &Path) -> Result<(), St
     let manifest = manifest.as_object_mut().ok_or("the manifest is not a JSON object")?;
     let list = list(manifest, "disks")?;
     for disk in disks {
-        list.push(json!({
+        let mut described = json!({
             "source": absolute(&disk.path, base)?,
             "format": disk.format.as_deref().unwrap_or(format(&disk.path)),
             "readonly": disk.readonly
-        }));
+        });
+        if let Some(cache) = &disk.cache {
+            described["cache"] = cache.as_str().into();
+        }
+        for (name, limit) in [("mb", disk.mb), ("iops", disk.iops)] {
+            if let Some(limit) = limit {
+                described["limits"][name] = limit.into();
+            }
+        }
+        list.push(described);
     }
     Ok(())
 }
@@ -264,8 +273,8 @@ mod tests {
     #[test]
     fn disks_go_to_the_manifest_that_counts() {
         let disks = vec![
-            Disk { path: "a.img".into(), readonly: false, format: None },
-            Disk { path: "/b.qcow2".into(), readonly: true, format: None },
+            Disk { path: "a.img".into(), ..Disk::default() },
+            Disk { path: "/b.qcow2".into(), readonly: true, ..Disk::default() },
         ];
         let create = Create { disks, ..create() };
         let a = json!({"source": "/home/me/a.img", "format": "raw", "readonly": false});

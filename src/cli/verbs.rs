@@ -158,7 +158,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 34] = [
+const CREATION: [Flag; 37] = [
     text(
         "mode",
         "MODE",
@@ -214,6 +214,7 @@ const CREATION: [Flag; 34] = [
         "let a port of the host lead to the VM; may be given several times",
     ),
     yes("vsock", None, "vsock", "give it vsock beside its networks"),
+    yes("rng", None, "rng", "give it random numbers from the host"),
     yes("ephemeral", None, "ephemeral", "forget the VM when the host reboots"),
     yes("autostart", None, "autostart", "start it when the daemon starts"),
     text(
@@ -274,9 +275,10 @@ const CREATION: [Flag; 34] = [
     ),
     valued(
         "disk",
-        "FILE[,readonly][,format=FORMAT]",
+        "FILE[,readonly][,format=FORMAT][,cache=CACHE][,mb=N][,iops=N]",
         Complete::Files,
-        "one more disk; may be given several times",
+        "one more disk; may be given several times. CACHE is writeback, none or unsafe; mb and \
+         iops are the most that is read and written a second",
     ),
     Flag {
         field: Some(Field {
@@ -293,6 +295,8 @@ const CREATION: [Flag; 34] = [
     },
     number("cpus", "N", "resources", "cpu_cores", "virtual CPUs, 1"),
     number("memory", "MIB", "resources", "memory_mb", "memory, 512"),
+    yes("hugepages", Some("resources"), "hugepages", "take its memory from the host's huge pages"),
+    yes("balloon", Some("resources"), "balloon", "let memory that it frees go back to the host"),
     number("cpu-percent", "N", "resources", "cpu_percent", "its processor time, 100 is one CPU"),
     number("memory-max", "MIB", "resources", "memory_max_mb", "its memory with the hypervisor's"),
     number("read-mb", "N", "resources.io", "read_mb", "MB that it reads a second"),

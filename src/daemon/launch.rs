@@ -560,7 +560,7 @@ mod tests {
     use super::*;
     use crate::config::{self, Flags};
     use crate::model::budget::{Budget, Controller, IoRates};
-    use crate::model::spec::{Disk, DiskFormat, File as FileSpec};
+    use crate::model::spec::{Disk, File as FileSpec};
     use crate::store::tests::Scratch;
 
     #[test]
@@ -570,11 +570,7 @@ mod tests {
         fs::set_permissions(secret.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let path = secret.path().join("disk");
         fs::write(&path, "").unwrap();
-        let disk = Disk {
-            file: FileSpec { path: path.clone(), sha256: None },
-            format: DiskFormat::Raw,
-            readonly: false,
-        };
+        let disk = Disk { file: FileSpec { path: path.clone(), sha256: None }, ..Disk::default() };
         let machine = MachineSpec { disks: vec![disk], ..MachineSpec::default() };
         let spec = VmSpec {
             machine: Some(Box::new(machine)),

@@ -2,7 +2,8 @@
 //!
 //! The serial port is `tty`: the hypervisor's standard output, which appends to the log. `file=`
 //! would truncate the log at every start. The type of an image is always given: otherwise it is
-//! guessed, and a guest could choose it by writing another header to its disk.
+//! guessed, and a guest could choose it by writing another header to its disk. Each guest has a
+//! virtio-rng device, also without `--rng`.
 //!
 //! `ip=` and `mask=` of `--net` are the host's side of a tap that Cloud Hypervisor makes itself.
 //! The guest's address is on the kernel command line; see
@@ -15,7 +16,7 @@ use super::{
     Launch, LaunchNic, VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
-use crate::model::spec::Disk;
+use crate::model::spec::{Disk, DiskCache, MachineSpec};
 
 /// The kernel command line of every guest: its console, and to restart on a panic.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
@@ -26,6 +27,9 @@ const API_SOCKET: &str = "api.sock";
 /// The FIFO of its events: `--event-monitor` opens it for writing and never waits for a reader
 /// (event_monitor/src/lib.rs).
 pub(super) const EVENTS: &str = "events";
+/// In how many milliseconds the bucket of a limit is full again: its size is then the rate of a
+/// second (docs/io_throttling.md).
+const REFILL_MS: u32 = 1000;
 /// Characters that a value within an option cannot have: the separators and quotes of the parser.
 const SPECIAL: [char; 4] = [',', '"', '[', ']'];
 
@@ -58,7 +62,11 @@ pub fn command(
     // The guest gets no virtualisation of its own, which is a large part of the host's kernel. On
     // by default (vmm/src/vm_config.rs).
     option("--cpus", format!("boot={},nested=off", machine.cpus));
-    option("--memory", format!("size={}M", machine.memory_mb));
+    option("--memory", memory_value(machine));
+    if machine.balloon {
+        // It stays empty. By it the guest tells which pages it has freed (docs/balloon.md).
+        option("--balloon", "size=0,deflate_on_oom=on,free_page_reporting=on".into());
+    }
     option("--serial", "tty".into());
     option("--console", "off".into());
     // By this device the guest says that it panics.
@@ -80,6 +88,14 @@ pub fn command(
         control: control(&launch.folder)?,
         events: Some(EventSource::Fifo(events.into())),
     })
+}
+
+fn memory_value(machine: &MachineSpec) -> String {
+    let mut value = format!("size={}M", machine.memory_mb);
+    if machine.hugepages {
+        value += ",hugepages=on,hugepage_size=2M";
+    }
+    value
 }
 
 /// How to ask it to power its guest off.
@@ -125,7 +141,22 @@ fn net_value(index: usize, nic: &LaunchNic, options: &CloudHypervisorOptions) ->
 fn disk_value(disk: &Disk) -> Result<String, Refusal> {
     let path = plain(text::path(&disk.file.path, "disks")?, "disks")?;
     let readonly = if disk.readonly { "on" } else { "off" };
-    Ok(format!("path={path},readonly={readonly},image_type={}", disk.format.as_str()))
+    let mut value = format!("path={path},readonly={readonly},image_type={}", disk.format.as_str());
+    match disk.cache {
+        DiskCache::Writeback => {}
+        DiskCache::None => value += ",direct=on",
+        DiskCache::Unsafe => {
+            let reason = "cloud-hypervisor has no cache `unsafe`; it has `writeback` and `none`";
+            return Err(text::refuse("disks.cache", reason));
+        }
+    }
+    if let Some(bytes) = disk.limits.bytes() {
+        value += &format!(",bw_size={bytes},bw_refill_time={REFILL_MS}");
+    }
+    if let Some(iops) = disk.limits.iops {
+        value += &format!(",ops_size={iops},ops_refill_time={REFILL_MS}");
+    }
+    Ok(value)
 }
 
 /// A value within an option, which must not need quoting.

@@ -101,8 +101,8 @@ mod tests {
     fn machine(disks: &[(&Path, bool)]) -> MachineSpec {
         let disk = |(path, readonly): &(&Path, bool)| Disk {
             file: spec::File { path: path.to_path_buf(), sha256: None },
-            format: DiskFormat::Raw,
             readonly: *readonly,
+            ..Disk::default()
         };
         MachineSpec {
             disks: disks.iter().map(disk).collect(),

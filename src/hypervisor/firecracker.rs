@@ -14,7 +14,7 @@ use super::{
     text,
 };
 use crate::model::error::Refusal;
-use crate::model::spec::{Disk, DiskFormat};
+use crate::model::spec::{Disk, DiskCache, DiskFormat, DiskLimits};
 
 /// The kernel command line of every guest: its console, and to end on a panic or a restart, which
 /// are the same for Firecracker. On arm64 the serial port is a 16550, too, and the kernel passes
@@ -53,10 +53,17 @@ pub fn command(
     let mut config = network(&launch.attachment())?;
     config.insert("boot-source".into(), boot.into());
     config.insert("drives".into(), drives.collect::<Result<Vec<_>, _>>()?.into());
-    config.insert(
-        "machine-config".into(),
-        json!({"vcpu_count": machine.cpus, "mem_size_mib": machine.memory_mb}),
-    );
+    let mut resources = json!({"vcpu_count": machine.cpus, "mem_size_mib": machine.memory_mb});
+    if machine.hugepages {
+        resources["huge_pages"] = "2M".into();
+    }
+    config.insert("machine-config".into(), resources);
+    if machine.balloon {
+        config.insert("balloon".into(), balloon());
+    }
+    if machine.rng {
+        config.insert("entropy".into(), json!({}));
+    }
     let api = text::in_folder(&launch.folder, API_SOCKET)?;
     let file = text::in_folder(&launch.folder, "fc.json")?;
     Ok(HypervisorCommand {
@@ -78,6 +85,12 @@ pub fn command(
         control: control(&launch.folder)?,
         events: None,
     })
+}
+
+/// A balloon that stays empty, and by which the guest tells which pages it has freed
+/// (docs/ballooning.md).
+fn balloon() -> Value {
+    json!({"amount_mib": 0, "deflate_on_oom": true, "free_page_reporting": true})
 }
 
 /// What it calls itself in its log: the VM's name, with dashes for what it does not take.
@@ -132,6 +145,15 @@ fn interface(index: usize, nic: &LaunchNic) -> Result<Value, Refusal> {
     Ok(interface)
 }
 
+/// Buckets that are full again after a second (src/firecracker/swagger/firecracker.yaml).
+fn rate_limiter(limits: &DiskLimits) -> Option<Value> {
+    let bucket = |size: u64| json!({"size": size, "refill_time": 1000});
+    let mut limiter = Map::new();
+    limiter.extend(limits.bytes().map(|bytes| ("bandwidth".into(), bucket(bytes))));
+    limiter.extend(limits.iops.map(|iops| ("ops".into(), bucket(iops.into()))));
+    (!limiter.is_empty()).then(|| limiter.into())
+}
+
 /// A disk. No disk is the root device, because Firecracker would add a `root=` of its own to ours.
 fn drive(index: usize, disk: &Disk) -> Result<Value, Refusal> {
     let path = text::path(&disk.file.path, "disks")?;
@@ -143,10 +165,19 @@ fn drive(index: usize, disk: &Disk) -> Result<Value, Refusal> {
                 "is_root_device": false,
                 "is_read_only": disk.readonly,
             });
-            if !disk.readonly {
+            match disk.cache {
                 // Otherwise it offers no flush to the guest (docs/api_requests/block-caching.md):
                 // data that the guest has synced would be lost if the host dies.
-                drive["cache_type"] = "Writeback".into();
+                DiskCache::Writeback if !disk.readonly => drive["cache_type"] = "Writeback".into(),
+                DiskCache::Writeback => {}
+                DiskCache::Unsafe => drive["cache_type"] = "Unsafe".into(),
+                DiskCache::None => {
+                    let reason = "firecracker has no cache `none`; it has `writeback` and `unsafe`";
+                    return Err(text::refuse("disks.cache", reason));
+                }
+            }
+            if let Some(limiter) = rate_limiter(&disk.limits) {
+                drive["rate_limiter"] = limiter;
             }
             Ok(drive)
         }

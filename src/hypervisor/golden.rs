@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::template::Template;
 use super::*;
-use crate::model::spec::{Disk, DiskFormat, File};
+use crate::model::spec::{Disk, DiskCache, DiskFormat, DiskLimits, File};
 
 /// The tap of the VM in these tests.
 const PORT: LaunchNic = LaunchNic {
@@ -26,7 +26,7 @@ fn file(path: &str) -> File {
 }
 
 fn disk(path: &str, format: DiskFormat, readonly: bool) -> Disk {
-    Disk { file: file(path), format, readonly }
+    Disk { file: file(path), format, readonly, ..Disk::default() }
 }
 
 /// A VM whose root file system is its initramfs.
@@ -159,6 +159,43 @@ fn every_driver_with_a_seed_disk() {
     appliance.disks.push(seed::disk(&launch(&appliance).folder));
     for hypervisor in [QEMU, CLOUD_HYPERVISOR, FIRECRACKER, "other"] {
         check("seed", hypervisor, &bridged(&appliance), &options);
+    }
+}
+
+/// A VM with all that a guest may have beside its files and networks.
+fn equipped() -> MachineSpec {
+    MachineSpec { hugepages: true, balloon: true, rng: true, ..appliance() }
+}
+
+#[test]
+fn every_driver_with_all_devices() {
+    let (equipped, options) = (equipped(), options());
+    for hypervisor in [QEMU, CLOUD_HYPERVISOR, FIRECRACKER] {
+        check("devices", hypervisor, &launch(&equipped), &options);
+    }
+    let of = |cache, limits| MachineSpec {
+        disks: vec![Disk { cache, limits, ..disk("/srv/data.img", DiskFormat::Raw, false) }],
+        ..appliance()
+    };
+    let limits = DiskLimits { mb: Some(50), iops: Some(1000) };
+    for (hypervisor, cache) in [
+        (QEMU, DiskCache::None),
+        (CLOUD_HYPERVISOR, DiskCache::None),
+        (FIRECRACKER, DiskCache::Unsafe),
+    ] {
+        check("limited-disk", hypervisor, &launch(&of(cache, limits)), &options);
+    }
+    let none = DiskLimits::default();
+    refused(CLOUD_HYPERVISOR, &launch(&of(DiskCache::Unsafe, none)), "disks.cache");
+    refused(FIRECRACKER, &launch(&of(DiskCache::None, none)), "disks.cache");
+    for (field, machine) in [
+        ("disks.cache", of(DiskCache::None, none)),
+        ("disks.limits", of(DiskCache::Writeback, limits)),
+        ("resources.hugepages", MachineSpec { hugepages: true, ..appliance() }),
+        ("resources.balloon", MachineSpec { balloon: true, ..appliance() }),
+        ("rng", MachineSpec { rng: true, ..appliance() }),
+    ] {
+        refused("other", &launch(&machine), field);
     }
 }
 

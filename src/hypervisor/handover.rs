@@ -64,7 +64,7 @@ mod tests {
     use std::os::unix::fs::chown;
 
     use super::*;
-    use crate::model::spec::{Disk, DiskFormat, File as FileSpec};
+    use crate::model::spec::{Disk, File as FileSpec};
     use crate::store::tests::Scratch;
 
     fn user(uid: u32) -> User {
@@ -74,8 +74,7 @@ mod tests {
     fn machine(paths: &[&Path]) -> MachineSpec {
         let disk = |path: &&Path| Disk {
             file: FileSpec { path: path.to_path_buf(), sha256: None },
-            format: DiskFormat::Raw,
-            readonly: false,
+            ..Disk::default()
         };
         MachineSpec { disks: paths.iter().map(disk).collect(), ..MachineSpec::default() }
     }

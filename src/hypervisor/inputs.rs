@@ -209,7 +209,7 @@ fn hash(mut file: fs::File, is_over: impl Fn() -> bool) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::spec::{Disk, DiskFormat};
+    use crate::model::spec::Disk;
     use crate::store::tests::Scratch;
 
     // printf abc | sha256sum; also FIPS 180-2, B.1.
@@ -222,8 +222,7 @@ mod tests {
     fn machine(scratch: &Scratch) -> MachineSpec {
         let path = scratch.path().join("abc");
         fs::write(&path, "abc").unwrap();
-        let disk =
-            Disk { file: file(path.clone(), Some(ABC)), format: DiskFormat::Raw, readonly: true };
+        let disk = Disk { file: file(path.clone(), Some(ABC)), readonly: true, ..Disk::default() };
         MachineSpec {
             hypervisor: Some("qemu".into()),
             kernel: Some(file(path.clone(), Some(ABC))),

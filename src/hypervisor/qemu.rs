@@ -24,7 +24,7 @@ use super::{
     QemuMachine, QemuOptions, SERIAL_SOCKET, VSOCK_SOCKET, text,
 };
 use crate::model::error::Refusal;
-use crate::model::spec::Disk;
+use crate::model::spec::{Disk, DiskCache};
 
 /// The kernel command line of every guest: its console, and to end on a panic or a restart instead
 /// of hanging (with `-no-reboot`, QEMU ends, too).
@@ -38,8 +38,12 @@ const QMP_SOCKET: &str = "qmp.sock";
 pub(super) const EVENTS_SOCKET: &str = "events.sock";
 /// The socket between QEMU and the vsock helper.
 const HELPER_SOCKET: &str = "vhost-vsock.sock";
-/// The id of the memory that is shared with the vsock helper.
-const SHARED_MEMORY: &str = "mem0";
+/// The id of the memory that is not QEMU's own.
+const MEMORY: &str = "mem0";
+/// Memory as a helper needs it: QEMU shares it with others.
+const SHARED: &str = ",share=on";
+/// Huge pages. All are taken at the start: if the host has too few, it fails then and not later.
+const HUGE: &str = ",hugetlb=on,hugetlbsize=2M,prealloc=on";
 
 /// The command that starts a VM.
 pub fn command(launch: &Launch, options: &QemuOptions) -> Result<HypervisorCommand, Refusal> {
@@ -64,15 +68,28 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<HypervisorComma
     for (index, disk) in machine.disks.iter().enumerate() {
         args.extend(disk_args(index, disk, options)?);
     }
+    if machine.balloon {
+        // It stays empty. By it the guest tells which pages it has freed.
+        let balloon = device("virtio-balloon", options.machine);
+        args.extend(["-device".into(), format!("{balloon},free-page-reporting=on")]);
+    }
+    if machine.rng {
+        args.extend(["-device".into(), device("virtio-rng", options.machine)]);
+    }
     let attachment = launch.attachment();
-    args.extend(network_args(&attachment, options)?);
+    let helper = helper(&attachment, options)?;
+    if helper.is_some() || machine.hugepages {
+        args.extend(memory_args(machine.memory_mb, helper.is_some(), machine.hugepages));
+    }
+    args.extend(nic_args(&attachment, options));
+    args.extend(vsock_args(&attachment, options)?);
     let taps = launch.nics.iter().flat_map(|nic| nic.fds);
     Ok(HypervisorCommand {
         program: options.program.clone(),
         args,
         files: Vec::new(),
         inherits: taps.chain([&launch.log_fd]).copied().collect(),
-        helper: helper(&attachment, options)?.map(Box::new),
+        helper: helper.map(Box::new),
         ready: None,
         control: control(&launch.folder)?,
         events: Some(EventSource::Qmp(events.into())),
@@ -89,13 +106,17 @@ pub fn network_args(
     attachment: &Attachment,
     options: &QemuOptions,
 ) -> Result<Vec<String>, Refusal> {
-    let nics = attachment.nics.iter().enumerate();
-    let mut args: Vec<String> =
-        nics.flat_map(|(index, nic)| tap_args(index, nic, options)).collect();
-    if attachment.has_vsock() {
-        args.append(&mut vsock_args(attachment, options)?);
+    let mut args = nic_args(attachment, options);
+    if helper(attachment, options)?.is_some() {
+        args.extend(memory_args(attachment.memory_mb, true, false));
     }
+    args.extend(vsock_args(attachment, options)?);
     Ok(args)
+}
+
+fn nic_args(attachment: &Attachment, options: &QemuOptions) -> Vec<String> {
+    let nics = attachment.nics.iter().enumerate();
+    nics.flat_map(|(index, nic)| tap_args(index, nic, options)).collect()
 }
 
 fn tap_args(index: usize, nic: &LaunchNic, options: &QemuOptions) -> Vec<String> {
@@ -126,22 +147,31 @@ fn tap_args(index: usize, nic: &LaunchNic, options: &QemuOptions) -> Vec<String>
 }
 
 fn vsock_args(attachment: &Attachment, options: &QemuOptions) -> Result<Vec<String>, Refusal> {
+    if !attachment.has_vsock() {
+        return Ok(Vec::new());
+    }
     if attachment.vhost_vsock {
         let device = device("vhost-vsock", options.machine);
         return Ok(vec!["-device".into(), format!("{device},guest-cid={}", attachment.cid)]);
     }
     let socket = text::in_folder(attachment.folder, HELPER_SOCKET)?;
-    let size = attachment.memory_mb;
     Ok(vec![
-        "-object".into(),
-        format!("memory-backend-memfd,id={SHARED_MEMORY},size={size}M,share=on"),
-        "-machine".into(),
-        format!("memory-backend={SHARED_MEMORY}"),
         "-chardev".into(),
         format!("socket,id=vsock0,path={}", escaped(&socket)),
         "-device".into(),
         format!("{},chardev=vsock0", device("vhost-user-vsock", options.machine)),
     ])
+}
+
+/// The guest's memory as an object of its own.
+fn memory_args(mib: u64, shared: bool, huge: bool) -> Vec<String> {
+    let (shared, huge) = (if shared { SHARED } else { "" }, if huge { HUGE } else { "" });
+    vec![
+        "-object".into(),
+        format!("memory-backend-memfd,id={MEMORY},size={mib}M{shared}{huge}"),
+        "-machine".into(),
+        format!("memory-backend={MEMORY}"),
+    ]
 }
 
 /// The helper for the guest's vsock, if the host's kernel has none.
@@ -218,6 +248,15 @@ fn disk_args(index: usize, disk: &Disk, options: &QemuOptions) -> Result<Vec<Str
     let mut drive = format!("if=none,id=disk{index},format={format},file={path}");
     if disk.readonly {
         drive += ",read-only=on";
+    }
+    if disk.cache != DiskCache::Writeback {
+        drive += &format!(",cache={}", disk.cache.as_str());
+    }
+    if let Some(bytes) = disk.limits.bytes() {
+        drive += &format!(",throttling.bps-total={bytes}");
+    }
+    if let Some(iops) = disk.limits.iops {
+        drive += &format!(",throttling.iops-total={iops}");
     }
     let device = format!("{},drive=disk{index}", device("virtio-blk", options.machine));
     Ok(words(&["-drive", &drive, "-device", &device]))

@@ -62,7 +62,7 @@ pub fn image(
 /// The disk, as a hypervisor is told of it.
 pub fn disk(folder: &Path) -> Disk {
     let file = File { path: folder.join(SEED), sha256: None };
-    Disk { file, format: DiskFormat::Raw, readonly: true }
+    Disk { file, format: DiskFormat::Raw, readonly: true, ..Disk::default() }
 }
 
 /// What the guest is. A text stands for itself; keys are completed.

@@ -28,7 +28,7 @@ use std::path::Path;
 
 use super::{Attachment, Control, HypervisorCommand, Launch, LaunchNic, VSOCK_SOCKET, text};
 use crate::model::error::Refusal;
-use crate::model::spec::Disk;
+use crate::model::spec::{Disk, DiskCache, MachineSpec};
 
 /// Where the output of a hypervisor goes: to its log.
 const OUTPUT: &str = "/dev/stdout";
@@ -167,6 +167,7 @@ pub fn control(folder: &Path, template: &Template) -> Result<Control, Refusal> {
 /// The command that starts a VM.
 pub fn command(launch: &Launch, template: &Template) -> Result<HypervisorCommand, Refusal> {
     let machine = launch.machine;
+    refuse_devices(machine)?;
     let mut values = Values::of(&launch.attachment())?;
     values.set("name", launch.name);
     values.set("log", OUTPUT);
@@ -188,6 +189,28 @@ pub fn command(launch: &Launch, template: &Template) -> Result<HypervisorCommand
         control: control(&launch.folder, template)?,
         events: None,
     })
+}
+
+/// Refuses what no word stands for: it would be missing in silence.
+fn refuse_devices(machine: &MachineSpec) -> Result<(), Refusal> {
+    let (cached, limited) = (
+        machine.disks.iter().any(|disk| disk.cache != DiskCache::default()),
+        machine.disks.iter().any(|disk| !disk.limits.is_empty()),
+    );
+    let fields = [
+        ("disks.cache", cached),
+        ("disks.limits", limited),
+        ("resources.hugepages", machine.hugepages),
+        ("resources.balloon", machine.balloon),
+        ("rng", machine.rng),
+    ];
+    match fields.into_iter().find(|(_, set)| *set) {
+        None => Ok(()),
+        Some((field, _)) => {
+            let reason = "a template cannot be told of it; write it into the template itself";
+            Err(text::refuse(field, reason))
+        }
+    }
 }
 
 /// The groups with words of the network.

@@ -162,6 +162,15 @@ pub struct MachineSpec {
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mb: u64,
+    /// Whether its memory is huge pages of the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hugepages: bool,
+    /// Whether memory that the guest frees goes back to the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub balloon: bool,
+    /// Whether the guest has random numbers from the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rng: bool,
     /// The VM's part of the kernel command line. It comes after the parts of the hypervisor and the
     /// network, and so wins over them.
     pub cmdline: String,
@@ -171,7 +180,7 @@ pub struct MachineSpec {
 }
 
 /// A file and its checksum.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Absolute path on the host.
@@ -181,7 +190,7 @@ pub struct File {
 }
 
 /// A disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
     /// The image.
@@ -190,6 +199,37 @@ pub struct Disk {
     pub format: DiskFormat,
     /// Whether the guest may not write to it.
     pub readonly: bool,
+    /// What becomes of what the guest writes.
+    #[serde(default, skip_serializing_if = "DiskCache::is_default")]
+    pub cache: DiskCache,
+    /// How much of it the guest may read and write, together.
+    #[serde(default, skip_serializing_if = "DiskLimits::is_empty")]
+    pub limits: DiskLimits,
+}
+
+/// What becomes of what a guest writes to a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskCache {
+    /// It is in the host's cache, and on the host's disk when the guest has synced it.
+    #[default]
+    Writeback,
+    /// It goes past the host's cache (`O_DIRECT`).
+    None,
+    /// It is on the host's disk when the host likes, whatever the guest has synced.
+    Unsafe,
+}
+
+/// How much of a disk a guest may read and write, together. What is named is a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskLimits {
+    /// MB a second.
+    #[serde(default)]
+    pub mb: Option<u32>,
+    /// Reads and writes a second.
+    #[serde(default)]
+    pub iops: Option<u32>,
 }
 
 /// The format of a disk image.
@@ -210,6 +250,33 @@ impl DiskFormat {
             DiskFormat::Raw => "raw",
             DiskFormat::Qcow2 => "qcow2",
         }
+    }
+}
+
+impl DiskCache {
+    /// The word in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DiskCache::Writeback => "writeback",
+            DiskCache::None => "none",
+            DiskCache::Unsafe => "unsafe",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == DiskCache::default()
+    }
+}
+
+impl DiskLimits {
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        *self == DiskLimits::default()
+    }
+
+    /// The limit in bytes a second.
+    pub fn bytes(&self) -> Option<u64> {
+        self.mb.map(|mb| u64::from(mb) * 1_000_000)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
 //! github.com/volantvm/volant. There a configuration comes alone or with its version beside it
-//! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`,
-//! `owner`, `args`, `run_as`, `vsock`, `networks` and, in `network` or each of `networks`, `name`,
+//! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`, `owner`,
+//! `args`, `run_as`, `vsock`, `rng`, `networks` and, in `network` or each of `networks`, `name`,
 //! `ip`, `mac`, `addresses`, `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and
 //! `antispoof`.
 
@@ -46,6 +46,7 @@ const KNOWN: &[&str] = &[
     "owner",
     "args",
     "vsock",
+    "rng",
     "run_as",
 ];
 
@@ -68,6 +69,7 @@ pub(super) struct Config<'a> {
     pub(super) run_as: Option<RunAs>,
     pub(super) budget: Budget,
     pub(super) vsock: bool,
+    pub(super) rng: bool,
     /// The ports that stand beside the networks; `None`: nothing is said of ports there.
     pub(super) expose: Option<Vec<Expose>>,
     pub(super) cloud_init: Option<CloudInit>,
@@ -117,6 +119,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         resources: sections::config_resources(&fields)?,
         budget: sections::budget(&fields)?,
         vsock: fields.flag("vsock")?.unwrap_or_default(),
+        rng: fields.flag("rng")?.unwrap_or_default(),
         initramfs: sections::initramfs(&fields)?,
         rootfs: sections::rootfs(&fields)?,
         kernel: fields.parsed("kernel_override", text::location)?,

@@ -22,6 +22,8 @@ use crate::model::spec::{File, MachineSpec, NetworkSpec, VmSpec};
 pub const CPUS_DEFAULT: u32 = 1;
 /// Memory of a VM in MiB, if none is given.
 pub const MEMORY_MB_DEFAULT: u64 = 512;
+/// The size of a huge page in MiB, for which each driver asks.
+const HUGE_PAGE_MB: u64 = 2;
 
 /// Where the kernel finds the root file system without an initramfs: the first virtio disk.
 const ROOT_DISK: &str = "root=/dev/vda rw";
@@ -65,8 +67,15 @@ fn refuse_for_hypervisor(config: &Config) -> Result<(), Refusal> {
     let args = (!config.args.is_empty()).then_some("args");
     let run_as = config.run_as.is_some().then_some("run_as");
     let limit = config.budget.needs().next().map(Controller::field);
+    let machine = [
+        ("resources.hugepages", config.resources.hugepages),
+        ("resources.balloon", config.resources.balloon),
+        ("rng", config.rng),
+    ];
+    let machine = machine.into_iter().find(|(_, set)| *set).map(|(field, _)| field);
     for (field, reason) in [
         (args, "volnet starts no hypervisor for this VM, to which it could give them"),
+        (machine, "volnet starts no hypervisor for this VM, which could have it"),
         (run_as, "volnet starts no hypervisor for this VM; `owner` says who does"),
         (limit, "volnet starts no hypervisor for this VM, which it could limit"),
     ] {
@@ -201,6 +210,13 @@ fn resolve_machine_spec(
     let boots_disk = rootfs.is_some() && initramfs.is_none() && !names_root(own);
     let cmdline =
         if boots_disk { format!("{ROOT_DISK} {own}").trim_end().into() } else { own.into() };
+    let memory_mb = config.resources.memory_mb.or(manifest.resources.memory_mb);
+    let memory_mb = memory_mb.unwrap_or(MEMORY_MB_DEFAULT);
+    if config.resources.hugepages && memory_mb % HUGE_PAGE_MB != 0 {
+        let reason = format!("with huge pages it is a multiple of {HUGE_PAGE_MB}");
+        let resources = Place::root(Document::Config).field("resources");
+        return Err(resources.field("memory_mb").refuse(reason));
+    }
     Ok(Some(MachineSpec {
         hypervisor: config.hypervisor.clone(),
         kernel: config.kernel.clone().map(|path| File { path, sha256: None }),
@@ -211,11 +227,10 @@ fn resolve_machine_spec(
             .map(FileSource::disk)
             .collect::<Result<_, _>>()?,
         cpus: config.resources.cpus.or(manifest.resources.cpus).unwrap_or(CPUS_DEFAULT),
-        memory_mb: config
-            .resources
-            .memory_mb
-            .or(manifest.resources.memory_mb)
-            .unwrap_or(MEMORY_MB_DEFAULT),
+        memory_mb,
+        hugepages: config.resources.hugepages,
+        balloon: config.resources.balloon,
+        rng: config.rng,
         cmdline,
         args: config.args.clone(),
     }))

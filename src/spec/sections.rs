@@ -17,7 +17,7 @@ use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::nic::NICS_MAX;
 use crate::model::prefix::Prefix;
-use crate::model::spec::{ADDRESSES_MAX, Disk, DiskFormat, File, Owner};
+use crate::model::spec::{ADDRESSES_MAX, Disk, DiskCache, DiskFormat, DiskLimits, File, Owner};
 use crate::model::traffic::Traffic;
 use serde_json::Value;
 
@@ -65,6 +65,8 @@ pub(super) struct Network {
 pub(super) struct Resources {
     pub(super) cpus: Option<u32>,
     pub(super) memory_mb: Option<u64>,
+    pub(super) hugepages: bool,
+    pub(super) balloon: bool,
 }
 
 /// A file that is named but not yet parsed.
@@ -75,6 +77,8 @@ pub(super) struct FileSource<'a> {
     location: &'static str,
     pub(super) format: DiskFormat,
     readonly: bool,
+    cache: DiskCache,
+    limits: DiskLimits,
 }
 
 impl FileSource<'_> {
@@ -87,7 +91,13 @@ impl FileSource<'_> {
 
     /// Parses it as a disk.
     pub(super) fn disk(&self) -> Result<Disk, Refusal> {
-        Ok(Disk { file: self.file()?, format: self.format, readonly: self.readonly })
+        Ok(Disk {
+            file: self.file()?,
+            format: self.format,
+            readonly: self.readonly,
+            cache: self.cache,
+            limits: self.limits,
+        })
     }
 }
 
@@ -209,14 +219,19 @@ pub(super) fn resources(fields: &Fields) -> Result<Resources, Refusal> {
 }
 
 /// The fields of the section in a configuration: the manifest's and volnet's own.
-const CONFIG_RESOURCES: &[&str] = &["cpu_cores", "memory_mb", "cpu_percent", "memory_max_mb", "io"];
+const CONFIG_RESOURCES: &[&str] =
+    &["cpu_cores", "memory_mb", "hugepages", "balloon", "cpu_percent", "memory_max_mb", "io"];
 
 /// The resources section of a configuration, as far as it is about the machine.
 pub(super) fn config_resources(fields: &Fields) -> Result<Resources, Refusal> {
-    match fields.section("resources", CONFIG_RESOURCES)? {
-        Some(fields) => size(&fields),
-        None => Ok(Resources::default()),
-    }
+    let Some(fields) = fields.section("resources", CONFIG_RESOURCES)? else {
+        return Ok(Resources::default());
+    };
+    Ok(Resources {
+        hugepages: fields.flag("hugepages")?.unwrap_or_default(),
+        balloon: fields.flag("balloon")?.unwrap_or_default(),
+        ..size(&fields)?
+    })
 }
 
 /// The same section, as far as it is about the processes of the host.
@@ -248,6 +263,7 @@ fn size(fields: &Fields) -> Result<Resources, Refusal> {
     Ok(Resources {
         cpus: fields.integer("cpu_cores", 1..=CPUS_MAX)?.map(|number| number as u32),
         memory_mb: fields.integer("memory_mb", MEMORY_MB_MIN..=MEMORY_MB_MAX)?,
+        ..Resources::default()
     })
 }
 
@@ -277,11 +293,23 @@ pub(super) fn initramfs<'a>(fields: &Fields<'a>) -> Result<Option<FileSource<'a>
 
 /// The root file system, if one is named.
 pub(super) fn rootfs<'a>(fields: &Fields<'a>) -> Result<Option<FileSource<'a>>, Refusal> {
-    let Some(fields) = fields.section("rootfs", &["url", "checksum", "format"])? else {
-        return Ok(None);
-    };
+    const KNOWN: &[&str] = &["url", "checksum", "format", "cache", "limits"];
+    let Some(fields) = fields.section("rootfs", KNOWN)? else { return Ok(None) };
     let format = fields.parsed("format", text::disk_format)?.unwrap_or_default();
-    Ok(source(fields)?.map(|source| FileSource { format, ..source }))
+    let (cache, limits) = (cache(&fields)?, disk_limits(&fields)?);
+    Ok(source(fields)?.map(|source| FileSource { format, cache, limits, ..source }))
+}
+
+fn cache(fields: &Fields) -> Result<DiskCache, Refusal> {
+    Ok(fields.parsed("cache", text::disk_cache)?.unwrap_or_default())
+}
+
+fn disk_limits(fields: &Fields) -> Result<DiskLimits, Refusal> {
+    let Some(fields) = fields.section("limits", &["mb", "iops"])? else {
+        return Ok(DiskLimits::default());
+    };
+    let rate = |name| Ok(fields.integer(name, 1..=RATE_MAX)?.map(|number| number as u32));
+    Ok(DiskLimits { mb: rate("mb")?, iops: rate("iops")? })
 }
 
 /// A section whose `url` is empty names no file. A checksum without a file is refused: nobody would
@@ -294,6 +322,8 @@ fn source(fields: Fields<'_>) -> Result<Option<FileSource<'_>>, Refusal> {
             location: "url",
             format: DiskFormat::Raw,
             readonly: false,
+            cache: DiskCache::default(),
+            limits: DiskLimits::default(),
         })),
         None if checksum.is_some() => {
             Err(fields.place.field("url").refuse("it is missing, but a checksum is given"))
@@ -304,7 +334,8 @@ fn source(fields: Fields<'_>) -> Result<Option<FileSource<'_>>, Refusal> {
 
 /// The disks besides the root file system.
 pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<FileSource<'a>>, Refusal> {
-    const KNOWN: &[&str] = &["name", "source", "checksum", "format", "readonly", "target"];
+    const KNOWN: &[&str] =
+        &["name", "source", "checksum", "format", "readonly", "target", "cache", "limits"];
     let items = fields.list("disks")?;
     if items.len() >= DISKS_MAX {
         let reason =
@@ -317,7 +348,8 @@ pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<FileSource<'a>>, Refu
         fields.text("target")?;
         let format = fields.parsed("format", text::disk_format)?.unwrap_or_default();
         let readonly = fields.flag("readonly")?.unwrap_or_default();
-        Ok(FileSource { fields, location: "source", format, readonly })
+        let (cache, limits) = (cache(&fields)?, disk_limits(&fields)?);
+        Ok(FileSource { fields, location: "source", format, readonly, cache, limits })
     };
     items.into_iter().map(read).collect()
 }

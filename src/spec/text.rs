@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::model::spec::{DiskFormat, RestartPolicy};
+use crate::model::spec::{DiskCache, DiskFormat, RestartPolicy};
 
 /// The longest path in bytes: `PATH_MAX` less the terminator (linux/limits.h).
 pub const PATH_BYTES_MAX: usize = 4095;
@@ -65,6 +65,13 @@ pub(super) fn checksum(text: &str) -> Result<String, String> {
         return Err(format!("{digits:?} is not the 64 hexadecimal digits of a SHA-256"));
     }
     Ok(digits.to_ascii_lowercase())
+}
+
+/// Reads what becomes of what a guest writes to a disk.
+pub(super) fn disk_cache(text: &str) -> Result<DiskCache, String> {
+    let all = [DiskCache::Writeback, DiskCache::None, DiskCache::Unsafe];
+    let found = all.into_iter().find(|cache| cache.as_str() == text);
+    found.ok_or_else(|| format!("{text:?} is not one of writeback, none, unsafe"))
 }
 
 /// Reads the format of a disk image.

@@ -16,7 +16,7 @@ trap 'exit 1' HUP INT TERM
 modules="failover net_failover virtio_ring virtio virtio_mmio virtio_pci_legacy_dev
     virtio_pci_modern_dev virtio_pci virtio_net virtio_blk vsock vmw_vsock_virtio_transport_common
     vmw_vsock_virtio_transport button evdev nls_cp437 nls_ascii fat vfat
-    pvpanic pvpanic-mmio pvpanic-pci"
+    pvpanic pvpanic-mmio pvpanic-pci rng-core virtio-rng virtio_balloon fuse virtiofs"
 
 kernel_package() {
     apt-cache depends linux-image-cloud-amd64 2>/dev/null |

@@ -340,7 +340,7 @@ impl Drop for Lab {
 }
 
 /// A file of the test guest.
-fn guest_file(name: &str) -> String {
+pub(crate) fn guest_file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/guest").join(name);
     assert!(path.exists(), "{} is missing: run make guest first", path.display());
     path.to_str().expect("a path in UTF-8").into()

@@ -125,8 +125,8 @@ fn create_and_run() {
     assert_eq!(*create, nothing);
 
     let text = "run web --manifest m.json --config c.json --mode dhcp --cpus 2 --kernel k \
-                --initramfs i --isolated --dry-run --disk a.img --disk b.qcow2,readonly --ip 1 \
-                --ip 10.0.0.2";
+                --initramfs i --isolated --dry-run --disk a,b.img,cache=none,mb=50,iops=9 \
+                --disk b.qcow2,readonly --ip 1 --ip 10.0.0.2";
     let Command::Create(run) = command(text) else { panic!() };
     let set = |section, field, value| Override { nic: 0, section, field, value };
     let network = |field, value: Value| set(Some("network"), field, Setting::Value(value));
@@ -146,8 +146,14 @@ fn create_and_run() {
             network("ip", "10.0.0.2".into()),
         ],
         disks: vec![
-            Disk { path: "a.img".into(), readonly: false, format: None },
-            Disk { path: "b.qcow2".into(), readonly: true, format: None },
+            Disk {
+                path: "a,b.img".into(),
+                cache: Some("none".into()),
+                mb: Some(50),
+                iops: Some(9),
+                ..Disk::default()
+            },
+            Disk { path: "b.qcow2".into(), readonly: true, ..Disk::default() },
         ],
         start: true,
         dry_run: true,
