@@ -56,6 +56,35 @@ fn the_host_is_set_up_and_taken_down() {
 }
 
 #[test]
+fn a_name_too_long_for_its_sockets_is_refused_before_anything_is_made() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let folder = daemon.folder.join("run/vm/").display().to_string().len();
+        // The longest name for a VM with a hypervisor, and for one that has vsock.
+        let [longest, with_vsock] = ["/events.sock", "/vsock.sock_4294967295"]
+            .map(|socket| 63.min(107 - folder - socket.len()));
+        assert!(with_vsock < 63, "the folder of tests is short: {folder}");
+        let sleeps = json!({ "hypervisor": "qemu", "kernel_override": "/etc/hostname" });
+        let vsock = json!({ "network": { "mode": "vsock" } });
+        for (config, longest) in [(sleeps, longest), (vsock, with_vsock), (json!({}), 63)] {
+            let create = |length: usize| {
+                let parameters = json!({ "name": "n".repeat(length), "config": config });
+                daemon.call("Create", parameters)
+            };
+            if longest < 63 {
+                let refused = create(longest + 1);
+                assert_eq!(error(&refused), "io.volnet.InvalidConfig");
+                assert_eq!(refused["parameters"]["field"], "runtime_dir", "{refused}");
+                let reason = refused["parameters"]["reason"].as_str().unwrap();
+                assert!(reason.ends_with("or a name that is 1 bytes shorter"), "{reason}");
+            }
+            assert!(create(longest)["error"].is_null(), "{config}");
+            daemon.call("Delete", json!({ "name": "n".repeat(longest) }));
+        }
+    });
+}
+
+#[test]
 fn a_vm_gets_its_tap_and_its_elements_and_gives_them_back() {
     in_namespace(|| {
         let daemon = Daemon::start(&[]);

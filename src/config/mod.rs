@@ -21,8 +21,8 @@ use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use crate::hypervisor::Options;
 use crate::hypervisor::machine::MachineDefaults;
+use crate::hypervisor::{Options, RUNTIME_DIR_BYTES_MAX, SOCKET_PATH_BYTES_MAX};
 use crate::model::error::Refusal;
 use crate::model::expose::{PORTS_DEFAULT, Ports};
 use crate::model::net::NetworkConfig;
@@ -40,8 +40,6 @@ use source::{Found, Sources};
 pub const FILE_DEFAULT: &str = "/etc/volnet/config.json";
 /// The largest configuration file in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
-/// The longest path of a Unix socket in bytes: `sun_path` less the terminator (unix(7)).
-pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// The path of the file itself, which cannot be set in the file.
 const CONFIG_FILE: Key = Key::new("", Some("config-file"), "VOLNET_CONFIG", None);
@@ -168,7 +166,7 @@ pub fn resolve(
 ) -> Result<Settings, Refusal> {
     let document = source::parse(file)?;
     let sources = Sources::new(flags, environment, &document)?;
-    let runtime_dir = path(&sources, &RUNTIME_DIR, "/run/volnet")?;
+    let runtime_dir = runtime_dir(&sources)?;
     let state_dir = path(&sources, &STATE_DIR, "/var/lib/volnet")?;
     if state_dir == runtime_dir {
         let reason =
@@ -294,16 +292,25 @@ fn backend(sources: &Sources) -> Result<Backend, Refusal> {
     }
 }
 
+/// All sockets of the daemon and of VMs are in the runtime directory.
+fn runtime_dir(sources: &Sources) -> Result<PathBuf, Refusal> {
+    let Some(found) = sources.text(&RUNTIME_DIR)? else { return Ok("/run/volnet".into()) };
+    let directory = absolute(&found)?;
+    if directory.as_os_str().len() > RUNTIME_DIR_BYTES_MAX {
+        let reason = format!(
+            "it has more than {RUNTIME_DIR_BYTES_MAX} bytes: a socket's path has at most \
+             {SOCKET_PATH_BYTES_MAX}, and the sockets of VMs are in it"
+        );
+        return Err(found.refuse(reason));
+    }
+    Ok(directory)
+}
+
 /// The default socket is in the runtime directory.
 fn socket(sources: &Sources, runtime_dir: &Path) -> Result<PathBuf, Refusal> {
     let too_long = format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes");
     let Some(found) = sources.text(&SOCKET)? else {
-        let socket = runtime_dir.join("volnet.sock");
-        return if socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
-            Ok(socket)
-        } else {
-            Err(Refusal::InvalidConfig { field: "runtime_dir".into(), reason: too_long })
-        };
+        return Ok(runtime_dir.join("volnet.sock"));
     };
     match absolute(&found)? {
         path if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX => Ok(path),

@@ -31,7 +31,7 @@ use crate::model::run_as::VmUser;
 use crate::model::spec::{MachineSpec, NetworkSpec, VmSpec};
 use crate::model::view::{Finding, Level};
 use crate::spec::MEMORY_MB_DEFAULT;
-use crate::store::Paths;
+use crate::store::{Paths, folder_of};
 
 /// How long a host that has just booted is waited for to have KVM.
 #[cfg(target_os = "linux")]
@@ -55,6 +55,7 @@ pub struct Launcher {
     defaults: MachineDefaults,
     options: Options,
     logs: PathBuf,
+    runtime_dir: PathBuf,
     /// Whether the settings let hypervisors use KVM.
     kvm: bool,
     /// How long [`Launcher::await_kvm`] waits.
@@ -84,6 +85,7 @@ impl Launcher {
             defaults: settings.machine.clone(),
             options: settings.hypervisors.clone(),
             logs: settings.log_dir.clone(),
+            runtime_dir: settings.runtime_dir.clone(),
             kvm: settings.kvm,
             kvm_patience: Duration::ZERO,
             tsc_khz: tsc_khz(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
@@ -274,14 +276,16 @@ impl Launcher {
         act(self.user_of(own).as_ref(), || inputs::check(&resolved, program, giver))
     }
 
-    /// Whether the host can have a VM that does not start yet: its limits can be kept, and those of
-    /// its disks that exist already are of the format that they are said to be of.
+    /// Whether the host can have a VM that does not start yet: the paths of its sockets fit, its
+    /// limits can be kept, and those of its disks that exist already are of the format that they
+    /// are said to be of.
     pub(super) fn accept(
         &self,
         name: &VmName,
         spec: &VmSpec,
         own: Option<VmUser>,
     ) -> Result<(), Refusal> {
+        hypervisor::check_folder(&folder_of(&self.runtime_dir, name), spec)?;
         self.cgroup_of(name, spec, own)?;
         spec.machine.as_ref().map_or(Ok(()), |machine| self.recognise(machine, own))
     }

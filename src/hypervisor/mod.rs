@@ -63,7 +63,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::error::Refusal;
 use crate::model::mac::Mac;
-use crate::model::spec::MachineSpec;
+use crate::model::spec::{MachineSpec, VmSpec};
 
 pub use architecture::Architecture;
 pub use options::{CloudHypervisorOptions, FirecrackerOptions, Options, QemuMachine, QemuOptions};
@@ -83,6 +83,9 @@ pub const VSOCK_SOCKET: &str = "vsock.sock";
 const ETHERNET_MTU: u16 = 1500;
 /// The longest path of a Unix socket in bytes: `sun_path` less the terminator (unix(7)).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// The longest runtime directory in bytes: all sockets of a VM whose name has one letter fit.
+pub const RUNTIME_DIR_BYTES_MAX: usize =
+    SOCKET_PATH_BYTES_MAX - "/vm/a/".len() - text::LONGEST_OF_VSOCK.len();
 
 /// The input of a driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,13 +227,21 @@ impl Launch<'_> {
     }
 }
 
+/// Refuses a VM whose folder would have sockets with paths that are too long.
+pub fn check_folder(folder: &Path, spec: &VmSpec) -> Result<(), Refusal> {
+    match spec.machine.is_some() || spec.has_vsock() {
+        true => text::check_folder(folder, spec.has_vsock()),
+        false => Ok(()),
+    }
+}
+
 /// The command that starts the VM under the hypervisor of that name.
 pub fn command_line(
     hypervisor: &str,
     launch: &Launch,
     options: &Options,
 ) -> Result<HypervisorCommand, Refusal> {
-    text::check_folder(&launch.folder)?;
+    text::check_folder(&launch.folder, launch.attachment().has_vsock())?;
     let mut command = match hypervisor {
         QEMU => qemu::command(launch, &options.qemu),
         CLOUD_HYPERVISOR => cloud_hypervisor::command(launch, &options.cloud_hypervisor),
@@ -259,7 +270,9 @@ pub fn network_args(
     attachment: &Attachment,
     options: &Options,
 ) -> Result<Vec<String>, Refusal> {
-    text::check_folder(attachment.folder)?;
+    if attachment.has_vsock() {
+        text::check_folder(attachment.folder, true)?;
+    }
     match hypervisor {
         QEMU => qemu::network_args(attachment, &options.qemu),
         CLOUD_HYPERVISOR => cloud_hypervisor::network_args(attachment, &options.cloud_hypervisor),

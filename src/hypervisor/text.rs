@@ -6,24 +6,28 @@ use super::{Launch, SOCKET_PATH_BYTES_MAX};
 use crate::model::error::Refusal;
 use crate::spec::CMDLINE_BYTES_MAX;
 
-/// The longest name of a socket in a VM's folder: what a guest that connects to the last port
-/// reaches.
-const LONGEST_SOCKET: &str = "vsock.sock_4294967295";
+/// The longest name of a socket in the folder of a VM that has vsock: what a guest that connects to
+/// the last port reaches.
+pub(super) const LONGEST_OF_VSOCK: &str = "vsock.sock_4294967295";
+/// The longest name of a socket in the folder of another VM.
+const LONGEST: &str = "events.sock";
 
 /// A refusal of a field of the configuration.
 pub(super) fn refuse(field: &str, reason: impl Into<String>) -> Refusal {
     Refusal::InvalidConfig { field: field.into(), reason: reason.into() }
 }
 
-/// Whether sockets can be made in a folder.
-pub(super) fn check_folder(folder: &Path) -> Result<(), Refusal> {
-    let longest = folder.as_os_str().len() + 1 + LONGEST_SOCKET.len();
-    if longest <= SOCKET_PATH_BYTES_MAX {
+/// Whether the paths of all sockets in a VM's folder fit.
+pub(super) fn check_folder(folder: &Path, has_vsock: bool) -> Result<(), Refusal> {
+    let socket = folder.join(if has_vsock { LONGEST_OF_VSOCK } else { LONGEST });
+    let surplus = socket.as_os_str().len().saturating_sub(SOCKET_PATH_BYTES_MAX);
+    if surplus == 0 {
         return Ok(());
     }
     let reason = format!(
-        "{} is too long: a path of a socket in it may have at most {SOCKET_PATH_BYTES_MAX} bytes",
-        folder.display()
+        "the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes, so {} needs a runtime_dir \
+         or a name that is {surplus} bytes shorter",
+        socket.display()
     );
     Err(refuse("runtime_dir", reason))
 }
