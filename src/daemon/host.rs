@@ -384,6 +384,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             };
             if !adopted {
                 self.forget_process(&name);
+                if self.engine.vm(&name).is_ok_and(|vm| !vm.record.spec.lends_folder()) {
+                    self.processes.clean(&name);
+                }
                 if let Some(decision) = self.engine.lost(&name, now) {
                     self.carry_out(decision, now);
                 }

@@ -353,6 +353,7 @@ impl Processes for FakeProcesses {
         }
         self.watched.remove(name);
         self.cgroups.remove(name);
+        self.folders.remove(name);
         Some(exit)
     }
 

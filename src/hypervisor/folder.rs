@@ -1,9 +1,10 @@
 //! The folder of a VM's sockets and generated files, `RUNTIME/vm/NAME`.
 //!
 //! It is made anew before each start: a socket that an earlier hypervisor left behind keeps the
-//! next one from starting. It is removed with the VM. It belongs to the user of the hypervisor, and
-//! volnet uses only that user's rights in it. If somebody else starts the hypervisor, the folder is
-//! lent: it is made with the VM, and that user removes what an earlier hypervisor left.
+//! next one from starting. It is removed when the hypervisor has ended. It belongs to the user of
+//! the hypervisor, and volnet uses only that user's rights in it. If somebody else starts the
+//! hypervisor, the folder is lent: it is made with the VM, and that user removes what an earlier
+//! hypervisor left.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;

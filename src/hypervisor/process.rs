@@ -45,7 +45,7 @@ pub trait Processes {
     ) -> Result<ProcessId, Failure>;
 
     /// Watches a process of an earlier run of the daemon. False if it is gone, is a zombie, or is
-    /// another process with the same pid. Then its helper is ended and its folder is removed.
+    /// another process with the same pid.
     fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure>;
 
     /// Looks for all processes that were started for VMs, whether their ids were recorded or not.
@@ -77,7 +77,8 @@ pub trait Processes {
     /// gives it to the owner. If it is there, it stays as it is.
     fn lend_folder(&mut self, name: &VmName, owner: Option<Owner>) -> Result<(), Failure>;
 
-    /// Removes the folder of a VM that is gone.
+    /// Removes what a hypervisor that has ended, or a VM that is gone, leaves outside its log: the
+    /// VM's folder and its control group.
     fn clean(&mut self, name: &VmName);
 
     /// Removes the control groups of VMs that have no process.
@@ -97,7 +98,8 @@ pub trait Processes {
     fn events(&self, name: &VmName) -> Option<RawFd>;
 
     /// Collects the status of a process that has ended, and stops watching it. Its group ends with
-    /// it, and so does its control group. `None` if it still runs or no process is watched.
+    /// it, and so do its control group and the VM's folder. `None` if it still runs or no process
+    /// is watched.
     fn reap(&mut self, name: &VmName) -> Option<Exit>;
 
     /// A descriptor that becomes readable when the watched process ends, for the event loop. The

@@ -249,6 +249,10 @@ fn clean(world: &World, loaded: &Loaded, views: &[VmView], wrong: &mut Wrong) {
     let folders: Vec<&VmName> = world.processes.folders().filter(strange).collect();
     wrong.unless_same("folders of VMs that are not there", &folders, &Vec::new());
     let lent = |vm: &&VmView| vm.hypervisor.is_none() && vm.vsock;
+    let idle = views.iter().filter(|vm| vm.pid.is_none() && !lent(vm)).map(|vm| &vm.name);
+    let has_folder = |name: &&VmName| world.processes.folders().any(|folder| folder == *name);
+    let idle: Vec<&VmName> = idle.filter(has_folder).collect();
+    wrong.unless_same("folders of VMs that do not run", &idle, &Vec::new());
     let lacks = |vm: &&VmView| !world.processes.folders().any(|name| *name == vm.name);
     let without: Vec<&VmName> =
         views.iter().filter(lent).filter(lacks).map(|vm| &vm.name).collect();

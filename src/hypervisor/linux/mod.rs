@@ -280,7 +280,7 @@ impl Processes for LinuxProcesses {
         }
         let (spawned, group, events) = self.start(name, command, given).map_err(|reason| {
             self.collect_keeper(name);
-            self.remove_cgroup(name);
+            self.clean(name);
             failure(name, reason)
         })?;
         let id = ProcessId {
@@ -451,7 +451,7 @@ impl Processes for LinuxProcesses {
         }
         self.know_keeper(name);
         self.collect_keeper(name);
-        self.remove_cgroup(name);
+        self.clean(name);
         // Whatever ended the hypervisor of a guest that has panicked.
         Some(if told.panicked { Exit::Panicked } else { exit })
     }
