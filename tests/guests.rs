@@ -8,10 +8,12 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use serde_json::{Value, json};
+
 use lab::{Lab, UPLINK_IP, WORLD_IP, WORLD_PORT};
 
 /// Checks that a hypervisor is nobody, and that its tap was handed to it.
-fn assert_has_no_rights(pid: &serde_json::Value) {
+fn assert_has_no_rights(pid: &Value) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     for line in [
         "Uid:\t65534\t65534\t65534\t65534\n",
@@ -450,6 +452,27 @@ fn a_panic_is_told_by_the_guest_also_where_it_hangs_and_says_nothing() {
     assert_eq!(lab.vm("late")["status"], "running");
     lab.open_in_world("9");
     lab.wait_for("the end", || (lab.vm("late")["status"] == "crashed").then_some(()));
+}
+
+#[test]
+fn who_ended_qemu_is_told_apart_and_its_folder_ends_with_it() {
+    let lab = Lab::new();
+    lab.run_guest("told", &[], "volnet.do=hold");
+    let folder = folder_of(&lab, "told");
+    assert!(folder.join("qmp.sock").exists());
+    let pid = lab.vm("told")["pid"].to_string();
+    lab.on_host(&["kill", "-TERM", &pid]);
+    lab.wait_for("the end", || (lab.vm("told")["status"] == "crashed").then_some(()));
+    let vm = lab.vm("told");
+    assert_eq!((&vm["exit_code"], &vm["exit_signal"]), (&Value::Null, &json!(15)), "{vm}");
+    assert!(!folder.exists());
+
+    lab.volnet(&["start", "told"]);
+    let mut qmp = UnixStream::connect(folder.join("qmp.sock")).expect("QEMU serves it");
+    qmp.write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}").unwrap();
+    lab.wait_for("the end", || (lab.vm("told")["status"] == "stopped").then_some(()));
+    assert_eq!(lab.vm("told")["exit_code"], 0);
+    assert!(!folder.exists());
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl FakeProcesses {
     pub fn end_guest(&mut self, name: &VmName, panicked: bool) -> bool {
         let runs = self.running(name).is_some();
         if runs {
-            self.ends.insert(name.clone(), GuestEnd { over: true, panicked });
+            self.ends.insert(name.clone(), GuestEnd { over: true, panicked, signalled: false });
         }
         runs
     }

@@ -100,6 +100,8 @@ pub struct GuestEnd {
     pub over: bool,
     /// The guest's kernel has panicked.
     pub panicked: bool,
+    /// The hypervisor was told to end by a signal.
+    pub signalled: bool,
 }
 
 /// The identity of a process. A pid can be reused, but these three together cannot.

@@ -3,13 +3,18 @@
 //! | hypervisor | way | what it tells |
 //! |---|---|---|
 //! | Cloud Hypervisor | a FIFO, `--event-monitor` | a reset, a panic |
-//! | QEMU | a socket of its machine protocol | a panic (docs/interop/qemu-qmp-ref) |
+//! | QEMU | a socket of its machine protocol | a panic, why it ends (docs/interop/qemu-qmp-ref) |
 //! | Firecracker | none | |
 //!
 //! After a reset, Cloud Hypervisor boots the guest again within the same process (vmm/src/lib.rs,
 //! `vm_reboot`); the others end. Both have a pvpanic device, by which the guest's kernel says that
 //! it panics (docs/specs/pvpanic.txt of QEMU): with a crash kernel it goes on for a while, without
 //! one it is over, also if it would hang for ever.
+//!
+//! QEMU ends with status 0 for each reason but its own failure, and says which it was. A power-off
+//! and a reset of the guest, and somebody's `quit`, are an end with status 0. A panic and a signal
+//! are not. Cloud Hypervisor ends with status 0 after SIGTERM, too, and says the same as after a
+//! power-off.
 //!
 //! The FIFO is in the VM's folder. It is made before the process and opened for reading first, so
 //! that nobody waits for the other. The socket is connected when the guest runs. It is not the one
@@ -32,10 +37,12 @@ use crate::model::record::GuestEnd;
 use crate::rights;
 
 /// What ends the guest, and what says that it panicked.
-const OVER: GuestEnd = GuestEnd { over: true, panicked: false };
-const PANICKED: GuestEnd = GuestEnd { over: true, panicked: true };
+const OVER: GuestEnd = GuestEnd { over: true, panicked: false, signalled: false };
+const PANICKED: GuestEnd = GuestEnd { over: true, panicked: true, signalled: false };
 /// A crash kernel runs in place of the guest's, and resets the guest at its end.
-const CRASHES: GuestEnd = GuestEnd { over: false, panicked: true };
+const CRASHES: GuestEnd = GuestEnd { over: false, panicked: true, signalled: false };
+/// The hypervisor ends at once by itself.
+const SIGNALLED: GuestEnd = GuestEnd { over: false, panicked: false, signalled: true };
 
 /// What is looked for, without white space. A text in JSON cannot have these bytes, because its
 /// quotes are escaped.
@@ -50,9 +57,13 @@ const CLOUD_HYPERVISOR: &Words = &[
         CRASHES,
     ),
 ];
-/// qapi/run-state.json of QEMU.
-const QMP: &Words =
-    &[(b"\"event\":\"GUEST_PANICKED\"", PANICKED), (b"\"event\":\"GUEST_CRASHLOADED\"", CRASHES)];
+/// qapi/run-state.json of QEMU. The reasons are those of the event `SHUTDOWN`.
+const QMP: &Words = &[
+    (b"\"event\":\"GUEST_PANICKED\"", PANICKED),
+    (b"\"event\":\"GUEST_CRASHLOADED\"", CRASHES),
+    (b"\"reason\":\"guest-panic\"", PANICKED),
+    (b"\"reason\":\"host-signal\"", SIGNALLED),
+];
 /// QEMU tells nothing before this (docs/interop/qmp-spec.rst).
 const QMP_HELLO: &str = "{\"execute\":\"qmp_capabilities\"}\n";
 
@@ -150,6 +161,7 @@ impl Events {
             if self.kept.windows(word.len()).any(|window| window == *word) {
                 self.told.over |= end.over;
                 self.told.panicked |= end.panicked;
+                self.told.signalled |= end.signalled;
             }
         }
         let longest = words.iter().map(|(word, _)| word.len()).max().unwrap_or_default();
@@ -173,12 +185,13 @@ fn open_fifo(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::unix::net::UnixListener;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
     use crate::store::tests::Scratch;
 
-    const NOTHING: GuestEnd = GuestEnd { over: false, panicked: false };
+    const NOTHING: GuestEnd = GuestEnd { over: false, panicked: false, signalled: false };
 
     fn event(source: &str, event: &str, properties: &str) -> String {
         format!(
@@ -249,5 +262,25 @@ mod tests {
         drop(qemu);
         assert_eq!(early.hear(), PANICKED);
         assert!(Events::find(scratch.path()).descriptor().is_some(), "the next daemon connects");
+    }
+
+    /// The events are those that QEMU 7.2 was seen to send, but for their times.
+    #[test]
+    fn the_reason_of_qemu_is_told() {
+        for (reason, guest, end) in [
+            ("guest-shutdown", true, NOTHING),
+            ("guest-reset", true, NOTHING),
+            ("host-qmp-quit", false, NOTHING),
+            ("host-signal", false, SIGNALLED),
+            ("guest-panic", true, PANICKED),
+        ] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let mut events = Events::of(Source::Socket(OwnedFd::from(ours).into()));
+            let data = format!("{{\"guest\": {guest}, \"reason\": \"{reason}\"}}");
+            let event = format!("\"event\": \"SHUTDOWN\", \"data\": {data}");
+            writeln!(theirs, "{{\"timestamp\": {{\"seconds\": 1}}, {event}}}\r").unwrap();
+            drop(theirs);
+            assert_eq!(events.hear(), end, "{reason}");
+        }
     }
 }

@@ -452,8 +452,13 @@ impl Processes for LinuxProcesses {
         self.know_keeper(name);
         self.collect_keeper(name);
         self.clean(name);
-        // Whatever ended the hypervisor of a guest that has panicked.
-        Some(if told.panicked { Exit::Panicked } else { exit })
+        Some(match exit {
+            // Whatever ended the hypervisor of a guest that has panicked.
+            _ if told.panicked => Exit::Panicked,
+            // QEMU does not say which signal it was.
+            Exit::Code(0) if told.signalled => Exit::Signal(libc::SIGTERM),
+            exit => exit,
+        })
     }
 
     fn pidfd(&self, name: &VmName) -> Option<RawFd> {
