@@ -24,6 +24,8 @@ _volnet() {
         start) verb='start' && break ;;
         stop) verb='stop' && break ;;
         restart) verb='restart' && break ;;
+        pause) verb='pause' && break ;;
+        resume) verb='resume' && break ;;
         delete) verb='delete' && break ;;
         expose) verb='expose' && break ;;
         unexpose) verb='unexpose' && break ;;
@@ -102,6 +104,8 @@ _volnet() {
     start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     stop:*) choices="--timeout --all --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    pause:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    resume:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     delete:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     expose:*) choices="--nic --force --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     unexpose:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
@@ -118,8 +122,8 @@ _volnet() {
     call:*) choices="--more --socket --config-file --runtime-dir --log-dir --json --help" ;;
     version:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     completion:*) choices="--help bash zsh fish" ;;
-    help:*) choices="--help setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help" ;;
-    *) choices='setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
+    help:*) choices="--help setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help" ;;
+    *) choices='setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$word")
 }

@@ -21,6 +21,8 @@ _volnet() {
         'start:start its hypervisor'
         'stop:stop its hypervisor'
         'restart:stop it and start it again'
+        'pause:let its guest stand still'
+        'resume:let its guest go on'
         'delete:stop it and release everything it has'
         'expose:let a port of the host lead to a VM'
         'unexpose:take an exposed port back'
@@ -254,6 +256,24 @@ _volnet() {
             '--json[print JSON, one line per VM]' \
             '*:word:_volnet_vms'
         ;;
+    pause)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON, one line per VM]' \
+            '*:word:_volnet_vms'
+        ;;
+    resume)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON, one line per VM]' \
+            '*:word:_volnet_vms'
+        ;;
     delete)
         _arguments \
             '*--timeout[how long a guest has to power off before SIGKILL, 30]:SECONDS:' \
@@ -404,7 +424,7 @@ _volnet() {
         ;;
     help)
         _arguments \
-            '*:word:(setup teardown networks check doctor serve run create start stop restart delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help)'
+            '*:word:(setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help)'
         ;;
     *) _describe verb verbs ;;
     esac

@@ -476,6 +476,34 @@ fn who_ended_qemu_is_told_apart_and_its_folder_ends_with_it() {
 }
 
 #[test]
+fn a_paused_guest_answers_nobody_until_it_goes_on() {
+    let mut lab = Lab::new();
+    lab.run_guest("calm", &[], "volnet.do=hold");
+    lab.wait_for_line("calm", "GUEST ready");
+    let ip = lab.vm("calm")["ip"].as_str().unwrap().to_string();
+    let answers = |lab: &Lab| lab.try_on_host(&["ping", "-c", "1", "-W", "2", &ip]).is_ok();
+    assert!(answers(&lab));
+    assert!(lab.volnet(&["pause", "calm"]).contains("calm: paused"));
+    assert!(!answers(&lab));
+    lab.crash_daemon();
+    lab.start_daemon();
+    lab.wait_for("the status", || (lab.vm("calm")["status"] == "paused").then_some(()));
+    assert!(!answers(&lab));
+    assert!(lab.volnet(&["resume", "calm"]).contains("calm: running"));
+    assert!(answers(&lab));
+    // It powers off although it was paused.
+    lab.volnet(&["pause", "calm"]);
+    lab.volnet(&["stop", "calm", "--timeout", "60"]);
+    let vm = lab.vm("calm");
+    assert_eq!((&vm["status"], &vm["exit_code"]), (&json!("stopped"), &json!(0)), "{vm}");
+    assert!(
+        lab.console("calm").contains("GUEST power button: powering off"),
+        "{}",
+        lab.console("calm")
+    );
+}
+
+#[test]
 fn a_guest_that_resets_for_ever_is_backed_off_and_told() {
     let lab = Lab::new();
     lab.run_guest("again", &["--restart", "always"], "volnet.do=reset");

@@ -311,6 +311,40 @@ fn whoever_starts_a_vm_is_answered_when_its_guest_runs() {
 }
 
 #[test]
+fn a_guest_is_paused_and_goes_on_and_the_next_daemon_knows() {
+    in_namespace(|| {
+        let mut daemon = daemon(vmm_program);
+        for (vmm, path) in [("cloud-hypervisor", "/api/v1/vm.info"), ("firecracker", "/")] {
+            daemon.call("Create", run(vmm, &config(vmm, "")));
+            let mut events = subscribe(&daemon);
+            for (method, status, state, kind) in [
+                ("Pause", "paused", "Paused", Some("vm_paused")),
+                // That it is so already is no error, although Cloud Hypervisor refuses it.
+                ("Pause", "paused", "Paused", None),
+                ("Resume", "running", "Running", Some("vm_resumed")),
+                ("Resume", "running", "Running", None),
+                ("Pause", "paused", "Paused", Some("vm_paused")),
+            ] {
+                let reply = daemon.call(method, json!({ "name": vmm }));
+                assert_eq!(reply["parameters"]["vm"]["status"], status, "{reply}");
+                let says = api(&daemon, vmm, path);
+                assert!(says.contains(&format!("\"state\":\"{state}\"")), "{says}");
+                if let Some(kind) = kind {
+                    assert_eq!(next(&mut events, kind)["vm"], vmm);
+                }
+            }
+            daemon.crash();
+            daemon.start_again();
+            eventually("it is known", || vm(&daemon, vmm)["status"] == "paused");
+            let reply = daemon.call("Stop", json!({ "name": vmm, "timeout_ms": 4000 }));
+            assert_eq!(reply["parameters"]["vm"]["status"], "stopped", "{reply}");
+            let refused = daemon.call("Pause", json!({ "name": vmm }));
+            assert_eq!(refused["error"], "io.volnet.WrongState", "{refused}");
+        }
+    });
+}
+
+#[test]
 fn others_are_served_while_a_guest_boots() {
     in_namespace(|| {
         let daemon = daemon(stand_in);

@@ -166,6 +166,8 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "start" => change(given, VmVerb::Start),
         "stop" => change(given, VmVerb::Stop),
         "restart" => change(given, VmVerb::Restart),
+        "pause" => change(given, VmVerb::Pause),
+        "resume" => change(given, VmVerb::Resume),
         "delete" => change(given, VmVerb::Delete),
         "expose" => {
             let (nic, force) = (given.nic()?, given.has("force"));

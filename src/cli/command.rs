@@ -37,7 +37,7 @@ pub(super) enum Command {
     Teardown(Preparation),
     /// Make a VM's network, and start its hypervisor if `start`.
     Create(Box<Create>),
-    /// Start, stop, restart or delete VMs.
+    /// Start, stop, restart, pause, resume or delete VMs.
     VmVerb { change: VmVerb, vms: Vms, timeout_ms: Option<u64> },
     /// Change what a VM may do or how it is reached, by a method of the interface.
     Adjust { method: &'static str, parameters: Value },
@@ -164,6 +164,10 @@ pub(super) enum VmVerb {
     Stop,
     /// Stop it and start it again.
     Restart,
+    /// Let its guest stand still.
+    Pause,
+    /// Let its guest go on.
+    Resume,
     /// Stop it and give everything back.
     Delete,
 }
@@ -175,6 +179,8 @@ impl VmVerb {
             VmVerb::Start => "io.volnet.Start",
             VmVerb::Stop => "io.volnet.Stop",
             VmVerb::Restart => "io.volnet.Restart",
+            VmVerb::Pause => "io.volnet.Pause",
+            VmVerb::Resume => "io.volnet.Resume",
             VmVerb::Delete => "io.volnet.Delete",
         }
     }

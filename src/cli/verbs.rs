@@ -306,7 +306,7 @@ const CREATION: [Flag; 37] = [
 ];
 
 /// Every verb, in the order in which `volnet help` shows them.
-pub(super) const VERBS: [Verb; 27] = [
+pub(super) const VERBS: [Verb; 29] = [
     Verb {
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
@@ -376,6 +376,17 @@ pub(super) const VERBS: [Verb; 27] = [
         json: JSON_LINES,
         text: "Stop VMs and start them again.",
         ..of_vms("restart", "NAME...", "stop it and start it again")
+    },
+    Verb {
+        json: JSON_LINES,
+        text: "Let guests stand still: their processors stop, and their memory and connections \
+               stay. A paused guest cannot power off: stop, restart and delete let it go on first.",
+        ..of_vms("pause", "NAME...", "let its guest stand still")
+    },
+    Verb {
+        json: JSON_LINES,
+        text: "Let paused guests go on.",
+        ..of_vms("resume", "NAME...", "let its guest go on")
     },
     Verb {
         flags: &[&TIMEOUT],

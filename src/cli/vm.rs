@@ -61,7 +61,8 @@ fn dry_run(vm: &str, plan: Option<&Value>) -> String {
     comment + &show::plan(plan)
 }
 
-/// `start`, `stop`, `restart` and `delete`. If one VM fails, the others are still changed.
+/// `start`, `stop`, `restart`, `pause`, `resume` and `delete`. If one VM fails, the others are
+/// still changed.
 pub(super) fn change(
     session: &mut Session,
     change: VmVerb,
@@ -101,7 +102,10 @@ pub(super) fn change(
 fn running(session: &mut Session) -> Result<Vec<String>, Trouble> {
     let reply = session.call("io.volnet.List", json!({}))?;
     let vms = reply.get("vms").and_then(Value::as_array).into_iter().flatten();
-    let running = vms.filter(|vm| vm["status"] == "running" || vm["status"] == "stopping");
+    let runs = |vm: &&Value| {
+        ["running", "paused", "stopping"].iter().any(|status| vm["status"] == *status)
+    };
+    let running = vms.filter(runs);
     Ok(running.map(|vm| show::text(&vm["name"])).collect())
 }
 

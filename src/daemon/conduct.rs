@@ -32,7 +32,7 @@ use crate::hypervisor::user::KVM;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Reason, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{Intent, ProcessId, Record};
+use crate::model::record::{Intent, Order, ProcessId, Record};
 use crate::model::view::EventKind;
 use crate::network::{Applied, Network, execute};
 use crate::plan::op::Op;
@@ -184,7 +184,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 }
                 return Ok(Some(launched));
             }
-            Some(Act::Ask) => self.ask(decision)?,
+            Some(Act::Ask(order @ (Order::PowerOff | Order::WakeAndPowerOff))) => {
+                self.ask_to_power_off(decision, order)?;
+            }
+            Some(Act::Ask(order @ (Order::Pause | Order::Resume))) => {
+                let control = self.launcher.control(&decision.record, self.store.paths())?;
+                self.processes.ask(name, &control, order)?;
+            }
             Some(Act::Terminate) => self.processes.terminate(name)?,
             Some(Act::Kill) => self.processes.kill(name)?,
         }
@@ -192,10 +198,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     }
 
     /// Asks a guest to power off. One that cannot be asked is not waited for.
-    fn ask(&mut self, decision: &Decision) -> Result<(), Failure> {
+    fn ask_to_power_off(&mut self, decision: &Decision, order: Order) -> Result<(), Failure> {
         let name = &decision.subject;
         let control = self.launcher.control(&decision.record, self.store.paths());
-        let asked = control.and_then(|control| Ok(self.processes.ask(name, &control)?));
+        let asked = control.and_then(|control| Ok(self.processes.ask(name, &control, order)?));
         if let Err(error) = asked {
             log::info!(
                 "VM {name}: cannot ask the guest to power off, ending its hypervisor: {error}"

@@ -382,6 +382,17 @@ impl Launcher {
         Ok(hypervisor::control(self.hypervisor(record), &folder, &self.options)?)
     }
 
+    /// Refuses what takes a hypervisor that can be asked.
+    pub(super) fn refuse_unasked(&self, record: &Record, paths: &Paths) -> Result<(), Error> {
+        match self.control(record, paths)? {
+            Control::Terminate => {
+                let reason = format!("volnet cannot ask {} for that", self.hypervisor(record));
+                Err(Refusal::InvalidConfig { field: "hypervisor".into(), reason }.into())
+            }
+            Control::Qmp(_) | Control::CloudHypervisor(_) | Control::Firecracker(_) => Ok(()),
+        }
+    }
+
     /// The VM's hypervisor by name.
     fn hypervisor<'a>(&'a self, record: &'a Record) -> &'a str {
         let machine = record.spec.machine.as_ref();

@@ -20,7 +20,7 @@ use crate::hypervisor::process::{Given, Processes};
 use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, Order, ProcessId, Progress};
 use crate::model::request::{Reply, Request};
 use crate::model::spec::Owner;
 use crate::network::noop::Noop;
@@ -178,7 +178,7 @@ impl Processes for NoProcesses {
         BTreeMap::new()
     }
 
-    fn ask(&mut self, _: &VmName, _: &Control) -> Result<(), Failure> {
+    fn ask(&mut self, _: &VmName, _: &Control, _: Order) -> Result<(), Failure> {
         Ok(())
     }
 

@@ -305,7 +305,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             if let Some(decision) = self.engine.looked_at(&name, progress, now) {
                 self.carry_out(decision, now);
             }
-            if progress == Progress::Running {
+            if matches!(progress, Progress::Running | Progress::Paused) {
                 // From now on there may be a descriptor for it.
                 self.started.push(name.clone());
                 self.heard_of(&name, now);
@@ -420,6 +420,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Change::Start { name } => {
                 let record = &self.engine.vm(name)?.record;
                 self.launcher.verify(name, &record.spec, record.user)?;
+            }
+            Change::Pause { name } | Change::Resume { name } => {
+                let record = &self.engine.vm(name)?.record;
+                self.launcher.refuse_unasked(record, self.store.paths())?;
             }
             Change::Setup { .. }
             | Change::Teardown { .. }

@@ -26,7 +26,7 @@ use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
 use crate::model::policy::Policy;
-use crate::model::record::{Action, BootId, FORMAT, Record};
+use crate::model::record::{Action, BootId, FORMAT, Order, Record};
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Reply};
 use crate::model::run_as::RunAs;
@@ -108,8 +108,8 @@ pub struct Launched {
 pub enum Act {
     /// Start it.
     Spawn,
-    /// Ask the guest to power off.
-    Ask,
+    /// Ask this of the guest.
+    Ask(Order),
     /// SIGTERM.
     Terminate,
     /// SIGKILL.
@@ -278,6 +278,8 @@ impl Engine {
             Change::Restart { name, timeout_ms } => {
                 self.stop(ticket, name, *timeout_ms, Want::Restarted, now)
             }
+            Change::Pause { name } => self.pause(ticket, name, true, now),
+            Change::Resume { name } => self.pause(ticket, name, false, now),
             Change::Delete { name, timeout_ms } => {
                 self.stop(ticket, name, *timeout_ms, Want::Deleted, now)
             }
@@ -391,7 +393,7 @@ impl Engine {
         if let Some(vm) = self.state.vms.get_mut(&decision.subject) {
             outcome.add_to(&mut vm.record, now);
             if let Some(Launched { pid, .. }) = outcome.launched {
-                vm.life = Life::Running { pid, since: now.mono, check: None };
+                vm.life = Life::running(pid, now.mono);
             }
         }
         let gone = match decision.write {
@@ -555,7 +557,7 @@ impl Engine {
                 return Ok(Step::Later);
             }
             Status::Created | Status::Stopped | Status::Crashed => {}
-            status @ (Status::Running | Status::Stopping) => {
+            status @ (Status::Running | Status::Paused | Status::Stopping) => {
                 let name = name.to_string();
                 return Err(Refusal::WrongState { name, status, wanted: "stopped" }.into());
             }

@@ -12,7 +12,7 @@ use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{Action, Exit, GuestEnd, LAST_ERROR_BYTES_MAX, Progress};
+use crate::model::record::{Action, Exit, GuestEnd, LAST_ERROR_BYTES_MAX, Order, Progress};
 use crate::model::request::STOP_TIMEOUT_MS;
 use crate::model::request::Ticket;
 use crate::model::spec::RestartPolicy;
@@ -179,7 +179,7 @@ impl Engine {
         self.keep(name);
         match self.state.vms.get_mut(name).map(|vm| &mut vm.life) {
             // One that was adopted runs, as far as anybody was told.
-            Some(Life::Running { check: Some(check), .. }) if check.origin != Origin::Adopted => {
+            Some(Life::Running { check: Some(check), .. }) if !check.origin.was_told() => {
                 check.answers.push((ticket, answer));
                 true
             }
@@ -199,12 +199,15 @@ impl Engine {
         }
     }
 
-    /// A VM whose process should be checked now. Call it until there is none.
+    /// A VM whose process should be looked at now: in its start-up check, or because its guest is
+    /// to be paused or to go on. Call it until there is none.
     pub fn start_check(&self, now: Now) -> Option<VmName> {
         let due = |name: &&VmName| {
-            matches!(self.state.vms.get(*name).map(|vm| &vm.life),
-                Some(Life::Running { check: Some(check), .. })
-                    if check.check_at <= now.mono)
+            let life = self.state.vms.get(*name).map(|vm| &vm.life);
+            life.is_some_and(|life| {
+                matches!(life, Life::Running { .. })
+                    && life.deadline().is_some_and(|at| at <= now.mono)
+            })
         };
         self.agenda.timed.iter().find(due).cloned()
     }
@@ -213,18 +216,27 @@ impl Engine {
     /// it is killed, and its callers are answered at its end. Until then it is checked again.
     pub fn looked_at(&mut self, name: &VmName, progress: Progress, now: Now) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
-        let Life::Running { since, check: slot, .. } = &mut vm.life else { return None };
+        let Life::Running { since, check: slot, pause, .. } = &mut vm.life else { return None };
+        match progress {
+            Progress::Running => pause.is_paused = false,
+            Progress::Paused => pause.is_paused = true,
+            Progress::Starting | Progress::Untold => {}
+        }
+        let Some(check) = slot.as_mut() else { return self.looked_for_pause(name, now) };
         let age = now.mono.saturating_sub(*since);
-        let check = slot.as_mut()?;
         let in_time = age < supervise::START_MAX_MS;
         let passes = match progress {
-            Progress::Running => !check.late,
+            Progress::Running | Progress::Paused => !check.late,
             Progress::Untold => age >= supervise::UNTOLD_MS,
-            Progress::Starting => !in_time && check.origin == Origin::Adopted,
+            Progress::Starting => !in_time && check.origin.was_told(),
         };
         if passes {
-            let answers = slot.take().map(|check| check.answers).unwrap_or_default();
+            let (origin, answers) = (check.origin, std::mem::take(&mut check.answers));
+            *slot = None;
             let mut decision = Decision::of(vm, None, Write::Nothing, vm.clone());
+            if origin == Origin::Known {
+                return None;
+            }
             decision.answers = answers;
             let how = match vm.record.restarts {
                 0 => "started",
@@ -250,7 +262,8 @@ impl Engine {
         now: Now,
     ) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
-        let life = std::mem::take(&mut vm.life);
+        let mut life = std::mem::take(&mut vm.life);
+        let wishes = life.give_up_wish();
         // We ended it only to restart it. Record `Lost`, so that the restart policy still applies
         // if the daemon dies before the restart.
         let made = matches!(&life, Life::Stopping { stop, .. } if stop.is_nobodys());
@@ -293,6 +306,8 @@ impl Engine {
                 decision.former = Some(vm.clone());
             }
         }
+        let failure = failed(name, "it has ended".into(), None);
+        decision.answers.extend(wishes.into_iter().map(|it| (it, Answer::Failed(failure.clone()))));
         decision.events.push((EventKind::VmExited, message));
         Some(decision)
     }
@@ -305,9 +320,13 @@ impl Engine {
         let vm = self.state.vms.get_mut(name)?;
         let former = vm.clone();
         let Life::Running { pid, check: None, .. } = vm.life else { return None };
+        let wishes = vm.life.give_up_wish();
         vm.life = Life::Stopping { pid, stop: Stop::after_guest(now.mono) };
         self.agenda.timed.insert(name.clone());
         let mut decision = Decision::of(vm, Some(Act::Terminate), Write::Nothing, former);
+        let failure = failed(name, "its guest has ended".into(), None);
+        decision.answers =
+            wishes.into_iter().map(|it| (it, Answer::Failed(failure.clone()))).collect();
         let what = if end.panicked { "has panicked" } else { "has reset itself" };
         let message = format!("the guest of VM {name} {what}: its hypervisor is ended");
         decision.events.push((EventKind::VmStopping, message));
@@ -412,21 +431,30 @@ impl Engine {
             }
             life @ (Life::Running { .. } | Life::Idle | Life::Waiting { .. }) => {
                 let pid = life.pid().unwrap_or_default();
-                let callers = match std::mem::take(life) {
-                    Life::Running { check, .. } => {
-                        check.map(|check| check.answers).unwrap_or_default()
+                let wishes = life.give_up_wish();
+                let (callers, order) = match std::mem::take(life) {
+                    Life::Running { check, pause, .. } => {
+                        let callers = check.map(|check| check.answers).unwrap_or_default();
+                        let is_paused = pause.is_paused;
+                        let order =
+                            if is_paused { Order::WakeAndPowerOff } else { Order::PowerOff };
+                        (callers, order)
                     }
-                    Life::Idle | Life::Waiting { .. } | Life::Stopping { .. } => Vec::new(),
+                    Life::Idle | Life::Waiting { .. } | Life::Stopping { .. } => {
+                        (Vec::new(), Order::PowerOff)
+                    }
                 };
                 *life = Life::Stopping { pid, stop: wish };
                 self.agenda.timed.insert(name.clone());
-                let act = if timeout_ms == 0 { None } else { Some(Act::Ask) };
+                let act = if timeout_ms == 0 { None } else { Some(Act::Ask(order)) };
                 // Nothing is written: if the daemon ends now, the request ends with it, unanswered.
                 let mut decision = Decision::of(vm, act, Write::Nothing, former);
-                let reason = "it was told to end before its guest ran".to_string();
-                let failure = Failure::Hypervisor { name: name.to_string(), reason, log: None };
-                let failed = |(ticket, _)| (ticket, Answer::Failed(failure.clone()));
-                decision.answers = callers.into_iter().map(failed).collect();
+                let started = failed(name, "it was told to end before its guest ran".into(), None);
+                let wished = failed(name, "it was told to end".into(), None);
+                let starts =
+                    callers.into_iter().map(|(it, _)| (it, Answer::Failed(started.clone())));
+                let wishes = wishes.into_iter().map(|it| (it, Answer::Failed(wished.clone())));
+                decision.answers = starts.chain(wishes).collect();
                 decision.events.push((EventKind::VmStopping, format!("VM {name} is stopping")));
                 Step::Do(Box::new(decision))
             }
@@ -480,7 +508,7 @@ impl Engine {
         log: Option<String>,
     ) {
         let name = decision.subject.clone();
-        let failure = Failure::Hypervisor { name: name.to_string(), reason, log };
+        let failure = failed(&name, reason, log);
         for (ticket, _) in check.answers {
             decision.answers.push((ticket, Answer::Failed(failure.clone())));
         }
@@ -513,6 +541,11 @@ impl Engine {
             Some(Want::Stopped) | None => {}
         }
     }
+}
+
+/// A failure of a VM's hypervisor.
+pub(super) fn failed(name: &VmName, reason: String, log: Option<String>) -> Failure {
+    Failure::Hypervisor { name: name.to_string(), reason, log }
 }
 
 /// Why a process ended that was to run, as a sentence about it. `None` if that is no fault.

@@ -35,15 +35,16 @@ impl Engine {
     }
 
     /// The VM's process still runs. If it is new, the last daemon may have ended before the guest
-    /// ran, and nobody was told. So the start-up check begins again. If its record does not say
-    /// that it was started, the start was cut short before the write, and it is completed now.
+    /// ran, and nobody was told. So the start-up check begins again. It also tells whether the
+    /// guest is paused, which is in no record. If the VM's record does not say that it was started,
+    /// the start was cut short before the write, and it is completed now.
     pub fn adopted(&mut self, name: &VmName, pid: u32, now: Now) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
-        vm.life = Life::Running { pid, since: now.mono, check: None };
+        vm.life = Life::running(pid, now.mono);
         let started_at = vm.record.started_at.unwrap_or(now.wall);
-        if now.wall.saturating_sub(started_at) < supervise::START_MAX_MS {
-            self.begin_check(name, Vec::new(), Origin::Adopted, now);
-        }
+        let is_new = now.wall.saturating_sub(started_at) < supervise::START_MAX_MS;
+        let origin = if is_new { Origin::Adopted } else { Origin::Known };
+        self.begin_check(name, Vec::new(), origin, now);
         let vm = self.state.vms.get_mut(name)?;
         let former = vm.clone();
         let exit = vm.edit().exit.take();

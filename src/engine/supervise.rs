@@ -37,6 +37,9 @@ pub const CHECK_MAX_MS: u64 = 250;
 pub const START_MAX_MS: u64 = 30_000;
 /// Milliseconds after which a hypervisor passes the start-up check if it has no way to say so.
 pub const UNTOLD_MS: u64 = 1_000;
+/// Milliseconds in which a guest must be paused, or go on. It takes a few, and on a host that is
+/// busy tenths of a second.
+pub const PAUSE_MAX_MS: u64 = 10_000;
 /// If a hypervisor ran this many milliseconds, the back-off begins anew.
 pub const STEADY_MS: u64 = 60_000;
 /// Restarts without a steady run after which `on-failure` gives up.
@@ -50,11 +53,36 @@ pub enum Life {
     Idle,
     /// It exists since this moment of the monotonic clock. During the start-up check its guest does
     /// not run yet, and its callers have no answer.
-    Running { pid: u32, since: u64, check: Option<StartCheck> },
+    Running { pid: u32, since: u64, check: Option<StartCheck>, pause: Pause },
     /// It was asked to end.
     Stopping { pid: u32, stop: Stop },
     /// It ended by itself, and is started again at this moment.
     Waiting { until: u64 },
+}
+
+/// Whether the guest of a process that runs is paused. What is asked of it is done when its
+/// hypervisor says so. Until then it is looked at again and again, as in the start-up check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// Whether it was when its hypervisor last said.
+    pub is_paused: bool,
+    /// What was asked of it, and is not done.
+    pub wish: Option<Wish>,
+}
+
+/// A pause or a resumption that is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Whether it is to be paused.
+    pub paused: bool,
+    /// Whether it was, when it was asked.
+    pub was_paused: bool,
+    /// Who asked.
+    pub tickets: Vec<Ticket>,
+    /// When it was asked.
+    pub since: u64,
+    /// When to look at it next.
+    pub check_at: u64,
 }
 
 /// The start-up check of a new process. It ends when the hypervisor says that its guest runs, or
@@ -81,6 +109,19 @@ pub enum Origin {
     /// An earlier daemon. Somebody may use its control socket already, and then volnet gets no
     /// answer. So it is not ended for that.
     Adopted,
+    /// An earlier daemon, which had told that its guest runs. It is only asked whether it is
+    /// paused.
+    Known,
+}
+
+impl Origin {
+    /// Whether somebody may have been told that the guest runs.
+    pub fn was_told(self) -> bool {
+        match self {
+            Origin::Adopted | Origin::Known => true,
+            Origin::Made | Origin::Started => false,
+        }
+    }
 }
 
 /// A stop in progress.
@@ -116,6 +157,11 @@ pub enum Escalation {
 }
 
 impl Life {
+    /// A process that runs since this moment.
+    pub(super) fn running(pid: u32, since: u64) -> Life {
+        Life::Running { pid, since, check: None, pause: Pause::default() }
+    }
+
     /// The process, if there is one.
     pub fn pid(&self) -> Option<u32> {
         match self {
@@ -124,12 +170,26 @@ impl Life {
         }
     }
 
+    /// Forgets what was asked of its guest, and gives who asked.
+    pub(super) fn give_up_wish(&mut self) -> Vec<Ticket> {
+        match self {
+            Life::Running { pause, .. } => {
+                pause.wish.take().map(|it| it.tickets).unwrap_or_default()
+            }
+            Life::Idle | Life::Stopping { .. } | Life::Waiting { .. } => Vec::new(),
+        }
+    }
+
     /// The next deadline.
     pub fn deadline(&self) -> Option<u64> {
         match self {
             Life::Stopping { stop, .. } => stop.terminate_at.into_iter().chain(stop.kill_at).min(),
             Life::Waiting { until } => Some(*until),
-            Life::Running { check, .. } => check.as_ref().map(|check| check.check_at),
+            // A wish waits for the end of the check.
+            Life::Running { check: Some(check), .. } => Some(check.check_at),
+            Life::Running { check: None, pause, .. } => {
+                pause.wish.as_ref().map(|wish| wish.check_at)
+            }
             Life::Idle => None,
         }
     }
@@ -137,9 +197,10 @@ impl Life {
     /// The callers that wait for the process.
     pub(super) fn tickets(&self) -> Vec<Ticket> {
         match self {
-            Life::Running { check, .. } => {
+            Life::Running { check, pause, .. } => {
                 let answers = check.iter().flat_map(|check| &check.answers);
-                answers.map(|(ticket, _)| *ticket).collect()
+                let wish = pause.wish.iter().flat_map(|wish| &wish.tickets);
+                answers.map(|(ticket, _)| ticket).chain(wish).copied().collect()
             }
             Life::Stopping { stop, .. } => stop.waiters.iter().filter_map(|(it, _)| *it).collect(),
             Life::Idle | Life::Waiting { .. } => Vec::new(),

@@ -2,6 +2,7 @@
 
 mod expose;
 mod lease;
+mod pause;
 mod probe;
 
 use crate::engine::decide::{Act, Decision, Engine, Launched, Outcome, Step, Write};
@@ -407,8 +408,8 @@ fn a_hypervisor_that_never_says_that_its_guest_runs_is_ended() {
 }
 
 #[test]
-fn an_adopted_process_is_asked_again_if_it_is_new() {
-    for (age, asked) in [(100, true), (START_MAX_MS, false)] {
+fn an_adopted_process_is_asked_again_and_told_of_if_it_is_new() {
+    for (age, told) in [(100, true), (START_MAX_MS, false)] {
         let mut engine = engine();
         running(&mut engine, "web", RestartPolicy::No);
         let record = Record::clone(&engine.vm(&name("web")).unwrap().record);
@@ -417,11 +418,12 @@ fn an_adopted_process_is_asked_again_if_it_is_new() {
         next.restore(record).unwrap();
         let now = Now { wall: started_at + age, ..at(0) };
         assert!(next.adopted(&name("web"), 4711, now).is_none());
-        assert_eq!(next.deadline().is_some(), asked);
+        assert!(next.deadline().is_some(), "it may be paused");
         // Somebody else may use its socket: it is not ended for that.
         let late = Now { wall: now.wall, ..at(START_MAX_MS) };
         let decision = next.looked_at(&name("web"), Progress::Starting, late);
-        assert_eq!(decision.is_some_and(|decision| decision.act.is_none()), asked);
+        assert_eq!(decision.is_some_and(|decision| decision.act.is_none()), told);
+        assert!(next.deadline().is_none() && status(&next, "web") == Status::Running);
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::engine::lease::Pace;
 use crate::engine::stranded::Stranded;
-use crate::engine::supervise::{Life, Origin};
+use crate::engine::supervise::{Life, Pause};
 use crate::model::kernel_args::kernel_args;
 use crate::model::net::NetworkConfig;
 use crate::model::record::{Exit, Record};
@@ -51,9 +51,10 @@ impl Vm {
     pub fn status(&self) -> Status {
         match (&self.life, self.record.exit) {
             // An earlier daemon may have told that an adopted one runs.
-            (Life::Running { check: Some(check), .. }, _) if check.origin != Origin::Adopted => {
+            (Life::Running { check: Some(check), .. }, _) if !check.origin.was_told() => {
                 Status::Created
             }
+            (Life::Running { pause: Pause { is_paused: true, .. }, .. }, _) => Status::Paused,
             (Life::Running { .. }, _) => Status::Running,
             (Life::Stopping { .. }, _) => Status::Stopping,
             (Life::Idle | Life::Waiting { .. }, None) => Status::Created,

@@ -13,7 +13,7 @@ use super::process::{Given, Processes};
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, Order, ProcessId, Progress};
 use crate::model::spec::Owner;
 
 const SIGTERM: i32 = 15;
@@ -35,6 +35,8 @@ pub enum Manners {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     Asked,
+    Paused,
+    Resumed,
     Terminated,
     Killed,
 }
@@ -47,6 +49,8 @@ struct Process {
     exit: Option<Exit>,
     /// Whether a living daemon is its parent and will get its status.
     child: bool,
+    /// Whether its guest stands still.
+    paused: bool,
 }
 
 /// The processes.
@@ -199,13 +203,20 @@ impl FakeProcesses {
             return Err(failure(name, "told to fail"));
         }
         self.deeds.push((name.clone(), deed));
+        let process = self.world.get_mut(&id.pid).filter(|process| process.id == *id);
+        let Some(process) = process else { return Ok(()) };
         let (enough, exit) = match deed {
+            Deed::Paused | Deed::Resumed => {
+                process.paused = deed == Deed::Paused;
+                return Ok(());
+            }
+            // It does not hear it.
+            Deed::Asked if process.paused => return Ok(()),
             Deed::Asked => (Manners::Polite, Exit::Code(0)),
             Deed::Terminated => (Manners::Deaf, Exit::Signal(SIGTERM)),
             Deed::Killed => (Manners::Stubborn, Exit::Signal(SIGKILL)),
         };
-        let process = self.world.get_mut(&id.pid).filter(|process| process.id == *id);
-        if let Some(process) = process.filter(|process| process.manners <= enough) {
+        if process.manners <= enough {
             process.exit.get_or_insert(exit);
         }
         Ok(())
@@ -252,6 +263,7 @@ impl Processes for FakeProcesses {
             manners: self.manners,
             exit: None,
             child: true,
+            paused: false,
         };
         self.folders.insert(name.clone());
         self.ends.remove(name);
@@ -276,12 +288,16 @@ impl Processes for FakeProcesses {
         self.living().map(|(name, id)| (name.clone(), id.clone())).collect()
     }
 
-    fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {
-        match control {
-            Control::Qmp(_) | Control::CloudHypervisor(_) | Control::Firecracker(_) => {
+    fn ask(&mut self, name: &VmName, control: &Control, order: Order) -> Result<(), Failure> {
+        match (order, control) {
+            (Order::PowerOff | Order::WakeAndPowerOff, Control::Terminate) => self.terminate(name),
+            (Order::PowerOff, _) => self.act(name, Deed::Asked),
+            (Order::WakeAndPowerOff, _) => {
+                self.act(name, Deed::Resumed)?;
                 self.act(name, Deed::Asked)
             }
-            Control::Terminate => self.terminate(name),
+            (Order::Pause, _) => self.act(name, Deed::Paused),
+            (Order::Resume, _) => self.act(name, Deed::Resumed),
         }
     }
 
@@ -294,12 +310,12 @@ impl Processes for FakeProcesses {
     }
 
     fn progress(&mut self, name: &VmName, control: &Control) -> Progress {
-        let runs = self.watched.contains_key(name) && self.running(name).is_some();
-        match control {
-            Control::Terminate => Progress::Untold,
-            Control::Qmp(_) | Control::CloudHypervisor(_) | Control::Firecracker(_) => {
-                if runs && !self.hangs { Progress::Running } else { Progress::Starting }
-            }
+        let (is_watched, hangs) = (self.watched.contains_key(name), self.hangs);
+        match (control, self.running(name).filter(|_| is_watched && !hangs)) {
+            (Control::Terminate, _) => Progress::Untold,
+            (_, None) => Progress::Starting,
+            (_, Some(process)) if process.paused => Progress::Paused,
+            (_, Some(_)) => Progress::Running,
         }
     }
 
@@ -394,7 +410,7 @@ mod tests {
         let mut processes = FakeProcesses::default();
         processes.set_manners(Manners::Deaf);
         start(&mut processes, &name);
-        processes.ask(&name, &Control::Qmp("/qmp".into())).unwrap();
+        processes.ask(&name, &Control::Qmp("/qmp".into()), Order::PowerOff).unwrap();
         assert_eq!((processes.reap(&name), processes.ended()), (None, vec![]));
         processes.terminate(&name).unwrap();
         assert_eq!(processes.ended(), std::slice::from_ref(&name));

@@ -13,7 +13,7 @@ use super::user::User;
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, Order, ProcessId, Progress};
 use crate::model::spec::Owner;
 
 /// What a new process is given. The descriptors are closed here once the process has them.
@@ -57,10 +57,12 @@ pub trait Processes {
         self.find_all(&BTreeMap::new()).remove(name)
     }
 
-    /// Asks the guest to power off. Does not wait.
-    fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure>;
+    /// Asks something of the guest. Does not wait: its end shows by the end of the process, and
+    /// whether it is paused by [`Processes::progress`].
+    fn ask(&mut self, name: &VmName, control: &Control, order: Order) -> Result<(), Failure>;
 
-    /// How far the start of a process is, as it says on its control socket. Does not wait: the
+    /// How far the start of a process is, or whether its guest is paused, as it says on its control
+    /// socket. Does not wait: the
     /// caller asks again every few milliseconds.
     fn progress(&mut self, name: &VmName, control: &Control) -> Progress;
 

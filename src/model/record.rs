@@ -87,10 +87,25 @@ pub enum Exit {
 pub enum Progress {
     /// It does not serve its socket yet, or its guest does not run yet.
     Starting,
-    /// Its guest runs, or somebody has paused it.
+    /// Its guest runs.
     Running,
+    /// Its guest stands still, and goes on if it is told to.
+    Paused,
     /// It has no control socket that volnet knows.
     Untold,
+}
+
+/// What a hypervisor is asked to do with its guest, on its control socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Have it power off.
+    PowerOff,
+    /// Let it go on, because it is paused, and have it power off.
+    WakeAndPowerOff,
+    /// Let it stand still.
+    Pause,
+    /// Let it go on.
+    Resume,
 }
 
 /// What a hypervisor has said about the end of its guest.

@@ -66,6 +66,10 @@ pub enum Change {
     Stop { name: VmName, timeout_ms: u64 },
     /// Stop it and start it again.
     Restart { name: VmName, timeout_ms: u64 },
+    /// Let the guest stand still.
+    Pause { name: VmName },
+    /// Let it go on.
+    Resume { name: VmName },
     /// Stop it and release everything it has.
     Delete { name: VmName, timeout_ms: u64 },
     /// Make a port of the guest, at its first NIC or the named one, one of the host's; with `force`
@@ -86,7 +90,7 @@ pub enum Reply {
     Plan { plan: Vec<String> },
     /// Create.
     Created { vm: Box<VmView>, plan: Vec<String>, notes: Vec<String> },
-    /// Start, Stop, Restart, Expose, Unexpose, SetPolicy, SetLimits, Get.
+    /// Start, Stop, Restart, Pause, Resume, Expose, Unexpose, SetPolicy, SetLimits, Get.
     Vm { vm: Box<VmView> },
     /// Delete.
     Deleted,

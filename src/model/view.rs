@@ -25,6 +25,8 @@ pub enum Status {
     Created,
     /// The hypervisor runs its guest.
     Running,
+    /// Its guest stands still until it is resumed.
+    Paused,
     /// It was asked to stop, and has not ended yet.
     Stopping,
     /// It ended on request, or by itself with status 0.
@@ -158,6 +160,8 @@ pub struct Finding {
 pub enum EventKind {
     VmCreated,
     VmStarted,
+    VmPaused,
+    VmResumed,
     VmStopping,
     VmExited,
     VmDeleted,
@@ -192,14 +196,21 @@ pub struct Event {
 
 impl Status {
     /// Every status, in the order of a VM's life.
-    pub const ALL: [Status; 5] =
-        [Status::Created, Status::Running, Status::Stopping, Status::Stopped, Status::Crashed];
+    pub const ALL: [Status; 6] = [
+        Status::Created,
+        Status::Running,
+        Status::Paused,
+        Status::Stopping,
+        Status::Stopped,
+        Status::Crashed,
+    ];
 
     /// The status as it is written.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Created => "created",
             Status::Running => "running",
+            Status::Paused => "paused",
             Status::Stopping => "stopping",
             Status::Stopped => "stopped",
             Status::Crashed => "crashed",

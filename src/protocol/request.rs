@@ -170,6 +170,8 @@ fn change(method: &str, fields: &mut Parameters) -> Result<Option<Change>, CallF
         "Start" => Change::Start { name: fields.name()? },
         "Stop" => Change::Stop { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Restart" => Change::Restart { name: fields.name()?, timeout_ms: fields.timeout()? },
+        "Pause" => Change::Pause { name: fields.name()? },
+        "Resume" => Change::Resume { name: fields.name()? },
         "Delete" => Change::Delete { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Expose" => expose(fields)?,
         "SetPolicy" => {
@@ -392,6 +394,8 @@ mod tests {
                 r#"{"name":"web","timeout_ms":0}"#,
                 Change::Restart { name: name.clone(), timeout_ms: 0 },
             ),
+            ("Pause", r#"{"name":"web"}"#, Change::Pause { name: name.clone() }),
+            ("Resume", r#"{"name":"web"}"#, Change::Resume { name: name.clone() }),
             (
                 "Delete",
                 r#"{"name":"web","timeout_ms":null}"#,

@@ -98,6 +98,16 @@ fn scenarios() -> Vec<Scenario> {
         ("stop the deaf", stubborn(Manners::Deaf), vec![stop("a", 1_000), Step::Settle]),
         ("kill", stubborn(Manners::Stubborn), vec![stop("a", 1_000), Step::Settle]),
         ("restart", stubborn(Manners::Polite), vec![restart("a"), Step::Settle]),
+        (
+            "pause, and go on",
+            stubborn(Manners::Polite),
+            vec![pause("a"), Step::Settle, resume("a"), Step::Settle],
+        ),
+        (
+            "stop while it is paused",
+            vec![create_and_start("a", spec()), Step::Settle, pause("a"), Step::Settle],
+            vec![stop("a", 1_000), Step::Settle],
+        ),
         ("delete", vec![create("a", spec())], vec![delete("a", 0)]),
         ("delete ephemeral", vec![create("a", ephemeral())], vec![delete("a", 0)]),
         ("delete while it runs", stubborn(Manners::Stubborn), vec![delete("a", 500), Step::Settle]),

@@ -190,6 +190,28 @@ fn a_guest_that_ends_for_ever_is_backed_off() {
 
 /// A guest that ended before it was said to run is not run for ever.
 #[test]
+fn a_paused_guest_is_found_paused_and_is_woken_to_power_off() {
+    let mut sim = Sim::new();
+    let of = |sim: &Sim| {
+        let engine = sim.shell.as_ref().expect("a daemon").engine();
+        Some(engine.vm(&name("a")).ok()?.status())
+    };
+    for step in [create_and_start("a", spec()), Step::Settle, pause("a")] {
+        sim.step(&step);
+    }
+    assert_eq!(of(&sim), Some(Status::Running), "it has not said so");
+    sim.step(&Step::Settle);
+    assert_eq!(of(&sim), Some(Status::Paused));
+    for step in [Step::Kill, Step::Start, Step::Settle] {
+        sim.step(&step);
+    }
+    assert_eq!(of(&sim), Some(Status::Paused), "the next daemon asks again");
+    sim.step(&stop("a", 600_000));
+    sim.step(&Step::Wait(1_000));
+    assert_eq!(of(&sim), Some(Status::Stopped), "it went on, and powered off");
+}
+
+#[test]
 fn a_guest_that_ends_while_it_starts_is_ended_when_it_is_said_to_run() {
     let vm = name("a");
     let mut sim = Sim::new();

@@ -175,6 +175,8 @@ impl Promises {
                 Change::Start { name }
                 | Change::Stop { name, .. }
                 | Change::Restart { name, .. } => self.runs(&name, None),
+                // Whether a guest is paused is in no record.
+                Change::Pause { .. } | Change::Resume { .. } => {}
                 Change::Expose { name, .. }
                 | Change::Unexpose { name, .. }
                 | Change::SetPolicy { name, .. }

@@ -211,7 +211,9 @@ fn step(dice: &mut Dice) -> Step {
         0..18 => ask(random_create(dice, vm)),
         18..21 => random_group(dice),
         21 => random_batch(dice),
-        22..32 => start(vm),
+        22..30 => start(vm),
+        30 => pause(vm),
+        31 => resume(vm),
         32..38 => stop(vm, timeout),
         38..42 => restart(vm),
         42..50 => delete(vm, timeout),
@@ -309,7 +311,9 @@ fn random_group(dice: &mut Dice) -> Step {
 fn random_batch(dice: &mut Dice) -> Step {
     let one = |dice: &mut Dice| {
         let name = name(NAMES[dice.below(NAMES.len() as u64)]);
-        match dice.roll(6) {
+        match dice.roll(8) {
+            6 => Ready::Asked(Change::Pause { name }.into()),
+            7 => Ready::Asked(Change::Resume { name }.into()),
             0 => Ready::HungUp,
             1 => Ready::Ended(name, Exit::Code(1)),
             2 => {

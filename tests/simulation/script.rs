@@ -134,6 +134,14 @@ pub(crate) fn restart(vm: &str) -> Step {
     ask(Change::Restart { name: name(vm), timeout_ms: 1_000 })
 }
 
+pub(crate) fn pause(vm: &str) -> Step {
+    ask(Change::Pause { name: name(vm) })
+}
+
+pub(crate) fn resume(vm: &str) -> Step {
+    ask(Change::Resume { name: name(vm) })
+}
+
 pub(crate) fn delete(vm: &str, timeout_ms: u64) -> Step {
     ask(Change::Delete { name: name(vm), timeout_ms })
 }

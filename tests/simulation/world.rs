@@ -20,7 +20,7 @@ use volnet::hypervisor::{Control, HypervisorCommand};
 use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::mac::Mac;
 use volnet::model::name::VmName;
-use volnet::model::record::{DirectoryId, Exit, GuestEnd, ProcessId, Progress};
+use volnet::model::record::{DirectoryId, Exit, GuestEnd, Order, ProcessId, Progress};
 use volnet::model::spec::Owner;
 use volnet::network::fake::{self, Fake};
 use volnet::network::features::Features;
@@ -424,8 +424,8 @@ impl Processes for Handle {
         self.effect(Effect::Find, |world| world.processes.find_all(users), |_, _| BTreeMap::new())
     }
 
-    fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {
-        self.deed(name, Effect::Ask, |processes| processes.ask(name, control))
+    fn ask(&mut self, name: &VmName, control: &Control, order: Order) -> Result<(), Failure> {
+        self.deed(name, Effect::Ask, |processes| processes.ask(name, control, order))
     }
 
     fn guest_end(&mut self, name: &VmName) -> GuestEnd {

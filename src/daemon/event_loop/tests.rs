@@ -28,7 +28,7 @@ use crate::hypervisor::process::{Given, Processes};
 use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, Order, ProcessId, Progress};
 use crate::model::spec::Owner;
 use crate::network::fake::Fake;
 use crate::store::memory::Memory;
@@ -105,8 +105,8 @@ impl Processes for Shared {
         self.with(|processes| processes.find_all(users))
     }
 
-    fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {
-        self.with(|processes| processes.ask(name, control))
+    fn ask(&mut self, name: &VmName, control: &Control, order: Order) -> Result<(), Failure> {
+        self.with(|processes| processes.ask(name, control, order))
     }
 
     fn guest_end(&mut self, name: &VmName) -> GuestEnd {

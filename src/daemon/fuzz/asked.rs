@@ -45,7 +45,9 @@ pub(super) fn request(choices: &mut Choices<'_>) -> Change {
         0..7 => create(name, choices),
         7..9 => Change::Start { name },
         9 => Change::Stop { name, timeout_ms },
-        10 => Change::Restart { name, timeout_ms },
+        10 if choices.flag() => Change::Restart { name, timeout_ms },
+        10 if choices.flag() => Change::Pause { name },
+        10 => Change::Resume { name },
         11..13 => Change::Delete { name, timeout_ms },
         13 if choices.flag() => Change::Expose {
             name,

@@ -176,7 +176,8 @@ impl<'a> World<'a> {
                 self.carry_out(decision);
             }
             while let Some(name) = self.shell.engine.start_check(self.now) {
-                let all = [Progress::Running, Progress::Starting, Progress::Untold];
+                let all =
+                    [Progress::Running, Progress::Starting, Progress::Untold, Progress::Paused];
                 let progress = self.choices.one_of(&all);
                 if let Some(decision) = self.shell.engine.looked_at(&name, progress, self.now) {
                     self.carry_out(decision);

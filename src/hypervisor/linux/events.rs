@@ -31,7 +31,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use socket2::Socket;
 
-use super::power;
+use super::power::{self, QMP_HELLO};
 use crate::hypervisor::{EventSource, cloud_hypervisor, qemu};
 use crate::model::record::GuestEnd;
 use crate::rights;
@@ -64,8 +64,6 @@ const QMP: &Words = &[
     (b"\"reason\":\"guest-panic\"", PANICKED),
     (b"\"reason\":\"host-signal\"", SIGNALLED),
 ];
-/// QEMU tells nothing before this (docs/interop/qmp-spec.rst).
-const QMP_HELLO: &str = "{\"execute\":\"qmp_capabilities\"}\n";
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 4096;

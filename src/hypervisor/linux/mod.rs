@@ -28,6 +28,7 @@ mod events;
 pub mod fuzz;
 mod identity;
 pub mod keeper;
+mod pause;
 mod power;
 mod progress;
 mod spawn;
@@ -57,7 +58,7 @@ use super::user::User;
 use super::{Control, HypervisorCommand, folder, log};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, GuestEnd, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, Order, ProcessId, Progress};
 use crate::model::spec::Owner;
 use crate::store::Paths;
 
@@ -341,18 +342,20 @@ impl Processes for LinuxProcesses {
         found.map(|(name, (pid, stat))| (name, id(pid, stat))).collect()
     }
 
-    fn ask(&mut self, name: &VmName, control: &Control) -> Result<(), Failure> {
-        let watched = self.watched.get_mut(name);
+    fn ask(&mut self, name: &VmName, control: &Control, order: Order) -> Result<(), Failure> {
+        let watched = self.watched.get_mut(name).ok_or_else(|| no_process(name))?;
         // QEMU serves one client at a time.
-        watched.ok_or_else(|| no_process(name))?.question = None;
-        let asked = power::ask(control)
-            .map_err(|error| failure(name, format!("cannot ask it to power off: {error}")))?;
-        match (asked, self.watched.get_mut(name)) {
-            (Some(connection), Some(watched)) => {
-                watched.asked = Some(connection);
+        watched.question = None;
+        let cannot = |error| failure(name, format!("cannot ask it to {}: {error}", what(order)));
+        match order {
+            Order::PowerOff | Order::WakeAndPowerOff => {
+                watched.asked = power::ask(control, order).map_err(cannot)?;
+                if watched.asked.is_none() { self.terminate(name) } else { Ok(()) }
+            }
+            Order::Pause | Order::Resume => {
+                watched.question = Some(progress::order(control, order).map_err(cannot)?);
                 Ok(())
             }
-            (Some(_), None) | (None, _) => self.terminate(name),
         }
     }
 
@@ -360,7 +363,9 @@ impl Processes for LinuxProcesses {
         match self.watched.get_mut(name) {
             Some(watched) => {
                 let progress = progress::look(control, watched.id.pid, &mut watched.question);
-                if let (Progress::Running, Some(events)) = (progress, &mut watched.events) {
+                if let (Progress::Running | Progress::Paused, Some(events)) =
+                    (progress, &mut watched.events)
+                {
                     events.connect();
                 }
                 progress
@@ -515,6 +520,15 @@ fn signal(name: &VmName, verb: &str, watched: &Watched, signal: i32) -> Result<(
 
 fn cannot_signal(name: &VmName, verb: &str, pid: u32, error: &io::Error) -> Failure {
     failure(name, format!("cannot {verb} process {pid}: {error}"))
+}
+
+/// What a guest is asked to do.
+fn what(order: Order) -> &'static str {
+    match order {
+        Order::PowerOff | Order::WakeAndPowerOff => "power off",
+        Order::Pause => "pause",
+        Order::Resume => "go on",
+    }
 }
 
 fn no_process(name: &VmName) -> Failure {

@@ -11,11 +11,14 @@ use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::pause;
 use crate::hypervisor::Control;
+use crate::model::record::Order;
 use crate::rights;
 
-/// docs/interop/qmp-spec.rst of QEMU: capabilities first, then commands; both may be sent ahead.
-const QMP: &str = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"system_powerdown\"}\n";
+/// docs/interop/qmp-spec.rst of QEMU: capabilities first, then commands; all may be sent ahead.
+pub(super) const QMP_HELLO: &str = "{\"execute\":\"qmp_capabilities\"}\n";
+const QMP: &str = "{\"execute\":\"system_powerdown\"}\n";
 /// docs/api.md of Cloud Hypervisor: an ACPI power button. It takes HTTP/1.1 without a `Host`.
 const CLOUD_HYPERVISOR: &str = "PUT /api/v1/vm.power-button HTTP/1.1\r\nHost: localhost\r\n\
     Accept: */*\r\n\r\n";
@@ -25,15 +28,17 @@ const FIRECRACKER: &str = "PUT /actions HTTP/1.1\r\nHost: localhost\r\nAccept: *
     Content-Type: application/json\r\nContent-Length: 32\r\n\r\n\
     {\"action_type\":\"SendCtrlAltDel\"}";
 
-/// Asks. Keep the socket as long as the process lives. `None` if this hypervisor has no way to ask
-/// the guest.
-pub(super) fn ask(control: &Control) -> io::Result<Option<Socket>> {
-    match control {
-        Control::Qmp(socket) => send(socket, QMP).map(Some),
-        Control::CloudHypervisor(socket) => send(socket, CLOUD_HYPERVISOR).map(Some),
-        Control::Firecracker(socket) => send(socket, FIRECRACKER).map(Some),
-        Control::Terminate => Ok(None),
-    }
+/// Asks for the power-off, and before it to go on if the guest is paused. Keep the socket as long
+/// as the process lives. `None` if this hypervisor has no way to ask the guest.
+pub(super) fn ask(control: &Control, order: Order) -> io::Result<Option<Socket>> {
+    let (path, hello, words) = match control {
+        Control::Qmp(path) => (path, QMP_HELLO, QMP),
+        Control::CloudHypervisor(path) => (path, "", CLOUD_HYPERVISOR),
+        Control::Firecracker(path) => (path, "", FIRECRACKER),
+        Control::Terminate => return Ok(None),
+    };
+    let wake = pause::words(control, order).unwrap_or_default();
+    send(path, &[hello, wake, words].concat()).map(Some)
 }
 
 /// Connects with the rights of the hypervisor's user, who may have put any file there.

@@ -1,4 +1,4 @@
-//! Asks a hypervisor whether its guest runs.
+//! Asks a hypervisor whether its guest runs, or is paused.
 //!
 //! Each answers in its own way (Cloud Hypervisor v53.0-246-gae44c2971, Firecracker 1.17.0-dev
 //! 81b38b9da, QEMU 7.2; milliseconds after exec, with a kernel of 53 MB):
@@ -22,17 +22,16 @@
 //! does not run, the next look asks again. Only the last bytes of an answer are kept, so its length
 //! does not matter.
 
-use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::io::{self, ErrorKind, Read};
 
 use socket2::Socket;
 
-use super::{identity, power};
+use super::{identity, pause, power};
 use crate::hypervisor::Control;
-use crate::model::record::Progress;
+use crate::model::record::{Order, Progress};
 
-/// docs/interop/qmp-spec.rst of QEMU: capabilities first, then commands; both may be sent ahead.
-const QMP: &str = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"query-status\"}\n";
+/// docs/interop/qemu-qmp-ref of QEMU.
+const QMP: &str = "{\"execute\":\"query-status\"}\n";
 /// vmm/src/api/openapi/cloud-hypervisor.yaml of Cloud Hypervisor, `VmInfo`.
 const CLOUD_HYPERVISOR: &str = "GET /api/v1/vm.info HTTP/1.1\r\nHost: localhost\r\n\
     Accept: */*\r\n\r\n";
@@ -45,17 +44,26 @@ const FIRECRACKER_VCPUS: &str = "fc_vcpu";
 /// What is looked for in an answer, without spaces. A text in JSON cannot have these bytes, because
 /// its quotes are escaped.
 struct Speech {
-    /// The guest runs, or is paused.
-    runs: [&'static [u8]; 2],
+    /// The guest runs.
+    runs: &'static [u8],
+    /// It stands still, and goes on if it is told to.
+    paused: &'static [&'static [u8]],
     /// Any answer to the question has this.
     answer: &'static [u8],
 }
 
-const HTTP_SPEECH: Speech =
-    Speech { runs: [b"\"state\":\"Running\"", b"\"state\":\"Paused\""], answer: b"HTTP/1." };
-/// docs/interop/qemu-qmp-ref of QEMU, `StatusInfo`.
-const QMP_SPEECH: Speech =
-    Speech { runs: [b"\"status\":\"running\"", b"\"status\":\"paused\""], answer: b"\"status\":" };
+const HTTP_SPEECH: Speech = Speech {
+    runs: b"\"state\":\"Running\"",
+    paused: &[b"\"state\":\"Paused\""],
+    answer: b"HTTP/1.",
+};
+/// docs/interop/qemu-qmp-ref of QEMU, `StatusInfo` and `RunState`. It stops a guest by itself if
+/// its disk has no room (`io-error`).
+const QMP_SPEECH: Speech = Speech {
+    runs: b"\"status\":\"running\"",
+    paused: &[b"\"status\":\"paused\"", b"\"status\":\"io-error\""],
+    answer: b"\"status\":",
+};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 4096;
@@ -76,14 +84,14 @@ pub(super) struct Question {
 
 /// How far a start is. `question` is kept between two looks.
 pub(super) fn look(control: &Control, pid: u32, question: &mut Option<Question>) -> Progress {
-    let (path, words, speech) = match control {
-        Control::Qmp(path) => (path, QMP, &QMP_SPEECH),
-        Control::CloudHypervisor(path) => (path, CLOUD_HYPERVISOR, &HTTP_SPEECH),
-        Control::Firecracker(path) => (path, FIRECRACKER, &HTTP_SPEECH),
+    let speech = match control {
+        Control::Qmp(_) => &QMP_SPEECH,
+        Control::CloudHypervisor(_) | Control::Firecracker(_) => &HTTP_SPEECH,
         Control::Terminate => return Progress::Untold,
     };
     if question.is_none() && may_ask(control, pid) {
-        *question = Question::send(path, words);
+        // It may not serve yet.
+        *question = Question::send(control, "").ok();
     }
     let Some(open) = question else { return Progress::Starting };
     match open.hear(speech) {
@@ -96,16 +104,29 @@ pub(super) fn look(control: &Control, pid: u32, question: &mut Option<Question>)
     }
 }
 
+/// Asks it to let its guest stand still or go on, and then whether the guest does. An order that it
+/// refuses is answered alike, with what is.
+pub(super) fn order(control: &Control, order: Order) -> io::Result<Question> {
+    let words = pause::words(control, order).ok_or(ErrorKind::Unsupported)?;
+    Question::send(control, words)
+}
+
 /// Whether a question does no harm by now.
 fn may_ask(control: &Control, pid: u32) -> bool {
     !matches!(control, Control::Firecracker(_)) || identity::has_thread(pid, FIRECRACKER_VCPUS)
 }
 
 impl Question {
-    /// `None` if it cannot be sent yet.
-    fn send(path: &Path, words: &str) -> Option<Question> {
-        let connection = power::send(path, words).ok()?;
-        Some(Question { connection, kept: Vec::new(), heard: false })
+    /// Sends it, behind an order.
+    fn send(control: &Control, order: &str) -> io::Result<Question> {
+        let (path, hello, question) = match control {
+            Control::Qmp(path) => (path, power::QMP_HELLO, QMP),
+            Control::CloudHypervisor(path) => (path, "", CLOUD_HYPERVISOR),
+            Control::Firecracker(path) => (path, "", FIRECRACKER),
+            Control::Terminate => return Err(ErrorKind::Unsupported.into()),
+        };
+        let connection = power::send(path, &[hello, order, question].concat())?;
+        Ok(Question { connection, kept: Vec::new(), heard: false })
     }
 
     /// Reads what has come of the answer. `None` if it has come, and the guest does not run.
@@ -119,7 +140,10 @@ impl Question {
                     self.kept.extend(chunk[..length].iter().filter(|byte| **byte != b' '));
                     let has =
                         |word: &[u8]| self.kept.windows(word.len()).any(|window| window == word);
-                    if speech.runs.iter().any(|state| has(state)) {
+                    if speech.paused.iter().any(|state| has(state)) {
+                        return Some(Progress::Paused);
+                    }
+                    if has(speech.runs) {
                         return Some(Progress::Running);
                     }
                     self.heard |= has(speech.answer);

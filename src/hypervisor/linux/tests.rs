@@ -351,12 +351,12 @@ fn a_helper_that_fails_is_the_start_that_fails() {
 }
 
 /// Asks a process whose control socket is ours, and returns the bytes that were sent to it.
-fn asked(control: impl Fn(PathBuf) -> Control, length: usize) -> String {
+fn asked(control: impl Fn(PathBuf) -> Control, order: Order, length: usize) -> String {
     let mut bench = Bench::new();
     let socket = bench.path("control.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     bench.run("exec sleep 600");
-    bench.processes.ask(&bench.name, &control(socket)).unwrap();
+    bench.processes.ask(&bench.name, &control(socket), order).unwrap();
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut request = vec![0; length];
@@ -375,20 +375,37 @@ fn asked(control: impl Fn(PathBuf) -> Control, length: usize) -> String {
 
 #[test]
 fn each_hypervisor_is_asked_in_its_own_way() {
-    let qmp = asked(Control::Qmp, 62);
+    let qmp = asked(Control::Qmp, Order::PowerOff, 62);
     let commands: Vec<_> = qmp.lines().collect();
     let expected = ["{\"execute\":\"qmp_capabilities\"}", "{\"execute\":\"system_powerdown\"}"];
     assert_eq!((commands.as_slice(), qmp.ends_with('\n')), (expected.as_slice(), true));
 
-    let http = asked(Control::CloudHypervisor, 70);
+    let http = asked(Control::CloudHypervisor, Order::PowerOff, 70);
     assert!(http.starts_with("PUT /api/v1/vm.power-button HTTP/1.1\r\n"), "{http}");
     assert!(http.ends_with("\r\n\r\n"), "{http}");
 
-    let http = asked(Control::Firecracker, 139);
+    let http = asked(Control::Firecracker, Order::PowerOff, 139);
     let (head, body) = http.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("PUT /actions HTTP/1.1\r\n"), "{head}");
     assert!(head.ends_with(&format!("\r\nContent-Length: {}", body.len())), "{head}");
     assert_eq!(body, "{\"action_type\":\"SendCtrlAltDel\"}");
+}
+
+#[test]
+fn a_paused_guest_is_let_go_on_before_it_is_asked_to_power_off() {
+    let qmp = asked(Control::Qmp, Order::WakeAndPowerOff, 81);
+    let words = qmp.lines().map(|line| line.split('"').nth(3).unwrap()).collect::<Vec<_>>();
+    assert_eq!(words, ["qmp_capabilities", "cont", "system_powerdown"]);
+    let qmp = asked(Control::Qmp, Order::Pause, 77);
+    let words = qmp.lines().map(|line| line.split('"').nth(3).unwrap()).collect::<Vec<_>>();
+    assert_eq!(words, ["qmp_capabilities", "stop", "query-status"]);
+
+    let http = asked(Control::Firecracker, Order::WakeAndPowerOff, 262);
+    let resume = "\r\nContent-Length: 19\r\n\r\n{\"state\":\"Resumed\"}PUT /actions HTTP/1.1\r\n";
+    assert!(http.starts_with("PATCH /vm HTTP/1.1\r\n") && http.contains(resume), "{http}");
+    let http = asked(Control::Firecracker, Order::Pause, 170);
+    let pause = "\r\nContent-Length: 18\r\n\r\n{\"state\":\"Paused\"}GET / HTTP/1.1\r\n";
+    assert!(http.starts_with("PATCH /vm HTTP/1.1\r\n") && http.contains(pause), "{http}");
 }
 
 #[test]
@@ -398,7 +415,7 @@ fn one_that_cannot_be_asked_is_an_error_at_once() {
     let socket = bench.path("control.sock");
     let ask = |bench: &mut Bench| {
         let control = Control::Qmp(bench.path("control.sock"));
-        match bench.processes.ask(&bench.name, &control).unwrap_err() {
+        match bench.processes.ask(&bench.name, &control, Order::PowerOff).unwrap_err() {
             Failure::Hypervisor { reason, .. } => reason,
             other => panic!("{other}"),
         }
@@ -416,7 +433,7 @@ fn one_that_cannot_be_asked_is_an_error_at_once() {
     let _first = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     let full = ask(&mut bench);
     assert!(full.ends_with("Resource temporarily unavailable (os error 11)"), "{full}");
-    bench.processes.ask(&bench.name, &Control::Terminate).unwrap();
+    bench.processes.ask(&bench.name, &Control::Terminate, Order::PowerOff).unwrap();
     assert_eq!(bench.exit(), Exit::Signal(libc::SIGTERM));
 }
 
