@@ -45,15 +45,7 @@ fn network(daemon: &Daemon) -> Value {
 
 /// The guest of a VM, with the address that volnet gives it and the host as its router.
 fn guest(daemon: &Daemon, vm: &Value) -> Guest {
-    let guest = Guest::of(vm);
-    let (ip6, gateway) = (text(vm, "ip6"), text(&network(daemon), "host_ip6"));
-    guest.space.run(&format!("ip addr add {ip6}/64 dev eth0 nodad"));
-    guest.space.run(&format!("ip route add default via {gateway}"));
-    eventually("a link-local address", || {
-        let addresses = guest.space.run("ip -6 addr show dev eth0 scope link");
-        addresses.contains("fe80") && !addresses.contains("tentative")
-    });
-    guest
+    Guest::of(vm).with_ipv6(vm, &text(&network(daemon), "host_ip6"))
 }
 
 fn text(value: &Value, field: &str) -> String {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use common::{in_namespace, run, try_run};
 use volnet::model::expose::{Expose, Protocol};
@@ -55,14 +55,18 @@ fn guests(count: u32) -> Vec<Element> {
                 isolated,
                 limits,
             };
-            [ruleset::elements(&guest), ruleset::exposed(ip, &exposed(number))].concat()
+            let own = ip.map(IpAddr::V4).into_iter().chain(ip6.map(IpAddr::V6));
+            let ports = exposed(number);
+            let led = own.flat_map(move |address| ruleset::exposed(address, &ports));
+            ruleset::elements(&guest).into_iter().chain(led)
         })
         .collect()
 }
 
-/// A port of each address of the host, and one of one.
-fn exposed(number: u32) -> [Expose; 2] {
-    [None, Some(Ipv4Addr::from_bits(number))].map(|host_ip| Expose {
+/// A port of each address of the host, and one of one of each family.
+fn exposed(number: u32) -> [Expose; 3] {
+    let one = Ipv4Addr::from_bits(number + 1);
+    [None, Some(one.into()), Some(one.to_ipv6_compatible().into())].map(|host_ip| Expose {
         protocol: [Protocol::Tcp, Protocol::Udp][number as usize % 2],
         port: 80,
         host_port: 1000 + number as u16,

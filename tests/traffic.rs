@@ -22,21 +22,24 @@ const GATEWAY: &str = "192.168.127.1";
 const SERVER: &str = r#"
 import socket, sys, threading
 port = int(sys.argv[1])
+def known_as(address):
+    return (address[0].removeprefix("::ffff:") + "\n").encode()
 def serve(peer, address):
-    peer.sendall((address[0] + "\n").encode())
+    peer.sendall(known_as(address))
     while data := peer.recv(4096):
         peer.sendall(data)
 def tcp():
-    server = socket.create_server(("", port))
+    server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
     while True:
         threading.Thread(target=serve, args=server.accept(), daemon=True).start()
 def udp():
     while True:
         _, address = server.recvfrom(4096)
-        server.sendto((address[0] + "\n").encode(), address)
+        server.sendto(known_as(address), address)
 threading.Thread(target=tcp, daemon=True).start()
-server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-server.bind(("", port))
+server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+server.bind(("::", port))
 threading.Thread(target=udp, daemon=True).start()
 print("ready", flush=True)
 sys.stdin.read()
@@ -50,7 +53,8 @@ try:
     if protocol == "tcp":
         server = socket.create_connection((address, port), 1.5)
     else:
-        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        server = socket.socket(family, socket.SOCK_DGRAM)
         server.settimeout(1.5)
         server.connect((address, port))
         server.send(b"hello\n")
@@ -195,6 +199,107 @@ fn a_port_of_the_host_leads_to_a_guest_from_everywhere() {
         daemon.crash();
         daemon.start_again();
         reached(&daemon, "0");
+    });
+}
+
+/// The world and the host by IPv6.
+const WORLD_IP6: &str = "2001:db8:77::2";
+const HOST6: &str = "2001:db8:77::1";
+
+#[test]
+fn a_port_leads_to_both_addresses_of_a_guest_or_to_one() {
+    in_namespace(|| {
+        run("ip link set lo up");
+        let world = Space::world();
+        world.run(&format!("ip addr add {WORLD_IP6}/64 dev eth0 nodad"));
+        run(&format!("ip addr add {HOST6}/64 dev uplink nodad"));
+        let mut daemon = Daemon::configured(&json!({ "networks": [
+            { "name": "default", "bridge": "vbr0", "subnet": "192.168.127.0/24", "ipv6": true },
+            { "name": "old", "bridge": "vbr1", "subnet": "192.168.128.0/24" },
+        ] }));
+        let networks = daemon.call("Networks", json!({}))["parameters"]["networks"].take();
+        let gateway6 = networks[0]["host_ip6"].as_str().expect("an address").to_string();
+        let guest = |name: &str, config: Value| {
+            let vm = create(&daemon, name, config);
+            Guest::of(&vm).with_ipv6(&vm, &gateway6)
+        };
+        let expose = json!([
+            { "port": 80, "host_port": 8080 },
+            { "port": 80, "host_port": 5353, "protocol": "udp" },
+            { "port": 80, "host_port": 8081, "host_ip": "::" },
+            { "port": 80, "host_port": 8082, "host_ip": "0.0.0.0" },
+            { "port": 80, "host_port": 8083, "host_ip": HOST6 },
+        ]);
+        let web = guest("web", json!({ "expose": expose, "network": { "policy": "none" } }));
+        let other = guest("other", json!({ "network": { "isolated": true } }));
+        let _server = serve(&web.space, 80);
+        // Otherwise a guest does not reach itself, as by IPv4.
+        let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-ip6tables", "0");
+        let reached = |daemon: &Daemon| {
+            let from = |address: &str| Some(address.to_string());
+            for (protocol, port) in [("tcp", 8080), ("udp", 5353), ("tcp", 8081), ("tcp", 8083)] {
+                let ask = |from, address: &str| ask(from, protocol, address, port);
+                let log = || format!("{protocol} {port}\n{}", daemon.log());
+                assert_eq!(ask(Some(&world), HOST6), from(WORLD_IP6), "outside {}", log());
+                assert_eq!(ask(None, HOST6), from(HOST6), "the host {}", log());
+                for neighbour in [&other, &web] {
+                    let known_as = ask(Some(&neighbour.space), HOST6);
+                    assert_eq!(known_as, from(&gateway6), "a guest {}", log());
+                }
+                let at_gateway = from(&gateway6).filter(|_| port != 8083);
+                assert_eq!(ask(None, &gateway6), at_gateway, "the host {}", log());
+                assert_eq!(ask(None, "::1"), None, "loopback stays on the host");
+            }
+            let by_ipv4 = [8080, 8081, 8082, 8083].map(|port| ask(Some(&world), "tcp", HOST, port));
+            assert_eq!(by_ipv4, [from(WORLD_IP), None, from(WORLD_IP), None]);
+            assert_eq!(ask(Some(&world), "tcp", HOST6, 8082), None);
+        };
+        reached(&daemon);
+        daemon.crash();
+        run("nft flush map ip6 volnet exposed");
+        daemon.start_again();
+        assert_eq!(run("nft list map ip6 volnet exposed").matches(" : fd").count(), 3);
+        reached(&daemon);
+
+        // Who has a port, and who listens on it, is refused.
+        let sshd = std::net::TcpListener::bind(format!("[{HOST6}]:22")).unwrap();
+        for line in [
+            "expose other [::]:8080:80",
+            "expose other [2001:db8:77::9]:8081:80",
+            "expose other 22",
+            "expose other [::]:22:22",
+            "expose other [::1]:9090:80",
+            "expose other [fe80::1]:9090:80",
+        ] {
+            assert!(!try_volnet(&daemon, line).status.success(), "{line}");
+        }
+        volnet(&daemon, "expose other 0.0.0.0:22:22");
+        volnet(&daemon, "unexpose other 0.0.0.0:22:22");
+        volnet(&daemon, "create old --network old --expose 22");
+        let refused = try_volnet(&daemon, "expose old [::]:9090:80");
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(words.contains("the VM has no IPv6 address"), "{words}");
+        drop(sshd);
+
+        // A port that is taken back takes its connections along.
+        let flow = |from, host| Flow::open(from, "tcp", host, 8080);
+        let mut flows = [flow(Some(&world), HOST6), flow(Some(&world), HOST), flow(None, HOST6)];
+        for flow in &mut flows {
+            assert_eq!(flow.echo("hello"), "hello", "{:?}", flow.known_as);
+        }
+        let shown = volnet(&daemon, "unexpose web tcp:8080:80");
+        assert!(shown.contains("tcp:[::]:8081:80 tcp:0.0.0.0:8082:80"), "{shown}");
+        let tracked = || ["ipv4", "ipv6"].map(|of| run(&format!("conntrack -L -f {of} -p tcp")));
+        eventually("its connections are gone", || {
+            !tracked().iter().any(|flows| flows.contains("dport=8080 "))
+        });
+        for flow in &mut flows {
+            let echo = flow.echo("still there?");
+            assert!(echo.starts_with("gone") || echo == "end", "{echo}");
+        }
+        assert_eq!(ask(Some(&world), "tcp", HOST6, 8080), None);
+        volnet(&daemon, "delete web");
+        assert_eq!(run("nft list map ip6 volnet exposed").matches(" : fd").count(), 0);
     });
 }
 

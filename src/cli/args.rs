@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
@@ -436,9 +436,20 @@ fn of_nic(parameters: &mut Value, nic: Option<usize>) {
 }
 
 /// `[PROTOCOL:][[HOST_IP:]HOST_PORT:]PORT`, where a port may be a range, as an element of `expose`.
+/// An IPv6 address stands in brackets.
 fn exposed(word: &str) -> Result<Value, Stop> {
     let refuse = || wrong(format!("{word:?} is not a port such as tcp:8080:80"));
-    let mut parts: Vec<&str> = word.split(':').collect();
+    let mut parts: Vec<&str> = Vec::new();
+    let mut rest = Some(word);
+    while let Some(text) = rest {
+        let end = if text.starts_with('[') { text.find(']').ok_or_else(refuse)? } else { 0 };
+        let (part, behind) = match text[end..].find(':') {
+            Some(colon) => (&text[..end + colon], Some(&text[end + colon + 1..])),
+            None => (text, None),
+        };
+        parts.push(part);
+        rest = behind;
+    }
     let protocol = match parts.first().map(|part| part.parse::<Protocol>()) {
         Some(Ok(protocol)) => {
             parts.remove(0);
@@ -447,7 +458,7 @@ fn exposed(word: &str) -> Result<Value, Stop> {
         Some(Err(_)) | None => Protocol::default(),
     };
     let host_ip = match parts.len() {
-        3 => Some(parts.remove(0).parse::<Ipv4Addr>().map_err(|_| refuse())?),
+        3 => Some(host_address(parts.remove(0)).ok_or_else(refuse)?),
         _ => None,
     };
     let ports: Vec<(u16, u16)> =
@@ -467,6 +478,14 @@ fn exposed(word: &str) -> Result<Value, Stop> {
         exposed["count"] = count.into();
     }
     Ok(exposed)
+}
+
+/// An IPv4 address, or an IPv6 address in brackets.
+fn host_address(word: &str) -> Option<IpAddr> {
+    match word.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse().ok().map(IpAddr::V6),
+        None => word.parse().ok().map(IpAddr::V4),
+    }
 }
 
 /// `FIRST`, or `FIRST-LAST`: the first, and how many there are.

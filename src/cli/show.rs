@@ -112,7 +112,11 @@ fn exposed(ports: &Value) -> String {
             _ => text(&port[field]),
         };
         let [host_port, to] = ["host_port", "port"].map(range);
-        let parts = [text(&port["protocol"]), text(&port["host_ip"]), host_port, to];
+        let host_ip = match text(&port["host_ip"]) {
+            six if six.contains(':') => format!("[{six}]"),
+            other => other,
+        };
+        let parts = [text(&port["protocol"]), host_ip, host_port, to];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(":")
     };
     ports.as_array().into_iter().flatten().map(word).collect::<Vec<_>>().join(" ")

@@ -398,12 +398,13 @@ pub(super) const VERBS: [Verb; 29] = [
         flags: &[&NIC, &TAKE],
         text: "Let HOST_PORT of the host (PORT if it is not given) lead to PORT of the VM. It is \
                reached from outside, from other VMs, and from the host itself by any of its \
-               addresses except 127.0.0.1. It leads to the first NIC of the VM, or to NIC N. \
-               PORT is [PROTOCOL:][[HOST_IP:]HOST_PORT:]PORT, with tcp, udp or sctp. A port may \
+               addresses except loopback. It leads to the first NIC of the VM, or to NIC N. \
+               PORT is [PROTOCOL:][[HOST_IP:]HOST_PORT:]PORT, with tcp, udp or sctp. An IPv6 \
+               address stands in brackets; 0.0.0.0 and [::] are one family. A port may \
                be a range; HOST_PORT 0 is any free port. A port on which a program of the host \
                listens is refused, unless --force.",
         examples: "volnet expose web tcp:8080:80\nvolnet expose dns udp:203.0.113.1:53:53\n\
-                   volnet expose sip udp:30000-30199",
+                   volnet expose web [::]:8080:80\nvolnet expose sip udp:30000-30199",
         ..of_vms("expose", "NAME PORT", "let a port of the host lead to a VM")
     },
     Verb {

@@ -134,20 +134,25 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Programs of the host that get no connections any more, because their port leads to a guest.
     fn unheard(&mut self) -> Vec<Finding> {
         let vms = self.engine.vms();
-        let ports = vms.flat_map(|vm| vm.record.exposed().map(|port| (port, &vm.record.name)));
-        let ports: Vec<_> = ports.collect();
-        let wanted: Vec<HostPort> = ports.iter().map(|(port, _)| port.at()).collect();
+        let nics = vms.flat_map(|vm| vm.record.nics.iter().map(|nic| (nic, &vm.record.name)));
+        let ports =
+            nics.flat_map(|(nic, name)| nic.exposed.iter().map(move |port| (nic, port, name)));
+        let ports: Vec<_> =
+            ports.map(|(nic, port, name)| (nic.host_port(port), port, name)).collect();
+        let wanted: Vec<HostPort> = ports.iter().map(|(at, _, _)| *at).collect();
         if wanted.is_empty() {
             return Vec::new();
         }
         // A program that listens on IPv4 and on IPv6 is reported once.
         let mut unheard = BTreeMap::new();
         for listener in self.network.listeners(&wanted) {
-            let leads = |(port, _): &&(&Expose, _)| port.at().meets(&listener.at);
-            let Some((port, vm)) = ports.iter().find(leads) else { continue };
+            let leads = |(at, _, _): &&(HostPort, _, _)| at.meets(&listener.at);
+            let Some((_, port, vm)) = ports.iter().find(leads) else { continue };
+            let ip = listener.at.ip.filter(|ip| !ip.is_unspecified());
             let message = format!(
                 "{} listens on {}, which leads to VM {vm}: it gets no connection from outside",
-                listener.who, listener.at
+                listener.who,
+                HostPort { ip, ..listener.at }
             );
             unheard.insert(message, take_back(vm, port));
         }
@@ -268,7 +273,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
 /// The command that takes an exposed port back.
 fn take_back(vm: &VmName, port: &Expose) -> String {
-    let ip = port.host_ip.map(|ip| format!("{ip}:")).unwrap_or_default();
+    let ip = match port.host_ip {
+        Some(IpAddr::V6(ip)) => format!("[{ip}]:"),
+        Some(IpAddr::V4(ip)) => format!("{ip}:"),
+        None => String::new(),
+    };
     format!("volnet unexpose {vm} {}:{ip}{}:{}", port.protocol, port.host_port, port.port)
 }
 

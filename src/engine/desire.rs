@@ -187,8 +187,9 @@ impl Engine {
     fn elements_of(&self, nic: &Nic, spec: &NetworkSpec) -> Vec<Element> {
         let Some(network) = self.state.ledger.network(&nic.network) else { return Vec::new() };
         let traffic = self.traffic(nic, spec, network);
-        let mut elements = ruleset::exposed(nic.address(), &nic.exposed);
+        let mut elements = Vec::new();
         for address in nic.addresses() {
+            elements.extend(ruleset::exposed(address, &nic.exposed));
             elements.extend(ruleset::policy(address, traffic.policy));
         }
         if !self.is_guarded() {

@@ -1,5 +1,7 @@
 //! Exposes ports of guests, as [`crate::model::expose`] describes them.
 
+use std::net::IpAddr;
+
 use crate::engine::decide::{Engine, Step};
 use crate::engine::vm::Vm;
 use crate::model::error::{Error, Refusal};
@@ -14,12 +16,12 @@ impl Engine {
     /// Refuses ports and traffic that a new VM cannot have.
     pub(super) fn check_wishes(&self, record: &Record) -> Result<(), Refusal> {
         for (at, wanted) in record.spec.networks.iter().enumerate() {
-            let checked = self.check_traffic(record, at, &wanted.traffic).and_then(|()| {
-                if wanted.expose.is_empty() { Ok(()) } else { self.check_reachable(record, at) }
-            });
+            let checked = self
+                .check_traffic(record, at, &wanted.traffic)
+                .and_then(|()| self.check_reachable(record, at, &wanted.expose));
             checked.map_err(|refusal| record.spec.refuse_network(at, refusal))?;
         }
-        self.check_listeners(record.exposed())?;
+        self.check_listeners(record.nics.iter().flat_map(Nic::host_ports))?;
         self.check_free(record, record.exposed())
     }
 
@@ -29,12 +31,9 @@ impl Engine {
     }
 
     /// Refuses ports on which the host itself listens.
-    fn check_listeners<'a>(
-        &self,
-        mut wanted: impl Iterator<Item = &'a Expose>,
-    ) -> Result<(), Refusal> {
-        let listener = |wanted: &Expose| {
-            self.known.listeners.iter().find(|listener| listener.at.meets(&wanted.at()))
+    fn check_listeners(&self, mut wanted: impl Iterator<Item = HostPort>) -> Result<(), Refusal> {
+        let listener = |wanted: HostPort| {
+            self.known.listeners.iter().find(|listener| listener.at.meets(&wanted))
         };
         match wanted.find_map(listener) {
             Some(Listener { at: HostPort { protocol, port, .. }, who }) => {
@@ -99,9 +98,23 @@ impl Engine {
     }
 
     /// Refuses ports of a guest whose address volnet does not know.
-    fn check_reachable(&self, record: &Record, nic: usize) -> Result<(), Refusal> {
+    fn check_reachable(
+        &self,
+        record: &Record,
+        nic: usize,
+        ports: &[Expose],
+    ) -> Result<(), Refusal> {
         let refuse = |reason| Refusal::InvalidConfig { field: "expose".into(), reason };
-        self.check_addressed(record, nic).map_err(refuse)
+        if ports.is_empty() {
+            return Ok(());
+        }
+        self.check_addressed(record, nic).map_err(refuse)?;
+        let has_ipv6 = record.nics.get(nic).is_some_and(|nic| nic.ip6.is_some());
+        let of_ipv6 = |ip: Option<IpAddr>| ip.is_some_and(|ip| ip.is_ipv6());
+        match ports.iter().find(|port| !has_ipv6 && of_ipv6(port.host_ip)) {
+            Some(port) => Err(refuse(format!("{}: the VM has no IPv6 address", port.at()))),
+            None => Ok(()),
+        }
     }
 
     /// Exposes a port of a VM. Doing it again changes nothing.
@@ -118,7 +131,7 @@ impl Engine {
         if at > 0 && record.nics.get(at).is_none() {
             return Err(self.no_nic(record, at).into());
         }
-        self.check_reachable(record, at)?;
+        self.check_reachable(record, at, std::slice::from_ref(wanted))?;
         let nics = record.nics.iter().enumerate();
         let mut there = nics.flat_map(|(at, nic)| nic.exposed.iter().map(move |it| (at, it)));
         if let Some((owner, port)) = there.find(|(_, port)| port.at().meets(&wanted.at())) {
@@ -142,7 +155,8 @@ impl Engine {
             wanted.host_port = self.any_port(&wanted, &[])?;
         }
         if !force {
-            self.check_listeners(std::iter::once(&wanted))?;
+            let at = record.nics.get(at).map(|nic| nic.host_port(&wanted));
+            self.check_listeners(at.into_iter())?;
         }
         self.check_free(record, std::iter::once(&wanted))?;
         let message = format!("VM {name}: {} leads to its port {}", wanted.at(), wanted.port);

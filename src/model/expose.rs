@@ -1,10 +1,11 @@
 //! Exposed ports: ports of the host that lead to a guest.
 //!
 //! An [`Expose`] is one of them: packets to this port of the host go to that port of the guest,
-//! wherever they come from. This holds for all addresses of the host except 127.0.0.0/8, or for one
-//! given address. For loopback, the kernel would have to accept packets for 127.0.0.1 from the
-//! bridge (`route_localnet`). Then guests could reach every service that trusts the host itself.
-//! A loopback address as the one address is refused.
+//! wherever they come from. This holds for all addresses of the host except loopback, or for one
+//! given address. The guest's IPv4 address gets what comes by IPv4, and its IPv6 address what comes
+//! by IPv6. `0.0.0.0` and `::` are all addresses of one family. For loopback, the kernel would have
+//! to accept packets for 127.0.0.1 from the bridge (`route_localnet`). Then guests could reach
+//! every service that trusts the host itself. A loopback address as the one address is refused.
 //!
 //! It may be a range: so many ports in a row of the host lead to as many in a row of the guest. A
 //! host port of 0 asks for any that is free, of the settings' range ([`Ports`]).
@@ -16,7 +17,7 @@
 //! reached once it has a lease.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -74,8 +75,9 @@ pub struct Expose {
     /// How many ports there are, of the guest and of the host, from these on.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub count: u16,
-    /// The address of the host; `None`: all its addresses except loopback.
-    pub host_ip: Option<Ipv4Addr>,
+    /// The address of the host; `None`: all its addresses except loopback. The unspecified address
+    /// of a family means all of that family.
+    pub host_ip: Option<IpAddr>,
     /// Its name, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -90,8 +92,8 @@ pub struct HostPort {
     pub port: u16,
     /// How many there are, from this one on.
     pub count: u16,
-    /// The address; `None`: all.
-    pub ip: Option<Ipv4Addr>,
+    /// The address; `None`: all. The unspecified address of a family means all of that family.
+    pub ip: Option<IpAddr>,
 }
 
 impl Protocol {
@@ -151,11 +153,19 @@ impl Expose {
             let reason = format!("{} ports from there on are too many", self.count);
             return Err(("count", reason));
         }
-        if self.host_ip.is_some_and(|ip| ip.is_loopback()) {
-            let reason = "a port of a loopback address cannot lead to a guest".into();
-            return Err(("host_ip", reason));
+        let of_host = |reason: &str| Err(("host_ip", reason.to_string()));
+        match self.host_ip {
+            Some(ip) if ip.is_loopback() => {
+                of_host("a port of a loopback address cannot lead to a guest")
+            }
+            Some(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
+                of_host("a port of a link-local address cannot lead to a guest")
+            }
+            Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+                of_host("write it as an IPv4 address")
+            }
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -201,7 +211,21 @@ impl HostPort {
         };
         let same =
             self.protocol == other.protocol && (begins_in(self, other) || begins_in(other, self));
-        same && self.ip.zip(other.ip).is_none_or(|(one, other)| one == other)
+        let both = |one: IpAddr, other: IpAddr| {
+            let all = one.is_unspecified() || other.is_unspecified();
+            one == other || all && one.is_ipv4() == other.is_ipv4()
+        };
+        same && self.ip.zip(other.ip).is_none_or(|(one, other)| both(one, other))
+    }
+
+    /// The same for a guest that has addresses of these families alone.
+    pub fn of_families(self, ipv4: bool, ipv6: bool) -> HostPort {
+        let ip = match (self.ip, ipv4, ipv6) {
+            (None, true, false) => Some(Ipv4Addr::UNSPECIFIED.into()),
+            (None, false, true) => Some(Ipv6Addr::UNSPECIFIED.into()),
+            (ip, _, _) => ip,
+        };
+        HostPort { ip, ..self }
     }
 }
 
@@ -212,7 +236,12 @@ impl fmt::Display for HostPort {
         if self.count > 1 {
             write!(f, "-{}", self.port.saturating_add(self.count - 1))?;
         }
-        self.ip.map_or(Ok(()), |ip| write!(f, " of {ip}"))
+        match self.ip {
+            None => Ok(()),
+            Some(IpAddr::V4(ip)) if ip.is_unspecified() => f.write_str(" of all IPv4 addresses"),
+            Some(IpAddr::V6(ip)) if ip.is_unspecified() => f.write_str(" of all IPv6 addresses"),
+            Some(ip) => write!(f, " of {ip}"),
+        }
     }
 }
 
@@ -221,7 +250,23 @@ mod tests {
     use super::*;
 
     fn at(port: u16, count: u16, ip: Option<[u8; 4]>) -> HostPort {
-        HostPort { protocol: Protocol::Udp, port, count, ip: ip.map(Ipv4Addr::from) }
+        HostPort { protocol: Protocol::Udp, port, count, ip: ip.map(IpAddr::from) }
+    }
+
+    #[test]
+    fn an_unspecified_address_is_all_of_its_family() {
+        let of = |ip: &str| HostPort { ip: Some(ip.parse().unwrap()), ..at(53, 1, None) };
+        let all = [at(53, 1, None), of("0.0.0.0"), of("10.0.0.1"), of("::"), of("2001:db8::1")];
+        let meets = |one: &HostPort| all.map(|other| one.meets(&other));
+        assert_eq!(meets(&all[0]), [true; 5]);
+        assert_eq!(meets(&all[1]), [true, true, true, false, false]);
+        assert_eq!(meets(&all[2]), [true, true, true, false, false]);
+        assert_eq!(meets(&all[3]), [true, false, false, true, true]);
+        assert_eq!(meets(&of("2001:db8::2")), [true, false, false, true, false]);
+        assert_eq!(all[0].of_families(true, true), all[0]);
+        assert_eq!(all[0].of_families(true, false), all[1]);
+        assert_eq!(all[4].of_families(true, false), all[4]);
+        assert_eq!(all[3].to_string(), "udp 53 of all IPv6 addresses");
     }
 
     #[test]

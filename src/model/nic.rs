@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::expose::Expose;
+use super::expose::{Expose, HostPort};
 use super::mac::Mac;
 use super::name::{TapName, VmName};
 use super::traffic::Traffic;
@@ -69,6 +69,16 @@ impl Nic {
     /// All addresses of the guest that volnet knows.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.address().map(IpAddr::V4).into_iter().chain(self.ip6.map(IpAddr::V6))
+    }
+
+    /// The ports of the host that lead to it, at addresses of the families that the guest has.
+    pub fn host_ports(&self) -> impl Iterator<Item = HostPort> {
+        self.exposed.iter().map(|port| self.host_port(port))
+    }
+
+    /// One such port.
+    pub fn host_port(&self, port: &Expose) -> HostPort {
+        port.at().of_families(true, self.ip6.is_some())
     }
 
     /// The IPv4 address of the guest, if volnet knows it.

@@ -30,13 +30,12 @@ impl SeenSet {
     /// A set of our table of this family.
     pub fn of(family: Family, set: &SetMessage<'_>) -> SeenSet {
         let of_type = |key: &&'static [Field]| {
-            let leads = key.last() == Some(&Field::Target);
             let limits = match set.filled {
                 Filled::Limiting(unit) => Some(unit),
                 _ => None,
             };
             encode::is_key_type(key, set.key_type)
-                && set.data_type == leads.then_some(encode::TARGET)
+                && set.data_type == key.last().and_then(|last| encode::target(*last))
                 && encode::limited(key) == limits
         };
         let name = String::from_utf8_lossy(set.name).into_owned();
@@ -80,7 +79,7 @@ pub fn shape(chain: &ChainMessage<'_>) -> Option<ChainShape> {
 /// kernel's: an element that packets added has the rate of its rule.
 pub fn raw(key: &[u8], with: With<'_>, fields: &[Field]) -> Vec<u8> {
     match (with, fields.last()) {
-        (With::Data(data), Some(Field::Target)) => [key, data].concat(),
+        (With::Data(data), Some(last)) if last.is_target() => [key, data].concat(),
         (With::Limit(limit), Some(Field::Rate(_))) => {
             [key, &limit.per_second.to_be_bytes(), &limit.burst.to_be_bytes()].concat()
         }
@@ -107,6 +106,9 @@ pub fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
             Field::Port => Value::Port(port(value)?),
             Field::Target => {
                 Value::Target(IpAddr::from(*value.first_chunk::<4>()?), port(&value[4..])?)
+            }
+            Field::Target6 => {
+                Value::Target(IpAddr::from(*value.first_chunk::<16>()?), port(&value[16..])?)
             }
             Field::Rate(unit) => {
                 let word = |at| value.get(at..)?.first_chunk().copied().map(u32::from_be_bytes);

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use crate::model::limits::Rate;
-use crate::netlink::nft::FAMILY_IP;
 use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX, With};
 use crate::netlink::nft::expression::{self, Base, Code, Compare, Meta, REG32_FIRST};
 use crate::netlink::nft::limit::{self, Limit};
@@ -43,7 +42,7 @@ pub fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table, owned:
             size: matches!(set.kind, SetKind::Learned { .. }).then_some(LEARNED_MAX),
             key_type: key_type(set.key),
             key_length: length(set.key),
-            data: set.is_map().then(|| (TARGET, field_bytes(Field::Target) as u32)),
+            data: set.key.last().and_then(|last| Some((target(*last)?, field_bytes(*last) as u32))),
             userdata: &userdata::key(set.key),
             id,
         };
@@ -60,7 +59,7 @@ pub fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table, owned:
 /// Bytes of a key.
 fn length(key: &[Field]) -> u32 {
     key.iter()
-        .filter(|field| !matches!(field, Field::Target | Field::Rate(_)))
+        .filter(|field| !field.is_target() && !matches!(field, Field::Rate(_)))
         .map(|field| field_bytes(*field) as u32)
         .sum()
 }
@@ -141,8 +140,9 @@ fn write_key(writer: &mut Writer, message: &mut Elements, key: &Key) {
         key.iter().fold(0, |length, value| length + write_value(&mut bytes[length..], value));
     let bytes = &bytes[..length];
     let (key, with) = match key.last() {
-        Some(Value::Target(..)) => {
-            let (key, data) = bytes.split_at(length - field_bytes(Field::Target));
+        Some(Value::Target(address, _)) => {
+            let target = if address.is_ipv4() { Field::Target } else { Field::Target6 };
+            let (key, data) = bytes.split_at(length - field_bytes(target));
             (key, With::Data(data))
         }
         Some(Value::Rate(unit, rate)) => (bytes, With::Limit(limit(*unit, *rate))),
@@ -169,8 +169,8 @@ fn unit(unit: Unit) -> limit::Unit {
     }
 }
 
-/// The longest key: a link and the address of its guest in three parts.
-const KEY_BYTES_MAX: usize = LINK_BYTES + 8 + 8 + 4;
+/// The longest key: an IPv6 address, a protocol and a port that lead to an address and a port.
+const KEY_BYTES_MAX: usize = 16 + 4 + 4 + 16 + 4;
 
 /// Writes a value and returns its length in bytes, padded to four.
 fn write_value(into: &mut [u8], value: &Value) -> usize {
@@ -252,10 +252,10 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
         Verdict::Accept => expression::verdict(writer, Code::Accept),
         Verdict::Drop => expression::verdict(writer, Code::Drop),
         Verdict::Masquerade => expression::masquerade(writer),
-        Verdict::Translate { fields, map } => {
+        Verdict::Translate { family, fields, map } => {
             load_all(writer, fields);
             expression::follow(writer, REG32_FIRST, map);
-            expression::translate(writer, FAMILY_IP, REG32_FIRST);
+            expression::translate(writer, number(family), REG32_FIRST);
         }
         Verdict::SetPriority(value) => expression::set_meta(writer, Meta::Priority, value),
     }
@@ -399,13 +399,21 @@ fn of_types(key: &[Field], of_bytes: impl Fn(&Bytes) -> u32) -> u32 {
         Field::Port => Some(TYPE_INET_SERVICE),
         Field::Bytes(bytes) => Some(of_bytes(bytes)),
         // It is not in the key.
-        Field::Target | Field::Rate(_) => None,
+        Field::Target | Field::Target6 | Field::Rate(_) => None,
     };
     key.iter().filter_map(number).fold(0, |all, number| all << TYPE_BITS | number)
 }
 
-/// The type of a value that is an address and a port.
-pub const TARGET: u32 = TYPE_IPADDR << TYPE_BITS | TYPE_INET_SERVICE;
+/// The type of the value of a map, which is an address and a port; `None` if the field is in the
+/// key.
+pub fn target(field: Field) -> Option<u32> {
+    let address = match field {
+        Field::Target => TYPE_IPADDR,
+        Field::Target6 => TYPE_IP6ADDR,
+        _ => return None,
+    };
+    Some(address << TYPE_BITS | TYPE_INET_SERVICE)
+}
 
 /// Bytes of a field in a key, padded to four.
 pub fn field_bytes(field: Field) -> usize {
@@ -415,6 +423,7 @@ pub fn field_bytes(field: Field) -> usize {
         Field::Ipv4 | Field::Protocol | Field::Port => 4,
         Field::Ipv6 => 16,
         Field::Target | Field::Rate(_) => 8,
+        Field::Target6 => 20,
         Field::Bytes(bytes) => usize::from(bytes.length).next_multiple_of(4),
     }
 }

@@ -53,6 +53,7 @@ fn of_field(field: Field) -> Option<Vec<u8>> {
         | Field::Protocol
         | Field::Port
         | Field::Target
+        | Field::Target6
         | Field::Rate(_) => return None,
     };
     Some([word(EXPRESSION, kind), value(DATA, &data)].concat())

@@ -130,7 +130,7 @@ pub struct Set {
 impl Set {
     /// Whether it is a map.
     pub fn is_map(&self) -> bool {
-        self.key.last() == Some(&Field::Target)
+        self.key.last().is_some_and(|last| last.is_target())
     }
 }
 
@@ -174,8 +174,17 @@ pub enum Field {
     /// An IPv4 address and a port, the value of the other fields: a set with this last field is a
     /// map.
     Target,
+    /// The same with an IPv6 address.
+    Target6,
     /// A rate in this unit: the last field of a set that limits.
     Rate(Unit),
+}
+
+impl Field {
+    /// Whether it is the value of a map.
+    pub fn is_target(self) -> bool {
+        matches!(self, Field::Target | Field::Target6)
+    }
 }
 
 /// What a rate counts.
@@ -388,9 +397,9 @@ pub enum Verdict {
     Masquerade,
     /// Give it a priority, which later chains can see.
     SetPriority(u32),
-    /// Destination NAT to the value of the concatenated fields in the map. If the map does not have
-    /// them, the next rule is tried.
-    Translate { fields: &'static [PacketField], map: &'static str },
+    /// Destination NAT to the value of the concatenated fields in the map, an address of this
+    /// family. If the map does not have them, the next rule is tried.
+    Translate { family: Family, fields: &'static [PacketField], map: &'static str },
 }
 
 /// A plain accept rule in `ip filter`, where Docker and others drop forwarded packets. It has the

@@ -4,7 +4,7 @@
 //! guessed: if a field does not exist or has the wrong type, the refusal names it. [`crate::spec`]
 //! reads the two documents of Create, and names the path inside them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
@@ -309,7 +309,7 @@ impl Parameters {
         Ok(self.port("count")?.unwrap_or(1))
     }
 
-    fn address(&mut self, field: &str) -> Result<Option<Ipv4Addr>, CallFault> {
+    fn address(&mut self, field: &str) -> Result<Option<IpAddr>, CallFault> {
         let Some(text) = self.text(field)? else { return Ok(None) };
         text.parse().map(Some).map_err(|_| wrong(field))
     }

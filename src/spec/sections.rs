@@ -5,7 +5,7 @@
 //! is taken as a [`FileSource`], which is parsed only if it is used. A manifest whose image is on
 //! the web is accepted if the configuration names the fetched file.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::fields::{Fields, Place};
 use super::text;
@@ -203,6 +203,10 @@ fn addresses(fields: &Fields) -> Result<Vec<Ipv4Addr>, Refusal> {
 
 fn address(text: &str) -> Result<Ipv4Addr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an IPv4 address"))
+}
+
+fn address_of_host(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IP address"))
 }
 
 fn mac(text: &str) -> Result<Mac, String> {
@@ -417,7 +421,7 @@ fn expose_one(place: Place, value: &Value, unnamed: Unnamed) -> Result<(Place, E
         port: port as u16,
         host_port: host_port as u16,
         count: count as u16,
-        host_ip: fields.parsed("host_ip", address)?,
+        host_ip: fields.parsed("host_ip", address_of_host)?,
         name: fields.text("name")?.map(String::from),
     };
     match expose.check() {

@@ -129,6 +129,18 @@ impl Guest {
         guest
     }
 
+    /// Gives it the IPv6 address of its VM, and this router.
+    pub(crate) fn with_ipv6(self, vm: &Value, router: &str) -> Guest {
+        let ip6 = vm["ip6"].as_str().unwrap_or_else(|| panic!("ip6 of {vm}"));
+        self.space.run(&format!("ip addr add {ip6}/64 dev eth0 nodad"));
+        self.space.run(&format!("ip route add default via {router}"));
+        eventually("a link-local address", || {
+            let addresses = self.space.run("ip -6 addr show dev eth0 scope link");
+            addresses.contains("fe80") && !addresses.contains("tentative")
+        });
+        self
+    }
+
     /// Whether an address answers the guest.
     pub(crate) fn reaches(&self, address: &str) -> bool {
         self.space.reaches(address)

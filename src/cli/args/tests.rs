@@ -57,6 +57,10 @@ fn every_verb() {
                 json!({"protocol": "udp", "port": 5353, "host_port": 53, "host_ip": "10.0.0.1"}),
             ),
         ),
+        (
+            "expose web [2001:db8::1]:8080:80",
+            adjusted("Expose", json!({"port": 80, "host_port": 8080, "host_ip": "2001:db8::1"})),
+        ),
         ("unexpose web 80", adjusted("Unexpose", json!({"host_port": 80}))),
         ("get web", Command::Get { name: s("web") }),
         ("list", Command::List),

@@ -76,7 +76,7 @@ fn exposed(choices: &mut Choices<'_>) -> Expose {
         port: choices.one_of(&[80, 81]),
         host_port: choices.one_of(&[8080, 8081, 0]),
         count: choices.one_of(&[1, 2]),
-        host_ip: choices.one_of(&[None, Some([192, 0, 2, 1].into()), Some([192, 0, 2, 2].into())]),
+        host_ip: choices.one_of(&[None, Some([192, 0, 2, 1].into()), Some([0; 16].into())]),
         name: None,
     }
 }

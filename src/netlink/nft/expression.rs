@@ -6,6 +6,7 @@
 use super::super::Error;
 use super::super::attr::{Attr, Attrs};
 use super::super::writer::Writer;
+use super::FAMILY_IP6;
 use super::element;
 use super::limit::{self, Limit, Unit};
 
@@ -282,13 +283,14 @@ pub fn follow(writer: &mut Writer, register: u32, map: &str) {
     });
 }
 
-/// Translates the destination to the IPv4 address and the port in consecutive registers.
+/// Translates the destination to the address of the family and the port in consecutive registers.
 pub fn translate(writer: &mut Writer, family: u8, register: u32) {
     expression(writer, "nat", |writer| {
         writer.attr_be32(NAT_TYPE, NAT_DESTINATION);
         writer.attr_be32(NAT_FAMILY, family.into());
         writer.attr_be32(NAT_ADDRESS, register);
-        writer.attr_be32(NAT_PORT, register + 1);
+        let words = if family == FAMILY_IP6 { 4 } else { 1 };
+        writer.attr_be32(NAT_PORT, register + words);
     });
 }
 

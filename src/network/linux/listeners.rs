@@ -1,14 +1,13 @@
 //! Programs of the host that listen on ports, as /proc/net shows them (proc_pid_net(5)).
 //!
-//! A socket that is bound to one IPv6 address is not of interest here, unless that stands for an
-//! IPv4 address. A socket that is bound to all of IPv6 may hear IPv4 as well, which the file does
-//! not tell: it counts.
+//! A socket that is bound to all of IPv6 may hear IPv4 as well, which the file does not tell: it
+//! counts for both. A link-local address is not of interest here: no exposed port is there.
 //!
 //! The kernel hides the descriptors of processes that have rights which the daemon gave up, as many
 //! services of root have. Of these only the user is known.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::holder;
 use crate::model::expose::{HostPort, Listener, Protocol};
@@ -44,8 +43,8 @@ pub(super) fn observe(wanted: &[HostPort]) -> Vec<Listener> {
 /// What a line tells of somebody who listens.
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
-    /// The address; `None`: all.
-    ip: Option<Ipv4Addr>,
+    /// The address, as in a [`HostPort`].
+    ip: Option<IpAddr>,
     port: u16,
     user: u32,
     inode: u64,
@@ -59,25 +58,28 @@ fn read(line: &str, state: &str) -> Option<Line> {
     words.nth(1).filter(|is| *is == state)?;
     let user = words.nth(3)?.parse().ok()?;
     let inode = words.nth(1)?.parse().ok()?;
-    let ip = ipv4(address).filter(|ip| !ip.is_loopback())?;
-    Some(Line { ip: Some(ip).filter(|ip| !ip.is_unspecified()), port, user, inode })
+    let ip = match self::address(address)? {
+        IpAddr::V4(ip) if ip.is_loopback() => return None,
+        IpAddr::V6(ip) if ip.is_loopback() || ip.is_unicast_link_local() => return None,
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => None,
+        ip => Some(ip),
+    };
+    Some(Line { ip, port, user, inode })
 }
 
-/// An address as it is written there: words of the host in hexadecimal digits.
-fn ipv4(text: &str) -> Option<Ipv4Addr> {
+/// An address as it is written there: words of the host in hexadecimal digits. An IPv4 address may
+/// be written as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+fn address(text: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let digits = text.get(8 * at..8 * at + 8)?;
         u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
     };
     if text.len() == 8 {
-        return word(0).map(Ipv4Addr::from);
+        return word(0).map(|octets| Ipv4Addr::from(octets).into());
     }
-    match [word(0)?, word(1)?, word(2)?, word(3)?] {
-        // ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
-        [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0xff, 0xff], ip] => Some(ip.into()),
-        [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]] => Some(Ipv4Addr::UNSPECIFIED),
-        _ => None,
-    }
+    let words = [word(0)?, word(1)?, word(2)?, word(3)?];
+    let octets: [u8; 16] = words.as_flattened().try_into().ok()?;
+    Some(Ipv6Addr::from(octets).to_canonical())
 }
 
 #[cfg(test)]
@@ -96,11 +98,14 @@ mod tests {
         };
         let read = |address: &str| super::read(&line(address, "0A"), "0A");
         let of = |ip| Some(Line { ip, port: 2022, user: 990, inode: 4711 });
-        assert_eq!(read("00000000"), of(None));
+        assert_eq!(read("00000000"), of(Some([0; 4].into())));
         let one = of(Some([192, 168, 1, 10].into()));
         assert_eq!(read("0A01A8C0"), one);
         assert_eq!(read("0000000000000000FFFF00000A01A8C0"), one);
         assert_eq!(read(&"0".repeat(32)), of(None));
+        let documented = "2001:db8::1".parse().unwrap();
+        assert_eq!(read("B80D0120000000000000000001000000"), of(Some(documented)));
+        assert_eq!(read("000080FE000000000000000001000000"), None);
         assert_eq!(read("0100007F"), None);
         assert_eq!(read("00000000000000000000000001000000"), None);
         assert_eq!(super::read(&line("00000000", "01"), "0A"), None);

@@ -3,8 +3,8 @@
 //! - `bridge volnet` ([`bridged`]) checks the frames of guests where they come in, and keeps
 //!   isolated guests apart.
 //! - `ip volnet` ([`routed`]) connects the networks to the world, keeps them apart, and guards the
-//!   host from guests. `ip6 volnet` ([`routed6`]) does the latter two for IPv6. Exposed ports are
-//!   maps ([`mod@exposed`]).
+//!   host from guests. `ip6 volnet` ([`routed6`]) does the same for IPv6. Exposed ports are maps
+//!   ([`mod@exposed`]).
 //!
 //! The rules do not depend on the VMs: a VM is elements of sets, and so is a network. The kernel
 //! alone drops packets, also while no daemon runs.
@@ -39,6 +39,7 @@ use crate::model::name::TapName;
 use crate::model::net::is_guarded;
 use crate::model::net::{Dns, NetworkConfig, Service};
 use crate::model::policy::Policy;
+use crate::model::prefix::Prefix;
 
 /// The name of our tables.
 pub const TABLE: &str = "volnet";
@@ -126,9 +127,9 @@ pub fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     bridged::elements(guest)
 }
 
-/// The map elements of a VM's exposed ports, if its address is known.
-pub fn exposed(address: Option<Ipv4Addr>, ports: &[Expose]) -> Vec<Element> {
-    address.map(|address| exposed::elements(address, ports)).unwrap_or_default()
+/// The map elements of a VM's exposed ports that lead to this address of it.
+pub fn exposed(address: IpAddr, ports: &[Expose]) -> Vec<Element> {
+    exposed::elements(address, ports)
 }
 
 /// The elements of a VM with this address in the sets of its policy.
@@ -239,6 +240,12 @@ fn prefixes<'a>(name: &'static str, networks: impl Iterator<Item = &'a NetworkCo
 /// The link name of a network's bridge.
 fn bridge(network: &NetworkConfig) -> Value {
     Value::Link(network.bridge.clone())
+}
+
+/// The address in this field is of this prefix.
+fn of_prefix(field: PacketField, (address, length): (Ipv6Addr, u8)) -> Match {
+    let prefix = Prefix::containing(IpAddr::V6(address), length).expect("a length");
+    Match::Within { field, prefix }
 }
 
 fn rule<const N: usize>(matches: [Match; N], verdict: Verdict) -> Rule {

@@ -127,8 +127,8 @@ pub(super) fn rule(rule: &Rule) -> String {
         Verdict::Drop => "drop".into(),
         Verdict::Masquerade => "masquerade".into(),
         Verdict::SetPriority(value) => format!("meta priority set {}", handle(value.into())),
-        Verdict::Translate { fields, map } => {
-            format!("dnat ip to {} map @{map}", packet_fields(fields))
+        Verdict::Translate { family: of, fields, map } => {
+            format!("dnat {} to {} map @{map}", family(of), packet_fields(fields))
         }
     });
     words.join(" ")
@@ -259,6 +259,7 @@ fn field_type(field: Field) -> Option<String> {
         Field::Protocol => "inet_proto".into(),
         Field::Port => "inet_service".into(),
         Field::Target => "ipv4_addr . inet_service".into(),
+        Field::Target6 => "ipv6_addr . inet_service".into(),
         Field::Rate(_) => return None,
         Field::Bytes(bytes) => bytes_text(bytes),
     })

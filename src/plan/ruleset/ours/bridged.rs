@@ -43,15 +43,14 @@
 //! with a source address of the network that is not the host's, and is dropped there. That chain
 //! does not see frames from port to port, so it does not affect other guests.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use super::{
     Bytes, Element, Family, Field, GUEST, GuestPort, Hook, ICMP6, IGMP, Layer, Match,
     NetworkConfig, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict,
-    filter, is, is_not, masked, outside, prefixes, prefixes6, rule, set, within,
+    filter, is, is_not, masked, of_prefix, outside, prefixes, prefixes6, rule, set, within,
 };
 use crate::model::limits::Rate;
-use crate::model::prefix::Prefix;
 
 /// Before all other chains: `NF_BR_PRI_NAT_DST_BRIDGED` (linux/netfilter_bridge.h).
 const PRIORITY_FIRST: i32 = -300;
@@ -395,8 +394,7 @@ fn ipv6() -> [Rule; 12] {
 
 /// IPv6 packets from this address.
 fn from(address: Ipv6Addr) -> Match {
-    let prefix = Prefix::containing(IpAddr::V6(address), 128).expect("a length of 128");
-    Match::Within { field: PacketField::Ip6Source, prefix }
+    of_prefix(PacketField::Ip6Source, (address, 128))
 }
 
 fn from_host() -> Vec<Rule> {

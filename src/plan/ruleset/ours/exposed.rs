@@ -1,4 +1,6 @@
-//! Exposed ports: maps of `ip volnet`.
+//! Exposed ports: maps of `ip volnet` and of `ip6 volnet`.
+//!
+//! A port leads to the guest's addresses, each in the table of its family.
 //!
 //! A connection to one of them gets the guest's address and port as its destination: in prerouting
 //! if it comes from another machine or a guest, and in output if it comes from the host itself.
@@ -16,21 +18,29 @@
 //! it back. So connections from our prefixes get the host as their source. A guest can even reach
 //! itself that way. It is different if bridged frames pass these rules (`bridge-nf-call-iptables`):
 //! then the bridge forwards such a packet as a frame, and never sends it back to its port.
+//!
+//! No router forwards what comes from a link-local address of IPv6 (RFC 4291, 2.5.6), so that is
+//! not translated.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
     Chain, ChainKind, Element, Expose, Family, Field, Hook, Match, NetworkConfig, PacketField,
-    Rule, Set, TABLE, Value, Verdict, masked, prefixes, rule, set, within,
+    Rule, Set, TABLE, Value, Verdict, masked, of_prefix, prefixes, prefixes6, rule, set, within,
 };
 
 /// The keys of the maps.
 pub(super) const PORTS: &[Field] = &[Field::Protocol, Field::Port, Field::Target];
 pub(super) const PORTS_AT: &[Field] = &[Field::Ipv4, Field::Protocol, Field::Port, Field::Target];
+const PORTS6: &[Field] = &[Field::Protocol, Field::Port, Field::Target6];
+const PORTS6_AT: &[Field] = &[Field::Ipv6, Field::Protocol, Field::Port, Field::Target6];
 /// Before `NF_IP_PRI_NAT_DST` (linux/netfilter_ipv4.h), where others translate.
 const PRIORITY_DESTINATION_NAT: i32 = -101;
 /// 127.0.0.0/8 (RFC 1122).
 const LOOPBACK: Match = masked(PacketField::IpDestination, 0xff00_0000, 0x7f00_0000);
+/// `::1` and `fe80::/10` (RFC 4291, 2.4).
+const LOOPBACK6: (Ipv6Addr, u8) = (Ipv6Addr::LOCALHOST, 128);
+const LINK_LOCAL6: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 
 pub(super) fn sets(networks: &[&NetworkConfig]) -> [Set; 3] {
     [
@@ -40,29 +50,51 @@ pub(super) fn sets(networks: &[&NetworkConfig]) -> [Set; 3] {
     ]
 }
 
-/// For connections from other machines and guests.
-pub(super) fn prerouting() -> Chain {
-    chain("exposed_prerouting", Hook::Prerouting, translated().into())
-}
-
-/// For connections from the host.
-pub(super) fn output() -> Chain {
-    let mut rules = vec![rule([LOOPBACK], Verdict::Accept)];
-    rules.extend(translated());
-    chain("exposed_output", Hook::Output, rules)
-}
-
-fn chain(name: &'static str, hook: Hook, rules: Vec<Rule>) -> Chain {
-    Chain { name, kind: ChainKind::Nat, hook, priority: PRIORITY_DESTINATION_NAT, rules }
-}
-
-fn translated() -> [Rule; 2] {
-    use PacketField::{DestinationPort, IpDestination, Protocol};
-    let to = |fields, map| rule([Match::Local], Verdict::Translate { fields, map });
+pub(super) fn sets6(networks: &[&NetworkConfig]) -> [Set; 3] {
     [
-        to(&[IpDestination, Protocol, DestinationPort], "exposed_at"),
-        to(&[Protocol, DestinationPort], "exposed"),
+        set("exposed", PORTS6, Vec::new()),
+        set("exposed_at", PORTS6_AT, Vec::new()),
+        prefixes6("inside", networks.iter().copied()),
     ]
+}
+
+/// The chains for connections from other machines and guests, and for those from the host.
+pub(super) fn chains() -> [Chain; 2] {
+    let translated = || translated(Family::Ip, PacketField::IpDestination);
+    let mut output = vec![rule([LOOPBACK], Verdict::Accept)];
+    output.extend(translated());
+    both(translated().into(), output)
+}
+
+/// The same for IPv6.
+pub(super) fn chains6() -> [Chain; 2] {
+    use PacketField::{Ip6Destination, Ip6Source};
+    let mut prerouting = vec![rule([of_prefix(Ip6Source, LINK_LOCAL6)], Verdict::Accept)];
+    prerouting.extend(translated(Family::Ip6, Ip6Destination));
+    let mut output = vec![rule([of_prefix(Ip6Destination, LOOPBACK6)], Verdict::Accept)];
+    output.extend(prerouting.iter().cloned());
+    both(prerouting, output)
+}
+
+fn both(prerouting: Vec<Rule>, output: Vec<Rule>) -> [Chain; 2] {
+    let chain = |name, hook, rules| {
+        let priority = PRIORITY_DESTINATION_NAT;
+        Chain { name, kind: ChainKind::Nat, hook, priority, rules }
+    };
+    [
+        chain("exposed_prerouting", Hook::Prerouting, prerouting),
+        chain("exposed_output", Hook::Output, output),
+    ]
+}
+
+fn translated(family: Family, destination: PacketField) -> [Rule; 2] {
+    use PacketField::{DestinationPort, Ip6Destination, IpDestination, Protocol};
+    let to = |fields, map| rule([Match::Local], Verdict::Translate { family, fields, map });
+    let at: &[PacketField] = match destination {
+        Ip6Destination => &[Ip6Destination, Protocol, DestinationPort],
+        _ => &[IpDestination, Protocol, DestinationPort],
+    };
+    [to(at, "exposed_at"), to(&[Protocol, DestinationPort], "exposed")]
 }
 
 /// Connections by an exposed port are forwarded to the guest, wherever they come from.
@@ -70,26 +102,27 @@ pub(super) fn forwarded() -> Rule {
     rule([Match::Translated, within(&[PacketField::OutLink], "bridges")], Verdict::Accept)
 }
 
-/// Connections from guests get the host as their source.
-pub(super) fn masqueraded() -> Rule {
-    use PacketField::{IpSource, OutLink};
-    let of_guests =
-        [Match::Translated, within(&[IpSource], "inside"), within(&[OutLink], "bridges")];
-    rule(of_guests, Verdict::Masquerade)
+/// Connections from guests, whose addresses are in this field, get the host as their source.
+pub(super) fn masqueraded(source: &'static [PacketField]) -> Rule {
+    let from_guest = within(source, "inside");
+    let to_guest = within(&[PacketField::OutLink], "bridges");
+    rule([Match::Translated, from_guest, to_guest], Verdict::Masquerade)
 }
 
-/// The map elements of these ports.
-pub(super) fn elements(address: Ipv4Addr, ports: &[Expose]) -> Vec<Element> {
-    let element =
-        |set: &'static str, key| Element { family: Family::Ip, table: TABLE, set: set.into(), key };
+/// The map elements of these ports of a guest with this address.
+pub(super) fn elements(address: IpAddr, ports: &[Expose]) -> Vec<Element> {
+    let family = if address.is_ipv4() { Family::Ip } else { Family::Ip6 };
+    let element = |set: &'static str, key| Element { family, table: TABLE, set: set.into(), key };
     let of_pair = |exposed: &Expose, (host_port, port)| {
         let protocol = Value::Protocol(exposed.protocol.number());
-        let (at, to) = (Value::Port(host_port), Value::Target(address.into(), port));
-        match exposed.host_ip {
-            Some(ip) => element("exposed_at", vec![Value::Address(ip.into()), protocol, at, to]),
+        let (at, to) = (Value::Port(host_port), Value::Target(address, port));
+        match exposed.host_ip.filter(|ip| !ip.is_unspecified()) {
+            Some(ip) => element("exposed_at", vec![Value::Address(ip), protocol, at, to]),
             None => element("exposed", vec![protocol, at, to]),
         }
     };
+    let is_of_family =
+        |exposed: &&Expose| exposed.host_ip.is_none_or(|ip| ip.is_ipv4() == address.is_ipv4());
     let of = |exposed| Expose::pairs(exposed).map(move |pair| of_pair(exposed, pair));
-    ports.iter().flat_map(of).collect()
+    ports.iter().filter(is_of_family).flat_map(of).collect()
 }

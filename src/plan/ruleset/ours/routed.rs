@@ -53,26 +53,20 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
     let kind = SetKind::Learned { timeout_s: QUESTION_TIMEOUT_S };
     sets.push(Set { kind, ..set("questions", &[Field::Ipv4], Vec::new()) });
     sets.push(set("answers", &[Field::Link, Field::Ipv4], answers.collect()));
-    Table {
-        family: Family::Ip,
-        name: TABLE,
-        owned,
-        sets,
-        chains: vec![
-            Chain {
-                name: "postrouting",
-                kind: ChainKind::Nat,
-                hook: Hook::Postrouting,
-                priority: PRIORITY_SOURCE_NAT,
-                rules: vec![exposed::masqueraded(), masquerade],
-            },
-            policies::chain(policies::IPV4, policies),
-            filter("forward", Hook::Forward, PRIORITY_FILTER, forwarded()),
-            filter("input", Hook::Input, PRIORITY_FILTER, to_host(networks)),
-            exposed::prerouting(),
-            exposed::output(),
-        ],
-    }
+    let mut chains = vec![
+        Chain {
+            name: "postrouting",
+            kind: ChainKind::Nat,
+            hook: Hook::Postrouting,
+            priority: PRIORITY_SOURCE_NAT,
+            rules: vec![exposed::masqueraded(&[IpSource]), masquerade],
+        },
+        policies::chain(policies::IPV4, policies),
+        filter("forward", Hook::Forward, PRIORITY_FILTER, forwarded()),
+        filter("input", Hook::Input, PRIORITY_FILTER, to_host(networks)),
+    ];
+    chains.extend(exposed::chains());
+    Table { family: Family::Ip, name: TABLE, owned, sets, chains }
 }
 
 fn forwarded() -> Vec<Rule> {

@@ -8,15 +8,15 @@
 //! that of their router. Neighbour discovery and reports of multicast listeners are for the bridge
 //! itself. Clouds give a host's credentials to clients at addresses that are not link-local, too.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use super::{
     Chain, ChainKind, Family, Field, Hook, ICMP6, Match, NetworkConfig, PRIORITY_FILTER,
-    PacketField, Rule, TABLE, Table, Value, Verdict, bridge, filter, from_elsewhere, is,
-    is_service, keep_apart, outside, policies, prefixes6, rule, services, set, shared_sets, within,
+    PacketField, Rule, TABLE, Table, Value, Verdict, bridge, exposed, filter, from_elsewhere, is,
+    is_service, keep_apart, of_prefix, outside, policies, prefixes6, rule, services, set,
+    shared_sets, within,
 };
 use crate::model::policy::Policy;
-use crate::model::prefix::Prefix;
 
 /// `NF_IP6_PRI_NAT_SRC` (linux/netfilter_ipv6.h).
 const PRIORITY_SOURCE_NAT: i32 = 100;
@@ -40,6 +40,7 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
     if spoken {
         input.extend(answered());
         forward.push(rule([Match::Established], Verdict::Accept));
+        forward.push(exposed::forwarded());
         forward.extend(METADATA.map(denied));
     }
     input.push(rule([], Verdict::Drop));
@@ -51,6 +52,7 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
     if spoken {
         chains.push(policies::chain(policies::IPV6, policies));
         chains.push(postrouting());
+        chains.extend(exposed::chains6());
     }
     Table { family: Family::Ip6, name: TABLE, owned, sets: sets(networks, policies), chains }
 }
@@ -65,6 +67,7 @@ fn sets(networks: &[&NetworkConfig], policies: &[Policy]) -> Vec<super::Set> {
     // volnet answers for names by IPv4 alone.
     let mut sets = shared_sets(networks, has_nat, services);
     sets.push(prefixes6("subnets", networks.iter().copied().filter(|network| has_nat(network))));
+    sets.extend(exposed::sets6(networks));
     sets.push(set("answers", &[Field::Link, Field::Ipv6], answers.collect()));
     sets.extend(policies::sets(policies::IPV6, networks, policies));
     sets
@@ -78,13 +81,12 @@ fn postrouting() -> Chain {
         kind: ChainKind::Nat,
         hook: Hook::Postrouting,
         priority: PRIORITY_SOURCE_NAT,
-        rules: vec![rule(masquerade, Verdict::Masquerade)],
+        rules: vec![exposed::masqueraded(&[Ip6Source]), rule(masquerade, Verdict::Masquerade)],
     }
 }
 
 fn denied(address: Ipv6Addr) -> Rule {
-    let prefix = Prefix::containing(IpAddr::V6(address), 128).expect("a length of 128");
-    let to = Match::Within { field: PacketField::Ip6Destination, prefix };
+    let to = of_prefix(PacketField::Ip6Destination, (address, 128));
     rule([within(&[PacketField::InLink], "bridges"), to], Verdict::Drop)
 }
 
