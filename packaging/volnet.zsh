@@ -152,6 +152,7 @@ _volnet() {
             '*--initramfs[the initial RAM file system]:FILE:_files' \
             '*--rootfs[the root file system, raw, or qcow2 if it ends so; FILE,format=FORMAT says which]:FILE:_files' \
             '*--disk[one more disk; may be given several times. CACHE is writeback, none or unsafe; mb and iops are the most that is read and written a second]:FILE(,readonly)(,format=FORMAT)(,cache=CACHE)(,mb=N)(,iops=N):_files' \
+            '*--share[a directory of the host that the guest mounts by its tag; may be given several times]:TAG=DIRECTORY(,readonly):_files' \
             '*--cloud-init[a disk for cloud-init, with this user-data and the network of the VM]:FILE:_files' \
             '*--cpus[virtual CPUs, 1]:N:' \
             '*--memory[memory, 512]:MIB:' \
@@ -203,6 +204,7 @@ _volnet() {
             '*--initramfs[the initial RAM file system]:FILE:_files' \
             '*--rootfs[the root file system, raw, or qcow2 if it ends so; FILE,format=FORMAT says which]:FILE:_files' \
             '*--disk[one more disk; may be given several times. CACHE is writeback, none or unsafe; mb and iops are the most that is read and written a second]:FILE(,readonly)(,format=FORMAT)(,cache=CACHE)(,mb=N)(,iops=N):_files' \
+            '*--share[a directory of the host that the guest mounts by its tag; may be given several times]:TAG=DIRECTORY(,readonly):_files' \
             '*--cloud-init[a disk for cloud-init, with this user-data and the network of the VM]:FILE:_files' \
             '*--cpus[virtual CPUs, 1]:N:' \
             '*--memory[memory, 512]:MIB:' \

@@ -46,6 +46,9 @@ for pair in $wanted; do
 done
 # venv is a module, not a command; its ensurepip is what Debian packs separately.
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+# virtiofsd is built (scripts/helpers.sh) and has no command for these.
+[ -e /usr/include/cap-ng.h ] || missing="$missing libcap-ng-dev"
+[ -e /usr/include/seccomp.h ] || missing="$missing libseccomp-dev"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then

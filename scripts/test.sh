@@ -81,7 +81,7 @@ guests() {
     need_root 'make test-guests'
     scripts/deps.sh
     tests/guest/build.sh
-    scripts/vsock-device.sh
+    scripts/helpers.sh
     step tests with real guests
     # shellcheck disable=SC2086 # a list of words
     PATH=$PWD/build/bin:$PATH run_tests $GUEST_TESTS

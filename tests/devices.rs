@@ -6,7 +6,7 @@
 mod lab;
 
 use std::fs::{self, File};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 
 use lab::{HYPERVISOR_USER, Lab, WORLD_IP};
 
@@ -48,6 +48,91 @@ fn a_disk_is_read_no_faster_than_its_limit() {
     let [_, from, to] = seconds.try_into().unwrap_or_else(|_| panic!("{line}"));
     // It may begin with a tenth of a second's worth.
     assert!(to - from > 2.5, "12 MiB at 4 MB/s: {line}");
+}
+
+/// The processes with a mark of this VM, by their names.
+fn helpers_of(lab: &Lab, vm: &str) -> Vec<(u32, String)> {
+    let runtime = format!("VOLNET_RUNTIME={}/run", lab.folder().display());
+    let mark = format!("VOLNET_HELPER={vm}");
+    let pids = fs::read_dir("/proc").expect("processes").flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let marked = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let has = |word: &str| environment.split(|byte| *byte == 0).any(|it| it == word.as_bytes());
+        has(&mark) && has(&runtime)
+    };
+    let name = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    pids.filter(marked).map(|pid| (pid, name(pid).trim_end().to_string())).collect()
+}
+
+#[test]
+fn a_guest_reads_and_writes_directories_of_the_host() {
+    let settings = r#"{ "hypervisors": { "qemu": { "share_helper": "virtiofsd" } } }"#;
+    let mut lab = Lab::configured(settings);
+    let user: u32 = HYPERVISOR_USER.parse().expect("a number");
+    for folder in ["data", "tools"] {
+        let folder = lab.folder().join(folder);
+        fs::create_dir(&folder).expect("a directory");
+        fs::write(folder.join("of-the-host"), "").expect("a file");
+        chown(&folder, Some(user), Some(user)).expect("a directory");
+    }
+    let share = |tag: &str, more: &str| format!("{tag}={}/{tag}{more}", lab.folder().display());
+    let (data, tools) = (share("data", ""), share("tools", ",readonly"));
+    let orders = "volnet.do=mount:data,write:/data/new,mount:tools,write:/tools/new,hold";
+    lab.run_guest("web", &["--share", &data, "--share", &tools], orders);
+    lab.wait_for_line("web", "GUEST data has /data/of-the-host");
+    lab.wait_for_line("web", "GUEST wrote /data/new");
+    lab.wait_for_line("web", "GUEST tools has /tools/of-the-host");
+    lab.wait_for_line("web", "GUEST write /tools/new: FAILED");
+    let written = lab.folder().join("data/new");
+    assert_eq!(fs::read_to_string(&written).expect("a file"), "guest\n");
+    assert_eq!(fs::metadata(&written).expect("a file").uid(), user);
+
+    // The helpers are as the hypervisor is, and outlive the daemon.
+    let helpers = helpers_of(&lab, "web");
+    let names: Vec<&str> = helpers.iter().map(|(_, name)| name.as_str()).collect();
+    assert_eq!(names, ["virtiofsd", "virtiofsd"]);
+    for (pid, _) in &helpers {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        for line in
+            [format!("Uid:\t{user}\t{user}\t{user}\t{user}"), "CapPrm:\t0000000000000000".into()]
+        {
+            assert!(status.lines().any(|it| it == line), "{status}");
+        }
+    }
+    lab.crash_daemon();
+    lab.start_daemon();
+    assert_eq!(helpers_of(&lab, "web"), helpers);
+    lab.volnet(&["delete", "web", "--timeout", "1"]);
+    assert_eq!(helpers_of(&lab, "web"), []);
+}
+
+/// Also where the hypervisor ends while no daemon runs.
+#[test]
+fn helpers_end_with_their_hypervisor() {
+    let settings = r#"{ "hypervisors": { "qemu": { "share_helper": "virtiofsd" } } }"#;
+    let mut lab = Lab::configured(settings);
+    let share = format!("data={}", lab.folder().display());
+    lab.run_guest("web", &["--share", &share], "volnet.do=mount:data,hold");
+    lab.wait_for_line("web", "GUEST ready");
+    let pid = lab.vm("web")["pid"].to_string();
+    assert_eq!(helpers_of(&lab, "web").len(), 1);
+    lab.crash_daemon();
+    lab.on_host(&["kill", "-9", &pid]);
+    lab.start_daemon();
+    assert_eq!((&lab.vm("web")["status"], helpers_of(&lab, "web")), (&"crashed".into(), vec![]));
+    let nowhere = lab.run(&[
+        "run",
+        "other",
+        "--hypervisor",
+        "qemu",
+        "--kernel",
+        &lab::guest_file("vmlinux"),
+        "--share",
+        "data=/nowhere",
+    ]);
+    let error = String::from_utf8_lossy(&nowhere.stderr);
+    assert!(error.contains("shares: /nowhere: No such file or directory"), "{error}");
 }
 
 #[test]

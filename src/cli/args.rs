@@ -17,7 +17,7 @@ use crate::model::nic::NICS_MAX;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 use super::command::{
-    Command, Create, Disk, Invocation, Override, Preparation, Setting, VmVerb, Vms,
+    Command, Create, Disk, Invocation, Override, Preparation, Setting, Share, VmVerb, Vms,
 };
 use super::completion;
 use super::verbs::{self, Flag, Kind, LIMITS, Settings, Verb};
@@ -247,7 +247,7 @@ fn preparation(mut given: Given) -> Result<Preparation, Stop> {
 
 fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
     let (mut overrides, mut disks, mut expose) = (Vec::new(), Vec::new(), Vec::new());
-    let mut args = Vec::new();
+    let (mut args, mut shares) = (Vec::new(), Vec::new());
     // Each `--network` after the first begins another NIC; what follows is about that one.
     let (mut named, mut nic) = (false, 0);
     for (flag, text) in &given.options {
@@ -257,6 +257,7 @@ fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
         match (flag.name, flag.field) {
             ("disk", _) => disks.push(disk(text)?),
             ("arg", _) => args.push(text.clone()),
+            ("share", _) => shares.push(share(text)?),
             ("expose", _) => expose.push((nic, exposed(text)?)),
             (name, Some(field)) => {
                 let value = setting(name, text.clone(), field.kind)?;
@@ -274,6 +275,7 @@ fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
         name: given.one("NAME")?,
         overrides,
         disks,
+        shares,
         start,
     })))
 }
@@ -516,6 +518,17 @@ fn disk(text: &str) -> Result<Disk, Stop> {
         path = rest;
     }
     Ok(Disk { path: path.into(), ..disk })
+}
+
+/// `TAG=DIRECTORY`, with `,readonly` behind it.
+fn share(text: &str) -> Result<Share, Stop> {
+    let missing = || wrong(format!("--share: {text:?} is not TAG=DIRECTORY"));
+    let (tag, path) = text.split_once('=').ok_or_else(missing)?;
+    let (path, readonly) = match path.strip_suffix(",readonly") {
+        Some(path) => (path, true),
+        None => (path, false),
+    };
+    Ok(Share { tag: tag.into(), path: path.into(), readonly })
 }
 
 fn wrong(reason: impl Into<String>) -> Stop {

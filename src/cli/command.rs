@@ -103,6 +103,8 @@ pub(super) struct Create {
     pub(super) overrides: Vec<Override>,
     /// Disks beside those of the manifest.
     pub(super) disks: Vec<Disk>,
+    /// Directories of the host that the guest sees.
+    pub(super) shares: Vec<Share>,
     /// Arguments for its hypervisor beside those of the configuration.
     pub(super) args: Vec<String>,
     /// Ports of the host that lead to it, as elements of `expose`, beside those of the
@@ -136,6 +138,17 @@ pub(super) enum Setting {
     Path(PathBuf),
     /// A section that names a file by `url`, without a checksum.
     Image(PathBuf),
+}
+
+/// A directory that the guest sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Share {
+    /// By which name it mounts it.
+    pub(super) tag: String,
+    /// The directory, whose path may be relative.
+    pub(super) path: PathBuf,
+    /// Whether the guest may not change it.
+    pub(super) readonly: bool,
 }
 
 /// A disk.

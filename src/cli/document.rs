@@ -35,6 +35,11 @@ pub(super) fn parameters(
     for arg in &create.args {
         list(fields, "args")?.push(arg.as_str().into());
     }
+    for share in &create.shares {
+        let path = absolute(&share.path, base)?;
+        let described = json!({ "tag": share.tag, "path": path, "readonly": share.readonly });
+        list(fields, "shares")?.push(described);
+    }
     if !create.disks.is_empty() {
         // A manifest inside the configuration counts only if no other is given.
         if manifest.is_none() {
@@ -176,6 +181,7 @@ mod tests {
             config: None,
             overrides: vec![],
             disks: vec![],
+            shares: vec![],
             expose: vec![],
             start: false,
             dry_run: false,

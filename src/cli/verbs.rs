@@ -158,7 +158,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 37] = [
+const CREATION: [Flag; 38] = [
     text(
         "mode",
         "MODE",
@@ -279,6 +279,12 @@ const CREATION: [Flag; 37] = [
         Complete::Files,
         "one more disk; may be given several times. CACHE is writeback, none or unsafe; mb and \
          iops are the most that is read and written a second",
+    ),
+    valued(
+        "share",
+        "TAG=DIRECTORY[,readonly]",
+        Complete::Files,
+        "a directory of the host that the guest mounts by its tag; may be given several times",
     ),
     Flag {
         field: Some(Field {

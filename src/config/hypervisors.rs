@@ -70,17 +70,20 @@ pub(super) fn options(sources: &Sources) -> Result<Options, Refusal> {
 fn describe(options: &mut Options, place: Place, name: &str, value: &Value) -> Result<(), Refusal> {
     match name {
         QEMU => {
-            let fields =
-                Fields::read(place, value, &["program", "machine", "vsock_helper", "args"])?;
+            const KNOWN: &[&str] = &["program", "machine", "vsock_helper", "share_helper", "args"];
+            let fields = Fields::read(place, value, KNOWN)?;
             set(&mut options.qemu, fields.parsed("machine", qemu_machine)?.map(QemuOptions::of));
             set(&mut options.qemu.program, fields.parsed("program", executable)?);
             set(&mut options.qemu.vsock_helper, fields.parsed("vsock_helper", executable)?);
+            set(&mut options.qemu.share_helper, fields.parsed("share_helper", executable)?);
             options.qemu.args = extra_args(&fields)?;
         }
         CLOUD_HYPERVISOR => {
-            let fields = Fields::read(place, value, &["program", "args"])?;
-            set(&mut options.cloud_hypervisor.program, fields.parsed("program", executable)?);
-            options.cloud_hypervisor.args = extra_args(&fields)?;
+            let fields = Fields::read(place, value, &["program", "share_helper", "args"])?;
+            let options = &mut options.cloud_hypervisor;
+            set(&mut options.program, fields.parsed("program", executable)?);
+            set(&mut options.share_helper, fields.parsed("share_helper", executable)?);
+            options.args = extra_args(&fields)?;
         }
         FIRECRACKER => {
             let fields = Fields::read(place, value, &["program", "args"])?;

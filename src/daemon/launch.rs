@@ -19,7 +19,7 @@ use crate::hypervisor::seed::SEED;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
     self, Architecture, Attachment, CLOUD_HYPERVISOR, Control, FIRECRACKER, HypervisorCommand,
-    Launch, LaunchNic, Options, QEMU, handover, inputs, log, seed,
+    Launch, LaunchNic, Options, QEMU, handover, inputs, log, seed, shares,
 };
 use crate::model::budget::Usage;
 use crate::model::error::{Error, Failure, Refusal};
@@ -272,6 +272,12 @@ impl Launcher {
         let resolved = resolve_machine(machine, &self.defaults)?;
         let program = self.options.program(resolved.hypervisor)?;
         self.refuse_without_kvm(resolved.hypervisor)?;
+        if let (false, Some(helper)) =
+            (machine.shares.is_empty(), self.options.share_helper(resolved.hypervisor))
+        {
+            inputs::find_program(helper)
+                .map_err(|reason| Refusal::InvalidConfig { field: shares::FIELD.into(), reason })?;
+        }
         let giver = self.giver(own);
         act(self.user_of(own).as_ref(), || inputs::check(&resolved, program, giver))
     }

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use super::{
     Architecture, Attachment, CloudHypervisorOptions, Control, EventSource, HypervisorCommand,
-    Launch, LaunchNic, VSOCK_SOCKET, text,
+    Launch, LaunchNic, VSOCK_SOCKET, shares, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::{Disk, DiskCache, MachineSpec};
@@ -77,13 +77,20 @@ pub fn command(
     for disk in &machine.disks {
         args.push(disk_value(disk)?);
     }
+    if !machine.shares.is_empty() {
+        args.push("--fs".into());
+    }
+    for (index, share) in machine.shares.iter().enumerate() {
+        let socket = shares::socket(&launch.folder, index)?;
+        args.push(format!("tag={},socket={}", share.tag, plain(&socket, "runtime_dir")?));
+    }
     args.extend(network_args(&launch.attachment(), options)?);
     Ok(HypervisorCommand {
         program: options.program.clone(),
         args,
         files: Vec::new(),
         inherits: launch.nics.iter().flat_map(|nic| nic.fds).copied().collect(),
-        helper: None,
+        helpers: shares::helpers(&machine.shares, &launch.folder, &options.share_helper)?,
         ready: None,
         control: control(&launch.folder)?,
         events: Some(EventSource::Fifo(events.into())),
@@ -94,6 +101,10 @@ fn memory_value(machine: &MachineSpec) -> String {
     let mut value = format!("size={}M", machine.memory_mb);
     if machine.hugepages {
         value += ",hugepages=on,hugepage_size=2M";
+    }
+    if !machine.shares.is_empty() {
+        // With the helpers.
+        value += ",shared=on";
     }
     value
 }

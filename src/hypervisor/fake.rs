@@ -393,7 +393,7 @@ mod tests {
             program: "fake".into(),
             args: vec![],
             files: vec![],
-            helper: None,
+            helpers: Vec::new(),
             ready: None,
             control: Control::Qmp("/qmp".into()),
             events: None,

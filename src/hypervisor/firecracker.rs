@@ -10,8 +10,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Attachment, Control, FirecrackerOptions, HypervisorCommand, Launch, LaunchNic, VSOCK_SOCKET,
-    text,
+    Attachment, Control, FIRECRACKER, FirecrackerOptions, HypervisorCommand, Launch, LaunchNic,
+    VSOCK_SOCKET, shares, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::{Disk, DiskCache, DiskFormat, DiskLimits};
@@ -41,6 +41,7 @@ pub fn command(
         let reason = format!("firecracker supports at most {CPUS_MAX} CPUs");
         return Err(text::refuse("resources.cpu_cores", reason));
     }
+    shares::refuse(&machine.shares, FIRECRACKER)?;
     let mut boot = Map::new();
     let kernel = text::path(launch.kernel, "kernel_override")?;
     boot.insert("kernel_image_path".into(), kernel.into());
@@ -80,7 +81,7 @@ pub fn command(
         .collect(),
         files: vec![(file.into(), Value::Object(config).to_string().into())],
         inherits: Vec::new(),
-        helper: None,
+        helpers: Vec::new(),
         ready: None,
         control: control(&launch.folder)?,
         events: None,

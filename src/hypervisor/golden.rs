@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::template::Template;
 use super::*;
-use crate::model::spec::{Disk, DiskCache, DiskFormat, DiskLimits, File};
+use crate::model::spec::{Disk, DiskCache, DiskFormat, DiskLimits, File, Share};
 
 /// The tap of the VM in these tests.
 const PORT: LaunchNic = LaunchNic {
@@ -122,7 +122,7 @@ fn shown(command: &HypervisorCommand) -> String {
         let contents = String::from_utf8_lossy(contents);
         text += &format!("# file {}:\n{contents}\n", path.display());
     }
-    if let Some(helper) = &command.helper {
+    for helper in &command.helpers {
         text +=
             &format!("# before it, until {} is there:\n", helper.ready.as_ref().unwrap().display());
         text += &shown(helper);
@@ -164,15 +164,22 @@ fn every_driver_with_a_seed_disk() {
 
 /// A VM with all that a guest may have beside its files and networks.
 fn equipped() -> MachineSpec {
-    MachineSpec { hugepages: true, balloon: true, rng: true, ..appliance() }
+    let share =
+        |tag: &str, path: &str, readonly| Share { tag: tag.into(), path: path.into(), readonly };
+    let shares = vec![share("data", "/srv/data", false), share("tools", "/srv/tools", true)];
+    MachineSpec { hugepages: true, balloon: true, rng: true, shares, ..appliance() }
 }
 
 #[test]
 fn every_driver_with_all_devices() {
     let (equipped, options) = (equipped(), options());
-    for hypervisor in [QEMU, CLOUD_HYPERVISOR, FIRECRACKER] {
+    for hypervisor in [QEMU, CLOUD_HYPERVISOR] {
         check("devices", hypervisor, &launch(&equipped), &options);
     }
+    let shares = MachineSpec { shares: equipped.shares.clone(), ..appliance() };
+    refused(FIRECRACKER, &launch(&shares), "shares");
+    let others = MachineSpec { shares: Vec::new(), ..equipped };
+    check("devices", FIRECRACKER, &launch(&others), &options);
     let of = |cache, limits| MachineSpec {
         disks: vec![Disk { cache, limits, ..disk("/srv/data.img", DiskFormat::Raw, false) }],
         ..appliance()
@@ -194,6 +201,7 @@ fn every_driver_with_all_devices() {
         ("resources.hugepages", MachineSpec { hugepages: true, ..appliance() }),
         ("resources.balloon", MachineSpec { balloon: true, ..appliance() }),
         ("rng", MachineSpec { rng: true, ..appliance() }),
+        ("shares", shares),
     ] {
         refused("other", &launch(&machine), field);
     }
@@ -376,13 +384,13 @@ fn vsock_stands_beside_a_network() {
     ] {
         let command = command_line(hypervisor, &both, &options).unwrap();
         assert!(has(&command.args, network) && has(&command.args, vsock), "{command:?}");
-        assert_eq!(command.helper.is_some(), hypervisor == QEMU);
+        assert_eq!(command.helpers.len(), usize::from(hypervisor == QEMU));
         let alone = command_line(hypervisor, &bridged(&machine), &options).unwrap();
-        assert!(!has(&alone.args, vsock) && alone.helper.is_none(), "{alone:?}");
+        assert!(!has(&alone.args, vsock) && alone.helpers.is_empty(), "{alone:?}");
     }
     let kernels = Launch { vhost_vsock: true, ..both.clone() };
     let command = command_line(QEMU, &kernels, &options).unwrap();
-    assert!(has(&command.args, "vhost-vsock-device,guest-cid=3") && command.helper.is_none());
+    assert!(has(&command.args, "vhost-vsock-device,guest-cid=3") && command.helpers.is_empty());
 }
 
 #[test]

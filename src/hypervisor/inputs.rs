@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::user::User;
-use super::{disks, handover};
+use super::{disks, handover, shares};
 use crate::hypervisor::machine::ResolvedMachine;
 use crate::model::error::Refusal;
-use crate::model::spec::{File, MachineSpec};
+use crate::model::spec::{File, MachineSpec, Share};
 
 /// Where programs are looked up if the daemon has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -63,6 +63,9 @@ pub fn check(
 ) -> Result<(), Refusal> {
     find_program(program)
         .map_err(|reason| Refusal::InvalidConfig { field: "hypervisor".into(), reason })?;
+    for Share { path, .. } in &machine.spec.shares {
+        fs::read_dir(path).map_err(|error| refuse(shares::FIELD, path, &error.to_string()))?;
+    }
     each(machine, |path, _, field, kind| match giver {
         Some(giver) if kind == InputKind::Written && handover::is_handed(path, giver) => Ok(()),
         _ => open(path, kind).map(drop).map_err(|reason| refuse(field, path, &reason)),

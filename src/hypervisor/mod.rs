@@ -2,7 +2,8 @@
 //!
 //! The drivers ([`qemu`], [`cloud_hypervisor`], [`firecracker`], [`template`]) are pure: they turn
 //! a [`Launch`] into a [`HypervisorCommand`]. [`command_line`] chooses among them. [`network_args`]
-//! is only the network part, for people who start their own hypervisor. [`process`] spawns,
+//! is only the network part, for people who start their own hypervisor. [`shares`] has the helpers
+//! that serve directories to guests. [`process`] spawns,
 //! watches, adopts and ends processes. [`user`] is their user, [`handover`] gives it the disks,
 //! [`cgroup`] limits it, [`inputs`] checks the files of a VM, `folder` has its sockets, [`log`]
 //! reads the end of its log, which `bounded` keeps within its bound, and `fuzz` has the bodies of
@@ -16,7 +17,7 @@
 //! | `serial.sock` | the guest's serial port, if the hypervisor can also write it to the log |
 //! | `qmp.sock`, `api.sock` | how the hypervisor is asked to power its guest off |
 //! | `vsock.sock` | vsock as a Unix socket: connect, `CONNECT port\n`, read `OK …\n` |
-//! | `vhost-vsock.sock` | between QEMU and its helper |
+//! | `vhost-vsock.sock`, `share0.sock` … | between a hypervisor and its helpers |
 //! | `events`, `events.sock` | how volnet hears of a reset or a panic of the guest |
 //! | `fc.json` | Firecracker's configuration |
 //! | `seed.img` | the disk for cloud-init, see [`seed`] |
@@ -54,6 +55,7 @@ mod options;
 pub mod process;
 pub mod qemu;
 pub mod seed;
+pub mod shares;
 pub mod template;
 mod text;
 pub mod user;
@@ -165,10 +167,11 @@ pub struct HypervisorCommand {
     pub files: Vec<(PathBuf, Vec<u8>)>,
     /// The descriptors that its arguments name. It inherits only these.
     pub inherits: Vec<u32>,
-    /// A helper that must run beside it and ends with it (vhost-device-vsock); started first.
-    pub helper: Option<Box<HypervisorCommand>>,
-    /// A socket that exists once the program serves. The hypervisor is started after the helper's
-    /// socket exists, because it connects to it.
+    /// Helpers that must run beside it and end with it (vhost-device-vsock, virtiofsd); started
+    /// first.
+    pub helpers: Vec<HypervisorCommand>,
+    /// A socket that exists once the program serves. The hypervisor is started after the sockets of
+    /// its helpers exist, because it connects to them.
     pub ready: Option<PathBuf>,
     /// How to ask the guest to power off.
     pub control: Control,

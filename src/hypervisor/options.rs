@@ -4,6 +4,9 @@ use super::template::Template;
 use super::{Architecture, CLOUD_HYPERVISOR, FIRECRACKER, QEMU};
 use crate::model::error::Refusal;
 
+/// Where distributions have virtiofsd, which is in no `PATH`.
+const SHARE_HELPER: &str = "/usr/libexec/virtiofsd";
+
 /// Settings of all hypervisors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -26,6 +29,8 @@ pub struct QemuOptions {
     pub machine: QemuMachine,
     /// The helper that gives vsock to guests where the host's kernel has no vhost-vsock.
     pub vsock_helper: String,
+    /// The helper that serves the directories that guests see.
+    pub share_helper: String,
     /// Arguments after volnet's own, before a VM's.
     pub args: Vec<String>,
 }
@@ -49,6 +54,8 @@ pub struct CloudHypervisorOptions {
     /// Pass `ip=` and `mask=` as Volant does. For Cloud Hypervisor they mean the host's side of the
     /// tap, and it ignores them if the tap exists.
     pub net_ip_mask: bool,
+    /// The helper that serves the directories that guests see.
+    pub share_helper: String,
     /// Arguments after volnet's own, before a VM's.
     pub args: Vec<String>,
 }
@@ -71,6 +78,15 @@ impl Options {
             FIRECRACKER => &self.firecracker.program,
             name => self.template(name)?.program(),
         })
+    }
+
+    /// The helper that serves directories to the guests of the hypervisor of that name.
+    pub fn share_helper(&self, name: &str) -> Option<&str> {
+        match name {
+            QEMU => Some(&self.qemu.share_helper),
+            CLOUD_HYPERVISOR => Some(&self.cloud_hypervisor.share_helper),
+            _ => None,
+        }
     }
 
     /// The arguments of the settings for the hypervisor of that name, beside volnet's own.
@@ -129,8 +145,13 @@ impl QemuOptions {
             Architecture::X86_64 => "qemu-system-x86_64",
             Architecture::Aarch64 => "qemu-system-aarch64",
         };
-        let vsock_helper = "vhost-device-vsock".into();
-        QemuOptions { program: program.into(), machine, vsock_helper, args: Vec::new() }
+        QemuOptions {
+            program: program.into(),
+            machine,
+            vsock_helper: "vhost-device-vsock".into(),
+            share_helper: SHARE_HELPER.into(),
+            args: Vec::new(),
+        }
     }
 }
 
@@ -148,6 +169,7 @@ impl Default for CloudHypervisorOptions {
         CloudHypervisorOptions {
             program: CLOUD_HYPERVISOR.into(),
             net_ip_mask: false,
+            share_helper: SHARE_HELPER.into(),
             args: Vec::new(),
         }
     }

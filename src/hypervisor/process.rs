@@ -83,7 +83,8 @@ pub trait Processes {
     /// VM's folder and its control group.
     fn clean(&mut self, name: &VmName);
 
-    /// Removes the control groups of VMs that have no process.
+    /// Ends the helpers that a crash left without their hypervisors, and removes the control groups
+    /// of VMs that have no process.
     fn sweep(&mut self);
 
     /// Removes the control group that all of them are in, if it is empty.

@@ -14,17 +14,17 @@
 //! The guest's serial port also goes to the log. QEMU inherits the open log as a set of descriptors
 //! (`-add-fd`), because another user could not open it by name.
 //!
-//! vsock needs vhost-vsock in the host's kernel. Without it, a helper speaks vhost-user, and QEMU
-//! shares the guest's memory with the helper.
+//! vsock needs vhost-vsock in the host's kernel. Without it, a helper speaks vhost-user. So do the
+//! helpers of [`shares`]. QEMU shares the guest's memory with helpers.
 
 use std::path::Path;
 
 use super::{
     Architecture, Attachment, Control, EventSource, HypervisorCommand, Launch, LaunchNic,
-    QemuMachine, QemuOptions, SERIAL_SOCKET, VSOCK_SOCKET, text,
+    QemuMachine, QemuOptions, SERIAL_SOCKET, VSOCK_SOCKET, shares, text,
 };
 use crate::model::error::Refusal;
-use crate::model::spec::{Disk, DiskCache};
+use crate::model::spec::{Disk, DiskCache, Share};
 
 /// The kernel command line of every guest: its console, and to end on a panic or a restart instead
 /// of hanging (with `-no-reboot`, QEMU ends, too).
@@ -77,9 +77,13 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<HypervisorComma
         args.extend(["-device".into(), device("virtio-rng", options.machine)]);
     }
     let attachment = launch.attachment();
-    let helper = helper(&attachment, options)?;
-    if helper.is_some() || machine.hugepages {
-        args.extend(memory_args(machine.memory_mb, helper.is_some(), machine.hugepages));
+    let mut helpers: Vec<_> = vsock_helper(&attachment, options)?.into_iter().collect();
+    helpers.extend(shares::helpers(&machine.shares, &launch.folder, &options.share_helper)?);
+    if !helpers.is_empty() || machine.hugepages {
+        args.extend(memory_args(machine.memory_mb, !helpers.is_empty(), machine.hugepages));
+    }
+    for (index, share) in machine.shares.iter().enumerate() {
+        args.extend(share_args(index, share, launch, options)?);
     }
     args.extend(nic_args(&attachment, options));
     args.extend(vsock_args(&attachment, options)?);
@@ -89,7 +93,7 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<HypervisorComma
         args,
         files: Vec::new(),
         inherits: taps.chain([&launch.log_fd]).copied().collect(),
-        helper: helper.map(Box::new),
+        helpers,
         ready: None,
         control: control(&launch.folder)?,
         events: Some(EventSource::Qmp(events.into())),
@@ -107,7 +111,7 @@ pub fn network_args(
     options: &QemuOptions,
 ) -> Result<Vec<String>, Refusal> {
     let mut args = nic_args(attachment, options);
-    if helper(attachment, options)?.is_some() {
+    if vsock_helper(attachment, options)?.is_some() {
         args.extend(memory_args(attachment.memory_mb, true, false));
     }
     args.extend(vsock_args(attachment, options)?);
@@ -174,8 +178,25 @@ fn memory_args(mib: u64, shared: bool, huge: bool) -> Vec<String> {
     ]
 }
 
+/// A device that speaks to its helper on a socket.
+fn share_args(
+    index: usize,
+    share: &Share,
+    launch: &Launch,
+    options: &QemuOptions,
+) -> Result<Vec<String>, Refusal> {
+    let socket = escaped(&shares::socket(&launch.folder, index)?);
+    let device = device("vhost-user-fs", options.machine);
+    Ok(vec![
+        "-chardev".into(),
+        format!("socket,id=share{index},path={socket}"),
+        "-device".into(),
+        format!("{device},chardev=share{index},tag={}", share.tag),
+    ])
+}
+
 /// The helper for the guest's vsock, if the host's kernel has none.
-fn helper(
+fn vsock_helper(
     attachment: &Attachment,
     options: &QemuOptions,
 ) -> Result<Option<HypervisorCommand>, Refusal> {
@@ -190,7 +211,7 @@ fn helper(
         args: words(&["--guest-cid", &cid, "--socket", &socket, "--uds-path", &uds]),
         files: Vec::new(),
         inherits: Vec::new(),
-        helper: None,
+        helpers: Vec::new(),
         ready: Some(socket.into()),
         control: Control::Terminate,
         events: None,

@@ -26,7 +26,9 @@
 
 use std::path::Path;
 
-use super::{Attachment, Control, HypervisorCommand, Launch, LaunchNic, VSOCK_SOCKET, text};
+use super::{
+    Attachment, Control, HypervisorCommand, Launch, LaunchNic, VSOCK_SOCKET, shares, text,
+};
 use crate::model::error::Refusal;
 use crate::model::spec::{Disk, DiskCache, MachineSpec};
 
@@ -184,7 +186,7 @@ pub fn command(launch: &Launch, template: &Template) -> Result<HypervisorCommand
         args: template.expand(&values, |_| true),
         files: Vec::new(),
         inherits: launch.nics.iter().flat_map(|nic| nic.fds).copied().collect(),
-        helper: None,
+        helpers: Vec::new(),
         ready: None,
         control: control(&launch.folder, template)?,
         events: None,
@@ -203,6 +205,7 @@ fn refuse_devices(machine: &MachineSpec) -> Result<(), Refusal> {
         ("resources.hugepages", machine.hugepages),
         ("resources.balloon", machine.balloon),
         ("rng", machine.rng),
+        (shares::FIELD, !machine.shares.is_empty()),
     ];
     match fields.into_iter().find(|(_, set)| *set) {
         None => Ok(()),

@@ -185,7 +185,10 @@ impl Change {
     pub fn names_files(&self) -> bool {
         let Change::Create { spec, .. } = self else { return false };
         spec.machine.as_ref().is_some_and(|machine| {
-            machine.kernel.is_some() || machine.initramfs.is_some() || !machine.disks.is_empty()
+            machine.kernel.is_some()
+                || machine.initramfs.is_some()
+                || !machine.disks.is_empty()
+                || !machine.shares.is_empty()
         })
     }
 }

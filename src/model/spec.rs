@@ -20,6 +20,11 @@ use super::traffic::Traffic;
 /// The most movable addresses of an interface ([`NetworkSpec::addresses`]).
 pub const ADDRESSES_MAX: usize = 16;
 
+/// The most directories that a guest sees.
+pub const SHARES_MAX: usize = 8;
+/// The most bytes of [`Share::tag`] (`struct virtio_fs_config`, virtio 1.2, 5.11.4).
+pub const SHARE_TAG_BYTES_MAX: usize = 36;
+
 /// The request for a VM, merged from manifest, configuration and command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -171,12 +176,27 @@ pub struct MachineSpec {
     /// Whether the guest has random numbers from the host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rng: bool,
+    /// The directories of the host that the guest sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
     /// The VM's part of the kernel command line. It comes after the parts of the hypervisor and the
     /// network, and so wins over them.
     pub cmdline: String,
     /// Arguments of the hypervisor after volnet's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
+}
+
+/// A directory of the host that the guest sees (virtio-fs).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// By which name the guest mounts it: at most [`SHARE_TAG_BYTES_MAX`].
+    pub tag: String,
+    /// Absolute path on the host.
+    pub path: PathBuf,
+    /// Whether the guest may not change it.
+    pub readonly: bool,
 }
 
 /// A file and its checksum.

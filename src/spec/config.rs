@@ -3,8 +3,8 @@
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
 //! github.com/volantvm/volant. There a configuration comes alone or with its version beside it
 //! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`, `owner`,
-//! `args`, `run_as`, `vsock`, `rng`, `networks` and, in `network` or each of `networks`, `name`,
-//! `ip`, `mac`, `addresses`, `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and
+//! `args`, `run_as`, `vsock`, `rng`, `shares`, `networks` and, in `network` or each of `networks`,
+//! `name`, `ip`, `mac`, `addresses`, `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and
 //! `antispoof`.
 
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::model::budget::Budget;
 use crate::model::error::Refusal;
 use crate::model::expose::Expose;
 use crate::model::run_as::RunAs;
-use crate::model::spec::{Owner, RestartPolicy};
+use crate::model::spec::{Owner, RestartPolicy, Share};
 
 const KNOWN: &[&str] = &[
     "image",
@@ -47,6 +47,7 @@ const KNOWN: &[&str] = &[
     "args",
     "vsock",
     "rng",
+    "shares",
     "run_as",
 ];
 
@@ -70,6 +71,7 @@ pub(super) struct Config<'a> {
     pub(super) budget: Budget,
     pub(super) vsock: bool,
     pub(super) rng: bool,
+    pub(super) shares: Vec<Share>,
     /// The ports that stand beside the networks; `None`: nothing is said of ports there.
     pub(super) expose: Option<Vec<Expose>>,
     pub(super) cloud_init: Option<CloudInit>,
@@ -120,6 +122,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         budget: sections::budget(&fields)?,
         vsock: fields.flag("vsock")?.unwrap_or_default(),
         rng: fields.flag("rng")?.unwrap_or_default(),
+        shares: sections::shares(&fields)?,
         initramfs: sections::initramfs(&fields)?,
         rootfs: sections::rootfs(&fields)?,
         kernel: fields.parsed("kernel_override", text::location)?,

@@ -71,6 +71,7 @@ fn refuse_for_hypervisor(config: &Config) -> Result<(), Refusal> {
         ("resources.hugepages", config.resources.hugepages),
         ("resources.balloon", config.resources.balloon),
         ("rng", config.rng),
+        ("shares", !config.shares.is_empty()),
     ];
     let machine = machine.into_iter().find(|(_, set)| *set).map(|(field, _)| field);
     for (field, reason) in [
@@ -231,6 +232,7 @@ fn resolve_machine_spec(
         hugepages: config.resources.hugepages,
         balloon: config.resources.balloon,
         rng: config.rng,
+        shares: config.shares.clone(),
         cmdline,
         args: config.args.clone(),
     }))

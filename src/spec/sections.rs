@@ -17,7 +17,9 @@ use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::nic::NICS_MAX;
 use crate::model::prefix::Prefix;
-use crate::model::spec::{ADDRESSES_MAX, Disk, DiskCache, DiskFormat, DiskLimits, File, Owner};
+use crate::model::spec::{
+    ADDRESSES_MAX, Disk, DiskCache, DiskFormat, DiskLimits, File, Owner, SHARES_MAX, Share,
+};
 use crate::model::traffic::Traffic;
 use serde_json::Value;
 
@@ -356,6 +358,28 @@ pub(super) fn disks<'a>(fields: &Fields<'a>) -> Result<Vec<FileSource<'a>>, Refu
         Ok(FileSource { fields, location: "source", format, readonly, cache, limits })
     };
     items.into_iter().map(read).collect()
+}
+
+/// The directories that the guest sees, each by a tag of its own.
+pub(super) fn shares(fields: &Fields) -> Result<Vec<Share>, Refusal> {
+    let items = fields.list("shares")?;
+    if items.len() > SHARES_MAX {
+        let reason = format!("there may be at most {SHARES_MAX}");
+        return Err(fields.place.field("shares").refuse(reason));
+    }
+    let mut shares: Vec<Share> = Vec::with_capacity(items.len());
+    for (place, value) in items {
+        let fields = Fields::read(place, value, &["tag", "path", "readonly"])?;
+        let missing = |name: &'static str| fields.place.field(name).refuse("it is missing");
+        let tag = fields.parsed("tag", text::tag)?.ok_or_else(|| missing("tag"))?;
+        let path = fields.parsed("path", text::location)?.ok_or_else(|| missing("path"))?;
+        if shares.iter().any(|other| other.tag == tag) {
+            return Err(fields.place.field("tag").refuse(format!("{tag} is named twice")));
+        }
+        let readonly = fields.flag("readonly")?.unwrap_or_default();
+        shares.push(Share { tag, path, readonly });
+    }
+    Ok(shares)
 }
 
 /// Checks the form of `devices`.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::model::spec::{DiskCache, DiskFormat, RestartPolicy};
+use crate::model::spec::{DiskCache, DiskFormat, RestartPolicy, SHARE_TAG_BYTES_MAX};
 
 /// The longest path in bytes: `PATH_MAX` less the terminator (linux/limits.h).
 pub const PATH_BYTES_MAX: usize = 4095;
@@ -72,6 +72,18 @@ pub(super) fn disk_cache(text: &str) -> Result<DiskCache, String> {
     let all = [DiskCache::Writeback, DiskCache::None, DiskCache::Unsafe];
     let found = all.into_iter().find(|cache| cache.as_str() == text);
     found.ok_or_else(|| format!("{text:?} is not one of writeback, none, unsafe"))
+}
+
+/// Reads the tag of a directory that the guest sees, which no hypervisor has to quote.
+pub(super) fn tag(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match text.len() <= SHARE_TAG_BYTES_MAX && text.bytes().all(plain) {
+        true => Ok(text.into()),
+        false => Err(format!(
+            "{text:?} is not 1 to {SHARE_TAG_BYTES_MAX} letters, digits, dashes, underscores and \
+             full stops"
+        )),
+    }
 }
 
 /// Reads the format of a disk image.

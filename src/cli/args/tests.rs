@@ -123,6 +123,7 @@ fn create_and_run() {
         config: None,
         overrides: vec![],
         disks: vec![],
+        shares: vec![],
         start: false,
         dry_run: false,
     };
@@ -130,7 +131,7 @@ fn create_and_run() {
 
     let text = "run web --manifest m.json --config c.json --mode dhcp --cpus 2 --kernel k \
                 --initramfs i --isolated --dry-run --disk a,b.img,cache=none,mb=50,iops=9 \
-                --disk b.qcow2,readonly --ip 1 --ip 10.0.0.2";
+                --disk b.qcow2,readonly --share data=d=1,readonly --ip 1 --ip 10.0.0.2";
     let Command::Create(run) = command(text) else { panic!() };
     let set = |section, field, value| Override { nic: 0, section, field, value };
     let network = |field, value: Value| set(Some("network"), field, Setting::Value(value));
@@ -159,6 +160,7 @@ fn create_and_run() {
             },
             Disk { path: "b.qcow2".into(), readonly: true, ..Disk::default() },
         ],
+        shares: vec![Share { tag: "data".into(), path: "d=1".into(), readonly: true }],
         start: true,
         dry_run: true,
     };

@@ -7,11 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use volnet_ffi::pidfd;
 
 use super::confine;
 use crate::model::name::VmName;
@@ -104,40 +107,66 @@ pub(super) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
 }
 
+/// The processes that a look at all of them finds for a VM.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Its hypervisor.
+    pub(super) hypervisor: Option<(u32, Stat)>,
+    /// Its helpers.
+    pub(super) helpers: Vec<Helper>,
+}
+
+/// A helper of a hypervisor.
+#[derive(Debug)]
+pub(super) struct Helper {
+    pub(super) pid: u32,
+    pub(super) pidfd: OwnedFd,
+}
+
 /// Looks for the processes that were started for VMs of a runtime directory, and belong to one of
 /// the users of the VM or to the owner of its folder. Children of a VM's process have the marks,
-/// too: the process is the one that started first. `uids` are all of these users.
+/// too: the hypervisor is the one that started first. `uids` are all of these users.
 pub(super) fn find_all(
     runtime_dir: &Path,
     uids: &BTreeSet<u32>,
     users: impl Fn(&VmName) -> [u32; 2],
-) -> BTreeMap<VmName, (u32, Stat)> {
+) -> BTreeMap<VmName, Found> {
     await_starts(uids);
-    let mut found: BTreeMap<VmName, (u32, Stat)> = BTreeMap::new();
+    let mut all: BTreeMap<VmName, Found> = BTreeMap::new();
     for pid in numbers() {
-        let Some(name) = vm_of(pid, runtime_dir) else { continue };
-        let mut marks = Marks::new(MARK_VM, &name, runtime_dir);
+        let Some((part, name)) = part_of(pid, runtime_dir) else { continue };
+        let mut marks = Marks::new(part, &name, runtime_dir);
         marks.uids.extend(users(&name));
+        // Opened first: if the pid changes hands meanwhile, it is of a process that has ended.
+        let pidfd = pidfd::open(pid);
         let Some(stat) = marked(pid, &marks) else { continue };
+        let found = all.entry(name).or_default();
+        if part == MARK_HELPER {
+            found.helpers.extend(pidfd.ok().map(|pidfd| Helper { pid, pidfd }));
+            continue;
+        }
         let earlier = |(other, of): &(u32, Stat)| (of.start_time, *other) < (stat.start_time, pid);
-        if !found.get(&name).is_some_and(earlier) {
-            found.insert(name, (pid, stat));
+        if !found.hypervisor.as_ref().is_some_and(earlier) {
+            found.hypervisor = Some((pid, stat));
         }
     }
-    found
+    all
 }
 
-/// The VM of a runtime directory that the environment of a process names.
-fn vm_of(pid: u32, runtime_dir: &Path) -> Option<VmName> {
+/// The VM of a runtime directory that the environment of a process names, and by which mark.
+fn part_of(pid: u32, runtime_dir: &Path) -> Option<(&'static str, VmName)> {
     let environment = read(pid, "environ", ENVIRONMENT_MAX).ok()?;
     let value = |name: &str| {
         environment.split(|byte| *byte == 0).find_map(|entry| {
             entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
         })
     };
-    let here = value(MARK_RUNTIME) == Some(runtime_dir.as_os_str().as_encoded_bytes());
-    let name = value(MARK_VM).filter(|_| here)?;
-    VmName::new(str::from_utf8(name).ok()?).ok()
+    if value(MARK_RUNTIME) != Some(runtime_dir.as_os_str().as_encoded_bytes()) {
+        return None;
+    }
+    let (part, name) =
+        [MARK_VM, MARK_HELPER].into_iter().find_map(|part| Some((part, value(part)?)))?;
+    Some((part, VmName::new(str::from_utf8(name).ok()?).ok()?))
 }
 
 /// Waits for processes that are about to become hypervisors: for a moment nobody can read their
@@ -173,11 +202,6 @@ fn is_in_execve(pid: u32) -> bool {
 fn numbers() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-}
-
-/// Whether a process is the helper of this VM's hypervisor.
-pub(super) fn is_helper(pid: u32, name: &VmName, runtime_dir: &Path) -> bool {
-    marked(pid, &Marks::new(MARK_HELPER, name, runtime_dir)).is_some()
 }
 
 /// The process that keeps the log of this VM, which is the daemon's user's.

@@ -6,19 +6,22 @@
 //! gives the status. For an adopted process, the pidfd gives the status since Linux 6.15; before
 //! that it is read from `/proc` while the process is a zombie. Otherwise it is [`Exit::Lost`].
 //!
-//! **The group.** A hypervisor leads a process group, or joins the group of its helper, because the
-//! helper starts first. This group ends with the VM. A signal to a group by number may hit a later
-//! group with the same number. So the signal goes through the pidfd of the leader (Linux 6.9). On
-//! older kernels it goes by number, but only while the hypervisor still exists, at least as a
-//! zombie, and is in this group: the kernel does not reuse the number of a group that exists.
+//! **The group.** A hypervisor leads a process group, or joins the group of its first helper,
+//! because helpers start first. This group ends with the VM. A signal to a group by number may hit
+//! a later group with the same number. So the signal goes through the pidfd of the leader (Linux
+//! 6.9). On older kernels it goes by number, but only while the hypervisor still exists, at least
+//! as a zombie, and is in this group: the kernel does not reuse the number of a group that exists.
+//! Helpers are ended by their pidfds, too. A crash of the daemon may leave a helper without its
+//! hypervisor. The next daemon finds it by its marks and ends it ([`Processes::sweep`]).
 //!
-//! **The log.** What hypervisor and helper print goes through a pipe to the keeper of the log
+//! **The log.** What hypervisor and helpers print goes through a pipe to the keeper of the log
 //! ([`keeper`]), which bounds it.
 //!
 //! **Waits.** The daemon has one thread for all VMs, and it waits for a process in three places
-//! only, each with a bound: for a helper that is started before its hypervisor, until it serves
-//! (half a second); for a killed helper ([`HELPER_END_MS`]), or the keeper of the log of a VM that
-//! has ended ([`KEEPER_END_MS`]); for a killed hypervisor whose start is undone ([`KILL_MS`]).
+//! only, each with a bound: for the helpers that are started before a hypervisor, until they serve
+//! (half a second together); for a killed helper ([`HELPER_END_MS`]), or the keeper of the log of a
+//! VM that has ended ([`KEEPER_END_MS`]); for a killed hypervisor whose start is undone
+//! ([`KILL_MS`]).
 //! Before the loop begins, a new daemon also waits for processes that are about to become
 //! hypervisors, ten seconds at most.
 
@@ -48,7 +51,7 @@ use socket2::Socket;
 use volnet_ffi::pidfd;
 
 use self::events::Events;
-use self::identity::Stat;
+use self::identity::{Helper, Stat};
 use self::keeper::Keeper;
 use self::progress::Question;
 use self::spawn::{Part, Spawned, Surroundings};
@@ -88,6 +91,10 @@ pub struct LinuxProcesses {
     log_bound: Option<u64>,
     /// The keepers of logs that we started, which end with their VMs.
     keepers: BTreeMap<VmName, OwnedFd>,
+    /// The helpers that were found, of VMs whose hypervisors are not watched yet.
+    found: BTreeMap<VmName, Vec<Helper>>,
+    /// The helpers that were found without a hypervisor.
+    abandoned: Vec<Helper>,
     /// Helpers that were killed, and keepers that have nothing more to keep, which have not been
     /// waited for.
     ending: Vec<OwnedFd>,
@@ -110,8 +117,8 @@ struct Watched {
 enum ProcessGroup {
     /// The hypervisor leads it.
     Own,
-    /// Its helper does.
-    Helper { pid: u32, pidfd: OwnedFd },
+    /// The first of its helpers does.
+    Helpers(Vec<Helper>),
     /// It is in another group, which is not ours.
     Foreign,
 }
@@ -134,6 +141,8 @@ impl LinuxProcesses {
             watched: BTreeMap::new(),
             log_bound: None,
             keepers: BTreeMap::new(),
+            found: BTreeMap::new(),
+            abandoned: Vec::new(),
             ending: Vec::new(),
         })
     }
@@ -153,7 +162,7 @@ impl LinuxProcesses {
         LinuxProcesses { descriptors, ..self }
     }
 
-    /// Starts the helper, if there is one, and then the hypervisor.
+    /// Starts the helpers, if there are some, and then the hypervisor.
     fn start(
         &mut self,
         name: &VmName,
@@ -178,22 +187,18 @@ impl LinuxProcesses {
         let user = user.as_ref().map(User::with_devices);
         let (user, descriptors) = (user.as_ref(), self.descriptors);
         let place = Surroundings { name, runtime_dir, user, cgroup, descriptors, log: &log, taps };
-        let Some(command_of_helper) = &command.helper else {
-            let spawned = spawn::spawn(command, Part::Hypervisor { group: None }, &place)?;
-            return Ok((spawned, ProcessGroup::Own, events));
-        };
-        spawn::write_files(command_of_helper)?;
-        let helper = spawn::spawn(command_of_helper, Part::Helper, &place)?;
-        let part = Part::Hypervisor { group: Some(helper.pid) };
-        let spawned = spawn::await_ready(&helper, command_of_helper)
-            .and_then(|()| spawn::spawn(command, part, &place));
+        let mut helpers = Vec::new();
+        let spawned = start_helpers(&command.helpers, &place, &mut helpers).and_then(|()| {
+            let group = helpers.first().map(|helper| helper.pid);
+            spawn::spawn(command, Part::Hypervisor { group }, &place)
+        });
+        let helpers: Vec<Helper> =
+            helpers.into_iter().map(|Spawned { pid, pidfd, .. }| Helper { pid, pidfd }).collect();
         match spawned {
-            Ok(spawned) => {
-                Ok((spawned, ProcessGroup::Helper { pid: helper.pid, pidfd: helper.pidfd }, events))
-            }
+            Ok(spawned) if helpers.is_empty() => Ok((spawned, ProcessGroup::Own, events)),
+            Ok(spawned) => Ok((spawned, ProcessGroup::Helpers(helpers), events)),
             Err(reason) => {
-                let _ = pidfd::send_signal(helper.pidfd.as_fd(), libc::SIGKILL);
-                self.collect(helper.pidfd, HELPER_END_MS);
+                self.end_helpers(helpers);
                 Err(reason)
             }
         }
@@ -203,18 +208,49 @@ impl LinuxProcesses {
         Paths::new("", &self.runtime_dir).folder(name)
     }
 
-    /// The group that an adopted process is in.
-    fn group_of(&self, name: &VmName, pid: u32, stat: Stat) -> ProcessGroup {
-        if stat.group == pid {
-            return ProcessGroup::Own;
+    /// Watches a process that an earlier daemon has started, if it still runs.
+    fn watch(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure> {
+        if id.boot_id != self.boot_id {
+            return Ok(false);
         }
-        // Open the descriptor first. Then the files of this pid belong to its process as long as
-        // the process is alive. `is_helper` checks this, too.
-        match pidfd::open(stat.group) {
-            Ok(pidfd) if identity::is_helper(stat.group, name, &self.runtime_dir) => {
-                ProcessGroup::Helper { pid: stat.group, pidfd }
+        // Open the descriptor first. If it held another process, that process would have started
+        // later, and the next read would show it.
+        let pidfd = match pidfd::open(id.pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {
+                return Ok(false);
             }
-            Ok(_) | Err(_) => ProcessGroup::Foreign,
+            Err(error) => {
+                return Err(Failure::kernel("open", format!("process {}", id.pid), &error));
+            }
+        };
+        let Ok(stat) = Stat::read(id.pid) else { return Ok(false) };
+        if stat.start_time != id.start_time || stat.is_zombie() {
+            return Ok(false);
+        }
+        let group = self.group_of(name, id.pid, stat);
+        let events = Some(Events::find(&self.folder(name)));
+        let watched = Watched { id: id.clone(), pidfd, group, events, question: None, asked: None };
+        self.watched.insert(name.clone(), watched);
+        Ok(true)
+    }
+
+    /// The group that an adopted process is in.
+    fn group_of(&mut self, name: &VmName, pid: u32, stat: Stat) -> ProcessGroup {
+        match self.found.remove(name) {
+            Some(helpers) => ProcessGroup::Helpers(helpers),
+            None if stat.group == pid => ProcessGroup::Own,
+            None => ProcessGroup::Foreign,
+        }
+    }
+
+    /// Ends helpers, and waits for them.
+    fn end_helpers(&mut self, helpers: Vec<Helper>) {
+        for helper in &helpers {
+            helper.kill();
+        }
+        for helper in helpers {
+            self.collect(helper.pidfd, HELPER_END_MS);
         }
     }
 
@@ -302,29 +338,11 @@ impl Processes for LinuxProcesses {
     }
 
     fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure> {
-        if id.boot_id != self.boot_id {
-            return Ok(false);
+        let adopted = self.watch(name, id)?;
+        if !adopted {
+            self.abandoned.extend(self.found.remove(name).unwrap_or_default());
         }
-        // Open the descriptor first. If it held another process, that process would have started
-        // later, and the next read would show it.
-        let pidfd = match pidfd::open(id.pid) {
-            Ok(pidfd) => pidfd,
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {
-                return Ok(false);
-            }
-            Err(error) => {
-                return Err(Failure::kernel("open", format!("process {}", id.pid), &error));
-            }
-        };
-        let Ok(stat) = Stat::read(id.pid) else { return Ok(false) };
-        if stat.start_time != id.start_time || stat.is_zombie() {
-            return Ok(false);
-        }
-        let group = self.group_of(name, id.pid, stat);
-        let events = Some(Events::find(&self.folder(name)));
-        let watched = Watched { id: id.clone(), pidfd, group, events, question: None, asked: None };
-        self.watched.insert(name.clone(), watched);
-        Ok(true)
+        Ok(adopted)
     }
 
     fn find_all(&mut self, users: &BTreeMap<VmName, u32>) -> BTreeMap<VmName, ProcessId> {
@@ -332,14 +350,21 @@ impl Processes for LinuxProcesses {
         let shared = self.user.as_ref().map_or(own, |user| user.uid);
         let uids = users.values().copied().chain([own, shared]).collect();
         let users = |name: &VmName| [own, users.get(name).copied().unwrap_or(shared)];
-        let found = identity::find_all(&self.runtime_dir, &uids, users).into_iter();
-        let boot_id = &self.boot_id;
-        let id = |pid, stat: Stat| ProcessId {
-            pid,
-            start_time: stat.start_time,
-            boot_id: boot_id.clone(),
-        };
-        found.map(|(name, (pid, stat))| (name, id(pid, stat))).collect()
+        (self.found, self.abandoned) = Default::default();
+        let mut processes = BTreeMap::new();
+        for (name, found) in identity::find_all(&self.runtime_dir, &uids, users) {
+            let is_watched = self.watched.contains_key(&name);
+            let Some((pid, stat)) = found.hypervisor else {
+                self.abandoned.extend(found.helpers.into_iter().filter(|_| !is_watched));
+                continue;
+            };
+            if !is_watched && !found.helpers.is_empty() {
+                self.found.insert(name.clone(), found.helpers);
+            }
+            let (start_time, boot_id) = (stat.start_time, self.boot_id.clone());
+            processes.insert(name, ProcessId { pid, start_time, boot_id });
+        }
+        processes
     }
 
     fn ask(&mut self, name: &VmName, control: &Control, order: Order) -> Result<(), Failure> {
@@ -409,6 +434,8 @@ impl Processes for LinuxProcesses {
     }
 
     fn sweep(&mut self) {
+        let abandoned = std::mem::take(&mut self.abandoned);
+        self.end_helpers(abandoned);
         if let Some(root) = &self.cgroup {
             root.sweep();
         }
@@ -421,6 +448,8 @@ impl Processes for LinuxProcesses {
     }
 
     fn clean(&mut self, name: &VmName) {
+        let helpers = self.found.remove(name).unwrap_or_default();
+        self.end_helpers(helpers);
         self.remove_cgroup(name);
         if let Err(failure) = folder::remove(&self.folder(name)) {
             ::log::warn!("{failure}");
@@ -449,10 +478,10 @@ impl Processes for LinuxProcesses {
             Ok(None) => return None,
             Err(_) => watched.exit_of_stranger(),
         };
-        if let Some(Watched { group: ProcessGroup::Helper { pidfd, .. }, .. }) =
+        if let Some(Watched { group: ProcessGroup::Helpers(helpers), .. }) =
             self.watched.remove(name)
         {
-            self.collect(pidfd, HELPER_END_MS);
+            self.end_helpers(helpers);
         }
         self.know_keeper(name);
         self.collect_keeper(name);
@@ -475,11 +504,20 @@ impl Watched {
     /// Ends all processes of the group. If this fails, the process itself can still be reached by
     /// its own pidfd.
     fn kill_group(&self) {
-        let (number, leader): (u32, BorrowedFd<'_>) = match &self.group {
-            ProcessGroup::Own => (self.id.pid, self.pidfd.as_fd()),
-            ProcessGroup::Helper { pid, pidfd } => (*pid, pidfd.as_fd()),
-            ProcessGroup::Foreign => return,
-        };
+        match &self.group {
+            ProcessGroup::Own => self.kill_group_of(self.id.pid, self.pidfd.as_fd()),
+            ProcessGroup::Helpers(helpers) => {
+                for helper in helpers {
+                    // No group has the number of one that does not lead it.
+                    self.kill_group_of(helper.pid, helper.pidfd.as_fd());
+                    helper.kill();
+                }
+            }
+            ProcessGroup::Foreign => {}
+        }
+    }
+
+    fn kill_group_of(&self, number: u32, leader: BorrowedFd<'_>) {
         match pidfd::send_signal_to_group(leader, libc::SIGKILL) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.kill_number(number),
             Ok(()) | Err(_) => {}
@@ -507,6 +545,28 @@ impl Watched {
         // Ask again at the end: its parent may have reaped it between the two questions.
         reaped().or_else(zombie).or_else(reaped).map_or(Exit::Lost, exit_of)
     }
+}
+
+impl Helper {
+    fn kill(&self) {
+        // If it fails, it has ended.
+        let _ = pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+}
+
+/// Starts helpers one after the other, and waits until all of them serve. `started` has those that
+/// run, also after an error.
+fn start_helpers(
+    commands: &[HypervisorCommand],
+    place: &Surroundings<'_>,
+    started: &mut Vec<Spawned>,
+) -> Result<(), String> {
+    for command in commands {
+        spawn::write_files(command)?;
+        let group = started.first().map(|first| first.pid);
+        started.push(spawn::spawn(command, Part::Helper { group }, place)?);
+    }
+    spawn::await_ready(started.iter().zip(commands))
 }
 
 /// Sends a signal to a hypervisor, unless it has ended.

@@ -31,7 +31,7 @@ const FILE_MODE: u32 = 0o600;
 const LOG_MODE: u32 = 0o640;
 const LOG_DIRECTORY_MODE: u32 = 0o750;
 
-/// How long a helper may take to be ready, in turns of one millisecond. vhost-device-vsock takes 5.
+/// How long all helpers of a VM may take to be ready, in turns of one millisecond. Each takes 5.
 const READY_TURNS: u32 = 500;
 
 /// The VM and the environment of a process.
@@ -69,8 +69,8 @@ impl Surroundings<'_> {
 pub(super) enum Part {
     /// It is the hypervisor. If it has a helper, it joins the helper's group.
     Hypervisor { group: Option<u32> },
-    /// It helps the hypervisor, and leads the group.
-    Helper,
+    /// It helps the hypervisor. The first helper leads the group.
+    Helper { group: Option<u32> },
 }
 
 /// A process of ours.
@@ -132,7 +132,7 @@ pub(super) fn spawn(
     };
     let (mark, group) = match part {
         Part::Hypervisor { group } => (MARK_VM, group.unwrap_or(0)),
-        Part::Helper => (MARK_HELPER, 0),
+        Part::Helper { group } => (MARK_HELPER, group.unwrap_or(0)),
     };
     let group = i32::try_from(group).map_err(|_| "a process group is not a pid".to_owned())?;
     place.hand_over(&command.inherits).map_err(cannot)?;
@@ -170,19 +170,25 @@ pub(super) fn spawn(
     }
 }
 
-/// Waits until a helper serves, see "Waits" in [`super`]. A helper that works takes milliseconds.
-pub(super) fn await_ready(helper: &Spawned, command: &HypervisorCommand) -> Result<(), String> {
-    let Some(socket) = &command.ready else { return Ok(()) };
-    let folder = socket.parent().unwrap_or(socket);
-    for _ in 0..READY_TURNS {
-        if rights::act_as_owner(folder, || socket.try_exists()).unwrap_or(false) {
-            return Ok(());
-        }
-        match pidfd::has_ended(helper.pidfd.as_fd(), 1) {
-            Ok(false) => {}
-            Ok(true) => return Err(format!("{} ended at once", command.program)),
-            Err(error) => return Err(format!("cannot watch {}: {error}", command.program)),
+/// Waits until all helpers serve, see "Waits" in [`super`]. One that works takes milliseconds.
+pub(super) fn await_ready<'a>(
+    helpers: impl Iterator<Item = (&'a Spawned, &'a HypervisorCommand)>,
+) -> Result<(), String> {
+    let mut turns = READY_TURNS;
+    for (helper, command) in helpers {
+        let Some(socket) = &command.ready else { continue };
+        let folder = socket.parent().unwrap_or(socket);
+        while !rights::act_as_owner(folder, || socket.try_exists()).unwrap_or(false) {
+            match pidfd::has_ended(helper.pidfd.as_fd(), 1) {
+                Ok(false) if turns > 0 => turns -= 1,
+                Ok(false) => {
+                    let socket = socket.display();
+                    return Err(format!("{} did not make {socket} in time", command.program));
+                }
+                Ok(true) => return Err(format!("{} ended at once", command.program)),
+                Err(error) => return Err(format!("cannot watch {}: {error}", command.program)),
+            }
         }
     }
-    Err(format!("{} did not make {} in time", command.program, socket.display()))
+    Ok(())
 }

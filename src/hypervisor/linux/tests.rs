@@ -5,6 +5,8 @@ use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::kill;
+
 use super::*;
 use crate::store::tests::Scratch;
 
@@ -80,7 +82,7 @@ fn shell(script: &str) -> HypervisorCommand {
         args: vec!["-c".into(), script.into()],
         inherits: Vec::new(),
         files: vec![],
-        helper: None,
+        helpers: Vec::new(),
         ready: None,
         control: Control::Terminate,
         events: None,
@@ -304,7 +306,7 @@ fn helped(bench: &Bench, script: &str) -> HypervisorCommand {
     let (pid, made) = (pid.display(), ready.display());
     let helper = shell(&format!("echo $$ > {pid}; echo > {made}; exec sleep 600"));
     let helper = HypervisorCommand { ready: Some(ready), ..helper };
-    HypervisorCommand { helper: Some(Box::new(helper)), ..shell(script) }
+    HypervisorCommand { helpers: vec![helper], ..shell(script) }
 }
 
 #[test]
@@ -331,12 +333,61 @@ fn a_helper_lives_as_long_as_its_hypervisor() {
 }
 
 #[test]
+fn all_helpers_end_with_the_hypervisor_also_where_the_first_has_ended() {
+    let mut bench = Bench::new();
+    let mut command = helped(&bench, "exec sleep 600");
+    let pid = bench.path("second");
+    let second = shell(&format!("echo $$ > {}; exec sleep 600", pid.display()));
+    command.helpers.push(second);
+    let id = bench.spawn(&command).unwrap();
+    let [first, second] = ["helper", "second"].map(|file| bench.pid_in(file));
+    let group = |pid| Stat::read(pid).unwrap().group;
+    assert_eq!([group(id.pid), group(second)], [first, first]);
+    kill(Pid::from_raw(first as i32), Signal::SIGKILL).unwrap();
+    until(|| is_over(first));
+    bench.restart();
+    assert_eq!(bench.processes.find(&bench.name), Some(id.clone()));
+    assert!(bench.processes.adopt(&bench.name, &id).unwrap());
+    bench.processes.sweep();
+    assert!(!is_over(second), "its hypervisor runs");
+    bench.processes.kill(&bench.name).unwrap();
+    assert_eq!(bench.exit(), Exit::Signal(libc::SIGKILL));
+    until(|| is_over(second));
+}
+
+/// The daemon may crash after it has started a helper, or the hypervisor may end while no daemon
+/// runs.
+#[test]
+fn a_helper_without_its_hypervisor_is_ended_by_the_next_daemon() {
+    for is_known in [true, false] {
+        let mut bench = Bench::new();
+        let id = bench.spawn(&helped(&bench, "exec sleep 600")).unwrap();
+        let helper = bench.pid_in("helper");
+        if is_known {
+            bench.restart();
+            assert_eq!(bench.processes.find(&bench.name), Some(id.clone()));
+        }
+        kill(Pid::from_raw(id.pid as i32), Signal::SIGKILL).unwrap();
+        until(|| is_over(id.pid));
+        if is_known {
+            assert!(!bench.processes.adopt(&bench.name, &id).unwrap());
+        } else {
+            bench.restart();
+            assert_eq!(bench.processes.find(&bench.name), None);
+        }
+        assert!(!is_over(helper));
+        bench.processes.sweep();
+        assert!(is_over(helper));
+    }
+}
+
+#[test]
 fn a_helper_that_fails_is_the_start_that_fails() {
     let mut bench = Bench::new();
     let mut command = shell("exec sleep 600");
     let ready = Some(bench.path("never"));
     let helper = HypervisorCommand { ready, ..shell("echo no such socket; exit 1") };
-    command.helper = Some(Box::new(helper));
+    command.helpers = vec![helper];
     let reason = "sh ended at once".into();
     let failure = Failure::Hypervisor { name: "vm-1".into(), reason, log: None };
     assert_eq!(bench.spawn(&command).unwrap_err(), failure);

@@ -339,6 +339,14 @@ fn refusals_of_a_configuration_name_the_field() {
         (json!({"resources": {"io": {"write_mb": 0}}}), "resources.io.write_mb"),
         (json!({"resources": {"io": {"weight": 1}}}), "resources.io.weight"),
         (json!({"rng": true}), "rng"),
+        (json!({"shares": [{"tag": "a", "path": "/a"}]}), "shares"),
+        (json!({"shares": [{"tag": "a b", "path": "/a"}]}), "shares[0].tag"),
+        (json!({"shares": [{"tag": "a", "path": "a"}]}), "shares[0].path"),
+        (json!({"shares": [{"tag": "a", "path": "/a"}, {"tag": "b"}]}), "shares[1].path"),
+        (
+            json!({"shares": [{"tag": "a", "path": "/a"}, {"tag": "a", "path": "/b"}]}),
+            "shares[1].tag",
+        ),
         (json!({"resources": {"balloon": true}}), "resources.balloon"),
         (json!({"resources": {"hugepages": true}}), "resources.hugepages"),
         (
