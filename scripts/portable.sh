@@ -1,6 +1,6 @@
 #!/bin/sh
 # Shows that the sources are for more than this machine: they compile with the oldest compiler that
-# Cargo.toml names, for arm64, and for a machine that differs from both in all that code likes to
+# Cargo.toml names, for arm64 and riscv64, and for a machine that differs in all that code likes to
 # take for granted: 32 bits, the most significant byte first, `c_char` without a sign, other numbers
 # of ioctls (powerpc). Nothing is linked, so no C compiler for these is needed.
 set -eu
@@ -24,7 +24,7 @@ else
     left_out "Rust $oldest"
 fi
 
-for target in aarch64-unknown-linux-musl powerpc-unknown-linux-gnu; do
+for target in aarch64-unknown-linux-musl riscv64gc-unknown-linux-gnu powerpc-unknown-linux-gnu; do
     if rustup target add "$target" 2>/dev/null; then
         cargo check --quiet --locked --workspace --target "$target"
         echo "portable: it compiles for $target"
