@@ -63,6 +63,7 @@ _volnet() {
     *:--config) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--network) return ;;
     *:--ip) return ;;
+    *:--ip6) return ;;
     *:--addresses) return ;;
     *:--mac) return ;;
     *:--mtu) return ;;
@@ -100,8 +101,8 @@ _volnet() {
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;
-    run:*) choices="--mode --manifest --config --network --ip --addresses --mac --mtu --queues --isolated --policy --expose --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
-    create:*) choices="--mode --manifest --config --network --ip --addresses --mac --mtu --queues --isolated --policy --expose --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    run:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --queues --isolated --policy --expose --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    create:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --queues --isolated --policy --expose --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     stop:*) choices="--timeout --all --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;

@@ -131,6 +131,7 @@ _volnet() {
             '*--config[settings of this VM, which win over the manifest; flags win over both]:FILE:_files' \
             '*--network[the network, the first one; given again, the VM gets another NIC, and the flags that follow are about that one]:NAME:' \
             '*--ip[the address to lease]:ADDRESS:' \
+            '*--ip6[the IPv6 address]:ADDRESS:' \
             '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
             '*--mtu[its MTU, the network’s]:BYTES:' \
@@ -183,6 +184,7 @@ _volnet() {
             '*--config[settings of this VM, which win over the manifest; flags win over both]:FILE:_files' \
             '*--network[the network, the first one; given again, the VM gets another NIC, and the flags that follow are about that one]:NAME:' \
             '*--ip[the address to lease]:ADDRESS:' \
+            '*--ip6[the IPv6 address]:ADDRESS:' \
             '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
             '*--mtu[its MTU, the network’s]:BYTES:' \

@@ -152,6 +152,44 @@ fn a_prefix_that_is_written_is_routed() {
 }
 
 #[test]
+fn a_chosen_address_is_that_of_one_vm() {
+    in_namespace(|| {
+        let mut daemon = configured(json!({ "prefix": "2001:db8:1:2::/64" }));
+        let chosen = json!({ "ip6": "2001:db8:1:2::10" });
+        let vm = create(&daemon, "web", chosen.clone());
+        assert_eq!(vm["ip6"], "2001:db8:1:2::10");
+        let refused = |ip6: &str| {
+            let config = json!({ "network": { "ip6": ip6 } });
+            daemon.call("Create", json!({ "name": "new", "config": config }))
+        };
+        let answer = refused("2001:db8:1:2::10");
+        assert_eq!(answer["error"], "io.volnet.AddressInUse", "{answer}");
+        assert_eq!(answer["parameters"]["owner"], "web");
+        assert_eq!(refused("2001:db8:1:2::1")["error"], "io.volnet.AddressInUse");
+        let answer = refused("2001:db8:9::10");
+        assert_eq!(answer["parameters"]["field"], "network.ip6", "{answer}");
+
+        let (web, other) =
+            (guest(&daemon, &vm), guest(&daemon, &create(&daemon, "other", json!({}))));
+        let host = text(&network(&daemon), "host_ip6");
+        assert!(web.reaches(&host) && other.reaches("2001:db8:1:2::10"));
+        daemon.crash();
+        daemon.start_again();
+        assert_eq!(
+            daemon.call("Get", json!({ "name": "web" }))["parameters"]["vm"]["ip6"],
+            vm["ip6"]
+        );
+        drop(web);
+        assert!(!other.reaches("2001:db8:1:2::10"));
+        other.space.run("ip addr add 2001:db8:1:2::10/64 dev eth0 nodad");
+        let said = other.space.run_any(&format!("ping -q -c 2 -W 1 -I 2001:db8:1:2::10 {host}"));
+        assert!(said.contains("100% packet loss"), "{said}");
+        daemon.call("Delete", json!({ "name": "web" }));
+        assert_eq!(create(&daemon, "next", chosen)["ip6"], "2001:db8:1:2::10");
+    });
+}
+
+#[test]
 fn a_guest_uses_its_own_addresses_alone() {
     in_namespace(|| {
         let (_world, daemon) = (world(), configured(json!(true)));

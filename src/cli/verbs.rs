@@ -158,7 +158,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 38] = [
+const CREATION: [Flag; 39] = [
     text(
         "mode",
         "MODE",
@@ -185,6 +185,7 @@ const CREATION: [Flag; 38] = [
          follow are about that one",
     ),
     text("ip", "ADDRESS", Complete::Nothing, NETWORK, "ip", "the address to lease"),
+    text("ip6", "ADDRESS", Complete::Nothing, NETWORK, "ip6", "the IPv6 address"),
     Flag {
         field: Some(Field { section: NETWORK, name: "addresses", kind: Kind::Texts }),
         ..valued(

@@ -621,7 +621,7 @@ impl Engine {
                     let mut nics = record.interfaces();
                     nics.any(|(nic, spec)| held(nic) == Some(ip) || spec.addresses.contains(&ip))
                 };
-                Refusal::AddressInUse { ip, owner: owner(&holds) }
+                Refusal::AddressInUse { ip: ip.into(), owner: owner(&holds) }
             }
             Conflict::Mac(mac) => {
                 let holds = |record: &Record| record.nics.iter().any(|nic| nic.mac == mac);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use crate::engine::cid::Cids;
@@ -57,6 +57,8 @@ struct Account {
     movable: BTreeMap<Ipv4Addr, u32>,
     /// The VM of each leased address.
     owners: BTreeMap<Ipv4Addr, VmName>,
+    /// The VM of each IPv6 address, the link-local ones included.
+    owners6: BTreeMap<Ipv6Addr, VmName>,
     /// The VMs by what else they are called than by their names, see [`Ledger::called`].
     labels: BTreeMap<String, BTreeSet<VmName>>,
     /// Addresses of machines that are no VMs. In the pool they are leased, to nobody.
@@ -76,6 +78,8 @@ pub enum Held {
     Mac(String, Mac),
     /// An address of a network.
     Ip(String, Ipv4Addr),
+    /// An IPv6 address of a network.
+    Ip6(String, Ipv6Addr),
     /// A movable address of a network.
     Movable(String, Ipv4Addr),
 }
@@ -114,7 +118,7 @@ impl Conflict {
     fn within(self, vm: &VmName, nics: &[Nic]) -> Conflict {
         match self {
             Conflict::Ip(ip) if nics.iter().any(|nic| nic.ip == Some(ip)) => {
-                Refusal::AddressInUse { ip, owner: vm.to_string() }.into()
+                Refusal::AddressInUse { ip: ip.into(), owner: vm.to_string() }.into()
             }
             Conflict::Mac(mac) if nics.iter().any(|nic| nic.mac == mac) => {
                 let reason = format!("{mac} belongs to another NIC of this VM");
@@ -141,8 +145,8 @@ impl Ledger {
                 .passing_over(&config.passed_over());
             let macs = BTreeMap::from([(config.mac, None)]);
             let (movable, taken) = (BTreeMap::new(), BTreeSet::new());
-            let (owners, labels) = (BTreeMap::new(), BTreeMap::new());
-            Ok(Account { pool, macs, movable, taken, owners, labels, config })
+            let (owners, owners6, labels) = Default::default();
+            Ok(Account { pool, macs, movable, taken, owners, owners6, labels, config })
         };
         Ok(Ledger {
             networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
@@ -222,9 +226,8 @@ impl Ledger {
             return Err(format!("its user {uid} belongs to another VM"));
         }
         for at in 0..record.nics.len() {
-            let (nic, spec) = (&mut record.nics[at], record.spec.networks.get(at));
-            let addresses = spec.map_or(&[][..], |spec| &spec.addresses);
-            if let Err(reason) = self.restore_nic(&record.name, nic, addresses) {
+            let Some(spec) = record.spec.networks.get(at) else { continue };
+            if let Err(reason) = self.restore_nic(&record.name, &mut record.nics[at], spec) {
                 self.release_nics(&record.nics[..at], &record.spec);
                 self.release_own(record);
                 return Err(reason);
@@ -237,8 +240,9 @@ impl Ledger {
         &mut self,
         vm: &VmName,
         port: &mut Nic,
-        addresses: &[Ipv4Addr],
+        spec: &NetworkSpec,
     ) -> Result<(), String> {
+        let addresses = &spec.addresses[..];
         if let Some(owner) = self.taps.get(&port.tap) {
             return Err(format!("its tap {} belongs to VM {owner}", port.tap));
         }
@@ -251,6 +255,10 @@ impl Ledger {
         if let Some((ip, why)) = account.first_immovable(addresses) {
             return Err(format!("it cannot use the address {ip}: {why}"));
         }
+        let ip6 = account.choose_ip6(port.mac, spec.ip6).map_err(|why| match why {
+            Refusal::InvalidConfig { reason, .. } => reason,
+            other => other.to_string(),
+        })?;
         if let Some(ip) = port.ip {
             if addresses.contains(&ip) {
                 return Err(format!("it cannot use its address {ip} twice"));
@@ -270,7 +278,8 @@ impl Ledger {
         port.lease = port.lease.filter(held);
         account.join(addresses);
         // It follows from the settings, which may be new.
-        port.ip6 = account.config.ipv6.map(|ipv6| ipv6.address_of(port.mac));
+        port.ip6 = ip6;
+        account.own6(vm, port);
         account.macs.insert(port.mac, Some(vm.clone()));
         account.call(vm);
         let addresses = port.ip.into_iter().chain(port.lease.map(|lease| lease.ip));
@@ -357,7 +366,7 @@ impl Ledger {
         if let Some(uid) = record.own_uid().filter(|uid| self.uids.take_exactly(*uid)) {
             held.push(Held::Uid(uid));
         }
-        for Nic { tap, mac, network, .. } in &record.nics {
+        for Nic { tap, mac, network, ip6, .. } in &record.nics {
             if !self.taps.contains_key(tap) {
                 self.taps.insert(tap.clone(), record.name.clone());
                 held.push(Held::Tap(tap.clone()));
@@ -366,6 +375,10 @@ impl Ledger {
             if !account.macs.contains_key(mac) {
                 account.macs.insert(*mac, Some(record.name.clone()));
                 held.push(Held::Mac(network.clone(), *mac));
+            }
+            if let Some(ip) = ip6.filter(|ip| !account.owners6.contains_key(ip)) {
+                account.owners6.insert(ip, record.name.clone());
+                held.push(Held::Ip6(network.clone(), ip));
             }
         }
         for (network, ip) in stranded::movable(record) {
@@ -400,6 +413,9 @@ impl Ledger {
                     if let Some(account) = self.account(network) {
                         account.pool.release(*ip);
                     }
+                }
+                Held::Ip6(network, ip) => {
+                    self.account(network).and_then(|account| account.owners6.remove(ip));
                 }
                 Held::Movable(network, ip) => {
                     if let Some(account) = self.account(network) {
@@ -444,6 +460,9 @@ impl Ledger {
                     account.pool.release(ip);
                     account.owners.remove(&ip);
                 }
+                for ip in own6(nic) {
+                    account.owners6.remove(&ip);
+                }
                 account.leave(&wanted.addresses);
             }
         }
@@ -459,6 +478,12 @@ impl Ledger {
     pub fn owner_of_ip(&self, network: &str, ip: Ipv4Addr) -> Option<&VmName> {
         let account = self.networks.iter().find(|account| account.config.name == network)?;
         account.owners.get(&ip)
+    }
+
+    /// The VM that has this IPv6 address on this network.
+    pub fn owner_of_ip6(&self, network: &str, ip: Ipv6Addr) -> Option<&VmName> {
+        let account = self.networks.iter().find(|account| account.config.name == network)?;
+        account.owners6.get(&ip)
     }
 
     /// The VMs with an interface on a whole network that are called `label`, in lower case, but
@@ -539,6 +564,7 @@ impl Ledger {
             return Err(Refusal::InvalidConfig { field: "network.mode".into(), reason }.into());
         }
         let mac = account.choose_mac(name, wanted)?;
+        let ip6 = account.choose_ip6(mac, wanted.ip6)?;
         account.check_addresses(wanted)?;
         let ip = match mode.needs_ip_allocation() {
             true => Some(match promised.filter(|(network, _)| *network == account.config.name) {
@@ -554,16 +580,16 @@ impl Ledger {
         account.macs.insert(mac, Some(name.vm.clone()));
         account.call(name.vm);
         account.owners.extend(ip.map(|ip| (ip, name.vm.clone())));
-        let (network, ipv6) = (account.config.name.clone(), account.config.ipv6);
+        let network = account.config.name.clone();
         let tap = TapName::choose(name, |tap| self.taps.contains_key(tap));
         self.taps.insert(tap.clone(), name.vm.clone());
-        Ok(Some(Nic {
+        let nic = Nic {
             network,
             tap,
             ifindex: None,
             mac,
             ip,
-            ip6: ipv6.map(|ipv6| ipv6.address_of(mac)),
+            ip6,
             lease: None,
             exposed: wanted.expose.clone(),
             traffic: Traffic {
@@ -571,7 +597,9 @@ impl Ledger {
                 limits: wanted.traffic.limits,
                 ..Traffic::default()
             },
-        }))
+        };
+        self.networks[chosen].own6(name.vm, &nic);
+        Ok(Some(nic))
     }
 
     /// The index of the network that a VM asks for: by name, prefix or gateway, or the first. If
@@ -621,7 +649,11 @@ impl Account {
             None => !wanted.mode.needs_ip_allocation() || self.pool.free() > 0,
         };
         let here = |ip: &Ipv4Addr| self.config.subnet.contains(*ip);
-        self.ports() < BRIDGE_PORTS_MAX && has_address && wanted.addresses.iter().all(here)
+        let is_here6 = |ip: Ipv6Addr| self.config.contains(ip.into());
+        self.ports() < BRIDGE_PORTS_MAX
+            && has_address
+            && wanted.addresses.iter().all(here)
+            && wanted.ip6.is_none_or(is_here6)
     }
 
     /// The first of these addresses that cannot be movable, and why.
@@ -651,7 +683,7 @@ impl Account {
                 Err(refuse_addresses(reason).into())
             }
             Some((ip, Immovable::Gateway | Immovable::Address(_))) => {
-                Err(Refusal::AddressInUse { ip, owner: HOST_OWNER.into() }.into())
+                Err(Refusal::AddressInUse { ip: ip.into(), owner: HOST_OWNER.into() }.into())
             }
         }
     }
@@ -754,6 +786,31 @@ impl Account {
         Ok(mac)
     }
 
+    /// The IPv6 address of an interface: the wanted one, or that of its Ethernet address.
+    fn choose_ip6(&self, mac: Mac, wanted: Option<Ipv6Addr>) -> Result<Option<Ipv6Addr>, Refusal> {
+        let refuse = |reason| Err(Refusal::InvalidConfig { field: "network.ip6".into(), reason });
+        let NetworkConfig { name, ipv6, .. } = &self.config;
+        let (ipv6, ip) = match (ipv6, wanted) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => return refuse(format!("network {name} has no IPv6")),
+            (Some(ipv6), wanted) => (ipv6, wanted.unwrap_or_else(|| ipv6.address_of(mac))),
+        };
+        let owner = match self.owners6.get(&ip) {
+            _ if !ipv6.prefix.contains(ip) => {
+                return refuse(format!("{ip} is outside of {} of network {name}", ipv6.prefix));
+            }
+            _ if ipv6.is_reserved(ip) => HOST_OWNER.into(),
+            Some(owner) => owner.to_string(),
+            None => return Ok(Some(ip)),
+        };
+        Err(Refusal::AddressInUse { ip: ip.into(), owner })
+    }
+
+    /// Notes whose the IPv6 addresses of an interface are.
+    fn own6(&mut self, vm: &VmName, nic: &Nic) {
+        self.owners6.extend(own6(nic).map(|ip| (ip, vm.clone())));
+    }
+
     fn lease(&mut self, wanted: &NetworkSpec) -> Result<Ipv4Addr, Conflict> {
         let NetworkConfig { name, subnet, .. } = &self.config;
         let Some(ip) = wanted.ip else {
@@ -762,13 +819,15 @@ impl Account {
             });
         };
         if self.config.is_reserved(ip) {
-            return Err(Refusal::AddressInUse { ip, owner: RESERVED_OWNER.into() }.into());
+            return Err(
+                Refusal::AddressInUse { ip: ip.into(), owner: RESERVED_OWNER.into() }.into()
+            );
         }
         match self.pool.lease_exactly(ip) {
             Ok(()) => Ok(ip),
             Err(Why::Leased) => Err(Conflict::Ip(ip)),
             Err(Why::Network | Why::Broadcast | Why::Host) => {
-                Err(Refusal::AddressInUse { ip, owner: HOST_OWNER.into() }.into())
+                Err(Refusal::AddressInUse { ip: ip.into(), owner: HOST_OWNER.into() }.into())
             }
             Err(Why::Outside) => {
                 let reason = format!("{ip} is outside of {subnet} of network {name}");
@@ -776,6 +835,11 @@ impl Account {
             }
         }
     }
+}
+
+/// The IPv6 addresses of an interface.
+fn own6(nic: &Nic) -> impl Iterator<Item = Ipv6Addr> {
+    nic.ip6.into_iter().flat_map(|ip| [ip, nic.mac.link_local()])
 }
 
 /// Refuses the movable addresses of an interface.

@@ -14,7 +14,6 @@ use std::net::IpAddr;
 use crate::engine::decide::Engine;
 use crate::engine::vm::Vm;
 use crate::model::kernel_args::host_name;
-use crate::model::mac::Mac;
 use crate::model::name::VmName;
 use crate::model::net::{Dns, NetworkConfig};
 use crate::model::nic::Nic;
@@ -181,7 +180,7 @@ impl Engine {
         let ledger = &self.state.ledger;
         let owner = match address {
             IpAddr::V4(ip) => ledger.owner_of_ip(&network.name, ip),
-            IpAddr::V6(ip) => ledger.owner_of_mac(&network.name, Mac::of_interface(ip)?),
+            IpAddr::V6(ip) => ledger.owner_of_ip6(&network.name, ip),
         };
         let vm = self.state.vms.get(owner?)?;
         // An address that is only offered is nobody's yet.

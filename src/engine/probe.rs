@@ -109,7 +109,7 @@ impl Engine {
                 wanted.ip.and_then(|ip| self.known.probes.taken.get_key_value(&ip))
             {
                 let owner = format!("the machine with the Ethernet address {mac}");
-                return Err(Refusal::AddressInUse { ip: *ip, owner });
+                return Err(Refusal::AddressInUse { ip: (*ip).into(), owner });
             }
             let promised = self.state.ledger.promise(NicName { vm: name, index }, wanted, &shared);
             if let Some((network, ip)) = promised {

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::model::expose::Protocol;
 use crate::model::prefix::Prefix;
@@ -31,7 +31,7 @@ pub enum Refusal {
     /// Every address of the network's pool is leased.
     NoFreeAddress { network: String, subnet: Prefix },
     /// The requested address belongs to `owner`.
-    AddressInUse { ip: Ipv4Addr, owner: String },
+    AddressInUse { ip: IpAddr, owner: String },
     /// The port of the host leads to `owner`.
     PortInUse { protocol: Protocol, port: u16, owner: String },
     /// The bridge has as many ports as the kernel allows.

@@ -1,6 +1,7 @@
 //! The networks of the host, as the settings describe them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,14 @@ use super::traffic::{InForce, Traffic};
 
 /// The length of the link-local prefix of a link (RFC 4291, 2.5.6).
 const LINK_LOCAL_LENGTH: u8 = 64;
+
+/// The anycast address of all routers (RFC 4291, 2.6.1), the identifiers of IANA's own Ethernet
+/// addresses, among them that of proxies (RFC 6543), and other anycast addresses (RFC 2526).
+const RESERVED_IDS: [RangeInclusive<u64>; 3] = [
+    0..=0,
+    0x0200_5eff_fe00_0000..=0x0200_5eff_feff_ffff,
+    0xfdff_ffff_ffff_ff80..=0xfdff_ffff_ffff_ffff,
+];
 
 /// One network of the host: a bridge, its prefix and its connection to the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +88,13 @@ impl Ipv6Network {
     /// autoconfiguration with a modified EUI-64 (RFC 4862, RFC 4291 appendix A).
     pub fn address_of(&self, mac: Mac) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.prefix.network().to_bits() | u128::from(mac.interface_id()))
+    }
+
+    /// Whether no VM may have this address: the host has it, or its interface identifier is
+    /// reserved (IANA, reserved IPv6 interface identifiers; RFC 5453).
+    pub fn is_reserved(&self, address: Ipv6Addr) -> bool {
+        let id = address.to_bits() as u64;
+        address == self.host || RESERVED_IDS.iter().any(|reserved| reserved.contains(&id))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`crate::spec`] reads it from the documents.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,9 @@ pub struct NetworkSpec {
     /// nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Ipv4Addr>,
+    /// The IPv6 address that it gets; `None`: that of its Ethernet address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip6: Option<Ipv6Addr>,
     /// The guest's Ethernet address.
     pub mac: Option<Mac>,
     /// MTU in bytes, 68 to the network's.

@@ -158,6 +158,7 @@ fn resolve_network(manifest: &Network, config: &Network) -> NetworkSpec {
         subnet: config.subnet.or(manifest.subnet),
         gateway: config.gateway.or(manifest.gateway),
         ip: config.ip,
+        ip6: config.ip6,
         addresses: config.addresses.clone(),
         mac: config.mac,
         mtu: config.mtu,
@@ -173,6 +174,7 @@ fn check_network(place: &Place, network: &NetworkSpec) -> Result<(), Refusal> {
     let without_tap = [
         ("name", network.name.is_some()),
         ("mac", network.mac.is_some()),
+        ("ip6", network.ip6.is_some()),
         ("addresses", !network.addresses.is_empty()),
         ("mtu", network.mtu.is_some()),
         ("queues", network.queues.is_some()),

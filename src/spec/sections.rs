@@ -5,7 +5,7 @@
 //! is taken as a [`FileSource`], which is parsed only if it is used. A manifest whose image is on
 //! the web is accepted if the configuration names the fetched file.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::fields::{Fields, Place};
 use super::text;
@@ -53,6 +53,7 @@ pub(super) struct Network {
     pub(super) subnet: Option<Prefix>,
     pub(super) gateway: Option<Ipv4Addr>,
     pub(super) ip: Option<Ipv4Addr>,
+    pub(super) ip6: Option<Ipv6Addr>,
     pub(super) addresses: Vec<Ipv4Addr>,
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u16>,
@@ -137,6 +138,7 @@ const CONFIG_NETWORK: &[&str] = &[
     "auto_assign",
     "name",
     "ip",
+    "ip6",
     "addresses",
     "mac",
     "mtu",
@@ -153,6 +155,7 @@ fn config_network(fields: &Fields) -> Result<Network, Refusal> {
     Ok(Network {
         name: fields.parsed("name", text::name)?,
         ip: fields.parsed("ip", address)?,
+        ip6: fields.parsed("ip6", address6)?,
         addresses: addresses(fields)?,
         mac: fields.parsed("mac", mac)?,
         mtu: fields.integer("mtu", MTU_MIN..=MTU_MAX)?.map(narrow),
@@ -205,6 +208,10 @@ fn addresses(fields: &Fields) -> Result<Vec<Ipv4Addr>, Refusal> {
 
 fn address(text: &str) -> Result<Ipv4Addr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an IPv4 address"))
+}
+
+fn address6(text: &str) -> Result<Ipv6Addr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IPv6 address"))
 }
 
 fn address_of_host(text: &str) -> Result<IpAddr, String> {

@@ -24,7 +24,8 @@ const SETTINGS: &str = r#"{"hypervisor": "qemu", "kernel_vmlinux": "/bin/sh", "k
     {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29"},
     {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "bridges": 2, "isolated": true,
      "ipv6": true},
-    {"name": "tiny", "bridge": "vbr2", "subnet": "10.3.0.0/30", "nat": false, "dhcp": "builtin"}
+    {"name": "tiny", "bridge": "vbr2", "subnet": "10.3.0.0/30", "nat": false, "dhcp": "builtin",
+     "ipv6": {"prefix": "2001:db8:3::/64"}}
 ]}"#;
 const NETWORKS: [&str; 4] = ["default", "lab", "lab-2", "tiny"];
 
@@ -140,6 +141,7 @@ fn network(choices: &mut Choices<'_>) -> NetworkSpec {
         gateway: is(2).then(|| [10, 2, 0, 1].into()),
         ip: is(3).then(|| address.into()),
         addresses: if host % 8 == 5 { vec![[10, 1, 0, 13].into()] } else { Vec::new() },
+        ip6: (host % 8 == 6).then(|| [0x2001, 0xdb8, 3, 0, 0, 0, 0, u16::from(host / 8)].into()),
         mac: is(4).then_some(Mac([2, 0, 0, 0, 0, host])),
         mtu: is(5).then(|| 68 + u16::from(mtu) * 8),
         queues: is(6).then_some(2),

@@ -62,7 +62,7 @@ fn a_lease_is_shown_and_is_nobody_elses() {
     assert_eq!(view.ip, Some(ip("192.168.127.9")));
     assert_eq!((view.gateway, &*view.kernel_args), (Some(ip("192.168.127.1")), ""));
     let replies = ask(&mut engine, 1, &create("web", with_ip("192.168.127.9"), false), at(0));
-    let refusal = Refusal::AddressInUse { ip: ip("192.168.127.9"), owner: "asks".into() };
+    let refusal = Refusal::AddressInUse { ip: ip("192.168.127.9").into(), owner: "asks".into() };
     assert_eq!(replies, [(1, Err(Error::Refused(refusal)))]);
     // Another one cannot be given it either, whatever it was promised before.
     ask(&mut engine, 1, &create("other", asks(), false), at(0));

@@ -80,7 +80,7 @@ fn what_somebody_has_is_leased_to_nobody_for_a_while() {
     let named = with_ip("192.168.127.2");
     let refused = engine.probe_for(&name("b"), &named, at(2)).unwrap_err();
     let owner = format!("the machine with the Ethernet address {MAC}");
-    assert_eq!(refused, Refusal::AddressInUse { ip: first, owner });
+    assert_eq!(refused, Refusal::AddressInUse { ip: first.into(), owner });
     assert!(waits(&mut engine, "b", &named, at(600_001)), "it may have gone");
     for text in ["a", "b"] {
         engine.end_promises(&name(text));

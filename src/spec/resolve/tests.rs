@@ -205,7 +205,7 @@ fn the_configuration_wins() {
         "cloud_init": null,
         "network": {
             "name": "lab", "ip": "10.1.0.9", "mac": "02:00:00:00:00:09", "mtu": 1400, "queues": 2,
-            "addresses": ["10.1.0.200"], "isolated": false,
+            "addresses": ["10.1.0.200"], "ip6": "2001:db8::9", "isolated": false,
             "policy": "internet", "gateway": "10.1.0.254",
             "limits": {"tx_mbit": 50, "pps": 0, "rx_mbit": null}
         },
@@ -229,6 +229,7 @@ fn the_configuration_wins() {
             gateway: Some("10.1.0.254".parse().unwrap()),
             ip: Some("10.1.0.9".parse().unwrap()),
             addresses: vec!["10.1.0.200".parse().unwrap()],
+            ip6: Some("2001:db8::9".parse().unwrap()),
             mac: Some("02:00:00:00:00:09".parse().unwrap()),
             mtu: Some(1400),
             queues: Some(2),
