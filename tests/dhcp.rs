@@ -73,6 +73,8 @@ fn a_guest_gets_renews_gives_back_and_gets_again() {
         guest.select(offer.ip, SERVER);
         assert_eq!(guest.hear().kind, Kind::Ack);
         let vm = shown(&daemon, "web.1_x");
+        let route = format!("{} dev vbr0 scope link mtu 1400", offer.ip);
+        assert!(run("ip route show proto 118").starts_with(&route), "the host knows its MTU");
         assert_eq!(vm["ip"], offer.ip.to_string());
         assert_eq!(
             (&vm["gateway"], &vm["netmask"]),

@@ -83,12 +83,16 @@ fn every_change_of_links_addresses_and_forwarding_is_named_and_put_right() {
     in_namespace(|| {
         let daemon = Daemon::start(&[]);
         run("ip link add vbr1 address 02:00:00:00:00:66 type bridge");
-        for (name, limits) in [("db", json!({ "rx_mbit": 100 })), ("web", json!({}))] {
-            let config = json!({ "network": { "limits": limits } });
+        for (name, limits, mtu) in
+            [("db", json!({ "rx_mbit": 100 }), 1400), ("web", json!({}), 1500)]
+        {
+            let config = json!({ "network": { "limits": limits, "mtu": mtu } });
             let answer = daemon.call("Create", json!({ "name": name, "config": config }));
             assert!(answer["error"].is_null(), "{answer}");
         }
         let before = shown();
+        let routes = before["routes"][0].as_str().unwrap();
+        assert!(routes.starts_with("192.168.127.2 dev vbr0 scope link mtu 1400"), "{routes}");
         let mut events = subscribe(&daemon);
         for (change, words) in CHANGES {
             run(change);

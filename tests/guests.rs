@@ -391,41 +391,46 @@ fn a_guest_that_fails_is_started_again() {
     lab.volnet(&["delete", "loop", "--timeout", "1"]);
 }
 
-/// Whether the host reaches a guest with packets of this size, header and all, in one piece.
-fn reaches(lab: &Lab, ip: &str, bytes: u32) -> Result<(), String> {
-    let data = (bytes - 28).to_string();
-    let ping = ["ping", "-c", "2", "-i", "0.2", "-W", "2", "-M", "do", "-s", &data, ip];
-    lab.try_on_host(&ping)
-}
-
 #[test]
-fn an_mtu_of_a_network_holds_end_to_end_and_one_of_a_vm_for_tcp() {
+fn an_mtu_holds_end_to_end_whether_a_network_has_it_or_a_vm() {
     const SENDS: &str = "import socket, sys
 to = socket.create_connection((sys.argv[1], 7000))
 to.sendall(b'x' * 300000)
 to.close()";
+    // One datagram that the guest cannot get, and the answer to it.
+    const IS_TOLD: &str = "import errno, select, socket, sys
+to = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+to.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+to.connect((sys.argv[1], 9000))
+to.send(b'x' * 1373)
+select.select([to], [], [], 20)
+assert to.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EMSGSIZE
+assert to.getsockopt(socket.IPPROTO_IP, 14) == 1400  # IP_MTU";
     // Of the network, or of the VM alone.
-    for (network, flags) in [("1400", &[][..]), ("1500", &["--mtu", "1400"][..])] {
+    for (network, own) in [("1400", &[][..]), ("1500", &["--mtu", "1400"][..])] {
         let lab = Lab::configured(&format!(r#"{{ "networks": [{{ "mtu": {network} }}] }}"#));
-        let whole = network == "1400";
-        let orders = if whole { "big-ping:gateway,sink:7000,hold" } else { "sink:7000,hold" };
-        lab.run_guest("small", flags, &format!("volnet.do={orders}"));
+        let flags = [own, &["--expose", "udp:9000"]].concat();
+        lab.run_guest("small", &flags, "volnet.do=big-ping:gateway,sink:7000,hold");
         // The guest is told.
         lab.wait_for_line("small", "host small mtu 1400");
+        lab.wait_for_line("small", "GUEST big ping 192.168.127.1: ok");
         lab.wait_for_line("small", "GUEST sink 7000");
         let vm = lab.vm("small");
         let ip = vm["ip"].as_str().unwrap();
         // The host's TCP sends segments that fit, and much of them.
         lab.on_host(&["python3", "-c", SENDS, ip]);
         lab.wait_for_line("small", "GUEST sunk 7000: 300000");
-        assert_eq!(reaches(&lab, ip, 1400), Ok(()));
-        // The network's host is told of what does not fit, and sends what may be cut in pieces.
-        if whole {
-            lab.wait_for_line("small", "GUEST big ping 192.168.127.1: ok");
-            let told = reaches(&lab, ip, 1401).unwrap_err();
-            assert!(told.contains("mtu=1400") || told.contains("mtu = 1400"), "{told}");
-            lab.on_host(&["ping", "-c", "2", "-i", "0.2", "-W", "5", "-s", "4000", ip]);
-        }
+        // The host is told of what does not fit, and sends what may be cut in pieces.
+        let ping = |extra: &[&str], bytes: &str| {
+            let all = [&["ping", "-c", "2", "-i", "0.2", "-W", "5"], extra, &["-s", bytes, ip]];
+            lab.try_on_host(&all.concat())
+        };
+        assert_eq!(ping(&["-M", "do"], "1372"), Ok(()));
+        let told = ping(&["-M", "do"], "1373").unwrap_err();
+        assert!(told.contains("mtu=1400") || told.contains("mtu = 1400"), "{told}");
+        assert_eq!(ping(&[], "4000"), Ok(()));
+        // So is whoever it forwards for.
+        assert_eq!(lab.try_in_world(&["python3", "-c", IS_TOLD, UPLINK_IP]), Ok(()));
     }
 }
 

@@ -16,7 +16,7 @@ use volnet::network::linux::monitor::Monitor;
 use volnet::network::linux::socket::{Error, NetlinkFamily, Socket};
 use volnet::network::linux::{Linux, addresses, links, sysctl, tap};
 use volnet::plan::news::News;
-use volnet::plan::op::{LinkSettings, Op, PortSettings};
+use volnet::plan::op::{GuestRoute, LinkSettings, Op, PortSettings};
 use volnet::plan::reconcile::{Desired, Link, LinkKind, reconcile};
 use volnet::spec::{MTU_MAX, MTU_MIN};
 
@@ -452,7 +452,7 @@ fn an_address_is_given_and_taken_once() {
 
         run("ip link set vbr0 up");
         run("ip route add blackhole 10.9.0.0/16");
-        let mut routes = addresses::routes(&mut socket).unwrap();
+        let mut routes = addresses::routes(&mut socket).unwrap().all;
         routes.sort_unstable();
         let prefix = |text: &str| text.parse::<Prefix>().unwrap().into();
         let own = (index, prefix("192.168.127.0/24"));
@@ -470,7 +470,43 @@ fn an_address_is_given_and_taken_once() {
 
 #[test]
 fn an_empty_namespace_has_no_routes() {
-    in_namespace(|| assert!(addresses::routes(&mut socket()).unwrap().is_empty()));
+    in_namespace(|| assert!(addresses::routes(&mut socket()).unwrap().all.is_empty()));
+}
+
+#[test]
+fn routes_to_guests_are_known_among_those_of_others() {
+    in_namespace(|| {
+        let mut socket = socket();
+        run("ip link add vbr0 type bridge");
+        run("ip link set vbr0 up");
+        let index = ip_link("vbr0")["ifindex"].as_u64().unwrap() as u32;
+        run("ip addr add 10.0.0.1/24 dev vbr0");
+        run("ip addr add fd00::1/64 dev vbr0 nodad");
+        run("ip route add 10.0.0.2 dev vbr0 mtu 1300");
+        run("ip route add 10.0.0.9 dev vbr0 mtu 1300");
+        let route =
+            |to: &str, mtu| GuestRoute { link: "vbr0".into(), to: to.parse().unwrap(), mtu };
+        let both = [route("10.0.0.2", 1400), route("fd00::2", 1280)];
+        for _ in 0..2 {
+            both.iter().for_each(|route| addresses::add_route(&mut socket, route).unwrap());
+            let found = addresses::routes(&mut socket).unwrap().of_guests;
+            assert_eq!(found, both.clone().map(|route| (index, route.to, route.mtu)));
+        }
+        let shown = run("ip route show proto 118") + &run("ip -6 route show proto 118");
+        assert!(shown.starts_with("10.0.0.2 dev vbr0 scope link mtu 1400"), "{shown}");
+        assert!(shown.contains("fd00::2 dev vbr0 metric 1024 mtu 1280"), "{shown}");
+        for _ in 0..2 {
+            both.iter().for_each(|route| addresses::remove_route(&mut socket, route).unwrap());
+        }
+        addresses::remove_route(&mut socket, &route("10.0.0.9", 1300)).unwrap();
+        assert!(run("ip route show").contains("10.0.0.9 dev vbr0"), "it is not ours");
+        assert!(addresses::routes(&mut socket).unwrap().of_guests.is_empty());
+        run("ip link set vbr0 down");
+        assert!(addresses::add_route(&mut socket, &both[0]).is_err());
+        let gone = GuestRoute { link: "vbr1".into(), ..both[0].clone() };
+        assert!(addresses::add_route(&mut socket, &gone).is_err());
+        addresses::remove_route(&mut socket, &gone).unwrap();
+    });
 }
 
 #[test]

@@ -236,7 +236,10 @@ fn routes_are_those_of_the_main_table() {
         let destination = IpAddr::from([10, 0, 0, 0]);
         let link = Some(index);
         let table = route::TABLE_MAIN;
-        assert_eq!(routes, [RouteMessage { table, destination, length: 24, link }]);
+        // `RTPROT_KERNEL`.
+        let (protocol, mtu) = (2, None);
+        let own = RouteMessage { table, destination, length: 24, link, protocol, mtu };
+        assert_eq!(routes, [own]);
     });
 }
 

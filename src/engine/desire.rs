@@ -129,17 +129,21 @@ impl Engine {
     }
 
     /// What a change of a VM's record means for the kernel: for its sets, in one batch unless
-    /// something is to be forgotten between, and for how fast the VM's taps send.
+    /// something is to be forgotten between, for how fast the VM's taps send, and for routes to it.
     pub(super) fn exchange_plan(&self, before: &Record, after: &Record) -> Plan {
         let (gone, new) = self.differences(Some(before), Some(after));
         let mut forgotten: Plan = gone.iter().filter_map(Op::forget_flows).collect();
-        let mut shaped = Plan::new();
+        let (mut shaped, mut routes) = (Plan::new(), Plan::new());
         for (had, has) in self.desired_ports(before).zip(self.desired_ports(after)) {
             if had.address != has.address {
                 forgotten.extend(had.forget(Handover::Released));
                 forgotten.extend(has.forget(Handover::Assigned));
             }
             shaped.extend(has.shape(had.shaping));
+            let (gone, new) = (had.routes(), has.routes());
+            let lost = gone.iter().filter(|route| !new.contains(route)).cloned();
+            let added = new.iter().filter(|route| !gone.contains(route)).cloned();
+            routes.extend(lost.map(Op::RemoveRoute).chain(added.map(Op::AddRoute)));
         }
         let mut plan = Plan::new();
         if forgotten.is_empty() {
@@ -150,6 +154,7 @@ impl Engine {
             plan.extend(Op::exchange(Vec::new(), new));
         }
         plan.append(&mut shaped);
+        plan.append(&mut routes);
         plan
     }
 

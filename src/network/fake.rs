@@ -209,6 +209,8 @@ impl Kernel {
             Op::RemoveAddress { link, address, length } => {
                 self.remove_address(link, *address, *length)?;
             }
+            Op::AddRoute(route) => self.add_route(route)?,
+            Op::RemoveRoute(route) => self.remove_route(route),
             Op::SetForwarding { on } => self.observed.forwarding = *on,
             Op::SetSwitch { switch, to, .. } => {
                 if let Some(value) = self.observed.switches.get_mut(switch) {

@@ -14,6 +14,10 @@ use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::plan::ruleset::{Accept, Element, Family, Table, Value};
 
+/// `rtm_protocol` of our routes, which tells them from those of others. No program is known to have
+/// it (/etc/iproute2/rt_protos).
+pub const ROUTE_PROTOCOL: u8 = 118;
+
 /// Ops in the order in which they are applied.
 pub type Plan = Vec<Op>;
 
@@ -40,6 +44,11 @@ pub enum Op {
     AddAddress { link: String, address: IpAddr, length: u8 },
     /// Take an address from a link. If the link does not have it, that is success.
     RemoveAddress { link: String, address: IpAddr, length: u8 },
+    /// Give the host a route to a guest, which has the guest's MTU. It replaces another route to
+    /// the guest's address alone.
+    AddRoute(GuestRoute),
+    /// Remove it. If it is gone already, or its link is, that is success.
+    RemoveRoute(GuestRoute),
     /// Switch IPv4 forwarding (`net.ipv4.ip_forward`). It has the other value now.
     SetForwarding { on: bool },
     /// Turn a switch of IPv6. `former` is its value now.
@@ -66,6 +75,20 @@ pub enum Op {
     /// Delete the connections from a port of the host to a port of the guest with this address.
     /// `protocol` is its number in IP. It can be repeated.
     ForgetFlows { protocol: u8, host_port: u16, address: IpAddr, port: u16 },
+}
+
+/// A route to one address, behind a bridge, with an MTU below that of the bridge. The bridge drops
+/// what its port cannot send, and tells nobody (net/bridge/br_forward.c, `is_skb_forwardable`).
+/// With the route, the host itself sends no more, and answers whoever it forwards for (RFC 1191,
+/// RFC 8201).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GuestRoute {
+    /// The bridge.
+    pub link: String,
+    /// The guest's address.
+    pub to: IpAddr,
+    /// The guest's MTU in bytes.
+    pub mtu: u16,
 }
 
 /// A switch of IPv6 (ip-sysctl.rst).
@@ -182,6 +205,8 @@ impl Op {
             Op::RemoveAddress { link, address, length } => {
                 Some(Op::AddAddress { link: link.clone(), address: *address, length: *length })
             }
+            Op::AddRoute(route) => Some(Op::RemoveRoute(route.clone())),
+            Op::RemoveRoute(route) => Some(Op::AddRoute(route.clone())),
             Op::SetForwarding { on } => Some(Op::SetForwarding { on: !on }),
             Op::SetSwitch { switch, to, former } => {
                 Some(Op::SetSwitch { switch: switch.clone(), to: *former, former: *to })
@@ -224,7 +249,7 @@ impl Op {
         }
     }
 
-    /// The link that it makes, changes or removes, or whose addresses it changes.
+    /// The link that it makes, changes or removes, or whose addresses or routes it changes.
     pub fn link(&self) -> Option<&str> {
         match self {
             Op::CreateBridge { name, .. }
@@ -233,6 +258,7 @@ impl Op {
             | Op::DeleteLink { name, .. }
             | Op::ShapeLink { name, .. } => Some(name),
             Op::AddAddress { link, .. } | Op::RemoveAddress { link, .. } => Some(link),
+            Op::AddRoute(route) | Op::RemoveRoute(route) => Some(&route.link),
             _ => None,
         }
     }
@@ -254,6 +280,8 @@ impl Op {
             | Op::ShapeLink { .. }
             | Op::AddAddress { .. }
             | Op::RemoveAddress { .. }
+            | Op::AddRoute(_)
+            | Op::RemoveRoute(_)
             | Op::AddElements(_)
             | Op::RemoveElements(_)
             | Op::ExchangeElements { .. }
@@ -275,6 +303,8 @@ impl Op {
             | Op::DeleteLink { .. }
             | Op::AddAddress { .. }
             | Op::RemoveAddress { .. }
+            | Op::AddRoute(_)
+            | Op::RemoveRoute(_)
             | Op::SetForwarding { .. }
             | Op::SetSwitch { .. }
             | Op::ReplaceTable(_)
@@ -319,6 +349,12 @@ impl Op {
             }
             Op::RemoveAddress { link, address, length } => {
                 ("remove address", format!("{address}/{length} from {link}"))
+            }
+            Op::AddRoute(GuestRoute { link, to, .. }) => {
+                ("add route", format!("to {to} by {link}"))
+            }
+            Op::RemoveRoute(GuestRoute { link, to, .. }) => {
+                ("remove route", format!("to {to} by {link}"))
             }
             Op::SetForwarding { on } => {
                 ("set", format!("net.ipv4.ip_forward to {}", u8::from(*on)))

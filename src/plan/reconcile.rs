@@ -12,8 +12,8 @@
 //! administrator gives it the alias, it becomes ours, and gets the settings and addresses of the
 //! configuration.
 //!
-//! Order of a plan: removals come first, taps before bridges. Then come bridges, rules, taps, and
-//! forwarding.
+//! Order of a plan: removals come first, taps before bridges. Then come bridges, rules, taps,
+//! routes to guests, and forwarding.
 //!
 //! A port of a bridge that is in none of our sets is nobody's, and may send anything. So a tap is
 //! attached after its elements were added, and it is gone or off its bridge before they are
@@ -23,6 +23,7 @@ mod bridge;
 mod kind;
 mod port;
 mod problem;
+mod route;
 mod rules;
 mod stale;
 
@@ -89,6 +90,8 @@ pub struct Observed {
     pub addresses: Vec<(u32, IpAddr, u8)>,
     /// Destinations of the host's routes in the main table, with the index of the link.
     pub routes: Vec<(u32, Prefix<IpAddr>)>,
+    /// Routes of ours to guests: index of the link, the guest's address, the MTU.
+    pub guest_routes: Vec<(u32, IpAddr, u16)>,
     /// Whether IPv4 forwarding is on.
     pub forwarding: bool,
     /// Switches of IPv6: forwarding, and `accept_ra` of links of others where it is on.
@@ -193,6 +196,8 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     let networks: Vec<_> =
         desired.networks.iter().copied().filter(|network| free(&network.bridge)).collect();
 
+    let ports = || desired.ports.iter().filter(|port| free(port.bridge));
+    let wanted = route::wanted(ports(), observed);
     let tables = rules::compare_tables(&desired.tables, observed);
     let accepts = rules::compare_accepts(&networks, observed);
     let forgotten = forgotten(desired, &tables.left);
@@ -202,15 +207,18 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     plan.extend(tables.removed_elements);
     plan.extend(tables.closed);
     plan.extend(forgotten);
+    plan.extend(route::left_over(&wanted, &links, observed));
     plan.extend(accepts.remove);
     plan.extend(tables.remove);
     plan.extend(forwarding(desired, observed, false));
     plan.extend(switches(desired, observed, false));
     plan.extend(stale.iter().filter(|link| link.is_our_bridge()).map(remove));
+    let mut attended = BTreeSet::new();
     for network in networks {
-        plan.extend(bridge::attend(network, &links, observed));
+        let attend = bridge::attend(network, &links, observed);
+        attended.extend((!attend.is_empty()).then_some(network.bridge.as_str()));
+        plan.extend(attend);
     }
-    let ports = || desired.ports.iter().filter(|port| free(port.bridge));
     plan.extend(ports().flat_map(|it| port::forget_past(it, links.seen(it.tap.as_str()))));
     plan.extend(tables.put);
     for port in ports() {
@@ -219,6 +227,7 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
             Err(problem) => problems.push(problem),
         }
     }
+    plan.extend(route::missing(&wanted, &attended, &links, observed));
     plan.extend(forwarding(desired, observed, true));
     plan.extend(switches(desired, observed, true));
     plan.extend(accepts.add);

@@ -36,9 +36,12 @@ pub(crate) fn shown() -> Value {
     let qdiscs = run("tc -j qdisc").replace("7670:", "766f:");
     let mut qdiscs: Value = serde_json::from_str(&qdiscs).unwrap();
     qdiscs.as_array_mut().unwrap().sort_by_key(ToString::to_string);
+    let routes = ["-4", "-6"]
+        .map(|family| run(&format!("ip {family} route show proto 118")).replace(" linkdown", ""));
     json!({
         "links": links,
         "addresses": run("ip -o -4 addr show dev vbr0").split_whitespace().nth(3),
+        "routes": routes,
         "forwarding": run("cat /proc/sys/net/ipv4/ip_forward"),
         "rules": rules,
         "qdiscs": qdiscs,

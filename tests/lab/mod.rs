@@ -234,7 +234,16 @@ impl Lab {
 
     /// Runs a command on the host; the error is what it printed.
     pub(crate) fn try_on_host(&self, command: &[&str]) -> Result<(), String> {
-        let all = [&["netns", "exec", &self.host], command].concat();
+        Lab::try_in(&self.host, command)
+    }
+
+    /// Runs a command in the world; the error is what it printed.
+    pub(crate) fn try_in_world(&self, command: &[&str]) -> Result<(), String> {
+        Lab::try_in(&self.world, command)
+    }
+
+    fn try_in(namespace: &str, command: &[&str]) -> Result<(), String> {
+        let all = [&["netns", "exec", namespace], command].concat();
         let output = Command::new("ip").args(all).output().expect("ip can be started");
         let text =
             String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);

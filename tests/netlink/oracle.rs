@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use neli::FromBytesWithInput;
 use neli::consts::rtnl::RtaType;
-use neli::consts::rtnl::{Arphrd, Ifa, Iff, Ifla, IflaInfo, Nda, RtAddrFamily, RtTable, Rtm};
+use neli::consts::rtnl::{Arphrd, Ifa, Iff, Ifla, IflaInfo, Nda, RtAddrFamily, RtTable, Rta, Rtm};
 use neli::rtnl::{Ifaddrmsg, Ifinfomsg, Ndmsg, Rtmsg};
 use neli::types::{Buffer, RtBuffer};
 use volnet::netlink::message::Messages;
@@ -13,7 +13,7 @@ use volnet::netlink::rtnl::AF_INET;
 use volnet::netlink::rtnl::address::{self, AddressMessage};
 use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target};
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
-use volnet::netlink::rtnl::route;
+use volnet::netlink::rtnl::route::{self, AddressRoute};
 use volnet::netlink::writer::Writer;
 
 use crate::golden;
@@ -169,4 +169,16 @@ fn addresses_neighbours_and_routes_are_written_as_meant() {
     let routes: Rtmsg = written(|w| route::dump(w, 1, AF_INET));
     assert_eq!((*routes.rtm_family(), *routes.rtm_table()), (RtAddrFamily::Inet, RtTable::Main));
     assert_eq!((*routes.rtm_dst_len(), routes.rtattrs().get_attr_handle().iter().count()), (0, 0));
+
+    let to = AddressRoute { link: 5, to: [10, 0, 0, 9].into(), mtu: 1400, protocol: 118 };
+    let route: Rtmsg = written(|w| route::add(w, 1, &to));
+    assert_eq!((*route.rtm_dst_len(), u8::from(*route.rtm_protocol())), (32, 118));
+    let handle = route.rtattrs().get_attr_handle();
+    assert_eq!(handle.get_attr_payload_as::<[u8; 4]>(Rta::Dst).unwrap(), [10, 0, 0, 9]);
+    assert_eq!(handle.get_attr_payload_as::<u32>(Rta::Oif).unwrap(), 5);
+    // A nest with one attribute: length 8, `RTAX_MTU`, 1400.
+    let metrics = [8_u16, 2].map(u16::to_ne_bytes).concat();
+    let metrics = [metrics, 1400_u32.to_ne_bytes().to_vec()].concat();
+    let attr = handle.iter().find(|attr| u16::from(*attr.rta_type()) & 0x3fff == 8).unwrap();
+    assert_eq!(attr.rta_payload().as_ref(), &metrics[..]);
 }

@@ -61,6 +61,17 @@ fn scenarios() -> Vec<Scenario> {
         ),
         ("start", vec![create("a", spec())], vec![start("a"), Step::Settle]),
         (
+            "a route to a guest comes, is lost, and goes",
+            vec![],
+            vec![
+                create("a", narrow()),
+                Step::Meddle(Meddling::Down(0)),
+                Step::Settle,
+                delete("a", 500),
+                Step::Settle,
+            ],
+        ),
+        (
             "restart always",
             vec![create_and_start("a", always()), Step::Settle],
             vec![Step::End(name("a"), Exit::Code(1)), Step::Settle],

@@ -193,6 +193,8 @@ fn reasons_of(op: &Op) -> &'static [Reason] {
         Op::DeleteLink { .. } => &[Denied, Busy, Unsupported, Other],
         Op::AddAddress { .. } => &[Denied, NoLink, Invalid, Other],
         Op::RemoveAddress { .. } => &[Denied, Invalid, Other],
+        Op::AddRoute(_) => &[Denied, NoLink, Invalid, Other],
+        Op::RemoveRoute(_) => &[Denied, Other],
         Op::SetForwarding { .. } | Op::SetSwitch { .. } => &[Denied, Missing, Other],
         Op::CreateTable(_) | Op::ReplaceTable(_) => {
             &[Denied, Missing, Busy, Exists, Invalid, Unsupported, Other]

@@ -52,7 +52,11 @@ impl Meddling {
         };
         match self {
             Meddling::Delete(number) => kernel.delete_link(&pick(number)),
-            Meddling::Down(number) => change(number, &|link| link.up = false),
+            Meddling::Down(number) => {
+                change(number, &|link| link.up = false);
+                let index = kernel.link(&pick(number)).map(|link| link.index);
+                kernel.kernel.drop_routes(index.unwrap_or_default(), |_| true);
+            }
             Meddling::Mtu(number) => change(number, &|link| link.mtu = 1280),
             Meddling::Mac(number) => change(number, &|link| link.mac = Mac([6; 6])),
             // The kernel tells taps without an alias from foreign ones by their index alone.
@@ -79,7 +83,10 @@ impl Meddling {
                     addresses.push(address);
                 }
             }
-            Meddling::NoAddresses => kernel.kernel.observed.addresses.clear(),
+            Meddling::NoAddresses => {
+                kernel.kernel.observed.addresses.clear();
+                kernel.kernel.observed.guest_routes.clear();
+            }
             Meddling::NoForwarding => {
                 let observed = &mut kernel.kernel.observed;
                 observed.forwarding = false;

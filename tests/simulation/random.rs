@@ -281,7 +281,8 @@ fn random_network(dice: &mut Dice, several: bool) -> NetworkSpec {
     let movable = mode != Mode::Vsock && dice.roll(4) == 0;
     let name = network.name.as_deref().unwrap_or_default();
     let addresses = if movable { vec![movable_address(name)] } else { Vec::new() };
-    NetworkSpec { traffic: limits.into(), addresses, ..network }
+    let mtu = (mode != Mode::Vsock && dice.roll(4) == 0).then_some(1400);
+    NetworkSpec { traffic: limits.into(), addresses, mtu, ..network }
 }
 
 /// A NIC, or none that is named.

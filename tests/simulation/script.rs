@@ -95,6 +95,12 @@ pub(crate) fn always() -> VmSpec {
     VmSpec { restart: RestartPolicy::Always, ..spec() }
 }
 
+/// A guest with an MTU below that of its network.
+pub(crate) fn narrow() -> VmSpec {
+    let network = NetworkSpec { mtu: Some(1400), ..NetworkSpec::default() };
+    VmSpec { networks: vec![network], ..spec() }
+}
+
 pub(crate) fn create(vm: &str, spec: VmSpec) -> Step {
     made(vm, spec, false)
 }

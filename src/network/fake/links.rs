@@ -8,7 +8,7 @@ use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::name::LINK_NAME_MAX;
 use crate::model::prefix::Prefix;
-use crate::plan::op::{LinkSettings, PortSettings, Switch};
+use crate::plan::op::{GuestRoute, LinkSettings, PortSettings, Switch};
 use crate::plan::reconcile::{Link, LinkKind};
 
 /// The valid MTUs of a tap and a bridge, in bytes (drivers/net/tun.c, net/bridge/br_device.c).
@@ -119,6 +119,7 @@ impl Kernel {
         if !link.up {
             let index = link.index;
             self.observed.addresses.retain(|(of, address, _)| *of != index || address.is_ipv4());
+            self.drop_routes(index, |_| true);
         }
         match master {
             Some(master) => self.set_master(at, master),
@@ -172,6 +173,7 @@ impl Kernel {
         self.observed.switches.remove(&Switch::AcceptRa(link.name));
         self.observed.addresses.retain(|(link, ..)| *link != gone);
         self.observed.routes.retain(|(link, _)| *link != gone);
+        self.drop_routes(gone, |_| true);
         self.neighbours.retain(|(link, _)| *link != gone);
         for port in self.observed.links.iter_mut().filter(|link| link.master == Some(gone)) {
             port.leave();
@@ -214,7 +216,36 @@ impl Kernel {
         } else {
             addresses.retain(|other| *other != entry);
         }
+        let of_family = |&(at, other, _): &(u32, IpAddr, u8)| {
+            at == index && other.is_ipv4() == address.is_ipv4()
+        };
+        if !addresses.iter().any(of_family) {
+            self.drop_routes(index, |to| to.is_ipv4() == address.is_ipv4());
+        }
         Ok(())
+    }
+
+    /// Adds a route, or replaces one to the same address.
+    pub(super) fn add_route(&mut self, route: &GuestRoute) -> Result<(), Reason> {
+        let link = &self.observed.links[self.position(&route.link)?];
+        if !link.up {
+            return Err(Reason::Other);
+        }
+        let index = link.index;
+        self.drop_routes(index, |to| to == route.to);
+        self.observed.guest_routes.push((index, route.to, route.mtu));
+        Ok(())
+    }
+
+    pub(super) fn remove_route(&mut self, route: &GuestRoute) {
+        if let Ok(at) = self.position(&route.link) {
+            self.drop_routes(self.observed.links[at].index, |to| to == route.to);
+        }
+    }
+
+    /// The routes of a link go with it, when it goes down, and with its last address of a family.
+    pub fn drop_routes(&mut self, index: u32, goes: impl Fn(IpAddr) -> bool) {
+        self.observed.guest_routes.retain(|(link, to, _)| *link != index || !goes(*to));
     }
 
     /// Deletes the neighbour entry of an address on a link, and its connections.

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use crate::model::prefix::Prefix;
 use crate::netlink::rtnl::address::{self, AddressMessage};
 use crate::netlink::rtnl::neighbour;
-use crate::netlink::rtnl::route::{self, RouteMessage, TABLE_MAIN};
+use crate::netlink::rtnl::route::{self, AddressRoute, RouteMessage, TABLE_MAIN};
 use crate::netlink::rtnl::{AF_INET, AF_INET6};
 use crate::netlink::writer::Writer;
+use crate::plan::op::{GuestRoute, ROUTE_PROTOCOL};
 
 use super::links;
 use super::socket::{Error, Socket};
@@ -68,25 +69,79 @@ pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, IpAddr, u8)>, Error> {
     Ok(found)
 }
 
-/// Reads the routes of the main table: index of the link (0 for a route that leads nowhere) and
-/// destination. One may be missing if others change routes without end. Then the warning about an
-/// overlapping network is missing, too.
-pub fn routes(socket: &mut Socket) -> Result<Vec<(u32, Prefix<IpAddr>)>, Error> {
-    let mut found = Vec::new();
+/// Gives the host a route to a guest. If its link has no IPv6, nothing is sent there, and none is
+/// needed.
+pub fn add_route(socket: &mut Socket, route: &GuestRoute) -> Result<(), Error> {
+    let route = message_of(socket, route)?;
+    match socket.request(1, |writer, sequence| route::add(writer, sequence.take(), &route)) {
+        Err(error)
+            if route.to.is_ipv6()
+                && matches!(error.errno(), Some(libc::EACCES | libc::EOPNOTSUPP)) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Removes such a route. If it is gone, that is success.
+pub fn remove_route(socket: &mut Socket, route: &GuestRoute) -> Result<(), Error> {
+    let removed = message_of(socket, route).and_then(|route| {
+        socket.request(1, |writer, sequence| route::delete(writer, sequence.take(), &route))
+    });
+    match removed {
+        Err(error)
+            if matches!(error.errno(), Some(libc::ESRCH | libc::ENODEV | libc::EOPNOTSUPP)) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn message_of(socket: &mut Socket, route: &GuestRoute) -> Result<AddressRoute, Error> {
+    let link = links::index_of(socket, &route.link)?;
+    let (to, mtu) = (route.to, route.mtu.into());
+    Ok(AddressRoute { link, to, mtu, protocol: ROUTE_PROTOCOL })
+}
+
+/// The routes of the main table.
+#[derive(Debug, Default)]
+pub struct Routes {
+    /// All of them: index of the link (0 for a route that leads nowhere) and destination.
+    pub all: Vec<(u32, Prefix<IpAddr>)>,
+    /// Those of ours to guests: index of the link, address, MTU.
+    pub of_guests: Vec<(u32, IpAddr, u16)>,
+}
+
+/// Reads the routes of the main table. One may be missing if others change routes without end. Then
+/// the warning about an overlapping network is missing, too, or a route of ours is added once more.
+pub fn routes(socket: &mut Socket) -> Result<Routes, Error> {
+    let mut found = Routes::default();
     for family in FAMILIES {
         let dump = |writer: &mut Writer, sequence| route::dump(writer, sequence, family);
         let dumped = socket.dump_or_last(dump, |message| {
             let route = RouteMessage::read(message.payload)?;
-            let prefix = Prefix::containing(route.destination, route.length);
-            Ok(prefix
-                .filter(|_| route.table == TABLE_MAIN)
-                .map(|prefix| (route.link.unwrap_or(0), prefix)))
+            Ok(Some(route).filter(|route| route.table == TABLE_MAIN))
         });
         match dumped {
             // The table never had a route.
             Err(error) if error.errno() == Some(libc::ENOENT) => {}
-            dumped => found.extend(dumped?.items),
+            dumped => dumped?.items.iter().for_each(|route| found.take(route)),
         }
     }
     Ok(found)
+}
+
+impl Routes {
+    fn take(&mut self, route: &RouteMessage) {
+        let link = route.link.unwrap_or(0);
+        let prefix = Prefix::containing(route.destination, route.length);
+        self.all.extend(prefix.map(|prefix| (link, prefix)));
+        let whole = if route.destination.is_ipv4() { 32 } else { 128 };
+        if route.protocol == ROUTE_PROTOCOL && route.length == whole {
+            let mtu = route.mtu.and_then(|mtu| mtu.try_into().ok()).unwrap_or(0);
+            self.of_guests.push((link, route.destination, mtu));
+        }
+    }
 }

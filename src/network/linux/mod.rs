@@ -112,12 +112,14 @@ impl Network for Linux {
         links.retain(|link| !hidden.contains(&link.index));
         self.observe_shaping(&mut links)?;
         let others = links.iter().filter(|link| !link.is_of_nic() && !link.is_our_bridge());
+        let routes = addresses::routes(&mut self.route).map_err(unread("routes"))?;
         let switches = sysctl::switches(others.map(|link| link.name.as_str()));
         Ok(Observed {
             switches,
             links,
             addresses: addresses::observe(&mut self.route).map_err(unread("addresses"))?,
-            routes: addresses::routes(&mut self.route).map_err(unread("routes"))?,
+            routes: routes.all,
+            guest_routes: routes.of_guests,
             forwarding: sysctl::forwarding()
                 .map_err(|error| Failure::kernel("read", "net.ipv4.ip_forward", &error))?,
             without_ipv6: !sysctl::has_ipv6(),
@@ -176,6 +178,8 @@ impl Network for Linux {
             Op::RemoveAddress { link, address, length } => {
                 none(addresses::remove(route, link, *address, *length))
             }
+            Op::AddRoute(to) => none(addresses::add_route(route, to)),
+            Op::RemoveRoute(to) => none(addresses::remove_route(route, to)),
             Op::SetForwarding { on } => none(sysctl::set_forwarding(*on).map_err(Error::from)),
             Op::SetSwitch { switch, to, former: _ } => {
                 none(sysctl::set_switch(switch, *to).map_err(Error::from))

@@ -4,7 +4,7 @@
 //! list; one for nft may have several lines. Commands cannot do two things: give a tap its alias
 //! while it is made, and own tables.
 
-use super::{LinkSettings, Op, PortSettings};
+use super::{GuestRoute, LinkSettings, Op, PortSettings, ROUTE_PROTOCOL};
 use crate::model::limits::Shaping;
 use crate::plan::ruleset::text;
 use crate::plan::ruleset::{Accept, Direction};
@@ -45,6 +45,14 @@ impl Op {
             }
             Op::RemoveAddress { link, address, length } => {
                 vec![format!("ip address delete {address}/{length} dev {}", quoted(link))]
+            }
+            Op::AddRoute(GuestRoute { link, to, mtu }) => {
+                let link = quoted(link);
+                vec![format!("ip route replace {to} dev {link} mtu {mtu} proto {ROUTE_PROTOCOL}")]
+            }
+            Op::RemoveRoute(GuestRoute { link, to, .. }) => {
+                let link = quoted(link);
+                vec![if_there(&format!("ip route delete {to} dev {link} proto {ROUTE_PROTOCOL}"))]
             }
             Op::SetForwarding { on } => {
                 vec![format!("sysctl -q -w net.ipv4.ip_forward={}", u8::from(*on))]

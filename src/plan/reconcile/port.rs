@@ -12,7 +12,7 @@ use crate::model::net::NetworkConfig;
 use crate::model::nic::{Nic, NicName};
 use crate::model::spec::NetworkSpec;
 use crate::model::traffic::InForce;
-use crate::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings};
+use crate::plan::op::{GuestRoute, Handover, LinkSettings, Op, Plan, PortSettings};
 use crate::plan::ruleset::Element;
 
 /// The link that a NIC should have.
@@ -41,6 +41,9 @@ pub struct DesiredPort<'a> {
     pub own_mac: Option<Mac>,
     /// MTU in bytes.
     pub mtu: u16,
+    /// Whether the host has to be told of that: it is below the MTU of a bridge on which the host
+    /// has an address of ours.
+    pub is_narrow: bool,
     /// Whether it is kept from other isolated ports.
     pub isolated: bool,
     /// What kind of link it is.
@@ -83,6 +86,7 @@ impl<'a> DesiredPort<'a> {
             address6: nic.ip6.map(IpAddr::V6),
             own_mac: (!network.managed).then(|| nic.mac.highest()),
             mtu: spec.mtu.unwrap_or(network.mtu),
+            is_narrow: network.managed && spec.mtu.is_some_and(|mtu| mtu < network.mtu),
             isolated: traffic.isolated,
             kind: NicKind::Tap { multi_queue: spec.queues.unwrap_or(1) > 1, owner: Some(0) },
             shaping: traffic.limits.shaping(),
@@ -139,6 +143,15 @@ impl<'a> DesiredPort<'a> {
         (self.shaping != former).then_some(Op::ShapeLink { name, to: self.shaping, former })
     }
 
+    /// The routes by which the host knows the guest's MTU. Movable addresses have none: the next VM
+    /// that uses one may have another MTU.
+    pub fn routes(&self) -> Vec<GuestRoute> {
+        let addresses = self.address.into_iter().chain(self.address6);
+        let (link, mtu) = (self.bridge, self.mtu);
+        let route = |to| GuestRoute { link: link.to_string(), to, mtu };
+        addresses.filter(|_| self.is_narrow).map(route).collect()
+    }
+
     /// What has the kernel forget the VM's IPv4 address, if it has one.
     pub fn forget(&self, at: Handover) -> Option<Op> {
         self.address.map(|address| forget(self.bridge, address, at))
@@ -184,6 +197,7 @@ pub fn attach_plan(ports: &[DesiredPort<'_>], gone: Vec<Element>, new: Vec<Eleme
     let mut plan: Plan = past.collect();
     plan.extend(Op::exchange(gone, new));
     plan.extend(ports.iter().flat_map(DesiredPort::make));
+    plan.extend(ports.iter().flat_map(DesiredPort::routes).map(Op::AddRoute));
     plan
 }
 
@@ -192,6 +206,7 @@ pub fn release_plan(ports: &[DesiredPort<'_>], gone: Vec<Element>, new: Vec<Elem
     // Without an index it was never seen to be ours.
     let made = |port: &DesiredPort<'_>| port.index.map(|index| remove(port.tap.as_str(), index));
     let mut plan: Plan = ports.iter().filter_map(made).collect();
+    plan.extend(ports.iter().flat_map(DesiredPort::routes).map(Op::RemoveRoute));
     plan.extend(Op::exchange(gone, new));
     // Last, when no packet of the VM's or to it brings back what was deleted.
     plan.extend(ports.iter().flat_map(|port| port.forget_all(Handover::Released)));

@@ -70,10 +70,12 @@ fn a_vm_is_attached_and_released() {
         "ip link set dev vttap-vm1 addrgenmode none",
         "ip link set dev vttap-vm1 master vbr1 mtu 1400 up",
         "ip link set dev vttap-vm1 type bridge_slave isolated on group_fwd_mask 65533",
+        "ip route replace 10.1.0.3 dev vbr1 mtu 1400 proto 118",
     ];
     assert_eq!(commands(&plan), [&forget[..], &expected].concat());
     let expected = [
         "ip link delete dev vttap-vm1",
+        "ip route delete 10.1.0.3 dev vbr1 proto 118 >/dev/null 2>&1 || :",
         "nft 'add element ip volnet guests { 10.1.0.3 }\n\
              delete element ip volnet guests { 10.1.0.3 }'",
     ];
