@@ -268,9 +268,13 @@ fn a_default_route_by_router_advertisement_stays() {
             advertise();
             default()
         });
-        let daemon = configured(json!(true));
+        let mut daemon = configured(json!(true));
         assert_eq!(sysctl("net.ipv6.conf.all.forwarding"), "1");
         assert!(default(), "setup");
+        daemon.crash();
+        assert!(default(), "a crash");
+        daemon.start_again();
+        assert!(default(), "a restart");
         run("ip -6 route flush default");
         eventually("it hears routers", || {
             advertise();
