@@ -6,7 +6,7 @@
 //! arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsFd;
 
 use nix::unistd::{read, write};
@@ -77,6 +77,13 @@ const LAB_PREFIX6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x20, 0, 0, 0, 0, 0);
 pub(crate) const OTHER_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// An address that the victim and the left one may use besides their own.
 pub(crate) const MOVABLE_IP: Ipv4Addr = Ipv4Addr::new(10, 10, 200, 1);
+/// The world and the host towards it by IPv6, and where clouds hand out credentials there.
+pub(crate) const WORLD_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 2);
+const UPLINK_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 1);
+pub(crate) const METADATA6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
 /// Where clouds hand out credentials.
 pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// A port of the host that the default network lists, and one that no network does.
@@ -174,6 +181,9 @@ impl Arena {
         run(&format!("ip route add default via {WORLD_IP}"));
         know(WORLD_IP, WORLD_MAC, "uplink");
         know(METADATA, WORLD_MAC, "uplink");
+        run(&format!("ip addr add {UPLINK_IP6}/64 dev uplink nodad"));
+        run(&format!("ip -6 route add default via {WORLD_IP6}"));
+        know(WORLD_IP6, WORLD_MAC, "uplink");
         self.cast.addresses.insert(World, (mac_of("uplink"), WORLD_IP));
         self.taps.insert(World, open("uplink"));
     }
@@ -198,6 +208,9 @@ impl Arena {
         if !ip.is_unspecified() {
             know(ip, mac, if vm["network"] == "lab" { "vbr1" } else { "vbr0" });
         }
+        if !vm["ip6"].is_null() {
+            know(global(mac), mac, "vbr1");
+        }
         self.cast.addresses.insert(party, (mac, ip));
         self.taps.insert(party, open(text("tap")));
     }
@@ -213,13 +226,15 @@ impl Arena {
         }
     }
 
-    /// More guests on the first network, which the test does not play.
+    /// More guests on the two networks, which the test does not play.
     pub(crate) fn add_crowd(&mut self, count: usize) {
         let numbers: Vec<usize> = (0..count).collect();
         // There is a wire on the bridge, so each address is asked for before it is leased.
         for together in numbers.chunks(CREATES_TOGETHER) {
             let create = |number: &usize| {
-                let parameters = json!({ "name": format!("crowd{number}"), "config": {} });
+                let network = ["default", "lab"][number % 2];
+                let config = json!({ "network": { "name": network } });
+                let parameters = json!({ "name": format!("crowd{number}"), "config": config });
                 let call = json!({ "method": "io.volnet.Create", "parameters": parameters });
                 let mut connection = self.daemon.connect();
                 connection.send(format!("{call}\n").as_bytes());
@@ -382,6 +397,11 @@ pub(crate) fn global(mac: Mac) -> Ipv6Addr {
     Ipv6Addr::from_bits(LAB_PREFIX6.to_bits() | identifier)
 }
 
+/// One of many addresses in the lab that are nobody's.
+pub(crate) fn lab_address6(number: u16) -> Ipv6Addr {
+    Ipv6Addr::from_bits(LAB_PREFIX6.to_bits() | 1 << 48 | u128::from(number))
+}
+
 /// The host, as guests of the lab know it by IPv6.
 pub(crate) fn lab_gateway6() -> Ipv6Addr {
     link_local(mac_of("vbr1"))
@@ -407,7 +427,8 @@ fn bind(port: u16) -> UdpSocket {
 }
 
 /// Lets the host know an address, so that it need not ask.
-fn know(ip: Ipv4Addr, mac: Mac, link: &str) {
+fn know(ip: impl Into<IpAddr>, mac: Mac, link: &str) {
+    let ip: IpAddr = ip.into();
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
     run(&format!("ip neigh replace {ip} lladdr {mac} dev {link} nud permanent"));
 }

@@ -15,7 +15,7 @@ use crate::frame::{
     IPV6, Mac, SERVICE_VLAN, Tag, VLAN, arp, dhcp, echo, ethernet, first_fragment, igmp_query,
     ipv4, llc, syn, tagged, udp, udp6,
 };
-use crate::ipv6;
+use crate::{forged6, ipv6};
 
 /// An address that nobody has.
 const NOBODY_IP: Ipv4Addr = Ipv4Addr::new(10, 10, 99, 99);
@@ -34,6 +34,7 @@ pub(crate) fn all() -> Vec<Case> {
         without_address(),
         leased_elsewhere(),
         ipv6::all(),
+        forged6::all(),
         trusted(),
         isolation(),
         routes(),

@@ -11,18 +11,18 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const TO_ALL_NODES: Mac = [0x33, 0x33, 0, 0, 0, 1];
 
 /// Types of ICMPv6.
-const ECHO6: u8 = 128;
+pub(crate) const ECHO6: u8 = 128;
 const LISTENER_QUERY: u8 = 130;
-const ROUTER: u8 = 134;
-const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
-const REDIRECT6: u8 = 137;
+pub(crate) const ROUTER: u8 = 134;
+pub(crate) const SOLICITATION: u8 = 135;
+pub(crate) const ADVERTISEMENT: u8 = 136;
+pub(crate) const REDIRECT6: u8 = 137;
 /// Headers of IPv6 before others (RFC 8200).
-const HOP_BY_HOP: u8 = 0;
-const DESTINATION: u8 = 60;
+pub(crate) const HOP_BY_HOP: u8 = 0;
+pub(crate) const DESTINATION: u8 = 60;
 
 /// The link-layer option of a source or a target (RFC 4861, 4.6.1).
-fn option(kind: u8, mac: Mac) -> Vec<u8> {
+pub(crate) fn option(kind: u8, mac: Mac) -> Vec<u8> {
     [&[kind, 1][..], &mac].concat()
 }
 
@@ -37,12 +37,12 @@ fn to_all(c: &Cast, tag: Tag, from: Ipv6Addr, kind: u8, body: &[u8]) -> Vec<u8> 
 }
 
 /// Neighbour discovery: what follows the reserved bytes.
-fn about(target: Ipv6Addr, option: Vec<u8>) -> Vec<u8> {
+pub(crate) fn about(target: Ipv6Addr, option: Vec<u8>) -> Vec<u8> {
     [&[0; 4][..], &target.octets(), &option].concat()
 }
 
 /// The same message behind this header, which is eight bytes long.
-fn behind(header: u8, frame: &[u8]) -> Vec<u8> {
+pub(crate) fn behind(header: u8, frame: &[u8]) -> Vec<u8> {
     let (ether, packet) = frame.split_at(14);
     let mut packet = packet.to_vec();
     let length = u16::from_be_bytes([packet[4], packet[5]]) + 8;

@@ -7,6 +7,7 @@ mod arena;
 mod cases;
 #[path = "../common/mod.rs"]
 mod common;
+mod forged6;
 mod frame;
 mod ipv6;
 
@@ -48,6 +49,19 @@ fn a_fragment_of_ipv6_shows_what_it_is_or_is_a_later_one() {
             fs::write(BRIDGE_NF6, "0").unwrap();
         }
         Arena::new().check(&ipv6::fragments());
+    });
+}
+
+#[test]
+fn hundreds_of_addresses_reach_nobody() {
+    in_namespace(|| {
+        let mut arena = Arena::new();
+        arena.check(&forged6::hundreds());
+        arena.daemon.crash();
+        arena.check(&forged6::hundreds());
+        // Nor does the host know any of them.
+        let known = run("ip -6 neigh show dev vbr1");
+        assert!(!known.contains("2001:db8:20:0:1::"), "{known}");
     });
 }
 

@@ -22,13 +22,16 @@
 //! - everything else is dropped: VLAN tags, IEEE 802.3, and other EtherTypes.
 //!
 //! **Headers that hide.** The kernel walks over extension headers, and a rule about the protocol
-//! never matches a packet whose headers it cannot walk. Such a packet is dropped at the end. Only
-//! the first fragment of an IPv6 packet is checked: without it, the receiver cannot put the packet
-//! together. It must show the type of an ICMPv6 message and the ports of a UDP datagram (RFC 7112):
-//! extension headers could fill it, and leave these to the next fragment. So rules that accept
-//! ICMPv6 or UDP read the type or a port, and match nothing that does not have it. Their later
-//! fragments have the fragment header right behind the IPv6 header. Neighbour discovery must be
-//! there, too. So it cannot be in fragments, which receivers need not check (RFC 6980).
+//! never matches a packet whose headers it cannot walk. Such a packet is dropped at the end. For a
+//! rule, the walk ends at an authentication header (include/net/netfilter/nf_tables_ipv6.h), behind
+//! which anything could be. So IPv6 with such a header is dropped.
+//!
+//! Only the first fragment of an IPv6 packet is checked: without it, the receiver cannot put the
+//! packet together. It must show the type of an ICMPv6 message and the ports of a UDP datagram (RFC
+//! 7112): extension headers could fill it, and leave these to the next fragment. So rules that
+//! accept ICMPv6 or UDP read the type or a port, and match nothing that does not have it. Their
+//! later fragments have the fragment header right behind the IPv6 header. Neighbour discovery must
+//! be there, too. So it cannot be in fragments, which receivers need not check (RFC 6980).
 //!
 //! **Its own addresses.** If a guest has its address from volnet, on its kernel command line or by
 //! DHCP, (link, Ethernet, IPv4) is in `guests`. So is each movable address that its VM names, once
@@ -363,6 +366,7 @@ fn ipv6() -> [Rule; 12] {
     // As numbers (IANA, protocol numbers).
     const NOT_UDP: Match = is_not(Protocol, 17);
     const NOT_ICMP6: Match = is_not(Protocol, 58);
+    const NOT_AUTHENTICATED: Match = is_not(Protocol, 51);
     let own = || within(SOURCE, "guests6");
     let own_target = || within(OF_TARGET, "guests6");
     let own_option = || within(OPTION, "macs");
@@ -374,7 +378,7 @@ fn ipv6() -> [Rule; 12] {
     let from_none = || from(Ipv6Addr::UNSPECIFIED);
     let harmless = [NO_LISTENER_QUERY, NO_ROUTER, NO_SOLICITATION, NO_ADVERTISEMENT, NO_REDIRECT];
     [
-        rule([IPV6, NOT_UDP, NOT_ICMP6, own()], Verdict::Accept),
+        rule([IPV6, NOT_UDP, NOT_ICMP6, NOT_AUTHENTICATED, own()], Verdict::Accept),
         rule([IPV6, UDP, TO_DHCP6_CLIENT], Verdict::Drop),
         rule([IPV6, UDP, NOT_FROM_DHCP6_SERVER, own()], Verdict::Accept),
         later(UDP),
