@@ -199,6 +199,85 @@ fn a_tap_is_opened_by_its_name_by_its_owner_alone() {
     });
 }
 
+/// The root directory that a jailer makes for a VM's Firecracker, with what its guest boots and the
+/// folder of its sockets. A Firecracker that is no static program also gets its libraries.
+fn jail(daemon: &Daemon, vm: &str) -> PathBuf {
+    let program = vmm_program("firecracker");
+    let jail = daemon.folder.join("jailer/firecracker").join(vm).join("root");
+    fs::create_dir_all(&jail).unwrap();
+    fs::copy(vmm_kernel(), jail.join("vmlinux")).unwrap();
+    let folder = daemon.folder.join("run/vm").join(vm);
+    let inside = jail.join(folder.strip_prefix("/").unwrap());
+    fs::create_dir_all(&inside).unwrap();
+    run(&format!("mount --bind {} {}", folder.display(), inside.display()));
+    if common::is_real() {
+        let script = "for l in $(ldd \"$(command -v $0)\" | grep -o '/[^ ]*'); do \
+                      install -D $l $1$l; done";
+        let copied = Command::new("sh").args(["-c", script, &program]).arg(&jail).status();
+        assert!(copied.unwrap().success());
+    }
+    jail
+}
+
+/// What `docs/SCRIPTS.md` says of the jailer: the tap by its name, the sockets where volnet says.
+#[test]
+fn a_jailed_firecracker_has_its_tap_and_its_sockets() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        open_kvm(&daemon);
+        put_device(TUN.0, TUN.1, 0o600, 0);
+        let program = match common::is_real() {
+            true => run("which firecracker").trim().to_string(),
+            false => stand_in("firecracker"),
+        };
+        for (vm, owner, user) in [("a", 300_001, 300_001), ("b", 300_002, 300_003)] {
+            volnet(&daemon, &["create", vm, "--vsock", "--owner", &owner.to_string()]);
+            let jail = jail(&daemon, vm);
+            let mut config: Value =
+                serde_json::from_str(&args(&daemon, vm, "firecracker")[0]).expect("JSON");
+            config["boot-source"] = json!({ "kernel_image_path": "/vmlinux" });
+            config["drives"] = json!([]);
+            config["machine-config"] = json!({ "vcpu_count": 1, "mem_size_mib": 128 });
+            fs::write(jail.join("fc.json"), config.to_string()).unwrap();
+            let (output, user) = (daemon.folder.join("output"), user.to_string());
+            let file = fs::File::create(&output).unwrap();
+            let child = Command::new(vmm_program("jailer"))
+                .args(["--id", vm, "--uid", &user, "--gid", &user, "--exec-file", &program])
+                .arg("--chroot-base-dir")
+                .arg(daemon.folder.join("jailer"))
+                .args(["--", "--config-file", "/fc.json"])
+                .stdin(Stdio::null())
+                .stdout(file.try_clone().unwrap())
+                .stderr(file)
+                .spawn();
+            let mut started = Started(child.expect("the jailer starts"));
+            if vm == "b" {
+                assert!(!started.0.wait().unwrap().success(), "it has the tap of another user");
+                let said = fs::read_to_string(&output).unwrap();
+                assert!(said.contains("Operation not permitted"), "{said}");
+                continue;
+            }
+            let socket = daemon.folder.join("run/vm/a/vsock.sock");
+            eventually("the guest is on its bridge", || {
+                started.assert_runs(&output);
+                run("ip -o link show dev vttap-a").contains("LOWER_UP") && socket.exists()
+            });
+            assert_eq!(fs::metadata(&socket).unwrap().uid(), owner);
+            assert!(jail.join("run/firecracker.socket").exists(), "its API");
+            let status = fs::read_to_string(format!("/proc/{}/status", started.0.id())).unwrap();
+            assert!(status.contains(&format!("Uid:\t{owner}\t{owner}\t{owner}")), "{status}");
+            // It sees its jail: the device that everybody else may not open is its own there.
+            let of_jail = fs::metadata(jail.join("dev/net/tun")).unwrap();
+            assert_eq!((of_jail.uid(), of_jail.permissions().mode() & 0o777), (owner, 0o600));
+            // Nobody else's is the folder: the VM is gone with it.
+            drop(started);
+            run(&format!("umount {}{}", jail.display(), socket.parent().unwrap().display()));
+            daemon.call("Delete", json!({ "name": vm }));
+            assert!(!socket.parent().unwrap().exists());
+        }
+    });
+}
+
 #[test]
 fn an_owner_is_for_hypervisors_that_others_start() {
     in_namespace(|| {

@@ -78,12 +78,17 @@ fn run(commands: &str) {
     assert!(root.join("build/guest/vmlinux").exists(), "run make guest first");
     let volnet = Path::new(env!("CARGO_BIN_EXE_volnet")).parent().expect("a folder");
     let helper = root.join("build/bin");
+    // Hypervisors that a page starts itself, where they are not installed.
+    let stand_ins = root.join("tests/vmm");
     let path = std::env::var("PATH").expect("PATH");
     let output = Command::new("unshare")
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
         // Only commands that hang take so long.
         .args(["timeout", "900", "bash", "-xc", &format!("{BEFORE}{commands}")])
-        .env("PATH", format!("{}:{}:{path}", volnet.display(), helper.display()))
+        .env(
+            "PATH",
+            format!("{}:{}:{path}:{}", volnet.display(), helper.display(), stand_ins.display()),
+        )
         // KVM does not work on every test machine.
         .env("VOLNET_KVM", "no")
         .current_dir(root)
