@@ -346,6 +346,30 @@ fn a_hypervisor_that_needs_kvm_is_refused_where_the_settings_forbid_it() {
     });
 }
 
+#[test]
+fn vhost_net_that_cannot_be_had_is_refused_and_told_by_check() {
+    in_namespace(|| {
+        let daemon = Daemon::configured(&json!({
+            "hypervisor_user": "nobody",
+            "hypervisors": { "qemu": { "vhost_net": true } }
+        }));
+        copy_devices(&daemon.folder);
+        // A device without a driver cannot be opened by anyone.
+        put_device("/dev/vhost-net", (1, 3), 0o600, 0);
+        let (level, message) = checked(&daemon, "/dev/vhost-net");
+        assert_eq!(level, "warning", "{message}");
+        assert!(message.contains("user nobody may not open it"), "{message}");
+        let config = json!({ "hypervisor": "qemu", "kernel_override": "/etc/hostname" });
+        let parameters = json!({ "name": "web", "start": true, "config": config });
+        let refused = daemon.call("Create", parameters);
+        assert_eq!(refused["parameters"]["field"], "hypervisor", "{refused}");
+        let reason = refused["parameters"]["reason"].as_str().unwrap();
+        assert!(reason.contains("user nobody cannot open /dev/vhost-net"), "{reason}");
+        put_device("/dev/vhost-net", (1, 3), 0o666, 0);
+        assert_eq!(checked(&daemon, "/dev/vhost-net").0, "ok");
+    });
+}
+
 /// The frequency of the processor in kHz, without which some guests hang in emulation.
 fn tsc() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap();

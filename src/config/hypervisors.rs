@@ -70,10 +70,12 @@ pub(super) fn options(sources: &Sources) -> Result<Options, Refusal> {
 fn describe(options: &mut Options, place: Place, name: &str, value: &Value) -> Result<(), Refusal> {
     match name {
         QEMU => {
-            const KNOWN: &[&str] = &["program", "machine", "vsock_helper", "share_helper", "args"];
+            const KNOWN: &[&str] =
+                &["program", "machine", "vhost_net", "vsock_helper", "share_helper", "args"];
             let fields = Fields::read(place, value, KNOWN)?;
             set(&mut options.qemu, fields.parsed("machine", qemu_machine)?.map(QemuOptions::of));
             set(&mut options.qemu.program, fields.parsed("program", executable)?);
+            set(&mut options.qemu.vhost_net, fields.flag("vhost_net")?);
             set(&mut options.qemu.vsock_helper, fields.parsed("vsock_helper", executable)?);
             set(&mut options.qemu.share_helper, fields.parsed("share_helper", executable)?);
             options.qemu.args = extra_args(&fields)?;

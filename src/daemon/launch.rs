@@ -43,6 +43,8 @@ const NEEDED_FOR_KVM: &str = match Architecture::HOST {
     Architecture::X86_64 => "load kvm_intel or kvm_amd",
     Architecture::Aarch64 => "boot a kernel with KVM at exception level 2",
 };
+/// What to do where a host has no vhost-net, although the settings want it.
+const NEEDED_FOR_VHOST_NET: &str = "load vhost_net, or take vhost_net out of the settings";
 /// What to do where the hypervisors' user may not open a device.
 const LET_A_GROUP: &str = "give the device to a group that may read and write it, such as kvm: \
                            volnet gives hypervisors this group";
@@ -161,6 +163,10 @@ impl Launcher {
             let opened = can_open(user::KVM).map_err(|error| (error, NEEDED_FOR_KVM));
             findings.push(self.device(user::KVM, opened, consequence));
         }
+        if self.options.qemu.vhost_net {
+            let opened = can_open(user::VHOST_NET).map_err(|error| (error, NEEDED_FOR_VHOST_NET));
+            findings.push(self.device(user::VHOST_NET, opened, "guests of QEMU do not run"));
+        }
         findings
     }
 
@@ -210,6 +216,23 @@ impl Launcher {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses QEMU if the settings want vhost-net, and the VM's user cannot have it.
+    fn refuse_without_vhost_net(
+        &self,
+        hypervisor: &str,
+        user: Option<&User>,
+    ) -> Result<(), Refusal> {
+        let wants = hypervisor == QEMU && self.options.qemu.vhost_net;
+        if !wants || self.opens(user::VHOST_NET, user) {
+            return Ok(());
+        }
+        let user = user.map_or_else(|| "root".into(), |user| format!("user {}", user.name));
+        let device = user::VHOST_NET;
+        let reason =
+            format!("the settings say vhost_net for {hypervisor}, and {user} cannot open {device}");
+        Err(Refusal::InvalidConfig { field: "hypervisor".into(), reason })
     }
 
     /// Whether hypervisors of a user can use a device.
@@ -272,6 +295,7 @@ impl Launcher {
         let resolved = resolve_machine(machine, &self.defaults)?;
         let program = self.options.program(resolved.hypervisor)?;
         self.refuse_without_kvm(resolved.hypervisor)?;
+        self.refuse_without_vhost_net(resolved.hypervisor, self.user_of(own).as_ref())?;
         if let (false, Some(helper)) =
             (machine.shares.is_empty(), self.options.share_helper(resolved.hypervisor))
         {

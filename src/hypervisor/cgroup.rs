@@ -145,6 +145,14 @@ impl Root {
         let _ = fs::remove_dir(&self.path);
     }
 
+    /// Whether the kernel has killed a process of a VM because memory ran out.
+    pub fn lacked_memory(&self, name: &VmName) -> bool {
+        let events = fs::read_to_string(self.group(name).join("memory.events"));
+        let events = events.unwrap_or_default();
+        let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        killed.is_some_and(|count| count != "0")
+    }
+
     /// What a VM has used since it was started; `None` if it has no group.
     pub fn usage(&self, name: &VmName) -> Option<Usage> {
         let group = self.group(name);
@@ -278,6 +286,21 @@ mod tests {
         let files = vec![("cpu.max", "50000 100000".to_string())];
         let group = Group { path: "/r/vm-a".into(), files };
         assert_eq!(plan(Some(&some), &name, &cpu, none), Ok(Some(group)));
+    }
+
+    #[test]
+    fn a_kill_for_want_of_memory_is_known() {
+        let scratch = crate::store::tests::Scratch::new();
+        let root = Root::told(scratch.path().to_str().unwrap(), &[Controller::Memory]);
+        let name = VmName::new("a").unwrap();
+        assert!(!root.lacked_memory(&name), "it has no group");
+        fs::create_dir(root.group(&name)).unwrap();
+        for (kills, lacked) in [("0", false), ("3", true)] {
+            let events =
+                format!("low 0\nhigh 0\nmax 9\noom 1\noom_kill {kills}\noom_group_kill 1\n");
+            fs::write(root.group(&name).join("memory.events"), events).unwrap();
+            assert_eq!(root.lacked_memory(&name), lacked);
+        }
     }
 
     #[test]

@@ -256,6 +256,12 @@ fn qemu_as_the_host_has_it() {
     check("queues", QEMU, &Launch { nics: &[queues], ..launch(&server) }, &options);
     let fds = LaunchNic { queues: 2, fds: &[9, 10], ..PORT };
     check("queues-by-descriptor", QEMU, &Launch { nics: &[fds], ..launch(&server) }, &options);
+    let vhost_net = Options {
+        qemu: QemuOptions { vhost_net: true, ..options.qemu.clone() },
+        ..options.clone()
+    };
+    let opened = Launch { nics: &[LaunchNic { queues: 2, fds: &[9, 10], ..PORT }], ..fd.clone() };
+    check("vhost-net", QEMU, &opened, &vhost_net);
     options.qemu.machine = QemuMachine::Q35;
     check("q35", QEMU, &bridged(&server), &options);
     check("q35-vsock", QEMU, &vsock(&server), &options);

@@ -27,6 +27,8 @@ pub struct QemuOptions {
     pub program: String,
     /// The machine.
     pub machine: QemuMachine,
+    /// The host's kernel carries the frames of guests (vhost-net).
+    pub vhost_net: bool,
     /// The helper that gives vsock to guests where the host's kernel has no vhost-vsock.
     pub vsock_helper: String,
     /// The helper that serves the directories that guests see.
@@ -148,6 +150,7 @@ impl QemuOptions {
         QemuOptions {
             program: program.into(),
             machine,
+            vhost_net: false,
             vsock_helper: "vhost-device-vsock".into(),
             share_helper: SHARE_HELPER.into(),
             args: Vec::new(),

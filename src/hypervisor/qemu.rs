@@ -14,6 +14,9 @@
 //! The guest's serial port also goes to the log. QEMU inherits the open log as a set of descriptors
 //! (`-add-fd`), because another user could not open it by name.
 //!
+//! With `vhost=on`, QEMU 7.2 aborts if it cannot open `/dev/vhost-net`. So vhost-net is a setting,
+//! and a host that lacks it is refused before.
+//!
 //! vsock needs vhost-vsock in the host's kernel. Without it, a helper speaks vhost-user. So do the
 //! helpers of [`shares`]. QEMU shares the guest's memory with helpers.
 
@@ -131,6 +134,9 @@ fn tap_args(index: usize, nic: &LaunchNic, options: &QemuOptions) -> Vec<String>
         [fd] => format!("fd={fd}"),
         fds => format!("fds={}", fds.iter().map(u32::to_string).collect::<Vec<_>>().join(":")),
     };
+    if options.vhost_net {
+        netdev += ",vhost=on";
+    }
     let mut device =
         format!("{},netdev=net{index},mac={}", device("virtio-net", options.machine), nic.mac);
     if let Some(mtu) = nic.odd_mtu() {

@@ -23,6 +23,8 @@ const PASSWD: &str = "/etc/passwd";
 pub const KVM: &str = "/dev/kvm";
 /// The device through which a tap is opened by name.
 pub const TUN: &str = "/dev/net/tun";
+/// Frames of QEMU's guests, carried by the host's kernel.
+pub const VHOST_NET: &str = "/dev/vhost-net";
 /// vsock of the host's kernel for guests of QEMU.
 pub const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
@@ -91,7 +93,7 @@ impl User {
     /// be loaded long after the daemon began.
     pub fn with_devices(&self) -> User {
         let mut user = self.clone();
-        for device in [KVM, VHOST_VSOCK, TUN] {
+        for device in [KVM, VHOST_NET, VHOST_VSOCK, TUN] {
             user.reaches(device);
         }
         user

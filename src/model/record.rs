@@ -20,6 +20,9 @@ use crate::model::spec::{NetworkSpec, VmSpec};
 /// The version of the record format that this binary writes. Older ones are read, newer refused.
 pub const FORMAT: u32 = 3;
 
+/// The signal by which the kernel ends who has too little memory (signal(7)).
+const SIGKILL: i32 = 9;
+
 /// The most bytes of [`Record::last_error`]: a sentence, and the end of a log.
 pub const LAST_ERROR_BYTES_MAX: usize = 4096;
 
@@ -78,6 +81,8 @@ pub enum Exit {
     Signal(i32),
     /// Its guest panicked, and it ended for that.
     Panicked,
+    /// The kernel killed it because memory ran out, that of its control group or the host's.
+    OutOfMemory,
     /// It was gone when volnet looked. Its status is unknown.
     Lost,
 }
@@ -237,7 +242,7 @@ impl Exit {
     pub fn code(self) -> Option<i32> {
         match self {
             Exit::Code(code) => Some(code),
-            Exit::Signal(_) | Exit::Panicked | Exit::Lost => None,
+            Exit::Signal(_) | Exit::Panicked | Exit::OutOfMemory | Exit::Lost => None,
         }
     }
 
@@ -245,6 +250,7 @@ impl Exit {
     pub fn signal(self) -> Option<i32> {
         match self {
             Exit::Signal(signal) => Some(signal),
+            Exit::OutOfMemory => Some(SIGKILL),
             Exit::Code(_) | Exit::Panicked | Exit::Lost => None,
         }
     }
@@ -256,6 +262,7 @@ impl fmt::Display for Exit {
         match self {
             Exit::Code(code) => write!(f, "ended with status {code}"),
             Exit::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Exit::OutOfMemory => f.write_str("was killed because it had too little memory"),
             Exit::Panicked => f.write_str("ended because its guest panicked"),
             Exit::Lost => f.write_str("ended with an unknown status"),
         }

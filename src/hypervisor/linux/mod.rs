@@ -485,12 +485,14 @@ impl Processes for LinuxProcesses {
         }
         self.know_keeper(name);
         self.collect_keeper(name);
+        let starved = self.cgroup.as_ref().is_some_and(|root| root.lacked_memory(name));
         self.clean(name);
         Some(match exit {
             // Whatever ended the hypervisor of a guest that has panicked.
             _ if told.panicked => Exit::Panicked,
             // QEMU does not say which signal it was.
             Exit::Code(0) if told.signalled => Exit::Signal(libc::SIGTERM),
+            Exit::Signal(libc::SIGKILL) if starved => Exit::OutOfMemory,
             exit => exit,
         })
     }
