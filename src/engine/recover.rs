@@ -44,8 +44,13 @@ impl Engine {
         let started_at = vm.record.started_at.unwrap_or(now.wall);
         let is_new = now.wall.saturating_sub(started_at) < supervise::START_MAX_MS;
         let origin = if is_new { Origin::Adopted } else { Origin::Known };
+        // A daemon may adopt hundreds at once. They are asked one after another.
+        let later = self.agenda.timed.len() as u64;
         self.begin_check(name, Vec::new(), origin, now);
         let vm = self.state.vms.get_mut(name)?;
+        if let Life::Running { check: Some(check), .. } = &mut vm.life {
+            check.check_at += later;
+        }
         let former = vm.clone();
         let exit = vm.edit().exit.take();
         if exit.is_none() && vm.record.started_at.is_some() {

@@ -704,6 +704,10 @@ fn what_was_recorded_is_taken_over() {
     assert!(next.restore(records[0].clone()).is_err(), "the same address twice");
     let now = at(START_MAX_MS);
     assert!(next.adopted(&name("a"), 4711, now).is_none());
+    assert!(next.adopted(&name("b"), 4712, now).is_none());
+    assert_eq!(next.start_check(at(START_MAX_MS + 10)), Some(name("a")));
+    assert!(looked_at(&mut next, "a", Progress::Running, now).is_empty());
+    assert_eq!(next.start_check(at(START_MAX_MS + 10)), None, "one after another");
     let decision = next.lost(&name("b"), now).unwrap();
     done(&mut next, decision, now);
     assert_eq!((status(&next, "a"), status(&next, "b")), (Status::Running, Status::Crashed));
