@@ -344,6 +344,33 @@ fn a_guest_is_paused_and_goes_on_and_the_next_daemon_knows() {
     });
 }
 
+/// QEMU is in `guests.rs`.
+#[test]
+fn a_signal_by_somebody_is_a_crash_where_the_hypervisor_tells_and_nothing_is_left() {
+    in_namespace(|| {
+        let daemon = daemon(vmm_program);
+        for (vmm, signal, status, code, number) in [
+            ("firecracker", Signal::SIGTERM, "crashed", Value::Null, json!(15)),
+            ("firecracker", Signal::SIGKILL, "crashed", Value::Null, json!(9)),
+            ("cloud-hypervisor", Signal::SIGTERM, "stopped", json!(0), Value::Null),
+            ("cloud-hypervisor", Signal::SIGKILL, "crashed", Value::Null, json!(9)),
+        ] {
+            let reply = daemon.call("Create", run(vmm, &config(vmm, "")));
+            let pid = reply["parameters"]["vm"]["pid"].as_i64().expect("it runs");
+            let folder = daemon.folder.join("run/vm").join(vmm);
+            assert!(folder.join("api.sock").exists());
+            let mut events = subscribe(&daemon);
+            kill(Pid::from_raw(pid as i32), signal).unwrap();
+            next(&mut events, "vm_exited");
+            let shown = vm(&daemon, vmm);
+            assert_eq!(shown["status"], status, "{shown}");
+            assert_eq!((&shown["exit_code"], &shown["exit_signal"]), (&code, &number), "{shown}");
+            assert!(!folder.exists(), "its sockets");
+            daemon.call("Delete", json!({ "name": vmm }));
+        }
+    });
+}
+
 #[test]
 fn others_are_served_while_a_guest_boots() {
     in_namespace(|| {
