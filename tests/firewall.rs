@@ -232,6 +232,37 @@ fn chains_that_drop_what_they_do_not_know_are_named() {
     }
 }
 
+#[test]
+fn chains_that_drop_ipv6_are_named_if_a_network_has_ipv6() {
+    let network = json!({ "name": "default", "bridge": "vbr0", "subnet": "192.168.127.0/24" });
+    let with = |ipv6: bool| {
+        let mut network = network.clone();
+        network["ipv6"] = ipv6.into();
+        Daemon::configured(&json!({ "networks": [network] }))
+    };
+    in_namespace(|| {
+        run("ip6tables -P FORWARD DROP");
+        assert_eq!(check(&with(false), "firewall"), []);
+    });
+    in_namespace(|| {
+        run("ip6tables -P FORWARD DROP");
+        let world = Space::world();
+        world.run("ip addr add 2001:db8:77::2/64 dev eth0 nodad");
+        run("ip addr add 2001:db8:77::1/64 dev uplink nodad");
+        let daemon = with(true);
+        let vm = create(&daemon, "web");
+        let networks = daemon.call("Networks", json!({}))["parameters"]["networks"].take();
+        let gateway = networks[0]["host_ip6"].as_str().expect("an address");
+        let guest = Guest::of(&vm).with_ipv6(&vm, gateway);
+        assert!(guest.reaches(gateway) && !guest.reaches("2001:db8:77::2"));
+        let [(level, hint)] = &check(&daemon, "firewall")[..] else { panic!("one finding") };
+        assert_eq!(level, "warning");
+        hint.split(" && ").for_each(|command| drop(run(command)));
+        assert!(guest.reaches("2001:db8:77::2"), "{hint}");
+        assert_eq!(check(&daemon, "firewall"), [], "{hint}");
+    });
+}
+
 /// What firewalld makes in its panic mode. It owns its other table while it runs.
 #[test]
 fn what_only_its_owner_can_mend_has_no_rule_to_type() {

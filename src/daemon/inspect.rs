@@ -17,7 +17,6 @@ use crate::model::request::Reply;
 use crate::model::view::{Finding, Level, Status};
 use crate::network::features::Features;
 use crate::network::{Counted, Network};
-use crate::plan::firewall;
 use crate::plan::reconcile::{Desired, Observed, reconcile};
 use crate::plan::ruleset::Family;
 use crate::store::storage::Storage;
@@ -61,13 +60,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         findings.extend(self.stray_findings());
         #[cfg(target_os = "linux")]
         findings.extend(self.short_of_space());
-        let bridges: Vec<&str> = self
-            .engine
-            .configured()
-            .filter(|network| network.managed)
-            .map(|network| network.bridge.as_str())
-            .collect();
-        findings.extend(firewall::findings(&surroundings, &bridges));
+        findings.extend(self.engine.firewalls(&surroundings));
         findings.extend(self.unheard());
         findings.extend(self.engine.stranded().map(|(name, reason)| {
             let message = format!("VM {name} cannot be taken over: {reason}");

@@ -18,7 +18,7 @@ use crate::engine::patience::{Judgement, Patience};
 use crate::model::clock::Now;
 use crate::model::name::VmName;
 use crate::model::nic::NicName;
-use crate::model::view::{EventKind, Level};
+use crate::model::view::{EventKind, Finding, Level};
 use crate::plan::drift::{self, Drift};
 use crate::plan::firewall::{self, Surroundings};
 use crate::plan::news::{Culprit, News};
@@ -201,16 +201,20 @@ impl Engine {
         }
     }
 
+    /// The findings about what others have in the way of packets.
+    pub fn firewalls(&self, surroundings: &Surroundings) -> Vec<Finding> {
+        let managed = || self.configured().filter(|network| network.managed);
+        let bridges: Vec<&str> = managed().map(|network| &*network.bridge).collect();
+        let ipv6 = managed().filter(|network| network.ipv6.is_some());
+        let ipv6: Vec<&str> = ipv6.map(|network| &*network.bridge).collect();
+        firewall::findings(surroundings, &bridges, &ipv6)
+    }
+
     /// Takes what others have in the way of packets, and gives what is to be told of it.
     pub fn surrounded(&mut self, surroundings: &Surroundings, now: Now) -> Vec<Notice> {
         self.names_kept(surroundings);
-        let bridges: Vec<&str> = self
-            .configured()
-            .filter(|network| network.managed)
-            .map(|network| network.bridge.as_str())
-            .collect();
-        let wrong = firewall::findings(surroundings, &bridges)
-            .into_iter()
+        let wrong = self.firewalls(surroundings).into_iter();
+        let wrong = wrong
             .filter(|finding| finding.level != Level::Ok)
             .map(|finding| format!("{}: {}", finding.check, finding.message));
         self.agenda.watch.surrounded(wrong.collect(), now)

@@ -4,7 +4,7 @@
 use super::accept::FILTER;
 use crate::netlink::nft::expression::{Expression, Meta};
 use crate::netlink::nft::object::{ChainMessage, RuleMessage};
-use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_INET, FAMILY_IP};
+use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_INET, FAMILY_IP, FAMILY_IP6};
 use crate::plan::firewall::At;
 use crate::plan::ruleset::TABLE;
 
@@ -111,7 +111,9 @@ pub fn met(chain: &ChainMessage<'_>, has_ufw: bool) -> Option<Met> {
         (FAMILY_IP, table) if table == FILTER.as_bytes() => {
             chain.name == b"FORWARD" || has_ufw && chain.name == b"INPUT"
         }
-        (FAMILY_IP | FAMILY_BRIDGE, table) => table == TABLE.as_bytes(),
+        // ufw has its own finding for both families. What it forwards has none.
+        (FAMILY_IP6, table) if table == FILTER.as_bytes() => has_ufw && chain.name == b"INPUT",
+        (FAMILY_IP | FAMILY_IP6 | FAMILY_BRIDGE, table) => table == TABLE.as_bytes(),
         _ => true,
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -129,6 +131,7 @@ pub fn family_name(family: u8) -> &'static str {
     match family {
         FAMILY_BRIDGE => "bridge",
         FAMILY_INET => "inet",
+        FAMILY_IP6 => "ip6",
         _ => "ip",
     }
 }

@@ -31,7 +31,8 @@ impl Surroundings {
         let ignorant = |it: &&Firewall| it.kind != FirewallKind::Legacy && !it.knows(bridge);
         let firewall = self.firewalls.iter().find(ignorant);
         let meets = |it: &&Barrier| matches!(it.at, At::Input | At::Prerouting);
-        let barrier = self.barriers.iter().filter(meets).find(|it| !it.knows(bridge));
+        let barriers = self.barriers.iter().filter(meets).filter(|it| it.family != IPV6);
+        let barrier = barriers.into_iter().find(|it| !it.knows(bridge));
         let table = || barrier.map(|it| format!("table {} {}", it.family, it.table));
         let who = firewall.map(|it| it.kind.name().to_string()).or_else(table)?;
         Some(format!("{who} has no rule for {bridge}, and drops what guests send to this host"))
@@ -51,7 +52,7 @@ impl Surroundings {
 /// A base chain that drops what none of its rules accepts: by its policy, or by its last rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Barrier {
-    /// The family of its table: `ip`, `inet` or `bridge`.
+    /// The family of its table: `ip`, `ip6`, `inet` or `bridge`.
     pub family: &'static str,
     /// Its table.
     pub table: String,
@@ -146,11 +147,13 @@ impl FirewallKind {
     }
 }
 
-/// The findings about them.
-pub fn findings(surroundings: &Surroundings, bridges: &[&str]) -> Vec<Finding> {
+/// The findings about them for these bridges, of which some have IPv6.
+pub fn findings(surroundings: &Surroundings, bridges: &[&str], ipv6: &[&str]) -> Vec<Finding> {
     let mut findings = vec![bridged(surroundings.bridged_filtered)];
     findings.extend(surroundings.firewalls.iter().map(|firewall| firewall.finding(bridges)));
-    findings.extend(surroundings.barriers.iter().filter_map(|barrier| barrier.finding(bridges)));
+    findings.extend(surroundings.barriers.iter().filter_map(|barrier| {
+        barrier.finding(if barrier.family == IPV6 { ipv6 } else { bridges })
+    }));
     let closed = surroundings.closed.iter().filter(|_| !bridges.is_empty());
     findings.extend(closed.map(|link| closed_finding(link)));
     findings
@@ -180,6 +183,8 @@ fn bridged(filtered: bool) -> Finding {
 /// The table by which firewalld drops everything: before routing in its panic mode, and where
 /// packets are filtered while it reloads (`build_set_policy_rules` of its `core/nftables.py`).
 const FIREWALLD_DROPS: &str = "firewalld_policy_drop";
+/// The family of tables that only IPv6 meets.
+const IPV6: &str = "ip6";
 /// The tables of `iptables` (iptables(8)).
 const IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
@@ -193,6 +198,8 @@ impl Barrier {
         }
         let lost = match (self.family, self.at) {
             ("bridge", _) => "frames of guests are lost",
+            (IPV6, At::Forward) => "guests do not reach the world by IPv6",
+            (IPV6, At::Input) => "guests do not reach this host by IPv6",
             (_, At::Forward) => "guests do not reach the world",
             (_, At::Input) => "guests do not reach this host",
             (_, At::Prerouting | At::Postrouting) => "packets of guests are lost",
@@ -235,9 +242,15 @@ impl Barrier {
             At::Postrouting => &[("-o", "o")],
         };
         let command = |(option, letter): &(&str, &str)| {
-            let of_iptables = *family == "ip" && IPTABLES.contains(&table.as_str());
-            if of_iptables && chain.chars().all(|letter| letter.is_ascii_uppercase()) {
-                return format!("iptables -t {table} -I {chain} {option} {bridge} -j ACCEPT");
+            let iptables = match *family {
+                "ip" => Some("iptables"),
+                IPV6 => Some("ip6tables"),
+                _ => None,
+            };
+            let of_iptables = IPTABLES.contains(&table.as_str())
+                && chain.chars().all(|letter| letter.is_ascii_uppercase());
+            if let Some(program) = iptables.filter(|_| of_iptables) {
+                return format!("{program} -t {table} -I {chain} {option} {bridge} -j ACCEPT");
             }
             let link = if *family == "bridge" { "brname" } else { "ifname" };
             format!("nft insert rule {family} {table} {chain} {letter}{link} {bridge} accept")
@@ -309,7 +322,8 @@ mod tests {
     #[test]
     fn a_firewall_that_knows_every_bridge_needs_nothing() {
         for kind in [FirewallKind::Firewalld, FirewallKind::Ufw] {
-            let findings = findings(&firewall(kind, &["eth0", "vbr1", "vbr0"]), &["vbr0", "vbr1"]);
+            let findings =
+                findings(&firewall(kind, &["eth0", "vbr1", "vbr0"]), &["vbr0", "vbr1"], &[]);
             assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
         }
     }
@@ -317,7 +331,7 @@ mod tests {
     #[test]
     fn the_hint_is_for_the_bridges_that_it_does_not_know() {
         let surroundings = firewall(FirewallKind::Firewalld, &["vbr0"]);
-        let finding = findings(&surroundings, &["vbr0", "vbr1"]).pop().unwrap();
+        let finding = findings(&surroundings, &["vbr0", "vbr1"], &[]).pop().unwrap();
         assert_eq!((finding.check.as_str(), finding.level), ("firewalld", Level::Warning));
         assert!(finding.message.starts_with("it has no rule for vbr1: "), "{finding:?}");
         let hint = "firewall-cmd --permanent --zone=trusted --add-interface=vbr1 && \
@@ -329,12 +343,30 @@ mod tests {
     fn a_link_that_does_not_forward_is_named_with_the_command() {
         let closed = vec!["eth0.5".to_string()];
         let surroundings = Surroundings { closed, ..Surroundings::default() };
-        let finding = findings(&surroundings, &["vbr0"]).pop().unwrap();
+        let finding = findings(&surroundings, &["vbr0"], &[]).pop().unwrap();
         assert_eq!((finding.check.as_str(), finding.level), ("forwarding", Level::Warning));
         let hint = "sysctl -w net/ipv4/conf/eth0.5/forwarding=1";
         assert_eq!(finding.hint.as_deref(), Some(hint));
         // Nobody is served.
-        assert!(findings(&surroundings, &[]).iter().all(|finding| finding.level == Level::Ok));
+        assert!(findings(&surroundings, &[], &[]).iter().all(|finding| finding.level == Level::Ok));
+    }
+
+    #[test]
+    fn a_chain_of_ipv6_is_about_bridges_with_ipv6() {
+        let barrier = barrier("ip6", "filter", At::Forward, &["vbr1"]);
+        let barriers = vec![Barrier { chain: "FORWARD".into(), ..barrier }];
+        let surroundings = Surroundings { barriers, ..Surroundings::default() };
+        let finding = |ipv6: &[&str]| findings(&surroundings, &["vbr0", "vbr1"], ipv6).pop();
+        let hint = |ipv6: &[&str]| finding(ipv6).and_then(|finding| finding.hint);
+        assert_eq!((hint(&[]), hint(&["vbr1"])), (None, None));
+        assert_eq!(
+            hint(&["vbr0", "vbr1"]).as_deref(),
+            Some(
+                "ip6tables -t filter -I FORWARD -i vbr0 -j ACCEPT && \
+                 ip6tables -t filter -I FORWARD -o vbr0 -j ACCEPT"
+            )
+        );
+        assert_eq!(surroundings.keeps_from_host("vbr0"), None);
     }
 
     fn barrier(family: &'static str, table: &str, at: At, links: &[&str]) -> Barrier {
