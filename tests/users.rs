@@ -18,11 +18,11 @@ const SHARED: u32 = 65534;
 /// The first user of the range that the tests set.
 const FIRST: u32 = 300_000;
 
-/// What a process can do to a VM: its disk, the folder and the socket of its hypervisor, and the
-/// process itself.
+/// What a process can do to a VM: its disk, the folder and the socket of its hypervisor, the process
+/// itself, and its control group.
 const ATTACK: &str = r#"
 import errno, json, os, socket, sys
-disk, folder, pid = sys.argv[1], sys.argv[2], int(sys.argv[3])
+disk, folder, pid, group = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 def tried(act):
     try:
         act()
@@ -36,6 +36,8 @@ print(json.dumps([
     tried(lambda: socket.socket(socket.AF_UNIX).connect(folder + "/api.sock")),
     tried(lambda: os.kill(pid, 0)),
     tried(lambda: open(f"/proc/{pid}/environ").read()),
+    tried(lambda: open(group + "/cgroup.procs", "w").write("0")),
+    tried(lambda: open(group + "/cgroup.freeze", "w").write("1")),
 ]))
 "#;
 
@@ -72,6 +74,24 @@ fn daemon(settings: Value) -> Daemon {
     }
     daemon.start_again();
     daemon
+}
+
+/// Gives the daemon a control group, which no other test has, for those of its VMs.
+fn give_cgroup(daemon: &mut Daemon) -> PathBuf {
+    let mount = daemon.folder.join("cgroup");
+    fs::create_dir(&mount).expect("a directory");
+    run(&format!("mount -t cgroup2 none {}", mount.display()));
+    let root = mount.join(daemon.folder.file_name().expect("a name"));
+    // The daemon has no right of root's on files, and the whole tree may be somebody else's.
+    fs::create_dir(&root).expect("a control group");
+    let file = daemon.folder.join("config.json");
+    let settings = fs::read_to_string(&file).expect("settings");
+    let mut settings: Value = serde_json::from_str(&settings).expect("JSON");
+    settings["cgroup"] = json!(root);
+    fs::write(&file, settings.to_string()).expect("settings");
+    daemon.crash();
+    daemon.start_again();
+    root
 }
 
 /// A disk that belongs to a user, and that everybody may read.
@@ -111,7 +131,7 @@ fn status(pid: &Value, field: &str) -> String {
 }
 
 /// What somebody who has taken over the hypervisor of one VM can do to another.
-fn attack(daemon: &Daemon, uid: &Value, disk: &Path, victim: &Value) -> Value {
+fn attack(daemon: &Daemon, uid: &Value, disk: &Path, victim: &Value, group: &Path) -> Value {
     let output = Command::new("setpriv")
         .arg(format!("--reuid={uid}"))
         .arg(format!("--regid={uid}"))
@@ -119,6 +139,7 @@ fn attack(daemon: &Daemon, uid: &Value, disk: &Path, victim: &Value) -> Value {
         .args(["/usr/bin/python3", "-c", ATTACK])
         .args([disk, &folder(daemon, victim)])
         .arg(victim["pid"].to_string())
+        .arg(group)
         .output()
         .expect("setpriv runs");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -133,6 +154,7 @@ fn folder(daemon: &Daemon, vm: &Value) -> PathBuf {
 fn a_hypervisor_reaches_its_own_vm_and_no_other() {
     in_namespace(|| {
         let mut daemon = daemon(json!({}));
+        let root = give_cgroup(&mut daemon);
         let disks = ["a.img", "b.img"].map(|name| disk(&daemon, name, SHARED));
         let vms = [("a", "firecracker"), ("b", "cloud-hypervisor")].map(|(name, hypervisor)| {
             let disk = &disks[usize::from(name == "b")];
@@ -148,11 +170,17 @@ fn a_hypervisor_reaches_its_own_vm_and_no_other() {
                 assert_eq!(status(&vm["pid"], "CapPrm"), "0000000000000000");
                 assert_eq!(owner(&disks[at]), (uid.as_u64().unwrap() as u32, 0o600));
                 assert_eq!(owner(&folder(daemon, vm)).0, owner(&disks[at]).0);
-                // What fails for the others works for itself.
-                assert_eq!(attack(daemon, uid, &disks[at], vm), json!(vec!["ok"; 6]));
-                let denied = json!(["EACCES", "EACCES", "EACCES", "EACCES", "EPERM", "EACCES"]);
+                let group = root.join(format!("vm-{}", vm["name"].as_str().expect("a name")));
+                let members = fs::read_to_string(group.join("cgroup.procs")).expect("a group");
+                assert_eq!(members, format!("{}\n", vm["pid"]), "alone in a group of its own");
+                let attack = |uid: &Value| attack(daemon, uid, &disks[at], vm, &group);
+                // What fails for the others works for itself. Its group is nobody's but root's.
+                let works = ["ok", "ok", "ok", "ok", "ok", "ok", "EACCES", "EACCES"];
+                assert_eq!(attack(uid), json!(works));
+                let denied =
+                    ["EACCES", "EACCES", "EACCES", "EACCES", "EPERM", "EACCES", "EACCES", "EACCES"];
                 for attacker in [other, &json!(SHARED)] {
-                    assert_eq!(attack(daemon, attacker, &disks[at], vm), denied, "{attacker}");
+                    assert_eq!(attack(attacker), json!(denied), "{attacker}");
                 }
             }
         };
@@ -168,6 +196,10 @@ fn a_hypervisor_reaches_its_own_vm_and_no_other() {
         let again = [shown("a"), shown("b")];
         assert_eq!(again.each_ref().map(|vm| &vm["pid"]), vms.each_ref().map(|vm| &vm["pid"]));
         check(&daemon, &again);
+        for name in ["a", "b"] {
+            daemon.call("Delete", json!({ "name": name, "timeout_ms": 0 }));
+        }
+        fs::remove_dir(&root).expect("no group is left in it");
     });
 }
 
