@@ -382,6 +382,19 @@ fn vsock_bytes_go_both_ways_without_a_network() {
 }
 
 #[test]
+fn vsock_stands_beside_a_network() {
+    let lab = Lab::new();
+    lab.run_guest("both", &["--vsock"], "volnet.do=ping:gateway,vsock-serve:5000,hold");
+    lab.wait_for_line("both", "GUEST ping 192.168.127.1: ok");
+    lab.wait_for_line("both", "listening on 5000");
+    let volnet = env!("CARGO_BIN_EXE_volnet");
+    let run = format!("{}/run", lab.folder().display());
+    let asks = format!("echo hello | {volnet} vsock both 5000 --runtime-dir {run}");
+    let answer = lab.on_host(&["sh", "-c", &asks]);
+    assert!(answer.contains("hello"), "{answer}");
+}
+
+#[test]
 fn a_guest_that_fails_is_started_again() {
     let lab = Lab::new();
     // The kernel that cannot find its init panics, and QEMU ends; its status is 0, so the policy

@@ -18,8 +18,8 @@ const SHARED: u32 = 65534;
 /// The first user of the range that the tests set.
 const FIRST: u32 = 300_000;
 
-/// What a process can do to a VM: its disk, the folder and the socket of its hypervisor, the process
-/// itself, and its control group.
+/// What a process can do to a VM: its disk, the folder and the socket of its hypervisor, the
+/// process itself, and its control group.
 const ATTACK: &str = r#"
 import errno, json, os, socket, sys
 disk, folder, pid, group = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]

@@ -372,6 +372,27 @@ fn a_signal_by_somebody_is_a_crash_where_the_hypervisor_tells_and_nothing_is_lef
 }
 
 #[test]
+fn devices_and_limits_of_disks_are_taken() {
+    in_namespace(|| {
+        for (vmm, cache) in [("cloud-hypervisor", "none"), ("firecracker", "unsafe")] {
+            let daemon = daemon_for(vmm, vmm_program);
+            let disk = daemon.folder.join("disk");
+            fs::File::create(&disk).and_then(|file| file.set_len(1 << 20)).expect("a disk");
+            let mut config = config(vmm, "");
+            config["rng"] = true.into();
+            config["resources"]["balloon"] = true.into();
+            let limits = json!({ "mb": 50, "iops": 1000 });
+            let disks = json!([{ "source": disk, "cache": cache, "limits": limits }]);
+            let mut parameters = run("web", &config);
+            parameters["manifest"] = json!({ "disks": disks });
+            let vm = daemon.create(parameters);
+            assert_eq!(vm["status"], "running", "{vm}");
+            daemon.call("Delete", json!({ "name": "web", "timeout_ms": 0 }));
+        }
+    });
+}
+
+#[test]
 fn others_are_served_while_a_guest_boots() {
     in_namespace(|| {
         let daemon = daemon(stand_in);
