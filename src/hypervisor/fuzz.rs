@@ -12,7 +12,7 @@ const TEMPLATE: &str = "other";
 const KERNEL_ARGS: &str = "ip=10.0.0.2::10.0.0.1:255.255.255.0:web:eth0:off";
 
 /// Every hypervisor makes a command line from a VM's configuration, or refuses it. In each command
-/// line the paths of the disks mean exactly those files.
+/// line the paths of the disks mean exactly those files, and each shared directory has a helper.
 pub fn launch(bytes: &[u8]) {
     let Ok(config) = serde_json::from_slice::<Value>(bytes) else { return };
     let Ok(spec) = spec::resolve(None, Some(&config)) else { return };
@@ -49,6 +49,9 @@ pub fn launch(bytes: &[u8]) {
         assert!(!command.args.iter().any(|arg| arg.contains(char::is_control)), "{command:?}");
         let wanted = machine.disks.iter().map(|disk| disk.file.path.to_str().unwrap());
         assert!(disks(hypervisor, &command).iter().eq(wanted), "{command:?}");
+        let wanted = machine.shares.iter().map(|share| share.path.to_str().unwrap());
+        let served = command.helpers.iter().filter_map(shared_directory);
+        assert!(served.eq(wanted), "{command:?}");
     }
 }
 
@@ -62,6 +65,12 @@ pub fn log_tail(bytes: &[u8]) {
         let again = format!("{}\n{}qemu\nbye\n", String::from_utf8_lossy(bytes), log::HEADER);
         assert_eq!(log::last_lines(again.as_bytes(), cut).as_deref(), Some("bye"));
     }
+}
+
+/// The directory that a helper serves; `None` if it serves none.
+fn shared_directory(helper: &HypervisorCommand) -> Option<&str> {
+    let at = helper.args.iter().position(|arg| arg == "--shared-dir")?;
+    helper.args.get(at + 1).map(String::as_str)
 }
 
 fn options() -> Options {

@@ -40,7 +40,7 @@ REBOOT = 75
 # Programs of `cargo test` whose judge is the kernel.
 KERNEL = "contract links nft socket conntrack rtnl packets commands twin".split()
 KERNEL = [f"kernel_{name}" for name in KERNEL]
-USER = ["smoke", "install", "systemd", "reboot", "remove", "package"]
+USER = ["smoke", "install", "systemd", "limits", "reboot", "remove", "package"]
 # Sets of checks. The name of a check stands for itself.
 CHECKS = {"kernel": KERNEL, "user": USER, "all": [*KERNEL, *USER], "-": []}
 
