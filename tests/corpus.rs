@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use volnet::{
-    cli, config, daemon, dhcp, dns, hypervisor, netlink, network, nftables, protocol, spec, store,
+    cli, config, daemon, dhcp, dhcp6, dns, hypervisor, ndp, netlink, network, nftables, protocol,
+    spec, store,
 };
 
 /// The name of a target, and the function that it calls.
@@ -16,6 +17,7 @@ const TARGETS: &[Target] = &[
     ("connections", netlink::fuzz::connections),
     ("datagram", netlink::fuzz::datagram),
     ("dhcp", dhcp::fuzz::conversation),
+    ("dhcp6", dhcp6::fuzz::conversation),
     ("dns", dns::fuzz::message),
     ("dns_forward", dns::fuzz::passing),
     ("engine", daemon::fuzz::engine),
@@ -25,6 +27,7 @@ const TARGETS: &[Target] = &[
     ("launch", hypervisor::fuzz::launch),
     ("log_tail", hypervisor::fuzz::log_tail),
     ("manifest", spec::fuzz::manifest),
+    ("ndp", ndp::fuzz::advertising),
     ("news", network::linux::fuzz::news),
     ("nf_tables", netlink::fuzz::nf_tables),
     ("process_stat", hypervisor::linux::fuzz::process_stat),

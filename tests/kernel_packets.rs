@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 
 use common::guest::Guest;
 use common::{in_namespace, run};
-use volnet::dhcp::frame::{Datagram, Endpoints, build};
 use volnet::model::mac::Mac;
-use volnet::network::linux::packets::{FRAME_MAX, Packets};
+use volnet::network::linux::packets::{FRAME_MAX, Packets, Questions};
+use volnet::packet::v4::{Datagram, Endpoints, build};
 
 const BRIDGE: Mac = Mac([2, 0, 0, 0, 0, 9]);
 const EVERYBODY: Mac = Mac([0xff; 6]);
@@ -56,7 +56,7 @@ fn nothing_is_let_through_but_whole_datagrams_for_a_dhcp_server() {
     in_namespace(|| {
         bridge();
         let guest = guest("vttap-web", 1);
-        let mut packets = Packets::open("vbr0").unwrap();
+        let mut packets = Packets::open("vbr0", Questions::Dhcp).unwrap();
         let changed = |at: usize, bytes: &[u8]| {
             let mut frame = frame(guest.mac, EVERYBODY, 67, b"changed");
             frame[at..at + bytes.len()].copy_from_slice(bytes);
@@ -103,7 +103,7 @@ fn a_bridge_that_goes_down_is_told_once_and_heard_again_when_it_is_up() {
     in_namespace(|| {
         bridge();
         let guest = guest("vttap-web", 1);
-        let mut packets = Packets::open("vbr0").unwrap();
+        let mut packets = Packets::open("vbr0", Questions::Dhcp).unwrap();
         let errno = |packets: &mut Packets| {
             packets.receive(&mut [0; FRAME_MAX]).unwrap_err().raw_os_error()
         };
@@ -117,7 +117,7 @@ fn a_bridge_that_goes_down_is_told_once_and_heard_again_when_it_is_up() {
         });
         run("ip link del vbr0");
         assert_eq!(errno(&mut packets), Some(libc::ENETDOWN));
-        let gone = Packets::open("vbr0").unwrap_err();
+        let gone = Packets::open("vbr0", Questions::Dhcp).unwrap_err();
         assert_eq!(gone.raw_os_error(), Some(libc::ENODEV));
     });
 }
@@ -127,7 +127,7 @@ fn an_answer_goes_out_of_one_tap_alone() {
     in_namespace(|| {
         bridge();
         let (one, other) = (guest("vttap-one", 1), guest("vttap-other", 2));
-        let packets = Packets::open("vbr0").unwrap();
+        let packets = Packets::open("vbr0", Questions::Dhcp).unwrap();
         let index = |name: &str| {
             let index = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).unwrap();
             index.trim().parse::<u32>().unwrap()

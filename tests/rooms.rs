@@ -13,16 +13,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("rights", &[]),
     ("netlink", &[]),
+    ("packet", &["model"]),
     ("plan", &["model"]),
     ("nftables", &["model", "netlink", "plan"]),
     ("engine", &["model", "plan"]),
     ("spec", &["model"]),
     ("store", &["model"]),
-    ("dhcp", &["model", "engine"]),
+    ("dhcp", &["model", "packet", "engine"]),
+    ("dhcp6", &["model", "packet"]),
+    ("ndp", &["model", "packet"]),
     ("dns", &["model", "engine"]),
     ("protocol", &["model", "spec"]),
     ("hypervisor", &["model", "rights", "spec", "store"]),
-    ("network", &["model", "rights", "netlink", "plan", "nftables", "dhcp"]),
+    ("network", &["model", "rights", "netlink", "packet", "plan", "nftables"]),
     ("resolver", &["model", "dns"]),
     ("config", &["model", "spec", "hypervisor"]),
     (
@@ -30,11 +33,14 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "model",
             "rights",
+            "packet",
             "plan",
             "engine",
             "spec",
             "store",
             "dhcp",
+            "dhcp6",
+            "ndp",
             "dns",
             "resolver",
             "protocol",
@@ -50,8 +56,10 @@ const ROOMS: &[(&str, &[&str])] = &[
 const TEST_SUPPORT: &[&str] = &["tests", "fuzz", "fake", "memory"];
 
 /// The rooms without I/O.
-const PURE: &[&str] =
-    &["model", "plan", "engine", "spec", "protocol", "dhcp", "dns", "netlink", "nftables"];
+const PURE: &[&str] = &[
+    "model", "packet", "plan", "engine", "spec", "protocol", "dhcp", "dhcp6", "ndp", "dns",
+    "netlink", "nftables",
+];
 
 /// What pure rooms may not use.
 const IMPURE: &[&str] = &["mio::", "nix::", "std::fs", "std::process", "UnixStream", "TcpStream"];
@@ -99,8 +107,12 @@ fn rooms() -> BTreeMap<String, Vec<(PathBuf, String)>> {
 /// The rooms that a piece of code names.
 fn imports(code: &str) -> BTreeSet<String> {
     let after = code.split("crate::").skip(1);
-    let name =
-        |rest: &str| rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap().to_string();
+    let name = |rest: &str| {
+        rest.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit()))
+            .next()
+            .unwrap()
+            .to_string()
+    };
     after.map(name).filter(|name| !name.is_empty()).collect()
 }
 

@@ -1,21 +1,25 @@
-//! Answers the DHCP frames of guests.
+//! Answers the frames by which guests ask for addresses and for their router.
 
 use std::fs::File;
 use std::io::Read;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use super::shell::Shell;
 use crate::dhcp::resolvers::resolvers as reachable;
 use crate::dhcp::{DhcpQuery, Handled, handle};
+use crate::dhcp6::{self, Dhcp6Query};
 use crate::dns::resolvers::{self, Resolver};
 use crate::engine::names::Unheard;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::lease::{Claim, Guest};
+use crate::model::mac::Mac;
 use crate::model::net::{Dhcp, Dns, NetworkConfig};
 use crate::model::view::{Finding, Level};
+use crate::ndp::{Advertisement, Solicitation};
 use crate::network::Network;
+use crate::packet;
 use crate::store::storage::Storage;
 
 /// The files with the name servers of the host. If the first has only the stub of systemd-resolved,
@@ -32,6 +36,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Handles a frame from a guest of this network. Returns the answer, if there is one, and the
     /// index of its tap. The lease in the answer is on the disk.
     pub fn guest_asks(&mut self, network: &str, frame: &[u8], now: Now) -> Option<(u32, Vec<u8>)> {
+        if packet::is_v6(frame) {
+            return self.guest_asks_by_ipv6(network, frame, now);
+        }
         let query = DhcpQuery::read(frame)
             .inspect_err(|reason| log::debug!("network {network}: a frame is ignored: {reason}"))
             .ok()?;
@@ -64,6 +71,85 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let guest = self.engine.guest(network, query.mac(), None)?;
         let servers = self.engine.name_servers(guest.network);
         Some((guest.nic.ifindex?, reply.frame(&guest, &query, &servers)))
+    }
+
+    /// The same for IPv6. Nothing is written: what a guest is told follows from its record.
+    fn guest_asks_by_ipv6(
+        &mut self,
+        network: &str,
+        frame: &[u8],
+        now: Now,
+    ) -> Option<(u32, Vec<u8>)> {
+        match Solicitation::read(frame) {
+            Ok(asked) => {
+                let (link, frame) =
+                    self.answer_guest(network, asked.mac, now, |guest, servers| {
+                        let told =
+                            Advertisement::of(guest, servers).ok_or("its network has no IPv6")?;
+                        Ok(told.frame(asked.mac, asked.source))
+                    })?;
+                self.engine.advertised(now);
+                Some((link, frame))
+            }
+            Err(_) => {
+                let query = Dhcp6Query::read(frame)
+                    .inspect_err(|why| log::debug!("network {network}: a frame is ignored: {why}"))
+                    .ok()?;
+                self.answer_guest(network, query.mac, now, |guest, servers| {
+                    Ok(dhcp6::respond(guest, &query)?.frame(guest, &query, servers))
+                })
+            }
+        }
+    }
+
+    /// The answer to the guest of a network with this Ethernet address, as far as its rate allows,
+    /// and the index of its tap.
+    fn answer_guest(
+        &mut self,
+        network: &str,
+        mac: Mac,
+        now: Now,
+        answer: impl FnOnce(&Guest<'_>, &[IpAddr]) -> Result<Vec<u8>, &'static str>,
+    ) -> Option<(u32, Vec<u8>)> {
+        let vm = self.engine.guest(network, mac, None)?.vm.clone();
+        if !self.engine.may_answer(&vm, now) {
+            log::debug!("VM {vm}: the guest asks too often");
+            return None;
+        }
+        self.resolve(now);
+        let guest = self.engine.guest(network, mac, None)?;
+        let frame = answer(&guest, &self.engine.name_servers(guest.network))
+            .inspect_err(|reason| log::debug!("VM {vm}: a question is not answered: {reason}"));
+        Some((guest.nic.ifindex?, frame.ok()?))
+    }
+
+    /// Tells guests of their routers, as far as that is due.
+    pub(super) fn advertise(&mut self, now: Now) {
+        let due = self.engine.advertisements_due(now);
+        if !due.is_empty() {
+            self.resolve(now);
+        }
+        for told in due {
+            let Some(guest) = self.engine.guest(&told.network, told.mac, None) else { continue };
+            let servers = self.engine.name_servers(guest.network);
+            let advertisement = match told.lost {
+                Some(prefix) => Some(Advertisement::of_lost(&guest, prefix)),
+                None => Advertisement::of(&guest, &servers),
+            };
+            let (Some(advertisement), Some(link)) = (advertisement, guest.nic.ifindex) else {
+                continue;
+            };
+            let frame = advertisement.frame(told.mac, None);
+            if let Err(error) = self.network.send_frame(link, &frame) {
+                // It may not read. When it starts anew, it asks.
+                log::debug!("VM {}: its guest is not told of its router: {error}", told.vm);
+            }
+            if told.lost.is_some() {
+                if let Some(decision) = self.engine.told_of_lost(&told.vm) {
+                    self.carry_out(decision, now);
+                }
+            }
+        }
     }
 }
 

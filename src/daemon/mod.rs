@@ -4,7 +4,7 @@
 //! for the order of the steps, `host`, `heal`, `inspect`, `doubt` and `strays` for the host as a
 //! whole, `guests` for DHCP, `names` for DNS, `group_commit` for requests that arrive together, and
 //! [`launch`] for hypervisors. `event_loop` with its sources ([`sources`], `source`, `client`,
-//! `dhcp_socket`) drives it. [`serve()`] is the daemon, and [`offline`] the same shell for one
+//! `guest_socket`) drives it. [`serve()`] is the daemon, and [`offline`] the same shell for one
 //! request without a daemon. On systems other than Linux both are in `not_linux`.
 
 #[cfg(target_os = "linux")]
@@ -13,13 +13,13 @@ mod checksums;
 mod client;
 mod conduct;
 #[cfg(target_os = "linux")]
-mod dhcp_socket;
 mod doubt;
 #[cfg(target_os = "linux")]
 mod event_loop;
 #[cfg(all(target_os = "linux", any(test, feature = "testing")))]
 pub mod fuzz;
 mod group_commit;
+mod guest_socket;
 mod guests;
 mod heal;
 mod host;

@@ -313,6 +313,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         self.heal(now);
         self.probe(now);
+        self.advertise(now);
         self.settle(now);
     }
 

@@ -3,7 +3,7 @@
 use mio::net::{UnixListener, UnixStream};
 
 use super::client::Client;
-use super::dhcp_socket::DhcpSocket;
+use super::guest_socket::GuestSocket;
 use super::sources::{Key, Sources};
 use crate::model::name::VmName;
 
@@ -18,8 +18,8 @@ pub(super) enum Source {
     Monitor,
     /// A connection.
     Client(Box<Client>),
-    /// The DHCP socket of a network.
-    Guests(Box<DhcpSocket>),
+    /// A socket for what guests of a network ask beside names.
+    Guests(Box<GuestSocket>),
     /// The sockets for names of all networks.
     Names,
     /// Requests whose files were compared.
@@ -47,10 +47,10 @@ impl Sources<Source> {
         self.get_mut(key)?.client()
     }
 
-    /// The key of the DHCP socket of a network.
-    pub(super) fn guests_of(&self, network: &str) -> Option<Key> {
+    /// The keys of these sockets of a network.
+    pub(super) fn guests_of(&self, network: &str) -> Vec<Key> {
         let here =
             |source: &Source| matches!(source, Source::Guests(socket) if socket.network == network);
-        self.iter().find(|(_, source)| here(source)).map(|(key, _)| key)
+        self.iter().filter(|(_, source)| here(source)).map(|(key, _)| key).collect()
     }
 }

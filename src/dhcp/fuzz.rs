@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::DhcpQuery;
-use super::frame::{self, CLIENT_PORT, Datagram, Endpoints, SERVER_PORT};
 use super::handle::{Handled, handle};
 use super::message::{Kind, Message, option};
 use crate::engine::decide::{Engine, Outcome, Step as Requested};
@@ -14,13 +13,14 @@ use crate::model::name::VmName;
 use crate::model::net::{NetworkConfig, Told};
 use crate::model::request::Change;
 use crate::model::spec::{NetworkSpec, VmSpec};
+use crate::packet::v4::{self, CLIENT_PORT, Datagram, Endpoints, SERVER_PORT};
 
 /// The name servers of the host.
 const RESOLVERS: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53))];
 
 /// An engine whose decisions always succeed.
-pub(super) struct Host {
-    pub(super) engine: Engine,
+pub(crate) struct Host {
+    pub(crate) engine: Engine,
 }
 
 impl Host {
@@ -36,16 +36,18 @@ impl Host {
     }
 
     fn with(subnet: &str, told: Told) -> Host {
-        let network = NetworkConfig {
-            told,
-            ..NetworkConfig::sample("default", "vbr0", subnet, "192.168.127.1")
-        };
+        let sample = NetworkConfig::sample("default", "vbr0", subnet, "192.168.127.1");
+        Host::on(NetworkConfig { told, ..sample })
+    }
+
+    /// A host with this network, which is called `default`, and no VM.
+    pub(crate) fn on(network: NetworkConfig) -> Host {
         let engine = Engine::new(vec![network], "qemu".into(), true).expect("one network");
         Host { engine }
     }
 
     /// Makes a VM and gives its Ethernet address.
-    pub(super) fn create(&mut self, name: &str, network: NetworkSpec) -> Mac {
+    pub(crate) fn create(&mut self, name: &str, network: NetworkSpec) -> Mac {
         let name = VmName::new(name).expect("a name");
         let spec = Box::new(VmSpec { networks: vec![network], ..VmSpec::default() });
         let (start, dry_run, notes) = (false, false, Vec::new());
@@ -111,7 +113,7 @@ pub fn conversation(bytes: &[u8]) {
 
 /// The broadcast frame with this message, from a guest without an address.
 pub(super) fn ask(mac: Mac, payload: &[u8]) -> Vec<u8> {
-    frame::build(&Datagram {
+    v4::build(&Datagram {
         addresses: Endpoints {
             from: mac,
             to: Mac([0xff; 6]),
@@ -139,7 +141,7 @@ fn check(host: &mut Host, frame: &[u8], now: Now) {
     assert_eq!(held.len(), networks[0].leased as usize, "and nobody else's");
 
     let (Some(asked), Some(answer)) = (asked, answer) else { return };
-    let datagram = frame::parse(&answer).expect("an answer is a frame");
+    let datagram = v4::parse(&answer).expect("an answer is a frame");
     let message = Message::read(datagram.payload).expect("with a message in it");
     assert!(message.head.reply && message.head.chaddr == asked.mac());
     assert_eq!(message.head.xid, asked.message.head.xid);

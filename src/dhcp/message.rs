@@ -6,8 +6,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::Malformed;
 use crate::model::mac::Mac;
+use crate::packet::Malformed;
 
 /// The longest message that is written: the 576 bytes that every client must accept (RFC 2131, 2),
 /// less the headers of IPv4 and UDP.

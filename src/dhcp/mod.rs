@@ -2,14 +2,15 @@
 //! of the answer.
 //!
 //! ```text
-//! frame ─ frame::parse ─▶ datagram ─ Message::read ─▶ message ─▶ DhcpQuery
+//! frame ─ v4::parse ────▶ datagram ─ Message::read ─▶ message ─▶ DhcpQuery
 //!                                                                  │ who is that? ─▶ engine: Guest
 //!                                                      respond(guest, query, now)
 //!                                                                  │
 //!            Handled { decision ─▶ carried out, then  reply ─▶ DhcpReply::frame ─▶ frame }
 //! ```
 //!
-//! - [`frame`] and [`message`] are the codec. They borrow, are bounded, and trust no length.
+//! - [`crate::packet::v4`] and [`message`] are the codec. They borrow, are bounded, and trust no
+//!   length.
 //! - [`query`] accepts a message as a query of a guest if it comes from the Ethernet address that
 //!   it names, and through no relay.
 //! - [`respond`] chooses the reply. The engine knows the lease of a guest and the free addresses
@@ -22,7 +23,6 @@
 //! `bridge volnet` drops frames with a wrong source address before the bridge, so nobody can
 //! *release* in another's name either.
 
-pub mod frame;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 pub mod handle;
@@ -35,31 +35,6 @@ pub mod respond;
 pub use handle::{Handled, handle};
 pub use query::DhcpQuery;
 pub use reply::DhcpReply;
-
-use std::fmt;
-
-/// Why bytes are not a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
-    /// A length goes beyond the end of the received bytes.
-    Cut,
-    /// A checksum is wrong.
-    Checksum,
-    /// It is another protocol, a fragment, for other hardware, or not DHCP.
-    NotOurs,
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Malformed::Cut => "the frame is cut short",
-            Malformed::Checksum => "the checksum is wrong",
-            Malformed::NotOurs => "it is not a DHCP message to a server",
-        })
-    }
-}
-
-impl std::error::Error for Malformed {}
 
 #[cfg(test)]
 mod tests;

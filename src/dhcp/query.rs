@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use super::Malformed;
-use super::frame::{self, SERVER_PORT};
 use super::message::{Kind, Message, option};
 use crate::model::mac::Mac;
+use crate::packet::Malformed;
+use crate::packet::v4::{self, SERVER_PORT};
 
 /// A message of a guest. It comes from the Ethernet address that it names, and directly to volnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct DhcpQuery<'a> {
 impl<'a> DhcpQuery<'a> {
     /// Reads the frame of a guest.
     pub fn read(frame: &'a [u8]) -> Result<DhcpQuery<'a>, Malformed> {
-        let datagram = frame::parse(frame)?;
+        let datagram = v4::parse(frame)?;
         if datagram.destination_port != SERVER_PORT {
             return Err(Malformed::NotOurs);
         }

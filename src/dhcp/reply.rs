@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::DhcpQuery;
-use super::frame::{CLIENT_PORT, Datagram, Endpoints, SERVER_PORT, build};
 use super::message::{Head, Kind, Writer, option};
 use crate::model::kernel_args::host_name;
 use crate::model::lease::Guest;
 use crate::model::mac::Mac;
 use crate::model::net::Told;
+use crate::packet::v4::{CLIENT_PORT, Datagram, Endpoints, SERVER_PORT, build};
 
 /// The content of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

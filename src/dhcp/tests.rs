@@ -2,10 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::frame::{self, Datagram, Endpoints};
+use super::DhcpQuery;
 use super::fuzz::{Host, ask};
 use super::message::{Head, Kind, Message, Writer, option};
-use super::{DhcpQuery, Malformed};
 use crate::model::clock::Now;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
@@ -13,6 +12,8 @@ use crate::model::name::VmName;
 use crate::model::net::Told;
 use crate::model::nic::Lease;
 use crate::model::spec::NetworkSpec;
+use crate::packet::Malformed;
+use crate::packet::v4::{self, Datagram, Endpoints};
 
 const HOST_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
 const HOUR: u64 = 3_600_000;
@@ -103,7 +104,7 @@ fn decline(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
 
 /// An answer: its kind, the address and the seconds.
 fn answer(frame: &[u8]) -> (Kind, Ipv4Addr, Option<u32>) {
-    let message = Message::read(frame::parse(frame).unwrap().payload).unwrap();
+    let message = Message::read(v4::parse(frame).unwrap().payload).unwrap();
     (message.kind, message.head.yiaddr, message.number(option::LEASE_TIME))
 }
 
@@ -151,7 +152,7 @@ fn what_real_clients_say_is_understood() {
         // A message of the server is a message, but not a query.
         for frame in &server {
             assert_eq!(DhcpQuery::read(frame), Err(Malformed::NotOurs));
-            let message = Message::read(frame::parse(frame).unwrap().payload).unwrap();
+            let message = Message::read(v4::parse(frame).unwrap().payload).unwrap();
             assert_eq!(message.head.yiaddr, Ipv4Addr::new(192, 168, 127, 9));
         }
     }
@@ -177,7 +178,7 @@ fn real_clients_are_answered_as_dnsmasq_answered_them() {
         );
         for (asked, theirs) in client.iter().zip(&server) {
             let ours = host.hear(asked, at(0)).unwrap();
-            let (ours, theirs) = (frame::parse(&ours).unwrap(), frame::parse(theirs).unwrap());
+            let (ours, theirs) = (v4::parse(&ours).unwrap(), v4::parse(theirs).unwrap());
             let from = host.engine.configured().next().unwrap().mac;
             assert_eq!(ours.addresses, Endpoints { from, ..theirs.addresses });
             let (ours, theirs) =
@@ -283,8 +284,8 @@ fn strangers_and_other_peoples_words_are_met_with_silence() {
     let reply = Head { reply: true, ..head(mac) };
     assert_eq!(host.hear(&ask(mac, &Writer::new(&reply, Kind::Discover).finish()), at(0)), None);
     let good = discover(mac, None);
-    let datagram = frame::parse(&good).unwrap();
-    let elsewhere = frame::build(&Datagram { destination_port: 68, ..datagram });
+    let datagram = v4::parse(&good).unwrap();
+    let elsewhere = v4::build(&Datagram { destination_port: 68, ..datagram });
     assert_eq!(host.hear(&elsewhere, at(0)), None);
     assert_eq!(host.engine.networks()[0].leased, 0);
 }
@@ -307,7 +308,7 @@ fn inform_is_answered_with_everything_but_an_address() {
     let inform = Writer::new(&Head { ciaddr: own, ..head(mac) }, Kind::Inform).finish();
     let told = host.hear(&ask(mac, &inform), at(0)).unwrap();
     assert_eq!(answer(&told), (Kind::Ack, Ipv4Addr::UNSPECIFIED, None));
-    let datagram = frame::parse(&told).unwrap();
+    let datagram = v4::parse(&told).unwrap();
     assert_eq!((datagram.addresses.destination, datagram.addresses.to), (own, mac));
     let message = Message::read(datagram.payload).unwrap();
     assert_eq!(message.option(option::DNS), Some(&[192, 0, 2, 53][..]));
@@ -321,13 +322,13 @@ fn a_guest_that_cannot_be_reached_yet_is_answered_by_broadcast() {
     let (mut host, mac) = with_guest();
     let asked = Writer::new(&Head { broadcast: true, ..head(mac) }, Kind::Discover).finish();
     let offer = host.hear(&ask(mac, &asked), at(0)).unwrap();
-    let Endpoints { to, destination, .. } = frame::parse(&offer).unwrap().addresses;
+    let Endpoints { to, destination, .. } = v4::parse(&offer).unwrap().addresses;
     assert_eq!((to, destination), (Mac([0xff; 6]), Ipv4Addr::BROADCAST));
     let offer = host.hear(&discover(mac, None), at(0)).unwrap();
-    let Endpoints { to, destination, .. } = frame::parse(&offer).unwrap().addresses;
+    let Endpoints { to, destination, .. } = v4::parse(&offer).unwrap().addresses;
     assert_eq!((to, destination), (mac, answer(&offer).1));
     let nak = host.hear(&reboot(mac, HOST_IP), at(0)).unwrap();
-    let Endpoints { to, destination, .. } = frame::parse(&nak).unwrap().addresses;
+    let Endpoints { to, destination, .. } = v4::parse(&nak).unwrap().addresses;
     assert_eq!((to, destination), (Mac([0xff; 6]), Ipv4Addr::BROADCAST));
 }
 
@@ -337,7 +338,7 @@ fn the_longest_client_id_leaves_room_for_what_matters() {
     let mut writer = Writer::new(&head(mac), Kind::Discover);
     writer.option(option::CLIENT_ID, &[7; 255]);
     let offer = host.hear(&ask(mac, &writer.finish()), at(0)).unwrap();
-    let message = Message::read(frame::parse(&offer).unwrap().payload).unwrap();
+    let message = Message::read(v4::parse(&offer).unwrap().payload).unwrap();
     assert_eq!(message.option(option::CLIENT_ID), Some(&[7; 255][..]));
     assert_eq!(message.address(option::ROUTER), Some(HOST_IP));
     assert_eq!(message.address(option::SUBNET_MASK), Some(Ipv4Addr::new(255, 255, 255, 0)));
@@ -353,7 +354,7 @@ fn guests_are_told_where_to_look_up_names_and_what_to_boot() {
     });
     let mac = host.create("asks", asks());
     let offer = host.hear(&discover(mac, None), at(0)).unwrap();
-    let payload = frame::parse(&offer).unwrap().payload;
+    let payload = v4::parse(&offer).unwrap().payload;
     let message = Message::read(payload).unwrap();
     assert_eq!(message.option(option::DOMAIN), Some(&b"lab.example"[..]));
     let search = &b"\x03lab\x07example\0\xc0\x04"[..];

@@ -145,7 +145,7 @@ impl Engine {
     }
 
     /// Whether there may be a guest: a hypervisor runs, or somebody has the link open.
-    fn runs(&self, vm: &Vm, nic: &Nic) -> bool {
+    pub(super) fn runs(&self, vm: &Vm, nic: &Nic) -> bool {
         vm.life.pid().is_some()
             || nic.ifindex.is_some_and(|index| self.known.carriers.contains(&index))
     }

@@ -117,6 +117,7 @@ impl Engine {
         let vms = self.agenda.timed.iter().filter_map(|name| self.state.vms.get(name));
         vms.filter_map(|vm| vm.life.deadline())
             .chain(self.agenda.watch.deadline())
+            .chain(self.agenda.advertisements.deadline())
             .chain(self.known.probes.deadline())
             .min()
     }

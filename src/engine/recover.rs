@@ -24,6 +24,7 @@ impl Engine {
         let mut placed = record.clone();
         match free.and_then(|()| self.state.ledger.restore(&mut placed)) {
             Ok(()) => {
+                self.compare_prefixes(&record, &placed);
                 self.state.vms.insert(record.name.clone(), Vm::idle(placed));
                 Ok(())
             }
@@ -69,9 +70,10 @@ impl Engine {
         if ran { self.exited(name, Exit::Lost, None, now) } else { None }
     }
 
-    /// Starts the VMs with autostart, and those that the restart policy was about to start when the
+    /// Has guests told what they have, and starts the VMs with autostart, and those that the restart policy was about to start when the
     /// last daemon ended. The number of restarts in a row is not known any more.
     pub fn autostart(&mut self) {
+        self.advertise();
         for vm in self.state.vms.values().filter(|vm| vm.stranded.is_none()) {
             let (record, name) = (&vm.record, &vm.record.name);
             let exit = record.exit.unwrap_or(Exit::Lost);

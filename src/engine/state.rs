@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
+use crate::engine::advertise::Advertisements;
 use crate::engine::ledger::Ledger;
 use crate::engine::lifecycle::FollowUp;
 use crate::engine::names::Unheard;
@@ -52,6 +53,8 @@ pub(super) struct Agenda {
     pub(super) follow_ups: VecDeque<FollowUp>,
     /// Who waits until the host is free of everything.
     pub(super) teardown: Vec<Ticket>,
+    /// When guests are told of their router.
+    pub(super) advertisements: Advertisements,
     /// The next look at the kernel, and what is known of drift.
     pub(super) watch: Watch,
 }

@@ -1,5 +1,6 @@
 //! Whole stories told to the engine, with an executor that always says yes.
 
+mod advertise;
 mod expose;
 mod ipv6;
 mod lease;

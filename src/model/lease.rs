@@ -17,6 +17,10 @@ use super::record::{BootId, Record};
 
 /// The length of a lease in milliseconds.
 pub const LEASE_MS: u64 = 3_600_000;
+/// How long a guest that was told its IPv6 address may use it without being told again, in seconds:
+/// a week. The address is the VM's for as long as that exists, so this only bounds how long no
+/// daemon may run, and how soon a guest asks again.
+pub const ADDRESS6_S: u32 = 7 * 24 * 3600;
 /// How long an offer stands, in milliseconds.
 pub const OFFER_MS: u64 = 60_000;
 

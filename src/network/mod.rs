@@ -76,6 +76,12 @@ pub trait Network {
     /// Nobody is asked any more.
     fn end_arp(&mut self) {}
 
+    /// Sends a frame by the link of this index.
+    fn send_frame(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        let _ = (ifindex, frame);
+        Ok(())
+    }
+
     /// Whether there is work to do ahead, for which nobody waits yet.
     fn has_spare_work(&self) -> bool {
         false
@@ -151,6 +157,10 @@ impl Network for Box<dyn Network> {
 
     fn end_arp(&mut self) {
         self.as_mut().end_arp();
+    }
+
+    fn send_frame(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        self.as_mut().send_frame(ifindex, frame)
     }
 
     fn has_spare_work(&self) -> bool {

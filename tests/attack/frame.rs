@@ -58,7 +58,7 @@ impl Tag {
         if number(12) == Some(IPV6) {
             // Reserved bytes of neighbour discovery, perhaps behind another header.
             let direct = bytes.get(20) == Some(&ICMP6);
-            let of_discovery = |at: &usize| matches!(bytes.get(*at), Some(135 | 136));
+            let of_discovery = |at: &usize| matches!(bytes.get(*at), Some(133 | 135 | 136));
             let at = Some(if direct { 54 } else { 62 }).filter(of_discovery)?;
             return number(at + 6).filter(|number| *number > 0).map(Tag);
         }

@@ -13,6 +13,7 @@ const TO_ALL_NODES: Mac = [0x33, 0x33, 0, 0, 0, 1];
 /// Types of ICMPv6.
 pub(crate) const ECHO6: u8 = 128;
 const LISTENER_QUERY: u8 = 130;
+const ROUTER_SOLICITATION: u8 = 133;
 pub(crate) const ROUTER: u8 = 134;
 pub(crate) const SOLICITATION: u8 = 135;
 pub(crate) const ADVERTISEMENT: u8 = 136;
@@ -56,6 +57,7 @@ pub(crate) fn behind(header: u8, frame: &[u8]) -> Vec<u8> {
 pub(crate) fn all() -> Vec<Case> {
     let mut cases = ipv6_sources();
     cases.extend(discovery());
+    cases.extend(router_solicitations());
     cases
 }
 
@@ -211,6 +213,40 @@ fn discovery() -> Vec<Case> {
             },
             &[Asker, Other, Stranger],
         ),
+    ]
+}
+
+/// Questions for a router. The host's own answers are no matter here.
+fn router_solicitations() -> Vec<Case> {
+    const LAB: &[Party] = &[Asker, Other, Server];
+    type By = fn(&Cast) -> Ipv6Addr;
+    type Options = fn(&Cast) -> Vec<u8>;
+    const OWN: By = |c| link_local(c.mac(Stranger));
+    const THEIRS: By = |c| link_local(c.mac(Other));
+    const NOBODY: By = |_| Ipv6Addr::UNSPECIFIED;
+    const OWN_MAC: Options = |c| option(1, c.mac(Stranger));
+    const THEIR_MAC: Options = |c| option(1, c.mac(Other));
+    const NONE: Options = |_| Vec::new();
+    let asks = |from: By, options: Options| {
+        move |c: &Cast, tag: Tag| {
+            let body = [&[0, 0][..], &tag.0.to_be_bytes(), &options(c)].concat();
+            let packet = icmp6(from(c), ALL_NODES, ROUTER_SOLICITATION, &body);
+            ethernet(TO_ALL_NODES, c.mac(Stranger), IPV6, &packet)
+        }
+    };
+    let twice: Options = |c| [OWN_MAC(c), THEIR_MAC(c)].concat();
+    let hidden = |header: u8| move |c: &Cast, tag: Tag| behind(header, &asks(OWN, NONE)(c, tag));
+    vec![
+        case("who is my router", Stranger, asks(OWN, OWN_MAC), LAB),
+        case("the same without option", Stranger, asks(OWN, NONE), LAB),
+        case("the same without address", Stranger, asks(NOBODY, NONE), LAB),
+        case("who is a router, by nobody with an option", Stranger, asks(NOBODY, OWN_MAC), &[]),
+        case("who is another's router", Stranger, asks(THEIRS, OWN_MAC), &[]),
+        case("the same without option", Stranger, asks(THEIRS, NONE), &[]),
+        case("who is my router, with another's option", Stranger, asks(OWN, THEIR_MAC), &[]),
+        case("the same with a second option", Stranger, asks(OWN, twice), &[]),
+        case("who is my router, behind options", Stranger, hidden(DESTINATION), &[]),
+        case("the same in a fragment", Stranger, hidden(FRAGMENT), &[]),
     ]
 }
 

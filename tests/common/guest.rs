@@ -10,9 +10,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{read, write};
 use serde_json::Value;
 
-use volnet::dhcp::frame::{self, CLIENT_PORT, Datagram, Endpoints, SERVER_PORT};
 use volnet::dhcp::message::{Head, Kind, Message, Writer, option};
 use volnet::model::mac::Mac;
+use volnet::packet::v4::{self as frame, CLIENT_PORT, Datagram, Endpoints, SERVER_PORT};
 use volnet_ffi::tun::{NO_PI, TAP, Tun, VNET_HDR, open};
 
 use super::{PATIENCE, eventually, run};

@@ -129,13 +129,14 @@ impl Guest {
         guest
     }
 
-    /// Gives it the IPv6 address of its VM, and this router.
+    /// Gives it the IPv6 address of its VM, and this router, whatever it was told before.
     pub(crate) fn with_ipv6(self, vm: &Value, router: &str) -> Guest {
         let ip6 = vm["ip6"].as_str().unwrap_or_else(|| panic!("ip6 of {vm}"));
-        self.space.run(&format!("ip addr add {ip6}/64 dev eth0 nodad"));
-        self.space.run(&format!("ip route add default via {router}"));
-        eventually("a link-local address", || {
-            let addresses = self.space.run("ip -6 addr show dev eth0 scope link");
+        self.space.run("sysctl -qw net.ipv6.conf.eth0.accept_ra=0");
+        self.space.run(&format!("ip addr replace {ip6}/64 dev eth0 nodad"));
+        self.space.run(&format!("ip route replace default via {router}"));
+        eventually("its addresses", || {
+            let addresses = self.space.run("ip -6 addr show dev eth0");
             addresses.contains("fe80") && !addresses.contains("tentative")
         });
         self

@@ -391,6 +391,17 @@ fn scenarios() -> Vec<Scenario> {
             ],
         ),
         (
+            "a guest asks for its router, and is told again",
+            vec![create_and_start("a", spec()), Step::Settle],
+            vec![
+                lease("a", Word::Router),
+                lease("a", Word::Ipv6),
+                Step::Wait(12 * HALF_AN_HOUR),
+                Step::Kill,
+                Step::Start,
+            ],
+        ),
+        (
             "the guest of an ephemeral VM asks",
             vec![create("a", VmSpec { ephemeral: true, ..asks() })],
             vec![lease("a", Word::Get), lease("a", Word::Renew)],

@@ -34,6 +34,7 @@ pub(crate) enum Effect<'a> {
     Reap,
     Watch,
     AskArp,
+    SendFrame,
 }
 
 /// What goes wrong.
@@ -144,6 +145,7 @@ impl Effect<'_> {
             Effect::Rename | Effect::Unlink => &[EIO, EACCES, ENOSPC, EROFS],
             Effect::SyncDirectory => &[EIO, EMFILE, ENOSPC],
             Effect::AskArp => &[ENETDOWN, ENOBUFS],
+            Effect::SendFrame => &[ENOBUFS],
             _ => &[],
         }
     }
@@ -174,6 +176,7 @@ impl Effect<'_> {
             Effect::Reap => &[Refused, Crash(Before), Crash(After)],
             Effect::Lend | Effect::Clean => &[Crash(Before), Crash(After)],
             // Nothing changes by these: to end before one is to end after the one before.
+            Effect::SendFrame => &[Crash(Before)],
             Effect::Observe => &[Lost, Crash(Before)],
             // A question that is lost on its way changes nothing, and nobody says so.
             Effect::AskArp => &[Lost, Crash(Before), Crash(After)],

@@ -7,11 +7,14 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use volnet::dhcp::frame::{self, CLIENT_PORT, Datagram, Endpoints, SERVER_PORT};
 use volnet::dhcp::message::{Head, Kind, Message, Writer, option};
+use volnet::dhcp6;
 use volnet::model::mac::Mac;
 use volnet::model::name::VmName;
+use volnet::model::view::NicView;
 use volnet::model::view::VmView;
+use volnet::ndp;
+use volnet::packet::v4::{self as frame, CLIENT_PORT, Datagram, Endpoints, SERVER_PORT};
 
 /// What a guest does about its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,10 @@ pub(crate) enum Word {
     Renew,
     /// It gives it back.
     Release,
+    /// It asks for its router.
+    Router,
+    /// It asks for its IPv6 address.
+    Ipv6,
 }
 
 /// A NIC: its VM's name, when that was made, and its Ethernet address.
@@ -98,6 +105,38 @@ impl DhcpAnswer {
         let seconds = message.number(option::LEASE_TIME).unwrap_or_default();
         DhcpAnswer { kind: message.kind, ip: message.head.yiaddr, seconds }
     }
+}
+
+/// The guest asks for its router.
+pub(crate) fn solicit_router(mac: Mac) -> Vec<u8> {
+    ndp::fuzz::ask(mac, mac.link_local(), &[0; 4])
+}
+
+/// The guest asks for its IPv6 address, at once.
+pub(crate) fn solicit_address(mac: Mac) -> Vec<u8> {
+    let mut writer = dhcp6::message::Writer::new(dhcp6::message::Kind::Solicit, [1, 2, 3]);
+    writer.option(dhcp6::message::option::CLIENT_ID, &mac.0);
+    writer.option(dhcp6::message::option::RAPID_COMMIT, &[]);
+    writer.association(dhcp6::message::option::IA_NA, [1; 4], [0, 0], &[]);
+    dhcp6::fuzz::ask(mac, &writer.finish())
+}
+
+/// What is wrong with a frame that a guest got about its router.
+pub(crate) fn wrong_router(nic: &NicView, frame: &[u8]) -> Option<String> {
+    let (told, addresses) = ndp::fuzz::read(frame);
+    let own = nic.ip6.is_some_and(|ip6| told.prefix.contains(ip6));
+    let lost = told.prefix_s == 0 && (told.router_s > 0) == nic.ip6.is_some();
+    let well = addresses.to == nic.mac && (own && told.router_s > 0 && told.prefix_s > 0 || lost);
+    (!well).then(|| format!("the guest with {:?} was told {told:?}", nic.ip6))
+}
+
+/// What is wrong with a frame that a guest got about its IPv6 address.
+pub(crate) fn wrong_address(nic: &NicView, frame: &[u8]) -> Option<String> {
+    let (message, addresses) = dhcp6::fuzz::message(frame);
+    let leased: Vec<_> =
+        message.associations().flat_map(|it| it.addresses()).map(|(ip, _)| ip).collect();
+    let well = addresses.to == nic.mac && leased == nic.ip6.into_iter().collect::<Vec<_>>();
+    (!well).then(|| format!("the guest with {:?} was leased {leased:?}", nic.ip6))
 }
 
 /// The guest asks for any address.

@@ -204,6 +204,10 @@ fn event(dice: &mut Dice) -> Event {
     Event { step, faults }
 }
 
+/// What guests do about their addresses.
+const WORDS: [Word; 6] =
+    [Word::Get, Word::Get, Word::Renew, Word::Release, Word::Router, Word::Ipv6];
+
 fn step(dice: &mut Dice) -> Step {
     let vm = NAMES[dice.below(NAMES.len() as u64)];
     let timeout = [0, 1, 2_000, 30_000][dice.below(4)];
@@ -224,7 +228,7 @@ fn step(dice: &mut Dice) -> Step {
         57 => ask(Change::Teardown { dry_run: true, force: true }),
         58 => ask(Query::Get { name: name(vm) }),
         59 => ask(Query::List),
-        60..64 => lease(vm, [Word::Get, Word::Get, Word::Renew, Word::Release][dice.below(4)]),
+        60..64 => lease(vm, WORDS[dice.below(WORDS.len() as u64)]),
         64 | 65 => expose(vm, nic(dice), 8080 + dice.below(3) as u16),
         66 => unexpose(vm, 8080 + dice.below(3) as u16),
         67 => set_policy(vm, nic(dice), ["open", "internet", "none"][dice.below(3)]),

@@ -410,6 +410,12 @@ impl Sim {
         let views: Vec<_> = engine.into_iter().flat_map(|engine| engine.list(None)).collect();
         let served = |nic: &&NicView| nic.mode == Mode::Dhcp && nic.network == SERVED;
         let Some(vm) = views.iter().find(|vm| vm.name == *name) else { return };
+        if matches!(word, Word::Router | Word::Ipv6) {
+            if let Some(nic) = vm.nics.iter().find(|nic| nic.network == SERVED) {
+                self.ask_by_ipv6(nic, word);
+            }
+            return self.turn();
+        }
         let Some(nic) = vm.nics.iter().find(served) else { return };
         let (mac, whose) = (nic.mac, (name.clone(), vm.created_at, nic.mac));
         match (word, nic.ip) {
@@ -425,9 +431,39 @@ impl Sim {
                 self.leases.given_back(&whose);
                 self.hear(&lease::release(mac, ip), &whose);
             }
-            (Word::Renew | Word::Release, None) => {}
+            (Word::Renew | Word::Release, None) | (Word::Router | Word::Ipv6, _) => {}
         }
         self.turn();
+    }
+
+    /// A guest asks something of IPv6, which has an answer unless it asks too often.
+    fn ask_by_ipv6(&mut self, nic: &NicView, word: Word) {
+        let (now, mut answer) = (self.now(), None);
+        let frame = match word {
+            Word::Router => lease::solicit_router(nic.mac),
+            _ => lease::solicit_address(nic.mac),
+        };
+        self.with(|shell| answer = shell.guest_asks(SERVED, &frame, now));
+        let Some((link, frame)) = answer else { return };
+        assert_eq!(Some(link), nic.ifindex);
+        let wrong = match word {
+            Word::Router => lease::wrong_router(nic, &frame),
+            _ => lease::wrong_address(nic, &frame),
+        };
+        assert_eq!(wrong, None);
+    }
+
+    /// Looks at what guests were told without asking.
+    fn look_at_sent(&mut self) {
+        let sent = std::mem::take(&mut self.world.borrow_mut().sent);
+        let engine = self.shell.as_ref().map(|shell| shell.engine());
+        let views: Vec<_> = engine.into_iter().flat_map(|engine| engine.list(None)).collect();
+        for (link, frame) in sent {
+            let mut nics = views.iter().flat_map(|vm| &vm.nics);
+            // It may be gone since.
+            let Some(nic) = nics.find(|nic| nic.ifindex == Some(link)) else { continue };
+            assert_eq!(lease::wrong_router(nic, &frame), None);
+        }
     }
 
     /// The daemon hears a frame of a guest. Gives the answer.
@@ -659,6 +695,7 @@ impl Sim {
             self.with(|shell| shell.news(news, now));
         } else if due {
             self.with(|shell| shell.tick(now));
+            self.look_at_sent();
             let deadline = self.shell.as_ref().and_then(Shell::deadline);
             assert!(deadline.is_none_or(|at| now.mono < at), "{deadline:?} is not after {now:?}");
         } else {

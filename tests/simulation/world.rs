@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) disk: Memory,
     pub(crate) processes: FakeProcesses,
     pub(crate) lan: Lan,
+    /// The frames that guests got without asking, each with the index of its link.
+    pub(crate) sent: Vec<(u32, Vec<u8>)>,
     /// Effects so far.
     effects: usize,
     /// What goes wrong at which effect.
@@ -83,6 +85,7 @@ impl World {
             disk: Memory::new(RUNTIME),
             processes: FakeProcesses::default(),
             lan: Lan::default(),
+            sent: Vec::new(),
             effects: 0,
             faults: BTreeMap::new(),
             trace: None,
@@ -301,6 +304,20 @@ impl Network for Handle {
                 Fault::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
                 Fault::Lost => Ok(()),
                 other => unreachable!("{other:?} of a question"),
+            },
+        )
+    }
+
+    fn send_frame(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        self.effect(
+            Effect::SendFrame,
+            |world| {
+                world.sent.push((ifindex, frame.to_vec()));
+                Ok(())
+            },
+            |_, fault| match fault {
+                Fault::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
+                other => unreachable!("{other:?} of a frame"),
             },
         )
     }

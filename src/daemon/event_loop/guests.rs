@@ -1,16 +1,17 @@
-//! What the guests of a network ask: a packet socket on its bridge.
+//! What the guests of a network ask: packet sockets on its bridge.
 
 use std::io;
 
 use mio::Interest;
 
 use super::EventLoop;
-use crate::daemon::dhcp_socket::DhcpSocket;
+use crate::daemon::guest_socket::GuestSocket;
 use crate::daemon::source::Source;
 use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
 use crate::model::net::{Dhcp, Dns, NetworkConfig};
 use crate::network::Network;
+use crate::network::linux::packets::Questions;
 use crate::store::storage::Storage;
 
 impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
@@ -24,7 +25,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Opens the sockets for DHCP and names on new bridges. It does so only if the kernel is
+    /// Opens the sockets for what guests ask on new bridges. It does so only if the kernel is
     /// watched: a single request serves no guests, and a backend without a kernel has none.
     pub(super) fn listen_to_guests(&mut self) {
         for bridge in self.shell.take_bridges() {
@@ -33,26 +34,31 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             if network.dns == Dns::Builtin {
                 self.listen_for_names(&network);
             }
-            if network.dhcp != Dhcp::Builtin {
-                continue;
-            }
-            if let Some(key) = self.sources.guests_of(&network.name) {
+            for key in self.sources.guests_of(&network.name) {
                 // Closing it also removes it from the poll.
                 self.sources.remove(key);
             }
-            match self.listen_to(&network) {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-                Err(error) => {
-                    let name = &network.name;
-                    log::error!("network {name}: cannot receive DHCP from its guests: {error}");
+            let dhcp = (network.dhcp == Dhcp::Builtin).then_some(Questions::Dhcp);
+            let six = network.ipv6.map(|_| Questions::Ipv6);
+            for questions in dhcp.into_iter().chain(six) {
+                match self.listen_to(&network, questions) {
+                    Ok(()) => {}
+                    Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                    Err(error) => {
+                        let name = &network.name;
+                        let asked = match questions {
+                            Questions::Dhcp => "DHCP",
+                            Questions::Ipv6 => "questions of IPv6",
+                        };
+                        log::error!("network {name}: cannot receive {asked} from guests: {error}");
+                    }
                 }
             }
         }
     }
 
-    fn listen_to(&mut self, network: &NetworkConfig) -> io::Result<()> {
-        let socket = DhcpSocket::open(network)?;
+    fn listen_to(&mut self, network: &NetworkConfig, questions: Questions) -> io::Result<()> {
+        let socket = GuestSocket::open(network, questions)?;
         self.add(socket.descriptor(), Interest::READABLE, Source::Guests(Box::new(socket)))?;
         Ok(())
     }

@@ -49,6 +49,7 @@ use arp::Arp;
 use conntrack::{Conntrack, FlowSelector};
 use monitor::Monitor;
 use nft::Nft;
+use packets::Sender;
 use pool::TapPool;
 use socket::{Error, NetlinkFamily, Socket};
 use worker::Worker;
@@ -61,6 +62,8 @@ pub struct Linux {
     worker: Worker,
     /// Sockets for ARP by bridge, while all are asked there.
     arp: BTreeMap<String, Arp>,
+    /// The socket for frames that nobody has asked for, once there was one.
+    sender: Option<Sender>,
     pool: TapPool,
     /// Owner and queues of the last new tap, until it is attached.
     fresh: Option<(Option<u32>, bool)>,
@@ -73,7 +76,15 @@ impl Linux {
         let route = Socket::open(NetlinkFamily::Route)
             .map_err(|error| Failure::kernel("open", "rtnetlink", &error))?;
         let (worker, pool) = (Worker::default(), TapPool::new(pool));
-        Ok(Linux { route, nft: Nft::new()?, worker, arp: BTreeMap::new(), pool, fresh: None })
+        Ok(Linux {
+            route,
+            nft: Nft::new()?,
+            worker,
+            arp: BTreeMap::new(),
+            sender: None,
+            pool,
+            fresh: None,
+        })
     }
 
     /// Subscribes to news about changes by others.
@@ -96,6 +107,13 @@ impl Network for Linux {
 
     fn end_arp(&mut self) {
         self.arp.clear();
+    }
+
+    fn send_frame(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        match &self.sender {
+            Some(sender) => sender.send(ifindex, frame),
+            None => self.sender.insert(Sender::open()?).send(ifindex, frame),
+        }
     }
 
     fn backend(&self) -> &'static str {

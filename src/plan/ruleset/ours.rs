@@ -149,13 +149,9 @@ fn from_elsewhere(networks: &[&NetworkConfig]) -> Match {
     }
 }
 
-/// Sets that IPv4 and IPv6 share: bridges, pairs of bridges, and the `ports` of the host that
-/// guests reach there.
-fn shared_sets(
-    networks: &[&NetworkConfig],
-    has_nat: fn(&NetworkConfig) -> bool,
-    ports: fn(&NetworkConfig) -> BTreeSet<(u8, u16)>,
-) -> Vec<Set> {
+/// Sets that IPv4 and IPv6 share: bridges, pairs of bridges, and the ports of the host that guests
+/// reach there.
+fn shared_sets(networks: &[&NetworkConfig], has_nat: fn(&NetworkConfig) -> bool) -> Vec<Set> {
     let pairs = networks.iter().flat_map(|network| {
         let parts = networks.iter().filter(|other| other.whole == network.whole);
         parts.map(|part| vec![bridge(network), bridge(part)])
@@ -164,7 +160,7 @@ fn shared_sets(
     let nat = networks.iter().filter(|network| has_nat(network));
     let pings = networks.iter().filter(|network| network.host_services.contains(&Service::Ping));
     let services = networks.iter().flat_map(|network| {
-        ports(network).into_iter().map(|(protocol, port)| {
+        services(network).into_iter().map(|(protocol, port)| {
             vec![bridge(network), Value::Protocol(protocol), Value::Port(port)]
         })
     });
@@ -177,20 +173,16 @@ fn shared_sets(
     ]
 }
 
-/// The ports of the services of a network, each with the number of its protocol.
+/// The ports of the services of a network, and of volnet's own name server, each with the number of
+/// its protocol.
 fn services(network: &NetworkConfig) -> BTreeSet<(u8, u16)> {
     let services = network.host_services.iter().filter_map(|service| match service {
         Service::Ping => None,
         Service::Port(protocol, port) => Some((protocol.number(), *port)),
     });
-    services.collect()
-}
-
-/// Those, and the port of volnet's own name server.
-fn services_and_names(network: &NetworkConfig) -> BTreeSet<(u8, u16)> {
     let named = [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol.number(), NAME_SERVER));
     let own = named.into_iter().filter(|_| network.dns == Dns::Builtin);
-    services(network).into_iter().chain(own).collect()
+    services.chain(own).collect()
 }
 
 /// A connection from one of our bridges is not forwarded to another. A connection from outside is

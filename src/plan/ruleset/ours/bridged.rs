@@ -17,7 +17,8 @@
 //! - IPv6, if the network has it, must come from the guest's own addresses: the one that volnet
 //!   knows, and the link-local one with the same identifier. Neighbour discovery must state these,
 //!   and its link-layer options the guest's Ethernet address. A guest may look whether an address
-//!   of its own is a neighbour's (RFC 4862), and report to multicast routers before it has one.
+//!   of its own is a neighbour's (RFC 4862), and report to multicast routers and ask for its router
+//!   before it has one.
 //!   Router advertisements, redirects, multicast queries and DHCP servers are dropped;
 //! - everything else is dropped: VLAN tags, IEEE 802.3, and other EtherTypes.
 //!
@@ -115,6 +116,12 @@ const WITH_OPTION: Match = is_bytes(4, 3, (24 + 8) << 8 | 58);
 /// Type and length of the source and the target link-layer option (RFC 4861, 4.6.1).
 const SOURCE_OPTION: Match = is_bytes(64, 2, 0x0101);
 const TARGET_OPTION: Match = is_bytes(64, 2, 0x0201);
+/// Router solicitation, and before it its length without options, or with one (RFC 4861, 4.1).
+const ROUTER_SOLICITATION: Match = is(PacketField::Icmp6Type, 133);
+const NO_ROUTER_SOLICITATION: Match = is_not(PacketField::Icmp6Type, 133);
+const PLAIN_ROUTER_SOLICITATION: Match = is_bytes(4, 3, 8 << 8 | 58);
+const NAMED_ROUTER_SOLICITATION: Match = is_bytes(4, 3, (8 + 8) << 8 | 58);
+const ITS_OPTION: Match = is_bytes(48, 2, 0x0101);
 /// Router advertisement and redirect (RFC 4861).
 const NO_ROUTER: Match = is_not(PacketField::Icmp6Type, 134);
 const NO_REDIRECT: Match = is_not(PacketField::Icmp6Type, 137);
@@ -134,6 +141,8 @@ const DHCP_YOURS: [Bytes; 2] = parts(Layer::Transport, 8 + 16, 4);
 const IP6_SOURCE: [Bytes; 3] = thirds(8);
 const TARGET: [Bytes; 3] = thirds(48);
 const OPTION_ETHER: [Bytes; 2] = parts(Layer::Network, 66, 6);
+/// The address in the option of a router solicitation.
+const ITS_OPTION_ETHER: [Bytes; 2] = parts(Layer::Network, 50, 6);
 
 /// Bytes of the network header that have this value.
 const fn is_bytes(offset: u8, length: u8, value: u64) -> Match {
@@ -306,6 +315,7 @@ fn from_guests() -> Vec<Rule> {
     rules.extend(ipv4());
     rules.extend(arp());
     rules.extend(ipv6());
+    rules.extend(router_solicitations());
     rules.push(rule([], Verdict::Drop));
     rules
 }
@@ -376,7 +386,14 @@ fn ipv6() -> [Rule; 12] {
     };
     let later = |of| rule([IPV6, of, NEXT_IS_FRAGMENT, LATER_FRAGMENT, own()], Verdict::Accept);
     let from_none = || from(Ipv6Addr::UNSPECIFIED);
-    let harmless = [NO_LISTENER_QUERY, NO_ROUTER, NO_SOLICITATION, NO_ADVERTISEMENT, NO_REDIRECT];
+    let harmless = [
+        NO_LISTENER_QUERY,
+        NO_ROUTER_SOLICITATION,
+        NO_ROUTER,
+        NO_SOLICITATION,
+        NO_ADVERTISEMENT,
+        NO_REDIRECT,
+    ];
     [
         rule([IPV6, NOT_UDP, NOT_ICMP6, NOT_AUTHENTICATED, own()], Verdict::Accept),
         rule([IPV6, UDP, TO_DHCP6_CLIENT], Verdict::Drop),
@@ -393,6 +410,26 @@ fn ipv6() -> [Rule; 12] {
         },
         later(ICMP6),
         rule([IPV6, ICMP6, LISTENER_REPORT, from_none()], Verdict::Accept),
+    ]
+}
+
+/// The question of a guest for its router: from its own address, with its own Ethernet address or
+/// none, or before it has an address.
+fn router_solicitations() -> [Rule; 3] {
+    use PacketField::InLink;
+    const SOURCE: &[PacketField] = &address6(IP6_SOURCE);
+    const OPTION: &[PacketField] = &mac(ITS_OPTION_ETHER, InLink);
+    let (own, own_option) = (|| within(SOURCE, "guests6"), within(OPTION, "macs"));
+    let plain = [IPV6, PLAIN_ROUTER_SOLICITATION, ROUTER_SOLICITATION];
+    let named = [IPV6, NAMED_ROUTER_SOLICITATION, ROUTER_SOLICITATION];
+    let accept = |form: &[Match], matches: &[Match]| Rule {
+        matches: [form, matches].concat(),
+        verdict: Verdict::Accept,
+    };
+    [
+        accept(&plain, &[own()]),
+        accept(&plain, &[from(Ipv6Addr::UNSPECIFIED)]),
+        accept(&named, &[ITS_OPTION, own_option, own()]),
     ]
 }
 

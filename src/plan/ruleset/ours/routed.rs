@@ -18,7 +18,7 @@ use super::{
     Chain, ChainKind, Family, Field, Hook, ICMP, Match, NAME_SERVER, NetworkConfig,
     PRIORITY_FILTER, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Value, Verdict, bridge,
     exposed, filter, from_elsewhere, is, is_service, keep_apart, masked, outside, policies,
-    prefixes, rule, services_and_names, set, shared_sets, within,
+    prefixes, rule, set, shared_sets, within,
 };
 
 use crate::model::limits::Rate;
@@ -29,11 +29,11 @@ const PRIORITY_SOURCE_NAT: i32 = 100;
 /// 169.254.0.0/16 (RFC 3927).
 const LINK_LOCAL: Match = masked(PacketField::IpDestination, 0xffff_0000, 0xa9fe_0000);
 /// Questions for names by UDP (RFC 1035, 4.2.1).
-const TO_NAME_SERVER: Match = is(PacketField::DestinationPort, NAME_SERVER as u64);
+pub(super) const TO_NAME_SERVER: Match = is(PacketField::DestinationPort, NAME_SERVER as u64);
 /// Questions a second that one guest may ask the host. All guests of a network share a queue.
-const QUESTION_RATE: Rate = Rate { per_second: 1000, burst: 1000 };
+pub(super) const QUESTION_RATE: Rate = Rate { per_second: 1000, burst: 1000 };
 /// How long a guest that asks nothing is kept.
-const QUESTION_TIMEOUT_S: u32 = 10;
+pub(super) const QUESTION_TIMEOUT_S: u32 = 10;
 /// `ICMP_ECHO` (linux/icmp.h).
 const ECHO: Match = is(PacketField::IcmpType, 8);
 
@@ -46,7 +46,7 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
         [network.host_ip, network.subnet.broadcast(), Ipv4Addr::BROADCAST]
             .map(|address| vec![bridge(network), Value::Address(address.into())])
     });
-    let mut sets = shared_sets(networks, |network| network.nat, services_and_names);
+    let mut sets = shared_sets(networks, |network| network.nat);
     sets.push(prefixes("subnets", nat));
     sets.extend(exposed::sets(networks));
     sets.extend(policies::sets(policies::IPV4, networks, policies));

@@ -10,10 +10,11 @@
 
 use std::net::Ipv6Addr;
 
+use super::routed::{QUESTION_RATE, QUESTION_TIMEOUT_S, TO_NAME_SERVER};
 use super::{
     Chain, ChainKind, Family, Field, Hook, ICMP6, Match, NetworkConfig, PRIORITY_FILTER,
-    PacketField, Rule, TABLE, Table, Value, Verdict, bridge, exposed, filter, from_elsewhere, is,
-    is_service, keep_apart, of_prefix, outside, policies, prefixes6, rule, services, set,
+    PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Value, Verdict, bridge, exposed, filter,
+    from_elsewhere, is, is_service, keep_apart, of_prefix, outside, policies, prefixes6, rule, set,
     shared_sets, within,
 };
 use crate::model::policy::Policy;
@@ -57,18 +58,19 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
     Table { family: Family::Ip6, name: TABLE, owned, sets: sets(networks, policies), chains }
 }
 
-fn sets(networks: &[&NetworkConfig], policies: &[Policy]) -> Vec<super::Set> {
+fn sets(networks: &[&NetworkConfig], policies: &[Policy]) -> Vec<Set> {
     let has_nat = |network: &NetworkConfig| network.ipv6.is_some_and(|ipv6| ipv6.nat);
     let answers = networks.iter().filter_map(|network| Some((network, network.ipv6?)));
     let answers = answers.flat_map(|(network, ipv6)| {
         [ipv6.host, network.mac.link_local(), ALL_NODES]
             .map(|address| vec![bridge(network), Value::Address(address.into())])
     });
-    // volnet answers for names by IPv4 alone.
-    let mut sets = shared_sets(networks, has_nat, services);
+    let mut sets = shared_sets(networks, has_nat);
     sets.push(prefixes6("subnets", networks.iter().copied().filter(|network| has_nat(network))));
     sets.extend(exposed::sets6(networks));
     sets.push(set("answers", &[Field::Link, Field::Ipv6], answers.collect()));
+    let kind = SetKind::Learned { timeout_s: QUESTION_TIMEOUT_S };
+    sets.push(Set { kind, ..set("questions", &[Field::Ipv6], Vec::new()) });
     sets.extend(policies::sets(policies::IPV6, networks, policies));
     sets
 }
@@ -94,7 +96,12 @@ fn answered() -> Vec<Rule> {
     use PacketField::{InLink, Ip6Destination};
     let icmp = |kind| [ICMP6, is(PacketField::Icmp6Type, kind)];
     let [icmp6, echo] = icmp(ECHO);
-    let mut rules = vec![rule([Match::Established], Verdict::Accept)];
+    let fields = &[PacketField::Ip6Source];
+    let too_many = Match::Faster { fields, set: "questions", rate: QUESTION_RATE };
+    let mut rules = vec![
+        rule([UDP, TO_NAME_SERVER, too_many], Verdict::Drop),
+        rule([Match::Established], Verdict::Accept),
+    ];
     rules.extend(NEIGHBOURLY.map(|kind| rule(icmp(kind), Verdict::Accept)));
     rules.extend([
         rule([outside(&[InLink, Ip6Destination], "answers")], Verdict::Drop),

@@ -1,28 +1,23 @@
 //! The frame around a message: Ethernet, IPv4 and UDP (IEEE 802.3, RFC 791, RFC 768).
 //!
 //! A socket of the IP stack cannot reach a client without an address, so volnet reads and writes
-//! whole frames. It always writes complete checksums: a DHCP client reads raw frames and drops a
-//! frame whose checksum is left to the network card.
+//! whole frames.
 
 use std::net::Ipv4Addr;
 
-use super::Malformed;
+use super::{ETHER, Malformed, PROTOCOL_UDP, UDP, field, fold, mac, sum, word};
 use crate::model::mac::Mac;
 
-/// The port that servers listen on.
+/// The port that DHCP servers listen on (RFC 2131).
 pub const SERVER_PORT: u16 = 67;
-/// The port that clients listen on.
+/// The port that their clients listen on.
 pub const CLIENT_PORT: u16 = 68;
 
-/// Destination, source, EtherType.
-const ETHER: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 /// An IPv4 header without options.
 const IP: usize = 20;
-const UDP: usize = 8;
 /// Bytes around the payload of a frame that [`build`] makes.
 const AROUND: usize = ETHER + IP + UDP;
-const PROTOCOL_UDP: u8 = 17;
 /// More fragments, and the offset of this one.
 const FRAGMENT: u16 = 0x3fff;
 const HOPS: u8 = 64;
@@ -88,7 +83,7 @@ pub fn parse(frame: &[u8]) -> Result<Datagram<'_>, Malformed> {
     })
 }
 
-/// Makes a frame around a payload, which is at most [`super::message::BYTES_MAX`] long.
+/// Makes a frame around a payload, which is much shorter than 64 KiB.
 pub fn build(datagram: &Datagram<'_>) -> Vec<u8> {
     let Endpoints { from, to, source, destination } = datagram.addresses;
     let segment_length = (UDP + datagram.payload.len()) as u16;
@@ -134,37 +129,8 @@ fn pseudo(source: Ipv4Addr, destination: Ipv4Addr, length: u16) -> u32 {
     sum(&source.octets()) + sum(&destination.octets()) + u32::from(PROTOCOL_UDP) + u32::from(length)
 }
 
-/// The sum of the 16-bit words; the last is padded with zero. 64 KiB cannot overflow it.
-fn sum(bytes: &[u8]) -> u32 {
-    let word =
-        |pair: &[u8]| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-    bytes.chunks(2).map(word).sum()
-}
-
-/// Adds the carry (RFC 1071).
-fn fold(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    ((once & 0xffff) + (once >> 16)) as u16
-}
-
-fn word(bytes: &[u8], at: usize) -> Result<u16, Malformed> {
-    bytes
-        .get(at..)
-        .and_then(<[u8]>::first_chunk)
-        .map(|two| u16::from_be_bytes(*two))
-        .ok_or(Malformed::Cut)
-}
-
 fn ip(bytes: &[u8], at: usize) -> Result<Ipv4Addr, Malformed> {
-    bytes
-        .get(at..)
-        .and_then(<[u8]>::first_chunk::<4>)
-        .map(|four| Ipv4Addr::from(*four))
-        .ok_or(Malformed::Cut)
-}
-
-fn mac(bytes: &[u8], at: usize) -> Result<Mac, Malformed> {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map(|six| Mac(*six)).ok_or(Malformed::Cut)
+    field(bytes, at).map(|four: [u8; 4]| four.into())
 }
 
 #[cfg(test)]

@@ -1,27 +1,27 @@
-//! Where the guests of one network are heard.
+//! Where the guests of one network are heard when they ask for addresses or for their router.
 
 use std::io;
 use std::os::fd::RawFd;
 
 use crate::model::net::NetworkConfig;
-use crate::network::linux::packets::{FRAME_MAX, Packets};
+use crate::network::linux::packets::{FRAME_MAX, Packets, Questions};
 
 /// Frames that are answered in one turn of the loop.
 const FRAMES_PER_TURN: usize = 64;
 
-/// The socket for what guests of a network ask.
+/// A socket for what guests of a network ask.
 #[derive(Debug)]
-pub(super) struct DhcpSocket {
+pub(super) struct GuestSocket {
     /// The network's name.
     pub(super) network: String,
     packets: Packets,
 }
 
-impl DhcpSocket {
+impl GuestSocket {
     /// Listens on the bridge of a network, which has to be there.
-    pub(super) fn open(network: &NetworkConfig) -> io::Result<DhcpSocket> {
-        let packets = Packets::open(&network.bridge)?;
-        Ok(DhcpSocket { network: network.name.clone(), packets })
+    pub(super) fn open(network: &NetworkConfig, questions: Questions) -> io::Result<GuestSocket> {
+        let packets = Packets::open(&network.bridge, questions)?;
+        Ok(GuestSocket { network: network.name.clone(), packets })
     }
 
     /// What is to be waited for.

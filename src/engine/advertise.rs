@@ -1,0 +1,121 @@
+//! When guests are told of their router ([`crate::ndp`]).
+//!
+//! A guest that asks is answered at once, at a limited rate. What it was told ends some time, so it
+//! is told again before: one timer for all guests, [`AGAIN_MS`] apart, so that a guest may miss two
+//! of three. The timer runs only while a guest runs that was told. So a host without IPv6 is not
+//! woken, and another one four times a day.
+//!
+//! When the daemon starts, all guests that run are told: the settings may be new. A guest whose
+//! network has lost its prefix since the last daemon is told that, too: its addresses there are
+//! over, and so is its router if the network has no IPv6 any more.
+
+use std::net::Ipv6Addr;
+
+use crate::engine::decide::{Decision, Engine, Write};
+use crate::model::clock::Now;
+use crate::model::mac::Mac;
+use crate::model::name::VmName;
+use crate::model::prefix::Prefix;
+use crate::model::record::Record;
+
+/// Milliseconds until all guests are told again. It is less than a third of the time that a router
+/// counts ([`crate::ndp`]).
+pub const AGAIN_MS: u64 = 6 * 3_600_000;
+
+/// The length of the prefix of a network (RFC 4291, 2.5.1).
+const PREFIX_LENGTH: u8 = 64;
+
+/// What is to come of advertisements.
+#[derive(Debug, Default)]
+pub struct Advertisements {
+    /// When all guests are told again, by the monotonic clock; `None` while none was told.
+    due: Option<u64>,
+    /// The prefixes that interfaces have lost: the VM, the index of the interface, and the prefix.
+    lost: Vec<(VmName, usize, Prefix<Ipv6Addr>)>,
+}
+
+/// A guest that is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its VM.
+    pub vm: VmName,
+    /// Its network.
+    pub network: String,
+    /// The Ethernet address of its interface there.
+    pub mac: Mac,
+    /// The prefix that is over; `None`: it is told what it has.
+    pub lost: Option<Prefix<Ipv6Addr>>,
+}
+
+impl Advertisements {
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.due
+    }
+}
+
+impl Engine {
+    /// Finds which prefixes a VM has lost between its record and its place now.
+    pub(super) fn compare_prefixes(&mut self, written: &Record, placed: &Record) {
+        let nics = written.nics.iter().zip(&placed.nics).enumerate();
+        let lost = nics.filter_map(|(index, (then, now))| {
+            let prefix = Prefix::containing(then.ip6?, PREFIX_LENGTH)?;
+            let stands = now.ip6.is_some_and(|ip6| prefix.contains(ip6));
+            (!stands).then(|| (written.name.clone(), index, prefix))
+        });
+        self.agenda.advertisements.lost.extend(lost);
+    }
+
+    /// Has all guests told as soon as possible, if there may be one.
+    pub(super) fn advertise(&mut self) {
+        let vms = &self.state.vms;
+        let mut nics = vms.values().flat_map(|vm| &vm.record.nics);
+        let agenda = &mut self.agenda.advertisements;
+        if nics.any(|nic| nic.ip6.is_some()) || !agenda.lost.is_empty() {
+            agenda.due = Some(0);
+        }
+    }
+
+    /// A guest was told because it asked.
+    pub fn advertised(&mut self, now: Now) {
+        self.agenda.advertisements.due.get_or_insert(now.mono + AGAIN_MS);
+    }
+
+    /// The guest of a VM was told which prefix it has lost: from now on its record says what it has.
+    pub fn told_of_lost(&self, name: &VmName) -> Option<Decision> {
+        let vm = self.state.vms.get(name)?;
+        Some(Decision::of(vm, None, Write::Put, vm.clone()))
+    }
+
+    /// The guests that are to be told now. Those that have lost a prefix are told that first.
+    pub fn advertisements_due(&mut self, now: Now) -> Vec<Told> {
+        if self.agenda.advertisements.due.is_none_or(|due| due > now.mono) {
+            return Vec::new();
+        }
+        let mut told = Vec::new();
+        for (vm, index, prefix) in std::mem::take(&mut self.agenda.advertisements.lost) {
+            let Some(vm) = self.state.vms.get(&vm) else { continue };
+            let nic = vm.record.nics.get(index).filter(|nic| self.runs(vm, nic));
+            told.extend(nic.map(|nic| Told {
+                vm: vm.record.name.clone(),
+                network: nic.network.clone(),
+                mac: nic.mac,
+                lost: Some(prefix),
+            }));
+        }
+        let nics = self.placed().flat_map(|vm| vm.record.nics.iter().map(move |nic| (vm, nic)));
+        let running = nics.filter(|(vm, nic)| nic.ip6.is_some() && self.runs(vm, nic));
+        let running: Vec<Told> = running
+            .map(|(vm, nic)| Told {
+                vm: vm.record.name.clone(),
+                network: nic.network.clone(),
+                mac: nic.mac,
+                lost: None,
+            })
+            .collect();
+        let again = (!running.is_empty()).then(|| now.mono + AGAIN_MS);
+        told.extend(running);
+        self.agenda.advertisements.due = again;
+        told
+    }
+}
