@@ -104,7 +104,12 @@ fn ask(name: &str, kind: TYPE) -> String {
 
 /// Asks the gateway by TCP, all names on one connection.
 fn ask_tcp(names: &[&str]) -> Vec<String> {
-    let mut stream = TcpStream::connect((GATEWAY, 53)).unwrap();
+    ask_tcp_of(GATEWAY.into(), names)
+}
+
+/// The same of another server.
+fn ask_tcp_of(server: IpAddr, names: &[&str]) -> Vec<String> {
+    let mut stream = TcpStream::connect((server, 53)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     for name in names {
         let message = question(name, TYPE::A);
@@ -342,6 +347,64 @@ fn guests_find_each_other_as_they_come_and_go() {
         daemon.call("Setup", json!({}));
         let web = create(&daemon, "web", json!({}));
         inside(&web, || assert_eq!(ask("web.volnet", TYPE::A), ip(&web), "on the new bridge"));
+    });
+}
+
+#[test]
+fn names_are_answered_by_ipv6() {
+    in_namespace(|| {
+        let daemon = on_a_host(
+            "nameserver 127.0.0.53\n",
+            &json!({ "networks": [{ "ipv6": true },
+                { "name": "other", "bridge": "vbr1", "subnet": "10.9.0.0/24", "ipv6": true }] }),
+        );
+        let stub = Stub::at(STUB);
+        let networks = daemon.call("Networks", json!({}))["parameters"]["networks"].take();
+        let host = |at: usize| networks[at]["host_ip6"].as_str().expect("an address").to_string();
+        assert_eq!(networks[0]["name_servers"], json!([GATEWAY.to_string(), host(0)]));
+        let [server, elsewhere] = [0, 1].map(|at| host(at).parse::<IpAddr>().unwrap());
+        let (web, db) = (create(&daemon, "web", json!({})), create(&daemon, "db", json!({})));
+        let ask = |name: &str, kind| ask_for(PATIENCE, server, name, kind).expect("an answer");
+        inside(&web, || {
+            eventually("an address and a router", || {
+                let addresses = run("ip -6 addr show dev eth0");
+                let own = web["ip6"].as_str().expect("an address");
+                addresses.contains(own) && !addresses.contains("tentative")
+            });
+            assert_eq!(ask("db.volnet", TYPE::A), ip(&db));
+            assert_eq!(ask("db.volnet", TYPE::AAAA), db["ip6"]);
+            assert_eq!(ask("gateway.volnet", TYPE::AAAA), server.to_string());
+            assert_eq!(ask("nobody.volnet", TYPE::AAAA), "no name");
+            assert_eq!(stub.asked(), [""; 0]);
+            assert_eq!(ask("www.example", TYPE::A), "203.0.113.5");
+            assert_eq!(ask_tcp_of(server, &["db.volnet", "nobody.volnet"]), [&ip(&db), "no name"]);
+            let nothing = ask_for(SILENCE, elsewhere, "db.volnet", TYPE::A);
+            assert_eq!(nothing, None, "the host answers on its address in the network alone");
+        });
+        // The host itself.
+        assert_eq!(ask("db.volnet", TYPE::AAAA), db["ip6"]);
+        assert_eq!(
+            ask_tcp_of(elsewhere, &["db.volnet", "gateway.volnet"]),
+            ["no name", "10.9.0.1"]
+        );
+    });
+}
+
+#[test]
+fn a_question_from_an_address_that_moves_is_answered_if_it_does_not_matter_who_asks() {
+    in_namespace(|| {
+        let daemon = on_a_host("nameserver 127.0.0.53\n", &json!({}));
+        let moves = "192.168.127.200";
+        let one = create(&daemon, "one", json!({ "addresses": [moves] }));
+        create(&daemon, "two", json!({ "addresses": [moves] }));
+        as_guest(&one, || {
+            run(&format!("ip addr add {moves}/24 dev eth0"));
+            assert_eq!(ask("one.volnet", TYPE::A), ip(&one));
+            daemon.call("SetPolicy", json!({ "name": "two", "policy": "none" }));
+            assert_eq!(ask_for(SILENCE, GATEWAY.into(), "one.volnet", TYPE::A), None);
+            daemon.call("Delete", json!({ "name": "two" }));
+            assert_eq!(ask("one.volnet", TYPE::A), ip(&one));
+        });
     });
 }
 

@@ -486,6 +486,12 @@ impl Ledger {
         account.owners6.get(&ip)
     }
 
+    /// Whether this address of a network is movable.
+    pub fn is_movable(&self, network: &str, ip: Ipv4Addr) -> bool {
+        let account = self.networks.iter().find(|account| account.config.name == network);
+        account.is_some_and(|account| account.movable.contains_key(&ip))
+    }
+
     /// The VMs with an interface on a whole network that are called `label`, in lower case, but
     /// have another name: it differs in case, or has a dot or underscore where the label has a
     /// hyphen ([`host_name`]). In the order of their names.

@@ -10,6 +10,7 @@
 //! - a policy is found by the sender's address, and by that alone nobody can say which of the VMs
 //!   sent a packet. So the VMs of one address should have the same policy. As long as they do not,
 //!   the address has the policy [`NONE`], and `check` says so;
+//! - a question for names from the address is answered if it makes no difference which VM asks;
 //! - the kernel's memory of the address is deleted when its first VM comes and when its last one
 //!   goes. In between it belongs to the same service.
 //!
@@ -20,10 +21,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::engine::decide::Engine;
+use crate::engine::names::Asker;
 use crate::engine::stranded;
 use crate::model::name::VmName;
+use crate::model::net::NetworkConfig;
 use crate::model::policy::NONE;
 use crate::model::record::Record;
+use crate::model::traffic::InForce;
 use crate::plan::op::{Handover, Op, Plan};
 use crate::plan::ruleset::{self, Element};
 
@@ -61,6 +65,26 @@ impl Engine {
             (ip, users.into_iter().map(|(_, name)| name).collect())
         };
         disputed.map(named).collect()
+    }
+
+    /// Who asks from a movable address. One of its VMs does, and nobody can say which. So it counts
+    /// as the first by name if that makes no difference: all have the same policy, and each may
+    /// know of all others. If not, nobody asks.
+    pub(super) fn movable_asker(&self, network: &NetworkConfig, ip: Ipv4Addr) -> Option<Asker<'_>> {
+        let ledger = &self.state.ledger;
+        let own = ledger.network(&network.name).filter(|own| ledger.is_movable(&own.name, ip))?;
+        let interfaces =
+            self.placed().flat_map(|vm| vm.record.interfaces().map(move |it| (vm, it)));
+        let users = interfaces
+            .filter(|(_, (nic, spec))| nic.network == own.name && spec.addresses.contains(&ip));
+        let mut askers =
+            users.map(|(vm, (nic, spec))| (&vm.record.name, self.traffic(nic, spec, own)));
+        let (vm, first) = askers.next()?;
+        let is_alone = |(other, traffic): (&VmName, InForce<'_>)| {
+            other == vm || traffic.policy == first.policy && !traffic.isolated && !first.isolated
+        };
+        let policy = self.host.policies.iter().find(|policy| policy.name == first.policy);
+        askers.all(is_alone).then_some(Asker::Guest { vm, isolated: first.isolated, policy })
     }
 
     /// What deletes the kernel's memory of those movable addresses of a VM that no other VM names.

@@ -78,7 +78,10 @@ impl Engine {
         if network.is_host(address) {
             return Some(Asker::Host);
         }
-        let vm = self.vm_at(network, address)?;
+        let Some(vm) = self.vm_at(network, address) else {
+            let IpAddr::V4(ip) = address else { return None };
+            return self.movable_asker(network, ip);
+        };
         let (nic, spec) = vm.record.interfaces().find(|(nic, _)| has(nic, network, address))?;
         let own = self.state.ledger.network(&nic.network)?;
         let traffic = self.traffic(nic, spec, own);
@@ -135,7 +138,7 @@ impl Engine {
     pub fn name_servers(&self, network: &NetworkConfig) -> Vec<IpAddr> {
         match &network.dns {
             Dns::Builtin if self.why_unheard(network).is_none() => {
-                vec![network.host_ip.into()]
+                network.host_addresses().collect()
             }
             Dns::Servers(servers) => servers.clone(),
             Dns::Builtin | Dns::Off => {

@@ -1,7 +1,7 @@
 //! The sockets on which the guests of a network are heard.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -42,18 +42,22 @@ impl AsFd for Listening {
 
 /// The sockets of a network. Needs CAP_NET_BIND_SERVICE.
 pub(super) fn open(network: &NetworkConfig) -> io::Result<Vec<Listening>> {
-    let listening =
-        |kind| Ok(Listening { network: network.name.clone(), listener: listener(network, kind)? });
-    [Type::DGRAM, Type::STREAM].into_iter().map(listening).collect()
+    let listening = |ip, kind| {
+        let listener = listener(network, ip, kind)?;
+        Ok(Listening { network: network.name.clone(), listener })
+    };
+    let addresses = network.host_addresses();
+    addresses.flat_map(|ip| [Type::DGRAM, Type::STREAM].map(|kind| listening(ip, kind))).collect()
 }
 
-fn listener(network: &NetworkConfig, kind: Type) -> io::Result<Listener> {
-    let socket = Socket::new(Domain::IPV4, kind, None)?;
+fn listener(network: &NetworkConfig, ip: IpAddr, kind: Type) -> io::Result<Listener> {
+    let address = SocketAddr::from((ip, PORT));
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
     socket.set_nonblocking(true)?;
     setsockopt(&socket, sockopt::BindToDevice, &network.bridge.as_str().into())?;
-    // The address may come a moment later, or be removed and put back.
+    // The address may come a moment later, or be removed and put back. This is so for an IPv6
+    // socket, too (net/ipv6/ipv6_sockglue.c passes `SOL_IP` on).
     setsockopt(&socket, sockopt::IpFreebind, &true)?;
-    let address = SocketAddr::from(SocketAddrV4::new(network.host_ip, PORT));
     if kind == Type::DGRAM {
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
         socket.bind(&address.into())?;
