@@ -150,8 +150,8 @@ fn keep(open: &mut BTreeMap<Key, Vec<u8>>, next: Next<(u8, u8)>) -> u32 {
     }
 }
 
-/// Says where names and records differ: who has an address is found by it, nobody else is, and a VM
-/// is found by its name.
+/// Says where names and records differ: who has an address is found by it and asks from it, nobody
+/// else is or does, and a VM is found by its name.
 pub fn disagreement(engine: &Engine) -> Option<String> {
     let placed: Vec<_> = engine.vms().filter(|vm| vm.stranded.is_none()).collect();
     for network in engine.configured() {
@@ -175,7 +175,17 @@ pub fn disagreement(engine: &Engine) -> Option<String> {
                 Some(Asker::Host) => Owner::Host,
                 Some(Asker::Guest { vm, .. }) => Owner::Vm(vm),
             };
-            if (found, asks) != (owner, owner) {
+            // Of an address that moves, one of the VMs that may use it asks.
+            let may_move = |vm: &VmName| {
+                let named = placed.iter().find(|it| it.record.name == *vm);
+                named.is_some_and(|vm| {
+                    vm.record.interfaces().any(|(nic, spec)| {
+                        nic.network == network.name && spec.addresses.contains(&address)
+                    })
+                })
+            };
+            let moves = matches!(asks, Owner::Vm(vm) if may_move(vm));
+            if found != owner || asks != owner && !(owner == Owner::Nobody && moves) {
                 return Some(format!(
                     "{address} is {owner:?}, not {found:?}, and asks as {asks:?}"
                 ));
