@@ -9,8 +9,8 @@
 //!
 //! - [`crate::packet::v6`] and [`message`] are the codec. They borrow, are bounded, and trust no
 //!   length.
-//! - [`query`] accepts a message as a query of a guest if it goes to all servers of the link and has
-//!   the identifiers that its kind must have.
+//! - [`query`] accepts a message as a query of a guest if it goes to all servers of the link and
+//!   has the identifiers that its kind must have.
 //! - [`respond()`] chooses the answer, and [`reply`] writes it.
 //!
 //! **It has no state.** The address of a guest follows from its network and its Ethernet address,

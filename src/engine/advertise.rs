@@ -81,7 +81,8 @@ impl Engine {
         self.agenda.advertisements.due.get_or_insert(now.mono + AGAIN_MS);
     }
 
-    /// The guest of a VM was told which prefix it has lost: from now on its record says what it has.
+    /// The guest of a VM was told which prefix it has lost. From now on its record says what it
+    /// has.
     pub fn told_of_lost(&self, name: &VmName) -> Option<Decision> {
         let vm = self.state.vms.get(name)?;
         Some(Decision::of(vm, None, Write::Put, vm.clone()))

@@ -83,7 +83,9 @@ fn a_guest_is_told_its_router_prefix_mtu_and_names() {
 
 proptest! {
     #[test]
-    fn an_advertisement_is_read_as_it_was_meant(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn an_advertisement_is_read_as_it_was_meant(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
         advertising(&bytes);
     }
 }
