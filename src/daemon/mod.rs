@@ -12,13 +12,13 @@ mod checksums;
 #[cfg(target_os = "linux")]
 mod client;
 mod conduct;
-#[cfg(target_os = "linux")]
 mod doubt;
 #[cfg(target_os = "linux")]
 mod event_loop;
 #[cfg(all(target_os = "linux", any(test, feature = "testing")))]
 pub mod fuzz;
 mod group_commit;
+#[cfg(target_os = "linux")]
 mod guest_socket;
 mod guests;
 mod heal;
