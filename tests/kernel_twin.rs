@@ -25,7 +25,7 @@ use volnet::network::execute::execute;
 use volnet::network::fake::Fake;
 use volnet::network::linux::Linux;
 use volnet::network::{Applied, Network};
-use volnet::plan::op::{Handover, LinkSettings, Op, Plan, PortSettings, Switch};
+use volnet::plan::op::{GuestRoute, Handover, LinkSettings, Op, Plan, PortSettings, Switch};
 use volnet::plan::reconcile::{DesiredPort, Link, LinkKind, Observed};
 use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, Table};
 
@@ -224,6 +224,10 @@ fn seen(observed: &Observed) -> Vec<String> {
     let addresses = observed.addresses.iter().filter_map(|(link, address, length)| {
         Some(format!("{address}/{length} on {}", name(*link)?))
     });
+    let routes = observed
+        .guest_routes
+        .iter()
+        .filter_map(|(link, to, mtu)| Some(format!("{to} by {} with {mtu}", name(*link)?)));
     let tables = observed.tables.iter().map(|table| {
         let mut sets = table.sets.clone();
         sets.iter_mut().for_each(|(_, keys)| keys.sort());
@@ -231,7 +235,8 @@ fn seen(observed: &Observed) -> Vec<String> {
         format!("{:?} {:?} {:?} {sets:?}", table.family, table.owned, table.fingerprint)
     });
     let accepts = observed.accepts.iter().map(|accept| format!("{accept:?}"));
-    let mut lines: Vec<String> = links.chain(addresses).chain(tables).chain(accepts).collect();
+    let mut lines: Vec<String> =
+        links.chain(addresses).chain(routes).chain(tables).chain(accepts).collect();
     let forwarding6 = observed.switches.get(&Switch::Forwarding);
     lines.push(format!(
         "forwarding {}, {forwarding6:?}, {:?}",
@@ -248,7 +253,7 @@ fn plan(dice: &mut Dice) -> Plan {
 fn op(dice: &mut Dice) -> Op {
     let link = LINKS[dice.below(LINKS.len())].to_string();
     let address = IpAddr::from([10, 0, dice.below(2) as u8, 1 + dice.below(3) as u8]);
-    match dice.below(22) {
+    match dice.below(30) {
         0 | 1 => create_bridge(dice.below(2)),
         2..4 => create_tap(&link),
         4 => create_tap(UNFIT[dice.below(2)]),
@@ -285,7 +290,18 @@ fn op(dice: &mut Dice) -> Op {
                 _ => Op::RemoveAccept(accept),
             }
         }
-        _ => Op::ForgetAddress { link, address, at: Handover::Assigned },
+        21 => Op::ForgetAddress { link, address, at: Handover::Assigned },
+        // Most fail, because the link is down.
+        22..28 => {
+            let link = if dice.below(4) == 0 { link } else { BRIDGES[dice.below(2)].into() };
+            Op::AddRoute(GuestRoute { link, to: address, mtu: 1300 + dice.below(2) as u16 })
+        }
+        28 => {
+            let up = LinkSettings { up: Some(true), ..LinkSettings::default() };
+            let name = BRIDGES[dice.below(2)].to_string();
+            Op::SetLink { name, set: up, former: LinkSettings::default() }
+        }
+        _ => Op::RemoveRoute(GuestRoute { link, to: address, mtu: 1300 }),
     }
 }
 

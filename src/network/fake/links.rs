@@ -209,6 +209,7 @@ impl Kernel {
             at == index && Prefix::containing(other, other_length) == Some(prefix)
         };
         let addresses = &mut self.observed.addresses;
+        let before = addresses.len();
         let entry = (index, address, length);
         let first = addresses.iter().copied().find(in_prefix) == Some(entry);
         if first && address.is_ipv4() {
@@ -219,20 +220,20 @@ impl Kernel {
         let of_family = |&(at, other, _): &(u32, IpAddr, u8)| {
             at == index && other.is_ipv4() == address.is_ipv4()
         };
-        if !addresses.iter().any(of_family) {
+        if addresses.len() < before && !addresses.iter().any(of_family) {
             self.drop_routes(index, |to| to.is_ipv4() == address.is_ipv4());
         }
         Ok(())
     }
 
-    /// Adds a route, or replaces one to the same address.
+    /// Adds a route, or replaces one to the same address, by whatever link.
     pub(super) fn add_route(&mut self, route: &GuestRoute) -> Result<(), Reason> {
         let link = &self.observed.links[self.position(&route.link)?];
         if !link.up {
             return Err(Reason::Other);
         }
         let index = link.index;
-        self.drop_routes(index, |to| to == route.to);
+        self.observed.guest_routes.retain(|(_, to, _)| *to != route.to);
         self.observed.guest_routes.push((index, route.to, route.mtu));
         Ok(())
     }
