@@ -8,7 +8,9 @@ use std::net::Ipv4Addr;
 
 use common::guest::Guest;
 use common::{in_namespace, run};
+use volnet::dhcp6;
 use volnet::model::mac::Mac;
+use volnet::ndp;
 use volnet::network::linux::packets::{FRAME_MAX, Packets, Questions};
 use volnet::packet::v4::{Datagram, Endpoints, build};
 
@@ -95,6 +97,47 @@ fn nothing_is_let_through_but_whole_datagrams_for_a_dhcp_server() {
         run("ip link set vttap-web mtu 9000");
         guest.send(&frame(guest.mac, EVERYBODY, 67, &[7; 3000]));
         assert_eq!(received(&mut packets).iter().map(Vec::len).collect::<Vec<_>>(), [FRAME_MAX]);
+    });
+}
+
+#[test]
+fn of_ipv6_only_questions_for_a_router_and_for_dhcp_are_let_through() {
+    in_namespace(|| {
+        bridge();
+        let guest = guest("vttap-web", 1);
+        let mut packets = Packets::open("vbr0", Questions::Ipv6).unwrap();
+        let own = guest.mac.link_local();
+        let router = || ndp::fuzz::ask(guest.mac, own, &[0; 4]);
+        let server = || dhcp6::fuzz::ask(guest.mac, b"solicit");
+        let changed = |mut frame: Vec<u8>, at: usize, bytes: &[u8]| {
+            frame[at..at + bytes.len()].copy_from_slice(bytes);
+            frame
+        };
+        let to_bridge = changed(router(), 0, &BRIDGE.0);
+        let tagged = {
+            let mut tagged = router();
+            tagged.splice(12..12, [0x81, 0, 0, 7]);
+            tagged
+        };
+        let bad = [
+            // The types of an advertisement and of neighbour discovery, and another port.
+            changed(router(), 54, &[134]),
+            changed(router(), 54, &[135]),
+            changed(server(), 56, &[2, 34]),
+            // TCP, and options before the message.
+            changed(server(), 20, &[6]),
+            changed(router(), 20, &[0]),
+            changed(router(), 0, &[2, 0, 0, 0, 0, 3]),
+            tagged,
+        ];
+        let good = [router(), server(), to_bridge];
+        for (good, bad) in good.iter().cycle().zip(&bad) {
+            guest.send(bad);
+            guest.send(good);
+            let heard = received(&mut packets);
+            let heard: Vec<_> = heard.iter().filter(|it| it[6..12] == guest.mac.0).collect();
+            assert_eq!(heard, [good], "{bad:x?}");
+        }
     });
 }
 
