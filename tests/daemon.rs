@@ -334,12 +334,13 @@ fn a_disk_for_cloud_init_is_made_for_each_start_and_goes_with_the_vm() {
         assert!(run(&format!("fsck.vfat -n {seed}")).contains("4 files, "));
         let first = std::fs::read(&seed).unwrap();
 
-        // The next daemon finds it beside the process, and each start makes the same again.
+        // The next daemon finds it beside the process. It ends with the process, and each start
+        // makes the same again.
         daemon.crash();
         daemon.start_again();
         assert_eq!(std::fs::read(&seed).unwrap(), first);
         daemon.call("Stop", json!({ "name": "web" }));
-        std::fs::write(&seed, "spoilt").unwrap();
+        assert!(!folder.exists());
         daemon.call("Start", json!({ "name": "web" }));
         assert_eq!(std::fs::read(&seed).unwrap(), first);
 
