@@ -75,9 +75,13 @@ fn the_connections_of_several_addresses_go_together_and_no_others() {
         plant(&GUESTS);
         plant(&["-p udp -s fd00::9 -d fd00::1 --sport 40001 --dport 53"]);
         plant(&OTHERS);
-        let addresses = [GUEST, IpAddr::V6("fd00::9".parse().unwrap())].into();
+        let ipv6 = IpAddr::V6("fd00::9".parse().unwrap());
         let mut socket = Socket::open(NetlinkFamily::Netfilter).unwrap();
-        Conntrack::Single.forget_all(&mut socket, &addresses).unwrap();
+        Conntrack::Single.forget_all(&mut socket, &[ipv6].into()).unwrap();
+        assert_eq!(run("conntrack -L -f ipv6").lines().filter(|it| it.contains("src=")).count(), 0);
+        assert_eq!(tracked(), GUESTS.len() + OTHERS.len());
+        plant(&["-p udp -s fd00::9 -d fd00::1 --sport 40001 --dport 53"]);
+        Conntrack::Single.forget_all(&mut socket, &[GUEST, ipv6].into()).unwrap();
         assert_eq!(tracked(), OTHERS.len());
         assert_eq!(run("conntrack -L -f ipv6").lines().filter(|it| it.contains("src=")).count(), 0);
     });
@@ -86,21 +90,24 @@ fn the_connections_of_several_addresses_go_together_and_no_others() {
 /// Addresses that are given out in a moment, while the thread waits for more of them.
 #[test]
 fn the_connections_of_addresses_that_are_assigned_together_all_go() {
-    in_namespace(|| {
-        let mut linux = Linux::new(0).unwrap();
-        run("ip link add vbr0 type bridge");
-        plant(&GUESTS);
-        plant(&["-p udp -s fd00::9 -d fd00::1 --sport 40001 --dport 53"]);
-        plant(&OTHERS);
-        let others = (100..110).map(|last| IpAddr::V4(Ipv4Addr::new(192, 168, 127, last)));
-        for address in others.chain([GUEST, IpAddr::V6("fd00::9".parse().unwrap())]) {
-            let (link, at) = ("vbr0".into(), Handover::Assigned);
-            linux.apply(&Op::ForgetAddress { link, address, at }).unwrap();
-        }
-        linux.flush();
-        assert_eq!(tracked(), OTHERS.len());
-        assert_eq!(run("conntrack -L -f ipv6").lines().filter(|it| it.contains("src=")).count(), 0);
-    });
+    for others in [10, 100] {
+        in_namespace(|| {
+            let mut linux = Linux::new(0).unwrap();
+            run("ip link add vbr0 type bridge");
+            plant(&GUESTS);
+            plant(&["-p udp -s fd00::9 -d fd00::1 --sport 40001 --dport 53"]);
+            plant(&OTHERS);
+            let others = (100..100 + others).map(|last| Ipv4Addr::new(192, 168, 127, last).into());
+            for address in others.chain([GUEST, IpAddr::V6("fd00::9".parse().unwrap())]) {
+                let (link, at) = ("vbr0".into(), Handover::Assigned);
+                linux.apply(&Op::ForgetAddress { link, address, at }).unwrap();
+            }
+            linux.flush();
+            assert_eq!(tracked(), OTHERS.len());
+            let left = run("conntrack -L -f ipv6");
+            assert_eq!(left.lines().filter(|it| it.contains("src=")).count(), 0);
+        });
+    }
 }
 
 #[test]

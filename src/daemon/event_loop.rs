@@ -179,6 +179,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         self.tick_names(now);
         debug_assert!(self.deadline().is_none_or(|at| now.mono < at), "due after its turn");
         self.tell();
+        self.shell.network().settle();
         self.do_spare_work();
         Ok(())
     }

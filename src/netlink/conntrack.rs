@@ -221,6 +221,12 @@ pub fn dump_all(writer: &mut Writer, sequence: u32) {
     writer.close_message(open);
 }
 
+/// Asks for all IPv6 connections.
+pub fn dump_ipv6(writer: &mut Writer, sequence: u32) {
+    let open = begin(writer, GET, REQUEST | DUMP, sequence, FAMILY_IP6);
+    writer.close_message(open);
+}
+
 fn begin(writer: &mut Writer, kind: u16, flags: u16, sequence: u32, family: u8) -> Open {
     let open = writer.message(SUBSYSTEM << 8 | kind, flags, sequence);
     writer.raw(&[family, 0, 0, 0]);

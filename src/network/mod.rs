@@ -82,6 +82,9 @@ pub trait Network {
         Ok(())
     }
 
+    /// All requests of a turn have their replies: what they left to do for others may begin.
+    fn settle(&mut self) {}
+
     /// Whether there is work to do ahead, for which nobody waits yet.
     fn has_spare_work(&self) -> bool {
         false
@@ -161,6 +164,10 @@ impl Network for Box<dyn Network> {
 
     fn send_frame(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         self.as_mut().send_frame(ifindex, frame)
+    }
+
+    fn settle(&mut self) {
+        self.as_mut().settle();
     }
 
     fn has_spare_work(&self) -> bool {

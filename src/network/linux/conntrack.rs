@@ -115,6 +115,21 @@ impl Conntrack {
         }
     }
 
+    /// Those of these addresses for which [`Conntrack::forget_all`] is faster than to delete the
+    /// connections of each: where the table is read anyway, and where there are more of them than
+    /// `walks`.
+    pub fn together(self, mut addresses: BTreeSet<IpAddr>, walks: usize) -> BTreeSet<IpAddr> {
+        match self {
+            Conntrack::Filter if addresses.len() <= walks => {
+                addresses.retain(IpAddr::is_ipv6);
+                addresses
+            }
+            Conntrack::Filter => addresses,
+            Conntrack::Single if addresses.len() > 1 => addresses,
+            Conntrack::Single | Conntrack::Never => BTreeSet::new(),
+        }
+    }
+
     /// Deletes all connections of these addresses. The table is read once, however many they are.
     /// To read it takes longer than the walks of a kernel that has a filter: it locks each bucket.
     pub fn forget_all(
@@ -125,7 +140,9 @@ impl Conntrack {
         if *self == Conntrack::Never {
             return Ok(());
         }
-        delete_wanted(socket, conntrack::dump_all, |flow| {
+        let all_ipv6 = addresses.iter().all(IpAddr::is_ipv6);
+        let dump = if all_ipv6 { conntrack::dump_ipv6 } else { conntrack::dump_all };
+        delete_wanted(socket, dump, |flow| {
             addresses.contains(&flow.began) || addresses.contains(&flow.answers)
         })
     }

@@ -231,6 +231,10 @@ impl Network for Linux {
             .map_err(|error| error.failure("open tap", name))
     }
 
+    fn settle(&mut self) {
+        self.worker.settle();
+    }
+
     fn has_spare_work(&self) -> bool {
         self.pool.is_wanting()
     }

@@ -10,9 +10,11 @@
 //!   observation leaves the link out. Groups are small, because the kernel holds its lock while it
 //!   removes one.
 //! - The thread deletes connections before it goes on with links. They are gone before a guest can
-//!   have booted. Those of an address that a VM gets wait a moment ([`GATHER`]), so that the thread
-//!   takes no processor from the create whose reply is on its way, and is woken once for all VMs
-//!   that are made in that time.
+//!   have booted. Addresses that VMs get are gathered until the caller is done with what it has to
+//!   do ([`Worker::settle`]), so that no reply waits for the thread to be woken. And the thread
+//!   waits a moment for more ([`GATHER_MIN`]): as long as it worked last time, so that VMs that are
+//!   made one after the other cost it no more than half of a processor. However many these are, the
+//!   table is walked a bounded number of times for them ([`WALKS_MAX`]).
 //!
 //! The thread removes no links while the links of the host are read ([`Worker::pause`]): a dump
 //! must begin again if links change.
@@ -25,7 +27,7 @@ use std::num::NonZeroU32;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::netlink::rtnl::link::{self, LinkChange, Target};
 use crate::plan::reconcile::ALIAS;
@@ -42,8 +44,13 @@ const GROUPS: u32 = 256;
 const GROUP_MAX: u32 = 8;
 /// The prefix of the names of retired links. The index follows, so each name is unique.
 const NAME: &str = "vtoff";
-/// How long the connections of an address that somebody gets wait for those of others.
-const GATHER: Duration = Duration::from_millis(2);
+/// How long the connections of an address that somebody gets wait for those of others, at least
+/// and at most.
+const GATHER_MIN: Duration = Duration::from_millis(2);
+const GATHER_MAX: Duration = Duration::from_millis(50);
+/// The most addresses for which the kernel walks the table one by one. To read the whole table
+/// takes as long as some 30 to 60 such walks (11 ms with few connections: it locks each bucket).
+const WALKS_MAX: usize = 32;
 /// Bytes of the thread's stack.
 const STACK: usize = 128 * 1024;
 
@@ -54,17 +61,19 @@ pub struct Worker {
     thread: Option<(Sender<Task>, JoinHandle<()>)>,
     /// How many links have been retired.
     count: u32,
+    /// Addresses that somebody gets, which the thread does not know yet.
+    assigned: Vec<IpAddr>,
 }
 
 /// A task.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Task {
     /// Remove a link, with its group.
     Remove { index: u32, group: NonZeroU32 },
     /// Delete these connections.
     Forget(FlowSelector),
-    /// Delete those of an address that somebody gets.
-    ForgetFirst(IpAddr),
+    /// Delete those of addresses that somebody gets.
+    ForgetFirst(Vec<IpAddr>),
 }
 
 #[derive(Debug, Default)]
@@ -128,14 +137,16 @@ impl Worker {
         self.give(Task::Forget(flows))
     }
 
-    /// Has the connections of an address deleted that somebody is about to get. Waits for that only
-    /// if it failed when it was last tried: then this fails if it fails again.
+    /// Has the connections of an address deleted that somebody is about to get, at the next
+    /// [`Worker::settle`]. Waits for that only if it failed when it was last tried: then this fails
+    /// if it fails again.
     pub fn forget_first(&mut self, address: IpAddr) -> Result<(), Error> {
-        let was_left = self.shared.lock().unforgotten.contains_key(&address);
-        self.give(Task::ForgetFirst(address))?;
-        if !was_left {
+        self.start()?;
+        self.assigned.push(address);
+        if !self.shared.lock().unforgotten.contains_key(&address) {
             return Ok(());
         }
+        self.settle();
         let pending = self.shared.wait_while(self.shared.lock(), |pending| pending.forgets > 0);
         match pending.unforgotten.get(&address) {
             Some((errno, words)) => Err(Error::refused(*errno, words.clone())),
@@ -157,33 +168,53 @@ impl Worker {
         self.shared.lock().links.clone()
     }
 
+    /// Tells the thread of the addresses that were gathered.
+    pub fn settle(&mut self) {
+        if !self.assigned.is_empty() {
+            let addresses = std::mem::take(&mut self.assigned);
+            self.send(Task::ForgetFirst(addresses));
+        }
+    }
+
     /// Waits until all tasks are done.
-    pub fn flush(&self) {
+    pub fn flush(&mut self) {
+        self.settle();
         let is_busy = |pending: &Pending| !pending.links.is_empty() || pending.forgets > 0;
         drop(self.shared.wait_while(self.shared.lock(), is_busy));
     }
 
     /// Gives the thread a task. The first task starts the thread.
     fn give(&mut self, task: Task) -> Result<(), Error> {
+        self.start()?;
+        self.send(task);
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<(), Error> {
         if self.thread.is_none() {
             self.thread = Some(start(Arc::clone(&self.shared))?);
         }
+        Ok(())
+    }
+
+    fn send(&mut self, task: Task) {
         let mut pending = self.shared.lock();
-        match task {
-            Task::Remove { index, .. } => drop(pending.links.insert(index)),
-            Task::Forget(_) | Task::ForgetFirst(_) => pending.forgets += 1,
+        match &task {
+            Task::Remove { index, .. } => drop(pending.links.insert(*index)),
+            Task::Forget(_) => pending.forgets += 1,
+            Task::ForgetFirst(addresses) => pending.forgets += addresses.len(),
         }
         drop(pending);
         if let Some((sender, _)) = &self.thread {
             // The thread ends only when this end is dropped.
             let _ = sender.send(task);
         }
-        Ok(())
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        self.settle();
         if let Some((sender, thread)) = self.thread.take() {
             drop(sender);
             let _ = thread.join();
@@ -236,6 +267,7 @@ fn start(shared: Arc<Shared>) -> Result<(Sender<Task>, JoinHandle<()>), Error> {
         route: Socket::open(NetlinkFamily::Route)?,
         netfilter: Socket::open(NetlinkFamily::Netfilter)?,
         conntrack: Conntrack::default(),
+        gather: GATHER_MIN,
         forgets: Vec::new(),
         links: VecDeque::new(),
         shared,
@@ -250,6 +282,8 @@ struct Thread {
     route: Socket,
     netfilter: Socket,
     conntrack: Conntrack,
+    /// How long addresses that somebody gets wait for others.
+    gather: Duration,
     forgets: Vec<FlowSelector>,
     links: VecDeque<(u32, NonZeroU32)>,
     shared: Arc<Shared>,
@@ -261,7 +295,7 @@ impl Thread {
         while let Ok(task) = receiver.recv() {
             if let Task::ForgetFirst(_) = task {
                 // Asleep, it is not woken for each of the others.
-                std::thread::sleep(GATHER);
+                std::thread::sleep(self.gather);
             }
             self.take(task);
             loop {
@@ -278,7 +312,9 @@ impl Thread {
     fn take(&mut self, task: Task) {
         match task {
             Task::Forget(flows) => self.forgets.push(flows),
-            Task::ForgetFirst(address) => self.forgets.push(FlowSelector::Of(address)),
+            Task::ForgetFirst(addresses) => {
+                self.forgets.extend(addresses.into_iter().map(FlowSelector::Of));
+            }
             Task::Remove { index, group } => self.links.push_back((index, group)),
         }
     }
@@ -286,17 +322,19 @@ impl Thread {
     /// Deletes connections: those of several addresses together where that saves time, and what
     /// that did not do one by one, so that one that fails does not hold the others.
     fn forget(&mut self) {
+        let start = Instant::now();
         let tasks = std::mem::take(&mut self.forgets);
         let addresses: BTreeSet<IpAddr> = tasks.iter().filter_map(|it| it.address()).collect();
-        let together = addresses.len() > 1
-            && self.conntrack == Conntrack::Single
-            && self.conntrack.forget_all(&mut self.netfilter, &addresses).is_ok();
+        let together = self.conntrack.together(addresses, WALKS_MAX);
+        let are_done = !together.is_empty()
+            && self.conntrack.forget_all(&mut self.netfilter, &together).is_ok();
         for flows in tasks {
-            let is_done = together && flows.address().is_some();
+            let is_done = are_done && flows.address().is_some_and(|it| together.contains(&it));
             let forgotten = if is_done { Ok(()) } else { self.forget_one(flows) };
             self.shared.lock().forgot(flows, forgotten);
             self.shared.changed.notify_all();
         }
+        self.gather = start.elapsed().clamp(GATHER_MIN, GATHER_MAX);
     }
 
     fn forget_one(&mut self, flows: FlowSelector) -> Result<(), Error> {
