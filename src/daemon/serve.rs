@@ -35,7 +35,7 @@ type HostShell = Shell<Box<dyn Network>, Files, LinuxProcesses>;
 /// Runs the daemon until SIGTERM or SIGINT. VMs run on after it.
 pub fn serve(settings: &Settings) -> Result<(), Error> {
     let started = Instant::now();
-    volnet_ffi::heap::share();
+    volnet_ffi::heap::keep();
     volnet_ffi::descriptors::keep_from_children()
         .map_err(|error| Failure::kernel("keep", "inherited file descriptors", &error))?;
     let user = give_up_rights(settings)?;
