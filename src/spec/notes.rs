@@ -97,21 +97,25 @@ fn add(notes: &mut Vec<String>, left: &[Left], place: &Place, value: &Value) {
     }
 }
 
-/// Visits the values at a path.
+/// Visits the values at a path. What is absent or null says nothing, and is most of what may be
+/// there.
 fn visit(place: &Place, value: &Value, path: &str, then: &mut impl FnMut(&Place, &Value)) {
     let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let name = first.strip_suffix("[]").unwrap_or(first);
+    let found = &value[name];
+    if found.is_null() {
+        return;
+    }
+    let place = place.field(name);
     let mut go_on = |place: &Place, value: &Value| match rest {
         "" => then(place, value),
         rest => visit(place, value, rest, &mut *then),
     };
-    match first.strip_suffix("[]") {
-        None => go_on(&place.field(first), &value[first]),
-        Some(first) => {
-            let place = place.field(first);
-            for (index, item) in value[first].as_array().into_iter().flatten().enumerate() {
-                go_on(&place.element(index), item);
-            }
-        }
+    if name.len() == first.len() {
+        return go_on(&place, found);
+    }
+    for (index, item) in found.as_array().into_iter().flatten().enumerate() {
+        go_on(&place.element(index), item);
     }
 }
 

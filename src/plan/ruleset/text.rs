@@ -51,14 +51,20 @@ pub fn remove_elements(elements: &[Element]) -> String {
 }
 
 fn lines(elements: &[Element], verbs: &[&str]) -> String {
-    let mut lines = Vec::new();
+    let mut lines = String::new();
     for Element { family: of, table, set, key } in elements {
         for verb in verbs {
-            let (family, key) = (family(*of), key_text(key));
-            lines.push(format!("{verb} element {family} {table} {set} {{ {key} }}"));
+            if !lines.is_empty() {
+                lines.push('\n');
+            }
+            for word in [verb, " element ", family(*of), " ", table, " ", set, " { "] {
+                lines.push_str(word);
+            }
+            write_key(&mut lines, key);
+            lines.push_str(" }");
         }
     }
-    lines.join("\n")
+    lines
 }
 
 fn write_set(text: &mut String, set: &Set) {
@@ -275,30 +281,34 @@ fn field_source(field: Field) -> Option<String> {
 
 fn key_text(key: &Key) -> String {
     let mut text = String::new();
-    for value in key {
-        if !text.is_empty() {
-            text.push_str(match value {
-                Value::Target(..) => " : ",
-                Value::Rate(..) => " ",
-                _ => " . ",
-            });
-        }
-        text.push_str(&match value {
-            Value::Link(name) => format!("\"{name}\""),
-            Value::Ether(mac) => mac.to_string(),
-            Value::Address(address) => address.to_string(),
-            Value::Prefix(prefix) => prefix.to_string(),
-            Value::Protocol(protocol) => protocol.to_string(),
-            Value::Port(port) => port.to_string(),
-            Value::Target(address, port) => format!("{address} . {port}"),
-            Value::Rate(unit, rate) => rate_text(*unit, *rate),
-            Value::Bytes(bytes) => {
-                let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("0x{digits}")
-            }
-        });
-    }
+    write_key(&mut text, key);
     text
+}
+
+fn write_key(text: &mut String, key: &Key) {
+    for (at, value) in key.iter().enumerate() {
+        text.push_str(match value {
+            _ if at == 0 => "",
+            Value::Target(..) => " : ",
+            Value::Rate(..) => " ",
+            _ => " . ",
+        });
+        // A String takes all that is written to it.
+        let _ = match value {
+            Value::Link(name) => write!(text, "\"{name}\""),
+            Value::Ether(mac) => write!(text, "{mac}"),
+            Value::Address(address) => write!(text, "{address}"),
+            Value::Prefix(prefix) => write!(text, "{prefix}"),
+            Value::Protocol(protocol) => write!(text, "{protocol}"),
+            Value::Port(port) => write!(text, "{port}"),
+            Value::Target(address, port) => write!(text, "{address} . {port}"),
+            Value::Rate(unit, rate) => text.write_str(&rate_text(*unit, *rate)),
+            Value::Bytes(bytes) => {
+                text.push_str("0x");
+                bytes.iter().try_for_each(|byte| write!(text, "{byte:02x}"))
+            }
+        };
+    }
 }
 
 fn family(family: Family) -> &'static str {
