@@ -443,11 +443,11 @@ fn from_host() -> Vec<Rule> {
     let isolated = || within(&[OutLink], "isolated");
     vec![
         rule(
-            [isolated(), IPV4, within(&[IpSource], "subnets"), outside(&[IpSource], "hosts")],
+            [IPV4, isolated(), within(&[IpSource], "subnets"), outside(&[IpSource], "hosts")],
             Verdict::Drop,
         ),
         rule(
-            [isolated(), IPV6, within(&[Ip6Source], "subnets6"), outside(&[Ip6Source], "hosts6")],
+            [IPV6, isolated(), within(&[Ip6Source], "subnets6"), outside(&[Ip6Source], "hosts6")],
             Verdict::Drop,
         ),
     ]

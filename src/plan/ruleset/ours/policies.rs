@@ -91,9 +91,10 @@ pub(super) fn key(family: Family, set: &str) -> Option<&'static [Field]> {
 
 pub(super) fn chain(side: Side, policies: &[Policy]) -> Chain {
     use PacketField::{InLink, OutLink};
+    // The answers first: for them, nothing has to be looked up.
     let mut rules = vec![
-        Rule { matches: vec![within(&[InLink, OutLink], "within")], verdict: Verdict::Accept },
         Rule { matches: vec![Match::Established, Match::Answer], verdict: Verdict::Accept },
+        Rule { matches: vec![within(&[InLink, OutLink], "within")], verdict: Verdict::Accept },
     ];
     for policy in policies {
         rules.extend(policy.rules.iter().filter_map(|rule| of_rule(side, policy, rule)));
