@@ -9,14 +9,26 @@ use crate::model::clock::Now;
 use crate::model::name::check_link_name;
 use crate::netlink::fuzz::{of_nf_tables, of_rtnetlink};
 use crate::plan::news::News;
+use crate::plan::op::PortSettings;
+use crate::plan::reconcile::Link;
 
 /// Whatever the kernel tells, be it of others' odd links, it is news or lost, and the engine can
 /// say whether it is to be looked at.
 pub fn news(bytes: &[u8]) {
     let (mut news, mut touched) = (News::default(), monitor::Touched::default());
+    let (mut each, mut last) = (News::default(), monitor::LastReport::default());
     of_rtnetlink(bytes, |message| {
-        news.lost |= monitor::take_route(message, &mut news).is_none();
+        each.lost |= monitor::take_route(message, &mut each).is_none();
+        news.lost |= last.take(message, &mut news).is_none();
     });
+    news.lost |= last.read(&mut news).is_none();
+    let themselves = |news: &News| {
+        let alone = |(link, there): &(Link, bool)| {
+            (Link { port: PortSettings::default(), ..link.clone() }, *there)
+        };
+        news.links.values().map(alone).collect::<Vec<_>>()
+    };
+    assert!(each.lost || (!news.lost && themselves(&each) == themselves(&news)));
     of_nf_tables(bytes, |message| {
         news.lost |= monitor::take_rules(message, &mut news, 1, &mut touched).is_none();
     });

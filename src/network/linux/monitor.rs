@@ -8,6 +8,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
+use neli::consts::rtnl::Rtm;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::model::error::Failure;
@@ -16,8 +17,8 @@ use crate::netlink::nft::{self, FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6};
 use crate::netlink::rtnl::netconf::Owner;
 use crate::netlink::rtnl::qdisc::ROOT;
 use crate::netlink::rtnl::{
-    AF_INET6, GROUP_ADDRESS, GROUP_ADDRESS6, GROUP_LINK, GROUP_NETCONF, GROUP_NETCONF6,
-    GROUP_QDISC, Notice,
+    AF_BRIDGE, AF_INET6, AF_UNSPEC, GROUP_ADDRESS, GROUP_ADDRESS6, GROUP_LINK, GROUP_NETCONF,
+    GROUP_NETCONF6, GROUP_QDISC, Notice,
 };
 use crate::nftables::accept::FILTER;
 use crate::plan::news::{Culprit, News};
@@ -87,7 +88,9 @@ impl Monitor {
     /// Reads all news.
     pub fn drain(&mut self) -> News {
         let mut news = News::default();
-        drain(&self.route, &mut self.buffer, &mut news, take_route);
+        let mut last = LastReport::default();
+        drain(&self.route, &mut self.buffer, &mut news, |message, news| last.take(message, news));
+        news.lost |= last.read(&mut news).is_none();
         let (own, touched) = (self.own, &mut self.touched);
         drain(&self.rules, &mut self.buffer, &mut news, |message, news| {
             take_rules(message, news, own, touched)
@@ -118,6 +121,69 @@ fn drain(
         }
     }
     news.lost = true;
+}
+
+/// The last report about the link that is reported about, unread. To make a link and attach it
+/// causes a dozen reports about it, one after the other, and to read them takes longer than to
+/// receive them. Only the last of each kind matters.
+#[derive(Debug, Default)]
+pub(super) struct LastReport {
+    index: u32,
+    /// About the link itself, if there is one. It comes before `port`.
+    link: Vec<u8>,
+    /// About it as a port of its bridge.
+    port: Vec<u8>,
+}
+
+impl LastReport {
+    /// Takes the next message. Reports about a link may wait until [`LastReport::read`]. `None` if
+    /// a message makes no sense.
+    pub(super) fn take(&mut self, message: &Message<'_>, news: &mut News) -> Option<()> {
+        let payload = message.payload;
+        let is_link = Rtm::from(message.kind) == Rtm::Newlink;
+        let about = is_link.then(|| index_of(payload)).flatten();
+        let waiting = match about {
+            Some(index) if index == self.index => Some(()),
+            _ => self.read(news),
+        };
+        match (about, payload.first()) {
+            (Some(index), Some(&AF_UNSPEC)) => {
+                self.index = index;
+                self.port.clear();
+                self.link.clear();
+                self.link.extend_from_slice(payload);
+                waiting
+            }
+            (Some(index), Some(&AF_BRIDGE)) => {
+                self.index = index;
+                self.port.clear();
+                self.port.extend_from_slice(payload);
+                waiting
+            }
+            (_, _) => take_route(message, news).and(waiting),
+        }
+    }
+
+    /// Reads what waits.
+    pub(super) fn read(&mut self, news: &mut News) -> Option<()> {
+        let mut all = Some(());
+        let kind = Rtm::Newlink.into();
+        for payload in [&mut self.link, &mut self.port] {
+            if !payload.is_empty() {
+                let message =
+                    Message { kind, flags: 0, sequence: 0, port: 0, payload: &payload[..] };
+                all = take_route(&message, news).and(all);
+                payload.clear();
+            }
+        }
+        self.index = 0;
+        all
+    }
+}
+
+/// The index of the link in `struct ifinfomsg`.
+fn index_of(payload: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?))
 }
 
 pub(super) fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {

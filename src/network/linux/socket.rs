@@ -220,15 +220,17 @@ impl Socket {
         Ok(AnswerReader { first: before.take(), messages, acks: 0, foreign: 0, error: None })
     }
 
-    /// Reads until all acknowledgements are there. After an error it reads until the queue is
-    /// empty, because a batch may have any number of errors.
+    /// Reads until all acknowledgements are there, of which an error is one. After an error of a
+    /// batch, of which not each message has an answer, it reads until the queue is empty: there may
+    /// be any number of errors.
     fn read_acks(
         &mut self,
         acks: u32,
         answers: &mut AnswerReader,
         each: &mut dyn FnMut(&Message<'_>) -> Result<(), netlink::Error>,
     ) -> Result<(), Error> {
-        while answers.acks < acks || answers.error.is_some() {
+        let is_batch = acks != answers.messages;
+        while answers.acks < acks || (is_batch && answers.error.is_some()) {
             let Some(datagram) = receive(&self.fd, &mut self.buffer)? else {
                 return if answers.error.is_some() { Ok(()) } else { Err(Error::Silent) };
             };
