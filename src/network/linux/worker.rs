@@ -47,7 +47,7 @@ const NAME: &str = "vtoff";
 /// How long the connections of an address that somebody gets wait for those of others, at least
 /// and at most.
 const GATHER_MIN: Duration = Duration::from_millis(2);
-const GATHER_MAX: Duration = Duration::from_millis(50);
+const GATHER_MAX: Duration = Duration::from_millis(20);
 /// The most addresses for which the kernel walks the table one by one. To read the whole table
 /// takes as long as some 30 to 60 such walks (11 ms with few connections: it locks each bucket).
 const WALKS_MAX: usize = 32;
