@@ -17,7 +17,8 @@ _volnet() {
         setup) verb='setup' && break ;;
         teardown) verb='teardown' && break ;;
         networks) verb='networks' && break ;;
-        check | doctor) verb='check' && break ;;
+        check) verb='check' && break ;;
+        doctor) verb='doctor' && break ;;
         serve) verb='serve' && break ;;
         run) verb='run' && break ;;
         create) verb='create' && break ;;
@@ -100,6 +101,7 @@ _volnet() {
     teardown:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
+    doctor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;
     run:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --queues --isolated --policy --expose --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     create:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --queues --isolated --policy --expose --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;

@@ -14,7 +14,7 @@ _volnet() {
         'teardown:remove all of that'
         'networks:show the networks and what is free in them'
         'check:find what keeps VMs from working, and how to mend it'
-        'doctor:find what keeps VMs from working, and how to mend it'
+        'doctor:say why a VM reaches nothing, and how to mend it'
         'serve:run the daemon'
         'run:make a VM’s network and start its hypervisor'
         'create:make its network only'
@@ -100,7 +100,7 @@ _volnet() {
             '--json[print JSON]' \
             '*:word:'
         ;;
-    check|doctor)
+    check)
         _arguments \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
@@ -108,6 +108,15 @@ _volnet() {
             '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
+        ;;
+    doctor)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:_volnet_vms'
         ;;
     serve)
         _arguments \

@@ -19,6 +19,7 @@ pub mod daemon;
 pub mod dhcp;
 pub mod dhcp6;
 pub mod dns;
+pub mod doctor;
 pub mod engine;
 #[cfg(any(test, feature = "testing"))]
 mod fuzz;

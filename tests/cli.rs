@@ -226,8 +226,25 @@ fn check_fails_where_something_is_wrong() {
     };
     let daemon = folder.daemon(vec![reply("warning"), reply("error")]);
     assert_eq!(folder.run("check"), (0, "warning  tun: m\n".into(), String::new()));
-    assert_eq!(folder.run("doctor"), (1, "error    tun: m\n".into(), String::new()));
+    assert_eq!(folder.run("check"), (1, "error    tun: m\n".into(), String::new()));
     daemon.join().unwrap();
+}
+
+#[test]
+fn doctor_fails_unless_all_is_well() {
+    let folder = Folder::new("doctor");
+    let reply = |level: &str| {
+        let finding = json!({"check": "tap", "level": level, "message": "m", "hint": "ip a"});
+        vec![json!({"parameters": {"findings": [finding]}})]
+    };
+    let daemon = folder.daemon(vec![reply("ok"), reply("warning"), reply("error")]);
+    let shown = |level: &str| format!("{level:9}tap: m\n         ip a\n");
+    assert_eq!(folder.run("doctor"), (0, shown("ok"), String::new()));
+    assert_eq!(folder.run("doctor web"), (1, shown("warning"), String::new()));
+    assert_eq!(folder.run("doctor web"), (1, shown("error"), String::new()));
+    let calls = daemon.join().unwrap();
+    assert_eq!(calls[0]["method"], "io.volnet.Doctor");
+    assert_eq!(calls[1]["parameters"], json!({"name": "web"}));
 }
 
 #[test]

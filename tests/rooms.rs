@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("netlink", &[]),
     ("packet", &["model"]),
     ("plan", &["model"]),
+    ("doctor", &["model", "packet", "plan"]),
     ("nftables", &["model", "netlink", "plan"]),
     ("engine", &["model", "plan"]),
     ("spec", &["model"]),
@@ -25,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("dns", &["model", "engine"]),
     ("protocol", &["model", "spec"]),
     ("hypervisor", &["model", "rights", "spec", "store"]),
-    ("network", &["model", "rights", "netlink", "packet", "plan", "nftables"]),
+    ("network", &["model", "rights", "netlink", "packet", "plan", "doctor", "nftables"]),
     ("resolver", &["model", "dns"]),
     ("config", &["model", "spec", "hypervisor"]),
     (
@@ -35,6 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "rights",
             "packet",
             "plan",
+            "doctor",
             "engine",
             "spec",
             "store",
@@ -57,8 +59,8 @@ const TEST_SUPPORT: &[&str] = &["tests", "fuzz", "fake", "memory"];
 
 /// The rooms without I/O.
 const PURE: &[&str] = &[
-    "model", "packet", "plan", "engine", "spec", "protocol", "dhcp", "dhcp6", "ndp", "dns",
-    "netlink", "nftables",
+    "model", "packet", "plan", "doctor", "engine", "spec", "protocol", "dhcp", "dhcp6", "ndp",
+    "dns", "netlink", "nftables",
 ];
 
 /// What pure rooms may not use.

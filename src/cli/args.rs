@@ -218,6 +218,7 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         }
         "monitor" => given.none().map(|()| Command::Monitor),
         "check" => given.none().map(|()| Command::Check),
+        "doctor" => Ok(Command::Doctor { name: given.at_most_one()? }),
         "version" => given.none().map(|()| Command::Version),
         "completion" => {
             let shell = given.one("the shell")?;
@@ -383,6 +384,12 @@ impl Given {
             None => Ok(()),
             Some(word) => Err(unexpected(word)),
         }
+    }
+
+    fn at_most_one(self) -> Result<Option<String>, Stop> {
+        let mut words = self.words.into_iter();
+        let word = words.next();
+        words.next().map_or(Ok(word), |word| Err(unexpected(&word)))
     }
 
     fn two(self, first: &str, second: &str) -> Result<(String, String), Stop> {

@@ -68,6 +68,8 @@ pub(super) enum Command {
     Monitor,
     /// Look the host over.
     Check,
+    /// Look a VM over, or the host.
+    Doctor { name: Option<String> },
     /// Show versions.
     Version,
     /// Print the completion of a shell.

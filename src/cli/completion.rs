@@ -23,13 +23,8 @@ fn flags(verb: &Verb) -> Vec<&'static Flag> {
     verb.flags().chain(SETTINGS.iter().filter(taken)).collect()
 }
 
-/// The names by which a verb is called.
-fn names(verb: &'static Verb) -> impl Iterator<Item = &'static str> {
-    std::iter::once(verb.name).chain(verb.alias)
-}
-
 fn all_names() -> String {
-    VERBS.iter().flat_map(names).collect::<Vec<_>>().join(" ")
+    VERBS.iter().map(|verb| verb.name).collect::<Vec<_>>().join(" ")
 }
 
 fn bash() -> String {
@@ -53,11 +48,8 @@ _volnet() {
 ",
     );
     for verb in &VERBS {
-        out.push_str(&format!(
-            "        {}) verb='{}' && break ;;\n",
-            names(verb).collect::<Vec<_>>().join(" | "),
-            verb.name
-        ));
+        let name = verb.name;
+        out.push_str(&format!("        {name}) verb='{name}' && break ;;\n"));
     }
     out.push_str("        esac\n    done\n    case $verb:$before in\n");
     let mut all: Vec<&Flag> = SETTINGS.iter().collect();
@@ -127,9 +119,7 @@ _volnet() {
 ",
     );
     for verb in &VERBS {
-        for name in names(verb) {
-            out.push_str(&format!("        '{name}:{}'\n", quoted(verb.brief)));
-        }
+        out.push_str(&format!("        '{}:{}'\n", verb.name, quoted(verb.brief)));
     }
     out.push_str(
         "    )
@@ -144,8 +134,7 @@ _volnet() {
 ",
     );
     for verb in &VERBS {
-        let names: Vec<&str> = names(verb).collect();
-        out.push_str(&format!("    {})\n        _arguments \\\n", names.join("|")));
+        out.push_str(&format!("    {})\n        _arguments \\\n", verb.name));
         for flag in flags(verb) {
             let value = match (flag.value, flag.complete) {
                 (None, _) => String::new(),
@@ -189,17 +178,14 @@ complete -c volnet -f
 ",
     );
     for verb in &VERBS {
-        for name in names(verb) {
-            out.push_str(&format!(
-                "complete -c volnet -n __fish_use_subcommand -a {name} -d '{}'\n",
-                quoted(verb.brief)
-            ));
-        }
+        out.push_str(&format!(
+            "complete -c volnet -n __fish_use_subcommand -a {} -d '{}'\n",
+            verb.name,
+            quoted(verb.brief)
+        ));
     }
     for verb in &VERBS {
-        let names: Vec<&str> = names(verb).collect();
-        let here =
-            format!("complete -c volnet -n '__fish_seen_subcommand_from {}'", names.join(" "));
+        let here = format!("complete -c volnet -n '__fish_seen_subcommand_from {}'", verb.name);
         for flag in flags(verb) {
             let value = match (flag.value, flag.complete) {
                 (None, _) => String::new(),

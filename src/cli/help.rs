@@ -41,9 +41,6 @@ pub(super) fn of(verb: &Verb) -> String {
     }
     let has_flags = verb.flags().next().is_some() || verb.settings == Settings::All;
     out.push_str(if has_flags { " [OPTION]...\n" } else { "\n" });
-    if let Some(alias) = verb.alias {
-        out.push_str(&format!("Also:  volnet {alias}\n"));
-    }
     out.push('\n');
     paragraph(&mut out, verb.text);
     if has_flags || verb.json.is_some() {

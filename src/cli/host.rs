@@ -110,20 +110,38 @@ pub(super) fn networks(session: &mut Session) -> Result<u8, Trouble> {
 
 /// `check`.
 pub(super) fn check(session: &mut Session) -> Result<u8, Trouble> {
+    let findings = look(session, "io.volnet.Check", json!({}), &Query::Check)?;
+    Ok(if findings.iter().any(|finding| finding["level"] == "error") { FAILED } else { DONE })
+}
+
+/// `doctor`. Without a daemon, the host is looked over.
+pub(super) fn doctor(session: &mut Session, vm: Option<String>) -> Result<u8, Trouble> {
+    let parameters = json!({ "name": vm });
+    let findings = look(session, "io.volnet.Doctor", parameters, &Query::Doctor { name: None })?;
+    Ok(if findings.iter().any(|finding| finding["level"] != "ok") { FAILED } else { DONE })
+}
+
+/// Has the daemon look, and shows what it found. Root needs no daemon: then this program looks.
+fn look(
+    session: &mut Session,
+    method: &str,
+    parameters: Value,
+    without: &Query,
+) -> Result<Vec<Value>, Trouble> {
     let socket = &session.settings.socket;
     let daemon = match is_root() {
         true => Connection::open_if_served(socket)?,
         false => Some(Connection::open(socket)?),
     };
-    let reply = match daemon {
-        Some(mut connection) => connection.call("io.volnet.Check", json!({}))?.parameters,
-        None => check_here(session)?,
+    let mut reply = match daemon {
+        Some(mut connection) => connection.call(method, parameters)?.parameters,
+        None => look_here(session, without)?,
     };
-    let findings = reply.get("findings").unwrap_or(&Value::Null);
-    session.show(&reply, |_| show::findings(findings))?;
-    let wrong = |finding: &Value| finding["level"] == "error";
-    let any = findings.as_array().is_some_and(|findings| findings.iter().any(wrong));
-    Ok(if any { FAILED } else { DONE })
+    session.show(&reply, |reply| show::findings(reply.get("findings").unwrap_or(&Value::Null)))?;
+    match reply.remove("findings") {
+        Some(Value::Array(findings)) => Ok(findings),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Whether the caller can look at the host without the daemon.
@@ -139,8 +157,8 @@ fn is_root() -> bool {
 }
 
 /// The findings where no daemon runs, and first of them that none does.
-fn check_here(session: &Session) -> Result<Map<String, Value>, Trouble> {
-    let mut reply = here(session, &Query::Check.into())?;
+fn look_here(session: &Session, query: &Query) -> Result<Map<String, Value>, Trouble> {
+    let mut reply = here(session, &query.clone().into())?;
     let daemon = json!({
         "check": "daemon",
         "level": "error",

@@ -34,8 +34,7 @@ fn sentences(text: &str) -> String {
 fn verbs() -> String {
     let entry = |verb: &Verb| {
         let words = roff(verb.words);
-        let also = verb.alias.map(|alias| format!("Also: \\fB{alias}\\fR.\n")).unwrap_or_default();
-        format!(".TP\n\\fB{}\\fR {words}\n{}\n{also}", verb.name, sentences(verb.text))
+        format!(".TP\n\\fB{}\\fR {words}\n{}\n", verb.name, sentences(verb.text))
     };
     VERBS.iter().map(entry).collect()
 }

@@ -132,6 +132,7 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Logs { name, follow } => logs::logs(&mut session, &name, follow),
         Command::Monitor => call::monitor(&mut session),
         Command::Check => host::check(&mut session),
+        Command::Doctor { name } => host::doctor(&mut session, name),
         Command::Version => host::version(&mut session),
         Command::Help { .. }
         | Command::Completion { .. }

@@ -7,8 +7,6 @@
 pub(super) struct Verb {
     /// How it is called.
     pub(super) name: &'static str,
-    /// Another name for it.
-    pub(super) alias: Option<&'static str>,
     /// The words behind it, as usage shows them.
     pub(super) words: &'static str,
     /// What these words name.
@@ -313,7 +311,7 @@ const CREATION: [Flag; 39] = [
 ];
 
 /// Every verb, in the order in which `volnet help` shows them.
-pub(super) const VERBS: [Verb; 29] = [
+pub(super) const VERBS: [Verb; 30] = [
     Verb {
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
@@ -342,10 +340,19 @@ pub(super) const VERBS: [Verb; 29] = [
         ..verb("networks", "", "show the networks and what is free in them")
     },
     Verb {
-        alias: Some("doctor"),
         text: "Check the host, and say what keeps VMs from working and how to mend it. Exit \
                status 1 if something does. Root can check without the daemon.",
         ..verb("check", "", "find what keeps VMs from working, and how to mend it")
+    },
+    Verb {
+        complete: Complete::Vms,
+        text: "Look a VM over, hop by hop, and say of each that it is well, or what is wrong and \
+               how to mend it: its process, its tap, its guest, which is asked for its addresses, \
+               the gateway, DHCP and names, policy and firewalls, the way to the world, and what \
+               the host has room for. Without a name, look the host over, as check does and \
+               further. Exit status 1 unless all is well.",
+        examples: "volnet doctor web",
+        ..verb("doctor", "[NAME]", "say why a VM reaches nothing, and how to mend it")
     },
     Verb {
         settings: Settings::All,
@@ -513,7 +520,7 @@ const MAKES: &str = "Make a VM's network: tap, address and rules, as its mode ne
 
 /// The verb of that name.
 pub(super) fn of(name: &str) -> Option<&'static Verb> {
-    VERBS.iter().find(|verb| verb.name == name || verb.alias == Some(name))
+    VERBS.iter().find(|verb| verb.name == name)
 }
 
 impl Verb {
@@ -526,7 +533,6 @@ impl Verb {
 const fn verb(name: &'static str, words: &'static str, brief: &'static str) -> Verb {
     Verb {
         name,
-        alias: None,
         words,
         complete: Complete::Nothing,
         brief,

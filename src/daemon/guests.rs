@@ -208,41 +208,50 @@ impl Resolvers {
 }
 
 impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
+    /// The name servers that the host asks, in words.
+    pub(super) fn host_servers(&self) -> Vec<String> {
+        let known = HostServers::read(self.engine.configured());
+        known.asked.iter().map(|it| it.ip.to_string()).collect()
+    }
+
+    /// Whether the guests of a network can ask volnet for names, if they are to.
+    pub(super) fn names_of(&self, network: &NetworkConfig, asked: &[String]) -> Option<Finding> {
+        let name = &network.name;
+        match (&network.dns, self.engine.why_unheard(network)) {
+            (Dns::Builtin, Some(Unheard::Port(reason))) => Some(warning(
+                format!("network {name}: its guests cannot ask volnet for names: {reason}"),
+                "mend that and restart volnet, or set dns of the network to off; see \
+                 docs/NAMES.md",
+            )),
+            // The finding about the firewall has the command.
+            (Dns::Builtin, Some(Unheard::Firewall(reason))) => {
+                let words = "its guests cannot ask volnet for names";
+                let message = format!("network {name}: {words}: {reason}");
+                Some(Finding { hint: None, ..warning(message, "") })
+            }
+            (Dns::Builtin, None) if asked.is_empty() => Some(warning(
+                format!("network {name}: volnet has no name server to ask"),
+                "add one to /etc/resolv.conf that is not volnet itself",
+            )),
+            (Dns::Builtin, None) => {
+                let servers = asked.join(", ");
+                Some(well(format!("guests of network {name} ask volnet, and it asks {servers}")))
+            }
+            (Dns::Off | Dns::Servers(_), _) => None,
+        }
+    }
+
     /// What guests are told of name servers, and whether that is of use.
     pub(super) fn name_servers(&self) -> Vec<Finding> {
-        let known = HostServers::read(self.engine.configured());
-        let asked: Vec<String> = known.asked.iter().map(|it| it.ip.to_string()).collect();
-        let mut findings = Vec::new();
-        let mut told = false;
-        for network in self.engine.configured() {
-            let name = &network.name;
-            let unheard = self.engine.why_unheard(network);
-            findings.extend(match (&network.dns, unheard) {
-                (Dns::Builtin, Some(Unheard::Port(reason))) => Some(warning(
-                    format!("network {name}: its guests cannot ask volnet for names: {reason}"),
-                    "mend that and restart volnet, or set dns of the network to off; see \
-                     docs/NAMES.md",
-                )),
-                // The finding about the firewall has the command.
-                (Dns::Builtin, Some(Unheard::Firewall(reason))) => {
-                    let words = "its guests cannot ask volnet for names";
-                    let message = format!("network {name}: {words}: {reason}");
-                    Some(Finding { hint: None, ..warning(message, "") })
-                }
-                (Dns::Builtin, None) if asked.is_empty() => Some(warning(
-                    format!("network {name}: volnet has no name server to ask"),
-                    "add one to /etc/resolv.conf that is not volnet itself",
-                )),
-                (Dns::Builtin, None) => {
-                    let servers = asked.join(", ");
-                    Some(well(format!(
-                        "guests of network {name} ask volnet, and it asks {servers}"
-                    )))
-                }
-                (Dns::Off | Dns::Servers(_), _) => None,
-            });
-            told |= network.dhcp == Dhcp::Builtin && (network.dns == Dns::Off || unheard.is_some());
-        }
+        let asked = self.host_servers();
+        let networks = || self.engine.configured();
+        let mut findings: Vec<Finding> =
+            networks().filter_map(|network| self.names_of(network, &asked)).collect();
+        let told = networks().any(|network| {
+            let unheard = self.engine.why_unheard(network).is_some();
+            network.dhcp == Dhcp::Builtin && (network.dns == Dns::Off || unheard)
+        });
+        let known = HostServers::read(networks());
         let servers: Vec<String> = known.told.iter().map(Ipv4Addr::to_string).collect();
         findings.extend(told.then(|| match &servers[..] {
             [] => warning(

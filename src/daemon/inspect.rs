@@ -48,6 +48,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Checks the host: first the devices, then the objects of others that are in the way, then the
     /// differences from the desired state.
     pub(super) fn check(&mut self) -> Result<Reply, Error> {
+        Ok(Reply::Findings { findings: self.check_findings()? })
+    }
+
+    /// What [`Shell::check`] answers.
+    pub(super) fn check_findings(&mut self) -> Result<Vec<Finding>, Error> {
         let surroundings = self.network.surroundings()?;
         self.engine.names_kept(&surroundings);
         let mut findings = self.launcher.check_devices();
@@ -61,7 +66,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         #[cfg(target_os = "linux")]
         findings.extend(self.short_of_space());
         findings.extend(self.engine.firewalls(&surroundings));
-        findings.extend(self.unheard());
+        findings.extend(self.unheard(None));
         findings.extend(self.engine.stranded().map(|(name, reason)| {
             let message = format!("VM {name} cannot be taken over: {reason}");
             let hint = format!("undo that and start the daemon again, or volnet delete {name}");
@@ -99,12 +104,12 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             let message = "bridge, addresses, taps and rules are as they should be".into();
             findings.push(finding("network", Level::Ok, message, None));
         }
-        Ok(Reply::Findings { findings })
+        Ok(findings)
     }
 
     /// Directories of ours whose file systems are nearly full.
     #[cfg(target_os = "linux")]
-    fn short_of_space(&self) -> Vec<Finding> {
+    pub(super) fn short_of_space(&self) -> Vec<Finding> {
         use crate::store::space::Space;
         let paths = self.store.paths();
         let directories = [paths.state(), paths.runtime(), self.launcher.logs()];
@@ -124,9 +129,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         directories.iter().filter_map(short).collect()
     }
 
-    /// Programs of the host that get no connections any more, because their port leads to a guest.
-    fn unheard(&mut self) -> Vec<Finding> {
-        let vms = self.engine.vms();
+    /// Programs of the host that get no connections any more, because their port leads to a guest:
+    /// of one VM, or of any.
+    pub(super) fn unheard(&mut self, of: Option<&VmName>) -> Vec<Finding> {
+        let vms = self.engine.vms().filter(|vm| of.is_none_or(|name| vm.record.name == *name));
         let nics = vms.flat_map(|vm| vm.record.nics.iter().map(|nic| (nic, &vm.record.name)));
         let ports =
             nics.flat_map(|(nic, name)| nic.exposed.iter().map(move |port| (nic, port, name)));

@@ -2,16 +2,18 @@
 //!
 //! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `conduct`
 //! for the order of the steps, `host`, `heal`, `inspect`, `doubt` and `strays` for the host as a
-//! whole, `guests` for DHCP, `names` for DNS, `group_commit` for requests that arrive together, and
-//! [`launch`] for hypervisors. `event_loop` with its sources ([`sources`], `source`, `client`,
-//! `guest_socket`) drives it. [`serve()`] is the daemon, and [`offline`] the same shell for one
-//! request without a daemon. On systems other than Linux both are in `not_linux`.
+//! whole, `doctor` for the host and a VM hop by hop, `guests` for DHCP, `names` for DNS,
+//! `group_commit` for requests that arrive together, and [`launch`] for hypervisors. `event_loop`
+//! with its sources ([`sources`], `source`, `client`, `guest_socket`) drives it. [`serve()`] is the
+//! daemon, and [`offline`] the same shell for one request without a daemon. On systems other than
+//! Linux both are in `not_linux`.
 
 #[cfg(target_os = "linux")]
 mod checksums;
 #[cfg(target_os = "linux")]
 mod client;
 mod conduct;
+mod doctor;
 mod doubt;
 #[cfg(target_os = "linux")]
 mod event_loop;

@@ -19,8 +19,8 @@ pub(super) struct Knowledge<'a, N, D: Storage, P> {
     pub(super) now: Now,
 }
 
-impl<N: Network, D: Storage, P: Processes> Directory for Knowledge<'_, N, D, P> {
-    fn question(
+impl<N: Network, D: Storage, P: Processes> Knowledge<'_, N, D, P> {
+    fn decide(
         &mut self,
         network: &str,
         from: IpAddr,
@@ -53,6 +53,24 @@ impl<N: Network, D: Storage, P: Processes> Directory for Knowledge<'_, N, D, P> 
                 Verdict::PassOn(vm, PassedOn { query, domain, resolvers })
             }
         }
+    }
+}
+
+impl<N: Network, D: Storage, P: Processes> Directory for Knowledge<'_, N, D, P> {
+    fn question(
+        &mut self,
+        network: &str,
+        from: IpAddr,
+        transport: Transport,
+        message: &[u8],
+    ) -> Verdict {
+        let verdict = self.decide(network, from, transport, message);
+        if !matches!(verdict, Verdict::Ignore) {
+            if let Some(Client::Vm(vm)) = self.client(network, from) {
+                self.shell.engine.asked_for_name(&vm, self.now);
+            }
+        }
+        verdict
     }
 
     fn client(&self, network: &str, address: IpAddr) -> Option<Client> {

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::doctor::Examination;
 use super::doubt::State;
 use super::guests::{HostServers, Resolvers};
 use super::host::Insistence;
@@ -68,6 +69,8 @@ pub struct Shell<N, D: Storage, P> {
     pub(super) resolvers: Resolvers,
     /// Creates that wait until ARP has shown that nobody has their addresses.
     pub(super) waiting: Vec<(Ticket, Change)>,
+    /// Looks at VMs that wait for their guests.
+    pub(super) examined: Vec<Examination>,
     outputs: Vec<Output>,
     /// VMs whose process the event loop does not watch yet.
     pub(super) started: Vec<VmName>,
@@ -111,6 +114,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             sequence: 0,
             resolvers: Resolvers::default(),
             waiting: Vec::new(),
+            examined: Vec::new(),
             outputs: Vec::new(),
             started: Vec::new(),
             unwatched: BTreeMap::new(),
@@ -136,7 +140,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// The next moment, by the monotonic clock, at which [`Shell::tick`] has work.
     pub fn deadline(&self) -> Option<u64> {
         let unwatched = self.unwatched.values().copied().min();
-        self.engine.deadline().into_iter().chain(unwatched).min()
+        let examined = self.examination_due();
+        self.engine.deadline().into_iter().chain(unwatched).chain(examined).min()
     }
 
     /// The processes, for the event loop to watch.
@@ -200,7 +205,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) {
         self.resolve(now);
         let step = match request {
-            Request::Query(query) => self.query(query).map(Step::reply),
+            Request::Query(query) => self.query(ticket, query, now),
             Request::OpenTap { name, nic } => {
                 self.open_tap(name, nic.unwrap_or_default()).map(Step::reply)
             }
@@ -313,6 +318,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         self.heal(now);
         self.probe(now);
+        self.examine(now);
         self.advertise(now);
         self.settle(now);
     }
@@ -378,8 +384,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.engine.listened(listeners);
     }
 
-    fn query(&mut self, query: &Query) -> Result<Reply, Error> {
-        Ok(match query {
+    fn query(&mut self, ticket: Ticket, query: &Query, now: Now) -> Result<Step, Error> {
+        Ok(Step::reply(match query {
             Query::Get { name } => {
                 Reply::Vm { vm: Box::new(self.engine.show(self.engine.vm(name)?)) }
             }
@@ -389,7 +395,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Query::Version => self.version()?,
             Query::Check => self.check()?,
             Query::Metrics => self.metrics()?,
-        })
+            Query::Doctor { name } => return self.doctor(ticket, name.as_ref(), now),
+        }))
     }
 
     fn open_tap(&mut self, name: &VmName, nic: usize) -> Result<Reply, Error> {

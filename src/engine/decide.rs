@@ -337,6 +337,11 @@ impl Engine {
         self.state.ledger.networks()
     }
 
+    /// The ports of the host that are given to those who ask for any.
+    pub fn expose_ports(&self) -> Ports {
+        self.host.expose_ports
+    }
+
     /// What is added to the kernel command line of a VM's guest.
     pub fn kernel_args(&self, record: &Record) -> String {
         let networks = self.networks_of(record);

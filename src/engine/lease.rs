@@ -81,7 +81,11 @@ impl Engine {
     /// Whether another message of a guest may be answered. A guest that asks without end is
     /// answered at a limited rate, whatever it asks.
     pub fn may_answer(&mut self, name: &VmName, now: Now) -> bool {
-        self.state.vms.get_mut(name).is_some_and(|vm| vm.answers.allows(ANSWERS, now))
+        self.state.vms.get_mut(name).is_some_and(|vm| {
+            let allowed = vm.answers.allows(ANSWERS, now);
+            vm.answered = if allowed { Some(now.mono) } else { vm.answered };
+            allowed
+        })
     }
 
     /// Changes a guest's lease. `None` if it has asked for too many changes, or if the address

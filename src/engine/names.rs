@@ -13,6 +13,7 @@ use std::net::IpAddr;
 
 use crate::engine::decide::Engine;
 use crate::engine::vm::Vm;
+use crate::model::clock::Now;
 use crate::model::kernel_args::host_name;
 use crate::model::name::VmName;
 use crate::model::net::{Dns, NetworkConfig};
@@ -87,6 +88,13 @@ impl Engine {
         let traffic = self.traffic(nic, spec, own);
         let policy = self.host.policies.iter().find(|policy| policy.name == traffic.policy);
         Some(Asker::Guest { vm: &vm.record.name, isolated: traffic.isolated, policy })
+    }
+
+    /// A guest asks for a name.
+    pub fn asked_for_name(&mut self, vm: &VmName, now: Now) {
+        if let Some(vm) = self.state.vms.get_mut(vm) {
+            vm.named = Some(now.mono);
+        }
     }
 
     /// The addresses of what is called `label` on a network. They are none while a guest has not

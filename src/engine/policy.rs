@@ -15,6 +15,11 @@ impl Engine {
         self
     }
 
+    /// A policy by its name.
+    pub fn policy_named(&self, name: &str) -> Option<&Policy> {
+        self.host.policies.iter().find(|policy| policy.name == name)
+    }
+
     /// Gives interfaces of a VM another policy, one or all. It holds for all that the guest sends
     /// by them from then on.
     pub(super) fn set_policy(

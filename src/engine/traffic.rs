@@ -14,7 +14,7 @@ use crate::model::traffic::{InForce, Traffic, UNGUARDED};
 impl Engine {
     /// The traffic of an interface on its network. A policy that the settings no longer have is
     /// [`NONE`].
-    pub(super) fn traffic<'a>(
+    pub fn traffic<'a>(
         &self,
         nic: &'a Nic,
         spec: &'a NetworkSpec,

@@ -27,6 +27,10 @@ pub struct Vm {
     pub changes: Pace,
     /// The answered messages of the guest, for their limit.
     pub answers: Pace,
+    /// When such a message was last answered, by the monotonic clock.
+    pub answered: Option<u64>,
+    /// When the guest last asked for a name.
+    pub named: Option<u64>,
 }
 
 impl Vm {
@@ -39,6 +43,8 @@ impl Vm {
             in_a_row: 0,
             changes: Pace::default(),
             answers: Pace::default(),
+            answered: None,
+            named: None,
         }
     }
 

@@ -182,6 +182,13 @@ impl NetworkConfig {
         std::iter::once(self.host_ip.into()).chain(self.ipv6.map(|ipv6| ipv6.host.into()))
     }
 
+    /// An address that a guest could have: not the host's.
+    pub fn a_guest(&self) -> Ipv4Addr {
+        let last = u32::from(self.subnet.broadcast());
+        let mut below = (1..=2).map(|down| Ipv4Addr::from(last.saturating_sub(down)));
+        below.find(|ip| *ip != self.host_ip).unwrap_or(self.host_ip)
+    }
+
     /// Whether it is one of these.
     pub fn is_host(&self, address: IpAddr) -> bool {
         self.host_addresses().any(|own| own == address)

@@ -19,7 +19,8 @@ pub type Ticket = u64;
 /// A request, validated for form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Everybody whom the socket admits may ask, and it is answered at once.
+    /// Everybody whom the socket admits may ask, and it is answered at once, but for a look at a
+    /// VM, which waits for its guest.
     Query(Query),
     /// Open the tap of a VM's NIC; of the first, if none is named. It changes nothing, but who has
     /// a tap is the guest, so it needs the right to change.
@@ -43,6 +44,8 @@ pub enum Query {
     Version,
     /// Check the host.
     Check,
+    /// Look a VM over hop by hop, or the host.
+    Doctor { name: Option<VmName> },
     /// Follow the state.
     Monitor,
     /// Counters and gauges.
@@ -105,7 +108,7 @@ pub enum Reply {
     Networks { networks: Vec<NetworkView> },
     /// Version; `missing` are the features that the kernel lacks, in words.
     Version { version: String, kernel: String, backend: String, missing: Vec<String> },
-    /// Check.
+    /// Check, Doctor.
     Findings { findings: Vec<Finding> },
     /// Monitor: an event.
     Event { event: Event },

@@ -18,10 +18,11 @@ use std::os::fd::OwnedFd;
 use std::net::{IpAddr, Ipv4Addr};
 
 use self::features::Features;
+use crate::doctor::host::{Bounds, Way};
 use crate::model::error::Failure;
 use crate::model::expose::{HostPort, Listener};
 use crate::model::mac::Mac;
-use crate::plan::firewall::Surroundings;
+use crate::plan::firewall::{Hindrance, Surroundings};
 use crate::plan::op::Op;
 use crate::plan::reconcile::{DesiredPort, Observed};
 
@@ -53,6 +54,40 @@ pub trait Network {
     /// The allowed and denied traffic of each address with a policy, since its table was made.
     fn counted(&mut self) -> Result<Vec<Counted>, Failure> {
         Ok(Vec::new())
+    }
+
+    /// What the kernel has room for.
+    fn bounds(&mut self) -> Bounds {
+        Bounds::default()
+    }
+
+    /// The way of packets from a guest, which come in by this bridge, to an address.
+    fn way(&mut self, bridge: &str, from: IpAddr, to: IpAddr) -> Result<Way, Failure> {
+        let _ = (bridge, from, to);
+        Ok(Way::Unknown)
+    }
+
+    /// Single rules of others that could be in the way.
+    fn hindrances(&mut self) -> Result<Vec<Hindrance>, Failure> {
+        Ok(Vec::new())
+    }
+
+    /// Takes all frames that come in by the link of this index from now on, as far as there is room
+    /// for them: what is sent by the guest of a tap.
+    fn overhear(&mut self, ifindex: u32) -> io::Result<()> {
+        let _ = ifindex;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The beginnings of the frames that have come in since.
+    fn overheard(&mut self, ifindex: u32) -> Vec<Vec<u8>> {
+        let _ = ifindex;
+        Vec::new()
+    }
+
+    /// Takes no frames any more.
+    fn end_overhearing(&mut self, ifindex: u32) {
+        let _ = ifindex;
     }
 
     /// Applies one Op completely or not at all, except [`Op::SetLink`].
@@ -140,6 +175,30 @@ impl Network for Box<dyn Network> {
 
     fn features(&mut self) -> Result<Features, Failure> {
         self.as_mut().features()
+    }
+
+    fn bounds(&mut self) -> Bounds {
+        self.as_mut().bounds()
+    }
+
+    fn way(&mut self, bridge: &str, from: IpAddr, to: IpAddr) -> Result<Way, Failure> {
+        self.as_mut().way(bridge, from, to)
+    }
+
+    fn hindrances(&mut self) -> Result<Vec<Hindrance>, Failure> {
+        self.as_mut().hindrances()
+    }
+
+    fn overhear(&mut self, ifindex: u32) -> io::Result<()> {
+        self.as_mut().overhear(ifindex)
+    }
+
+    fn overheard(&mut self, ifindex: u32) -> Vec<Vec<u8>> {
+        self.as_mut().overheard(ifindex)
+    }
+
+    fn end_overhearing(&mut self, ifindex: u32) {
+        self.as_mut().end_overhearing(ifindex);
     }
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {

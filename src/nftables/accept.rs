@@ -67,6 +67,8 @@ pub fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Er
             Expression::LinkName(_)
             | Expression::InSet(_)
             | Expression::Drop
+            | Expression::DestinationPort
+            | Expression::Redirect
             | Expression::Other => return Ok(None),
         }
     }

@@ -5,7 +5,7 @@ use super::accept::FILTER;
 use crate::netlink::nft::expression::{Expression, Meta};
 use crate::netlink::nft::object::{ChainMessage, RuleMessage};
 use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_INET, FAMILY_IP, FAMILY_IP6};
-use crate::plan::firewall::At;
+use crate::plan::firewall::{At, Hinders};
 use crate::plan::ruleset::TABLE;
 
 /// The table of firewalld (`TABLE_NAME` in its `core/nftables.py`). The rules that go to a zone's
@@ -14,6 +14,8 @@ pub const FIREWALLD: &str = "firewalld";
 /// The chain in which ufw has the rules of its administrator (`ufw/backend_iptables.py`).
 pub const UFW: &str = "ufw-user-input";
 
+/// `NF_INET_PRE_ROUTING` (linux/netfilter.h).
+pub const PREROUTING: u32 = 0;
 /// `NF_INET_POST_ROUTING` (linux/netfilter.h).
 pub const POSTROUTING: u32 = 4;
 
@@ -66,7 +68,7 @@ impl Said {
                     let set = || By::Set(String::from_utf8_lossy(set).into_owned());
                     said.by = said.by.take().or_else(|| of_links.then(set));
                 }
-                Expression::Other => {}
+                Expression::DestinationPort | Expression::Redirect | Expression::Other => {}
             }
             said.always = false;
         }
@@ -79,6 +81,38 @@ fn name(equals: Expression<'_>, value: &[u8]) -> Option<By> {
     let name = String::from_utf8_lossy(equals.matched_link()?).into_owned();
     let whole = name.len() < value.len();
     Some(By::Name(if whole { name } else { name + "*" }))
+}
+
+/// What a single rule of another program does to packets of guests: it drops all that one link has,
+/// or it translates where they go. Rules with further conditions drop some packets on purpose.
+pub fn hinders(rule: &RuleMessage<'_>) -> Result<Option<Hinders>, crate::netlink::Error> {
+    let (mut link, mut drops, mut further) = (None, false, false);
+    let (mut port, mut redirects) = (None, false);
+    let mut loaded = None;
+    for expression in rule.expressions() {
+        match expression? {
+            Expression::Neutral | Expression::Comment(_) => {}
+            Expression::Drop => drops = true,
+            Expression::Redirect => redirects = true,
+            load @ (Expression::LinkName(_) | Expression::DestinationPort) => loaded = Some(load),
+            equals @ Expression::Equals(value) => match loaded.take() {
+                Some(Expression::LinkName(Meta::InName | Meta::OutName)) if link.is_none() => {
+                    link = name(equals, value);
+                }
+                Some(Expression::DestinationPort) => {
+                    port = value.try_into().ok().map(u16::from_be_bytes);
+                    further = true;
+                }
+                _ => further = true,
+            },
+            Expression::Accept | Expression::InSet(_) | Expression::Other => further = true,
+        }
+    }
+    Ok(match link {
+        _ if redirects => Some(Hinders::Port(port)),
+        Some(By::Name(link)) if drops && !further => Some(Hinders::Link(link)),
+        _ => None,
+    })
 }
 
 /// A base chain of another program that guests' packets meet.
@@ -99,7 +133,7 @@ pub struct Met {
 pub fn met(chain: &ChainMessage<'_>, has_ufw: bool) -> Option<Met> {
     let (b"filter", hook, _) = chain.base? else { return None };
     let at = match hook {
-        0 => At::Prerouting,
+        PREROUTING => At::Prerouting,
         1 => At::Input,
         2 => At::Forward,
         POSTROUTING => At::Postrouting,

@@ -1,10 +1,11 @@
 //! The packets that guests and volnet exchange beside the IP stack: whole Ethernet frames.
 //!
-//! [`v4`] has UDP over IPv4, for DHCP. [`v6`] has UDP and ICMPv6 over IPv6, for DHCPv6 and router
-//! advertisements. Reading borrows, is bounded, and trusts no length. What is written always has
-//! complete checksums: a client may read raw frames, and drops one whose checksum is left to the
-//! network card.
+//! [`arp`] has ARP. [`v4`] has UDP over IPv4, for DHCP. [`v6`] has UDP and ICMPv6 over IPv6, for
+//! DHCPv6, router advertisements and questions to neighbours. Reading borrows, is bounded, and
+//! trusts no length. What is written always has complete checksums: a client may read raw frames,
+//! and drops one whose checksum is left to the network card.
 
+pub mod arp;
 pub mod v4;
 pub mod v6;
 

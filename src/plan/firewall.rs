@@ -6,6 +6,8 @@
 //! rules it is looked which base chains drop what no rule accepts ([`Barrier`]). This is no
 //! evaluation of rules: one that names a bridge is taken to let it through.
 
+use crate::model::expose::HostPort;
+use crate::model::name::VmName;
 use crate::model::view::{Finding, Level};
 
 /// The observed firewalls and settings.
@@ -46,6 +48,63 @@ impl Surroundings {
             let firewall = self.firewalls.iter().find(legacy)?;
             Some(format!("{} has rules, which may need it", firewall.kind.name()))
         })
+    }
+}
+
+/// A rule of another program that could be in the way of packets of guests, whatever else its chain
+/// does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindrance {
+    /// The family of its table: `ip`, `ip6`, `inet` or `bridge`.
+    pub family: &'static str,
+    /// Its table.
+    pub table: String,
+    /// Its chain.
+    pub chain: String,
+    /// The kernel's number for it.
+    pub handle: u64,
+    /// What it does.
+    pub what: Hinders,
+}
+
+/// What a rule does to packets of guests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hinders {
+    /// It drops all that comes in or leaves by this link.
+    Link(String),
+    /// It translates the destination of packets to this port of the host, before volnet's rules
+    /// see them; `None`: of other packets, or of any.
+    Port(Option<u16>),
+}
+
+impl Hindrance {
+    /// The finding about a rule that drops what these bridges have.
+    pub fn of_bridges(&self, bridges: &[&str]) -> Option<Finding> {
+        let Hinders::Link(link) = &self.what else { return None };
+        bridges
+            .contains(&link.as_str())
+            .then(|| self.finding("firewall", format!("{} drops what {link} has", self.name())))
+    }
+
+    /// The finding about a rule that takes the packets of an exposed port, which leads to a VM.
+    pub fn of_port(&self, port: &HostPort, vm: &VmName) -> Option<Finding> {
+        let Hinders::Port(Some(taken)) = self.what else { return None };
+        let last = port.port.saturating_add(port.count - 1);
+        (port.port..=last).contains(&taken).then(|| {
+            let name = self.name();
+            self.finding("ports", format!("{name} takes port {taken}, which leads to VM {vm}"))
+        })
+    }
+
+    fn name(&self) -> String {
+        let Hindrance { family, table, chain, handle, .. } = self;
+        format!("rule {handle} in chain {chain} of table {family} {table}")
+    }
+
+    fn finding(&self, check: &str, message: String) -> Finding {
+        let Hindrance { family, table, chain, handle, .. } = self;
+        let hint = format!("nft delete rule {family} {table} {chain} handle {handle}");
+        Finding { check: check.into(), level: Level::Error, message, hint: Some(hint) }
     }
 }
 

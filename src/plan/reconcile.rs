@@ -130,6 +130,9 @@ pub struct Link {
     pub mac: Mac,
     /// Its settings as a port of that bridge.
     pub port: PortSettings,
+    /// Its state as that port (`BR_STATE_*`, linux/if_bridge.h), which follows from its carrier and
+    /// the spanning tree protocol.
+    pub state: Option<u8>,
     /// Its shaping by us. News about a link does not have it, but other news does.
     pub shaping: Option<Shaping>,
     /// It is a bridge that volnet made, but had not given its alias yet.
@@ -166,7 +169,7 @@ pub struct ObservedTable {
 impl Link {
     /// It leaves its bridge, and loses its settings as a port.
     pub fn leave(&mut self) {
-        (self.master, self.port) = (None, PortSettings::default());
+        (self.master, self.port, self.state) = (None, PortSettings::default(), None);
     }
 
     /// Whether it is a bridge that volnet made.

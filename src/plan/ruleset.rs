@@ -7,7 +7,10 @@
 mod ours;
 pub mod text;
 
-pub use ours::{ALLOWED, DENIED, GuestPort, TABLE, elements, exposed, key, keys, policy, tables};
+pub use ours::{
+    ALLOWED, DENIED, GuestPort, PRIORITY_DESTINATION_NAT, TABLE, elements, exposed, key, keys,
+    policy, tables,
+};
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -153,6 +153,7 @@ fn query(method: &str, fields: &mut Parameters) -> Result<Option<Query>, CallFau
         "Networks" => Query::Networks,
         "Version" => Query::Version,
         "Check" => Query::Check,
+        "Doctor" => Query::Doctor { name: fields.vm()? },
         "Monitor" => Query::Monitor,
         "Metrics" => Query::Metrics,
         _ => return Ok(None),
@@ -275,6 +276,11 @@ impl Parameters {
 
     fn name(&mut self) -> Result<VmName, CallFault> {
         Ok(VmName::new(&self.required("name")?)?)
+    }
+
+    /// The name of a VM, if one is given.
+    fn vm(&mut self) -> Result<Option<VmName>, CallFault> {
+        Ok(self.text("name")?.map(|name| VmName::new(&name)).transpose()?)
     }
 
     /// The index of a NIC. Whether the VM has it, the engine knows.
@@ -414,6 +420,8 @@ mod tests {
             ("Networks", "{}", Query::Networks),
             ("Version", "{}", Query::Version),
             ("Check", "{}", Query::Check),
+            ("Doctor", "{}", Query::Doctor { name: None }),
+            ("Doctor", r#"{"name":"web"}"#, Query::Doctor { name: Some(name.clone()) }),
             ("Monitor", "{}", Query::Monitor),
             ("Metrics", "{}", Query::Metrics),
         ];
@@ -533,7 +541,8 @@ mod tests {
 
     #[test]
     fn methods_that_change_nothing_are_for_everyone() {
-        let open = ["Get", "Args", "List", "Networks", "Version", "Check", "Monitor", "Metrics"];
+        let open =
+            ["Get", "Args", "List", "Networks", "Version", "Check", "Doctor", "Monitor", "Metrics"];
         for line in service::VOLNET.lines() {
             let Some(rest) = line.strip_prefix("method ") else { continue };
             let method = rest.split('(').next().unwrap();

@@ -195,6 +195,7 @@ fn a_guest_that_has_its_link_open_keeps_its_lease_and_no_offer() {
         mtu: 1500,
         mac: Mac([2, 0, 0, 0, 0, 1]),
         port: PortSettings::default(),
+        state: None,
         shaping: None,
         unfinished: false,
     };

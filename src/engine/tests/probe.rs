@@ -18,6 +18,7 @@ fn link(index: u32, name: &str, kind: LinkKind, alias: Option<&str>, master: Opt
         mtu: 1500,
         mac: MAC,
         port: PortSettings::default(),
+        state: None,
         shaping: None,
         unfinished: false,
     }

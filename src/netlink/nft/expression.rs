@@ -329,6 +329,10 @@ pub enum Expression<'a> {
     /// Says something, in the form of iptables: a match that always holds
     /// (linux/netfilter/xt_comment.h).
     Comment(&'a [u8]),
+    /// Loads the port that a packet goes to.
+    DestinationPort,
+    /// Translates the destination, or redirects the packet to this host.
+    Redirect,
     /// Anything else.
     Other,
 }
@@ -354,6 +358,9 @@ impl<'a> Expression<'a> {
             b"reject" => Ok(Expression::Drop),
             b"lookup" => read_lookup(attrs()?),
             b"match" => read_match(attrs()?),
+            b"payload" => read_payload(attrs()?),
+            b"nat" => read_nat(attrs()?),
+            b"redir" => Ok(Expression::Redirect),
             _ => Ok(Expression::Other),
         }
     }
@@ -368,6 +375,8 @@ impl<'a> Expression<'a> {
             | Expression::Drop
             | Expression::Neutral
             | Expression::Comment(_)
+            | Expression::DestinationPort
+            | Expression::Redirect
             | Expression::Other => None,
         }
     }
@@ -397,6 +406,33 @@ fn read_compare(attrs: Attrs<'_>) -> Result<Expression<'_>, Error> {
         }
     }
     Ok(value.filter(|_| equal).map_or(Expression::Other, Expression::Equals))
+}
+
+/// The destination port stands behind the source port in TCP, UDP and SCTP (RFC 9293, RFC 768, RFC
+/// 9260).
+fn read_payload<'a>(attrs: Attrs<'a>) -> Result<Expression<'a>, Error> {
+    let (mut base, mut offset, mut length) = (0, 0, 0);
+    for attr in attrs {
+        let attr = attr?;
+        match attr.kind {
+            PAYLOAD_BASE => base = attr.be32()?,
+            PAYLOAD_OFFSET => offset = attr.be32()?,
+            PAYLOAD_LEN => length = attr.be32()?,
+            _ => {}
+        }
+    }
+    let is_port = (base, offset, length) == (Base::Transport as u32, 2, 2);
+    Ok(if is_port { Expression::DestinationPort } else { Expression::Other })
+}
+
+fn read_nat<'a>(attrs: Attrs<'a>) -> Result<Expression<'a>, Error> {
+    for attr in attrs {
+        let attr = attr?;
+        if attr.kind == NAT_TYPE && attr.be32()? == NAT_DESTINATION {
+            return Ok(Expression::Redirect);
+        }
+    }
+    Ok(Expression::Other)
 }
 
 fn read_lookup(attrs: Attrs<'_>) -> Result<Expression<'_>, Error> {

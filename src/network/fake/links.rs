@@ -28,6 +28,7 @@ pub(super) fn new(index: u32, name: &str, kind: LinkKind) -> Link {
         mtu: 1500,
         mac: Mac([0xfe, 0, a, b, c, d]),
         port: PortSettings::default(),
+        state: None,
         shaping: None,
         unfinished: false,
     }

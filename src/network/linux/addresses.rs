@@ -133,6 +133,28 @@ pub fn routes(socket: &mut Socket) -> Result<Routes, Error> {
     Ok(found)
 }
 
+/// The route of a packet that comes in by a link: the index of the link that it leaves by, and the
+/// MTU of the route, if it has one.
+pub fn way(
+    socket: &mut Socket,
+    link: &str,
+    from: IpAddr,
+    to: IpAddr,
+) -> Result<Option<(u32, Option<u32>)>, Error> {
+    let index = links::index_of(socket, link)?;
+    let mut found = None;
+    socket.request_and(
+        1,
+        |writer, sequence| route::ask(writer, sequence.take(), index, from, to),
+        |message| {
+            let route = RouteMessage::read(message.payload)?;
+            found = route.link.map(|link| (link, route.mtu));
+            Ok(())
+        },
+    )?;
+    Ok(found)
+}
+
 impl Routes {
     fn take(&mut self, route: &RouteMessage) {
         let link = route.link.unwrap_or(0);

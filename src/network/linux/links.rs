@@ -188,6 +188,13 @@ pub fn name_of(socket: &Socket, index: u32) -> Option<String> {
     volnet_ffi::socket::link_name(socket.as_fd(), index).ok()
 }
 
+/// The name and the MTU of the link with this index; ENODEV when there is none.
+pub fn name_and_mtu(socket: &mut Socket, index: u32) -> Result<(String, u32), Error> {
+    find(socket, Target::Index(index), |link| {
+        (String::from_utf8_lossy(link.name).into_owned(), link.mtu)
+    })
+}
+
 /// Reads the names of the links that do not forward IPv4 though the namespace does. Ports of
 /// bridges do not count: what comes in by them is the bridge's. A link that comes or goes meanwhile
 /// may be missing.
@@ -272,6 +279,7 @@ pub fn owned(link: &LinkMessage<'_>) -> Link {
         mtu: link.mtu,
         mac: Mac(link.mac.unwrap_or([0; 6])),
         port: link.port.as_ref().map(port_settings).unwrap_or_default(),
+        state: link.port.map(|port| port.state),
         shaping: None,
         unfinished: is_unfinished(link),
     }

@@ -12,6 +12,7 @@
 
 pub mod addresses;
 pub mod arp;
+mod bounds;
 pub mod conntrack;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
@@ -20,6 +21,7 @@ pub mod links;
 mod listeners;
 pub mod monitor;
 pub mod nft;
+pub mod overhear;
 pub mod packets;
 pub mod pool;
 pub mod qdiscs;
@@ -34,11 +36,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
+use crate::doctor::host::{Bounds, Way};
 use crate::model::error::Failure;
 use crate::model::expose::{HostPort, Listener};
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
-use crate::plan::firewall::Surroundings;
+use crate::plan::firewall::{Hindrance, Surroundings};
 use crate::plan::op::{Handover, LinkSettings, Op};
 use crate::plan::reconcile::{DesiredPort, Link, Observed};
 use crate::plan::ruleset::{ALLOWED, DENIED};
@@ -49,6 +52,7 @@ use arp::Arp;
 use conntrack::{Conntrack, FlowSelector};
 use monitor::Monitor;
 use nft::Nft;
+use overhear::Overhearing;
 use packets::Sender;
 use pool::TapPool;
 use socket::{Error, NetlinkFamily, Socket};
@@ -62,6 +66,8 @@ pub struct Linux {
     worker: Worker,
     /// Sockets for ARP by bridge, while all are asked there.
     arp: BTreeMap<String, Arp>,
+    /// Sockets for what guests send, by the index of the tap, while somebody looks.
+    overheard: BTreeMap<u32, Overhearing>,
     /// The socket for frames that nobody has asked for, once there was one.
     sender: Option<Sender>,
     pool: TapPool,
@@ -81,6 +87,7 @@ impl Linux {
             nft: Nft::new()?,
             worker,
             arp: BTreeMap::new(),
+            overheard: BTreeMap::new(),
             sender: None,
             pool,
             fresh: None,
@@ -157,6 +164,44 @@ impl Network for Linux {
         let translators = self.nft.translators().map_err(unread("nf_tables"))?;
         let closed = links::closed(&mut self.route).map_err(unread("what links forward"))?;
         Ok(Surroundings { bridged_filtered, closed, firewalls, barriers, translators })
+    }
+
+    fn bounds(&mut self) -> Bounds {
+        bounds::observe()
+    }
+
+    fn way(&mut self, bridge: &str, from: IpAddr, to: IpAddr) -> Result<Way, Failure> {
+        match addresses::way(&mut self.route, bridge, from, to) {
+            Ok(None) => Ok(Way::Unknown),
+            Ok(Some((index, of_route))) => {
+                let (link, of_link) =
+                    links::name_and_mtu(&mut self.route, index).map_err(unread("a link"))?;
+                Ok(Way::By { link, mtu: of_route.map_or(of_link, |mtu| mtu.min(of_link)) })
+            }
+            Err(error) => match error.errno() {
+                Some(errno) => Ok(Way::None(std::io::Error::from_raw_os_error(errno).to_string())),
+                None => Err(unread("a route")(error)),
+            },
+        }
+    }
+
+    fn hindrances(&mut self) -> Result<Vec<Hindrance>, Failure> {
+        self.nft.hindrances().map_err(unread("nf_tables"))
+    }
+
+    fn overhear(&mut self, ifindex: u32) -> io::Result<()> {
+        if let Entry::Vacant(place) = self.overheard.entry(ifindex) {
+            place.insert(Overhearing::open(ifindex)?);
+        }
+        Ok(())
+    }
+
+    fn overheard(&mut self, ifindex: u32) -> Vec<Vec<u8>> {
+        self.overheard.get(&ifindex).map(Overhearing::take).unwrap_or_default()
+    }
+
+    fn end_overhearing(&mut self, ifindex: u32) {
+        self.overheard.remove(&ifindex);
     }
 
     fn listeners(&mut self, wanted: &[HostPort]) -> Vec<Listener> {

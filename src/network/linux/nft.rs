@@ -21,7 +21,7 @@ use crate::netlink::nft::object::{self, NewChain, NewTable, TableMessage};
 use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6, batch, element};
 use crate::netlink::writer::{Sequence, Writer};
 use crate::nftables::{accept, encode, number};
-use crate::plan::firewall::{Barrier, Firewall};
+use crate::plan::firewall::{Barrier, Firewall, Hindrance};
 use crate::plan::reconcile::ObservedTable;
 use crate::plan::ruleset::{Accept, ChainKind, Element, Family, Hook, TABLE, Table};
 
@@ -213,6 +213,11 @@ impl Nft {
     /// Other people's tables with source NAT.
     pub fn translators(&mut self) -> Result<Vec<String>, Error> {
         others::translators(&mut self.socket)
+    }
+
+    /// Single rules of others that could be in the way.
+    pub fn hindrances(&mut self) -> Result<Vec<Hindrance>, Error> {
+        others::hindrances(&mut self.socket)
     }
 
     /// Chains of others that drop. `name_of` returns the name of a link by its index.

@@ -25,6 +25,8 @@ mod policies;
 mod routed;
 mod routed6;
 
+pub use exposed::PRIORITY_DESTINATION_NAT;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

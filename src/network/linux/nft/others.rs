@@ -11,9 +11,11 @@ use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, TableMessage}
 use crate::netlink::nft::{FAMILY_ANY, FAMILY_INET, FAMILY_IP};
 use crate::network::linux::socket::{Error, Socket};
 use crate::nftables::accept::FILTER;
-use crate::nftables::filters::{By, FIREWALLD, Met, POSTROUTING, Said, UFW, family_name, met};
-use crate::plan::firewall::{Barrier, Firewall, FirewallKind};
-use crate::plan::ruleset::TABLE;
+use crate::nftables::filters::{
+    By, FIREWALLD, Met, POSTROUTING, PREROUTING, Said, UFW, family_name, hinders, met,
+};
+use crate::plan::firewall::{Barrier, Firewall, FirewallKind, Hinders, Hindrance};
+use crate::plan::ruleset::{PRIORITY_DESTINATION_NAT, TABLE};
 
 /// The tables of iptables-legacy in use in this namespace, one name per line.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
@@ -164,6 +166,52 @@ pub(super) fn translators(socket: &mut Socket) -> Result<Vec<String>, Error> {
         }
     }
     Ok(tables)
+}
+
+/// The rules of others that could be in the way: those that drop all that a link has, and those
+/// that translate where packets go, in tables that do so before ours.
+pub(super) fn hindrances(socket: &mut Socket) -> Result<Vec<Hindrance>, Error> {
+    let chains = socket.dump(
+        |writer, sequence| object::dump_chains(writer, sequence, FAMILY_ANY),
+        |message| {
+            let chain = ChainMessage::read(message.payload)?;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let first = match chain.base {
+                Some((b"nat", PREROUTING, priority)) => priority <= PRIORITY_DESTINATION_NAT,
+                Some(_) | None => false,
+            };
+            let ours = chain.table == TABLE.as_bytes();
+            Ok((!ours).then(|| (chain.family, text(chain.table), first)))
+        },
+    )?;
+    let mut found = Vec::new();
+    for same in chains.chunk_by(|one, other| (one.0, &one.1) == (other.0, &other.1)) {
+        let (family, table, _) = &same[0];
+        let translates_first = same.iter().any(|(.., first)| *first);
+        let rules = socket.dump(
+            |writer, sequence| object::dump_rules(writer, sequence, *family, table),
+            |message| {
+                let rule = RuleMessage::read(message.payload)?;
+                let what = hinders(&rule)?
+                    .filter(|what| translates_first || matches!(what, Hinders::Link(_)));
+                let chain = String::from_utf8_lossy(rule.chain).into_owned();
+                Ok(what.map(|what| (chain, rule.handle, what)))
+            },
+        );
+        let rules = match rules {
+            // It went while we looked.
+            Err(error) if error.errno() == Some(libc::ENOENT) => continue,
+            rules => rules?,
+        };
+        found.extend(rules.into_iter().map(|(chain, handle, what)| Hindrance {
+            family: family_name(*family),
+            table: table.clone(),
+            chain,
+            handle,
+            what,
+        }));
+    }
+    Ok(found)
 }
 
 fn rules(socket: &mut Socket, family: u8, table: &str) -> Result<Vec<FilterRule>, Error> {

@@ -35,7 +35,7 @@ pub(super) const PORTS_AT: &[Field] = &[Field::Ipv4, Field::Protocol, Field::Por
 const PORTS6: &[Field] = &[Field::Protocol, Field::Port, Field::Target6];
 const PORTS6_AT: &[Field] = &[Field::Ipv6, Field::Protocol, Field::Port, Field::Target6];
 /// Before `NF_IP_PRI_NAT_DST` (linux/netfilter_ipv4.h), where others translate.
-const PRIORITY_DESTINATION_NAT: i32 = -101;
+pub const PRIORITY_DESTINATION_NAT: i32 = -101;
 /// 127.0.0.0/8 (RFC 1122).
 const LOOPBACK: Match = masked(PacketField::IpDestination, 0xff00_0000, 0x7f00_0000);
 /// `::1` and `fe80::/10` (RFC 4291, 2.4).

@@ -1,0 +1,157 @@
+//! The hops that all VMs of a host share: what the kernel has room for, and the way to the world.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{broken, doubtful, well};
+use crate::model::expose::Ports;
+use crate::model::net::NetworkConfig;
+use crate::model::view::Finding;
+
+/// Addresses of the world, to ask the kernel which way leads there. Nothing is sent to them. No
+/// host has a route to them but its default one.
+pub const WORLD: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1));
+pub const WORLD6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111));
+/// A table with this share in use is nearly full, in percent.
+const NEARLY_FULL: u64 = 90;
+/// A neighbour table holds at least so many.
+const NEIGHBOURS_MIN: u64 = 1024;
+
+/// How much of something is in use, and how much there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// In use.
+    pub now: u64,
+    /// At most.
+    pub most: u64,
+}
+
+impl Used {
+    fn is_nearly_full(self) -> bool {
+        self.now.saturating_mul(100) >= self.most.saturating_mul(NEARLY_FULL)
+    }
+}
+
+/// What the kernel has room for; `None`: it does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Tracked connections.
+    pub connections: Option<Used>,
+    /// IPv4 neighbours.
+    pub neighbours: Option<Used>,
+    /// IPv6 neighbours.
+    pub neighbours6: Option<Used>,
+    /// Ports that the kernel gives to connections of the host (ip-sysctl.rst,
+    /// `ip_local_port_range`).
+    pub local_ports: Option<Ports>,
+}
+
+/// The way that packets take from a network to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Out by this link, which takes packets of so many bytes.
+    By { link: String, mtu: u32 },
+    /// There is none; in the kernel's words.
+    None(String),
+    /// That cannot be asked.
+    Unknown,
+}
+
+/// What is to be said of the bounds. `exposed` are the ports that volnet gives to who asks for any.
+pub fn bounds(bounds: &Bounds, exposed: Ports) -> Vec<Finding> {
+    let connections = bounds.connections.map(|used| {
+        let Used { now, most } = used;
+        let more = format!("sysctl -w net.netfilter.nf_conntrack_max={}", most.saturating_mul(2));
+        match (now >= most, used.is_nearly_full()) {
+            (true, _) => broken(
+                "conntrack",
+                format!("the table of connections is full ({now} of {most}): new ones are dropped"),
+                more,
+            ),
+            (false, true) => doubtful(
+                "conntrack",
+                format!("{now} of {most} connections are tracked: the table is nearly full"),
+                more,
+            ),
+            (false, false) => well("conntrack", format!("{now} of {most} connections are tracked")),
+        }
+    });
+    let tables = [("ipv4", "IPv4", bounds.neighbours), ("ipv6", "IPv6", bounds.neighbours6)];
+    let neighbours = tables.into_iter().filter_map(|(key, family, used)| {
+        let used = used?;
+        let (now, most) = (used.now, used.most);
+        let message = format!("{now} of {most} {family} neighbours are known");
+        Some(match used.is_nearly_full() {
+            false => well("neighbours", message),
+            true => doubtful(
+                "neighbours",
+                format!("{message}: no more guests can be reached soon"),
+                format!(
+                    "sysctl -w net.{key}.neigh.default.gc_thresh3={}",
+                    most.saturating_mul(2).max(NEIGHBOURS_MIN)
+                ),
+            ),
+        })
+    });
+    let ports = bounds.local_ports.map(|local| ports(local, exposed));
+    connections.into_iter().chain(neighbours).chain(ports).collect()
+}
+
+/// Whether the kernel gives ports to connections of the host that volnet gives to guests.
+fn ports(local: Ports, exposed: Ports) -> Finding {
+    let both = format!("{}-{} for guests", exposed.first, exposed.last);
+    if local.first > exposed.last || exposed.first > local.last {
+        return well("port range", format!("{both}, {}-{} for the host", local.first, local.last));
+    }
+    // The larger part of what is left.
+    let (below, above) =
+        (exposed.first.saturating_sub(local.first), local.last.saturating_sub(exposed.last));
+    let (first, last) = match above >= below {
+        true => (exposed.last.saturating_add(1), local.last),
+        false => (local.first, exposed.first.saturating_sub(1)),
+    };
+    let message = format!(
+        "{both} overlap with {}-{}, which the kernel gives to connections of the host",
+        local.first, local.last
+    );
+    doubtful(
+        "port range",
+        message,
+        format!("sysctl -w net.ipv4.ip_local_port_range=\"{first} {last}\""),
+    )
+}
+
+/// What is to be said of the way from a network to the world, and of the longest packets on it.
+/// `mtu` is that of the guests.
+pub fn way(network: &NetworkConfig, family: &str, way: &Way, mtu: u16) -> Vec<Finding> {
+    let name = &network.name;
+    match way {
+        Way::Unknown => Vec::new(),
+        Way::None(words) => {
+            let option = if family == "IPv6" { "-6 " } else { "" };
+            vec![broken(
+                "route",
+                format!("the host has no way to the world for network {name} by {family}: {words}"),
+                format!("ip {option}route add default via ROUTER, the address of your router"),
+            )]
+        }
+        Way::By { link, mtu: most } => {
+            let leaves = format!("{family} from network {name} to the world leaves by {link}");
+            vec![well("route", leaves), longest(network, link, *most, mtu)]
+        }
+    }
+}
+
+/// Whether the packets of guests fit.
+fn longest(network: &NetworkConfig, link: &str, most: u32, mtu: u16) -> Finding {
+    if most >= mtu.into() {
+        return well("mtu", format!("guests send {mtu} bytes, and {link} takes {most}"));
+    }
+    doubtful(
+        "mtu",
+        format!(
+            "guests send {mtu} bytes, and {link} takes {most}: longer packets are lost where the \
+             host's ICMP is"
+        ),
+        format!("set mtu of network {} to {most}, and restart volnet and the VMs", network.name),
+    )
+}
