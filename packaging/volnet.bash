@@ -40,6 +40,7 @@ _volnet() {
         vsock) verb='vsock' && break ;;
         logs) verb='logs' && break ;;
         monitor) verb='monitor' && break ;;
+        metrics) verb='metrics' && break ;;
         call) verb='call' && break ;;
         version) verb='version' && break ;;
         completion) verb='completion' && break ;;
@@ -123,11 +124,12 @@ _volnet() {
     vsock:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     logs:*) choices="--follow --socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     monitor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
+    metrics:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     call:*) choices="--more --socket --config-file --runtime-dir --log-dir --json --help" ;;
     version:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     completion:*) choices="--help bash zsh fish" ;;
-    help:*) choices="--help setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help" ;;
-    *) choices='setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
+    help:*) choices="--help setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help" ;;
+    *) choices='setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$word")
 }

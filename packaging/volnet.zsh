@@ -36,6 +36,7 @@ _volnet() {
         'vsock:connect to a vsock port of a VM’s guest'
         'logs:show the log of a VM’s hypervisor'
         'monitor:follow the events'
+        'metrics:print the counters of VMs and of the daemon'
         'call:call a method of the daemon’s interface'
         'version:show the versions of volnet and of the kernel'
         'completion:print the completion of a shell'
@@ -412,6 +413,15 @@ _volnet() {
             '--json[print JSON]' \
             '*:word:'
         ;;
+    metrics)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
     call)
         _arguments \
             '*--more[accept more than one reply]' \
@@ -437,7 +447,7 @@ _volnet() {
         ;;
     help)
         _arguments \
-            '*:word:(setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor call version completion help)'
+            '*:word:(setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help)'
         ;;
     *) _describe verb verbs ;;
     esac

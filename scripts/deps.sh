@@ -30,6 +30,7 @@ wanted="
     depmod:kmod
     jq:jq
     tmux:tmux
+    prometheus:prometheus
     strace:strace
     zsh:zsh
     fish:fish

@@ -8,7 +8,8 @@
 //! 3. [`engine`]: the decisions;
 //! 4. [`spec`], [`config`], [`protocol`], [`store`], [`dhcp`], [`dhcp6`], [`ndp`], [`dns`]: what is
 //!    read and written;
-//! 5. [`network`], [`resolver`], [`hypervisor`]: the kernel, the sockets for names, the processes;
+//! 5. [`network`], [`resolver`], [`hypervisor`], [`metrics`]: the kernel, the sockets for names,
+//!    the processes, what is counted;
 //! 6. [`daemon`], [`cli`]: the programs.
 
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod engine;
 #[cfg(any(test, feature = "testing"))]
 mod fuzz;
 pub mod hypervisor;
+pub mod metrics;
 pub mod model;
 pub mod ndp;
 #[cfg(target_os = "linux")]

@@ -24,6 +24,7 @@ const TARGETS: &[Target] = &[
     ("ext_ack", netlink::fuzz::ext_ack),
     ("frame", protocol::fuzz::frame),
     ("host_files", daemon::fuzz::host_files),
+    ("http", protocol::fuzz::http),
     ("launch", hypervisor::fuzz::launch),
     ("log_tail", hypervisor::fuzz::log_tail),
     ("manifest", spec::fuzz::manifest),

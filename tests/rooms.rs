@@ -29,6 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("network", &["model", "rights", "netlink", "packet", "plan", "doctor", "nftables"]),
     ("resolver", &["model", "dns"]),
     ("config", &["model", "spec", "hypervisor"]),
+    ("metrics", &["model", "protocol", "network"]),
     (
         "daemon",
         &[
@@ -49,6 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "hypervisor",
             "network",
             "config",
+            "metrics",
         ],
     ),
     ("cli", &["model", "spec", "store", "protocol", "hypervisor", "config"]),

@@ -217,6 +217,7 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
             Ok(Command::Logs { name: given.one("NAME")?, follow })
         }
         "monitor" => given.none().map(|()| Command::Monitor),
+        "metrics" => given.none().map(|()| Command::Metrics),
         "check" => given.none().map(|()| Command::Check),
         "doctor" => Ok(Command::Doctor { name: given.at_most_one()? }),
         "version" => given.none().map(|()| Command::Version),

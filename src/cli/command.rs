@@ -66,6 +66,8 @@ pub(super) enum Command {
     Logs { name: String, follow: bool },
     /// Follow what happens.
     Monitor,
+    /// Print the counters.
+    Metrics,
     /// Look the host over.
     Check,
     /// Look a VM over, or the host.

@@ -108,6 +108,14 @@ pub(super) fn networks(session: &mut Session) -> Result<u8, Trouble> {
     Ok(DONE)
 }
 
+/// `metrics`.
+pub(super) fn metrics(session: &mut Session) -> Result<u8, Trouble> {
+    let reply = session.call("io.volnet.Metrics", json!({}))?;
+    let text = reply.get("text").and_then(Value::as_str).unwrap_or_default();
+    session.show(&reply, |_| show::printable(text))?;
+    Ok(DONE)
+}
+
 /// `check`.
 pub(super) fn check(session: &mut Session) -> Result<u8, Trouble> {
     let findings = look(session, "io.volnet.Check", json!({}), &Query::Check)?;

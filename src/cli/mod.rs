@@ -131,6 +131,7 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Exec { .. } => Err(Trouble::Input("a tap needs Linux".into())),
         Command::Logs { name, follow } => logs::logs(&mut session, &name, follow),
         Command::Monitor => call::monitor(&mut session),
+        Command::Metrics => host::metrics(&mut session),
         Command::Check => host::check(&mut session),
         Command::Doctor { name } => host::doctor(&mut session, name),
         Command::Version => host::version(&mut session),

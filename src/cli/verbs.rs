@@ -311,7 +311,7 @@ const CREATION: [Flag; 39] = [
 ];
 
 /// Every verb, in the order in which `volnet help` shows them.
-pub(super) const VERBS: [Verb; 30] = [
+pub(super) const VERBS: [Verb; 31] = [
     Verb {
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
@@ -483,6 +483,11 @@ pub(super) const VERBS: [Verb; 30] = [
     Verb {
         text: "Show the VMs, then every event as it happens.",
         ..verb("monitor", "", "follow the events")
+    },
+    Verb {
+        text: "Print the counters of VMs and of the daemon as OpenMetrics text. The setting \
+               metrics lets scrapers read the same by HTTP.",
+        ..verb("metrics", "", "print the counters of VMs and of the daemon")
     },
     Verb {
         flags: &[&MORE],

@@ -18,6 +18,7 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,7 @@ const HYPERVISOR_USER: Key = Key::new("hypervisor_user", None, "VOLNET_HYPERVISO
 const RUN_AS: Key = Key::new("run_as", None, "VOLNET_RUN_AS", None);
 const VM_UIDS: Key = Key::new("vm_uids", None, "VOLNET_VM_UIDS", None);
 const CGROUP: Key = Key::new("cgroup", None, "VOLNET_CGROUP", None);
+const METRICS: Key = Key::new("metrics", None, "VOLNET_METRICS", None);
 const KVM: Key = Key::new("kvm", Some("kvm"), "VOLNET_KVM", None);
 const KERNEL_BZIMAGE: Key =
     Key::new("kernel_bzimage", None, "VOLNET_KERNEL_BZIMAGE", Some("VOLANT_KERNEL_BZIMAGE"));
@@ -88,9 +90,10 @@ pub const KEYS: [Key; 11] = [
 ];
 
 /// The settings that have a variable and no flag.
-pub const WITHOUT_FLAG: [Key; 11] = [
+pub const WITHOUT_FLAG: [Key; 12] = [
     POOL,
     LOG_MB,
+    METRICS,
     HYPERVISOR_USER,
     RUN_AS,
     VM_UIDS,
@@ -145,6 +148,17 @@ pub struct Settings {
     pub cgroup: Option<PathBuf>,
     /// The users that VMs have for themselves.
     pub vm_uids: RangeInclusive<u32>,
+    /// Where scrapers find the metrics; `None`: nowhere.
+    pub metrics: Option<MetricsAt>,
+}
+
+/// Where metrics are served by HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsAt {
+    /// At this address and TCP port.
+    Tcp(SocketAddr),
+    /// At a Unix socket of this path.
+    Unix(PathBuf),
 }
 
 /// The backend that runs plans.
@@ -196,6 +210,7 @@ pub fn resolve(
         run_as: run_as(&sources)?,
         vm_uids: vm_uids(&sources)?,
         cgroup: optional_path(&sources, &CGROUP)?,
+        metrics: metrics(&sources)?,
         runtime_dir,
     })
 }
@@ -308,13 +323,36 @@ fn runtime_dir(sources: &Sources) -> Result<PathBuf, Refusal> {
 
 /// The default socket is in the runtime directory.
 fn socket(sources: &Sources, runtime_dir: &Path) -> Result<PathBuf, Refusal> {
-    let too_long = format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes");
-    let Some(found) = sources.text(&SOCKET)? else {
-        return Ok(runtime_dir.join("volnet.sock"));
-    };
-    match absolute(&found)? {
+    match sources.text(&SOCKET)? {
+        Some(found) => socket_path(&found),
+        None => Ok(runtime_dir.join("volnet.sock")),
+    }
+}
+
+/// An address with a port, or the path of a socket.
+fn metrics(sources: &Sources) -> Result<Option<MetricsAt>, Refusal> {
+    let Some(found) = sources.text(&METRICS)? else { return Ok(None) };
+    if found.text.starts_with('/') {
+        return Ok(Some(MetricsAt::Unix(socket_path(&found)?)));
+    }
+    match found.text.parse::<SocketAddr>() {
+        Ok(at) if at.port() != 0 => Ok(Some(MetricsAt::Tcp(at))),
+        _ => Err(found.refuse(format!(
+            "{:?} is neither an address with a port, such as 127.0.0.1:9744, nor the path of a \
+             socket",
+            found.text
+        ))),
+    }
+}
+
+/// The path of a socket.
+fn socket_path(found: &Found) -> Result<PathBuf, Refusal> {
+    match absolute(found)? {
         path if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX => Ok(path),
-        _ => Err(found.refuse(too_long)),
+        _ => {
+            let too_long = format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes");
+            Err(found.refuse(too_long))
+        }
     }
 }
 

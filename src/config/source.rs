@@ -103,6 +103,7 @@ const KNOWN: &[&str] = &[
     "nft_owner",
     "pool",
     "log_mb",
+    "metrics",
     "expose_ports",
     "hypervisor",
     "hypervisors",

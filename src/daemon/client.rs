@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
 
 use mio::net::UnixStream;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -64,6 +65,8 @@ pub(super) struct Client {
     last: bool,
     /// The discarded bytes in [`State::Closing`].
     discarded: usize,
+    /// The methods of the requests that are not answered, and when each was read.
+    asked: VecDeque<(&'static str, Instant)>,
 }
 
 /// The state of a connection.
@@ -107,7 +110,20 @@ impl Client {
             more: true,
             last: false,
             discarded: 0,
+            asked: VecDeque::new(),
         }
+    }
+
+    /// A request of this method has begun.
+    pub(super) fn asks(&mut self, method: &'static str) {
+        self.asked.push_back((method, Instant::now()));
+    }
+
+    /// A request is answered: its method, and how many microseconds that took. `None` if the answer
+    /// is one more to the same request.
+    pub(super) fn answered(&mut self) -> Option<(&'static str, u64)> {
+        let (method, since) = self.asked.pop_front()?;
+        Some((method, since.elapsed().as_micros() as u64))
     }
 
     /// Reads the bytes that have arrived, as many as one turn allows, if no complete request is

@@ -131,6 +131,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.launcher.take_back(&decision.record);
         self.clean(name);
         let removed = self.store.remove(name, decision.record.spec.ephemeral);
+        self.tally.planned(decision.plan.len());
         removed
             .and_then(|()| execute::execute(&mut self.network, &decision.plan).map(drop))
             .inspect_err(|_| self.write_back(decision))?;
@@ -147,6 +148,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Runs the plan on the kernel.
     fn apply(&mut self, decision: &Decision) -> Result<Vec<Applied>, Error> {
         self.stand(&decision.plan)?;
+        self.tally.planned(decision.plan.len());
         let applied = execute::execute(&mut self.network, &decision.plan);
         applied.map_err(|failure| self.named(&decision.record, failure))
     }

@@ -6,9 +6,10 @@
 //!
 //! Each kind of source has a file, in which it is registered and has its turn: connections and
 //! their listener ([`clients`]), the kernel's news ([`kernel`]), what guests ask ([`guests`],
-//! [`names`]), processes ([`processes`]). A new kind is a variant of [`Source`], an arm of
-//! [`EventLoop::turn`] and a file. Creates that come together wait in [`group`] for the end of the
-//! round, starts and ends of processes in [`slow`]; [`spare`] has what nobody waits for.
+//! [`names`]), scrapers of metrics ([`scrapers`]), processes ([`processes`]). A new kind is a
+//! variant of [`Source`], an arm of [`EventLoop::turn`] and a file. Creates that come together wait
+//! in [`group`] for the end of the round, starts and ends of processes in [`slow`]; [`spare`] has
+//! what nobody waits for.
 
 mod clients;
 mod group;
@@ -16,6 +17,7 @@ mod guests;
 mod kernel;
 mod names;
 mod processes;
+mod scrapers;
 mod slow;
 mod spare;
 #[cfg(test)]
@@ -30,6 +32,7 @@ use mio::event::Event as Readiness;
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use socket2::Socket;
 
 use super::checksums::ChecksumWorkers;
 use super::refusals::Refusals;
@@ -38,7 +41,7 @@ use super::source::Source;
 use super::sources::{Key, Sources};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
-use crate::model::error::Error;
+use crate::model::error::{Error, Failure};
 use crate::model::name::VmName;
 use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
@@ -126,6 +129,17 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         Ok(this)
     }
 
+    /// Serves metrics to those who connect to this, too.
+    pub(super) fn serve_metrics(&mut self, listener: Socket) -> io::Result<()> {
+        self.add(listener.as_raw_fd(), Interest::READABLE, Source::Metrics(listener))?;
+        Ok(())
+    }
+
+    /// Metrics are not served, for this reason.
+    pub(super) fn metrics_unserved(&mut self, failure: Failure) {
+        self.shell.unserved = Some(failure);
+    }
+
     /// Waits for a source from now on, by its descriptor, which it keeps open.
     fn add(&mut self, fd: RawFd, interest: Interest, source: Source) -> io::Result<Key> {
         let key = self.sources.key();
@@ -177,6 +191,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         self.hear_kernel(now);
         self.shell.tick(now);
         self.tick_names(now);
+        self.tick_scrapers(now.mono);
         debug_assert!(self.deadline().is_none_or(|at| now.mono < at), "due after its turn");
         self.tell();
         self.shell.network().settle();
@@ -191,6 +206,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             None => {}
             Some(Source::Listener(_)) => self.accept(key),
             Some(Source::Client(_)) => self.wake(key, event),
+            Some(Source::Metrics(_)) => self.accept_scrapers(key),
+            Some(Source::Scraper(_)) => self.scrape(key),
             Some(Source::ChecksumWorkers) => self.compared(),
             Some(Source::Guests(_)) => self.hear_guests(key),
             Some(Source::Names) => self.hear_names(key),
@@ -222,7 +239,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// When something is due though no source is ready. After each round this lies ahead.
     fn deadline(&self) -> Option<u64> {
         let others = self.kernel.deadline().into_iter().chain(self.names.deadline());
-        self.shell.deadline().into_iter().chain(others).min()
+        let scrapers = self.sources.scrapers().map(|(_, scraper)| scraper.deadline);
+        self.shell.deadline().into_iter().chain(others).chain(scrapers).min()
     }
 
     fn now(&self) -> Now {

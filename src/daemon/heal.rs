@@ -47,6 +47,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.notify(std::mem::take(&mut repair.events), now);
         let refusal = self.features()?.restrict(&mut repair.plan);
         self.remember_host(&observed)?;
+        repair.plan.iter().for_each(|op| self.tally.repaired(op.operation()));
         let failed = self.apply_all(&repair.plan, now);
         self.sound = !failed && !self.engine.has_problems() && refusal.is_none();
         let repaired = self.engine.repaired(repair, failed, now);
@@ -67,6 +68,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// Executes all steps, also after a failure. Returns whether one failed.
     pub(super) fn apply_all(&mut self, plan: &[Op], now: Now) -> bool {
+        self.tally.planned(plan.len());
         let results = execute::execute_all(&mut self.network, plan);
         for (op, applied) in plan.iter().zip(&results) {
             if let Ok(applied) = applied {

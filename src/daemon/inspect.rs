@@ -1,7 +1,6 @@
 //! Questions about the host and the daemon itself: Version, Check, Metrics, Args.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -10,15 +9,17 @@ use super::doubt;
 use super::shell::Shell;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::KVM;
+use crate::metrics::text::Text;
 use crate::model::error::Error;
 use crate::model::expose::{Expose, HostPort};
 use crate::model::name::VmName;
 use crate::model::request::Reply;
-use crate::model::view::{Finding, Level, Status};
+use crate::model::view::{Finding, Level};
+use crate::network::Network;
 use crate::network::features::Features;
-use crate::network::{Counted, Network};
 use crate::plan::reconcile::{Desired, Observed, reconcile};
 use crate::plan::ruleset::Family;
+use crate::protocol::exposition::Format;
 use crate::store::storage::Storage;
 
 impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
@@ -63,6 +64,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             finding("state_dir", Level::Error, doubt.into(), Some(doubt::REMEDY.into()))
         }));
         findings.extend(self.stray_findings());
+        findings.extend(self.unserved.as_ref().map(|failure| {
+            let message = format!("metrics are not served: {failure}");
+            let hint = "set metrics to another address, or end who has it; then restart the daemon";
+            finding("metrics", Level::Warning, message, Some(hint.into()))
+        }));
         #[cfg(target_os = "linux")]
         findings.extend(self.short_of_space());
         findings.extend(self.engine.firewalls(&surroundings));
@@ -183,30 +189,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         told.collect()
     }
 
-    /// Counters and gauges as OpenMetrics text (openmetrics.io, 1.0).
+    /// Counters and gauges as OpenMetrics text.
     pub(super) fn metrics(&mut self) -> Result<Reply, Error> {
-        let mut text = String::from("# TYPE volnet_vms gauge\n");
-        for status in Status::ALL {
-            let count = self.engine.vms().filter(|vm| vm.status() == status).count();
-            let _ = writeln!(text, "volnet_vms{{status=\"{status}\"}} {count}");
-        }
-        let networks = self.engine.networks();
-        let mut gauge = |name: &str, value: &dyn Fn(usize) -> u32| {
-            let _ = writeln!(text, "# TYPE {name} gauge");
-            for (index, network) in networks.iter().enumerate() {
-                let _ = writeln!(text, "{name}{{network=\"{}\"}} {}", network.name, value(index));
-            }
-        };
-        gauge("volnet_leases", &|at| networks[at].leased);
-        gauge("volnet_addresses_free", &|at| networks[at].free);
-        gauge("volnet_ports", &|at| networks[at].ports);
-        gauge("volnet_ports_free", &|at| networks[at].ports_free);
-        self.counters(&mut text)?;
-        self.used(&mut text);
-        let _ =
-            writeln!(text, "# TYPE volnet_events counter\nvolnet_events_total {}", self.sequence);
-        text.push_str("# EOF\n");
-        Ok(Reply::Metrics { text })
+        let numbers = Rc::new(self.snapshot()?);
+        Ok(Reply::Metrics { text: Text::new(numbers, Format::OpenMetrics).whole() })
     }
 
     /// Movable addresses whose VMs have different policies.
@@ -221,52 +207,6 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             finding("network", Level::Warning, message, Some(hint))
         };
         self.engine.disputed().into_iter().map(finding_of).collect()
-    }
-
-    /// What the processes of each VM have used since they were started.
-    fn used(&self, text: &mut String) {
-        let running = self.engine.vms().filter(|vm| vm.life.pid().is_some());
-        let names = running.map(|vm| &vm.record.name);
-        let used: Vec<_> =
-            names.filter_map(|name| Some((name, self.launcher.usage(name)?))).collect();
-        let _ = writeln!(text, "# TYPE volnet_vm_cpu_seconds counter");
-        for (name, usage) in &used {
-            let (seconds, rest) = (usage.cpu_us / 1_000_000, usage.cpu_us % 1_000_000);
-            let _ =
-                writeln!(text, "volnet_vm_cpu_seconds_total{{vm=\"{name}\"}} {seconds}.{rest:06}");
-        }
-        let _ = writeln!(text, "# TYPE volnet_vm_memory_bytes gauge");
-        for (name, memory) in used.iter().filter_map(|(name, used)| Some((name, used.memory?))) {
-            let _ = writeln!(text, "volnet_vm_memory_bytes{{vm=\"{name}\"}} {memory}");
-        }
-    }
-
-    /// The allowed and denied packets of each VM.
-    fn counters(&mut self, text: &mut String) -> Result<(), Error> {
-        let owners: BTreeMap<IpAddr, &VmName> = self
-            .engine
-            .vms()
-            .flat_map(|vm| vm.record.nics.iter().map(move |nic| (nic, &vm.record.name)))
-            .flat_map(|(nic, name)| nic.addresses().map(move |address| (address, name)))
-            .collect();
-        // A VM may have several addresses.
-        let mut sums = BTreeMap::new();
-        for Counted { address, allowed, packets, bytes } in self.network.counted()? {
-            let Some(vm) = owners.get(&address) else { continue };
-            let sum: &mut (u64, u64) = sums.entry((*vm, allowed)).or_default();
-            *sum = (sum.0 + packets, sum.1 + bytes);
-        }
-        for (unit, value) in
-            [("packets", (|sum| sum.0) as fn((u64, u64)) -> u64), ("bytes", |sum| sum.1)]
-        {
-            let _ = writeln!(text, "# TYPE volnet_sent_{unit} counter");
-            for ((vm, allowed), sum) in &sums {
-                let verdict = if *allowed { "allowed" } else { "denied" };
-                let labels = format!("vm=\"{vm}\",verdict=\"{verdict}\"");
-                let _ = writeln!(text, "volnet_sent_{unit}_total{{{labels}}} {}", value(*sum));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,18 +1,24 @@
-//! The daemon's socket.
+//! The daemon's sockets: for its clients, and for scrapers of metrics.
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use mio::net::UnixListener;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
 
 use super::peer::{GROUP, GROUP_FILE, group_id};
+use crate::config::MetricsAt;
 use crate::model::error::Failure;
 
 /// The mode of the socket: the owner and the group may connect.
 const MODE: u32 = 0o660;
+/// Connections of scrapers that wait to be accepted.
+const BACKLOG: i32 = 16;
 
 /// The socket's file, removed when the daemon ends.
 #[derive(Debug)]
@@ -22,6 +28,32 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
+}
+
+/// Listens for scrapers of metrics. An address that the host does not have yet is no error.
+pub(super) fn listen_for_scrapers(at: &MetricsAt) -> Result<(Socket, Option<SocketFile>), Failure> {
+    match at {
+        MetricsAt::Unix(path) => {
+            let (listener, file) = listen(path)?;
+            Ok((Socket::from(OwnedFd::from(listener)), Some(file)))
+        }
+        MetricsAt::Tcp(at) => {
+            let listener = listen_by_tcp(*at);
+            let failed = |error| Failure::kernel("listen on", at.to_string(), &error);
+            Ok((listener.map_err(failed)?, None))
+        }
+    }
+}
+
+fn listen_by_tcp(at: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    // Connections of a daemon before this one may still be about to end.
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
 }
 
 /// Listens at `path`. The caller holds the lock, so a killed daemon left an existing socket behind.

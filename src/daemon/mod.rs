@@ -43,6 +43,7 @@ mod refusals;
 #[cfg(target_os = "linux")]
 mod serve;
 pub mod shell;
+mod snapshot;
 #[cfg(target_os = "linux")]
 mod source;
 pub mod sources;

@@ -10,6 +10,7 @@ use signal_hook::low_level::pipe;
 
 use super::event_loop::EventLoop;
 use super::launch::Launcher;
+use super::listen::SocketFile;
 use super::shell::Shell;
 use super::{listen, notify, now};
 use crate::config::{Backend, Settings};
@@ -32,6 +33,9 @@ use crate::store::{Paths, Store};
 /// The shell on a real host.
 type HostShell = Shell<Box<dyn Network>, Files, LinuxProcesses>;
 
+/// The event loop of the daemon.
+type HostLoop = EventLoop<Box<dyn Network>, Files, LinuxProcesses>;
+
 /// Runs the daemon until SIGTERM or SIGINT. VMs run on after it.
 pub fn serve(settings: &Settings) -> Result<(), Error> {
     let started = Instant::now();
@@ -49,11 +53,28 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
     let mut event_loop =
         EventLoop::new(shell, Some(listener), monitor, signals, started).map_err(failed)?;
+    let _metrics = serve_metrics(settings, &mut event_loop);
     notify::notify("READY=1");
     log::info!("serves on {}", settings.socket.display());
     event_loop.run().map_err(failed)?;
     notify::notify("STOPPING=1");
     Ok(())
+}
+
+/// Serves metrics, if the settings say where. VMs need the daemon also if it cannot do that, so it
+/// goes on, and `check` says why. Returns the file of the socket, if it has one.
+fn serve_metrics(settings: &Settings, event_loop: &mut HostLoop) -> Option<SocketFile> {
+    let at = settings.metrics.as_ref()?;
+    let served = listen::listen_for_scrapers(at).and_then(|(listener, file)| {
+        let added = event_loop.serve_metrics(listener);
+        added.map_err(|error| Failure::kernel("wait for", "scrapers", &error))?;
+        Ok(file)
+    });
+    served.unwrap_or_else(|failure| {
+        log::error!("metrics are not served: {failure}");
+        event_loop.metrics_unserved(failure);
+        None
+    })
 }
 
 /// Answers one request without a daemon. It waits for the processes that it stops. It is refused

@@ -23,8 +23,11 @@ use crate::engine::watch::Notice;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::User;
+#[cfg(target_os = "linux")]
+use crate::metrics::numbers::Snapshot;
+use crate::metrics::tally::Tally;
 use crate::model::clock::Now;
-use crate::model::error::Error;
+use crate::model::error::{Error, Failure};
 use crate::model::name::VmName;
 #[cfg(target_os = "linux")]
 use crate::model::net::NetworkConfig;
@@ -65,6 +68,12 @@ pub struct Shell<N, D: Storage, P> {
     /// Processes that were started for VMs that have no record.
     pub(super) strays: BTreeMap<VmName, ProcessId>,
     pub(super) sequence: u64,
+    pub(super) tally: Tally,
+    /// Why metrics are not served though they should be.
+    pub(super) unserved: Option<Failure>,
+    /// The last numbers for scrapers, and when they were read.
+    #[cfg(target_os = "linux")]
+    pub(super) recent: Option<(u64, Rc<Snapshot>)>,
     /// The name servers that guests are told.
     pub(super) resolvers: Resolvers,
     /// Creates that wait until ARP has shown that nobody has their addresses.
@@ -112,6 +121,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             state: State::default(),
             strays: BTreeMap::new(),
             sequence: 0,
+            tally: Tally::default(),
+            unserved: None,
+            #[cfg(target_os = "linux")]
+            recent: None,
             resolvers: Resolvers::default(),
             waiting: Vec::new(),
             examined: Vec::new(),
@@ -475,6 +488,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     fn next_event(&mut self, notice: Notice, now: Now) -> Event {
         self.sequence += 1;
+        self.tally.told(notice.kind, notice.vm.as_ref());
         let (sequence, at) = (self.sequence, now.wall);
         let Notice { kind, vm, message, by } = notice;
         let (by_pid, by_name) = by.map(|Culprit { pid, name }| (pid, name)).unzip();

@@ -1,10 +1,12 @@
 //! The sources of the event loop. Each source has its turn in a file of its own in `event_loop`.
 
 use mio::net::{UnixListener, UnixStream};
+use socket2::Socket;
 
 use super::client::Client;
 use super::guest_socket::GuestSocket;
 use super::sources::{Key, Sources};
+use crate::metrics::scraper::Scraper;
 use crate::model::name::VmName;
 
 /// A source that can become ready.
@@ -18,6 +20,10 @@ pub(super) enum Source {
     Monitor,
     /// A connection.
     Client(Box<Client>),
+    /// The socket that scrapers of metrics connect to.
+    Metrics(Socket),
+    /// One of these.
+    Scraper(Box<Scraper>),
     /// A socket for what guests of a network ask beside names.
     Guests(Box<GuestSocket>),
     /// The sockets for names of all networks.
@@ -45,6 +51,14 @@ impl Sources<Source> {
     /// The client with this key, if it still exists.
     pub(super) fn client(&mut self, key: Key) -> Option<&mut Client> {
         self.get_mut(key)?.client()
+    }
+
+    /// All scrapers, the one that connected first before the others.
+    pub(super) fn scrapers(&self) -> impl Iterator<Item = (Key, &Scraper)> {
+        self.iter().filter_map(|(key, source)| match source {
+            Source::Scraper(scraper) => Some((key, &**scraper)),
+            _ => None,
+        })
     }
 
     /// The keys of these sockets of a network.

@@ -137,6 +137,15 @@ impl Request {
         }
     }
 
+    /// The method of the interface that asks for it.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Request::Query(query) => query.method(),
+            Request::OpenTap { .. } => "OpenTap",
+            Request::Change(change) => change.method(),
+        }
+    }
+
     /// The change that it asks for.
     pub fn change(&self) -> Option<&Change> {
         match self {
@@ -146,7 +155,41 @@ impl Request {
     }
 }
 
+impl Query {
+    fn method(&self) -> &'static str {
+        match self {
+            Query::Get { .. } => "Get",
+            Query::List => "List",
+            Query::Args { .. } => "Args",
+            Query::Networks => "Networks",
+            Query::Version => "Version",
+            Query::Check => "Check",
+            Query::Doctor { .. } => "Doctor",
+            Query::Monitor => "Monitor",
+            Query::Metrics => "Metrics",
+        }
+    }
+}
+
 impl Change {
+    fn method(&self) -> &'static str {
+        match self {
+            Change::Setup { .. } => "Setup",
+            Change::Teardown { .. } => "Teardown",
+            Change::Create { .. } => "Create",
+            Change::Start { .. } => "Start",
+            Change::Stop { .. } => "Stop",
+            Change::Restart { .. } => "Restart",
+            Change::Pause { .. } => "Pause",
+            Change::Resume { .. } => "Resume",
+            Change::Delete { .. } => "Delete",
+            Change::Expose { .. } => "Expose",
+            Change::SetPolicy { .. } => "SetPolicy",
+            Change::SetLimits { .. } => "SetLimits",
+            Change::Unexpose { .. } => "Unexpose",
+        }
+    }
+
     /// Whether it should be carried out together with others: it makes a durable VM, whose record
     /// must reach the disk, and starts no process. What the kernel holds of a movable address
     /// depends on all VMs that name it, so creates with these are carried out one by one.

@@ -17,6 +17,7 @@ use super::rtnl::link::{LinkMessage, PortMessage};
 use super::rtnl::neighbour::NeighbourMessage;
 use super::rtnl::netconf::NetconfMessage;
 use super::rtnl::route::RouteMessage;
+use super::rtnl::stats::StatsMessage;
 use super::writer::Writer;
 use crate::fuzz::Choices;
 use tree::Tree;
@@ -177,6 +178,7 @@ fn payload(bytes: &[u8]) {
     rtnetlink_payload(bytes);
     nf_tables_payload(bytes);
     let _ = FlowMessage::read(bytes);
+    let _ = StatsMessage::read(bytes);
     // Attributes begin after a header of one of these sizes (`struct nfgenmsg` is the smallest).
     for start in [0, 4, 8, 12, 16] {
         attributes(Attrs::new(bytes.get(start..).unwrap_or_default()), bytes.len());

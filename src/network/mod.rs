@@ -11,6 +11,7 @@ pub mod features;
 #[cfg(target_os = "linux")]
 pub mod linux;
 pub mod noop;
+pub mod tally;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,6 +19,7 @@ use std::os::fd::OwnedFd;
 use std::net::{IpAddr, Ipv4Addr};
 
 use self::features::Features;
+use self::tally::Tally;
 use crate::doctor::host::{Bounds, Way};
 use crate::model::error::Failure;
 use crate::model::expose::{HostPort, Listener};
@@ -90,6 +92,16 @@ pub trait Network {
         let _ = ifindex;
     }
 
+    /// What went through each link since it was made.
+    fn passed(&mut self) -> Result<Vec<Passed>, Failure> {
+        Ok(Vec::new())
+    }
+
+    /// How often the kernel was asked for what, and what it refused; `None` where there is none.
+    fn tally(&self) -> Option<&Tally> {
+        None
+    }
+
     /// Applies one Op completely or not at all, except [`Op::SetLink`].
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure>;
 
@@ -152,7 +164,31 @@ pub struct Counted {
     pub bytes: u64,
 }
 
+/// What went through a link since it was made. If it is a guest's tap, then the guest has sent what
+/// the link received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Index of the link.
+    pub index: u32,
+    /// Packets that it received and sent.
+    pub packets: [u64; 2],
+    /// Bytes that it received and sent.
+    pub bytes: [u64; 2],
+    /// Packets that it could not send, because the guest does not read them fast enough.
+    pub unread: u64,
+    /// Packets that it did not send, because they were over a limit.
+    pub shaped: u64,
+}
+
 impl Network for Box<dyn Network> {
+    fn passed(&mut self) -> Result<Vec<Passed>, Failure> {
+        self.as_mut().passed()
+    }
+
+    fn tally(&self) -> Option<&Tally> {
+        self.as_ref().tally()
+    }
+
     fn counted(&mut self) -> Result<Vec<Counted>, Failure> {
         self.as_mut().counted()
     }

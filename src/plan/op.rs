@@ -335,49 +335,63 @@ impl Op {
                 format!("{} in set {} of table {table}", elements.len(), one.set)
             }
         };
-        match self {
-            Op::CreateBridge { name, .. } => ("create bridge", name.clone()),
-            Op::CreateTap { name, .. } => ("create tap", name.clone()),
+        let object = match self {
+            Op::CreateBridge { name, .. } | Op::CreateTap { name, .. } => name.clone(),
             Op::SetLink { name, set, .. } => match &set.master {
-                Some(Some(bridge)) => ("attach link", format!("{name} to {bridge}")),
-                Some(None) | None => ("set link", name.clone()),
+                Some(Some(bridge)) => format!("{name} to {bridge}"),
+                Some(None) | None => name.clone(),
             },
-            Op::DeleteLink { name, .. } => ("delete link", name.clone()),
-            Op::ShapeLink { name, .. } => ("limit link", name.clone()),
-            Op::AddAddress { link, address, length } => {
-                ("add address", format!("{address}/{length} to {link}"))
-            }
+            Op::DeleteLink { name, .. } | Op::ShapeLink { name, .. } => name.clone(),
+            Op::AddAddress { link, address, length } => format!("{address}/{length} to {link}"),
             Op::RemoveAddress { link, address, length } => {
-                ("remove address", format!("{address}/{length} from {link}"))
+                format!("{address}/{length} from {link}")
             }
-            Op::AddRoute(GuestRoute { link, to, .. }) => {
-                ("add route", format!("to {to} by {link}"))
+            Op::AddRoute(GuestRoute { link, to, .. })
+            | Op::RemoveRoute(GuestRoute { link, to, .. }) => format!("to {to} by {link}"),
+            Op::SetForwarding { on } => format!("net.ipv4.ip_forward to {}", u8::from(*on)),
+            Op::SetSwitch { switch, to, .. } => format!("{switch} to {to}"),
+            Op::CreateTable(table) | Op::ReplaceTable(table) => {
+                table_name(table.family, table.name)
             }
-            Op::RemoveRoute(GuestRoute { link, to, .. }) => {
-                ("remove route", format!("to {to} by {link}"))
-            }
-            Op::SetForwarding { on } => {
-                ("set", format!("net.ipv4.ip_forward to {}", u8::from(*on)))
-            }
-            Op::SetSwitch { switch, to, .. } => ("set", format!("{switch} to {to}")),
-            Op::CreateTable(table) => ("create table", table_name(table.family, table.name)),
-            Op::ReplaceTable(table) => ("replace table", table_name(table.family, table.name)),
-            Op::RemoveTable { family, name } => ("remove table", table_name(*family, name)),
-            Op::AddElements(elements) => ("add elements", of_elements(elements)),
-            Op::ExchangeElements { new, .. } => ("exchange elements", of_elements(new)),
-            Op::RemoveElements(elements) => ("remove elements", of_elements(elements)),
-            Op::AddAccept(accept) => {
-                ("add accept rule", format!("of {} to {}", accept.bridge, accept.chain))
-            }
-            Op::RemoveAccept(accept) => {
-                ("remove accept rule", format!("of {} from {}", accept.bridge, accept.chain))
-            }
-            Op::ForgetAddress { link, address, .. } => {
-                ("delete neighbour", format!("{address} on {link}"))
-            }
+            Op::RemoveTable { family, name } => table_name(*family, name),
+            Op::AddElements(elements) | Op::RemoveElements(elements) => of_elements(elements),
+            Op::ExchangeElements { new, .. } => of_elements(new),
+            Op::AddAccept(accept) => format!("of {} to {}", accept.bridge, accept.chain),
+            Op::RemoveAccept(accept) => format!("of {} from {}", accept.bridge, accept.chain),
+            Op::ForgetAddress { link, address, .. } => format!("{address} on {link}"),
             Op::ForgetFlows { host_port, address, port, .. } => {
-                ("delete connections", format!("from port {host_port} to {address}:{port}"))
+                format!("from port {host_port} to {address}:{port}")
             }
+        };
+        (self.operation(), object)
+    }
+
+    /// What it does, without its object.
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Op::CreateBridge { .. } => "create bridge",
+            Op::CreateTap { .. } => "create tap",
+            Op::SetLink { set, .. } => match &set.master {
+                Some(Some(_)) => "attach link",
+                Some(None) | None => "set link",
+            },
+            Op::DeleteLink { .. } => "delete link",
+            Op::ShapeLink { .. } => "limit link",
+            Op::AddAddress { .. } => "add address",
+            Op::RemoveAddress { .. } => "remove address",
+            Op::AddRoute(_) => "add route",
+            Op::RemoveRoute(_) => "remove route",
+            Op::SetForwarding { .. } | Op::SetSwitch { .. } => "set",
+            Op::CreateTable(_) => "create table",
+            Op::ReplaceTable(_) => "replace table",
+            Op::RemoveTable { .. } => "remove table",
+            Op::AddElements(_) => "add elements",
+            Op::ExchangeElements { .. } => "exchange elements",
+            Op::RemoveElements(_) => "remove elements",
+            Op::AddAccept(_) => "add accept rule",
+            Op::RemoveAccept(_) => "remove accept rule",
+            Op::ForgetAddress { .. } => "delete neighbour",
+            Op::ForgetFlows { .. } => "delete connections",
         }
     }
 }

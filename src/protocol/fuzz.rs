@@ -1,7 +1,7 @@
 //! Bodies of fuzz targets. Each takes any bytes, and panics if this module breaks a promise.
 
 use super::frame::{Decoder, FrameError, MESSAGE_MAX, Terminator};
-use super::{client, reply, request};
+use super::{client, http, reply, request};
 
 /// Bytes that arrive in pieces give the same messages and the same error as in one piece. The bytes
 /// choose where they are cut.
@@ -34,6 +34,19 @@ pub(super) fn messages<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Messag
     };
     let error = decode().err();
     (messages, error, decoder.terminator())
+}
+
+/// The head of a request means the same whatever comes after it, and less of it means nothing yet.
+pub fn http(bytes: &[u8]) {
+    let Some(asked) = http::read(bytes) else {
+        assert!(bytes.len() < http::HEAD_BYTES_MAX);
+        return;
+    };
+    let more = [bytes, b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"].concat();
+    assert_eq!(http::read(&more), Some(asked));
+    for cut in 0..bytes.len().min(http::HEAD_BYTES_MAX) {
+        assert!(http::read(&bytes[..cut]).is_none_or(|less| less == asked), "{cut}");
+    }
 }
 
 /// A message decodes to a call or to a fault, and volnet can answer a fault.

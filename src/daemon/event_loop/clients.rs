@@ -17,6 +17,7 @@ use crate::daemon::source::Source;
 use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user;
+use crate::metrics::tally::Outcome;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::request::Ticket;
 use crate::model::request::{Query, Reply, Request};
@@ -38,6 +39,8 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// The most bytes of output that a user except root may leave unread on all connections together.
 /// If a reply does not fit, its connection is closed. A reply may have some megabytes.
 const QUEUE_PER_USER_MAX: usize = 32 << 20;
+/// In metrics, the method of what is no request.
+const UNKNOWN: &str = "unknown";
 
 impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// Accepts waiting connections. A connection over a bound is closed at once.
@@ -163,6 +166,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             Ok(call) => call,
             Err(Rejected { oneway: true, .. }) => return Ok(()),
             Err(Rejected { fault, oneway: false }) => {
+                self.shell.tally.refused(UNKNOWN);
                 if fault.ends_connection() {
                     client.state = State::Closing;
                 }
@@ -173,6 +177,9 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             if let Refusal::PermissionDenied { reason } = &refusal {
                 let pid = client.peer.pid;
                 self.refusals.log(now.mono, format_args!("a call of process {pid}: {reason}"));
+            }
+            if let Body::Volnet(request) = &call.body {
+                self.shell.tally.refused(request.method());
             }
             if call.oneway {
                 return Ok(());
@@ -188,6 +195,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         };
         let ticket = ticket(key);
         self.spare.disturb(now.mono);
+        client.asks(asked.method());
         client.state = match asked {
             Request::Query(Query::Monitor) if call.more => State::Subscribed { lost: false },
             _ => State::Asked { silent: call.oneway },
@@ -225,6 +233,9 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     pub(super) fn tell_one(&mut self, ticket: Ticket, result: &Result<Reply, Error>) {
         let key = ticket as Key;
         let Some(client) = self.sources.client(key) else { return };
+        if let Some((method, us)) = client.answered() {
+            self.shell.tally.answered(method, Outcome::of(result), us);
+        }
         let (continues, silent) = match client.state {
             State::Asked { silent } => {
                 client.state = State::Idle;

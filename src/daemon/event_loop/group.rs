@@ -60,6 +60,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             State::Idle | State::Asked { .. } | State::Subscribed { .. } | State::Closing => 1,
         };
         client.state = State::Together { open };
+        client.asks(request.method());
         self.group.requests.push((ticket(key), request));
         if self.group.requests.len() == GROUP_MAX {
             self.carry_out_group();

@@ -16,6 +16,7 @@ pub mod neighbour;
 pub mod netconf;
 pub mod qdisc;
 pub mod route;
+pub mod stats;
 
 use std::net::IpAddr;
 

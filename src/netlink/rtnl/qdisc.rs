@@ -20,6 +20,10 @@ pub const ROOT: u32 = u32::MAX;
 /// two, so that one can replace the other.
 pub const OURS: [u32; 2] = [0x766f_0000, 0x7670_0000];
 
+/// `TCA_STATS_QUEUE` (linux/gen_stats.h), and where `struct gnet_stats_queue` has its drops.
+const STATS_QUEUE: u16 = 3;
+const DROPS_AT: usize = 8;
+
 // TCA_TBF_*: linux/pkt_sched.h.
 const TBF_PARMS: u16 = 1;
 const TBF_BURST: u16 = 6;
@@ -50,6 +54,9 @@ pub struct QdiscMessage<'a> {
     pub kind: &'a [u8],
     /// Its settings, if it is a token bucket.
     pub bucket: Option<Bucket>,
+    /// How many packets it has dropped, if the message says it; it begins anew after the largest
+    /// number.
+    pub dropped: Option<u32>,
 }
 
 /// A token bucket, in bytes of whole frames.
@@ -67,12 +74,13 @@ impl<'a> QdiscMessage<'a> {
     /// Reads the payload of `RTM_NEWQDISC` or `RTM_DELQDISC`.
     pub fn read(payload: &'a [u8]) -> Result<QdiscMessage<'a>, Error> {
         array_at::<HEADER>(payload, 0)?;
-        let (mut kind, mut options) = (None, None);
+        let (mut kind, mut options, mut dropped) = (None, None, None);
         for attr in Attrs::new(&payload[HEADER..]) {
             let attr = attr?;
             match attr.kind {
                 _ if attr.is(Tca::Kind) => kind = Some(attr.string()),
                 _ if attr.is(Tca::Options) => options = Some(attr),
+                _ if attr.is(Tca::Stats2) => dropped = drops(attr)?,
                 _ => {}
             }
         }
@@ -84,8 +92,20 @@ impl<'a> QdiscMessage<'a> {
             parent: u32_at(payload, 12)?,
             kind,
             bucket: options.map_or(Ok(None), Bucket::read)?,
+            dropped,
         })
     }
+}
+
+/// The drops in the statistics of a queueing discipline.
+fn drops(stats: Attr<'_>) -> Result<Option<u32>, Error> {
+    for attr in stats.nested()? {
+        let attr = attr?;
+        if attr.kind == STATS_QUEUE {
+            return u32_at(attr.value, DROPS_AT).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 impl Bucket {
@@ -210,6 +230,21 @@ mod tests {
             assert_eq!((as_rate, as_queue), (rate, queue));
             assert!(burst - as_burst < 300, "{burst} {as_burst}");
         }
+    }
+
+    #[test]
+    fn drops_are_those_of_the_queue() {
+        let mut writer = Writer::new();
+        let open = begin(&mut writer, Rtm::Newqdisc, 0, 1, 7, (1, ROOT));
+        writer.attr_text(Tca::Kind.into(), "fq");
+        let stats = writer.nest(Tca::Stats2.into());
+        writer.attr(1, &[1; 12]);
+        let queue: Vec<u8> = [1_u32, 2, 3, 4, 5].into_iter().flat_map(u32::to_ne_bytes).collect();
+        writer.attr(STATS_QUEUE, &queue);
+        writer.close(stats);
+        writer.close_message(open);
+        let message = Messages::new(writer.finish().unwrap()).next().unwrap().unwrap();
+        assert_eq!(QdiscMessage::read(message.payload).unwrap().dropped, Some(3));
     }
 
     #[test]

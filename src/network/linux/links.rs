@@ -12,6 +12,8 @@ use std::os::fd::AsFd;
 use crate::model::mac::Mac;
 use crate::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target, TunKind};
 use crate::netlink::rtnl::netconf::{self, NetconfMessage, Owner};
+use crate::netlink::rtnl::stats::{self, StatsMessage};
+use crate::network::Passed;
 use crate::plan::op::{LinkSettings, PortSettings};
 use crate::plan::reconcile::{Link, LinkKind};
 
@@ -171,6 +173,15 @@ pub fn observe(socket: &mut Socket) -> Result<Vec<Link>, Error> {
         }
     }
     Ok(seen.into_values().collect())
+}
+
+/// Reads what went through links. One that comes or goes meanwhile may be missing.
+pub fn passed(socket: &mut Socket) -> Result<Vec<Passed>, Error> {
+    let dumped = socket.dump_or_last(stats::dump, |message| {
+        let StatsMessage { index, packets, bytes, unsent } = StatsMessage::read(message.payload)?;
+        Ok(Some(Passed { index, packets, bytes, unread: unsent, shaped: 0 }))
+    })?;
+    Ok(dumped.items)
 }
 
 /// The index of a link; ENODEV when there is none of that name.

@@ -35,6 +35,7 @@ use std::collections::btree_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use crate::doctor::host::{Bounds, Way};
 use crate::model::error::Failure;
@@ -47,7 +48,8 @@ use crate::plan::reconcile::{DesiredPort, Link, Observed};
 use crate::plan::ruleset::{ALLOWED, DENIED};
 
 use super::features::Features;
-use super::{Applied, Counted, Network};
+use super::tally::Tally;
+use super::{Applied, Counted, Network, Passed};
 use arp::Arp;
 use conntrack::{Conntrack, FlowSelector};
 use monitor::Monitor;
@@ -73,6 +75,7 @@ pub struct Linux {
     pool: TapPool,
     /// Owner and queues of the last new tap, until it is attached.
     fresh: Option<(Option<u32>, bool)>,
+    tally: Tally,
 }
 
 impl Linux {
@@ -91,6 +94,7 @@ impl Linux {
             sender: None,
             pool,
             fresh: None,
+            tally: Tally::default(),
         })
     }
 
@@ -128,42 +132,16 @@ impl Network for Linux {
     }
 
     fn observe(&mut self) -> Result<Observed, Failure> {
-        let _still = self.worker.pause();
-        // This comes before the dump: a link that is deleted meanwhile is in neither.
-        let mut hidden = self.worker.retired();
-        hidden.extend(self.pool.ready());
-        let seen = self.nft.observe().map_err(unread("nf_tables"))?;
-        let mut links = links::observe(&mut self.route).map_err(unread("links"))?;
-        links.retain(|link| !hidden.contains(&link.index));
-        self.observe_shaping(&mut links)?;
-        let others = links.iter().filter(|link| !link.is_of_nic() && !link.is_our_bridge());
-        let routes = addresses::routes(&mut self.route).map_err(unread("routes"))?;
-        let switches = sysctl::switches(others.map(|link| link.name.as_str()));
-        Ok(Observed {
-            switches,
-            links,
-            addresses: addresses::observe(&mut self.route).map_err(unread("addresses"))?,
-            routes: routes.all,
-            guest_routes: routes.of_guests,
-            forwarding: sysctl::forwarding()
-                .map_err(|error| Failure::kernel("read", "net.ipv4.ip_forward", &error))?,
-            without_ipv6: !sysctl::has_ipv6(),
-            tables: seen.tables,
-            accepts: seen.accepts,
-            accept_chain: seen.chain,
-        })
+        let began = Instant::now();
+        let observed = self.observe_all();
+        self.tally.observed(began.elapsed().as_micros() as u64, &observed);
+        observed
     }
 
     fn surroundings(&mut self) -> Result<Surroundings, Failure> {
-        let bridged_filtered = sysctl::bridged_frames_are_filtered().map_err(|error| {
-            Failure::kernel("read", "net.bridge.bridge-nf-call-iptables", &error)
-        })?;
-        let firewalls = self.nft.firewalls().map_err(unread("nf_tables"))?;
-        let name_of = |index| links::name_of(&self.route, index);
-        let barriers = self.nft.barriers(name_of).map_err(unread("nf_tables"))?;
-        let translators = self.nft.translators().map_err(unread("nf_tables"))?;
-        let closed = links::closed(&mut self.route).map_err(unread("what links forward"))?;
-        Ok(Surroundings { bridged_filtered, closed, firewalls, barriers, translators })
+        let surroundings = self.observe_others();
+        self.tally.asked(&surroundings);
+        surroundings
     }
 
     fn bounds(&mut self) -> Bounds {
@@ -264,16 +242,20 @@ impl Network for Linux {
                 none(self.worker.forget(FlowSelector::Led { protocol, host_port, address, port }))
             }
         };
-        made.map(|ifindex| Applied { ifindex }).map_err(|error| {
+        let applied = made.map(|ifindex| Applied { ifindex }).map_err(|error| {
             let (operation, object) = op.describe();
             error.failure(operation, object)
-        })
+        });
+        self.tally.changed(op.operation(), &applied);
+        applied
     }
 
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {
         let name = port.tap.as_str();
-        tap::open(&self.route, name, port.index, port.kind.is_multi_queue())
-            .map_err(|error| error.failure("open tap", name))
+        let opened = tap::open(&self.route, name, port.index, port.kind.is_multi_queue())
+            .map_err(|error| error.failure("open tap", name));
+        self.tally.asked(&opened);
+        opened
     }
 
     fn settle(&mut self) {
@@ -291,6 +273,72 @@ impl Network for Linux {
     }
 
     fn counted(&mut self) -> Result<Vec<Counted>, Failure> {
+        let counted = self.read_counters();
+        self.tally.asked(&counted);
+        counted
+    }
+
+    fn passed(&mut self) -> Result<Vec<Passed>, Failure> {
+        let passed = self.read_passed();
+        self.tally.asked(&passed);
+        passed
+    }
+
+    fn tally(&self) -> Option<&Tally> {
+        Some(&self.tally)
+    }
+
+    fn flush(&mut self) {
+        let spare = self.pool.empty();
+        self.retire_all(&spare);
+        self.worker.flush();
+    }
+}
+
+impl Linux {
+    /// Reads everything of ours, and what it could collide with.
+    fn observe_all(&mut self) -> Result<Observed, Failure> {
+        let _still = self.worker.pause();
+        // This comes before the dump: a link that is deleted meanwhile is in neither.
+        let mut hidden = self.worker.retired();
+        hidden.extend(self.pool.ready());
+        let seen = self.nft.observe().map_err(unread("nf_tables"))?;
+        let mut links = links::observe(&mut self.route).map_err(unread("links"))?;
+        links.retain(|link| !hidden.contains(&link.index));
+        self.observe_shaping(&mut links)?;
+        let others = links.iter().filter(|link| !link.is_of_nic() && !link.is_our_bridge());
+        let routes = addresses::routes(&mut self.route).map_err(unread("routes"))?;
+        let switches = sysctl::switches(others.map(|link| link.name.as_str()));
+        Ok(Observed {
+            switches,
+            links,
+            addresses: addresses::observe(&mut self.route).map_err(unread("addresses"))?,
+            routes: routes.all,
+            guest_routes: routes.of_guests,
+            forwarding: sysctl::forwarding()
+                .map_err(|error| Failure::kernel("read", "net.ipv4.ip_forward", &error))?,
+            without_ipv6: !sysctl::has_ipv6(),
+            tables: seen.tables,
+            accepts: seen.accepts,
+            accept_chain: seen.chain,
+        })
+    }
+
+    /// Reads what others have that is in the way of guests.
+    fn observe_others(&mut self) -> Result<Surroundings, Failure> {
+        let bridged_filtered = sysctl::bridged_frames_are_filtered().map_err(|error| {
+            Failure::kernel("read", "net.bridge.bridge-nf-call-iptables", &error)
+        })?;
+        let firewalls = self.nft.firewalls().map_err(unread("nf_tables"))?;
+        let name_of = |index| links::name_of(&self.route, index);
+        let barriers = self.nft.barriers(name_of).map_err(unread("nf_tables"))?;
+        let translators = self.nft.translators().map_err(unread("nf_tables"))?;
+        let closed = links::closed(&mut self.route).map_err(unread("what links forward"))?;
+        Ok(Surroundings { bridged_filtered, closed, firewalls, barriers, translators })
+    }
+
+    /// Reads the counters of policies.
+    fn read_counters(&mut self) -> Result<Vec<Counted>, Failure> {
         let mut all = Vec::new();
         for (set, allowed) in [(ALLOWED, true), (DENIED, false)] {
             let counted = self.nft.counted(set).map_err(unread("what was counted"))?;
@@ -304,14 +352,18 @@ impl Network for Linux {
         Ok(all)
     }
 
-    fn flush(&mut self) {
-        let spare = self.pool.empty();
-        self.retire_all(&spare);
-        self.worker.flush();
+    /// Reads what went through links, and what limits held back.
+    fn read_passed(&mut self) -> Result<Vec<Passed>, Failure> {
+        let shaped = qdiscs::dropped(&mut self.route).map_err(unread("queueing disciplines"))?;
+        let shaped: BTreeMap<u32, u32> = shaped.into_iter().collect();
+        let passed = links::passed(&mut self.route).map_err(unread("what went through links"))?;
+        let with_shaped = |passed: Passed| {
+            let shaped = shaped.get(&passed.index).copied().unwrap_or_default();
+            Passed { shaped: shaped.into(), ..passed }
+        };
+        Ok(passed.into_iter().map(with_shaped).collect())
     }
-}
 
-impl Linux {
     /// Makes a tap, or takes one from the pool.
     fn create_tap(&mut self, spec: &tap::Spec<'_>) -> Result<u32, Error> {
         match self.pool.take(&mut self.route, spec) {

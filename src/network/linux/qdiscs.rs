@@ -88,6 +88,16 @@ pub fn observe(socket: &mut Socket) -> Result<Vec<(u32, Shaping)>, Error> {
     })
 }
 
+/// Reads how many packets each limit has held back, by the index of its link.
+pub fn dropped(socket: &mut Socket) -> Result<Vec<(u32, u32)>, Error> {
+    let dumped = socket.dump_or_last(qdisc::dump, |message| {
+        let told = QdiscMessage::read(message.payload)?;
+        let ours = told.parent == ROOT && OURS.contains(&told.handle);
+        Ok(Some(told.index).zip(told.dropped.filter(|_| ours)))
+    })?;
+    Ok(dumped.items)
+}
+
 /// Our qdisc among those that the kernel reported.
 pub(super) fn shaping(told: &QdiscMessage<'_>) -> Option<Shaping> {
     let ours = told.parent == ROOT && OURS.contains(&told.handle);
