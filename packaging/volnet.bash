@@ -122,7 +122,7 @@ _volnet() {
     exec:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     console:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     vsock:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
-    logs:*) choices="--follow --socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
+    logs:*) choices="--messages --follow --socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     monitor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     metrics:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     call:*) choices="--more --socket --config-file --runtime-dir --log-dir --json --help" ;;

@@ -34,7 +34,7 @@ _volnet() {
         'exec:run a program with a VM’s tap open'
         'console:connect the terminal to a VM’s serial console'
         'vsock:connect to a vsock port of a VM’s guest'
-        'logs:show the log of a VM’s hypervisor'
+        'logs:show the log of a VM’s console or of its hypervisor'
         'monitor:follow the events'
         'metrics:print the counters of VMs and of the daemon'
         'call:call a method of the daemon’s interface'
@@ -397,6 +397,7 @@ _volnet() {
         ;;
     logs)
         _arguments \
+            '*--messages[what the hypervisor itself says instead]' \
             '*--follow[also show new lines as they are added (-f)]' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \

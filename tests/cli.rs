@@ -322,9 +322,9 @@ fn logs_are_shown_and_followed_and_stay_in_their_folder() {
 
 /// The console of a VM whose serial port is the returned stream, on a terminal of its own.
 fn console(folder: &Folder) -> (std::process::Child, UnixStream, fs::File, OwnedFd) {
-    let vm = folder.0.join("run/vm/web");
-    fs::create_dir_all(&vm).unwrap();
-    let listener = UnixListener::bind(vm.join("serial.sock")).unwrap();
+    let consoles = folder.0.join("run/console");
+    fs::create_dir_all(&consoles).unwrap();
+    let listener = UnixListener::bind(consoles.join("web")).unwrap();
     let pty = openpty(None, None).unwrap();
     let end = || Stdio::from(pty.slave.try_clone().unwrap());
     let mut command = folder.volnet("console web");

@@ -127,8 +127,11 @@ fn descriptors(pid: &Value) -> Vec<String> {
             let info = folder.join("fdinfo").join(entry.file_name());
             let info = fs::read_to_string(info).expect("a descriptor");
             let tap = info.lines().find_map(|line| line.strip_prefix("iff:"));
-            // All pipes are one: its log's.
-            let path = path.split(":[").next().expect("a word").to_string();
+            // All pipes, and a terminal, are its standard streams.
+            let path = match path.starts_with("/dev/pts/") {
+                true => "terminal".to_string(),
+                false => path.split(":[").next().expect("a word").to_string(),
+            };
             tap.map_or(path, |tap| tap.trim().to_string())
         })
         .collect();
@@ -290,16 +293,16 @@ fn a_tap_that_is_missing_or_not_ours_is_not_opened() {
 }
 
 #[test]
-fn a_hypervisor_has_its_tap_and_its_log_and_nothing_else() {
+fn a_hypervisor_has_its_tap_and_its_streams_and_nothing_else() {
     in_namespace(|| {
         let daemon = idle_hypervisors(json!({}));
-        for (hypervisor, queues, logs, taps) in [
-            ("qemu", 1, 3, 1),
-            ("qemu", 4, 3, 4),
-            ("cloud-hypervisor", 1, 2, 1),
-            ("cloud-hypervisor", 2, 2, 2),
-            ("firecracker", 1, 2, 0),
-            ("other", 1, 2, 0),
+        for (hypervisor, queues, pipes, terminals, taps) in [
+            ("qemu", 1, 3, 0, 1),
+            ("qemu", 4, 3, 0, 4),
+            ("cloud-hypervisor", 1, 2, 1, 1),
+            ("cloud-hypervisor", 2, 2, 1, 2),
+            ("firecracker", 1, 3, 0, 0),
+            ("other", 1, 2, 1, 0),
         ] {
             let name = format!("{}{queues}", &hypervisor[..1]);
             let config = json!({
@@ -308,8 +311,8 @@ fn a_hypervisor_has_its_tap_and_its_log_and_nothing_else() {
                 "network": { "queues": queues },
             });
             let vm = daemon.create(json!({ "name": name, "start": true, "config": config }));
-            let mut expected = vec!["/dev/null".to_string()];
-            expected.extend(vec!["pipe".to_string(); logs]);
+            let mut expected = vec!["pipe".to_string(); pipes];
+            expected.extend(vec!["terminal".to_string(); terminals]);
             expected.extend(vec![format!("vttap-{name}"); taps]);
             assert_eq!(descriptors(&vm["pid"]), expected, "{hypervisor}");
         }
@@ -379,7 +382,7 @@ fn a_hypervisor_is_nobody_and_outlives_the_daemon_as_such() {
         ] {
             assert_eq!(status(&pid, field), expected, "{field}");
         }
-        let expected = ["/dev/null", "pipe", "pipe", "pipe", "vttap-web"];
+        let expected = ["pipe", "pipe", "pipe", "vttap-web"];
         assert_eq!(descriptors(&pid), expected);
         let owner = |path: &str| fs::metadata(daemon.folder.join(path)).expect("a file").uid();
         assert_eq!((owner("run/vm/web"), owner("run/vm"), owner("log/web.log")), (65534, 0, 0));

@@ -1,7 +1,8 @@
-//! Which file descriptors children inherit.
+//! Which file descriptors children inherit, and taking over those that were inherited.
 
 use std::fs;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// The first descriptor behind standard input, output and error.
 const FIRST: libc::c_uint = 3;
@@ -43,10 +44,32 @@ fn keep_one_by_one() -> io::Result<()> {
     Ok(())
 }
 
+/// Takes over a descriptor that this process inherited under a number that it was told. `EBADF` if
+/// it inherited none: what it has opened itself is close-on-exec, and what it has taken is from
+/// then on. So a descriptor has one owner.
+pub fn take(number: RawFd) -> io::Result<OwnedFd> {
+    let bad = || io::Error::from_raw_os_error(libc::EBADF);
+    if number < FIRST as libc::c_int {
+        return Err(bad());
+    }
+    // SAFETY: the call takes integers and touches no memory of ours.
+    match unsafe { libc::fcntl(number, libc::F_GETFD) } {
+        -1 => return Err(io::Error::last_os_error()),
+        flags if flags & libc::FD_CLOEXEC != 0 => return Err(bad()),
+        _ => {}
+    }
+    // SAFETY: as above.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and nobody else owns it: an owner would have opened it close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, IntoRawFd};
 
     use super::*;
 
@@ -63,6 +86,20 @@ mod tests {
             assert_eq!(flags(), 0);
             keep().unwrap();
             assert_eq!(flags(), libc::FD_CLOEXEC);
+        }
+    }
+
+    #[test]
+    fn what_was_inherited_is_taken_once() {
+        let number = File::open("/dev/null").unwrap().into_raw_fd();
+        assert_eq!(take(number).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        // SAFETY: the call takes integers and touches no memory of ours.
+        assert_eq!(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }, 0);
+        let taken = take(number).unwrap();
+        assert_eq!(take(number).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        drop(taken);
+        for number in [number, 0, -1] {
+            assert_eq!(take(number).unwrap_err().raw_os_error(), Some(libc::EBADF));
         }
     }
 }

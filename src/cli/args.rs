@@ -213,8 +213,8 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
             Ok(Command::Vsock { name, port })
         }
         "logs" => {
-            let follow = given.has("follow");
-            Ok(Command::Logs { name: given.one("NAME")?, follow })
+            let (messages, follow) = (given.has("messages"), given.has("follow"));
+            Ok(Command::Logs { name: given.one("NAME")?, messages, follow })
         }
         "monitor" => given.none().map(|()| Command::Monitor),
         "metrics" => given.none().map(|()| Command::Metrics),

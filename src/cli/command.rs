@@ -63,7 +63,7 @@ pub(super) enum Command {
     /// Connect to a vsock port of a guest.
     Vsock { name: String, port: u32 },
     /// Show the log of a VM's hypervisor.
-    Logs { name: String, follow: bool },
+    Logs { name: String, messages: bool, follow: bool },
     /// Follow what happens.
     Monitor,
     /// Print the counters.

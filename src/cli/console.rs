@@ -1,11 +1,11 @@
-//! `console`: connects the terminal to the serial port of a guest.
+//! `console`: connects the terminal to the serial port of a guest, by the keeper of its VM.
 //!
 //! The terminal is raw meanwhile, so that the guest gets every key and echoes it. One key is
 //! special: Ctrl-] detaches. However it ends (that key, the guest's power-off, SIGTERM, SIGHUP, an
 //! error), the terminal is restored. A serial port cannot pass on the size of the window: use `stty
 //! rows R cols C` in the guest.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
@@ -14,7 +14,6 @@ use nix::sys::termios::{self, SetArg, Termios};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Settings;
-use crate::hypervisor::SERIAL_SOCKET;
 use crate::model::name::VmName;
 use crate::store::Paths;
 
@@ -29,11 +28,10 @@ const CHUNK_BYTES: usize = 4096;
 /// Connects the terminal to a VM's serial port.
 pub(super) fn console(settings: &Settings, name: &str) -> Result<u8, Trouble> {
     let name = VmName::new(name)?;
-    let folder = Paths::new(&settings.state_dir, &settings.runtime_dir).folder(&name);
-    let socket = folder.join(SERIAL_SOCKET);
+    let socket = Paths::new(&settings.state_dir, &settings.runtime_dir).console(&name);
     let serial = UnixStream::connect(&socket).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Trouble::Input(format!(
-            "VM {name} has no console: it is not running, or its hypervisor has none"
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Trouble::Input(format!(
+            "VM {name} has no console: it is not running, or an older volnet has started it"
         )),
         _ => file("cannot connect to", &socket, error),
     })?;
@@ -88,34 +86,51 @@ impl Drop for Raw {
 }
 
 /// Copies bytes both ways until one side or a signal ends it.
-fn carry(serial: &UnixStream, ends: &UnixStream) -> io::Result<()> {
+fn carry(mut serial: &UnixStream, ends: &UnixStream) -> io::Result<()> {
     let stdin = io::stdin();
-    let mut keys_end = false;
+    serial.set_nonblocking(true)?;
+    let (mut typed, mut keys_end) = (Vec::new(), false);
     loop {
-        let [typed, printed, ended] = ready(
-            // A standard input at its end is always readable, so it is not polled any more.
-            if keys_end { None } else { Some(stdin.as_fd()) },
-            serial.as_fd(),
-            ends.as_fd(),
-        )?;
-        if ended || (printed && !print(serial)?) {
+        // A standard input at its end is always readable, so it is not polled any more. More keys
+        // wait until the guest has read those before.
+        let keys = (!keys_end && typed.is_empty()).then(|| stdin.as_fd());
+        let writes = if typed.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+        let [pressed, serves, ended] = ready([
+            (keys, PollFlags::POLLIN),
+            (Some(serial.as_fd()), PollFlags::POLLIN | writes),
+            (Some(ends.as_fd()), PollFlags::POLLIN),
+        ])?;
+        let over = serves.difference(PollFlags::POLLOUT);
+        if !ended.is_empty() || (!over.is_empty() && !print(serial)?) {
             return Ok(());
         }
-        if typed {
-            match type_in(serial)? {
+        let mut detaches = false;
+        if !pressed.is_empty() {
+            match type_in(&mut typed)? {
                 Typed::Some => {}
                 Typed::End => keys_end = true,
-                Typed::Detach => return Ok(()),
+                Typed::Detach => detaches = true,
             }
+        }
+        if !typed.is_empty() {
+            match serial.write(&typed) {
+                Ok(length) => drop(typed.drain(..length)),
+                Err(error) if has_time(&error) => {}
+                // The guest is over, and what it has printed last is still to be read.
+                Err(error) if is_end(&error) => (typed, keys_end) = (Vec::new(), true),
+                Err(error) => return Err(error),
+            }
+        }
+        if detaches {
+            return Ok(());
         }
     }
 }
 
-/// Waits until one of the three is readable, and returns which are.
-fn ready(stdin: Option<BorrowedFd>, serial: BorrowedFd, ends: BorrowedFd) -> io::Result<[bool; 3]> {
-    let poll_fd = |fd| PollFd::new(fd, PollFlags::POLLIN);
-    let mut fds = vec![poll_fd(serial), poll_fd(ends)];
-    fds.extend(stdin.map(poll_fd));
+/// Waits until one of the three is ready, and returns for what each is.
+fn ready(wanted: [(Option<BorrowedFd>, PollFlags); 3]) -> io::Result<[PollFlags; 3]> {
+    let poll_fd = |(fd, events): &(Option<_>, _)| fd.map(|fd| PollFd::new(fd, *events));
+    let mut fds: Vec<PollFd> = wanted.iter().filter_map(poll_fd).collect();
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => break,
@@ -123,18 +138,32 @@ fn ready(stdin: Option<BorrowedFd>, serial: BorrowedFd, ends: BorrowedFd) -> io:
             Err(error) => return Err(error.into()),
         }
     }
-    let any = |fd: &PollFd| fd.any().unwrap_or(true);
-    Ok([fds.get(2).is_some_and(any), any(&fds[0]), any(&fds[1])])
+    let mut events = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLIN));
+    Ok(wanted.map(|(fd, _)| fd.and_then(|_| events.next()).unwrap_or(PollFlags::empty())))
 }
 
 /// Copies from the guest to the terminal; false at the end.
 fn print(mut serial: &UnixStream) -> io::Result<bool> {
     let mut bytes = [0; CHUNK_BYTES];
-    let length = serial.read(&mut bytes)?;
+    let length = match serial.read(&mut bytes) {
+        Ok(length) => length,
+        Err(error) if has_time(&error) => return Ok(true),
+        // Keys were on their way when the guest ended.
+        Err(error) if is_end(&error) => 0,
+        Err(error) => return Err(error),
+    };
     let mut out = io::stdout().lock();
     out.write_all(&bytes[..length])?;
     out.flush()?;
     Ok(length > 0)
+}
+
+fn has_time(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 /// Input from the keyboard.
@@ -144,14 +173,14 @@ enum Typed {
     Detach,
 }
 
-/// Copies from the keyboard to the guest.
-fn type_in(mut serial: &UnixStream) -> io::Result<Typed> {
+/// Reads from the keyboard what is for the guest.
+fn type_in(typed: &mut Vec<u8>) -> io::Result<Typed> {
     let mut bytes = [0; CHUNK_BYTES];
     // This bypasses the buffer of std::io::stdin, which poll does not see.
     let length = nix::unistd::read(io::stdin(), &mut bytes)?;
     let keys = &bytes[..length];
     let detach = keys.iter().position(|key| *key == DETACH);
-    serial.write_all(&keys[..detach.unwrap_or(length)])?;
+    typed.extend_from_slice(&keys[..detach.unwrap_or(length)]);
     Ok(match (detach, length) {
         (Some(_), _) => Typed::Detach,
         (None, 0) => Typed::End,

@@ -1,4 +1,4 @@
-//! `logs`: shows the log of a VM's hypervisor.
+//! `logs`: shows the log of a VM's console, or of its hypervisor's messages.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::hypervisor::bounded::{DROPPED_BYTES, dropped};
+use crate::hypervisor::log::Logs;
 use crate::model::name::VmName;
 
 use super::session::{Session, file};
@@ -14,13 +15,19 @@ use super::{DONE, Trouble};
 /// The pause between two looks at a followed log.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Prints the log. With `follow` it also prints new lines, and begins again if the log was
+/// Prints the log of the console, or with `messages` that of messages. With `follow` it also prints
+/// new lines, and begins again if the log was
 /// truncated or replaced. A VM that was never started has no log; with `follow`, it waits for one.
 /// A long log loses its beginning, and says so in its first line: then new lines are those behind
 /// what was printed, wherever they stand now.
-pub(super) fn logs(session: &mut Session, name: &str, follow: bool) -> Result<u8, Trouble> {
-    let name = VmName::new(name)?;
-    let path = session.settings.log_dir.join(format!("{name}.log"));
+pub(super) fn logs(
+    session: &mut Session,
+    name: &str,
+    messages: bool,
+    follow: bool,
+) -> Result<u8, Trouble> {
+    let logs = Logs::of(&session.settings.log_dir, &VmName::new(name)?);
+    let path = if messages { logs.messages } else { logs.console };
     // How much of all that was ever written to the log was printed, or is gone.
     let mut done = 0;
     loop {

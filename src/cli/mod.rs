@@ -129,7 +129,9 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Exec { name, program, args } => exec::exec(&session, &name, &program, &args),
         #[cfg(not(target_os = "linux"))]
         Command::Exec { .. } => Err(Trouble::Input("a tap needs Linux".into())),
-        Command::Logs { name, follow } => logs::logs(&mut session, &name, follow),
+        Command::Logs { name, messages, follow } => {
+            logs::logs(&mut session, &name, messages, follow)
+        }
         Command::Monitor => call::monitor(&mut session),
         Command::Metrics => host::metrics(&mut session),
         Command::Check => host::check(&mut session),
@@ -155,9 +157,8 @@ fn exec_as(words: &[String]) -> Result<u8, Trouble> {
 
 #[cfg(target_os = "linux")]
 fn keep_log(words: &[String]) -> Result<u8, Trouble> {
-    let bound = words.first().map_or("", String::as_str);
     let what = || "cannot keep a log".to_string();
-    crate::hypervisor::linux::keeper::keep(bound)
+    crate::hypervisor::linux::keeper::keep(words)
         .map_err(|error| Trouble::File { what: what(), error })?;
     Ok(DONE)
 }

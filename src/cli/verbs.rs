@@ -145,7 +145,10 @@ const PREPARATION: [Flag; 4] = [
 ];
 const TAKE: [Flag; 1] = [switch("force", "even if a program of the host listens on the port")];
 const MORE: [Flag; 1] = [switch("more", "accept more than one reply")];
-const FOLLOW: [Flag; 1] = [switch("follow", "also show new lines as they are added (-f)")];
+const LOGS: [Flag; 2] = [
+    switch("messages", "what the hypervisor itself says instead"),
+    switch("follow", "also show new lines as they are added (-f)"),
+];
 
 /// How much a VM may receive and send.
 const RATES: [Flag; 4] = [
@@ -475,10 +478,10 @@ pub(super) const VERBS: [Verb; 31] = [
         ..of_vms("vsock", "NAME PORT", "connect to a vsock port of a VM's guest")
     },
     Verb {
-        flags: &[&FOLLOW],
+        flags: &[&LOGS],
         json: None,
-        text: "Show the log of the VM's hypervisor.",
-        ..of_vms("logs", "NAME", "show the log of a VM's hypervisor")
+        text: "Show the log of the VM's serial console, or with --messages that of its hypervisor.",
+        ..of_vms("logs", "NAME", "show the log of a VM's console or of its hypervisor")
     },
     Verb {
         text: "Show the VMs, then every event as it happens.",

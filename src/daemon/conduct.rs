@@ -110,7 +110,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         if decision.write == Write::Put && decision.former_record().is_none() {
             // That of an ephemeral VM is left where the host was started anew.
             let name = &decision.subject;
-            self.processes.remove_log(name, &self.launcher.log(name));
+            self.processes.remove_logs(name, &self.launcher.logs_of(name));
         }
         let applied = self.apply(decision)?;
         let outcome = Outcome { taps: taps(&decision.plan, &applied), launched: None };
@@ -138,11 +138,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// Removes what is left of the processes of a VM that does not exist. A log ends with its VM:
+    /// Removes what is left of the processes of a VM that does not exist. Its logs end with it:
     /// the next one of its name belongs to somebody else.
     pub(super) fn clean(&mut self, name: &VmName) {
         self.processes.clean(name);
-        self.processes.remove_log(name, &self.launcher.log(name));
+        self.processes.remove_logs(name, &self.launcher.logs_of(name));
     }
 
     /// Runs the plan on the kernel.
@@ -218,7 +218,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let kvm = self.launcher.kvm_for(record);
         let id = self.launch(record, kvm).map_err(|error| match error {
             Error::Failed(Failure::Hypervisor { name: vm, reason, log: None }) => {
-                let log = self.launcher.tail_of_log(name);
+                let log = self.launcher.logs_of(name).tail();
                 Failure::Hypervisor { name: vm, reason, log }.into()
             }
             error => error,
@@ -241,10 +241,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             taps.push(self.network.open_tap(&ports[nic])?);
         }
         self.launcher.hand_over(record)?;
-        let log = self.processes.open_log(name, &self.launcher.log(name))?;
+        let (logs, terminal) = (self.launcher.logs_of(name), self.launcher.needs_terminal(record));
+        let streams = self.processes.open_streams(name, &logs, terminal)?;
         let user = self.launcher.user_of(record.user);
         let cgroup = self.launcher.cgroup_of(name, &record.spec, record.user)?;
-        let given = Given { user, cgroup, log, taps };
+        let given = Given { user, cgroup, streams, taps };
         let networks = self.engine.networks_of(record);
         let servers = networks.first().map(|network| self.engine.name_servers(network));
         let told = GuestNetworks {

@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use crate::config::Settings;
 use crate::hypervisor::cgroup::{self, Group, Root};
 use crate::hypervisor::inputs::Checksum;
+use crate::hypervisor::log::Logs;
 use crate::hypervisor::machine::{MachineDefaults, resolve_machine};
 use crate::hypervisor::process::Given;
 use crate::hypervisor::seed::SEED;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
     self, Architecture, Attachment, CLOUD_HYPERVISOR, Control, FIRECRACKER, HypervisorCommand,
-    Launch, LaunchNic, Options, QEMU, handover, inputs, log, seed, shares,
+    Launch, LaunchNic, Options, QEMU, handover, inputs, seed, shares,
 };
 use crate::model::budget::Usage;
 use crate::model::error::{Error, Failure, Refusal};
@@ -385,7 +386,6 @@ impl Launcher {
             vsock: record.spec.vsock,
             kernel_args: told.kernel_args,
             folder: folder.clone(),
-            log_fd: number(&given.log),
             vhost_vsock: self.opens(user::VHOST_VSOCK, self.user_of(record.user).as_ref()),
             architecture: Architecture::HOST,
             kvm: kvm == Some(true),
@@ -451,16 +451,6 @@ impl Launcher {
         hypervisor::network_args(hypervisor, &attachment, &self.options)
     }
 
-    /// The last lines of a VM's log.
-    pub(super) fn tail_of_log(&self, name: &VmName) -> Option<String> {
-        log::tail_of_log(&self.log(name))
-    }
-
-    /// Whether the VM's console says that its guest panicked.
-    pub(super) fn tells_of_panic(&self, name: &VmName) -> bool {
-        log::tells_of_panic(&self.log(name))
-    }
-
     /// The findings about installed hypervisors.
     pub(super) fn check(&self) -> Vec<Finding> {
         let found = |name: &&str| {
@@ -522,9 +512,14 @@ impl Launcher {
         &self.logs
     }
 
-    /// The path of a VM's log.
-    pub(super) fn log(&self, name: &VmName) -> PathBuf {
-        self.logs.join(format!("{name}.log"))
+    /// The logs of a VM.
+    pub(super) fn logs_of(&self, name: &VmName) -> Logs {
+        Logs::of(&self.logs, name)
+    }
+
+    /// Whether a VM's hypervisor needs a terminal.
+    pub(super) fn needs_terminal(&self, record: &Record) -> bool {
+        hypervisor::needs_terminal(self.hypervisor(record))
     }
 }
 

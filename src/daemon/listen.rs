@@ -11,7 +11,7 @@ use mio::net::UnixListener;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
-use super::peer::{GROUP, GROUP_FILE, group_id};
+use super::peer;
 use crate::config::MetricsAt;
 use crate::model::error::Failure;
 
@@ -73,8 +73,7 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), Failure>
     refuse_descriptors(&listener);
     let file = SocketFile(path.into());
     fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(failed)?;
-    let groups = fs::read_to_string(GROUP_FILE).unwrap_or_default();
-    if let Some(group) = group_id(&groups, GROUP) {
+    if let Some(group) = peer::group() {
         chown(path, None, Some(group)).map_err(failed)?;
     }
     Ok((listener, file))

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Instant;
@@ -16,7 +16,8 @@ use super::now;
 use super::shell::{Output, Shell};
 use crate::config::Settings;
 use crate::engine::decide::Engine;
-use crate::hypervisor::process::{Given, Processes};
+use crate::hypervisor::log::Logs;
+use crate::hypervisor::process::{Given, Processes, Streams};
 use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
@@ -157,7 +158,7 @@ fn no_hypervisor(vm: &VmName) -> Failure {
 }
 
 impl Processes for NoProcesses {
-    fn open_log(&mut self, name: &VmName, _: &Path) -> Result<OwnedFd, Failure> {
+    fn open_streams(&mut self, name: &VmName, _: &Logs, _: bool) -> Result<Streams, Failure> {
         Err(no_hypervisor(name))
     }
 
@@ -216,7 +217,7 @@ impl Processes for NoProcesses {
 
     fn leave(&mut self) {}
 
-    fn remove_log(&mut self, _: &VmName, _: &Path) {}
+    fn remove_logs(&mut self, _: &VmName, _: &Logs) {}
 
     fn reap(&mut self, _: &VmName) -> Option<Exit> {
         None

@@ -15,7 +15,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 /// The group whose members may change things.
 pub const GROUP: &str = "volnet";
 /// Where groups are listed (group(5)). Read directly: a static binary cannot ask NSS.
-pub(super) const GROUP_FILE: &str = "/etc/group";
+const GROUP_FILE: &str = "/etc/group";
 
 /// The peer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +36,8 @@ impl Peer {
         let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
         let uid = credentials.uid();
         let is_root = uid == 0 || uid == nix::unistd::geteuid().as_raw();
-        let may_change = is_root
-            || group_id(&fs::read_to_string(GROUP_FILE).unwrap_or_default(), GROUP)
-                .is_some_and(|group| is_member(socket, credentials.gid(), group));
+        let may_change =
+            is_root || group().is_some_and(|group| is_member(socket, credentials.gid(), group));
         Ok(Peer { uid, pid: credentials.pid(), is_root, may_change })
     }
 }
@@ -46,6 +45,11 @@ impl Peer {
 fn is_member(socket: &impl AsFd, gid: u32, group: u32) -> bool {
     gid == group
         || volnet_ffi::peer::peer_groups(socket.as_fd()).is_ok_and(|groups| groups.contains(&group))
+}
+
+/// The id of that group, if the host has it.
+pub(super) fn group() -> Option<u32> {
+    group_id(&fs::read_to_string(GROUP_FILE).unwrap_or_default(), GROUP)
 }
 
 /// The id of a group in a file of the form `name:password:id:members`.

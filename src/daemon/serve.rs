@@ -146,7 +146,7 @@ fn shell(
     let processes = LinuxProcesses::new(&settings.runtime_dir, launcher.user().cloned())?
         .with_descriptors(descriptors)
         .with_cgroup(cgroup)
-        .with_bounded_logs(settings.log_bound);
+        .with_keepers(settings.log_bound, super::peer::group());
     let shell = Shell::new(engine, network, store, processes, launcher);
     Ok((shell, monitor))
 }

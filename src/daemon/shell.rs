@@ -287,10 +287,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     fn collect(&mut self, name: &VmName, now: Now) -> bool {
         let Some(exit) = self.processes.reap(name) else { return false };
         // A guest that panics resets itself. Then its hypervisor ends with status 0.
-        let panicked = exit == Exit::Code(0) && self.launcher.tells_of_panic(name);
+        let logs = self.launcher.logs_of(name);
+        let panicked = exit == Exit::Code(0) && logs.tell_of_panic();
         let exit = if panicked { Exit::Panicked } else { exit };
         self.forget_process(name);
-        let log = self.launcher.tail_of_log(name);
+        let log = if exit == Exit::Panicked { logs.tail_of_console() } else { logs.tail() };
         if let Some(decision) = self.engine.exited(name, exit, log, now) {
             self.carry_out(decision, now);
         }

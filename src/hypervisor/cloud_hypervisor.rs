@@ -1,9 +1,9 @@
 //! Cloud Hypervisor, version 51 or later (`--disk image_type=`).
 //!
-//! The serial port is `tty`: the hypervisor's standard output, which appends to the log. `file=`
-//! would truncate the log at every start. The type of an image is always given: otherwise it is
-//! guessed, and a guest could choose it by writing another header to its disk. Each guest has a
-//! virtio-rng device, also without `--rng`.
+//! The serial port is `tty`: the hypervisor's standard output, and its standard input if that is a
+//! terminal (vmm/src/serial_manager.rs). Its own messages go to standard error. The type of an
+//! image is always given: otherwise it is guessed, and a guest could choose it by writing another
+//! header to its disk. Each guest has a virtio-rng device, also without `--rng`.
 //!
 //! `ip=` and `mask=` of `--net` are the host's side of a tap that Cloud Hypervisor makes itself.
 //! The guest's address is on the kernel command line; see

@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
-use super::process::{Given, Processes};
+use super::log::Logs;
+use super::process::{Given, Processes, Streams};
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
@@ -230,9 +232,11 @@ impl Process {
 }
 
 impl Processes for FakeProcesses {
-    fn open_log(&mut self, name: &VmName, _: &Path) -> Result<OwnedFd, Failure> {
+    fn open_streams(&mut self, name: &VmName, _: &Logs, _: bool) -> Result<Streams, Failure> {
         self.logs.insert(name.clone());
-        File::open("/dev/null").map(OwnedFd::from).map_err(|_| failure(name, "no log"))
+        let open = || File::open("/dev/null").map(OwnedFd::from);
+        let streams = || Ok(Streams { keys: open()?, console: open()?, messages: open()? });
+        streams().map_err(|_: io::Error| failure(name, "no log"))
     }
 
     /// The files of the command have to be in the VM's folder, so that they go with it.
@@ -341,7 +345,7 @@ impl Processes for FakeProcesses {
 
     fn leave(&mut self) {}
 
-    fn remove_log(&mut self, name: &VmName, _: &Path) {
+    fn remove_logs(&mut self, name: &VmName, _: &Logs) {
         self.logs.remove(name);
     }
 
@@ -398,9 +402,10 @@ mod tests {
             control: Control::Qmp("/qmp".into()),
             events: None,
         };
-        let log = processes.open_log(name, Path::new("/log")).unwrap();
+        let logs = Logs::of(Path::new("/log"), name);
+        let streams = processes.open_streams(name, &logs, false).unwrap();
         processes
-            .spawn(name, &command, Given { user: None, cgroup: None, log, taps: Vec::new() })
+            .spawn(name, &command, Given { user: None, cgroup: None, streams, taps: Vec::new() })
             .unwrap()
     }
 

@@ -1,9 +1,10 @@
 //! Firecracker.
 //!
 //! It reads one JSON file (docs/getting-started.md and src/vmm/src/resources.rs of
-//! github.com/firecracker-microvm/firecracker). Its standard output is the guest's serial port, and
-//! so the log. It opens a tap by name, with one queue. It boots ELF kernels, and on arm64
-//! those that Linux's build names `Image`, from raw disks.
+//! github.com/firecracker-microvm/firecracker). The guest's serial port is its standard output, and
+//! its standard input if that is a pipe or a terminal (src/vmm/src/devices/legacy/serial.rs). So
+//! its own messages have to go elsewhere. It opens a tap by name, with one queue. It boots ELF
+//! kernels, and on arm64 those that Linux's build names `Image`, from raw disks.
 
 use std::path::Path;
 
@@ -22,9 +23,10 @@ use crate::model::spec::{Disk, DiskCache, DiskFormat, DiskLimits};
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
 /// The socket of its API.
 const API_SOCKET: &str = "api.sock";
-/// How much it says of itself. At its default it writes a line for each request to its API, between
-/// what the guest writes.
+/// How much it says of itself. At its default it writes a line for each request to its API.
 const LEVEL: &str = "Warn";
+/// Where it says so. Without it this is standard output.
+const MESSAGES: &str = "/dev/stderr";
 /// The most bytes of its name for itself, which has only letters, digits and dashes
 /// (src/utils/src/validators.rs).
 const ID_BYTES_MAX: usize = 64;
@@ -71,6 +73,7 @@ pub fn command(
         program: options.program.clone(),
         args: [
             ["--id", &id(launch.name)],
+            ["--log-path", MESSAGES],
             ["--level", LEVEL],
             ["--api-sock", &api],
             ["--config-file", &file],

@@ -37,7 +37,6 @@ pub fn launch(bytes: &[u8]) {
         vsock: false,
         kernel_args: if addressed { KERNEL_ARGS } else { "" },
         folder: "/run/volnet/vm/web".into(),
-        log_fd: 9,
         vhost_vsock: false,
         architecture: Architecture::HOST,
         kvm: false,

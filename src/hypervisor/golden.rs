@@ -65,7 +65,6 @@ fn launch(machine: &MachineSpec) -> Launch<'_> {
         vsock: false,
         kernel_args: "",
         folder: "/run/volnet/machines/web1".into(),
-        log_fd: 8,
         vhost_vsock: false,
         architecture: Architecture::X86_64,
         kvm: true,

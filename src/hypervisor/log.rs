@@ -1,9 +1,15 @@
-//! The end of a VM's log, to be shown when its hypervisor failed.
+//! The logs of a VM, and their ends, which are shown when its hypervisor failed.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::model::name::VmName;
+
+/// The directory of the logs of messages, in that of all logs. No name of a log in that is the
+/// same.
+const MESSAGES: &str = "hypervisor";
 
 /// How much of a log is shown, in bytes and in lines.
 const TAIL_BYTES: u64 = 2048;
@@ -18,10 +24,43 @@ const PANIC: &str = "Kernel panic - not syncing: ";
 /// are from an earlier run.
 pub(super) const HEADER: &str = "--- volnet starts ";
 
+/// The logs of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logs {
+    /// What its guest prints on the console.
+    pub console: PathBuf,
+    /// What its hypervisor and the helpers of that say themselves.
+    pub messages: PathBuf,
+}
+
+impl Logs {
+    /// The logs of a VM in the directory of all logs.
+    pub fn of(directory: &Path, name: &VmName) -> Logs {
+        let file = format!("{name}.log");
+        Logs { console: directory.join(&file), messages: directory.join(MESSAGES).join(file) }
+    }
+
+    /// Why the hypervisor ended: its last messages since the last start, or what stands at the end
+    /// of the console if there are none.
+    pub fn tail(&self) -> Option<String> {
+        tail_of_log(&self.messages).or_else(|| tail_of_log(&self.console))
+    }
+
+    /// Why the guest panicked.
+    pub fn tail_of_console(&self) -> Option<String> {
+        tail_of_log(&self.console)
+    }
+
+    /// Whether the guest's kernel says on its console that it panicked.
+    pub fn tell_of_panic(&self) -> bool {
+        tells_of_panic(&self.console)
+    }
+}
+
 /// The last lines of a log since the last start: at most 10 lines and 2048 bytes. Control
 /// characters are removed, because they could manipulate the reader's terminal. `None` if nothing
 /// was written.
-pub fn tail_of_log(path: &Path) -> Option<String> {
+fn tail_of_log(path: &Path) -> Option<String> {
     let (bytes, cut) = last_bytes(path, TAIL_BYTES)?;
     last_lines(&bytes, cut)
 }
@@ -45,7 +84,7 @@ fn last_bytes(path: &Path, most: u64) -> Option<(Vec<u8>, bool)> {
 /// Whether the guest's kernel panicked since the last start, as its console says within its last
 /// bytes (`panic` in kernel/panic.c of Linux). A program in the guest can write the same: then only
 /// its own VM is told to have panicked.
-pub fn tells_of_panic(path: &Path) -> bool {
+fn tells_of_panic(path: &Path) -> bool {
     let Some((bytes, _)) = last_bytes(path, PANIC_BYTES) else { return false };
     let text = String::from_utf8_lossy(&bytes);
     let run = text.rfind(HEADER).map_or(&*text, |at| &text[at..]);

@@ -14,7 +14,6 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `serial.sock` | the guest's serial port, if the hypervisor can also write it to the log |
 //! | `qmp.sock`, `api.sock` | how the hypervisor is asked to power its guest off |
 //! | `vsock.sock` | vsock as a Unix socket: connect, `CONNECT port\n`, read `OK …\n` |
 //! | `vhost-vsock.sock`, `share0.sock` … | between a hypervisor and its helpers |
@@ -22,9 +21,8 @@
 //! | `fc.json` | Firecracker's configuration |
 //! | `seed.img` | the disk for cloud-init, see [`seed`] |
 //!
-//! The guest's serial output goes to the VM's log. QEMU also has a socket for the serial port.
-//! Cloud Hypervisor has either a socket or a file, and Firecracker only its standard output, so
-//! these two have only the log.
+//! The guest's serial port is the hypervisor's standard input and output, which lead to the VM's
+//! log and its console ([`linux::keeper`]). Its own messages go to standard error.
 //!
 //! The kernel command line has the hypervisor's part, then the network's part, then the VM's own.
 //! If a parameter comes twice, the last wins, and the kernel passes everything after `--` to init.
@@ -77,8 +75,6 @@ pub const CLOUD_HYPERVISOR: &str = "cloud-hypervisor";
 /// See [`QEMU`].
 pub const FIRECRACKER: &str = "firecracker";
 
-/// The socket of the guest's serial port in a VM's folder.
-pub const SERIAL_SOCKET: &str = "serial.sock";
 /// The Unix socket of a VM's vsock in its folder.
 pub const VSOCK_SOCKET: &str = "vsock.sock";
 /// The MTU of an interface that is told no other.
@@ -108,8 +104,6 @@ pub struct Launch<'a> {
     pub kernel_args: &'a str,
     /// The folder of this VM's sockets and generated files; it exists and is empty.
     pub folder: PathBuf,
-    /// The descriptor by which the hypervisor may inherit its output, which goes to the log.
-    pub log_fd: u32,
     /// Whether the host's kernel offers vhost-vsock.
     pub vhost_vsock: bool,
     /// The host's architecture. Guests have the same, unless QEMU's machine is of another one.
@@ -254,6 +248,12 @@ pub fn command_line(
     command.args.extend_from_slice(options.args(hypervisor));
     command.args.extend_from_slice(&launch.machine.args);
     Ok(command)
+}
+
+/// Whether the hypervisor of that name reads its guest's console only from a terminal. Of a
+/// template nobody knows.
+pub fn needs_terminal(hypervisor: &str) -> bool {
+    !matches!(hypervisor, QEMU | FIRECRACKER)
 }
 
 /// How to ask the hypervisor of that name to power its guest off.

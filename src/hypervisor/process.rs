@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};
-use std::path::Path;
 
 use super::cgroup::Group;
+use super::log::Logs;
 use super::user::User;
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
@@ -23,20 +23,37 @@ pub struct Given {
     pub user: Option<User>,
     /// The control group that it is in from its start; `None`: the daemon's.
     pub cgroup: Option<Group>,
-    /// The VM's log, open for appending.
-    pub log: OwnedFd,
+    /// Its standard streams.
+    pub streams: Streams,
     /// The VM's open tap, one descriptor per queue, if the hypervisor gets it open.
     pub taps: Vec<OwnedFd>,
 }
 
+/// The standard streams of a hypervisor.
+#[derive(Debug)]
+pub struct Streams {
+    /// Its input: what is typed on the console of its guest.
+    pub keys: OwnedFd,
+    /// Its output: the console of its guest, which goes to the log of that.
+    pub console: OwnedFd,
+    /// Its errors and all output of its helpers, which go to the log of messages.
+    pub messages: OwnedFd,
+}
+
 /// Starts, watches and ends the processes of VMs. A VM has at most one.
 pub trait Processes {
-    /// Opens a VM's log for appending.
-    fn open_log(&mut self, name: &VmName, path: &Path) -> Result<OwnedFd, Failure>;
+    /// Opens the logs of a VM for appending, and its console for people. `terminal` says whether
+    /// the hypervisor reads what they type only from a terminal.
+    fn open_streams(
+        &mut self,
+        name: &VmName,
+        logs: &Logs,
+        terminal: bool,
+    ) -> Result<Streams, Failure>;
 
-    /// Starts the command in a process group of its own and watches it. Its output goes to the log.
-    /// Its environment has the mark by which [`Processes::find`] recognises it. The VM's folder is
-    /// made anew and has only the command's files.
+    /// Starts the command in a process group of its own and watches it. Its environment has the
+    /// mark by which [`Processes::find`] recognises it. The VM's folder is made anew and has only
+    /// the command's files.
     fn spawn(
         &mut self,
         name: &VmName,
@@ -79,8 +96,8 @@ pub trait Processes {
     /// gives it to the owner. If it is there, it stays as it is.
     fn lend_folder(&mut self, name: &VmName, owner: Option<Owner>) -> Result<(), Failure>;
 
-    /// Removes what a hypervisor that has ended, or a VM that is gone, leaves outside its log: the
-    /// VM's folder and its control group.
+    /// Removes what a hypervisor that has ended, or a VM that is gone, leaves outside its logs:
+    /// the VM's folder, its console and its control group.
     fn clean(&mut self, name: &VmName);
 
     /// Ends the helpers that a crash left without their hypervisors, and removes the control groups
@@ -90,8 +107,8 @@ pub trait Processes {
     /// Removes the control group that all of them are in, if it is empty.
     fn leave(&mut self);
 
-    /// Removes a VM's log. If there is none, nothing is to do.
-    fn remove_log(&mut self, name: &VmName, path: &Path);
+    /// Removes the logs of a VM. If there are none, nothing is to do.
+    fn remove_logs(&mut self, name: &VmName, logs: &Logs);
 
     /// What the hypervisor has said about the end of its guest since it was started.
     fn guest_end(&mut self, name: &VmName) -> GuestEnd;

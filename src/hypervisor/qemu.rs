@@ -11,8 +11,7 @@
 //! nor PM timer to measure it, and some boots hang. KVM runs only guests of the host's
 //! architecture; a machine of another one is emulated.
 //!
-//! The guest's serial port also goes to the log. QEMU inherits the open log as a set of descriptors
-//! (`-add-fd`), because another user could not open it by name.
+//! The guest's serial port is standard input and output. QEMU's own messages go to standard error.
 //!
 //! With `vhost=on`, QEMU 7.2 aborts if it cannot open `/dev/vhost-net`. So vhost-net is a setting,
 //! and a host that lacks it is refused before.
@@ -24,7 +23,7 @@ use std::path::Path;
 
 use super::{
     Architecture, Attachment, Control, EventSource, HypervisorCommand, Launch, LaunchNic,
-    QemuMachine, QemuOptions, SERIAL_SOCKET, VSOCK_SOCKET, shares, text,
+    QemuMachine, QemuOptions, VSOCK_SOCKET, shares, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::{Disk, DiskCache, Share};
@@ -57,7 +56,7 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<HypervisorComma
     args.extend(["-smp".into(), machine.cpus.to_string()]);
     args.extend(["-m".into(), format!("{}M", machine.memory_mb)]);
     args.extend(words(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]));
-    args.extend(serial_args(launch)?);
+    args.extend(words(&["-chardev", "stdio,id=serial0,signal=off", "-serial", "chardev:serial0"]));
     let events = text::in_folder(&launch.folder, EVENTS_SOCKET)?;
     for socket in [&qmp, &events] {
         args.extend(["-qmp".into(), format!("unix:{},server=on,wait=off", escaped(socket))]);
@@ -90,12 +89,11 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<HypervisorComma
     }
     args.extend(nic_args(&attachment, options));
     args.extend(vsock_args(&attachment, options)?);
-    let taps = launch.nics.iter().flat_map(|nic| nic.fds);
     Ok(HypervisorCommand {
         program: options.program.clone(),
         args,
         files: Vec::new(),
-        inherits: taps.chain([&launch.log_fd]).copied().collect(),
+        inherits: launch.nics.iter().flat_map(|nic| nic.fds).copied().collect(),
         helpers,
         ready: None,
         control: control(&launch.folder)?,
@@ -246,17 +244,6 @@ fn cpu(launch: &Launch, options: &QemuOptions) -> &'static str {
         // The architecture's own algorithm to sign pointers takes most of the time to emulate.
         (false, Architecture::Aarch64) => "max,pauth-impdef=on",
     }
-}
-
-/// The serial port: a socket for the console, and a copy in the log.
-fn serial_args(launch: &Launch) -> Result<Vec<String>, Refusal> {
-    let socket = text::in_folder(&launch.folder, SERIAL_SOCKET)?;
-    let log = format!("fd={},set=1", launch.log_fd);
-    let chardev = format!(
-        "socket,id=serial0,path={},server=on,wait=off,logfile=/dev/fdset/1,logappend=on",
-        escaped(&socket)
-    );
-    Ok(words(&["-add-fd", &log, "-chardev", &chardev, "-serial", "chardev:serial0"]))
 }
 
 fn cmdline(launch: &Launch, options: &QemuOptions) -> Result<String, Refusal> {

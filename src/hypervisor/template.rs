@@ -5,7 +5,7 @@
 //! | word | stands for | absent |
 //! |---|---|---|
 //! | `{name}` `{cid}` `{folder}` | name, vsock context id and folder | never |
-//! | `{log}` | `/dev/stdout`, which goes to the log | never |
+//! | `{log}` | `/dev/stdout`, which goes to the log of the console | never |
 //! | `{cpus}` `{memory_mb}` `{kernel}` `{cmdline}` | what it runs on | never |
 //! | `{initramfs}` | path of the initramfs | without one |
 //! | `{disk}` `{disk_format}` `{disk_readonly}` | path, format, `on` or `off` | without one |
@@ -32,7 +32,7 @@ use super::{
 use crate::model::error::Refusal;
 use crate::model::spec::{Disk, DiskCache, MachineSpec};
 
-/// Where the output of a hypervisor goes: to its log.
+/// Where the console of a guest goes: to its log.
 const OUTPUT: &str = "/dev/stdout";
 
 /// All words. Those of the network come first; see [`NETWORK_WORDS`].

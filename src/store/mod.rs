@@ -84,6 +84,11 @@ impl Paths {
         folder_of(&self.runtime, name)
     }
 
+    /// The socket of a VM's console.
+    pub fn console(&self, name: &VmName) -> PathBuf {
+        self.runtime.join("console").join(name.as_str())
+    }
+
     fn durable_records(&self) -> PathBuf {
         self.state.join("vms")
     }

@@ -52,7 +52,9 @@ pub(crate) fn copy_devices(folder: &Path) {
     let copy = folder.join("dev");
     std::fs::create_dir(&copy).expect("a folder");
     run(&format!("cp -a --one-file-system /dev/. {}", copy.display()));
-    run(&format!("mount --bind {} /dev", copy.display()));
+    // Terminals are made there.
+    run(&format!("mount --bind /dev/pts {}/pts", copy.display()));
+    run(&format!("mount --rbind {} /dev", copy.display()));
 }
 
 /// A device and its numbers.

@@ -20,7 +20,7 @@ pub(crate) enum Effect<'a> {
     Rename,
     Unlink,
     SyncDirectory,
-    OpenLog,
+    OpenStreams,
     Spawn,
     Adopt,
     Find,
@@ -166,7 +166,7 @@ impl Effect<'_> {
             | Effect::Rename
             | Effect::Unlink
             | Effect::SyncDirectory => &[Crash(Before), Crash(After)],
-            Effect::OpenLog => &[Refused, Crash(Before)],
+            Effect::OpenStreams => &[Refused, Crash(Before)],
             Effect::Spawn => &[Refused, Dies, Crash(Before), Crash(After)],
             Effect::Adopt => &[Refused, Dies, Crash(Before), Crash(After)],
             Effect::Ask | Effect::Terminate | Effect::Kill | Effect::KillAndReap => {

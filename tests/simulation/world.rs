@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use volnet::hypervisor::fake::FakeProcesses;
-use volnet::hypervisor::process::{Given, Processes};
+use volnet::hypervisor::log::Logs;
+use volnet::hypervisor::process::{Given, Processes, Streams};
 use volnet::hypervisor::{Control, HypervisorCommand};
 use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::mac::Mac;
@@ -398,8 +399,14 @@ impl Storage for Handle {
 }
 
 impl Processes for Handle {
-    fn open_log(&mut self, name: &VmName, path: &Path) -> Result<OwnedFd, Failure> {
-        self.deed(name, Effect::OpenLog, |processes| processes.open_log(name, path))
+    fn open_streams(
+        &mut self,
+        name: &VmName,
+        logs: &Logs,
+        terminal: bool,
+    ) -> Result<Streams, Failure> {
+        let open = |processes: &mut FakeProcesses| processes.open_streams(name, logs, terminal);
+        self.deed(name, Effect::OpenStreams, open)
     }
 
     fn spawn(
@@ -494,8 +501,8 @@ impl Processes for Handle {
         self.world().processes.leave();
     }
 
-    fn remove_log(&mut self, name: &VmName, path: &Path) {
-        self.effect(Effect::Clean, |world| world.processes.remove_log(name, path), |_, _| ());
+    fn remove_logs(&mut self, name: &VmName, logs: &Logs) {
+        self.effect(Effect::Clean, |world| world.processes.remove_logs(name, logs), |_, _| ());
     }
 
     fn reap(&mut self, name: &VmName) -> Option<Exit> {

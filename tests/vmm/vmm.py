@@ -3,6 +3,8 @@
 A guest is a word of the kernel command line: `guest=WORD,MS`. It does WORD so many milliseconds
 after it began to run: `poweroff`, `reset`, `panic` (which resets), `silent` (a panic that is told by
 pvpanic alone, and hangs), or nothing (`hold`; `deaf` does not react to the power button either).
+`shell` answers each line that is typed on its serial port in capitals, and powers off at `poweroff`;
+`flood` writes to its serial port without end.
 """
 
 import ctypes
@@ -114,6 +116,37 @@ def panic():
     """What the kernel writes to its console (panic in kernel/panic.c of Linux)."""
     os.write(1, b"[    0.9] Kernel panic - not syncing: VFS: Unable to mount root fs\n"
                 b"[    0.9] CPU: 0 PID: 1 Comm: swapper/0\n[    0.9] Rebooting in 1 seconds..\n")
+
+
+def serve_console(word, power_off):
+    """A guest with a shell on its serial port, or one that floods it. Standard output is the port."""
+    target, args = {"shell": (shell, [power_off]), "flood": (flood, [])}.get(word, (None, []))
+    if target:
+        threading.Thread(target=target, args=args, daemon=True).start()
+
+
+def shell(power_off):
+    os.write(1, b"login: ")
+    line = b""
+    while True:
+        typed = os.read(0, 64)
+        if not typed:
+            return
+        for byte in typed.replace(b"\n", b"\r"):
+            if byte != ord("\r"):
+                line += bytes([byte])
+            elif line == b"poweroff":
+                os.write(1, b"\r\nreboot: Power down\r\n")
+                power_off()
+                return
+            else:
+                os.write(1, b"\r\n" + line.upper() + b"\r\n")
+                line = b""
+
+
+def flood():
+    while True:
+        os.write(1, b"the guest floods its console\r\n" * 100)
 
 
 class Api:

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -24,7 +23,8 @@ use crate::daemon::shell::Shell;
 use crate::daemon::sources::Key;
 use crate::engine::decide::Engine;
 use crate::hypervisor::fake::FakeProcesses;
-use crate::hypervisor::process::{Given, Processes};
+use crate::hypervisor::log::Logs;
+use crate::hypervisor::process::{Given, Processes, Streams};
 use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
@@ -73,8 +73,13 @@ impl Shared {
 }
 
 impl Processes for Shared {
-    fn open_log(&mut self, name: &VmName, path: &Path) -> Result<OwnedFd, Failure> {
-        self.with(|processes| processes.open_log(name, path))
+    fn open_streams(
+        &mut self,
+        name: &VmName,
+        logs: &Logs,
+        terminal: bool,
+    ) -> Result<Streams, Failure> {
+        self.with(|processes| processes.open_streams(name, logs, terminal))
     }
 
     fn spawn(
@@ -151,8 +156,8 @@ impl Processes for Shared {
         self.with(FakeProcesses::leave);
     }
 
-    fn remove_log(&mut self, name: &VmName, path: &Path) {
-        self.with(|processes| processes.remove_log(name, path));
+    fn remove_logs(&mut self, name: &VmName, logs: &Logs) {
+        self.with(|processes| processes.remove_logs(name, logs));
     }
 
     fn reap(&mut self, name: &VmName) -> Option<Exit> {

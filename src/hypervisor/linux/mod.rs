@@ -14,13 +14,13 @@
 //! Helpers are ended by their pidfds, too. A crash of the daemon may leave a helper without its
 //! hypervisor. The next daemon finds it by its marks and ends it ([`Processes::sweep`]).
 //!
-//! **The log.** What hypervisor and helpers print goes through a pipe to the keeper of the log
-//! ([`keeper`]), which bounds it.
+//! **Logs and console.** The standard streams of hypervisor and helpers are those of the keeper
+//! ([`keeper`]), which bounds the logs and serves the console.
 //!
 //! **Waits.** The daemon has one thread for all VMs, and it waits for a process in three places
 //! only, each with a bound: for the helpers that are started before a hypervisor, until they serve
-//! (half a second together); for a killed helper ([`HELPER_END_MS`]), or the keeper of the log of a
-//! VM that has ended ([`KEEPER_END_MS`]); for a killed hypervisor whose start is undone
+//! (half a second together); for a killed helper ([`HELPER_END_MS`]), or the keeper of a VM
+//! that has ended ([`KEEPER_END_MS`]); for a killed hypervisor whose start is undone
 //! ([`KILL_MS`]).
 //! Before the loop begins, a new daemon also waits for processes that are about to become
 //! hypervisors, ten seconds at most.
@@ -41,7 +41,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use nix::sys::resource::rlim_t;
@@ -52,11 +52,12 @@ use volnet_ffi::pidfd;
 
 use self::events::Events;
 use self::identity::{Helper, Stat};
-use self::keeper::Keeper;
+use self::keeper::{Keeper, Keeping};
 use self::progress::Question;
 use self::spawn::{Part, Spawned, Surroundings};
 use super::cgroup::Root;
-use super::process::{Given, Processes};
+use super::log::Logs;
+use super::process::{Given, Processes, Streams};
 use super::user::User;
 use super::{Control, HypervisorCommand, folder, log};
 use crate::model::error::Failure;
@@ -87,9 +88,10 @@ pub struct LinuxProcesses {
     cgroup: Option<Root>,
     boot_id: String,
     watched: BTreeMap<VmName, Watched>,
-    /// The bound of a log in bytes. `None`: hypervisors write to their logs themselves.
-    log_bound: Option<u64>,
-    /// The keepers of logs that we started, which end with their VMs.
+    /// How logs and consoles are kept. `None`: hypervisors write to their logs themselves, and
+    /// there are no consoles.
+    keeping: Option<Keeping>,
+    /// The keepers that we started, which end with their VMs.
     keepers: BTreeMap<VmName, OwnedFd>,
     /// The helpers that were found, of VMs whose hypervisors are not watched yet.
     found: BTreeMap<VmName, Vec<Helper>>,
@@ -139,7 +141,7 @@ impl LinuxProcesses {
             cgroup: None,
             boot_id,
             watched: BTreeMap::new(),
-            log_bound: None,
+            keeping: None,
             keepers: BTreeMap::new(),
             found: BTreeMap::new(),
             abandoned: Vec::new(),
@@ -147,9 +149,10 @@ impl LinuxProcesses {
         })
     }
 
-    /// Keeps each log within this bound, in bytes. For this the program that runs must be volnet.
-    pub fn with_bounded_logs(self, bound: u64) -> LinuxProcesses {
-        LinuxProcesses { log_bound: Some(bound), ..self }
+    /// Keeps each log within this bound, in bytes, and has consoles, which the members of a group
+    /// may use. For this the program that runs must be volnet.
+    pub fn with_keepers(self, bound: u64, group: Option<u32>) -> LinuxProcesses {
+        LinuxProcesses { keeping: Some(Keeping { bound, group }), ..self }
     }
 
     /// Removes control groups of VMs in this one when their processes have ended.
@@ -169,7 +172,7 @@ impl LinuxProcesses {
         command: &HypervisorCommand,
         given: Given,
     ) -> Result<(Spawned, ProcessGroup, Option<Events>), String> {
-        let Given { user, cgroup, log, taps } = given;
+        let Given { user, cgroup, streams, taps } = given;
         if let Some(group) = &cgroup {
             group.make()?;
         }
@@ -177,16 +180,19 @@ impl LinuxProcesses {
         folder::renew(&self.folder(name), user.as_ref()).map_err(|failure| failure.to_string())?;
         let events = command.events.as_ref().map(Events::make).transpose()?;
         spawn::write_files(command)?;
-        if let (Some(user), Some(_)) = (&user, self.log_bound) {
-            keeper::hand_over(&log, user).map_err(|error| error.to_string())?;
+        if let (Some(user), Some(_)) = (&user, self.keeping) {
+            keeper::hand_over(&streams, user).map_err(|error| error.to_string())?;
         }
-        let mut log = File::from(log);
-        writeln!(log, "{}{}", log::HEADER, command.program)
-            .map_err(|error| format!("cannot write to the log: {error}"))?;
+        for log in [&streams.console, &streams.messages] {
+            let header =
+                || writeln!(File::from(log.try_clone()?), "{}{}", log::HEADER, command.program);
+            header().map_err(|error: io::Error| format!("cannot write to the log: {error}"))?;
+        }
         let (runtime_dir, taps) = (self.runtime_dir.as_path(), taps.as_slice());
         let user = user.as_ref().map(User::with_devices);
         let (user, descriptors) = (user.as_ref(), self.descriptors);
-        let place = Surroundings { name, runtime_dir, user, cgroup, descriptors, log: &log, taps };
+        let streams = &streams;
+        let place = Surroundings { name, runtime_dir, user, cgroup, descriptors, streams, taps };
         let mut helpers = Vec::new();
         let spawned = start_helpers(&command.helpers, &place, &mut helpers).and_then(|()| {
             let group = helpers.first().map(|helper| helper.pid);
@@ -273,7 +279,7 @@ impl LinuxProcesses {
 
     /// Has the keeper of an earlier daemon waited for, too.
     fn know_keeper(&mut self, name: &VmName) {
-        if self.log_bound.is_none() || self.keepers.contains_key(name) {
+        if self.keeping.is_none() || self.keepers.contains_key(name) {
             return;
         }
         let keeper = identity::keeper(name, &self.runtime_dir);
@@ -294,16 +300,21 @@ impl LinuxProcesses {
 }
 
 impl Processes for LinuxProcesses {
-    fn open_log(&mut self, name: &VmName, path: &Path) -> Result<OwnedFd, Failure> {
+    fn open_streams(
+        &mut self,
+        name: &VmName,
+        logs: &Logs,
+        terminal: bool,
+    ) -> Result<Streams, Failure> {
         self.collect_keeper(name);
-        let log = spawn::open_log(path).map_err(|reason| failure(name, reason))?;
-        let Some(bound) = self.log_bound else { return Ok(log.into()) };
-        let Keeper { pidfd, input } =
-            keeper::start(log, bound, name, &self.runtime_dir).map_err(|error| {
-                failure(name, format!("cannot start the keeper of its log: {error}"))
-            })?;
+        let Some(keeping) = self.keeping else {
+            return unkept(logs).map_err(|reason| failure(name, reason));
+        };
+        let Keeper { pidfd, streams } =
+            keeper::start(keeping, name, logs, &self.runtime_dir, terminal)
+                .map_err(|reason| failure(name, reason))?;
         self.keepers.insert(name.clone(), pidfd);
-        Ok(input)
+        Ok(streams)
     }
 
     fn spawn(
@@ -454,14 +465,20 @@ impl Processes for LinuxProcesses {
         if let Err(failure) = folder::remove(&self.folder(name)) {
             ::log::warn!("{failure}");
         }
+        let console = Paths::new("", &self.runtime_dir).console(name);
+        if let Err(error) = keeper::remove_socket(&console) {
+            ::log::warn!("VM {name}: cannot remove {}: {error}", console.display());
+        }
     }
 
-    fn remove_log(&mut self, name: &VmName, path: &Path) {
+    fn remove_logs(&mut self, name: &VmName, logs: &Logs) {
         self.collect_keeper(name);
-        match std::fs::remove_file(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => ::log::warn!("VM {name}: cannot remove {}: {error}", path.display()),
+        for path in [&logs.console, &logs.messages] {
+            match std::fs::remove_file(path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => ::log::warn!("VM {name}: cannot remove {}: {error}", path.display()),
+            }
         }
     }
 
@@ -554,6 +571,14 @@ impl Helper {
         // If it fails, it has ended.
         let _ = pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL);
     }
+}
+
+/// The streams of a hypervisor that writes to its logs itself, and whose console nobody can use.
+fn unkept(logs: &Logs) -> Result<Streams, String> {
+    let keys =
+        File::open("/dev/null").map_err(|error| format!("cannot open /dev/null: {error}"))?;
+    let (console, messages) = (spawn::open_log(&logs.console)?, spawn::open_log(&logs.messages)?);
+    Ok(Streams { keys: keys.into(), console: console.into(), messages: messages.into() })
 }
 
 /// Starts helpers one after the other, and waits until all of them serve. `started` has those that

@@ -1,11 +1,11 @@
 //! Starts one process, and decides what it inherits.
 //!
 //! The process runs as the user of hypervisors, if there is one, and with the limits that the
-//! daemon was started with (see [`confine`]). It gets an empty input, the VM's log as output,
-//! `PATH` and the marks as environment, and a process group. All other descriptors of volnet are
-//! close-on-exec; the process gets only those that its arguments name. It does not inherit volnet's
-//! signal mask. The program is looked up here, because the standard library forks instead of using
-//! vfork if it must search a `PATH` that it also sets.
+//! daemon was started with (see [`confine`]). It gets the VM's streams, `PATH` and the marks as
+//! environment, and a process group. A helper gets an empty input, and prints messages only. All
+//! other descriptors of volnet are close-on-exec; the process gets only those that its arguments
+//! name. It does not inherit volnet's signal mask. The program is looked up here, because the
+//! standard library forks instead of using vfork if it must search a `PATH` that it also sets.
 
 use std::env;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -22,6 +22,7 @@ use volnet_ffi::pidfd;
 
 use super::confine;
 use super::identity::{MARK_HELPER, MARK_RUNTIME, MARK_VM, Stat};
+use crate::hypervisor::process::Streams;
 use crate::hypervisor::user::User;
 use crate::hypervisor::{HypervisorCommand, inputs};
 use crate::model::name::VmName;
@@ -46,8 +47,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) cgroup: Option<&'a Path>,
     /// The soft limit of its open descriptors; `None`: the daemon's.
     pub(super) descriptors: Option<rlim_t>,
-    /// The VM's log.
-    pub(super) log: &'a File,
+    /// The standard streams of the VM's hypervisor.
+    pub(super) streams: &'a Streams,
     /// The VM's tap.
     pub(super) taps: &'a [OwnedFd],
 }
@@ -56,8 +57,7 @@ impl Surroundings<'_> {
     /// Keeps the descriptors with these numbers open across exec. They are closed here once the
     /// process has them, and no other process is started before that.
     fn hand_over(&self, numbers: &[u32]) -> io::Result<()> {
-        let all = self.taps.iter().map(AsFd::as_fd).chain([self.log.as_fd()]);
-        for descriptor in all.filter(|fd| numbers.contains(&(fd.as_raw_fd() as u32))) {
+        for descriptor in self.taps.iter().filter(|fd| numbers.contains(&(fd.as_raw_fd() as u32))) {
             fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
         Ok(())
@@ -136,8 +136,13 @@ pub(super) fn spawn(
     };
     let group = i32::try_from(group).map_err(|_| "a process group is not a pid".to_owned())?;
     place.hand_over(&command.inherits).map_err(cannot)?;
-    let output = place.log.try_clone().map_err(cannot)?;
-    let errors = place.log.try_clone().map_err(cannot)?;
+    let clone = |stream: &OwnedFd| stream.try_clone().map(Stdio::from).map_err(cannot);
+    let Streams { keys, console, messages } = place.streams;
+    let (input, output) = match part {
+        Part::Hypervisor { .. } => (clone(keys)?, clone(console)?),
+        Part::Helper { .. } => (Stdio::null(), clone(messages)?),
+    };
+    let errors = clone(messages)?;
     let mut start = match (place.user, place.cgroup, place.descriptors) {
         (None, None, None) => process::Command::new(&program),
         (user, cgroup, descriptors) => {
@@ -152,7 +157,7 @@ pub(super) fn spawn(
         .env("PATH", env::var_os("PATH").unwrap_or_else(|| inputs::DEFAULT_PATH.into()))
         .env(mark, place.name.as_str())
         .env(MARK_RUNTIME, place.runtime_dir)
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(output)
         .stderr(errors)
         .process_group(group)

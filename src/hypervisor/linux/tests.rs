@@ -31,16 +31,20 @@ impl Bench {
         self.scratch.path().join(name)
     }
 
+    fn logs(&self) -> Logs {
+        Logs::of(&self.path("logs"), &self.name)
+    }
+
     fn text(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
     fn spawn(&mut self, command: &HypervisorCommand) -> Result<ProcessId, Failure> {
-        let log = self.processes.open_log(&self.name, &self.path("logs/vm-1.log"))?;
+        let streams = self.processes.open_streams(&self.name, &self.logs(), false)?;
         self.processes.spawn(
             &self.name,
             command,
-            Given { user: None, cgroup: None, log, taps: Vec::new() },
+            Given { user: None, cgroup: None, streams, taps: Vec::new() },
         )
     }
 
@@ -136,9 +140,11 @@ fn a_process_gets_what_is_named_and_nothing_else() {
     assert!(log.starts_with("--- volnet starts sh\n"), "{log}");
     assert!(log.contains(&format!("PATH={path}\n")) || std::env::var("PATH").unwrap() != path);
     assert!(log.contains(&format!("\nVOLNET_RUNTIME={runtime}\nVOLNET_VM=vm-1\n")), "{log}");
-    assert!(log.ends_with("\noops\n0\n1\n2\n3\n{}\n"), "{log}");
+    assert!(log.ends_with("\n0\n1\n2\n3\n{}\n"), "{log}");
     assert!(!log.contains("HOME="), "{log}");
-    assert_eq!(log::tail_of_log(&bench.path("logs/vm-1.log")).unwrap().lines().last(), Some("{}"));
+    assert_eq!(bench.logs().tail_of_console().unwrap().lines().last(), Some("{}"));
+    assert_eq!(bench.text("logs/hypervisor/vm-1.log"), "--- volnet starts sh\noops\n");
+    assert_eq!(bench.logs().tail().as_deref(), Some("oops"));
 }
 
 #[test]
@@ -391,7 +397,7 @@ fn a_helper_that_fails_is_the_start_that_fails() {
     let reason = "sh ended at once".into();
     let failure = Failure::Hypervisor { name: "vm-1".into(), reason, log: None };
     assert_eq!(bench.spawn(&command).unwrap_err(), failure);
-    let said = log::tail_of_log(&bench.path("logs/vm-1.log"));
+    let said = bench.logs().tail();
     assert_eq!(said.as_deref(), Some("no such socket"));
 
     let mut command = helped(&bench, "");

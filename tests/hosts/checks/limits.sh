@@ -56,9 +56,10 @@ chown volnet-vm "$DISK"
 volnet run writes --hypervisor writes --disk "$DISK" --write-mb 4
 in_group writes io.max ' wbps=4000000 '
 touch /run/go-writes
-eventually grep -q '16777216 bytes' /var/log/volnet/writes.log
+said=/var/log/volnet/hypervisor/writes.log
+eventually grep -q '16777216 bytes' $said
 # At 4 MB/s it takes four seconds. The kernel lets a slice of time's worth through at once.
-took=$(sed -n 's/^16777216 bytes.* copied, \([0-9]*\).* s, .*/\1/p' /var/log/volnet/writes.log)
+took=$(sed -n 's/^16777216 bytes.* copied, \([0-9]*\).* s, .*/\1/p' $said)
 [ "$took" -ge 3 ] || fail "16 MiB were written in $took seconds"
 
 step limits outlive the daemon, and end with their VMs
