@@ -144,6 +144,7 @@ _volnet() {
             '*--ip6[the IPv6 address]:ADDRESS:' \
             '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
+            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--mtu[its MTU, the network’s]:BYTES:' \
             '*--queues[queue pairs of its interface, 1]:N:' \
             '*--isolated[keep it from other isolated VMs]' \
@@ -197,6 +198,7 @@ _volnet() {
             '*--ip6[the IPv6 address]:ADDRESS:' \
             '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
+            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--mtu[its MTU, the network’s]:BYTES:' \
             '*--queues[queue pairs of its interface, 1]:N:' \
             '*--isolated[keep it from other isolated VMs]' \

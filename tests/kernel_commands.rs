@@ -79,6 +79,7 @@ fn links_are_made_changed_and_removed() {
             mac: Mac::of_guest("default", "web-1"),
             ip: None,
             ip6: None,
+            inner: None,
             lease: None,
             exposed: Vec::new(),
             traffic: Traffic::default(),
@@ -134,6 +135,10 @@ fn shown_rules() -> Vec<(Rule, &'static str)> {
     let in_set = |fields, set: &'static str, negated| {
         let set = set.into();
         Match::InSet { fields, set, negated }
+    };
+    let rewrite = |field, map| Rule {
+        matches: vec![],
+        verdict: Verdict::Rewrite { link: InLink, field, map },
     };
     let lease: &[PacketField] = &[InLink, PacketField::Bytes(ETHER), PacketField::Bytes(SOURCE)];
     let rate = Rate { per_second: 100, burst: 50 };
@@ -196,6 +201,16 @@ fn shown_rules() -> Vec<(Rule, &'static str)> {
             "meta priority set 10:20",
         ),
         (drop(vec![is(Priority, None, 0x0010_0020)]), "meta priority 10:20 drop"),
+        (rewrite(IpSource, "ips"), "ip saddr set iifname . ip saddr map @ips"),
+        (
+            rewrite(ArpTargetEther, "ethers"),
+            "arp daddr ether set iifname . arp daddr ether map @ethers",
+        ),
+        (rewrite(QuotedSource, "quoted"), "@th,160,32 set iifname . @th,160,32 map @quoted"),
+        (
+            Rule { matches: vec![], verdict: Verdict::Deliver { map: "ethers" } },
+            "ether daddr set iifname . ether daddr map @ethers meta pkttype set host",
+        ),
     ]
 }
 
@@ -299,6 +314,19 @@ fn tables() -> [Table; 2] {
                 vec![],
             ),
             set("storms", &[Field::Link], learned, vec![]),
+            set("ips", &[Field::Link, Field::Ipv4, Field::TargetIpv4], SetKind::Values, vec![]),
+            set(
+                "ethers",
+                &[Field::Link, Field::Ether, Field::TargetEther],
+                SetKind::Values,
+                vec![],
+            ),
+            set(
+                "quoted",
+                &[Field::Link, Field::Bytes(SOURCE), Field::TargetBytes(SOURCE)],
+                SetKind::Values,
+                vec![],
+            ),
         ],
         chains: vec![Chain {
             name: "prerouting",

@@ -13,7 +13,7 @@ use volnet::model::net::{Ipv6Network, NetworkConfig};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::network::linux::nft::Nft;
-use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, Table};
+use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, InnerPort, Table};
 
 fn network() -> NetworkConfig {
     NetworkConfig {
@@ -54,6 +54,7 @@ fn guests(count: u32) -> Vec<Element> {
                 ip6,
                 isolated,
                 limits,
+                inner: ip.filter(|_| number % 3 == 2).map(|_| INNER),
             };
             let own = ip.map(IpAddr::V4).into_iter().chain(ip6.map(IpAddr::V6));
             let ports = exposed(number);
@@ -62,6 +63,14 @@ fn guests(count: u32) -> Vec<Element> {
         })
         .collect()
 }
+
+/// What many guests take for their own.
+const INNER: InnerPort = InnerPort {
+    mac: Mac([2, 0, 0, 0, 0, 0xaa]),
+    ip: Ipv4Addr::new(172, 16, 0, 2),
+    gateway: [Ipv4Addr::new(172, 16, 0, 1), Ipv4Addr::new(192, 168, 127, 1)],
+    gateway_mac: Some([Mac([2, 0, 0, 0, 0, 0xbb]), Mac([2, 0, 0, 0, 0, 0xcc])]),
+};
 
 /// A port of each address of the host, and one of one of each family.
 fn exposed(number: u32) -> [Expose; 3] {

@@ -27,7 +27,7 @@ use volnet::network::linux::Linux;
 use volnet::network::{Applied, Network};
 use volnet::plan::op::{GuestRoute, Handover, LinkSettings, Op, Plan, PortSettings, Switch};
 use volnet::plan::reconcile::{DesiredPort, Link, LinkKind, Observed};
-use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, Table};
+use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, InnerPort, Table};
 
 /// Seeds, where `VOLNET_TWIN_SEEDS` does not say how many. (400 were tried once.)
 const SEEDS: u64 = 24;
@@ -384,11 +384,20 @@ fn elements(count: usize, limit: usize) -> Vec<Element> {
             ip6: None,
             isolated,
             limits,
+            inner: (number == 1).then_some(INNER),
         };
         ruleset::elements(&guest)
     };
     (0..=count).flat_map(of_one).collect()
 }
+
+/// What many guests take for their own.
+const INNER: InnerPort = InnerPort {
+    mac: Mac([2, 0, 0, 0, 0, 0xaa]),
+    ip: Ipv4Addr::new(172, 16, 0, 2),
+    gateway: [Ipv4Addr::new(172, 16, 0, 1), Ipv4Addr::new(192, 168, 127, 1)],
+    gateway_mac: Some([Mac([2, 0, 0, 0, 0, 0xbb]), Mac([2, 0, 0, 0, 0, 0xcc])]),
+};
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 struct Dice(u64);

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const README: &str = include_str!("../README.md");
+const CLONES: &str = include_str!("../docs/CLONES.md");
 const CLOUD_INIT: &str = include_str!("../docs/CLOUD_INIT.md");
 const HYPERVISORS: &str = include_str!("../docs/HYPERVISORS.md");
 const MANIFESTS: &str = include_str!("../docs/MANIFESTS.md");
@@ -40,6 +41,11 @@ fn the_commands_of_the_readme_work() {
 #[test]
 fn the_commands_about_cloud_init_work() {
     with_a_daemon(CLOUD_INIT);
+}
+
+#[test]
+fn the_commands_about_clones_work() {
+    with_a_daemon(CLONES);
 }
 
 #[test]

@@ -192,6 +192,7 @@ impl Vm {
                 ip6: None,
                 isolated: false,
                 limits: Limits::default(),
+                inner: None,
             }),
             tap: tap.to_string(),
         }

@@ -418,6 +418,7 @@ fn setting(flag: &str, text: String, kind: Kind) -> Result<Setting, Stop> {
         Kind::Path => Setting::Path(text.into()),
         Kind::Image => Setting::Image(text.into()),
         Kind::Owner => Setting::Value(owner(flag, &text)?),
+        Kind::Inner => Setting::Value(inner(flag, &text)?),
         Kind::Number => match text.parse::<u64>() {
             Ok(number) => Setting::Value(number.into()),
             Err(_) => return Err(wrong(format!("--{flag}: {text:?} is not a whole number"))),
@@ -436,6 +437,25 @@ fn owner(flag: &str, text: &str) -> Result<Value, Stop> {
         (Some(uid), Some(gid)) => Ok(json!({ "uid": uid, "gid": gid })),
         _ => Err(wrong(format!("--{flag}: {text:?} is not UID or UID:GID, in numbers"))),
     }
+}
+
+/// `MAC,IP[/LENGTH][,gateway=IP][,gateway_mac=MAC]`, as the field `inner`. The daemon reads what
+/// the words say.
+fn inner(flag: &str, text: &str) -> Result<Value, Stop> {
+    let refuse = || {
+        let form = "MAC,IP[/LENGTH][,gateway=IP][,gateway_mac=MAC]";
+        wrong(format!("--{flag}: {text:?} is not {form}"))
+    };
+    let mut words = text.split(',').map(str::trim);
+    let (mac, ip) = words.next().zip(words.next()).ok_or_else(refuse)?;
+    let mut inner = json!({ "mac": mac, "ip": ip });
+    for word in words {
+        match word.split_once('=') {
+            Some((name @ ("gateway" | "gateway_mac"), value)) => inner[name] = value.into(),
+            Some(_) | None => return Err(refuse()),
+        }
+    }
+    Ok(inner)
 }
 
 /// Adds the NIC that a call is about, if one is named.

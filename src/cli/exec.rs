@@ -39,9 +39,10 @@ pub(super) fn exec(
 ) -> Result<u8, Trouble> {
     let reply = session.call("io.volnet.Get", json!({ "name": name }))?;
     let vm = reply.get("vm").unwrap_or(&Value::Null);
+    let guest_mac = if vm["inner"].is_null() { &vm["mac"] } else { &vm["inner"]["mac"] };
     let mut words = Words {
         numbers: Vec::new(),
-        mac: show::text(&vm["mac"]),
+        mac: show::text(guest_mac),
         kernel_args: show::text(&vm["kernel_args"]),
     };
     let queues = vm["nics"][0]["queues"].as_u64().unwrap_or(1);

@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 33] = [
+const VM_FIELDS: [&str; 34] = [
     "name",
     "mode",
     "status",
@@ -19,6 +19,7 @@ const VM_FIELDS: [&str; 33] = [
     "addresses",
     "ip6",
     "mac",
+    "inner",
     "mtu",
     "policy",
     "limits",
@@ -68,6 +69,7 @@ fn fields(of: &Value) -> impl Iterator<Item = (&'static str, String)> {
             "expose" => (field, exposed(&of[field])),
             "limits" => (field, limits(&of[field])),
             "budget" => (field, budget(&of[field])),
+            "inner" => (field, inner(&of[field])),
             "owner" => (field, format!("{}:{}", of[field]["uid"], of[field]["gid"])),
             field => (field, text(&of[field])),
         })
@@ -102,6 +104,14 @@ fn budget(budget: &Value) -> String {
     let given = given.into_iter().map(|(flag, value)| (flag, text(value)));
     let given = given.filter(|(_, value)| !value.is_empty());
     given.map(|(flag, value)| format!("--{flag} {value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// An inner identity as the argument of its flag.
+fn inner(inner: &Value) -> String {
+    let own = format!("{},{}/{}", text(&inner["mac"]), text(&inner["ip"]), inner["prefix"]);
+    let gateway = ["gateway", "gateway_mac"].map(|field| (field, text(&inner[field])));
+    let gateway = gateway.into_iter().filter(|(_, value)| !value.is_empty());
+    gateway.fold(own, |line, (field, value)| format!("{line},{field}={value}"))
 }
 
 /// Ports as arguments of `expose`.

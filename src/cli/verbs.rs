@@ -61,6 +61,7 @@ pub(super) enum Kind {
     Path,
     Image,
     Owner,
+    Inner,
 }
 
 /// What completion can offer.
@@ -159,7 +160,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 39] = [
+const CREATION: [Flag; 40] = [
     text(
         "mode",
         "MODE",
@@ -197,6 +198,16 @@ const CREATION: [Flag; 39] = [
         )
     },
     text("mac", "ADDRESS", Complete::Nothing, NETWORK, "mac", "the guest's Ethernet address"),
+    Flag {
+        field: Some(Field { section: NETWORK, name: "inner", kind: Kind::Inner }),
+        ..valued(
+            "inner",
+            "MAC,IP[/LENGTH][,gateway=IP][,gateway_mac=MAC]",
+            Complete::Nothing,
+            "what its guest takes for its own Ethernet address, address and gateway, if it woke \
+             from a snapshot that others woke from, too; the network's",
+        )
+    },
     number("mtu", "BYTES", "network", "mtu", "its MTU, the network's"),
     number("queues", "N", "network", "queues", "queue pairs of its interface, 1"),
     yes("isolated", NETWORK, "isolated", "keep it from other isolated VMs"),

@@ -91,6 +91,7 @@ const KNOWN: &[&str] = &[
     "search",
     "next_server",
     "boot_file",
+    "inner",
 ];
 
 /// A network as it was written.
@@ -228,6 +229,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         host_services = fields.parsed_list("host_services", SERVICES_MAX, service)?;
     }
     let told = draft.fields.as_ref().map(told).transpose()?.unwrap_or_default();
+    let inner = draft.fields.as_ref().map(spec::inner).transpose()?.flatten();
     let (mut managed, mut gateway, mut range, mut reserve) = (None, None, None, None);
     if let Some(fields) = &draft.fields {
         managed = fields.flag("managed")?;
@@ -283,7 +285,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
             return Err(fields.place.field("ipv6").refuse(reason));
         }
     }
-    Ok(NetworkConfig {
+    let network = NetworkConfig {
         whole: name.clone(),
         name,
         mac: Mac::of_bridge(machine, &bridge),
@@ -302,8 +304,16 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         range,
         reserve: reserve.unwrap_or_default(),
         told,
+        inner,
         host_services,
-    })
+    };
+    if let (Some(inner), Some(fields)) = (inner, &draft.fields) {
+        inner.on(&network).map_err(|(field, reason)| {
+            let place = fields.place.clone();
+            field.split('.').fold(place, |place, part| place.field(part)).refuse(reason)
+        })?;
+    }
+    Ok(network)
 }
 
 /// The IPv6 side of a network: off, a prefix of its own behind NAT, or the prefix that is written.
@@ -490,7 +500,8 @@ fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refus
         return Err(whole.element(index).field("managed").refuse(reason));
     }
     for (index, network) in networks.iter().enumerate() {
-        if let (Some(field), false) = (network.traffic.needs_guard(), guarded) {
+        let inner = network.inner.map(|_| "inner");
+        if let (Some(field), false) = (network.traffic.needs_guard().or(inner), guarded) {
             let network = whole.element(index);
             let field = field.split('.').fold(network, |place, part| place.field(part));
             return Err(field.refuse(UNGUARDED));

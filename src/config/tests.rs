@@ -62,6 +62,7 @@ fn defaults() {
             range: None,
             reserve: Vec::new(),
             told: Default::default(),
+            inner: None,
             host_services: vec![Service::Ping],
             traffic: Traffic::default(),
             mac: Mac::of_bridge("host", "vbr0"),

@@ -267,17 +267,20 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         say(vm::tap(nic.tap.as_str(), &network, mtu, &seen.observed));
         let tap = seen.observed.links.iter().find(|link| link.name == nic.tap.as_str());
         if let Some(tap) = tap.filter(|tap| tap.carrier) {
+            let identity = nic.identity(&network);
+            let ip = identity.ip.or(nic.address());
             let interface = Interface {
                 tap: tap.name.clone(),
-                mac: nic.mac,
-                ip: nic.address().map(|ip| (ip, network.subnet.length())),
+                mac: identity.mac,
+                ip: ip.map(|ip| (ip, identity.subnet.length())),
                 ip6: nic.ip6,
                 movable: spec.addresses.clone(),
                 antispoof: traffic.antispoof,
             };
             let bridge = seen.observed.links.iter().find(|link| link.name == network.bridge);
-            let mac = bridge.map_or(network.mac, |bridge| bridge.mac);
-            let questions = interface.questions(Asker { mac, ip: network.host_ip });
+            let of_bridge = bridge.map_or(network.mac, |bridge| bridge.mac);
+            let mac = nic.inner.as_ref().and_then(|it| it.gateway_mac).unwrap_or(of_bridge);
+            let questions = interface.questions(Asker { mac, ip: identity.host });
             let (inside, heard) = (format!("eth{index}"), Heard::default());
             let whom = Whom::Guest { interface, inside, heard };
             parts.push(self.part(tap.index, questions, whom));

@@ -10,6 +10,7 @@ use crate::dhcp::resolvers::resolvers as reachable;
 use crate::dhcp::{DhcpQuery, Handled, handle};
 use crate::dhcp6::{self, Dhcp6Query};
 use crate::dns::resolvers::{self, Resolver};
+use crate::engine::advertise::Gateway;
 use crate::engine::names::Unheard;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
@@ -19,7 +20,7 @@ use crate::model::net::{Dhcp, Dns, NetworkConfig};
 use crate::model::view::{Finding, Level};
 use crate::ndp::{Advertisement, Solicitation};
 use crate::network::Network;
-use crate::packet;
+use crate::packet::{self, arp};
 use crate::store::storage::Storage;
 
 /// The files with the name servers of the host. If the first has only the stub of systemd-resolved,
@@ -125,6 +126,12 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// Tells guests of their routers, as far as that is due.
     pub(super) fn advertise(&mut self, now: Now) {
+        for Gateway { ifindex, mac, ip } in self.engine.gateways_due() {
+            if let Err(error) = self.network.send_frame(ifindex, &arp::question(mac, ip, ip)) {
+                // Its hypervisor may have ended meanwhile.
+                log::debug!("link {ifindex}: the guest is not told of its gateway: {error}");
+            }
+        }
         let due = self.engine.advertisements_due(now);
         if !due.is_empty() {
             self.resolve(now);

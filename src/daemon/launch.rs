@@ -566,13 +566,14 @@ fn nics<'a>(
         let queues = queues(spec);
         let (fds, rest) = taps.split_at(taps.len().min(queues.into()));
         taps = rest;
+        let identity = nic.identity(network);
         LaunchNic {
             tap: nic.tap.as_str(),
-            mac: nic.mac,
+            mac: identity.mac,
             queues,
             mtu: spec.mtu.unwrap_or(network.mtu),
             fds,
-            lease: nic.ip.map(|ip| (ip, network.subnet.netmask())),
+            lease: identity.ip.map(|ip| (ip, identity.subnet.netmask())),
         }
     };
     record.interfaces().zip(networks).map(nic).collect()

@@ -143,7 +143,7 @@ fn check(host: &mut Host, frame: &[u8], now: Now) {
     let (Some(asked), Some(answer)) = (asked, answer) else { return };
     let datagram = v4::parse(&answer).expect("an answer is a frame");
     let message = Message::read(datagram.payload).expect("with a message in it");
-    assert!(message.head.reply && message.head.chaddr == asked.mac());
+    assert!(message.head.reply && message.head.chaddr == asked.named());
     assert_eq!(message.head.xid, asked.message.head.xid);
     assert_eq!(message.address(option::SERVER_ID), Some(networks[0].host_ip));
     let lent = message.head.yiaddr;

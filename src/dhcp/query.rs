@@ -7,11 +7,13 @@ use crate::model::mac::Mac;
 use crate::packet::Malformed;
 use crate::packet::v4::{self, SERVER_PORT};
 
-/// A message of a guest. It comes from the Ethernet address that it names, and directly to volnet.
+/// A message of a guest. It comes directly to volnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DhcpQuery<'a> {
     /// The message.
     pub message: Message<'a>,
+    /// The Ethernet address that it comes from.
+    from: Mac,
 }
 
 impl<'a> DhcpQuery<'a> {
@@ -23,14 +25,19 @@ impl<'a> DhcpQuery<'a> {
         }
         let message = Message::read(datagram.payload)?;
         let head = message.head;
-        if head.reply || head.chaddr != datagram.addresses.from || !head.giaddr.is_unspecified() {
+        if head.reply || !head.giaddr.is_unspecified() {
             return Err(Malformed::NotOurs);
         }
-        Ok(DhcpQuery { message })
+        Ok(DhcpQuery { message, from: datagram.addresses.from })
     }
 
-    /// The guest's Ethernet address.
+    /// The guest's Ethernet address, as the network knows it.
     pub fn mac(&self) -> Mac {
+        self.from
+    }
+
+    /// The Ethernet address that it names, which is the one that the guest knows.
+    pub fn named(&self) -> Mac {
         self.message.head.chaddr
     }
 

@@ -28,7 +28,7 @@ impl DhcpReply {
     pub fn frame(&self, guest: &Guest<'_>, query: &DhcpQuery<'_>, servers: &[IpAddr]) -> Vec<u8> {
         let payload = self.message(guest, query, servers);
         let (to, destination) = self.receiver(query);
-        let (from, source) = (guest.network.mac, guest.network.host_ip);
+        let (from, source) = (guest.identity.host_mac, guest.identity.host);
         build(&Datagram {
             addresses: Endpoints { from, to, source, destination },
             source_port: SERVER_PORT,
@@ -69,7 +69,7 @@ impl DhcpReply {
             ..asked
         };
         let mut writer = Writer::new(&head, kind);
-        writer.address(option::SERVER_ID, guest.network.host_ip);
+        writer.address(option::SERVER_ID, guest.identity.host);
         if let Some(id) = query.message.option(option::CLIENT_ID) {
             writer.option(option::CLIENT_ID, id);
         }
@@ -88,9 +88,10 @@ impl DhcpReply {
 /// The options for every guest of the network. The mask must come before the router (RFC 2132,
 /// 3.3).
 fn configure(writer: &mut Writer, guest: &Guest<'_>, servers: &[IpAddr]) {
-    writer.address(option::SUBNET_MASK, guest.network.subnet.netmask());
-    writer.address(option::ROUTER, guest.network.gateway());
-    let octets: Vec<u8> = servers.iter().filter_map(v4).flat_map(|ip| ip.octets()).collect();
+    writer.address(option::SUBNET_MASK, guest.identity.subnet.netmask());
+    writer.address(option::ROUTER, guest.identity.gateway);
+    let servers = servers.iter().map(|server| guest.identity.server(*server));
+    let octets: Vec<u8> = servers.filter_map(v4).flat_map(|ip| ip.octets()).collect();
     if !octets.is_empty() {
         writer.option(option::DNS, &octets);
     }
@@ -106,9 +107,9 @@ fn configure(writer: &mut Writer, guest: &Guest<'_>, servers: &[IpAddr]) {
 }
 
 /// What DHCPv4 can tell of.
-fn v4(server: &IpAddr) -> Option<Ipv4Addr> {
+fn v4(server: IpAddr) -> Option<Ipv4Addr> {
     match server {
-        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V4(ip) => Some(ip),
         IpAddr::V6(_) => None,
     }
 }

@@ -27,8 +27,11 @@ pub enum Response {
 
 /// Decides. `now` is in milliseconds since the boot of the host.
 pub fn respond(guest: &Guest<'_>, query: &DhcpQuery<'_>, now: u64) -> Response {
-    let ours = query.server().is_none_or(|server| server == guest.network.host_ip);
+    let ours = query.server().is_none_or(|server| server == guest.identity.host);
     match query.kind() {
+        _ if query.named() != guest.identity.mac => {
+            Response::Ignore("it names another Ethernet address than the guest's")
+        }
         _ if !ours => Response::Ignore("it is a message to another server"),
         Kind::Discover => discover(guest, now),
         Kind::Request => request(guest, query, now),

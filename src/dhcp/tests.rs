@@ -6,6 +6,7 @@ use super::DhcpQuery;
 use super::fuzz::{Host, ask};
 use super::message::{Head, Kind, Message, Writer, option};
 use crate::model::clock::Now;
+use crate::model::inner::{GATEWAY_MAC, InnerSpec};
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
@@ -428,4 +429,45 @@ fn a_clock_that_is_set_ends_no_lease_and_makes_none_endless() {
     }
     assert_eq!(lease(&host, "asks").unwrap().until, at(HOUR).boot);
     assert_eq!(bound(&mut host, late, Now { wall: 0, ..at(HOUR) }), address, "its time is over");
+}
+
+#[test]
+fn a_guest_with_an_inner_identity_is_told_that_and_named_by_it() {
+    let (inside, ip) = (Mac([2, 0, 0, 0, 0, 0xaa]), Ipv4Addr::new(172, 16, 0, 2));
+    let gateway = Ipv4Addr::new(172, 16, 0, 1);
+    let inner =
+        InnerSpec { mac: inside, ip, prefix: Some(30), gateway: Some(gateway), gateway_mac: None };
+    let mut host = Host::new("192.168.127.0/24");
+    let wanted = NetworkSpec { inner: Some(Box::new(inner)), ..NetworkSpec::default() };
+    let outside = host.create("clone", wanted);
+    assert_ne!(outside, inside);
+    let message = |kind, ciaddr, chaddr| Writer::new(&Head { ciaddr, ..head(chaddr) }, kind);
+    let none = Ipv4Addr::UNSPECIFIED;
+
+    let frame = ask(outside, &message(Kind::Discover, none, inside).finish());
+    let offer = host.hear(&frame, at(0)).unwrap();
+    assert_eq!(answer(&offer), (Kind::Offer, ip, Some(3600)));
+    let datagram = v4::parse(&offer).unwrap();
+    // It goes to the tap, where nothing translates it.
+    let expected = Endpoints { from: GATEWAY_MAC, to: inside, source: gateway, destination: ip };
+    assert_eq!(datagram.addresses, expected);
+    let told = Message::read(datagram.payload).unwrap();
+    for (option, address) in [
+        (option::SUBNET_MASK, Ipv4Addr::new(255, 255, 255, 252)),
+        (option::ROUTER, gateway),
+        (option::SERVER_ID, gateway),
+    ] {
+        assert_eq!(told.address(option), Some(address), "{option}");
+    }
+
+    // One that woke renews what it believes it has.
+    let frame = ask(outside, &message(Kind::Request, ip, inside).finish());
+    assert_eq!(answer(&host.hear(&frame, at(1)).unwrap()), (Kind::Ack, ip, Some(3600)));
+    let mut chosen = message(Kind::Request, none, inside);
+    chosen.address(option::REQUESTED_IP, ip).address(option::SERVER_ID, HOST_IP);
+    assert_eq!(host.hear(&ask(outside, &chosen.finish()), at(2)), None, "another server's");
+    let frame = ask(outside, &message(Kind::Discover, none, outside).finish());
+    assert_eq!(host.hear(&frame, at(3)), None, "it does not know that Ethernet address");
+    let frame = ask(inside, &message(Kind::Discover, none, inside).finish());
+    assert_eq!(host.hear(&frame, at(4)), None, "nobody on the network has it");
 }

@@ -8,13 +8,19 @@
 //! When the daemon starts, all guests that run are told: the settings may be new. A guest whose
 //! network has lost its prefix since the last daemon is told that, too: its addresses there are
 //! over, and so is its router if the network has no IPv6 any more.
+//!
+//! A guest that wakes from a snapshot may know its gateway by an Ethernet address of another host.
+//! So a guest with an inner identity is told of its gateway by ARP when its hypervisor opens its
+//! tap. The message waits there until the guest reads.
 
-use std::net::Ipv6Addr;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::engine::decide::{Decision, Engine, Write};
 use crate::model::clock::Now;
 use crate::model::mac::Mac;
 use crate::model::name::VmName;
+use crate::model::nic::Nic;
 use crate::model::prefix::Prefix;
 use crate::model::record::Record;
 
@@ -32,6 +38,18 @@ pub struct Advertisements {
     due: Option<u64>,
     /// The prefixes that interfaces have lost: the VM, the index of the interface, and the prefix.
     lost: Vec<(VmName, usize, Prefix<Ipv6Addr>)>,
+    /// The taps whose guests are to be told of their gateway.
+    gateways: BTreeSet<u32>,
+}
+
+/// A guest that is to be told of its gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// The index of its tap.
+    pub ifindex: u32,
+    /// The gateway, as the guest is to know it.
+    pub mac: Mac,
+    pub ip: Ipv4Addr,
 }
 
 /// A guest that is to be told.
@@ -50,7 +68,7 @@ pub struct Told {
 impl Advertisements {
     /// When something is due.
     pub(super) fn deadline(&self) -> Option<u64> {
-        self.due
+        if self.gateways.is_empty() { self.due } else { Some(0) }
     }
 }
 
@@ -74,6 +92,32 @@ impl Engine {
         if nics.any(|nic| nic.ip6.is_some()) || !agenda.lost.is_empty() {
             agenda.due = Some(0);
         }
+    }
+
+    /// Somebody has opened the tap of this index. Its guest is told of its gateway, if it has an
+    /// inner identity.
+    pub(super) fn opened(&mut self, tap: &str, ifindex: u32) {
+        let owner = self.state.ledger.owner_of_tap(tap).and_then(|name| self.state.vms.get(name));
+        let mut nics = owner.into_iter().flat_map(|vm| &vm.record.nics);
+        if nics.any(|nic| nic.tap.as_str() == tap && nic.inner.is_some()) {
+            self.agenda.advertisements.gateways.insert(ifindex);
+        }
+    }
+
+    /// The guests that are to be told of their gateway now.
+    pub fn gateways_due(&mut self) -> Vec<Gateway> {
+        let due = std::mem::take(&mut self.agenda.advertisements.gateways);
+        if due.is_empty() {
+            return Vec::new();
+        }
+        let nics = self.placed().flat_map(|vm| &vm.record.nics);
+        let gateway = |nic: &Nic| {
+            let ifindex = nic.ifindex.filter(|index| due.contains(index))?;
+            let mac = nic.inner.as_ref()?.gateway_mac?;
+            let ip = nic.identity(self.network_of(nic)?).gateway;
+            Some(Gateway { ifindex, mac, ip })
+        };
+        nics.filter_map(gateway).collect()
     }
 
     /// A guest was told because it asked.

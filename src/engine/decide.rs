@@ -383,6 +383,7 @@ impl Engine {
             gateway: ip.map(|_| network.gateway()),
             addresses: spec.addresses.clone(),
             ip6: nic.ip6,
+            inner: nic.inner.clone(),
             mtu: spec.mtu.unwrap_or(network.mtu),
             policy: Some(traffic.policy.into()),
             limits: Some(Box::new(traffic.limits.in_force())),

@@ -6,6 +6,7 @@ use crate::engine::decide::Engine;
 use crate::engine::stranded;
 use crate::engine::vm::Vm;
 use crate::model::error::Refusal;
+use crate::model::inner::Inner;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::is_guarded;
@@ -16,7 +17,7 @@ use crate::model::record::Record;
 use crate::model::spec::NetworkSpec;
 use crate::plan::op::{Handover, Op, Plan};
 use crate::plan::reconcile::{self, Desired, DesiredPort, Observed};
-use crate::plan::ruleset::{self, Element, GuestPort};
+use crate::plan::ruleset::{self, Element, GuestPort, InnerPort};
 
 impl Engine {
     /// All that should be: every network, and the port of every VM.
@@ -210,7 +211,18 @@ impl Engine {
             ip6: nic.ip6,
             isolated: traffic.isolated,
             limits: traffic.limits,
+            inner: nic.inner.as_deref().map(|inner| inner_port(inner, network)),
         }));
         elements
+    }
+}
+
+/// An inner identity, and what it stands for on its network.
+fn inner_port(inner: &Inner, network: &NetworkConfig) -> InnerPort {
+    InnerPort {
+        mac: inner.mac,
+        ip: inner.ip,
+        gateway: [inner.gateway, network.gateway()],
+        gateway_mac: inner.gateway_mac.map(|mac| [mac, network.mac]),
     }
 }

@@ -18,6 +18,7 @@ impl Engine {
         for (at, wanted) in record.spec.networks.iter().enumerate() {
             let checked = self
                 .check_traffic(record, at, &wanted.traffic)
+                .and_then(|()| self.check_inner(record, at))
                 .and_then(|()| self.check_reachable(record, at, &wanted.expose));
             checked.map_err(|refusal| record.spec.refuse_network(at, refusal))?;
         }

@@ -66,8 +66,9 @@ impl Engine {
         let mut nics = record.nics.iter();
         let index = nics.position(|nic| nic.mac == mac && nic.network == network)?;
         let (nic, network) = (&record.nics[index], self.state.ledger.network(network)?);
+        let identity = nic.identity(network);
         let claim = match (nic.ip, record.lease(nic, self.host.boot)) {
-            (Some(ip), _) => Claim::Reserved(ip),
+            (Some(ip), _) => Claim::Reserved(identity.ip.unwrap_or(ip)),
             (None, Some(lease)) => Claim::Leased(lease),
             (None, None) => match self.state.ledger.candidate(&network.name, wanted) {
                 Some(ip) => Claim::Free(ip),
@@ -75,7 +76,7 @@ impl Engine {
             },
         };
         let mtu = record.spec.networks[index].mtu.unwrap_or(network.mtu);
-        Some(Guest { vm: &record.name, index, nic, network, mtu, claim })
+        Some(Guest { vm: &record.name, index, nic, network, identity, mtu, claim })
     }
 
     /// Whether another message of a guest may be answered. A guest that asks without end is

@@ -13,6 +13,7 @@ use crate::engine::ipam::{AddressPool, Why};
 use crate::engine::stranded;
 use crate::engine::uids::Uids;
 use crate::model::error::Refusal;
+use crate::model::inner::Inner;
 use crate::model::kernel_args::host_name;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
@@ -55,6 +56,9 @@ struct Account {
     /// The movable addresses, each with the number of interfaces that may use it. In the pool they
     /// are set aside.
     movable: BTreeMap<Ipv4Addr, u32>,
+    /// The addresses that guests take for their own or their gateway's, each with the number of
+    /// interfaces that have it inside. They are leased only to those who name them.
+    inner: BTreeMap<Ipv4Addr, u32>,
     /// The VM of each leased address.
     owners: BTreeMap<Ipv4Addr, VmName>,
     /// The VM of each IPv6 address, the link-local ones included.
@@ -144,9 +148,9 @@ impl Ledger {
                 .map_err(|reason| format!("network {}: {reason}", config.name))?
                 .passing_over(&config.passed_over());
             let macs = BTreeMap::from([(config.mac, None)]);
-            let (movable, taken) = (BTreeMap::new(), BTreeSet::new());
+            let (movable, inner, taken) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
             let (owners, owners6, labels) = Default::default();
-            Ok(Account { pool, macs, movable, taken, owners, owners6, labels, config })
+            Ok(Account { pool, macs, movable, inner, taken, owners, owners6, labels, config })
         };
         Ok(Ledger {
             networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
@@ -255,6 +259,9 @@ impl Ledger {
         if let Some((ip, why)) = account.first_immovable(addresses) {
             return Err(format!("it cannot use the address {ip}: {why}"));
         }
+        if port.inner.is_some() && account.config.ipv6.is_some() {
+            return Err(format!("its guest has an inner identity, and {} has IPv6", port.network));
+        }
         let ip6 = account.choose_ip6(port.mac, spec.ip6).map_err(|why| match why {
             Refusal::InvalidConfig { reason, .. } => reason,
             other => other.to_string(),
@@ -277,6 +284,7 @@ impl Ledger {
         let held = |lease: &Lease| served && account.pool.lease_exactly(lease.ip).is_ok();
         port.lease = port.lease.filter(held);
         account.join(addresses);
+        account.believe(port.inner.as_deref());
         // It follows from the settings, which may be new.
         port.ip6 = ip6;
         account.own6(vm, port);
@@ -304,13 +312,13 @@ impl Ledger {
             return None;
         }
         let chosen = self.chosen(wanted).ok()?;
-        let Account { config, pool, .. } = &mut self.networks[chosen];
+        let Account { config, pool, inner, .. } = &mut self.networks[chosen];
         if !shared.contains(&config.name) {
             return None;
         }
         let ip = match wanted.ip {
             Some(ip) => Some(ip).filter(|ip| !config.is_reserved(*ip))?,
-            None => pool.peek(&wanted.addresses)?,
+            None => pool.peek(&unwanted(inner, &wanted.addresses))?,
         };
         pool.lease_exactly(ip).ok()?;
         let promised = (config.name.clone(), ip);
@@ -464,6 +472,7 @@ impl Ledger {
                     account.owners6.remove(&ip);
                 }
                 account.leave(&wanted.addresses);
+                account.believe_no_more(nic.inner.as_deref());
             }
         }
     }
@@ -509,8 +518,10 @@ impl Ledger {
     /// The address that a guest of this network would get: the wanted one if it is free, or the
     /// next.
     pub fn candidate(&self, network: &str, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
-        let pool = &self.networks.iter().find(|account| account.config.name == network)?.pool;
-        wanted.filter(|wanted| pool.is_free(*wanted)).or_else(|| pool.peek(&[]))
+        let account = self.networks.iter().find(|account| account.config.name == network)?;
+        let Account { pool, inner, .. } = account;
+        let is_free = |ip: &Ipv4Addr| pool.is_free(*ip) && !inner.contains_key(ip);
+        wanted.filter(is_free).or_else(|| pool.peek(&unwanted(inner, &[])))
     }
 
     /// Exchanges the lease of a VM on this network. If the new address is not free, it returns
@@ -570,6 +581,7 @@ impl Ledger {
             return Err(Refusal::InvalidConfig { field: "network.mode".into(), reason }.into());
         }
         let mac = account.choose_mac(name, wanted)?;
+        let inner = account.choose_inner(wanted)?;
         let ip6 = account.choose_ip6(mac, wanted.ip6)?;
         account.check_addresses(wanted)?;
         let ip = match mode.needs_ip_allocation() {
@@ -583,6 +595,7 @@ impl Ledger {
             false => None,
         };
         account.join(&wanted.addresses);
+        account.believe(inner.as_ref());
         account.macs.insert(mac, Some(name.vm.clone()));
         account.call(name.vm);
         account.owners.extend(ip.map(|ip| (ip, name.vm.clone())));
@@ -596,6 +609,7 @@ impl Ledger {
             mac,
             ip,
             ip6,
+            inner: inner.map(Box::new),
             lease: None,
             exposed: wanted.expose.clone(),
             traffic: Traffic {
@@ -647,12 +661,12 @@ impl Account {
     /// Whether the network has a free port and the wanted address, or any address. In dhcp mode the
     /// address counts, too, because the guest will ask for one.
     fn has_room(&self, wanted: &NetworkSpec) -> bool {
-        let all = (self.leased() + self.pool.free()) as usize;
+        let all = (self.leased() + self.free()) as usize;
         let asks_us = wanted.mode == Mode::Dhcp && self.config.dhcp == Dhcp::Builtin;
         let has_address = match wanted.ip {
             Some(ip) => self.config.subnet.contains(ip),
             None if asks_us => self.ports() < all,
-            None => !wanted.mode.needs_ip_allocation() || self.pool.free() > 0,
+            None => !wanted.mode.needs_ip_allocation() || self.free() > 0,
         };
         let here = |ip: &Ipv4Addr| self.config.subnet.contains(*ip);
         let is_here6 = |ip: Ipv6Addr| self.config.contains(ip.into());
@@ -792,6 +806,56 @@ impl Account {
         Ok(mac)
     }
 
+    /// The identity that the guest of an interface has inside: the wanted one, or that of its
+    /// network.
+    fn choose_inner(&self, wanted: &NetworkSpec) -> Result<Option<Inner>, Refusal> {
+        let refuse = |field: &str, reason: String| {
+            Err(Refusal::InvalidConfig { field: format!("network.{field}"), reason })
+        };
+        let Some(spec) = wanted.inner.as_deref().or(self.config.inner.as_ref()) else {
+            return Ok(None);
+        };
+        if wanted.mode != Mode::Bridged {
+            let reason = format!(
+                "network {} has an inner identity for each guest, which is for mode bridged: there \
+                 a guest that asks by DHCP is answered, too",
+                self.config.name
+            );
+            return refuse("mode", reason);
+        }
+        match spec.on(&self.config) {
+            Err((field, reason)) => refuse(field, reason),
+            Ok(inner) => match inner.addresses().iter().find(|ip| wanted.addresses.contains(ip)) {
+                Some(ip) => refuse("addresses", format!("{ip} is an inner address of the guest")),
+                None => Ok(Some(inner)),
+            },
+        }
+    }
+
+    /// One more interface has these addresses inside.
+    fn believe(&mut self, inner: Option<&Inner>) {
+        for ip in inner.into_iter().flat_map(Inner::addresses) {
+            *self.inner.entry(ip).or_default() += 1;
+        }
+    }
+
+    fn believe_no_more(&mut self, inner: Option<&Inner>) {
+        for ip in inner.into_iter().flat_map(Inner::addresses) {
+            if let Some(count) = self.inner.get_mut(&ip) {
+                *count -= 1;
+                if *count == 0 {
+                    self.inner.remove(&ip);
+                }
+            }
+        }
+    }
+
+    /// How many addresses can be leased to those who name none.
+    fn free(&self) -> u32 {
+        let inner = self.inner.keys().filter(|ip| self.pool.is_free(**ip)).count();
+        self.pool.free().saturating_sub(inner as u32)
+    }
+
     /// The IPv6 address of an interface: the wanted one, or that of its Ethernet address.
     fn choose_ip6(&self, mac: Mac, wanted: Option<Ipv6Addr>) -> Result<Option<Ipv6Addr>, Refusal> {
         let refuse = |reason| Err(Refusal::InvalidConfig { field: "network.ip6".into(), reason });
@@ -820,7 +884,7 @@ impl Account {
     fn lease(&mut self, wanted: &NetworkSpec) -> Result<Ipv4Addr, Conflict> {
         let NetworkConfig { name, subnet, .. } = &self.config;
         let Some(ip) = wanted.ip else {
-            return self.pool.lease(&wanted.addresses).ok_or_else(|| {
+            return self.pool.lease(&unwanted(&self.inner, &wanted.addresses)).ok_or_else(|| {
                 Refusal::NoFreeAddress { network: name.clone(), subnet: *subnet }.into()
             });
         };
@@ -841,6 +905,11 @@ impl Account {
             }
         }
     }
+}
+
+/// The addresses that are not chosen for an interface that names these addresses.
+fn unwanted(inner: &BTreeMap<Ipv4Addr, u32>, addresses: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+    inner.keys().chain(addresses).copied().collect()
 }
 
 /// The IPv6 addresses of an interface.

@@ -1,6 +1,6 @@
 //! Compares news from the kernel with the desired state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::engine::decide::Engine;
@@ -43,19 +43,27 @@ impl Engine {
             }
         }
         self.known.bridges.clear();
-        self.known.carriers.clear();
+        let known = std::mem::take(&mut self.known.carriers);
         self.known.probes.forget_ports();
         for link in links {
             self.know_bridge(link);
-            self.know_carrier(link, true);
             self.know_port(link, true);
         }
+        // Who had his tap open before has been told what there is to tell.
+        self.known.carriers = known;
+        for link in links {
+            self.know_carrier(link, true);
+        }
+        let present: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
+        self.known.carriers.retain(|index| present.contains(index));
     }
 
     /// Takes over whether somebody has a link of ours open.
     pub(super) fn know_carrier(&mut self, link: &Link, present: bool) {
         if present && link.carrier && link.is_of_nic() {
-            self.known.carriers.insert(link.index);
+            if self.known.carriers.insert(link.index) {
+                self.opened(&link.name, link.index);
+            }
         } else {
             self.known.carriers.remove(&link.index);
         }

@@ -49,6 +49,18 @@ impl Engine {
         }
     }
 
+    /// Refuses an inner identity without rules for bridges: they translate.
+    pub(super) fn check_inner(&self, record: &Record, nic: usize) -> Result<(), Refusal> {
+        let has_inner = record.nics.get(nic).is_some_and(|nic| nic.inner.is_some());
+        match has_inner && !self.is_guarded() {
+            true => Err(Refusal::InvalidConfig {
+                field: "network.inner".into(),
+                reason: UNGUARDED.into(),
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Says why a VM cannot have a policy of this name.
     fn check_policy(&self, name: &str) -> Result<(), String> {
         if self.host.policies.iter().any(|policy| policy.name == name) {

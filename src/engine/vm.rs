@@ -92,6 +92,7 @@ impl Vm {
             gateway: first.and_then(|nic| nic.gateway),
             addresses: first.map(|nic| nic.addresses.clone()).unwrap_or_default(),
             ip6: first.and_then(|nic| nic.ip6),
+            inner: first.and_then(|nic| nic.inner.clone()),
             mtu: first.map(|nic| nic.mtu),
             policy: first.and_then(|nic| nic.policy.clone()),
             limits: first.and_then(|nic| nic.limits.clone()),
@@ -128,9 +129,12 @@ pub(super) fn kernel_args_of(
 ) -> String {
     let nics = record.nics.iter().zip(networks).enumerate().rev();
     let words = nics.filter_map(|(index, (nic, network))| {
-        let gateway = (index == 0).then_some(network.gateway());
+        let identity = nic.identity(network);
+        let gateway = (index == 0).then_some(identity.gateway);
         let servers = if index == 0 { servers } else { &[] };
-        Some(kernel_args(&record.name, index, nic.ip?, gateway, network.subnet, servers))
+        let servers: Vec<IpAddr> = servers.iter().map(|it| identity.server(*it)).collect();
+        let (ip, subnet) = (identity.ip?, identity.subnet);
+        Some(kernel_args(&record.name, index, ip, gateway, subnet, &servers))
     });
     words.reduce(|line, word| line + " " + &word).unwrap_or_default()
 }

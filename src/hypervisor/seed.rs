@@ -120,13 +120,14 @@ fn ethernet(
     let mut line = |line: std::fmt::Arguments| {
         let _ = writeln!(text, "    {line}");
     };
+    let identity = nic.identity(network);
     line(format_args!("match:"));
-    line(format_args!("  macaddress: \"{}\"", nic.mac));
+    line(format_args!("  macaddress: \"{}\"", identity.mac));
     line(format_args!("set-name: eth{index}"));
     line(format_args!("mtu: {}", spec.mtu.unwrap_or(network.mtu)));
     line(format_args!("dhcp4: {}", nic.ip.is_none()));
     let mut addresses: Vec<String> =
-        nic.ip.iter().map(|ip| format!("{ip}/{}", network.subnet.length())).collect();
+        identity.ip.iter().map(|ip| format!("{ip}/{}", identity.subnet.length())).collect();
     let six = nic.ip6.zip(network.ipv6);
     // In quotation marks: a colon means something else in YAML.
     addresses.extend(six.map(|(ip6, of)| format!("\"{ip6}/{}\"", of.prefix.length())));
@@ -142,9 +143,10 @@ fn ethernet(
     if nic.ip.is_none() {
         return text;
     }
-    line(format_args!("gateway4: {}", network.gateway()));
+    line(format_args!("gateway4: {}", identity.gateway));
     if !servers.is_empty() {
-        let servers: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
+        let servers = servers.iter().map(|server| identity.server(*server).to_string());
+        let servers: Vec<String> = servers.collect();
         line(format_args!("nameservers:"));
         line(format_args!("  addresses: [{}]", servers.join(", ")));
         if !network.search().is_empty() {

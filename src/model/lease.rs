@@ -10,6 +10,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::inner::Identity;
 use super::name::VmName;
 use super::net::NetworkConfig;
 use super::nic::{Lease, Nic};
@@ -35,6 +36,8 @@ pub struct Guest<'a> {
     pub nic: &'a Nic,
     /// The network.
     pub network: &'a NetworkConfig,
+    /// Both, as the guest knows them.
+    pub identity: Identity,
     /// MTU of its link in bytes.
     pub mtu: u16,
     /// Its lease, or the address that it could get.
@@ -44,7 +47,7 @@ pub struct Guest<'a> {
 /// The lease of a guest, or the address that it could get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// A fixed address.
+    /// A fixed address, as the guest knows it.
     Reserved(Ipv4Addr),
     /// A lease.
     Leased(Lease),

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::expose::Protocol;
+use super::inner::{Inner, InnerSpec};
 use super::mac::Mac;
 use super::prefix::Prefix;
 use super::traffic::{InForce, Traffic};
@@ -62,6 +63,8 @@ pub struct NetworkConfig {
     pub reserve: Vec<AddressRange>,
     /// What its guests are told by DHCP besides.
     pub told: Told,
+    /// The identity that each of its guests has inside, unless its VM names another.
+    pub inner: Option<InnerSpec>,
     /// The bridge's MAC, pinned so that it does not follow the lowest port.
     pub mac: Mac,
 }
@@ -119,6 +122,11 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
+    /// One address.
+    pub fn of(address: Ipv4Addr) -> AddressRange {
+        AddressRange { first: address, last: address }
+    }
+
     /// Whether this address is one of them.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         (self.first..=self.last).contains(&address)
@@ -168,6 +176,7 @@ impl NetworkConfig {
             range: None,
             reserve: Vec::new(),
             told: Told::default(),
+            inner: None,
             mac: Mac::of_bridge("host", bridge),
         }
     }
@@ -234,7 +243,10 @@ impl NetworkConfig {
     /// The addresses that are not chosen for VMs that name none.
     pub fn passed_over(&self) -> Vec<AddressRange> {
         let mut passed = self.reserve.clone();
-        passed.extend(self.gateway.map(|gateway| AddressRange { first: gateway, last: gateway }));
+        passed.extend(self.gateway.map(AddressRange::of));
+        // Who has one of them cannot reach the guests that take it for their own.
+        let inner = self.inner.and_then(|inner| inner.on(self).ok());
+        passed.extend(inner.iter().flat_map(Inner::addresses).map(AddressRange::of));
         if let Some(range) = self.range {
             let (first, last) = (self.subnet.network(), self.subnet.broadcast());
             let below = range.first.to_bits().checked_sub(1).map(Ipv4Addr::from_bits);

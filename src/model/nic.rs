@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::expose::{Expose, HostPort};
+use super::inner::Inner;
 use super::mac::Mac;
 use super::name::{TapName, VmName};
 use super::traffic::Traffic;
@@ -27,13 +28,16 @@ pub struct Nic {
     pub tap: TapName,
     /// Index of the tap once it exists.
     pub ifindex: Option<u32>,
-    /// The guest's Ethernet address.
+    /// The guest's Ethernet address, as the network knows it.
     pub mac: Mac,
     /// The address that the VM has as long as it exists; `None` in dhcp mode.
     pub ip: Option<Ipv4Addr>,
     /// Its IPv6 address; `None` if its network has no IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip6: Option<Ipv6Addr>,
+    /// What its guest believes instead of `mac` and `ip`, if that is something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<Box<Inner>>,
     /// The lease of the guest; `None` unless in dhcp mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,

@@ -18,7 +18,7 @@ use crate::model::run_as::VmUser;
 use crate::model::spec::{NetworkSpec, VmSpec};
 
 /// The version of the record format that this binary writes. Older ones are read, newer refused.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// The signal by which the kernel ends who has too little memory (signal(7)).
 const SIGKILL: i32 = 9;

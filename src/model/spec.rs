@@ -11,6 +11,7 @@ use super::budget::Budget;
 use super::document::Kept;
 use super::error::Refusal;
 use super::expose::Expose;
+use super::inner::InnerSpec;
 use super::mac::Mac;
 use super::mode::Mode;
 use super::prefix::Prefix;
@@ -142,6 +143,9 @@ pub struct NetworkSpec {
     pub ip6: Option<Ipv6Addr>,
     /// The guest's Ethernet address.
     pub mac: Option<Mac>,
+    /// The identity that the guest has inside; `None`: that of the network, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<Box<InnerSpec>>,
     /// MTU in bytes, 68 to the network's.
     pub mtu: Option<u16>,
     /// Queue pairs of the guest's interface, 1 to 16; more than one needs a multi-queue tap.

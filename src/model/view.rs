@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::budget::Budget;
 use crate::model::expose::Expose;
+use crate::model::inner::Inner;
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
@@ -55,6 +56,9 @@ pub struct VmView {
     #[serde(default)]
     pub addresses: Vec<Ipv4Addr>,
     pub ip6: Option<Ipv6Addr>,
+    /// What its guest believes instead, if that is something else.
+    #[serde(default)]
+    pub inner: Option<Box<Inner>>,
     pub mtu: Option<u16>,
     pub policy: Option<String>,
     pub limits: Option<Box<Limits>>,
@@ -105,6 +109,8 @@ pub struct NicView {
     #[serde(default)]
     pub addresses: Vec<Ipv4Addr>,
     pub ip6: Option<Ipv6Addr>,
+    #[serde(default)]
+    pub inner: Option<Box<Inner>>,
     pub mtu: u16,
     pub policy: Option<String>,
     pub limits: Option<Box<Limits>>,

@@ -114,6 +114,9 @@ pub fn read_key(mut bytes: &[u8], fields: &[Field]) -> Option<Key> {
                 let word = |at| value.get(at..)?.first_chunk().copied().map(u32::from_be_bytes);
                 Value::Rate(*unit, Rate { per_second: word(0)?, burst: word(4)? })
             }
+            Field::TargetEther => Value::TargetEther(Mac(*value.first_chunk()?)),
+            Field::TargetIpv4 => Value::TargetIpv4((*value.first_chunk::<4>()?).into()),
+            Field::TargetBytes(_) => Value::TargetBytes(value.to_vec()),
             Field::Bytes(bytes) => {
                 let (bytes, end) = value.split_at(bytes.length.into());
                 Value::Bytes(is_padding(end).then(|| bytes.to_vec())?)

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use crate::model::limits::Rate;
 use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX, With};
-use crate::netlink::nft::expression::{self, Base, Code, Compare, Meta, REG32_FIRST};
+use crate::netlink::nft::expression::{
+    self, Base, Checksum, Code, Compare, Meta, Place, REG32_FIRST,
+};
 use crate::netlink::nft::limit::{self, Limit};
 use crate::netlink::nft::object::{self, At, Filled, Mark, NewChain, NewRule, NewSet, NewTable};
 use crate::netlink::writer::{Sequence, Writer};
@@ -139,13 +141,20 @@ fn write_key(writer: &mut Writer, message: &mut Elements, key: &Key) {
     let length =
         key.iter().fold(0, |length, value| length + write_value(&mut bytes[length..], value));
     let bytes = &bytes[..length];
+    let target = match key.last() {
+        Some(Value::Target(IpAddr::V4(_), _)) => field_bytes(Field::Target),
+        Some(Value::Target(IpAddr::V6(_), _)) => field_bytes(Field::Target6),
+        Some(Value::TargetEther(_)) => field_bytes(Field::TargetEther),
+        Some(Value::TargetIpv4(_)) => field_bytes(Field::TargetIpv4),
+        Some(Value::TargetBytes(bytes)) => bytes.len(),
+        Some(_) | None => 0,
+    };
     let (key, with) = match key.last() {
-        Some(Value::Target(address, _)) => {
-            let target = if address.is_ipv4() { Field::Target } else { Field::Target6 };
-            let (key, data) = bytes.split_at(length - field_bytes(target));
+        Some(Value::Rate(unit, rate)) => (bytes, With::Limit(limit(*unit, *rate))),
+        Some(_) if target > 0 => {
+            let (key, data) = bytes.split_at(length - target);
             (key, With::Data(data))
         }
-        Some(Value::Rate(unit, rate)) => (bytes, With::Limit(limit(*unit, *rate))),
         Some(_) | None => (bytes, With::Nothing),
     };
     message.element(writer, key, with, 0);
@@ -197,6 +206,15 @@ fn write_value(into: &mut [u8], value: &Value) -> usize {
             let length = write_address(into, *address);
             into[length..length + 2].copy_from_slice(&port.to_be_bytes());
             length + 4
+        }
+        Value::TargetEther(mac) => {
+            into[..6].copy_from_slice(&mac.0);
+            6
+        }
+        Value::TargetIpv4(address) => write_address(into, (*address).into()),
+        Value::TargetBytes(bytes) => {
+            into[..bytes.len()].copy_from_slice(bytes);
+            bytes.len()
         }
         // It is not in the key.
         Value::Rate(..) => 0,
@@ -257,7 +275,38 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
             expression::follow(writer, REG32_FIRST, map);
             expression::translate(writer, number(family), REG32_FIRST);
         }
-        Verdict::SetPriority(value) => expression::set_meta(writer, Meta::Priority, value),
+        Verdict::SetPriority(value) => {
+            expression::set_meta(writer, Meta::Priority, &value.to_ne_bytes());
+        }
+        Verdict::Rewrite { link, field, map } => rewrite(writer, link, field, map),
+        Verdict::Deliver { map } => {
+            rewrite(writer, PacketField::InLink, PacketField::EtherDestination, map);
+            expression::set_meta(writer, Meta::PacketType, &[TO_HOST]);
+        }
+    }
+}
+
+/// `PACKET_HOST` (linux/if_packet.h).
+const TO_HOST: u8 = 0;
+
+/// Writes into a field what a map has for a link and the field.
+fn rewrite(writer: &mut Writer, link: PacketField, field: PacketField, map: &str) {
+    load_all(writer, &[link, field]);
+    expression::follow(writer, REG32_FIRST, map);
+    if let Load::Payload { base, offset, length } = load_of(field) {
+        let place = Place { base, offset, length };
+        expression::store(writer, place, REG32_FIRST, checksum(field));
+    }
+}
+
+/// The checksum that a field is under: its offset in the header of the field.
+fn checksum(field: PacketField) -> Checksum {
+    match field {
+        // Those of TCP and UDP count the addresses, too.
+        PacketField::IpSource | PacketField::IpDestination => Checksum::WithTransport(10),
+        // That of the quoted header, behind the eight bytes of ICMP. The sum over both stays.
+        PacketField::QuotedSource | PacketField::QuotedDestination => Checksum::At(8 + 10),
+        _ => Checksum::None,
     }
 }
 
@@ -316,11 +365,16 @@ fn load_of(field: PacketField) -> Load {
         PacketField::ArpProtocolLength => payload(Base::Network, 5, 1),
         PacketField::ArpSenderEther => payload(Base::Network, 8, 6),
         PacketField::ArpSenderIp => payload(Base::Network, 14, 4),
+        PacketField::ArpTargetEther => payload(Base::Network, 18, 6),
+        PacketField::ArpTargetIp => payload(Base::Network, 24, 4),
         PacketField::SourcePort => payload(Base::Transport, 0, 2),
         PacketField::DestinationPort => payload(Base::Transport, 2, 2),
         PacketField::IcmpType | PacketField::Icmp6Type | PacketField::IgmpType => {
             payload(Base::Transport, 0, 1)
         }
+        // Behind the header of ICMP (RFC 792).
+        PacketField::QuotedSource => payload(Base::Transport, 8 + 12, 4),
+        PacketField::QuotedDestination => payload(Base::Transport, 8 + 16, 4),
         PacketField::Bytes(Bytes { layer, offset, length }) => {
             payload(base(layer), offset.into(), length.into())
         }
@@ -399,32 +453,42 @@ fn of_types(key: &[Field], of_bytes: impl Fn(&Bytes) -> u32) -> u32 {
         Field::Port => Some(TYPE_INET_SERVICE),
         Field::Bytes(bytes) => Some(of_bytes(bytes)),
         // It is not in the key.
-        Field::Target | Field::Target6 | Field::Rate(_) => None,
+        Field::Target
+        | Field::Target6
+        | Field::TargetEther
+        | Field::TargetIpv4
+        | Field::TargetBytes(_)
+        | Field::Rate(_) => None,
     };
     key.iter().filter_map(number).fold(0, |all, number| all << TYPE_BITS | number)
 }
 
-/// The type of the value of a map, which is an address and a port; `None` if the field is in the
-/// key.
+/// The type of the value of a map; `None` if the field is in the key.
 pub fn target(field: Field) -> Option<u32> {
-    let address = match field {
-        Field::Target => TYPE_IPADDR,
-        Field::Target6 => TYPE_IP6ADDR,
-        _ => return None,
-    };
-    Some(address << TYPE_BITS | TYPE_INET_SERVICE)
+    match field {
+        Field::Target => Some(TYPE_IPADDR << TYPE_BITS | TYPE_INET_SERVICE),
+        Field::Target6 => Some(TYPE_IP6ADDR << TYPE_BITS | TYPE_INET_SERVICE),
+        Field::TargetEther => Some(TYPE_ETHERADDR),
+        Field::TargetIpv4 => Some(TYPE_IPADDR),
+        Field::TargetBytes(_) => Some(TYPE_INTEGER),
+        _ => None,
+    }
 }
 
-/// Bytes of a field in a key, padded to four.
+/// Bytes of a field in a key, padded to four. The value of a map is not padded, unless it has two
+/// fields.
 pub fn field_bytes(field: Field) -> usize {
     match field {
         Field::Link => LINK_BYTES,
         Field::Ether => 8,
+        Field::TargetEther => 6,
+        Field::TargetIpv4 => 4,
         Field::Ipv4 | Field::Protocol | Field::Port => 4,
         Field::Ipv6 => 16,
         Field::Target | Field::Rate(_) => 8,
         Field::Target6 => 20,
         Field::Bytes(bytes) => usize::from(bytes.length).next_multiple_of(4),
+        Field::TargetBytes(bytes) => bytes.length.into(),
     }
 }
 

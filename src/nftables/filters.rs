@@ -60,7 +60,7 @@ impl Said {
                         Meta::InIndex => {
                             value.try_into().ok().map(u32::from_ne_bytes).map(By::Index)
                         }
-                        Meta::OutName | Meta::Priority | Meta::Protocol => None,
+                        Meta::OutName | Meta::Priority | Meta::Protocol | Meta::PacketType => None,
                     });
                 }
                 Expression::InSet(set) => {

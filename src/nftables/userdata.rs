@@ -14,6 +14,9 @@ const HOST_ORDER: u32 = 1;
 const NETWORK_ORDER: u32 = 2;
 /// `NFTNL_UDATA_SET_KEY_TYPEOF`: the key has the types of these expressions.
 const TYPE_OF: u8 = 3;
+/// The same of the values of a map: `NFTNL_UDATA_SET_DATABYTEORDER` and `.._DATA_TYPEOF`.
+const DATA_BYTE_ORDER: u8 = 1;
+const DATA_TYPE_OF: u8 = 4;
 /// `NFTNL_UDATA_SET_TYPEOF_EXPR`, the expression, and `.._DATA`, its data.
 const EXPRESSION: u8 = 0;
 const DATA: u8 = 1;
@@ -29,14 +32,22 @@ pub fn key(key: &[Field]) -> Vec<u8> {
     let alone = matches!(key, [Field::Link] | [Field::Link, Field::Rate(_)]);
     let order = if alone { HOST_ORDER } else { NETWORK_ORDER };
     let mut said = word(BYTE_ORDER, order);
+    if let [.., Field::TargetBytes(_)] = key {
+        said.extend(word(DATA_BYTE_ORDER, NETWORK_ORDER));
+    }
     // The length of a named type follows from its name.
     let named = !key.iter().any(|field| matches!(field, Field::Bytes(_)));
-    let fields: Option<Vec<Vec<u8>>> = key.iter().map(|field| of_field(*field)).collect();
+    let fields = key.iter().filter(|field| !field.is_target());
+    let fields: Option<Vec<Vec<u8>>> = fields.map(|field| of_field(*field)).collect();
     if let (Some(fields), false) = (fields, named) {
         let fields = (0..).zip(&fields).flat_map(|(number, field)| value(number, field));
         let fields: Vec<u8> = fields.collect();
         let parts = [word(EXPRESSION, CONCATENATION), value(DATA, &fields)].concat();
         said.extend(value(TYPE_OF, &parts));
+    }
+    if let [.., Field::TargetBytes(bytes)] = key {
+        let parts = [word(EXPRESSION, PAYLOAD), value(DATA, &of_bytes(*bytes))].concat();
+        said.extend(value(DATA_TYPE_OF, &parts));
     }
     said
 }
@@ -54,6 +65,9 @@ fn of_field(field: Field) -> Option<Vec<u8>> {
         | Field::Port
         | Field::Target
         | Field::Target6
+        | Field::TargetEther
+        | Field::TargetIpv4
+        | Field::TargetBytes(_)
         | Field::Rate(_) => return None,
     };
     Some([word(EXPRESSION, kind), value(DATA, &data)].concat())

@@ -260,7 +260,9 @@ fn forgotten(desired: &Desired<'_>, left: &[IpAddr]) -> Plan {
     let leased: BTreeSet<IpAddr> = desired.ports.iter().flat_map(of_port).collect();
     let of_network = |&address: &IpAddr| {
         let network = desired.networks.iter().find(|network| network.contains(address))?;
-        Some(port::forget(&network.bridge, address, Handover::Released))
+        // The gateway is in elements of guests with an inner identity.
+        let is_gateway = network.is_host(address) || address == IpAddr::V4(network.gateway());
+        (!is_gateway).then(|| port::forget(&network.bridge, address, Handover::Released))
     };
     left.iter().filter(|address| !leased.contains(address)).filter_map(of_network).collect()
 }

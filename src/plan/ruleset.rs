@@ -8,13 +8,13 @@ mod ours;
 pub mod text;
 
 pub use ours::{
-    ALLOWED, DENIED, GuestPort, PRIORITY_DESTINATION_NAT, TABLE, elements, exposed, key, keys,
-    policy, tables,
+    ALLOWED, DENIED, GuestPort, InnerPort, PRIORITY_DESTINATION_NAT, TABLE, elements, exposed, key,
+    keys, policy, tables,
 };
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use sha2::{Digest, Sha256};
 
@@ -179,6 +179,12 @@ pub enum Field {
     Target,
     /// The same with an IPv6 address.
     Target6,
+    /// An Ethernet address, as the value of the other fields.
+    TargetEther,
+    /// An IPv4 address, as the value of the other fields.
+    TargetIpv4,
+    /// Bytes of a packet, as the value of the other fields.
+    TargetBytes(Bytes),
     /// A rate in this unit: the last field of a set that limits.
     Rate(Unit),
 }
@@ -186,7 +192,21 @@ pub enum Field {
 impl Field {
     /// Whether it is the value of a map.
     pub fn is_target(self) -> bool {
-        matches!(self, Field::Target | Field::Target6)
+        match self {
+            Field::Target
+            | Field::Target6
+            | Field::TargetEther
+            | Field::TargetIpv4
+            | Field::TargetBytes(_) => true,
+            Field::Link
+            | Field::Ether
+            | Field::Ipv4
+            | Field::Ipv6
+            | Field::Protocol
+            | Field::Port
+            | Field::Bytes(_)
+            | Field::Rate(_) => false,
+        }
     }
 }
 
@@ -243,6 +263,12 @@ pub enum Value {
     Bytes(Vec<u8>),
     /// The value of the key; only in maps.
     Target(IpAddr, u16),
+    /// An Ethernet address that is the value of the key; only in maps.
+    TargetEther(Mac),
+    /// An IPv4 address that is the value of the key; only in maps.
+    TargetIpv4(Ipv4Addr),
+    /// Bytes that are the value of the key; only in maps.
+    TargetBytes(Vec<u8>),
     /// A rate; only in sets that limit.
     Rate(Unit, Rate),
 }
@@ -374,6 +400,10 @@ pub enum PacketField {
     ArpSenderIp,
     /// ARP sender Ethernet address.
     ArpSenderEther,
+    /// ARP target IPv4 address.
+    ArpTargetIp,
+    /// ARP target Ethernet address.
+    ArpTargetEther,
     /// Source port.
     SourcePort,
     /// Destination port.
@@ -384,6 +414,10 @@ pub enum PacketField {
     Icmp6Type,
     /// Type of an IGMP message.
     IgmpType,
+    /// IPv4 source address of the packet that an error of ICMP quotes.
+    QuotedSource,
+    /// Its destination address.
+    QuotedDestination,
     /// Bytes, whatever they mean.
     Bytes(Bytes),
 }
@@ -403,6 +437,11 @@ pub enum Verdict {
     /// Destination NAT to the value of the concatenated fields in the map, an address of this
     /// family. If the map does not have them, the next rule is tried.
     Translate { family: Family, fields: &'static [PacketField], map: &'static str },
+    /// Write the value of the link and the field in the map into the field, and mend the checksums.
+    /// If the map does not have them, the frame stays as it is.
+    Rewrite { link: PacketField, field: PacketField, map: &'static str },
+    /// The same with the Ethernet destination of a frame that came in, which is for the host then.
+    Deliver { map: &'static str },
 }
 
 /// A plain accept rule in `ip filter`, where Docker and others drop forwarded packets. It has the

@@ -24,5 +24,5 @@ pub use resolve::{CPUS_DEFAULT, MEMORY_MB_DEFAULT, resolve};
 pub use sections::{
     CPUS_MAX, DISKS_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, MTU_MAX, MTU_MIN, QUEUES_MAX,
 };
-pub(crate) use sections::{extra_args, traffic};
+pub(crate) use sections::{extra_args, inner, traffic};
 pub use text::{CMDLINE_BYTES_MAX, PATH_BYTES_MAX};

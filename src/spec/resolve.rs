@@ -161,6 +161,7 @@ fn resolve_network(manifest: &Network, config: &Network) -> NetworkSpec {
         ip6: config.ip6,
         addresses: config.addresses.clone(),
         mac: config.mac,
+        inner: config.inner.map(Box::new),
         mtu: config.mtu,
         queues: config.queues,
         traffic: config.traffic.clone(),
@@ -168,12 +169,17 @@ fn resolve_network(manifest: &Network, config: &Network) -> NetworkSpec {
     }
 }
 
+/// What a VM without an address from the host does not have.
+const INNER_NEEDS: &str = "inner identity; choose mode bridged, where a guest that asks by DHCP is \
+                           answered, too";
+
 /// Refuses settings that have no meaning in this mode. Only the configuration has them.
 fn check_network(place: &Place, network: &NetworkSpec) -> Result<(), Refusal> {
     let without_lease = [("ip", network.ip.is_some())];
     let without_tap = [
         ("name", network.name.is_some()),
         ("mac", network.mac.is_some()),
+        ("inner", network.inner.is_some()),
         ("ip6", network.ip6.is_some()),
         ("addresses", !network.addresses.is_empty()),
         ("mtu", network.mtu.is_some()),
@@ -190,6 +196,9 @@ fn check_network(place: &Place, network: &NetworkSpec) -> Result<(), Refusal> {
             refuse(name, "address from the host; choose mode bridged, which has the one of ip")
         }
         (_, Some(name)) if !network.mode.needs_tap_device() => refuse(name, "interface"),
+        _ if network.inner.is_some() && !network.mode.needs_ip_allocation() => {
+            refuse("inner", INNER_NEEDS)
+        }
         _ => Ok(()),
     }
 }

@@ -12,6 +12,7 @@ use super::text;
 use crate::model::budget::{Budget, CPU_PERCENT_MAX, IoRates, MEMORY_MAX_MB_MIN, RATE_MAX};
 use crate::model::error::Refusal;
 use crate::model::expose::{EXPOSED_MAX, Expose};
+use crate::model::inner::{self, InnerSpec};
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
@@ -56,6 +57,7 @@ pub(super) struct Network {
     pub(super) ip6: Option<Ipv6Addr>,
     pub(super) addresses: Vec<Ipv4Addr>,
     pub(super) mac: Option<Mac>,
+    pub(super) inner: Option<InnerSpec>,
     pub(super) mtu: Option<u16>,
     pub(super) queues: Option<u16>,
     pub(super) traffic: Traffic,
@@ -141,6 +143,7 @@ const CONFIG_NETWORK: &[&str] = &[
     "ip6",
     "addresses",
     "mac",
+    "inner",
     "mtu",
     "queues",
     "isolated",
@@ -158,6 +161,7 @@ fn config_network(fields: &Fields) -> Result<Network, Refusal> {
         ip6: fields.parsed("ip6", address6)?,
         addresses: addresses(fields)?,
         mac: fields.parsed("mac", mac)?,
+        inner: inner(fields)?,
         mtu: fields.integer("mtu", MTU_MIN..=MTU_MAX)?.map(narrow),
         queues: fields.integer("queues", 1..=QUEUES_MAX)?.map(narrow),
         traffic: traffic(fields)?,
@@ -180,6 +184,35 @@ fn limits(fields: &Fields) -> Result<Limits, Refusal> {
     match fields.section("limits", &["rx_mbit", "tx_mbit", "burst_kb", "pps"])? {
         Some(fields) => Limits::read(|name, bounds| fields.integer(name, bounds)),
         None => Ok(Limits::default()),
+    }
+}
+
+/// The identity that a guest has inside.
+pub(crate) fn inner(fields: &Fields) -> Result<Option<InnerSpec>, Refusal> {
+    const KNOWN: &[&str] = &["mac", "ip", "gateway", "gateway_mac"];
+    let Some(fields) = fields.section("inner", KNOWN)? else { return Ok(None) };
+    let missing = |name: &'static str| fields.place.field(name).refuse("it is missing");
+    let (ip, prefix) = fields.parsed("ip", inner_address)?.ok_or_else(|| missing("ip"))?;
+    Ok(Some(InnerSpec {
+        mac: fields.parsed("mac", mac)?.ok_or_else(|| missing("mac"))?,
+        ip,
+        prefix,
+        gateway: fields.parsed("gateway", address)?,
+        gateway_mac: fields.parsed("gateway_mac", mac)?,
+    }))
+}
+
+/// An address, alone or with a slash and the length of its prefix.
+fn inner_address(text: &str) -> Result<(Ipv4Addr, Option<u8>), String> {
+    let Some((ip, length)) = text.split_once('/') else { return Ok((address(text)?, None)) };
+    let number = length.parse().ok().filter(|_| length.bytes().all(|byte| byte.is_ascii_digit()));
+    match number.filter(|length| inner::is_length(*length)) {
+        Some(length) => Ok((address(ip)?, Some(length))),
+        None => Err(format!(
+            "the length of {text:?} is not from {} to {}",
+            inner::PREFIX_MIN,
+            inner::PREFIX_MAX
+        )),
     }
 }
 

@@ -118,8 +118,9 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Reads a file of any format that was ever written. Each format has an arm; the last is
-/// [`FORMAT`]. `upgrade` turns the contents of format 1 into those of format 2. Format 3 has more
-/// fields, which are left out where they say nothing, so each file of format 2 reads as one of it.
+/// [`FORMAT`]. `upgrade` turns the contents of format 1 into those of format 2. Formats 3 and 4 have
+/// more fields, which are left out where they say nothing, so each file of format 2 or 3 reads as
+/// one of them.
 fn decode<T: for<'a> Deserialize<'a>>(
     bytes: &[u8],
     upgrade: impl Fn(&mut Value),
@@ -133,7 +134,7 @@ fn decode<T: for<'a> Deserialize<'a>>(
             upgrade(&mut file);
             serde_json::from_value(file).map_err(damaged)
         }
-        2 | 3 => serde_json::from_slice(bytes).map_err(damaged),
+        2..=4 => serde_json::from_slice(bytes).map_err(damaged),
         newer => Err(Unreadable::Newer(newer)),
     }
 }
@@ -269,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_known_as_such_whatever_it_holds() {
-        let newer = decode_record(b"{\"format\": 4, \"nobody\": \"knows\"}");
+        let newer = decode_record(b"{\"format\": 5, \"nobody\": \"knows\"}");
         assert_eq!(newer, Err(Unreadable::Newer(FORMAT + 1)));
     }
 }

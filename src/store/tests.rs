@@ -325,12 +325,12 @@ fn unreadable_files_are_moved_aside_and_the_others_come_up() {
 fn a_newer_format_refuses_the_load_and_moves_nothing() {
     let mut store = in_memory();
     store.disk.plant("/state/vms/a.json", b"not JSON");
-    store.disk.plant("/state/vms/b.json", b"{\"format\":4,\"what\":\"nobody knows\"}");
+    store.disk.plant("/state/vms/b.json", b"{\"format\":5,\"what\":\"nobody knows\"}");
     let before: Vec<PathBuf> = store.disk.paths().map(PathBuf::from).collect();
     let Failure::State { path, reason } = store.load().unwrap_err() else {
         panic!("not a state failure");
     };
     assert_eq!(path, "/state/vms/b.json");
-    assert!(reason.contains("format 4") && reason.contains("up to 3"), "{reason}");
+    assert!(reason.contains("format 5") && reason.contains("up to 4"), "{reason}");
     assert!(store.disk.paths().eq(before.iter().map(PathBuf::as_path)));
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod agreement;
 pub(crate) mod daemon;
+pub(crate) mod flow;
 pub(crate) mod guest;
 pub(crate) mod shown;
 pub(crate) mod space;

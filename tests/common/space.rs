@@ -106,9 +106,16 @@ impl Drop for Space {
 }
 
 impl Guest {
-    /// Plays the guest of a bridged VM, which is as `Create` answers.
+    /// Plays the guest of a bridged VM, which is as `Create` answers. If it has an inner identity,
+    /// the guest has that.
     pub(crate) fn of(vm: &Value) -> Guest {
-        let text = |field: &str| vm[field].as_str().unwrap_or_else(|| panic!("{field} of {vm}"));
+        let inner = &vm["inner"];
+        let known = |field: &str| if inner.is_null() { &vm[field] } else { &inner[field] };
+        let text = |field: &str| {
+            let of = if field == "tap" { &vm[field] } else { known(field) };
+            of.as_str().unwrap_or_else(|| panic!("{field} of {vm}"))
+        };
+        let prefix = inner["prefix"].as_u64().unwrap_or(24);
         let (space, over) = (Space::new(), Arc::new(AtomicBool::new(false)));
         let (host, file) = (attach(text("tap")), File::open(space.file()).expect("a namespace"));
         let pump = std::thread::spawn({
@@ -120,7 +127,7 @@ impl Guest {
         });
         eventually("the guest's link", || try_run(&space.inside("ip link show dev eth0")).0);
         space.run(&format!("ip link set eth0 address {}", text("mac")));
-        space.run(&format!("ip addr add {}/24 dev eth0", text("ip")));
+        space.run(&format!("ip addr add {}/{prefix} dev eth0", text("ip")));
         space.run("ip link set eth0 up");
         space.run(&format!("ip route add default via {}", text("gateway")));
         let guest = Guest { space, over, pump: Some(pump) };
@@ -155,7 +162,8 @@ impl Drop for Guest {
     }
 }
 
-fn attach(tap: &str) -> Tun {
+/// Opens a tap, and does not wait for frames.
+pub(crate) fn attach(tap: &str) -> Tun {
     Tun::attach(tun::open().expect("tun"), tap, TAP | NO_PI | VNET_HDR).expect("a tap")
 }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use volnet::engine::supervise::START_MAX_MS;
 use volnet::hypervisor::fake::Manners;
+use volnet::model::mac::Mac;
 use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
 use volnet::model::request::Change;
@@ -338,6 +339,16 @@ fn scenarios() -> Vec<Scenario> {
                 Step::Lease(name("a"), Word::Get),
                 Step::Wait(1_000),
                 Step::Lease(name("a"), Word::Get),
+                Step::Settle,
+            ],
+        ),
+        (
+            "guests that believe the same",
+            vec![create("a", believing(None))],
+            vec![
+                create_and_start("web1", believing(None)),
+                create("c.3", believing(Some(Mac([2, 0, 0, 0, 1, 1])))),
+                delete("a", 0),
                 Step::Settle,
             ],
         ),

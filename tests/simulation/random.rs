@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use volnet::hypervisor::fake::Manners;
 use volnet::model::limits::Limits;
+use volnet::model::mac::Mac;
 use volnet::model::mode::Mode;
 use volnet::model::record::Exit;
 use volnet::model::request::{Change, Query};
@@ -286,7 +287,10 @@ fn random_network(dice: &mut Dice, several: bool) -> NetworkSpec {
     let name = network.name.as_deref().unwrap_or_default();
     let addresses = if movable { vec![movable_address(name)] } else { Vec::new() };
     let mtu = (mode != Mode::Vsock && dice.roll(4) == 0).then_some(1400);
-    NetworkSpec { traffic: limits.into(), addresses, mtu, ..network }
+    let believes = mode == Mode::Bridged && dice.roll(4) == 0;
+    let gateway_mac = (dice.roll(2) == 0).then_some(Mac([2, 0, 0, 0, 1, 1]));
+    let inner = believing(gateway_mac).networks[0].inner.clone().filter(|_| believes);
+    NetworkSpec { traffic: limits.into(), addresses, mtu, inner, ..network }
 }
 
 /// A NIC, or none that is named.

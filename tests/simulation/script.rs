@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use volnet::model::budget::Budget;
 use volnet::model::document::Kept;
 use volnet::model::expose::{Expose, Protocol};
+use volnet::model::inner::InnerSpec;
 use volnet::model::limits::Limits;
+use volnet::model::mac::Mac;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
 use volnet::model::request::{Change, Request};
@@ -62,6 +64,17 @@ pub(crate) fn sharing(policy: &str) -> VmSpec {
     let traffic = Traffic { policy: Some(policy.into()), ..Traffic::default() };
     VmSpec {
         networks: vec![NetworkSpec { addresses, traffic, ..NetworkSpec::default() }],
+        ..spec()
+    }
+}
+
+/// A VM of the first network whose guest believes what many others do.
+pub(crate) fn believing(gateway_mac: Option<Mac>) -> VmSpec {
+    let (ip, gateway) = ([172, 16, 0, 2].into(), Some([172, 16, 0, 1].into()));
+    let mac = Mac([2, 0, 0, 0, 0, 0xaa]);
+    let inner = InnerSpec { mac, ip, prefix: Some(30), gateway, gateway_mac };
+    VmSpec {
+        networks: vec![NetworkSpec { inner: Some(Box::new(inner)), ..NetworkSpec::default() }],
         ..spec()
     }
 }

@@ -6,6 +6,7 @@ use crate::config::{self, Flags, Settings};
 use crate::fuzz::Choices;
 use crate::model::document::Kept;
 use crate::model::expose::{Expose, Protocol};
+use crate::model::inner::InnerSpec;
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
@@ -126,6 +127,18 @@ fn wanted(choices: &mut Choices<'_>) -> Vec<NetworkSpec> {
     vec![first, second]
 }
 
+/// What a guest may take for its own: in its network, beside it, or impossible.
+fn inner(choice: u8) -> InnerSpec {
+    let beside = choice % 16 == 7;
+    InnerSpec {
+        mac: Mac([2, 0, 0, 0, 1, choice / 64]),
+        ip: if beside { [172, 16, 0, 2] } else { [10, 1, 0, choice / 16] }.into(),
+        prefix: beside.then_some(30),
+        gateway: beside.then(|| [172, 16, 0, 1].into()),
+        gateway_mac: (choice > 127).then_some(Mac([2, 0, 0, 0, 1, 0])),
+    }
+}
+
 /// Values that a configuration can declare, and some that it cannot.
 fn network(choices: &mut Choices<'_>) -> NetworkSpec {
     let mode = choices.one_of(&[Mode::Bridged, Mode::Dhcp, Mode::Vsock]);
@@ -143,6 +156,7 @@ fn network(choices: &mut Choices<'_>) -> NetworkSpec {
         addresses: if host % 8 == 5 { vec![[10, 1, 0, 13].into()] } else { Vec::new() },
         ip6: (host % 8 == 6).then(|| [0x2001, 0xdb8, 3, 0, 0, 0, 0, u16::from(host / 8)].into()),
         mac: is(4).then_some(Mac([2, 0, 0, 0, 0, host])),
+        inner: (host % 8 == 7).then(|| Box::new(inner(host))),
         mtu: is(5).then(|| 68 + u16::from(mtu) * 8),
         queues: is(6).then_some(2),
         traffic: Traffic {

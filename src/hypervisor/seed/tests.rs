@@ -31,6 +31,7 @@ fn record(nics: &[(Mode, Option<[u8; 4]>)], config: Value) -> Record {
         mac: Mac([2, 0, 0, 0, 0, at as u8]),
         ip: ip.map(Ipv4Addr::from),
         ip6: None,
+        inner: None,
         lease: None,
         exposed: Vec::new(),
         traffic: Traffic::default(),

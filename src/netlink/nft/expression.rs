@@ -32,6 +32,13 @@ const PAYLOAD_DREG: u16 = 1;
 const PAYLOAD_BASE: u16 = 2;
 const PAYLOAD_OFFSET: u16 = 3;
 const PAYLOAD_LEN: u16 = 4;
+const PAYLOAD_SREG: u16 = 5;
+const PAYLOAD_CSUM_TYPE: u16 = 6;
+const PAYLOAD_CSUM_OFFSET: u16 = 7;
+const PAYLOAD_CSUM_FLAGS: u16 = 8;
+/// `NFT_PAYLOAD_CSUM_INET`, and `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: that of TCP or UDP, too.
+const CSUM_INET: u32 = 1;
+const CSUM_PSEUDO_HEADER: u32 = 1;
 // NFTA_CMP_*.
 const CMP_SREG: u16 = 1;
 const CMP_OP: u16 = 2;
@@ -104,6 +111,8 @@ pub enum Meta {
     InBridge = 17,
     /// The protocol that an IP packet carries; a byte.
     Protocol = 16,
+    /// For whom a frame is, `PACKET_*` (linux/if_packet.h); a byte.
+    PacketType = 19,
 }
 
 /// `NFT_PAYLOAD_*`: where an offset counts from.
@@ -158,11 +167,11 @@ pub fn meta(writer: &mut Writer, key: Meta, register: u32) {
     });
 }
 
-/// Sets something about the packet to a word of the host.
-pub fn set_meta(writer: &mut Writer, key: Meta, value: u32) {
+/// Sets something about the packet.
+pub fn set_meta(writer: &mut Writer, key: Meta, value: &[u8]) {
     expression(writer, "immediate", |writer| {
         writer.attr_be32(IMMEDIATE_DREG, REG32_FIRST);
-        data_value(writer, IMMEDIATE_DATA, &value.to_ne_bytes());
+        data_value(writer, IMMEDIATE_DATA, value);
     });
     expression(writer, "meta", |writer| {
         writer.attr_be32(META_KEY, key as u32);
@@ -177,6 +186,48 @@ pub fn payload(writer: &mut Writer, base: Base, offset: u32, length: u32, regist
         writer.attr_be32(PAYLOAD_BASE, base as u32);
         writer.attr_be32(PAYLOAD_OFFSET, offset);
         writer.attr_be32(PAYLOAD_LEN, length);
+    });
+}
+
+/// Bytes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where the offset counts from.
+    pub base: Base,
+    /// Their offset.
+    pub offset: u32,
+    /// Their number.
+    pub length: u32,
+}
+
+/// The checksum over bytes of a packet (RFC 1071), which changes with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// There is none, or it stays.
+    None,
+    /// At this offset from the base of the bytes.
+    At(u32),
+    /// The same, and the bytes are an IP address: that of TCP or UDP changes, too.
+    WithTransport(u32),
+}
+
+/// Writes a register into the packet.
+pub fn store(writer: &mut Writer, place: Place, register: u32, checksum: Checksum) {
+    let (offset, flags) = match checksum {
+        Checksum::None => (None, 0),
+        Checksum::At(offset) => (Some(offset), 0),
+        Checksum::WithTransport(offset) => (Some(offset), CSUM_PSEUDO_HEADER),
+    };
+    expression(writer, "payload", |writer| {
+        writer.attr_be32(PAYLOAD_SREG, register);
+        writer.attr_be32(PAYLOAD_BASE, place.base as u32);
+        writer.attr_be32(PAYLOAD_OFFSET, place.offset);
+        writer.attr_be32(PAYLOAD_LEN, place.length);
+        if let Some(offset) = offset {
+            writer.attr_be32(PAYLOAD_CSUM_TYPE, CSUM_INET);
+            writer.attr_be32(PAYLOAD_CSUM_OFFSET, offset);
+            writer.attr_be32(PAYLOAD_CSUM_FLAGS, flags);
+        }
     });
 }
 
@@ -511,6 +562,8 @@ mod tests {
             Meta::InIndex => libc::NFT_META_IIF,
             Meta::InBridge => libc::NFT_META_BRI_IIFNAME,
             Meta::Protocol => libc::NFT_META_L4PROTO,
+            Meta::PacketType => libc::NFT_META_PKTTYPE,
+            CSUM_INET => libc::NFT_PAYLOAD_CSUM_INET,
             Base::Link => libc::NFT_PAYLOAD_LL_HEADER,
             Base::Network => libc::NFT_PAYLOAD_NETWORK_HEADER,
             Base::Transport => libc::NFT_PAYLOAD_TRANSPORT_HEADER,

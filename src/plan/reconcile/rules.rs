@@ -77,6 +77,9 @@ fn addresses(key: &Key) -> impl Iterator<Item = IpAddr> {
         | Value::Protocol(_)
         | Value::Port(_)
         | Value::Target(..)
+        | Value::TargetEther(_)
+        | Value::TargetIpv4(_)
+        | Value::TargetBytes(_)
         | Value::Rate(..)
         | Value::Bytes(_) => None,
     })

@@ -58,6 +58,7 @@ impl Host {
             mac: Mac::of_guest(&network.name, name),
             ip: Some(Ipv4Addr::from_bits(network.host_ip.to_bits() + 1 + u32::from(n))),
             ip6: None,
+            inner: None,
             lease: None,
             exposed: Vec::new(),
             traffic: Traffic::default(),
@@ -501,6 +502,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
         ip6: None,
         isolated: false,
         limits: Limits::default(),
+        inner: None,
     });
     let plan = attach_plan(&[host.port(0)], vec![], elements);
     let failure = execute(&mut fake, &plan).unwrap_err().to_string();

@@ -1,7 +1,8 @@
 //! The tables of volnet, and the elements of a VM in their sets.
 //!
 //! - `bridge volnet` ([`bridged`]) checks the frames of guests where they come in, and keeps
-//!   isolated guests apart.
+//!   isolated guests apart. It also translates between what a guest believes and what the network
+//!   knows ([`inner`]).
 //! - `ip volnet` ([`routed`]) connects the networks to the world, keeps them apart, and guards the
 //!   host from guests. `ip6 volnet` ([`routed6`]) does the same for IPv6. Exposed ports are maps
 //!   ([`mod@exposed`]).
@@ -21,11 +22,13 @@
 
 mod bridged;
 mod exposed;
+mod inner;
 mod policies;
 mod routed;
 mod routed6;
 
 pub use exposed::PRIORITY_DESTINATION_NAT;
+pub use inner::InnerPort;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -81,6 +84,8 @@ pub struct GuestPort<'a> {
     pub isolated: bool,
     /// Its limits for sending.
     pub limits: Limits,
+    /// What it believes, if that is something else.
+    pub inner: Option<InnerPort>,
 }
 
 /// All tables, with these elements and those of the networks in their sets.

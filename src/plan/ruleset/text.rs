@@ -136,8 +136,17 @@ pub(super) fn rule(rule: &Rule) -> String {
         Verdict::Translate { family: of, fields, map } => {
             format!("dnat {} to {} map @{map}", family(of), packet_fields(fields))
         }
+        Verdict::Rewrite { link, field, map } => rewrite(link, field, map),
+        Verdict::Deliver { map } => {
+            let rewrite = rewrite(PacketField::InLink, PacketField::EtherDestination, map);
+            format!("{rewrite} meta pkttype set host")
+        }
     });
     words.join(" ")
+}
+
+fn rewrite(link: PacketField, field: PacketField, map: &str) -> String {
+    format!("{} set {} map @{map}", packet_field(field), packet_fields(&[link, field]))
 }
 
 fn match_text(condition: &Match) -> String {
@@ -201,11 +210,15 @@ fn packet_field(field: PacketField) -> Cow<'static, str> {
         PacketField::ArpProtocolLength => "arp plen",
         PacketField::ArpSenderIp => "arp saddr ip",
         PacketField::ArpSenderEther => "arp saddr ether",
+        PacketField::ArpTargetIp => "arp daddr ip",
+        PacketField::ArpTargetEther => "arp daddr ether",
         PacketField::SourcePort => "th sport",
         PacketField::DestinationPort => "th dport",
         PacketField::IcmpType => "icmp type",
         PacketField::Icmp6Type => "icmpv6 type",
         PacketField::IgmpType => "igmp type",
+        PacketField::QuotedSource => "@th,160,32",
+        PacketField::QuotedDestination => "@th,192,32",
         PacketField::Bytes(bytes) => return Cow::Owned(bytes_text(bytes)),
     })
 }
@@ -223,11 +236,15 @@ fn bytes_text(Bytes { layer, offset, length }: Bytes) -> String {
 /// A value in the syntax of nft for its field.
 fn value_text(field: PacketField, value: u64) -> String {
     match field {
-        PacketField::IpSource | PacketField::IpDestination | PacketField::ArpSenderIp => {
-            Ipv4Addr::from_bits(value as u32).to_string()
-        }
+        PacketField::IpSource
+        | PacketField::IpDestination
+        | PacketField::ArpSenderIp
+        | PacketField::ArpTargetIp => Ipv4Addr::from_bits(value as u32).to_string(),
         PacketField::EtherType | PacketField::ArpProtocol => format!("{value:#06x}"),
-        PacketField::EtherDestination | PacketField::EtherSource | PacketField::ArpSenderEther => {
+        PacketField::EtherDestination
+        | PacketField::EtherSource
+        | PacketField::ArpSenderEther
+        | PacketField::ArpTargetEther => {
             let [_, _, mac @ ..] = value.to_be_bytes();
             Mac(mac).to_string()
         }
@@ -246,6 +263,8 @@ fn value_text(field: PacketField, value: u64) -> String {
         | PacketField::OutLink
         | PacketField::Ip6Source
         | PacketField::Ip6Destination
+        | PacketField::QuotedSource
+        | PacketField::QuotedDestination
         | PacketField::Bytes(_) => format!("{value:#x}"),
     }
 }
@@ -266,8 +285,10 @@ fn field_type(field: Field) -> Option<String> {
         Field::Port => "inet_service".into(),
         Field::Target => "ipv4_addr . inet_service".into(),
         Field::Target6 => "ipv6_addr . inet_service".into(),
+        Field::TargetEther => "ether_addr".into(),
+        Field::TargetIpv4 => "ipv4_addr".into(),
         Field::Rate(_) => return None,
-        Field::Bytes(bytes) => bytes_text(bytes),
+        Field::Bytes(bytes) | Field::TargetBytes(bytes) => bytes_text(bytes),
     })
 }
 
@@ -289,21 +310,25 @@ fn write_key(text: &mut String, key: &Key) {
     for (at, value) in key.iter().enumerate() {
         text.push_str(match value {
             _ if at == 0 => "",
-            Value::Target(..) => " : ",
+            Value::Target(..)
+            | Value::TargetEther(_)
+            | Value::TargetIpv4(_)
+            | Value::TargetBytes(_) => " : ",
             Value::Rate(..) => " ",
             _ => " . ",
         });
         // A String takes all that is written to it.
         let _ = match value {
             Value::Link(name) => write!(text, "\"{name}\""),
-            Value::Ether(mac) => write!(text, "{mac}"),
+            Value::Ether(mac) | Value::TargetEther(mac) => write!(text, "{mac}"),
             Value::Address(address) => write!(text, "{address}"),
+            Value::TargetIpv4(address) => write!(text, "{address}"),
             Value::Prefix(prefix) => write!(text, "{prefix}"),
             Value::Protocol(protocol) => write!(text, "{protocol}"),
             Value::Port(port) => write!(text, "{port}"),
             Value::Target(address, port) => write!(text, "{address} . {port}"),
             Value::Rate(unit, rate) => text.write_str(&rate_text(*unit, *rate)),
-            Value::Bytes(bytes) => {
+            Value::Bytes(bytes) | Value::TargetBytes(bytes) => {
                 text.push_str("0x");
                 bytes.iter().try_for_each(|byte| write!(text, "{byte:02x}"))
             }

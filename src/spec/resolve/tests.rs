@@ -230,6 +230,7 @@ fn the_configuration_wins() {
             ip: Some("10.1.0.9".parse().unwrap()),
             addresses: vec!["10.1.0.200".parse().unwrap()],
             ip6: Some("2001:db8::9".parse().unwrap()),
+            inner: None,
             mac: Some("02:00:00:00:00:09".parse().unwrap()),
             mtu: Some(1400),
             queues: Some(2),

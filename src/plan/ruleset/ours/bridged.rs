@@ -46,13 +46,16 @@
 //! send each other packets by way of the host, their gateway. Such a packet goes out to the port
 //! with a source address of the network that is not the host's, and is dropped there. That chain
 //! does not see frames from port to port, so it does not affect other guests.
+//!
+//! **A guest with an inner identity** is held to that: it is the one in `guests` and `macs`. Behind
+//! these rules, [`super::inner`] gives its frames the outer addresses.
 
 use std::net::Ipv6Addr;
 
 use super::{
     Bytes, Element, Family, Field, GUEST, GuestPort, Hook, ICMP6, IGMP, Layer, Match,
     NetworkConfig, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict,
-    filter, is, is_not, masked, of_prefix, outside, prefixes, prefixes6, rule, set, within,
+    filter, inner, is, is_not, masked, of_prefix, outside, prefixes, prefixes6, rule, set, within,
 };
 use crate::model::limits::Rate;
 
@@ -64,9 +67,9 @@ const PRIORITY_FILTER_OTHER: i32 = 200;
 const PRIORITY_NAT_SOURCE: i32 = 300;
 
 /// `ETH_P_IP` (linux/if_ether.h).
-const IPV4: Match = is(PacketField::EtherType, 0x0800);
+pub(super) const IPV4: Match = is(PacketField::EtherType, 0x0800);
 /// `ETH_P_ARP`.
-const ARP: Match = is(PacketField::EtherType, 0x0806);
+pub(super) const ARP: Match = is(PacketField::EtherType, 0x0806);
 /// `ETH_P_IPV6`.
 const IPV6: Match = is(PacketField::EtherType, 0x86dd);
 /// 01:80:c2:00:00:00 to :0f, which no bridge forwards (IEEE 802.1Q, 8.6.3).
@@ -227,7 +230,13 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
         elements: Vec::new(),
     };
     let limiting = |name, key| Set { kind: SetKind::Limiting, ..set(name, key, Vec::new()) };
-    Table {
+    let [prerouting, output, postrouting] = [
+        filter("prerouting", Hook::Prerouting, PRIORITY_FIRST, from_guests()),
+        filter("output", Hook::Output, PRIORITY_FILTER_OTHER, from_host()),
+        filter("postrouting", Hook::Postrouting, PRIORITY_NAT_SOURCE, to_guests()),
+    ];
+    let [outward, inward] = inner::chains();
+    let mut table = Table {
         family: Family::Bridge,
         name: TABLE,
         owned,
@@ -248,23 +257,25 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
             prefixes6("subnets6", networks.iter().copied()),
             set("hosts6", &[Field::Ipv6], hosts6.collect()),
         ],
-        chains: vec![
-            filter("prerouting", Hook::Prerouting, PRIORITY_FIRST, from_guests()),
-            filter("output", Hook::Output, PRIORITY_FILTER_OTHER, from_host()),
-            filter("postrouting", Hook::Postrouting, PRIORITY_NAT_SOURCE, to_guests()),
-        ],
-    }
+        chains: vec![prerouting, outward, output, postrouting, inward],
+    };
+    table.sets.extend(inner::sets());
+    table
 }
 
 /// The elements of a guest.
 pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     let link = || Value::Link(guest.tap.to_string());
+    let (inside, ip) = match guest.inner {
+        Some(inner) => (inner.mac, Some(inner.ip)),
+        None => (guest.mac, guest.ip),
+    };
     let mac = || {
-        let (first, rest) = guest.mac.0.split_at(PART.into());
+        let (first, rest) = inside.0.split_at(PART.into());
         vec![link(), Value::Bytes(first.to_vec()), Value::Bytes(rest.to_vec())]
     };
-    let usable = guest.ip.iter().chain(guest.addresses);
-    let own = usable.map(|ip| vec![link(), Value::Ether(guest.mac), Value::Address((*ip).into())]);
+    let usable = ip.iter().chain(guest.addresses);
+    let own = usable.map(|ip| vec![link(), Value::Ether(inside), Value::Address((*ip).into())]);
     let mut keys = vec![("ports", vec![link()])];
     if guest.antispoof {
         keys.push(("macs", mac()));
@@ -285,6 +296,9 @@ pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     keys.extend(guest.limits.bytes().map(|bytes| ("limited", rate(Unit::Bytes, bytes))));
     keys.extend(guest.limits.packets().map(|packets| ("paced", rate(Unit::Packets, packets))));
     keys.extend(guest.isolated.then(|| ("isolated", vec![link()])));
+    if let Some((inner, ip)) = guest.inner.zip(guest.ip) {
+        keys.extend(inner::keys(&inner, &link(), guest.mac, ip));
+    }
     let element = |(set, key): (&'static str, Vec<Value>)| Element {
         family: Family::Bridge,
         table: TABLE,
