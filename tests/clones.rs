@@ -208,6 +208,13 @@ fn a_clone_may_believe_in_another_subnet() {
             assert_eq!(ask(two, &one_ip), Some(two_ip.clone()));
             assert_eq!(ask(two, WORLD_IP).as_deref(), Some(HOST));
         }
+        // Who looks it over finds it as it is.
+        let found =
+            daemon.call("Doctor", json!({ "name": "one" }))["parameters"]["findings"].take();
+        let of_guest = |finding: &&Value| finding["check"] == "guest";
+        let of_guest: Vec<&Value> = found.as_array().unwrap().iter().filter(of_guest).collect();
+        let good = of_guest.iter().all(|finding| finding["level"] == "ok");
+        assert!(!of_guest.is_empty() && good, "{found}");
         // It asks the gateway for names, and for its address.
         let named = one.space.command("python3").args(["-c", ASK_NAME]).output().expect("python3");
         assert_eq!(String::from_utf8_lossy(&named.stdout).trim(), two_ip, "{}", daemon.log());

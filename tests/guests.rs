@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use serde_json::{Value, json};
 
-use lab::{Lab, UPLINK_IP, WORLD_IP, WORLD_PORT};
+use lab::{Lab, UPLINK_IP, WORLD_IP, WORLD_PORT, guest_file};
 
 /// Checks that a hypervisor is nobody, and that its tap was handed to it.
 fn assert_has_no_rights(pid: &Value) {
@@ -574,4 +574,78 @@ fn the_console_is_used_through_a_terminal() {
     shows("back 2");
     tmux(&["kill-server"]);
     assert_eq!(lab.vm("shell")["status"], "running", "the console's end is not the guest's");
+}
+
+/// Has a hypervisor save its guest into a file, by its monitor, and go on.
+const SAVE: &str = r#"
+import socket, sys
+monitor = socket.socket(socket.AF_UNIX)
+monitor.settimeout(60)
+monitor.connect(sys.argv[1])
+def order(line):
+    monitor.sendall(line.encode() + b"\n")
+    said = b""
+    # The line comes back, and after it a prompt.
+    while not said.endswith(b"(qemu) ") or b"\n" not in said:
+        said += monitor.recv(4096)
+while not monitor.recv(4096).endswith(b"(qemu) "):
+    pass
+order(f'migrate "exec:cat > {sys.argv[2]}"')
+order("cont")
+"#;
+
+/// Sends so many bytes to port 7000 of an address.
+const POUR: &str = r#"
+import socket, sys
+peer = socket.create_connection((sys.argv[1], 7000), 30)
+peer.sendall(bytes(int(sys.argv[2])))
+"#;
+
+#[test]
+fn guests_of_one_snapshot_work_beside_the_original() {
+    let mut lab = Lab::new();
+    let inner = "02:aa:aa:aa:aa:aa,172.16.0.2/30,gateway=172.16.0.1";
+    let at = |lab: &Lab, file: &str| lab.folder().join(file).to_str().expect("UTF-8").to_string();
+    let (monitor, saved) = (at(&lab, "monitor"), at(&lab, "saved"));
+    let begin = |lab: &mut Lab, name: &str, more: &[&str]| {
+        lab.volnet(&["create", name, "--inner", inner]);
+        let (kernel, initramfs) = (guest_file("vmlinux"), guest_file("initramfs"));
+        let socket = lab.socket();
+        let mut command =
+            vec![env!("CARGO_BIN_EXE_volnet"), "exec", "--socket", &socket, name, "--"];
+        command.extend("qemu-system-x86_64 -machine q35,accel=tcg -m 128 -nodefaults".split(' '));
+        command.extend("-display none -serial stdio -netdev tap,id=net0,fd={fd}".split(' '));
+        command.extend(["-device", "virtio-net-pci,netdev=net0,mac={mac},romfile="]);
+        command.extend(["-kernel", &kernel, "-initrd", &initramfs, "-append"]);
+        command.push("console=ttyS0 quiet {kernel_args} volnet.do=ping:gateway,sink:7000,hold");
+        command.extend(more);
+        lab.spawn(&command, name);
+    };
+    let says = |lab: &Lab, name: &str, text: &str| {
+        lab.wait_for(&format!("{name} to say {text:?}"), || {
+            lab.output_of(name).contains(text).then_some(())
+        });
+    };
+    begin(&mut lab, "origin", &["-monitor", &format!("unix:{monitor},server=on,wait=off")]);
+    says(&lab, "origin", "ping 172.16.0.1: ok");
+    says(&lab, "origin", "sink 7000");
+    lab.on_host(&["python3", "-c", SAVE, &monitor, &saved]);
+
+    let clones = ["clone1", "clone2", "clone3"];
+    for name in clones {
+        begin(&mut lab, name, &["-incoming", &format!("exec:cat {saved}")]);
+    }
+    let names = ["origin", "clone1", "clone2", "clone3"];
+    let addresses = names.map(|name| lab.vm(name)["ip"].as_str().expect("an address").to_string());
+    for (name, ip) in names.iter().zip(&addresses) {
+        assert_eq!(lab.vm(name)["inner"]["ip"], "172.16.0.2");
+        lab.wait_for(&format!("{name} at {ip}"), || {
+            lab.try_on_host(&["ping", "-q", "-c", "1", "-W", "1", ip]).ok()
+        });
+    }
+    // Each gets its own: the addresses are apart outside, and one inside.
+    for (bytes, (name, ip)) in (1..).map(|n| n * 100_000).zip(names.iter().zip(&addresses)) {
+        lab.on_host(&["python3", "-c", POUR, ip, &bytes.to_string()]);
+        says(&lab, name, &format!("sunk 7000: {bytes}"));
+    }
 }

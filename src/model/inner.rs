@@ -5,10 +5,10 @@
 //! ports, names and counters. The rules of the bridge translate between the two
 //! (`crate::plan::ruleset`), so the guest need not be changed.
 //!
-//! An [`InnerSpec`] is what somebody asks for, of a VM or of a network for all its VMs. An [`Inner`]
-//! is complete. It is chosen when the VM is made and does not follow the settings afterwards,
-//! because the guest does not follow them. [`Identity`] is what a guest is told, whether it has an
-//! inner identity or not.
+//! An [`InnerSpec`] is what somebody asks for, of a VM or of a network for all its VMs. An
+//! [`Inner`] is complete. It is chosen when the VM is made and does not follow the settings
+//! afterwards, because the guest does not follow them. [`Identity`] is what a guest is told,
+//! whether it has an inner identity or not.
 
 use std::net::{IpAddr, Ipv4Addr};
 

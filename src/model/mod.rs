@@ -5,8 +5,9 @@
 //! [`mode`], [`kernel_args`]), the networks of the host ([`net`]), what was asked for of a VM
 //! ([`spec`], [`document`], [`run_as`], [`budget`]) and what it may do with its network
 //! ([`traffic`], [`policy`], [`limits`], [`expose`]), what is written of it ([`record`], [`nic`]),
-//! what its guest believes ([`inner`]), what guests that ask for their address get ([`lease`]), the time ([`clock`]), what is asked and
-//! answered ([`request`], [`view`]), and what can go wrong ([`error`]).
+//! what its guest believes ([`inner`]), what guests that ask for their address get ([`lease`]), the
+//! time ([`clock`]), what is asked and answered ([`request`], [`view`]), and what can go wrong
+//! ([`error`]).
 
 pub mod budget;
 pub mod clock;

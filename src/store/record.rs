@@ -118,9 +118,9 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Reads a file of any format that was ever written. Each format has an arm; the last is
-/// [`FORMAT`]. `upgrade` turns the contents of format 1 into those of format 2. Formats 3 and 4 have
-/// more fields, which are left out where they say nothing, so each file of format 2 or 3 reads as
-/// one of them.
+/// [`FORMAT`]. `upgrade` turns the contents of format 1 into those of format 2. Formats 3 and 4
+/// have more fields, which are left out where they say nothing, so each file of format 2 or 3 reads
+/// as one of them.
 fn decode<T: for<'a> Deserialize<'a>>(
     bytes: &[u8],
     upgrade: impl Fn(&mut Value),

@@ -223,7 +223,8 @@ impl Lab {
         &self.folder
     }
 
-    fn socket(&self) -> String {
+    /// The daemon's socket.
+    pub(crate) fn socket(&self) -> String {
         format!("{}/run/volnet.sock", self.folder.display())
     }
 

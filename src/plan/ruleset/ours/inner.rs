@@ -13,13 +13,13 @@
 //! the VM has outside. All other frames see one look-up, which fails.
 //!
 //! **Whoever has its inner addresses outside** is hidden from the guest: the guest would take him
-//! for itself or for its gateway, answer for him, or give its address up. Frames from him and to him
-//! are dropped on their way to the guest, and so are frames to the guest's inner Ethernet address,
-//! which the bridge floods.
+//! for itself or for its gateway, answer for him, or give its address up. Frames from him and to
+//! him are dropped on their way to the guest, and so are frames to the guest's inner Ethernet
+//! address, which the bridge floods.
 //!
 //! **Errors of ICMP** quote the packet that they are about, whose addresses the receiver compares
-//! with its sockets. They are translated with the checksum of the quoted header. That leaves the sum
-//! of the whole message as it was, so its own checksum stays right. nft(8) writes such a field
+//! with its sockets. They are translated with the checksum of the quoted header. That leaves the
+//! sum of the whole message as it was, so its own checksum stays right. nft(8) writes such a field
 //! without a checksum: in a table that is made of the text, errors are translated wrong.
 //!
 //! **The gateway** has an address in the guest's prefix, which stands for the outer gateway, and an
