@@ -217,7 +217,34 @@ fn a_kvm_that_hypervisors_may_not_open_is_told() {
     }
 }
 
-/// Firecracker alone opens its tap by name.
+/// Firecracker opens its tap by name, and so do templates with `{tap}`.
+#[test]
+fn check_tells_whose_guests_do_not_run_without_the_tun_device() {
+    in_namespace(|| {
+        let template = |args: Value| json!({ "program": "sleep", "args": args });
+        let daemon = Daemon::configured(&json!({
+            "hypervisor_user": "nobody",
+            "hypervisors": {
+                "firecracker": { "program": vmm_program("firecracker") },
+                "named": template(json!(["9", ["{tap}"]])),
+                "open": template(json!(["9", ["{tap}", "{fd}"]])),
+                "absent": { "program": "no-such-program", "args": [["{tap}"]] },
+            }
+        }));
+        copy_devices(&daemon.folder);
+        let tun = |mode: u32| {
+            put_device(TUN.0, TUN.1, mode, 0);
+            let mut findings = daemon.call("Check", json!({}))["parameters"]["findings"].take();
+            let findings = findings.as_array_mut().expect("findings");
+            let found = findings.iter_mut().find(|it| it["check"] == TUN.0).expect("the device");
+            (found["level"].take(), found["message"].take())
+        };
+        let named = "user nobody may not open it: guests of named, firecracker do not run";
+        assert_eq!(tun(0o600), (json!("warning"), json!(named)));
+        assert_eq!(tun(0o666), (json!("ok"), json!("it can be opened")));
+    });
+}
+
 #[test]
 fn a_tun_device_that_firecracker_may_not_open_is_told() {
     in_namespace(|| {

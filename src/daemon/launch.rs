@@ -171,20 +171,29 @@ impl Launcher {
         findings
     }
 
-    /// volnet makes taps with this device, and Firecracker opens its tap with it.
+    /// volnet makes taps with this device, and some hypervisors open their taps with it.
     fn check_tun(&self) -> Finding {
         if let Err(error) = can_open(user::TUN) {
             let message = format!("{error}: volnet cannot make taps");
             let hint = Some("load the module tun".into());
             return Finding { check: user::TUN.into(), level: Level::Error, message, hint };
         }
-        let program = self.options.program(FIRECRACKER);
-        let by_name = program.is_ok_and(|program| inputs::find_program(program).is_ok());
-        let consequence = "guests of Firecracker do not run, because it opens its tap by name";
-        match by_name {
-            true => self.device(user::TUN, Ok(()), consequence),
-            false => device_is_well(user::TUN),
+        let named = self.open_taps_by_name().join(", ");
+        match named.is_empty() {
+            true => device_is_well(user::TUN),
+            false => self.device(user::TUN, Ok(()), &format!("guests of {named} do not run")),
         }
+    }
+
+    /// The hypervisors of this host that open their taps by name.
+    fn open_taps_by_name(&self) -> Vec<&str> {
+        let templates = self.options.templates.iter().filter(|it| it.opens_tap_by_name());
+        let programs = templates.map(|it| (it.name(), Ok(it.program())));
+        let programs = programs.chain([(FIRECRACKER, self.options.program(FIRECRACKER))]);
+        let here = programs.filter(|(_, program)| {
+            program.as_ref().is_ok_and(|program| inputs::find_program(program).is_ok())
+        });
+        here.map(|(name, _)| name).collect()
     }
 
     /// Whether hypervisors can open a device, with their rights. `opened` is whether volnet can.

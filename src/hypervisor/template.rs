@@ -112,11 +112,11 @@ impl Template {
                 }
             }
         }
-        let names = groups.iter().any(|group| mentions(group, |word| word == "control"));
-        if names != protocol.is_some() {
+        let template = Template { name, program, groups, protocol };
+        if template.mentions(|word| word == "control") != template.protocol.is_some() {
             return Err("`control` and an argument with {control} go together".into());
         }
-        Ok(Template { name, program, groups, protocol })
+        Ok(template)
     }
 
     /// Its name.
@@ -131,7 +131,17 @@ impl Template {
 
     /// Whether it gets its taps open.
     pub fn takes_open_tap(&self) -> bool {
-        self.groups.iter().any(|group| mentions(group, |word| matches!(word, "fd" | "fds")))
+        self.mentions(|word| matches!(word, "fd" | "fds"))
+    }
+
+    /// Whether it opens its taps itself, by their names.
+    pub fn opens_tap_by_name(&self) -> bool {
+        !self.takes_open_tap() && self.mentions(|word| word == "tap")
+    }
+
+    /// Whether one of the arguments has such a word.
+    fn mentions(&self, is: impl Fn(&str) -> bool) -> bool {
+        self.groups.iter().any(|group| mentions(group, &is))
     }
 
     /// The arguments: each group is filled in or left out.
