@@ -125,6 +125,17 @@ fn clones_are_reached_at_addresses_of_their_own_and_know_only_one() {
         let _namesakes = serve(&namesake.space, 80);
         assert_eq!(ask(Some(&namesake.space), "tcp", &one_ip, 80), None);
         assert_eq!(ask(Some(&other.space), "tcp", INNER_IP, 80), Some(other_ip));
+        // Whether somebody else has its address, it asks with the address that it has outside.
+        let probed = one.space.command("python3").args(["-c", PROBE, INNER_IP, GATEWAY]).output();
+        let probed = probed.expect("python3 runs");
+        assert_eq!(String::from_utf8_lossy(&probed.stdout), "nobody has it\n", "{probed:?}");
+        send(
+            &one.space,
+            &[ethernet(BROADCAST, INSIDE.0, ARP, &arp(ARP_REQUEST, INSIDE, INSIDE.1, &[]))],
+        );
+        assert!(other.reaches(&one_ip), "what was announced before is read");
+        let neighbour = other.space.run(&format!("ip neigh show {INNER_IP}"));
+        assert!(neighbour.contains(scene.vms[2]["mac"].as_str().unwrap()), "{neighbour}");
         let links = one.space.run("ip -o addr show dev eth0") + &one.space.run("ip -o link");
         assert!(links.contains(INNER_IP) && links.contains(INNER_MAC), "{links}");
     });
@@ -234,6 +245,23 @@ fn a_clone_may_believe_in_another_subnet() {
 }
 
 #[test]
+fn isolated_clones_do_not_reach_each_other_by_their_gateway_either() {
+    in_namespace(|| {
+        run("ip link set lo up");
+        let _world = Space::world();
+        let daemon = Daemon::configured(&json!({ "networks": [{
+            "name": "default", "bridge": "vbr0", "subnet": "192.168.127.0/24", "isolated": true,
+            "inner": { "mac": INNER_MAC, "ip": "172.16.0.2/30", "gateway": "172.16.0.1" },
+        }] }));
+        let vms = [create(&daemon, "one", json!({})), create(&daemon, "two", json!({}))];
+        let [one, two] = [Guest::of(&vms[0]), Guest::of(&vms[1])];
+        assert!(one.reaches(WORLD_IP) && two.reaches(WORLD_IP), "{}", daemon.log());
+        assert!(!one.reaches(&ip(&vms[1])) && !two.reaches(&ip(&vms[0])));
+        assert!(try_run(&format!("ping -q -c 1 -W 2 {}", ip(&vms[0]))).0, "the host");
+    });
+}
+
+#[test]
 fn a_guest_that_knows_its_gateway_from_another_host_is_not_deaf() {
     in_namespace(|| {
         run("ip link set lo up");
@@ -268,6 +296,29 @@ server.settimeout(10)
 server.connect(("172.16.0.1", 53))
 server.send(b"\0\1\1\0\0\1\0\0\0\0\0\0\3two\6volnet\0\0\1\0\1")
 print(socket.inet_ntoa(server.recv(512)[-4:]))
+"#;
+
+/// Probes an address by ARP (RFC 5227), asks for the gateway then, and says who has answered.
+const PROBE: &str = r#"
+import socket, sys
+own, gateway = map(socket.inet_aton, sys.argv[1:])
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x806))
+link.bind(("eth0", 0x806))
+link.settimeout(10)
+mac = link.getsockname()[4]
+def ask(sender, target):
+    header = bytes([0, 1, 8, 0, 6, 4, 0, 1])
+    link.send(b"\xff" * 6 + mac + b"\x08\x06" + header + mac + sender + bytes(6) + target)
+ask(bytes(4), own)
+ask(own, gateway)
+while True:
+    frame, (_, _, kind, *_) = link.recvfrom(2048)
+    if kind != 4 and frame[20:22] == b"\0\2":
+        if frame[28:32] == own:
+            print("somebody has it")
+        elif frame[28:32] == gateway:
+            print("nobody has it")
+            break
 "#;
 
 /// Writes the frames of its input, in hexadecimal, to `eth0`.

@@ -47,7 +47,7 @@ const ETHERS: &[Field] = &[Field::Link, Field::Ether, Field::TargetEther];
 const ADDRESSES: &[Field] = &[Field::Link, Field::Ipv4, Field::TargetIpv4];
 const QUOTES: &[Field] = &[Field::Link, Field::Bytes(QUOTED), Field::TargetBytes(QUOTED)];
 
-/// Not the first fragment (RFC 791): it has no header of ICMP.
+/// No later fragment (RFC 791): those have no header of ICMP.
 const WHOLE_OR_FIRST: Match = masked(PacketField::IpFragment, 0x1fff, 0);
 /// Destination unreachable and time exceeded (RFC 792).
 const UNREACHABLE_OR_LATE: Match = masked(PacketField::IcmpType, 0xf7, 3);
