@@ -80,6 +80,7 @@ fn links_are_made_changed_and_removed() {
             ip: None,
             ip6: None,
             inner: None,
+            claimed: Vec::new(),
             lease: None,
             exposed: Vec::new(),
             traffic: Traffic::default(),

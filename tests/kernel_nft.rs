@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use common::{in_namespace, run, try_run};
 use volnet::model::expose::{Expose, Protocol};
@@ -44,6 +44,8 @@ fn guests(count: u32) -> Vec<Element> {
             };
             let addresses =
                 &[Ipv4Addr::from_bits(0x0a0f_0000 + number % 2)][..(number % 2) as usize];
+            let made = [Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(number) << 40)];
+            let claimed = if ip6.is_some() { &made[..] } else { &[] };
             let guest = GuestPort {
                 tap,
                 mac,
@@ -52,6 +54,7 @@ fn guests(count: u32) -> Vec<Element> {
                 asks_others,
                 antispoof,
                 ip6,
+                claimed,
                 isolated,
                 limits,
                 inner: ip.filter(|_| number % 3 == 2).map(|_| INNER),

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use common::guest::Guest;
 use common::{in_namespace, run};
@@ -101,7 +101,7 @@ fn nothing_is_let_through_but_whole_datagrams_for_a_dhcp_server() {
 }
 
 #[test]
-fn of_ipv6_only_questions_for_a_router_and_for_dhcp_are_let_through() {
+fn of_ipv6_only_questions_for_a_router_and_dhcp_and_claims_are_let_through() {
     in_namespace(|| {
         bridge();
         let guest = guest("vttap-web", 1);
@@ -109,6 +109,7 @@ fn of_ipv6_only_questions_for_a_router_and_for_dhcp_are_let_through() {
         let own = guest.mac.link_local();
         let router = || ndp::fuzz::ask(guest.mac, own, &[0; 4]);
         let server = || dhcp6::fuzz::ask(guest.mac, b"solicit");
+        let claim = || ndp::fuzz::claim(guest.mac, Ipv6Addr::UNSPECIFIED, own);
         let changed = |mut frame: Vec<u8>, at: usize, bytes: &[u8]| {
             frame[at..at + bytes.len()].copy_from_slice(bytes);
             frame
@@ -120,9 +121,10 @@ fn of_ipv6_only_questions_for_a_router_and_for_dhcp_are_let_through() {
             tagged
         };
         let bad = [
-            // The types of an advertisement and of neighbour discovery, and another port.
+            // The types of advertisements, a question to one neighbour, and another port.
             changed(router(), 54, &[134]),
-            changed(router(), 54, &[135]),
+            changed(claim(), 54, &[136]),
+            changed(claim(), 0, &BRIDGE.0),
             changed(server(), 56, &[2, 34]),
             // TCP, and options before the message.
             changed(server(), 20, &[6]),
@@ -130,7 +132,7 @@ fn of_ipv6_only_questions_for_a_router_and_for_dhcp_are_let_through() {
             changed(router(), 0, &[2, 0, 0, 0, 0, 3]),
             tagged,
         ];
-        let good = [router(), server(), to_bridge];
+        let good = [router(), server(), to_bridge, claim()];
         for (good, bad) in good.iter().cycle().zip(&bad) {
             guest.send(bad);
             guest.send(good);

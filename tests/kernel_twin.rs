@@ -382,6 +382,7 @@ fn elements(count: usize, limit: usize) -> Vec<Element> {
             asks_others: false,
             antispoof,
             ip6: None,
+            claimed: &[],
             isolated,
             limits,
             inner: (number == 1).then_some(INNER),

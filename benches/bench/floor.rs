@@ -190,6 +190,7 @@ impl Vm {
                 asks_others: false,
                 antispoof: true,
                 ip6: None,
+                claimed: &[],
                 isolated: false,
                 limits: Limits::default(),
                 inner: None,

@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 34] = [
+const VM_FIELDS: [&str; 35] = [
     "name",
     "mode",
     "status",
@@ -18,6 +18,7 @@ const VM_FIELDS: [&str; 34] = [
     "gateway",
     "addresses",
     "ip6",
+    "claimed",
     "mac",
     "inner",
     "mtu",
@@ -65,7 +66,7 @@ fn fields(of: &Value) -> impl Iterator<Item = (&'static str, String)> {
         .filter(|field| !matches!(&of[*field], Value::Null))
         .map(|field| match field {
             "created_at" | "started_at" => (field, time(&of[field])),
-            "addresses" => (field, listed(&of[field])),
+            "addresses" | "claimed" => (field, listed(&of[field])),
             "expose" => (field, exposed(&of[field])),
             "limits" => (field, limits(&of[field])),
             "budget" => (field, budget(&of[field])),
@@ -277,6 +278,7 @@ mod tests {
             ], "mac": "02:5a:00:11:22:33", "ip": "192.168.127.2",
             "netmask": "255.255.255.0", "gateway": "192.168.127.1", "mtu": 1500, "cid": 3,
             "addresses": ["192.168.127.200", "192.168.127.201"],
+            "claimed": ["fe80::7", "fd00::7"],
             "kernel_args": "ip=192.168.127.2::192.168.127.1:255.255.255.0:web:eth0:off",
             "ephemeral": false, "hypervisor": "qemu", "pid": 4711, "kvm": false, "exit_code": null,
             "exit_signal": null, "last_error": null, "restarts": 0,
@@ -294,6 +296,7 @@ ip           192.168.127.2
 netmask      255.255.255.0
 gateway      192.168.127.1
 addresses    192.168.127.200,192.168.127.201
+claimed      fe80::7,fd00::7
 mac          02:5a:00:11:22:33
 mtu          1500
 limits       --rx 100 --pps 5000

@@ -294,7 +294,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         if let Some(at) = vm.named {
             say(well("names", format!("the guest was last answered {} ago", since(at, now))));
         }
-        let (mut denied, addresses) = (0, nic.addresses().collect::<Vec<_>>());
+        let (mut denied, addresses) = (0, nic.all_addresses().collect::<Vec<_>>());
         for counted in self.network.counted()? {
             let own = !counted.allowed && addresses.contains(&counted.address);
             denied += if own { counted.packets } else { 0 };

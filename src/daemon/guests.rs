@@ -11,6 +11,7 @@ use crate::dhcp::{DhcpQuery, Handled, handle};
 use crate::dhcp6::{self, Dhcp6Query};
 use crate::dns::resolvers::{self, Resolver};
 use crate::engine::advertise::Gateway;
+use crate::engine::claim::Claimed;
 use crate::engine::names::Unheard;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
@@ -18,7 +19,7 @@ use crate::model::lease::{Claim, Guest};
 use crate::model::mac::Mac;
 use crate::model::net::{Dhcp, Dns, NetworkConfig};
 use crate::model::view::{Finding, Level};
-use crate::ndp::{Advertisement, Solicitation};
+use crate::ndp::{self, Advertisement, Solicitation};
 use crate::network::Network;
 use crate::packet::{self, arp};
 use crate::store::storage::Storage;
@@ -74,13 +75,17 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Some((guest.nic.ifindex?, reply.frame(&guest, &query, &servers)))
     }
 
-    /// The same for IPv6. Nothing is written: what a guest is told follows from its record.
+    /// The same for IPv6. What a guest is told follows from its record. Only an address that it
+    /// claims is written.
     fn guest_asks_by_ipv6(
         &mut self,
         network: &str,
         frame: &[u8],
         now: Now,
     ) -> Option<(u32, Vec<u8>)> {
+        if let Ok(claim) = ndp::Claim::read(frame) {
+            return self.guest_claims(network, claim, now);
+        }
         match Solicitation::read(frame) {
             Ok(asked) => {
                 let (link, frame) =
@@ -101,6 +106,24 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 })
             }
         }
+    }
+
+    /// Handles the claim of an address. A guest that cannot have the address is told so.
+    fn guest_claims(
+        &mut self,
+        network: &str,
+        claim: ndp::Claim,
+        now: Now,
+    ) -> Option<(u32, Vec<u8>)> {
+        match self.engine.claim(network, claim.mac, claim.address, now) {
+            Claimed::Given(decision) => drop(self.carry_out(*decision, now)),
+            Claimed::Refused if claim.tentative => {
+                let told = |guest: &Guest<'_>, _: &[IpAddr]| Ok(claim.refusal(guest.network.mac));
+                return self.answer_guest(network, claim.mac, now, told);
+            }
+            Claimed::Refused | Claimed::Nothing => {}
+        }
+        None
     }
 
     /// The answer to the guest of a network with this Ethernet address, as far as its rate allows,

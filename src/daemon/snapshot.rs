@@ -61,7 +61,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             .vms()
             .enumerate()
             .flat_map(|(vm, it)| it.record.nics.iter().enumerate().map(move |it| (vm, it)))
-            .flat_map(|(vm, (nic, it))| it.addresses().map(move |address| (address, (vm, nic))))
+            .flat_map(|(vm, (nic, it))| it.all_addresses().map(move |address| (address, (vm, nic))))
             .collect();
         for Counted { address, allowed, packets, bytes } in counted {
             let Some((vm, nic)) = owners.get(&address) else { continue };

@@ -384,6 +384,7 @@ impl Engine {
             addresses: spec.addresses.clone(),
             ip6: nic.ip6,
             inner: nic.inner.clone(),
+            claimed: nic.claimed.clone(),
             mtu: spec.mtu.unwrap_or(network.mtu),
             policy: Some(traffic.policy.into()),
             limits: Some(Box::new(traffic.limits.in_force())),
@@ -430,7 +431,7 @@ impl Engine {
             Some(mut vm) => {
                 let still = vm.life.tickets();
                 waiting.retain(|ticket| !still.contains(ticket));
-                self.take_lease_back(&vm.record);
+                self.take_addresses_back(&vm.record);
                 self.agenda.timed.insert(name.clone());
                 if decision.act == Some(Act::Spawn) {
                     // Written with the next change.

@@ -11,7 +11,7 @@ use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::is_guarded;
 use crate::model::net::{Dhcp, NetworkConfig};
-use crate::model::nic::{Nic, NicName};
+use crate::model::nic::{Nic, NicName, is_routed};
 use crate::model::prefix::Prefix;
 use crate::model::record::Record;
 use crate::model::spec::NetworkSpec;
@@ -136,10 +136,8 @@ impl Engine {
         let mut forgotten: Plan = gone.iter().filter_map(Op::forget_flows).collect();
         let (mut shaped, mut routes) = (Plan::new(), Plan::new());
         for (had, has) in self.desired_ports(before).zip(self.desired_ports(after)) {
-            if had.address != has.address {
-                forgotten.extend(had.forget(Handover::Released));
-                forgotten.extend(has.forget(Handover::Assigned));
-            }
+            forgotten.extend(had.forget(&has, Handover::Released));
+            forgotten.extend(has.forget(&had, Handover::Assigned));
             shaped.extend(has.shape(had.shaping));
             let (gone, new) = (had.routes(), has.routes());
             let lost = gone.iter().filter(|route| !new.contains(route)).cloned();
@@ -196,6 +194,8 @@ impl Engine {
         let mut elements = Vec::new();
         for address in nic.addresses() {
             elements.extend(ruleset::exposed(address, &nic.exposed));
+        }
+        for address in nic.all_addresses().filter(|address| is_routed(*address)) {
             elements.extend(ruleset::policy(address, traffic.policy));
         }
         if !self.is_guarded() {
@@ -209,6 +209,7 @@ impl Engine {
             asks_others: spec.mode == Mode::Dhcp && network.dhcp == Dhcp::External,
             antispoof: traffic.antispoof,
             ip6: nic.ip6,
+            claimed: &nic.claimed,
             isolated: traffic.isolated,
             limits: traffic.limits,
             inner: nic.inner.as_deref().map(|inner| inner_port(inner, network)),

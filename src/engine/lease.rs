@@ -25,14 +25,14 @@ use crate::model::record::Record;
 use crate::model::view::EventKind;
 
 /// The limit for a guest's changes of its lease. Each is a write to the disk.
-const CHANGES: Bound = Bound { at_once: 12, every_ms: 5_000 };
+pub(super) const CHANGES: Bound = Bound { at_once: 12, every_ms: 5_000 };
 /// The limit for a guest's messages that are answered, including changes. A DHCP client sends a few
 /// when it starts, and then one in some minutes.
 const ANSWERS: Bound = Bound { at_once: 30, every_ms: 1_000 };
 
 /// A limit: a burst, and after that one more per interval in milliseconds.
 #[derive(Clone, Copy, Debug)]
-struct Bound {
+pub(super) struct Bound {
     at_once: u64,
     every_ms: u64,
 }
@@ -45,7 +45,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    fn allows(&mut self, bound: Bound, now: Now) -> bool {
+    pub(super) fn allows(&mut self, bound: Bound, now: Now) -> bool {
         let even_at = self.even_at.max(now.mono) + bound.every_ms;
         let allowed = even_at - now.mono <= bound.at_once * bound.every_ms;
         if allowed {
@@ -172,12 +172,13 @@ impl Engine {
     }
 
     /// Restores the ledger to the former record after a failed decision.
-    pub(super) fn take_lease_back(&mut self, former: &Record) {
+    pub(super) fn take_addresses_back(&mut self, former: &Record) {
         let Some(vm) = self.state.vms.get(&former.name) else { return };
         let name = &former.name;
         for (now, former) in vm.record.nics.iter().zip(&former.nics) {
             let (had, has) = (address(now.lease), address(former.lease));
             self.state.ledger.exchange(&former.network, name, had, has);
+            self.state.ledger.exchange6(name, now, former);
         }
     }
 }

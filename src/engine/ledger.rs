@@ -3,6 +3,7 @@
 //! The [`Ledger`] hands these out and takes them back. It never looks at the kernel. A claim is all
 //! or nothing. [`Ledger::restore`] claims the things of a record again.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -287,6 +288,9 @@ impl Ledger {
         account.believe(port.inner.as_deref());
         // It follows from the settings, which may be new.
         port.ip6 = ip6;
+        let ipv6 = account.config.ipv6;
+        let is_here = |ip: &Ipv6Addr| ipv6.is_some_and(|ipv6| ipv6.is_on_link(*ip));
+        port.claimed.retain(|ip| is_here(ip) && !account.owners6.contains_key(ip));
         account.own6(vm, port);
         account.macs.insert(port.mac, Some(vm.clone()));
         account.call(vm);
@@ -374,7 +378,8 @@ impl Ledger {
         if let Some(uid) = record.own_uid().filter(|uid| self.uids.take_exactly(*uid)) {
             held.push(Held::Uid(uid));
         }
-        for Nic { tap, mac, network, ip6, .. } in &record.nics {
+        for nic in &record.nics {
+            let Nic { tap, mac, network, .. } = nic;
             if !self.taps.contains_key(tap) {
                 self.taps.insert(tap.clone(), record.name.clone());
                 held.push(Held::Tap(tap.clone()));
@@ -384,9 +389,11 @@ impl Ledger {
                 account.macs.insert(*mac, Some(record.name.clone()));
                 held.push(Held::Mac(network.clone(), *mac));
             }
-            if let Some(ip) = ip6.filter(|ip| !account.owners6.contains_key(ip)) {
-                account.owners6.insert(ip, record.name.clone());
-                held.push(Held::Ip6(network.clone(), ip));
+            for ip in nic.addresses6() {
+                if let Entry::Vacant(free) = account.owners6.entry(ip) {
+                    free.insert(record.name.clone());
+                    held.push(Held::Ip6(network.clone(), ip));
+                }
             }
         }
         for (network, ip) in stranded::movable(record) {
@@ -468,7 +475,7 @@ impl Ledger {
                     account.pool.release(ip);
                     account.owners.remove(&ip);
                 }
-                for ip in own6(nic) {
+                for ip in nic.addresses6() {
                     account.owners6.remove(&ip);
                 }
                 account.leave(&wanted.addresses);
@@ -487,6 +494,16 @@ impl Ledger {
     pub fn owner_of_ip(&self, network: &str, ip: Ipv4Addr) -> Option<&VmName> {
         let account = self.networks.iter().find(|account| account.config.name == network)?;
         account.owners.get(&ip)
+    }
+
+    /// Exchanges the IPv6 addresses of an interface. Those that it has now are free.
+    pub fn exchange6(&mut self, vm: &VmName, from: &Nic, to: &Nic) {
+        if let Some(account) = self.account(&from.network) {
+            for ip in from.addresses6() {
+                account.owners6.remove(&ip);
+            }
+            account.own6(vm, to);
+        }
     }
 
     /// The VM that has this IPv6 address on this network.
@@ -610,6 +627,7 @@ impl Ledger {
             ip,
             ip6,
             inner: inner.map(Box::new),
+            claimed: Vec::new(),
             lease: None,
             exposed: wanted.expose.clone(),
             traffic: Traffic {
@@ -878,7 +896,7 @@ impl Account {
 
     /// Notes whose the IPv6 addresses of an interface are.
     fn own6(&mut self, vm: &VmName, nic: &Nic) {
-        self.owners6.extend(own6(nic).map(|ip| (ip, vm.clone())));
+        self.owners6.extend(nic.addresses6().map(|ip| (ip, vm.clone())));
     }
 
     fn lease(&mut self, wanted: &NetworkSpec) -> Result<Ipv4Addr, Conflict> {
@@ -910,11 +928,6 @@ impl Account {
 /// The addresses that are not chosen for an interface that names these addresses.
 fn unwanted(inner: &BTreeMap<Ipv4Addr, u32>, addresses: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
     inner.keys().chain(addresses).copied().collect()
-}
-
-/// The IPv6 addresses of an interface.
-fn own6(nic: &Nic) -> impl Iterator<Item = Ipv6Addr> {
-    nic.ip6.into_iter().flat_map(|ip| [ip, nic.mac.link_local()])
 }
 
 /// Refuses the movable addresses of an interface.

@@ -226,5 +226,5 @@ pub fn shown(vm: &VmName) -> String {
 }
 
 fn has(nic: &Nic, network: &NetworkConfig, address: IpAddr) -> bool {
-    nic.network == network.name && nic.addresses().any(|own| own == address)
+    nic.network == network.name && nic.all_addresses().any(|own| own == address)
 }

@@ -86,7 +86,7 @@ impl Engine {
     }
 
     /// The networks whose bridges have ports of others.
-    fn shared(&self) -> BTreeSet<String> {
+    pub(super) fn shared(&self) -> BTreeSet<String> {
         let masters = self.known.probes.foreign.values();
         let bridges: BTreeSet<&String> =
             masters.filter_map(|it| self.known.bridges.get(it)).collect();

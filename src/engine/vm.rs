@@ -93,6 +93,7 @@ impl Vm {
             addresses: first.map(|nic| nic.addresses.clone()).unwrap_or_default(),
             ip6: first.and_then(|nic| nic.ip6),
             inner: first.and_then(|nic| nic.inner.clone()),
+            claimed: first.map(|nic| nic.claimed.clone()).unwrap_or_default(),
             mtu: first.map(|nic| nic.mtu),
             policy: first.and_then(|nic| nic.policy.clone()),
             limits: first.and_then(|nic| nic.limits.clone()),

@@ -12,7 +12,9 @@ use super::mac::Mac;
 use super::prefix::Prefix;
 use super::traffic::{InForce, Traffic};
 
-/// The length of the link-local prefix of a link (RFC 4291, 2.5.6).
+/// The first half of link-local addresses (RFC 4291, 2.5.6).
+const LINK_LOCAL: u64 = 0xfe80_0000_0000_0000;
+/// The length of the link-local prefix of a link.
 const LINK_LOCAL_LENGTH: u8 = 64;
 
 /// The anycast address of all routers (RFC 4291, 2.6.1), the identifiers of IANA's own Ethernet
@@ -91,6 +93,11 @@ impl Ipv6Network {
     /// autoconfiguration with a modified EUI-64 (RFC 4862, RFC 4291 appendix A).
     pub fn address_of(&self, mac: Mac) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.prefix.network().to_bits() | u128::from(mac.interface_id()))
+    }
+
+    /// Whether a machine on the link can have this address: it is of the prefix, or link-local.
+    pub fn is_on_link(&self, address: Ipv6Addr) -> bool {
+        self.prefix.contains(address) || (address.to_bits() >> 64) as u64 == LINK_LOCAL
     }
 
     /// Whether no VM may have this address: the host has it, or its interface identifier is

@@ -18,6 +18,11 @@ use super::traffic::Traffic;
 /// The most NICs of a VM.
 pub const NICS_MAX: usize = 8;
 
+/// The most IPv6 addresses that a guest has on one interface beside the one that volnet gives it. A
+/// guest with privacy addresses has up to ten: one a day that it keeps for a week, one that stays,
+/// and one that is link-local (RFC 8981, 3.8; RFC 7217).
+pub const CLAIMED_MAX: usize = 16;
+
 /// One interface of a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +43,10 @@ pub struct Nic {
     /// What its guest believes instead of `mac` and `ip`, if that is something else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner: Option<Box<Inner>>,
+    /// The IPv6 addresses that the guest made for itself, at most [`CLAIMED_MAX`], in the order in
+    /// which it claimed them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed: Vec<Ipv6Addr>,
     /// The lease of the guest; `None` unless in dhcp mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
@@ -69,10 +78,26 @@ fn since_boot<'a, D: Deserializer<'a>>(input: D) -> Result<u64, D::Error> {
     Ok(u64::try_from(i64::deserialize(input)?).unwrap_or(0))
 }
 
+/// Whether packets from this address are routed. Link-local ones stay on the link.
+pub fn is_routed(address: IpAddr) -> bool {
+    !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 impl Nic {
-    /// All addresses of the guest that volnet knows.
+    /// The addresses of the guest that volnet gives it.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.address().map(IpAddr::V4).into_iter().chain(self.ip6.map(IpAddr::V6))
+    }
+
+    /// Those, and the ones that the guest made for itself.
+    pub fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses().chain(self.claimed.iter().copied().map(IpAddr::V6))
+    }
+
+    /// All IPv6 addresses that the guest may use.
+    pub fn addresses6(&self) -> impl Iterator<Item = Ipv6Addr> {
+        let given = self.ip6.into_iter().flat_map(|ip| [ip, self.mac.link_local()]);
+        given.chain(self.claimed.iter().copied())
     }
 
     /// The ports of the host that lead to it, at addresses of the families that the guest has.

@@ -59,6 +59,9 @@ pub struct VmView {
     /// What its guest believes instead, if that is something else.
     #[serde(default)]
     pub inner: Option<Box<Inner>>,
+    /// [`crate::model::nic::Nic::claimed`].
+    #[serde(default)]
+    pub claimed: Vec<Ipv6Addr>,
     pub mtu: Option<u16>,
     pub policy: Option<String>,
     pub limits: Option<Box<Limits>>,
@@ -111,6 +114,8 @@ pub struct NicView {
     pub ip6: Option<Ipv6Addr>,
     #[serde(default)]
     pub inner: Option<Box<Inner>>,
+    #[serde(default)]
+    pub claimed: Vec<Ipv6Addr>,
     pub mtu: u16,
     pub policy: Option<String>,
     pub limits: Option<Box<Limits>>,

@@ -2,19 +2,24 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Advertisement, HOP_LIMIT, Options, SOURCE_LINK_LAYER, Solicitation};
+use super::{Advertisement, Claim, HOP_LIMIT, Options, SOURCE_LINK_LAYER, Solicitation};
 use crate::dhcp::fuzz::Host;
+use crate::engine::claim::Claimed;
 use crate::fuzz::Choices;
+use crate::model::clock::Now;
 use crate::model::lease::ADDRESS6_S;
 use crate::model::mac::Mac;
 use crate::model::net::{Ipv6Network, NetworkConfig, Told};
 use crate::model::prefix::Prefix;
 use crate::model::spec::NetworkSpec;
+use crate::packet::Malformed;
 use crate::packet::v6::{
-    self, ALL_NODES, ALL_ROUTERS, Content, Endpoints, Packet, ROUTER_ADVERTISEMENT,
-    ROUTER_SOLICITATION,
+    self, ALL_NODES, ALL_ROUTERS, Content, Endpoints, NEIGHBOUR_SOLICITATION, Packet,
+    ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION,
 };
 
+/// The group of all neighbours whose address ends in the same 24 bits (RFC 4291, 2.7.1).
+const SOLICITED_NODE: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
 /// Who answers for names.
 pub const SERVER: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 2, 3, 0, 0, 0, 1);
 
@@ -108,6 +113,22 @@ pub fn ask(mac: Mac, source: Ipv6Addr, body: &[u8]) -> Vec<u8> {
     })
 }
 
+/// The frame of a guest that asks from `source` whether a neighbour has this address.
+pub fn claim(mac: Mac, source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let [.., a, b, c] = target.octets();
+    let body = [&[0; 4][..], &target.octets()].concat();
+    v6::build(&Packet {
+        addresses: Endpoints {
+            from: mac,
+            to: Mac([0x33, 0x33, 0xff, a, b, c]),
+            source,
+            destination: Ipv6Addr::from_bits(SOLICITED_NODE | target.to_bits() & 0xff_ffff),
+        },
+        hop_limit: HOP_LIMIT,
+        content: Content::Icmp { kind: NEIGHBOUR_SOLICITATION, code: 0, body: &body },
+    })
+}
+
 /// Takes any bytes as a frame, and as the question of a guest. Makes an advertisement of them as
 /// choices, which a guest must read as it was meant. The fuzzer and the test of its corpus call
 /// this.
@@ -118,6 +139,10 @@ pub fn advertising(bytes: &[u8]) {
     let body = bytes.get(..v6::BODY_MAX).unwrap_or(bytes);
     check(&host, &ask(mac, mac.link_local(), body));
     check(&host, &ask(mac, Ipv6Addr::UNSPECIFIED, body));
+    if let Some((address, _)) = bytes.split_first_chunk::<16>() {
+        claims(&mut host, &claim(mac, Ipv6Addr::UNSPECIFIED, Ipv6Addr::from(*address)));
+    }
+    claims(&mut host, bytes);
 
     let mut choices = Choices::new(bytes);
     let domain = |choices: &mut Choices<'_>| {
@@ -141,6 +166,22 @@ pub fn advertising(bytes: &[u8]) {
     }
     let (read, addresses) = read(&told.frame(mac, None));
     assert_eq!((&read, addresses.to, addresses.destination), (&told, mac, ALL_NODES));
+}
+
+/// A claim that is understood is of an address that a guest can have, and given or refused. Whoever
+/// claims it once more has it.
+fn claims(host: &mut Host, frame: &[u8]) {
+    let Ok(claim) = Claim::read(frame) else { return };
+    assert!(!claim.address.is_multicast() && !claim.address.is_unspecified());
+    let engine = &mut host.engine;
+    let mut ask = || engine.claim("default", claim.mac, claim.address, Now::default());
+    if let Claimed::Given(_) = ask() {
+        assert!(matches!(ask(), Claimed::Nothing));
+    }
+    let refusal = claim.refusal(claim.mac);
+    let packet = v6::parse(&refusal).expect("a packet");
+    assert_eq!((packet.addresses.to, packet.hop_limit), (claim.mac, HOP_LIMIT));
+    assert_eq!(Claim::read(&refusal), Err(Malformed::NotOurs));
 }
 
 /// A question that is understood is answered to the guest whose Ethernet address it has.

@@ -1,5 +1,5 @@
-//! Router advertisements (RFC 4861, RFC 8106). It is pure: it turns the question of a guest into
-//! the frame of the answer.
+//! Router advertisements (RFC 4861, RFC 8106), and claims of addresses ([`claim`]). It is pure: it
+//! turns the question of a guest into the frame of the answer.
 //!
 //! ```text
 //! frame ─ packet::v6 ─▶ packet ─ Solicitation::read ─▶ Solicitation ─ who is that? ─▶ Guest
@@ -15,11 +15,13 @@
 //! what says that it is a router. Who is told when is decided by [`crate::engine::advertise`].
 
 pub mod advertisement;
+pub mod claim;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 pub mod solicitation;
 
 pub use advertisement::Advertisement;
+pub use claim::Claim;
 pub use solicitation::Solicitation;
 
 use crate::packet::Malformed;

@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use super::fuzz::{SERVER, advertising, ask, host, read};
-use super::{Advertisement, Solicitation};
+use super::fuzz::{SERVER, advertising, ask, claim, host, read};
+use super::{Advertisement, Claim, Solicitation};
 use crate::model::lease::ADDRESS6_S;
 use crate::model::mac::Mac;
 use crate::model::net::Told;
 use crate::model::spec::NetworkSpec;
 use crate::packet::Malformed;
-use crate::packet::v6::{self, ALL_ROUTERS, Content, Endpoints, Packet};
+use crate::packet::v6::{self, ALL_NODES, ALL_ROUTERS, Content, Endpoints, Packet};
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 /// No options, and the guest's Ethernet address.
@@ -52,6 +52,40 @@ fn what_a_host_would_not_accept_is_not_answered() {
         let frame = v6::build(&Packet { addresses, hop_limit, content });
         assert_eq!(refused(&frame), Malformed::NotOurs);
     }
+}
+
+#[test]
+fn a_claim_is_of_the_target_of_nobody_and_of_whoever_asks() {
+    let (own, target) = (MAC.link_local(), Ipv6Addr::from([0xfe; 16]));
+    let read = |source, target| Claim::read(&claim(MAC, source, target));
+    let (mac, none) = (MAC, Ipv6Addr::UNSPECIFIED);
+    assert_eq!(read(none, target), Ok(Claim { mac, address: target, tentative: true }));
+    assert_eq!(read(own, target), Ok(Claim { mac, address: own, tentative: false }));
+    for (source, target) in [(none, none), (none, ALL_ROUTERS), (ALL_ROUTERS, target)] {
+        assert_eq!(read(source, target), Err(Malformed::NotOurs), "{source} {target}");
+    }
+    let addresses = Endpoints { from: MAC, to: MAC, source: own, destination: ALL_ROUTERS };
+    let of = |hop_limit, body: &[u8]| {
+        let content = Content::Icmp { kind: 135, code: 0, body };
+        Claim::read(&v6::build(&Packet { addresses, hop_limit, content }))
+    };
+    assert!(of(255, &[1; 20]).is_ok());
+    assert_eq!(of(254, &[1; 20]), Err(Malformed::NotOurs));
+    assert_eq!(of(255, &[1; 19]), Err(Malformed::Cut));
+    assert_eq!(of(255, &[1; 22]), Err(Malformed::Cut), "half an option");
+    assert_eq!(of(255, &[0; 28]), Err(Malformed::Cut), "an option of no length");
+}
+
+#[test]
+fn a_guest_that_cannot_have_an_address_is_told_of_a_neighbour_that_has_it() {
+    let (router, address) = (Mac([2, 0, 0, 0, 0, 1]), Ipv6Addr::from([0xfd; 16]));
+    let frame = Claim { mac: MAC, address, tentative: true }.refusal(router);
+    let packet = v6::parse(&frame).unwrap();
+    let addresses =
+        Endpoints { from: router, to: MAC, source: router.link_local(), destination: ALL_NODES };
+    let body = [&[0x20, 0, 0, 0][..], &address.octets(), &[2, 1], &router.0].concat();
+    let content = Content::Icmp { kind: 136, code: 0, body: &body };
+    assert_eq!(packet, Packet { addresses, hop_limit: 255, content });
 }
 
 #[test]

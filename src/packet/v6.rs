@@ -17,9 +17,11 @@ pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 /// All its DHCPv6 servers and relays (RFC 8415, 7.1).
 pub const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
-/// Types of ICMPv6 (RFC 4861, 4.1 and 4.2).
+/// Types of ICMPv6 (RFC 4861, 4.1 to 4.4).
 pub const ROUTER_SOLICITATION: u8 = 133;
 pub const ROUTER_ADVERTISEMENT: u8 = 134;
+pub const NEIGHBOUR_SOLICITATION: u8 = 135;
+pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// The shortest MTU of IPv6 (RFC 8200, 5): no packet that is written is longer, in bytes.
 pub const PACKET_MAX: usize = 1280;
 /// The longest message of UDP or ICMPv6 with its header, in bytes.

@@ -253,11 +253,9 @@ pub fn remove_unfinished(observed: &Observed) -> Plan {
 /// The Ops that delete the kernel's memory of addresses that no VM has any more. Only our sets have
 /// these addresses; links do not.
 fn forgotten(desired: &Desired<'_>, left: &[IpAddr]) -> Plan {
-    let of_port = |port: &DesiredPort<'_>| {
-        let movable: Vec<_> = port.movable.iter().copied().map(IpAddr::V4).collect();
-        port.address.into_iter().chain(port.address6).chain(movable)
-    };
-    let leased: BTreeSet<IpAddr> = desired.ports.iter().flat_map(of_port).collect();
+    let movable = desired.ports.iter().flat_map(|port| port.movable).copied().map(IpAddr::V4);
+    let own = desired.ports.iter().flat_map(DesiredPort::addresses);
+    let leased: BTreeSet<IpAddr> = own.chain(movable).collect();
     let of_network = |&address: &IpAddr| {
         let network = desired.networks.iter().find(|network| network.contains(address))?;
         // The gateway is in elements of guests with an inner identity.

@@ -202,16 +202,18 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_format_3_is_read_whole() {
-        let (name, bytes) = golden(3).swap_remove(0);
-        let former: Value = serde_json::from_slice(&bytes).unwrap();
-        let now = serde_json::to_value(decode_record(&bytes).unwrap()).unwrap();
-        let nic = (&former["nics"][0], &now["nics"][0]);
-        for field in ["tap", "mac", "ip", "ip6", "exposed", "policy"] {
-            assert_eq!(nic.0[field], nic.1[field], "{field} of {name}");
-        }
-        for field in ["name", "cid", "created_at", "wanted", "boot"] {
-            assert_eq!(now[field], former[field], "{field} of {name}");
+    fn records_of_formats_3_and_4_are_read_whole() {
+        for format in [3, 4] {
+            let (name, bytes) = golden(format).swap_remove(0);
+            let former: Value = serde_json::from_slice(&bytes).unwrap();
+            let now = serde_json::to_value(decode_record(&bytes).unwrap()).unwrap();
+            let nic = (&former["nics"][0], &now["nics"][0]);
+            for field in ["tap", "mac", "ip", "ip6", "claimed", "exposed", "policy"] {
+                assert_eq!(nic.0[field], nic.1[field], "{field} of {name}");
+            }
+            for field in ["name", "cid", "created_at", "wanted", "boot"] {
+                assert_eq!(now[field], former[field], "{field} of {name}");
+            }
         }
     }
 

@@ -413,6 +413,19 @@ fn scenarios() -> Vec<Scenario> {
             ],
         ),
         (
+            "guests make themselves addresses, two the same",
+            vec![create_and_start("a", narrow()), create("web1", spec()), Step::Settle],
+            vec![
+                lease("a", Word::Claim(1)),
+                lease("web1", Word::Claim(1)),
+                lease("web1", Word::Claim(2)),
+                Step::Kill,
+                Step::Start,
+                delete("web1", 0),
+                lease("a", Word::Claim(2)),
+            ],
+        ),
+        (
             "the guest of an ephemeral VM asks",
             vec![create("a", VmSpec { ephemeral: true, ..asks() })],
             vec![lease("a", Word::Get), lease("a", Word::Renew)],

@@ -5,7 +5,7 @@
 //! its time is not over.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use volnet::dhcp::message::{Head, Kind, Message, Writer, option};
 use volnet::dhcp6;
@@ -29,6 +29,8 @@ pub(crate) enum Word {
     Router,
     /// It asks for its IPv6 address.
     Ipv6,
+    /// It makes itself the address with this number. Numbers are few, so that guests want the same.
+    Claim(u8),
 }
 
 /// A NIC: its VM's name, when that was made, and its Ethernet address.
@@ -119,6 +121,12 @@ pub(crate) fn solicit_address(mac: Mac) -> Vec<u8> {
     writer.option(dhcp6::message::option::RAPID_COMMIT, &[]);
     writer.association(dhcp6::message::option::IA_NA, [1; 4], [0, 0], &[]);
     dhcp6::fuzz::ask(mac, &writer.finish())
+}
+
+/// The guest makes itself an address of the prefix in which it has this one.
+pub(crate) fn claim(mac: Mac, of: Ipv6Addr, number: u8) -> Vec<u8> {
+    let id = u128::from(number) << 32 | 7;
+    ndp::fuzz::claim(mac, Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(of.to_bits() >> 64 << 64 | id))
 }
 
 /// What is wrong with a frame that a guest got about its router.

@@ -293,6 +293,7 @@ fn identity(vm: &VmView) -> VmView {
             expose: Vec::new(),
             policy: None,
             limits: None,
+            claimed: Vec::new(),
             ..nic.clone()
         }
     });
@@ -305,6 +306,7 @@ fn identity(vm: &VmView) -> VmView {
         expose: Vec::new(),
         policy: None,
         limits: None,
+        claimed: Vec::new(),
         nics: nics.collect(),
         pid: None,
         uid: None,

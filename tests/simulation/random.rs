@@ -208,6 +208,8 @@ fn event(dice: &mut Dice) -> Event {
 /// What guests do about their addresses.
 const WORDS: [Word; 6] =
     [Word::Get, Word::Get, Word::Renew, Word::Release, Word::Router, Word::Ipv6];
+/// How many addresses they want that they make themselves.
+const CLAIMS: u64 = 24;
 
 fn step(dice: &mut Dice) -> Step {
     let vm = NAMES[dice.below(NAMES.len() as u64)];
@@ -229,7 +231,8 @@ fn step(dice: &mut Dice) -> Step {
         57 => ask(Change::Teardown { dry_run: true, force: true }),
         58 => ask(Query::Get { name: name(vm) }),
         59 => ask(Query::List),
-        60..64 => lease(vm, WORDS[dice.below(WORDS.len() as u64)]),
+        60..63 => lease(vm, WORDS[dice.below(WORDS.len() as u64)]),
+        63 => lease(vm, Word::Claim(dice.below(CLAIMS) as u8)),
         64 | 65 => expose(vm, nic(dice), 8080 + dice.below(3) as u16),
         66 => unexpose(vm, 8080 + dice.below(3) as u16),
         67 => set_policy(vm, nic(dice), ["open", "internet", "none"][dice.below(3)]),

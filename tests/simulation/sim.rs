@@ -410,7 +410,7 @@ impl Sim {
         let views: Vec<_> = engine.into_iter().flat_map(|engine| engine.list(None)).collect();
         let served = |nic: &&NicView| nic.mode == Mode::Dhcp && nic.network == SERVED;
         let Some(vm) = views.iter().find(|vm| vm.name == *name) else { return };
-        if matches!(word, Word::Router | Word::Ipv6) {
+        if matches!(word, Word::Router | Word::Ipv6 | Word::Claim(_)) {
             if let Some(nic) = vm.nics.iter().find(|nic| nic.network == SERVED) {
                 self.ask_by_ipv6(nic, word);
             }
@@ -431,7 +431,8 @@ impl Sim {
                 self.leases.given_back(&whose);
                 self.hear(&lease::release(mac, ip), &whose);
             }
-            (Word::Renew | Word::Release, None) | (Word::Router | Word::Ipv6, _) => {}
+            (Word::Renew | Word::Release, None)
+            | (Word::Router | Word::Ipv6 | Word::Claim(_), _) => {}
         }
         self.turn();
     }
@@ -441,6 +442,10 @@ impl Sim {
         let (now, mut answer) = (self.now(), None);
         let frame = match word {
             Word::Router => lease::solicit_router(nic.mac),
+            Word::Claim(number) => match nic.ip6 {
+                Some(own) => lease::claim(nic.mac, own, number),
+                None => return,
+            },
             _ => lease::solicit_address(nic.mac),
         };
         self.with(|shell| answer = shell.guest_asks(SERVED, &frame, now));
@@ -448,6 +453,8 @@ impl Sim {
         assert_eq!(Some(link), nic.ifindex);
         let wrong = match word {
             Word::Router => lease::wrong_router(nic, &frame),
+            // A neighbour has it.
+            Word::Claim(_) => None,
             _ => lease::wrong_address(nic, &frame),
         };
         assert_eq!(wrong, None);

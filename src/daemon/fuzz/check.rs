@@ -7,7 +7,7 @@ use super::world::World;
 use crate::dns::fuzz::disagreement;
 use crate::engine::decide::Engine;
 use crate::model::expose::Expose;
-use crate::model::nic::Nic;
+use crate::model::nic::{CLAIMED_MAX, Nic};
 use crate::model::record::Record;
 use crate::plan::reconcile::{Desired, Reconciled, reconcile};
 
@@ -30,6 +30,8 @@ pub(super) fn owners(engine: &Engine) {
     // An offered address belongs to nobody else.
     let held = |port: &&Nic| port.ip.or(port.lease.map(|lease| lease.ip));
     once(ports.iter().copied().filter_map(|port| held(&port)));
+    once(ports.iter().flat_map(|port| port.addresses6().map(|ip| (&port.network, ip))));
+    assert!(ports.iter().all(|port| port.claimed.len() <= CLAIMED_MAX), "{ports:?}");
     for (at, record) in records.iter().enumerate() {
         let others = records[..at].iter().flat_map(|record| record.exposed());
         let meets = |port: &Expose| others.clone().any(|other| other.at().meets(&port.at()));

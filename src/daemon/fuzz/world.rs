@@ -5,6 +5,7 @@
 //! test that replays the corpus tells the story.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 
 use log::trace;
 
@@ -13,6 +14,7 @@ use crate::config::Settings;
 use crate::daemon::host::Insistence;
 use crate::daemon::launch::Launcher;
 use crate::daemon::shell::{Output, Shell};
+use crate::engine::claim::Claimed;
 use crate::engine::decide::{Decision, Engine, Step};
 use crate::fuzz::Choices;
 use crate::hypervisor::fake::{FakeProcesses, Manners};
@@ -20,8 +22,9 @@ use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::Reason;
 use crate::model::lease::{Claim, LeaseChange};
+use crate::model::mac::Mac;
 use crate::model::name::VmName;
-use crate::model::nic::Lease;
+use crate::model::nic::{Lease, Nic};
 use crate::model::record::{Exit, Progress, Record};
 use crate::model::request::{Change, Reply, Ticket};
 use crate::network::fake::{self, Fake};
@@ -202,7 +205,7 @@ impl<'a> World<'a> {
         let until = self.now.wall + 3_600_000;
         let lent = |ip, given| LeaseChange::Lease(Lease { ip, given, until });
         let change = match (guest.claim, self.choices.byte() % 4) {
-            (Claim::Reserved(_), _) => return,
+            (Claim::Reserved(_), _) => return self.claim(&nic),
             (Claim::Nothing, _) => {
                 if let Some(decision) = self.shell.engine.reclaim(&nic.network, self.now) {
                     self.carry_out(decision);
@@ -216,6 +219,23 @@ impl<'a> World<'a> {
         };
         if let Some(decision) = self.shell.engine.change_lease(&name, at, change, self.now) {
             self.carry_out(decision);
+        }
+    }
+
+    /// A guest claims an IPv6 address: one of few, so that they collide, or that of another guest.
+    fn claim(&mut self, nic: &Nic) {
+        let network = self.shell.engine.network_of(nic);
+        let Some(ipv6) = network.and_then(|network| network.ipv6) else { return };
+        let prefix = self.choices.one_of(&[ipv6.prefix.network(), Mac([0; 6]).link_local()]);
+        let id = match self.choices.byte() {
+            0 => Mac::of_guest(&nic.network, "a").interface_id(),
+            number => u64::from(number % 32) << 32 | 7,
+        };
+        let address = Ipv6Addr::from_bits(prefix.to_bits() >> 64 << 64 | u128::from(id));
+        if let Claimed::Given(decision) =
+            self.shell.engine.claim(&nic.network, nic.mac, address, self.now)
+        {
+            self.carry_out(*decision);
         }
     }
 

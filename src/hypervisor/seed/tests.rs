@@ -32,6 +32,7 @@ fn record(nics: &[(Mode, Option<[u8; 4]>)], config: Value) -> Record {
         ip: ip.map(Ipv4Addr::from),
         ip6: None,
         inner: None,
+        claimed: Vec::new(),
         lease: None,
         exposed: Vec::new(),
         traffic: Traffic::default(),

@@ -42,7 +42,7 @@ const IP6: u32 = 40;
 pub enum Questions {
     /// DHCP, for IPv4.
     Dhcp,
-    /// Router solicitations and DHCPv6.
+    /// Router solicitations, neighbour solicitations to all, and DHCPv6.
     Ipv6,
 }
 
@@ -161,17 +161,22 @@ fn to_a_server() -> [Instruction; 11] {
 }
 
 /// The filter accepts frames to this host or multicast, without a VLAN tag, with a router
-/// solicitation or a UDP datagram to the port of a DHCPv6 server right behind the IPv6 header.
-fn to_a_router_or_server() -> [Instruction; 11] {
+/// solicitation or a UDP datagram to the port of a DHCPv6 server right behind the IPv6 header. A
+/// neighbour solicitation must be multicast: a guest that looks whether its router is still there
+/// asks the router alone, again and again.
+fn to_a_router_or_server() -> [Instruction; 14] {
     use libc::{BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JGT, BPF_K, BPF_LD, BPF_RET, PACKET_MULTICAST};
     [
         load_packet_type(),
-        jump(BPF_JGT, u32::from(PACKET_MULTICAST), 8, 0),
+        jump(BPF_JGT, u32::from(PACKET_MULTICAST), 11, 0),
         step(BPF_LD | BPF_B | BPF_ABS, ETHER + 6),
-        jump(BPF_JEQ, UDP, 3, 0),
-        jump(BPF_JEQ, ICMP6, 0, 5),
+        jump(BPF_JEQ, UDP, 6, 0),
+        jump(BPF_JEQ, ICMP6, 0, 8),
         step(BPF_LD | BPF_B | BPF_ABS, ETHER + IP6),
-        jump(BPF_JEQ, u32::from(v6::ROUTER_SOLICITATION), 2, 3),
+        jump(BPF_JEQ, u32::from(v6::ROUTER_SOLICITATION), 5, 0),
+        jump(BPF_JEQ, u32::from(v6::NEIGHBOUR_SOLICITATION), 0, 5),
+        load_packet_type(),
+        jump(BPF_JEQ, u32::from(PACKET_MULTICAST), 2, 3),
         step(BPF_LD | BPF_H | BPF_ABS, ETHER + IP6 + 2),
         jump(BPF_JEQ, u32::from(v6::SERVER_PORT), 0, 1),
         step(BPF_RET | BPF_K, FRAME_MAX as u32),

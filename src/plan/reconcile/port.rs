@@ -1,6 +1,6 @@
 //! The link of one NIC: it exists as its kind wants it, is attached to its bridge and up.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::kind::{NicKind, remove};
 use super::problem::describe;
@@ -9,7 +9,7 @@ use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::NetworkConfig;
-use crate::model::nic::{Nic, NicName};
+use crate::model::nic::{Nic, NicName, is_routed};
 use crate::model::spec::NetworkSpec;
 use crate::model::traffic::InForce;
 use crate::plan::op::{GuestRoute, Handover, LinkSettings, Op, Plan, PortSettings};
@@ -34,6 +34,8 @@ pub struct DesiredPort<'a> {
     pub movable: &'a [Ipv4Addr],
     /// Its IPv6 address, if it has one.
     pub address6: Option<IpAddr>,
+    /// The IPv6 addresses that its guest made for itself.
+    pub claimed: &'a [Ipv6Addr],
     /// Its own Ethernet address, where that matters when it is made. A bridge without an address of
     /// its own takes the lowest of its ports (net/bridge/br_stp_if.c,
     /// `br_stp_recalculate_bridge_id`). One that volnet does not manage must not take that of a
@@ -84,6 +86,7 @@ impl<'a> DesiredPort<'a> {
             address: nic.address().map(IpAddr::V4),
             movable: &spec.addresses,
             address6: nic.ip6.map(IpAddr::V6),
+            claimed: &nic.claimed,
             own_mac: (!network.managed).then(|| nic.mac.highest()),
             mtu: spec.mtu.unwrap_or(network.mtu),
             is_narrow: network.managed && spec.mtu.is_some_and(|mtu| mtu < network.mtu),
@@ -143,24 +146,29 @@ impl<'a> DesiredPort<'a> {
         (self.shaping != former).then_some(Op::ShapeLink { name, to: self.shaping, former })
     }
 
+    /// The addresses of the VM, but for the movable ones.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<'a> {
+        let claimed = self.claimed.iter().copied().map(IpAddr::V6);
+        self.address.into_iter().chain(self.address6).chain(claimed)
+    }
+
     /// The routes by which the host knows the guest's MTU. Movable addresses have none: the next VM
     /// that uses one may have another MTU.
     pub fn routes(&self) -> Vec<GuestRoute> {
-        let addresses = self.address.into_iter().chain(self.address6);
         let (link, mtu) = (self.bridge, self.mtu);
         let route = |to| GuestRoute { link: link.to_string(), to, mtu };
-        addresses.filter(|_| self.is_narrow).map(route).collect()
+        self.addresses().filter(|to| self.is_narrow && is_routed(*to)).map(route).collect()
     }
 
-    /// What has the kernel forget the VM's IPv4 address, if it has one.
-    pub fn forget(&self, at: Handover) -> Option<Op> {
-        self.address.map(|address| forget(self.bridge, address, at))
+    /// What has the kernel forget the addresses of the VM that it does not have as `other`.
+    pub fn forget(&self, other: &DesiredPort<'_>, at: Handover) -> impl Iterator<Item = Op> {
+        let lost = self.addresses().filter(|own| !other.addresses().any(|it| it == *own));
+        lost.map(move |address| forget(self.bridge, address, at))
     }
 
     /// What has the kernel forget all addresses of the VM.
     fn forget_all(&self, at: Handover) -> impl Iterator<Item = Op> {
-        let addresses = self.address.into_iter().chain(self.address6);
-        addresses.map(move |address| forget(self.bridge, address, at))
+        self.addresses().map(move |address| forget(self.bridge, address, at))
     }
 
     /// One change of all settings that are wrong.

@@ -68,8 +68,14 @@ pub(super) fn compare_tables(desired: &[Table], observed: &Observed) -> Tables {
     tables
 }
 
+/// The addresses in a key: those that are values, or an IPv6 address in three parts.
 fn addresses(key: &Key) -> impl Iterator<Item = IpAddr> {
-    key.iter().filter_map(|value| match value {
+    let parts = key.iter().flat_map(|value| match value {
+        Value::Bytes(bytes) => &bytes[..],
+        _ => &[],
+    });
+    let parts = <[u8; 16]>::try_from(parts.copied().collect::<Vec<_>>());
+    let whole = key.iter().filter_map(|value| match value {
         Value::Address(address) => Some(*address),
         Value::Link(_)
         | Value::Ether(_)
@@ -82,7 +88,8 @@ fn addresses(key: &Key) -> impl Iterator<Item = IpAddr> {
         | Value::TargetBytes(_)
         | Value::Rate(..)
         | Value::Bytes(_) => None,
-    })
+    });
+    whole.chain(parts.ok().map(IpAddr::from))
 }
 
 fn is_of(seen: &ObservedTable, family: Family, name: &str) -> bool {

@@ -59,6 +59,7 @@ impl Host {
             ip: Some(Ipv4Addr::from_bits(network.host_ip.to_bits() + 1 + u32::from(n))),
             ip6: None,
             inner: None,
+            claimed: Vec::new(),
             lease: None,
             exposed: Vec::new(),
             traffic: Traffic::default(),
@@ -472,7 +473,7 @@ fn what_packets_taught_is_left_alone_and_taken_along() {
         table.sets.iter().filter(|set| matches!(set.kind, SetKind::Learned { .. })).collect();
     assert_eq!(
         learned.iter().map(|set| set.name.as_ref()).collect::<Vec<_>>(),
-        ["leases", "storms"]
+        ["leases", "storms", "claims"]
     );
     assert_eq!((&learned[0].elements, &learned[1].elements), (&vec![lease], &vec![]));
 }
@@ -500,6 +501,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
         asks_others: false,
         antispoof: true,
         ip6: None,
+        claimed: &[],
         isolated: false,
         limits: Limits::default(),
         inner: None,

@@ -52,6 +52,10 @@ pub const TABLE: &str = "volnet";
 /// The priority of packets from guests. Queues and priority maps use only the last four bits, which
 /// are the default ones.
 const GUEST: u32 = u32::from_be_bytes(*b"vol\0");
+/// The priority of a frame by which a guest claims an address.
+const CLAIM: u32 = u32::from_be_bytes(*b"voc\0");
+/// It is such a frame.
+const IS_CLAIM: Match = is(PacketField::Priority, CLAIM as u64);
 /// `NF_IP_PRI_FILTER` and `NF_IP6_PRI_FILTER` (linux/netfilter_ipv4.h, linux/netfilter_ipv6.h).
 const PRIORITY_FILTER: i32 = 0;
 
@@ -80,6 +84,8 @@ pub struct GuestPort<'a> {
     pub antispoof: bool,
     /// Its IPv6 address; `None`: it may not speak IPv6.
     pub ip6: Option<Ipv6Addr>,
+    /// The IPv6 addresses that it made for itself.
+    pub claimed: &'a [Ipv6Addr],
     /// Whether it is kept from other isolated guests.
     pub isolated: bool,
     /// Its limits for sending.

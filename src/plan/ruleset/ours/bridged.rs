@@ -20,6 +20,10 @@
 //!   of its own is a neighbour's (RFC 4862), and report to multicast routers and ask for its router
 //!   before it has one.
 //!   Router advertisements, redirects, multicast queries and DHCP servers are dropped;
+//! - a neighbour solicitation for another address, or from one, is a claim. It goes to the host
+//!   alone, which hears it before its rules and IP stack do: these drop it. If the address is
+//!   nobody's, volnet adds it to those of the guest (`crate::engine::claim`). The rate of claims is
+//!   limited;
 //! - everything else is dropped: VLAN tags, IEEE 802.3, and other EtherTypes.
 //!
 //! **Headers that hide.** The kernel walks over extension headers, and a rule about the protocol
@@ -53,8 +57,8 @@
 use std::net::Ipv6Addr;
 
 use super::{
-    Bytes, Element, Family, Field, GUEST, GuestPort, Hook, ICMP6, IGMP, Layer, Match,
-    NetworkConfig, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict,
+    Bytes, CLAIM, Element, Family, Field, GUEST, GuestPort, Hook, ICMP6, IGMP, IS_CLAIM, Layer,
+    Match, NetworkConfig, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict,
     filter, inner, is, is_not, masked, of_prefix, outside, prefixes, prefixes6, rule, set, within,
 };
 use crate::model::limits::Rate;
@@ -80,6 +84,9 @@ const TO_GROUP: Match = masked(PacketField::EtherDestination, 0x0100_0000_0000, 
 /// Frames a second to groups and broadcast from one port. ARP for a whole /24 is within it; a
 /// multicast stream is not.
 const GROUP_RATE: Rate = Rate { per_second: 250, burst: 250 };
+/// Claims of addresses a second from one port: volnet hears each. A guest makes few addresses when
+/// its link comes up, and then one a day.
+const CLAIM_RATE: Rate = Rate { per_second: 2, burst: 20 };
 /// How long a silent guest that does not renew its lease may use it: a week.
 const LEASE_TIMEOUT_S: u32 = 7 * 24 * 3600;
 /// How long a port without such frames is kept.
@@ -250,6 +257,7 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
             set("asking", MAC, Vec::new()),
             learned("leases", LEASE, LEASE_TIMEOUT_S, true),
             learned("storms", &[Field::Link], STORM_TIMEOUT_S, false),
+            learned("claims", &[Field::Link], STORM_TIMEOUT_S, false),
             set("guests6", ADDRESS6, Vec::new()),
             set("isolated", &[Field::Link], Vec::new()),
             prefixes("subnets", networks.iter().copied()),
@@ -282,13 +290,14 @@ pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
         keys.extend(own.map(|key| ("guests", key)));
         keys.extend(guest.asks_others.then(|| ("asking", mac())));
         let own6 = guest.ip6.map(|ip| [ip, guest.mac.link_local()]);
+        let own6 = own6.into_iter().flatten().chain(guest.claimed.iter().copied());
         let key6 = |ip: Ipv6Addr| {
             let octets = ip.octets();
             let parts = [&octets[..6], &octets[6..12], &octets[12..]];
             let parts = parts.into_iter().map(|part| Value::Bytes(part.to_vec()));
             ("guests6", std::iter::once(link()).chain(parts).collect())
         };
-        keys.extend(own6.into_iter().flatten().map(key6));
+        keys.extend(own6.map(key6));
     } else {
         keys.push(("trusted", vec![link()]));
     }
@@ -330,6 +339,7 @@ fn from_guests() -> Vec<Rule> {
     rules.extend(arp());
     rules.extend(ipv6());
     rules.extend(router_solicitations());
+    rules.extend(claims());
     rules.push(rule([], Verdict::Drop));
     rules
 }
@@ -447,6 +457,18 @@ fn router_solicitations() -> [Rule; 3] {
     ]
 }
 
+/// Neighbour solicitations about other addresses than the guest's own. Those to one machine are no
+/// claims: the host might route them.
+fn claims() -> [Rule; 3] {
+    let too_fast =
+        Match::Faster { fields: &[PacketField::InLink], set: "claims", rate: CLAIM_RATE };
+    [
+        rule([IPV6, NEXT_IS_ICMP6, SOLICITATION, TO_GROUP, too_fast], Verdict::Drop),
+        rule([IPV6, NEXT_IS_ICMP6, SOLICITATION, TO_GROUP], Verdict::SetPriority(CLAIM)),
+        rule([IS_CLAIM], Verdict::Accept),
+    ]
+}
+
 /// IPv6 packets from this address.
 fn from(address: Ipv6Addr) -> Match {
     of_prefix(PacketField::Ip6Source, (address, 128))
@@ -479,5 +501,8 @@ fn to_guests() -> Vec<Rule> {
         within(CLIENT, "asking"),
         Match::Put { fields: LEASE, set: "leases" },
     ];
-    vec![Rule { matches: [answer, learn].concat(), verdict: Verdict::Accept }]
+    vec![
+        rule([IS_CLAIM], Verdict::Drop),
+        Rule { matches: [answer, learn].concat(), verdict: Verdict::Accept },
+    ]
 }

@@ -12,7 +12,7 @@ use std::net::Ipv6Addr;
 
 use super::routed::{QUESTION_RATE, QUESTION_TIMEOUT_S, TO_NAME_SERVER};
 use super::{
-    Chain, ChainKind, Family, Field, Hook, ICMP6, Match, NetworkConfig, PRIORITY_FILTER,
+    Chain, ChainKind, Family, Field, Hook, ICMP6, IS_CLAIM, Match, NetworkConfig, PRIORITY_FILTER,
     PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Value, Verdict, bridge, exposed, filter,
     from_elsewhere, is, is_service, keep_apart, of_prefix, outside, policies, prefixes6, rule, set,
     shared_sets, within,
@@ -36,7 +36,9 @@ const METADATA: [Ipv6Addr; 2] = [
 
 pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: bool) -> Table {
     let spoken = networks.iter().any(|network| network.ipv6.is_some());
-    let mut input = vec![rule([from_elsewhere(networks)], Verdict::Accept)];
+    // volnet has heard the claims already.
+    let mut input =
+        vec![rule([IS_CLAIM], Verdict::Drop), rule([from_elsewhere(networks)], Verdict::Accept)];
     let mut forward = Vec::new();
     if spoken {
         input.extend(answered());
