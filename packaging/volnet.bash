@@ -19,6 +19,7 @@ _volnet() {
         networks) verb='networks' && break ;;
         check) verb='check' && break ;;
         doctor) verb='doctor' && break ;;
+        trace) verb='trace' && break ;;
         serve) verb='serve' && break ;;
         run) verb='run' && break ;;
         create) verb='create' && break ;;
@@ -60,6 +61,8 @@ _volnet() {
     *:--kvm) choices='yes no' ;;
     *:--backend) choices='linux noop' ;;
     *:--root) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--to) return ;;
+    *:--seconds) return ;;
     *:--mode) choices='bridged dhcp vsock' ;;
     *:--manifest) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--config) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
@@ -104,6 +107,7 @@ _volnet() {
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     doctor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    trace:*) choices="--to --seconds --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;
     run:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --inner --mtu --queues --isolated --policy --expose --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     create:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --inner --mtu --queues --isolated --policy --expose --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
@@ -129,8 +133,8 @@ _volnet() {
     call:*) choices="--more --socket --config-file --runtime-dir --log-dir --json --help" ;;
     version:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     completion:*) choices="--help bash zsh fish" ;;
-    help:*) choices="--help setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help" ;;
-    *) choices='setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
+    help:*) choices="--help setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help" ;;
+    *) choices='setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$word")
 }

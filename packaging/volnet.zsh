@@ -15,6 +15,7 @@ _volnet() {
         'networks:show the networks and what is free in them'
         'check:find what keeps VMs from working, and how to mend it'
         'doctor:say why a VM reaches nothing, and how to mend it'
+        'trace:say what becomes of the packets that its guest sends'
         'serve:run the daemon'
         'run:make a VM’s network and start its hypervisor'
         'create:make its network only'
@@ -112,6 +113,17 @@ _volnet() {
         ;;
     doctor)
         _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:_volnet_vms'
+        ;;
+    trace)
+        _arguments \
+            '*--to[tell only of packets for there]:HOST(,PORT):' \
+            '*--seconds[for how long, 10; at most 600]:N:' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
@@ -450,7 +462,7 @@ _volnet() {
         ;;
     help)
         _arguments \
-            '*:word:(setup teardown networks check doctor serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help)'
+            '*:word:(setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help)'
         ;;
     *) _describe verb verbs ;;
     esac

@@ -42,3 +42,4 @@ pub mod resolver;
 pub mod rights;
 pub mod spec;
 pub mod store;
+pub mod trace;

@@ -16,6 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("packet", &["model"]),
     ("plan", &["model"]),
     ("doctor", &["model", "packet", "plan"]),
+    ("trace", &["model", "packet", "plan"]),
     ("nftables", &["model", "netlink", "plan"]),
     ("engine", &["model", "plan"]),
     ("spec", &["model"]),
@@ -26,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("dns", &["model", "engine"]),
     ("protocol", &["model", "spec"]),
     ("hypervisor", &["model", "rights", "spec", "store"]),
-    ("network", &["model", "rights", "netlink", "packet", "plan", "doctor", "nftables"]),
+    ("network", &["model", "rights", "netlink", "packet", "plan", "doctor", "trace", "nftables"]),
     ("resolver", &["model", "dns"]),
     ("config", &["model", "spec", "hypervisor"]),
     ("metrics", &["model", "protocol", "network"]),
@@ -38,6 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "packet",
             "plan",
             "doctor",
+            "trace",
             "engine",
             "spec",
             "store",
@@ -61,8 +63,8 @@ const TEST_SUPPORT: &[&str] = &["tests", "fuzz", "fake", "memory"];
 
 /// The rooms without I/O.
 const PURE: &[&str] = &[
-    "model", "packet", "plan", "doctor", "engine", "spec", "protocol", "dhcp", "dhcp6", "ndp",
-    "dns", "netlink", "nftables",
+    "model", "packet", "plan", "doctor", "trace", "engine", "spec", "protocol", "dhcp", "dhcp6",
+    "ndp", "dns", "netlink", "nftables",
 ];
 
 /// What pure rooms may not use.

@@ -219,6 +219,14 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "monitor" => given.none().map(|()| Command::Monitor),
         "metrics" => given.none().map(|()| Command::Metrics),
         "check" => given.none().map(|()| Command::Check),
+        "trace" => {
+            let to = given.last("to");
+            let seconds = given.last("seconds").map(|text| {
+                text.parse().map_err(|_| wrong(format!("{text:?} is not a number of seconds")))
+            });
+            let seconds = seconds.transpose()?;
+            Ok(Command::Trace { name: given.one("NAME")?, to, seconds })
+        }
         "doctor" => Ok(Command::Doctor { name: given.at_most_one()? }),
         "version" => given.none().map(|()| Command::Version),
         "completion" => {

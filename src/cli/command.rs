@@ -70,6 +70,8 @@ pub(super) enum Command {
     Metrics,
     /// Look the host over.
     Check,
+    /// Tell of the packets of a guest.
+    Trace { name: String, to: Option<String>, seconds: Option<u32> },
     /// Look a VM over, or the host.
     Doctor { name: Option<String> },
     /// Show versions.

@@ -182,6 +182,32 @@ pub(super) fn findings(findings: &Value) -> String {
     out
 }
 
+/// The ways of packets, and whether some were lost on the way to us.
+pub(super) fn ways(ways: Option<&Value>, lost: Option<&Value>) -> String {
+    const INDENT: usize = 4;
+    let mut out = String::new();
+    let all = ways.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    for way in all {
+        let packets = match way["packets"].as_u64() {
+            Some(1) => "1 packet".into(),
+            _ => format!("{} packets", way["packets"]),
+        };
+        table::paragraph(&mut out, &format!("{}, {packets}", text(&way["packet"])), 0);
+        let steps = way["steps"].as_array().into_iter().flatten().map(text);
+        for line in steps.chain([text(&way["message"])]) {
+            out.push_str(&" ".repeat(INDENT));
+            table::paragraph(&mut out, &line, INDENT);
+        }
+    }
+    if all.is_empty() {
+        out.push_str("the guest sent no such packet\n");
+    }
+    if lost.is_some_and(|lost| *lost == true) {
+        out.push_str("the guest sends so much that not all could be read\n");
+    }
+    out
+}
+
 /// An event.
 pub(super) fn event(event: &Value) -> String {
     let mut out = format!("{}  {:11}", time(&event["at"]), text(&event["kind"]));

@@ -85,6 +85,12 @@ pub(super) enum Settings {
     All,
 }
 
+/// The flags of `trace`.
+const TRACE: [Flag; 2] = [
+    valued("to", "HOST[:PORT]", Complete::Nothing, "tell only of packets for there"),
+    valued("seconds", "N", Complete::Nothing, "for how long, 10; at most 600"),
+];
+
 /// The section of a configuration with the limits.
 pub(super) const LIMITS: &str = "network.limits";
 
@@ -325,7 +331,7 @@ const CREATION: [Flag; 40] = [
 ];
 
 /// Every verb, in the order in which `volnet help` shows them.
-pub(super) const VERBS: [Verb; 31] = [
+pub(super) const VERBS: [Verb; 32] = [
     Verb {
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
@@ -367,6 +373,16 @@ pub(super) const VERBS: [Verb; 31] = [
                further. Exit status 1 unless all is well.",
         examples: "volnet doctor web",
         ..verb("doctor", "[NAME]", "say why a VM reaches nothing, and how to mend it")
+    },
+    Verb {
+        complete: Complete::Vms,
+        flags: &[&TRACE],
+        text: "Tell of the packets that a VM's guest sends from now on, and of what the rules of \
+               this host do with them, also those of other programs: what let them pass, what was \
+               translated, and the last word: answered, dropped and by which rule, or left and \
+               not answered. With --to, end as soon as that is known of a packet for there.",
+        examples: "volnet trace web --to 192.0.2.7:443",
+        ..verb("trace", "NAME", "say what becomes of the packets that its guest sends")
     },
     Verb {
         settings: Settings::All,

@@ -1,6 +1,7 @@
 //! The verbs about VMs.
 
 use std::io::{self, Write};
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -59,6 +60,42 @@ fn of_config(config: &mut Value, folder: &Path) -> Result<(), Trouble> {
 fn dry_run(vm: &str, plan: Option<&Value>) -> String {
     let comment: String = vm.lines().map(|line| format!("# {line}\n")).collect();
     comment + &show::plan(plan)
+}
+
+/// `trace`.
+pub(super) fn trace(
+    session: &mut Session,
+    name: &str,
+    to: Option<&str>,
+    seconds: Option<u32>,
+) -> Result<u8, Trouble> {
+    let to = to.map(destination).transpose()?;
+    let (ip, port) = to.map_or((None, None), |(ip, port)| (Some(ip), port));
+    let mut parameters = json!({ "name": name });
+    for (field, value) in [("to", json!(ip)), ("port", json!(port)), ("seconds", json!(seconds))] {
+        if !value.is_null() {
+            parameters[field] = value;
+        }
+    }
+    let reply = session.call("io.volnet.Trace", parameters)?;
+    session.show(&reply, |reply| show::ways(reply.get("ways"), reply.get("lost")))?;
+    Ok(DONE)
+}
+
+/// A destination: an address or a name of a host, and maybe a port.
+fn destination(text: &str) -> Result<(IpAddr, Option<u16>), Trouble> {
+    if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse() {
+        return Ok((ip, None));
+    }
+    let (text, port) = match text.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+        Some((host, Ok(port))) => (host, Some(port)),
+        _ => (text, None),
+    };
+    let host = text.trim_start_matches('[').trim_end_matches(']');
+    let wrong = |reason: String| Trouble::Input(format!("--to {text}: {reason}"));
+    let mut found = (host, 0).to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
+    let first = found.next().ok_or_else(|| wrong("it has no address".into()))?;
+    Ok((first.ip(), port))
 }
 
 /// `start`, `stop`, `restart`, `pause`, `resume` and `delete`. If one VM fails, the others are

@@ -25,7 +25,7 @@ use crate::model::net::{Dhcp, NetworkConfig};
 use crate::model::nic::Nic;
 use crate::model::request::{Reply, Ticket};
 use crate::model::view::Finding;
-use crate::network::Network;
+use crate::network::{Network, Side};
 use crate::packet::arp::{self, Arp};
 use crate::plan::firewall::{self, Hindrance, Surroundings};
 use crate::plan::reconcile::{Observed, Reconciled, reconcile};
@@ -146,7 +146,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let links: BTreeSet<u32> =
             examined.iter_mut().filter(due).flat_map(|it| it.links().collect::<Vec<_>>()).collect();
         for link in links {
-            let frames = self.network.overheard(link);
+            let frames = self.network.overheard(link, Side::Sent);
             let parts = examined.iter_mut().flat_map(|it| &mut it.parts);
             for part in parts {
                 let Part::Asked { ifindex, whom, .. } = part else { continue };
@@ -182,7 +182,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     fn answer_examined(&mut self, examination: Examination) {
         for link in examination.links() {
             if !self.examined.iter().any(|other| other.links().any(|it| it == link)) {
-                self.network.end_overhearing(link);
+                self.network.end_overhearing(link, Side::Sent);
             }
         }
         let Examination { ticket, name, parts, .. } = examination;
@@ -318,7 +318,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// Somebody is asked, if that is possible.
     fn part(&mut self, ifindex: u32, questions: Vec<Vec<u8>>, whom: Whom) -> Part {
-        match self.network.overhear(ifindex) {
+        match self.network.overhear(ifindex, Side::Sent) {
             Ok(()) => Part::Asked { ifindex, questions, whom },
             Err(error) => Part::Known(doubtful(
                 "guest",

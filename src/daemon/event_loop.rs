@@ -157,6 +157,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         while !self.ending {
             self.round(&mut events)?;
         }
+        let now = self.now();
+        self.shell.end_traces(now);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `conduct`
 //! for the order of the steps, `host`, `heal`, `inspect`, `doubt` and `strays` for the host as a
-//! whole, `doctor` for the host and a VM hop by hop, `guests` for DHCP, `names` for DNS,
+//! whole, `doctor` and `trace` for what packets meet, `guests` for DHCP, `names` for DNS,
 //! `group_commit` for requests that arrive together, and [`launch`] for hypervisors. `event_loop`
 //! with its sources ([`sources`], `source`, `client`, `guest_socket`) drives it. [`serve()`] is the
 //! daemon, and [`offline`] the same shell for one request without a daemon. On systems other than
@@ -48,6 +48,7 @@ mod snapshot;
 mod source;
 pub mod sources;
 mod strays;
+mod trace;
 
 use std::time::{Instant, SystemTime};
 

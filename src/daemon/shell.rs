@@ -16,6 +16,7 @@ use super::doubt::State;
 use super::guests::{HostServers, Resolvers};
 use super::host::Insistence;
 use super::launch::Launcher;
+use super::trace::Tracing;
 use crate::engine::decide::{Answers, Engine, Step};
 #[cfg(target_os = "linux")]
 use crate::engine::names::Unheard;
@@ -80,6 +81,8 @@ pub struct Shell<N, D: Storage, P> {
     pub(super) waiting: Vec<(Ticket, Change)>,
     /// Looks at VMs that wait for their guests.
     pub(super) examined: Vec<Examination>,
+    /// Guests of whose packets somebody wants to know.
+    pub(super) traced: Vec<Tracing>,
     outputs: Vec<Output>,
     /// VMs whose process the event loop does not watch yet.
     pub(super) started: Vec<VmName>,
@@ -128,6 +131,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             resolvers: Resolvers::default(),
             waiting: Vec::new(),
             examined: Vec::new(),
+            traced: Vec::new(),
             outputs: Vec::new(),
             started: Vec::new(),
             unwatched: BTreeMap::new(),
@@ -153,8 +157,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// The next moment, by the monotonic clock, at which [`Shell::tick`] has work.
     pub fn deadline(&self) -> Option<u64> {
         let unwatched = self.unwatched.values().copied().min();
-        let examined = self.examination_due();
-        self.engine.deadline().into_iter().chain(unwatched).chain(examined).min()
+        let looks = self.examination_due().into_iter().chain(self.trace_due());
+        self.engine.deadline().into_iter().chain(unwatched).chain(looks).min()
     }
 
     /// The processes, for the event loop to watch.
@@ -219,6 +223,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.resolve(now);
         let step = match request {
             Request::Query(query) => self.query(ticket, query, now),
+            Request::Trace(asked) => self.trace(ticket, asked, now),
             Request::OpenTap { name, nic } => {
                 self.open_tap(name, nic.unwrap_or_default()).map(Step::reply)
             }
@@ -333,6 +338,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.heal(now);
         self.probe(now);
         self.examine(now);
+        self.look_at_traces(now);
         self.advertise(now);
         self.settle(now);
     }

@@ -25,7 +25,8 @@ impl Engine {
         let networks: Vec<&NetworkConfig> = self.state.ledger.networks().collect();
         let ports = self.placed().flat_map(|vm| self.desired_ports(&vm.record)).collect();
         let elements = self.placed().flat_map(|vm| self.elements(&vm.record));
-        let elements = elements.chain(self.elements_of_movable()).collect();
+        let elements = elements.chain(self.elements_of_movable()).chain(self.elements_of_traced());
+        let elements = elements.collect();
         let parked = self.parked().map(TapName::as_str).collect();
         let tables = ruleset::tables(&networks, &self.host.policies, elements, self.host.nft_owner);
         // What a bridge that is not ours needs of the host is not ours to say.
@@ -178,7 +179,7 @@ impl Engine {
     }
 
     /// Whether the host has rules for its bridges.
-    pub(super) fn is_guarded(&self) -> bool {
+    pub fn is_guarded(&self) -> bool {
         is_guarded(self.state.ledger.networks())
     }
 

@@ -34,6 +34,7 @@ pub mod run_as;
 mod state;
 pub mod stranded;
 pub mod supervise;
+mod trace;
 mod traffic;
 pub mod uids;
 pub mod vm;

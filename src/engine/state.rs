@@ -12,7 +12,7 @@ use crate::engine::probe::Probes;
 use crate::engine::vm::Vm;
 use crate::engine::watch::Watch;
 use crate::model::expose::{Listener, Ports};
-use crate::model::name::VmName;
+use crate::model::name::{TapName, VmName};
 use crate::model::policy::Policy;
 use crate::model::record::BootId;
 use crate::model::request::Ticket;
@@ -74,6 +74,8 @@ pub(super) struct Known {
     pub(super) unheard: BTreeMap<String, Unheard>,
     /// Programs of the host that listen on ports, as far as the request at hand is about ports.
     pub(super) listeners: Vec<Listener>,
+    /// The taps whose frames the kernel tells of, each with how many want to know.
+    pub(super) traced: BTreeMap<TapName, u32>,
     /// The user that the request at hand names.
     pub(super) user: Option<VmUser>,
 }

@@ -1,5 +1,6 @@
 //! The engine's requests and replies, independent of the protocol.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -8,7 +9,7 @@ use crate::model::limits::Limits;
 use crate::model::name::VmName;
 use crate::model::run_as::RunAs;
 use crate::model::spec::VmSpec;
-use crate::model::view::{Event, Finding, NetworkView, VmView};
+use crate::model::view::{Event, Finding, NetworkView, TraceWay, VmView};
 
 /// Milliseconds that Stop, Restart and Delete give a guest when the caller names no time.
 pub const STOP_TIMEOUT_MS: u64 = 30_000;
@@ -25,9 +26,29 @@ pub enum Request {
     /// Open the tap of a VM's NIC; of the first, if none is named. It changes nothing, but who has
     /// a tap is the guest, so it needs the right to change.
     OpenTap { name: VmName, nic: Option<usize> },
+    /// Tell of the packets of a guest for some time. It changes no more than what the kernel tells,
+    /// but it shows to whom a guest speaks, so it needs the right to change.
+    Trace(Trace),
     /// It needs the right to change, and the engine decides on it.
     Change(Change),
 }
+
+/// A request to tell of the packets that a guest sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// The VM.
+    pub name: VmName,
+    /// The destination of the packets; `None`: any.
+    pub to: Option<IpAddr>,
+    /// Their port; `None`: any.
+    pub port: Option<u16>,
+    /// For how long, in seconds, at most [`TRACE_SECONDS_MAX`].
+    pub seconds: u32,
+}
+
+/// For how long packets are told of when the caller names no time, and at most, in seconds.
+pub const TRACE_SECONDS: u32 = 10;
+pub const TRACE_SECONDS_MAX: u32 = 600;
 
 /// A request that changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +131,8 @@ pub enum Reply {
     Version { version: String, kernel: String, backend: String, missing: Vec<String> },
     /// Check, Doctor.
     Findings { findings: Vec<Finding> },
+    /// Trace: the ways of the packets, and whether the kernel told of more than could be read.
+    Ways { ways: Vec<TraceWay>, lost: bool },
     /// Monitor: an event.
     Event { event: Event },
     /// Metrics.
@@ -133,7 +156,7 @@ impl Request {
     pub fn needs_right(&self) -> bool {
         match self {
             Request::Query(_) => false,
-            Request::OpenTap { .. } | Request::Change(_) => true,
+            Request::OpenTap { .. } | Request::Trace(_) | Request::Change(_) => true,
         }
     }
 
@@ -142,6 +165,7 @@ impl Request {
         match self {
             Request::Query(query) => query.method(),
             Request::OpenTap { .. } => "OpenTap",
+            Request::Trace(_) => "Trace",
             Request::Change(change) => change.method(),
         }
     }
@@ -150,7 +174,7 @@ impl Request {
     pub fn change(&self) -> Option<&Change> {
         match self {
             Request::Change(change) => Some(change),
-            Request::Query(_) | Request::OpenTap { .. } => None,
+            Request::Query(_) | Request::OpenTap { .. } | Request::Trace(_) => None,
         }
     }
 }
@@ -270,6 +294,7 @@ impl Reply {
             | Reply::Networks { .. }
             | Reply::Version { .. }
             | Reply::Findings { .. }
+            | Reply::Ways { .. }
             | Reply::Event { .. }
             | Reply::Metrics { .. } => None,
         }

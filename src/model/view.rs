@@ -165,6 +165,36 @@ pub struct Finding {
     pub hint: Option<String>,
 }
 
+/// The way of one kind of packet of a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceWay {
+    /// The packet in words: protocol, addresses, port.
+    pub packet: String,
+    /// How many there were.
+    pub packets: u64,
+    /// What let them pass, first to last, and what was translated.
+    pub steps: Vec<String>,
+    pub end: TraceEnd,
+    /// The end in words.
+    pub message: String,
+}
+
+/// What became of a kind of packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceEnd {
+    /// A rule or a policy dropped it.
+    Dropped,
+    /// It was delivered, and answered.
+    Answered,
+    /// A router or the destination sent an error.
+    Refused,
+    /// It left, or came to the host, and nothing came back.
+    Unanswered,
+    /// It went nowhere, and no rule says why.
+    Lost,
+}
+
 /// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

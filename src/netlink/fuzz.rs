@@ -66,13 +66,14 @@ pub fn nf_tables(bytes: &[u8]) {
 
 /// Reads messages of nf_tables and hands each over.
 pub(crate) fn of_nf_tables(bytes: &[u8], each: impl FnMut(&Message<'_>)) {
-    const KINDS: [(u16, usize); 6] = [
+    const KINDS: [(u16, usize); 7] = [
         (Kind::NewTable.message(), nft::HEADER),
         (Kind::NewChain.message(), nft::HEADER),
         (Kind::NewRule.message(), nft::HEADER),
         (Kind::NewSet.message(), nft::HEADER),
         (Kind::NewSetElem.message(), nft::HEADER),
         (Kind::NewGen.message(), nft::HEADER),
+        (nft::trace::TRACE, nft::HEADER),
     ];
     well_formed(bytes, &KINDS, each);
 }
@@ -171,6 +172,10 @@ fn one(message: &Message<'_>) {
     }
     let _ = Notice::read(message);
     let _ = nft::notice::Notice::read(message);
+    if let Ok(Some(told)) = nft::trace::TraceMessage::read(message) {
+        let headers: usize = told.headers.iter().map(|header| header.len()).sum();
+        assert!(headers <= message.payload.len());
+    }
     payload(message.payload);
 }
 

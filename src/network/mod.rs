@@ -27,6 +27,8 @@ use crate::model::mac::Mac;
 use crate::plan::firewall::{Hindrance, Surroundings};
 use crate::plan::op::Op;
 use crate::plan::reconcile::{DesiredPort, Observed};
+use crate::trace::Told;
+use crate::trace::book::{Chains, Rules};
 
 /// A backend for plans.
 pub trait Network {
@@ -74,22 +76,21 @@ pub trait Network {
         Ok(Vec::new())
     }
 
-    /// Takes all frames that come in by the link of this index from now on, as far as there is room
-    /// for them: what is sent by the guest of a tap.
-    fn overhear(&mut self, ifindex: u32) -> io::Result<()> {
-        let _ = ifindex;
+    /// Takes frames of the guest of the tap with this index from now on, if there is room for them.
+    fn overhear(&mut self, ifindex: u32, side: Side) -> io::Result<()> {
+        let _ = (ifindex, side);
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// The beginnings of the frames that have come in since.
-    fn overheard(&mut self, ifindex: u32) -> Vec<Vec<u8>> {
-        let _ = ifindex;
+    /// The beginnings of these frames that came since.
+    fn overheard(&mut self, ifindex: u32, side: Side) -> Vec<Vec<u8>> {
+        let _ = (ifindex, side);
         Vec::new()
     }
 
-    /// Takes no frames any more.
-    fn end_overhearing(&mut self, ifindex: u32) {
-        let _ = ifindex;
+    /// Takes none of these frames any more.
+    fn end_overhearing(&mut self, ifindex: u32, side: Side) {
+        let _ = (ifindex, side);
     }
 
     /// What went through each link since it was made.
@@ -101,6 +102,19 @@ pub trait Network {
     fn tally(&self) -> Option<&Tally> {
         None
     }
+
+    /// Has the kernel tell of packets that are traced, and gives the book of all rules.
+    fn begin_tracing(&mut self) -> Result<(Chains, Rules), Failure> {
+        Ok((Chains::new(), Rules::new()))
+    }
+
+    /// What was told since, and whether some of it was lost.
+    fn traced(&mut self) -> (Vec<Told>, bool) {
+        (Vec::new(), false)
+    }
+
+    /// Nobody is told any more.
+    fn end_tracing(&mut self) {}
 
     /// Applies one Op completely or not at all, except [`Op::SetLink`].
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure>;
@@ -142,6 +156,15 @@ pub trait Network {
 
     /// Drops the work that was done ahead, and waits until removed links are gone.
     fn flush(&mut self) {}
+}
+
+/// Which frames of a guest are overheard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// Those that it sends.
+    Sent,
+    /// Those that it receives.
+    Received,
 }
 
 /// The result of an Op that only the kernel knows.
@@ -225,16 +248,28 @@ impl Network for Box<dyn Network> {
         self.as_mut().hindrances()
     }
 
-    fn overhear(&mut self, ifindex: u32) -> io::Result<()> {
-        self.as_mut().overhear(ifindex)
+    fn overhear(&mut self, ifindex: u32, side: Side) -> io::Result<()> {
+        self.as_mut().overhear(ifindex, side)
     }
 
-    fn overheard(&mut self, ifindex: u32) -> Vec<Vec<u8>> {
-        self.as_mut().overheard(ifindex)
+    fn overheard(&mut self, ifindex: u32, side: Side) -> Vec<Vec<u8>> {
+        self.as_mut().overheard(ifindex, side)
     }
 
-    fn end_overhearing(&mut self, ifindex: u32) {
-        self.as_mut().end_overhearing(ifindex);
+    fn end_overhearing(&mut self, ifindex: u32, side: Side) {
+        self.as_mut().end_overhearing(ifindex, side);
+    }
+
+    fn begin_tracing(&mut self) -> Result<(Chains, Rules), Failure> {
+        self.as_mut().begin_tracing()
+    }
+
+    fn traced(&mut self) -> (Vec<Told>, bool) {
+        self.as_mut().traced()
+    }
+
+    fn end_tracing(&mut self) {
+        self.as_mut().end_tracing();
     }
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {

@@ -60,7 +60,11 @@ impl Said {
                         Meta::InIndex => {
                             value.try_into().ok().map(u32::from_ne_bytes).map(By::Index)
                         }
-                        Meta::OutName | Meta::Priority | Meta::Protocol | Meta::PacketType => None,
+                        Meta::OutName
+                        | Meta::Priority
+                        | Meta::Protocol
+                        | Meta::PacketType
+                        | Meta::Trace => None,
                     });
                 }
                 Expression::InSet(set) => {

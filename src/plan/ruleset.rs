@@ -6,10 +6,11 @@
 
 mod ours;
 pub mod text;
+pub mod words;
 
 pub use ours::{
     ALLOWED, DENIED, GuestPort, InnerPort, PRIORITY_DESTINATION_NAT, TABLE, elements, exposed, key,
-    keys, policy, tables,
+    keys, policy, tables, traced,
 };
 
 use std::borrow::Cow;
@@ -432,6 +433,8 @@ pub enum Verdict {
     Drop,
     /// Source NAT to the address of the outgoing link.
     Masquerade,
+    /// Have the kernel tell of the packet from here on, rule by rule.
+    Trace,
     /// Give it a priority, which later chains can see.
     SetPriority(u32),
     /// Destination NAT to the value of the concatenated fields in the map, an address of this

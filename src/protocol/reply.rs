@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::request;
-use crate::model::view::{Event, Finding, NetworkView, VmView};
+use crate::model::view::{Event, Finding, NetworkView, TraceWay, VmView};
 
 use super::frame::Terminator;
 use super::request::CallFault;
@@ -50,6 +50,10 @@ enum Parameters<'a> {
     Findings {
         findings: &'a [Finding],
     },
+    Ways {
+        ways: &'a [TraceWay],
+        lost: bool,
+    },
     Event {
         event: &'a Event,
     },
@@ -83,6 +87,7 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
             Parameters::Version { version, kernel, backend, missing }
         }
         Reply::Findings { findings } => Parameters::Findings { findings },
+        Reply::Ways { ways, lost } => Parameters::Ways { ways, lost: *lost },
         Reply::Event { event } => Parameters::Event { event },
         Reply::Metrics { text } => Parameters::Metrics { text },
     };

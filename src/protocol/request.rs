@@ -13,7 +13,9 @@ use crate::model::error::Refusal;
 use crate::model::expose::{Expose, HostPort, Protocol};
 use crate::model::limits::Limits;
 use crate::model::name::VmName;
-use crate::model::request::{Change, Query, Request, STOP_TIMEOUT_MS};
+use crate::model::request::{
+    Change, Query, Request, STOP_TIMEOUT_MS, TRACE_SECONDS, TRACE_SECONDS_MAX, Trace,
+};
 use crate::spec;
 
 use super::service::{self, ServiceCall};
@@ -141,7 +143,25 @@ fn volnet(method: &str, fields: &mut Parameters) -> Result<Option<Request>, Call
     if method == "OpenTap" {
         return Ok(Some(Request::OpenTap { name: fields.name()?, nic: fields.nic()? }));
     }
+    if method == "Trace" {
+        return Ok(Some(Request::Trace(trace(fields)?)));
+    }
     Ok(change(method, fields)?.map(Request::from))
+}
+
+fn trace(fields: &mut Parameters) -> Result<Trace, CallFault> {
+    let name = fields.name()?;
+    let to = fields.text("to")?.map(|to| to.parse().map_err(|_| wrong("to"))).transpose()?;
+    let port = fields.port("port")?;
+    let seconds = match fields.take("seconds") {
+        None => TRACE_SECONDS,
+        Some(value) => value
+            .as_u64()
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .filter(|seconds| (1..=TRACE_SECONDS_MAX).contains(seconds))
+            .ok_or_else(|| wrong("seconds"))?,
+    };
+    Ok(Trace { name, to, port, seconds })
 }
 
 /// A method that changes nothing; `None` if there is none of that name.
@@ -432,6 +452,13 @@ mod tests {
         }
         let tap = Request::OpenTap { name, nic: None };
         assert_eq!(request("OpenTap", r#"{"name":"web"}"#), tap);
+        let name = VmName::new("web").unwrap();
+        let plain = Trace { name, to: None, port: None, seconds: TRACE_SECONDS };
+        assert_eq!(request("Trace", r#"{"name":"web"}"#), Request::Trace(plain.clone()));
+        let to = Some("192.0.2.7".parse().unwrap());
+        let there = Trace { to, port: Some(443), seconds: 3, ..plain };
+        let text = r#"{"name":"web","to":"192.0.2.7","port":443,"seconds":3}"#;
+        assert_eq!(request("Trace", text), Request::Trace(there));
     }
 
     #[test]

@@ -230,7 +230,11 @@ fn step(dice: &mut Dice) -> Step {
         56 => teardown(),
         57 => ask(Change::Teardown { dry_run: true, force: true }),
         58 => ask(Query::Get { name: name(vm) }),
-        59 => ask(Query::List),
+        59 => match dice.roll(3) {
+            0 => ask(Query::List),
+            1 => ask(Query::Doctor { name: Some(name(vm)) }),
+            _ => trace(vm, 1 + dice.roll(3) as u32),
+        },
         60..63 => lease(vm, WORDS[dice.below(WORDS.len() as u64)]),
         63 => lease(vm, Word::Claim(dice.below(CLAIMS) as u8)),
         64 | 65 => expose(vm, nic(dice), 8080 + dice.below(3) as u16),

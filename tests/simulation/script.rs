@@ -10,7 +10,7 @@ use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
-use volnet::model::request::{Change, Request};
+use volnet::model::request::{Change, Request, Trace};
 use volnet::model::run_as::RunAs;
 use volnet::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 use volnet::model::traffic::Traffic;
@@ -125,6 +125,11 @@ pub(crate) fn create_and_start(vm: &str, spec: VmSpec) -> Step {
 /// Somebody asks this.
 pub(crate) fn ask(request: impl Into<Request>) -> Step {
     Step::Ask(request.into())
+}
+
+/// Somebody wants to know what a guest sends, for so many seconds.
+pub(crate) fn trace(vm: &str, seconds: u32) -> Step {
+    ask(Request::Trace(Trace { name: name(vm), to: None, port: None, seconds }))
 }
 
 fn made(vm: &str, spec: VmSpec, start: bool) -> Step {

@@ -330,6 +330,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         if let Some(Source::Client(_)) = self.sources.remove(key) {
             // Closing it also removes it from the poll.
             self.checksums.call_off(ticket(key));
+            let now = self.now();
+            self.shell.hung_up(ticket(key), now);
         }
     }
 }

@@ -113,6 +113,8 @@ pub enum Meta {
     Protocol = 16,
     /// For whom a frame is, `PACKET_*` (linux/if_packet.h); a byte.
     PacketType = 19,
+    /// Whether the kernel tells of the packet; a byte.
+    Trace = 12,
 }
 
 /// `NFT_PAYLOAD_*`: where an offset counts from.
@@ -564,6 +566,7 @@ mod tests {
             Meta::Protocol => libc::NFT_META_L4PROTO,
             Meta::PacketType => libc::NFT_META_PKTTYPE,
             CSUM_INET => libc::NFT_PAYLOAD_CSUM_INET,
+            Meta::Trace => libc::NFT_META_NFTRACE,
             Base::Link => libc::NFT_PAYLOAD_LL_HEADER,
             Base::Network => libc::NFT_PAYLOAD_NETWORK_HEADER,
             Base::Transport => libc::NFT_PAYLOAD_TRANSPORT_HEADER,

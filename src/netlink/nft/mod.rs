@@ -2,8 +2,8 @@
 //!
 //! Changes travel in a batch: [`batch`] frames it, [`object`] writes and reads tables, chains, sets
 //! and rules, [`element`] what is in a set, [`expression`] what a rule does, [`limit`] how much may
-//! pass. [`notice`] is what comes unasked. Integers are in network order, but for those that stand
-//! for a host's own value in a register.
+//! pass. [`notice`] and [`trace`] are what comes unasked. Integers are in network order, but for
+//! those that stand for a host's own value in a register.
 
 pub mod batch;
 pub mod element;
@@ -11,6 +11,7 @@ pub mod expression;
 pub mod limit;
 pub mod notice;
 pub mod object;
+pub mod trace;
 
 use super::Error;
 use super::message::array_at;
@@ -108,6 +109,8 @@ mod tests {
             Kind::DelSetElem => libc::NFT_MSG_DELSETELEM,
             Kind::NewGen => libc::NFT_MSG_NEWGEN,
             notice::GROUP => libc::NFNLGRP_NFTABLES,
+            trace::GROUP => libc::NFNLGRP_NFTRACE,
+            trace::TRACE & 0xff => libc::NFT_MSG_TRACE,
             element::INTERVAL_END => libc::NFT_SET_ELEM_INTERVAL_END,
         }
     }

@@ -28,6 +28,7 @@ pub mod qdiscs;
 pub mod socket;
 pub mod sysctl;
 pub mod tap;
+pub mod tracing;
 pub mod worker;
 
 use std::collections::BTreeMap;
@@ -46,10 +47,12 @@ use crate::plan::firewall::{Hindrance, Surroundings};
 use crate::plan::op::{Handover, LinkSettings, Op};
 use crate::plan::reconcile::{DesiredPort, Link, Observed};
 use crate::plan::ruleset::{ALLOWED, DENIED};
+use crate::trace::Told;
+use crate::trace::book::{Chains, Rules};
 
 use super::features::Features;
 use super::tally::Tally;
-use super::{Applied, Counted, Network, Passed};
+use super::{Applied, Counted, Network, Passed, Side};
 use arp::Arp;
 use conntrack::{Conntrack, FlowSelector};
 use monitor::Monitor;
@@ -58,6 +61,7 @@ use overhear::Overhearing;
 use packets::Sender;
 use pool::TapPool;
 use socket::{Error, NetlinkFamily, Socket};
+use tracing::Tracing;
 use worker::Worker;
 
 /// The kernel, as seen from the network namespace of the thread that made this.
@@ -68,8 +72,10 @@ pub struct Linux {
     worker: Worker,
     /// Sockets for ARP by bridge, while all are asked there.
     arp: BTreeMap<String, Arp>,
-    /// Sockets for what guests send, by the index of the tap, while somebody looks.
-    overheard: BTreeMap<u32, Overhearing>,
+    /// Sockets for frames of guests, by the index of the tap, while somebody looks.
+    overheard: BTreeMap<(u32, Side), Overhearing>,
+    /// What is told of traced packets, while somebody looks.
+    tracing: Option<Tracing>,
     /// The socket for frames that nobody has asked for, once there was one.
     sender: Option<Sender>,
     pool: TapPool,
@@ -91,6 +97,7 @@ impl Linux {
             worker,
             arp: BTreeMap::new(),
             overheard: BTreeMap::new(),
+            tracing: None,
             sender: None,
             pool,
             fresh: None,
@@ -157,7 +164,7 @@ impl Network for Linux {
                 Ok(Way::By { link, mtu: of_route.map_or(of_link, |mtu| mtu.min(of_link)) })
             }
             Err(error) => match error.errno() {
-                Some(errno) => Ok(Way::None(std::io::Error::from_raw_os_error(errno).to_string())),
+                Some(errno) => Ok(Way::None(nix::errno::Errno::from_raw(errno).desc().into())),
                 None => Err(unread("a route")(error)),
             },
         }
@@ -167,19 +174,36 @@ impl Network for Linux {
         self.nft.hindrances().map_err(unread("nf_tables"))
     }
 
-    fn overhear(&mut self, ifindex: u32) -> io::Result<()> {
-        if let Entry::Vacant(place) = self.overheard.entry(ifindex) {
-            place.insert(Overhearing::open(ifindex)?);
+    fn overhear(&mut self, ifindex: u32, side: Side) -> io::Result<()> {
+        if let Entry::Vacant(place) = self.overheard.entry((ifindex, side)) {
+            place.insert(Overhearing::open(ifindex, side)?);
         }
         Ok(())
     }
 
-    fn overheard(&mut self, ifindex: u32) -> Vec<Vec<u8>> {
-        self.overheard.get(&ifindex).map(Overhearing::take).unwrap_or_default()
+    fn overheard(&mut self, ifindex: u32, side: Side) -> Vec<Vec<u8>> {
+        self.overheard.get(&(ifindex, side)).map(Overhearing::take).unwrap_or_default()
     }
 
-    fn end_overhearing(&mut self, ifindex: u32) {
-        self.overheard.remove(&ifindex);
+    fn end_overhearing(&mut self, ifindex: u32, side: Side) {
+        self.overheard.remove(&(ifindex, side));
+    }
+
+    fn begin_tracing(&mut self) -> Result<(Chains, Rules), Failure> {
+        if self.tracing.is_none() {
+            let failed = |error| Failure::kernel("subscribe to", "traced packets", &error);
+            self.tracing = Some(Tracing::open().map_err(failed)?);
+        }
+        self.nft.book().map_err(unread("nf_tables"))
+    }
+
+    fn traced(&mut self) -> (Vec<Told>, bool) {
+        let route = &self.route;
+        self.tracing.as_mut().map(|it| it.take(route)).unwrap_or_default()
+    }
+
+    fn end_tracing(&mut self) {
+        self.tracing = None;
     }
 
     fn listeners(&mut self, wanted: &[HostPort]) -> Vec<Listener> {

@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::conntrack::{Conntrack, FlowSelector};
 use super::socket::{Error, NetlinkFamily, Socket};
+use super::tracing;
 use crate::model::error::Failure;
 use crate::netlink::nft::object::{self, NewChain, NewTable, TableMessage};
 use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_IP, FAMILY_IP6, batch, element};
@@ -24,6 +25,7 @@ use crate::nftables::{accept, encode, number};
 use crate::plan::firewall::{Barrier, Firewall, Hindrance};
 use crate::plan::reconcile::ObservedTable;
 use crate::plan::ruleset::{Accept, ChainKind, Element, Family, Hook, TABLE, Table};
+use crate::trace::book::{Chains, Rules};
 
 /// The families in which we have a table.
 const FAMILIES: [Family; 3] = [Family::Ip, Family::Ip6, Family::Bridge];
@@ -213,6 +215,11 @@ impl Nft {
     /// Other people's tables with source NAT.
     pub fn translators(&mut self) -> Result<Vec<String>, Error> {
         others::translators(&mut self.socket)
+    }
+
+    /// The chains of the host, and our rules, for who wants to know which one decided.
+    pub fn book(&mut self) -> Result<(Chains, Rules), Error> {
+        tracing::book(&mut self.socket)
     }
 
     /// Single rules of others that could be in the way.

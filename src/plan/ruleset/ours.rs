@@ -140,6 +140,11 @@ pub fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     bridged::elements(guest)
 }
 
+/// The element of a tap whose frames the kernel tells of.
+pub fn traced(tap: &str) -> Element {
+    bridged::traced(tap)
+}
+
 /// The map elements of a VM's exposed ports that lead to this address of it.
 pub fn exposed(address: IpAddr, ports: &[Expose]) -> Vec<Element> {
     exposed::elements(address, ports)

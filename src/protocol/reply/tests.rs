@@ -4,7 +4,7 @@ use crate::model::expose::{Expose, Protocol};
 use crate::model::limits::Limits;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
-use crate::model::view::{EventKind, Level, NicView, Status};
+use crate::model::view::{EventKind, Level, NicView, Status, TraceEnd, TraceWay};
 use crate::protocol::client::{self, NoReply};
 use crate::protocol::service::VOLNET;
 
@@ -279,6 +279,13 @@ fn every_reply_has_the_parameters_of_its_method() {
         by_name: None,
     };
     let finding = Finding { check: s("kvm"), level: Level::Ok, message: s("m"), hint: None };
+    let way = TraceWay {
+        packet: s("arp"),
+        packets: 1,
+        steps: vec![s("dropped: x")],
+        end: TraceEnd::Dropped,
+        message: s("m"),
+    };
     let version = Reply::Version {
         version: s("1"),
         kernel: s("6"),
@@ -310,6 +317,13 @@ fn every_reply_has_the_parameters_of_its_method() {
         (
             Reply::Findings { findings: vec![finding] },
             s(r#"{"findings":[{"check":"kvm","level":"ok","message":"m","hint":null}]}"#),
+        ),
+        (
+            Reply::Ways { ways: vec![way], lost: false },
+            s(concat!(
+                r#"{"ways":[{"packet":"arp","packets":1,"steps":["dropped: x"],"#,
+                r#""end":"dropped","message":"m"}],"lost":false}"#
+            )),
         ),
         (
             Reply::Event { event },

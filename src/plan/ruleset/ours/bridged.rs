@@ -6,6 +6,8 @@
 //!
 //! - ports that are not ours may send anything; frames from our ports are marked as a guest's, for
 //!   the rules about the host;
+//! - while somebody looks at what a guest sends (`traced`), the kernel tells of its frames, and of
+//!   the packets in them, at each rule that they match;
 //! - frames over a guest's limits are dropped, by bytes or by packets. This is also so for trusted
 //!   guests (`antispoof: false`), which may otherwise send anything;
 //! - frames to a link-local group (spanning tree, LLDP, port authentication) are dropped. The rate
@@ -251,6 +253,7 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
             set("ports", &[Field::Link], Vec::new()),
             limiting("limited", BYTES),
             limiting("paced", PACKETS),
+            set(TRACED, &[Field::Link], Vec::new()),
             set("trusted", &[Field::Link], Vec::new()),
             set("guests", &[Field::Link, Field::Ether, Field::Ipv4], Vec::new()),
             set("macs", MAC, Vec::new()),
@@ -269,6 +272,15 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
     };
     table.sets.extend(inner::sets());
     table
+}
+
+/// The set of ports whose frames the kernel tells of.
+const TRACED: &str = "traced";
+
+/// The element of a port whose frames it tells of.
+pub(super) fn traced(tap: &str) -> Element {
+    let (family, set, key) = (Family::Bridge, TRACED.into(), vec![Value::Link(tap.into())]);
+    Element { family, table: TABLE, set, key }
 }
 
 /// The elements of a guest.
@@ -323,6 +335,7 @@ fn from_guests() -> Vec<Rule> {
     let too_fast = Match::Faster { fields: &[InLink], set: "storms", rate: GROUP_RATE };
     let mut rules = vec![
         rule([outside(&[InLink], "ports")], Verdict::Accept),
+        rule([within(&[InLink], TRACED)], Verdict::Trace),
         rule([], Verdict::SetPriority(GUEST)),
         rule([within(&[InLink], "limited")], Verdict::Drop),
         rule([within(&[InLink], "paced")], Verdict::Drop),

@@ -1,0 +1,172 @@
+//! Tells of the packets of a guest: marks its taps, reads what the kernel says of the packets, and
+//! answers with what [`crate::trace`] makes of that.
+//!
+//! The mark is an element of a set, which the engine wants as long as somebody looks. It goes when
+//! the time is over, when the packet that was asked for has come to its end, when the caller hangs
+//! up, and when the daemon ends. After a crash, the next daemon finds an element that it does not
+//! want. What the kernel says is read every [`LOOK_MS`], so it needs no source in the loop.
+
+use super::shell::Shell;
+use crate::engine::decide::Step;
+use crate::hypervisor::process::Processes;
+use crate::model::clock::Now;
+use crate::model::error::{Error, Refusal};
+use crate::model::name::TapName;
+use crate::model::request::{self, Reply, Ticket};
+use crate::network::{Network, Side, execute};
+use crate::store::storage::Storage;
+use crate::trace::book::Book;
+use crate::trace::{Trace, Wanted};
+
+/// Milliseconds between two looks at what the kernel has told.
+const LOOK_MS: u64 = 100;
+/// Milliseconds from the last word about a packet that was asked for to the reply: more may come.
+const SETTLE_MS: u64 = 300;
+/// The most guests that are traced at a time.
+const TRACED_MAX: usize = 8;
+
+/// A trace that runs.
+pub(super) struct Tracing {
+    ticket: Ticket,
+    taps: Vec<TapName>,
+    links: Vec<u32>,
+    book: Book,
+    trace: Trace,
+    lost: bool,
+    /// When it ends.
+    until: u64,
+    due: u64,
+}
+
+impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
+    /// Begins to tell of the packets of a guest.
+    pub(super) fn trace(
+        &mut self,
+        ticket: Ticket,
+        asked: &request::Trace,
+        now: Now,
+    ) -> Result<Step, Error> {
+        let refuse = |reason: &str| {
+            let (field, reason) = ("name".into(), reason.into());
+            Err(Refusal::InvalidConfig { field, reason }.into())
+        };
+        let record = &self.engine.placed_vm(&asked.name)?.record;
+        let nics = record.interfaces().filter(|(nic, _)| nic.ifindex.is_some());
+        let mut networks = Vec::new();
+        let (mut taps, mut links) = (Vec::new(), Vec::new());
+        for (nic, spec) in nics {
+            let Some(network) = self.engine.network_of(nic) else { continue };
+            let isolated = self.engine.traffic(nic, spec, network).isolated;
+            networks.push((network.clone(), isolated));
+            taps.push(nic.tap.clone());
+            links.extend(nic.ifindex);
+        }
+        if taps.is_empty() {
+            return refuse("the VM has no tap");
+        }
+        if !self.engine.is_guarded() {
+            return refuse("packets cannot be traced: no network has antispoof");
+        }
+        if self.traced.len() >= TRACED_MAX {
+            return refuse("so many guests are traced already, that one has to end first");
+        }
+        let (chains, rules) = self.network.begin_tracing()?;
+        let tables = self.engine.desired().tables;
+        let book = Book { chains, rules, tables, networks };
+        let wanted = Wanted { to: asked.to, port: asked.port };
+        let trace = Trace::new(links.clone(), wanted);
+        let plan = self.engine.trace(&taps);
+        if let Err(failure) = execute::execute(&mut self.network, &plan) {
+            self.engine.end_trace(&taps);
+            // It may be there in spite of that.
+            self.engine.look_again(now);
+            self.stop_listening();
+            return Err(failure.into());
+        }
+        for link in &links {
+            if let Err(error) = self.network.overhear(*link, Side::Received) {
+                log::debug!("VM {}: answers are not heard: {error}", asked.name);
+            }
+        }
+        let until = now.mono + u64::from(asked.seconds) * 1000;
+        let due = now.mono + LOOK_MS;
+        self.traced.push(Tracing { ticket, taps, links, book, trace, lost: false, until, due });
+        Ok(Step::Later)
+    }
+
+    /// When the kernel is to be read next.
+    pub(super) fn trace_due(&self) -> Option<u64> {
+        self.traced.iter().map(|it| it.due).min()
+    }
+
+    /// Reads what the kernel has told, and answers those whose time is over.
+    pub(super) fn look_at_traces(&mut self, now: Now) {
+        if self.trace_due().is_none_or(|due| due > now.mono) {
+            return;
+        }
+        let (told, lost) = self.network.traced();
+        for it in &mut self.traced {
+            told.iter().for_each(|told| it.trace.take(told));
+            it.lost |= lost;
+            it.due = now.mono + LOOK_MS;
+        }
+        let mut links: Vec<u32> = self.traced.iter().flat_map(|it| it.links.clone()).collect();
+        links.sort_unstable();
+        links.dedup();
+        for link in links {
+            let frames = self.network.overheard(link, Side::Received);
+            for it in self.traced.iter_mut().filter(|it| it.links.contains(&link)) {
+                frames.iter().for_each(|frame| it.trace.overhear(frame));
+            }
+        }
+        for it in &mut self.traced {
+            if it.trace.is_over() {
+                it.until = it.until.min(now.mono + SETTLE_MS);
+            }
+        }
+        let (over, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.traced).into_iter().partition(|it| it.until <= now.mono);
+        self.traced = rest;
+        for it in over {
+            let (ways, lost) = (it.trace.ways(&it.book), it.lost);
+            self.reply(it.ticket, Ok(Reply::Ways { ways, lost }));
+            self.end_trace(&it, now);
+        }
+    }
+
+    /// A caller has hung up: nobody wants to know what it asked for.
+    #[cfg(target_os = "linux")]
+    pub(super) fn hung_up(&mut self, ticket: Ticket, now: Now) {
+        let (gone, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.traced).into_iter().partition(|it| it.ticket == ticket);
+        self.traced = rest;
+        gone.iter().for_each(|it| self.end_trace(it, now));
+    }
+
+    /// The daemon ends: nothing is told of any more.
+    #[cfg(target_os = "linux")]
+    pub(super) fn end_traces(&mut self, now: Now) {
+        for it in std::mem::take(&mut self.traced) {
+            self.end_trace(&it, now);
+        }
+    }
+
+    fn end_trace(&mut self, tracing: &Tracing, now: Now) {
+        let plan = self.engine.end_trace(&tracing.taps);
+        if execute::execute_all(&mut self.network, &plan).iter().any(Result::is_err) {
+            self.engine.look_again(now);
+        }
+        for link in &tracing.links {
+            if !self.traced.iter().any(|other| other.links.contains(link)) {
+                self.network.end_overhearing(*link, Side::Received);
+            }
+        }
+        self.stop_listening();
+    }
+
+    fn stop_listening(&mut self) {
+        if self.traced.is_empty() {
+            self.network.end_tracing();
+        }
+    }
+}
