@@ -1,11 +1,14 @@
 //! Frames of IPv6.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::arena::Party::{self, Asker, Attacker, Host, Other, Server, Stranger, Victim};
 use crate::arena::{Case, Cast, UNLISTED, global, lab_gateway6, link_local, mac_of};
 use crate::cases::case;
-use crate::frame::{FRAGMENT, ICMP6, IPV6, Mac, Tag, UDP, ethernet, fragment6, icmp6, udp6};
+use crate::frame::{
+    FRAGMENT, ICMP6, IGMP, IPV4, IPV6, Mac, Tag, UDP, ethernet, fragment6, icmp6, igmp_query, ipv4,
+    udp6,
+};
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const TO_ALL_NODES: Mac = [0x33, 0x33, 0, 0, 0, 1];
@@ -59,6 +62,22 @@ pub(crate) fn all() -> Vec<Case> {
     cases.extend(discovery());
     cases.extend(router_solicitations());
     cases
+}
+
+/// General queries for the members of groups, as a router of multicast sends them.
+pub(crate) fn queries(by: Party, to: &'static [Party]) -> [Case; 2] {
+    const TO_ALL_SYSTEMS: Mac = [0x01, 0, 0x5e, 0, 0, 1];
+    let of_ipv4 = move |c: &Cast, tag: Tag| {
+        let (from, all) = (c.ip(by), Ipv4Addr::new(224, 0, 0, 1));
+        let query = igmp_query(&[&[0; 4][..], &tag.text()].concat());
+        ethernet(TO_ALL_SYSTEMS, c.mac(by), IPV4, &ipv4(from, all, IGMP, &query))
+    };
+    let of_ipv6 = move |c: &Cast, tag: Tag| {
+        let (from, query) = (link_local(c.mac(by)), [&[0; 24][..], &tag.text()].concat());
+        let query = icmp6(from, ALL_NODES, LISTENER_QUERY, &query);
+        behind(HOP_BY_HOP, &ethernet(TO_ALL_NODES, c.mac(by), IPV6, &query))
+    };
+    [case("a membership query", by, of_ipv4, to), case("a listener query", by, of_ipv6, to)]
 }
 
 /// Whose name a guest uses in packets of IPv6.

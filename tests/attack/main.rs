@@ -15,9 +15,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use arena::Party::{Attacker, Victim};
+use arena::Party::{Asker, Attacker, Other, Server, Stranger, Victim};
 use arena::{Arena, UNLISTED};
-use common::{in_namespace, json, run};
+use common::{eventually, in_namespace, json, run};
 
 /// Documentation/networking/ip-sysctl.rst, `bridge-nf-call-iptables`.
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
@@ -87,6 +87,20 @@ fn what_the_host_begins_is_answered() {
         arena.check(&[cases::answer(4242, &[])]);
         arena.call(UNLISTED, Attacker, 4242);
         arena.check(&[cases::answer(4242, cases::HOST), cases::answer(4243, &[])]);
+    });
+}
+
+/// To a querier a bridge sends whatever goes to groups, and it asks it who listens.
+#[test]
+fn a_guest_is_no_querier_of_multicast() {
+    in_namespace(|| {
+        let mut arena = Arena::new();
+        let routers = || json("bridge -j -d mdb show")[0]["router"].to_string();
+        arena.check(&ipv6::queries(Stranger, &[]));
+        assert_eq!(routers(), "{}");
+        // A machine that is no guest may be one, as on any bridge.
+        arena.check(&ipv6::queries(Server, &[Asker, Other, Stranger]));
+        eventually("a querier", || routers().contains("server"));
     });
 }
 
