@@ -5,14 +5,13 @@
 
 mod common;
 
-use std::fmt::Write;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
 use common::daemon::Daemon;
 use common::space::{Guest, Space};
-use common::{eventually, in_namespace, run, try_run};
+use common::{eventually, fill_connections, in_namespace, run};
 
 /// A host with a way to the world, and a daemon whose guests ask nobody for names.
 fn host(network: Value) -> (Space, Daemon) {
@@ -261,30 +260,13 @@ fn the_way_to_the_world() {
     });
 }
 
-/// Fills the table of connections with some that are in use: the kernel drops none of them for a
-/// new one (net/netfilter/nf_conntrack_core.c, `early_drop`).
-fn fill_connections(daemon: &Daemon) {
-    let most = run("sysctl -n net.netfilter.nf_conntrack_max");
-    let most: usize = most.trim().parse().expect("a number");
-    let mut text = String::new();
-    for number in 0..most + 8 {
-        let (host, port) = (number / 60_000 + 1, number % 60_000 + 1);
-        let ends = format!("-s 198.18.0.1 -d 198.18.{host}.1 --sport 1000 --dport {port}");
-        let _ = writeln!(text, "-I -p tcp {ends} --state ESTABLISHED -t 600 -u ASSURED");
-    }
-    let file = daemon.folder.join("connections");
-    std::fs::write(&file, text).expect("a file");
-    // It fails when the table is full.
-    let _ = try_run(&format!("conntrack -R {}", file.display()));
-}
-
 #[test]
 fn a_full_table_of_connections() {
     in_namespace(|| {
         let (_world, daemon) = host(json!({}));
         let guest = Guest::of(&daemon.create(json!({ "name": "web" })));
         assert_eq!(wrong(&daemon).len(), 0);
-        fill_connections(&daemon);
+        fill_connections(&daemon.folder);
         assert!(!guest.reaches("203.0.113.2"));
         let line = cause(&daemon);
         assert_eq!((&*line.check, &*line.level), ("conntrack", "error"));

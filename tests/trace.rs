@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use common::daemon::{Connection, Daemon};
 use common::space::{Guest, Space};
-use common::{eventually, in_namespace, run, try_run};
+use common::{eventually, fill_connections, in_namespace, run, try_run};
 
 /// A host with a way to the world, and a daemon whose guests ask nobody for names.
 fn host(network: Value) -> (Space, Daemon) {
@@ -173,6 +173,17 @@ fn the_way_to_the_world() {
         run("ip route del default");
         let way = ping(&daemon, &guest, "198.51.100.1", "");
         is(&way, "refused", "there is no way to the destination");
+    });
+}
+
+#[test]
+fn a_packet_that_no_rule_dropped_and_that_went_nowhere() {
+    in_namespace(|| {
+        let (_world, daemon) = host(json!({}));
+        let guest = Guest::of(&daemon.create(json!({ "name": "web" })));
+        fill_connections(&daemon.folder);
+        let way = ping(&daemon, &guest, "203.0.113.2", "");
+        is(&way, "lost", "there is no room for one more connection (see volnet doctor)");
     });
 }
 

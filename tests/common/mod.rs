@@ -138,6 +138,23 @@ pub(crate) fn link_exists(name: &str) -> bool {
     try_run(&format!("ip link show dev {name}")).0
 }
 
+/// Fills the table of connections with some that are in use: the kernel drops none of them for a
+/// new one (net/netfilter/nf_conntrack_core.c, `early_drop`). `folder` gets a file.
+pub(crate) fn fill_connections(folder: &Path) {
+    let most = run("sysctl -n net.netfilter.nf_conntrack_max");
+    let most: usize = most.trim().parse().expect("a number");
+    let mut text = String::new();
+    for number in 0..most + 8 {
+        let (host, port) = (number / 60_000 + 1, number % 60_000 + 1);
+        let ends = format!("-s 198.18.0.1 -d 198.18.{host}.1 --sport 1000 --dport {port}");
+        text += &format!("-I -p tcp {ends} --state ESTABLISHED -t 600 -u ASSURED\n");
+    }
+    let file = folder.join("connections");
+    std::fs::write(&file, text).expect("a file");
+    // It fails when the table is full.
+    let _ = try_run(&format!("conntrack -R {}", file.display()));
+}
+
 /// Waits until the condition holds. Fails the test if it never does.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
