@@ -327,6 +327,21 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"policies": {"mine": "allow any"}}"#, "policies.mine"),
         (r#"{"policies": {"mine": ["allow any", "allow all"]}}"#, "policies.mine[1]"),
         (r#"{"networks": [{"antispoof": false, "isolated": true}]}"#, "networks[0].isolated"),
+        (
+            r#"{"networks": [{"antispoof": false,
+                "inner": {"mac": "02:00:00:00:00:01", "ip": "192.168.127.2"}}]}"#,
+            "networks[0].inner",
+        ),
+        (
+            r#"{"networks": [{"ipv6": true,
+                "inner": {"mac": "02:00:00:00:00:01", "ip": "192.168.127.2"}}]}"#,
+            "networks[0].inner",
+        ),
+        (
+            r#"{"networks": [{"inner": {"mac": "02:00:00:00:00:01", "ip": "10.0.0.2"}}]}"#,
+            "networks[0].inner.gateway",
+        ),
+        (r#"{"networks": [{"inner": {"ip": "192.168.127.2"}}]}"#, "networks[0].inner.mac"),
         (r#"{"networks": [{"host_services": "ping"}]}"#, "networks[0].host_services"),
         (r#"{"networks": [{"host_services": ["ping", 22]}]}"#, "networks[0].host_services[1]"),
         (r#"{"networks": [{"host_services": ["dccp/22"]}]}"#, "networks[0].host_services[0]"),
