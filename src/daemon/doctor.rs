@@ -262,58 +262,75 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let (nic, spec) = (&vm.record.nics[index], &vm.record.spec.networks[index]);
         let Some(network) = self.engine.network_of(nic).cloned() else { return Ok(()) };
         let mtu = spec.mtu.unwrap_or(network.mtu);
-        let traffic = self.engine.traffic(nic, spec, &network);
-        let mut say = |finding| parts.push(Part::Known(finding));
-        say(vm::tap(nic.tap.as_str(), &network, mtu, &seen.observed));
-        let tap = seen.observed.links.iter().find(|link| link.name == nic.tap.as_str());
-        if let Some(tap) = tap.filter(|tap| tap.carrier) {
-            let identity = nic.identity(&network);
-            let ip = identity.ip.or(nic.address());
-            let interface = Interface {
-                tap: tap.name.clone(),
-                mac: identity.mac,
-                ip: ip.map(|ip| (ip, identity.subnet.length())),
-                ip6: nic.ip6,
-                movable: spec.addresses.clone(),
-                antispoof: traffic.antispoof,
-            };
-            let bridge = seen.observed.links.iter().find(|link| link.name == network.bridge);
-            let of_bridge = bridge.map_or(network.mac, |bridge| bridge.mac);
-            let mac = nic.inner.as_ref().and_then(|it| it.gateway_mac).unwrap_or(of_bridge);
-            let questions = interface.questions(Asker { mac, ip: identity.host });
-            let (inside, heard) = (format!("eth{index}"), Heard::default());
-            let whom = Whom::Guest { interface, inside, heard };
-            parts.push(self.part(tap.index, questions, whom));
-        }
-        let known: Vec<Finding> = lease(vm, index, &network, now).into_iter().collect();
-        parts.extend(known.into_iter().map(Part::Known));
+        parts.push(Part::Known(vm::tap(nic.tap.as_str(), &network, mtu, &seen.observed)));
+        parts.extend(self.guest_of(vm, index, &network, seen));
+        parts.extend(lease(vm, index, &network, now).map(Part::Known));
         parts.push(self.gateway_of(&network, seen));
-        let mut say = |finding| parts.push(Part::Known(finding));
         let servers = self.host_servers();
-        self.names_of(&network, &servers).into_iter().for_each(&mut say);
-        if let Some(at) = vm.named {
-            say(well("names", format!("the guest was last answered {} ago", since(at, now))));
+        let mut known: Vec<Finding> = self.names_of(&network, &servers).into_iter().collect();
+        known.extend(vm.named.map(|at| {
+            well("names", format!("the guest was last answered {} ago", since(at, now)))
+        }));
+        known.extend(self.policy_of(vm, index, &network)?);
+        let bridge = [network.bridge.as_str()];
+        if network.managed {
+            let ipv6 = if network.ipv6.is_some() { &bridge[..] } else { &[] };
+            known.extend(firewall::findings(&seen.surroundings, &bridge, ipv6));
         }
+        known.extend(seen.hindrances.iter().filter_map(|rule| rule.of_bridges(&bridge)));
+        if network.gateway.is_none() {
+            known.push(nat(&network));
+            let from = nic.address().unwrap_or(network.a_guest());
+            known.extend(self.ways(&network, from, mtu)?);
+        }
+        parts.extend(known.into_iter().map(Part::Known));
+        Ok(())
+    }
+
+    /// The guest of an interface, who is asked if somebody has its tap open.
+    fn guest_of(
+        &mut self,
+        vm: &Vm,
+        index: usize,
+        network: &NetworkConfig,
+        seen: &Seen,
+    ) -> Option<Part> {
+        let (nic, spec) = (&vm.record.nics[index], &vm.record.spec.networks[index]);
+        let find = |name: &str| seen.observed.links.iter().find(|link| link.name == name);
+        let tap = find(nic.tap.as_str()).filter(|tap| tap.carrier)?;
+        let identity = nic.identity(network);
+        let ip = identity.ip.or(nic.address());
+        let interface = Interface {
+            tap: tap.name.clone(),
+            mac: identity.mac,
+            ip: ip.map(|ip| (ip, identity.subnet.length())),
+            ip6: nic.ip6,
+            movable: spec.addresses.clone(),
+            antispoof: self.engine.traffic(nic, spec, network).antispoof,
+        };
+        let of_bridge = find(&network.bridge).map_or(network.mac, |bridge| bridge.mac);
+        let mac = nic.inner.as_ref().and_then(|it| it.gateway_mac).unwrap_or(of_bridge);
+        let questions = interface.questions(Asker { mac, ip: identity.host });
+        let (inside, heard) = (format!("eth{index}"), Heard::default());
+        let whom = Whom::Guest { interface, inside, heard };
+        Some(self.part(tap.index, questions, whom))
+    }
+
+    /// What the guest of an interface may send, and how much of what it sent was denied.
+    fn policy_of(
+        &mut self,
+        vm: &Vm,
+        index: usize,
+        network: &NetworkConfig,
+    ) -> Result<Vec<Finding>, Error> {
+        let (nic, spec) = (&vm.record.nics[index], &vm.record.spec.networks[index]);
         let (mut denied, addresses) = (0, nic.all_addresses().collect::<Vec<_>>());
         for counted in self.network.counted()? {
             let own = !counted.allowed && addresses.contains(&counted.address);
             denied += if own { counted.packets } else { 0 };
         }
-        let policy = self.engine.policy_named(traffic.policy);
-        vm::policy(&traffic, policy, denied).into_iter().for_each(&mut say);
-        let bridge = [network.bridge.as_str()];
-        if network.managed {
-            let ipv6 = if network.ipv6.is_some() { &bridge[..] } else { &[] };
-            firewall::findings(&seen.surroundings, &bridge, ipv6).into_iter().for_each(&mut say);
-        }
-        let rules = seen.hindrances.iter();
-        rules.filter_map(|rule| rule.of_bridges(&bridge)).for_each(&mut say);
-        if network.gateway.is_none() {
-            say(nat(&network));
-            let from = nic.address().unwrap_or(network.a_guest());
-            self.ways(&network, from, mtu)?.into_iter().for_each(&mut say);
-        }
-        Ok(())
+        let traffic = self.engine.traffic(nic, spec, network);
+        Ok(vm::policy(&traffic, self.engine.policy_named(traffic.policy), denied))
     }
 
     /// Somebody is asked, if that is possible.
