@@ -317,6 +317,38 @@ fn names_lead_to_guests_and_to_the_world() {
 }
 
 #[test]
+fn by_ipv6_the_guest_finds_its_address_its_router_neighbours_names_and_the_world() {
+    const WORLD_IP6: &str = "2001:db8:77::2";
+    let lab = Lab::configured(r#"{ "networks": [{ "ipv6": true }] }"#);
+    let address = |of: &'static str| [of, "/64"].concat();
+    lab.on_host(&["ip", "addr", "add", &address("2001:db8:77::1"), "dev", "uplink", "nodad"]);
+    let world = ["ip", "addr", "add", &address(WORLD_IP6), "dev", "hosts", "nodad"];
+    lab.try_in_world(&world).unwrap();
+    let networks: Value = serde_json::from_str(&lab.volnet(&["networks", "--json"])).unwrap();
+    let host = networks["networks"][0]["host_ip6"].as_str().expect("an address").to_owned();
+
+    lab.run_guest("other", &[], "volnet.do=ipv6,hold");
+    lab.wait_for_line("other", "GUEST ready");
+    let other = lab.vm("other")["ip6"].as_str().expect("an address").to_owned();
+    let pings = [&*host, &other, WORLD_IP6].map(|to| format!("ping6:{to}")).join(",");
+    lab.run_guest("web", &[], &format!("volnet.do=ipv6,{pings},lookup6:other.volnet@{host},hold"));
+    lab.wait_for_line("web", "GUEST ready");
+    let console = lab.console("web");
+    let own = lab.vm("web")["ip6"].as_str().expect("an address").to_owned();
+    let router = lab.on_host(&["ip", "-6", "-o", "addr", "show", "dev", "vbr0", "scope", "link"]);
+    let router = router.split_whitespace().nth(3).expect("an address").replace("/64", "");
+    let has = format!("GUEST eth0 ipv6 {own}/64 router {router}");
+    assert!(console.contains(&has), "{has:?} in {console}");
+    // The world has no way back to the guests: what it answers is masqueraded.
+    for to in [&*host, &other, WORLD_IP6] {
+        assert!(console.contains(&format!("GUEST ping {to}: ok")), "{to} in {console}");
+    }
+    let found = console.lines().find(|line| line.starts_with("GUEST lookup other.volnet: "));
+    assert!(found.is_some_and(|line| line.split(' ').any(|word| word == other)), "{console}");
+    lab.on_host(&["ping", "-c", "2", "-i", "0.2", "-W", "5", &own]);
+}
+
+#[test]
 fn dhcp_the_guest_asks_and_a_server_beside_volnet_answers() {
     let mut lab = Lab::configured(r#"{ "networks": [{ "dhcp": "external" }] }"#);
     let leases = lab.folder().join("leases").display().to_string();
