@@ -42,6 +42,9 @@ fn words(rule: &Rule, family: Family, chain: &str) -> String {
         (Family::Bridge, _, true) if has("isolated") => {
             "isolated: the other guest is isolated, too".into()
         }
+        (Family::Bridge, "inward", true) => {
+            "inner identity: the other guest takes the address for its own or its gateway's".into()
+        }
         (_, "policies", true) => "policy: the sender has none, and the network is not open".into(),
         (_, "policies", false) if has("within") => "the packet stays in its network".into(),
         (_, "forward", true) if has("within") => {
@@ -135,6 +138,9 @@ mod tests {
         let bridged = all(Family::Bridge, "prerouting");
         let last = bridged.last().unwrap();
         assert_eq!(last, "antispoof: the guest may not send this, or not from this address");
+        let inward = all(Family::Bridge, "inward");
+        let hidden = inward.iter().filter(|words| words.starts_with("inner identity: "));
+        assert_eq!(hidden.count(), 5, "{inward:#?}");
         let forward = all(Family::Ip, "forward");
         assert!(forward.contains(&"networks are kept apart: this one is another".into()));
         assert_eq!(of(&tables, Family::Ip, "policies", 7), None);
