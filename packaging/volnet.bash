@@ -35,6 +35,7 @@ _volnet() {
         limit) verb='limit' && break ;;
         get) verb='get' && break ;;
         list) verb='list' && break ;;
+        top) verb='top' && break ;;
         args) verb='args' && break ;;
         exec) verb='exec' && break ;;
         console) verb='console' && break ;;
@@ -102,6 +103,8 @@ _volnet() {
     *:--pps) return ;;
     *:--timeout) return ;;
     *:--nic) return ;;
+    *:--sort) choices='name received sent packets denied limited cpu memory' ;;
+    *:--interval) return ;;
     setup:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
     teardown:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
@@ -122,7 +125,8 @@ _volnet() {
     policy:*) choices="--nic --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     limit:*) choices="--rx --tx --burst --pps --nic --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     get:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
-    list:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
+    list:*) choices="--watch --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    top:*) choices="--once --sort --interval --socket --config-file --runtime-dir --log-dir --help" ;;
     args:*) choices="--hypervisor --kernel-args --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     exec:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     console:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
@@ -133,8 +137,8 @@ _volnet() {
     call:*) choices="--more --socket --config-file --runtime-dir --log-dir --json --help" ;;
     version:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     completion:*) choices="--help bash zsh fish" ;;
-    help:*) choices="--help setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help" ;;
-    *) choices='setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
+    help:*) choices="--help setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help" ;;
+    *) choices='setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$word")
 }

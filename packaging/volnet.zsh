@@ -31,6 +31,7 @@ _volnet() {
         'limit:set how much a VM may receive and send'
         'get:show one VM'
         'list:show all VMs'
+        'top:show what VMs receive, send and use, live'
         'args:print a VM’s network as arguments for a hypervisor'
         'exec:run a program with a VM’s tap open'
         'console:connect the terminal to a VM’s serial console'
@@ -367,11 +368,23 @@ _volnet() {
         ;;
     list)
         _arguments \
+            '*--watch[show them again whenever something happens]' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
             '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
             '--json[print JSON]' \
+            '*:word:'
+        ;;
+    top)
+        _arguments \
+            '*--once[print the table once, after one interval, and end]' \
+            '*--sort[the column to sort by, received]:WORD:(name received sent packets denied limited cpu memory)' \
+            '*--interval[the time between two looks, 1]:SECONDS:' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
             '*:word:'
         ;;
     args)
@@ -462,7 +475,7 @@ _volnet() {
         ;;
     help)
         _arguments \
-            '*:word:(setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list args exec console vsock logs monitor metrics call version completion help)'
+            '*:word:(setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help)'
         ;;
     *) _describe verb verbs ;;
     esac

@@ -16,4 +16,5 @@ pub mod pidfd;
 pub mod priority;
 pub mod random;
 pub mod socket;
+pub mod terminal;
 pub mod tun;

@@ -20,12 +20,15 @@ use super::command::{
     Command, Create, Disk, Invocation, Override, Preparation, Setting, Share, VmVerb, Vms,
 };
 use super::completion;
-use super::verbs::{self, Flag, Kind, LIMITS, Settings, Verb};
+use super::verbs::{self, Flag, Kind, LIMITS, SORTS, Settings, Verb};
 
 /// How the daemon starts a hypervisor; no verb of people.
 const EXEC_AS: &str = "exec-as";
 /// How it starts the keeper of a log; no verb of people.
 const KEEP_LOG: &str = "keep-log";
+
+/// The longest time between two pictures of `top`: an hour.
+const INTERVAL_MAX_S: u64 = 3600;
 
 /// A command line that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,7 +199,11 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         }
         "limit" => limit(given),
         "get" => Ok(Command::Get { name: given.one("NAME")? }),
-        "list" => given.none().map(|()| Command::List),
+        "list" => {
+            let watch = given.has("watch");
+            given.none().map(|()| Command::List { watch })
+        }
+        "top" => top(given),
         "networks" => given.none().map(|()| Command::Networks),
         "args" => {
             let hypervisor = given.last("hypervisor");
@@ -239,6 +246,25 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "help" => explain(given),
         other => Err(wrong(format!("there is no verb {other:?}"))),
     }
+}
+
+fn top(mut given: Given) -> Result<Command, Stop> {
+    let once = given.has("once");
+    let interval_s = match given.last("interval") {
+        None => 1,
+        Some(text) => match text.parse() {
+            Ok(seconds @ 1..=INTERVAL_MAX_S) => seconds,
+            _ => {
+                let reason = format!("{text:?} is not a number of seconds, 1 to {INTERVAL_MAX_S}");
+                return Err(wrong(reason));
+            }
+        },
+    };
+    let sort = given.last("sort").unwrap_or_else(|| "received".into());
+    if !SORTS.contains(&sort.as_str()) {
+        return Err(wrong(format!("{sort:?} is none of {}", SORTS.join(", "))));
+    }
+    given.none().map(|()| Command::Top { once, interval_s, sort })
 }
 
 fn preparation(mut given: Given) -> Result<Preparation, Stop> {

@@ -43,8 +43,11 @@ pub(super) enum Command {
     Adjust { method: &'static str, parameters: Value },
     /// Show one VM.
     Get { name: String },
-    /// Show all VMs.
-    List,
+    /// Show all VMs; with `watch`, again whenever something happens.
+    List { watch: bool },
+    /// Show what VMs do, as long as the user likes or once; sorted by this word, and anew after so
+    /// many seconds.
+    Top { once: bool, interval_s: u64, sort: String },
     /// Show the networks.
     Networks,
     /// Show the network arguments for a hypervisor.

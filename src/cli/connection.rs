@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 #[cfg(target_os = "linux")]
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,20 @@ impl Connection {
             }
             Err(trouble) => Err(trouble),
         }
+    }
+
+    /// What is to be waited for.
+    #[cfg(target_os = "linux")]
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Whether a reply has come, or the beginning of one.
+    #[cfg(target_os = "linux")]
+    pub(super) fn has_more(&self) -> io::Result<bool> {
+        use nix::poll::PollTimeout;
+        let ready = || super::terminal::ready(&[self.descriptor()], PollTimeout::ZERO);
+        Ok(!self.buffer.is_empty() || ready()?[0])
     }
 
     /// Calls a method and waits for its reply.

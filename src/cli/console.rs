@@ -10,14 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::termios::{self, SetArg, Termios};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Settings;
 use crate::model::name::VmName;
 use crate::store::Paths;
 
 use super::session::file;
+use super::terminal::{Raw, endings};
 use super::{DONE, Trouble};
 
 /// The key for detaching: Ctrl-].
@@ -38,7 +37,10 @@ pub(super) fn console(settings: &Settings, name: &str) -> Result<u8, Trouble> {
     let terminal = |error| Trouble::File { what: "terminal".into(), error };
     let ends = endings().map_err(terminal)?;
     let outcome = {
-        let _raw = Raw::enter().map_err(terminal)?;
+        let raw = Raw::enter().map_err(terminal)?;
+        if raw.is_terminal() {
+            eprint!("Ctrl-] detaches.\r\n");
+        }
         carry(&serial, &ends)
     };
     if io::stdin().is_terminal() {
@@ -46,43 +48,6 @@ pub(super) fn console(settings: &Settings, name: &str) -> Result<u8, Trouble> {
         let _ = writeln!(io::stderr());
     }
     outcome.map(|()| DONE).map_err(|error| file("lost", &socket, error))
-}
-
-/// A stream that becomes readable when a signal ends the session.
-fn endings() -> io::Result<UnixStream> {
-    let (read, write) = UnixStream::pair()?;
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-    }
-    Ok(read)
-}
-
-/// The terminal in raw mode, until this is dropped.
-struct Raw(Option<Termios>);
-
-impl Raw {
-    /// `None` if standard input is not a terminal.
-    fn enter() -> io::Result<Raw> {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() {
-            return Ok(Raw(None));
-        }
-        let before = termios::tcgetattr(&stdin)?;
-        let mut raw = before.clone();
-        termios::cfmakeraw(&mut raw);
-        termios::tcsetattr(&stdin, SetArg::TCSADRAIN, &raw)?;
-        eprint!("Ctrl-] detaches.\r\n");
-        Ok(Raw(Some(before)))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            // If the terminal is gone, nothing else can be done.
-            let _ = termios::tcsetattr(io::stdin(), SetArg::TCSAFLUSH, before);
-        }
-    }
 }
 
 /// Copies bytes both ways until one side or a signal ends it.

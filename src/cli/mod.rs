@@ -24,10 +24,16 @@ mod logs;
 #[cfg(test)]
 mod manual;
 mod paths;
+#[cfg(target_os = "linux")]
+mod rates;
 mod service;
 mod session;
 mod show;
 mod table;
+#[cfg(target_os = "linux")]
+mod terminal;
+#[cfg(target_os = "linux")]
+mod top;
 mod trouble;
 mod verbs;
 mod vm;
@@ -109,7 +115,18 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         }
         Command::Adjust { method, parameters } => vm::adjust(&mut session, method, parameters),
         Command::Get { name } => vm::get(&mut session, &name),
-        Command::List => vm::list(&mut session),
+        Command::List { watch: false } => vm::list(&mut session),
+        #[cfg(target_os = "linux")]
+        Command::List { watch: true } => top::list(&mut session),
+        #[cfg(target_os = "linux")]
+        Command::Top { once, interval_s, sort } => {
+            let sort = rates::Sort::of(&sort).unwrap_or(rates::Sort::Name);
+            top::top(&mut session, once, interval_s, sort)
+        }
+        #[cfg(not(target_os = "linux"))]
+        Command::List { watch: true } | Command::Top { .. } => {
+            Err(Trouble::Input("a table that changes needs Linux".into()))
+        }
         Command::Networks => host::networks(&mut session),
         Command::Args { name, hypervisor, kernel_args } => {
             vm::args(&mut session, &name, hypervisor, kernel_args)

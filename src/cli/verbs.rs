@@ -94,6 +94,10 @@ const TRACE: [Flag; 2] = [
 /// The section of a configuration with the limits.
 pub(super) const LIMITS: &str = "network.limits";
 
+/// By what `top` sorts; each has another first letter, which is its key.
+pub(super) const SORTS: &[&str] =
+    &["name", "received", "sent", "packets", "denied", "limited", "cpu", "memory"];
+
 const NETWORK: Option<&str> = Some("network");
 const YES_NO: Complete = Complete::Words(&["yes", "no"]);
 const HYPERVISORS: Complete = Complete::Words(&["cloud-hypervisor", "qemu", "firecracker"]);
@@ -155,6 +159,13 @@ const MORE: [Flag; 1] = [switch("more", "accept more than one reply")];
 const LOGS: [Flag; 2] = [
     switch("messages", "what the hypervisor itself says instead"),
     switch("follow", "also show new lines as they are added (-f)"),
+];
+
+const WATCH: [Flag; 1] = [switch("watch", "show them again whenever something happens")];
+const TOP: [Flag; 3] = [
+    switch("once", "print the table once, after one interval, and end"),
+    valued("sort", "WORD", Complete::Words(SORTS), "the column to sort by, received"),
+    valued("interval", "SECONDS", Complete::Nothing, "the time between two looks, 1"),
 ];
 
 /// How much a VM may receive and send.
@@ -331,7 +342,7 @@ const CREATION: [Flag; 40] = [
 ];
 
 /// Every verb, in the order in which `volnet help` shows them.
-pub(super) const VERBS: [Verb; 32] = [
+pub(super) const VERBS: [Verb; 33] = [
     Verb {
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
@@ -474,7 +485,21 @@ pub(super) const VERBS: [Verb; 32] = [
         text: "Show one VM: its settings, its network and its status.",
         ..of_vms("get", "NAME", "show one VM")
     },
-    Verb { text: "Show all VMs.", ..verb("list", "", "show all VMs") },
+    Verb {
+        flags: &[&WATCH],
+        text: "Show all VMs. With --watch again whenever something happens; q ends it.",
+        ..verb("list", "", "show all VMs")
+    },
+    Verb {
+        flags: &[&TOP],
+        json: None,
+        text: "Show what VMs receive and send a second, which packets were denied or over a limit, \
+               and the processor time and memory of their hypervisors. The first letter of a \
+               column's word sorts by it: name, received, sent, packets, denied, limited, cpu, \
+               memory. q ends it.",
+        examples: "volnet top --once --sort sent",
+        ..verb("top", "", "show what VMs receive, send and use, live")
+    },
     Verb {
         flags: &[&HYPERVISOR, &KERNEL_ARGS],
         text: "Print the network arguments of this VM for a hypervisor that you start yourself, \

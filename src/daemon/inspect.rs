@@ -9,7 +9,9 @@ use super::doubt;
 use super::shell::Shell;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::KVM;
+use crate::metrics::numbers::VmNumbers;
 use crate::metrics::text::Text;
+use crate::model::clock::Now;
 use crate::model::error::Error;
 use crate::model::expose::{Expose, HostPort};
 use crate::model::name::VmName;
@@ -193,6 +195,12 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     pub(super) fn metrics(&mut self) -> Result<Reply, Error> {
         let numbers = Rc::new(self.snapshot()?);
         Ok(Reply::Metrics { text: Text::new(numbers, Format::OpenMetrics).whole() })
+    }
+
+    /// What each VM has received, sent and used.
+    pub(super) fn usage(&mut self, now: Now) -> Result<Reply, Error> {
+        let vms = self.snapshot()?.vms.iter().map(VmNumbers::view).collect();
+        Ok(Reply::Usage { at_ms: now.mono, vms })
     }
 
     /// Movable addresses whose VMs have different policies.

@@ -415,6 +415,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Query::Version => self.version()?,
             Query::Check => self.check()?,
             Query::Metrics => self.metrics()?,
+            Query::Usage => self.usage(now)?,
             Query::Doctor { name } => return self.doctor(ticket, name.as_ref(), now),
         }))
     }

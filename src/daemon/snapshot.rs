@@ -36,6 +36,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             VmNumbers {
                 name: name.clone(),
                 status: vm.status(),
+                ip: vm.record.nics.first().and_then(Nic::address),
+                pid: vm.life.pid(),
                 restarts: vm.record.restarts,
                 leases: self.tally.leases.get(name).copied().unwrap_or_default(),
                 nics: vm.record.nics.iter().map(of_nic).collect(),

@@ -1,9 +1,11 @@
 //! What VMs and daemon have done until one moment.
 
+use std::net::Ipv4Addr;
+
 use super::tally::Tally;
 use crate::model::budget::Usage;
 use crate::model::name::VmName;
-use crate::model::view::{NetworkView, Status};
+use crate::model::view::{NetworkView, Status, UsageView};
 use crate::network::{Passed, tally};
 
 /// The numbers.
@@ -23,6 +25,10 @@ pub struct Snapshot {
 pub struct VmNumbers {
     pub name: VmName,
     pub status: Status,
+    /// The address of its first interface.
+    pub ip: Option<Ipv4Addr>,
+    /// Its process.
+    pub pid: Option<u32>,
     /// Restarts by policy since it was started by request.
     pub restarts: u32,
     /// Leases that the guest was given since the daemon started.
@@ -41,4 +47,29 @@ pub struct NicNumbers {
     pub allowed: Option<(u64, u64)>,
     /// Packets and bytes that its policy denied.
     pub denied: Option<(u64, u64)>,
+}
+
+impl VmNumbers {
+    /// The VM as the interface shows it.
+    pub fn view(&self) -> UsageView {
+        let sum = |of: fn(&NicNumbers) -> u64| self.nics.iter().map(of).sum();
+        let passed = |of: fn(&Passed) -> u64| {
+            self.nics.iter().filter_map(|nic| nic.passed.as_ref()).map(of).sum()
+        };
+        UsageView {
+            name: self.name.clone(),
+            status: self.status,
+            ip: self.ip,
+            pid: self.pid,
+            rx_bytes: passed(|it| it.bytes[1]),
+            rx_packets: passed(|it| it.packets[1]),
+            tx_bytes: passed(|it| it.bytes[0]),
+            tx_packets: passed(|it| it.packets[0]),
+            denied: sum(|nic| nic.denied.map_or(0, |(packets, _)| packets)),
+            limited: passed(|it| it.shaped),
+            unread: passed(|it| it.unread),
+            cpu_us: self.usage.map(|usage| usage.cpu_us),
+            memory_bytes: self.usage.and_then(|usage| usage.memory),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::model::limits::Limits;
 use crate::model::name::VmName;
 use crate::model::run_as::RunAs;
 use crate::model::spec::VmSpec;
-use crate::model::view::{Event, Finding, NetworkView, TraceWay, VmView};
+use crate::model::view::{Event, Finding, NetworkView, TraceWay, UsageView, VmView};
 
 /// Milliseconds that Stop, Restart and Delete give a guest when the caller names no time.
 pub const STOP_TIMEOUT_MS: u64 = 30_000;
@@ -71,6 +71,8 @@ pub enum Query {
     Monitor,
     /// Counters and gauges.
     Metrics,
+    /// What each VM has received, sent and used.
+    Usage,
 }
 
 /// A request that changes something. A dry run is among them: it opens files with the daemon's
@@ -137,6 +139,8 @@ pub enum Reply {
     Event { event: Event },
     /// Metrics.
     Metrics { text: String },
+    /// Usage, at this time in milliseconds of a clock that nobody sets.
+    Usage { at_ms: u64, vms: Vec<UsageView> },
 }
 
 impl From<Query> for Request {
@@ -191,6 +195,7 @@ impl Query {
             Query::Doctor { .. } => "Doctor",
             Query::Monitor => "Monitor",
             Query::Metrics => "Metrics",
+            Query::Usage => "Usage",
         }
     }
 }
@@ -296,7 +301,8 @@ impl Reply {
             | Reply::Findings { .. }
             | Reply::Ways { .. }
             | Reply::Event { .. }
-            | Reply::Metrics { .. } => None,
+            | Reply::Metrics { .. }
+            | Reply::Usage { .. } => None,
         }
     }
 }

@@ -144,6 +144,28 @@ pub struct NetworkView {
     pub ports_free: u32,
 }
 
+/// What a VM has received, sent and used: the sum of its interfaces since their taps were made, and
+/// of its processes since its start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageView {
+    pub name: VmName,
+    pub status: Status,
+    pub ip: Option<Ipv4Addr>,
+    pub pid: Option<u32>,
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    /// Packets that its policy denied.
+    pub denied: u64,
+    /// Packets that were more than it may receive.
+    pub limited: u64,
+    /// Packets that it did not read fast enough.
+    pub unread: u64,
+    pub cpu_us: Option<u64>,
+    pub memory_bytes: Option<u64>,
+}
+
 /// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

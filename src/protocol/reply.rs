@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::request;
-use crate::model::view::{Event, Finding, NetworkView, TraceWay, VmView};
+use crate::model::view::{Event, Finding, NetworkView, TraceWay, UsageView, VmView};
 
 use super::frame::Terminator;
 use super::request::CallFault;
@@ -60,6 +60,10 @@ enum Parameters<'a> {
     Metrics {
         text: &'a str,
     },
+    Usage {
+        at_ms: u64,
+        vms: &'a [UsageView],
+    },
 }
 
 #[derive(Serialize)]
@@ -90,6 +94,7 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
         Reply::Ways { ways, lost } => Parameters::Ways { ways, lost: *lost },
         Reply::Event { event } => Parameters::Event { event },
         Reply::Metrics { text } => Parameters::Metrics { text },
+        Reply::Usage { at_ms, vms } => Parameters::Usage { at_ms: *at_ms, vms },
     };
     parameters(out, &body, continues, end);
 }

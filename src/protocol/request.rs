@@ -176,6 +176,7 @@ fn query(method: &str, fields: &mut Parameters) -> Result<Option<Query>, CallFau
         "Doctor" => Query::Doctor { name: fields.vm()? },
         "Monitor" => Query::Monitor,
         "Metrics" => Query::Metrics,
+        "Usage" => Query::Usage,
         _ => return Ok(None),
     }))
 }
@@ -444,6 +445,7 @@ mod tests {
             ("Doctor", r#"{"name":"web"}"#, Query::Doctor { name: Some(name.clone()) }),
             ("Monitor", "{}", Query::Monitor),
             ("Metrics", "{}", Query::Metrics),
+            ("Usage", "{}", Query::Usage),
         ];
         let changes = changes.map(|(method, text, change)| (method, text, change.into()));
         let queries = queries.map(|(method, text, query)| (method, text, query.into()));
@@ -568,8 +570,10 @@ mod tests {
 
     #[test]
     fn methods_that_change_nothing_are_for_everyone() {
-        let open =
-            ["Get", "Args", "List", "Networks", "Version", "Check", "Doctor", "Monitor", "Metrics"];
+        let open = [
+            "Get", "Args", "List", "Networks", "Version", "Check", "Doctor", "Monitor", "Metrics",
+            "Usage",
+        ];
         for line in service::VOLNET.lines() {
             let Some(rest) = line.strip_prefix("method ") else { continue };
             let method = rest.split('(').next().unwrap();

@@ -63,7 +63,13 @@ fn every_verb() {
         ),
         ("unexpose web 80", adjusted("Unexpose", json!({"host_port": 80}))),
         ("get web", Command::Get { name: s("web") }),
-        ("list", Command::List),
+        ("list", Command::List { watch: false }),
+        ("list --watch", Command::List { watch: true }),
+        ("top", Command::Top { once: false, interval_s: 1, sort: "received".into() }),
+        (
+            "top --once --sort cpu --interval 5",
+            Command::Top { once: true, interval_s: 5, sort: "cpu".into() },
+        ),
         ("networks", Command::Networks),
         ("args web", Command::Args { name: s("web"), hypervisor: None, kernel_args: false }),
         (

@@ -12,6 +12,8 @@ fn numbers(vms: usize) -> Rc<Snapshot> {
     let vm = |at: usize| VmNumbers {
         name: VmName::new(&format!("vm-{at}")).unwrap(),
         status: Status::Running,
+        ip: None,
+        pid: None,
         restarts: 2,
         leases: 1,
         nics: vec![NicNumbers {

@@ -4,7 +4,7 @@ use crate::model::expose::{Expose, Protocol};
 use crate::model::limits::Limits;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
-use crate::model::view::{EventKind, Level, NicView, Status, TraceEnd, TraceWay};
+use crate::model::view::{EventKind, Level, NicView, Status, TraceEnd, TraceWay, UsageView};
 use crate::protocol::client::{self, NoReply};
 use crate::protocol::service::VOLNET;
 
@@ -333,6 +333,7 @@ fn every_reply_has_the_parameters_of_its_method() {
             )),
         ),
         (Reply::Metrics { text: s("# EOF\n") }, s(r##"{"text":"# EOF\n"}"##)),
+        (Reply::Usage { at_ms: 7, vms: vec![] }, s(r#"{"at_ms":7,"vms":[]}"#)),
     ];
     for (answer, parameters) in table {
         let mut out = Vec::new();
@@ -404,7 +405,25 @@ fn the_interface_declares_what_replies_have() {
     assert!(VOLNET.contains("(tcp, udp, sctp)"), "the protocol {}", exposed["protocol"]);
     let limits = serde_json::to_value(Limits::default().in_force()).expect("JSON");
     let nic = vm["nics"][0].take();
-    for (name, value) in [("Vm", &vm), ("Nic", &nic), ("Expose", &exposed), ("Limits", &limits)] {
+    let usage = serde_json::to_value(UsageView {
+        name: VmName::new("web").unwrap(),
+        status: Status::Running,
+        ip: None,
+        pid: None,
+        rx_bytes: 1,
+        rx_packets: 2,
+        tx_bytes: 3,
+        tx_packets: 4,
+        denied: 5,
+        limited: 6,
+        unread: 7,
+        cpu_us: None,
+        memory_bytes: None,
+    });
+    let usage = usage.expect("JSON");
+    for (name, value) in
+        [("Vm", &vm), ("Nic", &nic), ("Expose", &exposed), ("Limits", &limits), ("VmUsage", &usage)]
+    {
         let (declared, fields) = (declared(name), value.as_object().expect("an object"));
         let strange = fields.keys().find(|field| !declared.contains(&field.as_str()));
         assert_eq!(strange, None, "{name} has {declared:?}");

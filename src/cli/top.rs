@@ -1,0 +1,216 @@
+//! `top` and `list --watch`: what VMs do, in a picture that changes.
+//!
+//! The daemon is asked once in an interval, and does nothing between: rates are computed here, from
+//! two of its replies. `list --watch` is told by the daemon when something happens.
+
+use std::fs;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::connection::Connection;
+use super::rates::{self, Row, Sample, Sort};
+use super::session::Session;
+use super::terminal::{Key, Screen, Waited};
+use super::{DONE, Trouble, show};
+use crate::protocol::client::NoReply;
+
+/// Ctrl-C, which is a key in raw mode.
+const INTERRUPT: u8 = 3;
+/// Milliseconds for which changes are gathered before the list is shown anew.
+const GATHER_MS: u64 = 200;
+/// Lines beside the rows: the summary, the heading and the keys.
+const FRAME: usize = 3;
+
+/// `top`.
+pub(super) fn top(
+    session: &mut Session,
+    once: bool,
+    interval_s: u64,
+    sort: Sort,
+) -> Result<u8, Trouble> {
+    let mut connection = session.connect()?;
+    let interval = Duration::from_secs(interval_s);
+    let before = sample(&mut connection)?;
+    if once {
+        thread::sleep(interval);
+        let mut rows = sample(&mut connection)?.rows(&before);
+        rates::sort(&mut rows, sort);
+        let lines = rates::table(&rows, usize::from(u16::MAX));
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        session.print(&(lines.join("\n") + "\n"))?;
+        return Ok(DONE);
+    }
+    let Some(mut screen) = Screen::open().map_err(terminal)? else {
+        return Err(Trouble::Input("top needs a terminal; --once needs none".into()));
+    };
+    let mut view = View { sort, first: 0, rows: Vec::new() };
+    let ended = watch(&mut screen, &mut connection, &mut view, before, interval);
+    drop(screen);
+    ended.map(|()| DONE)
+}
+
+/// What is shown.
+struct View {
+    sort: Sort,
+    /// The first row that is shown.
+    first: usize,
+    rows: Vec<Row>,
+}
+
+fn watch(
+    screen: &mut Screen,
+    connection: &mut Connection,
+    view: &mut View,
+    mut before: Sample,
+    interval: Duration,
+) -> Result<(), Trouble> {
+    // Something is shown at once, without rates.
+    view.rows = before.rows(&before);
+    let mut next = Instant::now() + interval.min(Duration::from_secs(1));
+    loop {
+        let (height, width) = screen.size();
+        screen.show(&view.lines(height, width)).map_err(terminal)?;
+        let left = next.saturating_duration_since(Instant::now()).as_millis() as u64;
+        match screen.wait(None, left).map_err(terminal)? {
+            Waited::End => return Ok(()),
+            Waited::Key(key) if view.pressed(key, height) => return Ok(()),
+            Waited::Key(_) | Waited::Time | Waited::Source => {}
+        }
+        if Instant::now() >= next {
+            let now = sample(connection)?;
+            (view.rows, before) = (now.rows(&before), now);
+            next = Instant::now() + interval;
+        }
+    }
+}
+
+impl View {
+    /// Takes a key, and returns whether it is the last.
+    fn pressed(&mut self, key: Key, height: usize) -> bool {
+        let page = height.saturating_sub(FRAME).max(1);
+        match key {
+            Key::Char(b'q' | INTERRUPT) => return true,
+            Key::Char(key) => {
+                if let Some(sort) = Sort::of_key(key) {
+                    (self.sort, self.first) = (sort, 0);
+                }
+            }
+            Key::Up => self.first = self.first.saturating_sub(1),
+            Key::PageUp => self.first = self.first.saturating_sub(page),
+            Key::Down => self.first += 1,
+            Key::PageDown => self.first += page,
+        }
+        false
+    }
+
+    /// The picture for a screen of this size.
+    fn lines(&mut self, height: usize, width: usize) -> Vec<String> {
+        rates::sort(&mut self.rows, self.sort);
+        let room = height.saturating_sub(FRAME);
+        self.first = self.first.min(self.rows.len().saturating_sub(room));
+        let cut = |line: String| line.chars().take(width).collect::<String>();
+        let mut lines = vec![cut(rates::summary(&self.rows))];
+        lines.extend(rates::table(self.rows.iter().skip(self.first).take(room), width));
+        lines.resize(height.saturating_sub(1), String::new());
+        lines.push(cut(rates::keys(self.sort)));
+        lines.truncate(height);
+        lines
+    }
+}
+
+fn sample(connection: &mut Connection) -> Result<Sample, Trouble> {
+    let reply = connection.call("io.volnet.Usage", json!({}))?;
+    let garbled = || Trouble::NoReply(NoReply::Garbled("it has no usage of VMs".into()));
+    let mut sample = Sample::read(&reply.parameters).ok_or_else(garbled)?;
+    sample.complete(used_by);
+    Ok(sample)
+}
+
+/// Processor time in microseconds and memory in bytes of a process (proc(5)).
+fn used_by(pid: u32) -> Option<(u64, u64)> {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
+    let stat = read("stat")?;
+    // Behind the name, which may have any character.
+    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().collect();
+    let ticks: u64 = fields.get(11..13)?.iter().filter_map(|it| it.parse::<u64>().ok()).sum();
+    let pages: u64 = read("statm")?.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??.max(1) as u64;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()?? as u64;
+    Some((ticks * 1_000_000 / per_second, pages * page))
+}
+
+/// `list --watch`.
+pub(super) fn list(session: &mut Session) -> Result<u8, Trouble> {
+    let mut events = session.connect()?;
+    events.send("io.volnet.Monitor", json!({}), true)?;
+    // The state comes first.
+    events.receive()?;
+    let mut connection = session.connect()?;
+    let screen = if session.json { None } else { Screen::open().map_err(terminal)? };
+    let Some(mut screen) = screen else {
+        loop {
+            let reply = connection.call("io.volnet.List", json!({}))?;
+            session.show(&reply.parameters, |reply| {
+                show::vms(reply.get("vms").unwrap_or(&Value::Null)) + "\n"
+            })?;
+            session.out.flush()?;
+            next_event(&mut events)?;
+        }
+    };
+    let ended = watch_list(&mut screen, &mut events, &mut connection);
+    drop(screen);
+    ended.map(|()| DONE)
+}
+
+fn watch_list(
+    screen: &mut Screen,
+    events: &mut Connection,
+    connection: &mut Connection,
+) -> Result<(), Trouble> {
+    let mut first = 0;
+    'changed: loop {
+        let reply = connection.call("io.volnet.List", json!({}))?;
+        let text = show::vms(reply.parameters.get("vms").unwrap_or(&Value::Null));
+        let all: Vec<&str> = text.lines().collect();
+        loop {
+            let (height, width) = screen.size();
+            let room = height.saturating_sub(1);
+            first = first.min(all.len().saturating_sub(room));
+            let lines = all.iter().take(1).chain(all.iter().skip(first + 1)).take(room);
+            let mut lines: Vec<String> =
+                lines.map(|line| line.chars().take(width).collect()).collect();
+            lines.resize(room, String::new());
+            lines.push("arrows, q".chars().take(width).collect());
+            screen.show(&lines).map_err(terminal)?;
+            match screen.wait(Some(events.descriptor()), u64::MAX).map_err(terminal)? {
+                Waited::End | Waited::Key(Key::Char(b'q' | INTERRUPT)) => return Ok(()),
+                Waited::Key(Key::Up) => first = first.saturating_sub(1),
+                Waited::Key(Key::PageUp) => first = first.saturating_sub(room),
+                Waited::Key(Key::Down) => first += 1,
+                Waited::Key(Key::PageDown) => first += room,
+                Waited::Key(Key::Char(_)) | Waited::Time => {}
+                Waited::Source => {
+                    next_event(events)?;
+                    continue 'changed;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for an event, and takes those that come soon after it.
+fn next_event(events: &mut Connection) -> Result<(), Trouble> {
+    events.receive()?;
+    thread::sleep(Duration::from_millis(GATHER_MS));
+    while events.has_more().map_err(terminal)? {
+        events.receive()?;
+    }
+    Ok(())
+}
+
+fn terminal(error: io::Error) -> Trouble {
+    Trouble::File { what: "terminal".into(), error }
+}
