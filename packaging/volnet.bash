@@ -29,6 +29,8 @@ _volnet() {
         pause) verb='pause' && break ;;
         resume) verb='resume' && break ;;
         delete) verb='delete' && break ;;
+        attach) verb='attach' && break ;;
+        detach) verb='detach' && break ;;
         expose) verb='expose' && break ;;
         unexpose) verb='unexpose' && break ;;
         policy) verb='policy' && break ;;
@@ -74,9 +76,9 @@ _volnet() {
     *:--mac) return ;;
     *:--inner) return ;;
     *:--mtu) return ;;
-    *:--queues) return ;;
     *:--policy) choices='open internet none' ;;
     *:--expose) return ;;
+    *:--queues) return ;;
     *:--restart) choices='no on-failure always' ;;
     *:--owner) return ;;
     *:--run-as) choices='shared own' ;;
@@ -102,6 +104,8 @@ _volnet() {
     *:--burst) return ;;
     *:--pps) return ;;
     *:--timeout) return ;;
+    *:--netns) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--ifname) return ;;
     *:--nic) return ;;
     *:--sort) choices='name received sent packets denied limited cpu memory' ;;
     *:--interval) return ;;
@@ -112,14 +116,16 @@ _volnet() {
     doctor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     trace:*) choices="--to --seconds --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;
-    run:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --inner --mtu --queues --isolated --policy --expose --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
-    create:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --inner --mtu --queues --isolated --policy --expose --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    run:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --inner --mtu --isolated --policy --expose --queues --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    create:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --inner --mtu --isolated --policy --expose --queues --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     stop:*) choices="--timeout --all --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     pause:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     resume:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     delete:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    attach:*) choices="--netns --ifname --network --ip --ip6 --addresses --mac --inner --mtu --isolated --policy --expose --rx --tx --burst --pps --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    detach:*) choices="--netns --ifname --socket --config-file --runtime-dir --log-dir --json --help" ;;
     expose:*) choices="--nic --force --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     unexpose:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     policy:*) choices="--nic --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
@@ -137,8 +143,8 @@ _volnet() {
     call:*) choices="--more --socket --config-file --runtime-dir --log-dir --json --help" ;;
     version:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     completion:*) choices="--help bash zsh fish" ;;
-    help:*) choices="--help setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help" ;;
-    *) choices='setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
+    help:*) choices="--help setup teardown networks check doctor trace serve run create start stop restart pause resume delete attach detach expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help" ;;
+    *) choices='setup teardown networks check doctor trace serve run create start stop restart pause resume delete attach detach expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$word")
 }

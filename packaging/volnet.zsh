@@ -25,6 +25,8 @@ _volnet() {
         'pause:let its guest stand still'
         'resume:let its guest go on'
         'delete:stop it and release everything it has'
+        'attach:give a network namespace a place on a network'
+        'detach:take the place of a network namespace away'
         'expose:let a port of the host lead to a VM'
         'unexpose:take an exposed port back'
         'policy:set what a VM may send beyond its network'
@@ -159,10 +161,10 @@ _volnet() {
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
             '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--mtu[its MTU, the network’s]:BYTES:' \
-            '*--queues[queue pairs of its interface, 1]:N:' \
             '*--isolated[keep it from other isolated VMs]' \
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--queues[queue pairs of its interface, 1]:N:' \
             '*--vsock[give it vsock beside its networks]' \
             '*--rng[give it random numbers from the host]' \
             '*--ephemeral[forget the VM when the host reboots]' \
@@ -213,10 +215,10 @@ _volnet() {
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
             '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--mtu[its MTU, the network’s]:BYTES:' \
-            '*--queues[queue pairs of its interface, 1]:N:' \
             '*--isolated[keep it from other isolated VMs]' \
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--queues[queue pairs of its interface, 1]:N:' \
             '*--vsock[give it vsock beside its networks]' \
             '*--rng[give it random numbers from the host]' \
             '*--ephemeral[forget the VM when the host reboots]' \
@@ -312,6 +314,42 @@ _volnet() {
             '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
             '--json[print JSON, one line per VM]' \
             '*:word:_volnet_vms'
+        ;;
+    attach)
+        _arguments \
+            '*--netns[the network namespace, such as /run/netns/NAME]:PATH:_files' \
+            '*--ifname[the name of its link, eth0]:NAME:' \
+            '*--network[the network, the first one; given again, the VM gets another NIC, and the flags that follow are about that one]:NAME:' \
+            '*--ip[the address to lease]:ADDRESS:' \
+            '*--ip6[the IPv6 address]:ADDRESS:' \
+            '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
+            '*--mac[the guest’s Ethernet address]:ADDRESS:' \
+            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
+            '*--mtu[its MTU, the network’s]:BYTES:' \
+            '*--isolated[keep it from other isolated VMs]' \
+            '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
+            '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
+            '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
+            '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
+            '*--pps[the most packets a second it sends]:N:' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
+        ;;
+    detach)
+        _arguments \
+            '*--netns[the network namespace, such as /run/netns/NAME]:PATH:_files' \
+            '*--ifname[the name of its link, eth0]:NAME:' \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
+            '*:word:'
         ;;
     expose)
         _arguments \
@@ -475,7 +513,7 @@ _volnet() {
         ;;
     help)
         _arguments \
-            '*:word:(setup teardown networks check doctor trace serve run create start stop restart pause resume delete expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help)'
+            '*:word:(setup teardown networks check doctor trace serve run create start stop restart pause resume delete attach detach expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help)'
         ;;
     *) _describe verb verbs ;;
     esac

@@ -10,8 +10,9 @@
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use common::room::Room;
 use common::{in_namespace, run};
 use volnet::model::error::{Failure, KernelOutcome};
 use volnet::model::limits::Limits;
@@ -24,8 +25,11 @@ use volnet::model::policy::Policy;
 use volnet::network::execute::execute;
 use volnet::network::fake::Fake;
 use volnet::network::linux::Linux;
+use volnet::network::linux::socket::{self, NetlinkFamily};
 use volnet::network::{Applied, Network};
-use volnet::plan::op::{GuestRoute, Handover, LinkSettings, Op, Plan, PortSettings, Switch};
+use volnet::plan::op::{
+    GuestRoute, Handover, InnerLink, LinkSettings, Op, Plan, PortSettings, Switch,
+};
 use volnet::plan::reconcile::{DesiredPort, Link, LinkKind, Observed};
 use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, InnerPort, Table};
 
@@ -116,6 +120,52 @@ fn both_refuse_what_another_program_owns() {
 }
 
 #[test]
+fn both_lead_a_link_into_a_namespace() {
+    in_namespace(|| {
+        let mut twins = Twins::new();
+        let room = Room::new();
+        let door = room.opened(|| socket::open(NetlinkFamily::Route).expect("a socket"));
+        let create = |name: &str, ifname: &str| Op::CreateVeth {
+            name: name.into(),
+            mac: Mac([0xfe, 0, 0, 0, 0, 7]),
+            mtu: 1400,
+            alias: "volnet:web".into(),
+            inner: InnerLink {
+                netns: room.netns(),
+                name: ifname.into(),
+                mac: Mac([2, 0, 0, 0, 0, 7]),
+                addresses: vec![([10, 0, 0, 2].into(), 24)],
+                gateways: vec![[10, 0, 0, 1].into()],
+            },
+        };
+        twins.execute(&[create("vttap-a", "eth0")], "without a door");
+        twins.real.0.enter(door.as_fd()).expect("a door");
+        twins.fake.enter(door.as_fd()).expect("a door");
+        let up = LinkSettings {
+            master: Some(Some(BRIDGES[0].into())),
+            up: Some(true),
+            ..LinkSettings::default()
+        };
+        let attach = |name: &str| Op::SetLink {
+            name: name.into(),
+            set: up.clone(),
+            former: Default::default(),
+        };
+        twins.execute(&[create_bridge(0), create("vttap-a", "eth0"), attach("vttap-a")], "one");
+        twins.execute(&[create("vttap-b", "eth0")], "a name that is taken inside");
+        twins.execute(&[create("vttap-a", "eth1")], "a name that is taken outside");
+        twins.execute(&[create("vttap-b", "eth1"), attach("none")], "one that is undone");
+        // What was removed keeps its name inside for some milliseconds more.
+        let remove = Op::DeleteLink { name: "vttap-a".into(), index: Some(RIGHT) };
+        twins.execute(&[remove, create("vttap-b", "eth2")], "another");
+        // Both are left through the same door, and nothing is made any more.
+        twins.real.0.leave();
+        twins.fake.leave();
+        twins.execute(&[create("vttap-c", "eth3")], "after the end");
+    });
+}
+
+#[test]
 fn both_fill_a_bridge_to_the_same_port() {
     in_namespace(|| {
         let mut twins = Twins::new();
@@ -138,7 +188,7 @@ impl Twins {
         run(&format!("iptables -N {CHAIN}"));
         run("sysctl -qw net.ipv4.ip_forward=0");
         let mut fake = Fake::new();
-        fake.add_link("other", LinkKind::Other);
+        fake.add_link("other", LinkKind::Veth);
         fake.kernel.observed.accept_chain = Some(CHAIN.into());
         let mut real = Linux::new(0).unwrap();
         fake.kernel.features = real.features().unwrap();

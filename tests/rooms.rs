@@ -55,7 +55,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "metrics",
         ],
     ),
-    ("cli", &["model", "spec", "store", "protocol", "hypervisor", "config"]),
+    ("cli", &["model", "spec", "store", "protocol", "hypervisor", "network", "config"]),
 ];
 
 /// Files and folders that only tests and fuzz targets use.

@@ -17,7 +17,8 @@ use crate::model::nic::NICS_MAX;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 use super::command::{
-    Command, Create, Disk, Invocation, Override, Preparation, Setting, Share, VmVerb, Vms,
+    Attach, Command, Create, Detach, Disk, Invocation, Override, Preparation, Setting, Share,
+    VmVerb, Vms,
 };
 use super::completion;
 use super::verbs::{self, Flag, Kind, LIMITS, SORTS, Settings, Verb};
@@ -29,6 +30,8 @@ const KEEP_LOG: &str = "keep-log";
 
 /// The longest time between two pictures of `top`: an hour.
 const INTERVAL_MAX_S: u64 = 3600;
+/// The link of an attachment, if no other name is given.
+const IFNAME: &str = "eth0";
 
 /// A command line that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,8 +167,10 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "serve" => given.none().map(|()| Command::Serve),
         "setup" => preparation(given).map(Command::Setup),
         "teardown" => preparation(given).map(Command::Teardown),
-        "create" => create(given, false),
-        "run" => create(given, true),
+        "create" => Ok(Command::Create(Box::new(create(given, false)?))),
+        "run" => Ok(Command::Create(Box::new(create(given, true)?))),
+        "attach" => attach(given),
+        "detach" => detach(given),
         "start" => change(given, VmVerb::Start),
         "stop" => change(given, VmVerb::Stop),
         "restart" => change(given, VmVerb::Restart),
@@ -281,7 +286,7 @@ fn preparation(mut given: Given) -> Result<Preparation, Stop> {
     given.none().map(|()| preparation)
 }
 
-fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
+fn create(mut given: Given, start: bool) -> Result<Create, Stop> {
     let (mut overrides, mut disks, mut expose) = (Vec::new(), Vec::new(), Vec::new());
     let (mut args, mut shares) = (Vec::new(), Vec::new());
     // Each `--network` after the first begins another NIC; what follows is about that one.
@@ -302,7 +307,7 @@ fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
             (_, None) => {}
         }
     }
-    Ok(Command::Create(Box::new(Create {
+    Ok(Create {
         args,
         expose,
         manifest: given.last("manifest").map(PathBuf::from),
@@ -313,7 +318,19 @@ fn create(mut given: Given, start: bool) -> Result<Command, Stop> {
         disks,
         shares,
         start,
-    })))
+    })
+}
+
+fn attach(mut given: Given) -> Result<Command, Stop> {
+    let netns = given.last("netns").ok_or_else(|| wrong("--netns is missing"))?;
+    let ifname = given.last("ifname").unwrap_or_else(|| IFNAME.into());
+    Ok(Command::Attach(Box::new(Attach { create: create(given, false)?, netns, ifname })))
+}
+
+fn detach(mut given: Given) -> Result<Command, Stop> {
+    let netns = given.last("netns");
+    let ifname = given.last("ifname").unwrap_or_else(|| IFNAME.into());
+    Ok(Command::Detach(Detach { name: given.one("NAME")?, ifname, netns }))
 }
 
 fn change(mut given: Given, change: VmVerb) -> Result<Command, Stop> {

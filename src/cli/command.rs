@@ -37,6 +37,10 @@ pub(super) enum Command {
     Teardown(Preparation),
     /// Make a VM's network, and start its hypervisor if `start`.
     Create(Box<Create>),
+    /// Give a network namespace a place on a network.
+    Attach(Box<Attach>),
+    /// Take the place away.
+    Detach(Detach),
     /// Start, stop, restart, pause, resume or delete VMs.
     VmVerb { change: VmVerb, vms: Vms, timeout_ms: Option<u64> },
     /// Change what a VM may do or how it is reached, by a method of the interface.
@@ -123,6 +127,28 @@ pub(super) struct Create {
     pub(super) start: bool,
     /// Change nothing, show what would be.
     pub(super) dry_run: bool,
+}
+
+/// A network namespace that is to be attached.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Attach {
+    /// Its name, and what is said of its network.
+    pub(super) create: Create,
+    /// Its path.
+    pub(super) netns: String,
+    /// The name of its link.
+    pub(super) ifname: String,
+}
+
+/// A network namespace that is to be detached.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Detach {
+    /// Its name.
+    pub(super) name: String,
+    /// The name of its link.
+    pub(super) ifname: String,
+    /// Its path, if the link is to be renamed there.
+    pub(super) netns: Option<String>,
 }
 
 /// A field of the configuration that a flag sets.

@@ -5,9 +5,11 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 #[cfg(target_os = "linux")]
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde_json::Value;
 
 use crate::protocol::client::{self, ReplyMessage};
@@ -35,6 +37,17 @@ impl Connection {
         let unreachable = |error| Trouble::Unreachable { socket: socket.into(), error };
         let stream = UnixStream::connect(socket).map_err(unreachable)?;
         Ok(Connection { stream, socket: socket.into(), buffer: Vec::new(), searched: 0 })
+    }
+
+    /// Connects for a caller that cannot wait for ever.
+    #[cfg(target_os = "linux")]
+    pub(super) fn open_for(socket: &Path, patience: Duration) -> Result<Connection, Trouble> {
+        let connection = Connection::open(socket)?;
+        let stream = &connection.stream;
+        let set = stream.set_read_timeout(Some(patience));
+        set.and_then(|()| stream.set_write_timeout(Some(patience)))
+            .map_err(|error| connection.lost(error))?;
+        Ok(connection)
     }
 
     /// Connects if a daemon runs.
@@ -92,6 +105,32 @@ impl Connection {
             let reason = "it has no file descriptor".into();
             Trouble::NoReply(client::NoReply::Garbled(reason))
         })
+    }
+
+    /// Calls a method with a descriptor. From Linux 6.16 on, the daemon is sent none before it has
+    /// accepted the connection, so another call comes first.
+    #[cfg(target_os = "linux")]
+    pub(super) fn call_with_descriptor(
+        &mut self,
+        method: &str,
+        parameters: Value,
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<ReplyMessage, Trouble> {
+        self.call("org.varlink.service.GetInfo", serde_json::json!({}))?;
+        let mut message = client::call(method, parameters, false);
+        message.push(0);
+        let rights = [descriptor.as_raw_fd()];
+        let (socket, bytes) = (self.stream.as_raw_fd(), [io::IoSlice::new(&message)]);
+        let sent = sendmsg::<()>(
+            socket,
+            &bytes,
+            &[ControlMessage::ScmRights(&rights)],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        let sent = sent.map_err(|errno| self.lost(errno.into()))?;
+        self.stream.write_all(&message[sent..]).map_err(|error| self.lost(error))?;
+        self.receive()
     }
 
     #[cfg(target_os = "linux")]

@@ -2,11 +2,15 @@
 //!
 //! [`args`] parses the command line, and [`run`] calls the verb. Verbs that ask the daemon share a
 //! [`Session`]. [`show`] shows its replies, or they are printed as JSON with `--json`. An error
-//! goes to standard error as one sentence, and the exit status shows its kind. `fuzz` has the
-//! bodies of the fuzz targets.
+//! goes to standard error as one sentence, and the exit status shows its kind. `cni` is the other
+//! way in, for engines of containers. `fuzz` has the bodies of the fuzz targets.
 
 mod args;
+#[cfg(target_os = "linux")]
+mod attach;
 mod call;
+#[cfg(target_os = "linux")]
+mod cni;
 mod command;
 mod completion;
 mod connection;
@@ -72,6 +76,11 @@ pub struct Daemon {
 /// Runs a command line, and returns the exit status. The first of `argv` is the program's name.
 /// Output goes to `out`, and errors to standard error.
 pub fn run(argv: impl IntoIterator<Item = OsString>, out: &mut dyn Write, daemon: Daemon) -> u8 {
+    let argv: Vec<OsString> = argv.into_iter().collect();
+    #[cfg(target_os = "linux")]
+    if let ([program], true) = (&argv[..], std::env::var_os(cni::COMMAND).is_some()) {
+        return cni::run(program, std::io::stdin().lock(), out);
+    }
     let outcome = args::parse(argv).map_err(Trouble::Usage).and_then(|invocation| {
         let status = invoke(invocation, out, daemon)?;
         out.flush()?;
@@ -114,6 +123,14 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
             vm::change(&mut session, change, vms, timeout_ms)
         }
         Command::Adjust { method, parameters } => vm::adjust(&mut session, method, parameters),
+        #[cfg(target_os = "linux")]
+        Command::Attach(attach) => attach::attach(&mut session, &attach),
+        #[cfg(target_os = "linux")]
+        Command::Detach(detach) => attach::detach(&mut session, &detach),
+        #[cfg(not(target_os = "linux"))]
+        Command::Attach(_) | Command::Detach(_) => {
+            Err(Trouble::Input("a network namespace needs Linux".into()))
+        }
         Command::Get { name } => vm::get(&mut session, &name),
         Command::List { watch: false } => vm::list(&mut session),
         #[cfg(target_os = "linux")]

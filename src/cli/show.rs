@@ -7,7 +7,7 @@ use super::table;
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The fields of a VM, in the order in which they are shown.
-const VM_FIELDS: [&str; 35] = [
+const VM_FIELDS: [&str; 36] = [
     "name",
     "mode",
     "status",
@@ -32,6 +32,7 @@ const VM_FIELDS: [&str; 35] = [
     "kernel_args",
     "ephemeral",
     "owner",
+    "attachment",
     "hypervisor",
     "pid",
     "uid",
@@ -71,6 +72,7 @@ fn fields(of: &Value) -> impl Iterator<Item = (&'static str, String)> {
             "limits" => (field, limits(&of[field])),
             "budget" => (field, budget(&of[field])),
             "inner" => (field, inner(&of[field])),
+            "attachment" => (field, attachment(&of[field])),
             "owner" => (field, format!("{}:{}", of[field]["uid"], of[field]["gid"])),
             field => (field, text(&of[field])),
         })
@@ -80,6 +82,13 @@ fn fields(of: &Value) -> impl Iterator<Item = (&'static str, String)> {
 /// A list of texts as the argument of a flag; nothing if it is empty.
 fn listed(list: &Value) -> String {
     list.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// A link and its namespace, with what people call it.
+fn attachment(of: &Value) -> String {
+    let place = format!("{} in {}", text(&of["ifname"]), text(&of["netns"]));
+    let labels = of["labels"].as_object().into_iter().flatten();
+    labels.fold(place, |words, (key, value)| format!("{words}, {key}={}", text(value)))
 }
 
 /// Limits as flags of `limit`; nothing if there are none.

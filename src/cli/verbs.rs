@@ -177,7 +177,7 @@ const RATES: [Flag; 4] = [
 ];
 
 /// What a VM that is made is like.
-const CREATION: [Flag; 40] = [
+const CREATION: [Flag; 3] = [
     text(
         "mode",
         "MODE",
@@ -194,6 +194,10 @@ const CREATION: [Flag; 40] = [
         Complete::Files,
         "settings of this VM, which win over the manifest; flags win over both",
     ),
+];
+
+/// Its place on a network.
+const PLACE: [Flag; 10] = [
     text(
         "network",
         "NAME",
@@ -226,7 +230,6 @@ const CREATION: [Flag; 40] = [
         )
     },
     number("mtu", "BYTES", "network", "mtu", "its MTU, the network's"),
-    number("queues", "N", "network", "queues", "queue pairs of its interface, 1"),
     yes("isolated", NETWORK, "isolated", "keep it from other isolated VMs"),
     text(
         "policy",
@@ -243,6 +246,11 @@ const CREATION: [Flag; 40] = [
         Complete::Nothing,
         "let a port of the host lead to the VM; may be given several times",
     ),
+];
+
+/// Its machine.
+const MACHINE: [Flag; 27] = [
+    number("queues", "N", "network", "queues", "queue pairs of its interface, 1"),
     yes("vsock", None, "vsock", "give it vsock beside its networks"),
     yes("rng", None, "rng", "give it random numbers from the host"),
     yes("ephemeral", None, "ephemeral", "forget the VM when the host reboots"),
@@ -341,8 +349,14 @@ const CREATION: [Flag; 40] = [
     number("write-iops", "N", "resources.io", "write_iops", "its writes a second"),
 ];
 
+/// The namespace that is attached.
+const NAMESPACE: [Flag; 2] = [
+    valued("netns", "PATH", Complete::Files, "the network namespace, such as /run/netns/NAME"),
+    valued("ifname", "NAME", Complete::Nothing, "the name of its link, eth0"),
+];
+
 /// Every verb, in the order in which `volnet help` shows them.
-pub(super) const VERBS: [Verb; 33] = [
+pub(super) const VERBS: [Verb; 35] = [
     Verb {
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
@@ -405,13 +419,13 @@ pub(super) const VERBS: [Verb; 33] = [
         ..verb("serve", "", "run the daemon")
     },
     Verb {
-        flags: &[&CREATION, &RATES, &DRY_RUN],
+        flags: &[&CREATION, &PLACE, &MACHINE, &RATES, &DRY_RUN],
         text: MAKES,
         examples: "volnet run web --hypervisor qemu --kernel vmlinux --initramfs initramfs",
         ..verb("run", "NAME", "make a VM's network and start its hypervisor")
     },
     Verb {
-        flags: &[&CREATION, &RATES, &DRY_RUN],
+        flags: &[&CREATION, &PLACE, &MACHINE, &RATES, &DRY_RUN],
         text: MAKES,
         ..verb("create", "NAME", "make its network only")
     },
@@ -448,6 +462,21 @@ pub(super) const VERBS: [Verb; 33] = [
         json: JSON_LINES,
         text: "Stop VMs and release what they have: address and tap after the process ended.",
         ..of_vms("delete", "NAME...", "stop it and release everything it has")
+    },
+    Verb {
+        flags: &[&NAMESPACE, &PLACE, &RATES],
+        text: "Give a network namespace, such as that of a container, a place on a network, by a \
+               pair of links. The end in the namespace gets the address and the default route. It \
+               is a VM like any other, NAME.eth0, until it is detached or the namespace ends, and \
+               the same rules hold it. Only root may do so.",
+        examples: "ip netns add box\nvolnet attach box --netns /run/netns/box --expose 8080:80",
+        ..verb("attach", "NAME", "give a network namespace a place on a network")
+    },
+    Verb {
+        flags: &[&NAMESPACE],
+        text: "Take the place of a network namespace away. That there is none is no error. With \
+               --netns its link is renamed at once, so the next one can have its name.",
+        ..verb("detach", "NAME", "take the place of a network namespace away")
     },
     Verb {
         flags: &[&NIC, &TAKE],

@@ -4,8 +4,8 @@
 //! requests. It may have several if they are carried out together. Later bytes wait, first in our
 //! buffer and then in the kernel's. So a client that floods us or never reads slows down only
 //! itself. Its memory is bounded: [`READ_PER_TURN`] and one message of input, one reply and
-//! [`QUEUE_MAX`] of output. A reply with all VMs is written in parts, the next one when the last
-//! is sent, and events wait until it is whole.
+//! [`QUEUE_MAX`] of output, with [`FILES_MAX`] descriptors. A reply with all VMs is written in
+//! parts, the next one when the last is sent, and events wait until it is whole.
 //!
 //! If a connection ends because of a bad message, it is shut down for writing after the reply, and
 //! later bytes are discarded. Otherwise a client that still writes a message that is too long would
@@ -36,6 +36,8 @@ pub(super) const QUEUE_MAX: usize = 256 * 1024;
 const DISCARD_MAX: usize = 16 << 20;
 /// Bytes that nearly all replies have room in.
 const REPLY: usize = 2 * 1024;
+/// The most descriptors that root may send and that wait for their message. More are closed.
+const FILES_MAX: usize = volnet_ffi::socket::DESCRIPTORS_MAX;
 /// Bytes of output for which a connection keeps memory.
 const OUTPUT_KEPT: usize = 4 * 1024;
 /// Bytes after which a part of a reply with all VMs ends, with the VM that reaches them.
@@ -51,6 +53,11 @@ pub(super) struct Client {
     /// Its state.
     pub state: State,
     decoder: Decoder,
+    /// The number of bytes that were read.
+    received: u64,
+    /// Descriptors that were sent to us, each with the number of bytes that were read with it. It
+    /// belongs to the message that the last of these bytes is in.
+    given: VecDeque<(u64, OpenFile)>,
     output: Vec<u8>,
     sent: usize,
     /// The reply with all VMs that is being sent.
@@ -68,6 +75,9 @@ pub(super) struct Client {
     /// The methods of the requests that are not answered, and when each was read.
     asked: VecDeque<(&'static str, Instant)>,
 }
+
+/// A message, and the descriptors that were sent with it.
+pub(super) type GivenMessage = (Vec<u8>, Vec<OpenFile>);
 
 /// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +112,8 @@ impl Client {
             peer,
             state,
             decoder,
+            received: 0,
+            given: VecDeque::new(),
             output: Vec::new(),
             sent: 0,
             listing: None,
@@ -135,11 +147,13 @@ impl Client {
         let mut buffer = [0; 16 * 1024];
         let mut budget = READ_PER_TURN;
         while self.more && !self.eof && budget > 0 && (self.wants_input() || self.is_closing()) {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => self.eof = true,
-                Ok(length) => {
-                    // A short read means that there is no more (epoll(7)), except for the end.
-                    self.more = self.last || length == buffer.len();
+            match self.receive(&mut buffer) {
+                Ok((0, _)) => self.eof = true,
+                Ok((length, with_files)) => {
+                    // A short read means that there is no more (epoll(7)), except for the end, and
+                    // for what follows a descriptor.
+                    self.more = self.last || with_files || length == buffer.len();
+                    self.received += length as u64;
                     if self.is_closing() {
                         self.discarded += length;
                     } else {
@@ -155,23 +169,45 @@ impl Client {
         Ok(())
     }
 
+    /// Reads once, and says whether descriptors came with the bytes. Those of root alone are taken.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
+        if !self.peer.is_root {
+            return Ok((self.stream.read(buffer)?, false));
+        }
+        let (length, files) = volnet_ffi::socket::receive(self.stream.as_fd(), buffer)?;
+        let end = self.received + length as u64;
+        let with_files = !files.is_empty();
+        let room = FILES_MAX.saturating_sub(self.given.len());
+        let files = files.into_iter().take(room).map(|file| (end, file.into()));
+        self.given.extend(files);
+        Ok((length, with_files))
+    }
+
+    /// The descriptors that belong to the message that was just taken.
+    fn files(&mut self) -> Vec<OpenFile> {
+        let end = self.received - self.decoder.rest() as u64;
+        let count = self.given.iter().take_while(|(at, _)| *at <= end).count();
+        self.given.drain(..count).map(|(_, file)| file).collect()
+    }
+
     /// The kernel reports bytes to read, and whether the end comes after them.
     pub(super) fn readable(&mut self, last: bool) {
         self.more = true;
         self.last |= last;
     }
 
-    /// The next request, if the client may have one handled.
-    pub(super) fn next_message(&mut self) -> Option<Result<Vec<u8>, FrameError>> {
+    /// The next request, if the client may have one handled, and the descriptors that belong to it.
+    pub(super) fn next_message(&mut self) -> Option<Result<GivenMessage, FrameError>> {
         if !self.wants_input() {
             return None;
         }
-        match self.decoder.take().map(|message| message.map(<[u8]>::to_vec)) {
+        let taken = match self.decoder.take().map(|message| message.map(<[u8]>::to_vec)) {
             Ok(None) if self.eof => {
                 self.decoder.finish().map(|message| message.map(<[u8]>::to_vec)).transpose()
             }
             taken => taken.transpose(),
-        }
+        };
+        Some(taken?.map(|message| (message, self.files())))
     }
 
     /// Whether the client needs another turn without an event from the kernel.

@@ -93,7 +93,7 @@ impl Evidence {
             link.is_of_nic() && vm.is_none_or(|vm| !self.named.contains(&vm))
         };
         let links: Vec<&Link> = observed.links.iter().filter(unknown).collect();
-        let held = links.iter().any(|link| link.carrier);
+        let held = links.iter().any(|link| link.is_open());
         let first = links.first().filter(|_| !self.has_durable && (!self.is_same || held))?;
         Some(format!(
             "the state directory has no record, and the host has {} links of VMs that are not in \

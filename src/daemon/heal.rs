@@ -20,6 +20,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     pub fn news(&mut self, news: News, now: Now) {
         if self.host.is_some() && self.state.doubt().is_none() {
             self.engine.heard(news, now);
+            self.settle(now);
             self.heal(now);
         }
     }

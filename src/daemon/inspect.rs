@@ -1,4 +1,4 @@
-//! Questions about the host and the daemon itself: Version, Check, Metrics, Args.
+//! Questions about the host and the daemon itself: Version, Check, Metrics, Args, Verify, Ready.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,10 +7,12 @@ use std::rc::Rc;
 
 use super::doubt;
 use super::shell::Shell;
+use crate::engine::attachment::refuse_attachment;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::KVM;
 use crate::metrics::numbers::VmNumbers;
 use crate::metrics::text::Text;
+use crate::model::attachment::AttachmentId;
 use crate::model::clock::Now;
 use crate::model::error::Error;
 use crate::model::expose::{Expose, HostPort};
@@ -19,7 +21,8 @@ use crate::model::request::Reply;
 use crate::model::view::{Finding, Level};
 use crate::network::Network;
 use crate::network::features::Features;
-use crate::plan::reconcile::{Desired, Observed, reconcile};
+use crate::plan::drift;
+use crate::plan::reconcile::{Desired, Link, Observed, reconcile};
 use crate::plan::ruleset::Family;
 use crate::protocol::exposition::Format;
 use crate::store::storage::Storage;
@@ -41,11 +44,43 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// The folder of the sockets that they name is there afterwards, whoever has removed it.
     pub(super) fn args(&mut self, name: &VmName, hypervisor: Option<&str>) -> Result<Reply, Error> {
         let record = Rc::clone(&self.engine.placed_vm(name)?.record);
+        refuse_attachment(&record)?;
         let networks = self.engine.networks_of(&record);
         let args = self.launcher.args(&record, &networks, hypervisor, self.store.paths())?;
         let kernel_args = self.engine.kernel_args(&record);
         self.lend_folder(&record)?;
         Ok(Reply::Args { args, kernel_args })
+    }
+
+    /// Compares an attachment with the host: its link, its rules, and what all VMs need.
+    pub(super) fn verify(&mut self, id: &AttachmentId) -> Result<Reply, Error> {
+        let name = self.engine.attachment(id)?.record.name.clone();
+        let vm = Box::new(self.engine.show(self.engine.placed_vm(&name)?));
+        let observed = self.network.observe()?;
+        let desired = self.engine.desired();
+        let is_there = |link: &Link| vm.tap.as_ref().is_some_and(|tap| tap.as_str() == link.name);
+        let gone = (!observed.links.iter().any(is_there)).then(|| "its link is gone".to_string());
+        let reconciled = reconcile(&desired, &observed);
+        let drifts = drift::name(&reconciled.plan, &desired.ports).into_iter();
+        let concerns = drifts.filter(|drift| drift.vm.as_ref().is_none_or(|vm| *vm == name));
+        let problems = reconciled.problems.iter().filter(|problem| !problem.is_left_over());
+        let differences = gone
+            .into_iter()
+            .chain(concerns.map(|drift| drift.message))
+            .chain(problems.map(ToString::to_string))
+            .collect();
+        Ok(Reply::Verified { vm, differences })
+    }
+
+    /// Whether something can be attached to a network, and whether what is attached may lack
+    /// something.
+    pub(super) fn ready(&mut self, network: Option<&str>) -> Result<Reply, Error> {
+        let doubt = self.state.doubt().map(String::from);
+        let unready = doubt.or(self.engine.unready(network)?);
+        let limited = self.host.is_some() && (!self.sound || self.engine.has_problems());
+        let words = "the host differs from what volnet wants, which `volnet check` shows";
+        let reason = unready.clone().or(limited.then(|| words.into()));
+        Ok(Reply::Ready { ready: unready.is_none(), limited, reason })
     }
 
     /// Checks the host: first the devices, then the objects of others that are in the way, then the

@@ -31,28 +31,19 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             self.network.end_arp();
         }
         for (ticket, change) in std::mem::take(&mut self.waiting) {
-            match &change {
-                Change::Create { name, .. } if self.engine.is_probed(name) => {
-                    self.waiting.push((ticket, change));
-                }
-                _ => self.decide_anew(ticket, change, now),
+            match change.makes() {
+                Some(name) if self.engine.is_probed(name) => self.waiting.push((ticket, change)),
+                Some(_) | None => self.decide_anew(ticket, change, now),
             }
         }
     }
 
     fn decide_anew(&mut self, ticket: Ticket, change: Change, now: Now) {
-        let name = created(&change).cloned();
+        let name = change.makes().cloned();
         self.request(ticket, &Request::Change(change), now);
-        let still = |name: &VmName| self.waiting.iter().any(|(_, it)| created(it) == Some(name));
+        let still = |name: &VmName| self.waiting.iter().any(|(_, it)| it.makes() == Some(name));
         if let Some(name) = name.filter(|name| !still(name)) {
             self.engine.end_promises(&name);
         }
-    }
-}
-
-fn created(change: &Change) -> Option<&VmName> {
-    match change {
-        Change::Create { name, .. } => Some(name),
-        _ => None,
     }
 }

@@ -9,6 +9,7 @@
 //! together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use super::doctor::Examination;
@@ -246,6 +247,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Ok(Step::Later) => {}
             Err(error) => self.reply(ticket, Err(error)),
         }
+        self.network.leave();
         self.settle(now);
     }
 
@@ -394,7 +396,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             self.know_user(spec);
         }
         let wanted = match change {
-            Change::Create { name, .. } if self.engine.vm(name).is_ok() => Vec::new(),
+            change if change.makes().is_some_and(|name| self.engine.vm(name).is_ok()) => Vec::new(),
             change => change.exposes(),
         };
         let listeners = match wanted.is_empty() {
@@ -417,6 +419,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Query::Metrics => self.metrics()?,
             Query::Usage => self.usage(now)?,
             Query::Doctor { name } => return self.doctor(ticket, name.as_ref(), now),
+            Query::Verify { id } => self.verify(id)?,
+            Query::Ready { network } => self.ready(network.as_deref())?,
         }))
     }
 
@@ -446,6 +450,17 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                     return Ok(Step::Later);
                 }
             }
+            Change::Attach { name, spec, door } => {
+                self.refuse_in_doubt()?;
+                self.network.enter(door.as_fd())?;
+                if self.host.is_none() {
+                    self.setup(false, Insistence::Overlaps, now)?;
+                }
+                if self.engine.vm(name).is_err() && self.engine.probe_for(name, spec, now)? {
+                    self.waiting.push((ticket, change.clone()));
+                    return Ok(Step::Later);
+                }
+            }
             Change::Start { name } => {
                 let record = &self.engine.vm(name)?.record;
                 self.launcher.verify(name, &record.spec, record.user)?;
@@ -462,7 +477,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             | Change::Expose { .. }
             | Change::Unexpose { .. }
             | Change::SetPolicy { .. }
-            | Change::SetLimits { .. } => {}
+            | Change::SetLimits { .. }
+            | Change::Detach { .. } => {}
         }
         self.engine.request(ticket, change, now)
     }

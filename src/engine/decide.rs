@@ -134,6 +134,8 @@ pub enum Answer {
     Created { plan: Vec<String>, notes: Vec<String> },
     /// The VM.
     Shown,
+    /// The VM of an attachment, with its bridge.
+    Attached,
     /// That it is gone.
     Deleted,
     /// That there is no such VM any more: another caller deleted it.
@@ -289,6 +291,8 @@ impl Engine {
             Change::SetPolicy { name, nic, policy } => self.set_policy(ticket, name, *nic, policy),
             Change::SetLimits { name, nic, limits } => self.set_limits(ticket, name, *nic, *limits),
             Change::Unexpose { name, at } => self.unexpose(ticket, name, *at),
+            Change::Attach { name, spec, door: _ } => self.attach(ticket, name, spec, now),
+            Change::Detach { id } => self.detach(ticket, id, now),
             Change::Setup { dry_run, force } => {
                 Ok(Step::Setup { dry_run: *dry_run, force: *force })
             }
@@ -342,8 +346,11 @@ impl Engine {
         self.host.expose_ports
     }
 
-    /// What is added to the kernel command line of a VM's guest.
+    /// What is added to the kernel command line of a VM's guest; an attachment has none.
     pub fn kernel_args(&self, record: &Record) -> String {
+        if record.spec.attachment.is_some() {
+            return String::new();
+        }
         let networks = self.networks_of(record);
         let servers = networks.first().map(|network| self.name_servers(network));
         vm::kernel_args_of(record, &networks, &servers.unwrap_or_default())
@@ -462,6 +469,7 @@ impl Engine {
         match answer {
             Answer::Deleted => Ok(Reply::Deleted),
             Answer::NotFound => Err(Refusal::VmNotFound { name: name.to_string() }.into()),
+            Answer::Attached => Ok(self.attached(self.vm(name)?)?),
             Answer::Shown => Ok(Reply::Vm { vm: Box::new(self.show(self.vm(name)?)) }),
             Answer::Created { plan, notes } => {
                 Ok(Reply::Created { vm: Box::new(self.show(self.vm(name)?)), plan, notes })
@@ -470,7 +478,7 @@ impl Engine {
         }
     }
 
-    fn create(
+    pub(super) fn create(
         &mut self,
         ticket: Ticket,
         name: &VmName,

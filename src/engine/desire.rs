@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::engine::attachment::refuse_attachment;
 use crate::engine::decide::Engine;
 use crate::engine::stranded;
 use crate::engine::vm::Vm;
@@ -89,6 +90,7 @@ impl Engine {
     /// nobody else can: a second queue would take frames from the guest.
     pub fn tap_to_open(&self, name: &VmName, nic: usize) -> Result<DesiredPort<'_>, Refusal> {
         let vm = self.placed_vm(name)?;
+        refuse_attachment(&vm.record)?;
         let port = self.desired_ports(&vm.record).nth(nic).ok_or_else(|| match nic {
             0 => Refusal::InvalidConfig {
                 field: "network.mode".into(),
@@ -125,6 +127,9 @@ impl Engine {
             let mut desired = DesiredPort::new(name, nic, spec, network, traffic);
             if let Some(user) = opened_by {
                 desired.opened_by(user);
+            }
+            if let Some(attachment) = &record.spec.attachment {
+                desired.leads_into(attachment, nic, network);
             }
             Some(desired)
         })

@@ -201,6 +201,9 @@ impl Ledger {
     ) -> Result<(Vec<Nic>, u32), (usize, Conflict)> {
         let mut nics: Vec<Nic> = Vec::with_capacity(spec.networks.len());
         for (index, wanted) in spec.networks.iter().enumerate() {
+            if spec.attachment.is_some() {
+                self.refuse_inner(wanted).map_err(|conflict| (index, conflict))?;
+            }
             match self.claim_nic(NicName { vm, index }, wanted) {
                 Ok(nic) => nics.extend(nic),
                 Err(conflict) => {
@@ -563,6 +566,21 @@ impl Ledger {
         }
         owners.extend(to.map(|to| (to, vm.clone())));
         true
+    }
+
+    /// Refuses an inner identity for an attachment: the link in its namespace has addresses of its
+    /// own.
+    fn refuse_inner(&self, wanted: &NetworkSpec) -> Result<(), Conflict> {
+        let config = &self.networks[self.chosen(wanted)?].config;
+        if wanted.inner.is_none() && config.inner.is_none() {
+            return Ok(());
+        }
+        let reason = format!(
+            "an inner identity is for guests that woke from a snapshot; choose a network without \
+             one, not {}",
+            config.name
+        );
+        Err(Refusal::InvalidConfig { field: "network.inner".into(), reason }.into())
     }
 
     /// The interface that a VM asks for; `None` in vsock mode.

@@ -25,6 +25,8 @@ pub(super) enum FollowUp {
     Start { name: VmName, answers: Vec<(Ticket, Answer)> },
     /// Release everything.
     Delete { name: VmName, answers: Vec<(Ticket, Answer)> },
+    /// The link of an attachment is gone: release the rest.
+    Ended { name: VmName },
     /// End it without asking the guest, and then release everything.
     KillAndDelete { name: VmName },
 }
@@ -68,7 +70,11 @@ impl Engine {
                         return Some(*decision);
                     }
                 }
+                FollowUp::Ended { name } if self.state.vms.contains_key(&name) => {
+                    return Some(self.begin_end(&name));
+                }
                 FollowUp::Start { .. }
+                | FollowUp::Ended { .. }
                 | FollowUp::Delete { .. }
                 | FollowUp::KillAndDelete { .. } => {}
             }

@@ -5,13 +5,14 @@
 //! ([`supervise`], [`lifecycle`], `pause`, [`recover`], [`stranded`]), the addresses that guests
 //! ask for ([`lease`]), those that they make for themselves ([`claim`]), when they are told of
 //! their router ([`advertise`]), addresses that move between VMs (`movable`), their names
-//! ([`names`]), the ports of the host that lead to guests ([`expose`]), what guests may send and
-//! how much ([`traffic`], [`policy`], [`limits`]), the users of VMs ([`run_as`]), what others
-//! change and what becomes of that ([`news`], [`watch`], [`patience`]), and [`decide`], where a
-//! request becomes a [`decide::Decision`]. [`state`] has the parts of the engine that all of these
-//! work on.
+//! ([`names`]), the ports of the host that lead to guests ([`expose`]), namespaces of others
+//! ([`attachment`]), what guests may send and how much ([`traffic`], [`policy`], [`limits`]), the
+//! users of VMs ([`run_as`]), what others change and what becomes of that ([`news`], [`watch`],
+//! [`patience`]), and [`decide`], where a request becomes a [`decide::Decision`]. [`state`] has the
+//! parts of the engine that all of these work on.
 
 pub mod advertise;
+pub mod attachment;
 pub mod cid;
 pub mod claim;
 pub mod decide;

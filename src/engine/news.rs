@@ -32,6 +32,7 @@ impl Engine {
 
     /// Takes over the indexes of our links from the kernel.
     pub fn observed(&mut self, links: &[Link]) {
+        self.end_missing(links);
         let taps: BTreeMap<&str, u32> = links
             .iter()
             .filter(|link| link.is_of_nic())
@@ -85,7 +86,8 @@ impl Engine {
         match self.owner_of(&link.name) {
             // The former link of this name may be gone.
             _ if self.is_of_stranded(&link.name) => !present || reconcile::is_parked(link),
-            Some(port) if !present => port.index != Some(link.index),
+            // An attachment ends with its link, which is decided when that is heard.
+            Some(port) if !present => port.index != Some(link.index) || !port.kind.can_be_remade(),
             Some(port) => {
                 let master = link.master.and_then(|index| self.known.bridges.get(&index));
                 port.is_right(Seen { link, master: master.map(String::as_str) })

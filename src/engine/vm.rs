@@ -104,6 +104,7 @@ impl Vm {
             kernel_args,
             ephemeral: record.spec.ephemeral,
             owner: record.spec.owner,
+            attachment: record.spec.attachment.clone(),
             hypervisor,
             pid: self.life.pid(),
             uid: record.user.map(|user| user.uid),

@@ -190,6 +190,9 @@ impl Engine {
     /// Takes news of the kernel, and has everything observed soon if they could concern us.
     pub fn heard(&mut self, news: News, now: Now) {
         for (link, present) in news.links.values() {
+            if !present {
+                self.end_with(link);
+            }
             self.know_carrier(link, *present);
             self.know_port(link, *present);
         }

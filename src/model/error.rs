@@ -18,6 +18,8 @@ use crate::model::view::Status;
 pub enum Refusal {
     /// A VM of that name exists and was made with other arguments.
     VmExists { name: String },
+    /// There is no such attachment.
+    AttachmentNotFound { container: String, ifname: String },
     /// No VM has that name.
     VmNotFound { name: String },
     /// Teardown is not possible while `count` VMs exist.
@@ -193,6 +195,9 @@ impl fmt::Display for Refusal {
                 write!(f, "VM {name} exists and was made with other arguments")
             }
             Refusal::VmNotFound { name } => write!(f, "there is no VM {name}"),
+            Refusal::AttachmentNotFound { container, ifname } => {
+                write!(f, "{ifname} of container {container} is not attached")
+            }
             Refusal::VmsExist { count } => {
                 let (vms, them) =
                     if *count == 1 { ("VM exists", "it") } else { ("VMs exist", "them") };

@@ -3,12 +3,13 @@
 //!
 //! In reading order: the words, each checked where it is made ([`name`], [`mac`], [`prefix`],
 //! [`mode`], [`kernel_args`]), the networks of the host ([`net`]), what was asked for of a VM
-//! ([`spec`], [`document`], [`run_as`], [`budget`]) and what it may do with its network
-//! ([`traffic`], [`policy`], [`limits`], [`expose`]), what is written of it ([`record`], [`nic`]),
-//! what its guest believes ([`inner`]), what guests that ask for their address get ([`lease`]), the
-//! time ([`clock`]), what is asked and answered ([`request`], [`view`]), and what can go wrong
-//! ([`error`]).
+//! ([`spec`], [`attachment`], [`document`], [`run_as`], [`budget`]) and what it may do with its
+//! network ([`traffic`], [`policy`], [`limits`], [`expose`]), what is written of it ([`record`],
+//! [`nic`]), what its guest believes ([`inner`]), what guests that ask for their address get
+//! ([`lease`]), the time ([`clock`]), what is asked and answered ([`request`], [`view`]), and what
+//! can go wrong ([`error`]).
 
+pub mod attachment;
 pub mod budget;
 pub mod clock;
 pub mod document;

@@ -1,11 +1,13 @@
 //! The engine's requests and replies, independent of the protocol.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
+use crate::model::attachment::AttachmentId;
 use crate::model::expose::{Expose, HostPort};
 use crate::model::limits::Limits;
+use crate::model::mac::Mac;
 use crate::model::name::VmName;
 use crate::model::run_as::RunAs;
 use crate::model::spec::VmSpec;
@@ -73,6 +75,10 @@ pub enum Query {
     Metrics,
     /// What each VM has received, sent and used.
     Usage,
+    /// Compare an attachment with the host.
+    Verify { id: AttachmentId },
+    /// Whether something can be attached to a network; to the first, if none is named.
+    Ready { network: Option<String> },
 }
 
 /// A request that changes something. A dry run is among them: it opens files with the daemon's
@@ -107,6 +113,11 @@ pub enum Change {
     SetLimits { name: VmName, nic: Option<usize>, limits: Limits },
     /// Take an exposed port back.
     Unexpose { name: VmName, at: HostPort },
+    /// Give the namespace behind the door a place on a network. The attachment is in `spec`, and
+    /// the name of the VM follows from it.
+    Attach { name: VmName, spec: Box<VmSpec>, door: OpenFile },
+    /// Take the place away. If there is none, that is success.
+    Detach { id: AttachmentId },
 }
 
 /// The answer to a request.
@@ -141,6 +152,19 @@ pub enum Reply {
     Metrics { text: String },
     /// Usage, at this time in milliseconds of a clock that nobody sets.
     Usage { at_ms: u64, vms: Vec<UsageView> },
+    /// Attach: the VM, its bridge with its Ethernet address if volnet made it, the Ethernet address
+    /// of the outer end of its link, and its gateway of IPv6.
+    Attached {
+        vm: Box<VmView>,
+        bridge: String,
+        bridge_mac: Option<Mac>,
+        host_mac: Mac,
+        gateway6: Option<Ipv6Addr>,
+    },
+    /// Verify: the VM, and what differs from it, each in words.
+    Verified { vm: Box<VmView>, differences: Vec<String> },
+    /// Ready: whether something can be attached; whether what is attached may lack something; why.
+    Ready { ready: bool, limited: bool, reason: Option<String> },
 }
 
 impl From<Query> for Request {
@@ -196,6 +220,8 @@ impl Query {
             Query::Monitor => "Monitor",
             Query::Metrics => "Metrics",
             Query::Usage => "Usage",
+            Query::Verify { .. } => "Verify",
+            Query::Ready { .. } => "Ready",
         }
     }
 }
@@ -216,6 +242,8 @@ impl Change {
             Change::SetPolicy { .. } => "SetPolicy",
             Change::SetLimits { .. } => "SetLimits",
             Change::Unexpose { .. } => "Unexpose",
+            Change::Attach { .. } => "Attach",
+            Change::Detach { .. } => "Detach",
         }
     }
 
@@ -227,6 +255,19 @@ impl Change {
             if !spec.ephemeral && spec.networks.iter().all(|it| it.addresses.is_empty()))
     }
 
+    /// The VM that it makes.
+    pub fn makes(&self) -> Option<&VmName> {
+        match self {
+            Change::Create { name, .. } | Change::Attach { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether only root may ask for it: it gives a namespace a network.
+    pub fn is_for_root(&self) -> bool {
+        matches!(self, Change::Attach { .. })
+    }
+
     /// Whether it starts a process at once.
     pub fn starts_process(&self) -> bool {
         matches!(self, Change::Create { start: true, dry_run: false, .. } | Change::Start { .. })
@@ -235,7 +276,7 @@ impl Change {
     /// The ports of the host that it wants, of which it matters who else listens on them.
     pub fn exposes(&self) -> Vec<HostPort> {
         match self {
-            Change::Create { spec, .. } => {
+            Change::Create { spec, .. } | Change::Attach { spec, .. } => {
                 let ports = spec.networks.iter().flat_map(|network| &network.expose);
                 ports.map(Expose::at).collect()
             }
@@ -268,10 +309,10 @@ impl Change {
     }
 }
 
-/// A descriptor on its way to a caller. It is closed here after it is sent, or if nobody wants it
-/// any more.
+/// A descriptor on its way to a caller, or from one. It is closed here after it is sent or used, or
+/// if nobody wants it any more.
 #[derive(Clone, Debug)]
-pub struct OpenFile(Rc<OwnedFd>);
+pub struct OpenFile(Arc<OwnedFd>);
 
 impl Reply {
     /// The answer to a create whose documents need no notes.
@@ -302,14 +343,17 @@ impl Reply {
             | Reply::Ways { .. }
             | Reply::Event { .. }
             | Reply::Metrics { .. }
-            | Reply::Usage { .. } => None,
+            | Reply::Usage { .. }
+            | Reply::Attached { .. }
+            | Reply::Verified { .. }
+            | Reply::Ready { .. } => None,
         }
     }
 }
 
 impl From<OwnedFd> for OpenFile {
     fn from(descriptor: OwnedFd) -> OpenFile {
-        OpenFile(Rc::new(descriptor))
+        OpenFile(Arc::new(descriptor))
     }
 }
 
@@ -319,9 +363,11 @@ impl AsFd for OpenFile {
     }
 }
 
+impl Eq for OpenFile {}
+
 impl PartialEq for OpenFile {
     /// Whether it is the same descriptor.
     fn eq(&self, other: &OpenFile) -> bool {
-        Rc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::attachment::Attachment;
 use super::budget::Budget;
 use super::document::Kept;
 use super::error::Refusal;
@@ -43,6 +44,10 @@ pub struct VmSpec {
     /// Who runs its hypervisor, if volnet does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// The namespace of others that has its network; `None`: a guest has. It is boxed to save
+    /// memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<Box<Attachment>>,
     /// As whom its processes run; `None`: as the settings say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_as: Option<RunAs>,
@@ -98,6 +103,7 @@ impl Default for VmSpec {
             autostart: false,
             restart: RestartPolicy::default(),
             owner: None,
+            attachment: None,
             run_as: None,
             budget: Budget::default(),
             vsock: false,

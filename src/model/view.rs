@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::attachment::Attachment;
 use crate::model::budget::Budget;
 use crate::model::expose::Expose;
 use crate::model::inner::Inner;
@@ -77,6 +78,9 @@ pub struct VmView {
     /// Who runs its hypervisor, if volnet does not and somebody was named.
     #[serde(default)]
     pub owner: Option<Owner>,
+    /// The namespace of others that has its network, if one has.
+    #[serde(default)]
+    pub attachment: Option<Box<Attachment>>,
     pub hypervisor: Option<String>,
     pub pid: Option<u32>,
     /// As whom its processes run, if that is not the user of all hypervisors.

@@ -70,7 +70,7 @@ fn is_open(op: &Op, failure: &Failure) -> bool {
     match op {
         // The only Op that the kernel can leave half done.
         Op::SetLink { .. } => true,
-        Op::CreateBridge { .. } | Op::CreateTap { .. } => false,
+        Op::CreateBridge { .. } | Op::CreateTap { .. } | Op::CreateVeth { .. } => false,
         _ => is_unknown(failure),
     }
 }

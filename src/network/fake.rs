@@ -13,12 +13,12 @@ mod rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::features::Features;
 use super::{Applied, Network};
-use crate::model::error::{Failure, KernelOutcome, Reason};
-use crate::plan::op::{Op, Switch};
+use crate::model::error::{Failure, KernelOutcome, Reason, Refusal};
+use crate::plan::op::{InnerLink, Op, Switch};
 use crate::plan::reconcile::{ACCEPT_RA, DesiredPort, Link, LinkKind, Observed, ObservedTable};
 use crate::plan::ruleset::Family;
 
@@ -36,6 +36,8 @@ pub struct Kernel {
     pub neighbours: BTreeSet<(u32, IpAddr)>,
     /// The tracked connections: the side that began it, the side that answers.
     pub flows: BTreeSet<(IpAddr, IpAddr)>,
+    /// The inner ends of links, by the index of the outer end.
+    pub inner: BTreeMap<u32, InnerLink>,
     /// What it can do.
     pub features: Features,
 }
@@ -49,7 +51,8 @@ pub enum KernelFault {
     Done,
     /// It is not done, and that cannot be known: the answer is lost.
     Lost,
-    /// A bridge is made and its making cut short before it has its alias. Any other Op is not done.
+    /// A bridge or veth is made and its making cut short before it has its alias. Any other Op is
+    /// not done.
     CutShort,
 }
 
@@ -64,6 +67,8 @@ pub struct Fake {
     faults: BTreeMap<usize, KernelFault>,
     /// The highest index of a link so far. An index is never reused.
     last_index: u32,
+    /// Whether a namespace of others was entered.
+    entered: bool,
 }
 
 impl Fake {
@@ -131,6 +136,15 @@ impl Network for Fake {
         Ok(self.kernel.observed.clone())
     }
 
+    fn enter(&mut self, _: BorrowedFd<'_>) -> Result<(), Refusal> {
+        self.entered = true;
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.entered = false;
+    }
+
     /// Applies an Op. A refusal that hits a [`Op::SetLink`] strikes when all its settings are made:
     /// the worst of the moments at which the kernel can give up.
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
@@ -148,7 +162,10 @@ impl Network for Fake {
                 self.perform(op).map_err(refused)?;
                 Err(unknown(op))
             }
-            (Some(KernelFault::CutShort), Op::CreateBridge { name, .. }) => {
+            (
+                Some(KernelFault::CutShort),
+                Op::CreateBridge { name, .. } | Op::CreateVeth { name, .. },
+            ) => {
                 self.perform(op).map_err(refused)?;
                 if let Some(link) = self.link_mut(name) {
                     (link.alias, link.unfinished) = (None, true);
@@ -173,6 +190,9 @@ impl Network for Fake {
 
 impl Fake {
     fn perform(&mut self, op: &Op) -> Result<Applied, Reason> {
+        if matches!(op, Op::CreateVeth { .. }) && !self.entered {
+            return Err(Reason::Missing);
+        }
         let applied = self.kernel.apply(op, self.last_index + 1)?;
         self.last_index = applied.ifindex.unwrap_or(self.last_index);
         Ok(applied)
@@ -190,6 +210,10 @@ impl Kernel {
             }
             Op::CreateTap { name, owner, multi_queue, alias } => {
                 self.add_tap(next, name, *owner, *multi_queue, alias)?;
+                applied.ifindex = Some(next);
+            }
+            Op::CreateVeth { name, mac, mtu, alias, inner } => {
+                self.add_veth(next, name, *mac, *mtu, alias, inner)?;
                 applied.ifindex = Some(next);
             }
             Op::SetLink { name, set, .. } => self.set_link(name, set)?,

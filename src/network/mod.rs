@@ -14,14 +14,14 @@ pub mod noop;
 pub mod tally;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use self::features::Features;
 use self::tally::Tally;
 use crate::doctor::host::{Bounds, Way};
-use crate::model::error::Failure;
+use crate::model::error::{Failure, Refusal};
 use crate::model::expose::{HostPort, Listener};
 use crate::model::mac::Mac;
 use crate::plan::firewall::{Hindrance, Surroundings};
@@ -118,6 +118,17 @@ pub trait Network {
 
     /// Applies one Op completely or not at all, except [`Op::SetLink`].
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure>;
+
+    /// Takes a door to a network namespace of others: an rtnetlink socket that root opened there.
+    /// The inner ends of links are made there until [`Network::leave`]. A descriptor that is not
+    /// such a socket, and one of our own namespace, is refused.
+    fn enter(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
+        let _ = door;
+        Ok(())
+    }
+
+    /// Closes the door. A door that is open keeps the namespace alive.
+    fn leave(&mut self) {}
 
     /// Opens one queue of a VM's tap. If the tap is missing, none is made.
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure>;
@@ -274,6 +285,14 @@ impl Network for Box<dyn Network> {
 
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure> {
         self.as_mut().apply(op)
+    }
+
+    fn enter(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
+        self.as_mut().enter(door)
+    }
+
+    fn leave(&mut self) {
+        self.as_mut().leave();
     }
 
     fn open_tap(&mut self, port: &DesiredPort<'_>) -> Result<OwnedFd, Failure> {

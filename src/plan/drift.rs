@@ -59,6 +59,7 @@ pub fn objects(op: &Op) -> (String, Option<&str>) {
     match op {
         Op::CreateBridge { name, .. }
         | Op::CreateTap { name, .. }
+        | Op::CreateVeth { name, .. }
         | Op::ShapeLink { name, .. }
         | Op::DeleteLink { name, .. } => (name.clone(), None),
         Op::SetLink { name, set, .. } => {
@@ -91,7 +92,9 @@ pub fn objects(op: &Op) -> (String, Option<&str>) {
 /// The link that an Op makes.
 fn made(op: &Op) -> Option<&str> {
     match op {
-        Op::CreateBridge { name, .. } | Op::CreateTap { name, .. } => Some(name),
+        Op::CreateBridge { name, .. }
+        | Op::CreateTap { name, .. }
+        | Op::CreateVeth { name, .. } => Some(name),
         _ => None,
     }
 }
@@ -117,6 +120,7 @@ fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
     Some(match op {
         Op::CreateBridge { name, .. } => format!("bridge {name} is gone"),
         Op::CreateTap { name, .. } => format!("tap {name} is gone"),
+        Op::CreateVeth { name, .. } => format!("veth {name} is gone"),
         _ if follows => return None,
         // These are about a tap that is made or gone, or a port that leads nowhere.
         Op::ForgetAddress { .. } | Op::ForgetFlows { .. } => return None,

@@ -29,6 +29,10 @@ pub enum Op {
     /// Make a persistent tap with vnet_hdr. It is refused if the name is taken. The tap gets its
     /// alias before it becomes persistent, so that a tap that outlives a crash has a mark.
     CreateTap { name: String, owner: Option<u32>, multi_queue: bool, alias: String },
+    /// Make a pair of Ethernet links. The outer end is here and down; it gets its alias last. The
+    /// inner end is complete, in the namespace that was entered
+    /// ([`crate::network::Network::enter`]). It is refused if one of the names is taken.
+    CreateVeth { name: String, mac: Mac, mtu: u16, alias: String, inner: InnerLink },
     /// Change a link's settings; `None` leaves a setting as it is. `former` has the overwritten
     /// settings, if they can be restored. This is the only Op that can be half done: the kernel
     /// applies the settings one by one.
@@ -75,6 +79,21 @@ pub enum Op {
     /// Delete the connections from a port of the host to a port of the guest with this address.
     /// `protocol` is its number in IP. It can be repeated.
     ForgetFlows { protocol: u8, host_port: u16, address: IpAddr, port: u16 },
+}
+
+/// The end of a pair of links that is in a namespace of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InnerLink {
+    /// The namespace, by the path that its owner has for it.
+    pub netns: String,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address: that of the guest.
+    pub mac: Mac,
+    /// Its addresses, each with the length of its prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// The gateways of its default routes. A default route that is there already stays.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// A route to one address, behind a bridge, with an MTU below that of the bridge. The bridge drops
@@ -188,7 +207,9 @@ impl Op {
     /// whole stays so.
     pub fn undo(&self, made: Option<u32>) -> Option<Op> {
         match self {
-            Op::CreateBridge { name, .. } | Op::CreateTap { name, .. } => {
+            Op::CreateBridge { name, .. }
+            | Op::CreateTap { name, .. }
+            | Op::CreateVeth { name, .. } => {
                 Some(Op::DeleteLink { name: name.clone(), index: made })
             }
             Op::SetLink { name, set, former } => (!former.is_empty()).then(|| Op::SetLink {
@@ -254,6 +275,7 @@ impl Op {
         match self {
             Op::CreateBridge { name, .. }
             | Op::CreateTap { name, .. }
+            | Op::CreateVeth { name, .. }
             | Op::SetLink { name, .. }
             | Op::DeleteLink { name, .. }
             | Op::ShapeLink { name, .. } => Some(name),
@@ -275,6 +297,7 @@ impl Op {
             | Op::RemoveAccept(_) => true,
             Op::CreateBridge { .. }
             | Op::CreateTap { .. }
+            | Op::CreateVeth { .. }
             | Op::SetLink { .. }
             | Op::DeleteLink { .. }
             | Op::ShapeLink { .. }
@@ -296,6 +319,7 @@ impl Op {
         match self {
             Op::CreateBridge { .. }
             | Op::CreateTap { .. }
+            | Op::CreateVeth { .. }
             | Op::CreateTable(_)
             | Op::AddAccept(_) => false,
             Op::SetLink { .. }
@@ -337,6 +361,9 @@ impl Op {
         };
         let object = match self {
             Op::CreateBridge { name, .. } | Op::CreateTap { name, .. } => name.clone(),
+            Op::CreateVeth { name, inner, .. } => {
+                format!("{name} with {} in {}", inner.name, inner.netns)
+            }
             Op::SetLink { name, set, .. } => match &set.master {
                 Some(Some(bridge)) => format!("{name} to {bridge}"),
                 Some(None) | None => name.clone(),
@@ -371,6 +398,7 @@ impl Op {
         match self {
             Op::CreateBridge { .. } => "create bridge",
             Op::CreateTap { .. } => "create tap",
+            Op::CreateVeth { .. } => "create veth",
             Op::SetLink { set, .. } => match &set.master {
                 Some(Some(_)) => "attach link",
                 Some(None) | None => "set link",

@@ -6,9 +6,9 @@
 //! comparing the rest of the host.
 //!
 //! Our links are recognised by the alias that we give them when we make them, never by their name:
-//! `volnet:` on a bridge, `volnet:` and the VM's name on a tap. Any other link with a name that we
-//! need belongs to somebody else: it is never changed or deleted, and it is a [`Problem`] that
-//! describes it. This is also so for a bridge that the administrator made before. If the
+//! `volnet:` on a bridge, `volnet:` and the VM's name on a tap or veth. Any other link with a name
+//! that we need belongs to somebody else: it is never changed or deleted, and it is a [`Problem`]
+//! that describes it. This is also so for a bridge that the administrator made before. If the
 //! administrator gives it the alias, it becomes ours, and gets the settings and addresses of the
 //! configuration.
 //!
@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use self::bridge::is_right as bridge_is_right;
-pub use self::kind::{NicKind, made, remove};
+pub use self::kind::{InnerAddress, NicKind, VethEnds, made, remove};
 pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, is_parked, release_plan};
 pub use self::problem::Problem;
 use self::stale::Stale;
@@ -135,7 +135,7 @@ pub struct Link {
     pub state: Option<u8>,
     /// Its shaping by us. News about a link does not have it, but other news does.
     pub shaping: Option<Shaping>,
-    /// It is a bridge that volnet made, but had not given its alias yet.
+    /// It is a bridge or a veth that volnet made, but had not given its alias yet.
     pub unfinished: bool,
 }
 
@@ -146,6 +146,8 @@ pub enum LinkKind {
     Bridge,
     /// A TAP device, with its flags.
     Tap { vnet_hdr: bool, multi_queue: bool, persistent: bool, owner: Option<u32> },
+    /// One end of a pair of Ethernet links (veth(4)).
+    Veth,
     /// Anything else.
     Other,
 }

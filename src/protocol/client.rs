@@ -81,6 +81,9 @@ impl ErrorReply {
         let refusal = match self.error.strip_prefix("io.volnet.")? {
             "VmExists" => Refusal::VmExists { name: text("name") },
             "VmNotFound" => Refusal::VmNotFound { name: text("name") },
+            "AttachmentNotFound" => {
+                Refusal::AttachmentNotFound { container: text("container"), ifname: text("ifname") }
+            }
             "VmsExist" => Refusal::VmsExist { count: self.number("count")? },
             "InvalidName" => Refusal::InvalidName { name: text("name"), reason: text("reason") },
             "InvalidManifest" => {

@@ -148,6 +148,11 @@ impl Decoder {
         self.next == self.buffer.len()
     }
 
+    /// The number of bytes that were pushed and belong to no message that was taken.
+    pub fn rest(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
     /// How replies on this connection end.
     pub fn terminator(&self) -> Terminator {
         self.terminator.unwrap_or_default()

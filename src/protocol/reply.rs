@@ -3,10 +3,13 @@
 //! Every function appends one reply with its terminator to `out`. The names of errors and of their
 //! parameters are exactly those of `io.volnet.varlink` and `org.varlink.service`.
 
+use std::net::Ipv6Addr;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::model::error::{Error, Failure, Refusal};
+use crate::model::mac::Mac;
 use crate::model::request;
 use crate::model::view::{Event, Finding, NetworkView, TraceWay, UsageView, VmView};
 
@@ -64,6 +67,22 @@ enum Parameters<'a> {
         at_ms: u64,
         vms: &'a [UsageView],
     },
+    Attached {
+        vm: &'a VmView,
+        bridge: &'a str,
+        bridge_mac: Option<Mac>,
+        host_mac: Mac,
+        gateway6: Option<Ipv6Addr>,
+    },
+    Verified {
+        vm: &'a VmView,
+        differences: &'a [String],
+    },
+    Ready {
+        ready: bool,
+        limited: bool,
+        reason: Option<&'a str>,
+    },
 }
 
 #[derive(Serialize)]
@@ -95,6 +114,18 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
         Reply::Event { event } => Parameters::Event { event },
         Reply::Metrics { text } => Parameters::Metrics { text },
         Reply::Usage { at_ms, vms } => Parameters::Usage { at_ms: *at_ms, vms },
+        Reply::Attached { vm, bridge, bridge_mac, host_mac, gateway6 } => Parameters::Attached {
+            vm,
+            bridge,
+            bridge_mac: *bridge_mac,
+            host_mac: *host_mac,
+            gateway6: *gateway6,
+        },
+        Reply::Verified { vm, differences } => Parameters::Verified { vm, differences },
+        Reply::Ready { ready, limited, reason } => {
+            let reason = reason.as_deref();
+            Parameters::Ready { ready: *ready, limited: *limited, reason }
+        }
     };
     parameters(out, &body, continues, end);
 }
@@ -144,6 +175,9 @@ fn write<T: Serialize>(out: &mut Vec<u8>, value: &T, end: Terminator) {
 fn refusal_parts(refusal: &Refusal) -> (&'static str, Value) {
     match refusal {
         Refusal::VmExists { name } => ("io.volnet.VmExists", json!({ "name": name })),
+        Refusal::AttachmentNotFound { container, ifname } => {
+            ("io.volnet.AttachmentNotFound", json!({ "container": container, "ifname": ifname }))
+        }
         Refusal::VmNotFound { name } => ("io.volnet.VmNotFound", json!({ "name": name })),
         Refusal::VmsExist { count } => ("io.volnet.VmsExist", json!({ "count": count })),
         Refusal::InvalidName { name, reason } => {

@@ -9,12 +9,13 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use crate::model::attachment::AttachmentId;
 use crate::model::error::Refusal;
 use crate::model::expose::{Expose, HostPort, Protocol};
 use crate::model::limits::Limits;
 use crate::model::name::VmName;
 use crate::model::request::{
-    Change, Query, Request, STOP_TIMEOUT_MS, TRACE_SECONDS, TRACE_SECONDS_MAX, Trace,
+    Change, OpenFile, Query, Request, STOP_TIMEOUT_MS, TRACE_SECONDS, TRACE_SECONDS_MAX, Trace,
 };
 use crate::spec;
 
@@ -108,11 +109,16 @@ impl From<super::frame::FrameError> for CallFault {
 
 /// Reads one message.
 pub fn decode(message: &[u8]) -> Result<Call, Rejected> {
+    decode_with(message, Vec::new())
+}
+
+/// Reads one message, with the descriptors that were sent with it.
+pub fn decode_with(message: &[u8], files: Vec<OpenFile>) -> Result<Call, Rejected> {
     let rejected = |fault, oneway| Rejected { fault, oneway };
     let envelope = serde_json::from_slice(message).map_err(|error| {
         rejected(CallFault::Message { reason: format!("the message is not JSON: {error}") }, false)
     })?;
-    let mut envelope = Parameters(envelope);
+    let mut envelope = Parameters { fields: envelope, files };
     let oneway = envelope.flag("oneway").map_err(|fault| rejected(fault, false))?;
     let more = envelope.flag("more").map_err(|fault| rejected(fault, oneway))?;
     let body = body(envelope).map_err(|fault| rejected(fault, oneway))?;
@@ -121,7 +127,9 @@ pub fn decode(message: &[u8]) -> Result<Call, Rejected> {
 
 fn body(mut envelope: Parameters) -> Result<Body, CallFault> {
     let method = envelope.required("method")?;
-    let mut fields = Parameters(envelope.object("parameters")?.unwrap_or_default());
+    let parameters = envelope.object("parameters")?.unwrap_or_default();
+    let files = std::mem::take(&mut envelope.files);
+    let mut fields = Parameters { fields: parameters, files };
     envelope.finish()?;
 
     let unknown = || CallFault::Method { method: method.clone() };
@@ -177,6 +185,8 @@ fn query(method: &str, fields: &mut Parameters) -> Result<Option<Query>, CallFau
         "Monitor" => Query::Monitor,
         "Metrics" => Query::Metrics,
         "Usage" => Query::Usage,
+        "Verify" => Query::Verify { id: fields.attachment_id()? },
+        "Ready" => Query::Ready { network: fields.text("network")? },
         _ => return Ok(None),
     }))
 }
@@ -195,6 +205,8 @@ fn change(method: &str, fields: &mut Parameters) -> Result<Option<Change>, CallF
         "Pause" => Change::Pause { name: fields.name()? },
         "Resume" => Change::Resume { name: fields.name()? },
         "Delete" => Change::Delete { name: fields.name()?, timeout_ms: fields.timeout()? },
+        "Attach" => attach(fields)?,
+        "Detach" => Change::Detach { id: fields.attachment_id()? },
         "Expose" => expose(fields)?,
         "SetPolicy" => {
             let (name, nic) = (fields.name()?, fields.nic()?);
@@ -230,6 +242,18 @@ fn create(fields: &mut Parameters) -> Result<Change, CallFault> {
     Ok(Change::Create { name, spec, start, dry_run, notes })
 }
 
+fn attach(fields: &mut Parameters) -> Result<Change, CallFault> {
+    let attachment = fields.object("attachment")?.ok_or_else(|| wrong("attachment"))?;
+    let attachment = serde_json::from_value(Value::Object(attachment)).map_err(|error| {
+        let (field, reason) = ("attachment".into(), error.to_string());
+        Refusal::InvalidConfig { field, reason }
+    })?;
+    let config = fields.object("config")?.map(Value::Object);
+    let door = fields.file("door")?;
+    let (name, spec) = spec::attach(attachment, config.as_ref())?;
+    Ok(Change::Attach { name, spec: Box::new(spec), door })
+}
+
 fn expose(fields: &mut Parameters) -> Result<Change, CallFault> {
     let name = fields.name()?;
     let port = fields.port("port")?.ok_or_else(|| wrong("port"))?;
@@ -260,11 +284,15 @@ fn service(method: &str, fields: &mut Parameters) -> Result<Option<ServiceCall>,
 }
 
 /// The fields of an object that have not been read yet. A field that is null counts as absent.
-struct Parameters(Map<String, Value>);
+struct Parameters {
+    fields: Map<String, Value>,
+    /// The descriptors that came with the message.
+    files: Vec<OpenFile>,
+}
 
 impl Parameters {
     fn take(&mut self, field: &str) -> Option<Value> {
-        self.0.remove(field).filter(|value| !value.is_null())
+        self.fields.remove(field).filter(|value| !value.is_null())
     }
 
     fn flag(&mut self, field: &str) -> Result<bool, CallFault> {
@@ -309,6 +337,21 @@ impl Parameters {
         let Some(value) = self.take("nic") else { return Ok(None) };
         let index = value.as_u64().filter(|index| *index < NICS_MAX as u64);
         index.map(|index| Some(index as usize)).ok_or_else(|| wrong("nic"))
+    }
+
+    /// The descriptor at this place among those that came with the message.
+    fn file(&mut self, field: &str) -> Result<OpenFile, CallFault> {
+        let index =
+            self.take(field).and_then(|value| value.as_u64()).ok_or_else(|| wrong(field))?;
+        let file = usize::try_from(index).ok().and_then(|index| self.files.get(index));
+        file.cloned().ok_or_else(|| wrong(field))
+    }
+
+    fn attachment_id(&mut self) -> Result<AttachmentId, CallFault> {
+        let (cni, container) = (self.required("cni")?, self.required("container")?);
+        let id = AttachmentId { cni, container, ifname: self.required("ifname")? };
+        id.check()?;
+        Ok(id)
     }
 
     fn protocol(&mut self) -> Result<Protocol, CallFault> {
@@ -368,7 +411,7 @@ impl Parameters {
 
     /// Refuses the fields that nobody has read.
     fn finish(self) -> Result<(), CallFault> {
-        match self.0.keys().next() {
+        match self.fields.keys().next() {
             None => Ok(()),
             Some(field) => Err(wrong(field)),
         }
@@ -381,6 +424,9 @@ fn wrong(parameter: &str) -> CallFault {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
     use super::*;
 
     fn call(text: &str) -> Call {
@@ -471,7 +517,10 @@ mod tests {
             let text = format!("{{\"method\":\"io.volnet.{method}\"}}");
             match decode(text.as_bytes()) {
                 Ok(_) => {}
-                Err(rejected) => assert_eq!(rejected.fault, wrong("name"), "{method}"),
+                Err(rejected) => {
+                    let first = rest.split(['(', ':']).nth(1).unwrap();
+                    assert_eq!(rejected.fault, wrong(first), "{method}");
+                }
             }
         }
     }
@@ -572,7 +621,7 @@ mod tests {
     fn methods_that_change_nothing_are_for_everyone() {
         let open = [
             "Get", "Args", "List", "Networks", "Version", "Check", "Doctor", "Monitor", "Metrics",
-            "Usage",
+            "Usage", "Verify", "Ready",
         ];
         for line in service::VOLNET.lines() {
             let Some(rest) = line.strip_prefix("method ") else { continue };
@@ -581,13 +630,21 @@ mod tests {
                 "SetPolicy" => r#"{"name":"web","policy":"open"}"#,
                 "SetLimits" => r#"{"name":"web","rx_mbit":100}"#,
                 "Expose" | "Unexpose" => r#"{"name":"web","PORT":80}"#,
+                "Attach" => {
+                    r#"{"door":0,"attachment":
+                        {"cni":"pods","container":"c","ifname":"eth0","netns":"/run/c"}}"#
+                }
+                "Detach" | "Verify" => r#"{"cni":"pods","container":"c","ifname":"eth0"}"#,
                 _ if rest.contains("(name: string") => r#"{"name":"web"}"#,
                 _ => "{}",
             };
             let port = if rest.contains(", port: int") { "port" } else { "host_port" };
             let parameters = parameters.replace("PORT", port);
             let text = format!("{{\"method\":\"io.volnet.{method}\",\"parameters\":{parameters}}}");
-            assert_eq!(call(&text).needs_right(), !open.contains(&method), "{method}");
+            let file = OwnedFd::from(File::open("/dev/null").expect("any descriptor"));
+            let call = decode_with(text.as_bytes(), vec![file.into()]);
+            let call = call.unwrap_or_else(|rejected| panic!("{text}: {rejected:?}"));
+            assert_eq!(call.needs_right(), !open.contains(&method), "{method}");
         }
     }
 }

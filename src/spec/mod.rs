@@ -3,9 +3,10 @@
 //! `manifest` and `config` read the two documents, and [`mod@resolve`] makes one
 //! [`crate::model::spec::VmSpec`] of them: the configuration wins over the manifest, the `network`
 //! section field by field. Fields that volnet does not use are checked for form and kept in the
-//! record; [`mod@notes`] says of which that matters. `fuzz` has the bodies of the fuzz
-//! targets.
+//! record; [`mod@notes`] says of which that matters. [`mod@attach`] does the same for an
+//! attachment. `fuzz` has the bodies of the fuzz targets.
 
+mod attach;
 mod cloud_init;
 mod config;
 pub(crate) mod fields;
@@ -17,6 +18,7 @@ mod resolve;
 mod sections;
 pub(crate) mod text;
 
+pub use attach::attach;
 pub use cloud_init::{CloudInit, MetaData, cloud_init};
 pub use config::content_mut;
 pub use notes::notes;

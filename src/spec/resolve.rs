@@ -54,6 +54,7 @@ pub fn resolve(manifest: Option<&Value>, config: Option<&Value>) -> Result<VmSpe
         autostart: config.autostart,
         restart: config.restart,
         owner: config.owner,
+        attachment: None,
         run_as: config.run_as,
         budget: config.budget,
         vsock: config.vsock,

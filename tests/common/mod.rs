@@ -7,6 +7,7 @@ pub(crate) mod agreement;
 pub(crate) mod daemon;
 pub(crate) mod flow;
 pub(crate) mod guest;
+pub(crate) mod room;
 pub(crate) mod shown;
 pub(crate) mod space;
 

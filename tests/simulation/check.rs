@@ -186,7 +186,7 @@ fn unique(views: &[VmView], wrong: &mut Wrong) {
     once("context id", views.iter().map(|vm| vm.cid), wrong);
     if views.iter().any(|vm| vm.cid as usize >= 3 + views.len()) {
         // The lowest free one is given, but a VM keeps its own while those below it go.
-        let most = 3 + crate::script::NAMES.len();
+        let most = 3 + crate::script::NAMES.len() + crate::script::CONTAINERS.len();
         let past = views.iter().find(|vm| vm.cid as usize >= most);
         wrong.0.extend(past.map(|vm| format!("context ids leak: {vm:?}")));
     }

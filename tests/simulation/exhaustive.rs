@@ -255,6 +255,21 @@ fn scenarios() -> Vec<Scenario> {
                 delete("a", 0),
             ],
         ),
+        ("attach", vec![], vec![attach("a", "default")]),
+        ("detach", vec![attach("a", "default")], vec![detach("a"), detach("a")]),
+        (
+            "a namespace ends, and its container is attached again",
+            vec![attach("a", "lab"), attach(CONTAINERS[1], "default")],
+            vec![
+                Step::Meddle(Meddling::Delete(2)),
+                Step::Settle,
+                attach("a", "default"),
+                Step::Meddle(Meddling::Detach(2)),
+                Step::Settle,
+                detach("a"),
+            ],
+        ),
+        ("teardown of an attachment", vec![attach("a", "default")], vec![teardown()]),
         ("create on several networks", vec![], vec![create("a", thrice())]),
         (
             "create and start on several networks",

@@ -154,8 +154,8 @@ impl Effect<'_> {
         use Fault::{Crash, CutShort, Dies, Lost, Refused, Undone};
         use When::{After, Before, Torn};
         match self {
-            // These two are made by more than one request: whether they stand is found out there.
-            Effect::Apply(Op::CreateBridge { .. }) => {
+            // These are made by more than one request: whether they stand is found out there.
+            Effect::Apply(Op::CreateBridge { .. } | Op::CreateVeth { .. }) => {
                 &[Undone, CutShort, Crash(Before), Crash(Torn), Crash(After)]
             }
             Effect::Apply(Op::CreateTap { .. }) => &[Undone, Crash(Before), Crash(After)],
@@ -189,6 +189,7 @@ impl Effect<'_> {
 fn reasons_of(op: &Op) -> &'static [Reason] {
     match op {
         Op::CreateBridge { .. } => &[Denied, Exists, Invalid, Unsupported, Other],
+        Op::CreateVeth { .. } => &[Denied, Exists, NoLink, Invalid, Unsupported, Other],
         Op::CreateTap { .. } => &[Denied, Busy, NoLink, Invalid, Other],
         Op::SetLink { .. } => {
             &[Denied, Busy, NoLink, Invalid, Reason::Loop, Full, Unsupported, Other]

@@ -28,6 +28,9 @@ pub(crate) struct Promises {
     /// whether they were ephemeral.
     replaced: BTreeMap<VmName, bool>,
     pending: BTreeMap<Ticket, Request>,
+    /// VMs that one caller makes and starts, and another one has asked to start, too. They stay
+    /// even if their start fails.
+    joined: BTreeSet<VmName>,
     /// Whether more than one thing goes wrong at a time, so that a failure may not be undone.
     pub(crate) undoing_fails: bool,
 }
@@ -63,6 +66,12 @@ impl Promises {
         if is_clearing(request) {
             self.all_open();
         }
+        if let Some(name) = starts(request) {
+            let is_made = |other: &Request| makes(other) == Some(name);
+            if self.pending.values().any(is_made) {
+                self.joined.insert(name.clone());
+            }
+        }
         self.pending.insert(ticket, request.clone());
     }
 
@@ -73,29 +82,25 @@ impl Promises {
         match (&change, result) {
             (Change::Create { dry_run: true, .. } | Change::Teardown { dry_run: true, .. }, _) => {}
             (Change::Create { name, spec, start, .. }, Ok(Reply::Created { vm, .. })) => {
-                let open = self.open.contains(name);
-                let former = match self.vms.get(name) {
-                    Some(former) if former.is(vm) => former.runs,
-                    Some(former) if !open => {
-                        let ephemeral = former.spec.ephemeral;
-                        self.replaced.insert(name.clone(), ephemeral);
-                        Some(false)
-                    }
-                    Some(_) | None => (!open).then_some(false),
-                };
-                let runs = if *start { Some(true) } else { former };
-                let (view, traffic) = (vm.clone(), Some(traffic(vm)));
-                let promised = Promised { view: *view, spec: (**spec).clone(), runs, traffic };
-                self.vms.insert(name.clone(), promised);
-                self.open.remove(name);
-                if vm.status == Status::Stopping || self.pending.values().any(is_clearing) {
-                    // Somebody has asked for its end meanwhile, or for that of all.
-                    self.runs(name, None);
-                    self.open.insert(name.clone());
-                }
+                self.made(name, spec, *start, vm);
+            }
+            (Change::Attach { name, spec, .. }, Ok(Reply::Attached { vm, .. })) => {
+                self.made(name, spec, false, vm);
+            }
+            (Change::Detach { id }, Ok(_)) => {
+                self.vms.remove(&id.vm_name());
+                self.open.remove(&id.vm_name());
+            }
+            (Change::Detach { id }, Err(Error::Failed(_))) => {
+                self.open.insert(id.vm_name());
             }
             (Change::Start { name } | Change::Restart { name, .. }, Ok(Reply::Vm { vm })) => {
                 self.runs(name, (vm.status == Status::Running).then_some(true))
+            }
+            (Change::Create { name, start: true, .. }, Err(Error::Failed(_)))
+                if !self.vms.contains_key(name) && self.joined.contains(name) =>
+            {
+                self.open.insert(name.clone());
             }
             (
                 Change::Create { name, start: true, .. },
@@ -149,6 +154,31 @@ impl Promises {
             ) => self.runs(name, None),
             _ => {}
         }
+        let pending = &self.pending;
+        self.joined.retain(|name| pending.values().any(|other| makes(other) == Some(name)));
+    }
+
+    /// Somebody was told that a VM was made.
+    fn made(&mut self, name: &VmName, spec: &VmSpec, start: bool, vm: &VmView) {
+        let open = self.open.contains(name);
+        let former = match self.vms.get(name) {
+            Some(former) if former.is(vm) => former.runs,
+            Some(former) if !open => {
+                let ephemeral = former.spec.ephemeral;
+                self.replaced.insert(name.clone(), ephemeral);
+                Some(false)
+            }
+            Some(_) | None => (!open).then_some(false),
+        };
+        let runs = if start { Some(true) } else { former };
+        let (view, spec, traffic) = (vm.clone(), spec.clone(), Some(traffic(vm)));
+        self.vms.insert(name.clone(), Promised { view, spec, runs, traffic });
+        self.open.remove(name);
+        if vm.status == Status::Stopping || self.pending.values().any(is_clearing) {
+            // Somebody has asked for its end meanwhile, or for that of all.
+            self.runs(name, None);
+            self.open.insert(name.clone());
+        }
     }
 
     /// A hypervisor ended by itself: what its policy makes of that is not promised.
@@ -156,22 +186,29 @@ impl Promises {
         self.runs(name, None);
     }
 
-    /// Others did something. A hypervisor that loses its tap may be restarted for it.
+    /// Others did something. A hypervisor that loses its tap may be restarted for it, and an
+    /// attachment ends with its link.
     pub(crate) fn meddled(&mut self, meddling: Meddling) {
         if let Meddling::Delete(_) = meddling {
             self.vms.values_mut().for_each(|vm| vm.runs = None);
+            let attached = self.vms.iter().filter(|(_, vm)| vm.spec.attachment.is_some());
+            self.open.extend(attached.map(|(name, _)| name.clone()));
         }
     }
 
     /// The daemon ended, and with it all requests that were not answered.
     pub(crate) fn crashed(&mut self) {
+        self.joined.clear();
         for request in std::mem::take(&mut self.pending).into_values() {
             let Request::Change(change) = request else { continue };
             match change {
-                Change::Create { name, .. } | Change::Delete { name, .. } => {
+                Change::Create { name, .. }
+                | Change::Attach { name, .. }
+                | Change::Delete { name, .. } => {
                     self.runs(&name, None);
                     self.open.insert(name);
                 }
+                Change::Detach { id } => drop(self.open.insert(id.vm_name())),
                 Change::Start { name }
                 | Change::Stop { name, .. }
                 | Change::Restart { name, .. } => self.runs(&name, None),
@@ -271,6 +308,22 @@ impl Promises {
         if let Some(vm) = self.vms.get_mut(name) {
             vm.runs = runs;
         }
+    }
+}
+
+/// The VM that a request makes and starts.
+fn makes(request: &Request) -> Option<&VmName> {
+    match request {
+        Request::Change(Change::Create { name, start: true, dry_run: false, .. }) => Some(name),
+        _ => None,
+    }
+}
+
+/// The VM that a request wants to run.
+fn starts(request: &Request) -> Option<&VmName> {
+    match request {
+        Request::Change(Change::Start { name }) => Some(name),
+        _ => makes(request),
     }
 }
 

@@ -225,16 +225,18 @@ fn step(dice: &mut Dice) -> Step {
         38..42 => restart(vm),
         42..50 => delete(vm, timeout),
         50 | 51 => random_batch(dice),
-        52..54 => Step::Talk(name(vm)),
+        52 => Step::Talk(name(vm)),
+        53 => random_attachment(dice),
         54..56 => setup(),
         56 => teardown(),
         57 => ask(Change::Teardown { dry_run: true, force: true }),
-        58 => ask(Query::Get { name: name(vm) }),
-        59 => match dice.roll(3) {
-            0 => ask(Query::List),
-            1 => ask(Query::Doctor { name: Some(name(vm)) }),
+        58 => match dice.roll(4) {
+            0 => ask(Query::Get { name: name(vm) }),
+            1 => ask(Query::List),
+            2 => ask(Query::Doctor { name: Some(name(vm)) }),
             _ => trace(vm, 1 + dice.roll(3) as u32),
         },
+        59 => random_attachment(dice),
         60..63 => lease(vm, WORDS[dice.below(WORDS.len() as u64)]),
         63 => lease(vm, Word::Claim(dice.below(CLAIMS) as u8)),
         64 | 65 => expose(vm, nic(dice), 8080 + dice.below(3) as u16),
@@ -298,6 +300,15 @@ fn random_network(dice: &mut Dice, several: bool) -> NetworkSpec {
     let gateway_mac = (dice.roll(2) == 0).then_some(Mac([2, 0, 0, 0, 1, 1]));
     let inner = believing(gateway_mac).networks[0].inner.clone().filter(|_| believes);
     NetworkSpec { traffic: limits.into(), addresses, mtu, inner, ..network }
+}
+
+/// A namespace is attached or detached.
+fn random_attachment(dice: &mut Dice) -> Step {
+    let container = CONTAINERS[dice.below(CONTAINERS.len() as u64)];
+    match dice.roll(4) {
+        0 => detach(container),
+        _ => attach(container, ["default", "lab"][dice.below(2)]),
+    }
 }
 
 /// A NIC, or none that is named.

@@ -1,7 +1,11 @@
 //! The words that scripts are made of.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 
+use volnet::model::attachment::{Attachment, AttachmentId};
 use volnet::model::budget::Budget;
 use volnet::model::document::Kept;
 use volnet::model::expose::{Expose, Protocol};
@@ -20,6 +24,10 @@ use crate::sim::Step;
 
 /// The names of the VMs. Two of them want the same tap.
 pub(crate) const NAMES: [&str; 6] = ["a", "web-1", "web1", "c.3", "D", "longer-than-a-tap"];
+
+/// The containers whose namespaces are attached. Each has a namespace of its own.
+pub(crate) const CONTAINERS: [&str; 2] =
+    ["a", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"];
 
 pub(crate) fn name(name: &str) -> VmName {
     VmName::new(name).expect("a name")
@@ -210,6 +218,29 @@ pub(crate) fn set_limits(vm: &str, nic: Option<usize>, rx_mbit: u32, tx_mbit: u3
     let (rx_mbit, tx_mbit) = (Some(rx_mbit), Some(tx_mbit));
     let limits = Limits { rx_mbit, tx_mbit, ..Limits::default() };
     ask(Change::SetLimits { name: name(vm), nic, limits })
+}
+
+pub(crate) fn attach(container: &str, network: &str) -> Step {
+    let (id, netns) = (container_id(container), format!("/run/netns/{container}"));
+    let attachment = Attachment { id, netns, labels: BTreeMap::new() };
+    let spec = VmSpec {
+        networks: vec![network_spec(network, Mode::Bridged)],
+        ephemeral: true,
+        attachment: Some(Box::new(attachment)),
+        ..VmSpec::default()
+    };
+    let door = OwnedFd::from(File::open("/dev/null").expect("any descriptor")).into();
+    let name = container_id(container).vm_name();
+    ask(Change::Attach { name, spec: Box::new(spec), door })
+}
+
+pub(crate) fn detach(container: &str) -> Step {
+    ask(Change::Detach { id: container_id(container) })
+}
+
+fn container_id(container: &str) -> AttachmentId {
+    let (cni, container, ifname) = ("pods".into(), container.into(), "eth0".into());
+    AttachmentId { cni, container, ifname }
 }
 
 pub(crate) fn setup() -> Step {

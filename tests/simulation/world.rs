@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use volnet::hypervisor::fake::FakeProcesses;
 use volnet::hypervisor::log::Logs;
 use volnet::hypervisor::process::{Given, Processes, Streams};
 use volnet::hypervisor::{Control, HypervisorCommand};
-use volnet::model::error::{Failure, KernelOutcome};
+use volnet::model::error::{Failure, KernelOutcome, Refusal};
 use volnet::model::mac::Mac;
 use volnet::model::name::VmName;
 use volnet::model::record::{DirectoryId, Exit, GuestEnd, Order, ProcessId, Progress};
@@ -292,6 +292,14 @@ impl Network for Handle {
                 world.network.apply(op)
             },
         )
+    }
+
+    fn enter(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
+        self.world().network.enter(door)
+    }
+
+    fn leave(&mut self) {
+        self.world().network.leave();
     }
 
     fn ask_arp(&mut self, bridge: &str, ip: Ipv4Addr) -> io::Result<()> {

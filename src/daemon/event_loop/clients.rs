@@ -3,7 +3,7 @@
 //! No client waits for another's queue, and the memory for a user is bounded, see [`Client`].
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use mio::Interest;
 
@@ -20,7 +20,7 @@ use crate::hypervisor::user;
 use crate::metrics::tally::Outcome;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::request::Ticket;
-use crate::model::request::{Query, Reply, Request};
+use crate::model::request::{OpenFile, Query, Reply, Request};
 use crate::model::view::Event;
 use crate::network::Network;
 use crate::protocol::request::{Body, Call, CallFault, Rejected};
@@ -82,6 +82,11 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                 "process {pid} of user {uid}: the user has {theirs} of all {all} connections"
             )));
         }
+        if peer.is_root {
+            if let Err(error) = volnet_ffi::socket::accept_descriptors(stream.as_fd()) {
+                log::debug!("root cannot be kept from being refused descriptors: {error}");
+            }
+        }
         let both = Interest::READABLE | Interest::WRITABLE;
         self.add(stream.as_raw_fd(), both, Source::Client(Box::new(Client::new(stream, peer))))
     }
@@ -130,8 +135,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         let Some(client) = self.sources.client(key) else { return Ok(false) };
         match client.next_message() {
             None => Ok(false),
-            Some(Ok(message)) => {
-                self.handle(key, &message)?;
+            Some(Ok((message, files))) => {
+                self.handle(key, &message, files)?;
                 self.tell();
                 Ok(self.sources.client(key).is_some_and(|client| client.is_gathering()))
             }
@@ -149,9 +154,9 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Handles one message of a client.
-    fn handle(&mut self, key: Key, message: &[u8]) -> io::Result<()> {
-        let call = match request::decode(message) {
+    /// Handles one message of a client, and the descriptors that came with it.
+    fn handle(&mut self, key: Key, message: &[u8], files: Vec<OpenFile>) -> io::Result<()> {
+        let call = match request::decode_with(message, files) {
             Ok(call) if self.joins_group(key, &call) => {
                 self.add_to_group(key, call);
                 return Ok(());
@@ -347,6 +352,10 @@ pub(super) fn refusal<N: Network, D: Storage, P: Processes>(
         return Some(Refusal::PermissionDenied { reason });
     }
     let Body::Volnet(Request::Change(change)) = &call.body else { return None };
+    if change.is_for_root() && !peer.is_root {
+        let reason = format!("user {} is not root, who alone may attach a namespace", peer.uid);
+        return Some(Refusal::PermissionDenied { reason });
+    }
     if let Some((field, reason)) = change.for_root().filter(|_| !peer.is_root) {
         return Some(Refusal::InvalidConfig { field: field.into(), reason: reason.into() });
     }

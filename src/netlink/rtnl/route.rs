@@ -7,12 +7,14 @@ use neli::consts::rtnl::{Rta, Rtm};
 use super::{AF_INET, AF_INET6, address_of, family};
 use crate::netlink::Error;
 use crate::netlink::attr::Attrs;
-use crate::netlink::message::{ACK, CREATE, DUMP, REPLACE, REQUEST, array_at, u32_at};
+use crate::netlink::message::{ACK, CREATE, DUMP, EXCL, REPLACE, REQUEST, array_at, u32_at};
 use crate::netlink::writer::{Open, Writer};
 
 /// Bytes of `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol,
 /// scope, type, flags.
 const HEADER: usize = 12;
+/// `RTPROT_STATIC` (linux/rtnetlink.h): an administrator made the route.
+const PROTOCOL_STATIC: u8 = 4;
 /// `RT_TABLE_MAIN` (linux/rtnetlink.h).
 pub const TABLE_MAIN: u32 = 254;
 
@@ -139,4 +141,15 @@ fn begin(
     writer.attr_address(Rta::Dst.into(), route.to);
     writer.attr_u32(Rta::Oif.into(), route.link);
     open
+}
+
+/// Adds a default route of the main table; EEXIST when there is one of this family already.
+pub fn add_default(writer: &mut Writer, sequence: u32, gateway: IpAddr, link: u32) {
+    let open = writer.message(Rtm::Newroute.into(), REQUEST | CREATE | EXCL | ACK, sequence);
+    // The scope is the universe: the route leads anywhere.
+    let (table, scope) = (TABLE_MAIN as u8, 0);
+    writer.raw(&[family(gateway), 0, 0, 0, table, PROTOCOL_STATIC, scope, UNICAST, 0, 0, 0, 0]);
+    writer.attr_address(Rta::Gateway.into(), gateway);
+    writer.attr_u32(Rta::Oif.into(), link);
+    writer.close_message(open);
 }

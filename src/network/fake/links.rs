@@ -8,7 +8,7 @@ use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::name::LINK_NAME_MAX;
 use crate::model::prefix::Prefix;
-use crate::plan::op::{GuestRoute, LinkSettings, PortSettings, Switch};
+use crate::plan::op::{GuestRoute, InnerLink, LinkSettings, PortSettings, Switch};
 use crate::plan::reconcile::{Link, LinkKind};
 
 /// The valid MTUs of a tap and a bridge, in bytes (drivers/net/tun.c, net/bridge/br_device.c).
@@ -69,6 +69,32 @@ impl Kernel {
         let kind = LinkKind::Tap { vnet_hdr: true, multi_queue, persistent: true, owner };
         let alias = Some(alias.to_string());
         self.observed.links.push(Link { alias, ..new(index, name, kind) });
+        Ok(())
+    }
+
+    /// Its inner end is in the namespace that the caller calls so; a namespace has each name once.
+    pub(super) fn add_veth(
+        &mut self,
+        index: u32,
+        name: &str,
+        mac: Mac,
+        mtu: u16,
+        alias: &str,
+        inner: &InnerLink,
+    ) -> Result<(), Reason> {
+        check_name(name)?;
+        check_name(&inner.name)?;
+        check_mtu(mtu)?;
+        let named = (&inner.netns, &inner.name);
+        if self.position(name).is_ok()
+            || self.inner.values().any(|other| (&other.netns, &other.name) == named)
+        {
+            return Err(Reason::Exists);
+        }
+        let made = new(index, name, LinkKind::Veth);
+        let alias = Some(alias.to_string());
+        self.observed.links.push(Link { mac, mtu: mtu.into(), alias, ..made });
+        self.inner.insert(index, inner.clone());
         Ok(())
     }
 
@@ -142,7 +168,9 @@ impl Kernel {
         let (index, kind) = (master.index, master.kind);
         let ports = self.observed.links.iter().filter(|link| link.master == Some(index)).count();
         match kind {
-            LinkKind::Tap { .. } | LinkKind::Other => return Err(Reason::Unsupported),
+            LinkKind::Tap { .. } | LinkKind::Veth | LinkKind::Other => {
+                return Err(Reason::Unsupported);
+            }
             LinkKind::Bridge if self.observed.links[at].kind == LinkKind::Bridge => {
                 return Err(Reason::Loop);
             }
@@ -171,6 +199,7 @@ impl Kernel {
             return;
         }
         let link = self.observed.links.remove(at);
+        self.inner.remove(&gone);
         self.observed.switches.remove(&Switch::AcceptRa(link.name));
         self.observed.addresses.retain(|(link, ..)| *link != gone);
         self.observed.routes.retain(|(link, _)| *link != gone);

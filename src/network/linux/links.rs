@@ -19,10 +19,10 @@ use crate::plan::reconcile::{Link, LinkKind};
 
 use super::socket::{DUMPS_TO_LAST, Error, Socket};
 
-/// The group of a bridge between the request that makes it and the request that sets its alias. The
-/// kernel accepts no alias when it makes a link, but it accepts a group. If volnet stops between
-/// the two, the group shows that the bridge is ours and unfinished. No other program is likely to
-/// use this number.
+/// The group of a bridge or veth between the request that makes it and the request that sets its
+/// alias. The kernel accepts no alias when it makes a link, but it accepts a group. If volnet stops
+/// between the two, the group shows that the link is ours and unfinished. No other program is
+/// likely to use this number.
 pub const UNFINISHED: NonZeroU32 = NonZeroU32::new(0x766f_6b00).expect("it is not 0");
 
 /// Makes a bridge and returns its index. The bridge is down. EEXIST when the name is taken: the
@@ -51,14 +51,15 @@ pub fn create_bridge(
     Ok(index)
 }
 
-/// The index of the unfinished bridge with this name: it has no alias yet.
-fn unfinished(socket: &mut Socket, name: &str) -> Result<u32, Error> {
+/// The index of the unfinished link with this name: it has no alias yet.
+pub(super) fn unfinished(socket: &mut Socket, name: &str) -> Result<u32, Error> {
     let found = find(socket, Target::Name(name), |link| is_unfinished(link).then_some(link.index))?;
     found.ok_or_else(|| Error::refused(libc::ENODEV, "another link took its name".into()))
 }
 
 fn is_unfinished(link: &LinkMessage<'_>) -> bool {
-    link.is_bridge() && link.alias.is_none() && link.group == UNFINISHED.get()
+    let is_made_so = link.is_bridge() || link.is_veth();
+    is_made_so && link.alias.is_none() && link.group == UNFINISHED.get()
 }
 
 /// Gives a bridge its MTU and its alias, and takes it out of the group.
@@ -72,8 +73,14 @@ fn finish(socket: &mut Socket, index: u32, mtu: u16, alias: &str) -> Result<(), 
         link::set(writer, sequence.take(), target, &other);
         link::set(writer, sequence.take(), target, &change);
     })?;
-    // This comes after the alias, because the kernel changes the group first.
+    leave_group(socket, index)
+}
+
+/// Takes a link out of the group of unfinished ones. This comes after the alias, in a request of
+/// its own, because the kernel changes the group first.
+pub(super) fn leave_group(socket: &mut Socket, index: u32) -> Result<(), Error> {
     let change = LinkChange { group: Some(0), ..LinkChange::default() };
+    let target = Target::Index(index);
     socket.request(1, |writer, sequence| link::set(writer, sequence.take(), target, &change))
 }
 
@@ -137,7 +144,7 @@ pub fn delete(socket: &mut Socket, name: &str) -> Result<(), Error> {
     remove(socket, Target::Name(name))
 }
 
-fn remove(socket: &mut Socket, target: Target<'_>) -> Result<(), Error> {
+pub(super) fn remove(socket: &mut Socket, target: Target<'_>) -> Result<(), Error> {
     match socket.request(1, |writer, sequence| link::delete(writer, sequence.take(), target)) {
         Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
         result => result,
@@ -249,7 +256,7 @@ pub fn who(socket: &mut Socket, error: Error, name: &str) -> Error {
 }
 
 /// Asks for one link and returns what `read` makes of it.
-fn find<T>(
+pub(super) fn find<T>(
     socket: &mut Socket,
     target: Target<'_>,
     read: impl Fn(&LinkMessage<'_>) -> T,
@@ -277,6 +284,7 @@ pub fn owned(link: &LinkMessage<'_>) -> Link {
             owner: tun.owner,
         },
         _ if link.is_bridge() => LinkKind::Bridge,
+        _ if link.is_veth() => LinkKind::Veth,
         _ => LinkKind::Other,
     };
     Link {

@@ -4,11 +4,11 @@
 //! nfnetlink, which owns our tables. Both belong to the network namespace of the thread that made
 //! them. /proc/sys/net belongs to the namespace of the calling thread, which is the same thread.
 //!
-//! One Op is one function here: [`tap`] and [`links`] make, change and remove links, [`qdiscs`]
-//! limits their rate, [`addresses`] gives them addresses, [`sysctl`] has the switches, and [`nft`]
-//! the rules. The exception is to forget an address, which takes [`addresses`] and [`conntrack`].
-//! All of them use a [`socket`]. Slow work is done by the [`worker`]. The daemon itself uses
-//! [`monitor`], for changes by others, and [`packets`], for requests of guests.
+//! One Op is one function here: [`tap`], [`veth`] and [`links`] make, change and remove links,
+//! [`qdiscs`] limits their rate, [`addresses`] gives them addresses, [`sysctl`] has the switches,
+//! and [`nft`] the rules. The exception is to forget an address, which takes [`addresses`] and
+//! [`conntrack`]. All of them use a [`socket`]. Slow work is done by the [`worker`]. The daemon
+//! itself uses [`monitor`], for changes by others, and [`packets`], for requests of guests.
 
 pub mod addresses;
 pub mod arp;
@@ -29,17 +29,18 @@ pub mod socket;
 pub mod sysctl;
 pub mod tap;
 pub mod tracing;
+pub mod veth;
 pub mod worker;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use crate::doctor::host::{Bounds, Way};
-use crate::model::error::Failure;
+use crate::model::error::{Failure, Refusal};
 use crate::model::expose::{HostPort, Listener};
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
@@ -62,6 +63,7 @@ use packets::Sender;
 use pool::TapPool;
 use socket::{Error, NetlinkFamily, Socket};
 use tracing::Tracing;
+use veth::Inside;
 use worker::Worker;
 
 /// The kernel, as seen from the network namespace of the thread that made this.
@@ -82,6 +84,8 @@ pub struct Linux {
     /// Owner and queues of the last new tap, until it is attached.
     fresh: Option<(Option<u32>, bool)>,
     tally: Tally,
+    /// The namespace that was entered.
+    inside: Option<Inside>,
 }
 
 impl Linux {
@@ -102,6 +106,7 @@ impl Linux {
             pool,
             fresh: None,
             tally: Tally::default(),
+            inside: None,
         })
     }
 
@@ -112,6 +117,15 @@ impl Linux {
 }
 
 impl Network for Linux {
+    fn enter(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
+        self.inside = Some(Inside::new(door, &self.route)?);
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.inside = None;
+    }
+
     fn ask_arp(&mut self, bridge: &str, ip: Ipv4Addr) -> io::Result<()> {
         match self.arp.entry(bridge.into()) {
             Entry::Occupied(arp) => arp.get().ask(ip),
@@ -230,6 +244,10 @@ impl Network for Linux {
             Op::CreateTap { name, owner, multi_queue, alias } => {
                 let spec = tap::Spec { name, owner: *owner, multi_queue: *multi_queue, alias };
                 self.create_tap(&spec).map(Some)
+            }
+            Op::CreateVeth { name, mac, mtu, alias, inner } => {
+                let spec = veth::Spec { name, mac: *mac, mtu: *mtu, alias, inner };
+                veth::create(route, self.inside.as_mut(), &spec).map(Some)
             }
             Op::SetLink { name, set, former: _ } => none(self.set_link(name, set)),
             Op::ShapeLink { name, to, former } => none(qdiscs::shape(route, name, *to, *former)),

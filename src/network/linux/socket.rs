@@ -119,6 +119,18 @@ impl Socket {
         })
     }
 
+    /// Takes a socket of rtnetlink that somebody else has opened and has not used.
+    pub fn taken_over(fd: OwnedFd) -> io::Result<Socket> {
+        enable(fd.as_fd(), NetlinkOption::CapAck)?;
+        enable(fd.as_fd(), NetlinkOption::ExtAck)?;
+        Ok(Socket {
+            fd,
+            sequence: Sequence::new(1),
+            writer: Writer::new(),
+            buffer: vec![0; DATAGRAM_MAX].into(),
+        })
+    }
+
     /// The port by which the kernel knows this socket.
     pub fn port(&self) -> io::Result<u32> {
         Ok(getsockname::<NetlinkAddr>(self.fd.as_raw_fd())?.pid())

@@ -2,10 +2,11 @@
 //!
 //! They use ip(8), tc(8), nft(8), sysctl(8) and conntrack(8). Each command is one element of the
 //! list; one for nft may have several lines. Commands cannot do two things: give a tap its alias
-//! while it is made, and own tables.
+//! while it is made, and own tables. The inner end of a veth is set by nsenter(1).
 
-use super::{GuestRoute, LinkSettings, Op, PortSettings, ROUTE_PROTOCOL};
+use super::{GuestRoute, InnerLink, LinkSettings, Op, PortSettings, ROUTE_PROTOCOL};
 use crate::model::limits::Shaping;
+use crate::model::mac::Mac;
 use crate::plan::ruleset::text;
 use crate::plan::ruleset::{Accept, Direction};
 
@@ -35,6 +36,9 @@ impl Op {
                     format!("ip tuntap add dev {name} mode tap{owner} vnet_hdr{queues}"),
                     format!("ip link set dev {name} alias {alias}"),
                 ]
+            }
+            Op::CreateVeth { name, mac, mtu, alias, inner } => {
+                veth(&quoted(name), *mac, *mtu, &quoted(alias), inner)
             }
             Op::SetLink { name, set, .. } => settings(&quoted(name), set),
             Op::ShapeLink { name, to, .. } => vec![shape(&quoted(name), *to)],
@@ -85,6 +89,33 @@ impl Op {
             ))],
         }
     }
+}
+
+/// The pair, with its inner end complete. A default route may be there already.
+fn veth(name: &str, mac: Mac, mtu: u16, alias: &str, inner: &InnerLink) -> Vec<String> {
+    let (netns, inside) = (quoted(&inner.netns), quoted(&inner.name));
+    let enter = format!("nsenter --net={netns} ip");
+    let mut commands = vec![
+        format!(
+            "ip link add name {name} address {mac} mtu {mtu} type veth \
+             peer name {inside} address {} mtu {mtu} netns {netns}",
+            inner.mac
+        ),
+        format!("ip link set dev {name} addrgenmode none"),
+        format!("{enter} link set dev {inside} addrgenmode none"),
+    ];
+    for (address, length) in &inner.addresses {
+        let nodad = if address.is_ipv6() { " nodad" } else { "" };
+        commands.push(format!("{enter} address add {address}/{length} dev {inside}{nodad}"));
+    }
+    commands.push(format!("{enter} link set dev {inside} alias {alias} up"));
+    for gateway in &inner.gateways {
+        let family = if gateway.is_ipv6() { "-6 " } else { "" };
+        let route = format!("{family}route add default via {gateway} dev {inside}");
+        commands.push(if_there(&format!("{enter} {route}")));
+    }
+    commands.push(format!("ip link set dev {name} alias {alias}"));
+    commands
 }
 
 /// At most three commands: the settings before the link comes up, the link's settings, and its

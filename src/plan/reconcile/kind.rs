@@ -3,12 +3,15 @@
 //! This is the one place where a kind says how its link is made, known again and removed. All else
 //! (the bridge, settings, limits, rules) is the same for each kind.
 
+use std::net::IpAddr;
+
 use super::{ALIAS, Link, LinkKind};
-use crate::plan::op::Op;
+use crate::model::mac::Mac;
+use crate::plan::op::{InnerLink, Op};
 
 /// A kind of link, with what is fixed when the link is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NicKind {
+pub enum NicKind<'a> {
     /// A persistent TAP device with vnet_hdr, which a hypervisor opens.
     Tap {
         /// It can have more than one queue.
@@ -16,14 +19,56 @@ pub enum NicKind {
         /// The user who may open it; `None`: anyone.
         owner: Option<u32>,
     },
+    /// A pair of links, of which one end is in a namespace of others. It cannot be made anew: there
+    /// is no way into the namespace without its owner. Its end is the end of its VM.
+    Veth(VethEnds<'a>),
 }
 
-impl NicKind {
+/// The two ends of a veth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VethEnds<'a> {
+    /// MTU of both in bytes.
+    pub mtu: u16,
+    /// The Ethernet address of the outer end.
+    pub outer: Mac,
+    /// The namespace of the inner end, by the path that its owner has for it.
+    pub netns: &'a str,
+    /// The name of the inner end.
+    pub ifname: &'a str,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Its addresses of both families, with their gateways.
+    pub addresses: [Option<InnerAddress>; 2],
+}
+
+/// An address of an inner end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InnerAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The length of its prefix.
+    pub length: u8,
+    /// The gateway of the default route.
+    pub gateway: IpAddr,
+}
+
+impl NicKind<'_> {
     /// Makes the link.
     pub(super) fn make(self, name: String, alias: String) -> Op {
         match self {
             NicKind::Tap { multi_queue, owner } => {
                 Op::CreateTap { name, owner, multi_queue, alias }
+            }
+            NicKind::Veth(VethEnds { mtu, outer, netns, ifname, mac, addresses }) => {
+                let addresses = addresses.iter().flatten();
+                let inner = InnerLink {
+                    netns: netns.into(),
+                    name: ifname.into(),
+                    mac,
+                    addresses: addresses.clone().map(|it| (it.address, it.length)).collect(),
+                    gateways: addresses.map(|it| it.gateway).collect(),
+                };
+                Op::CreateVeth { name, mac: outer, mtu, alias, inner }
             }
         }
     }
@@ -35,9 +80,19 @@ impl NicKind {
                 NicKind::Tap { multi_queue, owner },
                 LinkKind::Tap { vnet_hdr: true, multi_queue: is, persistent: true, owner: by },
             ) => (multi_queue, owner) == (is, by),
-            (NicKind::Tap { .. }, LinkKind::Tap { .. } | LinkKind::Bridge | LinkKind::Other) => {
-                false
-            }
+            (NicKind::Veth(_), LinkKind::Veth) => true,
+            (
+                NicKind::Tap { .. } | NicKind::Veth(_),
+                LinkKind::Tap { .. } | LinkKind::Veth | LinkKind::Bridge | LinkKind::Other,
+            ) => false,
+        }
+    }
+
+    /// Whether the link can be made anew if it is gone.
+    pub fn can_be_remade(self) -> bool {
+        match self {
+            NicKind::Tap { .. } => true,
+            NicKind::Veth(_) => false,
         }
     }
 
@@ -45,6 +100,7 @@ impl NicKind {
     pub fn is_multi_queue(self) -> bool {
         match self {
             NicKind::Tap { multi_queue, .. } => multi_queue,
+            NicKind::Veth(_) => false,
         }
     }
 }
@@ -53,7 +109,7 @@ impl LinkKind {
     /// Whether links of NICs are of this kind.
     pub(super) fn is_of_nics(self) -> bool {
         match self {
-            LinkKind::Tap { .. } => true,
+            LinkKind::Tap { .. } | LinkKind::Veth => true,
             LinkKind::Bridge | LinkKind::Other => false,
         }
     }
@@ -75,12 +131,20 @@ impl Link {
     pub fn is_retired(&self) -> bool {
         self.kind.is_of_nics() && self.alias.as_deref() == Some(ALIAS)
     }
+
+    /// Whether a process has it open, and would lose its network with it. Nobody opens a veth: it
+    /// has a carrier while both ends are up.
+    pub fn is_open(&self) -> bool {
+        self.carrier && self.kind != LinkKind::Veth
+    }
 }
 
 /// The name of the link that an Op makes for a NIC, and the name of that NIC.
 pub fn made(op: &Op) -> Option<(&str, &str)> {
     match op {
-        Op::CreateTap { name, alias, .. } => Some((name, alias.strip_prefix(ALIAS)?)),
+        Op::CreateTap { name, alias, .. } | Op::CreateVeth { name, alias, .. } => {
+            Some((name, alias.strip_prefix(ALIAS)?))
+        }
         _ => None,
     }
 }

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::kind::{NicKind, remove};
+use super::kind::{InnerAddress, NicKind, VethEnds, remove};
 use super::problem::describe;
 use super::{ALIAS, Link, Problem};
+use crate::model::attachment::Attachment;
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::name::{TapName, VmName};
@@ -49,7 +50,7 @@ pub struct DesiredPort<'a> {
     /// Whether it is kept from other isolated ports.
     pub isolated: bool,
     /// What kind of link it is.
-    pub kind: NicKind,
+    pub kind: NicKind<'a>,
     /// To what the guest's receiving is held back.
     pub shaping: Option<Shaping>,
 }
@@ -96,10 +97,34 @@ impl<'a> DesiredPort<'a> {
         }
     }
 
-    /// Lets this user open the link.
+    /// Lets this user open the link, if it is one that is opened.
     pub fn opened_by(&mut self, user: u32) {
-        let NicKind::Tap { owner, .. } = &mut self.kind;
-        *owner = Some(user);
+        if let NicKind::Tap { owner, .. } = &mut self.kind {
+            *owner = Some(user);
+        }
+    }
+
+    /// Leads the link into the namespace of an attachment.
+    pub fn leads_into(&mut self, attachment: &'a Attachment, nic: &Nic, network: &NetworkConfig) {
+        let four = self.address.map(|address| InnerAddress {
+            address,
+            length: network.subnet.length(),
+            gateway: network.gateway().into(),
+        });
+        let six = self.address6.zip(network.ipv6).map(|(address, ipv6)| InnerAddress {
+            address,
+            length: ipv6.prefix.length(),
+            gateway: ipv6.host.into(),
+        });
+        self.own_mac = None;
+        self.kind = NicKind::Veth(VethEnds {
+            mtu: self.mtu,
+            outer: nic.mac.highest(),
+            netns: &attachment.netns,
+            ifname: &attachment.id.ifname,
+            mac: nic.mac,
+            addresses: [four, six],
+        });
     }
 
     /// What the tap is as a port of its bridge.
@@ -121,7 +146,7 @@ impl<'a> DesiredPort<'a> {
         self.owns(seen.link) && self.kind.fits(seen.link.kind) && self.settings(seen).is_none()
     }
 
-    /// Makes the tap and attaches it.
+    /// Makes the link and attaches it.
     fn make(&self) -> Plan {
         let name = self.tap.to_string();
         let set = LinkSettings {
@@ -225,28 +250,30 @@ pub fn release_plan(ports: &[DesiredPort<'_>], gone: Vec<Element>, new: Vec<Elem
 /// is of somebody else, or of a guest that lost its link.
 pub(super) fn forget_past(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Plan {
     let is_remade = |Seen { link, .. }: Seen<'_>| {
-        port.owns(link) && !port.kind.fits(link.kind) && !link.carrier
+        port.owns(link) && !port.kind.fits(link.kind) && !link.is_open()
     };
-    match seen.is_none_or(is_remade) {
+    match port.kind.can_be_remade() && seen.is_none_or(is_remade) {
         true => port.forget_all(Handover::Assigned).collect(),
         false => Plan::new(),
     }
 }
 
-/// What brings a VM's tap to where it should be.
+/// What brings a VM's link to where it should be. One that is gone and cannot be made anew is the
+/// end of its VM, which is not decided here.
 pub(super) fn attach(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Result<Plan, Problem> {
     let Some(seen) = seen else {
-        return Ok(port.make());
+        return Ok(if port.kind.can_be_remade() { port.make() } else { Plan::new() });
     };
     let link = seen.link;
     let (vm, tap) = (port.vm.to_string(), link.name.clone());
-    if !port.owns(link) {
+    let fits = port.kind.fits(link.kind);
+    if !port.owns(link) || !fits && !port.kind.can_be_remade() {
         return Err(Problem::TapTaken { vm, tap, found: describe(link) });
     }
-    if port.kind.fits(link.kind) {
+    if fits {
         return Ok(port.settings(seen).into_iter().chain(port.shape(link.shaping)).collect());
     }
-    if link.carrier {
+    if link.is_open() {
         return Err(Problem::TapInUse { vm, tap, found: describe(link) });
     }
     let mut plan = vec![remove(&link.name, link.index)];

@@ -52,6 +52,7 @@ pub(super) fn describe(link: &Link) -> String {
             if multi_queue { ", multi_queue" } else { "" },
             owner.map_or(String::new(), |owner| format!(", owner {owner}"))
         ),
+        LinkKind::Veth => "a veth".to_string(),
         LinkKind::Other => "neither bridge nor tap".to_string(),
     };
     match &link.alias {

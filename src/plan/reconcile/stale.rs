@@ -28,7 +28,7 @@ pub(super) fn find<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Stale<'
     let bridges: BTreeSet<&str> =
         desired.networks.iter().map(|network| network.bridge.as_str()).collect();
     let held = |link: &Link| {
-        link.is_of_nic() && !taps.contains(&*link.name) && link.carrier && !desired.evict
+        link.is_of_nic() && !taps.contains(&*link.name) && link.is_open() && !desired.evict
     };
     // Whoever attached something else to a bridge relies on it, and on the addresses that it has.
     let stays = |port: &&Link| !(port.is_of_nic() || port.is_retired());

@@ -144,6 +144,11 @@ impl<'a> LinkMessage<'a> {
         self.kind == Some(KIND_BRIDGE.as_bytes())
     }
 
+    /// Whether it is one end of a pair of links.
+    pub fn is_veth(&self) -> bool {
+        self.kind == Some(KIND_VETH.as_bytes())
+    }
+
     fn take(&mut self, info: Info<'a>) -> Result<(), Error> {
         self.kind = info.kind;
         self.slave_kind = info.slave_kind;

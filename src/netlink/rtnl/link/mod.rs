@@ -7,7 +7,8 @@ use neli::consts::rtnl::{Iff, Ifla, IflaInfo};
 
 pub use message::{BridgePort, LinkMessage, PortMessage, Tun, TunKind};
 pub use request::{
-    LinkChange, PortChange, Target, delete, delete_group, dump, get, new_bridge, set, set_port,
+    LinkChange, PortChange, Target, Veth, delete, delete_group, dump, get, new_bridge, new_veth,
+    set, set_port,
 };
 
 /// Bytes of `struct ifinfomsg`: family, padding, type, index, flags, change mask.
@@ -38,8 +39,13 @@ const ADDR_GEN_MODE_NONE: u8 = 1;
 /// `RTEXT_FILTER_SKIP_STATS` (linux/rtnetlink.h): a quarter fewer bytes a link.
 const SKIP_STATS: u32 = 1 << 3;
 
+/// `VETH_INFO_PEER` (linux/veth.h), inside IFLA_INFO_DATA of kind "veth": `struct ifinfomsg` and
+/// attributes of the other end.
+const VETH_INFO_PEER: u16 = 1;
+
 const KIND_BRIDGE: &str = "bridge";
 const KIND_TUN: &str = "tun";
+const KIND_VETH: &str = "veth";
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Requests about links.
 
 use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use neli::consts::rtnl::Rtm;
 
@@ -55,6 +56,25 @@ pub struct PortChange {
     pub group_forward: Option<u16>,
 }
 
+/// A pair of links to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Veth<'a> {
+    /// MTU of both ends in bytes.
+    pub mtu: u32,
+    /// The name of the end that is here.
+    pub name: &'a str,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// Its group.
+    pub group: NonZeroU32,
+    /// The name of the other end.
+    pub peer: &'a str,
+    /// Its Ethernet address.
+    pub peer_mac: [u8; 6],
+    /// The network namespace of the other end.
+    pub netns: BorrowedFd<'a>,
+}
+
 /// Asks for all links, without their statistics.
 pub fn dump(writer: &mut Writer, sequence: u32) {
     let open = begin(writer, Rtm::Getlink, REQUEST | DUMP, sequence, Target::Index(0));
@@ -87,6 +107,29 @@ pub fn new_bridge(
     }
     let info = writer.nest(Ifla::Linkinfo.into());
     writer.attr_text(IflaInfo::Kind.into(), KIND_BRIDGE);
+    writer.close(info);
+    writer.close_message(open);
+}
+
+/// Makes a pair of links, both down. EEXIST when one of the names is taken. Both addresses are
+/// given here: a link that was made without one may get another from udev a moment later.
+pub fn new_veth(writer: &mut Writer, sequence: u32, veth: &Veth<'_>) {
+    let flags = REQUEST | CREATE | EXCL | ACK;
+    let open = begin(writer, Rtm::Newlink, flags, sequence, Target::Name(veth.name));
+    writer.attr(Ifla::Address.into(), &veth.mac);
+    writer.attr_u32(Ifla::Mtu.into(), veth.mtu);
+    writer.attr_u32(Ifla::Group.into(), veth.group.get());
+    let info = writer.nest(Ifla::Linkinfo.into());
+    writer.attr_text(IflaInfo::Kind.into(), KIND_VETH);
+    let data = writer.nest(IflaInfo::Data.into());
+    let peer = writer.nest(VETH_INFO_PEER);
+    writer.raw(&[0; HEADER]);
+    writer.attr_text(Ifla::Ifname.into(), veth.peer);
+    writer.attr(Ifla::Address.into(), &veth.peer_mac);
+    writer.attr_u32(Ifla::Mtu.into(), veth.mtu);
+    writer.attr_u32(Ifla::NetNsFd.into(), veth.netns.as_raw_fd() as u32);
+    writer.close(peer);
+    writer.close(data);
     writer.close(info);
     writer.close_message(open);
 }

@@ -1,0 +1,241 @@
+//! From the configuration of a plugin to that of a VM.
+//!
+//! The keys of the reference plugins `bridge` and `host-local` that have a meaning here are
+//! understood. What would be a lie to accept is refused, with its key.
+
+use serde_json::{Map, Value, json};
+
+use super::call::{Conf, Environment, find};
+use super::error::{CONFIGURATION, CniError, DECODING, UNSUPPORTED};
+use crate::model::limits::{BURST_KB_MAX, BURST_KB_MIN};
+
+/// Keys that every plugin may get, and keys of `bridge` that say what is so here anyway.
+const ACCEPTED: [&str; 17] = [
+    "cniVersion",
+    "cniVersions",
+    "name",
+    "type",
+    "capabilities",
+    "args",
+    "dns",
+    "prevResult",
+    "runtimeConfig",
+    "disableCheck",
+    "disableGC",
+    "bridge",
+    "isGateway",
+    "isDefaultGateway",
+    "ipMasq",
+    "loadOnlyIfInlined",
+    "socket",
+];
+/// Keys that are the VM's.
+const OWN: [&str; 5] = ["network", "policy", "isolated", "mtu", "portIsolation"];
+/// Keys that are only understood if they are off.
+const OFF: [&str; 3] = ["hairpinMode", "promiscMode", "vlan"];
+/// A burst of which an engine says that there is none.
+const NO_BURST: u64 = u32::MAX as u64;
+
+/// The configuration of the VM.
+pub(super) fn vm(conf: &Conf, environment: &Environment) -> Result<Value, CniError> {
+    check_keys(conf)?;
+    let empty = Map::new();
+    let runtime = section(conf.field("runtimeConfig"), "runtimeConfig")?.unwrap_or(&empty);
+    check_runtime(runtime)?;
+    let mut network = Map::new();
+    for (key, field) in [
+        ("network", "name"),
+        ("policy", "policy"),
+        ("isolated", "isolated"),
+        ("portIsolation", "isolated"),
+        ("mtu", "mtu"),
+    ] {
+        let value = conf.field(key).filter(|value| **value != json!(0) && **value != json!(""));
+        if let Some(value) = value {
+            network.insert(field.into(), value.clone());
+        }
+    }
+    if let Some(subnet) = subnet(conf, runtime)? {
+        network.insert("subnet".into(), subnet);
+    }
+    let args = environment.args()?;
+    let given = section(conf.field("args"), "args")?.and_then(|args| find(args, "cni"));
+    let given = section(given, "args.cni")?.unwrap_or(&empty);
+    let ip = first_ip(find(runtime, "ips"))?.or(first_ip(find(given, "ips"))?);
+    if let Some(ip) = ip.or(args.get("IP").map(|ip| address(ip))) {
+        network.insert("ip".into(), ip.into());
+    }
+    let mac = find(runtime, "mac").or(find(given, "mac")).cloned();
+    if let Some(mac) = mac.or(args.get("MAC").map(|mac| json!(mac))) {
+        network.insert("mac".into(), mac);
+    }
+    if let Some(limits) = limits(runtime)? {
+        network.insert("limits".into(), limits);
+    }
+    Ok(json!({ "network": network, "expose": ports(runtime)? }))
+}
+
+/// What the engine is told of names: what it has said itself.
+pub(super) fn dns(conf: &Conf) -> Result<Value, CniError> {
+    let runtime = section(conf.field("runtimeConfig"), "runtimeConfig")?;
+    if let Some(given) = section(runtime.and_then(|runtime| find(runtime, "dns")), "dns")? {
+        let pairs = [("nameservers", "servers"), ("search", "searches"), ("options", "options")];
+        let known = pairs.map(|(field, key)| Some((field, find(given, key)?.clone())));
+        return Ok(known
+            .into_iter()
+            .flatten()
+            .map(|(field, it)| (field.to_string(), it))
+            .collect());
+    }
+    Ok(conf.field("dns").cloned().unwrap_or_else(|| json!({})))
+}
+
+fn check_keys(conf: &Conf) -> Result<(), CniError> {
+    for (key, value) in &conf.fields {
+        let is = |known: &str| known.eq_ignore_ascii_case(key);
+        let known = ACCEPTED.iter().chain(&OWN).any(|known| is(known));
+        let off = [json!(false), json!(0), Value::Null].contains(value);
+        if known || key.starts_with("cni.dev/") || off && OFF.iter().any(|known| is(known)) {
+            continue;
+        }
+        match key.as_str() {
+            "ipam" | "subnet" => {}
+            "attach" if value == "container" => {}
+            _ => return Err(unsupported(key, value)),
+        }
+    }
+    Ok(())
+}
+
+/// Capabilities that would have a meaning which they have not here.
+fn check_runtime(runtime: &Map<String, Value>) -> Result<(), CniError> {
+    for key in ["cgroupPath", "deviceID", "infinibandGUID"] {
+        if let Some(value) = find(runtime, key).filter(|value| **value != json!("")) {
+            return Err(unsupported(key, value));
+        }
+    }
+    Ok(())
+}
+
+/// The subnet that says which network is meant.
+fn subnet(conf: &Conf, runtime: &Map<String, Value>) -> Result<Option<Value>, CniError> {
+    if let Some(subnet) = conf.field("subnet") {
+        return Ok(Some(subnet.clone()));
+    }
+    let of_ranges = |ranges: &Value| {
+        let range = ranges.get(0)?.get(0).and_then(Value::as_object)?;
+        find(range, "subnet").cloned()
+    };
+    if let Some(ipam) = section(conf.field("ipam"), "ipam")? {
+        let kind = find(ipam, "type").unwrap_or(&Value::Null);
+        if *kind != json!("host-local") && !kind.is_null() && *kind != json!("") {
+            return Err(unsupported("ipam.type", kind));
+        }
+        if let Some(subnet) = find(ipam, "subnet").cloned() {
+            return Ok(Some(subnet));
+        }
+        if let Some(subnet) = find(ipam, "ranges").and_then(of_ranges) {
+            return Ok(Some(subnet));
+        }
+    }
+    Ok(find(runtime, "ipRanges").and_then(of_ranges))
+}
+
+/// The address that an engine asks for, without the length of its prefix.
+fn first_ip(ips: Option<&Value>) -> Result<Option<String>, CniError> {
+    match ips.and_then(Value::as_array).map(Vec::as_slice) {
+        None | Some([]) => Ok(None),
+        Some([Value::String(ip)]) => Ok(Some(address(ip))),
+        Some(_) => Err(unsupported("ips", ips.unwrap_or(&Value::Null))),
+    }
+}
+
+fn address(text: &str) -> String {
+    text.split('/').next().unwrap_or_default().into()
+}
+
+/// Ingress is towards the container. Rates are bits a second, bursts are bits.
+fn limits(runtime: &Map<String, Value>) -> Result<Option<Value>, CniError> {
+    let Some(given) = section(find(runtime, "bandwidth"), "bandwidth")? else { return Ok(None) };
+    let number = |key| match find(given, key) {
+        None => Ok(0),
+        Some(value) => value.as_u64().ok_or_else(|| {
+            CniError::new(DECODING, format!("bandwidth.{key} is not a whole number"))
+        }),
+    };
+    let mut limits = Map::new();
+    for (field, key) in [("rx_mbit", "ingressRate"), ("tx_mbit", "egressRate")] {
+        match number(key)? {
+            0 => {}
+            rate => drop(limits.insert(field.into(), rate.div_ceil(1_000_000).into())),
+        }
+    }
+    let burst = number("ingressBurst")?.max(number("egressBurst")?);
+    let kib = burst / 8 / 1024;
+    if burst < NO_BURST && (BURST_KB_MIN..=BURST_KB_MAX).contains(&kib) {
+        limits.insert("burst_kb".into(), kib.into());
+    }
+    Ok((!limits.is_empty()).then_some(Value::Object(limits)))
+}
+
+/// The ports of the host. A host port of 0 means that none is wanted.
+fn ports(runtime: &Map<String, Value>) -> Result<Vec<Value>, CniError> {
+    let mappings = match find(runtime, "portMappings") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(mappings)) => mappings,
+        Some(_) => return Err(CniError::new(DECODING, "portMappings is not a list")),
+    };
+    let mut ports = Vec::new();
+    for mapping in mappings {
+        let wrong = || CniError::new(DECODING, format!("portMappings: {mapping} is no mapping"));
+        let fields = mapping.as_object().ok_or_else(wrong)?;
+        let number = |key| find(fields, key).and_then(Value::as_u64).unwrap_or_default();
+        let text = |key| find(fields, key).and_then(Value::as_str).unwrap_or_default();
+        let (host_port, port) = (number("hostPort"), number("containerPort"));
+        if host_port == 0 {
+            continue;
+        }
+        let protocol = match text("protocol").to_ascii_lowercase().as_str() {
+            "" => "tcp".to_string(),
+            protocol => protocol.into(),
+        };
+        let mut expose = json!({ "protocol": protocol, "port": port, "host_port": host_port });
+        match text("hostIP") {
+            "" | "0.0.0.0" | "::" => {}
+            ip if ip.starts_with("127.") || ip == "::1" => {
+                let words =
+                    format!("hostIP {ip} of portMappings: a port cannot lead from loopback");
+                return Err(CniError::new(UNSUPPORTED, words));
+            }
+            ip => expose["host_ip"] = ip.into(),
+        }
+        ports.push(expose);
+    }
+    Ok(ports)
+}
+
+fn section<'a>(
+    value: Option<&'a Value>,
+    name: &str,
+) -> Result<Option<&'a Map<String, Value>>, CniError> {
+    match value {
+        None => Ok(None),
+        Some(Value::Object(fields)) => Ok(Some(fields)),
+        Some(_) => Err(CniError::new(DECODING, format!("{name} is not a JSON object"))),
+    }
+}
+
+fn unsupported(key: &str, value: &Value) -> CniError {
+    CniError::new(UNSUPPORTED, format!("{key} {value} is not supported"))
+}
+
+/// Refuses to be behind another plugin that makes a link.
+pub(super) fn check_first(conf: &Conf) -> Result<(), CniError> {
+    match conf.field("prevResult") {
+        None => Ok(()),
+        Some(_) => {
+            let words = "volnet makes the link, so it is the first plugin of its list";
+            Err(CniError::new(CONFIGURATION, words))
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The result of ADD: links, addresses, routes and names (SPEC.md 1.1.0, section 5).
+
+use serde_json::{Map, Value, json};
+
+/// What the daemon has replied to Attach.
+type Attached = Map<String, Value>;
+
+/// The result in a version of the specification. The addresses are those of the link in the
+/// namespace, which is the third.
+pub(super) fn of(attached: &Attached, version: &str, dns: Value) -> Value {
+    let vm = &attached["vm"];
+    let place = &vm["attachment"];
+    let link = |name: &Value, mac: &Value| json!({ "name": name, "mac": mac });
+    let bridge_mac = attached.get("bridge_mac").cloned().unwrap_or_default();
+    let mut bridge = link(&attached["bridge"], &bridge_mac);
+    if bridge_mac.is_null() {
+        bridge = json!({ "name": attached["bridge"] });
+    }
+    let mut inner = link(&place["ifname"], &vm["mac"]);
+    inner["sandbox"] = place["netns"].clone();
+    let mut interfaces = [bridge, link(&vm["tap"], &attached["host_mac"]), inner];
+    if version == "1.1.0" {
+        interfaces.iter_mut().for_each(|interface| interface["mtu"] = vm["mtu"].clone());
+    }
+    let length = |mask: &Value| {
+        let mask = mask.as_str().and_then(|mask| mask.parse::<std::net::Ipv4Addr>().ok());
+        mask.map_or(32, |mask| mask.to_bits().leading_ones())
+    };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let four = format!("{}/{}", text(&vm["ip"]), length(&vm["netmask"]));
+    let mut ips = vec![(four, vm["gateway"].clone(), "4")];
+    let mut routes = vec![json!({ "dst": "0.0.0.0/0", "gw": vm["gateway"] })];
+    if let (Some(six), Some(gateway)) = (vm["ip6"].as_str(), attached.get("gateway6")) {
+        ips.push((format!("{six}/64"), gateway.clone(), "6"));
+        routes.push(json!({ "dst": "::/0", "gw": gateway }));
+    }
+    let ips = ips.into_iter().map(|(address, gateway, family)| {
+        let mut ip = json!({ "address": address, "gateway": gateway, "interface": 2 });
+        if version.starts_with("0.") {
+            ip["version"] = family.into();
+        }
+        ip
+    });
+    json!({
+        "cniVersion": version,
+        "interfaces": interfaces,
+        "ips": ips.collect::<Vec<_>>(),
+        "routes": routes,
+        "dns": dns
+    })
+}

@@ -1,0 +1,150 @@
+//! Attachments: VMs whose network is in a namespace of others.
+//!
+//! Nobody but the owner of a namespace has a way into it, so volnet cannot make the link of an
+//! attachment anew. The end of the link is the end of the attachment: its address, its elements and
+//! its ports are released at once, whether its engine says so or not. That is safe even if the
+//! namespace lives on, because nobody can send from that address any more.
+
+use std::collections::BTreeMap;
+
+use crate::engine::decide::{Answer, Decision, Engine, Step};
+use crate::engine::lifecycle::FollowUp;
+use crate::engine::supervise::Want;
+use crate::engine::vm::Vm;
+use crate::model::attachment::AttachmentId;
+use crate::model::clock::Now;
+use crate::model::error::{Error, Refusal};
+use crate::model::name::VmName;
+use crate::model::nic::Nic;
+use crate::model::record::Record;
+use crate::model::request::{Reply, Ticket};
+use crate::model::spec::VmSpec;
+use crate::model::view::EventKind;
+use crate::plan::reconcile::Link;
+
+impl Engine {
+    /// Attaches a namespace. What is attached already is refused, because its caller has another
+    /// link in mind.
+    pub(super) fn attach(
+        &mut self,
+        ticket: Ticket,
+        name: &VmName,
+        spec: &VmSpec,
+        now: Now,
+    ) -> Result<Step, Error> {
+        if self.state.vms.contains_key(name) {
+            return Err(Refusal::VmExists { name: name.to_string() }.into());
+        }
+        let mut step = self.create(ticket, name, spec, false, false, now)?;
+        if let Step::Do(decision) = &mut step {
+            decision.answers = vec![(ticket, Answer::Attached)];
+        }
+        Ok(step)
+    }
+
+    /// Releases an attachment.
+    pub(super) fn detach(
+        &mut self,
+        ticket: Ticket,
+        id: &AttachmentId,
+        now: Now,
+    ) -> Result<Step, Error> {
+        match self.attachment(id).map(|vm| vm.record.name.clone()) {
+            Ok(name) => self.stop(ticket, &name, 0, Want::Deleted, now),
+            Err(_) => Ok(Step::reply(Reply::Deleted)),
+        }
+    }
+
+    /// An attachment.
+    pub fn attachment(&self, id: &AttachmentId) -> Result<&Vm, Refusal> {
+        let is_it =
+            |vm: &&Vm| vm.record.spec.attachment.as_ref().is_some_and(|known| known.id == *id);
+        self.state.vms.get(&id.vm_name()).filter(is_it).ok_or_else(|| {
+            let AttachmentId { container, ifname, .. } = id.clone();
+            Refusal::AttachmentNotFound { container, ifname }
+        })
+    }
+
+    /// The answer to whoever attached it.
+    pub(super) fn attached(&self, vm: &Vm) -> Result<Reply, Refusal> {
+        let lost = || Refusal::VmNotFound { name: vm.record.name.to_string() };
+        let nic = vm.record.nics.first().ok_or_else(lost)?;
+        let network = self.network_of(nic).ok_or_else(lost)?;
+        Ok(Reply::Attached {
+            vm: Box::new(self.show(vm)),
+            bridge: network.bridge.clone(),
+            bridge_mac: network.managed.then_some(network.mac),
+            host_mac: nic.mac.highest(),
+            gateway6: network.ipv6.map(|ipv6| ipv6.host),
+        })
+    }
+
+    /// Why nothing can be attached to a network, if that is so.
+    pub fn unready(&self, network: Option<&str>) -> Result<Option<String>, Refusal> {
+        let mut views = self.networks().into_iter();
+        let view = match network {
+            None => views.next(),
+            Some(name) => views.find(|view| view.name == name),
+        };
+        let Some(view) = view else {
+            let reason = format!("there is no network {:?}", network.unwrap_or_default());
+            return Err(Refusal::InvalidConfig { field: "network".into(), reason });
+        };
+        Ok(match (view.free, view.ports_free) {
+            (0, _) => Some(format!("network {} has no free address", view.name)),
+            (_, 0) => Some(format!("bridge {} has no free port", view.bridge)),
+            (_, _) => None,
+        })
+    }
+
+    /// A link is gone. If it was that of an attachment, the attachment is over.
+    pub(super) fn end_with(&mut self, link: &Link) {
+        let vms = &self.state.vms;
+        let owner = self.state.ledger.owner_of_tap(&link.name).and_then(|name| vms.get(name));
+        let had = |nic: &Nic| nic.tap.as_str() == link.name && nic.ifindex == Some(link.index);
+        if let Some(vm) = owner.filter(|vm| is_attachment(vm) && vm.record.nics.iter().any(had)) {
+            self.agenda.follow_ups.push_back(FollowUp::Ended { name: vm.record.name.clone() });
+        }
+    }
+
+    /// Ends the attachments whose links are not among those of the host.
+    pub(super) fn end_missing(&mut self, links: &[Link]) {
+        let mut attachments = self.state.vms.values().filter(|vm| is_attachment(vm)).peekable();
+        if attachments.peek().is_none() {
+            return;
+        }
+        let links: BTreeMap<&str, &Link> =
+            links.iter().map(|link| (link.name.as_str(), link)).collect();
+        let is_missing = |nic: &Nic| {
+            let link = links.get(nic.tap.as_str());
+            link.is_none_or(|link| !link.is_of_nic() && nic.ifindex != Some(link.index))
+        };
+        let ended = attachments.filter(|vm| vm.record.nics.iter().any(is_missing));
+        let ended = ended.map(|vm| FollowUp::Ended { name: vm.record.name.clone() });
+        self.agenda.follow_ups.extend(ended);
+    }
+
+    /// The decision that releases an attachment whose link is gone.
+    pub(super) fn begin_end(&mut self, name: &VmName) -> Decision {
+        let message = format!("VM {name} was deleted: its link is gone, or its network namespace");
+        let events = vec![(EventKind::VmDeleted, message)];
+        Decision { events, ..self.begin_delete(name, Vec::new()) }
+    }
+}
+
+fn is_attachment(vm: &Vm) -> bool {
+    vm.record.spec.attachment.is_some()
+}
+
+/// Refuses what needs a guest of a hypervisor.
+pub fn refuse_attachment(record: &Record) -> Result<(), Refusal> {
+    match &record.spec.attachment {
+        None => Ok(()),
+        Some(attachment) => {
+            let (field, netns) = ("attachment".into(), &attachment.netns);
+            let reason =
+                format!("the network of {} is in {netns}, not a hypervisor's", record.name);
+            Err(Refusal::InvalidConfig { field, reason })
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Pairs of links whose inner end is in a network namespace of others.
+//!
+//! volnet never enters a namespace: that takes CAP_SYS_ADMIN. Whoever asks for a link there opens a
+//! door and passes it on: a socket of rtnetlink that root opened inside. The kernel lets a process
+//! with CAP_NET_ADMIN set links through it, and says which namespace it belongs to (SIOCGSKNS,
+//! linux/sockios.h). An open door keeps the namespace alive, so it is closed before the caller has
+//! its answer.
+//!
+//! The order of the steps matters. A link that is cut short before its alias is in the group of
+//! unfinished links, and the next start removes it with its inner end. The inner end is complete
+//! before the outer one gets its alias, and the outer one is attached after that. So nothing is on
+//! a bridge that is not whole.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::stat::fstat;
+use volnet_ffi::socket::{is_rtnetlink, namespace_of};
+
+use crate::model::error::Refusal;
+use crate::model::mac::Mac;
+use crate::netlink::rtnl::address::{self, AddressMessage};
+use crate::netlink::rtnl::link::{self, LinkChange, Target, Veth};
+use crate::netlink::rtnl::route;
+use crate::plan::op::InnerLink;
+use crate::plan::reconcile::Link;
+
+use super::links::{self, UNFINISHED, index_of, who};
+use super::socket::{Error, Socket};
+
+/// The prefix of the names of inner ends that are about to be removed. The index follows.
+const ASIDE: &str = "vtoff";
+
+/// A namespace of others that was entered by its door.
+#[derive(Debug)]
+pub struct Inside {
+    door: Socket,
+    namespace: OwnedFd,
+}
+
+/// The properties of a new pair.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec<'a> {
+    /// The name of the outer end, checked.
+    pub name: &'a str,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// MTU of both ends in bytes.
+    pub mtu: u16,
+    /// The `ifalias` of both ends.
+    pub alias: &'a str,
+    /// The inner end.
+    pub inner: &'a InnerLink,
+}
+
+impl Inside {
+    /// Checks a door. `own` is a socket of our own namespace.
+    pub fn new(door: BorrowedFd<'_>, own: &Socket) -> Result<Inside, Refusal> {
+        let refuse = |reason: String| Refusal::InvalidConfig { field: "door".into(), reason };
+        let failed = |error: std::io::Error| refuse(error.to_string());
+        if !is_rtnetlink(door) {
+            return Err(refuse("the descriptor is not a socket of rtnetlink".into()));
+        }
+        let namespace = namespace_of(door).map_err(failed)?;
+        let ours = namespace_of(own.as_fd()).map_err(failed)?;
+        let is_ours = fstat(&namespace)
+            .and_then(|theirs| Ok((theirs, fstat(&ours)?)))
+            .map(|(theirs, ours)| (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino))
+            .map_err(|errno| failed(errno.into()))?;
+        if is_ours {
+            let reason =
+                "the socket belongs to the network namespace of volnet, which needs no link";
+            return Err(refuse(reason.into()));
+        }
+        let door = door.try_clone_to_owned().and_then(Socket::taken_over).map_err(failed)?;
+        Ok(Inside { door, namespace })
+    }
+}
+
+/// Makes a pair and returns the index of its outer end, which is down and on no bridge. The inner
+/// end is up and has its addresses. EEXIST when one of the names is taken: the existing link is not
+/// changed. If a later step fails, the pair is removed, which makes the caller wait 20 ms. If that
+/// fails as well, it stays unfinished, and the next reconciliation removes it.
+pub fn create(
+    socket: &mut Socket,
+    inside: Option<&mut Inside>,
+    spec: &Spec<'_>,
+) -> Result<u32, Error> {
+    let Some(Inside { door, namespace }) = inside else {
+        return Err(Error::refused(libc::ENOENT, "no network namespace was entered".into()));
+    };
+    let (name, inner) = (spec.name, spec.inner);
+    let made = socket.request(1, |writer, sequence| {
+        let veth = Veth {
+            mtu: spec.mtu.into(),
+            name,
+            mac: spec.mac.0,
+            group: UNFINISHED,
+            peer: &inner.name,
+            peer_mac: inner.mac.0,
+            netns: namespace.as_fd(),
+        };
+        link::new_veth(writer, sequence.take(), &veth);
+    });
+    let index = match made {
+        Ok(()) => links::unfinished(socket, name)?,
+        // No answer came: the pair may exist.
+        Err(error) if error.errno().is_none() => {
+            links::unfinished(socket, name).map_err(|_| error)?
+        }
+        Err(error) => return Err(whose(socket, door, error, spec)),
+    };
+    finish(socket, door, index, spec).inspect_err(|_| {
+        // The index proves that it is ours. If even this fails, the first error is more useful.
+        let _ = links::remove(socket, Target::Index(index));
+    })?;
+    Ok(index)
+}
+
+/// Describes the link that has taken one of the names.
+fn whose(socket: &mut Socket, door: &mut Socket, error: Error, spec: &Spec<'_>) -> Error {
+    let is_taken = error.errno() == Some(libc::EEXIST);
+    if is_taken && index_of(socket, spec.name).is_err() && index_of(door, &spec.inner.name).is_ok()
+    {
+        let words = format!("the network namespace has a link {} already", spec.inner.name);
+        return Error::refused(libc::EEXIST, words);
+    }
+    who(socket, error, spec.name)
+}
+
+/// Completes the inner end, and gives both their alias.
+fn finish(
+    socket: &mut Socket,
+    door: &mut Socket,
+    index: u32,
+    spec: &Spec<'_>,
+) -> Result<(), Error> {
+    quieten(socket, index)?;
+    furnish(door, spec)?;
+    let change = LinkChange { alias: Some(spec.alias), ..LinkChange::default() };
+    socket.request(1, |writer, sequence| {
+        link::set(writer, sequence.take(), Target::Index(index), &change);
+    })?;
+    links::leave_group(socket, index)
+}
+
+/// Keeps the kernel from giving an end IPv6 addresses of its own making. An end has a carrier, and
+/// so such an address, as soon as both are up, so this comes before.
+fn quieten(socket: &mut Socket, index: u32) -> Result<(), Error> {
+    let quiet = LinkChange { no_ipv6: true, ..LinkChange::default() };
+    let quietened = socket.request(1, |writer, sequence| {
+        link::set(writer, sequence.take(), Target::Index(index), &quiet);
+    });
+    match quietened {
+        // The namespace has no IPv6, or the MTU is too small for it.
+        Err(error) if error.errno() == Some(libc::EAFNOSUPPORT) => Ok(()),
+        quietened => quietened,
+    }
+}
+
+/// Gives the inner end its addresses, and the namespace its default routes.
+fn furnish(door: &mut Socket, spec: &Spec<'_>) -> Result<(), Error> {
+    let InnerLink { name, addresses, gateways, .. } = spec.inner;
+    let index = index_of(door, name)?;
+    let target = Target::Index(index);
+    let set = |door: &mut Socket, change: &LinkChange<'_>| {
+        door.request(1, |writer, sequence| link::set(writer, sequence.take(), target, change))
+    };
+    quieten(door, index)?;
+    for (address, length) in addresses {
+        let (address, length) = (*address, *length);
+        let message = AddressMessage { index, address, length };
+        door.request(1, |writer, sequence| address::add(writer, sequence.take(), &message))
+            .map_err(|error| named(error, address))?;
+    }
+    set(door, &LinkChange { up: Some(true), alias: Some(spec.alias), ..LinkChange::default() })?;
+    for gateway in gateways {
+        let added = door.request(1, |writer, sequence| {
+            route::add_default(writer, sequence.take(), *gateway, index);
+        });
+        match added {
+            // Another link of the namespace has it.
+            Err(error) if error.errno() == Some(libc::EEXIST) => {}
+            added => added.map_err(|error| named(error, *gateway))?,
+        }
+    }
+    Ok(())
+}
+
+/// Adds the address that a step was about.
+fn named(error: Error, address: IpAddr) -> Error {
+    match error {
+        Error::Refused { index, errno, words } => {
+            let words =
+                words.unwrap_or_else(|| std::io::Error::from_raw_os_error(errno).to_string());
+            Error::Refused { index, errno, words: Some(format!("{address}: {words}")) }
+        }
+        error => error,
+    }
+}
+
+/// Takes the inner end of a link of ours down and away from its name, if there is one. It is for
+/// whoever has released the link: the kernel takes some milliseconds more to remove it, and the
+/// name may be needed again at once.
+pub fn put_aside(door: &mut Socket, name: &str) -> Result<(), Error> {
+    let Some(Link { index, .. }) = inner(door, name)? else { return Ok(()) };
+    let target = Target::Index(index);
+    let aside = format!("{ASIDE}{index}");
+    let down = LinkChange { up: Some(false), ..LinkChange::default() };
+    let rename = LinkChange { name: Some(&aside), ..LinkChange::default() };
+    let renamed = door.request(2, |writer, sequence| {
+        link::set(writer, sequence.take(), target, &down);
+        link::set(writer, sequence.take(), target, &rename);
+    });
+    match renamed {
+        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+        renamed => renamed,
+    }
+}
+
+/// Removes a link of ours by its inner end, if there is one. The kernel removes the other end with
+/// it, and makes the caller wait 20 ms.
+pub fn remove_inner(door: &mut Socket, name: &str) -> Result<(), Error> {
+    match inner(door, name)? {
+        Some(link) => links::remove(door, Target::Index(link.index)),
+        None => Ok(()),
+    }
+}
+
+/// Takes any link up.
+pub fn bring_up(door: &mut Socket, name: &str) -> Result<(), Error> {
+    let up = LinkChange { up: Some(true), ..LinkChange::default() };
+    door.request(1, |writer, sequence| link::set(writer, sequence.take(), Target::Name(name), &up))
+}
+
+/// The inner end of a link of ours.
+pub fn inner(door: &mut Socket, name: &str) -> Result<Option<Link>, Error> {
+    match links::find(door, Target::Name(name), links::owned) {
+        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+        found => found.map(|link| Some(link).filter(Link::is_of_nic)),
+    }
+}

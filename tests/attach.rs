@@ -1,0 +1,377 @@
+//! Network namespaces of others that have a place on a network. The kernel is read back with `ip`
+//! inside and outside of them, and packets are sent from within. Each test has a fresh network
+//! namespace as its host.
+
+mod common;
+
+use std::fs::File;
+use std::io::{IoSlice, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde_json::{Value, json};
+use volnet::network::linux::socket::NetlinkFamily;
+
+use common::daemon::Daemon;
+use common::room::Room;
+use common::{eventually, in_namespace, json, run};
+
+/// A client of the daemon.
+fn client(daemon: &Daemon, args: &[&str]) -> Command {
+    let mut command = Command::new(&daemon.program);
+    command.args(args).arg("--socket").arg(daemon.socket());
+    command
+}
+
+/// Whether what a client asks for is done.
+fn done(daemon: &Daemon, args: &[&str]) -> bool {
+    client(daemon, args).stdout(Stdio::null()).status().expect("volnet runs").success()
+}
+
+fn attach(daemon: &Daemon, name: &str, room: &Room, flags: &[&str]) -> Value {
+    let netns = room.netns();
+    let args = [&["attach", name, "--netns", &netns, "--json"][..], flags].concat();
+    let output = client(daemon, &args).output().expect("volnet runs");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words}");
+    let reply: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    reply["vm"].clone()
+}
+
+fn vms(daemon: &Daemon) -> Vec<String> {
+    let list = daemon.call("List", json!({}));
+    let vms = list["parameters"]["vms"].as_array().expect("a list").iter();
+    vms.map(|vm| vm["name"].as_str().expect("a name").to_string()).collect()
+}
+
+fn leased(daemon: &Daemon) -> u64 {
+    let networks = daemon.call("Networks", json!({}));
+    networks["parameters"]["networks"][0]["leased"].as_u64().expect("a number")
+}
+
+/// Whether a packet comes through, with no trace of earlier ones.
+fn reaches(room: &Room, address: &str) -> bool {
+    room.run("ip neighbour flush all");
+    room.can(&format!("ping -c 1 -W 1 -q {address}"))
+}
+
+#[test]
+fn a_namespace_is_on_the_network_like_a_guest() {
+    in_namespace(|| {
+        run("ip link set lo up");
+        let daemon = Daemon::start(&[]);
+        let (a, b) = (Room::new(), Room::new());
+        let vm = attach(&daemon, "a", &a, &["--expose", "8080:80", "--rx", "50"]);
+        attach(&daemon, "b", &b, &["--isolated"]);
+        assert_eq!(vm["name"], "a.eth0");
+        let (ip, tap) = (vm["ip"].as_str().unwrap(), vm["tap"].as_str().unwrap());
+        let inside = &a.json("ip -j address show dev eth0")[0];
+        assert_eq!((&inside["address"], &inside["operstate"]), (&vm["mac"], &json!("UP")));
+        assert_eq!(inside["addr_info"].as_array().map(Vec::len), Some(1), "{inside}");
+        assert_eq!(inside["addr_info"][0]["local"], vm["ip"]);
+        assert_eq!(a.json("ip -j route show default")[0]["gateway"], vm["gateway"]);
+        let outer = common::ip_link(tap);
+        assert_eq!(
+            (&outer["master"], &outer["ifalias"]),
+            (&json!("vbr0"), &json!("volnet:a.eth0"))
+        );
+        assert_eq!(outer["linkinfo"]["info_slave_data"]["isolated"], false);
+        let addresses = &json(&format!("ip -j address show dev {tap}"))[0]["addr_info"];
+        assert_eq!(*addresses, json!([]));
+        assert_eq!(outer["qdisc"], "tbf");
+        assert!(reaches(&a, "192.168.127.1") && reaches(&b, "192.168.127.1"));
+        // A port of the host leads into the namespace.
+        let listener = a.opened(|| TcpListener::bind("0.0.0.0:80").expect("port 80"));
+        let mut caller = TcpStream::connect("192.168.127.1:8080").expect("the port leads to it");
+        let (mut called, _) = listener.accept().expect("a caller");
+        called.write_all(b"x").expect("it is open");
+        caller.read_exact(&mut [0]).expect("it is open");
+        // Its packets are counted as those of any VM, and its policy is changed as that of any.
+        let metrics = daemon.call("Metrics", json!({}));
+        assert!(metrics["parameters"]["text"].as_str().unwrap().contains("volnet_leases"));
+        assert!(done(&daemon, &["policy", "a.eth0", "none"]));
+        let id = json!({"cni": "volnet", "container": "a", "ifname": "eth0"});
+        let verified = daemon.call("Verify", id.clone());
+        assert_eq!(verified["parameters"]["differences"], json!([]), "{verified}");
+        assert_eq!(verified["parameters"]["vm"]["ip"], ip);
+        // What needs a hypervisor is refused.
+        for (method, parameters) in [
+            ("OpenTap", json!({"name": "a.eth0"})),
+            ("Args", json!({"name": "a.eth0", "hypervisor": "qemu"})),
+            ("Start", json!({"name": "a.eth0"})),
+        ] {
+            let refused = daemon.call(method, parameters);
+            assert_eq!(refused["error"], "io.volnet.InvalidConfig", "{method}: {refused}");
+        }
+        // What is attached is not attached again; detached, its name is free at once.
+        assert!(!done(&daemon, &["attach", "a", "--netns", &a.netns()]));
+        // Its link has its own addresses, so it can believe in no others.
+        let (netns, inner) = (b.netns(), "02:00:00:00:00:05,10.0.0.2");
+        let attach_inner = ["attach", "c", "--netns", &netns, "--inner", inner];
+        let refused = client(&daemon, &attach_inner).output().expect("volnet runs");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("inner identity"), "{refused:?}");
+        for _ in 0..3 {
+            let netns = a.netns();
+            assert!(done(&daemon, &["detach", "a", "--netns", &netns]));
+            attach(&daemon, "a", &a, &[]);
+        }
+        assert!(done(&daemon, &["detach", "a"]));
+        assert!(done(&daemon, &["detach", "a"]), "that it is gone is no error");
+        assert!(done(&daemon, &["delete", "b.eth0"]));
+        assert_eq!((vms(&daemon), leased(&daemon)), (Vec::new(), 0));
+        let gone = daemon.call("Verify", id);
+        assert_eq!(gone["error"], "io.volnet.AttachmentNotFound");
+        eventually("no link of theirs", || run("ip -o link show type veth").is_empty());
+    });
+}
+
+#[test]
+fn an_attachment_ends_with_its_namespace_whether_a_daemon_runs_or_not() {
+    in_namespace(|| {
+        let mut daemon = Daemon::start(&[]);
+        let (a, b, c) = (Room::new(), Room::new(), Room::new());
+        for (name, room) in [("a", &a), ("b", &b), ("c", &c)] {
+            attach(&daemon, name, room, &["--expose", "0:80"]);
+        }
+        a.end();
+        eventually("a is gone", || vms(&daemon) == ["b.eth0", "c.eth0"] && leased(&daemon) == 2);
+        // Somebody deletes the link: nobody can send from the address any more.
+        b.run("ip link delete eth0");
+        eventually("b is gone", || vms(&daemon) == ["c.eth0"] && leased(&daemon) == 1);
+        daemon.crash();
+        c.end();
+        eventually("no link of theirs", || run("ip -o link show type veth").is_empty());
+        daemon.start_again();
+        assert_eq!((vms(&daemon), leased(&daemon)), (Vec::new(), 0));
+        let elements = json("nft -j list set ip volnet allowed");
+        assert!(elements.to_string().find("192.168.127.").is_none(), "{elements}");
+        assert!(daemon.log().contains("its link is gone, or its network namespace"));
+    });
+}
+
+#[test]
+fn a_daemon_that_comes_back_has_its_attachments_and_puts_their_links_right() {
+    in_namespace(|| {
+        let mut daemon = Daemon::start(&[]);
+        let room = Room::new();
+        let vm = attach(&daemon, "a", &room, &[]);
+        let tap = vm["tap"].as_str().unwrap().to_string();
+        daemon.crash();
+        run(&format!("ip link set {tap} down nomaster"));
+        daemon.start_again();
+        assert_eq!(vms(&daemon), ["a.eth0"]);
+        assert!(reaches(&room, "192.168.127.1"));
+        for damage in ["down", "nomaster", "mtu 1400"] {
+            run(&format!("ip link set {tap} {damage}"));
+            eventually("it is as before", || reaches(&room, "192.168.127.1"));
+        }
+        // A veth with our mark that no record has is left of an attach that was cut short.
+        run("ip link add cut type veth peer name other");
+        // The kernel tells of links that are up.
+        run("ip link set cut up alias volnet:nobody.eth0");
+        eventually("it is removed", || !common::link_exists("other"));
+        // So is one that has no mark yet, and is in our group.
+        run("ip link add cut group 1987013376 type veth peer name other");
+        eventually("it is removed", || !common::link_exists("other"));
+    });
+}
+
+#[test]
+fn a_namespace_is_held_to_its_addresses() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let (a, b) = (Room::new(), Room::new());
+        let vm = attach(&daemon, "a", &a, &[]);
+        let other = attach(&daemon, "b", &b, &[]);
+        let (ip, mac) = (vm["ip"].as_str().unwrap(), vm["mac"].as_str().unwrap());
+        let address = |mac: &str, ip: &str| {
+            a.run("ip address flush dev eth0");
+            a.run(&format!("ip link set eth0 address {mac}"));
+            a.run(&format!("ip address add {ip}/24 dev eth0"));
+        };
+        assert!(reaches(&a, "192.168.127.1"));
+        address(mac, "192.168.127.77");
+        assert!(!reaches(&a, "192.168.127.1"), "another address");
+        address(mac, other["ip"].as_str().unwrap());
+        assert!(!reaches(&a, "192.168.127.1"), "the address of b");
+        address("02:00:00:00:00:07", ip);
+        assert!(!reaches(&a, "192.168.127.1"), "another Ethernet address");
+        address(mac, ip);
+        assert!(reaches(&a, "192.168.127.1"));
+        // Renamed and down, it is still what it was; deleted, it is over.
+        a.run("ip link set eth0 down");
+        a.run("ip link set eth0 name mine up");
+        assert!(reaches(&a, "192.168.127.1"));
+        assert_eq!(vms(&daemon).len(), 2);
+    });
+}
+
+#[test]
+fn both_families_where_the_network_has_them() {
+    in_namespace(|| {
+        let daemon = Daemon::configured(&json!({"networks": [
+            {"name": "default", "bridge": "vbr0", "subnet": "192.168.127.0/24",
+             "ipv6": {"prefix": "fd00:7::/64"}}
+        ]}));
+        let (a, b) = (Room::new(), Room::new());
+        attach(&daemon, "a", &a, &[]);
+        let other = attach(&daemon, "b", &b, &[]);
+        let gateways = a.json("ip -6 -j route show default");
+        assert_eq!(gateways[0]["gateway"], "fd00:7::1", "{gateways}");
+        assert!(reaches(&a, "fd00:7::1"));
+        assert!(reaches(&a, other["ip6"].as_str().expect("an address")));
+        assert!(reaches(&a, "192.168.127.1"));
+    });
+}
+
+/// A call of Attach with these descriptors, and its answer.
+fn attach_by(daemon: &Daemon, descriptors: &[RawFd], door: usize) -> Value {
+    let mut stream = UnixStream::connect(daemon.socket()).expect("the daemon listens");
+    let mut receive = |call: Value, descriptors: &[RawFd]| {
+        let message = format!("{call}\n");
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let rights = if descriptors.is_empty() { &[][..] } else { &rights };
+        let (bytes, flags) = ([IoSlice::new(message.as_bytes())], MsgFlags::empty());
+        sendmsg::<()>(stream.as_raw_fd(), &bytes, rights, flags, None).expect("it is sent");
+        let mut reply = Vec::new();
+        let mut byte = [0];
+        while stream.read(&mut byte).is_ok_and(|length| length == 1) && byte != *b"\n" {
+            reply.push(byte[0]);
+        }
+        serde_json::from_slice::<Value>(&reply).expect("JSON")
+    };
+    receive(json!({"method": "org.varlink.service.GetInfo"}), &[]);
+    let attachment = json!({"cni": "x", "container": "c", "ifname": "eth0", "netns": "/run/c"});
+    let parameters = json!({"attachment": attachment, "door": door});
+    receive(json!({"method": "io.volnet.Attach", "parameters": parameters}), descriptors)
+}
+
+#[test]
+fn a_door_is_a_socket_of_rtnetlink_in_a_namespace_of_others() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let room = Room::new();
+        // The first one opens what is kept for all.
+        attach(&daemon, "first", &room, &[]);
+        assert!(done(&daemon, &["detach", "first", "--netns", &room.netns()]));
+        let before = descriptors_of(&daemon);
+        let wrong: [(&str, OwnedFd); 5] = [
+            ("a file", File::open("/dev/null").unwrap().into()),
+            ("a namespace", File::open(room.netns()).unwrap().into()),
+            ("a socket of UDP", room.opened(|| UdpSocket::bind("0.0.0.0:0").unwrap()).into()),
+            ("netfilter", open(NetlinkFamily::Netfilter, &room)),
+            ("our own", volnet::network::linux::socket::open(NetlinkFamily::Route).unwrap()),
+        ];
+        for (what, door) in &wrong {
+            let refused = attach_by(&daemon, &[door.as_raw_fd()], 0);
+            assert_eq!(refused["error"], "io.volnet.InvalidConfig", "{what}: {refused}");
+            assert_eq!(refused["parameters"]["field"], "door", "{what}: {refused}");
+        }
+        let good = open(NetlinkFamily::Route, &room);
+        for (descriptors, place) in [(&[][..], 0), (&[good.as_raw_fd()], 1)] {
+            let refused = attach_by(&daemon, descriptors, place);
+            assert_eq!(refused["error"], "org.varlink.service.InvalidParameter", "{refused}");
+        }
+        assert_eq!(vms(&daemon), [""; 0]);
+        let null = wrong[0].1.as_raw_fd();
+        let attached = attach_by(&daemon, &[null, null, good.as_raw_fd()], 2);
+        assert_eq!(attached["parameters"]["bridge"], "vbr0", "{attached}");
+        assert_eq!(room.json("ip -j link show dev eth0")[0]["operstate"], "UP");
+        // No descriptor stays, so the namespace can end.
+        drop((good, wrong));
+        eventually("descriptors are closed", || descriptors_of(&daemon) <= before);
+        room.end();
+        eventually("it is over", || vms(&daemon).is_empty());
+        // The link that has the name in the namespace stays as it is.
+        let room = Room::new();
+        room.run("ip link add eth0 type bridge");
+        let refused = attach_by(&daemon, &[open(NetlinkFamily::Route, &room).as_raw_fd()], 0);
+        assert_eq!(refused["error"], "io.volnet.KernelRefused", "{refused}");
+        assert!(refused["parameters"]["message"].as_str().unwrap().contains("eth0 already"));
+        assert_eq!((vms(&daemon), leased(&daemon)), (Vec::new(), 0));
+        assert!(run("ip -o link show type veth").is_empty());
+    });
+}
+
+fn open(family: NetlinkFamily, room: &Room) -> OwnedFd {
+    room.opened(|| volnet::network::linux::socket::open(family).expect("a socket"))
+}
+
+fn descriptors_of(daemon: &Daemon) -> usize {
+    let folder = format!("/proc/{}/fd", daemon.pid());
+    std::fs::read_dir(Path::new(&folder)).expect("it runs").count()
+}
+
+#[test]
+fn who_is_not_root_attaches_nothing() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let room = Room::new();
+        run(&format!("chmod 777 {}", daemon.socket().display()));
+        run(&format!("chmod 755 {}", daemon.folder.display()));
+        let call = r#"
+import array, json, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+f = s.makefile("r")
+s.sendall(b'{"method":"org.varlink.service.GetInfo"}\n')
+f.readline()
+door = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+call = {"method": "io.volnet.Attach", "parameters": {"door": 0, "attachment":
+    {"cni": "x", "container": "c", "ifname": "eth0", "netns": "/run/c"}}}
+message = (json.dumps(call) + "\n").encode()
+rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [door.fileno()]))]
+try:
+    s.sendmsg([message], rights)
+except PermissionError:
+    print("refused")
+else:
+    print(f.readline())
+"#;
+        let output = Command::new("nsenter")
+            .arg(format!("--net={}", room.netns()))
+            .args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+            .args(["/usr/bin/python3", "-c", call])
+            .arg(daemon.socket())
+            .output()
+            .expect("nsenter runs");
+        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        // The kernel refuses to pass it on, or it is closed while the message is read.
+        let is_refused = answer.trim() == "refused"
+            || answer.contains("PermissionDenied")
+            || answer.contains("InvalidParameter");
+        assert!(is_refused, "{answer} {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(vms(&daemon), [""; 0]);
+    });
+}
+
+#[test]
+fn fifty_come_at_once_and_go_at_once() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let rooms: Vec<Room> = (0..50).map(|_| Room::new()).collect();
+        let attaching: Vec<Child> = rooms
+            .iter()
+            .enumerate()
+            .map(|(number, room)| {
+                let name = format!("pod{number}");
+                client(&daemon, &["attach", &name, "--netns", &room.netns()])
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .expect("volnet runs")
+            })
+            .collect();
+        for mut child in attaching {
+            assert!(child.wait().expect("it is ours").success());
+        }
+        assert_eq!((vms(&daemon).len(), leased(&daemon)), (50, 50));
+        assert!(rooms.iter().all(|room| room.can("ping -c 1 -W 5 -q 192.168.127.1")));
+        rooms.into_iter().for_each(Room::end);
+        eventually("all are over", || vms(&daemon).is_empty() && leased(&daemon) == 0);
+        eventually("no link of theirs", || run("ip -o link show type veth").is_empty());
+    });
+}
