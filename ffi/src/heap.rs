@@ -3,7 +3,7 @@
 //! A request makes some thousand allocations that live for microseconds. musl takes a lock for each
 //! and for its end, and gives a page back to the system as soon as nothing is left on it, so that
 //! the next request has the kernel map and clear it again. So the thread that serves ([`keep`])
-//! keeps what it frees, up to [`KEPT_MAX`] bytes, and allocates from that first. [`trim`] gives all
+//! keeps what it frees, up to `KEPT_MAX` bytes, and allocates from that first. [`trim`] gives all
 //! of it back. Other threads keep nothing, and nothing is lost when they end.
 //!
 //! Blocks have the sizes of the slots of musl, so one that is rounded up takes no more memory, and
