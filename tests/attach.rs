@@ -98,6 +98,23 @@ fn a_namespace_is_on_the_network_like_a_guest() {
         let verified = daemon.call("Verify", id.clone());
         assert_eq!(verified["parameters"]["differences"], json!([]), "{verified}");
         assert_eq!(verified["parameters"]["vm"]["ip"], ip);
+        // Its namespace is looked over as a guest is.
+        let looked = || daemon.call("Doctor", json!({"name": "a.eth0"}))["parameters"].take();
+        let well = looked();
+        let found = |check: &str| {
+            let findings = well["findings"].as_array().expect("findings");
+            let finding = findings.iter().find(|finding| finding["check"] == check);
+            finding.expect(check)["level"].clone()
+        };
+        for check in ["namespace", "tap", "guest", "address"] {
+            assert_eq!(found(check), "ok", "{well}");
+        }
+        a.run("ip link set eth0 down");
+        let first = &looked()["findings"][0];
+        assert_eq!(first["level"], "error", "{first}");
+        run(first["hint"].as_str().expect("a command"));
+        a.run("ip route add default via 192.168.127.1");
+        assert_eq!(looked()["findings"][0]["level"], "ok");
         // What needs a hypervisor is refused.
         for (method, parameters) in [
             ("OpenTap", json!({"name": "a.eth0"})),

@@ -474,8 +474,8 @@ pub(super) const VERBS: [Verb; 35] = [
     },
     Verb {
         flags: &[&NAMESPACE],
-        text: "Take the place of a network namespace away. That there is none is no error. With \
-               --netns its link is renamed at once, so the next one can have its name.",
+        text: "Take the place of a network namespace away. If there is none, that is no error. \
+               With --netns its link is renamed at once, so the next one can have its name.",
         ..verb("detach", "NAME", "take the place of a network namespace away")
     },
     Verb {
@@ -522,10 +522,10 @@ pub(super) const VERBS: [Verb; 35] = [
     Verb {
         flags: &[&TOP],
         json: None,
-        text: "Show what VMs receive and send a second, which packets were denied or over a limit, \
-               and the processor time and memory of their hypervisors. The first letter of a \
-               column's word sorts by it: name, received, sent, packets, denied, limited, cpu, \
-               memory. q ends it.",
+        text: "Show what VMs receive and send a second, which packets were denied or more than \
+               they may receive, and the processor time and memory of their hypervisors. The \
+               first letter of a column's word sorts by it: name, received, sent, packets, \
+               denied, limited, cpu, memory. q ends it.",
         examples: "volnet top --once --sort sent",
         ..verb("top", "", "show what VMs receive, send and use, live")
     },

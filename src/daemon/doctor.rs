@@ -233,12 +233,17 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(parts)
     }
 
+    /// Who has the other end of its links.
     fn process_of(&self, vm: &Vm, observed: &Observed) -> Finding {
         let nics = &vm.record.nics;
         let open = |nic: &Nic| {
             let links = &mut observed.links.iter();
             links.any(|link| link.carrier && link.name == nic.tap.as_str())
         };
+        let is_held = !nics.is_empty() && nics.iter().all(open);
+        if let Some(attachment) = &vm.record.spec.attachment {
+            return vm::namespace(attachment, is_held);
+        }
         vm::process(&vm::Process {
             vm: &vm.record.name,
             status: vm.status(),
@@ -246,7 +251,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             can_start: vm.record.spec.machine.is_some(),
             waits: matches!(vm.life, Life::Waiting { .. }),
             last_error: vm.record.last_error.as_deref(),
-            is_held: !nics.is_empty() && nics.iter().all(open),
+            is_held,
         })
     }
 

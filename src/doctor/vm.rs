@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{broken, doubtful, well};
+use crate::model::attachment::Attachment;
 use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
 use crate::model::policy::{OPEN, Policy};
@@ -82,6 +83,20 @@ pub fn process(process: &Process<'_>) -> Finding {
     }
 }
 
+/// The namespace of an attachment, which has no process: the other end of its link is there and up.
+pub fn namespace(attachment: &Attachment, is_joined: bool) -> Finding {
+    let Attachment { id, netns, .. } = attachment;
+    let link = &id.ifname;
+    match is_joined {
+        true => well("namespace", format!("{link} in {netns} is up")),
+        false => broken(
+            "namespace",
+            format!("{link} in {netns} is down"),
+            format!("nsenter --net={netns} ip link set {link} up"),
+        ),
+    }
+}
+
 /// The tap of a VM: there, up, open, and a port of its bridge that forwards.
 pub fn tap(name: &str, network: &NetworkConfig, mtu: u16, seen: &Observed) -> Finding {
     const REPAIR: &str = "volnet setup";
@@ -99,7 +114,7 @@ pub fn tap(name: &str, network: &NetworkConfig, mtu: u16, seen: &Observed) -> Fi
     }
     if !link.carrier {
         let message = format!("{name} has no carrier: no process has it open");
-        return broken("tap", message, "see the line about the process");
+        return broken("tap", message, "see the first line");
     }
     if link.mtu != u32::from(mtu) {
         let message = format!("{name} has an MTU of {}, not of {mtu}", link.mtu);

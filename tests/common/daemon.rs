@@ -1,7 +1,7 @@
 //! A daemon for one test: the real binary, with its files in a temporary folder.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -82,10 +82,17 @@ impl Daemon {
     /// The files of a daemon that has not been started.
     pub(crate) fn without(flags: &[&str]) -> Daemon {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = format!("volnet-test-{}-{count}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
-        std::fs::create_dir_all(&folder).expect("a folder");
+        let folder = loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let folder = format!("volnet-test-{}-{count}", std::process::id());
+            let folder = std::env::temp_dir().join(folder);
+            match std::fs::create_dir(&folder) {
+                Ok(()) => break folder,
+                // A test that was killed has left it, and had the same process id.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", folder.display()),
+            }
+        };
         std::fs::write(folder.join("config.json"), "{}").expect("a configuration");
         let flags = flags.iter().map(|flag| (*flag).to_string()).collect();
         let program = env!("CARGO_BIN_EXE_volnet").into();
