@@ -97,9 +97,11 @@ impl Dnsmasq {
         });
         let hosts = format!("{BUILD}/bench/hosts");
         fs::write(&hosts, lines.collect::<String>()).expect("a file of names");
+        // dnsmasq changes its directory before it reads the file.
+        let hosts = fs::canonicalize(hosts).expect("the file");
         let flags = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"];
         let mut command = Command::new("dnsmasq");
-        command.args(flags).arg(format!("--addn-hosts={hosts}")).args([
+        command.args(flags).arg(format!("--addn-hosts={}", hosts.display())).args([
             "--user=root",
             "--pid-file",
             "--bind-interfaces",
