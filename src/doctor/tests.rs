@@ -150,7 +150,7 @@ fn a_tap_has_to_be_up_on_its_bridge_open_and_forwarding() {
     fake.link_mut("vttap-web").unwrap().up = true;
     assert_eq!(said(&mut fake), wrong("ip link set vttap-web master vbr0"));
     fake.link_mut("vttap-web").unwrap().master = Some(bridge);
-    assert_eq!(said(&mut fake), wrong("see the line about the process"));
+    assert_eq!(said(&mut fake), wrong("see the first line"));
     let tap = fake.link_mut("vttap-web").unwrap();
     (tap.carrier, tap.mtu) = (true, 1400);
     assert_eq!(said(&mut fake), (Level::Warning, "ip link set vttap-web mtu 1500".into()));
