@@ -236,7 +236,13 @@ fn a_clone_may_believe_in_another_subnet() {
             pid.display()
         ));
         assert!(said.contains("bound to 172.16.0.2"), "{said}");
-        run(&format!("kill {}", std::fs::read_to_string(pid).expect("a pid").trim()));
+        // Its child writes it, maybe after the parent has ended.
+        let mut number = String::new();
+        eventually("the pid of dhclient", || {
+            number = std::fs::read_to_string(&pid).unwrap_or_default();
+            number.ends_with('\n')
+        });
+        run(&format!("kill {}", number.trim()));
         // The gateway has an Ethernet address that is the same on each host.
         let neighbour = one.space.run("ip neigh show 172.16.0.1");
         assert!(neighbour.contains("02:76:6f:6c:67:77"), "{neighbour}");
