@@ -1,25 +1,26 @@
 //! The owners of leases, taps, Ethernet addresses, bridge ports and vsock context ids.
 //!
 //! The [`Ledger`] hands these out and takes them back. It never looks at the kernel. A claim is all
-//! or nothing. [`Ledger::restore`] claims the things of a record again.
+//! or nothing. [`Ledger::restore`] claims the things of a record again. `account` is what one
+//! network hands out, and `held` what is kept for VMs that are not taken over.
 
-use std::collections::btree_map::Entry;
+mod account;
+mod held;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
+use self::account::{Account, refuse_addresses, unwanted};
+pub use self::held::Held;
 use crate::engine::cid::Cids;
-use crate::engine::ipam::{AddressPool, Why};
-use crate::engine::stranded;
+use crate::engine::ipam::Why;
 use crate::engine::uids::Uids;
 use crate::model::error::Refusal;
-use crate::model::inner::Inner;
-use crate::model::kernel_args::host_name;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
-use crate::model::net::{Dhcp, Dns, NetworkConfig};
+use crate::model::net::{Dhcp, NetworkConfig};
 use crate::model::nic::{Lease, Nic, NicName};
 use crate::model::record::Record;
 use crate::model::run_as::UIDS_DEFAULT;
@@ -30,8 +31,6 @@ use crate::model::view::NetworkView;
 /// Ports of one Linux bridge: `BR_MAX_PORTS` (net/bridge/br_private.h) less the reserved one.
 pub const BRIDGE_PORTS_MAX: usize = 1023;
 
-/// The owner of an address that no VM of its network gets.
-const RESERVED_OWNER: &str = "the reserved addresses of its network";
 /// The owner of an address that belongs to the network itself.
 pub const HOST_OWNER: &str = "the network itself";
 
@@ -47,48 +46,6 @@ pub struct Ledger {
     promised: BTreeMap<(VmName, usize), (String, Ipv4Addr)>,
 }
 
-/// Everything that is handed out on one network.
-#[derive(Clone, Debug)]
-struct Account {
-    config: NetworkConfig,
-    pool: AddressPool,
-    /// The owner of each Ethernet address; `None` is the bridge.
-    macs: BTreeMap<Mac, Option<VmName>>,
-    /// The movable addresses, each with the number of interfaces that may use it. In the pool they
-    /// are set aside.
-    movable: BTreeMap<Ipv4Addr, u32>,
-    /// The addresses that guests take for their own or their gateway's, each with the number of
-    /// interfaces that have it inside. They are leased only to those who name them.
-    inner: BTreeMap<Ipv4Addr, u32>,
-    /// The VM of each leased address.
-    owners: BTreeMap<Ipv4Addr, VmName>,
-    /// The VM of each IPv6 address, the link-local ones included.
-    owners6: BTreeMap<Ipv6Addr, VmName>,
-    /// The VMs by what else they are called than by their names, see [`Ledger::called`].
-    labels: BTreeMap<String, BTreeSet<VmName>>,
-    /// Addresses of machines that are no VMs. In the pool they are leased, to nobody.
-    taken: BTreeSet<Ipv4Addr>,
-}
-
-/// A thing of a VM that is not taken over, which nobody else gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// Its context id.
-    Cid(u32),
-    /// Its user.
-    Uid(u32),
-    /// The name of a link.
-    Tap(TapName),
-    /// An Ethernet address on a network.
-    Mac(String, Mac),
-    /// An address of a network.
-    Ip(String, Ipv4Addr),
-    /// An IPv6 address of a network.
-    Ip6(String, Ipv6Addr),
-    /// A movable address of a network.
-    Movable(String, Ipv4Addr),
-}
-
 /// Why a lease or address cannot be claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conflict {
@@ -98,24 +55,6 @@ pub enum Conflict {
     Mac(Mac),
     /// The request breaks a rule of its own.
     Refused(Refusal),
-}
-
-/// Why an address cannot be movable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Immovable {
-    /// It is the guests' gateway.
-    Gateway,
-    /// The pool cannot set it aside.
-    Address(Why),
-}
-
-impl fmt::Display for Immovable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Immovable::Gateway => f.write_str("it is the gateway"),
-            Immovable::Address(why) => why.fmt(f),
-        }
-    }
 }
 
 impl Conflict {
@@ -144,17 +83,8 @@ impl Ledger {
     /// An empty ledger for these networks. The first is the default. The error names a network that
     /// is not possible.
     pub fn new(networks: Vec<NetworkConfig>) -> Result<Ledger, String> {
-        let account = |config: NetworkConfig| {
-            let pool = AddressPool::new(config.subnet, config.host_ip)
-                .map_err(|reason| format!("network {}: {reason}", config.name))?
-                .passing_over(&config.passed_over());
-            let macs = BTreeMap::from([(config.mac, None)]);
-            let (movable, inner, taken) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-            let (owners, owners6, labels) = Default::default();
-            Ok(Account { pool, macs, movable, inner, taken, owners, owners6, labels, config })
-        };
         Ok(Ledger {
-            networks: networks.into_iter().map(account).collect::<Result<_, String>>()?,
+            networks: networks.into_iter().map(Account::new).collect::<Result<_, String>>()?,
             taps: BTreeMap::new(),
             cids: Cids::default(),
             uids: Uids::new(UIDS_DEFAULT),
@@ -372,78 +302,6 @@ impl Ledger {
         }
     }
 
-    /// Claims those things of a record that are free, so that nobody else gets them.
-    pub fn hold(&mut self, record: &Record) -> Vec<Held> {
-        let mut held = Vec::new();
-        if self.cids.take_exactly(record.cid) {
-            held.push(Held::Cid(record.cid));
-        }
-        if let Some(uid) = record.own_uid().filter(|uid| self.uids.take_exactly(*uid)) {
-            held.push(Held::Uid(uid));
-        }
-        for nic in &record.nics {
-            let Nic { tap, mac, network, .. } = nic;
-            if !self.taps.contains_key(tap) {
-                self.taps.insert(tap.clone(), record.name.clone());
-                held.push(Held::Tap(tap.clone()));
-            }
-            let Some(account) = self.account(network) else { continue };
-            if !account.macs.contains_key(mac) {
-                account.macs.insert(*mac, Some(record.name.clone()));
-                held.push(Held::Mac(network.clone(), *mac));
-            }
-            for ip in nic.addresses6() {
-                if let Entry::Vacant(free) = account.owners6.entry(ip) {
-                    free.insert(record.name.clone());
-                    held.push(Held::Ip6(network.clone(), ip));
-                }
-            }
-        }
-        for (network, ip) in stranded::movable(record) {
-            let Some(account) = self.account(network) else { continue };
-            if account.first_immovable(&[ip]).is_none() {
-                account.join(&[ip]);
-                held.push(Held::Movable(network.into(), ip));
-            }
-        }
-        for (network, ip) in stranded::addresses(record) {
-            let account = self.account(network);
-            if account.is_some_and(|account| account.pool.lease_exactly(ip).is_ok()) {
-                held.push(Held::Ip(network.into(), ip));
-            }
-        }
-        held
-    }
-
-    /// Releases what was held.
-    pub fn let_go(&mut self, held: &[Held]) {
-        for one in held {
-            match one {
-                Held::Cid(cid) => {
-                    self.cids.release(*cid);
-                }
-                Held::Uid(uid) => self.uids.release(*uid),
-                Held::Tap(tap) => drop(self.taps.remove(tap)),
-                Held::Mac(network, mac) => {
-                    self.account(network).and_then(|account| account.macs.remove(mac));
-                }
-                Held::Ip(network, ip) => {
-                    if let Some(account) = self.account(network) {
-                        account.pool.release(*ip);
-                    }
-                }
-                Held::Ip6(network, ip) => {
-                    self.account(network).and_then(|account| account.owners6.remove(ip));
-                }
-                Held::Movable(network, ip) => {
-                    if let Some(account) = self.account(network) {
-                        account.leave(&[*ip]);
-                    }
-                }
-            }
-        }
-    }
-
     fn account(&mut self, network: &str) -> Option<&mut Account> {
         self.networks.iter_mut().find(|account| account.config.name == network)
     }
@@ -523,7 +381,7 @@ impl Ledger {
 
     /// The VMs with an interface on a whole network that are called `label`, in lower case, but
     /// have another name: it differs in case, or has a dot or underscore where the label has a
-    /// hyphen ([`host_name`]). In the order of their names.
+    /// hyphen ([`crate::model::kernel_args::host_name`]). In the order of their names.
     pub fn called<'a>(
         &'a self,
         whole: &'a str,
@@ -691,270 +549,4 @@ impl Ledger {
             (None, _) => refuse("name", "no network is configured".into()),
         }
     }
-}
-
-impl Account {
-    /// Whether the network has a free port and the wanted address, or any address. In dhcp mode the
-    /// address counts, too, because the guest will ask for one.
-    fn has_room(&self, wanted: &NetworkSpec) -> bool {
-        let all = (self.leased() + self.free()) as usize;
-        let asks_us = wanted.mode == Mode::Dhcp && self.config.dhcp == Dhcp::Builtin;
-        let has_address = match wanted.ip {
-            Some(ip) => self.config.subnet.contains(ip),
-            None if asks_us => self.ports() < all,
-            None => !wanted.mode.needs_ip_allocation() || self.free() > 0,
-        };
-        let here = |ip: &Ipv4Addr| self.config.subnet.contains(*ip);
-        let is_here6 = |ip: Ipv6Addr| self.config.contains(ip.into());
-        self.ports() < BRIDGE_PORTS_MAX
-            && has_address
-            && wanted.addresses.iter().all(here)
-            && wanted.ip6.is_none_or(is_here6)
-    }
-
-    /// The first of these addresses that cannot be movable, and why.
-    fn first_immovable(&self, addresses: &[Ipv4Addr]) -> Option<(Ipv4Addr, Immovable)> {
-        addresses.iter().find_map(|&ip| {
-            let why = match self.pool.why_not(ip) {
-                _ if self.config.gateway == Some(ip) => Immovable::Gateway,
-                None => return None,
-                Some(Why::Leased) if self.movable.contains_key(&ip) => return None,
-                Some(why) => Immovable::Address(why),
-            };
-            Some((ip, why))
-        })
-    }
-
-    /// Refuses movable addresses that an interface cannot have.
-    fn check_addresses(&self, wanted: &NetworkSpec) -> Result<(), Conflict> {
-        let NetworkConfig { name, subnet, .. } = &self.config;
-        if let Some(ip) = wanted.ip.filter(|ip| wanted.addresses.contains(ip)) {
-            return Err(refuse_addresses(format!("{ip} is the VM's own address")).into());
-        }
-        match self.first_immovable(&wanted.addresses) {
-            None => Ok(()),
-            Some((ip, Immovable::Address(Why::Leased))) => Err(Conflict::Ip(ip)),
-            Some((ip, Immovable::Address(Why::Outside))) => {
-                let reason = format!("{ip} is outside of {subnet} of network {name}");
-                Err(refuse_addresses(reason).into())
-            }
-            Some((ip, Immovable::Gateway | Immovable::Address(_))) => {
-                Err(Refusal::AddressInUse { ip: ip.into(), owner: HOST_OWNER.into() }.into())
-            }
-        }
-    }
-
-    /// One more interface may use these addresses, which were checked.
-    fn join(&mut self, addresses: &[Ipv4Addr]) {
-        for ip in addresses {
-            let users = self.movable.entry(*ip).or_default();
-            if *users == 0 {
-                // It is free: that was checked.
-                let _ = self.pool.set_aside(*ip);
-            }
-            *users += 1;
-        }
-    }
-
-    /// One interface less may use them. If it was the last, they are free.
-    fn leave(&mut self, addresses: &[Ipv4Addr]) {
-        for ip in addresses {
-            let Some(users) = self.movable.get_mut(ip) else { continue };
-            *users -= 1;
-            if *users == 0 {
-                self.movable.remove(ip);
-                self.pool.release(*ip);
-            }
-        }
-    }
-
-    /// The addresses that are leased to VMs.
-    fn leased(&self) -> u32 {
-        self.pool.leased() - (self.movable.len() + self.taken.len()) as u32
-    }
-
-    /// Ports in use: one Ethernet address per port, and one for the bridge itself.
-    fn ports(&self) -> usize {
-        self.macs.len() - 1
-    }
-
-    /// Notes what a VM is called, if that is not its name.
-    fn call(&mut self, vm: &VmName) {
-        for label in other_labels(vm) {
-            self.labels.entry(label).or_default().insert(vm.clone());
-        }
-    }
-
-    fn call_no_more(&mut self, vm: &VmName) {
-        for label in other_labels(vm) {
-            if let Some(called) = self.labels.get_mut(&label) {
-                called.remove(vm);
-                if called.is_empty() {
-                    self.labels.remove(&label);
-                }
-            }
-        }
-    }
-
-    fn view(&self) -> NetworkView {
-        let NetworkConfig {
-            name, bridge, subnet, host_ip, mtu, nat, dhcp, dns, domain, ipv6, ..
-        } = self.config.clone();
-        let ports = self.ports() as u32;
-        let ports_free = (BRIDGE_PORTS_MAX as u32).saturating_sub(ports);
-        let (leased, free) = (self.leased(), self.pool.free());
-        NetworkView {
-            name,
-            bridge,
-            subnet,
-            host_ip,
-            subnet6: ipv6.map(|ipv6| ipv6.prefix),
-            host_ip6: ipv6.map(|ipv6| ipv6.host),
-            mtu,
-            nat,
-            dhcp,
-            // The engine knows them.
-            name_servers: Vec::new(),
-            domain: (dns == Dns::Builtin).then_some(domain),
-            leased,
-            free,
-            ports,
-            ports_free,
-        }
-    }
-
-    fn check_mtu(&self, wanted: &NetworkSpec) -> Result<(), Refusal> {
-        match wanted.mtu {
-            Some(mtu) if mtu > self.config.mtu => Err(Refusal::InvalidConfig {
-                field: "network.mtu".into(),
-                reason: format!("{mtu} is more than the MTU of the network, {}", self.config.mtu),
-            }),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn choose_mac(&self, name: NicName<'_>, wanted: &NetworkSpec) -> Result<Mac, Conflict> {
-        let own = || Mac::of_guest(&self.config.name, &name.to_string());
-        let mac = wanted.mac.unwrap_or_else(own);
-        if self.macs.contains_key(&mac) {
-            return Err(Conflict::Mac(mac));
-        }
-        Ok(mac)
-    }
-
-    /// The identity that the guest of an interface has inside: the wanted one, or that of its
-    /// network.
-    fn choose_inner(&self, wanted: &NetworkSpec) -> Result<Option<Inner>, Refusal> {
-        let refuse = |field: &str, reason: String| {
-            Err(Refusal::InvalidConfig { field: format!("network.{field}"), reason })
-        };
-        let Some(spec) = wanted.inner.as_deref().or(self.config.inner.as_ref()) else {
-            return Ok(None);
-        };
-        if wanted.mode != Mode::Bridged {
-            let reason = format!(
-                "network {} has an inner identity for each guest, which is for mode bridged: there \
-                 a guest that asks by DHCP is answered, too",
-                self.config.name
-            );
-            return refuse("mode", reason);
-        }
-        match spec.on(&self.config) {
-            Err((field, reason)) => refuse(field, reason),
-            Ok(inner) => match inner.addresses().iter().find(|ip| wanted.addresses.contains(ip)) {
-                Some(ip) => refuse("addresses", format!("{ip} is an inner address of the guest")),
-                None => Ok(Some(inner)),
-            },
-        }
-    }
-
-    /// One more interface has these addresses inside.
-    fn believe(&mut self, inner: Option<&Inner>) {
-        for ip in inner.into_iter().flat_map(Inner::addresses) {
-            *self.inner.entry(ip).or_default() += 1;
-        }
-    }
-
-    fn believe_no_more(&mut self, inner: Option<&Inner>) {
-        for ip in inner.into_iter().flat_map(Inner::addresses) {
-            if let Some(count) = self.inner.get_mut(&ip) {
-                *count -= 1;
-                if *count == 0 {
-                    self.inner.remove(&ip);
-                }
-            }
-        }
-    }
-
-    /// How many addresses can be leased to those who name none.
-    fn free(&self) -> u32 {
-        let inner = self.inner.keys().filter(|ip| self.pool.is_free(**ip)).count();
-        self.pool.free().saturating_sub(inner as u32)
-    }
-
-    /// The IPv6 address of an interface: the wanted one, or that of its Ethernet address.
-    fn choose_ip6(&self, mac: Mac, wanted: Option<Ipv6Addr>) -> Result<Option<Ipv6Addr>, Refusal> {
-        let refuse = |reason| Err(Refusal::InvalidConfig { field: "network.ip6".into(), reason });
-        let NetworkConfig { name, ipv6, .. } = &self.config;
-        let (ipv6, ip) = match (ipv6, wanted) {
-            (None, None) => return Ok(None),
-            (None, Some(_)) => return refuse(format!("network {name} has no IPv6")),
-            (Some(ipv6), wanted) => (ipv6, wanted.unwrap_or_else(|| ipv6.address_of(mac))),
-        };
-        let owner = match self.owners6.get(&ip) {
-            _ if !ipv6.prefix.contains(ip) => {
-                return refuse(format!("{ip} is outside of {} of network {name}", ipv6.prefix));
-            }
-            _ if ipv6.is_reserved(ip) => HOST_OWNER.into(),
-            Some(owner) => owner.to_string(),
-            None => return Ok(Some(ip)),
-        };
-        Err(Refusal::AddressInUse { ip: ip.into(), owner })
-    }
-
-    /// Notes whose the IPv6 addresses of an interface are.
-    fn own6(&mut self, vm: &VmName, nic: &Nic) {
-        self.owners6.extend(nic.addresses6().map(|ip| (ip, vm.clone())));
-    }
-
-    fn lease(&mut self, wanted: &NetworkSpec) -> Result<Ipv4Addr, Conflict> {
-        let NetworkConfig { name, subnet, .. } = &self.config;
-        let Some(ip) = wanted.ip else {
-            return self.pool.lease(&unwanted(&self.inner, &wanted.addresses)).ok_or_else(|| {
-                Refusal::NoFreeAddress { network: name.clone(), subnet: *subnet }.into()
-            });
-        };
-        if self.config.is_reserved(ip) {
-            return Err(
-                Refusal::AddressInUse { ip: ip.into(), owner: RESERVED_OWNER.into() }.into()
-            );
-        }
-        match self.pool.lease_exactly(ip) {
-            Ok(()) => Ok(ip),
-            Err(Why::Leased) => Err(Conflict::Ip(ip)),
-            Err(Why::Network | Why::Broadcast | Why::Host) => {
-                Err(Refusal::AddressInUse { ip: ip.into(), owner: HOST_OWNER.into() }.into())
-            }
-            Err(Why::Outside) => {
-                let reason = format!("{ip} is outside of {subnet} of network {name}");
-                Err(Refusal::InvalidConfig { field: "network.ip".into(), reason }.into())
-            }
-        }
-    }
-}
-
-/// The addresses that are not chosen for an interface that names these addresses.
-fn unwanted(inner: &BTreeMap<Ipv4Addr, u32>, addresses: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
-    inner.keys().chain(addresses).copied().collect()
-}
-
-/// Refuses the movable addresses of an interface.
-fn refuse_addresses(reason: String) -> Refusal {
-    Refusal::InvalidConfig { field: "network.addresses".into(), reason }
-}
-
-/// What a VM is called in lower case, other than its name.
-fn other_labels(vm: &VmName) -> BTreeSet<String> {
-    let labels = [vm.as_str().to_ascii_lowercase(), host_name(vm).to_ascii_lowercase()];
-    labels.into_iter().filter(|label| label != vm.as_str()).collect()
 }
