@@ -14,7 +14,6 @@ use std::ops::RangeInclusive;
 use self::account::{Account, refuse_addresses, unwanted};
 pub use self::held::Held;
 use crate::engine::cid::Cids;
-use crate::engine::ipam::Why;
 use crate::engine::uids::Uids;
 use crate::model::error::Refusal;
 use crate::model::mac::Mac;
@@ -204,31 +203,17 @@ impl Ledger {
             if addresses.contains(&ip) {
                 return Err(format!("it cannot use its address {ip} twice"));
             }
-            account.pool.lease_exactly(ip).map_err(|why| match why {
-                Why::Outside => {
-                    format!("its address {ip} is outside of {}", account.config.subnet)
-                }
-                Why::Network | Why::Broadcast | Why::Host => {
-                    format!("its address {ip} is reserved in its network")
-                }
-                Why::Leased => format!("its address {ip} belongs to another VM"),
-            })?;
+            account.lease_again(ip)?;
         }
         let served = account.config.dhcp == Dhcp::Builtin;
         let held = |lease: &Lease| served && account.pool.lease_exactly(lease.ip).is_ok();
         port.lease = port.lease.filter(held);
-        account.join(addresses);
-        account.believe(port.inner.as_deref());
         // It follows from the settings, which may be new.
         port.ip6 = ip6;
         let ipv6 = account.config.ipv6;
         let is_here = |ip: &Ipv6Addr| ipv6.is_some_and(|ipv6| ipv6.is_on_link(*ip));
         port.claimed.retain(|ip| is_here(ip) && !account.owners6.contains_key(ip));
-        account.own6(vm, port);
-        account.macs.insert(port.mac, Some(vm.clone()));
-        account.call(vm);
-        let addresses = port.ip.into_iter().chain(port.lease.map(|lease| lease.ip));
-        account.owners.extend(addresses.map(|ip| (ip, vm.clone())));
+        account.enter(vm, port, addresses);
         self.taps.insert(port.tap.clone(), vm.clone());
         Ok(())
     }
@@ -328,19 +313,7 @@ impl Ledger {
         for (nic, wanted) in nics.iter().zip(&spec.networks) {
             let vm = self.taps.remove(&nic.tap);
             if let Some(account) = self.account(&nic.network) {
-                account.macs.remove(&nic.mac);
-                if let Some(vm) = vm {
-                    account.call_no_more(&vm);
-                }
-                for ip in nic.ip.into_iter().chain(nic.lease.map(|lease| lease.ip)) {
-                    account.pool.release(ip);
-                    account.owners.remove(&ip);
-                }
-                for ip in nic.addresses6() {
-                    account.owners6.remove(&ip);
-                }
-                account.leave(&wanted.addresses);
-                account.believe_no_more(nic.inner.as_deref());
+                account.leave(vm.as_ref(), nic, &wanted.addresses);
             }
         }
     }
@@ -487,11 +460,6 @@ impl Ledger {
             }),
             false => None,
         };
-        account.join(&wanted.addresses);
-        account.believe(inner.as_ref());
-        account.macs.insert(mac, Some(name.vm.clone()));
-        account.call(name.vm);
-        account.owners.extend(ip.map(|ip| (ip, name.vm.clone())));
         let network = account.config.name.clone();
         let tap = TapName::choose(name, |tap| self.taps.contains_key(tap));
         self.taps.insert(tap.clone(), name.vm.clone());
@@ -512,7 +480,7 @@ impl Ledger {
                 ..Traffic::default()
             },
         };
-        self.networks[chosen].own6(name.vm, &nic);
+        self.networks[chosen].enter(name.vm, &nic, &wanted.addresses);
         Ok(Some(nic))
     }
 

@@ -123,6 +123,44 @@ impl Account {
         }
     }
 
+    /// Notes what an interface has, whose addresses are leased, and the movable ones checked.
+    pub(super) fn enter(&mut self, vm: &VmName, nic: &Nic, movable: &[Ipv4Addr]) {
+        self.join(movable);
+        self.believe(nic.inner.as_deref());
+        self.macs.insert(nic.mac, Some(vm.clone()));
+        self.call(vm);
+        self.owners.extend(leased(nic).map(|ip| (ip, vm.clone())));
+        self.own6(vm, nic);
+    }
+
+    /// Takes all that back, and releases its addresses.
+    pub(super) fn leave(&mut self, vm: Option<&VmName>, nic: &Nic, movable: &[Ipv4Addr]) {
+        self.part(movable);
+        self.believe_no_more(nic.inner.as_deref());
+        self.macs.remove(&nic.mac);
+        if let Some(vm) = vm {
+            self.call_no_more(vm);
+        }
+        for ip in leased(nic) {
+            self.pool.release(ip);
+            self.owners.remove(&ip);
+        }
+        for ip in nic.addresses6() {
+            self.owners6.remove(&ip);
+        }
+    }
+
+    /// Leases the address of a record again. The error says why it cannot be.
+    pub(super) fn lease_again(&mut self, ip: Ipv4Addr) -> Result<(), String> {
+        self.pool.lease_exactly(ip).map_err(|why| match why {
+            Why::Outside => format!("its address {ip} is outside of {}", self.config.subnet),
+            Why::Network | Why::Broadcast | Why::Host => {
+                format!("its address {ip} is reserved in its network")
+            }
+            Why::Leased => format!("its address {ip} belongs to another VM"),
+        })
+    }
+
     /// One more interface may use these addresses, which were checked.
     pub(super) fn join(&mut self, addresses: &[Ipv4Addr]) {
         for ip in addresses {
@@ -136,7 +174,7 @@ impl Account {
     }
 
     /// One interface less may use them. If it was the last, they are free.
-    pub(super) fn leave(&mut self, addresses: &[Ipv4Addr]) {
+    pub(super) fn part(&mut self, addresses: &[Ipv4Addr]) {
         for ip in addresses {
             let Some(users) = self.movable.get_mut(ip) else { continue };
             *users -= 1;
@@ -158,13 +196,13 @@ impl Account {
     }
 
     /// Notes what a VM is called, if that is not its name.
-    pub(super) fn call(&mut self, vm: &VmName) {
+    fn call(&mut self, vm: &VmName) {
         for label in other_labels(vm) {
             self.labels.entry(label).or_default().insert(vm.clone());
         }
     }
 
-    pub(super) fn call_no_more(&mut self, vm: &VmName) {
+    fn call_no_more(&mut self, vm: &VmName) {
         for label in other_labels(vm) {
             if let Some(called) = self.labels.get_mut(&label) {
                 called.remove(vm);
@@ -252,13 +290,13 @@ impl Account {
     }
 
     /// One more interface has these addresses inside.
-    pub(super) fn believe(&mut self, inner: Option<&Inner>) {
+    fn believe(&mut self, inner: Option<&Inner>) {
         for ip in inner.into_iter().flat_map(Inner::addresses) {
             *self.inner.entry(ip).or_default() += 1;
         }
     }
 
-    pub(super) fn believe_no_more(&mut self, inner: Option<&Inner>) {
+    fn believe_no_more(&mut self, inner: Option<&Inner>) {
         for ip in inner.into_iter().flat_map(Inner::addresses) {
             if let Some(count) = self.inner.get_mut(&ip) {
                 *count -= 1;
@@ -328,6 +366,11 @@ impl Account {
             }
         }
     }
+}
+
+/// The addresses of an interface that are leased from the pool.
+fn leased(nic: &Nic) -> impl Iterator<Item = Ipv4Addr> {
+    nic.ip.into_iter().chain(nic.lease.map(|lease| lease.ip))
 }
 
 /// The addresses that are not chosen for an interface that names these addresses.

@@ -96,7 +96,7 @@ impl Ledger {
                 }
                 Held::Movable(network, ip) => {
                     if let Some(account) = self.account(network) {
-                        account.leave(&[*ip]);
+                        account.part(&[*ip]);
                     }
                 }
             }
