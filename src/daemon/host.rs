@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::doubt::{Evidence, State};
 use super::shell::Shell;
-use crate::engine::decide::commands;
+use crate::engine::create::commands;
 use crate::engine::vm::Vm;
 use crate::engine::watch::Notice;
 use crate::hypervisor::process::Processes;

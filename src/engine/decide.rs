@@ -6,19 +6,17 @@
 //! caller executes one decision at a time, so no state lies between the two; or several, which make
 //! new VMs: these do not touch each other.
 //!
-//! The other inputs (exits, deadlines, recovery) make decisions of the same kind; they are in
-//! [`super::lifecycle`] and [`super::recover`].
+//! A new VM is decided on in [`super::create`]. The other inputs (exits, deadlines, recovery) make
+//! decisions of the same kind; they are in [`super::lifecycle`] and [`super::recover`].
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::ops::Bound;
 use std::rc::Rc;
 
-use crate::engine::ledger::{Conflict, Ledger};
+use crate::engine::ledger::Ledger;
 use crate::engine::lifecycle::{self, Started};
 use crate::engine::state::{Agenda, Host, Known, State};
 use crate::engine::supervise::{Life, Origin, Want};
-use crate::engine::vm::{self, Vm};
+use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::expose::{PORTS_DEFAULT, Ports};
@@ -26,12 +24,11 @@ use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
 use crate::model::policy::Policy;
-use crate::model::record::{Action, BootId, FORMAT, Order, Record};
+use crate::model::record::{Action, BootId, Order, Record};
 use crate::model::request::Ticket;
 use crate::model::request::{Change, Reply};
 use crate::model::run_as::RunAs;
-use crate::model::spec::{NetworkSpec, VmSpec};
-use crate::model::view::{EventKind, NetworkView, NicView, Status, VmView};
+use crate::model::view::{EventKind, Status};
 use crate::plan::op::Plan;
 
 /// All that volnet knows, and the decisions on it.
@@ -199,7 +196,7 @@ impl Step {
 
 impl Answer {
     /// The answer to a create, with the notes about its documents.
-    fn created(plan: Vec<String>, notes: &[String]) -> Answer {
+    pub(super) fn created(plan: Vec<String>, notes: &[String]) -> Answer {
         Answer::Created { plan, notes: notes.into() }
     }
 
@@ -300,22 +297,6 @@ impl Engine {
         }
     }
 
-    /// The VMs in the order of their names; only those after `last`, if it is given.
-    pub fn list<'a>(&'a self, last: Option<&VmName>) -> impl Iterator<Item = VmView> + use<'a> {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let vms = self.state.vms.range::<VmName, _>((from, Bound::Unbounded));
-        vms.map(|(_, vm)| self.show(vm))
-    }
-
-    /// All networks, the default one first.
-    pub fn networks(&self) -> Vec<NetworkView> {
-        let mut views = self.state.ledger.views();
-        for (view, network) in views.iter_mut().zip(self.state.ledger.networks()) {
-            view.name_servers = self.name_servers(network);
-        }
-        views
-    }
-
     /// A VM by name.
     pub fn vm(&self, name: &VmName) -> Result<&Vm, Refusal> {
         self.state.vms.get(name).ok_or_else(|| Refusal::VmNotFound { name: name.to_string() })
@@ -344,59 +325,6 @@ impl Engine {
     /// The ports of the host that are given to those who ask for any.
     pub fn expose_ports(&self) -> Ports {
         self.host.expose_ports
-    }
-
-    /// What is added to the kernel command line of a VM's guest; an attachment has none.
-    pub fn kernel_args(&self, record: &Record) -> String {
-        if record.spec.attachment.is_some() {
-            return String::new();
-        }
-        let networks = self.networks_of(record);
-        let servers = networks.first().map(|network| self.name_servers(network));
-        vm::kernel_args_of(record, &networks, &servers.unwrap_or_default())
-    }
-
-    /// Takes the name servers of the host, as far as guests can reach them.
-    pub fn resolved(&mut self, resolvers: &[Ipv4Addr]) {
-        if self.known.resolvers != resolvers {
-            self.known.resolvers = resolvers.into();
-        }
-    }
-
-    /// A VM as the interface shows it.
-    pub fn show(&self, vm: &Vm) -> VmView {
-        let record = &vm.record;
-        let nics = record.interfaces().filter_map(|(nic, spec)| self.show_nic(nic, spec)).collect();
-        let kernel_args = match vm.stranded {
-            Some(_) => String::new(),
-            None => self.kernel_args(record),
-        };
-        vm.view(nics, kernel_args.into(), &self.host.hypervisor)
-    }
-
-    fn show_nic(&self, nic: &Nic, spec: &NetworkSpec) -> Option<NicView> {
-        let network = self.network_of(nic)?;
-        let ip = nic.address();
-        let traffic = self.traffic(nic, spec, network);
-        Some(NicView {
-            mode: spec.mode,
-            network: nic.network.clone(),
-            tap: nic.tap.clone(),
-            ifindex: nic.ifindex,
-            mac: nic.mac,
-            queues: spec.queues.unwrap_or(1),
-            ip,
-            netmask: ip.map(|_| network.subnet.netmask()),
-            gateway: ip.map(|_| network.gateway()),
-            addresses: spec.addresses.clone(),
-            ip6: nic.ip6,
-            inner: nic.inner.clone(),
-            claimed: nic.claimed.clone(),
-            mtu: spec.mtu.unwrap_or(network.mtu),
-            policy: Some(traffic.policy.into()),
-            limits: Some(Box::new(traffic.limits.in_force())),
-            expose: nic.exposed.clone(),
-        })
     }
 
     /// The decision is done, and this came of it: takes the state over and gives the answers. Who
@@ -478,91 +406,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn create(
+    /// Starts a VM. If it is starting already, the caller waits for the same process.
+    pub(super) fn start(
         &mut self,
         ticket: Ticket,
         name: &VmName,
-        spec: &VmSpec,
-        start: bool,
-        dry_run: bool,
-        now: Now,
+        answer: Answer,
     ) -> Result<Step, Error> {
-        if let Some(vm) = self.state.vms.get(name) {
-            if vm.record.spec != *spec {
-                return Err(Refusal::VmExists { name: name.to_string() }.into());
-            }
-            if !start || dry_run || vm.life.pid().is_some() {
-                let vm = self.show(vm);
-                if !dry_run {
-                    self.keep(name);
-                }
-                return Ok(Step::reply(Reply::created(vm, Vec::new())));
-            }
-            return self.start(ticket, name, Answer::created(Vec::new(), &[]));
-        }
-        if start && spec.machine.is_none() {
-            return Err(no_machine().into());
-        }
-        // What a dry run shows is what the next create gets, so it must not move the pool on.
-        let before = dry_run.then(|| self.state.ledger.clone());
-        let (nics, cid) = self
-            .state
-            .ledger
-            .claim(name, spec)
-            .map_err(|(nic, conflict)| spec.refuse_network(nic, self.named(conflict)))?;
-        let mut record = Record {
-            format: FORMAT,
-            name: name.clone(),
-            spec: spec.clone(),
-            nics,
-            cid,
-            user: None,
-            created_at: now.wall,
-            restarts: 0,
-            started_at: None,
-            kvm: None,
-            exit: None,
-            last_error: None,
-            wanted: start,
-            boot: self.host.boot,
-        };
-        let placed = self
-            .claim_user(&mut record)
-            .and_then(|()| self.place_ports(&mut record))
-            .and_then(|()| self.check_wishes(&record));
-        if let Err(refusal) = placed {
-            match before {
-                Some(before) => self.state.ledger = before,
-                None => self.state.ledger.release(&record),
-            }
-            return Err(refusal.into());
-        }
-        let plan = self.attach_plan(&record);
-        let commands = commands(&plan);
-        if let Some(before) = before {
-            self.state.ledger = before;
-            let vm = self.show(&Vm::idle(record));
-            return Ok(Step::reply(Reply::created(vm, commands)));
-        }
-        let vm = Vm::idle(record);
-        let record = Rc::clone(&vm.record);
-        self.state.vms.insert(name.clone(), vm);
-        let events = vec![(EventKind::VmCreated, format!("VM {name} was created"))];
-        Ok(Step::Do(Box::new(Decision {
-            subject: name.clone(),
-            record,
-            intent: start.then_some(Action::Create),
-            plan,
-            act: start.then_some(Act::Spawn),
-            write: Write::Put,
-            answers: vec![(ticket, Answer::created(commands, &[]))],
-            events,
-            former: None,
-        })))
-    }
-
-    /// Starts a VM. If it is starting already, the caller waits for the same process.
-    fn start(&mut self, ticket: Ticket, name: &VmName, answer: Answer) -> Result<Step, Error> {
         let vm = self.placed_vm(name)?;
         if vm.record.spec.machine.is_none() {
             return Err(no_machine().into());
@@ -620,39 +470,9 @@ impl Engine {
             ..Decision::of(vm, None, Write::Put, former)
         }))
     }
-
-    /// Adds the owner's name to a conflict. The ledger knows only that something is taken, so the
-    /// search is made when it is needed, not prepared for at every create.
-    fn named(&self, conflict: Conflict) -> Refusal {
-        let owner = |holds: &dyn Fn(&Record) -> bool| {
-            let vm = self.state.vms.values().find(|vm| holds(&vm.record));
-            vm.map_or(super::ledger::HOST_OWNER.to_string(), |vm| vm.record.name.to_string())
-        };
-        match conflict {
-            Conflict::Refused(refusal) => refusal,
-            Conflict::Ip(ip) => {
-                let holds = |record: &Record| {
-                    let held = |nic: &Nic| nic.ip.or(nic.lease.map(|lease| lease.ip));
-                    let mut nics = record.interfaces();
-                    nics.any(|(nic, spec)| held(nic) == Some(ip) || spec.addresses.contains(&ip))
-                };
-                Refusal::AddressInUse { ip: ip.into(), owner: owner(&holds) }
-            }
-            Conflict::Mac(mac) => {
-                let holds = |record: &Record| record.nics.iter().any(|nic| nic.mac == mac);
-                let reason = format!("{mac} belongs to {}", owner(&holds));
-                Refusal::InvalidConfig { field: "network.mac".into(), reason }
-            }
-        }
-    }
 }
 
-/// A plan as the commands that would do the same.
-pub fn commands(plan: &Plan) -> Vec<String> {
-    plan.iter().flat_map(|op| op.commands()).collect()
-}
-
-fn no_machine() -> Refusal {
+pub(super) fn no_machine() -> Refusal {
     let reason = "the VM was created without a hypervisor, so there is nothing to start".into();
     Refusal::InvalidConfig { field: "hypervisor".into(), reason }
 }
