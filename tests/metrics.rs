@@ -327,6 +327,21 @@ fn who_asks_badly_keeps_neither_scrapers_nor_clients_waiting() {
     });
 }
 
+#[test]
+fn who_stays_after_the_answer_keeps_nobody_out() {
+    in_namespace(|| {
+        let _daemon = daemon();
+        let mut staying = Vec::new();
+        // Twice as many as there may be.
+        for _ in 0..32 {
+            let mut stream = connect();
+            let answer = answer(&mut stream, &get(ACCEPT));
+            assert!(body(&answer).ends_with("# EOF\n"));
+            staying.push(stream);
+        }
+    });
+}
+
 /// The processor time of a process.
 fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");

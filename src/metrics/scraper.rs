@@ -17,8 +17,9 @@ use crate::model::error::Error;
 use crate::protocol::exposition::Format;
 use crate::protocol::http::{self, Asked, HEAD_BYTES_MAX, Status};
 
-/// Milliseconds in which a request must be whole.
-const ASK_MS: u64 = 5_000;
+/// Milliseconds in which a request must be whole, and in which the client must hang up after its
+/// answer.
+const IDLE_MS: u64 = 5_000;
 /// Milliseconds in which an answer must be read to its end.
 const ANSWER_MS: u64 = 30_000;
 /// Bytes after which a part of an answer ends.
@@ -71,7 +72,7 @@ pub enum Turn {
 impl Scraper {
     /// A connection that was accepted at `now`.
     pub fn new(stream: Socket, now: u64) -> Scraper {
-        Scraper { stream, state: State::Asks(Vec::new()), deadline: now + ASK_MS }
+        Scraper { stream, state: State::Asks(Vec::new()), deadline: now + IDLE_MS }
     }
 
     /// What is waited for.
@@ -79,9 +80,10 @@ impl Scraper {
         self.stream.as_raw_fd()
     }
 
-    /// Whether its request is not whole.
-    pub fn asks(&self) -> bool {
-        matches!(self.state, State::Asks(_))
+    /// Whether the daemon owes it nothing: its request is not whole, or its answer is sent. The one
+    /// with the earliest deadline has been silent for the longest time.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Asks(_) | State::Ends(_))
     }
 
     /// Its turn. `numbers` are asked for once, when the request is whole.
@@ -104,6 +106,7 @@ impl Scraper {
                 Ok(Turn::Over) => {
                     // The client may be gone already.
                     let _ = self.stream.shutdown(Shutdown::Write);
+                    self.deadline = now + IDLE_MS;
                     self.state = State::Ends(0);
                     Ok(Turn::Again)
                 }

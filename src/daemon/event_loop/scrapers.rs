@@ -52,14 +52,16 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         self.add(scraper.descriptor(), both, Source::Scraper(Box::new(scraper)))
     }
 
-    /// If there are as many as there may be, the one that has not said for the longest time what it
-    /// wants gives way. So connections without a request keep nobody out.
+    /// If there are as many as there may be, an idle one gives way: the one that has been silent
+    /// for the longest time. So connections that want nothing keep nobody out.
     fn make_room_for_scraper(&mut self) -> bool {
         if self.sources.scrapers().count() < SCRAPERS_MAX {
             return true;
         }
-        let silent = self.sources.scrapers().find(|(_, scraper)| scraper.asks());
-        let Some((silent, _)) = silent else { return false };
+        let idle = self.sources.scrapers().filter(|(_, scraper)| scraper.is_idle());
+        let Some((silent, _)) = idle.min_by_key(|(_, scraper)| scraper.deadline) else {
+            return false;
+        };
         self.sources.remove(silent);
         true
     }
