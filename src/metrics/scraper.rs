@@ -158,10 +158,7 @@ impl Answer {
             Asked::Refused(status) => Answer::refusal(status),
             Asked::Metrics { format, chunks } => match numbers() {
                 Ok(numbers) => Answer::of(numbers, format, chunks),
-                Err(error) => {
-                    log::warn!("metrics: {error}");
-                    Answer::refusal(Status::Unavailable)
-                }
+                Err(_) => Answer::refusal(Status::Unavailable),
             },
         }
     }

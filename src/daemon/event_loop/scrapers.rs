@@ -39,7 +39,9 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             match self.admit_scraper(stream) {
                 // Its request is there in most cases.
                 Ok(key) => self.scrape(key),
-                Err(error) => log::warn!("cannot serve metrics: {error}"),
+                Err(error) => {
+                    self.refusals.log(self.now().mono, format_args!("a scraper: {error}"))
+                }
             }
         }
         self.come_back(key);
@@ -70,8 +72,12 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     pub(super) fn scrape(&mut self, key: Key) {
         let now = self.now();
         let Some(Source::Scraper(scraper)) = self.sources.get_mut(key) else { return };
-        let shell = &mut self.shell;
-        match scraper.turn(now.mono, || shell.recent_snapshot(now)) {
+        let (shell, refusals) = (&mut self.shell, &mut self.refusals);
+        let numbers = || {
+            let numbers = shell.recent_snapshot(now);
+            numbers.inspect_err(|error| refusals.log(now.mono, format_args!("a scraper: {error}")))
+        };
+        match scraper.turn(now.mono, numbers) {
             Turn::Waits => {}
             Turn::Again => self.come_back(key),
             // Closing it also removes it from the poll.
