@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::error::Refusal;
 use crate::model::expose::Protocol;
+use crate::model::inner::InnerSpec;
 use crate::model::mac::Mac;
 use crate::model::name::{TAP_PREFIX, VM_NAME_MAX, check_link_name};
 use crate::model::net::is_guarded;
@@ -205,6 +206,65 @@ fn override_first(draft: &mut Draft, sources: &Sources) {
     draft.host_ip = host_ip.filter(|found| rank.is_none_or(|rank| found.rank >= rank));
 }
 
+/// What the file says of a network beside its bridge and its addresses. `None` has its default.
+#[derive(Default)]
+struct Wishes {
+    name: Option<String>,
+    mtu: Option<u64>,
+    nat: Option<bool>,
+    dhcp: Option<Dhcp>,
+    dns: Option<Dns>,
+    domain: Option<String>,
+    managed: Option<bool>,
+    gateway: Option<Ipv4Addr>,
+    range: Option<AddressRange>,
+    reserve: Option<Vec<AddressRange>>,
+    host_services: Option<Vec<Service>>,
+    traffic: Traffic,
+    told: Told,
+    inner: Option<InnerSpec>,
+}
+
+impl Wishes {
+    fn read(fields: &Fields) -> Result<Wishes, Refusal> {
+        Ok(Wishes {
+            name: fields.parsed("name", text::name)?,
+            mtu: fields.integer("mtu", MTU_MIN..=MTU_MAX)?,
+            nat: fields.flag("nat")?,
+            dhcp: fields.parsed("dhcp", str::parse)?,
+            dns: name_servers(fields)?,
+            domain: fields.parsed("domain", vm_domain)?,
+            managed: fields.flag("managed")?,
+            gateway: fields.parsed("gateway", address)?,
+            range: fields.parsed("range", str::parse)?,
+            reserve: fields.parsed_list("reserve", RESERVED_MAX, str::parse)?,
+            host_services: fields.parsed_list("host_services", SERVICES_MAX, service)?,
+            traffic: spec::traffic(fields)?,
+            told: told(fields)?,
+            inner: spec::inner(fields)?,
+        })
+    }
+
+    /// Checks what depends on other fields.
+    fn check(&self, place: &Place, subnet: Prefix) -> Result<(), Refusal> {
+        if self.managed == Some(false) && self.nat == Some(true) {
+            let reason = "a bridge that is not managed is not masqueraded";
+            return Err(place.field("nat").refuse(reason));
+        }
+        let inside = |address: &Ipv4Addr| subnet.contains(*address);
+        if let Some(address) = self.gateway.filter(|address| !inside(address)) {
+            let reason = format!("{address} is not in the subnet {subnet}");
+            return Err(place.field("gateway").refuse(reason));
+        }
+        let outside = |range: &AddressRange| !inside(&range.first) || !inside(&range.last);
+        if self.range.as_ref().is_some_and(outside) {
+            let reason = format!("it is not in the subnet {subnet}");
+            return Err(place.field("range").refuse(reason));
+        }
+        Ok(())
+    }
+}
+
 fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
     let bridge = match &draft.bridge {
         Some(found) => found.parsed(bridge)?,
@@ -218,102 +278,76 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         Some(found) => found.parsed(|text| host_ip(text, subnet))?,
         None => Ipv4Addr::from_bits(subnet.network().to_bits() + 1),
     };
-    let (mut name, mut mtu, mut nat, mut dhcp) = (None, None, None, None);
-    let (mut host_services, mut traffic) = (None, Traffic::default());
-    if let Some(fields) = &draft.fields {
-        name = fields.parsed("name", text::name)?;
-        mtu = fields.integer("mtu", MTU_MIN..=MTU_MAX)?;
-        nat = fields.flag("nat")?;
-        dhcp = fields.parsed("dhcp", str::parse)?;
-        traffic = spec::traffic(fields)?;
-        host_services = fields.parsed_list("host_services", SERVICES_MAX, service)?;
-    }
-    let told = draft.fields.as_ref().map(told).transpose()?.unwrap_or_default();
-    let inner = draft.fields.as_ref().map(spec::inner).transpose()?.flatten();
-    let (mut managed, mut gateway, mut range, mut reserve) = (None, None, None, None);
-    if let Some(fields) = &draft.fields {
-        managed = fields.flag("managed")?;
-        gateway = fields.parsed("gateway", address)?;
-        range = fields.parsed("range", str::parse)?;
-        reserve = fields.parsed_list("reserve", RESERVED_MAX, str::parse)?;
-        if managed == Some(false) && nat == Some(true) {
-            let reason = "a bridge that is not managed is not masqueraded";
-            return Err(fields.place.field("nat").refuse(reason));
-        }
-        let inside = |address: &Ipv4Addr| subnet.contains(*address);
-        if let Some(address) = gateway.filter(|address| !inside(address)) {
-            let reason = format!("{address} is not in the subnet {subnet}");
-            return Err(fields.place.field("gateway").refuse(reason));
-        }
-        let outside = |range: &AddressRange| !inside(&range.first) || !inside(&range.last);
-        if range.as_ref().is_some_and(outside) {
-            let reason = format!("it is not in the subnet {subnet}");
-            return Err(fields.place.field("range").refuse(reason));
-        }
-    }
-    let managed = managed.unwrap_or(true);
-    let nat = nat.unwrap_or(managed);
-    // A network without NAT has an uplink, with a DHCP server behind it.
-    let dhcp = dhcp.unwrap_or(if nat { Dhcp::Builtin } else { Dhcp::External });
-    let name = name.unwrap_or_else(|| NAME_DEFAULT.into());
-    let host_services = host_services.unwrap_or_else(|| services(dhcp));
-    let (dns, domain) = match &draft.fields {
-        Some(fields) => (name_servers(fields)?, fields.parsed("domain", vm_domain)?),
-        None => (None, None),
+    let wishes = match &draft.fields {
+        Some(fields) => Wishes::read(fields)?,
+        None => Wishes::default(),
     };
+    if let Some(fields) = &draft.fields {
+        wishes.check(&fields.place, subnet)?;
+    }
+    let managed = wishes.managed.unwrap_or(true);
+    let nat = wishes.nat.unwrap_or(managed);
+    // A network without NAT has an uplink, with a DHCP server behind it.
+    let dhcp = wishes.dhcp.unwrap_or(if nat { Dhcp::Builtin } else { Dhcp::External });
+    let name = wishes.name.unwrap_or_else(|| NAME_DEFAULT.into());
+    let host_services = wishes.host_services.unwrap_or_else(|| services(dhcp));
     // Somebody's name server may run on the host itself.
     let served = host_services.iter().any(|it| matches!(it, Service::Port(_, NAME_SERVER)));
     let by_us = dhcp == Dhcp::Builtin && managed && !served;
-    let mtu = mtu.map_or(MTU_DEFAULT, |mtu| mtu as u16);
-    let ipv6 = match &draft.fields {
-        Some(fields) => ipv6(fields, machine, &name)?,
-        None => None,
-    };
-    if let (Some(_), Some(fields)) = (ipv6, &draft.fields) {
-        let is_written = fields.value("ipv6").is_some_and(|(_, value)| value.is_object());
-        let reason = match (managed, mtu) {
-            _ if is_written && bridges(draft)? > 1 => {
-                Some("each bridge needs a prefix of its own: write true".to_string())
-            }
-            (false, _) => Some("a bridge that is not managed has no IPv6 from volnet".into()),
-            (true, ..IPV6_MTU_MIN) => {
-                Some(format!("IPv6 needs an MTU of {IPV6_MTU_MIN} or more (RFC 8200), not {mtu}"))
-            }
-            (true, _) => None,
-        };
-        if let Some(reason) = reason {
-            return Err(fields.place.field("ipv6").refuse(reason));
-        }
-    }
-    let network = NetworkConfig {
+    let mut network = NetworkConfig {
         whole: name.clone(),
         name,
         mac: Mac::of_bridge(machine, &bridge),
         bridge,
         subnet,
         host_ip,
-        mtu,
+        mtu: wishes.mtu.map_or(MTU_DEFAULT, |mtu| mtu as u16),
         nat,
         dhcp,
-        dns: dns.unwrap_or(if by_us { Dns::Builtin } else { Dns::Off }),
-        domain: domain.unwrap_or_else(|| VM_DOMAIN_DEFAULT.into()),
-        ipv6,
-        traffic,
+        dns: wishes.dns.unwrap_or(if by_us { Dns::Builtin } else { Dns::Off }),
+        domain: wishes.domain.unwrap_or_else(|| VM_DOMAIN_DEFAULT.into()),
+        ipv6: None,
+        traffic: wishes.traffic,
         managed,
-        gateway,
-        range,
-        reserve: reserve.unwrap_or_default(),
-        told,
-        inner,
+        gateway: wishes.gateway,
+        range: wishes.range,
+        reserve: wishes.reserve.unwrap_or_default(),
+        told: wishes.told,
+        inner: wishes.inner,
         host_services,
     };
-    if let (Some(inner), Some(fields)) = (inner, &draft.fields) {
-        inner.on(&network).map_err(|(field, reason)| {
-            let place = fields.place.clone();
-            field.split('.').fold(place, |place, part| place.field(part)).refuse(reason)
-        })?;
+    if let Some(fields) = &draft.fields {
+        network.ipv6 = ipv6(fields, machine, &network.name)?;
+        check_ipv6(&network, fields, bridges(draft)?)?;
+        check_inner(&network, &fields.place)?;
     }
     Ok(network)
+}
+
+/// Refuses IPv6 where it cannot be.
+fn check_ipv6(network: &NetworkConfig, fields: &Fields, bridges: u32) -> Result<(), Refusal> {
+    let is_written = fields.value("ipv6").is_some_and(|(_, value)| value.is_object());
+    let reason = match network.mtu {
+        _ if network.ipv6.is_none() => return Ok(()),
+        _ if is_written && bridges > 1 => {
+            "each bridge needs a prefix of its own: write true".to_string()
+        }
+        _ if !network.managed => "a bridge that is not managed has no IPv6 from volnet".into(),
+        mtu @ ..IPV6_MTU_MIN => {
+            format!("IPv6 needs an MTU of {IPV6_MTU_MIN} or more (RFC 8200), not {mtu}")
+        }
+        _ => return Ok(()),
+    };
+    Err(fields.place.field("ipv6").refuse(reason))
+}
+
+/// Refuses an inner identity that is not possible on the network.
+fn check_inner(network: &NetworkConfig, place: &Place) -> Result<(), Refusal> {
+    let Some(inner) = &network.inner else { return Ok(()) };
+    inner.on(network).map(drop).map_err(|(field, reason)| {
+        let place = place.clone();
+        field.split('.').fold(place, |place, part| place.field(part)).refuse(reason)
+    })
 }
 
 /// The IPv6 side of a network: off, a prefix of its own behind NAT, or the prefix that is written.
