@@ -21,7 +21,7 @@ use super::command::{
     VmVerb, Vms,
 };
 use super::completion;
-use super::verbs::{self, Flag, Kind, LIMITS, SORTS, Settings, Verb};
+use super::verbs::{self, Flag, Kind, LIMITS, SORTS, Settings, Sort, Verb};
 
 /// How the daemon starts a hypervisor; no verb of people.
 const EXEC_AS: &str = "exec-as";
@@ -265,10 +265,9 @@ fn top(mut given: Given) -> Result<Command, Stop> {
             }
         },
     };
-    let sort = given.last("sort").unwrap_or_else(|| "received".into());
-    if !SORTS.contains(&sort.as_str()) {
-        return Err(wrong(format!("{sort:?} is none of {}", SORTS.join(", "))));
-    }
+    let word = given.last("sort").unwrap_or_else(|| "received".into());
+    let sort = Sort::of(&word)
+        .ok_or_else(|| wrong(format!("{word:?} is none of {}", SORTS.join(", "))))?;
     given.none().map(|()| Command::Top { once, interval_s, sort })
 }
 

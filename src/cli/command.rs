@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::verbs::Sort;
 use crate::config::Flags;
 
 /// A command line, understood.
@@ -49,9 +50,9 @@ pub(super) enum Command {
     Get { name: String },
     /// Show all VMs; with `watch`, again whenever something happens.
     List { watch: bool },
-    /// Show what VMs do, as long as the user likes or once; sorted by this word, and anew after so
-    /// many seconds.
-    Top { once: bool, interval_s: u64, sort: String },
+    /// Show what VMs do, as long as the user likes or once; sorted so, and anew after so many
+    /// seconds.
+    Top { once: bool, interval_s: u64, sort: Sort },
     /// Show the networks.
     Networks,
     /// Show the network arguments for a hypervisor.

@@ -136,10 +136,7 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         #[cfg(target_os = "linux")]
         Command::List { watch: true } => top::list(&mut session),
         #[cfg(target_os = "linux")]
-        Command::Top { once, interval_s, sort } => {
-            let sort = rates::Sort::of(&sort).unwrap_or(rates::Sort::Name);
-            top::top(&mut session, once, interval_s, sort)
-        }
+        Command::Top { once, interval_s, sort } => top::top(&mut session, once, interval_s, sort),
         #[cfg(not(target_os = "linux"))]
         Command::List { watch: true } | Command::Top { .. } => {
             Err(Trouble::Input("a table that changes needs Linux".into()))

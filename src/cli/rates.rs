@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::verbs::SORTS;
+use super::verbs::{SORTS, Sort};
 use crate::model::name::VmName;
 use crate::model::view::UsageView;
 
@@ -26,61 +26,30 @@ pub(super) struct Row {
     rates: [Option<f64>; COLUMNS.len()],
 }
 
-/// A column of numbers.
-struct Column {
-    heading: &'static str,
-    /// The key that sorts by it, in a word and as a key of the keyboard.
-    sort: &'static str,
-    key: u8,
-    width: usize,
-}
+/// A column of numbers: its heading and its width.
+type Column = (&'static str, usize);
 
-const fn column(heading: &'static str, sort: &'static str, width: usize) -> Column {
-    Column { heading, sort, key: sort.as_bytes()[0], width }
-}
-
-/// The columns behind name, status and address.
-const COLUMNS: [Column; 7] = [
-    column("RX/s", "received", 6),
-    column("TX/s", "sent", 6),
-    column("PKT/s", "packets", 6),
-    column("DENY/s", "denied", 6),
-    column("LIM/s", "limited", 5),
-    column("CPU%", "cpu", 5),
-    column("MEM", "memory", 5),
+/// The columns behind name, status and address, in the order of [`SORTS`] behind the name.
+const COLUMNS: [Column; SORTS.len() - 1] = [
+    ("RX/s", 6),
+    ("TX/s", 6),
+    ("PKT/s", 6),
+    ("DENY/s", 6),
+    ("LIM/s", 5),
+    (PROCESSOR, 5),
+    ("MEM", 5),
 ];
+/// The heading of the column whose numbers have a place behind the point.
+const PROCESSOR: &str = "CPU%";
 const STATUS: usize = 8;
 const ADDRESS: usize = 15;
 /// Columns of a name on the narrowest terminal.
 const NAME_MIN: usize = 8;
 
-/// By which column rows are sorted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sort {
-    Name,
-    /// The largest first.
-    Column(usize),
-}
-
 impl Sort {
-    /// By its word.
-    pub(super) fn of(word: &str) -> Option<Sort> {
-        let at = COLUMNS.iter().position(|column| column.sort == word);
-        (word == "name").then_some(Sort::Name).or(at.map(Sort::Column))
-    }
-
     /// By its key.
     pub(super) fn of_key(key: u8) -> Option<Sort> {
-        let at = COLUMNS.iter().position(|column| column.key == key);
-        (key == b'n').then_some(Sort::Name).or(at.map(Sort::Column))
-    }
-
-    /// Its word.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Sort::Name => "name",
-            Sort::Column(at) => COLUMNS[at].sort,
-        }
+        SORTS.iter().position(|sort| sort.as_bytes()[0] == key).map(Sort)
     }
 }
 
@@ -133,11 +102,11 @@ impl Sample {
     }
 }
 
-/// Sorts rows. VMs that are equal are in the order of their names.
+/// Sorts rows: the largest first, and VMs that are equal in the order of their names.
 pub(super) fn sort(rows: &mut [Row], by: Sort) {
-    match by {
-        Sort::Name => rows.sort_by(|a, b| a.name.cmp(&b.name)),
-        Sort::Column(at) => {
+    match by.0.checked_sub(1) {
+        None => rows.sort_by(|a, b| a.name.cmp(&b.name)),
+        Some(at) => {
             let rank = |row: &Row| row.rates[at].map_or(0, |rate| (rate * 100.0) as u64 + 1);
             rows.sort_by(|a, b| (Reverse(rank(a)), &a.name).cmp(&(Reverse(rank(b)), &b.name)));
         }
@@ -146,19 +115,19 @@ pub(super) fn sort(rows: &mut [Row], by: Sort) {
 
 /// The table, its heading first, no line longer than `width`.
 pub(super) fn table<'a>(rows: impl IntoIterator<Item = &'a Row>, width: usize) -> Vec<String> {
-    let numbers: usize = COLUMNS.iter().map(|column| column.width + 1).sum();
+    let numbers: usize = COLUMNS.iter().map(|(_, width)| width + 1).sum();
     let name = width.saturating_sub(STATUS + ADDRESS + 2 + numbers).max(NAME_MIN);
-    let heading = COLUMNS.iter().map(|column| format!(" {:>1$}", column.heading, column.width));
+    let heading = COLUMNS.iter().map(|(heading, width)| format!(" {heading:>width$}"));
     let mut lines =
         vec![line("NAME", "STATUS", "ADDRESS", heading.collect::<String>(), name, width)];
     lines.extend(rows.into_iter().map(|row| {
-        let cells = COLUMNS.iter().zip(row.rates).map(|(column, rate)| {
+        let cells = COLUMNS.iter().zip(row.rates).map(|((heading, width), rate)| {
             let text = match rate {
                 None => "-".into(),
-                Some(percent) if column.sort == "cpu" => format!("{percent:.1}"),
+                Some(percent) if *heading == PROCESSOR => format!("{percent:.1}"),
                 Some(rate) => short(rate),
             };
-            format!(" {text:>0$}", column.width)
+            format!(" {text:>width$}")
         });
         line(row.name.as_str(), &row.status, &row.ip, cells.collect::<String>(), name, width)
     }));
@@ -200,7 +169,7 @@ pub(super) fn summary(rows: &[Row]) -> String {
 /// The keys.
 pub(super) fn keys(sort: Sort) -> String {
     let keys: Vec<String> = SORTS.iter().map(|word| format!("{}:{word}", &word[..1])).collect();
-    format!("by {}  {}  q:quit", sort.word(), keys.join(" "))
+    format!("by {}  {}  q:quit", SORTS[sort.0], keys.join(" "))
 }
 
 /// A number with at most three digits before its unit.
@@ -283,10 +252,15 @@ c         running  192.168.127.2        -      -      -      -     -     -  4.2M
         for width in [1, 10, 79, 80, 200] {
             assert!(table(&rows, width).iter().all(|line| line.chars().count() <= width));
         }
-        let keys: Vec<u8> = COLUMNS.iter().map(|column| column.key).chain([b'n']).collect();
-        let all: std::collections::BTreeSet<u8> = keys.iter().copied().collect();
-        assert_eq!(all.len(), SORTS.len());
-        assert!(SORTS.iter().all(|word| Sort::of(word).unwrap().word() == *word));
-        assert!(keys.iter().all(|key| Sort::of_key(*key).is_some()));
+    }
+
+    #[test]
+    fn each_key_sorts_by_another_column_and_none_of_them_quits() {
+        for (at, word) in SORTS.iter().enumerate() {
+            let key = word.as_bytes()[0];
+            assert_eq!((Sort::of(word), Sort::of_key(key)), (Some(Sort(at)), Some(Sort(at))));
+            assert_ne!(key, b'q');
+        }
+        assert_eq!((Sort::of("ip"), Sort::of_key(b'x')), (None, None));
     }
 }

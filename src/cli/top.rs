@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::connection::Connection;
-use super::rates::{self, Row, Sample, Sort};
+use super::rates::{self, Row, Sample};
 use super::session::Session;
 use super::terminal::{Key, Screen, Waited};
+use super::verbs::Sort;
 use super::{DONE, Trouble, show};
 use crate::protocol::client::NoReply;
 

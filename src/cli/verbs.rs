@@ -98,6 +98,17 @@ pub(super) const LIMITS: &str = "network.limits";
 pub(super) const SORTS: &[&str] =
     &["name", "received", "sent", "packets", "denied", "limited", "cpu", "memory"];
 
+/// A place in [`SORTS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sort(pub(super) usize);
+
+impl Sort {
+    /// By its word.
+    pub(super) fn of(word: &str) -> Option<Sort> {
+        SORTS.iter().position(|sort| *sort == word).map(Sort)
+    }
+}
+
 const NETWORK: Option<&str> = Some("network");
 const YES_NO: Complete = Complete::Words(&["yes", "no"]);
 const HYPERVISORS: Complete = Complete::Words(&["cloud-hypervisor", "qemu", "firecracker"]);

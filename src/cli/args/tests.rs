@@ -65,10 +65,10 @@ fn every_verb() {
         ("get web", Command::Get { name: s("web") }),
         ("list", Command::List { watch: false }),
         ("list --watch", Command::List { watch: true }),
-        ("top", Command::Top { once: false, interval_s: 1, sort: "received".into() }),
+        ("top", Command::Top { once: false, interval_s: 1, sort: Sort(1) }),
         (
             "top --once --sort cpu --interval 5",
-            Command::Top { once: true, interval_s: 5, sort: "cpu".into() },
+            Command::Top { once: true, interval_s: 5, sort: Sort(6) },
         ),
         ("networks", Command::Networks),
         ("args web", Command::Args { name: s("web"), hypervisor: None, kernel_args: false }),
