@@ -9,12 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
+use nix::poll::{PollFlags, PollTimeout};
+#[cfg(target_os = "linux")]
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde_json::Value;
 
 use crate::protocol::client::{self, ReplyMessage};
 
 use super::Trouble;
+#[cfg(target_os = "linux")]
+use super::terminal;
 
 /// The longest reply in bytes: some 100000 VMs.
 const REPLY_BYTES_MAX: usize = 64 << 20;
@@ -75,9 +79,9 @@ impl Connection {
     /// Whether a reply has come, or the beginning of one.
     #[cfg(target_os = "linux")]
     pub(super) fn has_more(&self) -> io::Result<bool> {
-        use nix::poll::PollTimeout;
-        let ready = || super::terminal::ready(&[self.descriptor()], PollTimeout::ZERO);
-        Ok(!self.buffer.is_empty() || ready()?[0])
+        let wanted = [(Some(self.descriptor()), PollFlags::POLLIN)];
+        let [ready] = terminal::ready(wanted, PollTimeout::ZERO)?;
+        Ok(!self.buffer.is_empty() || !ready.is_empty())
     }
 
     /// Calls a method and waits for its reply.

@@ -6,17 +6,17 @@
 //! rows R cols C` in the guest.
 
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFlags, PollTimeout};
 
 use crate::config::Settings;
 use crate::model::name::VmName;
 use crate::store::Paths;
 
 use super::session::file;
-use super::terminal::{Raw, endings};
+use super::terminal::{Raw, endings, ready};
 use super::{DONE, Trouble};
 
 /// The key for detaching: Ctrl-].
@@ -60,11 +60,12 @@ fn carry(mut serial: &UnixStream, ends: &UnixStream) -> io::Result<()> {
         // wait until the guest has read those before.
         let keys = (!keys_end && typed.is_empty()).then(|| stdin.as_fd());
         let writes = if typed.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
-        let [pressed, serves, ended] = ready([
+        let wanted = [
             (keys, PollFlags::POLLIN),
             (Some(serial.as_fd()), PollFlags::POLLIN | writes),
             (Some(ends.as_fd()), PollFlags::POLLIN),
-        ])?;
+        ];
+        let [pressed, serves, ended] = ready(wanted, PollTimeout::NONE)?;
         let over = serves.difference(PollFlags::POLLOUT);
         if !ended.is_empty() || (!over.is_empty() && !print(serial)?) {
             return Ok(());
@@ -90,21 +91,6 @@ fn carry(mut serial: &UnixStream, ends: &UnixStream) -> io::Result<()> {
             return Ok(());
         }
     }
-}
-
-/// Waits until one of the three is ready, and returns for what each is.
-fn ready(wanted: [(Option<BorrowedFd>, PollFlags); 3]) -> io::Result<[PollFlags; 3]> {
-    let poll_fd = |(fd, events): &(Option<_>, _)| fd.map(|fd| PollFd::new(fd, *events));
-    let mut fds: Vec<PollFd> = wanted.iter().filter_map(poll_fd).collect();
-    loop {
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) => break,
-            Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let mut events = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLIN));
-    Ok(wanted.map(|(fd, _)| fd.and_then(|_| events.next()).unwrap_or(PollFlags::empty())))
 }
 
 /// Copies from the guest to the terminal; false at the end.

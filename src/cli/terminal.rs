@@ -66,19 +66,26 @@ impl Drop for Raw {
     }
 }
 
-/// Waits until one of these is readable, at most `timeout`, and returns which are.
-pub(super) fn ready(fds: &[BorrowedFd<'_>], timeout: PollTimeout) -> io::Result<Vec<bool>> {
-    let mut fds: Vec<PollFd> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+/// Waits until one of these is ready for what is wanted of it, at most `timeout`, and returns for
+/// what each is: nothing if the time is over or a signal came.
+pub(super) fn ready<const N: usize>(
+    wanted: [(Option<BorrowedFd<'_>>, PollFlags); N],
+    timeout: PollTimeout,
+) -> io::Result<[PollFlags; N]> {
+    let poll_fd = |(fd, events): &(Option<_>, _)| fd.map(|fd| PollFd::new(fd, *events));
+    let mut fds: Vec<PollFd> = wanted.iter().filter_map(poll_fd).collect();
     match poll(&mut fds, timeout) {
-        Ok(_) => Ok(fds.iter().map(|fd| fd.any().unwrap_or(true)).collect()),
-        Err(nix::Error::EINTR) => Ok(vec![false; fds.len()]),
-        Err(error) => Err(error.into()),
+        Ok(_) => {}
+        Err(nix::Error::EINTR) => return Ok([PollFlags::empty(); N]),
+        Err(error) => return Err(error.into()),
     }
+    let mut events = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLIN));
+    Ok(wanted.map(|(fd, _)| fd.and_then(|_| events.next()).unwrap_or(PollFlags::empty())))
 }
 
 /// The whole terminal, for a picture that changes, until this is dropped.
 pub(super) struct Screen {
-    raw: Raw,
+    _raw: Raw,
     ends: UnixStream,
     resized: UnixStream,
     /// What was typed and is not taken yet.
@@ -127,7 +134,7 @@ impl Screen {
             restore();
             report(about);
         }));
-        let screen = Screen { raw, ends, resized, typed: Vec::new() };
+        let screen = Screen { _raw: raw, ends, resized, typed: Vec::new() };
         write(OPEN)?;
         Ok(Some(screen))
     }
@@ -159,18 +166,19 @@ impl Screen {
         if !self.typed.is_empty() {
             return Ok(key(&mut self.typed).map_or(Waited::Time, Waited::Key));
         }
-        let mut fds = vec![stdin.as_fd(), self.ends.as_fd(), self.resized.as_fd()];
-        fds.extend(source);
+        let fds =
+            [Some(stdin.as_fd()), Some(self.ends.as_fd()), Some(self.resized.as_fd()), source];
         let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
-        let ready = ready(&fds, timeout)?;
-        if ready[1] {
+        let ready = ready(fds.map(|fd| (fd, PollFlags::POLLIN)), timeout)?;
+        let [typed, ends, resized, source] = ready.map(|events| !events.is_empty());
+        if ends {
             return Ok(Waited::End);
         }
-        if ready[2] {
+        if resized {
             let _ = nix::unistd::read(&self.resized, &mut [0; 64]);
             return Ok(Waited::Time);
         }
-        if ready[0] {
+        if typed {
             let mut bytes = [0; 64];
             let length = nix::unistd::read(&stdin, &mut bytes)?;
             self.typed.extend(&bytes[..length]);
@@ -179,13 +187,12 @@ impl Screen {
                 _ => key(&mut self.typed).map_or(Waited::Time, Waited::Key),
             });
         }
-        Ok(if ready.get(3) == Some(&true) { Waited::Source } else { Waited::Time })
+        Ok(if source { Waited::Source } else { Waited::Time })
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        debug_assert!(self.raw.is_terminal());
         let _ = write(CLOSE);
     }
 }
