@@ -193,6 +193,32 @@ fn a_daemon_that_ends_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
+fn keys_and_signals_are_heard_also_while_the_daemon_is_late() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let id = Pid::from_raw(daemon.pid() as i32);
+        let terminal = Terminal::open(90, 16);
+        let settings = terminal.settings();
+        let end_by_key = || terminal.press(&["q"]);
+        let end_by_signal = || kill(terminal.program(), Signal::SIGTERM).expect("it runs");
+        for end in [&end_by_key as &dyn Fn(), &end_by_signal] {
+            terminal.enter(&format!("clear; {}", volnet(&daemon, "top")));
+            terminal.shows("0 VMs");
+            kill(id, Signal::SIGSTOP).expect("it runs");
+            eventually("a request that waits", || {
+                let sockets = common::run("ss --unix --no-header --numeric state established");
+                let socket = daemon.socket().display().to_string();
+                let mut ours = sockets.lines().filter(|line| line.contains(&socket));
+                ours.any(|line| line.split_whitespace().nth(1).is_some_and(|queued| queued != "0"))
+            });
+            end();
+            terminal.is_given_back(&settings);
+            kill(id, Signal::SIGCONT).expect("it runs");
+        }
+    });
+}
+
+#[test]
 fn a_thousand_vms_are_shown_a_page_at_a_time_and_printed_whole() {
     in_namespace(|| {
         let daemon = Daemon::start(&[]);

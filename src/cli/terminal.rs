@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{self, SetArg, Termios};
@@ -160,15 +161,21 @@ impl Screen {
         write(&picture)
     }
 
-    /// Waits for a key, a signal or the source, at most so many milliseconds.
-    pub(super) fn wait(&mut self, source: Option<BorrowedFd<'_>>, ms: u64) -> io::Result<Waited> {
+    /// Waits for a key, a signal or the source, at most until this time.
+    pub(super) fn wait(
+        &mut self,
+        source: Option<BorrowedFd<'_>>,
+        until: Option<Instant>,
+    ) -> io::Result<Waited> {
         let stdin = io::stdin();
         if !self.typed.is_empty() {
             return Ok(key(&mut self.typed).map_or(Waited::Time, Waited::Key));
         }
         let fds =
             [Some(stdin.as_fd()), Some(self.ends.as_fd()), Some(self.resized.as_fd()), source];
-        let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(Ok(PollTimeout::NONE), PollTimeout::try_from);
+        let timeout = timeout.unwrap_or(PollTimeout::MAX);
         let ready = ready(fds.map(|fd| (fd, PollFlags::POLLIN)), timeout)?;
         let [typed, ends, resized, source] = ready.map(|events| !events.is_empty());
         if ends {

@@ -2,13 +2,17 @@
 //!
 //! The daemon is asked once in an interval, and does nothing between: rates are computed here, from
 //! two of its replies. `list --watch` is told by the daemon when something happens.
+//!
+//! With the screen open there is one place to wait, [`Screen::wait`]: keys and signals are heard
+//! also while the daemon is late with a reply. If the daemon ends, so does the verb, as `monitor`
+//! does: the user shall see that it was gone, and a new daemon begins its counters anew.
 
 use std::fs;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::connection::Connection;
 use super::rates::{self, Row, Sample};
@@ -16,12 +20,15 @@ use super::session::Session;
 use super::terminal::{Key, Screen, Waited};
 use super::verbs::Sort;
 use super::{DONE, Trouble, show};
-use crate::protocol::client::NoReply;
+use crate::protocol::client::{NoReply, ReplyMessage};
 
 /// Ctrl-C, which is a key in raw mode.
 const INTERRUPT: u8 = 3;
-/// Milliseconds for which changes are gathered before the list is shown anew.
-const GATHER_MS: u64 = 200;
+/// How long changes are gathered before the list is shown anew.
+const GATHER: Duration = Duration::from_millis(200);
+/// The methods that are asked again and again.
+const USAGE: &str = "io.volnet.Usage";
+const LIST: &str = "io.volnet.List";
 /// Lines beside the rows: the summary, the heading and the keys.
 const FRAME: usize = 3;
 
@@ -48,9 +55,8 @@ pub(super) fn top(
         return Err(Trouble::Input("top needs a terminal; --once needs none".into()));
     };
     let mut view = View { sort, first: 0, rows: Vec::new() };
-    let ended = watch(&mut screen, &mut connection, &mut view, before, interval);
-    drop(screen);
-    ended.map(|()| DONE)
+    watch(&mut screen, &mut connection, &mut view, before, interval)?;
+    Ok(DONE)
 }
 
 /// What is shown.
@@ -70,20 +76,25 @@ fn watch(
 ) -> Result<(), Trouble> {
     // Something is shown at once, without rates.
     view.rows = before.rows(&before);
-    let mut next = Instant::now() + interval.min(Duration::from_secs(1));
+    // When to ask; `None` while there is no answer.
+    let mut next = Some(Instant::now() + interval.min(Duration::from_secs(1)));
     loop {
         let (height, width) = screen.size();
         screen.show(&view.lines(height, width)).map_err(terminal)?;
-        let left = next.saturating_duration_since(Instant::now()).as_millis() as u64;
-        match screen.wait(None, left).map_err(terminal)? {
+        let answer = next.is_none().then(|| connection.descriptor());
+        match screen.wait(answer, next).map_err(terminal)? {
             Waited::End => return Ok(()),
             Waited::Key(key) if view.pressed(key, height) => return Ok(()),
-            Waited::Key(_) | Waited::Time | Waited::Source => {}
+            Waited::Source => {
+                let now = usage(&connection.receive()?)?;
+                (view.rows, before) = (now.rows(&before), now);
+                next = Some(Instant::now() + interval);
+            }
+            Waited::Key(_) | Waited::Time => {}
         }
-        if Instant::now() >= next {
-            let now = sample(connection)?;
-            (view.rows, before) = (now.rows(&before), now);
-            next = Instant::now() + interval;
+        if next.is_some_and(|at| at <= Instant::now()) {
+            connection.send(USAGE, json!({}), false)?;
+            next = None;
         }
     }
 }
@@ -123,7 +134,10 @@ impl View {
 }
 
 fn sample(connection: &mut Connection) -> Result<Sample, Trouble> {
-    let reply = connection.call("io.volnet.Usage", json!({}))?;
+    usage(&connection.call(USAGE, json!({}))?)
+}
+
+fn usage(reply: &ReplyMessage) -> Result<Sample, Trouble> {
     let garbled = || Trouble::NoReply(NoReply::Garbled("it has no usage of VMs".into()));
     let mut sample = Sample::read(&reply.parameters).ok_or_else(garbled)?;
     sample.complete(used_by);
@@ -150,62 +164,86 @@ pub(super) fn list(session: &mut Session) -> Result<u8, Trouble> {
     // The state comes first.
     events.receive()?;
     let mut connection = session.connect()?;
+    let mut reply = connection.call(LIST, json!({}))?;
     let screen = if session.json { None } else { Screen::open().map_err(terminal)? };
-    let Some(mut screen) = screen else {
-        loop {
-            let reply = connection.call("io.volnet.List", json!({}))?;
-            session.show(&reply.parameters, |reply| {
-                show::vms(reply.get("vms").unwrap_or(&Value::Null)) + "\n"
-            })?;
-            session.out.flush()?;
-            next_event(&mut events)?;
-        }
-    };
-    let ended = watch_list(&mut screen, &mut events, &mut connection);
-    drop(screen);
-    ended.map(|()| DONE)
+    if let Some(mut screen) = screen {
+        watch_list(&mut screen, &mut events, &mut connection, table(&reply.parameters))?;
+        return Ok(DONE);
+    }
+    loop {
+        session.show(&reply.parameters, |reply| table(reply) + "\n")?;
+        session.out.flush()?;
+        events.receive()?;
+        thread::sleep(GATHER);
+        take_all(&mut events)?;
+        reply = connection.call(LIST, json!({}))?;
+    }
+}
+
+/// What a list that is watched waits for, beside keys and signals.
+enum Next {
+    /// That something happens.
+    Event,
+    /// That more may have happened, until this time.
+    More(Instant),
+    /// The list as it is now.
+    Reply,
 }
 
 fn watch_list(
     screen: &mut Screen,
     events: &mut Connection,
     connection: &mut Connection,
+    mut list: String,
 ) -> Result<(), Trouble> {
-    let mut first = 0;
-    'changed: loop {
-        let reply = connection.call("io.volnet.List", json!({}))?;
-        let text = show::vms(reply.parameters.get("vms").unwrap_or(&Value::Null));
-        let all: Vec<&str> = text.lines().collect();
-        loop {
-            let (height, width) = screen.size();
-            let room = height.saturating_sub(1);
-            first = first.min(all.len().saturating_sub(room));
-            let lines = all.iter().take(1).chain(all.iter().skip(first + 1)).take(room);
-            let mut lines: Vec<String> =
-                lines.map(|line| line.chars().take(width).collect()).collect();
-            lines.resize(room, String::new());
-            lines.push("arrows, q".chars().take(width).collect());
-            screen.show(&lines).map_err(terminal)?;
-            match screen.wait(Some(events.descriptor()), u64::MAX).map_err(terminal)? {
-                Waited::End | Waited::Key(Key::Char(b'q' | INTERRUPT)) => return Ok(()),
-                Waited::Key(Key::Up) => first = first.saturating_sub(1),
-                Waited::Key(Key::PageUp) => first = first.saturating_sub(room),
-                Waited::Key(Key::Down) => first += 1,
-                Waited::Key(Key::PageDown) => first += room,
-                Waited::Key(Key::Char(_)) | Waited::Time => {}
-                Waited::Source => {
-                    next_event(events)?;
-                    continue 'changed;
-                }
+    let (mut first, mut next) = (0, Next::Event);
+    loop {
+        let (height, width) = screen.size();
+        let room = height.saturating_sub(1);
+        screen.show(&page(&list, &mut first, room, width)).map_err(terminal)?;
+        let (source, until) = match next {
+            Next::Event => (Some(events.descriptor()), None),
+            Next::More(until) => (None, Some(until)),
+            Next::Reply => (Some(connection.descriptor()), None),
+        };
+        match (screen.wait(source, until).map_err(terminal)?, &next) {
+            (Waited::End | Waited::Key(Key::Char(b'q' | INTERRUPT)), _) => return Ok(()),
+            (Waited::Key(Key::Up), _) => first = first.saturating_sub(1),
+            (Waited::Key(Key::PageUp), _) => first = first.saturating_sub(room),
+            (Waited::Key(Key::Down), _) => first += 1,
+            (Waited::Key(Key::PageDown), _) => first += room,
+            (Waited::Source, Next::Reply) => {
+                list = table(&connection.receive()?.parameters);
+                next = Next::Event;
             }
+            (Waited::Source, _) => next = Next::More(Instant::now() + GATHER),
+            (Waited::Key(Key::Char(_)) | Waited::Time, _) => {}
+        }
+        if matches!(next, Next::More(until) if until <= Instant::now()) {
+            take_all(events)?;
+            connection.send(LIST, json!({}), false)?;
+            next = Next::Reply;
         }
     }
 }
 
-/// Waits for an event, and takes those that come soon after it.
-fn next_event(events: &mut Connection) -> Result<(), Trouble> {
-    events.receive()?;
-    thread::sleep(Duration::from_millis(GATHER_MS));
+/// The heading, so many lines of a list as there is room for, and the keys.
+fn page(list: &str, first: &mut usize, room: usize, width: usize) -> Vec<String> {
+    let all: Vec<&str> = list.lines().collect();
+    *first = (*first).min(all.len().saturating_sub(room));
+    let shown = all.iter().take(1).chain(all.iter().skip(*first + 1)).take(room);
+    let mut lines: Vec<String> = shown.map(|line| line.chars().take(width).collect()).collect();
+    lines.resize(room, String::new());
+    lines.push("arrows:scroll  q:quit".chars().take(width).collect());
+    lines
+}
+
+fn table(reply: &Map<String, Value>) -> String {
+    show::vms(reply.get("vms").unwrap_or(&Value::Null))
+}
+
+/// Takes the events that have come: one look at the list is for all of them.
+fn take_all(events: &mut Connection) -> Result<(), Trouble> {
     while events.has_more().map_err(terminal)? {
         events.receive()?;
     }
