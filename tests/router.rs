@@ -55,8 +55,11 @@ fn a_guest_finds_all_by_itself_and_is_told_what_changes() {
         let guest = Guest::of(&vm);
         let addresses = || guest.space.run("ip -6 -o addr show dev eth0 scope global");
         let router = || guest.space.run("ip -6 route show default");
+        // While the guest still looks for others with the address, it may lose it.
         eventually("an address and a router", || {
-            addresses().contains(&format!("{ip6}/64")) && router().contains("proto ra")
+            let addresses = addresses();
+            let has = addresses.contains(&format!("{ip6}/64")) && !addresses.contains("tentative");
+            has && router().contains("proto ra")
         });
         let mac: Mac = run("cat /sys/class/net/vbr0/address").trim().parse().unwrap();
         assert!(router().contains(&format!("via {}", mac.link_local())), "{}", router());
@@ -84,6 +87,7 @@ fn a_guest_finds_all_by_itself_and_is_told_what_changes() {
             former.contains("deprecated") && addresses.contains("2001:db8:9:")
         });
         assert!(router().contains("proto ra"));
+        eventually("the new one is nobody's else", || !addresses().contains("tentative"));
         configure(&mut daemon, &settings(json!(false)));
         eventually("it has no router", || router().is_empty());
         assert!(addresses().lines().all(|line| line.contains("deprecated")), "{}", addresses());

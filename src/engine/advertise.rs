@@ -5,9 +5,10 @@
 //! of three. The timer runs only while a guest runs that was told. So a host without IPv6 is not
 //! woken, and another one four times a day.
 //!
-//! When the daemon starts, all guests that run are told: the settings may be new. A guest whose
-//! network has lost its prefix since the last daemon is told that, too: its addresses there are
-//! over, and so is its router if the network has no IPv6 any more.
+//! After the daemon has seen the links of the host for the first time, it knows which guests run.
+//! It tells all of them: the settings may be new. A guest whose network has lost its prefix since
+//! the last daemon is told that, too: its addresses there are over, and so is its router if the
+//! network has no IPv6 any more.
 //!
 //! A guest that wakes from a snapshot may know its gateway by an Ethernet address of another host.
 //! So a guest with an inner identity is told of its gateway by ARP when its hypervisor opens its

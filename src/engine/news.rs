@@ -57,6 +57,10 @@ impl Engine {
         }
         let present: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
         self.known.carriers.retain(|index| present.contains(index));
+        // A guest without a process of ours is known by its carrier only, so not before this.
+        if !std::mem::replace(&mut self.known.links_seen, true) {
+            self.advertise();
+        }
     }
 
     /// Takes over whether somebody has a link of ours open.

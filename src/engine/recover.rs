@@ -70,11 +70,9 @@ impl Engine {
         if ran { self.exited(name, Exit::Lost, None, now) } else { None }
     }
 
-    /// Has guests told what they have, and starts the VMs with autostart and those that the restart
-    /// policy was about to start when the last daemon ended. The number of restarts in a row is not
-    /// known any more.
+    /// Starts the VMs with autostart and those that the restart policy was about to start when the
+    /// last daemon ended. The number of restarts in a row is not known any more.
     pub fn autostart(&mut self) {
-        self.advertise();
         for vm in self.state.vms.values().filter(|vm| vm.stranded.is_none()) {
             let (record, name) = (&vm.record, &vm.record.name);
             let exit = record.exit.unwrap_or(Exit::Lost);

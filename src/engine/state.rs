@@ -62,6 +62,8 @@ pub(super) struct Agenda {
 /// What was seen of the host. Whoever drives the engine tells it.
 #[derive(Debug, Default)]
 pub(super) struct Known {
+    /// Whether the links of the host were seen at all.
+    pub(super) links_seen: bool,
     /// Our bridges by the kernel's index.
     pub(super) bridges: BTreeMap<u32, String>,
     /// The links of ours that somebody has open: guests that run.

@@ -1,8 +1,10 @@
 //! When guests are told of their router.
 
+use super::probe::link;
 use super::*;
 use crate::engine::advertise::AGAIN_MS;
 use crate::model::net::Ipv6Network;
+use crate::plan::reconcile::LinkKind;
 
 const OWN: &str = "fd00:1:2:3::/64";
 
@@ -30,7 +32,7 @@ fn next(prefix: Option<&str>, runs: bool) -> Engine {
         true => drop(engine.adopted(&name("a"), 7, at(40_000_000))),
         false => drop(engine.lost(&name("a"), at(40_000_000))),
     }
-    engine.autostart();
+    engine.observed(&[]);
     engine
 }
 
@@ -82,4 +84,19 @@ fn a_guest_is_told_which_prefix_it_has_lost_and_that_is_written() {
     assert!(told(&mut engine, 5 + AGAIN_MS).is_empty());
     assert_eq!(engine.told_of_lost(&name("a")).unwrap().record.nics[0].ip6, None);
     assert!(told(&mut next(None, false), 5).is_empty(), "it starts anew");
+}
+
+#[test]
+fn a_guest_that_its_carrier_alone_shows_is_told_when_the_links_are_seen() {
+    let mut engine = speaking(Some("2001:db8::/64"));
+    engine.restore(record()).unwrap();
+    drop(engine.lost(&name("a"), at(40_000_000)));
+    engine.autostart();
+    assert!(told(&mut engine, 5).is_empty(), "the kernel has not told the links yet");
+    let kind = LinkKind::Tap { vnet_hdr: true, multi_queue: false, persistent: true, owner: None };
+    let tap = link(9, "vttap-a", kind, Some("volnet:a"), None);
+    engine.observed(std::slice::from_ref(&tap));
+    assert_eq!(told(&mut engine, 6), [Some(OWN.to_string()), None]);
+    engine.observed(&[tap]);
+    assert!(told(&mut engine, 7).is_empty(), "a later look tells nobody");
 }

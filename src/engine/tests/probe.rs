@@ -6,7 +6,13 @@ use crate::plan::reconcile::{Link, LinkKind};
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
-fn link(index: u32, name: &str, kind: LinkKind, alias: Option<&str>, master: Option<u32>) -> Link {
+pub(super) fn link(
+    index: u32,
+    name: &str,
+    kind: LinkKind,
+    alias: Option<&str>,
+    master: Option<u32>,
+) -> Link {
     Link {
         index,
         name: name.into(),
