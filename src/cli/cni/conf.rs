@@ -3,6 +3,8 @@
 //! The keys of the reference plugins `bridge` and `host-local` that have a meaning here are
 //! understood. What would be a lie to accept is refused, with its key.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value, json};
 
 use super::call::{Conf, Environment, find};
@@ -143,10 +145,12 @@ fn subnet(conf: &Conf, runtime: &Map<String, Value>) -> Result<Option<Value>, Cn
 
 /// The address that an engine asks for, without the length of its prefix.
 fn first_ip(ips: Option<&Value>) -> Result<Option<String>, CniError> {
-    match ips.and_then(Value::as_array).map(Vec::as_slice) {
-        None | Some([]) => Ok(None),
+    let Some(ips) = ips else { return Ok(None) };
+    match ips.as_array().map(Vec::as_slice) {
+        Some([]) => Ok(None),
         Some([Value::String(ip)]) => Ok(Some(address(ip))),
-        Some(_) => Err(unsupported("ips", ips.unwrap_or(&Value::Null))),
+        Some(_) => Err(unsupported("ips", ips)),
+        None => Err(CniError::new(DECODING, format!("ips {ips} is not a list"))),
     }
 }
 
@@ -185,33 +189,48 @@ fn ports(runtime: &Map<String, Value>) -> Result<Vec<Value>, CniError> {
         Some(Value::Array(mappings)) => mappings,
         Some(_) => return Err(CniError::new(DECODING, "portMappings is not a list")),
     };
-    let mut ports = Vec::new();
-    for mapping in mappings {
-        let wrong = || CniError::new(DECODING, format!("portMappings: {mapping} is no mapping"));
-        let fields = mapping.as_object().ok_or_else(wrong)?;
-        let number = |key| find(fields, key).and_then(Value::as_u64).unwrap_or_default();
-        let text = |key| find(fields, key).and_then(Value::as_str).unwrap_or_default();
-        let (host_port, port) = (number("hostPort"), number("containerPort"));
-        if host_port == 0 {
-            continue;
-        }
-        let protocol = match text("protocol").to_ascii_lowercase().as_str() {
-            "" => "tcp".to_string(),
-            protocol => protocol.into(),
-        };
-        let mut expose = json!({ "protocol": protocol, "port": port, "host_port": host_port });
-        match text("hostIP") {
-            "" | "0.0.0.0" | "::" => {}
-            ip if ip.starts_with("127.") || ip == "::1" => {
-                let words =
-                    format!("hostIP {ip} of portMappings: a port cannot lead from loopback");
-                return Err(CniError::new(UNSUPPORTED, words));
-            }
-            ip => expose["host_ip"] = ip.into(),
-        }
-        ports.push(expose);
+    mappings.iter().filter_map(|mapping| port(mapping).transpose()).collect()
+}
+
+/// One port, if one is wanted.
+fn port(mapping: &Value) -> Result<Option<Value>, CniError> {
+    let wrong = |what: &str| {
+        CniError::new(DECODING, format!("portMappings: {mapping}: {what} cannot be that"))
+    };
+    let fields = mapping.as_object().ok_or_else(|| wrong("a mapping"))?;
+    let number = |key| match find(fields, key).map(|value| value.as_u64().map(u16::try_from)) {
+        None => Ok(0),
+        Some(Some(Ok(number))) => Ok(number),
+        Some(_) => Err(wrong(key)),
+    };
+    let text = |key| match find(fields, key) {
+        None => Ok(""),
+        Some(value) => value.as_str().ok_or_else(|| wrong(key)),
+    };
+    let (host_port, port, ip) = (number("hostPort")?, number("containerPort")?, text("hostIP")?);
+    let protocol = match text("protocol")?.to_ascii_lowercase().as_str() {
+        "" => "tcp".to_string(),
+        protocol @ ("tcp" | "udp" | "sctp") => protocol.into(),
+        _ => return Err(wrong("protocol")),
+    };
+    if host_port == 0 {
+        return Ok(None);
     }
-    Ok(ports)
+    if port == 0 {
+        return Err(wrong("containerPort"));
+    }
+    let mut expose = json!({ "protocol": protocol, "port": port, "host_port": host_port });
+    match ip.parse::<IpAddr>() {
+        _ if ip.is_empty() => {}
+        Ok(address) if address.is_unspecified() => {}
+        Ok(address) if address.to_canonical().is_loopback() => {
+            let words = format!("hostIP {ip} of portMappings: a port cannot lead from loopback");
+            return Err(CniError::new(UNSUPPORTED, words));
+        }
+        Ok(_) => expose["host_ip"] = ip.into(),
+        Err(_) => return Err(wrong("hostIP")),
+    }
+    Ok(Some(expose))
 }
 
 fn section<'a>(

@@ -84,6 +84,28 @@ fn what_would_be_a_lie_is_refused_with_its_key() {
         let error = conf::vm(&conf(fields.clone()), &Environment::default()).expect_err("refused");
         assert_eq!(error.code, error::UNSUPPORTED, "{fields}: {error:?}");
     }
+    // What has not the form of a port, or of an address, is not passed over.
+    for runtime in [
+        json!({"portMappings": "80"}),
+        json!({"portMappings": ["80:80"]}),
+        json!({"portMappings": [{"hostPort": "80", "containerPort": 80}]}),
+        json!({"portMappings": [{"hostPort": 65_536, "containerPort": 80}]}),
+        json!({"portMappings": [{"hostPort": -1, "containerPort": 80}]}),
+        json!({"portMappings": [{"hostPort": 80, "containerPort": 80.5}]}),
+        json!({"portMappings": [{"hostPort": 80}]}),
+        json!({"portMappings": [{"hostPort": 80, "containerPort": 0}]}),
+        json!({"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": 6}]}),
+        json!({"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "icmp"}]}),
+        json!({"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": 7}]}),
+        json!({"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "web"}]}),
+        json!({"portMappings": [{"hostPort": 0, "containerPort": 80, "protocol": "icmp"}]}),
+        json!({"ips": "10.88.0.5"}),
+    ] {
+        let fields = json!({"cniVersion": "1.1.0", "name": "pods", "type": "volnet",
+            "runtimeConfig": runtime});
+        let error = conf::vm(&conf(fields.clone()), &Environment::default()).expect_err("refused");
+        assert_eq!(error.code, error::DECODING, "{fields}: {error:?}");
+    }
     let off = json!({"cniVersion": "1.1.0", "name": "pods", "type": "volnet", "bridge": "cni0",
         "hairpinMode": false, "vlan": 0, "isGateway": true, "ipMasq": true, "mtu": 0,
         "cni.dev/valid-attachments": []});
