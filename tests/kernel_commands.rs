@@ -5,6 +5,7 @@ mod common;
 
 use std::process::Command;
 
+use common::room::Room;
 use common::{in_namespace, ip_link, json, link_exists, run};
 use serde_json::{Value as Json, json};
 use volnet::model::limits::Rate;
@@ -14,7 +15,7 @@ use volnet::model::net::NetworkConfig;
 use volnet::model::nic::{Nic, NicName};
 use volnet::model::spec::NetworkSpec;
 use volnet::model::traffic::Traffic;
-use volnet::plan::op::{Handover, LinkSettings, Op};
+use volnet::plan::op::{Handover, InnerLink, LinkSettings, Op};
 use volnet::plan::reconcile::{DesiredPort, attach_plan, release_plan};
 use volnet::plan::ruleset::{
     Accept, Bytes, Chain, ChainKind, Direction, Element, Family, Field, Hook, Layer, Match,
@@ -121,6 +122,51 @@ fn links_are_made_changed_and_removed() {
         sh(&undo);
         assert!(!link_exists(tap.as_str()) && !link_exists("vbr0"));
         assert_eq!(run("sysctl -n net.ipv4.ip_forward").trim(), "0");
+    });
+}
+
+#[test]
+fn a_pair_of_links_is_made_whole_whatever_is_there_already() {
+    in_namespace(|| {
+        let rooms = [Room::new(), Room::new()];
+        // A default route that is there stays.
+        rooms[1].run("ip link add other type bridge");
+        rooms[1].run("ip link set other up");
+        rooms[1].run("ip route add default dev other");
+        for (room, kept) in rooms.iter().zip([false, true]) {
+            let inner = InnerLink {
+                netns: room.netns(),
+                name: "eth0".into(),
+                mac: Mac::of_guest("default", "c1"),
+                addresses: vec![([10, 9, 0, 2].into(), 24), ("fd00::2".parse().unwrap(), 64)],
+                gateways: vec![[10, 9, 0, 1].into(), "fd00::1".parse().unwrap()],
+            };
+            let mac = inner.mac.highest();
+            let (name, alias) = ("vttap-c1".to_string(), "volnet:c1.eth0".to_string());
+            sh(&[Op::CreateVeth { name, mac, mtu: 1400, alias, inner }]);
+            let outer = ip_link("vttap-c1");
+            assert_eq!(outer["address"], mac.to_string());
+            assert_eq!(
+                (&outer["mtu"], &outer["ifalias"], &outer["inet6_addr_gen_mode"]),
+                (&json!(1400), &json!("volnet:c1.eth0"), &json!("none"))
+            );
+            let inside = &room.json("ip -j -d link show dev eth0")[0];
+            assert_eq!(inside["address"], Mac::of_guest("default", "c1").to_string());
+            assert_eq!(
+                (&inside["mtu"], &inside["ifalias"], &inside["inet6_addr_gen_mode"]),
+                (&json!(1400), &json!("volnet:c1.eth0"), &json!("none"))
+            );
+            let shown = room.json("ip -j address show dev eth0");
+            let addresses = shown[0]["addr_info"].as_array().unwrap().iter();
+            let addresses: Vec<_> = addresses.map(|it| (&it["local"], &it["prefixlen"])).collect();
+            let wanted = [(&json!("10.9.0.2"), &json!(24)), (&json!("fd00::2"), &json!(64))];
+            assert_eq!(addresses, wanted);
+            let by = if kept { "other" } else { "eth0" };
+            assert_eq!(room.json("ip -j route show default")[0]["dev"], by);
+            assert_eq!(room.json("ip -6 -j route show default")[0]["gateway"], "fd00::1");
+            sh(&[Op::DeleteLink { name: "vttap-c1".into(), index: None }]);
+            assert!(!room.can("ip link show dev eth0"));
+        }
     });
 }
 
