@@ -159,11 +159,11 @@ _volnet() {
             '*--ip6[the IPv6 address]:ADDRESS:' \
             '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
-            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--mtu[its MTU, the network’s]:BYTES:' \
             '*--isolated[keep it from other isolated VMs]' \
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--queues[queue pairs of its interface, 1]:N:' \
             '*--vsock[give it vsock beside its networks]' \
             '*--rng[give it random numbers from the host]' \
@@ -213,11 +213,11 @@ _volnet() {
             '*--ip6[the IPv6 address]:ADDRESS:' \
             '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
-            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--mtu[its MTU, the network’s]:BYTES:' \
             '*--isolated[keep it from other isolated VMs]' \
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
+            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--queues[queue pairs of its interface, 1]:N:' \
             '*--vsock[give it vsock beside its networks]' \
             '*--rng[give it random numbers from the host]' \
@@ -319,12 +319,11 @@ _volnet() {
         _arguments \
             '*--netns[the network namespace, such as /run/netns/NAME]:PATH:_files' \
             '*--ifname[the name of its link, eth0]:NAME:' \
-            '*--network[the network, the first one; given again, the VM gets another NIC, and the flags that follow are about that one]:NAME:' \
+            '*--network[the network, the first one]:NAME:' \
             '*--ip[the address to lease]:ADDRESS:' \
             '*--ip6[the IPv6 address]:ADDRESS:' \
             '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
-            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--mtu[its MTU, the network’s]:BYTES:' \
             '*--isolated[keep it from other isolated VMs]' \
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \

@@ -124,13 +124,21 @@ fn a_namespace_is_on_the_network_like_a_guest() {
             let refused = daemon.call(method, parameters);
             assert_eq!(refused["error"], "io.volnet.InvalidConfig", "{method}: {refused}");
         }
+        // Its link has its own addresses, so it can believe in no others, and it is on one network.
+        let netns = b.netns();
+        for (flags, words) in [
+            (&["--inner", "02:00:00:00:00:05,10.0.0.2"][..], "unknown option --inner"),
+            (&["--network", "default", "--network", "default"], "on one network"),
+        ] {
+            let args = [&["attach", "c", "--netns", &netns][..], flags].concat();
+            let refused = client(&daemon, &args).output().expect("volnet runs");
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && said.contains(words), "{said}");
+        }
         // What is attached is not attached again; detached, its name is free at once.
-        assert!(!done(&daemon, &["attach", "a", "--netns", &a.netns()]));
-        // Its link has its own addresses, so it can believe in no others.
-        let (netns, inner) = (b.netns(), "02:00:00:00:00:05,10.0.0.2");
-        let attach_inner = ["attach", "c", "--netns", &netns, "--inner", inner];
-        let refused = client(&daemon, &attach_inner).output().expect("volnet runs");
-        assert!(String::from_utf8_lossy(&refused.stderr).contains("inner identity"), "{refused:?}");
+        let again = client(&daemon, &["attach", "a", "--netns", &a.netns()]).output();
+        let said = String::from_utf8_lossy(&again.expect("volnet runs").stderr).into_owned();
+        assert!(said.contains("eth0 of container a is attached already"), "{said}");
         for _ in 0..3 {
             let netns = a.netns();
             assert!(done(&daemon, &["detach", "a", "--netns", &netns]));
@@ -311,6 +319,29 @@ fn a_door_is_a_socket_of_rtnetlink_in_a_namespace_of_others() {
         assert!(refused["parameters"]["message"].as_str().unwrap().contains("eth0 already"));
         assert_eq!((vms(&daemon), leased(&daemon)), (Vec::new(), 0));
         assert!(run("ip -o link show type veth").is_empty());
+    });
+}
+
+#[test]
+fn an_attach_that_is_undone_frees_the_name_inside_at_once() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let room = Room::new();
+        let records = daemon.folder.join("run").display().to_string();
+        run(&format!("mount --bind {records} {records}"));
+        for _ in 0..5 {
+            // The record is the last that is written, when the link is there.
+            run(&format!("mount -o remount,bind,ro {records}"));
+            let refused = attach_by(&daemon, &[open(NetlinkFamily::Route, &room).as_raw_fd()], 0);
+            assert_eq!(refused["error"], "io.volnet.StateNotWritten", "{refused}");
+            assert!(!room.can("ip link show dev eth0"));
+            run(&format!("mount -o remount,bind,rw {records}"));
+            attach(&daemon, "a", &room, &[]);
+            assert!(done(&daemon, &["detach", "a", "--netns", &room.netns()]));
+        }
+        run(&format!("umount {records}"));
+        assert_eq!((vms(&daemon), leased(&daemon)), (Vec::new(), 0));
+        eventually("no link of theirs", || run("ip -o link show type veth").is_empty());
     });
 }
 

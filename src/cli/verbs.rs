@@ -207,17 +207,23 @@ const CREATION: [Flag; 3] = [
     ),
 ];
 
+/// Its networks.
+const NETWORKS: [Flag; 1] = [text(
+    "network",
+    "NAME",
+    Complete::Nothing,
+    NETWORK,
+    "name",
+    "the network, the first one; given again, the VM gets another NIC, and the flags that follow \
+     are about that one",
+)];
+
+/// The network of what has one only.
+const ONE_NETWORK: [Flag; 1] =
+    [text("network", "NAME", Complete::Nothing, NETWORK, "name", "the network, the first one")];
+
 /// Its place on a network.
-const PLACE: [Flag; 10] = [
-    text(
-        "network",
-        "NAME",
-        Complete::Nothing,
-        NETWORK,
-        "name",
-        "the network, the first one; given again, the VM gets another NIC, and the flags that \
-         follow are about that one",
-    ),
+const PLACE: [Flag; 8] = [
     text("ip", "ADDRESS", Complete::Nothing, NETWORK, "ip", "the address to lease"),
     text("ip6", "ADDRESS", Complete::Nothing, NETWORK, "ip6", "the IPv6 address"),
     Flag {
@@ -230,16 +236,6 @@ const PLACE: [Flag; 10] = [
         )
     },
     text("mac", "ADDRESS", Complete::Nothing, NETWORK, "mac", "the guest's Ethernet address"),
-    Flag {
-        field: Some(Field { section: NETWORK, name: "inner", kind: Kind::Inner }),
-        ..valued(
-            "inner",
-            "MAC,IP[/LENGTH][,gateway=IP][,gateway_mac=MAC]",
-            Complete::Nothing,
-            "what its guest takes for its own Ethernet address, address and gateway, if it woke \
-             from a snapshot that others woke from, too; the network's",
-        )
-    },
     number("mtu", "BYTES", "network", "mtu", "its MTU, the network's"),
     yes("isolated", NETWORK, "isolated", "keep it from other isolated VMs"),
     text(
@@ -258,6 +254,18 @@ const PLACE: [Flag; 10] = [
         "let a port of the host lead to the VM; may be given several times",
     ),
 ];
+
+/// What its guest believes of its addresses.
+const INNER: [Flag; 1] = [Flag {
+    field: Some(Field { section: NETWORK, name: "inner", kind: Kind::Inner }),
+    ..valued(
+        "inner",
+        "MAC,IP[/LENGTH][,gateway=IP][,gateway_mac=MAC]",
+        Complete::Nothing,
+        "what its guest takes for its own Ethernet address, address and gateway, if it woke from \
+         a snapshot that others woke from, too; the network's",
+    )
+}];
 
 /// Its machine.
 const MACHINE: [Flag; 27] = [
@@ -430,13 +438,13 @@ pub(super) const VERBS: [Verb; 35] = [
         ..verb("serve", "", "run the daemon")
     },
     Verb {
-        flags: &[&CREATION, &PLACE, &MACHINE, &RATES, &DRY_RUN],
+        flags: &[&CREATION, &NETWORKS, &PLACE, &INNER, &MACHINE, &RATES, &DRY_RUN],
         text: MAKES,
         examples: "volnet run web --hypervisor qemu --kernel vmlinux --initramfs initramfs",
         ..verb("run", "NAME", "make a VM's network and start its hypervisor")
     },
     Verb {
-        flags: &[&CREATION, &PLACE, &MACHINE, &RATES, &DRY_RUN],
+        flags: &[&CREATION, &NETWORKS, &PLACE, &INNER, &MACHINE, &RATES, &DRY_RUN],
         text: MAKES,
         ..verb("create", "NAME", "make its network only")
     },
@@ -475,7 +483,7 @@ pub(super) const VERBS: [Verb; 35] = [
         ..of_vms("delete", "NAME...", "stop it and release everything it has")
     },
     Verb {
-        flags: &[&NAMESPACE, &PLACE, &RATES],
+        flags: &[&NAMESPACE, &ONE_NETWORK, &PLACE, &RATES],
         text: "Give a network namespace, such as that of a container, a place on a network, by a \
                pair of links. The end in the namespace gets the address and the default route. It \
                is a VM like any other, NAME.eth0, until it is detached or the namespace ends, and \

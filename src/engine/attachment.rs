@@ -32,8 +32,8 @@ impl Engine {
         spec: &VmSpec,
         now: Now,
     ) -> Result<Step, Error> {
-        if self.state.vms.contains_key(name) {
-            return Err(Refusal::VmExists { name: name.to_string() }.into());
+        if let Some(known) = self.state.vms.get(name) {
+            return Err(taken(known, spec).into());
         }
         let mut step = self.create(ticket, name, spec, false, false, now)?;
         if let Step::Do(decision) = &mut step {
@@ -103,7 +103,7 @@ impl Engine {
         let owner = self.state.ledger.owner_of_tap(&link.name).and_then(|name| vms.get(name));
         let had = |nic: &Nic| nic.tap.as_str() == link.name && nic.ifindex == Some(link.index);
         if let Some(vm) = owner.filter(|vm| is_attachment(vm) && vm.record.nics.iter().any(had)) {
-            self.agenda.follow_ups.push_back(FollowUp::Ended { name: vm.record.name.clone() });
+            self.agenda.follow_ups.push_back(end_of(vm));
         }
     }
 
@@ -120,20 +120,42 @@ impl Engine {
             link.is_none_or(|link| !link.is_of_nic() && nic.ifindex != Some(link.index))
         };
         let ended = attachments.filter(|vm| vm.record.nics.iter().any(is_missing));
-        let ended = ended.map(|vm| FollowUp::Ended { name: vm.record.name.clone() });
-        self.agenda.follow_ups.extend(ended);
+        self.agenda.follow_ups.extend(ended.map(end_of));
     }
 
-    /// The decision that releases an attachment whose link is gone.
-    pub(super) fn begin_end(&mut self, name: &VmName) -> Decision {
+    /// The decision that releases an attachment whose link is gone. There is none if the attachment
+    /// is gone, too: another one of its name has another link.
+    pub(super) fn begin_end(&mut self, name: &VmName, link: Option<u32>) -> Option<Decision> {
+        self.state.vms.get(name).filter(|vm| is_attachment(vm) && link_of(vm) == link)?;
         let message = format!("VM {name} was deleted: its link is gone, or its network namespace");
         let events = vec![(EventKind::VmDeleted, message)];
-        Decision { events, ..self.begin_delete(name, Vec::new()) }
+        Some(Decision { events, ..self.begin_delete(name, Vec::new()) })
     }
+}
+
+/// What is to be done about an attachment whose link is gone.
+fn end_of(vm: &Vm) -> FollowUp {
+    FollowUp::Ended { name: vm.record.name.clone(), link: link_of(vm) }
+}
+
+/// The index of the link of an attachment. The kernel gives no other link that index.
+fn link_of(vm: &Vm) -> Option<u32> {
+    vm.record.nics.first().and_then(|nic| nic.ifindex)
 }
 
 fn is_attachment(vm: &Vm) -> bool {
     vm.record.spec.attachment.is_some()
+}
+
+/// Why something cannot be attached: its name is that of this VM.
+fn taken(known: &Vm, wanted: &VmSpec) -> Refusal {
+    let id = |spec: &VmSpec| spec.attachment.as_ref().map(|attachment| attachment.id.clone());
+    match id(&known.record.spec) {
+        Some(AttachmentId { container, ifname, .. }) if id(&known.record.spec) == id(wanted) => {
+            Refusal::AttachmentExists { container, ifname }
+        }
+        Some(_) | None => Refusal::VmExists { name: known.record.name.to_string() },
+    }
 }
 
 /// Refuses what needs a guest of a hypervisor.

@@ -25,8 +25,8 @@ pub(super) enum FollowUp {
     Start { name: VmName, answers: Vec<(Ticket, Answer)> },
     /// Release everything.
     Delete { name: VmName, answers: Vec<(Ticket, Answer)> },
-    /// The link of an attachment is gone: release the rest.
-    Ended { name: VmName },
+    /// This link of an attachment is gone: release the rest.
+    Ended { name: VmName, link: Option<u32> },
     /// End it without asking the guest, and then release everything.
     KillAndDelete { name: VmName },
 }
@@ -70,11 +70,12 @@ impl Engine {
                         return Some(*decision);
                     }
                 }
-                FollowUp::Ended { name } if self.state.vms.contains_key(&name) => {
-                    return Some(self.begin_end(&name));
+                FollowUp::Ended { name, link } => {
+                    if let Some(decision) = self.begin_end(&name, link) {
+                        return Some(decision);
+                    }
                 }
                 FollowUp::Start { .. }
-                | FollowUp::Ended { .. }
                 | FollowUp::Delete { .. }
                 | FollowUp::KillAndDelete { .. } => {}
             }

@@ -1,6 +1,7 @@
 //! Whole stories told to the engine, with an executor that always says yes.
 
 mod advertise;
+mod attachment;
 mod claim;
 mod expose;
 mod ipv6;

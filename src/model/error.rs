@@ -18,6 +18,8 @@ use crate::model::view::Status;
 pub enum Refusal {
     /// A VM of that name exists and was made with other arguments.
     VmExists { name: String },
+    /// There is such an attachment already.
+    AttachmentExists { container: String, ifname: String },
     /// There is no such attachment.
     AttachmentNotFound { container: String, ifname: String },
     /// No VM has that name.
@@ -195,6 +197,9 @@ impl fmt::Display for Refusal {
                 write!(f, "VM {name} exists and was made with other arguments")
             }
             Refusal::VmNotFound { name } => write!(f, "there is no VM {name}"),
+            Refusal::AttachmentExists { container, ifname } => {
+                write!(f, "{ifname} of container {container} is attached already")
+            }
             Refusal::AttachmentNotFound { container, ifname } => {
                 write!(f, "{ifname} of container {container} is not attached")
             }

@@ -81,6 +81,9 @@ impl ErrorReply {
         let refusal = match self.error.strip_prefix("io.volnet.")? {
             "VmExists" => Refusal::VmExists { name: text("name") },
             "VmNotFound" => Refusal::VmNotFound { name: text("name") },
+            "AttachmentExists" => {
+                Refusal::AttachmentExists { container: text("container"), ifname: text("ifname") }
+            }
             "AttachmentNotFound" => {
                 Refusal::AttachmentNotFound { container: text("container"), ifname: text("ifname") }
             }

@@ -175,6 +175,9 @@ fn write<T: Serialize>(out: &mut Vec<u8>, value: &T, end: Terminator) {
 fn refusal_parts(refusal: &Refusal) -> (&'static str, Value) {
     match refusal {
         Refusal::VmExists { name } => ("io.volnet.VmExists", json!({ "name": name })),
+        Refusal::AttachmentExists { container, ifname } => {
+            ("io.volnet.AttachmentExists", json!({ "container": container, "ifname": ifname }))
+        }
         Refusal::AttachmentNotFound { container, ifname } => {
             ("io.volnet.AttachmentNotFound", json!({ "container": container, "ifname": ifname }))
         }

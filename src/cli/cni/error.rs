@@ -75,7 +75,7 @@ impl From<Trouble> for CniError {
 fn code_of(reply: &ErrorReply) -> u32 {
     match reply.error.strip_prefix("io.volnet.").unwrap_or_default() {
         "AttachmentNotFound" => UNKNOWN_CONTAINER,
-        "InvalidConfig" | "InvalidName" | "VmExists" => CONFIGURATION,
+        "InvalidConfig" | "InvalidName" | "VmExists" | "AttachmentExists" => CONFIGURATION,
         "NoFreeAddress" | "BridgeFull" | "StateNotWritten" => LATER,
         "AddressInUse" => ADDRESS_IN_USE,
         "PortInUse" => PORT_IN_USE,

@@ -253,6 +253,9 @@ impl Network for Linux {
             Op::ShapeLink { name, to, former } => none(qdiscs::shape(route, name, *to, *former)),
             Op::DeleteLink { name, index: None } => none(links::delete(route, name)),
             Op::DeleteLink { name: _, index: Some(index) } => {
+                if let Some(inside) = &mut self.inside {
+                    inside.free_name(*index);
+                }
                 none(self.worker.retire(route, *index))
             }
             Op::AddAddress { link, address, length } => {

@@ -36,6 +36,8 @@ const ASIDE: &str = "vtoff";
 pub struct Inside {
     door: Socket,
     namespace: OwnedFd,
+    /// The pair that was made here, if one was: the indexes of its outer and its inner end.
+    made: Option<(u32, u32)>,
 }
 
 /// The properties of a new pair.
@@ -73,7 +75,18 @@ impl Inside {
             return Err(refuse(reason.into()));
         }
         let door = door.try_clone_to_owned().and_then(Socket::taken_over).map_err(failed)?;
-        Ok(Inside { door, namespace })
+        Ok(Inside { door, namespace, made: None })
+    }
+
+    /// Frees the name of an inner end whose outer end is about to be removed, if the pair was made
+    /// here: who tries again needs it at once. If that fails, the name is free some milliseconds
+    /// later, when the kernel has removed the pair.
+    pub fn free_name(&mut self, outer: u32) {
+        if let Some((_, inner)) = self.made.take_if(|(made, _)| *made == outer) {
+            if let Err(error) = rename_away(&mut self.door, inner) {
+                log::info!("{}", error.failure("rename", format!("index {inner}")));
+            }
+        }
     }
 }
 
@@ -86,7 +99,7 @@ pub fn create(
     inside: Option<&mut Inside>,
     spec: &Spec<'_>,
 ) -> Result<u32, Error> {
-    let Some(Inside { door, namespace }) = inside else {
+    let Some(Inside { door, namespace, made: pair }) = inside else {
         return Err(Error::refused(libc::ENOENT, "no network namespace was entered".into()));
     };
     let (name, inner) = (spec.name, spec.inner);
@@ -110,10 +123,11 @@ pub fn create(
         }
         Err(error) => return Err(whose(socket, door, error, spec)),
     };
-    finish(socket, door, index, spec).inspect_err(|_| {
+    let inner = finish(socket, door, index, spec).inspect_err(|_| {
         // The index proves that it is ours. If even this fails, the first error is more useful.
         let _ = links::remove(socket, Target::Index(index));
     })?;
+    *pair = Some((index, inner));
     Ok(index)
 }
 
@@ -128,20 +142,21 @@ fn whose(socket: &mut Socket, door: &mut Socket, error: Error, spec: &Spec<'_>) 
     who(socket, error, spec.name)
 }
 
-/// Completes the inner end, and gives both their alias.
+/// Completes the inner end, and gives both their alias. Returns the index of the inner end.
 fn finish(
     socket: &mut Socket,
     door: &mut Socket,
     index: u32,
     spec: &Spec<'_>,
-) -> Result<(), Error> {
+) -> Result<u32, Error> {
     quieten(socket, index)?;
-    furnish(door, spec)?;
+    let inner = furnish(door, spec)?;
     let change = LinkChange { alias: Some(spec.alias), ..LinkChange::default() };
     socket.request(1, |writer, sequence| {
         link::set(writer, sequence.take(), Target::Index(index), &change);
     })?;
-    links::leave_group(socket, index)
+    links::leave_group(socket, index)?;
+    Ok(inner)
 }
 
 /// Keeps the kernel from giving an end IPv6 addresses of its own making. An end has a carrier, and
@@ -158,8 +173,8 @@ fn quieten(socket: &mut Socket, index: u32) -> Result<(), Error> {
     }
 }
 
-/// Gives the inner end its addresses, and the namespace its default routes.
-fn furnish(door: &mut Socket, spec: &Spec<'_>) -> Result<(), Error> {
+/// Gives the inner end its addresses, and the namespace its default routes. Returns its index.
+fn furnish(door: &mut Socket, spec: &Spec<'_>) -> Result<u32, Error> {
     let InnerLink { name, addresses, gateways, .. } = spec.inner;
     let index = index_of(door, name)?;
     let target = Target::Index(index);
@@ -184,7 +199,7 @@ fn furnish(door: &mut Socket, spec: &Spec<'_>) -> Result<(), Error> {
             added => added.map_err(|error| named(error, *gateway))?,
         }
     }
-    Ok(())
+    Ok(index)
 }
 
 /// Adds the address that a step was about.
@@ -203,7 +218,14 @@ fn named(error: Error, address: IpAddr) -> Error {
 /// whoever has released the link: the kernel takes some milliseconds more to remove it, and the
 /// name may be needed again at once.
 pub fn put_aside(door: &mut Socket, name: &str) -> Result<(), Error> {
-    let Some(Link { index, .. }) = inner(door, name)? else { return Ok(()) };
+    match inner(door, name)? {
+        Some(Link { index, .. }) => rename_away(door, index),
+        None => Ok(()),
+    }
+}
+
+/// Takes a link down and gives it another name.
+fn rename_away(door: &mut Socket, index: u32) -> Result<(), Error> {
     let target = Target::Index(index);
     let aside = format!("{ASIDE}{index}");
     let down = LinkChange { up: Some(false), ..LinkChange::default() };

@@ -24,6 +24,16 @@ fn errors() -> Vec<(Error, Value)> {
             json!({ "name": "web" }),
         ),
         refused(
+            Refusal::AttachmentExists { container: s("c1"), ifname: s("eth0") },
+            "io.volnet.AttachmentExists",
+            json!({ "container": "c1", "ifname": "eth0" }),
+        ),
+        refused(
+            Refusal::AttachmentNotFound { container: s("c1"), ifname: s("eth0") },
+            "io.volnet.AttachmentNotFound",
+            json!({ "container": "c1", "ifname": "eth0" }),
+        ),
+        refused(
             Refusal::VmNotFound { name: s("web") },
             "io.volnet.VmNotFound",
             json!({ "name": "web" }),
