@@ -63,6 +63,7 @@ _volnet() {
     *:--nft-owner) choices='yes no' ;;
     *:--kvm) choices='yes no' ;;
     *:--backend) choices='linux noop' ;;
+    *:--log-format) choices='text journal' ;;
     *:--root) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--to) return ;;
     *:--seconds) return ;;
@@ -109,13 +110,13 @@ _volnet() {
     *:--nic) return ;;
     *:--sort) choices='name received sent packets denied limited cpu memory' ;;
     *:--interval) return ;;
-    setup:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
-    teardown:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --json --help" ;;
+    setup:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --json --help" ;;
+    teardown:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --json --help" ;;
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     doctor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     trace:*) choices="--to --seconds --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
-    serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --help" ;;
+    serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --help" ;;
     run:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --inner --queues --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     create:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --inner --queues --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;

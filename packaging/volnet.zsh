@@ -72,6 +72,7 @@ _volnet() {
             '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can, yes]:yes|no:(yes no)' \
             '*--kvm[let hypervisors use KVM if the host has it, yes]:yes|no:(yes no)' \
             '*--backend[noop changes nothing, linux]:linux|noop:(linux noop)' \
+            '*--log-format[how the daemon logs; journal has priorities, as sd-daemon(3) says]:text|journal:(text journal)' \
             '--json[print JSON]' \
             '*:word:'
         ;;
@@ -93,6 +94,7 @@ _volnet() {
             '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can, yes]:yes|no:(yes no)' \
             '*--kvm[let hypervisors use KVM if the host has it, yes]:yes|no:(yes no)' \
             '*--backend[noop changes nothing, linux]:linux|noop:(linux noop)' \
+            '*--log-format[how the daemon logs; journal has priorities, as sd-daemon(3) says]:text|journal:(text journal)' \
             '--json[print JSON]' \
             '*:word:'
         ;;
@@ -147,6 +149,7 @@ _volnet() {
             '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can, yes]:yes|no:(yes no)' \
             '*--kvm[let hypervisors use KVM if the host has it, yes]:yes|no:(yes no)' \
             '*--backend[noop changes nothing, linux]:linux|noop:(linux noop)' \
+            '*--log-format[how the daemon logs; journal has priorities, as sd-daemon(3) says]:text|journal:(text journal)' \
             '*:word:'
         ;;
     run)

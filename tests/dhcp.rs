@@ -304,7 +304,7 @@ fn a_guest_that_runs_keeps_its_address_when_its_lease_is_over() {
         daemon.start_again();
         two.discover();
         eventually("it is told that none is free", || {
-            daemon.log().contains("VM two: network default has no free address")
+            daemon.log().contains("network default has no free address for its guest vm=two")
         });
         assert_eq!(shown_ip(&daemon, "one"), Some(ip));
         one.say_as(ip, Kind::Request);

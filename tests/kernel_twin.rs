@@ -22,6 +22,7 @@ use volnet::model::name::{TapName, VmName};
 use volnet::model::net::NetworkConfig;
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
+use volnet::model::request::NOBODY;
 use volnet::network::execute::execute;
 use volnet::network::fake::Fake;
 use volnet::network::linux::Linux;
@@ -209,8 +210,8 @@ impl Twins {
     /// Executes a plan on both, with the same outcome.
     fn run_as(&mut self, plan: &[Op], what: &str) -> Result<Vec<Applied>, KernelOutcome> {
         let (to_real, to_fake) = (resolved(plan, &self.real_observed()), self.of_fake(plan));
-        let real = execute(&mut self.real, &to_real);
-        let fake = execute(&mut self.fake, &to_fake);
+        let real = execute(&mut self.real, &to_real, NOBODY);
+        let fake = execute(&mut self.fake, &to_fake, NOBODY);
         let words = format!("{what}\nreal: {real:?}\nfake: {fake:?}");
         let outcome = |failure: Failure| failure.outcome().unwrap();
         let (real, fake) = (real.map_err(outcome), fake.map_err(outcome));

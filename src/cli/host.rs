@@ -17,7 +17,7 @@ use super::{DONE, FAILED, Trouble, show};
 
 /// `serve`.
 pub(super) fn serve(session: &Session) -> Result<u8, Trouble> {
-    journal::log();
+    journal::log(session.settings.log_format);
     (session.daemon.serve)(&session.settings)?;
     Ok(DONE)
 }

@@ -116,7 +116,7 @@ const JSON: Option<&str> = Some("print JSON");
 const JSON_LINES: Option<&str> = Some("print JSON, one line per VM");
 
 /// The flags that are settings; the keys of [`crate::config`] say which variables they have.
-pub(super) const SETTINGS: [Flag; 11] = [
+pub(super) const SETTINGS: [Flag; 12] = [
     valued("socket", "PATH", Complete::Files, "the daemon's socket, RUNTIME/volnet.sock"),
     valued("config-file", "PATH", Complete::Files, "settings, /etc/volnet/config.json"),
     valued("runtime-dir", "PATH", Complete::Files, "what ends with a reboot, /run/volnet"),
@@ -137,6 +137,12 @@ pub(super) const SETTINGS: [Flag; 11] = [
         "linux|noop",
         Complete::Words(&["linux", "noop"]),
         "noop changes nothing, linux",
+    ),
+    valued(
+        "log-format",
+        "text|journal",
+        Complete::Words(&["text", "journal"]),
+        "how the daemon logs; journal has priorities, as sd-daemon(3) says",
     ),
 ];
 
@@ -434,7 +440,8 @@ pub(super) const VERBS: [Verb; 35] = [
         text: "Run the daemon. It brings the host and the network of every VM to the desired \
                state, and answers on the socket until SIGTERM. VMs run on without it, and the \
                next daemon adopts them. VOLNET_LOG sets how much is logged: error, warn, info \
-               (default), debug, trace.",
+               (default), debug, trace. At debug, each request has a number, which all lines about \
+               it have as id=NUMBER, down to the changes of the kernel.",
         ..verb("serve", "", "run the daemon")
     },
     Verb {

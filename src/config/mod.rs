@@ -52,6 +52,7 @@ const LOG_DIR: Key = Key::new("log_dir", Some("log-dir"), "VOLNET_LOG_DIR", Some
 const BACKEND: Key = Key::new("backend", Some("backend"), "VOLNET_BACKEND", None);
 const NFT_OWNER: Key = Key::new("nft_owner", Some("nft-owner"), "VOLNET_NFT_OWNER", None);
 const POOL: Key = Key::new("pool", None, "VOLNET_POOL", None);
+const LOG_FORMAT: Key = Key::new("log_format", Some("log-format"), "VOLNET_LOG_FORMAT", None);
 const LOG_MB: Key = Key::new("log_mb", None, "VOLNET_LOG_MB", None);
 const EXPOSE_PORTS: Key = Key::new("expose_ports", None, "VOLNET_EXPOSE_PORTS", None);
 const HYPERVISOR_USER: Key = Key::new("hypervisor_user", None, "VOLNET_HYPERVISOR_USER", None);
@@ -75,7 +76,7 @@ const LOG_MB_MAX: usize = 4096;
 /// The settings that a client needs to find the daemon and its files.
 pub const CLIENT_KEYS: [Key; 4] = [CONFIG_FILE, SOCKET, RUNTIME_DIR, LOG_DIR];
 /// Every setting that has a flag.
-pub const KEYS: [Key; 11] = [
+pub const KEYS: [Key; 12] = [
     CONFIG_FILE,
     SOCKET,
     STATE_DIR,
@@ -84,6 +85,7 @@ pub const KEYS: [Key; 11] = [
     BACKEND,
     NFT_OWNER,
     KVM,
+    LOG_FORMAT,
     network::BRIDGE,
     network::SUBNET,
     network::HOST_IP,
@@ -118,6 +120,8 @@ pub struct Settings {
     pub log_dir: PathBuf,
     /// The bound of the log of a VM, in bytes.
     pub log_bound: u64,
+    /// How the daemon logs; `None`: as standard error is read.
+    pub log_format: Option<LogFormat>,
     /// The networks. The first is the default.
     pub networks: Vec<NetworkConfig>,
     /// The policies of the settings, in addition to the built-in ones.
@@ -150,6 +154,15 @@ pub struct Settings {
     pub vm_uids: RangeInclusive<u32>,
     /// Where scrapers find the metrics; `None`: nowhere.
     pub metrics: Option<MetricsAt>,
+}
+
+/// How a line of the daemon's log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: its level and its module come first.
+    Text,
+    /// For the journal: its priority comes first (sd-daemon(3)).
+    Journal,
 }
 
 /// Where metrics are served by HTTP.
@@ -193,6 +206,7 @@ pub fn resolve(
         state_dir,
         log_dir: path(&sources, &LOG_DIR, "/var/log/volnet")?,
         log_bound: log_bound(&sources)?,
+        log_format: log_format(&sources)?,
         policies: policies::resolve(&sources, &networks)?,
         networks,
         nft_owner: sources.switch(&NFT_OWNER)?.unwrap_or(true),
@@ -266,6 +280,15 @@ fn log_bound(sources: &Sources) -> Result<u64, Refusal> {
             Err(Refusal::InvalidConfig { field: LOG_MB.field.into(), reason })
         }
         mib => Ok((mib as u64) << 20),
+    }
+}
+
+fn log_format(sources: &Sources) -> Result<Option<LogFormat>, Refusal> {
+    let Some(found) = sources.text(&LOG_FORMAT)? else { return Ok(None) };
+    match found.text.as_str() {
+        "text" => Ok(Some(LogFormat::Text)),
+        "journal" => Ok(Some(LogFormat::Journal)),
+        other => Err(found.refuse(format!("{other:?} is not a format; they are text and journal"))),
     }
 }
 

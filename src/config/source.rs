@@ -102,6 +102,7 @@ const KNOWN: &[&str] = &[
     "kvm",
     "nft_owner",
     "pool",
+    "log_format",
     "log_mb",
     "metrics",
     "expose_ports",

@@ -21,6 +21,8 @@
 
 use std::rc::Rc;
 
+use log::Level;
+
 use super::launch::GuestNetworks;
 use super::shell::Shell;
 use crate::engine::decide::{Act, Decision, Launched, Outcome, Write};
@@ -53,7 +55,12 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// Carries out decisions that do not touch each other, and says whether all were done.
     pub(super) fn conduct(&mut self, decisions: Vec<Decision>, now: Now) -> bool {
-        let begun: Vec<_> = decisions.iter().map(|decision| self.begin(decision, now)).collect();
+        let before = self.serving;
+        let mut begun = Vec::with_capacity(decisions.len());
+        for decision in &decisions {
+            self.serving = decision.serves().unwrap_or(before);
+            begun.push(self.begin(decision, now));
+        }
         let put = decisions.iter().zip(&begun).filter_map(|(decision, begun)| {
             let begun = begun.as_ref().ok().filter(|_| decision.write == Write::Put)?;
             Some(decision.outcome(&begun.outcome, now))
@@ -63,6 +70,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let mut written = self.store.put_all(&records).into_iter();
         let mut all = true;
         for (decision, begun) in decisions.into_iter().zip(begun) {
+            self.serving = decision.serves().unwrap_or(before);
             let result = begun.and_then(|begun| {
                 let written = match decision.write {
                     Write::Put => written.next().expect("one for each that was begun"),
@@ -72,12 +80,23 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                     self.take_back(&decision, &begun);
                     return Err(failure.into());
                 }
+                self.log_written(&decision);
                 Ok(begun.outcome)
             });
             all &= result.is_ok();
             self.conclude(decision, result, now);
         }
+        self.serving = before;
         all
+    }
+
+    fn log_written(&self, decision: &Decision) {
+        let (vm, id) = (&decision.subject, self.serving);
+        match decision.write {
+            Write::Nothing => {}
+            Write::Put => log::debug!(vm:%, id:%; "the record is written"),
+            Write::Remove => log::debug!(vm:%, id:%; "the record is removed"),
+        }
     }
 
     /// A VM that is new gets the folder of its sockets, if volnet does not start its hypervisor. If
@@ -133,7 +152,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let removed = self.store.remove(name, decision.record.spec.ephemeral);
         self.tally.planned(decision.plan.len());
         removed
-            .and_then(|()| execute::execute(&mut self.network, &decision.plan).map(drop))
+            .and_then(|()| {
+                execute::execute(&mut self.network, &decision.plan, self.serving).map(drop)
+            })
             .inspect_err(|_| self.write_back(decision))?;
         Ok(())
     }
@@ -149,7 +170,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     fn apply(&mut self, decision: &Decision) -> Result<Vec<Applied>, Error> {
         self.stand(&decision.plan)?;
         self.tally.planned(decision.plan.len());
-        let applied = execute::execute(&mut self.network, &decision.plan);
+        let applied = execute::execute(&mut self.network, &decision.plan, self.serving);
         applied.map_err(|failure| self.named(&decision.record, failure))
     }
 
@@ -175,6 +196,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         now: Now,
     ) -> Result<Option<Launched>, Error> {
         let name = &decision.subject;
+        if let Some(act) = decision.act {
+            log::debug!(vm:% = name, id:% = self.serving; "its process: {act:?}");
+        }
         match decision.act {
             None => {}
             Some(Act::Spawn) => {
@@ -206,7 +230,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let asked = control.and_then(|control| Ok(self.processes.ask(name, &control, order)?));
         if let Err(error) = asked {
             log::info!(
-                "VM {name}: cannot ask the guest to power off, ending its hypervisor: {error}"
+                vm:% = name;
+                "cannot ask the guest to power off, ending its hypervisor: {error}"
             );
             self.processes.terminate(name)?;
         }
@@ -280,7 +305,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// Undoes what was done to the kernel, and what a start that failed left.
     fn undo(&mut self, decision: &Decision, begun: &Begun) {
-        execute::undo(&mut self.network, &decision.plan, &begun.applied);
+        execute::undo(&mut self.network, &decision.plan, &begun.applied, self.serving);
         if decision.former_record().is_none() {
             self.launcher.take_back(&decision.record);
             self.clean(&decision.subject);
@@ -301,7 +326,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Undoes a spawn: the process is killed and reaped before anything else.
     fn end_spawned(&mut self, name: &VmName) {
         if let Err(failure) = self.processes.kill_and_reap(name) {
-            log::error!("VM {name}: {failure}");
+            log::error!(vm:% = name; "{failure}");
         }
         self.forget_process(name);
     }
@@ -319,16 +344,24 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 for (kind, message) in &decision.events {
                     let (kind, vm, message) =
                         (*kind, Some(decision.subject.clone()), message.clone());
-                    self.event(Notice { kind, vm, message, by: None }, now);
+                    let notice = Notice { kind, vm, message, by: None };
+                    match kind == EventKind::VmExited && decision.record.last_error.is_some() {
+                        true => self.event_at(Level::Warn, notice, now),
+                        false => self.event(notice, now),
+                    }
                 }
                 self.engine.commit(decision, &outcome, now)
             }
             Err(error) => {
-                log::warn!("VM {}: {error}", decision.subject);
                 if decision.act == Some(Act::Spawn) {
                     let (kind, vm) = (EventKind::VmExited, Some(decision.subject.clone()));
                     let message = format!("VM {} was not started: {error}", decision.subject);
-                    self.event(Notice { kind, vm, message, by: None }, now);
+                    let notice = Notice { kind, vm, message, by: None };
+                    self.event_at(Level::Warn, notice, now);
+                } else if matches!(error, Error::Failed(_)) || decision.answers.is_empty() {
+                    // A caller who is refused is told why, and nothing is wrong with the host.
+                    let (vm, id) = (&decision.subject, self.serving);
+                    log::warn!(vm:%, id:%; "{error}");
                 }
                 if !decision.plan.is_empty() && self.host.is_some() {
                     // If the undo failed as well, this finds the rest.

@@ -173,7 +173,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             let Part::Asked { ifindex, questions, .. } = part else { continue };
             for question in questions {
                 if let Err(error) = self.network.send_frame(*ifindex, question) {
-                    log::debug!("VM {}: a question is lost: {error}", examination.name);
+                    log::debug!(vm:% = examination.name; "a question is lost: {error}");
                 }
             }
         }

@@ -39,13 +39,12 @@ use super::refusals::Refusals;
 use super::shell::{Output, Shell};
 use super::source::Source;
 use super::sources::{Key, Sources};
+use super::tickets::{OWN_TICKET, Tickets};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure};
 use crate::model::name::VmName;
-use crate::model::request::Ticket;
 use crate::model::request::{Reply, Request};
-use crate::model::view::{Event, EventKind};
 use crate::network::Network;
 use crate::network::linux::monitor::Monitor;
 use crate::resolver::Names;
@@ -58,13 +57,11 @@ use spare::Spare;
 /// Readiness taken from the kernel in one round.
 const EVENTS_PER_ROUND: usize = 256;
 
-/// The ticket of our own request. No connection has this key.
-const OWN_TICKET: Ticket = 0;
-
 /// The daemon's loop and its sources.
 pub(super) struct EventLoop<N, D: Storage, P> {
     poll: Poll,
     sources: Sources<Source>,
+    tickets: Tickets,
     /// Sources with more work than their last turn allowed.
     again: Vec<Key>,
     shell: Shell<N, D, P>,
@@ -103,6 +100,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         let mut this = EventLoop {
             poll,
             sources,
+            tickets: Tickets::default(),
             again: Vec::new(),
             shell,
             checksums,
@@ -264,22 +262,9 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             }
         }
         for event in events {
-            write_to_log(&event);
             self.tell_all(&event);
         }
         self.watch_processes();
         self.listen_to_guests();
-    }
-}
-
-/// Events are the daemon's log, too. Those that somebody may have to act on are warnings.
-fn write_to_log(event: &Event) {
-    let level = match event.kind {
-        EventKind::Drift | EventKind::VmSlow => log::Level::Warn,
-        _ => log::Level::Info,
-    };
-    match (&event.by_pid, &event.by_name) {
-        (Some(pid), Some(name)) => log::log!(level, "{}, by process {pid} ({name})", event.message),
-        (_, _) => log::log!(level, "{}", event.message),
     }
 }

@@ -49,7 +49,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         {
             let vm = vm.clone();
             if self.engine.probe_for_guest(&vm, network, ip, now) {
-                log::debug!("VM {vm}: {ip} is not offered before it is known to be nobody's");
+                log::debug!(vm:%; "{ip} is not offered before it is known to be nobody's");
                 return None;
             }
         }
@@ -137,13 +137,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     ) -> Option<(u32, Vec<u8>)> {
         let vm = self.engine.guest(network, mac, None)?.vm.clone();
         if !self.engine.may_answer(&vm, now) {
-            log::debug!("VM {vm}: the guest asks too often");
+            log::debug!(vm:%; "the guest asks too often");
             return None;
         }
         self.resolve(now);
         let guest = self.engine.guest(network, mac, None)?;
         let frame = answer(&guest, &self.engine.name_servers(guest.network))
-            .inspect_err(|reason| log::debug!("VM {vm}: a question is not answered: {reason}"));
+            .inspect_err(|reason| log::debug!(vm:%; "a question is not answered: {reason}"));
         Some((guest.nic.ifindex?, frame.ok()?))
     }
 
@@ -172,7 +172,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             let frame = advertisement.frame(told.mac, None);
             if let Err(error) = self.network.send_frame(link, &frame) {
                 // It may not read. When it starts anew, it asks.
-                log::debug!("VM {}: its guest is not told of its router: {error}", told.vm);
+                log::debug!(vm:% = told.vm; "its guest is not told of its router: {error}");
             }
             if told.lost.is_some() {
                 if let Some(decision) = self.engine.told_of_lost(&told.vm) {

@@ -4,14 +4,16 @@
 //! ([`crate::engine::watch`]). This module does it.
 
 use super::doubt::State;
+use super::report;
 use super::shell::Shell;
-use crate::engine::watch::Notice;
+use crate::engine::watch::{Notice, Repair};
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::Failure;
 use crate::network::{Applied, Network, execute};
 use crate::plan::news::News;
 use crate::plan::op::Op;
+use crate::plan::reconcile::Observed;
 use crate::store::storage::Storage;
 
 impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
@@ -45,23 +47,36 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let observed = self.network.observe()?;
         self.look_around(now);
         let mut repair = self.engine.judge(&observed, now);
-        self.notify(std::mem::take(&mut repair.events), now);
+        let drifts = std::mem::take(&mut repair.events);
+        drifts.iter().for_each(|drift| self.tell(drift.clone(), now));
+        let mended = self.mend(repair, &observed, now);
+        report::log_repair(&drifts, mended.as_deref().unwrap_or_default());
+        mended?.into_iter().for_each(|repaired| self.tell(repaired, now));
+        Ok(())
+    }
+
+    /// Carries out a repair, and gives what is told of it.
+    fn mend(
+        &mut self,
+        mut repair: Repair,
+        observed: &Observed,
+        now: Now,
+    ) -> Result<Vec<Notice>, Failure> {
         let refusal = self.features()?.restrict(&mut repair.plan);
-        self.remember_host(&observed)?;
+        self.remember_host(observed)?;
         repair.plan.iter().for_each(|op| self.tally.repaired(op.operation()));
         let failed = self.apply_all(&repair.plan, now);
         self.sound = !failed && !self.engine.has_problems() && refusal.is_none();
-        let repaired = self.engine.repaired(repair, failed, now);
-        self.notify(repaired, now);
-        Ok(())
+        Ok(self.engine.repaired(repair, failed, now))
     }
 
     /// Reports firewalls of others that drop packets of guests. If this fails, the repair goes on.
     pub(super) fn look_around(&mut self, now: Now) {
         match self.network.surroundings() {
             Ok(surroundings) => {
-                let notices = self.engine.surrounded(&surroundings, now);
-                self.notify(notices, now);
+                for notice in self.engine.surrounded(&surroundings, now) {
+                    self.event(notice, now);
+                }
             }
             Err(failure) => log::warn!("{failure}"),
         }
@@ -70,7 +85,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Executes all steps, also after a failure. Returns whether one failed.
     pub(super) fn apply_all(&mut self, plan: &[Op], now: Now) -> bool {
         self.tally.planned(plan.len());
-        let results = execute::execute_all(&mut self.network, plan);
+        let results = execute::execute_all(&mut self.network, plan, self.serving);
         for (op, applied) in plan.iter().zip(&results) {
             if let Ok(applied) = applied {
                 self.remade(op, *applied, now);
@@ -87,12 +102,6 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         if let Some(decision) = self.engine.remade(op, applied.ifindex, now) {
             self.carry_out(decision, now);
-        }
-    }
-
-    fn notify(&mut self, notices: Vec<Notice>, now: Now) {
-        for notice in notices {
-            self.event(notice, now);
         }
     }
 }

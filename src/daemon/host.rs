@@ -70,7 +70,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             let first = self.host.is_none();
             self.remember_host(&observed)?;
             self.engine.observed(&observed.links);
-            let applied = execute::execute(&mut self.network, &reconciled.plan);
+            let applied = execute::execute(&mut self.network, &reconciled.plan, self.serving);
             if applied.is_err() {
                 self.undo_setup(first, now);
             }
@@ -87,7 +87,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// removed here, because no step knows its index.
     fn undo_setup(&mut self, first: bool, now: Now) {
         let cleared = self.network.observe().and_then(|observed| {
-            let results = execute::execute_all(&mut self.network, &remove_unfinished(&observed));
+            let results = execute::execute_all(
+                &mut self.network,
+                &remove_unfinished(&observed),
+                self.serving,
+            );
             results.into_iter().collect::<Result<Vec<_>, _>>()
         });
         let forgotten = if first { self.forget_host() } else { Ok(()) };
@@ -132,7 +136,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             return Err(refusal.into());
         }
         self.remember_host(&observed)?;
-        execute::execute(&mut self.network, &plan)?;
+        execute::execute(&mut self.network, &plan, self.serving)?;
         Ok(())
     }
 
@@ -174,7 +178,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         if !dry_run {
             self.state = State::Trusted;
             self.engine.look_again(now);
-            let results = execute::execute_all(&mut self.network, &reconciled.plan);
+            let results = execute::execute_all(&mut self.network, &reconciled.plan, self.serving);
             self.network.flush();
             self.bridges.extend(self.engine.configured().map(|network| network.bridge.clone()));
             results.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -365,7 +369,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let records: Vec<_> = self.engine.vms().map(|vm| Rc::clone(&vm.record)).collect();
         for record in records {
             if let Err(failure) = self.lend_folder(&record) {
-                log::error!("VM {}: {failure}", record.name);
+                log::error!(vm:% = record.name; "{failure}");
             }
         }
     }
@@ -416,7 +420,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     fn end_orphan(&mut self, name: &VmName, id: &ProcessId) -> Result<(), Failure> {
         if self.processes.adopt(name, id)? {
             if let Err(failure) = self.processes.kill_and_reap(name) {
-                log::error!("cannot remove the rest of VM {name}: {failure}");
+                log::error!(vm:% = name; "cannot remove the rest of it: {failure}");
                 return Ok(());
             }
         }

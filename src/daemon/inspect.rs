@@ -324,6 +324,7 @@ fn limits(can_shape: bool, desired: &Desired<'_>) -> Finding {
 mod tests {
     use super::*;
     use crate::model::error::Reason;
+    use crate::model::request::NOBODY;
     use crate::network::Network;
     use crate::network::execute::execute_all;
     use crate::network::fake::{Fake, KernelFault};
@@ -345,7 +346,7 @@ mod tests {
             if let (Some(at), Some(fault)) = (of_bridges, fault) {
                 fake.fail(at, fault);
             }
-            execute_all(&mut fake, &plan);
+            execute_all(&mut fake, &plan, NOBODY);
             let observed = fake.observe().expect("a kernel");
             antispoof(&desired, &observed).iter().map(|finding| finding.level).collect()
         };

@@ -357,7 +357,7 @@ impl Launcher {
     pub(super) fn take_back(&self, record: &Record) {
         let Some((machine, shared, own)) = self.handing(record) else { return };
         if let Err(reason) = handover::hand_over(machine, &own, shared) {
-            ::log::warn!("VM {}: {reason}", record.name);
+            ::log::warn!(vm:% = record.name; "{reason}");
         }
     }
 

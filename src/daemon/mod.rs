@@ -2,9 +2,10 @@
 //!
 //! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `conduct`
 //! for the order of the steps, `host`, `heal`, `inspect`, `doubt` and `strays` for the host as a
-//! whole, `doctor` and `trace` for what packets meet, `guests` for DHCP, `names` for DNS,
-//! `group_commit` for requests that arrive together, and [`launch`] for hypervisors. `event_loop`
-//! with its sources ([`sources`], `source`, `client`, `guest_socket`) drives it. [`serve()`] is the
+//! whole, `doctor` and `trace` for what packets meet, `guests` for DHCP, `names` for DNS, `report`
+//! for events and their lines in the log, `group_commit` for requests that arrive together, and
+//! [`launch`] for hypervisors. `event_loop` with its sources ([`sources`], `source`, `client`,
+//! `guest_socket`) drives it, and knows by `tickets` who waits for what. [`serve()`] is the
 //! daemon, and [`offline`] the same shell for one request without a daemon. On systems other than
 //! Linux both are in `not_linux`.
 
@@ -40,6 +41,7 @@ pub mod peer;
 mod probe;
 #[cfg(target_os = "linux")]
 mod refusals;
+mod report;
 #[cfg(target_os = "linux")]
 mod serve;
 pub mod shell;
@@ -48,6 +50,8 @@ mod snapshot;
 mod source;
 pub mod sources;
 mod strays;
+#[cfg(target_os = "linux")]
+mod tickets;
 mod trace;
 
 use std::time::{Instant, SystemTime};

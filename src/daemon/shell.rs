@@ -6,7 +6,7 @@
 //! simulation in tests.
 //!
 //! [`super::conduct`] carries out one decision, and [`super::group_commit`] several requests
-//! together.
+//! together. [`super::report`] tells what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -21,7 +21,6 @@ use super::trace::Tracing;
 use crate::engine::decide::{Answers, Engine, Step};
 #[cfg(target_os = "linux")]
 use crate::engine::names::Unheard;
-use crate::engine::watch::Notice;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::User;
@@ -34,14 +33,12 @@ use crate::model::name::VmName;
 #[cfg(target_os = "linux")]
 use crate::model::net::NetworkConfig;
 use crate::model::record::{Exit, HostRecord, ProcessId, Progress};
-use crate::model::request::Ticket;
-use crate::model::request::{Change, Query, Reply, Request};
+use crate::model::request::{Change, NOBODY, Query, Reply, Request, Serving, Ticket};
 use crate::model::run_as::RunAs;
 use crate::model::spec::VmSpec;
-use crate::model::view::{Event, EventKind};
+use crate::model::view::Event;
 use crate::network::Network;
 use crate::network::features::Features;
-use crate::plan::news::Culprit;
 use crate::store::Store;
 use crate::store::storage::Storage;
 
@@ -84,7 +81,9 @@ pub struct Shell<N, D: Storage, P> {
     pub(super) examined: Vec<Examination>,
     /// Guests of whose packets somebody wants to know.
     pub(super) traced: Vec<Tracing>,
-    outputs: Vec<Output>,
+    /// Whose request is being carried out.
+    pub(super) serving: Serving,
+    pub(super) outputs: Vec<Output>,
     /// VMs whose process the event loop does not watch yet.
     pub(super) started: Vec<VmName>,
     /// VMs whose process is not watched, or whose exit status could not be read, and when the shell
@@ -133,6 +132,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             waiting: Vec::new(),
             examined: Vec::new(),
             traced: Vec::new(),
+            serving: NOBODY,
             outputs: Vec::new(),
             started: Vec::new(),
             unwatched: BTreeMap::new(),
@@ -222,6 +222,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// later if the request has to wait.
     pub fn request(&mut self, ticket: Ticket, request: &Request, now: Now) {
         self.resolve(now);
+        self.serving = Serving(Some(ticket));
         let step = match request {
             Request::Query(query) => self.query(ticket, query, now),
             Request::Trace(asked) => self.trace(ticket, asked, now),
@@ -248,6 +249,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Err(error) => self.reply(ticket, Err(error)),
         }
         self.network.leave();
+        self.serving = NOBODY;
         self.settle(now);
     }
 
@@ -496,26 +498,5 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     pub(super) fn answer(&mut self, answers: Answers) {
         let replies = answers.into_iter().map(|(ticket, result)| Output::Reply { ticket, result });
         self.outputs.extend(replies);
-    }
-
-    /// Reports an event.
-    pub(super) fn event(&mut self, notice: Notice, now: Now) {
-        let event = self.next_event(notice, now);
-        self.outputs.push(Output::Event(event));
-    }
-
-    /// The event that tells a subscriber that it missed some.
-    pub fn resync_event(&mut self, now: Now) -> Event {
-        let message = "events were lost; the state follows".into();
-        self.next_event(Notice { kind: EventKind::Resync, vm: None, message, by: None }, now)
-    }
-
-    fn next_event(&mut self, notice: Notice, now: Now) -> Event {
-        self.sequence += 1;
-        self.tally.told(notice.kind, notice.vm.as_ref());
-        let (sequence, at) = (self.sequence, now.wall);
-        let Notice { kind, vm, message, by } = notice;
-        let (by_pid, by_name) = by.map(|Culprit { pid, name }| (pid, name)).unzip();
-        Event { sequence, at, kind, vm, message, by_pid, by_name }
     }
 }

@@ -76,7 +76,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let wanted = Wanted { to: asked.to, port: asked.port };
         let trace = Trace::new(links.clone(), wanted);
         let plan = self.engine.trace(&taps);
-        if let Err(failure) = execute::execute(&mut self.network, &plan) {
+        if let Err(failure) = execute::execute(&mut self.network, &plan, self.serving) {
             self.engine.end_trace(&taps);
             // It may be there in spite of that.
             self.engine.look_again(now);
@@ -85,7 +85,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         for link in &links {
             if let Err(error) = self.network.overhear(*link, Side::Received) {
-                log::debug!("VM {}: answers are not heard: {error}", asked.name);
+                log::debug!(vm:% = asked.name; "answers are not heard: {error}");
             }
         }
         let until = now.mono + u64::from(asked.seconds) * 1000;
@@ -153,7 +153,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     fn end_trace(&mut self, tracing: &Tracing, now: Now) {
         let plan = self.engine.end_trace(&tracing.taps);
-        if execute::execute_all(&mut self.network, &plan).iter().any(Result::is_err) {
+        if execute::execute_all(&mut self.network, &plan, self.serving).iter().any(Result::is_err) {
             self.engine.look_again(now);
         }
         for link in &tracing.links {

@@ -25,11 +25,11 @@ pub fn handle(engine: &mut Engine, network: &str, query: &DhcpQuery<'_>, now: No
     let (name, nic) = (guest.vm.clone(), guest.index);
     let outcome = respond(&guest, query, now.boot);
     if let Response::Ignore(reason) = outcome {
-        log::debug!("VM {name}: {:?} is not answered: {reason}", query.kind());
+        log::debug!(vm:% = name; "{:?} is not answered: {reason}", query.kind());
         return Handled::Nothing;
     }
     if !engine.may_answer(&name, now) {
-        log::debug!("VM {name}: the guest sends too many DHCP messages");
+        log::debug!(vm:% = name; "the guest sends too many DHCP messages");
         return Handled::Nothing;
     }
     match outcome {
@@ -37,7 +37,7 @@ pub fn handle(engine: &mut Engine, network: &str, query: &DhcpQuery<'_>, now: No
         Response::Exhausted => match engine.reclaim(network, now) {
             Some(decision) => Handled::MakeRoom(decision),
             None => {
-                log::info!("VM {name}: network {network} has no free address for its guest");
+                log::info!(vm:% = name; "network {network} has no free address for its guest");
                 Handled::Nothing
             }
         },

@@ -55,7 +55,7 @@ impl Engine {
             return Claimed::Nothing;
         }
         if let Some(reason) = self.unclaimable(guest.network, mac, address) {
-            log::debug!("VM {name}: the guest cannot have {address}: {reason}");
+            log::debug!(vm:% = name; "the guest cannot have {address}: {reason}");
             return Claimed::Refused;
         }
         match self.give_claimed(&name, index, address, now) {
@@ -83,7 +83,7 @@ impl Engine {
     ) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
         if !vm.changes.allows(CHANGES, now) {
-            log::debug!("VM {name}: the guest claims addresses too often");
+            log::debug!(vm:% = name; "the guest claims addresses too often");
             return None;
         }
         let former = vm.clone();
@@ -93,7 +93,7 @@ impl Engine {
         }
         nic.claimed.push(address);
         self.state.ledger.exchange6(name, &former.record.nics[index], nic);
-        log::info!("VM {name}: its guest made itself the address {address}");
+        log::debug!(vm:% = name; "the guest made itself the address {address}");
         let vm = self.state.vms.get(name)?;
         let plan = self.exchange_plan(&former.record, &vm.record);
         Some(Decision { plan, ..Decision::of(vm, None, Write::Put, former) })

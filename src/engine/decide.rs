@@ -25,8 +25,7 @@ use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
 use crate::model::policy::Policy;
 use crate::model::record::{Action, BootId, Order, Record};
-use crate::model::request::Ticket;
-use crate::model::request::{Change, Reply};
+use crate::model::request::{Change, Reply, Serving, Ticket};
 use crate::model::run_as::RunAs;
 use crate::model::view::{EventKind, Status};
 use crate::plan::op::Plan;
@@ -148,6 +147,11 @@ impl Decision {
     /// The record as it was; `None` when this decision made the VM.
     pub fn former_record(&self) -> Option<&Record> {
         self.former.as_ref().map(|vm| &*vm.record)
+    }
+
+    /// The request that it answers, the first of several; `None` if it answers none.
+    pub fn serves(&self) -> Option<Serving> {
+        self.answers.first().map(|(ticket, _)| Serving(Some(*ticket)))
     }
 
     /// The record as it is once this has come of the decision at `now`.

@@ -100,7 +100,7 @@ impl Engine {
     ) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
         if !vm.changes.allows(CHANGES, now) {
-            log::debug!("VM {name}: the guest changes its lease too often");
+            log::debug!(vm:% = name; "the guest changes its lease too often");
             return None;
         }
         let before = vm.record.nics.get(nic)?.lease;

@@ -34,6 +34,8 @@ const OTHERS_INTERVAL_MS: u64 = 1_000;
 const SETTLED_MS: u64 = 3_000;
 /// Milliseconds after which there is another look if something failed.
 const RETRY_MS: u64 = 1_000;
+/// What is added to the words of a drift once it is repaired.
+const REPAIRED: &str = ": repaired";
 
 /// What is known of drift.
 #[derive(Debug, Default)]
@@ -87,6 +89,14 @@ pub struct Notice {
     pub message: String,
     /// Whose doing it was.
     pub by: Option<Culprit>,
+}
+
+impl Notice {
+    /// Whether it tells of the repair of what this drift told of.
+    pub fn mends(&self, drift: &Notice) -> bool {
+        self.kind == EventKind::Repaired
+            && self.message.strip_suffix(REPAIRED) == Some(&*drift.message)
+    }
 }
 
 impl Watch {
@@ -161,8 +171,8 @@ impl Watch {
                 Judgement::Repair => repaired.push(Notice {
                     kind: EventKind::Repaired,
                     vm: vm.clone(),
-                    message: format!("{message}: repaired"),
-                    by: None,
+                    message: format!("{message}{REPAIRED}"),
+                    by: by.clone().filter(|_| rules),
                 }),
                 Judgement::Hold { for_ms } => {
                     let seconds = for_ms / 1000;

@@ -1,5 +1,6 @@
 //! The engine's requests and replies, independent of the protocol.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -16,8 +17,17 @@ use crate::model::view::{Event, Finding, NetworkView, TraceWay, UsageView, VmVie
 /// Milliseconds that Stop, Restart and Delete give a guest when the caller names no time.
 pub const STOP_TIMEOUT_MS: u64 = 30_000;
 
-/// A caller that waits for a reply. The daemon knows its connection.
+/// A request whose caller waits for a reply. No two requests of a daemon have the same, and the
+/// daemon knows the connection.
 pub type Ticket = u64;
+
+/// The request that something is done for, as the log names it. Nothing is written where nobody
+/// asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Serving(pub Option<Ticket>);
+
+/// Nobody asked for it.
+pub const NOBODY: Serving = Serving(None);
 
 /// A request, validated for form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +177,12 @@ pub enum Reply {
     Ready { ready: bool, limited: bool, reason: Option<String> },
 }
 
+impl fmt::Display for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |ticket| ticket.fmt(f))
+    }
+}
+
 impl From<Query> for Request {
     fn from(query: Query) -> Request {
         Request::Query(query)
@@ -198,6 +214,16 @@ impl Request {
         }
     }
 
+    /// The VM that it is about.
+    pub fn vm(&self) -> Option<&VmName> {
+        match self {
+            Request::Query(query) => query.vm(),
+            Request::OpenTap { name, .. } => Some(name),
+            Request::Trace(trace) => Some(&trace.name),
+            Request::Change(change) => change.vm(),
+        }
+    }
+
     /// The change that it asks for.
     pub fn change(&self) -> Option<&Change> {
         match self {
@@ -208,6 +234,22 @@ impl Request {
 }
 
 impl Query {
+    fn vm(&self) -> Option<&VmName> {
+        match self {
+            Query::Get { name } | Query::Args { name, .. } => Some(name),
+            Query::Doctor { name } => name.as_ref(),
+            Query::List
+            | Query::Networks
+            | Query::Version
+            | Query::Check
+            | Query::Monitor
+            | Query::Metrics
+            | Query::Usage
+            | Query::Verify { .. }
+            | Query::Ready { .. } => None,
+        }
+    }
+
     fn method(&self) -> &'static str {
         match self {
             Query::Get { .. } => "Get",
@@ -227,6 +269,24 @@ impl Query {
 }
 
 impl Change {
+    fn vm(&self) -> Option<&VmName> {
+        match self {
+            Change::Create { name, .. }
+            | Change::Start { name }
+            | Change::Stop { name, .. }
+            | Change::Restart { name, .. }
+            | Change::Pause { name }
+            | Change::Resume { name }
+            | Change::Delete { name, .. }
+            | Change::Expose { name, .. }
+            | Change::SetPolicy { name, .. }
+            | Change::SetLimits { name, .. }
+            | Change::Unexpose { name, .. }
+            | Change::Attach { name, .. } => Some(name),
+            Change::Setup { .. } | Change::Teardown { .. } | Change::Detach { .. } => None,
+        }
+    }
+
     fn method(&self) -> &'static str {
         match self {
             Change::Setup { .. } => "Setup",

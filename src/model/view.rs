@@ -285,6 +285,29 @@ impl Status {
     }
 }
 
+impl EventKind {
+    /// The kind as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::VmCreated => "vm_created",
+            EventKind::VmStarted => "vm_started",
+            EventKind::VmPaused => "vm_paused",
+            EventKind::VmResumed => "vm_resumed",
+            EventKind::VmStopping => "vm_stopping",
+            EventKind::VmExited => "vm_exited",
+            EventKind::VmDeleted => "vm_deleted",
+            EventKind::VmAdopted => "vm_adopted",
+            EventKind::VmSlow => "vm_slow",
+            EventKind::LeaseGiven => "lease_given",
+            EventKind::LeaseEnded => "lease_ended",
+            EventKind::VmChanged => "vm_changed",
+            EventKind::Drift => "drift",
+            EventKind::Repaired => "repaired",
+            EventKind::Resync => "resync",
+        }
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

@@ -25,6 +25,7 @@ pub(crate) struct Daemon {
     /// The binary that the next start runs.
     pub(crate) program: PathBuf,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     child: Option<Child>,
     _guard: Guard,
 }
@@ -96,7 +97,13 @@ impl Daemon {
         std::fs::write(folder.join("config.json"), "{}").expect("a configuration");
         let flags = flags.iter().map(|flag| (*flag).to_string()).collect();
         let program = env!("CARGO_BIN_EXE_volnet").into();
-        Daemon { _guard: Guard::new(&folder), folder, program, flags, child: None }
+        let variables = Vec::new();
+        Daemon { _guard: Guard::new(&folder), folder, program, flags, variables, child: None }
+    }
+
+    /// Sets a variable of its environment, for the starts from now on.
+    pub(crate) fn set(&mut self, variable: &str, value: &str) {
+        self.variables.push((variable.into(), value.into()));
     }
 
     /// Starts the daemon on the files that are there, and waits until it answers.
@@ -131,7 +138,7 @@ impl Daemon {
         let child = self
             .command(&["serve"])
             .args(&self.flags)
-            .env("RUST_LOG", "info")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

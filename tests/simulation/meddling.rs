@@ -2,6 +2,7 @@
 
 use volnet::model::limits::Shaping;
 use volnet::model::mac::Mac;
+use volnet::model::request::NOBODY;
 use volnet::network::execute::execute_all;
 use volnet::network::fake::Fake;
 use volnet::plan::news::{Culprit, News};
@@ -162,7 +163,7 @@ pub(crate) fn put_right(desired: &Desired<'_>, kernel: &mut Fake) -> bool {
     let rules = |observed: &Observed| (observed.tables.clone(), observed.accepts.clone());
     let before = rules(&kernel.kernel.observed);
     // What needs a tap that is not there fails.
-    let _ = execute_all(kernel, &plan);
+    let _ = execute_all(kernel, &plan, NOBODY);
     rules(&kernel.kernel.observed) != before
 }
 

@@ -198,13 +198,12 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             }
             Body::Volnet(asked) => asked,
         };
-        let ticket = ticket(key);
-        self.spare.disturb(now.mono);
-        client.asks(asked.method());
         client.state = match asked {
             Request::Query(Query::Monitor) if call.more => State::Subscribed { lost: false },
             _ => State::Asked { silent: call.oneway },
         };
+        self.spare.disturb(now.mono);
+        let ticket = self.asks(key, &asked);
         let files = self.shell.checksums(&asked);
         if files.is_empty() {
             self.do_request(ticket, asked);
@@ -213,6 +212,19 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             self.tell_one(ticket, &Err(failure.into()));
         }
         Ok(())
+    }
+
+    /// A request of a client has begun. It has a number from now on.
+    pub(super) fn asks(&mut self, key: Key, request: &Request) -> Ticket {
+        let ticket = self.tickets.issue(key);
+        let method = request.method();
+        if let Some(client) = self.sources.client(key) {
+            let Peer { pid, uid, .. } = client.peer;
+            let vm = request.vm().map(ToString::to_string).unwrap_or_default();
+            log::debug!(method, vm, id = ticket, pid, uid; "asked");
+            client.asks(method);
+        }
+        ticket
     }
 
     /// Handles a request now, or when its turn has come.
@@ -236,10 +248,14 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     }
 
     pub(super) fn tell_one(&mut self, ticket: Ticket, result: &Result<Reply, Error>) {
-        let key = ticket as Key;
+        let Some(key) = self.tickets.holder(ticket) else { return };
         let Some(client) = self.sources.client(key) else { return };
+        self.tickets.answered(ticket);
         if let Some((method, us)) = client.answered() {
-            self.shell.tally.answered(method, Outcome::of(result), us);
+            let outcome = Outcome::of(result);
+            self.shell.tally.answered(method, outcome, us);
+            let error = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            log::debug!(method, us, id = ticket, error; "{}", outcome.as_str());
         }
         let (continues, silent) = match client.state {
             State::Asked { silent } => {
@@ -334,9 +350,11 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     pub(super) fn close(&mut self, key: Key) {
         if let Some(Source::Client(_)) = self.sources.remove(key) {
             // Closing it also removes it from the poll.
-            self.checksums.call_off(ticket(key));
             let now = self.now();
-            self.shell.hung_up(ticket(key), now);
+            for ticket in self.tickets.withdraw(key) {
+                self.checksums.call_off(ticket);
+                self.shell.hung_up(ticket, now);
+            }
         }
     }
 }
@@ -364,9 +382,4 @@ pub(super) fn refusal<N: Network, D: Storage, P: Processes>(
         return Some(Refusal::InvalidConfig { field: user::FIELD.into(), reason: reason.into() });
     }
     None
-}
-
-/// The caller of a request: a connection, by its key.
-pub(super) fn ticket(key: Key) -> Ticket {
-    key as Ticket
 }

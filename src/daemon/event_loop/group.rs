@@ -7,7 +7,7 @@
 //! in the order in which they were read.
 
 use super::EventLoop;
-use super::clients::{refusal, ticket};
+use super::clients::refusal;
 use crate::daemon::client::State;
 use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
@@ -60,8 +60,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             State::Idle | State::Asked { .. } | State::Subscribed { .. } | State::Closing => 1,
         };
         client.state = State::Together { open };
-        client.asks(request.method());
-        self.group.requests.push((ticket(key), request));
+        let ticket = self.asks(key, &request);
+        self.group.requests.push((ticket, request));
         if self.group.requests.len() == GROUP_MAX {
             self.carry_out_group();
         }

@@ -32,7 +32,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                     self.watched.insert(name, key);
                 }
                 Err(error) => {
-                    log::warn!("VM {name}: the end of its process cannot be waited for: {error}");
+                    log::warn!(vm:% = name; "the end of its process cannot be waited for: {error}");
                     self.shell.watch_later(&name, self.now());
                 }
             }
@@ -44,7 +44,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         let Some(fifo) = self.shell.processes().events(name) else { return };
         match self.add(fifo, Interest::READABLE, Source::Hypervisor(name.clone())) {
             Ok(key) => drop(self.heard.insert(name.clone(), key)),
-            Err(error) => log::warn!("VM {name}: resets of its guest are not seen: {error}"),
+            Err(error) => log::warn!(vm:% = name; "resets of its guest are not seen: {error}"),
         }
         self.shell.heard_of(name, self.now());
     }

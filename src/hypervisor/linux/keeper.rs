@@ -142,7 +142,7 @@ fn input(terminal: bool, name: &VmName) -> io::Result<(OwnedFd, OwnedFd)> {
     let ends = match terminal.then(raw_terminal) {
         Some(Ok(ends)) => ends,
         Some(Err(error)) => {
-            log::warn!("VM {name}: nobody can type on its console, it has no terminal: {error}");
+            log::warn!(vm:% = name; "nobody can type on its console, it has no terminal: {error}");
             pipe()?
         }
         None => pipe()?,

@@ -467,7 +467,7 @@ impl Processes for LinuxProcesses {
         }
         let console = Paths::new("", &self.runtime_dir).console(name);
         if let Err(error) = keeper::remove_socket(&console) {
-            ::log::warn!("VM {name}: cannot remove {}: {error}", console.display());
+            ::log::warn!(vm:% = name; "cannot remove {}: {error}", console.display());
         }
     }
 
@@ -477,7 +477,9 @@ impl Processes for LinuxProcesses {
             match std::fs::remove_file(path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => ::log::warn!("VM {name}: cannot remove {}: {error}", path.display()),
+                Err(error) => {
+                    ::log::warn!(vm:% = name; "cannot remove {}: {error}", path.display())
+                }
             }
         }
     }

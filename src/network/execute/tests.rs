@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::error::Reason;
+use crate::model::request::NOBODY;
 use crate::network::fake::{Fake, Kernel, KernelFault};
 use crate::plan::op::Plan;
 use crate::plan::reconcile::tests::{Host, bare_kernel};
@@ -42,8 +43,8 @@ fn fails_without_a_trace(fake: &Fake, plan: &Plan) {
         }
     }
     let mut whole = fake.clone();
-    let done = execute(&mut whole, plan).unwrap();
-    undo(&mut whole, plan, &done);
+    let done = execute(&mut whole, plan, NOBODY).unwrap();
+    undo(&mut whole, plan, &done, NOBODY);
     assert_eq!(unordered(whole.kernel), unordered(fake.kernel.clone()));
 }
 
@@ -55,7 +56,7 @@ fn fails_at(fake: &Fake, plan: &Plan, step: usize, fault: KernelFault) -> Failur
     if !matches!(fault, KernelFault::Refused(_)) && plan[step].is_repeatable() {
         fake.fail(step + 1, fault);
     }
-    let failure = execute(&mut fake, plan).unwrap_err();
+    let failure = execute(&mut fake, plan, NOBODY).unwrap_err();
     assert_eq!(unordered(fake.kernel), unordered(before), "step {step}: {failure}");
     failure
 }
@@ -68,7 +69,7 @@ fn what_may_have_been_done_is_asked_for_once_more() {
     for fault in [KernelFault::Lost, KernelFault::Done] {
         let before = fake.log.len();
         fake.fail(0, fault);
-        execute(&mut fake, &[Op::RemoveElements(elements.clone())]).unwrap();
+        execute(&mut fake, &[Op::RemoveElements(elements.clone())], NOBODY).unwrap();
         assert_eq!(fake.log.len() - before, 2);
     }
 }
@@ -95,11 +96,11 @@ fn a_release_goes_on_when_an_address_cannot_be_forgotten() {
     let forget = plan.len() - 1;
     assert!(plan[forget].can_wait() && !plan[..forget].iter().any(Op::can_wait));
     fake.fail(forget, KernelFault::Refused(Reason::Denied));
-    assert_eq!(execute(&mut fake, &plan).unwrap().len(), plan.len());
+    assert_eq!(execute(&mut fake, &plan, NOBODY).unwrap().len(), plan.len());
     assert!(fake.link("vttap-vm0").is_none());
     let again = attach_plan(&[host.port(0)], vec![], host.elements(0));
     fake.fail(0, KernelFault::Refused(Reason::Denied));
-    let failure = execute(&mut fake, &again).unwrap_err();
+    let failure = execute(&mut fake, &again, NOBODY).unwrap_err();
     assert_eq!(failure.to_string(), "delete neighbour 10.0.0.2 on vbr0: refused: Denied");
 }
 
@@ -134,7 +135,7 @@ fn an_undo_that_fails_does_not_keep_the_others_from_theirs() {
     let last = plan.len() - 1;
     fake.fail(last, KernelFault::Refused(Reason::Missing));
     fake.fail(last + 1, KernelFault::Refused(Reason::Denied));
-    let failure = execute(&mut fake, &plan).unwrap_err();
+    let failure = execute(&mut fake, &plan, NOBODY).unwrap_err();
     assert_eq!(failure.reason(), Some(Reason::Missing), "the first failure is told");
     assert_eq!(fake.kernel.observed.accepts.len(), 1, "its undo failed");
     assert_eq!(fake.kernel.observed.links, bare_kernel().kernel.observed.links);
@@ -151,9 +152,12 @@ fn undo_takes_only_the_link_that_was_made() {
     };
     let taken = [create("vttap-x"), create("vttap-x")];
     fake.add_link("vttap-y", crate::plan::reconcile::LinkKind::Other);
-    assert_eq!(execute(&mut fake, &[create("vttap-y")]).unwrap_err().reason(), Some(Reason::Busy));
+    assert_eq!(
+        execute(&mut fake, &[create("vttap-y")], NOBODY).unwrap_err().reason(),
+        Some(Reason::Busy)
+    );
     assert!(fake.link("vttap-y").is_some(), "it was there before");
-    assert_eq!(execute(&mut fake, &taken).unwrap_err().reason(), Some(Reason::Busy));
+    assert_eq!(execute(&mut fake, &taken, NOBODY).unwrap_err().reason(), Some(Reason::Busy));
     let made = Op::DeleteLink { name: "vttap-x".into(), index: Some(3) };
     assert_eq!(fake.log.last(), Some(&made), "removed by name and index");
 }
@@ -164,7 +168,7 @@ fn cleaning_goes_on_behind_a_failure() {
     let mut fake = host.kernel();
     let plan = reconcile(&Default::default(), &fake.kernel.observed).plan;
     fake.fail(1, KernelFault::Refused(Reason::Denied));
-    let results = execute_all(&mut fake, &plan);
+    let results = execute_all(&mut fake, &plan, NOBODY);
     assert_eq!(results.len(), plan.len());
     assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
     let left: Vec<_> = fake.kernel.observed.links.iter().map(|link| &*link.name).collect();

@@ -9,6 +9,7 @@ use crate::model::mac::Mac;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::Ipv6Network;
 use crate::model::nic::{Nic, NicName};
+use crate::model::request::NOBODY;
 use crate::model::spec::NetworkSpec;
 use crate::model::traffic::{InForce, Traffic};
 use crate::network::Network;
@@ -125,7 +126,7 @@ impl Host {
     /// Makes a kernel as this host should be; gives the problems that stay.
     pub(crate) fn settle(&self, fake: &mut Fake) -> Vec<Problem> {
         let reconciled = reconcile(&self.desired(), &fake.observe().unwrap());
-        for result in execute_all(fake, &reconciled.plan) {
+        for result in execute_all(fake, &reconciled.plan, NOBODY) {
             result.unwrap();
         }
         reconciled.problems
@@ -188,7 +189,7 @@ fn nothing_desired_takes_all_of_ours_and_nothing_else() {
     };
     let reconciled = reconcile(&desired, &fake.observe().unwrap());
     assert!(matches!(reconciled.plan.last(), Some(Op::DeleteLink { name, .. }) if name == "vbr1"));
-    execute(&mut fake, &reconciled.plan).unwrap();
+    execute(&mut fake, &reconciled.plan, NOBODY).unwrap();
     assert_eq!(fake.kernel, bare_kernel().kernel);
 }
 
@@ -345,7 +346,7 @@ fn a_parked_tap_stays_off_its_bridge_and_loses_it_before_its_elements() {
     let steps: Vec<_> = plan.iter().map(Op::describe).collect();
     assert_eq!((steps[0].0, &*steps[0].1), ("set link", "vttap-vm1"), "{steps:?}");
     assert!(problems.is_empty() && steps.iter().all(|step| step.0 != "delete link"));
-    execute_all(&mut fake, &plan);
+    execute_all(&mut fake, &plan, NOBODY);
     let link = fake.link("vttap-vm1").unwrap();
     assert_eq!((link.master, link.up, link.carrier), (None, false, true));
     assert_eq!(reconcile(&desired, &fake.kernel.observed), Reconciled::default());
@@ -377,7 +378,7 @@ fn a_tap_that_is_held_open_and_belongs_to_no_vm_stays_until_it_is_evicted() {
     let steps: Vec<_> = held.plan.iter().map(Op::describe).collect();
     assert_eq!((steps[0].0, &*steps[0].1), ("set link", "vttap-vm1"), "{steps:?}");
     assert!(steps[1..].iter().any(|step| step.0 == "remove elements"), "{steps:?}");
-    execute_all(&mut fake, &held.plan);
+    execute_all(&mut fake, &held.plan, NOBODY);
     let link = fake.link("vttap-vm1").unwrap();
     assert_eq!((link.master, link.up, link.carrier), (None, false, true));
     assert!(host.drift(&mut fake).plan.is_empty());
@@ -451,7 +452,7 @@ fn what_packets_taught_is_left_alone_and_taken_along() {
         Desired { tables: ruleset::tables(&networks, &[], vec![], true), ..host.desired() };
     let mut fake = bare_kernel();
     let plan = reconcile(&desired, &fake.kernel.observed).plan;
-    execute(&mut fake, &plan).unwrap();
+    execute(&mut fake, &plan, NOBODY).unwrap();
     let lease = vec![
         Value::Link("vttap-vm0".into()),
         Value::Bytes(vec![2; 6]),
@@ -489,7 +490,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
     let of_bridges =
         |op: &Op| matches!(op, Op::CreateTable(table) if table.family == Family::Bridge);
     fake.fail(plan.iter().position(of_bridges).unwrap(), KernelFault::Refused(Reason::Unsupported));
-    let failed = execute_all(&mut fake, &plan).into_iter().filter(Result::is_err).count();
+    let failed = execute_all(&mut fake, &plan, NOBODY).into_iter().filter(Result::is_err).count();
     assert_eq!(failed, 1);
     let before = fake.kernel.clone();
     let (_, port, _) = &host.vms[0];
@@ -507,7 +508,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
         inner: None,
     });
     let plan = attach_plan(&[host.port(0)], vec![], elements);
-    let failure = execute(&mut fake, &plan).unwrap_err().to_string();
+    let failure = execute(&mut fake, &plan, NOBODY).unwrap_err().to_string();
     assert!(failure.contains("table bridge volnet"), "{failure}");
     assert_eq!(fake.kernel, before);
 }
@@ -791,7 +792,7 @@ proptest! {
             ..Desired::default()
         };
         let plan = reconcile(&gone, &fake.observe().unwrap()).plan;
-        execute(&mut fake, &plan).unwrap();
+        execute(&mut fake, &plan, NOBODY).unwrap();
         prop_assert_eq!(&fake.kernel, &bare_kernel().kernel);
     }
 }
@@ -837,7 +838,7 @@ fn no_tap_is_on_a_bridge_without_its_elements() {
                 fake.link_mut("vttap-vm0").unwrap().master = moved;
             }
             for op in reconcile(desired, &fake.kernel.observed).plan {
-                execute_all(&mut fake, &[op]);
+                execute_all(&mut fake, &[op], NOBODY);
                 known(&all, &fake);
             }
         }
