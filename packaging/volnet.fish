@@ -267,6 +267,7 @@ complete -c volnet -n '__fish_seen_subcommand_from attach' -l rx -x -d 'the most
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l tx -x -d 'the most it sends, in Mbit/s; more is dropped'
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l burst -x -d 'the burst beyond these rates, 64 to 32768'
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l pps -x -d 'the most packets a second it sends'
+complete -c volnet -n '__fish_seen_subcommand_from attach' -l force -d 'even if a program of the host listens on the port'
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l socket -r -F -d 'the daemon’s socket, RUNTIME/volnet.sock'
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l config-file -r -F -d 'settings, /etc/volnet/config.json'
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l runtime-dir -r -F -d 'what ends with a reboot, /run/volnet'

@@ -335,6 +335,7 @@ _volnet() {
             '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
             '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
             '*--pps[the most packets a second it sends]:N:' \
+            '*--force[even if a program of the host listens on the port]' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \

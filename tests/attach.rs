@@ -135,6 +135,15 @@ fn a_namespace_is_on_the_network_like_a_guest() {
             let said = String::from_utf8_lossy(&refused.stderr).into_owned();
             assert!(!refused.status.success() && said.contains(words), "{said}");
         }
+        // A port of the host that a program has is taken if the caller insists.
+        let program = TcpListener::bind("0.0.0.0:8090").expect("a port");
+        let expose = ["attach", "c", "--netns", &netns, "--ifname", "eth1", "--expose", "8090:80"];
+        let refused = client(&daemon, &expose).output().expect("volnet runs");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("tcp port 8090 of the host belongs to"), "{said}");
+        assert!(done(&daemon, &[&expose[..], &["--force"]].concat()));
+        assert!(done(&daemon, &["detach", "c", "--ifname", "eth1"]));
+        drop(program);
         // What is attached is not attached again; detached, its name is free at once.
         let again = client(&daemon, &["attach", "a", "--netns", &a.netns()]).output();
         let said = String::from_utf8_lossy(&again.expect("volnet runs").stderr).into_owned();

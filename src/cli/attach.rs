@@ -32,7 +32,8 @@ pub(super) fn attach(session: &mut Session, attach: &Attach) -> Result<u8, Troub
             "netns": attach.netns
         },
         "config": given["config"].take(),
-        "door": 0
+        "door": 0,
+        "force": attach.force
     });
     let mut connection = session.connect()?;
     let door = open_door(&attach.netns)?;

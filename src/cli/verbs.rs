@@ -490,7 +490,7 @@ pub(super) const VERBS: [Verb; 35] = [
         ..of_vms("delete", "NAME...", "stop it and release everything it has")
     },
     Verb {
-        flags: &[&NAMESPACE, &ONE_NETWORK, &PLACE, &RATES],
+        flags: &[&NAMESPACE, &ONE_NETWORK, &PLACE, &RATES, &TAKE],
         text: "Give a network namespace, such as that of a container, a place on a network, by a \
                pair of links. The end in the namespace gets the address and the default route. It \
                is a VM like any other, NAME.eth0, until it is detached or the namespace ends, and \

@@ -452,7 +452,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                     return Ok(Step::Later);
                 }
             }
-            Change::Attach { name, spec, door } => {
+            Change::Attach { name, spec, door, force: _ } => {
                 self.refuse_in_doubt()?;
                 self.network.enter(door.as_fd())?;
                 if self.host.is_none() {

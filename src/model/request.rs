@@ -124,8 +124,9 @@ pub enum Change {
     /// Take an exposed port back.
     Unexpose { name: VmName, at: HostPort },
     /// Give the namespace behind the door a place on a network. The attachment is in `spec`, and
-    /// the name of the VM follows from it.
-    Attach { name: VmName, spec: Box<VmSpec>, door: OpenFile },
+    /// the name of the VM follows from it. With `force` even if a program of the host listens on a
+    /// port that it exposes.
+    Attach { name: VmName, spec: Box<VmSpec>, door: OpenFile, force: bool },
     /// Take the place away. If there is none, that is success.
     Detach { id: AttachmentId },
 }
@@ -337,7 +338,9 @@ impl Change {
     pub fn exposes(&self) -> Vec<HostPort> {
         match self {
             Change::Create { spec, .. } | Change::Attach { spec, .. } => {
+                let is_forced = matches!(self, Change::Attach { force: true, .. });
                 let ports = spec.networks.iter().flat_map(|network| &network.expose);
+                let ports = ports.filter(|port| !is_forced || port.host_port == 0);
                 ports.map(Expose::at).collect()
             }
             Change::Expose { port, force, .. } if !force || port.host_port == 0 => {

@@ -249,9 +249,9 @@ fn attach(fields: &mut Parameters) -> Result<Change, CallFault> {
         Refusal::InvalidConfig { field, reason }
     })?;
     let config = fields.object("config")?.map(Value::Object);
-    let door = fields.file("door")?;
+    let (door, force) = (fields.file("door")?, fields.flag("force")?);
     let (name, spec) = spec::attach(attachment, config.as_ref())?;
-    Ok(Change::Attach { name, spec: Box::new(spec), door })
+    Ok(Change::Attach { name, spec: Box::new(spec), door, force })
 }
 
 fn expose(fields: &mut Parameters) -> Result<Change, CallFault> {

@@ -231,7 +231,7 @@ pub(crate) fn attach(container: &str, network: &str) -> Step {
     };
     let door = OwnedFd::from(File::open("/dev/null").expect("any descriptor")).into();
     let name = container_id(container).vm_name();
-    ask(Change::Attach { name, spec: Box::new(spec), door })
+    ask(Change::Attach { name, spec: Box::new(spec), door, force: false })
 }
 
 pub(crate) fn detach(container: &str) -> Step {

@@ -124,7 +124,9 @@ fn add(conf: &Conf, environment: &Environment) -> Result<Printed, CniError> {
         "cni": id.cni, "container": id.container, "ifname": id.ifname, "netns": netns,
         "labels": labels(&environment.args()?)
     });
-    let parameters = json!({ "attachment": attachment, "config": config, "door": 0 });
+    // Some engines listen on the ports that they publish, to keep others from taking them.
+    let parameters =
+        json!({ "attachment": attachment, "config": config, "door": 0, "force": true });
     let reply = daemon.call_with_descriptor("io.volnet.Attach", parameters, door.as_fd())?;
     Ok(Some(result::of(&reply.parameters, &conf.version, dns)))
 }

@@ -26,7 +26,7 @@ fn attach() -> Change {
         ..VmSpec::default()
     };
     let door = OwnedFd::from(File::open("/dev/null").unwrap()).into();
-    Change::Attach { name: id().vm_name(), spec: Box::new(spec), door }
+    Change::Attach { name: id().vm_name(), spec: Box::new(spec), door, force: false }
 }
 
 /// Attaches it; the link gets this index.
