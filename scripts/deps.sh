@@ -38,6 +38,10 @@ wanted="
     groff:groff-base
     shellcheck:shellcheck
     lintian:lintian
+    containerd:containerd
+    runc:runc
+    podman:podman
+    conmon:conmon
     systemd-analyze:systemd
 "
 

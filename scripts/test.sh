@@ -68,6 +68,7 @@ kernel() {
     need_root 'make test-kernel'
     scripts/deps.sh
     scripts/varlink-client.sh
+    scripts/cri-client.sh
     step tests beside the code that need root
     cargo test --locked --workspace --no-fail-fast --lib -- --ignored
     step tests on the real kernel
