@@ -262,6 +262,23 @@ fn both_families_where_the_network_has_them() {
     });
 }
 
+#[test]
+fn ipv6_alone_where_the_network_has_that() {
+    in_namespace(|| {
+        let daemon = Daemon::configured(&json!({"networks": [
+            {"subnet": null, "ipv6": {"prefix": "fd00:7::/64"}}
+        ]}));
+        let (a, b) = (Room::new(), Room::new());
+        attach(&daemon, "a", &a, &[]);
+        let other = attach(&daemon, "b", &b, &[]);
+        assert!(other["ip"].is_null());
+        assert_eq!(a.json("ip -4 -j address show dev eth0"), json!([]));
+        assert_eq!(a.json("ip -6 -j route show default")[0]["gateway"], "fd00:7::1");
+        assert!(reaches(&a, other["ip6"].as_str().expect("an address")));
+        assert!(done(&daemon, &["detach", "a"]));
+    });
+}
+
 /// A call of Attach with these descriptors, and its answer.
 fn attach_by(daemon: &Daemon, descriptors: &[RawFd], door: usize) -> Value {
     let mut stream = UnixStream::connect(daemon.socket()).expect("the daemon listens");

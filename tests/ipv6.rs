@@ -4,7 +4,9 @@
 
 mod common;
 
-use std::process::Stdio;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -46,6 +48,13 @@ fn network(daemon: &Daemon) -> Value {
 /// The guest of a VM, with the address that volnet gives it and the host as its router.
 fn guest(daemon: &Daemon, vm: &Value) -> Guest {
     Guest::of(vm).with_ipv6(vm, &text(&network(daemon), "host_ip6"))
+}
+
+/// The same with one field more.
+fn with(object: &Value, field: &str, value: &str) -> Value {
+    let mut object = object.clone();
+    object[field] = value.into();
+    object
 }
 
 fn text(value: &Value, field: &str) -> String {
@@ -135,6 +144,78 @@ fn guests_reach_the_host_each_other_and_the_world() {
         daemon.call("Delete", json!({ "name": "one" }));
         assert!(!neighbour().contains(&text(&one, "ip6")), "{}", neighbour());
         assert!(!run("nft list set bridge volnet guests6").contains("vttap-one"));
+    });
+}
+
+#[test]
+fn a_network_may_have_ipv6_alone() {
+    in_namespace(|| {
+        run("sysctl -qw net.ipv4.ip_forward=0");
+        let _world = world();
+        let settings = json!({ "networks": [{ "subnet": null, "ipv6": true }] });
+        let mut daemon = Daemon::configured(&settings);
+        let on = network(&daemon);
+        assert!(on["subnet"].is_null() && on["host_ip"].is_null() && on["nat"] == true, "{on}");
+        assert_eq!((&on["dhcp"], &on["free"]), (&json!("off"), &json!(0)));
+        assert_eq!(on["name_servers"], json!([on["host_ip6"]]));
+        assert_eq!(run("ip -4 -o addr show dev vbr0"), "");
+        assert_eq!(sysctl("net.ipv4.ip_forward"), "0", "it is not needed");
+
+        let (one, two) = (create(&daemon, "one", json!({})), create(&daemon, "two", json!({})));
+        for field in ["ip", "netmask", "gateway"] {
+            assert!(one[field].is_null(), "{one}");
+        }
+        assert_eq!(one["kernel_args"], "");
+        let (first, second) = (Guest::of(&one), Guest::of(&two));
+        let (host, other) = (text(&on, "host_ip6"), text(&two, "ip6"));
+        let works = || first.reaches(&host) && first.reaches(&other) && first.reaches(WORLD);
+        assert!(works());
+        // IPv4 goes nowhere, not even between its guests.
+        first.space.run("ip addr add 10.0.0.2/24 dev eth0");
+        second.space.run("ip addr add 10.0.0.3/24 dev eth0");
+        assert!(!first.reaches("10.0.0.3"));
+        // A port of the host leads there by IPv6.
+        let port = json!({ "name": "one", "port": 80, "host_port": 8080 });
+        let by_ipv4 = daemon.call("Expose", with(&port, "host_ip", "0.0.0.0"));
+        assert_eq!(by_ipv4["parameters"]["field"], "expose", "{by_ipv4}");
+        assert!(daemon.call("Expose", port)["error"].is_null());
+        let listener = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                first.space.enter();
+                TcpListener::bind("[::]:80").expect("port 80")
+            });
+            inside.join().expect("it listens")
+        });
+        let mut caller = TcpStream::connect(format!("[{UPLINK}]:8080")).expect("it leads there");
+        caller.write_all(b"hello").expect("to send");
+        let (mut called, _) = listener.accept().expect("a caller");
+        let mut heard = [0; 5];
+        called.read_exact(&mut heard).expect("to hear");
+        assert_eq!(&heard, b"hello");
+
+        for (wish, value) in [("ip", json!("10.0.0.2")), ("mode", json!("dhcp"))] {
+            let config = json!({ "network": { wish: value } });
+            let refused = daemon.call("Create", json!({ "name": "new", "config": config }));
+            assert_eq!(refused["parameters"]["field"], format!("network.{wish}"), "{refused}");
+        }
+        let shown = |args: &[&str]| {
+            let mut client = Command::new(&daemon.program);
+            let output = client.args(args).arg("--socket").arg(daemon.socket()).output();
+            String::from_utf8_lossy(&output.expect("volnet runs").stdout).into_owned()
+        };
+        let list = shown(&["list"]);
+        assert!(list.contains(&text(&one, "ip6")), "{list}");
+        let said = shown(&["doctor", "one"]);
+        let has = format!("the guest has {}", text(&one, "ip6"));
+        assert!(!said.contains("IPv4") && said.contains(&has), "{said}");
+
+        daemon.crash();
+        daemon.start_again();
+        assert!(works());
+        let again = daemon.call("Setup", json!({}));
+        assert_eq!(again["parameters"]["plan"], json!([]), "{again}");
+        daemon.call("Teardown", json!({ "force": true }));
+        assert_eq!(run("nft list ruleset").trim(), "");
     });
 }
 

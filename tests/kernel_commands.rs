@@ -50,7 +50,7 @@ fn bridge(network: &NetworkConfig) -> Vec<Op> {
             alias: "volnet:".into(),
         },
         Op::SetLink { name: name.clone(), set: up, former: LinkSettings::default() },
-        Op::AddAddress { link: name, address: network.host_ip.into(), length: 24 },
+        Op::AddAddress { link: name, address: network.ipv4.unwrap().host.into(), length: 24 },
         Op::SetForwarding { on: true },
     ]
 }

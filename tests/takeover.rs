@@ -18,8 +18,8 @@ use common::daemon::Daemon;
 use common::space::Guest;
 use common::{eventually, in_namespace, ip_link, link_exists, run};
 
-/// How many records stand in `tests/golden/record`.
-const GOLDEN: usize = 8;
+/// How many records of `tests/golden/record` are compared with the kernel.
+const GOLDEN: usize = 9;
 
 /// A daemon whose hypervisor `plain` sleeps.
 fn daemon() -> Daemon {
@@ -505,6 +505,11 @@ fn records_of_each_format_are_read() {
         for entry in fs::read_dir(golden).unwrap() {
             let record = fs::read(entry.unwrap().path()).unwrap();
             let value: Value = serde_json::from_slice(&record).unwrap();
+            let nic = &value["nics"][0];
+            // This host has one network, and what it expects of a VM knows no inner identity.
+            if nic["network"] == "six" || !nic["inner"].is_null() {
+                continue;
+            }
             let home = if value["spec"]["ephemeral"] == true { "run" } else { "state" };
             let name = value["name"].as_str().unwrap();
             fs::write(daemon.folder.join(format!("{home}/vms/{name}.json")), record).unwrap();
@@ -512,7 +517,10 @@ fn records_of_each_format_are_read() {
         }
         daemon.start_again();
         let vms = agreement.check(&daemon);
-        assert_eq!((vms.len(), names.len()), (GOLDEN, GOLDEN));
+        // The namespace of one is gone, and so is that VM.
+        assert_eq!((vms.len(), names.len()), (GOLDEN - 1, GOLDEN));
+        names.retain(|(_, record)| record["spec"]["attachment"].is_null());
+        assert_eq!(names.len(), vms.len());
         for (name, record) in names {
             let vm = vms.iter().find(|vm| vm["name"] == name).unwrap();
             let nic = if record["format"] == 1 { &record["port"] } else { &record["nics"][0] };

@@ -15,7 +15,7 @@ use volnet::config::{self, Flags};
 use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::name::{TapName, VmName};
-use volnet::model::net::NetworkConfig;
+use volnet::model::net::{Ipv4Network, NetworkConfig};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::netlink::rtnl::link::{self, LinkChange, PortChange, Target};
@@ -66,7 +66,7 @@ impl Floor {
         let (bridge, mtu) = (network.bridge.as_str(), network.mtu);
         let mut links = Socket::open(NetlinkFamily::Route).expect("rtnetlink");
         let index = links::create_bridge(&mut links, bridge, network.mac, mtu, "").expect("bridge");
-        let address = (network.host_ip, network.subnet.length());
+        let address = (ipv4().host, ipv4().prefix.length());
         addresses::add(&mut links, bridge, address.0.into(), address.1).expect("its address");
         let up = LinkChange { up: Some(true), ..LinkChange::default() };
         links
@@ -176,7 +176,7 @@ impl Vm {
     /// What a VM of this name is to the kernel; `number` gives it its address.
     fn new(name: &str, number: u32) -> Vm {
         let network = network();
-        let ip = Ipv4Addr::from_bits(network.subnet.network().to_bits() + 1 + number);
+        let ip = Ipv4Addr::from_bits(ipv4().prefix.network().to_bits() + 1 + number);
         let vm = VmName::new(name).expect("a name");
         let tap = TapName::choose(NicName { vm: &vm, index: 0 }, |_| false);
         Vm {
@@ -205,6 +205,11 @@ pub(crate) fn network() -> NetworkConfig {
     let environment = BTreeMap::from([("VOLNET_SUBNET".to_owned(), SUBNET.to_owned())]);
     let settings = config::resolve(&Flags::default(), &environment, None, "bench");
     settings.expect("the defaults").networks.remove(0)
+}
+
+/// The IPv4 side of that network.
+pub(crate) fn ipv4() -> Ipv4Network {
+    network().ipv4.expect("the default subnet")
 }
 
 /// A temporary file, synced, renamed, and the rename synced.

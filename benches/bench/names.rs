@@ -12,7 +12,7 @@ use volnet::dns::wire::{A, Header, IN, Question};
 use volnet::dns::{DomainName, ResponseCode};
 
 use crate::daemon::Daemon;
-use crate::floor::network;
+use crate::floor::ipv4;
 use crate::record::Record;
 use crate::stage::{Stage, run};
 use crate::{BUILD, SUBNET};
@@ -40,7 +40,7 @@ pub(crate) fn measure(daemon: &Daemon, vms: usize, questions: usize, record: &mu
 /// Answers a second about all VMs in turn.
 fn rate(vms: usize, questions: usize) -> f64 {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-    socket.connect((network().host_ip, 53)).expect("an address of this host");
+    socket.connect((ipv4().host, 53)).expect("an address of this host");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let asked: Vec<Vec<u8>> = (0..vms).map(question).collect();
     let ask = |number: usize| {
@@ -87,7 +87,7 @@ impl Dnsmasq {
     fn start(vms: usize) -> Option<Dnsmasq> {
         let stage = Stage::new("dnsmasq-names");
         stage.enter();
-        let (gateway, length) = (network().host_ip, SUBNET.split_once('/').expect("a prefix").1);
+        let (gateway, length) = (ipv4().host, SUBNET.split_once('/').expect("a prefix").1);
         run("ip link add vbr0 type bridge");
         run(&format!("ip addr add {gateway}/{length} dev vbr0"));
         run("ip link set vbr0 up");

@@ -19,7 +19,7 @@ use volnet::network::linux::nft::Nft;
 use volnet::plan::ruleset;
 
 use crate::contender::{Contender, Detached};
-use crate::floor::network;
+use crate::floor::{ipv4, network};
 use crate::record::Record;
 use crate::stage::{Stage, output_of, run};
 
@@ -62,7 +62,7 @@ impl Script {
         stage.enter();
         let network = network();
         run("ip link add vbr0 type bridge");
-        run(&format!("ip addr add {}/16 dev vbr0", network.host_ip));
+        run(&format!("ip addr add {}/16 dev vbr0", ipv4().host));
         run("ip link set vbr0 up");
         let mut rules = Nft::new().expect("nf_tables");
         for table in ruleset::tables(&[&network], &Policy::built_in(), Vec::new(), false) {
@@ -96,7 +96,7 @@ impl Contender for Script {
     fn attach(&mut self, vm: &str) -> Duration {
         self.stage.enter();
         self.attached += 1;
-        let ip = Ipv4Addr::from_bits(network().host_ip.to_bits() + self.attached);
+        let ip = Ipv4Addr::from_bits(ipv4().host.to_bits() + self.attached);
         self.there.insert(vm.into(), ip);
         let links = format!(
             "tuntap add dev vttap-{vm} mode tap user 0 vnet_hdr
@@ -150,13 +150,12 @@ struct Call<'a> {
 impl Plugin {
     /// bridge with host-local and ipMasq: what Kubernetes and nerdctl begin with.
     fn cni(most: usize) -> Plugin {
-        let network = network();
         let document = json!({
             "cniVersion": "1.0.0", "name": "bench", "type": "bridge", "bridge": "vbr0",
             "isGateway": true, "ipMasq": true,
             "ipam": {
                 "type": "host-local", "dataDir": "/run/cni",
-                "ranges": [[{ "subnet": network.subnet.to_string() }]],
+                "ranges": [[{ "subnet": ipv4().prefix.to_string() }]],
             },
         });
         Plugin::new(CNI, "cni", most, move |call| {
@@ -173,7 +172,6 @@ impl Plugin {
 
     /// What podman uses.
     fn netavark(program: String, most: usize) -> Plugin {
-        let network = network();
         let version = run(&format!("{program} version"));
         let version: Value = serde_json::from_str(&version).expect("JSON");
         let name = format!("netavark {}", version["version"].as_str().unwrap_or("?"));
@@ -189,7 +187,7 @@ impl Plugin {
                     "network_interface": "vbr0", "internal": false, "ipv6_enabled": false,
                     "dns_enabled": false, "ipam_options": { "driver": "host-local" },
                     "subnets": [{
-                        "subnet": network.subnet.to_string(), "gateway": network.host_ip,
+                        "subnet": ipv4().prefix.to_string(), "gateway": ipv4().host,
                     }],
                 } },
             });
@@ -245,7 +243,7 @@ impl Contender for Plugin {
 
     fn attach(&mut self, vm: &str) -> Duration {
         self.attached += 1;
-        let ip = Ipv4Addr::from_bits(network().host_ip.to_bits() + self.attached);
+        let ip = Ipv4Addr::from_bits(ipv4().host.to_bits() + self.attached);
         self.there.insert(vm.into(), ip);
         self.run(true, vm)
     }

@@ -17,7 +17,7 @@ use volnet::network::linux::sysctl;
 use volnet_ffi::tun::{self, NO_PI, TAP, Tun, VNET_HDR};
 
 use crate::SUBNET;
-use crate::floor::network;
+use crate::floor::ipv4;
 use crate::record::Record;
 use crate::stage::{Stage, run};
 
@@ -59,14 +59,14 @@ pub(crate) fn plain(packets: usize, record: &mut Record) {
     let host = Stage::new("plain");
     add_world(&host, Some(SUBNET));
     host.enter();
-    let network = network();
+    let ipv4 = ipv4();
     run("ip link add vbr0 type bridge");
-    run(&format!("ip addr add {}/{} dev vbr0", network.host_ip, network.subnet.length()));
+    run(&format!("ip addr add {}/{} dev vbr0", ipv4.host, ipv4.prefix.length()));
     run("ip link set vbr0 up");
     run("ip tuntap add vttap-guest mode tap vnet_hdr");
     run("ip link set vttap-guest master vbr0 up");
     sysctl::set_forwarding(true).expect("to forward");
-    let ip = Ipv4Addr::from_bits(network.host_ip.to_bits() + 1);
+    let ip = Ipv4Addr::from_bits(ipv4.host.to_bits() + 1);
     let mut guest = Guest::new("vttap-guest", Mac::of_guest("default", "guest").0, ip);
     guest.measure("no rules", 1, packets, record);
 }

@@ -145,6 +145,7 @@ fn exposed(ports: &Value) -> String {
 /// All VMs.
 pub(super) fn vms(vms: &Value) -> String {
     let fields = ["name", "mode", "status", "ip", "tap", "cid"];
+    let vms = &either(vms, [("ip", "ip6")]);
     let mut out =
         table::rows(&["NAME", "MODE", "STATUS", "IP", "TAP", "CID"], &cells(vms, &fields));
     for vm in vms.as_array().into_iter().flatten().filter(|vm| !vm["problem"].is_null()) {
@@ -158,7 +159,21 @@ pub(super) fn vms(vms: &Value) -> String {
 pub(super) fn networks(networks: &Value) -> String {
     let heading = ["NAME", "BRIDGE", "SUBNET", "HOST", "MTU", "NAT", "LEASED", "FREE", "PORTS"];
     let fields = ["name", "bridge", "subnet", "host_ip", "mtu", "nat", "leased", "free", "ports"];
-    table::rows(&heading, &cells(networks, &fields))
+    let networks = either(networks, [("subnet", "subnet6"), ("host_ip", "host_ip6")]);
+    table::rows(&heading, &cells(&networks, &fields))
+}
+
+/// The items, with the IPv6 field in place of the IPv4 one where there is no IPv4.
+fn either<const N: usize>(items: &Value, pairs: [(&str, &str); N]) -> Value {
+    let mut items = items.clone();
+    for item in items.as_array_mut().into_iter().flatten() {
+        for (four, six) in pairs {
+            if item[four].is_null() {
+                item[four] = item[six].take();
+            }
+        }
+    }
+    items
 }
 
 fn cells(items: &Value, fields: &[&str]) -> Vec<Vec<String>> {

@@ -37,7 +37,8 @@ fn check(settings: &Settings) {
     let names: BTreeSet<&str> = networks.iter().map(|network| network.name.as_str()).collect();
     let bridges: BTreeSet<_> = networks.iter().map(|it| (it.bridge.as_str(), it.mac)).collect();
     assert_eq!((names.len(), bridges.len()), (networks.len(), networks.len()));
-    let mut subnets: Vec<Prefix> = networks.iter().map(|network| network.subnet).collect();
+    let subnets = networks.iter().filter_map(|network| network.ipv4);
+    let mut subnets: Vec<Prefix> = subnets.map(|ipv4| ipv4.prefix).collect();
     subnets.sort_by_key(|subnet| subnet.network());
     assert!(subnets.windows(2).all(|pair| !pair[0].overlaps(pair[1])) && !subnets.is_empty());
 }

@@ -10,7 +10,8 @@ use crate::model::inner::InnerSpec;
 use crate::model::mac::Mac;
 use crate::model::name::{TAP_PREFIX, VM_NAME_MAX, check_link_name};
 use crate::model::net::is_guarded;
-use crate::model::net::{AddressRange, Dhcp, Dns, Ipv6Network, NetworkConfig, Service, Told};
+use crate::model::net::{AddressRange, Dhcp, Dns, NetworkConfig, Service, Told};
+use crate::model::net::{Ipv4Network, Ipv6Network};
 use crate::model::prefix::Prefix;
 use crate::model::traffic::{Traffic, UNGUARDED};
 use crate::spec::fields::{Fields, Place};
@@ -152,22 +153,13 @@ fn parts(
         let reason = "such a network has one bridge";
         return Err(place.field("bridges").refuse(reason));
     }
-    let length = whole.subnet.length() + count.next_power_of_two().trailing_zeros() as u8;
-    if count > 1 && length > PART_LENGTH_MAX {
-        let reason = format!("{} is too small for so many bridges", whole.subnet);
-        return Err(place.field("bridges").refuse(reason));
-    }
     let part = |number: u32| {
-        let base = whole.subnet.network().to_bits() + (number << (32 - length));
-        let subnet =
-            Prefix::containing(Ipv4Addr::from_bits(base), length).expect("a length of 32 at most");
+        let ipv4 = match whole.ipv4 {
+            Some(ipv4) => Some(subnet4(ipv4, number, count, place)?),
+            None => None,
+        };
         if number == 0 {
-            if !subnet.contains(whole.host_ip) || whole.host_ip == subnet.broadcast() {
-                let reason =
-                    format!("{} is not in {subnet}, the part of the first bridge", whole.host_ip);
-                return Err(place.field("host_ip").refuse(reason));
-            }
-            return Ok(NetworkConfig { subnet, ..whole.clone() });
+            return Ok(NetworkConfig { ipv4, ..whole.clone() });
         }
         let bridge = format!("{}-{}", whole.bridge, number + 1);
         check_link_name(&bridge).map_err(|reason| place.field("bridge").refuse(reason))?;
@@ -175,13 +167,38 @@ fn parts(
             name: format!("{}-{}", whole.name, number + 1),
             mac: Mac::of_bridge(machine, &bridge),
             bridge,
-            subnet,
-            host_ip: Ipv4Addr::from_bits(base + 1),
+            ipv4,
             ipv6: whole.ipv6.map(|ipv6| subnet6(ipv6, number)),
             ..whole.clone()
         })
     };
     (0..count).map(part).collect()
+}
+
+/// The IPv4 side of a part: an equal share of the prefix. In the first, the host has the address of
+/// the whole.
+fn subnet4(
+    Ipv4Network { prefix, host }: Ipv4Network,
+    number: u32,
+    count: u32,
+    place: &Place,
+) -> Result<Ipv4Network, Refusal> {
+    let length = prefix.length() + count.next_power_of_two().trailing_zeros() as u8;
+    if count > 1 && length > PART_LENGTH_MAX {
+        let reason = format!("{prefix} is too small for so many bridges");
+        return Err(place.field("bridges").refuse(reason));
+    }
+    let base = prefix.network().to_bits() + (number << (32 - length));
+    let prefix =
+        Prefix::containing(Ipv4Addr::from_bits(base), length).expect("a length of 32 at most");
+    if number > 0 {
+        return Ok(Ipv4Network { prefix, host: Ipv4Addr::from_bits(base + 1) });
+    }
+    if !prefix.contains(host) || host == prefix.broadcast() {
+        let reason = format!("{host} is not in {prefix}, the part of the first bridge");
+        return Err(place.field("host_ip").refuse(reason));
+    }
+    Ok(Ipv4Network { prefix, host })
 }
 
 /// The IPv6 side of a part: the prefix with this number.
@@ -246,7 +263,10 @@ impl Wishes {
     }
 
     /// Checks what depends on other fields.
-    fn check(&self, place: &Place, subnet: Prefix) -> Result<(), Refusal> {
+    fn check(&self, place: &Place, ipv4: Option<Ipv4Network>) -> Result<(), Refusal> {
+        let Some(Ipv4Network { prefix: subnet, .. }) = ipv4 else {
+            return self.check_ipv6_alone(place);
+        };
         if self.managed == Some(false) && self.nat == Some(true) {
             let reason = "a bridge that is not managed is not masqueraded";
             return Err(place.field("nat").refuse(reason));
@@ -263,44 +283,62 @@ impl Wishes {
         }
         Ok(())
     }
+
+    /// Refuses what is about IPv4.
+    fn check_ipv6_alone(&self, place: &Place) -> Result<(), Refusal> {
+        let serves = self.dhcp.is_some_and(|dhcp| dhcp != Dhcp::Off);
+        let about_ipv4 = [
+            ("nat", self.nat.is_some()),
+            ("dhcp", serves),
+            ("gateway", self.gateway.is_some()),
+            ("range", self.range.is_some()),
+            ("reserve", self.reserve.is_some()),
+            ("next_server", self.told.next_server.is_some()),
+            ("boot_file", self.told.boot_file.is_some()),
+        ];
+        match about_ipv4.into_iter().find(|(_, is_written)| *is_written) {
+            None => Ok(()),
+            Some((field, _)) => Err(place.field(field).refuse(WITHOUT_IPV4)),
+        }
+    }
 }
+
+/// Why a network without a subnet cannot have what is about IPv4.
+const WITHOUT_IPV4: &str = "it is for IPv4, and the subnet of the network is null";
 
 fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
     let bridge = match &draft.bridge {
         Some(found) => found.parsed(bridge)?,
         None => BRIDGE_DEFAULT.into(),
     };
-    let subnet = match &draft.subnet {
-        Some(found) => found.parsed(subnet)?,
-        None => SUBNET_DEFAULT.parse().expect("the default is a prefix"),
-    };
-    let host_ip = match &draft.host_ip {
-        Some(found) => found.parsed(|text| host_ip(text, subnet))?,
-        None => Ipv4Addr::from_bits(subnet.network().to_bits() + 1),
-    };
+    let ipv4 = ipv4(draft)?;
     let wishes = match &draft.fields {
         Some(fields) => Wishes::read(fields)?,
         None => Wishes::default(),
     };
     if let Some(fields) = &draft.fields {
-        wishes.check(&fields.place, subnet)?;
+        wishes.check(&fields.place, ipv4)?;
     }
     let managed = wishes.managed.unwrap_or(true);
-    let nat = wishes.nat.unwrap_or(managed);
-    // A network without NAT has an uplink, with a DHCP server behind it.
-    let dhcp = wishes.dhcp.unwrap_or(if nat { Dhcp::Builtin } else { Dhcp::External });
+    let nat = wishes.nat.unwrap_or(managed && ipv4.is_some());
+    let dhcp = wishes.dhcp.unwrap_or(match nat {
+        _ if ipv4.is_none() => Dhcp::Off,
+        true => Dhcp::Builtin,
+        // A network without NAT has an uplink, with a DHCP server behind it.
+        false => Dhcp::External,
+    });
     let name = wishes.name.unwrap_or_else(|| NAME_DEFAULT.into());
     let host_services = wishes.host_services.unwrap_or_else(|| services(dhcp));
     // Somebody's name server may run on the host itself.
     let served = host_services.iter().any(|it| matches!(it, Service::Port(_, NAME_SERVER)));
-    let by_us = dhcp == Dhcp::Builtin && managed && !served;
+    // Guests with IPv6 alone are told by router advertisements.
+    let by_us = (dhcp == Dhcp::Builtin || ipv4.is_none()) && managed && !served;
     let mut network = NetworkConfig {
         whole: name.clone(),
         name,
         mac: Mac::of_bridge(machine, &bridge),
         bridge,
-        subnet,
-        host_ip,
+        ipv4,
         mtu: wishes.mtu.map_or(MTU_DEFAULT, |mtu| mtu as u16),
         nat,
         dhcp,
@@ -318,6 +356,10 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
     };
     if let Some(fields) = &draft.fields {
         network.ipv6 = ipv6(fields, machine, &network.name)?;
+        if network.ipv4.is_none() && network.ipv6.is_none() {
+            let reason = "without a subnet, the network needs ipv6";
+            return Err(fields.place.field("subnet").refuse(reason));
+        }
         check_ipv6(&network, fields, bridges(draft)?)?;
         check_inner(&network, &fields.place)?;
     }
@@ -348,6 +390,23 @@ fn check_inner(network: &NetworkConfig, place: &Place) -> Result<(), Refusal> {
         let place = place.clone();
         field.split('.').fold(place, |place, part| place.field(part)).refuse(reason)
     })
+}
+
+/// The IPv4 side of a network: the subnet that is written, or the default one. `None` if it is
+/// null.
+fn ipv4(draft: &Draft) -> Result<Option<Ipv4Network>, Refusal> {
+    let is_null = draft.fields.as_ref().is_some_and(|fields| fields.is_null("subnet"));
+    let prefix = match (&draft.subnet, &draft.host_ip) {
+        (Some(found), _) => found.parsed(subnet)?,
+        (None, Some(found)) if is_null => found.parsed(|_| Err(WITHOUT_IPV4.into()))?,
+        (None, None) if is_null => return Ok(None),
+        (None, _) => SUBNET_DEFAULT.parse().expect("the default is a prefix"),
+    };
+    let host = match &draft.host_ip {
+        Some(found) => found.parsed(|text| host_ip(text, prefix))?,
+        None => Ipv4Addr::from_bits(prefix.network().to_bits() + 1),
+    };
+    Ok(Some(Ipv4Network { prefix, host }))
 }
 
 /// The IPv6 side of a network: off, a prefix of its own behind NAT, or the prefix that is written.
@@ -550,12 +609,14 @@ fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refus
                 let reason = format!("{} is the bridge of {:?}", network.bridge, other.name);
                 return Err(place.field("bridge").refuse(reason));
             }
-            if network.subnet.overlaps(other.subnet) {
-                let reason = format!(
-                    "{} of {:?} and {} of {:?} overlap",
-                    other.subnet, other.name, network.subnet, network.name
-                );
-                return Err(place.field("subnet").refuse(reason));
+            if let (Some(one), Some(two)) = (other.ipv4, network.ipv4) {
+                if one.prefix.overlaps(two.prefix) {
+                    let reason = format!(
+                        "{} of {:?} and {} of {:?} overlap",
+                        one.prefix, other.name, two.prefix, network.name
+                    );
+                    return Err(place.field("subnet").refuse(reason));
+                }
             }
             if let (Some(one), Some(two)) = (other.ipv6, network.ipv6) {
                 if one.prefix.overlaps(two.prefix) {

@@ -5,7 +5,7 @@ use crate::hypervisor::QemuMachine;
 use crate::hypervisor::template::Template;
 use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
-use crate::model::net::{Dhcp, Dns, Service};
+use crate::model::net::{Dhcp, Dns, Ipv4Network, Service};
 use crate::model::traffic::Traffic;
 
 fn flags(list: &[(&'static str, &str)]) -> Flags {
@@ -49,8 +49,10 @@ fn defaults() {
             name: "default".into(),
             whole: "default".into(),
             bridge: "vbr0".into(),
-            subnet: "192.168.127.0/24".parse().unwrap(),
-            host_ip: Ipv4Addr::new(192, 168, 127, 1),
+            ipv4: Some(Ipv4Network {
+                prefix: "192.168.127.0/24".parse().unwrap(),
+                host: Ipv4Addr::new(192, 168, 127, 1),
+            }),
             mtu: 1500,
             nat: true,
             dhcp: Dhcp::Builtin,
@@ -109,8 +111,9 @@ fn the_environment_of_volant_is_understood() {
     .unwrap();
     let network = &settings.networks[0];
     assert_eq!(network.bridge, "vol0");
-    assert_eq!(network.subnet.to_string(), "10.9.0.0/16");
-    assert_eq!(network.host_ip, Ipv4Addr::new(10, 9, 0, 254));
+    let ipv4 = network.ipv4.unwrap();
+    assert_eq!(ipv4.prefix.to_string(), "10.9.0.0/16");
+    assert_eq!(ipv4.host, Ipv4Addr::new(10, 9, 0, 254));
     assert_eq!(settings.runtime_dir, Path::new("/root/.volant/run"));
     assert_eq!(settings.socket, Path::new("/root/.volant/run/volnet.sock"));
     assert_eq!(settings.log_dir, Path::new("/logs"));
@@ -130,7 +133,7 @@ fn the_environment_of_volant_is_understood() {
 
 #[test]
 fn a_host_address_goes_with_its_subnet() {
-    let host = |settings: Settings| settings.networks[0].host_ip.to_string();
+    let host = |settings: Settings| settings.networks[0].ipv4.unwrap().host.to_string();
     let moved = from_environment(&[("VOLNET_SUBNET", "10.0.0.0/24")]).unwrap();
     assert_eq!(host(moved), "10.0.0.1");
 
@@ -180,7 +183,7 @@ fn several_networks_and_hypervisors_stand_in_the_file() {
     let settings = from_file(file).unwrap();
     let back = &settings.networks[1];
     assert_eq!((back.mtu, back.nat, back.traffic().isolated), (9000, false, true));
-    assert_eq!(back.host_ip, Ipv4Addr::new(10, 0, 1, 1));
+    assert_eq!(back.ipv4.unwrap().host, Ipv4Addr::new(10, 0, 1, 1));
     assert_ne!(back.mac, settings.networks[0].mac);
     assert_eq!(settings.machine.hypervisor, "crosvm");
     let options = settings.hypervisors;
@@ -217,8 +220,9 @@ fn a_network_is_spread_over_bridges() {
     let shown: Vec<String> = networks
         .iter()
         .map(|part| {
-            let NetworkConfig { name, whole, bridge, subnet, host_ip, nat, .. } = part;
-            format!("{name} of {whole} {bridge} {subnet} {host_ip} {nat}")
+            let NetworkConfig { name, whole, bridge, nat, .. } = part;
+            let Ipv4Network { prefix, host } = part.ipv4.unwrap();
+            format!("{name} of {whole} {bridge} {prefix} {host} {nat}")
         })
         .collect();
     let expected = [
@@ -404,6 +408,43 @@ fn bounds() {
     let args = vec!["\"x\""; TEMPLATE_ARGS_MAX + 1].join(",");
     let file = format!(r#"{{"hypervisors":{{"xen":{{"program":"xl","args":[{args}]}}}}}}"#);
     assert_eq!(field(from_file(&file)), "hypervisors.xen.args");
+}
+
+#[test]
+fn a_network_without_a_subnet_has_ipv6_alone() {
+    let read = |said: &str| from_file(&format!(r#"{{"networks": [{{"subnet": null{said}}}]}}"#));
+    let networks = read(r#", "ipv6": true, "bridges": 2, "search": ["lan"]"#).unwrap().networks;
+    let shown = networks.iter().map(|it| (it.ipv4, it.ipv6.is_some(), it.dhcp, it.dns.clone()));
+    let alone = (None, true, Dhcp::Off, Dns::Builtin);
+    assert_eq!(shown.collect::<Vec<_>>(), [alone.clone(), alone]);
+    assert!(!networks[0].nat && networks[0].gateway().is_none());
+    let sixes: Vec<_> = networks.iter().flat_map(NetworkConfig::host_addresses).collect();
+    assert!(sixes.len() == 2 && sixes[0] != sixes[1] && sixes[0].is_ipv6(), "{sixes:?}");
+    for (said, at) in [
+        ("", "subnet"),
+        (r#", "ipv6": false"#, "subnet"),
+        (r#", "ipv6": true, "managed": false"#, "ipv6"),
+        (r#", "ipv6": true, "host_ip": "10.0.0.1""#, "host_ip"),
+        (r#", "ipv6": true, "nat": false"#, "nat"),
+        (r#", "ipv6": true, "dhcp": "builtin""#, "dhcp"),
+        (r#", "ipv6": true, "dhcp": "external""#, "dhcp"),
+        (r#", "ipv6": true, "gateway": "10.0.0.1""#, "gateway"),
+        (r#", "ipv6": true, "range": "10.0.0.1-10.0.0.9""#, "range"),
+        (r#", "ipv6": true, "reserve": []"#, "reserve"),
+        (r#", "ipv6": true, "next_server": "10.0.0.1""#, "next_server"),
+        (r#", "ipv6": true, "boot_file": "a""#, "boot_file"),
+        (r#", "ipv6": true, "inner": {"mac": "02:00:00:00:00:aa", "ip": "10.0.0.2"}"#, "inner"),
+    ] {
+        assert_eq!(field(read(said)), format!("networks[0].{at}"), "{said}");
+    }
+    assert!(read(r#", "ipv6": true, "dhcp": "off""#).is_ok());
+    // A flag has a higher rank than the file.
+    let file = r#"{"networks": [{"subnet": null, "ipv6": true}]}"#;
+    let flagged =
+        resolve(&flags(&[("subnet", "10.0.0.0/24")]), &BTreeMap::new(), Some(file), "host");
+    let network = flagged.unwrap().networks.remove(0);
+    assert_eq!(network.ipv4.unwrap().host, Ipv4Addr::new(10, 0, 0, 1));
+    assert!(network.ipv6.is_some() && network.dhcp == Dhcp::Builtin);
 }
 
 #[test]

@@ -28,7 +28,8 @@ use crate::model::view::Finding;
 use crate::network::{Network, Side};
 use crate::packet::arp::{self, Arp};
 use crate::plan::firewall::{self, Hindrance, Surroundings};
-use crate::plan::reconcile::{Observed, Reconciled, reconcile};
+use crate::plan::op::Switch;
+use crate::plan::reconcile::{Desired, Observed, Reconciled, reconcile};
 use crate::store::storage::Storage;
 
 /// Milliseconds between two looks at what a guest has said.
@@ -285,7 +286,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         known.extend(seen.hindrances.iter().filter_map(|rule| rule.of_bridges(&bridge)));
         if network.gateway.is_none() {
             known.push(nat(&network));
-            let from = nic.address().unwrap_or(network.a_guest());
+            let from = nic.address().or(network.a_guest());
             known.extend(self.ways(&network, from, mtu)?);
         }
         parts.extend(known.into_iter().map(Part::Known));
@@ -304,18 +305,19 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let find = |name: &str| seen.observed.links.iter().find(|link| link.name == name);
         let tap = find(nic.tap.as_str()).filter(|tap| tap.carrier)?;
         let identity = nic.identity(network);
-        let ip = identity.ip.or(nic.address());
+        let ip = identity.ip().or(nic.address()).zip(identity.ipv4);
         let interface = Interface {
             tap: tap.name.clone(),
             mac: identity.mac,
-            ip: ip.map(|ip| (ip, identity.subnet.length())),
+            ip: ip.map(|(ip, ipv4)| (ip, ipv4.subnet.length())),
             ip6: nic.ip6,
             movable: spec.addresses.clone(),
             antispoof: self.engine.traffic(nic, spec, network).antispoof,
         };
         let of_bridge = find(&network.bridge).map_or(network.mac, |bridge| bridge.mac);
         let mac = nic.inner.as_ref().and_then(|it| it.gateway_mac).unwrap_or(of_bridge);
-        let questions = interface.questions(Asker { mac, ip: identity.host });
+        let ip = identity.ipv4.map_or(Ipv4Addr::UNSPECIFIED, |ipv4| ipv4.host);
+        let questions = interface.questions(Asker { mac, ip });
         let (inside, heard) = (format!("eth{index}"), Heard::default());
         let whom = Whom::Guest { interface, inside, heard };
         Some(self.part(tap.index, questions, whom))
@@ -367,11 +369,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     fn ways(
         &mut self,
         network: &NetworkConfig,
-        from: Ipv4Addr,
+        from: Option<Ipv4Addr>,
         mtu: u16,
     ) -> Result<Vec<Finding>, Error> {
         let from6 = network.ipv6.map(|ipv6| IpAddr::V6(ipv6.address_of(network.mac)));
-        let of_family = [("IPv4", Some(from.into()), WORLD), ("IPv6", from6, WORLD6)];
+        let of_family = [("IPv4", from.map(IpAddr::V4), WORLD), ("IPv6", from6, WORLD6)];
         let mut findings = Vec::new();
         for (family, from, to) in of_family {
             let Some(from) = from else { continue };
@@ -383,8 +385,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// What a VM has in common with others: the rules, its ports of the host, the bounds, the disk.
     fn shared_by(&mut self, vm: &Vm, seen: &Seen) -> Result<Vec<Finding>, Error> {
-        let mut findings = vec![forwarding(&seen.observed)];
-        let reconciled = reconcile(&self.engine.desired(), &seen.observed);
+        let desired = self.engine.desired();
+        let mut findings = forwarding(&desired, &seen.observed);
+        let reconciled = reconcile(&desired, &seen.observed);
         findings.push(rules(&reconciled));
         let shadowed = shadowed(vm, &seen.hindrances);
         let unheard = self.unheard(Some(&vm.record.name));
@@ -436,24 +439,40 @@ fn since(at: u64, now: Now) -> String {
 }
 
 fn nat(network: &NetworkConfig) -> Finding {
-    match network.nat {
-        true => well("nat", "what guests send to the world has the address of the host"),
-        false => {
-            let subnet = network.subnet;
-            well("nat", format!("there is none: the world has to know the way to {subnet}"))
-        }
+    let four = network.ipv4.filter(|_| !network.nat).map(|ipv4| ipv4.prefix.to_string());
+    let six = network.ipv6.filter(|ipv6| !ipv6.nat).map(|ipv6| ipv6.prefix.to_string());
+    let routed: Vec<String> = four.into_iter().chain(six).collect();
+    if routed.is_empty() {
+        return well("nat", "what guests send to the world has the address of the host");
     }
+    let prefixes = routed.join(" and to ");
+    well("nat", format!("there is none: the world has to know the way to {prefixes}"))
 }
 
-fn forwarding(observed: &Observed) -> Finding {
-    match observed.forwarding {
-        true => well("forwarding", "the host forwards IPv4"),
-        false => broken(
-            "forwarding",
-            "the host does not forward IPv4: guests do not reach the world",
-            "sysctl -w net.ipv4.ip_forward=1",
-        ),
-    }
+/// Whether the host forwards the families that its networks have.
+fn forwarding(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
+    let has = |is_of: fn(&NetworkConfig) -> bool| desired.networks.iter().any(|it| is_of(it));
+    let four = has(|network| network.ipv4.is_some()).then_some(observed.forwarding);
+    let six = observed.switches.get(&Switch::Forwarding).map(|value| *value > 0);
+    let six = six.filter(|_| has(|network| network.ipv6.is_some()));
+    let of_family = [
+        ("IPv4", four, "sysctl -w net.ipv4.ip_forward=1"),
+        ("IPv6", six, "sysctl -w net.ipv6.conf.all.forwarding=1"),
+    ];
+    let finding = |(family, forwards, repair): (_, Option<bool>, _)| {
+        Some(match forwards? {
+            true => well("forwarding", format!("the host forwards {family}")),
+            false => {
+                let reason = "guests do not reach the world";
+                broken(
+                    "forwarding",
+                    format!("the host does not forward {family}: {reason}"),
+                    repair,
+                )
+            }
+        })
+    };
+    of_family.into_iter().filter_map(finding).collect()
 }
 
 /// Whether the kernel has what it should have.
@@ -471,7 +490,7 @@ fn rules(reconciled: &Reconciled) -> Finding {
 
 /// The rules of others that take what is for the exposed ports of a VM.
 fn shadowed(vm: &Vm, hindrances: &[Hindrance]) -> Vec<Finding> {
-    let ports = vm.record.nics.iter().flat_map(Nic::host_ports);
+    let ports = vm.record.host_ports();
     let name = &vm.record.name;
     let taken =
         ports.flat_map(|port| hindrances.iter().filter_map(move |rule| rule.of_port(&port, name)));

@@ -72,7 +72,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.resolve(now);
         let guest = self.engine.guest(network, query.mac(), None)?;
         let servers = self.engine.name_servers(guest.network);
-        Some((guest.nic.ifindex?, reply.frame(&guest, &query, &servers)))
+        Some((guest.nic.ifindex?, reply.frame(&guest, &query, &servers)?))
     }
 
     /// The same for IPv6. What a guest is told follows from its record. Only an address that it

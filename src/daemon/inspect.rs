@@ -176,11 +176,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// of one VM, or of any.
     pub(super) fn unheard(&mut self, of: Option<&VmName>) -> Vec<Finding> {
         let vms = self.engine.vms().filter(|vm| of.is_none_or(|name| vm.record.name == *name));
-        let nics = vms.flat_map(|vm| vm.record.nics.iter().map(|nic| (nic, &vm.record.name)));
-        let ports =
-            nics.flat_map(|(nic, name)| nic.exposed.iter().map(move |port| (nic, port, name)));
-        let ports: Vec<_> =
-            ports.map(|(nic, port, name)| (nic.host_port(port), port, name)).collect();
+        // Both are in the order of the ports.
+        let ports: Vec<_> = vms
+            .flat_map(|vm| {
+                let ports = vm.record.host_ports().zip(vm.record.exposed());
+                ports.map(|(at, port)| (at, port, &vm.record.name))
+            })
+            .collect();
         let wanted: Vec<HostPort> = ports.iter().map(|(at, _, _)| *at).collect();
         if wanted.is_empty() {
             return Vec::new();

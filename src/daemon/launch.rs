@@ -582,7 +582,7 @@ fn nics<'a>(
             queues,
             mtu: spec.mtu.unwrap_or(network.mtu),
             fds,
-            lease: identity.ip.map(|ip| (ip, identity.subnet.netmask())),
+            lease: identity.ipv4.and_then(|ipv4| Some((ipv4.ip?, ipv4.subnet.netmask()))),
         }
     };
     record.interfaces().zip(networks).map(nic).collect()

@@ -77,7 +77,7 @@ impl Host {
             }
         };
         let guest = self.engine.guest("default", query.mac(), None)?;
-        Some(reply.frame(&guest, &query, &RESOLVERS))
+        reply.frame(&guest, &query, &RESOLVERS)
     }
 }
 
@@ -145,7 +145,7 @@ fn check(host: &mut Host, frame: &[u8], now: Now) {
     let message = Message::read(datagram.payload).expect("with a message in it");
     assert!(message.head.reply && message.head.chaddr == asked.named());
     assert_eq!(message.head.xid, asked.message.head.xid);
-    assert_eq!(message.address(option::SERVER_ID), Some(networks[0].host_ip));
+    assert_eq!(message.address(option::SERVER_ID), networks[0].host_ip);
     let lent = message.head.yiaddr;
     match message.kind {
         Kind::Offer | Kind::Ack if message.number(option::LEASE_TIME).is_some() => {

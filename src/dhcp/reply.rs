@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::DhcpQuery;
 use super::message::{Head, Kind, Writer, option};
+use crate::model::inner::Identity4;
 use crate::model::kernel_args::host_name;
 use crate::model::lease::Guest;
 use crate::model::mac::Mac;
@@ -24,17 +25,24 @@ pub enum DhcpReply {
 }
 
 impl DhcpReply {
-    /// The frame. `servers` are the name servers for the guest.
-    pub fn frame(&self, guest: &Guest<'_>, query: &DhcpQuery<'_>, servers: &[IpAddr]) -> Vec<u8> {
-        let payload = self.message(guest, query, servers);
+    /// The frame; `None` if the network of the guest has no IPv4. `servers` are the name servers
+    /// for the guest.
+    pub fn frame(
+        &self,
+        guest: &Guest<'_>,
+        query: &DhcpQuery<'_>,
+        servers: &[IpAddr],
+    ) -> Option<Vec<u8>> {
+        let ipv4 = guest.identity.ipv4?;
+        let payload = self.message(guest, &ipv4, query, servers);
         let (to, destination) = self.receiver(query);
-        let (from, source) = (guest.identity.host_mac, guest.identity.host);
-        build(&Datagram {
+        let (from, source) = (guest.identity.host_mac, ipv4.host);
+        Some(build(&Datagram {
             addresses: Endpoints { from, to, source, destination },
             source_port: SERVER_PORT,
             destination_port: CLIENT_PORT,
             payload: &payload,
-        })
+        }))
     }
 
     /// The destination (RFC 2131, 4.1): the address that the guest has, otherwise the new one, or
@@ -54,7 +62,13 @@ impl DhcpReply {
         }
     }
 
-    fn message(&self, guest: &Guest<'_>, query: &DhcpQuery<'_>, servers: &[IpAddr]) -> Vec<u8> {
+    fn message(
+        &self,
+        guest: &Guest<'_>,
+        ipv4: &Identity4,
+        query: &DhcpQuery<'_>,
+        servers: &[IpAddr],
+    ) -> Vec<u8> {
         let asked = query.message.head;
         let (kind, lent) = match self {
             DhcpReply::Offer { address, seconds } => (Kind::Offer, Some((*address, *seconds))),
@@ -69,7 +83,7 @@ impl DhcpReply {
             ..asked
         };
         let mut writer = Writer::new(&head, kind);
-        writer.address(option::SERVER_ID, guest.identity.host);
+        writer.address(option::SERVER_ID, ipv4.host);
         if let Some(id) = query.message.option(option::CLIENT_ID) {
             writer.option(option::CLIENT_ID, id);
         }
@@ -79,7 +93,7 @@ impl DhcpReply {
             writer.number(option::REBINDING_TIME, seconds - seconds / 8);
         }
         if kind != Kind::Nak {
-            configure(&mut writer, guest, servers);
+            configure(&mut writer, guest, ipv4, servers);
         }
         writer.finish()
     }
@@ -87,9 +101,9 @@ impl DhcpReply {
 
 /// The options for every guest of the network. The mask must come before the router (RFC 2132,
 /// 3.3).
-fn configure(writer: &mut Writer, guest: &Guest<'_>, servers: &[IpAddr]) {
-    writer.address(option::SUBNET_MASK, guest.identity.subnet.netmask());
-    writer.address(option::ROUTER, guest.identity.gateway);
+fn configure(writer: &mut Writer, guest: &Guest<'_>, ipv4: &Identity4, servers: &[IpAddr]) {
+    writer.address(option::SUBNET_MASK, ipv4.subnet.netmask());
+    writer.address(option::ROUTER, ipv4.gateway);
     let servers = servers.iter().map(|server| guest.identity.server(*server));
     let octets: Vec<u8> = servers.filter_map(v4).flat_map(|ip| ip.octets()).collect();
     if !octets.is_empty() {

@@ -27,7 +27,10 @@ pub enum Response {
 
 /// Decides. `now` is in milliseconds since the boot of the host.
 pub fn respond(guest: &Guest<'_>, query: &DhcpQuery<'_>, now: u64) -> Response {
-    let ours = query.server().is_none_or(|server| server == guest.identity.host);
+    let Some(ipv4) = guest.identity.ipv4 else {
+        return Response::Ignore("its network has IPv6 alone");
+    };
+    let ours = query.server().is_none_or(|server| server == ipv4.host);
     match query.kind() {
         _ if query.named() != guest.identity.mac => {
             Response::Ignore("it names another Ethernet address than the guest's")

@@ -161,11 +161,12 @@ pub fn disagreement(engine: &Engine) -> Option<String> {
         let here = nics.filter(|(_, on, _)| *on == network.name);
         let held: BTreeMap<Ipv4Addr, &VmName> =
             here.filter_map(|(name, _, address)| Some((address?, name))).collect();
-        let first = network.subnet.network().to_bits();
-        for address in (first..first + ADDRESSES_MAX).map(Ipv4Addr::from_bits) {
+        let first = network.ipv4.map(|ipv4| ipv4.prefix.network().to_bits());
+        let first = first.into_iter().flat_map(|first| first..first + ADDRESSES_MAX);
+        for address in first.map(Ipv4Addr::from_bits) {
             let owner = match held.get(&address) {
-                _ if !network.subnet.contains(address) => break,
-                _ if address == network.host_ip => Owner::Host,
+                _ if !network.contains(address.into()) => break,
+                _ if network.is_host(address.into()) => Owner::Host,
                 Some(name) => Owner::Vm(name),
                 None => Owner::Nobody,
             };

@@ -35,7 +35,7 @@ pub fn resolvers<'a>(
     text: &str,
     networks: impl Iterator<Item = &'a NetworkConfig>,
 ) -> Vec<Resolver> {
-    let own: Vec<IpAddr> = networks.map(|network| network.host_ip.into()).collect();
+    let own: Vec<IpAddr> = networks.flat_map(NetworkConfig::host_addresses).collect();
     let server = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         match (words.next(), words.next()) {

@@ -143,7 +143,7 @@ fn port(link: &Link, bridge: &str) -> Finding {
 
 /// The gateway of a network, if that is the host: the bridge is up and has the address.
 pub fn gateway(network: &NetworkConfig, seen: &Observed) -> Finding {
-    let NetworkConfig { bridge, host_ip, .. } = network;
+    let bridge = &network.bridge;
     let repair = |command: String| if network.managed { "volnet setup".into() } else { command };
     let Some(link) = seen.links.iter().find(|link| link.name == *bridge) else {
         let command = repair(format!("ip link add {bridge} type bridge"));
@@ -155,10 +155,15 @@ pub fn gateway(network: &NetworkConfig, seen: &Observed) -> Finding {
     }
     let has =
         |ip: IpAddr| seen.addresses.iter().any(|(at, own, _)| *at == link.index && *own == ip);
-    match network.host_addresses().find(|ip| !has(*ip)) {
-        None => well("gateway", format!("{host_ip} is the host's, on {bridge}")),
-        Some(ip) => {
-            let length = if ip.is_ipv4() { network.subnet.length() } else { 64 };
+    let mut addresses = network.bridge_addresses().filter(|(ip, _)| network.is_host(*ip));
+    match addresses.find(|(ip, _)| !has(*ip)) {
+        None => {
+            let own: Vec<String> = network.host_addresses().map(|ip| ip.to_string()).collect();
+            let verb = if own.len() > 1 { "are" } else { "is" };
+            let message = format!("{} {verb} the host's, on {bridge}", own.join(" and "));
+            well("gateway", message)
+        }
+        Some((ip, length)) => {
             let command = repair(format!("ip address add {ip}/{length} dev {bridge}"));
             broken("gateway", format!("the host does not have {ip} on {bridge}"), command)
         }

@@ -115,7 +115,7 @@ impl Engine {
         let gateway = |nic: &Nic| {
             let ifindex = nic.ifindex.filter(|index| due.contains(index))?;
             let mac = nic.inner.as_ref()?.gateway_mac?;
-            let ip = nic.identity(self.network_of(nic)?).gateway;
+            let ip = nic.identity(self.network_of(nic)?).ipv4?.gateway;
             Some(Gateway { ifindex, mac, ip })
         };
         nics.filter_map(gateway).collect()

@@ -31,7 +31,8 @@ impl Engine {
         let parked = self.parked().map(TapName::as_str).collect();
         let tables = ruleset::tables(&networks, &self.host.policies, elements, self.host.nft_owner);
         // What a bridge that is not ours needs of the host is not ours to say.
-        let forwarding = networks.iter().any(|network| network.managed).then_some(true);
+        let is_routed = |network: &&NetworkConfig| network.managed && network.ipv4.is_some();
+        let forwarding = networks.iter().any(is_routed).then_some(true);
         let forwarding6 = self.has_ipv6().then_some(true);
         Desired { networks, ports, parked, tables, forwarding, forwarding6, ..Desired::default() }
     }
@@ -69,10 +70,8 @@ impl Engine {
                 let link = observed.links.iter().find(|link| link.index == *index);
                 link.is_some_and(|link| link.name == network.bridge)
             };
-            let is_in_it = |prefix: &Prefix<IpAddr>| {
-                prefix.overlaps(network.subnet.into())
-                    || network.ipv6.is_some_and(|ipv6| prefix.overlaps(ipv6.prefix.into()))
-            };
+            let is_in_it =
+                |prefix: &Prefix<IpAddr>| network.prefixes().any(|own| prefix.overlaps(own));
             let (index, prefix) = observed
                 .routes
                 .iter()
@@ -218,18 +217,18 @@ impl Engine {
             claimed: &nic.claimed,
             isolated: traffic.isolated,
             limits: traffic.limits,
-            inner: nic.inner.as_deref().map(|inner| inner_port(inner, network)),
+            inner: nic.inner.as_deref().and_then(|inner| inner_port(inner, network)),
         }));
         elements
     }
 }
 
 /// An inner identity, and what it stands for on its network.
-fn inner_port(inner: &Inner, network: &NetworkConfig) -> InnerPort {
-    InnerPort {
+fn inner_port(inner: &Inner, network: &NetworkConfig) -> Option<InnerPort> {
+    Some(InnerPort {
         mac: inner.mac,
         ip: inner.ip,
-        gateway: [inner.gateway, network.gateway()],
+        gateway: [inner.gateway, network.gateway()?],
         gateway_mac: inner.gateway_mac.map(|mac| [mac, network.mac]),
-    }
+    })
 }

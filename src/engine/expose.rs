@@ -22,7 +22,7 @@ impl Engine {
                 .and_then(|()| self.check_reachable(record, at, &wanted.expose));
             checked.map_err(|refusal| record.spec.refuse_network(at, refusal))?;
         }
-        self.check_listeners(record.nics.iter().flat_map(Nic::host_ports))?;
+        self.check_listeners(record.host_ports())?;
         self.check_free(record, record.exposed())
     }
 
@@ -110,10 +110,16 @@ impl Engine {
             return Ok(());
         }
         self.check_addressed(record, nic).map_err(refuse)?;
-        let has_ipv6 = record.nics.get(nic).is_some_and(|nic| nic.ip6.is_some());
-        let of_ipv6 = |ip: Option<IpAddr>| ip.is_some_and(|ip| ip.is_ipv6());
-        match ports.iter().find(|port| !has_ipv6 && of_ipv6(port.host_ip)) {
-            Some(port) => Err(refuse(format!("{}: the VM has no IPv6 address", port.at()))),
+        let interface = record.interfaces().nth(nic);
+        let has_ipv4 = interface.is_some_and(|(nic, spec)| nic.has_ipv4(spec));
+        let has_ipv6 = interface.is_some_and(|(nic, _)| nic.ip6.is_some());
+        let lacks = |ip: IpAddr| match ip {
+            IpAddr::V4(_) => (!has_ipv4).then_some("IPv4"),
+            IpAddr::V6(_) => (!has_ipv6).then_some("IPv6"),
+        };
+        let lacking = |port: &Expose| Some((port.at(), lacks(port.host_ip?)?));
+        match ports.iter().find_map(lacking) {
+            Some((at, family)) => Err(refuse(format!("{at}: the VM has no {family} address"))),
             None => Ok(()),
         }
     }
@@ -156,7 +162,7 @@ impl Engine {
             wanted.host_port = self.any_port(&wanted, &[])?;
         }
         if !force {
-            let at = record.nics.get(at).map(|nic| nic.host_port(&wanted));
+            let at = record.interfaces().nth(at).map(|(nic, spec)| nic.host_port(spec, &wanted));
             self.check_listeners(at.into_iter())?;
         }
         self.check_free(record, std::iter::once(&wanted))?;

@@ -96,6 +96,22 @@ impl AddressPool {
         Ok(pool)
     }
 
+    /// The pool of a network without IPv4: every address is outside.
+    pub fn empty() -> AddressPool {
+        let none = Ipv4Addr::UNSPECIFIED;
+        AddressPool {
+            prefix: Prefix::containing(none, 32).expect("a length of 32"),
+            host: none,
+            words: Vec::new(),
+            full: Vec::new(),
+            resting: VecDeque::new(),
+            passed_over: Vec::new(),
+            cursor: 0,
+            leased: 0,
+            leased_aside: 0,
+        }
+    }
+
     /// The same pool, which chooses none of these addresses by itself. Those outside of the prefix
     /// do not matter.
     pub fn passing_over(mut self, addresses: &[AddressRange]) -> AddressPool {
@@ -221,6 +237,9 @@ impl AddressPool {
 
     /// How many more can be leased, leaving out those that are passed over.
     pub fn free(&self) -> u32 {
+        if self.words.is_empty() {
+            return 0;
+        }
         let mut passed = 0;
         let mut next = 1;
         let last = (1_u32 << (32 - self.prefix.length())) - 2;
@@ -236,7 +255,7 @@ impl AddressPool {
 
     /// Why this pool can never hand out an address.
     fn never_leased(&self, address: Ipv4Addr) -> Option<Why> {
-        if !self.prefix.contains(address) {
+        if !self.prefix.contains(address) || self.words.is_empty() {
             Some(Why::Outside)
         } else if address == self.prefix.network() {
             Some(Why::Network)

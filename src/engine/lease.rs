@@ -19,6 +19,7 @@ use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::lease::{Claim, Guest, LeaseChange};
 use crate::model::mac::Mac;
+use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::nic::{Lease, Nic};
 use crate::model::record::Record;
@@ -67,15 +68,18 @@ impl Engine {
         let index = nics.position(|nic| nic.mac == mac && nic.network == network)?;
         let (nic, network) = (&record.nics[index], self.state.ledger.network(network)?);
         let identity = nic.identity(network);
+        let spec = &record.spec.networks[index];
         let claim = match (nic.ip, record.lease(nic, self.host.boot)) {
-            (Some(ip), _) => Claim::Reserved(identity.ip.unwrap_or(ip)),
+            (Some(ip), _) => Claim::Reserved(identity.ip().unwrap_or(ip)),
             (None, Some(lease)) => Claim::Leased(lease),
+            // A bridged VM that was made with IPv6 alone.
+            (None, None) if spec.mode != Mode::Dhcp => Claim::Nothing,
             (None, None) => match self.state.ledger.candidate(&network.name, wanted) {
                 Some(ip) => Claim::Free(ip),
                 None => Claim::Nothing,
             },
         };
-        let mtu = record.spec.networks[index].mtu.unwrap_or(network.mtu);
+        let mtu = spec.mtu.unwrap_or(network.mtu);
         Some(Guest { vm: &record.name, index, nic, network, identity, mtu, claim })
     }
 

@@ -192,6 +192,9 @@ impl Ledger {
         if let Some((ip, why)) = account.first_immovable(addresses) {
             return Err(format!("it cannot use the address {ip}: {why}"));
         }
+        if port.ip.is_none() && spec.mode.needs_ip_allocation() && account.config.ipv6.is_none() {
+            return Err(format!("its addresses are of IPv6, and {} has none", port.network));
+        }
         if port.inner.is_some() && account.config.ipv6.is_some() {
             return Err(format!("its guest has an inner identity, and {} has IPv6", port.network));
         }
@@ -230,10 +233,10 @@ impl Ledger {
         if let Some(promised) = self.promised.get(&key) {
             return Some(promised.clone());
         }
-        if !wanted.mode.needs_ip_allocation() {
+        let chosen = self.chosen(wanted).ok()?;
+        if !self.networks[chosen].leases(wanted.mode) {
             return None;
         }
-        let chosen = self.chosen(wanted).ok()?;
         let Account { config, pool, inner, .. } = &mut self.networks[chosen];
         if !shared.contains(&config.name) {
             return None;
@@ -451,13 +454,13 @@ impl Ledger {
         let ip6 = account.choose_ip6(mac, wanted.ip6)?;
         account.check_addresses(wanted)?;
         let ip = match mode.needs_ip_allocation() {
-            true => Some(match promised.filter(|(network, _)| *network == account.config.name) {
+            true => match promised.filter(|(network, _)| *network == account.config.name) {
                 Some((_, ip)) => {
                     self.promised.remove(&(name.vm.clone(), name.index));
-                    ip
+                    Some(ip)
                 }
                 None => account.lease(wanted)?,
-            }),
+            },
             false => None,
         };
         let network = account.config.name.clone();
@@ -492,8 +495,10 @@ impl Ledger {
         };
         let fits = |config: &NetworkConfig| {
             wanted.name.as_ref().is_none_or(|name| *name == config.name || *name == config.whole)
-                && wanted.subnet.is_none_or(|subnet| subnet == config.subnet)
-                && wanted.gateway.is_none_or(|gateway| gateway == config.gateway())
+                && wanted
+                    .subnet
+                    .is_none_or(|subnet| Some(subnet) == config.ipv4.map(|ipv4| ipv4.prefix))
+                && wanted.gateway.is_none_or(|gateway| Some(gateway) == config.gateway())
         };
         let first = self.networks.iter().position(|account| fits(&account.config));
         let with_room = first.and_then(|first| {

@@ -16,7 +16,7 @@ use crate::model::error::{Error, Failure, Refusal};
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, NetworkConfig};
+use crate::model::net::{Dhcp, Ipv4Network, NetworkConfig};
 use crate::model::nic::Nic;
 use crate::model::record::{Exit, Progress, Record};
 use crate::model::request::Ticket;
@@ -648,10 +648,10 @@ fn a_vm_whose_network_was_changed_is_stranded_and_comes_right_with_it() {
     let changes: [fn(&mut NetworkConfig); 3] = [
         |network| (network.name, network.whole) = ("other".into(), "other".into()),
         |network| {
-            network.subnet = "10.7.0.0/24".parse().unwrap();
-            network.host_ip = "10.7.0.1".parse().unwrap();
+            let prefix = "10.7.0.0/24".parse().unwrap();
+            network.ipv4 = Some(Ipv4Network { prefix, host: "10.7.0.1".parse().unwrap() });
         },
-        |network| network.host_ip = "192.168.127.2".parse().unwrap(),
+        |network| network.ipv4.as_mut().unwrap().host = "192.168.127.2".parse().unwrap(),
     ];
     for change in changes {
         let mut next = changed(&records, change);

@@ -132,11 +132,11 @@ pub(super) fn kernel_args_of(
     let nics = record.nics.iter().zip(networks).enumerate().rev();
     let words = nics.filter_map(|(index, (nic, network))| {
         let identity = nic.identity(network);
-        let gateway = (index == 0).then_some(identity.gateway);
+        let ipv4 = identity.ipv4?;
+        let gateway = (index == 0).then_some(ipv4.gateway);
         let servers = if index == 0 { servers } else { &[] };
         let servers: Vec<IpAddr> = servers.iter().map(|it| identity.server(*it)).collect();
-        let (ip, subnet) = (identity.ip?, identity.subnet);
-        Some(kernel_args(&record.name, index, ip, gateway, subnet, &servers))
+        Some(kernel_args(&record.name, index, ipv4.ip?, gateway, ipv4.subnet, &servers))
     });
     words.reduce(|line, word| line + " " + &word).unwrap_or_default()
 }

@@ -23,6 +23,7 @@ use serde_json::{Map, Value};
 use super::fat;
 use crate::model::error::Refusal;
 use crate::model::kernel_args::host_name;
+use crate::model::mode::Mode;
 use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
 use crate::model::record::Record;
@@ -125,9 +126,11 @@ fn ethernet(
     line(format_args!("  macaddress: \"{}\"", identity.mac));
     line(format_args!("set-name: eth{index}"));
     line(format_args!("mtu: {}", spec.mtu.unwrap_or(network.mtu)));
-    line(format_args!("dhcp4: {}", nic.ip.is_none()));
+    let is_told = spec.mode != Mode::Dhcp;
+    line(format_args!("dhcp4: {}", !is_told));
+    let four = identity.ipv4.and_then(|ipv4| Some((ipv4.ip?, ipv4)));
     let mut addresses: Vec<String> =
-        identity.ip.iter().map(|ip| format!("{ip}/{}", identity.subnet.length())).collect();
+        four.iter().map(|(ip, of)| format!("{ip}/{}", of.subnet.length())).collect();
     let six = nic.ip6.zip(network.ipv6);
     // In quotation marks: a colon means something else in YAML.
     addresses.extend(six.map(|(ip6, of)| format!("\"{ip6}/{}\"", of.prefix.length())));
@@ -140,10 +143,12 @@ fn ethernet(
     if let Some((_, of)) = six {
         line(format_args!("gateway6: \"{}\"", of.host));
     }
-    if nic.ip.is_none() {
+    if let Some((_, of)) = four {
+        line(format_args!("gateway4: {}", of.gateway));
+    }
+    if !is_told {
         return text;
     }
-    line(format_args!("gateway4: {}", identity.gateway));
     if !servers.is_empty() {
         let servers = servers.iter().map(|server| identity.server(*server).to_string());
         let servers: Vec<String> = servers.collect();

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use super::mac::Mac;
-use super::net::NetworkConfig;
+use super::net::{Ipv4Network, NetworkConfig};
 use super::nic::Nic;
 use super::prefix::Prefix;
 
@@ -65,7 +65,16 @@ pub struct Inner {
 pub struct Identity {
     /// The guest's Ethernet address.
     pub mac: Mac,
-    /// Its address, as long as its VM exists; `None` in dhcp mode.
+    /// The host's Ethernet address.
+    pub host_mac: Mac,
+    /// Its IPv4 side; `None` if its network has none.
+    pub ipv4: Option<Identity4>,
+}
+
+/// The IPv4 side of an [`Identity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity4 {
+    /// The guest's address, as long as its VM exists; `None` in dhcp mode.
     pub ip: Option<Ipv4Addr>,
     /// The prefix of its network.
     pub subnet: Prefix,
@@ -73,8 +82,6 @@ pub struct Identity {
     pub gateway: Ipv4Addr,
     /// The host's address.
     pub host: Ipv4Addr,
-    /// The host's Ethernet address.
-    pub host_mac: Mac,
     /// The host's address outside.
     outer_host: Ipv4Addr,
 }
@@ -83,12 +90,13 @@ impl InnerSpec {
     /// The whole identity on a network. The error names a field and says why it is not possible.
     pub fn on(&self, network: &NetworkConfig) -> Result<Inner, (&'static str, String)> {
         let InnerSpec { mac, ip, .. } = *self;
-        if network.ipv6.is_some() {
+        let (Some(Ipv4Network { prefix, host }), None) = (network.ipv4, network.ipv6) else {
             let name = &network.name;
             let reason = format!("network {name} has IPv6, and inner identities are IPv4 only");
             return Err(("inner", reason));
-        }
-        let length = self.prefix.unwrap_or(network.subnet.length());
+        };
+        let outer_gateway = network.gateway.unwrap_or(host);
+        let length = self.prefix.unwrap_or(prefix.length());
         let within = Prefix::containing(ip, length).filter(|_| is_length(length));
         let Some(within) = within else {
             let reason = format!("/{length} is not from /{PREFIX_MIN} to /{PREFIX_MAX}");
@@ -97,7 +105,7 @@ impl InnerSpec {
         if !can_be_hosts(ip, within) {
             return Err(("inner.ip", format!("a host cannot have {ip} in {within}")));
         }
-        let gateway = self.gateway.unwrap_or(network.gateway());
+        let gateway = self.gateway.unwrap_or(outer_gateway);
         if !within.contains(gateway) || !can_be_hosts(gateway, within) || gateway == ip {
             let reason = match self.gateway {
                 Some(_) => format!("a guest with {ip} cannot have the gateway {gateway}"),
@@ -105,7 +113,7 @@ impl InnerSpec {
             };
             return Err(("inner.gateway", reason));
         }
-        let is_host = network.gateway() == network.host_ip;
+        let is_host = outer_gateway == host;
         if !is_host && self.gateway_mac.is_some() {
             let reason = "the gateway of the network is not this host".into();
             return Err(("inner.gateway_mac", reason));
@@ -141,36 +149,40 @@ impl Inner {
 impl Nic {
     /// The interface and its network as the guest knows them.
     pub fn identity(&self, network: &NetworkConfig) -> Identity {
-        let outer_host = network.host_ip;
-        let outside = Identity {
-            mac: self.mac,
-            ip: self.ip,
-            subnet: network.subnet,
-            gateway: network.gateway(),
-            host: outer_host,
-            host_mac: network.mac,
-            outer_host,
-        };
-        let Some(Inner { mac, ip, prefix, gateway, gateway_mac }) = self.inner.as_deref().copied()
-        else {
-            return outside;
-        };
+        let inner = self.inner.as_deref();
+        let ipv4 = network.ipv4.map(|Ipv4Network { prefix: subnet, host }| {
+            let gateway = network.gateway.unwrap_or(host);
+            match inner {
+                None => Identity4 { ip: self.ip, subnet, gateway, host, outer_host: host },
+                Some(inner) => Identity4 {
+                    ip: Some(inner.ip),
+                    subnet: Prefix::containing(inner.ip, inner.prefix).unwrap_or(subnet),
+                    gateway: inner.gateway,
+                    host: if gateway == host { inner.gateway } else { host },
+                    outer_host: host,
+                },
+            }
+        });
         Identity {
-            mac,
-            ip: Some(ip),
-            subnet: Prefix::containing(ip, prefix).unwrap_or(network.subnet),
-            gateway,
-            host: if network.gateway() == outer_host { gateway } else { outer_host },
-            host_mac: gateway_mac.unwrap_or(network.mac),
-            outer_host,
+            mac: inner.map_or(self.mac, |inner| inner.mac),
+            host_mac: inner.and_then(|inner| inner.gateway_mac).unwrap_or(network.mac),
+            ipv4,
         }
     }
 }
 
 impl Identity {
+    /// The guest's IPv4 address, as long as its VM exists.
+    pub fn ip(&self) -> Option<Ipv4Addr> {
+        self.ipv4?.ip
+    }
+
     /// A server, as the guest reaches it.
     pub fn server(&self, server: IpAddr) -> IpAddr {
-        if server == IpAddr::V4(self.outer_host) { self.host.into() } else { server }
+        match self.ipv4 {
+            Some(ipv4) if server == IpAddr::V4(ipv4.outer_host) => ipv4.host.into(),
+            Some(_) | None => server,
+        }
     }
 }
 

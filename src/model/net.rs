@@ -34,13 +34,11 @@ pub struct NetworkConfig {
     pub whole: String,
     /// The bridge link, at most 15 bytes.
     pub bridge: String,
-    /// The prefix that leases come from.
-    pub subnet: Prefix,
-    /// The host's own address on the bridge: the guests' gateway.
-    pub host_ip: Ipv4Addr,
+    /// Its IPv4 prefix. `None`: its VMs have IPv6 alone.
+    pub ipv4: Option<Ipv4Network>,
     /// MTU of the bridge in bytes. It is also the MTU of the taps, unless a VM has its own.
     pub mtu: u16,
-    /// Whether traffic that leaves the prefix is masqueraded.
+    /// Whether IPv4 traffic that leaves the prefix is masqueraded.
     pub nat: bool,
     /// What is said of the traffic of VMs on it. A VM can override this.
     pub traffic: Traffic,
@@ -50,7 +48,7 @@ pub struct NetworkConfig {
     pub dns: Dns,
     /// The domain of the names of its VMs.
     pub domain: String,
-    /// Its IPv6 prefix. `None`: its VMs may not speak IPv6.
+    /// Its IPv6 prefix. `None`: its VMs may not speak IPv6. It has one of the two at least.
     pub ipv6: Option<Ipv6Network>,
     /// The services of the host for VMs on it.
     pub host_services: Vec<Service>,
@@ -69,6 +67,15 @@ pub struct NetworkConfig {
     pub inner: Option<InnerSpec>,
     /// The bridge's MAC, pinned so that it does not follow the lowest port.
     pub mac: Mac,
+}
+
+/// The IPv4 side of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4Network {
+    /// The prefix that leases come from.
+    pub prefix: Prefix,
+    /// The host's own address on the bridge: the guests' gateway, unless they have another.
+    pub host: Ipv4Addr,
 }
 
 /// The IPv6 side of a network.
@@ -168,8 +175,10 @@ impl NetworkConfig {
             name: name.into(),
             whole: name.into(),
             bridge: bridge.into(),
-            subnet: subnet.parse().expect("a prefix"),
-            host_ip: host_ip.parse().expect("an address"),
+            ipv4: Some(Ipv4Network {
+                prefix: subnet.parse().expect("a prefix"),
+                host: host_ip.parse().expect("an address"),
+            }),
             mtu: 1500,
             nat: true,
             traffic: Traffic::default(),
@@ -195,14 +204,22 @@ impl NetworkConfig {
 
     /// The host's addresses for its guests.
     pub fn host_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        std::iter::once(self.host_ip.into()).chain(self.ipv6.map(|ipv6| ipv6.host.into()))
+        let four = self.ipv4.map(|ipv4| ipv4.host.into());
+        four.into_iter().chain(self.ipv6.map(|ipv6| ipv6.host.into()))
     }
 
-    /// An address that a guest could have: not the host's.
-    pub fn a_guest(&self) -> Ipv4Addr {
-        let last = u32::from(self.subnet.broadcast());
+    /// Its prefixes.
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix<IpAddr>> {
+        let four = self.ipv4.map(|ipv4| ipv4.prefix.into());
+        four.into_iter().chain(self.ipv6.map(|ipv6| ipv6.prefix.into()))
+    }
+
+    /// An IPv4 address that a guest could have: not the host's.
+    pub fn a_guest(&self) -> Option<Ipv4Addr> {
+        let Ipv4Network { prefix, host } = self.ipv4?;
+        let last = u32::from(prefix.broadcast());
         let mut below = (1..=2).map(|down| Ipv4Addr::from(last.saturating_sub(down)));
-        below.find(|ip| *ip != self.host_ip).unwrap_or(self.host_ip)
+        below.find(|ip| *ip != host)
     }
 
     /// Whether it is one of these.
@@ -213,7 +230,7 @@ impl NetworkConfig {
     /// Whether this address is of one of its prefixes.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(address) => self.subnet.contains(address),
+            IpAddr::V4(address) => self.ipv4.is_some_and(|ipv4| ipv4.prefix.contains(address)),
             IpAddr::V6(address) => self.ipv6.is_some_and(|ipv6| ipv6.prefix.contains(address)),
         }
     }
@@ -225,12 +242,13 @@ impl NetworkConfig {
             let link_local = (self.mac.link_local().into(), LINK_LOCAL_LENGTH);
             [link_local, (ipv6.host.into(), ipv6.prefix.length())]
         });
-        std::iter::once((self.host_ip.into(), self.subnet.length())).chain(six)
+        let four = self.ipv4.map(|ipv4| (ipv4.host.into(), ipv4.prefix.length()));
+        four.into_iter().chain(six)
     }
 
-    /// The gateway that guests are told.
-    pub fn gateway(&self) -> Ipv4Addr {
-        self.gateway.unwrap_or(self.host_ip)
+    /// The IPv4 gateway that guests are told.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.gateway.or(self.ipv4.map(|ipv4| ipv4.host))
     }
 
     /// The domains in which guests are told to look up names: those of the settings, or its own.
@@ -254,8 +272,8 @@ impl NetworkConfig {
         // Who has one of them cannot reach the guests that take it for their own.
         let inner = self.inner.and_then(|inner| inner.on(self).ok());
         passed.extend(inner.iter().flat_map(Inner::addresses).map(AddressRange::of));
-        if let Some(range) = self.range {
-            let (first, last) = (self.subnet.network(), self.subnet.broadcast());
+        if let Some((range, Ipv4Network { prefix, .. })) = self.range.zip(self.ipv4) {
+            let (first, last) = (prefix.network(), prefix.broadcast());
             let below = range.first.to_bits().checked_sub(1).map(Ipv4Addr::from_bits);
             let above = range.last.to_bits().checked_add(1).map(Ipv4Addr::from_bits);
             passed.extend(below.map(|last| AddressRange { first, last }));

@@ -12,7 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::expose::{Expose, HostPort};
 use super::inner::Inner;
 use super::mac::Mac;
+use super::mode::Mode;
 use super::name::{TapName, VmName};
+use super::spec::NetworkSpec;
 use super::traffic::Traffic;
 
 /// The most NICs of a VM.
@@ -35,7 +37,8 @@ pub struct Nic {
     pub ifindex: Option<u32>,
     /// The guest's Ethernet address, as the network knows it.
     pub mac: Mac,
-    /// The address that the VM has as long as it exists; `None` in dhcp mode.
+    /// The address that the VM has as long as it exists; `None` in dhcp mode, and if it was made on
+    /// a network with IPv6 alone.
     pub ip: Option<Ipv4Addr>,
     /// Its IPv6 address; `None` if its network has no IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,14 +103,14 @@ impl Nic {
         given.chain(self.claimed.iter().copied())
     }
 
-    /// The ports of the host that lead to it, at addresses of the families that the guest has.
-    pub fn host_ports(&self) -> impl Iterator<Item = HostPort> {
-        self.exposed.iter().map(|port| self.host_port(port))
+    /// Whether the guest has an IPv4 address, or will ask for one, as its interface was asked for.
+    pub fn has_ipv4(&self, spec: &NetworkSpec) -> bool {
+        self.ip.is_some() || spec.mode == Mode::Dhcp
     }
 
-    /// One such port.
-    pub fn host_port(&self, port: &Expose) -> HostPort {
-        port.at().of_families(true, self.ip6.is_some())
+    /// A port of the host that leads to it, at addresses of the families that the guest has.
+    pub fn host_port(&self, spec: &NetworkSpec, port: &Expose) -> HostPort {
+        port.at().of_families(self.has_ipv4(spec), self.ip6.is_some())
     }
 
     /// The IPv4 address of the guest, if volnet knows it.

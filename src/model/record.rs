@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::expose::Expose;
+use crate::model::expose::{Expose, HostPort};
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::nic::Nic;
@@ -202,6 +202,12 @@ impl Record {
     /// The user that only this VM has.
     pub fn own_uid(&self) -> Option<u32> {
         self.user.filter(|user| user.own).map(|user| user.uid)
+    }
+
+    /// The same as [`Record::exposed`], at addresses of the families that the guest has.
+    pub fn host_ports(&self) -> impl Iterator<Item = HostPort> {
+        self.interfaces()
+            .flat_map(|(nic, spec)| nic.exposed.iter().map(|port| nic.host_port(spec, port)))
     }
 
     /// All ports of the host that lead to the guest.

@@ -131,8 +131,9 @@ pub struct NicView {
 pub struct NetworkView {
     pub name: String,
     pub bridge: String,
-    pub subnet: Prefix,
-    pub host_ip: Ipv4Addr,
+    /// Null if its VMs have IPv6 alone.
+    pub subnet: Option<Prefix>,
+    pub host_ip: Option<Ipv4Addr>,
     pub subnet6: Option<Prefix<Ipv6Addr>>,
     pub host_ip6: Option<Ipv6Addr>,
     pub mtu: u16,

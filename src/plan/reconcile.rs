@@ -261,7 +261,8 @@ fn forgotten(desired: &Desired<'_>, left: &[IpAddr]) -> Plan {
     let of_network = |&address: &IpAddr| {
         let network = desired.networks.iter().find(|network| network.contains(address))?;
         // The gateway is in elements of guests with an inner identity.
-        let is_gateway = network.is_host(address) || address == IpAddr::V4(network.gateway());
+        let is_gateway =
+            network.is_host(address) || network.gateway().map(IpAddr::V4) == Some(address);
         (!is_gateway).then(|| port::forget(&network.bridge, address, Handover::Released))
     };
     left.iter().filter(|address| !leased.contains(address)).filter_map(of_network).collect()

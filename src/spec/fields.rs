@@ -2,7 +2,7 @@
 //!
 //! A [`Place`] is a path in one of the two documents. [`Fields`] is an object at a place; it
 //! refuses unknown fields before any field is read. Every getter treats `null`, and text that is
-//! empty after trimming, as absent.
+//! empty after trimming, as absent. [`Fields::is_null`] is for the field whose `null` says more.
 
 use std::ops::RangeInclusive;
 
@@ -91,6 +91,12 @@ impl<'a> Fields<'a> {
     fn get(&self, name: &str) -> Option<&'a Value> {
         debug_assert!(self.known.contains(&name), "{name} is taken but not known");
         self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether the field is there and null, where that is not the same as absent.
+    pub(crate) fn is_null(&self, name: &str) -> bool {
+        debug_assert!(self.known.contains(&name), "{name} is taken but not known");
+        self.map.get(name).is_some_and(Value::is_null)
     }
 
     /// Trimmed text; `None` if nothing is left.

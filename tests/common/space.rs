@@ -107,7 +107,7 @@ impl Drop for Space {
 
 impl Guest {
     /// Plays the guest of a bridged VM, which is as `Create` answers. If it has an inner identity,
-    /// the guest has that.
+    /// the guest has that. With IPv6 alone, it finds its address and its router by itself.
     pub(crate) fn of(vm: &Value) -> Guest {
         let inner = &vm["inner"];
         let known = |field: &str| if inner.is_null() { &vm[field] } else { &inner[field] };
@@ -127,6 +127,17 @@ impl Guest {
         });
         eventually("the guest's link", || try_run(&space.inside("ip link show dev eth0")).0);
         space.run(&format!("ip link set eth0 address {}", text("mac")));
+        if vm["ip"].is_null() {
+            space.run("ip link set eth0 up");
+            let guest = Guest { space, over, pump: Some(pump) };
+            eventually("an address and a router", || {
+                let addresses = guest.space.run("ip -6 -o addr show dev eth0 scope global");
+                let routes = guest.space.run("ip -6 route show default");
+                let own = text("ip6");
+                addresses.contains(own) && !addresses.contains("tentative") && !routes.is_empty()
+            });
+            return guest;
+        }
         space.run(&format!("ip addr add {}/{prefix} dev eth0", text("ip")));
         space.run("ip link set eth0 up");
         space.run(&format!("ip route add default via {}", text("gateway")));

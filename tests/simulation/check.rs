@@ -165,6 +165,29 @@ fn kernel(world: &World, views: &[VmView], wrong: &mut Wrong) {
     let known = nics(views).filter_map(|nic| nic.ip).chain(movable);
     let known: BTreeSet<Key> = known.map(|ip| vec![Value::Address(ip.into())]).collect();
     wrong.unless_same("addresses with a policy", &counted, &known);
+    kernel_of_ipv6(world, views, wrong);
+}
+
+/// The same for IPv6: what guests may use is that of their VMs, what they made for themselves, and
+/// a link-local address.
+fn kernel_of_ipv6(world: &World, views: &[VmView], wrong: &mut Wrong) {
+    let observed = &world.network.kernel.observed;
+    let keys = |family: Family, set: &'static str| {
+        let tables = observed.tables.iter().filter(move |table| table.family == family);
+        let sets = tables.flat_map(|table| &table.sets).filter(move |(name, _)| name == set);
+        sets.flat_map(|(_, keys)| keys.iter().cloned())
+    };
+    let speaking = || nics(views).filter(|nic| nic.ip6.is_some());
+    let local = speaking().count();
+    let own = || speaking().flat_map(|nic| nic.ip6.iter().chain(&nic.claimed).copied());
+    if observed.tables.iter().any(|table| table.family == Family::Bridge) {
+        let elements = keys(Family::Bridge, "guests6").count();
+        wrong.unless_same("elements of IPv6", &elements, &(own().count() + local));
+    }
+    let counted: BTreeSet<Key> = keys(Family::Ip6, "allowed").collect();
+    let routed = own().filter(|ip| !ip.is_unicast_link_local());
+    let known: BTreeSet<Key> = routed.map(|ip| vec![Value::Address(ip.into())]).collect();
+    wrong.unless_same("IPv6 addresses with a policy", &counted, &known);
 }
 
 /// Nothing has two owners.
@@ -180,6 +203,9 @@ fn unique(views: &[VmView], wrong: &mut Wrong) {
     }
     let movable: BTreeSet<Ipv4Addr> = nics(views).flat_map(|nic| nic.addresses.clone()).collect();
     once("address", nics(views).filter_map(|nic| nic.ip).chain(movable), wrong);
+    let six =
+        nics(views).flat_map(|nic| nic.ip6.iter().chain(&nic.claimed).map(|ip| (&nic.network, ip)));
+    once("IPv6 address", six, wrong);
     once("MAC", nics(views).map(|nic| nic.mac), wrong);
     once("tap", nics(views).map(|nic| nic.tap.clone()), wrong);
     once("user", views.iter().filter_map(|vm| vm.uid), wrong);

@@ -270,6 +270,19 @@ fn scenarios() -> Vec<Scenario> {
             ],
         ),
         ("teardown of an attachment", vec![attach("a", "default")], vec![teardown()]),
+        (
+            "a VM with IPv6 alone",
+            vec![],
+            vec![
+                create_and_start("a", on("six", Mode::Bridged)),
+                lease("a", Word::Router),
+                lease("a", Word::Claim(1)),
+                expose("a", None, 8080),
+                delete("a", 500),
+                Step::Settle,
+            ],
+        ),
+        ("attach where IPv6 is alone", vec![attach("a", "six")], vec![detach("a")]),
         ("create on several networks", vec![], vec![create("a", thrice())]),
         (
             "create and start on several networks",

@@ -289,7 +289,7 @@ fn random_create(dice: &mut Dice, vm: &str) -> Change {
 fn random_network(dice: &mut Dice, several: bool) -> NetworkSpec {
     let modes = [Mode::Bridged, Mode::Bridged, Mode::Dhcp, Mode::Vsock];
     let mode = modes[dice.below(if several { 3 } else { 4 })];
-    let network = network_spec(["default", "lab"][dice.below(2)], mode);
+    let network = network_spec(NETWORKS[dice.below(NETWORKS.len() as u64)], mode);
     let limits = Limits { rx_mbit: (dice.roll(4) == 0).then_some(10), ..Limits::default() };
     let limits = if mode == Mode::Vsock { Limits::default() } else { limits };
     let movable = mode != Mode::Vsock && dice.roll(4) == 0;
@@ -307,7 +307,7 @@ fn random_attachment(dice: &mut Dice) -> Step {
     let container = CONTAINERS[dice.below(CONTAINERS.len() as u64)];
     match dice.roll(4) {
         0 => detach(container),
-        _ => attach(container, ["default", "lab"][dice.below(2)]),
+        _ => attach(container, NETWORKS[dice.below(NETWORKS.len() as u64)]),
     }
 }
 
@@ -324,7 +324,7 @@ fn random_group(dice: &mut Dice) -> Step {
             0 => random_create(dice, vm),
             _ => Change::Create {
                 name: name(vm),
-                spec: Box::new(on(["default", "lab"][dice.below(2)], Mode::Bridged)),
+                spec: Box::new(on(NETWORKS[dice.below(NETWORKS.len() as u64)], Mode::Bridged)),
                 start: false,
                 dry_run: false,
                 notes: Vec::new(),

@@ -52,7 +52,10 @@ pub(crate) fn network_spec(network: &str, mode: Mode) -> NetworkSpec {
     NetworkSpec { mode, name, ..NetworkSpec::default() }
 }
 
-/// A VM that is on both networks, and twice on the first: of its three NICs the last asks for its
+/// The networks of the host.
+pub(crate) const NETWORKS: [&str; 3] = ["default", "lab", "six"];
+
+/// A VM that is on two networks, and twice on the first: of its three NICs the last asks for its
 /// address.
 pub(crate) fn thrice() -> VmSpec {
     let networks = [("default", Mode::Bridged), ("lab", Mode::Bridged), ("default", Mode::Dhcp)];

@@ -51,11 +51,13 @@ const INSIST_EVERY_MS: u64 = 200;
 /// back-off.
 const SETTLE_MS: u64 = 600_000;
 
-/// Two small networks, one of which keeps its guests apart, and a hypervisor that can be asked.
+/// Two small networks, one of which keeps its guests apart, one with IPv6 alone, and a hypervisor
+/// that can be asked.
 const SETTINGS: &str = r#"{
     "networks": [
         {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29", "ipv6": true},
-        {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "isolated": true, "nat": false}
+        {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "isolated": true, "nat": false},
+        {"name": "six", "bridge": "vbr2", "subnet": null, "ipv6": true}
     ],
     "hypervisor": "qemu",
     "hypervisors": {"qemu": {"program": "/bin/sh"}},
@@ -63,7 +65,7 @@ const SETTINGS: &str = r#"{
     "kvm": false
 }"#;
 
-/// The same without the second network, and the first with another subnet.
+/// The same with the first network alone, and that with another subnet and without IPv6.
 const CHANGED: &str = r#"{
     "networks": [{"name": "default", "bridge": "vbr0", "subnet": "10.3.0.0/29"}],
     "hypervisor": "qemu",
@@ -411,7 +413,7 @@ impl Sim {
         let served = |nic: &&NicView| nic.mode == Mode::Dhcp && nic.network == SERVED;
         let Some(vm) = views.iter().find(|vm| vm.name == *name) else { return };
         if matches!(word, Word::Router | Word::Ipv6 | Word::Claim(_)) {
-            if let Some(nic) = vm.nics.iter().find(|nic| nic.network == SERVED) {
+            if let Some(nic) = vm.nics.iter().find(|nic| nic.ip6.is_some()) {
                 self.ask_by_ipv6(nic, word);
             }
             return self.turn();
@@ -448,7 +450,7 @@ impl Sim {
             },
             _ => lease::solicit_address(nic.mac),
         };
-        self.with(|shell| answer = shell.guest_asks(SERVED, &frame, now));
+        self.with(|shell| answer = shell.guest_asks(&nic.network, &frame, now));
         let Some((link, frame)) = answer else { return };
         assert_eq!(Some(link), nic.ifindex);
         let wrong = match word {

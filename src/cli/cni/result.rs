@@ -26,10 +26,12 @@ pub(super) fn of(attached: &Attached, version: &str, dns: Value) -> Value {
         let mask = mask.as_str().and_then(|mask| mask.parse::<std::net::Ipv4Addr>().ok());
         mask.map_or(32, |mask| mask.to_bits().leading_ones())
     };
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-    let four = format!("{}/{}", text(&vm["ip"]), length(&vm["netmask"]));
-    let mut ips = vec![(four, vm["gateway"].clone(), "4")];
-    let mut routes = vec![json!({ "dst": "0.0.0.0/0", "gw": vm["gateway"] })];
+    let (mut ips, mut routes) = (Vec::new(), Vec::new());
+    if let Some(four) = vm["ip"].as_str() {
+        let four = format!("{four}/{}", length(&vm["netmask"]));
+        ips.push((four, vm["gateway"].clone(), "4"));
+        routes.push(json!({ "dst": "0.0.0.0/0", "gw": vm["gateway"] }));
+    }
     if let (Some(six), Some(gateway)) = (vm["ip6"].as_str(), attached.get("gateway6")) {
         ips.push((format!("{six}/64"), gateway.clone(), "6"));
         routes.push(json!({ "dst": "::/0", "gw": gateway }));

@@ -171,7 +171,12 @@ fn a_result_has_the_form_of_its_version() {
     let mut both = attached.clone();
     both["vm"]["ip6"] = json!("fd00::2");
     both["gateway6"] = json!("fd00::1");
-    let both = result::of(&both, "1.1.0", json!({}));
+    let mut alone = both.clone();
+    (alone["vm"]["ip"], alone["vm"]["gateway"]) = (Value::Null, Value::Null);
+    let [both, alone] = [both, alone].map(|attached| result::of(&attached, "1.1.0", json!({})));
     assert_eq!(both["ips"][1]["address"], "fd00::2/64");
     assert_eq!(both["routes"][1], json!({"dst": "::/0", "gw": "fd00::1"}));
+    let parts = ["ips", "routes"].map(|part| alone[part].as_array().expect("a list"));
+    assert_eq!(parts.map(Vec::len), [1, 1]);
+    assert_eq!((&parts[0][0], &parts[1][0]), (&both["ips"][1], &both["routes"][1]));
 }

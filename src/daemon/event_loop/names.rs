@@ -33,7 +33,10 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             Ok(()) => self.shell.kept_from_host(network).map(Unheard::Firewall),
             // The bridge is gone, and so are its guests.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => None,
-            Err(error) => Some(Unheard::Port(format!("port 53 of {}: {error}", network.host_ip))),
+            Err(error) => {
+                let own: Vec<String> = network.host_addresses().map(|ip| ip.to_string()).collect();
+                Some(Unheard::Port(format!("port 53 of {}: {error}", own.join(" and "))))
+            }
         };
         if let Some(Unheard::Port(problem) | Unheard::Firewall(problem)) = &problem {
             log::error!("network {name}: cannot answer names to its guests: {problem}");

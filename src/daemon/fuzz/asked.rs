@@ -19,16 +19,17 @@ use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 /// The names of VMs. Some of them want the same tap.
 const NAMES: [&str; 6] = ["a", "web1", "web-1", "WEB_1", "longer-than-a-tap", "longer-than-a-tap2"];
-/// Networks with few addresses. One has two bridges and isolates its guests.
+/// Networks with few addresses. One has two bridges and isolates its guests, and one IPv6 alone.
 const SETTINGS: &str = r#"{"hypervisor": "qemu", "kernel_vmlinux": "/bin/sh", "kvm": false,
     "hypervisors": {"qemu": {"program": "/bin/sh"}}, "networks": [
     {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29"},
     {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "bridges": 2, "isolated": true,
      "ipv6": true},
     {"name": "tiny", "bridge": "vbr2", "subnet": "10.3.0.0/30", "nat": false, "dhcp": "builtin",
-     "ipv6": {"prefix": "2001:db8:3::/64"}}
+     "ipv6": {"prefix": "2001:db8:3::/64"}},
+    {"name": "six", "bridge": "vbr3", "subnet": null, "ipv6": true}
 ]}"#;
-const NETWORKS: [&str; 4] = ["default", "lab", "lab-2", "tiny"];
+const NETWORKS: [&str; 5] = ["default", "lab", "lab-2", "tiny", "six"];
 
 pub(super) fn settings() -> Settings {
     let settings = config::resolve(&Flags::default(), &BTreeMap::new(), Some(SETTINGS), "host");

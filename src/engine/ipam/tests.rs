@@ -24,6 +24,17 @@ fn the_smallest_prefix_has_one_address() {
 }
 
 #[test]
+fn a_network_without_ipv4_has_none() {
+    let mut pool = AddressPool::empty();
+    assert_eq!((pool.leased(), pool.free(), pool.lease(&[])), (0, 0, None));
+    for address in ["0.0.0.0", "10.0.0.1", "255.255.255.255"].map(ip) {
+        assert_eq!(pool.lease_exactly(address), Err(Why::Outside));
+        assert!(!pool.release(address) && !pool.is_free(address) && !pool.is_leased(address));
+        assert_eq!(pool.why_not(address), Some(Why::Outside));
+    }
+}
+
+#[test]
 fn the_largest_prefix_hands_out_every_address_once() {
     let mut pool = pool("10.0.0.0/8", "10.0.0.1");
     let all = (1_u32 << 24) - 3;

@@ -12,7 +12,7 @@ use crate::model::kernel_args::host_name;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, Dns, NetworkConfig};
+use crate::model::net::{Dhcp, Dns, Ipv4Network, NetworkConfig};
 use crate::model::nic::{Nic, NicName};
 use crate::model::spec::NetworkSpec;
 use crate::model::view::NetworkView;
@@ -64,9 +64,12 @@ impl fmt::Display for Immovable {
 impl Account {
     /// What a network hands out while nobody has anything. The error is why that cannot be.
     pub(super) fn new(config: NetworkConfig) -> Result<Account, String> {
-        let pool = AddressPool::new(config.subnet, config.host_ip)
-            .map_err(|reason| format!("network {}: {reason}", config.name))?
-            .passing_over(&config.passed_over());
+        let pool = match config.ipv4 {
+            Some(Ipv4Network { prefix, host }) => AddressPool::new(prefix, host)
+                .map_err(|reason| format!("network {}: {reason}", config.name))?
+                .passing_over(&config.passed_over()),
+            None => AddressPool::empty(),
+        };
         let macs = BTreeMap::from([(config.mac, None)]);
         let (movable, inner, taken) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let (owners, owners6, labels) = Default::default();
@@ -79,16 +82,30 @@ impl Account {
         let all = (self.leased() + self.free()) as usize;
         let asks_us = wanted.mode == Mode::Dhcp && self.config.dhcp == Dhcp::Builtin;
         let has_address = match wanted.ip {
-            Some(ip) => self.config.subnet.contains(ip),
+            Some(ip) => self.config.contains(ip.into()),
             None if asks_us => self.ports() < all,
-            None => !wanted.mode.needs_ip_allocation() || self.free() > 0,
+            None => !self.leases(wanted.mode) || self.free() > 0,
         };
-        let here = |ip: &Ipv4Addr| self.config.subnet.contains(*ip);
+        let here = |ip: &Ipv4Addr| self.config.contains((*ip).into());
         let is_here6 = |ip: Ipv6Addr| self.config.contains(ip.into());
         self.ports() < BRIDGE_PORTS_MAX
             && has_address
             && wanted.addresses.iter().all(here)
             && wanted.ip6.is_none_or(is_here6)
+    }
+
+    /// Whether an interface in this mode is leased an IPv4 address.
+    pub(super) fn leases(&self, mode: Mode) -> bool {
+        mode.needs_ip_allocation() && self.config.ipv4.is_some()
+    }
+
+    /// Why an IPv4 address is none of the network's.
+    fn why_outside(&self, ip: Ipv4Addr) -> String {
+        let name = &self.config.name;
+        match self.config.ipv4 {
+            Some(ipv4) => format!("{ip} is outside of {} of network {name}", ipv4.prefix),
+            None => format!("network {name} has no IPv4"),
+        }
     }
 
     /// The first of these addresses that cannot be movable, and why.
@@ -106,7 +123,6 @@ impl Account {
 
     /// Refuses movable addresses that an interface cannot have.
     pub(super) fn check_addresses(&self, wanted: &NetworkSpec) -> Result<(), Conflict> {
-        let NetworkConfig { name, subnet, .. } = &self.config;
         if let Some(ip) = wanted.ip.filter(|ip| wanted.addresses.contains(ip)) {
             return Err(refuse_addresses(format!("{ip} is the VM's own address")).into());
         }
@@ -114,8 +130,7 @@ impl Account {
             None => Ok(()),
             Some((ip, Immovable::Address(Why::Leased))) => Err(Conflict::Ip(ip)),
             Some((ip, Immovable::Address(Why::Outside))) => {
-                let reason = format!("{ip} is outside of {subnet} of network {name}");
-                Err(refuse_addresses(reason).into())
+                Err(refuse_addresses(self.why_outside(ip)).into())
             }
             Some((ip, Immovable::Gateway | Immovable::Address(_))) => {
                 Err(Refusal::AddressInUse { ip: ip.into(), owner: HOST_OWNER.into() }.into())
@@ -153,7 +168,10 @@ impl Account {
     /// Leases the address of a record again. The error says why it cannot be.
     pub(super) fn lease_again(&mut self, ip: Ipv4Addr) -> Result<(), String> {
         self.pool.lease_exactly(ip).map_err(|why| match why {
-            Why::Outside => format!("its address {ip} is outside of {}", self.config.subnet),
+            Why::Outside => match self.config.ipv4 {
+                Some(ipv4) => format!("its address {ip} is outside of {}", ipv4.prefix),
+                None => format!("its address is {ip}, and {}", self.why_outside(ip)),
+            },
             Why::Network | Why::Broadcast | Why::Host => {
                 format!("its address {ip} is reserved in its network")
             }
@@ -214,21 +232,20 @@ impl Account {
     }
 
     pub(super) fn view(&self) -> NetworkView {
-        let NetworkConfig {
-            name, bridge, subnet, host_ip, mtu, nat, dhcp, dns, domain, ipv6, ..
-        } = self.config.clone();
+        let NetworkConfig { name, bridge, ipv4, mtu, nat, dhcp, dns, domain, ipv6, .. } =
+            self.config.clone();
         let ports = self.ports() as u32;
         let ports_free = (BRIDGE_PORTS_MAX as u32).saturating_sub(ports);
         let (leased, free) = (self.leased(), self.pool.free());
         NetworkView {
             name,
             bridge,
-            subnet,
-            host_ip,
+            subnet: ipv4.map(|ipv4| ipv4.prefix),
+            host_ip: ipv4.map(|ipv4| ipv4.host),
             subnet6: ipv6.map(|ipv6| ipv6.prefix),
             host_ip6: ipv6.map(|ipv6| ipv6.host),
             mtu,
-            nat,
+            nat: if ipv4.is_some() { nat } else { ipv6.is_some_and(|ipv6| ipv6.nat) },
             dhcp,
             // The engine knows them.
             name_servers: Vec::new(),
@@ -342,12 +359,15 @@ impl Account {
         self.owners6.extend(nic.addresses6().map(|ip| (ip, vm.clone())));
     }
 
-    pub(super) fn lease(&mut self, wanted: &NetworkSpec) -> Result<Ipv4Addr, Conflict> {
-        let NetworkConfig { name, subnet, .. } = &self.config;
+    /// Leases the address of an interface: the wanted one, or any. `None` if the network has no
+    /// IPv4.
+    pub(super) fn lease(&mut self, wanted: &NetworkSpec) -> Result<Option<Ipv4Addr>, Conflict> {
         let Some(ip) = wanted.ip else {
-            return self.pool.lease(&unwanted(&self.inner, &wanted.addresses)).ok_or_else(|| {
-                Refusal::NoFreeAddress { network: name.clone(), subnet: *subnet }.into()
-            });
+            let Some(Ipv4Network { prefix, .. }) = self.config.ipv4 else { return Ok(None) };
+            let leased = self.pool.lease(&unwanted(&self.inner, &wanted.addresses));
+            let network = || self.config.name.clone();
+            let none = || Refusal::NoFreeAddress { network: network(), subnet: prefix };
+            return leased.map(Some).ok_or_else(|| none().into());
         };
         if self.config.is_reserved(ip) {
             return Err(
@@ -355,13 +375,13 @@ impl Account {
             );
         }
         match self.pool.lease_exactly(ip) {
-            Ok(()) => Ok(ip),
+            Ok(()) => Ok(Some(ip)),
             Err(Why::Leased) => Err(Conflict::Ip(ip)),
             Err(Why::Network | Why::Broadcast | Why::Host) => {
                 Err(Refusal::AddressInUse { ip: ip.into(), owner: HOST_OWNER.into() }.into())
             }
             Err(Why::Outside) => {
-                let reason = format!("{ip} is outside of {subnet} of network {name}");
+                let reason = self.why_outside(ip);
                 Err(Refusal::InvalidConfig { field: "network.ip".into(), reason }.into())
             }
         }

@@ -1,6 +1,8 @@
 //! The IPv6 addresses of VMs.
 
 use super::*;
+use crate::model::inner::InnerSpec;
+use crate::model::lease::Claim;
 use crate::model::net::Ipv6Network;
 
 const PREFIX: &str = "2001:db8:1:2::/64";
@@ -11,6 +13,16 @@ fn engine_with(prefix: Option<&str>) -> Engine {
     first.ipv6 = prefix.map(|prefix| Ipv6Network::new(prefix.parse().unwrap(), false));
     let second = network("old", "vbr1", "10.9.9.0/24", "10.9.9.1");
     Engine::new(vec![first, second], "qemu".into(), true).unwrap()
+}
+
+/// A host whose first network has IPv6 alone, or that and IPv4.
+fn engine_alone(is_alone: bool) -> Engine {
+    let mut first = network("default", "vbr0", "192.168.127.0/24", "192.168.127.1");
+    first.ipv6 = Some(Ipv6Network::new(PREFIX.parse().unwrap(), true));
+    if is_alone {
+        (first.ipv4, first.dhcp) = (None, Dhcp::Off);
+    }
+    Engine::new(vec![first], "qemu".into(), true).unwrap()
 }
 
 fn with_ip6(mode: Mode, name: &str, ip6: &str) -> VmSpec {
@@ -98,4 +110,88 @@ fn a_chosen_address_is_taken_over_as_long_as_its_network_has_it() {
             assert_eq!(refusal, in_use("2001:db8:1:2::10", "web"));
         }
     }
+}
+
+#[test]
+fn a_vm_has_ipv6_alone_where_its_network_has() {
+    let mut engine = engine_alone(true);
+    let made = ask(&mut engine, 1, &create("web", VmSpec::default(), false), at(0));
+    let view = vm(&made);
+    assert_eq!((view.ip, view.netmask, view.gateway, &*view.kernel_args), (None, None, None, ""));
+    assert!(view.ip6.is_some());
+    let network = &engine.networks()[0];
+    assert_eq!((network.subnet, network.host_ip, network.leased, network.free), Default::default());
+    assert!(network.nat && network.host_ip6.is_some());
+    // There are as many as the bridge has ports for.
+    for number in 0..300 {
+        let name = format!("many-{number}");
+        ask(&mut engine, 1, &create(&name, VmSpec::default(), false), at(0));
+    }
+    assert_eq!(engine.vms().count(), 301);
+
+    let refused_at = |engine: &mut Engine, spec: NetworkSpec| {
+        let spec = VmSpec { networks: vec![spec], ..VmSpec::default() };
+        match refused(engine, "new", spec) {
+            Refusal::InvalidConfig { field, reason } => (field, reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    let four: std::net::Ipv4Addr = "192.168.127.9".parse().unwrap();
+    let inner = InnerSpec {
+        mac: "02:00:00:00:00:aa".parse().unwrap(),
+        ip: four,
+        prefix: None,
+        gateway: None,
+        gateway_mac: None,
+    };
+    let spec = NetworkSpec::default;
+    for (spec, field, reason) in [
+        (NetworkSpec { ip: Some(four), ..spec() }, "ip", "has no IPv4"),
+        (NetworkSpec { addresses: vec![four], ..spec() }, "addresses", "has no IPv4"),
+        (NetworkSpec { gateway: Some(four), ..spec() }, "gateway", "no matching network"),
+        (NetworkSpec { subnet: "192.168.127.0/24".parse().ok(), ..spec() }, "subnet", "no match"),
+        (NetworkSpec { mode: Mode::Dhcp, ..spec() }, "mode", "dhcp is off"),
+        (NetworkSpec { inner: Some(Box::new(inner)), ..spec() }, "inner", "IPv4 only"),
+    ] {
+        let (at, words) = refused_at(&mut engine, spec);
+        assert_eq!(at, format!("network.{field}"));
+        assert!(words.contains(reason), "{words}");
+    }
+    // A guest that asks by DHCP all the same gets nothing.
+    let mac = engine.vm(&name("web")).unwrap().record.nics[0].mac;
+    assert_eq!(engine.guest("default", mac, None).unwrap().claim, Claim::Nothing);
+}
+
+#[test]
+fn a_network_gets_ipv4_and_loses_it() {
+    let records = |engine: &mut Engine| {
+        ask(engine, 1, &create("web", VmSpec::default(), false), at(0));
+        engine.vms().map(|vm| Record::clone(&vm.record)).collect::<Vec<_>>()
+    };
+    let restored = |records: &[Record], is_alone: bool| {
+        let mut next = engine_alone(is_alone);
+        for record in records {
+            let _ = next.restore(record.clone());
+        }
+        next
+    };
+    // What was made with IPv6 alone keeps that, and new VMs have both.
+    let alone = records(&mut engine_alone(true));
+    let mut next = restored(&alone, false);
+    assert_eq!(next.stranded().count(), 0);
+    let nic = next.vm(&name("web")).unwrap().record.nics[0].clone();
+    assert_eq!((nic.ip, nic.ip6), (None, alone[0].nics[0].ip6));
+    assert_eq!(next.guest("default", nic.mac, None).unwrap().claim, Claim::Nothing);
+    let both = ask(&mut next, 1, &create("new", VmSpec::default(), false), at(0));
+    assert!(vm(&both).ip.is_some() && vm(&both).ip6.is_some());
+    let mut next = engine_with(None);
+    let _ = next.restore(alone[0].clone());
+    let (_, reason) = next.stranded().next().expect("it has no place");
+    assert_eq!(reason, "its addresses are of IPv6, and default has none");
+    // An address that is no more is not taken over, and not lost.
+    let both = records(&mut engine_alone(false));
+    let next = restored(&both, true);
+    let (_, reason) = next.stranded().next().expect("it has no place");
+    assert!(reason.contains("network default has no IPv4"), "{reason}");
+    assert_eq!(restored(&both, false).stranded().count(), 0);
 }

@@ -10,7 +10,7 @@ use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Ipv6Network, Service};
+use crate::model::net::{Dhcp, Ipv6Network, Service};
 use crate::model::record::{BootId, FORMAT};
 use crate::model::spec::VmSpec;
 use crate::model::traffic::Traffic;
@@ -178,6 +178,30 @@ fn a_vm_is_told_its_ipv6_address_in_each_mode() {
         told(&[(Mode::Dhcp, None)]),
         ["addresses: [\"fd00:1:2:3:0:ff:fe00:0/64\"]", "gateway6: \"fd00:1:2:3::1\""]
     );
+}
+
+#[test]
+fn a_vm_with_ipv6_alone_is_told_that_and_no_more() {
+    let ipv6 = Ipv6Network::new("fd00:1:2:3::/64".parse().unwrap(), true);
+    let network = network("default", "192.168.127.0/24", [192, 168, 127, 1]);
+    let network = NetworkConfig { ipv4: None, ipv6: Some(ipv6), dhcp: Dhcp::Off, ..network };
+    let mut vm = record(&[(Mode::Bridged, None)], json!({"cloud_init": {}}));
+    vm.nics[0].ip6 = Some(ipv6.address_of(vm.nics[0].mac));
+    let expected = "\
+version: 2
+ethernets:
+  eth0:
+    match:
+      macaddress: \"02:00:00:00:00:00\"
+    set-name: eth0
+    mtu: 1500
+    dhcp4: false
+    addresses: [\"fd00:1:2:3:0:ff:fe00:0/64\"]
+    gateway6: \"fd00:1:2:3::1\"
+    nameservers:
+      addresses: [192.0.2.53, 192.0.2.54]
+";
+    assert_eq!(files(&vm, &[&network])[2], file("network-config", expected));
 }
 
 #[test]

@@ -82,7 +82,8 @@ fn addresses(network: &NetworkConfig, index: u32, observed: &Observed) -> Plan {
     let is_kept = |right: &(IpAddr, u8)| match right.0 {
         IpAddr::V4(_) => {
             let of_subnet = |&&(address, length): &&(IpAddr, u8)| {
-                Prefix::containing(address, length) == Some(network.subnet.into())
+                let subnet = network.ipv4.map(|ipv4| ipv4.prefix.into());
+                subnet.is_some() && Prefix::containing(address, length) == subnet
             };
             present.iter().find(of_subnet) == Some(right)
         }

@@ -106,10 +106,10 @@ impl<'a> DesiredPort<'a> {
 
     /// Leads the link into the namespace of an attachment.
     pub fn leads_into(&mut self, attachment: &'a Attachment, nic: &Nic, network: &NetworkConfig) {
-        let four = self.address.map(|address| InnerAddress {
+        let four = self.address.zip(network.ipv4).map(|(address, ipv4)| InnerAddress {
             address,
-            length: network.subnet.length(),
-            gateway: network.gateway().into(),
+            length: ipv4.prefix.length(),
+            gateway: network.gateway.unwrap_or(ipv4.host).into(),
         });
         let six = self.address6.zip(network.ipv6).map(|(address, ipv6)| InnerAddress {
             address,

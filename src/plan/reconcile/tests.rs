@@ -57,7 +57,9 @@ impl Host {
             tap: TapName::choose(NicName { vm: &vm, index: 0 }, |_| false),
             ifindex: None,
             mac: Mac::of_guest(&network.name, name),
-            ip: Some(Ipv4Addr::from_bits(network.host_ip.to_bits() + 1 + u32::from(n))),
+            ip: network
+                .ipv4
+                .map(|ipv4| Ipv4Addr::from_bits(ipv4.host.to_bits() + 1 + u32::from(n))),
             ip6: None,
             inner: None,
             claimed: Vec::new(),

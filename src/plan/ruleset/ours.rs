@@ -241,9 +241,10 @@ fn prefixes6<'a>(name: &'static str, networks: impl Iterator<Item = &'a NetworkC
     Set { name: name.into(), key: &[Field::Ipv6], kind: SetKind::Prefixes, kept: false, elements }
 }
 
-/// A set of prefixes.
+/// A set of IPv4 prefixes.
 fn prefixes<'a>(name: &'static str, networks: impl Iterator<Item = &'a NetworkConfig>) -> Set {
-    let elements = networks.map(|network| vec![Value::Prefix(network.subnet.into())]).collect();
+    let networks = networks.filter_map(|network| network.ipv4);
+    let elements = networks.map(|ipv4| vec![Value::Prefix(ipv4.prefix.into())]).collect();
     Set { name: name.into(), key: &[Field::Ipv4], kind: SetKind::Prefixes, kept: false, elements }
 }
 

@@ -227,8 +227,8 @@ pub(super) const BYTES: &[Field] = &[Field::Link, Field::Rate(Unit::Bytes)];
 pub(super) const PACKETS: &[Field] = &[Field::Link, Field::Rate(Unit::Packets)];
 
 pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
-    let hosts =
-        networks.iter().map(|network| vec![Value::Address(network.host_ip.into())]).collect();
+    let hosts = networks.iter().filter_map(|network| network.ipv4);
+    let hosts = hosts.map(|ipv4| vec![Value::Address(ipv4.host.into())]);
     let hosts6 = networks.iter().filter_map(|network| network.ipv6);
     let hosts6 = hosts6.map(|ipv6| vec![Value::Address(ipv6.host.into())]);
     let learned = |name: &'static str, key, timeout_s, kept| Set {
@@ -264,7 +264,7 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
             set("guests6", ADDRESS6, Vec::new()),
             set("isolated", &[Field::Link], Vec::new()),
             prefixes("subnets", networks.iter().copied()),
-            set("hosts", &[Field::Ipv4], hosts),
+            set("hosts", &[Field::Ipv4], hosts.collect()),
             prefixes6("subnets6", networks.iter().copied()),
             set("hosts6", &[Field::Ipv6], hosts6.collect()),
         ],

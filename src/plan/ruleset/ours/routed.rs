@@ -42,8 +42,9 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
     let nat = networks.iter().copied().filter(|network| network.nat);
     let masquerade =
         rule([within(&[IpSource], "subnets"), outside(&[OutLink], "bridges")], Verdict::Masquerade);
-    let answers = networks.iter().flat_map(|network| {
-        [network.host_ip, network.subnet.broadcast(), Ipv4Addr::BROADCAST]
+    let answers = networks.iter().filter_map(|network| Some((network, network.ipv4?)));
+    let answers = answers.flat_map(|(network, ipv4)| {
+        [ipv4.host, ipv4.prefix.broadcast(), Ipv4Addr::BROADCAST]
             .map(|address| vec![bridge(network), Value::Address(address.into())])
     });
     let mut sets = shared_sets(networks, |network| network.nat);
