@@ -2,8 +2,13 @@
 //!
 //! A packet socket on a bridge receives frames to the host before the IP stack and its rules see
 //! them. This is the only way to hear and answer a guest without an address. A filter in the kernel
-//! lets only such questions through, so other frames of guests cost nothing here. An answer goes to
-//! the tap of one guest, not over the bridge.
+//! lets only such questions through, so other frames of guests never wake the daemon. An answer goes
+//! to the tap of one guest, not over the bridge.
+//!
+//! The socket asks for all EtherTypes and the filter looks at them, because of what it costs other
+//! frames. The kernel gives a frame to sockets for all types before the IP stack, and to those for
+//! one type after it (`__netif_receive_skb_core` of Linux). As long as somebody waits for a frame,
+//! the stack works on a copy of it: that is more than twice what the filter takes.
 //!
 //! If the bridge goes down, the socket reports it once (`ENETDOWN`), and works again when the
 //! bridge is up. If the bridge is deleted, the socket is useless.
@@ -26,8 +31,10 @@ const RECEIVE_BUFFER: usize = 1024 * 1024;
 pub const FRAME_MAX: usize = 2048;
 
 /// `ETH_P_IP` and `ETH_P_IPV6` (linux/if_ether.h).
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_IPV4: u32 = 0x0800;
+const ETHERTYPE_IPV6: u32 = 0x86dd;
+/// Bytes of the two addresses in an Ethernet header, behind which the EtherType is.
+const ETHERS: u32 = 12;
 /// `IPPROTO_UDP` and `IPPROTO_ICMPV6` (IANA, protocol numbers).
 const UDP: u32 = 17;
 const ICMP6: u32 = 58;
@@ -62,17 +69,18 @@ impl Packets {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
-        let (ethertype, member) = match questions {
+        packet::ignore_outgoing(socket.as_fd())?;
+        let member = match questions {
             Questions::Dhcp => {
                 packet::filter(socket.as_fd(), &to_a_server())?;
-                (ETHERTYPE_IPV4, None)
+                None
             }
             Questions::Ipv6 => {
                 packet::filter(socket.as_fd(), &to_a_router_or_server())?;
-                (ETHERTYPE_IPV6, Some(among_servers(index)?))
+                Some(among_servers(index)?)
             }
         };
-        packet::bind(socket.as_fd(), index, ethertype)?;
+        packet::bind(socket.as_fd(), index, libc::ETH_P_ALL as u16)?;
         Ok(Packets { socket, _member: member })
     }
 
@@ -135,16 +143,33 @@ fn jump(code: u32, k: u32, jt: u8, jf: u8) -> Instruction {
 
 /// Loads how a frame came: to this host, broadcast, multicast, or otherwise.
 fn load_packet_type() -> Instruction {
-    let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
-    step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, packet_type)
+    load(libc::SKF_AD_PKTTYPE)
+}
+
+/// Loads what the kernel knows of a frame (linux/filter.h).
+fn load(ancillary: libc::c_int) -> Instruction {
+    let at = (libc::SKF_AD_OFF + ancillary) as u32;
+    step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at)
+}
+
+/// How a filter begins: other EtherTypes than this go to the instruction `refused`, counted from
+/// behind these, and frames with a VLAN tag, which the kernel has taken off, go there too.
+fn untagged(ethertype: u32, refused: u8) -> [Instruction; 4] {
+    use libc::{BPF_ABS, BPF_H, BPF_JEQ, BPF_LD};
+    [
+        step(BPF_LD | BPF_H | BPF_ABS, ETHERS),
+        jump(BPF_JEQ, ethertype, 0, refused + 2),
+        load(libc::SKF_AD_VLAN_TAG_PRESENT),
+        jump(BPF_JEQ, 0, 0, refused),
+    ]
 }
 
 /// The filter accepts frames to this host or broadcast, without a VLAN tag (the kernel treats
 /// tagged ones as those of another link), with a whole UDP datagram to the port of a DHCP server.
-fn to_a_server() -> [Instruction; 11] {
+fn to_a_server() -> Vec<Instruction> {
     use libc::{BPF_ABS, BPF_B, BPF_H, BPF_IND, BPF_JEQ, BPF_JGT, BPF_JSET, BPF_K, BPF_LD};
     use libc::{BPF_LDX, BPF_MSH, BPF_RET, PACKET_BROADCAST};
-    [
+    let questions = [
         load_packet_type(),
         jump(BPF_JGT, u32::from(PACKET_BROADCAST), 8, 0),
         step(BPF_LD | BPF_B | BPF_ABS, ETHER + 9),
@@ -157,16 +182,17 @@ fn to_a_server() -> [Instruction; 11] {
         jump(BPF_JEQ, u32::from(v4::SERVER_PORT), 0, 1),
         step(BPF_RET | BPF_K, FRAME_MAX as u32),
         step(BPF_RET | BPF_K, 0),
-    ]
+    ];
+    [&untagged(ETHERTYPE_IPV4, 10)[..], &questions].concat()
 }
 
 /// The filter accepts frames to this host or multicast, without a VLAN tag, with a router
 /// solicitation or a UDP datagram to the port of a DHCPv6 server right behind the IPv6 header. A
 /// neighbour solicitation must be multicast: a guest that looks whether its router is still there
 /// asks the router alone, again and again.
-fn to_a_router_or_server() -> [Instruction; 14] {
+fn to_a_router_or_server() -> Vec<Instruction> {
     use libc::{BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JGT, BPF_K, BPF_LD, BPF_RET, PACKET_MULTICAST};
-    [
+    let questions = [
         load_packet_type(),
         jump(BPF_JGT, u32::from(PACKET_MULTICAST), 11, 0),
         step(BPF_LD | BPF_B | BPF_ABS, ETHER + 6),
@@ -181,5 +207,6 @@ fn to_a_router_or_server() -> [Instruction; 14] {
         jump(BPF_JEQ, u32::from(v6::SERVER_PORT), 0, 1),
         step(BPF_RET | BPF_K, FRAME_MAX as u32),
         step(BPF_RET | BPF_K, 0),
-    ]
+    ];
+    [&untagged(ETHERTYPE_IPV6, 13)[..], &questions].concat()
 }
