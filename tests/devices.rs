@@ -9,8 +9,11 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 use lab::{HYPERVISOR_USER, Lab, WORLD_IP};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::Value;
 
 /// The port that opens in the world when a guest is to go on.
 const GO: &str = "9";
@@ -57,6 +60,83 @@ fn a_disk_is_read_within_its_limit() {
     let told = answers.into_iter().find(|line| line.contains("disk0")).expect("the disk");
     for limit in [r#""bps": 4000000"#, r#""iops": 1000"#] {
         assert!(told.contains(limit), "{told}");
+    }
+}
+
+/// A file system of its own, in memory.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(path: PathBuf) -> Small {
+        fs::create_dir(&path).expect("a directory");
+        Small::mount(&path, MsFlags::empty(), "size=4m,mode=755");
+        Small(path)
+    }
+
+    fn grow(&self) {
+        Small::mount(&self.0, MsFlags::MS_REMOUNT, "size=64m");
+    }
+
+    fn mount(path: &Path, flags: MsFlags, options: &str) {
+        mount(Some("small"), path, Some("tmpfs"), flags, Some(options)).expect("a file system");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_guest_whose_disk_has_no_room_is_paused_and_goes_on_when_there_is_some() {
+    let mut lab = Lab::new();
+    lab.stop_daemon();
+    let small = Small::new(lab.folder().join("small"));
+    lab.start_daemon();
+    let disk = small.0.join("disk.img");
+    File::create(&disk).and_then(|file| file.set_len(16 << 20)).expect("a disk");
+    chown(&disk, Some(HYPERVISOR_USER.parse().expect("a number")), None).expect("a disk");
+    let disk = disk.display().to_string();
+    lab.run_guest("web", &["--disk", &disk], "volnet.do=overwrite:vda:8,hold");
+    let full = format!("the host has no room for {disk}: make room, and resume it");
+    let await_halt = |lab: &Lab| {
+        lab.wait_for("the halt", || (lab.vm("web")["last_error"] == *full).then_some(()));
+        assert_eq!(lab.vm("web")["status"], "paused");
+    };
+    await_halt(&lab);
+    assert!(lab.volnet(&["list"]).contains("paused"));
+    let told = |lab: &Lab| lab.output_of("daemon").matches("VM web stands still").count();
+    assert_eq!(told(&lab), 1, "{}", lab.output_of("daemon"));
+    // The next daemon finds it so.
+    lab.crash_daemon();
+    lab.start_daemon();
+    await_halt(&lab);
+    // Without room it tries again. The answer may come before that has failed.
+    let tried = lab.run(&["resume", "web"]);
+    let error = String::from_utf8_lossy(&tried.stderr);
+    assert!(tried.status.success() || error.contains(&full), "{error}");
+    lab.wait_for("the next try", || (told(&lab) == 3).then_some(()));
+    await_halt(&lab);
+    small.grow();
+    assert!(lab.volnet(&["resume", "web"]).contains("web: running"));
+    lab.wait_for_line("web", "GUEST overwrote vda 8");
+    let vm = lab.vm("web");
+    assert_eq!((&vm["status"], &vm["last_error"]), (&"running".into(), &Value::Null), "{vm}");
+    lab.volnet(&["delete", "web", "--timeout", "1"]);
+}
+
+#[test]
+fn a_guest_that_somebody_pauses_at_its_hypervisor_is_paused() {
+    let lab = Lab::new();
+    lab.run_guest("web", &[], "volnet.do=hold");
+    let mut socket =
+        UnixStream::connect(lab.folder().join("run/vm/web/qmp.sock")).expect("a socket");
+    socket.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").expect("a request");
+    for (order, status) in [("stop", "paused"), ("cont", "running"), ("stop", "paused")] {
+        writeln!(socket, "{{\"execute\":\"{order}\"}}").expect("a request");
+        lab.wait_for(status, || (lab.vm("web")["status"] == status).then_some(()));
+        assert_eq!(lab.vm("web")["last_error"], Value::Null);
     }
 }
 

@@ -245,13 +245,14 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         if let Some(attachment) = &vm.record.spec.attachment {
             return vm::namespace(attachment, is_held);
         }
+        let last_error = vm.last_error();
         vm::process(&vm::Process {
             vm: &vm.record.name,
             status: vm.status(),
             pid: vm.life.pid(),
             can_start: vm.record.spec.machine.is_some(),
             waits: matches!(vm.life, Life::Waiting { .. }),
-            last_error: vm.record.last_error.as_deref(),
+            last_error: last_error.as_deref(),
             is_held,
         })
     }

@@ -21,7 +21,7 @@ use crate::hypervisor::process::{Given, Processes, Streams};
 use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
-use crate::model::record::{Exit, GuestEnd, Order, ProcessId, Progress};
+use crate::model::record::{Exit, Heard, Order, ProcessId, Progress};
 use crate::model::request::{Reply, Request};
 use crate::model::spec::Owner;
 use crate::network::noop::Noop;
@@ -183,8 +183,8 @@ impl Processes for NoProcesses {
         Ok(())
     }
 
-    fn guest_end(&mut self, _: &VmName) -> GuestEnd {
-        GuestEnd::default()
+    fn hear(&mut self, _: &VmName) -> Heard {
+        Heard::default()
     }
 
     fn events(&self, _: &VmName) -> Option<RawFd> {

@@ -280,16 +280,18 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// A hypervisor has written about its guest.
-    pub fn heard_of(&mut self, name: &VmName, now: Now) {
-        let end = self.processes.guest_end(name);
-        if !end.over {
-            return;
-        }
-        if let Some(decision) = self.engine.guest_ended(name, end, now) {
+    /// A hypervisor has written about its guest. Returns whether there is more to hear.
+    pub fn heard_of(&mut self, name: &VmName, now: Now) -> bool {
+        let heard = self.processes.hear(name);
+        let decision = match heard.end.over {
+            true => self.engine.guest_ended(name, heard.end, now),
+            false => self.engine.moved(name, heard, now),
+        };
+        if let Some(decision) = decision {
             self.carry_out(decision, now);
+            self.settle(now);
         }
-        self.settle(now);
+        heard.more
     }
 
     /// Reads the exit status of a process that has ended. Returns whether there was one.

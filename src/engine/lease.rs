@@ -34,8 +34,8 @@ const ANSWERS: Bound = Bound { at_once: 30, every_ms: 1_000 };
 /// A limit: a burst, and after that one more per interval in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bound {
-    at_once: u64,
-    every_ms: u64,
+    pub(super) at_once: u64,
+    pub(super) every_ms: u64,
 }
 
 /// How much of a [`Bound`] a guest has used.

@@ -226,7 +226,7 @@ impl Engine {
         let vm = self.state.vms.get_mut(name)?;
         let Life::Running { since, check: slot, pause, .. } = &mut vm.life else { return None };
         match progress {
-            Progress::Running => pause.is_paused = false,
+            Progress::Running => (pause.is_paused, pause.halt) = (false, None),
             Progress::Paused => pause.is_paused = true,
             Progress::Starting | Progress::Untold => {}
         }

@@ -15,7 +15,8 @@
 //! and at the caller's deadline SIGKILL. Everything here computes with given times.
 
 use crate::engine::decide::Answer;
-use crate::model::record::Exit;
+use crate::engine::lease::Pace;
+use crate::model::record::{Exit, Halt};
 use crate::model::request::Ticket;
 use crate::model::spec::RestartPolicy;
 
@@ -66,6 +67,12 @@ pub enum Life {
 pub struct Pause {
     /// Whether it was when its hypervisor last said.
     pub is_paused: bool,
+    /// Why its hypervisor has stopped it by itself, if it has.
+    pub halt: Option<Halt>,
+    /// [`crate::model::record::Heard::stops`] of its hypervisor.
+    pub(super) stops: u32,
+    /// What its hypervisor has said by itself, for its limit.
+    pub(super) told: Pace,
     /// What was asked of it, and is not done.
     pub wish: Option<Wish>,
 }

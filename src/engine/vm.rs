@@ -70,6 +70,11 @@ impl Vm {
         }
     }
 
+    /// Why it does not run, or why its guest stands still.
+    pub fn last_error(&self) -> Option<Box<str>> {
+        self.halt().map(String::into).or_else(|| self.record.last_error.clone())
+    }
+
     /// The VM as the interface shows it, with its NICs. `hypervisor` is the one that it has if it
     /// names none.
     pub fn view(&self, nics: Box<[NicView]>, kernel_args: Box<str>, hypervisor: &str) -> VmView {
@@ -112,7 +117,7 @@ impl Vm {
             kvm: record.kvm.filter(|_| self.life.pid().is_some()),
             exit_code: record.exit.and_then(Exit::code),
             exit_signal: record.exit.and_then(Exit::signal),
-            last_error: record.last_error.clone(),
+            last_error: self.last_error(),
             restarts: record.restarts,
             created_at: record.created_at,
             started_at: record.started_at,

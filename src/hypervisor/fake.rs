@@ -15,7 +15,7 @@ use super::process::{Given, Processes, Streams};
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, GuestEnd, Order, ProcessId, Progress};
+use crate::model::record::{Exit, GuestEnd, Halt, Heard, Motion, Order, ProcessId, Progress};
 use crate::model::spec::Owner;
 
 const SIGTERM: i32 = 15;
@@ -51,8 +51,8 @@ struct Process {
     exit: Option<Exit>,
     /// Whether a living daemon is its parent and will get its status.
     child: bool,
-    /// Whether its guest stands still.
-    paused: bool,
+    /// Whether its guest goes on.
+    motion: Motion,
 }
 
 /// The processes.
@@ -65,8 +65,10 @@ pub struct FakeProcesses {
     unwilling: BTreeSet<VmName>,
     /// Whether all that is done to a process fails, and every start.
     refuses_all: bool,
-    /// What hypervisors have said about the ends of their guests.
-    ends: BTreeMap<VmName, GuestEnd>,
+    /// What hypervisors have said of their guests.
+    heard: BTreeMap<VmName, Heard>,
+    /// Of whose guests there is something to hear.
+    news: BTreeSet<VmName>,
     /// Whether no guest gets as far as to run.
     hangs: bool,
     /// The VMs that have a folder.
@@ -98,9 +100,42 @@ impl FakeProcesses {
     pub fn end_guest(&mut self, name: &VmName, panicked: bool) -> bool {
         let runs = self.running(name).is_some();
         if runs {
-            self.ends.insert(name.clone(), GuestEnd { over: true, panicked, signalled: false });
+            let end = GuestEnd { over: true, panicked, signalled: false };
+            self.heard.entry(name.clone()).or_default().end = end;
         }
         runs
+    }
+
+    /// A hypervisor stops its guest by itself. False if it does not run.
+    pub fn halt(&mut self, name: &VmName, halt: Halt) -> bool {
+        self.move_to(name, Motion::Halted(halt))
+    }
+
+    /// Somebody else pauses a guest, or lets it go on. False if it does not run.
+    pub fn move_to(&mut self, name: &VmName, motion: Motion) -> bool {
+        let process = self.running(name);
+        let runs = process.is_some_and(|process| {
+            process.motion = motion;
+            true
+        });
+        if runs {
+            let heard = self.heard.entry(name.clone()).or_default();
+            heard.motion = Some(motion);
+            heard.stops += u32::from(motion != Motion::Goes);
+            self.news.insert(name.clone());
+        }
+        runs
+    }
+
+    /// A VM of whose guest there is something new to hear: its descriptor would be readable.
+    pub fn take_news(&mut self) -> Option<VmName> {
+        self.news.pop_first()
+    }
+
+    /// Whether a VM's guest goes on; `None` if it has no process.
+    pub fn motion(&self, name: &VmName) -> Option<Motion> {
+        let mut all = self.world.values();
+        all.find(|process| process.runs_for(name)).map(|process| process.motion)
     }
 
     /// Lets guests hang in their start from now on, or run.
@@ -127,6 +162,7 @@ impl FakeProcesses {
     /// The daemon ends and another one starts: no process is watched, and all processes run on.
     pub fn crash(&mut self) {
         self.watched.clear();
+        self.news.clear();
         self.world.retain(|_, process| process.exit.is_none());
         self.world.values_mut().for_each(|process| process.child = false);
     }
@@ -135,6 +171,8 @@ impl FakeProcesses {
     /// stays where the VM does not, until the next one of its name is created.
     pub fn reboot(&mut self) {
         self.watched.clear();
+        self.news.clear();
+        self.heard.clear();
         self.world.clear();
         self.folders.clear();
         self.logs.clear();
@@ -208,12 +246,18 @@ impl FakeProcesses {
         let process = self.world.get_mut(&id.pid).filter(|process| process.id == *id);
         let Some(process) = process else { return Ok(()) };
         let (enough, exit) = match deed {
-            Deed::Paused | Deed::Resumed => {
-                process.paused = deed == Deed::Paused;
+            Deed::Paused => {
+                if process.motion == Motion::Goes {
+                    self.move_to(name, Motion::Paused);
+                }
+                return Ok(());
+            }
+            Deed::Resumed => {
+                self.move_to(name, Motion::Goes);
                 return Ok(());
             }
             // It does not hear it.
-            Deed::Asked if process.paused => return Ok(()),
+            Deed::Asked if process.motion != Motion::Goes => return Ok(()),
             Deed::Asked => (Manners::Polite, Exit::Code(0)),
             Deed::Terminated => (Manners::Deaf, Exit::Signal(SIGTERM)),
             Deed::Killed => (Manners::Stubborn, Exit::Signal(SIGKILL)),
@@ -267,10 +311,10 @@ impl Processes for FakeProcesses {
             manners: self.manners,
             exit: None,
             child: true,
-            paused: false,
+            motion: Motion::Goes,
         };
         self.folders.insert(name.clone());
-        self.ends.remove(name);
+        self.heard.remove(name);
         if given.cgroup.is_some() {
             self.cgroups.insert(name.clone());
         }
@@ -281,11 +325,14 @@ impl Processes for FakeProcesses {
 
     fn adopt(&mut self, name: &VmName, id: &ProcessId) -> Result<bool, Failure> {
         let runs = |process: &Process| process.id == *id && process.exit.is_none();
-        let found = self.world.get(&id.pid).is_some_and(runs);
-        if found {
+        let found = self.world.get(&id.pid).filter(|process| runs(process));
+        if let Some(process) = found {
+            // The next daemon asks.
+            self.heard.entry(name.clone()).or_default().motion = Some(process.motion);
+            self.news.insert(name.clone());
             self.watched.insert(name.clone(), id.clone());
         }
-        Ok(found)
+        Ok(found.is_some())
     }
 
     fn find_all(&mut self, _: &BTreeMap<VmName, u32>) -> BTreeMap<VmName, ProcessId> {
@@ -318,7 +365,7 @@ impl Processes for FakeProcesses {
         match (control, self.running(name).filter(|_| is_watched && !hangs)) {
             (Control::Terminate, _) => Progress::Untold,
             (_, None) => Progress::Starting,
-            (_, Some(process)) if process.paused => Progress::Paused,
+            (_, Some(process)) if process.motion != Motion::Goes => Progress::Paused,
             (_, Some(_)) => Progress::Running,
         }
     }
@@ -349,8 +396,8 @@ impl Processes for FakeProcesses {
         self.logs.remove(name);
     }
 
-    fn guest_end(&mut self, name: &VmName) -> GuestEnd {
-        self.ends.get(name).copied().unwrap_or_default()
+    fn hear(&mut self, name: &VmName) -> Heard {
+        self.heard.get(name).copied().unwrap_or_default()
     }
 
     fn events(&self, _: &VmName) -> Option<RawFd> {
@@ -366,7 +413,7 @@ impl Processes for FakeProcesses {
             },
             Some(_) | None => Exit::Lost,
         };
-        let panicked = self.ends.remove(name).is_some_and(|end| end.panicked);
+        let panicked = self.heard.remove(name).is_some_and(|heard| heard.end.panicked);
         let exit = if panicked { Exit::Panicked } else { exit };
         if self.world.get(&id.pid).is_some_and(|process| process.id == *id) {
             self.world.remove(&id.pid);

@@ -13,7 +13,7 @@ use super::user::User;
 use super::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, GuestEnd, Order, ProcessId, Progress};
+use crate::model::record::{Exit, Heard, Order, ProcessId, Progress};
 use crate::model::spec::Owner;
 
 /// What a new process is given. The descriptors are closed here once the process has them.
@@ -79,8 +79,7 @@ pub trait Processes {
     fn ask(&mut self, name: &VmName, control: &Control, order: Order) -> Result<(), Failure>;
 
     /// How far the start of a process is, or whether its guest is paused, as it says on its control
-    /// socket. Does not wait: the
-    /// caller asks again every few milliseconds.
+    /// socket. Does not wait: the caller asks again every few milliseconds.
     fn progress(&mut self, name: &VmName, control: &Control) -> Progress;
 
     /// Asks the process to end (SIGTERM).
@@ -110,10 +109,10 @@ pub trait Processes {
     /// Removes the logs of a VM. If there are none, nothing is to do.
     fn remove_logs(&mut self, name: &VmName, logs: &Logs);
 
-    /// What the hypervisor has said about the end of its guest since it was started.
-    fn guest_end(&mut self, name: &VmName) -> GuestEnd;
+    /// What the hypervisor has said of its guest. Does not wait.
+    fn hear(&mut self, name: &VmName) -> Heard;
 
-    /// A descriptor that becomes readable when [`Processes::guest_end`] may have changed, for the
+    /// A descriptor that becomes readable when [`Processes::hear`] may have more to tell, for the
     /// event loop; `None` if the hypervisor ends with its guest.
     fn events(&self, name: &VmName) -> Option<RawFd>;
 

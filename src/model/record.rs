@@ -124,6 +124,47 @@ pub struct GuestEnd {
     pub signalled: bool,
 }
 
+/// What a hypervisor has said of its guest without being asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Of its end, since the hypervisor was started.
+    pub end: GuestEnd,
+    /// Of its motion, last. `None`: nothing, or it has to be heard first why the guest was stopped.
+    pub motion: Option<Motion>,
+    /// How often it was stopped. So one that goes on and is stopped again at once is told from one
+    /// that stands still.
+    pub stops: u32,
+    /// There is more to hear.
+    pub more: bool,
+}
+
+/// Whether a guest goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Motion {
+    /// It does.
+    Goes,
+    /// Somebody has paused it.
+    Paused,
+    /// Its hypervisor has stopped it by itself.
+    Halted(Halt),
+}
+
+/// Why a hypervisor stops its guest by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// A disk could not be read or written. It goes on when it is told to, and tries again.
+    Disk {
+        /// Which one of the machine's, if it is one of these.
+        index: Option<usize>,
+        /// The host had no room to write.
+        full: bool,
+    },
+    /// Its processor is in a state that the hypervisor cannot go on with.
+    Broken,
+    /// Its watchdog has run out.
+    Watchdog,
+}
+
 /// The identity of a process. A pid can be reused, but these three together cannot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -186,6 +227,15 @@ pub struct DirectoryId {
     pub device: u64,
     /// Its number there.
     pub inode: u64,
+}
+
+impl GuestEnd {
+    /// Adds what was said later.
+    pub fn add(&mut self, later: GuestEnd) {
+        self.over |= later.over;
+        self.panicked |= later.panicked;
+        self.signalled |= later.signalled;
+    }
 }
 
 impl Record {

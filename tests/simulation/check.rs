@@ -7,10 +7,12 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 use volnet::dns::fuzz::disagreement;
+use volnet::engine::decide::Engine;
+use volnet::engine::supervise::Life;
 use volnet::hypervisor::process::Processes;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
-use volnet::model::record::{ProcessId, Record};
+use volnet::model::record::{Motion, ProcessId, Record};
 use volnet::model::view::{NicView, VmView};
 use volnet::plan::reconcile::{Desired, Reconciled, reconcile};
 use volnet::plan::ruleset::{Family, Key, Value};
@@ -69,6 +71,7 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     }
     processes(&world, &views, &mut wrong);
     watched(sim, &world, &mut wrong);
+    motions(shell.engine(), &world, &mut wrong);
     let records: Vec<Record> = shell.engine().vms().map(|vm| lasting(&vm.record)).collect();
     disk(&loaded, records, &mut wrong);
     files_of_processes(&world, &loaded, litter, &mut wrong);
@@ -83,6 +86,22 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     died.iter().for_each(|name| sim.promises.ended(name));
     wrong.0.extend(sim.promises.broken(shell.engine(), &unreadable));
     wrong.0
+}
+
+/// Whether a guest goes on is known, unless it is being asked, and why it does not.
+fn motions(engine: &Engine, world: &World, wrong: &mut Wrong) {
+    for vm in engine.vms() {
+        let Life::Running { check: None, pause, .. } = &vm.life else { continue };
+        let Some(motion) = world.processes.motion(&vm.record.name) else { continue };
+        let known = match (pause.is_paused, pause.halt) {
+            (false, _) => Motion::Goes,
+            (true, None) => Motion::Paused,
+            (true, Some(halt)) => Motion::Halted(halt),
+        };
+        if pause.wish.is_none() {
+            wrong.unless_same(vm.record.name.as_str(), &known, &motion);
+        }
+    }
 }
 
 fn is_aside_host(path: &Path) -> bool {

@@ -120,6 +120,11 @@ fn scenarios() -> Vec<Scenario> {
             vec![create_and_start("a", spec()), Step::Settle, pause("a"), Step::Settle],
             vec![stop("a", 1_000), Step::Settle],
         ),
+        (
+            "a guest that its hypervisor stops, and goes on",
+            vec![create_and_start("a", spec()), Step::Settle],
+            vec![Step::Move(name("a"), FULL), resume("a"), Step::Settle],
+        ),
         ("delete", vec![create("a", spec())], vec![delete("a", 0)]),
         ("delete ephemeral", vec![create("a", ephemeral())], vec![delete("a", 0)]),
         ("delete while it runs", stubborn(Manners::Stubborn), vec![delete("a", 500), Step::Settle]),

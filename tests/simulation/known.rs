@@ -188,7 +188,6 @@ fn a_guest_that_ends_for_ever_is_backed_off() {
     }
 }
 
-/// A guest that ended before it was said to run is not run for ever.
 #[test]
 fn a_paused_guest_is_found_paused_and_is_woken_to_power_off() {
     let mut sim = Sim::new();
@@ -196,11 +195,9 @@ fn a_paused_guest_is_found_paused_and_is_woken_to_power_off() {
         let engine = sim.shell.as_ref().expect("a daemon").engine();
         Some(engine.vm(&name("a")).ok()?.status())
     };
-    for step in [create_and_start("a", spec()), Step::Settle, pause("a")] {
+    for step in [create_and_start("a", spec()), Step::Settle, pause("a"), Step::Settle] {
         sim.step(&step);
     }
-    assert_eq!(of(&sim), Some(Status::Running), "it has not said so");
-    sim.step(&Step::Settle);
     assert_eq!(of(&sim), Some(Status::Paused));
     for step in [Step::Kill, Step::Start, Step::Settle] {
         sim.step(&step);
@@ -211,6 +208,35 @@ fn a_paused_guest_is_found_paused_and_is_woken_to_power_off() {
     assert_eq!(of(&sim), Some(Status::Stopped), "it went on, and powered off");
 }
 
+/// A hypervisor stops its guest by itself. Whoever asks is told, also by the next daemon.
+#[test]
+fn a_guest_that_its_hypervisor_stops_is_paused_and_says_why() {
+    let mut sim = Sim::new();
+    let of = |sim: &Sim| {
+        let engine = sim.shell.as_ref().expect("a daemon").engine();
+        let view = engine.show(engine.vm(&name("a")).expect("the VM"));
+        (view.status, view.last_error.unwrap_or_default())
+    };
+    sim.step(&create_and_start("a", spec()));
+    sim.step(&Step::Settle);
+    sim.step(&Step::Move(name("a"), FULL));
+    let full = "the host has no room for a disk: make room, and resume it";
+    for _ in 0..2 {
+        assert_eq!(of(&sim), (Status::Paused, full.into()));
+        for step in [Step::Kill, Step::Start, Step::Settle] {
+            sim.step(&step);
+        }
+    }
+    sim.step(&resume("a"));
+    sim.step(&Step::Settle);
+    assert_eq!(of(&sim), (Status::Running, "".into()));
+    sim.step(&Step::Move(name("a"), FULL));
+    sim.step(&stop("a", 600_000));
+    sim.step(&Step::Wait(1_000));
+    assert_eq!(of(&sim), (Status::Stopped, "".into()), "it went on, and powered off");
+}
+
+/// A guest that ended before it was said to run is not run for ever.
 #[test]
 fn a_guest_that_ends_while_it_starts_is_ended_when_it_is_said_to_run() {
     let vm = name("a");

@@ -16,7 +16,7 @@ use volnet::hypervisor::fake::Manners;
 use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::mode::Mode;
-use volnet::model::record::Exit;
+use volnet::model::record::{Exit, Motion};
 use volnet::model::request::{Change, Query};
 use volnet::model::run_as::RunAs;
 use volnet::model::spec::{NetworkSpec, RestartPolicy, VmSpec};
@@ -249,7 +249,11 @@ fn step(dice: &mut Dice) -> Step {
             _ => Step::Wait(dice.roll(3_000)),
         },
         70..78 => Step::Settle,
-        78 => Step::EndGuest(name(vm), dice.roll(2) == 0),
+        78 => match dice.roll(3) {
+            0 => Step::EndGuest(name(vm), dice.roll(2) == 0),
+            1 => Step::Move(name(vm), [Motion::Goes, Motion::Paused][dice.below(2)]),
+            _ => Step::Move(name(vm), FULL),
+        },
         79..84 => {
             Step::End(name(vm), [Exit::Code(0), Exit::Code(1), Exit::Signal(9)][dice.below(3)])
         }

@@ -14,6 +14,7 @@ use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
+use volnet::model::record::{Halt, Motion};
 use volnet::model::request::{Change, Request, Trace};
 use volnet::model::run_as::RunAs;
 use volnet::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
@@ -24,6 +25,9 @@ use crate::sim::Step;
 
 /// The names of the VMs. Two of them want the same tap.
 pub(crate) const NAMES: [&str; 6] = ["a", "web-1", "web1", "c.3", "D", "longer-than-a-tap"];
+
+/// No room for a disk.
+pub(crate) const FULL: Motion = Motion::Halted(Halt::Disk { index: None, full: true });
 
 /// The containers whose namespaces are attached. Each has a namespace of its own.
 pub(crate) const CONTAINERS: [&str; 2] =

@@ -22,7 +22,7 @@ use volnet::model::clock::Now;
 use volnet::model::error::Error;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
-use volnet::model::record::Exit;
+use volnet::model::record::{Exit, Motion};
 use volnet::model::request::Request;
 use volnet::model::request::Ticket;
 use volnet::model::view::NicView;
@@ -108,6 +108,8 @@ pub(crate) enum Step {
     End(VmName, Exit),
     /// A guest resets itself, or panics, and its hypervisor goes on.
     EndGuest(VmName, bool),
+    /// A hypervisor stops its guest by itself, or somebody else pauses it or lets it go on.
+    Move(VmName, Motion),
     /// What it takes to end processes that are started from now on.
     Manners(Manners),
     /// Guests hang in their start from now on, or do not.
@@ -362,6 +364,10 @@ impl Sim {
                 self.turn();
             }
             Step::EndGuest(name, panicked) => self.end_guest(name, *panicked),
+            Step::Move(name, motion) => {
+                self.world.borrow_mut().processes.move_to(name, *motion);
+                self.turn();
+            }
             Step::Manners(manners) => self.world.borrow_mut().processes.set_manners(*manners),
             Step::Hang(hang) => self.world.borrow_mut().processes.hang(*hang),
             Step::Talk(name) => self.talk(name),
@@ -639,7 +645,7 @@ impl Sim {
     /// The daemon hears what a hypervisor says of its guest.
     fn hear_hypervisor(&mut self, name: &VmName) {
         let now = self.now();
-        self.with(|shell| shell.heard_of(name, now));
+        self.with(|shell| assert!(!shell.heard_of(name, now), "it was all said"));
     }
 
     fn watch(&mut self, name: &VmName) {
@@ -702,6 +708,8 @@ impl Sim {
             self.deliver(*key);
         } else if let Some(news) = self.news() {
             self.with(|shell| shell.news(news, now));
+        } else if let Some(name) = self.heard() {
+            self.hear_hypervisor(&name);
         } else if due {
             self.with(|shell| shell.tick(now));
             self.look_at_sent();
@@ -711,6 +719,11 @@ impl Sim {
             return false;
         }
         true
+    }
+
+    /// A VM of whose guest a hypervisor has told something.
+    fn heard(&mut self) -> Option<VmName> {
+        self.world.borrow_mut().processes.take_news()
     }
 
     /// What the kernel has told since the last time.

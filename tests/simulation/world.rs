@@ -21,7 +21,7 @@ use volnet::hypervisor::{Control, HypervisorCommand};
 use volnet::model::error::{Failure, KernelOutcome, Refusal};
 use volnet::model::mac::Mac;
 use volnet::model::name::VmName;
-use volnet::model::record::{DirectoryId, Exit, GuestEnd, Order, ProcessId, Progress};
+use volnet::model::record::{DirectoryId, Exit, Heard, Order, ProcessId, Progress};
 use volnet::model::spec::Owner;
 use volnet::network::fake::{self, Fake};
 use volnet::network::features::Features;
@@ -460,8 +460,8 @@ impl Processes for Handle {
         self.deed(name, Effect::Ask, |processes| processes.ask(name, control, order))
     }
 
-    fn guest_end(&mut self, name: &VmName) -> GuestEnd {
-        self.world().processes.guest_end(name)
+    fn hear(&mut self, name: &VmName) -> Heard {
+        self.world().processes.hear(name)
     }
 
     fn events(&self, _: &VmName) -> Option<RawFd> {

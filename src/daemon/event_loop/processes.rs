@@ -44,16 +44,23 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         let Some(fifo) = self.shell.processes().events(name) else { return };
         match self.add(fifo, Interest::READABLE, Source::Hypervisor(name.clone())) {
             Ok(key) => drop(self.heard.insert(name.clone(), key)),
-            Err(error) => log::warn!(vm:% = name; "resets of its guest are not seen: {error}"),
+            Err(error) => {
+                log::warn!(vm:% = name; "what its hypervisor says is not heard: {error}");
+            }
         }
-        self.shell.heard_of(name, self.now());
+        if self.shell.heard_of(name, self.now()) {
+            let key = self.heard.get(name).copied();
+            key.into_iter().for_each(|key| self.come_back(key));
+        }
     }
 
     /// The turn of a hypervisor that has written about its guest.
     pub(super) fn hear_hypervisor(&mut self, key: Key) {
         let Some(Source::Hypervisor(name)) = self.sources.get_mut(key) else { return };
         let name = name.clone();
-        self.shell.heard_of(&name, self.now());
+        if self.shell.heard_of(&name, self.now()) {
+            self.come_back(key);
+        }
     }
 
     fn unwatch(&mut self, name: &VmName) {

@@ -28,7 +28,7 @@ use crate::hypervisor::process::{Given, Processes, Streams};
 use crate::hypervisor::{Control, HypervisorCommand};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, GuestEnd, Order, ProcessId, Progress};
+use crate::model::record::{Exit, Heard, Order, ProcessId, Progress};
 use crate::model::spec::Owner;
 use crate::network::fake::Fake;
 use crate::store::memory::Memory;
@@ -114,8 +114,8 @@ impl Processes for Shared {
         self.with(|processes| processes.ask(name, control, order))
     }
 
-    fn guest_end(&mut self, name: &VmName) -> GuestEnd {
-        self.with(|processes| processes.guest_end(name))
+    fn hear(&mut self, name: &VmName) -> Heard {
+        self.with(|processes| processes.hear(name))
     }
 
     fn events(&self, _: &VmName) -> Option<RawFd> {

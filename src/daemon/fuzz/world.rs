@@ -25,7 +25,7 @@ use crate::model::lease::{Claim, LeaseChange};
 use crate::model::mac::Mac;
 use crate::model::name::VmName;
 use crate::model::nic::{Lease, Nic};
-use crate::model::record::{Exit, Progress, Record};
+use crate::model::record::{Exit, Halt, Heard, Motion, Progress, Record};
 use crate::model::request::{Change, Reply, Ticket};
 use crate::network::fake::{self, Fake};
 use crate::plan::news::News;
@@ -77,7 +77,8 @@ impl<'a> World<'a> {
         match self.choices.byte() % 36 {
             0..16 => self.ask(),
             16..21 => self.end(),
-            21..26 => self.wait(),
+            21..25 => self.wait(),
+            25 => self.moves(),
             26..29 => self.lease(),
             29 => self.restart(Restart::Daemon),
             30 => {
@@ -145,6 +146,21 @@ impl<'a> World<'a> {
         let exit = self.choices.one_of(&[Exit::Code(0), Exit::Code(1), Exit::Signal(9)]);
         self.shell.processes.end(&name, exit);
         self.exited(&name);
+    }
+
+    /// A hypervisor says whether its guest goes on.
+    fn moves(&mut self) {
+        let name = asked::name(&mut self.choices);
+        let index = self.choices.flag().then_some(0);
+        let halt = Halt::Disk { index, full: self.choices.flag() };
+        let all = [Motion::Goes, Motion::Paused, Motion::Halted(halt)];
+        let motion = self.choices.one_of(&all);
+        let stops = u32::from(self.choices.byte());
+        let heard = Heard { motion: Some(motion), stops, ..Heard::default() };
+        if let Some(decision) = self.shell.engine.moved(&name, heard, self.now) {
+            self.carry_out(decision);
+        }
+        self.settle();
     }
 
     fn exited(&mut self, name: &VmName) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::supervise::PAUSE_MAX_MS;
-use crate::model::record::Order;
+use crate::model::record::{Halt, Heard, Motion, Order};
 
 #[test]
 fn who_pauses_a_guest_is_answered_by_what_the_guest_does() {
@@ -40,6 +40,70 @@ fn who_pauses_a_guest_is_answered_by_what_the_guest_does() {
     assert!(matches!(exit(&mut engine, "b", Exit::Code(0), at(20))[..], [(7, Err(_))]));
     let refused = ask(&mut engine, 8, &pause_of("b"), at(30));
     assert!(matches!(refused[0].1, Err(Error::Refused(Refusal::WrongState { .. }))));
+}
+
+/// What a hypervisor says by itself, after so many stops. Gives the replies and the events.
+fn moved(engine: &mut Engine, motion: Motion, stops: u32, mono: u64) -> (Replies, Vec<EventKind>) {
+    let heard = Heard { motion: Some(motion), stops, ..Heard::default() };
+    let Some(decision) = engine.moved(&name("a"), heard, at(mono)) else {
+        return Default::default();
+    };
+    let events = decision.events.iter().map(|(kind, _)| *kind).collect();
+    (done(engine, decision, at(mono)), events)
+}
+
+const FULL: Motion = Motion::Halted(Halt::Disk { index: None, full: true });
+
+#[test]
+fn a_guest_that_its_hypervisor_stops_is_paused_and_says_why() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    let of = |engine: &Engine| {
+        let view = engine.show(engine.vm(&name("a")).unwrap());
+        (view.status, view.last_error.map(String::from))
+    };
+    let none = (vec![], vec![]);
+    assert_eq!(moved(&mut engine, Motion::Goes, 0, 10), none);
+    for (motion, stops, kind, status) in [
+        (FULL, 1, EventKind::VmPaused, Status::Paused),
+        (FULL, 2, EventKind::VmPaused, Status::Paused),
+        (Motion::Goes, 2, EventKind::VmResumed, Status::Running),
+        (Motion::Paused, 3, EventKind::VmPaused, Status::Paused),
+        (FULL, 4, EventKind::VmPaused, Status::Paused),
+    ] {
+        assert_eq!(moved(&mut engine, motion, stops, 10), (vec![], vec![kind]));
+        assert_eq!(moved(&mut engine, motion, stops, 10), none, "it is known");
+        let full = "the host has no room for a disk: make room, and resume it";
+        assert_eq!(of(&engine), (status, (motion == FULL).then(|| full.to_string())));
+    }
+    // There is still no room. That is told when it has tried, not before.
+    let resume = Change::Resume { name: name("a") };
+    assert!(ask(&mut engine, 1, &resume, at(20)).is_empty());
+    assert_eq!(moved(&mut engine, FULL, 4, 21), none);
+    assert_eq!(moved(&mut engine, Motion::Goes, 4, 22), none, "who asked tells it");
+    let (replies, events) = moved(&mut engine, FULL, 5, 23);
+    assert!(matches!(replies[..], [(1, Err(Error::Failed(_)))]), "{replies:?}");
+    assert_eq!((events, engine.deadline()), (vec![EventKind::VmPaused], None));
+    // It may have tried and say so before it is asked.
+    assert!(ask(&mut engine, 2, &resume, at(30)).is_empty());
+    assert!(matches!(moved(&mut engine, FULL, 6, 31).0[..], [(2, Err(_))]));
+    assert!(ask(&mut engine, 3, &resume, at(40)).is_empty());
+    assert!(matches!(looked_at(&mut engine, "a", Progress::Running, at(50))[..], [(3, Ok(_))]));
+    assert_eq!(of(&engine), (Status::Running, None));
+}
+
+#[test]
+fn what_hypervisors_say_by_themselves_is_not_told_without_end() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    let told = (0..1000).map(|n| {
+        let motion = if n % 2 == 0 { FULL } else { Motion::Goes };
+        moved(&mut engine, motion, n, 10 + u64::from(n)).1.len()
+    });
+    assert_eq!(told.sum::<usize>(), 12);
+    assert_eq!(moved(&mut engine, FULL, 1000, 1_010).1.len(), 0);
+    assert_eq!(status(&engine, "a"), Status::Paused, "it is known all the same");
+    assert_eq!(moved(&mut engine, Motion::Goes, 1000, 60_000).1.len(), 1);
 }
 
 fn pause_of(text: &str) -> Change {

@@ -2,8 +2,8 @@
 //!
 //! | hypervisor | way | what it tells |
 //! |---|---|---|
-//! | Cloud Hypervisor | a FIFO, `--event-monitor` | a reset, a panic |
-//! | QEMU | a socket of its machine protocol | a panic, why it ends (docs/interop/qemu-qmp-ref) |
+//! | Cloud Hypervisor | a FIFO, `--event-monitor` | a reset, a panic, a pause |
+//! | QEMU | a socket of its machine protocol | a panic, why it ends, a pause, a stop by itself |
 //! | Firecracker | none | |
 //!
 //! After a reset, Cloud Hypervisor boots the guest again within the same process (vmm/src/lib.rs,
@@ -16,13 +16,21 @@
 //! are not. Cloud Hypervisor ends with status 0 after SIGTERM, too, and says the same as after a
 //! power-off.
 //!
+//! QEMU stops its guest by itself if it cannot write to a disk because the host has no room
+//! (`werror=enospc`, its default); the others give the guest an error. It says `STOP`, as after
+//! somebody's `stop`, and answers `query-status` and `query-block` why. It is asked so after each
+//! `STOP` and at the beginning, on the same connection. So events and answers come in their order,
+//! the last of them holds, and the next daemon learns it, too.
+//!
 //! The FIFO is in the VM's folder. It is made before the process and opened for reading first, so
 //! that nobody waits for the other. The socket is connected when the guest runs. It is not the one
 //! that the guest is asked to power off by, because QEMU serves one client on each. Both stay when
 //! the daemon ends, and the next one opens them again; what was told meanwhile is lost.
 
+mod said;
+
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -31,53 +39,31 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use socket2::Socket;
 
+use self::said::{Objects, Said};
 use super::power::{self, QMP_HELLO};
 use crate::hypervisor::{EventSource, cloud_hypervisor, qemu};
-use crate::model::record::GuestEnd;
+use crate::model::record::{Halt, Heard, Motion};
 use crate::rights;
 
-/// What ends the guest, and what says that it panicked.
-const OVER: GuestEnd = GuestEnd { over: true, panicked: false, signalled: false };
-const PANICKED: GuestEnd = GuestEnd { over: true, panicked: true, signalled: false };
-/// A crash kernel runs in place of the guest's, and resets the guest at its end.
-const CRASHES: GuestEnd = GuestEnd { over: false, panicked: true, signalled: false };
-/// The hypervisor ends at once by itself.
-const SIGNALLED: GuestEnd = GuestEnd { over: false, panicked: false, signalled: true };
-
-/// What is looked for, without white space. A text in JSON cannot have these bytes, because its
-/// quotes are escaped.
-type Words = [(&'static [u8], GuestEnd)];
-
-/// event_monitor/src/lib.rs and devices/src/pvpanic.rs of Cloud Hypervisor.
-const CLOUD_HYPERVISOR: &Words = &[
-    (b"\"source\":\"vm\",\"event\":\"rebooting\"", OVER),
-    (b"\"source\":\"guest\",\"event\":\"panic\",\"properties\":{\"event\":\"panic\"}", PANICKED),
-    (
-        b"\"source\":\"guest\",\"event\":\"panic\",\"properties\":{\"event\":\"crash_loaded\"}",
-        CRASHES,
-    ),
-];
-/// qapi/run-state.json of QEMU. The reasons are those of the event `SHUTDOWN`.
-const QMP: &Words = &[
-    (b"\"event\":\"GUEST_PANICKED\"", PANICKED),
-    (b"\"event\":\"GUEST_CRASHLOADED\"", CRASHES),
-    (b"\"reason\":\"guest-panic\"", PANICKED),
-    (b"\"reason\":\"host-signal\"", SIGNALLED),
-];
+/// Which disk failed, and then whether the guest goes on (docs/interop/qemu-qmp-ref of QEMU).
+const QMP_WHY: &str = "{\"execute\":\"query-block\"}\n{\"execute\":\"query-status\"}\n";
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 4096;
 /// Chunks that are read in one look: a hypervisor that writes for ever does not keep the loop.
 const CHUNKS_MAX: usize = 16;
+/// Looks at what one that has ended had to say. A FIFO or a socket holds less.
+const LAST_LOOKS_MAX: usize = 16;
 
 /// The reading end.
 #[derive(Debug)]
 pub(super) struct Events {
     source: Source,
-    /// The end of what was read, without white space.
-    kept: Vec<u8>,
+    objects: Objects,
     /// What was told so far.
-    told: GuestEnd,
+    heard: Heard,
+    /// The disk that failed, as QEMU said last.
+    disk: Option<Halt>,
 }
 
 #[derive(Debug)]
@@ -113,14 +99,14 @@ impl Events {
     }
 
     fn of(source: Source) -> Events {
-        Events { source, kept: Vec::new(), told: GuestEnd::default() }
+        Events { source, objects: Objects::default(), heard: Heard::default(), disk: None }
     }
 
     /// Connects to a hypervisor that serves by now. Without a connection its guest runs all the
     /// same.
     pub(super) fn connect(&mut self) {
         if let Source::Unconnected(path) = &self.source {
-            if let Ok(socket) = power::send(path, QMP_HELLO) {
+            if let Ok(socket) = power::send(path, &[QMP_HELLO, QMP_WHY].concat()) {
                 self.source = Source::Socket(socket);
             }
         }
@@ -135,36 +121,66 @@ impl Events {
         }
     }
 
-    /// What was told about the guest's end until now.
-    pub(super) fn hear(&mut self) -> GuestEnd {
+    /// What was told until now.
+    pub(super) fn hear(&mut self) -> Heard {
         let mut chunk = [0; CHUNK];
+        self.heard.more = true;
         for _ in 0..CHUNKS_MAX {
-            let (read, words) = match &mut self.source {
-                Source::Fifo(fifo) => (fifo.read(&mut chunk), CLOUD_HYPERVISOR),
-                Source::Socket(socket) => (socket.read(&mut chunk), QMP),
-                Source::Unconnected(_) => break,
+            let read = match &mut self.source {
+                Source::Fifo(fifo) => fifo.read(&mut chunk),
+                Source::Socket(socket) => socket.read(&mut chunk),
+                Source::Unconnected(_) => Ok(0),
             };
             match read {
-                Ok(length) if length > 0 => self.search(&chunk[..length], words),
+                Ok(length) if length > 0 => self.listen(&chunk[..length]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => break,
+                Ok(_) | Err(_) => {
+                    self.heard.more = false;
+                    break;
+                }
             }
         }
-        self.told
+        self.heard
     }
 
-    fn search(&mut self, bytes: &[u8], words: &Words) {
-        self.kept.extend(bytes.iter().filter(|byte| !byte.is_ascii_whitespace()));
-        for (word, end) in words {
-            if self.kept.windows(word.len()).any(|window| window == *word) {
-                self.told.over |= end.over;
-                self.told.panicked |= end.panicked;
-                self.told.signalled |= end.signalled;
+    /// What one told that has ended.
+    pub(super) fn hear_all(&mut self) -> Heard {
+        for _ in 0..LAST_LOOKS_MAX {
+            if !self.hear().more {
+                break;
             }
         }
-        let longest = words.iter().map(|(word, _)| word.len()).max().unwrap_or_default();
-        let surplus = self.kept.len().saturating_sub(longest);
-        self.kept.drain(..surplus);
+        self.heard
+    }
+
+    fn listen(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let Some(message) = self.objects.take(*byte) else { continue };
+            let said = match &self.source {
+                Source::Fifo(_) => said::by_cloud_hypervisor(&message),
+                Source::Socket(_) | Source::Unconnected(_) => said::by_qmp(&message),
+            };
+            match said {
+                Some(Said::End(end)) => self.heard.end.add(end),
+                Some(Said::Stopped) => self.ask_why(),
+                Some(Said::Disk(disk)) => self.disk = disk,
+                Some(Said::Moves(Motion::Halted(Halt::Disk { index, full }))) => {
+                    let halt = self.disk.unwrap_or(Halt::Disk { index, full });
+                    self.heard.motion = Some(Motion::Halted(halt));
+                }
+                Some(Said::Moves(motion)) => self.heard.motion = Some(motion),
+                None => {}
+            }
+        }
+    }
+
+    /// Asks QEMU why it has stopped its guest. If it does not read, nobody learns why.
+    fn ask_why(&mut self) {
+        self.heard.motion = None;
+        self.heard.stops = self.heard.stops.wrapping_add(1);
+        if let Source::Socket(socket) = &mut self.source {
+            let _ = socket.write_all(QMP_WHY.as_bytes());
+        }
     }
 }
 
@@ -186,10 +202,19 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
+    use super::said::{CRASHES, OVER, PANICKED, SIGNALLED};
     use super::*;
+    use crate::model::record::GuestEnd;
     use crate::store::tests::Scratch;
 
     const NOTHING: GuestEnd = GuestEnd { over: false, panicked: false, signalled: false };
+
+    /// One that is connected to QEMU, and QEMU.
+    fn connected() -> (Events, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Events::of(Source::Socket(OwnedFd::from(ours).into())), theirs)
+    }
 
     fn event(source: &str, event: &str, properties: &str) -> String {
         format!(
@@ -218,14 +243,14 @@ mod tests {
             let word = event.find("\"event\"").unwrap();
             for cut in [0, 1, word, word + 4, word + 12] {
                 let mut events = Events::make(&source).unwrap();
-                assert_eq!(events.hear(), NOTHING, "nobody writes");
+                assert_eq!(events.hear().end, NOTHING, "nobody writes");
                 let mut writer = OpenOptions::new().write(true).open(&path).unwrap();
                 writer.write_all(&event.as_bytes()[..cut]).unwrap();
-                assert_eq!(events.hear(), NOTHING);
+                assert_eq!(events.hear().end, NOTHING);
                 writer.write_all(&event.as_bytes()[cut..]).unwrap();
-                assert_eq!(events.hear(), end, "{event}");
+                assert_eq!(events.hear().end, end, "{event}");
                 drop(writer);
-                assert_eq!(events.hear(), end, "it stays so");
+                assert_eq!(events.hear().end, end, "it stays so");
                 std::fs::remove_file(&path).unwrap();
             }
         }
@@ -245,7 +270,11 @@ mod tests {
         let path = scratch.path().join(qemu::EVENTS_SOCKET);
         let mut early = Events::make(&EventSource::Qmp(path.clone())).unwrap();
         early.connect();
-        assert_eq!((early.descriptor(), early.hear()), (None, NOTHING), "it does not serve yet");
+        assert_eq!(
+            (early.descriptor(), early.hear().end),
+            (None, NOTHING),
+            "it does not serve yet"
+        );
         let listener = UnixListener::bind(&path).unwrap();
         early.connect();
         assert!(early.descriptor().is_some());
@@ -255,10 +284,10 @@ mod tests {
         assert_eq!(hello, QMP_HELLO.as_bytes());
         qemu.write_all(b"{\"return\": {}}\r\n{\"event\": \"RTC_CHANGE\", \"data\": {}}\r\n")
             .unwrap();
-        assert_eq!(early.hear(), NOTHING);
+        assert_eq!(early.hear().end, NOTHING);
         qemu.write_all(b"{\"timestamp\": {}, \"event\": \"GUEST_PANICKED\"}\r\n").unwrap();
         drop(qemu);
-        assert_eq!(early.hear(), PANICKED);
+        assert_eq!(early.hear().end, PANICKED);
         assert!(Events::find(scratch.path()).descriptor().is_some(), "the next daemon connects");
     }
 
@@ -272,13 +301,71 @@ mod tests {
             ("host-signal", false, SIGNALLED),
             ("guest-panic", true, PANICKED),
         ] {
-            let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let mut events = Events::of(Source::Socket(OwnedFd::from(ours).into()));
+            let (mut events, mut theirs) = connected();
             let data = format!("{{\"guest\": {guest}, \"reason\": \"{reason}\"}}");
             let event = format!("\"event\": \"SHUTDOWN\", \"data\": {data}");
             writeln!(theirs, "{{\"timestamp\": {{\"seconds\": 1}}, {event}}}\r").unwrap();
             drop(theirs);
-            assert_eq!(events.hear(), end, "{reason}");
+            assert_eq!(events.hear().end, end, "{reason}");
         }
+    }
+
+    /// The messages are those of QEMU 7.2 for a disk that has no room, but for their times and for
+    /// what is not read.
+    #[test]
+    fn qemu_is_asked_why_it_has_stopped_its_guest() {
+        let (mut events, mut theirs) = connected();
+        let mut tell = |words: &str| {
+            theirs.write_all(words.as_bytes()).unwrap();
+            (events.hear().motion, events.hear().more)
+        };
+        tell("{\"return\": {\"status\": \"running\", \"singlestep\": false}}\r\n");
+        let io_error = "{\"timestamp\": {}, \"event\": \"BLOCK_IO_ERROR\", \"data\": {\"device\": \
+            \"disk1\", \"nospace\": true, \"reason\": \"No space left on device\", \
+            \"action\": \"stop\"}}\r\n";
+        assert_eq!(tell(io_error), (Some(Motion::Goes), false));
+        assert_eq!(tell("{\"timestamp\": {}, \"event\": \"STOP\"}\r\n"), (None, false));
+        let disks = "{\"return\": [{\"io-status\": \"ok\", \"device\": \"disk0\"}, \
+            {\"io-status\": \"nospace\", \"device\": \"disk1\"}]}\r\n";
+        assert_eq!(tell(disks), (None, false));
+        let status = "{\"return\": {\"status\": \"io-error\", \"running\": false}}\r\n";
+        let halt = Motion::Halted(Halt::Disk { index: Some(1), full: true });
+        assert_eq!(tell(status), (Some(halt), false));
+        assert_eq!(tell("{\"event\": \"RESUME\"}\r\n"), (Some(Motion::Goes), false));
+        assert_eq!(tell("{\"event\": \"STOP\"}\r\n"), (None, false));
+        assert_eq!(
+            tell("{\"return\": {\"status\": \"paused\"}}\r\n"),
+            (Some(Motion::Paused), false)
+        );
+        let mut asked = vec![0; 2 * QMP_WHY.len()];
+        theirs.read_exact(&mut asked).unwrap();
+        assert_eq!(asked, QMP_WHY.repeat(2).as_bytes());
+    }
+
+    #[test]
+    fn a_pause_is_heard_of_cloud_hypervisor() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("events");
+        let mut events = Events::make(&EventSource::Fifo(path.clone())).unwrap();
+        let mut writer = OpenOptions::new().write(true).open(&path).unwrap();
+        for (word, motion) in [
+            ("pausing", None),
+            ("paused", Some(Motion::Paused)),
+            ("resuming", Some(Motion::Paused)),
+            ("resumed", Some(Motion::Goes)),
+        ] {
+            writer.write_all(event("vm", word, "null").as_bytes()).unwrap();
+            assert_eq!(events.hear().motion, motion, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_hypervisor_that_writes_much_is_heard_in_parts() {
+        let (mut events, mut theirs) = connected();
+        let word = "{\"event\": \"RTC_CHANGE\"}\r\n";
+        theirs.write_all(word.repeat(CHUNK * CHUNKS_MAX / word.len()).as_bytes()).unwrap();
+        theirs.write_all(b"{\"event\": \"RESUME\"}\r\n").unwrap();
+        let heard = [events.hear(), events.hear()].map(|heard| (heard.motion, heard.more));
+        assert_eq!(heard, [(None, true), (Some(Motion::Goes), false)]);
     }
 }

@@ -62,7 +62,7 @@ use super::user::User;
 use super::{Control, HypervisorCommand, folder, log};
 use crate::model::error::Failure;
 use crate::model::name::VmName;
-use crate::model::record::{Exit, GuestEnd, Order, ProcessId, Progress};
+use crate::model::record::{Exit, Heard, Order, ProcessId, Progress};
 use crate::model::spec::Owner;
 use crate::store::Paths;
 
@@ -410,7 +410,7 @@ impl Processes for LinuxProcesses {
         }
     }
 
-    fn guest_end(&mut self, name: &VmName) -> GuestEnd {
+    fn hear(&mut self, name: &VmName) -> Heard {
         let events = self.watched.get_mut(name).and_then(|watched| watched.events.as_mut());
         events.map(Events::hear).unwrap_or_default()
     }
@@ -489,7 +489,8 @@ impl Processes for LinuxProcesses {
         if !matches!(pidfd::has_ended(watched.pidfd.as_fd(), 0), Ok(true)) {
             return None;
         }
-        let told = watched.events.as_mut().map(Events::hear).unwrap_or_default();
+        let heard = watched.events.as_mut().map(Events::hear_all).unwrap_or_default();
+        let told = heard.end;
         // Before the wait: as a zombie it still keeps the group's number.
         watched.kill_group();
         let exit = match pidfd::wait(watched.pidfd.as_fd()) {
