@@ -110,6 +110,7 @@ _volnet() {
     *:--nic) return ;;
     *:--sort) choices='name received sent packets denied limited cpu memory' ;;
     *:--interval) return ;;
+    *:--wait) return ;;
     setup:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --json --help" ;;
     teardown:*) choices="--dry-run --verbose --force --service --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --json --help" ;;
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
@@ -137,7 +138,7 @@ _volnet() {
     args:*) choices="--hypervisor --kernel-args --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     exec:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     console:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
-    vsock:*) choices="--socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
+    vsock:*) choices="--wait --socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     logs:*) choices="--messages --follow --socket --config-file --runtime-dir --log-dir --help $(_volnet_vms)" ;;
     monitor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     metrics:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;

@@ -349,6 +349,7 @@ complete -c volnet -n '__fish_seen_subcommand_from console' -l config-file -r -F
 complete -c volnet -n '__fish_seen_subcommand_from console' -l runtime-dir -r -F -d 'what ends with a reboot, /run/volnet'
 complete -c volnet -n '__fish_seen_subcommand_from console' -l log-dir -r -F -d 'logs of hypervisors, /var/log/volnet'
 complete -c volnet -n '__fish_seen_subcommand_from console' -a '(__volnet_vms)'
+complete -c volnet -n '__fish_seen_subcommand_from vsock' -l wait -x -d 'how long the guest may be silent after the end of the input, 5'
 complete -c volnet -n '__fish_seen_subcommand_from vsock' -l socket -r -F -d 'the daemon’s socket, RUNTIME/volnet.sock'
 complete -c volnet -n '__fish_seen_subcommand_from vsock' -l config-file -r -F -d 'settings, /etc/volnet/config.json'
 complete -c volnet -n '__fish_seen_subcommand_from vsock' -l runtime-dir -r -F -d 'what ends with a reboot, /run/volnet'

@@ -457,6 +457,7 @@ _volnet() {
         ;;
     vsock)
         _arguments \
+            '*--wait[how long the guest may be silent after the end of the input, 5]:SECONDS:' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \

@@ -35,8 +35,14 @@ fn create(daemon: &Daemon, name: &str, config: Value) -> Value {
 
 /// What a port of a guest answers.
 fn vsock(daemon: &Daemon, name: &str, port: &str, input: &str) -> Output {
+    vsock_with(daemon, &[name, port], input)
+}
+
+fn vsock_with(daemon: &Daemon, words: &[&str], input: &str) -> Output {
     let mut child = Command::new(&daemon.program)
-        .args(["vsock", name, port, "--socket"])
+        .arg("vsock")
+        .args(words)
+        .arg("--socket")
         .arg(daemon.socket())
         .arg("--runtime-dir")
         .arg(daemon.folder.join("run"))
@@ -78,7 +84,8 @@ fn a_guest_with_a_network_listens_on_vsock_too() {
         daemon.crash();
         daemon.start_again();
         for (name, _, _) in all {
-            let answered = vsock(&daemon, name, "1024", "uname\nuptime\n");
+            // The input ends before the guest has answered.
+            let answered = vsock(&daemon, name, "1024", "uname\nuptime\nquit\n");
             assert!(answered.status.success(), "{answered:?}");
             assert_eq!(String::from_utf8_lossy(&answered.stdout), "UNAME\nUPTIME\n");
             let nobody = vsock(&daemon, name, "1025", "");
@@ -86,6 +93,28 @@ fn a_guest_with_a_network_listens_on_vsock_too() {
             assert!(error.contains("nobody listens on port 1025"), "{error}");
             assert_eq!(nobody.status.code(), Some(1), "{error}");
         }
+    });
+}
+
+/// A guest that does not end the connection is not waited for without end, and is if it must be.
+#[test]
+fn a_guest_that_is_silent_after_the_end_of_the_input_is_left() {
+    in_namespace(|| {
+        let daemon = daemon();
+        let config = json!({
+            "hypervisor": "firecracker",
+            "initramfs": { "url": "/etc/hostname" },
+            "network": { "mode": "vsock" },
+        });
+        create(&daemon, "web", config);
+        for (wait, answer) in [("3", "UNAME\n"), ("0", "")] {
+            let answered = vsock_with(&daemon, &["web", "1024", "--wait", wait], "uname\n");
+            assert!(answered.status.success(), "{answered:?}");
+            assert_eq!(String::from_utf8_lossy(&answered.stdout), answer);
+        }
+        let wrong = vsock_with(&daemon, &["web", "1024", "--wait", "soon"], "");
+        let error = String::from_utf8_lossy(&wrong.stderr);
+        assert!(error.contains("\"soon\" is not a number of seconds"), "{error}");
     });
 }
 

@@ -219,10 +219,11 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "call" => call(given),
         "console" => Ok(Command::Console { name: given.one("NAME")? }),
         "vsock" => {
+            let wait = seconds(&mut given, "wait")?;
             let (name, port) = given.two("NAME", "PORT")?;
             let port =
                 port.parse().map_err(|_| wrong(format!("{port:?} is not a port of vsock")))?;
-            Ok(Command::Vsock { name, port })
+            Ok(Command::Vsock { name, port, wait })
         }
         "logs" => {
             let (messages, follow) = (given.has("messages"), given.has("follow"));
@@ -233,10 +234,7 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "check" => given.none().map(|()| Command::Check),
         "trace" => {
             let to = given.last("to");
-            let seconds = given.last("seconds").map(|text| {
-                text.parse().map_err(|_| wrong(format!("{text:?} is not a number of seconds")))
-            });
-            let seconds = seconds.transpose()?;
+            let seconds = seconds(&mut given, "seconds")?;
             Ok(Command::Trace { name: given.one("NAME")?, to, seconds })
         }
         "doctor" => Ok(Command::Doctor { name: given.at_most_one()? }),
@@ -331,6 +329,13 @@ fn detach(mut given: Given) -> Result<Command, Stop> {
     let netns = given.last("netns");
     let ifname = given.last("ifname").unwrap_or_else(|| IFNAME.into());
     Ok(Command::Detach(Detach { name: given.one("NAME")?, ifname, netns }))
+}
+
+fn seconds(given: &mut Given, flag: &str) -> Result<Option<u32>, Stop> {
+    let number = |text: String| {
+        text.parse().map_err(|_| wrong(format!("{text:?} is not a number of seconds")))
+    };
+    given.last(flag).map(number).transpose()
 }
 
 fn change(mut given: Given, change: VmVerb) -> Result<Command, Stop> {

@@ -69,7 +69,7 @@ pub(super) enum Command {
     /// Connect the terminal to a VM's serial console.
     Console { name: String },
     /// Connect to a vsock port of a guest.
-    Vsock { name: String, port: u32 },
+    Vsock { name: String, port: u32, wait: Option<u32> },
     /// Show the log of a VM's hypervisor.
     Logs { name: String, messages: bool, follow: bool },
     /// Follow what happens.

@@ -153,7 +153,7 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         #[cfg(not(target_os = "linux"))]
         Command::Console { .. } => Err(Trouble::Input("a console needs Linux".into())),
         #[cfg(target_os = "linux")]
-        Command::Vsock { name, port } => vsock::vsock(&session, &name, port),
+        Command::Vsock { name, port, wait } => vsock::vsock(&session, &name, port, wait),
         #[cfg(not(target_os = "linux"))]
         Command::Vsock { .. } => Err(Trouble::Input("vsock needs Linux".into())),
         #[cfg(target_os = "linux")]

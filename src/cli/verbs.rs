@@ -178,6 +178,13 @@ const LOGS: [Flag; 2] = [
     switch("follow", "also show new lines as they are added (-f)"),
 ];
 
+const VSOCK: [Flag; 1] = [valued(
+    "wait",
+    "SECONDS",
+    Complete::Nothing,
+    "how long the guest may be silent after the end of the input, 5",
+)];
+
 const WATCH: [Flag; 1] = [switch("watch", "show them again whenever something happens")];
 const TOP: [Flag; 3] = [
     switch("once", "print the table once, after one interval, and end"),
@@ -578,9 +585,12 @@ pub(super) const VERBS: [Verb; 35] = [
         ..of_vms("console", "NAME", "connect the terminal to a VM's serial console")
     },
     Verb {
+        flags: &[&VSOCK],
         json: None,
         text: "Connect standard input and output to a vsock port of the VM's guest, until the \
-               guest ends the connection.",
+               guest ends the connection. Most hypervisors cannot pass on the end of the input \
+               alone: they would end the connection, and an answer would be lost. So it ends when \
+               the guest has been silent for a while.",
         examples: "echo uptime | volnet vsock web 1024",
         ..of_vms("vsock", "NAME PORT", "connect to a vsock port of a VM's guest")
     },

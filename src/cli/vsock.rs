@@ -3,12 +3,21 @@
 //! Cloud Hypervisor, Firecracker and the helper of QEMU have a Unix socket for the ports of a
 //! guest: `CONNECT PORT\n` is answered by `OK ...\n`, or the connection ends if nobody listens
 //! (docs/vsock.md of Firecracker). With vhost-vsock the host's kernel connects (vsock(7)).
+//!
+//! The kernel ends one direction alone. The others do not: when they read the end of what somebody
+//! sends, they end the connection in both (`recv_pkt` in src/vmm/src/devices/virtio/vsock/csm of
+//! Firecracker, and what Cloud Hypervisor and vhost-device-vsock have of it), and an answer that
+//! is on its way is lost. So there the end of the input is held back until the guest has had time
+//! to answer.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 use serde_json::{Value, json};
@@ -24,20 +33,35 @@ use super::{DONE, Trouble};
 /// The most bytes of the answer to `CONNECT`: `OK`, a number and a newline.
 const ANSWER_BYTES_MAX: usize = 32;
 
+/// How long the guest may be silent after the end of the input, in seconds.
+const WAIT_S: u32 = 5;
+
 /// Connects to a port of a VM's guest until the guest ends the connection. The end of standard
-/// input is passed on.
-pub(super) fn vsock(session: &Session, name: &str, port: u32) -> Result<u8, Trouble> {
+/// input is passed on: at once if that ends one direction alone, else when the guest has been
+/// silent for so long.
+pub(super) fn vsock(
+    session: &Session,
+    name: &str,
+    port: u32,
+    wait: Option<u32>,
+) -> Result<u8, Trouble> {
+    let wait = Duration::from_secs(wait.unwrap_or(WAIT_S).into());
     let name = VmName::new(name)?;
     let settings = &session.settings;
     let folder = Paths::new(&settings.state_dir, &settings.runtime_dir).folder(&name);
     let path = folder.join(VSOCK_SOCKET);
-    let guest = match UnixStream::connect(&path) {
-        Ok(stream) => ask(Socket::from(std::os::fd::OwnedFd::from(stream)), port)
-            .map_err(|error| trouble(&name, port, &path, error))?,
-        Err(error) if error.kind() == ErrorKind::NotFound => by_kernel(session, &name, port)?,
+    let (guest, wait) = match UnixStream::connect(&path) {
+        Ok(stream) => {
+            let guest = ask(Socket::from(std::os::fd::OwnedFd::from(stream)), port)
+                .map_err(|error| trouble(&name, port, &path, error))?;
+            (guest, wait)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            (by_kernel(session, &name, port)?, Duration::ZERO)
+        }
         Err(error) => return Err(file("cannot connect to", &path, error)),
     };
-    carry(guest).map_err(|error| file("lost", &path, error))?;
+    carry(guest, wait).map_err(|error| file("lost", &path, error))?;
     Ok(DONE)
 }
 
@@ -87,11 +111,14 @@ fn trouble(name: &VmName, port: u32, path: &Path, error: io::Error) -> Trouble {
 }
 
 /// Copies both ways until the guest ends the connection.
-fn carry(guest: Socket) -> io::Result<()> {
+fn carry(guest: Socket, wait: Duration) -> io::Result<()> {
     let mut to_guest = guest.try_clone()?;
+    let heard = Heard::new();
+    let last = heard.clone();
     // It may wait for input for ever, and ends with the program.
     thread::spawn(move || {
         let _ = io::copy(&mut io::stdin(), &mut to_guest);
+        last.await_silence(wait);
         let _ = to_guest.shutdown(Shutdown::Write);
     });
     let (mut guest, mut out) = (guest, io::stdout().lock());
@@ -100,11 +127,46 @@ fn carry(guest: Socket) -> io::Result<()> {
         match guest.read(&mut chunk) {
             Ok(0) => return Ok(()),
             Ok(length) => {
+                heard.now();
                 out.write_all(&chunk[..length])?;
                 out.flush()?;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// When the guest was last heard.
+#[derive(Clone)]
+struct Heard {
+    begin: Instant,
+    /// Milliseconds after that.
+    last: Arc<AtomicU64>,
+}
+
+impl Heard {
+    fn new() -> Heard {
+        Heard { begin: Instant::now(), last: Arc::default() }
+    }
+
+    fn now(&self) {
+        self.last.store(self.age(), Ordering::Relaxed);
+    }
+
+    fn age(&self) -> u64 {
+        self.begin.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
+    }
+
+    /// Waits until the guest has been silent for so long from now on.
+    fn await_silence(&self, wait: Duration) {
+        let (wait, from) = (wait.as_millis().try_into().unwrap_or(u64::MAX), self.age());
+        loop {
+            let since = from.max(self.last.load(Ordering::Relaxed));
+            match since.saturating_add(wait).saturating_sub(self.age()) {
+                0 => return,
+                left => thread::sleep(Duration::from_millis(left)),
+            }
         }
     }
 }

@@ -70,7 +70,9 @@ def serve_vsock(path):
     """A guest that listens on the vsock port 1024 and sends back what it gets in capitals.
 
     The socket of the host speaks as docs/vsock.md of Firecracker says it (Cloud Hypervisor has the
-    same): `CONNECT PORT`, and `OK` with the port of the host. If nobody listens, it is closed.
+    same): `CONNECT PORT`, and `OK` with the port of the host. If nobody listens, it is closed. Who
+    ends one direction of a connection ends the other, too: what the guest answers later is lost
+    (`recv_pkt` in src/vmm/src/devices/virtio/vsock/csm/connection.rs).
     """
     listener = bind(path)
     threading.Thread(target=serve_ports, args=[listener], daemon=True).start()
@@ -80,13 +82,27 @@ def serve_vsock(path):
 def serve_ports(listener):
     while True:
         client = listener.accept()[0]
-        with client, client.makefile("rwb") as stream:
-            if stream.readline() == b"CONNECT 1024\n":
-                stream.write(b"OK 1073741824\n")
-                stream.flush()
-                for line in stream:
-                    stream.write(line.upper())
-                    stream.flush()
+        with client:
+            if client.recv(64) == b"CONNECT 1024\n":
+                client.sendall(b"OK 1073741824\n")
+                answer_lines(client)
+
+
+def answer_lines(client):
+    """Answers each line a while later. The line `quit` ends the connection."""
+    data = b""
+    while more := client.recv(4096):
+        *lines, data = (data + more).split(b"\n")
+        for line in lines:
+            if line == b"quit" or is_over(client, 0.2):
+                return
+            client.sendall(line.upper() + b"\n")
+
+
+def is_over(client, seconds):
+    """Whether the other end ends what it sends, within this time."""
+    ready, _, _ = select.select([client], [], [], seconds)
+    return bool(ready) and not client.recv(1, socket.MSG_PEEK)
 
 
 def attach(name, flags):

@@ -98,6 +98,8 @@ fn every_verb() {
             "exec web -- sh -c {fd}",
             Command::Exec { name: s("web"), program: s("sh"), args: vec![s("-c"), s("{fd}")] },
         ),
+        ("vsock web 1024", Command::Vsock { name: s("web"), port: 1024, wait: None }),
+        ("vsock web 1024 --wait 30", Command::Vsock { name: s("web"), port: 1024, wait: Some(30) }),
         ("logs web", Command::Logs { name: s("web"), messages: false, follow: false }),
         ("logs -f web", Command::Logs { name: s("web"), messages: false, follow: true }),
         (
