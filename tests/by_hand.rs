@@ -365,6 +365,15 @@ fn vhost_net_that_cannot_be_had_is_refused_and_told_by_check() {
         assert_eq!(refused["parameters"]["field"], "hypervisor", "{refused}");
         let reason = refused["parameters"]["reason"].as_str().unwrap();
         assert!(reason.contains("user nobody cannot open /dev/vhost-net"), "{reason}");
+        // A guest without a network needs none. It is not refused for that, but for its kernel.
+        let config = json!({
+            "hypervisor": "qemu",
+            "kernel_override": "/nonexistent",
+            "network": { "mode": "vsock" },
+        });
+        let parameters = json!({ "name": "web", "start": true, "config": config });
+        let refused = daemon.call("Create", parameters);
+        assert_eq!(refused["parameters"]["field"], "kernel_override", "{refused}");
         put_device("/dev/vhost-net", (1, 3), 0o666, 0);
         assert_eq!(checked(&daemon, "/dev/vhost-net").0, "ok");
     });

@@ -1,14 +1,15 @@
 //! Makes the command that starts a VM on this host, from its record.
 //!
 //! The drivers are pure. Their inputs are read here: the settings, and the features of the host
-//! (KVM, vhost-vsock, the TSC's frequency).
+//! (vhost-vsock, the TSC's frequency, and what is in [`devices`]).
 
-use std::fs::{self, File};
-use std::io;
+mod devices;
+
+use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::Settings;
 use crate::hypervisor::cgroup::{self, Group, Root};
@@ -33,24 +34,6 @@ use crate::model::spec::{MachineSpec, NetworkSpec, VmSpec};
 use crate::model::view::{Finding, Level};
 use crate::spec::MEMORY_MB_DEFAULT;
 use crate::store::{Paths, folder_of};
-
-/// How long a host that has just booted is waited for to have KVM.
-#[cfg(target_os = "linux")]
-const KVM_PATIENCE: Duration = Duration::from_secs(15);
-/// The pause between two looks.
-const KVM_LOOK: Duration = Duration::from_millis(100);
-/// What to do where a host has no KVM. On arm64 it is no module.
-const NEEDED_FOR_KVM: &str = match Architecture::HOST {
-    Architecture::X86_64 => "load kvm_intel or kvm_amd",
-    Architecture::Aarch64 => "boot a kernel with KVM at exception level 2",
-};
-/// What to do where a host has no vhost-net, although the settings want it.
-const NEEDED_FOR_VHOST_NET: &str = "load vhost_net, or take vhost_net out of the settings";
-/// What to do where the hypervisors' user may not open a device.
-const LET_A_GROUP: &str = "give the device to a group that may read and write it, such as kvm: \
-                           volnet gives hypervisors this group";
-/// For how many seconds after its start a host is one that has just booted.
-const BOOT_SECONDS: f64 = 300.0;
 
 /// The settings and features for hypervisors on this host.
 #[derive(Clone, Debug)]
@@ -100,154 +83,6 @@ impl Launcher {
     /// Gives each VM a control group in this one.
     pub fn with_cgroup(self, cgroup: Option<Root>) -> Launcher {
         Launcher { cgroup, ..self }
-    }
-
-    /// The launcher of a daemon that starts when the host does.
-    #[cfg(target_os = "linux")]
-    pub(super) fn at_boot(self) -> Launcher {
-        Launcher { kvm_patience: KVM_PATIENCE, ..self }
-    }
-
-    /// Waits for KVM if this host has just booted and its processor has it: the module is loaded
-    /// beside the daemon, and a guest that starts without runs without for as long as it runs.
-    pub(super) fn await_kvm(&self) {
-        let begin = Instant::now();
-        let booting = || {
-            let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
-            let seconds = uptime.split(' ').next().and_then(|text| text.parse().ok());
-            seconds.is_some_and(|seconds: f64| seconds < BOOT_SECONDS)
-        };
-        while self.lacks_kvm() && begin.elapsed() < self.kvm_patience && booting() {
-            let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-            if !virtualises(&cpuinfo) {
-                return;
-            }
-            std::thread::sleep(KVM_LOOK);
-        }
-    }
-
-    /// Whether the settings want KVM and the host does not have it.
-    fn lacks_kvm(&self) -> bool {
-        self.kvm && !self.opens(user::KVM, self.user.as_ref())
-    }
-
-    /// Whether a VM has a hypervisor that uses KVM.
-    pub(super) fn uses_kvm(&self, record: &Record) -> bool {
-        let uses = match self.hypervisor(record) {
-            // It emulates machines of another architecture.
-            QEMU => self.options.qemu.machine.architecture() == Architecture::HOST,
-            CLOUD_HYPERVISOR | FIRECRACKER => true,
-            _ => false,
-        };
-        record.spec.machine.is_some() && uses
-    }
-
-    /// Whether the hypervisor of a VM that starts now is to use KVM; `None`: it is for a template
-    /// to say, or its architecture is not the host's. Only QEMU can do without.
-    pub(super) fn kvm_for(&self, record: &Record) -> Option<bool> {
-        self.uses_kvm(record).then(|| {
-            let user = self.user_of(record.user);
-            self.hypervisor(record) != QEMU || self.kvm && self.opens(user::KVM, user.as_ref())
-        })
-    }
-
-    /// Whether a hypervisor does without the KVM that the settings want.
-    pub(super) fn is_slow(&self, kvm: Option<bool>) -> bool {
-        self.kvm && kvm == Some(false)
-    }
-
-    /// What `check` says of the devices that volnet and hypervisors need.
-    pub(super) fn check_devices(&self) -> Vec<Finding> {
-        let mut findings = vec![self.check_tun()];
-        if self.kvm {
-            let consequence = "guests of QEMU run without KVM, slowly, and others do not run";
-            let opened = can_open(user::KVM).map_err(|error| (error, NEEDED_FOR_KVM));
-            findings.push(self.device(user::KVM, opened, consequence));
-        }
-        if self.options.qemu.vhost_net {
-            let opened = can_open(user::VHOST_NET).map_err(|error| (error, NEEDED_FOR_VHOST_NET));
-            findings.push(self.device(user::VHOST_NET, opened, "guests of QEMU do not run"));
-        }
-        findings
-    }
-
-    /// volnet makes taps with this device, and some hypervisors open their taps with it.
-    fn check_tun(&self) -> Finding {
-        if let Err(error) = can_open(user::TUN) {
-            let message = format!("{error}: volnet cannot make taps");
-            let hint = Some("load the module tun".into());
-            return Finding { check: user::TUN.into(), level: Level::Error, message, hint };
-        }
-        let named = self.open_taps_by_name().join(", ");
-        match named.is_empty() {
-            true => device_is_well(user::TUN),
-            false => self.device(user::TUN, Ok(()), &format!("guests of {named} do not run")),
-        }
-    }
-
-    /// The hypervisors of this host that open their taps by name.
-    fn open_taps_by_name(&self) -> Vec<&str> {
-        let templates = self.options.templates.iter().filter(|it| it.opens_tap_by_name());
-        let programs = templates.map(|it| (it.name(), Ok(it.program())));
-        let programs = programs.chain([(FIRECRACKER, self.options.program(FIRECRACKER))]);
-        let here = programs.filter(|(_, program)| {
-            program.as_ref().is_ok_and(|program| inputs::find_program(program).is_ok())
-        });
-        here.map(|(name, _)| name).collect()
-    }
-
-    /// Whether hypervisors can open a device, with their rights. `opened` is whether volnet can.
-    fn device(
-        &self,
-        path: &str,
-        opened: Result<(), (io::Error, &str)>,
-        consequence: &str,
-    ) -> Finding {
-        let (message, hint) = match (opened, &self.user) {
-            (Err((error, hint)), _) => (format!("{error}: {consequence}"), hint),
-            (Ok(()), Some(user)) if !user.clone().reaches(path) => {
-                (format!("user {} may not open it: {consequence}", user.name), LET_A_GROUP)
-            }
-            (Ok(()), _) => return device_is_well(path),
-        };
-        let (check, hint) = (path.into(), Some(hint.into()));
-        Finding { check, level: Level::Warning, message, hint }
-    }
-
-    /// Refuses a hypervisor that cannot do without KVM, if the settings forbid KVM.
-    fn refuse_without_kvm(&self, hypervisor: &str) -> Result<(), Refusal> {
-        match hypervisor {
-            CLOUD_HYPERVISOR | FIRECRACKER if !self.kvm => {
-                let reason = format!(
-                    "{hypervisor} runs guests only by KVM, and the settings say kvm: false; \
-                     {QEMU} can do without"
-                );
-                Err(Refusal::InvalidConfig { field: "hypervisor".into(), reason })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses QEMU if the settings want vhost-net, and the VM's user cannot have it.
-    fn refuse_without_vhost_net(
-        &self,
-        hypervisor: &str,
-        user: Option<&User>,
-    ) -> Result<(), Refusal> {
-        let wants = hypervisor == QEMU && self.options.qemu.vhost_net;
-        if !wants || self.opens(user::VHOST_NET, user) {
-            return Ok(());
-        }
-        let user = user.map_or_else(|| "root".into(), |user| format!("user {}", user.name));
-        let device = user::VHOST_NET;
-        let reason =
-            format!("the settings say vhost_net for {hypervisor}, and {user} cannot open {device}");
-        Err(Refusal::InvalidConfig { field: "hypervisor".into(), reason })
-    }
-
-    /// Whether hypervisors of a user can use a device.
-    fn opens(&self, device: &str, user: Option<&User>) -> bool {
-        can_open(device).is_ok() && user.is_none_or(|user| user.clone().reaches(device))
     }
 
     /// As whom the processes of a VM run, if it has this user; `None`: as the daemon does.
@@ -305,7 +140,8 @@ impl Launcher {
         let resolved = resolve_machine(machine, &self.defaults)?;
         let program = self.options.program(resolved.hypervisor)?;
         self.refuse_without_kvm(resolved.hypervisor)?;
-        self.refuse_without_vhost_net(resolved.hypervisor, self.user_of(own).as_ref())?;
+        self.refuse_without_vhost_net(resolved.hypervisor, spec, self.user_of(own).as_ref())?;
+        self.refuse_without_huge_pages(machine)?;
         if let (false, Some(helper)) =
             (machine.shares.is_empty(), self.options.share_helper(resolved.hypervisor))
         {
@@ -383,6 +219,7 @@ impl Launcher {
         machine.disks.extend(seed.iter().map(|_| seed::disk(&folder)));
         let resolved = resolve_machine(&machine, &self.defaults)?;
         self.refuse_without_kvm(resolved.hypervisor)?;
+        self.refuse_without_huge_pages(&machine)?;
         let number = |descriptor: &OwnedFd| descriptor.as_raw_fd() as u32;
         let taps: Vec<u32> = given.taps.iter().map(number).collect();
         let nics = nics(record, told.networks, &taps);
@@ -532,15 +369,6 @@ impl Launcher {
     }
 }
 
-fn can_open(device: &str) -> io::Result<()> {
-    File::options().read(true).write(true).open(device).map(drop)
-}
-
-fn device_is_well(path: &str) -> Finding {
-    let message = "it can be opened".into();
-    Finding { check: path.into(), level: Level::Ok, message, hint: None }
-}
-
 /// Looks at files with the rights of a user.
 fn act<T>(user: Option<&User>, look: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
     let Some(user) = user else { return look() };
@@ -588,12 +416,6 @@ fn nics<'a>(
     record.interfaces().zip(networks).map(nic).collect()
 }
 
-/// Whether a processor has hardware virtualisation, as proc(5) shows its flags.
-fn virtualises(cpuinfo: &str) -> bool {
-    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
-    flags.is_some_and(|line| line.split(' ').any(|flag| flag == "vmx" || flag == "svm"))
-}
-
 /// The frequency of the first processor as proc(5) shows it, which is that of the TSC where it is
 /// constant.
 pub(super) fn tsc_khz(cpuinfo: &str) -> Option<u64> {
@@ -639,13 +461,6 @@ mod tests {
             let refused = Refusal::InvalidConfig { field, reason };
             assert_eq!(launcher.cgroup_of(&name, &spec, own), Err(refused));
         }
-    }
-
-    #[test]
-    fn virtualisation_is_read_from_cpuinfo() {
-        assert!(virtualises("processor\t: 0\nflags\t\t: fpu svm sse\n"));
-        assert!(virtualises("flags\t\t: fpu vmx\n"));
-        assert!(!virtualises("flags\t\t: fpu sse\nbugs\t\t: vmx\n"));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use attach::attach;
 pub use cloud_init::{CloudInit, MetaData, cloud_init};
 pub use config::content_mut;
 pub use notes::notes;
-pub use resolve::{CPUS_DEFAULT, MEMORY_MB_DEFAULT, resolve};
+pub use resolve::{CPUS_DEFAULT, HUGE_PAGE_MB, MEMORY_MB_DEFAULT, resolve};
 pub use sections::{
     CPUS_MAX, DISKS_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, MTU_MAX, MTU_MIN, QUEUES_MAX,
 };

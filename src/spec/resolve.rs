@@ -23,7 +23,7 @@ pub const CPUS_DEFAULT: u32 = 1;
 /// Memory of a VM in MiB, if none is given.
 pub const MEMORY_MB_DEFAULT: u64 = 512;
 /// The size of a huge page in MiB, for which each driver asks.
-const HUGE_PAGE_MB: u64 = 2;
+pub const HUGE_PAGE_MB: u64 = 2;
 
 /// Where the kernel finds the root file system without an initramfs: the first virtio disk.
 const ROOT_DISK: &str = "root=/dev/vda rw";
