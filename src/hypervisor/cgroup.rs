@@ -121,13 +121,17 @@ impl Root {
         self.path.join(format!("{PREFIX}{name}"))
     }
 
-    /// Ends the processes that are still in the group of a VM, and removes it. A process that left
-    /// its process group by setsid(2) is still in this one, and has the user of the VM.
-    pub fn remove(&self, name: &VmName) {
-        let group = self.group(name);
+    /// Ends the processes that are still in the group of a VM. A process that left its process
+    /// group by setsid(2) is still in this one, and has the user of the VM.
+    pub fn kill(&self, name: &VmName) {
         // Linux 5.14 and later have this file.
-        let _ = fs::write(group.join("cgroup.kill"), "1");
-        let _ = fs::remove_dir(group);
+        let _ = fs::write(self.group(name).join("cgroup.kill"), "1");
+    }
+
+    /// Ends the processes that are still in the group of a VM, and removes it.
+    pub fn remove(&self, name: &VmName) {
+        self.kill(name);
+        let _ = fs::remove_dir(self.group(name));
     }
 
     /// Removes the groups of VMs that have no process.

@@ -200,6 +200,9 @@ struct Kept {
 
 impl Kept {
     fn new(stream: OwnedFd, log: OwnedFd, bound: u64) -> io::Result<Kept> {
+        // Whoever has the other end may read from it, too, if it opens it by its name in /proc. So
+        // what was ready may be gone, and nobody waits for more.
+        fcntl(&stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         // A file that is open for appending cannot be written elsewhere (pwrite(2), BUGS).
         fcntl(&log, FcntlArg::F_SETFL(OFlag::empty()))?;
         Ok(Kept { stream: stream.into(), log: BoundedLog::new(log.into(), bound) })
@@ -217,7 +220,14 @@ impl Kept {
                 let _ = self.log.append(bytes, has_room);
                 Ok(Some(bytes))
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Some(&[])),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(Some(&[]))
+            }
             Err(error) => Err(error),
         }
     }
@@ -291,4 +301,33 @@ fn wait(
     }
     let events = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
     Ok(sources.into_iter().zip(events).filter(|(_, events)| !events.is_empty()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::store::tests::Scratch;
+
+    #[test]
+    fn what_somebody_else_has_read_is_not_waited_for() {
+        let scratch = Scratch::new();
+        let mut options = File::options();
+        let log = options.read(true).write(true).create(true).truncate(false);
+        let log = log.open(scratch.path().join("log")).unwrap();
+        let (stream, output) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let mut kept = Kept::new(stream, log.into(), 1 << 20).unwrap();
+        let mut chunk = [0; CHUNK];
+        assert_eq!(kept.turn(&mut chunk).unwrap(), Some(&b""[..]));
+        let mut output = File::from(output);
+        output.write_all(b"a line\n").unwrap();
+        let mut thief = File::open(format!("/proc/self/fd/{}", output.as_raw_fd())).unwrap();
+        assert_eq!(thief.read(&mut [0; 64]).unwrap(), 7);
+        assert_eq!(kept.turn(&mut chunk).unwrap(), Some(&b""[..]));
+        output.write_all(b"another\n").unwrap();
+        assert_eq!(kept.turn(&mut chunk).unwrap(), Some(&b"another\n"[..]));
+        drop((output, thief));
+        assert_eq!(kept.turn(&mut chunk).unwrap(), None);
+    }
 }

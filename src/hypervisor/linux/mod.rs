@@ -503,6 +503,10 @@ impl Processes for LinuxProcesses {
         {
             self.end_helpers(helpers);
         }
+        // One that has left the group holds the keeper's streams open, and would be waited for.
+        if let Some(root) = &self.cgroup {
+            root.kill(name);
+        }
         self.know_keeper(name);
         self.collect_keeper(name);
         let starved = self.cgroup.as_ref().is_some_and(|root| root.lacked_memory(name));

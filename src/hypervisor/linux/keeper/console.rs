@@ -115,6 +115,7 @@ impl Console {
         };
         while !self.typed.is_empty() {
             match keys.write(&self.typed) {
+                Ok(0) => return,
                 Ok(length) => drop(self.typed.drain(..length)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
