@@ -228,7 +228,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// How long the wait may last: not at all while a source has more to do, else until the next
     /// deadline. A millisecond is added because the wait is cut to whole milliseconds.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.again.is_empty() || !self.slow.is_empty() {
+        if !self.again.is_empty() || self.next_slow().is_some() {
             return Some(Duration::ZERO);
         }
         let next = self.deadline().into_iter().chain(self.spare_work_at()).min()?;

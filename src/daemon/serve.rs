@@ -14,6 +14,7 @@ use super::listen::SocketFile;
 use super::shell::Shell;
 use super::{listen, notify, now};
 use crate::config::{Backend, Settings};
+use crate::engine::crowd::starts_at_once;
 use crate::engine::decide::Engine;
 use crate::hypervisor::cgroup::Root;
 use crate::hypervisor::linux::LinuxProcesses;
@@ -130,6 +131,9 @@ fn shell(
     .with_policies(settings.policies.clone())
     .with_boot(boot_id()?)
     .with_expose_ports(settings.expose_ports)
+    .with_starts_at_once(starts_at_once(
+        std::thread::available_parallelism().map_or(1, usize::from),
+    ))
     .with_users(settings.vm_uids.clone(), settings.run_as.clone());
     let launcher = Launcher::new(settings, user).with_cgroup(cgroup.clone());
     let owner = launcher.user().map_or(0, |user| user.uid);

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::engine::crowd::starts_at_once;
 use crate::engine::ledger::Ledger;
 use crate::engine::lifecycle::{self, Started};
 use crate::engine::state::{Agenda, Host, Known, State};
@@ -228,6 +229,7 @@ impl Engine {
                 tap_owner: (0, Vec::new()),
                 run_as: RunAs::Shared,
                 expose_ports: PORTS_DEFAULT,
+                starts_at_once: starts_at_once(1),
                 boot: BootId::default(),
             },
             state: State { ledger: Ledger::new(networks)?, vms: BTreeMap::new() },

@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 
+use crate::engine::crowd;
 use crate::engine::decide::{Act, Answer, Decision, Engine, Step, Write};
 use crate::engine::supervise::{self, Escalation, Life, Origin, StartCheck, Stop, Want};
 use crate::engine::vm::Vm;
@@ -48,7 +49,7 @@ impl Engine {
                 // VMs that were made meanwhile are deleted, too.
                 self.clear_out();
             }
-            match self.agenda.follow_ups.pop_front()? {
+            match self.next_follow_up()? {
                 FollowUp::Start { name, answers } if self.state.vms.contains_key(&name) => {
                     let nobody_waits = answers.is_empty();
                     let mut decision = self.begin_start(&name, answers, Started::ByRequest);
@@ -122,7 +123,10 @@ impl Engine {
     /// [`Engine::look`] has something to do.
     pub fn deadline(&self) -> Option<u64> {
         let vms = self.agenda.timed.iter().filter_map(|name| self.state.vms.get(name));
-        vms.filter_map(|vm| vm.life.deadline())
+        // Who waits for a place has it when another start has been looked at.
+        let may_start = self.may_start();
+        vms.filter(|vm| may_start || !matches!(vm.life, Life::Waiting { .. }))
+            .filter_map(|vm| vm.life.deadline())
             .chain(self.agenda.watch.deadline())
             .chain(self.agenda.advertisements.deadline())
             .chain(self.known.probes.deadline())
@@ -131,12 +135,17 @@ impl Engine {
 
     /// A decision that is due. Call it until there is none.
     pub fn due(&mut self, now: Now) -> Option<Decision> {
+        let may_start = self.may_start();
         let vms = &self.state.vms;
         let deadline = |name: &VmName| vms.get(name).and_then(|vm| vm.life.deadline());
         self.agenda.timed.retain(|name| deadline(name).is_some());
         let due = |name: &&VmName| {
             deadline(name).is_some_and(|at| at <= now.mono)
-                && !matches!(vms[*name].life, Life::Running { .. })
+                && match vms[*name].life {
+                    Life::Running { .. } => false,
+                    Life::Waiting { .. } => may_start,
+                    Life::Idle | Life::Stopping { .. } => true,
+                }
         };
         let name = self.agenda.timed.iter().find(due)?.clone();
         let vm = self.state.vms.get_mut(&name)?;
@@ -177,7 +186,8 @@ impl Engine {
             self.state.vms.get_mut(name).map(|vm| &mut vm.life)
         {
             let check_at = now.mono + supervise::until_next_look(0);
-            *check = Some(StartCheck { answers, origin, check_at, late: false });
+            let has_place = !origin.was_told();
+            *check = Some(StartCheck { answers, origin, check_at, late: false, has_place });
             self.agenda.timed.insert(name.clone());
         }
     }
@@ -254,6 +264,7 @@ impl Engine {
             return Some(decision);
         }
         check.check_at = now.mono + supervise::until_next_look(age);
+        check.has_place &= age < crowd::PLACE_MS;
         if in_time {
             return None;
         }
@@ -392,9 +403,14 @@ impl Engine {
         let decision = match want {
             Want::Deleted => self.begin_delete(name, vec![(ticket, Answer::Deleted)]),
             Want::Restarted if vm.record.spec.machine.is_some() => {
-                self.begin_start(name, vec![(ticket, Answer::Shown)], Started::ByRequest)
+                // Not before those who wait already.
+                let answers = vec![(ticket, Answer::Shown)];
+                self.agenda.follow_ups.push_back(FollowUp::Start { name: name.clone(), answers });
+                return Ok(Step::Later);
             }
-            Want::Stopped if vm.life != Life::Idle => self.call_off(ticket, name),
+            Want::Stopped if vm.life != Life::Idle || self.is_to_start(name) => {
+                self.call_off(ticket, name)
+            }
             Want::Stopped | Want::Restarted => {
                 let (name, status) = (name.to_string(), vm.status());
                 return Err(Refusal::WrongState { name, status, wanted: "running" }.into());
@@ -405,11 +421,15 @@ impl Engine {
 
     /// A VM that waits for its restart is stopped: it keeps its last exit.
     fn call_off(&mut self, ticket: Ticket, name: &VmName) -> Decision {
+        let started = failed(name, "it was told to end before its guest ran".into(), None);
+        let starts = self.take_start(name);
         let vm = self.state.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
         vm.life = Life::Idle;
         vm.edit().wanted = false;
         let mut decision = Decision::of(vm, None, Write::Put, former);
+        decision.answers =
+            starts.into_iter().map(|(it, _)| (it, Answer::Failed(started.clone()))).collect();
         decision.answers.push((ticket, Answer::Shown));
         decision
     }
@@ -473,9 +493,10 @@ impl Engine {
     pub(super) fn begin_start(
         &mut self,
         name: &VmName,
-        answers: Vec<(Ticket, Answer)>,
+        mut answers: Vec<(Ticket, Answer)>,
         started: Started,
     ) -> Decision {
+        answers.append(&mut self.take_start(name));
         let vm = self.state.vms.get_mut(name).expect("looked up by the caller");
         let former = vm.clone();
         if started == Started::ByRequest {
@@ -496,8 +517,9 @@ impl Engine {
     pub(super) fn begin_delete(
         &mut self,
         name: &VmName,
-        answers: Vec<(Ticket, Answer)>,
+        mut answers: Vec<(Ticket, Answer)>,
     ) -> Decision {
+        answers.extend(self.take_start(name).into_iter().map(|(it, _)| (it, Answer::NotFound)));
         let vm = &self.state.vms[name];
         Decision {
             plan: self.release_plan(vm),

@@ -16,6 +16,7 @@ pub mod attachment;
 pub mod cid;
 pub mod claim;
 pub mod create;
+pub mod crowd;
 pub mod decide;
 pub mod desire;
 pub mod expose;

@@ -33,6 +33,8 @@ pub(super) struct Host {
     pub(super) run_as: RunAs,
     /// Ports that are given to those who ask for any.
     pub(super) expose_ports: Ports,
+    /// How many hypervisors may start at once.
+    pub(super) starts_at_once: usize,
     /// The boot of the host that leases count from.
     pub(super) boot: BootId,
 }

@@ -104,6 +104,8 @@ pub struct StartCheck {
     pub check_at: u64,
     /// Its time is over, and it is being killed.
     pub late: bool,
+    /// Whether it is one of those that may start at once ([`super::crowd`]).
+    pub has_place: bool,
 }
 
 /// Who started a process, and for what.

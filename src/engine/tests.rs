@@ -3,6 +3,7 @@
 mod advertise;
 mod attachment;
 mod claim;
+mod crowd;
 mod expose;
 mod ipv6;
 mod lease;

@@ -4,6 +4,9 @@
 //! and perhaps the start of the next. A hundred clients may each start a VM in the same moment. So
 //! such work waits here in its order, and each round of the loop does a slice of it. Whoever asks
 //! for something else is answered between two slices.
+//!
+//! Nor are more hypervisors on their way at a time than the engine allows
+//! ([`crate::engine::crowd`]). Starts beyond that stay here, in their order, and ends pass them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -34,7 +37,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// Does a slice of the slow work, at least one piece.
     pub(super) fn do_slow_work(&mut self) {
         let begin = Instant::now();
-        while let Some(piece) = self.slow.pop_front() {
+        while let Some(piece) = self.next_slow().and_then(|at| self.slow.remove(at)) {
             match piece {
                 Slow::Start(ticket, request) => self.shell.request(ticket, &request, self.now()),
                 Slow::End(key) => self.process_ended(key),
@@ -44,5 +47,11 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                 return;
             }
         }
+    }
+
+    /// The place of the next piece that may be done now.
+    pub(super) fn next_slow(&self) -> Option<usize> {
+        let may_start = self.shell.engine().may_start();
+        self.slow.iter().position(|piece| may_start || matches!(piece, Slow::End(_)))
     }
 }

@@ -4,7 +4,7 @@
 //! process ends. Kernel, disk and processes behind the shell are in memory.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -171,6 +171,9 @@ impl Processes for Shared {
     }
 }
 
+/// How many hypervisors start at once.
+const STARTS: usize = 4;
+
 /// A loop, and the other ends of its sources.
 struct Stage {
     event_loop: EventLoop<Fake, Memory, Shared>,
@@ -191,6 +194,7 @@ impl Stage {
             config::resolve(&Flags::default(), &BTreeMap::new(), Some(SETTINGS), "host").unwrap();
         let hypervisor = settings.machine.hypervisor.clone();
         let engine = Engine::new(settings.networks.clone(), hypervisor, true).unwrap();
+        let engine = engine.with_starts_at_once(STARTS);
         let store = Store::open(Memory::new("/run"), Paths::new("/state", "/run")).unwrap();
         let (processes, launcher) = (Shared::default(), Launcher::new(&settings, None));
         let shell = Shell::new(engine, Fake::new(), store, processes.clone(), launcher);
@@ -337,6 +341,46 @@ fn a_process_that_cannot_be_watched_is_looked_at() {
     caller.say("Delete", r#"{"name": "a", "timeout_ms": 500}"#);
     let answer = stage.answer(&mut caller);
     assert!(!answer.contains("\"error\""), "{answer}");
+}
+
+/// Many start VMs at once, and no guest gets as far as to run. Others are answered, no more than
+/// the bound are on their way, all in their order, and a start that fails makes room.
+#[test]
+fn starts_wait_for_those_before_them_and_nobody_waits_for_them() {
+    const CROWD: usize = 3 * STARTS;
+    let mut stage = Stage::new();
+    stage.processes.with(|processes| processes.hang(true));
+    let mut callers: Vec<Caller> = (0..CROWD).map(|_| stage.connect()).collect();
+    // Not in the order of their names.
+    let name = |at: usize| format!("vm{}", CROWD - at);
+    for (at, caller) in callers.iter_mut().enumerate() {
+        let config = r#"{"ephemeral": true, "kernel_override": "/bin/sh"}"#;
+        let name = name(at);
+        caller
+            .say("Create", &format!(r#"{{"name": "{name}", "start": true, "config": {config}}}"#));
+        stage.round();
+    }
+    let living = |stage: &Stage| -> BTreeSet<String> {
+        stage.processes.with(|it| it.living().map(|(name, _)| name.to_string()).collect())
+    };
+    for first in 0..CROWD {
+        let there = (first..CROWD.min(first + STARTS)).map(name).collect();
+        for _ in 0..10 {
+            assert_eq!(listed(&stage.ask("List", "{}")).len(), living(&stage).len());
+            assert_eq!(living(&stage), there);
+        }
+        if first % 2 == 0 {
+            let name = VmName::new(&name(first)).unwrap();
+            stage.processes.with(|processes| processes.end(&name, Exit::Code(1)));
+        } else {
+            // By somebody who does not wait for a place.
+            stage.ask("Delete", &format!(r#"{{"name": "{}", "timeout_ms": 0}}"#, name(first)));
+        }
+        let answer = stage.answer(&mut callers[first]);
+        assert!(answer.contains("HypervisorFailed"), "{answer}");
+    }
+    assert_eq!(listed(&stage.ask("List", "{}")), [] as [&str; 0]);
+    assert_eq!(stage.event_loop.timeout(), None, "nothing is left to do");
 }
 
 /// VMs of which a list is longer than a socket holds.
