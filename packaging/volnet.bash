@@ -107,6 +107,7 @@ _volnet() {
     *:--timeout) return ;;
     *:--netns) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--ifname) return ;;
+    *:--tap) return ;;
     *:--nic) return ;;
     *:--sort) choices='name received sent packets denied limited cpu memory' ;;
     *:--interval) return ;;
@@ -126,7 +127,7 @@ _volnet() {
     pause:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     resume:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     delete:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
-    attach:*) choices="--netns --ifname --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --rx --tx --burst --pps --force --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    attach:*) choices="--netns --ifname --tap --owner --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --rx --tx --burst --pps --force --socket --config-file --runtime-dir --log-dir --json --help" ;;
     detach:*) choices="--netns --ifname --socket --config-file --runtime-dir --log-dir --json --help" ;;
     expose:*) choices="--nic --force --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     unexpose:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;

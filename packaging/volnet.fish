@@ -254,6 +254,8 @@ complete -c volnet -n '__fish_seen_subcommand_from delete' -l json -d 'print JSO
 complete -c volnet -n '__fish_seen_subcommand_from delete' -a '(__volnet_vms)'
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l netns -r -F -d 'the network namespace, such as /run/netns/NAME'
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l ifname -x -d 'the name of its link, eth0'
+complete -c volnet -n '__fish_seen_subcommand_from attach' -l tap -x -d 'make a tap of this name in the namespace, for a VM there'
+complete -c volnet -n '__fish_seen_subcommand_from attach' -l owner -x -d 'who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s'
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l network -x -d 'the network, the first one'
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l ip -x -d 'the address to lease'
 complete -c volnet -n '__fish_seen_subcommand_from attach' -l ip6 -x -d 'the IPv6 address'

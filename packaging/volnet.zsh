@@ -322,6 +322,8 @@ _volnet() {
         _arguments \
             '*--netns[the network namespace, such as /run/netns/NAME]:PATH:_files' \
             '*--ifname[the name of its link, eth0]:NAME:' \
+            '*--tap[make a tap of this name in the namespace, for a VM there]:NAME:' \
+            '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s]:UID(,GID):' \
             '*--network[the network, the first one]:NAME:' \
             '*--ip[the address to lease]:ADDRESS:' \
             '*--ip6[the IPv6 address]:ADDRESS:' \

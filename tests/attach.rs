@@ -15,10 +15,12 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use volnet::network::linux::socket::NetlinkFamily;
+use volnet_ffi::tun;
 
 use common::daemon::Daemon;
+use common::guest::{behind_tap, open_tap};
 use common::room::Room;
-use common::{eventually, in_namespace, json, run};
+use common::{eventually, in_namespace, json, run, try_run};
 
 /// A client of the daemon.
 fn client(daemon: &Daemon, args: &[&str]) -> Command {
@@ -279,8 +281,114 @@ fn ipv6_alone_where_the_network_has_that() {
     });
 }
 
+#[test]
+fn a_vm_in_a_namespace_has_the_network_by_a_tap() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let room = Room::new();
+        let flags = ["--tap", "tap7", "--owner", "65534", "--mtu", "1400"];
+        let vm = attach(&daemon, "a", &room, &flags);
+        assert_eq!(vm["attachment"]["tap"], "tap7", "{vm}");
+        let ip = vm["ip"].as_str().unwrap();
+        let args = vm["kernel_args"].as_str().unwrap();
+        assert!(args.contains(&format!("ip={ip}::192.168.127.1:")), "{args}");
+        let tap = &room.json("ip -d -j link show dev tap7")[0];
+        let tun = &tap["linkinfo"]["info_data"];
+        assert_eq!((&tun["vnet_hdr"], &tun["persist"]), (&json!(true), &json!(true)), "{tap}");
+        assert_eq!((&tap["mtu"], &tap["ifalias"]), (&json!(1400), &json!("volnet:a.eth0")));
+        assert!(tun["user"] == "nobody" || tun["user"] == 65534, "{tap}");
+        assert_eq!(room.json("ip -j address show dev eth0")[0]["addr_info"], json!([]));
+        // The frames of a guest behind the tap pass the rules of its port, and no others do.
+        let others = Room::new();
+        let other = attach(&daemon, "b", &others, &[]);
+        let other = other["ip"].as_str().unwrap();
+        let (own, mac) = (format!("{ip}/24"), vm["mac"].as_str().unwrap());
+        let behind = |mac: &str, address: &str, to: &str| {
+            let tap = room.opened(|| open_tap("tap7"));
+            behind_tap(&tap, mac, || {
+                run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+                run(&format!("ip address add {address} dev eth0"));
+                try_run(&format!("ping -c 2 -i 0.2 -W 2 -q {to}")).0
+            })
+        };
+        assert!(behind(mac, &own, "192.168.127.1"), "the host");
+        assert!(behind(mac, &own, other), "another on the network");
+        assert!(!behind(mac, "192.168.127.77/24", "192.168.127.1"), "another address");
+        assert!(!behind("02:00:00:00:00:07", &own, "192.168.127.1"), "another Ethernet address");
+        let id = json!({"cni": "volnet", "container": "a", "ifname": "eth0"});
+        assert_eq!(daemon.call("Verify", id)["parameters"]["differences"], json!([]));
+        // Detached, both names are free at once.
+        let netns = room.netns();
+        for _ in 0..2 {
+            assert!(done(&daemon, &["detach", "a", "--netns", &netns]));
+            assert!(!room.can("ip link show dev tap7"));
+            attach(&daemon, "a", &room, &flags);
+        }
+        // A tap whose link was deleted leads nowhere. The next attach replaces it.
+        room.run("ip link delete eth0");
+        eventually("it is over", || vms(&daemon) == ["b.eth0"]);
+        assert!(room.can("ip link show dev tap7"));
+        let vm = attach(&daemon, "a", &room, &flags);
+        let own = format!("{}/24", vm["ip"].as_str().unwrap());
+        assert!(behind(mac, &own, "192.168.127.1"));
+        // A failure leaves nothing inside: not the link, and not the tap.
+        let taken = Room::new();
+        taken.run("ip link add tap7 type bridge");
+        let netns = taken.netns();
+        assert!(!done(&daemon, &["attach", "c", "--netns", &netns, "--tap", "tap7"]));
+        assert!(!taken.can("ip link show dev eth0"));
+        assert_eq!(vms(&daemon), ["a.eth0", "b.eth0"]);
+        room.end();
+        eventually("it is over with its namespace", || vms(&daemon) == ["b.eth0"]);
+    });
+}
+
+#[test]
+fn a_device_for_a_tap_is_new_and_of_the_same_namespace() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        let room = Room::new();
+        let door = open(NetlinkFamily::Route, &room);
+        let device = || room.opened(|| tun::open().expect("a device"));
+        let used = room.opened(|| open_tap("other"));
+        let wrong: [(&str, OwnedFd); 4] = [
+            ("a file", File::open("/dev/null").unwrap().into()),
+            ("our own", tun::open().unwrap().into()),
+            ("used", used.into()),
+            ("a socket", open(NetlinkFamily::Route, &room)),
+        ];
+        let attach = |descriptors: &[RawFd], places: Value| {
+            attach_with(&daemon, descriptors, &json!({"tap": "tap0"}), places)
+        };
+        let before = run("ip -o link");
+        for (what, device) in &wrong {
+            let both = [door.as_raw_fd(), device.as_raw_fd()];
+            let refused = attach(&both, json!({"door": 0, "tun": 1}));
+            assert_eq!(refused["error"], "io.volnet.InvalidConfig", "{what}: {refused}");
+            assert_eq!(refused["parameters"]["field"], "tun", "{what}: {refused}");
+        }
+        let refused = attach(&[door.as_raw_fd()], json!({"door": 0}));
+        assert_eq!(refused["error"], "org.varlink.service.InvalidParameter", "{refused}");
+        let new = device();
+        let both = [door.as_raw_fd(), new.as_raw_fd()];
+        let without = attach_with(&daemon, &both, &json!({}), json!({"door": 0, "tun": 1}));
+        assert_eq!(without["error"], "org.varlink.service.InvalidParameter", "{without}");
+        assert_eq!((vms(&daemon), run("ip -o link")), (Vec::new(), before));
+        let attached = attach(&both, json!({"door": 0, "tun": 1}));
+        assert_eq!(attached["parameters"]["bridge"], "vbr0", "{attached}");
+        drop((door, new, wrong));
+        room.end();
+        eventually("no descriptor is kept", || vms(&daemon).is_empty());
+    });
+}
+
 /// A call of Attach with these descriptors, and its answer.
 fn attach_by(daemon: &Daemon, descriptors: &[RawFd], door: usize) -> Value {
+    attach_with(daemon, descriptors, &json!({}), json!({"door": door}))
+}
+
+/// The same with more about the attachment, and the places of descriptors.
+fn attach_with(daemon: &Daemon, descriptors: &[RawFd], more: &Value, places: Value) -> Value {
     let mut stream = UnixStream::connect(daemon.socket()).expect("the daemon listens");
     let mut receive = |call: Value, descriptors: &[RawFd]| {
         let message = format!("{call}\n");
@@ -296,8 +404,10 @@ fn attach_by(daemon: &Daemon, descriptors: &[RawFd], door: usize) -> Value {
         serde_json::from_slice::<Value>(&reply).expect("JSON")
     };
     receive(json!({"method": "org.varlink.service.GetInfo"}), &[]);
-    let attachment = json!({"cni": "x", "container": "c", "ifname": "eth0", "netns": "/run/c"});
-    let parameters = json!({"attachment": attachment, "door": door});
+    let mut attachment = json!({"cni": "x", "container": "c", "ifname": "eth0", "netns": "/run/c"});
+    attachment.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut parameters = places;
+    parameters["attachment"] = attachment;
     receive(json!({"method": "io.volnet.Attach", "parameters": parameters}), descriptors)
 }
 

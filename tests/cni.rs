@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use common::daemon::Daemon;
 use common::room::Room;
+use common::vmconf::vmconf;
 use common::{eventually, in_namespace, json, run};
 
 /// An engine with a daemon and a configuration.
@@ -18,6 +19,7 @@ struct Engine {
     daemon: Daemon,
     plugin: PathBuf,
     conf: Value,
+    args: &'static str,
 }
 
 /// What a plugin has printed, and whether it succeeded.
@@ -30,7 +32,8 @@ impl Engine {
             "cniVersion": "1.1.0", "name": "pods", "type": "volnet",
             "socket": daemon.socket(), "capabilities": {"portMappings": true}
         });
-        Engine { plugin: daemon.program.clone(), daemon, conf }
+        let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web";
+        Engine { plugin: daemon.program.clone(), daemon, conf, args }
     }
 
     fn command(&self, verb: &str, container: &str, netns: &str) -> Command {
@@ -41,7 +44,7 @@ impl Engine {
             .env("CNI_NETNS", netns)
             .env("CNI_IFNAME", "eth0")
             .env("CNI_PATH", "/opt/cni/bin")
-            .env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web")
+            .env("CNI_ARGS", self.args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         command
@@ -154,6 +157,58 @@ fn every_verb_does_what_the_specification_says() {
         engine.daemon.start_again();
         eventually("nothing is left", || engine.is_clean());
         assert_eq!(engine.code("STATUS", "", "", nothing()), 0);
+    });
+}
+
+#[test]
+fn a_vm_in_a_namespace_gets_what_its_runtime_reads() {
+    in_namespace(|| {
+        let mut engine = Engine::new();
+        engine.conf["attach"] = json!("vm");
+        let room = Room::new();
+        let netns = room.netns();
+        // As firecracker-go-sdk does it: DEL of what may be there, and then ADD.
+        for (version, ip) in [("1.1.0", "192.168.127.2"), ("0.4.0", "192.168.127.3")] {
+            engine.conf["cniVersion"] = json!(version);
+            assert_eq!(engine.code("DEL", "vm1", &netns, json!({})), 0);
+            let added = engine.add("vm1", &room);
+            let vm = vmconf(&added, "vm1");
+            assert_eq!((&*vm.tap, &*vm.netns, vm.mtu), ("tap0", &*netns, 1500));
+            let boot = format!("ip={ip}::192.168.127.1:255.255.255.0:vm1:eth0:off:::");
+            assert_eq!(vm.boot, boot);
+            assert_eq!(added["interfaces"][2]["mac"], vm.mac, "{added}");
+            assert_eq!(engine.code("CHECK", "vm1", &netns, json!({"prevResult": added})), 0);
+        }
+        for damage in [
+            "tc qdisc delete dev eth0 ingress",
+            "tc filter delete dev tap0 ingress",
+            "ip link set tap0 down",
+            "ip link delete tap0",
+        ] {
+            room.run(damage);
+            assert_eq!(engine.code("CHECK", "vm1", &netns, json!({})), 103, "{damage}");
+            assert_eq!(engine.code("DEL", "vm1", &netns, json!({})), 0);
+            engine.add("vm1", &room);
+            assert_eq!(engine.code("CHECK", "vm1", &netns, json!({})), 0);
+        }
+        assert_eq!(engine.code("DEL", "vm1", &netns, json!({})), 0);
+        // The words of tc-redirect-tap.
+        engine.args = "TC_REDIRECT_TAP_NAME=vm1-tap;TC_REDIRECT_TAP_UID=65534";
+        let vm = vmconf(&engine.add("vm1", &room), "vm1");
+        assert_eq!(vm.tap, "vm1-tap");
+        let user = &room.json("ip -d -j link show dev vm1-tap")[0]["linkinfo"]["info_data"]["user"];
+        assert!(*user == "nobody" || *user == 65534, "{user}");
+        // Without a daemon, the tap goes with the link.
+        engine.daemon.crash();
+        assert_eq!(engine.code("DEL", "vm1", &netns, json!({})), 0);
+        assert!(!room.can("ip link show dev vm1-tap") && !room.can("ip link show dev eth0"));
+        engine.daemon.start_again();
+        eventually("nothing is left", || engine.is_clean());
+        engine.args = "TC_REDIRECT_TAP_GID=7";
+        assert_eq!(engine.code("ADD", "vm1", &netns, json!({})), 2);
+        engine.args = "TC_REDIRECT_TAP_NAME=eth0";
+        assert_eq!(engine.code("ADD", "vm1", &netns, json!({})), 7);
+        assert!(engine.is_clean());
     });
 }
 

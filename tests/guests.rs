@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 
 mod lab;
+#[path = "common/vmconf.rs"]
+mod vmconf;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -11,6 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use serde_json::{Value, json};
 
 use lab::{Lab, UPLINK_IP, WORLD_IP, WORLD_PORT, guest_file};
+use vmconf::vmconf;
 
 /// Checks that a hypervisor is nobody, and that its tap was handed to it.
 fn assert_has_no_rights(pid: &Value) {
@@ -627,6 +630,44 @@ import socket, sys
 peer = socket.create_connection((sys.argv[1], 7000), 30)
 peer.sendall(bytes(int(sys.argv[2])))
 "#;
+
+#[test]
+fn a_guest_in_a_namespace_starts_with_what_a_cni_plugin_said() {
+    let mut lab = Lab::new();
+    let netns = lab.make_room();
+    let conf = json!({
+        "cniVersion": "1.0.0", "name": "vms", "type": "volnet", "attach": "vm",
+        "socket": lab.socket()
+    });
+    let vm = vmconf(&lab.cni("ADD", "vm1", &netns, &conf), "vm1");
+    let (kernel, initramfs) = (guest_file("vmlinux"), guest_file("initramfs"));
+    let orders = format!("volnet.do=ping:gateway,get:{WORLD_IP}:{WORLD_PORT},hold");
+    let append = format!("console=ttyS0 quiet {} {orders}", vm.boot);
+    let netdev = format!("tap,id=net0,ifname={},script=no,downscript=no", vm.tap);
+    let device = format!("virtio-net-pci,netdev=net0,mac={},host_mtu={},romfile=", vm.mac, vm.mtu);
+    let namespace = format!("--net={}", vm.netns);
+    let mut command = vec!["nsenter", namespace.as_str()];
+    command.extend("qemu-system-x86_64 -machine q35,accel=tcg -m 128 -nodefaults".split(' '));
+    command.extend(["-display", "none", "-no-reboot", "-serial", "stdio", "-netdev", &netdev]);
+    command.extend(["-device", &device, "-kernel", &kernel, "-initrd", &initramfs]);
+    command.extend(["-append", &append]);
+    lab.spawn(&command, "guest");
+    lab.wait_for("the guest", || lab.output_of("guest").contains("GUEST ready").then_some(()));
+    let said = lab.output_of("guest");
+    let ip = lab.vm("vm1.eth0")["ip"].as_str().expect("an address").to_string();
+    let has = format!("eth0 mac {} address {ip}/24 gateway 192.168.127.1 host vm1", vm.mac);
+    assert!(said.contains(&has), "{has:?} in {said}");
+    assert!(said.contains("GUEST ping 192.168.127.1: ok"), "{said}");
+    let seen = format!("GUEST get {WORLD_IP}:{WORLD_PORT}: you are {UPLINK_IP}");
+    assert!(said.contains(&seen), "{said}");
+    lab.on_host(&["ping", "-c", "2", "-i", "0.2", "-W", "5", &ip]);
+    // It goes on without the daemon, and its network is taken away while it runs.
+    lab.crash_daemon();
+    lab.on_host(&["ping", "-c", "2", "-i", "0.2", "-W", "5", &ip]);
+    lab.start_daemon();
+    lab.cni("DEL", "vm1", &netns, &conf);
+    assert!(lab.try_on_host(&["ping", "-c", "1", "-W", "1", &ip]).is_err());
+}
 
 #[test]
 fn guests_of_one_snapshot_work_beside_the_original() {

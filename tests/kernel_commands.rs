@@ -15,7 +15,9 @@ use volnet::model::net::NetworkConfig;
 use volnet::model::nic::{Nic, NicName};
 use volnet::model::spec::NetworkSpec;
 use volnet::model::traffic::Traffic;
-use volnet::plan::op::{Handover, InnerLink, LinkSettings, Op};
+use volnet::network::linux::redirect;
+use volnet::network::linux::socket::{NetlinkFamily, Socket};
+use volnet::plan::op::{Handover, InnerLink, InnerTap, LinkSettings, Op};
 use volnet::plan::reconcile::{DesiredPort, attach_plan, release_plan};
 use volnet::plan::ruleset::{
     Accept, Bytes, Chain, ChainKind, Direction, Element, Family, Field, Hook, Layer, Match,
@@ -140,6 +142,7 @@ fn a_pair_of_links_is_made_whole_whatever_is_there_already() {
                 mac: Mac::of_guest("default", "c1"),
                 addresses: vec![([10, 9, 0, 2].into(), 24), ("fd00::2".parse().unwrap(), 64)],
                 gateways: vec![[10, 9, 0, 1].into(), "fd00::1".parse().unwrap()],
+                tap: None,
             };
             let mac = inner.mac.highest();
             let (name, alias) = ("vttap-c1".to_string(), "volnet:c1.eth0".to_string());
@@ -167,6 +170,34 @@ fn a_pair_of_links_is_made_whole_whatever_is_there_already() {
             sh(&[Op::DeleteLink { name: "vttap-c1".into(), index: None }]);
             assert!(!room.can("ip link show dev eth0"));
         }
+    });
+}
+
+#[test]
+fn a_tap_stands_for_the_inner_end_of_a_pair() {
+    in_namespace(|| {
+        let room = Room::new();
+        let inner = InnerLink {
+            netns: room.netns(),
+            name: "eth0".into(),
+            mac: Mac::of_guest("default", "c1"),
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+            tap: Some(InnerTap { name: "tap0".into(), owner: 12345 }),
+        };
+        let (name, alias) = ("vttap-c1".to_string(), "volnet:c1.eth0".to_string());
+        sh(&[Op::CreateVeth { name, mac: inner.mac.highest(), mtu: 1400, alias, inner }]);
+        let tap = &room.json("ip -j -d link show dev tap0")[0];
+        assert_eq!((&tap["mtu"], &tap["ifalias"]), (&json!(1400), &json!("volnet:c1.eth0")));
+        assert_eq!(tap["linkinfo"]["info_data"]["user"], 12345);
+        let link = room.json("ip -j link show dev eth0")[0]["ifindex"].as_u64().unwrap() as u32;
+        let mut door = room.opened(|| Socket::open(NetlinkFamily::Route).expect("a socket"));
+        let differences = |door: &mut Socket| {
+            redirect::differences(door, ("tap0", "volnet:c1.eth0"), link).expect("it is read")
+        };
+        assert_eq!(differences(&mut door), [""; 0]);
+        room.run("tc filter delete dev eth0 ingress");
+        assert_eq!(differences(&mut door).len(), 1);
     });
 }
 

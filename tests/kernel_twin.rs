@@ -29,10 +29,11 @@ use volnet::network::linux::Linux;
 use volnet::network::linux::socket::{self, NetlinkFamily};
 use volnet::network::{Applied, Network};
 use volnet::plan::op::{
-    GuestRoute, Handover, InnerLink, LinkSettings, Op, Plan, PortSettings, Switch,
+    GuestRoute, Handover, InnerLink, InnerTap, LinkSettings, Op, Plan, PortSettings, Switch,
 };
 use volnet::plan::reconcile::{DesiredPort, Link, LinkKind, Observed};
 use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, InnerPort, Table};
+use volnet_ffi::tun;
 
 /// Seeds, where `VOLNET_TWIN_SEEDS` does not say how many. (400 were tried once.)
 const SEEDS: u64 = 24;
@@ -137,11 +138,12 @@ fn both_lead_a_link_into_a_namespace() {
                 mac: Mac([2, 0, 0, 0, 0, 7]),
                 addresses: vec![([10, 0, 0, 2].into(), 24)],
                 gateways: vec![[10, 0, 0, 1].into()],
+                tap: None,
             },
         };
         twins.execute(&[create("vttap-a", "eth0")], "without a door");
-        twins.real.0.enter(door.as_fd()).expect("a door");
-        twins.fake.enter(door.as_fd()).expect("a door");
+        twins.real.0.enter(door.as_fd(), None).expect("a door");
+        twins.fake.enter(door.as_fd(), None).expect("a door");
         let up = LinkSettings {
             master: Some(Some(BRIDGES[0].into())),
             up: Some(true),
@@ -163,6 +165,58 @@ fn both_lead_a_link_into_a_namespace() {
         twins.real.0.leave();
         twins.fake.leave();
         twins.execute(&[create("vttap-c", "eth3")], "after the end");
+    });
+}
+
+#[test]
+fn both_make_a_tap_beside_the_link_inside() {
+    in_namespace(|| {
+        let mut twins = Twins::new();
+        let room = Room::new();
+        let open = || socket::open(NetlinkFamily::Route).expect("a socket");
+        let create = |name: &str, ifname: &str, tap: &str| Op::CreateVeth {
+            name: name.into(),
+            mac: Mac([0xfe, 0, 0, 0, 0, 7]),
+            mtu: 1400,
+            alias: format!("volnet:{name}"),
+            inner: InnerLink {
+                netns: room.netns(),
+                name: ifname.into(),
+                mac: Mac([2, 0, 0, 0, 0, 7]),
+                addresses: Vec::new(),
+                gateways: Vec::new(),
+                tap: Some(InnerTap { name: tap.into(), owner: 65534 }),
+            },
+        };
+        let none = || Op::SetLink {
+            name: "none".into(),
+            set: LinkSettings { up: Some(true), ..LinkSettings::default() },
+            former: LinkSettings::default(),
+        };
+        let enter = |twins: &mut Twins, has_device: bool| {
+            let door = room.opened(open);
+            let device = has_device.then(|| room.opened(|| tun::open().expect("a device")));
+            let device = device.as_ref().map(AsFd::as_fd);
+            twins.real.0.enter(door.as_fd(), device).expect("a door");
+            twins.fake.enter(door.as_fd(), device).expect("a door");
+        };
+        let taps = || {
+            let links = room.json("ip -j link show type tun");
+            let links = links.as_array().expect("a list").iter();
+            links.filter_map(|link| link["ifname"].as_str().map(String::from)).collect::<Vec<_>>()
+        };
+        enter(&mut twins, false);
+        twins.execute(&[create("vttap-a", "eth0", "tap0")], "without a device");
+        enter(&mut twins, true);
+        twins.execute(&[create("vttap-a", "eth0", "tap0"), none()], "one that is undone");
+        assert_eq!(taps(), [""; 0], "its tap is gone at once");
+        enter(&mut twins, true);
+        twins.execute(&[create("vttap-a", "eth1", "tap0")], "one");
+        assert_eq!(taps(), ["tap0"]);
+        twins.execute(&[create("vttap-b", "eth2", "tap1")], "a device that was used");
+        enter(&mut twins, true);
+        twins.execute(&[create("vttap-b", "eth2", "tap0")], "a tap whose name is taken");
+        assert_eq!(taps(), ["tap0"]);
     });
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 /// Frames, not packets.
 pub const TAP: i32 = libc::IFF_TAP;
@@ -24,6 +24,23 @@ pub const PATH: &str = "/dev/net/tun";
 /// Opens [`PATH`], non-blocking and closed on exec.
 pub fn open() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(PATH)
+}
+
+/// The numbers of [`PATH`] (Documentation/networking/tuntap.rst).
+const NUMBERS: (u32, u32) = (10, 200);
+
+/// Whether a descriptor is one of [`open`], and no device was made or opened with it.
+pub fn is_unused(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+    let file = File::from(descriptor.try_clone_to_owned()?);
+    let kind = file.metadata()?;
+    let numbers = (libc::major(kind.rdev()), libc::minor(kind.rdev()));
+    if !kind.file_type().is_char_device() || numbers != NUMBERS {
+        return Ok(false);
+    }
+    match read_back(&file) {
+        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Ok(true),
+        read => read.map(|_| false),
+    }
 }
 
 /// One queue of a device, held open. Closing it removes a device that is not persistent.
@@ -71,14 +88,7 @@ impl Tun {
 
     /// The flags as the device has them now.
     pub fn flags(&self) -> io::Result<i32> {
-        let mut request = request("", 0);
-        // SAFETY: TUNGETIFF writes one `struct ifreq`, which lives across the call.
-        let result =
-            unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNGETIFF as _, &raw mut request) };
-        check(result)?;
-        // SAFETY: TUNGETIFF fills in the flags, and any bits are a valid short.
-        let flags = unsafe { request.ifr_ifru.ifru_flags };
-        Ok(i32::from(flags as u16))
+        read_back(&self.file)
     }
 }
 
@@ -92,6 +102,17 @@ impl From<Tun> for OwnedFd {
     fn from(tun: Tun) -> OwnedFd {
         tun.file.into()
     }
+}
+
+/// The flags of the device of a file; EBADFD if it has none.
+fn read_back(file: &File) -> io::Result<i32> {
+    let mut request = request("", 0);
+    // SAFETY: TUNGETIFF writes one `struct ifreq`, which lives across the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNGETIFF as _, &raw mut request) };
+    check(result)?;
+    // SAFETY: TUNGETIFF fills in the flags, and any bits are a valid short.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(i32::from(flags as u16))
 }
 
 /// A request with flags and a name, which is cut if it does not fit.

@@ -321,8 +321,9 @@ fn create(mut given: Given, start: bool) -> Result<Create, Stop> {
 fn attach(mut given: Given) -> Result<Command, Stop> {
     let netns = given.last("netns").ok_or_else(|| wrong("--netns is missing"))?;
     let ifname = given.last("ifname").unwrap_or_else(|| IFNAME.into());
-    let force = given.has("force");
-    Ok(Command::Attach(Box::new(Attach { create: create(given, false)?, netns, ifname, force })))
+    let (force, tap) = (given.has("force"), given.last("tap"));
+    let create = create(given, false)?;
+    Ok(Command::Attach(Box::new(Attach { create, netns, ifname, tap, force })))
 }
 
 fn detach(mut given: Given) -> Result<Command, Stop> {

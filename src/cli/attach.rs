@@ -11,11 +11,16 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
+use volnet_ffi::tun;
+
 use super::command::{Attach, Detach};
+use super::connection::Connection;
 use super::session::{Session, file};
 use super::{DONE, Trouble, document, show};
-use crate::network::linux::socket::{NetlinkFamily, Socket};
-use crate::network::linux::veth;
+use crate::model::attachment::AttachmentId;
+use crate::network::linux::socket::{Error, NetlinkFamily, Socket};
+use crate::network::linux::{redirect, veth};
+use crate::protocol::client::ReplyMessage;
 
 /// What these verbs have as the name of a configuration.
 const BY_HAND: &str = "volnet";
@@ -29,30 +34,61 @@ pub(super) fn attach(session: &mut Session, attach: &Attach) -> Result<u8, Troub
     let parameters = json!({
         "attachment": {
             "cni": BY_HAND, "container": attach.create.name, "ifname": attach.ifname,
-            "netns": attach.netns
+            "netns": attach.netns, "tap": attach.tap
         },
         "config": given["config"].take(),
-        "door": 0,
         "force": attach.force
     });
     let mut connection = session.connect()?;
     let door = open_door(&attach.netns)?;
-    let reply = connection.call_with_descriptor("io.volnet.Attach", parameters, door.as_fd())?;
+    let reply = call(&mut connection, parameters, &door)?;
     session.show(&reply.parameters, |reply| show::vm(reply.get("vm").unwrap_or(&Value::Null)))?;
     Ok(DONE)
 }
 
+/// Calls Attach with a door. This process is in its namespace since the door was opened, and so is
+/// what it opens for a tap.
+pub(super) fn call(
+    connection: &mut Connection,
+    mut parameters: Value,
+    door: &Socket,
+) -> Result<ReplyMessage, Trouble> {
+    parameters["door"] = 0.into();
+    let mut doors = vec![door.as_fd()];
+    let device = match parameters["attachment"]["tap"].is_string() {
+        true => {
+            Some(tun::open().map_err(|error| file("cannot open", Path::new(tun::PATH), error))?)
+        }
+        false => None,
+    };
+    if let Some(device) = &device {
+        parameters["tun"] = doors.len().into();
+        doors.push(device.as_fd());
+    }
+    connection.call_with_descriptors("io.volnet.Attach", parameters, &doors)
+}
+
 /// `detach`. If the namespace is named, its link has another name at once, and so the name is free.
 pub(super) fn detach(session: &mut Session, detach: &Detach) -> Result<u8, Trouble> {
-    let id = json!({ "cni": BY_HAND, "container": detach.name, "ifname": detach.ifname });
-    let reply = session.call("io.volnet.Detach", id)?;
+    let id = AttachmentId {
+        cni: BY_HAND.into(),
+        container: detach.name.clone(),
+        ifname: detach.ifname.clone(),
+    };
+    let reply = session.call("io.volnet.Detach", json!(id))?;
     session.show(&reply, |_| format!("{}: detached\n", detach.name))?;
     if let Some(netns) = &detach.netns {
         let mut door = open_door(netns)?;
-        veth::put_aside(&mut door, &detach.ifname)
+        put_aside(&mut door, &id)
             .map_err(|error| Trouble::Here(error.failure("rename", &*detach.ifname).into()))?;
     }
     Ok(DONE)
+}
+
+/// Frees the names that an attachment has in its namespace, once it is released.
+pub(super) fn put_aside(door: &mut Socket, id: &AttachmentId) -> Result<(), Error> {
+    veth::put_aside(door, &id.ifname)?;
+    redirect::remove_left_over(door, &veth::alias(id))
 }
 
 /// Enters a namespace and opens a socket of rtnetlink there.

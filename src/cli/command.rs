@@ -139,6 +139,8 @@ pub(super) struct Attach {
     pub(super) netns: String,
     /// The name of its link.
     pub(super) ifname: String,
+    /// The name of the tap there that a VM opens, if it is for one.
+    pub(super) tap: Option<String>,
     /// Even if a program of the host listens on a port that it exposes.
     pub(super) force: bool,
 }

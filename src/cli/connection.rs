@@ -111,19 +111,19 @@ impl Connection {
         })
     }
 
-    /// Calls a method with a descriptor. From Linux 6.16 on, the daemon is sent none before it has
+    /// Calls a method with descriptors. From Linux 6.16 on, the daemon is sent none before it has
     /// accepted the connection, so another call comes first.
     #[cfg(target_os = "linux")]
-    pub(super) fn call_with_descriptor(
+    pub(super) fn call_with_descriptors(
         &mut self,
         method: &str,
         parameters: Value,
-        descriptor: BorrowedFd<'_>,
+        descriptors: &[BorrowedFd<'_>],
     ) -> Result<ReplyMessage, Trouble> {
         self.call("org.varlink.service.GetInfo", serde_json::json!({}))?;
         let mut message = client::call(method, parameters, false);
         message.push(0);
-        let rights = [descriptor.as_raw_fd()];
+        let rights: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let (socket, bytes) = (self.stream.as_raw_fd(), [io::IoSlice::new(&message)]);
         let sent = sendmsg::<()>(
             socket,

@@ -86,7 +86,11 @@ fn listed(list: &Value) -> String {
 
 /// A link and its namespace, with what people call it.
 fn attachment(of: &Value) -> String {
-    let place = format!("{} in {}", text(&of["ifname"]), text(&of["netns"]));
+    let behind = match of["tap"].as_str() {
+        Some(tap) => format!(" for {tap}"),
+        None => String::new(),
+    };
+    let place = format!("{}{behind} in {}", text(&of["ifname"]), text(&of["netns"]));
     let labels = of["labels"].as_object().into_iter().flatten();
     labels.fold(place, |words, (key, value)| format!("{words}, {key}={}", text(value)))
 }

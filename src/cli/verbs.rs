@@ -280,6 +280,18 @@ const INNER: [Flag; 1] = [Flag {
     )
 }];
 
+/// Who opens its tap.
+const OWNER: Flag = Flag {
+    field: Some(Field { section: None, name: "owner", kind: Kind::Owner }),
+    ..valued(
+        "owner",
+        "UID[:GID]",
+        Complete::Nothing,
+        "who starts its hypervisor, if volnet does not: its tap and sockets are this user's, \
+         root's",
+    )
+};
+
 /// Its machine.
 const MACHINE: [Flag; 27] = [
     number("queues", "N", "network", "queues", "queue pairs of its interface, 1"),
@@ -295,16 +307,7 @@ const MACHINE: [Flag; 27] = [
         "restart",
         "what to do if its hypervisor ends by itself: no (default), on-failure or always",
     ),
-    Flag {
-        field: Some(Field { section: None, name: "owner", kind: Kind::Owner }),
-        ..valued(
-            "owner",
-            "UID[:GID]",
-            Complete::Nothing,
-            "who starts its hypervisor, if volnet does not: its tap and sockets are this user's, \
-             root's",
-        )
-    },
+    OWNER,
     text(
         "run-as",
         "USER",
@@ -381,7 +384,17 @@ const MACHINE: [Flag; 27] = [
     number("write-iops", "N", "resources.io", "write_iops", "its writes a second"),
 ];
 
-/// The namespace that is attached.
+/// What a VM in the namespace opens.
+const TAP: [Flag; 2] = [
+    valued(
+        "tap",
+        "NAME",
+        Complete::Nothing,
+        "make a tap of this name in the namespace, for a VM there",
+    ),
+    OWNER,
+];
+/// The namespace that is attached or detached.
 const NAMESPACE: [Flag; 2] = [
     valued("netns", "PATH", Complete::Files, "the network namespace, such as /run/netns/NAME"),
     valued("ifname", "NAME", Complete::Nothing, "the name of its link, eth0"),
@@ -497,11 +510,13 @@ pub(super) const VERBS: [Verb; 35] = [
         ..of_vms("delete", "NAME...", "stop it and release everything it has")
     },
     Verb {
-        flags: &[&NAMESPACE, &ONE_NETWORK, &PLACE, &RATES, &TAKE],
+        flags: &[&NAMESPACE, &TAP, &ONE_NETWORK, &PLACE, &RATES, &TAKE],
         text: "Give a network namespace, such as that of a container, a place on a network, by a \
                pair of links. The end in the namespace gets the address and the default route. It \
                is a VM like any other, NAME.eth0, until it is detached or the namespace ends, and \
-               the same rules hold it. Only root may do so.",
+               the same rules hold it. With --tap the namespace gets a tap besides, by which a \
+               hypervisor there has the network, and the guest has the address. Only root may do \
+               so.",
         examples: "ip netns add box\nvolnet attach box --netns /run/netns/box --expose 8080:80",
         ..verb("attach", "NAME", "give a network namespace a place on a network")
     },

@@ -454,9 +454,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                     return Ok(Step::Later);
                 }
             }
-            Change::Attach { name, spec, door, force: _ } => {
+            Change::Attach { name, spec, door, tun, force: _ } => {
                 self.refuse_in_doubt()?;
-                self.network.enter(door.as_fd())?;
+                self.network.enter(door.as_fd(), tun.as_ref().map(AsFd::as_fd))?;
                 if self.host.is_none() {
                     self.setup(false, Insistence::Overlaps, now)?;
                 }

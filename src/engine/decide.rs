@@ -294,9 +294,7 @@ impl Engine {
             Change::SetPolicy { name, nic, policy } => self.set_policy(ticket, name, *nic, policy),
             Change::SetLimits { name, nic, limits } => self.set_limits(ticket, name, *nic, *limits),
             Change::Unexpose { name, at } => self.unexpose(ticket, name, *at),
-            Change::Attach { name, spec, door: _, force: _ } => {
-                self.attach(ticket, name, spec, now)
-            }
+            Change::Attach { name, spec, .. } => self.attach(ticket, name, spec, now),
             Change::Detach { id } => self.detach(ticket, id, now),
             Change::Setup { dry_run, force } => {
                 Ok(Step::Setup { dry_run: *dry_run, force: *force })

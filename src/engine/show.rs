@@ -28,9 +28,9 @@ impl Engine {
         views
     }
 
-    /// What is added to the kernel command line of a VM's guest; an attachment has none.
+    /// What is added to the kernel command line of a VM's guest; a namespace has none.
     pub fn kernel_args(&self, record: &Record) -> String {
-        if record.spec.attachment.is_some() {
+        if record.spec.attachment.as_ref().is_some_and(|attachment| attachment.tap.is_none()) {
             return String::new();
         }
         let networks = self.networks_of(record);

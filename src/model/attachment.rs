@@ -2,8 +2,9 @@
 //! network of volnet.
 //!
 //! An attachment is a VM like any other, with a link pair in place of a tap: one end is a port of
-//! the bridge, the other is in the namespace. Nobody starts it or stops it. It ends with its link,
-//! and so with its namespace.
+//! the bridge, the other is in the namespace. There it belongs to the namespace, or stands for a
+//! tap that a hypervisor of others opens. Nobody starts it or stops it. It ends with its link, and
+//! so with its namespace.
 
 use std::collections::BTreeMap;
 
@@ -41,6 +42,10 @@ pub struct Attachment {
     pub id: AttachmentId,
     /// The path of the namespace, as its engine knows it. volnet does not open it.
     pub netns: String,
+    /// The name of the tap in the namespace by which a VM there has the network. Without one, the
+    /// namespace itself has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<String>,
     /// What people call it, such as `pod: default/web`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -51,15 +56,7 @@ impl AttachmentId {
     pub fn check(&self) -> Result<(), Refusal> {
         check_identifier("cni", &self.cni)?;
         check_identifier("container", &self.container)?;
-        let legal = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':');
-        let name = self.ifname.as_str();
-        if name.is_empty() || name.len() > LINK_NAME_MAX || matches!(name, "." | "..") {
-            return Err(refuse("ifname", format!("{name:?} is not the name of a link")));
-        }
-        match name.bytes().all(legal) {
-            true => Ok(()),
-            false => Err(refuse("ifname", format!("{name:?} has a character that links have not"))),
-        }
+        check_link("ifname", &self.ifname)
     }
 
     /// The name of its VM: `CONTAINER.IFNAME`, if that can be one. Else the container is shortened
@@ -89,6 +86,12 @@ impl Attachment {
     /// Checks all that was asked for.
     pub fn check(&self) -> Result<(), Refusal> {
         self.id.check()?;
+        if let Some(tap) = &self.tap {
+            check_link("tap", tap)?;
+            if *tap == self.id.ifname {
+                return Err(refuse("tap", format!("{tap:?} is the name of the link, too")));
+            }
+        }
         let is_text = |text: &str, most| !text.chars().any(char::is_control) && text.len() <= most;
         if self.netns.is_empty() || !is_text(&self.netns, PATH_MAX) {
             return Err(refuse("netns", format!("{:?} is not a path", self.netns)));
@@ -122,6 +125,19 @@ fn check_identifier(field: &str, text: &str) -> Result<(), Refusal> {
             );
             Err(refuse(field, reason))
         }
+    }
+}
+
+/// Checks the name of a link of the kernel (net/core/dev.c, `dev_valid_name`), without the `%` of a
+/// pattern.
+fn check_link(field: &str, name: &str) -> Result<(), Refusal> {
+    let legal = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
+    if name.is_empty() || name.len() > LINK_NAME_MAX || matches!(name, "." | "..") {
+        return Err(refuse(field, format!("{name:?} is not the name of a link")));
+    }
+    match name.bytes().all(legal) {
+        true => Ok(()),
+        false => Err(refuse(field, format!("{name:?} has a character that links have not"))),
     }
 }
 
@@ -190,11 +206,16 @@ mod tests {
         let good = Attachment {
             id: id("pods", "c1", "eth0"),
             netns: "/run/netns/a".into(),
+            tap: None,
             labels: BTreeMap::from([("pod".into(), "default/web".into())]),
         };
         good.check().unwrap();
         let text = serde_json::to_string(&good).unwrap();
         assert_eq!(serde_json::from_str::<Attachment>(&text).unwrap(), good);
+        for tap in ["eth0", "", "a/b", "tap%d", "1234567890123456"] {
+            assert!(Attachment { tap: Some(tap.into()), ..good.clone() }.check().is_err(), "{tap}");
+        }
+        Attachment { tap: Some("tap0".into()), ..good.clone() }.check().unwrap();
         let label = |key: &str, value: &str| BTreeMap::from([(key.into(), value.into())]);
         for labels in [label("", "x"), label("a\n", "x"), label("a", &"x".repeat(256))] {
             assert!(Attachment { labels, ..good.clone() }.check().is_err());

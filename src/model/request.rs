@@ -124,9 +124,9 @@ pub enum Change {
     /// Take an exposed port back.
     Unexpose { name: VmName, at: HostPort },
     /// Give the namespace behind the door a place on a network. The attachment is in `spec`, and
-    /// the name of the VM follows from it. With `force` even if a program of the host listens on a
-    /// port that it exposes.
-    Attach { name: VmName, spec: Box<VmSpec>, door: OpenFile, force: bool },
+    /// the name of the VM follows from it. `tun` makes the tap there, if it has one. With `force`
+    /// even if a program of the host listens on a port that it exposes.
+    Attach { name: VmName, spec: Box<VmSpec>, door: OpenFile, tun: Option<OpenFile>, force: bool },
     /// Take the place away. If there is none, that is success.
     Detach { id: AttachmentId },
 }

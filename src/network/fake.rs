@@ -67,8 +67,8 @@ pub struct Fake {
     faults: BTreeMap<usize, KernelFault>,
     /// The highest index of a link so far. An index is never reused.
     last_index: u32,
-    /// Whether a namespace of others was entered.
-    entered: bool,
+    /// Whether a namespace of others was entered, and whether a tap can be made there.
+    entered: Option<bool>,
 }
 
 impl Fake {
@@ -136,13 +136,13 @@ impl Network for Fake {
         Ok(self.kernel.observed.clone())
     }
 
-    fn enter(&mut self, _: BorrowedFd<'_>) -> Result<(), Refusal> {
-        self.entered = true;
+    fn enter(&mut self, _: BorrowedFd<'_>, tun: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
+        self.entered = Some(tun.is_some());
         Ok(())
     }
 
     fn leave(&mut self) {
-        self.entered = false;
+        self.entered = None;
     }
 
     /// Applies an Op. A refusal that hits a [`Op::SetLink`] strikes when all its settings are made:
@@ -190,8 +190,12 @@ impl Network for Fake {
 
 impl Fake {
     fn perform(&mut self, op: &Op) -> Result<Applied, Reason> {
-        if matches!(op, Op::CreateVeth { .. }) && !self.entered {
-            return Err(Reason::Missing);
+        if let Op::CreateVeth { inner, .. } = op {
+            let device = self.entered.as_mut().ok_or(Reason::Missing)?;
+            // A device makes one tap.
+            if inner.tap.is_some() && !std::mem::take(device) {
+                return Err(Reason::Missing);
+            }
         }
         let applied = self.kernel.apply(op, self.last_index + 1)?;
         self.last_index = applied.ifindex.unwrap_or(self.last_index);

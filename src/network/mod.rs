@@ -120,10 +120,11 @@ pub trait Network {
     fn apply(&mut self, op: &Op) -> Result<Applied, Failure>;
 
     /// Takes a door to a network namespace of others: an rtnetlink socket that root opened there.
-    /// The inner ends of links are made there until [`Network::leave`]. A descriptor that is not
-    /// such a socket, and one of our own namespace, is refused.
-    fn enter(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
-        let _ = door;
+    /// The inner ends of links are made there until [`Network::leave`], and a tap, if
+    /// `/dev/net/tun` was opened there, too. A descriptor that is not such a socket or device, and
+    /// one of our own namespace, is refused.
+    fn enter(&mut self, door: BorrowedFd<'_>, tun: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
+        let _ = (door, tun);
         Ok(())
     }
 
@@ -287,8 +288,8 @@ impl Network for Box<dyn Network> {
         self.as_mut().apply(op)
     }
 
-    fn enter(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
-        self.as_mut().enter(door)
+    fn enter(&mut self, door: BorrowedFd<'_>, tun: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
+        self.as_mut().enter(door, tun)
     }
 
     fn leave(&mut self) {

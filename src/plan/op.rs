@@ -94,6 +94,18 @@ pub struct InnerLink {
     pub addresses: Vec<(IpAddr, u8)>,
     /// The gateways of its default routes. A default route that is there already stays.
     pub gateways: Vec<IpAddr>,
+    /// A tap beside it, which a hypervisor opens there: what one receives, the other sends. Then
+    /// the guest has the addresses, and the link none.
+    pub tap: Option<InnerTap>,
+}
+
+/// A persistent tap with vnet_hdr in a namespace of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InnerTap {
+    /// Its name.
+    pub name: String,
+    /// The user who may open it.
+    pub owner: u32,
 }
 
 /// A route to one address, behind a bridge, with an MTU below that of the bridge. The bridge drops

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use self::bridge::is_right as bridge_is_right;
-pub use self::kind::{InnerAddress, NicKind, VethEnds, made, remove};
+pub use self::kind::{Behind, InnerAddress, NicKind, VethEnds, made, remove};
 pub use self::port::{DesiredPort, GROUP_FORWARD, Seen, attach_plan, is_parked, release_plan};
 pub use self::problem::Problem;
 use self::stale::Stale;

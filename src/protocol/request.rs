@@ -250,8 +250,16 @@ fn attach(fields: &mut Parameters) -> Result<Change, CallFault> {
     })?;
     let config = fields.object("config")?.map(Value::Object);
     let (door, force) = (fields.file("door")?, fields.flag("force")?);
+    let tun = match fields.fields.get("tun").is_some_and(|tun| !tun.is_null()) {
+        true => Some(fields.file("tun")?),
+        false => None,
+    };
     let (name, spec) = spec::attach(attachment, config.as_ref())?;
-    Ok(Change::Attach { name, spec: Box::new(spec), door, force })
+    let has_tap = spec.attachment.as_ref().is_some_and(|attachment| attachment.tap.is_some());
+    if has_tap != tun.is_some() {
+        return Err(wrong("tun"));
+    }
+    Ok(Change::Attach { name, spec: Box::new(spec), door, tun, force })
 }
 
 fn expose(fields: &mut Parameters) -> Result<Change, CallFault> {

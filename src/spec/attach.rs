@@ -21,7 +21,9 @@ pub fn attach(attachment: Attachment, config: Option<&Value>) -> Result<(VmName,
     };
     let given = resolve(None, config)?;
     let networks = given.networks.clone();
-    let plain = VmSpec { networks, config: given.config.clone(), ..VmSpec::default() };
+    // A tap belongs to somebody.
+    let owner = given.owner.filter(|_| attachment.tap.is_some());
+    let plain = VmSpec { networks, owner, config: given.config.clone(), ..VmSpec::default() };
     if (VmSpec { ephemeral: false, ..given }) != plain {
         return Err(refuse("attachment", "the configuration of an attachment has a network alone"));
     }
@@ -44,8 +46,12 @@ mod tests {
     use super::*;
 
     fn resolved(config: Value) -> Result<VmSpec, String> {
+        resolved_with(None, config)
+    }
+
+    fn resolved_with(tap: Option<&str>, config: Value) -> Result<VmSpec, String> {
         let attachment = json!({
-            "cni": "pods", "container": "c1", "ifname": "eth0", "netns": "/run/netns/a"
+            "cni": "pods", "container": "c1", "ifname": "eth0", "netns": "/run/netns/a", "tap": tap
         });
         let attachment = serde_json::from_value(attachment).expect("an attachment");
         let attached = attach(attachment, Some(&config)).map_err(|refusal| refusal.to_string())?;
@@ -64,6 +70,8 @@ mod tests {
         assert_eq!((spec.networks[0].expose.len(), spec.ephemeral), (1, true));
         assert_eq!(spec.attachment.unwrap().id.container, "c1");
         assert_eq!(resolved(json!({})).unwrap().config, None);
+        let owned = resolved_with(Some("tap0"), json!({"owner": {"uid": 7}})).unwrap();
+        assert_eq!(owned.owner.map(|owner| owner.uid), Some(7));
     }
 
     #[test]

@@ -207,7 +207,11 @@ pub(crate) fn join(one: &Tun, other: &Tun, ended: impl Fn() -> bool) {
 /// knows.
 pub(crate) fn as_guest<T: Send>(vm: &Value, body: impl FnOnce() -> T + Send) -> T {
     let tap = open_tap(vm["tap"].as_str().unwrap());
-    let mac = vm["mac"].as_str().unwrap();
+    behind_tap(&tap, vm["mac"].as_str().unwrap(), body)
+}
+
+/// The same behind a tap that is open.
+pub(crate) fn behind_tap<T: Send>(tap: &Tun, mac: &str, body: impl FnOnce() -> T + Send) -> T {
     let (give, take) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let inside = scope.spawn(move || {
@@ -217,7 +221,7 @@ pub(crate) fn as_guest<T: Send>(vm: &Value, body: impl FnOnce() -> T + Send) -> 
             body()
         });
         let device = take.recv().unwrap();
-        join(&tap, &device, || inside.is_finished());
+        join(tap, &device, || inside.is_finished());
         inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -10,6 +10,7 @@ pub(crate) mod guest;
 pub(crate) mod room;
 pub(crate) mod shown;
 pub(crate) mod space;
+pub(crate) mod vmconf;
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};

@@ -78,6 +78,10 @@ capture qdisc-set tc qdisc replace dev vttap-web1 root handle 766f: tbf rate 125
     burst 128kb limit 625000b
 capture qdisc-dump tc qdisc show
 capture qdisc-delete tc qdisc delete dev vttap-web1 root handle 766f:
+capture ingress-add tc qdisc add dev vttap-web1 ingress
+capture redirect-add tc filter add dev vttap-web1 parent ffff: protocol all prio 1 u32 \
+    match u32 0 0 action mirred egress redirect dev vttap-db
+capture redirect-dump tc filter show dev vttap-web1 ingress
 
 # A tap is attached, detached and removed, as others hear of it. strace writes a call when it
 # returns, so that the bind is how we know that ip listens.

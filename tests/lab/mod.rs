@@ -70,6 +70,8 @@ while True:
 pub(crate) struct Lab {
     host: String,
     world: String,
+    /// Namespaces of others on the host.
+    rooms: Vec<String>,
     folder: PathBuf,
     /// The binary that the next daemon runs, and more flags for it.
     pub(crate) program: PathBuf,
@@ -95,6 +97,7 @@ impl Lab {
         let mut lab = Lab {
             host,
             world,
+            rooms: Vec::new(),
             folder,
             program: env!("CARGO_BIN_EXE_volnet").into(),
             flags: Vec::new(),
@@ -260,6 +263,31 @@ impl Lab {
             .expect("volnet can be started")
     }
 
+    /// Makes a network namespace of others, and returns its path.
+    pub(crate) fn make_room(&mut self) -> String {
+        let room = format!("{}-room{}", self.host, self.rooms.len());
+        success(Command::new("ip").args(["netns", "add", &room]));
+        self.rooms.push(room.clone());
+        format!("/run/netns/{room}")
+    }
+
+    /// Runs `volnet` as the plugin of a container engine, which must succeed, and returns the
+    /// result.
+    pub(crate) fn cni(&self, verb: &str, container: &str, netns: &str, conf: &Value) -> Value {
+        let file = self.folder.join("conf");
+        fs::write(&file, conf.to_string()).expect("a configuration");
+        let plugin = env!("CARGO_BIN_EXE_volnet");
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.host, plugin])
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", container)
+            .env("CNI_NETNS", netns)
+            .env("CNI_IFNAME", "eth0")
+            .stdin(fs::File::open(file).expect("a configuration"));
+        serde_json::from_str(&success(&mut command)).unwrap_or_default()
+    }
+
     /// Runs `volnet`, which must succeed.
     pub(crate) fn volnet(&self, words: &[&str]) -> String {
         let output = self.run(words);
@@ -341,7 +369,7 @@ impl Drop for Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for namespace in [&self.host, &self.world] {
+        for namespace in self.rooms.iter().chain([&self.host, &self.world]) {
             let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }
         let _ = fs::remove_dir_all(&self.folder);

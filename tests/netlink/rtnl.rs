@@ -7,6 +7,7 @@ use neli::consts::rtnl::Rtm;
 use volnet::netlink::attr::{Attr, Attrs};
 use volnet::netlink::message::{DUMP, Message, Messages, REQUEST};
 use volnet::netlink::rtnl::address::{self, AddressMessage};
+use volnet::netlink::rtnl::filter;
 use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target, TunKind};
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
 use volnet::netlink::rtnl::qdisc::{self, Bucket, OURS, QdiscMessage, ROOT};
@@ -281,6 +282,38 @@ fn changes_addresses_and_neighbours_as_ip_does() {
     assert_eq!(ours(NDMSG, |w| neighbour::delete(w, 1, 2, guest)), expected);
 }
 
+/// A message without its sequence number.
+fn message(bytes: &[u8]) -> (u16, u16, Vec<u8>) {
+    let message = Messages::new(bytes).next().unwrap().unwrap();
+    (message.kind, message.flags, message.payload.to_vec())
+}
+
+#[test]
+fn redirects_what_a_link_receives_as_tc_does() {
+    let theirs = |name: &str| message(golden::read(name).sent.last().unwrap());
+    let ours = |write: &dyn Fn(&mut Writer)| {
+        let mut writer = Writer::new();
+        write(&mut writer);
+        message(writer.finish().unwrap())
+    };
+    // tc(8) writes a group of options that is empty.
+    let (kind, flags, payload) = theirs("rtnl/ingress-add");
+    let ingress = ours(&|w| qdisc::ingress(w, 1, 3));
+    assert_eq!((ingress.0, ingress.1), (kind, flags));
+    assert!(payload.starts_with(&ingress.2), "{payload:?} {ingress:?}");
+    let redirect = ours(&|w| filter::redirect(w, 1, 3, 4));
+    let (kind, flags, payload) = theirs("rtnl/redirect-add");
+    assert_eq!((redirect.0, redirect.1), (kind, flags));
+    assert_eq!(redirect.2[..20], payload[..20], "the same link, place and priority");
+    assert_eq!(filter::redirected(&payload), Ok(Some(4)));
+    let shown = golden::read("rtnl/redirect-dump");
+    let shown = received(&shown);
+    let filters = of_kind(&shown, Rtm::Newtfilter);
+    let found: Vec<_> =
+        filters.iter().map(|message| filter::redirected(message.payload).unwrap()).collect();
+    assert_eq!(found.iter().flatten().collect::<Vec<_>>(), [&4]);
+}
+
 /// A token bucket of 100 Mbit/s.
 const BUCKET: Bucket = Bucket { rate: 12_500_000, burst: 128 << 10, queue: 625_000 };
 /// `TCA_OPTIONS`, and `TCA_TBF_BURST` in it.
@@ -293,10 +326,6 @@ fn within<'a>(mut attrs: Attrs<'a>, kind: u16) -> Option<Attr<'a>> {
 
 #[test]
 fn sets_and_deletes_queueing_disciplines_as_tc_does() {
-    let message = |bytes: &[u8]| {
-        let message = Messages::new(bytes).next().unwrap().unwrap();
-        (message.kind, message.flags, message.payload.to_vec())
-    };
     let theirs = |name: &str| message(golden::read(name).sent.last().unwrap());
     let ours = |write: &dyn Fn(&mut Writer)| {
         let mut writer = Writer::new();

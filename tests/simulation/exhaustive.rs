@@ -261,6 +261,7 @@ fn scenarios() -> Vec<Scenario> {
             ],
         ),
         ("attach", vec![], vec![attach("a", "default")]),
+        ("attach with a tap", vec![], vec![attach(CONTAINERS[1], "default")]),
         ("detach", vec![attach("a", "default")], vec![detach("a"), detach("a")]),
         (
             "a namespace ends, and its container is attached again",

@@ -15,7 +15,7 @@ use volnet::model::mac::Mac;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
 use volnet::model::record::{Halt, Motion};
-use volnet::model::request::{Change, Request, Trace};
+use volnet::model::request::{Change, OpenFile, Request, Trace};
 use volnet::model::run_as::RunAs;
 use volnet::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 use volnet::model::traffic::Traffic;
@@ -229,16 +229,22 @@ pub(crate) fn set_limits(vm: &str, nic: Option<usize>, rx_mbit: u32, tx_mbit: u3
 
 pub(crate) fn attach(container: &str, network: &str) -> Step {
     let (id, netns) = (container_id(container), format!("/run/netns/{container}"));
-    let attachment = Attachment { id, netns, labels: BTreeMap::new() };
+    // Every second one is for a VM in its namespace.
+    let tap = (container == CONTAINERS[1]).then(|| "tap0".to_string());
+    let tun = tap.is_some().then(any_descriptor);
+    let attachment = Attachment { id, netns, tap, labels: BTreeMap::new() };
     let spec = VmSpec {
         networks: vec![network_spec(network, Mode::Bridged)],
         ephemeral: true,
         attachment: Some(Box::new(attachment)),
         ..VmSpec::default()
     };
-    let door = OwnedFd::from(File::open("/dev/null").expect("any descriptor")).into();
-    let name = container_id(container).vm_name();
-    ask(Change::Attach { name, spec: Box::new(spec), door, force: false })
+    let (name, door) = (container_id(container).vm_name(), any_descriptor());
+    ask(Change::Attach { name, spec: Box::new(spec), door, tun, force: false })
+}
+
+fn any_descriptor() -> OpenFile {
+    OwnedFd::from(File::open("/dev/null").expect("any descriptor")).into()
 }
 
 pub(crate) fn detach(container: &str) -> Step {

@@ -294,8 +294,8 @@ impl Network for Handle {
         )
     }
 
-    fn enter(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
-        self.world().network.enter(door)
+    fn enter(&mut self, door: BorrowedFd<'_>, tun: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
+        self.world().network.enter(door, tun)
     }
 
     fn leave(&mut self) {

@@ -3,12 +3,13 @@
 //! The keys of the reference plugins `bridge` and `host-local` that have a meaning here are
 //! understood. What would be a lie to accept is refused, with its key.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
 use super::call::{Conf, Environment, find};
-use super::error::{CONFIGURATION, CniError, DECODING, UNSUPPORTED};
+use super::error::{CONFIGURATION, CniError, DECODING, ENVIRONMENT, UNSUPPORTED};
 use crate::model::limits::{BURST_KB_MAX, BURST_KB_MIN};
 
 /// Keys that every plugin may get, and keys of `bridge` that say what is so here anyway.
@@ -33,6 +34,8 @@ const ACCEPTED: [&str; 17] = [
 ];
 /// Keys that are the VM's.
 const OWN: [&str; 5] = ["network", "policy", "isolated", "mtu", "portIsolation"];
+/// The name of a VM's tap, if none is asked for.
+const TAP: &str = "tap0";
 /// Keys that are only understood if they are off.
 const OFF: [&str; 3] = ["hairpinMode", "promiscMode", "vlan"];
 /// A burst of which an engine says that there is none.
@@ -74,7 +77,42 @@ pub(super) fn vm(conf: &Conf, environment: &Environment) -> Result<Value, CniErr
     if let Some(limits) = limits(runtime)? {
         network.insert("limits".into(), limits);
     }
-    Ok(json!({ "network": network, "expose": ports(runtime)? }))
+    let mut vm = json!({ "network": network, "expose": ports(runtime)? });
+    if let Some(owner) = owner(&args)? {
+        vm["owner"] = owner;
+    }
+    Ok(vm)
+}
+
+/// The name of the tap by which a VM has the network, if it is for one. Its words of CNI_ARGS are
+/// those of awslabs/tc-redirect-tap.
+pub(super) fn tap<'a>(
+    conf: &Conf,
+    environment: &'a Environment,
+) -> Result<Option<&'a str>, CniError> {
+    let is_vm = conf.field("attach").is_some_and(|attach| attach == "vm");
+    let named = environment.args()?.get("TC_REDIRECT_TAP_NAME").copied();
+    Ok(is_vm.then(|| named.filter(|name| !name.is_empty()).unwrap_or(TAP)))
+}
+
+/// Who may open the tap.
+fn owner(args: &BTreeMap<&str, &str>) -> Result<Option<Value>, CniError> {
+    let [uid, gid] = ["TC_REDIRECT_TAP_UID", "TC_REDIRECT_TAP_GID"].map(|key| {
+        let number = |text: &&str| {
+            let wrong = || CniError::new(ENVIRONMENT, format!("CNI_ARGS: {key} is not a number"));
+            text.parse::<u32>().map_err(|_| wrong())
+        };
+        args.get(key).map(number).transpose()
+    });
+    match (uid?, gid?) {
+        (None, None) => Ok(None),
+        (Some(uid), None) => Ok(Some(json!({ "uid": uid }))),
+        (Some(uid), Some(gid)) => Ok(Some(json!({ "uid": uid, "gid": gid }))),
+        (None, Some(_)) => {
+            let words = "CNI_ARGS: TC_REDIRECT_TAP_GID needs TC_REDIRECT_TAP_UID: a tap has a user";
+            Err(CniError::new(UNSUPPORTED, words))
+        }
+    }
 }
 
 /// What the engine is told of names: what it has said itself.
@@ -102,7 +140,7 @@ fn check_keys(conf: &Conf) -> Result<(), CniError> {
         }
         match key.as_str() {
             "ipam" | "subnet" => {}
-            "attach" if value == "container" => {}
+            "attach" if value == "container" || value == "vm" => {}
             _ => return Err(unsupported(key, value)),
         }
     }

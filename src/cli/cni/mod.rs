@@ -23,18 +23,17 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::attach::open_door;
+use super::attach::{self, open_door, put_aside};
 use super::connection::Connection;
 use super::{DONE, FAILED, Trouble};
 use crate::config::{self, Flags};
 use crate::model::attachment::AttachmentId;
-use crate::network::linux::{addresses, veth};
+use crate::network::linux::{addresses, redirect, veth};
 use call::{Conf, Environment, VERSIONS, find};
 use error::{
     CONFIGURATION, CniError, DIFFERS, ENVIRONMENT, FAILED as FAILURE, INPUT, LATER, LIMITED,
@@ -117,17 +116,16 @@ fn add(conf: &Conf, environment: &Environment) -> Result<Printed, CniError> {
     let id = environment.attachment(conf)?;
     let netns = environment.required("CNI_NETNS")?;
     let (config, dns) = (conf::vm(conf, environment)?, conf::dns(conf)?);
+    let attachment = json!({
+        "cni": id.cni, "container": id.container, "ifname": id.ifname, "netns": netns,
+        "tap": conf::tap(conf, environment)?, "labels": labels(&environment.args()?)
+    });
     let mut daemon = connect(conf)?;
     let door = open_door(netns)
         .map_err(|trouble| CniError::new(error::UNKNOWN_CONTAINER, trouble.words()))?;
-    let attachment = json!({
-        "cni": id.cni, "container": id.container, "ifname": id.ifname, "netns": netns,
-        "labels": labels(&environment.args()?)
-    });
     // Some engines listen on the ports that they publish, to keep others from taking them.
-    let parameters =
-        json!({ "attachment": attachment, "config": config, "door": 0, "force": true });
-    let reply = daemon.call_with_descriptor("io.volnet.Attach", parameters, door.as_fd())?;
+    let parameters = json!({ "attachment": attachment, "config": config, "force": true });
+    let reply = attach::call(&mut daemon, parameters, &door)?;
     Ok(Some(result::of(&reply.parameters, &conf.version, dns)))
 }
 
@@ -144,8 +142,9 @@ fn del(conf: &Conf, environment: &Environment) -> Result<Printed, CniError> {
     let released = connect(conf).and_then(|mut daemon| Ok(detach(&mut daemon, &id)?));
     if let Some(mut door) = environment.get("CNI_NETNS").and_then(|netns| open_door(netns).ok()) {
         let done = match released {
-            Ok(()) => veth::put_aside(&mut door, &id.ifname),
-            Err(_) => veth::remove_inner(&mut door, &id.ifname),
+            Ok(()) => put_aside(&mut door, &id),
+            Err(_) => veth::remove_inner(&mut door, &id.ifname)
+                .and_then(|()| redirect::remove_left_over(&mut door, &veth::alias(&id))),
         };
         done.map_err(|error| {
             CniError::new(FAILURE, error.failure("remove", &*id.ifname).to_string())
@@ -168,7 +167,7 @@ fn check(conf: &Conf, environment: &Environment) -> Result<Printed, CniError> {
     let reply = connect(conf)?.call("io.volnet.Verify", json!(id))?.parameters;
     let outside = reply["differences"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut differences: Vec<String> = outside.map(String::from).collect();
-    differences.extend(inside(netns, &id.ifname, &reply["vm"])?);
+    differences.extend(inside(netns, &id, &reply["vm"])?);
     if differences.is_empty() {
         return Ok(None);
     }
@@ -178,7 +177,8 @@ fn check(conf: &Conf, environment: &Environment) -> Result<Printed, CniError> {
 }
 
 /// What differs in the namespace.
-fn inside(netns: &str, ifname: &str, vm: &Value) -> Result<Vec<String>, CniError> {
+fn inside(netns: &str, id: &AttachmentId, vm: &Value) -> Result<Vec<String>, CniError> {
+    let ifname = id.ifname.as_str();
     let failed = |error: crate::network::linux::socket::Error| {
         CniError::new(FAILURE, error.failure("read", ifname).to_string())
     };
@@ -197,6 +197,11 @@ fn inside(netns: &str, ifname: &str, vm: &Value) -> Result<Vec<String>, CniError
             "{ifname} has the Ethernet address {}, not {mac}: what it sends is dropped",
             link.mac
         ));
+    }
+    if let Some(tap) = vm["attachment"]["tap"].as_str() {
+        let differ = redirect::differences(&mut door, (tap, &veth::alias(id)), link.index);
+        differences.extend(differ.map_err(failed)?);
+        return Ok(differences);
     }
     let has = addresses::observe(&mut door).map_err(failed)?;
     for wanted in [&vm["ip"], &vm["ip6"]].into_iter().filter_map(Value::as_str) {

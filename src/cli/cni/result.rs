@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 type Attached = Map<String, Value>;
 
 /// The result in a version of the specification. The addresses are those of the link in the
-/// namespace, which is the third.
+/// namespace, which is the third. For a VM, the guest has the first of them, too.
 pub(super) fn of(attached: &Attached, version: &str, dns: Value) -> Value {
     let vm = &attached["vm"];
     let place = &vm["attachment"];
@@ -22,6 +22,10 @@ pub(super) fn of(attached: &Attached, version: &str, dns: Value) -> Value {
     if version == "1.1.0" {
         interfaces.iter_mut().for_each(|interface| interface["mtu"] = vm["mtu"].clone());
     }
+    let mut interfaces = interfaces.to_vec();
+    if place["tap"].is_string() {
+        interfaces.extend(guest(&interfaces[2], place));
+    }
     let length = |mask: &Value| {
         let mask = mask.as_str().and_then(|mask| mask.parse::<std::net::Ipv4Addr>().ok());
         mask.map_or(32, |mask| mask.to_bits().leading_ones())
@@ -36,10 +40,13 @@ pub(super) fn of(attached: &Attached, version: &str, dns: Value) -> Value {
         ips.push((format!("{six}/64"), gateway.clone(), "6"));
         routes.push(json!({ "dst": "::/0", "gw": gateway }));
     }
-    let ips = ips.into_iter().map(|(address, gateway, family)| {
-        let mut ip = json!({ "address": address, "gateway": gateway, "interface": 2 });
+    let of_link = ips.iter().map(|ip| (ip, 2));
+    // That of the guest's own interface is IPv4 alone: its readers take exactly one.
+    let of_guest = ips.iter().take(1).map(|ip| (ip, 4)).filter(|_| interfaces.len() > 4);
+    let ips = of_link.chain(of_guest).map(|((address, gateway, family), interface)| {
+        let mut ip = json!({ "address": address, "gateway": gateway, "interface": interface });
         if version.starts_with("0.") {
-            ip["version"] = family.into();
+            ip["version"] = (*family).into();
         }
         ip
     });
@@ -50,4 +57,19 @@ pub(super) fn of(attached: &Attached, version: &str, dns: Value) -> Value {
         "routes": routes,
         "dns": dns
     })
+}
+
+/// The tap by which a VM has the network, and the interface that the guest is to have. Both have
+/// the same name. They are told apart by their sandbox: that of the tap is the namespace, that of
+/// the guest its container. So readers of results find them: awslabs/tc-redirect-tap writes them
+/// so, and firecracker-go-sdk (`cni/vmconf`) reads them.
+fn guest(link: &Value, place: &Value) -> [Value; 2] {
+    let mut tap = json!({ "name": place["tap"], "sandbox": place["netns"] });
+    let mut guest = json!({
+        "name": place["tap"], "mac": link["mac"], "sandbox": place["container"]
+    });
+    if let Some(mtu) = link.get("mtu") {
+        (tap["mtu"], guest["mtu"]) = (mtu.clone(), mtu.clone());
+    }
+    [tap, guest]
 }

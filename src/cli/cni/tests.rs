@@ -69,7 +69,7 @@ fn what_would_be_a_lie_is_refused_with_its_key() {
         ("promiscMode", json!(true)),
         ("vlan", json!(7)),
         ("ipam", json!({"type": "dhcp"})),
-        ("attach", json!("vm")),
+        ("attach", json!("macvtap")),
         ("colour", json!("red")),
         ("runtimeConfig", json!({"deviceID": "0000:00:01.0"})),
         ("runtimeConfig", json!({"ips": ["10.0.0.1", "10.0.0.2"]})),
@@ -168,6 +168,19 @@ fn a_result_has_the_form_of_its_version() {
     );
     assert_eq!(result::of(attached, "1.0.0", json!({}))["interfaces"][0].get("mtu"), None);
     assert_eq!(result::of(attached, "0.4.0", json!({}))["ips"][0]["version"], "4");
+    let mut guest = attached.clone();
+    guest["vm"]["attachment"] = json!({
+        "container": "vm1", "ifname": "eth0", "netns": "/run/netns/a", "tap": "tap0"
+    });
+    let guest = result::of(&guest, "1.1.0", json!({}));
+    assert_eq!(
+        (&guest["interfaces"][3], &guest["interfaces"][4]),
+        (
+            &json!({"name": "tap0", "mtu": 1500, "sandbox": "/run/netns/a"}),
+            &json!({"name": "tap0", "mac": "02:e3:a3:62:9a:78", "mtu": 1500, "sandbox": "vm1"})
+        )
+    );
+    assert_eq!(guest["ips"][1]["interface"], 4);
     let mut both = attached.clone();
     both["vm"]["ip6"] = json!("fd00::2");
     both["gateway6"] = json!("fd00::1");

@@ -17,7 +17,7 @@ fn id() -> AttachmentId {
 
 fn attach() -> Change {
     let labels = BTreeMap::new();
-    let attachment = Attachment { id: id(), netns: "/run/netns/c1".into(), labels };
+    let attachment = Attachment { id: id(), netns: "/run/netns/c1".into(), tap: None, labels };
     let network = NetworkSpec { mode: Mode::Bridged, ..NetworkSpec::default() };
     let spec = VmSpec {
         networks: vec![network],
@@ -26,7 +26,7 @@ fn attach() -> Change {
         ..VmSpec::default()
     };
     let door = OwnedFd::from(File::open("/dev/null").unwrap()).into();
-    Change::Attach { name: id().vm_name(), spec: Box::new(spec), door, force: false }
+    Change::Attach { name: id().vm_name(), spec: Box::new(spec), door, tun: None, force: false }
 }
 
 /// Attaches it; the link gets this index.

@@ -1,5 +1,5 @@
-//! rtnetlink: links, addresses, neighbours, routes and queueing disciplines (linux/rtnetlink.h,
-//! rtnetlink(7)).
+//! rtnetlink: links, addresses, neighbours, routes, queueing disciplines and filters
+//! (linux/rtnetlink.h, rtnetlink(7)).
 //!
 //! Each kind of object has a file of the same shape: functions that write requests into a
 //! [`Writer`](super::writer::Writer), and a type that reads what the kernel sends, borrowing from
@@ -11,6 +11,7 @@
 //! rest. They are text when they are written, because ours are.
 
 pub mod address;
+pub mod filter;
 pub mod link;
 pub mod neighbour;
 pub mod netconf;

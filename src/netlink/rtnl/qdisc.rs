@@ -28,6 +28,10 @@ const DROPS_AT: usize = 8;
 const TBF_PARMS: u16 = 1;
 const TBF_BURST: u16 = 6;
 const KIND_TBF: &str = "tbf";
+/// The discipline that has the filters of what a link receives.
+const KIND_INGRESS: &str = "ingress";
+/// `TC_H_INGRESS` (linux/pkt_sched.h): where it is attached.
+const INGRESS_AT: u32 = 0xffff_fff1;
 
 /// Bytes of `struct tc_tbf_qopt`: two rates of 12 bytes each, limit, buffer, mtu.
 const TBF_BYTES: usize = 36;
@@ -176,6 +180,15 @@ pub fn probe(writer: &mut Writer, sequence: u32, index: u32) {
     let flags = REQUEST | CREATE | EXCL | ACK;
     let open = begin(writer, Rtm::Newqdisc, flags, sequence, index, (OURS[0], ROOT));
     writer.attr_text(Tca::Kind.into(), KIND_TBF);
+    writer.close_message(open);
+}
+
+/// Gives a link a place for filters of what it receives ([`super::filter`]). EEXIST if it has one.
+pub fn ingress(writer: &mut Writer, sequence: u32, index: u32) {
+    let flags = REQUEST | CREATE | EXCL | ACK;
+    let at = (super::filter::INGRESS, INGRESS_AT);
+    let open = begin(writer, Rtm::Newqdisc, flags, sequence, index, at);
+    writer.attr_text(Tca::Kind.into(), KIND_INGRESS);
     writer.close_message(open);
 }
 

@@ -86,10 +86,19 @@ impl Kernel {
         check_name(&inner.name)?;
         check_mtu(mtu)?;
         let named = (&inner.netns, &inner.name);
-        if self.position(name).is_ok()
-            || self.inner.values().any(|other| (&other.netns, &other.name) == named)
+        let others = || self.inner.values().filter(|other| other.netns == inner.netns);
+        if self.position(name).is_ok() || others().any(|other| (&other.netns, &other.name) == named)
         {
             return Err(Reason::Exists);
+        }
+        if let Some(tap) = &inner.tap {
+            check_name(&tap.name)?;
+            let has = |other: &InnerLink| {
+                other.name == tap.name || other.tap.as_ref().is_some_and(|it| it.name == tap.name)
+            };
+            if tap.name == inner.name || others().any(has) {
+                return Err(Reason::Busy);
+            }
         }
         let made = new(index, name, LinkKind::Veth);
         let alias = Some(alias.to_string());

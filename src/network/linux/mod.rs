@@ -4,7 +4,8 @@
 //! nfnetlink, which owns our tables. Both belong to the network namespace of the thread that made
 //! them. /proc/sys/net belongs to the namespace of the calling thread, which is the same thread.
 //!
-//! One Op is one function here: [`tap`], [`veth`] and [`links`] make, change and remove links,
+//! One Op is one function here: [`tap`], [`veth`] with [`redirect`], and [`links`] make, change and
+//! remove links,
 //! [`qdiscs`] limits their rate, [`addresses`] gives them addresses, [`sysctl`] has the switches,
 //! and [`nft`] the rules. The exception is to forget an address, which takes [`addresses`] and
 //! [`conntrack`]. All of them use a [`socket`]. Slow work is done by the [`worker`]. The daemon
@@ -25,6 +26,7 @@ pub mod overhear;
 pub mod packets;
 pub mod pool;
 pub mod qdiscs;
+pub mod redirect;
 pub mod socket;
 pub mod sysctl;
 pub mod tap;
@@ -117,8 +119,8 @@ impl Linux {
 }
 
 impl Network for Linux {
-    fn enter(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
-        self.inside = Some(Inside::new(door, &self.route)?);
+    fn enter(&mut self, door: BorrowedFd<'_>, tun: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
+        self.inside = Some(Inside::new(door, tun, &self.route)?);
         Ok(())
     }
 
@@ -254,7 +256,7 @@ impl Network for Linux {
             Op::DeleteLink { name, index: None } => none(links::delete(route, name)),
             Op::DeleteLink { name: _, index: Some(index) } => {
                 if let Some(inside) = &mut self.inside {
-                    inside.free_name(*index);
+                    inside.undo(*index);
                 }
                 none(self.worker.retire(route, *index))
             }

@@ -9,23 +9,28 @@
 //! The order of the steps matters. A link that is cut short before its alias is in the group of
 //! unfinished links, and the next start removes it with its inner end. The inner end is complete
 //! before the outer one gets its alias, and the outer one is attached after that. So nothing is on
-//! a bridge that is not whole.
+//! a bridge that is not whole. A tap inside ([`redirect`]) is kept last: until then it ends with
+//! its descriptor.
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::stat::fstat;
 use volnet_ffi::socket::{is_rtnetlink, namespace_of};
+use volnet_ffi::tun;
 
+use crate::model::attachment::AttachmentId;
 use crate::model::error::Refusal;
 use crate::model::mac::Mac;
 use crate::netlink::rtnl::address::{self, AddressMessage};
 use crate::netlink::rtnl::link::{self, LinkChange, Target, Veth};
 use crate::netlink::rtnl::route;
 use crate::plan::op::InnerLink;
-use crate::plan::reconcile::Link;
+use crate::plan::reconcile::{ALIAS, Link};
 
 use super::links::{self, UNFINISHED, index_of, who};
+use super::redirect;
 use super::socket::{Error, Socket};
 
 /// The prefix of the names of inner ends that are about to be removed. The index follows.
@@ -36,8 +41,19 @@ const ASIDE: &str = "vtoff";
 pub struct Inside {
     door: Socket,
     namespace: OwnedFd,
-    /// The pair that was made here, if one was: the indexes of its outer and its inner end.
-    made: Option<(u32, u32)>,
+    /// Where a tap can be made inside, until one is.
+    device: Option<File>,
+    /// The pair that was made here, if one was.
+    made: Option<Made>,
+}
+
+/// What was made, by index.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    outer: u32,
+    inner: u32,
+    /// The tap that stands for the inner end.
+    tap: Option<u32>,
 }
 
 /// The properties of a new pair.
@@ -56,8 +72,12 @@ pub struct Spec<'a> {
 }
 
 impl Inside {
-    /// Checks a door. `own` is a socket of our own namespace.
-    pub fn new(door: BorrowedFd<'_>, own: &Socket) -> Result<Inside, Refusal> {
+    /// Checks a door, and the device of a tap inside. `own` is a socket of our own namespace.
+    pub fn new(
+        door: BorrowedFd<'_>,
+        device: Option<BorrowedFd<'_>>,
+        own: &Socket,
+    ) -> Result<Inside, Refusal> {
         let refuse = |reason: String| Refusal::InvalidConfig { field: "door".into(), reason };
         let failed = |error: std::io::Error| refuse(error.to_string());
         if !is_rtnetlink(door) {
@@ -65,29 +85,53 @@ impl Inside {
         }
         let namespace = namespace_of(door).map_err(failed)?;
         let ours = namespace_of(own.as_fd()).map_err(failed)?;
-        let is_ours = fstat(&namespace)
-            .and_then(|theirs| Ok((theirs, fstat(&ours)?)))
-            .map(|(theirs, ours)| (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino))
-            .map_err(|errno| failed(errno.into()))?;
-        if is_ours {
+        if is_same(&namespace, &ours).map_err(failed)? {
             let reason =
                 "the socket belongs to the network namespace of volnet, which needs no link";
             return Err(refuse(reason.into()));
         }
+        let device = device.map(|device| device_in(device, &namespace)).transpose()?;
         let door = door.try_clone_to_owned().and_then(Socket::taken_over).map_err(failed)?;
-        Ok(Inside { door, namespace, made: None })
+        Ok(Inside { door, namespace, device, made: None })
     }
 
-    /// Frees the name of an inner end whose outer end is about to be removed, if the pair was made
-    /// here: who tries again needs it at once. If that fails, the name is free some milliseconds
-    /// later, when the kernel has removed the pair.
-    pub fn free_name(&mut self, outer: u32) {
-        if let Some((_, inner)) = self.made.take_if(|(made, _)| *made == outer) {
-            if let Err(error) = rename_away(&mut self.door, inner) {
-                log::info!("{}", error.failure("rename", format!("index {inner}")));
+    /// Frees the names of what was made inside with a pair whose outer end is about to be removed,
+    /// if that was made here: who tries again needs them at once. If that fails, the name of the
+    /// inner end is free some milliseconds later, when the kernel has removed the pair, and the tap
+    /// stays until its namespace ends, or the next one replaces it.
+    pub fn undo(&mut self, outer: u32) {
+        let Some(made) = self.made.take_if(|made| made.outer == outer) else { return };
+        let freed = rename_away(&mut self.door, made.inner);
+        let removed =
+            made.tap.map_or(Ok(()), |tap| links::remove(&mut self.door, Target::Index(tap)));
+        for (operation, index, done) in
+            [("rename", made.inner, freed), ("delete", made.tap.unwrap_or_default(), removed)]
+        {
+            if let Err(error) = done {
+                log::info!("{}", error.failure(operation, format!("index {index}")));
             }
         }
     }
+}
+
+/// Checks a device that no tap was made of, and which makes one in this namespace.
+fn device_in(device: BorrowedFd<'_>, namespace: &OwnedFd) -> Result<File, Refusal> {
+    let refuse = |reason: String| Refusal::InvalidConfig { field: "tun".into(), reason };
+    let failed = |error: std::io::Error| refuse(error.to_string());
+    if !tun::is_unused(device).map_err(failed)? {
+        return Err(refuse(format!("the descriptor is not {}, just opened", tun::PATH)));
+    }
+    let theirs = namespace_of(device).map_err(failed)?;
+    if !is_same(namespace, &theirs).map_err(failed)? {
+        return Err(refuse("it was opened in another network namespace than the door".into()));
+    }
+    Ok(device.try_clone_to_owned().map_err(failed)?.into())
+}
+
+/// Whether two descriptors are of one namespace.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> std::io::Result<bool> {
+    let (one, other) = (fstat(one)?, fstat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 /// Makes a pair and returns the index of its outer end, which is down and on no bridge. The inner
@@ -99,7 +143,7 @@ pub fn create(
     inside: Option<&mut Inside>,
     spec: &Spec<'_>,
 ) -> Result<u32, Error> {
-    let Some(Inside { door, namespace, made: pair }) = inside else {
+    let Some(Inside { door, namespace, device, made: whole }) = inside else {
         return Err(Error::refused(libc::ENOENT, "no network namespace was entered".into()));
     };
     let (name, inner) = (spec.name, spec.inner);
@@ -123,11 +167,11 @@ pub fn create(
         }
         Err(error) => return Err(whose(socket, door, error, spec)),
     };
-    let inner = finish(socket, door, index, spec).inspect_err(|_| {
+    let finished = finish(socket, door, device.take().as_ref(), (index, spec));
+    *whole = Some(finished.inspect_err(|_| {
         // The index proves that it is ours. If even this fails, the first error is more useful.
         let _ = links::remove(socket, Target::Index(index));
-    })?;
-    *pair = Some((index, inner));
+    })?);
     Ok(index)
 }
 
@@ -142,26 +186,38 @@ fn whose(socket: &mut Socket, door: &mut Socket, error: Error, spec: &Spec<'_>) 
     who(socket, error, spec.name)
 }
 
-/// Completes the inner end, and gives both their alias. Returns the index of the inner end.
+/// Completes the inner end, with the tap that stands for it if there is one, and gives all their
+/// alias.
 fn finish(
     socket: &mut Socket,
     door: &mut Socket,
-    index: u32,
-    spec: &Spec<'_>,
-) -> Result<u32, Error> {
-    quieten(socket, index)?;
+    device: Option<&File>,
+    (outer, spec): (u32, &Spec<'_>),
+) -> Result<Made, Error> {
+    quieten(socket, outer)?;
     let inner = furnish(door, spec)?;
+    let tap = match &spec.inner.tap {
+        None => None,
+        Some(tap) => {
+            let device = device.ok_or_else(|| {
+                Error::refused(libc::ENOENT, "no device for a tap is open".into())
+            })?;
+            Some(redirect::create(door, device, (tap, spec.alias), (inner, spec.mtu))?)
+        }
+    };
     let change = LinkChange { alias: Some(spec.alias), ..LinkChange::default() };
-    socket.request(1, |writer, sequence| {
-        link::set(writer, sequence.take(), Target::Index(index), &change);
-    })?;
-    links::leave_group(socket, index)?;
-    Ok(inner)
+    let named = socket.request(1, |writer, sequence| {
+        link::set(writer, sequence.take(), Target::Index(outer), &change);
+    });
+    named.and_then(|()| links::leave_group(socket, outer))?;
+    let Some((tap, index)) = tap else { return Ok(Made { outer, inner, tap: None }) };
+    redirect::keep(&tap)?;
+    Ok(Made { outer, inner, tap: Some(index) })
 }
 
 /// Keeps the kernel from giving an end IPv6 addresses of its own making. An end has a carrier, and
 /// so such an address, as soon as both are up, so this comes before.
-fn quieten(socket: &mut Socket, index: u32) -> Result<(), Error> {
+pub(super) fn quieten(socket: &mut Socket, index: u32) -> Result<(), Error> {
     let quiet = LinkChange { no_ipv6: true, ..LinkChange::default() };
     let quietened = socket.request(1, |writer, sequence| {
         link::set(writer, sequence.take(), Target::Index(index), &quiet);
@@ -212,6 +268,11 @@ fn named(error: Error, address: IpAddr) -> Error {
         }
         error => error,
     }
+}
+
+/// What the links of an attachment are marked with, on both sides.
+pub fn alias(id: &AttachmentId) -> String {
+    format!("{ALIAS}{}", id.vm_name())
 }
 
 /// Takes the inner end of a link of ours down and away from its name, if there is one. It is for

@@ -4,7 +4,7 @@
 //! list; one for nft may have several lines. Commands cannot do two things: give a tap its alias
 //! while it is made, and own tables. The inner end of a veth is set by nsenter(1).
 
-use super::{GuestRoute, InnerLink, LinkSettings, Op, PortSettings, ROUTE_PROTOCOL};
+use super::{GuestRoute, InnerLink, InnerTap, LinkSettings, Op, PortSettings, ROUTE_PROTOCOL};
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::plan::ruleset::text;
@@ -109,12 +109,34 @@ fn veth(name: &str, mac: Mac, mtu: u16, alias: &str, inner: &InnerLink) -> Vec<S
         commands.push(format!("{enter} address add {address}/{length} dev {inside}{nodad}"));
     }
     commands.push(format!("{enter} link set dev {inside} alias {alias} up"));
+    if let Some(tap) = &inner.tap {
+        commands.extend(redirects(&netns, &inside, tap, mtu, alias));
+    }
     for gateway in &inner.gateways {
         let family = if gateway.is_ipv6() { "-6 " } else { "" };
         let route = format!("{family}route add default via {gateway} dev {inside}");
         commands.push(if_there(&format!("{enter} {route}")));
     }
     commands.push(format!("ip link set dev {name} alias {alias}"));
+    commands
+}
+
+/// The tap inside, and the redirects between it and the link.
+fn redirects(netns: &str, link: &str, tap: &InnerTap, mtu: u16, alias: &str) -> Vec<String> {
+    let enter = format!("nsenter --net={netns}");
+    let (name, owner) = (quoted(&tap.name), tap.owner);
+    let mut commands = vec![
+        format!("{enter} ip tuntap add dev {name} mode tap user {owner} vnet_hdr"),
+        format!("{enter} ip link set dev {name} addrgenmode none"),
+        format!("{enter} ip link set dev {name} mtu {mtu} alias {alias} up"),
+    ];
+    for (from, to) in [(name.as_str(), link), (link, name.as_str())] {
+        commands.push(format!("{enter} tc qdisc add dev {from} ingress"));
+        commands.push(format!(
+            "{enter} tc filter add dev {from} parent ffff: protocol all prio 1 u32 \
+             match u32 0 0 action mirred egress redirect dev {to}"
+        ));
+    }
     commands
 }
 

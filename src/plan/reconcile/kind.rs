@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::{ALIAS, Link, LinkKind};
 use crate::model::mac::Mac;
-use crate::plan::op::{InnerLink, Op};
+use crate::plan::op::{InnerLink, InnerTap, Op};
 
 /// A kind of link, with what is fixed when the link is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,17 @@ pub struct VethEnds<'a> {
     pub ifname: &'a str,
     /// Its Ethernet address.
     pub mac: Mac,
-    /// Its addresses of both families, with their gateways.
-    pub addresses: [Option<InnerAddress>; 2],
+    /// What is behind it.
+    pub behind: Behind<'a>,
+}
+
+/// What is behind an inner end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind<'a> {
+    /// The namespace itself, with these addresses of both families, and their gateways.
+    Namespace([Option<InnerAddress>; 2]),
+    /// A guest, by a tap of this name that this user may open.
+    Tap(&'a str, u32),
 }
 
 /// An address of an inner end.
@@ -59,7 +68,13 @@ impl NicKind<'_> {
             NicKind::Tap { multi_queue, owner } => {
                 Op::CreateTap { name, owner, multi_queue, alias }
             }
-            NicKind::Veth(VethEnds { mtu, outer, netns, ifname, mac, addresses }) => {
+            NicKind::Veth(VethEnds { mtu, outer, netns, ifname, mac, behind }) => {
+                let (addresses, tap) = match behind {
+                    Behind::Namespace(addresses) => (addresses, None),
+                    Behind::Tap(name, owner) => {
+                        ([None, None], Some(InnerTap { name: name.into(), owner }))
+                    }
+                };
                 let addresses = addresses.iter().flatten();
                 let inner = InnerLink {
                     netns: netns.into(),
@@ -67,6 +82,7 @@ impl NicKind<'_> {
                     mac,
                     addresses: addresses.clone().map(|it| (it.address, it.length)).collect(),
                     gateways: addresses.map(|it| it.gateway).collect(),
+                    tap,
                 };
                 Op::CreateVeth { name, mac: outer, mtu, alias, inner }
             }

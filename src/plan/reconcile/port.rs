@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::kind::{InnerAddress, NicKind, VethEnds, remove};
+use super::kind::{Behind, InnerAddress, NicKind, VethEnds, remove};
 use super::problem::describe;
 use super::{ALIAS, Link, Problem};
 use crate::model::attachment::Attachment;
@@ -104,7 +104,7 @@ impl<'a> DesiredPort<'a> {
         }
     }
 
-    /// Leads the link into the namespace of an attachment.
+    /// Leads the link into the namespace of an attachment. Its tap is for whom a tap here would be.
     pub fn leads_into(&mut self, attachment: &'a Attachment, nic: &Nic, network: &NetworkConfig) {
         let four = self.address.zip(network.ipv4).map(|(address, ipv4)| InnerAddress {
             address,
@@ -116,6 +116,11 @@ impl<'a> DesiredPort<'a> {
             length: ipv6.prefix.length(),
             gateway: ipv6.host.into(),
         });
+        let behind = match (&attachment.tap, self.kind) {
+            (Some(tap), NicKind::Tap { owner, .. }) => Behind::Tap(tap, owner.unwrap_or(0)),
+            (Some(tap), NicKind::Veth(_)) => Behind::Tap(tap, 0),
+            (None, _) => Behind::Namespace([four, six]),
+        };
         self.own_mac = None;
         self.kind = NicKind::Veth(VethEnds {
             mtu: self.mtu,
@@ -123,7 +128,7 @@ impl<'a> DesiredPort<'a> {
             netns: &attachment.netns,
             ifname: &attachment.id.ifname,
             mac: nic.mac,
-            addresses: [four, six],
+            behind,
         });
     }
 
