@@ -60,7 +60,8 @@ _volnet() {
             '*--verbose[print the steps that were done, too]' \
             '*--force[go on where it is refused else]' \
             '*--service[also the files of the service]' \
-            '*--root[below which etc/ these files are, /]:PATH:_files' \
+            '*--cni[also the plugin and a configuration for engines of containers]' \
+            '*--root[below which etc/ and opt/ these files are, /]:PATH:_files' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
@@ -82,7 +83,8 @@ _volnet() {
             '*--verbose[print the steps that were done, too]' \
             '*--force[go on where it is refused else]' \
             '*--service[also the files of the service]' \
-            '*--root[below which etc/ these files are, /]:PATH:_files' \
+            '*--cni[also the plugin and a configuration for engines of containers]' \
+            '*--root[below which etc/ and opt/ these files are, /]:PATH:_files' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \

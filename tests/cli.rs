@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 
@@ -455,6 +455,63 @@ fn the_service_is_installed_once_and_what_others_wrote_is_replaced_by_force_only
         let left = fs::read_dir(directory.parent().unwrap()).unwrap().count();
         assert_eq!(left, 0, "nothing is left beside {path}");
     }
+    daemon.join().unwrap();
+}
+
+#[test]
+fn the_plugin_is_installed_beside_what_others_have() {
+    let folder = Folder::new("plugin");
+    let root = folder.0.join("root");
+    let [link, loopback, conflist] =
+        ["opt/cni/bin/volnet", "opt/cni/bin/loopback", "etc/cni/net.d/10-volnet.conflist"]
+            .map(|path| root.join(path));
+    let ready = || vec![json!({"parameters": {"plan": []}})];
+    let daemon = folder.daemon((0..7).map(|_| ready()).collect());
+    let socket = folder.0.join("volnet.sock").display().to_string();
+    let line = format!("setup --cni --root {} --socket {socket}", root.display());
+    let lines = |files: &[&PathBuf], what: &str| {
+        files.iter().map(|file| format!("# {} {what}\n", file.display())).collect::<String>()
+    };
+    let all = [&link, &loopback, &conflist];
+
+    let dry = folder.run(&format!("{line} --dry-run"));
+    assert_eq!(dry, (0, lines(&all, "would be installed"), String::new()));
+    assert!(!root.exists());
+    let installed = format!("the host is ready\n{}", lines(&all, "is installed"));
+    for _ in 0..2 {
+        assert_eq!(folder.run(&line), (0, installed.clone(), String::new()));
+    }
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new(VOLNET));
+    assert_eq!(fs::read_link(&loopback).unwrap(), Path::new(VOLNET));
+    let conf: Value = serde_json::from_slice(&fs::read(&conflist).unwrap()).unwrap();
+    assert_eq!(conf["plugins"][0]["socket"], socket, "{conf}");
+
+    // Somebody has changed the configuration, and has put a program in place of a link.
+    fs::write(&conflist, "mine").unwrap();
+    let (status, _, err) = folder.run(&line);
+    assert!(status == 1 && err.contains("10-volnet.conflist exists and has other"), "{err}");
+    assert_eq!(folder.run(&line.replace("setup", "teardown")).0, 1);
+    assert_eq!(fs::read(&conflist).unwrap(), b"mine");
+    fs::remove_file(&conflist).unwrap();
+    fs::remove_file(&link).unwrap();
+    fs::write(&link, "theirs").unwrap();
+    assert_eq!(folder.run(&line).0, 1);
+    assert!(!conflist.exists(), "all are checked before the first is made");
+    assert_eq!(fs::read(&link).unwrap(), b"theirs");
+    assert_eq!(folder.run(&format!("{line} --force")).0, 0);
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new(VOLNET));
+
+    // A loopback plugin of somebody else does as well, with force and without.
+    fs::remove_file(&loopback).unwrap();
+    fs::write(&loopback, "theirs").unwrap();
+    let installed = format!("the host is ready\n{}", lines(&[&link, &conflist], "is installed"));
+    assert_eq!(folder.run(&line), (0, installed.clone(), String::new()));
+    assert_eq!(folder.run(&format!("{line} --force")), (0, installed, String::new()));
+    let line = line.replace("setup", "teardown");
+    let removed = lines(&[&link, &conflist], "is removed");
+    assert_eq!(folder.run(&line), (0, removed, String::new()));
+    assert!(!conflist.exists() && fs::symlink_metadata(&link).is_err());
+    assert_eq!(fs::read(&loopback).unwrap(), b"theirs");
     daemon.join().unwrap();
 }
 

@@ -271,14 +271,16 @@ fn top(mut given: Given) -> Result<Command, Stop> {
 
 fn preparation(mut given: Given) -> Result<Preparation, Stop> {
     let root = given.last("root").map(PathBuf::from);
-    if root.is_some() && !given.has("service") {
-        return Err(wrong("--root needs --service"));
+    if root.is_some() && !given.has("service") && !given.has("cni") {
+        return Err(wrong("--root needs --service or --cni"));
     }
     let preparation = Preparation {
         dry_run: given.has("dry-run"),
         verbose: given.has("verbose"),
         force: given.has("force"),
-        service: given.has("service").then(|| root.unwrap_or_else(|| "/".into())),
+        service: given.has("service"),
+        cni: given.has("cni"),
+        root: root.unwrap_or_else(|| "/".into()),
     };
     given.none().map(|()| preparation)
 }

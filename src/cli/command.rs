@@ -100,8 +100,12 @@ pub(super) struct Preparation {
     /// Even where a subnet overlaps with what the host has, while VMs exist, or where a file says
     /// something else.
     pub(super) force: bool,
-    /// The files of the service, too, below this root.
-    pub(super) service: Option<PathBuf>,
+    /// The files of the service, too.
+    pub(super) service: bool,
+    /// The files for engines of containers, too.
+    pub(super) cni: bool,
+    /// Below which these files are.
+    pub(super) root: PathBuf,
 }
 
 /// What a VM is made of.

@@ -10,8 +10,8 @@ use crate::protocol::{client, reply};
 
 use super::command::Preparation;
 use super::connection::Connection;
+use super::files::Files;
 use super::journal;
-use super::service::ServiceFiles;
 use super::session::Session;
 use super::{DONE, FAILED, Trouble, show};
 
@@ -29,14 +29,14 @@ pub(super) fn setup(
     flags: &Flags,
 ) -> Result<u8, Trouble> {
     let Preparation { dry_run, verbose, force, .. } = *setup;
-    let service = ServiceFiles::look(setup, flags, &session.settings)?;
+    let files = Files::look(setup, flags, &session.settings)?;
     let mut reply = through_daemon_or_here(
         session,
         "io.volnet.Setup",
         json!({ "dry_run": dry_run, "force": force }),
         Change::Setup { dry_run, force },
     )?;
-    let done = service.install()?;
+    let done = files.install()?;
     reply.insert("files".into(), done.files.into());
     session.show(&reply, |reply| {
         let plan = show::plan(reply.get("plan"));
@@ -56,14 +56,14 @@ pub(super) fn teardown(
     flags: &Flags,
 ) -> Result<u8, Trouble> {
     let Preparation { dry_run, verbose, force, .. } = *teardown;
-    let service = ServiceFiles::look(teardown, flags, &session.settings)?;
+    let files = Files::look(teardown, flags, &session.settings)?;
     let mut reply = through_daemon_or_here(
         session,
         "io.volnet.Teardown",
         json!({ "dry_run": dry_run, "force": force }),
         Change::Teardown { dry_run, force },
     )?;
-    let done = service.remove()?;
+    let done = files.remove()?;
     reply.insert("files".into(), done.files.into());
     session.show(&reply, |reply| {
         let plan = show::plan(reply.get("plan"));

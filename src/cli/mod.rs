@@ -19,6 +19,7 @@ mod console;
 mod document;
 #[cfg(target_os = "linux")]
 mod exec;
+mod files;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod help;
@@ -28,6 +29,7 @@ mod logs;
 #[cfg(test)]
 mod manual;
 mod paths;
+mod plugin;
 #[cfg(target_os = "linux")]
 mod rates;
 mod service;

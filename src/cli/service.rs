@@ -8,18 +8,14 @@
 //! | `10-volnet.network` | systemd-networkd leaves our links alone (systemd.network(5)) |
 //! | `90-volnet.conf` | so does NetworkManager (NetworkManager.conf(5)) |
 //!
-//! A file with other contents is somebody's work: it is replaced or removed only with force. All
-//! files are checked before the first is changed.
+//! [`super::files`] installs them and takes them away.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::config::{CLIENT_KEYS, Flags, KEYS, Key, Settings};
 
 use super::Trouble;
-use super::command::Preparation;
-use super::session::file;
+use super::files::{Contents, Item};
 
 /// The unit as it is packaged.
 const UNIT: &str = include_str!("../../packaging/volnet.service");
@@ -38,167 +34,38 @@ const NETWORK_MANAGER: &str = include_str!("../../packaging/90-volnet.conf");
 /// The bridge in these two that is replaced.
 const BRIDGE: &str = "vbr0";
 
-/// The result of installing or removing.
-#[derive(Default)]
-pub(super) struct Done {
-    /// The paths of the files.
-    pub(super) files: Vec<String>,
-    /// The text for the user.
-    pub(super) text: String,
-}
-
-/// One of the files.
-struct Item {
-    path: PathBuf,
-    text: String,
-    /// The command that makes its reader reload it.
-    notice: &'static str,
-}
-
-/// The state of an item.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Present {
-    No,
-    Same,
-    Other,
-}
-
-/// The files, with their present and their desired contents.
-pub(super) struct ServiceFiles {
-    items: Vec<(Item, Present)>,
-    dry_run: bool,
-}
-
-impl ServiceFiles {
-    /// Checks the files. There are none without `--service`.
-    pub(super) fn look(
-        how: &Preparation,
-        flags: &Flags,
-        settings: &Settings,
-    ) -> Result<ServiceFiles, Trouble> {
-        let mut service = ServiceFiles { items: Vec::new(), dry_run: how.dry_run };
-        let Some(root) = &how.service else { return Ok(service) };
-        for item in items(root, flags, settings)? {
-            let present = item.present()?;
-            if present == Present::Other && !how.force {
-                let shown = item.path.display();
-                let reason =
-                    format!("{shown} exists and has other contents; use --force to overrule it");
-                return Err(Trouble::Input(reason));
-            }
-            service.items.push((item, present));
-        }
-        Ok(service)
-    }
-
-    /// Installs the missing files.
-    pub(super) fn install(&self) -> Result<Done, Trouble> {
-        let mut done = Done::default();
-        for (item, present) in &self.items {
-            match present {
-                Present::Same => done.tell(item, "is installed"),
-                Present::No | Present::Other if self.dry_run => {
-                    done.tell(item, "would be installed");
-                }
-                Present::No | Present::Other => {
-                    write(item)?;
-                    done.tell(item, &format!("is installed; now: {}", item.notice));
-                }
-            }
-        }
-        Ok(done)
-    }
-
-    /// Removes the files.
-    pub(super) fn remove(&self) -> Result<Done, Trouble> {
-        let mut done = Done::default();
-        for (item, present) in &self.items {
-            match present {
-                Present::No => {}
-                Present::Same | Present::Other if self.dry_run => {
-                    done.tell(item, "would be removed");
-                }
-                Present::Same | Present::Other => {
-                    fs::remove_file(&item.path)
-                        .map_err(|error| file("cannot remove", &item.path, error))?;
-                    done.tell(item, &format!("is removed; now: {}", item.notice));
-                }
-            }
-        }
-        Ok(done)
-    }
-}
-
-impl Done {
-    /// Adds a file and its result.
-    fn tell(&mut self, item: &Item, what: &str) {
-        let path = item.path.display().to_string();
-        self.text += &format!("# {path} {what}\n");
-        self.files.push(path);
-    }
-}
-
-impl Item {
-    fn present(&self) -> Result<Present, Trouble> {
-        match fs::read_to_string(&self.path) {
-            Ok(text) if text == self.text => Ok(Present::Same),
-            Ok(_) => Ok(Present::Other),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Present::No),
-            Err(error) => Err(file("cannot read", &self.path, error)),
-        }
-    }
-}
-
-fn items(root: &Path, flags: &Flags, settings: &Settings) -> Result<[Item; 5], Trouble> {
-    let program = std::env::current_exe().map_err(|error| {
-        file("cannot find the path of this program", Path::new("volnet"), error)
-    })?;
+/// The files, below a root, for this program.
+pub(super) fn items(
+    root: &Path,
+    program: &Path,
+    flags: &Flags,
+    settings: &Settings,
+) -> Result<[Item; 5], Trouble> {
     let bridges: Vec<&str> =
         settings.networks.iter().map(|network| network.bridge.as_str()).collect();
-    let path = |path: &str| root.join(path);
+    let item = |path: &str, text: String, notice| {
+        let (path, contents) = (root.join(path), Contents::Text(text));
+        Item { path, contents, notice, yields: false }
+    };
     Ok([
-        Item {
-            path: path("etc/systemd/system/volnet.service"),
-            text: unit(&program, flags)?,
-            notice: "systemctl daemon-reload",
-        },
-        Item {
-            path: path("etc/systemd/network/10-volnet.network"),
-            text: NETWORKD.replace(BRIDGE, &bridges.join(" ")),
-            notice: "networkctl reload, if systemd-networkd runs",
-        },
-        Item {
-            path: path("etc/NetworkManager/conf.d/90-volnet.conf"),
-            text: NETWORK_MANAGER.replace(BRIDGE, &bridges.join(",interface-name:")),
-            notice: "nmcli general reload, if NetworkManager runs",
-        },
-        Item {
-            path: path("etc/systemd/system/volnet-guests.service"),
-            text: guests(&program, flags)?,
-            notice: "systemctl daemon-reload",
-        },
-        Item {
-            path: path("etc/systemd/system/volnet-vms.service"),
-            text: VMS.into(),
-            notice: "systemctl daemon-reload",
-        },
+        item("etc/systemd/system/volnet.service", unit(program, flags)?, "systemctl daemon-reload"),
+        item(
+            "etc/systemd/network/10-volnet.network",
+            NETWORKD.replace(BRIDGE, &bridges.join(" ")),
+            "networkctl reload, if systemd-networkd runs",
+        ),
+        item(
+            "etc/NetworkManager/conf.d/90-volnet.conf",
+            NETWORK_MANAGER.replace(BRIDGE, &bridges.join(",interface-name:")),
+            "nmcli general reload, if NetworkManager runs",
+        ),
+        item(
+            "etc/systemd/system/volnet-guests.service",
+            guests(program, flags)?,
+            "systemctl daemon-reload",
+        ),
+        item("etc/systemd/system/volnet-vms.service", VMS.into(), "systemctl daemon-reload"),
     ])
-}
-
-/// Replaces a file. Readers see the old contents or the new, never a part.
-fn write(item: &Item) -> Result<(), Trouble> {
-    let Item { path, text, .. } = item;
-    let mut temporary = path.clone().into_os_string();
-    temporary.push(".new");
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)
-            .map_err(|error| file("cannot make the directory", directory, error))?;
-    }
-    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        file("cannot write", path, error)
-    })
 }
 
 /// The unit for this program and these settings.

@@ -165,11 +165,12 @@ const HYPERVISOR: [Flag; 1] = [valued(
 )];
 const KERNEL_ARGS: [Flag; 1] =
     [switch("kernel-args", "print what belongs to the guest's kernel command line")];
-const PREPARATION: [Flag; 4] = [
+const PREPARATION: [Flag; 5] = [
     switch("verbose", "print the steps that were done, too"),
     switch("force", "go on where it is refused else"),
     switch("service", "also the files of the service"),
-    valued("root", "PATH", Complete::Files, "below which etc/ these files are, /"),
+    switch("cni", "also the plugin and a configuration for engines of containers"),
+    valued("root", "PATH", Complete::Files, "below which etc/ and opt/ these files are, /"),
 ];
 const TAKE: [Flag; 1] = [switch("force", "even if a program of the host listens on the port")];
 const MORE: [Flag; 1] = [switch("more", "accept more than one reply")];
@@ -411,8 +412,9 @@ pub(super) const VERBS: [Verb; 35] = [
                are removed although a process holds them open, and a state directory without the \
                records of the host's VMs is taken for the right one. With --service also install \
                the systemd unit, with the settings that are given here, and the files that keep \
-               systemd-networkd and NetworkManager off volnet's links; --force replaces files \
-               with other contents. A running daemon uses its own settings.",
+               systemd-networkd and NetworkManager off volnet's links; with --cni a link to volnet \
+               where engines of containers look for plugins, and a first configuration for them; \
+               --force replaces files with other contents. A running daemon uses its own settings.",
         ..verb("setup", "", "prepare the host: bridge, address, forwarding, NAT")
     },
     Verb {
@@ -421,8 +423,9 @@ pub(super) const VERBS: [Verb; 35] = [
         text: "Remove everything that volnet made on this host. Refused while VMs exist; with \
                --force it stops and deletes them first, and removes taps that belong to no VM \
                although a process holds them open. With --service also remove the files \
-               that setup --service installs; --force removes them also if they were changed. A \
-               running daemon uses its own settings.",
+               that setup --service installs, and with --cni those that setup --cni installs; \
+               --force removes them also if they were changed. A running daemon uses its own \
+               settings.",
         ..verb("teardown", "", "remove all of that")
     },
     Verb {

@@ -9,7 +9,7 @@
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -24,9 +24,9 @@ use crate::common::{PATIENCE, eventually, run};
 pub(crate) const IMAGE: &str = "volnet.test/box:1";
 /// The address of the host that the world sees.
 pub(crate) const HOST: &str = "203.0.113.1";
-/// Where engines look for plugins, and for configurations.
-pub(crate) const PLUGINS: &str = "/opt/cni/bin";
-const CONFIGURATIONS: &str = "/etc/cni/net.d";
+/// The plugin and its configuration, where engines look for them.
+const PLUGIN: &str = "/opt/cni/bin/volnet";
+const CONFIGURATION: &str = "/etc/cni/net.d/10-volnet.conflist";
 /// What a container does that is told nothing: it waits until it is killed.
 const WAIT: [&str; 3] = ["busybox", "sleep", "1000000"];
 /// What has it answer on port 80.
@@ -62,38 +62,25 @@ impl Machine {
         let cgroups = fs::read_to_string("/proc/thread-self/mounts").expect("mounts");
         mount_cgroups(&cgroups);
         FOLDERS.iter().for_each(|folder| drop(run(&format!("mount -t tmpfs none {folder}"))));
-        for folder in [PLUGINS, CONFIGURATIONS, "/run/lock", "/run/netns"] {
+        for folder in ["/run/lock", "/run/netns"] {
             fs::create_dir_all(folder).expect("a folder");
         }
         let world = Space::world();
         let daemon = Daemon::start(&[]);
         world.run("ip route add default via 203.0.113.1");
-        for name in ["volnet", "loopback"] {
-            symlink(&daemon.program, format!("{PLUGINS}/{name}")).expect("a link");
-        }
+        let installed = daemon.volnet(&["setup", "--cni"]);
+        assert!(installed.status.success(), "{installed:?}");
         let mut machine = Machine { daemon, world, quarters: None };
         machine.make_image();
         machine.boot();
         machine
     }
 
-    /// What the configuration of the plugin is.
-    pub(crate) fn conf(&self, more: &Value) -> Value {
-        let mut plugin = json!({
-            "type": "volnet", "socket": self.daemon.socket(),
-            "capabilities": {
-                "portMappings": true, "bandwidth": true, "ips": true, "mac": true, "dns": true
-            }
-        });
-        let more = more.as_object().expect("fields").clone();
-        plugin.as_object_mut().expect("fields").extend(more);
-        json!({ "cniVersion": "1.0.0", "name": "pods", "plugins": [plugin] })
-    }
-
-    /// Gives engines that configuration.
-    pub(crate) fn configure(&self) {
-        let file = format!("{CONFIGURATIONS}/10-volnet.conflist");
-        fs::write(file, self.conf(&json!({})).to_string()).expect("a configuration");
+    /// Takes the configuration away from engines.
+    pub(crate) fn take_configuration(&self) -> Value {
+        let text = fs::read(CONFIGURATION).expect("it is there");
+        fs::remove_file(CONFIGURATION).expect("it is there");
+        serde_json::from_slice(&text).expect("JSON")
     }
 
     /// Makes a new room for the engine.
@@ -128,11 +115,11 @@ impl Machine {
 
     /// Has each plugin killed after some time.
     pub(crate) fn kill_plugins(&self) {
-        let (plugin, program) = (format!("{PLUGINS}/volnet"), self.daemon.program.display());
+        let program = self.daemon.program.display();
         let script = format!("#!/bin/sh\nexec timeout -s KILL $(cat {LIFE}) {program}\n");
-        fs::remove_file(&plugin).expect("it is there");
-        fs::write(&plugin, script).expect("a script");
-        fs::set_permissions(plugin, Permissions::from_mode(0o755)).expect("a mode");
+        fs::remove_file(PLUGIN).expect("it is there");
+        fs::write(PLUGIN, script).expect("a script");
+        fs::set_permissions(PLUGIN, Permissions::from_mode(0o755)).expect("a mode");
     }
 
     /// After which time.
@@ -148,7 +135,7 @@ impl Machine {
         let file = self.daemon.folder.join("status.json");
         fs::write(&file, conf.to_string()).expect("a file");
         let output = self
-            .command(&format!("{PLUGINS}/volnet"))
+            .command(PLUGIN)
             .env("CNI_COMMAND", "STATUS")
             .stdin(fs::File::open(file).expect("it is there"))
             .output()

@@ -32,7 +32,6 @@ fn name(machine: &Machine, short: &str) -> String {
 fn ctr_runs_containers() {
     in_namespace(|| {
         let machine = Machine::new();
-        machine.configure();
         containerd::start(&machine, None);
         containerd::import(&machine, "default");
         let (a, b) = (name(&machine, "a"), name(&machine, "b"));
@@ -57,7 +56,6 @@ fn ctr_runs_containers() {
 fn a_plugin_that_is_killed_leaves_nothing() {
     in_namespace(|| {
         let machine = Machine::new();
-        machine.configure();
         machine.kill_plugins();
         containerd::start(&machine, None);
         containerd::import(&machine, "default");
@@ -83,8 +81,9 @@ fn kubernetes_runs_pods() {
         let machine = Machine::new();
         // The engine makes the configuration, when it is told of the addresses of pods.
         let template = machine.daemon.folder.join("template");
-        let conf = machine.conf(&json!({ "subnet": "{{.PodCIDR}}" })).to_string();
-        fs::write(&template, conf).expect("a template");
+        let mut conf = machine.take_configuration();
+        conf["plugins"][0]["subnet"] = "{{.PodCIDR}}".into();
+        fs::write(&template, conf.to_string()).expect("a template");
         containerd::start(&machine, Some(&template));
         containerd::import(&machine, "k8s.io");
         let mut cri = Cri::new(&machine);
@@ -133,7 +132,6 @@ fn kubernetes_runs_pods() {
 fn podman_runs_containers() {
     in_namespace(|| {
         let machine = Machine::new();
-        machine.configure();
         let podman = Podman::new(&machine);
         let place = "pods:ip=192.168.127.77,mac=02:00:00:00:00:77";
         let serve = SERVE.join(" ");
@@ -173,7 +171,6 @@ fn pods(names: impl Iterator<Item = String>) -> Vec<Value> {
 fn fifty_pods_start_at_once_and_a_reboot_ends_them() {
     in_namespace(|| {
         let mut machine = Machine::new();
-        machine.configure();
         containerd::start(&machine, None);
         containerd::import(&machine, "k8s.io");
         let mut cri = Cri::new(&machine);
@@ -225,7 +222,6 @@ fn fifty_pods_start_at_once_and_a_reboot_ends_them() {
 fn daemons_and_engines_that_are_killed_leave_nothing() {
     in_namespace(|| {
         let mut machine = Machine::new();
-        machine.configure();
         containerd::start(&machine, None);
         containerd::import(&machine, "k8s.io");
         let mut cri = Cri::new(&machine);

@@ -28,16 +28,19 @@ fn every_verb() {
         let method = if method == "Expose" { "io.volnet.Expose" } else { "io.volnet.Unexpose" };
         Command::Adjust { method, parameters }
     };
-    let plain = Preparation::default;
+    let plain = || Preparation { root: "/".into(), ..Preparation::default() };
     let dry = Preparation { dry_run: true, ..plain() };
-    let service = |root: &str| Preparation { service: Some(root.into()), ..plain() };
+    let service = |root: &str| Preparation { service: true, root: root.into(), ..plain() };
     let forced = Preparation { force: true, ..service("/r") };
+    let cni = Preparation { cni: true, root: "/r".into(), ..plain() };
     let table = [
         ("serve", Command::Serve),
         ("setup", Command::Setup(plain())),
         ("setup --dry-run", Command::Setup(dry.clone())),
         ("setup --service", Command::Setup(service("/"))),
         ("setup --service --force --root /r", Command::Setup(forced)),
+        ("setup --cni --root /r", Command::Setup(cni.clone())),
+        ("teardown --cni --root /r", Command::Teardown(cni)),
         ("teardown", Command::Teardown(plain())),
         ("teardown --dry-run", Command::Teardown(dry)),
         ("teardown --service", Command::Teardown(service("/"))),
@@ -244,7 +247,7 @@ fn wrong_usage_says_what_is_wrong_and_which_help_helps() {
         ),
         ("run web --cpus two", "--cpus: \"two\" is not a whole number; see volnet help run"),
         ("create web --kernel", "missing argument for option '--kernel'; see volnet help create"),
-        ("setup --root /r", "--root needs --service; see volnet help setup"),
+        ("setup --root /r", "--root needs --service or --cni; see volnet help setup"),
         ("call", "METHOD is missing; see volnet help call"),
         ("call a b c", "\"c\" is an argument too many; see volnet help call"),
         ("serve --json", "unknown option --json; see volnet help serve"),

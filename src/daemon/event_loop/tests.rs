@@ -363,7 +363,7 @@ fn starts_wait_for_those_before_them_and_nobody_waits_for_them() {
     let living = |stage: &Stage| -> BTreeSet<String> {
         stage.processes.with(|it| it.living().map(|(name, _)| name.to_string()).collect())
     };
-    for first in 0..CROWD {
+    for (first, caller) in callers.iter_mut().enumerate() {
         let there = (first..CROWD.min(first + STARTS)).map(name).collect();
         for _ in 0..10 {
             assert_eq!(listed(&stage.ask("List", "{}")).len(), living(&stage).len());
@@ -376,7 +376,7 @@ fn starts_wait_for_those_before_them_and_nobody_waits_for_them() {
             // By somebody who does not wait for a place.
             stage.ask("Delete", &format!(r#"{{"name": "{}", "timeout_ms": 0}}"#, name(first)));
         }
-        let answer = stage.answer(&mut callers[first]);
+        let answer = stage.answer(caller);
         assert!(answer.contains("HypervisorFailed"), "{answer}");
     }
     assert_eq!(listed(&stage.ask("List", "{}")), [] as [&str; 0]);
