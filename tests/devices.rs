@@ -106,7 +106,8 @@ fn a_guest_whose_disk_has_no_room_is_paused_and_goes_on_when_there_is_some() {
     };
     await_halt(&lab);
     assert!(lab.volnet(&["list"]).contains("paused"));
-    let told = |lab: &Lab| lab.output_of("daemon").matches("VM web stands still").count();
+    let warning = "WARN  volnet::daemon::report: VM web stands still";
+    let told = |lab: &Lab| lab.output_of("daemon").matches(warning).count();
     assert_eq!(told(&lab), 1, "{}", lab.output_of("daemon"));
     // The next daemon finds it so.
     lab.crash_daemon();

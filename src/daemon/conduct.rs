@@ -345,7 +345,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                     let (kind, vm, message) =
                         (*kind, Some(decision.subject.clone()), message.clone());
                     let notice = Notice { kind, vm, message, by: None };
-                    match kind == EventKind::VmExited && decision.record.last_error.is_some() {
+                    match self.is_grave(kind, &decision) {
                         true => self.event_at(Level::Warn, notice, now),
                         false => self.event(notice, now),
                     }
@@ -371,6 +371,17 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             }
         };
         self.answer(answers);
+    }
+
+    /// Whether somebody may have to act: a hypervisor has failed, or has stopped its guest, also if
+    /// a caller is told of that.
+    fn is_grave(&self, kind: EventKind, decision: &Decision) -> bool {
+        let vm = || self.engine.vm(&decision.subject);
+        match kind {
+            EventKind::VmExited => decision.record.last_error.is_some(),
+            EventKind::VmPaused => vm().is_ok_and(|vm| vm.last_error().is_some()),
+            _ => false,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Makes the command that starts a VM on this host, from its record.
 //!
 //! The drivers are pure. Their inputs are read here: the settings, and the features of the host
-//! (vhost-vsock, the TSC's frequency, and what is in [`devices`]).
+//! (vhost-vsock, the TSC's frequency, and what is in `devices`).
 
 mod devices;
 

@@ -3,7 +3,8 @@
 //! - *error*: something is not done, and a VM or the host lacks it. volnet tries again, or somebody
 //!   must act;
 //! - *warning*: something was not as it should be: what others changed, repaired or not; a VM that
-//!   ended with an error, did not start, or is slow; callers who are refused the right;
+//!   ended with an error, did not start, is slow, or was stopped by its hypervisor; callers who are
+//!   refused the right;
 //! - *info*: the lives of VMs: starts, ends, leases; what became of a VM though nobody asked;
 //! - *debug*: requests with their answers, and what is done for them, down to each change of the
 //!   kernel.

@@ -10,11 +10,11 @@
 //! as memory or a disk, and gives its place to others. Starts of guests that an earlier daemon has
 //! made have none.
 //!
-//! Who has no place waits, in its order, and nothing of it is done before: a request in the queue of
-//! the event loop, a start that follows from something else in the agenda, one by the restart
+//! Who has no place waits, in its order, and nothing of it is done before: a request in the queue
+//! of the event loop, a start that follows from something else in the agenda, one by the restart
 //! policy in [`Life::Waiting`]. So the time in which a guest has to run
-//! ([`supervise::START_MAX_MS`](super::supervise::START_MAX_MS)) begins with its process, however
-//! long the queue is. Who is stopped or deleted while it waits does not start.
+//! ([`START_MAX_MS`](super::supervise::START_MAX_MS)) begins with its process, however long the
+//! queue is. Who is stopped or deleted while it waits does not start.
 
 use crate::engine::decide::{Answer, Engine};
 use crate::engine::lifecycle::FollowUp;

@@ -1,5 +1,5 @@
-//! The devices of the host that hypervisors need, and its huge pages: what a VM is refused for, what
-//! `check` says, and how long a host that boots is waited for.
+//! The devices of the host that hypervisors need, and its huge pages: what a VM is refused for,
+//! what `check` says, and how long a host that boots is waited for.
 //!
 //! What is missing is told before the start. Of vhost-net QEMU aborts, and of too few huge pages
 //! Firecracker says "Cannot allocate memory", or ends by SIGBUS when its guest gets that far.
