@@ -32,7 +32,7 @@ use crate::model::run_as::{RunAs, UIDS_DEFAULT};
 use crate::spec::PATH_BYTES_MAX;
 
 pub use hypervisors::{HYPERVISORS_MAX, TEMPLATE_ARGS_MAX};
-pub use network::{NETWORKS_MAX, PREFIX_LENGTH_MAX, PREFIX_LENGTH_MIN, SERVICES_MAX};
+pub use network::{NETWORKS_MAX, PEERS_MAX, PREFIX_LENGTH_MAX, PREFIX_LENGTH_MIN, SERVICES_MAX};
 pub use source::{Flags, Key};
 
 use source::{Found, Sources};

@@ -23,6 +23,8 @@ use super::source::{Found, Key, Sources};
 pub const NETWORKS_MAX: usize = 64;
 /// The most services of the host on one network.
 pub const SERVICES_MAX: usize = 64;
+/// The most prefixes of peers. Each is two rules.
+pub const PEERS_MAX: usize = 32;
 /// The most entries of addresses that no VM gets.
 const RESERVED_MAX: usize = 256;
 /// The most domains in which guests look up names, and their bytes in one DHCP option.
@@ -83,6 +85,7 @@ const KNOWN: &[&str] = &[
     "domain",
     "antispoof",
     "ipv6",
+    "peers",
     "host_services",
     "policy",
     "limits",
@@ -236,6 +239,7 @@ struct Wishes {
     gateway: Option<Ipv4Addr>,
     range: Option<AddressRange>,
     reserve: Option<Vec<AddressRange>>,
+    peers: Option<Vec<Prefix<IpAddr>>>,
     host_services: Option<Vec<Service>>,
     traffic: Traffic,
     told: Told,
@@ -255,6 +259,7 @@ impl Wishes {
             gateway: fields.parsed("gateway", address)?,
             range: fields.parsed("range", str::parse)?,
             reserve: fields.parsed_list("reserve", RESERVED_MAX, str::parse)?,
+            peers: fields.parsed_list("peers", PEERS_MAX, peer)?,
             host_services: fields.parsed_list("host_services", SERVICES_MAX, service)?,
             traffic: spec::traffic(fields)?,
             told: told(fields)?,
@@ -270,6 +275,10 @@ impl Wishes {
         if self.managed == Some(false) && self.nat == Some(true) {
             let reason = "a bridge that is not managed is not masqueraded";
             return Err(place.field("nat").refuse(reason));
+        }
+        if self.managed == Some(false) && self.peers.is_some() {
+            let reason = "packets of a bridge that is not managed are not the host's to route";
+            return Err(place.field("peers").refuse(reason));
         }
         let inside = |address: &Ipv4Addr| subnet.contains(*address);
         if let Some(address) = self.gateway.filter(|address| !inside(address)) {
@@ -345,6 +354,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         dns: wishes.dns.unwrap_or(if by_us { Dns::Builtin } else { Dns::Off }),
         domain: wishes.domain.unwrap_or_else(|| VM_DOMAIN_DEFAULT.into()),
         ipv6: None,
+        peers: wishes.peers.unwrap_or_default(),
         traffic: wishes.traffic,
         managed,
         gateway: wishes.gateway,
@@ -534,11 +544,23 @@ fn services(dhcp: Dhcp) -> Vec<Service> {
     }
 }
 
-/// `ping`, or a protocol and a port as `tcp/22`.
+/// The prefix of networks on other hosts. The whole world is not one: that is a network without
+/// NAT.
+fn peer(text: &str) -> Result<Prefix<IpAddr>, String> {
+    let prefix: Prefix<IpAddr> = text.parse()?;
+    match prefix.length() {
+        0 => Err(format!("{prefix} is the whole world: write \"nat\": false for that")),
+        _ => Ok(prefix),
+    }
+}
+
+/// `any`, `ping`, or a protocol and a port as `tcp/22`.
 fn service(text: &str) -> Result<Service, String> {
-    let wrong = || format!("{text:?} is neither ping nor a port such as tcp/22 or udp/53");
-    if text == "ping" {
-        return Ok(Service::Ping);
+    let wrong = || format!("{text:?} is neither any, ping nor a port such as tcp/22 or udp/53");
+    match text {
+        "any" => return Ok(Service::Any),
+        "ping" => return Ok(Service::Ping),
+        _ => {}
     }
     let (protocol, port) = text.split_once('/').ok_or_else(wrong)?;
     let protocol: Protocol = protocol.parse().map_err(|_| wrong())?;

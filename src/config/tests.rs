@@ -65,6 +65,7 @@ fn defaults() {
             reserve: Vec::new(),
             told: Default::default(),
             inner: None,
+            peers: Vec::new(),
             host_services: vec![Service::Ping],
             traffic: Traffic::default(),
             mac: Mac::of_bridge("host", "vbr0"),
@@ -346,6 +347,9 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
             "networks[0].inner.gateway",
         ),
         (r#"{"networks": [{"inner": {"ip": "192.168.127.2"}}]}"#, "networks[0].inner.mac"),
+        (r#"{"networks": [{"peers": ["0.0.0.0/0"]}]}"#, "networks[0].peers[0]"),
+        (r#"{"networks": [{"peers": ["10.0.0.0"]}]}"#, "networks[0].peers[0]"),
+        (r#"{"networks": [{"managed": false, "peers": []}]}"#, "networks[0].peers"),
         (r#"{"networks": [{"host_services": "ping"}]}"#, "networks[0].host_services"),
         (r#"{"networks": [{"host_services": ["ping", 22]}]}"#, "networks[0].host_services[1]"),
         (r#"{"networks": [{"host_services": ["dccp/22"]}]}"#, "networks[0].host_services[0]"),
@@ -388,8 +392,8 @@ fn the_host_answers_what_is_listed_and_a_server_that_may_be_on_it() {
     assert_eq!(services(r#"{"dhcp": "external"}"#), [Service::Ping, dhcp]);
     assert_eq!(services(r#"{"dhcp": "external", "host_services": []}"#), []);
     assert_eq!(
-        services(r#"{"host_services": ["tcp/22", " udp/67 ", "ping"]}"#),
-        [Service::Port(Protocol::Tcp, 22), dhcp, Service::Ping]
+        services(r#"{"host_services": ["tcp/22", " udp/67 ", "ping", "any"]}"#),
+        [Service::Port(Protocol::Tcp, 22), dhcp, Service::Ping, Service::Any]
     );
 }
 
@@ -405,6 +409,9 @@ fn bounds() {
     let services = vec!["\"ping\""; SERVICES_MAX + 1].join(",");
     let file = format!(r#"{{"networks":[{{"host_services":[{services}]}}]}}"#);
     assert_eq!(field(from_file(&file)), "networks[0].host_services");
+    let peers = vec!["\"10.0.0.0/8\""; PEERS_MAX + 1].join(",");
+    let file = format!(r#"{{"networks":[{{"peers":[{peers}]}}]}}"#);
+    assert_eq!(field(from_file(&file)), "networks[0].peers");
     let args = vec!["\"x\""; TEMPLATE_ARGS_MAX + 1].join(",");
     let file = format!(r#"{{"hypervisors":{{"xen":{{"program":"xl","args":[{args}]}}}}}}"#);
     assert_eq!(field(from_file(&file)), "hypervisors.xen.args");

@@ -384,6 +384,26 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(findings)
     }
 
+    /// What is wrong with the ways from networks to their peers.
+    pub(super) fn ways_to_peers(&mut self) -> Result<Vec<Finding>, Error> {
+        let networks: Vec<NetworkConfig> = self.engine.configured().cloned().collect();
+        let mut findings = Vec::new();
+        for network in &networks {
+            let from6 = network.ipv6.map(|ipv6| IpAddr::V6(ipv6.address_of(network.mac)));
+            for peers in &network.peers {
+                let from = match peers.network() {
+                    IpAddr::V4(_) => network.a_guest().map(IpAddr::V4),
+                    IpAddr::V6(_) => from6,
+                };
+                let ends = from.zip(network.an_address_of(*peers));
+                let Some((from, to)) = ends else { continue };
+                let way = self.network.way(&network.bridge, from, to)?;
+                findings.extend(host::peers(network, *peers, &way));
+            }
+        }
+        Ok(findings)
+    }
+
     /// What a VM has in common with others: the rules, its ports of the host, the bounds, the disk.
     fn shared_by(&mut self, vm: &Vm, seen: &Seen) -> Result<Vec<Finding>, Error> {
         let desired = self.engine.desired();

@@ -109,6 +109,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         #[cfg(target_os = "linux")]
         findings.extend(self.short_of_space());
         findings.extend(self.engine.firewalls(&surroundings));
+        findings.extend(self.ways_to_peers()?);
         findings.extend(self.unheard(None));
         findings.extend(self.engine.stranded().map(|(name, reason)| {
             let message = format!("VM {name} cannot be taken over: {reason}");

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{broken, doubtful, well};
 use crate::model::expose::Ports;
 use crate::model::net::NetworkConfig;
+use crate::model::prefix::Prefix;
 use crate::model::view::Finding;
 
 /// Addresses of the world, to ask the kernel which way leads there. Nothing is sent to them. No
@@ -138,6 +139,29 @@ pub fn way(network: &NetworkConfig, family: &str, way: &Way, mtu: u16) -> Vec<Fi
             let leaves = format!("{family} from network {name} to the world leaves by {link}");
             vec![well("route", leaves), longest(network, link, *most, mtu)]
         }
+    }
+}
+
+/// What is wrong with the way from a network to its peers.
+pub fn peers(network: &NetworkConfig, peers: Prefix<IpAddr>, way: &Way) -> Option<Finding> {
+    let name = &network.name;
+    match way {
+        Way::Unknown => None,
+        Way::None(words) => Some(doubtful(
+            "peers",
+            format!("network {name}: the host has no route to the peers {peers}: {words}"),
+            "add a route to them, or start what connects the hosts",
+        )),
+        Way::By { mtu, .. } if *mtu >= network.mtu.into() => None,
+        Way::By { link, mtu } => Some(doubtful(
+            "peers",
+            format!(
+                "network {name}: guests send {} bytes, and {link} takes {mtu} to the peers \
+                 {peers}: longer packets are lost where the host's ICMP is",
+                network.mtu
+            ),
+            format!("set mtu of network {name} to {mtu}, and restart volnet and the VMs"),
+        )),
     }
 }
 

@@ -215,6 +215,24 @@ fn the_way_out_may_be_missing_or_narrow() {
 }
 
 #[test]
+fn the_way_to_peers_may_be_missing_or_narrow() {
+    let network = NetworkConfig::sample("pods", "vbr0", "10.244.0.0/24", "10.244.0.1");
+    let peers = "10.244.0.0/16".parse().unwrap();
+    // An address that is not the network's own, which may be at either end.
+    assert_eq!(network.an_address_of(peers), Some([10, 244, 255, 254].into()));
+    let other = "10.245.0.0/16".parse().unwrap();
+    assert_eq!(network.an_address_of(other), Some([10, 245, 0, 1].into()));
+    assert_eq!(network.an_address_of("10.244.0.0/24".parse().unwrap()), None);
+    let of = |way: &Way| host::peers(&network, peers, way);
+    let by = |mtu| of(&Way::By { link: "vx0".into(), mtu });
+    assert_eq!(of(&Way::Unknown), None);
+    assert_eq!(by(1500), None);
+    assert!(by(1450).unwrap().message.contains("vx0 takes 1450"));
+    let missing = of(&Way::None("Network is unreachable".into())).unwrap();
+    assert!(missing.message.contains("no route to the peers 10.244.0.0/16"), "{missing:?}");
+}
+
+#[test]
 fn a_rule_of_others_is_told_if_it_is_in_the_way() {
     let rule = |what| Hindrance {
         family: "ip",

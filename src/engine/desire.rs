@@ -72,10 +72,20 @@ impl Engine {
             };
             let is_in_it =
                 |prefix: &Prefix<IpAddr>| network.prefixes().any(|own| prefix.overlaps(own));
-            let (index, prefix) = observed
-                .routes
-                .iter()
-                .find(|(index, prefix)| prefix.length() > 0 && is_in_it(prefix) && !ours(index))?;
+            // Ours is more specific than a route to all of its peers.
+            let to_peers = |prefix: &Prefix<IpAddr>| {
+                let own = match prefix.network() {
+                    IpAddr::V4(_) => network.ipv4.map_or(0, |ipv4| ipv4.prefix.length()),
+                    IpAddr::V6(_) => network.ipv6.map_or(0, |ipv6| ipv6.prefix.length()),
+                };
+                let is_of = |peers: &Prefix<IpAddr>| {
+                    peers.length() <= prefix.length() && peers.overlaps(*prefix)
+                };
+                prefix.length() < own && network.peers.iter().any(is_of)
+            };
+            let (index, prefix) = observed.routes.iter().find(|(index, prefix)| {
+                prefix.length() > 0 && is_in_it(prefix) && !to_peers(prefix) && !ours(index)
+            })?;
             let link = observed.links.iter().find(|link| link.index == *index);
             let link = link.map_or("another link", |link| &link.name);
             Some(format!(

@@ -50,6 +50,9 @@ pub struct NetworkConfig {
     pub domain: String,
     /// Its IPv6 prefix. `None`: its VMs may not speak IPv6. It has one of the two at least.
     pub ipv6: Option<Ipv6Network>,
+    /// Prefixes of networks like this one on other hosts. They are routed to: what guests send
+    /// there is not masqueraded, and connections from there come in.
+    pub peers: Vec<Prefix<IpAddr>>,
     /// The services of the host for VMs on it.
     pub host_services: Vec<Service>,
     /// Whether the bridge is volnet's. A bridge that is not is used as it is: it gets ports, rules
@@ -186,6 +189,7 @@ impl NetworkConfig {
             dns: Dns::Off,
             domain: "volnet".into(),
             ipv6: None,
+            peers: Vec::new(),
             host_services: vec![Service::Ping],
             managed: true,
             gateway: None,
@@ -233,6 +237,21 @@ impl NetworkConfig {
             IpAddr::V4(address) => self.ipv4.is_some_and(|ipv4| ipv4.prefix.contains(address)),
             IpAddr::V6(address) => self.ipv6.is_some_and(|ipv6| ipv6.prefix.contains(address)),
         }
+    }
+
+    /// An address behind these peers, to ask the kernel which way leads there: not one of this
+    /// network, which may be a part of the prefix.
+    pub fn an_address_of(&self, peers: Prefix<IpAddr>) -> Option<IpAddr> {
+        let behind = |first: IpAddr, last: IpAddr| match (first, last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                let [up, down] =
+                    [first.to_bits().saturating_add(1), last.to_bits().saturating_sub(1)];
+                [Ipv4Addr::from_bits(up).into(), Ipv4Addr::from_bits(down).into()]
+            }
+            (_, _) => [first, last],
+        };
+        let found = behind(peers.network(), peers.last()).into_iter();
+        found.into_iter().find(|address| peers.contains(*address) && !self.contains(*address))
     }
 
     /// The addresses of the bridge, each with the length of its prefix. The link-local one is that
@@ -287,6 +306,8 @@ impl NetworkConfig {
 /// A service of the host for its guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
+    /// All that the host has, on any of its addresses.
+    Any,
     /// Echo requests.
     Ping,
     /// A port, 1 to 65535.

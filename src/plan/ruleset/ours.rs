@@ -5,7 +5,7 @@
 //!   knows ([`inner`]).
 //! - `ip volnet` ([`routed`]) connects the networks to the world, keeps them apart, and guards the
 //!   host from guests. `ip6 volnet` ([`routed6`]) does the same for IPv6. Exposed ports are maps
-//!   ([`mod@exposed`]).
+//!   ([`mod@exposed`]). What is routed to networks on other hosts has rules of its own ([`peers`]).
 //!
 //! The rules do not depend on the VMs: a VM is elements of sets, and so is a network. The kernel
 //! alone drops packets, also while no daemon runs.
@@ -23,6 +23,7 @@
 mod bridged;
 mod exposed;
 mod inner;
+mod peers;
 mod policies;
 mod routed;
 mod routed6;
@@ -177,6 +178,7 @@ fn shared_sets(networks: &[&NetworkConfig], has_nat: fn(&NetworkConfig) -> bool)
     let bridges = networks.iter().map(|network| vec![bridge(network)]);
     let nat = networks.iter().filter(|network| has_nat(network));
     let pings = networks.iter().filter(|network| network.host_services.contains(&Service::Ping));
+    let open = networks.iter().filter(|network| network.host_services.contains(&Service::Any));
     let services = networks.iter().flat_map(|network| {
         services(network).into_iter().map(|(protocol, port)| {
             vec![bridge(network), Value::Protocol(protocol), Value::Port(port)]
@@ -186,6 +188,7 @@ fn shared_sets(networks: &[&NetworkConfig], has_nat: fn(&NetworkConfig) -> bool)
         set("bridges", &[Field::Link], bridges.collect()),
         set("within", &[Field::Link, Field::Link], pairs.collect()),
         set("natted", &[Field::Link], nat.map(|network| vec![bridge(network)]).collect()),
+        set("open", &[Field::Link], open.map(|network| vec![bridge(network)]).collect()),
         set("pings", &[Field::Link], pings.map(|network| vec![bridge(network)]).collect()),
         set("services", &[Field::Link, Field::Protocol, Field::Port], services.collect()),
     ]
@@ -195,7 +198,7 @@ fn shared_sets(networks: &[&NetworkConfig], has_nat: fn(&NetworkConfig) -> bool)
 /// its protocol.
 fn services(network: &NetworkConfig) -> BTreeSet<(u8, u16)> {
     let services = network.host_services.iter().filter_map(|service| match service {
-        Service::Ping => None,
+        Service::Any | Service::Ping => None,
         Service::Port(protocol, port) => Some((protocol.number(), *port)),
     });
     let named = [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol.number(), NAME_SERVER));
@@ -218,6 +221,11 @@ fn keep_apart() -> [Rule; 2] {
         ),
         rule([within(&[OutLink], "natted"), outside(&[InLink], "bridges")], Verdict::Drop),
     ]
+}
+
+/// The bridge of a network for whose guests all of the host is open.
+fn is_open() -> Match {
+    within(&[PacketField::InLink], "open")
 }
 
 /// A port of the host that is listed for the packet's bridge.

@@ -53,12 +53,17 @@ fn words(rule: &Rule, family: Family, chain: &str) -> String {
         (_, "forward", true) if has("natted") => {
             "no connection from outside goes to a network with NAT".into()
         }
+        (_, "forward", false) if has("natted") => "a peer of the network may begin it".into(),
+        (_, "postrouting", false) if rule.verdict == Verdict::Accept => {
+            "a peer of the network: not masqueraded".into()
+        }
         (_, "forward", true) => "the metadata service of a cloud is denied".into(),
         (_, "input", true) if has("questions") => "the guest asks for too many names".into(),
         (_, "input", true) if has("answers") => {
             "the host answers its guests only on its address in their network".into()
         }
         (_, "input", true) => "host_services of the network does not have it".into(),
+        (_, "input", false) if has("open") => "host_services of the network has any".into(),
         (_, "input", false) if has("services") => "host_services of the network has it".into(),
         (_, _, _) if rule.verdict == Verdict::Masquerade => "masquerade".into(),
         (_, _, _) => text::rule(rule),

@@ -8,17 +8,18 @@
 //! by the same bridge, and pass.
 //!
 //! The host answers its guests on its address in their network, and there only the services that
-//! the network lists, and names. The rate of a guest's questions for names is limited, because all
-//! guests share one queue. Replies to connections of the host pass. Everything else from a guest is
-//! dropped silently, so that a guest cannot see what exists.
+//! the network lists, and names; on all its addresses, if the network lists `any`. The rate of a
+//! guest's questions for names is limited, because all guests share one queue. Replies to
+//! connections of the host pass. Everything else from a guest is dropped silently, so that a guest
+//! cannot see what exists.
 
 use std::net::Ipv4Addr;
 
 use super::{
     Chain, ChainKind, Family, Field, Hook, ICMP, Match, NAME_SERVER, NetworkConfig,
     PRIORITY_FILTER, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Value, Verdict, bridge,
-    exposed, filter, from_elsewhere, is, is_service, keep_apart, masked, outside, policies,
-    prefixes, rule, set, shared_sets, within,
+    exposed, filter, from_elsewhere, is, is_open, is_service, keep_apart, masked, outside, peers,
+    policies, prefixes, rule, set, shared_sets, within,
 };
 
 use crate::model::limits::Rate;
@@ -60,22 +61,27 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
             kind: ChainKind::Nat,
             hook: Hook::Postrouting,
             priority: PRIORITY_SOURCE_NAT,
-            rules: vec![exposed::masqueraded(&[IpSource]), masquerade],
+            rules: [exposed::masqueraded(&[IpSource])]
+                .into_iter()
+                .chain(peers::not_masqueraded(peers::IPV4, networks))
+                .chain([masquerade])
+                .collect(),
         },
         policies::chain(policies::IPV4, policies),
-        filter("forward", Hook::Forward, PRIORITY_FILTER, forwarded()),
+        filter("forward", Hook::Forward, PRIORITY_FILTER, forwarded(networks)),
         filter("input", Hook::Input, PRIORITY_FILTER, to_host(networks)),
     ];
     chains.extend(exposed::chains());
     Table { family: Family::Ip, name: TABLE, owned, sets, chains }
 }
 
-fn forwarded() -> Vec<Rule> {
+fn forwarded(networks: &[&NetworkConfig]) -> Vec<Rule> {
     let mut rules = vec![
         rule([Match::Established], Verdict::Accept),
         exposed::forwarded(),
         rule([within(&[PacketField::InLink], "bridges"), LINK_LOCAL], Verdict::Drop),
     ];
+    rules.extend(peers::let_in(peers::IPV4, networks));
     rules.extend(keep_apart());
     rules
 }
@@ -87,6 +93,7 @@ fn to_host(networks: &[&NetworkConfig]) -> Vec<Rule> {
         rule([from_elsewhere(networks)], Verdict::Accept),
         rule([UDP, TO_NAME_SERVER, too_many], Verdict::Drop),
         rule([Match::Established], Verdict::Accept),
+        rule([is_open()], Verdict::Accept),
         rule([outside(&[InLink, IpDestination], "answers")], Verdict::Drop),
         rule([ICMP, ECHO, within(&[InLink], "pings")], Verdict::Accept),
         rule([is_service()], Verdict::Accept),

@@ -14,8 +14,8 @@ use super::routed::{QUESTION_RATE, QUESTION_TIMEOUT_S, TO_NAME_SERVER};
 use super::{
     Chain, ChainKind, Family, Field, Hook, ICMP6, IS_CLAIM, Match, NetworkConfig, PRIORITY_FILTER,
     PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Value, Verdict, bridge, exposed, filter,
-    from_elsewhere, is, is_service, keep_apart, of_prefix, outside, policies, prefixes6, rule, set,
-    shared_sets, within,
+    from_elsewhere, is, is_open, is_service, keep_apart, of_prefix, outside, peers, policies,
+    prefixes6, rule, set, shared_sets, within,
 };
 use crate::model::policy::Policy;
 
@@ -45,6 +45,7 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
         forward.push(rule([Match::Established], Verdict::Accept));
         forward.push(exposed::forwarded());
         forward.extend(METADATA.map(denied));
+        forward.extend(peers::let_in(peers::IPV6, networks));
     }
     input.push(rule([], Verdict::Drop));
     forward.extend(keep_apart());
@@ -54,7 +55,7 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
     ];
     if spoken {
         chains.push(policies::chain(policies::IPV6, policies));
-        chains.push(postrouting());
+        chains.push(postrouting(networks));
         chains.extend(exposed::chains6());
     }
     Table { family: Family::Ip6, name: TABLE, owned, sets: sets(networks, policies), chains }
@@ -77,7 +78,7 @@ fn sets(networks: &[&NetworkConfig], policies: &[Policy]) -> Vec<Set> {
     sets
 }
 
-fn postrouting() -> Chain {
+fn postrouting(networks: &[&NetworkConfig]) -> Chain {
     use PacketField::{Ip6Source, OutLink};
     let masquerade = [within(&[Ip6Source], "subnets"), outside(&[OutLink], "bridges")];
     Chain {
@@ -85,7 +86,11 @@ fn postrouting() -> Chain {
         kind: ChainKind::Nat,
         hook: Hook::Postrouting,
         priority: PRIORITY_SOURCE_NAT,
-        rules: vec![exposed::masqueraded(&[Ip6Source]), rule(masquerade, Verdict::Masquerade)],
+        rules: [exposed::masqueraded(&[Ip6Source])]
+            .into_iter()
+            .chain(peers::not_masqueraded(peers::IPV6, networks))
+            .chain([rule(masquerade, Verdict::Masquerade)])
+            .collect(),
     }
 }
 
@@ -106,6 +111,7 @@ fn answered() -> Vec<Rule> {
     ];
     rules.extend(NEIGHBOURLY.map(|kind| rule(icmp(kind), Verdict::Accept)));
     rules.extend([
+        rule([is_open()], Verdict::Accept),
         rule([outside(&[InLink, Ip6Destination], "answers")], Verdict::Drop),
         rule([icmp6, echo, within(&[InLink], "pings")], Verdict::Accept),
         rule([is_service()], Verdict::Accept),
