@@ -1,20 +1,21 @@
 //! The arena of the attacks: a host with volnet, and everybody whom a frame may reach.
 //!
-//! The test holds the taps of some VMs and plays their guests. It also holds two taps that are not
+//! The test holds the taps of some VMs and plays their guests, or whoever has all rights in their
+//! namespaces. It also holds two taps that are not
 //! volnet's: another port of the default network's bridge, and the uplink. The kernel delivers a
 //! frame within the call that writes it. Still, a frame counts as lost only after a later frame has
 //! arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::os::fd::AsFd;
 
-use nix::unistd::{read, write};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
-use volnet_ffi::tun::{self, NO_PI, TAP, Tun, VNET_HDR};
 
 use crate::common::daemon::Daemon;
 use crate::common::{eventually, ip_link, run};
+use crate::end::{End, FRAME_BYTES_MAX};
 use crate::frame::{ARP, ARP_REQUEST, IPV4, IPV6, Mac, Tag, arp, ethernet, udp, udp6};
 
 /// A party that can send and receive.
@@ -91,9 +92,6 @@ pub(crate) const LISTED: u16 = 7000;
 pub(crate) const UNLISTED: u16 = 7777;
 /// The ports on which the host listens.
 const HOST_PORTS: [u16; 3] = [67, LISTED, UNLISTED];
-/// Bytes of `struct virtio_net_hdr` in front of each frame; all zeros means nothing special.
-const VNET_HDR_BYTES: usize = 10;
-const FRAME_BYTES_MAX: usize = 2048;
 
 /// A frame, and the parties that it may reach.
 pub(crate) struct Case {
@@ -126,7 +124,7 @@ impl Cast {
 pub(crate) struct Arena {
     pub(crate) daemon: Daemon,
     cast: Cast,
-    taps: BTreeMap<Party, Tun>,
+    ends: BTreeMap<Party, End>,
     sockets: Vec<UdpSocket>,
     sent: u16,
 }
@@ -134,15 +132,24 @@ pub(crate) struct Arena {
 impl Arena {
     /// A host with two networks and the guests of [`GUESTS`].
     pub(crate) fn new() -> Arena {
-        Arena::guarded(true)
+        Arena::guarded(true, false)
+    }
+
+    /// The same, where guests with an address are namespaces. Frames of a pair of links are queued,
+    /// each processor has a queue of its own, and so they keep their order on one processor alone.
+    pub(crate) fn of_namespaces() -> Arena {
+        let mut one = CpuSet::new();
+        one.set(sched_getcpu().expect("a processor")).expect("it is one");
+        sched_setaffinity(Pid::from_raw(0), &one).expect("it is one of ours");
+        Arena::guarded(true, true)
     }
 
     /// The same without rules for bridges: guests may use any address, and none is isolated.
     pub(crate) fn unguarded() -> Arena {
-        Arena::guarded(false)
+        Arena::guarded(false, false)
     }
 
-    fn guarded(antispoof: bool) -> Arena {
+    fn guarded(antispoof: bool, rooms: bool) -> Arena {
         run("ip link set lo up");
         let daemon = Daemon::configured(&json!({ "networks": [
             { "name": "default", "bridge": "vbr0", "subnet": "10.10.0.0/16",
@@ -154,7 +161,7 @@ impl Arena {
         let mut arena = Arena {
             daemon,
             cast: Cast { addresses: BTreeMap::new(), time: 0 },
-            taps: BTreeMap::new(),
+            ends: BTreeMap::new(),
             sockets: HOST_PORTS.map(bind).into(),
             sent: 0,
         };
@@ -166,7 +173,10 @@ impl Arena {
             if !antispoof {
                 network.as_object_mut().expect("an object").remove("isolated");
             }
-            arena.add_guest(party, name, &network);
+            match rooms && is_attached(&network) {
+                true => arena.add_room(party, name, &network),
+                false => arena.add_guest(party, name, &network),
+            }
         }
         arena.cast.addresses.insert(Host, (mac_of("vbr0"), GATEWAY));
         arena.wait_for_ports();
@@ -185,21 +195,39 @@ impl Arena {
         run(&format!("ip -6 route add default via {WORLD_IP6}"));
         know(WORLD_IP6, WORLD_MAC, "uplink");
         self.cast.addresses.insert(World, (mac_of("uplink"), WORLD_IP));
-        self.taps.insert(World, open("uplink"));
+        self.ends.insert(World, End::tap("uplink"));
     }
 
     fn add_wire(&mut self, party: Party, name: &str, bridge: &str, ip: Ipv4Addr) {
         run(&format!("ip tuntap add {name} mode tap vnet_hdr"));
         run(&format!("ip link set {name} master {bridge} addrgenmode none up"));
         self.cast.addresses.insert(party, ([0x02, 0, 0, 0, 0x88, party as u8], ip));
-        self.taps.insert(party, open(name));
+        self.ends.insert(party, End::tap(name));
     }
 
     fn add_guest(&mut self, party: Party, name: &str, network: &Value) {
         let answer =
             self.daemon.call("Create", json!({ "name": name, "config": { "network": network } }));
         let vm = &answer["parameters"]["vm"];
-        let text = |field: &str| vm[field].as_str().unwrap_or_else(|| panic!("{answer}"));
+        let tap = vm["tap"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        self.add(party, vm, End::tap(tap));
+    }
+
+    /// The same as an attachment.
+    fn add_room(&mut self, party: Party, name: &str, network: &Value) {
+        let mut flags = Vec::new();
+        for (key, value) in network.as_object().expect("an object") {
+            let value = value.as_str().or(value[0].as_str()).unwrap_or_default();
+            let flag = if key == "name" { "network" } else { key };
+            flags.push(format!("--{flag}"));
+            flags.extend((!value.is_empty()).then(|| value.to_string()));
+        }
+        let (end, vm) = End::room(&self.daemon, name, &flags);
+        self.add(party, &vm, end);
+    }
+
+    fn add(&mut self, party: Party, vm: &Value, end: End) {
+        let text = |field: &str| vm[field].as_str().unwrap_or_else(|| panic!("{vm}"));
         let mac = bytes_of(text("mac"));
         let ip = match vm["ip"].as_str() {
             Some(ip) => ip.parse().expect("an address"),
@@ -212,7 +240,7 @@ impl Arena {
             know(global(mac), mac, "vbr1");
         }
         self.cast.addresses.insert(party, (mac, ip));
-        self.taps.insert(party, open(text("tap")));
+        self.ends.insert(party, end);
     }
 
     /// A bridge opens a port some time after its tap has found a reader, and learns where somebody
@@ -272,8 +300,7 @@ impl Arena {
         self.sent += 1;
         let tag = Tag(self.sent);
         let frame = (case.frame)(&self.cast, tag);
-        let bytes = [&[0; VNET_HDR_BYTES][..], &frame].concat();
-        write(self.taps[&case.from].as_fd(), &bytes).expect("to write a frame");
+        self.ends[&case.from].send(&frame);
         tag
     }
 
@@ -302,14 +329,14 @@ impl Arena {
     /// Sends a frame again and again, and gives how often it reached somebody.
     pub(crate) fn repeat(&mut self, case: &Case, times: usize, to: Party) -> usize {
         let tag = self.send(case);
-        let frame = [&[0; VNET_HDR_BYTES][..], &(case.frame)(&self.cast, tag)].concat();
+        let frame = (case.frame)(&self.cast, tag);
         let (mut arrived, mut bytes) = (0, [0; FRAME_BYTES_MAX]);
         for sent in 1..=times {
-            while let Ok(length) = read(self.taps[&to].as_fd(), &mut bytes) {
-                arrived += usize::from(Tag::of(&bytes[VNET_HDR_BYTES..length]) == Some(tag));
+            while let Some(frame) = self.ends[&to].receive(&mut bytes) {
+                arrived += usize::from(Tag::of(frame) == Some(tag));
             }
             if sent < times {
-                write(self.taps[&case.from].as_fd(), &frame).expect("to write a frame");
+                self.ends[&case.from].send(&frame);
             }
         }
         arrived
@@ -325,10 +352,9 @@ impl Arena {
     fn receive(&self) -> BTreeSet<(Tag, Party)> {
         let mut seen = BTreeSet::new();
         let mut bytes = [0; FRAME_BYTES_MAX];
-        for (party, tap) in &self.taps {
-            while let Ok(length) = read(tap.as_fd(), &mut bytes) {
-                let tag = Tag::of(&bytes[VNET_HDR_BYTES..length]);
-                seen.extend(tag.map(|tag| (tag, *party)));
+        for (party, end) in &self.ends {
+            while let Some(frame) = end.receive(&mut bytes) {
+                seen.extend(Tag::of(frame).map(|tag| (tag, *party)));
             }
         }
         for socket in &self.sockets {
@@ -414,9 +440,10 @@ fn to_lab_gateway6(cast: &Cast, tag: Tag) -> Vec<u8> {
     ethernet(mac_of("vbr1"), cast.mac(Stranger), IPV6, &packet)
 }
 
-fn open(tap: &str) -> Tun {
-    let file = tun::open().expect("to open /dev/net/tun");
-    Tun::attach(file, tap, TAP | NO_PI | VNET_HDR).expect("the tap")
+/// Whether a guest with this network can be an attachment, which has an address and whose frames
+/// are checked.
+fn is_attached(network: &Value) -> bool {
+    network["mode"] != "dhcp" && network["antispoof"] != false
 }
 
 /// A socket of IPv6, which takes IPv4 as well.

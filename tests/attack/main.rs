@@ -7,8 +7,10 @@ mod arena;
 mod cases;
 #[path = "../common/mod.rs"]
 mod common;
+mod end;
 mod forged6;
 mod frame;
+mod inside;
 mod ipv6;
 
 use std::fs;
@@ -38,6 +40,17 @@ fn forbidden_frames_reach_nobody_and_allowed_ones_whom_they_should() {
             arena.check(&cases::all());
         }
         assert_eq!(leases(), cases::LEASES * usize::from(arena.times()));
+    });
+}
+
+#[test]
+fn a_namespace_is_held_as_a_guest_is() {
+    in_namespace(|| {
+        let mut arena = Arena::of_namespaces();
+        arena.check(&cases::all());
+        arena.check(&forged6::hundreds());
+        arena.daemon.crash();
+        arena.check(&cases::all());
     });
 }
 
@@ -112,18 +125,20 @@ const PER_SECOND: f64 = 250.0;
 
 #[test]
 fn a_storm_is_bounded_for_its_port_and_for_no_other() {
-    in_namespace(|| {
-        let mut arena = Arena::new();
-        let began = Instant::now();
-        let arrived = arena.repeat(&cases::question(Attacker), STORM, Victim);
-        let most = BURST + 1 + (began.elapsed().as_secs_f64() * PER_SECOND) as usize;
-        assert!((BURST / 2..=most).contains(&arrived), "{arrived} of at most {most}");
-        // The others shout as before, and the one who shouted too much can speak.
-        let arrived = arena.repeat(&cases::question(Victim), BURST / 2, Attacker);
-        assert_eq!(arrived, BURST / 2);
-        let arrived = arena.repeat(&cases::word(Attacker, Victim), STORM, Victim);
-        assert_eq!(arrived, STORM);
-    });
+    in_namespace(|| storm(Arena::new()));
+    in_namespace(|| storm(Arena::of_namespaces()));
+}
+
+fn storm(mut arena: Arena) {
+    let began = Instant::now();
+    let arrived = arena.repeat(&cases::question(Attacker), STORM, Victim);
+    let most = BURST + 1 + (began.elapsed().as_secs_f64() * PER_SECOND) as usize;
+    assert!((BURST / 2..=most).contains(&arrived), "{arrived} of at most {most}");
+    // The others shout as before, and the one who shouted too much can speak.
+    let arrived = arena.repeat(&cases::question(Victim), BURST / 2, Attacker);
+    assert_eq!(arrived, BURST / 2);
+    let arrived = arena.repeat(&cases::word(Attacker, Victim), STORM, Victim);
+    assert_eq!(arrived, STORM);
 }
 
 #[test]
