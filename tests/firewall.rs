@@ -232,24 +232,75 @@ fn chains_that_drop_what_they_do_not_know_are_named() {
     }
 }
 
+/// A daemon whose network has IPv6 or not.
+fn with_ipv6(ipv6: bool) -> Daemon {
+    let network = json!({ "subnet": "192.168.127.0/24", "ipv6": ipv6 });
+    Daemon::configured(&json!({ "networks": [network] }))
+}
+
+/// The world with an IPv6 address, which is also the host's way there.
+fn world_of_ipv6() -> Space {
+    let world = Space::world();
+    world.run("ip addr add 2001:db8:77::2/64 dev eth0 nodad");
+    run("ip addr add 2001:db8:77::1/64 dev uplink nodad");
+    world
+}
+
+/// What Docker does to IPv6, if that is on.
+fn like_docker_with_ipv6() {
+    run("ip6tables -P FORWARD DROP");
+    run("ip6tables -N DOCKER-USER");
+    run("ip6tables -A DOCKER-USER -j RETURN");
+    run("ip6tables -A FORWARD -j DOCKER-USER");
+}
+
+#[test]
+fn vms_reach_the_outside_by_ipv6_though_others_drop_what_is_forwarded() {
+    let drops = || drop(run("ip6tables -P FORWARD DROP"));
+    for (others, chain) in [(like_docker_with_ipv6 as fn(), "DOCKER-USER"), (drops, "FORWARD")] {
+        in_namespace(|| {
+            let _world = world_of_ipv6();
+            others();
+            let before = run("ip6tables -S");
+            let daemon = with_ipv6(true);
+            let vm = create(&daemon, "web");
+            let networks = daemon.call("Networks", json!({}))["parameters"]["networks"].take();
+            let gateway = networks[0]["host_ip6"].as_str().expect("an address");
+            let guest = Guest::of(&vm).with_ipv6(&vm, gateway);
+            assert!(guest.reaches("2001:db8:77::2"));
+            assert_eq!(check(&daemon, "firewall"), []);
+            let ours = || {
+                let rules = run("ip6tables -S");
+                let ours = rules.lines().filter(|line| line.contains("--comment volnet "));
+                ours.filter(|line| line.starts_with(&format!("-A {chain} "))).count()
+            };
+            assert_eq!((ours(), run("iptables -S").matches("volnet").count()), (2, 0));
+            // Somebody takes them away, and they come back.
+            run(&format!("ip6tables -D {chain} 1"));
+            eventually("both are there", || ours() == 2);
+            let answer = daemon.call("Teardown", json!({ "force": true }));
+            assert!(answer["error"].is_null(), "{answer}");
+            assert_eq!(run("ip6tables -S"), before);
+        });
+    }
+    in_namespace(|| {
+        like_docker_with_ipv6();
+        let before = run("ip6tables -S");
+        let _daemon = with_ipv6(false);
+        assert_eq!(run("ip6tables -S"), before, "no guest speaks IPv6");
+    });
+}
+
 #[test]
 fn chains_that_drop_ipv6_are_named_if_a_network_has_ipv6() {
-    let network = json!({ "name": "default", "bridge": "vbr0", "subnet": "192.168.127.0/24" });
-    let with = |ipv6: bool| {
-        let mut network = network.clone();
-        network["ipv6"] = ipv6.into();
-        Daemon::configured(&json!({ "networks": [network] }))
-    };
     in_namespace(|| {
-        run("ip6tables -P FORWARD DROP");
-        assert_eq!(check(&with(false), "firewall"), []);
+        run("ip6tables -t mangle -P FORWARD DROP");
+        assert_eq!(check(&with_ipv6(false), "firewall"), []);
     });
     in_namespace(|| {
-        run("ip6tables -P FORWARD DROP");
-        let world = Space::world();
-        world.run("ip addr add 2001:db8:77::2/64 dev eth0 nodad");
-        run("ip addr add 2001:db8:77::1/64 dev uplink nodad");
-        let daemon = with(true);
+        run("ip6tables -t mangle -P FORWARD DROP");
+        let _world = world_of_ipv6();
+        let daemon = with_ipv6(true);
         let vm = create(&daemon, "web");
         let networks = daemon.call("Networks", json!({}))["parameters"]["networks"].take();
         let gateway = networks[0]["host_ip6"].as_str().expect("an address");

@@ -467,29 +467,30 @@ fn tables_and_elements_are_made_and_removed() {
 
 #[test]
 fn accept_rules_come_first_and_go_however_many_there_are() {
-    in_namespace(|| {
-        run("nft add table ip filter");
-        run("nft add chain ip filter DOCKER-USER");
-        run("nft add rule ip filter DOCKER-USER counter return");
-        let before = run("nft list ruleset");
-        let accept =
-            |direction| Accept { chain: "DOCKER-USER".into(), bridge: "v.br0".into(), direction };
-        let add = [Direction::In, Direction::Out].map(|way| Op::AddAccept(accept(way)));
-        sh(&[add[0].clone(), add[1].clone(), add[0].clone()]);
-        let list = json("nft -j list chain ip filter DOCKER-USER");
-        let rules: Vec<&Json> = list["nftables"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|o| o.get("rule").is_some())
-            .collect();
-        assert_eq!(rules.len(), 4);
-        assert!(rules[..3].iter().all(|rule| rule["rule"]["comment"] == "volnet"));
-        let remove = [Direction::In, Direction::Out].map(|way| Op::RemoveAccept(accept(way)));
-        sh(&remove);
-        sh(&remove);
-        assert_eq!(run("nft list ruleset"), before);
-    });
+    in_namespace(|| come_first_and_go(Family::Ip, "ip"));
+    in_namespace(|| come_first_and_go(Family::Ip6, "ip6"));
+}
+
+fn come_first_and_go(family: Family, word: &str) {
+    run(&format!("nft add table {word} filter"));
+    run(&format!("nft add chain {word} filter DOCKER-USER"));
+    run(&format!("nft add rule {word} filter DOCKER-USER counter return"));
+    let before = run("nft list ruleset");
+    let accept = |direction| {
+        let (chain, bridge) = ("DOCKER-USER".into(), "v.br0".into());
+        Accept { family, chain, bridge, direction }
+    };
+    let add = [Direction::In, Direction::Out].map(|way| Op::AddAccept(accept(way)));
+    sh(&[add[0].clone(), add[1].clone(), add[0].clone()]);
+    let list = json(&format!("nft -j list chain {word} filter DOCKER-USER"));
+    let rules: Vec<&Json> =
+        list["nftables"].as_array().unwrap().iter().filter(|o| o.get("rule").is_some()).collect();
+    assert_eq!(rules.len(), 4);
+    assert!(rules[..3].iter().all(|rule| rule["rule"]["comment"] == "volnet"));
+    let remove = [Direction::In, Direction::Out].map(|way| Op::RemoveAccept(accept(way)));
+    sh(&remove);
+    sh(&remove);
+    assert_eq!(run("nft list ruleset"), before);
 }
 
 #[test]

@@ -13,7 +13,9 @@ use volnet::model::net::{Ipv6Network, NetworkConfig};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::network::linux::nft::Nft;
-use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, InnerPort, Table};
+use volnet::plan::ruleset::{
+    self, Accept, Direction, Element, Family, GuestPort, InnerPort, Table,
+};
 
 fn network() -> NetworkConfig {
     NetworkConfig {
@@ -244,26 +246,38 @@ fn owned_tables_outlive_a_flush_and_their_owner() {
 fn accept_rules_are_such_as_iptables_can_read() {
     in_namespace(|| {
         let mut nft = Nft::new().unwrap();
-        assert_eq!(nft.observe().unwrap().chain, None);
-        run("iptables-nft -P FORWARD DROP");
-        assert_eq!(nft.observe().unwrap().chain.as_deref(), Some("FORWARD"));
-        run("iptables-nft -N DOCKER-USER");
-        run("iptables-nft -A DOCKER-USER -j RETURN");
-        assert_eq!(nft.observe().unwrap().chain.as_deref(), Some("DOCKER-USER"));
-        let rule =
-            |direction| Accept { chain: "DOCKER-USER".into(), bridge: "vbr0".into(), direction };
-        let both = [rule(Direction::In), rule(Direction::Out)];
-        for accept in both.iter().chain(&both) {
-            nft.add_accept(accept).unwrap();
+        for (program, family) in [("iptables-nft", Family::Ip), ("ip6tables-nft", Family::Ip6)] {
+            can_be_read_by(program, family, &mut nft);
         }
-        let rules = run("iptables-nft -S DOCKER-USER");
-        let lines: Vec<&str> = rules.lines().collect();
-        assert!(lines[1].contains("-o vbr0") && lines[2].contains("-i vbr0"), "{rules}");
-        assert!(lines[5].ends_with("-j RETURN"), "{rules}");
-        assert_eq!(nft.observe().unwrap().accepts.len(), 4);
-        for accept in &both {
-            nft.remove_accept(accept).unwrap();
-        }
-        assert_eq!(nft.observe().unwrap().accepts, []);
     });
+}
+
+/// The rules of one family are such as this program can read.
+fn can_be_read_by(program: &str, family: Family, nft: &mut Nft) {
+    let chain = |nft: &mut Nft| nft.observe().unwrap().chains.get(&family).cloned();
+    assert_eq!(chain(nft), None);
+    run(&format!("{program} -P FORWARD DROP"));
+    assert_eq!(chain(nft).as_deref(), Some("FORWARD"));
+    run(&format!("{program} -N DOCKER-USER"));
+    run(&format!("{program} -A DOCKER-USER -j RETURN"));
+    assert_eq!(chain(nft).as_deref(), Some("DOCKER-USER"));
+    let rule = |direction| Accept {
+        family,
+        chain: "DOCKER-USER".into(),
+        bridge: "vbr0".into(),
+        direction,
+    };
+    let both = [rule(Direction::In), rule(Direction::Out)];
+    for accept in both.iter().chain(&both) {
+        nft.add_accept(accept).unwrap();
+    }
+    let rules = run(&format!("{program} -S DOCKER-USER"));
+    let lines: Vec<&str> = rules.lines().collect();
+    assert!(lines[1].contains("-o vbr0") && lines[2].contains("-i vbr0"), "{rules}");
+    assert!(lines[5].ends_with("-j RETURN"), "{rules}");
+    assert_eq!(nft.observe().unwrap().accepts.len(), 4);
+    for accept in &both {
+        nft.remove_accept(accept).unwrap();
+    }
+    assert_eq!(nft.observe().unwrap().accepts, []);
 }

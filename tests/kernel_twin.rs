@@ -32,7 +32,9 @@ use volnet::plan::op::{
     GuestRoute, Handover, InnerLink, InnerTap, LinkSettings, Op, Plan, PortSettings, Switch,
 };
 use volnet::plan::reconcile::{DesiredPort, Link, LinkKind, Observed};
-use volnet::plan::ruleset::{self, Accept, Direction, Element, GuestPort, InnerPort, Table};
+use volnet::plan::ruleset::{
+    self, Accept, Direction, Element, Family, GuestPort, InnerPort, Table,
+};
 use volnet_ffi::tun;
 
 /// Seeds, where `VOLNET_TWIN_SEEDS` does not say how many. (400 were tried once.)
@@ -241,10 +243,12 @@ impl Twins {
     fn new() -> Twins {
         run("ip link add other type veth peer name peer");
         run(&format!("iptables -N {CHAIN}"));
+        run(&format!("ip6tables -N {CHAIN}"));
         run("sysctl -qw net.ipv4.ip_forward=0");
         let mut fake = Fake::new();
         fake.add_link("other", LinkKind::Veth);
-        fake.kernel.observed.accept_chain = Some(CHAIN.into());
+        let chains = [Family::Ip, Family::Ip6].map(|family| (family, CHAIN.to_string()));
+        fake.kernel.observed.accept_chains = chains.into();
         let mut real = Linux::new(0).unwrap();
         fake.kernel.features = real.features().unwrap();
         let mut twins = Twins { real: Real(real), fake };
@@ -345,7 +349,7 @@ fn seen(observed: &Observed) -> Vec<String> {
     let forwarding6 = observed.switches.get(&Switch::Forwarding);
     lines.push(format!(
         "forwarding {}, {forwarding6:?}, {:?}",
-        observed.forwarding, observed.accept_chain
+        observed.forwarding, observed.accept_chains
     ));
     lines.sort();
     lines
@@ -389,7 +393,9 @@ fn op(dice: &mut Dice) -> Op {
         20 => {
             let chain = [CHAIN, CHAIN, "FORWARD"][dice.below(3)].to_string();
             let direction = [Direction::In, Direction::Out][dice.below(2)];
-            let accept = Accept { chain, bridge: BRIDGES[dice.below(2)].into(), direction };
+            let family = [Family::Ip, Family::Ip6][dice.below(2)];
+            let bridge = BRIDGES[dice.below(2)].into();
+            let accept = Accept { family, chain, bridge, direction };
             match dice.below(2) {
                 0 => Op::AddAccept(accept),
                 _ => Op::RemoveAccept(accept),

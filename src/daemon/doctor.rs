@@ -281,8 +281,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         known.extend(self.policy_of(vm, index, &network)?);
         let bridge = [network.bridge.as_str()];
         if network.managed {
-            let ipv6 = if network.ipv6.is_some() { &bridge[..] } else { &[] };
-            known.extend(firewall::findings(&seen.surroundings, &bridge, ipv6));
+            let of = |speaks: bool| if speaks { &bridge[..] } else { &[] };
+            let (ipv4, ipv6) = (of(network.ipv4.is_some()), of(network.ipv6.is_some()));
+            known.extend(firewall::findings(&seen.surroundings, ipv4, ipv6));
         }
         known.extend(seen.hindrances.iter().filter_map(|rule| rule.of_bridges(&bridge)));
         if network.gateway.is_none() {

@@ -383,7 +383,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     pub(super) fn kept_from_host(&mut self, network: &NetworkConfig) -> Option<String> {
         let surroundings = self.network.surroundings();
         let surroundings = surroundings.inspect_err(|failure| log::warn!("{failure}")).ok()?;
-        surroundings.keeps_from_host(&network.bridge)
+        surroundings.keeps_from_host(&network.bridge, network.ipv4.is_some())
     }
 
     /// Questions of the guests of a network are heard from now on, or not, for this reason.

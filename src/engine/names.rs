@@ -178,7 +178,9 @@ impl Engine {
     /// Takes which firewalls keep questions from the host, as they come and go.
     pub fn names_kept(&mut self, surroundings: &Surroundings) {
         let asked = self.configured().filter(|network| network.dns == Dns::Builtin);
-        let kept = asked.map(|it| (it.name.clone(), surroundings.keeps_from_host(&it.bridge)));
+        let kept = asked.map(|it| {
+            (it.name.clone(), surroundings.keeps_from_host(&it.bridge, it.ipv4.is_some()))
+        });
         for (network, reason) in kept.collect::<Vec<_>>() {
             if !matches!(self.known.unheard.get(&network), Some(Unheard::Port(_))) {
                 self.names_unheard(&network, reason.map(Unheard::Firewall));

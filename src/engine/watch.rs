@@ -17,6 +17,7 @@ use crate::engine::decide::{Decision, Engine};
 use crate::engine::patience::{Judgement, Patience};
 use crate::model::clock::Now;
 use crate::model::name::VmName;
+use crate::model::net::NetworkConfig;
 use crate::model::nic::NicName;
 use crate::model::view::{EventKind, Finding, Level};
 use crate::plan::drift::{self, Drift};
@@ -216,11 +217,13 @@ impl Engine {
 
     /// The findings about what others have in the way of packets.
     pub fn firewalls(&self, surroundings: &Surroundings) -> Vec<Finding> {
-        let managed = || self.configured().filter(|network| network.managed);
-        let bridges: Vec<&str> = managed().map(|network| &*network.bridge).collect();
-        let ipv6 = managed().filter(|network| network.ipv6.is_some());
-        let ipv6: Vec<&str> = ipv6.map(|network| &*network.bridge).collect();
-        firewall::findings(surroundings, &bridges, &ipv6)
+        let bridges = |speaks: fn(&NetworkConfig) -> bool| -> Vec<&str> {
+            let managed = self.configured().filter(|network| network.managed && speaks(network));
+            managed.map(|network| &*network.bridge).collect()
+        };
+        let ipv4 = bridges(|network| network.ipv4.is_some());
+        let ipv6 = bridges(|network| network.ipv6.is_some());
+        firewall::findings(surroundings, &ipv4, &ipv6)
     }
 
     /// Takes what others have in the way of packets, and gives what is to be told of it.

@@ -1,29 +1,33 @@
-//! Our accept rules in chains of the `ip filter` table, which is not ours.
+//! Our accept rules in chains of the tables `ip filter` and `ip6 filter`, which are not ours.
 //!
 //! Docker and others drop forwarded packets by the policy of `FORWARD`, and an accept in another
 //! table does not overrule that. So one rule for each direction of each bridge goes to the head of
-//! `DOCKER-USER`, or of `FORWARD`. The rule has one comparison and a verdict, because iptables
-//! cannot list a chain with other rules that it did not write itself.
+//! `DOCKER-USER`, or of `FORWARD`, in each family that the network has. The rule has one comparison
+//! and a verdict, because iptables cannot list a chain with other rules that it did not write
+//! itself.
 
 use super::encode::LINK_BYTES;
 use crate::model::name::check_link_name;
-use crate::netlink::nft::FAMILY_IP;
 use crate::netlink::nft::expression::{self, Code, Compare, Expression, Meta, REG32_FIRST};
 use crate::netlink::nft::object::{self, At, Mark, NewRule, RuleMessage};
+use crate::netlink::nft::{FAMILY_IP, FAMILY_IP6};
 use crate::netlink::writer::Writer;
-use crate::plan::ruleset::{Accept, Direction};
+use crate::nftables::number;
+use crate::plan::ruleset::{Accept, Direction, Family};
 
-/// The table of iptables.
+/// The table of iptables and of ip6tables.
 pub const FILTER: &str = "filter";
 /// The chains for the rules. The first that exists is used.
 pub const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
+/// The families that have such a table.
+pub const FAMILIES: [Family; 2] = [Family::Ip, Family::Ip6];
 /// The mark of our rules.
 const COMMENT: &str = "volnet";
 
 /// Writes the rule.
 pub fn write(writer: &mut Writer, sequence: u32, accept: &Accept) {
     let new = NewRule {
-        family: FAMILY_IP,
+        family: number(accept.family),
         table: FILTER,
         chain: &accept.chain,
         at: At::Head,
@@ -40,13 +44,18 @@ pub fn write(writer: &mut Writer, sequence: u32, accept: &Accept) {
 
 /// Writes the removal of a rule.
 pub fn delete(writer: &mut Writer, sequence: u32, accept: &Accept, handle: u64) {
-    object::delete_rule(writer, sequence, (FAMILY_IP, FILTER, &accept.chain), handle);
+    object::delete_rule(writer, sequence, (number(accept.family), FILTER, &accept.chain), handle);
 }
 
 /// Reads a rule as one of ours: in the form of [`write()`], or in the form of `iptables-restore`
 /// after `iptables-save`, which has a counter, and the comment in a match. A rule with other
 /// contents is not ours, whatever its comment.
 pub fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Error> {
+    let family = match rule.family {
+        FAMILY_IP => Family::Ip,
+        FAMILY_IP6 => Family::Ip6,
+        _ => return Ok(None),
+    };
     if rule.table != FILTER.as_bytes() {
         return Ok(None);
     }
@@ -82,7 +91,7 @@ pub fn read(rule: &RuleMessage<'_>) -> Result<Option<Accept>, crate::netlink::Er
     else {
         return Ok(None);
     };
-    Ok(Some(Accept { chain: chain.into(), bridge: bridge.into(), direction }))
+    Ok(Some(Accept { family, chain: chain.into(), bridge: bridge.into(), direction }))
 }
 
 fn meta_of(direction: Direction) -> Meta {

@@ -146,11 +146,10 @@ pub fn met(chain: &ChainMessage<'_>, has_ufw: bool) -> Option<Met> {
     };
     let known = match (chain.family, chain.table) {
         (FAMILY_INET, table) => table == FIREWALLD.as_bytes(),
-        (FAMILY_IP, table) if table == FILTER.as_bytes() => {
+        // Our accept rules are in the first, and ufw has its own finding about the other.
+        (FAMILY_IP | FAMILY_IP6, table) if table == FILTER.as_bytes() => {
             chain.name == b"FORWARD" || has_ufw && chain.name == b"INPUT"
         }
-        // ufw has its own finding for both families. What it forwards has none.
-        (FAMILY_IP6, table) if table == FILTER.as_bytes() => has_ufw && chain.name == b"INPUT",
         (FAMILY_IP | FAMILY_IP6 | FAMILY_BRIDGE, table) => table == TABLE.as_bytes(),
         _ => true,
     };

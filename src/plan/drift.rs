@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::limits::Shaping;
 use crate::model::name::VmName;
-use crate::plan::op::{LinkSettings, Op, Switch};
+use crate::plan::op::{LinkSettings, Op, Switch, table_name};
 use crate::plan::reconcile::DesiredPort;
-use crate::plan::ruleset::Element;
+use crate::plan::ruleset::{Accept, Element};
 
 /// One difference from the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,10 +159,14 @@ fn wrong(op: &Op, made: &BTreeSet<&str>) -> Option<String> {
             format!("table {} has {} too many", elements[0].table, count(elements))
         }
         Op::AddAccept(accept) => {
-            format!("the accept rule for {} is missing from chain {}", accept.bridge, accept.chain)
+            let Accept { family, bridge, chain, .. } = accept;
+            let table = table_name(*family, "filter");
+            format!("the accept rule for {bridge} is missing from chain {chain} of table {table}")
         }
         Op::RemoveAccept(accept) => {
-            format!("chain {} has too many accept rules for {}", accept.chain, accept.bridge)
+            let Accept { family, bridge, chain, .. } = accept;
+            let table = table_name(*family, "filter");
+            format!("chain {chain} of table {table} has too many accept rules for {bridge}")
         }
     })
 }

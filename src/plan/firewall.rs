@@ -1,10 +1,11 @@
 //! Other programs' firewalls, which packets of guests must pass, and what they need.
 //!
-//! Our accept works in our own chains and, with two rules, in those of `iptables`. A firewall with
-//! other chains still drops packets that it does not know. The administrator must tell it about our
-//! bridges, in its own commands. Firewalls that are known by name are told apart; of all other
-//! rules it is looked which base chains drop what no rule accepts ([`Barrier`]). This is no
-//! evaluation of rules: one that names a bridge is taken to let it through.
+//! Our accept works in our own chains and, with two rules of each family, in those of `iptables`
+//! and `ip6tables`. A firewall with other chains still drops packets that it does not know. The
+//! administrator must tell it about our bridges, in its own commands. Firewalls that are known by
+//! name are told apart; of all other rules it is looked which base chains drop what no rule accepts
+//! ([`Barrier`]). This is no evaluation of rules: one that names a bridge is taken to let it
+//! through.
 
 use crate::model::expose::HostPort;
 use crate::model::name::VmName;
@@ -28,12 +29,14 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Why packets from guests of a bridge to this host are dropped, as far as that can be seen.
-    pub fn keeps_from_host(&self, bridge: &str) -> Option<String> {
+    /// Why packets from guests of a bridge to this host are dropped, as far as that can be seen. If
+    /// guests have both families, that is about IPv4.
+    pub fn keeps_from_host(&self, bridge: &str, has_ipv4: bool) -> Option<String> {
+        let other = if has_ipv4 { IPV6 } else { IPV4 };
         let ignorant = |it: &&Firewall| it.kind != FirewallKind::Legacy && !it.knows(bridge);
         let firewall = self.firewalls.iter().find(ignorant);
         let meets = |it: &&Barrier| matches!(it.at, At::Input | At::Prerouting);
-        let barriers = self.barriers.iter().filter(meets).filter(|it| it.family != IPV6);
+        let barriers = self.barriers.iter().filter(meets).filter(|it| it.family != other);
         let barrier = barriers.into_iter().find(|it| !it.knows(bridge));
         let table = || barrier.map(|it| format!("table {} {}", it.family, it.table));
         let who = firewall.map(|it| it.kind.name().to_string()).or_else(table)?;
@@ -206,14 +209,20 @@ impl FirewallKind {
     }
 }
 
-/// The findings about them for these bridges, of which some have IPv6.
-pub fn findings(surroundings: &Surroundings, bridges: &[&str], ipv6: &[&str]) -> Vec<Finding> {
+/// The findings about them for these bridges: those with IPv4, and those with IPv6.
+pub fn findings(surroundings: &Surroundings, ipv4: &[&str], ipv6: &[&str]) -> Vec<Finding> {
+    let alone = ipv6.iter().filter(|bridge| !ipv4.contains(bridge));
+    let bridges: &[&str] = &ipv4.iter().chain(alone).copied().collect::<Vec<_>>();
     let mut findings = vec![bridged(surroundings.bridged_filtered)];
     findings.extend(surroundings.firewalls.iter().map(|firewall| firewall.finding(bridges)));
     findings.extend(surroundings.barriers.iter().filter_map(|barrier| {
-        barrier.finding(if barrier.family == IPV6 { ipv6 } else { bridges })
+        barrier.finding(match barrier.family {
+            IPV4 => ipv4,
+            IPV6 => ipv6,
+            _ => bridges,
+        })
     }));
-    let closed = surroundings.closed.iter().filter(|_| !bridges.is_empty());
+    let closed = surroundings.closed.iter().filter(|_| !ipv4.is_empty());
     findings.extend(closed.map(|link| closed_finding(link)));
     findings
 }
@@ -242,7 +251,8 @@ fn bridged(filtered: bool) -> Finding {
 /// The table by which firewalld drops everything: before routing in its panic mode, and where
 /// packets are filtered while it reloads (`build_set_policy_rules` of its `core/nftables.py`).
 const FIREWALLD_DROPS: &str = "firewalld_policy_drop";
-/// The family of tables that only IPv6 meets.
+/// The families of tables that only IPv4 and only IPv6 meet.
+const IPV4: &str = "ip";
 const IPV6: &str = "ip6";
 /// The tables of `iptables` (iptables(8)).
 const IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
@@ -302,7 +312,7 @@ impl Barrier {
         };
         let command = |(option, letter): &(&str, &str)| {
             let iptables = match *family {
-                "ip" => Some("iptables"),
+                IPV4 => Some("iptables"),
                 IPV6 => Some("ip6tables"),
                 _ => None,
             };
@@ -356,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_firewall_keeps_guests_from_the_host_if_it_does_not_know_their_bridge() {
-        let keeps = |it: &Surroundings| it.keeps_from_host("vbr0").is_some();
+        let keeps = |it: &Surroundings| it.keeps_from_host("vbr0", true).is_some();
         for kind in [FirewallKind::Firewalld, FirewallKind::Ufw] {
             assert!(keeps(&firewall(kind, &["vbr1"])) && !keeps(&firewall(kind, &["vbr0"])));
         }
@@ -425,7 +435,21 @@ mod tests {
                  ip6tables -t filter -I FORWARD -o vbr0 -j ACCEPT"
             )
         );
-        assert_eq!(surroundings.keeps_from_host("vbr0"), None);
+        assert_eq!(surroundings.keeps_from_host("vbr0", true), None);
+    }
+
+    #[test]
+    fn a_bridge_with_ipv6_alone_is_kept_from_the_host_by_a_chain_of_ipv6() {
+        let of = |family| Surroundings {
+            barriers: vec![barrier(family, "filter", At::Input, &[])],
+            ..Surroundings::default()
+        };
+        let keeps = |family, has_ipv4| of(family).keeps_from_host("vbr0", has_ipv4).is_some();
+        let families = ["ip", "ip6", "inet"];
+        assert_eq!(families.map(|family| keeps(family, true)), [true, false, true]);
+        assert_eq!(families.map(|family| keeps(family, false)), [false, true, true]);
+        let count = |family| findings(&of(family), &[], &["vbr0"]).len();
+        assert_eq!(families.map(count), [1, 2, 2], "the first is about bridged frames");
     }
 
     fn barrier(family: &'static str, table: &str, at: At, links: &[&str]) -> Barrier {

@@ -69,7 +69,7 @@ pub enum Op {
     RemoveElements(Vec<Element>),
     /// Remove elements and add others, all in one batch.
     ExchangeElements { gone: Vec<Element>, new: Vec<Element> },
-    /// Put an accept rule for a bridge into a chain of the `ip filter` table, which is not ours.
+    /// Put an accept rule for a bridge into a chain of a table `filter`, which is not ours.
     AddAccept(Accept),
     /// Remove that rule, however often it is there.
     RemoveAccept(Accept),
@@ -395,8 +395,12 @@ impl Op {
             Op::RemoveTable { family, name } => table_name(*family, name),
             Op::AddElements(elements) | Op::RemoveElements(elements) => of_elements(elements),
             Op::ExchangeElements { new, .. } => of_elements(new),
-            Op::AddAccept(accept) => format!("of {} to {}", accept.bridge, accept.chain),
-            Op::RemoveAccept(accept) => format!("of {} from {}", accept.bridge, accept.chain),
+            Op::AddAccept(Accept { family, chain, bridge, .. }) => {
+                format!("of {bridge} to {}", table_name(*family, chain))
+            }
+            Op::RemoveAccept(Accept { family, chain, bridge, .. }) => {
+                format!("of {bridge} from {}", table_name(*family, chain))
+            }
             Op::ForgetAddress { link, address, .. } => format!("{address} on {link}"),
             Op::ForgetFlows { host_port, address, port, .. } => {
                 format!("from port {host_port} to {address}:{port}")
@@ -436,7 +440,8 @@ impl Op {
     }
 }
 
-fn table_name(family: Family, name: &str) -> String {
+/// A table, as `nft` names it.
+pub(in crate::plan) fn table_name(family: Family, name: &str) -> String {
     match family {
         Family::Ip => format!("ip {name}"),
         Family::Ip6 => format!("ip6 {name}"),

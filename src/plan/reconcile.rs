@@ -102,8 +102,8 @@ pub struct Observed {
     pub tables: Vec<ObservedTable>,
     /// Our accept rules in other programs' chains.
     pub accepts: Vec<Accept>,
-    /// The chain in `ip filter` for our accept rules, if there is one.
-    pub accept_chain: Option<String>,
+    /// The chains for our accept rules, in the tables `filter` of these families.
+    pub accept_chains: BTreeMap<Family, String>,
 }
 
 /// An observed link.

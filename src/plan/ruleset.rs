@@ -447,10 +447,12 @@ pub enum Verdict {
     Deliver { map: &'static str },
 }
 
-/// A plain accept rule in `ip filter`, where Docker and others drop forwarded packets. It has the
-/// comment `volnet`, and iptables can read it.
+/// A plain accept rule in the table `filter` of iptables or ip6tables, where Docker and others drop
+/// forwarded packets. It has the comment `volnet`, and these programs can read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accept {
+    /// The family of the table.
+    pub family: Family,
     /// The chain: `DOCKER-USER` or `FORWARD`.
     pub chain: String,
     /// The bridge.

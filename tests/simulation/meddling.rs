@@ -10,6 +10,8 @@ use volnet::plan::op::{Op, Switch};
 use volnet::plan::reconcile::{Desired, Link, LinkKind, Observed, reconcile};
 use volnet::plan::ruleset::Value;
 
+use crate::world::docker_user;
+
 /// Something that others do. A number picks among the links that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meddling {
@@ -128,9 +130,9 @@ impl Meddling {
             }
             Meddling::NoAccepts => observed.accepts.clear(),
             Meddling::Accepts => observed.accepts.extend_from_within(..),
-            Meddling::Chain => observed.accept_chain = Some("DOCKER-USER".into()),
+            Meddling::Chain => observed.accept_chains = docker_user(),
             Meddling::NoChain => {
-                observed.accept_chain = None;
+                observed.accept_chains.clear();
                 observed.accepts.clear();
             }
             _ => {}

@@ -28,6 +28,7 @@ use volnet::network::features::Features;
 use volnet::network::{Applied, Network};
 use volnet::plan::op::Op;
 use volnet::plan::reconcile::{DesiredPort, LinkKind, Observed};
+use volnet::plan::ruleset::Family;
 use volnet::store::memory::{self, Memory, Restart};
 use volnet::store::storage::{ReadError, Storage};
 
@@ -79,7 +80,7 @@ pub(crate) enum Choice {
 }
 
 impl World {
-    /// A host with an uplink and a chain for accept rules, on which volnet has never been.
+    /// A host with an uplink and chains for accept rules, on which volnet has never been.
     pub(crate) fn new(features: Features) -> World {
         World {
             network: bare(features),
@@ -157,12 +158,17 @@ impl World {
     }
 }
 
-/// A kernel with an uplink and a chain for accept rules.
+/// Where accept rules belong beside Docker.
+pub(crate) fn docker_user() -> BTreeMap<Family, String> {
+    [Family::Ip, Family::Ip6].map(|family| (family, "DOCKER-USER".to_string())).into()
+}
+
+/// A kernel with an uplink and chains for accept rules.
 fn bare(features: Features) -> Fake {
     let mut network = Fake::new();
     network.kernel.features = features;
     network.add_link("eth0", LinkKind::Other);
-    network.kernel.observed.accept_chain = Some("DOCKER-USER".into());
+    network.kernel.observed.accept_chains = docker_user();
     network
 }
 

@@ -60,7 +60,7 @@ impl Kernel {
     }
 
     pub(super) fn add_accept(&mut self, accept: &Accept) -> Result<(), Reason> {
-        if self.observed.accept_chain.as_ref() != Some(&accept.chain) {
+        if self.observed.accept_chains.get(&accept.family) != Some(&accept.chain) {
             return Err(Reason::Missing);
         }
         self.observed.accepts.push(accept.clone());

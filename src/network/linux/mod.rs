@@ -367,7 +367,7 @@ impl Linux {
             without_ipv6: !sysctl::has_ipv6(),
             tables: seen.tables,
             accepts: seen.accepts,
-            accept_chain: seen.chain,
+            accept_chains: seen.chains,
         })
     }
 

@@ -246,7 +246,7 @@ pub(super) fn take_rules(
         Some(nft::notice::Notice::Touched { family, table, elements }) => {
             let ours = matches!(family, FAMILY_IP | FAMILY_IP6 | FAMILY_BRIDGE)
                 && table == TABLE.as_bytes();
-            let accepts = family == FAMILY_IP && table == FILTER.as_bytes();
+            let accepts = matches!(family, FAMILY_IP | FAMILY_IP6) && table == FILTER.as_bytes();
             touched.ours |= ours || accepts;
             touched.others |= !ours && !elements;
         }

@@ -12,6 +12,7 @@
 mod observe;
 mod others;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::conntrack::{Conntrack, FlowSelector};
@@ -53,8 +54,8 @@ pub struct ObservedRules {
     pub tables: Vec<ObservedTable>,
     /// Our accept rules in other programs' chains.
     pub accepts: Vec<Accept>,
-    /// The chain for these rules, if there is one.
-    pub chain: Option<String>,
+    /// The chains for these rules, by the family of their table.
+    pub chains: BTreeMap<Family, String>,
 }
 
 /// The owner of a table with our name.
@@ -194,7 +195,7 @@ impl Nft {
         absent_is_done(removed)
     }
 
-    /// Reads our tables, our accept rules, and the name of the chain for these rules.
+    /// Reads our tables, our accept rules, and the names of the chains for these rules.
     pub fn observe(&mut self) -> Result<ObservedRules, Error> {
         let mut tables = Vec::new();
         for family in FAMILIES {
@@ -203,8 +204,8 @@ impl Nft {
                 tables.push(observe::table(&mut self.socket, family, owned)?);
             }
         }
-        let (accepts, chain) = observe::accepts(&mut self.socket)?;
-        Ok(ObservedRules { tables, accepts, chain })
+        let (accepts, chains) = observe::accepts(&mut self.socket)?;
+        Ok(ObservedRules { tables, accepts, chains })
     }
 
     /// The firewalls of other programs.

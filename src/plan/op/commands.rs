@@ -4,14 +4,16 @@
 //! list; one for nft may have several lines. Commands cannot do two things: give a tap its alias
 //! while it is made, and own tables. The inner end of a veth is set by nsenter(1).
 
-use super::{GuestRoute, InnerLink, InnerTap, LinkSettings, Op, PortSettings, ROUTE_PROTOCOL};
+use super::{
+    GuestRoute, InnerLink, InnerTap, LinkSettings, Op, PortSettings, ROUTE_PROTOCOL, table_name,
+};
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::plan::ruleset::text;
 use crate::plan::ruleset::{Accept, Direction};
 
 /// The family and table of other programs' chains.
-const FILTER: &str = "ip filter";
+const FILTER: &str = "filter";
 /// The handle of our queueing discipline.
 const SHAPED: &str = "766f";
 
@@ -75,7 +77,8 @@ impl Op {
                 vec![nft(&parts.join("\n"))]
             }
             Op::AddAccept(accept) => {
-                vec![nft(&format!("insert rule {FILTER} {} {}", accept.chain, accept_rule(accept)))]
+                let (table, rule) = (table_name(accept.family, FILTER), accept_rule(accept));
+                vec![nft(&format!("insert rule {table} {} {rule}", accept.chain))]
             }
             Op::RemoveAccept(accept) => vec![remove_accept(accept)],
             Op::ForgetAddress { link, address, .. } => vec![
@@ -201,9 +204,10 @@ fn accept_rule(accept: &Accept) -> String {
 fn remove_accept(accept: &Accept) -> String {
     let rule = accept_rule(accept).replace('.', "\\.");
     let (chain, find) = (quoted(&accept.chain), quoted(&format!("/{rule}/s/.*# handle //p")));
+    let table = table_name(accept.family, FILTER);
     format!(
-        "nft -a list chain {FILTER} {chain} | sed -n {find} | \
-         xargs -r -n1 nft delete rule {FILTER} {chain} handle"
+        "nft -a list chain {table} {chain} | sed -n {find} | \
+         xargs -r -n1 nft delete rule {table} {chain} handle"
     )
 }
 

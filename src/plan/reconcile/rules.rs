@@ -134,20 +134,24 @@ fn compare_sets(
     }
 }
 
-/// Compares the accept rules: one for each direction of each bridge, if there is a chain for them,
-/// and no others.
+/// Compares the accept rules: one for each direction of each bridge, in each family that its
+/// network has, if there is a chain for them, and no others.
 pub(super) fn compare_accepts(networks: &[&NetworkConfig], observed: &Observed) -> Accepts {
     let wanted: Vec<Accept> = observed
-        .accept_chain
+        .accept_chains
         .iter()
-        .flat_map(|chain| {
-            networks
-                .iter()
-                .filter(|network| network.managed)
-                .map(move |network| (chain, &network.bridge))
+        .flat_map(|(family, chain)| {
+            let speaks = |network: &&&NetworkConfig| match family {
+                Family::Ip => network.ipv4.is_some(),
+                Family::Ip6 => network.ipv6.is_some(),
+                Family::Bridge => false,
+            };
+            let managed = networks.iter().filter(|network| network.managed);
+            managed.filter(speaks).map(move |network| (*family, chain, &network.bridge))
         })
-        .flat_map(|(chain, bridge)| {
+        .flat_map(|(family, chain, bridge)| {
             [Direction::In, Direction::Out].map(|direction| Accept {
+                family,
                 chain: chain.clone(),
                 bridge: bridge.clone(),
                 direction,

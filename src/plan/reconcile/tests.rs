@@ -139,11 +139,16 @@ impl Host {
     }
 }
 
-/// A kernel with an uplink and a chain for accept rules, and nothing of ours.
+/// Chains of this name for accept rules, in each family.
+fn chains(name: &str) -> BTreeMap<Family, String> {
+    [Family::Ip, Family::Ip6].map(|family| (family, name.to_string())).into()
+}
+
+/// A kernel with an uplink and chains for accept rules, and nothing of ours.
 pub(crate) fn bare_kernel() -> Fake {
     let mut fake = Fake::new();
     fake.add_link("eth0", LinkKind::Other);
-    fake.kernel.observed.accept_chain = Some("DOCKER-USER".into());
+    fake.kernel.observed.accept_chains = chains("DOCKER-USER");
     fake
 }
 
@@ -577,7 +582,7 @@ fn accept_rules_are_there_once_where_a_chain_is() {
             Op::AddAccept(out)
         ]
     );
-    fake.kernel.observed.accept_chain = None;
+    fake.kernel.observed.accept_chains.clear();
     assert!(!host.drift(&mut fake).plan.iter().any(|op| matches!(op, Op::AddAccept(_))));
 }
 
@@ -735,7 +740,7 @@ impl Meddle {
                 accepts.extend_from_within(..);
             }
             Meddle::Chain(to) => {
-                observed.accept_chain = to.map(String::from);
+                observed.accept_chains = to.map(chains).unwrap_or_default();
                 if to.is_none() {
                     observed.accepts.clear();
                 }

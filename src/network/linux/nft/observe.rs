@@ -2,11 +2,12 @@
 //!
 //! If a table has an object that cannot be ours, it has no fingerprint, and is replaced.
 
-use crate::netlink::nft::FAMILY_IP;
+use std::collections::BTreeMap;
+
 use crate::netlink::nft::element::{self, Of};
 use crate::netlink::nft::object::{self, ChainMessage, RuleMessage, SetMessage};
 use crate::network::linux::socket::{Error, Socket};
-use crate::nftables::accept::{self, CHAINS, FILTER};
+use crate::nftables::accept::{self, CHAINS, FAMILIES, FILTER};
 use crate::nftables::decode::{self, SeenSet};
 use crate::nftables::number;
 use crate::plan::reconcile::ObservedTable;
@@ -103,32 +104,42 @@ fn keys(
 
 /// The handles of all accept rules with this content.
 pub(super) fn accept_handles(socket: &mut Socket, accept: &Accept) -> Result<Vec<u64>, Error> {
-    let rules = accept_rules(socket)?;
+    let rules = accept_rules(socket, accept.family)?;
     Ok(rules.into_iter().filter(|(_, seen)| seen == accept).map(|(handle, _)| handle).collect())
 }
 
-/// Our accept rules, and the chain for them.
-pub(super) fn accepts(socket: &mut Socket) -> Result<(Vec<Accept>, Option<String>), Error> {
+/// Our accept rules, and the chains for them.
+pub(super) fn accepts(
+    socket: &mut Socket,
+) -> Result<(Vec<Accept>, BTreeMap<Family, String>), Error> {
+    let (mut accepts, mut chains) = (Vec::new(), BTreeMap::new());
+    for family in FAMILIES {
+        if let Some(chain) = accept_chain(socket, family)? {
+            let rules = accept_rules(socket, family)?;
+            accepts.extend(rules.into_iter().map(|(_, accept)| accept));
+            chains.insert(family, chain);
+        }
+    }
+    Ok((accepts, chains))
+}
+
+/// The chain of a family for these rules, if there is one.
+fn accept_chain(socket: &mut Socket, family: Family) -> Result<Option<String>, Error> {
     let chains = socket.dump(
-        |writer, sequence| object::dump_chains(writer, sequence, FAMILY_IP),
+        |writer, sequence| object::dump_chains(writer, sequence, number(family)),
         |message| {
             let chain = ChainMessage::read(message.payload)?;
             let place = CHAINS.iter().position(|name| name.as_bytes() == chain.name);
             Ok(place.filter(|_| chain.table == FILTER.as_bytes()))
         },
     )?;
-    let chain = chains.into_iter().min().map(|place| CHAINS[place].to_string());
-    let accepts = match chain {
-        Some(_) => accept_rules(socket)?.into_iter().map(|(_, accept)| accept).collect(),
-        None => Vec::new(),
-    };
-    Ok((accepts, chain))
+    Ok(chains.into_iter().min().map(|place| CHAINS[place].to_string()))
 }
 
 /// Our accept rules with their handles.
-fn accept_rules(socket: &mut Socket) -> Result<Vec<(u64, Accept)>, Error> {
+fn accept_rules(socket: &mut Socket, family: Family) -> Result<Vec<(u64, Accept)>, Error> {
     let rules = socket.dump(
-        |writer, sequence| object::dump_rules(writer, sequence, FAMILY_IP, FILTER),
+        |writer, sequence| object::dump_rules(writer, sequence, number(family), FILTER),
         |message| {
             let rule = RuleMessage::read(message.payload)?;
             Ok(accept::read(&rule)?.map(|accept| (rule.handle, accept)))
