@@ -60,6 +60,7 @@ fn guests(count: u32) -> Vec<Element> {
                 isolated,
                 limits,
                 inner: ip.filter(|_| number % 3 == 2).map(|_| INNER),
+                traced: number % 5 == 0,
             };
             let own = ip.map(IpAddr::V4).into_iter().chain(ip6.map(IpAddr::V6));
             let ports = exposed(number);

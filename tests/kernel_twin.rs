@@ -497,6 +497,7 @@ fn elements(count: usize, limit: usize) -> Vec<Element> {
             isolated,
             limits,
             inner: (number == 1).then_some(INNER),
+            traced: number == 3,
         };
         ruleset::elements(&guest)
     };

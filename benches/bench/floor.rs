@@ -194,6 +194,7 @@ impl Vm {
                 isolated: false,
                 limits: Limits::default(),
                 inner: None,
+                traced: false,
             }),
             tap: tap.to_string(),
         }

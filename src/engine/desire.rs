@@ -26,8 +26,7 @@ impl Engine {
         let networks: Vec<&NetworkConfig> = self.state.ledger.networks().collect();
         let ports = self.placed().flat_map(|vm| self.desired_ports(&vm.record)).collect();
         let elements = self.placed().flat_map(|vm| self.elements(&vm.record));
-        let elements = elements.chain(self.elements_of_movable()).chain(self.elements_of_traced());
-        let elements = elements.collect();
+        let elements = elements.chain(self.elements_of_movable()).collect();
         let parked = self.parked().map(TapName::as_str).collect();
         let tables = ruleset::tables(&networks, &self.host.policies, elements, self.host.nft_owner);
         // What a bridge that is not ours needs of the host is not ours to say.
@@ -185,11 +184,7 @@ impl Engine {
             let name = before.or(after).map(|record| &record.name);
             own.chain(self.elements_while(&moved, name, record)).collect()
         };
-        let (before, after) = (of(before), of(after));
-        let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
-            these.iter().filter(|element| !those.contains(element)).cloned().collect()
-        };
-        (without(&before, &after), without(&after, &before))
+        apart(&of(before), &of(after))
     }
 
     /// Whether the host has rules for its bridges.
@@ -203,7 +198,7 @@ impl Engine {
     }
 
     /// What an interface is in the sets of our tables.
-    fn elements_of(&self, nic: &Nic, spec: &NetworkSpec) -> Vec<Element> {
+    pub(super) fn elements_of(&self, nic: &Nic, spec: &NetworkSpec) -> Vec<Element> {
         let Some(network) = self.state.ledger.network(&nic.network) else { return Vec::new() };
         let traffic = self.traffic(nic, spec, network);
         let mut elements = Vec::new();
@@ -228,9 +223,18 @@ impl Engine {
             isolated: traffic.isolated,
             limits: traffic.limits,
             inner: nic.inner.as_deref().and_then(|inner| inner_port(inner, network)),
+            traced: self.known.traced.contains_key(&nic.tap),
         }));
         elements
     }
+}
+
+/// The elements that are only in the first list, and those that are only in the second.
+pub(super) fn apart(before: &[Element], after: &[Element]) -> (Vec<Element>, Vec<Element>) {
+    let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
+        these.iter().filter(|element| !those.contains(element)).cloned().collect()
+    };
+    (without(before, after), without(after, before))
 }
 
 /// An inner identity, and what it stands for on its network.

@@ -278,6 +278,10 @@ fn write_rule(writer: &mut Writer, rule: &Rule) {
         Verdict::SetPriority(value) => {
             expression::set_meta(writer, Meta::Priority, &value.to_ne_bytes());
         }
+        Verdict::Admit(value) => {
+            expression::set_meta(writer, Meta::Priority, &value.to_ne_bytes());
+            expression::verdict(writer, Code::Accept);
+        }
         Verdict::Trace => expression::set_meta(writer, Meta::Trace, &[1]),
         Verdict::Rewrite { link, field, map } => rewrite(writer, link, field, map),
         Verdict::Deliver { map } => {

@@ -10,7 +10,7 @@ pub mod words;
 
 pub use ours::{
     ALLOWED, DENIED, GuestPort, InnerPort, PRIORITY_DESTINATION_NAT, TABLE, elements, exposed, key,
-    keys, policy, tables, traced,
+    keys, policy, tables,
 };
 
 use std::borrow::Cow;
@@ -437,6 +437,8 @@ pub enum Verdict {
     Trace,
     /// Give it a priority, which later chains can see.
     SetPriority(u32),
+    /// Give it a priority and let it pass this chain.
+    Admit(u32),
     /// Destination NAT to the value of the concatenated fields in the map, an address of this
     /// family. If the map does not have them, the next rule is tried.
     Translate { family: Family, fields: &'static [PacketField], map: &'static str },

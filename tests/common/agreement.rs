@@ -179,6 +179,7 @@ fn wanted_elements(networks: &Elements, vms: &[Value]) -> Elements {
         let mac = u64::from_str_radix(&digits, 16).expect("an Ethernet address");
         put("macs", json!({ "concat": [nic["tap"], mac >> 32, mac & 0xffff_ffff] }));
         put("ports", nic["tap"].clone());
+        put("ordinary", nic["tap"].clone());
         if !nic["ip"].is_null() {
             put("guests", json!({ "concat": [nic["tap"], nic["mac"], nic["ip"]] }));
         }

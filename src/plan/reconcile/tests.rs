@@ -513,6 +513,7 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
         isolated: false,
         limits: Limits::default(),
         inner: None,
+        traced: false,
     });
     let plan = attach_plan(&[host.port(0)], vec![], elements);
     let failure = execute(&mut fake, &plan, NOBODY).unwrap_err().to_string();

@@ -55,7 +55,9 @@ pub const TABLE: &str = "volnet";
 const GUEST: u32 = u32::from_be_bytes(*b"vol\0");
 /// The priority of a frame by which a guest claims an address.
 const CLAIM: u32 = u32::from_be_bytes(*b"voc\0");
-/// It is such a frame.
+/// The priority of a frame from a guest with an inner identity, until it has the outer one.
+const INNER: u32 = u32::from_be_bytes(*b"voi\0");
+/// It is a frame by which a guest claims an address.
 const IS_CLAIM: Match = is(PacketField::Priority, CLAIM as u64);
 /// `NF_IP_PRI_FILTER` and `NF_IP6_PRI_FILTER` (linux/netfilter_ipv4.h, linux/netfilter_ipv6.h).
 const PRIORITY_FILTER: i32 = 0;
@@ -93,6 +95,8 @@ pub struct GuestPort<'a> {
     pub limits: Limits,
     /// What it believes, if that is something else.
     pub inner: Option<InnerPort>,
+    /// Whether the kernel tells of what it sends.
+    pub traced: bool,
 }
 
 /// All tables, with these elements and those of the networks in their sets.
@@ -139,11 +143,6 @@ fn declared() -> [Table; 3] {
 /// The elements of a VM on a host with `bridge volnet`.
 pub fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     bridged::elements(guest)
-}
-
-/// The element of a tap whose frames the kernel tells of.
-pub fn traced(tap: &str) -> Element {
-    bridged::traced(tap)
 }
 
 /// The map elements of a VM's exposed ports that lead to this address of it.

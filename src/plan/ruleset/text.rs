@@ -134,6 +134,7 @@ pub(super) fn rule(rule: &Rule) -> String {
         Verdict::Masquerade => "masquerade".into(),
         Verdict::Trace => "meta nftrace set 1".into(),
         Verdict::SetPriority(value) => format!("meta priority set {}", handle(value.into())),
+        Verdict::Admit(value) => format!("meta priority set {} accept", handle(value.into())),
         Verdict::Translate { family: of, fields, map } => {
             format!("dnat {} to {} map @{map}", family(of), packet_fields(fields))
         }

@@ -36,7 +36,9 @@ fn words(rule: &Rule, family: Family, chain: &str) -> String {
         (Family::Bridge, "prerouting", false) if has("trusted") => {
             "antispoof is off: the guest may send anything".into()
         }
-        (Family::Bridge, "prerouting", false) if rule.verdict == Verdict::Accept => {
+        (Family::Bridge, "prerouting", false)
+            if matches!(rule.verdict, Verdict::Accept | Verdict::Admit(_)) =>
+        {
             "antispoof: the guest sends from its own addresses".into()
         }
         (Family::Bridge, _, true) if has("isolated") => {

@@ -4,6 +4,10 @@
 //! frames of a port must pass these rules: see [`crate::plan::op::PortSettings::group_forward`]. In
 //! the order of the rules:
 //!
+//! - nearly all frames are told by the first rules, which cost a frame two look-ups: IPv4 and IPv6
+//!   from the guest's own addresses to one machine, if there is nothing special about the guest
+//!   (`ordinary`) or the frame. They accept nothing that the rules below would not accept as well,
+//!   so these can be read as if the first ones were not there;
 //! - ports that are not ours may send anything; frames from our ports are marked as a guest's, for
 //!   the rules about the host;
 //! - while somebody looks at what a guest sends (`traced`), the kernel tells of its frames, and of
@@ -59,9 +63,10 @@
 use std::net::Ipv6Addr;
 
 use super::{
-    Bytes, CLAIM, Element, Family, Field, GUEST, GuestPort, Hook, ICMP6, IGMP, IS_CLAIM, Layer,
-    Match, NetworkConfig, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value, Verdict,
-    filter, inner, is, is_not, masked, of_prefix, outside, prefixes, prefixes6, rule, set, within,
+    Bytes, CLAIM, Element, Family, Field, GUEST, GuestPort, Hook, ICMP6, IGMP, INNER, IS_CLAIM,
+    Layer, Match, NetworkConfig, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value,
+    Verdict, filter, inner, is, is_not, masked, of_prefix, outside, prefixes, prefixes6, rule, set,
+    within,
 };
 use crate::model::limits::Rate;
 
@@ -83,6 +88,8 @@ const TO_LINK_LOCAL_GROUP: Match =
     masked(PacketField::EtherDestination, 0xffff_ffff_fff0, 0x0180_c200_0000);
 /// Broadcast and multicast.
 const TO_GROUP: Match = masked(PacketField::EtherDestination, 0x0100_0000_0000, 0x0100_0000_0000);
+/// Neither.
+const TO_ONE: Match = masked(PacketField::EtherDestination, 0x0100_0000_0000, 0);
 /// Frames a second to groups and broadcast from one port. ARP for a whole /24 is within it; a
 /// multicast stream is not.
 const GROUP_RATE: Rate = Rate { per_second: 250, burst: 250 };
@@ -98,10 +105,19 @@ const STORM_TIMEOUT_S: u32 = 10;
 /// port, so the port that it goes to tells it as well.
 const FROM_DHCP_SERVER: Match = is(PacketField::SourcePort, 67);
 const TO_DHCP_SERVER: Match = is(PacketField::DestinationPort, 67);
+const NOT_FROM_DHCP_SERVER: Match = is_not(PacketField::SourcePort, 67);
+const NOT_TO_DHCP_SERVER: Match = is_not(PacketField::DestinationPort, 67);
+const NOT_TO_DHCP_CLIENT: Match = is_not(PacketField::DestinationPort, 68);
 const FROM_DHCP_CLIENT: Match = is(PacketField::SourcePort, 68);
 const TO_DHCP_CLIENT: Match = is(PacketField::DestinationPort, 68);
 const NOT_FROM_DHCP6_SERVER: Match = is_not(PacketField::SourcePort, 547);
 const TO_DHCP6_CLIENT: Match = is(PacketField::DestinationPort, 546);
+const NOT_TO_DHCP6_CLIENT: Match = is_not(PacketField::DestinationPort, 546);
+/// As numbers (IANA, protocol numbers).
+const NOT_IGMP: Match = is_not(PacketField::Protocol, 2);
+const NOT_UDP: Match = is_not(PacketField::Protocol, 17);
+const NOT_AUTHENTICATED: Match = is_not(PacketField::Protocol, 51);
+const NOT_ICMP6: Match = is_not(PacketField::Protocol, 58);
 /// More fragments follow, or this is not the first (RFC 791).
 const FRAGMENT: Match =
     Match::Is { field: PacketField::IpFragment, mask: Some(0x3fff), value: 0, negated: true };
@@ -250,10 +266,11 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
         name: TABLE,
         owned,
         sets: vec![
+            set("ordinary", &[Field::Link], Vec::new()),
             set("ports", &[Field::Link], Vec::new()),
             limiting("limited", BYTES),
             limiting("paced", PACKETS),
-            set(TRACED, &[Field::Link], Vec::new()),
+            set("traced", &[Field::Link], Vec::new()),
             set("trusted", &[Field::Link], Vec::new()),
             set("guests", &[Field::Link, Field::Ether, Field::Ipv4], Vec::new()),
             set("macs", MAC, Vec::new()),
@@ -274,15 +291,6 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
     table
 }
 
-/// The set of ports whose frames the kernel tells of.
-const TRACED: &str = "traced";
-
-/// The element of a port whose frames it tells of.
-pub(super) fn traced(tap: &str) -> Element {
-    let (family, set, key) = (Family::Bridge, TRACED.into(), vec![Value::Link(tap.into())]);
-    Element { family, table: TABLE, set, key }
-}
-
 /// The elements of a guest.
 pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     let link = || Value::Link(guest.tap.to_string());
@@ -297,6 +305,10 @@ pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     let usable = ip.iter().chain(guest.addresses);
     let own = usable.map(|ip| vec![link(), Value::Ether(inside), Value::Address((*ip).into())]);
     let mut keys = vec![("ports", vec![link()])];
+    let of_sending = guest.limits.bytes().is_some() || guest.limits.packets().is_some();
+    let special = !guest.antispoof || of_sending || guest.inner.is_some() || guest.traced;
+    keys.extend((!special).then(|| ("ordinary", vec![link()])));
+    keys.extend(guest.traced.then(|| ("traced", vec![link()])));
     if guest.antispoof {
         keys.push(("macs", mac()));
         keys.extend(own.map(|key| ("guests", key)));
@@ -333,10 +345,12 @@ fn from_guests() -> Vec<Rule> {
     use PacketField::InLink;
     const CLIENT: &[PacketField] = &mac(DHCP_CLIENT, InLink);
     let too_fast = Match::Faster { fields: &[InLink], set: "storms", rate: GROUP_RATE };
-    let mut rules = vec![
+    let mut rules = ordinary();
+    rules.extend([
         rule([outside(&[InLink], "ports")], Verdict::Accept),
-        rule([within(&[InLink], TRACED)], Verdict::Trace),
+        rule([within(&[InLink], "traced")], Verdict::Trace),
         rule([], Verdict::SetPriority(GUEST)),
+        rule([within(&[InLink], "inner")], Verdict::SetPriority(INNER)),
         rule([within(&[InLink], "limited")], Verdict::Drop),
         rule([within(&[InLink], "paced")], Verdict::Drop),
         rule([within(&[InLink], "trusted")], Verdict::Accept),
@@ -347,7 +361,7 @@ fn from_guests() -> Vec<Rule> {
         rule([UDP, TO_DHCP_SERVER, IPV4, FRAGMENT], Verdict::Drop),
         rule([UDP, TO_DHCP_SERVER, outside(CLIENT, "macs")], Verdict::Drop),
         rule([IGMP, IGMP_QUERY], Verdict::Drop),
-    ];
+    ]);
     rules.extend(ipv4());
     rules.extend(arp());
     rules.extend(ipv6());
@@ -357,8 +371,41 @@ fn from_guests() -> Vec<Rule> {
     rules
 }
 
-/// IPv4 from the guest's own address. The first rule is for nearly all frames. After it, frames
-/// have the guest's own Ethernet address.
+/// Nearly all frames. Each condition leaves out what a later rule drops. A condition on a port does
+/// not hold for a frame that does not show it.
+fn ordinary() -> Vec<Rule> {
+    use PacketField::{EtherSource, InLink, IpSource};
+    const MAC: &[PacketField] = &mac(ETHER_SOURCE, InLink);
+    const SOURCE: &[PacketField] = &address6(IP6_SOURCE);
+    let port = || [TO_ONE, within(&[InLink], "ordinary")];
+    let own = || vec![within(&[InLink, EtherSource, IpSource], "guests")];
+    let own6 = || vec![within(MAC, "macs"), within(SOURCE, "guests6")];
+    let other = vec![NOT_UDP, NOT_IGMP];
+    let other6 = vec![NOT_UDP, NOT_IGMP, NOT_ICMP6, NOT_AUTHENTICATED];
+    let no_dhcp = vec![UDP, NOT_FROM_DHCP_SERVER, NOT_TO_DHCP_CLIENT, NOT_TO_DHCP_SERVER];
+    // nft would move the source ports to the front.
+    let no_dhcp6 = vec![
+        UDP,
+        NOT_FROM_DHCP_SERVER,
+        NOT_FROM_DHCP6_SERVER,
+        NOT_TO_DHCP_CLIENT,
+        NOT_TO_DHCP_SERVER,
+        NOT_TO_DHCP6_CLIENT,
+    ];
+    let rule = |kind: Match, carries: Vec<Match>, own: Vec<Match>| {
+        let matches = [vec![kind], carries, port().into(), own].concat();
+        Rule { matches, verdict: Verdict::Admit(GUEST) }
+    };
+    vec![
+        rule(IPV4, other, own()),
+        rule(IPV4, no_dhcp, own()),
+        rule(IPV6, other6, own6()),
+        rule(IPV6, no_dhcp6, own6()),
+    ]
+}
+
+/// IPv4 from the guest's own address. After the first rule, frames have the guest's own Ethernet
+/// address.
 fn ipv4() -> [Rule; 4] {
     use PacketField::{EtherSource, InLink, IpSource};
     const MAC: &[PacketField] = &mac(ETHER_SOURCE, InLink);
@@ -404,16 +451,12 @@ fn arp() -> [Rule; 3] {
     ]
 }
 
-/// IPv6 from the guest's own addresses. The first rule is for nearly all frames.
+/// IPv6 from the guest's own addresses.
 fn ipv6() -> [Rule; 12] {
-    use PacketField::{InLink, Protocol};
+    use PacketField::InLink;
     const SOURCE: &[PacketField] = &address6(IP6_SOURCE);
     const OF_TARGET: &[PacketField] = &address6(TARGET);
     const OPTION: &[PacketField] = &mac(OPTION_ETHER, InLink);
-    // As numbers (IANA, protocol numbers).
-    const NOT_UDP: Match = is_not(Protocol, 17);
-    const NOT_ICMP6: Match = is_not(Protocol, 58);
-    const NOT_AUTHENTICATED: Match = is_not(Protocol, 51);
     let own = || within(SOURCE, "guests6");
     let own_target = || within(OF_TARGET, "guests6");
     let own_option = || within(OPTION, "macs");

@@ -10,7 +10,8 @@
 //! **Keyed by port and address.** Only the guest's own addresses are translated, and those of its
 //! gateway: other frames that leave by its port are not for it, and stay as they are. Each field of
 //! ARP is translated by itself, so a probe keeps its sender 0.0.0.0, and asks for the address that
-//! the VM has outside. All other frames see one look-up, which fails.
+//! the VM has outside. All other frames to guests see one look-up, which fails. Those from guests
+//! tell by their priority: it is [`INNER`] from antispoof to the end of `outward`.
 //!
 //! **Whoever has its inner addresses outside** is hidden from the guest: the guest would take him
 //! for itself or for its gateway, answer for him, or give its address up. Frames from him and to
@@ -29,8 +30,8 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    Bytes, Chain, Field, Hook, ICMP, Layer, Match, PacketField, Rule, Set, Value, Verdict, filter,
-    is, masked, outside, rule, set, within,
+    Bytes, Chain, Field, GUEST, Hook, ICMP, INNER, Layer, Match, PacketField, Rule, Set, Value,
+    Verdict, filter, is, masked, outside, rule, set, within,
 };
 use crate::model::mac::Mac;
 
@@ -137,10 +138,14 @@ fn pairs<T: PartialEq>(own: [T; 2], gateway: Option<[T; 2]>) -> Vec<[T; 2]> {
 /// From a guest.
 fn outward() -> Vec<Rule> {
     use PacketField::{EtherSource, InLink};
-    let mut rules = vec![rule([outside(&[InLink], "inner")], Verdict::Accept)];
+    let mut rules = vec![
+        rule([is(PacketField::Priority, GUEST.into())], Verdict::Accept),
+        rule([outside(&[InLink], "inner")], Verdict::Accept),
+    ];
     rules.extend(translated(InLink, OUTWARD));
     rules.push(rule([], rewrite(InLink, EtherSource, OUTWARD.ethers)));
     rules.push(rule([], Verdict::Deliver { map: OUTWARD.ethers }));
+    rules.push(rule([is(PacketField::Priority, INNER.into())], Verdict::SetPriority(GUEST)));
     rules
 }
 
