@@ -65,6 +65,7 @@ _volnet() {
     *:--backend) choices='linux noop' ;;
     *:--log-format) choices='text journal' ;;
     *:--root) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    *:--from) choices=$(_volnet_vms) ;;
     *:--to) return ;;
     *:--seconds) return ;;
     *:--mode) choices='bridged dhcp vsock' ;;
@@ -117,7 +118,7 @@ _volnet() {
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     doctor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
-    trace:*) choices="--to --seconds --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    trace:*) choices="--from --to --seconds --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --help" ;;
     run:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --inner --queues --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     create:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --inner --queues --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;

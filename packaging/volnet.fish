@@ -94,6 +94,7 @@ complete -c volnet -n '__fish_seen_subcommand_from doctor' -l runtime-dir -r -F 
 complete -c volnet -n '__fish_seen_subcommand_from doctor' -l log-dir -r -F -d 'logs of hypervisors, /var/log/volnet'
 complete -c volnet -n '__fish_seen_subcommand_from doctor' -l json -d 'print JSON'
 complete -c volnet -n '__fish_seen_subcommand_from doctor' -a '(__volnet_vms)'
+complete -c volnet -n '__fish_seen_subcommand_from trace' -l from -x -a '(__volnet_vms)' -d 'tell of the packets that another VM sends to this one'
 complete -c volnet -n '__fish_seen_subcommand_from trace' -l to -x -d 'tell only of packets for there'
 complete -c volnet -n '__fish_seen_subcommand_from trace' -l seconds -x -d 'for how long, 10; at most 600'
 complete -c volnet -n '__fish_seen_subcommand_from trace' -l socket -r -F -d 'the daemon’s socket, RUNTIME/volnet.sock'

@@ -129,6 +129,7 @@ _volnet() {
         ;;
     trace)
         _arguments \
+            '*--from[tell of the packets that another VM sends to this one]:VM:_volnet_vms' \
             '*--to[tell only of packets for there]:HOST(,PORT):' \
             '*--seconds[for how long, 10; at most 600]:N:' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \

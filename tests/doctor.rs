@@ -10,20 +10,8 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use common::daemon::Daemon;
-use common::space::{Guest, Space};
+use common::space::{Guest, Space, host};
 use common::{eventually, fill_connections, in_namespace, run};
-
-/// A host with a way to the world, and a daemon whose guests ask nobody for names.
-fn host(network: Value) -> (Space, Daemon) {
-    let world = Space::world();
-    run("ip link set lo up");
-    run("ip route add default via 203.0.113.2");
-    let mut settings = json!({ "name": "default", "dns": "off" });
-    for (field, value) in network.as_object().expect("fields of a network") {
-        settings[field] = value.clone();
-    }
-    (world, Daemon::configured(&json!({ "networks": [settings] })))
-}
 
 /// A line of doctor: level, check, message, hint.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use common::daemon::Daemon;
+use common::space::Guest;
 use common::{eventually, in_namespace, json as read_json, run};
 
 const AT: &str = "127.0.0.1:9744";
@@ -155,6 +156,45 @@ fn what_goes_through_a_tap_is_counted_as_the_kernel_counts_it() {
                 && is("volnet_vm_receive_packets_total", &link["tx"]["packets"])
                 && is("volnet_vm_transmit_bytes_total", &link["rx"]["bytes"])
                 && is("volnet_vm_transmit_packets_total", &link["rx"]["packets"])
+        });
+    });
+}
+
+#[test]
+fn what_a_guest_may_not_send_is_counted_by_its_reason() {
+    in_namespace(|| {
+        let daemon = daemon();
+        let limited = json!({ "network": { "limits": { "pps": 20 } } });
+        let guest = Guest::of(&daemon.create(json!({ "name": "web", "config": limited })));
+        let dropped = |reason: &str| {
+            let labels = format!("vm=\"web\",nic=\"0\",reason=\"{reason}\"");
+            let sample = format!("volnet_vm_dropped_packets_total{{{labels}}}");
+            value(&scrape("*/*"), &sample).unwrap_or_else(|| panic!("{reason} is not counted"))
+        };
+        // A scraper may get numbers of a second ago.
+        let grows = |reason: &str, before: f64| {
+            eventually("it is counted", || dropped(reason) > before);
+            dropped(reason)
+        };
+        let before = dropped("antispoof");
+        guest.space.run("ip addr add 192.168.127.99/24 dev eth0");
+        guest.space.run("ip neigh flush dev eth0");
+        // ARP that states another address, and then packets from it.
+        guest.space.run_any("ping -c 1 -W 1 -I 192.168.127.99 192.168.127.1");
+        let of_arp = grows("antispoof", before);
+        let bridge = read_json("ip -j link show vbr0")[0]["address"].take();
+        let bridge = bridge.as_str().expect("an address").to_owned();
+        guest.space.run(&format!("ip neigh replace 192.168.127.1 lladdr {bridge} dev eth0"));
+        guest.space.run_any("ping -c 1 -W 1 -I 192.168.127.99 192.168.127.1");
+        grows("antispoof", of_arp);
+
+        assert_eq!((dropped("policy"), dropped("send_limit")), (0.0, 0.0));
+        guest.space.run_any("ping -q -c 100 -i 0.002 -W 1 192.168.127.1");
+        grows("send_limit", 0.0);
+        eventually("the same is told to who asks for the usage", || {
+            let usage = daemon.call("Usage", json!({}))["parameters"]["vms"][0].take();
+            usage["spoofed"].as_f64() == Some(dropped("antispoof"))
+                && usage["overrun"].as_f64() == Some(dropped("send_limit"))
         });
     });
 }

@@ -4,25 +4,15 @@
 
 mod common;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
 use common::daemon::{Connection, Daemon};
-use common::space::{Guest, Space};
+use common::room::Room;
+use common::space::{Guest, host};
 use common::{eventually, fill_connections, in_namespace, run, try_run};
-
-/// A host with a way to the world, and a daemon whose guests ask nobody for names.
-fn host(network: Value) -> (Space, Daemon) {
-    let world = Space::world();
-    run("ip link set lo up");
-    run("ip route add default via 203.0.113.2");
-    let mut settings = json!({ "name": "default", "dns": "off" });
-    for (field, value) in network.as_object().expect("fields of a network") {
-        settings[field] = value.clone();
-    }
-    (world, Daemon::configured(&json!({ "networks": [settings] })))
-}
 
 fn traced() -> String {
     run("nft list set bridge volnet traced")
@@ -36,6 +26,13 @@ fn begin(daemon: &Daemon, to: &str) -> Connection {
     connection.send(format!("{call}\n").as_bytes());
     eventually("the tap is traced", || traced().contains("vttap-web"));
     connection
+}
+
+/// The tool, which tells of packets for a minute.
+fn tool(daemon: &Daemon, words: &[&str]) -> Child {
+    let mut command = Command::new(&daemon.program);
+    command.args(["trace", "--seconds", "60"]).args(words).arg("--socket").arg(daemon.socket());
+    command.stdout(Stdio::piped()).spawn().expect("volnet runs")
 }
 
 /// What becomes of a ping: the lines of the way.
@@ -118,7 +115,7 @@ fn rules_of_volnet_are_told_in_words() {
         guest.space.run("ip addr flush dev eth0");
         guest.space.run("ip addr add 192.168.127.99/24 dev eth0");
         let way = ping(&daemon, &guest, "192.168.127.1", "");
-        is(&way, "dropped", "antispoof: the guest may not send this, or not from this address");
+        is(&way, "dropped", "antispoof: the guest's ARP does not state its own addresses");
         assert_eq!(way["packet"], "arp from 192.168.127.99 for 192.168.127.1");
     });
 }
@@ -200,6 +197,67 @@ fn a_guest_with_another_address_inside() {
         assert_eq!(way["packets"], 2);
         let steps = way["steps"].to_string();
         assert!(steps.contains("its source 192.168.127.200 became 192.168.127.2"), "{steps}");
+    });
+}
+
+#[test]
+fn a_way_is_told_when_it_is_known_and_the_trace_ends_with_the_tool() {
+    in_namespace(|| {
+        let (_world, daemon) = host(json!({ "policy": "internet" }));
+        let guest = Guest::of(&daemon.create(json!({ "name": "web" })));
+        let mut tool = tool(&daemon, &["web"]);
+        eventually("the tap is traced", || traced().contains("vttap-web"));
+        guest.space.run_any("ping -q -c 1 -W 1 10.1.2.3");
+        let told = BufReader::new(tool.stdout.take().expect("its output"));
+        let mut lines = told.lines().map_while(Result::ok);
+        let dropped = "    dropped by policy internet: 10.0.0.0/8 is denied";
+        assert!(lines.any(|line| line == dropped), "it ended before that");
+        assert!(tool.try_wait().expect("it is ours").is_none() && traced().contains("vttap-web"));
+        tool.kill().expect("it is ours");
+        tool.wait().expect("it is ours");
+        eventually("it is gone", || !traced().contains("vttap-web"));
+    });
+}
+
+#[test]
+fn packets_of_another_vm_are_told() {
+    in_namespace(|| {
+        let (_world, daemon) = host(json!({}));
+        daemon.create(json!({ "name": "web" }));
+        let db = Guest::of(&daemon.create(json!({ "name": "db" })));
+        let mut tool = tool(&daemon, &["web", "--from", "db"]);
+        eventually("the tap is traced", || traced().contains("vttap-db"));
+        // There is no guest: nobody answers its ARP.
+        db.space.run("ip neigh replace 192.168.127.2 lladdr 02:00:00:00:00:99 dev eth0");
+        db.space.run_any("ping -q -c 1 -W 1 192.168.127.2");
+        let mut lines = BufReader::new(tool.stdout.take().expect("its output")).lines();
+        let packet = "icmp from 192.168.127.3 to 192.168.127.2, 1 packet";
+        assert!(lines.any(|line| line.expect("a line") == packet), "it ended before that");
+        tool.kill().expect("it is ours");
+        tool.wait().expect("it is ours");
+    });
+}
+
+#[test]
+fn packets_of_a_namespace_that_is_attached_are_told() {
+    in_namespace(|| {
+        let (_world, daemon) = host(json!({ "policy": "internet" }));
+        let room = Room::new();
+        let mut attach = Command::new(&daemon.program);
+        attach.args(["attach", "box", "--netns", &room.netns(), "--json", "--socket"]);
+        let attached = attach.arg(daemon.socket()).output().expect("volnet runs");
+        let reply: Value = serde_json::from_slice(&attached.stdout).expect("JSON");
+        let vm = reply["vm"]["name"].as_str().expect("a name").to_owned();
+        let mut connection = daemon.connect();
+        let parameters = json!({ "name": vm, "to": "10.1.2.3", "seconds": 60 });
+        let call = json!({ "method": "io.volnet.Trace", "parameters": parameters });
+        connection.send(format!("{call}\n").as_bytes());
+        eventually("the link is traced", || traced().contains("vttap-"));
+        assert!(!room.can("ping -q -c 1 -W 1 10.1.2.3"));
+        let answer = connection.receive().expect("an answer");
+        let ways = answer["parameters"]["ways"].as_array().expect("ways");
+        let last = ways.last().unwrap_or_else(|| panic!("{answer}"));
+        is(last, "dropped", "policy internet: 10.0.0.0/8 is denied");
     });
 }
 

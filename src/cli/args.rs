@@ -233,9 +233,12 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "metrics" => given.none().map(|()| Command::Metrics),
         "check" => given.none().map(|()| Command::Check),
         "trace" => {
-            let to = given.last("to");
+            let (from, to) = (given.last("from"), given.last("to"));
+            if from.is_some() && to.is_some() {
+                return Err(wrong("--from says where packets are from, and NAME where to"));
+            }
             let seconds = seconds(&mut given, "seconds")?;
-            Ok(Command::Trace { name: given.one("NAME")?, to, seconds })
+            Ok(Command::Trace { name: given.one("NAME")?, from, to, seconds })
         }
         "doctor" => Ok(Command::Doctor { name: given.at_most_one()? }),
         "version" => given.none().map(|()| Command::Version),

@@ -79,7 +79,7 @@ pub(super) enum Command {
     /// Look the host over.
     Check,
     /// Tell of the packets of a guest.
-    Trace { name: String, to: Option<String>, seconds: Option<u32> },
+    Trace { name: String, from: Option<String>, to: Option<String>, seconds: Option<u32> },
     /// Look a VM over, or the host.
     Doctor { name: Option<String> },
     /// Show versions.

@@ -168,8 +168,8 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Monitor => call::monitor(&mut session),
         Command::Metrics => host::metrics(&mut session),
         Command::Check => host::check(&mut session),
-        Command::Trace { name, to, seconds } => {
-            vm::trace(&mut session, &name, to.as_deref(), seconds)
+        Command::Trace { name, from, to, seconds } => {
+            vm::trace(&mut session, &name, from.as_deref(), to.as_deref(), seconds)
         }
         Command::Doctor { name } => host::doctor(&mut session, name),
         Command::Version => host::version(&mut session),

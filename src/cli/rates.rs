@@ -92,7 +92,7 @@ impl Sample {
                     rate(|vm| vm.tx_bytes),
                     rate(|vm| vm.rx_packets + vm.tx_packets),
                     rate(|vm| vm.denied),
-                    rate(|vm| vm.limited),
+                    rate(|vm| vm.limited + vm.overrun),
                     cpu.map(|(is, was)| is.saturating_sub(was) as f64 / seconds / 10_000.0),
                     vm.memory_bytes.map(|bytes| bytes as f64),
                 ],

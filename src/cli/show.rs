@@ -210,8 +210,8 @@ pub(super) fn findings(findings: &Value) -> String {
     out
 }
 
-/// The ways of packets, and whether some were lost on the way to us.
-pub(super) fn ways(ways: Option<&Value>, lost: Option<&Value>) -> String {
+/// The ways of packets.
+pub(super) fn ways(ways: Option<&Value>) -> String {
     const INDENT: usize = 4;
     let mut out = String::new();
     let all = ways.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -227,7 +227,14 @@ pub(super) fn ways(ways: Option<&Value>, lost: Option<&Value>) -> String {
             table::paragraph(&mut out, &line, INDENT);
         }
     }
-    if all.is_empty() {
+    out
+}
+
+/// The end of a trace: whether it told of a packet at all, and whether some were lost on the way to
+/// us.
+pub(super) fn end_of_trace(some: bool, lost: Option<&Value>) -> String {
+    let mut out = String::new();
+    if !some {
         out.push_str("the guest sent no such packet\n");
     }
     if lost.is_some_and(|lost| *lost == true) {

@@ -246,6 +246,54 @@ fn key(typed: &mut Vec<u8>) -> Option<Key> {
 mod tests {
     use super::*;
 
+    /// Runs a program with a terminal of its own, prints what it wrote there, and ends with status
+    /// 1 unless the terminal is as it was.
+    const TERMINAL: &str = r#"
+import os, pty, select, sys, termios
+ours, theirs = pty.openpty()
+before = termios.tcgetattr(theirs)
+pid = os.fork()
+if pid == 0:
+    for fd in range(3):
+        os.dup2(theirs, fd)
+    os.execv(sys.argv[1], sys.argv[1:])
+ended = False
+while True:
+    if select.select([ours], [], [], 0.05)[0]:
+        sys.stdout.buffer.write(os.read(ours, 4096))
+    elif ended:
+        break
+    else:
+        ended = os.waitpid(pid, os.WNOHANG)[0] == pid
+sys.exit(termios.tcgetattr(theirs) != before)
+"#;
+
+    /// A part of the next test, with a terminal.
+    #[test]
+    #[ignore = "it panics"]
+    fn panics_with_the_screen() {
+        // Where a panic ends the process, nothing is dropped.
+        std::mem::forget(Screen::open().unwrap().expect("a terminal"));
+        let raw = termios::tcgetattr(io::stdin()).unwrap();
+        assert!(!raw.local_flags.contains(termios::LocalFlags::ECHO));
+        panic!("something went wrong");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        let ran = std::process::Command::new("python3")
+            .args(["-c", TERMINAL])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "--test-threads=1"])
+            .arg("cli::terminal::tests::panics_with_the_screen")
+            .output()
+            .expect("python3 runs");
+        let out = String::from_utf8_lossy(&ran.stdout);
+        let at = |words: &str| out.find(words).unwrap_or_else(|| panic!("{words:?}: {out}"));
+        assert!(at(OPEN) < at(CLOSE) && at(CLOSE) < at("something went wrong"), "{out:?}");
+        assert!(ran.status.success(), "the terminal is not as it was: {out:?}");
+    }
+
     #[test]
     fn keys_are_told_apart() {
         let mut typed = b"q\x1b[A\x1bOB\x1b[6~\x1b[200~\x03\x1b[5~".to_vec();

@@ -86,7 +86,8 @@ pub(super) enum Settings {
 }
 
 /// The flags of `trace`.
-const TRACE: [Flag; 2] = [
+const TRACE: [Flag; 3] = [
+    valued("from", "VM", Complete::Vms, "tell of the packets that another VM sends to this one"),
     valued("to", "HOST[:PORT]", Complete::Nothing, "tell only of packets for there"),
     valued("seconds", "N", Complete::Nothing, "for how long, 10; at most 600"),
 ];
@@ -453,8 +454,9 @@ pub(super) const VERBS: [Verb; 35] = [
         text: "Tell of the packets that a VM's guest sends from now on, and of what the rules of \
                this host do with them, also those of other programs: what let them pass, what was \
                translated, and the last word: answered, dropped and by which rule, or left and \
-               not answered. With --to, end as soon as that is known of a packet for there.",
-        examples: "volnet trace web --to 192.0.2.7:443",
+               not answered. Each is told when that is known, and again if it changes. With \
+               --to or --from, end as soon as it is known of one packet.",
+        examples: "volnet trace web --to 192.0.2.7:443\nvolnet trace web --from db",
         ..verb("trace", "NAME", "say what becomes of the packets that its guest sends")
     },
     Verb {
@@ -574,9 +576,9 @@ pub(super) const VERBS: [Verb; 35] = [
         flags: &[&TOP],
         json: None,
         text: "Show what VMs receive and send a second, which packets were denied or more than \
-               they may receive, and the processor time and memory of their hypervisors. The \
-               first letter of a column's word sorts by it: name, received, sent, packets, \
-               denied, limited, cpu, memory. q ends it.",
+               they may receive or send, and the processor time and memory of their \
+               hypervisors. The first letter of a column's word sorts by it: name, received, \
+               sent, packets, denied, limited, cpu, memory. q ends it.",
         examples: "volnet top --once --sort sent",
         ..verb("top", "", "show what VMs receive, send and use, live")
     },

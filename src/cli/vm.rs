@@ -66,20 +66,44 @@ fn dry_run(vm: &str, plan: Option<&Value>) -> String {
 pub(super) fn trace(
     session: &mut Session,
     name: &str,
+    from: Option<&str>,
     to: Option<&str>,
     seconds: Option<u32>,
 ) -> Result<u8, Trouble> {
-    let to = to.map(destination).transpose()?;
+    let to = match from {
+        None => to.map(destination).transpose()?,
+        Some(_) => Some((address_of(session, name)?, None)),
+    };
     let (ip, port) = to.map_or((None, None), |(ip, port)| (Some(ip), port));
-    let mut parameters = json!({ "name": name });
+    let mut parameters = json!({ "name": from.unwrap_or(name) });
     for (field, value) in [("to", json!(ip)), ("port", json!(port)), ("seconds", json!(seconds))] {
         if !value.is_null() {
             parameters[field] = value;
         }
     }
-    let reply = session.call("io.volnet.Trace", parameters)?;
-    session.show(&reply, |reply| show::ways(reply.get("ways"), reply.get("lost")))?;
-    Ok(DONE)
+    let mut connection = session.connect()?;
+    connection.send("io.volnet.Trace", parameters, true)?;
+    let mut some = false;
+    loop {
+        let reply = connection.receive()?;
+        let ways = reply.parameters.get("ways").and_then(Value::as_array);
+        some |= ways.is_some_and(|ways| !ways.is_empty());
+        session.show(&reply.parameters, |told| {
+            let end = || show::end_of_trace(some, told.get("lost"));
+            show::ways(told.get("ways")) + &(!reply.continues).then(end).unwrap_or_default()
+        })?;
+        session.out.flush()?;
+        if !reply.continues {
+            return Ok(DONE);
+        }
+    }
+}
+
+/// The address of a VM, for which others send packets.
+fn address_of(session: &Session, name: &str) -> Result<IpAddr, Trouble> {
+    let reply = session.call("io.volnet.Get", json!({ "name": name }))?;
+    let ip = reply.get("vm").and_then(|vm| vm["ip"].as_str()).and_then(|ip| ip.parse().ok());
+    ip.ok_or_else(|| Trouble::Input(format!("{name} has no address that packets could be for")))
 }
 
 /// A destination: an address or a name of a host, and maybe a port.

@@ -18,18 +18,16 @@ use crate::engine::vm::Vm;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::Error;
-use crate::model::expose::Expose;
 use crate::model::mode::Mode;
 use crate::model::name::VmName;
-use crate::model::net::{Dhcp, NetworkConfig};
+use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
 use crate::model::request::{Reply, Ticket};
 use crate::model::view::Finding;
 use crate::network::{Network, Side};
 use crate::packet::arp::{self, Arp};
 use crate::plan::firewall::{self, Hindrance, Surroundings};
-use crate::plan::op::Switch;
-use crate::plan::reconcile::{Desired, Observed, Reconciled, reconcile};
+use crate::plan::reconcile::{Observed, reconcile};
 use crate::store::storage::Storage;
 
 /// Milliseconds between two looks at what a guest has said.
@@ -206,7 +204,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let hindrances = self.network.hindrances()?;
         let bridges: Vec<&str> = networks.iter().map(|network| &*network.bridge).collect();
         findings.extend(hindrances.iter().filter_map(|rule| rule.of_bridges(&bridges)));
-        findings.extend(self.engine.vms().flat_map(|vm| shadowed(vm, &hindrances)));
+        findings.extend(self.engine.vms().flat_map(|vm| vm::shadowed(&vm.record, &hindrances)));
         Ok(findings)
     }
 
@@ -271,13 +269,14 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let mtu = spec.mtu.unwrap_or(network.mtu);
         parts.push(Part::Known(vm::tap(nic.tap.as_str(), &network, mtu, &seen.observed)));
         parts.extend(self.guest_of(vm, index, &network, seen));
-        parts.extend(lease(vm, index, &network, now).map(Part::Known));
+        let lately = |at: Option<u64>| at.map(|at| now.mono.saturating_sub(at) / 1000);
+        if spec.mode == Mode::Dhcp {
+            parts.push(Part::Known(vm::lease(nic, index, &network.dhcp, lately(vm.answered))));
+        }
         parts.push(self.gateway_of(&network, seen));
         let servers = self.host_servers();
         let mut known: Vec<Finding> = self.names_of(&network, &servers).into_iter().collect();
-        known.extend(vm.named.map(|at| {
-            well("names", format!("the guest was last answered {} ago", since(at, now)))
-        }));
+        known.extend(lately(vm.named).map(vm::names));
         known.extend(self.policy_of(vm, index, &network)?);
         let bridge = [network.bridge.as_str()];
         if network.managed {
@@ -287,7 +286,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         known.extend(seen.hindrances.iter().filter_map(|rule| rule.of_bridges(&bridge)));
         if network.gateway.is_none() {
-            known.push(nat(&network));
+            known.push(vm::nat(&network));
             let from = nic.address().or(network.a_guest());
             known.extend(self.ways(&network, from, mtu)?);
         }
@@ -408,19 +407,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// What a VM has in common with others: the rules, its ports of the host, the bounds, the disk.
     fn shared_by(&mut self, vm: &Vm, seen: &Seen) -> Result<Vec<Finding>, Error> {
         let desired = self.engine.desired();
-        let mut findings = forwarding(&desired, &seen.observed);
+        let mut findings = host::forwarding(&desired, &seen.observed);
         let reconciled = reconcile(&desired, &seen.observed);
-        findings.push(rules(&reconciled));
-        let shadowed = shadowed(vm, &seen.hindrances);
+        findings.push(host::rules(&reconciled));
+        let shadowed = vm::shadowed(&vm.record, &seen.hindrances);
         let unheard = self.unheard(Some(&vm.record.name));
         if shadowed.is_empty() && unheard.is_empty() {
-            let lead = |port: &Expose| {
-                well(
-                    "ports",
-                    format!("{} {} of the host leads there", port.protocol, port.host_port),
-                )
-            };
-            findings.extend(vm.record.exposed().map(lead));
+            findings.extend(vm.record.exposed().map(vm::exposed));
         }
         findings.extend(shadowed);
         findings.extend(unheard);
@@ -433,88 +426,4 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         Ok(findings)
     }
-}
-
-/// The lease of a guest that asks for its address.
-fn lease(vm: &Vm, index: usize, network: &NetworkConfig, now: Now) -> Option<Finding> {
-    let (nic, spec) = (&vm.record.nics[index], &vm.record.spec.networks[index]);
-    if spec.mode != Mode::Dhcp {
-        return None;
-    }
-    let lately = vm.answered.map_or(String::new(), |at| {
-        format!("; the guest was last answered {} ago", since(at, now))
-    });
-    Some(match (&network.dhcp, nic.lease.filter(|lease| lease.given)) {
-        (Dhcp::Builtin, Some(lease)) => well("dhcp", format!("volnet leased {}{lately}", lease.ip)),
-        (Dhcp::Builtin, None) => broken(
-            "dhcp",
-            format!("the guest has not asked volnet for an address{lately}"),
-            format!("in the guest: udhcpc -i eth{index}, or another client"),
-        ),
-        (_, _) => well("dhcp", "another server gives the guest its address"),
-    })
-}
-
-/// A time that has passed, in words.
-fn since(at: u64, now: Now) -> String {
-    format!("{} s", now.mono.saturating_sub(at) / 1000)
-}
-
-fn nat(network: &NetworkConfig) -> Finding {
-    let four = network.ipv4.filter(|_| !network.nat).map(|ipv4| ipv4.prefix.to_string());
-    let six = network.ipv6.filter(|ipv6| !ipv6.nat).map(|ipv6| ipv6.prefix.to_string());
-    let routed: Vec<String> = four.into_iter().chain(six).collect();
-    if routed.is_empty() {
-        return well("nat", "what guests send to the world has the address of the host");
-    }
-    let prefixes = routed.join(" and to ");
-    well("nat", format!("there is none: the world has to know the way to {prefixes}"))
-}
-
-/// Whether the host forwards the families that its networks have.
-fn forwarding(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
-    let has = |is_of: fn(&NetworkConfig) -> bool| desired.networks.iter().any(|it| is_of(it));
-    let four = has(|network| network.ipv4.is_some()).then_some(observed.forwarding);
-    let six = observed.switches.get(&Switch::Forwarding).map(|value| *value > 0);
-    let six = six.filter(|_| has(|network| network.ipv6.is_some()));
-    let of_family = [
-        ("IPv4", four, "sysctl -w net.ipv4.ip_forward=1"),
-        ("IPv6", six, "sysctl -w net.ipv6.conf.all.forwarding=1"),
-    ];
-    let finding = |(family, forwards, repair): (_, Option<bool>, _)| {
-        Some(match forwards? {
-            true => well("forwarding", format!("the host forwards {family}")),
-            false => {
-                let reason = "guests do not reach the world";
-                broken(
-                    "forwarding",
-                    format!("the host does not forward {family}: {reason}"),
-                    repair,
-                )
-            }
-        })
-    };
-    of_family.into_iter().filter_map(finding).collect()
-}
-
-/// Whether the kernel has what it should have.
-fn rules(reconciled: &Reconciled) -> Finding {
-    let difference = reconciled.plan.iter().flat_map(|op| op.commands()).next();
-    match (reconciled.problems.first(), difference) {
-        (Some(problem), _) => broken("rules", problem.to_string(), "volnet check"),
-        (None, Some(command)) => {
-            let message = format!("the host differs from what volnet wants: {command}");
-            broken("rules", message, "volnet setup")
-        }
-        (None, None) => well("rules", "bridge, addresses, taps and rules are as they should be"),
-    }
-}
-
-/// The rules of others that take what is for the exposed ports of a VM.
-fn shadowed(vm: &Vm, hindrances: &[Hindrance]) -> Vec<Finding> {
-    let ports = vm.record.host_ports();
-    let name = &vm.record.name;
-    let taken =
-        ports.flat_map(|port| hindrances.iter().filter_map(move |rule| rule.of_port(&port, name)));
-    taken.collect()
 }

@@ -258,6 +258,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                     self.ending = true;
                 }
                 Output::Reply { ticket, result } => self.tell_one(ticket, &result),
+                Output::More { ticket, reply } => self.tell_more(ticket, &reply),
                 Output::Event(event) => events.push(event),
             }
         }

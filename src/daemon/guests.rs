@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use super::shell::Shell;
+use crate::dhcp::message::Kind;
 use crate::dhcp::resolvers::resolvers as reachable;
 use crate::dhcp::{DhcpQuery, Handled, handle};
 use crate::dhcp6::{self, Dhcp6Query};
@@ -44,6 +45,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let query = DhcpQuery::read(frame)
             .inspect_err(|reason| log::debug!("network {network}: a frame is ignored: {reason}"))
             .ok()?;
+        self.watch_dhcp(network, &query, now);
         if let Some(Guest { vm, claim: Claim::Free(ip), .. }) =
             self.engine.guest(network, query.mac(), query.wanted())
         {
@@ -73,6 +75,25 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let guest = self.engine.guest(network, query.mac(), None)?;
         let servers = self.engine.name_servers(guest.network);
         Some((guest.nic.ifindex?, reply.frame(&guest, &query, &servers)?))
+    }
+
+    /// Tells of a guest that asks again and again, or that has found another machine with its
+    /// address.
+    fn watch_dhcp(&mut self, network: &str, query: &DhcpQuery<'_>, now: Now) {
+        let Some(guest) = self.engine.guest(network, query.mac(), None) else { return };
+        let vm = guest.vm.clone();
+        let notice = match query.kind() {
+            Kind::Discover | Kind::Request => self.engine.asked_for_address(&vm, now),
+            Kind::Decline => {
+                let ip = query.wanted().map(|ip| format!(" {ip}")).unwrap_or_default();
+                let words = format!("its guest has found another machine with the address{ip}");
+                self.engine.in_conflict(&vm, &words, now)
+            }
+            Kind::Offer | Kind::Ack | Kind::Nak | Kind::Release | Kind::Inform => None,
+        };
+        if let Some(notice) = notice {
+            self.event(notice, now);
+        }
     }
 
     /// The same for IPv6. What a guest is told follows from its record. Only an address that it

@@ -237,7 +237,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// What each VM has received, sent and used.
     pub(super) fn usage(&mut self, now: Now) -> Result<Reply, Error> {
-        let vms = self.snapshot()?.vms.iter().map(VmNumbers::view).collect();
+        let snapshot = self.snapshot()?;
+        self.judge_counters(&snapshot.vms, now);
+        let vms = snapshot.vms.iter().map(VmNumbers::view).collect();
         Ok(Reply::Usage { at_ms: now.mono, vms })
     }
 

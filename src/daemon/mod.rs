@@ -3,11 +3,11 @@
 //! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `conduct`
 //! for the order of the steps, `host`, `heal`, `inspect`, `doubt` and `strays` for the host as a
 //! whole, `doctor` and `trace` for what packets meet, `guests` for DHCP, `names` for DNS, `report`
-//! for events and their lines in the log, `group_commit` for requests that arrive together, and
-//! [`launch`] for hypervisors. `event_loop` with its sources ([`sources`], `source`, `client`,
-//! `guest_socket`) drives it, and knows by `tickets` who waits for what. [`serve()`] is the
-//! daemon, and [`offline`] the same shell for one request without a daemon. On systems other than
-//! Linux both are in `not_linux`.
+//! for events and their lines in the log, `troubles` for events about guests, `group_commit` for
+//! requests that arrive together, and [`launch`] for hypervisors. `event_loop` with its sources
+//! ([`sources`], `source`, `client`, `guest_socket`) drives it, and knows by `tickets` who waits
+//! for what. [`serve()`] is the daemon, and [`offline`] the same shell for one request without a
+//! daemon. On systems other than Linux both are in `not_linux`.
 
 #[cfg(target_os = "linux")]
 mod checksums;
@@ -53,6 +53,7 @@ mod strays;
 #[cfg(target_os = "linux")]
 mod tickets;
 mod trace;
+mod troubles;
 
 use std::time::{Instant, SystemTime};
 

@@ -138,7 +138,7 @@ fn ask(shell: &mut NoopShell, request: &Request, started: Instant) -> Result<Rep
     let outputs = shell.take_outputs().into_iter();
     let answers = outputs.filter_map(|output| match output {
         Output::Reply { result, .. } => Some(result),
-        Output::Event(_) => None,
+        Output::More { .. } | Output::Event(_) => None,
     });
     // Every request is answered at once: without processes there is no end to wait for.
     answers.last().unwrap_or_else(|| Err(refused("the request was not answered").into()))

@@ -3,8 +3,8 @@
 //! - *error*: something is not done, and a VM or the host lacks it. volnet tries again, or somebody
 //!   must act;
 //! - *warning*: something was not as it should be: what others changed, repaired or not; a VM that
-//!   ended with an error, did not start, is slow, or was stopped by its hypervisor; callers who are
-//!   refused the right;
+//!   ended with an error, did not start, is slow, or was stopped by its hypervisor; what guests do
+//!   again and again; callers who are refused the right;
 //! - *info*: the lives of VMs: starts, ends, leases; what became of a VM though nobody asked;
 //! - *debug*: requests with their answers, and what is done for them, down to each change of the
 //!   kernel.
@@ -65,7 +65,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 fn level(kind: EventKind, serving: Serving) -> Level {
     let asked = serving.0.is_some();
     match kind {
-        EventKind::Drift | EventKind::Repaired | EventKind::VmSlow => Level::Warn,
+        EventKind::Drift
+        | EventKind::Repaired
+        | EventKind::VmSlow
+        | EventKind::AddressConflict
+        | EventKind::DhcpRepeated
+        | EventKind::DeniedFlood
+        | EventKind::LimitDrops => Level::Warn,
         // A hypervisor that nobody stopped is ended because its guest or its tap is gone.
         EventKind::VmStopping if !asked => Level::Warn,
         EventKind::VmStarted

@@ -18,6 +18,7 @@ use super::guests::{HostServers, Resolvers};
 use super::host::Insistence;
 use super::launch::Launcher;
 use super::trace::Tracing;
+use super::troubles::Watched;
 use crate::engine::decide::{Answers, Engine, Step};
 #[cfg(target_os = "linux")]
 use crate::engine::names::Unheard;
@@ -81,6 +82,8 @@ pub struct Shell<N, D: Storage, P> {
     pub(super) examined: Vec<Examination>,
     /// Guests of whose packets somebody wants to know.
     pub(super) traced: Vec<Tracing>,
+    /// Whether somebody subscribes to events.
+    pub(super) watched: Watched,
     /// Whose request is being carried out.
     pub(super) serving: Serving,
     pub(super) outputs: Vec<Output>,
@@ -98,6 +101,8 @@ pub struct Shell<N, D: Storage, P> {
 pub enum Output {
     /// The answer to a request.
     Reply { ticket: Ticket, result: Result<Reply, Error> },
+    /// A reply to a request that gets at least one more.
+    More { ticket: Ticket, reply: Reply },
     /// Something happened.
     Event(Event),
 }
@@ -132,6 +137,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             waiting: Vec::new(),
             examined: Vec::new(),
             traced: Vec::new(),
+            watched: Watched::default(),
             serving: NOBODY,
             outputs: Vec::new(),
             started: Vec::new(),
@@ -159,6 +165,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     pub fn deadline(&self) -> Option<u64> {
         let unwatched = self.unwatched.values().copied().min();
         let looks = self.examination_due().into_iter().chain(self.trace_due());
+        let looks = looks.chain(self.counters_due());
         self.engine.deadline().into_iter().chain(unwatched).chain(looks).min()
     }
 
@@ -345,6 +352,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.probe(now);
         self.examine(now);
         self.look_at_traces(now);
+        self.look_at_counters(now);
         self.advertise(now);
         self.settle(now);
     }

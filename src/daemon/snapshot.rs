@@ -13,7 +13,7 @@ use crate::metrics::numbers::{NicNumbers, Snapshot, VmNumbers};
 use crate::model::clock::Now;
 use crate::model::error::Error;
 use crate::model::nic::Nic;
-use crate::network::{Counted, Network, Passed};
+use crate::network::{Cause, Counted, Dropped, Network, Passed};
 use crate::store::storage::Storage;
 
 /// Milliseconds for which a snapshot is good enough for scrapers. So those who ask more often do
@@ -27,6 +27,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let passed = self.network.passed()?;
         let passed: HashMap<u32, Passed> = passed.into_iter().map(|it| (it.index, it)).collect();
         let counted = self.network.counted()?;
+        let dropped = self.network.dropped()?;
         let numbers = |vm: &Vm| {
             let name = &vm.record.name;
             let of_nic = |nic: &Nic| NicNumbers {
@@ -46,6 +47,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         };
         let mut vms: Vec<VmNumbers> = self.engine.vms().map(numbers).collect();
         self.count(&mut vms, counted);
+        self.count_dropped(&mut vms, dropped);
         Ok(Snapshot {
             vms,
             networks: self.engine.networks(),
@@ -74,6 +76,26 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
+    /// Adds the counters of ports to the interfaces that have them.
+    fn count_dropped(&self, vms: &mut [VmNumbers], dropped: Vec<Dropped>) {
+        let taps: HashMap<&str, (usize, usize)> = self
+            .engine
+            .vms()
+            .enumerate()
+            .flat_map(|(vm, it)| it.record.nics.iter().enumerate().map(move |it| (vm, it)))
+            .map(|(vm, (nic, it))| (it.tap.as_str(), (vm, nic)))
+            .collect();
+        for Dropped { tap, cause, packets } in dropped {
+            let Some((vm, nic)) = taps.get(&*tap) else { continue };
+            let nic = &mut vms[*vm].nics[*nic];
+            match cause {
+                Cause::Spoofed => nic.spoofed = Some(packets),
+                Cause::Forged => nic.forged = Some(packets),
+                Cause::Overrun => nic.overrun = Some(packets),
+            }
+        }
+    }
+
     /// The numbers for a scraper, which may be a moment old.
     #[cfg(target_os = "linux")]
     pub(super) fn recent_snapshot(&mut self, now: Now) -> Result<Rc<Snapshot>, Error> {
@@ -83,6 +105,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             }
         }
         let snapshot = Rc::new(self.snapshot()?);
+        self.judge_counters(&snapshot.vms, now);
         self.recent = Some((now.mono, Rc::clone(&snapshot)));
         Ok(snapshot)
     }

@@ -6,7 +6,7 @@
 //! up, and when the daemon ends. After a crash, the next daemon finds an element that it does not
 //! want. What the kernel says is read every [`LOOK_MS`], so it needs no source in the loop.
 
-use super::shell::Shell;
+use super::shell::{Output, Shell};
 use crate::engine::decide::Step;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
@@ -32,6 +32,8 @@ pub(super) struct Tracing {
     links: Vec<u32>,
     book: Book,
     trace: Trace,
+    /// Whether the caller is told of each way as soon as it is known.
+    more: bool,
     lost: bool,
     /// When it ends.
     until: u64,
@@ -90,7 +92,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         let until = now.mono + u64::from(asked.seconds) * 1000;
         let due = now.mono + LOOK_MS;
-        self.traced.push(Tracing { ticket, taps, links, book, trace, lost: false, until, due });
+        let (more, lost) = (asked.more, false);
+        self.traced.push(Tracing { ticket, taps, links, book, trace, more, lost, until, due });
         Ok(Step::Later)
     }
 
@@ -124,11 +127,19 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 it.until = it.until.min(now.mono + SETTLE_MS);
             }
         }
-        let (over, rest): (Vec<_>, Vec<_>) =
+        let (over, mut rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.traced).into_iter().partition(|it| it.until <= now.mono);
+        for it in rest.iter_mut().filter(|it| it.more) {
+            let (ticket, ways) = (it.ticket, it.trace.news(&it.book, now.mono));
+            if !ways.is_empty() {
+                let reply = Reply::Ways { ways, lost: it.lost };
+                self.outputs.push(Output::More { ticket, reply });
+            }
+        }
         self.traced = rest;
-        for it in over {
-            let (ways, lost) = (it.trace.ways(&it.book), it.lost);
+        for mut it in over {
+            let ways = if it.more { it.trace.rest(&it.book) } else { it.trace.ways(&it.book) };
+            let lost = it.lost;
             self.reply(it.ticket, Ok(Reply::Ways { ways, lost }));
             self.end_trace(&it, now);
         }

@@ -3,6 +3,7 @@
 use super::respond::{Response, respond};
 use super::{DhcpQuery, DhcpReply};
 use crate::engine::decide::{Decision, Engine};
+use crate::engine::trouble::Trouble;
 use crate::model::clock::Now;
 
 /// The outcome of a query.
@@ -37,7 +38,9 @@ pub fn handle(engine: &mut Engine, network: &str, query: &DhcpQuery<'_>, now: No
         Response::Exhausted => match engine.reclaim(network, now) {
             Some(decision) => Handled::MakeRoom(decision),
             None => {
-                log::info!(vm:% = name; "network {network} has no free address for its guest");
+                if engine.is_news(&name, Trouble::NoAddress, now) {
+                    log::warn!(vm:% = name; "network {network} has no free address for its guest");
+                }
                 Handled::Nothing
             }
         },

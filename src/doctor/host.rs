@@ -7,6 +7,8 @@ use crate::model::expose::Ports;
 use crate::model::net::NetworkConfig;
 use crate::model::prefix::Prefix;
 use crate::model::view::Finding;
+use crate::plan::op::Switch;
+use crate::plan::reconcile::{Desired, Observed, Reconciled};
 
 /// Addresses of the world, to ask the kernel which way leads there. Nothing is sent to them. No
 /// host has a route to them but its default one.
@@ -55,6 +57,45 @@ pub enum Way {
     None(String),
     /// That cannot be asked.
     Unknown,
+}
+
+/// Whether the host forwards the families that its networks have.
+pub fn forwarding(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
+    let has = |is_of: fn(&NetworkConfig) -> bool| desired.networks.iter().any(|it| is_of(it));
+    let four = has(|network| network.ipv4.is_some()).then_some(observed.forwarding);
+    let six = observed.switches.get(&Switch::Forwarding).map(|value| *value > 0);
+    let six = six.filter(|_| has(|network| network.ipv6.is_some()));
+    let of_family = [
+        ("IPv4", four, "sysctl -w net.ipv4.ip_forward=1"),
+        ("IPv6", six, "sysctl -w net.ipv6.conf.all.forwarding=1"),
+    ];
+    let finding = |(family, forwards, repair): (_, Option<bool>, _)| {
+        Some(match forwards? {
+            true => well("forwarding", format!("the host forwards {family}")),
+            false => {
+                let reason = "guests do not reach the world";
+                broken(
+                    "forwarding",
+                    format!("the host does not forward {family}: {reason}"),
+                    repair,
+                )
+            }
+        })
+    };
+    of_family.into_iter().filter_map(finding).collect()
+}
+
+/// Whether the kernel has what it should have.
+pub fn rules(reconciled: &Reconciled) -> Finding {
+    let difference = reconciled.plan.iter().flat_map(|op| op.commands()).next();
+    match (reconciled.problems.first(), difference) {
+        (Some(problem), _) => broken("rules", problem.to_string(), "volnet check"),
+        (None, Some(command)) => {
+            let message = format!("the host differs from what volnet wants: {command}");
+            broken("rules", message, "volnet setup")
+        }
+        (None, None) => well("rules", "bridge, addresses, taps and rules are as they should be"),
+    }
 }
 
 /// What is to be said of the bounds. `exposed` are the ports that volnet gives to who asks for any.

@@ -4,11 +4,15 @@ use std::net::IpAddr;
 
 use super::{broken, doubtful, well};
 use crate::model::attachment::Attachment;
+use crate::model::expose::Expose;
 use crate::model::name::VmName;
-use crate::model::net::NetworkConfig;
+use crate::model::net::{Dhcp, NetworkConfig};
+use crate::model::nic::Nic;
 use crate::model::policy::{OPEN, Policy};
+use crate::model::record::Record;
 use crate::model::traffic::InForce;
 use crate::model::view::{Finding, Status};
+use crate::plan::firewall::Hindrance;
 use crate::plan::reconcile::{Link, Observed};
 
 /// `BR_STATE_FORWARDING` (linux/if_bridge.h).
@@ -200,4 +204,54 @@ pub fn policy(traffic: &InForce<'_>, policy: Option<&Policy>, denied: u64) -> Ve
     let apart = "isolated: other isolated guests of its network do not get what it sends";
     let apart = traffic.isolated.then(|| well("policy", apart));
     [well("policy", message)].into_iter().chain(apart).collect()
+}
+
+/// The lease of the interface of this number, whose guest asks for its address and was last
+/// answered so many seconds ago.
+pub fn lease(nic: &Nic, index: usize, dhcp: &Dhcp, answered_s: Option<u64>) -> Finding {
+    let lately = answered_s.map_or(String::new(), |seconds| format!("; {}", lately(seconds)));
+    match (dhcp, nic.lease.filter(|lease| lease.given)) {
+        (Dhcp::Builtin, Some(lease)) => well("dhcp", format!("volnet leased {}{lately}", lease.ip)),
+        (Dhcp::Builtin, None) => broken(
+            "dhcp",
+            format!("the guest has not asked volnet for an address{lately}"),
+            format!("in the guest: udhcpc -i eth{index}, or another client"),
+        ),
+        (_, _) => well("dhcp", "another server gives the guest its address"),
+    }
+}
+
+/// A guest that was answered a name so many seconds ago.
+pub fn names(answered_s: u64) -> Finding {
+    well("names", lately(answered_s))
+}
+
+fn lately(answered_s: u64) -> String {
+    format!("the guest was last answered {answered_s} s ago")
+}
+
+/// Whether guests of a network have the host's address in the world.
+pub fn nat(network: &NetworkConfig) -> Finding {
+    let four = network.ipv4.filter(|_| !network.nat).map(|ipv4| ipv4.prefix.to_string());
+    let six = network.ipv6.filter(|ipv6| !ipv6.nat).map(|ipv6| ipv6.prefix.to_string());
+    let routed: Vec<String> = four.into_iter().chain(six).collect();
+    if routed.is_empty() {
+        return well("nat", "what guests send to the world has the address of the host");
+    }
+    let prefixes = routed.join(" and to ");
+    well("nat", format!("there is none: the world has to know the way to {prefixes}"))
+}
+
+/// An exposed port that nothing is in the way of.
+pub fn exposed(port: &Expose) -> Finding {
+    well("ports", format!("{} {} of the host leads there", port.protocol, port.host_port))
+}
+
+/// The rules of others that take what is for the exposed ports of a VM.
+pub fn shadowed(record: &Record, hindrances: &[Hindrance]) -> Vec<Finding> {
+    let ports = record.host_ports();
+    let name = &record.name;
+    let taken =
+        ports.flat_map(|port| hindrances.iter().filter_map(move |rule| rule.of_port(&port, name)));
+    taken.collect()
 }

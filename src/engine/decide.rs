@@ -345,7 +345,10 @@ impl Engine {
             }
         }
         let gone = match decision.write {
-            Write::Remove => self.state.vms.remove(&decision.subject),
+            Write::Remove => {
+                self.forget_trouble(&decision.subject);
+                self.state.vms.remove(&decision.subject)
+            }
             Write::Nothing | Write::Put => None,
         };
         match &gone {

@@ -7,9 +7,9 @@
 //! their router ([`advertise`]), addresses that move between VMs (`movable`), their names
 //! ([`names`]), the ports of the host that lead to guests ([`expose`]), namespaces of others
 //! ([`attachment`]), what guests may send and how much ([`traffic`], [`policy`], [`limits`]), the
-//! users of VMs ([`run_as`]), what others change and what becomes of that ([`news`], [`watch`],
-//! [`patience`]), and [`decide`], where a request becomes a [`decide::Decision`]. [`state`] has the
-//! parts of the engine that all of these work on.
+//! users of VMs ([`run_as`]), what guests do again and again ([`trouble`]), what others change and
+//! what becomes of that ([`news`], [`watch`], [`patience`]), and [`decide`], where a request
+//! becomes a [`decide::Decision`]. [`state`] has the parts of the engine that all of these work on.
 
 pub mod advertise;
 pub mod attachment;
@@ -40,6 +40,7 @@ pub mod stranded;
 pub mod supervise;
 mod trace;
 mod traffic;
+pub mod trouble;
 pub mod uids;
 pub mod vm;
 pub mod watch;

@@ -9,6 +9,7 @@ use crate::engine::ledger::Ledger;
 use crate::engine::lifecycle::FollowUp;
 use crate::engine::names::Unheard;
 use crate::engine::probe::Probes;
+use crate::engine::trouble::Troubles;
 use crate::engine::vm::Vm;
 use crate::engine::watch::Watch;
 use crate::model::expose::{Listener, Ports};
@@ -80,6 +81,8 @@ pub(super) struct Known {
     pub(super) listeners: Vec<Listener>,
     /// The taps whose frames the kernel tells of, each with how many want to know.
     pub(super) traced: BTreeMap<TapName, u32>,
+    /// What goes wrong with guests.
+    pub(super) troubles: Troubles,
     /// The user that the request at hand names.
     pub(super) user: Option<VmUser>,
 }

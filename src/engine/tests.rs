@@ -274,7 +274,7 @@ fn a_host_without_rules_for_its_bridges_keeps_no_guest_apart() {
     ask(&mut engine, 1, &with(None, None), at(0));
     assert_eq!(bridged(&engine.desired()) - before, 2, "a port that is trusted");
     ask(&mut engine, 2, &with(None, Some(true)), at(0));
-    assert_eq!(bridged(&engine.desired()) - before, 2 + 4, "one with its addresses");
+    assert_eq!(bridged(&engine.desired()) - before, 2 + 6, "one with its addresses");
 }
 
 #[test]

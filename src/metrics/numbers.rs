@@ -47,6 +47,19 @@ pub struct NicNumbers {
     pub allowed: Option<(u64, u64)>,
     /// Packets and bytes that its policy denied.
     pub denied: Option<(u64, u64)>,
+    /// Frames that did not come from the guest's own addresses, without ARP.
+    pub spoofed: Option<u64>,
+    /// ARP that did not state them.
+    pub forged: Option<u64>,
+    /// Frames over a limit for sending.
+    pub overrun: Option<u64>,
+}
+
+impl NicNumbers {
+    /// Frames that antispoof dropped, if it counts them.
+    pub fn antispoof(&self) -> Option<u64> {
+        self.spoofed.zip(self.forged).map(|(spoofed, forged)| spoofed + forged)
+    }
 }
 
 impl VmNumbers {
@@ -68,6 +81,8 @@ impl VmNumbers {
             denied: sum(|nic| nic.denied.map_or(0, |(packets, _)| packets)),
             limited: passed(|it| it.shaped),
             unread: passed(|it| it.unread),
+            overrun: sum(|nic| nic.overrun.unwrap_or_default()),
+            spoofed: sum(|nic| nic.antispoof().unwrap_or_default()),
             cpu_us: self.usage.map(|usage| usage.cpu_us),
             memory_bytes: self.usage.and_then(|usage| usage.memory),
         }

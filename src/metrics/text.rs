@@ -261,11 +261,14 @@ const METRICS: [Metric; 27] = [
             "volnet_vm_dropped_packets",
             Some("packets"),
             "Packets from or to a guest that were dropped: policy (it may not send them), \
-             receive_limit (more than it may receive), unread (it does not read fast enough).",
+             antispoof (they are not from its own addresses), send_limit and receive_limit (more \
+             than it may send or receive), unread (it does not read fast enough).",
         ),
         labels: &["vm", "nic", "reason"],
         samples: Samples::Nics(|to, of, nic| {
             to.dropped(of, "policy", nic.denied.map(|(packets, _)| packets));
+            to.dropped(of, "antispoof", nic.antispoof());
+            to.dropped(of, "send_limit", nic.overrun);
             to.dropped(of, "receive_limit", nic.passed.map(|it| it.shaped));
             to.dropped(of, "unread", nic.passed.map(|it| it.unread));
         }),

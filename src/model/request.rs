@@ -56,6 +56,8 @@ pub struct Trace {
     pub port: Option<u16>,
     /// For how long, in seconds, at most [`TRACE_SECONDS_MAX`].
     pub seconds: u32,
+    /// Whether the caller takes a reply whenever there is something new to say.
+    pub more: bool,
 }
 
 /// For how long packets are told of when the caller names no time, and at most, in seconds.
@@ -155,7 +157,8 @@ pub enum Reply {
     Version { version: String, kernel: String, backend: String, missing: Vec<String> },
     /// Check, Doctor.
     Findings { findings: Vec<Finding> },
-    /// Trace: the ways of the packets, and whether the kernel told of more than could be read.
+    /// Trace: the ways of the packets, or what is new of them, and whether the kernel told of more
+    /// than could be read.
     Ways { ways: Vec<TraceWay>, lost: bool },
     /// Monitor: an event.
     Event { event: Event },

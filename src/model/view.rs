@@ -167,6 +167,12 @@ pub struct UsageView {
     pub limited: u64,
     /// Packets that it did not read fast enough.
     pub unread: u64,
+    /// Packets that were more than it may send.
+    #[serde(default)]
+    pub overrun: u64,
+    /// Packets that were not from its own addresses.
+    #[serde(default)]
+    pub spoofed: u64,
     pub cpu_us: Option<u64>,
     pub memory_bytes: Option<u64>,
 }
@@ -245,6 +251,14 @@ pub enum EventKind {
     Drift,
     Repaired,
     Resync,
+    /// Two machines use one address.
+    AddressConflict,
+    /// The guest asks for its address again and again.
+    DhcpRepeated,
+    /// The policy of the VM denies a flood of packets.
+    DeniedFlood,
+    /// A limit of the VM has dropped packets for minutes.
+    LimitDrops,
 }
 
 /// A notice to subscribers.
@@ -305,6 +319,10 @@ impl EventKind {
             EventKind::Drift => "drift",
             EventKind::Repaired => "repaired",
             EventKind::Resync => "resync",
+            EventKind::AddressConflict => "address_conflict",
+            EventKind::DhcpRepeated => "dhcp_repeated",
+            EventKind::DeniedFlood => "denied_flood",
+            EventKind::LimitDrops => "limit_drops",
         }
     }
 }

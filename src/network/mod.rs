@@ -60,6 +60,11 @@ pub trait Network {
         Ok(Vec::new())
     }
 
+    /// Frames of guests that were dropped, since the sets that count them were made.
+    fn dropped(&mut self) -> Result<Vec<Dropped>, Failure> {
+        Ok(Vec::new())
+    }
+
     /// What the kernel has room for.
     fn bounds(&mut self) -> Bounds {
         Bounds::default()
@@ -199,6 +204,28 @@ pub struct Counted {
     pub bytes: u64,
 }
 
+/// A counter of frames that a guest sent and that were dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Its tap.
+    pub tap: String,
+    /// Why they were.
+    pub cause: Cause,
+    /// How many.
+    pub packets: u64,
+}
+
+/// Why a frame of a guest was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It does not come from the guest's own addresses.
+    Spoofed,
+    /// It is ARP that does not state them.
+    Forged,
+    /// It was over a limit for sending.
+    Overrun,
+}
+
 /// What went through a link since it was made. If it is a guest's tap, then the guest has sent what
 /// the link received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -226,6 +253,10 @@ impl Network for Box<dyn Network> {
 
     fn counted(&mut self) -> Result<Vec<Counted>, Failure> {
         self.as_mut().counted()
+    }
+
+    fn dropped(&mut self) -> Result<Vec<Dropped>, Failure> {
+        self.as_mut().dropped()
     }
 
     fn backend(&self) -> &'static str {

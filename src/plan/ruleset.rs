@@ -9,8 +9,8 @@ pub mod text;
 pub mod words;
 
 pub use ours::{
-    ALLOWED, DENIED, GuestPort, InnerPort, PRIORITY_DESTINATION_NAT, TABLE, elements, exposed, key,
-    keys, policy, tables,
+    ALLOWED, DENIED, FORGED, GuestPort, InnerPort, OVERRUN, PRIORITY_DESTINATION_NAT, SPOOFED,
+    TABLE, elements, exposed, key, keys, policy, tables,
 };
 
 use std::borrow::Cow;

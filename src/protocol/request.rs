@@ -121,7 +121,10 @@ pub fn decode_with(message: &[u8], files: Vec<OpenFile>) -> Result<Call, Rejecte
     let mut envelope = Parameters { fields: envelope, files };
     let oneway = envelope.flag("oneway").map_err(|fault| rejected(fault, false))?;
     let more = envelope.flag("more").map_err(|fault| rejected(fault, oneway))?;
-    let body = body(envelope).map_err(|fault| rejected(fault, oneway))?;
+    let mut body = body(envelope).map_err(|fault| rejected(fault, oneway))?;
+    if let Body::Volnet(Request::Trace(trace)) = &mut body {
+        trace.more = more;
+    }
     Ok(Call { body, more, oneway })
 }
 
@@ -169,7 +172,7 @@ fn trace(fields: &mut Parameters) -> Result<Trace, CallFault> {
             .filter(|seconds| (1..=TRACE_SECONDS_MAX).contains(seconds))
             .ok_or_else(|| wrong("seconds"))?,
     };
-    Ok(Trace { name, to, port, seconds })
+    Ok(Trace { name, to, port, seconds, more: false })
 }
 
 /// A method that changes nothing; `None` if there is none of that name.
@@ -509,7 +512,7 @@ mod tests {
         let tap = Request::OpenTap { name, nic: None };
         assert_eq!(request("OpenTap", r#"{"name":"web"}"#), tap);
         let name = VmName::new("web").unwrap();
-        let plain = Trace { name, to: None, port: None, seconds: TRACE_SECONDS };
+        let plain = Trace { name, to: None, port: None, seconds: TRACE_SECONDS, more: false };
         assert_eq!(request("Trace", r#"{"name":"web"}"#), Request::Trace(plain.clone()));
         let to = Some("192.0.2.7".parse().unwrap());
         let there = Trace { to, port: Some(443), seconds: 3, ..plain };

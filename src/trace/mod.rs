@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::model::view::{TraceEnd, TraceWay};
+use crate::plan::ruleset::TABLE;
 use book::Book;
 use flow::{Flow, What};
 
@@ -29,6 +30,10 @@ const WAYS_MAX: usize = 32;
 const STEPS_MAX: usize = 16;
 /// The most numbers of packets that are remembered.
 const IDS_MAX: usize = 4096;
+/// Milliseconds after which a packet that nobody answered counts as not answered.
+const UNANSWERED_MS: u64 = 1_000;
+/// How often a way is told at most, if its end changes again and again.
+const TOLD_MAX: u32 = 8;
 
 /// What the kernel has done with a packet at one rule, or by the policy of a chain.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,8 +89,8 @@ pub struct Wanted {
 #[derive(Clone, Debug)]
 struct Way {
     flow: Flow,
-    /// Its addresses after translation.
-    became: Option<Flow>,
+    /// Its addresses after translation, and what was told of last before.
+    became: Option<(Flow, Place)>,
     packets: u64,
     steps: Vec<(Place, Outcome)>,
     dropped: Option<Place>,
@@ -95,6 +100,11 @@ struct Way {
     answered: bool,
     /// What a router says of it.
     error: Option<String>,
+    /// When it was first looked at.
+    since: Option<u64>,
+    /// What was last told of it, without the number of packets, and how often something was.
+    told: Option<TraceWay>,
+    tellings: u32,
 }
 
 /// What was told.
@@ -135,7 +145,10 @@ impl Trace {
         let way = &mut self.ways[index];
         if let Some(flow) = told.flow.filter(|flow| *flow != way.flow) {
             let same = flow.is_like(&way.flow) && flow.from == way.flow.from;
-            way.became = if same { way.became } else { Some(flow) };
+            let known = way.became.as_ref().is_some_and(|(became, _)| *became == flow);
+            if !same && !known {
+                way.became = Some((flow, way.last.clone()));
+            }
         }
         let step = (told.place.clone(), told.outcome);
         if told.outcome != Outcome::Continue
@@ -161,7 +174,8 @@ impl Trace {
         // A number may come again, with another packet.
         let begins = from_tap && self.first.as_ref() == Some(&told.place);
         let like = |way: &Way| {
-            way.flow.is_like(&flow) || way.became.is_some_and(|became| became.is_like(&flow))
+            let became = way.became.as_ref().is_some_and(|(became, _)| became.is_like(&flow));
+            way.flow.is_like(&flow) || became
         };
         let found = known.filter(|_| !begins).or_else(|| self.ways.iter().position(like));
         if let Some(index) = found {
@@ -181,6 +195,9 @@ impl Trace {
             out: None,
             answered: false,
             error: None,
+            since: None,
+            told: None,
+            tellings: 0,
         });
         Some(self.ways.len() - 1)
     }
@@ -200,9 +217,25 @@ impl Trace {
 
     /// Whether the packets that somebody has asked for have come to an end.
     pub fn is_over(&self) -> bool {
-        let over = |way: &Way| way.dropped.is_some() || way.answered || way.error.is_some();
         let asked = self.wanted.to.is_some();
-        asked && self.ways.iter().any(|way| way.flow.what != What::Arp && over(way))
+        asked && self.ways.iter().any(|way| way.flow.what != What::Arp && way.is_over())
+    }
+
+    /// The ways of which there is something to say that was not said: what became of the packets is
+    /// known, or is another end than was told, or nothing was heard of them for a while. `now` is
+    /// in milliseconds.
+    pub fn news(&mut self, book: &Book, now: u64) -> Vec<TraceWay> {
+        let settled = |way: &mut Way| {
+            let since = *way.since.get_or_insert(now);
+            way.is_over() || since + UNANSWERED_MS <= now
+        };
+        let told = |way: &mut Way| settled(way).then(|| way.tell(book)).flatten();
+        self.ways.iter_mut().filter_map(told).collect()
+    }
+
+    /// The ways of which not all was said, whatever became of the packets so far.
+    pub fn rest(&mut self, book: &Book) -> Vec<TraceWay> {
+        self.ways.iter_mut().filter_map(|way| way.tell(book)).collect()
     }
 
     /// What is to be said of each kind of packet.
@@ -212,6 +245,25 @@ impl Trace {
 }
 
 impl Way {
+    /// Whether it is known what became of it.
+    fn is_over(&self) -> bool {
+        self.dropped.is_some() || self.answered || self.error.is_some()
+    }
+
+    /// What is to be said of it, if that was not said.
+    fn tell(&mut self, book: &Book) -> Option<TraceWay> {
+        if self.tellings >= TOLD_MAX {
+            return None;
+        }
+        let view = self.view(book);
+        let bare = TraceWay { packets: 0, ..view.clone() };
+        if self.told.as_ref() == Some(&bare) {
+            return None;
+        }
+        (self.told, self.tellings) = (Some(bare), self.tellings + 1);
+        Some(view)
+    }
+
     fn view(&self, book: &Book) -> TraceWay {
         let mut steps: Vec<String> = self
             .steps
@@ -219,13 +271,14 @@ impl Way {
             .filter(|(place, outcome)| *outcome == Outcome::Accept && place.rule.is_some())
             .map(|(place, _)| format!("passed: {}", book.words(place)))
             .collect();
-        steps.extend(self.translated());
+        steps.extend(self.translated(book));
         let (end, message) = self.end(book);
         TraceWay { packet: self.flow.to_string(), packets: self.packets, steps, end, message }
     }
 
-    fn translated(&self) -> Option<String> {
-        let became = self.became?;
+    /// How it was translated, and by whom if it was somebody else.
+    fn translated(&self, book: &Book) -> Option<String> {
+        let (became, place) = self.became.as_ref()?;
         let changed = |name: &str, (was, is): (Option<IpAddr>, Option<IpAddr>)| {
             let (was, is) = (was?, is.filter(|is| Some(*is) != was)?);
             Some(format!("its {name} {was} became {is}"))
@@ -233,7 +286,11 @@ impl Way {
         let source = changed("source", (self.flow.from, became.from));
         let destination = changed("destination", (self.flow.to, became.to));
         let both: Vec<String> = source.into_iter().chain(destination).collect();
-        (!both.is_empty()).then(|| format!("translated: {}", both.join(", ")))
+        let by = match place.rule {
+            Some(_) if place.table != TABLE => format!(", by {}", book.words(place)),
+            Some(_) | None => String::new(),
+        };
+        (!both.is_empty()).then(|| format!("translated: {}{by}", both.join(", ")))
     }
 
     /// The last word.
@@ -253,7 +310,7 @@ impl Way {
                 (TraceEnd::Unanswered, format!("left by {link}, and no answer came to the guest"))
             }
             None if book.is_before_routing(&self.last) => {
-                book.lost(&self.became.unwrap_or(self.flow))
+                book.lost(self.became.as_ref().map_or(&self.flow, |(became, _)| became))
             }
             None => (TraceEnd::Unanswered, "came to the host, and no answer came from it".into()),
         }

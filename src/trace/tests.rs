@@ -47,7 +47,8 @@ fn a_packet_is_followed_by_its_number_and_by_its_addresses() {
     assert_eq!(ways[0].packet, "tcp from 192.0.2.9 to 203.0.113.2:80");
     assert_eq!(ways[0].end, TraceEnd::Dropped);
     assert_eq!(ways[0].message, "dropped by rule 5 in chain forward of table inet own");
-    let translated = "translated: its destination 203.0.113.2 became 198.51.100.1";
+    let translated = "translated: its destination 203.0.113.2 became 198.51.100.1, by rule 5 in \
+                      chain nat of table inet own";
     assert_eq!(ways[0].steps, ["passed: rule 5 in chain first of table inet own", translated]);
     // What others trace is not told of.
     trace.take(&told("forward", Outcome::Drop, 77, Some(flow("203.0.113.77"))));
@@ -67,6 +68,27 @@ fn only_what_was_asked_for_is_told_and_it_is_over_when_that_is_known() {
     trace.take(&told("forward", Outcome::Drop, 3, None));
     assert!(trace.is_over());
     assert_eq!(ends(&trace), [(1, TraceEnd::Dropped), (1, TraceEnd::Dropped)]);
+}
+
+#[test]
+fn what_is_new_is_told_once_and_again_if_it_changes() {
+    let mut trace = Trace::new(vec![TAP], Wanted::default());
+    let there = flow("203.0.113.2");
+    let news = |trace: &mut Trace, now: u64| -> Vec<(u64, TraceEnd)> {
+        trace.news(&book(), now).iter().map(|way| (way.packets, way.end)).collect()
+    };
+    trace.take(&told("first", Outcome::Accept, 1, Some(there)));
+    assert_eq!(news(&mut trace, 0), [], "it may be answered yet");
+    assert_eq!(news(&mut trace, UNANSWERED_MS - 1), []);
+    assert_eq!(news(&mut trace, UNANSWERED_MS), [(1, TraceEnd::Lost)]);
+    trace.take(&told("first", Outcome::Accept, 2, Some(there)));
+    assert_eq!(news(&mut trace, 2 * UNANSWERED_MS), [], "another packet is nothing new");
+    trace.take(&told("forward", Outcome::Drop, 2, None));
+    assert_eq!(news(&mut trace, 2 * UNANSWERED_MS + 1), [(2, TraceEnd::Dropped)]);
+    let other = flow("203.0.113.3");
+    trace.take(&told("first", Outcome::Accept, 3, Some(other)));
+    let rest: Vec<TraceEnd> = trace.rest(&book()).iter().map(|way| way.end).collect();
+    assert_eq!(rest, [TraceEnd::Lost], "only what was not told");
 }
 
 #[test]

@@ -158,7 +158,11 @@ fn ruleset() -> (Value, Elements) {
             let in_bridge = fields.get("family") == Some(&json!("bridge"));
             if let Some(there) = fields.remove("elem").filter(|_| in_bridge) {
                 let set = text(&fields["name"]);
-                let there = there.as_array().expect("elements").iter().map(Value::to_string);
+                let there = there.as_array().expect("elements").iter();
+                // What is counted differs from time to time.
+                let counts = |it: &Value| !it["elem"]["counter"].is_null();
+                let there = there.map(|it| if counts(it) { &it["elem"]["val"] } else { it });
+                let there = there.map(Value::to_string);
                 elements.entry(set).or_default().extend(there);
             }
         }
@@ -178,8 +182,9 @@ fn wanted_elements(networks: &Elements, vms: &[Value]) -> Elements {
         let digits = text(&nic["mac"]).replace(':', "");
         let mac = u64::from_str_radix(&digits, 16).expect("an Ethernet address");
         put("macs", json!({ "concat": [nic["tap"], mac >> 32, mac & 0xffff_ffff] }));
-        put("ports", nic["tap"].clone());
-        put("ordinary", nic["tap"].clone());
+        for set in ["ports", "ordinary", "spoofed", "forged"] {
+            put(set, nic["tap"].clone());
+        }
         if !nic["ip"].is_null() {
             put("guests", json!({ "concat": [nic["tap"], nic["mac"], nic["ip"]] }));
         }

@@ -12,9 +12,10 @@ use std::thread::JoinHandle;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{read, write};
-use serde_json::Value;
+use serde_json::{Value, json};
 use volnet_ffi::tun::{self, NO_PI, TAP, Tun, VNET_HDR};
 
+use super::daemon::Daemon;
 use super::{eventually, run, try_run};
 
 /// The address of the world, which has no way back to the guests.
@@ -164,6 +165,18 @@ impl Guest {
     pub(crate) fn reaches(&self, address: &str) -> bool {
         self.space.reaches(address)
     }
+}
+
+/// A host with a way to the world, and a daemon whose guests ask nobody for names.
+pub(crate) fn host(network: Value) -> (Space, Daemon) {
+    let world = Space::world();
+    run("ip link set lo up");
+    run("ip route add default via 203.0.113.2");
+    let mut settings = json!({ "name": "default", "dns": "off" });
+    for (field, value) in network.as_object().expect("fields of a network") {
+        settings[field] = value.clone();
+    }
+    (world, Daemon::configured(&json!({ "networks": [settings] })))
 }
 
 impl Drop for Guest {

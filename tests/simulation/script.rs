@@ -144,7 +144,13 @@ pub(crate) fn ask(request: impl Into<Request>) -> Step {
 
 /// Somebody wants to know what a guest sends, for so many seconds.
 pub(crate) fn trace(vm: &str, seconds: u32) -> Step {
-    ask(Request::Trace(Trace { name: name(vm), to: None, port: None, seconds }))
+    ask(Request::Trace(Trace {
+        name: name(vm),
+        to: None,
+        port: None,
+        seconds,
+        more: seconds % 2 == 0,
+    }))
 }
 
 fn made(vm: &str, spec: VmSpec, start: bool) -> Step {

@@ -616,6 +616,7 @@ impl Sim {
         for output in shell.take_outputs() {
             match output {
                 Output::Reply { ticket, result } => self.promises.answered(ticket, &result),
+                Output::More { .. } => {}
                 Output::Event(_) => {
                     let gone = |(_, source): &(Key, &Source)| **source == Source::Watcher;
                     let gone: Vec<Key> =

@@ -111,10 +111,15 @@ fn every_verb() {
         ),
         ("monitor", Command::Monitor),
         ("check", Command::Check),
-        ("trace web", Command::Trace { name: s("web"), to: None, seconds: None }),
+        ("trace web", Command::Trace { name: s("web"), from: None, to: None, seconds: None }),
         (
             "trace web --to 192.0.2.7:443 --seconds 3",
-            Command::Trace { name: s("web"), to: Some(s("192.0.2.7:443")), seconds: Some(3) },
+            Command::Trace {
+                name: s("web"),
+                from: None,
+                to: Some(s("192.0.2.7:443")),
+                seconds: Some(3),
+            },
         ),
         ("doctor", Command::Doctor { name: None }),
         ("doctor web", Command::Doctor { name: Some("web".into()) }),

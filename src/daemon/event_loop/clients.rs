@@ -202,6 +202,9 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             Request::Query(Query::Monitor) if call.more => State::Subscribed { lost: false },
             _ => State::Asked { silent: call.oneway },
         };
+        if matches!(client.state, State::Subscribed { .. }) {
+            self.shell.watched(true, now);
+        }
         self.spare.disturb(now.mono);
         let ticket = self.asks(key, &asked);
         let files = self.shell.checksums(&asked);
@@ -291,6 +294,19 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         }
     }
 
+    /// Sends a reply to a request that gets more of them.
+    pub(super) fn tell_more(&mut self, ticket: Ticket, reply: &Reply) {
+        let Some(key) = self.tickets.holder(ticket) else { return };
+        let Some(client) = self.sources.client(key) else { return };
+        if client.state != (State::Asked { silent: false }) {
+            return;
+        }
+        match client.send(|out, end| reply::reply(out, reply, true, end)) {
+            Ok(()) => self.bound_queues(key),
+            Err(_) => self.close(key),
+        }
+    }
+
     /// Closes a connection if its user has left too much output unread.
     fn bound_queues(&mut self, key: Key) {
         let Some(client) = self.sources.client(key) else { return };
@@ -348,9 +364,15 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     }
 
     pub(super) fn close(&mut self, key: Key) {
-        if let Some(Source::Client(_)) = self.sources.remove(key) {
+        if let Some(Source::Client(closed)) = self.sources.remove(key) {
             // Closing it also removes it from the poll.
             let now = self.now();
+            if matches!(closed.state, State::Subscribed { .. }) {
+                let subscribes =
+                    |client: &mut Client| matches!(client.state, State::Subscribed { .. });
+                let others = self.sources.clients().any(|(_, client)| subscribes(client));
+                self.shell.watched(others, now);
+            }
             for ticket in self.tickets.withdraw(key) {
                 self.checksums.call_off(ticket);
                 self.shell.hung_up(ticket, now);

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::Events;
 use serde_json::Value;
@@ -174,6 +174,9 @@ impl Processes for Shared {
 /// How many hypervisors start at once.
 const STARTS: usize = 4;
 
+/// How long a turn may wait.
+const TURN_MAX: Duration = Duration::from_secs(5);
+
 /// A loop, and the other ends of its sources.
 struct Stage {
     event_loop: EventLoop<Fake, Memory, Shared>,
@@ -227,9 +230,9 @@ impl Stage {
     }
 
     /// One turn of the loop. Every ready source has its turn, and the turn does not wait for
-    /// actions of the test.
+    /// actions of the test, nor for what is due later than a test lasts.
     fn round(&mut self) {
-        if self.event_loop.timeout().is_none() {
+        if self.event_loop.timeout().is_none_or(|timeout| timeout > TURN_MAX) {
             self.event_loop.come_back(NOBODY);
         }
         self.event_loop.round(&mut self.events).unwrap();

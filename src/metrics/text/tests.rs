@@ -20,6 +20,9 @@ fn numbers(vms: usize) -> Rc<Snapshot> {
             passed: Some(Passed { index: 7, packets: [1, 2], bytes: [3, 4], unread: 5, shaped: 6 }),
             allowed: Some((7, 8)),
             denied: Some((9, 10)),
+            spoofed: Some(11),
+            forged: Some(12),
+            overrun: Some(13),
         }],
         usage: Some(Usage { cpu_us: 1_500_000, memory: Some(4096) }),
     };

@@ -151,9 +151,12 @@ pub fn read(
     Ok(())
 }
 
-/// Reads the payload of a message of elements that count and whose keys are addresses: the address,
-/// packets and bytes.
-pub fn read_counters(payload: &[u8]) -> Result<Vec<(IpAddr, u64, u64)>, Error> {
+/// Reads the payload of a message of elements that count, with this for their keys: key, packets
+/// and bytes.
+pub fn read_counters<K>(
+    payload: &[u8],
+    read_key: fn(&[u8]) -> Result<K, Error>,
+) -> Result<Vec<(K, u64, u64)>, Error> {
     let mut counters = Vec::new();
     for attr in Attrs::new(split(payload)?.1) {
         let attr = attr?;
@@ -170,7 +173,7 @@ pub fn read_counters(payload: &[u8]) -> Result<Vec<(IpAddr, u64, u64)>, Error> {
                     _ => {}
                 }
             }
-            let key = address(key.ok_or(Error::Missing)?)?;
+            let key = read_key(key.ok_or(Error::Missing)?)?;
             let (packets, bytes) = count.ok_or(Error::Missing)?;
             counters.push((key, packets, bytes));
         }
@@ -178,7 +181,14 @@ pub fn read_counters(payload: &[u8]) -> Result<Vec<(IpAddr, u64, u64)>, Error> {
     Ok(counters)
 }
 
-fn address(key: &[u8]) -> Result<IpAddr, Error> {
+/// A key that is the name of a link, which zeros follow.
+pub fn link(key: &[u8]) -> Result<String, Error> {
+    let name = key.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8(name.to_vec()).map_err(|_| Error::WrongSize)
+}
+
+/// A key that is an address.
+pub fn address(key: &[u8]) -> Result<IpAddr, Error> {
     let v4 = key.try_into().map(|octets: [u8; 4]| IpAddr::from(octets));
     v4.or_else(|_| key.try_into().map(|octets: [u8; 16]| octets.into()))
         .map_err(|_| Error::WrongSize)

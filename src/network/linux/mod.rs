@@ -49,13 +49,13 @@ use crate::model::mac::Mac;
 use crate::plan::firewall::{Hindrance, Surroundings};
 use crate::plan::op::{Handover, LinkSettings, Op};
 use crate::plan::reconcile::{DesiredPort, Link, Observed};
-use crate::plan::ruleset::{ALLOWED, DENIED};
+use crate::plan::ruleset::{ALLOWED, DENIED, FORGED, OVERRUN, SPOOFED};
 use crate::trace::Told;
 use crate::trace::book::{Chains, Rules};
 
 use super::features::Features;
 use super::tally::Tally;
-use super::{Applied, Counted, Network, Passed, Side};
+use super::{Applied, Cause, Counted, Dropped, Network, Passed, Side};
 use arp::Arp;
 use conntrack::{Conntrack, FlowSelector};
 use monitor::Monitor;
@@ -325,6 +325,12 @@ impl Network for Linux {
         counted
     }
 
+    fn dropped(&mut self) -> Result<Vec<Dropped>, Failure> {
+        let dropped = self.read_dropped();
+        self.tally.asked(&dropped);
+        dropped
+    }
+
     fn passed(&mut self) -> Result<Vec<Passed>, Failure> {
         let passed = self.read_passed();
         self.tally.asked(&passed);
@@ -395,6 +401,18 @@ impl Linux {
                 packets,
                 bytes,
             }));
+        }
+        Ok(all)
+    }
+
+    /// Reads what was dropped of frames of guests.
+    fn read_dropped(&mut self) -> Result<Vec<Dropped>, Failure> {
+        let mut all = Vec::new();
+        let causes =
+            [(SPOOFED, Cause::Spoofed), (FORGED, Cause::Forged), (OVERRUN, Cause::Overrun)];
+        for (set, cause) in causes {
+            let counted = self.nft.counted_by_port(set).map_err(unread("what was dropped"))?;
+            all.extend(counted.into_iter().map(|(tap, packets)| Dropped { tap, cause, packets }));
         }
         Ok(all)
     }

@@ -158,22 +158,35 @@ impl Nft {
         })
     }
 
-    /// The counters of the elements of one of our sets: address, packets and bytes.
+    /// The counters of addresses in one of our sets: address, packets and bytes.
     pub fn counted(&mut self, set: &str) -> Result<Vec<(IpAddr, u64, u64)>, Error> {
-        let mut counted = Vec::new();
-        for family in [FAMILY_IP, FAMILY_IP6] {
-            let of = element::Of { family, table: TABLE, set };
-            let dumped = self.socket.dump(
-                |writer, sequence| element::dump(writer, sequence, of),
-                |message| Ok(Some(element::read_counters(message.payload)?)),
-            );
-            match dumped {
-                // There is no such table, or it has no such set.
-                Err(error) if error.errno() == Some(libc::ENOENT) => {}
-                dumped => counted.extend(dumped?.into_iter().flatten()),
-            }
-        }
+        let mut counted = self.counters(FAMILY_IP, set, element::address)?;
+        counted.extend(self.counters(FAMILY_IP6, set, element::address)?);
         Ok(counted)
+    }
+
+    /// The counters of ports in one of our sets: name of the link, and packets.
+    pub fn counted_by_port(&mut self, set: &str) -> Result<Vec<(String, u64)>, Error> {
+        let counted = self.counters(FAMILY_BRIDGE, set, element::link)?;
+        Ok(counted.into_iter().map(|(link, packets, _)| (link, packets)).collect())
+    }
+
+    fn counters<K>(
+        &mut self,
+        family: u8,
+        set: &str,
+        key: fn(&[u8]) -> Result<K, crate::netlink::Error>,
+    ) -> Result<Vec<(K, u64, u64)>, Error> {
+        let of = element::Of { family, table: TABLE, set };
+        let dumped = self.socket.dump(
+            |writer, sequence| element::dump(writer, sequence, of),
+            |message| Ok(Some(element::read_counters(message.payload, key)?)),
+        );
+        match dumped {
+            // There is no such table, or it has no such set.
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
+            dumped => Ok(dumped?.into_iter().flatten().collect()),
+        }
     }
 
     /// Puts an accept rule at the head of its chain.

@@ -2,8 +2,8 @@
 //!
 //! A packet socket on a bridge receives frames to the host before the IP stack and its rules see
 //! them. This is the only way to hear and answer a guest without an address. A filter in the kernel
-//! lets only such questions through, so other frames of guests never wake the daemon. An answer goes
-//! to the tap of one guest, not over the bridge.
+//! lets only such questions through, so other frames of guests never wake the daemon. An answer
+//! goes to the tap of one guest, not over the bridge.
 //!
 //! The socket asks for all EtherTypes and the filter looks at them, because of what it costs other
 //! frames. The kernel gives a frame to sockets for all types before the IP stack, and to those for

@@ -59,6 +59,10 @@ const CLAIM: u32 = u32::from_be_bytes(*b"voc\0");
 const INNER: u32 = u32::from_be_bytes(*b"voi\0");
 /// It is a frame by which a guest claims an address.
 const IS_CLAIM: Match = is(PacketField::Priority, CLAIM as u64);
+/// The priority of a frame that does not have its guest's Ethernet address.
+const STRANGE: u32 = u32::from_be_bytes(*b"vos\0");
+/// It is such a frame.
+const IS_STRANGE: Match = is(PacketField::Priority, STRANGE as u64);
 /// `NF_IP_PRI_FILTER` and `NF_IP6_PRI_FILTER` (linux/netfilter_ipv4.h, linux/netfilter_ipv6.h).
 const PRIORITY_FILTER: i32 = 0;
 
@@ -158,6 +162,12 @@ pub fn policy(address: IpAddr, policy: &str) -> Vec<Element> {
 /// The sets that count allowed and denied packets of each VM.
 pub const ALLOWED: &str = policies::ALLOWED;
 pub const DENIED: &str = policies::DENIED;
+
+/// The sets of `bridge volnet` that count frames of guests that were dropped, by port: those that
+/// do not come from the guest's own addresses, ARP among these, and those over its limits.
+pub const SPOOFED: &str = bridged::SPOOFED;
+pub const FORGED: &str = bridged::FORGED;
+pub const OVERRUN: &str = bridged::OVERRUN;
 
 /// The condition that a packet to the host does not come from a guest.
 fn from_elsewhere(networks: &[&NetworkConfig]) -> Match {

@@ -1,7 +1,7 @@
 //! Our rules in words, for people who want to know why a packet went no further.
 
 use super::text;
-use super::{Family, Match, PacketField, Rule, Table, Verdict};
+use super::{FORGED, Family, Match, PacketField, Rule, SPOOFED, Table, Verdict};
 
 /// The beginning of the names of the sets of policies.
 const POLICY: &str = "policy_";
@@ -30,7 +30,10 @@ fn words(rule: &Rule, family: Family, chain: &str) -> String {
         (Family::Bridge, "prerouting", true) if has("storms") => {
             "the guest sends too many frames to groups and broadcast".into()
         }
-        (Family::Bridge, "prerouting", true) if rule.matches.is_empty() => {
+        (Family::Bridge, "prerouting", true) if has(FORGED) => {
+            "antispoof: the guest's ARP does not state its own addresses".into()
+        }
+        (Family::Bridge, "prerouting", true) if rule.matches.is_empty() || has(SPOOFED) => {
             "antispoof: the guest may not send this, or not from this address".into()
         }
         (Family::Bridge, "prerouting", false) if has("trusted") => {

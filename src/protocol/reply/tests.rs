@@ -428,6 +428,8 @@ fn the_interface_declares_what_replies_have() {
         denied: 5,
         limited: 6,
         unread: 7,
+        overrun: 8,
+        spoofed: 9,
         cpu_us: None,
         memory_bytes: None,
     });

@@ -32,6 +32,12 @@
 //!   limited;
 //! - everything else is dropped: VLAN tags, IEEE 802.3, and other EtherTypes.
 //!
+//! **What is dropped is counted** by port: frames over a limit, frames that do not come from the
+//! guest's own addresses, and ARP that does not state them. The look-up that counts is the last
+//! before the verdict, so other frames do not pay for it. A rule without it follows: no element
+//! that only counts keeps a frame from being dropped. For limits there is none, as their look-up
+//! would count a frame twice.
+//!
 //! **Headers that hide.** The kernel walks over extension headers, and a rule about the protocol
 //! never matches a packet whose headers it cannot walk. Such a packet is dropped at the end. For a
 //! rule, the walk ends at an authentication header (include/net/netfilter/nf_tables_ipv6.h), behind
@@ -64,9 +70,9 @@ use std::net::Ipv6Addr;
 
 use super::{
     Bytes, CLAIM, Element, Family, Field, GUEST, GuestPort, Hook, ICMP6, IGMP, INNER, IS_CLAIM,
-    Layer, Match, NetworkConfig, PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Unit, Value,
-    Verdict, filter, inner, is, is_not, masked, of_prefix, outside, prefixes, prefixes6, rule, set,
-    within,
+    IS_STRANGE, Layer, Match, NetworkConfig, PacketField, Rule, STRANGE, Set, SetKind, TABLE,
+    Table, UDP, Unit, Value, Verdict, filter, inner, is, is_not, masked, of_prefix, outside,
+    prefixes, prefixes6, rule, set, within,
 };
 use crate::model::limits::Rate;
 
@@ -254,6 +260,8 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
         kept,
         elements: Vec::new(),
     };
+    let counting =
+        |name: &'static str| Set { kind: SetKind::Counting, ..set(name, LINK, Vec::new()) };
     let limiting = |name, key| Set { kind: SetKind::Limiting, ..set(name, key, Vec::new()) };
     let [prerouting, output, postrouting] = [
         filter("prerouting", Hook::Prerouting, PRIORITY_FIRST, from_guests()),
@@ -270,6 +278,9 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
             set("ports", &[Field::Link], Vec::new()),
             limiting("limited", BYTES),
             limiting("paced", PACKETS),
+            counting(OVERRUN),
+            counting(SPOOFED),
+            counting(FORGED),
             set("traced", &[Field::Link], Vec::new()),
             set("trusted", &[Field::Link], Vec::new()),
             set("guests", &[Field::Link, Field::Ether, Field::Ipv4], Vec::new()),
@@ -291,6 +302,13 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
     table
 }
 
+/// The sets that count what is dropped.
+pub(super) const SPOOFED: &str = "spoofed";
+pub(super) const FORGED: &str = "forged";
+pub(super) const OVERRUN: &str = "overrun";
+/// Their key.
+const LINK: &[Field] = &[Field::Link];
+
 /// The elements of a guest.
 pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     let link = || Value::Link(guest.tap.to_string());
@@ -311,6 +329,7 @@ pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     keys.extend(guest.traced.then(|| ("traced", vec![link()])));
     if guest.antispoof {
         keys.push(("macs", mac()));
+        keys.extend([SPOOFED, FORGED].map(|set| (set, vec![link()])));
         keys.extend(own.map(|key| ("guests", key)));
         keys.extend(guest.asks_others.then(|| ("asking", mac())));
         let own6 = guest.ip6.map(|ip| [ip, guest.mac.link_local()]);
@@ -326,6 +345,8 @@ pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
         keys.push(("trusted", vec![link()]));
     }
     let rate = |unit, rate| vec![link(), Value::Rate(unit, rate)];
+    let is_limited = guest.limits.bytes().is_some() || guest.limits.packets().is_some();
+    keys.extend(is_limited.then(|| (OVERRUN, vec![link()])));
     keys.extend(guest.limits.bytes().map(|bytes| ("limited", rate(Unit::Bytes, bytes))));
     keys.extend(guest.limits.packets().map(|packets| ("paced", rate(Unit::Packets, packets))));
     keys.extend(guest.isolated.then(|| ("isolated", vec![link()])));
@@ -351,8 +372,8 @@ fn from_guests() -> Vec<Rule> {
         rule([within(&[InLink], "traced")], Verdict::Trace),
         rule([], Verdict::SetPriority(GUEST)),
         rule([within(&[InLink], "inner")], Verdict::SetPriority(INNER)),
-        rule([within(&[InLink], "limited")], Verdict::Drop),
-        rule([within(&[InLink], "paced")], Verdict::Drop),
+        rule([within(&[InLink], "limited"), within(&[InLink], OVERRUN)], Verdict::Drop),
+        rule([within(&[InLink], "paced"), within(&[InLink], OVERRUN)], Verdict::Drop),
         rule([within(&[InLink], "trusted")], Verdict::Accept),
         rule([TO_LINK_LOCAL_GROUP], Verdict::Drop),
         rule([TO_GROUP, too_fast], Verdict::Drop),
@@ -367,6 +388,8 @@ fn from_guests() -> Vec<Rule> {
     rules.extend(ipv6());
     rules.extend(router_solicitations());
     rules.extend(claims());
+    rules.push(rule([ARP, within(&[InLink], FORGED)], Verdict::Drop));
+    rules.push(rule([within(&[InLink], SPOOFED)], Verdict::Drop));
     rules.push(rule([], Verdict::Drop));
     rules
 }
@@ -406,7 +429,7 @@ fn ordinary() -> Vec<Rule> {
 
 /// IPv4 from the guest's own address. After the first rule, frames have the guest's own Ethernet
 /// address.
-fn ipv4() -> [Rule; 4] {
+fn ipv4() -> [Rule; 6] {
     use PacketField::{EtherSource, InLink, IpSource};
     const MAC: &[PacketField] = &mac(ETHER_SOURCE, InLink);
     const LEASE: &[PacketField] = &lease(ETHER_SOURCE, IP_SOURCE, InLink);
@@ -416,7 +439,9 @@ fn ipv4() -> [Rule; 4] {
     let still = Match::Put { fields: LEASE, set: "leases" };
     [
         rule([IPV4, within(&[InLink, EtherSource, IpSource], "guests")], Verdict::Accept),
-        rule([outside(MAC, "macs")], Verdict::Drop),
+        rule([outside(MAC, "macs")], Verdict::SetPriority(STRANGE)),
+        rule([IS_STRANGE, within(&[InLink], SPOOFED)], Verdict::Drop),
+        rule([IS_STRANGE], Verdict::Drop),
         rule([IPV4, asking, leased, still], Verdict::Accept),
         rule(asks, Verdict::Accept),
     ]
