@@ -35,10 +35,10 @@ use crate::stage::Stage;
 const RECORD_BYTES: usize = 700;
 
 /// What a VM is to the kernel.
-struct Vm {
+pub(crate) struct Vm {
     name: String,
-    tap: String,
-    alias: String,
+    pub(crate) tap: String,
+    pub(crate) alias: String,
     elements: Vec<Element>,
 }
 
@@ -46,9 +46,9 @@ struct Vm {
 pub(crate) struct Floor {
     name: &'static str,
     pub(crate) stage: Stage,
-    links: Socket,
+    pub(crate) links: Socket,
     rules: Nft,
-    bridge: u32,
+    pub(crate) bridge: u32,
     /// How many VMs it has ever attached, which is where addresses come from.
     attached: u32,
     /// How many of those stay.
@@ -93,6 +93,17 @@ impl Floor {
             there: BTreeMap::new(),
             files,
         }
+    }
+
+    /// What a VM is; `number` gives it its address.
+    pub(crate) fn vm(&self, name: &str, number: u32) -> Vm {
+        Vm::new(name, number)
+    }
+
+    /// The last part of an attach: its elements. It is there from now on.
+    pub(crate) fn add(&mut self, vm: Vm) {
+        self.rules.add_elements(&vm.elements).expect("to add elements");
+        self.there.insert(vm.name.clone(), vm);
     }
 
     /// The first half: a persistent tap of ours.

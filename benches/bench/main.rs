@@ -16,6 +16,7 @@ mod host;
 mod load;
 mod names;
 mod peers;
+mod plugins;
 mod pure;
 mod record;
 mod stage;

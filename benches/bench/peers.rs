@@ -1,5 +1,5 @@
 //! What else attaches guests to a bridge with NAT, as Debian has it: the best that a script can do,
-//! the bridge plugin of CNI, netavark. Each is run the way its users run it, a process a call.
+//! plugins of CNI ([`plugins`]), netavark. Each is run the way its users run it, a process a call.
 //!
 //! The last two know no taps: they make a veth pair into a network namespace, which the benchmark
 //! makes beforehand and does not count.
@@ -20,24 +20,17 @@ use volnet::plan::ruleset;
 
 use crate::contender::{Contender, Detached};
 use crate::floor::{ipv4, network};
+use crate::plugins;
 use crate::record::Record;
 use crate::stage::{Stage, output_of, run};
 
-/// Where Debian puts the plugins of CNI.
-const CNI_PATH: &str = "/usr/lib/cni";
 /// Where Debian puts netavark, unless the variable `NETAVARK` names another.
 const NETAVARK_PATH: &str = "/usr/lib/podman/netavark";
-/// What it is called here.
-const CNI: &str = "CNI bridge, host-local, ipMasq";
 
 /// Everybody who is there; the record says who is not.
 pub(crate) fn all(record: &mut Record, slow_most: usize) -> Vec<Box<dyn Contender>> {
     let mut peers: Vec<Box<dyn Contender>> = vec![Box::new(Script::new())];
-    if Path::new(CNI_PATH).join("bridge").exists() {
-        peers.push(Box::new(Plugin::cni(slow_most)));
-    } else {
-        record.missing("attach", CNI, "containernetworking-plugins is not installed");
-    }
+    peers.extend(plugins::all(record, slow_most));
     let netavark = std::env::var("NETAVARK").unwrap_or_else(|_| NETAVARK_PATH.into());
     if Path::new(&netavark).exists() {
         peers.push(Box::new(Plugin::netavark(netavark, slow_most)));
@@ -148,28 +141,6 @@ struct Call<'a> {
 }
 
 impl Plugin {
-    /// bridge with host-local and ipMasq: what Kubernetes and nerdctl begin with.
-    fn cni(most: usize) -> Plugin {
-        let document = json!({
-            "cniVersion": "1.0.0", "name": "bench", "type": "bridge", "bridge": "vbr0",
-            "isGateway": true, "ipMasq": true,
-            "ipam": {
-                "type": "host-local", "dataDir": "/run/cni",
-                "ranges": [[{ "subnet": ipv4().prefix.to_string() }]],
-            },
-        });
-        Plugin::new(CNI, "cni", most, move |call| {
-            let mut command = Command::new(format!("{CNI_PATH}/bridge"));
-            command
-                .env("CNI_COMMAND", if call.add { "ADD" } else { "DEL" })
-                .env("CNI_CONTAINERID", call.vm)
-                .env("CNI_NETNS", &call.namespace)
-                .env("CNI_IFNAME", "eth0")
-                .env("CNI_PATH", CNI_PATH);
-            (command, document.clone())
-        })
-    }
-
     /// What podman uses.
     fn netavark(program: String, most: usize) -> Plugin {
         let version = run(&format!("{program} version"));
@@ -266,10 +237,10 @@ impl Contender for Plugin {
     }
 }
 
-/// Runs a command on this input; it must succeed.
-fn feed(command: &mut Command, input: &str) {
+/// Runs a command on this input; it must succeed. Gives what it printed.
+pub(crate) fn feed(command: &mut Command, input: &str) -> String {
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     // It all fits the pipe, so nobody waits.
     File::from(writer).write_all(input.as_bytes()).expect("to write into a pipe");
-    output_of(command.stdin(Stdio::from(reader)));
+    output_of(command.stdin(Stdio::from(reader)))
 }

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::shell::Shell;
 use crate::doctor::guest::{self, Asker, Heard, Interface};
 use crate::doctor::host::{self, WORLD, WORLD6};
-use crate::doctor::{broken, doubtful, vm, well};
+use crate::doctor::{broken, doubtful, vm};
 use crate::engine::decide::Step;
 use crate::engine::supervise::Life;
 use crate::engine::vm::Vm;
@@ -421,7 +421,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         #[cfg(target_os = "linux")]
         {
             let short = self.short_of_space();
-            let room = short.is_empty().then(|| well("disk", "records and logs have room"));
+            let room =
+                short.is_empty().then(|| crate::doctor::well("disk", "records and logs have room"));
             findings.extend(short.into_iter().chain(room));
         }
         Ok(findings)
