@@ -330,7 +330,13 @@ fn seen(observed: &Observed) -> Vec<String> {
             link.name
         )
     });
-    let addresses = observed.addresses.iter().filter_map(|(link, address, length)| {
+    // The kernel gives a bridge with a carrier a link-local address, when it comes to that.
+    let given = |address: &IpAddr| match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let addresses = observed.addresses.iter().filter(|(_, address, _)| !given(address));
+    let addresses = addresses.filter_map(|(link, address, length)| {
         Some(format!("{address}/{length} on {}", name(*link)?))
     });
     let routes = observed
