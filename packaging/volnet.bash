@@ -28,6 +28,7 @@ _volnet() {
         restart) verb='restart' && break ;;
         pause) verb='pause' && break ;;
         resume) verb='resume' && break ;;
+        snapshot) verb='snapshot' && break ;;
         delete) verb='delete' && break ;;
         attach) verb='attach' && break ;;
         detach) verb='detach' && break ;;
@@ -105,6 +106,7 @@ _volnet() {
     *:--tx) return ;;
     *:--burst) return ;;
     *:--pps) return ;;
+    *:--count) return ;;
     *:--timeout) return ;;
     *:--netns) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--ifname) return ;;
@@ -120,13 +122,14 @@ _volnet() {
     doctor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     trace:*) choices="--from --to --seconds --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     serve:*) choices="--socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --help" ;;
-    run:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --inner --queues --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
-    create:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --inner --queues --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    run:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --inner --from --queues --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --count --socket --config-file --runtime-dir --log-dir --json --help" ;;
+    create:*) choices="--mode --manifest --config --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --inner --from --queues --vsock --rng --ephemeral --autostart --restart --owner --run-as --hypervisor --arg --kernel --cmdline --initramfs --rootfs --disk --share --cloud-init --cpus --memory --hugepages --balloon --cpu-percent --memory-max --read-mb --write-mb --read-iops --write-iops --rx --tx --burst --pps --dry-run --socket --config-file --runtime-dir --log-dir --json --help" ;;
     start:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     stop:*) choices="--timeout --all --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     restart:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     pause:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     resume:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
+    snapshot:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     delete:*) choices="--timeout --socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;
     attach:*) choices="--netns --ifname --tap --owner --network --ip --ip6 --addresses --mac --mtu --isolated --policy --expose --rx --tx --burst --pps --force --socket --config-file --runtime-dir --log-dir --json --help" ;;
     detach:*) choices="--netns --ifname --socket --config-file --runtime-dir --log-dir --json --help" ;;
@@ -147,8 +150,8 @@ _volnet() {
     call:*) choices="--more --socket --config-file --runtime-dir --log-dir --json --help" ;;
     version:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     completion:*) choices="--help bash zsh fish" ;;
-    help:*) choices="--help setup teardown networks check doctor trace serve run create start stop restart pause resume delete attach detach expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help" ;;
-    *) choices='setup teardown networks check doctor trace serve run create start stop restart pause resume delete attach detach expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
+    help:*) choices="--help setup teardown networks check doctor trace serve run create start stop restart pause resume snapshot delete attach detach expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help" ;;
+    *) choices='setup teardown networks check doctor trace serve run create start stop restart pause resume snapshot delete attach detach expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help --json --help --version --config-file --socket --runtime-dir --log-dir' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$word")
 }

@@ -24,6 +24,7 @@ _volnet() {
         'restart:stop it and start it again'
         'pause:let its guest stand still'
         'resume:let its guest go on'
+        'snapshot:save its guest, for others to wake from'
         'delete:stop it and release everything it has'
         'attach:give a network namespace a place on a network'
         'detach:take the place of a network namespace away'
@@ -170,6 +171,7 @@ _volnet() {
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
             '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
+            '*--from[the snapshot that its guest wakes from when it is first started; later it boots]:DIRECTORY:_files' \
             '*--queues[queue pairs of its interface, 1]:N:' \
             '*--vsock[give it vsock beside its networks]' \
             '*--rng[give it random numbers from the host]' \
@@ -202,6 +204,7 @@ _volnet() {
             '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
             '*--pps[the most packets a second it sends]:N:' \
             '*--dry-run[change nothing; print each step as a command that does the same]' \
+            '*--count[so many VMs at once, NAME-1 to NAME-N; {name} in the path of a disk is the name of each]:N:' \
             '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
             '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
@@ -224,6 +227,7 @@ _volnet() {
             '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
             '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
+            '*--from[the snapshot that its guest wakes from when it is first started; later it boots]:DIRECTORY:_files' \
             '*--queues[queue pairs of its interface, 1]:N:' \
             '*--vsock[give it vsock beside its networks]' \
             '*--rng[give it random numbers from the host]' \
@@ -309,6 +313,15 @@ _volnet() {
             '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
             '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
             '--json[print JSON, one line per VM]' \
+            '*:word:_volnet_vms'
+        ;;
+    snapshot)
+        _arguments \
+            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
+            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
+            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
+            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '--json[print JSON]' \
             '*:word:_volnet_vms'
         ;;
     delete)
@@ -522,7 +535,7 @@ _volnet() {
         ;;
     help)
         _arguments \
-            '*:word:(setup teardown networks check doctor trace serve run create start stop restart pause resume delete attach detach expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help)'
+            '*:word:(setup teardown networks check doctor trace serve run create start stop restart pause resume snapshot delete attach detach expose unexpose policy limit get list top args exec console vsock logs monitor metrics call version completion help)'
         ;;
     *) _describe verb verbs ;;
     esac

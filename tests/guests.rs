@@ -7,12 +7,13 @@ mod lab;
 mod vmconf;
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use lab::{Lab, UPLINK_IP, WORLD_IP, WORLD_PORT, guest_file};
+use lab::{HYPERVISOR_USER, Lab, UPLINK_IP, WORLD_IP, WORLD_PORT, guest_file};
 use vmconf::vmconf;
 
 /// Checks that a hypervisor is nobody, and that its tap was handed to it.
@@ -716,4 +717,103 @@ fn guests_of_one_snapshot_work_beside_the_original() {
         lab.on_host(&["python3", "-c", POUR, ip, &bytes.to_string()]);
         says(&lab, name, &format!("sunk 7000: {bytes}"));
     }
+}
+
+/// The user of the hypervisors gets a folder or a file.
+fn give(path: &Path) {
+    let user = HYPERVISOR_USER.parse().expect("a number");
+    chown(path, Some(user), Some(user)).expect("a file of the hypervisors' user");
+}
+
+#[test]
+fn guests_wake_from_a_snapshot_beside_the_original_that_runs_on() {
+    let mut lab = Lab::new();
+    let folder = lab.folder().join("snapshots");
+    std::fs::create_dir(&folder).expect("a folder");
+    let disk = folder.join("disk.img");
+    std::fs::write(&disk, vec![7; 3 << 20]).expect("a disk");
+    let saved = folder.join("web");
+    let [at, disk_at] = [&saved, &disk].map(|path| path.to_str().expect("UTF-8"));
+    give(&disk);
+    lab.run_guest("origin", &["--disk", disk_at], "volnet.do=ping:gateway,sink:7000,hold");
+    lab.wait_for_line("origin", "GUEST sink 7000");
+    let fails = |lab: &Lab, words: &[&str], reason: &str| {
+        let said = String::from_utf8(lab.run(words).stderr).expect("text");
+        assert!(said.contains(reason), "{words:?}: {said}");
+    };
+    // It cannot be written there: nothing is left, and the guest goes on.
+    fails(&lab, &["snapshot", "origin", at], "Permission denied (os error 13), for user nobody");
+    give(&folder);
+    let first = lab.vm("origin");
+    assert_eq!(first["status"], "running");
+    assert!(!saved.exists() && !folder.join("web.part").exists());
+
+    lab.volnet(&["snapshot", "origin", at]);
+    fails(&lab, &["snapshot", "origin", at], "exists");
+    lab.wait_for("the guest to go on", || (lab.vm("origin")["status"] == "running").then_some(()));
+    let mut files: Vec<_> = std::fs::read_dir(&saved).expect("a folder").flatten().collect();
+    files.sort_by_key(std::fs::DirEntry::file_name);
+    let names = files.iter().map(|file| file.file_name().into_string().expect("UTF-8"));
+    assert_eq!(names.collect::<Vec<_>>(), ["disk0", "memory", "snapshot.json"]);
+    for file in &files {
+        let file = file.metadata().expect("a file");
+        assert_eq!((file.uid(), file.mode() & 0o777), (65534, 0o600));
+    }
+    assert_eq!(std::fs::read(saved.join("disk0")).expect("a disk"), vec![7; 3 << 20]);
+
+    fails(&lab, &["run", "clone", "--from", "/nonexistent"], "snapshot /nonexistent: No such file");
+    fails(
+        &lab,
+        &["run", "clone", "--from", at, "--memory", "256"],
+        "resources.memory_mb: the guest",
+    );
+    fails(&lab, &["run", "clone", "--from", at], "disks: the guest writes to 1, and 0 are given");
+    let clones = ["clone-1", "clone-2", "clone-3"];
+    for name in clones {
+        let own = folder.join(format!("{name}.img"));
+        std::fs::copy(saved.join("disk0"), &own).expect("a copy");
+        give(&own);
+    }
+    let own = folder.join("{name}.img");
+    let own = ["--disk", own.to_str().expect("UTF-8")];
+    let many = ["run", "clone", "--from", at, "--count", "3", own[0], own[1]];
+    let told = lab.volnet(&many);
+    assert_eq!(told.matches(": running 192.168.127.").count(), 3, "{told}");
+    for name in clones {
+        let vm = lab.vm(name);
+        assert_eq!((&vm["inner"]["ip"], &vm["inner"]["mac"]), (&first["ip"], &first["mac"]));
+        assert_has_no_rights(&vm["pid"]);
+    }
+    let names = ["origin", "clone-1", "clone-2", "clone-3"];
+    let addresses = names.map(|name| lab.vm(name)["ip"].as_str().expect("an address").to_string());
+    for (bytes, (name, ip)) in (1..).map(|n| n * 100_000).zip(names.iter().zip(&addresses)) {
+        lab.on_host(&["python3", "-c", POUR, ip, &bytes.to_string()]);
+        lab.wait_for_line(name, &format!("GUEST sunk 7000: {bytes}"));
+    }
+    // A daemon that ends amid a snapshot leaves neither half of one nor a guest that stands still.
+    let half = folder.join("half");
+    let (program, socket) = (env!("CARGO_BIN_EXE_volnet"), lab.socket());
+    let half_at = half.to_str().expect("UTF-8");
+    lab.spawn(&[program, "snapshot", "--socket", &socket, "origin", half_at], "half");
+    let part = folder.join("half.part");
+    lab.wait_for("a snapshot that begins", || (part.exists() || half.exists()).then_some(()));
+    lab.crash_daemon();
+    lab.start_daemon();
+    assert!(!part.exists());
+    for name in names {
+        lab.wait_for(name, || (lab.vm(name)["status"] == "running").then_some(()));
+    }
+    lab.on_host(&["ping", "-c", "1", "-W", "5", &addresses[0]]);
+    lab.volnet(&["delete", "clone-1", "--timeout", "1"]);
+    // One of three can be made again. The others exist with the same arguments, and are shown.
+    assert_eq!(lab.volnet(&many).matches(": running 192.168.127.").count(), 3);
+    lab.volnet(&["delete", "clone-1", "--timeout", "1"]);
+
+    let description = saved.join("snapshot.json");
+    let text = std::fs::read_to_string(&description).expect("a description");
+    std::fs::write(&description, text.replace("QEMU emulator", "Another")).expect("a description");
+    let own = folder.join("clone-1.img");
+    let words = ["run", "other", "--from", at, "--disk", own.to_str().expect("UTF-8")];
+    fails(&lab, &words, "version: it was made by Another version");
+    assert_eq!(lab.run(&["get", "other"]).status.code(), Some(1));
 }

@@ -177,6 +177,10 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "pause" => change(given, VmVerb::Pause),
         "resume" => change(given, VmVerb::Resume),
         "delete" => change(given, VmVerb::Delete),
+        "snapshot" => {
+            let (name, folder) = given.two("NAME", "DIRECTORY")?;
+            Ok(Command::Snapshot { name, folder: folder.into() })
+        }
         "expose" => {
             let (nic, force) = (given.nic()?, given.has("force"));
             let (name, word) = given.two("NAME", "PORT")?;
@@ -309,9 +313,17 @@ fn create(mut given: Given, start: bool) -> Result<Create, Stop> {
             (_, None) => {}
         }
     }
+    let count = given.last("count").map(|text| {
+        text.parse().map_err(|_| wrong(format!("--count: {text:?} is not a number of VMs")))
+    });
+    let count = count.transpose()?;
+    if count.is_some() && given.has("dry-run") {
+        return Err(wrong("--count does not go with --dry-run"));
+    }
     Ok(Create {
         args,
         expose,
+        count,
         manifest: given.last("manifest").map(PathBuf::from),
         config: given.last("config").map(PathBuf::from),
         dry_run: given.has("dry-run"),

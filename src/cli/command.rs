@@ -44,6 +44,8 @@ pub(super) enum Command {
     Detach(Detach),
     /// Start, stop, restart, pause, resume or delete VMs.
     VmVerb { change: VmVerb, vms: Vms, timeout_ms: Option<u64> },
+    /// Save the guest of a VM into a folder.
+    Snapshot { name: String, folder: PathBuf },
     /// Change what a VM may do or how it is reached, by a method of the interface.
     Adjust { method: &'static str, parameters: Value },
     /// Show one VM.
@@ -130,6 +132,8 @@ pub(super) struct Create {
     pub(super) expose: Vec<(usize, Value)>,
     /// Start its hypervisor too.
     pub(super) start: bool,
+    /// So many of them, each with a number behind the name.
+    pub(super) count: Option<u64>,
     /// Change nothing, show what would be.
     pub(super) dry_run: bool,
 }

@@ -159,7 +159,8 @@ fn format(path: &Path) -> &'static str {
     }
 }
 
-fn absolute(path: &Path, base: &Path) -> Result<String, String> {
+/// A path of a flag, which begins in `base` if it is relative.
+pub(super) fn absolute(path: &Path, base: &Path) -> Result<String, String> {
     if path.as_os_str().is_empty() {
         return Err("the path of a file is empty".into());
     }
@@ -184,6 +185,7 @@ mod tests {
             shares: vec![],
             expose: vec![],
             start: false,
+            count: None,
             dry_run: false,
         }
     }

@@ -124,6 +124,7 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::VmVerb { change, vms, timeout_ms } => {
             vm::change(&mut session, change, vms, timeout_ms)
         }
+        Command::Snapshot { name, folder } => vm::snapshot(&mut session, &name, &folder),
         Command::Adjust { method, parameters } => vm::adjust(&mut session, method, parameters),
         #[cfg(target_os = "linux")]
         Command::Attach(attach) => attach::attach(&mut session, &attach),

@@ -33,6 +33,7 @@ pub(super) fn of_manifest(manifest: &mut Value, folder: &Path) -> Result<(), Tro
 pub(super) fn of_config(config: &mut Value, folder: &Path) -> Result<(), Trouble> {
     files(config, folder);
     make_absolute(config, "kernel_override", folder);
+    make_absolute(config, "from", folder);
     if let Some(manifest) = config.get_mut("manifest") {
         of_manifest(manifest, folder)?;
     }

@@ -149,6 +149,12 @@ pub(super) const SETTINGS: [Flag; 12] = [
 
 const DRY_RUN: [Flag; 1] =
     [switch("dry-run", "change nothing; print each step as a command that does the same")];
+const COUNT: [Flag; 1] = [valued(
+    "count",
+    "N",
+    Complete::Nothing,
+    "so many VMs at once, NAME-1 to NAME-N; {name} in the path of a disk is the name of each",
+)];
 const TIMEOUT: [Flag; 1] = [valued(
     "timeout",
     "SECONDS",
@@ -295,7 +301,16 @@ const OWNER: Flag = Flag {
 };
 
 /// Its machine.
-const MACHINE: [Flag; 27] = [
+const MACHINE: [Flag; 28] = [
+    Flag {
+        field: Some(Field { section: None, name: "from", kind: Kind::Path }),
+        ..valued(
+            "from",
+            "DIRECTORY",
+            Complete::Files,
+            "the snapshot that its guest wakes from when it is first started; later it boots",
+        )
+    },
     number("queues", "N", "network", "queues", "queue pairs of its interface, 1"),
     yes("vsock", None, "vsock", "give it vsock beside its networks"),
     yes("rng", None, "rng", "give it random numbers from the host"),
@@ -403,7 +418,7 @@ const NAMESPACE: [Flag; 2] = [
 ];
 
 /// Every verb, in the order in which `volnet help` shows them.
-pub(super) const VERBS: [Verb; 35] = [
+pub(super) const VERBS: [Verb; 36] = [
     Verb {
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
@@ -470,7 +485,7 @@ pub(super) const VERBS: [Verb; 35] = [
         ..verb("serve", "", "run the daemon")
     },
     Verb {
-        flags: &[&CREATION, &NETWORKS, &PLACE, &INNER, &MACHINE, &RATES, &DRY_RUN],
+        flags: &[&CREATION, &NETWORKS, &PLACE, &INNER, &MACHINE, &RATES, &DRY_RUN, &COUNT],
         text: MAKES,
         examples: "volnet run web --hypervisor qemu --kernel vmlinux --initramfs initramfs",
         ..verb("run", "NAME", "make a VM's network and start its hypervisor")
@@ -507,6 +522,14 @@ pub(super) const VERBS: [Verb; 35] = [
         json: JSON_LINES,
         text: "Let paused guests go on.",
         ..of_vms("resume", "NAME...", "let its guest go on")
+    },
+    Verb {
+        text: "Save a VM's guest into a folder that is made for it: its memory, and the disks that \
+               it writes to. The guest stands still meanwhile, and then goes on. The user of the \
+               hypervisors makes the folder, so he has to have the right to write beside it. \
+               Guests wake from it by run --from.",
+        examples: "volnet snapshot web /srv/web.snapshot\nvolnet run web2 --from /srv/web.snapshot",
+        ..of_vms("snapshot", "NAME DIRECTORY", "save its guest, for others to wake from")
     },
     Verb {
         flags: &[&TIMEOUT],

@@ -2,10 +2,11 @@
 
 use std::io::{self, Write};
 use std::net::{IpAddr, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::protocol::client::ErrorReply;
 use crate::spec;
 
 use super::command::{Create, VmVerb, Vms};
@@ -18,8 +19,7 @@ const AT_A_TIME: usize = 48;
 
 /// `create` and `run`.
 pub(super) fn create(session: &mut Session, create: &Create) -> Result<u8, Trouble> {
-    let base = std::env::current_dir()
-        .map_err(|e| file("cannot find the current directory", Path::new("."), e))?;
+    let base = base()?;
     let manifest = create.manifest.as_deref();
     let manifest = manifest.map(|path| document(path, &base, paths::of_manifest)).transpose()?;
     let config = create.config.as_deref();
@@ -28,6 +28,9 @@ pub(super) fn create(session: &mut Session, create: &Create) -> Result<u8, Troub
         document::parameters(create, manifest, config, &base).map_err(Trouble::Input)?;
     // A flag may have named a text, too.
     paths::texts(spec::content_mut(&mut parameters["config"]), &base)?;
+    if let Some(count) = create.count {
+        return create_many(session, parameters, count);
+    }
     let reply = session.call("io.volnet.Create", parameters)?;
     for note in reply.get("notes").and_then(Value::as_array).into_iter().flatten() {
         // There is nobody to report a failure of this to.
@@ -38,6 +41,42 @@ pub(super) fn create(session: &mut Session, create: &Create) -> Result<u8, Troub
         if create.dry_run { dry_run(&vm, reply.get("plan")) } else { vm }
     })?;
     Ok(DONE)
+}
+
+/// `run --count`: each VM is shown when it is up.
+fn create_many(session: &mut Session, mut parameters: Value, count: u64) -> Result<u8, Trouble> {
+    for field in ["start", "dry_run"] {
+        parameters.as_object_mut().expect("it is one").remove(field);
+    }
+    parameters["count"] = count.into();
+    let mut connection = session.connect()?;
+    connection.send("io.volnet.CreateMany", parameters, true)?;
+    let mut status = DONE;
+    loop {
+        let reply = connection.receive()?;
+        if reply.parameters.contains_key("error") {
+            status = FAILED;
+        }
+        session.show(&reply.parameters, one_of_many)?;
+        session.out.flush()?;
+        if !reply.continues {
+            return Ok(status);
+        }
+    }
+}
+
+/// One of many VMs in a line.
+fn one_of_many(reply: &Map<String, Value>) -> String {
+    let text = |name: &str| reply.get(name).map(show::text).unwrap_or_default();
+    let name = text("name");
+    match reply.get("vm") {
+        Some(vm) => format!("{name}: {} {}\n", show::text(&vm["status"]), show::text(&vm["ip"])),
+        None => {
+            let parameters = reply.get("parameters").and_then(Value::as_object).cloned();
+            let parameters = parameters.unwrap_or_default();
+            format!("{name}: {}\n", ErrorReply { error: text("error"), parameters })
+        }
+    }
 }
 
 /// Reads a document, and settles its paths by its folder.
@@ -177,6 +216,20 @@ pub(super) fn of_change(name: &str, timeout_ms: Option<u64>) -> Value {
         parameters["timeout_ms"] = timeout_ms.into();
     }
     parameters
+}
+
+/// `snapshot`.
+pub(super) fn snapshot(session: &mut Session, name: &str, folder: &Path) -> Result<u8, Trouble> {
+    let folder = document::absolute(folder, &base()?).map_err(Trouble::Input)?;
+    let reply = session.call("io.volnet.Snapshot", json!({ "name": name, "folder": folder }))?;
+    session.show(&reply, |_| format!("{name}: saved in {folder}\n"))?;
+    Ok(DONE)
+}
+
+/// The folder in which relative paths begin.
+fn base() -> Result<PathBuf, Trouble> {
+    std::env::current_dir()
+        .map_err(|error| file("cannot find the current directory", Path::new("."), error))
 }
 
 /// `expose` and `unexpose`.

@@ -88,6 +88,8 @@ pub(super) enum State {
     Asked { silent: bool },
     /// It waits for our answers to this many requests, which are carried out together.
     Together { open: usize },
+    /// It waits for one answer more for each of so many VMs, which one call makes.
+    Many { open: u16 },
     /// It gets events. `lost`: some did not fit, so it must get the state again.
     Subscribed { lost: bool },
     /// It ends: the queue is sent, and input is discarded until the client ends, too.
@@ -223,7 +225,10 @@ impl Client {
         match self.state {
             State::Closing => self.is_sent() && (self.eof || self.discarded > DISCARD_MAX),
             State::Idle => self.eof && self.is_sent() && !self.is_listing(),
-            State::Asked { .. } | State::Together { .. } | State::Subscribed { .. } => false,
+            State::Asked { .. }
+            | State::Together { .. }
+            | State::Many { .. }
+            | State::Subscribed { .. } => false,
         }
     }
 

@@ -118,9 +118,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// Does what comes before the record. What fails is undone.
     fn begin(&mut self, decision: &Decision, now: Now) -> Result<Begun, Error> {
-        if let Some(action) = decision.intent {
+        if let Some(action) = &decision.intent {
             let record = Record::clone(&decision.record);
-            self.store.put_intent(&Intent { action, record })?;
+            self.store.put_intent(&Intent { action: action.clone(), record })?;
         }
         if decision.write == Write::Remove {
             self.remove(decision)?;
@@ -213,7 +213,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Some(Act::Ask(order @ (Order::PowerOff | Order::WakeAndPowerOff))) => {
                 self.ask_to_power_off(decision, order)?;
             }
-            Some(Act::Ask(order @ (Order::Pause | Order::Resume))) => {
+            Some(Act::Ask(order @ (Order::Pause | Order::Resume | Order::GiveUpSnapshot))) => {
                 let control = self.launcher.control(&decision.record, self.store.paths())?;
                 self.processes.ask(name, &control, order)?;
             }
@@ -270,7 +270,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let streams = self.processes.open_streams(name, &logs, terminal)?;
         let user = self.launcher.user_of(record.user);
         let cgroup = self.launcher.cgroup_of(name, &record.spec, record.user)?;
-        let given = Given { user, cgroup, streams, taps };
+        let memory = self.launcher.memory_of(record)?;
+        let given = Given { user, cgroup, streams, taps, memory };
         let networks = self.engine.networks_of(record);
         let servers = networks.first().map(|network| self.engine.name_servers(network));
         let told = GuestNetworks {

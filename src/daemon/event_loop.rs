@@ -8,13 +8,14 @@
 //! their listener ([`clients`]), the kernel's news ([`kernel`]), what guests ask ([`guests`],
 //! [`names`]), scrapers of metrics ([`scrapers`]), processes ([`processes`]). A new kind is a
 //! variant of [`Source`], an arm of [`EventLoop::turn`] and a file. Creates that come together wait
-//! in [`group`] for the end of the round, starts and ends of processes in [`slow`]; [`spare`] has
-//! what nobody waits for.
+//! in [`group`] for the end of the round, starts and ends of processes in [`slow`]. One call may
+//! make [`many`] VMs, other threads do [`work`], and [`spare`] has what nobody waits for.
 
 mod clients;
 mod group;
 mod guests;
 mod kernel;
+mod many;
 mod names;
 mod processes;
 mod scrapers;
@@ -22,6 +23,7 @@ mod slow;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::collections::HashMap;
 use std::io;
@@ -34,12 +36,12 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 
-use super::checksums::ChecksumWorkers;
 use super::refusals::Refusals;
 use super::shell::{Output, Shell};
 use super::source::Source;
 use super::sources::{Key, Sources};
 use super::tickets::{OWN_TICKET, Tickets};
+use super::workers::Workers;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure};
@@ -51,6 +53,7 @@ use crate::resolver::Names;
 use crate::store::storage::Storage;
 use group::Group;
 use kernel::Kernel;
+use many::Many;
 use slow::{Slow, SlowWork};
 use spare::Spare;
 
@@ -65,11 +68,12 @@ pub(super) struct EventLoop<N, D: Storage, P> {
     /// Sources with more work than their last turn allowed.
     again: Vec<Key>,
     shell: Shell<N, D, P>,
-    checksums: ChecksumWorkers,
+    workers: Workers,
     kernel: Kernel,
     names: Names,
     group: Group,
     slow: SlowWork,
+    many: Many,
     spare: Spare,
     refusals: Refusals,
     /// Keys of the processes that are watched.
@@ -95,19 +99,20 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     ) -> io::Result<Self> {
         let (poll, mut sources) = (Poll::new()?, Sources::default());
         let key = sources.key();
-        let checksums = ChecksumWorkers::new(poll.registry(), Token(key))?;
-        sources.insert(key, Source::ChecksumWorkers);
+        let workers = Workers::new(poll.registry(), Token(key))?;
+        sources.insert(key, Source::Workers);
         let mut this = EventLoop {
             poll,
             sources,
             tickets: Tickets::default(),
             again: Vec::new(),
             shell,
-            checksums,
+            workers,
             kernel: Kernel::new(monitor),
             names: Names::new()?,
             group: Group::default(),
             slow: SlowWork::new(),
+            many: Many::default(),
             spare: Spare::new(listener.is_some()),
             refusals: Refusals::default(),
             watched: HashMap::new(),
@@ -157,6 +162,9 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         }
         let now = self.now();
         self.shell.end_traces(now);
+        self.workers.end_snapshots();
+        self.hear_workers();
+        self.tell();
         Ok(())
     }
 
@@ -208,7 +216,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             Some(Source::Client(_)) => self.wake(key, event),
             Some(Source::Metrics(_)) => self.accept_scrapers(key),
             Some(Source::Scraper(_)) => self.scrape(key),
-            Some(Source::ChecksumWorkers) => self.compared(),
+            Some(Source::Workers) => self.hear_workers(),
             Some(Source::Guests(_)) => self.hear_guests(key),
             Some(Source::Names) => self.hear_names(key),
             Some(Source::Monitor) => self.kernel.has_news(self.now()),
@@ -250,6 +258,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// Sends the outputs of the shell, and watches its new processes and bridges. Callers come
     /// before subscribers.
     fn tell(&mut self) {
+        self.begin_snapshots();
         let mut events = Vec::new();
         for output in self.shell.take_outputs() {
             match output {

@@ -261,6 +261,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             self.engine.look_again(now);
         }
         for (name, intent) in intents {
+            if let Action::Snapshot { part } = &intent.action {
+                self.give_up_snapshot(&intent.record, part);
+            }
             if self.engine.vm(&name).is_err() {
                 if self.processes.find(&name).is_some() {
                     // It was killed but has not ended. The intent stays, for the next daemon.
@@ -335,9 +338,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 self.event(Notice { kind: EventKind::Drift, vm, message, by: None }, now);
             }
         }
-        let started = loaded.intents.iter().filter(|(_, intent)| match intent.action {
+        let started = loaded.intents.iter().filter(|(_, intent)| match &intent.action {
             Action::Create => intent.record.wanted,
             Action::Start => true,
+            Action::Snapshot { .. } => false,
         });
         let cut_short: BTreeSet<&VmName> =
             started.map(|(name, _)| name).chain(&loaded.in_doubt).collect();

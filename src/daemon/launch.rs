@@ -18,21 +18,24 @@ use crate::hypervisor::log::Logs;
 use crate::hypervisor::machine::{MachineDefaults, resolve_machine};
 use crate::hypervisor::process::Given;
 use crate::hypervisor::seed::SEED;
+use crate::hypervisor::snapshot::Taking;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
     self, Architecture, Attachment, CLOUD_HYPERVISOR, Control, FIRECRACKER, HypervisorCommand,
-    Launch, LaunchNic, Options, QEMU, handover, inputs, seed, shares,
+    Launch, LaunchNic, Options, QEMU, QemuMachine, handover, inputs, seed, shares, snapshot,
 };
 use crate::model::budget::Usage;
 use crate::model::error::{Error, Failure, Refusal};
+use crate::model::mode::Mode;
 use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
 use crate::model::record::Record;
 use crate::model::run_as::VmUser;
-use crate::model::spec::{MachineSpec, NetworkSpec, VmSpec};
+use crate::model::spec::{File as SpecFile, MachineSpec, NetworkSpec, VmSpec};
 use crate::model::view::{Finding, Level};
 use crate::spec::MEMORY_MB_DEFAULT;
+use crate::spec::snapshot::{FORMAT, Made, Snapshot, describe};
 use crate::store::{Paths, folder_of};
 
 /// The settings and features for hypervisors on this host.
@@ -236,6 +239,7 @@ impl Launcher {
             architecture: Architecture::HOST,
             kvm: kvm == Some(true),
             tsc_khz: self.tsc_khz,
+            memory: given.memory.as_ref().map(number),
         };
         let mut command = hypervisor::command_line(resolved.hypervisor, &launch, &self.options)?;
         command.files.extend(seed.map(|image| (folder.join(SEED), image)));
@@ -267,6 +271,118 @@ impl Launcher {
             }
             Control::Qmp(_) | Control::CloudHypervisor(_) | Control::Firecracker(_) => Ok(()),
         }
+    }
+
+    /// The memory of the snapshot from which the guest of a VM that starts now wakes, open.
+    pub(super) fn memory_of(&self, record: &Record) -> Result<Option<OwnedFd>, Refusal> {
+        let Some(folder) = record.wakes_from() else { return Ok(None) };
+        snapshot::open_memory(folder, self.user.as_ref()).map(Some)
+    }
+
+    /// The VM that wakes from a snapshot: what is asked for, and what the snapshot says. It reads
+    /// files and asks the hypervisor for its version, so it is for a thread.
+    #[cfg(target_os = "linux")]
+    pub(super) fn wake(&self, asked: &VmSpec) -> Result<VmSpec, Refusal> {
+        let from = asked.machine.as_ref().and_then(|machine| machine.from.as_deref());
+        let Some(folder) = from else { return Ok(asked.clone()) };
+        let snapshot = snapshot::read(folder, self.user.as_ref())?;
+        let spec = snapshot.wake(folder, asked)?;
+        let hypervisor = snapshot.made_by.hypervisor.as_str();
+        let program = self.options.program(hypervisor)?;
+        let version = snapshot::version(program, self.user.as_ref())
+            .map_err(|reason| crate::spec::snapshot::mismatch(folder, "version", reason))?;
+        snapshot.check(folder, &Made { version, ..self.made_by(hypervisor) })?;
+        Ok(spec)
+    }
+
+    /// What runs a guest of this hypervisor here, but for the version.
+    fn made_by(&self, hypervisor: &str) -> Made {
+        let machine = (hypervisor == QEMU).then_some(self.options.qemu.machine);
+        let architecture = machine.map_or(Architecture::HOST, QemuMachine::architecture);
+        let native = architecture == Architecture::HOST;
+        Made {
+            hypervisor: hypervisor.into(),
+            version: String::new(),
+            machine: machine.map(|machine| machine.as_str().into()),
+            architecture: architecture.as_str().into(),
+            kvm: self.kvm && native && self.opens(user::KVM, self.user.as_ref()),
+        }
+    }
+
+    /// A snapshot of a VM's guest, for a thread to take.
+    pub(super) fn taking(
+        &self,
+        record: &Record,
+        networks: &[&NetworkConfig],
+        to: &Path,
+        paths: &Paths,
+    ) -> Result<Taking, Refusal> {
+        let mut machine = record.spec.machine.clone().ok_or_else(no_machine)?;
+        self.refuse_unsaved(record, &machine, networks)?;
+        let exists = || Ok(fs::symlink_metadata(to).is_ok());
+        if act(self.user.as_ref(), exists)? {
+            return Err(Refusal::SnapshotExists { path: to.display().to_string() });
+        }
+        let folder = paths.folder(&record.name);
+        if seed::image(record, networks, &[])?.is_some() {
+            machine.disks.push(seed::disk(&folder));
+        }
+        let (copies, disks) = snapshot::copies(&machine, &folder);
+        let hypervisor = self.hypervisor(record).to_owned();
+        let kernel = resolve_machine(&machine, &self.defaults)?.kernel.to_owned();
+        machine.kernel = Some(SpecFile { path: kernel, sha256: None });
+        machine.hypervisor = Some(hypervisor.clone());
+        let nics = snapshot::nics(record, networks);
+        let mut made_by = self.made_by(&hypervisor);
+        made_by.kvm = record.kvm.unwrap_or(made_by.kvm);
+        Ok(Taking {
+            name: record.name.clone(),
+            control: hypervisor::control(&hypervisor, &folder, &self.options)?,
+            program: self.options.program(&hypervisor)?.into(),
+            user: self.user.clone(),
+            reader: self.user_of(record.user),
+            folder: to.into(),
+            snapshot: Snapshot {
+                format: FORMAT,
+                made_by,
+                config: describe(&machine, &nics, record.spec.has_vsock()),
+                disks,
+            },
+            copies,
+            stays_paused: false,
+        })
+    }
+
+    /// Refuses to save a guest that could not wake.
+    fn refuse_unsaved(
+        &self,
+        record: &Record,
+        machine: &MachineSpec,
+        networks: &[&NetworkConfig],
+    ) -> Result<(), Refusal> {
+        let refuse = |field: &str, reason: String| {
+            Err(Refusal::InvalidConfig { field: field.into(), reason })
+        };
+        let hypervisor = self.hypervisor(record);
+        if hypervisor != QEMU {
+            let reason = format!("volnet takes snapshots with {QEMU} only, not with {hypervisor}");
+            return refuse("hypervisor", reason);
+        }
+        if !machine.shares.is_empty() {
+            return refuse("shares", "what a guest shares with the host cannot be saved".into());
+        }
+        if record.mode() == Mode::Dhcp {
+            let reason = "a guest that has its address from elsewhere cannot wake with another";
+            return refuse("network.mode", reason.into());
+        }
+        if let Some(network) = networks.iter().find(|network| network.ipv6.is_some()) {
+            let name = &network.name;
+            return refuse(
+                "network.name",
+                format!("network {name} has IPv6, and clones have none"),
+            );
+        }
+        Ok(())
     }
 
     /// The VM's hypervisor by name.

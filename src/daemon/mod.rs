@@ -4,13 +4,12 @@
 //! for the order of the steps, `host`, `heal`, `inspect`, `doubt` and `strays` for the host as a
 //! whole, `doctor` and `trace` for what packets meet, `guests` for DHCP, `names` for DNS, `report`
 //! for events and their lines in the log, `troubles` for events about guests, `group_commit` for
-//! requests that arrive together, and [`launch`] for hypervisors. `event_loop` with its sources
-//! ([`sources`], `source`, `client`, `guest_socket`) drives it, and knows by `tickets` who waits
-//! for what. [`serve()`] is the daemon, and [`offline`] the same shell for one request without a
-//! daemon. On systems other than Linux both are in `not_linux`.
+//! requests that arrive together, `saving` for snapshots, and [`launch`] for hypervisors.
+//! `event_loop` with its sources ([`sources`], `source`, `client`, `guest_socket`) and `workers`
+//! drives it, and knows by `tickets` who waits for what. [`serve()`] is the daemon, and [`offline`]
+//! the same shell for one request without a daemon. On systems other than Linux both are in
+//! `not_linux`.
 
-#[cfg(target_os = "linux")]
-mod checksums;
 #[cfg(target_os = "linux")]
 mod client;
 mod conduct;
@@ -42,6 +41,7 @@ mod probe;
 #[cfg(target_os = "linux")]
 mod refusals;
 mod report;
+mod saving;
 #[cfg(target_os = "linux")]
 mod serve;
 pub mod shell;
@@ -54,6 +54,8 @@ mod strays;
 mod tickets;
 mod trace;
 mod troubles;
+#[cfg(target_os = "linux")]
+mod workers;
 
 use std::time::{Instant, SystemTime};
 

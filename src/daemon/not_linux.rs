@@ -183,6 +183,8 @@ impl Processes for NoProcesses {
         Ok(())
     }
 
+    fn hang_up(&mut self, _: &VmName) {}
+
     fn hear(&mut self, _: &VmName) -> Heard {
         Heard::default()
     }

@@ -83,6 +83,7 @@ fn level(kind: EventKind, serving: Serving) -> Level {
         | EventKind::VmStopping
         | EventKind::VmPaused
         | EventKind::VmResumed
+        | EventKind::VmSaved
         | EventKind::VmDeleted
         | EventKind::VmChanged => match asked {
             true => Level::Debug,

@@ -17,6 +17,7 @@ use super::doubt::State;
 use super::guests::{HostServers, Resolvers};
 use super::host::Insistence;
 use super::launch::Launcher;
+use super::saving::{Save, Saving};
 use super::trace::Tracing;
 use super::troubles::Watched;
 use crate::engine::decide::{Answers, Engine, Step};
@@ -86,6 +87,9 @@ pub struct Shell<N, D: Storage, P> {
     pub(super) watched: Watched,
     /// Whose request is being carried out.
     pub(super) serving: Serving,
+    /// Snapshots that threads are to take, and those that they take.
+    pub(super) saves: Vec<Save>,
+    pub(super) saving: Vec<Saving>,
     pub(super) outputs: Vec<Output>,
     /// VMs whose process the event loop does not watch yet.
     pub(super) started: Vec<VmName>,
@@ -139,6 +143,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             traced: Vec::new(),
             watched: Watched::default(),
             serving: NOBODY,
+            saves: Vec::new(),
+            saving: Vec::new(),
             outputs: Vec::new(),
             started: Vec::new(),
             unwatched: BTreeMap::new(),
@@ -186,7 +192,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// The files that have to be compared before a request is handled: the caller does that,
     /// because it takes time. None where one of them is missing, which the request is told.
-    pub fn checksums(&mut self, request: &Request) -> Vec<Checksum> {
+    pub(super) fn checksums(&mut self, request: &Request) -> Vec<Checksum> {
         request.change().and_then(|change| self.checksums_of(change)).unwrap_or_default()
     }
 
@@ -371,6 +377,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         while let Some(decision) = self.engine.follow_up(now) {
             self.carry_out(decision, now);
         }
+        self.call_off_snapshots();
         if let Some(tickets) = self.engine.teardown_due() {
             let result = self.teardown(false, true, now);
             for ticket in tickets {
@@ -480,6 +487,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Change::Pause { name } | Change::Resume { name } => {
                 let record = &self.engine.vm(name)?.record;
                 self.launcher.refuse_unasked(record, self.store.paths())?;
+            }
+            Change::Snapshot { name, folder } => {
+                return self.begin_saving(ticket, name, folder, now);
             }
             Change::Setup { .. }
             | Change::Teardown { .. }

@@ -29,7 +29,7 @@ pub(super) enum Source {
     /// The sockets for names of all networks.
     Names,
     /// Requests whose files were compared.
-    ChecksumWorkers,
+    Workers,
     /// The pidfd of a VM's process.
     Process(VmName),
     /// What a VM's hypervisor writes about its guest.

@@ -285,6 +285,10 @@ impl Engine {
             }
             Change::Pause { name } => self.pause(ticket, name, true, now),
             Change::Resume { name } => self.pause(ticket, name, false, now),
+            Change::Snapshot { name, folder: _ } => {
+                self.begin_snapshot(ticket, name)?;
+                Ok(Step::Later)
+            }
             Change::Delete { name, timeout_ms } => {
                 self.stop(ticket, name, *timeout_ms, Want::Deleted, now)
             }
@@ -336,6 +340,7 @@ impl Engine {
     /// The decision is done, and this came of it: takes the state over and gives the answers. Who
     /// started a process is answered later, after the start-up check.
     pub fn commit(&mut self, decision: Decision, outcome: &Outcome, now: Now) -> Answers {
+        let wakes = decision.record.wakes_from().is_some();
         // Shared no more, so what is changed now is not copied.
         drop(decision.record);
         if let Some(vm) = self.state.vms.get_mut(&decision.subject) {
@@ -360,6 +365,9 @@ impl Engine {
             let made = decision.former.is_none();
             let origin = if made { Origin::Made } else { Origin::Started };
             self.begin_check(&decision.subject, decision.answers, origin, now);
+            if wakes {
+                self.await_waking(&decision.subject);
+            }
             return Vec::new();
         }
         self.answers(&decision.subject, decision.answers)

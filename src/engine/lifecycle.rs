@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::engine::crowd;
 use crate::engine::decide::{Act, Answer, Decision, Engine, Step, Write};
-use crate::engine::supervise::{self, Escalation, Life, Origin, StartCheck, Stop, Want};
+use crate::engine::supervise::{self, Escalation, Life, Origin, StartCheck, Stop, Waking, Want};
 use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure, Refusal};
@@ -186,9 +186,19 @@ impl Engine {
             self.state.vms.get_mut(name).map(|vm| &mut vm.life)
         {
             let check_at = now.mono + supervise::until_next_look(0);
-            let has_place = !origin.was_told();
-            *check = Some(StartCheck { answers, origin, check_at, late: false, has_place });
+            let (has_place, waking) = (!origin.was_told(), Waking::No);
+            let late = false;
+            *check = Some(StartCheck { answers, origin, check_at, late, has_place, waking });
             self.agenda.timed.insert(name.clone());
+        }
+    }
+
+    /// The guest of a process in its start-up check wakes from a snapshot.
+    pub(super) fn await_waking(&mut self, name: &VmName) {
+        if let Some(Life::Running { check: Some(check), .. }) =
+            self.state.vms.get_mut(name).map(|vm| &mut vm.life)
+        {
+            check.waking = Waking::Asleep;
         }
     }
 
@@ -242,9 +252,13 @@ impl Engine {
         }
         let Some(check) = slot.as_mut() else { return self.looked_for_pause(name, now) };
         let age = now.mono.saturating_sub(*since);
-        let in_time = age < supervise::START_MAX_MS;
+        let in_time = age < check.most_ms();
+        if check.waking == Waking::Asleep && progress == Progress::Paused && !check.late {
+            return Some(self.call(name, age, now));
+        }
         let passes = match progress {
-            Progress::Running | Progress::Paused => !check.late,
+            Progress::Running => !check.late,
+            Progress::Paused => !check.late && check.waking == Waking::No,
             Progress::Untold => age >= supervise::UNTOLD_MS,
             Progress::Starting => !in_time && check.origin.was_told(),
         };
@@ -270,6 +284,22 @@ impl Engine {
         }
         (check.late, check.check_at) = (true, now.mono + supervise::SIGNAL_RETRY_MS);
         Some(Decision::of(vm, Some(Act::Kill), Write::Nothing, vm.clone()))
+    }
+
+    /// The memory of a guest that wakes from a snapshot is read: it is told to go on. If that
+    /// fails, it is tried again.
+    fn call(&mut self, name: &VmName, age: u64, now: Now) -> Decision {
+        let vm = self.state.vms.get_mut(name).expect("looked up by the caller");
+        let mut set = |waking| {
+            if let Life::Running { check: Some(check), .. } = &mut vm.life {
+                check.waking = waking;
+                check.check_at = now.mono + supervise::until_next_look(age);
+            }
+            vm.clone()
+        };
+        let former = set(Waking::Asleep);
+        set(Waking::Called);
+        Decision::of(vm, Some(Act::Ask(Order::Resume)), Write::Nothing, former)
     }
 
     /// The process of a VM has ended. `log` is the end of its log.
@@ -582,7 +612,7 @@ pub(super) fn failed(name: &VmName, reason: String, log: Option<String>) -> Fail
 fn reason(life: &Life, exit: Exit) -> Option<String> {
     match life {
         Life::Running { check: Some(check), .. } if check.late => {
-            let seconds = supervise::START_MAX_MS / 1000;
+            let seconds = check.most_ms() / 1000;
             Some(format!("it did not say within {seconds} s that its guest runs, and was killed"))
         }
         Life::Running { check: Some(_), .. } if exit != Exit::Panicked => {

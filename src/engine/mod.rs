@@ -2,9 +2,9 @@
 //!
 //! In reading order: what is handed out ([`ipam`], [`cid`], [`uids`], [`ledger`]), what is known of
 //! a VM ([`vm`]), what the kernel should hold for it ([`desire`]), the life of a hypervisor process
-//! ([`supervise`], [`lifecycle`], `pause`, [`recover`], [`stranded`]), the addresses that guests
-//! ask for ([`lease`]), those that they make for themselves ([`claim`]), when they are told of
-//! their router ([`advertise`]), addresses that move between VMs (`movable`), their names
+//! ([`supervise`], [`lifecycle`], `pause`, `saving`, [`recover`], [`stranded`]), the addresses that
+//! guests ask for ([`lease`]), those that they make for themselves ([`claim`]), when they are told
+//! of their router ([`advertise`]), addresses that move between VMs (`movable`), their names
 //! ([`names`]), the ports of the host that lead to guests ([`expose`]), namespaces of others
 //! ([`attachment`]), what guests may send and how much ([`traffic`], [`policy`], [`limits`]), the
 //! users of VMs ([`run_as`]), what guests do again and again ([`trouble`]), what others change and
@@ -34,6 +34,7 @@ pub mod policy;
 pub mod probe;
 pub mod recover;
 pub mod run_as;
+mod saving;
 mod show;
 mod state;
 pub mod stranded;

@@ -12,6 +12,7 @@
 use crate::engine::decide::{Act, Answer, Decision, Engine, Step, Write};
 use crate::engine::lease::Bound;
 use crate::engine::lifecycle::failed;
+use crate::engine::saving;
 use crate::engine::supervise::{self, Life, Pause, Wish};
 use crate::engine::vm::Vm;
 use crate::model::clock::Now;
@@ -42,6 +43,10 @@ impl Engine {
         let Life::Running { check, pause, .. } = &mut vm.life else { return Err(refused.into()) };
         if check.as_ref().is_some_and(|check| !check.origin.was_told()) {
             return Err(refused.into());
+        }
+        if pause.saving.is_some() {
+            let name = name.to_string();
+            return Err(Refusal::WrongState { name, status, wanted: saving::WANTED }.into());
         }
         match &mut pause.wish {
             Some(wish) if wish.paused == paused => {
@@ -108,6 +113,11 @@ impl Engine {
         let vm = self.state.vms.get_mut(name)?;
         let Life::Running { check, pause, .. } = &mut vm.life else { return None };
         if check.as_ref().is_some_and(|check| !check.origin.was_told()) {
+            return None;
+        }
+        if pause.saving.is_some() {
+            // It is stopped and goes on for that, which nobody else is told.
+            pause.stops = heard.stops;
             return None;
         }
         let (was_paused, before) = (pause.is_paused, (pause.is_paused, pause.halt, pause.stops));

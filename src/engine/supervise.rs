@@ -36,6 +36,9 @@ pub const CHECK_MAX_MS: u64 = 250;
 /// Milliseconds in which a hypervisor must say that its guest runs. A guest boots in tenths of a
 /// second. A host that starts a hundred at once, or that allocates much memory, takes seconds.
 pub const START_MAX_MS: u64 = 30_000;
+/// The same for one whose guest wakes from a snapshot: all of its memory may have to be read from a
+/// slow disk first.
+pub const WAKE_MAX_MS: u64 = 600_000;
 /// Milliseconds after which a hypervisor passes the start-up check if it has no way to say so.
 pub const UNTOLD_MS: u64 = 1_000;
 /// Milliseconds in which a guest must be paused, or go on. It takes a few, and on a host that is
@@ -75,6 +78,17 @@ pub struct Pause {
     pub(super) told: Pace,
     /// What was asked of it, and is not done.
     pub wish: Option<Wish>,
+    /// The snapshot that is being taken of it. Meanwhile it counts as paused.
+    pub saving: Option<Saving>,
+}
+
+/// A snapshot that is being taken of a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saving {
+    /// Who asked for it.
+    pub ticket: Ticket,
+    /// Whether the guest was paused before, and stays so.
+    pub was_paused: bool,
 }
 
 /// A pause or a resumption that is not done.
@@ -106,6 +120,21 @@ pub struct StartCheck {
     pub late: bool,
     /// Whether it is one of those that may start at once ([`super::crowd`]).
     pub has_place: bool,
+    /// Whether its guest wakes from a snapshot.
+    pub waking: Waking,
+}
+
+/// Whether a guest wakes from a snapshot. Its hypervisor has it stand still until it is told to go
+/// on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waking {
+    /// It boots.
+    #[default]
+    No,
+    /// Its memory is being read.
+    Asleep,
+    /// It was told to go on.
+    Called,
 }
 
 /// Who started a process, and for what.
@@ -179,11 +208,20 @@ impl Life {
         }
     }
 
+    /// The snapshot that is being taken of its guest.
+    pub fn saving(&self) -> Option<&Saving> {
+        match self {
+            Life::Running { pause, .. } => pause.saving.as_ref(),
+            Life::Idle | Life::Stopping { .. } | Life::Waiting { .. } => None,
+        }
+    }
+
     /// Forgets what was asked of its guest, and gives who asked.
     pub(super) fn give_up_wish(&mut self) -> Vec<Ticket> {
         match self {
             Life::Running { pause, .. } => {
-                pause.wish.take().map(|it| it.tickets).unwrap_or_default()
+                let wish = pause.wish.take().map(|it| it.tickets).unwrap_or_default();
+                wish.into_iter().chain(pause.saving.take().map(|it| it.ticket)).collect()
             }
             Life::Idle | Life::Stopping { .. } | Life::Waiting { .. } => Vec::new(),
         }
@@ -209,10 +247,21 @@ impl Life {
             Life::Running { check, pause, .. } => {
                 let answers = check.iter().flat_map(|check| &check.answers);
                 let wish = pause.wish.iter().flat_map(|wish| &wish.tickets);
+                let wish = wish.chain(pause.saving.iter().map(|saving| &saving.ticket));
                 answers.map(|(ticket, _)| ticket).chain(wish).copied().collect()
             }
             Life::Stopping { stop, .. } => stop.waiters.iter().filter_map(|(it, _)| *it).collect(),
             Life::Idle | Life::Waiting { .. } => Vec::new(),
+        }
+    }
+}
+
+impl StartCheck {
+    /// Milliseconds in which the guest must run.
+    pub(super) fn most_ms(&self) -> u64 {
+        match self.waking {
+            Waking::No => START_MAX_MS,
+            Waking::Asleep | Waking::Called => WAKE_MAX_MS,
         }
     }
 }

@@ -17,4 +17,12 @@ impl Architecture {
     /// guests QEMU can emulate anywhere.
     pub const HOST: Architecture =
         if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 };
+
+    /// Its name, as uname(1) shows it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Architecture::X86_64 => "x86_64",
+            Architecture::Aarch64 => "aarch64",
+        }
+    }
 }

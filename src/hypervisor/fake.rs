@@ -348,7 +348,7 @@ impl Processes for FakeProcesses {
                 self.act(name, Deed::Asked)
             }
             (Order::Pause, _) => self.act(name, Deed::Paused),
-            (Order::Resume, _) => self.act(name, Deed::Resumed),
+            (Order::Resume | Order::GiveUpSnapshot, _) => self.act(name, Deed::Resumed),
         }
     }
 
@@ -395,6 +395,8 @@ impl Processes for FakeProcesses {
     fn remove_logs(&mut self, name: &VmName, _: &Logs) {
         self.logs.remove(name);
     }
+
+    fn hang_up(&mut self, _name: &VmName) {}
 
     fn hear(&mut self, name: &VmName) -> Heard {
         self.heard.get(name).copied().unwrap_or_default()
@@ -452,7 +454,11 @@ mod tests {
         let logs = Logs::of(Path::new("/log"), name);
         let streams = processes.open_streams(name, &logs, false).unwrap();
         processes
-            .spawn(name, &command, Given { user: None, cgroup: None, streams, taps: Vec::new() })
+            .spawn(
+                name,
+                &command,
+                Given { user: None, cgroup: None, streams, taps: Vec::new(), memory: None },
+            )
             .unwrap()
     }
 

@@ -41,6 +41,7 @@ pub fn launch(bytes: &[u8]) {
         architecture: Architecture::HOST,
         kvm: false,
         tsc_khz: Some(2_100_000),
+        memory: None,
     };
     let options = options();
     for hypervisor in [QEMU, CLOUD_HYPERVISOR, FIRECRACKER, TEMPLATE] {

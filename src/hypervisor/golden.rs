@@ -69,6 +69,7 @@ fn launch(machine: &MachineSpec) -> Launch<'_> {
         architecture: Architecture::X86_64,
         kvm: true,
         tsc_khz: Some(2_100_000),
+        memory: None,
     }
 }
 

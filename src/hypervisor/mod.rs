@@ -3,11 +3,11 @@
 //! The drivers ([`qemu`], [`cloud_hypervisor`], [`firecracker`], [`template`]) are pure: they turn
 //! a [`Launch`] into a [`HypervisorCommand`]. [`command_line`] chooses among them. [`network_args`]
 //! is only the network part, for people who start their own hypervisor. [`shares`] has the helpers
-//! that serve directories to guests. [`process`] spawns,
-//! watches, adopts and ends processes. [`user`] is their user, [`handover`] gives it the disks,
-//! [`cgroup`] limits it, [`inputs`] checks the files of a VM, `folder` has its sockets, [`log`]
-//! reads the end of its log, which `bounded` keeps within its bound, and `fuzz` has the bodies of
-//! the fuzz targets.
+//! that serve directories to guests. [`process`] spawns, watches, adopts and ends processes.
+//! [`user`] is their user, [`handover`] gives it the disks, [`cgroup`] limits it, [`snapshot`] is
+//! for guests that wake from one, [`inputs`] checks the files of a VM, `folder` has its sockets,
+//! [`log`] reads the end of its log, which `bounded` keeps within its bound, and `fuzz` has the
+//! bodies of the fuzz targets.
 //!
 //! All use the same names in a VM's folder. The folder is empty before a start, because an old
 //! socket stops most hypervisors:
@@ -54,6 +54,7 @@ pub mod process;
 pub mod qemu;
 pub mod seed;
 pub mod shares;
+pub mod snapshot;
 pub mod template;
 mod text;
 pub mod user;
@@ -112,6 +113,9 @@ pub struct Launch<'a> {
     pub kvm: bool,
     /// The host's TSC frequency in kHz, where known (QEMU microvm without KVM needs it).
     pub tsc_khz: Option<u64>,
+    /// The memory of the snapshot from which the guest wakes: an open file that the hypervisor
+    /// inherits.
+    pub memory: Option<u32>,
 }
 
 /// The connection of a VM to the network, for its hypervisor.

@@ -131,6 +131,15 @@ impl Options {
 }
 
 impl QemuMachine {
+    /// Its name, in settings and on the command line of QEMU.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            QemuMachine::Microvm => "microvm",
+            QemuMachine::Q35 => "q35",
+            QemuMachine::Virt => "virt",
+        }
+    }
+
     /// The architecture of its guests.
     pub fn architecture(self) -> Architecture {
         match self {

@@ -27,6 +27,8 @@ pub struct Given {
     pub streams: Streams,
     /// The VM's open tap, one descriptor per queue, if the hypervisor gets it open.
     pub taps: Vec<OwnedFd>,
+    /// The memory of the snapshot from which its guest wakes, open.
+    pub memory: Option<OwnedFd>,
 }
 
 /// The standard streams of a hypervisor.
@@ -81,6 +83,9 @@ pub trait Processes {
     /// How far the start of a process is, or whether its guest is paused, as it says on its control
     /// socket. Does not wait: the caller asks again every few milliseconds.
     fn progress(&mut self, name: &VmName, control: &Control) -> Progress;
+
+    /// Ends the connection to its control socket, because somebody else is about to use that.
+    fn hang_up(&mut self, name: &VmName);
 
     /// Asks the process to end (SIGTERM).
     fn terminate(&mut self, name: &VmName) -> Result<(), Failure>;

@@ -89,11 +89,16 @@ pub fn command(launch: &Launch, options: &QemuOptions) -> Result<HypervisorComma
     }
     args.extend(nic_args(&attachment, options));
     args.extend(vsock_args(&attachment, options)?);
+    if let Some(memory) = launch.memory {
+        // The guest stood still when it was saved, and does so when it wakes.
+        args.extend(["-incoming".into(), format!("fd:{memory}")]);
+    }
+    let taps = launch.nics.iter().flat_map(|nic| nic.fds);
     Ok(HypervisorCommand {
         program: options.program.clone(),
         args,
         files: Vec::new(),
-        inherits: launch.nics.iter().flat_map(|nic| nic.fds).copied().collect(),
+        inherits: taps.copied().chain(launch.memory).collect(),
         helpers,
         ready: None,
         control: control(&launch.folder)?,

@@ -44,6 +44,12 @@ pub enum Refusal {
     TapBusy { tap: String, pid: Option<u32> },
     /// The VM has the wrong status for this request.
     WrongState { name: String, status: Status, wanted: &'static str },
+    /// There is something where the snapshot is to be.
+    SnapshotExists { path: String },
+    /// There is no snapshot at this path that this volnet can read.
+    InvalidSnapshot { path: String, reason: String },
+    /// This host, or the VM that is to wake, lacks what the snapshot needs: `needs` is one word.
+    SnapshotMismatch { path: String, needs: &'static str, reason: String },
     /// The caller may not call this method.
     PermissionDenied { reason: String },
 }
@@ -229,6 +235,11 @@ impl fmt::Display for Refusal {
             }
             Refusal::WrongState { name, status, wanted } => {
                 write!(f, "VM {name} is {status}, not {wanted}")
+            }
+            Refusal::SnapshotExists { path } => write!(f, "{path} exists"),
+            Refusal::InvalidSnapshot { path, reason } => write!(f, "snapshot {path}: {reason}"),
+            Refusal::SnapshotMismatch { path, needs, reason } => {
+                write!(f, "snapshot {path}: {needs}: {reason}")
             }
             Refusal::PermissionDenied { reason } => f.write_str(reason),
         }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,8 @@ pub enum Order {
     Pause,
     /// Let it go on.
     Resume,
+    /// Give up the snapshot that is being taken of it, and let it go on.
+    GiveUpSnapshot,
 }
 
 /// What a hypervisor has said about the end of its guest.
@@ -177,9 +180,10 @@ pub struct ProcessId {
     pub boot_id: String,
 }
 
-/// A change of one VM that starts a process. It is written before the first step and removed after
-/// the last. If the daemon finds one when it starts, the change was cut short, and the daemon
-/// completes or undoes it. Other changes that are cut short show in the kernel, by alias and name.
+/// A change of one VM that starts a process, or that has its guest stand still. It is written
+/// before the first step and removed after the last. If the daemon finds one when it starts, the
+/// change was cut short, and the daemon completes or undoes it. Other changes that are cut short
+/// show in the kernel, by alias and name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Intent {
@@ -190,13 +194,18 @@ pub struct Intent {
 }
 
 /// The kind of an [`Intent`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// The VM is being made.
     Create,
     /// Its hypervisor is being started.
     Start,
+    /// A snapshot of its guest is being taken, in this folder until it is whole.
+    Snapshot {
+        /// The folder.
+        part: PathBuf,
+    },
 }
 
 /// The former state of the host. Teardown restores it.
@@ -258,6 +267,13 @@ impl Record {
     pub fn host_ports(&self) -> impl Iterator<Item = HostPort> {
         self.interfaces()
             .flat_map(|(nic, spec)| nic.exposed.iter().map(|port| nic.host_port(spec, port)))
+    }
+
+    /// The folder of the snapshot that its next start wakes its guest from. Only the first start
+    /// does: later ones boot it, because the guest has written to its disks since.
+    pub fn wakes_from(&self) -> Option<&Path> {
+        let from = self.spec.machine.as_ref()?.from.as_deref();
+        from.filter(|_| self.started_at.is_none())
     }
 
     /// All ports of the host that lead to the guest.

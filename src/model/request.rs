@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::model::attachment::AttachmentId;
@@ -114,6 +115,8 @@ pub enum Change {
     Pause { name: VmName },
     /// Let it go on.
     Resume { name: VmName },
+    /// Save its guest, with its memory, into a folder that does not exist yet.
+    Snapshot { name: VmName, folder: PathBuf },
     /// Stop it and release everything it has.
     Delete { name: VmName, timeout_ms: u64 },
     /// Make a port of the guest, at its first NIC or the named one, one of the host's; with `force`
@@ -140,7 +143,7 @@ pub enum Reply {
     Plan { plan: Vec<String> },
     /// Create.
     Created { vm: Box<VmView>, plan: Vec<String>, notes: Vec<String> },
-    /// Start, Stop, Restart, Pause, Resume, Expose, Unexpose, SetPolicy, SetLimits, Get.
+    /// Start, Stop, Restart, Pause, Resume, Snapshot, Expose, Unexpose, SetPolicy, SetLimits, Get.
     Vm { vm: Box<VmView> },
     /// Delete.
     Deleted,
@@ -281,6 +284,7 @@ impl Change {
             | Change::Restart { name, .. }
             | Change::Pause { name }
             | Change::Resume { name }
+            | Change::Snapshot { name, .. }
             | Change::Delete { name, .. }
             | Change::Expose { name, .. }
             | Change::SetPolicy { name, .. }
@@ -301,6 +305,7 @@ impl Change {
             Change::Restart { .. } => "Restart",
             Change::Pause { .. } => "Pause",
             Change::Resume { .. } => "Resume",
+            Change::Snapshot { .. } => "Snapshot",
             Change::Delete { .. } => "Delete",
             Change::Expose { .. } => "Expose",
             Change::SetPolicy { .. } => "SetPolicy",
@@ -365,9 +370,14 @@ impl Change {
 
     /// Whether it names files for a hypervisor.
     pub fn names_files(&self) -> bool {
-        let Change::Create { spec, .. } = self else { return false };
+        let spec = match self {
+            Change::Create { spec, .. } => spec,
+            Change::Snapshot { .. } => return true,
+            _ => return false,
+        };
         spec.machine.as_ref().is_some_and(|machine| {
             machine.kernel.is_some()
+                || machine.from.is_some()
                 || machine.initramfs.is_some()
                 || !machine.disks.is_empty()
                 || !machine.shares.is_empty()

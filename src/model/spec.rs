@@ -15,12 +15,16 @@ use super::expose::Expose;
 use super::inner::InnerSpec;
 use super::mac::Mac;
 use super::mode::Mode;
+use super::name::VmName;
 use super::prefix::Prefix;
 use super::run_as::RunAs;
 use super::traffic::Traffic;
 
 /// The most movable addresses of an interface ([`NetworkSpec::addresses`]).
 pub const ADDRESSES_MAX: usize = 16;
+
+/// Stands for the name of a VM in the path of a disk, where many are made at once.
+const NAME: &str = "{name}";
 
 /// The most directories that a guest sees.
 pub const SHARES_MAX: usize = 8;
@@ -78,6 +82,17 @@ impl VmSpec {
     /// then the folder is there as long as the VM is.
     pub fn lends_folder(&self) -> bool {
         self.machine.is_none() && self.has_vsock()
+    }
+
+    /// The same for one of many VMs: the paths of its disks have its name.
+    pub fn one_of_many(&self, name: &VmName) -> VmSpec {
+        let mut spec = self.clone();
+        for disk in spec.machine.iter_mut().flat_map(|machine| &mut machine.disks) {
+            if let Some(path) = disk.file.path.to_str().filter(|path| path.contains(NAME)) {
+                disk.file.path = path.replace(NAME, name.as_str()).into();
+            }
+        }
+        spec
     }
 
     /// A refusal of what is asked for of the network at `index`. Of several networks it names the
@@ -198,6 +213,10 @@ pub struct MachineSpec {
     /// Arguments of the hypervisor after volnet's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
+    /// The folder of the snapshot that its guest wakes from when it is first started. All else of
+    /// the machine is then as the snapshot says, but for the disks that the guest writes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
 }
 
 /// A directory of the host that the guest sees (virtio-fs).

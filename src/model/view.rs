@@ -236,6 +236,8 @@ pub enum EventKind {
     VmStarted,
     VmPaused,
     VmResumed,
+    /// A snapshot of its guest was taken.
+    VmSaved,
     VmStopping,
     VmExited,
     VmDeleted,
@@ -308,6 +310,7 @@ impl EventKind {
             EventKind::VmStarted => "vm_started",
             EventKind::VmPaused => "vm_paused",
             EventKind::VmResumed => "vm_resumed",
+            EventKind::VmSaved => "vm_saved",
             EventKind::VmStopping => "vm_stopping",
             EventKind::VmExited => "vm_exited",
             EventKind::VmDeleted => "vm_deleted",

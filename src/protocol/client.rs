@@ -111,6 +111,10 @@ impl ErrorReply {
                 Refusal::BridgeFull { bridge: text("bridge"), limit: self.number("limit")? }
             }
             "TapBusy" => Refusal::TapBusy { tap: text("tap"), pid: self.number("pid") },
+            "SnapshotExists" => Refusal::SnapshotExists { path: text("path") },
+            "InvalidSnapshot" => {
+                Refusal::InvalidSnapshot { path: text("path"), reason: text("reason") }
+            }
             "StateNotWritten" => {
                 return Some(Failure::State { path: text("path"), reason: text("reason") }.into());
             }
@@ -135,6 +139,10 @@ impl fmt::Display for ErrorReply {
         match self.error.as_str() {
             "io.volnet.WrongState" => {
                 write!(f, "VM {} is {}, not {}", text("name"), text("status"), text("wanted"))
+            }
+            "io.volnet.SnapshotMismatch" => {
+                let (path, needs, reason) = (text("path"), text("needs"), text("reason"));
+                write!(f, "snapshot {path}: {needs}: {reason}")
             }
             "io.volnet.KernelRefused" => write!(
                 f,

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::mac::Mac;
+use crate::model::name::VmName;
 use crate::model::request;
 use crate::model::view::{Event, Finding, NetworkView, TraceWay, UsageView, VmView};
 
@@ -130,13 +131,36 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
     parameters(out, &body, continues, end);
 }
 
+/// What became of one of many VMs. An error is no error of the call, which goes on.
+pub fn one_of_many(
+    out: &mut Vec<u8>,
+    name: &VmName,
+    result: &Result<request::Reply, Error>,
+    continues: bool,
+    end: Terminator,
+) {
+    let body = match result {
+        Ok(request::Reply::Created { vm, .. }) => json!({ "name": name, "vm": vm }),
+        Ok(_) => json!({ "name": name }),
+        Err(error) => {
+            let (error, why) = error_parts(error);
+            json!({ "name": name, "error": error, "parameters": why })
+        }
+    };
+    parameters(out, &body, continues, end);
+}
+
 /// An error of either kind.
 pub fn error(out: &mut Vec<u8>, error: &Error, end: Terminator) {
-    let (name, parameters) = match error {
+    let (name, parameters) = error_parts(error);
+    write(out, &json!({ "error": name, "parameters": parameters }), end);
+}
+
+fn error_parts(error: &Error) -> (&'static str, Value) {
+    match error {
         Error::Refused(refusal) => refusal_parts(refusal),
         Error::Failed(failure) => failure_parts(failure),
-    };
-    write(out, &json!({ "error": name, "parameters": parameters }), end);
+    }
 }
 
 /// What is wrong with a message.
@@ -152,6 +176,7 @@ pub fn fault(out: &mut Vec<u8>, fault: &CallFault, end: Terminator) {
         CallFault::Parameter { parameter } => {
             ("org.varlink.service.InvalidParameter", json!({ "parameter": parameter }))
         }
+        CallFault::More => ("org.varlink.service.ExpectedMore", json!({})),
         CallFault::Refused(refusal) => refusal_parts(refusal),
     };
     write(out, &json!({ "error": name, "parameters": parameters }), end);
@@ -208,6 +233,14 @@ fn refusal_parts(refusal: &Refusal) -> (&'static str, Value) {
         Refusal::WrongState { name, status, wanted } => {
             ("io.volnet.WrongState", json!({ "name": name, "status": status, "wanted": wanted }))
         }
+        Refusal::SnapshotExists { path } => ("io.volnet.SnapshotExists", json!({ "path": path })),
+        Refusal::InvalidSnapshot { path, reason } => {
+            ("io.volnet.InvalidSnapshot", json!({ "path": path, "reason": reason }))
+        }
+        Refusal::SnapshotMismatch { path, needs, reason } => (
+            "io.volnet.SnapshotMismatch",
+            json!({ "path": path, "needs": needs, "reason": reason }),
+        ),
         // `org.varlink.service` has this error, without parameters.
         Refusal::PermissionDenied { .. } => ("org.varlink.service.PermissionDenied", json!({})),
     }

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
@@ -25,6 +26,9 @@ use crate::model::nic::NICS_MAX;
 /// The longest time in milliseconds that a guest can be given to power off: one day.
 pub const STOP_TIMEOUT_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// The most VMs that one call makes: as many as a bridge has ports.
+pub const MANY_MAX: u16 = 1023;
+
 /// A client's call, and how the client wants the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -34,6 +38,8 @@ pub struct Call {
     pub more: bool,
     /// The client takes no reply, not even an error.
     pub oneway: bool,
+    /// How many VMs a create of many makes, each with a reply; `None`: it is another call.
+    pub count: Option<u16>,
 }
 
 /// The call, by interface.
@@ -65,6 +71,8 @@ pub enum CallFault {
     Method { method: String },
     /// This parameter is missing, is of the wrong type or does not exist.
     Parameter { parameter: String },
+    /// The method has several replies, and the client takes one.
+    More,
     /// The value of a parameter is not allowed.
     Refused(Refusal),
 }
@@ -90,6 +98,7 @@ impl CallFault {
             CallFault::Interface { .. }
             | CallFault::Method { .. }
             | CallFault::Parameter { .. }
+            | CallFault::More
             | CallFault::Refused(_) => false,
         }
     }
@@ -121,14 +130,17 @@ pub fn decode_with(message: &[u8], files: Vec<OpenFile>) -> Result<Call, Rejecte
     let mut envelope = Parameters { fields: envelope, files };
     let oneway = envelope.flag("oneway").map_err(|fault| rejected(fault, false))?;
     let more = envelope.flag("more").map_err(|fault| rejected(fault, oneway))?;
-    let mut body = body(envelope).map_err(|fault| rejected(fault, oneway))?;
+    let (mut body, count) = body(envelope).map_err(|fault| rejected(fault, oneway))?;
     if let Body::Volnet(Request::Trace(trace)) = &mut body {
         trace.more = more;
     }
-    Ok(Call { body, more, oneway })
+    if count.is_some() && !more {
+        return Err(rejected(CallFault::More, oneway));
+    }
+    Ok(Call { body, more, oneway, count })
 }
 
-fn body(mut envelope: Parameters) -> Result<Body, CallFault> {
+fn body(mut envelope: Parameters) -> Result<(Body, Option<u16>), CallFault> {
     let method = envelope.required("method")?;
     let parameters = envelope.object("parameters")?.unwrap_or_default();
     let files = std::mem::take(&mut envelope.files);
@@ -142,8 +154,12 @@ fn body(mut envelope: Parameters) -> Result<Body, CallFault> {
         service::INTERFACE => Body::Service(service(name, &mut fields)?.ok_or_else(unknown)?),
         _ => return Err(CallFault::Interface { interface: interface.into() }),
     };
+    let count = match (interface, name) {
+        ("io.volnet", "CreateMany") => Some(fields.many()?),
+        _ => None,
+    };
     fields.finish()?;
-    Ok(body)
+    Ok((body, count))
 }
 
 /// A method of `io.volnet`; `None` if it has none of that name.
@@ -202,11 +218,13 @@ fn change(method: &str, fields: &mut Parameters) -> Result<Option<Change>, CallF
             Change::Teardown { dry_run: fields.flag("dry_run")?, force: fields.flag("force")? }
         }
         "Create" => create(fields)?,
+        "CreateMany" => create_many(fields)?,
         "Start" => Change::Start { name: fields.name()? },
         "Stop" => Change::Stop { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Restart" => Change::Restart { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Pause" => Change::Pause { name: fields.name()? },
         "Resume" => Change::Resume { name: fields.name()? },
+        "Snapshot" => Change::Snapshot { name: fields.name()?, folder: fields.folder()? },
         "Delete" => Change::Delete { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Attach" => attach(fields)?,
         "Detach" => Change::Detach { id: fields.attachment_id()? },
@@ -243,6 +261,16 @@ fn create(fields: &mut Parameters) -> Result<Change, CallFault> {
     let spec = Box::new(spec::resolve(manifest, config)?);
     let notes = spec::notes(manifest, config, &spec);
     Ok(Change::Create { name, spec, start, dry_run, notes })
+}
+
+/// What each of them is. Their number is for the caller of [`decode`].
+fn create_many(fields: &mut Parameters) -> Result<Change, CallFault> {
+    match create(fields)? {
+        Change::Create { name, spec, notes, .. } => {
+            Ok(Change::Create { name, spec, start: true, dry_run: false, notes })
+        }
+        other => Ok(other),
+    }
 }
 
 fn attach(fields: &mut Parameters) -> Result<Change, CallFault> {
@@ -358,6 +386,13 @@ impl Parameters {
         file.cloned().ok_or_else(|| wrong(field))
     }
 
+    /// A folder of the host.
+    fn folder(&mut self) -> Result<PathBuf, CallFault> {
+        let text = self.required("folder")?;
+        let wrong = |reason| Refusal::InvalidConfig { field: "folder".into(), reason };
+        Ok(spec::text::location(&text).map_err(wrong)?)
+    }
+
     fn attachment_id(&mut self) -> Result<AttachmentId, CallFault> {
         let (cni, container) = (self.required("cni")?, self.required("container")?);
         let id = AttachmentId { cni, container, ifname: self.required("ifname")? };
@@ -383,6 +418,13 @@ impl Parameters {
         let Some(value) = self.take("host_port") else { return Ok(None) };
         let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
         port.map(Some).ok_or_else(|| wrong("host_port"))
+    }
+
+    /// How many VMs.
+    fn many(&mut self) -> Result<u16, CallFault> {
+        let count = self.take("count").and_then(|value| value.as_u64());
+        let count = count.and_then(|count| u16::try_from(count).ok());
+        count.filter(|count| (1..=MANY_MAX).contains(count)).ok_or_else(|| wrong("count"))
     }
 
     /// How many ports in a row.
@@ -480,6 +522,11 @@ mod tests {
             ),
             ("Pause", r#"{"name":"web"}"#, Change::Pause { name: name.clone() }),
             ("Resume", r#"{"name":"web"}"#, Change::Resume { name: name.clone() }),
+            (
+                "Snapshot",
+                r#"{"name":"web","folder":"/s"}"#,
+                Change::Snapshot { name: name.clone(), folder: "/s".into() },
+            ),
             (
                 "Delete",
                 r#"{"name":"web","timeout_ms":null}"#,
@@ -645,13 +692,17 @@ mod tests {
                     r#"{"door":0,"attachment":
                         {"cni":"pods","container":"c","ifname":"eth0","netns":"/run/c"}}"#
                 }
+                "Snapshot" => r#"{"name":"web","folder":"/s"}"#,
+                "CreateMany" => r#"{"name":"web","count":2}"#,
                 "Detach" | "Verify" => r#"{"cni":"pods","container":"c","ifname":"eth0"}"#,
                 _ if rest.contains("(name: string") => r#"{"name":"web"}"#,
                 _ => "{}",
             };
             let port = if rest.contains(", port: int") { "port" } else { "host_port" };
             let parameters = parameters.replace("PORT", port);
-            let text = format!("{{\"method\":\"io.volnet.{method}\",\"parameters\":{parameters}}}");
+            let text = format!(
+                "{{\"method\":\"io.volnet.{method}\",\"parameters\":{parameters},\"more\":true}}"
+            );
             let file = OwnedFd::from(File::open("/dev/null").expect("any descriptor"));
             let call = decode_with(text.as_bytes(), vec![file.into()]);
             let call = call.unwrap_or_else(|rejected| panic!("{text}: {rejected:?}"));

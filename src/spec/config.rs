@@ -3,9 +3,9 @@
 //! Source of Volant's: `internal/server/orchestrator/vmconfig/config.go` of
 //! github.com/volantvm/volant. There a configuration comes alone or with its version beside it
 //! ([`content`]). volnet's own are `hypervisor`, `ephemeral`, `autostart`, `restart`, `owner`,
-//! `args`, `run_as`, `vsock`, `rng`, `shares`, `networks` and, in `network` or each of `networks`,
-//! `name`, `ip`, `mac`, `addresses`, `mtu`, `queues`, `policy`, `limits`, `expose`, `isolated` and
-//! `antispoof`.
+//! `args`, `run_as`, `vsock`, `rng`, `shares`, `from`, `networks` and, in `network` or each of
+//! `networks`, `name`, `ip`, `mac`, `addresses`, `mtu`, `queues`, `policy`, `limits`, `expose`,
+//! `isolated` and `antispoof`.
 
 use std::path::PathBuf;
 
@@ -49,6 +49,7 @@ const KNOWN: &[&str] = &[
     "rng",
     "shares",
     "run_as",
+    "from",
 ];
 
 /// The fields that volnet uses.
@@ -71,6 +72,8 @@ pub(super) struct Config<'a> {
     pub(super) budget: Budget,
     pub(super) vsock: bool,
     pub(super) rng: bool,
+    /// The folder of the snapshot from which the guest wakes.
+    pub(super) from: Option<PathBuf>,
     pub(super) shares: Vec<Share>,
     /// The ports that stand beside the networks; `None`: nothing is said of ports there.
     pub(super) expose: Option<Vec<Expose>>,
@@ -122,6 +125,7 @@ pub(super) fn read(value: &Value) -> Result<Config<'_>, Refusal> {
         budget: sections::budget(&fields)?,
         vsock: fields.flag("vsock")?.unwrap_or_default(),
         rng: fields.flag("rng")?.unwrap_or_default(),
+        from: fields.parsed("from", text::location)?,
         shares: sections::shares(&fields)?,
         initramfs: sections::initramfs(&fields)?,
         rootfs: sections::rootfs(&fields)?,

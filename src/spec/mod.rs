@@ -4,7 +4,8 @@
 //! [`crate::model::spec::VmSpec`] of them: the configuration wins over the manifest, the `network`
 //! section field by field. Fields that volnet does not use are checked for form and kept in the
 //! record; [`mod@notes`] says of which that matters. [`mod@attach`] does the same for an
-//! attachment. `fuzz` has the bodies of the fuzz targets.
+//! attachment, and [`mod@snapshot`] for a guest that wakes from a snapshot. `fuzz` has the bodies
+//! of the fuzz targets.
 
 mod attach;
 mod cloud_init;
@@ -16,6 +17,7 @@ mod manifest;
 mod notes;
 mod resolve;
 mod sections;
+pub mod snapshot;
 pub(crate) mod text;
 
 pub use attach::attach;

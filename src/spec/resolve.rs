@@ -211,7 +211,11 @@ fn resolve_machine_spec(
 ) -> Result<Option<MachineSpec>, Refusal> {
     let initramfs = config.initramfs.as_ref().or(manifest.initramfs.as_ref());
     let rootfs = config.rootfs.as_ref().or(manifest.rootfs.as_ref());
+    if config.from.is_some() {
+        refuse_beside_snapshot(manifest, config)?;
+    }
     let declared = config.hypervisor.is_some()
+        || config.from.is_some()
         || config.kernel.is_some()
         || initramfs.is_some()
         || rootfs.is_some()
@@ -219,8 +223,9 @@ fn resolve_machine_spec(
     if !declared {
         return Ok(None);
     }
+    let from = config.from.clone();
     let own = config.cmdline.as_deref().unwrap_or_default();
-    let boots_disk = rootfs.is_some() && initramfs.is_none() && !names_root(own);
+    let boots_disk = from.is_none() && rootfs.is_some() && initramfs.is_none() && !names_root(own);
     let cmdline =
         if boots_disk { format!("{ROOT_DISK} {own}").trim_end().into() } else { own.into() };
     let memory_mb = config.resources.memory_mb.or(manifest.resources.memory_mb);
@@ -247,7 +252,32 @@ fn resolve_machine_spec(
         shares: config.shares.clone(),
         cmdline,
         args: config.args.clone(),
+        from,
     }))
+}
+
+/// Refuses what a snapshot says already.
+fn refuse_beside_snapshot(manifest: &Manifest, config: &Config) -> Result<(), Refusal> {
+    let resources = [config.resources, manifest.resources];
+    for (field, is_set) in [
+        ("hypervisor", config.hypervisor.is_some()),
+        ("kernel_override", config.kernel.is_some()),
+        ("kernel_cmdline", config.cmdline.is_some()),
+        ("initramfs", config.initramfs.is_some() || manifest.initramfs.is_some()),
+        ("resources.cpu_cores", resources.iter().any(|it| it.cpus.is_some())),
+        ("resources.memory_mb", resources.iter().any(|it| it.memory_mb.is_some())),
+        ("resources.hugepages", config.resources.hugepages),
+        ("resources.balloon", config.resources.balloon),
+        ("rng", config.rng),
+        ("shares", !config.shares.is_empty()),
+        ("cloud_init", config.cloud_init.is_some() || manifest.cloud_init.is_some()),
+    ] {
+        if is_set {
+            let reason = "the guest wakes from a snapshot, which says it already";
+            return Err(Place::root(Document::Config).field(field).refuse(reason));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a kernel command line names the root file system itself.

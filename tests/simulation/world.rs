@@ -466,6 +466,8 @@ impl Processes for Handle {
         self.deed(name, Effect::Ask, |processes| processes.ask(name, control, order))
     }
 
+    fn hang_up(&mut self, _name: &VmName) {}
+
     fn hear(&mut self, name: &VmName) -> Heard {
         self.world().processes.hear(name)
     }

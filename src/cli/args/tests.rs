@@ -141,6 +141,7 @@ fn every_verb() {
 fn create_and_run() {
     let Command::Create(create) = command("create web") else { panic!() };
     let nothing = Create {
+        count: None,
         args: Vec::new(),
         expose: vec![],
         name: "web".into(),
@@ -161,6 +162,7 @@ fn create_and_run() {
     let set = |section, field, value| Override { nic: 0, section, field, value };
     let network = |field, value: Value| set(Some("network"), field, Setting::Value(value));
     let expected = Create {
+        count: None,
         args: Vec::new(),
         expose: vec![],
         name: "web".into(),

@@ -9,7 +9,6 @@ use mio::Interest;
 
 use super::slow::Slow;
 use super::{EventLoop, Readiness};
-use crate::daemon::checksums::Compared;
 use crate::daemon::client::{Client, State};
 use crate::daemon::peer::{GROUP, Peer};
 use crate::daemon::shell::Shell;
@@ -18,7 +17,7 @@ use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user;
 use crate::metrics::tally::Outcome;
-use crate::model::error::{Error, Failure, Refusal};
+use crate::model::error::{Error, Refusal};
 use crate::model::request::Ticket;
 use crate::model::request::{OpenFile, Query, Reply, Request};
 use crate::model::view::Event;
@@ -207,13 +206,10 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         }
         self.spare.disturb(now.mono);
         let ticket = self.asks(key, &asked);
-        let files = self.shell.checksums(&asked);
-        if files.is_empty() {
-            self.do_request(ticket, asked);
-        } else if let Err(error) = self.checksums.begin(ticket, &asked, files) {
-            let failure = Failure::kernel("start", "a thread that compares checksums", &error);
-            self.tell_one(ticket, &Err(failure.into()));
+        if let Some(count) = call.count {
+            self.many.count(ticket, count);
         }
+        self.prepare(ticket, asked);
         Ok(())
     }
 
@@ -231,7 +227,10 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     }
 
     /// Handles a request now, or when its turn has come.
-    fn do_request(&mut self, ticket: Ticket, request: Request) {
+    pub(super) fn do_request(&mut self, ticket: Ticket, request: Request) {
+        if let Some(count) = self.many.counted(ticket) {
+            return self.make_many(ticket, request, count);
+        }
         match &request {
             Request::Change(change) if change.starts_process() => {
                 self.slow.push_back(Slow::Start(ticket, request));
@@ -240,17 +239,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         }
     }
 
-    /// Handles the requests whose files were compared.
-    pub(super) fn compared(&mut self) {
-        while let Some(Compared { ticket, request, result }) = self.checksums.take() {
-            match result {
-                Ok(()) => self.do_request(ticket, request),
-                Err(refusal) => self.tell_one(ticket, &Err(refusal.into())),
-            }
-        }
-    }
-
     pub(super) fn tell_one(&mut self, ticket: Ticket, result: &Result<Reply, Error>) {
+        let one_of_many = self.many.answered(ticket);
         let Some(key) = self.tickets.holder(ticket) else { return };
         let Some(client) = self.sources.client(key) else { return };
         self.tickets.answered(ticket);
@@ -272,11 +262,22 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                 };
                 (false, false)
             }
+            State::Many { open } => {
+                client.state = match open {
+                    0 | 1 => State::Idle,
+                    _ => State::Many { open: open - 1 },
+                };
+                (open > 1, false)
+            }
             State::Subscribed { .. } => (true, false),
             State::Idle | State::Closing => return,
         };
         let sent = match result {
             _ if silent => Ok(()),
+            result if one_of_many.is_some() => client.send(|out, end| {
+                let name = one_of_many.as_ref().expect("it was looked at");
+                reply::one_of_many(out, name, result, continues, end);
+            }),
             Ok(Reply::Vms) => {
                 client.begin_listing(continues);
                 client.list(|last| self.shell.engine().list(last))
@@ -374,7 +375,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                 self.shell.watched(others, now);
             }
             for ticket in self.tickets.withdraw(key) {
-                self.checksums.call_off(ticket);
+                self.workers.call_off(ticket);
+                self.many.answered(ticket);
                 self.shell.hung_up(ticket, now);
             }
         }

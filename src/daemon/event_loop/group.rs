@@ -57,7 +57,11 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         let Body::Volnet(request) = call.body else { return };
         let open = match client.state {
             State::Together { open } => open + 1,
-            State::Idle | State::Asked { .. } | State::Subscribed { .. } | State::Closing => 1,
+            State::Idle
+            | State::Asked { .. }
+            | State::Many { .. }
+            | State::Subscribed { .. }
+            | State::Closing => 1,
         };
         client.state = State::Together { open };
         let ticket = self.asks(key, &request);

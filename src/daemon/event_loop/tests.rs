@@ -114,6 +114,10 @@ impl Processes for Shared {
         self.with(|processes| processes.ask(name, control, order))
     }
 
+    fn hang_up(&mut self, name: &VmName) {
+        self.with(|processes| processes.hang_up(name))
+    }
+
     fn hear(&mut self, name: &VmName) -> Heard {
         self.with(|processes| processes.hear(name))
     }

@@ -106,6 +106,65 @@ fn what_hypervisors_say_by_themselves_is_not_told_without_end() {
     assert_eq!(moved(&mut engine, Motion::Goes, 1000, 60_000).1.len(), 1);
 }
 
+#[test]
+fn a_snapshot_has_the_guest_stand_still_until_it_is_taken_or_the_vm_ends() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    let save = |text: &str| Change::Snapshot { name: name(text), folder: "/s".into() };
+    let refused = |replies: Replies| {
+        let is = matches!(replies[0].1, Err(Error::Refused(Refusal::WrongState { .. })));
+        assert!(is, "{replies:?}");
+    };
+    assert!(ask(&mut engine, 1, &save("a"), at(10)).is_empty());
+    assert_eq!((status(&engine, "a"), engine.deadline()), (Status::Paused, None));
+    refused(ask(&mut engine, 2, &save("a"), at(11)));
+    refused(ask(&mut engine, 2, &pause_of("a"), at(11)));
+    refused(ask(&mut engine, 2, &Change::Resume { name: name("a") }, at(11)));
+    assert!(engine.snapshot_ended(&name("a"), 9, Ok(()), at(12)).is_none(), "another one");
+    let decision = engine.snapshot_ended(&name("a"), 1, Ok(()), at(12)).expect("it was taken");
+    assert_eq!(decision.events[0].0, EventKind::VmSaved);
+    assert!(matches!(done(&mut engine, decision, at(12))[..], [(1, Ok(_))]));
+    assert_eq!(status(&engine, "a"), Status::Running);
+    // Its hypervisor has the last word on whether it goes on.
+    assert_eq!(engine.start_check(at(30)), Some(name("a")));
+    assert!(looked_at(&mut engine, "a", Progress::Paused, at(30)).is_empty());
+    assert_eq!(status(&engine, "a"), Status::Paused);
+
+    // One that was paused stays so, and who waits is told of a stop.
+    assert!(ask(&mut engine, 3, &save("a"), at(40)).is_empty());
+    let stop = Change::Stop { name: name("a"), timeout_ms: 1_000 };
+    let Ok(Step::Do(decision)) = engine.request(4, &stop, at(41)) else { panic!() };
+    assert!(matches!(done(&mut engine, *decision, at(41))[..], [(3, Err(_))]));
+    assert!(!engine.is_saving(&name("a"), 3));
+    assert!(engine.snapshot_ended(&name("a"), 3, Ok(()), at(42)).is_none());
+    exit(&mut engine, "a", Exit::Code(0), at(43));
+    refused(ask(&mut engine, 5, &save("a"), at(44)));
+}
+
+#[test]
+fn a_guest_that_wakes_is_told_to_go_on_at_its_first_start_only() {
+    let mut engine = engine();
+    let mut spec = with_machine(RestartPolicy::No);
+    spec.machine.as_mut().expect("one").from = Some("/s".into());
+    assert!(ask(&mut engine, 1, &create("a", spec, true), at(0)).is_empty());
+    assert!(looked_at(&mut engine, "a", Progress::Starting, at(40_000)).is_empty(), "it may last");
+    let decision = engine.looked_at(&name("a"), Progress::Paused, at(50_000)).expect("it is read");
+    assert_eq!(decision.act, Some(Act::Ask(Order::Resume)));
+    // The order was not heard, and is given again.
+    let error = Error::Failed(Failure::State { path: "x".into(), reason: "x".into() });
+    assert!(engine.abort(decision, &error).is_empty());
+    let decision = engine.looked_at(&name("a"), Progress::Paused, at(60_000)).expect("it is read");
+    assert!(done(&mut engine, decision, at(60_000)).is_empty());
+    assert!(looked_at(&mut engine, "a", Progress::Paused, at(60_010)).is_empty());
+    assert!(matches!(looked_at(&mut engine, "a", Progress::Running, at(60_020))[..], [(1, Ok(_))]));
+    assert_eq!(status(&engine, "a"), Status::Running);
+
+    exit(&mut engine, "a", Exit::Code(0), at(60_030));
+    assert!(ask(&mut engine, 2, &Change::Start { name: name("a") }, at(60_040)).is_empty());
+    let paused = looked_at(&mut engine, "a", Progress::Paused, at(60_050));
+    assert!(matches!(paused[..], [(2, Ok(_))]), "it boots: {paused:?}");
+}
+
 fn pause_of(text: &str) -> Change {
     Change::Pause { name: name(text) }
 }

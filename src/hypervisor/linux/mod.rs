@@ -34,6 +34,7 @@ pub mod keeper;
 mod pause;
 mod power;
 mod progress;
+pub mod snapshot;
 mod spawn;
 
 use std::collections::BTreeMap;
@@ -172,7 +173,7 @@ impl LinuxProcesses {
         command: &HypervisorCommand,
         given: Given,
     ) -> Result<(Spawned, ProcessGroup, Option<Events>), String> {
-        let Given { user, cgroup, streams, taps } = given;
+        let Given { user, cgroup, streams, taps, memory } = given;
         if let Some(group) = &cgroup {
             group.make()?;
         }
@@ -188,11 +189,12 @@ impl LinuxProcesses {
                 || writeln!(File::from(log.try_clone()?), "{}{}", log::HEADER, command.program);
             header().map_err(|error: io::Error| format!("cannot write to the log: {error}"))?;
         }
-        let (runtime_dir, taps) = (self.runtime_dir.as_path(), taps.as_slice());
+        let open: Vec<OwnedFd> = taps.into_iter().chain(memory).collect();
+        let (runtime_dir, open) = (self.runtime_dir.as_path(), open.as_slice());
         let user = user.as_ref().map(User::with_devices);
         let (user, descriptors) = (user.as_ref(), self.descriptors);
         let streams = &streams;
-        let place = Surroundings { name, runtime_dir, user, cgroup, descriptors, streams, taps };
+        let place = Surroundings { name, runtime_dir, user, cgroup, descriptors, streams, open };
         let mut helpers = Vec::new();
         let spawned = start_helpers(&command.helpers, &place, &mut helpers).and_then(|()| {
             let group = helpers.first().map(|helper| helper.pid);
@@ -388,7 +390,7 @@ impl Processes for LinuxProcesses {
                 watched.asked = power::ask(control, order).map_err(cannot)?;
                 if watched.asked.is_none() { self.terminate(name) } else { Ok(()) }
             }
-            Order::Pause | Order::Resume => {
+            Order::Pause | Order::Resume | Order::GiveUpSnapshot => {
                 watched.question = Some(progress::order(control, order).map_err(cannot)?);
                 Ok(())
             }
@@ -407,6 +409,12 @@ impl Processes for LinuxProcesses {
                 progress
             }
             None => Progress::Starting,
+        }
+    }
+
+    fn hang_up(&mut self, name: &VmName) {
+        if let Some(watched) = self.watched.get_mut(name) {
+            watched.question = None;
         }
     }
 
@@ -621,7 +629,7 @@ fn what(order: Order) -> &'static str {
     match order {
         Order::PowerOff | Order::WakeAndPowerOff => "power off",
         Order::Pause => "pause",
-        Order::Resume => "go on",
+        Order::Resume | Order::GiveUpSnapshot => "go on",
     }
 }
 

@@ -3,6 +3,8 @@
 use crate::hypervisor::Control;
 use crate::model::record::Order;
 
+/// docs/interop/qemu-qmp-ref of QEMU: what ends a migration, if there is one.
+const QMP_GIVE_UP: &str = "{\"execute\":\"migrate_cancel\"}\n{\"execute\":\"cont\"}\n";
 /// docs/interop/qemu-qmp-ref of QEMU.
 const QMP: [&str; 2] = ["{\"execute\":\"stop\"}\n", "{\"execute\":\"cont\"}\n"];
 /// docs/api.md of Cloud Hypervisor.
@@ -29,6 +31,9 @@ pub(super) fn words(control: &Control, order: Order) -> Option<&'static str> {
         Control::Terminate => return None,
     };
     match order {
+        Order::GiveUpSnapshot if matches!(control, Control::Qmp(_)) => Some(QMP_GIVE_UP),
+        // The others save a guest in one step, which ends before the next begins.
+        Order::GiveUpSnapshot => Some(resume),
         Order::Pause => Some(pause),
         Order::Resume | Order::WakeAndPowerOff => Some(resume),
         Order::PowerOff => None,

@@ -58,10 +58,11 @@ const HTTP_SPEECH: Speech = Speech {
     answer: b"HTTP/1.",
 };
 /// docs/interop/qemu-qmp-ref of QEMU, `StatusInfo` and `RunState`. It stops a guest by itself if
-/// its disk has no room (`io-error`).
+/// its disk has no room (`io-error`), and leaves one that was saved as it was then
+/// (`postmigrate`).
 const QMP_SPEECH: Speech = Speech {
     runs: b"\"status\":\"running\"",
-    paused: &[b"\"status\":\"paused\"", b"\"status\":\"io-error\""],
+    paused: &[b"\"status\":\"paused\"", b"\"status\":\"io-error\"", b"\"status\":\"postmigrate\""],
     answer: b"\"status\":",
 };
 

@@ -49,15 +49,15 @@ pub(super) struct Surroundings<'a> {
     pub(super) descriptors: Option<rlim_t>,
     /// The standard streams of the VM's hypervisor.
     pub(super) streams: &'a Streams,
-    /// The VM's tap.
-    pub(super) taps: &'a [OwnedFd],
+    /// The descriptors that its arguments may name: the VM's taps, the memory that it wakes with.
+    pub(super) open: &'a [OwnedFd],
 }
 
 impl Surroundings<'_> {
     /// Keeps the descriptors with these numbers open across exec. They are closed here once the
     /// process has them, and no other process is started before that.
     fn hand_over(&self, numbers: &[u32]) -> io::Result<()> {
-        for descriptor in self.taps.iter().filter(|fd| numbers.contains(&(fd.as_raw_fd() as u32))) {
+        for descriptor in self.open.iter().filter(|fd| numbers.contains(&(fd.as_raw_fd() as u32))) {
             fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
         Ok(())

@@ -44,7 +44,7 @@ impl Bench {
         self.processes.spawn(
             &self.name,
             command,
-            Given { user: None, cgroup: None, streams, taps: Vec::new() },
+            Given { user: None, cgroup: None, streams, taps: Vec::new(), memory: None },
         )
     }
 

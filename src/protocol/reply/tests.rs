@@ -88,6 +88,21 @@ fn errors() -> Vec<(Error, Value)> {
             json!({ "name": "web", "status": "running", "wanted": "stopped" }),
         ),
         refused(
+            Refusal::SnapshotExists { path: s("/s") },
+            "io.volnet.SnapshotExists",
+            json!({ "path": "/s" }),
+        ),
+        refused(
+            Refusal::InvalidSnapshot { path: s("/s"), reason: s("no") },
+            "io.volnet.InvalidSnapshot",
+            json!({ "path": "/s", "reason": "no" }),
+        ),
+        refused(
+            Refusal::SnapshotMismatch { path: s("/s"), needs: "disks", reason: s("no") },
+            "io.volnet.SnapshotMismatch",
+            json!({ "path": "/s", "needs": "disks", "reason": "no" }),
+        ),
+        refused(
             Refusal::PermissionDenied {
                 reason: s("permission denied: only root, the daemon's user and the group volnet \
                      may do this"),
