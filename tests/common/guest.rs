@@ -1,6 +1,7 @@
 //! A guest that the test plays: it has a VM's tap open, as a hypervisor would, and sends and
 //! receives whole frames.
 
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -42,9 +43,18 @@ pub(crate) struct Told {
     pub(crate) domain: String,
 }
 
-/// Opens a device of this name as hypervisors do.
+/// Opens a device of this name as hypervisors do. While another thread of this program starts a
+/// process, that has a copy of all descriptors: a tap that was closed is busy until it is executed.
 pub(crate) fn open_tap(name: &str) -> Tun {
-    Tun::attach(open().unwrap(), name, TAP | NO_PI | VNET_HDR).unwrap()
+    let mut tap = None;
+    eventually("nobody else has the tap open", || {
+        match Tun::attach(open().unwrap(), name, TAP | NO_PI | VNET_HDR) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {}
+            opened => tap = Some(opened.unwrap()),
+        }
+        tap.is_some()
+    });
+    tap.unwrap()
 }
 
 impl Guest {
