@@ -338,7 +338,7 @@ fn a_file_without_an_end() {
         let threads = || {
             let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs");
             let names = tasks.flatten().map(|task| fs::read_to_string(task.path().join("comm")));
-            names.filter(|name| name.as_ref().is_ok_and(|name| name == "compare\n")).count()
+            names.filter(|name| name.as_ref().is_ok_and(|name| name == "prepare\n")).count()
         };
         let ask = |path: &Path, sha256: &str| {
             let initramfs = json!({ "url": path, "checksum": sha256 });
