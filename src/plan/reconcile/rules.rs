@@ -141,7 +141,7 @@ pub(super) fn compare_accepts(networks: &[&NetworkConfig], observed: &Observed) 
         .accept_chains
         .iter()
         .flat_map(|(family, chain)| {
-            let speaks = |network: &&&NetworkConfig| match family {
+            let speaks = move |network: &&&NetworkConfig| match family {
                 Family::Ip => network.ipv4.is_some(),
                 Family::Ip6 => network.ipv6.is_some(),
                 Family::Bridge => false,
