@@ -8,12 +8,11 @@
 
 use neli::consts::rtnl::{Rtm, Tca};
 
-use super::AF_UNSPEC;
+use super::qdisc::begin;
 use crate::netlink::Error;
-use crate::netlink::attr::Attr;
-use crate::netlink::attr::Attrs;
+use crate::netlink::attr::{Attr, Attrs};
 use crate::netlink::message::{ACK, CREATE, DUMP, EXCL, REQUEST, array_at, u32_at};
-use crate::netlink::writer::{Open, Writer};
+use crate::netlink::writer::Writer;
 
 /// Bytes of `struct tcmsg`: family, padding, index, handle, parent, info.
 const HEADER: usize = 20;
@@ -57,7 +56,7 @@ const REDIRECT: u32 = 1;
 
 /// Asks for the filters of what a link receives.
 pub fn dump(writer: &mut Writer, sequence: u32, index: u32) {
-    let open = begin(writer, Rtm::Gettfilter, REQUEST | DUMP, sequence, index, 0);
+    let open = begin(writer, Rtm::Gettfilter, REQUEST | DUMP, sequence, index, [0, INGRESS, 0]);
     writer.close_message(open);
 }
 
@@ -66,7 +65,7 @@ pub fn dump(writer: &mut Writer, sequence: u32, index: u32) {
 pub fn redirect(writer: &mut Writer, sequence: u32, index: u32, to: u32) {
     let flags = REQUEST | CREATE | EXCL | ACK;
     let info = PRIORITY | ALL_PROTOCOLS;
-    let open = begin(writer, Rtm::Newtfilter, flags, sequence, index, info);
+    let open = begin(writer, Rtm::Newtfilter, flags, sequence, index, [0, INGRESS, info]);
     writer.attr_text(Tca::Kind.into(), KIND_U32);
     let options = writer.nest(Tca::Options.into());
     let actions = writer.nest(U32_ACTIONS);
@@ -125,15 +124,6 @@ fn part(of: Attr<'_>, kind: u16) -> Result<Option<Attr<'_>>, Error> {
     Ok(None)
 }
 
-fn begin(writer: &mut Writer, kind: Rtm, flags: u16, sequence: u32, index: u32, info: u32) -> Open {
-    let open = writer.message(kind.into(), flags, sequence);
-    writer.raw(&[AF_UNSPEC, 0, 0, 0]);
-    for word in [index, 0, INGRESS, info] {
-        writer.raw(&word.to_ne_bytes());
-    }
-    open
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,7 +146,7 @@ mod tests {
     fn what_is_no_redirect_is_none_and_what_is_cut_is_an_error() {
         let of = |kind: &'static str, options: &'static [u8]| {
             written(|writer| {
-                let open = begin(writer, Rtm::Newtfilter, 0, 1, 7, 0);
+                let open = begin(writer, Rtm::Newtfilter, 0, 1, 7, [0, INGRESS, 0]);
                 writer.attr(Tca::Options.into(), options);
                 writer.attr_text(Tca::Kind.into(), kind);
                 writer.close_message(open);

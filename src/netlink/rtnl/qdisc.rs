@@ -149,14 +149,14 @@ impl Bucket {
 
 /// Asks for the queueing disciplines of all links.
 pub fn dump(writer: &mut Writer, sequence: u32) {
-    let open = begin(writer, Rtm::Getqdisc, REQUEST | DUMP, sequence, 0, (0, 0));
+    let open = begin(writer, Rtm::Getqdisc, REQUEST | DUMP, sequence, 0, [0, 0, 0]);
     writer.close_message(open);
 }
 
 /// Asks for the queueing discipline at the root of a link. The kernel may not report the default
 /// one. It sends the answer to all listeners for news, and to the caller only as an echo.
 pub fn get(writer: &mut Writer, sequence: u32, index: u32) {
-    let open = begin(writer, Rtm::Getqdisc, REQUEST | ECHO | ACK, sequence, index, (0, ROOT));
+    let open = begin(writer, Rtm::Getqdisc, REQUEST | ECHO | ACK, sequence, index, [0, ROOT, 0]);
     writer.close_message(open);
 }
 
@@ -165,7 +165,7 @@ pub fn get(writer: &mut Writer, sequence: u32, index: u32) {
 /// go on waiting. Then a packet larger than the new burst waits for ever, and so do all behind it.
 pub fn set(writer: &mut Writer, sequence: u32, index: u32, handle: u32, bucket: &Bucket) {
     let flags = REQUEST | CREATE | REPLACE | ACK;
-    let open = begin(writer, Rtm::Newqdisc, flags, sequence, index, (handle, ROOT));
+    let open = begin(writer, Rtm::Newqdisc, flags, sequence, index, [handle, ROOT, 0]);
     writer.attr_text(Tca::Kind.into(), KIND_TBF);
     let options = writer.nest(Tca::Options.into());
     writer.attr(TBF_PARMS, &bucket.parameters());
@@ -178,7 +178,7 @@ pub fn set(writer: &mut Writer, sequence: u32, index: u32, handle: u32, bucket: 
 /// It changes nothing.
 pub fn probe(writer: &mut Writer, sequence: u32, index: u32) {
     let flags = REQUEST | CREATE | EXCL | ACK;
-    let open = begin(writer, Rtm::Newqdisc, flags, sequence, index, (OURS[0], ROOT));
+    let open = begin(writer, Rtm::Newqdisc, flags, sequence, index, [OURS[0], ROOT, 0]);
     writer.attr_text(Tca::Kind.into(), KIND_TBF);
     writer.close_message(open);
 }
@@ -186,7 +186,7 @@ pub fn probe(writer: &mut Writer, sequence: u32, index: u32) {
 /// Gives a link a place for filters of what it receives ([`super::filter`]). EEXIST if it has one.
 pub fn ingress(writer: &mut Writer, sequence: u32, index: u32) {
     let flags = REQUEST | CREATE | EXCL | ACK;
-    let at = (super::filter::INGRESS, INGRESS_AT);
+    let at = [super::filter::INGRESS, INGRESS_AT, 0];
     let open = begin(writer, Rtm::Newqdisc, flags, sequence, index, at);
     writer.attr_text(Tca::Kind.into(), KIND_INGRESS);
     writer.close_message(open);
@@ -195,21 +195,23 @@ pub fn ingress(writer: &mut Writer, sequence: u32, index: u32) {
 /// Removes the queueing discipline at the root of a link if it has this handle. EINVAL if it has
 /// not.
 pub fn delete(writer: &mut Writer, sequence: u32, index: u32, handle: u32) {
-    let open = begin(writer, Rtm::Delqdisc, REQUEST | ACK, sequence, index, (handle, ROOT));
+    let open = begin(writer, Rtm::Delqdisc, REQUEST | ACK, sequence, index, [handle, ROOT, 0]);
     writer.close_message(open);
 }
 
-fn begin(
+/// Begins a message with `struct tcmsg` (linux/rtnetlink.h), which filters have, too: the index of
+/// the link; handle, parent and info.
+pub(super) fn begin(
     writer: &mut Writer,
     kind: Rtm,
     flags: u16,
     sequence: u32,
     index: u32,
-    (handle, parent): (u32, u32),
+    [handle, parent, info]: [u32; 3],
 ) -> Open {
     let open = writer.message(kind.into(), flags, sequence);
     writer.raw(&[AF_UNSPEC, 0, 0, 0]);
-    for word in [index, handle, parent, 0] {
+    for word in [index, handle, parent, info] {
         writer.raw(&word.to_ne_bytes());
     }
     open
@@ -248,7 +250,7 @@ mod tests {
     #[test]
     fn drops_are_those_of_the_queue() {
         let mut writer = Writer::new();
-        let open = begin(&mut writer, Rtm::Newqdisc, 0, 1, 7, (1, ROOT));
+        let open = begin(&mut writer, Rtm::Newqdisc, 0, 1, 7, [1, ROOT, 0]);
         writer.attr_text(Tca::Kind.into(), "fq");
         let stats = writer.nest(Tca::Stats2.into());
         writer.attr(1, &[1; 12]);
@@ -264,7 +266,7 @@ mod tests {
     fn options_may_stand_before_their_kind_and_be_of_any_other() {
         let of = |kind: &'static str, options: &'static [u8]| {
             written(|writer| {
-                let open = begin(writer, Rtm::Newqdisc, 0, 1, 7, (1, ROOT));
+                let open = begin(writer, Rtm::Newqdisc, 0, 1, 7, [1, ROOT, 0]);
                 writer.attr(Tca::Options.into(), options);
                 writer.attr_text(Tca::Kind.into(), kind);
                 writer.close_message(open);
