@@ -97,7 +97,9 @@ fn save(taking: &Taking, part: &Path, is_over: &impl Fn() -> bool) -> Result<Vec
         }
         Ok(())
     });
-    let woken = if taking.stays_paused { Ok(()) } else { qmp.go_on() };
+    // A guest that stays paused is not saved further either, if that was called off.
+    let ended = qmp.cancel();
+    let woken = if taking.stays_paused { ended } else { ended.and_then(|()| qmp.go_on()) };
     saved.and_then(|()| woken.map_err(failed))?;
     Ok(files)
 }
@@ -274,9 +276,13 @@ impl Qmp {
         }
     }
 
+    /// Ends a migration, if one goes on.
+    fn cancel(&mut self) -> Result<(), String> {
+        self.ask("migrate_cancel", &json!({})).map(drop)
+    }
+
     /// Lets the guest go on, whatever has become of the snapshot.
     fn go_on(&mut self) -> Result<(), String> {
-        self.ask("migrate_cancel", &json!({}))?;
         let end = Instant::now() + ANSWER_MAX;
         loop {
             // While a migration ends, it is refused.
