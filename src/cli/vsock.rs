@@ -14,8 +14,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -139,33 +138,29 @@ fn carry(guest: Socket, wait: Duration) -> io::Result<()> {
 
 /// When the guest was last heard.
 #[derive(Clone)]
-struct Heard {
-    begin: Instant,
-    /// Milliseconds after that.
-    last: Arc<AtomicU64>,
-}
+struct Heard(Arc<Mutex<Instant>>);
 
 impl Heard {
     fn new() -> Heard {
-        Heard { begin: Instant::now(), last: Arc::default() }
+        Heard(Arc::new(Mutex::new(Instant::now())))
     }
 
     fn now(&self) {
-        self.last.store(self.age(), Ordering::Relaxed);
+        *self.last() = Instant::now();
     }
 
-    fn age(&self) -> u64 {
-        self.begin.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
+    fn last(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the guest has been silent for so long from now on.
     fn await_silence(&self, wait: Duration) {
-        let (wait, from) = (wait.as_millis().try_into().unwrap_or(u64::MAX), self.age());
+        let from = Instant::now();
         loop {
-            let since = from.max(self.last.load(Ordering::Relaxed));
-            match since.saturating_add(wait).saturating_sub(self.age()) {
-                0 => return,
-                left => thread::sleep(Duration::from_millis(left)),
+            let since = from.max(*self.last());
+            match wait.saturating_sub(since.elapsed()) {
+                Duration::ZERO => return,
+                left => thread::sleep(left),
             }
         }
     }

@@ -28,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nix::unistd::{Whence, lseek};
+use nix::unistd::{Whence, lseek64};
 use serde_json::{Value, json};
 
 use super::power::{self, QMP_HELLO};
@@ -160,7 +160,7 @@ fn copy_disk(
 
 /// The next bytes of a file that are no hole. A block device has none.
 fn data_from(file: &File, at: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
-    let seek = |at: u64, whence, otherwise| match lseek(file, at as i64, whence) {
+    let seek = |at: u64, whence, otherwise| match lseek64(file, at as i64, whence) {
         Ok(found) => Ok(Some(found as u64)),
         Err(nix::Error::ENXIO) => Ok(None),
         Err(nix::Error::EINVAL) => Ok(Some(otherwise)),
