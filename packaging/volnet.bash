@@ -53,6 +53,8 @@ _volnet() {
         esac
     done
     case $verb:$before in
+    run:--from) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    create:--from) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--socket) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--config-file) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     *:--runtime-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;

@@ -541,4 +541,9 @@ fn bash_completes_verbs_flags_and_values() {
     assert_eq!(offered(&["volnet", "run", "--mode", "="]), ["bridged", "dhcp", "vsock"]);
     assert_eq!(offered(&["volnet", "--json", "stop", "--ti"]), ["--timeout"]);
     assert_eq!(offered(&["volnet", "completion", "z"]), ["zsh"]);
+    // One flag has another value for another verb.
+    let is_path = |verb: &str| {
+        offered(&["volnet", verb, "a", "--from", "/etc/host"]).contains(&"/etc/hosts".to_string())
+    };
+    assert!(is_path("run") && is_path("create") && !is_path("trace"));
 }

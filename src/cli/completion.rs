@@ -52,22 +52,25 @@ _volnet() {
         out.push_str(&format!("        {name}) verb='{name}' && break ;;\n"));
     }
     out.push_str("        esac\n    done\n    case $verb:$before in\n");
-    let mut all: Vec<&Flag> = SETTINGS.iter().collect();
-    all.extend(VERBS.iter().flat_map(Verb::flags));
-    let mut seen = Vec::new();
-    for flag in all.into_iter().filter(|flag| flag.value.is_some()) {
-        if seen.contains(&flag.name) {
-            continue;
+    let settings = SETTINGS.iter().map(|flag| ("", flag));
+    let of_verbs = VERBS.iter().flat_map(|verb| verb.flags().map(|flag| (verb.name, flag)));
+    let mut seen: Vec<(&str, String)> = Vec::new();
+    // What holds for one verb stands before what holds for all: bash takes the first.
+    let (mut of_one, mut of_all) = (String::new(), String::new());
+    for (verb, flag) in settings.chain(of_verbs).filter(|(_, flag)| flag.value.is_some()) {
+        let name = flag.name;
+        let offer = offer(&flag.complete);
+        match seen.iter().find(|(before, _)| *before == name) {
+            None => {
+                of_all.push_str(&format!("    *:--{name}) {offer} ;;\n"));
+                seen.push((name, offer));
+            }
+            Some((_, first)) if *first == offer => {}
+            Some(_) => of_one.push_str(&format!("    {verb}:--{name}) {offer} ;;\n")),
         }
-        seen.push(flag.name);
-        let offer = match flag.complete {
-            Complete::Words(words) => format!("choices='{}'", words.join(" ")),
-            Complete::Vms => "choices=$(_volnet_vms)".into(),
-            Complete::Files => "mapfile -t COMPREPLY < <(compgen -f -- \"$word\") && return".into(),
-            Complete::Nothing | Complete::Verbs => "return".into(),
-        };
-        out.push_str(&format!("    *:--{}) {offer} ;;\n", flag.name));
     }
+    out.push_str(&of_one);
+    out.push_str(&of_all);
     for verb in &VERBS {
         let mut choices: Vec<String> =
             flags(verb).iter().map(|flag| format!("--{}", flag.name)).collect();
@@ -95,6 +98,16 @@ complete -F _volnet volnet
         client.join(" ")
     ));
     out
+}
+
+/// What bash offers as the value of a flag.
+fn offer(complete: &Complete) -> String {
+    match complete {
+        Complete::Words(words) => format!("choices='{}'", words.join(" ")),
+        Complete::Vms => "choices=$(_volnet_vms)".into(),
+        Complete::Files => "mapfile -t COMPREPLY < <(compgen -f -- \"$word\") && return".into(),
+        Complete::Nothing | Complete::Verbs => "return".into(),
+    }
 }
 
 /// A text between single quotes, without what zsh and fish read in it.
