@@ -40,6 +40,8 @@ impl Host {
             "peers": [PEERS, PEERS6], "host_services": host_services,
             "ipv6": {"prefix": format!("fd00:244:{number}::/64"), "nat": true}
         }]}));
+        let networks = daemon.call("Networks", json!({}))["parameters"]["networks"].take();
+        assert_eq!(networks[0]["peers"], json!([PEERS, PEERS6]), "{networks}");
         let guest = Room::new();
         let vm = attach(&daemon, "pod", &guest);
         let address = |field: &str| vm[field].as_str().expect("an address").to_string();

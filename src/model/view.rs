@@ -143,6 +143,9 @@ pub struct NetworkView {
     pub name_servers: Vec<IpAddr>,
     /// The domain of the names of its VMs, if volnet answers for them.
     pub domain: Option<String>,
+    /// The prefixes on other hosts that are routed to.
+    #[serde(default)]
+    pub peers: Vec<Prefix<IpAddr>>,
     pub leased: u32,
     pub free: u32,
     pub ports: u32,

@@ -232,7 +232,7 @@ impl Account {
     }
 
     pub(super) fn view(&self) -> NetworkView {
-        let NetworkConfig { name, bridge, ipv4, mtu, nat, dhcp, dns, domain, ipv6, .. } =
+        let NetworkConfig { name, bridge, ipv4, mtu, nat, dhcp, dns, domain, ipv6, peers, .. } =
             self.config.clone();
         let ports = self.ports() as u32;
         let ports_free = (BRIDGE_PORTS_MAX as u32).saturating_sub(ports);
@@ -250,6 +250,7 @@ impl Account {
             // The engine knows them.
             name_servers: Vec::new(),
             domain: (dns == Dns::Builtin).then_some(domain),
+            peers,
             leased,
             free,
             ports,
