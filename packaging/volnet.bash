@@ -117,8 +117,8 @@ _volnet() {
     *:--sort) choices='name received sent packets denied limited cpu memory' ;;
     *:--interval) return ;;
     *:--wait) return ;;
-    setup:*) choices="--dry-run --verbose --force --service --cni --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --json --help" ;;
-    teardown:*) choices="--dry-run --verbose --force --service --cni --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --json --help" ;;
+    setup:*) choices="--dry-run --verbose --force --service --resolved --cni --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --json --help" ;;
+    teardown:*) choices="--dry-run --verbose --force --service --resolved --cni --root --socket --config-file --runtime-dir --log-dir --state-dir --bridge --subnet --host-ip --nft-owner --kvm --backend --log-format --json --help" ;;
     networks:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     check:*) choices="--socket --config-file --runtime-dir --log-dir --json --help" ;;
     doctor:*) choices="--socket --config-file --runtime-dir --log-dir --json --help $(_volnet_vms)" ;;

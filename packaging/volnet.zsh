@@ -15,7 +15,7 @@ _volnet() {
         'networks:show the networks and what is free in them'
         'check:find what keeps VMs from working, and how to mend it'
         'doctor:say why a VM reaches nothing, and how to mend it'
-        'trace:say what becomes of the packets that its guest sends'
+        'trace:say what becomes of the packets of its guest'
         'serve:run the daemon'
         'run:make a VM’s network and start its hypervisor'
         'create:make its network only'
@@ -59,21 +59,22 @@ _volnet() {
         _arguments \
             '*--dry-run[change nothing; print each step as a command that does the same]' \
             '*--verbose[print the steps that were done, too]' \
-            '*--force[go on where it is refused else]' \
+            '*--force[also in the cases that the text names]' \
             '*--service[also the files of the service]' \
+            '*--resolved[also the unit that tells systemd-resolved of the names of VMs]' \
             '*--cni[also the plugin and a configuration for engines of containers]' \
-            '*--root[below which etc/ and opt/ these files are, /]:PATH:_files' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
-            '*--state-dir[records of VMs, /var/lib/volnet]:PATH:_files' \
-            '*--bridge[the first network’s bridge, vbr0]:NAME:' \
-            '*--subnet[its prefix, 192.168.127.0/24]:PREFIX:' \
-            '*--host-ip[the host’s address in it, the first one]:ADDRESS:' \
-            '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can, yes]:yes|no:(yes no)' \
-            '*--kvm[let hypervisors use KVM if the host has it, yes]:yes|no:(yes no)' \
-            '*--backend[noop changes nothing, linux]:linux|noop:(linux noop)' \
+            '*--root[the directory that has etc/ and opt/ for these files (default, /)]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
+            '*--state-dir[records of VMs (default, /var/lib/volnet)]:PATH:_files' \
+            '*--bridge[the first network’s bridge (default, vbr0)]:NAME:' \
+            '*--subnet[its prefix (default, 192.168.127.0/24)]:PREFIX:' \
+            '*--host-ip[the host’s address in it (default, the first one)]:ADDRESS:' \
+            '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can (default, yes)]:yes|no:(yes no)' \
+            '*--kvm[let hypervisors use KVM if the host has it (default, yes)]:yes|no:(yes no)' \
+            '*--backend[noop changes nothing (default, linux)]:linux|noop:(linux noop)' \
             '*--log-format[how the daemon logs; journal has priorities, as sd-daemon(3) says]:text|journal:(text journal)' \
             '--json[print JSON]' \
             '*:word:'
@@ -82,77 +83,78 @@ _volnet() {
         _arguments \
             '*--dry-run[change nothing; print each step as a command that does the same]' \
             '*--verbose[print the steps that were done, too]' \
-            '*--force[go on where it is refused else]' \
+            '*--force[also in the cases that the text names]' \
             '*--service[also the files of the service]' \
+            '*--resolved[also the unit that tells systemd-resolved of the names of VMs]' \
             '*--cni[also the plugin and a configuration for engines of containers]' \
-            '*--root[below which etc/ and opt/ these files are, /]:PATH:_files' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
-            '*--state-dir[records of VMs, /var/lib/volnet]:PATH:_files' \
-            '*--bridge[the first network’s bridge, vbr0]:NAME:' \
-            '*--subnet[its prefix, 192.168.127.0/24]:PREFIX:' \
-            '*--host-ip[the host’s address in it, the first one]:ADDRESS:' \
-            '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can, yes]:yes|no:(yes no)' \
-            '*--kvm[let hypervisors use KVM if the host has it, yes]:yes|no:(yes no)' \
-            '*--backend[noop changes nothing, linux]:linux|noop:(linux noop)' \
+            '*--root[the directory that has etc/ and opt/ for these files (default, /)]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
+            '*--state-dir[records of VMs (default, /var/lib/volnet)]:PATH:_files' \
+            '*--bridge[the first network’s bridge (default, vbr0)]:NAME:' \
+            '*--subnet[its prefix (default, 192.168.127.0/24)]:PREFIX:' \
+            '*--host-ip[the host’s address in it (default, the first one)]:ADDRESS:' \
+            '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can (default, yes)]:yes|no:(yes no)' \
+            '*--kvm[let hypervisors use KVM if the host has it (default, yes)]:yes|no:(yes no)' \
+            '*--backend[noop changes nothing (default, linux)]:linux|noop:(linux noop)' \
             '*--log-format[how the daemon logs; journal has priorities, as sd-daemon(3) says]:text|journal:(text journal)' \
             '--json[print JSON]' \
             '*:word:'
         ;;
     networks)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;
     check)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;
     doctor)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:_volnet_vms'
         ;;
     trace)
         _arguments \
-            '*--from[tell of the packets that another VM sends to this one]:VM:_volnet_vms' \
+            '*--from[tell of the packets that come to this VM, from another VM, from there, or from anybody]:VM|ADDRESS|world:_volnet_vms' \
             '*--to[tell only of packets for there]:HOST(,PORT):' \
-            '*--seconds[for how long, 10; at most 600]:N:' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--seconds[for how long, at most 600 (default, 10)]:N:' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:_volnet_vms'
         ;;
     serve)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
-            '*--state-dir[records of VMs, /var/lib/volnet]:PATH:_files' \
-            '*--bridge[the first network’s bridge, vbr0]:NAME:' \
-            '*--subnet[its prefix, 192.168.127.0/24]:PREFIX:' \
-            '*--host-ip[the host’s address in it, the first one]:ADDRESS:' \
-            '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can, yes]:yes|no:(yes no)' \
-            '*--kvm[let hypervisors use KVM if the host has it, yes]:yes|no:(yes no)' \
-            '*--backend[noop changes nothing, linux]:linux|noop:(linux noop)' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
+            '*--state-dir[records of VMs (default, /var/lib/volnet)]:PATH:_files' \
+            '*--bridge[the first network’s bridge (default, vbr0)]:NAME:' \
+            '*--subnet[its prefix (default, 192.168.127.0/24)]:PREFIX:' \
+            '*--host-ip[the host’s address in it (default, the first one)]:ADDRESS:' \
+            '*--nft-owner[keep others from changing volnet’s nf_tables tables, if the kernel can (default, yes)]:yes|no:(yes no)' \
+            '*--kvm[let hypervisors use KVM if the host has it (default, yes)]:yes|no:(yes no)' \
+            '*--backend[noop changes nothing (default, linux)]:linux|noop:(linux noop)' \
             '*--log-format[how the daemon logs; journal has priorities, as sd-daemon(3) says]:text|journal:(text journal)' \
             '*:word:'
         ;;
@@ -161,24 +163,24 @@ _volnet() {
             '*--mode[bridged, the host gives the address (default); dhcp, the guest asks for its address; vsock, no network, only a vsock context id]:MODE:(bridged dhcp vsock)' \
             '*--manifest[a plugin manifest]:FILE:_files' \
             '*--config[settings of this VM, which win over the manifest; flags win over both]:FILE:_files' \
-            '*--network[the network, the first one; given again, the VM gets another NIC, and the flags that follow are about that one]:NAME:' \
+            '*--network[the network (default, the first one); given again, the VM gets another NIC, and the flags that follow are about that one]:NAME:' \
             '*--ip[the address to lease]:ADDRESS:' \
             '*--ip6[the IPv6 address]:ADDRESS:' \
             '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
-            '*--mtu[its MTU, the network’s]:BYTES:' \
+            '*--mtu[its MTU (default, the network’s)]:BYTES:' \
             '*--isolated[keep it from other isolated VMs]' \
-            '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
+            '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings (default, the network’s)]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
-            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
+            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too (default, the network’s)]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--from[the snapshot that its guest wakes from when it is first started; later it boots]:DIRECTORY:_files' \
-            '*--queues[queue pairs of its interface, 1]:N:' \
+            '*--queues[queue pairs of its interface (default, 1)]:N:' \
             '*--vsock[give it vsock beside its networks]' \
             '*--rng[give it random numbers from the host]' \
             '*--ephemeral[forget the VM when the host reboots]' \
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
-            '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s]:UID(,GID):' \
+            '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s (default, root’s)]:UID(,GID):' \
             '*--run-as[the user of its hypervisor, shared by all, its own, or one of the host (for root)]:USER:(shared own)' \
             '*--hypervisor[cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
             '*--arg[an argument for its hypervisor after volnet’s own; may be given several times; for root]:TEXT:' \
@@ -189,8 +191,8 @@ _volnet() {
             '*--disk[one more disk; may be given several times. CACHE is writeback, none or unsafe; mb and iops are the most that is read and written a second]:FILE(,readonly)(,format=FORMAT)(,cache=CACHE)(,mb=N)(,iops=N):_files' \
             '*--share[a directory of the host that the guest mounts by its tag; may be given several times]:TAG=DIRECTORY(,readonly):_files' \
             '*--cloud-init[a disk for cloud-init, with this user-data and the network of the VM]:FILE:_files' \
-            '*--cpus[virtual CPUs, 1]:N:' \
-            '*--memory[memory, 512]:MIB:' \
+            '*--cpus[virtual CPUs (default, 1)]:N:' \
+            '*--memory[memory (default, 512)]:MIB:' \
             '*--hugepages[take its memory from the host’s huge pages]' \
             '*--balloon[let memory that it frees go back to the host]' \
             '*--cpu-percent[its processor time, 100 is one CPU]:N:' \
@@ -199,16 +201,16 @@ _volnet() {
             '*--write-mb[MB that it writes a second]:N:' \
             '*--read-iops[its reads a second]:N:' \
             '*--write-iops[its writes a second]:N:' \
-            '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
+            '*--rx[the most it receives, in Mbit/s (default, the network’s)]:MBIT:' \
             '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
             '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
             '*--pps[the most packets a second it sends]:N:' \
             '*--dry-run[change nothing; print each step as a command that does the same]' \
             '*--count[so many VMs at once, NAME-1 to NAME-N; {name} in the path of a disk is the name of each]:N:' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;
@@ -217,24 +219,24 @@ _volnet() {
             '*--mode[bridged, the host gives the address (default); dhcp, the guest asks for its address; vsock, no network, only a vsock context id]:MODE:(bridged dhcp vsock)' \
             '*--manifest[a plugin manifest]:FILE:_files' \
             '*--config[settings of this VM, which win over the manifest; flags win over both]:FILE:_files' \
-            '*--network[the network, the first one; given again, the VM gets another NIC, and the flags that follow are about that one]:NAME:' \
+            '*--network[the network (default, the first one); given again, the VM gets another NIC, and the flags that follow are about that one]:NAME:' \
             '*--ip[the address to lease]:ADDRESS:' \
             '*--ip6[the IPv6 address]:ADDRESS:' \
             '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
-            '*--mtu[its MTU, the network’s]:BYTES:' \
+            '*--mtu[its MTU (default, the network’s)]:BYTES:' \
             '*--isolated[keep it from other isolated VMs]' \
-            '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
+            '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings (default, the network’s)]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
-            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too; the network’s]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
+            '*--inner[what its guest takes for its own Ethernet address, address and gateway, if it woke from a snapshot that others woke from, too (default, the network’s)]:MAC,IP(/LENGTH)(,gateway=IP)(,gateway_mac=MAC):' \
             '*--from[the snapshot that its guest wakes from when it is first started; later it boots]:DIRECTORY:_files' \
-            '*--queues[queue pairs of its interface, 1]:N:' \
+            '*--queues[queue pairs of its interface (default, 1)]:N:' \
             '*--vsock[give it vsock beside its networks]' \
             '*--rng[give it random numbers from the host]' \
             '*--ephemeral[forget the VM when the host reboots]' \
             '*--autostart[start it when the daemon starts]' \
             '*--restart[what to do if its hypervisor ends by itself, no (default), on-failure or always]:POLICY:(no on-failure always)' \
-            '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s]:UID(,GID):' \
+            '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s (default, root’s)]:UID(,GID):' \
             '*--run-as[the user of its hypervisor, shared by all, its own, or one of the host (for root)]:USER:(shared own)' \
             '*--hypervisor[cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
             '*--arg[an argument for its hypervisor after volnet’s own; may be given several times; for root]:TEXT:' \
@@ -245,8 +247,8 @@ _volnet() {
             '*--disk[one more disk; may be given several times. CACHE is writeback, none or unsafe; mb and iops are the most that is read and written a second]:FILE(,readonly)(,format=FORMAT)(,cache=CACHE)(,mb=N)(,iops=N):_files' \
             '*--share[a directory of the host that the guest mounts by its tag; may be given several times]:TAG=DIRECTORY(,readonly):_files' \
             '*--cloud-init[a disk for cloud-init, with this user-data and the network of the VM]:FILE:_files' \
-            '*--cpus[virtual CPUs, 1]:N:' \
-            '*--memory[memory, 512]:MIB:' \
+            '*--cpus[virtual CPUs (default, 1)]:N:' \
+            '*--memory[memory (default, 512)]:MIB:' \
             '*--hugepages[take its memory from the host’s huge pages]' \
             '*--balloon[let memory that it frees go back to the host]' \
             '*--cpu-percent[its processor time, 100 is one CPU]:N:' \
@@ -255,120 +257,120 @@ _volnet() {
             '*--write-mb[MB that it writes a second]:N:' \
             '*--read-iops[its reads a second]:N:' \
             '*--write-iops[its writes a second]:N:' \
-            '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
+            '*--rx[the most it receives, in Mbit/s (default, the network’s)]:MBIT:' \
             '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
             '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
             '*--pps[the most packets a second it sends]:N:' \
             '*--dry-run[change nothing; print each step as a command that does the same]' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;
     start)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON, one line per VM]' \
             '*:word:_volnet_vms'
         ;;
     stop)
         _arguments \
-            '*--timeout[how long a guest has to power off before SIGKILL, 30]:SECONDS:' \
+            '*--timeout[how long a guest has to power off before SIGKILL (default, 30)]:SECONDS:' \
             '*--all[all VMs that run]' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON, one line per VM]' \
             '*:word:_volnet_vms'
         ;;
     restart)
         _arguments \
-            '*--timeout[how long a guest has to power off before SIGKILL, 30]:SECONDS:' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--timeout[how long a guest has to power off before SIGKILL (default, 30)]:SECONDS:' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON, one line per VM]' \
             '*:word:_volnet_vms'
         ;;
     pause)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON, one line per VM]' \
             '*:word:_volnet_vms'
         ;;
     resume)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON, one line per VM]' \
             '*:word:_volnet_vms'
         ;;
     snapshot)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:_volnet_vms'
         ;;
     delete)
         _arguments \
-            '*--timeout[how long a guest has to power off before SIGKILL, 30]:SECONDS:' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--timeout[how long a guest has to power off before SIGKILL (default, 30)]:SECONDS:' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON, one line per VM]' \
             '*:word:_volnet_vms'
         ;;
     attach)
         _arguments \
             '*--netns[the network namespace, such as /run/netns/NAME]:PATH:_files' \
-            '*--ifname[the name of its link, eth0]:NAME:' \
+            '*--ifname[the name of its link (default, eth0)]:NAME:' \
             '*--tap[make a tap of this name in the namespace, for a VM there]:NAME:' \
-            '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s, root’s]:UID(,GID):' \
-            '*--network[the network, the first one]:NAME:' \
+            '*--owner[who starts its hypervisor, if volnet does not, its tap and sockets are this user’s (default, root’s)]:UID(,GID):' \
+            '*--network[the network (default, the first one)]:NAME:' \
             '*--ip[the address to lease]:ADDRESS:' \
             '*--ip6[the IPv6 address]:ADDRESS:' \
             '*--addresses[addresses that it may use besides its own, and that other VMs may name, too]:ADDRESS(,ADDRESS):' \
             '*--mac[the guest’s Ethernet address]:ADDRESS:' \
-            '*--mtu[its MTU, the network’s]:BYTES:' \
+            '*--mtu[its MTU (default, the network’s)]:BYTES:' \
             '*--isolated[keep it from other isolated VMs]' \
-            '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings; the network’s]:NAME:(open internet none)' \
+            '*--policy[what it may send beyond its network, open, internet, none or a policy of the settings (default, the network’s)]:NAME:(open internet none)' \
             '*--expose[let a port of the host lead to the VM; may be given several times]:(PROTOCOL,)((HOST_IP,)HOST_PORT,)PORT:' \
-            '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
+            '*--rx[the most it receives, in Mbit/s (default, the network’s)]:MBIT:' \
             '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
             '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
             '*--pps[the most packets a second it sends]:N:' \
             '*--force[even if a program of the host listens on the port]' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;
     detach)
         _arguments \
             '*--netns[the network namespace, such as /run/netns/NAME]:PATH:_files' \
-            '*--ifname[the name of its link, eth0]:NAME:' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--ifname[the name of its link (default, eth0)]:NAME:' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;
@@ -376,156 +378,156 @@ _volnet() {
         _arguments \
             '*--nic[the NIC that is meant, counted from 0]:N:' \
             '*--force[even if a program of the host listens on the port]' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:_volnet_vms'
         ;;
     unexpose)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:_volnet_vms'
         ;;
     policy)
         _arguments \
             '*--nic[the NIC that is meant, counted from 0]:N:' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:_volnet_vms'
         ;;
     limit)
         _arguments \
-            '*--rx[the most it receives, in Mbit/s; the network’s]:MBIT:' \
+            '*--rx[the most it receives, in Mbit/s (default, the network’s)]:MBIT:' \
             '*--tx[the most it sends, in Mbit/s; more is dropped]:MBIT:' \
             '*--burst[the burst beyond these rates, 64 to 32768]:KIB:' \
             '*--pps[the most packets a second it sends]:N:' \
             '*--nic[the NIC that is meant, counted from 0]:N:' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:_volnet_vms'
         ;;
     get)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:_volnet_vms'
         ;;
     list)
         _arguments \
             '*--watch[show them again whenever something happens]' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;
     top)
         _arguments \
             '*--once[print the table once, after one interval, and end]' \
-            '*--sort[the column to sort by, received]:WORD:(name received sent packets denied limited cpu memory)' \
-            '*--interval[the time between two looks, 1]:SECONDS:' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--sort[the column to sort by (default, received)]:WORD:(name received sent packets denied limited cpu memory)' \
+            '*--interval[the time between two looks (default, 1)]:SECONDS:' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '*:word:'
         ;;
     args)
         _arguments \
             '*--hypervisor[its name, cloud-hypervisor, qemu, firecracker or a template]:NAME:(cloud-hypervisor qemu firecracker)' \
             '*--kernel-args[print what belongs to the guest’s kernel command line]' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:_volnet_vms'
         ;;
     exec)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '*:word:_volnet_vms'
         ;;
     console)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '*:word:_volnet_vms'
         ;;
     vsock)
         _arguments \
-            '*--wait[how long the guest may be silent after the end of the input, 5]:SECONDS:' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--wait[how long the guest may be silent after the end of the input (default, 5)]:SECONDS:' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '*:word:_volnet_vms'
         ;;
     logs)
         _arguments \
             '*--messages[what the hypervisor itself says instead]' \
             '*--follow[also show new lines as they are added (-f)]' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '*:word:_volnet_vms'
         ;;
     monitor)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;
     metrics)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;
     call)
         _arguments \
             '*--more[accept more than one reply]' \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;
     version)
         _arguments \
-            '*--socket[the daemon’s socket, RUNTIME/volnet.sock]:PATH:_files' \
-            '*--config-file[settings, /etc/volnet/config.json]:PATH:_files' \
-            '*--runtime-dir[what ends with a reboot, /run/volnet]:PATH:_files' \
-            '*--log-dir[logs of hypervisors, /var/log/volnet]:PATH:_files' \
+            '*--socket[the daemon’s socket (default, RUNTIME/volnet.sock)]:PATH:_files' \
+            '*--config-file[settings (default, /etc/volnet/config.json)]:PATH:_files' \
+            '*--runtime-dir[files that end with a reboot (default, /run/volnet)]:PATH:_files' \
+            '*--log-dir[logs of VMs (default, /var/log/volnet)]:PATH:_files' \
             '--json[print JSON]' \
             '*:word:'
         ;;

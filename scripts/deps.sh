@@ -29,6 +29,7 @@ wanted="
     fsck.vfat:dosfstools
     depmod:kmod
     jq:jq
+    pkill:procps
     tmux:tmux
     prometheus:prometheus
     strace:strace

@@ -23,14 +23,13 @@ esac
 target=$machine-unknown-linux-musl
 
 # A panic aborts, so that nobody reads the tables of frames: a seventh of the file. Rust's linker
-# can only leave out their index. What is alike in several functions is made a function of its own.
-flags='-C llvm-args=--enable-machine-outliner=always'
+# can only leave out their index.
 if [ "$arch" != "$here" ]; then
     out=dist/volnet-$arch
     rustup target add "$target"
-    flags="$flags -C linker=rust-lld -C link-arg=--no-eh-frame-hdr"
+    flags='-C linker=rust-lld -C link-arg=--no-eh-frame-hdr'
 elif out=dist/volnet && rustup target add "$target" 2>/dev/null; then
-    flags="$flags -C link-arg=-Wl,-T,scripts/no-frames.ld -C link-arg=-Wl,--no-eh-frame-hdr"
+    flags='-C link-arg=-Wl,-T,scripts/no-frames.ld -C link-arg=-Wl,--no-eh-frame-hdr'
 else
     target=$machine-unknown-linux-gnu flags=''
     echo "dist: there is no musl target; making a larger binary with glibc" >&2

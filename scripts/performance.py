@@ -23,6 +23,7 @@ MATRICES = {
     "attach, a hundred at once": "Attach a hundred at once up to so many, ms a VM",
     "detach, answered": "Detach a VM until the answer, ms",
     "detach, link gone": "Detach a VM until its link is gone, ms",
+    "kernel memory of a VM": "Kernel memory of a VM, up to so many, KiB",
 }
 
 # How a value of a unit is shown: divided by, digits, unit. Microseconds only where they are few.
@@ -83,11 +84,14 @@ class Runs:
         ]
 
 
-def cell(rows, floor, digits):
-    """p50, p99, and how often the floor's p50 goes into it."""
-    p50 = span([row["p50"] / 1000 for row in rows], digits)
-    p99 = span([row["p99"] / 1000 for row in rows], digits)
-    text = f"{p50} / {p99}"
+def cell(rows, floor):
+    """p50, p99 of times, and how often the floor's p50 goes into it."""
+    if rows[0]["unit"] == "us":
+        p50 = span([row["p50"] / 1000 for row in rows], 3)
+        p99 = span([row["p99"] / 1000 for row in rows], 3)
+        text = f"{p50} / {p99}"
+    else:
+        text = span([row["p50"] for row in rows], 0)
     if floor:
         ratios = [row["p50"] / below["p50"] for row, below in zip(rows, floor)]
         text += f" ({span(ratios, 2)})"
@@ -109,7 +113,7 @@ def matrix(runs, what):
         for vms in numbers:
             found = rows.get((what, who, vms))
             floor = rows.get((what, below, vms)) if who not in FLOORS else None
-            line.append(cell(found, floor, 3) if found else "-")
+            line.append(cell(found, floor) if found else "-")
         lines.append(line)
     return table([MATRICES[what]] + [f"{vms} VMs" for vms in numbers], lines)
 

@@ -14,25 +14,48 @@ cd "$(dirname "$0")/.."
 
 CHECK_TESTS='corpus netlink rooms'
 GUEST_TESTS='guests devices by_hand readme'
+# Of those on the kernel, which begin first, because they take longest; and how many run at once.
+LONG_TESTS='crash traffic hostile vmms kernel_twin ipv6 firewall'
+AT_ONCE=4
 # Steps of the random simulation in "check". "kernel" runs the whole simulation.
 CHECK_SIMULATION_STEPS=20000
+
+# Whoever builds once has no use for what makes the next build faster.
+[ "${CI:-}" != true ] || export CARGO_INCREMENTAL=0
 
 step() { echo "== $*"; }
 need_root() {
     [ "$(id -u)" = 0 ] || { echo "$1 needs root: it makes network namespaces" >&2; exit 1; }
 }
-# Runs the named files of tests/.
+# What names these files of tests/ to cargo.
+flags_of() { printf -- '--test %s ' "$@"; }
+# Runs the named files of tests/, one after the other.
 run_tests() {
-    flags=''
-    for name in "$@"; do flags="$flags --test $name"; done
-    # shellcheck disable=SC2086 # a list of words
-    cargo test --locked --no-fail-fast $flags
+    # shellcheck disable=SC2046 # a list of words
+    cargo test --locked --no-fail-fast $(flags_of "$@")
+}
+# Runs the named files of tests/, several beside each other: they mostly wait. What each prints
+# comes when it has ended.
+run_tests_beside() {
+    # shellcheck disable=SC2046 # a list of words
+    cargo test --locked --no-run $(flags_of "$@")
+    mkdir -p build/tests
+    # shellcheck disable=SC2016 # for the other shell
+    printf '%s\n' "$@" | xargs -P "$AT_ONCE" -n 1 sh -c '
+        status=0
+        cargo test --locked --no-fail-fast --test "$0" >"build/tests/$0.log" 2>&1 || status=1
+        flock build/tests cat "build/tests/$0.log"
+        exit "$status"'
 }
 # The names of all files of tests/ that no list above has. The simulation has a step of its own.
 kernel_tests() {
+    for name in $LONG_TESTS; do echo "$name"; done
     for path in tests/*.rs tests/*/main.rs; do
         name=${path#tests/} name=${name%/main.rs} name=${name%.rs}
-        case " $CHECK_TESTS $GUEST_TESTS simulation " in *" $name "*) ;; *) echo "$name" ;; esac
+        case " $LONG_TESTS $CHECK_TESTS $GUEST_TESTS simulation " in
+        *" $name "*) ;;
+        *) echo "$name" ;;
+        esac
     done
 }
 
@@ -64,18 +87,31 @@ portable() {
     scripts/portable.sh
 }
 
+# The whole simulation computes for minutes, and the tests on the kernel mostly wait. So it runs
+# beside them, with what they leave of the processors, and its output comes last.
 kernel() {
     need_root 'make test-kernel'
     scripts/deps.sh
     scripts/varlink-client.sh
     scripts/cri-client.sh
+    mkdir -p build
+    nice -n 19 cargo test --locked --profile simulation --test simulation -- --show-output \
+        >build/simulation.log 2>&1 &
+    simulation=$!
+    # A test outlives the cargo that runs it.
+    trap 'pkill -P "$simulation"; kill "$simulation"' EXIT
+    trap 'exit 1' INT TERM
     step tests beside the code that need root
     cargo test --locked --workspace --no-fail-fast --lib -- --ignored
     step tests on the real kernel
     # shellcheck disable=SC2046 # a list of words
-    run_tests $(kernel_tests)
+    run_tests_beside $(kernel_tests)
     step the whole simulation
-    cargo test --locked --profile simulation --test simulation
+    status=0
+    wait "$simulation" || status=$?
+    trap - EXIT INT TERM
+    cat build/simulation.log
+    return "$status"
 }
 
 guests() {

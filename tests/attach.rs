@@ -94,7 +94,8 @@ fn a_namespace_is_on_the_network_like_a_guest() {
         caller.read_exact(&mut [0]).expect("it is open");
         // Its packets are counted as those of any VM, and its policy is changed as that of any.
         let metrics = daemon.call("Metrics", json!({}));
-        assert!(metrics["parameters"]["text"].as_str().unwrap().contains("volnet_leases"));
+        let text = metrics["parameters"]["text"].as_str().unwrap();
+        assert!(text.contains("volnet_leases") && text.contains("vm=\"a.eth0\""), "{text}");
         assert!(done(&daemon, &["policy", "a.eth0", "none"]));
         let id = json!({"cni": "volnet", "container": "a", "ifname": "eth0"});
         let verified = daemon.call("Verify", id.clone());
@@ -437,7 +438,20 @@ fn a_door_is_a_socket_of_rtnetlink_in_a_namespace_of_others() {
             let refused = attach_by(&daemon, descriptors, place);
             assert_eq!(refused["error"], "org.varlink.service.InvalidParameter", "{refused}");
         }
+        // What is said to be the namespace of the host has to be that.
+        let of_host = |door: &OwnedFd| {
+            attach_with(&daemon, &[door.as_raw_fd()], &json!({"host": true}), json!({"door": 0}))
+        };
+        for door in [&good, &wrong[0].1] {
+            let refused = of_host(door);
+            assert_eq!(refused["parameters"]["field"], "door", "{refused}");
+        }
         assert_eq!(vms(&daemon), [""; 0]);
+        let own = of_host(&wrong[4].1);
+        let tap = own["parameters"]["vm"]["tap"].as_str().expect("a tap");
+        assert_eq!(common::ip_link(tap)["address"], own["parameters"]["host_mac"]);
+        assert_eq!(own["parameters"]["vm"]["attachment"]["host"], true, "{own}");
+        assert!(done(&daemon, &["delete", "c.eth0"]));
         let null = wrong[0].1.as_raw_fd();
         let attached = attach_by(&daemon, &[null, null, good.as_raw_fd()], 2);
         assert_eq!(attached["parameters"]["bridge"], "vbr0", "{attached}");

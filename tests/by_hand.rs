@@ -199,6 +199,57 @@ fn a_tap_is_opened_by_its_name_by_its_owner_alone() {
     });
 }
 
+/// `{fds}`: Cloud Hypervisor takes the same descriptor twice without a word, and reads one queue.
+#[test]
+fn cloud_hypervisor_has_a_descriptor_for_each_queue() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        open_kvm(&daemon);
+        volnet(&daemon, &["create", "mq", "--queues", "2"]);
+        let network = ["--cpus", "boot=2", "--net", "fd=[{fds}],num_queues=4,mac={mac}"];
+        let folder = folder_of(NOBODY, &daemon, "own");
+        let line = command_line("cloud-hypervisor", network.map(String::from).into(), &folder);
+        let output = daemon.folder.join("output");
+        let file = fs::File::create(&output).unwrap();
+        let user = NOBODY.to_string();
+        let child = Command::new(env!("CARGO_BIN_EXE_volnet"))
+            .args(["exec", "mq", "--", "setpriv", "--reuid", &user, "--regid", &user])
+            .args(["--clear-groups", "--no-new-privs", &vmm_program("cloud-hypervisor")])
+            .args(line)
+            .env("VOLNET_SOCKET", daemon.socket())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn();
+        let mut started = Started(child.expect("volnet starts"));
+        let mut descriptors = || {
+            started.assert_runs(&output);
+            let line = fs::read_to_string(format!("/proc/{}/cmdline", started.0.id())).unwrap();
+            // The program itself has the descriptors in its arguments.
+            let fds = line.split('\0').find_map(|word| word.strip_prefix("fd=["))?;
+            Some(fds.split_once(']')?.0.to_string()).filter(|fds| !fds.starts_with('{'))
+        };
+        let mut found = None;
+        eventually("the program has its taps", || {
+            found = descriptors();
+            found.is_some()
+        });
+        let found = found.unwrap();
+        let fds: Vec<&str> = found.split(',').collect();
+        assert!(fds.len() == 2 && fds[0] != fds[1], "{fds:?}");
+        for fd in fds {
+            let file = fs::read_link(format!("/proc/{}/fd/{fd}", started.0.id())).unwrap();
+            assert_eq!(file, Path::new("/dev/net/tun"));
+        }
+        eventually("it serves its API", || {
+            started.assert_runs(&output);
+            folder.join("api.sock").exists()
+        });
+        let tap = common::ip_link("vttap-mq");
+        assert_eq!(tap["linkinfo"]["info_data"]["numqueues"], 2, "{tap}");
+    });
+}
+
 /// The root directory that a jailer makes for a VM's Firecracker, with what its guest boots and the
 /// folder of its sockets. A Firecracker that is no static program also gets its libraries.
 fn jail(daemon: &Daemon, vm: &str) -> PathBuf {

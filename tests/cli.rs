@@ -459,6 +459,32 @@ fn the_service_is_installed_once_and_what_others_wrote_is_replaced_by_force_only
 }
 
 #[test]
+fn the_unit_for_systemd_resolved_goes_with_the_service() {
+    let folder = Folder::new("resolved");
+    let root = folder.0.join("root");
+    let unit = root.join("etc/systemd/system/volnet-resolved.service");
+    let ready = || vec![json!({"parameters": {"plan": []}})];
+    let daemon = folder.daemon((0..4).map(|_| ready()).collect());
+    let run = |line: &str| folder.run(&format!("{line} --root {}", root.display()));
+
+    let (status, out, _) = run("setup --resolved --bridge vmbr9");
+    assert_eq!((status, out.matches("volnet-resolved.service is installed").count()), (0, 1));
+    let text = fs::read_to_string(&unit).unwrap();
+    assert!(text.contains("\nExecStart=resolvectl domain vmbr9 ~volnet\n"), "{text}");
+    assert_eq!(run("setup --service --bridge vmbr9").0, 0);
+    assert!(unit.exists(), "it was not asked for, and stays");
+    let (status, out, _) = run("teardown --service --bridge vmbr9");
+    assert_eq!((status, out.matches("is removed").count()), (0, 6), "{out}");
+    let (status, out, _) = run("teardown --resolved --bridge vmbr9");
+    assert_eq!((status, out.as_str()), (0, "nothing of volnet is here\n"));
+    let settings = folder.0.join("quiet.json");
+    fs::write(&settings, r#"{ "networks": [{ "dns": "off" }] }"#).unwrap();
+    let (status, _, error) = run(&format!("setup --resolved --config-file {}", settings.display()));
+    assert!(status == 1 && error.contains("--resolved: no network"), "{error}");
+    daemon.join().unwrap();
+}
+
+#[test]
 fn the_plugin_is_installed_beside_what_others_have() {
     let folder = Folder::new("plugin");
     let root = folder.0.join("root");

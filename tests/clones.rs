@@ -17,7 +17,7 @@ use std::process::{Child, Stdio};
 use serde_json::{Value, json};
 
 use common::daemon::Daemon;
-use common::flow::{Flow, ask, serve};
+use common::flow::{Flow, Running, ask, serve};
 use common::space::{Guest, Space, WORLD_IP, attach};
 use common::{eventually, in_namespace, json, run, try_run};
 use frame::{ARP, ARP_REPLY, ARP_REQUEST, BROADCAST, IPV4, Mac, arp, ethernet, udp};
@@ -195,6 +195,29 @@ fn errors_of_icmp_reach_the_socket_that_they_are_about() {
 }
 
 #[test]
+fn connections_of_the_original_end_at_its_clones_and_stay_with_it() {
+    in_namespace(|| {
+        let scene = Scene::new(&[]);
+        let [original, woken, _, other] = &scene.guests;
+        let _servers = [serve(&scene.world, 80), serve(&other.space, 80)];
+        let _bystander = serve(&woken.space, 80);
+        for to in [WORLD_IP.to_string(), ip(&scene.vms[3])] {
+            let mut flow = Flow::open(Some(&original.space), "tcp", &to, 80);
+            assert!(flow.known_as.is_some(), "{}", flow.said);
+            let sockets = original.space.run(&format!("ss -Htn dst {to}"));
+            let own = sockets.split_whitespace().nth(3).expect("a connection");
+            let port = own.rsplit_once(':').expect("a port").1;
+            // The clone goes on with a connection that it has in its memory.
+            let mut goes_on = woken.space.command("python3");
+            let goes_on = goes_on.args(["-c", GO_ON, INNER_IP, port, &to]).output();
+            let goes_on = goes_on.expect("python3 runs");
+            assert_eq!(String::from_utf8_lossy(&goes_on.stdout), "reset\n", "{to}: {goes_on:?}");
+            assert_eq!(flow.echo("still here"), "still here", "{to}");
+        }
+    });
+}
+
+#[test]
 fn a_clone_may_believe_in_another_subnet() {
     in_namespace(|| {
         run("ip link set lo up");
@@ -229,20 +252,20 @@ fn a_clone_may_believe_in_another_subnet() {
         // It asks the gateway for names, and for its address.
         let named = one.space.command("python3").args(["-c", ASK_NAME]).output().expect("python3");
         assert_eq!(String::from_utf8_lossy(&named.stdout).trim(), two_ip, "{}", daemon.log());
-        let [leases, pid] = ["leases", "pid"].map(|file| daemon.folder.join(file));
-        let said = one.space.run_any(&format!(
-            "dhclient -4 -1 -v -cf /dev/null -lf {} -pf {} -sf /bin/true eth0",
-            leases.display(),
-            pid.display()
-        ));
-        assert!(said.contains("bound to 172.16.0.2"), "{said}");
-        // Its child writes it, maybe after the parent has ended.
-        let mut number = String::new();
-        eventually("the pid of dhclient", || {
-            number = std::fs::read_to_string(&pid).unwrap_or_default();
-            number.ends_with('\n')
-        });
-        run(&format!("kill {}", number.trim()));
+        let path = |file: &str| daemon.folder.join(file).display().to_string();
+        std::fs::write(path("conf"), "supersede dhcp-renewal-time 1;").expect("a file");
+        let files = [("-cf", "conf"), ("-lf", "leases"), ("-pf", "pid")];
+        let files = files.map(|(flag, name)| format!("{flag} {}", path(name))).join(" ");
+        let line = format!("-4 -d -v {files} -sf /bin/true eth0");
+        let mut client = one.space.command("dhclient");
+        let client = client.args(line.split(' ')).stderr(Stdio::piped()).spawn();
+        let mut client = Running(client.expect("dhclient runs"));
+        let said = BufReader::new(client.0.stderr.take().expect("a pipe")).lines();
+        let said: Vec<String> =
+            said.map_while(Result::ok).take_while(is_not_renewed()).take(60).collect();
+        let asked = "DHCPREQUEST for 172.16.0.2 on eth0 to 172.16.0.1 port 67";
+        assert!(said.iter().any(|line| line == asked), "it renews its lease: {said:?}");
+        drop(client);
         // The gateway has an Ethernet address that is the same on each host.
         let neighbour = one.space.run("ip neigh show 172.16.0.1");
         assert!(neighbour.contains("02:76:6f:6c:67:77"), "{neighbour}");
@@ -294,6 +317,15 @@ fn a_guest_that_knows_its_gateway_from_another_host_is_not_deaf() {
     });
 }
 
+/// Whether a line of dhclient comes before those about a lease that was renewed.
+fn is_not_renewed() -> impl FnMut(&String) -> bool {
+    let mut bound = 0;
+    move |line| {
+        bound += usize::from(line.starts_with("bound to 172.16.0.2"));
+        bound < 2
+    }
+}
+
 /// Asks for the address of `two.volnet`.
 const ASK_NAME: &str = r#"
 import socket
@@ -302,6 +334,27 @@ server.settimeout(10)
 server.connect(("172.16.0.1", 53))
 server.send(b"\0\1\1\0\0\1\0\0\0\0\0\0\3two\6volnet\0\0\1\0\1")
 print(socket.inet_ntoa(server.recv(512)[-4:]))
+"#;
+
+/// Goes on with a connection that somebody else has made, as the memory of a guest has it
+/// (`TCP_REPAIR`, `TCP_REPAIR_QUEUE`, `TCP_QUEUE_SEQ` of linux/tcp.h), and says how that ends.
+const GO_ON: &str = r#"
+import errno, socket, sys
+own, port, to = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+link = socket.socket()
+link.setsockopt(socket.IPPROTO_TCP, 19, 1)
+link.bind((own, port))
+for queue in (1, 2):
+    link.setsockopt(socket.IPPROTO_TCP, 20, queue)
+    link.setsockopt(socket.IPPROTO_TCP, 21, 1000000)
+link.connect((to, 80))
+link.setsockopt(socket.IPPROTO_TCP, 19, 0)
+link.settimeout(10)
+try:
+    link.send(b"hello")
+    print(link.recv(10))
+except OSError as error:
+    print("reset" if error.errno in (errno.ECONNRESET, errno.EPIPE) else error)
 "#;
 
 /// Probes an address by ARP (RFC 5227), asks for the gateway then, and says who has answered.

@@ -73,7 +73,7 @@ fn connect(daemon: &Daemon, name: &str) -> UnixStream {
 /// Reads until this has come.
 fn expect(from: &mut impl Read, text: &str) {
     let mut seen = Vec::new();
-    while !String::from_utf8_lossy(&seen).ends_with(text) {
+    while !seen.ends_with(text.as_bytes()) {
         let mut byte = [0];
         let length = from.read(&mut byte).unwrap_or_else(|error| {
             panic!("{error}: only {:?}", String::from_utf8_lossy(&seen));

@@ -42,6 +42,7 @@ const TARGETS: &[Target] = &[
     ("state", store::fuzz::state),
     ("tap_holder", network::linux::fuzz::tap_holder),
     ("vm_config", spec::fuzz::vm_config),
+    ("waking", hypervisor::fuzz::waking),
 ];
 
 fn fuzz() -> PathBuf {

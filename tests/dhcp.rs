@@ -56,7 +56,7 @@ fn a_guest_gets_renews_gives_back_and_gets_again() {
         daemon.start_again();
         let findings = daemon.call("Check", json!({}))["parameters"]["findings"].take();
         let told = findings.as_array().unwrap().iter().find(|f| f["check"] == "name servers");
-        assert_eq!(told.unwrap()["message"], "guests get 192.0.2.7 by DHCP");
+        assert_eq!(told.unwrap()["message"], "guests are told the name servers 192.0.2.7");
         let told = create(&daemon, "told", json!({ "ip": "192.168.127.77" }));
         let args = "ip=192.168.127.77::192.168.127.1:255.255.255.0:told:eth0:off:192.0.2.7";
         assert_eq!(told["kernel_args"], args, "name servers of a guest that does not ask");

@@ -95,6 +95,9 @@ fn a_disk_that_a_running_vm_writes_to_is_given_to_no_other() {
         let path = raw(&daemon, "disk.img");
         let link = daemon.folder.join("link.img");
         symlink(&path, &link).unwrap();
+        let other = raw(&daemon, "other.img");
+        let other_link = daemon.folder.join("other-link.img");
+        symlink(&other, &other_link).unwrap();
         let answer = create(&daemon, "db", disk(&path, "raw", false), true);
         assert!(answer["error"].is_null(), "{answer}");
         for (path, readonly) in [(&path, false), (&link, true)] {
@@ -112,6 +115,22 @@ fn a_disk_that_a_running_vm_writes_to_is_given_to_no_other() {
         assert_eq!(start()["parameters"]["field"], "disks");
         daemon.call("Stop", json!({ "name": "db", "timeout_ms": 0 }));
         assert!(start()["error"].is_null());
+
+        // One that has it twice destroys it, too.
+        let twice = |readonly| {
+            let config = json!({ "hypervisor": "plain", "kernel_override": "/etc/hostname" });
+            let disks = json!([disk(&other, "raw", readonly), disk(&other_link, "raw", true)]);
+            let manifest = json!({ "disks": disks });
+            daemon.call(
+                "Create",
+                json!({ "name": "twice", "start": true, "config": config, "manifest": manifest }),
+            )
+        };
+        let answer = twice(false);
+        assert_eq!(answer["parameters"]["field"], "disks", "{answer}");
+        let named = format!("{}: the VM has this disk twice", other_link.display());
+        assert!(answer.to_string().contains(&named), "{answer}");
+        assert!(twice(true)["error"].is_null());
 
         // Those who only read share it.
         let shared = raw(&daemon, "shared.img");

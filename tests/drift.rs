@@ -49,6 +49,7 @@ const CHANGES: &[(&str, &str)] = &[
         "link vbr0 has the address 02:00:00:00:00:77, not",
     ),
     ("ip link set vbr0 mtu 1300", "link vbr0 has the MTU 1300, not 1500"),
+    ("ip link set vbr0 type bridge mcast_snooping 1", "link vbr0 has mcast_snooping on"),
     ("ip link del vttap-web", "tap vttap-web is gone"),
     ("ip link set vttap-web down", "link vttap-web is down"),
     ("ip link set vttap-web nomaster", "link vttap-web is not a port of vbr0"),
@@ -56,6 +57,11 @@ const CHANGES: &[(&str, &str)] = &[
     ("ip link set vttap-web mtu 1400", "link vttap-web has the MTU 1400, not 1500"),
     ("ip link set vttap-db type bridge_slave isolated on", "link vttap-db is isolated"),
     ("bridge link set dev vttap-db isolated on", "link vttap-db is isolated"),
+    ("bridge link set dev vttap-web hairpin on", "link vttap-web sends frames back by their port"),
+    (
+        "ip link set vbr0 type bridge nf_call_iptables 1",
+        "link vbr0 passes IPv4 frames through the rules for routed packets",
+    ),
     (
         "ip link set vttap-db type bridge_slave group_fwd_mask 0",
         "link vttap-db has another group_fwd_mask",
@@ -111,6 +117,47 @@ fn every_change_of_links_addresses_and_forwarding_is_named_and_put_right() {
         assert_eq!(web["parameters"]["vm"]["ifindex"], common::ip_link("vttap-web")["ifindex"]);
         let answer = daemon.call("Delete", json!({ "name": "web" }));
         assert!(answer["error"].is_null() && !common::link_exists("vttap-web"), "{answer}");
+    });
+}
+
+#[test]
+fn what_services_need_is_put_right_and_goes_with_them() {
+    in_namespace(|| {
+        let network = |services: bool| json!({ "networks": [{ "services": services }] });
+        let mut daemon = Daemon::configured(&network(true));
+        assert!(daemon.call("Create", json!({ "name": "web" }))["error"].is_null());
+        let before = shown();
+        let mut events = subscribe(&daemon);
+        for (change, words) in [
+            (
+                "ip link set vttap-web type bridge_slave hairpin off",
+                "link vttap-web sends no frame back by its port",
+            ),
+            (
+                "ip link set vbr0 type bridge nf_call_iptables 0 nf_call_ip6tables 0",
+                "link vbr0 does not pass IPv4 frames through the rules for routed packets, \
+                 does not pass IPv6 frames through",
+            ),
+            ("ip link del vbr0", "bridge vbr0 is gone"),
+        ] {
+            run(change);
+            let drift = next(&mut events, "drift");
+            assert!(drift["message"].as_str().unwrap().starts_with(words), "{change}: {drift}");
+            next(&mut events, "repaired");
+            eventually(change, || shown() == before);
+        }
+        let switches = || {
+            let bridge = &common::ip_link("vbr0")["linkinfo"]["info_data"];
+            let hairpin = &common::ip_link("vttap-web")["linkinfo"]["info_slave_data"]["hairpin"];
+            let numbers = ["nf_call_iptables", "nf_call_ip6tables"].map(|it| bridge[it].clone());
+            (json!(numbers), hairpin.clone())
+        };
+        assert_eq!(switches(), (json!([1, 1]), json!(true)));
+        daemon.crash();
+        let settings = daemon.folder.join("config.json");
+        std::fs::write(settings, network(false).to_string()).expect("settings");
+        daemon.start_again();
+        assert_eq!(switches(), (json!([0, 0]), json!(false)));
     });
 }
 

@@ -337,6 +337,34 @@ fn what_only_its_owner_can_mend_has_no_rule_to_type() {
     });
 }
 
+/// A bridge is a router of IPv6, or its guests lose their way. Of an uplink it is no matter.
+#[test]
+fn a_bridge_that_is_no_router_of_ipv6_is_named() {
+    in_namespace(|| {
+        let _world = world_of_ipv6();
+        let daemon = with_ipv6(true);
+        let mut events = daemon.connect();
+        let call = json!({ "method": "io.volnet.Monitor", "more": true });
+        events.send(format!("{call}\n").as_bytes());
+        events.receive().expect("the state");
+        run("sysctl -qw net.ipv6.conf.uplink.forwarding=0");
+        run("sysctl -qw net.ipv6.conf.vbr0.forwarding=0");
+        let event = events.receive().expect("an event")["parameters"]["event"].take();
+        let message = event["message"].as_str().unwrap_or_default();
+        assert!(message.contains("net.ipv6.conf.vbr0.forwarding is off"), "{event}");
+        let hint = "sysctl -w net/ipv6/conf/vbr0/forwarding=1";
+        assert_eq!(check(&daemon, "forwarding"), warning(hint));
+        run(hint);
+        assert_eq!(check(&daemon, "forwarding"), []);
+    });
+    in_namespace(|| {
+        let daemon = with_ipv6(false);
+        run("sysctl -qw net.ipv6.conf.all.forwarding=1");
+        run("sysctl -qw net.ipv6.conf.vbr0.forwarding=0");
+        assert_eq!(check(&daemon, "forwarding"), [], "no guest speaks IPv6");
+    });
+}
+
 /// As `IPv4Forwarding=no` in a file of systemd-networkd has it.
 #[test]
 fn a_link_that_does_not_forward_is_named_and_the_command_mends_it() {

@@ -24,7 +24,7 @@ const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 const TAP: tap::Spec<'static> =
     tap::Spec { name: "vttap-web", owner: Some(1234), multi_queue: false, alias: "volnet:web" };
 
-const PORT: PortSettings = PortSettings { isolated: true, group_forward: 8 };
+const PORT: PortSettings = PortSettings { isolated: true, hairpin: true, group_forward: 8 };
 
 fn socket() -> Socket {
     Socket::open(NetlinkFamily::Route).unwrap()
@@ -71,6 +71,12 @@ fn a_bridge_is_made_as_asked_for() {
         assert_eq!((seen.index, seen.kind, seen.mac), (index, LinkKind::Bridge, MAC));
         assert_eq!((seen.mtu, seen.alias.as_deref()), (1400, Some("volnet:")));
         assert_eq!((&shown["group"], seen.unfinished), (&"default".into(), false));
+        let snooping = &shown["linkinfo"]["info_data"]["mcast_snooping"];
+        assert_eq!((snooping, seen.snooping), (&0.into(), false));
+        let set = LinkSettings { snooping: Some(true), ..LinkSettings::default() };
+        links::set(&mut socket, "vbr0", &set).unwrap();
+        assert_eq!(ip_link("vbr0")["linkinfo"]["info_data"]["mcast_snooping"], 1);
+        assert!(observed(&mut socket, "vbr0").snooping);
     });
 }
 
@@ -242,10 +248,11 @@ fn a_tap_that_is_held_names_its_holder() {
 fn a_process_that_holds_such_a_tap_elsewhere_is_not_named() {
     const HOLD: &str = "import fcntl, os, struct, sys
 tun = os.open('/dev/net/tun', os.O_RDWR)
-fcntl.ioctl(tun, 0x400454ca, struct.pack('16sH22x', b'vttap-web', 0x1002))
+fcntl.ioctl(tun, 0x400454ca, struct.pack('16sH22x', b'vttap-far', 0x1002))
 print('held', flush=True)
 sys.stdin.read()";
     in_namespace(|| {
+        // No other test has a tap of this name: its thread would be in another namespace, too.
         let mut elsewhere = Command::new("unshare")
             .args(["--net", "python3", "-c", HOLD])
             .stdin(Stdio::piped())
@@ -256,8 +263,8 @@ sys.stdin.read()";
         BufReader::new(elsewhere.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "held\n");
         let mut socket = socket();
-        run("ip tuntap add vttap-web mode tap");
-        let (_, words) = refused(tap::create(&mut socket, &TAP));
+        run("ip tuntap add vttap-far mode tap");
+        let (_, words) = refused(tap::create(&mut socket, &tap::Spec { name: "vttap-far", ..TAP }));
         assert!(!words.contains("held by"), "{words}");
         drop(elsewhere.stdin.take());
         elsewhere.wait().unwrap();

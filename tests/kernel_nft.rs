@@ -13,8 +13,9 @@ use volnet::model::net::{Ipv6Network, NetworkConfig};
 use volnet::model::nic::NicName;
 use volnet::model::policy::Policy;
 use volnet::network::linux::nft::Nft;
+use volnet::plan::reconcile::ObservedTable;
 use volnet::plan::ruleset::{
-    self, Accept, Direction, Element, Family, GuestPort, InnerPort, Table,
+    self, Accept, Direction, Element, Family, GuestPort, InnerPort, Table, TracedPort,
 };
 
 fn network() -> NetworkConfig {
@@ -25,7 +26,9 @@ fn network() -> NetworkConfig {
 }
 
 fn tables(owned: bool, elements: Vec<Element>) -> Vec<Table> {
-    ruleset::tables(&[&network()], &Policy::built_in(), elements, owned)
+    let mut tables = ruleset::tables(&[&network()], &Policy::built_in(), elements.clone(), owned);
+    tables.append(&mut ruleset::tracing(true, elements, owned));
+    tables
 }
 
 fn guests(count: u32) -> Vec<Element> {
@@ -60,12 +63,14 @@ fn guests(count: u32) -> Vec<Element> {
                 isolated,
                 limits,
                 inner: ip.filter(|_| number % 3 == 2).map(|_| INNER),
-                traced: number % 5 == 0,
             };
             let own = ip.map(IpAddr::V4).into_iter().chain(ip6.map(IpAddr::V6));
+            let addresses: Vec<IpAddr> = own.clone().collect();
             let ports = exposed(number);
+            let traced = TracedPort { tap, addresses, exposed: &ports };
+            let traced = ruleset::traced(&traced, true);
             let led = own.flat_map(move |address| ruleset::exposed(address, &ports));
-            ruleset::elements(&guest).into_iter().chain(led)
+            ruleset::elements(&guest).into_iter().chain(led).chain(traced)
         })
         .collect()
 }
@@ -138,8 +143,11 @@ fn what_is_made_is_observed_as_such() {
             let wanted = tables(owned, guests(700));
             let mut nft = installed(owned, guests(700));
             let seen = nft.observe().unwrap().tables;
-            assert_eq!(seen.len(), 3);
-            for (table, seen) in wanted.iter().zip(&seen) {
+            assert_eq!(seen.len(), wanted.len());
+            for table in &wanted {
+                let is_it =
+                    |seen: &&ObservedTable| (seen.family, seen.name) == (table.family, table.name);
+                let seen = seen.iter().find(is_it).unwrap();
                 assert_eq!(seen.fingerprint, Some(table.fingerprint()));
                 assert_eq!(seen.owned, nft.has_owned_tables().then_some(owned));
                 for set in &table.sets {

@@ -54,6 +54,7 @@ fn a_tap_is_attached_and_set_in_one_send() {
         };
         let port = PortChange {
             isolated: Some(true),
+            hairpin: Some(true),
             guard: Some(true),
             learning: Some(false),
             group_forward: None,
@@ -72,7 +73,7 @@ fn a_tap_is_attached_and_set_in_one_send() {
         assert_eq!(tap["address"], "02:00:00:00:00:07");
         assert_eq!(tap["inet6_addr_gen_mode"], "none");
         let slave = &tap["linkinfo"]["info_slave_data"];
-        assert_eq!(slave["isolated"], true);
+        assert_eq!((&slave["isolated"], &slave["hairpin"]), (&true.into(), &true.into()));
         assert_eq!((&slave["guard"], &slave["learning"]), (&true.into(), &false.into()));
 
         let read = |message: &Message<'_>| read_tap(message, bridge);
@@ -89,8 +90,14 @@ fn read_tap(message: &Message<'_>, bridge: u32) -> Result<(), netlink::Error> {
     assert_eq!((tap.name, tap.alias), (&b"vttap-a"[..], Some(&b"volnet:a"[..])));
     assert_eq!((tap.master, tap.mtu, tap.group), (Some(bridge), 1400, 77));
     assert_eq!((tap.mac, tap.is_up()), (Some([2, 0, 0, 0, 0, 7]), true));
-    let port =
-        BridgePort { state: 0, isolated: true, guard: true, learning: false, group_forward: 0 };
+    let port = BridgePort {
+        state: 0,
+        isolated: true,
+        hairpin: true,
+        guard: true,
+        learning: false,
+        group_forward: 0,
+    };
     assert_eq!(tap.port, Some(port));
     let tun = tap.tun.unwrap();
     assert_eq!((tun.kind, tun.owner), (TunKind::Tap, Some(1000)));

@@ -228,6 +228,25 @@ fn a_create_that_waits_leaves_nothing_if_the_daemon_is_killed() {
 }
 
 #[test]
+fn a_create_whose_caller_hangs_up_while_it_waits_is_not_carried_out() {
+    in_namespace(|| {
+        let (daemon, _lan) = with_uplink(&["192.168.50.200"]);
+        let mut client = daemon.connect();
+        client.send(b"{\"method\":\"io.volnet.Create\",\"parameters\":{\"name\":\"a\"}}\n");
+        // The daemon has read that when it has answered this.
+        daemon.call("List", json!({}));
+        drop(client);
+        // This one waits as long, and began later.
+        daemon.call("Create", json!({ "name": "b" }));
+        let list = daemon.call("List", json!({}));
+        let vms = list["parameters"]["vms"].as_array().expect("a list");
+        assert_eq!((vms.len(), &vms[0]["name"]), (1, &json!("b")), "{list}");
+        let networks = daemon.call("Networks", json!({}));
+        assert_eq!(networks["parameters"]["networks"][0]["leased"], 1, "{networks}");
+    });
+}
+
+#[test]
 fn a_guest_that_asks_is_not_offered_the_address_of_somebody() {
     in_namespace(|| {
         let (daemon, _lan) = with_uplink(&["192.168.50.1", "192.168.50.2"]);

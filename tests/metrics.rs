@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -199,6 +199,52 @@ fn what_a_guest_may_not_send_is_counted_by_its_reason() {
     });
 }
 
+/// More than a guest may receive is dropped by the kernel's queue at its tap.
+#[test]
+fn what_a_limit_holds_back_is_what_the_kernel_says() {
+    in_namespace(|| {
+        let daemon = daemon();
+        let limited = json!({ "network": { "limits": { "rx_mbit": 1, "pps": 20 } } });
+        let vm = daemon.create(json!({ "name": "web", "config": limited }));
+        let guest = Guest::of(&vm);
+        // Without sending anything, which it may not do so often.
+        let to = (vm["ip"].as_str().expect("an address"), 9);
+        let out = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        let queue = || {
+            let all = read_json("tc -s -j qdisc show dev vttap-web");
+            let all = all.as_array().expect("queues").iter();
+            all.filter(|it| it["kind"] == "tbf")
+                .map(|it| it["drops"].as_u64().expect("drops"))
+                .sum()
+        };
+        assert_eq!(queue(), 0);
+        eventually("the queue is full", || {
+            for _ in 0..200 {
+                // What the socket has no room for is lost, too, but is not the limit's.
+                let _ = out.send_to(&[0; 1400], to);
+            }
+            queue() > 100
+        });
+        guest.space.run_any("ping -q -c 100 -i 0.002 -W 1 192.168.127.1");
+        let over = || {
+            let set = read_json("nft -j list set bridge volnet overrun");
+            set["nftables"][1]["set"]["elem"][0]["elem"]["counter"]["packets"].as_u64()
+        };
+        eventually("metrics and Usage say what tc and nft say", || {
+            let (text, usage) = (scrape("*/*"), daemon.call("Usage", json!({})));
+            let usage = &usage["parameters"]["vms"][0];
+            let is = |reason: &str, field: &str, theirs: Option<u64>| {
+                let labels = format!("vm=\"web\",nic=\"0\",reason=\"{reason}\"");
+                let ours = value(&text, &format!("volnet_vm_dropped_packets_total{{{labels}}}"));
+                theirs > Some(0)
+                    && ours == theirs.map(|it| it as f64)
+                    && usage[field].as_u64() == theirs
+            };
+            is("receive_limit", "limited", Some(queue())) && is("send_limit", "overrun", over())
+        });
+    });
+}
+
 /// Opens a tap and reads nothing.
 const HOLDER: &str = r#"
 import fcntl, struct, sys
@@ -340,7 +386,7 @@ fn who_asks_badly_keeps_neither_scrapers_nor_clients_waiting() {
         for stream in &mut silent {
             let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nA: ");
         }
-        let deaf: Vec<TcpStream> = (0..8)
+        let deaf: Vec<TcpStream> = (0..40)
             .map(|_| {
                 let mut stream = connect();
                 stream.write_all(get("*/*").as_bytes()).expect("it reads");
@@ -421,5 +467,23 @@ fn an_address_that_somebody_else_has_keeps_no_vm_from_its_network() {
         let check = volnet(&daemon, "check");
         assert!(check.contains("metrics are not served"), "{check}");
         assert!(daemon.log().contains("metrics are not served"), "{}", daemon.log());
+    });
+}
+
+#[test]
+fn usage_is_read_at_most_once_a_second() {
+    in_namespace(|| {
+        let daemon = Daemon::start(&[]);
+        daemon.create(json!({ "name": "web" }));
+        let at =
+            || daemon.call("Usage", json!({}))["parameters"]["at_ms"].as_u64().expect("a time");
+        let mut last = at();
+        let mut changes = 0;
+        eventually("it is read anew", || {
+            let now = at();
+            assert!(now == last || now >= last + 1000, "{last} {now}");
+            changes += u32::from(now != std::mem::replace(&mut last, now));
+            changes == 2
+        });
     });
 }

@@ -103,7 +103,7 @@ fn rooms() -> BTreeMap<String, Vec<(PathBuf, String)>> {
         }
         let Some(room) = room(&path) else { continue };
         let text = fs::read_to_string(&path).unwrap();
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
         rooms.entry(room).or_default().push((path, code.collect::<Vec<_>>().join("\n")));
     }

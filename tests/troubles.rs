@@ -4,10 +4,14 @@
 
 mod common;
 
+use std::net::UdpSocket;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use common::space::{Guest, host};
-use common::{eventually, in_namespace};
+use common::{eventually, in_namespace, run};
 
 /// Asks for an address many times, and gets what it is told of none.
 const ASKER: &str = r#"
@@ -31,6 +35,48 @@ for _ in range(400):
         out.sendto(b"", ("10.1.2.3", 9))
     time.sleep(0.005)
 "#;
+
+/// The event comes after minutes, so this is not part of the suite:
+/// `cargo test --test troubles -- --ignored`
+#[test]
+#[ignore = "takes three minutes"]
+fn a_limit_that_drops_for_minutes_is_told() {
+    in_namespace(|| {
+        let (_world, daemon) = host(json!({}));
+        let mut events = daemon.connect();
+        events.send(b"{\"method\":\"io.volnet.Monitor\",\"more\":true}\n");
+        events.receive().expect("the state");
+        let limited = json!({ "network": { "limits": { "rx_mbit": 1 } } });
+        let vm = daemon.create(json!({ "name": "web", "config": limited }));
+        let _guest = Guest::of(&vm);
+        let to = (vm["ip"].as_str().expect("an address"), 9);
+        let out = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        out.set_nonblocking(true).expect("a socket that does not wait");
+        let began = Instant::now();
+        let line = loop {
+            for _ in 0..50 {
+                let _ = out.send_to(&[0; 1400], to);
+            }
+            let log = daemon.log();
+            if let Some(line) = log.lines().find(|line| line.contains("event=limit_drops")) {
+                break line.to_owned();
+            }
+            assert!(began.elapsed() < Duration::from_secs(400), "{log}");
+            sleep(Duration::from_millis(50));
+        };
+        assert!(began.elapsed() >= Duration::from_secs(120), "{line}");
+        assert!(line.contains("VM web: its limits have dropped packets for 2 minutes"), "{line}");
+        let told = loop {
+            let event = events.receive().expect("an event")["parameters"]["event"].take();
+            if event["kind"] == "limit_drops" {
+                break event;
+            }
+        };
+        assert_eq!(told["vm"], "web", "{told}");
+        let queue = run("tc -s qdisc show dev vttap-web");
+        assert!(queue.contains("tbf") && !queue.contains("dropped 0,"), "{queue}");
+    });
+}
 
 #[test]
 fn what_a_guest_does_again_and_again_is_told_with_its_cause() {

@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread;
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -61,11 +62,41 @@ fn daemon_in(vmm: &str, user: &str, devices: &[(Device, u32)]) -> Daemon {
     daemon
 }
 
-/// A configuration of a VM with a kernel that the stand-ins take: any ELF file.
+/// A kernel for QEMU that halts the processor and does nothing else: a boot sector and one more
+/// (Documentation/arch/x86/boot.rst of Linux).
+fn idle_kernel() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let mut image = [0; 4096];
+        for (at, bytes) in [
+            (0x1f1, &[1][..]),                  // setup_sects
+            (0x1fe, &[0x55, 0xaa]),             // boot_flag
+            (0x200, &[0xeb, 0x64]),             // jmp 0x266
+            (0x202, b"HdrS\x0c\x02"),           // header, version
+            (0x211, &[1]),                      // loadflags: LOADED_HIGH
+            (0x22c, &[0xff, 0xff, 0xff, 0x37]), // initrd_addr_max
+            (0x238, &[0xff, 0x07]),             // cmdline_size
+            (0x266, &[0xfa, 0xf4, 0xeb, 0xfd]), // cli; hlt; jmp 0x267
+        ] {
+            image[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("idle-kernel");
+        let new = file.with_extension(std::process::id().to_string());
+        fs::write(&new, image).and_then(|()| fs::rename(&new, &file)).expect("a kernel");
+        file
+    })
+}
+
+/// A kernel that this hypervisor boots.
+fn kernel_of(vmm: &str) -> PathBuf {
+    if vmm == "qemu" { idle_kernel().into() } else { vmm_kernel().into() }
+}
+
+/// A configuration of a VM that boots.
 fn config(vmm: &str, cmdline: &str) -> Value {
     json!({
         "hypervisor": vmm,
-        "kernel_override": vmm_kernel(),
+        "kernel_override": kernel_of(vmm),
         "kernel_cmdline": cmdline,
         "resources": { "memory_mb": 128 },
         "network": { "mode": "bridged" }
@@ -119,9 +150,13 @@ fn words_of(vmm: &str) -> &'static str {
 
 /// Asserts that somebody was told why a start failed.
 fn assert_tells(vmm: &str, told: &Value) {
+    assert_told(vmm, told, words_of(vmm));
+}
+
+/// The same, for these words.
+fn assert_told(vmm: &str, told: &Value, words: &str) {
     let text = told.to_string();
-    assert!(text.contains("before its guest ran"), "{vmm}: {text}");
-    assert!(text.contains(words_of(vmm)), "{vmm}: {text}");
+    assert!(text.contains("before its guest ran") && text.contains(words), "{vmm}: {text}");
 }
 
 #[test]
@@ -167,10 +202,8 @@ fn assert_never_runs(daemon: &Daemon, vmm: &str, config: &Value, words: &str) {
         let reply = daemon.call("Create", run(&format!("{vmm}-{round}"), config));
         assert_eq!(reply["error"], "io.volnet.HypervisorFailed", "{reply}");
         let exited = next(&mut events, "vm_exited")["message"].take();
-        for told in [&reply, &exited] {
-            let told = told.to_string();
-            assert!(told.contains("before its guest ran") && told.contains(words), "{vmm}: {told}");
-        }
+        assert_told(vmm, &reply, words);
+        assert_told(vmm, &exited, words);
     }
     assert_eq!(daemon.call("List", json!({}))["parameters"]["vms"], json!([]));
 }
@@ -191,10 +224,14 @@ fn a_memory_that_the_host_cannot_give_is_told() {
     }
 }
 
+/// Those that lock their disks, and what they say of one that somebody else has locked.
+const LOCKERS: [(&str, &str); 2] =
+    [("cloud-hypervisor", "The file is already locked"), ("qemu", "lock")];
+
 /// Firecracker locks no disks. That two VMs of volnet write to one is refused before (`disks.rs`).
 #[test]
 fn a_disk_that_somebody_else_has_locked_is_told() {
-    for (vmm, words) in [("cloud-hypervisor", "The file is already locked"), ("qemu", "lock")] {
+    for (vmm, words) in LOCKERS {
         in_namespace(|| {
             let daemon = daemon_for(vmm, vmm_program);
             let disk = daemon.folder.join("disk.img");
@@ -274,43 +311,98 @@ fn why_a_vm_does_not_run_is_shown_until_it_is_started() {
     }
 }
 
+/// A VM that runs is killed after this trouble has begun. Asserts that its restart by policy fails,
+/// is told with these words, and succeeds when the trouble is over.
+fn assert_restarts<T>(
+    daemon: &Daemon,
+    (vmm, mut config, words): (&str, Value, &str),
+    begin: impl FnOnce() -> T,
+    end: impl FnOnce(T),
+) {
+    config["restart"] = json!("on-failure");
+    let pid = daemon.create(run(vmm, &config))["pid"].as_i64().expect("it runs");
+    let mut events = subscribe(daemon);
+    let trouble = begin();
+    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+    let killed = next(&mut events, "vm_exited")["message"].take();
+    assert!(killed.to_string().contains("was ended by signal 9"), "{killed}");
+    let failed = next(&mut events, "vm_exited")["message"].take();
+    assert_told(vmm, &failed, words);
+    assert!(failed.to_string().contains("it is started again in 2 s"), "{failed}");
+    let shown = vm(daemon, vmm);
+    assert_eq!((&shown["status"], &shown["restarts"]), (&json!("crashed"), &json!(1)));
+    assert_told(vmm, &shown["last_error"], words);
+    end(trouble);
+    let started = next(&mut events, "vm_started")["message"].take();
+    assert!(started.to_string().contains("again by its restart policy"), "{started}");
+    let shown = vm(daemon, vmm);
+    assert_eq!((&shown["status"], &shown["restarts"]), (&json!("running"), &json!(2)));
+    assert_eq!(shown["last_error"], Value::Null);
+    daemon.call("Delete", json!({ "name": vmm, "timeout_ms": 0 }));
+}
+
 #[test]
-fn a_restart_by_policy_that_fails_is_told_and_goes_on() {
-    in_namespace(|| {
-        let daemon = daemon(vmm_program);
-        for vmm in ["cloud-hypervisor", "firecracker"] {
+fn a_restart_by_policy_that_fails_for_its_kernel_is_told_and_goes_on() {
+    for vmm in VMMS {
+        in_namespace(|| {
+            let daemon = daemon_for(vmm, vmm_program);
             let kernel = daemon.folder.join("kernel");
-            fs::copy(vmm_kernel(), &kernel).unwrap();
+            let put = || assert_ne!(fs::copy(kernel_of(vmm), &kernel).unwrap(), 0);
+            put();
             let mut config = config(vmm, "");
-            (config["kernel_override"], config["restart"]) = (json!(kernel), json!("on-failure"));
-            let reply = daemon.call("Create", run(vmm, &config));
-            let pid = reply["parameters"]["vm"]["pid"].as_i64().expect("it runs");
-            let mut events = subscribe(&daemon);
-            fs::write(&kernel, "no kernel any more".repeat(100)).unwrap();
-            kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
-            let killed = next(&mut events, "vm_exited")["message"].take();
-            assert!(killed.to_string().contains("was ended by signal 9"), "{killed}");
-            let failed = next(&mut events, "vm_exited")["message"].take();
-            assert_tells(vmm, &failed);
-            assert!(failed.to_string().contains("it is started again in 2 s"), "{failed}");
-            let shown = vm(&daemon, vmm);
-            assert_eq!((&shown["status"], &shown["restarts"]), (&json!("crashed"), &json!(1)));
-            assert_tells(vmm, &shown["last_error"]);
-            fs::copy(vmm_kernel(), &kernel).unwrap();
-            let started = next(&mut events, "vm_started")["message"].take();
-            assert!(started.to_string().contains("again by its restart policy"), "{started}");
-            let shown = vm(&daemon, vmm);
-            assert_eq!((&shown["status"], &shown["restarts"]), (&json!("running"), &json!(2)));
-            assert_eq!(shown["last_error"], Value::Null);
-        }
-    });
+            config["kernel_override"] = json!(kernel);
+            let spoil = || fs::write(&kernel, "no kernel any more".repeat(100)).unwrap();
+            assert_restarts(&daemon, (vmm, config, words_of(vmm)), spoil, |()| put());
+        });
+    }
+}
+
+#[test]
+fn a_restart_by_policy_that_fails_for_its_disk_is_told_and_goes_on() {
+    for (vmm, words) in LOCKERS {
+        in_namespace(|| {
+            let daemon = daemon_for(vmm, vmm_program);
+            let (disk, other) = (daemon.folder.join("disk.img"), daemon.folder.join("other.img"));
+            drop(lock(&disk));
+            let mut config = config(vmm, "");
+            config["rootfs"] = json!({ "url": disk, "format": "raw" });
+            let begin = || {
+                let locked = lock(&other);
+                fs::rename(&other, &disk).unwrap();
+                locked
+            };
+            assert_restarts(&daemon, (vmm, config, words), begin, drop);
+        });
+    }
+}
+
+#[test]
+fn a_restart_by_policy_that_fails_for_a_device_is_told_and_goes_on() {
+    for (vmm, (path, numbers), words) in [
+        ("cloud-hypervisor", KVM, "Permission denied"),
+        ("firecracker", KVM, "Permission denied"),
+        ("firecracker", TUN, "Couldn't open /dev/net/tun"),
+    ] {
+        in_namespace(|| {
+            let daemon = daemon_in(vmm, "nobody", &[(TUN, 0o666), (KVM, 0o666)]);
+            let allow = |mode| put_device(path, numbers, mode, 0);
+            let vm = (vmm, config(vmm, ""), words);
+            assert_restarts(&daemon, vm, || allow(0o600), |()| allow(0o666));
+        });
+    }
+}
+
+/// A request to a hypervisor on its own API.
+fn send(daemon: &Daemon, name: &str, request: &str) -> UnixStream {
+    let socket = daemon.folder.join("run/vm").join(name).join("api.sock");
+    let mut stream = UnixStream::connect(socket).expect("the API");
+    write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    stream
 }
 
 /// Asks a hypervisor on its own API.
 fn api(daemon: &Daemon, name: &str, path: &str) -> String {
-    let socket = daemon.folder.join("run/vm").join(name).join("api.sock");
-    let mut stream = UnixStream::connect(socket).expect("the API");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut stream = send(daemon, name, &format!("GET {path}"));
     let mut answer = String::new();
     while !answer.contains('}') {
         let mut chunk = [0; 4096];
@@ -398,6 +490,43 @@ fn a_signal_by_somebody_is_a_crash_where_the_hypervisor_tells_and_nothing_is_lef
     });
 }
 
+/// `vm.shutdown` ends only the guest, and Cloud Hypervisor goes on without one.
+#[test]
+fn who_is_ended_on_its_api_has_stopped_and_is_started_again_only_if_it_always_is() {
+    in_namespace(|| {
+        let daemon = daemon(vmm_program);
+        for (restart, shown_as, again) in
+            [("on-failure", "stopped", false), ("always", "running", true)]
+        {
+            for request in ["vm.shutdown", "vmm.shutdown"] {
+                let mut config = config("cloud-hypervisor", "");
+                config["restart"] = json!(restart);
+                let pid = daemon.create(run("web", &config))["pid"].clone();
+                let mut events = subscribe(&daemon);
+                let connection = send(&daemon, "web", &format!("PUT /api/v1/{request}"));
+                // Nobody has to be told that it is ended: it says so itself.
+                let exited = loop {
+                    let event = events.receive().expect("an event")["parameters"]["event"].take();
+                    assert_ne!(event["kind"], "vm_stopping", "{event}");
+                    if event["kind"] == "vm_exited" {
+                        break event["message"].to_string();
+                    }
+                };
+                drop(connection);
+                assert!(exited.contains("VM web ended with status 0"), "{exited}");
+                assert_eq!(exited.contains("it is started again"), again, "{exited}");
+                if again {
+                    next(&mut events, "vm_started");
+                }
+                let shown = vm(&daemon, "web");
+                assert_eq!(shown["status"], shown_as, "{shown}");
+                assert_ne!(shown["pid"], pid);
+                daemon.call("Delete", json!({ "name": "web", "timeout_ms": 0 }));
+            }
+        }
+    });
+}
+
 #[test]
 fn devices_and_limits_of_disks_are_taken() {
     in_namespace(|| {
@@ -456,10 +585,16 @@ const CROWD: usize = 100;
 /// is measured by `make bench`.)
 #[test]
 fn a_crowd_that_starts_at_once_is_answered_truthfully_and_keeps_nobody() {
+    for vmms in [["cloud-hypervisor", "firecracker"], ["qemu"; 2]] {
+        assert_crowd_starts(vmms);
+    }
+}
+
+fn assert_crowd_starts(vmms: [&'static str; 2]) {
     in_namespace(|| {
-        let daemon = daemon(stand_in);
+        let daemon = daemon_for(vmms[0], stand_in);
         let good = |at: usize| at % 4 < 2;
-        let vmm = |at: usize| ["cloud-hypervisor", "firecracker"][at % 2];
+        let vmm = |at: usize| vmms[at % 2];
         let mut callers: Vec<Connection> = (0..CROWD).map(|_| daemon.connect()).collect();
         for (at, caller) in callers.iter_mut().enumerate() {
             let config = if good(at) { config(vmm(at), "") } else { broken(&daemon, vmm(at), "") };
@@ -492,7 +627,7 @@ fn a_crowd_that_starts_at_once_is_answered_truthfully_and_keeps_nobody() {
         let listed = daemon.call("List", json!({}))["parameters"]["vms"].take();
         let listed = listed.as_array().expect("VMs");
         assert_eq!(listed.len(), (0..CROWD).filter(|at| good(*at)).count());
-        for vm in listed {
+        for vm in listed.iter().filter(|vm| vm["hypervisor"] != "qemu") {
             let path = if vm["hypervisor"] == "firecracker" { "/" } else { "/api/v1/vm.info" };
             let says = api(&daemon, vm["name"].as_str().expect("a name"), path);
             assert!(says.contains("\"state\":\"Running\""), "{says}");
@@ -530,14 +665,18 @@ fn a_start_outlives_the_daemon_that_made_it() {
     });
 }
 
+/// QEMU is one whose guest waits for somebody to let it begin.
 #[test]
 fn a_vm_that_is_deleted_while_it_starts_was_never_running() {
-    in_namespace(|| {
-        let daemon = daemon(stand_in);
-        for vmm in ["cloud-hypervisor", "firecracker"] {
+    for vmm in VMMS {
+        in_namespace(|| {
+            let daemon = daemon_for(vmm, stand_in);
+            let mut config = config(vmm, "boot=9000");
+            if vmm == "qemu" {
+                config["args"] = json!(["-S"]);
+            }
             let reply = thread::scope(|scope| {
-                let started =
-                    scope.spawn(|| daemon.call("Create", run(vmm, &config(vmm, "boot=9000"))));
+                let started = scope.spawn(|| daemon.call("Create", run(vmm, &config)));
                 eventually("it is starting", || vm(&daemon, vmm)["pid"].is_u64());
                 let deleted = daemon.call("Delete", json!({ "name": vmm, "timeout_ms": 0 }));
                 assert_eq!(deleted["error"], Value::Null, "{deleted}");
@@ -545,8 +684,8 @@ fn a_vm_that_is_deleted_while_it_starts_was_never_running() {
             });
             assert_eq!(reply["error"], "io.volnet.HypervisorFailed", "{reply}");
             assert!(reply.to_string().contains("told to end before its guest ran"), "{reply}");
-        }
-    });
+        });
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::BURST;
+use crate::load::kernel_memory;
 use crate::record::Record;
 
 /// How long a detach took.
@@ -41,6 +42,7 @@ pub(crate) trait Contender {
 
 /// What [`bring`] measures, for each VM.
 const TOGETHER: &str = "attach, a hundred at once";
+const MEMORY: &str = "kernel memory of a VM";
 
 /// VMs that a fast contender attaches in its turn, one at a time: the first finds cold caches and a
 /// sleeping processor, which is what p99 shows; p50 is that of one who is at work.
@@ -56,19 +58,24 @@ pub(crate) struct Rounds {
 }
 
 /// Brings everybody to so many VMs, a hundred in each turn: volnet is asked for these in one write,
-/// the floor makes one after the other.
+/// the others make one after the other.
 pub(crate) fn bring(contenders: &mut [&mut dyn Contender], vms: usize, record: &mut Record) {
     let mut times = vec![Vec::new(); contenders.len()];
+    let mut memory = vec![0.0; contenders.len()];
     for there in (0..vms).step_by(BURST) {
-        for (contender, times) in contenders.iter_mut().zip(&mut times) {
+        for (at, contender) in contenders.iter_mut().enumerate() {
+            let before = kernel_memory();
             let took = contender.fill(there + BURST);
             if !took.is_zero() {
-                times.push(took / BURST as u32);
+                times[at].push(took / BURST as u32);
+                memory[at] += kernel_memory() - before;
             }
         }
     }
-    for (contender, times) in contenders.iter().zip(times).filter(|(_, times)| !times.is_empty()) {
-        record.times(TOGETHER, contender.name(), vms, &times);
+    for (at, contender) in contenders.iter().enumerate().filter(|(at, _)| !times[*at].is_empty()) {
+        record.times(TOGETHER, contender.name(), vms, &times[at]);
+        let each = memory[at] / (times[at].len() * BURST) as f64;
+        record.value(MEMORY, contender.name(), Some(vms), each, "KiB");
     }
 }
 

@@ -156,7 +156,7 @@ fn link(client: &mut Client, vm: &str) -> u32 {
 }
 
 /// Reads news of links until they say that this one is gone.
-fn wait_until_gone(monitor: &mut Monitor, index: u32) {
+pub(crate) fn wait_until_gone(monitor: &mut Monitor, index: u32) {
     let start = Instant::now();
     while monitor.drain().links.get(&index).is_none_or(|(_, present)| *present) {
         assert!(start.elapsed() < PATIENCE, "link {index} does not go");

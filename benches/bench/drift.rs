@@ -12,6 +12,7 @@ use volnet::plan::op::LinkSettings;
 use crate::contender::Contender;
 use crate::daemon::Daemon;
 use crate::record::Record;
+use crate::traffic::BRIDGE;
 
 /// How often each thing is changed; the daemon lets itself be provoked a little more often.
 const ROUNDS: usize = 6;
@@ -19,8 +20,6 @@ const ROUNDS: usize = 6;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two changes: the daemon looks at everything at most every 50 ms.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The bridge that volnet makes.
-const BRIDGE: &str = "vbr0";
 
 /// Changes links, an address and forwarding, and waits each time until that is undone.
 pub(crate) fn repairs(daemon: &Daemon, vms: usize, record: &mut Record) {

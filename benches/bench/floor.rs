@@ -205,7 +205,6 @@ impl Vm {
                 isolated: false,
                 limits: Limits::default(),
                 inner: None,
-                traced: false,
             }),
             tap: tap.to_string(),
         }

@@ -9,12 +9,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::BURST;
 use crate::client::{self, Client, assert_good, message};
 use crate::contender::Contender;
 use crate::daemon::{BINARY, Daemon};
 use crate::record::Record;
-use crate::traffic::{Guest, bytes_of};
+use crate::traffic::{self, BRIDGE, Guest, Place, bytes_of};
+use crate::{BURST, IP};
 
 /// How long the kernel has late news of links: it looks at carriers once a second.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -167,18 +167,9 @@ pub(crate) fn starts(daemon: &Daemon, record: &mut Record) {
     }
 }
 
-/// Plays the guest of one more VM, with `vms` there.
-pub(crate) fn traffic(daemon: &mut Daemon, vms: usize, packets: usize, record: &mut Record) {
-    let name = format!("guest{vms}");
-    let mut guest = guest(daemon, &name);
-    guest.measure(daemon.name(), vms + 1, packets, record);
-    drop(guest);
-    daemon.detach(&name);
-}
-
 /// What a guest and whoever attaches feel of others that come and go, many at once.
 pub(crate) fn disturbance(daemon: &mut Daemon, record: &mut Record) {
-    let mut guest = guest(daemon, "guest");
+    let mut guest = guest(daemon, "guest", IP);
     let (mut sent, mut times) = (0, Vec::new());
     let others = Others::new(daemon, "first").start(true);
     while !others.is_finished() {
@@ -233,12 +224,26 @@ impl Others {
     }
 }
 
-/// Plays the guest of a new VM.
-fn guest(daemon: &mut Daemon, name: &str) -> Guest {
+/// Plays the guest of a new VM, with one of its addresses: that of a field of the reply, or the
+/// one that it believes in.
+pub(crate) fn guest(daemon: &mut Daemon, name: &str, address: &str) -> Guest {
     let reply = daemon.call(&client::create(name, true));
     let reply: Value = serde_json::from_str(&reply).expect("JSON");
-    let field = |field: &str| reply["parameters"]["vm"][field].as_str().expect("text").to_owned();
+    let vm = &reply["parameters"]["vm"];
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let ip = |value: &Value| text(value).parse().expect("an address");
+    let mac = |value: &Value| bytes_of(&text(value));
     daemon.stage.enter();
-    let ip = field("ip").parse().expect("an address");
-    Guest::new(&field("tap"), bytes_of(&field("mac")), ip)
+    traffic::set_neighbour(BRIDGE, mac(&vm["mac"]), ip(&vm[address]));
+    let place = match &vm["inner"] {
+        Value::Null => {
+            Place { mac: mac(&vm["mac"]), ip: ip(&vm[address]), gateway: traffic::bridge() }
+        }
+        inner => Place {
+            mac: mac(&inner["mac"]),
+            ip: ip(&inner["ip"]),
+            gateway: mac(&inner["gateway_mac"]),
+        },
+    };
+    Guest::new(&text(&vm["tap"]), &place)
 }

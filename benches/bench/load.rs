@@ -50,6 +50,18 @@ fn processors() -> (u64, u64) {
     (all - ticks[3] - ticks[4], all)
 }
 
+/// What the kernel keeps for itself and cannot give back, in KiB (proc(5)): that of links and
+/// namespaces is in it. All else depends on what others do meanwhile.
+pub(crate) fn kernel_memory() -> f64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("/proc/meminfo");
+    let kib = |line: &str| -> f64 {
+        let number = line.split_ascii_whitespace().nth(1);
+        number.and_then(|number| number.parse().ok()).expect("a number")
+    };
+    let is_counted = |line: &&str| line.starts_with("SUnreclaim:") || line.starts_with("Percpu:");
+    text.lines().filter(is_counted).map(kib).sum()
+}
+
 /// Attaches VMs in bridged and in dhcp mode in turns, while each processor has other work, too.
 pub(crate) fn attach_under_load(
     daemon: &mut Daemon,

@@ -8,6 +8,7 @@
 //! `BENCH_QUICK=1` takes fewer samples, and peers with fewer VMs.
 
 mod client;
+mod clones;
 mod contender;
 mod daemon;
 mod drift;
@@ -26,6 +27,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use clones::Namespaces;
 use contender::{Contender, Rounds, bring, compete};
 use daemon::Daemon;
 use floor::Floor;
@@ -39,6 +41,10 @@ pub(crate) const BUILD: &str = "build";
 pub(crate) const BURST: usize = 100;
 /// The prefix of the guests, for everybody.
 pub(crate) const SUBNET: &str = "10.0.0.0/16";
+
+/// The fields of a VM with its addresses.
+pub(crate) const IP: &str = "ip";
+const IP6: &str = "ip6";
 
 /// How much is measured.
 struct Extent {
@@ -90,11 +96,16 @@ fn main() {
     // What it costs that guests are held to what they are.
     let open = r#"{ "networks": [{ "antispoof": false }] }"#;
     let mut open = Daemon::new("volnet, ephemeral, no antispoof", Stage::new("open"), true, open);
+    let six = r#"{ "networks": [{ "ipv6": true }] }"#;
+    let mut six = Daemon::new("volnet, ephemeral, IPv6", Stage::new("six"), true, six);
+    let all = clones::CONFIGURATION;
+    let mut clones = Daemon::new("volnet, ephemeral, clones", Stage::new("clones"), true, all);
+    let mut namespaces = Namespaces::new();
     let mut durable = Daemon::new("volnet, durable", Stage::new("durable"), false, "{}");
     let mut peers = peers::all(&mut record, extent.slow_most);
-    traffic::add_world(&ephemeral.stage, None);
-    traffic::add_world(&durable.stage, None);
-    traffic::add_world(&open.stage, None);
+    for daemon in [&ephemeral, &durable, &open, &six, &clones] {
+        traffic::add_world(&daemon.stage, false);
+    }
     traffic::plain(extent.packets, &mut record);
     let stand_in = concat!(
         r#"{ "hypervisor_user": "root", "hypervisors": { "cloud-hypervisor": { "program": ""#,
@@ -107,17 +118,20 @@ fn main() {
     host::memory(&durable, "no VM yet", 0, &mut record);
     host::restarts(&mut durable, 0, &mut record);
 
+    let mut rules = Vec::new();
     for &vms in extent.vms {
         let floors = [&mut floor, &mut synced];
-        let daemons = [&mut ephemeral, &mut pooled, &mut open, &mut durable];
-        grow(floors, daemons, vms, &mut record);
-        let mut all: Vec<&mut dyn Contender> =
-            vec![&mut floor, &mut synced, &mut ephemeral, &mut pooled, &mut open, &mut durable];
+        let daemons = [&mut ephemeral, &mut pooled, &mut open, &mut six, &mut clones, &mut durable];
+        grow(floors, &mut namespaces, daemons, vms, &mut record);
+        let mut all: Vec<&mut dyn Contender> = vec![&mut floor, &mut synced, &mut ephemeral];
+        all.extend([&mut pooled, &mut open, &mut six, &mut clones, &mut durable].map(as_contender));
+        all.push(&mut namespaces);
         all.extend(peers.iter_mut().map(|peer| &mut **peer as &mut dyn Contender));
         compete(&mut all, vms, extent.rounds, &mut record);
-        for daemon in [&mut ephemeral, &mut open] {
-            host::traffic(daemon, vms, extent.packets, &mut record);
-        }
+        let daemons = [(&mut ephemeral, IP), (&mut open, IP), (&mut six, IP6), (&mut clones, IP)];
+        packets(daemons, &mut namespaces, vms, extent.packets, &mut record);
+        rules.push(clones::count_rules(&clones.stage, clones.name(), vms, &mut record));
+        assert_eq!(rules.first(), rules.last(), "rules depend on the number of VMs");
         others.look();
     }
 
@@ -129,6 +143,10 @@ fn main() {
     pure::measure(&floor.stage, crowd, &mut record);
     others.look();
     record.write(&format!("{BUILD}/bench.json"), extent.quick, &others);
+}
+
+fn as_contender(daemon: &mut Daemon) -> &mut dyn Contender {
+    daemon
 }
 
 /// The daemon in a crowd, and after it.
@@ -144,14 +162,40 @@ fn as_a_whole(durable: &mut Daemon, crowd: usize, idle: Duration, record: &mut R
     host::disturbance(durable, record);
 }
 
+/// Plays the guests of one more VM of each, with `vms` there.
+fn packets(
+    mut daemons: [(&mut Daemon, &str); 4],
+    namespaces: &mut Namespaces,
+    vms: usize,
+    packets: usize,
+    record: &mut Record,
+) {
+    let name = format!("guest{vms}");
+    let mut guests = Vec::new();
+    for (daemon, address) in &mut daemons {
+        guests.push((daemon.name().to_owned(), host::guest(daemon, &name, address)));
+    }
+    namespaces.attach(&name);
+    guests.push((namespaces.name().into(), namespaces.guest(&name)));
+    traffic::measure(guests, vms + 1, packets, record);
+    daemons.into_iter().for_each(|(daemon, _)| _ = daemon.detach(&name));
+    namespaces.detach(&name);
+}
+
 /// Brings all to so many VMs, in turns of a hundred; the last hundred comes to a daemon as a burst.
-fn grow(floors: [&mut Floor; 2], daemons: [&mut Daemon; 4], vms: usize, record: &mut Record) {
+fn grow(
+    floors: [&mut Floor; 2],
+    namespaces: &mut Namespaces,
+    daemons: [&mut Daemon; 6],
+    vms: usize,
+    record: &mut Record,
+) {
     let mut daemons = daemons;
     let before = vms.checked_sub(BURST).filter(|before| *before >= BURST);
-    let as_contender = |daemon| daemon as &mut dyn Contender;
     let mut all: Vec<&mut dyn Contender> = Vec::new();
     all.extend(floors.map(|floor| floor as &mut dyn Contender));
-    all.extend(daemons.iter_mut().map(|daemon| as_contender(&mut **daemon)));
+    all.push(namespaces);
+    all.extend(daemons.iter_mut().map(|daemon| as_contender(daemon)));
     bring(&mut all, before.unwrap_or(vms), record);
     if let Some(before) = before {
         daemons.iter_mut().for_each(|daemon| host::burst(daemon, before, record));

@@ -63,9 +63,8 @@ fn rate(vms: usize, questions: usize) -> f64 {
         answer();
         ask(number);
     }
-    let took = start.elapsed();
-    (0..IN_FLIGHT).for_each(|_| answer());
-    questions as f64 / took.as_secs_f64()
+    // The last answers are not waited for: a datagram can be lost.
+    questions as f64 / start.elapsed().as_secs_f64()
 }
 
 fn question(vm: usize) -> Vec<u8> {

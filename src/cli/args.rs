@@ -17,8 +17,8 @@ use crate::model::nic::NICS_MAX;
 use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
 
 use super::command::{
-    Attach, Command, Create, Detach, Disk, Invocation, Override, Preparation, Setting, Share,
-    VmVerb, Vms,
+    Attach, Command, Create, Detach, Disk, Invocation, Origin, Override, Preparation, Setting,
+    Share, VmVerb, Vms,
 };
 use super::completion;
 use super::verbs::{self, Flag, Kind, LIMITS, SORTS, Settings, Sort, Verb};
@@ -166,7 +166,10 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
     match verb {
         "serve" => given.none().map(|()| Command::Serve),
         "setup" => preparation(given).map(Command::Setup),
-        "teardown" => preparation(given).map(Command::Teardown),
+        "teardown" => preparation(given).map(|how| {
+            let resolved = how.resolved || how.service;
+            Command::Teardown(Preparation { resolved, ..how })
+        }),
         "create" => Ok(Command::Create(Box::new(create(given, false)?))),
         "run" => Ok(Command::Create(Box::new(create(given, true)?))),
         "attach" => attach(given),
@@ -237,9 +240,9 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "metrics" => given.none().map(|()| Command::Metrics),
         "check" => given.none().map(|()| Command::Check),
         "trace" => {
-            let (from, to) = (given.last("from"), given.last("to"));
-            if from.is_some() && to.is_some() {
-                return Err(wrong("--from says where packets are from, and NAME where to"));
+            let (from, to) = (given.last("from").map(Origin::of), given.last("to"));
+            if to.is_some() && matches!(from, Some(Origin::Vm(_))) {
+                return Err(wrong("--from says which VM sends packets, and NAME where to"));
             }
             let seconds = seconds(&mut given, "seconds")?;
             Ok(Command::Trace { name: given.one("NAME")?, from, to, seconds })
@@ -278,8 +281,8 @@ fn top(mut given: Given) -> Result<Command, Stop> {
 
 fn preparation(mut given: Given) -> Result<Preparation, Stop> {
     let root = given.last("root").map(PathBuf::from);
-    if root.is_some() && !given.has("service") && !given.has("cni") {
-        return Err(wrong("--root needs --service or --cni"));
+    if root.is_some() && !["service", "cni", "resolved"].iter().any(|it| given.has(it)) {
+        return Err(wrong("--root needs --service, --cni or --resolved"));
     }
     let preparation = Preparation {
         dry_run: given.has("dry-run"),
@@ -287,6 +290,7 @@ fn preparation(mut given: Given) -> Result<Preparation, Stop> {
         force: given.has("force"),
         service: given.has("service"),
         cni: given.has("cni"),
+        resolved: given.has("resolved"),
         root: root.unwrap_or_else(|| "/".into()),
     };
     given.none().map(|()| preparation)
@@ -339,6 +343,9 @@ fn attach(mut given: Given) -> Result<Command, Stop> {
     let netns = given.last("netns").ok_or_else(|| wrong("--netns is missing"))?;
     let ifname = given.last("ifname").unwrap_or_else(|| IFNAME.into());
     let (force, tap) = (given.has("force"), given.last("tap"));
+    if given.has("owner") && tap.is_none() {
+        return Err(wrong("--owner needs --tap: a pair of links has no owner"));
+    }
     let create = create(given, false)?;
     Ok(Command::Attach(Box::new(Attach { create, netns, ifname, tap, force })))
 }

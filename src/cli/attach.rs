@@ -4,12 +4,13 @@
 //! The daemon has no way into a namespace. So the door is opened here, by root, and passed on: see
 //! [`crate::network::linux::veth`].
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use volnet_ffi::tun;
 
@@ -24,6 +25,8 @@ use crate::protocol::client::ReplyMessage;
 
 /// What these verbs have as the name of a configuration.
 const BY_HAND: &str = "volnet";
+/// The namespace of this process (namespaces(7)).
+const OWN: &str = "/proc/thread-self/ns/net";
 
 /// `attach`.
 pub(super) fn attach(session: &mut Session, attach: &Attach) -> Result<u8, Trouble> {
@@ -77,7 +80,7 @@ pub(super) fn detach(session: &mut Session, detach: &Detach) -> Result<u8, Troub
     };
     let reply = session.call("io.volnet.Detach", json!(id))?;
     session.show(&reply, |_| format!("{}: detached\n", detach.name))?;
-    if let Some(netns) = &detach.netns {
+    if let Some(netns) = detach.netns.as_ref().filter(|_| has_released(&reply)) {
         let mut door = open_door(netns)?;
         put_aside(&mut door, &id)
             .map_err(|error| Trouble::Here(error.failure("rename", &*detach.ifname).into()))?;
@@ -85,10 +88,21 @@ pub(super) fn detach(session: &mut Session, detach: &Detach) -> Result<u8, Troub
     Ok(DONE)
 }
 
+/// Whether Detach has released something. If not, a link of that name is not for us to touch.
+pub(super) fn has_released(reply: &Map<String, Value>) -> bool {
+    reply.get("released") == Some(&json!(true))
+}
+
 /// Frees the names that an attachment has in its namespace, once it is released.
 pub(super) fn put_aside(door: &mut Socket, id: &AttachmentId) -> Result<(), Error> {
-    veth::put_aside(door, &id.ifname)?;
+    veth::put_aside(door, id)?;
     redirect::remove_left_over(door, &veth::alias(id))
+}
+
+/// Whether a path is that of the namespace in which this process is.
+pub(super) fn is_own(netns: &str) -> bool {
+    let file = |path: &str| fs::metadata(path).map(|it| (it.dev(), it.ino()));
+    file(netns).is_ok_and(|theirs| file(OWN).is_ok_and(|own| own == theirs))
 }
 
 /// Enters a namespace and opens a socket of rtnetlink there.

@@ -1,5 +1,6 @@
 //! What can be asked for on the command line.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -81,7 +82,7 @@ pub(super) enum Command {
     /// Look the host over.
     Check,
     /// Tell of the packets of a guest.
-    Trace { name: String, from: Option<String>, to: Option<String>, seconds: Option<u32> },
+    Trace { name: String, from: Option<Origin>, to: Option<String>, seconds: Option<u32> },
     /// Look a VM over, or the host.
     Doctor { name: Option<String> },
     /// Show versions.
@@ -106,6 +107,8 @@ pub(super) struct Preparation {
     pub(super) service: bool,
     /// The files for engines of containers, too.
     pub(super) cni: bool,
+    /// The file for systemd-resolved, too.
+    pub(super) resolved: bool,
     /// Below which these files are.
     pub(super) root: PathBuf,
 }
@@ -243,6 +246,23 @@ impl VmVerb {
             VmVerb::Pause => "io.volnet.Pause",
             VmVerb::Resume => "io.volnet.Resume",
             VmVerb::Delete => "io.volnet.Delete",
+        }
+    }
+}
+
+/// Where packets come from: a VM, or outside, which is an address or `world`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Vm(String),
+    Outside(String),
+}
+
+impl Origin {
+    /// Reads what somebody has typed.
+    pub(super) fn of(text: String) -> Origin {
+        match text == "world" || text.parse::<IpAddr>().is_ok() {
+            true => Origin::Outside(text),
+            false => Origin::Vm(text),
         }
     }
 }

@@ -195,6 +195,11 @@ impl Connection {
     }
 
     fn lost(&self, error: io::Error) -> Trouble {
+        let error = match error.kind() {
+            // What the kernel says of a time that is over, socket(7).
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            _ => error,
+        };
         Trouble::Unreachable { socket: self.socket.clone(), error }
     }
 }

@@ -1,5 +1,6 @@
 //! Files that `setup` installs beside the network, and `teardown` takes away: those of the service
-//! ([`super::service`]) and those for engines of containers ([`super::plugin`]).
+//! ([`super::service`]), the one for systemd-resolved ([`super::resolved`]), and those for engines
+//! of containers ([`super::plugin`]).
 //!
 //! A file with other contents is somebody's work: it is replaced or removed only with force. All
 //! files are checked before the first is changed.
@@ -13,7 +14,7 @@ use crate::config::{Flags, Settings};
 
 use super::command::Preparation;
 use super::session::file;
-use super::{Trouble, plugin, service};
+use super::{Trouble, plugin, resolved, service};
 
 /// The result of installing or removing.
 #[derive(Default)]
@@ -58,7 +59,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Checks the files. There are none without `--service` and `--cni`.
+    /// Checks the files. There are none without a flag that asks for them.
     pub(super) fn look(
         how: &Preparation,
         flags: &Flags,
@@ -71,6 +72,9 @@ impl Files {
         let mut items = Vec::new();
         if how.service {
             items.extend(service::items(&how.root, &program, flags, settings)?);
+        }
+        if how.resolved {
+            items.push(resolved::item(&how.root, settings));
         }
         if how.cni {
             items.extend(plugin::items(&how.root, &program, flags));

@@ -42,7 +42,10 @@ pub(super) fn of(verb: &Verb) -> String {
     let has_flags = verb.flags().next().is_some() || verb.settings == Settings::All;
     out.push_str(if has_flags { " [OPTION]...\n" } else { "\n" });
     out.push('\n');
-    paragraph(&mut out, verb.text);
+    for (index, text) in verb.text.lines().enumerate() {
+        out.push_str(if index > 0 { "\n" } else { "" });
+        paragraph(&mut out, text);
+    }
     if has_flags || verb.json.is_some() {
         out.push('\n');
     }

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::files::Files;
 use super::journal;
 use super::session::Session;
-use super::{DONE, FAILED, Trouble, show};
+use super::{DONE, FAILED, Trouble, resolved, show};
 
 /// `serve`.
 pub(super) fn serve(session: &Session) -> Result<u8, Trouble> {
@@ -29,6 +29,9 @@ pub(super) fn setup(
     flags: &Flags,
 ) -> Result<u8, Trouble> {
     let Preparation { dry_run, verbose, force, .. } = *setup;
+    if setup.resolved {
+        resolved::check(&session.settings)?;
+    }
     let files = Files::look(setup, flags, &session.settings)?;
     let mut reply = through_daemon_or_here(
         session,

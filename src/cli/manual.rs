@@ -26,9 +26,9 @@ fn roff(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }
 
-/// One sentence a line, as manuals are written.
+/// One sentence a line, as manuals are written, and a space between paragraphs.
 fn sentences(text: &str) -> String {
-    roff(text).replace(". ", ".\n")
+    roff(text).replace('\n', "\n.sp\n").replace(". ", ".\n")
 }
 
 fn verbs() -> String {

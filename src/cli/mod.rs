@@ -32,6 +32,7 @@ mod paths;
 mod plugin;
 #[cfg(target_os = "linux")]
 mod rates;
+mod resolved;
 mod service;
 mod session;
 mod show;
@@ -170,7 +171,7 @@ fn invoke(invocation: Invocation, out: &mut dyn Write, daemon: Daemon) -> Result
         Command::Metrics => host::metrics(&mut session),
         Command::Check => host::check(&mut session),
         Command::Trace { name, from, to, seconds } => {
-            vm::trace(&mut session, &name, from.as_deref(), to.as_deref(), seconds)
+            vm::trace(&mut session, &name, from.as_ref(), to.as_deref(), seconds)
         }
         Command::Doctor { name } => host::doctor(&mut session, name),
         Command::Version => host::version(&mut session),
@@ -186,7 +187,7 @@ fn exec_as(words: &[String]) -> Result<u8, Trouble> {
     match crate::hypervisor::linux::confine::exec(words) {
         Ok(never) => match never {},
         Err(error) => {
-            let program = words.get(4).map_or("nothing", String::as_str);
+            let program = words.get(6).map_or("nothing", String::as_str);
             Err(Trouble::File { what: format!("cannot start {program}"), error })
         }
     }

@@ -97,8 +97,8 @@ fn word(program: &Path) -> Result<String, Trouble> {
 }
 
 /// A word in the syntax of systemd's command lines (systemd.service(5), "Command lines").
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-,:+=@".contains(c);
+pub(super) fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-,:+=@~".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.into();
     }

@@ -86,11 +86,12 @@ fn listed(list: &Value) -> String {
 
 /// A link and its namespace, with what people call it.
 fn attachment(of: &Value) -> String {
-    let behind = match of["tap"].as_str() {
-        Some(tap) => format!(" for {tap}"),
-        None => String::new(),
+    let (ifname, netns) = (text(&of["ifname"]), text(&of["netns"]));
+    let place = match (of["host"] == true, of["tap"].as_str()) {
+        (true, _) => format!("{ifname} of {} by a tap in {netns}", text(&of["container"])),
+        (false, Some(tap)) => format!("{ifname} for {tap} in {netns}"),
+        (false, None) => format!("{ifname} in {netns}"),
     };
-    let place = format!("{}{behind} in {}", text(&of["ifname"]), text(&of["netns"]));
     let labels = of["labels"].as_object().into_iter().flatten();
     labels.fold(place, |words, (key, value)| format!("{words}, {key}={}", text(value)))
 }
@@ -231,14 +232,17 @@ pub(super) fn ways(ways: Option<&Value>) -> String {
 }
 
 /// The end of a trace: whether it told of a packet at all, and whether some were lost on the way to
-/// us.
-pub(super) fn end_of_trace(some: bool, lost: Option<&Value>) -> String {
+/// us. `outside`: the packets that were asked for come from outside.
+pub(super) fn end_of_trace(some: bool, outside: bool, lost: Option<&Value>) -> String {
     let mut out = String::new();
     if !some {
-        out.push_str("the guest sent no such packet\n");
+        out.push_str(match outside {
+            true => "no such packet came to this host\n",
+            false => "the guest sent no such packet\n",
+        });
     }
     if lost.is_some_and(|lost| *lost == true) {
-        out.push_str("the guest sends so much that not all could be read\n");
+        out.push_str("there were so many packets that not all could be read\n");
     }
     out
 }

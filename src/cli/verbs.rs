@@ -13,7 +13,7 @@ pub(super) struct Verb {
     pub(super) complete: Complete,
     /// What it does, in a line without an end; empty: it is not shown.
     pub(super) brief: &'static str,
-    /// What it does, in sentences.
+    /// What it does, in sentences. A line is a paragraph.
     pub(super) text: &'static str,
     /// Its own flags.
     pub(super) flags: &'static [&'static [Flag]],
@@ -87,9 +87,14 @@ pub(super) enum Settings {
 
 /// The flags of `trace`.
 const TRACE: [Flag; 3] = [
-    valued("from", "VM", Complete::Vms, "tell of the packets that another VM sends to this one"),
+    valued(
+        "from",
+        "VM|ADDRESS|world",
+        Complete::Vms,
+        "tell of the packets that come to this VM: from another VM, from there, or from anybody",
+    ),
     valued("to", "HOST[:PORT]", Complete::Nothing, "tell only of packets for there"),
-    valued("seconds", "N", Complete::Nothing, "for how long, 10; at most 600"),
+    valued("seconds", "N", Complete::Nothing, "for how long, at most 600 (default: 10)"),
 ];
 
 /// The section of a configuration with the limits.
@@ -118,26 +123,36 @@ const JSON_LINES: Option<&str> = Some("print JSON, one line per VM");
 
 /// The flags that are settings; the keys of [`crate::config`] say which variables they have.
 pub(super) const SETTINGS: [Flag; 12] = [
-    valued("socket", "PATH", Complete::Files, "the daemon's socket, RUNTIME/volnet.sock"),
-    valued("config-file", "PATH", Complete::Files, "settings, /etc/volnet/config.json"),
-    valued("runtime-dir", "PATH", Complete::Files, "what ends with a reboot, /run/volnet"),
-    valued("log-dir", "PATH", Complete::Files, "logs of hypervisors, /var/log/volnet"),
-    valued("state-dir", "PATH", Complete::Files, "records of VMs, /var/lib/volnet"),
-    valued("bridge", "NAME", Complete::Nothing, "the first network's bridge, vbr0"),
-    valued("subnet", "PREFIX", Complete::Nothing, "its prefix, 192.168.127.0/24"),
-    valued("host-ip", "ADDRESS", Complete::Nothing, "the host's address in it, the first one"),
+    valued("socket", "PATH", Complete::Files, "the daemon's socket (default: RUNTIME/volnet.sock)"),
+    valued("config-file", "PATH", Complete::Files, "settings (default: /etc/volnet/config.json)"),
+    valued(
+        "runtime-dir",
+        "PATH",
+        Complete::Files,
+        "files that end with a reboot (default: /run/volnet)",
+    ),
+    valued("log-dir", "PATH", Complete::Files, "logs of VMs (default: /var/log/volnet)"),
+    valued("state-dir", "PATH", Complete::Files, "records of VMs (default: /var/lib/volnet)"),
+    valued("bridge", "NAME", Complete::Nothing, "the first network's bridge (default: vbr0)"),
+    valued("subnet", "PREFIX", Complete::Nothing, "its prefix (default: 192.168.127.0/24)"),
+    valued(
+        "host-ip",
+        "ADDRESS",
+        Complete::Nothing,
+        "the host's address in it (default: the first one)",
+    ),
     valued(
         "nft-owner",
         "yes|no",
         YES_NO,
-        "keep others from changing volnet's nf_tables tables, if the kernel can, yes",
+        "keep others from changing volnet's nf_tables tables, if the kernel can (default: yes)",
     ),
-    valued("kvm", "yes|no", YES_NO, "let hypervisors use KVM if the host has it, yes"),
+    valued("kvm", "yes|no", YES_NO, "let hypervisors use KVM if the host has it (default: yes)"),
     valued(
         "backend",
         "linux|noop",
         Complete::Words(&["linux", "noop"]),
-        "noop changes nothing, linux",
+        "noop changes nothing (default: linux)",
     ),
     valued(
         "log-format",
@@ -159,7 +174,7 @@ const TIMEOUT: [Flag; 1] = [valued(
     "timeout",
     "SECONDS",
     Complete::Nothing,
-    "how long a guest has to power off before SIGKILL, 30",
+    "how long a guest has to power off before SIGKILL (default: 30)",
 )];
 const ALL: [Flag; 1] = [switch("all", "all VMs that run")];
 const NIC: [Flag; 1] =
@@ -172,12 +187,18 @@ const HYPERVISOR: [Flag; 1] = [valued(
 )];
 const KERNEL_ARGS: [Flag; 1] =
     [switch("kernel-args", "print what belongs to the guest's kernel command line")];
-const PREPARATION: [Flag; 5] = [
+const PREPARATION: [Flag; 6] = [
     switch("verbose", "print the steps that were done, too"),
-    switch("force", "go on where it is refused else"),
+    switch("force", "also in the cases that the text names"),
     switch("service", "also the files of the service"),
+    switch("resolved", "also the unit that tells systemd-resolved of the names of VMs"),
     switch("cni", "also the plugin and a configuration for engines of containers"),
-    valued("root", "PATH", Complete::Files, "below which etc/ and opt/ these files are, /"),
+    valued(
+        "root",
+        "PATH",
+        Complete::Files,
+        "the directory that has etc/ and opt/ for these files (default: /)",
+    ),
 ];
 const TAKE: [Flag; 1] = [switch("force", "even if a program of the host listens on the port")];
 const MORE: [Flag; 1] = [switch("more", "accept more than one reply")];
@@ -190,19 +211,25 @@ const VSOCK: [Flag; 1] = [valued(
     "wait",
     "SECONDS",
     Complete::Nothing,
-    "how long the guest may be silent after the end of the input, 5",
+    "how long the guest may be silent after the end of the input (default: 5)",
 )];
 
 const WATCH: [Flag; 1] = [switch("watch", "show them again whenever something happens")];
 const TOP: [Flag; 3] = [
     switch("once", "print the table once, after one interval, and end"),
-    valued("sort", "WORD", Complete::Words(SORTS), "the column to sort by, received"),
-    valued("interval", "SECONDS", Complete::Nothing, "the time between two looks, 1"),
+    valued("sort", "WORD", Complete::Words(SORTS), "the column to sort by (default: received)"),
+    valued("interval", "SECONDS", Complete::Nothing, "the time between two looks (default: 1)"),
 ];
 
 /// How much a VM may receive and send.
 const RATES: [Flag; 4] = [
-    number("rx", "MBIT", LIMITS, "rx_mbit", "the most it receives, in Mbit/s; the network's"),
+    number(
+        "rx",
+        "MBIT",
+        LIMITS,
+        "rx_mbit",
+        "the most it receives, in Mbit/s (default: the network's)",
+    ),
     number("tx", "MBIT", LIMITS, "tx_mbit", "the most it sends, in Mbit/s; more is dropped"),
     number("burst", "KIB", LIMITS, "burst_kb", "the burst beyond these rates, 64 to 32768"),
     number("pps", "N", LIMITS, "pps", "the most packets a second it sends"),
@@ -235,13 +262,19 @@ const NETWORKS: [Flag; 1] = [text(
     Complete::Nothing,
     NETWORK,
     "name",
-    "the network, the first one; given again, the VM gets another NIC, and the flags that follow \
-     are about that one",
+    "the network (default: the first one); given again, the VM gets another NIC, and the flags \
+     that follow are about that one",
 )];
 
 /// The network of what has one only.
-const ONE_NETWORK: [Flag; 1] =
-    [text("network", "NAME", Complete::Nothing, NETWORK, "name", "the network, the first one")];
+const ONE_NETWORK: [Flag; 1] = [text(
+    "network",
+    "NAME",
+    Complete::Nothing,
+    NETWORK,
+    "name",
+    "the network (default: the first one)",
+)];
 
 /// Its place on a network.
 const PLACE: [Flag; 8] = [
@@ -257,7 +290,7 @@ const PLACE: [Flag; 8] = [
         )
     },
     text("mac", "ADDRESS", Complete::Nothing, NETWORK, "mac", "the guest's Ethernet address"),
-    number("mtu", "BYTES", "network", "mtu", "its MTU, the network's"),
+    number("mtu", "BYTES", "network", "mtu", "its MTU (default: the network's)"),
     yes("isolated", NETWORK, "isolated", "keep it from other isolated VMs"),
     text(
         "policy",
@@ -265,8 +298,8 @@ const PLACE: [Flag; 8] = [
         Complete::Words(&["open", "internet", "none"]),
         NETWORK,
         "policy",
-        "what it may send beyond its network: open, internet, none or a policy of the settings; \
-         the network's",
+        "what it may send beyond its network: open, internet, none or a policy of the settings \
+         (default: the network's)",
     ),
     valued(
         "expose",
@@ -284,7 +317,7 @@ const INNER: [Flag; 1] = [Flag {
         "MAC,IP[/LENGTH][,gateway=IP][,gateway_mac=MAC]",
         Complete::Nothing,
         "what its guest takes for its own Ethernet address, address and gateway, if it woke from \
-         a snapshot that others woke from, too; the network's",
+         a snapshot that others woke from, too (default: the network's)",
     )
 }];
 
@@ -295,8 +328,8 @@ const OWNER: Flag = Flag {
         "owner",
         "UID[:GID]",
         Complete::Nothing,
-        "who starts its hypervisor, if volnet does not: its tap and sockets are this user's, \
-         root's",
+        "who starts its hypervisor, if volnet does not: its tap and sockets are this user's \
+         (default: root's)",
     )
 };
 
@@ -311,7 +344,7 @@ const MACHINE: [Flag; 28] = [
             "the snapshot that its guest wakes from when it is first started; later it boots",
         )
     },
-    number("queues", "N", "network", "queues", "queue pairs of its interface, 1"),
+    number("queues", "N", "network", "queues", "queue pairs of its interface (default: 1)"),
     yes("vsock", None, "vsock", "give it vsock beside its networks"),
     yes("rng", None, "rng", "give it random numbers from the host"),
     yes("ephemeral", None, "ephemeral", "forget the VM when the host reboots"),
@@ -389,8 +422,8 @@ const MACHINE: [Flag; 28] = [
             "a disk for cloud-init, with this user-data and the network of the VM",
         )
     },
-    number("cpus", "N", "resources", "cpu_cores", "virtual CPUs, 1"),
-    number("memory", "MIB", "resources", "memory_mb", "memory, 512"),
+    number("cpus", "N", "resources", "cpu_cores", "virtual CPUs (default: 1)"),
+    number("memory", "MIB", "resources", "memory_mb", "memory (default: 512)"),
     yes("hugepages", Some("resources"), "hugepages", "take its memory from the host's huge pages"),
     yes("balloon", Some("resources"), "balloon", "let memory that it frees go back to the host"),
     number("cpu-percent", "N", "resources", "cpu_percent", "its processor time, 100 is one CPU"),
@@ -414,7 +447,7 @@ const TAP: [Flag; 2] = [
 /// The namespace that is attached or detached.
 const NAMESPACE: [Flag; 2] = [
     valued("netns", "PATH", Complete::Files, "the network namespace, such as /run/netns/NAME"),
-    valued("ifname", "NAME", Complete::Nothing, "the name of its link, eth0"),
+    valued("ifname", "NAME", Complete::Nothing, "the name of its link (default: eth0)"),
 ];
 
 /// Every verb, in the order in which `volnet help` shows them.
@@ -423,29 +456,34 @@ pub(super) const VERBS: [Verb; 36] = [
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
         text: "Prepare the host: bridge, its address, IPv4 forwarding, rules. The daemon does \
-               the same when it starts. A second setup changes nothing. With --force also if a \
-               subnet overlaps with another network of the host; then taps that belong to no VM \
-               are removed although a process holds them open, and a state directory without the \
-               records of the host's VMs is taken for the right one. With --service also install \
-               the systemd unit, with the settings that are given here, and the files that keep \
-               systemd-networkd and NetworkManager off volnet's links; with --cni a link to volnet \
-               where engines of containers look for plugins, and a first configuration for them; \
-               --force replaces files with other contents. A running daemon uses its own settings.",
+               the same when it starts. A second setup changes nothing. A running daemon uses \
+               its own settings.\n\
+               With --service, setup also installs the systemd unit, with the settings that are \
+               given here, and files that keep systemd-networkd and NetworkManager off volnet's \
+               links. With --resolved it installs a unit that has systemd-resolved ask volnet \
+               for the names of VMs. With --cni it installs a link to volnet where engines of \
+               containers look for plugins, and a first configuration for them.\n\
+               With --force, setup goes on if a subnet overlaps with another network of the \
+               host. It removes taps that belong to no VM although a process holds them open. It \
+               takes a state directory without the records of the host's VMs for the right one. \
+               And it replaces files that have other contents.",
         ..verb("setup", "", "prepare the host: bridge, address, forwarding, NAT")
     },
     Verb {
         flags: &[&DRY_RUN, &PREPARATION],
         settings: Settings::All,
-        text: "Remove everything that volnet made on this host. Refused while VMs exist; with \
-               --force it stops and deletes them first, and removes taps that belong to no VM \
-               although a process holds them open. With --service also remove the files \
-               that setup --service installs, and with --cni those that setup --cni installs; \
-               --force removes them also if they were changed. A running daemon uses its own \
-               settings.",
+        text: "Remove everything that volnet made on this host. It is refused while VMs exist. \
+               A running daemon uses its own settings.\n\
+               With --service, teardown also removes the files that setup --service and setup \
+               --resolved installed. With --resolved or --cni it removes the files of these \
+               flags.\n\
+               With --force, teardown stops and deletes all VMs first. It removes taps that \
+               belong to no VM although a process holds them open. And it removes files that were \
+               changed.",
         ..verb("teardown", "", "remove all of that")
     },
     Verb {
-        text: "Show the networks: addresses leased and free, bridge ports used and free.",
+        text: "Show the networks: addresses leased and free, bridge ports used.",
         ..verb("networks", "", "show the networks and what is free in them")
     },
     Verb {
@@ -469,10 +507,13 @@ pub(super) const VERBS: [Verb; 36] = [
         text: "Tell of the packets that a VM's guest sends from now on, and of what the rules of \
                this host do with them, also those of other programs: what let them pass, what was \
                translated, and the last word: answered, dropped and by which rule, or left and \
-               not answered. Each is told when that is known, and again if it changes. With \
-               --to or --from, end as soon as it is known of one packet.",
-        examples: "volnet trace web --to 192.0.2.7:443\nvolnet trace web --from db",
-        ..verb("trace", "NAME", "say what becomes of the packets that its guest sends")
+               not answered. With --from, tell of those that come to the VM, for its addresses or \
+               by its exposed ports. The way of the answers is told, too. Each is told when that \
+               is known, and again if it changes. With --to, or --from a VM or an address, end as \
+               soon as it is known of one packet.",
+        examples: "volnet trace web --to 192.0.2.7:443\nvolnet trace web --from db\n\
+                   volnet trace web --from world",
+        ..verb("trace", "NAME", "say what becomes of the packets of its guest")
     },
     Verb {
         settings: Settings::All,
@@ -526,9 +567,11 @@ pub(super) const VERBS: [Verb; 36] = [
     Verb {
         text: "Save a VM's guest into a folder that is made for it: its memory, and the disks that \
                it writes to. The guest stands still meanwhile, and then goes on. The user of the \
-               hypervisors makes the folder, so he has to have the right to write beside it. \
-               Guests wake from it by run --from.",
-        examples: "volnet snapshot web /srv/web.snapshot\nvolnet run web2 --from /srv/web.snapshot",
+               hypervisors makes the folder, so this user needs the right to write to the \
+               directory that the folder will be in. Guests wake from it by run --from.",
+        examples: "install -d -o volnet-vm /var/lib/snapshots\n\
+                   volnet snapshot web /var/lib/snapshots/web\n\
+                   volnet run web2 --from /var/lib/snapshots/web",
         ..of_vms("snapshot", "NAME DIRECTORY", "save its guest, for others to wake from")
     },
     Verb {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::protocol::client::ErrorReply;
 use crate::spec;
 
-use super::command::{Create, VmVerb, Vms};
+use super::command::{Create, Origin, VmVerb, Vms};
 use super::session::{Session, file};
 use super::{DONE, FAILED, Trouble, document, paths, show};
 
@@ -105,17 +105,27 @@ fn dry_run(vm: &str, plan: Option<&Value>) -> String {
 pub(super) fn trace(
     session: &mut Session,
     name: &str,
-    from: Option<&str>,
+    from: Option<&Origin>,
     to: Option<&str>,
     seconds: Option<u32>,
 ) -> Result<u8, Trouble> {
-    let to = match from {
+    let (outside, other) = match from {
+        None => (None, None),
+        Some(Origin::Outside(outside)) => (Some(outside), None),
+        Some(Origin::Vm(other)) => (None, Some(other.as_str())),
+    };
+    let to = match other {
         None => to.map(destination).transpose()?,
         Some(_) => Some((address_of(session, name)?, None)),
     };
     let (ip, port) = to.map_or((None, None), |(ip, port)| (Some(ip), port));
-    let mut parameters = json!({ "name": from.unwrap_or(name) });
-    for (field, value) in [("to", json!(ip)), ("port", json!(port)), ("seconds", json!(seconds))] {
+    let mut parameters = json!({ "name": other.unwrap_or(name) });
+    for (field, value) in [
+        ("from", json!(outside)),
+        ("to", json!(ip)),
+        ("port", json!(port)),
+        ("seconds", json!(seconds)),
+    ] {
         if !value.is_null() {
             parameters[field] = value;
         }
@@ -128,7 +138,7 @@ pub(super) fn trace(
         let ways = reply.parameters.get("ways").and_then(Value::as_array);
         some |= ways.is_some_and(|ways| !ways.is_empty());
         session.show(&reply.parameters, |told| {
-            let end = || show::end_of_trace(some, told.get("lost"));
+            let end = || show::end_of_trace(some, outside.is_some(), told.get("lost"));
             show::ways(told.get("ways")) + &(!reply.continues).then(end).unwrap_or_default()
         })?;
         session.out.flush()?;

@@ -32,7 +32,9 @@ use crate::model::run_as::{RunAs, UIDS_DEFAULT};
 use crate::spec::PATH_BYTES_MAX;
 
 pub use hypervisors::{HYPERVISORS_MAX, TEMPLATE_ARGS_MAX};
-pub use network::{NETWORKS_MAX, PEERS_MAX, PREFIX_LENGTH_MAX, PREFIX_LENGTH_MIN, SERVICES_MAX};
+pub use network::{
+    NETWORKS_MAX, PEERS_MAX, PREFIX_LENGTH_MAX, PREFIX_LENGTH_MIN, SERVICES_MAX, added,
+};
 pub use source::{Flags, Key};
 
 use source::{Found, Sources};
@@ -122,6 +124,8 @@ pub struct Settings {
     pub log_bound: u64,
     /// How the daemon logs; `None`: as standard error is read.
     pub log_format: Option<LogFormat>,
+    /// The identifier of this host that the Ethernet addresses of the bridges are derived from.
+    pub machine_id: String,
     /// The networks. The first is the default.
     pub networks: Vec<NetworkConfig>,
     /// The policies of the settings, in addition to the built-in ones.
@@ -208,6 +212,7 @@ pub fn resolve(
         log_bound: log_bound(&sources)?,
         log_format: log_format(&sources)?,
         policies: policies::resolve(&sources, &networks)?,
+        machine_id: machine.into(),
         networks,
         nft_owner: sources.switch(&NFT_OWNER)?.unwrap_or(true),
         pool: sources.number(&POOL, POOL_MAX)?.unwrap_or(0),

@@ -1,23 +1,31 @@
-//! The networks of the host, from their settings: each is checked alone, then all together.
+//! The networks of the host, from their settings: each word by itself ([`word`]), each network,
+//! then all together.
+
+mod word;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::model::document::Kept;
 use crate::model::error::Refusal;
 use crate::model::expose::Protocol;
 use crate::model::inner::InnerSpec;
 use crate::model::mac::Mac;
-use crate::model::name::{TAP_PREFIX, VM_NAME_MAX, check_link_name};
+use crate::model::name::{VmName, check_link_name};
 use crate::model::net::is_guarded;
 use crate::model::net::{AddressRange, Dhcp, Dns, NetworkConfig, Service, Told};
 use crate::model::net::{Ipv4Network, Ipv6Network};
+use crate::model::policy::Policy;
 use crate::model::prefix::Prefix;
 use crate::model::traffic::{Traffic, UNGUARDED};
-use crate::spec::fields::{Fields, Place};
+use crate::spec::fields::{Document, Fields, Place};
 use crate::spec::{self, MTU_MAX, MTU_MIN, text};
 
 use super::source::{Found, Key, Sources};
+use word::IPV6_LENGTH;
+pub use word::{PREFIX_LENGTH_MAX, PREFIX_LENGTH_MIN};
 
 /// The most networks of a host.
 pub const NETWORKS_MAX: usize = 64;
@@ -30,28 +38,20 @@ const RESERVED_MAX: usize = 256;
 /// The most domains in which guests look up names, and their bytes in one DHCP option.
 const SEARCH_MAX: usize = 16;
 const SEARCH_BYTES_MAX: usize = 255;
-/// The longest domain name (RFC 1035, 2.3.4, without the length of its first label and the root).
-const DOMAIN_BYTES_MAX: usize = 253;
 /// The domain of VMs.
 const VM_DOMAIN_DEFAULT: &str = "volnet";
-/// The longest domain of VMs: the longest name of a VM in it is a domain name, too.
-const VM_DOMAIN_BYTES_MAX: usize = DOMAIN_BYTES_MAX - VM_NAME_MAX - 1;
 /// The most name servers of a network: a resolver uses so many (`MAXNS`, resolv.h).
 const NAME_SERVERS_MAX: usize = 3;
 /// The port of a name server (RFC 1035).
 const NAME_SERVER: u16 = 53;
-/// The longest boot file: the field of BOOTP with its end (RFC 951).
-const BOOT_FILE_BYTES_MAX: usize = 127;
-/// The widest prefix of a network.
-pub const PREFIX_LENGTH_MIN: u8 = 8;
-/// The narrowest prefix of a network: the host and one guest.
-pub const PREFIX_LENGTH_MAX: u8 = 30;
 
 /// The most bridges of one network. With 1023 ports each, this is for more VMs than a host can run.
 const BRIDGES_MAX: u32 = 64;
 /// The longest prefix of a part: it has two addresses for guests.
 const PART_LENGTH_MAX: u8 = 29;
 const NAME_DEFAULT: &str = "default";
+/// The prefix of bridges of networks that are added and name none.
+const ADDED_PREFIX: &str = "vn-";
 const BRIDGE_DEFAULT: &str = "vbr0";
 const SUBNET_DEFAULT: &str = "192.168.127.0/24";
 /// The port of a DHCP server (RFC 2131).
@@ -59,8 +59,6 @@ const DHCP_SERVER: u16 = 67;
 const MTU_DEFAULT: u16 = 1500;
 /// The smallest MTU of a link with IPv6 (RFC 8200, 5).
 const IPV6_MTU_MIN: u16 = 1280;
-/// The length of a prefix for stateless autoconfiguration by EUI-64 (RFC 4291, 2.5.1).
-const IPV6_LENGTH: u8 = 64;
 /// The fields of `ipv6`.
 const IPV6_KNOWN: &[&str] = &["prefix", "nat"];
 
@@ -86,6 +84,7 @@ const KNOWN: &[&str] = &[
     "antispoof",
     "ipv6",
     "peers",
+    "services",
     "host_services",
     "policy",
     "limits",
@@ -133,8 +132,72 @@ pub(super) fn resolve(sources: &Sources, machine: &str) -> Result<Vec<NetworkCon
         let place = whole.element(index);
         networks.extend(parts(network(draft, machine)?, bridges(draft)?, machine, &place)?);
     }
-    check_together(&networks, &whole)?;
+    check_together(&networks, |index| whole.element(index))?;
     Ok(networks)
+}
+
+/// A network that is added to those that a host with these policies has, where it takes the place
+/// of the one of its name. It is described as one of the settings, but has a name and says of its
+/// subnet; without a bridge it has one of its own.
+pub fn added<'a>(
+    document: &Kept,
+    present: impl Iterator<Item = &'a NetworkConfig>,
+    policies: &[Policy],
+    machine: &str,
+) -> Result<NetworkConfig, Refusal> {
+    let place = Place::root(Document::Config).field("network");
+    let document: Value =
+        serde_json::from_str(document.as_str()).map_err(|error| place.refuse(error.to_string()))?;
+    let fields = Fields::read(place.clone(), &document, KNOWN)?;
+    let missing = |field| place.field(field).refuse("it is missing");
+    let name = fields.parsed("name", vm_like)?.ok_or_else(|| missing("name"))?;
+    if fields.value("subnet").is_none() && !fields.is_null("subnet") {
+        return Err(missing("subnet"));
+    }
+    let own = || Found::in_file(&bridge_of(&name), place.field("bridge").path());
+    let draft = Draft {
+        bridge: Some(written(&fields, "bridge")?.unwrap_or_else(own)),
+        subnet: written(&fields, "subnet")?,
+        host_ip: written(&fields, "host_ip")?,
+        fields: Some(fields),
+    };
+    let network = network(&draft, machine)?;
+    for (field, wrong) in [("bridges", bridges(&draft)? > 1), ("managed", !network.managed)] {
+        if wrong {
+            let reason = "a network that is added has one bridge, which is volnet's";
+            return Err(place.field(field).refuse(reason));
+        }
+    }
+    let policy = network.traffic().policy;
+    if !policies.iter().any(|known| known.name == policy) {
+        return Err(place.field("policy").refuse(format!("there is no policy {policy:?}")));
+    }
+    let others: Vec<_> = present.filter(|other| other.name != network.name).cloned().collect();
+    if others.len() >= NETWORKS_MAX {
+        return Err(place.refuse(format!("at most {NETWORKS_MAX} networks are allowed")));
+    }
+    let networks: Vec<_> = others.into_iter().chain([network.clone()]).collect();
+    check_together(&networks, |_| place.clone())?;
+    Ok(network)
+}
+
+/// The name of a network that has a file: it is also one that a VM can have.
+fn vm_like(text: &str) -> Result<String, String> {
+    VmName::new(text).map(|name| name.to_string()).map_err(|refusal| refusal.to_string())
+}
+
+/// The bridge of a network that names none: after the network, or a hash of its name if that is too
+/// long or has what a link cannot have.
+fn bridge_of(network: &str) -> String {
+    let plain = format!("{ADDED_PREFIX}{network}");
+    match check_link_name(&plain) {
+        Ok(()) => plain,
+        Err(_) => {
+            let digest = Sha256::digest(network);
+            let hash: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+            format!("{ADDED_PREFIX}{hash}")
+        }
+    }
 }
 
 /// The number of bridges of a network.
@@ -240,6 +303,7 @@ struct Wishes {
     range: Option<AddressRange>,
     reserve: Option<Vec<AddressRange>>,
     peers: Option<Vec<Prefix<IpAddr>>>,
+    services: Option<bool>,
     host_services: Option<Vec<Service>>,
     traffic: Traffic,
     told: Told,
@@ -254,13 +318,14 @@ impl Wishes {
             nat: fields.flag("nat")?,
             dhcp: fields.parsed("dhcp", str::parse)?,
             dns: name_servers(fields)?,
-            domain: fields.parsed("domain", vm_domain)?,
+            domain: fields.parsed("domain", word::vm_domain)?,
             managed: fields.flag("managed")?,
-            gateway: fields.parsed("gateway", address)?,
+            gateway: fields.parsed("gateway", word::address)?,
             range: fields.parsed("range", str::parse)?,
             reserve: fields.parsed_list("reserve", RESERVED_MAX, str::parse)?,
-            peers: fields.parsed_list("peers", PEERS_MAX, peer)?,
-            host_services: fields.parsed_list("host_services", SERVICES_MAX, service)?,
+            peers: fields.parsed_list("peers", PEERS_MAX, word::peer)?,
+            services: fields.flag("services")?,
+            host_services: fields.parsed_list("host_services", SERVICES_MAX, word::service)?,
             traffic: spec::traffic(fields)?,
             told: told(fields)?,
             inner: spec::inner(fields)?,
@@ -269,6 +334,7 @@ impl Wishes {
 
     /// Checks what depends on other fields.
     fn check(&self, place: &Place, ipv4: Option<Ipv4Network>) -> Result<(), Refusal> {
+        self.check_services(place)?;
         let Some(Ipv4Network { prefix: subnet, .. }) = ipv4 else {
             return self.check_ipv6_alone(place);
         };
@@ -291,6 +357,16 @@ impl Wishes {
             return Err(place.field("range").refuse(reason));
         }
         Ok(())
+    }
+
+    /// Refuses services where they cannot be.
+    fn check_services(&self, place: &Place) -> Result<(), Refusal> {
+        let reason = match (self.services, self.managed, self.traffic.isolated) {
+            (Some(true), Some(false), _) => "the settings of a bridge that is not managed stay",
+            (Some(true), _, Some(true)) => "its guests are isolated, and so reach no service",
+            _ => return Ok(()),
+        };
+        Err(place.field("services").refuse(reason))
     }
 
     /// Refuses what is about IPv4.
@@ -317,7 +393,7 @@ const WITHOUT_IPV4: &str = "it is for IPv4, and the subnet of the network is nul
 
 fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
     let bridge = match &draft.bridge {
-        Some(found) => found.parsed(bridge)?,
+        Some(found) => found.parsed(word::bridge)?,
         None => BRIDGE_DEFAULT.into(),
     };
     let ipv4 = ipv4(draft)?;
@@ -355,6 +431,7 @@ fn network(draft: &Draft, machine: &str) -> Result<NetworkConfig, Refusal> {
         domain: wishes.domain.unwrap_or_else(|| VM_DOMAIN_DEFAULT.into()),
         ipv6: None,
         peers: wishes.peers.unwrap_or_default(),
+        services: wishes.services.unwrap_or(false),
         traffic: wishes.traffic,
         managed,
         gateway: wishes.gateway,
@@ -407,13 +484,13 @@ fn check_inner(network: &NetworkConfig, place: &Place) -> Result<(), Refusal> {
 fn ipv4(draft: &Draft) -> Result<Option<Ipv4Network>, Refusal> {
     let is_null = draft.fields.as_ref().is_some_and(|fields| fields.is_null("subnet"));
     let prefix = match (&draft.subnet, &draft.host_ip) {
-        (Some(found), _) => found.parsed(subnet)?,
+        (Some(found), _) => found.parsed(word::subnet)?,
         (None, Some(found)) if is_null => found.parsed(|_| Err(WITHOUT_IPV4.into()))?,
         (None, None) if is_null => return Ok(None),
         (None, _) => SUBNET_DEFAULT.parse().expect("the default is a prefix"),
     };
     let host = match &draft.host_ip {
-        Some(found) => found.parsed(|text| host_ip(text, prefix))?,
+        Some(found) => found.parsed(|text| word::host_ip(text, prefix))?,
         None => Ipv4Addr::from_bits(prefix.network().to_bits() + 1),
     };
     Ok(Some(Ipv4Network { prefix, host }))
@@ -432,7 +509,7 @@ fn ipv6(fields: &Fields, machine: &str, name: &str) -> Result<Option<Ipv6Network
             return Err(place.refuse("it is neither true, false nor an object with a prefix"));
         }
     };
-    let Some(prefix) = written.parsed("prefix", prefix6)? else {
+    let Some(prefix) = written.parsed("prefix", word::prefix6)? else {
         return Err(written.place.field("prefix").refuse("it is missing"));
     };
     Ok(Some(Ipv6Network::new(prefix, written.flag("nat")?.unwrap_or(false))))
@@ -451,28 +528,16 @@ fn unique_local(machine: &str, network: &str) -> Prefix<Ipv6Addr> {
     Prefix::containing(first, IPV6_LENGTH).expect("a length of 64")
 }
 
-/// A prefix that hosts can have: unique local (RFC 4193) or global unicast (RFC 4291, 2.4).
-fn prefix6(text: &str) -> Result<Prefix<Ipv6Addr>, String> {
-    let prefix: Prefix<Ipv6Addr> = text.parse()?;
-    if prefix.length() != IPV6_LENGTH {
-        return Err(format!("the prefix length of {prefix} is not {IPV6_LENGTH}"));
-    }
-    match prefix.network().segments()[0] {
-        0x2000..=0x3fff | 0xfc00..=0xfdff => Ok(prefix),
-        _ => Err(format!("hosts cannot have addresses in {prefix}")),
-    }
-}
-
 /// What guests are told by DHCP.
 fn told(fields: &Fields) -> Result<Told, Refusal> {
-    let search = fields.parsed_list("search", SEARCH_MAX, domain)?.unwrap_or_default();
+    let search = fields.parsed_list("search", SEARCH_MAX, word::domain)?.unwrap_or_default();
     let bytes: usize = search.iter().map(|domain| domain.len() + 2).sum();
     if bytes > SEARCH_BYTES_MAX {
         let reason = format!("together they have more than {SEARCH_BYTES_MAX} bytes");
         return Err(fields.place.field("search").refuse(reason));
     }
-    let next_server = fields.parsed("next_server", address)?;
-    Ok(Told { search, next_server, boot_file: fields.parsed("boot_file", boot_file)? })
+    let next_server = fields.parsed("next_server", word::address)?;
+    Ok(Told { search, next_server, boot_file: fields.parsed("boot_file", word::boot_file)? })
 }
 
 /// Who answers guests that ask for names: a word, or a list of servers.
@@ -484,56 +549,11 @@ fn name_servers(fields: &Fields) -> Result<Option<Dns>, Refusal> {
     };
     match fields.value("dns") {
         Some((_, value)) if value.is_array() => {
-            let servers = fields.parsed_list("dns", NAME_SERVERS_MAX, name_server)?;
+            let servers = fields.parsed_list("dns", NAME_SERVERS_MAX, word::name_server)?;
             Ok(servers.map(Dns::Servers))
         }
         _ => fields.parsed("dns", word),
     }
-}
-
-/// The address of a name server that guests can reach.
-fn name_server(text: &str) -> Result<IpAddr, String> {
-    let server: Option<IpAddr> = text.parse().ok();
-    server
-        .filter(|it| !it.is_unspecified() && !it.is_loopback() && !it.is_multicast())
-        .ok_or_else(|| format!("{text:?} is not the address of a name server"))
-}
-
-/// The domain of VMs.
-fn vm_domain(text: &str) -> Result<String, String> {
-    match domain(text)? {
-        name if name.len() <= VM_DOMAIN_BYTES_MAX => Ok(name),
-        name => Err(format!("{name:?} is longer than {VM_DOMAIN_BYTES_MAX} bytes")),
-    }
-}
-
-/// A domain name (RFC 1035, 2.3.1).
-fn domain(text: &str) -> Result<String, String> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(legal);
-    match text.len() <= DOMAIN_BYTES_MAX && text.split('.').all(is_label) {
-        true => Ok(text.into()),
-        false => Err(format!("{text:?} is not a domain name")),
-    }
-}
-
-fn boot_file(text: &str) -> Result<String, String> {
-    match text.len() <= BOOT_FILE_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(text.into()),
-        false => Err(format!("{text:?} is not at most {BOOT_FILE_BYTES_MAX} printable bytes")),
-    }
-}
-
-fn address(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not an IPv4 address"))
-}
-
-fn bridge(text: &str) -> Result<String, String> {
-    check_link_name(text)?;
-    if text.starts_with(TAP_PREFIX) {
-        return Err(format!("{text:?} is the name of a tap: those begin with {TAP_PREFIX}"));
-    }
-    Ok(text.into())
 }
 
 /// The default services. Somebody's DHCP server may run on the host itself.
@@ -544,85 +564,28 @@ fn services(dhcp: Dhcp) -> Vec<Service> {
     }
 }
 
-/// The prefix of networks on other hosts. The whole world is not one: that is a network without
-/// NAT.
-fn peer(text: &str) -> Result<Prefix<IpAddr>, String> {
-    let prefix: Prefix<IpAddr> = text.parse()?;
-    match prefix.length() {
-        0 => Err(format!("{prefix} is the whole world: write \"nat\": false for that")),
-        _ => Ok(prefix),
-    }
-}
-
-/// `any`, `ping`, or a protocol and a port as `tcp/22`.
-fn service(text: &str) -> Result<Service, String> {
-    let wrong = || format!("{text:?} is neither any, ping nor a port such as tcp/22 or udp/53");
-    match text {
-        "any" => return Ok(Service::Any),
-        "ping" => return Ok(Service::Ping),
-        _ => {}
-    }
-    let (protocol, port) = text.split_once('/').ok_or_else(wrong)?;
-    let protocol: Protocol = protocol.parse().map_err(|_| wrong())?;
-    match port.parse() {
-        Ok(port) if port != 0 => Ok(Service::Port(protocol, port)),
-        Ok(_) | Err(_) => Err(wrong()),
-    }
-}
-
-fn subnet(text: &str) -> Result<Prefix, String> {
-    let prefix: Prefix = text.parse()?;
-    if !(PREFIX_LENGTH_MIN..=PREFIX_LENGTH_MAX).contains(&prefix.length()) {
-        return Err(format!(
-            "the prefix length of {prefix} is not from {PREFIX_LENGTH_MIN} to {PREFIX_LENGTH_MAX}"
-        ));
-    }
-    // RFC 6890: this network and loopback. RFC 5771 and above it: multicast and reserved addresses.
-    match prefix.network().octets()[0] {
-        0 | 127 | 224.. => Err(format!("hosts cannot have addresses in {prefix}")),
-        _ => Ok(prefix),
-    }
-}
-
-/// The host's address on its bridge, alone or with a slash and the length of the subnet.
-fn host_ip(text: &str, subnet: Prefix) -> Result<Ipv4Addr, String> {
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length)),
-        None => (text, None),
-    };
-    let address: Ipv4Addr =
-        address.parse().map_err(|_| format!("{address:?} is not an IPv4 address"))?;
-    if length.is_some_and(|length| length != subnet.length().to_string()) {
-        return Err(format!("the prefix length in {text} is not that of the subnet {subnet}"));
-    }
-    if !subnet.contains(address) {
-        return Err(format!("{address} is not in the subnet {subnet}"));
-    }
-    if address == subnet.network() || address == subnet.broadcast() {
-        return Err(format!("{address} is the network or the broadcast address of {subnet}"));
-    }
-    Ok(address)
-}
-
 /// Refuses networks that share a name, a bridge or an address. If the host has no rules for its
 /// bridges, it also refuses isolation, because the way by the gateway would be open, and limits for
 /// sending.
-fn check_together(networks: &[NetworkConfig], whole: &Place) -> Result<(), Refusal> {
+fn check_together(
+    networks: &[NetworkConfig],
+    place_of: impl Fn(usize) -> Place,
+) -> Result<(), Refusal> {
     let guarded = is_guarded(networks.iter());
     if let (Some(index), false) = (networks.iter().position(|it| !it.managed), guarded) {
         let reason = "such a bridge has machines that are no guests, and without antispoof of some \
                       network nothing tells them apart";
-        return Err(whole.element(index).field("managed").refuse(reason));
+        return Err(place_of(index).field("managed").refuse(reason));
     }
     for (index, network) in networks.iter().enumerate() {
         let inner = network.inner.map(|_| "inner");
         if let (Some(field), false) = (network.traffic.needs_guard().or(inner), guarded) {
-            let network = whole.element(index);
+            let network = place_of(index);
             let field = field.split('.').fold(network, |place, part| place.field(part));
             return Err(field.refuse(UNGUARDED));
         }
         for other in &networks[..index] {
-            let place = whole.element(index);
+            let place = place_of(index);
             if network.name == other.name {
                 let reason = format!("another network has the name {:?}", network.name);
                 return Err(place.field("name").refuse(reason));

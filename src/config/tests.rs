@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::hypervisor::QemuMachine;
 use crate::hypervisor::template::Template;
+use crate::model::document::Kept;
 use crate::model::expose::Protocol;
 use crate::model::mac::Mac;
 use crate::model::net::{Dhcp, Dns, Ipv4Network, Service};
@@ -66,6 +67,7 @@ fn defaults() {
             told: Default::default(),
             inner: None,
             peers: Vec::new(),
+            services: false,
             host_services: vec![Service::Ping],
             traffic: Traffic::default(),
             mac: Mac::of_bridge("host", "vbr0"),
@@ -350,6 +352,9 @@ fn what_is_wrong_in_the_file_is_named_by_its_path() {
         (r#"{"networks": [{"peers": ["0.0.0.0/0"]}]}"#, "networks[0].peers[0]"),
         (r#"{"networks": [{"peers": ["10.0.0.0"]}]}"#, "networks[0].peers[0]"),
         (r#"{"networks": [{"managed": false, "peers": []}]}"#, "networks[0].peers"),
+        (r#"{"networks": [{"services": "yes"}]}"#, "networks[0].services"),
+        (r#"{"networks": [{"managed": false, "services": true}]}"#, "networks[0].services"),
+        (r#"{"networks": [{"isolated": true, "services": true}]}"#, "networks[0].services"),
         (r#"{"networks": [{"host_services": "ping"}]}"#, "networks[0].host_services"),
         (r#"{"networks": [{"host_services": ["ping", 22]}]}"#, "networks[0].host_services[1]"),
         (r#"{"networks": [{"host_services": ["dccp/22"]}]}"#, "networks[0].host_services[0]"),
@@ -494,5 +499,48 @@ fn a_network_has_ipv6_of_its_own_or_as_written() {
         ),
     ] {
         assert_eq!(field(read(said)), at, "{said}");
+    }
+}
+
+/// A network that is added to those of the settings.
+fn adding(document: &str) -> Result<NetworkConfig, Refusal> {
+    let settings = from_file(r#"{"networks": [{"subnet": "10.1.0.0/24", "bridge": "vbr0"}]}"#);
+    let settings = settings.unwrap();
+    let document = Kept::new(&serde_json::from_str(document).unwrap());
+    added(&document, settings.networks.iter(), &Policy::built_in(), "host")
+}
+
+#[test]
+fn a_network_is_added_as_one_of_the_settings_would_be() {
+    let document = r#"{"name": "pods", "subnet": "10.2.0.0/24", "peers": ["10.2.0.0/16"],
+        "mtu": 1400, "nat": true, "policy": "internet"}"#;
+    let network = adding(document).unwrap();
+    let settings = from_file(&format!(r#"{{"networks": [{document}]}}"#)).unwrap();
+    let of_settings = &settings.networks[0];
+    assert_eq!(network.bridge, "vn-pods");
+    let (bridge, mac) = (network.bridge.clone(), Mac::of_bridge("host", "vn-pods"));
+    assert_eq!(network, NetworkConfig { bridge, mac, ..of_settings.clone() });
+    let long = r#"{"name": "a-name-that-is-long", "subnet": "10.2.0.0/24"}"#;
+    let bridge = adding(long).unwrap().bridge;
+    assert!(bridge.starts_with("vn-") && bridge.len() == 11, "{bridge}");
+}
+
+#[test]
+fn what_cannot_be_added_is_refused() {
+    for (document, wrong) in [
+        (r#"{"subnet": "10.2.0.0/24"}"#, "network.name"),
+        (r#"{"name": ".pods", "subnet": "10.2.0.0/24"}"#, "network.name"),
+        (r#"{"name": "pods"}"#, "network.subnet"),
+        (r#"{"name": "pods", "subnet": null}"#, "network.subnet"),
+        (r#"{"name": "pods", "subnet": "10.1.0.128/25"}"#, "network.subnet"),
+        (r#"{"name": "pods", "subnet": "10.2.0.0/24", "bridge": "vbr0"}"#, "network.bridge"),
+        (r#"{"name": "pods", "subnet": "10.2.0.0/24", "bridges": 2}"#, "network.bridges"),
+        (r#"{"name": "pods", "subnet": "10.2.0.0/24", "managed": false}"#, "network.managed"),
+        (r#"{"name": "pods", "subnet": "10.2.0.0/24", "policy": "x"}"#, "network.policy"),
+        (r#"{"name": "pods", "subnet": "10.2.0.0/24", "x": 1}"#, "network.x"),
+    ] {
+        let refused = adding(document).unwrap_err();
+        let Refusal::InvalidConfig { field, .. } = refused else { panic!("{refused:?}") };
+        assert_eq!(field, wrong, "{document}");
     }
 }

@@ -15,12 +15,14 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
 use std::time::Instant;
 
 use mio::net::UnixStream;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::peer::Peer;
+use crate::metrics::numbers::Snapshot;
 use crate::model::name::VmName;
 use crate::model::request::OpenFile;
 use crate::model::view::VmView;
@@ -42,6 +44,8 @@ const FILES_MAX: usize = volnet_ffi::socket::DESCRIPTORS_MAX;
 const OUTPUT_KEPT: usize = 4 * 1024;
 /// Bytes after which a part of a reply with all VMs ends, with the VM that reaches them.
 pub(super) const PART: usize = 32 * 1024;
+/// Bytes that the numbers of a VM take, about.
+const NUMBERS: usize = 512;
 
 /// A connection.
 #[derive(Debug)]
@@ -100,6 +104,8 @@ pub(super) enum State {
 #[derive(Debug)]
 struct Listing {
     reply: VmsReply,
+    /// Their numbers, if it has those; else it has the VMs.
+    numbers: Option<Rc<Snapshot>>,
     /// Whether more replies to the same call follow it.
     continues: bool,
     /// The replies that come after it.
@@ -237,17 +243,23 @@ impl Client {
         self.queued() > QUEUE_MAX
     }
 
-    /// Bytes of output that the client has not read.
+    /// Bytes of output that the client has not read, and that it has us keep.
     pub(super) fn queued(&self) -> usize {
-        let after = self.listing.as_ref().map_or(0, |listing| listing.after.len());
-        self.output.len() - self.sent + after
+        let listing = self.listing.as_ref().map_or(0, Listing::bytes);
+        self.output.len() - self.sent + listing
     }
 
     /// Begins a reply with all VMs; [`Client::list`] writes it. `continues`: more replies to the
     /// same call follow.
     pub(super) fn begin_listing(&mut self, continues: bool) {
         let (reply, after) = (VmsReply::default(), Vec::new());
-        self.listing = Some(Listing { reply, continues, after });
+        self.listing = Some(Listing { reply, numbers: None, continues, after });
+    }
+
+    /// The same with what all VMs have used, at this time in milliseconds.
+    pub(super) fn begin_usage(&mut self, at_ms: u64, numbers: Rc<Snapshot>) {
+        let (reply, after) = (VmsReply::usage(at_ms), Vec::new());
+        self.listing = Some(Listing { reply, numbers: Some(numbers), continues: false, after });
     }
 
     /// Whether a reply of this kind is not yet written to its end.
@@ -265,9 +277,15 @@ impl Client {
         }
         let Some(listing) = &mut self.listing else { return Ok(()) };
         self.output.reserve(PART);
-        let vms = vms(listing.reply.last());
-        if listing.reply.part(&mut self.output, vms, PART) {
-            let Listing { reply, continues, mut after } = self.listing.take().expect("it is there");
+        let (reply, out) = (&mut listing.reply, &mut self.output);
+        let last = reply.last().cloned();
+        let is_last = match &listing.numbers {
+            Some(numbers) => reply.part(out, numbers.usage_after(last.as_ref()), PART),
+            None => reply.part(out, vms(last.as_ref()), PART),
+        };
+        if is_last {
+            let listing = self.listing.take().expect("it is there");
+            let Listing { reply, continues, mut after, .. } = listing;
             reply.end(&mut self.output, continues, self.decoder.terminator());
             self.output.append(&mut after);
         }
@@ -349,6 +367,14 @@ impl Client {
         matches!(self.state, State::Idle | State::Together { .. })
             && !self.is_full()
             && !self.is_listing()
+    }
+}
+
+impl Listing {
+    /// Bytes that are kept for it. Others may keep the same numbers, but need not.
+    fn bytes(&self) -> usize {
+        let numbers = self.numbers.as_ref().map_or(0, |numbers| numbers.vms.len() * NUMBERS);
+        self.after.len() + numbers
     }
 }
 

@@ -156,6 +156,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 execute::execute(&mut self.network, &decision.plan, self.serving).map(drop)
             })
             .inspect_err(|_| self.write_back(decision))?;
+        self.remove_disks(&decision.record);
         Ok(())
     }
 
@@ -334,7 +335,12 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// Takes over what became of a decision, and tells it.
     fn conclude(&mut self, decision: Decision, result: Result<Outcome, Error>, now: Now) {
-        if decision.intent.is_some() {
+        if result.is_ok()
+            && decision.act == Some(Act::Spawn)
+            && decision.record.wakes_from().is_some()
+        {
+            self.await_guest(decision.subject.clone());
+        } else if decision.intent.is_some() {
             if let Err(failure) = self.store.clear_intent(&decision.subject) {
                 // An intent that stays is checked at the next start, and found done or undone.
                 log::warn!("{failure}");

@@ -240,7 +240,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             links.any(|link| link.carrier && link.name == nic.tap.as_str())
         };
         let is_held = !nics.is_empty() && nics.iter().all(open);
-        if let Some(attachment) = &vm.record.spec.attachment {
+        if let Some(attachment) = vm.record.spec.attachment.as_ref().filter(|it| !it.host) {
             return vm::namespace(attachment, is_held);
         }
         let last_error = vm.last_error();

@@ -42,11 +42,12 @@ use super::source::Source;
 use super::sources::{Key, Sources};
 use super::tickets::{OWN_TICKET, Tickets};
 use super::workers::Workers;
+use crate::hypervisor::own_disks::OwnDisks;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure};
 use crate::model::name::VmName;
-use crate::model::request::{Reply, Request};
+use crate::model::request::{Reply, Request, Ticket};
 use crate::network::Network;
 use crate::network::linux::monitor::Monitor;
 use crate::resolver::Names;
@@ -74,6 +75,8 @@ pub(super) struct EventLoop<N, D: Storage, P> {
     group: Group,
     slow: SlowWork,
     many: Many,
+    /// Disks that were made for requests which are not answered yet.
+    made: Vec<(Ticket, OwnDisks)>,
     spare: Spare,
     refusals: Refusals,
     /// Keys of the processes that are watched.
@@ -113,6 +116,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             group: Group::default(),
             slow: SlowWork::new(),
             many: Many::default(),
+            made: Vec::new(),
             spare: Spare::new(listener.is_some()),
             refusals: Refusals::default(),
             watched: HashMap::new(),
@@ -165,6 +169,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         self.workers.end_snapshots();
         self.hear_workers();
         self.tell();
+        self.settle_disks(true);
         Ok(())
     }
 
@@ -196,12 +201,14 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         self.carry_out_group();
         self.do_slow_work();
         let now = self.now();
+        self.shell.read_on(now);
         self.hear_kernel(now);
         self.shell.tick(now);
         self.tick_names(now);
         self.tick_scrapers(now.mono);
         debug_assert!(self.deadline().is_none_or(|at| now.mono < at), "due after its turn");
         self.tell();
+        self.settle_disks(false);
         self.shell.network().settle();
         self.do_spare_work();
         Ok(())
@@ -236,7 +243,8 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// How long the wait may last: not at all while a source has more to do, else until the next
     /// deadline. A millisecond is added because the wait is cut to whole milliseconds.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.again.is_empty() || self.next_slow().is_some() {
+        let has_more = !self.again.is_empty() || self.shell.is_reading();
+        if has_more || self.next_slow().is_some() {
             return Some(Duration::ZERO);
         }
         let next = self.deadline().into_iter().chain(self.spare_work_at()).min()?;

@@ -4,9 +4,11 @@ mod asked;
 mod check;
 mod world;
 
+use std::net::IpAddr;
+
 use super::launch::tsc_khz;
 use super::peer::{GROUP, group_id};
-use crate::dhcp::resolvers::{RESOLVERS_MAX, resolvers};
+use crate::dns::resolvers::{RESOLVERS_MAX, reachable};
 use crate::fuzz::Choices;
 use world::World;
 
@@ -36,8 +38,11 @@ pub fn host_files(bytes: &[u8]) {
     assert_eq!(tsc_khz(&format!("{mhz}\n{text}")), Some(2_595_124));
     let last = format!("{text}\n{line}\n{mhz}");
     assert_eq!(group_id(&last, GROUP), group.or(Some(998)));
-    let servers = resolvers(&format!("nameserver 192.0.2.1\n{text}"));
-    assert!(servers[0].octets() == [192, 0, 2, 1] && servers.len() <= RESOLVERS_MAX);
+    let servers = reachable(&format!("nameserver 192.0.2.1\n{text}"));
+    assert!(servers[0] == IpAddr::from([192, 0, 2, 1]));
+    assert!([true, false].iter().all(|v4| {
+        servers.iter().filter(|server| server.is_ipv4() == *v4).count() <= RESOLVERS_MAX
+    }));
     assert!(!servers.iter().any(|server| server.is_loopback() || server.is_unspecified()));
     assert!(frequency.is_none_or(|_| tsc_khz(&last) == frequency));
 }

@@ -9,7 +9,7 @@
 //! or a record without a reply.
 
 use super::shell::Shell;
-use crate::engine::decide::{Decision, Step};
+use crate::engine::decide::Decision;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::request::Ticket;
@@ -52,11 +52,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             return None;
         }
         self.resolve(now);
-        match self.engine.request(ticket, change, now) {
-            Ok(Step::Do(decision)) => Some(*decision),
-            // A refusal changes nothing: it is asked again.
-            Ok(Step::Reply(_) | Step::Setup { .. } | Step::Teardown { .. } | Step::Later)
-            | Err(_) => None,
-        }
+        // A refusal changes nothing: it is asked again.
+        self.engine.request(ticket, change, now).ok()?.decision()
     }
 }

@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::shell::Shell;
 use crate::dhcp::message::Kind;
-use crate::dhcp::resolvers::resolvers as reachable;
 use crate::dhcp::{DhcpQuery, Handled, handle};
 use crate::dhcp6::{self, Dhcp6Query};
 use crate::dns::resolvers::{self, Resolver};
@@ -216,7 +215,7 @@ pub(super) struct Resolvers {
 #[derive(Clone, Debug, Default)]
 pub(super) struct HostServers {
     /// Those that guests can reach.
-    pub(super) told: Vec<Ipv4Addr>,
+    pub(super) told: Vec<IpAddr>,
     /// Those that the host asks.
     pub(super) asked: Rc<[Resolver]>,
 }
@@ -227,11 +226,7 @@ impl HostServers {
         let [first, second] = RESOLV_CONF;
         let text = text(first);
         let asked = resolvers::resolvers(&text, networks).into();
-        let told = match reachable(&text) {
-            none if none.is_empty() => reachable(&self::text(second)),
-            some => some,
-        };
-        HostServers { told, asked }
+        HostServers { told: resolvers::told(&text, || self::text(second)), asked }
     }
 }
 
@@ -300,16 +295,17 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             networks().filter_map(|network| self.names_of(network, &asked)).collect();
         let told = networks().any(|network| {
             let unheard = self.engine.why_unheard(network).is_some();
-            network.dhcp == Dhcp::Builtin && (network.dns == Dns::Off || unheard)
+            let tells = network.dhcp == Dhcp::Builtin || network.ipv6.is_some();
+            tells && (network.dns == Dns::Off || unheard)
         });
         let known = HostServers::read(networks());
-        let servers: Vec<String> = known.told.iter().map(Ipv4Addr::to_string).collect();
+        let servers: Vec<String> = known.told.iter().map(IpAddr::to_string).collect();
         findings.extend(told.then(|| match &servers[..] {
             [] => warning(
-                "guests get no name server by DHCP: the host has none that guests can reach".into(),
+                "guests are told no name server: the host has none that guests can reach".into(),
                 "add one to /etc/resolv.conf",
             ),
-            some => well(format!("guests get {} by DHCP", some.join(", "))),
+            some => well(format!("guests are told the name servers {}", some.join(", "))),
         }));
         findings
     }
@@ -334,14 +330,11 @@ mod tests {
         for mono in 0..10 * RESOLVERS_MS {
             let known = resolvers.known(Now { mono, ..Now::default() }, || {
                 reads += 1;
-                HostServers {
-                    told: vec![Ipv4Addr::new(192, 0, 2, reads)],
-                    ..HostServers::default()
-                }
+                HostServers { told: vec![[192, 0, 2, reads].into()], ..HostServers::default() }
             });
             assert_eq!(known.told.len(), 1);
         }
         assert_eq!(reads, 10);
-        assert_eq!(resolvers.known.told, [Ipv4Addr::new(192, 0, 2, 10)], "and they are new then");
+        assert_eq!(resolvers.known.told, [IpAddr::from([192, 0, 2, 10])], "and they are new then");
     }
 }

@@ -85,7 +85,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
 
     /// A setup failed and its steps were undone. A bridge that was made, but has no alias yet, is
     /// removed here, because no step knows its index.
-    fn undo_setup(&mut self, first: bool, now: Now) {
+    pub(super) fn undo_setup(&mut self, first: bool, now: Now) {
         let cleared = self.network.observe().and_then(|observed| {
             let results = execute::execute_all(
                 &mut self.network,
@@ -182,6 +182,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             self.network.flush();
             self.bridges.extend(self.engine.configured().map(|network| network.bridge.clone()));
             results.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.forget_networks(now)?;
             self.forget_host()?;
             self.processes.leave();
         }
@@ -261,8 +262,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             self.engine.look_again(now);
         }
         for (name, intent) in intents {
-            if let Action::Snapshot { part } = &intent.action {
-                self.give_up_snapshot(&intent.record, part);
+            if self.has_guest_go_on(&intent) {
+                self.await_guest(name);
+                continue;
             }
             if self.engine.vm(&name).is_err() {
                 if self.processes.find(&name).is_some() {
@@ -330,6 +332,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         self.state = State::Open(Evidence::new(&loaded, self.store.durable()), None);
         self.host = loaded.host;
+        self.load_networks(loaded.networks, now);
         for record in loaded.records {
             let name = record.name.clone();
             if let Err(reason) = self.engine.restore(record) {

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use super::doubt;
 use super::shell::Shell;
+use crate::doctor::host;
 use crate::engine::attachment::refuse_attachment;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::KVM;
-use crate::metrics::numbers::VmNumbers;
 use crate::metrics::text::Text;
 use crate::model::attachment::AttachmentId;
 use crate::model::clock::Now;
@@ -18,12 +18,12 @@ use crate::model::error::Error;
 use crate::model::expose::{Expose, HostPort};
 use crate::model::name::VmName;
 use crate::model::request::Reply;
+use crate::model::spec::NetworkSpec;
 use crate::model::view::{Finding, Level};
 use crate::network::Network;
 use crate::network::features::Features;
 use crate::plan::drift;
-use crate::plan::reconcile::{Desired, Link, Observed, reconcile};
-use crate::plan::ruleset::Family;
+use crate::plan::reconcile::{Link, reconcile};
 use crate::protocol::exposition::Format;
 use crate::store::storage::Storage;
 
@@ -72,11 +72,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(Reply::Verified { vm, differences })
     }
 
-    /// Whether something can be attached to a network, and whether what is attached may lack
-    /// something.
-    pub(super) fn ready(&mut self, network: Option<&str>) -> Result<Reply, Error> {
+    /// Whether something that wants this can be attached to a network, and whether what is attached
+    /// may lack something. Who asks that has a use for the network.
+    pub(super) fn ready(&mut self, wanted: &NetworkSpec, now: Now) -> Result<Reply, Error> {
         let doubt = self.state.doubt().map(String::from);
-        let unready = doubt.or(self.engine.unready(network)?);
+        let unready = doubt.or(self.engine.unready(wanted, now)?);
         let limited = self.host.is_some() && (!self.sound || self.engine.has_problems());
         let words = "the host differs from what volnet wants, which `volnet check` shows";
         let reason = unready.clone().or(limited.then(|| words.into()));
@@ -123,8 +123,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         self.features = None;
         let features = self.features()?;
         let desired = self.engine.desired();
-        findings.extend(antispoof(&desired, &observed));
-        findings.push(limits(features.token_buckets, &desired));
+        findings.extend(host::antispoof(&desired, &observed));
+        findings.push(host::limits(features.token_buckets, &desired));
         findings.extend(kernel(&features));
         let reconciled = reconcile(&desired, &observed);
         let plan = if self.state.doubt().is_some() { &[][..] } else { &reconciled.plan };
@@ -230,17 +230,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     }
 
     /// Counters and gauges as OpenMetrics text.
-    pub(super) fn metrics(&mut self) -> Result<Reply, Error> {
-        let numbers = Rc::new(self.snapshot()?);
+    pub(super) fn metrics(&mut self, now: Now) -> Result<Reply, Error> {
+        let numbers = Rc::new(self.snapshot(now)?);
         Ok(Reply::Metrics { text: Text::new(numbers, Format::OpenMetrics).whole() })
-    }
-
-    /// What each VM has received, sent and used.
-    pub(super) fn usage(&mut self, now: Now) -> Result<Reply, Error> {
-        let snapshot = self.snapshot()?;
-        self.judge_counters(&snapshot.vms, now);
-        let vms = snapshot.vms.iter().map(VmNumbers::view).collect();
-        Ok(Reply::Usage { at_ms: now.mono, vms })
     }
 
     /// Movable addresses whose VMs have different policies.
@@ -272,27 +264,6 @@ fn finding(check: &str, level: Level, message: String, hint: Option<String>) -> 
     Finding { check: check.into(), level, message, hint }
 }
 
-/// Whether guests can use only their own addresses, as the present rules show, and on which
-/// networks they are not checked.
-fn antispoof(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
-    let without =
-        desired.networks.iter().filter(|network| !network.traffic().antispoof).map(|network| {
-            let message = format!("guests of network {} may send from any address", network.name);
-            let hint = "set its antispoof to true, if the kernel has nf_tables for bridges".into();
-            finding("antispoof", Level::Warning, message, Some(hint))
-        });
-    let wanted = desired.tables.iter().any(|table| table.family == Family::Bridge);
-    let there = observed.tables.iter().any(|table| table.family == Family::Bridge);
-    let message = "table bridge volnet is missing: guests can use any address";
-    let hint = "volnet setup says why; if the kernel has no nf_tables for bridges \
-                (CONFIG_NF_TABLES_BRIDGE), set antispoof of every network to false";
-    let missing = (wanted && !there)
-        .then(|| finding("antispoof", Level::Error, message.into(), Some(hint.into())));
-    let held = "guests can use only their own addresses".into();
-    let well = (wanted && there).then(|| finding("antispoof", Level::Ok, held, None));
-    without.chain(missing).chain(well).collect()
-}
-
 /// The features that this kernel lacks, and what volnet does instead.
 fn kernel(features: &Features) -> Vec<Finding> {
     let missing = features.missing().into_iter();
@@ -305,26 +276,6 @@ fn kernel(features: &Features) -> Vec<Finding> {
     findings
 }
 
-/// The traffic of guests that cannot be limited on this kernel.
-fn limits(can_shape: bool, desired: &Desired<'_>) -> Finding {
-    let guarded = desired.tables.iter().any(|table| table.family == Family::Bridge);
-    let (message, hint) = match (can_shape, guarded) {
-        (true, true) => {
-            let message = "the rates of guests can be limited".into();
-            return finding("limits", Level::Ok, message, None);
-        }
-        (false, _) => (
-            "the receive rate of guests cannot be limited: the kernel has no token buckets",
-            "load the module sch_tbf",
-        ),
-        (true, false) => (
-            "the send rate of guests cannot be limited: no network has antispoof",
-            "set antispoof of one network to true, if the kernel has nf_tables for bridges",
-        ),
-    };
-    finding("limits", Level::Warning, message.into(), Some(hint.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,6 +284,7 @@ mod tests {
     use crate::network::Network;
     use crate::network::execute::execute_all;
     use crate::network::fake::{Fake, KernelFault};
+    use crate::plan::reconcile::Desired;
     use crate::plan::ruleset;
 
     #[test]
@@ -353,7 +305,7 @@ mod tests {
             }
             execute_all(&mut fake, &plan, NOBODY);
             let observed = fake.observe().expect("a kernel");
-            antispoof(&desired, &observed).iter().map(|finding| finding.level).collect()
+            host::antispoof(&desired, &observed).iter().map(|finding| finding.level).collect()
         };
         assert_eq!(levels("{}", None), [Level::Ok]);
         assert_eq!(levels("{}", Some(KernelFault::Refused(Reason::Unsupported))), [Level::Error]);

@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::config::Settings;
 use crate::hypervisor::cgroup::{self, Group, Root};
 use crate::hypervisor::inputs::Checksum;
@@ -22,7 +24,8 @@ use crate::hypervisor::snapshot::Taking;
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{
     self, Architecture, Attachment, CLOUD_HYPERVISOR, Control, FIRECRACKER, HypervisorCommand,
-    Launch, LaunchNic, Options, QEMU, QemuMachine, handover, inputs, seed, shares, snapshot,
+    Launch, LaunchNic, Options, QEMU, QemuMachine, handover, inputs, own_disks, seed, shares,
+    snapshot,
 };
 use crate::model::budget::Usage;
 use crate::model::error::{Error, Failure, Refusal};
@@ -36,7 +39,7 @@ use crate::model::spec::{File as SpecFile, MachineSpec, NetworkSpec, VmSpec};
 use crate::model::view::{Finding, Level};
 use crate::spec::MEMORY_MB_DEFAULT;
 use crate::spec::snapshot::{FORMAT, Made, Snapshot, describe};
-use crate::store::{Paths, folder_of};
+use crate::store::{DISKS, Paths, folder_of};
 
 /// The settings and features for hypervisors on this host.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ pub struct Launcher {
     defaults: MachineDefaults,
     options: Options,
     logs: PathBuf,
+    /// The directory of disks that volnet makes.
+    disks: PathBuf,
     runtime_dir: PathBuf,
     /// Whether the settings let hypervisors use KVM.
     kvm: bool,
@@ -74,6 +79,7 @@ impl Launcher {
             defaults: settings.machine.clone(),
             options: settings.hypervisors.clone(),
             logs: settings.log_dir.clone(),
+            disks: settings.state_dir.join(DISKS),
             runtime_dir: settings.runtime_dir.clone(),
             kvm: settings.kvm,
             kvm_patience: Duration::ZERO,
@@ -226,6 +232,7 @@ impl Launcher {
         let number = |descriptor: &OwnedFd| descriptor.as_raw_fd() as u32;
         let taps: Vec<u32> = given.taps.iter().map(number).collect();
         let nics = nics(record, told.networks, &taps);
+        let saved = self.saved(record)?;
         let launch = Launch {
             name: record.name.as_str(),
             machine: &machine,
@@ -240,6 +247,7 @@ impl Launcher {
             kvm: kvm == Some(true),
             tsc_khz: self.tsc_khz,
             memory: given.memory.as_ref().map(number),
+            saved: saved.as_ref(),
         };
         let mut command = hypervisor::command_line(resolved.hypervisor, &launch, &self.options)?;
         command.files.extend(seed.map(|image| (folder.join(SEED), image)));
@@ -273,10 +281,26 @@ impl Launcher {
         }
     }
 
-    /// The memory of the snapshot from which the guest of a VM that starts now wakes, open.
+    /// The memory of the snapshot from which the guest of a VM that starts now wakes, open. It is
+    /// opened as who opens it: QEMU is handed it, and the others open it again.
     pub(super) fn memory_of(&self, record: &Record) -> Result<Option<OwnedFd>, Refusal> {
         let Some(folder) = record.wakes_from() else { return Ok(None) };
-        snapshot::open_memory(folder, self.user.as_ref()).map(Some)
+        let hypervisor = self.hypervisor(record);
+        let user = match hypervisor {
+            FIRECRACKER | CLOUD_HYPERVISOR => self.user_of(record.user),
+            _ => self.user.clone(),
+        };
+        snapshot::open_memory(folder, hypervisor, user.as_ref()).map(Some)
+    }
+
+    /// How Cloud Hypervisor had configured the guest, if it wakes from a snapshot of it.
+    fn saved(&self, record: &Record) -> Result<Option<Value>, Refusal> {
+        match record.wakes_from() {
+            Some(folder) if self.hypervisor(record) == CLOUD_HYPERVISOR => {
+                snapshot::read_configuration(folder, self.user.as_ref()).map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
     }
 
     /// The VM that wakes from a snapshot: what is asked for, and what the snapshot says. It reads
@@ -293,6 +317,33 @@ impl Launcher {
             .map_err(|reason| crate::spec::snapshot::mismatch(folder, "version", reason))?;
         snapshot.check(folder, &Made { version, ..self.made_by(hypervisor) })?;
         Ok(spec)
+    }
+
+    /// The copies to be made of the disks of the snapshot that a new VM wakes from, if it is to
+    /// have such.
+    #[cfg(target_os = "linux")]
+    pub(super) fn copying(&self, name: &VmName, spec: &VmSpec) -> Option<own_disks::Copying> {
+        let mut machine = spec.machine.as_deref()?.clone();
+        let from: Vec<PathBuf> =
+            own_disks::uncopied(&mut machine).map(|disk| disk.file.path.clone()).collect();
+        (!from.is_empty()).then(|| own_disks::Copying {
+            name: name.clone(),
+            directory: self.disks.clone(),
+            user: self.user.clone(),
+            durable: !spec.ephemeral,
+            from,
+        })
+    }
+
+    /// The folder of the disks that volnet has made for a VM, if it has.
+    pub(super) fn own_disks<'a>(&self, record: &'a Record) -> Option<&'a Path> {
+        own_disks::folder_of(&self.disks, record)
+    }
+
+    /// The directory of such folders.
+    #[cfg(target_os = "linux")]
+    pub(super) fn disks(&self) -> &Path {
+        &self.disks
     }
 
     /// What runs a guest of this hypervisor here, but for the version.
@@ -319,9 +370,12 @@ impl Launcher {
     ) -> Result<Taking, Refusal> {
         let mut machine = record.spec.machine.clone().ok_or_else(no_machine)?;
         self.refuse_unsaved(record, &machine, networks)?;
-        let exists = || Ok(fs::symlink_metadata(to).is_ok());
-        if act(self.user.as_ref(), exists)? {
-            return Err(Refusal::SnapshotExists { path: to.display().to_string() });
+        // What is there in the place of the part is somebody else's, and would be removed.
+        for path in [to.to_owned(), snapshot::part_of(to)] {
+            let exists = || Ok(fs::symlink_metadata(&path).is_ok());
+            if act(self.user.as_ref(), exists)? {
+                return Err(Refusal::SnapshotExists { path: path.display().to_string() });
+            }
         }
         let folder = paths.folder(&record.name);
         if seed::image(record, networks, &[])?.is_some() {
@@ -338,7 +392,6 @@ impl Launcher {
         Ok(Taking {
             name: record.name.clone(),
             control: hypervisor::control(&hypervisor, &folder, &self.options)?,
-            program: self.options.program(&hypervisor)?.into(),
             user: self.user.clone(),
             reader: self.user_of(record.user),
             folder: to.into(),
@@ -364,10 +417,29 @@ impl Launcher {
             Err(Refusal::InvalidConfig { field: field.into(), reason })
         };
         let hypervisor = self.hypervisor(record);
-        if hypervisor != QEMU {
-            let reason = format!("volnet takes snapshots with {QEMU} only, not with {hypervisor}");
-            return refuse("hypervisor", reason);
+        match hypervisor {
+            QEMU => {}
+            FIRECRACKER if machine.hugepages => {
+                let reason = "firecracker cannot wake a guest whose memory is in huge pages";
+                return refuse("resources.hugepages", reason.into());
+            }
+            FIRECRACKER | CLOUD_HYPERVISOR if self.user_of(record.user) != self.user => {
+                let reason = format!(
+                    "{hypervisor} writes a snapshot itself, and a user that is this VM's own may \
+                     not write there"
+                );
+                return refuse("run_as", reason);
+            }
+            FIRECRACKER | CLOUD_HYPERVISOR => {}
+            _ => {
+                let reason = format!(
+                    "volnet takes snapshots with {QEMU}, {FIRECRACKER} and {CLOUD_HYPERVISOR}, not \
+                     with {hypervisor}"
+                );
+                return refuse("hypervisor", reason);
+            }
         }
+        hypervisor::check_waking(hypervisor, machine, &self.options)?;
         if !machine.shares.is_empty() {
             return refuse("shares", "what a guest shares with the host cannot be saved".into());
         }

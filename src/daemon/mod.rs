@@ -2,13 +2,13 @@
 //!
 //! [`shell`] carries out decisions, and knows neither sockets nor clocks. Its parts are `conduct`
 //! for the order of the steps, `host`, `heal`, `inspect`, `doubt` and `strays` for the host as a
-//! whole, `doctor` and `trace` for what packets meet, `guests` for DHCP, `names` for DNS, `report`
-//! for events and their lines in the log, `troubles` for events about guests, `group_commit` for
-//! requests that arrive together, `saving` for snapshots, and [`launch`] for hypervisors.
-//! `event_loop` with its sources ([`sources`], `source`, `client`, `guest_socket`) and `workers`
-//! drives it, and knows by `tickets` who waits for what. [`serve()`] is the daemon, and [`offline`]
-//! the same shell for one request without a daemon. On systems other than Linux both are in
-//! `not_linux`.
+//! whole, `networks` for those that come and go, `doctor` and `trace` for what packets meet,
+//! `guests` for DHCP, `names` for DNS, `report` for events and their lines in the log, `troubles`
+//! for events about guests, `group_commit` for requests that arrive together, `saving` for
+//! snapshots, and [`launch`] for hypervisors. `event_loop` with its sources ([`sources`], `source`,
+//! `client`, `guest_socket`) and `workers` drives it, and knows by `tickets` who waits for what.
+//! [`serve()`] is the daemon, and [`offline`] the same shell for one request without a daemon. On
+//! systems other than Linux both are in `not_linux`.
 
 #[cfg(target_os = "linux")]
 mod client;
@@ -31,21 +31,22 @@ pub mod launch;
 mod listen;
 #[cfg(target_os = "linux")]
 mod names;
+mod networks;
 #[cfg(not(target_os = "linux"))]
 mod not_linux;
 #[cfg(target_os = "linux")]
 mod notify;
+mod numbers;
 #[cfg(target_os = "linux")]
 pub mod peer;
 mod probe;
 #[cfg(target_os = "linux")]
 mod refusals;
 mod report;
-mod saving;
+pub mod saving;
 #[cfg(target_os = "linux")]
 mod serve;
 pub mod shell;
-mod snapshot;
 #[cfg(target_os = "linux")]
 mod source;
 pub mod sources;

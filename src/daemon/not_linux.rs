@@ -135,6 +135,9 @@ fn answer(
 
 fn ask(shell: &mut NoopShell, request: &Request, started: Instant) -> Result<Reply, Error> {
     shell.request(1, request, now(started));
+    while shell.is_reading() {
+        shell.read_on(now(started));
+    }
     let outputs = shell.take_outputs().into_iter();
     let answers = outputs.filter_map(|output| match output {
         Output::Reply { result, .. } => Some(result),
@@ -216,6 +219,8 @@ impl Processes for NoProcesses {
     fn clean(&mut self, _: &VmName) {}
 
     fn sweep(&mut self) {}
+
+    fn remove_part(&mut self, _: &Path) {}
 
     fn leave(&mut self) {}
 

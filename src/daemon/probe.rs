@@ -16,8 +16,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Asks and hears what is due, and decides on the creates that wait no longer.
     pub(super) fn probe(&mut self, now: Now) {
         for network in self.engine.probed() {
-            for (ip, mac) in self.network.hear_arp(&network.bridge) {
-                if let Some(notice) = self.engine.somebody_has(ip, mac, now) {
+            for said in self.network.hear_arp(&network.bridge) {
+                if let Some(notice) = self.engine.somebody_has(&network.name, said, now) {
                     self.event(notice, now);
                 }
             }
@@ -44,6 +44,18 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let still = |name: &VmName| self.waiting.iter().any(|(_, it)| it.makes() == Some(name));
         if let Some(name) = name.filter(|name| !still(name)) {
             self.engine.end_promises(&name);
+        }
+    }
+
+    /// A caller has hung up: if its create still waits, nothing is made. Others who want a VM of
+    /// that name are promised addresses of their own.
+    #[cfg(target_os = "linux")]
+    pub(super) fn end_waiting_for_address(&mut self, ticket: Ticket) {
+        let (theirs, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(of, _)| *of == ticket);
+        self.waiting = others;
+        for name in theirs.iter().filter_map(|(_, change)| change.makes()) {
+            self.engine.end_promises(name);
         }
     }
 }

@@ -85,6 +85,8 @@ fn level(kind: EventKind, serving: Serving) -> Level {
         | EventKind::VmResumed
         | EventKind::VmSaved
         | EventKind::VmDeleted
+        | EventKind::NetworkAdded
+        | EventKind::NetworkRemoved
         | EventKind::VmChanged => match asked {
             true => Level::Debug,
             false => Level::Info,

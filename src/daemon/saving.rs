@@ -5,6 +5,8 @@
 //! lets the guest go on.
 
 use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::launch::Launcher;
 use super::shell::Shell;
 use crate::engine::decide::Step;
+use crate::engine::supervise::Waking;
 use crate::hypervisor::inputs::Checksum;
-use crate::hypervisor::process::Processes;
-use crate::hypervisor::snapshot::{self, Taking, part_of};
-use crate::model::clock::Now;
 #[cfg(target_os = "linux")]
-use crate::model::error::Refusal;
+use crate::hypervisor::own_disks::OwnDisks;
+use crate::hypervisor::own_disks::{self, Copying};
+use crate::hypervisor::process::Processes;
+use crate::hypervisor::snapshot::{Taking, part_of};
+use crate::model::clock::Now;
 use crate::model::error::{Error, Failure};
 use crate::model::name::VmName;
 use crate::model::record::{Action, Intent, Order, Record};
@@ -51,35 +55,51 @@ pub enum Preparation {
     Compare(Vec<Checksum>),
     /// A snapshot, from which the guest wakes.
     Wake(Box<Launcher>),
+    /// The disks of the snapshot, which the guest gets copies of.
+    Copy(Box<Copying>),
+}
+
+/// A request that was prepared.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The request as it is now.
+    pub(super) request: Request,
+    /// The disks that were made for it.
+    pub(super) disks: Option<OwnDisks>,
 }
 
 #[cfg(target_os = "linux")]
 impl Preparation {
-    /// Reads it, which takes time. Gives the request as it is now.
+    /// Does it, which takes time.
     pub(super) fn prepare(
         &self,
-        request: Request,
+        mut request: Request,
         is_over: impl Fn() -> bool,
-    ) -> Result<Request, Refusal> {
-        match (self, request) {
-            (Preparation::Compare(files), request) => {
+    ) -> Result<Prepared, Error> {
+        let mut made = None;
+        match (self, &mut request) {
+            (Preparation::Compare(files), _) => {
                 files.iter().try_for_each(|file| file.compare(&is_over))?;
-                Ok(request)
             }
-            (
-                Preparation::Wake(launcher),
-                Request::Change(Change::Create { name, spec, start, dry_run, notes }),
-            ) => {
-                let spec = Box::new(launcher.wake(&spec)?);
-                Ok(Change::Create { name, spec, start, dry_run, notes }.into())
+            (Preparation::Wake(launcher), Request::Change(Change::Create { spec, .. })) => {
+                **spec = launcher.wake(spec)?;
             }
-            (Preparation::Wake(_), request) => Ok(request),
+            (Preparation::Copy(copying), Request::Change(Change::Create { spec, .. })) => {
+                let (disks, files) = copying.copy(&is_over)?;
+                made = Some(disks);
+                let machine = spec.machine.as_deref_mut();
+                let copied = machine.into_iter().flat_map(own_disks::uncopied);
+                copied.zip(files).for_each(|(disk, file)| disk.file.path = file);
+            }
+            (Preparation::Wake(_) | Preparation::Copy(_), _) => {}
         }
+        Ok(Prepared { request, disks: made })
     }
 }
 
 impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
-    /// What has to be read before a request is handled: the caller does that, because it takes
+    /// What has to be done before a request is handled: the caller does that, because it takes
     /// time. It asks again with the request as it is then.
     pub fn preparation(&mut self, request: &Request) -> Option<Preparation> {
         if let Request::Change(Change::Create { spec, .. }) = request {
@@ -90,6 +110,64 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         let files = self.checksums(request);
         (!files.is_empty()).then_some(Preparation::Compare(files))
+    }
+
+    /// The disks that a new VM is to have copies of, if it names none of its own. One that exists
+    /// has its own: the request names them from now on.
+    #[cfg(target_os = "linux")]
+    pub(super) fn copies(&self, request: &mut Request) -> Option<Preparation> {
+        let Request::Change(Change::Create { name, spec, dry_run, .. }) = request else {
+            return None;
+        };
+        match self.engine.vm(name) {
+            Err(_) if *dry_run => None,
+            Err(_) => {
+                let copying = self.launcher.copying(name, spec)?;
+                Some(Preparation::Copy(Box::new(copying)))
+            }
+            Ok(vm) => {
+                let folder = self.launcher.own_disks(&vm.record)?;
+                for disk in own_disks::uncopied(spec.machine.as_deref_mut()?) {
+                    disk.file.path = folder.join(disk.file.path.file_name().unwrap_or_default());
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether a VM has these disks.
+    #[cfg(target_os = "linux")]
+    pub(super) fn has_disks(&self, folder: &Path) -> bool {
+        let vm = own_disks::is_folder_of(folder).and_then(|name| self.engine.vm(&name).ok());
+        vm.is_some_and(|vm| self.launcher.own_disks(&vm.record) == Some(folder))
+    }
+
+    /// Removes the disks that volnet has made for a VM that is gone.
+    pub(super) fn remove_disks(&self, record: &Record) {
+        if let Some(folder) = self.launcher.own_disks(record) {
+            own_disks::remove(folder.into());
+        }
+    }
+
+    /// Removes disks that were made for VMs and that no VM has: the daemon before this one ended
+    /// while it made them, or the host has rebooted. Those of a VM whose record cannot be read
+    /// stay, and all if the state directory is in doubt.
+    #[cfg(target_os = "linux")]
+    pub(super) fn sweep_disks(&mut self) {
+        if self.state.doubt().is_some() {
+            return;
+        }
+        let records = self.engine.vms().filter_map(|vm| self.launcher.own_disks(&vm.record));
+        let kept: Vec<PathBuf> = records.map(Path::to_path_buf).collect();
+        let aside = self.store.set_aside();
+        let belongs = |name: &VmName| {
+            let record = format!("{name}.json.");
+            let is_of = |path: &PathBuf| {
+                path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&record))
+            };
+            self.strays.contains_key(name) || aside.iter().any(is_of)
+        };
+        own_disks::sweep(self.launcher.disks(), &kept, belongs);
     }
 
     /// Takes the snapshots that are to be taken from now on.
@@ -111,7 +189,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let mut taking = self.launcher.taking(&record, &networks, folder, self.store.paths())?;
         taking.stays_paused = self.engine.begin_snapshot(ticket, name)?;
         self.processes.hang_up(name);
-        let action = Action::Snapshot { part: part_of(folder) };
+        let (part, stays_paused) = (part_of(folder), taking.stays_paused);
+        let action = Action::Snapshot { part, stays_paused };
         let intent = Intent { action, record: Record::clone(&record) };
         if let Err(failure) = self.store.put_intent(&intent) {
             self.snapshot_taken(name, ticket, Err(failure), now);
@@ -132,9 +211,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         now: Now,
     ) {
         self.saving.retain(|saving| saving.ticket != ticket);
-        if let Err(failure) = self.store.clear_intent(name) {
-            log::warn!("{failure}");
-        }
+        // If it failed, nobody may have seen the guest go on.
+        self.await_guest(name.clone());
         if let Err(failure) = &result {
             log::warn!(vm:% = name; "no snapshot was taken: {failure}");
         }
@@ -153,17 +231,52 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// The daemon before this one ended while it took a snapshot.
-    pub(super) fn give_up_snapshot(&mut self, record: &Record, part: &Path) {
-        snapshot::remove_part(part, self.launcher.user());
+    /// What an earlier daemon began and did not end may have left a guest that stands still, and is
+    /// to go on: one that wakes, or one that was being saved. False if there is none.
+    pub(super) fn has_guest_go_on(&mut self, Intent { action, record }: &Intent) -> bool {
         let name = &record.name;
-        if self.engine.vm(name).is_ok_and(|vm| vm.life.pid().is_some()) {
-            let control = self.launcher.control(record, self.store.paths());
-            let asked = control.and_then(|control| {
-                Ok(self.processes.ask(name, &control, Order::GiveUpSnapshot)?)
-            });
-            if let Err(error) = asked {
-                log::error!(vm:% = name; "it stands still: a snapshot was cut short: {error}");
+        match action {
+            Action::Create | Action::Start => {
+                record.wakes_from().is_some() && self.engine.await_waking(name, Waking::Asleep)
+            }
+            Action::Snapshot { part, stays_paused } => {
+                self.processes.remove_part(part);
+                // If it stays paused, its hypervisor writes the rest to a file that is gone.
+                let goes_on = !stays_paused && self.engine.was_cut_short(name);
+                if goes_on {
+                    self.give_up_snapshot(record);
+                }
+                goes_on
+            }
+        }
+    }
+
+    /// Whatever the hypervisor is about to do for the snapshot, it lets its guest go on after that.
+    /// If it is not heard now, or refuses it, it is asked again.
+    fn give_up_snapshot(&mut self, record: &Record) {
+        let name = &record.name;
+        let control = self.launcher.control(record, self.store.paths());
+        let asked = control
+            .and_then(|control| Ok(self.processes.ask(name, &control, Order::GiveUpSnapshot)?));
+        if let Err(error) = asked {
+            log::warn!(vm:% = name; "it stands still: a snapshot was cut short: {error}");
+        }
+    }
+
+    /// A guest that stands still until it is told to go on. Its intent says so until it does.
+    pub(super) fn await_guest(&mut self, name: VmName) {
+        self.waking.push(name);
+    }
+
+    /// Removes the intents of guests that go on, or have ended.
+    pub(super) fn end_waking(&mut self) {
+        for name in std::mem::take(&mut self.waking) {
+            if self.engine.is_waking(&name) {
+                self.waking.push(name);
+            } else if !self.saving.iter().any(|saving| saving.name == name) {
+                if let Err(failure) = self.store.clear_intent(&name) {
+                    log::warn!("{failure}");
+                }
             }
         }
     }

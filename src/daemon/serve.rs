@@ -50,6 +50,7 @@ pub fn serve(settings: &Settings) -> Result<(), Error> {
     let (mut shell, monitor) = shell(settings, user, cgroup, raise_limit())?;
     shell.launcher = shell.launcher.at_boot();
     shell.recover(now(started))?;
+    shell.sweep_disks();
     let (listener, _path) = listen::listen(&settings.socket)?;
     let failed = |error: std::io::Error| Failure::kernel("wait for", "events", &error);
     let mut event_loop =
@@ -130,6 +131,7 @@ fn shell(
     .map_err(|reason| Refusal::InvalidConfig { field: "networks".into(), reason })?
     .with_policies(settings.policies.clone())
     .with_boot(boot_id()?)
+    .with_machine(settings.machine_id.clone())
     .with_expose_ports(settings.expose_ports)
     .with_starts_at_once(starts_at_once(
         std::thread::available_parallelism().map_or(1, usize::from),

@@ -17,6 +17,7 @@ use super::doubt::State;
 use super::guests::{HostServers, Resolvers};
 use super::host::Insistence;
 use super::launch::Launcher;
+use super::numbers::{Reading, Recent};
 use super::saving::{Save, Saving};
 use super::trace::Tracing;
 use super::troubles::Watched;
@@ -26,8 +27,6 @@ use crate::engine::names::Unheard;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::User;
-#[cfg(target_os = "linux")]
-use crate::metrics::numbers::Snapshot;
 use crate::metrics::tally::Tally;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Failure};
@@ -72,9 +71,10 @@ pub struct Shell<N, D: Storage, P> {
     pub(super) tally: Tally,
     /// Why metrics are not served though they should be.
     pub(super) unserved: Option<Failure>,
-    /// The last numbers for scrapers, and when they were read.
-    #[cfg(target_os = "linux")]
-    pub(super) recent: Option<(u64, Rc<Snapshot>)>,
+    /// The last numbers for scrapers and for `Usage`.
+    pub(super) recent: Option<Recent>,
+    /// The next ones, while they are read.
+    pub(super) reading: Option<Reading>,
     /// The name servers that guests are told.
     pub(super) resolvers: Resolvers,
     /// Creates that wait until ARP has shown that nobody has their addresses.
@@ -90,6 +90,8 @@ pub struct Shell<N, D: Storage, P> {
     /// Snapshots that threads are to take, and those that they take.
     pub(super) saves: Vec<Save>,
     pub(super) saving: Vec<Saving>,
+    /// The VMs whose guests stand still until they are told to go on.
+    pub(super) waking: Vec<VmName>,
     pub(super) outputs: Vec<Output>,
     /// VMs whose process the event loop does not watch yet.
     pub(super) started: Vec<VmName>,
@@ -135,8 +137,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             sequence: 0,
             tally: Tally::default(),
             unserved: None,
-            #[cfg(target_os = "linux")]
             recent: None,
+            reading: None,
             resolvers: Resolvers::default(),
             waiting: Vec::new(),
             examined: Vec::new(),
@@ -145,6 +147,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             serving: NOBODY,
             saves: Vec::new(),
             saving: Vec::new(),
+            waking: Vec::new(),
             outputs: Vec::new(),
             started: Vec::new(),
             unwatched: BTreeMap::new(),
@@ -258,6 +261,14 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 let result = self.teardown(dry_run, force, now);
                 self.reply(ticket, result);
             }
+            Ok(Step::AddNetwork { document, replace }) => {
+                let result = self.add_network(&document, replace, now);
+                self.reply(ticket, result);
+            }
+            Ok(Step::RemoveNetwork { name }) => {
+                let result = self.remove_network(&name, now);
+                self.reply(ticket, result);
+            }
             Ok(Step::Later) => {}
             Err(error) => self.reply(ticket, Err(error)),
         }
@@ -296,7 +307,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// A hypervisor has written about its guest. Returns whether there is more to hear.
     pub fn heard_of(&mut self, name: &VmName, now: Now) -> bool {
         let heard = self.processes.hear(name);
-        let decision = match heard.end.over {
+        let decision = match heard.end.over || heard.end.off {
             true => self.engine.guest_ended(name, heard.end, now),
             false => self.engine.moved(name, heard, now),
         };
@@ -321,6 +332,14 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
         self.settle(now);
         true
+    }
+
+    /// A caller has hung up: what it waits for is not done for it any more.
+    #[cfg(target_os = "linux")]
+    pub(super) fn hung_up(&mut self, ticket: Ticket, now: Now) {
+        self.end_waiting_for_address(ticket);
+        self.end_waiting_for_numbers(ticket);
+        self.end_trace_for(ticket, now);
     }
 
     /// Does all that is due, also what becomes due meanwhile. Afterwards [`Shell::deadline`] is in
@@ -355,6 +374,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             }
         }
         self.heal(now);
+        // What waits for an address there is decided on anew.
+        self.remove_unused(now);
         self.probe(now);
         self.examine(now);
         self.look_at_traces(now);
@@ -378,6 +399,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             self.carry_out(decision, now);
         }
         self.call_off_snapshots();
+        self.end_waking();
         if let Some(tickets) = self.engine.teardown_due() {
             let result = self.teardown(false, true, now);
             for ticket in tickets {
@@ -435,11 +457,11 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Query::Args { name, hypervisor } => self.args(name, hypervisor.as_deref())?,
             Query::Version => self.version()?,
             Query::Check => self.check()?,
-            Query::Metrics => self.metrics()?,
-            Query::Usage => self.usage(now)?,
+            Query::Metrics => self.metrics(now)?,
+            Query::Usage => return self.usage(ticket, now),
             Query::Doctor { name } => return self.doctor(ticket, name.as_ref(), now),
             Query::Verify { id } => self.verify(id)?,
-            Query::Ready { network } => self.ready(network.as_deref())?,
+            Query::Ready { wanted } => self.ready(wanted, now)?,
         }))
     }
 
@@ -471,7 +493,10 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             }
             Change::Attach { name, spec, door, tun, force: _ } => {
                 self.refuse_in_doubt()?;
-                self.network.enter(door.as_fd(), tun.as_ref().map(AsFd::as_fd))?;
+                match spec.attachment.as_ref().is_some_and(|attachment| attachment.host) {
+                    true => self.network.check_own(door.as_fd())?,
+                    false => self.network.enter(door.as_fd(), tun.as_ref().map(AsFd::as_fd))?,
+                }
                 if self.host.is_none() {
                     self.setup(false, Insistence::Overlaps, now)?;
                 }
@@ -500,7 +525,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             | Change::Unexpose { .. }
             | Change::SetPolicy { .. }
             | Change::SetLimits { .. }
-            | Change::Detach { .. } => {}
+            | Change::Detach { .. }
+            | Change::AddNetwork { .. }
+            | Change::RemoveNetwork { .. } => {}
         }
         self.engine.request(ticket, change, now)
     }

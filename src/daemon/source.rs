@@ -61,10 +61,10 @@ impl Sources<Source> {
         })
     }
 
-    /// The keys of these sockets of a network.
-    pub(super) fn guests_of(&self, network: &str) -> Vec<Key> {
+    /// The keys of these sockets of networks, by name.
+    pub(super) fn guests_of(&self, is_it: impl Fn(&str) -> bool) -> Vec<Key> {
         let here =
-            |source: &Source| matches!(source, Source::Guests(socket) if socket.network == network);
+            |source: &Source| matches!(source, Source::Guests(socket) if is_it(&socket.network));
         self.iter().filter(|(_, source)| here(source)).map(|(key, _)| key).collect()
     }
 }

@@ -1,10 +1,12 @@
-//! Tells of the packets of a guest: marks its taps, reads what the kernel says of the packets, and
+//! Tells of the packets of a guest: has them marked, reads what the kernel says of them, and
 //! answers with what [`crate::trace`] makes of that.
 //!
-//! The mark is an element of a set, which the engine wants as long as somebody looks. It goes when
-//! the time is over, when the packet that was asked for has come to its end, when the caller hangs
-//! up, and when the daemon ends. After a crash, the next daemon finds an element that it does not
-//! want. What the kernel says is read every [`LOOK_MS`], so it needs no source in the loop.
+//! What marks them are tables, which the engine wants as long as somebody looks. They go when the
+//! time is over, when the packet that was asked for has come to its end, when the caller hangs up,
+//! and when the daemon ends. After a crash, the next daemon finds tables that it does not want.
+//! What the kernel says is read every [`LOOK_MS`], so it needs no source in the loop.
+
+use std::net::IpAddr;
 
 use super::shell::{Output, Shell};
 use crate::engine::decide::Step;
@@ -12,11 +14,11 @@ use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Refusal};
 use crate::model::name::TapName;
-use crate::model::request::{self, Reply, Ticket};
+use crate::model::request::{self, Reply, Ticket, TraceFrom};
 use crate::network::{Network, Side, execute};
 use crate::store::storage::Storage;
 use crate::trace::book::Book;
-use crate::trace::{Trace, Wanted};
+use crate::trace::{Guest, Sender, Trace, Wanted};
 
 /// Milliseconds between two looks at what the kernel has told.
 const LOOK_MS: u64 = 100;
@@ -54,14 +56,18 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         };
         let record = &self.engine.placed_vm(&asked.name)?.record;
         let nics = record.interfaces().filter(|(nic, _)| nic.ifindex.is_some());
-        let mut networks = Vec::new();
-        let (mut taps, mut links) = (Vec::new(), Vec::new());
+        let (mut networks, mut taps, mut links) = (Vec::new(), Vec::new(), Vec::new());
+        let mut guest = Guest::default();
         for (nic, spec) in nics {
             let Some(network) = self.engine.network_of(nic) else { continue };
             let isolated = self.engine.traffic(nic, spec, network).isolated;
             networks.push((network.clone(), isolated));
             taps.push(nic.tap.clone());
             links.extend(nic.ifindex);
+            guest.taps.extend(nic.ifindex.map(|index| (index, nic.tap.to_string())));
+            guest.addresses.extend(nic.all_addresses());
+            guest.addresses.extend(spec.addresses.iter().copied().map(IpAddr::V4));
+            guest.exposed.extend(nic.exposed.iter().cloned());
         }
         if taps.is_empty() {
             return refuse("the VM has no tap");
@@ -72,19 +78,27 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         if self.traced.len() >= TRACED_MAX {
             return refuse("so many guests are traced already, that one has to end first");
         }
-        let (chains, rules) = self.network.begin_tracing()?;
+        let plan = self.engine.trace(&taps);
+        let marked = execute::execute(&mut self.network, &plan, self.serving);
+        let (chains, rules) = match marked.and_then(|_| self.network.begin_tracing()) {
+            Ok(book) => book,
+            Err(failure) => {
+                let plan = self.engine.end_trace(&taps);
+                execute::execute_all(&mut self.network, &plan, self.serving);
+                // They may be there in spite of that.
+                self.engine.look_again(now);
+                self.stop_listening();
+                return Err(failure.into());
+            }
+        };
         let tables = self.engine.desired().tables;
         let book = Book { chains, rules, tables, networks };
-        let wanted = Wanted { to: asked.to, port: asked.port };
-        let trace = Trace::new(links.clone(), wanted);
-        let plan = self.engine.trace(&taps);
-        if let Err(failure) = execute::execute(&mut self.network, &plan, self.serving) {
-            self.engine.end_trace(&taps);
-            // It may be there in spite of that.
-            self.engine.look_again(now);
-            self.stop_listening();
-            return Err(failure.into());
-        }
+        let sender = match asked.from {
+            None => Sender::Guest,
+            Some(TraceFrom::World) => Sender::World,
+            Some(TraceFrom::Address(from)) => Sender::Address(from),
+        };
+        let trace = Trace::new(guest, Wanted { sender, to: asked.to, port: asked.port });
         for link in &links {
             if let Err(error) = self.network.overhear(*link, Side::Received) {
                 log::debug!(vm:% = asked.name; "answers are not heard: {error}");
@@ -145,9 +159,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }
     }
 
-    /// A caller has hung up: nobody wants to know what it asked for.
+    /// A caller has hung up: nobody wants to know of what it asked for.
     #[cfg(target_os = "linux")]
-    pub(super) fn hung_up(&mut self, ticket: Ticket, now: Now) {
+    pub(super) fn end_trace_for(&mut self, ticket: Ticket, now: Now) {
         let (gone, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.traced).into_iter().partition(|it| it.ticket == ticket);
         self.traced = rest;

@@ -3,8 +3,8 @@
 //! The engine decides what is told ([`crate::engine::trouble`]). What it needs for that are
 //! counters of the kernel. They are read once in [`INTERVAL_MS`] while somebody subscribes to
 //! events and there are VMs, and whenever a scraper or `top` has them read anyway. So a daemon that
-//! nobody asks is not woken and reads nothing. To read those of 1000 VMs takes some milliseconds,
-//! see `docs/METRICS.md`.
+//! nobody asks is not woken and reads nothing. `docs/METRICS.md` says what it costs to
+//! read those of 1000 VMs.
 
 use super::shell::Shell;
 use crate::engine::trouble::Counts;
@@ -42,17 +42,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         is_due.then_some(self.watched.looked_at + INTERVAL_MS)
     }
 
-    /// Reads the counters, if that is due.
+    /// Has the counters read, if that is due. They are judged when they are.
     pub(super) fn look_at_counters(&mut self, now: Now) {
         if self.counters_due().is_none_or(|at| now.mono < at) {
             return;
         }
         self.watched.looked_at = now.mono;
-        match self.snapshot() {
-            Ok(snapshot) => self.judge_counters(&snapshot.vms, now),
-            // It is tried again, and what asks for the counters itself is told.
-            Err(error) => log::debug!("counters are not read: {error}"),
-        }
+        self.begin_reading();
     }
 
     /// Tells of what these counters show.

@@ -1,10 +1,11 @@
 //! Threads for what reads or writes whole files, which can be very large: checksums, snapshots that
-//! guests wake from, and snapshots that are taken. Each piece of work has a thread of its own,
-//! which ends with it.
+//! guests wake from, copies of their disks, and snapshots that are taken. Each piece of work has a
+//! thread of its own, which ends with it.
 //!
 //! Work for a request is done before the request is handled: then it is handled as if it had just
-//! arrived. It ends with the connection of its caller, so there are no more such threads than
-//! connections. They read with the rights of the hypervisors' user, and with the lowest priority.
+//! arrived. It ends with the connection of its caller, and what is done for many VMs of one caller
+//! is done by one thread, in their order. So there are no more such threads than connections. They
+//! read and write with the rights of the hypervisors' user.
 //!
 //! A snapshot is taken after its request was handled, because the engine has to know of it. It is
 //! called off when the engine wants it no more, and waited for when the daemon ends: its guest
@@ -19,9 +20,9 @@ use std::thread::{self, JoinHandle};
 
 use mio::{Registry, Token, Waker};
 
-use super::saving::{Preparation, Save};
+use super::saving::{Preparation, Prepared, Save};
 use crate::hypervisor::snapshot;
-use crate::model::error::{Failure, Refusal};
+use crate::model::error::{Error, Failure};
 use crate::model::name::VmName;
 use crate::model::request::Request;
 use crate::model::request::Ticket;
@@ -44,9 +45,9 @@ pub(super) struct Workers {
 /// What a thread has done.
 #[derive(Debug)]
 pub(super) enum Done {
-    /// The files of a request were read: it is handled as it is now, or refused. `woken`: it is
-    /// another one now, which may have files of its own.
-    Prepared { ticket: Ticket, result: Result<Request, Refusal>, woken: bool },
+    /// A request was prepared: it is handled as it is now, or refused. `changed`: it is another
+    /// one now, which may have files of its own.
+    Prepared { ticket: Ticket, result: Result<Prepared, Error>, changed: bool },
     /// A snapshot was taken, or not.
     Saved { name: VmName, ticket: Ticket, result: Result<(), Failure> },
 }
@@ -60,24 +61,31 @@ impl Workers {
         Ok(Workers { waker, sender, done, waiting, saving })
     }
 
-    /// Reads the files of a request.
+    /// Prepares requests, one after the other.
     pub(super) fn prepare(
         &mut self,
-        ticket: Ticket,
-        request: &Request,
-        preparation: Preparation,
+        requests: Vec<(Ticket, Request, Preparation)>,
     ) -> io::Result<()> {
-        let over = Arc::new(AtomicBool::new(false));
-        let (request, is_over) = (request.clone(), Arc::clone(&over));
-        let work = move || {
-            // If this fails, the thread only slows down others a little.
-            let _ = volnet_ffi::priority::yield_to_others();
-            let woken = matches!(preparation, Preparation::Wake(_));
-            let result = preparation.prepare(request, || is_over.load(Ordering::Relaxed));
-            Done::Prepared { ticket, result, woken }
+        let tickets: Vec<Ticket> = requests.iter().map(|(ticket, ..)| *ticket).collect();
+        let flags: Vec<_> = tickets.iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
+        let work = {
+            let flags = flags.clone();
+            move |tell: &dyn Fn(Done)| {
+                for ((ticket, request, preparation), over) in requests.into_iter().zip(flags) {
+                    let changed = !matches!(preparation, Preparation::Compare(_));
+                    if !changed {
+                        // If this fails, the thread only slows down others a little. One that wakes
+                        // a guest reads little, and the hypervisor that it asks for its version
+                        // would yield, too: on a busy host that took seconds.
+                        let _ = volnet_ffi::priority::yield_to_others();
+                    }
+                    let result = preparation.prepare(request, || over.load(Ordering::Relaxed));
+                    tell(Done::Prepared { ticket, result, changed });
+                }
+            }
         };
         self.begin("prepare", work)?;
-        self.waiting.insert(ticket, over);
+        self.waiting.extend(tickets.into_iter().zip(flags));
         Ok(())
     }
 
@@ -85,10 +93,10 @@ impl Workers {
     pub(super) fn save(&mut self, save: Save) -> io::Result<()> {
         let Save { ticket, taking, over } = save;
         let is_over = Arc::clone(&over);
-        let work = move || {
+        let work = move |tell: &dyn Fn(Done)| {
             let name = taking.name.clone();
             let result = snapshot::take(taking, || is_over.load(Ordering::Relaxed));
-            Done::Saved { name, ticket, result }
+            tell(Done::Saved { name, ticket, result });
         };
         let thread = self.begin("snapshot", work)?;
         self.saving.insert(ticket, (over, thread));
@@ -98,13 +106,15 @@ impl Workers {
     fn begin(
         &self,
         name: &str,
-        work: impl FnOnce() -> Done + Send + 'static,
+        work: impl FnOnce(&dyn Fn(Done)) + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
         let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
         let work = move || {
-            // The receiver has ended with the daemon.
-            let _ = sender.send(work());
-            let _ = waker.wake();
+            work(&|done| {
+                // The receiver has ended with the daemon.
+                let _ = sender.send(done);
+                let _ = waker.wake();
+            });
         };
         thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work)
     }

@@ -29,7 +29,6 @@ pub mod handle;
 pub mod message;
 pub mod query;
 pub mod reply;
-pub mod resolvers;
 pub mod respond;
 
 pub use handle::{Handled, handle};

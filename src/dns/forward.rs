@@ -9,6 +9,9 @@
 //!                 └── none left ─▶ the last failure, or that nobody answered
 //! ```
 //!
+//! If TCP gives no answer either, a guest that asked by UDP gets the one that was cut. A guest that
+//! asked by TCP never does: it could ask in no other way.
+//!
 //! **What a forger would have to guess.** Each try has a socket of its own, which the kernel gives
 //! a random port and which hears one resolver only, and a random number. What comes on it and is
 //! not the answer is a stray. After [`STRAYS_MAX`] of them the question is asked by TCP.
@@ -87,8 +90,10 @@ struct Waiting<B> {
     tries: usize,
     strays: u8,
     until: u64,
-    /// The answer if no better one comes.
-    fallback: Option<Vec<u8>>,
+    /// An answer that was cut, for a guest that can ask again by TCP.
+    cut: Option<Vec<u8>>,
+    /// The last failure, if no better answer comes.
+    failure: Option<Vec<u8>>,
 }
 
 /// All questions that wait.
@@ -122,10 +127,19 @@ impl<B: Clone + PartialEq> Forwarder<B> {
         }
         self.last += 1;
         let (key, vm) = (self.last, question.vm.clone());
-        let (by, tries, strays, until, fallback) = (Transport::Udp, 0, 0, now, None);
-        self.waiting.insert(key, Waiting { question, id, by, tries, strays, until, fallback });
+        let waiting = Waiting {
+            question,
+            id,
+            by: Transport::Udp,
+            tries: 0,
+            strays: 0,
+            until: now,
+            cut: None,
+            failure: None,
+        };
+        self.waiting.insert(key, waiting);
         self.of_vms.entry(vm).or_default().insert(key);
-        self.ends.insert((until, key));
+        self.ends.insert((now, key));
         self.attempt(key, Transport::Udp, id, now)
     }
 
@@ -160,12 +174,16 @@ impl<B: Clone + PartialEq> Forwarder<B> {
             return self.end(key, failure);
         }
         let answer = response.for_guest(query, *transport);
-        if response.is_cut() && waiting.by == Transport::Udp {
-            waiting.fallback = Some(answer);
-            return self.attempt(key, Transport::Tcp, id, now);
+        if response.is_cut() {
+            // Who asks by TCP cannot do more, so it gets a whole answer or a failure.
+            waiting.cut = (*transport == Transport::Udp).then_some(answer);
+            return match waiting.by {
+                Transport::Udp => self.attempt(key, Transport::Tcp, id, now),
+                Transport::Tcp => self.failed(key, id, now),
+            };
         }
         if response.is_failure() {
-            waiting.fallback = Some(answer);
+            waiting.failure = Some(answer);
             return self.next_resolver(key, id, now);
         }
         self.end(key, answer)
@@ -174,13 +192,13 @@ impl<B: Clone + PartialEq> Forwarder<B> {
     /// A question's socket has failed, or its time is over. `id` is the number of its next try.
     pub fn failed(&mut self, key: Key, id: u16, now: u64) -> Next<B> {
         let Some(waiting) = self.waiting.get_mut(&key) else { return Next::Wait };
-        match (waiting.by, waiting.fallback.take()) {
+        match (waiting.by, &mut waiting.cut) {
             // The resolver has no TCP: the guest gets what it could have.
-            (Transport::Tcp, Some(cut)) => self.end(key, cut),
-            (_, fallback) => {
-                waiting.fallback = fallback;
-                self.next_resolver(key, id, now)
+            (Transport::Tcp, Some(cut)) => {
+                let cut = std::mem::take(cut);
+                self.end(key, cut)
             }
+            (Transport::Tcp, None) | (Transport::Udp, _) => self.next_resolver(key, id, now),
         }
     }
 
@@ -226,7 +244,7 @@ impl<B: Clone + PartialEq> Forwarder<B> {
             return self.attempt(key, Transport::Udp, id, now);
         }
         let none = waiting.question.passed.query.fail(ResponseCode::Failure);
-        let answer = waiting.fallback.take().unwrap_or(none);
+        let answer = waiting.cut.take().or(waiting.failure.take()).unwrap_or(none);
         self.end(key, answer)
     }
 

@@ -4,6 +4,8 @@
 //!   not exist.
 //! - A name of one label may be a VM's, too. If it is not, others may know it.
 //! - The addresses of the network are the VMs', and nobody else is asked about them.
+//! - A name of another network does not exist. It is not passed on, because the resolvers of the
+//!   host may ask volnet for it, and the host is told all names.
 //! - All else is passed on if the policy of the guest allows it ([`Passed`]).
 
 use std::net::IpAddr;
@@ -14,7 +16,7 @@ use super::query::{DnsQuery, RecordData, ResponseCode};
 use super::wire::{A, AAAA, ANY, AXFR, IN, IXFR, PTR};
 use crate::engine::decide::Engine;
 use crate::engine::names::{Asker, GATEWAY, Owner, shown};
-use crate::model::net::NetworkConfig;
+use crate::model::net::{Dns, NetworkConfig};
 use crate::model::policy::{Passed, is_not_internet};
 
 /// What becomes of a question.
@@ -134,6 +136,9 @@ fn pass_on(engine: &Engine, asker: Asker<'_>, query: &DnsQuery) -> Course {
     if matches!(query.question.kind, AXFR | IXFR) {
         return Course::Answer(query.fail(ResponseCode::Refused));
     }
+    if !matches!(asker, Asker::Host) && is_of_a_network(engine, &query.question.name) {
+        return Course::Answer(query.answer(true, ResponseCode::NoName, &[]));
+    }
     let passed = match asker {
         // The host has its own resolvers, which may ask us what they do not know.
         Asker::Host | Asker::Guest { policy: None, .. } => Passed::Nothing,
@@ -145,6 +150,12 @@ fn pass_on(engine: &Engine, asker: Asker<'_>, query: &DnsQuery) -> Course {
         Passed::Internet => Course::Answer(query.answer(false, ResponseCode::NoName, &[])),
         Passed::Nothing => Course::Answer(query.fail(ResponseCode::Refused)),
     }
+}
+
+/// Whether volnet is who knows the names of this domain, on one network or another.
+fn is_of_a_network(engine: &Engine, name: &DomainName) -> bool {
+    let mut named = engine.configured().filter(|network| network.dns == Dns::Builtin);
+    named.any(|network| name.below(&domain(network)).is_some())
 }
 
 /// Whether a name is one of another network than the internet.

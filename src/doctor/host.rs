@@ -1,4 +1,5 @@
-//! The hops that all VMs of a host share: what the kernel has room for, and the way to the world.
+//! What all VMs of a host share: the rules that hold guests, what the kernel has room for, and the
+//! way to the world.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,6 +10,7 @@ use crate::model::prefix::Prefix;
 use crate::model::view::Finding;
 use crate::plan::op::Switch;
 use crate::plan::reconcile::{Desired, Observed, Reconciled};
+use crate::plan::ruleset::{Family, TABLE};
 
 /// Addresses of the world, to ask the kernel which way leads there. Nothing is sent to them. No
 /// host has a route to them but its default one.
@@ -16,6 +18,9 @@ pub const WORLD: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1));
 pub const WORLD6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111));
 /// A table with this share in use is nearly full, in percent.
 const NEARLY_FULL: u64 = 90;
+/// A table with this share in use is full, in percent. Entries come and go: a table that drops new
+/// ones is at its bound at most moments, not at each.
+const FULL: u64 = 99;
 /// A neighbour table holds at least so many.
 const NEIGHBOURS_MIN: u64 = 1024;
 
@@ -30,8 +35,66 @@ pub struct Used {
 
 impl Used {
     fn is_nearly_full(self) -> bool {
-        self.now.saturating_mul(100) >= self.most.saturating_mul(NEARLY_FULL)
+        self.has(NEARLY_FULL)
     }
+
+    fn is_full(self) -> bool {
+        self.has(FULL)
+    }
+
+    /// Whether at least so many percent are in use.
+    fn has(self, percent: u64) -> bool {
+        self.now.saturating_mul(100) >= self.most.saturating_mul(percent)
+    }
+}
+
+/// Whether guests can use only their own addresses, as the present rules show, and on which
+/// networks they are not checked.
+pub fn antispoof(desired: &Desired<'_>, observed: &Observed) -> Vec<Finding> {
+    let without = desired.networks.iter().filter(|network| !network.traffic().antispoof);
+    let without = without.map(|network| {
+        let message = format!("guests of network {} may send from any address", network.name);
+        let hint = "set its antispoof to true, if the kernel has nf_tables for bridges";
+        doubtful("antispoof", message, hint)
+    });
+    let is_there = observed.tables.iter().any(|it| is_guard(it.family, it.name));
+    let of_others = is_wanted(desired).then(|| match is_there {
+        true => well("antispoof", "guests can use only their own addresses"),
+        false => broken(
+            "antispoof",
+            "table bridge volnet is missing: guests can use any address",
+            "volnet setup says why; if the kernel has no nf_tables for bridges \
+             (CONFIG_NF_TABLES_BRIDGE), set antispoof of every network to false",
+        ),
+    });
+    without.chain(of_others).collect()
+}
+
+/// The traffic of guests that cannot be limited on this kernel. `can_shape`: it has token buckets.
+pub fn limits(can_shape: bool, desired: &Desired<'_>) -> Finding {
+    match (can_shape, is_wanted(desired)) {
+        (true, true) => well("limits", "the rates of guests can be limited"),
+        (false, _) => doubtful(
+            "limits",
+            "the receive rate of guests cannot be limited: the kernel has no token buckets",
+            "load the module sch_tbf",
+        ),
+        (true, false) => doubtful(
+            "limits",
+            "the send rate of guests cannot be limited: no network has antispoof",
+            "set antispoof of one network to true, if the kernel has nf_tables for bridges",
+        ),
+    }
+}
+
+/// Whether there is to be the table that checks and counts what guests send.
+fn is_wanted(desired: &Desired<'_>) -> bool {
+    desired.tables.iter().any(|it| is_guard(it.family, it.name))
+}
+
+/// Whether this is that table.
+fn is_guard(family: Family, name: &str) -> bool {
+    (family, name) == (Family::Bridge, TABLE)
 }
 
 /// What the kernel has room for; `None`: it does not say.
@@ -103,7 +166,7 @@ pub fn bounds(bounds: &Bounds, exposed: Ports) -> Vec<Finding> {
     let connections = bounds.connections.map(|used| {
         let Used { now, most } = used;
         let more = format!("sysctl -w net.netfilter.nf_conntrack_max={}", most.saturating_mul(2));
-        match (now >= most, used.is_nearly_full()) {
+        match (used.is_full(), used.is_nearly_full()) {
             (true, _) => broken(
                 "conntrack",
                 format!("the table of connections is full ({now} of {most}): new ones are dropped"),

@@ -174,9 +174,14 @@ fn tables_of_the_kernel_fill_up() {
         host::bounds(&bounds, PORTS_DEFAULT)
     };
     use Level::{Error, Ok, Warning};
-    for (now, expected) in
-        [(0, [Ok, Ok]), (899, [Ok, Ok]), (900, [Warning; 2]), (1000, [Error, Warning])]
-    {
+    for (now, expected) in [
+        (0, [Ok, Ok]),
+        (899, [Ok, Ok]),
+        (900, [Warning; 2]),
+        (989, [Warning; 2]),
+        (990, [Error, Warning]),
+        (1000, [Error, Warning]),
+    ] {
         let levels: Vec<Level> = of(now, 1000).iter().map(|finding| finding.level).collect();
         assert_eq!(levels, [expected[0], expected[1], Ok], "{now}");
     }

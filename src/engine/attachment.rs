@@ -4,12 +4,15 @@
 //! attachment anew. The end of the link is the end of the attachment: its address, its elements and
 //! its ports are released at once, whether its engine says so or not. That is safe even if the
 //! namespace lives on, because nobody can send from that address any more.
+//!
+//! The same holds for a tap in the host's own namespace that was attached. It could be made anew,
+//! but its guest would not have that one open. So whoever cannot reach volnet ends such a VM by the
+//! end of its tap, too.
 
 use std::collections::BTreeMap;
 
 use crate::engine::decide::{Answer, Decision, Engine, Step};
 use crate::engine::lifecycle::FollowUp;
-use crate::engine::supervise::Want;
 use crate::engine::vm::Vm;
 use crate::model::attachment::AttachmentId;
 use crate::model::clock::Now;
@@ -18,7 +21,7 @@ use crate::model::name::VmName;
 use crate::model::nic::Nic;
 use crate::model::record::Record;
 use crate::model::request::{Reply, Ticket};
-use crate::model::spec::VmSpec;
+use crate::model::spec::{NetworkSpec, VmSpec};
 use crate::model::view::EventKind;
 use crate::plan::reconcile::Link;
 
@@ -43,15 +46,13 @@ impl Engine {
     }
 
     /// Releases an attachment.
-    pub(super) fn detach(
-        &mut self,
-        ticket: Ticket,
-        id: &AttachmentId,
-        now: Now,
-    ) -> Result<Step, Error> {
+    pub(super) fn detach(&mut self, ticket: Ticket, id: &AttachmentId) -> Step {
         match self.attachment(id).map(|vm| vm.record.name.clone()) {
-            Ok(name) => self.stop(ticket, &name, 0, Want::Deleted, now),
-            Err(_) => Ok(Step::reply(Reply::Deleted)),
+            // Nobody starts its process, so there is none to end.
+            Ok(name) => {
+                Step::Do(Box::new(self.begin_delete(&name, vec![(ticket, Answer::Detached)])))
+            }
+            Err(_) => Step::reply(Reply::Detached { released: false }),
         }
     }
 
@@ -79,22 +80,12 @@ impl Engine {
         })
     }
 
-    /// Why nothing can be attached to a network, if that is so.
-    pub fn unready(&self, network: Option<&str>) -> Result<Option<String>, Refusal> {
-        let mut views = self.networks().into_iter();
-        let view = match network {
-            None => views.next(),
-            Some(name) => views.find(|view| view.name == name),
-        };
-        let Some(view) = view else {
-            let reason = format!("there is no network {:?}", network.unwrap_or_default());
-            return Err(Refusal::InvalidConfig { field: "network".into(), reason });
-        };
-        Ok(match (view.free, view.ports_free) {
-            (0, _) => Some(format!("network {} has no free address", view.name)),
-            (_, 0) => Some(format!("bridge {} has no free port", view.bridge)),
-            (_, _) => None,
-        })
+    /// Why nothing that wants this of a network can be attached, if that is so. A network that was
+    /// added has a use until now.
+    pub fn unready(&mut self, wanted: &NetworkSpec, now: Now) -> Result<Option<String>, Refusal> {
+        let (network, reason) = self.state.ledger.room(wanted)?;
+        self.network_used(&network, now);
+        Ok(reason)
     }
 
     /// A link is gone. If it was that of an attachment, the attachment is over.
@@ -158,10 +149,11 @@ fn taken(known: &Vm, wanted: &VmSpec) -> Refusal {
     }
 }
 
-/// Refuses what needs a guest of a hypervisor.
+/// Refuses what needs a tap that a hypervisor here opens.
 pub fn refuse_attachment(record: &Record) -> Result<(), Refusal> {
     match &record.spec.attachment {
         None => Ok(()),
+        Some(attachment) if attachment.host => Ok(()),
         Some(attachment) => {
             let (field, netns) = ("attachment".into(), &attachment.netns);
             let reason =

@@ -41,6 +41,13 @@ impl Engine {
         self
     }
 
+    /// Has a start keep its place for so many milliseconds, instead of [`PLACE_MS`].
+    #[cfg(test)]
+    pub fn with_place(mut self, place_ms: u64) -> Engine {
+        self.host.place_ms = place_ms;
+        self
+    }
+
     /// Whether another hypervisor may be started now.
     pub fn may_start(&self) -> bool {
         let lives =

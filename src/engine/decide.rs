@@ -12,13 +12,15 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::engine::crowd::starts_at_once;
+use crate::engine::added::Added;
+use crate::engine::crowd::{PLACE_MS, starts_at_once};
 use crate::engine::ledger::Ledger;
 use crate::engine::lifecycle::{self, Started};
 use crate::engine::state::{Agenda, Host, Known, State};
-use crate::engine::supervise::{Life, Origin, Want};
+use crate::engine::supervise::{Life, Origin, Waking, Want};
 use crate::engine::vm::Vm;
 use crate::model::clock::Now;
+use crate::model::document::Kept;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::expose::{PORTS_DEFAULT, Ports};
 use crate::model::name::VmName;
@@ -55,6 +57,10 @@ pub enum Step {
     Setup { dry_run: bool, force: bool },
     /// The host is to be freed of everything.
     Teardown { dry_run: bool, force: bool },
+    /// This network is to be added.
+    AddNetwork { document: Kept, replace: bool },
+    /// An added network is to be removed.
+    RemoveNetwork { name: String },
     /// It is answered when a stop that is under way ends.
     Later,
 }
@@ -135,6 +141,8 @@ pub enum Answer {
     Attached,
     /// That it is gone.
     Deleted,
+    /// That it is gone, to whoever detached it.
+    Detached,
     /// That there is no such VM any more: another caller deleted it.
     NotFound,
     /// That its process ended at once.
@@ -184,6 +192,19 @@ impl Step {
         Step::Reply(Box::new(reply))
     }
 
+    /// What is to be done for one VM, if it is that.
+    pub fn decision(self) -> Option<Decision> {
+        match self {
+            Step::Do(decision) => Some(*decision),
+            Step::Reply(_)
+            | Step::Setup { .. }
+            | Step::Teardown { .. }
+            | Step::AddNetwork { .. }
+            | Step::RemoveNetwork { .. }
+            | Step::Later => None,
+        }
+    }
+
     /// The answer to a create, with the notes about its documents.
     fn noted(mut self, notes: &[String]) -> Step {
         match &mut self {
@@ -193,7 +214,11 @@ impl Step {
                     answer.note(notes);
                 }
             }
-            Step::Setup { .. } | Step::Teardown { .. } | Step::Later => {}
+            Step::Setup { .. }
+            | Step::Teardown { .. }
+            | Step::AddNetwork { .. }
+            | Step::RemoveNetwork { .. }
+            | Step::Later => {}
         }
         self
     }
@@ -230,9 +255,15 @@ impl Engine {
                 run_as: RunAs::Shared,
                 expose_ports: PORTS_DEFAULT,
                 starts_at_once: starts_at_once(1),
+                place_ms: PLACE_MS,
                 boot: BootId::default(),
+                machine: String::new(),
             },
-            state: State { ledger: Ledger::new(networks)?, vms: BTreeMap::new() },
+            state: State {
+                ledger: Ledger::new(networks)?,
+                added: Added::default(),
+                vms: BTreeMap::new(),
+            },
             agenda: Agenda::default(),
             known: Known::default(),
         })
@@ -247,6 +278,12 @@ impl Engine {
     /// Leases count from this boot of the host.
     pub fn with_boot(mut self, boot: BootId) -> Engine {
         self.host.boot = boot;
+        self
+    }
+
+    /// Derives the Ethernet addresses of bridges from this identifier of the host.
+    pub fn with_machine(mut self, machine: String) -> Engine {
+        self.host.machine = machine;
         self
     }
 
@@ -299,11 +336,15 @@ impl Engine {
             Change::SetLimits { name, nic, limits } => self.set_limits(ticket, name, *nic, *limits),
             Change::Unexpose { name, at } => self.unexpose(ticket, name, *at),
             Change::Attach { name, spec, .. } => self.attach(ticket, name, spec, now),
-            Change::Detach { id } => self.detach(ticket, id, now),
+            Change::Detach { id } => Ok(self.detach(ticket, id)),
             Change::Setup { dry_run, force } => {
                 Ok(Step::Setup { dry_run: *dry_run, force: *force })
             }
             Change::Teardown { dry_run, force } => self.teardown(ticket, *dry_run, *force),
+            Change::AddNetwork { document, replace } => {
+                Ok(Step::AddNetwork { document: document.clone(), replace: *replace })
+            }
+            Change::RemoveNetwork { name } => Ok(Step::RemoveNetwork { name: name.clone() }),
         }
     }
 
@@ -361,12 +402,15 @@ impl Engine {
             Some(vm) => self.state.ledger.release(&vm.record),
             None => {}
         }
+        if let Some(vm) = &gone {
+            self.networks_used(&vm.record, now);
+        }
         if decision.act == Some(Act::Spawn) {
             let made = decision.former.is_none();
             let origin = if made { Origin::Made } else { Origin::Started };
             self.begin_check(&decision.subject, decision.answers, origin, now);
             if wakes {
-                self.await_waking(&decision.subject);
+                self.await_waking(&decision.subject, Waking::Asleep);
             }
             return Vec::new();
         }
@@ -413,6 +457,7 @@ impl Engine {
     fn answer(&self, name: &VmName, answer: Answer) -> Result<Reply, Error> {
         match answer {
             Answer::Deleted => Ok(Reply::Deleted),
+            Answer::Detached => Ok(Reply::Detached { released: true }),
             Answer::NotFound => Err(Refusal::VmNotFound { name: name.to_string() }.into()),
             Answer::Attached => Ok(self.attached(self.vm(name)?)?),
             Answer::Shown => Ok(Reply::Vm { vm: Box::new(self.show(self.vm(name)?)) }),

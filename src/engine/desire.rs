@@ -28,7 +28,9 @@ impl Engine {
         let elements = self.placed().flat_map(|vm| self.elements(&vm.record));
         let elements = elements.chain(self.elements_of_movable()).collect();
         let parked = self.parked().map(TapName::as_str).collect();
-        let tables = ruleset::tables(&networks, &self.host.policies, elements, self.host.nft_owner);
+        let owned = self.host.nft_owner;
+        let mut tables = ruleset::tables(&networks, &self.host.policies, elements, owned);
+        tables.append(&mut self.tracing_tables());
         // What a bridge that is not ours needs of the host is not ours to say.
         let is_routed = |network: &&NetworkConfig| network.managed && network.ipv4.is_some();
         let forwarding = networks.iter().any(is_routed).then_some(true);
@@ -64,34 +66,7 @@ impl Engine {
 
     /// A network of ours that overlaps with an address or a route that the host has elsewhere.
     pub fn overlap(&self, observed: &Observed) -> Option<String> {
-        self.state.ledger.networks().find_map(|network| {
-            let ours = |index: &u32| {
-                let link = observed.links.iter().find(|link| link.index == *index);
-                link.is_some_and(|link| link.name == network.bridge)
-            };
-            let is_in_it =
-                |prefix: &Prefix<IpAddr>| network.prefixes().any(|own| prefix.overlaps(own));
-            // Ours is more specific than a route to all of its peers.
-            let to_peers = |prefix: &Prefix<IpAddr>| {
-                let own = match prefix.network() {
-                    IpAddr::V4(_) => network.ipv4.map_or(0, |ipv4| ipv4.prefix.length()),
-                    IpAddr::V6(_) => network.ipv6.map_or(0, |ipv6| ipv6.prefix.length()),
-                };
-                let is_of = |peers: &Prefix<IpAddr>| {
-                    peers.length() <= prefix.length() && peers.overlaps(*prefix)
-                };
-                prefix.length() < own && network.peers.iter().any(is_of)
-            };
-            let (index, prefix) = observed.routes.iter().find(|(index, prefix)| {
-                prefix.length() > 0 && is_in_it(prefix) && !to_peers(prefix) && !ours(index)
-            })?;
-            let link = observed.links.iter().find(|link| link.index == *index);
-            let link = link.map_or("another link", |link| &link.name);
-            Some(format!(
-                "network {} overlaps: the host has a route to {prefix} by {link}",
-                network.name
-            ))
-        })
+        self.state.ledger.networks().find_map(|network| overlap_of(network, observed))
     }
 
     /// The tap of a VM's interface, for somebody who opens it. While a hypervisor of ours has it,
@@ -137,7 +112,7 @@ impl Engine {
                 desired.opened_by(user);
             }
             if let Some(attachment) = &record.spec.attachment {
-                desired.leads_into(attachment, nic, network);
+                desired.attached(attachment, nic, network);
             }
             Some(desired)
         })
@@ -204,6 +179,7 @@ impl Engine {
         let mut elements = Vec::new();
         for address in nic.addresses() {
             elements.extend(ruleset::exposed(address, &nic.exposed));
+            elements.extend(network.services.then(|| ruleset::itself(address)));
         }
         for address in nic.all_addresses().filter(|address| is_routed(*address)) {
             elements.extend(ruleset::policy(address, traffic.policy));
@@ -223,10 +199,35 @@ impl Engine {
             isolated: traffic.isolated,
             limits: traffic.limits,
             inner: nic.inner.as_deref().and_then(|inner| inner_port(inner, network)),
-            traced: self.known.traced.contains_key(&nic.tap),
         }));
+        elements.extend(self.tracing_elements(nic, spec));
         elements
     }
+}
+
+/// What this network overlaps with: an address or a route that the host has elsewhere.
+pub fn overlap_of(network: &NetworkConfig, observed: &Observed) -> Option<String> {
+    let ours = |index: &u32| {
+        let link = observed.links.iter().find(|link| link.index == *index);
+        link.is_some_and(|link| link.name == network.bridge || link.is_our_bridge())
+    };
+    let is_in_it = |prefix: &Prefix<IpAddr>| network.prefixes().any(|own| prefix.overlaps(own));
+    // Ours is more specific than a route to all of its peers.
+    let to_peers = |prefix: &Prefix<IpAddr>| {
+        let own = match prefix.network() {
+            IpAddr::V4(_) => network.ipv4.map_or(0, |ipv4| ipv4.prefix.length()),
+            IpAddr::V6(_) => network.ipv6.map_or(0, |ipv6| ipv6.prefix.length()),
+        };
+        let is_of =
+            |peers: &Prefix<IpAddr>| peers.length() <= prefix.length() && peers.overlaps(*prefix);
+        prefix.length() < own && network.peers.iter().any(is_of)
+    };
+    let (index, prefix) = observed.routes.iter().find(|(index, prefix)| {
+        prefix.length() > 0 && is_in_it(prefix) && !to_peers(prefix) && !ours(index)
+    })?;
+    let link = observed.links.iter().find(|link| link.index == *index);
+    let link = link.map_or("another link", |link| &link.name);
+    Some(format!("network {} overlaps: the host has a route to {prefix} by {link}", network.name))
 }
 
 /// The elements that are only in the first list, and those that are only in the second.

@@ -111,6 +111,40 @@ impl Ledger {
         self.networks.iter().map(|account| &account.config).find(|config| config.name == name)
     }
 
+    /// Puts a network that is not of the settings in the place of the one of its name, or takes
+    /// that away, which has no VMs. What was promised there is not any more. Returns what was
+    /// there. The error says why the network cannot be.
+    pub fn exchange_network(
+        &mut self,
+        name: &str,
+        to: Option<NetworkConfig>,
+    ) -> Result<Option<NetworkConfig>, String> {
+        let to = to.map(Account::new).transpose()?;
+        let at = self.networks.iter().position(|account| account.config.name == name);
+        let former = at.map(|at| self.networks.remove(at).config);
+        // It was promised of the pool that goes.
+        self.promised.retain(|_, (network, _)| network != name);
+        self.networks.extend(to.map(|account| Account { added: true, ..account }));
+        Ok(former)
+    }
+
+    /// The network that a new interface would be on, and why it has no room there, if that is so.
+    pub fn room(&self, wanted: &NetworkSpec) -> Result<(String, Option<String>), Refusal> {
+        let account = &self.networks[self.chosen(wanted)?];
+        let NetworkConfig { name, bridge, .. } = &account.config;
+        let full = || match account.ports() >= BRIDGE_PORTS_MAX {
+            true => format!("bridge {bridge} has no free port"),
+            false => format!("network {name} has no free address"),
+        };
+        Ok((name.clone(), (!account.has_room(wanted)).then(full)))
+    }
+
+    /// Whether nobody has anything on a network.
+    pub fn is_idle(&self, name: &str) -> bool {
+        let account = self.networks.iter().find(|account| account.config.name == name);
+        account.is_some_and(|account| account.ports() == 0)
+    }
+
     /// All networks, the default one first.
     pub fn networks(&self) -> impl Iterator<Item = &NetworkConfig> {
         self.networks.iter().map(|account| &account.config)
@@ -130,10 +164,12 @@ impl Ledger {
     ) -> Result<(Vec<Nic>, u32), (usize, Conflict)> {
         let mut nics: Vec<Nic> = Vec::with_capacity(spec.networks.len());
         for (index, wanted) in spec.networks.iter().enumerate() {
-            if spec.attachment.is_some() {
-                self.refuse_inner(wanted).map_err(|conflict| (index, conflict))?;
-            }
-            match self.claim_nic(NicName { vm, index }, wanted) {
+            let fits = match (spec.attachment.is_some(), spec.ephemeral) {
+                (true, _) => self.refuse_inner(wanted),
+                (false, false) => self.refuse_lasting(wanted),
+                (false, true) => Ok(()),
+            };
+            match fits.and_then(|()| self.claim_nic(NicName { vm, index }, wanted)) {
                 Ok(nic) => nics.extend(nic),
                 Err(conflict) => {
                     self.release_nics(&nics, spec);
@@ -415,6 +451,24 @@ impl Ledger {
             config.name
         );
         Err(Refusal::InvalidConfig { field: "network.inner".into(), reason }.into())
+    }
+
+    /// Refuses a VM that outlives its network.
+    fn refuse_lasting(&self, wanted: &NetworkSpec) -> Result<(), Conflict> {
+        if !wanted.mode.needs_tap_device() {
+            return Ok(());
+        }
+        let account = &self.networks[self.chosen(wanted)?];
+        match account.added {
+            false => Ok(()),
+            true => {
+                let field = "network.name".into();
+                let name = &account.config.name;
+                let reason =
+                    format!("{name} ends with the host's uptime, so a VM on it is ephemeral");
+                Err(Refusal::InvalidConfig { field, reason }.into())
+            }
+        }
     }
 
     /// The interface that a VM asks for; `None` in vsock mode.

@@ -6,7 +6,6 @@
 
 use std::rc::Rc;
 
-use crate::engine::crowd;
 use crate::engine::decide::{Act, Answer, Decision, Engine, Step, Write};
 use crate::engine::supervise::{self, Escalation, Life, Origin, StartCheck, Stop, Waking, Want};
 use crate::engine::vm::Vm;
@@ -130,6 +129,7 @@ impl Engine {
             .chain(self.agenda.watch.deadline())
             .chain(self.agenda.advertisements.deadline())
             .chain(self.known.probes.deadline())
+            .chain(self.unused_deadline())
             .min()
     }
 
@@ -187,18 +187,9 @@ impl Engine {
         {
             let check_at = now.mono + supervise::until_next_look(0);
             let (has_place, waking) = (!origin.was_told(), Waking::No);
-            let late = false;
-            *check = Some(StartCheck { answers, origin, check_at, late, has_place, waking });
+            let (since, late) = (now.mono, false);
+            *check = Some(StartCheck { answers, origin, since, check_at, late, has_place, waking });
             self.agenda.timed.insert(name.clone());
-        }
-    }
-
-    /// The guest of a process in its start-up check wakes from a snapshot.
-    pub(super) fn await_waking(&mut self, name: &VmName) {
-        if let Some(Life::Running { check: Some(check), .. }) =
-            self.state.vms.get_mut(name).map(|vm| &mut vm.life)
-        {
-            check.waking = Waking::Asleep;
         }
     }
 
@@ -244,21 +235,30 @@ impl Engine {
     /// it is killed, and its callers are answered at its end. Until then it is checked again.
     pub fn looked_at(&mut self, name: &VmName, progress: Progress, now: Now) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
-        let Life::Running { since, check: slot, pause, .. } = &mut vm.life else { return None };
+        let Life::Running { check: slot, pause, .. } = &mut vm.life else { return None };
         match progress {
             Progress::Running => (pause.is_paused, pause.halt) = (false, None),
             Progress::Paused => pause.is_paused = true,
             Progress::Starting | Progress::Untold => {}
         }
         let Some(check) = slot.as_mut() else { return self.looked_for_pause(name, now) };
-        let age = now.mono.saturating_sub(*since);
+        let age = now.mono.saturating_sub(check.since);
         let in_time = age < check.most_ms();
-        if check.waking == Waking::Asleep && progress == Progress::Paused && !check.late {
-            return Some(self.call(name, age, now));
+        if progress == Progress::Paused && !check.late {
+            match check.waking {
+                Waking::Asleep => return Some(self.call(name, Waking::Called, age, now)),
+                // It may still write what nobody wants any more.
+                Waking::CutShort if in_time => {
+                    return Some(self.call(name, Waking::CutShort, age, now));
+                }
+                Waking::No | Waking::Called | Waking::CutShort => {}
+            }
         }
         let passes = match progress {
             Progress::Running => !check.late,
-            Progress::Paused => !check.late && check.waking == Waking::No,
+            Progress::Paused => {
+                !check.late && matches!(check.waking, Waking::No | Waking::CutShort)
+            }
             Progress::Untold => age >= supervise::UNTOLD_MS,
             Progress::Starting => !in_time && check.origin.was_told(),
         };
@@ -278,7 +278,7 @@ impl Engine {
             return Some(decision);
         }
         check.check_at = now.mono + supervise::until_next_look(age);
-        check.has_place &= age < crowd::PLACE_MS;
+        check.has_place &= age < self.host.place_ms;
         if in_time {
             return None;
         }
@@ -286,20 +286,22 @@ impl Engine {
         Some(Decision::of(vm, Some(Act::Kill), Write::Nothing, vm.clone()))
     }
 
-    /// The memory of a guest that wakes from a snapshot is read: it is told to go on. If that
-    /// fails, it is tried again.
-    fn call(&mut self, name: &VmName, age: u64, now: Now) -> Decision {
+    /// A guest stands still for a snapshot: it is told to go on, and waits as `next` from then on.
+    /// If that fails, it is tried again.
+    fn call(&mut self, name: &VmName, next: Waking, age: u64, now: Now) -> Decision {
         let vm = self.state.vms.get_mut(name).expect("looked up by the caller");
-        let mut set = |waking| {
-            if let Life::Running { check: Some(check), .. } = &mut vm.life {
-                check.waking = waking;
-                check.check_at = now.mono + supervise::until_next_look(age);
-            }
-            vm.clone()
+        if let Life::Running { check: Some(check), .. } = &mut vm.life {
+            check.check_at = now.mono + supervise::until_next_look(age);
+        }
+        let former = vm.clone();
+        if let Life::Running { check: Some(check), .. } = &mut vm.life {
+            check.waking = next;
+        }
+        let order = match next {
+            Waking::CutShort => Order::GiveUpSnapshot,
+            Waking::No | Waking::Asleep | Waking::Called => Order::Resume,
         };
-        let former = set(Waking::Asleep);
-        set(Waking::Called);
-        Decision::of(vm, Some(Act::Ask(Order::Resume)), Write::Nothing, former)
+        Decision::of(vm, Some(Act::Ask(order)), Write::Nothing, former)
     }
 
     /// The process of a VM has ended. `log` is the end of its log.
@@ -324,11 +326,13 @@ impl Engine {
         };
         let reason = reason(&life, exit);
         let record = vm.edit();
+        if life.has_never_woken() {
+            // Its disks are as they were saved, so the next start wakes it.
+            (record.started_at, record.kvm) = (None, None);
+        }
         record.exit = Some(if made { Exit::Lost } else { exit });
         record.last_error = reason.as_ref().map(|reason| last_error(reason, log.as_deref()));
-        let steady = matches!(life, Life::Running { since, .. }
-            if now.mono.saturating_sub(since) >= supervise::STEADY_MS);
-        if steady {
+        if matches!(life, Life::Running { since, .. } if supervise::is_steady(since, now.mono)) {
             vm.in_a_row = 0;
         }
         let mut decision = Decision::of(vm, None, Write::Put, vm.clone());
@@ -363,22 +367,32 @@ impl Engine {
 
     /// The guest has reset itself or panicked, and its hypervisor goes on: it boots the guest
     /// again, or the guest hangs. The hypervisor is ended, so that the end of a guest means the
-    /// same under each hypervisor, and the restart policy decides. During the start-up check
-    /// nothing is done: the shell asks again after it.
+    /// same under each hypervisor, and the restart policy decides. One whose guest is off ends by
+    /// itself, and is ended if it does not. During the start-up check nothing is done: the shell
+    /// asks again after it.
     pub fn guest_ended(&mut self, name: &VmName, end: GuestEnd, now: Now) -> Option<Decision> {
         let vm = self.state.vms.get_mut(name)?;
         let former = vm.clone();
-        let Life::Running { pid, check: None, .. } = vm.life else { return None };
+        let Life::Running { pid, since, check: None, .. } = vm.life else { return None };
         let wishes = vm.life.give_up_wish();
-        vm.life = Life::Stopping { pid, stop: Stop::after_guest(now.mono) };
+        if supervise::is_steady(since, now.mono) {
+            vm.in_a_row = 0;
+        }
+        let (stop, act) = match end.over {
+            true => (Stop::after_guest(now.mono), Some(Act::Terminate)),
+            false => (Stop::after_power_off(now.mono), None),
+        };
+        vm.life = Life::Stopping { pid, stop };
         self.agenda.timed.insert(name.clone());
-        let mut decision = Decision::of(vm, Some(Act::Terminate), Write::Nothing, former);
+        let mut decision = Decision::of(vm, act, Write::Nothing, former);
         let failure = failed(name, "its guest has ended".into(), None);
         decision.answers =
             wishes.into_iter().map(|it| (it, Answer::Failed(failure.clone()))).collect();
-        let what = if end.panicked { "has panicked" } else { "has reset itself" };
-        let message = format!("the guest of VM {name} {what}: its hypervisor is ended");
-        decision.events.push((EventKind::VmStopping, message));
+        if end.over {
+            let what = if end.panicked { "has panicked" } else { "has reset itself" };
+            let message = format!("the guest of VM {name} {what}: its hypervisor is ended");
+            decision.events.push((EventKind::VmStopping, message));
+        }
         Some(decision)
     }
 
@@ -396,13 +410,9 @@ impl Engine {
             decision.events.push((EventKind::Drift, hint));
             return Some(decision);
         }
-        match self.begin_stop(None, name, STOP_TIMEOUT_MS, Want::Restarted, now) {
-            Step::Do(mut decision) => {
-                decision.events = vec![(EventKind::VmStopping, format!("{lost}: it is restarted"))];
-                Some(*decision)
-            }
-            Step::Reply(_) | Step::Setup { .. } | Step::Teardown { .. } | Step::Later => None,
-        }
+        let stop = self.begin_stop(None, name, STOP_TIMEOUT_MS, Want::Restarted, now);
+        let events = vec![(EventKind::VmStopping, format!("{lost}: it is restarted"))];
+        stop.decision().map(|decision| Decision { events, ..decision })
     }
 
     /// Stop, Restart and Delete. All end the process first, if there is one.
@@ -489,6 +499,7 @@ impl Engine {
             }
             life @ (Life::Running { .. } | Life::Idle | Life::Waiting { .. }) => {
                 let pid = life.pid().unwrap_or_default();
+                wish.asleep = life.has_never_woken();
                 let wishes = life.give_up_wish();
                 let (callers, order) = match std::mem::take(life) {
                     Life::Running { check, pause, .. } => {
@@ -502,6 +513,8 @@ impl Engine {
                         (Vec::new(), Order::PowerOff)
                     }
                 };
+                // That one is told to go on first.
+                wish.asleep &= timeout_ms == 0 || order != Order::WakeAndPowerOff;
                 *life = Life::Stopping { pid, stop: wish };
                 self.agenda.timed.insert(name.clone());
                 let act = if timeout_ms == 0 { None } else { Some(Act::Ask(order)) };

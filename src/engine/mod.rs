@@ -6,11 +6,13 @@
 //! guests ask for ([`lease`]), those that they make for themselves ([`claim`]), when they are told
 //! of their router ([`advertise`]), addresses that move between VMs (`movable`), their names
 //! ([`names`]), the ports of the host that lead to guests ([`expose`]), namespaces of others
-//! ([`attachment`]), what guests may send and how much ([`traffic`], [`policy`], [`limits`]), the
-//! users of VMs ([`run_as`]), what guests do again and again ([`trouble`]), what others change and
-//! what becomes of that ([`news`], [`watch`], [`patience`]), and [`decide`], where a request
-//! becomes a [`decide::Decision`]. [`state`] has the parts of the engine that all of these work on.
+//! ([`attachment`]), networks that come and go ([`added`]), what guests may send and how much
+//! ([`traffic`], [`policy`], [`limits`]), the users of VMs ([`run_as`]), what guests do again and
+//! again ([`trouble`]), what others change and what becomes of that ([`news`], [`watch`],
+//! [`patience`]), and [`decide`], where a request becomes a [`decide::Decision`]. [`state`] has the
+//! parts of the engine that all of these work on.
 
+pub mod added;
 pub mod advertise;
 pub mod attachment;
 pub mod cid;

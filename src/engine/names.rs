@@ -150,15 +150,18 @@ impl Engine {
             }
             Dns::Servers(servers) => servers.clone(),
             Dns::Builtin | Dns::Off => {
-                self.known.resolvers.iter().map(|ip| IpAddr::V4(*ip)).collect()
+                let speaks = |ip: &IpAddr| match ip {
+                    IpAddr::V4(_) => network.ipv4.is_some(),
+                    IpAddr::V6(_) => network.ipv6.is_some(),
+                };
+                self.known.resolvers.iter().copied().filter(speaks).collect()
             }
         }
     }
 
     /// Which names a guest with this policy may ask the resolvers of the host for.
     pub fn passed(&self, policy: &Policy) -> Passed {
-        let resolvers: Vec<IpAddr> = self.known.resolvers.iter().map(|ip| (*ip).into()).collect();
-        policy.passed(&resolvers)
+        policy.passed(&self.known.resolvers)
     }
 
     /// Questions of the guests of a network are heard, or not, for this reason. Until that is

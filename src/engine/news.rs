@@ -91,7 +91,7 @@ impl Engine {
             // The former link of this name may be gone.
             _ if self.is_of_stranded(&link.name) => !present || reconcile::is_parked(link),
             // An attachment ends with its link, which is decided when that is heard.
-            Some(port) if !present => port.index != Some(link.index) || !port.kind.can_be_remade(),
+            Some(port) if !present => port.index != Some(link.index) || !port.is_remade,
             Some(port) => {
                 let master = link.master.and_then(|index| self.known.bridges.get(&index));
                 port.is_right(Seen { link, master: master.map(String::as_str) })

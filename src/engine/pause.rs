@@ -13,7 +13,7 @@ use crate::engine::decide::{Act, Answer, Decision, Engine, Step, Write};
 use crate::engine::lease::Bound;
 use crate::engine::lifecycle::failed;
 use crate::engine::saving;
-use crate::engine::supervise::{self, Life, Pause, Wish};
+use crate::engine::supervise::{self, Life, Pause, Waking, Wish};
 use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Refusal};
@@ -44,9 +44,14 @@ impl Engine {
         if check.as_ref().is_some_and(|check| !check.origin.was_told()) {
             return Err(refused.into());
         }
-        if pause.saving.is_some() {
+        let waits = check.as_ref().is_some_and(|check| check.has_guest_wait(pause.is_paused));
+        if pause.saving.is_some() || waits {
             let name = name.to_string();
             return Err(Refusal::WrongState { name, status, wanted: saving::WANTED }.into());
+        }
+        if let Some(check) = check {
+            // From now on it is as this request wants it.
+            check.waking = Waking::No;
         }
         match &mut pause.wish {
             Some(wish) if wish.paused == paused => {

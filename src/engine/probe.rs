@@ -70,6 +70,15 @@ impl Probes {
         self.foreign.clear();
     }
 
+    /// A network is gone, or another one has its name: what is known of its addresses counts no
+    /// more. Whoever waits for one of them is decided on anew.
+    pub(super) fn forget_network(&mut self, name: &str) {
+        self.running.retain(|_, probe| probe.network != name);
+        self.taken.retain(|_, (network, ..)| network != name);
+        // Whose network those were is not known. To ask once more harms nobody.
+        self.clear.clear();
+    }
+
     /// When something is due.
     pub(super) fn deadline(&self) -> Option<u64> {
         self.running.values().map(|probe| probe.due).min()
@@ -183,10 +192,17 @@ impl Engine {
         asked.into_iter().filter_map(|(name, ip)| Some((network(&name)?, ip))).collect()
     }
 
-    /// Somebody has said that it has an address. If that was asked for, nobody is leased it for a
-    /// while.
-    pub fn somebody_has(&mut self, ip: Ipv4Addr, mac: Mac, now: Now) -> Option<Notice> {
-        let Probe { network, .. } = self.known.probes.running.remove(&ip)?;
+    /// Somebody on the bridge of a network has said that it has an address. If that was asked for
+    /// there, nobody is leased it for a while.
+    pub fn somebody_has(
+        &mut self,
+        network: &str,
+        (ip, mac): (Ipv4Addr, Mac),
+        now: Now,
+    ) -> Option<Notice> {
+        let running = &mut self.known.probes.running;
+        running.get(&ip).filter(|probe| probe.network == network)?;
+        let Probe { network, .. } = running.remove(&ip)?;
         if self.state.ledger.take_away(&network, ip) {
             let taken = (network.clone(), mac, now.mono + TAKEN_MS);
             self.known.probes.taken.insert(ip, taken);

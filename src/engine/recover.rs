@@ -5,7 +5,7 @@
 
 use crate::engine::decide::{Decision, Engine, Write};
 use crate::engine::lifecycle::FollowUp;
-use crate::engine::supervise::{self, Life, Origin, Waking};
+use crate::engine::supervise::{self, Life, Origin};
 use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::name::VmName;
@@ -49,14 +49,8 @@ impl Engine {
         let later = self.agenda.timed.len() as u64;
         self.begin_check(name, Vec::new(), origin, now);
         let vm = self.state.vms.get_mut(name)?;
-        let machine = vm.record.spec.machine.as_ref();
-        let wakes = is_new && machine.is_some_and(|machine| machine.from.is_some());
         if let Life::Running { check: Some(check), .. } = &mut vm.life {
             check.check_at += later;
-            if wakes {
-                // The last daemon may have ended before it told the guest to go on.
-                check.waking = Waking::Asleep;
-            }
         }
         let former = vm.clone();
         let exit = vm.edit().exit.take();

@@ -4,9 +4,12 @@
 //! it goes on: the guest counts as paused, and is neither paused, resumed nor saved otherwise. A
 //! stop, a delete and the end of the process win: who asked for the snapshot is told, and the shell
 //! sees that the engine knows of it no more, and calls the thread off.
+//!
+//! A guest also stands still when it wakes from a snapshot, and when the daemon ended while it was
+//! saved. The start-up check of its process has it go on.
 
 use crate::engine::decide::{Answer, Decision, Engine, Write};
-use crate::engine::supervise::{Life, Origin, Saving};
+use crate::engine::supervise::{Life, Origin, Saving, Waking};
 use crate::model::clock::Now;
 use crate::model::error::{Failure, Refusal};
 use crate::model::name::VmName;
@@ -26,7 +29,8 @@ impl Engine {
         if check.as_ref().is_some_and(|check| !check.origin.was_told()) || pause.wish.is_some() {
             return refused("running");
         }
-        if pause.saving.is_some() {
+        let waits = check.as_ref().is_some_and(|check| check.has_guest_wait(pause.is_paused));
+        if pause.saving.is_some() || waits {
             return refused(WANTED);
         }
         // What it would ask is what the snapshot asks of its control socket.
@@ -61,6 +65,10 @@ impl Engine {
         let saving = pause.saving.take()?;
         pause.is_paused = saving.was_paused;
         self.begin_check(name, Vec::new(), Origin::Known, now);
+        if result.is_err() && !saving.was_paused {
+            // Nobody may have seen it go on.
+            self.await_waking(name, Waking::CutShort);
+        }
         let vm = &self.state.vms[name];
         let mut decision = Decision::of(vm, None, Write::Nothing, vm.clone());
         let answer = match result {
@@ -73,5 +81,41 @@ impl Engine {
         };
         decision.answers.push((ticket, answer));
         Some(decision)
+    }
+
+    /// The guest of a process in its start-up check stands still for this. False if none does.
+    pub fn await_waking(&mut self, name: &VmName, waking: Waking) -> bool {
+        match self.state.vms.get_mut(name).map(|vm| &mut vm.life) {
+            Some(Life::Running { check: Some(check), .. }) => {
+                check.waking = waking;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The last daemon ended while the guest of this process was saved. It counts as paused until
+    /// it goes on, as it did then. False if there is no such process.
+    pub fn was_cut_short(&mut self, name: &VmName) -> bool {
+        let waits = self.await_waking(name, Waking::CutShort);
+        if let Some(Life::Running { pause, .. }) =
+            self.state.vms.get_mut(name).map(|vm| &mut vm.life)
+        {
+            pause.is_paused |= waits;
+        }
+        waits
+    }
+
+    /// Whether a guest that stood still is still to be told to go on, has not done so, or is ended
+    /// before.
+    pub fn is_waking(&self, name: &VmName) -> bool {
+        match self.state.vms.get(name).map(|vm| &vm.life) {
+            Some(Life::Running { check, .. }) => {
+                check.as_ref().is_some_and(|check| check.waking != Waking::No)
+            }
+            // If the daemon ends meanwhile, the next one does not know of the stop.
+            Some(Life::Stopping { .. }) => true,
+            Some(Life::Idle | Life::Waiting { .. }) | None => false,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What callers are shown of VMs and networks.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::Bound;
 
 use crate::engine::decide::Engine;
@@ -14,9 +14,17 @@ use crate::model::view::{NetworkView, NicView, VmView};
 impl Engine {
     /// The VMs in the order of their names; only those after `last`, if it is given.
     pub fn list<'a>(&'a self, last: Option<&VmName>) -> impl Iterator<Item = VmView> + use<'a> {
+        self.vms_after(last).map(|vm| self.show(vm))
+    }
+
+    /// The VMs after one, in the order of their names; without one, all.
+    pub fn vms_after<'a>(
+        &'a self,
+        last: Option<&VmName>,
+    ) -> impl Iterator<Item = &'a Vm> + use<'a> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         let vms = self.state.vms.range::<VmName, _>((from, Bound::Unbounded));
-        vms.map(|(_, vm)| self.show(vm))
+        vms.map(|(_, vm)| vm)
     }
 
     /// All networks, the default one first.
@@ -30,7 +38,7 @@ impl Engine {
 
     /// What is added to the kernel command line of a VM's guest; a namespace has none.
     pub fn kernel_args(&self, record: &Record) -> String {
-        if record.spec.attachment.as_ref().is_some_and(|attachment| attachment.tap.is_none()) {
+        if record.spec.attachment.as_ref().is_some_and(|attachment| !attachment.is_for_guest()) {
             return String::new();
         }
         let networks = self.networks_of(record);
@@ -39,7 +47,7 @@ impl Engine {
     }
 
     /// Takes the name servers of the host, as far as guests can reach them.
-    pub fn resolved(&mut self, resolvers: &[Ipv4Addr]) {
+    pub fn resolved(&mut self, resolvers: &[IpAddr]) {
         if self.known.resolvers != resolvers {
             self.known.resolvers = resolvers.into();
         }

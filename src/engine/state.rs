@@ -2,8 +2,9 @@
 //! seen.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use crate::engine::added::Added;
 use crate::engine::advertise::Advertisements;
 use crate::engine::ledger::Ledger;
 use crate::engine::lifecycle::FollowUp;
@@ -36,14 +37,19 @@ pub(super) struct Host {
     pub(super) expose_ports: Ports,
     /// How many hypervisors may start at once.
     pub(super) starts_at_once: usize,
+    /// Milliseconds for which a start keeps its place.
+    pub(super) place_ms: u64,
     /// The boot of the host that leases count from.
     pub(super) boot: BootId,
+    /// The identifier of the host.
+    pub(super) machine: String,
 }
 
-/// What the records say: the VMs, and who has what.
+/// What the records say: the VMs, who has what, and the networks that are not of the settings.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) ledger: Ledger,
+    pub(super) added: Added,
     pub(super) vms: BTreeMap<VmName, Vm>,
 }
 
@@ -74,12 +80,12 @@ pub(super) struct Known {
     /// Who has addresses beside the VMs, as far as that was asked.
     pub(super) probes: Probes,
     /// The name servers of the host, as far as guests can reach them.
-    pub(super) resolvers: Vec<Ipv4Addr>,
+    pub(super) resolvers: Vec<IpAddr>,
     /// The networks whose guests volnet does not hear when they ask for names, and why.
     pub(super) unheard: BTreeMap<String, Unheard>,
     /// Programs of the host that listen on ports, as far as the request at hand is about ports.
     pub(super) listeners: Vec<Listener>,
-    /// The taps whose frames the kernel tells of, each with how many want to know.
+    /// The taps whose packets the kernel tells of, each with how many want to know.
     pub(super) traced: BTreeMap<TapName, u32>,
     /// What goes wrong with guests.
     pub(super) troubles: Troubles,

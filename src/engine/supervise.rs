@@ -22,6 +22,8 @@ use crate::model::spec::RestartPolicy;
 
 /// Milliseconds from SIGTERM to SIGKILL, unless the whole time is shorter than twice that.
 pub const TERMINATE_GRACE_MS: u64 = 5_000;
+/// Milliseconds in which a hypervisor ends by itself after the power-off of its guest.
+pub const POWER_OFF_MS: u64 = 1_000;
 /// Milliseconds until a signal that could not be sent is tried again.
 pub const SIGNAL_RETRY_MS: u64 = 1_000;
 /// Milliseconds of back-off before the first restart; doubled each time.
@@ -114,18 +116,20 @@ pub struct StartCheck {
     pub answers: Vec<(Ticket, Answer)>,
     /// Who started the process.
     pub origin: Origin,
+    /// When it began: with the process, or after a snapshot.
+    pub since: u64,
     /// When to look at the process next.
     pub check_at: u64,
     /// Its time is over, and it is being killed.
     pub late: bool,
     /// Whether it is one of those that may start at once ([`super::crowd`]).
     pub has_place: bool,
-    /// Whether its guest wakes from a snapshot.
+    /// Whether its guest wakes from a snapshot, or was being saved.
     pub waking: Waking,
 }
 
-/// Whether a guest wakes from a snapshot. Its hypervisor has it stand still until it is told to go
-/// on.
+/// Whether a guest stands still for a snapshot, and is to go on: its hypervisor has it stand still
+/// until it is told to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Waking {
     /// It boots.
@@ -135,6 +139,8 @@ pub enum Waking {
     Asleep,
     /// It was told to go on.
     Called,
+    /// It was being saved when the last daemon ended. It is told to go on until it does.
+    CutShort,
 }
 
 /// Who started a process, and for what.
@@ -172,6 +178,8 @@ pub struct Stop {
     /// The callers that wait for the end, and what they want. None if the guest has ended by
     /// itself.
     pub waiters: Vec<(Option<Ticket>, Want)>,
+    /// Whether the guest was to wake from a snapshot, and is not told to go on any more.
+    pub asleep: bool,
 }
 
 /// What a caller wants after the end of a process, in order of precedence.
@@ -254,14 +262,36 @@ impl Life {
             Life::Idle | Life::Waiting { .. } => Vec::new(),
         }
     }
+
+    /// Whether the guest of its process was to wake from a snapshot, and certainly has not. Of a
+    /// process that another daemon started, this one cannot know.
+    pub(super) fn has_never_woken(&self) -> bool {
+        match self {
+            Life::Running { check: Some(check), .. } => {
+                check.waking == Waking::Asleep && !check.origin.was_told()
+            }
+            Life::Stopping { stop, .. } => stop.asleep,
+            Life::Running { .. } | Life::Idle | Life::Waiting { .. } => false,
+        }
+    }
 }
 
 impl StartCheck {
+    /// Whether its guest stands still for a snapshot, as far as its hypervisor has said. One that
+    /// was being saved may go on before it is looked at.
+    pub(super) fn has_guest_wait(&self, is_paused: bool) -> bool {
+        match self.waking {
+            Waking::No => false,
+            Waking::Asleep | Waking::Called => true,
+            Waking::CutShort => is_paused,
+        }
+    }
+
     /// Milliseconds in which the guest must run.
     pub(super) fn most_ms(&self) -> u64 {
         match self.waking {
             Waking::No => START_MAX_MS,
-            Waking::Asleep | Waking::Called => WAKE_MAX_MS,
+            Waking::Asleep | Waking::Called | Waking::CutShort => WAKE_MAX_MS,
         }
     }
 }
@@ -272,13 +302,20 @@ impl Stop {
         let grace = TERMINATE_GRACE_MS.min(timeout_ms / 2);
         let kill_at = now.saturating_add(timeout_ms);
         let (terminate_at, kill_at) = (Some(kill_at - grace), Some(kill_at));
-        Stop { terminate_at, kill_at, waiters: Vec::new() }
+        Stop { terminate_at, kill_at, waiters: Vec::new(), asleep: false }
     }
 
     /// The end of a hypervisor whose guest has ended by itself. It gets SIGTERM now.
     pub fn after_guest(now: u64) -> Stop {
         let kill_at = Some(now.saturating_add(TERMINATE_GRACE_MS));
-        Stop { terminate_at: None, kill_at, waiters: Vec::new() }
+        Stop { terminate_at: None, kill_at, waiters: Vec::new(), asleep: false }
+    }
+
+    /// The end of a hypervisor whose guest is off, and that should end by itself.
+    pub fn after_power_off(now: u64) -> Stop {
+        let terminate_at = now.saturating_add(POWER_OFF_MS);
+        let kill_at = Some(terminate_at.saturating_add(TERMINATE_GRACE_MS));
+        Stop { terminate_at: Some(terminate_at), kill_at, waiters: Vec::new(), asleep: false }
     }
 
     /// Whether nobody wants it: the guest has ended by itself, and the restart policy decides.
@@ -324,6 +361,11 @@ impl Stop {
         }
         None
     }
+}
+
+/// Whether a process that was started at `since` has run so long that the back-off begins anew.
+pub fn is_steady(since: u64, now: u64) -> bool {
+    now.saturating_sub(since) >= STEADY_MS
 }
 
 /// Milliseconds from one look at a process to the next one, when it is of this age.

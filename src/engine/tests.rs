@@ -1,9 +1,11 @@
 //! Whole stories told to the engine, with an executor that always says yes.
 
+mod added;
 mod advertise;
 mod attachment;
 mod claim;
 mod crowd;
+mod ends;
 mod expose;
 mod ipv6;
 mod lease;
@@ -87,7 +89,12 @@ fn ask(engine: &mut Engine, ticket: Ticket, request: &Change, now: Now) -> Repli
         Ok(Step::Reply(reply)) => vec![(ticket, Ok(*reply))],
         Ok(Step::Do(decision)) => done(engine, *decision, now),
         Ok(Step::Later) => Vec::new(),
-        Ok(step @ (Step::Setup { .. } | Step::Teardown { .. })) => panic!("{step:?}"),
+        Ok(
+            step @ (Step::Setup { .. }
+            | Step::Teardown { .. }
+            | Step::AddNetwork { .. }
+            | Step::RemoveNetwork { .. }),
+        ) => panic!("{step:?}"),
         Err(error) => vec![(ticket, Err(error))],
     };
     replies.append(&mut settle(engine, now));

@@ -1,28 +1,38 @@
-//! Which taps the kernel tells of, because somebody looks at what their guests send
-//! ([`crate::trace`]).
+//! The taps of whose packets the kernel tells, because somebody looks ([`crate::trace`]).
 //!
-//! A guest that is traced is other elements of our sets, as long as somebody looks. Nothing of it
-//! is written: the next daemon does not want it, and mends what an earlier one left.
+//! As long as somebody looks, there are tables that trace, and each such guest is elements of their
+//! sets. Nothing of it is written: the next daemon does not want it, and removes what an earlier
+//! one left.
+
+use std::net::IpAddr;
 
 use crate::engine::decide::Engine;
 use crate::engine::desire::apart;
 use crate::model::name::TapName;
+use crate::model::nic::{Nic, is_routed};
+use crate::model::spec::NetworkSpec;
 use crate::plan::op::{Op, Plan};
-use crate::plan::ruleset::Element;
+use crate::plan::ruleset::{self, Element, Table, TracedPort};
 
 impl Engine {
     /// Somebody wants to know of these taps. Gives what is to be done.
     pub fn trace(&mut self, taps: &[TapName]) -> Plan {
-        let before = self.elements_with(taps);
+        let before = self.all_tracing_elements();
+        let is_first = self.known.traced.is_empty();
         for tap in taps {
             *self.known.traced.entry(tap.clone()).or_default() += 1;
         }
-        self.from(&before, taps)
+        if is_first {
+            let tables = self.tracing_tables().into_iter();
+            return tables.map(|table| Op::CreateTable(Box::new(table))).collect();
+        }
+        self.from(&before)
     }
 
     /// Somebody wants to know of these taps no more.
     pub fn end_trace(&mut self, taps: &[TapName]) -> Plan {
-        let before = self.elements_with(taps);
+        let before = self.all_tracing_elements();
+        let tables = self.tracing_tables();
         for tap in taps {
             match self.known.traced.get_mut(tap) {
                 Some(count) if *count > 1 => *count -= 1,
@@ -30,19 +40,48 @@ impl Engine {
                 None => {}
             }
         }
-        self.from(&before, taps)
+        if self.known.traced.is_empty() {
+            let remove = |it: Table| Op::RemoveTable { family: it.family, name: it.name };
+            return tables.into_iter().map(remove).collect();
+        }
+        self.from(&before)
     }
 
-    /// What the guests with these taps are in the sets of our tables.
-    fn elements_with(&self, taps: &[TapName]) -> Vec<Element> {
-        let interfaces = self.placed().flat_map(|vm| vm.record.interfaces());
-        let these = interfaces.filter(|(nic, _)| taps.contains(&nic.tap));
-        these.flat_map(|(nic, spec)| self.elements_of(nic, spec)).collect()
-    }
-
-    /// What makes of these elements those that guests with these taps have now.
-    fn from(&self, before: &[Element], taps: &[TapName]) -> Plan {
-        let (gone, new) = apart(before, &self.elements_with(taps));
+    /// What makes of these elements those that there should be now.
+    fn from(&self, before: &[Element]) -> Plan {
+        let (gone, new) = apart(before, &self.all_tracing_elements());
         Op::exchange(gone, new).into_iter().collect()
+    }
+
+    /// The tables that there should be.
+    pub(super) fn tracing_tables(&self) -> Vec<Table> {
+        if self.known.traced.is_empty() {
+            return Vec::new();
+        }
+        ruleset::tracing(self.has_ipv6(), self.all_tracing_elements(), self.host.nft_owner)
+    }
+
+    fn all_tracing_elements(&self) -> Vec<Element> {
+        let interfaces = self.placed().flat_map(|vm| vm.record.interfaces());
+        let mut all: Vec<Element> = Vec::new();
+        for element in interfaces.flat_map(|(nic, spec)| self.tracing_elements(nic, spec)) {
+            // Several guests may have one movable address.
+            if !all.contains(&element) {
+                all.push(element);
+            }
+        }
+        all
+    }
+
+    /// What an interface is in the sets of these tables.
+    pub(super) fn tracing_elements(&self, nic: &Nic, spec: &NetworkSpec) -> Vec<Element> {
+        if !self.known.traced.contains_key(&nic.tap) {
+            return Vec::new();
+        }
+        let movable = spec.addresses.iter().copied().map(IpAddr::V4);
+        let addresses = nic.all_addresses().chain(movable);
+        let addresses = addresses.filter(|address| is_routed(*address)).collect();
+        let port = TracedPort { tap: &nic.tap, addresses, exposed: &nic.exposed };
+        ruleset::traced(&port, self.has_ipv6())
     }
 }

@@ -210,7 +210,12 @@ impl Engine {
         if self.is_drift(&news) {
             self.agenda.watch.heard(news.rules, INTERVAL_MS, now);
         }
-        if news.others.is_some() || news.closed {
+        let routes = |bridge: &String| {
+            self.configured().any(|network| network.ipv6.is_some() && network.bridge == *bridge)
+        };
+        let is_ours = |link| self.known.bridges.get(link).is_some_and(routes);
+        let no_router = news.routers.iter().any(|(link, on)| !on && is_ours(link));
+        if news.others.is_some() || news.closed || no_router {
             self.agenda.watch.heard(news.others, OTHERS_INTERVAL_MS, now);
         }
     }

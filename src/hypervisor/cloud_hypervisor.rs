@@ -8,8 +8,16 @@
 //! `ip=` and `mask=` of `--net` are the host's side of a tap that Cloud Hypervisor makes itself.
 //! The guest's address is on the kernel command line; see
 //! [`super::CloudHypervisorOptions::net_ip_mask`].
+//!
+//! A guest that wakes has no arguments of its own. They are in [`saved`], in the VM's folder, and
+//! only the descriptors of its taps are told beside it (`--restore`). It stands still until it is
+//! told to go on.
 
-use std::path::Path;
+pub mod saved;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use super::{
     Architecture, Attachment, CloudHypervisorOptions, Control, EventSource, HypervisorCommand,
@@ -33,6 +41,31 @@ const REFILL_MS: u32 = 1000;
 /// Characters that a value within an option cannot have: the separators and quotes of the parser.
 const SPECIAL: [char; 4] = [',', '"', '[', ']'];
 
+/// Its arguments that say nothing of a guest, beside `-v` and those for D-Bus.
+const OF_NO_GUEST: [&str; 6] =
+    ["--event-monitor", "--gdb", "--log-file", "--log-format", "--no-shutdown", "--seccomp"];
+
+/// Refuses arguments with which no guest wakes: those of the groups `vm-config` and `vm-payload` in
+/// its src/main.rs need a kernel, and a guest with a kernel boots.
+pub fn check_waking<'a>(args: impl IntoIterator<Item = &'a String>) -> Result<(), Refusal> {
+    let is_of_guest = |arg: &&String| {
+        let name = arg.split('=').next().unwrap_or_default();
+        let is_of_vmm =
+            OF_NO_GUEST.contains(&name) || name.starts_with("--dbus-") || name.starts_with("-v");
+        name.starts_with('-') && !is_of_vmm
+    };
+    match args.into_iter().find(is_of_guest) {
+        None => Ok(()),
+        Some(arg) => {
+            let reason = format!(
+                "cloud-hypervisor wakes no guest with {arg:?}: take it out of the VM's args \
+                     or of hypervisors.cloud-hypervisor.args in the settings"
+            );
+            Err(text::refuse("args", reason))
+        }
+    }
+}
+
 /// The command that starts a VM.
 pub fn command(
     launch: &Launch,
@@ -45,20 +78,42 @@ pub fn command(
         return Err(text::refuse("network.queues", reason));
     }
     let api = text::in_folder(&launch.folder, API_SOCKET)?;
+    let events = text::in_folder(&launch.folder, EVENTS)?;
+    let mut args = vec!["--api-socket".into(), format!("path={}", plain(&api, "runtime_dir")?)];
+    args.extend(["--event-monitor".into(), format!("path={}", plain(&events, "runtime_dir")?)]);
+    let (mut files, mut links) = (Vec::new(), Vec::new());
+    match (&machine.from, launch.saved) {
+        (Some(from), Some(saved)) => {
+            args.extend(["--restore".into(), restore_value(launch)?]);
+            files.push(saved_file(launch, saved)?);
+            links.extend(saved_links(launch, from));
+        }
+        _ => args.extend(boot_args(launch, options)?),
+    }
+    Ok(HypervisorCommand {
+        program: options.program.clone(),
+        args,
+        files,
+        links,
+        directory: None,
+        inherits: launch.nics.iter().flat_map(|nic| nic.fds).copied().collect(),
+        helpers: shares::helpers(&machine.shares, &launch.folder, &options.share_helper)?,
+        ready: None,
+        control: control(&launch.folder)?,
+        events: Some(EventSource::Fifo(events.into())),
+    })
+}
+
+/// The arguments with which a guest boots.
+fn boot_args(launch: &Launch, options: &CloudHypervisorOptions) -> Result<Vec<String>, Refusal> {
+    let machine = launch.machine;
     let mut args = Vec::new();
     let mut option = |name: &str, value: String| args.extend([name.into(), value]);
-    let events = text::in_folder(&launch.folder, EVENTS)?;
-    option("--api-socket", format!("path={}", plain(&api, "runtime_dir")?));
-    option("--event-monitor", format!("path={}", plain(&events, "runtime_dir")?));
     option("--kernel", text::path(launch.kernel, "kernel_override")?.into());
     if let Some(initramfs) = &machine.initramfs {
         option("--initramfs", text::path(&initramfs.path, "initramfs")?.into());
     }
-    let cmdline = match launch.architecture {
-        Architecture::X86_64 => CMDLINE,
-        Architecture::Aarch64 => CMDLINE_AARCH64,
-    };
-    option("--cmdline", text::cmdline(cmdline, launch)?);
+    option("--cmdline", cmdline(launch)?);
     // The guest gets no virtualisation of its own, which is a large part of the host's kernel. On
     // by default (vmm/src/vm_config.rs).
     option("--cpus", format!("boot={},nested=off", machine.cpus));
@@ -85,16 +140,47 @@ pub fn command(
         args.push(format!("tag={},socket={}", share.tag, plain(&socket, "runtime_dir")?));
     }
     args.extend(network_args(&launch.attachment(), options)?);
-    Ok(HypervisorCommand {
-        program: options.program.clone(),
-        args,
-        files: Vec::new(),
-        inherits: launch.nics.iter().flat_map(|nic| nic.fds).copied().collect(),
-        helpers: shares::helpers(&machine.shares, &launch.folder, &options.share_helper)?,
-        ready: None,
-        control: control(&launch.folder)?,
-        events: Some(EventSource::Fifo(events.into())),
-    })
+    Ok(args)
+}
+
+fn cmdline(launch: &Launch) -> Result<String, Refusal> {
+    let cmdline = match launch.architecture {
+        Architecture::X86_64 => CMDLINE,
+        Architecture::Aarch64 => CMDLINE_AARCH64,
+    };
+    text::cmdline(cmdline, launch)
+}
+
+/// From where a guest wakes, and with which descriptors (`RestoreConfig` in vmm/src/config.rs).
+fn restore_value(launch: &Launch) -> Result<String, Refusal> {
+    let folder = plain(text::path(&launch.folder, "runtime_dir")?, "runtime_dir")?;
+    let open = launch.nics.iter().enumerate().filter(|(_, nic)| !nic.fds.is_empty());
+    let open: Vec<String> =
+        open.map(|(index, nic)| format!("{}@{}", nic_id(index), list(nic.fds))).collect();
+    let mut value = format!("source_url=file://{folder}");
+    if !open.is_empty() {
+        value += &format!(",net_fds=[{}]", open.join(","));
+    }
+    Ok(value)
+}
+
+fn saved_file(launch: &Launch, saved: &Value) -> Result<(PathBuf, Vec<u8>), Refusal> {
+    let config = saved::configuration(launch, saved, &cmdline(launch)?)?;
+    Ok((launch.folder.join(saved::CONFIGURATION), config.to_string().into()))
+}
+
+/// What is read as it was saved.
+fn saved_links(launch: &Launch, from: &Path) -> [(PathBuf, PathBuf); 2] {
+    [saved::STATE, saved::MEMORY].map(|name| (launch.folder.join(name), from.join(name)))
+}
+
+fn nic_id(index: usize) -> String {
+    format!("net{index}")
+}
+
+/// Several numbers as one value.
+fn list(numbers: &[u32]) -> String {
+    format!("[{}]", numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
 }
 
 fn memory_value(machine: &MachineSpec) -> String {
@@ -136,9 +222,9 @@ pub fn network_args(
 fn net_value(index: usize, nic: &LaunchNic, options: &CloudHypervisorOptions) -> String {
     let mut value = match nic.fds {
         [] => format!("tap={}", nic.tap),
-        fds => format!("fd=[{}]", fds.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
+        fds => format!("fd={}", list(fds)),
     };
-    value += &format!(",mac={},id=net{index}", nic.mac);
+    value += &format!(",mac={},id={}", nic.mac, nic_id(index));
     if nic.queues > 1 {
         // Cloud Hypervisor counts receive and transmit queues, not pairs.
         value += &format!(",num_queues={}", nic.queues * 2);
@@ -179,4 +265,23 @@ fn plain<'a>(value: &'a str, field: &str) -> Result<&'a str, Refusal> {
         return Err(text::refuse(field, reason));
     }
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_says_nothing_of_a_guest_is_given_to_one_that_wakes() {
+        let check = |words: &[&str]| {
+            check_waking(&words.iter().map(|word| (*word).into()).collect::<Vec<String>>())
+        };
+        for words in [&["-v"][..], &["-vv", "--log-file=/x"], &["--seccomp", "log"], &[]] {
+            assert_eq!(check(words), Ok(()), "{words:?}");
+        }
+        // It knows no `--verbose`, and restores from one place.
+        for word in ["--watchdog", "--device=path=/x", "--kernel", "--restore", "--verbose", "-V"] {
+            assert!(check(&["-v", word]).is_err(), "{word}");
+        }
+    }
 }

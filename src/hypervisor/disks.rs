@@ -2,8 +2,8 @@
 //!
 //! The guest gets a raw disk byte by byte. An image of another format that is called raw does not
 //! boot, and what the guest writes destroys it. Two guests that have the same disk destroy it, too,
-//! if one of them writes to it. QEMU notices this in most cases, Cloud Hypervisor and Firecracker
-//! do not.
+//! if one of them writes to it, and so does one guest that has it twice. QEMU and Cloud Hypervisor
+//! lock the files of disks, Firecracker does not, and no lock tells whose the other one is.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -66,30 +66,54 @@ fn identity(path: &Path) -> Option<Identity> {
     })
 }
 
-/// Refuses a disk of a machine that a running VM has as well, if one of the two writes to it.
+/// A disk of a machine, and which file or device it is.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    disk: &'a Disk,
+    identity: Identity,
+}
+
+impl Known<'_> {
+    fn of(machine: &MachineSpec) -> Vec<Known<'_>> {
+        let known = |disk| Some(Known { disk, identity: identity(&disk.file.path)? });
+        machine.disks.iter().filter_map(known).collect()
+    }
+
+    /// Whether the two are the same, and one of them is written to.
+    fn is_harmed_by(&self, other: &Known<'_>) -> bool {
+        self.identity == other.identity && !(self.disk.readonly && other.disk.readonly)
+    }
+}
+
+/// Refuses a disk of a machine that it has twice, or that a running VM has as well, if one of the
+/// two writes to it.
 pub fn refuse_shared<'a>(
     machine: &MachineSpec,
     others: impl Iterator<Item = (&'a VmName, &'a MachineSpec)>,
 ) -> Result<(), Refusal> {
-    let known = |disk: &'_ Disk| Some((identity(&disk.file.path)?, disk.readonly));
-    let ours: Vec<_> = machine.disks.iter().filter_map(|disk| Some((disk, known(disk)?))).collect();
+    let ours = Known::of(machine);
+    for (at, disk) in ours.iter().enumerate() {
+        if ours[..at].iter().any(|earlier| disk.is_harmed_by(earlier)) {
+            return Err(refuse(disk, "the VM has this disk twice, and writes to it"));
+        }
+    }
     if ours.is_empty() {
         return Ok(());
     }
     for (name, theirs) in others {
-        for (file, readonly) in theirs.disks.iter().filter_map(known) {
-            let is_shared = |(_, (ours, reads)): &&(&Disk, (Identity, bool))| {
-                *ours == file && !(readonly && *reads)
-            };
-            if let Some((disk, _)) = ours.iter().find(is_shared) {
-                let path = disk.file.path.display();
-                let reason =
-                    format!("{path}: VM {name} runs with this disk, and one of them writes");
-                return Err(Refusal::InvalidConfig { field: "disks".into(), reason });
-            }
+        let theirs = Known::of(theirs);
+        let shared = |disk: &&Known| theirs.iter().any(|other| disk.is_harmed_by(other));
+        if let Some(disk) = ours.iter().find(shared) {
+            let reason = format!("VM {name} runs with this disk, and one of them writes");
+            return Err(refuse(disk, &reason));
         }
     }
     Ok(())
+}
+
+fn refuse(known: &Known, reason: &str) -> Refusal {
+    let reason = format!("{}: {reason}", known.disk.file.path.display());
+    Refusal::InvalidConfig { field: "disks".into(), reason }
 }
 
 #[cfg(test)]
@@ -152,5 +176,22 @@ mod tests {
         }
         assert_eq!(shared(&two, true), None);
         assert_eq!(shared(Path::new("/none"), false), None);
+    }
+
+    #[test]
+    fn a_vm_has_a_disk_twice_only_to_read() {
+        let scratch = Scratch::new();
+        let [disk, link] = ["disk", "link"].map(|name| scratch.path().join(name));
+        fs::write(&disk, "").unwrap();
+        std::os::unix::fs::symlink(&disk, &link).unwrap();
+        let twice = |one: bool, two: bool| {
+            refuse_shared(&machine(&[(&disk, one), (&link, two)]), [].into_iter())
+        };
+        assert_eq!(twice(true, true), Ok(()));
+        for (one, two) in [(true, false), (false, true), (false, false)] {
+            let words = twice(one, two).unwrap_err().to_string();
+            let named = format!("{}: the VM has this disk twice", link.display());
+            assert!(words.contains(&named), "{words}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::log::Logs;
 use super::process::{Given, Processes, Streams};
@@ -33,6 +33,17 @@ pub enum Manners {
     Stubborn,
 }
 
+/// What is known of the guest of a VM that was to wake from a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sleep {
+    /// It has never gone on.
+    Asleep,
+    /// It has gone on.
+    Awake,
+    /// Nobody knows: the daemon ended meanwhile, or somebody else has let it go on.
+    Unknown,
+}
+
 /// An action on a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
@@ -43,7 +54,7 @@ pub enum Deed {
     Killed,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Process {
     owner: Option<VmName>,
     id: ProcessId,
@@ -53,10 +64,12 @@ struct Process {
     child: bool,
     /// Whether its guest goes on.
     motion: Motion,
+    /// Whether its guest stands still for a snapshot, and nobody has paused it.
+    for_snapshot: bool,
 }
 
 /// The processes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FakeProcesses {
     boot: u32,
     clock: u64,
@@ -77,6 +90,10 @@ pub struct FakeProcesses {
     logs: BTreeSet<VmName>,
     /// The VMs that have a control group.
     cgroups: BTreeSet<VmName>,
+    /// The folders of snapshots that are not whole.
+    parts: BTreeSet<PathBuf>,
+    /// The VMs whose guests were to wake.
+    sleepers: BTreeMap<VmName, Sleep>,
     manners: Manners,
     deeds: Vec<(VmName, Deed)>,
 }
@@ -96,11 +113,10 @@ impl FakeProcesses {
         self.refuses_all = refuse;
     }
 
-    /// A guest ends, and its hypervisor says so and goes on. False if it does not run.
-    pub fn end_guest(&mut self, name: &VmName, panicked: bool) -> bool {
+    /// A guest ends like this, and its hypervisor says so and goes on. False if it does not run.
+    pub fn end_guest(&mut self, name: &VmName, end: GuestEnd) -> bool {
         let runs = self.running(name).is_some();
         if runs {
-            let end = GuestEnd { over: true, panicked, signalled: false };
             self.heard.entry(name.clone()).or_default().end = end;
         }
         runs
@@ -113,9 +129,17 @@ impl FakeProcesses {
 
     /// Somebody else pauses a guest, or lets it go on. False if it does not run.
     pub fn move_to(&mut self, name: &VmName, motion: Motion) -> bool {
+        let sleep = self.sleepers.get_mut(name).filter(|sleep| **sleep == Sleep::Asleep);
+        if let Some(sleep) = sleep.filter(|_| motion == Motion::Goes) {
+            *sleep = Sleep::Unknown;
+        }
+        self.set_motion(name, motion)
+    }
+
+    fn set_motion(&mut self, name: &VmName, motion: Motion) -> bool {
         let process = self.running(name);
         let runs = process.is_some_and(|process| {
-            process.motion = motion;
+            (process.motion, process.for_snapshot) = (motion, false);
             true
         });
         if runs {
@@ -136,6 +160,47 @@ impl FakeProcesses {
     pub fn motion(&self, name: &VmName) -> Option<Motion> {
         let mut all = self.world.values();
         all.find(|process| process.runs_for(name)).map(|process| process.motion)
+    }
+
+    /// Makes the folder of a snapshot. False if it is there.
+    pub fn make_part(&mut self, part: &Path) -> bool {
+        self.parts.insert(part.into())
+    }
+
+    /// The folder of a snapshot is whole. False if it is not there any more.
+    pub fn finish_part(&mut self, part: &Path) -> bool {
+        self.parts.remove(part)
+    }
+
+    /// The folders of snapshots that are not whole.
+    pub fn parts(&self) -> impl Iterator<Item = &PathBuf> {
+        self.parts.iter()
+    }
+
+    /// The guest of this process stands still for a snapshot. False if it does not run.
+    pub fn still(&mut self, id: &ProcessId) -> bool {
+        let process = self.world.get_mut(&id.pid).filter(|process| process.id == *id);
+        let Some(process) = process.filter(|process| process.exit.is_none()) else { return false };
+        let Some(name) = process.owner.clone() else { return false };
+        if process.motion == Motion::Goes {
+            self.set_motion(&name, Motion::Paused);
+            self.running(&name).into_iter().for_each(|process| process.for_snapshot = true);
+        }
+        true
+    }
+
+    /// The guest of this process goes on after its snapshot. False if it does not run.
+    pub fn go_on(&mut self, id: &ProcessId) -> bool {
+        let process = self.world.get_mut(&id.pid).filter(|process| process.id == *id);
+        let Some(process) = process.filter(|process| process.exit.is_none()) else { return false };
+        let name = process.owner.clone();
+        name.is_some_and(|name| self.set_motion(&name, Motion::Goes))
+    }
+
+    /// The VMs whose guests stand still for a snapshot, and nobody has paused them.
+    pub fn standing(&self) -> impl Iterator<Item = &VmName> {
+        let all = self.world.values().filter(|it| it.exit.is_none() && it.for_snapshot);
+        all.filter_map(|process| process.owner.as_ref())
     }
 
     /// Lets guests hang in their start from now on, or run.
@@ -161,15 +226,19 @@ impl FakeProcesses {
 
     /// The daemon ends and another one starts: no process is watched, and all processes run on.
     pub fn crash(&mut self) {
+        self.lose_sight();
         self.watched.clear();
         self.news.clear();
         self.world.retain(|_, process| process.exit.is_none());
         self.world.values_mut().for_each(|process| process.child = false);
     }
 
-    /// The host reboots: no process runs. Logs are forgotten here, because that of an ephemeral VM
-    /// stays where the VM does not, until the next one of its name is created.
+    /// The host reboots: no process runs. The folder of a snapshot that was being taken is left,
+    /// and is here as if somebody had removed it: nothing says whose it is. Logs are forgotten
+    /// here, because that of an ephemeral VM stays where the VM does not, until the next one of its
+    /// name is created.
     pub fn reboot(&mut self) {
+        self.lose_sight();
         self.watched.clear();
         self.news.clear();
         self.heard.clear();
@@ -177,7 +246,26 @@ impl FakeProcesses {
         self.folders.clear();
         self.logs.clear();
         self.cgroups.clear();
+        self.parts.clear();
         self.boot += 1;
+    }
+
+    /// The next daemon does not know what this one has told guests that were to wake.
+    fn lose_sight(&mut self) {
+        let asleep = self.sleepers.values_mut().filter(|sleep| **sleep == Sleep::Asleep);
+        asleep.for_each(|sleep| *sleep = Sleep::Unknown);
+    }
+
+    /// A guest wakes once, because it writes to its disks from then on, and does not boot before.
+    fn note_start(&mut self, name: &VmName, wakes: bool) {
+        let sleep = self.sleepers.get(name);
+        if wakes {
+            assert_ne!(sleep, Some(&Sleep::Awake), "{name} wakes twice");
+            self.sleepers.insert(name.clone(), Sleep::Asleep);
+        } else {
+            assert_ne!(sleep, Some(&Sleep::Asleep), "{name} boots, and has not woken");
+            self.sleepers.remove(name);
+        }
     }
 
     /// A VM's process is gone, and a foreign process has its pid.
@@ -247,13 +335,17 @@ impl FakeProcesses {
         let Some(process) = process else { return Ok(()) };
         let (enough, exit) = match deed {
             Deed::Paused => {
+                process.for_snapshot = false;
                 if process.motion == Motion::Goes {
-                    self.move_to(name, Motion::Paused);
+                    self.set_motion(name, Motion::Paused);
                 }
                 return Ok(());
             }
             Deed::Resumed => {
-                self.move_to(name, Motion::Goes);
+                if let Some(sleep) = self.sleepers.get_mut(name) {
+                    *sleep = Sleep::Awake;
+                }
+                self.set_motion(name, Motion::Goes);
                 return Ok(());
             }
             // It does not hear it.
@@ -305,13 +397,16 @@ impl Processes for FakeProcesses {
         let pid = (1..).find(|pid| !self.world.contains_key(pid)).expect("pids do not run out");
         let boot_id = format!("boot-{}", self.boot);
         let id = ProcessId { pid, start_time: self.clock, boot_id };
+        let wakes = given.memory.is_some();
+        self.note_start(name, wakes);
         let process = Process {
             owner: Some(name.clone()),
             id: id.clone(),
             manners: self.manners,
             exit: None,
             child: true,
-            motion: Motion::Goes,
+            motion: if wakes { Motion::Paused } else { Motion::Goes },
+            for_snapshot: wakes,
         };
         self.folders.insert(name.clone());
         self.heard.remove(name);
@@ -390,10 +485,16 @@ impl Processes for FakeProcesses {
         self.cgroups.retain(|name| living.contains(name));
     }
 
+    fn remove_part(&mut self, part: &Path) {
+        self.parts.remove(part);
+    }
+
     fn leave(&mut self) {}
 
     fn remove_logs(&mut self, name: &VmName, _: &Logs) {
         self.logs.remove(name);
+        // The next one of this name is another VM.
+        self.sleepers.remove(name);
     }
 
     fn hang_up(&mut self, _name: &VmName) {}
@@ -446,6 +547,8 @@ mod tests {
             program: "fake".into(),
             args: vec![],
             files: vec![],
+            links: vec![],
+            directory: None,
             helpers: Vec::new(),
             ready: None,
             control: Control::Qmp("/qmp".into()),

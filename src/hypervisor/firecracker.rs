@@ -5,14 +5,22 @@
 //! its standard input if that is a pipe or a terminal (src/vmm/src/devices/legacy/serial.rs). So
 //! its own messages have to go elsewhere. It opens a tap by name, with one queue. It boots ELF
 //! kernels, and on arm64 those that Linux's build names `Image`, from raw disks.
+//!
+//! **Snapshots.** What Firecracker saves of a guest has the paths of its disks and of its vsock's
+//! socket, and who wakes from it finds its own there (docs/snapshotting/snapshot-support.md). Only
+//! that socket and the taps can be told apart when it wakes (`network_overrides`, version 1.12 and
+//! later). So each Firecracker runs in the folder of its VM, and its configuration says `disk0`,
+//! `disk1` and `vsock.sock`: links of that folder, and a socket in it. One that wakes a guest is
+//! started without a configuration, and is asked to load before all else ([`LOAD`]). The guest then
+//! stands still until it is told to go on, as one of QEMU does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::{
     Attachment, Control, FIRECRACKER, FirecrackerOptions, HypervisorCommand, Launch, LaunchNic,
-    VSOCK_SOCKET, shares, text,
+    VSOCK_SOCKET, shares, snapshot, text,
 };
 use crate::model::error::Refusal;
 use crate::model::spec::{Disk, DiskCache, DiskFormat, DiskLimits};
@@ -23,6 +31,10 @@ use crate::model::spec::{Disk, DiskCache, DiskFormat, DiskLimits};
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=1";
 /// The socket of its API.
 const API_SOCKET: &str = "api.sock";
+/// Its configuration, in the VM's folder.
+const CONFIGURATION: &str = "fc.json";
+/// In the folder of a VM whose guest wakes from a snapshot: the body of the first request.
+pub(super) const LOAD: &str = "load.json";
 /// How much it says of itself. At its default it writes a line for each request to its API.
 const LEVEL: &str = "Warn";
 /// Where it says so. Without it this is standard output.
@@ -44,6 +56,34 @@ pub fn command(
         return Err(text::refuse("resources.cpu_cores", reason));
     }
     shares::refuse(&machine.shares, FIRECRACKER)?;
+    let api = text::in_folder(&launch.folder, API_SOCKET)?;
+    let mut args = words(&["--id", &id(launch.name), "--log-path", MESSAGES, "--level", LEVEL]);
+    args.extend(words(&["--api-sock", &api]));
+    let (file, contents) = match (&machine.from, launch.memory) {
+        (Some(from), Some(_)) => (text::in_folder(&launch.folder, LOAD)?, load(from, launch.nics)?),
+        _ => {
+            let file = text::in_folder(&launch.folder, CONFIGURATION)?;
+            args.extend(words(&["--config-file", &file]));
+            (file, configuration(launch)?)
+        }
+    };
+    Ok(HypervisorCommand {
+        program: options.program.clone(),
+        args,
+        files: vec![(file.into(), contents.to_string().into())],
+        links: links(launch),
+        directory: Some(launch.folder.clone()),
+        inherits: Vec::new(),
+        helpers: Vec::new(),
+        ready: None,
+        control: control(&launch.folder)?,
+        events: None,
+    })
+}
+
+/// What a guest boots from.
+fn configuration(launch: &Launch) -> Result<Value, Refusal> {
+    let machine = launch.machine;
     let mut boot = Map::new();
     let kernel = text::path(launch.kernel, "kernel_override")?;
     boot.insert("kernel_image_path".into(), kernel.into());
@@ -53,7 +93,7 @@ pub fn command(
     }
     boot.insert("boot_args".into(), text::cmdline(CMDLINE, launch)?.into());
     let drives = machine.disks.iter().enumerate().map(|(index, disk)| drive(index, disk));
-    let mut config = network(&launch.attachment())?;
+    let mut config = network(&launch.attachment(), VSOCK_SOCKET)?;
     config.insert("boot-source".into(), boot.into());
     config.insert("drives".into(), drives.collect::<Result<Vec<_>, _>>()?.into());
     let mut resources = json!({"vcpu_count": machine.cpus, "mem_size_mib": machine.memory_mb});
@@ -67,28 +107,42 @@ pub fn command(
     if machine.rng {
         config.insert("entropy".into(), json!({}));
     }
-    let api = text::in_folder(&launch.folder, API_SOCKET)?;
-    let file = text::in_folder(&launch.folder, "fc.json")?;
-    Ok(HypervisorCommand {
-        program: options.program.clone(),
-        args: [
-            ["--id", &id(launch.name)],
-            ["--log-path", MESSAGES],
-            ["--level", LEVEL],
-            ["--api-sock", &api],
-            ["--config-file", &file],
-        ]
-        .concat()
-        .into_iter()
-        .map(String::from)
-        .collect(),
-        files: vec![(file.into(), Value::Object(config).to_string().into())],
-        inherits: Vec::new(),
-        helpers: Vec::new(),
-        ready: None,
-        control: control(&launch.folder)?,
-        events: None,
-    })
+    Ok(config.into())
+}
+
+/// What a guest wakes from (src/firecracker/swagger/firecracker.yaml, `SnapshotLoadParams`). Its
+/// memory is that file as long as it does not write: nobody may change it.
+fn load(from: &Path, nics: &[LaunchNic]) -> Result<Value, Refusal> {
+    let file = |name: &str| text::in_folder(from, name);
+    let taps = nics.iter().enumerate();
+    let taps: Vec<Value> = taps
+        .map(|(index, nic)| json!({"iface_id": interface_id(index), "host_dev_name": nic.tap}))
+        .collect();
+    Ok(json!({
+        "snapshot_path": file(snapshot::STATE)?,
+        "mem_backend": {"backend_path": file(snapshot::MEMORY)?, "backend_type": "File"},
+        "network_overrides": taps,
+    }))
+}
+
+/// By these it finds its disks.
+fn links(launch: &Launch) -> Vec<(PathBuf, PathBuf)> {
+    let disks = launch.machine.disks.iter().enumerate();
+    disks
+        .map(|(index, disk)| (launch.folder.join(disk_id(index)), disk.file.path.clone()))
+        .collect()
+}
+
+fn disk_id(index: usize) -> String {
+    format!("disk{index}")
+}
+
+fn interface_id(index: usize) -> String {
+    format!("net{index}")
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| String::from(*word)).collect()
 }
 
 /// A balloon that stays empty, and by which the guest tells which pages it has freed
@@ -110,13 +164,13 @@ pub fn control(folder: &Path) -> Result<Control, Refusal> {
 
 /// The network part of the configuration, as one JSON object.
 pub fn network_args(attachment: &Attachment) -> Result<Vec<String>, Refusal> {
-    Ok(vec![Value::Object(network(attachment)?).to_string()])
+    let uds = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
+    Ok(vec![Value::Object(network(attachment, &uds)?).to_string()])
 }
 
-fn network(attachment: &Attachment) -> Result<Map<String, Value>, Refusal> {
+fn network(attachment: &Attachment, uds: &str) -> Result<Map<String, Value>, Refusal> {
     let mut config = Map::new();
     if attachment.has_vsock() {
-        let uds = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
         config.insert("vsock".into(), json!({"guest_cid": attachment.cid, "uds_path": uds}));
     }
     if attachment.nics.is_empty() {
@@ -139,7 +193,7 @@ fn interface(index: usize, nic: &LaunchNic) -> Result<Value, Refusal> {
         return Err(text::refuse("hypervisor", reason));
     }
     let mut interface = json!({
-        "iface_id": format!("net{index}"),
+        "iface_id": interface_id(index),
         "guest_mac": nic.mac.to_string(),
         "host_dev_name": nic.tap
     });
@@ -160,12 +214,11 @@ fn rate_limiter(limits: &DiskLimits) -> Option<Value> {
 
 /// A disk. No disk is the root device, because Firecracker would add a `root=` of its own to ours.
 fn drive(index: usize, disk: &Disk) -> Result<Value, Refusal> {
-    let path = text::path(&disk.file.path, "disks")?;
     match disk.format {
         DiskFormat::Raw => {
             let mut drive = json!({
-                "drive_id": format!("disk{index}"),
-                "path_on_host": path,
+                "drive_id": disk_id(index),
+                "path_on_host": disk_id(index),
                 "is_root_device": false,
                 "is_read_only": disk.readonly,
             });
@@ -186,6 +239,7 @@ fn drive(index: usize, disk: &Disk) -> Result<Value, Refusal> {
             Ok(drive)
         }
         DiskFormat::Qcow2 => {
+            let path = disk.file.path.display();
             Err(text::refuse("disks", format!("firecracker cannot use a qcow2 disk: {path}")))
         }
     }

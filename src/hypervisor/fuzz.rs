@@ -1,10 +1,10 @@
 //! Bodies of fuzz targets: each takes any bytes, and panics where this module breaks a promise.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::template::Template;
 use super::*;
-use crate::model::spec::NetworkSpec;
+use crate::model::spec::{Disk, File, NetworkSpec};
 use crate::spec;
 
 /// The name of the hypervisor of the template.
@@ -28,21 +28,8 @@ pub fn launch(bytes: &[u8]) {
     };
     let nics: Vec<LaunchNic> = nics.map(nic).collect();
     let addressed = spec.networks.iter().any(|network| network.mode.needs_ip_allocation());
-    let launch = Launch {
-        name: "web",
-        machine,
-        kernel: machine.kernel.as_ref().map_or(Path::new("/boot/vmlinux"), |file| &file.path),
-        nics: &nics,
-        cid: 3,
-        vsock: false,
-        kernel_args: if addressed { KERNEL_ARGS } else { "" },
-        folder: "/run/volnet/vm/web".into(),
-        vhost_vsock: false,
-        architecture: Architecture::HOST,
-        kvm: false,
-        tsc_khz: Some(2_100_000),
-        memory: None,
-    };
+    let kernel_args = if addressed { KERNEL_ARGS } else { "" };
+    let launch = Launch { nics: &nics, kernel_args, ..plain(machine) };
     let options = options();
     for hypervisor in [QEMU, CLOUD_HYPERVISOR, FIRECRACKER, TEMPLATE] {
         let Ok(command) = command_line(hypervisor, &launch, &options) else { continue };
@@ -55,6 +42,74 @@ pub fn launch(bytes: &[u8]) {
     }
 }
 
+/// Whatever the configuration in the folder of a snapshot says, a guest of Cloud Hypervisor wakes
+/// with what is its own, or is refused.
+pub fn waking(bytes: &[u8]) {
+    let Ok(saved) = serde_json::from_slice::<Value>(bytes) else { return };
+    let disk = |path: &str, readonly| {
+        let file = File { path: path.into(), sha256: None };
+        Disk { file, readonly, ..Disk::default() }
+    };
+    let machine = MachineSpec {
+        disks: vec![disk("/srv/own.img", false), disk("/srv/data.img", true)],
+        cpus: 2,
+        memory_mb: 1024,
+        from: Some("/srv/web".into()),
+        ..MachineSpec::default()
+    };
+    let nic = LaunchNic {
+        tap: "vttap-web",
+        mac: Mac([2, 0, 0, 0, 0, 5]),
+        queues: 1,
+        mtu: 1500,
+        fds: &[],
+        lease: None,
+    };
+    let folder = PathBuf::from("/run/volnet/vm/web");
+    for fds in [&[][..], &[9]] {
+        let launch = Launch {
+            nics: &[LaunchNic { fds, ..nic }],
+            folder: folder.clone(),
+            saved: Some(&saved),
+            ..plain(&machine)
+        };
+        let Ok(command) = command_line(CLOUD_HYPERVISOR, &launch, &Options::default()) else {
+            continue;
+        };
+        let [(path, config)] = command.files.as_slice() else { panic!("one file: {command:?}") };
+        assert_eq!(*path, folder.join(cloud_hypervisor::saved::CONFIGURATION));
+        let config: Value = serde_json::from_slice(config).expect("a configuration is JSON");
+        assert_eq!(cloud_hypervisor::saved::foreign(&config), None, "{config}");
+        let all = |list: &str, field: &str| -> Vec<Value> {
+            config[list].as_array().unwrap().iter().map(|it| it[field].clone()).collect()
+        };
+        assert_eq!(all("disks", "path"), ["/srv/own.img", "/srv/data.img"]);
+        assert_eq!(all("disks", "readonly"), [false, true]);
+        match fds {
+            [] => assert_eq!(all("net", "tap"), [nic.tap]),
+            fds => {
+                assert_eq!(all("net", "tap"), [Value::Null]);
+                assert_eq!(config["net"][0]["fds"].as_array().unwrap().len(), fds.len());
+            }
+        }
+        let vsock = &config["vsock"]["socket"];
+        assert!(vsock.is_null() || vsock == folder.join(VSOCK_SOCKET).to_str().unwrap());
+        assert_eq!(all("disks", "backing_files"), [false, false]);
+        assert_eq!(all("disks", "image_type"), ["Raw", "Raw"]);
+        assert_eq!(config["serial"], json!({ "mode": "Tty" }));
+        let cpus = json!({ "boot_vcpus": 2, "max_vcpus": 2, "nested": false });
+        assert_eq!(config["cpus"], cpus);
+        assert_eq!(config["memory"], json!({ "size": 1 << 30, "hugepages": false }));
+        let payload = config["payload"].as_object().expect("an object");
+        assert!(payload.keys().eq(["cmdline", "initramfs", "kernel"]), "{payload:?}");
+        assert_eq!(payload["initramfs"], Value::Null);
+        // A list would be read as an object, with fields that nobody has looked at.
+        for (part, value) in config.as_object().expect("an object") {
+            assert!(!value.is_array() || ["disks", "net"].contains(&part.as_str()), "{config}");
+        }
+    }
+}
+
 /// Whatever a hypervisor or its guest writes, callers see a few lines of plain text from the last
 /// start.
 pub fn log_tail(bytes: &[u8]) {
@@ -64,6 +119,26 @@ pub fn log_tail(bytes: &[u8]) {
         assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
         let again = format!("{}\n{}qemu\nbye\n", String::from_utf8_lossy(bytes), log::HEADER);
         assert_eq!(log::last_lines(again.as_bytes(), cut).as_deref(), Some("bye"));
+    }
+}
+
+/// A VM that is not on any network.
+fn plain(machine: &MachineSpec) -> Launch<'_> {
+    Launch {
+        name: "web",
+        machine,
+        kernel: machine.kernel.as_ref().map_or(Path::new("/boot/vmlinux"), |file| &file.path),
+        nics: &[],
+        cid: 3,
+        vsock: false,
+        kernel_args: "",
+        folder: "/run/volnet/vm/web".into(),
+        vhost_vsock: false,
+        architecture: Architecture::HOST,
+        kvm: false,
+        tsc_khz: Some(2_100_000),
+        memory: None,
+        saved: None,
     }
 }
 
@@ -99,10 +174,18 @@ fn disks(hypervisor: &str, command: &HypervisorCommand) -> Vec<String> {
             let config: Value =
                 serde_json::from_slice(&command.files[0].1).expect("a configuration is JSON");
             let drives = config["drives"].as_array().expect("drives is an array");
-            drives.iter().map(|drive| drive["path_on_host"].as_str().unwrap().into()).collect()
+            let named = drives.iter().map(|drive| drive["path_on_host"].as_str().unwrap());
+            named.map(|name| led_to(command, name)).collect()
         }
         _ => command.args.clone(),
     }
+}
+
+/// Where a link of the directory that a hypervisor runs in leads to.
+fn led_to(command: &HypervisorCommand, name: &str) -> String {
+    let link = command.directory.as_ref().expect("it runs in a directory").join(name);
+    let (_, target) = command.links.iter().find(|(from, _)| *from == link).expect("a link");
+    target.to_str().unwrap().into()
 }
 
 /// The one value of a field.

@@ -70,6 +70,7 @@ fn launch(machine: &MachineSpec) -> Launch<'_> {
         kvm: true,
         tsc_khz: Some(2_100_000),
         memory: None,
+        saved: None,
     }
 }
 
@@ -118,6 +119,12 @@ fn shown(command: &HypervisorCommand) -> String {
         text += &quoted(arg);
     }
     text += &format!("\n# control: {:?}\n", command.control);
+    if let Some(directory) = &command.directory {
+        text += &format!("# directory: {}\n", directory.display());
+    }
+    for (path, target) in &command.links {
+        text += &format!("# link {} to {}\n", path.display(), target.display());
+    }
     for (path, contents) in &command.files {
         let contents = String::from_utf8_lossy(contents);
         text += &format!("# file {}:\n{contents}\n", path.display());
@@ -222,6 +229,20 @@ fn every_driver_with_several_nics() {
     for hypervisor in [QEMU, CLOUD_HYPERVISOR] {
         check("two-nics-by-descriptor", hypervisor, &launch, &options);
     }
+}
+
+#[test]
+fn every_driver_that_wakes_a_guest() {
+    let machine = MachineSpec { from: Some("/srv/snapshots/web".into()), ..server() };
+    let launch = Launch { memory: Some(12), vsock: true, ..bridged(&machine) };
+    for hypervisor in [QEMU, FIRECRACKER] {
+        check("waking", hypervisor, &launch, &options());
+    }
+    let saved = fs::read("fuzz/corpus/waking/server.json").unwrap();
+    let saved = serde_json::from_slice(&saved).unwrap();
+    let nics = [LaunchNic { fds: &[9], ..PORT }];
+    let launch = Launch { nics: &nics, saved: Some(&saved), ..launch };
+    check("waking", CLOUD_HYPERVISOR, &launch, &options());
 }
 
 #[test]

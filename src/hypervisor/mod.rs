@@ -19,6 +19,10 @@
 //! | `vhost-vsock.sock`, `share0.sock` … | between a hypervisor and its helpers |
 //! | `events`, `events.sock` | how volnet hears of a reset or a panic of the guest |
 //! | `fc.json` | Firecracker's configuration |
+//! | `load.json` | what Firecracker is asked first, if its guest wakes from a snapshot |
+//! | `disk0` … | links by which Firecracker finds its disks |
+//! | `config.json` | how Cloud Hypervisor configures a guest that wakes from a snapshot |
+//! | `state.json`, `memory-ranges` | links to what Cloud Hypervisor has saved of it |
 //! | `seed.img` | the disk for cloud-init, see [`seed`] |
 //!
 //! The guest's serial port is the hypervisor's standard input and output, which lead to the VM's
@@ -50,6 +54,7 @@ pub mod linux;
 pub mod log;
 pub mod machine;
 mod options;
+pub mod own_disks;
 pub mod process;
 pub mod qemu;
 pub mod seed;
@@ -61,6 +66,8 @@ pub mod user;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use crate::model::error::Refusal;
 use crate::model::mac::Mac;
@@ -116,6 +123,9 @@ pub struct Launch<'a> {
     /// The memory of the snapshot from which the guest wakes: an open file that the hypervisor
     /// inherits.
     pub memory: Option<u32>,
+    /// How Cloud Hypervisor had configured the guest that it has saved; `None`: it boots, or
+    /// another hypervisor wakes it.
+    pub saved: Option<&'a Value>,
 }
 
 /// The connection of a VM to the network, for its hypervisor.
@@ -163,6 +173,10 @@ pub struct HypervisorCommand {
     pub args: Vec<String>,
     /// Files to be written before it starts.
     pub files: Vec<(PathBuf, Vec<u8>)>,
+    /// Links to be made before it starts: each with what it leads to.
+    pub links: Vec<(PathBuf, PathBuf)>,
+    /// The directory that it runs in; `None`: the daemon's.
+    pub directory: Option<PathBuf>,
     /// The descriptors that its arguments name. It inherits only these.
     pub inherits: Vec<u32>,
     /// Helpers that must run beside it and end with it (vhost-device-vsock, virtiofsd); started
@@ -249,9 +263,26 @@ pub fn command_line(
         FIRECRACKER => firecracker::command(launch, &options.firecracker),
         name => template::command(launch, options.template(name)?),
     }?;
+    if launch.saved.is_some() {
+        check_waking(hypervisor, launch.machine, options)?;
+    }
     command.args.extend_from_slice(options.args(hypervisor));
     command.args.extend_from_slice(&launch.machine.args);
     Ok(command)
+}
+
+/// Refuses a machine that the hypervisor of that name could not wake for its arguments.
+pub fn check_waking(
+    hypervisor: &str,
+    machine: &MachineSpec,
+    options: &Options,
+) -> Result<(), Refusal> {
+    match hypervisor {
+        CLOUD_HYPERVISOR => {
+            cloud_hypervisor::check_waking(options.args(hypervisor).iter().chain(&machine.args))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the hypervisor of that name reads its guest's console only from a terminal. Of a

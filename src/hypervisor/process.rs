@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};
+use std::path::Path;
 
 use super::cgroup::Group;
 use super::log::Logs;
@@ -107,6 +108,10 @@ pub trait Processes {
     /// Ends the helpers that a crash left without their hypervisors, and removes the control groups
     /// of VMs that have no process.
     fn sweep(&mut self);
+
+    /// Removes the folder of a snapshot that did not become whole. If there is none, nothing is to
+    /// do.
+    fn remove_part(&mut self, part: &Path);
 
     /// Removes the control group that all of them are in, if it is empty.
     fn leave(&mut self);

@@ -38,6 +38,8 @@ pub(super) fn helpers(
             program: program.into(),
             args: args.into_iter().map(String::from).collect(),
             files: Vec::new(),
+            links: Vec::new(),
+            directory: None,
             inherits: Vec::new(),
             helpers: Vec::new(),
             ready: Some(socket.into()),

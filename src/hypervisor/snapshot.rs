@@ -3,7 +3,10 @@
 //! | file | what it is |
 //! |---|---|
 //! | `snapshot.json` | what the snapshot needs, see [`crate::spec::snapshot`] |
-//! | `memory` | the guest's memory and devices, as its hypervisor writes them |
+//! | `memory` | the guest's memory, as its hypervisor writes it; with QEMU its devices, too |
+//! | `state` | its devices, with Firecracker |
+//! | `memory-ranges`, `state.json` | its memory, and its devices, with Cloud Hypervisor |
+//! | `config.json` | how Cloud Hypervisor had configured it |
 //! | `disk0`, `disk1` … | the disks that the guest writes to, and that for cloud-init |
 //!
 //! The memory is in a form of the hypervisor's own, so the same one has to wake the guest. How a
@@ -13,8 +16,12 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::Control;
+#[cfg(not(target_os = "linux"))]
+use serde_json::Value;
+
+use super::cloud_hypervisor::saved;
 use super::user::User;
+use super::{CLOUD_HYPERVISOR, Control, FIRECRACKER};
 #[cfg(not(target_os = "linux"))]
 use crate::model::error::Refusal;
 use crate::model::inner::Inner;
@@ -26,10 +33,12 @@ use crate::model::spec::{MachineSpec, NetworkSpec};
 use crate::spec::snapshot::{SavedNic, Snapshot};
 
 #[cfg(target_os = "linux")]
-pub use super::linux::snapshot::{open_memory, read, remove_part, take, version};
+pub use super::linux::snapshot::{open_memory, read, read_configuration, take, version};
 
-/// The guest's memory, in the folder of a snapshot.
+/// The guest's memory, in the folder of a snapshot of QEMU or Firecracker.
 pub const MEMORY: &str = "memory";
+/// Its devices, if the hypervisor writes them to a file of their own.
+pub const STATE: &str = "state";
 /// What the name of a folder ends with as long as it is not whole.
 const PART: &str = ".part";
 
@@ -40,8 +49,6 @@ pub struct Taking {
     pub name: VmName,
     /// How its hypervisor is asked.
     pub control: Control,
-    /// The hypervisor's program.
-    pub program: String,
     /// Whose the folder is; `None`: the daemon's.
     pub user: Option<User>,
     /// Who can read the VM's disks; `None`: the daemon.
@@ -98,22 +105,51 @@ pub fn copies(machine: &MachineSpec, folder: &Path) -> (Vec<Copied>, Vec<Option<
     (copies, names)
 }
 
+/// What the hypervisor of that name writes of a guest, each in a file of its own: its memory first.
+pub fn files(hypervisor: &str) -> &'static [&'static str] {
+    match hypervisor {
+        FIRECRACKER => &[MEMORY, STATE],
+        // It gives them their names itself.
+        CLOUD_HYPERVISOR => &[saved::MEMORY, saved::STATE, saved::CONFIGURATION],
+        _ => &[MEMORY],
+    }
+}
+
 /// The folder of a snapshot as long as it is not whole.
 pub fn part_of(folder: &Path) -> PathBuf {
-    let mut name = folder.as_os_str().to_owned();
+    // Without a slash at its end: beside the folder, not in it.
+    let mut name = folder.components().collect::<PathBuf>().into_os_string();
     name.push(PART);
     name.into()
 }
 
-/// Hypervisors run only on Linux, so there is nothing to do elsewhere.
+/// Elsewhere no guest wakes.
 #[cfg(not(target_os = "linux"))]
-pub fn remove_part(_part: &Path, _user: Option<&User>) {}
+pub fn open_memory(
+    folder: &Path,
+    _hypervisor: &str,
+    _user: Option<&User>,
+) -> Result<OwnedFd, Refusal> {
+    Err(crate::spec::snapshot::invalid(folder, NOT_HERE.into()))
+}
 
 /// Elsewhere no guest wakes.
 #[cfg(not(target_os = "linux"))]
-pub fn open_memory(folder: &Path, _user: Option<&User>) -> Result<OwnedFd, Refusal> {
+pub fn read_configuration(folder: &Path, _user: Option<&User>) -> Result<Value, Refusal> {
     Err(crate::spec::snapshot::invalid(folder, NOT_HERE.into()))
 }
 
 #[cfg(not(target_os = "linux"))]
 const NOT_HERE: &str = "guests run on Linux only";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_whole_is_beside_the_folder() {
+        for folder in ["/s/web", "/s/web/", "/s//web//"] {
+            assert_eq!(part_of(Path::new(folder)), Path::new("/s/web.part"));
+        }
+    }
+}

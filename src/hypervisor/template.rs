@@ -195,6 +195,8 @@ pub fn command(launch: &Launch, template: &Template) -> Result<HypervisorCommand
         program: template.program.clone(),
         args: template.expand(&values, |_| true),
         files: Vec::new(),
+        links: Vec::new(),
+        directory: None,
         inherits: launch.nics.iter().flat_map(|nic| nic.fds).copied().collect(),
         helpers: Vec::new(),
         ready: None,

@@ -5,6 +5,7 @@
 //! [`scraper`] is a connection that asks for it by HTTP; the event loop of the daemon gives it its
 //! turns.
 
+pub mod counters;
 pub mod numbers;
 #[cfg(target_os = "linux")]
 pub mod scraper;

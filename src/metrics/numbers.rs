@@ -47,12 +47,21 @@ pub struct NicNumbers {
     pub allowed: Option<(u64, u64)>,
     /// Packets and bytes that its policy denied.
     pub denied: Option<(u64, u64)>,
-    /// Frames that did not come from the guest's own addresses, without ARP.
+    /// Frames that the guest may not send, as they are not from its own addresses, for example:
+    /// without ARP.
     pub spoofed: Option<u64>,
     /// ARP that did not state them.
     pub forged: Option<u64>,
     /// Frames over a limit for sending.
     pub overrun: Option<u64>,
+}
+
+impl Snapshot {
+    /// What the VMs after one have used; without one, all.
+    pub fn usage_after(&self, last: Option<&VmName>) -> impl Iterator<Item = UsageView> + '_ {
+        let from = last.map_or(0, |last| self.vms.partition_point(|vm| vm.name <= *last));
+        self.vms[from..].iter().map(VmNumbers::view)
+    }
 }
 
 impl NicNumbers {

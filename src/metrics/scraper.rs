@@ -41,6 +41,8 @@ pub struct Scraper {
 enum State {
     /// It sends its request, of which these bytes have come.
     Asks(Vec<u8>),
+    /// Its request is whole, and waits for the numbers.
+    Waits(Asked),
     /// It reads the answer.
     Reads(Answer),
     /// The answer is sent, and this many bytes were discarded: a connection that is closed with
@@ -86,22 +88,29 @@ impl Scraper {
         matches!(self.state, State::Asks(_) | State::Ends(_))
     }
 
-    /// Its turn. `numbers` are asked for once, when the request is whole.
+    /// Its turn. `numbers` are asked for when the request is whole; `None`: they are being read,
+    /// and asked for again in the next turn.
     pub fn turn(
         &mut self,
         now: u64,
-        numbers: impl FnOnce() -> Result<Rc<Snapshot>, Error>,
+        numbers: impl FnOnce() -> Option<Result<Rc<Snapshot>, Error>>,
     ) -> Turn {
         let turn = match &mut self.state {
             State::Asks(head) => match read_head(&self.stream, head) {
                 Ok(None) => Ok(Turn::Waits),
                 Ok(Some(asked)) => {
                     self.deadline = now + ANSWER_MS;
-                    self.state = State::Reads(Answer::to(asked, numbers));
+                    self.state = State::Waits(asked);
                     Ok(Turn::Again)
                 }
                 Err(error) => Err(error),
             },
+            State::Waits(asked) => {
+                if let Some(answer) = Answer::to(*asked, numbers) {
+                    self.state = State::Reads(answer);
+                }
+                Ok(Turn::Again)
+            }
             State::Reads(answer) => match answer.send(&self.stream) {
                 Ok(Turn::Over) => {
                     // The client may be gone already.
@@ -153,14 +162,18 @@ fn discard(mut stream: &Socket, discarded: &mut usize) -> io::Result<Turn> {
 }
 
 impl Answer {
-    fn to(asked: Asked, numbers: impl FnOnce() -> Result<Rc<Snapshot>, Error>) -> Answer {
-        match asked {
+    /// The answer; `None`: there are no numbers yet.
+    fn to(
+        asked: Asked,
+        numbers: impl FnOnce() -> Option<Result<Rc<Snapshot>, Error>>,
+    ) -> Option<Answer> {
+        Some(match asked {
             Asked::Refused(status) => Answer::refusal(status),
-            Asked::Metrics { format, chunks } => match numbers() {
+            Asked::Metrics { format, chunks } => match numbers()? {
                 Ok(numbers) => Answer::of(numbers, format, chunks),
                 Err(_) => Answer::refusal(Status::Unavailable),
             },
-        }
+        })
     }
 
     fn refusal(status: Status) -> Answer {

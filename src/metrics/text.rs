@@ -261,8 +261,9 @@ const METRICS: [Metric; 27] = [
             "volnet_vm_dropped_packets",
             Some("packets"),
             "Packets from or to a guest that were dropped: policy (it may not send them), \
-             antispoof (they are not from its own addresses), send_limit and receive_limit (more \
-             than it may send or receive), unread (it does not read fast enough).",
+             antispoof (they are not from its own addresses, or no guest may send them), \
+             send_limit and receive_limit (more than it may send or receive), unread (it does not \
+             read fast enough).",
         ),
         labels: &["vm", "nic", "reason"],
         samples: Samples::Nics(|to, of, nic| {

@@ -5,6 +5,9 @@
 //! the bridge, the other is in the namespace. There it belongs to the namespace, or stands for a
 //! tap that a hypervisor of others opens. Nobody starts it or stops it. It ends with its link, and
 //! so with its namespace.
+//!
+//! Who runs hypervisors in the host's own namespace may attach that, too. Then no pair is needed:
+//! the VM has a tap on the bridge, as one that is created has.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +17,10 @@ use sha2::{Digest, Sha256};
 use super::error::Refusal;
 use super::name::{LINK_NAME_MAX, VM_NAME_MAX, VmName};
 
-/// The most bytes of the name of a configuration, of a container and of the value of a label.
+/// The most bytes of the name of a configuration, and of a container.
 const TEXT_MAX: usize = 255;
+/// The most bytes of a label and of its value: a namespace of Kubernetes (63) and a pod (253).
+const LABEL_MAX: usize = 63 + 1 + 253;
 /// The most labels.
 const LABELS_MAX: usize = 16;
 /// The most bytes of a path (PATH_MAX, linux/limits.h, with its terminator).
@@ -46,6 +51,9 @@ pub struct Attachment {
     /// namespace itself has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<String>,
+    /// The namespace is that of the host, volnet's own: the VM's tap is the port of the bridge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host: bool,
     /// What people call it, such as `pod: default/web`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -83,10 +91,19 @@ impl AttachmentId {
 }
 
 impl Attachment {
+    /// Whether it is for a guest behind a tap. If not, the namespace itself has the network.
+    pub fn is_for_guest(&self) -> bool {
+        self.host || self.tap.is_some()
+    }
+
     /// Checks all that was asked for.
     pub fn check(&self) -> Result<(), Refusal> {
         self.id.check()?;
         if let Some(tap) = &self.tap {
+            if self.host {
+                let reason = "the tap is a port of the bridge, and volnet names it";
+                return Err(refuse("tap", reason.into()));
+            }
             check_link("tap", tap)?;
             if *tap == self.id.ifname {
                 return Err(refuse("tap", format!("{tap:?} is the name of the link, too")));
@@ -100,10 +117,10 @@ impl Attachment {
             return Err(refuse("labels", format!("there are more than {LABELS_MAX}")));
         }
         match self.labels.iter().find(|(key, value)| {
-            key.is_empty() || !is_text(key, TEXT_MAX) || !is_text(value, TEXT_MAX)
+            key.is_empty() || !is_text(key, LABEL_MAX) || !is_text(value, LABEL_MAX)
         }) {
             Some((key, _)) => {
-                let reason = format!("the label {key:?} is not 1 to {TEXT_MAX} bytes of text");
+                let reason = format!("the label {key:?} is not 1 to {LABEL_MAX} bytes of text");
                 Err(refuse("labels", reason))
             }
             None => Ok(()),
@@ -207,6 +224,7 @@ mod tests {
             id: id("pods", "c1", "eth0"),
             netns: "/run/netns/a".into(),
             tap: None,
+            host: false,
             labels: BTreeMap::from([("pod".into(), "default/web".into())]),
         };
         good.check().unwrap();
@@ -215,9 +233,12 @@ mod tests {
         for tap in ["eth0", "", "a/b", "tap%d", "1234567890123456"] {
             assert!(Attachment { tap: Some(tap.into()), ..good.clone() }.check().is_err(), "{tap}");
         }
-        Attachment { tap: Some("tap0".into()), ..good.clone() }.check().unwrap();
+        let tap = Some("tap0".to_string());
+        Attachment { tap: tap.clone(), ..good.clone() }.check().unwrap();
+        Attachment { host: true, ..good.clone() }.check().unwrap();
+        Attachment { host: true, tap, ..good.clone() }.check().unwrap_err();
         let label = |key: &str, value: &str| BTreeMap::from([(key.into(), value.into())]);
-        for labels in [label("", "x"), label("a\n", "x"), label("a", &"x".repeat(256))] {
+        for labels in [label("", "x"), label("a\n", "x"), label("a", &"x".repeat(318))] {
             assert!(Attachment { labels, ..good.clone() }.check().is_err());
         }
         let many = (0..17).map(|n| (n.to_string(), String::new())).collect();

@@ -22,6 +22,12 @@ pub enum Refusal {
     AttachmentExists { container: String, ifname: String },
     /// There is no such attachment.
     AttachmentNotFound { container: String, ifname: String },
+    /// There is a network of that name with other values.
+    NetworkExists { name: String },
+    /// No network that was added has that name.
+    NetworkNotFound { name: String },
+    /// The network is that of `vms` VMs.
+    NetworkInUse { name: String, vms: usize },
     /// No VM has that name.
     VmNotFound { name: String },
     /// Teardown is not possible while `count` VMs exist.
@@ -208,6 +214,16 @@ impl fmt::Display for Refusal {
             }
             Refusal::AttachmentNotFound { container, ifname } => {
                 write!(f, "{ifname} of container {container} is not attached")
+            }
+            Refusal::NetworkExists { name } => {
+                write!(f, "there is a network {name} with other values")
+            }
+            Refusal::NetworkNotFound { name } => {
+                write!(f, "no network {name} was added while volnet runs")
+            }
+            Refusal::NetworkInUse { name, vms } => {
+                let vms = if *vms == 1 { "a VM".into() } else { format!("{vms} VMs") };
+                write!(f, "network {name} is that of {vms}")
             }
             Refusal::VmsExist { count } => {
                 let (vms, them) =

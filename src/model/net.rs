@@ -53,6 +53,9 @@ pub struct NetworkConfig {
     /// Prefixes of networks like this one on other hosts. They are routed to: what guests send
     /// there is not masqueraded, and connections from there come in.
     pub peers: Vec<Prefix<IpAddr>>,
+    /// Whether what the host translates is so between its guests, too: a guest reaches another, or
+    /// itself, by a service of kube-proxy.
+    pub services: bool,
     /// The services of the host for VMs on it.
     pub host_services: Vec<Service>,
     /// Whether the bridge is volnet's. A bridge that is not is used as it is: it gets ports, rules
@@ -190,6 +193,7 @@ impl NetworkConfig {
             domain: "volnet".into(),
             ipv6: None,
             peers: Vec::new(),
+            services: false,
             host_services: vec![Service::Ping],
             managed: true,
             gateway: None,
@@ -216,6 +220,12 @@ impl NetworkConfig {
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix<IpAddr>> {
         let four = self.ipv4.map(|ipv4| ipv4.prefix.into());
         four.into_iter().chain(self.ipv6.map(|ipv6| ipv6.prefix.into()))
+    }
+
+    /// Its prefixes and its bridge, for people.
+    pub fn in_words(&self) -> String {
+        let prefixes: Vec<String> = self.prefixes().map(|prefix| prefix.to_string()).collect();
+        format!("{} on bridge {}", prefixes.join(" and "), self.bridge)
     }
 
     /// An IPv4 address that a guest could have: not the host's.

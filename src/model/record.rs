@@ -48,7 +48,8 @@ pub struct Record {
     pub created_at: u64,
     /// How often the hypervisor was restarted by policy since it was last started by request.
     pub restarts: u32,
-    /// When the hypervisor was last started, milliseconds since the epoch.
+    /// When the hypervisor was last started, milliseconds since the epoch; `None`: it was not, or
+    /// its guest was to wake from a snapshot and never did.
     pub started_at: Option<u64>,
     /// Whether it was then to use KVM; `None`: it was not started, or volnet does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +122,9 @@ pub enum Order {
 pub struct GuestEnd {
     /// The guest has ended. The hypervisor itself may go on, as if the guest had not.
     pub over: bool,
+    /// The guest is off. The hypervisor is about to end, unless somebody has ended only the guest
+    /// on its API.
+    pub off: bool,
     /// The guest's kernel has panicked.
     pub panicked: bool,
     /// The hypervisor was told to end by a signal.
@@ -205,6 +209,9 @@ pub enum Action {
     Snapshot {
         /// The folder.
         part: PathBuf,
+        /// Whether the guest was paused before, and stays so.
+        #[serde(default)]
+        stays_paused: bool,
     },
 }
 
@@ -239,9 +246,18 @@ pub struct DirectoryId {
 }
 
 impl GuestEnd {
+    /// The guest has reset itself.
+    pub const RESET: GuestEnd =
+        GuestEnd { over: true, off: false, panicked: false, signalled: false };
+    /// It has panicked, and that was its end.
+    pub const PANIC: GuestEnd = GuestEnd { panicked: true, ..GuestEnd::RESET };
+    /// It is off.
+    pub const OFF: GuestEnd = GuestEnd { over: false, off: true, ..GuestEnd::RESET };
+
     /// Adds what was said later.
     pub fn add(&mut self, later: GuestEnd) {
         self.over |= later.over;
+        self.off |= later.off;
         self.panicked |= later.panicked;
         self.signalled |= later.signalled;
     }
@@ -269,8 +285,8 @@ impl Record {
             .flat_map(|(nic, spec)| nic.exposed.iter().map(|port| nic.host_port(spec, port)))
     }
 
-    /// The folder of the snapshot that its next start wakes its guest from. Only the first start
-    /// does: later ones boot it, because the guest has written to its disks since.
+    /// The folder of the snapshot that its next start wakes its guest from. Once the guest has
+    /// woken, starts boot it, because it has written to its disks since.
     pub fn wakes_from(&self) -> Option<&Path> {
         let from = self.spec.machine.as_ref()?.from.as_deref();
         from.filter(|_| self.started_at.is_none())

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::model::attachment::AttachmentId;
+use crate::model::document::Kept;
 use crate::model::expose::{Expose, HostPort};
 use crate::model::limits::Limits;
 use crate::model::mac::Mac;
 use crate::model::name::VmName;
 use crate::model::run_as::RunAs;
-use crate::model::spec::VmSpec;
-use crate::model::view::{Event, Finding, NetworkView, TraceWay, UsageView, VmView};
+use crate::model::spec::{NetworkSpec, VmSpec};
+use crate::model::view::{Event, Finding, NetworkView, TraceWay, VmView};
 
 /// Milliseconds that Stop, Restart and Delete give a guest when the caller names no time.
 pub const STOP_TIMEOUT_MS: u64 = 30_000;
@@ -46,11 +47,13 @@ pub enum Request {
     Change(Change),
 }
 
-/// A request to tell of the packets that a guest sends.
+/// A request to tell of the packets that a guest sends, or that come to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     /// The VM.
     pub name: VmName,
+    /// Who sends the packets; `None`: the guest of the VM.
+    pub from: Option<TraceFrom>,
     /// The destination of the packets; `None`: any.
     pub to: Option<IpAddr>,
     /// Their port; `None`: any.
@@ -59,6 +62,15 @@ pub struct Trace {
     pub seconds: u32,
     /// Whether the caller takes a reply whenever there is something new to say.
     pub more: bool,
+}
+
+/// Who sends packets to a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceFrom {
+    /// Anybody but the guest itself.
+    World,
+    /// Whoever has this address.
+    Address(IpAddr),
 }
 
 /// For how long packets are told of when the caller names no time, and at most, in seconds.
@@ -90,8 +102,8 @@ pub enum Query {
     Usage,
     /// Compare an attachment with the host.
     Verify { id: AttachmentId },
-    /// Whether something can be attached to a network; to the first, if none is named.
-    Ready { network: Option<String> },
+    /// Whether something that wants this of a network can be attached to it.
+    Ready { wanted: Box<NetworkSpec> },
 }
 
 /// A request that changes something. A dry run is among them: it opens files with the daemon's
@@ -134,6 +146,11 @@ pub enum Change {
     Attach { name: VmName, spec: Box<VmSpec>, door: OpenFile, tun: Option<OpenFile>, force: bool },
     /// Take the place away. If there is none, that is success.
     Detach { id: AttachmentId },
+    /// Add a network, which is described as one of the settings. If it is there already, that is
+    /// success. With `replace` it takes the place of an added one with its name that nobody uses.
+    AddNetwork { document: Kept, replace: bool },
+    /// Remove a network that was added.
+    RemoveNetwork { name: String },
 }
 
 /// The answer to a request.
@@ -145,8 +162,10 @@ pub enum Reply {
     Created { vm: Box<VmView>, plan: Vec<String>, notes: Vec<String> },
     /// Start, Stop, Restart, Pause, Resume, Snapshot, Expose, Unexpose, SetPolicy, SetLimits, Get.
     Vm { vm: Box<VmView> },
-    /// Delete.
+    /// Delete, RemoveNetwork.
     Deleted,
+    /// Detach: whether there was something to release.
+    Detached { released: bool },
     /// List, and the state for Monitor. Whoever sends the reply takes the VMs from the engine, in
     /// parts.
     Vms,
@@ -156,6 +175,8 @@ pub enum Reply {
     Tap { file: OpenFile },
     /// Networks.
     Networks { networks: Vec<NetworkView> },
+    /// AddNetwork: the network, and whether it was not there before.
+    Network { network: Box<NetworkView>, is_new: bool },
     /// Version; `missing` are the features that the kernel lacks, in words.
     Version { version: String, kernel: String, backend: String, missing: Vec<String> },
     /// Check, Doctor.
@@ -167,8 +188,9 @@ pub enum Reply {
     Event { event: Event },
     /// Metrics.
     Metrics { text: String },
-    /// Usage, at this time in milliseconds of a clock that nobody sets.
-    Usage { at_ms: u64, vms: Vec<UsageView> },
+    /// Usage of all VMs, at this time in milliseconds of a clock that nobody sets. Whoever drives
+    /// the engine writes them.
+    Usage { at_ms: u64 },
     /// Attach: the VM, its bridge with its Ethernet address if volnet made it, the Ethernet address
     /// of the outer end of its link, and its gateway of IPv6.
     Attached {
@@ -291,7 +313,11 @@ impl Change {
             | Change::SetLimits { name, .. }
             | Change::Unexpose { name, .. }
             | Change::Attach { name, .. } => Some(name),
-            Change::Setup { .. } | Change::Teardown { .. } | Change::Detach { .. } => None,
+            Change::Setup { .. }
+            | Change::Teardown { .. }
+            | Change::Detach { .. }
+            | Change::AddNetwork { .. }
+            | Change::RemoveNetwork { .. } => None,
         }
     }
 
@@ -313,15 +339,19 @@ impl Change {
             Change::Unexpose { .. } => "Unexpose",
             Change::Attach { .. } => "Attach",
             Change::Detach { .. } => "Detach",
+            Change::AddNetwork { .. } => "AddNetwork",
+            Change::RemoveNetwork { .. } => "RemoveNetwork",
         }
     }
 
     /// Whether it should be carried out together with others: it makes a durable VM, whose record
     /// must reach the disk, and starts no process. What the kernel holds of a movable address
-    /// depends on all VMs that name it, so creates with these are carried out one by one.
+    /// depends on all VMs that name it, so creates with these are carried out one by one. A
+    /// snapshot that the guest is to wake from is read before the create is handled.
     pub fn joins_group(&self) -> bool {
-        matches!(self, Change::Create { spec, start: false, dry_run: false, .. }
-            if !spec.ephemeral && spec.networks.iter().all(|it| it.addresses.is_empty()))
+        let Change::Create { spec, start: false, dry_run: false, .. } = self else { return false };
+        let wakes = spec.machine.as_ref().is_some_and(|machine| machine.from.is_some());
+        !spec.ephemeral && !wakes && spec.networks.iter().all(|it| it.addresses.is_empty())
     }
 
     /// The VM that it makes.
@@ -332,9 +362,13 @@ impl Change {
         }
     }
 
-    /// Whether only root may ask for it: it gives a namespace a network.
+    /// Whether only root may ask for it: it gives a namespace a network, or says which networks
+    /// there are.
     pub fn is_for_root(&self) -> bool {
-        matches!(self, Change::Attach { .. })
+        matches!(
+            self,
+            Change::Attach { .. } | Change::AddNetwork { .. } | Change::RemoveNetwork { .. }
+        )
     }
 
     /// Whether it starts a process at once.
@@ -411,9 +445,11 @@ impl Reply {
             | Reply::Created { .. }
             | Reply::Vm { .. }
             | Reply::Deleted
+            | Reply::Detached { .. }
             | Reply::Vms
             | Reply::Args { .. }
             | Reply::Networks { .. }
+            | Reply::Network { .. }
             | Reply::Version { .. }
             | Reply::Findings { .. }
             | Reply::Ways { .. }

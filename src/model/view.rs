@@ -146,6 +146,12 @@ pub struct NetworkView {
     /// The prefixes on other hosts that are routed to.
     #[serde(default)]
     pub peers: Vec<Prefix<IpAddr>>,
+    /// Whether it is not of the settings: it was added while volnet runs.
+    #[serde(default)]
+    pub added: bool,
+    /// Whether what the host translates is so between its guests, too.
+    #[serde(default)]
+    pub services: bool,
     pub leased: u32,
     pub free: u32,
     pub ports: u32,
@@ -253,6 +259,10 @@ pub enum EventKind {
     LeaseEnded,
     /// Exposed ports, policy or limits of the VM were changed.
     VmChanged,
+    /// A network was added while volnet runs.
+    NetworkAdded,
+    /// Such a network was removed: somebody said so, or nobody has used it for a while.
+    NetworkRemoved,
     Drift,
     Repaired,
     Resync,
@@ -322,6 +332,8 @@ impl EventKind {
             EventKind::LeaseGiven => "lease_given",
             EventKind::LeaseEnded => "lease_ended",
             EventKind::VmChanged => "vm_changed",
+            EventKind::NetworkAdded => "network_added",
+            EventKind::NetworkRemoved => "network_removed",
             EventKind::Drift => "drift",
             EventKind::Repaired => "repaired",
             EventKind::Resync => "resync",

@@ -3,6 +3,7 @@
 mod tree;
 
 use std::hint::black_box;
+use std::net::IpAddr;
 
 use neli::consts::nl::{Nlmsg, NlmsgerrAttr};
 use neli::consts::rtnl::Rtm;
@@ -195,11 +196,12 @@ fn rtnetlink_payload(bytes: &[u8]) {
         assert!(link.index != 0 && !link.name.is_empty());
         assert!(!link.name.contains(&0) && !link.alias.unwrap_or_default().contains(&0));
     }
-    let lengths = [
-        AddressMessage::read(bytes).map(|address| address.length),
-        RouteMessage::read(bytes).map(|route| route.length),
+    let prefixes = [
+        AddressMessage::read(bytes).map(|read| (read.address, read.length)),
+        RouteMessage::read(bytes).map(|read| (read.destination, read.length)),
     ];
-    assert!(lengths.into_iter().flatten().all(|length| length <= 32));
+    let fits = |(address, length): (IpAddr, u8)| length <= if address.is_ipv4() { 32 } else { 128 };
+    assert!(prefixes.into_iter().flatten().all(fits));
     let _ = (PortMessage::read(bytes), NeighbourMessage::read(bytes), NetconfMessage::read(bytes));
 }
 

@@ -84,6 +84,15 @@ impl Fake {
         self.faults.insert(self.log.len() + nth, fault);
     }
 
+    /// Whether nobody can tell one from the other, whatever is done to both.
+    pub fn is_like(&self, other: &Fake) -> bool {
+        let Fake { kernel, log: _, faults, last_index, entered } = self;
+        (last_index, entered) == (&other.last_index, &other.entered)
+            && faults.is_empty()
+            && other.faults.is_empty()
+            && *kernel == other.kernel
+    }
+
     /// Lets nothing fail any more.
     pub fn heal(&mut self) {
         self.faults.clear();

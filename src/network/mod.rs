@@ -133,6 +133,12 @@ pub trait Network {
         Ok(())
     }
 
+    /// Refuses a door that does not lead to our own namespace.
+    fn check_own(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
+        let _ = door;
+        Ok(())
+    }
+
     /// Closes the door. A door that is open keeps the namespace alive.
     fn leave(&mut self) {}
 
@@ -218,7 +224,7 @@ pub struct Dropped {
 /// Why a frame of a guest was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It does not come from the guest's own addresses.
+    /// A guest may not send it: it does not come from its own addresses, for example.
     Spoofed,
     /// It is ARP that does not state them.
     Forged,
@@ -321,6 +327,10 @@ impl Network for Box<dyn Network> {
 
     fn enter(&mut self, door: BorrowedFd<'_>, tun: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
         self.as_mut().enter(door, tun)
+    }
+
+    fn check_own(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
+        self.as_mut().check_own(door)
     }
 
     fn leave(&mut self) {

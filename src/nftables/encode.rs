@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::model::limits::Rate;
 use crate::netlink::nft::element::{Elements, INTERVAL_END, Of, PER_MESSAGE_MAX, With};
 use crate::netlink::nft::expression::{
-    self, Base, Checksum, Code, Compare, Meta, Place, REG32_FIRST,
+    self, Base, Beginner, Checksum, Code, Compare, Meta, Place, REG32_FIRST,
 };
 use crate::netlink::nft::limit::{self, Limit};
 use crate::netlink::nft::object::{self, At, Filled, Mark, NewChain, NewRule, NewSet, NewTable};
@@ -29,6 +29,7 @@ pub type Begin = fn(&mut Writer, u32, Of<'_>) -> Elements;
 enum Load {
     Meta(Meta, u32),
     Payload { base: Base, offset: u32, length: u32 },
+    Beginner(Beginner, u32),
 }
 
 /// Writes a table with its content.
@@ -58,8 +59,14 @@ pub fn table(writer: &mut Writer, sequence: &mut Sequence, table: &Table, owned:
     }
 }
 
-/// Bytes of a key.
+/// Bytes of an Ethernet address.
+const ETHER_BYTES: u32 = 6;
+
+/// Bytes of a key. What stands alone is not padded.
 fn length(key: &[Field]) -> u32 {
+    if matches!(key, [Field::Ether]) {
+        return ETHER_BYTES;
+    }
     key.iter()
         .filter(|field| !field.is_target() && !matches!(field, Field::Rate(_)))
         .map(|field| field_bytes(*field) as u32)
@@ -334,6 +341,10 @@ fn load(writer: &mut Writer, field: PacketField, register: u32) -> u32 {
             expression::payload(writer, base, offset, length, register);
             length
         }
+        Load::Beginner(key, length) => {
+            expression::beginner(writer, key, register);
+            length
+        }
     }
 }
 
@@ -342,8 +353,11 @@ fn load(writer: &mut Writer, field: PacketField, register: u32) -> u32 {
 fn number_of(field: PacketField, number: u64) -> Vec<u8> {
     match load_of(field) {
         Load::Meta(_, 1) => vec![number as u8],
+        Load::Meta(_, 2) => (number as u16).to_ne_bytes().to_vec(),
         Load::Meta(..) => (number as u32).to_ne_bytes().to_vec(),
-        Load::Payload { length, .. } => number.to_be_bytes()[8 - length as usize..].to_vec(),
+        Load::Payload { length, .. } | Load::Beginner(_, length) => {
+            number.to_be_bytes()[8 - length as usize..].to_vec()
+        }
     }
 }
 
@@ -353,9 +367,12 @@ fn load_of(field: PacketField) -> Load {
     let payload = |base, offset, length| Load::Payload { base, offset, length };
     match field {
         PacketField::InLink => Load::Meta(Meta::InName, LINK_BYTES as u32),
+        PacketField::InType => Load::Meta(Meta::InType, 2),
         PacketField::OutLink => Load::Meta(Meta::OutName, LINK_BYTES as u32),
         PacketField::Priority => Load::Meta(Meta::Priority, 4),
         PacketField::Protocol => Load::Meta(Meta::Protocol, 1),
+        PacketField::Beginner => Load::Beginner(Beginner::Ip, 4),
+        PacketField::Beginner6 => Load::Beginner(Beginner::Ip6, 16),
         PacketField::EtherDestination => payload(Base::Link, 0, 6),
         PacketField::EtherSource => payload(Base::Link, 6, 6),
         PacketField::EtherType => payload(Base::Link, 12, 2),

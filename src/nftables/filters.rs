@@ -6,7 +6,7 @@ use crate::netlink::nft::expression::{Expression, Meta};
 use crate::netlink::nft::object::{ChainMessage, RuleMessage};
 use crate::netlink::nft::{FAMILY_BRIDGE, FAMILY_INET, FAMILY_IP, FAMILY_IP6};
 use crate::plan::firewall::{At, Hinders};
-use crate::plan::ruleset::TABLE;
+use crate::plan::ruleset::{TABLE, TRACE_TABLE};
 
 /// The table of firewalld (`TABLE_NAME` in its `core/nftables.py`). The rules that go to a zone's
 /// chains name the links of the zone.
@@ -60,7 +60,8 @@ impl Said {
                         Meta::InIndex => {
                             value.try_into().ok().map(u32::from_ne_bytes).map(By::Index)
                         }
-                        Meta::OutName
+                        Meta::InType
+                        | Meta::OutName
                         | Meta::Priority
                         | Meta::Protocol
                         | Meta::PacketType
@@ -150,7 +151,9 @@ pub fn met(chain: &ChainMessage<'_>, has_ufw: bool) -> Option<Met> {
         (FAMILY_IP | FAMILY_IP6, table) if table == FILTER.as_bytes() => {
             chain.name == b"FORWARD" || has_ufw && chain.name == b"INPUT"
         }
-        (FAMILY_IP | FAMILY_IP6 | FAMILY_BRIDGE, table) => table == TABLE.as_bytes(),
+        (FAMILY_IP | FAMILY_IP6 | FAMILY_BRIDGE, table) => {
+            [TABLE, TRACE_TABLE].iter().any(|name| name.as_bytes() == table)
+        }
         _ => true,
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -204,10 +204,27 @@ fn settings(set: &LinkSettings, former: &LinkSettings) -> String {
     if let Some(alias) = &set.alias {
         wrong.push(format!("does not have the alias {alias}"));
     }
+    match set.snooping {
+        Some(false) => wrong.push("has mcast_snooping on".into()),
+        Some(true) => wrong.push("has mcast_snooping off".into()),
+        None => {}
+    }
+    if let (Some(right), Some(is)) = (set.filtered, former.filtered) {
+        let pairs = [(right.ipv4, is.ipv4, "IPv4"), (right.ipv6, is.ipv6, "IPv6")];
+        for (right, _, family) in pairs.into_iter().filter(|(right, is, _)| right != is) {
+            let does = if right { "does not pass" } else { "passes" };
+            wrong.push(format!("{does} {family} frames through the rules for routed packets"));
+        }
+    }
     if let (Some(right), Some(is), None) = (set.port, former.port, &set.master) {
         match (right.isolated, is.isolated) {
             (true, false) => wrong.push("is not isolated".into()),
             (false, true) => wrong.push("is isolated".into()),
+            (true, true) | (false, false) => {}
+        }
+        match (right.hairpin, is.hairpin) {
+            (true, false) => wrong.push("sends no frame back by its port".into()),
+            (false, true) => wrong.push("sends frames back by their port".into()),
             (true, true) | (false, false) => {}
         }
         if right.group_forward != is.group_forward {

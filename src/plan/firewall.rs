@@ -20,6 +20,8 @@ pub struct Surroundings {
     /// Links that do not forward IPv4, though the host does (ip-sysctl.rst,
     /// `conf/interface/forwarding`).
     pub closed: Vec<String>,
+    /// Links that are no routers of IPv6, though the host is one.
+    pub not_routers: Vec<String>,
     /// The firewalls.
     pub firewalls: Vec<Firewall>,
     /// Chains of others.
@@ -224,6 +226,8 @@ pub fn findings(surroundings: &Surroundings, ipv4: &[&str], ipv6: &[&str]) -> Ve
     }));
     let closed = surroundings.closed.iter().filter(|_| !ipv4.is_empty());
     findings.extend(closed.map(|link| closed_finding(link)));
+    let not_routers = surroundings.not_routers.iter().filter(|link| ipv6.contains(&link.as_str()));
+    findings.extend(not_routers.map(|bridge| no_router_finding(bridge)));
     findings
 }
 
@@ -238,11 +242,23 @@ fn closed_finding(link: &str) -> Finding {
     Finding { check: "forwarding".into(), level: Level::Warning, message, hint }
 }
 
+/// Linux forwards IPv6 all the same, but does not say any more that it is a router, and whoever
+/// asks for its address forgets the routes by it (RFC 4861, 7.2.5). Of other links that may be
+/// meant: the host finds its own router there.
+fn no_router_finding(bridge: &str) -> Finding {
+    let message = format!(
+        "net.ipv6.conf.{bridge}.forwarding is off: guests of {bridge} do not take this host for \
+         their router any more"
+    );
+    let hint = Some(format!("sysctl -w net/ipv6/conf/{bridge}/forwarding=1"));
+    Finding { check: "forwarding".into(), level: Level::Warning, message, hint }
+}
+
 /// Frames from guest to guest come in and leave by the same bridge. Our rules accept them in our
 /// chains and in those of `iptables`.
 fn bridged(filtered: bool) -> Finding {
     let message = match filtered {
-        false => "bridged frames do not pass the rules for routed packets",
+        false => "bridged frames pass no rules for routed packets, but where services need it",
         true => "bridged frames pass the rules for routed packets, and volnet's rules accept them",
     };
     Finding { check: "bridge-nf".into(), level: Level::Ok, message: message.into(), hint: None }

@@ -29,6 +29,8 @@ pub struct News {
     pub forwarding: Option<bool>,
     /// Whether a link stopped to forward IPv4.
     pub closed: bool,
+    /// Whether links are routers of IPv6, by index, if that was said.
+    pub routers: BTreeMap<u32, bool>,
     /// Whether IPv6 forwarding is on.
     pub forwarding6: Option<bool>,
     /// The process that changed our rules, or chains with our rules.

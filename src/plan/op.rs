@@ -177,8 +177,23 @@ pub struct LinkSettings {
     pub alias: Option<String>,
     /// Keep the kernel from giving the link an IPv6 address of its own.
     pub no_ipv6: bool,
+    /// Of a bridge: whether it looks at who listens to which group of IPv4 and IPv6. One that does
+    /// keeps a table of what guests say of themselves.
+    pub snooping: Option<bool>,
+    /// What it does with bridged frames, if it is a bridge.
+    pub filtered: Option<Filtered>,
     /// Its settings as a port of its bridge.
     pub port: Option<PortSettings>,
+}
+
+/// Whether bridged frames of a bridge pass the rules for routed packets, too. The host may say so
+/// of all its bridges besides (ip-sysctl.rst, `bridge-nf-call-iptables`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filtered {
+    /// Those with IPv4.
+    pub ipv4: bool,
+    /// Those with IPv6.
+    pub ipv6: bool,
 }
 
 /// The settings of a bridge port. The default is that of a new port.
@@ -186,6 +201,8 @@ pub struct LinkSettings {
 pub struct PortSettings {
     /// Whether it is kept from other isolated ports.
     pub isolated: bool,
+    /// Whether frames may leave by the port that they came by.
+    pub hairpin: bool,
     /// `group_fwd_mask`: the groups 01:80:c2:00:00:00 to :0f (a bit for each last byte) whose
     /// frames are forwarded like others. The kernel takes frames to the other groups as the host's
     /// own. They pass no rule before the bridge learns their source, and IPv4 in them reaches the

@@ -39,7 +39,7 @@ use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::net::NetworkConfig;
 use crate::model::prefix::Prefix;
-use crate::plan::op::{Handover, Op, Plan, PortSettings, Switch};
+use crate::plan::op::{Filtered, Handover, Op, Plan, PortSettings, Switch};
 use crate::plan::ruleset::{Accept, Family, Key, Table};
 
 /// The prefix of the aliases of our links.
@@ -98,6 +98,9 @@ pub struct Observed {
     pub switches: BTreeMap<Switch, u8>,
     /// Whether the kernel does not speak IPv6.
     pub without_ipv6: bool,
+    /// Whether bridged frames cannot pass the rules for routed packets: the module br_netfilter is
+    /// not loaded.
+    pub without_bridge_filter: bool,
     /// Our tables.
     pub tables: Vec<ObservedTable>,
     /// Our accept rules in other programs' chains.
@@ -128,11 +131,15 @@ pub struct Link {
     pub mtu: u32,
     /// Hardware address.
     pub mac: Mac,
+    /// What it does with bridged frames; `None` if it is no bridge, or the kernel cannot.
+    pub filtered: Option<Filtered>,
     /// Its settings as a port of that bridge.
     pub port: PortSettings,
     /// Its state as that port (`BR_STATE_*`, linux/if_bridge.h), which follows from its carrier and
     /// the spanning tree protocol.
     pub state: Option<u8>,
+    /// Whether it is a bridge that looks at who listens to which group of IPv4 and IPv6.
+    pub snooping: bool,
     /// Its shaping by us. News about a link does not have it, but other news does.
     pub shaping: Option<Shaping>,
     /// It is a bridge or a veth that volnet made, but had not given its alias yet.
@@ -196,6 +203,10 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed) -> Reconciled {
     let speaks = desired.networks.iter().find(|network| network.ipv6.is_some());
     if let (Some(network), true) = (speaks, observed.without_ipv6) {
         problems.push(Problem::NoIpv6 { network: network.name.clone() });
+    }
+    let serves = desired.networks.iter().find(|network| network.services);
+    if let (Some(network), true) = (serves, observed.without_bridge_filter) {
+        problems.push(Problem::NoBridgeFilter { network: network.name.clone() });
     }
     let free = |bridge: &str| !taken.contains(bridge);
     let networks: Vec<_> =

@@ -9,8 +9,9 @@ pub mod text;
 pub mod words;
 
 pub use ours::{
-    ALLOWED, DENIED, FORGED, GuestPort, InnerPort, OVERRUN, PRIORITY_DESTINATION_NAT, SPOOFED,
-    TABLE, elements, exposed, key, keys, policy, tables,
+    ALLOWED, ARRIVING, DENIED, FORGED, GuestPort, InnerPort, LEAVING, OVERRUN,
+    PRIORITY_DESTINATION_NAT, SPOOFED, TABLE, TRACE_TABLE, TracedPort, elements, exposed, itself,
+    key, keys, policy, tables, traced, tracing,
 };
 
 use std::borrow::Cow;
@@ -367,6 +368,8 @@ pub enum Match {
 pub enum PacketField {
     /// The link it came in by.
     InLink,
+    /// The type of that link (`ARPHRD_*`, linux/if_arp.h).
+    InType,
     /// The link it leaves by.
     OutLink,
     /// The priority that a rule gave it; 0 if none did.
@@ -379,6 +382,10 @@ pub enum PacketField {
     EtherDestination,
     /// Ethernet source address.
     EtherSource,
+    /// IPv4 address of who began the connection that the packet is of.
+    Beginner,
+    /// IPv6 address of who did.
+    Beginner6,
     /// Flags and offset of an IPv4 fragment.
     IpFragment,
     /// IPv4 source address.

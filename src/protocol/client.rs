@@ -81,6 +81,11 @@ impl ErrorReply {
         let refusal = match self.error.strip_prefix("io.volnet.")? {
             "VmExists" => Refusal::VmExists { name: text("name") },
             "VmNotFound" => Refusal::VmNotFound { name: text("name") },
+            "NetworkExists" => Refusal::NetworkExists { name: text("name") },
+            "NetworkNotFound" => Refusal::NetworkNotFound { name: text("name") },
+            "NetworkInUse" => {
+                Refusal::NetworkInUse { name: text("name"), vms: self.number("vms")? }
+            }
             "AttachmentExists" => {
                 Refusal::AttachmentExists { container: text("container"), ifname: text("ifname") }
             }

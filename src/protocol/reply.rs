@@ -22,6 +22,9 @@ use super::vms::VmsReply;
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Parameters<'a> {
+    Detached {
+        released: bool,
+    },
     Plan {
         plan: &'a [String],
     },
@@ -45,6 +48,10 @@ enum Parameters<'a> {
     Networks {
         networks: &'a [NetworkView],
     },
+    Network {
+        network: &'a NetworkView,
+        is_new: bool,
+    },
     Version {
         version: &'a str,
         kernel: &'a str,
@@ -63,10 +70,6 @@ enum Parameters<'a> {
     },
     Metrics {
         text: &'a str,
-    },
-    Usage {
-        at_ms: u64,
-        vms: &'a [UsageView],
     },
     Attached {
         vm: &'a VmView,
@@ -94,19 +97,24 @@ struct Success<'a, P> {
 }
 
 /// A reply of the engine. `continues`: more replies to the same call follow. The VMs of
-/// [`request::Reply::Vms`] are not in it: here there are none.
+/// [`request::Reply::Vms`] and [`request::Reply::Usage`] are not in it: here there are none.
 pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Terminator) {
     use request::Reply;
     let body = match reply {
-        Reply::Vms => return VmsReply::default().whole(out, [], continues, end),
+        Reply::Vms => return VmsReply::default().whole::<VmView>(out, [], continues, end),
+        Reply::Usage { at_ms } => {
+            return VmsReply::usage(*at_ms).whole::<UsageView>(out, [], continues, end);
+        }
         Reply::Plan { plan } => Parameters::Plan { plan },
         Reply::Created { vm, plan, notes } => Parameters::Created { vm, plan, notes },
         Reply::Vm { vm } => Parameters::Vm { vm },
         Reply::Deleted => Parameters::Empty {},
+        Reply::Detached { released } => Parameters::Detached { released: *released },
         Reply::Args { args, kernel_args } => Parameters::Args { args, kernel_args },
         // No other descriptor goes with the reply, so its index is 0.
         Reply::Tap { .. } => Parameters::Descriptor { fd: 0 },
         Reply::Networks { networks } => Parameters::Networks { networks },
+        Reply::Network { network, is_new } => Parameters::Network { network, is_new: *is_new },
         Reply::Version { version, kernel, backend, missing } => {
             Parameters::Version { version, kernel, backend, missing }
         }
@@ -114,7 +122,6 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
         Reply::Ways { ways, lost } => Parameters::Ways { ways, lost: *lost },
         Reply::Event { event } => Parameters::Event { event },
         Reply::Metrics { text } => Parameters::Metrics { text },
-        Reply::Usage { at_ms, vms } => Parameters::Usage { at_ms: *at_ms, vms },
         Reply::Attached { vm, bridge, bridge_mac, host_mac, gateway6 } => Parameters::Attached {
             vm,
             bridge,
@@ -205,6 +212,11 @@ fn refusal_parts(refusal: &Refusal) -> (&'static str, Value) {
         }
         Refusal::AttachmentNotFound { container, ifname } => {
             ("io.volnet.AttachmentNotFound", json!({ "container": container, "ifname": ifname }))
+        }
+        Refusal::NetworkExists { name } => ("io.volnet.NetworkExists", json!({ "name": name })),
+        Refusal::NetworkNotFound { name } => ("io.volnet.NetworkNotFound", json!({ "name": name })),
+        Refusal::NetworkInUse { name, vms } => {
+            ("io.volnet.NetworkInUse", json!({ "name": name, "vms": vms }))
         }
         Refusal::VmNotFound { name } => ("io.volnet.VmNotFound", json!({ "name": name })),
         Refusal::VmsExist { count } => ("io.volnet.VmsExist", json!({ "count": count })),

@@ -11,12 +11,14 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use crate::model::attachment::AttachmentId;
+use crate::model::document::Kept;
 use crate::model::error::Refusal;
 use crate::model::expose::{Expose, HostPort, Protocol};
 use crate::model::limits::Limits;
 use crate::model::name::VmName;
 use crate::model::request::{
     Change, OpenFile, Query, Request, STOP_TIMEOUT_MS, TRACE_SECONDS, TRACE_SECONDS_MAX, Trace,
+    TraceFrom,
 };
 use crate::spec;
 
@@ -178,6 +180,11 @@ fn volnet(method: &str, fields: &mut Parameters) -> Result<Option<Request>, Call
 
 fn trace(fields: &mut Parameters) -> Result<Trace, CallFault> {
     let name = fields.name()?;
+    let from = match fields.text("from")?.as_deref() {
+        None => None,
+        Some("world") => Some(TraceFrom::World),
+        Some(ip) => Some(TraceFrom::Address(ip.parse().map_err(|_| wrong("from"))?)),
+    };
     let to = fields.text("to")?.map(|to| to.parse().map_err(|_| wrong("to"))).transpose()?;
     let port = fields.port("port")?;
     let seconds = match fields.take("seconds") {
@@ -188,7 +195,7 @@ fn trace(fields: &mut Parameters) -> Result<Trace, CallFault> {
             .filter(|seconds| (1..=TRACE_SECONDS_MAX).contains(seconds))
             .ok_or_else(|| wrong("seconds"))?,
     };
-    Ok(Trace { name, to, port, seconds, more: false })
+    Ok(Trace { name, from, to, port, seconds, more: false })
 }
 
 /// A method that changes nothing; `None` if there is none of that name.
@@ -205,7 +212,11 @@ fn query(method: &str, fields: &mut Parameters) -> Result<Option<Query>, CallFau
         "Metrics" => Query::Metrics,
         "Usage" => Query::Usage,
         "Verify" => Query::Verify { id: fields.attachment_id()? },
-        "Ready" => Query::Ready { network: fields.text("network")? },
+        "Ready" => {
+            let (network, config) = (fields.text("network")?, fields.object("config")?);
+            let wanted = spec::wanted(network, config.map(Value::Object).as_ref())?;
+            Query::Ready { wanted: Box::new(wanted) }
+        }
         _ => return Ok(None),
     }))
 }
@@ -228,6 +239,12 @@ fn change(method: &str, fields: &mut Parameters) -> Result<Option<Change>, CallF
         "Delete" => Change::Delete { name: fields.name()?, timeout_ms: fields.timeout()? },
         "Attach" => attach(fields)?,
         "Detach" => Change::Detach { id: fields.attachment_id()? },
+        "AddNetwork" => {
+            let network = fields.object("network")?.ok_or_else(|| wrong("network"))?;
+            let document = Kept::new(&Value::Object(network));
+            Change::AddNetwork { document, replace: fields.flag("replace")? }
+        }
+        "RemoveNetwork" => Change::RemoveNetwork { name: fields.required("name")? },
         "Expose" => expose(fields)?,
         "SetPolicy" => {
             let (name, nic) = (fields.name()?, fields.nic()?);
@@ -559,12 +576,19 @@ mod tests {
         let tap = Request::OpenTap { name, nic: None };
         assert_eq!(request("OpenTap", r#"{"name":"web"}"#), tap);
         let name = VmName::new("web").unwrap();
-        let plain = Trace { name, to: None, port: None, seconds: TRACE_SECONDS, more: false };
+        let (from, to, port, seconds) = (None, None, None, TRACE_SECONDS);
+        let plain = Trace { name, from, to, port, seconds, more: false };
         assert_eq!(request("Trace", r#"{"name":"web"}"#), Request::Trace(plain.clone()));
         let to = Some("192.0.2.7".parse().unwrap());
-        let there = Trace { to, port: Some(443), seconds: 3, ..plain };
+        let there = Trace { to, port: Some(443), seconds: 3, ..plain.clone() };
         let text = r#"{"name":"web","to":"192.0.2.7","port":443,"seconds":3}"#;
         assert_eq!(request("Trace", text), Request::Trace(there));
+        let address = TraceFrom::Address("2001:db8::7".parse().unwrap());
+        for (from, word) in [(TraceFrom::World, "world"), (address, "2001:db8::7")] {
+            let here = Trace { from: Some(from), ..plain.clone() };
+            let text = format!(r#"{{"name":"web","from":"{word}"}}"#);
+            assert_eq!(request("Trace", &text), Request::Trace(here));
+        }
     }
 
     #[test]
@@ -694,6 +718,7 @@ mod tests {
                 }
                 "Snapshot" => r#"{"name":"web","folder":"/s"}"#,
                 "CreateMany" => r#"{"name":"web","count":2}"#,
+                "AddNetwork" => r#"{"network":{"name":"pods"}}"#,
                 "Detach" | "Verify" => r#"{"cni":"pods","container":"c","ifname":"eth0"}"#,
                 _ if rest.contains("(name: string") => r#"{"name":"web"}"#,
                 _ => "{}",

@@ -13,8 +13,9 @@ use crate::model::net::NetworkConfig;
 const PORT: u16 = 53;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
-/// Bytes of the receive queue of a network: some thousand questions.
-const RECEIVE_BUFFER: usize = 512 * 1024;
+/// Bytes of the receive queue of a network. The kernel doubles it (socket(7)) and counts some 800
+/// for a question. So it has room for what several guests may ask at once.
+const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
 
 /// A socket of a network.
 #[derive(Debug)]

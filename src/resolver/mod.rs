@@ -152,8 +152,13 @@ impl Names {
 
     /// Hears the guests of a network no more.
     pub fn close(&mut self, network: &str) {
-        self.listening.retain(|_, listening| listening.network != network);
-        self.connections.retain(|_, connection| connection.network != network);
+        self.keep(|known| known != network);
+    }
+
+    /// Hears the guests of these networks alone.
+    pub fn keep(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.listening.retain(|_, listening| is_kept(&listening.network));
+        self.connections.retain(|_, connection| is_kept(&connection.network));
         self.forget_connections();
     }
 

@@ -22,7 +22,7 @@ pub fn attach(attachment: Attachment, config: Option<&Value>) -> Result<(VmName,
     let given = resolve(None, config)?;
     let networks = given.networks.clone();
     // A tap belongs to somebody.
-    let owner = given.owner.filter(|_| attachment.tap.is_some());
+    let owner = given.owner.filter(|_| attachment.is_for_guest());
     let plain = VmSpec { networks, owner, config: given.config.clone(), ..VmSpec::default() };
     if (VmSpec { ephemeral: false, ..given }) != plain {
         return Err(refuse("attachment", "the configuration of an attachment has a network alone"));
@@ -37,6 +37,17 @@ pub fn attach(attachment: Attachment, config: Option<&Value>) -> Result<(VmName,
     }
     let (name, attachment) = (attachment.id.vm_name(), Some(Box::new(attachment)));
     Ok((name, VmSpec { attachment, ephemeral: true, config: None, ..plain }))
+}
+
+/// What something to be attached wants of its network: that of a configuration, or of this name.
+pub fn wanted(network: Option<String>, config: Option<&Value>) -> Result<NetworkSpec, Refusal> {
+    let mut networks = resolve(None, config)?.networks;
+    let mut wanted = networks.pop().filter(|_| networks.is_empty()).ok_or_else(|| {
+        let reason = "an attachment is on one network".into();
+        Refusal::InvalidConfig { field: "networks".into(), reason }
+    })?;
+    wanted.name = network.filter(|name| !name.is_empty()).or(wanted.name);
+    Ok(wanted)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ mod sections;
 pub mod snapshot;
 pub(crate) mod text;
 
-pub use attach::attach;
+pub use attach::{attach, wanted};
 pub use cloud_init::{CloudInit, MetaData, cloud_init};
 pub use config::content_mut;
 pub use notes::notes;

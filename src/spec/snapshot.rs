@@ -185,7 +185,8 @@ impl Snapshot {
         Ok(spec)
     }
 
-    /// The disks of a clone: its own where the guest writes, in their order.
+    /// The disks of a clone: its own where the guest writes, in their order. If it names none, they
+    /// are those of the snapshot, which are to be copied ([`crate::hypervisor::own_disks`]).
     fn disks(&self, folder: &Path, saved: Vec<Disk>, own: &[Disk]) -> Result<Vec<Disk>, Refusal> {
         if saved.len() != self.disks.len() {
             let (disks, files) = (saved.len(), self.disks.len());
@@ -195,12 +196,12 @@ impl Snapshot {
             return Err(invalid(folder, format!("{file:?} is not the name of a file in it")));
         }
         let written = saved.iter().filter(|disk| !disk.readonly).count();
-        if written != own.len() {
+        if written != own.len() && !own.is_empty() {
             let files = self.disks.iter().zip(&saved).filter(|(_, disk)| !disk.readonly);
             let files: Vec<&str> = files.filter_map(|(file, _)| file.as_deref()).collect();
             let reason = format!(
                 "the guest writes to {written}, and {} are given: name a copy of each, in this \
-                 order: {}",
+                 order: {}; or none, and volnet copies them",
                 own.len(),
                 files.join(", ")
             );
@@ -210,23 +211,39 @@ impl Snapshot {
         let mut disks = saved;
         for (disk, file) in disks.iter_mut().zip(&self.disks) {
             match (disk.readonly, file) {
-                (false, _) => {
-                    let Some(mine) = own.next() else { break };
-                    if mine.format != disk.format || mine.readonly {
-                        let reason = format!(
-                            "{} is to be {}, and the guest writes to it",
-                            mine.file.path.display(),
-                            disk.format.as_str()
-                        );
-                        return Err(mismatch(folder, "disks", reason));
+                (false, file) => match (own.next(), file) {
+                    (Some(mine), _) => *disk = self.own_disk(folder, disk, mine)?,
+                    (None, Some(file)) => disk.file.path = folder.join(file),
+                    (None, None) => {
+                        let disk = disk.file.path.display();
+                        return Err(invalid(folder, format!("it has no copy of {disk}")));
                     }
-                    *disk = mine.clone();
-                }
+                },
                 (true, Some(file)) => disk.file.path = folder.join(file),
                 (true, None) => {}
             }
         }
         Ok(disks)
+    }
+
+    /// A disk of a clone in the place of one that its guest writes to. Of all hypervisors, only
+    /// QEMU is told its cache and its limits when the guest wakes. The others have saved them.
+    fn own_disk(&self, folder: &Path, saved: &Disk, mine: &Disk) -> Result<Disk, Refusal> {
+        let path = mine.file.path.display();
+        let refused = |reason| Err(mismatch(folder, "disks", reason));
+        if mine.format != saved.format || mine.readonly {
+            let format = saved.format.as_str();
+            return refused(format!("{path} is to be {format}, and the guest writes to it"));
+        }
+        if self.made_by.machine.is_some() {
+            return Ok(mine.clone());
+        }
+        let default = Disk::default();
+        let asked = (mine.cache, mine.limits);
+        if asked != (default.cache, default.limits) && asked != (saved.cache, saved.limits) {
+            return refused(format!("the cache and the limits of {path} are in the snapshot"));
+        }
+        Ok(Disk { file: mine.file.clone(), ..saved.clone() })
     }
 }
 
@@ -358,14 +375,22 @@ mod tests {
     }
 
     #[test]
+    fn a_clone_that_names_no_disks_has_those_of_the_snapshot() {
+        let spec = wake(&snapshot(), &json!({ "from": "/s", "args": ["-device", "x"] })).unwrap();
+        let expected = [disk("/s/disk0", false), disk("/r", true), disk("/s/disk2", true)];
+        assert_eq!(spec.machine.unwrap().disks, expected);
+    }
+
+    #[test]
     fn what_is_missing_is_refused_by_one_word() {
         let own = json!({ "url": "/own", "format": "qcow2" });
         let raw = json!({ "url": "/own" });
         let args = json!(["-device", "x"]);
         let nics = json!([{}, {}, {}]);
+        let two = json!([{ "source": "/a" }, { "source": "/b" }]);
         for (config, expected) in [
             (json!({ "from": "/s", "rootfs": own }), "args"),
-            (json!({ "from": "/s", "args": args }), "disks"),
+            (json!({ "from": "/s", "args": args, "manifest": { "disks": two } }), "disks"),
             (json!({ "from": "/s", "args": args, "rootfs": raw }), "disks"),
             (json!({ "from": "/s", "args": args, "rootfs": own, "networks": nics }), "networks"),
             (
@@ -382,6 +407,11 @@ mod tests {
                 other => panic!("{config}: {other:?}"),
             }
         }
+        let mut saved = snapshot();
+        saved.made_by.machine = None;
+        let limited = json!({ "url": "/own", "format": "qcow2", "limits": { "iops": 5 } });
+        let refused = wake(&saved, &json!({ "from": "/s", "args": args, "rootfs": limited }));
+        assert!(matches!(refused, Err(Refusal::SnapshotMismatch { needs: "disks", .. })));
         let snapshot = snapshot();
         let here = |change: fn(&mut Made)| {
             let mut made = snapshot.made_by.clone();

@@ -3,11 +3,13 @@
 //! First all files are read, then the unreadable ones are moved aside. So a load that is refused
 //! because of a newer format has changed nothing, and the newer volnet finds its files.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use super::record::{self, Unreadable};
 use super::storage::{ReadError, Storage, is_temporary};
 use super::{ENDING, Paths, failure};
+use crate::model::document::Kept;
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{FORMAT, HostRecord, Intent, ProcessId, Record};
@@ -23,6 +25,8 @@ pub struct Loaded {
     pub processes: Vec<(VmName, ProcessId)>,
     /// VMs that may have left something behind: a file about them cannot be understood.
     pub in_doubt: Vec<VmName>,
+    /// The networks that were added, by name, as they were asked for.
+    pub networks: Vec<(String, Kept)>,
     /// The state of the host before volnet changed it.
     pub host: Option<HostRecord>,
     /// The files that could not be understood: their new paths, and why.
@@ -49,6 +53,7 @@ pub(super) fn load(disk: &mut impl Storage, paths: &Paths, new: bool) -> Result<
         record::decode_intent(bytes).map(|intent| (intent.record.name.clone(), intent))
     })?;
     let processes = named(disk, &paths.processes(), &mut bad, record::decode_process)?;
+    let networks = named(disk, &paths.networks(), &mut bad, record::decode_network)?;
     let host = read(disk, &paths.host(), &mut bad, record::decode_host)?;
 
     let in_doubt = in_doubt(&bad, paths);
@@ -67,7 +72,7 @@ pub(super) fn load(disk: &mut impl Storage, paths: &Paths, new: bool) -> Result<
     if !new {
         disk.sync_directory(&durable).map_err(|error| failure(&durable, "cannot sync", &error))?;
     }
-    Ok(Loaded { records, intents, processes, in_doubt, host, set_aside })
+    Ok(Loaded { records, intents, processes, in_doubt, networks, host, set_aside })
 }
 
 /// The records in a directory. All must be ephemeral, or all durable, as the directory is.
@@ -94,13 +99,14 @@ fn damaged(reason: &str) -> Unreadable {
     Unreadable::Damaged(reason.into())
 }
 
-/// Reads the files of a directory by name. A file must be about the VM that it is named after.
-fn named<T>(
+/// Reads the files of a directory by name. A file must be about the VM, or the network, that it is
+/// named after.
+fn named<N: Display, T>(
     disk: &mut impl Storage,
     directory: &Path,
     bad: &mut Bad,
-    decode: impl Fn(&[u8]) -> Result<(VmName, T), Unreadable>,
-) -> Result<Vec<(VmName, T)>, Failure> {
+    decode: impl Fn(&[u8]) -> Result<(N, T), Unreadable>,
+) -> Result<Vec<(N, T)>, Failure> {
     let mut found = Vec::new();
     for path in files(disk, directory)? {
         if path.extension().is_none_or(|ending| ending != ENDING) {
@@ -108,9 +114,9 @@ fn named<T>(
         }
         let here = |bytes: &[u8]| {
             let (name, value) = decode(bytes)?;
-            match path.file_stem().is_some_and(|stem| stem == name.as_str()) {
+            match path.file_stem().is_some_and(|stem| *stem == *name.to_string()) {
                 true => Ok((name, value)),
-                false => Err(Unreadable::Damaged(format!("it is the record of VM {name}"))),
+                false => Err(Unreadable::Damaged(format!("it is the record of {name}"))),
             }
         };
         found.extend(read(disk, &path, bad, here)?);
@@ -160,8 +166,13 @@ fn read<T>(
 
 /// Removes the temporary files that a crash left behind.
 fn sweep(disk: &mut impl Storage, paths: &Paths) -> Result<(), Failure> {
-    let directories =
-        [paths.durable_records(), paths.ephemeral_records(), paths.intents(), paths.processes()];
+    let directories = [
+        paths.durable_records(),
+        paths.ephemeral_records(),
+        paths.intents(),
+        paths.processes(),
+        paths.networks(),
+    ];
     for directory in directories.iter().map(PathBuf::as_path).chain([paths.runtime()]) {
         for path in files(disk, directory)?.into_iter().filter(|path| is_temporary(path)) {
             disk.remove(&path, false).map_err(|error| failure(&path, "cannot remove", &error))?;

@@ -40,7 +40,7 @@ pub enum Unsynced {
     Lost,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Inode {
     contents: Vec<u8>,
     synced: Vec<u8>,
@@ -77,6 +77,27 @@ impl Memory {
         self.fault = Some((self.steps + after, fault));
     }
 
+    /// Whether nobody can tell one from the other, whatever is done to both.
+    pub fn is_like(&self, other: &Memory) -> bool {
+        let Memory {
+            inodes,
+            entries,
+            synced_entries,
+            directories,
+            made,
+            volatile,
+            steps: _,
+            fault,
+            stopped,
+        } = self;
+        (made, stopped, volatile) == (&other.made, &other.stopped, &other.volatile)
+            && (fault, &other.fault) == (&None, &None)
+            && *inodes == other.inodes
+            && *entries == other.entries
+            && *synced_entries == other.synced_entries
+            && *directories == other.directories
+    }
+
     /// Removes the fault.
     pub fn disarm(&mut self) {
         self.fault = None;
@@ -86,7 +107,14 @@ impl Memory {
     pub fn restart(&mut self, restart: Restart) {
         self.stopped = false;
         self.fault = None;
-        let Restart::Machine { entries, contents } = restart else { return };
+        if let Restart::Machine { entries, contents } = restart {
+            self.stop(entries, contents);
+        }
+        self.collect();
+    }
+
+    /// The machine stops.
+    fn stop(&mut self, entries: Unsynced, contents: Unsynced) {
         if entries == Unsynced::Lost {
             self.entries = self.synced_entries.clone();
         }
@@ -96,6 +124,19 @@ impl Memory {
         if let Some(volatile) = self.volatile.clone() {
             self.wipe(&volatile);
         }
+    }
+
+    /// Forgets the files that have no name any more, and numbers the others by their names.
+    fn collect(&mut self) {
+        let Memory { inodes, entries, synced_entries, .. } = self;
+        let (mut numbers, mut kept) = (vec![None; inodes.len()], Vec::new());
+        for inode in entries.values_mut().chain(synced_entries.values_mut()) {
+            *inode = *numbers[*inode].get_or_insert_with(|| {
+                kept.push(std::mem::take(&mut inodes[*inode]));
+                kept.len() - 1
+            });
+        }
+        *inodes = kept;
     }
 
     /// Somebody removes everything below a directory.

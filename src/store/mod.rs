@@ -4,8 +4,10 @@
 //! |---|---|---|
 //! | record of a durable VM | `STATE/vms/NAME.json` | fsync, rename, fsync of the directory |
 //! | record of an ephemeral VM | `RUNTIME/vms/NAME.json` | temp file, rename |
+//! | disks that a clone did not name | `STATE/disks/NAME.NUMBER/` | by a thread, and synced |
 //! | intent: a change of this VM has begun | `RUNTIME/intents/NAME.json` | temp file, rename |
 //! | process of a VM | `RUNTIME/processes/NAME.json` | temp file, rename |
+//! | a network that was added | `RUNTIME/networks/NAME.json` | temp file, rename |
 //! | the state of the host before volnet changed it | `RUNTIME/host.json` | temp file, rename |
 //! | the lock of the daemon | `RUNTIME/lock`, `STATE/lock` | flock, see [`lock`] |
 //!
@@ -39,6 +41,8 @@ use std::path::{Path, PathBuf};
 
 pub use load::Loaded;
 
+use crate::model::attachment::AttachmentId;
+use crate::model::document::Kept;
 use crate::model::error::Failure;
 use crate::model::name::VmName;
 use crate::model::record::{DirectoryId, HostRecord, Intent, ProcessId, Record};
@@ -46,6 +50,8 @@ use storage::Storage;
 
 /// The ending of every file that is loaded. Set-aside and temporary files end otherwise.
 const ENDING: &str = "json";
+/// The directory of disks that volnet makes, in the state directory.
+pub const DISKS: &str = "disks";
 
 /// The paths of all files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +111,14 @@ impl Paths {
         self.runtime.join("processes")
     }
 
+    fn networks(&self) -> PathBuf {
+        self.runtime.join("networks")
+    }
+
+    fn network(&self, name: &str) -> PathBuf {
+        self.networks().join(format!("{name}.{ENDING}"))
+    }
+
     fn host(&self) -> PathBuf {
         self.runtime.join("host.json")
     }
@@ -118,6 +132,14 @@ impl Paths {
 /// The folder of a VM's sockets and generated files in a runtime directory.
 pub fn folder_of(runtime_dir: &Path, name: &VmName) -> PathBuf {
     runtime_dir.join("vm").join(name.as_str())
+}
+
+/// The attachment that the record of a VM says it is, in this runtime directory: for those who
+/// cannot ask the daemon. `None`: it has no such record, or it is no attachment.
+pub fn attached(runtime_dir: &Path, name: &VmName) -> Option<AttachmentId> {
+    let path = file_of(&Paths::new("", runtime_dir).ephemeral_records(), name);
+    let record = record::decode_record(&std::fs::read(path).ok()?).ok()?;
+    record.spec.attachment.map(|attachment| attachment.id)
 }
 
 fn file_of(directory: &Path, name: &VmName) -> PathBuf {
@@ -268,6 +290,17 @@ impl<D: Storage> Store<D> {
     /// Forgets it.
     pub fn remove_process(&mut self, name: &VmName) -> Result<(), Failure> {
         self.discard(&file_of(&self.paths.processes(), name), false)
+    }
+
+    /// Writes a network that is added, as it was asked for; `None` removes the record, if there is
+    /// one. The name is one that a VM can have. Few hosts have such a network, so the directory is
+    /// made with the first.
+    pub fn put_network(&mut self, name: &str, document: Option<&Kept>) -> Result<(), Failure> {
+        let path = self.paths.network(name);
+        match document {
+            Some(document) => self.replace(&path, &record::encode_network(name, document)),
+            None => self.discard(&path, false),
+        }
     }
 
     /// Writes the state of the host before volnet changed it.

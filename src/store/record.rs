@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::upgrade;
+use crate::model::document::Kept;
 use crate::model::name::VmName;
 use crate::model::nic::NICS_MAX;
 use crate::model::record::{FORMAT, HostRecord, Intent, ProcessId, Record};
@@ -38,6 +39,14 @@ struct ProcessFile {
     format: u32,
     name: VmName,
     process: ProcessId,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkFile {
+    format: u32,
+    name: String,
+    network: Kept,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,6 +85,16 @@ pub(super) fn encode_process(name: &VmName, process: &ProcessId) -> Vec<u8> {
 /// Decodes the process of a VM.
 pub(super) fn decode_process(bytes: &[u8]) -> Result<(VmName, ProcessId), Unreadable> {
     decode(bytes, |_| ()).map(|file: ProcessFile| (file.name, file.process))
+}
+
+/// Encodes a network that was added.
+pub(super) fn encode_network(name: &str, network: &Kept) -> Vec<u8> {
+    encode(&NetworkFile { format: FORMAT, name: name.into(), network: network.clone() })
+}
+
+/// Decodes such a network, with its name.
+pub(super) fn decode_network(bytes: &[u8]) -> Result<(String, Kept), Unreadable> {
+    decode(bytes, |_| ()).map(|file: NetworkFile| (file.name, file.network))
 }
 
 /// Encodes the former state of the host.
@@ -199,6 +218,16 @@ mod tests {
             let read = decode_intent(intent.to_string().as_bytes()).unwrap();
             assert_eq!(read, Intent { action, record }, "{name}");
         }
+    }
+
+    #[test]
+    fn a_network_of_format_4_is_read_whole() {
+        let file = include_bytes!("../../tests/golden/network/4-pods.json");
+        let (name, network) = decode_network(file).unwrap();
+        assert_eq!(name, "pods");
+        assert_eq!(String::from_utf8_lossy(&encode_network(&name, &network)).as_bytes(), file);
+        let more = String::from_utf8_lossy(file).replace("\"format\"", "\"x\": 1, \"format\"");
+        assert!(matches!(decode_network(more.as_bytes()), Err(Unreadable::Damaged(_))));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use super::files::Files;
 use super::memory::{Memory, Restart, StorageFault, Unsynced};
 use super::*;
+use crate::model::document::Kept;
 use crate::model::mode::Mode;
 use crate::model::record::{Action, BootId, FORMAT};
 use crate::model::spec::{NetworkSpec, VmSpec};
@@ -117,6 +118,8 @@ fn everything_comes_back_from_the_real_disk() {
     store.put_intent(&intent).unwrap();
     store.put_process(&name("a"), &process(12)).unwrap();
     store.put_host(&host).unwrap();
+    let network = Kept::new(&serde_json::json!({ "name": "pods", "subnet": "10.9.0.0/24" }));
+    store.put_network("pods", Some(&network)).unwrap();
     assert!(scratch.path().join("state/vms/a.json").is_file());
     assert!(scratch.path().join("run/vms/b.json.json").is_file());
     assert_eq!(paths.folder(&name("a")), scratch.path().join("run/vm/a"));
@@ -128,6 +131,7 @@ fn everything_comes_back_from_the_real_disk() {
         intents: vec![(name("a"), intent)],
         processes: vec![(name("a"), process(12))],
         in_doubt: vec![],
+        networks: vec![("pods".into(), network)],
         host: Some(host),
         set_aside: vec![],
     };
@@ -138,6 +142,8 @@ fn everything_comes_back_from_the_real_disk() {
     store.clear_intent(&name("a")).unwrap();
     store.remove_process(&name("a")).unwrap();
     store.remove_host().unwrap();
+    store.put_network("pods", None).unwrap();
+    store.put_network("pods", None).unwrap();
     assert_eq!(store.load().unwrap(), Loaded::default());
 }
 
@@ -315,7 +321,7 @@ fn unreadable_files_are_moved_aside_and_the_others_come_up() {
     assert_eq!(paths, expected);
     assert_eq!(set_aside[1].1, "a durable VM good exists, too");
     assert_eq!(set_aside[2].1, "it is the record of a durable VM among ephemeral ones");
-    assert_eq!(set_aside[4].1, "it is the record of VM x");
+    assert_eq!(set_aside[4].1, "it is the record of x");
     assert!(set_aside[6].1.starts_with("unknown field `sid`"), "{}", set_aside[6].1);
     assert_eq!(store.load().unwrap().set_aside, []);
     assert!(store.disk.paths().all(|path| !storage::is_temporary(path)));

@@ -9,6 +9,10 @@ use crate::model::net::NetworkConfig;
 use crate::model::view::TraceEnd;
 use crate::plan::ruleset::{Family, TABLE, Table, words};
 
+/// What is said of a packet that is in no later chain, whatever the reason.
+pub(super) const NOWHERE: &str = "and it went nowhere: the host has no way there, the packet is \
+     too long, or there is no room for one more connection (see volnet doctor)";
+
 /// The base chains, each with whether packets meet it before it is known where they go.
 pub type Chains = BTreeMap<(&'static str, String, String), bool>;
 /// The tags of rules.
@@ -83,12 +87,7 @@ impl Book {
             (None, _) if flow.to.is_some_and(host) => {
                 (TraceEnd::Unanswered, "it came to the host, and no answer came from it".into())
             }
-            (None, _) => (
-                TraceEnd::Lost,
-                "no rule dropped it, and it went nowhere: the host has no way there, the packet is \
-                 too long, or there is no room for one more connection (see volnet doctor)"
-                    .into(),
-            ),
+            (None, _) => (TraceEnd::Lost, format!("no rule dropped it, {NOWHERE}")),
         }
     }
 }

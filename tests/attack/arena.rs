@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::common::daemon::Daemon;
 use crate::common::{eventually, ip_link, run};
-use crate::end::{End, FRAME_BYTES_MAX};
+use crate::end::{Behind, End, FRAME_BYTES_MAX};
 use crate::frame::{ARP, ARP_REQUEST, IPV4, IPV6, Mac, Tag, arp, ethernet, udp, udp6};
 
 /// A party that can send and receive.
@@ -85,6 +85,10 @@ pub(crate) const METADATA6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
 ];
+/// What a clone takes for its own, and for the host.
+const INNER: (Mac, Ipv4Addr) =
+    ([0x02, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa], Ipv4Addr::new(10, 10, 222, 2));
+const INNER_HOST: Mac = [0x02, 0x76, 0x6f, 0x6c, 0x67, 0x77];
 /// Where clouds hand out credentials.
 pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// A port of the host that the default network lists, and one that no network does.
@@ -105,6 +109,7 @@ pub(crate) struct Case {
 type Make = dyn Fn(&Cast, Tag) -> Vec<u8>;
 
 /// The addresses of all parties.
+#[derive(Clone, Default)]
 pub(crate) struct Cast {
     addresses: BTreeMap<Party, (Mac, Ipv4Addr)>,
     /// How often the cases were tried: what is given by DHCP is another address each time.
@@ -121,49 +126,85 @@ impl Cast {
     }
 }
 
+/// How the host of an arena is guarded.
+struct Guard {
+    antispoof: bool,
+    /// Where guests with an address are, if that is in namespaces.
+    behind: Option<Behind>,
+    services: bool,
+    /// What the attacker takes for its own, and for the host's Ethernet address.
+    inner: Option<((Mac, Ipv4Addr), Mac)>,
+}
+
+impl Default for Guard {
+    fn default() -> Guard {
+        Guard { antispoof: true, behind: None, services: false, inner: None }
+    }
+}
+
 pub(crate) struct Arena {
     pub(crate) daemon: Daemon,
     cast: Cast,
+    /// The same, as the attacker knows it.
+    believed: Cast,
     ends: BTreeMap<Party, End>,
     sockets: Vec<UdpSocket>,
     sent: u16,
+    /// Each port sends frames to groups back, to whoever sent them.
+    echoes: bool,
 }
 
 impl Arena {
     /// A host with two networks and the guests of [`GUESTS`].
     pub(crate) fn new() -> Arena {
-        Arena::guarded(true, false)
+        Arena::guarded(Guard::default())
     }
 
-    /// The same, where guests with an address are namespaces. Frames of a pair of links are queued,
-    /// each processor has a queue of its own, and so they keep their order on one processor alone.
-    pub(crate) fn of_namespaces() -> Arena {
+    /// The same, where the attacker is a clone: it knows other addresses of itself and of the host
+    /// than others do.
+    pub(crate) fn of_clone() -> Arena {
+        Arena::guarded(Guard { inner: Some((INNER, INNER_HOST)), ..Guard::default() })
+    }
+
+    /// The same, where services of kube-proxy would work: bridged frames pass the rules for routed
+    /// packets, and each port sends frames back.
+    pub(crate) fn with_services() -> Arena {
+        Arena::guarded(Guard { services: true, ..Guard::default() })
+    }
+
+    /// The same, where guests with an address are namespaces, or are behind taps in namespaces.
+    /// Frames of a pair of links are queued, each processor has a queue of its own, and so they
+    /// keep their order on one processor alone.
+    pub(crate) fn of_namespaces(behind: Behind) -> Arena {
         let mut one = CpuSet::new();
         one.set(sched_getcpu().expect("a processor")).expect("it is one");
         sched_setaffinity(Pid::from_raw(0), &one).expect("it is one of ours");
-        Arena::guarded(true, true)
+        Arena::guarded(Guard { behind: Some(behind), ..Guard::default() })
     }
 
     /// The same without rules for bridges: guests may use any address, and none is isolated.
     pub(crate) fn unguarded() -> Arena {
-        Arena::guarded(false, false)
+        Arena::guarded(Guard { antispoof: false, ..Guard::default() })
     }
 
-    fn guarded(antispoof: bool, rooms: bool) -> Arena {
+    fn guarded(Guard { antispoof, behind, services, inner }: Guard) -> Arena {
         run("ip link set lo up");
         let daemon = Daemon::configured(&json!({ "networks": [
             { "name": "default", "bridge": "vbr0", "subnet": "10.10.0.0/16",
-              "antispoof": antispoof,
+              "antispoof": antispoof, "services": services,
               "host_services": ["ping", format!("tcp/{LISTED}"), format!("udp/{LISTED}")] },
             { "name": "lab", "bridge": "vbr1", "subnet": "10.20.0.0/16", "nat": false,
-              "antispoof": antispoof, "ipv6": { "prefix": format!("{LAB_PREFIX6}/64") } },
+              "antispoof": antispoof, "services": services,
+              "ipv6": { "prefix": format!("{LAB_PREFIX6}/64") } },
         ] }));
         let mut arena = Arena {
             daemon,
-            cast: Cast { addresses: BTreeMap::new(), time: 0 },
+            cast: Cast::default(),
+            believed: Cast::default(),
             ends: BTreeMap::new(),
             sockets: HOST_PORTS.map(bind).into(),
             sent: 0,
+            echoes: services,
         };
         arena.add_uplink();
         arena.add_wire(Wire, "wire", "vbr0", Ipv4Addr::new(10, 10, 250, 250));
@@ -173,12 +214,20 @@ impl Arena {
             if !antispoof {
                 network.as_object_mut().expect("an object").remove("isolated");
             }
-            match rooms && is_attached(&network) {
-                true => arena.add_room(party, name, &network),
-                false => arena.add_guest(party, name, &network),
+            if let (Attacker, Some(((mac, ip), host))) = (party, inner) {
+                let [mac, host] = [mac, host].map(text_of);
+                network["inner"] = json!({ "mac": mac, "ip": ip, "gateway_mac": host });
+            }
+            match behind.filter(|_| is_attached(&network)) {
+                Some(behind) => arena.add_room(party, name, &network, behind),
+                None => arena.add_guest(party, name, &network),
             }
         }
         arena.cast.addresses.insert(Host, (mac_of("vbr0"), GATEWAY));
+        arena.believed = arena.cast.clone();
+        if let Some((attacker, host)) = inner {
+            arena.believed.addresses.extend([(Attacker, attacker), (Host, (host, GATEWAY))]);
+        }
         arena.wait_for_ports();
         arena
     }
@@ -214,7 +263,7 @@ impl Arena {
     }
 
     /// The same as an attachment.
-    fn add_room(&mut self, party: Party, name: &str, network: &Value) {
+    fn add_room(&mut self, party: Party, name: &str, network: &Value, behind: Behind) {
         let mut flags = Vec::new();
         for (key, value) in network.as_object().expect("an object") {
             let value = value.as_str().or(value[0].as_str()).unwrap_or_default();
@@ -222,7 +271,10 @@ impl Arena {
             flags.push(format!("--{flag}"));
             flags.extend((!value.is_empty()).then(|| value.to_string()));
         }
-        let (end, vm) = End::room(&self.daemon, name, &flags);
+        let (end, vm) = match behind {
+            Behind::Link => End::room(&self.daemon, name, &flags),
+            Behind::Tap => End::inner_tap(&self.daemon, name, &flags),
+        };
         self.add(party, &vm, end);
     }
 
@@ -299,19 +351,26 @@ impl Arena {
     fn send(&mut self, case: &Case) -> Tag {
         self.sent += 1;
         let tag = Tag(self.sent);
-        let frame = (case.frame)(&self.cast, tag);
+        let frame = (case.frame)(self.known_to(case.from), tag);
         self.ends[&case.from].send(&frame);
         tag
+    }
+
+    /// The addresses that a party knows.
+    fn known_to(&self, party: Party) -> &Cast {
+        if party == Attacker { &self.believed } else { &self.cast }
     }
 
     /// Sends the frames of the cases and compares whom they reached with whom they should.
     pub(crate) fn check(&mut self, cases: &[Case]) {
         self.cast.time += 1;
+        self.believed.time = self.cast.time;
         let seen = self.run(cases);
         let mut wrong = String::new();
         for (number, Case { name, from, to, .. }) in cases.iter().enumerate() {
-            let by: Vec<Party> =
-                seen.iter().filter(|(of, _)| *of == number).map(|(_, by)| *by).collect();
+            let own = |by: &Party| self.echoes && by == from && !to.contains(by);
+            let of_case = seen.iter().filter(|(of, _)| *of == number).map(|(_, by)| *by);
+            let by: Vec<Party> = of_case.filter(|by| !own(by)).collect();
             let mut to = to.to_vec();
             to.sort();
             if by != to {
@@ -329,7 +388,7 @@ impl Arena {
     /// Sends a frame again and again, and gives how often it reached somebody.
     pub(crate) fn repeat(&mut self, case: &Case, times: usize, to: Party) -> usize {
         let tag = self.send(case);
-        let frame = (case.frame)(&self.cast, tag);
+        let frame = (case.frame)(self.known_to(case.from), tag);
         let (mut arrived, mut bytes) = (0, [0; FRAME_BYTES_MAX]);
         for sent in 1..=times {
             while let Some(frame) = self.ends[&to].receive(&mut bytes) {
@@ -456,8 +515,12 @@ fn bind(port: u16) -> UdpSocket {
 /// Lets the host know an address, so that it need not ask.
 fn know(ip: impl Into<IpAddr>, mac: Mac, link: &str) {
     let ip: IpAddr = ip.into();
-    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    let mac = text_of(mac);
     run(&format!("ip neigh replace {ip} lladdr {mac} dev {link} nud permanent"));
+}
+
+fn text_of(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// The address of a link of the host.

@@ -1,5 +1,5 @@
-//! Where the test sends and receives the frames of a party: at its tap, as a hypervisor does, or at
-//! the link inside of its namespace, as whoever has all rights there can.
+//! Where the test sends and receives the frames of a party: at its tap, as a hypervisor does, here
+//! or in a namespace, or at the link inside of its namespace, as whoever has all rights there can.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
@@ -19,6 +19,8 @@ const VNET_HDR_BYTES: usize = 10;
 pub(crate) const FRAME_BYTES_MAX: usize = 2048;
 /// All EtherTypes (linux/if_ether.h, `ETH_P_ALL`).
 const ALL_TYPES: u16 = 3;
+/// The name of a tap in a namespace.
+const INNER_TAP: &str = "tap0";
 /// What a socket holds of frames that are not read yet, in bytes.
 const UNREAD_BYTES: usize = 16 << 20;
 /// Lets pass what is not sent by the link itself: loads its kind, compares it with
@@ -30,10 +32,20 @@ const OF_OTHERS: [Instruction; 4] = [
     Instruction { code: 0x06, jt: 0, jf: 0, k: u32::MAX },
 ];
 
-/// One of the two.
+/// What there is in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// Its link alone.
+    Link,
+    /// A tap, which stands for the link.
+    Tap,
+}
+
+/// One of the three.
 pub(crate) enum End {
     Tap(Tun),
     Room { socket: OwnedFd, _room: Room },
+    InnerTap { tap: Tun, _room: Room },
 }
 
 impl End {
@@ -63,10 +75,22 @@ impl End {
         (End::Room { socket, _room: room }, vm)
     }
 
+    /// The tap of a new namespace that is attached with these flags, and its VM.
+    pub(crate) fn inner_tap(daemon: &Daemon, name: &str, flags: &[String]) -> (End, Value) {
+        let room = Room::new();
+        let flags = [flags, &["--tap", INNER_TAP].map(String::from)].concat();
+        let vm = attach(daemon, name, &room, &flags);
+        let file = room.opened(|| tun::open().expect("to open /dev/net/tun"));
+        let tap = Tun::attach(file, INNER_TAP, TAP | NO_PI | VNET_HDR).expect("the tap");
+        (End::InnerTap { tap, _room: room }, vm)
+    }
+
     /// Sends a frame.
     pub(crate) fn send(&self, frame: &[u8]) {
         let sent = match self {
-            End::Tap(tap) => write(tap.as_fd(), &[&[0; VNET_HDR_BYTES][..], frame].concat()),
+            End::Tap(tap) | End::InnerTap { tap, .. } => {
+                write(tap.as_fd(), &[&[0; VNET_HDR_BYTES][..], frame].concat())
+            }
             End::Room { socket, .. } => write(socket, frame),
         };
         sent.expect("to send a frame");
@@ -75,7 +99,7 @@ impl End {
     /// The next frame that has arrived.
     pub(crate) fn receive<'a>(&self, bytes: &'a mut [u8; FRAME_BYTES_MAX]) -> Option<&'a [u8]> {
         let (file, header) = match self {
-            End::Tap(tap) => (tap.as_fd(), VNET_HDR_BYTES),
+            End::Tap(tap) | End::InnerTap { tap, .. } => (tap.as_fd(), VNET_HDR_BYTES),
             End::Room { socket, .. } => (socket.as_fd(), 0),
         };
         let length = read(file, bytes).ok()?;

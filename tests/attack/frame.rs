@@ -111,10 +111,19 @@ pub(crate) fn syn(from: Ipv4Addr, to: (Ipv4Addr, u16), tag: Tag) -> Vec<u8> {
 
 /// A general query for the members of groups (RFC 2236), with something behind it.
 pub(crate) fn igmp_query(tail: &[u8]) -> Vec<u8> {
-    let mut query = [&[0x11, 100, 0, 0, 0, 0, 0, 0], tail].concat();
-    let sum = checksum(&query);
-    query[2..4].copy_from_slice(&sum);
-    query
+    igmp(0x11, Ipv4Addr::UNSPECIFIED, tail)
+}
+
+/// The report of a member of a group (RFC 2236), with something behind it.
+pub(crate) fn igmp_report(group: Ipv4Addr, tail: &[u8]) -> Vec<u8> {
+    igmp(0x16, group, tail)
+}
+
+fn igmp(kind: u8, group: Ipv4Addr, tail: &[u8]) -> Vec<u8> {
+    let mut message = [&[kind, 100, 0, 0], &group.octets()[..], tail].concat();
+    let sum = checksum(&message);
+    message[2..4].copy_from_slice(&sum);
+    message
 }
 
 /// An echo request in its packet.

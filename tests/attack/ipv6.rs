@@ -6,8 +6,8 @@ use crate::arena::Party::{self, Asker, Attacker, Host, Other, Server, Stranger, 
 use crate::arena::{Case, Cast, UNLISTED, global, lab_gateway6, link_local, mac_of};
 use crate::cases::case;
 use crate::frame::{
-    FRAGMENT, ICMP6, IGMP, IPV4, IPV6, Mac, Tag, UDP, ethernet, fragment6, icmp6, igmp_query, ipv4,
-    udp6,
+    FRAGMENT, ICMP6, IGMP, IPV4, IPV6, Mac, Tag, UDP, ethernet, fragment6, icmp6, igmp_query,
+    igmp_report, ipv4, udp6,
 };
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -16,6 +16,7 @@ const TO_ALL_NODES: Mac = [0x33, 0x33, 0, 0, 0, 1];
 /// Types of ICMPv6.
 pub(crate) const ECHO6: u8 = 128;
 const LISTENER_QUERY: u8 = 130;
+const LISTENER_REPORT: u8 = 131;
 const ROUTER_SOLICITATION: u8 = 133;
 pub(crate) const ROUTER: u8 = 134;
 pub(crate) const SOLICITATION: u8 = 135;
@@ -78,6 +79,24 @@ pub(crate) fn queries(by: Party, to: &'static [Party]) -> [Case; 2] {
         behind(HOP_BY_HOP, &ethernet(TO_ALL_NODES, c.mac(by), IPV6, &query))
     };
     [case("a membership query", by, of_ipv4, to), case("a listener query", by, of_ipv6, to)]
+}
+
+/// Somebody says that it listens to groups, each time to others.
+pub(crate) fn reports(by: Party, to: &'static [Party]) -> [Case; 2] {
+    let of_ipv4 = move |c: &Cast, tag: Tag| {
+        let [high, low] = tag.0.to_be_bytes();
+        let group = Ipv4Addr::new(239, 9, high, low);
+        let report = ipv4(c.ip(by), group, IGMP, &igmp_report(group, &tag.text()));
+        ethernet([0x01, 0, 0x5e, 9, high, low], c.mac(by), IPV4, &report)
+    };
+    let of_ipv6 = move |c: &Cast, tag: Tag| {
+        let ([high, low], from) = (tag.0.to_be_bytes(), link_local(c.mac(by)));
+        let group = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 9, tag.0);
+        let body = [&[0; 4][..], &group.octets(), &tag.text()].concat();
+        let report = icmp6(from, group, LISTENER_REPORT, &body);
+        behind(HOP_BY_HOP, &ethernet([0x33, 0x33, 0, 9, high, low], c.mac(by), IPV6, &report))
+    };
+    [case("a membership report", by, of_ipv4, to), case("a listener report", by, of_ipv6, to)]
 }
 
 /// Whose name a guest uses in packets of IPv6.
@@ -287,7 +306,28 @@ pub(crate) fn fragments() -> Vec<Case> {
         case("an echo begins", Stranger, first(ICMP6, &[ECHO6, 0, 0, 0, 0, 0, 0, 0]), &[Asker]),
         case("ICMPv6 goes on", Stranger, later(OWN, ICMP6), &[Asker]),
         case("another's goes on", Stranger, later(THEIRS, ICMP6), &[]),
+        // Neighbour discovery is never in fragments (RFC 6980).
         case("a router begins", Stranger, first(ICMP6, &[ROUTER, 0, 0, 0, 0, 0, 0, 0]), &[]),
+        case("a redirect begins", Stranger, first(ICMP6, &[REDIRECT6, 0, 0, 0, 0, 0, 0, 0]), &[]),
+        case(
+            "a question begins",
+            Stranger,
+            first(ICMP6, &[SOLICITATION, 0, 0, 0, 0, 0, 0, 0]),
+            &[],
+        ),
+        case(
+            "an answer begins",
+            Stranger,
+            first(ICMP6, &[ADVERTISEMENT, 0, 0, 0, 0, 0, 0, 0]),
+            &[],
+        ),
+        case(
+            "a question for a router begins",
+            Stranger,
+            first(ICMP6, &[ROUTER_SOLICITATION, 0, 0, 0, 0, 0, 0, 0]),
+            &[],
+        ),
+        case("a query begins", Stranger, first(ICMP6, &[LISTENER_QUERY, 0, 0, 0, 0, 0, 0, 0]), &[]),
         case("a datagram begins", Stranger, first(UDP, &[0, 9, 0, 9, 1, 0, 0, 0]), &[Asker]),
         case("UDP goes on", Stranger, later(OWN, UDP), &[Asker]),
         case("another's datagram goes on", Stranger, later(THEIRS, UDP), &[]),

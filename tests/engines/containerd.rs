@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -14,6 +15,9 @@ use crate::machine::{IMAGE, Machine, SERVE};
 const SOCKET: &str = "/run/containerd/containerd.sock";
 /// The file with the number of its process in the room.
 const PID: &str = "/run/containerd.pid";
+/// How often it is asked to end a pod, and by how much each pause is longer than the last.
+const TRIES: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The interface of a containerd that runs.
 pub(crate) struct Cri {
@@ -131,13 +135,23 @@ impl Cri {
         }
     }
 
-    /// Stops and removes pods, all at once.
+    /// Stops and removes pods, all at once. As kubelet does, it asks again for those of which
+    /// containerd says that it could not: its process beside a pod may have ended just then.
     pub(crate) fn remove(&mut self, pods: &[Value]) {
         let requests: Vec<Value> = pods.iter().map(|id| json!({ "pod_sandbox_id": id })).collect();
         for method in ["StopPodSandbox", "RemovePodSandbox"] {
-            for answer in self.call_all(method, &requests) {
-                assert!(answer["error"].is_null(), "{method}: {answer}");
+            let (mut left, mut failed) = (requests.clone(), Vec::new());
+            for round in 0..TRIES {
+                if left.is_empty() {
+                    break;
+                }
+                std::thread::sleep(PAUSE * round);
+                let answers = self.call_all(method, &left);
+                let asked = left.into_iter().zip(answers);
+                let again = asked.filter(|(_, answer)| !answer["error"].is_null());
+                (left, failed) = again.unzip();
             }
+            assert!(failed.is_empty(), "{method}: {failed:?}");
         }
     }
 }

@@ -12,6 +12,7 @@ mod podman;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -72,6 +73,50 @@ fn a_plugin_that_is_killed_leaves_nothing() {
         machine.run(&format!("ctr run --rm --cni {IMAGE} {} busybox true", name(&machine, "last")));
         machine.expect_clean();
         assert!(ended.contains(&false), "one was killed before it was done");
+    });
+}
+
+/// The file with the number of a process of ctr in the room.
+const CTR_PID: &str = "/run/ctr.pid";
+
+/// It calls the plugin itself, and leaves the task that it has begun.
+#[test]
+fn ctr_that_is_killed_leaves_nothing() {
+    in_namespace(|| {
+        let machine = Machine::new();
+        containerd::start(&machine, None);
+        containerd::import(&machine, "default");
+        let mut ended = BTreeSet::new();
+        for round in 0..8 {
+            let container = name(&machine, &format!("k{round}"));
+            let script = format!(
+                "ctr run --rm --cni {IMAGE} {container} busybox sleep 1000000 >/dev/null 2>&1 & \
+                 echo $! >{CTR_PID}"
+            );
+            let mut sh = machine.command("sh");
+            let begun = sh.args(["-c", &script]).stdin(Stdio::null()).status();
+            assert!(begun.expect("nsenter starts").success());
+            // Once in a while before it, and else at some moment after it has a network.
+            let pause = Duration::from_millis(20 * round);
+            match round % 4 {
+                0 => std::thread::sleep(pause),
+                _ => eventually("it has a network", || !machine.vms().is_empty()),
+            }
+            ended.insert(machine.vms().len());
+            let pid = fs::read_to_string(CTR_PID).expect("it was started");
+            machine.run(&format!("kill -9 {}", pid.trim()));
+            // As people do who find it there.
+            let task = format!("ctr task rm -f {container}");
+            eventually("there is no task", || {
+                machine.try_run(&task);
+                !machine.run("ctr task ls -q").contains(&container)
+            });
+            machine.try_run(&format!("ctr container rm {container}"));
+            machine.expect_clean();
+        }
+        assert!(ended.contains(&1), "one was killed when it had a network");
+        machine.run(&format!("ctr run --rm --cni {IMAGE} {} busybox true", name(&machine, "last")));
+        machine.expect_clean();
     });
 }
 

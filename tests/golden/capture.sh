@@ -41,8 +41,9 @@ wait_for() {
 }
 
 ip link set dev lo up
-capture bridge-add ip link add vbr0 address 02:aa:bb:cc:dd:ee type bridge
+capture bridge-add ip link add vbr0 address 02:aa:bb:cc:dd:ee type bridge mcast_snooping 0
 capture bridge-add-exists ip link add vbr0 address 02:aa:bb:cc:dd:ee type bridge
+capture bridge-snoop ip link set dev vbr0 type bridge mcast_snooping 1
 capture bridge-set ip link set dev vbr0 mtu 1400 alias volnet: up
 capture no-ipv6 ip link set dev vbr0 addrgenmode none
 capture mtu-too-small ip link set dev vbr0 mtu 9

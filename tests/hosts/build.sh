@@ -196,7 +196,7 @@ EOT
     # Minutes of an emulated processor that say nothing of volnet.
     local unit
     for unit in getty@tty1 serial-getty@ttyS0 serial-getty@ttyAMA0 systemd-firstboot \
-        systemd-timesyncd e2scrub_reap systemd-pstore systemd-update-utmp \
+        systemd-timesyncd e2scrub_reap systemd-pstore systemd-update-utmp ldconfig \
         systemd-update-utmp-runlevel; do
         ln -sf /dev/null "$root/etc/systemd/system/$unit.service"
     done

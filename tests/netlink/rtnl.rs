@@ -8,7 +8,9 @@ use volnet::netlink::attr::{Attr, Attrs};
 use volnet::netlink::message::{DUMP, Message, Messages, REQUEST};
 use volnet::netlink::rtnl::address::{self, AddressMessage};
 use volnet::netlink::rtnl::filter;
-use volnet::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target, TunKind};
+use volnet::netlink::rtnl::link::{
+    self, Bridge, LinkChange, LinkMessage, PortChange, Target, TunKind,
+};
 use volnet::netlink::rtnl::neighbour::{self, NeighbourMessage};
 use volnet::netlink::rtnl::qdisc::{self, Bucket, OURS, QdiscMessage, ROOT};
 use volnet::netlink::rtnl::route::{self, RouteMessage};
@@ -69,6 +71,7 @@ fn reads_a_dump_of_links() {
     let port = link::BridgePort {
         state: 0,
         isolated: true,
+        hairpin: false,
         guard: true,
         learning: false,
         group_forward: 0,
@@ -252,6 +255,7 @@ fn changes_links_as_ip_does() {
     assert_eq!(set(3, change), theirs("rtnl/attach", IFINFOMSG));
     let change = PortChange {
         isolated: Some(true),
+        hairpin: None,
         guard: Some(true),
         learning: Some(false),
         group_forward: None,
@@ -262,6 +266,15 @@ fn changes_links_as_ip_does() {
     expected.attrs[0] = (vec![18, 4], b"bridge".to_vec());
     let port = ours(IFINFOMSG, |w| link::set_port(w, 1, Target::Index(3), &change));
     assert_eq!(port, expected);
+}
+
+#[test]
+fn changes_bridges_as_ip_does() {
+    let ours = ours(IFINFOMSG, |w| {
+        let change = Bridge { snooping: Some(true), filtered: None };
+        link::set_bridge(w, 1, Target::Index(2), change);
+    });
+    assert_eq!(ours, theirs("rtnl/bridge-snoop", IFINFOMSG));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use volnet::dns::fuzz::disagreement;
 use volnet::engine::decide::Engine;
@@ -14,7 +14,7 @@ use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
 use volnet::model::record::{Motion, ProcessId, Record};
 use volnet::model::view::{NicView, VmView};
-use volnet::plan::reconcile::{Desired, Reconciled, reconcile};
+use volnet::plan::reconcile::{Desired, Problem, Reconciled, reconcile};
 use volnet::plan::ruleset::{Family, Key, Value};
 use volnet::store::storage::is_temporary;
 use volnet::store::{Loaded, Paths, Store};
@@ -33,8 +33,12 @@ pub(crate) enum Litter {
 pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     let mut wrong = Wrong(Vec::new());
     let Some(shell) = &sim.shell else { return vec!["no daemon runs".into()] };
-    let views: Vec<_> = shell.engine().list(None).collect();
     let world = sim.world.borrow();
+    // If the record of an added network is lost, its VMs have no network, and say so.
+    let is_lost = world.disk.paths().any(is_aside_network);
+    let (stranded, views): (Vec<_>, Vec<_>) =
+        shell.engine().list(None).partition(|vm| is_lost && vm.problem.is_some());
+    let stranded: Vec<VmName> = stranded.into_iter().map(|vm| vm.name).collect();
     let loaded = loaded(&world);
     let forgotten = world.disk.paths().any(is_aside_host);
     let desired = match loaded.host {
@@ -49,12 +53,14 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     let mut drift = reconcile(&desired, &world.network.kernel.observed);
     // What the kernel cannot do is refused to whoever asks for it.
     world.network.kernel.features.restrict(&mut drift.plan);
+    // Its bridge stays where others have ports on it.
+    drift.problems.retain(|problem| !is_lost || !matches!(problem, Problem::BridgeHeld { .. }));
     // Where nothing is set up nothing is watched: what a failed setup could not undo stays until
     // the next one.
     if loaded.host.is_some() || !sim.promises.undoing_fails {
         wrong.unless_same("kernel and records differ", &drift, &Reconciled::default());
     }
-    kernel(&world, &views, &mut wrong);
+    kernel(&world, &views, &stranded, &mut wrong);
     unique(&views, &mut wrong);
     wrong.0.extend(disagreement(shell.engine()));
     let of_machines = nics(&views).filter_map(|nic| nic.ip).find(|ip| world.lan.has(*ip));
@@ -63,15 +69,23 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
         let here = |nic: &&NicView| nic.network == network.name;
         let ports = nics(&views).filter(here).count();
         // What was offered and not taken yet is not shown.
-        let held = shell.engine().vms().flat_map(|vm| &vm.record.nics);
+        let held = shell.engine().vms().filter(|vm| !stranded.contains(&vm.record.name));
+        let held = held.flat_map(|vm| &vm.record.nics);
         let held = held.filter(|nic| nic.network == network.name);
         let leased = held.filter(|nic| nic.ip.is_some() || nic.lease.is_some()).count();
         let counted = (network.ports as usize, network.leased as usize);
         wrong.unless_same("ports and leases", &counted, &(ports, leased));
     }
+    // What could not be undone stays in the file, and the next daemon makes it.
+    if litter == Litter::None || !sim.promises.undoing_fails {
+        let added = shell.engine().added();
+        let added: Vec<_> = added.map(|(name, kept)| (name.to_string(), kept.clone())).collect();
+        wrong.unless_same("networks that were added", &loaded.networks, &added);
+    }
     processes(&world, &views, &mut wrong);
     watched(sim, &world, &mut wrong);
     motions(shell.engine(), &world, &mut wrong);
+    snapshots(&world, &mut wrong);
     let records: Vec<Record> = shell.engine().vms().map(|vm| lasting(&vm.record)).collect();
     disk(&loaded, records, &mut wrong);
     files_of_processes(&world, &loaded, litter, &mut wrong);
@@ -80,7 +94,7 @@ pub(crate) fn check(sim: &mut Sim, litter: Litter) -> Vec<String> {
     }
     sim.talk.check(&world, &views, &mut wrong.0);
     sim.leases.check(&views, sim.time(), &mut wrong.0);
-    let unreadable = unreadable(&world);
+    let unreadable = [unreadable(&world), stranded].concat();
     drop(world);
     let died = std::mem::take(&mut sim.world.borrow_mut().died);
     died.iter().for_each(|name| sim.promises.ended(name));
@@ -104,15 +118,39 @@ fn motions(engine: &Engine, world: &World, wrong: &mut Wrong) {
     }
 }
 
+/// No snapshot is left half taken, and no guest stands still for one, unless the file that says so
+/// cannot be read.
+fn snapshots(world: &World, wrong: &mut Wrong) {
+    let unreadable = aside(world, "intents");
+    let is_known = |name: &str| unreadable.iter().all(|other| other.as_str() != name);
+    let part =
+        |path: &&PathBuf| path.file_stem().and_then(|name| name.to_str()).is_some_and(is_known);
+    let parts: Vec<&PathBuf> = world.processes.parts().filter(part).collect();
+    wrong.unless_same("snapshots that are not whole", &parts, &vec![]);
+    let standing = world.processes.standing().filter(|name| is_known(name.as_str()));
+    let standing: Vec<&VmName> = standing.collect();
+    wrong.unless_same("guests that stand still for a snapshot", &standing, &vec![]);
+}
+
 fn is_aside_host(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| name.starts_with("host.json.bad-"))
 }
 
+fn is_aside_network(path: &Path) -> bool {
+    let is_record = path.parent().is_some_and(|folder| folder.ends_with("networks"));
+    is_record && path.to_string_lossy().contains(".json.bad-")
+}
+
 /// The VMs whose records were moved aside.
 fn unreadable(world: &World) -> Vec<VmName> {
+    aside(world, "vms")
+}
+
+/// The VMs whose files in this directory were moved aside.
+fn aside(world: &World, directory: &str) -> Vec<VmName> {
     let records =
-        world.disk.paths().filter(|path| path.parent().is_some_and(|in_| in_.ends_with("vms")));
+        world.disk.paths().filter(|path| path.parent().is_some_and(|in_| in_.ends_with(directory)));
     let aside = |path: &Path| {
         let (name, _) = path.file_name()?.to_str()?.split_once(".json.bad-")?;
         VmName::new(name).ok()
@@ -150,11 +188,12 @@ fn mark(vm: &VmView, nic: usize) -> String {
 }
 
 /// Counts what is marked as ours, without asking the code that made it.
-fn kernel(world: &World, views: &[VmView], wrong: &mut Wrong) {
+fn kernel(world: &World, views: &[VmView], stranded: &[VmName], wrong: &mut Wrong) {
     let observed = &world.network.kernel.observed;
     let marked = observed.links.iter().filter_map(|link| {
         let vm = link.alias.as_deref()?.strip_prefix("volnet:")?;
-        (!vm.is_empty()).then(|| (vm.to_string(), link.name.clone(), link.index))
+        let is_known = stranded.iter().all(|name| name.as_str() != vm);
+        (!vm.is_empty() && is_known).then(|| (vm.to_string(), link.name.clone(), link.index))
     });
     let taps: BTreeSet<_> = marked.collect();
     let marks = views.iter().flat_map(|vm| {
@@ -247,9 +286,6 @@ fn processes(world: &World, views: &[VmView], wrong: &mut Wrong) {
     let cgroups: BTreeSet<_> = world.processes.cgroups().map(VmName::to_string).collect();
     let names = living.iter().map(|(name, _)| name.clone()).collect();
     wrong.unless_same("control groups", &cgroups, &names);
-    let cgroups: BTreeSet<_> = world.processes.cgroups().map(VmName::to_string).collect();
-    let living_names = living.iter().map(|(name, _)| name.clone()).collect();
-    wrong.unless_same("control groups", &cgroups, &living_names);
     wrong.unless_same("number of processes", &living.len(), &pids.len());
 }
 

@@ -7,16 +7,21 @@
 //! and for the daemon's restart the same again: each kind of fault at every effect of the recovery
 //! itself.
 //!
+//! The same daemon does the same in the same world. So worlds are compared, with all that was
+//! promised in them: what was tried in one is counted and not tried again in another that is like
+//! it. To end after one effect is mostly to end before the next one, for example.
+//!
 //! `VOLNET_SIM_ONLY` says which scenarios are run: those whose names have these words.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use volnet::engine::added::UNUSED_MS;
 use volnet::engine::supervise::START_MAX_MS;
 use volnet::hypervisor::fake::Manners;
 use volnet::model::mac::Mac;
 use volnet::model::mode::Mode;
-use volnet::model::record::Exit;
+use volnet::model::record::{Exit, GuestEnd};
 use volnet::model::request::Change;
 use volnet::model::spec::{RestartPolicy, VmSpec};
 use volnet::store::memory::Unsynced::{self, Kept, Lost};
@@ -95,7 +100,7 @@ fn scenarios() -> Vec<Scenario> {
         (
             "a guest resets itself",
             vec![create_and_start("a", always()), Step::Settle],
-            vec![Step::EndGuest(name("a"), false), Step::Settle],
+            vec![Step::EndGuest(name("a"), GuestEnd::RESET), Step::Settle],
         ),
         (
             "a guest panics",
@@ -104,7 +109,12 @@ fn scenarios() -> Vec<Scenario> {
                 create_and_start("a", on_failure()),
                 Step::Settle,
             ],
-            vec![Step::EndGuest(name("a"), true), Step::Settle],
+            vec![Step::EndGuest(name("a"), GuestEnd::PANIC), Step::Settle],
+        ),
+        (
+            "a guest is ended at the API of its hypervisor",
+            vec![create_and_start("a", always()), Step::Settle],
+            vec![Step::EndGuest(name("a"), GuestEnd::OFF), Step::Settle],
         ),
         ("stop", stubborn(Manners::Polite), vec![stop("a", 1_000), Step::Settle]),
         ("stop the deaf", stubborn(Manners::Deaf), vec![stop("a", 1_000), Step::Settle]),
@@ -115,6 +125,22 @@ fn scenarios() -> Vec<Scenario> {
             stubborn(Manners::Polite),
             vec![pause("a"), Step::Settle, resume("a"), Step::Settle],
         ),
+        (
+            "a snapshot",
+            vec![create_and_start("a", in_lab()), Step::Settle],
+            vec![save("a"), Step::Settle],
+        ),
+        (
+            "a snapshot of a guest that is paused",
+            vec![create_and_start("a", in_lab()), Step::Settle, pause("a"), Step::Settle],
+            vec![save("a"), Step::Settle, resume("a"), Step::Settle],
+        ),
+        (
+            "a snapshot of a VM that is deleted",
+            vec![create_and_start("a", in_lab()), Step::Settle],
+            vec![save("a"), Step::Wait(250), delete("a", 500), Step::Settle],
+        ),
+        ("a guest wakes", vec![], vec![create_and_start("a", waking()), Step::Settle]),
         (
             "stop while it is paused",
             vec![create_and_start("a", spec()), Step::Settle, pause("a"), Step::Settle],
@@ -149,7 +175,7 @@ fn scenarios() -> Vec<Scenario> {
         (
             "a tap is deleted under its hypervisor",
             vec![create_and_start("a", always()), create("web1", dhcp()), Step::Settle],
-            vec![Step::Meddle(Meddling::Delete(2)), Step::Settle],
+            vec![Step::Meddle(Meddling::Delete(TAP)), Step::Settle],
         ),
         (
             "a bridge is deleted",
@@ -170,7 +196,7 @@ fn scenarios() -> Vec<Scenario> {
             "somebody insists, and somebody else puts it right",
             vec![create("a", spec())],
             vec![
-                Step::Insist(Meddling::Down(2)),
+                Step::Insist(Meddling::Down(TAP)),
                 Step::PutRight,
                 Step::Settle,
                 Step::Insist(Meddling::NoTable(0)),
@@ -253,7 +279,7 @@ fn scenarios() -> Vec<Scenario> {
             "limits are taken away by others",
             vec![create("a", limited(100))],
             vec![
-                Step::Meddle(Meddling::Shape(1)),
+                Step::Meddle(Meddling::Shape(TAP)),
                 Step::Settle,
                 Step::Meddle(Meddling::NoElements),
                 Step::Settle,
@@ -264,16 +290,54 @@ fn scenarios() -> Vec<Scenario> {
         ("attach with a tap", vec![], vec![attach(CONTAINERS[1], "default")]),
         ("detach", vec![attach("a", "default")], vec![detach("a"), detach("a")]),
         (
+            "a VM in the namespace of the host is attached, loses its tap, and comes back",
+            vec![],
+            vec![
+                attach(CONTAINERS[2], "default"),
+                Step::Meddle(Meddling::Detach(TAP)),
+                Step::Settle,
+                Step::Meddle(Meddling::Delete(TAP)),
+                Step::Settle,
+                attach(CONTAINERS[2], "lab"),
+                detach(CONTAINERS[2]),
+            ],
+        ),
+        (
             "a namespace ends, and its container is attached again",
             vec![attach("a", "lab"), attach(CONTAINERS[1], "default")],
             vec![
-                Step::Meddle(Meddling::Delete(2)),
+                Step::Meddle(Meddling::Delete(TAP + 1)),
                 Step::Settle,
                 attach("a", "default"),
-                Step::Meddle(Meddling::Detach(2)),
+                Step::Meddle(Meddling::Detach(TAP + 1)),
                 Step::Settle,
                 detach("a"),
             ],
+        ),
+        ("add a network", vec![], vec![add_network("10.7.0.0/29", false)]),
+        ("add a network first of all", vec![teardown()], vec![add_network("10.7.0.0/29", false)]),
+        (
+            "a network is added, used, replaced and removed",
+            vec![add_network("10.7.0.0/29", false), attach("a", ADDED)],
+            vec![
+                add_network("10.8.0.0/29", true),
+                detach("a"),
+                add_network("10.8.0.0/29", true),
+                attach("a", ADDED),
+                remove_network(),
+                detach("a"),
+                remove_network(),
+            ],
+        ),
+        (
+            "a network that nobody uses any more",
+            vec![add_network("10.7.0.0/29", false), create("a", spec())],
+            vec![Step::Wait(UNUSED_MS), Step::Settle],
+        ),
+        (
+            "teardown of a network that was added",
+            vec![add_network("10.7.0.0/29", false), attach("a", ADDED)],
+            vec![teardown(), Step::Settle, setup()],
         ),
         ("teardown of an attachment", vec![attach("a", "default")], vec![teardown()]),
         (
@@ -324,7 +388,11 @@ fn scenarios() -> Vec<Scenario> {
                 create_and_start("a", VmSpec { restart: RestartPolicy::Always, ..thrice() }),
                 Step::Settle,
             ],
-            vec![Step::Meddle(Meddling::Delete(3)), Step::Meddle(Meddling::Down(2)), Step::Settle],
+            vec![
+                Step::Meddle(Meddling::Delete(TAP + 1)),
+                Step::Meddle(Meddling::Down(TAP)),
+                Step::Settle,
+            ],
         ),
         (
             "creates that come together on several networks",
@@ -361,6 +429,18 @@ fn scenarios() -> Vec<Scenario> {
                 Step::Wait(200),
                 create("a", spec()),
                 create("D", on("lab", Mode::Bridged)),
+                Step::Settle,
+            ],
+        ),
+        (
+            "a network is replaced while an address of it is asked for",
+            vec![add_network("10.7.0.0/29", false), machine_of_added(2)],
+            vec![
+                attach("a", ADDED),
+                Step::Wait(200),
+                add_network("10.8.0.0/29", true),
+                Step::Settle,
+                attach(CONTAINERS[1], ADDED),
                 Step::Settle,
             ],
         ),
@@ -539,18 +619,18 @@ fn every_fault_at_every_effect_is_recovered_from() {
         let mine = || scenarios.get(next.fetch_add(1, Ordering::Relaxed));
         std::iter::from_fn(mine).map(Scene::explored).collect::<Vec<_>>()
     };
-    let scenes: Vec<Scene<'_>> = std::thread::scope(|scope| {
+    let outcomes: Vec<Outcome<'_>> = std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(explore)).collect();
         running.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
     });
     let mut total = Count::default();
-    for scene in &scenes {
-        println!("{}: {}", scene.name, scene.count);
-        total.add(&scene.count);
+    for outcome in &outcomes {
+        println!("{}: {}", outcome.name, outcome.count);
+        total.add(&outcome.count);
     }
     println!("{} scenarios: {total}", scenarios.len());
-    let wrong: Vec<&str> = scenes.iter().flat_map(|scene| &scene.wrong).map(|w| &**w).collect();
+    let wrong: Vec<&str> = outcomes.iter().flat_map(|it| &it.wrong).map(|w| &**w).collect();
     let shown = &wrong[..wrong.len().min(SHOWN)];
     assert!(wrong.is_empty(), "{} failures:\n\n{}", wrong.len(), shown.join("\n\n"));
 }
@@ -569,6 +649,15 @@ struct Count {
 }
 
 impl Count {
+    fn since(&self, before: &Count) -> Count {
+        Count {
+            effects: self.effects - before.effects,
+            faults: self.faults - before.faults,
+            restarts: self.restarts - before.restarts,
+            recoveries: self.recoveries - before.recoveries,
+        }
+    }
+
     fn add(&mut self, other: &Count) {
         self.effects += other.effects;
         self.faults += other.faults;
@@ -588,22 +677,34 @@ impl fmt::Display for Count {
     }
 }
 
-/// A scenario, and what came of it.
+/// What came of a scenario.
+struct Outcome<'a> {
+    name: &'a str,
+    count: Count,
+    wrong: Vec<String>,
+}
+
+/// A scenario, and what came of it so far.
 struct Scene<'a> {
     name: &'a str,
     before: &'a [Step],
     steps: &'a [Step],
     count: Count,
     wrong: Vec<String>,
+    /// The worlds after crashes in which everything was tried, and how much that was.
+    tried: Vec<(Sim, Count)>,
+    /// Those after the last crash, and after its recoveries, in which a daemon was started.
+    started: Vec<Sim>,
 }
 
 impl<'a> Scene<'a> {
     /// Tries everything with one scenario.
-    fn explored((name, before, steps): &'a Scenario) -> Scene<'a> {
+    fn explored((name, before, steps): &'a Scenario) -> Outcome<'a> {
         let (count, wrong) = (Count::default(), Vec::new());
-        let mut scene = Scene { name, before, steps, count, wrong };
+        let (tried, started) = (Vec::new(), Vec::new());
+        let mut scene = Scene { name, before, steps, count, wrong, tried, started };
         scene.explore();
-        scene
+        Outcome { name, count: scene.count, wrong: scene.wrong }
     }
 
     fn explore(&mut self) {
@@ -649,21 +750,28 @@ impl<'a> Scene<'a> {
 
     /// Restarts after a crash, in every way.
     fn restart(&mut self, crashed: &Sim) {
-        self.reboot(crashed);
+        let mut crashed = crashed.abandoned();
+        crashed.crash();
+        if let Some((_, count)) = self.tried.iter().find(|(world, _)| world.is_like(&crashed)) {
+            return self.count.add(count);
+        }
+        let before = self.count;
+        self.reboot(&crashed);
         let mut sim = crashed.abandoned();
-        sim.crash();
         sim.world.borrow_mut().record(|effect| effect.faults_in_brief());
         sim.start();
         let trace = sim.world.borrow_mut().recorded();
         sim.settle();
         self.expect(&mut sim, "after a crash", Litter::None);
         self.count.restarts += 1;
+        self.started = vec![crashed.abandoned()];
         for (effect, faults) in trace.into_iter().enumerate() {
             for fault in faults {
-                self.recover(crashed, effect, fault);
+                self.recover(&crashed, effect, fault);
                 self.count.recoveries += 1;
             }
         }
+        self.tried.push((crashed, self.count.since(&before)));
     }
 
     /// Restarts of the host.
@@ -681,7 +789,6 @@ impl<'a> Scene<'a> {
     /// A recovery that is struck itself, and the one after it.
     fn recover(&mut self, crashed: &Sim, effect: usize, fault: Fault) {
         let mut sim = crashed.abandoned();
-        sim.crash();
         sim.arm(effect, Choice::This(fault));
         sim.start();
         sim.settle();
@@ -689,6 +796,10 @@ impl<'a> Scene<'a> {
             self.expect(&mut sim, "after a recovery that went on", Litter::Allowed);
         }
         sim.crash();
+        if self.started.iter().any(|world| world.is_like(&sim)) {
+            return;
+        }
+        self.started.push(sim.abandoned());
         sim.start();
         sim.settle();
         self.expect(&mut sim, "after a recovery that was struck", Litter::None);

@@ -35,6 +35,11 @@ pub(crate) enum Effect<'a> {
     Watch,
     AskArp,
     SendFrame,
+    /// A step of the thread that takes a snapshot.
+    Save,
+    /// It lets the guest go on.
+    GoOn,
+    RemovePart,
 }
 
 /// What goes wrong.
@@ -174,7 +179,10 @@ impl Effect<'_> {
             }
             Effect::Ready | Effect::Watch => &[Refused, Crash(Before)],
             Effect::Reap => &[Refused, Crash(Before), Crash(After)],
-            Effect::Lend | Effect::Clean => &[Crash(Before), Crash(After)],
+            Effect::Save => &[Refused, Crash(Before), Crash(After)],
+            Effect::Lend | Effect::Clean | Effect::GoOn | Effect::RemovePart => {
+                &[Crash(Before), Crash(After)]
+            }
             // Nothing changes by these: to end before one is to end after the one before.
             Effect::SendFrame => &[Crash(Before)],
             Effect::Observe => &[Lost, Crash(Before)],

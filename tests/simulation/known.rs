@@ -1,7 +1,8 @@
 //! Scripts that failed once, as they were shrunk.
 
+use volnet::engine::supervise::POWER_OFF_MS;
 use volnet::hypervisor::fake::Manners;
-use volnet::model::record::Exit;
+use volnet::model::record::{Exit, GuestEnd};
 use volnet::model::spec::VmSpec;
 use volnet::model::view::Status;
 use volnet::store::memory::Unsynced;
@@ -39,7 +40,7 @@ fn who_stops_a_vm_that_is_being_restarted_for_its_tap_has_it_stopped() {
         well(Step::Manners(Manners::Stubborn)),
         well(create_and_start("a", always())),
         well(Step::Settle),
-        well(Step::Meddle(Meddling::Delete(2))),
+        well(Step::Meddle(Meddling::Delete(TAP))),
         well(stop("a", 0)),
         well(Step::Settle),
     ]);
@@ -51,7 +52,7 @@ fn loses_its_tap(spec: VmSpec) -> Vec<Event> {
     vec![
         well(Step::Meddle(Meddling::Down(0))),
         well(create_and_start("a", spec)),
-        well(Step::Meddle(Meddling::Delete(2))),
+        well(Step::Meddle(Meddling::Delete(TAP))),
     ]
 }
 
@@ -163,12 +164,17 @@ fn a_create_is_not_refused_for_one_before_it_that_fails() {
     assert!(failed >= 4, "{failed}");
 }
 
-/// A guest resets itself, or panics, whenever it runs. The next run comes later each time, up to a
-/// minute.
+/// A guest resets itself, panics, or is ended at its hypervisor's API, whenever it runs. The next
+/// run comes later each time, up to a minute.
 #[test]
 fn a_guest_that_ends_for_ever_is_backed_off() {
     let vm = name("a");
-    for panicked in [false, true] {
+    for (end, status, ends_in) in [
+        (GuestEnd::RESET, Status::Stopped, 0),
+        (GuestEnd::PANIC, Status::Crashed, 0),
+        // Its hypervisor may end by itself so long.
+        (GuestEnd::OFF, Status::Stopped, POWER_OFF_MS),
+    ] {
         let mut sim = Sim::new();
         sim.step(&create_and_start("a", always()));
         sim.step(&Step::Wait(1_000));
@@ -179,10 +185,10 @@ fn a_guest_that_ends_for_ever_is_backed_off() {
                 (view.status, view.restarts as usize)
             };
             assert_eq!(of(&sim), (Status::Running, restarts));
-            sim.step(&Step::EndGuest(vm.clone(), panicked));
-            let ended = if panicked { Status::Crashed } else { Status::Stopped };
+            sim.step(&Step::EndGuest(vm.clone(), end));
+            sim.step(&Step::Wait(ends_in));
             sim.step(&Step::Wait(seconds * 1_000 - 1));
-            assert_eq!(of(&sim), (ended, restarts), "it waits");
+            assert_eq!(of(&sim), (status, restarts), "it waits");
             sim.step(&Step::Wait(1_001));
         }
     }
@@ -243,9 +249,33 @@ fn a_guest_that_ends_while_it_starts_is_ended_when_it_is_said_to_run() {
     let mut sim = Sim::new();
     sim.step(&Step::Hang(true));
     sim.step(&create_and_start("a", spec()));
-    assert!(sim.world.borrow_mut().processes.end_guest(&vm, false));
+    assert!(sim.world.borrow_mut().processes.end_guest(&vm, GuestEnd::RESET));
     sim.step(&Step::Hang(false));
     sim.step(&Step::Settle);
     let engine = sim.shell.as_ref().expect("a daemon").engine();
     assert_eq!(engine.show(engine.vm(&vm).expect("the VM")).status, Status::Stopped);
+}
+
+/// The processes in memory see that no guest boots before it has woken, and that none wakes twice.
+#[test]
+fn a_guest_that_has_not_woken_wakes_later() {
+    let script = |faults: Vec<(usize, Choice)>| {
+        vec![
+            well(create("a", waking())),
+            well(start("a")),
+            well(Step::End(name("a"), Exit::Code(1))),
+            well(start("a")),
+            well(stop("a", 0)),
+            Event { step: start("a"), faults },
+            well(Step::Settle),
+            well(stop("a", 1_000)),
+            well(start("a")),
+            well(Step::Settle),
+        ]
+    };
+    holds(&script(Vec::new()));
+    for after in 0..16 {
+        holds(&script(vec![(after, Choice::Any(0))]));
+        holds(&script(vec![(after, Choice::This(Fault::Crash(When::After)))]));
+    }
 }

@@ -37,11 +37,11 @@ pub(crate) enum Word {
 pub(crate) type Whose = (VmName, u64, Mac);
 
 /// What guests were told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Leases(BTreeMap<Whose, Told>);
 
 /// What one guest was told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Told {
     ip: Ipv4Addr,
     /// When that is over, by the time that nobody can set, in milliseconds.

@@ -11,8 +11,8 @@
 //!
 //! Two drivers: [`exhaustive`] puts every fault at every effect of written scenarios; [`random`]
 //! makes scripts of seeds, in which others meddle with the kernel ([`meddling`]), too. [`lan`] has
-//! the machines behind an uplink, which answer by ARP. In [`misplaced`] a daemon comes up beside
-//! another one, or without its files.
+//! the machines behind an uplink, which answer by ARP, [`saving`] the thread that takes a snapshot.
+//! In [`misplaced`] a daemon comes up beside another one, or without its files.
 
 mod check;
 mod exhaustive;
@@ -24,6 +24,7 @@ mod meddling;
 mod misplaced;
 mod promise;
 mod random;
+mod saving;
 mod script;
 mod sim;
 mod talk;

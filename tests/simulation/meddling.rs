@@ -21,7 +21,10 @@ pub(crate) enum Meddling {
     Mac(usize),
     Alias(usize),
     Detach(usize),
+    /// A port is isolated, or not. A bridge looks at who listens.
     Isolate(usize),
+    /// Its bridge or port does with frames what it should not.
+    Frames(usize),
     /// Its queueing discipline goes, or is another one.
     Shape(usize),
     Address(usize, u8),
@@ -70,7 +73,13 @@ impl Meddling {
             }),
             Meddling::Detach(number) => change(number, &|link| link.leave()),
             Meddling::Isolate(number) => change(number, &|link| {
+                link.snooping = link.kind == LinkKind::Bridge && !link.snooping;
                 link.port.isolated = link.master.is_some() && !link.port.isolated;
+            }),
+            Meddling::Frames(number) => change(number, &|link| {
+                link.port.hairpin = link.master.is_some() && !link.port.hairpin;
+                let filtered = link.filtered.iter_mut();
+                filtered.for_each(|filtered| filtered.ipv4 = !filtered.ipv4);
             }),
             Meddling::Shape(number) => change(number, &|link| {
                 link.shaping = match link.shaping {
@@ -141,7 +150,7 @@ impl Meddling {
     }
 
     fn picks(self) -> bool {
-        use Meddling::{Address, Alias, Delete, Detach, Down, Isolate, Mac, Mtu, Shape};
+        use Meddling::{Address, Alias, Delete, Detach, Down, Frames, Isolate, Mac, Mtu, Shape};
         matches!(
             self,
             Delete(_)
@@ -151,6 +160,7 @@ impl Meddling {
                 | Alias(_)
                 | Detach(_)
                 | Isolate(_)
+                | Frames(_)
                 | Shape(_)
                 | Address(..)
         )

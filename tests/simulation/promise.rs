@@ -19,7 +19,7 @@ use volnet::model::view::{NicView, Status, VmView};
 use crate::meddling::Meddling;
 
 /// What is known from replies alone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Promises {
     vms: BTreeMap<VmName, Promised>,
     /// VMs that may be there or not.
@@ -36,7 +36,7 @@ pub(crate) struct Promises {
 }
 
 /// A VM that was promised to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Promised {
     view: VmView,
     spec: VmSpec,
@@ -270,7 +270,7 @@ impl Promises {
                 Some(_) => {}
             }
         }
-        for (vm, _) in &there {
+        for (vm, _) in there.iter().filter(|(vm, _)| !unreadable.contains(&vm.name)) {
             let Some(promised) = self.vms.get(&vm.name) else {
                 broken.push(format!("{vm:?} was not promised"));
                 continue;

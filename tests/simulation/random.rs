@@ -16,7 +16,7 @@ use volnet::hypervisor::fake::Manners;
 use volnet::model::limits::Limits;
 use volnet::model::mac::Mac;
 use volnet::model::mode::Mode;
-use volnet::model::record::{Exit, Motion};
+use volnet::model::record::{Exit, GuestEnd, Motion};
 use volnet::model::request::{Change, Query};
 use volnet::model::run_as::RunAs;
 use volnet::model::spec::{NetworkSpec, RestartPolicy, VmSpec};
@@ -206,6 +206,7 @@ fn event(dice: &mut Dice) -> Event {
 }
 
 /// What guests do about their addresses.
+const ENDS: [GuestEnd; 3] = [GuestEnd::RESET, GuestEnd::PANIC, GuestEnd::OFF];
 const WORDS: [Word; 6] =
     [Word::Get, Word::Get, Word::Renew, Word::Release, Word::Router, Word::Ipv6];
 /// How many addresses they want that they make themselves.
@@ -219,6 +220,7 @@ fn step(dice: &mut Dice) -> Step {
         18..21 => random_group(dice),
         21 => random_batch(dice),
         22..30 => start(vm),
+        30 if dice.roll(2) == 0 => save(vm),
         30 => pause(vm),
         31 => resume(vm),
         32..38 => stop(vm, timeout),
@@ -236,7 +238,11 @@ fn step(dice: &mut Dice) -> Step {
             2 => ask(Query::Doctor { name: Some(name(vm)) }),
             _ => trace(vm, 1 + dice.roll(3) as u32),
         },
-        59 => random_attachment(dice),
+        59 => match dice.roll(3) {
+            0 => random_attachment(dice),
+            1 => remove_network(),
+            _ => add_network(["10.7.0.0/29", "10.8.0.0/29"][dice.below(2)], dice.roll(2) == 0),
+        },
         60..63 => lease(vm, WORDS[dice.below(WORDS.len() as u64)]),
         63 => lease(vm, Word::Claim(dice.below(CLAIMS) as u8)),
         64 | 65 => expose(vm, nic(dice), 8080 + dice.below(3) as u16),
@@ -250,7 +256,7 @@ fn step(dice: &mut Dice) -> Step {
         },
         70..78 => Step::Settle,
         78 => match dice.roll(3) {
-            0 => Step::EndGuest(name(vm), dice.roll(2) == 0),
+            0 => Step::EndGuest(name(vm), ENDS[dice.roll(3) as usize]),
             1 => Step::Move(name(vm), [Motion::Goes, Motion::Paused][dice.below(2)]),
             _ => Step::Move(name(vm), FULL),
         },
@@ -286,6 +292,7 @@ fn random_create(dice: &mut Dice, vm: &str) -> Change {
         ..VmSpec::default()
     };
     let (start, dry_run) = (dice.roll(2) == 0, dice.roll(12) == 0);
+    let spec = if dice.roll(8) == 0 { waking() } else { spec };
     Change::Create { name: name(vm), spec: Box::new(spec), start, dry_run, notes: Vec::new() }
 }
 
@@ -311,6 +318,7 @@ fn random_attachment(dice: &mut Dice) -> Step {
     let container = CONTAINERS[dice.below(CONTAINERS.len() as u64)];
     match dice.roll(4) {
         0 => detach(container),
+        1 => attach(container, ADDED),
         _ => attach(container, NETWORKS[dice.below(NETWORKS.len() as u64)]),
     }
 }
@@ -362,7 +370,7 @@ fn random_batch(dice: &mut Dice) -> Step {
 
 fn meddling(dice: &mut Dice) -> Meddling {
     let link = dice.below(64);
-    match dice.roll(23) {
+    match dice.roll(24) {
         0..3 => Meddling::Delete(link),
         3 => Meddling::Down(link),
         4 => Meddling::Mtu(link),
@@ -382,6 +390,7 @@ fn meddling(dice: &mut Dice) -> Meddling {
         18 => Meddling::Accepts,
         19 => Meddling::NoChain,
         20 => Meddling::Shape(link),
+        21 => Meddling::Frames(link),
         _ => Meddling::Chain,
     }
 }

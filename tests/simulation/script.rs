@@ -1,9 +1,11 @@
 //! The words that scripts are made of.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use volnet::model::attachment::{Attachment, AttachmentId};
 use volnet::model::budget::Budget;
@@ -15,7 +17,7 @@ use volnet::model::mac::Mac;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
 use volnet::model::record::{Halt, Motion};
-use volnet::model::request::{Change, OpenFile, Request, Trace};
+use volnet::model::request::{Change, OpenFile, Request, Trace, TraceFrom};
 use volnet::model::run_as::RunAs;
 use volnet::model::spec::{MachineSpec, NetworkSpec, RestartPolicy, VmSpec};
 use volnet::model::traffic::Traffic;
@@ -29,9 +31,10 @@ pub(crate) const NAMES: [&str; 6] = ["a", "web-1", "web1", "c.3", "D", "longer-t
 /// No room for a disk.
 pub(crate) const FULL: Motion = Motion::Halted(Halt::Disk { index: None, full: true });
 
-/// The containers whose namespaces are attached. Each has a namespace of its own.
-pub(crate) const CONTAINERS: [&str; 2] =
-    ["a", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"];
+/// The containers whose namespaces are attached. Each has a namespace of its own, but for the last:
+/// that is a VM in the namespace of the host.
+pub(crate) const CONTAINERS: [&str; 3] =
+    ["a", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "of-the-host"];
 
 pub(crate) fn name(name: &str) -> VmName {
     VmName::new(name).expect("a name")
@@ -58,6 +61,23 @@ pub(crate) fn network_spec(network: &str, mode: Mode) -> NetworkSpec {
 
 /// The networks of the host.
 pub(crate) const NETWORKS: [&str; 3] = ["default", "lab", "six"];
+
+/// Where the first tap is among the links that others go for, by name: the bridges come before.
+pub(crate) const TAP: usize = NETWORKS.len();
+
+/// A network that comes and goes.
+pub(crate) const ADDED: &str = "pods";
+
+/// Somebody adds it with this subnet.
+pub(crate) fn add_network(subnet: &str, replace: bool) -> Step {
+    let document = Kept::new(&serde_json::json!({ "name": ADDED, "subnet": subnet }));
+    ask(Change::AddNetwork { document, replace })
+}
+
+/// Somebody removes it.
+pub(crate) fn remove_network() -> Step {
+    ask(Change::RemoveNetwork { name: ADDED.into() })
+}
 
 /// A VM that is on two networks, and twice on the first: of its three NICs the last asks for its
 /// address.
@@ -97,6 +117,11 @@ pub(crate) fn believing(gateway_mac: Option<Mac>) -> VmSpec {
 /// A machine with this number joins the LAN of the first bridge; its answers come so late.
 pub(crate) fn machine(last: u8, late: usize) -> Step {
     Step::Machine([10, 1, 0, last].into(), late)
+}
+
+/// The same on the LAN of the network that comes and goes, if that has the first of its subnets.
+pub(crate) fn machine_of_added(last: u8) -> Step {
+    Step::Machine([10, 7, 0, last].into(), 0)
 }
 
 /// A VM that wants the same address as others of this kind.
@@ -146,6 +171,7 @@ pub(crate) fn ask(request: impl Into<Request>) -> Step {
 pub(crate) fn trace(vm: &str, seconds: u32) -> Step {
     ask(Request::Trace(Trace {
         name: name(vm),
+        from: (seconds % 3 == 0).then_some(TraceFrom::World),
         to: None,
         port: None,
         seconds,
@@ -185,6 +211,36 @@ pub(crate) fn pause(vm: &str) -> Step {
 
 pub(crate) fn resume(vm: &str) -> Step {
     ask(Change::Resume { name: name(vm) })
+}
+
+/// A snapshot of its guest, in a folder of the VM's name.
+pub(crate) fn save(vm: &str) -> Step {
+    ask(Change::Snapshot { name: name(vm), folder: format!("/no-such-place/{vm}").into() })
+}
+
+/// A VM on a network without IPv6, as guests that are saved have to be.
+pub(crate) fn in_lab() -> VmSpec {
+    on("lab", Mode::Bridged)
+}
+
+/// The same, whose guest wakes from a snapshot.
+pub(crate) fn waking() -> VmSpec {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    // It is opened as a file of the real disk, and never written.
+    let folder = FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulated-snapshot");
+        fs::create_dir_all(&folder).expect("a folder");
+        File::options().append(true).create(true).open(folder.join("memory")).expect("a file");
+        folder
+    });
+    let machine = MachineSpec {
+        hypervisor: Some("qemu".into()),
+        from: Some(folder.clone()),
+        cpus: 1,
+        memory_mb: 64,
+        ..MachineSpec::default()
+    };
+    VmSpec { machine: Some(Box::new(machine)), config: None, ..in_lab() }
 }
 
 pub(crate) fn delete(vm: &str, timeout_ms: u64) -> Step {
@@ -235,10 +291,10 @@ pub(crate) fn set_limits(vm: &str, nic: Option<usize>, rx_mbit: u32, tx_mbit: u3
 
 pub(crate) fn attach(container: &str, network: &str) -> Step {
     let (id, netns) = (container_id(container), format!("/run/netns/{container}"));
-    // Every second one is for a VM in its namespace.
+    // The second one is for a VM in its namespace.
     let tap = (container == CONTAINERS[1]).then(|| "tap0".to_string());
-    let tun = tap.is_some().then(any_descriptor);
-    let attachment = Attachment { id, netns, tap, labels: BTreeMap::new() };
+    let (tun, host) = (tap.is_some().then(any_descriptor), container == CONTAINERS[2]);
+    let attachment = Attachment { id, netns, tap, host, labels: BTreeMap::new() };
     let spec = VmSpec {
         networks: vec![network_spec(network, Mode::Bridged)],
         ephemeral: true,

@@ -22,7 +22,7 @@ use volnet::model::clock::Now;
 use volnet::model::error::Error;
 use volnet::model::mode::Mode;
 use volnet::model::name::VmName;
-use volnet::model::record::{Exit, Motion};
+use volnet::model::record::{Exit, GuestEnd, Motion};
 use volnet::model::request::Request;
 use volnet::model::request::Ticket;
 use volnet::model::view::NicView;
@@ -36,6 +36,7 @@ use crate::check::loaded;
 use crate::lease::{self, DhcpAnswer, Leases, Whose, Word};
 use crate::meddling::{self, Meddling, put_right};
 use crate::promise::Promises;
+use crate::saving::Thread;
 use crate::talk::Talk;
 use crate::world::{Choice, Crash, Handle, RUNTIME, STATE, World};
 
@@ -55,7 +56,8 @@ const SETTLE_MS: u64 = 600_000;
 /// that can be asked.
 const SETTINGS: &str = r#"{
     "networks": [
-        {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29", "ipv6": true},
+        {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29", "ipv6": true,
+         "services": true},
         {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "isolated": true, "nat": false},
         {"name": "six", "bridge": "vbr2", "subnet": null, "ipv6": true}
     ],
@@ -106,8 +108,8 @@ pub(crate) enum Step {
     Settle,
     /// A hypervisor ends by itself.
     End(VmName, Exit),
-    /// A guest resets itself, or panics, and its hypervisor goes on.
-    EndGuest(VmName, bool),
+    /// A guest ends like this, and its hypervisor goes on.
+    EndGuest(VmName, GuestEnd),
     /// A hypervisor stops its guest by itself, or somebody else pauses it or lets it go on.
     Move(VmName, Motion),
     /// What it takes to end processes that are started from now on.
@@ -118,8 +120,8 @@ pub(crate) enum Step {
     Talk(VmName),
     /// A guest does something about its address.
     Lease(VmName, Word),
-    /// A machine with this address joins the LAN of the first bridge. Its answers come after so
-    /// many looks for them.
+    /// A machine with this address joins the LAN of its bridge. Its answers come after so many
+    /// looks for them.
     Machine(Ipv4Addr, usize),
     /// Others change something.
     Meddle(Meddling),
@@ -176,6 +178,8 @@ pub(crate) struct Sim {
     sources: Sources<Source>,
     /// Keys of the processes that are watched.
     watched: BTreeMap<VmName, Key>,
+    /// The snapshots that threads take.
+    saving: Vec<Thread>,
     /// The kernel as its news have told it so far.
     told: Observed,
     /// Others changed rules since.
@@ -230,6 +234,7 @@ impl Sim {
             configured: Configured::Right,
             sources: Sources::default(),
             watched: BTreeMap::new(),
+            saving: Vec::new(),
             told: Observed::default(),
             rules_changed: false,
             news_lost: false,
@@ -256,6 +261,7 @@ impl Sim {
             configured: Configured::Right,
             sources: Sources::default(),
             watched: BTreeMap::new(),
+            saving: Vec::new(),
             told: Observed::default(),
             rules_changed: false,
             news_lost: false,
@@ -266,6 +272,40 @@ impl Sim {
             wall: self.wall,
             tickets: self.tickets,
         }
+    }
+
+    /// Whether these are the same world, without a daemon: the next daemon does the same in both.
+    pub(crate) fn is_like(&self, other: &Sim) -> bool {
+        let Sim {
+            world,
+            shell,
+            promises,
+            talk,
+            leases,
+            ground: _,
+            configured,
+            // What a daemon has.
+            sources: _,
+            watched: _,
+            saving: _,
+            told: _,
+            rules_changed: _,
+            news_lost: _,
+            clock,
+            suspended,
+            booted,
+            boots,
+            wall,
+            tickets,
+        } = self;
+        shell.is_none()
+            && other.shell.is_none()
+            && (clock, suspended, wall) == (&other.clock, &other.suspended, &other.wall)
+            && (booted, boots, tickets) == (&other.booted, &other.boots, &other.tickets)
+            && *configured == other.configured
+            && (talk, leases) == (&other.talk, &other.leases)
+            && *promises == other.promises
+            && world.borrow().is_like(&other.world.borrow())
     }
 
     /// Starts a daemon, if none runs, which takes over what it finds. It may fail to.
@@ -341,6 +381,7 @@ impl Sim {
     fn fall(&mut self) {
         self.shell = None;
         (self.sources, self.watched) = (Sources::default(), BTreeMap::new());
+        self.saving.clear();
     }
 
     /// Lets the effect after `after` more ones go wrong.
@@ -363,7 +404,7 @@ impl Sim {
                 self.promises.ended(name);
                 self.turn();
             }
-            Step::EndGuest(name, panicked) => self.end_guest(name, *panicked),
+            Step::EndGuest(name, end) => self.end_guest(name, *end),
             Step::Move(name, motion) => {
                 self.world.borrow_mut().processes.move_to(name, *motion);
                 self.turn();
@@ -625,18 +666,22 @@ impl Sim {
                 }
             }
         }
-        for name in shell.take_started() {
+        let started = shell.take_started();
+        let (now, world) = (self.clock, Handle(self.world.clone()));
+        let saves = shell.take_saves().into_iter().map(|save| Thread::new(save, now, &world));
+        self.saving.extend(saves);
+        for name in started {
             self.watch(&name);
         }
     }
 
     /// A guest that was said to run ends. (If it ends earlier, it is said to run all the same, and
     /// is ended then.)
-    fn end_guest(&mut self, name: &VmName, panicked: bool) {
+    fn end_guest(&mut self, name: &VmName, end: GuestEnd) {
         let told = |life: &Life| matches!(life, Life::Running { check: None, .. });
         let shell = self.shell.as_ref();
         let runs = shell.is_some_and(|it| it.engine().vm(name).is_ok_and(|vm| told(&vm.life)));
-        if runs && self.world.borrow_mut().processes.end_guest(name, panicked) {
+        if runs && self.world.borrow_mut().processes.end_guest(name, end) {
             self.promises.ended(name);
             self.hear_hypervisor(name);
             self.turn();
@@ -671,7 +716,8 @@ impl Sim {
         let until = self.clock + time;
         for _ in 0..TURNS_MAX {
             self.turn();
-            match self.shell.as_ref().and_then(Shell::deadline) {
+            let step = self.saving.iter().map(|thread| thread.at).min();
+            match self.shell.as_ref().and_then(Shell::deadline).into_iter().chain(step).min() {
                 Some(due) if due <= until => self.clock = self.clock.max(due),
                 Some(_) | None => {
                     self.clock = until;
@@ -711,6 +757,8 @@ impl Sim {
             self.with(|shell| shell.news(news, now));
         } else if let Some(name) = self.heard() {
             self.hear_hypervisor(&name);
+        } else if let Some(at) = self.saving.iter().position(|thread| thread.at <= now.mono) {
+            self.save(at);
         } else if due {
             self.with(|shell| shell.tick(now));
             self.look_at_sent();
@@ -720,6 +768,21 @@ impl Sim {
             return false;
         }
         true
+    }
+
+    /// A thread that takes a snapshot does its next step. A crash ends it, and the daemon.
+    fn save(&mut self, at: usize) {
+        let (mut thread, mut world) = (self.saving.remove(at), Handle(self.world.clone()));
+        let now = self.now();
+        match self.survive(|_| thread.step(&mut world)) {
+            // It has ended with the daemon.
+            None => {}
+            Some(None) => self.saving.push(thread),
+            Some(Some(result)) => {
+                let (name, ticket) = (thread.save.taking.name, thread.save.ticket);
+                self.with(|shell| shell.snapshot_taken(&name, ticket, result, now));
+            }
+        }
     }
 
     /// A VM of whose guest a hypervisor has told something.

@@ -13,7 +13,7 @@ use crate::world::World;
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// Who talked last from each address: the moment at which that VM was made.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Talk(BTreeMap<Ipv4Addr, u64>);
 
 impl Talk {

@@ -96,6 +96,29 @@ impl World {
         }
     }
 
+    /// Whether no daemon can tell one from the other, whatever it does.
+    pub(crate) fn is_like(&self, other: &World) -> bool {
+        let World {
+            network,
+            disk,
+            processes,
+            lan,
+            sent,
+            effects: _,
+            faults,
+            trace: _,
+            struck: _,
+            died,
+        } = self;
+        faults.is_empty()
+            && other.faults.is_empty()
+            && (sent, died) == (&other.sent, &other.died)
+            && disk.is_like(&other.disk)
+            && network.is_like(&other.network)
+            && *processes == other.processes
+            && *lan == other.lan
+    }
+
     /// Lets the effect after `after` more ones go wrong.
     pub(crate) fn arm(&mut self, after: usize, choice: Choice) {
         self.faults.insert(self.effects + after, choice);
@@ -124,6 +147,8 @@ impl World {
 
     /// The same, and what is to go wrong still does.
     pub(crate) fn end(&mut self) {
+        // Nobody asks what the daemon did.
+        self.network.log.clear();
         self.processes.crash();
         self.disk.restart(Restart::Daemon);
     }
@@ -257,8 +282,25 @@ fn told(operation: &'static str, object: &str, fault: Fault) -> Failure {
     Failure::Kernel { operation, object, outcome, errno: 0, message }
 }
 
-/// What the event loop does to the world.
+/// What the event loop and its threads do to the world.
 impl Handle {
+    /// The process of a VM whose guest a thread is about to save.
+    pub(crate) fn process(&self, name: &VmName) -> Option<ProcessId> {
+        let world = self.world();
+        let mut living = world.processes.living();
+        living.find(|(owner, _)| *owner == name).map(|(_, id)| id.clone())
+    }
+
+    /// A step of the thread that takes a snapshot. False if it fails.
+    pub(crate) fn save(&self, step: impl FnOnce(&mut FakeProcesses) -> bool) -> bool {
+        self.effect(Effect::Save, |world| step(&mut world.processes), |_, _| false)
+    }
+
+    /// The guest that it has saved, or not, goes on. False if its process has ended.
+    pub(crate) fn go_on(&self, id: &ProcessId) -> bool {
+        self.effect(Effect::GoOn, |world| world.processes.go_on(id), |_, _| false)
+    }
+
     /// Has the kernel say when this VM's process ends. False if it refuses to.
     pub(crate) fn watch(&self) -> bool {
         self.effect(Effect::Watch, |_| true, |_, _| false)
@@ -337,8 +379,8 @@ impl Network for Handle {
         )
     }
 
-    fn hear_arp(&mut self, _: &str) -> Vec<(Ipv4Addr, Mac)> {
-        self.world().lan.heard()
+    fn hear_arp(&mut self, bridge: &str) -> Vec<(Ipv4Addr, Mac)> {
+        self.world().lan.heard(bridge)
     }
 
     fn end_arp(&mut self) {
@@ -511,6 +553,11 @@ impl Processes for Handle {
 
     fn sweep(&mut self) {
         self.world().processes.sweep();
+    }
+
+    fn remove_part(&mut self, part: &Path) {
+        let remove = |world: &mut World| world.processes.remove_part(part);
+        self.effect(Effect::RemovePart, remove, |_, _| ());
     }
 
     fn leave(&mut self) {

@@ -49,10 +49,11 @@ def guest_of(cmdline):
     return word, float(after or 0)
 
 
-def boot_ms(cmdline, usual):
-    """Milliseconds after which a boot fails, if it does: a test may want it slow (`boot=MS`)."""
-    words = [float(word[5:]) for word in cmdline.split() if word.startswith("boot=")]
-    return words[-1] if words else usual
+def word_ms(cmdline, name, usual=0):
+    """Milliseconds that something takes, if a test wants it slow: `boot=MS` is how long a boot takes
+    until it fails, if it does, or a guest until it has woken; `save=MS` how long one is saved."""
+    values = [word.partition("=")[2] for word in cmdline.split() if word.startswith(name + "=")]
+    return float(values[-1]) if values else usual
 
 
 def bind(path):

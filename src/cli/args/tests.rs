@@ -32,6 +32,7 @@ fn every_verb() {
     let dry = Preparation { dry_run: true, ..plain() };
     let service = |root: &str| Preparation { service: true, root: root.into(), ..plain() };
     let forced = Preparation { force: true, ..service("/r") };
+    let resolved = |service| Preparation { service, resolved: true, ..plain() };
     let cni = Preparation { cni: true, root: "/r".into(), ..plain() };
     let table = [
         ("serve", Command::Serve),
@@ -43,7 +44,8 @@ fn every_verb() {
         ("teardown --cni --root /r", Command::Teardown(cni)),
         ("teardown", Command::Teardown(plain())),
         ("teardown --dry-run", Command::Teardown(dry)),
-        ("teardown --service", Command::Teardown(service("/"))),
+        ("setup --resolved", Command::Setup(resolved(false))),
+        ("teardown --service", Command::Teardown(resolved(true))),
         ("start web", change(VmVerb::Start, &["web"], None)),
         ("stop web db --timeout 5", change(VmVerb::Stop, &["web", "db"], Some(5000))),
         (
@@ -119,6 +121,24 @@ fn every_verb() {
                 from: None,
                 to: Some(s("192.0.2.7:443")),
                 seconds: Some(3),
+            },
+        ),
+        (
+            "trace web --from db",
+            Command::Trace {
+                name: s("web"),
+                from: Some(Origin::Vm(s("db"))),
+                to: None,
+                seconds: None,
+            },
+        ),
+        (
+            "trace web --from 2001:db8::7 --to 192.0.2.7",
+            Command::Trace {
+                name: s("web"),
+                from: Some(Origin::Outside(s("2001:db8::7"))),
+                to: Some(s("192.0.2.7")),
+                seconds: None,
             },
         ),
         ("doctor", Command::Doctor { name: None }),
@@ -254,8 +274,12 @@ fn wrong_usage_says_what_is_wrong_and_which_help_helps() {
         ),
         ("run web --cpus two", "--cpus: \"two\" is not a whole number; see volnet help run"),
         ("create web --kernel", "missing argument for option '--kernel'; see volnet help create"),
-        ("setup --root /r", "--root needs --service or --cni; see volnet help setup"),
+        ("setup --root /r", "--root needs --service, --cni or --resolved; see volnet help setup"),
         ("call", "METHOD is missing; see volnet help call"),
+        (
+            "attach a --netns /run/netns/a --owner 1",
+            "--owner needs --tap: a pair of links has no owner; see volnet help attach",
+        ),
         ("call a b c", "\"c\" is an argument too many; see volnet help call"),
         ("serve --json", "unknown option --json; see volnet help serve"),
         ("--bridge b list", "unknown option --bridge; see volnet help"),

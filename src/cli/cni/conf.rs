@@ -10,10 +10,11 @@ use serde_json::{Map, Value, json};
 
 use super::call::{Conf, Environment, find};
 use super::error::{CONFIGURATION, CniError, DECODING, ENVIRONMENT, UNSUPPORTED};
+use super::network;
 use crate::model::limits::{BURST_KB_MAX, BURST_KB_MIN};
 
 /// Keys that every plugin may get, and keys of `bridge` that say what is so here anyway.
-const ACCEPTED: [&str; 17] = [
+const ACCEPTED: [&str; 19] = [
     "cniVersion",
     "cniVersions",
     "name",
@@ -30,6 +31,8 @@ const ACCEPTED: [&str; 17] = [
     "isDefaultGateway",
     "ipMasq",
     "loadOnlyIfInlined",
+    "macspoofchk",
+    "preserveDefaultVlan",
     "socket",
 ];
 /// Keys that are the VM's.
@@ -37,7 +40,8 @@ const OWN: [&str; 5] = ["network", "policy", "isolated", "mtu", "portIsolation"]
 /// The name of a VM's tap, if none is asked for.
 const TAP: &str = "tap0";
 /// Keys that are only understood if they are off.
-const OFF: [&str; 3] = ["hairpinMode", "promiscMode", "vlan"];
+const OFF: [&str; 5] =
+    ["promiscMode", "vlan", "forceAddress", "enabledad", "disableContainerInterface"];
 /// A burst of which an engine says that there is none.
 const NO_BURST: u64 = u32::MAX as u64;
 
@@ -47,9 +51,8 @@ pub(super) fn vm(conf: &Conf, environment: &Environment) -> Result<Value, CniErr
     let empty = Map::new();
     let runtime = section(conf.field("runtimeConfig"), "runtimeConfig")?.unwrap_or(&empty);
     check_runtime(runtime)?;
-    let mut network = Map::new();
+    let mut wanted = Map::new();
     for (key, field) in [
-        ("network", "name"),
         ("policy", "policy"),
         ("isolated", "isolated"),
         ("portIsolation", "isolated"),
@@ -57,42 +60,62 @@ pub(super) fn vm(conf: &Conf, environment: &Environment) -> Result<Value, CniErr
     ] {
         let value = conf.field(key).filter(|value| **value != json!(0) && **value != json!(""));
         if let Some(value) = value {
-            network.insert(field.into(), value.clone());
+            wanted.insert(field.into(), value.clone());
         }
     }
-    if let Some(subnet) = subnet(conf, runtime)? {
-        network.insert("subnet".into(), subnet);
+    for (field, value) in network::wanted(conf)? {
+        wanted.extend(value.map(|value| (field.to_string(), value)));
     }
     let args = environment.args()?;
     let given = section(conf.field("args"), "args")?.and_then(|args| find(args, "cni"));
     let given = section(given, "args.cni")?.unwrap_or(&empty);
-    let ip = first_ip(find(runtime, "ips"))?.or(first_ip(find(given, "ips"))?);
-    if let Some(ip) = ip.or(args.get("IP").map(|ip| address(ip))) {
-        network.insert("ip".into(), ip.into());
+    let said = [requested(find(runtime, "ips"))?, requested(find(given, "ips"))?];
+    let of_args = args.get("IP").map(|ip| vec![address(ip)]).unwrap_or_default();
+    if let Some(ips) = said.into_iter().chain([of_args]).find(|ips| !ips.is_empty()) {
+        for ip in ips {
+            let field = if ip.contains(':') { "ip6" } else { "ip" };
+            wanted.insert(field.into(), ip.into());
+        }
     }
     let mac = find(runtime, "mac").or(find(given, "mac")).cloned();
     if let Some(mac) = mac.or(args.get("MAC").map(|mac| json!(mac))) {
-        network.insert("mac".into(), mac);
+        wanted.insert("mac".into(), mac);
     }
     if let Some(limits) = limits(runtime)? {
-        network.insert("limits".into(), limits);
+        wanted.insert("limits".into(), limits);
     }
-    let mut vm = json!({ "network": network, "expose": ports(runtime)? });
+    let mut vm = json!({ "network": wanted, "expose": ports(runtime)? });
     if let Some(owner) = owner(&args)? {
         vm["owner"] = owner;
     }
     Ok(vm)
 }
 
-/// The name of the tap by which a VM has the network, if it is for one. Its words of CNI_ARGS are
-/// those of awslabs/tc-redirect-tap.
+/// Whether a configuration is for guests of hypervisors. If not, it is for containers.
+pub(super) fn is_for_guest(conf: &Conf) -> bool {
+    conf.field("attach").is_some_and(|attach| attach == "vm")
+}
+
+/// The name of the tap in the namespace by which a VM has the network, if it is for one. In that of
+/// the host, volnet names it. The words of CNI_ARGS are those of awslabs/tc-redirect-tap.
 pub(super) fn tap<'a>(
     conf: &Conf,
     environment: &'a Environment,
+    host: bool,
 ) -> Result<Option<&'a str>, CniError> {
-    let is_vm = conf.field("attach").is_some_and(|attach| attach == "vm");
-    let named = environment.args()?.get("TC_REDIRECT_TAP_NAME").copied();
-    Ok(is_vm.then(|| named.filter(|name| !name.is_empty()).unwrap_or(TAP)))
+    let args = environment.args()?;
+    let named = args.get("TC_REDIRECT_TAP_NAME").copied().filter(|name| !name.is_empty());
+    match (is_for_guest(conf), host, named) {
+        (false, ..) | (true, true, None) => Ok(None),
+        (true, false, named) => Ok(Some(named.unwrap_or(TAP))),
+        (true, true, Some(name)) => {
+            let words = format!(
+                "CNI_ARGS: TC_REDIRECT_TAP_NAME {name} is not supported in the namespace of the \
+                 host: volnet names the tap, and the result tells its name"
+            );
+            Err(CniError::new(UNSUPPORTED, words))
+        }
+    }
 }
 
 /// Who may open the tap.
@@ -133,7 +156,7 @@ pub(super) fn dns(conf: &Conf) -> Result<Value, CniError> {
 fn check_keys(conf: &Conf) -> Result<(), CniError> {
     for (key, value) in &conf.fields {
         let is = |known: &str| known.eq_ignore_ascii_case(key);
-        let known = ACCEPTED.iter().chain(&OWN).any(|known| is(known));
+        let known = ACCEPTED.iter().chain(&OWN).chain(&network::KEYS).any(|known| is(known));
         let off = [json!(false), json!(0), Value::Null].contains(value);
         if known || key.starts_with("cni.dev/") || off && OFF.iter().any(|known| is(known)) {
             continue;
@@ -157,38 +180,19 @@ fn check_runtime(runtime: &Map<String, Value>) -> Result<(), CniError> {
     Ok(())
 }
 
-/// The subnet that says which network is meant.
-fn subnet(conf: &Conf, runtime: &Map<String, Value>) -> Result<Option<Value>, CniError> {
-    if let Some(subnet) = conf.field("subnet") {
-        return Ok(Some(subnet.clone()));
-    }
-    let of_ranges = |ranges: &Value| {
-        let range = ranges.get(0)?.get(0).and_then(Value::as_object)?;
-        find(range, "subnet").cloned()
-    };
-    if let Some(ipam) = section(conf.field("ipam"), "ipam")? {
-        let kind = find(ipam, "type").unwrap_or(&Value::Null);
-        if *kind != json!("host-local") && !kind.is_null() && *kind != json!("") {
-            return Err(unsupported("ipam.type", kind));
-        }
-        if let Some(subnet) = find(ipam, "subnet").cloned() {
-            return Ok(Some(subnet));
-        }
-        if let Some(subnet) = find(ipam, "ranges").and_then(of_ranges) {
-            return Ok(Some(subnet));
-        }
-    }
-    Ok(find(runtime, "ipRanges").and_then(of_ranges))
-}
-
-/// The address that an engine asks for, without the length of its prefix.
-fn first_ip(ips: Option<&Value>) -> Result<Option<String>, CniError> {
-    let Some(ips) = ips else { return Ok(None) };
-    match ips.as_array().map(Vec::as_slice) {
-        Some([]) => Ok(None),
-        Some([Value::String(ip)]) => Ok(Some(address(ip))),
-        Some(_) => Err(unsupported("ips", ips)),
-        None => Err(CniError::new(DECODING, format!("ips {ips} is not a list"))),
+/// The addresses that an engine asks for, at most one of each family, without the lengths of their
+/// prefixes.
+fn requested(ips: Option<&Value>) -> Result<Vec<String>, CniError> {
+    let Some(ips) = ips else { return Ok(Vec::new()) };
+    let list = ips
+        .as_array()
+        .ok_or_else(|| CniError::new(DECODING, format!("ips {ips} is not a list")))?;
+    let texts: Option<Vec<String>> = list.iter().map(|ip| ip.as_str().map(address)).collect();
+    let texts = texts.ok_or_else(|| CniError::new(DECODING, format!("ips {ips}: not of texts")))?;
+    match &texts[..] {
+        [] | [_] => Ok(texts),
+        [one, other] if one.contains(':') != other.contains(':') => Ok(texts),
+        _ => Err(unsupported("ips", ips)),
     }
 }
 
@@ -271,7 +275,7 @@ fn port(mapping: &Value) -> Result<Option<Value>, CniError> {
     Ok(Some(expose))
 }
 
-fn section<'a>(
+pub(super) fn section<'a>(
     value: Option<&'a Value>,
     name: &str,
 ) -> Result<Option<&'a Map<String, Value>>, CniError> {
@@ -282,7 +286,7 @@ fn section<'a>(
     }
 }
 
-fn unsupported(key: &str, value: &Value) -> CniError {
+pub(super) fn unsupported(key: &str, value: &Value) -> CniError {
     CniError::new(UNSUPPORTED, format!("{key} {value} is not supported"))
 }
 

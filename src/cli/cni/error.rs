@@ -19,6 +19,8 @@ pub(super) const INPUT: u32 = 5;
 pub(super) const DECODING: u32 = 6;
 /// The configuration cannot be.
 pub(super) const CONFIGURATION: u32 = 7;
+/// The namespace cannot be attached (`ErrInvalidNetNS`, pkg/types of containernetworking/cni).
+pub(super) const NAMESPACE: u32 = 8;
 /// It may be different later.
 pub(super) const LATER: u32 = 11;
 /// Nothing can be added now.
@@ -75,7 +77,8 @@ impl From<Trouble> for CniError {
 fn code_of(reply: &ErrorReply) -> u32 {
     match reply.error.strip_prefix("io.volnet.").unwrap_or_default() {
         "AttachmentNotFound" => UNKNOWN_CONTAINER,
-        "InvalidConfig" | "InvalidName" | "VmExists" | "AttachmentExists" => CONFIGURATION,
+        "InvalidConfig" | "InvalidName" | "VmExists" | "AttachmentExists" | "NetworkExists"
+        | "NetworkInUse" => CONFIGURATION,
         "NoFreeAddress" | "BridgeFull" | "StateNotWritten" => LATER,
         "AddressInUse" => ADDRESS_IN_USE,
         "PortInUse" => PORT_IN_USE,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::call::{Conf, Environment};
 use super::error::{CniError, FAILED, UNKNOWN_CONTAINER};
-use super::{Printed, unknown, versions};
+use super::{Printed, unknown};
 use crate::cli::attach::open_door;
 use crate::network::linux::veth;
 
@@ -15,7 +15,6 @@ const LO: &str = "lo";
 /// Runs the verb of the environment.
 pub(super) fn verb(conf: &Conf, environment: &Environment) -> Result<Printed, CniError> {
     match environment.required(super::COMMAND)? {
-        "VERSION" => Ok(Some(versions(conf))),
         "ADD" => conf.check_version("0.3.0").and_then(|()| add(conf, environment)),
         // The namespace goes with its `lo`, and others may use it until then.
         "DEL" | "CHECK" | "STATUS" | "GC" => Ok(None),

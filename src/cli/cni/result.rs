@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 type Attached = Map<String, Value>;
 
 /// The result in a version of the specification. The addresses are those of the link in the
-/// namespace, which is the third. For a VM, the guest has the first of them, too.
+/// namespace, which is the third. For a VM, the guest has the first of them, too. In the namespace
+/// of the host there is no such link: the tap is the second, and the guest the third.
 pub(super) fn of(attached: &Attached, version: &str, dns: Value) -> Value {
     let vm = &attached["vm"];
     let place = &vm["attachment"];
@@ -16,9 +17,18 @@ pub(super) fn of(attached: &Attached, version: &str, dns: Value) -> Value {
     if bridge_mac.is_null() {
         bridge = json!({ "name": attached["bridge"] });
     }
-    let mut inner = link(&place["ifname"], &vm["mac"]);
-    inner["sandbox"] = place["netns"].clone();
-    let mut interfaces = [bridge, link(&vm["tap"], &attached["host_mac"]), inner];
+    let is_host = place["host"] == true;
+    let (name, sandbox) = match is_host {
+        true => (&vm["tap"], &place["container"]),
+        false => (&place["ifname"], &place["netns"]),
+    };
+    let mut inner = link(name, &vm["mac"]);
+    inner["sandbox"] = sandbox.clone();
+    let mut outer = link(&vm["tap"], &attached["host_mac"]);
+    if is_host {
+        outer["sandbox"] = place["netns"].clone();
+    }
+    let mut interfaces = [bridge, outer, inner];
     if version == "1.1.0" {
         interfaces.iter_mut().for_each(|interface| interface["mtu"] = vm["mtu"].clone());
     }
@@ -40,8 +50,8 @@ pub(super) fn of(attached: &Attached, version: &str, dns: Value) -> Value {
         ips.push((format!("{six}/64"), gateway.clone(), "6"));
         routes.push(json!({ "dst": "::/0", "gw": gateway }));
     }
-    let of_link = ips.iter().map(|ip| (ip, 2));
-    // That of the guest's own interface is IPv4 alone: its readers take exactly one.
+    // That of the guest's own interface is one alone: its readers take exactly one.
+    let of_link = ips.iter().take(if is_host { 1 } else { ips.len() }).map(|ip| (ip, 2));
     let of_guest = ips.iter().take(1).map(|ip| (ip, 4)).filter(|_| interfaces.len() > 4);
     let ips = of_link.chain(of_guest).map(|((address, gateway, family), interface)| {
         let mut ip = json!({ "address": address, "gateway": gateway, "interface": interface });

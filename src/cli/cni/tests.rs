@@ -49,15 +49,22 @@ fn what_engines_write_is_understood_whatever_its_case() {
         json!({"ip": "10.88.0.77", "mac": "02:00:00:00:00:07"})
     );
     assert_eq!(labels(&podman.args().unwrap())["pod"], "default/web");
+    // A network with IPv6 alone is known by its name.
+    let fields = json!({"cniVersion": "0.4.0", "name": "pods", "type": "volnet",
+        "subnet": "fd00:1::/64", "runtimeConfig": {"ips": ["fd00:1::5/64"]}});
+    assert_eq!(
+        conf::vm(&conf(fields), &none).unwrap()["network"],
+        json!({"name": "pods", "ip6": "fd00:1::5"})
+    );
     // What a capability says wins.
     let both = conf(json!({
         "cniVersion": "0.4.0", "name": "pods", "type": "volnet",
-        "runtimeConfig": {"ips": ["10.88.0.5/16"], "mac": "02:00:00:00:00:05",
+        "runtimeConfig": {"ips": ["10.88.0.5/16", "fd00::5/64"], "mac": "02:00:00:00:00:05",
             "bandwidth": {"egressRate": 1, "egressBurst": 8_388_608}}
     }));
     assert_eq!(
         conf::vm(&both, &podman).unwrap()["network"],
-        json!({"ip": "10.88.0.5", "mac": "02:00:00:00:00:05",
+        json!({"ip": "10.88.0.5", "ip6": "fd00::5", "mac": "02:00:00:00:00:05",
             "limits": {"tx_mbit": 1, "burst_kb": 1024}})
     );
 }
@@ -65,7 +72,6 @@ fn what_engines_write_is_understood_whatever_its_case() {
 #[test]
 fn what_would_be_a_lie_is_refused_with_its_key() {
     for (field, value) in [
-        ("hairpinMode", json!(true)),
         ("promiscMode", json!(true)),
         ("vlan", json!(7)),
         ("ipam", json!({"type": "dhcp"})),
@@ -73,6 +79,7 @@ fn what_would_be_a_lie_is_refused_with_its_key() {
         ("colour", json!("red")),
         ("runtimeConfig", json!({"deviceID": "0000:00:01.0"})),
         ("runtimeConfig", json!({"ips": ["10.0.0.1", "10.0.0.2"]})),
+        ("runtimeConfig", json!({"ips": ["fd00::1", "fd00::2"]})),
         (
             "runtimeConfig",
             json!({"portMappings": [
@@ -100,6 +107,7 @@ fn what_would_be_a_lie_is_refused_with_its_key() {
         json!({"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "web"}]}),
         json!({"portMappings": [{"hostPort": 0, "containerPort": 80, "protocol": "icmp"}]}),
         json!({"ips": "10.88.0.5"}),
+        json!({"ips": [7]}),
     ] {
         let fields = json!({"cniVersion": "1.1.0", "name": "pods", "type": "volnet",
             "runtimeConfig": runtime});
@@ -110,6 +118,60 @@ fn what_would_be_a_lie_is_refused_with_its_key() {
         "hairpinMode": false, "vlan": 0, "isGateway": true, "ipMasq": true, "mtu": 0,
         "cni.dev/valid-attachments": []});
     conf::vm(&conf(off), &Environment::default()).unwrap();
+}
+
+#[test]
+fn a_network_is_described_by_the_keys_of_bridge_and_host_local() {
+    let described = |fields: Value| {
+        let mut all = json!({"cniVersion": "1.0.0", "name": "pods", "type": "volnet"});
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        network::document(&conf(all)).map_err(|error| error.code)
+    };
+    let own = json!({"name": "pods", "subnet": "10.1.0.0/24", "nat": true, "dhcp": "builtin"});
+    assert_eq!(described(json!({"subnet": "10.1.0.0/24"})), Ok(Some(own)));
+    let dual = json!({"ipMasq": true, "bridge": "", "mtu": 0, "network": "lab", "ipam": {
+        "type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24", "rangeEnd": "10.1.0.9"}],
+            [{"subnet": "2001:db8:1::/64"}]]}});
+    let wanted = json!({"name": "lab", "subnet": "10.1.0.0/24", "nat": true, "dhcp": "builtin",
+        "range": "10.1.0.1-10.1.0.9", "ipv6": {"prefix": "2001:db8:1::/64", "nat": true}});
+    assert_eq!(described(dual), Ok(Some(wanted)));
+    let six = json!({"name": "pods", "subnet": null,
+        "ipv6": {"prefix": "2001:db8:1::/64", "nat": false}});
+    let ranges = json!({"ipam": {"ranges":
+        [[{"subnet": "2001:db8:1::/64", "gateway": "2001:db8:1:0::1"}]]}});
+    assert_eq!(described(ranges), Ok(Some(six.clone())));
+    let mut own = six;
+    own["ipv6"]["nat"] = json!(true);
+    assert_eq!(described(json!({"subnet": "2001:db8:1::/64"})), Ok(Some(own)));
+    for key in ["services", "hairpinMode"] {
+        let fields = json!({"subnet": "10.1.0.0/24", key: true});
+        assert_eq!(described(fields).unwrap().expect("a network")["services"], true);
+        assert_eq!(described(json!({ key: true })), Err(error::UNSUPPORTED), "there is no subnet");
+        assert_eq!(described(json!({ key: false })), Ok(None));
+    }
+    // bridge masquerades nothing unless it is told to.
+    let plain = json!({"ipam": {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.5"}});
+    let wanted = json!({"name": "pods", "subnet": "10.1.0.0/24", "nat": false, "dhcp": "builtin",
+        "range": "10.1.0.5-10.1.0.254"});
+    assert_eq!(described(plain), Ok(Some(wanted)));
+    assert_eq!(described(json!({})), Ok(None));
+    for (fields, code) in [
+        (json!({"peers": ["10.0.0.0/8"]}), error::UNSUPPORTED),
+        (
+            json!({"ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "2001:db8:1::/64",
+            "rangeStart": "2001:db8:1::9"}]]}}),
+            error::UNSUPPORTED,
+        ),
+        (
+            json!({"ipam": {"ranges": [[{"subnet": "2001:db8:1::/64",
+            "gateway": "2001:db8:1::9"}]]}}),
+            error::UNSUPPORTED,
+        ),
+        (json!({"ipam": {"ranges": 7}}), error::DECODING),
+        (json!({"ipam": {"subnet": "x", "rangeStart": "10.1.0.5"}}), error::DECODING),
+    ] {
+        assert_eq!(described(fields.clone()), Err(code), "{fields}");
+    }
 }
 
 #[test]
@@ -181,6 +243,24 @@ fn a_result_has_the_form_of_its_version() {
         )
     );
     assert_eq!(guest["ips"][1]["interface"], 4);
+    let mut host = attached.clone();
+    host["vm"]["attachment"] = json!({
+        "container": "vm1", "ifname": "eth0", "netns": "/proc/1/ns/net", "host": true
+    });
+    (host["vm"]["ip6"], host["gateway6"]) = (json!("fd00::2"), json!("fd00::1"));
+    let host = result::of(&host, "1.1.0", json!({}));
+    assert_eq!(
+        (&host["interfaces"][1], &host["interfaces"][2]),
+        (
+            &json!({"name": "vttap-x", "mac": "fe:e3:a3:62:9a:78", "mtu": 1500,
+                "sandbox": "/proc/1/ns/net"}),
+            &json!({"name": "vttap-x", "mac": "02:e3:a3:62:9a:78", "mtu": 1500, "sandbox": "vm1"})
+        )
+    );
+    assert_eq!(
+        (host["ips"].as_array().map(Vec::len), &host["ips"][0]["interface"]),
+        (Some(1), &json!(2))
+    );
     let mut both = attached.clone();
     both["vm"]["ip6"] = json!("fd00::2");
     both["gateway6"] = json!("fd00::1");

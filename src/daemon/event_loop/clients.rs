@@ -52,7 +52,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                 Err(error) => {
                     // For example, no file descriptor is free. The connection waits in the kernel,
                     // and the next connection wakes us again.
-                    log::warn!("cannot accept a connection: {error}");
+                    self.refusals.log(self.now().mono, format_args!("a connection: {error}"));
                     return;
                 }
             };
@@ -282,6 +282,16 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                 client.begin_listing(continues);
                 client.list(|last| self.shell.engine().list(last))
             }
+            Ok(Reply::Usage { at_ms }) => {
+                match self.shell.last_numbers() {
+                    Ok(numbers) => {
+                        client.begin_usage(*at_ms, numbers);
+                        client.list(|last| self.shell.engine().list(last))
+                    }
+                    // They were read anew since they were promised.
+                    Err(error) => client.send(|out, end| reply::error(out, &error, end)),
+                }
+            }
             Ok(reply) => {
                 client.send_with(reply.file(), |out, end| reply::reply(out, reply, continues, end))
             }
@@ -395,7 +405,7 @@ pub(super) fn refusal<N: Network, D: Storage, P: Processes>(
     }
     let Body::Volnet(Request::Change(change)) = &call.body else { return None };
     if change.is_for_root() && !peer.is_root {
-        let reason = format!("user {} is not root, who alone may attach a namespace", peer.uid);
+        let reason = format!("user {} is not root, who alone may do that", peer.uid);
         return Some(Refusal::PermissionDenied { reason });
     }
     if let Some((field, reason)) = change.for_root().filter(|_| !peer.is_root) {

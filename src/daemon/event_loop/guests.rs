@@ -1,5 +1,6 @@
 //! What the guests of a network ask: packet sockets on its bridge.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use mio::Interest;
@@ -28,13 +29,18 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// Opens the sockets for what guests ask on new bridges. It does so only if the kernel is
     /// watched: a single request serves no guests, and a backend without a kernel has none.
     pub(super) fn listen_to_guests(&mut self) {
-        for bridge in self.shell.take_bridges() {
+        let bridges = self.shell.take_bridges();
+        if !bridges.is_empty() {
+            self.forget_networks();
+        }
+        for bridge in bridges {
             let network = self.shell.engine().configured().find(|it| it.bridge == bridge).cloned();
             let Some(network) = network.filter(|_| self.kernel.is_watched()) else { continue };
-            if network.dns == Dns::Builtin {
-                self.listen_for_names(&network);
+            match network.dns == Dns::Builtin {
+                true => self.listen_for_names(&network),
+                false => self.names.close(&network.name),
             }
-            for key in self.sources.guests_of(&network.name) {
+            for key in self.sources.guests_of(|name| name == network.name) {
                 // Closing it also removes it from the poll.
                 self.sources.remove(key);
             }
@@ -55,6 +61,16 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                 }
             }
         }
+    }
+
+    /// Closes the sockets of networks that are gone.
+    fn forget_networks(&mut self) {
+        let names = self.shell.engine().configured().map(|network| network.name.clone());
+        let names: BTreeSet<String> = names.collect();
+        for key in self.sources.guests_of(|name| !names.contains(name)) {
+            self.sources.remove(key);
+        }
+        self.names.keep(|name| names.contains(name));
     }
 
     fn listen_to(&mut self, network: &NetworkConfig, questions: Questions) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //! up.
 //!
 //! What is read for them (the snapshot that they wake from) is read once. Then each has a number of
-//! its own among the requests, and waits for its turn with all slow work.
+//! its own among the requests, gets its disks, and waits for its turn with all slow work.
 
 use std::collections::HashMap;
 
@@ -31,6 +31,11 @@ impl Many {
         self.counts.insert(ticket, count);
     }
 
+    /// Whether a call is for many VMs and is not handled yet.
+    pub(super) fn is_counted(&self, ticket: Ticket) -> bool {
+        self.counts.contains_key(&ticket)
+    }
+
     /// For how many VMs a call is that is handled now; `None`: it is another call.
     pub(super) fn counted(&mut self, ticket: Ticket) -> Option<u16> {
         self.counts.remove(&ticket)
@@ -57,12 +62,20 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         let Some(client) = self.sources.client(key) else { return };
         client.state = State::Many { open: count };
         self.tickets.answered(ticket);
+        let mut prepared = Vec::new();
         for name in names {
             let ticket = self.tickets.issue(key);
             self.many.open.insert(ticket, name.clone());
             let (spec, notes) = (Box::new(spec.one_of_many(&name)), notes.clone());
-            let create = Change::Create { name, spec, start: true, dry_run: false, notes };
-            self.slow.push_back(Slow::Start(ticket, create.into()));
+            let mut create =
+                Change::Create { name, spec, start: true, dry_run: false, notes }.into();
+            match self.shell.copies(&mut create) {
+                Some(copies) => prepared.push((ticket, create, copies)),
+                None => self.slow.push_back(Slow::Start(ticket, create)),
+            }
+        }
+        if !prepared.is_empty() {
+            self.begin_preparations(prepared);
         }
     }
 }

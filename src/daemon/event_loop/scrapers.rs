@@ -27,15 +27,11 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     // As for clients: it waits in the kernel, and the next one wakes us again.
-                    log::warn!("cannot accept a connection for metrics: {error}");
+                    self.refusals.log(self.now().mono, format_args!("a scraper: {error}"));
                     return;
                 }
             };
-            if !self.make_room_for_scraper() {
-                let now = self.now().mono;
-                self.refusals.log(now, format_args!("a scraper: {SCRAPERS_MAX} are being served"));
-                continue;
-            }
+            self.make_room_for_scraper();
             match self.admit_scraper(stream) {
                 // Its request is there in most cases.
                 Ok(key) => self.scrape(key),
@@ -54,18 +50,18 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         self.add(scraper.descriptor(), both, Source::Scraper(Box::new(scraper)))
     }
 
-    /// If there are as many as there may be, an idle one gives way: the one that has been silent
-    /// for the longest time. So connections that want nothing keep nobody out.
-    fn make_room_for_scraper(&mut self) -> bool {
+    /// If there are as many as there may be, one gives way: of those that are idle the one that has
+    /// been silent for the longest time, or else the one whose answer began first. So connections
+    /// that want nothing, or do not read what they wanted, keep nobody out.
+    fn make_room_for_scraper(&mut self) {
         if self.sources.scrapers().count() < SCRAPERS_MAX {
-            return true;
+            return;
         }
-        let idle = self.sources.scrapers().filter(|(_, scraper)| scraper.is_idle());
-        let Some((silent, _)) = idle.min_by_key(|(_, scraper)| scraper.deadline) else {
-            return false;
-        };
-        self.sources.remove(silent);
-        true
+        let scrapers = self.sources.scrapers();
+        let first = scrapers.min_by_key(|(_, scraper)| (!scraper.is_idle(), scraper.deadline));
+        if let Some((key, _)) = first {
+            self.sources.remove(key);
+        }
     }
 
     /// The turn of a scraper: it reads at most a part of its answer.
@@ -74,8 +70,9 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
         let Some(Source::Scraper(scraper)) = self.sources.get_mut(key) else { return };
         let (shell, refusals) = (&mut self.shell, &mut self.refusals);
         let numbers = || {
-            let numbers = shell.recent_snapshot(now);
-            numbers.inspect_err(|error| refusals.log(now.mono, format_args!("a scraper: {error}")))
+            let numbers = shell.recent_snapshot(now)?;
+            let told = |error: &_| refusals.log(now.mono, format_args!("a scraper: {error}"));
+            Some(numbers.inspect_err(told))
         };
         match scraper.turn(now.mono, numbers) {
             Turn::Waits => {}

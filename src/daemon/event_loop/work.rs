@@ -1,6 +1,7 @@
-//! What threads do for requests: they read files before, and take snapshots after.
+//! What threads do for requests: they read and copy files before, and take snapshots after.
 
 use super::EventLoop;
+use crate::daemon::saving::{Preparation, Prepared};
 use crate::daemon::workers::Done;
 use crate::hypervisor::process::Processes;
 use crate::model::error::Failure;
@@ -10,13 +11,38 @@ use crate::store::storage::Storage;
 
 impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     /// Handles a request, after its files were read if it has some.
-    pub(super) fn prepare(&mut self, ticket: Ticket, request: Request) {
-        let Some(preparation) = self.shell.preparation(&request) else {
-            return self.do_request(ticket, request);
+    pub(super) fn prepare(&mut self, ticket: Ticket, mut request: Request) {
+        // Of many VMs, each gets disks by itself.
+        let copies = match self.many.is_counted(ticket) {
+            true => None,
+            false => self.shell.copies(&mut request),
         };
-        if let Err(error) = self.workers.prepare(ticket, &request, preparation) {
+        match copies.or_else(|| self.shell.preparation(&request)) {
+            Some(preparation) => self.begin_preparations(vec![(ticket, request, preparation)]),
+            None => self.do_request(ticket, request),
+        }
+    }
+
+    /// Has a thread prepare these, one after the other.
+    pub(super) fn begin_preparations(&mut self, requests: Vec<(Ticket, Request, Preparation)>) {
+        let tickets: Vec<Ticket> = requests.iter().map(|(ticket, ..)| *ticket).collect();
+        if let Err(error) = self.workers.prepare(requests) {
             let failure = Failure::kernel("start", "a thread that reads files", &error);
-            self.tell_one(ticket, &Err(failure.into()));
+            for ticket in tickets {
+                self.tell_one(ticket, &Err(failure.clone().into()));
+            }
+        }
+    }
+
+    /// Disks that were made for requests stay if a VM has them now, and go if the request has ended
+    /// without one. `all`: the daemon ends.
+    pub(super) fn settle_disks(&mut self, all: bool) {
+        for (ticket, disks) in std::mem::take(&mut self.made) {
+            if self.shell.has_disks(disks.folder()) {
+                disks.keep();
+            } else if !all && self.tickets.holder(ticket).is_some() {
+                self.made.push((ticket, disks));
+            }
         }
     }
 
@@ -35,14 +61,15 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
     pub(super) fn hear_workers(&mut self) {
         while let Some(done) = self.workers.take() {
             match done {
-                Done::Prepared { ticket, result: Ok(request), woken: false } => {
-                    self.do_request(ticket, request);
+                Done::Prepared { ticket, result: Ok(Prepared { request, disks }), changed } => {
+                    self.made.extend(disks.map(|disks| (ticket, disks)));
+                    match changed {
+                        true => self.prepare(ticket, request),
+                        false => self.do_request(ticket, request),
+                    }
                 }
-                Done::Prepared { ticket, result: Ok(request), woken: true } => {
-                    self.prepare(ticket, request);
-                }
-                Done::Prepared { ticket, result: Err(refusal), .. } => {
-                    self.tell_one(ticket, &Err(refusal.into()));
+                Done::Prepared { ticket, result: Err(error), .. } => {
+                    self.tell_one(ticket, &Err(error));
                 }
                 Done::Saved { name, ticket, result } => {
                     self.shell.snapshot_taken(&name, ticket, result, self.now());

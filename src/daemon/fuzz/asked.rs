@@ -1,9 +1,11 @@
 //! Requests from bytes. There are few names and few addresses, so that they collide.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::config::{self, Flags, Settings};
 use crate::fuzz::Choices;
+use crate::hypervisor::QEMU;
 use crate::model::document::Kept;
 use crate::model::expose::{Expose, Protocol};
 use crate::model::inner::InnerSpec;
@@ -22,14 +24,20 @@ const NAMES: [&str; 6] = ["a", "web1", "web-1", "WEB_1", "longer-than-a-tap", "l
 /// Networks with few addresses. One has two bridges and isolates its guests, and one IPv6 alone.
 const SETTINGS: &str = r#"{"hypervisor": "qemu", "kernel_vmlinux": "/bin/sh", "kvm": false,
     "hypervisors": {"qemu": {"program": "/bin/sh"}}, "networks": [
-    {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29"},
+    {"name": "default", "bridge": "vbr0", "subnet": "10.1.0.0/29", "services": true},
     {"name": "lab", "bridge": "vbr1", "subnet": "10.2.0.0/28", "bridges": 2, "isolated": true,
      "ipv6": true},
     {"name": "tiny", "bridge": "vbr2", "subnet": "10.3.0.0/30", "nat": false, "dhcp": "builtin",
      "ipv6": {"prefix": "2001:db8:3::/64"}},
     {"name": "six", "bridge": "vbr3", "subnet": null, "ipv6": true}
 ]}"#;
-const NETWORKS: [&str; 5] = ["default", "lab", "lab-2", "tiny", "six"];
+const NETWORKS: [&str; 6] = ["default", "lab", "lab-2", "tiny", "six", ADDED];
+/// Where snapshots are to be: nothing is written there.
+const SNAPSHOTS: &str = "/no-such-place";
+/// The folder of a snapshot. Its memory is opened, and nobody reads it.
+const SAVED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/snapshot");
+/// The network that comes and goes.
+const ADDED: &str = "pods";
 
 pub(super) fn settings() -> Settings {
     let settings = config::resolve(&Flags::default(), &BTreeMap::new(), Some(SETTINGS), "host");
@@ -44,8 +52,13 @@ pub(super) fn name(choices: &mut Choices<'_>) -> VmName {
 pub(super) fn request(choices: &mut Choices<'_>) -> Change {
     let name = name(choices);
     let timeout_ms = choices.one_of(&[30_000, 0, 1, 3_000, STOP_TIMEOUT_MAX_MS]);
-    match choices.byte() % 16 {
+    let kind = choices.byte();
+    // A snapshot shares a number with a start, so that older inputs stay what they were.
+    match kind % 16 {
         0..7 => create(name, choices),
+        8 if kind > 127 => {
+            Change::Snapshot { folder: Path::new(SNAPSHOTS).join(name.as_str()), name }
+        }
         7..9 => Change::Start { name },
         9 => Change::Stop { name, timeout_ms },
         10 if choices.flag() => Change::Restart { name, timeout_ms },
@@ -63,7 +76,20 @@ pub(super) fn request(choices: &mut Choices<'_>) -> Change {
             Change::SetLimits { name, nic: nic(choices), limits: limits(choices) }
         }
         14 => Change::Setup { dry_run: choices.flag(), force: choices.flag() },
+        15 if choices.flag() => network_change(choices),
         _ => Change::Teardown { dry_run: choices.flag(), force: choices.flag() },
+    }
+}
+
+/// The network that comes and goes, with one of two subnets, or with one of another network.
+fn network_change(choices: &mut Choices<'_>) -> Change {
+    let subnet = choices.one_of(&["10.4.0.0/29", "10.4.0.0/29", "10.5.0.0/29", "10.1.0.0/30"]);
+    match choices.flag() {
+        true => Change::RemoveNetwork { name: choices.one_of(&[ADDED, ADDED, "default"]).into() },
+        false => Change::AddNetwork {
+            document: Kept::new(&serde_json::json!({ "name": ADDED, "subnet": subnet })),
+            replace: choices.flag(),
+        },
     }
 }
 
@@ -95,11 +121,21 @@ fn limits(choices: &mut Choices<'_>) -> Limits {
     }
 }
 
+/// A VM. Its guest boots, or wakes from a snapshot, as it is asked for once that was read.
 fn create(name: VmName, choices: &mut Choices<'_>) -> Change {
-    let machine = MachineSpec { cpus: 1, memory_mb: 64, ..MachineSpec::default() };
+    let networks = wanted(choices);
+    let kind = choices.byte();
+    let wakes = kind % 8 == 6 && kind > 127;
+    let machine = MachineSpec {
+        hypervisor: wakes.then(|| QEMU.into()),
+        from: wakes.then(|| SAVED.into()),
+        cpus: 1,
+        memory_mb: 64,
+        ..MachineSpec::default()
+    };
     let spec = VmSpec {
-        networks: wanted(choices),
-        machine: (choices.byte() % 8 != 7).then(|| Box::new(machine)),
+        networks,
+        machine: (kind % 8 != 7).then(|| Box::new(machine)),
         ephemeral: choices.flag(),
         autostart: choices.flag(),
         restart: choices.one_of(&[
@@ -108,7 +144,7 @@ fn create(name: VmName, choices: &mut Choices<'_>) -> Change {
             RestartPolicy::Always,
         ]),
         run_as: choices.flag().then_some(RunAs::Own),
-        config: Some(Kept::new(&serde_json::json!({ "cloud_init": {} }))),
+        config: (!wakes).then(|| Kept::new(&serde_json::json!({ "cloud_init": {} }))),
         ..VmSpec::default()
     };
     let (start, dry_run) = (choices.flag(), choices.byte() % 8 == 7);

@@ -9,6 +9,7 @@ use crate::engine::decide::Engine;
 use crate::model::expose::Expose;
 use crate::model::nic::{CLAIMED_MAX, Nic};
 use crate::model::record::Record;
+use crate::model::view::Status;
 use crate::plan::reconcile::{Desired, Reconciled, reconcile};
 
 /// Panics if a property does not hold.
@@ -17,6 +18,17 @@ pub(super) fn all(world: &World<'_>) {
     kernel(world);
     processes(world);
     disk(world);
+    standing(world);
+}
+
+/// A guest stands still for a snapshot only while that is taken, or it is told to go on. If it does
+/// not do so for long, it is shown as paused.
+fn standing(world: &World<'_>) {
+    let engine = &world.shell.engine;
+    for name in world.shell.processes.standing() {
+        let is_shown = engine.vm(name).is_ok_and(|vm| vm.status() == Status::Paused);
+        assert!(is_shown || engine.is_waking(name), "{name} stands still for ever");
+    }
 }
 
 /// Nothing has two owners, and exactly the things that VMs have are handed out.

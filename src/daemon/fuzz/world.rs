@@ -13,19 +13,21 @@ use super::asked;
 use crate::config::Settings;
 use crate::daemon::host::Insistence;
 use crate::daemon::launch::Launcher;
+use crate::daemon::saving::Save;
 use crate::daemon::shell::{Output, Shell};
 use crate::engine::claim::Claimed;
 use crate::engine::decide::{Decision, Engine, Step};
 use crate::fuzz::Choices;
 use crate::hypervisor::fake::{FakeProcesses, Manners};
 use crate::hypervisor::process::Processes;
+use crate::hypervisor::snapshot::part_of;
 use crate::model::clock::Now;
-use crate::model::error::Reason;
+use crate::model::error::{Failure, Reason};
 use crate::model::lease::{Claim, LeaseChange};
 use crate::model::mac::Mac;
 use crate::model::name::VmName;
 use crate::model::nic::{Lease, Nic};
-use crate::model::record::{Exit, Halt, Heard, Motion, Progress, Record};
+use crate::model::record::{Exit, Halt, Heard, Motion, ProcessId, Progress, Record};
 use crate::model::request::{Change, Reply, Ticket};
 use crate::network::fake::{self, Fake};
 use crate::plan::news::News;
@@ -56,6 +58,8 @@ pub(super) struct World<'a> {
     last_ticket: Ticket,
     /// Who waits for an answer.
     pub(super) waiting: BTreeSet<Ticket>,
+    /// The snapshots that are being taken, and of which process.
+    saves: Vec<(Save, Option<ProcessId>)>,
 }
 
 impl<'a> World<'a> {
@@ -66,7 +70,8 @@ impl<'a> World<'a> {
         processes.set_manners(Manners::Stubborn);
         let shell = daemon(&settings, Fake::new(), Memory::new(RUNTIME), processes);
         let now = Now { wall: 1_700_000_000_000, ..Now::default() };
-        World { choices, settings, shell, now, last_ticket: 0, waiting: BTreeSet::new() }
+        let (waiting, saves) = (BTreeSet::new(), Vec::new());
+        World { choices, settings, shell, now, last_ticket: 0, waiting, saves }
     }
 
     /// Lets one thing happen; false when there is nothing more to come.
@@ -74,7 +79,10 @@ impl<'a> World<'a> {
         if self.choices.is_empty() {
             return false;
         }
-        match self.choices.byte() % 36 {
+        let kind = self.choices.byte();
+        match kind % 36 {
+            // It shares a number, so that older inputs stay what they were.
+            35 if kind > 143 => self.end_save(),
             0..16 => self.ask(),
             16..21 => self.end(),
             21..25 => self.wait(),
@@ -97,6 +105,7 @@ impl<'a> World<'a> {
     pub(super) fn come_to_rest(&mut self) {
         self.choices = Choices::new(&[]);
         for _ in 0..MANY {
+            self.end_save();
             for name in self.shell.processes.ended() {
                 self.exited(&name);
             }
@@ -121,7 +130,14 @@ impl<'a> World<'a> {
             }
         }
         trace!("{}: caller {ticket}: {request:?}", self.now.mono);
-        match self.shell.engine.request(ticket, &request, self.now) {
+        let step = match &request {
+            Change::Snapshot { name, folder } => {
+                self.shell.begin_saving(ticket, name, folder, self.now)
+            }
+            _ => self.shell.engine.request(ticket, &request, self.now),
+        };
+        self.begin_saves();
+        match step {
             Ok(Step::Reply(reply)) => self.shell.reply(ticket, Ok(*reply)),
             Ok(Step::Do(decision)) => drop(self.carry_out(*decision)),
             Ok(Step::Setup { dry_run, .. }) => {
@@ -134,10 +150,67 @@ impl<'a> World<'a> {
                 let torn_down = self.shell.teardown(dry_run, force, self.now);
                 self.shell.reply(ticket, torn_down);
             }
+            Ok(Step::AddNetwork { document, replace }) => {
+                self.let_kernel_fail();
+                let result = self.shell.add_network(&document, replace, self.now);
+                self.shell.network.heal();
+                self.shell.reply(ticket, result);
+            }
+            Ok(Step::RemoveNetwork { name }) => {
+                self.let_kernel_fail();
+                let result = self.shell.remove_network(&name, self.now);
+                self.shell.network.heal();
+                self.shell.reply(ticket, result);
+            }
             Ok(Step::Later) => {}
             Err(error) => self.shell.reply(ticket, Err(error)),
         }
         self.settle();
+    }
+
+    /// The guests of snapshots that are to be taken stand still.
+    fn begin_saves(&mut self) {
+        for save in self.shell.take_saves() {
+            let processes = &mut self.shell.processes;
+            let id = processes.living().find(|(name, _)| **name == save.taking.name);
+            let id = id.map(|(_, id)| id.clone());
+            // One that is said to be paused stands still already.
+            if let Some(id) = id.as_ref().filter(|_| !save.taking.stays_paused) {
+                processes.make_part(&part_of(&save.taking.folder));
+                processes.still(id);
+            }
+            self.saves.push((save, id));
+        }
+    }
+
+    /// A snapshot is taken, or fails. Then its guest may stand still.
+    fn end_save(&mut self) {
+        if self.saves.is_empty() {
+            return;
+        }
+        let (Save { ticket, taking, .. }, id) = self.saves.remove(0);
+        let (name, part, trouble) = (taking.name, part_of(&taking.folder), self.choices.byte());
+        let processes = &mut self.shell.processes;
+        // Of a process that is gone nothing is heard.
+        if let Some(id) = id.filter(|_| !taking.stays_paused && trouble < 192) {
+            processes.go_on(&id);
+        }
+        processes.remove_part(&part);
+        let result = match trouble {
+            0..128 => Ok(()),
+            _ => Err(Failure::State { path: "the snapshot".into(), reason: "told to fail".into() }),
+        };
+        self.shell.snapshot_taken(&name, ticket, result, self.now);
+        self.settle();
+    }
+
+    /// A step of what comes next may fail.
+    fn let_kernel_fail(&mut self) {
+        let trouble = self.choices.byte();
+        if trouble >= 192 {
+            let fault = fake::KernelFault::Refused(Reason::Denied);
+            self.shell.network.fail(usize::from(trouble % 16), fault);
+        }
     }
 
     /// A process ends, by itself or because it was killed.
@@ -195,14 +268,22 @@ impl<'a> World<'a> {
                 self.carry_out(decision);
             }
             while let Some(name) = self.shell.engine.start_check(self.now) {
-                let all =
-                    [Progress::Running, Progress::Starting, Progress::Untold, Progress::Paused];
-                let progress = self.choices.one_of(&all);
+                let progress = match self.shell.processes.standing().any(|it| *it == name) {
+                    true => self.choices.one_of(&[Progress::Paused, Progress::Starting]),
+                    false => self.choices.one_of(&[
+                        Progress::Running,
+                        Progress::Starting,
+                        Progress::Untold,
+                        Progress::Paused,
+                    ]),
+                };
                 if let Some(decision) = self.shell.engine.looked_at(&name, progress, self.now) {
                     self.carry_out(decision);
                 }
             }
             self.shell.heal(self.now);
+            self.shell.advertise(self.now);
+            self.shell.remove_unused(self.now);
             self.settle();
             if self.shell.deadline().is_none_or(|at| self.now.mono < at) {
                 return;
@@ -290,6 +371,7 @@ impl<'a> World<'a> {
     fn restart(&mut self, restart: Restart) {
         trace!("{}: restart of {restart:?}", self.now.mono);
         self.waiting.clear();
+        self.saves.clear();
         let shell = &self.shell;
         let (mut network, mut disk, mut processes) =
             (shell.network.clone(), shell.store.disk().clone(), shell.processes.clone());
@@ -315,6 +397,12 @@ impl<'a> World<'a> {
     /// The engine of the next daemon, with these records.
     pub(super) fn next_engine(&self, records: BTreeMap<VmName, Record>) -> Engine {
         let mut engine = engine(&self.settings);
+        let known = &self.shell.engine;
+        for (name, document) in known.added() {
+            let config = known.configured().find(|network| network.name == name);
+            let added = config.map(|config| (document.clone(), config.clone()));
+            engine.exchange_network(name, added, self.now).expect("it is there");
+        }
         for record in records.into_values() {
             engine.restore(record).expect("what was written can be taken over");
         }

@@ -15,6 +15,11 @@ use crate::dns::wire::{A, RESPONSE, TRUNCATED};
 use crate::model::name::VmName;
 use simple_dns::{Packet, RCODE};
 
+/// A question that came by TCP.
+fn asked_by_tcp(resolvers: u8) -> Question<u32> {
+    Question { transport: Transport::Tcp, ..asked("web", 7, "example.com", resolvers) }
+}
+
 fn asked(vm: &str, back: u32, name: &str, resolvers: u8) -> Question<u32> {
     let resolver = |n: u8| Resolver { ip: [192, 0, 2, n].into(), link: None };
     let resolvers: Rc<[Resolver]> = (1..=resolvers).map(resolver).collect();
@@ -111,6 +116,44 @@ fn what_was_cut_is_asked_for_by_tcp() {
     forwarder.heard(key, &answer(&first, TRUNCATED), 2, 10);
     let Next::Reply { message, .. } = forwarder.failed(key, 3, 20) else { panic!() };
     assert_eq!(message[2] & 0x02, 0x02, "cut");
+}
+
+#[test]
+fn a_failure_does_not_keep_others_from_being_asked() {
+    let mut forwarder = Forwarder::default();
+    let first = forwarder.ask(asked("web", 7, "example.com", 3), 1, 0);
+    let (key, ..) = ask(&first);
+    let second = forwarder.heard(key, &answer(&first, 2), 2, 0);
+    for _ in 1..STRAYS_MAX {
+        assert_eq!(forwarder.heard(key, b"stray", 3, 0), Next::Wait);
+    }
+    assert_eq!(ask(&second), (key, 2, Transport::Udp));
+    assert_eq!(ask(&forwarder.heard(key, b"stray", 3, 0)), (key, 2, Transport::Tcp));
+    let third = forwarder.failed(key, 4, 0);
+    assert_eq!(ask(&third), (key, 3, Transport::Udp));
+    assert_eq!(reply(&forwarder.heard(key, &answer(&third, 0), 5, 0)), (7, RCODE::NoError));
+}
+
+#[test]
+fn who_asks_by_tcp_gets_no_answer_that_is_cut() {
+    // Whether the resolver has no TCP, or cuts there, too.
+    for cuts in [false, true] {
+        let mut forwarder = Forwarder::default();
+        let mut next = forwarder.ask(asked_by_tcp(2), 1, 0);
+        for server in [1, 2] {
+            let (key, asked, by) = ask(&next);
+            assert_eq!((asked, by), (server, Transport::Udp));
+            next = forwarder.heard(key, &answer(&next, TRUNCATED), 2, 0);
+            assert_eq!(ask(&next), (key, server, Transport::Tcp));
+            next = match cuts {
+                true => forwarder.heard(key, &answer(&next, TRUNCATED), 3, 0),
+                false => forwarder.failed(key, 3, 0),
+            };
+        }
+        let Next::Reply { message, .. } = &next else { panic!("{next:?}") };
+        assert_eq!(message[2] & 0x02, 0, "not cut");
+        assert_eq!(reply(&next), (7, RCODE::ServerFailure));
+    }
 }
 
 #[test]

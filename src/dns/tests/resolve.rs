@@ -172,7 +172,9 @@ fn names_of_vms_that_are_no_labels_lead_to_them_too() {
 fn names_of_other_networks_and_of_isolated_guests_do_not_exist() {
     let mut host = Host::new(
         r#"{ "networks": [{}, { "name": "lab", "bridge": "vbr1", "subnet": "10.9.0.0/24",
-            "domain": "lab.example" }] }"#,
+            "domain": "lab.example" },
+            { "name": "quiet", "bridge": "vbr2", "subnet": "10.9.1.0/24",
+            "domain": "quiet.example", "dns": "off" }] }"#,
     );
     let web = host.create("web", &[plain()]);
     let lab = host.create("probe", &[on("lab")]);
@@ -180,7 +182,8 @@ fn names_of_other_networks_and_of_isolated_guests_do_not_exist() {
     let (one, two) = (host.create("one", &[alone()]), host.create("two", &[alone()]));
     let told = |guest, name: &str| host.told("default", Some(guest), name, A);
     assert_eq!(told(web, "probe.volnet"), "no name");
-    assert_eq!(told(web, "probe.lab.example"), "passed on", "it is nobody's here");
+    assert_eq!(told(web, "probe.lab.example"), "no name", "the host would be told");
+    assert_eq!(told(web, "www.quiet.example"), "passed on", "volnet knows nothing of these");
     assert_eq!(told(web, &reverse(lab)), "passed on");
     assert_eq!(told(web, "both.volnet"), both.to_string(), "only what is on this network");
     assert_eq!(host.told("lab", Some(lab), "both.lab.example", A), "10.9.0.3");

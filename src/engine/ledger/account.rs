@@ -24,6 +24,8 @@ const RESERVED_OWNER: &str = "the reserved addresses of its network";
 #[derive(Clone, Debug)]
 pub(super) struct Account {
     pub(super) config: NetworkConfig,
+    /// Whether it is not of the settings.
+    pub(super) added: bool,
     pub(super) pool: AddressPool,
     /// The owner of each Ethernet address; `None` is the bridge.
     pub(super) macs: BTreeMap<Mac, Option<VmName>>,
@@ -73,7 +75,8 @@ impl Account {
         let macs = BTreeMap::from([(config.mac, None)]);
         let (movable, inner, taken) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let (owners, owners6, labels) = Default::default();
-        Ok(Account { pool, macs, movable, inner, taken, owners, owners6, labels, config })
+        let added = false;
+        Ok(Account { pool, macs, movable, inner, taken, owners, owners6, labels, config, added })
     }
 
     /// Whether the network has a free port and the wanted address, or any address. In dhcp mode the
@@ -232,8 +235,20 @@ impl Account {
     }
 
     pub(super) fn view(&self) -> NetworkView {
-        let NetworkConfig { name, bridge, ipv4, mtu, nat, dhcp, dns, domain, ipv6, peers, .. } =
-            self.config.clone();
+        let NetworkConfig {
+            name,
+            bridge,
+            ipv4,
+            mtu,
+            nat,
+            dhcp,
+            dns,
+            domain,
+            ipv6,
+            peers,
+            services,
+            ..
+        } = self.config.clone();
         let ports = self.ports() as u32;
         let ports_free = (BRIDGE_PORTS_MAX as u32).saturating_sub(ports);
         let (leased, free) = (self.leased(), self.pool.free());
@@ -251,6 +266,8 @@ impl Account {
             name_servers: Vec::new(),
             domain: (dns == Dns::Builtin).then_some(domain),
             peers,
+            added: self.added,
+            services,
             leased,
             free,
             ports,

@@ -42,6 +42,17 @@ fn refused(engine: &mut Engine, vm: &str, spec: VmSpec) -> Refusal {
     }
 }
 
+/// What a guest may take for its own in the first network.
+fn inner() -> InnerSpec {
+    InnerSpec {
+        mac: "02:00:00:00:00:aa".parse().unwrap(),
+        ip: "192.168.127.9".parse().unwrap(),
+        prefix: None,
+        gateway: None,
+        gateway_mac: None,
+    }
+}
+
 #[test]
 fn a_chosen_address_is_given_or_refused_with_its_owner() {
     let mut engine = engine_with(Some(PREFIX));
@@ -137,13 +148,6 @@ fn a_vm_has_ipv6_alone_where_its_network_has() {
         }
     };
     let four: std::net::Ipv4Addr = "192.168.127.9".parse().unwrap();
-    let inner = InnerSpec {
-        mac: "02:00:00:00:00:aa".parse().unwrap(),
-        ip: four,
-        prefix: None,
-        gateway: None,
-        gateway_mac: None,
-    };
     let spec = NetworkSpec::default;
     for (spec, field, reason) in [
         (NetworkSpec { ip: Some(four), ..spec() }, "ip", "has no IPv4"),
@@ -151,7 +155,7 @@ fn a_vm_has_ipv6_alone_where_its_network_has() {
         (NetworkSpec { gateway: Some(four), ..spec() }, "gateway", "no matching network"),
         (NetworkSpec { subnet: "192.168.127.0/24".parse().ok(), ..spec() }, "subnet", "no match"),
         (NetworkSpec { mode: Mode::Dhcp, ..spec() }, "mode", "dhcp is off"),
-        (NetworkSpec { inner: Some(Box::new(inner)), ..spec() }, "inner", "IPv4 only"),
+        (NetworkSpec { inner: Some(Box::new(inner())), ..spec() }, "inner", "IPv4 only"),
     ] {
         let (at, words) = refused_at(&mut engine, spec);
         assert_eq!(at, format!("network.{field}"));
@@ -160,6 +164,24 @@ fn a_vm_has_ipv6_alone_where_its_network_has() {
     // A guest that asks by DHCP all the same gets nothing.
     let mac = engine.vm(&name("web")).unwrap().record.nics[0].mac;
     assert_eq!(engine.guest("default", mac, None).unwrap().claim, Claim::Nothing);
+}
+
+/// The rules translate IPv4 alone, and its guest would be known by what it has inside.
+#[test]
+fn a_guest_with_an_inner_identity_has_no_place_where_ipv6_came_afterwards() {
+    let network = NetworkSpec { inner: Some(Box::new(inner())), ..NetworkSpec::default() };
+    let spec = VmSpec { networks: vec![network], ..VmSpec::default() };
+    let mut engine = engine_with(None);
+    ask(&mut engine, 1, &create("clone", spec, false), at(0));
+    let record = Record::clone(&engine.vm(&name("clone")).unwrap().record);
+    for (prefix, expected) in [
+        (None, None),
+        (Some(PREFIX), Some("its guest has an inner identity, and default has IPv6")),
+    ] {
+        let mut next = engine_with(prefix);
+        let _ = next.restore(record.clone());
+        assert_eq!(next.stranded().next().map(|(_, reason)| reason), expected);
+    }
 }
 
 #[test]

@@ -194,9 +194,11 @@ fn a_guest_that_has_its_link_open_keeps_its_lease_and_no_offer() {
         carrier,
         mtu: 1500,
         mac: Mac([2, 0, 0, 0, 0, 1]),
+        filtered: None,
         port: PortSettings::default(),
         state: None,
         shaping: None,
+        snooping: false,
         unfinished: false,
     };
     let tell = |engine: &mut Engine, carrier, present| {

@@ -1,7 +1,7 @@
 //! A guest that is paused, and goes on.
 
 use super::*;
-use crate::engine::supervise::PAUSE_MAX_MS;
+use crate::engine::supervise::{self, PAUSE_MAX_MS, Waking};
 use crate::model::record::{Halt, Heard, Motion, Order};
 
 #[test]
@@ -110,11 +110,6 @@ fn what_hypervisors_say_by_themselves_is_not_told_without_end() {
 fn a_snapshot_has_the_guest_stand_still_until_it_is_taken_or_the_vm_ends() {
     let mut engine = engine();
     running(&mut engine, "a", RestartPolicy::No);
-    let save = |text: &str| Change::Snapshot { name: name(text), folder: "/s".into() };
-    let refused = |replies: Replies| {
-        let is = matches!(replies[0].1, Err(Error::Refused(Refusal::WrongState { .. })));
-        assert!(is, "{replies:?}");
-    };
     assert!(ask(&mut engine, 1, &save("a"), at(10)).is_empty());
     assert_eq!((status(&engine, "a"), engine.deadline()), (Status::Paused, None));
     refused(ask(&mut engine, 2, &save("a"), at(11)));
@@ -144,9 +139,7 @@ fn a_snapshot_has_the_guest_stand_still_until_it_is_taken_or_the_vm_ends() {
 #[test]
 fn a_guest_that_wakes_is_told_to_go_on_at_its_first_start_only() {
     let mut engine = engine();
-    let mut spec = with_machine(RestartPolicy::No);
-    spec.machine.as_mut().expect("one").from = Some("/s".into());
-    assert!(ask(&mut engine, 1, &create("a", spec, true), at(0)).is_empty());
+    assert!(ask(&mut engine, 1, &create("a", waking(), true), at(0)).is_empty());
     assert!(looked_at(&mut engine, "a", Progress::Starting, at(40_000)).is_empty(), "it may last");
     let decision = engine.looked_at(&name("a"), Progress::Paused, at(50_000)).expect("it is read");
     assert_eq!(decision.act, Some(Act::Ask(Order::Resume)));
@@ -163,6 +156,112 @@ fn a_guest_that_wakes_is_told_to_go_on_at_its_first_start_only() {
     assert!(ask(&mut engine, 2, &Change::Start { name: name("a") }, at(60_040)).is_empty());
     let paused = looked_at(&mut engine, "a", Progress::Paused, at(60_050));
     assert!(matches!(paused[..], [(2, Ok(_))]), "it boots: {paused:?}");
+}
+
+#[test]
+fn a_guest_that_was_never_told_to_go_on_wakes_at_the_next_start() {
+    let mut engine = engine();
+    assert_eq!(ask(&mut engine, 1, &create("a", waking(), false), at(0)).len(), 1);
+    let wakes = |engine: &Engine| engine.vm(&name("a")).unwrap().record.wakes_from().is_some();
+    let start = Change::Start { name: name("a") };
+    let resume = |engine: &mut Engine, now| {
+        let decision = engine.looked_at(&name("a"), Progress::Paused, at(now)).expect("it is read");
+        assert_eq!(decision.act, Some(Act::Ask(Order::Resume)));
+        assert!(done(engine, decision, at(now)).is_empty());
+    };
+    // Its hypervisor ends while it reads the memory.
+    assert!(ask(&mut engine, 2, &start, at(10)).is_empty());
+    assert!(!wakes(&engine));
+    assert!(matches!(exit(&mut engine, "a", Exit::Code(1), at(20))[..], [(2, Err(_))]));
+    assert!(wakes(&engine));
+    // It is stopped meanwhile.
+    assert!(ask(&mut engine, 4, &start, at(21)).is_empty());
+    let stop = Change::Stop { name: name("a"), timeout_ms: 1_000 };
+    assert!(matches!(ask(&mut engine, 5, &stop, at(22))[..], [(4, Err(_))]));
+    assert!(matches!(exit(&mut engine, "a", Exit::Signal(15), at(29))[..], [(5, Ok(_))]));
+    assert!(wakes(&engine));
+    // Told to go on, it may have written to its disks.
+    assert!(ask(&mut engine, 3, &start, at(30)).is_empty());
+    resume(&mut engine, 40);
+    assert!(matches!(exit(&mut engine, "a", Exit::Code(1), at(50))[..], [(3, Err(_))]));
+    assert!(!wakes(&engine));
+}
+
+#[test]
+fn a_guest_that_another_daemon_may_have_told_to_go_on_boots_at_the_next_start() {
+    let mut engine = engine();
+    assert!(ask(&mut engine, 1, &create("a", waking(), true), at(0)).is_empty());
+    assert!(engine.adopted(&name("a"), 4711, at(10)).is_none());
+    assert!(engine.await_waking(&name("a"), Waking::Asleep));
+    exit(&mut engine, "a", Exit::Code(1), at(20));
+    assert!(engine.vm(&name("a")).unwrap().record.wakes_from().is_none());
+}
+
+#[test]
+fn a_guest_whose_snapshot_was_cut_short_is_told_to_go_on_until_it_does() {
+    let mut engine = engine();
+    running(&mut engine, "a", RestartPolicy::No);
+    assert!(!engine.was_cut_short(&name("a")), "nobody looks at it");
+    assert!(engine.adopted(&name("a"), 4711, at(100)).is_none());
+    assert!(engine.was_cut_short(&name("a")));
+    assert_eq!(status(&engine, "a"), Status::Paused);
+    for now in [110, 120, 130] {
+        assert!(engine.is_waking(&name("a")));
+        let decision = engine.looked_at(&name("a"), Progress::Paused, at(now)).expect("again");
+        assert_eq!(decision.act, Some(Act::Ask(Order::GiveUpSnapshot)));
+        assert!(done(&mut engine, decision, at(now)).is_empty());
+    }
+    refused(ask(&mut engine, 2, &save("a"), at(135)));
+    refused(ask(&mut engine, 2, &pause_of("a"), at(135)));
+    assert!(looked_at(&mut engine, "a", Progress::Running, at(140)).is_empty());
+    assert!(!engine.is_waking(&name("a")));
+    assert_eq!(status(&engine, "a"), Status::Running);
+    // As long as it is being ended, the daemon may end and forget that.
+    assert!(engine.adopted(&name("a"), 4711, at(200)).is_none());
+    assert!(engine.await_waking(&name("a"), Waking::Asleep));
+    let stop = Change::Stop { name: name("a"), timeout_ms: 1_000 };
+    assert!(ask(&mut engine, 3, &stop, at(210)).is_empty());
+    assert!(engine.is_waking(&name("a")));
+    exit(&mut engine, "a", Exit::Code(0), at(220));
+    assert!(!engine.is_waking(&name("a")));
+}
+
+#[test]
+fn a_guest_that_was_not_seen_to_go_on_after_its_snapshot_is_told_to() {
+    // However long it has run before.
+    for begin in [10, 2 * supervise::WAKE_MAX_MS] {
+        let mut engine = engine();
+        running(&mut engine, "a", RestartPolicy::No);
+        assert!(ask(&mut engine, 1, &save("a"), at(begin)).is_empty());
+        let failed = Failure::State { path: "/s".into(), reason: "no room".into() };
+        let decision = engine.snapshot_ended(&name("a"), 1, Err(failed), at(begin + 10));
+        let decision = decision.expect("it failed");
+        assert!(matches!(done(&mut engine, decision, at(begin + 10))[..], [(1, Err(_))]));
+        assert!(engine.is_waking(&name("a")));
+        assert_eq!(status(&engine, "a"), Status::Running, "nobody has seen it stand still");
+        let decision = engine.looked_at(&name("a"), Progress::Paused, at(begin + 20));
+        let decision = decision.expect("it stands still");
+        assert_eq!(decision.act, Some(Act::Ask(Order::GiveUpSnapshot)));
+        assert!(done(&mut engine, decision, at(begin + 20)).is_empty());
+        assert!(looked_at(&mut engine, "a", Progress::Running, at(begin + 30)).is_empty());
+        assert!(!engine.is_waking(&name("a")));
+    }
+}
+
+/// A VM whose guest wakes from a snapshot.
+fn waking() -> VmSpec {
+    let mut spec = with_machine(RestartPolicy::No);
+    spec.machine.as_mut().expect("one").from = Some("/s".into());
+    spec
+}
+
+fn save(text: &str) -> Change {
+    Change::Snapshot { name: name(text), folder: "/s".into() }
+}
+
+fn refused(replies: Replies) {
+    let is = matches!(replies[0].1, Err(Error::Refused(Refusal::WrongState { .. })));
+    assert!(is, "{replies:?}");
 }
 
 fn pause_of(text: &str) -> Change {

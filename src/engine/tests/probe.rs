@@ -1,6 +1,8 @@
 //! Addresses that machines of a LAN have.
 
+use super::added::{on_pods, pods};
 use super::*;
+use crate::engine::added::Adding;
 use crate::plan::op::PortSettings;
 use crate::plan::reconcile::{Link, LinkKind};
 
@@ -23,9 +25,11 @@ pub(super) fn link(
         carrier: true,
         mtu: 1500,
         mac: MAC,
+        filtered: None,
         port: PortSettings::default(),
         state: None,
         shaping: None,
+        snooping: false,
         unfinished: false,
     }
 }
@@ -77,9 +81,12 @@ fn what_somebody_has_is_leased_to_nobody_for_a_while() {
     assert!(waits(&mut engine, "a", &any, at(0)));
     asked(&mut engine, at(0));
     let other = "192.168.127.9".parse().unwrap();
-    assert_eq!(engine.somebody_has(other, MAC, at(1)), None, "nobody asked");
+    let said =
+        |engine: &mut Engine, network: &str, ip| engine.somebody_has(network, (ip, MAC), at(1));
+    assert_eq!(said(&mut engine, "default", other), None, "nobody asked");
     let first = "192.168.127.2".parse().unwrap();
-    let notice = engine.somebody_has(first, MAC, at(1)).unwrap();
+    assert_eq!(said(&mut engine, "tiny", first), None, "on another bridge nobody asked");
+    let notice = said(&mut engine, "default", first).unwrap();
     assert!(notice.message.contains(&MAC.to_string()), "{}", notice.message);
     assert!(!engine.is_probed(&name("a")));
     assert!(waits(&mut engine, "a", &any, at(1)), "for the next");
@@ -108,4 +115,64 @@ fn where_a_bridge_has_no_ports_of_others_nobody_waits() {
     assert!(!waits(&mut engine, "a", &asks, at(0)), "its guest is not here yet");
     engine.observed(&[link(1, "vbr0", LinkKind::Bridge, Some("volnet:"), None)]);
     assert!(!waits(&mut engine, "a", &VmSpec::default(), at(0)));
+}
+
+/// An engine with a network that was added, whose bridge has an uplink.
+fn with_added() -> Engine {
+    let mut engine = engine();
+    engine.exchange_network("pods", Some(pods("10.7.0.0/29")), at(0)).unwrap();
+    engine.observed(&[
+        link(1, "vn-pods", LinkKind::Bridge, Some("volnet:"), None),
+        link(2, "eth1", LinkKind::Other, None, Some(1)),
+    ]);
+    engine
+}
+
+#[test]
+fn a_create_that_waits_gets_an_address_of_its_network_as_that_is_then() {
+    let mut engine = with_added();
+    let any = on_pods(true);
+    assert!(waits(&mut engine, "a", &any, at(0)));
+    assert_eq!(asked(&mut engine, at(0)), ["10.7.0.2"]);
+    assert_eq!(engine.adding(&pods("10.8.0.0/29").1, true), Ok(Adding::New));
+    engine.exchange_network("pods", Some(pods("10.8.0.0/29")), at(1)).unwrap();
+    assert!(!engine.is_probed(&name("a")), "it is decided on anew");
+    assert!(waits(&mut engine, "a", &any, at(1)), "for an address of the new one");
+    for ms in [1, 151, 301] {
+        assert_eq!(asked(&mut engine, at(ms)), ["10.8.0.2"]);
+    }
+    assert!(asked(&mut engine, at(451)).is_empty());
+    let made = ask(&mut engine, 1, &create("a", any, false), at(451));
+    assert_eq!(vm(&made).ip, Some("10.8.0.2".parse().unwrap()));
+}
+
+#[test]
+fn an_address_has_one_owner_though_its_network_was_replaced() {
+    let mut engine = with_added();
+    let named = |ip: &str| {
+        let mut spec = on_pods(true);
+        spec.networks[0].ip = Some(ip.parse().unwrap());
+        spec
+    };
+    assert!(waits(&mut engine, "a", &on_pods(true), at(0)));
+    assert!(waits(&mut engine, "b", &named("10.7.0.3"), at(0)));
+    let taken = "10.7.0.3".parse().unwrap();
+    assert!(engine.somebody_has("pods", (taken, MAC), at(1)).is_some());
+    // The next one has the same subnet, and its bridge no uplink.
+    engine.exchange_network("pods", Some(pods("10.7.0.0/29")), at(2)).unwrap();
+    engine.observed(&[link(1, "vn-pods", LinkKind::Bridge, Some("volnet:"), None)]);
+    for (text, ip) in [("c", "10.7.0.2"), ("d", "10.7.0.3")] {
+        assert!(!waits(&mut engine, text, &named(ip), at(2)));
+        let made = ask(&mut engine, 1, &create(text, named(ip), false), at(2));
+        assert_eq!(vm(&made).ip, Some(ip.parse().unwrap()));
+    }
+    // Neither has what the others had before.
+    let made = ask(&mut engine, 1, &create("a", on_pods(true), false), at(3));
+    assert_eq!(vm(&made).ip, Some("10.7.0.4".parse().unwrap()));
+    engine.end_promises(&name("a"));
+    assert!(!waits(&mut engine, "e", &on_pods(true), at(700_000)));
+    for ip in ["10.7.0.2", "10.7.0.3"] {
+        let refused = ask(&mut engine, 1, &create("e", named(ip), false), at(700_000));
+        assert!(matches!(refused[0].1, Err(Error::Refused(Refusal::AddressInUse { .. }))), "{ip}");
+    }
 }

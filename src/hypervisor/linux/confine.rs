@@ -11,6 +11,7 @@
 //! capabilities. It does not get them back, because the daemon has set `no_new_privs`.
 
 use std::convert::Infallible;
+use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -36,14 +37,16 @@ pub(super) const NAME: &str = "volnet-start";
 /// Stands for what stays as it is.
 const SAME: &str = "-";
 
-/// The words before the hypervisor's own: its user, its control group, and its soft limit of open
-/// descriptors, as far as these are others than ours.
+/// The words before the hypervisor's own: its user, its control group, its soft limit of open
+/// descriptors, and its directory, as far as these are others than ours.
 pub(super) fn words(
     user: Option<&User>,
     cgroup: Option<&Path>,
     descriptors: Option<rlim_t>,
+    directory: Option<&Path>,
     program: &Path,
 ) -> Vec<String> {
+    let path = |path: &Path| path.display().to_string();
     let same = || SAME.to_string();
     let groups = |user: &User| user.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     vec![
@@ -51,10 +54,11 @@ pub(super) fn words(
         user.map_or_else(same, |user| user.uid.to_string()),
         user.map_or_else(same, |user| user.gid.to_string()),
         user.map_or_else(same, groups),
-        cgroup.map_or_else(same, |group| group.display().to_string()),
+        cgroup.map_or_else(same, path),
         descriptors.map_or_else(same, |limit| limit.to_string()),
+        directory.map_or_else(same, path),
         "--".into(),
-        program.display().to_string(),
+        path(program),
     ]
 }
 
@@ -62,7 +66,7 @@ pub(super) fn words(
 /// the verb, and then the program's own.
 pub fn exec(words: &[String]) -> io::Result<Infallible> {
     let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "not a user, a limit and a program");
-    let [uid, gid, groups, group, descriptors, program, args @ ..] = words else {
+    let [uid, gid, groups, group, descriptors, directory, program, args @ ..] = words else {
         return Err(wrong());
     };
     let number = |word: &str| word.parse::<u32>().map_err(|_| wrong());
@@ -86,6 +90,9 @@ pub fn exec(words: &[String]) -> io::Result<Infallible> {
         setresuid(uid, uid, uid)?;
         // The daemon reads the environment of a VM's process, with the rights of its user.
         prctl::set_dumpable(true)?;
+    }
+    if directory != SAME {
+        env::set_current_dir(directory)?;
     }
     Err(Command::new(program).args(args).exec())
 }

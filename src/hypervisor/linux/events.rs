@@ -2,7 +2,7 @@
 //!
 //! | hypervisor | way | what it tells |
 //! |---|---|---|
-//! | Cloud Hypervisor | a FIFO, `--event-monitor` | a reset, a panic, a pause |
+//! | Cloud Hypervisor | a FIFO, `--event-monitor` | a reset, a power-off, a panic, a pause |
 //! | QEMU | a socket of its machine protocol | a panic, why it ends, a pause, a stop by itself |
 //! | Firecracker | none | |
 //!
@@ -14,7 +14,7 @@
 //! QEMU ends with status 0 for each reason but its own failure, and says which it was. A power-off
 //! and a reset of the guest, and somebody's `quit`, are an end with status 0. A panic and a signal
 //! are not. Cloud Hypervisor ends with status 0 after SIGTERM, too, and says the same as after a
-//! power-off.
+//! power-off. If somebody ends only the guest on its API, it says so as well, and does not end.
 //!
 //! QEMU stops its guest by itself if it cannot write to a disk because the host has no room
 //! (`werror=enospc`, its default); the others give the guest an error. It says `STOP`, as after
@@ -202,12 +202,12 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
-    use super::said::{CRASHES, OVER, PANICKED, SIGNALLED};
+    use super::said::{CRASHES, SIGNALLED};
     use super::*;
     use crate::model::record::GuestEnd;
     use crate::store::tests::Scratch;
 
-    const NOTHING: GuestEnd = GuestEnd { over: false, panicked: false, signalled: false };
+    const NOTHING: GuestEnd = GuestEnd { over: false, ..GuestEnd::RESET };
 
     /// One that is connected to QEMU, and QEMU.
     fn connected() -> (Events, UnixStream) {
@@ -234,9 +234,10 @@ mod tests {
         let path = scratch.path().join("events");
         let source = EventSource::Fifo(path.clone());
         for (event, end) in [
-            (event("vm", "rebooting", "null"), OVER),
+            (event("vm", "rebooting", "null"), GuestEnd::RESET),
             (event("vm", "rebooted", "null"), NOTHING),
-            (event("guest", "panic", &panic("panic")), PANICKED),
+            (event("vm", "shutdown", "null"), GuestEnd::OFF),
+            (event("guest", "panic", &panic("panic")), GuestEnd::PANIC),
             (event("guest", "panic", &panic("crash_loaded")), CRASHES),
             (event("guest", "panic", &panic("unknown_event")), NOTHING),
         ] {
@@ -287,7 +288,7 @@ mod tests {
         assert_eq!(early.hear().end, NOTHING);
         qemu.write_all(b"{\"timestamp\": {}, \"event\": \"GUEST_PANICKED\"}\r\n").unwrap();
         drop(qemu);
-        assert_eq!(early.hear().end, PANICKED);
+        assert_eq!(early.hear().end, GuestEnd::PANIC);
         assert!(Events::find(scratch.path()).descriptor().is_some(), "the next daemon connects");
     }
 
@@ -299,7 +300,7 @@ mod tests {
             ("guest-reset", true, NOTHING),
             ("host-qmp-quit", false, NOTHING),
             ("host-signal", false, SIGNALLED),
-            ("guest-panic", true, PANICKED),
+            ("guest-panic", true, GuestEnd::PANIC),
         ] {
             let (mut events, mut theirs) = connected();
             let data = format!("{{\"guest\": {guest}, \"reason\": \"{reason}\"}}");

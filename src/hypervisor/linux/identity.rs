@@ -35,8 +35,9 @@ const ENVIRONMENT_MAX: u64 = 64 << 10;
 /// The longest `/proc/PID/stat` in bytes: 52 numbers of at most 20 digits, and a name.
 const STAT_MAX: u64 = 4 << 10;
 
-/// How long to wait at most for processes that are about to become hypervisors, and how often to
-/// look. Each takes less than a millisecond, but on a busy host there is often one.
+/// How long a look at all processes waits at most for those that are about to become another
+/// program, and how often it looks. Each takes less than a millisecond, but on a busy host there is
+/// often one.
 const START_MAX: Duration = Duration::from_secs(10);
 const START_TURN: Duration = Duration::from_millis(1);
 
@@ -131,15 +132,18 @@ pub(super) fn find_all(
     uids: &BTreeSet<u32>,
     users: impl Fn(&VmName) -> [u32; 2],
 ) -> BTreeMap<VmName, Found> {
-    await_starts(uids);
+    let begin = Instant::now();
     let mut all: BTreeMap<VmName, Found> = BTreeMap::new();
     for pid in numbers() {
-        let Some((part, name)) = part_of(pid, runtime_dir) else { continue };
+        // Processes of other users could keep the daemon from starting.
+        let is_of_them = uid_of(pid).is_some_and(|uid| uids.contains(&uid));
+        let until = if is_of_them { begin + START_MAX } else { begin };
+        let Some((part, name)) = part_of(pid, runtime_dir, until) else { continue };
         let mut marks = Marks::new(part, &name, runtime_dir);
         marks.uids.extend(users(&name));
         // Opened first: if the pid changes hands meanwhile, it is of a process that has ended.
         let pidfd = pidfd::open(pid);
-        let Some(stat) = marked(pid, &marks) else { continue };
+        let Some(stat) = marked(pid, &marks, until) else { continue };
         let found = all.entry(name).or_default();
         if part == MARK_HELPER {
             found.helpers.extend(pidfd.ok().map(|pidfd| Helper { pid, pidfd }));
@@ -154,8 +158,8 @@ pub(super) fn find_all(
 }
 
 /// The VM of a runtime directory that the environment of a process names, and by which mark.
-fn part_of(pid: u32, runtime_dir: &Path) -> Option<(&'static str, VmName)> {
-    let environment = read(pid, "environ", ENVIRONMENT_MAX).ok()?;
+fn part_of(pid: u32, runtime_dir: &Path, until: Instant) -> Option<(&'static str, VmName)> {
+    let environment = environment(pid, until).ok()?;
     let value = |name: &str| {
         environment.split(|byte| *byte == 0).find_map(|entry| {
             entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
@@ -169,15 +173,17 @@ fn part_of(pid: u32, runtime_dir: &Path) -> Option<(&'static str, VmName)> {
     Some((part, VmName::new(str::from_utf8(name).ok()?).ok()?))
 }
 
-/// Waits for processes that are about to become hypervisors: for a moment nobody can read their
-/// environment. Processes of other users do not count, or they could keep the daemon from starting.
-fn await_starts(uids: &BTreeSet<u32>) {
-    let is_ours =
-        |pid: &u32| fs::metadata(folder_of(*pid)).is_ok_and(|of| uids.contains(&of.uid()));
-    let begin = Instant::now();
-    while begin.elapsed() < START_MAX
-        && numbers().filter(is_ours).any(|pid| is_to_become_one(pid) || is_in_execve(pid))
-    {
+/// The environment of a process. If it is about to become another program, and nobody can read for
+/// a moment what it will have, this waits, but not longer than `until`.
+fn environment(pid: u32, until: Instant) -> io::Result<Vec<u8>> {
+    loop {
+        // Asked before, because what is read meanwhile may be of volnet.
+        let was_volnet = is_to_become_one(pid);
+        let environment = read(pid, "environ", ENVIRONMENT_MAX)?;
+        let is_its_own = if environment.is_empty() { has_none(pid) } else { !was_volnet };
+        if is_its_own || Instant::now() >= until {
+            return Ok(environment);
+        }
         sleep(START_TURN);
     }
 }
@@ -188,14 +194,20 @@ fn is_to_become_one(pid: u32) -> bool {
     name.trim_ascii_end() == confine::NAME.as_bytes()
 }
 
-/// Whether a process is within execve(2), where it has a new name already but no arguments and no
-/// environment yet (fs/exec.c, `begin_new_exec` and `create_elf_tables`). Threads of the kernel
-/// and processes that have ended have none either, but they have no program.
-fn is_in_execve(pid: u32) -> bool {
-    let is_empty = |file| read(pid, file, 1).is_ok_and(|content| content.is_empty());
+/// Whether a process has no environment, and not only none yet: within execve(2) it has a new name
+/// already, but neither arguments nor an environment (fs/exec.c, `begin_new_exec` and
+/// `create_elf_tables`). Threads of the kernel and processes that have ended have neither, too, but
+/// they have no program.
+fn has_none(pid: u32) -> bool {
+    let has = |file| read(pid, file, 1).is_ok_and(|content| !content.is_empty());
     let folder = folder_of(pid);
     let program = || rights::act_as_owner(&folder, || fs::read_link(folder.join("exe")));
-    is_empty("cmdline") && is_empty("environ") && program().is_ok()
+    (has("cmdline") || program().is_err()) && !has("environ")
+}
+
+/// The user of a process, if there is one.
+fn uid_of(pid: u32) -> Option<u32> {
+    Some(fs::metadata(folder_of(pid)).ok()?.uid())
 }
 
 /// All processes.
@@ -208,7 +220,8 @@ fn numbers() -> impl Iterator<Item = u32> {
 pub(super) fn keeper(name: &VmName, runtime_dir: &Path) -> Option<u32> {
     let mut marks = Marks::new(MARK_KEEPER, name, runtime_dir);
     marks.uids = vec![nix::unistd::geteuid().as_raw()];
-    numbers().find(|pid| marked(*pid, &marks).is_some())
+    let until = Instant::now() + START_MAX;
+    numbers().find(|pid| marked(*pid, &marks, until).is_some())
 }
 
 /// The marks of a VM's processes.
@@ -229,13 +242,13 @@ impl Marks {
     }
 }
 
-/// The stat of a running process that has all the marks.
-fn marked(pid: u32, marks: &Marks) -> Option<Stat> {
-    if !marks.uids.contains(&fs::metadata(folder_of(pid)).ok()?.uid()) {
+/// The stat of a running process that has all the marks. [`environment`] says what `until` is for.
+fn marked(pid: u32, marks: &Marks, until: Instant) -> Option<Stat> {
+    if !marks.uids.contains(&uid_of(pid)?) {
         return None;
     }
     let before = Stat::read(pid).ok()?;
-    let environment = read(pid, "environ", ENVIRONMENT_MAX).ok()?;
+    let environment = environment(pid, until).ok()?;
     let carries = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|entry| entry == mark);
     if !marks.environment.iter().all(carries) {
         return None;
@@ -247,7 +260,7 @@ fn marked(pid: u32, marks: &Marks) -> Option<Stat> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Child, Command};
 
     use super::*;
 
@@ -256,6 +269,16 @@ mod tests {
         b"1234 (a) R 1 (b) S 1230 1229 1200 34816 1234 4194304 96 0 0 0 0 0 0 0 20 \
         0 1 0 6012345 3325952 384 18446744073709551615 1 2 3 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 4 5 \
         6 7 8 9 10 256\n";
+
+    /// A process that ends with its test.
+    struct Ended(Child);
+
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
 
     #[test]
     fn fields_are_counted_from_the_last_bracket() {
@@ -268,19 +291,38 @@ mod tests {
 
     #[test]
     fn who_has_no_environment_is_not_taken_to_be_in_an_execve() {
-        assert!(!is_in_execve(std::process::id()));
         let mut command = Command::new("sleep");
-        let mut sleep = command.arg("600").env_clear().spawn().expect("sleep starts");
+        let mut sleep = Ended(command.arg("600").env_clear().spawn().expect("sleep starts"));
         // It has arguments, once its own execve(2) is over.
-        while is_in_execve(sleep.id()) {
+        while !has_none(sleep.0.id()) {
             std::thread::yield_now();
         }
-        sleep.kill().expect("it runs");
-        while !Stat::read(sleep.id()).is_ok_and(Stat::is_zombie) {
+        sleep.0.kill().expect("it runs");
+        while !Stat::read(sleep.0.id()).is_ok_and(Stat::is_zombie) {
             std::thread::yield_now();
         }
-        assert!(!is_in_execve(sleep.id()), "it has no program any more");
-        sleep.wait().expect("it is ours");
+        assert!(has_none(sleep.0.id()), "it has no program any more");
+    }
+
+    /// A shell becomes other programs, one after the other, and none is taken to be without marks.
+    #[test]
+    fn a_process_that_becomes_another_program_keeps_its_marks() {
+        let script = "n=$1; [ $n = 0 ] && exec sleep 600; exec sh -c \"$0\" \"$0\" $((n - 1))";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, script, "300"]).env_clear().env(MARK_VM, "a");
+        command.env("PATH", "/usr/bin:/bin");
+        let shell = Ended(command.spawn().expect("sh starts"));
+        let pid = shell.0.id();
+        let name = || read(pid, "comm", STAT_MAX).unwrap_or_default();
+        let mut looks = 0;
+        while name() != b"sleep\n" {
+            let until = Instant::now() + START_MAX;
+            let environment = environment(pid, until).expect("it runs");
+            let mut entries = environment.split(|byte| *byte == 0);
+            assert!(entries.any(|entry| entry == b"VOLNET_VM=a"), "{looks}: {environment:?}");
+            looks += 1;
+        }
+        assert!(looks > 0);
     }
 
     #[test]

@@ -106,13 +106,10 @@ pub(super) fn start(
     let (typed, keys) = input(terminal, name).map_err(cannot)?;
     let piped = || pipe2(OFlag::O_CLOEXEC).map_err(|error| cannot(error.into()));
     let (console, messages) = (piped()?, piped()?);
-    // In the order of `Inherited`. They are closed here at the end, and no other process is started
-    // before that.
+    // In the order of `Inherited`.
     let inherited = [messages.0, messages_log.into(), typed, listener.into()];
-    for descriptor in &inherited {
-        fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| cannot(e.into()))?;
-    }
-    let mut child = Command::new(confine::PROGRAM)
+    let mut command = Command::new(confine::PROGRAM);
+    command
         .args([VERB, &keeping.bound.to_string()])
         .args(inherited.iter().map(|descriptor| descriptor.as_raw_fd().to_string()))
         .env_clear()
@@ -121,9 +118,9 @@ pub(super) fn start(
         .stdin(console.0)
         .stdout(console_log)
         .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .map_err(cannot)?;
+        .process_group(0);
+    let inherited = inherited.iter().map(AsFd::as_fd);
+    let mut child = spawn::with_open(&mut command, inherited).map_err(cannot)?;
     let streams = Streams { keys, console: console.1, messages: messages.1 };
     match pidfd::open(child.id()) {
         Ok(pidfd) => Ok(Keeper { pidfd, streams }),

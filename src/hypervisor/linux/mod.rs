@@ -31,6 +31,7 @@ mod events;
 pub mod fuzz;
 mod identity;
 pub mod keeper;
+pub mod own_disks;
 mod pause;
 mod power;
 mod progress;
@@ -42,7 +43,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use nix::sys::resource::rlim_t;
@@ -458,6 +459,10 @@ impl Processes for LinuxProcesses {
         if let Some(root) = &self.cgroup {
             root.sweep();
         }
+    }
+
+    fn remove_part(&mut self, part: &Path) {
+        snapshot::remove_part(part, self.user.as_ref());
     }
 
     fn leave(&mut self) {

@@ -18,17 +18,27 @@
 //! has made the threads that run the guest, which it does last (`build_microvm_for_boot` in
 //! src/vmm/src/builder.rs).
 //!
+//! A Firecracker that is to wake a guest has no such threads, and none before it is asked to load
+//! the snapshot. So that is its first question, which is in the VM's folder: also a later daemon
+//! finds it there. It reads all of it at once, maps the memory, and says what is wrong before it
+//! ends (`load_snapshot` in src/vmm/src/rpc_interface.rs). A second request is refused and does no
+//! harm.
+//!
 //! Nothing here waits. A question is kept between two looks. If its answer has come and the guest
 //! does not run, the next look asks again. Only the last bytes of an answer are kept, so its length
 //! does not matter.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use socket2::Socket;
 
 use super::{identity, pause, power};
-use crate::hypervisor::Control;
+use crate::hypervisor::{Control, firecracker};
 use crate::model::record::{Order, Progress};
+use crate::rights;
 
 /// docs/interop/qemu-qmp-ref of QEMU.
 const QMP: &str = "{\"execute\":\"query-status\"}\n";
@@ -37,6 +47,13 @@ const CLOUD_HYPERVISOR: &str = "GET /api/v1/vm.info HTTP/1.1\r\nHost: localhost\
     Accept: */*\r\n\r\n";
 /// src/firecracker/swagger/firecracker.yaml of Firecracker, `InstanceInfo`.
 const FIRECRACKER: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n";
+
+/// The same, `SnapshotLoadParams`.
+const FIRECRACKER_LOAD: &str = "PUT /snapshot/load HTTP/1.1\r\nHost: localhost\r\n\
+    Accept: */*\r\nContent-Type: application/json\r\n";
+/// The most bytes of what it is asked to load. It takes 51,200 in a request
+/// (`HTTP_MAX_PAYLOAD_SIZE` in src/vmm/src/lib.rs).
+const LOAD_BYTES_MAX: u64 = 51_200;
 
 /// What the names of its threads that run the guest begin with (src/vmm/src/vstate/vcpu.rs).
 const FIRECRACKER_VCPUS: &str = "fc_vcpu";
@@ -90,9 +107,9 @@ pub(super) fn look(control: &Control, pid: u32, question: &mut Option<Question>)
         Control::CloudHypervisor(_) | Control::Firecracker(_) => &HTTP_SPEECH,
         Control::Terminate => return Progress::Untold,
     };
-    if question.is_none() && may_ask(control, pid) {
+    if question.is_none() {
         // It may not serve yet.
-        *question = Question::send(control, "").ok();
+        *question = Question::first(control, pid).ok().flatten();
     }
     let Some(open) = question else { return Progress::Starting };
     match open.hear(speech) {
@@ -112,12 +129,39 @@ pub(super) fn order(control: &Control, order: Order) -> io::Result<Question> {
     Question::send(control, words)
 }
 
-/// Whether a question does no harm by now.
-fn may_ask(control: &Control, pid: u32) -> bool {
-    !matches!(control, Control::Firecracker(_)) || identity::has_thread(pid, FIRECRACKER_VCPUS)
+/// What Firecracker is asked to load, if it is to wake a guest. Its user has the file.
+fn load(socket: &Path) -> io::Result<String> {
+    let path = socket.with_file_name(firecracker::LOAD);
+    let open = || File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+    let mut body = String::new();
+    rights::act_as_owner(path.parent().unwrap_or(&path), open)?
+        .take(LOAD_BYTES_MAX)
+        .read_to_string(&mut body)?;
+    Ok(format!("{FIRECRACKER_LOAD}Content-Length: {}\r\n\r\n{body}", body.len()))
 }
 
 impl Question {
+    /// Sends the question that does no harm by now, if there is one.
+    fn first(control: &Control, pid: u32) -> io::Result<Option<Question>> {
+        match control {
+            Control::Firecracker(path) if !identity::has_thread(pid, FIRECRACKER_VCPUS) => {
+                match load(path) {
+                    Ok(words) => power::send(path, &words).map(Question::on).map(Some),
+                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+            Control::Qmp(_)
+            | Control::CloudHypervisor(_)
+            | Control::Firecracker(_)
+            | Control::Terminate => Question::send(control, "").map(Some),
+        }
+    }
+
+    fn on(connection: Socket) -> Question {
+        Question { connection, kept: Vec::new(), heard: false }
+    }
+
     /// Sends it, behind an order.
     fn send(control: &Control, order: &str) -> io::Result<Question> {
         let (path, hello, question) = match control {
@@ -126,8 +170,7 @@ impl Question {
             Control::Firecracker(path) => (path, "", FIRECRACKER),
             Control::Terminate => return Err(ErrorKind::Unsupported.into()),
         };
-        let connection = power::send(path, &[hello, order, question].concat())?;
-        Ok(Question { connection, kept: Vec::new(), heard: false })
+        power::send(path, &[hello, order, question].concat()).map(Question::on)
     }
 
     /// Reads what has come of the answer. `None` if it has come, and the guest does not run.

@@ -4,17 +4,20 @@
 //! daemon was started with (see [`confine`]). It gets the VM's streams, `PATH` and the marks as
 //! environment, and a process group. A helper gets an empty input, and prints messages only. All
 //! other descriptors of volnet are close-on-exec; the process gets only those that its arguments
-//! name. It does not inherit volnet's signal mask. The program is looked up here, because the
-//! standard library forks instead of using vfork if it must search a `PATH` that it also sets.
+//! name. They are open for whoever is started meanwhile, so one process is started at a time
+//! ([`with_open`]). It does not inherit volnet's signal mask. The program is looked up here,
+//! because the standard library forks instead of using vfork if it must search a `PATH` that it
+//! also sets.
 
 use std::env;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{self, Stdio};
+use std::process::{self, Child, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::rlim_t;
@@ -53,15 +56,26 @@ pub(super) struct Surroundings<'a> {
     pub(super) open: &'a [OwnedFd],
 }
 
-impl Surroundings<'_> {
-    /// Keeps the descriptors with these numbers open across exec. They are closed here once the
-    /// process has them, and no other process is started before that.
-    fn hand_over(&self, numbers: &[u32]) -> io::Result<()> {
-        for descriptor in self.open.iter().filter(|fd| numbers.contains(&(fd.as_raw_fd() as u32))) {
-            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
+/// Who is about to start a process, in whatever thread.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Starts a process for which these descriptors are open across exec, and for no other one. All
+/// processes are started here.
+pub(super) fn with_open<'a>(
+    command: &mut process::Command,
+    descriptors: impl Iterator<Item = BorrowedFd<'a>> + Clone,
+) -> io::Result<Child> {
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let set = |flags| -> io::Result<()> {
+        for descriptor in descriptors.clone() {
+            fcntl(descriptor, FcntlArg::F_SETFD(flags))?;
         }
         Ok(())
-    }
+    };
+    let started = set(FdFlag::empty()).and_then(|()| command.spawn());
+    // It fails for nobody: the same was done a moment ago.
+    let _ = set(FdFlag::FD_CLOEXEC);
+    started
 }
 
 /// The role of a process.
@@ -81,7 +95,7 @@ pub(super) struct Spawned {
     pub(super) stat: Stat,
 }
 
-/// Writes the files that a command needs.
+/// Writes the files that a command needs, and makes its links.
 pub(super) fn write_files(command: &HypervisorCommand) -> Result<(), String> {
     for (path, contents) in &command.files {
         let mut options = OpenOptions::new();
@@ -89,6 +103,10 @@ pub(super) fn write_files(command: &HypervisorCommand) -> Result<(), String> {
         let write = || options.open(path)?.write_all(contents);
         rights::act_as_owner(path.parent().unwrap_or(path), write)
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    for (path, target) in &command.links {
+        rights::act_as_owner(path.parent().unwrap_or(path), || symlink(target, path))
+            .map_err(|error| format!("cannot make the link {}: {error}", path.display()))?;
     }
     Ok(())
 }
@@ -135,7 +153,8 @@ pub(super) fn spawn(
         Part::Helper { group } => (MARK_HELPER, group.unwrap_or(0)),
     };
     let group = i32::try_from(group).map_err(|_| "a process group is not a pid".to_owned())?;
-    place.hand_over(&command.inherits).map_err(cannot)?;
+    let named = |fd: &&OwnedFd| command.inherits.contains(&(fd.as_raw_fd() as u32));
+    let inherited = place.open.iter().filter(named).map(AsFd::as_fd);
     let clone = |stream: &OwnedFd| stream.try_clone().map(Stdio::from).map_err(cannot);
     let Streams { keys, console, messages } = place.streams;
     let (input, output) = match part {
@@ -143,15 +162,17 @@ pub(super) fn spawn(
         Part::Helper { .. } => (Stdio::null(), clone(messages)?),
     };
     let errors = clone(messages)?;
-    let mut start = match (place.user, place.cgroup, place.descriptors) {
-        (None, None, None) => process::Command::new(&program),
-        (user, cgroup, descriptors) => {
+    // The standard library may fork instead of using vfork for a directory, too.
+    let directory = command.directory.as_deref();
+    let mut start = match (place.user, place.cgroup, place.descriptors, directory) {
+        (None, None, None, None) => process::Command::new(&program),
+        (user, cgroup, descriptors, directory) => {
             let mut start = process::Command::new(confine::PROGRAM);
-            start.args(confine::words(user, cgroup, descriptors, &program));
+            start.args(confine::words(user, cgroup, descriptors, directory, &program));
             start
         }
     };
-    let mut child = start
+    start
         .args(&command.args)
         .env_clear()
         .env("PATH", env::var_os("PATH").unwrap_or_else(|| inputs::DEFAULT_PATH.into()))
@@ -160,9 +181,8 @@ pub(super) fn spawn(
         .stdin(input)
         .stdout(output)
         .stderr(errors)
-        .process_group(group)
-        .spawn()
-        .map_err(cannot)?;
+        .process_group(group);
+    let mut child = with_open(&mut start, inherited).map_err(cannot)?;
     let pid = child.id();
     let watched = pidfd::open(pid).and_then(|pidfd| Ok((pidfd, Stat::read(pid)?)));
     match watched {

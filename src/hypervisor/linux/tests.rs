@@ -86,6 +86,8 @@ fn shell(script: &str) -> HypervisorCommand {
         args: vec!["-c".into(), script.into()],
         inherits: Vec::new(),
         files: vec![],
+        links: vec![],
+        directory: None,
         helpers: Vec::new(),
         ready: None,
         control: Control::Terminate,

@@ -18,6 +18,7 @@ use crate::model::traffic::Traffic;
 fn network(name: &str, subnet: &str, host_ip: [u8; 4]) -> NetworkConfig {
     NetworkConfig {
         peers: Vec::new(),
+        services: false,
         host_services: vec![Service::Port(Protocol::Tcp, 1)],
         ..NetworkConfig::sample(name, "vbr0", subnet, &Ipv4Addr::from(host_ip).to_string())
     }

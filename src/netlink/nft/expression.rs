@@ -88,6 +88,9 @@ const CT_STATE: u32 = 0;
 /// `NFT_CT_DIRECTION`, a byte, and `IP_CT_DIR_REPLY`.
 const CT_DIRECTION: u32 = 1;
 const CT_REPLY: u8 = 1;
+/// `NFTA_CT_DIRECTION`, and `IP_CT_DIR_ORIGINAL`.
+const CT_WHICH: u16 = 3;
+const CT_ORIGINAL: u8 = 0;
 /// `NFT_CT_STATUS`.
 const CT_STATUS: u32 = 2;
 /// `IPS_DST_NAT` (linux/netfilter/nf_conntrack_common.h).
@@ -101,6 +104,8 @@ const CT_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 pub enum Meta {
     /// The priority of the packet, which is free for other uses; a word of the host.
     Priority = 2,
+    /// The type of the link that a packet came in by; two bytes of the host.
+    InType = 8,
     /// The name of the link that a packet came in by.
     InName = 6,
     /// The name of the link that it leaves by.
@@ -305,6 +310,24 @@ pub fn answer(writer: &mut Writer) {
         writer.attr_be32(META_DREG, REG32_FIRST);
     });
     compare(writer, REG32_FIRST, Compare::Equal, &[CT_REPLY]);
+}
+
+/// Whose address [`beginner`] loads: `NFT_CT_SRC_IP` and `NFT_CT_SRC_IP6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Beginner {
+    Ip = 19,
+    Ip6 = 21,
+}
+
+/// Loads the address of who began the connection into a register. A packet of the other family, or
+/// one that is of no connection, goes no further in the rule.
+pub fn beginner(writer: &mut Writer, key: Beginner, register: u32) {
+    expression(writer, "ct", |writer| {
+        writer.attr_be32(META_KEY, key as u32);
+        writer.attr_be32(META_DREG, register);
+        writer.attr(CT_WHICH, &[CT_ORIGINAL]);
+    });
 }
 
 /// Continues only if one of these bits is set, in a word of the host.
@@ -556,6 +579,8 @@ mod tests {
             NAT_DESTINATION => libc::NFT_NAT_DNAT,
             LOCAL => libc::RTN_LOCAL,
             CT_STATE => libc::NFT_CT_STATE,
+            Beginner::Ip => libc::NFT_CT_SRC_IP,
+            Beginner::Ip6 => libc::NFT_CT_SRC_IP6,
             CT_DIRECTION => libc::NFT_CT_DIRECTION,
             CT_STATUS => libc::NFT_CT_STATUS,
             Meta::Priority => libc::NFT_META_PRIORITY,

@@ -1,6 +1,7 @@
 //! Messages about single packets that are traced (`NFTA_TRACE_*`, linux/netfilter/nf_tables.h): one
-//! for each rule that matched, and one for the policy of each base chain that decided
-//! (net/netfilter/nf_tables_trace.c). The first of a chain has the beginnings of the headers.
+//! for each rule that matched, one for the end of each chain that packets come to, and one for the
+//! policy of each base chain that decided (net/netfilter/nf_tables_trace.c). The first of a chain
+//! has the beginnings of the headers.
 
 use super::super::Error;
 use super::super::attr::Attrs;
@@ -27,8 +28,9 @@ const OUT_LINK: u16 = 12;
 const POLICY: u16 = 16;
 /// NFTA_VERDICT_CODE.
 const VERDICT_CODE: u16 = 1;
-/// `NFT_TRACETYPE_POLICY` and `NFT_TRACETYPE_RULE`.
+/// `NFT_TRACETYPE_POLICY`, `NFT_TRACETYPE_RETURN` and `NFT_TRACETYPE_RULE`.
 const OF_POLICY: u32 = 1;
+const OF_END: u32 = 2;
 const OF_RULE: u32 = 3;
 /// `NF_DROP` and `NF_ACCEPT` (linux/netfilter.h).
 const DROP: u32 = 0;
@@ -54,7 +56,7 @@ pub struct TraceMessage<'a> {
     pub table: &'a [u8],
     /// The chain.
     pub chain: &'a [u8],
-    /// The kernel's number of the rule; `None`: the policy of the chain decided.
+    /// The kernel's number of the rule; `None`: the end of the chain, or its policy.
     pub rule: Option<u64>,
     /// What was decided.
     pub outcome: Outcome,
@@ -69,7 +71,7 @@ pub struct TraceMessage<'a> {
 }
 
 impl<'a> TraceMessage<'a> {
-    /// Reads a message. `None` if it is about something else, such as the return from a chain.
+    /// Reads a message. `None` if it is about something else.
     pub fn read(message: &Message<'a>) -> Result<Option<TraceMessage<'a>>, Error> {
         if message.kind != TRACE {
             return Ok(None);
@@ -99,7 +101,8 @@ impl<'a> TraceMessage<'a> {
             }
         }
         let (rule, outcome) = match kind {
-            Some(OF_RULE) => (Some(rule.ok_or(Error::Missing)?), verdict),
+            // At the end of a chain there is no rule, whatever the type says.
+            Some(OF_RULE | OF_END) => (rule, verdict),
             Some(OF_POLICY) => (None, policy),
             Some(_) => return Ok(None),
             None => return Err(Error::Missing),

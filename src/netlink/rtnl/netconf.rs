@@ -67,10 +67,10 @@ impl NetconfMessage {
     }
 }
 
-/// Asks for the switches of the namespace and of all links.
-pub fn dump(writer: &mut Writer, sequence: u32) {
+/// Asks for the switches of a family (`AF_*`): those of the namespace and of all links.
+pub fn dump(writer: &mut Writer, sequence: u32, family: u8) {
     let open = writer.message(Rtm::Getnetconf.into(), REQUEST | DUMP, sequence);
-    writer.raw(&[AF_INET, 0, 0, 0]);
+    writer.raw(&[family, 0, 0, 0]);
     writer.close_message(open);
 }
 

@@ -100,13 +100,15 @@ pub fn dump(writer: &mut Writer, sequence: u32, family: u8) {
 
 /// Asks which route a packet takes that comes in by the link of this index: that is looked up as if
 /// it came. An errno says that it would be dropped.
-pub fn ask(writer: &mut Writer, sequence: u32, link: u32, from: IpAddr, to: IpAddr) {
+pub fn ask(writer: &mut Writer, sequence: u32, from: Option<(u32, IpAddr)>, to: IpAddr) {
     let open = writer.message(Rtm::Getroute.into(), REQUEST | ACK, sequence);
     let length = if to.is_ipv4() { 32 } else { 128 };
     writer.raw(&[family(to), length, length, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     writer.attr_address(Rta::Dst.into(), to);
-    writer.attr_address(Rta::Src.into(), from);
-    writer.attr_u32(Rta::Iif.into(), link);
+    if let Some((link, from)) = from {
+        writer.attr_address(Rta::Src.into(), from);
+        writer.attr_u32(Rta::Iif.into(), link);
+    }
     writer.close_message(open);
 }
 

@@ -8,7 +8,7 @@ use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
 use crate::model::name::LINK_NAME_MAX;
 use crate::model::prefix::Prefix;
-use crate::plan::op::{GuestRoute, InnerLink, LinkSettings, PortSettings, Switch};
+use crate::plan::op::{Filtered, GuestRoute, InnerLink, LinkSettings, PortSettings, Switch};
 use crate::plan::reconcile::{Link, LinkKind};
 
 /// The valid MTUs of a tap and a bridge, in bytes (drivers/net/tun.c, net/bridge/br_device.c).
@@ -27,8 +27,10 @@ pub(super) fn new(index: u32, name: &str, kind: LinkKind) -> Link {
         carrier: false,
         mtu: 1500,
         mac: Mac([0xfe, 0, a, b, c, d]),
+        filtered: (kind == LinkKind::Bridge).then(Filtered::default),
         port: PortSettings::default(),
         state: None,
+        snooping: kind == LinkKind::Bridge,
         shaping: None,
         unfinished: false,
     }
@@ -48,7 +50,7 @@ impl Kernel {
         if self.position(name).is_ok() {
             return Err(Reason::Exists);
         }
-        let made = new(index, name, LinkKind::Bridge);
+        let made = Link { snooping: false, ..new(index, name, LinkKind::Bridge) };
         let alias = Some(alias.to_string());
         self.observed.links.push(Link { mac, mtu: mtu.into(), alias, ..made });
         Ok(())
@@ -108,8 +110,9 @@ impl Kernel {
     }
 
     /// Applies the settings of the link in the order of Linux, up to the one that is refused, and
-    /// then the settings of the port in any case: they are two messages of one send. A missing
-    /// bridge is reported before all settings.
+    /// then those of the bridge and of the port in any case: they are messages of one send. A
+    /// missing bridge is reported before all settings. A kernel without rules for bridged frames
+    /// ignores what is said of them.
     pub(super) fn set_link(&mut self, name: &str, set: &LinkSettings) -> Result<(), Reason> {
         if set.is_empty() {
             return Ok(());
@@ -122,6 +125,15 @@ impl Kernel {
         };
         let of_link = self.set_itself(at, set, master);
         let link = &mut self.observed.links[at];
+        let about_bridge = set.snooping.is_some() || set.filtered.is_some();
+        let of_bridge = match about_bridge && link.kind != LinkKind::Bridge {
+            true => Err(Reason::Unsupported),
+            false => {
+                link.snooping = set.snooping.unwrap_or(link.snooping);
+                link.filtered = link.filtered.map(|filtered| set.filtered.unwrap_or(filtered));
+                Ok(())
+            }
+        };
         let of_port = match (set.port, link.master) {
             (Some(_), None) => Err(Reason::Unsupported),
             (Some(port), Some(_)) => {
@@ -130,7 +142,7 @@ impl Kernel {
             }
             (None, _) => Ok(()),
         };
-        of_link.and(of_port)
+        of_link.and(of_bridge).and(of_port)
     }
 
     fn set_itself(

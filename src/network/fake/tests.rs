@@ -2,7 +2,7 @@ use super::*;
 use crate::model::error::Reason;
 use crate::plan::op::{Handover, LinkSettings, PortSettings};
 
-const ISOLATED: PortSettings = PortSettings { isolated: true, group_forward: 8 };
+const ISOLATED: PortSettings = PortSettings { isolated: true, hairpin: false, group_forward: 8 };
 
 fn create_tap(name: &str) -> Op {
     Op::CreateTap {

@@ -142,10 +142,23 @@ pub fn way(
     to: IpAddr,
 ) -> Result<Option<(u32, Option<u32>)>, Error> {
     let index = links::index_of(socket, link)?;
+    routed(socket, Some((index, from)), to)
+}
+
+/// The same for a packet of the host's own.
+pub fn way_out(socket: &mut Socket, to: IpAddr) -> Result<Option<(u32, Option<u32>)>, Error> {
+    routed(socket, None, to)
+}
+
+fn routed(
+    socket: &mut Socket,
+    from: Option<(u32, IpAddr)>,
+    to: IpAddr,
+) -> Result<Option<(u32, Option<u32>)>, Error> {
     let mut found = None;
     socket.request_and(
         1,
-        |writer, sequence| route::ask(writer, sequence.take(), index, from, to),
+        |writer, sequence| route::ask(writer, sequence.take(), from, to),
         |message| {
             let route = RouteMessage::read(message.payload)?;
             found = route.link.map(|link| (link, route.mtu));

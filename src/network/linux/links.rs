@@ -10,11 +10,13 @@ use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 
 use crate::model::mac::Mac;
-use crate::netlink::rtnl::link::{self, LinkChange, LinkMessage, PortChange, Target, TunKind};
+use crate::netlink::rtnl::link::{
+    self, Bridge, LinkChange, LinkMessage, PortChange, Target, TunKind,
+};
 use crate::netlink::rtnl::netconf::{self, NetconfMessage, Owner};
 use crate::netlink::rtnl::stats::{self, StatsMessage};
 use crate::network::Passed;
-use crate::plan::op::{LinkSettings, PortSettings};
+use crate::plan::op::{Filtered, LinkSettings, PortSettings};
 use crate::plan::reconcile::{Link, LinkKind};
 
 use super::socket::{DUMPS_TO_LAST, Error, Socket};
@@ -84,8 +86,8 @@ pub(super) fn leave_group(socket: &mut Socket, index: u32) -> Result<(), Error> 
     socket.request(1, |writer, sequence| link::set(writer, sequence.take(), target, &change))
 }
 
-/// Changes a link: one message has the settings of the link, and a second one in the same send has
-/// its settings as a bridge port.
+/// Changes a link: one message has the settings of the link, and others in the same send have its
+/// settings as a bridge and as a port of one.
 pub fn set(socket: &mut Socket, name: &str, settings: &LinkSettings) -> Result<(), Error> {
     let master = match &settings.master {
         None => None,
@@ -103,14 +105,17 @@ pub fn set(socket: &mut Socket, name: &str, settings: &LinkSettings) -> Result<(
     };
     let port = PortChange {
         isolated: settings.port.map(|port| port.isolated),
+        hairpin: settings.port.map(|port| port.hairpin),
         group_forward: settings.port.map(|port| port.group_forward),
         ..PortChange::default()
     };
-    match send(socket, name, &change, &port) {
+    let filtered = settings.filtered.map(|Filtered { ipv4, ipv6 }| link::Filtered { ipv4, ipv6 });
+    let bridge = Bridge { snooping: settings.snooping, filtered };
+    match send(socket, name, &change, bridge, &port) {
         // This link has no IPv6 (the kernel has none, or the MTU is too small), so the kernel does
         // not give it addresses either.
         Err(error) if change.no_ipv6 && error.errno() == Some(libc::EAFNOSUPPORT) => {
-            send(socket, name, &LinkChange { no_ipv6: false, ..change }, &port)
+            send(socket, name, &LinkChange { no_ipv6: false, ..change }, bridge, &port)
         }
         result => result,
     }
@@ -120,17 +125,22 @@ fn send(
     socket: &mut Socket,
     name: &str,
     change: &LinkChange<'_>,
+    bridge: Bridge,
     port: &PortChange,
 ) -> Result<(), Error> {
-    let (about_link, about_port) =
-        (*change != LinkChange::default(), *port != PortChange::default());
-    let acks = u32::from(about_link) + u32::from(about_port);
+    let about_link = *change != LinkChange::default();
+    let about_bridge = bridge != Bridge::default();
+    let about_port = *port != PortChange::default();
+    let acks = [about_link, about_bridge, about_port].map(u32::from).iter().sum();
     if acks == 0 {
         return Ok(());
     }
     socket.request(acks, |writer, sequence| {
         if about_link {
             link::set(writer, sequence.take(), Target::Name(name), change);
+        }
+        if about_bridge {
+            link::set_bridge(writer, sequence.take(), Target::Name(name), bridge);
         }
         if about_port {
             link::set_port(writer, sequence.take(), Target::Name(name), port);
@@ -213,11 +223,12 @@ pub fn name_and_mtu(socket: &mut Socket, index: u32) -> Result<(String, u32), Er
     })
 }
 
-/// Reads the names of the links that do not forward IPv4 though the namespace does. Ports of
-/// bridges do not count: what comes in by them is the bridge's. A link that comes or goes meanwhile
-/// may be missing.
-pub fn closed(socket: &mut Socket) -> Result<Vec<String>, Error> {
-    let dumped = socket.dump_or_last(netconf::dump, |message| {
+/// Reads the names of the links that do not forward packets of a family (`AF_*`) though the
+/// namespace does. Ports of bridges do not count: what comes in by them is the bridge's. A link
+/// that comes or goes meanwhile may be missing.
+pub fn closed(socket: &mut Socket, family: u8) -> Result<Vec<String>, Error> {
+    let ask = |writer: &mut _, sequence| netconf::dump(writer, sequence, family);
+    let dumped = socket.dump_or_last(ask, |message| {
         let switch = NetconfMessage::read(message.payload)?;
         Ok((switch.forwarding == Some(false)).then_some(switch.of))
     })?;
@@ -297,8 +308,10 @@ pub fn owned(link: &LinkMessage<'_>) -> Link {
         carrier: link.carrier,
         mtu: link.mtu,
         mac: Mac(link.mac.unwrap_or([0; 6])),
+        filtered: link.bridge.filtered.map(|link::Filtered { ipv4, ipv6 }| Filtered { ipv4, ipv6 }),
         port: link.port.as_ref().map(port_settings).unwrap_or_default(),
         state: link.port.map(|port| port.state),
+        snooping: link.bridge.snooping.unwrap_or(false),
         shaping: None,
         unfinished: is_unfinished(link),
     }
@@ -306,5 +319,6 @@ pub fn owned(link: &LinkMessage<'_>) -> Link {
 
 /// The settings of a port that we use.
 pub(super) fn port_settings(port: &link::BridgePort) -> PortSettings {
-    PortSettings { isolated: port.isolated, group_forward: port.group_forward }
+    let link::BridgePort { isolated, hairpin, group_forward, .. } = *port;
+    PortSettings { isolated, hairpin, group_forward }
 }

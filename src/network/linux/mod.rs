@@ -5,11 +5,11 @@
 //! them. /proc/sys/net belongs to the namespace of the calling thread, which is the same thread.
 //!
 //! One Op is one function here: [`tap`], [`veth`] with [`redirect`], and [`links`] make, change and
-//! remove links,
-//! [`qdiscs`] limits their rate, [`addresses`] gives them addresses, [`sysctl`] has the switches,
-//! and [`nft`] the rules. The exception is to forget an address, which takes [`addresses`] and
-//! [`conntrack`]. All of them use a [`socket`]. Slow work is done by the [`worker`]. The daemon
-//! itself uses [`monitor`], for changes by others, and [`packets`], for requests of guests.
+//! remove links, [`qdiscs`] limits their rate, [`addresses`] gives them addresses, [`sysctl`] has
+//! the switches, and [`nft`] the rules. The exception is to forget an address, which takes
+//! [`addresses`] and [`conntrack`]. All of them use a [`socket`]. Slow work is done by the
+//! [`worker`]. The daemon itself uses [`monitor`], for changes by others, and [`packets`], for
+//! requests of guests.
 
 pub mod addresses;
 pub mod arp;
@@ -46,6 +46,7 @@ use crate::model::error::{Failure, Refusal};
 use crate::model::expose::{HostPort, Listener};
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
+use crate::netlink::rtnl::{AF_INET, AF_INET6};
 use crate::plan::firewall::{Hindrance, Surroundings};
 use crate::plan::op::{Handover, LinkSettings, Op};
 use crate::plan::reconcile::{DesiredPort, Link, Observed};
@@ -122,6 +123,10 @@ impl Network for Linux {
     fn enter(&mut self, door: BorrowedFd<'_>, tun: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
         self.inside = Some(Inside::new(door, tun, &self.route)?);
         Ok(())
+    }
+
+    fn check_own(&mut self, door: BorrowedFd<'_>) -> Result<(), Refusal> {
+        veth::check_own(door, &self.route)
     }
 
     fn leave(&mut self) {
@@ -371,6 +376,7 @@ impl Linux {
             forwarding: sysctl::forwarding()
                 .map_err(|error| Failure::kernel("read", "net.ipv4.ip_forward", &error))?,
             without_ipv6: !sysctl::has_ipv6(),
+            without_bridge_filter: !sysctl::has_bridge_filter(),
             tables: seen.tables,
             accepts: seen.accepts,
             accept_chains: seen.chains,
@@ -386,8 +392,11 @@ impl Linux {
         let name_of = |index| links::name_of(&self.route, index);
         let barriers = self.nft.barriers(name_of).map_err(unread("nf_tables"))?;
         let translators = self.nft.translators().map_err(unread("nf_tables"))?;
-        let closed = links::closed(&mut self.route).map_err(unread("what links forward"))?;
-        Ok(Surroundings { bridged_filtered, closed, firewalls, barriers, translators })
+        let mut closed =
+            |family| links::closed(&mut self.route, family).map_err(unread("what links forward"));
+        let not_routers = if sysctl::has_ipv6() { closed(AF_INET6)? } else { Vec::new() };
+        let closed = closed(AF_INET)?;
+        Ok(Surroundings { bridged_filtered, closed, not_routers, firewalls, barriers, translators })
     }
 
     /// Reads the counters of policies.

@@ -22,7 +22,7 @@ use crate::netlink::rtnl::{
 };
 use crate::nftables::accept::FILTER;
 use crate::plan::news::{Culprit, News};
-use crate::plan::ruleset::TABLE;
+use crate::plan::ruleset::{TABLE, TRACE_TABLE};
 
 use super::links::{owned, port_settings};
 use super::qdiscs;
@@ -214,7 +214,10 @@ pub(super) fn take_route(message: &Message<'_>, news: &mut News) -> Option<()> {
                 news.forwarding6 = netconf.forwarding.or(news.forwarding6);
             }
             (_, Owner::Namespace) => news.forwarding = netconf.forwarding.or(news.forwarding),
-            (AF_INET6, Owner::Link(_)) | (_, Owner::Later) => {}
+            (AF_INET6, Owner::Link(link)) => {
+                news.routers.extend(netconf.forwarding.map(|on| (link, on)));
+            }
+            (_, Owner::Later) => {}
             (_, Owner::Link(_)) => news.closed |= netconf.forwarding == Some(false),
         },
         Some(Notice::Qdisc(told)) if told.parent == ROOT => {
@@ -245,7 +248,7 @@ pub(super) fn take_rules(
     match nft::notice::Notice::read(message).ok()? {
         Some(nft::notice::Notice::Touched { family, table, elements }) => {
             let ours = matches!(family, FAMILY_IP | FAMILY_IP6 | FAMILY_BRIDGE)
-                && table == TABLE.as_bytes();
+                && [TABLE, TRACE_TABLE].iter().any(|name| name.as_bytes() == table);
             let accepts = matches!(family, FAMILY_IP | FAMILY_IP6) && table == FILTER.as_bytes();
             touched.ours |= ours || accepts;
             touched.others |= !ours && !elements;

@@ -25,11 +25,12 @@ use crate::netlink::writer::{Sequence, Writer};
 use crate::nftables::{accept, encode, number};
 use crate::plan::firewall::{Barrier, Firewall, Hindrance};
 use crate::plan::reconcile::ObservedTable;
-use crate::plan::ruleset::{Accept, ChainKind, Element, Family, Hook, TABLE, Table};
+use crate::plan::ruleset::{Accept, ChainKind, Element, Family, Hook, TABLE, TRACE_TABLE, Table};
 use crate::trace::book::{Chains, Rules};
 
-/// The families in which we have a table.
+/// The families in which we have tables, and the names of these.
 const FAMILIES: [Family; 3] = [Family::Ip, Family::Ip6, Family::Bridge];
+const NAMES: [&str; 2] = [TABLE, TRACE_TABLE];
 /// A table for the probe. It is never made.
 const PROBE: &str = "volnet-probe";
 /// A table that does not exist.
@@ -102,7 +103,7 @@ impl Nft {
     /// Replaces a table, in one batch.
     pub fn replace_table(&mut self, table: &Table) -> Result<(), Error> {
         let family = number(table.family);
-        match self.ownership(table.family)? {
+        match self.ownership(table.family, table.name)? {
             None => self.create_table(table),
             Some(Ownership::Open | Ownership::Ours) => self.make(table, |writer, sequence| {
                 object::delete_table(writer, sequence.take(), family, table.name);
@@ -112,7 +113,7 @@ impl Nft {
                 object::new_table(writer, sequence.take(), family, table.name, true, adopt);
                 object::delete_table(writer, sequence.take(), family, table.name);
             }),
-            Some(Ownership::Foreign) => Err(foreign()),
+            Some(Ownership::Foreign) => Err(foreign(table.name)),
         }
     }
 
@@ -211,11 +212,9 @@ impl Nft {
     /// Reads our tables, our accept rules, and the names of the chains for these rules.
     pub fn observe(&mut self) -> Result<ObservedRules, Error> {
         let mut tables = Vec::new();
-        for family in FAMILIES {
-            if let Some(ownership) = self.ownership(family)? {
-                let owned = self.ownable.then_some(ownership == Ownership::Ours);
-                tables.push(observe::table(&mut self.socket, family, owned)?);
-            }
+        for (family, name, ownership) in self.ownerships()? {
+            let owned = self.ownable.then_some(ownership == Ownership::Ours);
+            tables.push(observe::table(&mut self.socket, family, name, owned)?);
         }
         let (accepts, chains) = observe::accepts(&mut self.socket)?;
         Ok(ObservedRules { tables, accepts, chains })
@@ -264,12 +263,7 @@ impl Nft {
 
     /// Whether a table of ours is there that persists.
     fn has_orphan(&mut self) -> Result<bool, Error> {
-        for family in FAMILIES {
-            if self.ownership(family)? == Some(Ownership::Orphan) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(self.ownerships()?.iter().any(|(.., ownership)| *ownership == Ownership::Orphan))
     }
 
     /// Asks the kernel for a table that is owned and persists. The last message of the batch always
@@ -313,7 +307,7 @@ impl Nft {
     /// Whether there can be rules for bridged frames.
     pub fn has_bridge_rules(&mut self) -> Result<bool, Error> {
         // Our table is there, so the kernel need not be asked.
-        if self.ownership(Family::Bridge)?.is_some() {
+        if self.ownership(Family::Bridge, TABLE)?.is_some() {
             return Ok(true);
         }
         self.ask(|writer, sequence| {
@@ -340,30 +334,38 @@ impl Nft {
 
     /// Adopts the tables whose owner is gone.
     fn adopt(&mut self) -> Result<(), Error> {
-        for family in FAMILIES {
-            if self.ownership(family)? == Some(Ownership::Orphan) {
-                self.batch(|writer, sequence| {
-                    let (family, how) = (number(family), NewTable::Adopt);
-                    object::new_table(writer, sequence.take(), family, TABLE, true, how);
-                })?;
-            }
+        let all = self.ownerships()?;
+        for (family, name, _) in all.iter().filter(|(.., of)| *of == Ownership::Orphan) {
+            self.batch(|writer, sequence| {
+                let (family, how) = (number(*family), NewTable::Adopt);
+                object::new_table(writer, sequence.take(), family, name, true, how);
+            })?;
         }
         Ok(())
     }
 
-    fn ownership(&mut self, family: Family) -> Result<Option<Ownership>, Error> {
+    fn ownership(&mut self, family: Family, name: &str) -> Result<Option<Ownership>, Error> {
+        let all = self.ownerships()?;
+        Ok(all.into_iter().find(|seen| (seen.0, seen.1) == (family, name)).map(|seen| seen.2))
+    }
+
+    /// The tables with our names, in the order of the families.
+    fn ownerships(&mut self) -> Result<Vec<(Family, &'static str, Ownership)>, Error> {
         let port = self.port;
-        let found = self.socket.dump(object::dump_tables, |message| {
+        let mut all = self.socket.dump(object::dump_tables, |message| {
             let table = TableMessage::read(message.payload)?;
-            let ours = table.family == number(family) && table.name == TABLE.as_bytes();
-            Ok(ours.then_some(match table.owner {
+            let family = FAMILIES.into_iter().find(|family| number(*family) == table.family);
+            let name = NAMES.into_iter().find(|name| name.as_bytes() == table.name);
+            let ownership = match table.owner {
                 Some(owner) if owner == port => Ownership::Ours,
                 Some(_) => Ownership::Foreign,
                 None if table.persistent => Ownership::Orphan,
                 None => Ownership::Open,
-            }))
+            };
+            Ok(family.zip(name).map(|(family, name)| (family, name, ownership)))
         })?;
-        Ok(found.into_iter().next())
+        all.sort_by_key(|(family, name, _)| (*family, *name));
+        Ok(all)
     }
 
     fn batch(&mut self, build: impl FnOnce(&mut Writer, &mut Sequence)) -> Result<(), Error> {
@@ -375,8 +377,8 @@ impl Nft {
     }
 }
 
-fn foreign() -> Error {
-    let words = format!("the table {TABLE} is owned by another program");
+fn foreign(table: &str) -> Error {
+    let words = format!("the table {table} is owned by another program");
     Error::refused(libc::EPERM, words)
 }
 

@@ -58,7 +58,12 @@ fn path(switch: &Switch) -> String {
     format!("/proc/sys/{}", switch.path())
 }
 
-/// Whether bridged frames pass the rules for routed packets.
+/// Whether bridged frames can pass the rules for routed packets.
+pub fn has_bridge_filter() -> bool {
+    Path::new(BRIDGE_NF).exists()
+}
+
+/// Whether bridged frames of all bridges pass the rules for routed packets.
 pub fn bridged_frames_are_filtered() -> io::Result<bool> {
     match read(BRIDGE_NF) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

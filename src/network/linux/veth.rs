@@ -78,21 +78,15 @@ impl Inside {
         device: Option<BorrowedFd<'_>>,
         own: &Socket,
     ) -> Result<Inside, Refusal> {
-        let refuse = |reason: String| Refusal::InvalidConfig { field: "door".into(), reason };
-        let failed = |error: std::io::Error| refuse(error.to_string());
-        if !is_rtnetlink(door) {
-            return Err(refuse("the descriptor is not a socket of rtnetlink".into()));
-        }
-        let namespace = namespace_of(door).map_err(failed)?;
-        let ours = namespace_of(own.as_fd()).map_err(failed)?;
-        if is_same(&namespace, &ours).map_err(failed)? {
+        let (namespace, is_ours) = behind(door, own)?;
+        if is_ours {
             let reason =
                 "the socket belongs to the network namespace of volnet, which needs no link";
-            return Err(refuse(reason.into()));
+            return Err(refuse(reason));
         }
         let device = device.map(|device| device_in(device, &namespace)).transpose()?;
-        let door = door.try_clone_to_owned().and_then(Socket::taken_over).map_err(failed)?;
-        Ok(Inside { door, namespace, device, made: None })
+        let door = door.try_clone_to_owned().and_then(Socket::taken_over);
+        Ok(Inside { door: door.map_err(refuse)?, namespace, device, made: None })
     }
 
     /// Frees the names of what was made inside with a pair whose outer end is about to be removed,
@@ -112,6 +106,30 @@ impl Inside {
             }
         }
     }
+}
+
+/// Refuses a door that does not lead to our own namespace. `own` is a socket of that.
+pub fn check_own(door: BorrowedFd<'_>, own: &Socket) -> Result<(), Refusal> {
+    match behind(door, own)? {
+        (_, true) => Ok(()),
+        (_, false) => Err(refuse("the socket belongs to another network namespace than volnet's")),
+    }
+}
+
+/// The namespace behind a door, and whether it is our own.
+fn behind(door: BorrowedFd<'_>, own: &Socket) -> Result<(OwnedFd, bool), Refusal> {
+    if !is_rtnetlink(door) {
+        return Err(refuse("the descriptor is not a socket of rtnetlink"));
+    }
+    let namespace = namespace_of(door).map_err(refuse)?;
+    let ours = namespace_of(own.as_fd()).map_err(refuse)?;
+    let is_ours = is_same(&namespace, &ours).map_err(refuse)?;
+    Ok((namespace, is_ours))
+}
+
+/// Refuses a door.
+fn refuse(reason: impl ToString) -> Refusal {
+    Refusal::InvalidConfig { field: "door".into(), reason: reason.to_string() }
 }
 
 /// Checks a device that no tap was made of, and which makes one in this namespace.
@@ -275,11 +293,11 @@ pub fn alias(id: &AttachmentId) -> String {
     format!("{ALIAS}{}", id.vm_name())
 }
 
-/// Takes the inner end of a link of ours down and away from its name, if there is one. It is for
+/// Takes the inner end of an attachment down and away from its name, if there is one. It is for
 /// whoever has released the link: the kernel takes some milliseconds more to remove it, and the
 /// name may be needed again at once.
-pub fn put_aside(door: &mut Socket, name: &str) -> Result<(), Error> {
-    match inner(door, name)? {
+pub fn put_aside(door: &mut Socket, id: &AttachmentId) -> Result<(), Error> {
+    match inner(door, id)? {
         Some(Link { index, .. }) => rename_away(door, index),
         None => Ok(()),
     }
@@ -301,10 +319,10 @@ fn rename_away(door: &mut Socket, index: u32) -> Result<(), Error> {
     }
 }
 
-/// Removes a link of ours by its inner end, if there is one. The kernel removes the other end with
-/// it, and makes the caller wait 20 ms.
-pub fn remove_inner(door: &mut Socket, name: &str) -> Result<(), Error> {
-    match inner(door, name)? {
+/// Removes the link of an attachment by its inner end, if there is one. The kernel removes the
+/// other end with it, and makes the caller wait 20 ms.
+pub fn remove_inner(door: &mut Socket, id: &AttachmentId) -> Result<(), Error> {
+    match inner(door, id)? {
         Some(link) => links::remove(door, Target::Index(link.index)),
         None => Ok(()),
     }
@@ -316,10 +334,12 @@ pub fn bring_up(door: &mut Socket, name: &str) -> Result<(), Error> {
     door.request(1, |writer, sequence| link::set(writer, sequence.take(), Target::Name(name), &up))
 }
 
-/// The inner end of a link of ours.
-pub fn inner(door: &mut Socket, name: &str) -> Result<Option<Link>, Error> {
-    match links::find(door, Target::Name(name), links::owned) {
+/// The inner end of an attachment. A link of that name may be somebody else's, or another
+/// attachment's: its alias tells.
+pub fn inner(door: &mut Socket, id: &AttachmentId) -> Result<Option<Link>, Error> {
+    let alias = alias(id);
+    match links::find(door, Target::Name(&id.ifname), links::owned) {
         Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
-        found => found.map(|link| Some(link).filter(Link::is_of_nic)),
+        found => Ok(Some(found?).filter(|link| link.alias.as_deref() == Some(&*alias))),
     }
 }

@@ -12,9 +12,13 @@
 //! - The thread deletes connections before it goes on with links. They are gone before a guest can
 //!   have booted. Addresses that VMs get are gathered until the caller is done with what it has to
 //!   do ([`Worker::settle`]), so that no reply waits for the thread to be woken. And the thread
-//!   waits a moment for more ([`GATHER_MIN`]): as long as it worked last time, so that VMs that are
-//!   made one after the other cost it no more than half of a processor. However many these are, the
-//!   table is walked a bounded number of times for them ([`WALKS_MAX`]).
+//!   waits a moment for more ([`WAIT_MIN`]): as long as it worked last time, so that VMs that are
+//!   made one after the other cost it no more than half of a processor, if the table has less than
+//!   some ten thousand connections. However many these are, the table is walked a bounded number of
+//!   times for them ([`WALKS_MAX`]).
+//! - For IPv6 addresses the thread reads the whole table, which takes longer. So these wait three
+//!   times as long for each other. Those that are released wait for links, too: without its link
+//!   nobody can use a connection.
 //!
 //! The thread removes no links while the links of the host are read ([`Worker::pause`]): a dump
 //! must begin again if links change.
@@ -24,7 +28,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -45,9 +49,10 @@ const GROUP_MAX: u32 = 8;
 /// The prefix of the names of retired links. The index follows, so each name is unique.
 const NAME: &str = "vtoff";
 /// How long the connections of an address that somebody gets wait for those of others, at least
-/// and at most.
-const GATHER_MIN: Duration = Duration::from_millis(2);
-const GATHER_MAX: Duration = Duration::from_millis(20);
+/// and at most; and those of an IPv6 address at most.
+const WAIT_MIN: Duration = Duration::from_millis(2);
+const WAIT_MAX: Duration = Duration::from_millis(20);
+const WAIT6_MAX: Duration = Duration::from_millis(40);
 /// The most addresses for which the kernel walks the table one by one. To read the whole table
 /// takes as long as some 30 to 60 such walks (11 ms with few connections: it locks each bucket).
 const WALKS_MAX: usize = 32;
@@ -66,7 +71,7 @@ pub struct Worker {
 }
 
 /// A task.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Task {
     /// Remove a link, with its group.
     Remove { index: u32, group: NonZeroU32 },
@@ -267,8 +272,11 @@ fn start(shared: Arc<Shared>) -> Result<(Sender<Task>, JoinHandle<()>), Error> {
         route: Socket::open(NetlinkFamily::Route)?,
         netfilter: Socket::open(NetlinkFamily::Netfilter)?,
         conntrack: Conntrack::default(),
-        gather: GATHER_MIN,
+        wait: WAIT_MIN,
+        wait6: WAIT_MIN,
         forgets: Vec::new(),
+        reads: Vec::new(),
+        due: None,
         links: VecDeque::new(),
         shared,
     };
@@ -282,9 +290,15 @@ struct Thread {
     route: Socket,
     netfilter: Socket,
     conntrack: Conntrack,
-    /// How long addresses that somebody gets wait for others.
-    gather: Duration,
+    /// How long addresses that somebody gets wait for others, and IPv6 addresses.
+    wait: Duration,
+    wait6: Duration,
+    /// Connections to delete.
     forgets: Vec<FlowSelector>,
+    /// Those of IPv6 addresses, for which the table is read, and when at the latest. `None`: when
+    /// nothing else is to do.
+    reads: Vec<FlowSelector>,
+    due: Option<Instant>,
     links: VecDeque<(u32, NonZeroU32)>,
     shared: Arc<Shared>,
 }
@@ -292,38 +306,82 @@ struct Thread {
 impl Thread {
     /// Works until no more task can come.
     fn run(&mut self, receiver: &Receiver<Task>) {
-        while let Ok(task) = receiver.recv() {
-            if let Task::ForgetFirst(_) = task {
+        loop {
+            let task = match self.due {
+                None => receiver.recv().map_err(RecvTimeoutError::from),
+                Some(due) => receiver.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            if let Ok(Task::ForgetFirst(_)) = task {
                 // Asleep, it is not woken for each of the others.
-                std::thread::sleep(self.gather);
+                std::thread::sleep(self.wait);
             }
-            self.take(task);
-            loop {
-                receiver.try_iter().for_each(|task| self.take(task));
-                match (self.forgets.is_empty(), self.links.is_empty()) {
-                    (false, _) => self.forget(),
-                    (true, false) => self.remove_group(),
-                    (true, true) => break,
-                }
+            let is_over = task == Err(RecvTimeoutError::Disconnected);
+            task.into_iter().for_each(|task| self.take(task));
+            self.work(receiver);
+            if is_over {
+                return self.read();
+            }
+        }
+    }
+
+    /// Works until nothing is to do now.
+    fn work(&mut self, receiver: &Receiver<Task>) {
+        loop {
+            receiver.try_iter().for_each(|task| self.take(task));
+            if self.due.is_some_and(|due| due <= Instant::now()) {
+                self.read();
+            } else if !self.forgets.is_empty() {
+                self.forget();
+            } else if !self.links.is_empty() {
+                self.remove_group();
+            } else if self.due.is_none() && !self.reads.is_empty() {
+                self.read();
+            } else {
+                break;
             }
         }
     }
 
     fn take(&mut self, task: Task) {
+        let is_ipv6 = |flows: &FlowSelector| matches!(flows, FlowSelector::Of(IpAddr::V6(_)));
         match task {
+            Task::Forget(flows) if is_ipv6(&flows) => self.reads.push(flows),
             Task::Forget(flows) => self.forgets.push(flows),
             Task::ForgetFirst(addresses) => {
-                self.forgets.extend(addresses.into_iter().map(FlowSelector::Of));
+                let (reads, forgets): (Vec<_>, Vec<_>) =
+                    addresses.into_iter().map(FlowSelector::Of).partition(is_ipv6);
+                if !reads.is_empty() {
+                    self.due.get_or_insert_with(|| Instant::now() + self.wait6);
+                }
+                self.reads.extend(reads);
+                self.forgets.extend(forgets);
             }
             Task::Remove { index, group } => self.links.push_back((index, group)),
         }
     }
 
-    /// Deletes connections: those of several addresses together where that saves time, and what
-    /// that did not do one by one, so that one that fails does not hold the others.
+    /// Deletes connections. If the table is read for them, those of IPv6 addresses go with them.
     fn forget(&mut self) {
+        let mut flows = std::mem::take(&mut self.forgets);
+        if flows.len() > WALKS_MAX {
+            flows.append(&mut self.reads);
+            self.due = None;
+        }
+        self.wait = self.delete(flows).clamp(WAIT_MIN, WAIT_MAX);
+    }
+
+    /// Reads the table for the connections of IPv6 addresses, and deletes them.
+    fn read(&mut self) {
+        let flows = std::mem::take(&mut self.reads);
+        self.due = None;
+        self.wait6 = (self.delete(flows) * 3).clamp(WAIT_MIN, WAIT6_MAX);
+    }
+
+    /// Deletes connections: those of several addresses together where that saves time, and what
+    /// that did not do one by one, so that one that fails does not hold the others. Returns how
+    /// long it took.
+    fn delete(&mut self, tasks: Vec<FlowSelector>) -> Duration {
         let start = Instant::now();
-        let tasks = std::mem::take(&mut self.forgets);
         let addresses: BTreeSet<IpAddr> = tasks.iter().filter_map(|it| it.address()).collect();
         let together = self.conntrack.together(addresses, WALKS_MAX);
         let are_done = !together.is_empty()
@@ -334,7 +392,7 @@ impl Thread {
             self.shared.lock().forgot(flows, forgotten);
             self.shared.changed.notify_all();
         }
-        self.gather = start.elapsed().clamp(GATHER_MIN, GATHER_MAX);
+        start.elapsed()
     }
 
     fn forget_one(&mut self, flows: FlowSelector) -> Result<(), Error> {

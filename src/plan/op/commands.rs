@@ -5,7 +5,8 @@
 //! while it is made, and own tables. The inner end of a veth is set by nsenter(1).
 
 use super::{
-    GuestRoute, InnerLink, InnerTap, LinkSettings, Op, PortSettings, ROUTE_PROTOCOL, table_name,
+    Filtered, GuestRoute, InnerLink, InnerTap, LinkSettings, Op, PortSettings, ROUTE_PROTOCOL,
+    table_name,
 };
 use crate::model::limits::Shaping;
 use crate::model::mac::Mac;
@@ -24,7 +25,7 @@ impl Op {
             Op::CreateBridge { name, mac, mtu, alias } => {
                 let (name, alias) = (quoted(name), quoted(alias));
                 vec![
-                    format!("ip link add name {name} address {mac} type bridge"),
+                    format!("ip link add name {name} address {mac} type bridge mcast_snooping 0"),
                     // Only an MTU that was set stays; otherwise the bridge follows its lowest port.
                     format!("ip link set dev {name} mtu {}", mtu - 1),
                     format!("ip link set dev {name} mtu {mtu} alias {alias}"),
@@ -143,8 +144,8 @@ fn redirects(netns: &str, link: &str, tap: &InnerTap, mtu: u16, alias: &str) -> 
     commands
 }
 
-/// At most three commands: the settings before the link comes up, the link's settings, and its
-/// settings as a port.
+/// At most four commands: the settings before the link comes up, the link's settings, and its
+/// settings as a bridge and as a port.
 fn settings(name: &str, set: &LinkSettings) -> Vec<String> {
     let mut words = String::new();
     match &set.master {
@@ -171,11 +172,21 @@ fn settings(name: &str, set: &LinkSettings) -> Vec<String> {
     if !words.is_empty() {
         commands.push(format!("ip link set dev {name}{words}"));
     }
-    if let Some(PortSettings { isolated, group_forward }) = set.port {
-        let isolated = if isolated { "on" } else { "off" };
+    if let Some(snooping) = set.snooping {
+        let snooping = u8::from(snooping);
+        commands.push(format!("ip link set dev {name} type bridge mcast_snooping {snooping}"));
+    }
+    if let Some(Filtered { ipv4, ipv6 }) = set.filtered {
+        let (ipv4, ipv6) = (u8::from(ipv4), u8::from(ipv6));
+        commands.push(format!(
+            "ip link set dev {name} type bridge nf_call_iptables {ipv4} nf_call_ip6tables {ipv6}"
+        ));
+    }
+    if let Some(PortSettings { isolated, hairpin, group_forward }) = set.port {
+        let [isolated, hairpin] = [isolated, hairpin].map(|on| if on { "on" } else { "off" });
         commands.push(format!(
             "ip link set dev {name} type bridge_slave isolated {isolated} \
-             group_fwd_mask {group_forward}"
+             hairpin {hairpin} group_fwd_mask {group_forward}"
         ));
     }
     commands

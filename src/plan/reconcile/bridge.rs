@@ -1,11 +1,15 @@
 //! The bridge of one network: it exists, is up, and has only the address of the configuration.
+//!
+//! It does not look at who listens to which group (`mcast_snooping`): guests fill the table of that
+//! as they like, up to a bound that they share. It would be of no use: a bridge goes by it only
+//! while it hears somebody ask for listeners, which guests may not do.
 
 use std::net::IpAddr;
 
 use super::{ALIAS, Link, LinkKind, Links, Observed};
 use crate::model::net::NetworkConfig;
 use crate::model::prefix::Prefix;
-use crate::plan::op::{LinkSettings, Op, Plan};
+use crate::plan::op::{Filtered, LinkSettings, Op, Plan};
 
 /// The Ops that bring a network's bridge to the desired state. If a link of that name exists, it is
 /// ours.
@@ -30,7 +34,8 @@ fn wanted(network: &NetworkConfig, observed: &Observed) -> impl Iterator<Item = 
 
 fn make(network: &NetworkConfig, observed: &Observed) -> Plan {
     let name = network.bridge.clone();
-    let up = LinkSettings { up: Some(true), ..LinkSettings::default() };
+    let filtered = network.services.then_some(filtered(network));
+    let up = LinkSettings { up: Some(true), filtered, ..LinkSettings::default() };
     let mut plan = vec![
         Op::CreateBridge {
             name: name.clone(),
@@ -43,6 +48,12 @@ fn make(network: &NetworkConfig, observed: &Observed) -> Plan {
     let addresses = wanted(network, observed);
     plan.extend(addresses.map(|(address, length)| add(network, address, length)));
     plan
+}
+
+/// What the bridge does with bridged frames. Translated addresses are those of the rules for routed
+/// packets, so the answers of a service have to pass them, too.
+fn filtered(network: &NetworkConfig) -> Filtered {
+    Filtered { ipv4: network.services, ipv6: network.services }
 }
 
 /// Whether the bridge has the desired settings. This does not include its addresses.
@@ -66,6 +77,11 @@ fn settings(network: &NetworkConfig, link: &Link) -> Option<Op> {
     if link.mtu != u32::from(network.mtu) {
         (set.mtu, former.mtu) = (Some(network.mtu), u16::try_from(link.mtu).ok());
     }
+    if link.snooping {
+        (set.snooping, former.snooping) = (Some(false), Some(true));
+    }
+    let wrong = link.filtered.filter(|is| *is != filtered(network));
+    (set.filtered, former.filtered) = (wrong.map(|_| filtered(network)), wrong);
     (!set.is_empty()).then(|| Op::SetLink { name: link.name.clone(), set, former })
 }
 

@@ -104,7 +104,7 @@ impl NicKind<'_> {
         }
     }
 
-    /// Whether the link can be made anew if it is gone.
+    /// Whether the link can be made anew.
     pub fn can_be_remade(self) -> bool {
         match self {
             NicKind::Tap { .. } => true,

@@ -49,8 +49,12 @@ pub struct DesiredPort<'a> {
     pub is_narrow: bool,
     /// Whether it is kept from other isolated ports.
     pub isolated: bool,
+    /// Whether frames may leave by the port that they came by: a guest reaches itself by a service.
+    pub hairpin: bool,
     /// What kind of link it is.
     pub kind: NicKind<'a>,
+    /// Whether it is made anew if it is gone. If not, its end is the end of its VM.
+    pub is_remade: bool,
     /// To what the guest's receiving is held back.
     pub shaping: Option<Shaping>,
 }
@@ -92,7 +96,9 @@ impl<'a> DesiredPort<'a> {
             mtu: spec.mtu.unwrap_or(network.mtu),
             is_narrow: network.managed && spec.mtu.is_some_and(|mtu| mtu < network.mtu),
             isolated: traffic.isolated,
+            hairpin: network.services,
             kind: NicKind::Tap { multi_queue: spec.queues.unwrap_or(1) > 1, owner: Some(0) },
+            is_remade: true,
             shaping: traffic.limits.shaping(),
         }
     }
@@ -104,8 +110,15 @@ impl<'a> DesiredPort<'a> {
         }
     }
 
-    /// Leads the link into the namespace of an attachment. Its tap is for whom a tap here would be.
-    pub fn leads_into(&mut self, attachment: &'a Attachment, nic: &Nic, network: &NetworkConfig) {
+    /// Makes it the link of an attachment. If that is for the host's own namespace, it is a tap as
+    /// any. Else it leads into the namespace. A tap there is for whom a tap here would be.
+    pub fn attached(&mut self, attachment: &'a Attachment, nic: &Nic, network: &NetworkConfig) {
+        self.is_remade = false;
+        if attachment.host {
+            // Who has attached it is told of this address.
+            self.own_mac = Some(nic.mac.highest());
+            return;
+        }
         let four = self.address.zip(network.ipv4).map(|(address, ipv4)| InnerAddress {
             address,
             length: ipv4.prefix.length(),
@@ -134,7 +147,8 @@ impl<'a> DesiredPort<'a> {
 
     /// What the tap is as a port of its bridge.
     pub fn port_settings(&self) -> PortSettings {
-        PortSettings { isolated: self.isolated, group_forward: GROUP_FORWARD }
+        let DesiredPort { isolated, hairpin, .. } = *self;
+        PortSettings { isolated, hairpin, group_forward: GROUP_FORWARD }
     }
 
     fn alias(&self) -> String {
@@ -257,17 +271,17 @@ pub(super) fn forget_past(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Pla
     let is_remade = |Seen { link, .. }: Seen<'_>| {
         port.owns(link) && !port.kind.fits(link.kind) && !link.is_open()
     };
-    match port.kind.can_be_remade() && seen.is_none_or(is_remade) {
+    match seen.map_or(port.is_remade, |seen| port.kind.can_be_remade() && is_remade(seen)) {
         true => port.forget_all(Handover::Assigned).collect(),
         false => Plan::new(),
     }
 }
 
-/// What brings a VM's link to where it should be. One that is gone and cannot be made anew is the
-/// end of its VM, which is not decided here.
+/// What brings a VM's link to where it should be. One that is gone and is not made anew is the end
+/// of its VM, which is not decided here.
 pub(super) fn attach(port: &DesiredPort<'_>, seen: Option<Seen<'_>>) -> Result<Plan, Problem> {
     let Some(seen) = seen else {
-        return Ok(if port.kind.can_be_remade() { port.make() } else { Plan::new() });
+        return Ok(if port.is_remade { port.make() } else { Plan::new() });
     };
     let link = seen.link;
     let (vm, tap) = (port.vm.to_string(), link.name.clone());

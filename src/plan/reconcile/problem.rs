@@ -13,6 +13,8 @@ pub enum Problem {
     BridgeMissing { bridge: String },
     /// A network has IPv6, and the kernel does not speak it.
     NoIpv6 { network: String },
+    /// A network has services, and bridged frames pass none of their rules.
+    NoBridgeFilter { network: String },
     /// A link that is not ours has the name of a VM's tap.
     TapTaken { vm: String, tap: String, found: String },
     /// A VM's tap has the wrong flags, and cannot be made anew because a process has it open.
@@ -36,6 +38,7 @@ impl Problem {
             Problem::BridgeTaken { .. }
             | Problem::BridgeMissing { .. }
             | Problem::NoIpv6 { .. }
+            | Problem::NoBridgeFilter { .. }
             | Problem::TapTaken { .. }
             | Problem::TapInUse { .. } => false,
         }
@@ -78,6 +81,12 @@ impl fmt::Display for Problem {
                 f,
                 "network {network} has IPv6, and the kernel does not speak it: set ipv6 of the \
                  network to false, or start the host without ipv6.disable"
+            ),
+            Problem::NoBridgeFilter { network } => write!(
+                f,
+                "network {network} has services, and the kernel has no rules for them on a \
+                 bridge: load the module br_netfilter (modprobe br_netfilter), or set services of \
+                 the network to false"
             ),
             Problem::TapTaken { vm, tap, found } => {
                 write!(f, "tap {tap} of VM {vm} is not volnet's: {found}")

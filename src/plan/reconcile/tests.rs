@@ -15,7 +15,7 @@ use crate::model::traffic::{InForce, Traffic};
 use crate::network::Network;
 use crate::network::execute::{execute, execute_all};
 use crate::network::fake::{Fake, KernelFault};
-use crate::plan::op::LinkSettings;
+use crate::plan::op::{Filtered, LinkSettings};
 use crate::plan::ruleset::{
     self, Chain, ChainKind, Direction, Element, Field, GuestPort, Hook, Rule, Set, SetKind, Value,
     Verdict,
@@ -31,7 +31,9 @@ pub(crate) struct Host {
 impl Host {
     /// Two networks and no VM.
     pub(crate) fn new() -> Host {
-        Host { networks: vec![network("default", 0), network("lab", 1)], vms: Vec::new() }
+        let mut networks = vec![network("default", 0), network("lab", 1)];
+        networks[1].services = true;
+        Host { networks, vms: Vec::new() }
     }
 
     /// The same with some VMs, on one network and the other by turns.
@@ -233,7 +235,7 @@ fn a_link_that_others_changed_is_set_right_in_one_op() {
         up: Some(true),
         mtu: Some(1500),
         alias: Some("volnet:vm0".into()),
-        port: Some(PortSettings { isolated: false, group_forward: GROUP_FORWARD }),
+        port: Some(PortSettings { isolated: false, hairpin: false, group_forward: GROUP_FORWARD }),
         ..LinkSettings::default()
     };
     assert_eq!(*set, expected);
@@ -513,7 +515,6 @@ fn a_kernel_without_rules_for_bridges_takes_no_guest_that_is_to_be_held() {
         isolated: false,
         limits: Limits::default(),
         inner: None,
-        traced: false,
     });
     let plan = attach_plan(&[host.port(0)], vec![], elements);
     let failure = execute(&mut fake, &plan, NOBODY).unwrap_err().to_string();
@@ -539,6 +540,23 @@ fn a_kernel_without_ipv6_needs_no_rules_for_it() {
     assert_eq!(made(&fake), [Family::Ip, Family::Ip6, Family::Bridge]);
     fake.kernel.observed.without_ipv6 = true;
     assert_eq!(made(&fake), [Family::Ip, Family::Bridge]);
+}
+
+#[test]
+fn services_need_a_kernel_with_rules_for_bridged_frames() {
+    let host = Host::with_vms(2);
+    let mut fake = host.kernel();
+    let lab = fake.link("vbr1").unwrap();
+    assert_eq!(lab.filtered, Some(Filtered { ipv4: true, ipv6: true }));
+    assert_eq!(fake.link("vbr0").unwrap().filtered, Some(Filtered::default()));
+    // A kernel that could, and has not loaded the module.
+    fake.kernel.observed.without_bridge_filter = true;
+    let Reconciled { plan, problems } = reconcile(&host.desired(), &fake.kernel.observed);
+    assert_eq!((plan, problems.len()), (vec![], 1));
+    assert!(problems[0].to_string().contains("modprobe br_netfilter"), "{}", problems[0]);
+    // One that has no such rules at all: nothing is tried in vain.
+    fake.link_mut("vbr1").unwrap().filtered = None;
+    assert_eq!(reconcile(&host.desired(), &fake.kernel.observed).plan, []);
 }
 
 #[test]
@@ -597,6 +615,7 @@ enum Meddle {
     Alias(usize, Option<&'static str>),
     Master(usize, usize),
     Isolate(usize),
+    Snoop(usize),
     Groups(usize),
     Reflag(usize),
     Carrier(usize),
@@ -634,6 +653,7 @@ fn meddle() -> impl Strategy<Value = Meddle> {
         (at.clone(), prop::sample::select(&ALIASES[..])).prop_map(|(at, to)| Meddle::Alias(at, to)),
         (at.clone(), at.clone()).prop_map(|(at, to)| Meddle::Master(at, to)),
         at.clone().prop_map(Meddle::Isolate),
+        at.clone().prop_map(Meddle::Snoop),
         at.clone().prop_map(Meddle::Groups),
         at.clone().prop_map(Meddle::Reflag),
         at.clone().prop_map(Meddle::Carrier),
@@ -682,6 +702,13 @@ impl Meddle {
             Meddle::Isolate(at) => {
                 let link = &mut observed.links[at % count];
                 link.port.isolated = link.master.is_some();
+                link.port.hairpin = link.master.is_some();
+                let filtered = link.filtered.iter_mut();
+                filtered.for_each(|filtered| filtered.ipv6 = !filtered.ipv6);
+            }
+            Meddle::Snoop(at) => {
+                let link = &mut observed.links[at % count];
+                link.snooping = link.kind == LinkKind::Bridge;
             }
             Meddle::Groups(at) => {
                 let link = &mut observed.links[at % count];

@@ -6,6 +6,7 @@
 //! - `ip volnet` ([`routed`]) connects the networks to the world, keeps them apart, and guards the
 //!   host from guests. `ip6 volnet` ([`routed6`]) does the same for IPv6. Exposed ports are maps
 //!   ([`mod@exposed`]). What is routed to networks on other hosts has rules of its own ([`peers`]).
+//! - `volnet-trace` of each family is there while somebody looks at packets ([`mod@traced`]).
 //!
 //! The rules do not depend on the VMs: a VM is elements of sets, and so is a network. The kernel
 //! alone drops packets, also while no daemon runs.
@@ -27,9 +28,11 @@ mod peers;
 mod policies;
 mod routed;
 mod routed6;
+mod traced;
 
 pub use exposed::PRIORITY_DESTINATION_NAT;
 pub use inner::InnerPort;
+pub use traced::{ARRIVING, LEAVING, TracedPort};
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -49,6 +52,8 @@ use crate::model::prefix::Prefix;
 
 /// The name of our tables.
 pub const TABLE: &str = "volnet";
+/// The name of those that trace.
+pub const TRACE_TABLE: &str = "volnet-trace";
 
 /// The priority of packets from guests. Queues and priority maps use only the last four bits, which
 /// are the default ones.
@@ -99,11 +104,9 @@ pub struct GuestPort<'a> {
     pub limits: Limits,
     /// What it believes, if that is something else.
     pub inner: Option<InnerPort>,
-    /// Whether the kernel tells of what it sends.
-    pub traced: bool,
 }
 
-/// All tables, with these elements and those of the networks in their sets.
+/// All tables but those that trace, with these elements and those of the networks in their sets.
 pub fn tables(
     networks: &[&NetworkConfig],
     policies: &[Policy],
@@ -115,14 +118,26 @@ pub fn tables(
     if is_guarded(networks.iter().copied()) {
         tables.push(bridged::table(networks, owned));
     }
+    fill(&mut tables, elements);
+    tables
+}
+
+/// The tables that trace, with these elements.
+pub fn tracing(ipv6: bool, elements: Vec<Element>, owned: bool) -> Vec<Table> {
+    let mut tables = traced::tables(ipv6, owned);
+    fill(&mut tables, elements);
+    tables
+}
+
+fn fill(tables: &mut [Table], elements: Vec<Element>) {
     for element in elements {
-        let table = tables.iter_mut().find(|table| table.family == element.family);
-        let sets = table.into_iter().flat_map(|table| &mut table.sets);
+        let is_its =
+            |table: &&mut Table| (table.family, table.name) == (element.family, element.table);
+        let sets = tables.iter_mut().find(is_its).into_iter().flat_map(|table| &mut table.sets);
         if let Some(set) = sets.into_iter().find(|set| set.name == element.set) {
             set.elements.push(element.key);
         }
     }
-    tables
 }
 
 /// The key of one of our sets, by its name; `None` if we have no such set.
@@ -130,8 +145,8 @@ pub fn key(family: Family, set: &str) -> Option<&'static [Field]> {
     if let Some(key) = policies::key(family, set) {
         return Some(key);
     }
-    let sets = declared().into_iter().find(|table| table.family == family)?.sets;
-    sets.iter().find(|declared| declared.name == set).map(|declared| declared.key)
+    let tables = declared().into_iter().filter(|table| table.family == family);
+    tables.flat_map(|table| table.sets).find(|it| it.name == set).map(|it| it.key)
 }
 
 /// The keys of our sets.
@@ -140,8 +155,10 @@ pub fn keys() -> Vec<&'static [Field]> {
 }
 
 /// The tables of a host without networks and policies.
-fn declared() -> [Table; 3] {
-    [routed::table(&[], &[], false), routed6::table(&[], &[], false), bridged::table(&[], false)]
+fn declared() -> Vec<Table> {
+    let routed = [routed::table(&[], &[], false), routed6::table(&[], &[], false)];
+    let bridged = [bridged::table(&[], false)];
+    routed.into_iter().chain(bridged).chain(traced::tables(true, false)).collect()
 }
 
 /// The elements of a VM on a host with `bridge volnet`.
@@ -149,9 +166,19 @@ pub fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     bridged::elements(guest)
 }
 
+/// The elements of a VM's interface in the tables that trace. `ipv6`: whether one is for IPv6.
+pub fn traced(port: &TracedPort<'_>, ipv6: bool) -> Vec<Element> {
+    traced::elements(port, ipv6)
+}
+
 /// The map elements of a VM's exposed ports that lead to this address of it.
 pub fn exposed(address: IpAddr, ports: &[Expose]) -> Vec<Element> {
     exposed::elements(address, ports)
+}
+
+/// The element by which a guest with this address reaches itself by a service.
+pub fn itself(address: IpAddr) -> Element {
+    exposed::itself(address)
 }
 
 /// The elements of a VM with this address in the sets of its policy.

@@ -5,7 +5,7 @@
 //! object that may be absent, it is added and deleted in the same batch.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{self, Display, Write};
 use std::net::Ipv4Addr;
 
 use super::{
@@ -127,56 +127,72 @@ fn write_chain(text: &mut String, chain: &Chain) {
 
 /// A rule.
 pub(super) fn rule(rule: &Rule) -> String {
-    let mut words: Vec<String> = rule.matches.iter().map(match_text).collect();
-    words.push(match rule.verdict {
-        Verdict::Accept => "accept".into(),
-        Verdict::Drop => "drop".into(),
-        Verdict::Masquerade => "masquerade".into(),
-        Verdict::Trace => "meta nftrace set 1".into(),
-        Verdict::SetPriority(value) => format!("meta priority set {}", handle(value.into())),
-        Verdict::Admit(value) => format!("meta priority set {} accept", handle(value.into())),
+    // Each look at the kernel writes all rules, for their tags: nothing else is allocated.
+    let mut text = String::with_capacity(160);
+    for condition in &rule.matches {
+        write_match(&mut text, condition);
+        text.push(' ');
+    }
+    write_verdict(&mut text, &rule.verdict);
+    text
+}
+
+fn write_verdict(text: &mut String, verdict: &Verdict) {
+    // A String takes all that is written to it.
+    let _ = match *verdict {
+        Verdict::Accept => text.write_str("accept"),
+        Verdict::Drop => text.write_str("drop"),
+        Verdict::Masquerade => text.write_str("masquerade"),
+        Verdict::Trace => text.write_str("meta nftrace set 1"),
+        Verdict::SetPriority(value) => write!(text, "meta priority set {}", Handle(value.into())),
+        Verdict::Admit(value) => write!(text, "meta priority set {} accept", Handle(value.into())),
         Verdict::Translate { family: of, fields, map } => {
-            format!("dnat {} to {} map @{map}", family(of), packet_fields(fields))
+            write!(text, "dnat {} to {} map @{map}", family(of), Fields(fields))
         }
-        Verdict::Rewrite { link, field, map } => rewrite(link, field, map),
+        Verdict::Rewrite { link, field, map } => write_rewrite(text, link, field, map),
         Verdict::Deliver { map } => {
-            let rewrite = rewrite(PacketField::InLink, PacketField::EtherDestination, map);
-            format!("{rewrite} meta pkttype set host")
+            write_rewrite(text, PacketField::InLink, PacketField::EtherDestination, map)
+                .and_then(|()| text.write_str(" meta pkttype set host"))
         }
-    });
-    words.join(" ")
+    };
 }
 
-fn rewrite(link: PacketField, field: PacketField, map: &str) -> String {
-    format!("{} set {} map @{map}", packet_field(field), packet_fields(&[link, field]))
+fn write_rewrite(
+    text: &mut String,
+    link: PacketField,
+    field: PacketField,
+    map: &str,
+) -> fmt::Result {
+    write!(text, "{} set {} map @{map}", packet_field(field), Fields(&[link, field]))
 }
 
-fn match_text(condition: &Match) -> String {
-    match condition {
+fn write_match(text: &mut String, condition: &Match) {
+    let _ = match condition {
         Match::InSet { fields, set, negated } => {
-            format!("{} {}@{set}", packet_fields(fields), if *negated { "!= " } else { "" })
+            write!(text, "{} {}@{set}", Fields(fields), if *negated { "!= " } else { "" })
         }
         Match::Is { field, mask, value, negated } => {
-            let mask = mask.map(|mask| format!(" & {}", value_text(*field, mask)));
+            text.push_str(&packet_field(*field));
+            if let Some(mask) = mask {
+                let _ = write!(text, " & {}", Literal(*field, *mask));
+            }
             let how = if *negated { "!=" } else { "==" };
-            let (name, value) = (packet_field(*field), value_text(*field, *value));
-            format!("{name}{} {how} {value}", mask.unwrap_or_default())
+            write!(text, " {how} {}", Literal(*field, *value))
         }
         Match::Within { field, prefix } => {
             let (name, mask) = (packet_field(*field), prefix.mask());
-            format!("{name} & {mask} == {}", prefix.network())
+            write!(text, "{name} & {mask} == {}", prefix.network())
         }
-        Match::Put { fields, set } => format!("update @{set} {{ {} }}", packet_fields(fields)),
-        Match::Faster { fields, set, rate } => format!(
-            "update @{set} {{ {} {} }}",
-            packet_fields(fields),
-            rate_text(Unit::Packets, *rate)
-        ),
-        Match::Established => "ct state established,related".to_string(),
-        Match::Translated => "ct status dnat".to_string(),
-        Match::Answer => "ct direction reply".to_string(),
-        Match::Local => "fib daddr type local".to_string(),
-    }
+        Match::Put { fields, set } => write!(text, "update @{set} {{ {} }}", Fields(fields)),
+        Match::Faster { fields, set, rate } => {
+            let rate = rate_text(Unit::Packets, *rate);
+            write!(text, "update @{set} {{ {} {rate} }}", Fields(fields))
+        }
+        Match::Established => text.write_str("ct state established,related"),
+        Match::Translated => text.write_str("ct status dnat"),
+        Match::Answer => text.write_str("ct direction reply"),
+        Match::Local => text.write_str("fib daddr type local"),
+    };
 }
 
 /// A match for packets over a rate.
@@ -187,19 +203,30 @@ fn rate_text(unit: Unit, Rate { per_second, burst }: Rate) -> String {
     }
 }
 
-fn packet_fields(fields: &[PacketField]) -> String {
-    let fields: Vec<Cow<'static, str>> = fields.iter().map(|field| packet_field(*field)).collect();
-    fields.join(" . ")
+/// The fields of a key, concatenated.
+struct Fields<'a>(&'a [PacketField]);
+
+impl Display for Fields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, field) in self.0.iter().enumerate() {
+            f.write_str(if at == 0 { "" } else { " . " })?;
+            f.write_str(&packet_field(*field))?;
+        }
+        Ok(())
+    }
 }
 
 fn packet_field(field: PacketField) -> Cow<'static, str> {
     Cow::Borrowed(match field {
         PacketField::InLink => "iifname",
+        PacketField::InType => "meta iiftype",
         PacketField::OutLink => "oifname",
         PacketField::Priority => "meta priority",
         PacketField::Protocol => "meta l4proto",
         PacketField::EtherType => "ether type",
         PacketField::EtherDestination => "ether daddr",
+        PacketField::Beginner => "ct original ip saddr",
+        PacketField::Beginner6 => "ct original ip6 saddr",
         PacketField::IpFragment => "ip frag-off",
         PacketField::EtherSource => "ether saddr",
         PacketField::IpSource => "ip saddr",
@@ -236,44 +263,56 @@ fn bytes_text(Bytes { layer, offset, length }: Bytes) -> String {
 }
 
 /// A value in the syntax of nft for its field.
-fn value_text(field: PacketField, value: u64) -> String {
-    match field {
-        PacketField::IpSource
-        | PacketField::IpDestination
-        | PacketField::ArpSenderIp
-        | PacketField::ArpTargetIp => Ipv4Addr::from_bits(value as u32).to_string(),
-        PacketField::EtherType | PacketField::ArpProtocol => format!("{value:#06x}"),
-        PacketField::EtherDestination
-        | PacketField::EtherSource
-        | PacketField::ArpSenderEther
-        | PacketField::ArpTargetEther => {
-            let [_, _, mac @ ..] = value.to_be_bytes();
-            Mac(mac).to_string()
+struct Literal(PacketField, u64);
+
+impl Display for Literal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Literal(field, value) = *self;
+        match field {
+            PacketField::IpSource
+            | PacketField::IpDestination
+            | PacketField::ArpSenderIp
+            | PacketField::ArpTargetIp => write!(f, "{}", Ipv4Addr::from_bits(value as u32)),
+            PacketField::EtherType | PacketField::ArpProtocol => write!(f, "{value:#06x}"),
+            PacketField::EtherDestination
+            | PacketField::EtherSource
+            | PacketField::ArpSenderEther
+            | PacketField::ArpTargetEther => {
+                let [_, _, mac @ ..] = value.to_be_bytes();
+                write!(f, "{}", Mac(mac))
+            }
+            PacketField::Priority => write!(f, "{}", Handle(value)),
+            PacketField::InType
+            | PacketField::Protocol
+            | PacketField::IpFragment
+            | PacketField::ArpHardware
+            | PacketField::ArpHardwareLength
+            | PacketField::ArpProtocolLength
+            | PacketField::SourcePort
+            | PacketField::DestinationPort
+            | PacketField::IcmpType
+            | PacketField::Icmp6Type
+            | PacketField::IgmpType => write!(f, "{value}"),
+            PacketField::InLink
+            | PacketField::OutLink
+            | PacketField::Beginner
+            | PacketField::Beginner6
+            | PacketField::Ip6Source
+            | PacketField::Ip6Destination
+            | PacketField::QuotedSource
+            | PacketField::QuotedDestination
+            | PacketField::Bytes(_) => write!(f, "{value:#x}"),
         }
-        PacketField::Priority => handle(value),
-        PacketField::Protocol
-        | PacketField::IpFragment
-        | PacketField::ArpHardware
-        | PacketField::ArpHardwareLength
-        | PacketField::ArpProtocolLength
-        | PacketField::SourcePort
-        | PacketField::DestinationPort
-        | PacketField::IcmpType
-        | PacketField::Icmp6Type
-        | PacketField::IgmpType => value.to_string(),
-        PacketField::InLink
-        | PacketField::OutLink
-        | PacketField::Ip6Source
-        | PacketField::Ip6Destination
-        | PacketField::QuotedSource
-        | PacketField::QuotedDestination
-        | PacketField::Bytes(_) => format!("{value:#x}"),
     }
 }
 
 /// A priority, which nft writes as the handle of a traffic class (tc(8)).
-fn handle(value: u64) -> String {
-    format!("{:04x}:{:04x}", value >> 16, value & 0xffff)
+struct Handle(u64);
+
+impl Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{:04x}", self.0 >> 16, self.0 & 0xffff)
+    }
 }
 
 /// The type of a field; `None` if it is not in the key.

@@ -1,14 +1,18 @@
 //! Our rules in words, for people who want to know why a packet went no further.
 
 use super::text;
-use super::{FORGED, Family, Match, PacketField, Rule, SPOOFED, Table, Verdict};
+use super::{FORGED, Family, Match, PacketField, Rule, TABLE, Table, Verdict};
 
 /// The beginning of the names of the sets of policies.
 const POLICY: &str = "policy_";
+/// The ports of DHCP (RFC 2131) and of clients of DHCPv6 (RFC 8415).
+const DHCP_SERVER: u64 = 67;
+const DHCP_CLIENT: u64 = 68;
+const DHCP6_CLIENT: u64 = 546;
 
 /// What a rule of ours says, by its tag; `None` if the chain has no such rule.
 pub fn of(tables: &[Table], family: Family, chain: &str, tag: u64) -> Option<String> {
-    let table = tables.iter().find(|table| table.family == family)?;
+    let table = tables.iter().find(|it| (it.family, it.name) == (family, TABLE))?;
     let chain = table.chains.iter().find(|it| it.name == chain)?;
     let rule = chain.rules.iter().find(|rule| rule.tag() == tag)?;
     Some(words(rule, family, chain.name))
@@ -18,61 +22,123 @@ fn words(rule: &Rule, family: Family, chain: &str) -> String {
     if let Some(policy) = rule.sets().find_map(|set| set.strip_prefix(POLICY)) {
         return of_policy(rule, policy);
     }
+    match family {
+        Family::Bridge => bridged(rule, chain),
+        Family::Ip | Family::Ip6 => routed(rule, chain),
+    }
+}
+
+/// A rule for frames.
+fn bridged(rule: &Rule, chain: &str) -> String {
     let has = |name: &str| rule.sets().any(|set| set == name);
-    let drops = rule.verdict == Verdict::Drop;
-    match (family, chain, drops) {
-        (Family::Bridge, "prerouting", true) if has("limited") => {
+    let on = |field| rule.fields().any(|of| of == field);
+    match (chain, rule.verdict == Verdict::Drop) {
+        ("prerouting", true) if has("limited") => {
             "limits: the guest sends more bytes a second than it may".into()
         }
-        (Family::Bridge, "prerouting", true) if has("paced") => {
+        ("prerouting", true) if has("paced") => {
             "limits: the guest sends more packets a second than it may".into()
         }
-        (Family::Bridge, "prerouting", true) if has("storms") => {
+        ("prerouting", true) if has("storms") => {
             "the guest sends too many frames to groups and broadcast".into()
         }
-        (Family::Bridge, "prerouting", true) if has(FORGED) => {
+        ("prerouting", true) if has("claims") => {
+            "the guest asks too often for IPv6 addresses of its own".into()
+        }
+        ("prerouting", true) if has("macs") => {
+            "antispoof: the guest asks for DHCP with another's Ethernet address".into()
+        }
+        ("prerouting", true) if has(FORGED) => {
             "antispoof: the guest's ARP does not state its own addresses".into()
         }
-        (Family::Bridge, "prerouting", true) if rule.matches.is_empty() || has(SPOOFED) => {
+        ("prerouting", true) if rule.fields().next().is_none() => {
             "antispoof: the guest may not send this, or not from this address".into()
         }
-        (Family::Bridge, "prerouting", false) if has("trusted") => {
+        ("prerouting", true) => by_field(rule),
+        ("postrouting", true) if on(PacketField::Priority) => {
+            "an IPv6 address that the guest wants for itself: volnet alone hears of it".into()
+        }
+        ("postrouting", false) => "an answer of a DHCP server that the guest asked".into(),
+        ("outward" | "inward", false) => "the guest has no inner identity".into(),
+        ("prerouting", false) if has("trusted") => {
             "antispoof is off: the guest may send anything".into()
         }
-        (Family::Bridge, "prerouting", false)
-            if matches!(rule.verdict, Verdict::Accept | Verdict::Admit(_)) =>
-        {
+        ("prerouting", false) if matches!(rule.verdict, Verdict::Accept | Verdict::Admit(_)) => {
             "antispoof: the guest sends from its own addresses".into()
         }
-        (Family::Bridge, _, true) if has("isolated") => {
-            "isolated: the other guest is isolated, too".into()
-        }
-        (Family::Bridge, "inward", true) => {
+        (_, true) if has("isolated") => "isolated: the other guest is isolated, too".into(),
+        ("inward", true) => {
             "inner identity: the other guest takes the address for its own or its gateway's".into()
         }
-        (_, "policies", true) => "policy: the sender has none, and the network is not open".into(),
-        (_, "policies", false) if has("within") => "the packet stays in its network".into(),
-        (_, "forward", true) if has("within") => {
-            "networks are kept apart: this one is another".into()
-        }
-        (_, "forward", true) if has("natted") => {
+        (_, _) => text::rule(rule),
+    }
+}
+
+/// A rule for routed packets.
+fn routed(rule: &Rule, chain: &str) -> String {
+    let has = |name: &str| rule.sets().any(|set| set == name);
+    let on = |field| rule.fields().any(|of| of == field);
+    let is = |wanted: &Match| rule.matches.contains(wanted);
+    match (chain, rule.verdict == Verdict::Drop) {
+        ("policies", true) => "policy: the sender has none, and the network is not open".into(),
+        ("policies", false) if has("within") => "the packet stays in its network".into(),
+        ("forward", true) if has("within") => "networks are kept apart: this one is another".into(),
+        ("forward", true) if has("natted") => {
             "no connection from outside goes to a network with NAT".into()
         }
-        (_, "forward", false) if has("natted") => "a peer of the network may begin it".into(),
-        (_, "postrouting", false) if rule.verdict == Verdict::Accept => {
+        ("forward", false) if has("natted") => "a peer of the network may begin it".into(),
+        ("postrouting", false) if rule.verdict == Verdict::Accept => {
             "a peer of the network: not masqueraded".into()
         }
-        (_, "forward", true) => "the metadata service of a cloud is denied".into(),
-        (_, "input", true) if has("questions") => "the guest asks for too many names".into(),
-        (_, "input", true) if has("answers") => {
+        ("forward", true) => "the metadata service of a cloud is denied".into(),
+        ("input", true) if has("questions") => "the guest asks for too many names".into(),
+        ("input", true) if has("answers") => {
             "the host answers its guests only on its address in their network".into()
         }
-        (_, "input", true) => "host_services of the network does not have it".into(),
-        (_, "input", false) if has("open") => "host_services of the network has any".into(),
-        (_, "input", false) if has("services") => "host_services of the network has it".into(),
-        (_, _, _) if rule.verdict == Verdict::Masquerade => "masquerade".into(),
-        (_, _, _) => text::rule(rule),
+        ("input", true) => "host_services of the network does not have it".into(),
+        ("policies" | "forward" | "input", false) if is(&Match::Established) => {
+            "it belongs to a connection that was allowed".into()
+        }
+        ("forward", false) if is(&Match::Translated) => "an exposed port".into(),
+        ("input", false) if on(PacketField::Priority) => "it is not from a guest".into(),
+        ("input", false) if has("pings") => "the host answers ping".into(),
+        ("exposed_output", false) => "it stays on the host".into(),
+        ("input", false) if has("open") => "host_services of the network has any".into(),
+        ("input", false) if has("services") => "host_services of the network has it".into(),
+        (_, _) if rule.verdict == Verdict::Masquerade => "masquerade".into(),
+        (_, _) if matches!(rule.verdict, Verdict::Translate { .. }) => {
+            "an exposed port leads to its guest".into()
+        }
+        (_, _) => text::rule(rule),
     }
+}
+
+/// What a guest must not send, by the field that tells it.
+fn by_field(rule: &Rule) -> String {
+    let is = |field, value| {
+        rule.matches.iter().any(|condition| {
+            matches!(condition, Match::Is { field: of, value: is, negated: false, .. }
+                if *of == field && *is == value)
+        })
+    };
+    let on = |field| rule.fields().any(|of| of == field);
+    let told = if is(PacketField::DestinationPort, DHCP_SERVER) {
+        "DHCP in fragments, of which nobody can see whose it is"
+    } else if is(PacketField::SourcePort, DHCP_SERVER)
+        || is(PacketField::DestinationPort, DHCP_CLIENT)
+        || is(PacketField::DestinationPort, DHCP6_CLIENT)
+    {
+        "antispoof: a guest does not answer DHCP"
+    } else if on(PacketField::IgmpType) {
+        "antispoof: a guest does not ask who listens to groups"
+    } else if on(PacketField::Priority) {
+        "antispoof: the frame has another's Ethernet address"
+    } else if on(PacketField::EtherDestination) {
+        "frames to link-local groups are for bridges"
+    } else {
+        return text::rule(rule);
+    };
+    told.into()
 }
 
 /// A rule of a policy: what it is about, and whether it allows that.
@@ -103,6 +169,14 @@ fn of_policy(rule: &Rule, policy: &str) -> String {
 }
 
 impl Rule {
+    /// The fields that it compares with values.
+    fn fields(&self) -> impl Iterator<Item = PacketField> {
+        self.matches.iter().filter_map(|condition| match condition {
+            Match::Is { field, .. } => Some(*field),
+            _ => None,
+        })
+    }
+
     /// The sets in which it looks something up.
     fn sets(&self) -> impl Iterator<Item = &str> {
         self.matches.iter().filter_map(|condition| match condition {
@@ -124,6 +198,27 @@ mod tests {
     use crate::model::net::NetworkConfig;
     use crate::model::policy::Policy;
     use crate::plan::ruleset::tables;
+
+    /// A trace tells what has dropped a packet, and what has let it pass.
+    #[test]
+    fn each_rule_that_decides_has_words() {
+        let network = NetworkConfig {
+            peers: vec!["198.51.100.0/24".parse().unwrap(), "2001:db8:9::/48".parse().unwrap()],
+            ..NetworkConfig::sample("default", "vbr0", "192.0.2.0/24", "192.0.2.1")
+        };
+        let tables = tables(&[&network], &Policy::built_in(), Vec::new(), false);
+        let decides = |rule: &&Rule| {
+            matches!(rule.verdict, Verdict::Accept | Verdict::Drop | Verdict::Admit(_))
+        };
+        for table in &tables {
+            for chain in &table.chains {
+                for rule in chain.rules.iter().filter(decides) {
+                    let words = words(rule, table.family, chain.name);
+                    assert_ne!(words, text::rule(rule), "{:?} {}", table.family, chain.name);
+                }
+            }
+        }
+    }
 
     #[test]
     fn rules_of_ours_are_told_in_words() {

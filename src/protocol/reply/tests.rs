@@ -34,6 +34,21 @@ fn errors() -> Vec<(Error, Value)> {
             json!({ "container": "c1", "ifname": "eth0" }),
         ),
         refused(
+            Refusal::NetworkExists { name: s("pods") },
+            "io.volnet.NetworkExists",
+            json!({ "name": "pods" }),
+        ),
+        refused(
+            Refusal::NetworkNotFound { name: s("pods") },
+            "io.volnet.NetworkNotFound",
+            json!({ "name": "pods" }),
+        ),
+        refused(
+            Refusal::NetworkInUse { name: s("pods"), vms: 2 },
+            "io.volnet.NetworkInUse",
+            json!({ "name": "pods", "vms": 2 }),
+        ),
+        refused(
             Refusal::VmNotFound { name: s("web") },
             "io.volnet.VmNotFound",
             json!({ "name": "web" }),
@@ -330,6 +345,7 @@ fn every_reply_has_the_parameters_of_its_method() {
         ),
         (Reply::Vm { vm: Box::new(vm()) }, format!(r#"{{"vm":{VM}}}"#)),
         (Reply::Deleted, s("{}")),
+        (Reply::Detached { released: true }, s(r#"{"released":true}"#)),
         (Reply::Vms, s(r#"{"vms":[]}"#)),
         (
             Reply::Args { args: vec![s("-x")], kernel_args: s("ip=") },
@@ -359,7 +375,7 @@ fn every_reply_has_the_parameters_of_its_method() {
             )),
         ),
         (Reply::Metrics { text: s("# EOF\n") }, s(r##"{"text":"# EOF\n"}"##)),
-        (Reply::Usage { at_ms: 7, vms: vec![] }, s(r#"{"at_ms":7,"vms":[]}"#)),
+        (Reply::Usage { at_ms: 7 }, s(r#"{"at_ms":7,"vms":[]}"#)),
     ];
     for (answer, parameters) in table {
         let mut out = Vec::new();

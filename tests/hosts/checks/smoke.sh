@@ -68,6 +68,19 @@ ip -n world addr add 203.0.113.2/24 dev eth0
 ip -n world link set eth0 up
 echoes_world() { [ "$(echo hello | ip netns exec world nc -u -w 2 203.0.113.1 5353)" = hello ]; }
 eventually echoes_world
+
+step the way of a packet from the world is told
+volnet trace web --from world --to 203.0.113.1:5353 --seconds 600 >/run/trace &
+trace=$!
+is_told() { echoes_world; grep -q 'delivered, and answered' /run/trace; }
+eventually is_told
+wait $trace
+cat /run/trace
+for words in 'udp from 203.0.113.2 to 203.0.113.1:5353' \
+    "translated: its destination 203.0.113.1:5353 became $web:53" 'passed: an exposed port' \
+    'the answer passed: antispoof: the guest sends from its own addresses'; do
+    grep -q "$words" /run/trace || fail "the trace does not say: $words"
+done
 ip netns del world
 
 step others change the network: it is put right

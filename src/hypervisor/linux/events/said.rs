@@ -11,13 +11,10 @@ use crate::model::record::{GuestEnd, Halt, Motion};
 /// The longest message that is understood, in bytes. QEMU tells of a disk in 2 KB.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-/// What ends the guest, and what says that it panicked.
-pub(super) const OVER: GuestEnd = GuestEnd { over: true, panicked: false, signalled: false };
-pub(super) const PANICKED: GuestEnd = GuestEnd { over: true, panicked: true, signalled: false };
 /// A crash kernel runs in place of the guest's, and resets the guest at its end.
-pub(super) const CRASHES: GuestEnd = GuestEnd { over: false, panicked: true, signalled: false };
+pub(super) const CRASHES: GuestEnd = GuestEnd { over: false, ..GuestEnd::PANIC };
 /// The hypervisor ends at once by itself.
-pub(super) const SIGNALLED: GuestEnd = GuestEnd { over: false, panicked: false, signalled: true };
+pub(super) const SIGNALLED: GuestEnd = GuestEnd { over: false, signalled: true, ..GuestEnd::RESET };
 
 /// A message that matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +73,14 @@ impl Objects {
 pub(super) fn by_cloud_hypervisor(message: &Value) -> Option<Said> {
     let word = |name: &str| message[name].as_str();
     Some(match (word("source")?, word("event")?) {
-        ("vm", "rebooting") => Said::End(OVER),
+        ("vm", "rebooting") => Said::End(GuestEnd::RESET),
+        // After a power-off, and if somebody at its API ends the guest (`vm_shutdown` in
+        // vmm/src/lib.rs).
+        ("vm", "shutdown") => Said::End(GuestEnd::OFF),
         ("vm", "paused") => Said::Moves(Motion::Paused),
         ("vm", "resumed") => Said::Moves(Motion::Goes),
         ("guest", "panic") => match message["properties"]["event"].as_str()? {
-            "panic" => Said::End(PANICKED),
+            "panic" => Said::End(GuestEnd::PANIC),
             "crash_loaded" => Said::End(CRASHES),
             _ => return None,
         },
@@ -93,10 +93,10 @@ pub(super) fn by_cloud_hypervisor(message: &Value) -> Option<Said> {
 pub(super) fn by_qmp(message: &Value) -> Option<Said> {
     let Some(event) = message["event"].as_str() else { return answered(&message["return"]) };
     Some(match event {
-        "GUEST_PANICKED" => Said::End(PANICKED),
+        "GUEST_PANICKED" => Said::End(GuestEnd::PANIC),
         "GUEST_CRASHLOADED" => Said::End(CRASHES),
         "SHUTDOWN" => match message["data"]["reason"].as_str()? {
-            "guest-panic" => Said::End(PANICKED),
+            "guest-panic" => Said::End(GuestEnd::PANIC),
             "host-signal" => Said::End(SIGNALLED),
             _ => return None,
         },

@@ -34,8 +34,30 @@ pub struct LinkMessage<'a> {
     pub carrier: bool,
     /// The settings of a tun or tap.
     pub tun: Option<Tun>,
+    /// The settings of a bridge.
+    pub bridge: Bridge,
     /// The settings of a bridge port.
     pub port: Option<BridgePort>,
+}
+
+/// The settings of a bridge (net/bridge/br_netlink.c, `br_fill_info`): none of what the kernel
+/// cannot do, or what is not to be changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bridge {
+    /// Whether it looks at who listens to which group of IPv4 and IPv6, and keeps a table of that.
+    pub snooping: Option<bool>,
+    /// What it does with bridged frames (CONFIG_BRIDGE_NETFILTER).
+    pub filtered: Option<Filtered>,
+}
+
+/// Whether frames of a bridge pass the rules for routed packets, too, whatever the host says of all
+/// its bridges. It has an effect while the module br_netfilter is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filtered {
+    /// Those with IPv4.
+    pub ipv4: bool,
+    /// Those with IPv6.
+    pub ipv6: bool,
 }
 
 /// Whether a TUN device carries packets or frames.
@@ -69,6 +91,8 @@ pub struct BridgePort {
     pub state: u8,
     /// It does not exchange frames with other isolated ports.
     pub isolated: bool,
+    /// Frames may leave by the port that they came by.
+    pub hairpin: bool,
     /// BPDUs that it receives shut it (BPDU guard).
     pub guard: bool,
     /// The bridge learns addresses on it.
@@ -115,6 +139,7 @@ impl<'a> LinkMessage<'a> {
             group: 0,
             carrier: false,
             tun: None,
+            bridge: Bridge::default(),
             port: None,
         };
         for attr in Attrs::new(payload.get(HEADER..).ok_or(Error::Truncated)?) {
@@ -156,6 +181,9 @@ impl<'a> LinkMessage<'a> {
             self.tun = Some(Tun::read(data)?);
         }
         let bridge = Some(KIND_BRIDGE.as_bytes());
+        if let Some(data) = info.data.filter(|_| info.kind == bridge) {
+            self.bridge = Bridge::read(data)?;
+        }
         if let Some(data) = info.slave_data.filter(|_| info.slave_kind == bridge) {
             self.port = Some(BridgePort::read(data)?);
         }
@@ -218,6 +246,23 @@ impl Tun {
     }
 }
 
+impl Bridge {
+    fn read(data: Attr<'_>) -> Result<Bridge, Error> {
+        let (mut snooping, mut ipv4, mut ipv6) = (None, None, None);
+        for attr in data.nested()? {
+            let attr = attr?;
+            match attr.kind {
+                BR_MCAST_SNOOPING => snooping = Some(attr.u8()? != 0),
+                BR_NF_CALL_IPTABLES => ipv4 = Some(attr.u8()? != 0),
+                BR_NF_CALL_IP6TABLES => ipv6 = Some(attr.u8()? != 0),
+                _ => {}
+            }
+        }
+        let filtered = ipv4.zip(ipv6).map(|(ipv4, ipv6)| Filtered { ipv4, ipv6 });
+        Ok(Bridge { snooping, filtered })
+    }
+}
+
 impl TunKind {
     /// Reads `IFF_TUN` or `IFF_TAP` (linux/if_tun.h).
     fn read(value: u8) -> Result<TunKind, Error> {
@@ -236,6 +281,7 @@ impl BridgePort {
             let attr = attr?;
             match attr.kind {
                 BRPORT_STATE => port.state = attr.u8()?,
+                BRPORT_MODE => port.hairpin = attr.u8()? != 0,
                 BRPORT_GUARD => port.guard = attr.u8()? != 0,
                 BRPORT_LEARNING => port.learning = attr.u8()? != 0,
                 BRPORT_GROUP_FWD_MASK => port.group_forward = attr.u16()?,

@@ -5,10 +5,10 @@ mod request;
 
 use neli::consts::rtnl::{Iff, Ifla, IflaInfo};
 
-pub use message::{BridgePort, LinkMessage, PortMessage, Tun, TunKind};
+pub use message::{Bridge, BridgePort, Filtered, LinkMessage, PortMessage, Tun, TunKind};
 pub use request::{
     LinkChange, PortChange, Target, Veth, delete, delete_group, dump, get, new_bridge, new_veth,
-    set, set_port,
+    set, set_bridge, set_port,
 };
 
 /// Bytes of `struct ifinfomsg`: family, padding, type, index, flags, change mask.
@@ -24,9 +24,16 @@ const TUN_VNET_HDR: u16 = 5;
 const TUN_PERSIST: u16 = 6;
 const TUN_MULTI_QUEUE: u16 = 7;
 
+/// `IFLA_BR_MCAST_SNOOPING` (linux/if_link.h), inside IFLA_INFO_DATA of kind "bridge".
+const BR_MCAST_SNOOPING: u16 = 23;
+// IFLA_BR_*: linux/if_link.h, inside IFLA_INFO_DATA of kind "bridge".
+const BR_NF_CALL_IPTABLES: u16 = 36;
+const BR_NF_CALL_IP6TABLES: u16 = 37;
+
 // IFLA_BRPORT_*: linux/if_link.h, inside IFLA_INFO_SLAVE_DATA of kind "bridge", and inside
 // IFLA_PROTINFO of family AF_BRIDGE.
 const BRPORT_STATE: u16 = 1;
+const BRPORT_MODE: u16 = 4;
 const BRPORT_GUARD: u16 = 5;
 const BRPORT_LEARNING: u16 = 8;
 const BRPORT_GROUP_FWD_MASK: u16 = 31;
@@ -62,7 +69,11 @@ mod tests {
             TUN_VNET_HDR => IFLA_TUN_VNET_HDR,
             TUN_PERSIST => IFLA_TUN_PERSIST,
             TUN_MULTI_QUEUE => IFLA_TUN_MULTI_QUEUE,
+            BR_MCAST_SNOOPING => IFLA_BR_MCAST_SNOOPING,
+            BR_NF_CALL_IPTABLES => IFLA_BR_NF_CALL_IPTABLES,
+            BR_NF_CALL_IP6TABLES => IFLA_BR_NF_CALL_IP6TABLES,
             BRPORT_STATE => IFLA_BRPORT_STATE,
+            BRPORT_MODE => IFLA_BRPORT_MODE,
             BRPORT_GUARD => IFLA_BRPORT_GUARD,
             BRPORT_LEARNING => IFLA_BRPORT_LEARNING,
             BRPORT_GROUP_FWD_MASK => IFLA_BRPORT_GROUP_FWD_MASK,

@@ -48,6 +48,8 @@ pub struct LinkChange<'a> {
 pub struct PortChange {
     /// Exchange no frames with other isolated ports.
     pub isolated: Option<bool>,
+    /// Let frames leave by the port that they came by.
+    pub hairpin: Option<bool>,
     /// Shut the port when it receives a BPDU.
     pub guard: Option<bool>,
     /// Learn addresses on it.
@@ -89,9 +91,10 @@ pub fn get(writer: &mut Writer, sequence: u32, target: Target<'_>) {
     writer.close_message(open);
 }
 
-/// Makes a bridge, in this group. EEXIST when the name is taken. Alias and MTU are for [`set`]:
-/// here the kernel ignores the alias without a word, and forgets the MTU when the first port comes
-/// or the last one goes. The index is for [`get`]: NLM_F_ECHO is answered since Linux 6.2 only.
+/// Makes a bridge, in this group, that does not look at who listens ([`set_bridge`]). EEXIST when
+/// the name is taken. Alias and MTU are for [`set`]: here the kernel ignores the alias without a
+/// word, and forgets the MTU when the first port comes or the last one goes. The index is for
+/// [`get`]: NLM_F_ECHO is answered since Linux 6.2 only.
 pub fn new_bridge(
     writer: &mut Writer,
     sequence: u32,
@@ -106,9 +109,34 @@ pub fn new_bridge(
         writer.attr_u32(Ifla::Group.into(), group.get());
     }
     let info = writer.nest(Ifla::Linkinfo.into());
-    writer.attr_text(IflaInfo::Kind.into(), KIND_BRIDGE);
+    bridge_data(writer, Bridge { snooping: Some(false), filtered: None });
     writer.close(info);
     writer.close_message(open);
+}
+
+/// Changes a bridge. EOPNOTSUPP when the link is none. What the kernel cannot do it takes without a
+/// word.
+pub fn set_bridge(writer: &mut Writer, sequence: u32, target: Target<'_>, change: Bridge) {
+    let open = begin(writer, Rtm::Newlink, REQUEST | ACK, sequence, target);
+    let info = writer.nest(Ifla::Linkinfo.into());
+    bridge_data(writer, change);
+    writer.close(info);
+    writer.close_message(open);
+}
+
+fn bridge_data(writer: &mut Writer, Bridge { snooping, filtered }: Bridge) {
+    writer.attr_text(IflaInfo::Kind.into(), KIND_BRIDGE);
+    let data = writer.nest(IflaInfo::Data.into());
+    for (kind, value) in [
+        (BR_MCAST_SNOOPING, snooping),
+        (BR_NF_CALL_IPTABLES, filtered.map(|filtered| filtered.ipv4)),
+        (BR_NF_CALL_IP6TABLES, filtered.map(|filtered| filtered.ipv6)),
+    ] {
+        if let Some(value) = value {
+            writer.attr_u8(kind, u8::from(value));
+        }
+    }
+    writer.close(data);
 }
 
 /// Makes a pair of links, both down. EEXIST when one of the names is taken. Both addresses are
@@ -177,6 +205,7 @@ pub fn set_port(writer: &mut Writer, sequence: u32, target: Target<'_>, change: 
     writer.attr_text(IflaInfo::SlaveKind.into(), KIND_BRIDGE);
     let data = writer.nest(IflaInfo::SlaveData.into());
     for (kind, value) in [
+        (BRPORT_MODE, change.hairpin),
         (BRPORT_GUARD, change.guard),
         (BRPORT_LEARNING, change.learning),
         (BRPORT_ISOLATED, change.isolated),

@@ -11,21 +11,22 @@ use crate::nftables::accept::{self, CHAINS, FAMILIES, FILTER};
 use crate::nftables::decode::{self, SeenSet};
 use crate::nftables::number;
 use crate::plan::reconcile::ObservedTable;
-use crate::plan::ruleset::{Accept, ChainShape, Family, Field, Key, Shape, TABLE};
+use crate::plan::ruleset::{Accept, ChainShape, Family, Field, Key, Shape};
 
-/// Reads our table of a family.
+/// Reads a table of ours.
 pub(super) fn table(
     socket: &mut Socket,
     family: Family,
+    name: &'static str,
     owned: Option<bool>,
 ) -> Result<ObservedTable, Error> {
-    let seen = sets(socket, family)?;
-    let chains = chains(socket, family)?;
+    let seen = sets(socket, family, name)?;
+    let chains = chains(socket, family, name)?;
     let mut all = Vec::with_capacity(seen.len());
     let mut known = Vec::with_capacity(seen.len());
     for set in seen {
         let keys = match set.key {
-            Some(key) => keys(socket, family, &set, key)?,
+            Some(key) => keys(socket, (family, name), &set, key)?,
             None => None,
         };
         known.push(keys.is_some().then(|| set.key.map(Vec::from)).flatten());
@@ -38,12 +39,12 @@ pub(super) fn table(
     let shape = shapes.collect::<Option<_>>().zip(chains);
     let fingerprint = shape.map(|(sets, chains)| Shape { sets, chains }.fingerprint());
     let sets = all.into_iter().map(|(name, _, keys)| (name, keys)).collect();
-    Ok(ObservedTable { family, name: TABLE, owned, fingerprint, sets })
+    Ok(ObservedTable { family, name, owned, fingerprint, sets })
 }
 
-fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
+fn sets(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<SeenSet>, Error> {
     socket.dump(
-        |writer, sequence| object::dump_sets(writer, sequence, number(family), TABLE),
+        |writer, sequence| object::dump_sets(writer, sequence, number(family), table),
         |message| {
             let set = SetMessage::read(message.payload)?;
             Ok(Some(SeenSet::of(family, &set)))
@@ -52,22 +53,26 @@ fn sets(socket: &mut Socket, family: Family) -> Result<Vec<SeenSet>, Error> {
 }
 
 /// The chains with the tags of their rules; `None` if one of them cannot be ours.
-fn chains(socket: &mut Socket, family: Family) -> Result<Option<Vec<ChainShape>>, Error> {
+fn chains(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+) -> Result<Option<Vec<ChainShape>>, Error> {
     let chains = socket.dump(
         |writer, sequence| object::dump_chains(writer, sequence, number(family)),
         |message| {
             let chain = ChainMessage::read(message.payload)?;
-            Ok((chain.table == TABLE.as_bytes()).then(|| decode::shape(&chain)))
+            Ok((chain.table == table.as_bytes()).then(|| decode::shape(&chain)))
         },
     )?;
     let Some(mut chains) = chains.into_iter().collect::<Option<Vec<ChainShape>>>() else {
         return Ok(None);
     };
     let rules = socket.dump(
-        |writer, sequence| object::dump_rules(writer, sequence, number(family), TABLE),
+        |writer, sequence| object::dump_rules(writer, sequence, number(family), table),
         |message| {
             let rule = RuleMessage::read(message.payload)?;
-            let ours = rule.table == TABLE.as_bytes();
+            let ours = rule.table == table.as_bytes();
             Ok(ours.then(|| (String::from_utf8_lossy(rule.chain).into_owned(), rule.tag())))
         },
     )?;
@@ -82,11 +87,11 @@ fn chains(socket: &mut Socket, family: Family) -> Result<Option<Vec<ChainShape>>
 /// The elements of a set; `None` if it cannot be ours.
 fn keys(
     socket: &mut Socket,
-    family: Family,
+    (family, table): (Family, &str),
     set: &SeenSet,
     fields: &[Field],
 ) -> Result<Option<Vec<Key>>, Error> {
-    let of = Of { family: number(family), table: TABLE, set: &set.name };
+    let of = Of { family: number(family), table, set: &set.name };
     let elements: Vec<Vec<(Vec<u8>, u32)>> = socket.dump(
         |writer, sequence| element::dump(writer, sequence, of),
         |message| {

@@ -12,7 +12,7 @@ fn a_host_is_set_up_and_taken_down() {
     host.networks.truncate(1);
     let plan = reconcile(&host.desired(), &bare_kernel().kernel.observed).plan;
     let mac = host.networks[0].mac;
-    let add_bridge = format!("ip link add name vbr0 address {mac} type bridge");
+    let add_bridge = format!("ip link add name vbr0 address {mac} type bridge mcast_snooping 0");
     let expected = [
         &*add_bridge,
         "ip link set dev vbr0 mtu 1499",
@@ -69,7 +69,7 @@ fn a_vm_is_attached_and_released() {
         "ip link set dev vttap-vm1 alias volnet:vm1",
         "ip link set dev vttap-vm1 addrgenmode none",
         "ip link set dev vttap-vm1 master vbr1 mtu 1400 up",
-        "ip link set dev vttap-vm1 type bridge_slave isolated on group_fwd_mask 65533",
+        "ip link set dev vttap-vm1 type bridge_slave isolated on hairpin on group_fwd_mask 65533",
         "ip route replace 10.1.0.3 dev vbr1 mtu 1400 proto 118",
     ];
     assert_eq!(commands(&plan), [&forget[..], &expected].concat());
@@ -93,11 +93,15 @@ fn every_setting_has_its_words() {
         mac: Some("02:00:00:00:00:01".parse().unwrap()),
         alias: Some(String::new()),
         no_ipv6: false,
-        port: Some(PortSettings { isolated: false, group_forward: 8 }),
+        snooping: Some(true),
+        filtered: Some(Filtered { ipv4: true, ipv6: false }),
+        port: Some(PortSettings { isolated: false, hairpin: true, group_forward: 8 }),
     };
     let expected = [
         "ip link set dev eth0 nomaster mtu 1280 address 02:00:00:00:00:01 alias '' down",
-        "ip link set dev eth0 type bridge_slave isolated off group_fwd_mask 8",
+        "ip link set dev eth0 type bridge mcast_snooping 1",
+        "ip link set dev eth0 type bridge nf_call_iptables 1 nf_call_ip6tables 0",
+        "ip link set dev eth0 type bridge_slave isolated off hairpin on group_fwd_mask 8",
     ];
     assert_eq!(settings("eth0", &set), expected);
 }

@@ -10,8 +10,6 @@
 //!   so these can be read as if the first ones were not there;
 //! - ports that are not ours may send anything; frames from our ports are marked as a guest's, for
 //!   the rules about the host;
-//! - while somebody looks at what a guest sends (`traced`), the kernel tells of its frames, and of
-//!   the packets in them, at each rule that they match;
 //! - frames over a guest's limits are dropped, by bytes or by packets. This is also so for trusted
 //!   guests (`antispoof: false`), which may otherwise send anything;
 //! - frames to a link-local group (spanning tree, LLDP, port authentication) are dropped. The rate
@@ -32,11 +30,11 @@
 //!   limited;
 //! - everything else is dropped: VLAN tags, IEEE 802.3, and other EtherTypes.
 //!
-//! **What is dropped is counted** by port: frames over a limit, frames that do not come from the
-//! guest's own addresses, and ARP that does not state them. The look-up that counts is the last
-//! before the verdict, so other frames do not pay for it. A rule without it follows: no element
-//! that only counts keeps a frame from being dropped. For limits there is none, as their look-up
-//! would count a frame twice.
+//! **What is dropped is counted** by port: frames over a limit, ARP that does not state the guest's
+//! own addresses, and whatever else it may not send. The look-up that counts is the last before the
+//! verdict, so other frames do not pay for it. A rule without it follows: no element that only
+//! counts keeps a frame from being dropped. For limits there is none, as their look-up would count
+//! a frame twice.
 //!
 //! **Headers that hide.** The kernel walks over extension headers, and a rule about the protocol
 //! never matches a packet whose headers it cannot walk. Such a packet is dropped at the end. For a
@@ -88,7 +86,7 @@ pub(super) const IPV4: Match = is(PacketField::EtherType, 0x0800);
 /// `ETH_P_ARP`.
 pub(super) const ARP: Match = is(PacketField::EtherType, 0x0806);
 /// `ETH_P_IPV6`.
-const IPV6: Match = is(PacketField::EtherType, 0x86dd);
+pub(super) const IPV6: Match = is(PacketField::EtherType, 0x86dd);
 /// 01:80:c2:00:00:00 to :0f, which no bridge forwards (IEEE 802.1Q, 8.6.3).
 const TO_LINK_LOCAL_GROUP: Match =
     masked(PacketField::EtherDestination, 0xffff_ffff_fff0, 0x0180_c200_0000);
@@ -281,7 +279,6 @@ pub(super) fn table(networks: &[&NetworkConfig], owned: bool) -> Table {
             counting(OVERRUN),
             counting(SPOOFED),
             counting(FORGED),
-            set("traced", &[Field::Link], Vec::new()),
             set("trusted", &[Field::Link], Vec::new()),
             set("guests", &[Field::Link, Field::Ether, Field::Ipv4], Vec::new()),
             set("macs", MAC, Vec::new()),
@@ -324,9 +321,8 @@ pub(super) fn elements(guest: &GuestPort<'_>) -> Vec<Element> {
     let own = usable.map(|ip| vec![link(), Value::Ether(inside), Value::Address((*ip).into())]);
     let mut keys = vec![("ports", vec![link()])];
     let of_sending = guest.limits.bytes().is_some() || guest.limits.packets().is_some();
-    let special = !guest.antispoof || of_sending || guest.inner.is_some() || guest.traced;
+    let special = !guest.antispoof || of_sending || guest.inner.is_some();
     keys.extend((!special).then(|| ("ordinary", vec![link()])));
-    keys.extend(guest.traced.then(|| ("traced", vec![link()])));
     if guest.antispoof {
         keys.push(("macs", mac()));
         keys.extend([SPOOFED, FORGED].map(|set| (set, vec![link()])));
@@ -369,29 +365,34 @@ fn from_guests() -> Vec<Rule> {
     let mut rules = ordinary();
     rules.extend([
         rule([outside(&[InLink], "ports")], Verdict::Accept),
-        rule([within(&[InLink], "traced")], Verdict::Trace),
         rule([], Verdict::SetPriority(GUEST)),
         rule([within(&[InLink], "inner")], Verdict::SetPriority(INNER)),
         rule([within(&[InLink], "limited"), within(&[InLink], OVERRUN)], Verdict::Drop),
         rule([within(&[InLink], "paced"), within(&[InLink], OVERRUN)], Verdict::Drop),
         rule([within(&[InLink], "trusted")], Verdict::Accept),
-        rule([TO_LINK_LOCAL_GROUP], Verdict::Drop),
-        rule([TO_GROUP, too_fast], Verdict::Drop),
-        rule([UDP, FROM_DHCP_SERVER], Verdict::Drop),
-        rule([UDP, TO_DHCP_CLIENT], Verdict::Drop),
-        rule([UDP, TO_DHCP_SERVER, IPV4, FRAGMENT], Verdict::Drop),
-        rule([UDP, TO_DHCP_SERVER, outside(CLIENT, "macs")], Verdict::Drop),
-        rule([IGMP, IGMP_QUERY], Verdict::Drop),
     ]);
+    rules.extend(refused([TO_LINK_LOCAL_GROUP]));
+    rules.push(rule([TO_GROUP, too_fast, within(&[InLink], SPOOFED)], Verdict::Drop));
+    rules.extend(refused([UDP, FROM_DHCP_SERVER]));
+    rules.extend(refused([UDP, TO_DHCP_CLIENT]));
+    rules.extend(refused([UDP, TO_DHCP_SERVER, IPV4, FRAGMENT]));
+    rules.extend(refused([UDP, TO_DHCP_SERVER, outside(CLIENT, "macs")]));
+    rules.extend(refused([IGMP, IGMP_QUERY]));
     rules.extend(ipv4());
     rules.extend(arp());
     rules.extend(ipv6());
     rules.extend(router_solicitations());
     rules.extend(claims());
     rules.push(rule([ARP, within(&[InLink], FORGED)], Verdict::Drop));
-    rules.push(rule([within(&[InLink], SPOOFED)], Verdict::Drop));
-    rules.push(rule([], Verdict::Drop));
+    rules.extend(refused([]));
     rules
+}
+
+/// Drops and counts what a guest may not send.
+fn refused<const N: usize>(matches: [Match; N]) -> [Rule; 2] {
+    let counted = within(&[PacketField::InLink], SPOOFED);
+    let counting = matches.iter().cloned().chain([counted]).collect();
+    [Rule { matches: counting, verdict: Verdict::Drop }, rule(matches, Verdict::Drop)]
 }
 
 /// Nearly all frames. Each condition leaves out what a later rule drops. A condition on a port does
@@ -437,11 +438,12 @@ fn ipv4() -> [Rule; 6] {
     let asking = within(MAC, "asking");
     let leased = within(LEASE, "leases");
     let still = Match::Put { fields: LEASE, set: "leases" };
+    let [counting, other] = refused([IS_STRANGE]);
     [
         rule([IPV4, within(&[InLink, EtherSource, IpSource], "guests")], Verdict::Accept),
         rule([outside(MAC, "macs")], Verdict::SetPriority(STRANGE)),
-        rule([IS_STRANGE, within(&[InLink], SPOOFED)], Verdict::Drop),
-        rule([IS_STRANGE], Verdict::Drop),
+        counting,
+        other,
         rule([IPV4, asking, leased, still], Verdict::Accept),
         rule(asks, Verdict::Accept),
     ]
@@ -477,7 +479,7 @@ fn arp() -> [Rule; 3] {
 }
 
 /// IPv6 from the guest's own addresses.
-fn ipv6() -> [Rule; 12] {
+fn ipv6() -> [Rule; 13] {
     use PacketField::InLink;
     const SOURCE: &[PacketField] = &address6(IP6_SOURCE);
     const OF_TARGET: &[PacketField] = &address6(TARGET);
@@ -499,9 +501,11 @@ fn ipv6() -> [Rule; 12] {
         NO_ADVERTISEMENT,
         NO_REDIRECT,
     ];
+    let [counting, other] = refused([IPV6, UDP, TO_DHCP6_CLIENT]);
     [
         rule([IPV6, NOT_UDP, NOT_ICMP6, NOT_AUTHENTICATED, own()], Verdict::Accept),
-        rule([IPV6, UDP, TO_DHCP6_CLIENT], Verdict::Drop),
+        counting,
+        other,
         rule([IPV6, UDP, NOT_FROM_DHCP6_SERVER, own()], Verdict::Accept),
         later(UDP),
         discovery(NEXT_IS_ICMP6, SOLICITATION, &[from_none(), own_target()]),
@@ -543,8 +547,9 @@ fn router_solicitations() -> [Rule; 3] {
 fn claims() -> [Rule; 3] {
     let too_fast =
         Match::Faster { fields: &[PacketField::InLink], set: "claims", rate: CLAIM_RATE };
+    let counted = within(&[PacketField::InLink], SPOOFED);
     [
-        rule([IPV6, NEXT_IS_ICMP6, SOLICITATION, TO_GROUP, too_fast], Verdict::Drop),
+        rule([IPV6, NEXT_IS_ICMP6, SOLICITATION, TO_GROUP, too_fast, counted], Verdict::Drop),
         rule([IPV6, NEXT_IS_ICMP6, SOLICITATION, TO_GROUP], Verdict::SetPriority(CLAIM)),
         rule([IS_CLAIM], Verdict::Accept),
     ]

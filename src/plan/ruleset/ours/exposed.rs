@@ -15,9 +15,15 @@
 //! guest's ports may have other numbers than the host's.
 //!
 //! A guest's reply to a client in its own network would bypass the host, which could not translate
-//! it back. So connections from our prefixes get the host as their source. A guest can even reach
-//! itself that way. It is different if bridged frames pass these rules (`bridge-nf-call-iptables`):
-//! then the bridge forwards such a packet as a frame, and never sends it back to its port.
+//! it back. So connections from our prefixes get the host as their source, whoever translates them.
+//! A guest can even reach itself that way. It is different if bridged frames pass these rules
+//! (`bridge-nf-call-iptables`): then the bridge forwards such a packet as a frame, and never sends
+//! it back to its port.
+//!
+//! A network with services (`served`) has its bridge pass replies by these rules, and send frames
+//! back to their port. There a guest sees who connects, as pods of Kubernetes have to. Only a guest
+//! that reaches itself is shown the host: it would not take its own address for another's. The
+//! pairs in `itself` tell such a connection.
 //!
 //! No router forwards what comes from a link-local address of IPv6 (RFC 4291, 2.5.6), so that is
 //! not translated.
@@ -26,7 +32,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
     Chain, ChainKind, Element, Expose, Family, Field, Hook, Match, NetworkConfig, PacketField,
-    Rule, Set, TABLE, Value, Verdict, masked, of_prefix, prefixes, prefixes6, rule, set, within,
+    Rule, Set, TABLE, Value, Verdict, bridge, masked, of_prefix, outside, prefixes, prefixes6,
+    rule, set, within,
 };
 
 /// The keys of the maps.
@@ -34,6 +41,8 @@ pub(super) const PORTS: &[Field] = &[Field::Protocol, Field::Port, Field::Target
 pub(super) const PORTS_AT: &[Field] = &[Field::Ipv4, Field::Protocol, Field::Port, Field::Target];
 const PORTS6: &[Field] = &[Field::Protocol, Field::Port, Field::Target6];
 const PORTS6_AT: &[Field] = &[Field::Ipv6, Field::Protocol, Field::Port, Field::Target6];
+/// The pairs of a guest's address with itself.
+const ITSELF: &str = "itself";
 /// Before `NF_IP_PRI_NAT_DST` (linux/netfilter_ipv4.h), where others translate.
 pub const PRIORITY_DESTINATION_NAT: i32 = -101;
 /// 127.0.0.0/8 (RFC 1122).
@@ -42,20 +51,30 @@ const LOOPBACK: Match = masked(PacketField::IpDestination, 0xff00_0000, 0x7f00_0
 const LOOPBACK6: (Ipv6Addr, u8) = (Ipv6Addr::LOCALHOST, 128);
 const LINK_LOCAL6: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 
-pub(super) fn sets(networks: &[&NetworkConfig]) -> [Set; 3] {
+pub(super) fn sets(networks: &[&NetworkConfig]) -> [Set; 5] {
     [
+        served(networks),
+        set(ITSELF, &[Field::Ipv4, Field::Ipv4], Vec::new()),
         set("exposed", PORTS, Vec::new()),
         set("exposed_at", PORTS_AT, Vec::new()),
         prefixes("inside", networks.iter().copied()),
     ]
 }
 
-pub(super) fn sets6(networks: &[&NetworkConfig]) -> [Set; 3] {
+pub(super) fn sets6(networks: &[&NetworkConfig]) -> [Set; 5] {
     [
+        served(networks),
+        set(ITSELF, &[Field::Ipv6, Field::Ipv6], Vec::new()),
         set("exposed", PORTS6, Vec::new()),
         set("exposed_at", PORTS6_AT, Vec::new()),
         prefixes6("inside", networks.iter().copied()),
     ]
+}
+
+/// The bridges of networks with services.
+fn served(networks: &[&NetworkConfig]) -> Set {
+    let served = networks.iter().filter(|network| network.services);
+    set("served", &[Field::Link], served.map(|network| vec![bridge(network)]).collect())
 }
 
 /// The chains for connections from other machines and guests, and for those from the host.
@@ -102,11 +121,26 @@ pub(super) fn forwarded() -> Rule {
     rule([Match::Translated, within(&[PacketField::OutLink], "bridges")], Verdict::Accept)
 }
 
-/// Connections from guests, whose addresses are in this field, get the host as their source.
-pub(super) fn masqueraded(source: &'static [PacketField]) -> Rule {
+/// Connections from guests, whose addresses are in this field, get the host as their source, unless
+/// the network has services. Both fields are source and destination.
+pub(super) fn masqueraded(
+    source: &'static [PacketField],
+    both: &'static [PacketField],
+) -> [Rule; 2] {
     let from_guest = within(source, "inside");
     let to_guest = within(&[PacketField::OutLink], "bridges");
-    rule([Match::Translated, from_guest, to_guest], Verdict::Masquerade)
+    let is_served = outside(&[PacketField::OutLink], "served");
+    [
+        rule([Match::Translated, from_guest, to_guest, is_served], Verdict::Masquerade),
+        rule([Match::Translated, within(both, ITSELF)], Verdict::Masquerade),
+    ]
+}
+
+/// The element of a guest with this address on a network with services.
+pub(super) fn itself(address: IpAddr) -> Element {
+    let family = if address.is_ipv4() { Family::Ip } else { Family::Ip6 };
+    let key = vec![Value::Address(address), Value::Address(address)];
+    Element { family, table: TABLE, set: ITSELF.into(), key }
 }
 
 /// The map elements of these ports of a guest with this address.

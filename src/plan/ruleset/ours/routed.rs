@@ -9,9 +9,10 @@
 //!
 //! The host answers its guests on its address in their network, and there only the services that
 //! the network lists, and names; on all its addresses, if the network lists `any`. The rate of a
-//! guest's questions for names is limited, because all guests share one queue. Replies to
-//! connections of the host pass. Everything else from a guest is dropped silently, so that a guest
-//! cannot see what exists.
+//! guest's questions for names is limited, because all guests share one queue. A guest is known
+//! there by its Ethernet address, because it may have many others. Replies to connections of the
+//! host pass. Everything else from a guest is dropped silently, so that a guest cannot see what
+//! exists.
 
 use std::net::Ipv4Addr;
 
@@ -30,16 +31,18 @@ const PRIORITY_SOURCE_NAT: i32 = 100;
 /// 169.254.0.0/16 (RFC 3927).
 const LINK_LOCAL: Match = masked(PacketField::IpDestination, 0xffff_0000, 0xa9fe_0000);
 /// Questions for names by UDP (RFC 1035, 4.2.1).
-pub(super) const TO_NAME_SERVER: Match = is(PacketField::DestinationPort, NAME_SERVER as u64);
+const TO_NAME_SERVER: Match = is(PacketField::DestinationPort, NAME_SERVER as u64);
+/// `ARPHRD_ETHER` (linux/if_arp.h).
+const BY_ETHERNET: Match = is(PacketField::InType, 1);
 /// Questions a second that one guest may ask the host. All guests of a network share a queue.
-pub(super) const QUESTION_RATE: Rate = Rate { per_second: 1000, burst: 1000 };
+const QUESTION_RATE: Rate = Rate { per_second: 1000, burst: 1000 };
 /// How long a guest that asks nothing is kept.
 pub(super) const QUESTION_TIMEOUT_S: u32 = 10;
 /// `ICMP_ECHO` (linux/icmp.h).
 const ECHO: Match = is(PacketField::IcmpType, 8);
 
 pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: bool) -> Table {
-    use PacketField::{IpSource, OutLink};
+    use PacketField::{IpDestination, IpSource, OutLink};
     let nat = networks.iter().copied().filter(|network| network.nat);
     let masquerade =
         rule([within(&[IpSource], "subnets"), outside(&[OutLink], "bridges")], Verdict::Masquerade);
@@ -53,7 +56,7 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
     sets.extend(exposed::sets(networks));
     sets.extend(policies::sets(policies::IPV4, networks, policies));
     let kind = SetKind::Learned { timeout_s: QUESTION_TIMEOUT_S };
-    sets.push(Set { kind, ..set("questions", &[Field::Ipv4], Vec::new()) });
+    sets.push(Set { kind, ..set("questions", &[Field::Ether], Vec::new()) });
     sets.push(set("answers", &[Field::Link, Field::Ipv4], answers.collect()));
     let mut chains = vec![
         Chain {
@@ -61,7 +64,7 @@ pub(super) fn table(networks: &[&NetworkConfig], policies: &[Policy], owned: boo
             kind: ChainKind::Nat,
             hook: Hook::Postrouting,
             priority: PRIORITY_SOURCE_NAT,
-            rules: [exposed::masqueraded(&[IpSource])]
+            rules: exposed::masqueraded(&[IpSource], &[IpSource, IpDestination])
                 .into_iter()
                 .chain(peers::not_masqueraded(peers::IPV4, networks))
                 .chain([masquerade])
@@ -87,11 +90,10 @@ fn forwarded(networks: &[&NetworkConfig]) -> Vec<Rule> {
 }
 
 fn to_host(networks: &[&NetworkConfig]) -> Vec<Rule> {
-    use PacketField::{InLink, IpDestination, IpSource};
-    let too_many = Match::Faster { fields: &[IpSource], set: "questions", rate: QUESTION_RATE };
+    use PacketField::{InLink, IpDestination};
     vec![
         rule([from_elsewhere(networks)], Verdict::Accept),
-        rule([UDP, TO_NAME_SERVER, too_many], Verdict::Drop),
+        rule(too_many_questions(), Verdict::Drop),
         rule([Match::Established], Verdict::Accept),
         rule([is_open()], Verdict::Accept),
         rule([outside(&[InLink, IpDestination], "answers")], Verdict::Drop),
@@ -99,4 +101,11 @@ fn to_host(networks: &[&NetworkConfig]) -> Vec<Rule> {
         rule([is_service()], Verdict::Accept),
         rule([], Verdict::Drop),
     ]
+}
+
+/// More questions for names than a guest may ask.
+pub(super) fn too_many_questions() -> [Match; 4] {
+    let fields = &[PacketField::EtherSource];
+    let faster = Match::Faster { fields, set: "questions", rate: QUESTION_RATE };
+    [UDP, TO_NAME_SERVER, BY_ETHERNET, faster]
 }

@@ -10,10 +10,10 @@
 
 use std::net::Ipv6Addr;
 
-use super::routed::{QUESTION_RATE, QUESTION_TIMEOUT_S, TO_NAME_SERVER};
+use super::routed::{QUESTION_TIMEOUT_S, too_many_questions};
 use super::{
     Chain, ChainKind, Family, Field, Hook, ICMP6, IS_CLAIM, Match, NetworkConfig, PRIORITY_FILTER,
-    PacketField, Rule, Set, SetKind, TABLE, Table, UDP, Value, Verdict, bridge, exposed, filter,
+    PacketField, Rule, Set, SetKind, TABLE, Table, Value, Verdict, bridge, exposed, filter,
     from_elsewhere, is, is_open, is_service, keep_apart, of_prefix, outside, peers, policies,
     prefixes6, rule, set, shared_sets, within,
 };
@@ -73,20 +73,20 @@ fn sets(networks: &[&NetworkConfig], policies: &[Policy]) -> Vec<Set> {
     sets.extend(exposed::sets6(networks));
     sets.push(set("answers", &[Field::Link, Field::Ipv6], answers.collect()));
     let kind = SetKind::Learned { timeout_s: QUESTION_TIMEOUT_S };
-    sets.push(Set { kind, ..set("questions", &[Field::Ipv6], Vec::new()) });
+    sets.push(Set { kind, ..set("questions", &[Field::Ether], Vec::new()) });
     sets.extend(policies::sets(policies::IPV6, networks, policies));
     sets
 }
 
 fn postrouting(networks: &[&NetworkConfig]) -> Chain {
-    use PacketField::{Ip6Source, OutLink};
+    use PacketField::{Ip6Destination, Ip6Source, OutLink};
     let masquerade = [within(&[Ip6Source], "subnets"), outside(&[OutLink], "bridges")];
     Chain {
         name: "postrouting",
         kind: ChainKind::Nat,
         hook: Hook::Postrouting,
         priority: PRIORITY_SOURCE_NAT,
-        rules: [exposed::masqueraded(&[Ip6Source])]
+        rules: exposed::masqueraded(&[Ip6Source], &[Ip6Source, Ip6Destination])
             .into_iter()
             .chain(peers::not_masqueraded(peers::IPV6, networks))
             .chain([rule(masquerade, Verdict::Masquerade)])
@@ -103,10 +103,8 @@ fn answered() -> Vec<Rule> {
     use PacketField::{InLink, Ip6Destination};
     let icmp = |kind| [ICMP6, is(PacketField::Icmp6Type, kind)];
     let [icmp6, echo] = icmp(ECHO);
-    let fields = &[PacketField::Ip6Source];
-    let too_many = Match::Faster { fields, set: "questions", rate: QUESTION_RATE };
     let mut rules = vec![
-        rule([UDP, TO_NAME_SERVER, too_many], Verdict::Drop),
+        rule(too_many_questions(), Verdict::Drop),
         rule([Match::Established], Verdict::Accept),
     ];
     rules.extend(NEIGHBOURLY.map(|kind| rule(icmp(kind), Verdict::Accept)));

@@ -1,7 +1,10 @@
 //! volnet as a CNI plugin, called as engines call it: by environment and standard input. The kernel
 //! is read back with `ip`, and packets are sent from within.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod guests;
+mod networks;
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -11,7 +14,6 @@ use serde_json::{Value, json};
 
 use common::daemon::Daemon;
 use common::room::Room;
-use common::vmconf::vmconf;
 use common::{eventually, in_namespace, json, run};
 
 /// An engine with a daemon and a configuration.
@@ -45,6 +47,8 @@ impl Engine {
             .env("CNI_IFNAME", "eth0")
             .env("CNI_PATH", "/opt/cni/bin")
             .env("CNI_ARGS", self.args)
+            .env("VOLNET_RUNTIME_DIR", self.daemon.folder.join("run"))
+            .env("VOLNET_SOCKET", self.daemon.socket())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         command
@@ -108,6 +112,8 @@ fn every_verb_does_what_the_specification_says() {
         // podman asks for the version with an environment of its own.
         let (_, version) = engine.ask("VERSION", "", "dummy", nothing());
         assert_eq!(version["supportedVersions"].as_array().map(Vec::len), Some(5), "{version}");
+        let without = engine.command("VERSION", "", "").stdin(Stdio::null()).output();
+        assert!(without.expect("it runs").status.success(), "people have no configuration");
         assert_eq!(engine.code("STATUS", "", "", nothing()), 0);
         assert_eq!(engine.code("DEL", "never", &netns, nothing()), 0);
         assert_eq!(engine.code("CHECK", "never", &netns, nothing()), 3);
@@ -153,62 +159,20 @@ fn every_verb_does_what_the_specification_says() {
         assert_eq!(engine.code("CHECK", "c1", &netns, nothing()), 11);
         assert_eq!(engine.code("DEL", "c1", &netns, nothing()), 0);
         assert_eq!(engine.code("DEL", "c1", "/proc/1/ns/none", nothing()), 0);
+        // Nor do settings that cannot be read keep a container.
+        let broken = engine.daemon.folder.join("broken.json");
+        std::fs::write(&broken, "{").expect("a file");
+        let mut del = engine.command("DEL", "c1", &netns);
+        let mut del = del.env("VOLNET_CONFIG", &broken).spawn().expect("it runs");
+        let conf = r#"{"cniVersion": "1.1.0", "name": "pods", "type": "volnet"}"#;
+        let mut input = del.stdin.take().expect("a pipe");
+        std::io::Write::write_all(&mut input, conf.as_bytes()).expect("it reads");
+        drop(input);
+        assert!(del.wait().expect("it is ours").success());
         assert!(!room.can("ip link show dev eth0"));
         engine.daemon.start_again();
         eventually("nothing is left", || engine.is_clean());
         assert_eq!(engine.code("STATUS", "", "", nothing()), 0);
-    });
-}
-
-#[test]
-fn a_vm_in_a_namespace_gets_what_its_runtime_reads() {
-    in_namespace(|| {
-        let mut engine = Engine::new();
-        engine.conf["attach"] = json!("vm");
-        let room = Room::new();
-        let netns = room.netns();
-        // As firecracker-go-sdk does it: DEL of what may be there, and then ADD.
-        for (version, ip) in [("1.1.0", "192.168.127.2"), ("0.4.0", "192.168.127.3")] {
-            engine.conf["cniVersion"] = json!(version);
-            assert_eq!(engine.code("DEL", "vm1", &netns, json!({})), 0);
-            let added = engine.add("vm1", &room);
-            let vm = vmconf(&added, "vm1");
-            assert_eq!((&*vm.tap, &*vm.netns, vm.mtu), ("tap0", &*netns, 1500));
-            let boot = format!("ip={ip}::192.168.127.1:255.255.255.0:vm1:eth0:off:::");
-            assert_eq!(vm.boot, boot);
-            assert_eq!(added["interfaces"][2]["mac"], vm.mac, "{added}");
-            assert_eq!(engine.code("CHECK", "vm1", &netns, json!({"prevResult": added})), 0);
-        }
-        for damage in [
-            "tc qdisc delete dev eth0 ingress",
-            "tc filter delete dev tap0 ingress",
-            "ip link set tap0 down",
-            "ip link delete tap0",
-        ] {
-            room.run(damage);
-            assert_eq!(engine.code("CHECK", "vm1", &netns, json!({})), 103, "{damage}");
-            assert_eq!(engine.code("DEL", "vm1", &netns, json!({})), 0);
-            engine.add("vm1", &room);
-            assert_eq!(engine.code("CHECK", "vm1", &netns, json!({})), 0);
-        }
-        assert_eq!(engine.code("DEL", "vm1", &netns, json!({})), 0);
-        // The words of tc-redirect-tap.
-        engine.args = "TC_REDIRECT_TAP_NAME=vm1-tap;TC_REDIRECT_TAP_UID=65534";
-        let vm = vmconf(&engine.add("vm1", &room), "vm1");
-        assert_eq!(vm.tap, "vm1-tap");
-        let user = &room.json("ip -d -j link show dev vm1-tap")[0]["linkinfo"]["info_data"]["user"];
-        assert!(*user == "nobody" || *user == 65534, "{user}");
-        // Without a daemon, the tap goes with the link.
-        engine.daemon.crash();
-        assert_eq!(engine.code("DEL", "vm1", &netns, json!({})), 0);
-        assert!(!room.can("ip link show dev vm1-tap") && !room.can("ip link show dev eth0"));
-        engine.daemon.start_again();
-        eventually("nothing is left", || engine.is_clean());
-        engine.args = "TC_REDIRECT_TAP_GID=7";
-        assert_eq!(engine.code("ADD", "vm1", &netns, json!({})), 2);
-        engine.args = "TC_REDIRECT_TAP_NAME=eth0";
-        assert_eq!(engine.code("ADD", "vm1", &netns, json!({})), 7);
-        assert!(engine.is_clean());
     });
 }
 
@@ -225,7 +189,7 @@ fn an_add_that_fails_leaves_nothing() {
         assert_eq!(engine.code("ADD", "b", &b.netns(), json!({})), 102);
         assert_eq!(engine.code("ADD", "b", "/proc/1/ns/none", json!({})), 3);
         assert_eq!(engine.code("ADD", "b", "", json!({})), 4);
-        assert_eq!(engine.code("ADD", "b", &b.netns(), json!({"subnet": "10.9.0.0/24"})), 7);
+        assert_eq!(engine.code("ADD", "b", &b.netns(), json!({"subnet": "192.168.127.0/25"})), 7);
         assert_eq!(engine.code("ADD", "b", &b.netns(), json!({"vlan": 7})), 2);
         assert_eq!(engine.code("ADD", "b", &b.netns(), json!({"cniVersion": "0.1.0"})), 1);
         assert_eq!((engine.attached(), engine.leased()), (1, 1));
@@ -233,6 +197,100 @@ fn an_add_that_fails_leaves_nothing() {
         // The link of somebody else stays, whatever is deleted.
         assert_eq!(engine.code("DEL", "b", &b.netns(), json!({})), 0);
         assert!(b.can("ip link show dev eth0"));
+    });
+}
+
+/// Its engine has ended, and does not get the result.
+#[test]
+fn an_add_whose_result_cannot_be_told_is_taken_back() {
+    in_namespace(|| {
+        let (engine, room) = (Engine::new(), Room::new());
+        for _ in 0..3 {
+            let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+            let mut add = engine.command("ADD", "c1", &room.netns());
+            let mut child = add.stdout(full).spawn().expect("it runs");
+            let input = child.stdin.take().expect("a pipe");
+            serde_json::to_writer(&input, &engine.conf).expect("it reads");
+            drop(input);
+            assert!(!child.wait().expect("it is ours").success());
+            assert_eq!((engine.attached(), engine.leased()), (0, 0));
+            assert!(!room.can("ip link show dev eth0"));
+        }
+        engine.add("c1", &room);
+    });
+}
+
+/// What a power cut leaves of files that were just written: their names.
+#[test]
+fn records_that_are_empty_keep_nothing_and_nobody() {
+    in_namespace(|| {
+        let mut engine = Engine::new();
+        engine.conf["subnet"] = json!("10.244.3.0/24");
+        let (room, other) = (Room::new(), Room::new());
+        engine.add("c1", &room);
+        engine.daemon.crash();
+        let socket = engine.daemon.socket();
+        let folder = socket.parent().expect("a folder").display().to_string();
+        let records = format!("{folder} -name *.json -not -name config.json");
+        run(&format!("find {records} -exec truncate -s 0 {{}} +"));
+        engine.daemon.start_again();
+        assert_eq!(engine.code("DEL", "c1", &room.netns(), json!({})), 0);
+        assert_eq!(engine.code("GC", "", "", json!({})), 0);
+        assert_eq!(engine.code("STATUS", "", "", json!({})), 0);
+        let added = engine.add("c2", &other);
+        assert_eq!(added["ips"][0]["address"], "10.244.3.2/24", "{added}");
+        assert_eq!(engine.code("ADD", "c1", &room.netns(), json!({})), 0);
+        assert!(room.can("ping -c 1 -W 5 -q 10.244.3.1"));
+        for container in ["c1", "c2"] {
+            assert_eq!(engine.code("DEL", container, "", json!({})), 0);
+        }
+        eventually("nothing is left", || engine.is_clean());
+    });
+}
+
+/// A namespace is named with the name of another container, or by another configuration.
+#[test]
+fn a_del_leaves_the_links_of_other_attachments() {
+    in_namespace(|| {
+        let mut engine = Engine::new();
+        let room = Room::new();
+        let netns = room.netns();
+        engine.add("c1", &room);
+        let reaches = || room.can("ping -c 1 -W 1 -q 192.168.127.1");
+        assert_eq!(engine.code("DEL", "c2", &netns, json!({})), 0, "there is none");
+        assert_eq!(engine.code("DEL", "c1", &netns, json!({"name": "other"})), 0);
+        assert_eq!(engine.code("ADD", "c2", &netns, json!({})), 102, "it has an eth0");
+        assert_eq!(engine.code("DEL", "c2", &netns, json!({})), 0);
+        let mut detach = Command::new(&engine.daemon.program);
+        detach.args(["detach", "c2", "--netns", &netns, "--socket"]).arg(engine.daemon.socket());
+        assert!(detach.status().expect("it runs").success());
+        assert!(reaches());
+        engine.daemon.crash();
+        assert_eq!(engine.code("DEL", "c2", &netns, json!({})), 0);
+        assert!(room.can("ip link show dev eth0"));
+        engine.daemon.start_again();
+        assert!(reaches());
+    });
+}
+
+#[test]
+fn gc_releases_nothing_if_its_list_has_another_form() {
+    in_namespace(|| {
+        let (engine, room) = (Engine::new(), Room::new());
+        engine.add("c1", &room);
+        for valid in [
+            json!({}),
+            json!("c1"),
+            json!(["c1"]),
+            json!([{"containerID": "c1"}]),
+            json!([{"containerID": "c1", "ifname": 0}]),
+        ] {
+            let list = json!({ "cni.dev/valid-attachments": valid });
+            assert_eq!(engine.code("GC", "", "", list), 6, "{valid}");
+        }
+        let list = json!({ "cni.dev/valid-attachments": null, "name": "other" });
+        assert_eq!(engine.code("GC", "", "", list), 0);
+        assert_eq!(engine.attached(), 1);
     });
 }
 
@@ -275,10 +333,13 @@ fn a_daemon_that_is_killed_among_many_leaves_nothing() {
             // At a moment that is another one each time: when so many are there.
             eventually("some are there", || engine.attached() >= 2 * round);
             engine.daemon.crash();
-            for mut child in adding {
-                child.wait().expect("it is ours");
-            }
+            let added: Vec<bool> =
+                adding.into_iter().map(|mut it| it.wait().expect("it is ours").success()).collect();
             engine.daemon.start_again();
+            // What failed can be tried again, whatever the daemon had done of it.
+            for (number, room) in rooms.iter().enumerate().filter(|(number, _)| !added[*number]) {
+                assert_eq!(engine.code("ADD", &name(number), &room.netns(), json!({})), 0);
+            }
             for (number, room) in rooms.iter().enumerate() {
                 let netns = if number % 2 == 0 { room.netns() } else { String::new() };
                 assert_eq!(engine.code("DEL", &name(number), &netns, json!({})), 0);
