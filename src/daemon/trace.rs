@@ -12,12 +12,12 @@ use super::shell::{Output, Shell};
 use crate::engine::decide::Step;
 use crate::hypervisor::process::Processes;
 use crate::model::clock::Now;
-use crate::model::error::{Error, Refusal};
-use crate::model::name::TapName;
+use crate::model::error::{Error, Failure, Refusal};
+use crate::model::name::{TapName, VmName};
 use crate::model::request::{self, Reply, Ticket, TraceFrom};
 use crate::network::{Network, Side, execute};
 use crate::store::storage::Storage;
-use crate::trace::book::Book;
+use crate::trace::book::{Book, Chains, Rules};
 use crate::trace::{Guest, Sender, Trace, Wanted};
 
 /// Milliseconds between two looks at what the kernel has told.
@@ -78,16 +78,12 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         if self.traced.len() >= TRACED_MAX {
             return refuse("so many guests are traced already, that one has to end first");
         }
-        let plan = self.engine.trace(&taps);
-        let marked = execute::execute(&mut self.network, &plan, self.serving);
-        let (chains, rules) = match marked.and_then(|_| self.network.begin_tracing()) {
+        let (chains, rules) = match self.listen_and_mark(&asked.name, &taps, &links) {
             Ok(book) => book,
             Err(failure) => {
-                let plan = self.engine.end_trace(&taps);
-                execute::execute_all(&mut self.network, &plan, self.serving);
-                // They may be there in spite of that.
+                self.end_trace(&taps, &links, now);
+                // The tables may be there in spite of that.
                 self.engine.look_again(now);
-                self.stop_listening();
                 return Err(failure.into());
             }
         };
@@ -99,16 +95,29 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Some(TraceFrom::Address(from)) => Sender::Address(from),
         };
         let trace = Trace::new(guest, Wanted { sender, to: asked.to, port: asked.port });
-        for link in &links {
-            if let Err(error) = self.network.overhear(*link, Side::Received) {
-                log::debug!(vm:% = asked.name; "answers are not heard: {error}");
-            }
-        }
         let until = now.mono + u64::from(asked.seconds) * 1000;
         let due = now.mono + LOOK_MS;
         let (more, lost) = (asked.more, false);
         self.traced.push(Tracing { ticket, taps, links, book, trace, more, lost, until, due });
         Ok(Step::Later)
+    }
+
+    /// Listens first: what comes between the two is told, too. Gives the book of all rules.
+    fn listen_and_mark(
+        &mut self,
+        vm: &VmName,
+        taps: &[TapName],
+        links: &[u32],
+    ) -> Result<(Chains, Rules), Failure> {
+        for link in links {
+            if let Err(error) = self.network.overhear(*link, Side::Received) {
+                log::debug!(vm:% = vm; "answers are not heard: {error}");
+            }
+        }
+        self.network.begin_tracing()?;
+        let plan = self.engine.trace(taps);
+        execute::execute(&mut self.network, &plan, self.serving)?;
+        self.network.book()
     }
 
     /// When the kernel is to be read next.
@@ -155,7 +164,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             let ways = if it.more { it.trace.rest(&it.book) } else { it.trace.ways(&it.book) };
             let lost = it.lost;
             self.reply(it.ticket, Ok(Reply::Ways { ways, lost }));
-            self.end_trace(&it, now);
+            self.end_trace(&it.taps, &it.links, now);
         }
     }
 
@@ -165,31 +174,28 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         let (gone, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.traced).into_iter().partition(|it| it.ticket == ticket);
         self.traced = rest;
-        gone.iter().for_each(|it| self.end_trace(it, now));
+        gone.iter().for_each(|it| self.end_trace(&it.taps, &it.links, now));
     }
 
     /// The daemon ends: nothing is told of any more.
     #[cfg(target_os = "linux")]
     pub(super) fn end_traces(&mut self, now: Now) {
         for it in std::mem::take(&mut self.traced) {
-            self.end_trace(&it, now);
+            self.end_trace(&it.taps, &it.links, now);
         }
     }
 
-    fn end_trace(&mut self, tracing: &Tracing, now: Now) {
-        let plan = self.engine.end_trace(&tracing.taps);
+    /// Marks and hears these no more, unless somebody else wants it.
+    fn end_trace(&mut self, taps: &[TapName], links: &[u32], now: Now) {
+        let plan = self.engine.end_trace(taps);
         if execute::execute_all(&mut self.network, &plan, self.serving).iter().any(Result::is_err) {
             self.engine.look_again(now);
         }
-        for link in &tracing.links {
+        for link in links {
             if !self.traced.iter().any(|other| other.links.contains(link)) {
                 self.network.end_overhearing(*link, Side::Received);
             }
         }
-        self.stop_listening();
-    }
-
-    fn stop_listening(&mut self) {
         if self.traced.is_empty() {
             self.network.end_tracing();
         }

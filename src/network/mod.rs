@@ -108,8 +108,13 @@ pub trait Network {
         None
     }
 
-    /// Has the kernel tell of packets that are traced, and gives the book of all rules.
-    fn begin_tracing(&mut self) -> Result<(Chains, Rules), Failure> {
+    /// Has the kernel tell of packets that are traced.
+    fn begin_tracing(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The book of all rules.
+    fn book(&mut self) -> Result<(Chains, Rules), Failure> {
         Ok((Chains::new(), Rules::new()))
     }
 
@@ -309,8 +314,12 @@ impl Network for Box<dyn Network> {
         self.as_mut().end_overhearing(ifindex, side);
     }
 
-    fn begin_tracing(&mut self) -> Result<(Chains, Rules), Failure> {
+    fn begin_tracing(&mut self) -> Result<(), Failure> {
         self.as_mut().begin_tracing()
+    }
+
+    fn book(&mut self) -> Result<(Chains, Rules), Failure> {
+        self.as_mut().book()
     }
 
     fn traced(&mut self) -> (Vec<Told>, bool) {

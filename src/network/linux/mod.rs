@@ -210,11 +210,15 @@ impl Network for Linux {
         self.overheard.remove(&(ifindex, side));
     }
 
-    fn begin_tracing(&mut self) -> Result<(Chains, Rules), Failure> {
+    fn begin_tracing(&mut self) -> Result<(), Failure> {
         if self.tracing.is_none() {
             let failed = |error| Failure::kernel("subscribe to", "traced packets", &error);
             self.tracing = Some(Tracing::open().map_err(failed)?);
         }
+        Ok(())
+    }
+
+    fn book(&mut self) -> Result<(Chains, Rules), Failure> {
         self.nft.book().map_err(unread("nf_tables"))
     }
 
