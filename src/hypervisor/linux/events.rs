@@ -23,9 +23,11 @@
 //! the last of them holds, and the next daemon learns it, too.
 //!
 //! The FIFO is in the VM's folder. It is made before the process and opened for reading first, so
-//! that nobody waits for the other. The socket is connected when the guest runs. It is not the one
-//! that the guest is asked to power off by, because QEMU serves one client on each. Both stay when
-//! the daemon ends, and the next one opens them again; what was told meanwhile is lost.
+//! that nobody waits for the other. The socket is connected while the guest starts. QEMU tells
+//! nothing before it has answered there, so a start is over only then: who ends it at once is known,
+//! too. It is not the socket that the guest is asked to power off by, because QEMU serves one client
+//! on each. Both stay when the daemon ends, and the next one opens them again; what was told
+//! meanwhile is lost.
 
 mod said;
 
@@ -64,6 +66,8 @@ pub(super) struct Events {
     heard: Heard,
     /// The disk that failed, as QEMU said last.
     disk: Option<Halt>,
+    /// Whether QEMU has answered. It tells nothing before.
+    answered: bool,
 }
 
 #[derive(Debug)]
@@ -99,7 +103,8 @@ impl Events {
     }
 
     fn of(source: Source) -> Events {
-        Events { source, objects: Objects::default(), heard: Heard::default(), disk: None }
+        let (objects, heard) = (Objects::default(), Heard::default());
+        Events { source, objects, heard, disk: None, answered: false }
     }
 
     /// Connects to a hypervisor that serves by now. Without a connection its guest runs all the
@@ -110,6 +115,17 @@ impl Events {
                 self.source = Source::Socket(socket);
             }
         }
+    }
+
+    /// Whether it tells of all that happens from now on. If nobody can connect, it never will, and
+    /// nobody waits for that.
+    pub(super) fn tells(&mut self) -> bool {
+        self.connect();
+        if let Source::Socket(_) = self.source {
+            self.hear();
+            return self.answered;
+        }
+        true
     }
 
     /// The descriptor that becomes readable when something is told.
@@ -156,6 +172,7 @@ impl Events {
     fn listen(&mut self, bytes: &[u8]) {
         for byte in bytes {
             let Some(message) = self.objects.take(*byte) else { continue };
+            self.answered |= message.get("return").is_some();
             let said = match &self.source {
                 Source::Fifo(_) => said::by_cloud_hypervisor(&message),
                 Source::Socket(_) | Source::Unconnected(_) => said::by_qmp(&message),
@@ -271,20 +288,19 @@ mod tests {
         let path = scratch.path().join(qemu::EVENTS_SOCKET);
         let mut early = Events::make(&EventSource::Qmp(path.clone())).unwrap();
         early.connect();
-        assert_eq!(
-            (early.descriptor(), early.hear().end),
-            (None, NOTHING),
-            "it does not serve yet"
-        );
+        let heard = (early.descriptor(), early.tells(), early.hear().end);
+        assert_eq!(heard, (None, true, NOTHING), "it does not serve yet");
         let listener = UnixListener::bind(&path).unwrap();
         early.connect();
         assert!(early.descriptor().is_some());
+        assert!(!early.tells());
         let (mut qemu, _) = listener.accept().unwrap();
         let mut hello = [0; QMP_HELLO.len()];
         qemu.read_exact(&mut hello).unwrap();
         assert_eq!(hello, QMP_HELLO.as_bytes());
         qemu.write_all(b"{\"return\": {}}\r\n{\"event\": \"RTC_CHANGE\", \"data\": {}}\r\n")
             .unwrap();
+        assert!(early.tells());
         assert_eq!(early.hear().end, NOTHING);
         qemu.write_all(b"{\"timestamp\": {}, \"event\": \"GUEST_PANICKED\"}\r\n").unwrap();
         drop(qemu);

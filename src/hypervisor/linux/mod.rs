@@ -401,13 +401,17 @@ impl Processes for LinuxProcesses {
     fn progress(&mut self, name: &VmName, control: &Control) -> Progress {
         match self.watched.get_mut(name) {
             Some(watched) => {
-                let progress = progress::look(control, watched.id.pid, &mut watched.question);
-                if let (Progress::Running | Progress::Paused, Some(events)) =
-                    (progress, &mut watched.events)
-                {
+                // Both connections are answered at about the same time.
+                if let Some(events) = &mut watched.events {
                     events.connect();
                 }
-                progress
+                let progress = progress::look(control, watched.id.pid, &mut watched.question);
+                let goes_or_stands = matches!(progress, Progress::Running | Progress::Paused);
+                let tells = |events: &mut Events| events.tells();
+                match goes_or_stands && !watched.events.as_mut().is_none_or(tells) {
+                    true => Progress::Starting,
+                    false => progress,
+                }
             }
             None => Progress::Starting,
         }
