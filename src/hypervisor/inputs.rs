@@ -35,7 +35,8 @@ pub fn find_program(program: &str) -> Result<PathBuf, String> {
     for candidate in candidates {
         match executable(&candidate) {
             Ok(()) => return Ok(candidate),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !program.contains('/') => {}
+            // It is not there, or the directory must not be searched.
+            Err(error) if error.raw_os_error().is_some() && !program.contains('/') => {}
             Err(error) => reason = format!("cannot start {}: {error}", candidate.display()),
         }
     }
