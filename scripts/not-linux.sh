@@ -33,6 +33,8 @@ daemon=$!
 trap 'kill $daemon; rm -rf "$folder"' EXIT
 until "$volnet" list >/dev/null 2>&1; do sleep 0.05; done
 "$volnet" create web --json | grep -q '"tap":"vttap-web"'
+"$volnet" list | grep -q web
+"$volnet" metrics | grep -q 'volnet_vms{status="created"} 1'
 "$volnet" version | grep -q noop
 grep -q WARN "$folder/log"
 echo "not-linux: the crate compiles without Linux, answers, and changes nothing"

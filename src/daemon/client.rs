@@ -4,8 +4,9 @@
 //! requests. It may have several if they are carried out together. Later bytes wait, first in our
 //! buffer and then in the kernel's. So a client that floods us or never reads slows down only
 //! itself. Its memory is bounded: [`READ_PER_TURN`] and one message of input, one reply and
-//! [`QUEUE_MAX`] of output, with [`FILES_MAX`] descriptors. A reply with all VMs is written in
-//! parts, the next one when the last is sent, and events wait until it is whole.
+//! [`QUEUE_MAX`] of output, with [`FILES_MAX`] descriptors. A reply with all VMs, or with all
+//! metrics, is written in parts, the next one when the last is sent, and events wait until it is
+//! whole.
 //!
 //! If a connection ends because of a bad message, it is shut down for writing after the reply, and
 //! later bytes are discarded. Otherwise a client that still writes a message that is too long would
@@ -23,10 +24,13 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::peer::Peer;
 use crate::metrics::numbers::Snapshot;
+use crate::metrics::text::Text;
 use crate::model::name::VmName;
 use crate::model::request::OpenFile;
 use crate::model::view::VmView;
+use crate::protocol::exposition::Format;
 use crate::protocol::frame::{Decoder, FrameError, Terminator};
+use crate::protocol::text::TextReply;
 use crate::protocol::vms::VmsReply;
 
 /// The most bytes that are read from one connection in one turn of the loop.
@@ -100,16 +104,25 @@ pub(super) enum State {
     Closing,
 }
 
-/// A reply with all VMs that is being sent.
+/// A reply that is sent in parts.
 #[derive(Debug)]
 struct Listing {
-    reply: VmsReply,
-    /// Their numbers, if it has those; else it has the VMs.
-    numbers: Option<Rc<Snapshot>>,
+    what: Listed,
     /// Whether more replies to the same call follow it.
     continues: bool,
     /// The replies that come after it.
     after: Vec<u8>,
+}
+
+/// What such a reply has, as far as it is not written.
+#[derive(Debug)]
+enum Listed {
+    /// All VMs.
+    Vms(VmsReply),
+    /// What they have used.
+    Usage(VmsReply, Rc<Snapshot>),
+    /// All numbers as a text.
+    Metrics(TextReply, Text),
 }
 
 impl Client {
@@ -252,14 +265,22 @@ impl Client {
     /// Begins a reply with all VMs; [`Client::list`] writes it. `continues`: more replies to the
     /// same call follow.
     pub(super) fn begin_listing(&mut self, continues: bool) {
-        let (reply, after) = (VmsReply::default(), Vec::new());
-        self.listing = Some(Listing { reply, numbers: None, continues, after });
+        self.begin(Listed::Vms(VmsReply::default()), continues);
     }
 
     /// The same with what all VMs have used, at this time in milliseconds.
     pub(super) fn begin_usage(&mut self, at_ms: u64, numbers: Rc<Snapshot>) {
-        let (reply, after) = (VmsReply::usage(at_ms), Vec::new());
-        self.listing = Some(Listing { reply, numbers: Some(numbers), continues: false, after });
+        self.begin(Listed::Usage(VmsReply::usage(at_ms), numbers), false);
+    }
+
+    /// The same with the text of these numbers.
+    pub(super) fn begin_metrics(&mut self, numbers: Rc<Snapshot>) {
+        let text = Text::new(numbers, Format::OpenMetrics);
+        self.begin(Listed::Metrics(TextReply::default(), text), false);
+    }
+
+    fn begin(&mut self, what: Listed, continues: bool) {
+        self.listing = Some(Listing { what, continues, after: Vec::new() });
     }
 
     /// Whether a reply of this kind is not yet written to its end.
@@ -277,16 +298,9 @@ impl Client {
         }
         let Some(listing) = &mut self.listing else { return Ok(()) };
         self.output.reserve(PART);
-        let (reply, out) = (&mut listing.reply, &mut self.output);
-        let last = reply.last().cloned();
-        let is_last = match &listing.numbers {
-            Some(numbers) => reply.part(out, numbers.usage_after(last.as_ref()), PART),
-            None => reply.part(out, vms(last.as_ref()), PART),
-        };
-        if is_last {
-            let listing = self.listing.take().expect("it is there");
-            let Listing { reply, continues, mut after, .. } = listing;
-            reply.end(&mut self.output, continues, self.decoder.terminator());
+        if listing.what.part(&mut self.output, vms) {
+            let Listing { what, continues, mut after } = self.listing.take().expect("it is there");
+            what.end(&mut self.output, continues, self.decoder.terminator());
             self.output.append(&mut after);
         }
         self.flush()
@@ -373,8 +387,44 @@ impl Client {
 impl Listing {
     /// Bytes that are kept for it. Others may keep the same numbers, but need not.
     fn bytes(&self) -> usize {
-        let numbers = self.numbers.as_ref().map_or(0, |numbers| numbers.vms.len() * NUMBERS);
-        self.after.len() + numbers
+        let vms = match &self.what {
+            Listed::Vms(_) => 0,
+            Listed::Usage(_, numbers) => numbers.vms.len(),
+            Listed::Metrics(_, text) => text.vms(),
+        };
+        self.after.len() + vms * NUMBERS
+    }
+}
+
+impl Listed {
+    /// Appends the next part. Returns whether it was the last one.
+    fn part<I>(&mut self, out: &mut Vec<u8>, vms: impl FnOnce(Option<&VmName>) -> I) -> bool
+    where
+        I: Iterator<Item = VmView>,
+    {
+        match self {
+            Listed::Vms(reply) => {
+                let vms = vms(reply.last());
+                reply.part(out, vms, PART)
+            }
+            Listed::Usage(reply, numbers) => {
+                let last = reply.last().cloned();
+                reply.part(out, numbers.usage_after(last.as_ref()), PART)
+            }
+            Listed::Metrics(reply, text) => {
+                let mut part = Vec::with_capacity(PART);
+                let is_last = text.part(&mut part, PART);
+                reply.part(&String::from_utf8_lossy(&part), out);
+                is_last
+            }
+        }
+    }
+
+    fn end(self, out: &mut Vec<u8>, continues: bool, end: Terminator) {
+        match self {
+            Listed::Vms(reply) | Listed::Usage(reply, _) => reply.end(out, continues, end),
+            Listed::Metrics(reply, _) => reply.end(out, end),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Questions about the host and the daemon itself: Version, Check, Metrics, Args, Verify, Ready.
+//! Questions about the host and the daemon itself: Version, Check, Args, Verify, Ready.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,6 @@ use crate::doctor::host;
 use crate::engine::attachment::refuse_attachment;
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::user::KVM;
-use crate::metrics::text::Text;
 use crate::model::attachment::AttachmentId;
 use crate::model::clock::Now;
 use crate::model::error::Error;
@@ -24,7 +23,6 @@ use crate::network::Network;
 use crate::network::features::Features;
 use crate::plan::drift;
 use crate::plan::reconcile::{Link, reconcile};
-use crate::protocol::exposition::Format;
 use crate::store::storage::Storage;
 
 impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
@@ -227,12 +225,6 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             finding("state", Level::Warning, message, Some(hint.into()))
         });
         told.collect()
-    }
-
-    /// Counters and gauges as OpenMetrics text.
-    pub(super) fn metrics(&mut self, now: Now) -> Result<Reply, Error> {
-        let numbers = Rc::new(self.snapshot(now)?);
-        Ok(Reply::Metrics { text: Text::new(numbers, Format::OpenMetrics).whole() })
     }
 
     /// Movable addresses whose VMs have different policies.

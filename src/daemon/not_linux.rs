@@ -19,14 +19,18 @@ use crate::engine::decide::Engine;
 use crate::hypervisor::log::Logs;
 use crate::hypervisor::process::{Given, Processes, Streams};
 use crate::hypervisor::{Control, HypervisorCommand};
+use crate::metrics::text::Text;
 use crate::model::error::{Error, Failure, Refusal};
 use crate::model::name::VmName;
 use crate::model::record::{Exit, Heard, Order, ProcessId, Progress};
 use crate::model::request::{Reply, Request};
 use crate::model::spec::Owner;
 use crate::network::noop::Noop;
-use crate::protocol::frame::Decoder;
+use crate::protocol::exposition::Format;
+use crate::protocol::frame::{Decoder, Terminator};
 use crate::protocol::request::{Body, CallFault, Rejected};
+use crate::protocol::text::TextReply;
+use crate::protocol::vms::VmsReply;
 use crate::protocol::{reply, request, service};
 use crate::store::memory::Memory;
 use crate::store::{Paths, Store};
@@ -109,7 +113,7 @@ fn converse(mut stream: UnixStream, shell: &mut NoopShell, started: Instant) -> 
 fn answer(
     out: &mut Vec<u8>,
     message: &[u8],
-    end: crate::protocol::frame::Terminator,
+    end: Terminator,
     shell: &mut NoopShell,
     started: Instant,
 ) -> bool {
@@ -125,12 +129,30 @@ fn answer(
             (Body::Service(_), true) => {}
             (Body::Volnet(asked), oneway) => match (ask(shell, &asked, started), oneway) {
                 (_, true) => {}
-                (Ok(given), false) => reply::reply(out, &given, false, end),
+                (Ok(given), false) => write(out, &given, shell, end),
                 (Err(error), false) => reply::error(out, &error, end),
             },
         },
     }
     false
+}
+
+/// Appends a reply, with what the daemon on Linux sends in parts.
+fn write(out: &mut Vec<u8>, given: &Reply, shell: &NoopShell, end: Terminator) {
+    match given {
+        Reply::Vms => VmsReply::default().whole(out, shell.engine().list(None), false, end),
+        Reply::Usage { .. } | Reply::Metrics => match (shell.last_numbers(), given) {
+            (Ok(numbers), Reply::Usage { at_ms }) => {
+                VmsReply::usage(*at_ms).whole(out, numbers.usage_after(None), false, end);
+            }
+            (Ok(numbers), _) => {
+                let text = Text::new(numbers, Format::OpenMetrics).whole();
+                TextReply::default().whole(&text, out, end);
+            }
+            (Err(error), _) => reply::error(out, &error, end),
+        },
+        given => reply::reply(out, given, false, end),
+    }
 }
 
 fn ask(shell: &mut NoopShell, request: &Request, started: Instant) -> Result<Reply, Error> {

@@ -3,8 +3,8 @@
 //! That takes milliseconds with many VMs: the kernel tells of all links, of all counters of two
 //! sets, and of each VM in two files of its control group. So it is done in parts, one in each
 //! round of the loop, and others have their turns between two of them. There is one such
-//! [`Reading`] at a time, and whoever wants numbers meanwhile waits for its end. `Metrics` alone
-//! has a reading of its own, which is done at once.
+//! [`Reading`] at a time, and whoever wants numbers meanwhile waits for its end. `Metrics` alone is
+//! never of the past: who asks for it waits for a reading that begins later.
 
 use std::rc::Rc;
 
@@ -32,6 +32,10 @@ const VMS_PER_PART: usize = 32;
 pub(super) struct Reading {
     /// The callers of `Usage` who wait for it.
     callers: Vec<Ticket>,
+    /// The callers of `Metrics` who wait for it.
+    present: Vec<Ticket>,
+    /// Those who wait for the next one, because this one had begun.
+    late: Vec<Ticket>,
     /// When it began, in milliseconds.
     at: u64,
     next: Part,
@@ -63,14 +67,14 @@ pub(super) struct Recent {
 }
 
 impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
-    /// The present numbers, read at once.
-    pub(super) fn snapshot(&mut self, now: Now) -> Result<Snapshot, Error> {
-        let mut reading = Reading::default();
-        loop {
-            if let Some(numbers) = self.read_part(&mut reading, usize::MAX, now)? {
-                return Ok(numbers);
-            }
+    /// All numbers as they are now, later.
+    pub(super) fn metrics(&mut self, ticket: Ticket) -> Step {
+        let reading = self.begin_reading();
+        match reading.next {
+            Part::Links => reading.present.push(ticket),
+            Part::Policies | Part::Ports | Part::Vms => reading.late.push(ticket),
         }
+        Step::Later
     }
 
     /// What each VM has received, sent and used: now if that was read lately, or later.
@@ -96,7 +100,6 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     }
 
     /// The numbers that were read last, however old.
-    #[cfg(target_os = "linux")]
     pub(super) fn last_numbers(&self) -> Result<Rc<Snapshot>, Error> {
         self.recent.as_ref().expect("numbers were read").numbers.clone()
     }
@@ -119,14 +122,16 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     #[cfg(target_os = "linux")]
     pub(super) fn end_waiting_for_numbers(&mut self, ticket: Ticket) {
         if let Some(reading) = &mut self.reading {
-            reading.callers.retain(|caller| *caller != ticket);
+            for callers in [&mut reading.callers, &mut reading.present, &mut reading.late] {
+                callers.retain(|caller| *caller != ticket);
+            }
         }
     }
 
     /// Reads the next part of the numbers. After the last one, those who wait are answered.
     pub(super) fn read_on(&mut self, now: Now) {
         let Some(mut reading) = self.reading.take() else { return };
-        let numbers = match self.read_part(&mut reading, VMS_PER_PART, now) {
+        let numbers = match self.read_part(&mut reading, now) {
             Ok(None) => return self.reading = Some(reading),
             Ok(Some(numbers)) => Ok(Rc::new(numbers)),
             Err(error) => Err(error),
@@ -136,22 +141,20 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             // Whoever asks for them is told.
             Err(error) => log::debug!("counters are not read: {error}"),
         }
-        let Reading { callers, at, .. } = reading;
-        for ticket in callers {
-            let reply = |_: &Rc<Snapshot>| Reply::Usage { at_ms: at };
-            self.reply(ticket, numbers.as_ref().map(reply).map_err(Error::clone));
+        let Reading { callers, present, late, at, .. } = reading;
+        let usage = callers.into_iter().map(|ticket| (ticket, Reply::Usage { at_ms: at }));
+        for (ticket, reply) in usage.chain(present.into_iter().map(|it| (it, Reply::Metrics))) {
+            self.reply(ticket, numbers.as_ref().map(|_| reply).map_err(Error::clone));
+        }
+        if !late.is_empty() {
+            self.begin_reading().present = late;
         }
         self.recent = Some(Recent { at, until: now.mono + FRESH_MS, numbers });
     }
 
-    /// Reads one thing of the kernel, or the numbers of so many VMs. All of them, if it was the
-    /// last part.
-    fn read_part(
-        &mut self,
-        reading: &mut Reading,
-        vms: usize,
-        now: Now,
-    ) -> Result<Option<Snapshot>, Error> {
+    /// Reads one thing of the kernel, or the numbers of some VMs. All of them, if it was the last
+    /// part.
+    fn read_part(&mut self, reading: &mut Reading, now: Now) -> Result<Option<Snapshot>, Error> {
         let counters = &mut reading.counters;
         reading.next = match reading.next {
             Part::Links => {
@@ -167,16 +170,17 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 counters.of_ports(self.network.dropped()?);
                 Part::Vms
             }
-            Part::Vms => return Ok(self.read_vms(reading, vms)),
+            Part::Vms => return Ok(self.read_vms(reading)),
         };
         Ok(None)
     }
 
-    /// Reads the numbers of so many VMs. All of them, if there are no more.
-    fn read_vms(&self, reading: &mut Reading, mut vms: usize) -> Option<Snapshot> {
+    /// Reads the numbers of some VMs. All of them, if there are no more.
+    fn read_vms(&self, reading: &mut Reading) -> Option<Snapshot> {
         let last = reading.vms.last().map(|vm| vm.name.clone());
+        let mut left = VMS_PER_PART;
         for vm in self.engine.vms_after(last.as_ref()) {
-            vms = vms.checked_sub(1)?;
+            left = left.checked_sub(1)?;
             reading.vms.push(self.numbers(vm, &mut reading.counters));
         }
         Some(Snapshot {

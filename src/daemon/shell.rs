@@ -457,7 +457,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Query::Args { name, hypervisor } => self.args(name, hypervisor.as_deref())?,
             Query::Version => self.version()?,
             Query::Check => self.check()?,
-            Query::Metrics => self.metrics(now)?,
+            Query::Metrics => return Ok(self.metrics(ticket)),
             Query::Usage => return self.usage(ticket, now),
             Query::Doctor { name } => return self.doctor(ticket, name.as_ref(), now),
             Query::Verify { id } => self.verify(id)?,

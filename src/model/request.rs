@@ -186,8 +186,8 @@ pub enum Reply {
     Ways { ways: Vec<TraceWay>, lost: bool },
     /// Monitor: an event.
     Event { event: Event },
-    /// Metrics.
-    Metrics { text: String },
+    /// Metrics. Whoever drives the engine writes them, too.
+    Metrics,
     /// Usage of all VMs, at this time in milliseconds of a clock that nobody sets. Whoever drives
     /// the engine writes them.
     Usage { at_ms: u64 },
@@ -454,7 +454,7 @@ impl Reply {
             | Reply::Findings { .. }
             | Reply::Ways { .. }
             | Reply::Event { .. }
-            | Reply::Metrics { .. }
+            | Reply::Metrics
             | Reply::Usage { .. }
             | Reply::Attached { .. }
             | Reply::Verified { .. }

@@ -17,4 +17,5 @@ pub mod http;
 pub mod reply;
 pub mod request;
 pub mod service;
+pub mod text;
 pub mod vms;

@@ -16,6 +16,7 @@ use crate::model::view::{Event, Finding, NetworkView, TraceWay, UsageView, VmVie
 
 use super::frame::Terminator;
 use super::request::CallFault;
+use super::text::TextReply;
 use super::vms::VmsReply;
 
 /// The parameters of a reply, as the interface names them.
@@ -68,9 +69,6 @@ enum Parameters<'a> {
     Event {
         event: &'a Event,
     },
-    Metrics {
-        text: &'a str,
-    },
     Attached {
         vm: &'a VmView,
         bridge: &'a str,
@@ -96,8 +94,9 @@ struct Success<'a, P> {
     continues: bool,
 }
 
-/// A reply of the engine. `continues`: more replies to the same call follow. The VMs of
-/// [`request::Reply::Vms`] and [`request::Reply::Usage`] are not in it: here there are none.
+/// A reply of the engine. `continues`: more replies to the same call follow. What is written in
+/// parts is not in it: the VMs of [`request::Reply::Vms`] and [`request::Reply::Usage`], and the
+/// text of [`request::Reply::Metrics`].
 pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Terminator) {
     use request::Reply;
     let body = match reply {
@@ -105,6 +104,7 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
         Reply::Usage { at_ms } => {
             return VmsReply::usage(*at_ms).whole::<UsageView>(out, [], continues, end);
         }
+        Reply::Metrics => return TextReply::default().whole("", out, end),
         Reply::Plan { plan } => Parameters::Plan { plan },
         Reply::Created { vm, plan, notes } => Parameters::Created { vm, plan, notes },
         Reply::Vm { vm } => Parameters::Vm { vm },
@@ -121,7 +121,6 @@ pub fn reply(out: &mut Vec<u8>, reply: &request::Reply, continues: bool, end: Te
         Reply::Findings { findings } => Parameters::Findings { findings },
         Reply::Ways { ways, lost } => Parameters::Ways { ways, lost: *lost },
         Reply::Event { event } => Parameters::Event { event },
-        Reply::Metrics { text } => Parameters::Metrics { text },
         Reply::Attached { vm, bridge, bridge_mac, host_mac, gateway6 } => Parameters::Attached {
             vm,
             bridge,

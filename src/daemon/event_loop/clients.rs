@@ -282,10 +282,13 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
                 client.begin_listing(continues);
                 client.list(|last| self.shell.engine().list(last))
             }
-            Ok(Reply::Usage { at_ms }) => {
+            Ok(reply @ (Reply::Usage { .. } | Reply::Metrics)) => {
                 match self.shell.last_numbers() {
                     Ok(numbers) => {
-                        client.begin_usage(*at_ms, numbers);
+                        match reply {
+                            Reply::Usage { at_ms } => client.begin_usage(*at_ms, numbers),
+                            _ => client.begin_metrics(numbers),
+                        }
                         client.list(|last| self.shell.engine().list(last))
                     }
                     // They were read anew since they were promised.

@@ -483,6 +483,35 @@ fn numbers_are_read_in_parts_and_others_have_their_turns() {
     assert_eq!(stage.event_loop.timeout(), None, "nothing is left to do");
 }
 
+/// Metrics are of the time after they were asked for, and are read and sent in parts, too.
+#[test]
+fn metrics_are_of_the_present_and_others_have_their_turns() {
+    let mut stage = Stage::new();
+    many(&mut stage);
+    let (mut watcher, mut asker) = (stage.connect(), stage.connect());
+    watcher.say("Usage", "{}");
+    // The first VMs are read now. One that comes is not among them.
+    (0..6).for_each(|_| stage.round());
+    assert!(stage.event_loop.shell.is_reading());
+    vsock(&mut stage, "a");
+    asker.say("Metrics", "{}");
+    let (mut caller, mut served) = (stage.connect(), 0);
+    while stage.event_loop.shell.is_reading() {
+        caller.say("Get", r#"{"name": "v0500"}"#);
+        assert!(stage.answer(&mut caller).contains("\"name\":\"v0500\""));
+        served += 1;
+    }
+    assert!(served > 10, "others were served {served} times");
+    let kept = stage.event_loop.sources.clients().map(|(_, client)| client.queued()).max();
+    assert!((MANY..2 * PART + MANY * 1024).contains(&kept.unwrap()), "{kept:?}");
+    let reply: Value = serde_json::from_str(&stage.answer(&mut asker)).unwrap();
+    let text = reply["parameters"]["text"].as_str().expect("a text");
+    assert!(text.contains("volnet_vms{status=\"created\"} 1001\n") && text.ends_with("# EOF\n"));
+    assert_eq!(listed(&stage.answer(&mut watcher)).len(), MANY);
+    stage.round();
+    assert_eq!(stage.event_loop.timeout(), None, "nothing is left to do");
+}
+
 /// Events that happen while a subscriber gets the state come after it, as many as its queue may
 /// hold. If there are more, the state comes again.
 #[test]
