@@ -13,7 +13,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 CHECK_TESTS='corpus netlink rooms'
-GUEST_TESTS='guests devices by_hand readme'
+GUEST_TESTS='guests woken devices by_hand readme'
 # Of those on the kernel, which begin first, because they take longest; and how many run at once.
 LONG_TESTS='crash traffic hostile vmms kernel_twin ipv6 firewall'
 AT_ONCE=4

@@ -384,6 +384,22 @@ pub(crate) fn guest_file(name: &str) -> String {
     path.to_str().expect("a path in UTF-8").into()
 }
 
+/// Checks that a hypervisor is nobody, and that its tap was handed to it.
+pub(crate) fn assert_has_no_rights(pid: &Value) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for line in [
+        "Uid:\t65534\t65534\t65534\t65534\n",
+        "Gid:\t65534\t65534\t65534\t65534\n",
+        "Groups:\t \n",
+        "CapPrm:\t0000000000000000\n",
+        "CapEff:\t0000000000000000\n",
+    ] {
+        assert!(status.contains(line), "{line:?} in {status}");
+    }
+    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(command.contains("tap,id=net0,fd="), "{command:?}");
+}
+
 /// Runs a command, which must succeed, and returns what it printed.
 fn success(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -23,11 +23,11 @@
 //! the last of them holds, and the next daemon learns it, too.
 //!
 //! The FIFO is in the VM's folder. It is made before the process and opened for reading first, so
-//! that nobody waits for the other. The socket is connected while the guest starts. QEMU tells
-//! nothing before it has answered there, so a start is over only then: who ends it at once is known,
-//! too. It is not the socket that the guest is asked to power off by, because QEMU serves one client
-//! on each. Both stay when the daemon ends, and the next one opens them again; what was told
-//! meanwhile is lost.
+//! that nobody waits for the other. The socket is connected while the guest starts. It is not the
+//! socket that the guest is asked to power off by, because QEMU serves one client on each. QEMU
+//! tells nothing before it has answered, so a start is over only then: if a signal ends QEMU at
+//! once, that is told, too. FIFO and socket stay when the daemon ends, and the next one opens them
+//! again. What was told meanwhile is lost.
 
 mod said;
 
