@@ -243,7 +243,10 @@ impl Client {
     pub(super) fn is_over(&self) -> bool {
         match self.state {
             State::Closing => self.is_sent() && (self.eof || self.discarded > DISCARD_MAX),
-            State::Idle => self.eof && self.is_sent() && !self.is_listing(),
+            // A client may end its side before its requests are handled.
+            State::Idle => {
+                self.eof && self.decoder.is_empty() && self.is_sent() && !self.is_listing()
+            }
             State::Asked { .. }
             | State::Together { .. }
             | State::Many { .. }

@@ -512,6 +512,25 @@ fn metrics_are_of_the_present_and_others_have_their_turns() {
     assert_eq!(stage.event_loop.timeout(), None, "nothing is left to do");
 }
 
+/// A client that ends its side after its last request gets all answers, and then the end.
+#[test]
+fn what_was_asked_before_the_end_of_the_input_is_answered() {
+    let mut stage = Stage::new();
+    vsock(&mut stage, "a");
+    for method in ["Networks", "List", "Usage", "Metrics"] {
+        let mut caller = stage.connect();
+        (0..2).for_each(|_| caller.say(method, "{}"));
+        // The last line need not end.
+        caller.stream.write_all(b"{\"method\":\"io.volnet.List\"}").unwrap();
+        caller.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        for number in 0..3 {
+            let answer = stage.answer(&mut caller);
+            assert!(answer.starts_with("{\"parameters\":"), "{method}, {number}: {answer}");
+        }
+        assert_eq!(stage.answer(&mut caller), "", "{method}");
+    }
+}
+
 /// Events that happen while a subscriber gets the state come after it, as many as its queue may
 /// hold. If there are more, the state comes again.
 #[test]
