@@ -452,6 +452,11 @@ fn a_guest_is_paused_and_goes_on_and_the_next_daemon_knows() {
                     assert_eq!(next(&mut events, kind)["vm"], vmm);
                 }
             }
+            // It cannot answer, so it is not asked.
+            let reply = daemon.call("Doctor", json!({ "name": vmm }));
+            let looked = reply["parameters"]["findings"].as_array().expect("a list").iter();
+            let of = |check: &str| looked.clone().filter(|it| it["check"] == check).count();
+            assert_eq!((of("process"), of("tap"), of("guest")), (1, 1, 0), "{reply}");
             daemon.crash();
             daemon.start_again();
             eventually("it is known", || vm(&daemon, vmm)["status"] == "paused");

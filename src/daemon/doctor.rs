@@ -23,7 +23,7 @@ use crate::model::name::VmName;
 use crate::model::net::NetworkConfig;
 use crate::model::nic::Nic;
 use crate::model::request::{Reply, Ticket};
-use crate::model::view::Finding;
+use crate::model::view::{Finding, Status};
 use crate::network::{Network, Side};
 use crate::packet::arp::{self, Arp};
 use crate::plan::firewall::{self, Hindrance, Surroundings};
@@ -243,7 +243,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         if let Some(attachment) = vm.record.spec.attachment.as_ref().filter(|it| !it.host) {
             return vm::namespace(attachment, is_held);
         }
-        let last_error = vm.last_error();
+        let (last_error, halt) = (vm.last_error(), vm.halt());
         vm::process(&vm::Process {
             vm: &vm.record.name,
             status: vm.status(),
@@ -251,6 +251,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             can_start: vm.record.spec.machine.is_some(),
             waits: matches!(vm.life, Life::Waiting { .. }),
             last_error: last_error.as_deref(),
+            halt: halt.as_deref(),
+            is_broken: vm.is_broken(),
             is_held,
         })
     }
@@ -294,7 +296,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         Ok(())
     }
 
-    /// The guest of an interface, who is asked if somebody has its tap open.
+    /// The guest of an interface, who is asked if somebody has its tap open. One that is paused
+    /// cannot answer.
     fn guest_of(
         &mut self,
         vm: &Vm,
@@ -302,6 +305,9 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         network: &NetworkConfig,
         seen: &Seen,
     ) -> Option<Part> {
+        if vm.status() == Status::Paused {
+            return None;
+        }
         let (nic, spec) = (&vm.record.nics[index], &vm.record.spec.networks[index]);
         let find = |name: &str| seen.observed.links.iter().find(|link| link.name == name);
         let tap = find(nic.tap.as_str()).filter(|tap| tap.carrier)?;

@@ -112,13 +112,22 @@ fn who_runs_a_guest() {
     let name = web();
     let of = |status, pid, can_start, is_held, waits| {
         let last_error = Some("it ended\nwith a log");
-        vm::process(&Process { vm: &name, status, pid, can_start, waits, last_error, is_held })
+        let (halt, is_broken) = (None, false);
+        let vm = &name;
+        Process { vm, status, pid, can_start, waits, last_error, halt, is_broken, is_held }
     };
-    for (finding, level, hint) in [
+    let paused = |halt, is_broken| Process {
+        halt,
+        is_broken,
+        ..of(Status::Paused, Some(7), true, true, false)
+    };
+    for (process, level, hint) in [
         (of(Status::Running, Some(7), true, true, false), Level::Ok, None),
         (of(Status::Created, None, false, true, false), Level::Ok, None),
         (of(Status::Created, Some(7), true, true, false), Level::Warning, Some("volnet logs web")),
-        (of(Status::Paused, Some(7), true, true, false), Level::Error, Some("volnet resume web")),
+        (paused(None, false), Level::Error, Some("volnet resume web")),
+        (paused(Some("no room"), false), Level::Error, Some("volnet resume web")),
+        (paused(Some("it is over"), true), Level::Error, Some("volnet restart web")),
         (of(Status::Crashed, None, true, false, true), Level::Warning, Some("volnet logs web")),
         (of(Status::Crashed, None, true, false, false), Level::Error, Some("volnet start web")),
         (
@@ -127,8 +136,10 @@ fn who_runs_a_guest() {
             Some("volnet args web, and start a hypervisor with that"),
         ),
     ] {
+        let finding = vm::process(&process);
         assert_eq!((finding.level, finding.hint.as_deref()), (level, hint), "{finding:?}");
         assert!(!finding.message.contains('\n'), "{finding:?}");
+        assert!(finding.message.ends_with(process.halt.unwrap_or_default()), "{finding:?}");
     }
 }
 

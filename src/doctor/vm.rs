@@ -35,6 +35,10 @@ pub struct Process<'a> {
     pub waits: bool,
     /// Why it does not run.
     pub last_error: Option<&'a str>,
+    /// Why its hypervisor has stopped its guest by itself, if it has.
+    pub halt: Option<&'a str>,
+    /// Whether its guest cannot go on.
+    pub is_broken: bool,
     /// Whether all its taps are open.
     pub is_held: bool,
 }
@@ -44,11 +48,15 @@ pub fn process(process: &Process<'_>) -> Finding {
     let Process { vm, status, pid, .. } = *process;
     let well = |message: String| well("process", message);
     match (status, pid) {
-        (Status::Paused, Some(pid)) => broken(
-            "process",
-            format!("process {pid} runs, but its guest is paused"),
-            format!("volnet resume {vm}"),
-        ),
+        (Status::Paused, Some(pid)) => {
+            let why = process.halt.map_or(String::new(), |words| format!(": {words}"));
+            let verb = if process.is_broken { "restart" } else { "resume" };
+            broken(
+                "process",
+                format!("process {pid} runs, but its guest is paused{why}"),
+                format!("volnet {verb} {vm}"),
+            )
+        }
         (Status::Stopping, Some(pid)) => broken(
             "process",
             format!("process {pid} was asked to end"),

@@ -13,7 +13,7 @@ use crate::engine::decide::{Act, Answer, Decision, Engine, Step, Write};
 use crate::engine::lease::Bound;
 use crate::engine::lifecycle::failed;
 use crate::engine::saving;
-use crate::engine::supervise::{self, Life, Pause, Waking, Wish};
+use crate::engine::supervise::{self, Life, Waking, Wish};
 use crate::engine::vm::Vm;
 use crate::model::clock::Now;
 use crate::model::error::{Error, Refusal};
@@ -164,14 +164,19 @@ impl Engine {
 
 impl Vm {
     /// Why its hypervisor has stopped its guest by itself, if it has.
-    pub(super) fn halt(&self) -> Option<String> {
+    pub fn halt(&self) -> Option<String> {
+        self.halted().map(|halt| halt_in_words(halt, self.record.spec.machine.as_deref()))
+    }
+
+    /// Whether its guest stands still and cannot go on.
+    pub fn is_broken(&self) -> bool {
+        self.halted() == Some(Halt::Broken)
+    }
+
+    fn halted(&self) -> Option<Halt> {
         match &self.life {
-            Life::Running { pause: Pause { halt: Some(halt), .. }, .. } => {
-                Some(halt_in_words(*halt, self.record.spec.machine.as_deref()))
-            }
-            Life::Running { .. } | Life::Idle | Life::Stopping { .. } | Life::Waiting { .. } => {
-                None
-            }
+            Life::Running { pause, .. } => pause.halt,
+            Life::Idle | Life::Stopping { .. } | Life::Waiting { .. } => None,
         }
     }
 }
