@@ -207,10 +207,10 @@ fn ranges(conf: &Conf) -> Result<Ranges<'_>, CniError> {
         check_ipam(ipam)?;
     }
     let mut ranges = Ranges::default();
-    if let Some(subnet) = conf.field("subnet") {
+    if let Some(subnet) = subnet_of(&conf.fields) {
         return enter(&mut ranges, &conf.fields, subnet).map(|()| ranges);
     }
-    let one = ipam.filter(|ipam| find(ipam, "subnet").is_some());
+    let one = ipam.filter(|ipam| subnet_of(ipam).is_some());
     let several = ipam.and_then(|ipam| find(ipam, "ranges"));
     let runtime = section(conf.field("runtimeConfig"), "runtimeConfig")?;
     let of_engine = runtime.and_then(|runtime| find(runtime, "ipRanges"));
@@ -223,11 +223,22 @@ fn ranges(conf: &Conf) -> Result<Ranges<'_>, CniError> {
     for set in sets.as_array().ok_or_else(wrong)? {
         match set.as_array().map(Vec::as_slice).ok_or_else(wrong)? {
             [] => {}
-            [Value::Object(range)] => enter(&mut ranges, range, sets)?,
+            [Value::Object(range)] if subnet_of(range).is_some() => {
+                enter(&mut ranges, range, sets)?;
+            }
+            [Value::Object(_)] => {
+                let words = format!("ranges {sets}: a range has no subnet");
+                return Err(CniError::new(DECODING, words));
+            }
             _ => return Err(unsupported("ranges", sets)),
         }
     }
     Ok(ranges)
+}
+
+/// The subnet that these fields name. A template leaves an empty one where there is none.
+fn subnet_of(fields: &Map<String, Value>) -> Option<&Value> {
+    find(fields, "subnet").filter(|subnet| **subnet != json!(""))
 }
 
 /// Takes a range for its family.

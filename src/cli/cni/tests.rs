@@ -69,6 +69,29 @@ fn what_engines_write_is_understood_whatever_its_case() {
     );
 }
 
+/// The container would be on another network than its configuration says.
+#[test]
+fn an_empty_subnet_hides_no_range_and_a_range_has_one() {
+    let none = Environment::default();
+    let vm = |fields: Value| {
+        let mut all = json!({"cniVersion": "1.1.0", "name": "pods", "type": "volnet"});
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        conf::vm(&conf(all), &none)
+    };
+    let ranges = json!([[{"subnet": "10.22.0.0/16"}]]);
+    for fields in [
+        json!({"subnet": "", "ipam": {"ranges": ranges}}),
+        json!({"ipam": {"subnet": "", "ranges": ranges}}),
+        json!({"ipam": {"subnet": ""}, "runtimeConfig": {"ipRanges": ranges}}),
+    ] {
+        assert_eq!(vm(fields).unwrap()["network"], json!({"subnet": "10.22.0.0/16"}));
+    }
+    for range in [json!({}), json!({"subnet": ""}), json!({"rangeStart": "10.22.0.9"})] {
+        let refused = vm(json!({"ipam": {"ranges": [[range]]}})).unwrap_err();
+        assert_eq!((refused.code, refused.message.contains("no subnet")), (DECODING, true));
+    }
+}
+
 #[test]
 fn what_would_be_a_lie_is_refused_with_its_key() {
     for (field, value) in [
