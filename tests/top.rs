@@ -241,6 +241,7 @@ fn a_thousand_vms_are_shown_a_page_at_a_time_and_printed_whole() {
         let printed = String::from_utf8(printed.expect("it runs").stdout).expect("text");
         assert_eq!(printed.lines().count(), 1001, "{printed}");
         assert!(printed.starts_with("NAME "), "{printed}");
+        assert!(printed.lines().all(|line| line.len() <= 80), "{printed}");
     });
 }
 

@@ -117,9 +117,19 @@ pub(super) fn sort(rows: &mut [Row], by: Sort) {
 pub(super) fn table<'a>(rows: impl IntoIterator<Item = &'a Row>, width: usize) -> Vec<String> {
     let numbers: usize = COLUMNS.iter().map(|(_, width)| width + 1).sum();
     let name = width.saturating_sub(STATUS + ADDRESS + 2 + numbers).max(NAME_MIN);
+    let cut = |line: String| line.chars().take(width).collect();
+    lines(rows, name).into_iter().map(cut).collect()
+}
+
+/// The same with nothing cut, and no wider than the names need it.
+pub(super) fn whole_table(rows: &[Row]) -> Vec<String> {
+    let longest = rows.iter().map(|row| row.name.as_str().len()).max().unwrap_or_default();
+    lines(rows, longest.max(NAME_MIN))
+}
+
+fn lines<'a>(rows: impl IntoIterator<Item = &'a Row>, name: usize) -> Vec<String> {
     let heading = COLUMNS.iter().map(|(heading, width)| format!(" {heading:>width$}"));
-    let mut lines =
-        vec![line("NAME", "STATUS", "ADDRESS", heading.collect::<String>(), name, width)];
+    let mut lines = vec![line("NAME", "STATUS", "ADDRESS", &heading.collect::<String>(), name)];
     lines.extend(rows.into_iter().map(|row| {
         let cells = COLUMNS.iter().zip(row.rates).map(|((heading, width), rate)| {
             let text = match rate {
@@ -129,25 +139,17 @@ pub(super) fn table<'a>(rows: impl IntoIterator<Item = &'a Row>, width: usize) -
             };
             format!(" {text:>width$}")
         });
-        line(row.name.as_str(), &row.status, &row.ip, cells.collect::<String>(), name, width)
+        line(row.name.as_str(), &row.status, &row.ip, &cells.collect::<String>(), name)
     }));
     lines
 }
 
-fn line(
-    first: &str,
-    status: &str,
-    ip: &str,
-    cells: String,
-    name_width: usize,
-    width: usize,
-) -> String {
+fn line(first: &str, status: &str, ip: &str, cells: &str, name_width: usize) -> String {
     let name = match first.chars().count() > name_width {
         true => first.chars().take(name_width - 1).chain(['~']).collect(),
         false => first.to_owned(),
     };
-    let line = format!("{name:name_width$} {status:STATUS$} {ip:ADDRESS$}{cells}");
-    line.chars().take(width).collect()
+    format!("{name:name_width$} {status:STATUS$} {ip:ADDRESS$}{cells}")
 }
 
 /// What all VMs do together.
@@ -252,6 +254,9 @@ c         running  192.168.127.2        -      -      -      -     -     -  4.2M
         for width in [1, 10, 79, 80, 200] {
             assert!(table(&rows, width).iter().all(|line| line.chars().count() <= width));
         }
+        let whole = whole_table(&rows);
+        assert!(whole[1].starts_with(&format!("{} running ", "x".repeat(60))), "{whole:?}");
+        assert_eq!(whole[0].len(), whole[1].len());
     }
 
     #[test]

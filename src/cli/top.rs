@@ -46,7 +46,7 @@ pub(super) fn top(
         thread::sleep(interval);
         let mut rows = sample(&mut connection)?.rows(&before);
         rates::sort(&mut rows, sort);
-        let lines = rates::table(&rows, usize::from(u16::MAX));
+        let lines = rates::whole_table(&rows);
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         session.print(&(lines.join("\n") + "\n"))?;
         return Ok(DONE);
