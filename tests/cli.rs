@@ -124,6 +124,16 @@ fn settings_that_are_wrong_are_refused_by_name() {
 }
 
 #[test]
+fn a_destination_with_a_port_that_is_none_is_refused() {
+    let folder = Folder::new("destination");
+    for port in ["99999", "0", "http"] {
+        let (status, _, err) = folder.run(&format!("trace web --to 192.0.2.7:{port}"));
+        let expected = format!("volnet: --to 192.0.2.7:{port}: {port:?} is not a port\n");
+        assert_eq!((status, err), (1, expected));
+    }
+}
+
+#[test]
 fn an_error_is_said_in_one_sentence() {
     let folder = Folder::new("error");
     let reply = json!({"error": "io.volnet.VmExists", "parameters": {"name": "web"}});

@@ -225,7 +225,8 @@ fn what_one_nic_cannot_have_leaves_nothing_of_the_others() {
                 _ => {}
             }
             let answer = daemon.call(method, parameters);
-            assert!(!answer["error"].is_null(), "{method}: there is no third NIC: {answer}");
+            let reason = &answer["parameters"]["reason"];
+            assert_eq!(reason, "VM web has no NIC 2: it has 2, counted from 0", "{method}");
         }
         assert_eq!(get(&daemon, "web"), vm);
     });

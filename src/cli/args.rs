@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use crate::config::{CLIENT_KEYS, Flags, KEYS, Key};
 use crate::model::expose::Protocol;
 use crate::model::nic::NICS_MAX;
-use crate::protocol::request::STOP_TIMEOUT_MAX_MS;
+use crate::model::request::TRACE_SECONDS_MAX;
+use crate::protocol::request::{MANY_MAX, STOP_TIMEOUT_MAX_MS};
 
 use super::command::{
     Attach, Command, Create, Detach, Disk, Invocation, Origin, Override, Preparation, Setting,
@@ -245,6 +246,10 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
                 return Err(wrong("--from says which VM sends packets, and NAME where to"));
             }
             let seconds = seconds(&mut given, "seconds")?;
+            if let Some(seconds) = seconds.filter(|it| !(1..=TRACE_SECONDS_MAX).contains(it)) {
+                let reason = format!("--seconds: {seconds} is not 1 to {TRACE_SECONDS_MAX}");
+                return Err(wrong(reason));
+            }
             Ok(Command::Trace { name: given.one("NAME")?, from, to, seconds })
         }
         "doctor" => Ok(Command::Doctor { name: given.at_most_one()? }),
@@ -317,8 +322,9 @@ fn create(mut given: Given, start: bool) -> Result<Create, Stop> {
             (_, None) => {}
         }
     }
-    let count = given.last("count").map(|text| {
-        text.parse().map_err(|_| wrong(format!("--count: {text:?} is not a number of VMs")))
+    let count = given.last("count").map(|text| match text.parse() {
+        Ok(count @ 1..=MANY_MAX) => Ok(count),
+        Ok(_) | Err(_) => Err(wrong(format!("--count: {text:?} is not 1 to {MANY_MAX} VMs"))),
     });
     let count = count.transpose()?;
     if count.is_some() && given.has("dry-run") {

@@ -136,7 +136,7 @@ pub(super) struct Create {
     /// Start its hypervisor too.
     pub(super) start: bool,
     /// So many of them, each with a number behind the name.
-    pub(super) count: Option<u64>,
+    pub(super) count: Option<u16>,
     /// Change nothing, show what would be.
     pub(super) dry_run: bool,
 }

@@ -44,7 +44,7 @@ pub(super) fn create(session: &mut Session, create: &Create) -> Result<u8, Troub
 }
 
 /// `run --count`: each VM is shown when it is up.
-fn create_many(session: &mut Session, mut parameters: Value, count: u64) -> Result<u8, Trouble> {
+fn create_many(session: &mut Session, mut parameters: Value, count: u16) -> Result<u8, Trouble> {
     for field in ["start", "dry_run"] {
         parameters.as_object_mut().expect("it is one").remove(field);
     }
@@ -160,12 +160,15 @@ fn destination(text: &str) -> Result<(IpAddr, Option<u16>), Trouble> {
     if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse() {
         return Ok((ip, None));
     }
-    let (text, port) = match text.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
-        Some((host, Ok(port))) => (host, Some(port)),
-        _ => (text, None),
-    };
-    let host = text.trim_start_matches('[').trim_end_matches(']');
     let wrong = |reason: String| Trouble::Input(format!("--to {text}: {reason}"));
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => match port.parse() {
+            Ok(number @ 1..) => (host, Some(number)),
+            Ok(_) | Err(_) => return Err(wrong(format!("{port:?} is not a port"))),
+        },
+        None => (text, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     let mut found = (host, 0).to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
     let first = found.next().ok_or_else(|| wrong("it has no address".into()))?;
     Ok((first.ip(), port))

@@ -89,7 +89,8 @@ impl Engine {
 
     /// Why a VM has no interface of that index.
     pub(super) fn no_nic(&self, record: &Record, nic: usize) -> Refusal {
-        let reason = format!("VM {} has {} interfaces, not {nic}", record.name, record.nics.len());
+        let (name, count) = (&record.name, record.nics.len());
+        let reason = format!("VM {name} has no NIC {nic}: it has {count}, counted from 0");
         Refusal::InvalidConfig { field: "nic".into(), reason }
     }
 

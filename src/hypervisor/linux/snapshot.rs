@@ -91,8 +91,10 @@ pub fn take(mut taking: Taking, is_over: impl Fn() -> bool) -> Result<(), Failur
     // The process is asked, not its program: that may have been upgraded since it was started.
     let version = saver.version().map_err(failed)?;
     taking.snapshot.made_by.version = version;
-    act(user, || DirBuilder::new().mode(FOLDER_MODE).create(&part))
-        .map_err(|error| unwritten(&part, user, &error))?;
+    act(user, || DirBuilder::new().mode(FOLDER_MODE).create(&part)).map_err(|error| {
+        let above = part.parent().filter(|_| error.kind() == io::ErrorKind::NotFound);
+        unwritten(above.unwrap_or(&part), user, &error)
+    })?;
     let taken = save(&taking, saver, &part, &is_over).and_then(|files| {
         finish(&taking, &part, files, &is_over)
             .map_err(|error| unwritten(&taking.folder, user, &error))
@@ -284,17 +286,16 @@ fn data_from(file: &File, at: u64, length: u64) -> io::Result<Option<(u64, u64)>
 
 /// Reads the description of a snapshot, and sees that what its hypervisor wrote is there.
 pub fn read(folder: &Path, user: Option<&User>) -> Result<Snapshot, Refusal> {
-    let whom = user.map_or_else(String::new, |user| format!(", for user {}", user.name));
-    let wrong = |error: io::Error| invalid(folder, format!("{error}{whom}"));
+    let wrong = |name: &str, error: &io::Error| unopened(folder, name, user, error);
     let text = act(user, || {
         let mut text = Vec::new();
         open(&folder.join(DESCRIPTION))?.take(DESCRIPTION_BYTES_MAX).read_to_end(&mut text)?;
         Ok(text)
     });
-    let snapshot =
-        Snapshot::read(&text.map_err(wrong)?).map_err(|reason| invalid(folder, reason))?;
+    let text = text.map_err(|error| wrong(DESCRIPTION, &error))?;
+    let snapshot = Snapshot::read(&text).map_err(|reason| invalid(folder, reason))?;
     for name in snapshot::files(&snapshot.made_by.hypervisor) {
-        act(user, || open(&folder.join(name))).map_err(|error| missing(folder, name, &error))?;
+        act(user, || open(&folder.join(name))).map_err(|error| wrong(name, &error))?;
     }
     Ok(snapshot)
 }
@@ -325,10 +326,6 @@ pub fn read_configuration(folder: &Path, user: Option<&User>) -> Result<Value, R
 fn unopened(folder: &Path, name: &str, user: Option<&User>, error: &io::Error) -> Refusal {
     let whom = user.map_or_else(String::new, |user| format!(", for user {}", user.name));
     invalid(folder, format!("{name}: {error}{whom}"))
-}
-
-fn missing(folder: &Path, name: &str, error: &io::Error) -> Refusal {
-    invalid(folder, format!("{name}: {error}"))
 }
 
 /// Opens a regular file.

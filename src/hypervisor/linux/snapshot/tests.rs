@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
-use super::{ANSWER_MAX, open_disk, take};
+use super::{ANSWER_MAX, open_disk, read, take};
 use crate::hypervisor::Control;
 use crate::hypervisor::snapshot::{Taking, part_of};
 use crate::model::name::VmName;
@@ -219,6 +219,19 @@ fn whatever_it_does_amid_a_snapshot_there_is_an_end_with_words_and_nothing_is_le
         assert_eq!(went_on, goes_on, "{quirk:?}");
         assert!(took < bound, "{quirk:?}: {took:?}");
     }
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let mut scene = Scene::with(Quirk::Chatty);
+    let above = scene.taking.folder.with_file_name("none");
+    scene.taking.folder = above.join("web");
+    let (why, goes_on, _) = scene.fails(false);
+    assert_eq!(why, format!("{}: No such file or directory (os error 2)", above.display()));
+    assert!(goes_on);
+    let scratch = Scratch::new();
+    let why = read(scratch.path(), None).expect_err("there is no snapshot").to_string();
+    assert!(why.contains(&format!(": {DESCRIPTION}: No such file")), "{why}");
 }
 
 #[test]
