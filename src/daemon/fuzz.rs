@@ -6,10 +6,10 @@ mod world;
 
 use std::net::IpAddr;
 
-use super::launch::tsc_khz;
 use super::peer::{GROUP, group_id};
 use crate::dns::resolvers::{RESOLVERS_MAX, reachable};
 use crate::fuzz::Choices;
+use crate::hypervisor::hardware::tsc_khz;
 use world::World;
 
 /// Any requests reach the engine, any of its decisions fail, processes end, guests ask for

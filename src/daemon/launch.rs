@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::config::Settings;
 use crate::hypervisor::cgroup::{self, Group, Root};
+use crate::hypervisor::hardware;
 use crate::hypervisor::inputs::Checksum;
 use crate::hypervisor::log::Logs;
 use crate::hypervisor::machine::{MachineDefaults, resolve_machine};
@@ -83,7 +84,7 @@ impl Launcher {
             runtime_dir: settings.runtime_dir.clone(),
             kvm: settings.kvm,
             kvm_patience: Duration::ZERO,
-            tsc_khz: tsc_khz(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            tsc_khz: hardware::tsc_khz(&hardware::cpuinfo()),
             user,
             cgroup: None,
         }
@@ -604,14 +605,6 @@ fn nics<'a>(
     record.interfaces().zip(networks).map(nic).collect()
 }
 
-/// The frequency of the first processor as proc(5) shows it, which is that of the TSC where it is
-/// constant.
-pub(super) fn tsc_khz(cpuinfo: &str) -> Option<u64> {
-    let line = cpuinfo.lines().find(|line| line.starts_with("cpu MHz"))?;
-    let mhz: f64 = line.split(':').nth(1)?.trim().parse().ok()?;
-    Some((mhz * 1000.0) as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -649,11 +642,5 @@ mod tests {
             let refused = Refusal::InvalidConfig { field, reason };
             assert_eq!(launcher.cgroup_of(&name, &spec, own), Err(refused));
         }
-    }
-
-    #[test]
-    fn the_frequency_is_read_from_cpuinfo() {
-        assert_eq!(tsc_khz("processor\t: 0\ncpu MHz\t\t: 2595.124\n"), Some(2_595_124));
-        assert_eq!(tsc_khz("processor\t: 0\n"), None);
     }
 }

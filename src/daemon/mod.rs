@@ -6,7 +6,7 @@
 //! `guests` for DHCP, `names` for DNS, `report` for events and their lines in the log, `troubles`
 //! for events about guests, `group_commit` for requests that arrive together, `saving` for
 //! snapshots, and [`launch`] for hypervisors. `event_loop` with its sources ([`sources`], `source`,
-//! `client`, `guest_socket`) and `workers` drives it, and knows by `tickets` who waits for what.
+//! `client`) and `workers` drives it, and knows by `tickets` who waits for what.
 //! [`serve()`] is the daemon, and [`offline`] the same shell for one request without a daemon. On
 //! systems other than Linux both are in `not_linux`.
 
@@ -20,8 +20,6 @@ mod event_loop;
 #[cfg(all(target_os = "linux", any(test, feature = "testing")))]
 pub mod fuzz;
 mod group_commit;
-#[cfg(target_os = "linux")]
-mod guest_socket;
 mod guests;
 mod heal;
 mod host;

@@ -4,10 +4,10 @@ use mio::net::{UnixListener, UnixStream};
 use socket2::Socket;
 
 use super::client::Client;
-use super::guest_socket::GuestSocket;
 use super::sources::{Key, Sources};
 use crate::metrics::scraper::Scraper;
 use crate::model::name::VmName;
+use crate::network::linux::guests::GuestSocket;
 
 /// A source that can become ready.
 #[derive(Debug)]

@@ -5,9 +5,9 @@
 //! is only the network part, for people who start their own hypervisor. [`shares`] has the helpers
 //! that serve directories to guests. [`process`] spawns, watches, adopts and ends processes.
 //! [`user`] is their user, [`handover`] gives it the disks, [`cgroup`] limits it, [`snapshot`] is
-//! for guests that wake from one, [`inputs`] checks the files of a VM, `folder` has its sockets,
-//! [`log`] reads the end of its log, which `bounded` keeps within its bound, and `fuzz` has the
-//! bodies of the fuzz targets.
+//! for guests that wake from one, [`inputs`] checks the files of a VM, [`hardware`] says what
+//! the host has for it, `folder` has its sockets, [`log`] reads the end of its log, which `bounded`
+//! keeps within its bound, and `fuzz` has the bodies of the fuzz targets.
 //!
 //! All use the same names in a VM's folder. The folder is empty before a start, because an old
 //! socket stops most hypervisors:
@@ -48,6 +48,7 @@ pub mod folder;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 pub mod handover;
+pub mod hardware;
 pub mod inputs;
 #[cfg(target_os = "linux")]
 pub mod linux;

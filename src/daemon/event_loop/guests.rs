@@ -6,12 +6,12 @@ use std::io;
 use mio::Interest;
 
 use super::EventLoop;
-use crate::daemon::guest_socket::GuestSocket;
 use crate::daemon::source::Source;
 use crate::daemon::sources::Key;
 use crate::hypervisor::process::Processes;
 use crate::model::net::{Dhcp, Dns, NetworkConfig};
 use crate::network::Network;
+use crate::network::linux::guests::GuestSocket;
 use crate::network::linux::packets::Questions;
 use crate::store::storage::Storage;
 

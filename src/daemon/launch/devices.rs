@@ -4,12 +4,11 @@
 //! What is missing is told before the start. Of vhost-net QEMU aborts, and of too few huge pages
 //! Firecracker says "Cannot allocate memory", or ends by SIGBUS when its guest gets that far.
 
-use std::fs::{self, File};
 use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Launcher;
+use crate::hypervisor::hardware::{self, can_open};
 use crate::hypervisor::user::{self, User};
 use crate::hypervisor::{Architecture, CLOUD_HYPERVISOR, FIRECRACKER, QEMU, inputs};
 use crate::model::error::Refusal;
@@ -30,14 +29,9 @@ const NEEDED_FOR_KVM: &str = match Architecture::HOST {
 };
 /// What to do where a host has no vhost-net, although the settings want it.
 const NEEDED_FOR_VHOST_NET: &str = "load vhost_net, or take vhost_net out of the settings";
-/// The huge pages of the size that VMs get, in sysfs
-/// (Documentation/admin-guide/mm/hugetlbpage.rst).
-const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 /// What to do where the hypervisors' user may not open a device.
 const LET_A_GROUP: &str = "give the device to a group that may read and write it, such as kvm: \
                            volnet gives hypervisors this group";
-/// For how many seconds after its start a host is one that has just booted.
-const BOOT_SECONDS: f64 = 300.0;
 
 impl Launcher {
     /// The launcher of a daemon that starts when the host does.
@@ -50,14 +44,9 @@ impl Launcher {
     /// beside the daemon, and a guest that starts without runs without for as long as it runs.
     pub(in crate::daemon) fn await_kvm(&self) {
         let begin = Instant::now();
-        let booting = || {
-            let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
-            let seconds = uptime.split(' ').next().and_then(|text| text.parse().ok());
-            seconds.is_some_and(|seconds: f64| seconds < BOOT_SECONDS)
-        };
-        while self.lacks_kvm() && begin.elapsed() < self.kvm_patience && booting() {
-            let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-            if !virtualises(&cpuinfo) {
+        let waits = || begin.elapsed() < self.kvm_patience && hardware::has_just_booted();
+        while self.lacks_kvm() && waits() {
+            if !hardware::virtualises(&hardware::cpuinfo()) {
                 return;
             }
             std::thread::sleep(KVM_LOOK);
@@ -198,7 +187,7 @@ impl Launcher {
     /// Others may still be faster.
     pub(super) fn refuse_without_huge_pages(&self, machine: &MachineSpec) -> Result<(), Refusal> {
         let wanted = machine.memory_mb.div_ceil(HUGE_PAGE_MB);
-        let available = huge_pages(Path::new(HUGE_PAGES));
+        let available = hardware::huge_pages();
         if !machine.hugepages || available >= wanted {
             return Ok(());
         }
@@ -211,57 +200,7 @@ impl Launcher {
     }
 }
 
-/// How many huge pages the host has to give: those that nobody has or has reserved, and those that
-/// it may make when they are wanted.
-fn huge_pages(directory: &Path) -> u64 {
-    let number = |name: &str| {
-        let text = fs::read_to_string(directory.join(name)).unwrap_or_default();
-        text.trim().parse::<u64>().unwrap_or_default()
-    };
-    let free = number("free_hugepages").saturating_sub(number("resv_hugepages"));
-    let surplus = number("nr_overcommit_hugepages").saturating_sub(number("surplus_hugepages"));
-    free.saturating_add(surplus)
-}
-
-fn can_open(device: &str) -> io::Result<()> {
-    File::options().read(true).write(true).open(device).map(drop)
-}
-
 fn device_is_well(path: &str) -> Finding {
     let message = "it can be opened".into();
     Finding { check: path.into(), level: Level::Ok, message, hint: None }
-}
-
-/// Whether a processor has hardware virtualisation, as proc(5) shows its flags.
-fn virtualises(cpuinfo: &str) -> bool {
-    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
-    flags.is_some_and(|line| line.split(' ').any(|flag| flag == "vmx" || flag == "svm"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::tests::Scratch;
-
-    #[test]
-    fn virtualisation_is_read_from_cpuinfo() {
-        assert!(virtualises("processor\t: 0\nflags\t\t: fpu svm sse\n"));
-        assert!(virtualises("flags\t\t: fpu vmx\n"));
-        assert!(!virtualises("flags\t\t: fpu sse\nbugs\t\t: vmx\n"));
-    }
-
-    #[test]
-    fn huge_pages_are_those_that_nobody_has_reserved_and_those_that_may_be_made() {
-        let scratch = Scratch::new();
-        assert_eq!(huge_pages(scratch.path()), 0, "a kernel without them");
-        for (name, text) in [
-            ("free_hugepages", "10\n"),
-            ("resv_hugepages", "4\n"),
-            ("nr_overcommit_hugepages", "7\n"),
-            ("surplus_hugepages", "2\n"),
-        ] {
-            fs::write(scratch.path().join(name), text).unwrap();
-        }
-        assert_eq!(huge_pages(scratch.path()), 6 + 5);
-    }
 }

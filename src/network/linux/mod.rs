@@ -8,8 +8,8 @@
 //! remove links, [`qdiscs`] limits their rate, [`addresses`] gives them addresses, [`sysctl`] has
 //! the switches, and [`nft`] the rules. The exception is to forget an address, which takes
 //! [`addresses`] and [`conntrack`]. All of them use a [`socket`]. Slow work is done by the
-//! [`worker`]. The daemon itself uses [`monitor`], for changes by others, and [`packets`], for
-//! requests of guests.
+//! [`worker`]. The daemon itself uses [`monitor`], for changes by others, and [`guests`], which
+//! hears by [`packets`] what guests ask.
 
 pub mod addresses;
 pub mod arp;
@@ -17,6 +17,7 @@ mod bounds;
 pub mod conntrack;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
+pub mod guests;
 pub mod holder;
 pub mod links;
 mod listeners;

@@ -3,38 +3,35 @@
 use std::io;
 use std::os::fd::RawFd;
 
+use super::packets::{FRAME_MAX, Packets, Questions};
 use crate::model::net::NetworkConfig;
-use crate::network::linux::packets::{FRAME_MAX, Packets, Questions};
 
 /// Frames that are answered in one turn of the loop.
 const FRAMES_PER_TURN: usize = 64;
 
 /// A socket for what guests of a network ask.
 #[derive(Debug)]
-pub(super) struct GuestSocket {
+pub struct GuestSocket {
     /// The network's name.
-    pub(super) network: String,
+    pub network: String,
     packets: Packets,
 }
 
 impl GuestSocket {
     /// Listens on the bridge of a network, which has to be there.
-    pub(super) fn open(network: &NetworkConfig, questions: Questions) -> io::Result<GuestSocket> {
+    pub fn open(network: &NetworkConfig, questions: Questions) -> io::Result<GuestSocket> {
         let packets = Packets::open(&network.bridge, questions)?;
         Ok(GuestSocket { network: network.name.clone(), packets })
     }
 
     /// What is to be waited for.
-    pub(super) fn descriptor(&self) -> RawFd {
+    pub fn descriptor(&self) -> RawFd {
         self.packets.descriptor()
     }
 
     /// One turn: `answer` gives the frame that answers a frame, and the index of the link that it
     /// goes out of. Says whether there may be more.
-    pub(super) fn turn(
-        &mut self,
-        mut answer: impl FnMut(&str, &[u8]) -> Option<(u32, Vec<u8>)>,
-    ) -> bool {
+    pub fn turn(&mut self, mut answer: impl FnMut(&str, &[u8]) -> Option<(u32, Vec<u8>)>) -> bool {
         let mut buffer = [0; FRAME_MAX];
         for _ in 0..FRAMES_PER_TURN {
             match self.packets.receive(&mut buffer) {
