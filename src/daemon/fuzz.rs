@@ -2,6 +2,8 @@
 
 mod asked;
 mod check;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::net::IpAddr;
@@ -17,12 +19,18 @@ use world::World;
 /// kernel in memory agrees with the engine whenever nothing is left to be looked at, nothing has
 /// two owners, nothing is overdue, and every caller is answered once.
 pub fn engine(bytes: &[u8]) {
+    played(bytes);
+}
+
+/// Lets it all happen, and gives the world as it is then.
+fn played(bytes: &[u8]) -> World<'_> {
     let mut world = World::new(Choices::new(bytes));
     while world.step() {
         check::all(&world);
     }
     world.come_to_rest();
     check::all(&world);
+    world
 }
 
 /// Whatever the files of the host have, the group of the socket, the first processor's frequency

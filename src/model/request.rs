@@ -298,7 +298,7 @@ impl Query {
 }
 
 impl Change {
-    fn vm(&self) -> Option<&VmName> {
+    pub fn vm(&self) -> Option<&VmName> {
         match self {
             Change::Create { name, .. }
             | Change::Start { name }
@@ -321,7 +321,7 @@ impl Change {
         }
     }
 
-    fn method(&self) -> &'static str {
+    pub fn method(&self) -> &'static str {
         match self {
             Change::Setup { .. } => "Setup",
             Change::Teardown { .. } => "Teardown",

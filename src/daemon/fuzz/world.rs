@@ -1,10 +1,12 @@
 //! The daemon's shell over a kernel, a disk and processes in memory, all of which can fail.
 //!
 //! The engine is asked here, step by step, so that bytes can choose what goes wrong with each of
-//! its decisions. What is decided the daemon's own conductor carries out. With `RUST_LOG=trace` the
-//! test that replays the corpus tells the story.
+//! its decisions. What is decided the daemon's own conductor carries out. The story of an input is
+//! what happens with it, in words. With `RUST_LOG=trace` the test that replays the corpus tells
+//! more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::iter;
 use std::net::Ipv6Addr;
 
 use log::trace;
@@ -22,7 +24,7 @@ use crate::hypervisor::fake::{FakeProcesses, Manners};
 use crate::hypervisor::process::Processes;
 use crate::hypervisor::snapshot::part_of;
 use crate::model::clock::Now;
-use crate::model::error::{Failure, Reason};
+use crate::model::error::{Error, Failure, Reason};
 use crate::model::lease::{Claim, LeaseChange};
 use crate::model::mac::Mac;
 use crate::model::name::VmName;
@@ -56,8 +58,10 @@ pub(super) struct World<'a> {
     pub(super) shell: Daemon,
     pub(super) now: Now,
     last_ticket: Ticket,
-    /// Who waits for an answer.
-    pub(super) waiting: BTreeSet<Ticket>,
+    /// Who waits for an answer, and to what.
+    pub(super) waiting: BTreeMap<Ticket, String>,
+    /// What happened.
+    story: Vec<String>,
     /// The snapshots that are being taken, and of which process.
     saves: Vec<(Save, Option<ProcessId>)>,
 }
@@ -70,8 +74,8 @@ impl<'a> World<'a> {
         processes.set_manners(Manners::Stubborn);
         let shell = daemon(&settings, Fake::new(), Memory::new(RUNTIME), processes);
         let now = Now { wall: 1_700_000_000_000, ..Now::default() };
-        let (waiting, saves) = (BTreeSet::new(), Vec::new());
-        World { choices, settings, shell, now, last_ticket: 0, waiting, saves }
+        let (waiting, story, saves) = (BTreeMap::new(), Vec::new(), Vec::new());
+        World { choices, settings, shell, now, last_ticket: 0, waiting, story, saves }
     }
 
     /// Lets one thing happen; false when there is nothing more to come.
@@ -123,7 +127,7 @@ impl<'a> World<'a> {
         let request = asked::request(&mut self.choices);
         self.last_ticket += 1;
         let ticket = self.last_ticket;
-        self.waiting.insert(ticket);
+        self.waiting.insert(ticket, words(&request));
         if let Change::Create { spec, dry_run: false, .. } = &request {
             if spec.needs_tap_device() {
                 self.set_up();
@@ -238,7 +242,7 @@ impl<'a> World<'a> {
 
     fn exited(&mut self, name: &VmName) {
         if let Some(exit) = self.shell.processes.reap(name) {
-            trace!("{}: {name} {exit}", self.now.mono);
+            self.story.push(format!("{name} {exit}"));
             self.shell.forget_process(name);
             if let Some(decision) = self.shell.engine.exited(name, exit, None, self.now) {
                 self.carry_out(decision);
@@ -277,6 +281,9 @@ impl<'a> World<'a> {
                         Progress::Paused,
                     ]),
                 };
+                if progress == Progress::Paused {
+                    self.story.push(format!("{name} is seen to stand still"));
+                }
                 if let Some(decision) = self.shell.engine.looked_at(&name, progress, self.now) {
                     self.carry_out(decision);
                 }
@@ -299,12 +306,13 @@ impl<'a> World<'a> {
         let at = usize::from(self.choices.byte()) % nics.len().max(1);
         let Some(nic) = nics.into_iter().nth(at) else { return };
         let Some(guest) = self.shell.engine.guest(&nic.network, nic.mac, None) else { return };
-        let until = self.now.wall + 3_600_000;
+        let until = self.now.boot + 3_600_000;
         let lent = |ip, given| LeaseChange::Lease(Lease { ip, given, until });
         let change = match (guest.claim, self.choices.byte() % 4) {
             (Claim::Reserved(_), _) => return self.claim(&nic),
             (Claim::Nothing, _) => {
                 if let Some(decision) = self.shell.engine.reclaim(&nic.network, self.now) {
+                    self.story.push(format!("{} loses its lease", decision.subject));
                     self.carry_out(decision);
                 }
                 return;
@@ -314,6 +322,12 @@ impl<'a> World<'a> {
             (Claim::Leased(_), 2) => LeaseChange::Release,
             (Claim::Leased(_), _) => LeaseChange::Decline,
         };
+        self.story.push(match &change {
+            LeaseChange::Lease(Lease { ip, given: false, .. }) => format!("{name} is offered {ip}"),
+            LeaseChange::Lease(Lease { ip, .. }) => format!("{name} leases {ip}"),
+            LeaseChange::Release => format!("{name} gives its lease back"),
+            LeaseChange::Decline => format!("{name} declines its lease"),
+        });
         if let Some(decision) = self.shell.engine.change_lease(&name, at, change, self.now) {
             self.carry_out(decision);
         }
@@ -346,21 +360,30 @@ impl<'a> World<'a> {
         let observed = &mut self.shell.network.kernel.observed;
         let ours = observed.links.iter_mut().filter(|link| link.alias.is_some());
         let names: Vec<String> = ours.map(|link| link.name.clone()).collect();
-        match (self.choices.byte() % 4, names.is_empty()) {
-            (0, false) => self.shell.network.delete_link(&names[number % names.len()]),
+        let told = match (self.choices.byte() % 4, names.is_empty()) {
+            (0, false) => {
+                let name = &names[number % names.len()];
+                self.shell.network.delete_link(name);
+                format!("others delete {name}")
+            }
             (1, false) => {
-                let link = self.shell.network.link_mut(&names[number % names.len()]);
+                let name = &names[number % names.len()];
+                let link = self.shell.network.link_mut(name);
                 link.into_iter().for_each(|link| link.up = false);
+                format!("others set {name} down")
             }
             (2, _) => {
                 observed.forwarding = !observed.forwarding;
                 observed.switches.insert(Switch::Forwarding, observed.forwarding.into());
+                format!("others set forwarding to {}", observed.forwarding)
             }
             (_, _) => {
                 let sets = observed.tables.iter_mut().flat_map(|table| &mut table.sets);
                 sets.for_each(|(_, keys)| keys.clear());
+                "others clear all sets".into()
             }
-        }
+        };
+        self.story.push(told);
         self.pass(NEWS_MS);
         self.shell.news(News { lost: true, ..News::default() }, self.now);
         self.told();
@@ -369,7 +392,10 @@ impl<'a> World<'a> {
     /// The daemon ends, or the host with it, and the next one takes over. Whoever waited has nobody
     /// left to wait for.
     fn restart(&mut self, restart: Restart) {
-        trace!("{}: restart of {restart:?}", self.now.mono);
+        self.story.push(match restart {
+            Restart::Daemon => "the daemon starts anew".into(),
+            Restart::Machine { .. } => "the host starts anew".into(),
+        });
         self.waiting.clear();
         self.saves.clear();
         let shell = &self.shell;
@@ -425,8 +451,18 @@ impl<'a> World<'a> {
                 _ => odd.cid = source.cid,
             }
         }
-        let _ = records.into_values().try_for_each(|record| engine.restore(record));
+        if let Err(error) = records.into_values().try_for_each(|record| engine.restore(record)) {
+            self.story.push(format!("two records: {error}"));
+        }
         super::check::owners(&engine);
+    }
+
+    /// What happened, and what has become of each VM.
+    #[cfg(test)]
+    pub(super) fn story(&self) -> Vec<String> {
+        let vms = self.shell.engine.vms();
+        let last = vms.map(|vm| format!("{} is {}", vm.record.name, vm.status()));
+        self.story.iter().cloned().chain(last).collect()
     }
 
     fn set_up(&mut self) {
@@ -464,7 +500,11 @@ impl<'a> World<'a> {
                 .disk_mut()
                 .fail(usize::from(255 - trouble), StorageFault::Errno(EIO)),
         }
+        let subject = decision.subject.clone();
         let done = self.shell.carry_out(decision, self.now);
+        if !done {
+            self.story.push(format!("what is decided for {subject} fails"));
+        }
         self.shell.network.heal();
         self.shell.processes.refuse_all(false);
         self.shell.store.disk_mut().disarm();
@@ -477,7 +517,10 @@ impl<'a> World<'a> {
         for output in self.shell.take_outputs() {
             if let Output::Reply { ticket, result } = output {
                 trace!("answer to {ticket}: {result:?}");
-                assert!(self.waiting.remove(&ticket), "{ticket} is answered twice: {result:?}");
+                let Some(request) = self.waiting.remove(&ticket) else {
+                    panic!("{ticket} is answered twice: {result:?}")
+                };
+                self.story.push(format!("{request}: {}", outcome(&result)));
             }
         }
     }
@@ -491,4 +534,31 @@ fn daemon(settings: &Settings, network: Fake, disk: Memory, processes: FakeProce
 fn engine(settings: &Settings) -> Engine {
     let hypervisor = settings.machine.hypervisor.clone();
     Engine::new(settings.networks.clone(), hypervisor, true).expect("the networks can be")
+}
+
+/// A request in a few words.
+fn words(request: &Change) -> String {
+    let subject = request.vm().map(|name| format!(" {name}")).unwrap_or_default();
+    let dry = match request {
+        Change::Create { dry_run: true, .. } | Change::Teardown { dry_run: true, .. } => {
+            " (dry run)"
+        }
+        _ => "",
+    };
+    format!("{}{subject}{dry}", request.method())
+}
+
+/// An answer in a few words.
+fn outcome(result: &Result<Reply, Error>) -> String {
+    match result {
+        Ok(Reply::Created { vm, .. } | Reply::Vm { vm }) => {
+            let nics = vm.nics.iter().map(|nic| match nic.ip {
+                Some(ip) => format!(", {} {ip}", nic.tap),
+                None => format!(", {}", nic.tap),
+            });
+            iter::once(vm.status.to_string()).chain(nics).collect()
+        }
+        Ok(_) => "done".into(),
+        Err(error) => error.to_string(),
+    }
 }
