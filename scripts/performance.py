@@ -155,17 +155,21 @@ def machine(runs):
     return table(["measured", f"{len(documents)} times" if len(documents) > 1 else "once"], lines)
 
 
+PREFACE = """\
+Made by `make bench` and `scripts/performance.py`; do not edit. The *floor* is the bare
+system calls for the same work, with no daemon: open, make, own and close a tap, one
+rtnetlink send, one nf_tables batch. A cell is p50 / p99 (p50 as a multiple of the
+floor's; that of a durable VM of the floor with a synced file, that of a plugin of CNI of
+the floor with a pair of links). Everybody has a network namespace of their own, and they
+take turns in one run."""
+
+
 def page(runs):
     quick = " This was the quick run: few samples." if runs.documents[0]["quick"] else ""
     parts = [
         "# Performance",
         f"Others took at most {runs.others} % of the processors meanwhile.",
-        "Made by `make bench` and `scripts/performance.py`; do not edit. The *floor* is the bare"
-        "\nsystem calls for the same work, with no daemon: open, make, own and close a tap, one"
-        "\nrtnetlink send, one nf_tables batch. A cell is p50 / p99 (p50 as a multiple of the"
-        "\nfloor's; that of a durable VM of the floor with a synced file, that of a plugin of CNI of"
-        "\nthe floor with a pair of links). Everybody has a network namespace of their own, and they"
-        f"\ntake turns in one run.{quick}",
+        f"{PREFACE}{quick}",
         machine(runs).rstrip(),
         "## Attach and detach",
     ]

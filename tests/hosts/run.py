@@ -32,7 +32,10 @@ BINARIES = {"amd64": "dist/volnet", "arm64": "dist/volnet-arm64"}
 PACKAGES = "dist/volnet_*_{}.deb"
 TARGETS = {
     "amd64": [],
-    "arm64": ["--target=aarch64-unknown-linux-musl", "--config=build.rustflags=['-Clinker=rust-lld']"],
+    "arm64": [
+        "--target=aarch64-unknown-linux-musl",
+        "--config=build.rustflags=['-Clinker=rust-lld']",
+    ],
 }
 # Asks for a reboot, and to be run again with the argument "after" (EX_TEMPFAIL of sysexits.h).
 REBOOT = 75
@@ -150,7 +153,8 @@ def try_host(name, architecture, checks, image):
                 begin = time.monotonic()
                 cells[check] = "FAILED"
                 cells[check] = try_check(host, check, log)
-                print(f"{name}: {check}: {cells[check]} ({time.monotonic() - begin:.0f} s)", flush=True)
+                took = time.monotonic() - begin
+                print(f"{name}: {check}: {cells[check]} ({took:.0f} s)", flush=True)
     except (HostFailed, OSError, subprocess.SubprocessError) as error:
         print(f"{name}: {error}", flush=True)
         if cells["boot"] == "-":
@@ -161,7 +165,8 @@ def try_host(name, architecture, checks, image):
 def show(rows):
     """The table, hosts across."""
     checks = list(dict.fromkeys(check for cells in rows.values() for check in cells))
-    lines = [["", *rows]] + [[check, *(cells.get(check, "") for cells in rows.values())] for check in checks]
+    lines = [["", *rows]]
+    lines += [[check, *(cells.get(check, "") for cells in rows.values())] for check in checks]
     widths = [max(map(len, column)) for column in zip(*lines)]
     text = "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
     print(text)

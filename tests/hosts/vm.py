@@ -20,7 +20,8 @@ PAUSE_SECONDS = 0.1
 
 # How QEMU plays a machine of each architecture, by Debian's names: the program, its machine and
 # processor, and what the kernel is told: its console, and that the timer is not to be tested
-# against the processor's clock (kernel-parameters.txt): on a busy machine it fails, and Linux panics.
+# against the processor's clock (kernel-parameters.txt): on a busy machine it fails, and Linux
+# panics.
 MACHINES = {
     "amd64": ("qemu-system-x86_64", "q35", "max", "console=ttyS0 no_timer_check"),
     "arm64": ("qemu-system-aarch64", "virt", "cortex-a72", "console=ttyAMA0"),
@@ -91,7 +92,8 @@ class Host:
         while b"\n" not in self.unread:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise HostFailed(f"no answer in {seconds} s; its console ends:\n{self.last_words()}")
+                words = self.last_words()
+                raise HostFailed(f"no answer in {seconds} s; its console ends:\n{words}")
             self.port.settimeout(left)
             try:
                 read = self.port.recv(1 << 16)
@@ -105,5 +107,6 @@ class Host:
 
     def last_words(self):
         """The last lines of the console, without what colours them."""
-        text = pathlib.Path(self.console).read_text(errors="replace") if self.console.exists() else ""
+        console = pathlib.Path(self.console)
+        text = console.read_text(errors="replace") if console.exists() else ""
         return "\n".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).splitlines()[-20:])

@@ -1,10 +1,10 @@
 """What the stand-ins for Cloud Hypervisor and Firecracker share.
 
 A guest is a word of the kernel command line: `guest=WORD,MS`. It does WORD so many milliseconds
-after it began to run: `poweroff`, `reset`, `panic` (which resets), `silent` (a panic that is told by
-pvpanic alone, and hangs), or nothing (`hold`; `deaf` does not react to the power button either).
-`shell` answers each line that is typed on its serial port in capitals, and powers off at `poweroff`;
-`flood` writes to its serial port without end.
+after it began to run: `poweroff`, `reset`, `panic` (which resets), `silent` (a panic that is told
+by pvpanic alone, and hangs), or nothing (`hold`; `deaf` does not react to the power button either).
+`shell` answers each line that is typed on its serial port in capitals, and powers off at
+`poweroff`; `flood` writes to its serial port without end.
 """
 
 import ctypes
@@ -50,8 +50,9 @@ def guest_of(cmdline):
 
 
 def word_ms(cmdline, name, usual=0):
-    """Milliseconds that something takes, if a test wants it slow: `boot=MS` is how long a boot takes
-    until it fails, if it does, or a guest until it has woken; `save=MS` how long one is saved."""
+    """Milliseconds that something takes, if a test wants it slow: `boot=MS` is how long a boot
+    takes until it fails, if it does, or a guest until it has woken; `save=MS` how long one is
+    saved."""
     values = [word.partition("=")[2] for word in cmdline.split() if word.startswith(name + "=")]
     return float(values[-1]) if values else usual
 
@@ -136,7 +137,8 @@ def panic():
 
 
 def serve_console(word, power_off):
-    """A guest with a shell on its serial port, or one that floods it. Standard output is the port."""
+    """A guest with a shell on its serial port, or one that floods it. Standard output is the
+    port."""
     target, args = {"shell": (shell, [power_off]), "flood": (flood, [])}.get(word, (None, []))
     if target:
         threading.Thread(target=target, args=args, daemon=True).start()
