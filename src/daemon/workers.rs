@@ -95,7 +95,8 @@ impl Workers {
         let is_over = Arc::clone(&over);
         let work = move |tell: &dyn Fn(Done)| {
             let name = taking.name.clone();
-            let result = snapshot::take(taking, || is_over.load(Ordering::Relaxed));
+            let result =
+                snapshot::take(taking, snapshot::ANSWER_MAX, || is_over.load(Ordering::Relaxed));
             tell(Done::Saved { name, ticket, result });
         };
         let thread = self.begin("snapshot", work)?;

@@ -33,7 +33,9 @@ use crate::model::spec::{MachineSpec, NetworkSpec};
 use crate::spec::snapshot::{SavedNic, Snapshot};
 
 #[cfg(target_os = "linux")]
-pub use super::linux::snapshot::{open_memory, read, read_configuration, take, version};
+pub use super::linux::snapshot::{
+    ANSWER_MAX, open_memory, read, read_configuration, take, version,
+};
 
 /// The guest's memory, in the folder of a snapshot of QEMU or Firecracker.
 pub const MEMORY: &str = "memory";

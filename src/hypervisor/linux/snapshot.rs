@@ -51,7 +51,7 @@ const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
 /// How long a hypervisor may take for an answer to a command that takes no time.
-const ANSWER_MAX: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How often it is asked how far it is, and whether somebody called it off.
 const LOOK: Duration = Duration::from_millis(20);
 /// How much of a disk is copied at a time, in bytes. In between somebody may call it off. Blocks
@@ -81,13 +81,18 @@ pub fn remove_part(part: &Path, user: Option<&User>) {
     }
 }
 
-/// Takes a snapshot. `is_over` says whether nobody wants it any more.
-pub fn take(mut taking: Taking, is_over: impl Fn() -> bool) -> Result<(), Failure> {
+/// Takes a snapshot. The hypervisor has so long for an answer to a command that takes no time;
+/// `is_over` says whether nobody wants the snapshot any more.
+pub fn take(
+    mut taking: Taking,
+    answer_max: Duration,
+    is_over: impl Fn() -> bool,
+) -> Result<(), Failure> {
     let (user, part) = (taking.user.clone(), part_of(&taking.folder));
     let user = user.as_ref();
     let failed = |reason| failure(&taking.name, reason);
     // Before there is a folder: one that still writes a snapshot that was given up finds none.
-    let mut saver = Saver::connect(&taking).map_err(failed)?;
+    let mut saver = Saver::connect(&taking, answer_max).map_err(failed)?;
     // The process is asked, not its program: that may have been upgraded since it was started.
     let version = saver.version().map_err(failed)?;
     taking.snapshot.made_by.version = version;
@@ -140,12 +145,14 @@ enum Saver {
 }
 
 impl Saver {
-    fn connect(taking: &Taking) -> Result<Saver, String> {
+    fn connect(taking: &Taking, answer_max: Duration) -> Result<Saver, String> {
         match &taking.control {
-            Control::Qmp(socket) => Qmp::connect(socket).map(Saver::Qmp),
-            Control::Firecracker(socket) => Firecracker::connect(socket).map(Saver::Firecracker),
+            Control::Qmp(socket) => Qmp::connect(socket, answer_max).map(Saver::Qmp),
+            Control::Firecracker(socket) => {
+                Firecracker::connect(socket, answer_max).map(Saver::Firecracker)
+            }
             Control::CloudHypervisor(socket) => {
-                CloudHypervisor::connect(socket).map(Saver::CloudHypervisor)
+                CloudHypervisor::connect(socket, answer_max).map(Saver::CloudHypervisor)
             }
             Control::Terminate => Err("volnet cannot ask it for that".into()),
         }

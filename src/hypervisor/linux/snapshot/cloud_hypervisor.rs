@@ -5,10 +5,11 @@
 //! vmm/src/vm.rs). The request cannot be called off, and all later ones wait for its end.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{ANSWER_MAX, api};
+use super::api;
 use crate::hypervisor::CLOUD_HYPERVISOR;
 use crate::hypervisor::cloud_hypervisor::saved;
 
@@ -18,12 +19,14 @@ const PING: &str = "GET /api/v1/vmm.ping";
 /// A Cloud Hypervisor that is asked on its API.
 pub(super) struct CloudHypervisor {
     socket: PathBuf,
+    /// How long an answer may take.
+    answer_max: Duration,
 }
 
 impl CloudHypervisor {
     /// Sees whether the guest can be saved.
-    pub(super) fn connect(socket: &Path) -> Result<CloudHypervisor, String> {
-        let hypervisor = CloudHypervisor { socket: socket.into() };
+    pub(super) fn connect(socket: &Path, answer_max: Duration) -> Result<CloudHypervisor, String> {
+        let hypervisor = CloudHypervisor { socket: socket.into(), answer_max };
         let info = hypervisor.info()?;
         match saved::foreign(&info["config"]) {
             None => Ok(hypervisor),
@@ -71,6 +74,6 @@ impl CloudHypervisor {
     }
 
     fn ask(&self, request: &str, body: Option<&Value>) -> Result<String, String> {
-        api::ask(&self.socket, request, body, |passed| passed > ANSWER_MAX)
+        api::ask(&self.socket, request, body, |passed| passed > self.answer_max)
     }
 }

@@ -10,10 +10,11 @@
 //! the disks of this one.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{ANSWER_MAX, api};
+use super::api;
 use crate::hypervisor::snapshot::{MEMORY, STATE};
 
 const CONFIGURATION: &str = "GET /vm/config";
@@ -22,12 +23,14 @@ const VERSION: &str = "GET /version";
 /// A Firecracker that is asked on its API.
 pub(super) struct Firecracker {
     socket: PathBuf,
+    /// How long an answer may take.
+    answer_max: Duration,
 }
 
 impl Firecracker {
     /// Sees whether the guest can be saved.
-    pub(super) fn connect(socket: &Path) -> Result<Firecracker, String> {
-        let firecracker = Firecracker { socket: socket.into() };
+    pub(super) fn connect(socket: &Path, answer_max: Duration) -> Result<Firecracker, String> {
+        let firecracker = Firecracker { socket: socket.into(), answer_max };
         match absolute(&firecracker.get(CONFIGURATION)?) {
             None => Ok(firecracker),
             Some(path) => Err(format!(
@@ -67,7 +70,7 @@ impl Firecracker {
     }
 
     fn ask(&self, request: &str, body: Option<&Value>) -> Result<String, String> {
-        api::ask(&self.socket, request, body, |passed| passed > ANSWER_MAX)
+        api::ask(&self.socket, request, body, |passed| passed > self.answer_max)
     }
 }
 

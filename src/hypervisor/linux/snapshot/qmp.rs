@@ -10,12 +10,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 
-use super::{ANSWER_MAX, LOOK};
+use super::LOOK;
 use crate::hypervisor::linux::power::{self, QMP_HELLO};
 
 /// The most bytes of a line that it writes.
@@ -29,15 +29,17 @@ pub(super) struct Qmp {
     stream: BufReader<UnixStream>,
     /// The number of the last command. Its answer has the same, and an earlier one may come late.
     last: u64,
+    /// How long an answer may take.
+    answer_max: Duration,
 }
 
 impl Qmp {
-    pub(super) fn connect(path: &Path) -> Result<Qmp, String> {
+    pub(super) fn connect(path: &Path, answer_max: Duration) -> Result<Qmp, String> {
         let socket =
             power::send(path, QMP_HELLO).map_err(|error| format!("its socket: {error}"))?;
         let stream = UnixStream::from(OwnedFd::from(socket));
         stream.set_nonblocking(false).map_err(|error| error.to_string())?;
-        let mut qmp = Qmp { stream: BufReader::new(stream), last: 0 };
+        let mut qmp = Qmp { stream: BufReader::new(stream), last: 0, answer_max };
         qmp.answer("qmp_capabilities", &Value::Null)?;
         Ok(qmp)
     }
@@ -83,7 +85,7 @@ impl Qmp {
 
     /// Lets the guest go on, whatever has become of the snapshot.
     pub(super) fn go_on(&mut self) -> Result<(), String> {
-        let end = Instant::now() + ANSWER_MAX;
+        let end = Instant::now() + self.answer_max;
         loop {
             // While a migration ends, it is refused.
             let refused = self.ask("cont", &json!({})).err();
@@ -128,7 +130,7 @@ impl Qmp {
 
     /// The answer to a command. What it tells meanwhile is for others.
     fn answer(&mut self, command: &str, id: &Value) -> Result<Value, String> {
-        let end = Instant::now() + ANSWER_MAX;
+        let end = Instant::now() + self.answer_max;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {

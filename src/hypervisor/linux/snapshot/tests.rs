@@ -10,13 +10,15 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
-use super::{ANSWER_MAX, open_disk, read, take};
+use super::{open_disk, read, take};
 use crate::hypervisor::Control;
 use crate::hypervisor::snapshot::{Taking, part_of};
 use crate::model::name::VmName;
 use crate::spec::snapshot::{DESCRIPTION, FORMAT, Made, Snapshot};
 use crate::store::tests::Scratch;
 
+/// How long an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// How often it says that it still saves its guest.
 const ACTIVE: u32 = 3;
 
@@ -179,7 +181,7 @@ impl Scene {
     /// Gives the reason, whether the guest goes on, and how long it took.
     fn fails(self, is_over: bool) -> (String, bool, Duration) {
         let (folder, begin) = (self.taking.folder.clone(), Instant::now());
-        let taken = take(self.taking, || is_over);
+        let taken = take(self.taking, ANSWER_MAX, || is_over);
         let took = begin.elapsed();
         let goes_on = self.qemu.join().expect("it serves to the end");
         assert!(!part_of(&folder).exists() && !folder.exists());
@@ -193,7 +195,7 @@ fn answers_are_found_among_events_and_those_of_others() {
     for quirk in [Quirk::Chatty, Quirk::GoesOn] {
         let Scene { _scratch, taking, qemu } = Scene::with(quirk);
         let folder = taking.folder.clone();
-        take(taking, || false).unwrap_or_else(|failure| panic!("{quirk:?}: {failure}"));
+        take(taking, ANSWER_MAX, || false).unwrap_or_else(|failure| panic!("{quirk:?}: {failure}"));
         assert!(qemu.join().unwrap(), "{quirk:?}: its guest goes on");
         let text = fs::read(folder.join(DESCRIPTION)).unwrap();
         let version = Snapshot::read(&text).unwrap().made_by.version;
