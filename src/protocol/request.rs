@@ -494,8 +494,8 @@ fn wrong(parameter: &str) -> CallFault {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::os::fd::OwnedFd;
+    use std::io;
+    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -728,7 +728,7 @@ mod tests {
             let text = format!(
                 "{{\"method\":\"io.volnet.{method}\",\"parameters\":{parameters},\"more\":true}}"
             );
-            let file = OwnedFd::from(File::open("/dev/null").expect("any descriptor"));
+            let file = io::stdin().as_fd().try_clone_to_owned().expect("any descriptor");
             let call = decode_with(text.as_bytes(), vec![file.into()]);
             let call = call.unwrap_or_else(|rejected| panic!("{text}: {rejected:?}"));
             assert_eq!(call.needs_right(), !open.contains(&method), "{method}");
