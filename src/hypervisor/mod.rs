@@ -214,6 +214,24 @@ pub enum Control {
     Terminate,
 }
 
+impl HypervisorCommand {
+    /// A helper, which serves once this socket exists.
+    fn helper(program: &str, args: Vec<String>, socket: PathBuf) -> HypervisorCommand {
+        HypervisorCommand {
+            program: program.into(),
+            args,
+            files: Vec::new(),
+            links: Vec::new(),
+            directory: None,
+            inherits: Vec::new(),
+            helpers: Vec::new(),
+            ready: Some(socket),
+            control: Control::Terminate,
+            events: None,
+        }
+    }
+}
+
 impl LaunchNic<'_> {
     /// The MTU, if the guest has to be told: without `VIRTIO_NET_F_MTU` it takes 1500 (virtio 1.2,
     /// 5.1.4). Cloud Hypervisor reads it from the tap.

@@ -217,18 +217,8 @@ fn vsock_helper(
     let socket = text::in_folder(attachment.folder, HELPER_SOCKET)?;
     let uds = text::in_folder(attachment.folder, VSOCK_SOCKET)?;
     let cid = attachment.cid.to_string();
-    Ok(Some(HypervisorCommand {
-        program: options.vsock_helper.clone(),
-        args: words(&["--guest-cid", &cid, "--socket", &socket, "--uds-path", &uds]),
-        files: Vec::new(),
-        links: Vec::new(),
-        directory: None,
-        inherits: Vec::new(),
-        helpers: Vec::new(),
-        ready: Some(socket.into()),
-        control: Control::Terminate,
-        events: None,
-    }))
+    let args = words(&["--guest-cid", &cid, "--socket", &socket, "--uds-path", &uds]);
+    Ok(Some(HypervisorCommand::helper(&options.vsock_helper, args, socket.into())))
 }
 
 fn machine_option(launch: &Launch, options: &QemuOptions) -> String {

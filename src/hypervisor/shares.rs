@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::{Control, HypervisorCommand, text};
+use super::{HypervisorCommand, text};
 use crate::model::error::Refusal;
 use crate::model::spec::Share;
 
@@ -34,18 +34,8 @@ pub(super) fn helpers(
         if share.readonly {
             args.push("--readonly");
         }
-        Ok(HypervisorCommand {
-            program: program.into(),
-            args: args.into_iter().map(String::from).collect(),
-            files: Vec::new(),
-            links: Vec::new(),
-            directory: None,
-            inherits: Vec::new(),
-            helpers: Vec::new(),
-            ready: Some(socket.into()),
-            control: Control::Terminate,
-            events: None,
-        })
+        let args = args.into_iter().map(String::from).collect();
+        Ok(HypervisorCommand::helper(program, args, socket.into()))
     };
     shares.iter().enumerate().map(helper).collect()
 }

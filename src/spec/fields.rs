@@ -181,15 +181,18 @@ impl<'a> Fields<'a> {
         Ok(map.iter().map(|(key, value)| (place.field(key), key.as_str(), value)).collect())
     }
 
-    /// An array of at most `most` texts or arrays of texts, unparsed. A text is a group of one.
-    pub(crate) fn text_groups(&self, name: &str, most: usize) -> Result<Vec<Vec<String>>, Refusal> {
+    /// An array of at most `most` values, each with its place.
+    fn short_list(&self, name: &str, most: usize) -> Result<Vec<(Place, &'a Value)>, Refusal> {
         let items = self.list(name)?;
         if items.len() > most {
-            return Err(self
-                .place
-                .field(name)
-                .refuse(format!("at most {most} entries are allowed")));
+            return Err(too_many(&self.place.field(name), most));
         }
+        Ok(items)
+    }
+
+    /// An array of at most `most` texts or arrays of texts, unparsed. A text is a group of one.
+    pub(crate) fn text_groups(&self, name: &str, most: usize) -> Result<Vec<Vec<String>>, Refusal> {
+        let items = self.short_list(name, most)?;
         let group = |(place, value): &(Place, &Value)| match value.as_array() {
             Some(texts) => texts
                 .iter()
@@ -211,13 +214,7 @@ impl<'a> Fields<'a> {
         if self.get(name).is_none() {
             return Ok(None);
         }
-        let items = self.list(name)?;
-        if items.len() > most {
-            return Err(self
-                .place
-                .field(name)
-                .refuse(format!("at most {most} entries are allowed")));
-        }
+        let items = self.short_list(name, most)?;
         let item = |(place, value): &(Place, &Value)| {
             parse(string(place, value)?.trim()).map_err(|reason| place.refuse(reason))
         };
@@ -243,6 +240,10 @@ impl<'a> Fields<'a> {
     }
 }
 
+fn too_many(place: &Place, most: usize) -> Refusal {
+    place.refuse(format!("at most {most} entries are allowed"))
+}
+
 /// An array of at most `most` texts, each with its place.
 pub(crate) fn texts<'a>(
     place: &Place,
@@ -253,7 +254,7 @@ pub(crate) fn texts<'a>(
         return Err(place.refuse(format!("{} is not an array", kind(value))));
     };
     if items.len() > most {
-        return Err(place.refuse(format!("at most {most} entries are allowed")));
+        return Err(too_many(place, most));
     }
     let text = |(index, item)| {
         let place = place.element(index);
