@@ -185,31 +185,9 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
             let (name, folder) = given.two("NAME", "DIRECTORY")?;
             Ok(Command::Snapshot { name, folder: folder.into() })
         }
-        "expose" => {
-            let (nic, force) = (given.nic()?, given.has("force"));
-            let (name, word) = given.two("NAME", "PORT")?;
-            let mut parameters = exposed(&word)?;
-            parameters["name"] = name.into();
-            if force {
-                parameters["force"] = true.into();
-            }
-            of_nic(&mut parameters, nic);
-            Ok(Command::Adjust { method: "io.volnet.Expose", parameters })
-        }
-        "unexpose" => {
-            let (name, word) = given.two("NAME", "PORT")?;
-            let mut parameters = exposed(&word)?;
-            parameters["name"] = name.into();
-            parameters.as_object_mut().expect("it is one").remove("port");
-            Ok(Command::Adjust { method: "io.volnet.Unexpose", parameters })
-        }
-        "policy" => {
-            let nic = given.nic()?;
-            let (name, policy) = given.two("NAME", "POLICY")?;
-            let mut parameters = json!({ "name": name, "policy": policy });
-            of_nic(&mut parameters, nic);
-            Ok(Command::Adjust { method: "io.volnet.SetPolicy", parameters })
-        }
+        "expose" => expose(given),
+        "unexpose" => unexpose(given),
+        "policy" => policy(given),
         "limit" => limit(given),
         "get" => Ok(Command::Get { name: given.one("NAME")? }),
         "list" => {
@@ -226,13 +204,7 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "exec" => exec(given),
         "call" => call(given),
         "console" => Ok(Command::Console { name: given.one("NAME")? }),
-        "vsock" => {
-            let wait = seconds(&mut given, "wait")?;
-            let (name, port) = given.two("NAME", "PORT")?;
-            let port =
-                port.parse().map_err(|_| wrong(format!("{port:?} is not a port of vsock")))?;
-            Ok(Command::Vsock { name, port, wait })
-        }
+        "vsock" => vsock(given),
         "logs" => {
             let (messages, follow) = (given.has("messages"), given.has("follow"));
             Ok(Command::Logs { name: given.one("NAME")?, messages, follow })
@@ -240,18 +212,7 @@ fn command(verb: &str, mut given: Given) -> Result<Command, Stop> {
         "monitor" => given.none().map(|()| Command::Monitor),
         "metrics" => given.none().map(|()| Command::Metrics),
         "check" => given.none().map(|()| Command::Check),
-        "trace" => {
-            let (from, to) = (given.last("from").map(Origin::of), given.last("to"));
-            if to.is_some() && matches!(from, Some(Origin::Vm(_))) {
-                return Err(wrong("--from says which VM sends packets, and NAME where to"));
-            }
-            let seconds = seconds(&mut given, "seconds")?;
-            if let Some(seconds) = seconds.filter(|it| !(1..=TRACE_SECONDS_MAX).contains(it)) {
-                let reason = format!("--seconds: {seconds} is not 1 to {TRACE_SECONDS_MAX}");
-                return Err(wrong(reason));
-            }
-            Ok(Command::Trace { name: given.one("NAME")?, from, to, seconds })
-        }
+        "trace" => trace(given),
         "doctor" => Ok(Command::Doctor { name: given.at_most_one()? }),
         "version" => given.none().map(|()| Command::Version),
         "completion" => {
@@ -390,6 +351,34 @@ fn change(mut given: Given, change: VmVerb) -> Result<Command, Stop> {
 }
 
 /// Each flag of a rate is the parameter that create's of the same name writes.
+fn expose(mut given: Given) -> Result<Command, Stop> {
+    let (nic, force) = (given.nic()?, given.has("force"));
+    let (name, word) = given.two("NAME", "PORT")?;
+    let mut parameters = exposed(&word)?;
+    parameters["name"] = name.into();
+    if force {
+        parameters["force"] = true.into();
+    }
+    of_nic(&mut parameters, nic);
+    Ok(Command::Adjust { method: "io.volnet.Expose", parameters })
+}
+
+fn unexpose(given: Given) -> Result<Command, Stop> {
+    let (name, word) = given.two("NAME", "PORT")?;
+    let mut parameters = exposed(&word)?;
+    parameters["name"] = name.into();
+    parameters.as_object_mut().expect("it is one").remove("port");
+    Ok(Command::Adjust { method: "io.volnet.Unexpose", parameters })
+}
+
+fn policy(mut given: Given) -> Result<Command, Stop> {
+    let nic = given.nic()?;
+    let (name, policy) = given.two("NAME", "POLICY")?;
+    let mut parameters = json!({ "name": name, "policy": policy });
+    of_nic(&mut parameters, nic);
+    Ok(Command::Adjust { method: "io.volnet.SetPolicy", parameters })
+}
+
 fn limit(mut given: Given) -> Result<Command, Stop> {
     let mut parameters = json!({});
     for (flag, text) in &given.options {
@@ -406,6 +395,25 @@ fn limit(mut given: Given) -> Result<Command, Stop> {
     of_nic(&mut parameters, given.nic()?);
     parameters["name"] = given.one("NAME")?.into();
     Ok(Command::Adjust { method: "io.volnet.SetLimits", parameters })
+}
+
+fn vsock(mut given: Given) -> Result<Command, Stop> {
+    let wait = seconds(&mut given, "wait")?;
+    let (name, port) = given.two("NAME", "PORT")?;
+    let port = port.parse().map_err(|_| wrong(format!("{port:?} is not a port of vsock")))?;
+    Ok(Command::Vsock { name, port, wait })
+}
+
+fn trace(mut given: Given) -> Result<Command, Stop> {
+    let (from, to) = (given.last("from").map(Origin::of), given.last("to"));
+    if to.is_some() && matches!(from, Some(Origin::Vm(_))) {
+        return Err(wrong("--from says which VM sends packets, and NAME where to"));
+    }
+    let seconds = seconds(&mut given, "seconds")?;
+    if let Some(seconds) = seconds.filter(|it| !(1..=TRACE_SECONDS_MAX).contains(it)) {
+        return Err(wrong(format!("--seconds: {seconds} is not 1 to {TRACE_SECONDS_MAX}")));
+    }
+    Ok(Command::Trace { name: given.one("NAME")?, from, to, seconds })
 }
 
 fn exec(given: Given) -> Result<Command, Stop> {

@@ -125,6 +125,24 @@ enum Listed {
     Metrics(TextReply, Text),
 }
 
+impl State {
+    /// One more answer is there: whether others to the same call follow it, and whether the client
+    /// wants none. `None`: it does not wait for any.
+    pub(super) fn answer(&mut self) -> Option<(bool, bool)> {
+        let (next, continues, silent) = match *self {
+            State::Asked { silent } => (State::Idle, false, silent),
+            State::Together { open: 0 | 1 } => (State::Idle, false, false),
+            State::Together { open } => (State::Together { open: open - 1 }, false, false),
+            State::Many { open: 0 | 1 } => (State::Idle, false, false),
+            State::Many { open } => (State::Many { open: open - 1 }, true, false),
+            subscribed @ State::Subscribed { .. } => (subscribed, true, false),
+            State::Idle | State::Closing => return None,
+        };
+        *self = next;
+        Some((continues, silent))
+    }
+}
+
 impl Client {
     pub(super) fn new(stream: UnixStream, peer: Peer) -> Client {
         let (state, decoder) = (State::Idle, Decoder::default());

@@ -116,6 +116,13 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
         }));
         findings.extend(self.disputed());
         findings.extend(self.set_aside());
+        findings.extend(self.kernel_findings()?);
+        Ok(findings)
+    }
+
+    /// What the kernel lacks, and what it has that volnet does not want.
+    fn kernel_findings(&mut self) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::new();
         let observed = self.network.observe()?;
         // Ask again: a module may have been loaded since.
         self.features = None;

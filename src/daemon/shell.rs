@@ -473,6 +473,29 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     /// Looks up and checks, before the engine decides, what the engine cannot know.
     fn step(&mut self, ticket: Ticket, change: &Change, now: Now) -> Result<Step, Error> {
         self.know(change);
+        if let Change::Snapshot { name, folder } = change {
+            return self.begin_saving(ticket, name, folder, now);
+        }
+        self.check_change(change, now)?;
+        if self.probes_for(change, now)? {
+            self.waiting.push((ticket, change.clone()));
+            return Ok(Step::Later);
+        }
+        self.engine.request(ticket, change, now)
+    }
+
+    /// Whether a machine of a LAN is asked for the address of a new VM first.
+    fn probes_for(&mut self, change: &Change, now: Now) -> Result<bool, Error> {
+        if let Change::Create { name, spec, dry_run: false, .. }
+        | Change::Attach { name, spec, .. } = change
+        {
+            return Ok(self.engine.vm(name).is_err() && self.engine.probe_for(name, spec, now)?);
+        }
+        Ok(false)
+    }
+
+    /// Refuses what the host cannot have, and sets it up for a new VM.
+    fn check_change(&mut self, change: &Change, now: Now) -> Result<(), Error> {
         match change {
             Change::Create { name, spec, start, dry_run, .. } => {
                 self.refuse_in_doubt()?;
@@ -485,13 +508,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 if spec.needs_tap_device() && !dry_run && self.host.is_none() {
                     self.setup(false, Insistence::Overlaps, now)?;
                 }
-                let is_new = !dry_run && self.engine.vm(name).is_err();
-                if is_new && self.engine.probe_for(name, spec, now)? {
-                    self.waiting.push((ticket, change.clone()));
-                    return Ok(Step::Later);
-                }
             }
-            Change::Attach { name, spec, door, tun, force: _ } => {
+            Change::Attach { spec, door, tun, .. } => {
                 self.refuse_in_doubt()?;
                 match spec.attachment.as_ref().is_some_and(|attachment| attachment.host) {
                     true => self.network.check_own(door.as_fd())?,
@@ -499,10 +517,6 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 }
                 if self.host.is_none() {
                     self.setup(false, Insistence::Overlaps, now)?;
-                }
-                if self.engine.vm(name).is_err() && self.engine.probe_for(name, spec, now)? {
-                    self.waiting.push((ticket, change.clone()));
-                    return Ok(Step::Later);
                 }
             }
             Change::Start { name } => {
@@ -513,10 +527,8 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
                 let record = &self.engine.vm(name)?.record;
                 self.launcher.refuse_unasked(record, self.store.paths())?;
             }
-            Change::Snapshot { name, folder } => {
-                return self.begin_saving(ticket, name, folder, now);
-            }
-            Change::Setup { .. }
+            Change::Snapshot { .. }
+            | Change::Setup { .. }
             | Change::Teardown { .. }
             | Change::Stop { .. }
             | Change::Restart { .. }
@@ -529,7 +541,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             | Change::AddNetwork { .. }
             | Change::RemoveNetwork { .. } => {}
         }
-        self.engine.request(ticket, change, now)
+        Ok(())
     }
 
     pub(super) fn forget_process(&mut self, name: &VmName) {

@@ -17,7 +17,6 @@ use crate::engine::cid::Cids;
 use crate::engine::uids::Uids;
 use crate::model::error::Refusal;
 use crate::model::mac::Mac;
-use crate::model::mode::Mode;
 use crate::model::name::{TapName, VmName};
 use crate::model::net::{Dhcp, NetworkConfig};
 use crate::model::nic::{Lease, Nic, NicName};
@@ -492,32 +491,19 @@ impl Ledger {
             };
         }
         let chosen = self.chosen(wanted)?;
-        let promised = self.promised.get(&(name.vm.clone(), name.index)).cloned();
         let account = &mut self.networks[chosen];
-        if account.ports() >= BRIDGE_PORTS_MAX {
-            let bridge = account.config.bridge.clone();
-            return Err(Refusal::BridgeFull { bridge, limit: BRIDGE_PORTS_MAX }.into());
-        }
+        account.check_room()?;
         account.check_mtu(wanted)?;
-        if mode == Mode::Dhcp && account.config.dhcp == Dhcp::Off {
-            let reason = format!("dhcp is off on the network {}", account.config.name);
-            return Err(Refusal::InvalidConfig { field: "network.mode".into(), reason }.into());
-        }
+        account.check_mode(mode)?;
         let mac = account.choose_mac(name, wanted)?;
         let inner = account.choose_inner(wanted)?;
         let ip6 = account.choose_ip6(mac, wanted.ip6)?;
         account.check_addresses(wanted)?;
+        let network = account.config.name.clone();
         let ip = match mode.needs_ip_allocation() {
-            true => match promised.filter(|(network, _)| *network == account.config.name) {
-                Some((_, ip)) => {
-                    self.promised.remove(&(name.vm.clone(), name.index));
-                    Some(ip)
-                }
-                None => account.lease(wanted)?,
-            },
+            true => self.choose_ip(name, wanted, chosen)?,
             false => None,
         };
-        let network = account.config.name.clone();
         let tap = TapName::choose(name, |tap| self.taps.contains_key(tap));
         self.taps.insert(tap.clone(), name.vm.clone());
         let nic = Nic {
@@ -539,6 +525,25 @@ impl Ledger {
         };
         self.networks[chosen].enter(name.vm, &nic, &wanted.addresses);
         Ok(Some(nic))
+    }
+
+    /// The address of a NIC on the chosen network: what was promised to it there, or another.
+    fn choose_ip(
+        &mut self,
+        name: NicName<'_>,
+        wanted: &NetworkSpec,
+        chosen: usize,
+    ) -> Result<Option<Ipv4Addr>, Conflict> {
+        let account = &mut self.networks[chosen];
+        let key = (name.vm.clone(), name.index);
+        let promised = self.promised.get(&key).filter(|it| it.0 == account.config.name);
+        match promised.map(|(_, ip)| *ip) {
+            Some(ip) => {
+                self.promised.remove(&key);
+                Ok(Some(ip))
+            }
+            None => account.lease(wanted),
+        }
     }
 
     /// The index of the network that a VM asks for: by name, prefix or gateway, or the first. If

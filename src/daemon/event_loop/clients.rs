@@ -250,28 +250,7 @@ impl<N: Network, D: Storage, P: Processes> EventLoop<N, D, P> {
             let error = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
             log::debug!(method, us, id = ticket, error; "{}", outcome.as_str());
         }
-        let (continues, silent) = match client.state {
-            State::Asked { silent } => {
-                client.state = State::Idle;
-                (false, silent)
-            }
-            State::Together { open } => {
-                client.state = match open {
-                    0 | 1 => State::Idle,
-                    _ => State::Together { open: open - 1 },
-                };
-                (false, false)
-            }
-            State::Many { open } => {
-                client.state = match open {
-                    0 | 1 => State::Idle,
-                    _ => State::Many { open: open - 1 },
-                };
-                (open > 1, false)
-            }
-            State::Subscribed { .. } => (true, false),
-            State::Idle | State::Closing => return,
-        };
+        let Some((continues, silent)) = client.state.answer() else { return };
         let sent = match result {
             _ if silent => Ok(()),
             result if one_of_many.is_some() => client.send(|out, end| {

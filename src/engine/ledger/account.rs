@@ -275,6 +275,24 @@ impl Account {
         }
     }
 
+    /// Refuses one interface more than the bridge has ports.
+    pub(super) fn check_room(&self) -> Result<(), Refusal> {
+        if self.ports() < BRIDGE_PORTS_MAX {
+            return Ok(());
+        }
+        let bridge = self.config.bridge.clone();
+        Err(Refusal::BridgeFull { bridge, limit: BRIDGE_PORTS_MAX })
+    }
+
+    /// Refuses an interface that nobody would give an address.
+    pub(super) fn check_mode(&self, mode: Mode) -> Result<(), Refusal> {
+        if mode != Mode::Dhcp || self.config.dhcp != Dhcp::Off {
+            return Ok(());
+        }
+        let reason = format!("dhcp is off on the network {}", self.config.name);
+        Err(Refusal::InvalidConfig { field: "network.mode".into(), reason })
+    }
+
     pub(super) fn check_mtu(&self, wanted: &NetworkSpec) -> Result<(), Refusal> {
         match wanted.mtu {
             Some(mtu) if mtu > self.config.mtu => Err(Refusal::InvalidConfig {
