@@ -189,7 +189,11 @@ fn guests_wake_from_a_snapshot_beside_the_original_that_runs_on() {
     }
     assert_eq!(std::fs::read(saved.join("disk0")).expect("a disk"), vec![7; 3 << 20]);
 
-    fails(&lab, &["run", "clone", "--from", "/nonexistent"], "snapshot /nonexistent: No such file");
+    fails(
+        &lab,
+        &["run", "clone", "--from", "/nonexistent"],
+        "snapshot /nonexistent: snapshot.json: No such file",
+    );
     fails(
         &lab,
         &["run", "clone", "--from", at, "--memory", "256"],
