@@ -31,10 +31,10 @@ const VMS_PER_PART: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     /// The callers of `Usage` who wait for it.
-    callers: Vec<Ticket>,
+    usage: Vec<Ticket>,
     /// The callers of `Metrics` who wait for it.
-    present: Vec<Ticket>,
-    /// Those who wait for the next one, because this one had begun.
+    metrics: Vec<Ticket>,
+    /// The callers of `Metrics` who wait for the next one, because this one had begun.
     late: Vec<Ticket>,
     /// When it began, in milliseconds.
     at: u64,
@@ -71,7 +71,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     pub(super) fn metrics(&mut self, ticket: Ticket) -> Step {
         let reading = self.begin_reading();
         match reading.next {
-            Part::Links => reading.present.push(ticket),
+            Part::Links => reading.metrics.push(ticket),
             Part::Policies | Part::Ports | Part::Vms => reading.late.push(ticket),
         }
         Step::Later
@@ -83,7 +83,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             Some(Recent { at, numbers: Ok(_), .. }) => Ok(Step::reply(Reply::Usage { at_ms: *at })),
             Some(Recent { numbers: Err(error), .. }) => Err(error.clone()),
             None => {
-                self.begin_reading().callers.push(ticket);
+                self.begin_reading().usage.push(ticket);
                 Ok(Step::Later)
             }
         }
@@ -122,7 +122,7 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
     #[cfg(target_os = "linux")]
     pub(super) fn end_waiting_for_numbers(&mut self, ticket: Ticket) {
         if let Some(reading) = &mut self.reading {
-            for callers in [&mut reading.callers, &mut reading.present, &mut reading.late] {
+            for callers in [&mut reading.usage, &mut reading.metrics, &mut reading.late] {
                 callers.retain(|caller| *caller != ticket);
             }
         }
@@ -141,13 +141,14 @@ impl<N: Network, D: Storage, P: Processes> Shell<N, D, P> {
             // Whoever asks for them is told.
             Err(error) => log::debug!("counters are not read: {error}"),
         }
-        let Reading { callers, present, late, at, .. } = reading;
-        let usage = callers.into_iter().map(|ticket| (ticket, Reply::Usage { at_ms: at }));
-        for (ticket, reply) in usage.chain(present.into_iter().map(|it| (it, Reply::Metrics))) {
+        let Reading { usage, metrics, late, at, .. } = reading;
+        let usage = usage.into_iter().map(|ticket| (ticket, Reply::Usage { at_ms: at }));
+        let metrics = metrics.into_iter().map(|ticket| (ticket, Reply::Metrics));
+        for (ticket, reply) in usage.chain(metrics) {
             self.reply(ticket, numbers.as_ref().map(|_| reply).map_err(Error::clone));
         }
         if !late.is_empty() {
-            self.begin_reading().present = late;
+            self.begin_reading().metrics = late;
         }
         self.recent = Some(Recent { at, until: now.mono + FRESH_MS, numbers });
     }

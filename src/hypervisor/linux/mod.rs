@@ -406,11 +406,11 @@ impl Processes for LinuxProcesses {
                     events.connect();
                 }
                 let progress = progress::look(control, watched.id.pid, &mut watched.question);
-                let goes_or_stands = matches!(progress, Progress::Running | Progress::Paused);
-                let tells = |events: &mut Events| events.tells();
-                match goes_or_stands && !watched.events.as_mut().is_none_or(tells) {
-                    true => Progress::Starting,
-                    false => progress,
+                match progress {
+                    Progress::Starting | Progress::Untold => progress,
+                    _ if watched.events.as_mut().is_none_or(Events::tells) => progress,
+                    // If it ended now, nobody would be told why.
+                    Progress::Running | Progress::Paused => Progress::Starting,
                 }
             }
             None => Progress::Starting,
